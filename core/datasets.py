@@ -1,0 +1,67 @@
+"""The registry `dataset_info.json`: what LLaMA-Factory, recipes and eval know a dataset by."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import ContentError, RequestError, nearest
+from core.files import read_object
+
+REGISTRY = "dataset_info.json"
+DEFAULT_FOLDER = Path("dataset_info")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One entry of the registry: its name, its file, and the entry as it stands there."""
+
+    name: str
+    path: Path
+    entry: dict[str, object]
+
+
+def read_registry(folder: Path) -> dict[str, dict[str, object]]:
+    """Return all entries by name ({} where there is no registry yet); `ContentError` if it is broken."""
+    path = folder / REGISTRY
+    if not path.exists():
+        return {}
+    entries = read_object(path)
+    for name, entry in entries.items():
+        if not isinstance(entry, dict):
+            raise ContentError(f"{path}: entry {name!r}: found {type(entry).__name__}, expected an object")
+    return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
+
+
+def find_dataset(name: str, folder: Path = DEFAULT_FOLDER) -> Dataset:
+    """Return the registered dataset `name`; `RequestError` lists what is registered otherwise."""
+    entries = read_registry(folder)
+    if name not in entries:
+        known = ", ".join(sorted(entries)) or "none"
+        hint = nearest(name, entries)
+        raise RequestError(
+            f"dataset {name!r} is not in {folder / REGISTRY} (registered: {known}) {hint}".rstrip()
+        )
+    file_name = entries[name].get("file_name")
+    if not isinstance(file_name, str):
+        raise ContentError(f"{folder / REGISTRY}: {name}: no file_name: only local files can be read here")
+    path = folder / file_name
+    if not path.is_file():
+        raise RequestError(f"{path}: file of dataset {name!r} not found; compile it again")
+    return Dataset(name, path, entries[name])
+
+
+def read_records(path: Path) -> list[dict[str, object]]:
+    """Return the records of a JSON array or a JSON Lines file; the content decides which it is."""
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        rows = (
+            json.loads(text)
+            if text.lstrip().startswith("[")
+            else [json.loads(x) for x in text.split("\n") if x.strip()]
+        )
+    except json.JSONDecodeError as error:
+        raise ContentError(f"{path}: not JSON: {error}") from error
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise ContentError(f"{path}: record {number}: found {type(row).__name__}, expected an object")
+    return rows

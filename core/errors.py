@@ -1,0 +1,130 @@
+"""Errors that a user can act on, and the one door through which every command leaves.
+
+Exit codes: 0 clean, 1 the content of data, recipe, adapter or registry is wrong (or a program
+we started failed), 2 the request cannot be served as asked, 130/143 interrupted.
+"""
+
+import json
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+import click
+
+SHOWN = 20
+
+
+class TuneyardError(Exception):
+    """What a user did or gave cannot be used; the message says what was found and what to do."""
+
+    exit_code = 1
+
+
+class ContentError(TuneyardError):
+    """The content of data, recipe, adapter or registry is wrong, or a program we started failed."""
+
+
+class RequestError(TuneyardError):
+    """Wrong arguments, a missing path or dataset, no permission, a missing extra, no network."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, as one line: place, code, field, found, expected, way out.
+
+    `place` is `file:line`, `file row N` or another address that a user can go to;
+    codes are E… (errors) and W… (warnings) and are documented in docs/problems.md.
+    """
+
+    code: str
+    place: str
+    message: str
+    field: str = ""
+    hint: str = ""
+
+    def line(self) -> str:
+        """Return `place: code field: message; hint`, the form of every problem that we print."""
+        field = f" {self.field}" if self.field else ""
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{self.place}: {self.code}{field}: {self.message}{hint}"
+
+
+class ProblemsError(ContentError):
+    """Several problems found in one pass; `str()` gives the first 20, the total and the counts."""
+
+    def __init__(self, problems: Iterable[Problem], subject: str) -> None:
+        self.problems = list(problems)
+        self.subject = subject
+        super().__init__(f"{subject}: {summarise(self.problems)}")
+
+
+def summarise(problems: list[Problem], show_all: bool = False) -> str:
+    """Return the problems as lines (20 at most unless `show_all`) above a total with counts by code."""
+    shown = problems if show_all else problems[:SHOWN]
+    counts = ", ".join(f"{code} {n}" for code, n in sorted(Counter(p.code for p in problems).items()))
+    rest = len(problems) - len(shown)
+    more = f"\n… {rest} more (--all shows every one)" if rest else ""
+    return "\n".join(p.line() for p in shown) + f"{more}\n{len(problems)} problems ({counts})"
+
+
+def _hyphens(name: str) -> str:
+    return name.replace("_", "-")
+
+
+# --max_new_tokens of document 001 means --max-new-tokens: Click normalises every option name so.
+CLI: dict[str, object] = {
+    "token_normalize_func": _hyphens,
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 110,
+}
+
+
+def run(command: click.Command) -> NoReturn:
+    """Run a Click command and leave with the house's exit codes; a user's mistake is one message."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        code = command.main(standalone_mode=False)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except TuneyardError as error:
+        click.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except BrokenPipeError:  # the reader of our output went away (`… | head`)
+        sys.stderr.close()
+        code = 0
+    except OSError as error:
+        click.echo(f"error: {describe_os_error(error)}", err=True)
+        code = 2
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return `path: reason` for an operating system error, e.g. `out/x: No space left on device`."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def show_value(value: object) -> str:
+    """Return a value as JSON (`null`, `true`, `"text"`), cut at 60 characters, for messages."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = str(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `did you mean "x"?` for the known name nearest to `name`, or an empty string."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f'did you mean "{close[0]}"?' if close else ""

@@ -1,0 +1,205 @@
+"""Files that are either the old ones or the new ones: atomic writes, locks, staged folders, hashes.
+
+A staged folder lies beside its target as `.NAME.staging-XXXX` and holds a lock while its writer
+lives. `publish` exchanges the two in one step (RENAME_EXCHANGE, renameat2(2)); where the file
+system cannot, it renames twice, and the name `.NAME.new` is the journal that `recover` finishes.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import BinaryIO
+
+from core.errors import ContentError, RequestError
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` for writing; it becomes `path` (synced) only on success."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            sync(file)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: object, *, ascii_only: bool = False) -> None:
+    """Write `value` as indented JSON with a last newline, atomically."""
+    write_text(path, json.dumps(value, ensure_ascii=ascii_only, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> object:
+    """Read a JSON file; `ContentError` names the file, line and column where it is broken."""
+    try:
+        return json.loads(path.read_bytes())
+    except json.JSONDecodeError as error:
+        raise ContentError(f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
+    except UnicodeDecodeError as error:
+        raise ContentError(f"{path}: not UTF-8 at byte {error.start}") from error
+    except RecursionError as error:
+        raise ContentError(f"{path}: nested too deep to be read") from error
+
+
+def read_object(path: Path) -> dict[str, object]:
+    """Read a JSON file that must hold an object; `ContentError` otherwise."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ContentError(f"{path}: found {type(value).__name__}, expected a JSON object")
+    return value
+
+
+def require(path: Path, what: str) -> Path:
+    """Return `path` if it exists, else raise `RequestError` naming what was looked for."""
+    if not path.exists():
+        raise RequestError(f"{path}: {what} not found")
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as hex, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the installed version of each distribution that is there, without importing any."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def sync(file: BinaryIO) -> None:
+    """Flush a file through to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` durable (fsync on the directory itself, see fsync(2))."""
+    with _opened(folder) as handle:
+        os.fsync(handle)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a folder (flock(2) on the directory: no lock file is left behind)."""
+    with _opened(folder) as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """Yield a new locked folder beside `target` to write into; it is removed unless published.
+
+    The caller must not hold `locked(target.parent)` on entry: the folder is made and marked as
+    alive under that lock, so that no `recover` takes it for a dead one in between.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        with locked(target.parent):
+            folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.staging-"))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            fcntl.flock(stack.enter_context(_opened(folder)), fcntl.LOCK_EX)
+        folder.chmod(0o777 & ~_umask())
+        yield folder
+
+
+def publish(staged: Path, target: Path) -> None:
+    """Put a whole staged folder in the place of `target`, in one step, and drop the old one.
+
+    The caller holds `locked(target.parent)`. All files of `staged` are synced first.
+    """
+    for path in staged.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(staged)
+    if not target.exists():
+        staged.rename(target)
+    elif not _exchange(staged, target):
+        journal = target.with_name(f".{target.name}.new")
+        staged.rename(journal)
+        _finish(journal)
+    sync_folder(target.parent)
+    if staged.exists():
+        shutil.rmtree(staged)
+
+
+def recover(parent: Path) -> None:
+    """Finish interrupted publications in `parent` and drop stages whose writers are dead.
+
+    The caller holds `locked(parent)`.
+    """
+    for journal in parent.glob(".*.new"):
+        _finish(journal)
+    for old in parent.glob(".*.old"):
+        shutil.rmtree(old)
+    for folder in parent.glob(".*.staging-*"):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), _opened(folder) as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+
+
+def _finish(journal: Path) -> None:
+    target = journal.with_name(journal.name.removeprefix(".").removesuffix(".new"))
+    old = journal.with_name(f".{target.name}.old")
+    if target.exists():
+        target.rename(old)
+    journal.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two paths atomically; False where kernel or file system has no RENAME_EXCHANGE."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
