@@ -1,0 +1,1 @@
+"""How an answer is judged: figures with their uncertainty, and comparisons on the same rows."""

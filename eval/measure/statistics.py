@@ -1,0 +1,53 @@
+"""Shares with their uncertainty: Wilson intervals, standard errors, and both by cluster.
+
+A row is one question; rows that share a group (a premise) are not independent, so that every
+measure here has a form by cluster. Numbers are shares (0-1), never percentages.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+
+Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
+
+
+def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
+    """Return the Wilson score interval of a share (Wilson 1927); `n` may be an effective sample size.
+
+    Raises `ValueError` where there is no row, or not 0 <= successes <= n.
+    """
+    if not (n > 0 and 0 <= successes <= n):
+        raise ValueError(f"found {successes} of {n}, expected 0 <= successes <= n and n > 0")
+    share = successes / n
+    centre = share + z * z / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    low = 0.0 if successes == 0 else (centre - half) / scale
+    high = 1.0 if successes == n else (centre + half) / scale
+    return low, high
+
+
+def stderr(correct: Sequence[bool]) -> float:
+    """Return the standard error of a share, sqrt(p(1-p)/(n-1)); 0 for a single row, `ValueError` for none."""
+    if not correct:
+        raise ValueError("no rows")
+    share = sum(correct) / len(correct)
+    return math.sqrt(share * (1 - share) / max(1, len(correct) - 1))
+
+
+def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable]) -> float:
+    """Return the standard error of a mean whose rows come in groups (Miller 2024, arXiv:2411.00640, §2.2).
+
+    sqrt(G/(G-1) · Σ_g (Σ_{i∈g} (x_i - mean))²) / n: with one row in each group this is `stderr`.
+    0 where there is a single group; `ValueError` where the lengths differ or there are no rows.
+    """
+    if not values or len(values) != len(groups):
+        raise ValueError(
+            f"found {len(values)} values and {len(groups)} groups, expected as many and one at least"
+        )
+    mean = sum(values) / len(values)
+    sums: defaultdict[Hashable, float] = defaultdict(float)
+    for value, group in zip(values, groups, strict=True):
+        sums[group] += value - mean
+    count = len(sums)
+    return math.sqrt(count / max(1, count - 1) * math.fsum(s * s for s in sums.values())) / len(values)
