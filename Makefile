@@ -1,4 +1,95 @@
-# Thin lines over `python -m …`; the logic and the exit codes live there.
+# Thin lines over `python -m …`: the logic and the exit codes live there.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
+.PHONY: help setup setup-core demo test test-slow compile bench lint lock clean
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
 PY := .venv/bin/python
+UV := $(shell command -v uv)
+INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(PY),$(PY) -m pip install --quiet --disable-pip-version-check)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.all ## install everything into .venv (several GB: torch, LLaMA-Factory)
+setup-core: .venv/.core ## install what compile, merge and compare need, in seconds
+
+$(PY):
+	@echo "making .venv with $$($(PYTHON) --version)"
+	@$(if $(UV),$(UV) venv --quiet --python $(PYTHON) .venv,$(PYTHON) -m venv .venv)
+
+.venv/.core: requirements-core.lock | $(PY)
+	@echo "installing requirements-core.lock"
+	@$(INSTALL) -r $<
+	@touch $@
+
+.venv/.all: requirements.lock .venv/.core
+	@echo "installing requirements.lock (the first time this takes minutes)"
+	@$(INSTALL) -r $<
+	@touch $@
+
+compile: .venv/.core ## compile a dataset: make compile DATA=rte [SOURCE='a.json train=b.json'] [ARGS='--limit 10']
+	@$(PY) -m compiler compile $(or $(DATA),$(error say which: make compile DATA=rte)) \
+		$(foreach source,$(SOURCE),--source $(source)) $(ARGS)
+
+# The demo: every step is a file, so that make reuses what is made and goes on after a kill.
+MODEL ?= models/demo-base
+BASE := $(if $(filter models/demo-base,$(MODEL)),models/demo-base/config.json)
+DEMO := results/demo
+
+demo: $(DEMO)/table.json ## compile, train, merge, score and compare on the bundled samples (MODEL=… takes another base)
+	@cat $(DEMO)/table.md
+	@echo "plot: $(DEMO)/accuracy.png"
+
+models/demo-base/config.json: .venv/.all
+	$(PY) -m recipes base --out models/demo-base
+
+dataset_info/demo_%/manifest.json: samples/%/train.jsonl samples/%/eval.jsonl compiler/specs/demo_%.yaml | .venv/.core
+	$(PY) -m compiler compile demo_$*
+	@touch $@
+
+# Changes only when another MODEL is asked for, so that the adapters are trained again then.
+saves/demo-model: .FORCE
+	@mkdir -p saves
+	@echo '$(MODEL)' | cmp --silent - $@ || echo '$(MODEL)' > $@
+.FORCE:
+
+saves/demo-%/run.json: dataset_info/demo_%/manifest.json recipes/demo-%.yaml saves/demo-model $(BASE) | .venv/.all
+	$(PY) -m recipes train recipes/demo-$*.yaml model_name_or_path=$(MODEL)
+	@touch $@
+	@rm -rf $(DEMO)
+
+saves/demo-merge/adapter_config.json: saves/demo-rte/run.json saves/demo-mnli/run.json
+	$(PY) -m adapters merge demo-rte=0.5 demo-mnli=0.5 --out saves/demo-merge --force
+
+$(DEMO)/table.json: saves/demo-merge/adapter_config.json
+	$(PY) -m eval.nli --model $(MODEL) --dataset demo_rte_eval --dataset demo_mnli_eval \
+		--adapter rte=saves/demo-rte --adapter mnli=saves/demo-mnli --adapter merge=saves/demo-merge \
+		--out $(DEMO) --resume
+	$(PY) -m eval.compare $(DEMO) --out $(DEMO)
+
+test: .venv/.all ## unit and command line tests and two tiny trainings (under 6 minutes on 2 cores)
+	$(PY) -m pytest -m "not slow and not gpu and not peer"
+
+test-slow: .venv/.all ## every recipe, the docs, kill and peer tests (under 30 minutes)
+	$(PY) -m pytest -m "(slow or peer) and not gpu"
+
+lint: .venv/.all ## ruff and mypy --strict
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy --strict core compiler recipes adapters eval samples/generate.py
+
+bench: .venv/.all ## ratios against the plain way, measured in one run on this machine
+	$(PY) -m tests.bench
+
+lock: ## resolve pyproject.toml into the lock files (needs uv)
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra all --extra dev \
+		--universal --python-version 3.11 --no-annotate --quiet -o requirements.lock
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml \
+		--universal --python-version 3.11 --no-annotate --quiet -c requirements.lock -o requirements-core.lock
+
+clean: ## remove what the demo and the tests made (keeps .venv and your own datasets)
+	rm -rf $(DEMO) saves/demo-* models/demo-base .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	-$(PY) -m compiler remove demo_rte
+	-$(PY) -m compiler remove demo_mnli

@@ -12,7 +12,8 @@ from tests.tiny import make_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = Path(os.environ.get("TUNEYARD_DATA", ROOT.parent / "shared" / "data"))
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Done = subprocess.CompletedProcess[str]
+Run = Callable[..., Done]
 
 
 @pytest.fixture(scope="session")
@@ -27,14 +28,18 @@ def real_data() -> Path:
 def run() -> Run:
     """`run("-m", "compiler", …, code=0)` runs python from the root and checks the exit code."""
 
-    def call(*args: object, code: int = 0, **kwargs: object) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", **kwargs.pop("env", {})}  # type: ignore[dict-item]  # kwargs are subprocess's
+    def call(*args: object, code: int = 0, env: dict[str, str] | None = None) -> Done:
         done = subprocess.run(
             [sys.executable, *map(str, args)],
-            capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600, **kwargs,  # type: ignore[call-overload]  # as above
-        )  # fmt: skip
-        assert done.returncode == code, f"exit {done.returncode}, expected {code}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr, done.stderr
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})},
+            timeout=600,
+        )
+        said = f"{done.stdout}\n{done.stderr}"
+        assert done.returncode == code, f"exit {done.returncode}, expected {code}\n{said}"
+        assert "Traceback" not in said
         return done
 
     return call

@@ -1,0 +1,170 @@
+"""python samples/generate.py [FOLDER]   writes rte/ and mnli/ {train,eval}.jsonl, the same bytes every time.
+
+Two small inference sets written for this project. Each kind of inference is a function that
+gives a premise and a hypothesis for one label; the kinds are parted between the two sets, so
+that an adapter trained on one set knows something that the other does not. Labels and kinds are
+balanced, and no sentence of train stands in eval.
+"""
+
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator
+from itertools import cycle, product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).parent
+WORDS: dict[str, Any] = yaml.safe_load((HERE / "words.yaml").read_text(encoding="utf-8"))
+YES, NO, MAYBE, NOT_YES = "entailment", "contradiction", "neutral", "not_entailment"
+TRAIN, EVAL, SEED = 1200, 300, 42
+
+Pair = tuple[str, str]
+
+
+class Pick(random.Random):
+    """A random source that draws from the vocabulary by name."""
+
+    def word(self, name: str) -> str:
+        """Return one word of the list `name`."""
+        return str(self.choice(WORDS[name]))
+
+    def words(self, name: str, count: int) -> list[str]:
+        """Return `count` different words of the list `name`."""
+        return self.sample(WORDS[name], count)
+
+    def entries(self, name: str, count: int = 1) -> list[Pair]:
+        """Return `count` different entries of the map `name`."""
+        return self.sample(list(WORDS[name].items()), count)
+
+
+def negation(pick: Pick, label: str) -> Pair:
+    """`It is not true that P` denies P; a denial of `not P` asserts it."""
+    name, [(past, base)] = pick.word("names"), pick.entries("acts")
+    premise, happened = pick.choice(
+        [
+            (f"It is not true that {name} {past}.", False),
+            (f"It is not true that {name} did not {base}.", True),
+            (f"Nobody believes it, but {name} {past}.", True),
+            (f"Everyone expected it, but {name} did not {base}.", False),
+        ]
+    )
+    asserts = happened == (label == YES)
+    return premise, f"{name} {past}." if asserts else f"{name} did not {base}."
+
+
+def numbers(pick: Pick, label: str) -> Pair:
+    """A count against a bound: `more than` and `fewer than`."""
+    counts, rest = WORDS["numbers"], f"{pick.word('things')} {pick.word('moves')}."
+    at = pick.randrange(2, len(counts) - 2)
+    below, above = pick.choice(counts[:at]), pick.choice(counts[at + 1 :])
+    bound, true, false = pick.choice([("More than", below, above), ("Fewer than", above, below)])
+    return f"{counts[at].capitalize()} {rest}", f"{bound} {true if label == YES else false} {rest}"
+
+
+def passive(pick: Pick, label: str) -> Pair:
+    """Active to passive, with the roles kept or swapped."""
+    [one, two], deed, spot = pick.words("people", 2), pick.word("deeds"), pick.word("spots")
+    done, doer = (two, one) if label == YES else (one, two)
+    return f"The {one} {deed} the {two} {spot}.", f"The {done} was {deed} by the {doer} {spot}."
+
+
+def temporal(pick: Pick, label: str) -> Pair:
+    """`A before B` is `B after A`, and never `B before A`."""
+    name, [(first, _), (second, _)] = pick.word("names"), pick.entries("acts", 2)
+    true = [f"{name} {first} before the guest {second}.", f"The guest {second} after {name} {first}."]
+    false = [f"{name} {first} after the guest {second}.", f"The guest {second} before {name} {first}."]
+    premise, turned = pick.sample(true, 2)
+    return premise, turned if label == YES else pick.choice(false)
+
+
+def hypernyms(pick: Pick, label: str) -> Pair:
+    """What holds of a spaniel holds of some dog, and not the other way round."""
+    [(narrow, wide)], start = pick.entries("hypernyms"), f"{pick.word('names')} {pick.word('got')}"
+    spot = pick.word("spots")
+    if label == NO:
+        return f"{start} {_a(narrow)} {spot}.", f"{start} no {wide} {spot}."
+    one, other = (narrow, wide) if label == YES else (wide, narrow)
+    return f"{start} {_a(one)} {spot}.", f"{start} {_a(other)} {spot}."
+
+
+def quantifiers(pick: Pick, label: str) -> Pair:
+    """All, most, some, no."""
+    rest = f"{pick.word('groups')} {pick.word('houses')} {pick.word('traits')}."
+    options = {
+        YES: [("All", "Some"), ("All", "Most"), ("Most", "Some"), ("Exactly two", "At least one of the")],
+        MAYBE: [("Some", "All"), ("Some", "Most"), ("Most", "All"), ("At least one of the", "Exactly two")],
+        NO: [("All", "No"), ("No", "Some"), ("Most", "No"), ("No", "Most")],
+    }
+    premise, hypothesis = pick.choice(options[label])
+    return f"{premise} {rest}", f"{hypothesis} {rest}"
+
+
+def coordination(pick: Pick, label: str) -> Pair:
+    """And, or, neither … nor."""
+    [one, two], [(past, _)], spot = pick.words("names", 2), pick.entries("acts"), pick.word("spots")
+    who = {YES: f"Both {one} and {two}", MAYBE: f"Either {one} or {two}", NO: f"Neither {one} nor {two}"}
+    return f"{who[label]} {past} {spot}.", f"{pick.choice([one, two])} {past} {spot}."
+
+
+def comparison(pick: Pick, label: str) -> Pair:
+    """`Taller than` turned round, reversed, or about somebody of whom nothing is known."""
+    [one, two, third], [(more, less)] = pick.words("names", 3), pick.entries("comparatives")
+    hypothesis = {
+        YES: f"{two} is {less} than {one}.",
+        NO: f"{two} is {more} than {one}.",
+        MAYBE: f"{two} is {pick.choice([less, more])} than {third}.",
+    }
+    return f"{one} is {more} than {two}, who works {pick.word('houses')}.", hypothesis[label]
+
+
+def places(pick: Pick, label: str) -> Pair:
+    """What happens in a city happens in its country, and not the other way round."""
+    [(city, country), (_, elsewhere)], event = pick.entries("cities", 2), pick.word("events")
+    one, other = {YES: (city, country), MAYBE: (country, city), NO: (city, elsewhere)}[label]
+    when = pick.word("times")
+    return f"{event} took place in {one} {when}.", f"{event} took place in {other} {when}."
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+SETS: dict[str, tuple[list[Callable[[Pick, str], Pair]], dict[str, str]]] = {
+    "rte": ([negation, numbers, passive, temporal], {YES: YES, NO: NOT_YES}),
+    "mnli": ([hypernyms, quantifiers, coordination, comparison, places], {YES: YES, MAYBE: MAYBE, NO: NO}),
+}
+
+
+def draw(name: str, rows: int, pick: Pick, banned: set[str]) -> Iterator[dict[str, str]]:
+    """Yield `rows` distinct pairs of a set, labels and kinds in turn, none with a sentence in `banned`."""
+    kinds, labels = SETS[name]
+    seen: set[Pair] = set()
+    turn = cycle(product(kinds, labels))
+    while len(seen) < rows:
+        kind, label = next(turn)
+        pair = kind(pick, label)
+        while pair in seen or banned & set(pair):
+            pair = kind(pick, label)
+        seen.add(pair)
+        yield {"premise": pair[0], "hypothesis": pair[1], "label": labels[label], "kind": kind.__name__}
+
+
+def write(folder: Path) -> None:
+    """Write both sets below `folder`, one JSON object a line, shuffled, with a running idx."""
+    for name in SETS:
+        pick, banned = Pick(f"{name} {SEED}"), set[str]()
+        for part, rows in (("eval", EVAL), ("train", TRAIN)):
+            pairs = list(draw(name, rows, pick, banned))
+            banned |= {pair[side] for pair in pairs for side in ("premise", "hypothesis")}
+            pick.shuffle(pairs)
+            target = folder / name / f"{part}.jsonl"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            lines = (json.dumps({**pair, "idx": idx}) + "\n" for idx, pair in enumerate(pairs))
+            target.write_text("".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE)
