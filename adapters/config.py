@@ -1,0 +1,213 @@
+"""What an adapter's config says: ranks, scales and targets, and a refusal by name of what is no plain LoRA.
+
+PEFT ignores, in one place or another, nearly every field below when it merges or loads; here a
+field either is taken into account or stops the command. Meanings as in PEFT's LoraConfig.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import ContentError, RequestError, show_value
+from core.files import read_object
+
+CONFIG = "adapter_config.json"
+# Starts that leave the base model as it was (BA = 0, or the usual zero B).
+PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+CHANGED_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# Fields that have no bearing on ΔW = s·B·A once an adapter is trained.
+NEUTRAL = {
+    "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
+    "inference_mode", "loftq_config", "lora_dropout", "megatron_core", "modelcard", "peft_type",
+    "peft_version", "qalora_group_size", "revision", "runtime_config", "task_type",
+}  # fmt: skip
+USED = {
+    "alpha_pattern", "bias", "exclude_modules", "fan_in_fan_out", "init_lora_weights", "layers_pattern",
+    "layers_to_transform", "lora_alpha", "modules_to_save", "r", "rank_pattern", "target_modules",
+    "use_rslora",
+}  # fmt: skip
+REFUSED = {
+    "alora_invocation_tokens": "aLoRA acts only after its invocation tokens",
+    "arrow_config": "an Arrow router chooses between adapters at run time",
+    "layer_replication": "the adapter belongs to a base with replicated layers",
+    "lora_bias": "the adapter adds a bias of its own beside B·A",
+    "megatron_config": "Megatron's sharded layers are not read",
+    "target_parameters": "it changes bare parameters (experts), not modules",
+    "trainable_token_indices": "it replaces single rows of the embedding",
+    "use_dora": "DoRA rescales the base weights, so its change is no sum of B·A",
+    "use_qalora": "QA-LoRA pools its inputs",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoraConfig:
+    """A checked adapter_config.json: `raw` as it stands in the file, the rest with its meaning."""
+
+    path: Path
+    raw: dict[str, object]
+    rank: int
+    alpha: float
+    ranks: dict[str, int]
+    alphas: dict[str, float]
+    rslora: bool
+    fan_in_fan_out: bool
+    base: str | None
+    bias: str
+    wholes: tuple[str, ...]
+
+    def rank_of(self, module: str) -> int:
+        """Return the rank that the config gives a module, `rank_pattern` respected."""
+        return self.ranks.get(_pattern(self.ranks, module), self.rank)
+
+    def scale_of(self, module: str) -> float:
+        """Return s = α/r (α/√r for rsLoRA) of a module, both patterns respected."""
+        alpha = self.alphas.get(_pattern(self.alphas, module), self.alpha)
+        rank = self.rank_of(module)
+        return alpha / (math.sqrt(rank) if self.rslora else rank)
+
+    def targets(self, module: str) -> bool:
+        """Return whether PEFT would give a module LoRA factors: targets, exclusions, layers."""
+        wanted, excluded = self.raw.get("target_modules"), self.raw.get("exclude_modules")
+        if excluded and _names(excluded, module):
+            return False
+        if any(re.match(rf"(^|.*\.){name}($|\..*)", module) for name in self.wholes):
+            return False
+        if wanted == "all-linear" or (isinstance(wanted, list) and module in wanted):
+            return True
+        return _names(wanted, module) and (isinstance(wanted, str) or self._in_layers(module))
+
+    def saves_whole(self, name: str) -> bool:
+        """Return whether `modules_to_save` or `bias` explains a whole tensor such as `lm_head.weight`."""
+        module, _, leaf = name.rpartition(".")
+        if leaf == "bias" and self.bias != "none":
+            return self.bias == "all" or self.targets(module.removesuffix(".base_layer"))
+        return any(module.endswith(kept) for kept in self.wholes)
+
+    def _in_layers(self, module: str) -> bool:
+        layers = self.raw.get("layers_to_transform")
+        if layers is None or layers == []:
+            return True
+        patterns = self.raw.get("layers_pattern") or r"[^.]*"
+        for pattern in patterns if isinstance(patterns, list) else [patterns]:
+            if found := re.match(rf".*\.{pattern}\.(\d+)\.", module):
+                return int(found.group(1)) in (layers if isinstance(layers, list) else [layers])
+        return False
+
+
+def _pattern(patterns: dict[str, int] | dict[str, float], module: str) -> str:
+    """Return the first key that fits the module's end, as PEFT's get_pattern_key does."""
+    return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), module)
+
+
+def _names(names: object, module: str) -> bool:
+    if isinstance(names, str):
+        return re.fullmatch(names, module) is not None
+    return isinstance(names, list) and any(module == n or module.endswith(f".{n}") for n in names)
+
+
+def read_config(folder: Path) -> LoraConfig:
+    """Read and check adapter_config.json; `ContentError` names the field that cannot be taken rightly."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise RequestError(f"{folder}: no adapter: it has no {CONFIG}{_checkpoints(folder)}")
+    raw = read_object(path)
+    _refuse_other_kinds(raw, path)
+    _refuse_malformed(raw, path)
+    rank = _positive_int(raw.get("r"), path, "r")
+    return LoraConfig(
+        path, raw, rank,
+        alpha=_positive(raw.get("lora_alpha"), path, "lora_alpha"),
+        ranks={k: _positive_int(v, path, f"rank_pattern {k}") for k, v in _map(raw, "rank_pattern", path)},
+        alphas={k: _positive(v, path, f"alpha_pattern {k}") for k, v in _map(raw, "alpha_pattern", path)},
+        rslora=bool(raw.get("use_rslora")),
+        fan_in_fan_out=bool(raw.get("fan_in_fan_out")),
+        base=_base(raw, path),
+        bias=str(raw.get("bias", "none")),
+        wholes=tuple(_strings(raw.get("modules_to_save"), path, "modules_to_save")),
+    )  # fmt: skip
+
+
+def _checkpoints(folder: Path) -> str:
+    found = sorted(p.name for p in folder.glob("checkpoint-*") if (p / CONFIG).is_file())
+    return f" (but {', '.join(found)} in it)" if found else ""
+
+
+def _refuse_other_kinds(raw: dict[str, object], path: Path) -> None:
+    kind = raw.get("peft_type")
+    if kind != "LORA":
+        raise ContentError(f"{path}: peft_type {show_value(kind)}: only LORA adapters can be taken")
+    start = raw.get("init_lora_weights", True)
+    if isinstance(start, str) and start.lower().startswith(CHANGED_STARTS):
+        raise ContentError(
+            f"{path}: init_lora_weights {show_value(start)}: training began from a changed base, so B·A is "
+            "not the change from the published one; convert it with PEFT's save_pretrained("
+            "path_initial_model_for_weight_conversion=…)"
+        )
+    if start not in PLAIN_STARTS:
+        raise ContentError(f"{path}: init_lora_weights {show_value(start)}: an unknown start")
+    for field, reason in REFUSED.items():
+        if raw.get(field):
+            raise ContentError(f"{path}: {field} {show_value(raw[field])}: {reason}")
+    unknown = [key for key, value in raw.items() if value and key not in NEUTRAL | USED | REFUSED.keys()]
+    if unknown:
+        raise ContentError(f"{path}: {', '.join(unknown)}: unknown fields, which may change what B·A means")
+
+
+def _refuse_malformed(raw: dict[str, object], path: Path) -> None:
+    targets = raw.get("target_modules")
+    if not isinstance(targets, str):
+        _strings(targets, path, "target_modules")
+    for field in ("target_modules", "exclude_modules"):
+        if isinstance(raw.get(field), str):
+            _compiles(str(raw[field]), path, field)
+    if not isinstance(raw.get("layers_pattern"), str):
+        _strings(raw.get("layers_pattern"), path, "layers_pattern")
+    for field in ("rank_pattern", "alpha_pattern"):
+        for key, _ in _map(raw, field, path):
+            _compiles(key, path, field)
+    if raw.get("bias", "none") not in ("none", "all", "lora_only"):
+        raise ContentError(f"{path}: bias {show_value(raw['bias'])}: expected none, all or lora_only")
+
+
+def _compiles(pattern: str, path: Path, field: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ContentError(
+            f"{path}: {field} {show_value(pattern)}: no regular expression: {error}"
+        ) from error
+
+
+def _base(raw: dict[str, object], path: Path) -> str | None:
+    base = raw.get("base_model_name_or_path")
+    if base is not None and not isinstance(base, str):
+        raise ContentError(f"{path}: base_model_name_or_path {show_value(base)}: expected a name")
+    return base or None
+
+
+def _map(raw: dict[str, object], field: str, path: Path) -> list[tuple[str, object]]:
+    value = raw.get(field) or {}
+    if not isinstance(value, dict):
+        raise ContentError(f"{path}: {field} {show_value(value)}: expected a map of module patterns")
+    return list(value.items())
+
+
+def _strings(value: object, path: Path, field: str) -> list[str]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ContentError(f"{path}: {field} {show_value(value)}: expected a list of module names")
+    return value
+
+
+def _positive_int(value: object, path: Path, field: str) -> int:
+    if type(value) is not int or value < 1:
+        raise ContentError(f"{path}: {field} {show_value(value)}: expected a whole number above 0")
+    return value
+
+
+def _positive(value: object, path: Path, field: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ContentError(f"{path}: {field} {show_value(value)}: expected a finite number above 0")
+    return float(value)

@@ -1,0 +1,210 @@
+"""Adapters on the disk: found by name or folder, checked against their own config, read factor by factor.
+
+Nothing here imports torch. What would be read wrongly in silence elsewhere (a missing tensor, a
+prefix that fits nothing, a rank that the config does not explain) is an error by name.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from adapters.config import CONFIG, LoraConfig, read_config
+from core.errors import ContentError, RequestError, nearest
+from core.files import sha256
+from core.weights import Array, Weights, open_weights
+
+SAVES = Path("saves")
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+PAIRS = {  # file suffixes of A and B by kind of module
+    "linear": (".lora_A.weight", ".lora_B.weight"),
+    "embedding": (".lora_embedding_A", ".lora_embedding_B"),
+}
+PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One adapted module: ΔW = s·B·A with A [rank, inputs] and B [outputs, rank].
+
+    For an embedding, inputs are tokens and its weight [tokens, width] changes by the transpose.
+    """
+
+    kind: str
+    outputs: int
+    inputs: int
+    rank: int
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A checked LoRA adapter; `layout` holds its modules by path without PEFT's prefix, in file order."""
+
+    folder: Path
+    lora: LoraConfig
+    weights: Weights
+    layout: dict[str, Module]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    @property
+    def config(self) -> dict[str, object]:
+        """adapter_config.json as it stands."""
+        return self.lora.raw
+
+    @property
+    def base(self) -> str | None:
+        """The base model's name as the config gives it, None where it gives none."""
+        return self.lora.base
+
+    @property
+    def modules(self) -> list[str]:
+        """Paths of the adapted modules, e.g. `model.layers.0.self_attn.q_proj`."""
+        return list(self.layout)
+
+    @property
+    def wholes(self) -> list[str]:
+        """Names of tensors kept whole (`modules_to_save`, biases, base copies), e.g. `lm_head.weight`."""
+        paired = {key for module in self.layout for key in self._keys(module)}
+        return [key.removeprefix(PREFIX) for key in self.weights.tensors if key not in paired]
+
+    def factors(self, module: str) -> tuple[Array, Array]:
+        """Return A [rank, inputs] and B [outputs, rank] as fp32, unscaled; NaN is a `ContentError`."""
+        down, up = self._keys(module)
+        return self.weights.read(down), self.weights.read(up)
+
+    def whole(self, name: str) -> Array:
+        """Return a whole tensor of `wholes` as fp32."""
+        return self.weights.read(PREFIX + name)
+
+    def scale(self, module: str) -> float:
+        """Return s: α/r, or α/√r for rsLoRA, with rank and alpha patterns respected."""
+        return self.lora.scale_of(module)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the SHA-256 of the weights file and of the config, as hex."""
+        parts = sha256(self.weights.path) + sha256(self.folder / CONFIG)
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def _keys(self, module: str) -> tuple[str, str]:
+        down, up = PAIRS[self.layout[module].kind]
+        return f"{PREFIX}{module}{down}", f"{PREFIX}{module}{up}"
+
+
+def open_adapter(reference: str | Path) -> Adapter:
+    """Open a folder, or a NAME under saves/, and check that config and weights explain each other.
+
+    `RequestError` where there is no such adapter; `ContentError` by name where it is damaged or
+    is not a plain LoRA. Values are checked when they are read.
+    """
+    folder = find_folder(reference)
+    config = read_config(folder)
+    weights = open_weights(_weights_file(folder))
+    layout = dict(_pairs(weights))
+    adapter = Adapter(folder, config, weights, layout)
+    _check_explained(adapter)
+    _check_promised(adapter)
+    return adapter
+
+
+def find_folder(reference: str | Path) -> Path:
+    """Return the folder that a reference means: saves/NAME before a folder NAME of the same name."""
+    for folder in (SAVES / reference, Path(reference)):
+        if folder.is_dir():
+            return folder
+    saved = sorted(p.parent.name for p in SAVES.glob(f"*/{CONFIG}"))
+    known = f"under {SAVES}/: {', '.join(saved)}" if saved else f"nothing lies under {SAVES}/"
+    hint = nearest(str(reference), saved)
+    raise RequestError(f"adapter {str(reference)!r}: no such folder ({known}) {hint}".rstrip())
+
+
+def _weights_file(folder: Path) -> Path:
+    path = folder / WEIGHTS
+    if path.is_file():
+        return path
+    for pickle in PICKLES:
+        if (folder / pickle).is_file():
+            raise ContentError(
+                f"{folder / pickle}: a pickle, which runs code when it is loaded; convert it where you trust "
+                "it: torch.load(…, weights_only=True), then safetensors.torch.save_file to " + WEIGHTS
+            )
+    raise ContentError(f"{folder}: {CONFIG} without {WEIGHTS}; training may not have finished")
+
+
+def _pairs(weights: Weights) -> Iterator[tuple[str, Module]]:
+    for key in weights.tensors:
+        for kind, (down, up) in PAIRS.items():
+            if key.endswith(down):
+                yield _module(weights, kind, key, key.removesuffix(down) + up)
+            elif key.endswith(up) and key.removesuffix(up) + down not in weights.tensors:
+                raise ContentError(f"{weights.path}: {key}: its A is missing")
+
+
+def _module(weights: Weights, kind: str, down: str, up: str) -> tuple[str, Module]:
+    if up not in weights.tensors:
+        raise ContentError(f"{weights.path}: {down}: its B is missing")
+    if not down.startswith(PREFIX):
+        raise ContentError(f"{weights.path}: {down}: expected names that begin with {PREFIX!r}")
+    a, b = weights.tensors[down].shape, weights.tensors[up].shape
+    if len(a) != 2 or len(b) != 2:
+        raise ContentError(f"{weights.path}: {down}: shape {list(a)}, expected a matrix (no convolutions)")
+    if a[0] != b[1]:
+        raise ContentError(f"{weights.path}: {down}: A {list(a)} and B {list(b)} do not fit together")
+    if 0 in a + b:
+        raise ContentError(
+            f"{weights.path}: {down}: A {list(a)} and B {list(b)} are empty (sharded ZeRO-3 save?)"
+        )
+    return down.removeprefix(PREFIX).removesuffix(PAIRS[kind][0]), Module(kind, b[0], a[1], a[0])
+
+
+def _check_explained(adapter: Adapter) -> None:
+    """Refuse tensors for which the config has no explanation, and ranks other than it gives."""
+    for module, found in adapter.layout.items():
+        if not adapter.lora.targets(module):
+            raise ContentError(
+                f"{adapter.weights.path}: {module}: has factors, but {CONFIG} does not target it"
+            )
+        expected = adapter.lora.rank_of(module)
+        if found.rank != expected:
+            raise ContentError(
+                f"{adapter.weights.path}: {module}: rank {found.rank}, but {CONFIG} gives it {expected}"
+            )
+    for name in adapter.wholes:
+        _check_whole(adapter, name)
+
+
+def _check_whole(adapter: Adapter, name: str) -> None:
+    module, _, _ = name.rpartition(".")
+    copy_of_base = module.endswith(".base_layer") and module.removesuffix(".base_layer") in adapter.layout
+    if PREFIX + name not in adapter.weights.tensors:
+        raise ContentError(f"{adapter.weights.path}: {name}: expected names that begin with {PREFIX!r}")
+    if not (copy_of_base or adapter.lora.saves_whole(name)):
+        raise ContentError(f"{adapter.weights.path}: {name}: {CONFIG} does not explain this tensor")
+
+
+def _check_promised(adapter: Adapter) -> None:
+    """Refuse a file that lacks what its config promises."""
+    if not adapter.layout:
+        raise ContentError(f"{adapter.weights.path}: holds no LoRA factors")
+    targets = adapter.config.get("target_modules")
+    for target in targets if isinstance(targets, list) else []:
+        if not any(module == target or module.endswith(f".{target}") for module in adapter.layout):
+            raise ContentError(
+                f"{adapter.weights.path}: {CONFIG} targets {target!r}, but no such tensor is there"
+            )
+    for kept in adapter.lora.wholes:
+        if not any(name.rpartition(".")[0].endswith(kept) for name in adapter.wholes):
+            raise ContentError(
+                f"{adapter.weights.path}: modules_to_save names {kept!r}, but no such tensor is there"
+            )
+    if adapter.lora.bias != "none" and not any(name.endswith(".bias") for name in adapter.wholes):
+        raise ContentError(
+            f"{adapter.weights.path}: bias {adapter.lora.bias!r}, but no bias was saved "
+            "(PEFT never writes those of lora_only): its training cannot be reproduced"
+        )

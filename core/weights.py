@@ -1,0 +1,237 @@
+"""Safetensors without torch: a header checked in full, tensors read one at a time, files written as a stream.
+
+The format is 8 bytes of header length (little-endian), a JSON object of names with dtype, shape
+and offsets, then the bytes of all tensors without holes (github.com/huggingface/safetensors).
+Tensors are read from their place; no file is mapped or loaded whole.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import ContentError, describe_os_error
+from core.files import require, sync
+
+MAX_HEADER = 100_000_000  # what the reference implementation accepts
+SIZES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8,
+}  # fmt: skip
+STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+Array = NDArray[np.float32]
+Stored = NDArray[np.float64] | NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]
+Spec = tuple[str, str, tuple[int, ...]]  # name, dtype, shape
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor's place in a file: `start` and `stop` are byte offsets from the start of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A safetensors file whose header has been checked; its tensors are still on the disk."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+    def stored(self, name: str) -> Stored:
+        """Return a floating-point tensor as it is stored; BF16 comes as uint16 bit patterns."""
+        tensor = self.tensors[name]
+        if tensor.dtype not in STORED:
+            raise ContentError(
+                f"{self.path}: tensor {name!r}: dtype {tensor.dtype}, expected {' or '.join(STORED)}"
+            )
+        count = math.prod(tensor.shape)
+        try:
+            flat = np.fromfile(self.path, STORED[tensor.dtype], count, offset=tensor.start)
+        except OSError as error:
+            raise ContentError(f"{self.path}: tensor {name!r}: {describe_os_error(error)}") from error
+        if len(flat) != count:
+            raise ContentError(f"{self.path}: tensor {name!r}: the file became shorter while it was read")
+        return flat.reshape(tensor.shape)
+
+    def read(self, name: str) -> Array:
+        """Return a tensor as fp32; `ContentError` where it is no float or holds NaN or infinity."""
+        tensor = self.tensors[name]
+        values = to_fp32(self.stored(name), tensor.dtype)
+        require_finite(values, f"{self.path}: tensor {name!r}")
+        return values
+
+
+def open_weights(path: Path) -> Weights:
+    """Read and check the header of a safetensors file; `ContentError` says what is wrong with it."""
+    require(path, "safetensors file")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        text, start = _header_bytes(file, path, size)
+    header = _parse(text, path)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ContentError(f"{path}: damaged safetensors: __metadata__ is no map of strings")
+    tensors = [_tensor(name, entry, start, path) for name, entry in header.items()]
+    _check_layout(tensors, start, size, path)
+    return Weights(path, {tensor.name: tensor for tensor in tensors}, metadata)
+
+
+def _header_bytes(file: BinaryIO, path: Path, size: int) -> tuple[bytes, int]:
+    if size < 8:
+        raise ContentError(f"{path}: truncated safetensors: {size} bytes, expected at least 8")
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length > MAX_HEADER:
+        raise ContentError(
+            f"{path}: no safetensors: header of {length} bytes, at most {MAX_HEADER} are accepted"
+        )
+    if 8 + length > size:
+        raise ContentError(
+            f"{path}: truncated safetensors: header ends at byte {8 + length}, the file at {size}"
+        )
+    return file.read(length), 8 + length
+
+
+def _parse(text: bytes, path: Path) -> dict[str, object]:
+    try:
+        header = json.loads(text, object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise ContentError(f"{path}: damaged safetensors: header is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise ContentError(
+            f"{path}: damaged safetensors: header is {type(header).__name__}, expected an object"
+        )
+    return header
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def _tensor(name: str, entry: object, start: int, path: Path) -> Tensor:
+    where = f"{path}: damaged safetensors: tensor {name!r}"
+    if not isinstance(entry, dict):
+        raise ContentError(f"{where}: found {type(entry).__name__}, expected an object")
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(dtype, str) or dtype not in SIZES:
+        raise ContentError(f"{where}: dtype {dtype!r}, expected one of {', '.join(SIZES)}")
+    if not _counts(shape):
+        raise ContentError(f"{where}: shape {shape!r}, expected a list of sizes")
+    if not _counts(offsets) or len(offsets) != 2:
+        raise ContentError(f"{where}: data_offsets {offsets!r}, expected two byte positions")
+    expected = math.prod(shape) * SIZES[dtype]
+    if offsets[1] - offsets[0] != expected:
+        raise ContentError(
+            f"{where}: {offsets[1] - offsets[0]} bytes, but {dtype} of shape {shape} takes {expected}"
+        )
+    return Tensor(name, dtype, tuple(shape), start + offsets[0], start + offsets[1])
+
+
+def _counts(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 62 for item in value)
+
+
+def _check_layout(tensors: list[Tensor], start: int, size: int, path: Path) -> None:
+    position, before = start, "the header"
+    for tensor in sorted(tensors, key=lambda item: (item.start, item.stop)):
+        if tensor.start < position:
+            raise ContentError(f"{path}: damaged safetensors: tensor {tensor.name!r} overlaps {before}")
+        if tensor.start > position:
+            raise ContentError(
+                f"{path}: damaged safetensors: hole of {tensor.start - position} bytes before {tensor.name!r}"
+            )
+        position, before = tensor.stop, f"{tensor.name!r}"
+    if position > size:
+        raise ContentError(
+            f"{path}: truncated safetensors: tensors end at byte {position}, the file at {size}"
+        )
+    if position < size:
+        raise ContentError(f"{path}: damaged safetensors: {size - position} bytes after the last tensor")
+
+
+def require_finite(values: Array, where: str) -> None:
+    """Raise `ContentError` naming the first NaN or infinity of an array; `where` opens the message."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        index = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), values.shape))
+        count = values.size - int(np.count_nonzero(finite))
+        raise ContentError(f"{where}: {count} values are NaN or infinite, the first at {list(index)}")
+
+
+def to_fp32(values: Stored, dtype: str) -> Array:
+    """Return stored values as fp32: exact for F32, F16 and BF16, rounded to nearest for F64."""
+    if dtype == "BF16":
+        bits = values.astype(np.uint32)
+        bits <<= 16
+        return bits.view(np.float32)
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
+
+
+def from_fp32(values: Array, dtype: str) -> Stored:
+    """Round fp32 to `dtype`, to nearest and ties to even (IEEE 754); BF16 comes as uint16 bit patterns."""
+    if dtype == "BF16":
+        return _to_bf16(np.ascontiguousarray(values, np.float32))
+    with np.errstate(over="ignore"):
+        return values.astype(STORED[dtype], copy=False)
+
+
+def _to_bf16(values: Array) -> NDArray[np.uint16]:
+    bits = values.view(np.uint32)
+    rounded = bits >> 16
+    rounded &= 1
+    rounded += 0x7FFF
+    rounded += bits
+    rounded >>= 16
+    stored = rounded.astype(np.uint16)
+    nan = np.isnan(values)
+    if nan.any():  # rounding a NaN's bits could carry it into infinity or zero
+        stored[nan] = (bits[nan] >> 16).astype(np.uint16) | 0x40
+    return stored
+
+
+def header_bytes(tensors: Iterable[Spec], metadata: Mapping[str, str]) -> bytes:
+    """Return the opening bytes of a safetensors file with these tensors in this order, padded to 8 bytes."""
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    position = 0
+    for name, dtype, shape in tensors:
+        stop = position + math.prod(shape) * SIZES[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, stop]}
+        position = stop
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def write_weights(
+    path: Path, tensors: Sequence[Spec], values: Iterable[Array], metadata: Mapping[str, str]
+) -> None:
+    """Write a new safetensors file from fp32 arrays that come one by one in the order of `tensors`.
+
+    Each array is rounded to its dtype as it passes, so that one at a time is held. The file is
+    synced but not renamed: the caller writes into a staged folder. `ContentError` where a value
+    leaves the range of its dtype (fp16 ends at 65,504).
+    """
+    with path.open("xb") as file:
+        file.write(header_bytes(tensors, metadata))
+        for (name, dtype, shape), array in zip(tensors, values, strict=True):
+            if array.shape != shape:
+                raise ValueError(f"{name}: array of shape {array.shape}, announced as {shape}")
+            stored = from_fp32(array, dtype)
+            require_finite(to_fp32(stored, dtype), f"{name}: after rounding to {dtype}")
+            file.write(np.ascontiguousarray(stored).data)
+        sync(file)
