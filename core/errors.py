@@ -69,7 +69,8 @@ def summarise(problems: list[Problem], show_all: bool = False) -> str:
     counts = ", ".join(f"{code} {n}" for code, n in sorted(Counter(p.code for p in problems).items()))
     rest = len(problems) - len(shown)
     more = f"\n… {rest} more (--all shows every one)" if rest else ""
-    return "\n".join(p.line() for p in shown) + f"{more}\n{len(problems)} problems ({counts})"
+    total = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
+    return "\n".join(p.line() for p in shown) + f"{more}\n{total} ({counts})"
 
 
 def _hyphens(name: str) -> str:

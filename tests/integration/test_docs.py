@@ -1,0 +1,39 @@
+"""Every command in README and docs runs, in the order of the page, in a copy of the checkout.
+
+Blocks fenced as ```console hold commands behind `$ `. Those marked ```console gpu need hardware or
+a hub that CI has not: of them the recipes that they name are put through `python -m recipes check`.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.integration.conftest import Demo
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```console(?P<where> gpu)?\n(?P<body>.*?)^```$", re.M | re.S)
+ALREADY_RUN = re.compile(r"^make (test|test-slow|lint|setup|setup-core|clean|bench)\b|^git clone|^cd ")
+
+
+def commands(page: Path) -> list[tuple[bool, str]]:
+    """All commands of a page as (needs a GPU, command); a backslash goes on with the next line."""
+    found = []
+    for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        for line in re.findall(r"^\$ ((?:.*\\\n)*.*)$", block["body"], re.M):
+            found.append((bool(block["where"]), line.replace("\\\n", " ")))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_run(demo: Demo, page: Path) -> None:
+    for needs_gpu, command in commands(page):
+        if ALREADY_RUN.match(command):
+            continue
+        if not needs_gpu:
+            demo.checkout.shell(command)
+            continue
+        for recipe in re.findall(r"\brecipes/[\w.-]+\.yaml", command):
+            assert (demo.checkout.root / recipe).is_file(), f"{page.name}: {command}"

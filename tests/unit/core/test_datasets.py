@@ -1,0 +1,58 @@
+"""The registry as LLaMA-Factory reads it: what is not there is said, what is broken is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.datasets import find_dataset, read_records, read_registry
+from core.errors import ContentError, RequestError
+
+
+def registry(folder: Path, text: str) -> Path:
+    (folder / "dataset_info.json").write_text(text)
+    return folder
+
+
+def test_a_dataset_is_found_by_its_name(tmp_path: Path) -> None:
+    registry(tmp_path, json.dumps({"a": {"file_name": "a/a.json"}}))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "a.json").write_text('[\n{"instruction": "x"}\n]')
+    found = find_dataset("a", tmp_path)
+    assert read_records(found.path) == [{"instruction": "x"}]
+
+
+def test_an_unknown_name_lists_what_is_registered(tmp_path: Path) -> None:
+    registry(tmp_path, '{"alpaca_rte_eval": {"file_name": "x"}}')
+    with pytest.raises(RequestError, match=r'registered: alpaca_rte_eval\) did you mean "alpaca_rte_eval"'):
+        find_dataset("alpaca_rte_evl", tmp_path)
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    registry(tmp_path, '{"a": {"file_name": "gone.json"}}')
+    with pytest.raises(RequestError, match="gone.json: file of dataset 'a' not found"):
+        find_dataset("a", tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"a": 3}', "{", ""])
+def test_a_broken_registry_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ContentError, match="dataset_info.json"):
+        read_registry(registry(tmp_path, text))
+
+
+def test_no_registry_is_an_empty_one(tmp_path: Path) -> None:
+    assert read_registry(tmp_path) == {}
+
+
+def test_json_lines_may_hold_line_separators_in_strings(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a\u2028b"}\n\n{"text": "c"}\n', encoding="utf-8")
+    assert [row["text"] for row in read_records(path)] == ["a\u2028b", "c"]
+
+
+@pytest.mark.parametrize("text", ["[1]", "[{]", '{"a":1}\n3'])
+def test_records_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(ContentError, match=r"a\.json"):
+        read_records(path)

@@ -1,0 +1,97 @@
+"""Every command leaves through one door: exit codes, one message, no traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+
+from core.errors import CLI, ContentError, Problem, ProblemsError, RequestError, run, show_value, summarise
+from tests.conftest import ROOT
+
+
+def outcome(error: BaseException | None) -> int:
+    @click.command(context_settings=CLI)
+    def command() -> None:
+        if error:
+            raise error
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
+        patch.setattr(sys, "argv", ["command"])
+        run(command)
+    return int(left.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (None, 0, ""),
+        (ContentError("row 7 is wrong"), 1, "error: row 7 is wrong\n"),
+        (RequestError("no such set"), 2, "error: no such set\n"),
+        (PermissionError(13, "Permission denied", "out"), 2, "error: out: Permission denied\n"),
+        (OSError(28, "No space left on device", "out/a"), 2, "error: out/a: No space left on device\n"),
+        (KeyboardInterrupt(), 130, "\ninterrupted\n"),
+    ],
+)
+def test_exit_codes(
+    capsys: pytest.CaptureFixture[str], error: BaseException | None, code: int, said: str
+) -> None:
+    assert outcome(error) == code
+    assert capsys.readouterr().err == said
+
+
+def test_click_mistakes_are_two(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(click.BadParameter("what is that")) == 2
+    assert "what is that" in capsys.readouterr().err
+
+
+def test_underscores_are_taken_for_hyphens() -> None:
+    @click.command(context_settings=CLI)
+    @click.option("--max-new-tokens", type=int)
+    def command(max_new_tokens: int) -> None:
+        click.echo(max_new_tokens)
+
+    from click.testing import CliRunner
+
+    assert CliRunner().invoke(command, ["--max_new_tokens", "512"]).output == "512\n"
+
+
+def test_sigterm_is_143_and_runs_the_clean_up() -> None:
+    script = (
+        "import click, time, contextlib; from core.errors import run\n"
+        "@click.command()\n"
+        "def c():\n"
+        "    try: print('ready', flush=True); time.sleep(60)\n"
+        "    finally: print('cleaned', flush=True)\n"
+        "run(c)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.stdout.read() == "cleaned\n"
+    assert process.wait() == 143
+
+
+def test_a_problem_is_one_line() -> None:
+    problem = Problem("E104", "raw/train.tsv:381", 'found "7", expected one of 0, 1', "label", "map it")
+    assert problem.line() == 'raw/train.tsv:381: E104 label: found "7", expected one of 0, 1; map it'
+
+
+def test_twenty_problems_are_shown_and_all_are_counted() -> None:
+    problems = [Problem("E1" if n % 2 else "E2", f"a:{n}", "wrong") for n in range(25)]
+    text = summarise(problems).splitlines()
+    assert text[19:] == ["a:19: E1: wrong", "… 5 more (--all shows every one)", "25 problems (E1 12, E2 13)"]
+    assert len(summarise(problems, show_all=True).splitlines()) == 26
+    assert str(ProblemsError(problems[:1], "set")).endswith("1 problem (E2 1)")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(None, "null"), (True, "true"), ("é", '"é"'), ("x" * 90, '"' + "x" * 58 + "…")]
+)
+def test_values_are_shown_as_json_and_cut(value: object, shown: str) -> None:
+    assert show_value(value) == shown

@@ -1,0 +1,141 @@
+"""Files and folders are the old ones or the new ones, whatever happens in between."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from core import files
+from core.errors import ContentError, RequestError
+
+
+def test_an_atomic_file_appears_whole_with_the_usual_mode(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "a.json"
+    files.write_json(target, {"text": "是"})
+    assert target.read_bytes() == '{\n  "text": "是"\n}\n'.encode()
+    assert target.stat().st_mode & 0o777 == 0o666 & ~files._umask()
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    files.write_text(target, "old")
+    with pytest.raises(ZeroDivisionError), files.atomic(target) as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_nan_is_refused_and_ascii_is_kept_where_asked(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "a.json", {"loss": float("nan")})
+    files.write_json(tmp_path / "b.json", "是", ascii_only=True)
+    assert (tmp_path / "b.json").read_bytes() == b'"\\u662f"\n'
+    assert not (tmp_path / "a.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b'{\n "a": }', r"a\.json:2: not JSON: .* \(column 7\)"),
+        (b"\xff{}", r"a\.json: not UTF-8 at byte 0"),
+        (b"[" * 100_000, "nested too deep|not JSON"),
+        (b"[1]", "found list, expected a JSON object"),
+    ],
+)
+def test_broken_json_is_named_with_its_place(tmp_path: Path, data: bytes, said: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(data)
+    with pytest.raises(ContentError, match=said):
+        files.read_object(path)
+
+
+def test_a_missing_path_says_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="adapter folder not found"):
+        files.require(tmp_path / "none", "adapter folder")
+
+
+def put(target: Path, text: str) -> None:
+    with files.staging(target) as stage:
+        (stage / "a.txt").write_text(text)
+        (stage / "b.txt").write_text(text)
+        with files.locked(target.parent):
+            files.publish(stage, target)
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_published_folder_replaces_the_old_one_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
+) -> None:
+    if not can_exchange:
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    target = tmp_path / "set"
+    put(target, "old")
+    (target / "stray.txt").write_text("of the old set")
+    put(target, "new")
+    assert {path.name: path.read_text() for path in target.iterdir()} == {"a.txt": "new", "b.txt": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_failed_stage_leaves_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "set"
+    put(target, "old")
+    with pytest.raises(ZeroDivisionError), files.staging(target) as stage:
+        (stage / "a.txt").write_text("half")
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert (target / "a.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("old_is_there", [True, False])
+def test_a_journal_is_finished_by_the_next_command(tmp_path: Path, old_is_there: bool) -> None:
+    (tmp_path / ".set.new").mkdir()
+    (tmp_path / ".set.new" / "a.txt").write_text("new")
+    old = tmp_path / ("set" if old_is_there else ".set.old")
+    old.mkdir()
+    (old / "a.txt").write_text("old")
+    with files.locked(tmp_path):
+        files.recover(tmp_path)
+    assert (tmp_path / "set" / "a.txt").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_only_stages_of_the_dead_are_dropped(tmp_path: Path) -> None:
+    with files.staging(tmp_path / "alive") as stage:
+        (tmp_path / ".dead.staging-x").mkdir()
+        with files.locked(tmp_path):
+            files.recover(tmp_path)
+        assert stage.is_dir()
+        assert not (tmp_path / ".dead.staging-x").exists()
+
+
+def publish_for_ever(target: Path) -> None:
+    number = 0
+    while True:
+        number += 1
+        put(target, str(number))
+
+
+@pytest.mark.parametrize("round_", range(5))
+def test_sigkill_never_leaves_a_mix(tmp_path: Path, round_: int) -> None:
+    target = tmp_path / "set"
+    put(target, "0")
+    writer = multiprocessing.get_context("fork").Process(target=publish_for_ever, args=(target,))
+    writer.start()
+    time.sleep(0.02 + 0.013 * round_)
+    os.kill(writer.pid or 0, signal.SIGKILL)
+    writer.join()
+    with files.locked(tmp_path):
+        files.recover(tmp_path)
+    assert (target / "a.txt").read_text() == (target / "b.txt").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_versions_leave_out_what_is_not_installed() -> None:
+    found = files.versions("click", "no-such-package")
+    assert list(found) == ["click"]
+    assert json.dumps(found)
