@@ -7,7 +7,13 @@ measure here has a form by cluster. Numbers are shares (0-1), never percentages.
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+DRAWS = 10_000
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
@@ -51,3 +57,17 @@ def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable]) -> flo
         sums[group] += value - mean
     count = len(sums)
     return math.sqrt(count / max(1, count - 1) * math.fsum(s * s for s in sums.values())) / len(values)
+
+
+def resample(cells: Sequence[Sequence[int]], seed: int, draws: int = DRAWS) -> "NDArray[np.int64]":
+    """Return the summed cells (shape [draws, cells]) of bootstrap samples that draw whole groups.
+
+    `cells` has one row of counts for each group. Groups with the same counts are alike, so drawing
+    G groups with replacement is one multinomial draw over the distinct rows.
+    """
+    import numpy as np
+
+    kinds, counts = np.unique(np.asarray(cells, dtype=np.int64), axis=0, return_counts=True)
+    total = int(counts.sum())
+    drawn = np.random.default_rng(seed).multinomial(total, counts / total, size=draws)
+    return np.asarray(drawn @ kinds)

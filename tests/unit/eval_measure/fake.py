@@ -1,0 +1,74 @@
+"""Fake runs for the tests of compare: folders as the asking commands write them."""
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+VERSION = {"tuneyard": "0.1.0"}
+
+
+def write_run(
+    out: Path,
+    model: str,
+    dataset: str,
+    gold: Sequence[str],
+    predicted: Sequence[str],
+    groups: Sequence[str] | None = None,
+    **facts: object,
+) -> Path:
+    """Write `out/model/dataset/{results.json,predictions.jsonl}` and return that folder."""
+    folder = out / model / dataset
+    folder.mkdir(parents=True)
+    labels = sorted(set(gold))
+    with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
+        for row, (expected, given) in enumerate(zip(gold, predicted, strict=True)):
+            record = {
+                "instruction": f"question {row}",
+                "input": "",
+                "expected_output": expected,
+                "model_output": given,
+                "predicted_output": given,
+                "idx": row,
+                "row": row,
+                "choices": dict.fromkeys(labels, -1.0),
+                "label_mass": 0.8,
+            }
+            if groups is not None:
+                record["group"] = groups[row]
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    accuracy = sum(a == b for a, b in zip(gold, predicted, strict=True)) / len(gold)
+    data = hashlib.sha256("".join(gold).encode()).hexdigest()
+    results = {
+        "model": model,
+        "set": dataset,
+        "mode": "choice",
+        "accuracy": accuracy,
+        "n": len(gold),
+        "unparsed": list(predicted).count("unknown"),
+        "labels": labels,
+        "versions": VERSION,
+        "hashes": {"model": "m", "adapters": {}, "data": data, "chat_template": "t"},
+        "dtype": "fp32",
+        "device": "cpu",
+    }
+    (folder / "results.json").write_text(json.dumps(results | facts, ensure_ascii=False), encoding="utf-8")
+    return folder
+
+
+def answers(gold: Sequence[str], right: int, seed: int) -> list[str]:
+    """Return answers of which exactly `right` are the expected ones, the places drawn by `seed`."""
+    labels = sorted(set(gold))
+    chosen = set(random.Random(seed).sample(range(len(gold)), right))
+    return [g if i in chosen else labels[(labels.index(g) + 1) % len(labels)] for i, g in enumerate(gold)]
+
+
+def demo(out: Path) -> None:
+    """Write the four models and two sets of the demo, with its measured accuracies, n = 300 each."""
+    two, three = ["yes", "no"] * 150, ["yes", "no", "maybe"] * 100
+    for seed, (model, first, second) in enumerate(
+        [("base", 150, 100), ("rte", 300, 148), ("mnli", 206, 295), ("merge", 259, 195)]
+    ):
+        write_run(out, model, "demo_rte_eval", two, answers(two, first, seed))
+        write_run(out, model, "demo_mnli_eval", three, answers(three, second, seed + 10))
