@@ -98,7 +98,7 @@ def _header_bytes(file: BinaryIO, path: Path, size: int) -> tuple[bytes, int]:
         )
     if 8 + length > size:
         raise ContentError(
-            f"{path}: truncated safetensors: header ends at byte {8 + length}, the file at {size}"
+            f"{path}: truncated safetensors, or none: header ends at byte {8 + length}, the file at {size}"
         )
     return file.read(length), 8 + length
 

@@ -1,0 +1,70 @@
+"""`python -m adapters merge|fuse|show`: exact arithmetic on LoRA adapters, without torch or a loaded base."""
+
+import time
+from pathlib import Path
+
+import click
+
+from core.errors import CLI, run
+
+
+@click.group(context_settings=CLI)
+def cli() -> None:
+    """Merge, fuse and look at LoRA adapters. An adapter is a folder, or a NAME under saves/."""
+
+
+@cli.command(context_settings=CLI)
+@click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR=WEIGHT…")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the merged adapter.")
+@click.option("--method", type=click.Choice(["exact", "svd", "linear"]), default="exact", show_default=True)
+@click.option("--rank", type=int, help="svd: rank of the result.")
+@click.option("--energy", type=float, help="svd: share of the squared singular values to keep, e.g. 0.99.")
+@click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True)
+@click.option(
+    "--base", type=click.Path(path_type=Path), help="Base model folder, for modules_to_save and bias."
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
+@click.option("--force", is_flag=True, help="Replace an adapter that is already there.")
+def merge(
+    adapters: tuple[str, ...],
+    out: Path,
+    method: str,
+    rank: int | None,
+    energy: float | None,
+    dtype: str,
+    base: Path | None,
+    dry_run: bool,
+    force: bool,
+) -> None:
+    """Write the weighted sum of adapters as one plain adapter."""
+    from adapters import pipeline
+    from adapters.merge import Method
+    from adapters.parts import parse_part
+
+    started = time.monotonic()
+    stored = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}[dtype]
+    wanted = [parse_part(text) for text in adapters]
+    request = pipeline.Request(wanted, Method(method, rank, energy, stored), out, base, force)
+    plan = pipeline.plan(request)
+    click.echo(
+        f"{method}  {'  '.join(adapters)}  modules {len(plan.modules)}  tensors {len(plan.specs)}  "
+        f"rank {plan.rank}  {plan.bytes / 1e6:.1f} MB {dtype}"
+    )
+    for note in plan.notes:
+        click.echo(f"note: {note}", err=True)
+    if dry_run:
+        for name, _, shape in plan.specs:
+            click.echo(f"  {name}  {list(shape)}")
+        click.echo(f"nothing written (--dry-run); would write {out}")
+        return
+    distances = pipeline.merge(request, plan, lambda text: click.echo(f"note: {text}", err=True))
+    worst = distances.worst()
+    click.echo(
+        f"distance from the exact sum {distances.relative():.1e}, "
+        f"at most {distances.relative([worst]):.1e} ({worst})"
+    )
+    click.echo(f"{out}  {time.monotonic() - started:.1f} s")
+
+
+if __name__ == "__main__":
+    run(cli)

@@ -1,0 +1,91 @@
+"""What a written adapter says about itself: its config in plain LoRA terms, and README.md."""
+
+from adapters.merge import Distances, Plan
+from adapters.store import WEIGHTS
+from core.files import sha256, versions
+
+
+def merged_config(plan: Plan) -> dict[str, object]:
+    """Return a plain adapter_config.json: one rank, alpha = rank, no patterns, no rsLoRA."""
+    first = plan.parts[0].adapter
+    loras = [part.adapter.lora for part in plan.parts]
+    wholes = sorted({name for lora in loras for name in lora.wholes})
+    return {
+        "base_model_name_or_path": next((lora.base for lora in loras if lora.base), None),
+        "bias": "all" if any(lora.bias != "none" for lora in loras) else "none",
+        "fan_in_fan_out": first.lora.fan_in_fan_out,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": plan.rank,
+        "lora_dropout": 0.0,
+        "modules_to_save": wholes or None,
+        "peft_type": "LORA",
+        "r": plan.rank,
+        "revision": first.config.get("revision"),
+        "target_modules": _targets(plan),
+        "task_type": first.config.get("task_type"),
+        "use_dora": False,
+        "use_rslora": False,
+    }
+
+
+def _targets(plan: Plan) -> list[str]:
+    """Return the sources' plain names where together they mean these modules alone, else every path."""
+    narrowing = ("exclude_modules", "layers_to_transform")
+    names: set[str] = set()
+    for part in plan.parts:
+        targets = part.adapter.config.get("target_modules")
+        if not isinstance(targets, list) or any(part.adapter.config.get(field) for field in narrowing):
+            return sorted(plan.modules)
+        names.update(targets)
+    return sorted(names)
+
+
+def card(plan: Plan, distances: Distances) -> str:
+    """Return README.md: what was merged how, from which files, and how far the result is from the sum."""
+    base = merged_config(plan)["base_model_name_or_path"]
+    rows = "\n".join(
+        f"| {part.adapter.name} | {part.weight:g} | {part.adapter.lora.rank} "
+        f"| `{sha256(part.adapter.weights.path)}` | `{part.adapter.digest}` |"
+        for part in plan.parts
+    )
+    layers = "\n".join(
+        f"| {path} | {distances.exact[path]:.4g} | {distances.relative([path]):.2e} |"
+        for path in plan.modules
+    )
+    used = ", ".join(f"{name} {version}" for name, version in versions("numpy").items())
+    return f"""---
+{f"base_model: {base}" if base else "# base_model: not named by the adapters"}
+library_name: peft
+tags: [lora, merge]
+---
+
+# Merge of {" and ".join(f"{part.adapter.name} ({part.weight:g})" for part in plan.parts)}
+
+ΔW = Σ weight · scale · B·A, method `{plan.method.name}`, rank {plan.rank}, written by Tuneyard with {used}.
+Scales and weights are folded into B: alpha equals the rank, so the file's own scale is 1.
+
+```yaml
+{recipe_text(plan)}```
+
+| adapter | weight | rank | SHA-256 of {WEIGHTS} | digest (weights and config) |
+|---|---|---|---|---|
+{rows}
+
+Relative Frobenius distance from the exact sum: {distances.relative():.2e} in all.
+
+| module | norm of ΔW | distance |
+|---|---|---|
+{layers}
+"""
+
+
+def recipe_text(plan: Plan) -> str:
+    """Return the recipe that makes this merge again, as `merge` reads it."""
+    method = plan.method
+    lines = [f"method: {method.name}"]
+    lines += [f"rank: {method.rank}"] if method.rank is not None else []
+    lines += [f"energy: {method.energy:g}"] if method.energy is not None else []
+    lines += [f"dtype: {method.dtype.lower()}"] if method.dtype != "F32" else []
+    lines += ["adapters:", *(f"  - {part.adapter.name}={part.weight!r}" for part in plan.parts)]
+    return "\n".join(lines) + "\n"

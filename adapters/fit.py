@@ -1,0 +1,50 @@
+"""Whether adapters belong to a base: each module there, of its shape, and none left out."""
+
+from collections.abc import Iterable
+
+from adapters.base import Base
+from adapters.parts import Part
+from adapters.store import Adapter, Module
+from core.errors import ContentError
+
+
+def check_fits(base: Base, parts: Iterable[Part]) -> None:
+    """Refuse adapters whose modules the base lacks or shapes otherwise, or that lack what they target."""
+    for part in parts:
+        for path, module in part.adapter.layout.items():
+            _check_module(base, part.adapter, path, module)
+        _check_whole(base, part.adapter)
+
+
+def weight_shape(adapter: Adapter, module: Module) -> tuple[int, int]:
+    """Return the shape of the weight that a module changes: transposed for embeddings and Conv1D."""
+    if module.kind == "embedding" or adapter.lora.fan_in_fan_out:
+        return module.inputs, module.outputs
+    return module.outputs, module.inputs
+
+
+def _check_module(base: Base, adapter: Adapter, path: str, module: Module) -> None:
+    stored = base.find(f"{path}.weight")
+    if stored is None:
+        raise ContentError(f"{adapter.name}: {path}: {base.folder} has no such module: another base?")
+    expected, found = weight_shape(adapter, module), base.tensors[stored].shape
+    if found != expected:
+        raise ContentError(
+            f"{adapter.name}: {path}: made for a weight of shape {list(expected)}, "
+            f"{base.folder} has {list(found)}"
+        )
+
+
+def _check_whole(base: Base, adapter: Adapter) -> None:
+    """Refuse a file that lacks factors for a module of the base that its config takes in."""
+    if adapter.config.get("target_modules") == "all-linear":  # PEFT writes the names themselves when it saves
+        return
+    for name, tensor in base.tensors.items():
+        path = name.removesuffix(".weight")
+        if (
+            path != name
+            and len(tensor.shape) == 2
+            and path not in adapter.layout
+            and adapter.lora.targets(path)
+        ):
+            raise ContentError(f"{adapter.weights.path}: {path} is missing, although its config targets it")

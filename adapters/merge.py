@@ -1,0 +1,202 @@
+"""Weighted merges: ΔW = Σ wᵢ·sᵢ·BᵢAᵢ written as one plain adapter, module by module.
+
+Methods: `exact` stacks the factors, so that the product is the sum itself, in rank Σrᵢ; `svd` is
+the nearest product of a given rank; `linear` averages A and B separately as PEFT does, cross terms
+and all, and its distance from the sum is reported like every other.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from adapters import lowrank
+from adapters.base import Base
+from adapters.fit import check_fits
+from adapters.lowrank import Factor
+from adapters.parts import Part, active, notes, union
+from adapters.store import PAIRS, PREFIX, WEIGHTS, Module
+from adapters.wholes import Whole, plan_wholes
+from core.errors import ContentError, RequestError
+from core.weights import SIZES, Array, Spec, from_fp32, to_fp32, write_weights
+
+METHODS = ("exact", "svd", "linear")
+VLLM_RANK = 16  # vLLM's default for --max-lora-rank
+Pair = tuple[Factor, Factor]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How factors are combined: `rank` or `energy` (one of them) for svd; `dtype` as safetensors names it."""
+
+    name: str = "exact"
+    rank: int | None = None
+    energy: float | None = None
+    dtype: str = "F32"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a merge will write: every module with one rank, and tensors that are kept whole."""
+
+    parts: list[Part]
+    method: Method
+    rank: int
+    modules: dict[str, Module]
+    wholes: list[Whole]
+    notes: list[str]
+
+    @property
+    def specs(self) -> list[Spec]:
+        """Name, dtype and shape of each tensor, in the order in which they are written."""
+        factors = [spec for path, module in self.modules.items() for spec in self._pair(path, module)]
+        return factors + [(PREFIX + whole.name, whole.dtype, whole.shape) for whole in self.wholes]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all tensors together."""
+        return sum(math.prod(shape) * SIZES[dtype] for _, dtype, shape in self.specs)
+
+    def _pair(self, path: str, module: Module) -> Iterator[Spec]:
+        down, up = PAIRS[module.kind]
+        yield f"{PREFIX}{path}{down}", self.method.dtype, (self.rank, module.inputs)
+        yield f"{PREFIX}{path}{up}", self.method.dtype, (module.outputs, self.rank)
+
+
+@dataclass(frozen=True, slots=True)
+class Distances:
+    """Frobenius norms by module: of the exact sum, and of what is missing from it in the file."""
+
+    exact: dict[str, float] = field(default_factory=dict)
+    missing: dict[str, float] = field(default_factory=dict)
+
+    def relative(self, modules: list[str] | None = None) -> float:
+        """Return ‖missing‖ / ‖exact‖ over some modules, all of them by default."""
+        chosen = self.exact if modules is None else modules
+        missing = math.hypot(*(self.missing[m] for m in chosen))
+        exact = math.hypot(*(self.exact[m] for m in chosen))
+        return missing / exact if exact else (math.inf if missing else 0.0)
+
+    def worst(self) -> str:
+        """Return the module that is relatively farthest from the exact sum."""
+        return max(self.exact, key=lambda module: self.relative([module]))
+
+
+def plan_merge(parts: list[Part], method: Method, base: Base | None = None) -> Plan:
+    """Return what merging will write; the content of no tensor is read except to find a rank by energy."""
+    _check_method(method)
+    used = active(parts)
+    modules = union(used)
+    rank = _rank(used, modules, method)
+    plain = {path: Module(m.kind, m.outputs, m.inputs, rank) for path, m in modules.items()}
+    if base:
+        check_fits(base, used)
+    wholes = plan_wholes(used, base, method.dtype)
+    said = list(notes(parts))
+    if rank > VLLM_RANK:
+        said.append(f"rank {rank} passes vLLM's default of {VLLM_RANK}: serve with --max-lora-rank")
+    return Plan(used, method, rank, plain, wholes, said)
+
+
+def write_merge(plan: Plan, folder: Path) -> Distances:
+    """Write the weights of a plan into `folder`, one module in memory at a time; return the distances."""
+    distances = Distances()
+    metadata = {"format": "pt"}
+    write_weights(folder / WEIGHTS, plan.specs, _tensors(plan, distances), metadata)
+    return distances
+
+
+def exact_pair(parts: list[Part], path: str) -> Pair:
+    """Return (A [Σr, inputs] fp32, B [outputs, Σr] fp64) with B·A = Σ wᵢ·sᵢ·BᵢAᵢ for one module."""
+    downs: list[Factor] = []
+    ups: list[Factor] = []
+    for part in parts:
+        if path in part.adapter.layout:
+            a, b = part.adapter.factors(path)
+            downs.append(a)
+            ups.append(np.multiply(b, part.weight * part.adapter.scale(path), dtype=np.float64))
+    return np.concatenate(downs, dtype=np.float32), np.concatenate(ups, axis=1, dtype=np.float64)
+
+
+def linear_pair(parts: list[Part], path: str) -> Pair:
+    """Return PEFT's `linear` average: Σ cᵢAᵢ and Σ cᵢBᵢ with cᵢ = sign(wᵢ)·√|wᵢsᵢ| on both sides.
+
+    Source: `_generalized_task_arithmetic_weighted_adapter` of PEFT 0.18.1. The product holds
+    cross terms cᵢcⱼBᵢAⱼ, and a negative weight loses its sign.
+    """
+    pairs = [
+        (p.weight * p.adapter.scale(path), p.adapter.factors(path)) for p in parts if path in p.adapter.layout
+    ]
+    shares = [math.copysign(math.sqrt(abs(c)), c) for c, _ in pairs]
+    a = sum(np.multiply(a, share, dtype=np.float64) for share, (_, (a, _)) in zip(shares, pairs, strict=True))
+    b = sum(np.multiply(b, share, dtype=np.float64) for share, (_, (_, b)) in zip(shares, pairs, strict=True))
+    return np.asarray(a), np.asarray(b)
+
+
+def _check_method(method: Method) -> None:
+    if method.name == "svd" and (method.rank is None) == (method.energy is None):
+        raise RequestError("method svd: give either --rank R or --energy E")
+    if method.name != "svd" and (method.rank is not None or method.energy is not None):
+        raise RequestError(f"method {method.name}: --rank and --energy belong to --method svd")
+    if method.rank is not None and method.rank < 1:
+        raise RequestError(f"--rank {method.rank}: expected at least 1")
+    if method.energy is not None and not 0 < method.energy <= 1:
+        raise RequestError(f"--energy {method.energy}: expected a share above 0 and at most 1")
+
+
+def _rank(parts: list[Part], modules: dict[str, Module], method: Method) -> int:
+    full = max(module.rank for module in modules.values())
+    if method.name == "linear":
+        return _common_rank(parts)
+    if method.rank is not None:
+        return min(method.rank, full)
+    if method.energy is not None:
+        return max(
+            lowrank.rank_for(lowrank.singular_values(*exact_pair(parts, path)), method.energy)
+            for path in modules
+        )
+    return full
+
+
+def _common_rank(parts: list[Part]) -> int:
+    ranks = sorted({module.rank for part in parts for module in part.adapter.layout.values()})
+    if len(ranks) > 1:
+        raise ContentError(
+            f"method linear: ranks {ranks} differ, and matrices of different size have no average"
+        )
+    return ranks[0]
+
+
+def _tensors(plan: Plan, distances: Distances) -> Iterator[Array]:
+    for path in plan.modules:
+        exact = exact_pair(plan.parts, path)
+        a, b = _combine(plan, path, exact)
+        written = _rounded(a, plan.method.dtype), _rounded(b, plan.method.dtype)
+        distances.exact[path] = lowrank.product_norm(*exact)
+        distances.missing[path] = lowrank.distance(exact, written)
+        yield _padded(written[0], plan.rank, 0)
+        yield _padded(written[1], plan.rank, 1)
+    for whole in plan.wholes:
+        yield whole.read()
+
+
+def _combine(plan: Plan, path: str, exact: Pair) -> Pair:
+    if plan.method.name == "linear":
+        return linear_pair(plan.parts, path)
+    if exact[0].shape[0] > plan.rank:
+        return lowrank.truncate(*exact, plan.rank)
+    return exact
+
+
+def _rounded(factor: Factor, dtype: str) -> Array:
+    """Return what a file in `dtype` will hold of a factor; fp32 that stays fp32 is the same array."""
+    return to_fp32(from_fp32(factor.astype(np.float32, copy=False), dtype), dtype)
+
+
+def _padded(factor: Array, rank: int, axis: int) -> Array:
+    lacking = rank - factor.shape[axis]
+    if not lacking:
+        return factor
+    return np.pad(factor, [(0, lacking), (0, 0)] if axis == 0 else [(0, 0), (0, lacking)])

@@ -1,0 +1,116 @@
+"""Several adapters with weights that belong together: parsed, opened, and refused where they do not fit."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.store import Adapter, Module, open_adapter
+from core.errors import ContentError, RequestError, show_value
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One adapter and the weight with which its ΔW counts."""
+
+    adapter: Adapter
+    weight: float
+
+
+def parse_part(text: str) -> tuple[str, float]:
+    """Return (reference, weight) of `NAME_OR_DIR=WEIGHT`; `RequestError` where it is not of that form."""
+    reference, equals, number = text.rpartition("=")
+    if not equals or not reference:
+        raise RequestError(f"{text!r}: expected NAME_OR_DIR=WEIGHT, e.g. {text or 'rte'}=0.5")
+    return reference, parse_weight(number, reference)
+
+
+def parse_weight(value: object, reference: str) -> float:
+    """Return a finite weight; `RequestError` names the adapter whose weight is none."""
+    try:
+        weight = float(value) if isinstance(value, str | int | float) else math.nan
+    except ValueError:
+        weight = math.nan
+    if isinstance(value, bool) or not math.isfinite(weight):
+        raise RequestError(f"{reference}: weight {show_value(value)}: expected a finite number")
+    return weight
+
+
+def open_parts(wanted: Iterable[tuple[str, float]]) -> list[Part]:
+    """Open each adapter and check that all can be added: same base, same shapes, same layers."""
+    parts = [Part(open_adapter(reference), weight) for reference, weight in wanted]
+    if not parts:
+        raise RequestError("no adapters given; expected NAME_OR_DIR=WEIGHT …")
+    if not any(part.weight for part in parts):
+        raise RequestError("all weights are 0: nothing would be left")
+    first = parts[0].adapter
+    for part in parts[1:]:
+        _same_base(first, part.adapter)
+        _same_shapes(first, part.adapter)
+        _same_layers(first, part.adapter)
+    return parts
+
+
+def active(parts: Iterable[Part]) -> list[Part]:
+    """Return the parts whose weight is not 0: only they take up rank."""
+    return [part for part in parts if part.weight]
+
+
+def union(parts: Iterable[Part]) -> dict[str, Module]:
+    """Return every module that some part adapts, in the first order seen; its rank is the sum of theirs."""
+    found: dict[str, Module] = {}
+    for part in parts:
+        for path, module in part.adapter.layout.items():
+            rank = module.rank + (found[path].rank if path in found else 0)
+            found[path] = Module(module.kind, module.outputs, module.inputs, rank)
+    return found
+
+
+def notes(parts: list[Part]) -> Iterator[str]:
+    """Yield what a user should know although it stops nothing."""
+    unnamed = [part.adapter.name for part in parts if part.adapter.base is None]
+    if unnamed and len(parts) > 1:
+        yield f"not checked: {', '.join(unnamed)} names no base model"
+    skipped = [part.adapter.name for part in parts if not part.weight]
+    if skipped:
+        yield f"weight 0: {', '.join(skipped)} left out"
+
+
+def _same_base(one: Adapter, other: Adapter) -> None:
+    if one.base and other.base and _model(one.base) != _model(other.base):
+        raise ContentError(
+            f"different base models: {one.name} was trained on {one.base}, {other.name} on {other.base}; "
+            "where both mean the same model, give it one name in both adapter_config.json"
+        )
+    revisions = [adapter.config.get("revision") or "main" for adapter in (one, other)]
+    if revisions[0] != revisions[1]:
+        raise ContentError(
+            f"different base revisions: {one.name} was trained on {revisions[0]}, "
+            f"{other.name} on {revisions[1]}"
+        )
+    if one.lora.fan_in_fan_out != other.lora.fan_in_fan_out:
+        raise ContentError(f"fan_in_fan_out differs between {one.name} and {other.name}: not the same layers")
+
+
+def _model(name: str) -> str:
+    return str(Path(name).resolve()) if Path(name).exists() else name.rstrip("/")
+
+
+def _same_shapes(one: Adapter, other: Adapter) -> None:
+    for path, module in other.layout.items():
+        known = one.layout.get(path, module)
+        if (known.kind, known.outputs, known.inputs) != (module.kind, module.outputs, module.inputs):
+            raise ContentError(
+                f"different base models: {path} is {known.kind} {known.outputs}×{known.inputs} "
+                f"in {one.name}, {module.kind} {module.outputs}×{module.inputs} in {other.name}"
+            )
+
+
+def _same_layers(one: Adapter, other: Adapter) -> None:
+    """Refuse when both take a module by its plain name and one file lacks it in some layer."""
+    for have, lack in ((one, other), (other, one)):
+        for path in have.layout:
+            if path not in lack.layout and lack.lora.targets(path):
+                raise ContentError(
+                    f"{lack.weights.path}: {path} is missing: its config targets it, and {have.name} has it"
+                )

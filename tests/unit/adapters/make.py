@@ -1,0 +1,93 @@
+"""Adapters for tests: random factors in files that the reference library wrote."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from safetensors import TensorSpec, serialize
+
+PREFIX = "base_model.model."
+CONFIG = {
+    "base_model_name_or_path": "org/base",
+    "bias": "none",
+    "lora_alpha": 16,
+    "peft_type": "LORA",
+    "r": 8,
+    "target_modules": ["q_proj", "v_proj"],
+    "task_type": "CAUSAL_LM",
+}
+SHAPES = {"q_proj": (24, 24), "v_proj": (12, 24)}  # outputs, inputs
+NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+
+
+def bf16_bits(values):
+    """Round to bf16 by hand: nearest among the two neighbours, ties to the even one, in fp64."""
+    bits = np.asarray(values, np.float32).view(np.uint32).astype(np.uint64)
+    low, rest = bits >> 16, bits & 0xFFFF
+    return np.where((rest > 0x8000) | ((rest == 0x8000) & (low & 1 == 1)), low + 1, low).astype(np.uint16)
+
+
+def write_file(path, tensors, dtype="F32", metadata=None):
+    """Write arrays with the safetensors library; `dtype` is given for all of them."""
+    kinds = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
+    arrays, specs = [], {}
+    for name, values in tensors.items():
+        data = np.ascontiguousarray(
+            bf16_bits(values) if dtype == "BF16" else np.asarray(values, kinds[dtype])
+        )
+        arrays.append(data)  # alive until serialised: the library is given bare addresses
+        where = {"data_ptr": data.ctypes.data, "data_len": data.nbytes}
+        specs[name] = TensorSpec(dtype=NAMES[dtype], shape=list(np.shape(values)), **where)
+    Path(path).write_bytes(serialize(specs, metadata or {"format": "pt"}))
+
+
+def factors(seed=0, layers=2, rank=8, shapes=SHAPES):
+    """Return {module: (A, B)}, standard normal fp32; `rank` is a number or a function of the module."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for layer in range(layers):
+        for name, (outputs, inputs) in shapes.items():
+            module = f"model.layers.{layer}.self_attn.{name}"
+            r = rank(module) if callable(rank) else rank
+            a, b = rng.standard_normal((r, inputs)), rng.standard_normal((outputs, r))
+            found[module] = a.astype(np.float32), b.astype(np.float32)
+    return found
+
+
+def tensors_of(pairs):
+    """Return the tensors of a PEFT file for {module: (A, B)}."""
+    found = {}
+    for module, (a, b) in pairs.items():
+        embedding = module.endswith("embed_tokens")
+        found[f"{PREFIX}{module}" + (".lora_embedding_A" if embedding else ".lora_A.weight")] = a
+        found[f"{PREFIX}{module}" + (".lora_embedding_B" if embedding else ".lora_B.weight")] = b
+    return found
+
+
+def make(folder, pairs=None, dtype="F32", extra=None, drop=(), **config):
+    """Write an adapter folder and return it; keywords replace fields of the config (None takes one out)."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {**tensors_of(factors() if pairs is None else pairs), **(extra or {})}
+    tensors = {name: value for name, value in tensors.items() if name not in drop}
+    write_file(folder / "adapter_model.safetensors", tensors, dtype)
+    (folder / "adapter_config.json").write_text(json.dumps({**CONFIG, **config}))
+    return folder
+
+
+def dense(pairs, alpha=16, rslora=False):
+    """Return {module: s·B·A} in fp64."""
+    found = {}
+    for module, (a, b) in pairs.items():
+        rank = a.shape[0]
+        found[module] = (
+            alpha / (math.sqrt(rank) if rslora else rank) * (b.astype(np.float64) @ a.astype(np.float64))
+        )
+    return found
+
+
+def delta(adapter, module):
+    """Return the dense ΔW that an opened adapter says, in fp64."""
+    a, b = adapter.factors(module)
+    return adapter.scale(module) * (b.astype(np.float64) @ a.astype(np.float64))

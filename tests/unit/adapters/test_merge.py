@@ -1,0 +1,280 @@
+"""Merges against oracles: the dense sum in fp64, a 2×2 by hand, the identity, PEFT's own definitions."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.merge import Method
+from adapters.pipeline import Request, merge, plan
+from adapters.store import open_adapter
+from core.errors import ContentError, RequestError
+from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, make, tensors_of
+
+
+def merged(wanted, out, **how):
+    """Merge {folder: weight} by a method with these fields; return the opened result and its distances."""
+    said = []
+    base = how.pop("base", None)
+    request = Request(list(wanted), Method(**how), out, base)
+    distances = merge(request, plan(request), said.append)
+    return open_adapter(out), distances
+
+
+def error_of(adapter, expected):
+    """Return the largest relative Frobenius distance of a module from the expected dense ΔW."""
+    assert set(adapter.modules) == set(expected)
+    return max(
+        np.linalg.norm(delta(adapter, m) - expected[m]) / np.linalg.norm(expected[m]) for m in expected
+    )
+
+
+def test_two_by_two_by_hand(tmp_path):
+    # s = 4/2 = 2: ΔW_x = 2·[[1,0],[0,2]]·[[1,2],[3,4]] = [[2,4],[12,16]]
+    # s = 3/1 = 3: ΔW_y = 3·[[1],[-1]]·[[5,7]]           = [[15,21],[-15,-21]]
+    module = "model.layers.0.q_proj"
+    x = {module: (np.array([[1, 2], [3, 4]]), np.array([[1, 0], [0, 2]]))}
+    y = {module: (np.array([[5, 7]]), np.array([[1], [-1]]))}
+    make(tmp_path / "x", x, r=2, lora_alpha=4, target_modules=["q_proj"])
+    make(tmp_path / "y", y, r=1, lora_alpha=3, target_modules=["q_proj"])
+    result, _ = merged([(tmp_path / "x", 0.5), (tmp_path / "y", -1)], tmp_path / "out")
+    assert delta(result, module).tolist() == [[1 - 15, 2 - 21], [6 + 15, 8 + 21]]
+    assert result.layout[module].rank == 3
+
+
+def test_one_and_zero_gives_back_the_adapter(tmp_path):
+    make(tmp_path / "a", factors(1))
+    make(tmp_path / "b", factors(2))
+    result, distances = merged([(tmp_path / "a", 1), (tmp_path / "b", 0)], tmp_path / "out")
+    assert {m.rank for m in result.layout.values()} == {8}
+    for module, expected in dense(factors(1)).items():
+        np.testing.assert_array_equal(delta(result, module), expected)
+    assert distances.relative() == 0
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_half_and_half_is_the_dense_sum_to_fp32_rounding(tmp_path, dtype):
+    one, other = factors(1), factors(2)
+    make(tmp_path / "a", one, dtype)
+    make(tmp_path / "b", other, dtype)
+    a, b = open_adapter(tmp_path / "a"), open_adapter(tmp_path / "b")
+    result, distances = merged([(tmp_path / "a", 0.3), (tmp_path / "b", 0.7)], tmp_path / "out")
+    expected = {m: 0.3 * delta(a, m) + 0.7 * delta(b, m) for m in one}
+    assert error_of(result, expected) < 1e-7
+    assert distances.relative() < 1e-7
+
+
+def test_ranks_alphas_patterns_and_rslora_are_respected(tmp_path):
+    one = factors(1, rank=lambda m: 2 if m.endswith("layers.0.self_attn.q_proj") else 4)
+    other = factors(2, rank=3)
+    make(
+        tmp_path / "a", one, r=4, lora_alpha=8, use_rslora=True,
+        rank_pattern={"layers.0.self_attn.q_proj": 2}, alpha_pattern={r"model\.layers\.1\..*": 5},
+    )  # fmt: skip
+    make(tmp_path / "b", other, r=3, lora_alpha=1)
+    result, _ = merged([(tmp_path / "a", 2), (tmp_path / "b", -0.25)], tmp_path / "out")
+    expected = {}
+    for module, (a, b) in one.items():
+        alpha = 5 if ".layers.1." in module else 8
+        own = alpha / np.sqrt(a.shape[0]) * (b.astype(float) @ a.astype(float))
+        expected[module] = 2 * own - 0.25 * dense(other, alpha=1)[module]
+    assert error_of(result, expected) < 1e-7
+    config = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert config["r"] == config["lora_alpha"] == 7
+    assert not config["use_rslora"]
+    assert "rank_pattern" not in config
+
+
+def test_modules_of_one_adapter_only_keep_their_share(tmp_path):
+    shapes = {"q_proj": (24, 24), "k_proj": (6, 24)}
+    make(tmp_path / "a", factors(1))
+    make(tmp_path / "b", factors(2, shapes=shapes), target_modules=["q_proj", "k_proj"])
+    result, _ = merged([(tmp_path / "a", 0.5), (tmp_path / "b", 0.5)], tmp_path / "out")
+    one, other = dense(factors(1)), dense(factors(2, shapes=shapes))
+    for module in one.keys() | other.keys():
+        expected = 0.5 * (one.get(module, 0) + other.get(module, 0))
+        np.testing.assert_allclose(delta(result, module), expected, rtol=0, atol=1e-4)
+    assert {m.rank for m in result.layout.values()} == {16}
+    assert sorted(result.config["target_modules"]) == ["k_proj", "q_proj", "v_proj"]
+
+
+def test_embeddings_are_merged_as_such(tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = [
+        {"model.embed_tokens": (rng.standard_normal((4, 50)), rng.standard_normal((24, 4)))} for _ in range(2)
+    ]
+    for name, pair in zip("ab", pairs, strict=True):
+        make(tmp_path / name, pair, r=4, target_modules=["embed_tokens"])
+    result, _ = merged([(tmp_path / "a", 0.5), (tmp_path / "b", 0.5)], tmp_path / "out")
+    assert result.layout["model.embed_tokens"].kind == "embedding"
+    expected = {m: 0.5 * (dense(pairs[0])[m] + dense(pairs[1])[m]) for m in pairs[0]}
+    assert error_of(result, expected) < 1e-6
+
+
+def test_copies_of_the_base_embedding_are_carried_if_equal(tmp_path):
+    pair = {"model.embed_tokens": (np.ones((4, 50)), np.ones((24, 4)))}
+    name = PREFIX + "model.embed_tokens.base_layer.weight"
+    for folder, value in (("a", 1), ("b", 1), ("c", 2)):
+        make(
+            tmp_path / folder,
+            pair,
+            extra={name: np.full((50, 24), value)},
+            r=4,
+            target_modules=["embed_tokens"],
+        )
+    result, _ = merged([(tmp_path / "a", 1), (tmp_path / "b", 1)], tmp_path / "out")
+    assert (result.whole("model.embed_tokens.base_layer.weight") == 1).all()
+    with pytest.raises(ContentError, match="copy of the base's, differs between a and c"):
+        merged([(tmp_path / "a", 1), (tmp_path / "c", 1)], tmp_path / "out2")
+
+
+@pytest.mark.parametrize("rank", [1, 5, 12, 16, 40])
+def test_svd_is_the_dense_optimum(tmp_path, rank):
+    one, other = factors(1), factors(2)
+    make(tmp_path / "a", one)
+    make(tmp_path / "b", other)
+    result, distances = merged(
+        [(tmp_path / "a", 0.5), (tmp_path / "b", 0.5)], tmp_path / "out", name="svd", rank=rank
+    )
+    for module in one:
+        expected = 0.5 * (dense(one)[module] + dense(other)[module])
+        values = np.linalg.svd(expected, compute_uv=False)
+        optimum = np.sqrt((values[rank:] ** 2).sum()) / np.linalg.norm(values)
+        found = np.linalg.norm(delta(result, module) - expected) / np.linalg.norm(values)
+        assert abs(found - optimum) < 1e-6
+        assert abs(distances.relative([module]) - found) < 1e-6
+    assert result.lora.rank == min(rank, 16)
+
+
+def test_energy_finds_the_smallest_rank_that_keeps_it(tmp_path):
+    module = "model.layers.0.self_attn.q_proj"
+    a, b = np.zeros((4, 24)), np.zeros((24, 4))
+    for i, value in enumerate([8, 4, 2, 1]):  # squares 64, 16, 4, 1 of 85
+        a[i, i], b[i, i] = value, 0.25
+    make(tmp_path / "a", {module: (a, b)}, r=4, target_modules=["q_proj"])
+    for energy, rank in ((64 / 85, 1), (0.76, 2), (0.95, 3), (0.99, 4), (1, 4)):
+        result, _ = merged([(tmp_path / "a", 1)], tmp_path / f"out{energy}", name="svd", energy=energy)
+        assert result.lora.rank == rank, energy
+
+
+def test_linear_is_peft_s_average_and_its_distance_is_said(tmp_path):
+    one, other = factors(1), factors(2)
+    make(tmp_path / "a", one)
+    make(tmp_path / "b", other, lora_alpha=4)
+    result, distances = merged(
+        [(tmp_path / "a", 0.5), (tmp_path / "b", -0.5)], tmp_path / "out", name="linear"
+    )
+    first, second = np.sqrt(0.5 * 2), -np.sqrt(0.5 * 0.5)
+    for module in one:
+        a = first * one[module][0].astype(float) + second * other[module][0]
+        b = first * one[module][1].astype(float) + second * other[module][1]
+        np.testing.assert_allclose(delta(result, module), b @ a, atol=1e-4)
+        exact = 0.5 * dense(one)[module] - 0.5 * dense(other, alpha=4)[module]
+        found = np.linalg.norm(b @ a - exact) / np.linalg.norm(exact)
+        assert abs(distances.relative([module]) - found) < 1e-5
+    assert distances.relative() > 0.5
+
+
+def test_linear_with_the_same_adapter_twice_is_twice_too_large(tmp_path):
+    make(tmp_path / "a", factors(1))
+    _, distances = merged([(tmp_path / "a", 0.5), (tmp_path / "a", 0.5)], tmp_path / "out", name="linear")
+    assert abs(distances.relative() - 1) < 1e-6
+
+
+def test_bf16_output_is_rounded_to_nearest_and_the_loss_is_said(tmp_path):
+    pairs = factors(1)
+    make(tmp_path / "a", pairs)
+    _, distances = merged([(tmp_path / "a", 1)], tmp_path / "out", dtype="BF16")
+    result = open_adapter(tmp_path / "out")
+    for module, (a, b) in pairs.items():
+        stored = result.weights.stored(f"{PREFIX}{module}.lora_A.weight")
+        np.testing.assert_array_equal(stored, bf16_bits(a))
+        np.testing.assert_array_equal(
+            result.weights.stored(f"{PREFIX}{module}.lora_B.weight"), bf16_bits(2 * b)
+        )
+    assert 1e-3 < distances.relative() < 1e-2
+    assert abs(distances.relative() - error_all(result, dense(pairs))) < 1e-6
+
+
+def error_all(adapter, expected):
+    missing = np.sqrt(sum(np.linalg.norm(delta(adapter, m) - d) ** 2 for m, d in expected.items()))
+    return missing / np.sqrt(sum(np.linalg.norm(d) ** 2 for d in expected.values()))
+
+
+def test_two_merges_of_the_same_are_the_same_bytes(tmp_path):
+    make(tmp_path / "a", factors(1))
+    make(tmp_path / "b", factors(2))
+    for out in ("x", "y"):
+        merged([(tmp_path / "a", 0.5), (tmp_path / "b", 0.5)], tmp_path / out)
+    for file in ("README.md", "adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "x" / file).read_bytes() == (tmp_path / "y" / file).read_bytes()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    ranks=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    weights=st.lists(st.floats(-3, 3).filter(lambda w: abs(w) > 0.01), min_size=4, max_size=4),
+    rslora=st.booleans(),
+    dtype=st.sampled_from(["F32", "F16", "BF16"]),
+    seed=st.integers(0, 999),
+)
+def test_any_ranks_weights_and_dtypes_give_the_dense_sum(
+    tmp_path_factory, ranks, weights, rslora, dtype, seed
+):
+    folder = tmp_path_factory.mktemp("property")
+    wanted = []
+    for i, rank in enumerate(ranks):
+        pairs = factors(seed + i, layers=1, rank=rank)
+        make(folder / str(i), pairs, dtype, r=rank, use_rslora=rslora and i % 2 == 0)
+        wanted.append((folder / str(i), weights[i]))
+    result, _ = merged(wanted, folder / "out")
+    opened = [(open_adapter(ref), weight) for ref, weight in wanted]
+    for module in result.modules:
+        expected = sum(weight * delta(adapter, module) for adapter, weight in opened)
+        scale = sum(abs(weight) * np.linalg.norm(delta(adapter, module)) for adapter, weight in opened)
+        assert np.linalg.norm(delta(result, module) - expected) <= 1e-6 * scale
+    assert result.lora.rank == sum(ranks)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"name": "svd"}, "either --rank R or --energy E"),
+        ({"name": "svd", "rank": 4, "energy": 0.9}, "either"),
+        ({"name": "exact", "rank": 4}, "belong to --method svd"),
+        ({"name": "svd", "rank": 0}, "--rank 0"),
+        ({"name": "svd", "energy": 0.0}, "--energy 0.0"),
+        ({"name": "svd", "energy": float("nan")}, "--energy nan"),
+    ],
+)
+def test_method_arguments_that_do_not_fit(tmp_path, how, message):
+    make(tmp_path / "a")
+    with pytest.raises(RequestError, match=message):
+        merged([(tmp_path / "a", 1)], tmp_path / "out", **how)
+    assert not (tmp_path / "out").exists()
+
+
+def test_linear_refuses_different_ranks(tmp_path):
+    make(tmp_path / "a", factors(1))
+    make(tmp_path / "b", factors(2, rank=4), r=4)
+    with pytest.raises(ContentError, match=r"ranks \[4, 8\] differ"):
+        merged([(tmp_path / "a", 1), (tmp_path / "b", 1)], tmp_path / "out", name="linear")
+
+
+def test_nan_in_a_source_leaves_nothing_behind(tmp_path):
+    pairs = factors(1)
+    pairs["model.layers.1.self_attn.v_proj"][1][3, 2] = np.nan
+    make(tmp_path / "a", pairs)
+    with pytest.raises(ContentError, match=r"v_proj.lora_B.weight': 1 values are NaN .* \[3, 2\]"):
+        merged([(tmp_path / "a", 1)], tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
+
+
+def test_file_that_peft_would_write_is_what_we_write(tmp_path):
+    pairs = factors(1)
+    make(tmp_path / "a", pairs)
+    result, _ = merged([(tmp_path / "a", 1)], tmp_path / "out")
+    assert set(result.weights.tensors) == set(tensors_of(pairs))
+    assert result.weights.metadata == {"format": "pt"}

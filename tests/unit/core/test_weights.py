@@ -1,0 +1,174 @@
+"""Safetensors: what the reference library wrote is read, what it refuses is refused, rounding is IEEE's."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
+
+from core.errors import ContentError
+from core.weights import MAX_HEADER, from_fp32, open_weights, to_fp32, write_weights
+
+VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"a": VALUES, "b": np.ones(4, np.float16)}, path, {"format": "pt"})
+    return path
+
+
+def rewrite(path, change):
+    """Apply `change` to the header of a file and write it back with the right length."""
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = change(json.loads(data[8 : 8 + length]))
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+
+
+def test_reads_what_the_library_wrote(file):
+    weights = open_weights(file)
+    assert weights.metadata == {"format": "pt"}
+    assert {t.name: (t.dtype, t.shape) for t in weights.tensors.values()} == {
+        "a": ("F32", (2, 3)),
+        "b": ("F16", (4,)),
+    }
+    np.testing.assert_array_equal(weights.read("a"), VALUES)
+    assert weights.read("b").dtype == np.float32
+
+
+def test_library_reads_what_we_wrote(tmp_path):
+    path = tmp_path / "y.safetensors"
+    specs = [("a", "F32", (2, 3)), ("b", "F16", (2, 3))]
+    write_weights(path, specs, iter([VALUES, VALUES]), {"format": "pt"})
+    found = load_file(path)
+    np.testing.assert_array_equal(found["a"], VALUES)
+    np.testing.assert_array_equal(found["b"], VALUES.astype(np.float16))
+    with safe_open(path, "numpy") as opened:
+        assert opened.metadata() == {"format": "pt"}
+    start = 8 + struct.unpack("<Q", path.read_bytes()[:8])[0]
+    assert start % 8 == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d[:5], "5 bytes, expected at least 8"),
+        (lambda d: d[:30], "header ends at byte"),
+        (lambda d: d[:-1], "the file at"),
+        (lambda d: d + b"x", "1 bytes after the last tensor"),
+        (lambda d: struct.pack("<Q", MAX_HEADER + 1) + d[8:], "at most"),
+        (lambda d: struct.pack("<Q", 2**63) + d[8:], "at most"),
+        (lambda d: d[:8] + b"\xff" + d[9:], "not JSON"),
+        (lambda _: b"", "0 bytes"),
+        (lambda _: b"PK\x03\x04" + bytes(100), "truncated safetensors, or none"),
+    ],
+)
+def test_damaged_bytes_are_refused_as_the_library_does(file, change, message):
+    file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(ContentError, match=message):
+        open_weights(file)
+    with pytest.raises((SafetensorError, OSError)):
+        load_file(file)
+
+
+def put(key, **fields):
+    return lambda header: {**header, key: {**header[key], **fields}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("b", data_offsets=[20, 28]), "overlaps 'a'"),
+        (put("b", data_offsets=[26, 34]), "hole of 2 bytes before 'b'"),
+        (put("a", data_offsets=[24, 0]), "-24 bytes"),
+        (put("a", data_offsets=[0]), "two byte positions"),
+        (put("a", data_offsets=[0, "24"]), "two byte positions"),
+        (put("a", shape=[2, 4]), "takes 32"),
+        (put("a", shape=[-2, -3]), "expected a list of sizes"),
+        (put("a", shape=[2.0, 3]), "expected a list of sizes"),
+        (put("a", shape=[2**40, 2**40]), "takes"),
+        (put("a", dtype="F7"), "dtype 'F7'"),
+        (put("a", dtype=["F32"]), "dtype"),
+        (put("a", dtype="F16"), "takes 12"),
+        (lambda h: {**h, "a": 3}, "expected an object"),
+        (lambda h: {**h, "__metadata__": {"format": 1}}, "map of strings"),
+        (lambda h: [h], "expected an object"),
+        (lambda _: b'{"a":1,"a":2}', "twice"),
+        (lambda _: b"[" * 100_000, "not JSON"),
+    ],
+)
+def test_absurd_headers_are_refused_by_name(file, change, message):
+    rewrite(file, change)
+    with pytest.raises(ContentError, match=message) as raised:
+        open_weights(file)
+    assert str(file) in str(raised.value)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers_are_refused_with_their_place(tmp_path, bad):
+    values = VALUES.copy()
+    values[1, 2] = bad
+    save_file({"a": values}, tmp_path / "x")
+    with pytest.raises(
+        ContentError, match=r"tensor 'a': 1 values are NaN or infinite, the first at \[1, 2\]"
+    ):
+        open_weights(tmp_path / "x").read("a")
+
+
+def test_other_dtypes_are_named_and_a_file_cut_later_is_noticed(tmp_path, file):
+    save_file({"i": np.arange(4)}, tmp_path / "i")
+    with pytest.raises(ContentError, match="dtype I64, expected F64 or F32 or F16 or BF16"):
+        open_weights(tmp_path / "i").read("i")
+    opened = open_weights(file)
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(ContentError, match="became shorter"):
+        opened.read("b")
+
+
+def test_writer_refuses_overflow_and_wrong_shapes(tmp_path):
+    with pytest.raises(ContentError, match="a: after rounding to F16: 1 values"):
+        write_weights(tmp_path / "x", [("a", "F16", (2,))], [np.array([1, 65520], np.float32)], {})
+    with pytest.raises(ValueError, match=r"shape \(3,\), announced as \(2,\)"):
+        write_weights(tmp_path / "y", [("a", "F32", (2,))], [np.zeros(3, np.float32)], {})
+
+
+def test_bf16_is_the_nearest_neighbour_for_every_exponent_and_edge():
+    high = np.arange(0x7F7F, dtype=np.uint32)[:, None] << 16  # every positive bf16 but the largest
+    bits = (high | np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)).reshape(-1)
+    values = bits.view(np.float32)
+    low = (bits >> 16).astype(np.uint16)
+    below, above = (to_fp32(x, "BF16").astype(np.float64) for x in (low, low + 1))
+    nearest_above, nearest_below = above - values < values - below, above - values > values - below
+    even = np.where(low % 2 == 0, low, low + 1)
+    expected = np.select([nearest_above, nearest_below], [low + 1, low], even)
+    np.testing.assert_array_equal(from_fp32(values, "BF16"), expected)
+    np.testing.assert_array_equal(from_fp32(-values, "BF16"), expected | 0x8000)
+
+
+def test_nan_stays_nan_in_bf16():
+    bits = np.array([0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000], np.uint32)
+    assert np.isnan(to_fp32(from_fp32(bits.view(np.float32), "BF16"), "BF16")).all()
+
+
+def test_bf16_ties_go_to_even_by_hand():
+    bits = np.array([0x3F808000, 0x3F818000, 0x3F808001, 0x3F807FFF, 0x7F7FFFFF, 0xFF7F8000], np.uint32)
+    expected = [0x3F80, 0x3F82, 0x3F81, 0x3F80, 0x7F80, 0xFF80]
+    assert from_fp32(bits.view(np.float32), "BF16").tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_every_stored_value_survives_the_way_through_fp32(dtype):
+    if dtype == "F32":
+        stored = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    else:
+        stored = np.arange(1 << 16, dtype=np.uint16)
+        stored = stored.view(np.float16) if dtype == "F16" else stored
+    wide = to_fp32(stored, dtype)
+    back = from_fp32(wide, dtype)
+    number = ~np.isnan(wide)
+    assert (back[number] == stored[number]).all()
