@@ -3,7 +3,7 @@
 import click
 
 from core.errors import CLI, run
-from recipes import base
+from recipes import base, train
 
 
 @click.group(context_settings=CLI)
@@ -11,7 +11,8 @@ def cli() -> None:
     """Trainings as files that LLaMA-Factory takes as they are."""
 
 
-cli.add_command(base.command)
+for module in (train, base):
+    cli.add_command(module.command)
 
 if __name__ == "__main__":
     run(cli)

@@ -17,6 +17,7 @@ import click
 
 from core.errors import CLI, RequestError
 from core.files import locked, publish, read_object, recover, staging, versions, write_json, write_text
+from recipes.hardware import cpu_computes_bf16, find_gpus
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -98,22 +99,8 @@ def installer() -> list[str]:
 
 
 def fastest_dtype() -> str:
-    """Return `bfloat16` where a GPU or the CPU computes in it natively, else `float32`.
-
-    On CPUs with AVX512-BF16 or AMX, bfloat16 is several times as fast; without them it is emulated.
-    """
-    import torch
-
-    if torch.cuda.is_available() or {"avx512_bf16", "amx_bf16"} & native_cpu_features():
-        return "bfloat16"
-    return "float32"
-
-
-def native_cpu_features() -> set[str]:
-    """Return the names of the instruction sets that this CPU has, as PyTorch names them."""
-    import torch
-
-    return {name for name, there in torch.cpu.get_capabilities().items() if there is True}
+    """Return `bfloat16` where a GPU or the CPU computes in it itself, else `float32`."""
+    return "bfloat16" if find_gpus() or cpu_computes_bf16() else "float32"
 
 
 def convert(gguf: Path, folder: Path, dtype: str) -> None:

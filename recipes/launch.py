@@ -1,0 +1,137 @@
+"""LLaMA-Factory in a process of its own: started, watched with one progress line, ended with us.
+
+Its whole output goes to train.log in the output_dir; of a failure the reason is taken from there.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import ContentError, RequestError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+LOG = "train.log"
+PROGRESS = "trainer_log.jsonl"
+GRACE = 20.0  # seconds that a training gets to end by itself after SIGTERM
+_PDEATHSIG = 1  # PR_SET_PDEATHSIG of prctl(2)
+_ERROR = re.compile(r"^(?:\[rank\d+\]: *)?((?:\w+\.)*\w*(?:Error|Exception|Exit)\b.*)$")
+
+
+def llamafactory() -> list[str]:
+    """Return the command of LLaMA-Factory in this environment; `RequestError` where it is not installed."""
+    beside = Path(sys.executable).parent
+    program = shutil.which("llamafactory-cli", path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
+    if program is None:
+        raise RequestError("llamafactory-cli not found; install it with `make setup`")
+    return [program, "train"]
+
+
+def launch(command: list[str], output_dir: Path, lock: int) -> None:
+    """Run a training command to its end; `ContentError` with the reason's last lines where it fails.
+
+    `lock` is a file descriptor that the training inherits. Whatever ends this process (SIGINT,
+    SIGTERM, an error, kill -9) ends the training with all its workers.
+    """
+    with (output_dir / LOG).open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+            start_new_session=True,
+            pass_fds=(lock,),
+            preexec_fn=_die_with_parent,
+        )
+    try:
+        _watch(process, output_dir)
+    finally:
+        _end(process)
+    if process.returncode:
+        raise ContentError(failure(process.returncode, output_dir / LOG))
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment with our Python's programs first: LLaMA-Factory calls torchrun by its name."""
+    beside = str(Path(sys.executable).parent)
+    quiet = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    return {**quiet, **os.environ, "PATH": f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+
+def _die_with_parent() -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGTERM)
+
+
+def _watch(process: "subprocess.Popen[bytes]", output_dir: Path) -> None:
+    """Show steps, loss and time left, read from the file that LLaMA-Factory's own callback appends to."""
+    from tqdm import tqdm
+
+    path = output_dir / PROGRESS
+    position = path.stat().st_size if path.exists() else 0
+    interval = 0.5 if sys.stderr.isatty() else 10.0
+    bar: tqdm[Any] = tqdm(desc="starting", unit="step", mininterval=interval, dynamic_ncols=True)
+    with bar:
+        while process.poll() is None:
+            time.sleep(0.2)
+            position = _show(bar, path, position)
+            bar.update(0)
+        _show(bar, path, position)
+
+
+def _show(bar: "tqdm[Any]", path: Path, position: int) -> int:
+    """Bring the bar up to the last whole line after `position` and return where that line ends."""
+    if not path.exists():
+        return position
+    if path.stat().st_size < position:  # LLaMA-Factory has begun the file anew
+        position = 0
+    with path.open("rb") as file:
+        file.seek(position)
+        text = file.read()
+    whole = text[: text.rfind(b"\n") + 1]
+    for line in whole.splitlines():
+        row = json.loads(line)
+        if bar.total is None:
+            bar.set_description("training", refresh=False)
+            bar.total = row.get("total_steps")
+        bar.n = row.get("current_steps", bar.n)
+        losses = {key: f"{row[key]:.4g}" for key in ("loss", "eval_loss") if key in row}
+        if losses:
+            bar.set_postfix(losses, refresh=False)
+    if whole:
+        bar.refresh()
+    return position + len(whole)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End the training's process group if it still runs: SIGTERM, and SIGKILL after a grace period."""
+    if process.poll() is not None:
+        return
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+            return
+
+
+def failure(code: int, log: Path) -> str:
+    """Return why a training failed: the last errors in its log, or the signal that ended it."""
+    lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
+    errors = [match[1] for line in lines if (match := _ERROR.match(line)) and "ChildFailed" not in line]
+    reason = "\n".join(dict.fromkeys(errors[-3:])) or "\n".join(line for line in lines if line.strip())[-500:]
+    how = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
+    if code == -signal.SIGKILL:
+        how += " (by the system where memory runs out: a smaller batch or cutoff_len takes less)"
+    return f"LLaMA-Factory failed, {how}; its output is in {log}\n{reason}"

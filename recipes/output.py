@@ -1,0 +1,146 @@
+"""What lies in an output_dir: whole checkpoints, broken ones, the run that made them, and who writes there.
+
+A checkpoint is whole when everything that a resumed training reads is there in full length. The
+trainer writes trainer_state.json last, but not everything before it is synced, so each file is looked at.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import ContentError, RequestError
+from core.files import read_object
+
+RUN = "run.json"  # written last: its existence means that the training is finished
+STARTED = "started.json"  # the inputs of the training that writes here, finished or not
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder `checkpoint-STEP`; `flaw` says why it cannot be resumed from, empty where it is whole."""
+
+    path: Path
+    step: int
+    flaw: str
+
+
+def checkpoints(output_dir: Path) -> list[Checkpoint]:
+    """Return the checkpoints of an output_dir, newest first."""
+    found = []
+    for path in output_dir.glob("checkpoint-*"):
+        match = CHECKPOINT.fullmatch(path.name)
+        if match and path.is_dir():
+            found.append(Checkpoint(path, int(match[1]), find_flaw(path)))
+    return sorted(found, key=lambda checkpoint: -checkpoint.step)
+
+
+def find_flaw(folder: Path) -> str:
+    """Return why training cannot go on from a checkpoint folder, or an empty string where it can."""
+    try:
+        read_object(folder / "trainer_state.json")
+        _check_weights(folder)
+        _check_optimizer(folder)
+        for path in [*folder.glob("rng_state*.pth"), *folder.glob("scheduler.pt")]:
+            _check_torch_file(path)
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except ContentError as error:
+        return str(error).removeprefix(f"{folder}/")
+    return ""
+
+
+def _check_weights(folder: Path) -> None:
+    from core.weights import open_weights
+
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        weight_map = read_object(index).get("weight_map")
+        names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+    else:
+        names = {path.name for path in folder.glob("*model.safetensors")} or {"model.safetensors"}
+    for name in names:
+        if not (folder / name).is_file():
+            raise ContentError(f"{name} is missing")
+        open_weights(folder / name)
+
+
+def _check_optimizer(folder: Path) -> None:
+    latest = folder / "latest"
+    if not latest.is_file():
+        if any(folder.glob("global_step*")):
+            raise ContentError("latest is missing (DeepSpeed)")
+        _check_torch_file(folder / "optimizer.pt")
+        return
+    states = folder / latest.read_text(encoding="utf-8").strip()
+    ranks = max(1, len(list(folder.glob("rng_state_*.pth"))))
+    found = list(states.glob("*_optim_states.pt"))
+    if len(found) != ranks:
+        raise ContentError(f"{states.name}: optimizer states of {len(found)} ranks, expected {ranks}")
+    for path in states.glob("*.pt"):
+        _check_torch_file(path)
+
+
+def _check_torch_file(path: Path) -> None:
+    """Check that a file of torch.save (a zip archive, its directory last) is whole, unpickling nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archive.infolist()
+    except zipfile.BadZipFile as error:
+        raise ContentError(f"{path.name} is cut off ({path.stat().st_size} bytes)") from error
+
+
+def set_aside_broken(found: list[Checkpoint]) -> None:
+    """Rename broken checkpoints to `incomplete-…`, out of the way of LLaMA-Factory's own search."""
+    for checkpoint in found:
+        if checkpoint.flaw:
+            checkpoint.path.rename(_free(checkpoint.path.with_name(f"incomplete-{checkpoint.path.name}")))
+
+
+def set_aside(output_dir: Path) -> Path:
+    """Rename a whole output_dir to the first free `NAME.1`, `NAME.2`, … and return the new path."""
+    kept = _free(output_dir)
+    output_dir.rename(kept)
+    return kept
+
+
+def _free(path: Path) -> Path:
+    if not path.exists() and path.name.startswith("incomplete-"):
+        return path
+    number = 1
+    while (numbered := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    return numbered
+
+
+def holds_a_run(output_dir: Path) -> bool:
+    """Return whether a training has left anything in a folder: checkpoints, weights, or its state."""
+    marks = ("checkpoint-*", "*.safetensors", "*.bin", "trainer_*.json*", STARTED, RUN)
+    return any(any(output_dir.glob(mark)) for mark in marks)
+
+
+@contextlib.contextmanager
+def reserved(output_dir: Path) -> Iterator[int]:
+    """Hold the only right to train into a folder; a second training gets `RequestError`.
+
+    Yields the file descriptor of the lock. A process that inherits it keeps the folder reserved for
+    as long as it lives, even if this one is killed.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    handle = os.open(output_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise RequestError(
+            f"{output_dir}: another training is writing there; wait for it, or give another output_dir=…"
+        ) from error
+    try:
+        yield handle
+    finally:
+        os.close(handle)

@@ -1,0 +1,124 @@
+"""run.json: what a training was made of, so that it can be told from another and made again.
+
+`inputs` decides whether two runs are the same: the settings, the bytes of the data, the model and
+the key-token weights. Versions, times and hardware are recorded beside it and decide nothing.
+"""
+
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.datasets import find_dataset
+from core.files import read_object, sha256, versions
+from recipes.recipe import Recipe
+
+PACKAGES = (
+    "llamafactory",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "deepspeed",
+    "bitsandbytes",
+)
+# Settings that change what is shown or kept, or how fast, and not what is learned.
+INCIDENTAL = {
+    "bf16_full_eval", "dataloader_num_workers", "dataloader_pin_memory", "ddp_timeout", "disable_tqdm",
+    "include_num_input_tokens_seen", "log_level", "logging_dir", "logging_first_step", "logging_steps",
+    "logging_strategy", "output_dir", "overwrite_cache", "overwrite_output_dir", "plot_loss",
+    "preprocessing_num_workers", "preprocessing_batch_size", "project", "report_to", "resume_from_checkpoint",
+    "run_name", "save_steps", "save_total_limit", "use_cpu",
+}  # fmt: skip
+
+
+def inputs_of(recipe: Recipe, weights: Path | None) -> dict[str, object]:
+    """Return what decides the result of a recipe: settings, data, model, weights, each with its hash."""
+    folder = Path(str(recipe.settings.get("dataset_dir", "data")))
+    names = [*recipe.names("dataset"), *recipe.names("eval_dataset")]
+    return {
+        "settings": {key: recipe.settings[key] for key in sorted(recipe.settings) if key not in INCIDENTAL},
+        "data": [_data(name, folder) for name in names],
+        "model": _model(recipe.text("model_name_or_path")),
+        "weights": None if weights is None else {"file": str(weights), "sha256": sha256(weights)},
+    }
+
+
+def _data(name: str, folder: Path) -> dict[str, object]:
+    path = find_dataset(name, folder).path
+    manifest = path.parent / "manifest.json"
+    return {
+        "dataset": name,
+        "file": str(path),
+        "sha256": sha256(path),
+        "manifest_sha256": sha256(manifest) if manifest.is_file() else None,
+    }
+
+
+def _model(name: str) -> dict[str, object]:
+    """Return a model's name with one hash over its files' names and bytes (None for a hub id)."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return {"name": name, "sha256": None}
+    total = hashlib.sha256()
+    for path in _model_files(folder):
+        total.update(f"{path.name}\0{sha256(path)}\n".encode())
+    return {"name": name, "sha256": total.hexdigest()}
+
+
+def _model_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.suffix in {".json", ".jinja", ".safetensors", ".model", ".txt"} and path.is_file():
+            yield path
+
+
+def differences(old: dict[str, object], new: dict[str, object]) -> list[str]:
+    """Return in words what differs between the inputs of two runs, [] where they are the same."""
+    before, after = old.get("settings"), new.get("settings")
+    found: list[str] = []
+    if isinstance(before, dict) and isinstance(after, dict):
+        found = [
+            f"{key} {before.get(key, 'unset')} → {after.get(key, 'unset')}"
+            for key in sorted(before.keys() | after.keys())
+            if before.get(key) != after.get(key)
+        ]
+    return found + [part for part in ("data", "model", "weights") if old.get(part) != new.get(part)]
+
+
+def run_record(recipe: Recipe, inputs: dict[str, object], facts: dict[str, object]) -> dict[str, object]:
+    """Return the content of run.json: the inputs, the facts of this run, versions, commit and result."""
+    return {
+        "recipe": str(recipe.path),
+        "recipe_sha256": sha256(recipe.path),
+        "overrides": list(recipe.overrides),
+        "inputs": inputs,
+        **facts,
+        "result": _result(recipe.output_dir),
+        "versions": {"python": platform.python_version(), **versions(*PACKAGES)},
+        "git": git_state(),
+    }
+
+
+def _result(output_dir: Path) -> dict[str, object]:
+    path = output_dir / "all_results.json"
+    return read_object(path) if path.is_file() else {}
+
+
+def git_state() -> dict[str, object] | None:
+    """Return commit and cleanness of the working tree that this file lies in, None outside of git."""
+    here = Path(__file__).parent
+    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, env=quiet, capture_output=True, text=True, check=True
+        )
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=here, env=quiet, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit.stdout.strip(), "clean": not status.stdout.strip()}

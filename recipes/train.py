@@ -1,0 +1,123 @@
+"""python -m recipes train R.yaml [key=value …]: LLaMA-Factory's training, resumed where it was cut off."""
+
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import yaml
+
+from core.errors import CLI, ContentError
+from core.files import locked, read_object, write_json, write_text
+from recipes.hardware import cpu_computes_bf16, describe, find_gpus
+from recipes.launch import launch, llamafactory
+from recipes.output import (
+    RUN,
+    STARTED,
+    Checkpoint,
+    checkpoints,
+    holds_a_run,
+    reserved,
+    set_aside,
+    set_aside_broken,
+)
+from recipes.recipe import Recipe, read_recipe
+from recipes.record import differences, inputs_of, run_record
+
+
+@click.command("train", context_settings=CLI)
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def command(recipe: Path, overrides: tuple[str, ...]) -> None:
+    """Train RECIPE with LLaMA-Factory; KEY=VALUE overrides its settings.
+
+    A run that was cut off goes on from its newest whole checkpoint; a finished one is left as it is.
+    """
+    train(read_recipe(recipe, overrides))
+
+
+def train(recipe: Recipe) -> None:
+    """Bring a recipe's output_dir to a finished run; run.json is written last."""
+    command = llamafactory()
+    inputs = inputs_of(recipe, None)
+    output_dir = recipe.output_dir
+    with ExitStack() as stack:
+        lock = _reserve(recipe, inputs, stack)
+        if (output_dir / RUN).is_file():
+            click.echo(f"{output_dir}: up to date")
+            return
+        newest = _resume_point(output_dir)
+        added = additions(recipe, newest)
+        write_json(output_dir / STARTED, inputs)
+        effective = output_dir / "recipe.yaml"
+        write_text(effective, yaml.safe_dump({**recipe.settings, **added}, sort_keys=False))
+        started, clock = datetime.now(UTC), time.monotonic()
+        launch([*command, str(effective)], output_dir, lock)
+        facts = {
+            "added": added,
+            "hardware": describe(),
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - clock, 1),
+        }
+        write_json(output_dir / RUN, run_record(recipe, inputs, facts))
+    click.echo(f"{output_dir}: trained in {facts['seconds']} s")
+
+
+def _reserve(recipe: Recipe, inputs: dict[str, object], stack: ExitStack) -> int:
+    """Reserve the output_dir, first setting another run in it aside, and return the lock's descriptor."""
+    output_dir = recipe.output_dir
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with locked(output_dir.parent):
+        with ExitStack() as attempt:
+            lock = attempt.enter_context(reserved(output_dir))
+            differs = other_run(output_dir, inputs)
+            if not differs:
+                stack.enter_context(attempt.pop_all())
+                return lock
+        if recipe.settings.get("overwrite_output_dir") is not True:
+            raise ContentError(
+                f"{output_dir} holds another run ({differs}); give another output_dir=…, "
+                "or overwrite_output_dir=true to set the old one aside"
+            )
+        click.echo(f"{output_dir} held another run ({differs}); it is now {set_aside(output_dir)}")
+        return stack.enter_context(reserved(output_dir))
+
+
+def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
+    """Return how the run in a folder differs from the one with these inputs, "" for the same or none."""
+    if not holds_a_run(output_dir):
+        return ""
+    if not (output_dir / STARTED).is_file():
+        return "not started by `recipes train`"
+    found = differences(read_object(output_dir / STARTED), inputs)
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return ", ".join(found[:3]) + more
+
+
+def _resume_point(output_dir: Path) -> Checkpoint | None:
+    """Return the newest whole checkpoint; broken ones are named and moved out of the way."""
+    found = checkpoints(output_dir)
+    for checkpoint in found:
+        if checkpoint.flaw:
+            click.echo(f"{checkpoint.path}: passed over, {checkpoint.flaw}")
+    set_aside_broken(found)
+    newest = next((checkpoint for checkpoint in found if not checkpoint.flaw), None)
+    if newest:
+        click.echo(f"{newest.path}: resuming after step {newest.step}")
+    return newest
+
+
+def additions(recipe: Recipe, newest: Checkpoint | None) -> dict[str, object]:
+    """Return the settings that this machine and this moment add to a recipe, and say each."""
+    added: dict[str, object] = {}
+    if not find_gpus() and "use_cpu" not in recipe.settings:
+        added["use_cpu"] = True
+        click.echo("no GPU here: added use_cpu=true")
+        if recipe.settings.get("bf16") is True and not cpu_computes_bf16():
+            added["bf16"] = False
+            click.echo("this CPU has no bfloat16 arithmetic: added bf16=false")
+    if newest:
+        # overwrite_output_dir would delete the log of the steps before the checkpoint
+        added |= {"resume_from_checkpoint": str(newest.path), "overwrite_output_dir": False}
+    return added
