@@ -1,0 +1,179 @@
+"""From a record to what the model reads: messages, then text, then token ids.
+
+Training and scoring must see the same ids. A record becomes messages as LLaMA-Factory 0.9.5 makes
+them (data/converter.py), the messages become ids by a chat template, or by LLaMA-Factory's template
+of a name; tests/integration/test_prompt.py holds that both give what LLaMA-Factory trains on.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import ContentError, RequestError, nearest, show_value
+from core.files import read_object
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Message = dict[str, str]
+Encode = Callable[[list[Message]], list[int]]
+
+ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
+SHAREGPT_TAGS = {
+    "role_tag": "from",
+    "content_tag": "value",
+    "user_tag": "human",
+    "assistant_tag": "gpt",
+    "system_tag": "system",
+}
+OPENAI = {
+    "formatting": "sharegpt",
+    "columns": {"messages": "messages"},
+    "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What is asked (`messages`, the user's turn last) and the answer that the data expects."""
+
+    messages: list[Message]
+    answer: str
+
+
+def conversation(record: Mapping[str, object], entry: Mapping[str, object], place: str) -> Conversation:
+    """Return a record as messages and answer, by its registry entry ({} lets its keys decide).
+
+    `ContentError` names `place` and the column that is missing or is no text.
+    """
+    if not entry and isinstance(record.get("messages"), list):
+        entry = OPENAI
+    elif not entry and isinstance(record.get("conversations"), list):
+        entry = {"formatting": "sharegpt"}
+    if entry.get("formatting", "alpaca") == "alpaca":
+        return _from_alpaca(record, _strings(entry.get("columns")) or ALPACA, place)
+    return _from_sharegpt(record, entry, place)
+
+
+def saved_chat_template(folder: Path) -> str | None:
+    """Return the chat template saved in a model or adapter folder, None where there is none."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    config = folder / "tokenizer_config.json"
+    template = read_object(config).get("chat_template") if config.is_file() else None
+    return template if isinstance(template, str) else None
+
+
+def chat_encoder(tokenizer: "PreTrainedTokenizerBase", template: str | None) -> Encode:
+    """Return messages → prompt ids by a Jinja chat template, generation prompt included.
+
+    Without a template the texts stand line by line, as LLaMA-Factory's `empty` template has them for
+    one turn. Models that can think are asked not to (`enable_thinking=False`, an empty thought).
+    """
+    from jinja2 import TemplateError
+
+    def encode(messages: list[Message]) -> list[int]:
+        if template is None:
+            text = "\n".join(m["content"] for m in messages)
+            return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        try:
+            ids = tokenizer.apply_chat_template(
+                messages,
+                chat_template=template,
+                add_generation_prompt=True,
+                enable_thinking=False,
+                return_dict=False,
+            )
+        except TemplateError as error:
+            roles = ", ".join(m["role"] for m in messages)
+            raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
+        return list(ids)
+
+    return encode
+
+
+def llamafactory_encoder(tokenizer: "PreTrainedTokenizerBase", name: str) -> Encode:
+    """Return messages → prompt ids by LLaMA-Factory's own template `name` (imports it: about 10 s)."""
+    try:
+        from llamafactory.data.template import TEMPLATES, ReasoningTemplate
+    except ImportError as error:
+        raise RequestError("--template needs LLaMA-Factory: run `make setup`") from error
+    if name not in TEMPLATES:
+        raise RequestError(f"LLaMA-Factory has no template {name!r} {nearest(name, TEMPLATES)}".rstrip())
+    template = copy.copy(TEMPLATES[name])
+    if isinstance(template, ReasoningTemplate):
+        template.enable_thinking = False
+    own = copy.deepcopy(tokenizer)
+    template.fix_special_tokens(own)
+
+    def encode(messages: list[Message]) -> list[int]:
+        system = messages[0]["content"] if messages[0]["role"] == "system" else None
+        turns = [m for m in messages if m["role"] != "system"]
+        answer = {"role": "assistant", "content": ""}
+        return list(template.encode_oneturn(own, [*turns, answer], system)[0])
+
+    return encode
+
+
+def _from_alpaca(record: Mapping[str, object], columns: Mapping[str, str], place: str) -> Conversation:
+    if columns.get("prompt") not in record:
+        found = ", ".join(record) or "none"
+        raise ContentError(f"{place}: no column {columns.get('prompt')!r} (found: {found})")
+    messages = []
+    if system := _text(record, columns.get("system"), place):
+        messages.append({"role": "system", "content": system})
+    for turn in _turns(record, columns.get("history"), place):
+        messages += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
+    asked = [_text(record, columns.get(part), place) for part in ("prompt", "query")]
+    messages.append({"role": "user", "content": "\n".join(text for text in asked if text)})
+    return Conversation(messages, _text(record, columns.get("response"), place))
+
+
+def _from_sharegpt(record: Mapping[str, object], entry: Mapping[str, object], place: str) -> Conversation:
+    columns = _strings(entry.get("columns"))
+    tags = {**SHAREGPT_TAGS, **_strings(entry.get("tags"))}
+    column = columns.get("messages", "conversations")
+    turns = record.get(column)
+    if not isinstance(turns, list):
+        raise ContentError(f"{place}: {column}: found {show_value(turns)}, expected a list of messages")
+    roles = {tags["user_tag"]: "user", tags["assistant_tag"]: "assistant", tags["system_tag"]: "system"}
+    messages = [_message(turn, tags, roles, f"{place}: {column}") for turn in turns]
+    system = _text(record, columns.get("system"), place)
+    if system and messages and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": system})
+    if len(messages) < 2 or messages[-1]["role"] != "assistant":
+        raise ContentError(f"{place}: {column}: the last of {len(messages)} messages is no answer")
+    return Conversation(messages[:-1], messages[-1]["content"])
+
+
+def _message(turn: object, tags: Mapping[str, str], roles: Mapping[str, str], place: str) -> Message:
+    fields = turn if isinstance(turn, dict) else {}
+    role = fields.get(tags["role_tag"])
+    if role not in roles:
+        known = ", ".join(roles)
+        raise ContentError(f"{place}: {tags['role_tag']} {show_value(role)}, expected one of {known}")
+    return {"role": roles[str(role)], "content": _text(fields, tags["content_tag"], place)}
+
+
+def _turns(record: Mapping[str, object], column: str | None, place: str) -> list[tuple[str, str]]:
+    history = record.get(column) if column else None
+    pairs = history if isinstance(history, list) else []
+    for pair in pairs:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise ContentError(f"{place}: {column}: found {show_value(pair)}, expected [question, answer]")
+    return [(question, answer) for question, answer in pairs]
+
+
+def _text(record: Mapping[str, object], column: str | None, place: str) -> str:
+    value = record.get(column) if column else None
+    if value is not None and not isinstance(value, str):
+        raise ContentError(f"{place}: {column}: found {show_value(value)}, expected text")
+    return value or ""
+
+
+def _strings(value: object) -> dict[str, str]:
+    items = value.items() if isinstance(value, dict) else ()
+    return {key: text for key, text in items if isinstance(text, str)}

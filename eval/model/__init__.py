@@ -1,0 +1,1 @@
+"""How a model is asked: load, adapters beside it, prompts, choice scores, generated text."""

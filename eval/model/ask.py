@@ -1,0 +1,126 @@
+"""Asking for one of some labels: by the labels' probabilities, or by generating and parsing an answer.
+
+Both plan all batches beforehand and return, for each row of a batch, the fields of its prediction.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from core.errors import ContentError, RequestError
+from eval.model.generate import generate
+from eval.model.score import Ids, Scorer, Task, plan_batches
+
+if TYPE_CHECKING:
+    from eval.model.load import Model
+
+Prompts = Mapping[int, Ids]  # by row
+Fields = dict[str, object]
+DIGITS = 6  # of a log-probability in the files: fp32 holds no more
+
+
+class Asker(Protocol):
+    """How a set is asked: in which batches of rows, which rows cannot be, and what comes of a batch."""
+
+    batches: list[list[int]]
+    refused: dict[int, str]
+
+    def ask(self, batch: Sequence[int]) -> list[Fields]:
+        """Return `model_output`, `predicted_output` and what else is known of each row."""
+
+
+class Choosing:
+    """Compares the probabilities of the labels after the prompt, each summed over its spellings."""
+
+    def __init__(
+        self, model: "Model", prompts: Prompts, spellings: Mapping[str, Sequence[str]], budget: int
+    ) -> None:
+        """Prepare to choose between labels, given with the texts that count as each."""
+        self.columns, tokens = tokenise(model, spellings)
+        self.refused = refuse(prompts, max(map(len, tokens)) - 1, model.context)
+        task = Task({row: ids for row, ids in prompts.items() if row not in self.refused}, tokens)
+        self.batches = task.batches(budget)
+        self.scorer = Scorer(model, task)
+
+    def ask(self, batch: Sequence[int]) -> list[Fields]:
+        """Return the likeliest label with every label's log-probability and their sum, the label mass.
+
+        `ContentError` if the model's probabilities are no numbers.
+        """
+        scores = self.scorer.score(batch).double().tolist()
+        return [self._fields(row, logs) for row, logs in zip(batch, scores, strict=True)]
+
+    def _fields(self, row: int, logs: list[float]) -> Fields:
+        if not all(map(math.isfinite, logs)):
+            raise ContentError(
+                f"row {row}: the model gives {logs[0]} as a log-probability: its weights or the adapter's "
+                "overflow; try --dtype fp32"
+            )
+        choices = {label: _log_sum([logs[i] for i in columns]) for label, columns in self.columns.items()}
+        best = max(choices, key=choices.__getitem__)
+        mass = sum(map(math.exp, choices.values()))
+        rounded = {label: round(value, DIGITS) for label, value in choices.items()}
+        return {
+            "model_output": best,
+            "predicted_output": best,
+            "choices": rounded,
+            "label_mass": round(mass, DIGITS),
+        }
+
+
+class Generating:
+    """Generates a greedy answer and parses it into a label."""
+
+    def __init__(
+        self, model: "Model", prompts: Prompts, parse: Callable[[str], str], max_new_tokens: int, budget: int
+    ) -> None:
+        """Prepare to generate at most `max_new_tokens` tokens for each prompt."""
+        self.model, self.prompts, self.parse, self.max_new_tokens = model, prompts, parse, max_new_tokens
+        self.refused = refuse(prompts, max_new_tokens, model.context)
+        lengths = {row: len(ids) + max_new_tokens for row, ids in prompts.items() if row not in self.refused}
+        self.batches = plan_batches(lengths, budget)
+
+    def ask(self, batch: Sequence[int]) -> list[Fields]:
+        """Return the whole generated text and the label that it was taken for."""
+        texts = generate(self.model, [self.prompts[row] for row in batch], self.max_new_tokens)
+        return [{"model_output": text, "predicted_output": self.parse(text)} for text in texts]
+
+
+def refuse(prompts: Prompts, answer: int, context: int) -> dict[int, str]:
+    """Return why, for each prompt that leaves less than `answer` tokens of the context: none is cut.
+
+    `ContentError` if no prompt is left.
+    """
+    refused = {
+        row: f"a prompt of {len(ids)} tokens and {answer} for the answer, a context of {context}"
+        for row, ids in prompts.items()
+        if len(ids) + answer > context
+    }
+    if len(refused) == len(prompts):
+        raise ContentError(f"no prompt fits: {next(iter(refused.values()))}")
+    return refused
+
+
+def tokenise(
+    model: "Model", spellings: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, list[int]], list[list[int]]]:
+    """Return each label's columns among all spellings, and the spellings as ids, tokenised by themselves.
+
+    That is how training tokenises an answer. `RequestError` if two labels share a spelling.
+    """
+    columns: dict[str, list[int]] = {}
+    owners: dict[tuple[int, ...], str] = {}
+    for label, texts in spellings.items():
+        for text in texts:
+            ids = tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+            if owners.setdefault(ids, label) != label:
+                raise RequestError(
+                    f"{label!r} and {owners[ids]!r} share the spelling {text!r}: --variants none"
+                )
+        columns[label] = [i for i, owner in enumerate(owners.values()) if owner == label]
+    return columns, [list(ids) for ids in owners]
+
+
+def _log_sum(logs: Sequence[float]) -> float:
+    top = max(logs)
+    return top + math.log(sum(math.exp(value - top) for value in logs))

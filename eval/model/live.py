@@ -1,0 +1,120 @@
+"""An adapter in force for a while: live beside the base's weights, or folded into them.
+
+Live is exact: each adapted linear gives y + s·B(Ax), two small products in a hook, and the base's
+weights stay as they are. Folded is what `adapters fuse` would ship: the sum rounded to the base's dtype.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from adapters.store import Adapter
+from core.errors import ContentError
+
+if TYPE_CHECKING:
+    import torch
+    from torch.nn import Module
+
+    from eval.model.load import Model
+
+
+def check_fits(model: "Model", adapter: Adapter) -> None:
+    """Raise `ContentError` unless the model has every module of the adapter, in its shape."""
+    modules = dict(model.net.named_modules())
+    for path, layout in adapter.layout.items():
+        weight = getattr(modules.get(path), "weight", None)
+        found = None if weight is None else sorted(weight.shape)
+        if found != sorted((layout.outputs, layout.inputs)):
+            raise ContentError(
+                f"adapter {adapter.folder}: {path} is {layout.outputs}×{layout.inputs}, the model has "
+                f"{'×'.join(map(str, found)) if found else 'no such module'}: "
+                f"trained on another base ({adapter.base or 'its config names none'})"
+            )
+    for path in adapter.wholes:
+        if (
+            path not in model.net.state_dict()
+            or model.net.state_dict()[path].shape != adapter.whole(path).shape
+        ):
+            raise ContentError(f"adapter {adapter.folder}: {path} does not fit the model: another base")
+
+
+@contextlib.contextmanager
+def applied(model: "Model", adapter: Adapter | None, fold: bool = False) -> Iterator[None]:
+    """Let the model answer with the adapter (None: as the base) while the context lasts."""
+    with contextlib.ExitStack() as stack:
+        if adapter:
+            for path in adapter.wholes:
+                stack.enter_context(_replaced(model, adapter, path))
+            for path in adapter.modules:
+                stack.enter_context((_folded if fold else _live)(model, adapter, path))
+        yield
+
+
+@contextlib.contextmanager
+def _live(model: "Model", adapter: Adapter, path: str) -> Iterator[None]:
+    module = model.net.get_submodule(path)
+    a, b = (t.to(model.device, model.net.dtype) for t in _factors(adapter, path))
+    hook = _beside_embedding(a, b) if adapter.layout[path].kind == "embedding" else _beside_linear(a, b)
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def _folded(model: "Model", adapter: Adapter, path: str) -> Iterator[None]:
+    import torch
+
+    weight = model.net.get_submodule(path).weight
+    kept = weight.clone()
+    a, b = (t.to(model.device) for t in _factors(adapter, path))
+    change = b @ a
+    transposed = adapter.layout[path].kind == "embedding" or adapter.lora.fan_in_fan_out
+    with torch.no_grad():
+        weight.copy_(weight.float() + (change.T if transposed else change))
+        try:
+            yield
+        finally:
+            weight.copy_(kept)
+
+
+@contextlib.contextmanager
+def _replaced(model: "Model", adapter: Adapter, path: str) -> Iterator[None]:
+    """Set a parameter that the adapter keeps whole; a tied twin of it keeps the base's."""
+    import torch
+
+    owner, _, leaf = path.rpartition(".")
+    module = model.net.get_submodule(owner)
+    kept = getattr(module, leaf)
+    value = torch.from_numpy(adapter.whole(path)).to(model.device, kept.dtype)
+    setattr(module, leaf, torch.nn.Parameter(value, requires_grad=False))
+    try:
+        yield
+    finally:
+        setattr(module, leaf, kept)
+
+
+def _factors(adapter: Adapter, path: str) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Return A [rank, inputs] and s·B [outputs, rank] in fp32: scaled before any rounding."""
+    import torch
+
+    a, b = adapter.factors(path)
+    return torch.from_numpy(a), torch.from_numpy(b) * adapter.scale(path)
+
+
+def _beside_linear(a: "torch.Tensor", b: "torch.Tensor") -> Callable[..., "torch.Tensor"]:
+    def hook(_: "Module", inputs: "tuple[torch.Tensor, ...]", output: "torch.Tensor") -> "torch.Tensor":
+        x = inputs[0].reshape(-1, a.shape[1])
+        return output.view(-1, b.shape[0]).addmm_(x @ a.T, b.T).view(output.shape)
+
+    return hook
+
+
+def _beside_embedding(a: "torch.Tensor", b: "torch.Tensor") -> Callable[..., "torch.Tensor"]:
+    import torch
+
+    def hook(_: "Module", inputs: "tuple[torch.Tensor, ...]", output: "torch.Tensor") -> "torch.Tensor":
+        return output + torch.nn.functional.embedding(inputs[0], a.T) @ b.T
+
+    return hook

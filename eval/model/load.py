@@ -1,0 +1,92 @@
+"""A base model from a folder or the hub, ready to be asked."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import ContentError, RequestError
+from core.files import sha256
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+WEIGHTS = "*.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A causal language model in eval mode with its tokenizer, and what the results say of it."""
+
+    net: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    device: str
+    dtype: str
+    context: int
+
+
+def find_model(reference: str) -> Path:
+    """Return the folder of a model given as folder or hub id, downloading it if need be.
+
+    Only safetensors weights are taken. `RequestError` where there is neither folder nor network.
+    """
+    folder = Path(reference)
+    if not folder.is_dir():
+        folder = _from_hub(reference)
+    if not (folder / "config.json").is_file():
+        raise RequestError(f"{folder}: no config.json: not a model folder")
+    if not any(folder.glob(WEIGHTS)):
+        raise ContentError(f"{folder}: no {WEIGHTS}: only safetensors weights are read, convert the model")
+    return folder
+
+
+def model_digest(folder: Path) -> str:
+    """Return a SHA-256 over config, tokenizer and weights: other bytes give another digest."""
+    names = [*folder.glob(WEIGHTS), folder / "config.json", folder / "tokenizer.json"]
+    lines = [f"{path.name} {sha256(path)}" for path in sorted(names) if path.is_file()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def load_model(folder: Path, dtype: str | None) -> Model:
+    """Load model and tokenizer on the GPU where there is one; fp32 on CPU and bf16 on GPU by default.
+
+    `ContentError` says what transformers found wrong with the folder.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = dtype or ("fp32" if device == "cpu" else "bf16")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        net = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, DTYPES[dtype]), use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ContentError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from error
+    net = net.to(device).eval().requires_grad_(False)
+    ends = net.generation_config.eos_token_id
+    net.generation_config = GenerationConfig(  # greedy as it stands: no penalties that a model ships
+        eos_token_id=sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}),
+        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+    )
+    limit = getattr(net.config.get_text_config(), "max_position_embeddings", None)
+    return Model(net, tokenizer, device, dtype, limit or 1 << 30)
+
+
+def _from_hub(reference: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        return Path(snapshot_download(reference, allow_patterns=wanted))
+    except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
+        raise RequestError(
+            f"--model {reference}: no such folder, and not to be had from the hub: "
+            f"{str(error).splitlines()[0]}; give a local model folder"
+        ) from error

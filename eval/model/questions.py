@@ -1,0 +1,55 @@
+"""What a model is asked: the rows of a registered dataset or of a file, as conversations with answers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.datasets import find_dataset, read_records
+from core.errors import ContentError, RequestError
+from core.files import require, sha256
+from core.prompt import Conversation, conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """One test set: its rows as they stand in the file and as conversations, in the same order."""
+
+    name: str
+    path: Path
+    records: list[dict[str, object]]
+    conversations: list[Conversation]
+
+    @property
+    def answers(self) -> list[str]:
+        """The expected answers, in the order of the rows."""
+        return [c.answer for c in self.conversations]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return sha256(self.path)
+
+
+def read_questions(datasets: tuple[str, ...], files: tuple[Path, ...]) -> list[Questions]:
+    """Read registered datasets by name and files by path; a set is named by dataset or file stem.
+
+    `RequestError` for what is not there or named twice, `ContentError` for an empty or broken set.
+    """
+    sets = []
+    for name in datasets:
+        found = find_dataset(name)
+        sets.append(_read(name, found.path, found.entry))
+    sets += [_read(path.stem, require(path, "data file"), {}) for path in files]
+    names = [questions.name for questions in sets]
+    if doubles := {name for name in names if names.count(name) > 1}:
+        raise RequestError(f"two sets are named {', '.join(sorted(doubles))}: rename a file")
+    if not sets:
+        raise RequestError("nothing to ask: name a set with --dataset NAME or --data FILE")
+    return sets
+
+
+def _read(name: str, path: Path, entry: dict[str, object]) -> Questions:
+    records = read_records(path)
+    if not records:
+        raise ContentError(f"{path}: no records")
+    asked = [conversation(record, entry, f"{path}: record {n}") for n, record in enumerate(records, 1)]
+    return Questions(name, path, records, asked)

@@ -1,0 +1,128 @@
+"""How a run is kept: run.json says what was asked of what, predictions.jsonl grows batch by batch,
+results.json is written last, so that its existence means that the model is done with the set.
+
+Nothing that differs from one run to the next (times, the order of batches) is in the final files:
+a run killed at any moment and resumed ends with the bytes of an unbroken one.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from core.errors import ContentError, RequestError, show_value
+from core.files import atomic, read_object, write_json
+
+RUN = "run.json"
+PREDICTIONS = "predictions.jsonl"
+RESULTS = "results.json"
+Prediction = dict[str, object]
+Identity = dict[str, dict[str, object]]  # settings, models and sets, each by name
+
+
+def check_new(out: Path, *, resume: bool, force: bool) -> None:
+    """Raise `RequestError` if OUT exists and the request does not say what is to become of it."""
+    if resume and force:
+        raise RequestError("--resume goes on and --force starts anew: give one of them")
+    if out.exists() and not (resume or force):
+        raise RequestError(f"{out} exists: --resume goes on with it, --force starts it anew")
+    if out.exists() and not (out / RUN).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise RequestError(f"{out}: no results folder (it has no {RUN}): choose another --out")
+
+
+def begin_run(out: Path, identity: Identity, *, force: bool) -> None:
+    """Write run.json: of a new run, of one begun before (the same), or (force) in place of another.
+
+    `RequestError` names everything in which a run that is resumed differs from the one before.
+    """
+    before = read_object(out / RUN) if (out / RUN).is_file() else {}
+    if force:
+        _remove(out, before)
+    else:
+        _check_same(out, before, identity)
+        identity = {part: {**_part(before, part), **values} for part, values in identity.items()}
+    write_json(out / RUN, identity)
+
+
+class PredictionLog:
+    """predictions.jsonl of one model on one set: grows batch by batch, in the data's order at the end."""
+
+    def __init__(self, folder: Path, batches: Sequence[Sequence[int]]) -> None:
+        """Take up what a former run left: whole batches of the plan count, a torn one is done again."""
+        self.path = folder / PREDICTIONS
+        self.rows = _read_whole_lines(self.path)
+        self.pending = [batch for batch in batches if not all(row in self.rows for row in batch)]
+        for batch in self.pending:
+            for row in batch:
+                self.rows.pop(row, None)
+        _write_lines(self.path, self.rows.values())
+
+    def append(self, predictions: Iterable[Prediction]) -> None:
+        """Add one batch, each prediction with its `row`, in one write that a kill cannot reorder."""
+        new = list(predictions)
+        with self.path.open("ab") as file:
+            file.write(b"".join(map(_line, new)))
+        self.rows.update((_row(p), p) for p in new)
+
+    def finish(self, refused: Iterable[Prediction]) -> list[Prediction]:
+        """Write all predictions, those that could not be asked too, in the order of the data; return them."""
+        self.rows.update((_row(p), p) for p in refused)
+        ordered = [self.rows[row] for row in sorted(self.rows)]
+        _write_lines(self.path, ordered)
+        return ordered
+
+
+def _check_same(out: Path, before: Mapping[str, object], now: Identity) -> None:
+    changed = [
+        f"{part} {name}: was {_shown(_part(before, part)[name])}, is {_shown(value)}"
+        for part, values in now.items()
+        for name, value in values.items()
+        if name in _part(before, part) and _part(before, part)[name] != value
+    ]
+    if changed:
+        raise RequestError(f"{out} cannot be resumed, it was another run: {'; '.join(changed)}")
+
+
+def _remove(out: Path, before: Mapping[str, object]) -> None:
+    """Delete what run.json lists, and nothing that somebody else put there."""
+    for model in _part(before, "models"):
+        for data in _part(before, "sets"):
+            shutil.rmtree(out / model / data, ignore_errors=True)
+
+
+def _read_whole_lines(path: Path) -> dict[int, Prediction]:
+    rows: dict[int, Prediction] = {}
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            prediction = json.loads(line)
+        except ValueError as error:
+            raise ContentError(f"{path}:{number}: not JSON: {error}; --force starts anew") from error
+        rows[_row(prediction)] = prediction
+    return rows
+
+
+def _write_lines(path: Path, predictions: Iterable[Prediction]) -> None:
+    with atomic(path) as file:
+        file.writelines(map(_line, predictions))
+
+
+def _line(prediction: Prediction) -> bytes:
+    return json.dumps(prediction, ensure_ascii=False).encode() + b"\n"
+
+
+def _row(prediction: Prediction) -> int:
+    row = prediction.get("row")
+    if not isinstance(row, int):
+        raise ContentError(f"{PREDICTIONS}: row {show_value(row)}, expected a number; --force starts anew")
+    return row
+
+
+def _part(run: Mapping[str, object], name: str) -> dict[str, object]:
+    part = run.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _shown(value: object) -> str:
+    text = show_value(value)
+    return f"{text[:13]}…" if isinstance(value, str) and len(value) == 64 else text
