@@ -8,7 +8,7 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -63,14 +63,24 @@ class ProblemsError(ContentError):
         super().__init__(f"{subject}: {summarise(self.problems)}")
 
 
-def summarise(problems: list[Problem], show_all: bool = False) -> str:
-    """Return the problems as lines (20 at most unless `show_all`) above a total with counts by code."""
+def summarise(
+    problems: list[Problem],
+    show_all: bool = False,
+    *,
+    counts: Mapping[str, int] | None = None,
+    noun: str = "problems",
+) -> str:
+    """Return the problems as lines (20 at most unless `show_all`) above a total with counts by code.
+
+    `counts` gives the true counts where `problems` holds only the first of many.
+    """
+    counts = Counter(p.code for p in problems) if counts is None else counts
     shown = problems if show_all else problems[:SHOWN]
-    counts = ", ".join(f"{code} {n}" for code, n in sorted(Counter(p.code for p in problems).items()))
-    rest = len(problems) - len(shown)
+    by_code = ", ".join(f"{code} {n}" for code, n in sorted(counts.items()))
+    total = sum(counts.values())
+    rest = total - len(shown)
     more = f"\n… {rest} more (--all shows every one)" if rest else ""
-    total = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
-    return "\n".join(p.line() for p in shown) + f"{more}\n{total} ({counts})"
+    return "\n".join(p.line() for p in shown) + f"{more}\n{total} {noun} ({by_code})"
 
 
 def _hyphens(name: str) -> str:

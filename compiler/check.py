@@ -1,0 +1,245 @@
+"""Rows as read become checked columns: JSON Schema on every value, labels mapped, bad rows told apart."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from compiler.problems import Problems
+from compiler.rows import MISSING, Batch, Rows
+from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec, read_schema
+from compiler.turns import WrongTurnsError, read_turns
+from core.errors import Problem, nearest, show_value
+
+Values = list[object]
+EXPECTED = {
+    "text": "text",
+    "answer": "text",
+    "extra": "text or nothing",
+    "id": "a whole number or text",
+    "list": "a list of texts",
+    "turns": "a list of turns",
+}
+
+
+class Checker:
+    """Checks the rows of one file against a spec; counts what it reads and drops."""
+
+    def __init__(self, spec: Spec, problems: Problems, overrides: dict[str, str], start: int = 0) -> None:
+        self.spec = spec
+        self.problems = problems
+        self.overrides = overrides
+        self.theirs: dict[str, str] = {}
+        self.taken: dict[str, str] = {}
+        self.lookup, self.drop = _labels(spec)
+        self.schemas = {column.name: _schema(column, self.lookup) for column in spec.columns}
+        self.valid = {name: _validator(schema).is_valid for name, schema in self.schemas.items()}
+        whole = {name: {"type": "array", "items": schema} for name, schema in self.schemas.items()}
+        self.all_valid = _validator({"type": "object", "properties": whole}).is_valid
+        self.number = start
+        self.bad = 0
+        self.unlabelled = 0
+        self.failed = False
+
+    def check(self, rows: Rows) -> Batch | None:
+        """Return the good rows as columns, or None where the file lacks a column that is needed."""
+        if not self._resolve(rows):
+            return None
+        columns = {column.name: self._values(column, rows) for column in self.spec.columns}
+        batch = Batch(rows.prefix, rows.lines, columns)
+        if not self._passes(columns):
+            batch = batch.keep(self._sort_out(rows, columns))
+        self.number += len(rows.lines)
+        for column in self.spec.columns:
+            batch = self._shape(column, batch, rows)
+        return self._label(batch) if self.lookup else batch
+
+    def _shape(self, column: Column, batch: Batch, rows: Rows) -> Batch:
+        """Bring the values of a column that passed into the one form that rendering knows."""
+        values = batch.columns[column.name]
+        if column.kind == "extra" and None in values:
+            batch.columns[column.name] = ["" if value is None else value for value in values]
+        elif column.kind == "list":
+            batch.columns[column.name] = ["\n".join(cast("list[str]", value)) for value in values]
+        elif column.kind == "turns":
+            return self._talk(column.name, batch, rows)
+        return batch
+
+    def _talk(self, name: str, batch: Batch, rows: Rows) -> Batch:
+        """Read the turns of each row; those that LLaMA-Factory would drop are bad rows."""
+        talks: list[object] = []
+        good = []
+        for number, value in enumerate(batch.columns[name]):
+            try:
+                talks.append(read_turns(cast("list[dict[str, object]]", value)))
+                good.append(number)
+            except WrongTurnsError as error:
+                problem = Problem("E107", batch.place(number), str(error), self._field(name))
+                self.problems.bad_row([problem], rows.row(list(rows.lines).index(batch.lines[number])))
+                self.bad += 1
+        if len(good) < len(batch):
+            batch = batch.keep(good)
+        batch.columns[name] = talks
+        return batch
+
+    def _resolve(self, rows: Rows) -> bool:
+        """Find the columns that are not found yet by the names they go by; False if one is missing."""
+        names = rows.names()
+        absent = [column for column in self.spec.columns if column.name not in self.theirs]
+        for column in absent:
+            theirs = self._find(column, names, rows)
+            if theirs is not None:
+                self.theirs[column.name] = theirs
+            elif column.required and column.kind != "label":
+                self.failed = True
+                accepted = " or ".join(map(show_value, self._accepted(column)))
+                hint = nearest(column.name, names)
+                place = f"{rows.prefix}{rows.lines[0]}"
+                message = f"no such column: found {', '.join(map(show_value, names))}, expected {accepted}"
+                self.problems.bad_file(Problem("E101", place, message, column.name, hint))
+        return not self.failed
+
+    def _accepted(self, column: Column) -> tuple[str, ...]:
+        override = self.overrides.get(column.name)
+        return (override,) if override else column.names
+
+    def _find(self, column: Column, names: list[str], rows: Rows) -> str | None:
+        lower = {name.lower(): name for name in reversed(names)}
+        accepted = self._accepted(column)
+        for name in accepted:
+            if name in names or ("." in name and any(v is not MISSING for v in rows.column(name))):
+                return name
+        return next((lower[name.lower()] for name in accepted if name.lower() in lower), None)
+
+    def _values(self, column: Column, rows: Rows) -> Values:
+        theirs = self.theirs.get(column.name)
+        if theirs is None:
+            return self._absent(column, len(rows.lines))
+        values = rows.column(theirs)
+        if not column.required and column.kind != "id":
+            values = [column.default if value is MISSING else value for value in values]
+        if column.kind == "id" and not rows.typed:
+            return _numbers(values)
+        return values
+
+    def _absent(self, column: Column, count: int) -> Values:
+        if column.default == ROW_NUMBER:
+            return list(range(self.number, self.number + count))
+        if column.kind == "label":
+            return [MISSING] * count
+        return ["" if column.default is None else column.default] * count
+
+    def _passes(self, columns: dict[str, Values]) -> bool:
+        """One call of the compiled validator for the whole batch: every value of every column."""
+        present = {k: v for k, v in columns.items() if k != "label" or k in self.theirs}
+        try:
+            return bool(self.all_valid(present))
+        except ValueError:  # a value that JSON has no word for: MISSING, a date, bytes
+            return False
+
+    def _sort_out(self, rows: Rows, columns: dict[str, Values]) -> list[int]:
+        """Return the numbers of the good rows of a batch in which something is wrong; record the others."""
+        wrong: dict[int, list[str]] = {}
+        for name, values in columns.items():
+            if name == "label" and name not in self.theirs:
+                continue
+            valid = self.valid[name]
+            for number, value in enumerate(values):
+                if not _holds(valid, value):
+                    wrong.setdefault(number, []).append(name)
+        for number in sorted(wrong):
+            place = f"{rows.prefix}{rows.lines[number]}"
+            found = [
+                self._explain(name, columns[name][number], place, rows, number) for name in wrong[number]
+            ]
+            self.problems.bad_row(found, rows.row(number))
+        self.bad += len(wrong)
+        return [number for number in range(len(rows.lines)) if number not in wrong]
+
+    def _explain(self, name: str, value: object, place: str, rows: Rows, number: int) -> Problem:
+        kind = next(column.kind for column in self.spec.columns if column.name == name)
+        field = self._field(name)
+        expected = EXPECTED.get(kind, "")
+        if value is MISSING:
+            row = rows.row(number)
+            keys = ", ".join(map(show_value, row)) if isinstance(row, dict) else ""
+            return Problem("E102", place, f"missing; the row has {keys}", field)
+        if kind == "label":
+            options = ", ".join(str(x) for x in self.schemas[name]["enum"])
+            return Problem("E105", place, f"found {show_value(value)}, expected one of {options}", field)
+        if value is None:
+            return Problem("E103", place, f"found null, expected {expected}", field)
+        if isinstance(value, str) and not value.strip():
+            return Problem(
+                "E106", place, f"found {show_value(value)}, expected text that is not blank", field
+            )
+        return Problem(
+            "E104", place, f"found {show_value(value)} ({_type(value)}), expected {expected}", field
+        )
+
+    def _field(self, name: str) -> str:
+        theirs = self.theirs[name]
+        return theirs if theirs == name else f"{theirs} ({name})"
+
+    def _label(self, batch: Batch) -> Batch:
+        """Map labels to what we write; rows without a gold label are dropped and counted."""
+        raw = batch.columns["label"]
+        if "label" not in self.theirs:
+            self.unlabelled += len(batch)
+            return batch.keep(())
+        drop = self.drop
+        if not drop.isdisjoint(raw):
+            kept = [number for number, value in enumerate(raw) if value not in drop]
+            self.unlabelled += len(batch) - len(kept)
+            batch = batch.keep(kept)
+        batch.columns["label"] = [self.lookup[value] for value in batch.columns["label"]]
+        return batch
+
+
+def _holds(valid: Callable[[object], bool], value: object) -> bool:
+    try:
+        return value is not MISSING and valid(value)
+    except ValueError:
+        return False
+
+
+def _labels(spec: Spec) -> tuple[dict[object, object], frozenset[object]]:
+    """Return raw label → what we write (whole numbers also as digits), and the labels that are none."""
+    lookup: dict[object, object] = {}
+    for ours, raws in spec.labels.items():
+        for raw in raws:
+            lookup[raw] = ours
+            if isinstance(raw, int):
+                lookup[str(raw)] = ours
+    return lookup, frozenset(raw for raw, ours in lookup.items() if ours == UNLABELLED)
+
+
+def _schema(column: Column, lookup: dict[object, object]) -> dict[str, Any]:
+    if column.kind == "label":
+        return {"enum": list(lookup)}
+    return cast("dict[str, dict[str, Any]]", read_schema("columns")["$defs"])[column.kind]
+
+
+def _validator(schema: dict[str, Any]) -> Any:
+    import jsonschema_rs
+
+    return jsonschema_rs.validator_for(schema)
+
+
+def _numbers(values: Sequence[object]) -> Values:
+    """Return text cells as whole numbers where all are written as such."""
+    try:
+        numbers = [int(cast("str", value)) for value in values]
+    except ValueError:
+        return list(values)
+    return cast("Values", numbers) if list(map(str, numbers)) == list(values) else list(values)
+
+
+def _type(value: object) -> str:
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+        str: "text",
+    }
+    return names.get(type(value), type(value).__name__)

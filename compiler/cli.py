@@ -1,0 +1,188 @@
+"""The commands of the compiler: compile, check, list, show, remove."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from compiler.request import Report, Request
+from core.datasets import DEFAULT_FOLDER
+from core.errors import CLI, ContentError, RequestError, summarise
+
+Options = dict[str, Any]
+
+
+@click.group(context_settings=CLI)
+def cli() -> None:
+    """Compile raw files into datasets that LLaMA-Factory reads."""
+
+
+def _common(command: Any) -> Any:
+    """Give a command the options that compile and check share."""
+    for option in (
+        click.argument("name", metavar="NAME|SPEC.yaml"),
+        click.option(
+            "--source",
+            "sources",
+            multiple=True,
+            metavar="[SPLIT=]PATH",
+            help="A file or folder to read; may repeat.",
+        ),
+        click.option(
+            "--out",
+            type=click.Path(path_type=Path, file_okay=False),
+            default=DEFAULT_FOLDER,
+            show_default=True,
+            help="The folder of compiled sets.",
+        ),
+        click.option(
+            "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="What the file calls a column."
+        ),
+        click.option("--limit", type=click.IntRange(1), help="Read only so many rows of each split."),
+        click.option(
+            "--seed", type=int, default=42, show_default=True, help="For sampling, shuffling and splitting."
+        ),
+        click.option("--strict", is_flag=True, help="Take warnings for errors."),
+        click.option("--all", "every", is_flag=True, help="Show every problem, not the first 20."),
+        click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command("compile", context_settings=CLI)
+@_common
+@click.option(
+    "--on-error",
+    type=click.Choice(["fail", "quarantine"]),
+    default="fail",
+    show_default=True,
+    help="What a bad row does.",
+)
+@click.option("--force", is_flag=True, help="Compile even what is up to date.")
+def compile_command(name: str, **options: Any) -> None:
+    """Compile a set and register it in dataset_info.json."""
+    from compiler.pipeline import compile_spec
+    from compiler.spec import load_spec
+
+    spec = load_spec(name)
+    _tell(compile_spec(spec, _request(options, spec)), options)
+
+
+@cli.command("check", context_settings=CLI)
+@_common
+def check_command(name: str, **options: Any) -> None:
+    """Find every problem that compile would find; nothing is written."""
+    from compiler.pipeline import check_spec
+    from compiler.spec import load_spec
+
+    spec = load_spec(name)
+    _tell(check_spec(spec, _request(options, spec)), options)
+
+
+def _request(options: Options, spec: Any) -> Request:
+    return Request(
+        sources=options["sources"],
+        out=options["out"],
+        limit=options["limit"],
+        seed=options["seed"],
+        quarantine=options.get("on_error") == "quarantine",
+        force=options.get("force", False),
+        columns=_columns(options["columns"], spec),
+        strict=options["strict"],
+        every_problem=options["every"] or options["as_json"],
+    )
+
+
+def _columns(texts: tuple[str, ...], spec: Any) -> dict[str, str]:
+    known = [column.name for column in spec.columns]
+    found = {}
+    for text in texts:
+        ours, sign, theirs = text.partition("=")
+        if not sign or ours not in known:
+            raise RequestError(f"--column {text}: expected OURS=THEIRS with OURS one of {', '.join(known)}")
+        found[ours] = theirs
+    return found
+
+
+def _tell(report: Report, options: Options) -> None:
+    """Print problems, warnings and the last line; raise where the compile failed."""
+    problems = report.problems
+    if options["as_json"]:
+        click.echo(json.dumps(report.as_json(), ensure_ascii=False))
+    else:
+        for note in report.notes:
+            click.echo(note, err=True)
+        if problems.warnings:
+            click.echo(
+                summarise(problems.warnings, options["every"], counts=problems.tally("W"), noun="warnings"),
+                err=True,
+            )
+        if problems.errors:
+            click.echo(summarise(problems.errors, options["every"], counts=problems.tally("E")), err=True)
+        click.echo(report.line())
+    if report.failed:
+        raise ContentError(f"{report.name}: {report.verdict()}")
+
+
+@cli.command("list", context_settings=CLI)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_FOLDER,
+    show_default=True,
+    help="The folder of compiled sets.",
+)
+def list_command(out: Path) -> None:
+    """List the specs known and the sets compiled, with their rows; stale ones are marked."""
+    from compiler.inventory import compiled_lines, spec_lines
+
+    click.echo("specs")
+    for line in spec_lines():
+        click.echo(f"  {line}")
+    click.echo(f"datasets in {out}")
+    for line in compiled_lines(out) or ["none"]:
+        click.echo(f"  {line}")
+
+
+@cli.command("show", context_settings=CLI)
+@click.argument("name", metavar="NAME|SPEC.yaml")
+@click.option(
+    "--source", "sources", multiple=True, metavar="[SPLIT=]PATH", help="A file or folder to read; may repeat."
+)
+@click.option(
+    "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="What the file calls a column."
+)
+@click.option("--row", type=click.IntRange(1), default=1, show_default=True, help="Which kept row, from 1.")
+def show_command(name: str, sources: tuple[str, ...], columns: tuple[str, ...], row: int) -> None:
+    """Show one row on its way: raw, as checked columns, as records."""
+    from compiler.pipeline import trace
+    from compiler.spec import load_spec
+
+    spec = load_spec(name)
+    request = Request(sources=sources, columns=_columns(columns, spec))
+    for title, text in trace(spec, request, row):
+        click.echo(f"{title}\n{text}\n")
+
+
+@cli.command("remove", context_settings=CLI)
+@click.argument("name")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_FOLDER,
+    show_default=True,
+    help="The folder of compiled sets.",
+)
+def remove_command(name: str, out: Path) -> None:
+    """Unregister a compiled set and delete the files that compile made."""
+    from compiler.registry import compiled, remove
+    from core.errors import nearest
+
+    if name not in compiled(out):
+        known = ", ".join(compiled(out)) or "none"
+        raise RequestError(
+            f"no compiled set {name!r} in {out} (compiled: {known}) {nearest(name, compiled(out))}".rstrip()
+        )
+    click.echo(f"removed {name}: {', '.join(remove(out / name))}")

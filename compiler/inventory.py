@@ -1,0 +1,49 @@
+"""What is there: the specs that can be compiled and the sets that were."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+from compiler.manifest import own_hash
+from compiler.registry import MANIFEST, compiled, repair
+from compiler.spec import known_specs, load_spec
+from core.errors import ContentError, RequestError
+from core.files import read_object, sha256
+
+
+def spec_lines() -> list[str]:
+    """Return one line for each spec: its name and what it is about."""
+    specs = [load_spec(name) for name in known_specs()]
+    width = max(len(spec.name) for spec in specs)
+    return [f"{spec.name:{width}}  {spec.about}" for spec in specs]
+
+
+def compiled_lines(out: Path) -> list[str]:
+    """Return one line for each compiled dataset: name, records, set, when, and why it is stale if it is."""
+    repair(out)
+    lines = []
+    for name, folder in compiled(out).items():
+        manifest = cast("dict[str, Any]", read_object(folder / MANIFEST))
+        made = datetime.fromtimestamp((folder / MANIFEST).stat().st_mtime).strftime("%Y-%m-%d %H:%M")
+        stale = _stale(manifest["made_from"])
+        mark = f"  stale: {stale}" if stale else ""
+        records = manifest["counts"]["records"]
+        lines += [f"{dataset}  {rows} rows  {name}  {made}{mark}" for dataset, rows in records.items()]
+    return lines
+
+
+def _stale(made_from: dict[str, Any]) -> str:
+    """Return what has changed since a set was made, or an empty string."""
+    for source in made_from["sources"]:
+        path = Path(source["path"])
+        if not path.is_file():
+            return f"source {path} is gone"
+        if sha256(path) != source["sha256"]:
+            return f"source {path} has changed"
+    if made_from["compiler"] != own_hash():
+        return "the compiler has changed"
+    try:
+        changed = load_spec(made_from["spec"]).raw != made_from["definition"]
+    except (ContentError, RequestError):  # a spec given by path, or one that is gone
+        return ""
+    return "the spec has changed" if changed else ""

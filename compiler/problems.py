@@ -1,0 +1,71 @@
+"""The problems of one compile: every one counted, the first thousand kept, bad rows put aside."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from core.errors import Problem
+
+KEPT = 1000
+
+
+@dataclass(slots=True)
+class Problems:
+    """Collects errors (E…) and warnings (W…) with their places while counting goes on.
+
+    `limit` bounds how many errors and how many warnings are kept as text (None: every one).
+    `aside` is the quarantine file of bad rows, or None where bad rows end the compile.
+    """
+
+    limit: int | None = KEPT
+    aside: Path | None = None
+    errors: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    bad_rows: int = 0
+    fatal: bool = False
+
+    def bad_row(self, found: Sequence[Problem], row: object) -> None:
+        """Record one source row that cannot be used, with everything that is wrong with it."""
+        self.bad_rows += 1
+        self.counts.update(problem.code for problem in found)
+        self._keep(self.errors, found)
+        if self.aside:
+            first = found[0]
+            reasons = [
+                f"{p.code} {p.field}: {p.message}" if p.field else f"{p.code} {p.message}" for p in found
+            ]
+            line = {"place": first.place, "problems": reasons, "row": row}
+            with self.aside.open("ab") as file:
+                file.write(orjson.dumps(line, default=repr, option=orjson.OPT_APPEND_NEWLINE))
+
+    def bad_file(self, problem: Problem) -> None:
+        """Record a file that cannot be read on: even a quarantining compile ends in failure."""
+        self.fatal = True
+        self.counts[problem.code] += 1
+        self._keep(self.errors, [problem])
+
+    def warn(self, problem: Problem) -> None:
+        """Record something to look at that stops nothing (unless `--strict`)."""
+        self.counts[problem.code] += 1
+        self._keep(self.warnings, [problem])
+
+    def count(self, kind: str) -> int:
+        """Return how many problems of a kind there were: "E" errors, "W" warnings."""
+        return sum(self.tally(kind).values())
+
+    def tally(self, kind: str) -> dict[str, int]:
+        """Return the counts by code of a kind, "E" or "W"."""
+        return {code: n for code, n in self.counts.items() if code.startswith(kind)}
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing will be published any more, so that only checking goes on."""
+        return self.fatal or (self.bad_rows > 0 and self.aside is None)
+
+    def _keep(self, kept: list[Problem], found: Sequence[Problem]) -> None:
+        room = len(found) if self.limit is None else self.limit - len(kept)
+        kept.extend(found[: max(room, 0)])

@@ -1,0 +1,154 @@
+"""JSON in its layouts: one object a line, an array of objects, an object whose values are the rows."""
+
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+
+import orjson
+
+from compiler.problems import Problems
+from compiler.read.array import read_array
+from compiler.read.stream import BLOCK
+from compiler.rows import Objects
+from core.errors import Problem, show_value
+
+CONSTANTS = (b"NaN", b"Infinity", b"-Infinity")
+
+
+def read_json(stream: io.BufferedReader, shown: str, kind: str, problems: Problems) -> Iterator[Objects]:
+    """Yield the rows of a JSON file; the content decides which layout it has, the suffix where it cannot."""
+    head = b""
+    start = 1
+    while not head.strip():
+        start += head.count(b"\n")
+        head = stream.readline()
+        if not head:
+            return
+    if head.lstrip()[:1] == b"[" or not _is_lines(head, stream, kind):
+        yield from read_array(
+            itertools.chain([head], iter(lambda: stream.read(BLOCK), b"")), shown, start, problems
+        )
+    else:
+        yield from _read_lines(head, stream, shown, start, problems)
+
+
+def _is_lines(head: bytes, stream: io.BufferedReader, kind: str) -> bool:
+    """Whether a file that begins with this line is JSON Lines (else one object holds all rows)."""
+    try:
+        first = orjson.loads(head)
+    except orjson.JSONDecodeError:
+        return kind != ".json" or head.lstrip()[:1] != b"{" or head.rstrip()[-1:] == b"}"
+    if not isinstance(first, dict) or not first or stream.peek(1)[:1].strip():
+        return True
+    return not all(isinstance(value, dict) for value in first.values())
+
+
+def _read_lines(
+    head: bytes, stream: io.BufferedReader, shown: str, start: int, problems: Problems
+) -> Iterator[Objects]:
+    prefix = f"{shown}:"
+    offset = 0
+    block = [head, *stream.readlines(BLOCK)]
+    while block:
+        yield from _parse_block(block, _Place(prefix, start, offset), problems)
+        start += len(block)
+        offset += sum(map(len, block))
+        block = stream.readlines(BLOCK)
+
+
+class _Place:
+    """Where a block of lines begins."""
+
+    def __init__(self, prefix: str, line: int, offset: int) -> None:
+        self.prefix, self.line, self.offset = prefix, line, offset
+
+
+def _parse_block(block: list[bytes], at: _Place, problems: Problems) -> Iterator[Objects]:
+    lines: Sequence[int] = range(at.line, at.line + len(block))
+    try:
+        rows = list(map(orjson.loads, block))
+        whole = set(map(type, rows)) == {dict}
+    except orjson.JSONDecodeError:
+        whole = False
+    if not whole:
+        block, lines, rows = _parse_each(block, at, problems)
+    if b"".join(block).count(b'":') != sum(map(len, rows)):
+        lines, rows = _drop_repeated_keys(block, lines, rows, at.prefix, problems)
+    if rows:
+        yield Objects(at.prefix, lines, rows)
+
+
+def _parse_each(
+    block: list[bytes], at: _Place, problems: Problems
+) -> tuple[list[bytes], list[int], list[dict[str, object]]]:
+    texts, lines, rows = [], [], []
+    offset = at.offset
+    for number, text in enumerate(block, at.line):
+        try:
+            row = orjson.loads(text)
+            if isinstance(row, dict):
+                texts.append(text)
+                lines.append(number)
+                rows.append(row)
+            else:
+                problem = Problem(
+                    "E005", f"{at.prefix}{number}", f"found {show_value(row)}, expected an object"
+                )
+                problems.bad_row([problem], row)
+        except orjson.JSONDecodeError as error:
+            if text.strip():
+                problem = _broken(text, f"{at.prefix}{number}", offset, error)
+                problems.bad_row([problem], text.decode(errors="backslashreplace").rstrip("\r\n"))
+        offset += len(text)
+    return texts, lines, rows
+
+
+def _broken(text: bytes, place: str, offset: int, error: orjson.JSONDecodeError) -> Problem:
+    try:
+        text.decode()
+    except UnicodeDecodeError as wrong:
+        where = f"byte {offset + wrong.start} of the file, column {len(text[: wrong.start].decode()) + 1}"
+        hint = "name the file's encoding in a spec under `source:`, or mend the line"
+        return Problem("E001", place, f"not UTF-8: 0x{text[wrong.start]:02x} at {where}", hint=hint)
+    rest = text.decode()[error.pos :].encode()
+    constant = next((name.decode() for name in CONSTANTS if rest.startswith(name)), None)
+    if constant:
+        return Problem(
+            "E002",
+            place,
+            f"found {constant} at column {error.colno}: not JSON",
+            hint="write null or a number",
+        )
+    return Problem("E002", place, f"broken JSON at column {error.colno}: {error.msg.split(': line')[0]}")
+
+
+def _drop_repeated_keys(
+    block: list[bytes], lines: Sequence[int], rows: list[dict[str, object]], prefix: str, problems: Problems
+) -> tuple[Sequence[int], list[dict[str, object]]]:
+    """Look closer at lines whose `":` are not as many as their keys: orjson keeps the last of two."""
+    good = []
+    for number, text in enumerate(block):
+        twice = repeated_key(text) if text.count(b'":') != len(rows[number]) or b'" ' in text else None
+        if twice is None:
+            good.append(number)
+        else:
+            problem = Problem("E006", f"{prefix}{lines[number]}", "the key stands twice in one object", twice)
+            problems.bad_row([problem], text.decode().rstrip("\r\n"))
+    if len(good) == len(rows):
+        return lines, rows
+    return [lines[i] for i in good], [rows[i] for i in good]
+
+
+def repeated_key(text: bytes) -> str | None:
+    """Return a key that stands twice in one object of a valid JSON text, or None."""
+    import json
+
+    found: list[str] = []
+
+    def check(pairs: list[tuple[str, object]]) -> None:
+        keys = [key for key, _ in pairs]
+        if len(set(keys)) < len(keys):
+            found.append(next(key for key in keys if keys.count(key) > 1))
+
+    json.loads(text, object_pairs_hook=check)
+    return found[0] if found else None

@@ -1,0 +1,136 @@
+"""dataset_info.json: the entries of compiled sets, and how a set is published, repaired and removed.
+
+A folder with a manifest.json is a compiled set, and its entries are those that the manifest names;
+every other entry was written by hand and stays as it is.
+"""
+
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import cast
+
+from compiler.spec import Output, Spec
+from core.datasets import REGISTRY, read_registry
+from core.errors import ContentError, RequestError
+from core.files import locked, publish, read_object, recover, sync_folder, write_json
+
+MANIFEST = "manifest.json"
+Entry = dict[str, object]
+
+
+def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
+    """Return the registry entry of a dataset, with complete `columns` (and `tags`) for LLaMA-Factory."""
+    entry: Entry = {"file_name": file_name, "formatting": "sharegpt"}
+    names = {column.name for column in spec.columns} | set(output.templates)
+    extras: tuple[str, ...]
+    if output.format == "alpaca":
+        entry["formatting"] = "alpaca"
+        columns = {"prompt": "instruction", "query": "input", "response": "output"}
+        extras = ("system",) if "system" in output.templates else ()
+    elif output.format == "text":
+        return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
+    else:
+        columns = {"messages": output.field}
+        extras = tuple(x for x in ("system", "tools") if x in names) if output.format == "sharegpt" else ()
+        entry["tags"] = _SHAREGPT if output.format == "sharegpt" else _MESSAGES
+    entry["columns"] = columns | {name: name for name in extras}
+    return entry
+
+
+_SHAREGPT = {
+    "role_tag": "from",
+    "content_tag": "value",
+    "user_tag": "human",
+    "assistant_tag": "gpt",
+    "observation_tag": "observation",
+    "function_tag": "function_call",
+    "system_tag": "system",
+}
+_MESSAGES = _SHAREGPT | {
+    "role_tag": "role",
+    "content_tag": "content",
+    "user_tag": "user",
+    "assistant_tag": "assistant",
+}
+
+
+def put_in_place(staged: Path, target: Path) -> None:
+    """Publish a staged set and then register it, under the folder's lock."""
+    with locked(target.parent):
+        _repair(target.parent)
+        _refuse_taken_names(target, _entries(staged))
+        publish(staged, target)
+        _repair(target.parent)
+
+
+def repair(out: Path) -> None:
+    """Finish what a killed command left: interrupted publications, entries not yet written."""
+    if out.is_dir():
+        with locked(out):
+            _repair(out)
+
+
+def check_names(target: Path, entries: dict[str, Entry]) -> None:
+    """Refuse early what `put_in_place` would refuse: a broken registry, names that are taken."""
+    read_registry(target.parent)
+    _refuse_taken_names(target, entries)
+
+
+def remove(target: Path) -> list[str]:
+    """Unregister a compiled set and delete its folder; returns the dataset names that are gone."""
+    out = target.parent
+    if not (target / MANIFEST).is_file():
+        raise RequestError(f"{target}: no compiled set (no {MANIFEST} in it); nothing was removed")
+    with locked(out):
+        _repair(out)
+        names = list(_entries(target))
+        registry = read_registry(out)
+        write_json(out / REGISTRY, {k: v for k, v in registry.items() if k not in names}, ascii_only=True)
+        gone = target.with_name(f".{target.name}.old")
+        target.rename(gone)
+        sync_folder(out)
+        shutil.rmtree(gone)
+    return names
+
+
+def compiled(out: Path) -> dict[str, Path]:
+    """Return the compiled sets under a folder: name → folder, by name."""
+    return {path.parent.name: path.parent for path in sorted(out.glob(f"[!.]*/{MANIFEST}"))}
+
+
+def _entries(folder: Path) -> dict[str, Entry]:
+    manifest = read_object(folder / MANIFEST)
+    return cast("dict[str, Entry]", manifest.get("entries", {}))
+
+
+def _repair(out: Path) -> None:
+    recover(out)
+    registry = read_registry(out)
+    sets = compiled(out)
+    wanted = {
+        k: v for k, v in registry.items() if _folder_of(v) not in sets or (out / str(v["file_name"])).exists()
+    }
+    for folder in sets.values():
+        wanted |= _entries(folder)
+    if wanted != registry:
+        ordered = {
+            k: wanted[k]
+            for k in [*(k for k in registry if k in wanted), *(k for k in wanted if k not in registry)]
+        }
+        write_json(out / REGISTRY, ordered, ascii_only=True)
+
+
+def _folder_of(entry: Entry) -> str:
+    file_name = entry.get("file_name")
+    parts = PurePosixPath(file_name).parts if isinstance(file_name, str) else ()
+    return parts[0] if len(parts) > 1 else ""
+
+
+def _refuse_taken_names(target: Path, entries: dict[str, Entry]) -> None:
+    registry = read_registry(target.parent)
+    for name in entries:
+        if name in registry and _folder_of(registry[name]) != target.name:
+            other = registry[name].get("file_name")
+            where = target.parent / REGISTRY
+            raise ContentError(
+                f"{where}: the dataset name {name!r} is taken by {other!r}: rename one of the two"
+            )

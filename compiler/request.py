@@ -1,0 +1,89 @@
+"""What a user asks of a compile, and what the compile answers."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from compiler.problems import Problems
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a user asks of a compile besides the spec."""
+
+    sources: tuple[str, ...] = ()
+    out: Path = Path("dataset_info")
+    limit: int | None = None
+    seed: int = 42
+    quarantine: bool = False
+    strict: bool = False
+    force: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
+    every_problem: bool = False
+
+
+@dataclass(slots=True)
+class Report:
+    """What a compile did: counts of source rows, records by dataset, problems."""
+
+    name: str
+    problems: Problems
+    read: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    datasets: dict[str, int] = field(default_factory=dict)
+    files: dict[str, dict[str, object]] = field(default_factory=dict)
+    fit: dict[str, object] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    up_to_date: bool = False
+    seconds: float = 0.0
+
+    @property
+    def kept(self) -> int:
+        """Source rows of which records were made."""
+        return self.read - sum(self.dropped.values())
+
+    def drop(self, reason: str, count: int) -> None:
+        """Count dropped rows."""
+        if count:
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing was published because of what was found."""
+        return self.problems.stopped
+
+    def line(self) -> str:
+        """Return the last line of a compile: counts that add up, records by dataset, seconds."""
+        why = ", ".join(f"{reason} {count}" for reason, count in self.dropped.items())
+        parts = [
+            self.name,
+            f"read {self.read}",
+            f"kept {self.kept}",
+            f"dropped {sum(self.dropped.values())}" + (f" ({why})" if why else ""),
+            "  ".join(f"{name} {rows}" for name, rows in self.datasets.items()),
+            "up to date" if self.up_to_date else "",
+            f"{self.seconds:.1f} s",
+        ]
+        return "  ".join(part for part in parts if part)
+
+    def verdict(self) -> str:
+        """Return in one line why a compile failed."""
+        errors = self.problems.count("E")
+        found = f"{errors} problems" if errors else f"{self.problems.count('W')} warnings, and --strict"
+        return f"{found}; nothing was written"
+
+    def as_json(self) -> dict[str, object]:
+        """Return the report for --json: the last line's figures, and every problem."""
+        found = [*self.problems.errors, *self.problems.warnings]
+        return {
+            "name": self.name,
+            "read": self.read,
+            "kept": self.kept,
+            "dropped": self.dropped,
+            "datasets": self.datasets,
+            "up_to_date": self.up_to_date,
+            "seconds": round(self.seconds, 3),
+            "counts": dict(sorted(self.problems.counts.items())),
+            "fit": self.fit,
+            "problems": [asdict(problem) for problem in found],
+        }

@@ -1,0 +1,146 @@
+"""Rows on their way: as read from a file (`Objects`, `Table`), then as checked columns (`Batch`)."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Line = int | str
+
+
+class _Missing:
+    """Stands where a row has no such field at all (a `null` is there, and is another thing)."""
+
+    def __repr__(self) -> str:
+        return "missing"
+
+
+MISSING = _Missing()
+
+
+class Rows(Protocol):
+    """Some consecutive rows of one file; `prefix + line` is the place of each.
+
+    `typed` is False where all values are text cells (csv, tsv), so that "7" may mean 7.
+    """
+
+    prefix: str
+    lines: Sequence[Line]
+    typed: bool
+
+    def names(self) -> list[str]:
+        """Return the field names found, in their order."""
+
+    def column(self, name: str) -> list[object]:
+        """Return the values of a field (`a.0.b` walks inwards), `MISSING` where it is not there."""
+
+    def row(self, number: int) -> object:
+        """Return one raw row, for messages and the quarantine."""
+
+    def head(self, count: int) -> "Rows":
+        """Return the first rows alone."""
+
+
+@dataclass(slots=True)
+class Objects:
+    """JSON objects as read."""
+
+    prefix: str
+    lines: Sequence[Line]
+    rows: list[dict[str, object]]
+    typed: bool = True
+
+    def names(self) -> list[str]:
+        """Return the keys of all rows, in the order of their first appearance."""
+        first = self.rows[0]
+        others = set().union(*self.rows).difference(first)
+        return [*first, *sorted(others)]
+
+    def column(self, name: str) -> list[object]:
+        """Return the values of a key or path."""
+        try:
+            return [row[name] for row in self.rows]
+        except KeyError:
+            walk = walker(name)
+            return [walk(row) for row in self.rows]
+
+    def row(self, number: int) -> object:
+        """Return one object."""
+        return self.rows[number]
+
+    def head(self, count: int) -> "Objects":
+        """Return the first rows alone."""
+        return Objects(self.prefix, self.lines[:count], self.rows[:count])
+
+
+@dataclass(slots=True)
+class Table:
+    """Columns of equal length as read from csv, tsv or parquet."""
+
+    prefix: str
+    lines: Sequence[Line]
+    columns: dict[str, Sequence[object]]
+    typed: bool = True
+
+    def names(self) -> list[str]:
+        """Return the header."""
+        return list(self.columns)
+
+    def column(self, name: str) -> list[object]:
+        """Return a column, or a path into the values of one."""
+        if name in self.columns:
+            return list(self.columns[name])
+        head, _, rest = name.partition(".")
+        if head not in self.columns:
+            return [MISSING] * len(self.lines)
+        walk = walker(rest)
+        return [walk(value) for value in self.columns[head]]
+
+    def row(self, number: int) -> object:
+        """Return one row as an object."""
+        return {name: values[number] for name, values in self.columns.items()}
+
+    def head(self, count: int) -> "Table":
+        """Return the first rows alone."""
+        columns = {name: values[:count] for name, values in self.columns.items()}
+        return Table(self.prefix, self.lines[:count], columns, self.typed)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows that passed the checks: one list per column of the spec, all of one length."""
+
+    prefix: str
+    lines: Sequence[Line]
+    columns: dict[str, list[object]]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def place(self, number: int) -> str:
+        """Return the address of a row, `file:line`."""
+        return f"{self.prefix}{self.lines[number]}"
+
+    def keep(self, numbers: Iterable[int]) -> "Batch":
+        """Return a batch of the rows numbered so."""
+        chosen = list(numbers)
+        columns = {name: [values[i] for i in chosen] for name, values in self.columns.items()}
+        return Batch(self.prefix, [self.lines[i] for i in chosen], columns)
+
+
+def walker(path: str) -> Callable[[object], object]:
+    """Return a function that follows a path such as `instruction.0.subtype` into a value."""
+    steps = path.split(".")
+
+    def walk(value: object) -> object:
+        if isinstance(value, dict) and path in value:
+            return value[path]
+        for step in steps:
+            if isinstance(value, dict) and step in value:
+                value = value[step]
+            elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
+                value = value[int(step)]
+            else:
+                return MISSING
+        return value
+
+    return walk

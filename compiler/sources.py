@@ -1,0 +1,116 @@
+"""Which files a compile reads, and into which split each goes."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from compiler.read import SUFFIXES
+from compiler.read.stream import suffix
+from compiler.spec import PART, Spec
+from core.errors import RequestError, nearest, show_value
+
+RAW = Path("data/raw")
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One file to read: the split that its rows go to, and its path as the user gave it."""
+
+    split: str
+    path: Path
+
+    @property
+    def shown(self) -> str:
+        """The path as it stands in messages."""
+        return str(self.path)
+
+
+def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
+    """Return the files to read, by --source, else by the spec, else data/raw/NAME; `RequestError` if none."""
+    if given:
+        inputs = [found for text in given for found in _given(spec, text)]
+    elif spec.source.files:
+        inputs = [
+            Input(split, path)
+            for split, texts in spec.source.files.items()
+            for text in texts
+            for path in _files(Path(text))
+        ]
+    elif (RAW / spec.name).is_dir():
+        inputs = _sorted_out(spec, RAW / spec.name)
+    else:
+        ways = f"give one with --source PATH, or put its files into {RAW / spec.name}/"
+        raise RequestError(f"no source for {spec.name}: {ways}")
+    order = {split: number for number, split in enumerate(spec.splits)}
+    return sorted(inputs, key=lambda found: order[found.split])
+
+
+def _given(spec: Spec, text: str) -> list[Input]:
+    name, sign, rest = text.partition("=")
+    if sign and not Path(text).exists() and "/" not in name:
+        split = _split_called(spec, name)
+        return [Input(split, path) for path in _files(Path(rest))]
+    path = Path(text)
+    if len(spec.splits) == 1 and not spec.source.splits:
+        return [Input(PART, file) for file in _files(path)]
+    return _sorted_out(spec, path)
+
+
+def _split_called(spec: Spec, name: str) -> str:
+    for split in spec.splits:
+        if name == split or name in spec.source.splits.get(split, ()):
+            return split
+    hint = nearest(name, spec.splits)
+    raise RequestError(
+        f"{spec.name} has no split {name!r} (splits: {', '.join(spec.splits)}) {hint}".rstrip()
+    )
+
+
+def _sorted_out(spec: Spec, path: Path) -> list[Input]:
+    """Put each file into the split whose name it carries; the longest matching name wins."""
+    if not spec.source.splits:
+        return [Input(PART, file) for file in _files(path)]
+    inputs = []
+    for file in _files(path):
+        split = _split_in(spec, file)
+        if split is None:
+            splits = ", ".join(spec.splits)
+            wrong = f"its name tells no split of {spec.name} (splits: {splits})"
+            raise RequestError(f"{file}: {wrong}; say --source SPLIT={file}")
+        inputs.append(Input(split, file))
+    return inputs
+
+
+def _split_in(spec: Spec, path: Path) -> str | None:
+    stem = path.name.split(".")[0].lower()
+    best: tuple[int, str] | None = None
+    for split, names in spec.source.splits.items():
+        for name in (split, *names):
+            if re.search(rf"(?:^|[-_ ]){re.escape(name.lower())}(?:$|[-_ \d])", stem) and (
+                best is None or len(name) > best[0]
+            ):
+                best = (len(name), split)
+    return best[1] if best else None
+
+
+def _files(path: Path) -> list[Path]:
+    try:
+        if path.is_dir():
+            found = sorted(file for file in path.iterdir() if file.is_file() and suffix(file) in SUFFIXES)
+            if not found:
+                known = f"{', '.join(SUFFIXES)}, each also .gz or .zst"
+                raise RequestError(f"{path}: no data files in this folder (known: {known})")
+            return found
+        if not path.exists():
+            raise RequestError(f"{path}: source not found")
+        if not path.is_file():
+            raise RequestError(f"{path}: not a file or a folder")
+    except OSError as error:  # a loop of links, a name too long, no permission
+        raise RequestError(f"{path}: {error.strerror}") from error
+    return [path]
+
+
+def describe(inputs: Sequence[Input]) -> str:
+    """Return the inputs as text for messages."""
+    return ", ".join(f"{found.split}={show_value(found.shown)}" for found in inputs)

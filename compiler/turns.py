@@ -1,0 +1,104 @@
+"""The turns of a conversation: ShareGPT and OpenAI messages read into one form, and written in both."""
+
+import json
+from typing import NamedTuple
+
+from core.errors import show_value
+
+USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"
+ROLES = {
+    "human": USER,
+    "user": USER,
+    "gpt": ASSISTANT,
+    "assistant": ASSISTANT,
+    "system": SYSTEM,
+    "function_call": CALL,
+    "tool_call": CALL,
+    "observation": OBSERVATION,
+    "tool": OBSERVATION,
+    "function": OBSERVATION,
+}
+SHAREGPT = {
+    USER: "human",
+    ASSISTANT: "gpt",
+    SYSTEM: "system",
+    CALL: "function_call",
+    OBSERVATION: "observation",
+}
+OPENAI = {
+    USER: "user",
+    ASSISTANT: "assistant",
+    SYSTEM: "system",
+    CALL: "function_call",
+    OBSERVATION: "observation",
+}
+
+
+class Turn(NamedTuple):
+    """One turn: who speaks (user, assistant, system, call, observation), and the text."""
+
+    role: str
+    text: str
+
+
+class WrongTurnsError(Exception):
+    """Turns that LLaMA-Factory would drop with a log line, or train on wrongly."""
+
+
+def read_turns(value: list[dict[str, object]]) -> list[Turn]:
+    """Return turns in order; `WrongTurnsError` names the turn that is wrong.
+
+    After an optional system turn, user (or observation) and assistant (or call) must alternate,
+    and the last turn is the assistant's: what LLaMA-Factory's converters ask for.
+    """
+    turns = [_turn(number, item) for number, item in enumerate(value, 1)]
+    talk = turns[1:] if turns[0].role == SYSTEM else turns
+    skipped = len(turns) - len(talk)
+    if not talk:
+        raise WrongTurnsError("found a system turn alone, expected a conversation")
+    for number, turn in enumerate(talk):
+        due = (USER, OBSERVATION) if number % 2 == 0 else (ASSISTANT, CALL)
+        if turn.role not in due:
+            raise WrongTurnsError(
+                f"turn {number + skipped + 1}: found {turn.role}, expected {due[0]} (turns alternate)"
+            )
+    if len(talk) % 2:
+        raise WrongTurnsError(
+            f"the last turn is the {talk[-1].role}'s: nothing to learn; expected an assistant's"
+        )
+    return turns
+
+
+def _turn(number: int, item: dict[str, object]) -> Turn:
+    name, text = ("from", "value") if "from" in item else ("role", "content")
+    role = ROLES.get(str(item.get(name)).lower())
+    if role is None:
+        known = ", ".join(ROLES)
+        raise WrongTurnsError(
+            f"turn {number}: found the role {show_value(item.get(name))}, expected one of {known}"
+        )
+    calls = item.get("tool_calls")
+    if calls and role == ASSISTANT:
+        return Turn(CALL, _calls(number, calls))
+    content = item.get(text)
+    if not isinstance(content, str):
+        raise WrongTurnsError(f"turn {number}: found {show_value(content)}, expected text in {text!r}")
+    return Turn(role, content)
+
+
+def _calls(number: int, calls: object) -> str:
+    """Return OpenAI tool calls as the JSON text that LLaMA-Factory's function turns hold."""
+    try:
+        found = [call["function"] for call in calls]  # type: ignore[attr-defined]  # the except tells what else it was
+        plain = [
+            {
+                "name": f["name"],
+                "arguments": json.loads(f["arguments"])
+                if isinstance(f["arguments"], str)
+                else f["arguments"],
+            }
+            for f in found
+        ]
+    except (TypeError, KeyError, json.JSONDecodeError) as error:
+        raise WrongTurnsError(f"turn {number}: tool_calls are not OpenAI's: {error!r}") from error
+    return json.dumps(plain if len(plain) > 1 else plain[0], ensure_ascii=False)

@@ -1,0 +1,44 @@
+"""Record files, written as they come: JSON Lines, or an array with one record a line."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class RecordFile:
+    """A file of records being written; line n+1 of an array is record n, line n of JSON Lines.
+
+    Counts the records (`rows`) and hashes the bytes on the way (`sha256`, after closing).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows = 0
+        self.sha256 = ""
+        array = path.suffix == ".json"
+        self._head, self._between, self._tail = (b"[\n", b",\n", b"\n]\n") if array else (b"", b"\n", b"\n")
+        self._digest = hashlib.sha256()
+
+    def __enter__(self) -> Self:
+        self._file = self.path.open("wb")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self.rows:
+            self._put(self._tail)
+            self.sha256 = self._digest.hexdigest()
+        self._file.close()
+
+    def write(self, records: Sequence[bytes]) -> None:
+        """Append records, each a JSON text without line breaks."""
+        if records:
+            self._put((self._between if self.rows else self._head) + self._between.join(records))
+            self.rows += len(records)
+
+    def _put(self, data: bytes) -> None:
+        self._digest.update(data)
+        self._file.write(data)
