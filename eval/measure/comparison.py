@@ -7,10 +7,11 @@ model against the base; and apart from it every pair of the other models.
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
+from eval.measure.labels import UNKNOWN
 from eval.measure.paired import (
     ALPHA,
     Z_POWER,
@@ -29,21 +30,21 @@ MEAN = "mean"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One model's answers to one set, row by row, in the same order for all models of the set."""
+    """One model's answers to one set, row by row, in the same order for all models of the set.
+
+    `kinds` may part the rows, by `type` or `subtype`; `facts` say how it was scored (results.json).
+    """
 
     model: str
     dataset: str
     source: str
-    rows: Sequence[int | str]
+    rows: Sequence[str]
     gold: Sequence[str]
     predicted: Sequence[str]
-    groups: Sequence[Hashable] | None = None
+    correct: Sequence[bool]
+    groups: Sequence[str] | None = None
+    kinds: Mapping[str, Sequence[str]] = field(default_factory=dict)
     facts: Mapping[str, object] = field(default_factory=dict)
-
-    @property
-    def correct(self) -> list[bool]:
-        """Whether each row's prediction is the expected answer."""
-        return [a == b for a, b in zip(self.gold, self.predicted, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +247,7 @@ def _figure(run: Run) -> Figure:
         error = clustered_stderr(correct, run.groups)
     effect = (error / plain) ** 2 if plain and error else 1.0
     low, high = wilson(share * n / effect, n / effect)
-    return Figure(share, low, high, error, n, run.predicted.count("unknown"))
+    return Figure(share, low, high, error, n, sum(given == UNKNOWN for given in run.predicted))
 
 
 def _mean_figure(figures: Sequence[Figure]) -> Figure:

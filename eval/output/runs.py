@@ -1,134 +1,164 @@
-"""Find and read scored runs: OUT, OUT/<model> or OUT/<model>/<set>, as the asking commands wrote them."""
+"""Find and read scored runs: our results folders at any level, and other tools' logs."""
 
-import json
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, require
 from eval.measure.comparison import Run
+from eval.output.logs import read_log
+from eval.output.records import Record, assemble, json_lines, kinds_of, optional_text, text_field
 
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"
-SHOULD_AGREE = ("mode", "dtype")
+LEVELS = ("", "*/", "*/*/")
 
 
-def find_runs(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the folders of whole runs at `folder` or two levels below, and of unfinished ones.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One argument of the command: a folder or a log, and the names that its run is to have."""
 
-    The model `base` comes first. A run is whole once it has its results.json, which is written last.
+    path: Path
+    model: str = ""
+    dataset: str = ""
+
+
+def parse_source(text: str) -> Source:
+    """Read `PATH`, `MODEL=PATH` or `MODEL/SET=PATH`; what exists as a path is one."""
+    name, equals, rest = text.partition("=")
+    if not equals or Path(text).exists():
+        return Source(require(Path(text), "results"))
+    model, _, dataset = name.partition("/")
+    return Source(require(Path(rest), "results"), model, dataset)
+
+
+def read_runs(sources: Sequence[Source]) -> tuple[list[Run], list[str]]:
+    """Return every run of the sources once, and warnings.
+
+    Models of one name that answered differently are told apart by the folder they came from.
     """
-    require(folder, "folder of results")
-    places = {
-        path.parent
-        for level in ("", "*/", "*/*/")
-        for name in (RESULTS, PREDICTIONS)
-        for path in folder.glob(level + name)
-    }
-    ordered = sorted(places, key=lambda place: (place.parent.name != "base", place.parts))
+    done: set[Path] = set()
+    runs: list[tuple[Source, Run]] = []
+    warnings: list[str] = []
+    for source in sources:
+        whole, unfinished = find_runs(source.path)
+        warnings += [f"{place}: left out, unfinished; go on with --resume" for place in unfinished]
+        new = [place for place in whole if place.resolve() not in done]
+        done |= {place.resolve() for place in new}
+        own = [run for place in new for run in ([read_run(place)] if place.is_dir() else read_log(place))]
+        runs += [(source, run) for run in _named(own, source)]
+    return _distinct(runs), warnings
+
+
+def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
+    """Return whole runs at `path` or two levels below, and the folders of unfinished ones.
+
+    A whole run is a folder with results.json, which is written last, or a log file.
+    """
+    if path.is_file():
+        return [path], []
+    logs = _newest(log for level in LEVELS for log in path.glob(f"{level}samples_*.jsonl"))
+    names = (RESULTS, PREDICTIONS)
+    places = sorted(
+        {f.parent for level in LEVELS for name in names for f in path.glob(level + name)}, key=_order
+    )
+    whole = [place for place in places if (place / RESULTS).is_file()]
+    if not whole and not logs:
+        raise RequestError(
+            f"{path}: no {RESULTS} here or two levels below, and no samples_*.jsonl; score something first"
+        )
+    return whole + logs, [place for place in places if place not in whole]
+
+
+def _order(folder: Path) -> tuple[object, ...]:
+    """The base first, then as they were asked (run.json), then by name."""
+    model, dataset = folder.parent.name, folder.name
+    journal = folder.parent.parent / "run.json"
+    asked = read_object(journal) if journal.is_file() else {}
     return (
-        [place for place in ordered if (place / RESULTS).is_file()],
-        [place for place in ordered if not (place / RESULTS).is_file()],
+        model != "base",
+        _position(asked.get("models"), model),
+        model,
+        _position(asked.get("sets"), dataset),
+        dataset,
     )
 
 
+def _position(names: object, name: str) -> int:
+    listed = list(names) if isinstance(names, dict) else []
+    return listed.index(name) if name in listed else len(listed)
+
+
+def _newest(logs: Iterable[Path]) -> list[Path]:
+    """The newest log of each task: lm-evaluation-harness adds one with its date at every run."""
+    return sorted({(log.parent, log.stem.rpartition("_")[0]): log for log in sorted(logs)}.values())
+
+
+def _named(runs: list[Run], source: Source) -> list[Run]:
+    for key, name in (("model", source.model), ("dataset", source.dataset)):
+        known = list(dict.fromkeys(str(getattr(run, key)) for run in runs))
+        if name and len(known) > 1:
+            raise RequestError(f"{source.path}: one name ({name}) for several: {', '.join(known)}")
+    return [
+        replace(run, model=source.model or run.model, dataset=source.dataset or run.dataset) for run in runs
+    ]
+
+
+def _distinct(runs: Sequence[tuple[Source, Run]]) -> list[Run]:
+    """Each model and set once: a double that answered alike is dropped, others become SOURCE/model."""
+    kept: list[tuple[Source, Run]] = []
+    shared: set[str] = set()
+    for source, run in runs:
+        twins = [other for _, other in kept if (other.model, other.dataset) == (run.model, run.dataset)]
+        if any((twin.rows, twin.predicted) == (run.rows, run.predicted) for twin in twins):
+            continue
+        kept.append((source, run))
+        shared |= {run.model} if twins else set()
+    named = [
+        replace(run, model=f"{source.path.name}/{run.model}") if run.model in shared else run
+        for source, run in kept
+    ]
+    seen: dict[tuple[str, str], Run] = {}
+    for run in named:
+        other = seen.setdefault((run.model, run.dataset), run)
+        if other is not run:
+            raise RequestError(
+                f"{other.source} and {run.source} are both {run.model} on {run.dataset}; "
+                f"name them: first={other.source} second={run.source}"
+            )
+    return named
+
+
 def read_run(folder: Path) -> Run:
-    """Read one run, its rows in order; `ContentError` where its files are damaged or disagree."""
+    """Read one run of ours; `ContentError` where its files are damaged or disagree."""
     facts = read_object(folder / RESULTS)
     where = str(folder / RESULTS)
-    model, dataset = _text(facts, "model", where), _text(facts, "set", where)
+    model, dataset = text_field(facts, "model", where), text_field(facts, "set", where)
     path = folder / PREDICTIONS
     if not path.is_file():
         raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
-    records = sorted(_records(path), key=lambda record: record[0])
-    if not records:
-        raise ContentError(f"{path}: no predictions; score {model} on {dataset} again")
-    for one, other in pairwise(records):
-        if one[0] == other[0]:
-            raise ContentError(f"{path}: row {one[0]} stands there twice; score {model} on {dataset} again")
-    rows, gold, predicted, groups = (list(column) for column in zip(*records, strict=True))
-    if None in groups and any(group is not None for group in groups):
-        raise ContentError(f"{path}: row {rows[groups.index(None)]} has no group, others have one")
-    run = Run(model, dataset, str(folder), rows, gold, predicted, None if None in groups else groups, facts)
+    run = assemble(model, dataset, folder, (_record(*line) for line in json_lines(path)), facts)
     _check_totals(run)
     return run
 
 
-def _records(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
-    """Yield (row, expected, predicted, group) of each line; `ContentError` names the line that is broken."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            where = f"{path}:{number}"
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ContentError(f"{where}: not a JSON object; the run was cut or changed") from error
-            if not isinstance(record, dict):
-                raise ContentError(f"{where}: found {show_value(record)}, expected an object")
-            row, group = record.get("row"), record.get("group")
-            if type(row) is not int:
-                raise ContentError(f"{where}: row: found {show_value(row)}, expected a whole number")
-            expected = _text(record, "expected_output", where)
-            yield (
-                row,
-                expected,
-                _text(record, "predicted_output", where),
-                None if group is None else str(group),
-            )
-
-
-def _text(record: dict[str, object], field: str, where: str) -> str:
-    value = record.get(field)
-    if not isinstance(value, str):
-        raise ContentError(f"{where}: {field}: found {show_value(value)}, expected a text")
-    return value
+def _record(where: str, record: dict[str, object]) -> Record:
+    row = record.get("row")
+    if type(row) is not int:
+        raise ContentError(f"{where}: row: found {show_value(row)}, expected a whole number")
+    gold, predicted = (text_field(record, name, where) for name in ("expected_output", "predicted_output"))
+    group = optional_text(record, "group")
+    return Record(str(row), gold, predicted, gold == predicted, where, group, kinds_of(record, gold))
 
 
 def _check_totals(run: Run) -> None:
     """Refuse a run whose results.json does not follow from its predictions."""
     n, accuracy = run.facts.get("n"), run.facts.get("accuracy")
     if n != len(run.rows):
-        raise ContentError(
-            f"{run.source}: {len(run.rows)} predictions, but n in {RESULTS} is {show_value(n)}"
-        )
+        found = show_value(n)
+        raise ContentError(f"{run.source}: {len(run.rows)} predictions, but n in {RESULTS} is {found}")
     right = sum(run.correct) / len(run.rows)
     if not isinstance(accuracy, int | float) or not abs(accuracy - right) < 1e-6:
         found = show_value(accuracy)
         raise ContentError(f"{run.source}: predictions give accuracy {right:.6f}, but {RESULTS} says {found}")
-
-
-def check_same_rows(runs: Sequence[Run]) -> list[str]:
-    """Refuse runs of one set that did not answer the same rows; return warnings on how they were asked.
-
-    Raises `RequestError` naming both runs and what differs.
-    """
-    first, *others = runs
-    warnings = []
-    for run in others:
-        both = f"{run.source} and {first.source}"
-        if _data(run) != _data(first):
-            raise RequestError(f"{both} were scored on different data ({_data(run)} and {_data(first)})")
-        if run.rows != first.rows:
-            raise RequestError(f"{both}: {_rows_differ(run, first)}")
-        if run.gold != first.gold or run.groups != first.groups:
-            raise RequestError(f"{both}: the same rows have other expected answers or groups")
-        for key in SHOULD_AGREE:
-            if run.facts.get(key) != first.facts.get(key):
-                values = f"{show_value(run.facts.get(key))} and {show_value(first.facts.get(key))}"
-                warnings.append(f"{both} were scored with another {key}: {values}")
-    return warnings
-
-
-def _data(run: Run) -> str:
-    hashes = run.facts.get("hashes")
-    return str(hashes.get("data"))[:19] if isinstance(hashes, dict) else "no hash"
-
-
-def _rows_differ(run: Run, first: Run) -> str:
-    lacking = sorted(set(first.rows) - set(run.rows)) or sorted(set(run.rows) - set(first.rows))
-    shown = ", ".join(map(str, lacking[:5])) + (", …" if len(lacking) > 5 else "")
-    return (
-        f"{len(run.rows)} and {len(first.rows)} rows; only one has row {shown}; "
-        "score both with the same --limit to compare them"
-    )

@@ -2,9 +2,10 @@
 
 import dataclasses
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from eval.measure.comparison import MEAN, Comparison, Figure, Section, Test
+from core.files import versions
+from eval.measure.comparison import MEAN, Comparison, Figure, Run, Section, Test
 
 LEFT_OUT = (
     "The intervals speak of these rows and these weights. They leave out what another training seed, "
@@ -33,11 +34,17 @@ def about(count: int) -> str:
     return f"{round(count, -digits):,}"
 
 
-def markdown(comparison: Comparison) -> str:
-    """Return the whole judgement: accuracies, then each section's comparisons under its verdict."""
+def markdown(comparison: Comparison, numbered: Mapping[str, str]) -> str:
+    """Return the whole judgement: accuracies, then each section's comparisons under its verdict.
+
+    `numbered` is the key of the labels that the plots could not write out.
+    """
     sections = [*comparison.sets, *([comparison.mean] if comparison.mean else [])]
     parts = [_accuracies(comparison, sections)]
     parts += [_section(section, comparison) for section in sections]
+    if numbered:
+        key = "\n".join(f"- {number} {label}" for label, number in numbered.items())
+        parts.append(f"The plots number what no installed font can write (a CJK font would):\n\n{key}")
     return "\n\n".join([*parts, LEFT_OUT]) + "\n"
 
 
@@ -155,11 +162,18 @@ def _width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
-def to_json(comparison: Comparison) -> dict[str, object]:
+def to_json(comparison: Comparison, runs: Sequence[Run], warnings: Sequence[str]) -> dict[str, object]:
     """Return the comparison as plain JSON values, each section with its decision and verdict."""
-    sections = {section.name: _section_json(section, comparison.base) for section in comparison.sets}
-    mean = comparison.mean and _section_json(comparison.mean, comparison.base)
-    return {"base": comparison.base, "models": list(comparison.models), "sets": sections, "mean": mean}
+    return {
+        "base": comparison.base,
+        "models": list(comparison.models),
+        "sets": {section.name: _section_json(section, comparison.base) for section in comparison.sets},
+        "mean": comparison.mean and _section_json(comparison.mean, comparison.base),
+        "left_out": LEFT_OUT,
+        "warnings": list(warnings),
+        "runs": [run.source for run in runs],
+        "versions": versions("numpy"),
+    }
 
 
 def _section_json(section: Section, base: str) -> dict[str, object]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 VERSION = {"tuneyard": "0.1.0"}
@@ -16,6 +16,7 @@ def write_run(
     gold: Sequence[str],
     predicted: Sequence[str],
     groups: Sequence[str] | None = None,
+    kinds: Mapping[str, Sequence[str]] | None = None,
     **facts: object,
 ) -> Path:
     """Write `out/model/dataset/{results.json,predictions.jsonl}` and return that folder."""
@@ -24,7 +25,7 @@ def write_run(
     labels = sorted(set(gold))
     with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
         for row, (expected, given) in enumerate(zip(gold, predicted, strict=True)):
-            record = {
+            record: dict[str, object] = {
                 "instruction": f"question {row}",
                 "input": "",
                 "expected_output": expected,
@@ -35,8 +36,8 @@ def write_run(
                 "choices": dict.fromkeys(labels, -1.0),
                 "label_mass": 0.8,
             }
-            if groups is not None:
-                record["group"] = groups[row]
+            columns = {**({"group": groups} if groups else {}), **(kinds or {})}
+            record |= {name: values[row] for name, values in columns.items()}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
     accuracy = sum(a == b for a, b in zip(gold, predicted, strict=True)) / len(gold)
     data = hashlib.sha256("".join(gold).encode()).hexdigest()

@@ -1,0 +1,87 @@
+"""Rows of scored answers, whatever wrote them, and how they become a `Run`."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from core.errors import ContentError, show_value
+from eval.measure.comparison import Run
+
+KINDS = ("type", "subtype")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One scored row: `row` is what it is paired by, `place` where it stands (file:line)."""
+
+    row: str
+    gold: str
+    predicted: str
+    correct: bool
+    place: str
+    group: str | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield (file:line, object) of each line; `ContentError` names the line that is none."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            where = f"{path}:{number}"
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ContentError(f"{where}: no JSON object; the file was cut or changed") from error
+            if not isinstance(record, dict):
+                raise ContentError(f"{where}: found {show_value(record)}, expected an object")
+            yield where, record
+
+
+def text_field(record: Mapping[str, object], name: str, where: str) -> str:
+    """Return a field that must hold a text; `ContentError` with its place otherwise."""
+    value = record.get(name)
+    if not isinstance(value, str):
+        raise ContentError(f"{where}: {name}: found {show_value(value)}, expected a text")
+    return value
+
+
+def optional_text(record: Mapping[str, object], name: str) -> str | None:
+    """Return a field as text (a number as its digits), None where it is absent or null."""
+    value = record.get(name)
+    return None if value is None else str(value)
+
+
+def kinds_of(record: Mapping[str, object], gold: str) -> dict[str, str]:
+    """Return the fields that part the rows; rows with a subtype have their gold answer as type."""
+    kinds = {name: value for name in KINDS if (value := optional_text(record, name)) is not None}
+    return {"type": gold, **kinds} if "subtype" in kinds else kinds
+
+
+def assemble(
+    model: str, dataset: str, source: Path, records: Iterable[Record], facts: Mapping[str, object]
+) -> Run:
+    """Return the run of the records in the order of their row ids; `ContentError` for doubles or gaps."""
+    ordered = sorted(records, key=lambda record: (len(record.row), record.row))
+    if not ordered:
+        raise ContentError(f"{source}: no rows in it; score {model} on {dataset} again")
+    for one, other in pairwise(ordered):
+        if one.row == other.row:
+            raise ContentError(f"{other.place}: row {other.row} stands in {one.place} already")
+    named = sorted({name for record in ordered for name in record.kinds})
+    kinds = {name: [record.kinds.get(name, "") for record in ordered] for name in named}
+    return Run(
+        model, dataset, str(source),
+        [record.row for record in ordered], [record.gold for record in ordered],
+        [record.predicted for record in ordered], [record.correct for record in ordered],
+        _groups(ordered), kinds, facts,
+    )  # fmt: skip
+
+
+def _groups(records: list[Record]) -> list[str] | None:
+    groups = [record.group for record in records if record.group is not None]
+    if groups and len(groups) < len(records):
+        without = next(record for record in records if record.group is None)
+        raise ContentError(f"{without.place}: no group, but {len(groups)} other rows have one")
+    return groups or None

@@ -1,0 +1,124 @@
+"""The judgement of fake runs whose truth is known: figures, families, decisions."""
+
+import math
+
+import pytest
+
+from eval.measure.comparison import Comparison, Run, Section, compare
+from eval.measure.paired import bonett_price, mcnemar
+from eval.measure.statistics import wilson
+
+
+def make(model: str, right: list[bool], dataset: str = "s", groups: list[str] | None = None) -> Run:
+    gold = ["yes"] * len(right)
+    predicted = ["yes" if x else "unknown" for x in right]
+    rows = [str(i) for i in range(len(right))]
+    return Run(model, dataset, f"{model}/{dataset}", rows, gold, predicted, right, groups)
+
+
+def flags(both: int, first: int, second: int, neither: int) -> tuple[list[bool], list[bool]]:
+    """Right answers of two models from the four counts of a 2 x 2 table."""
+    return (
+        [True] * (both + first) + [False] * (second + neither),
+        [True] * both + [False] * first + [True] * second + [False] * neither,
+    )
+
+
+def judge(*runs: Run) -> Comparison:
+    return compare(runs, "base")
+
+
+def only(comparison: Comparison) -> Section:
+    (section,) = comparison.sets
+    assert comparison.mean is None
+    return section
+
+
+def test_figures_of_one_set() -> None:
+    old, new = flags(40, 5, 30, 25)
+    section = only(judge(make("base", old), make("a", new)))
+    figure = section.figures["base"]
+    assert (figure.accuracy, figure.n, figure.unparsed) == (0.45, 100, 55)
+    assert (figure.low, figure.high) == wilson(45, 100)
+    assert figure.stderr == pytest.approx(math.sqrt(0.45 * 0.55 / 99))
+    (test,) = section.against_base
+    assert (test.value, test.better, test.worse, test.p_alone) == (0.25, 30, 5, mcnemar(30, 5))
+    assert (test.low, test.high) == bonett_price(30, 5, 100)
+    assert test.p == test.p_alone and test.shown and test.more_rows is None
+    assert (section.best, section.rivals) == ("a", [])
+
+
+def test_holm_counts_the_models_against_the_base() -> None:
+    base, better = flags(20, 4, 14, 62)
+    section = only(judge(make("base", base), make("a", better), make("b", base), make("c", base)))
+    a = next(test for test in section.against_base if test.model == "a")
+    assert a.p_alone == mcnemar(14, 4) < 0.05 < a.p == pytest.approx(3 * a.p_alone)
+    assert section.best is None
+    assert a.more_rows is not None and 50 < a.more_rows < 500
+
+
+def test_rows_needed_are_missing_where_no_difference_was_seen() -> None:
+    base, same = flags(20, 5, 5, 20)
+    (test,) = only(judge(make("base", base), make("a", same))).against_base
+    assert test.value == 0 and test.more_rows is None and not test.shown
+
+
+def test_the_best_is_named_with_those_it_cannot_be_told_from() -> None:
+    base = [False] * 60 + [True] * 40
+    a = [True] * 60 + [True] * 40
+    b = [True] * 58 + [False] * 2 + [True] * 40
+    c = [True] * 30 + [False] * 30 + [True] * 40
+    section = only(judge(make("base", base), make("c", c), make("b", b), make("a", a)))
+    assert section.best == "a"
+    (rival,) = section.rivals
+    assert (rival.model, rival.against, rival.value) == ("a", "b", pytest.approx(0.02))
+    assert rival.more_rows is not None
+
+
+def test_worse_models_are_no_choice() -> None:
+    base, worse = flags(20, 30, 2, 48)
+    section = only(judge(make("base", base), make("a", worse)))
+    assert section.best is None and section.against_base[0].shown and section.against_base[0].value < 0
+
+
+def test_the_mean_takes_models_that_have_every_set() -> None:
+    old, new = flags(40, 5, 30, 25)
+    first = [make("base", old, "s"), make("a", new, "s"), make("b", new, "s")]
+    comparison = judge(*first, make("base", old, "t"), make("a", new, "t"))
+    assert comparison.mean is not None
+    assert list(comparison.mean.figures) == ["base", "a"]
+    figure, single = comparison.mean.figures["a"], comparison.sets[0].figures["a"]
+    assert figure.accuracy == single.accuracy and figure.n == 200
+    assert figure.accuracy - figure.low == pytest.approx((single.accuracy - single.low) / math.sqrt(2))
+    (test,) = comparison.mean.against_base
+    assert test.value == 0.25 and test.shown
+    assert test.low > comparison.sets[0].against_base[0].low
+
+
+def test_opposite_effects_cancel_in_the_mean() -> None:
+    old, new = flags(40, 5, 30, 25)
+    comparison = judge(
+        make("base", old, "s"), make("a", new, "s"), make("base", new, "t"), make("a", old, "t")
+    )
+    assert comparison.mean is not None
+    assert comparison.mean.against_base[0].value == 0 and comparison.mean.against_base[0].p > 0.9
+    assert [section.best for section in comparison.sets] == ["a", None]
+
+
+def test_groups_widen_the_intervals() -> None:
+    old, new = flags(60, 10, 20, 30)
+    plain = only(judge(make("base", old), make("a", new)))
+    groups = [str(i // 10) for i in range(120)]
+    grouped = only(judge(make("base", old, groups=groups), make("a", new, groups=groups)))
+    assert (plain.groups, grouped.groups) == (None, 12)
+    assert grouped.figures["a"].high - grouped.figures["a"].low > 1.5 * (
+        plain.figures["a"].high - plain.figures["a"].low
+    )
+    assert grouped.against_base[0].p > plain.against_base[0].p
+    assert grouped.against_base[0].smallest > plain.against_base[0].smallest
+
+
+def test_without_the_base_only_the_others_are_compared() -> None:
+    old, new = flags(40, 5, 30, 25)
+    section = only(judge(make("a", old), make("b", new)))
+    assert section.against_base == [] and len(section.between) == 1 and section.best is None

@@ -1,0 +1,104 @@
+"""What people and programs read: a golden page, verdicts for each decision, numbers as shown."""
+
+import json
+
+import pytest
+
+from eval.measure.comparison import Run, compare
+from eval.output.tables import about, markdown, percent, points, show_p, to_json, verdict
+from tests.unit.eval_measure.test_comparison import flags, make
+
+
+def told(*runs: Run) -> str:
+    comparison = compare(runs, "base")
+    return verdict(comparison.mean or comparison.sets[0], "base")
+
+
+def test_numbers_as_shown() -> None:
+    assert (percent(0.9333), points(0.4333), points(-0.01), points(0.0)) == (
+        "93.3 %",
+        "+43.3",
+        "−1.0",
+        "+0.0",
+    )
+    assert [show_p(p) for p in (0.0004, 0.0321, 0.0999, 0.48, 1.0)] == [
+        "< 0.001", "= 0.032", "= 0.100", "= 0.48", "= 1.00",
+    ]  # fmt: skip
+    assert [about(n) for n in (1, 47, 432, 2345, 19_876)] == ["1", "47", "430", "2,300", "20,000"]
+
+
+def test_ship() -> None:
+    old, new = flags(40, 5, 30, 25)
+    assert told(make("base", old), make("a", new)) == (
+        "Ship a: 70.0 % against 45.0 % of base, +25.0 points (+13.8 to +35.2), p < 0.001. "
+        "But it is not shown to beat the majority class (100.0 %)."
+    )
+
+
+def test_ship_with_a_rival() -> None:
+    base, a, b = [False] * 60 + [True] * 40, [True] * 100, [True] * 58 + [False] * 2 + [True] * 40
+    text = told(make("base", base), make("b", b), make("a", a))
+    assert text.startswith("Ship a: 100.0 %")
+    assert text.endswith(
+        "No evidence of a difference from b (+2.0 points, p = 0.50; about 290 more rows needed)."
+    )
+
+
+def test_no_evidence() -> None:
+    old, new = flags(60, 10, 14, 16)
+    assert told(make("base", old), make("a", new)) == (
+        "No evidence of a difference from base: a is at +4.0 points (−5.8 to +13.7; p = 0.54; "
+        "about 1,100 more rows needed); 100 rows could have shown 13.6 points."
+    )
+
+
+def test_no_difference_seen() -> None:
+    same = flags(60, 10, 10, 20)
+    assert "+0.0 points (−9.0 to +9.0; p = 1.00); 100 rows" in told(make("base", same[0]), make("a", same[1]))
+
+
+def test_keep_the_base() -> None:
+    old, new = flags(40, 30, 5, 25)
+    assert told(make("base", old), make("a", new)) == (
+        "Keep base: all others are worse (a −25.0 points; p < 0.001)."
+    )
+
+
+def test_some_worse_none_better() -> None:
+    base, worse = flags(40, 30, 5, 25)
+    text = told(make("base", base), make("a", worse), make("b", base))
+    assert text.startswith("No evidence of a difference from base: b is at +0.0")
+    assert text.endswith("a is worse (−25.0 points, p < 0.001).")
+
+
+def test_nothing_to_compare() -> None:
+    assert told(make("base", [True])) == "Nothing to compare: only base was scored."
+    assert told(make("a", [True]), make("b", [False])) == "Nothing to compare: base was not scored on s."
+    two = [make("base", [True] * 9), make("a", [True] * 9, "t")]
+    assert "| –" in markdown(compare(two, "base"), {})
+
+
+def test_wide_letters_are_aligned() -> None:
+    old, new = flags(40, 5, 30, 25)
+    lines = markdown(compare([make("base", old), make("缺陷", new)], "base"), {"缺陷": "#1"}).splitlines()
+    assert lines[4].startswith("| 缺陷                     | 70.0 %")
+    assert "- #1 缺陷" in lines
+
+
+def test_json_holds_what_the_page_says() -> None:
+    old, new = flags(40, 5, 30, 25)
+    runs = [make("base", old), make("a", new), make("base", old, "t"), make("a", new, "t")]
+    found = json.loads(json.dumps(to_json(compare(runs, "base"), runs, ["careful"]), allow_nan=False))
+    section = found["sets"]["s"]
+    assert section["models"]["a"]["accuracy"] == 0.7 and section["n"] == 100
+    assert section["comparisons"][0]["value"] == 0.25 and section["ship"] == "a"
+    assert found["mean"]["ship"] == "a" and found["mean"]["verdict"].startswith("Ship a: 70.0 %")
+    assert found["runs"] == ["base/s", "a/s", "base/t", "a/t"] and found["warnings"] == ["careful"]
+
+
+@pytest.mark.parametrize("groups", [None, [str(i // 5) for i in range(100)]])
+def test_json_has_no_nan(groups: list[str] | None) -> None:
+    for one, other in [flags(100, 0, 0, 0), flags(0, 0, 0, 100), flags(0, 0, 100, 0)]:
+        runs = [make("base", one, groups=groups), make("a", other, groups=groups)]
+        json.dumps(to_json(compare(runs, "base"), runs, []), allow_nan=False)
+        markdown(compare(runs, "base"), {})
