@@ -15,6 +15,9 @@ Parse = Callable[[str, Sequence[str]], str]
 SEED_ORDER = ("yes", "no", "maybe")
 THOUGHT = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 HAN = re.compile(r"[㐀-鿿]")
+ZH_LEAD = "|".join(
+    f"(?<={lead})" for lead in ("答案是", "答案为", "回答是", "结论是", "判断为", "选择", "我")
+)
 NEGATION = re.compile(r"\b(?:not|never|neither|nor|n[o']t|isn't|wasn't|than)\s+(?:an?\s+|the\s+)?[\"'“‘*]*$")
 REFUSAL = re.compile(
     r"\bi(?:'m| am) (?:sorry|unable|not able)|\bi (?:can(?:'t|not| not)|won't|will not|refuse)\b"
@@ -54,6 +57,8 @@ PARSERS: dict[str, Parse] = {"word": parse_word, "substring": parse_substring}
 
 def _pattern(label: str) -> re.Pattern[str]:
     text = re.escape(label.lower())
-    if HAN.search(label):  # no spaces between words: a negated or questioned label is none
-        return re.compile(f"(?<![不没未非是]){text}(?![否不])")
+    if HAN.search(label):  # words are not spaced: a label stands alone, or after 答案是 and the like
+        return re.compile(
+            f"(?:(?<!{HAN.pattern})|{ZH_LEAD})({text})(?=的?(?:$|(?!{HAN.pattern}).))", re.DOTALL
+        )
     return re.compile(rf"(?<!\w){text}(?!\w)")
