@@ -28,7 +28,6 @@ class Checker:
         self.problems = problems
         self.overrides = overrides
         self.theirs: dict[str, str] = {}
-        self.taken: dict[str, str] = {}
         self.lookup, self.drop = _labels(spec)
         self.schemas = {column.name: _schema(column, self.lookup) for column in spec.columns}
         self.valid = {name: _validator(schema).is_valid for name, schema in self.schemas.items()}
@@ -51,6 +50,12 @@ class Checker:
         for column in self.spec.columns:
             batch = self._shape(column, batch, rows)
         return self._label(batch) if self.lookup else batch
+
+    def notes(self, shown: str) -> list[str]:
+        """Return, for people, which names were taken where they are not the first that we look for."""
+        first = {column.name: column.names[0] for column in self.spec.columns}
+        taken = [f"{ours} = {theirs}" for ours, theirs in self.theirs.items() if theirs != first[ours]]
+        return [f"{shown}: took {', '.join(taken)}"] if taken else []
 
     def _shape(self, column: Column, batch: Batch, rows: Rows) -> Batch:
         """Bring the values of a column that passed into the one form that rendering knows."""
@@ -82,8 +87,8 @@ class Checker:
 
     def _resolve(self, rows: Rows) -> bool:
         """Find the columns that are not found yet by the names they go by; False if one is missing."""
-        names = rows.names()
         absent = [column for column in self.spec.columns if column.name not in self.theirs]
+        names = rows.names() if absent else []
         for column in absent:
             theirs = self._find(column, names, rows)
             if theirs is not None:
@@ -91,10 +96,11 @@ class Checker:
             elif column.required and column.kind != "label":
                 self.failed = True
                 accepted = " or ".join(map(show_value, self._accepted(column)))
-                hint = nearest(column.name, names)
-                place = f"{rows.prefix}{rows.lines[0]}"
+                near = nearest(column.name, names)
+                hint = f"--column {column.name}=NAME says which it is" if near else ""
+                place = f"{rows.prefix}{rows.lines[0] if rows.typed else 1}"
                 message = f"no such column: found {', '.join(map(show_value, names))}, expected {accepted}"
-                self.problems.bad_file(Problem("E101", place, message, column.name, hint))
+                self.problems.bad_file(Problem("E101", place, message, column.name, f"{near} {hint}".strip()))
         return not self.failed
 
     def _accepted(self, column: Column) -> tuple[str, ...]:
@@ -163,17 +169,14 @@ class Checker:
             keys = ", ".join(map(show_value, row)) if isinstance(row, dict) else ""
             return Problem("E102", place, f"missing; the row has {keys}", field)
         if kind == "label":
-            options = ", ".join(str(x) for x in self.schemas[name]["enum"])
-            return Problem("E105", place, f"found {show_value(value)}, expected one of {options}", field)
+            options = ", ".join(dict.fromkeys(str(raw) for raw in self.lookup))
+            return Problem("E104", place, f"found {show_value(value)}, expected one of {options}", field)
         if value is None:
             return Problem("E103", place, f"found null, expected {expected}", field)
+        found = show_value(value)
         if isinstance(value, str) and not value.strip():
-            return Problem(
-                "E106", place, f"found {show_value(value)}, expected text that is not blank", field
-            )
-        return Problem(
-            "E104", place, f"found {show_value(value)} ({_type(value)}), expected {expected}", field
-        )
+            return Problem("E106", place, f"found {found}, expected text that is not blank", field)
+        return Problem("E105", place, f"found {found} ({_type(value)}), expected {expected}", field)
 
     def _field(self, name: str) -> str:
         theirs = self.theirs[name]
@@ -235,7 +238,7 @@ def _numbers(values: Sequence[object]) -> Values:
 
 def _type(value: object) -> str:
     names = {
-        bool: "true or false",
+        bool: "a truth value",
         int: "a number",
         float: "a number",
         list: "a list",

@@ -114,11 +114,8 @@ def _tell(report: Report, options: Options) -> None:
     else:
         for note in report.notes:
             click.echo(note, err=True)
-        if problems.warnings:
-            click.echo(
-                summarise(problems.warnings, options["every"], counts=problems.tally("W"), noun="warnings"),
-                err=True,
-            )
+        for line in problems.warning_lines():
+            click.echo(line, err=True)
         if problems.errors:
             click.echo(summarise(problems.errors, options["every"], counts=problems.tally("E")), err=True)
         click.echo(report.line())

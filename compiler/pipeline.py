@@ -36,7 +36,7 @@ def compile_spec(spec: Spec, request: Request) -> Report:
     repair(request.out)
     check_names(target, entries(spec, spec.splits))
     identity = identify(spec, request, inputs)
-    report = _standing(target, identity) if not request.force else None
+    report = None if request.force else _standing(target, identity, request.strict)
     if report is None:
         existed = request.out.exists()
         with staging(target) as staged:
@@ -89,6 +89,7 @@ class _Part:
         self.problems = report.problems
         self.renderers = [Renderer(spec, output) for output in spec.outputs]
         self.read = 0
+        self.kept = 0
 
     def run(self, inputs: list[Input], staged: Path | None) -> None:
         """Read all files of the split and write its outputs."""
@@ -102,6 +103,9 @@ class _Part:
             for found in inputs:
                 self._file(found, files)
         self.report.read += self.read
+        if self.read and not self.kept and not self.problems.stopped:
+            message = f"none of the {self.read} rows of {self.split} is kept, so it is not written"
+            self.problems.warn(Problem("W209", inputs[0].shown, message))
         for output, file in zip(self.spec.outputs, files, strict=True):
             if file:
                 self._finish(output, file)
@@ -118,6 +122,7 @@ class _Part:
             if not rows.lines or (batch := checker.check(rows)) is None:
                 break
             self._take(batch, "idx" in checker.theirs, files)
+        self.report.notes += checker.notes(found.shown)
         unreadable = self.problems.bad_rows - bad_before - checker.bad
         self.read += passed_on + unreadable
         self.report.drop("no gold label", checker.unlabelled)
@@ -129,6 +134,7 @@ class _Part:
     def _take(self, batch: Batch, numbered: bool, files: list[RecordFile | None]) -> None:
         if self.problems.stopped or not batch.lines:
             return
+        self.kept += len(batch)
         self.fit.see(self.split, batch, numbered)
         for renderer, file in zip(self.renderers, files, strict=True):
             if file:
@@ -166,10 +172,10 @@ def _complain_of_nothing(report: Report, inputs: list[Input]) -> None:
     problems.bad_file(Problem("E013", shown, message))
 
 
-def _standing(target: Path, identity: Identity) -> Report | None:
+def _standing(target: Path, identity: Identity, strict: bool) -> Report | None:
     """Return the report of the set that stands, if it is what this compile would make."""
     manifest = read_standing(target, identity)
-    if manifest is None:
+    if manifest is None or (strict and manifest["problems"]):
         return None
     counts = cast("dict[str, Any]", manifest["counts"])
     return Report(

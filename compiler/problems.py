@@ -10,6 +10,38 @@ import orjson
 from core.errors import Problem
 
 KEPT = 1000
+PLACES = 3
+CODES = {
+    "E001": "bytes that are not text in the encoding",
+    "E002": "broken JSON in a line or record",
+    "E003": "a JSON list that cannot be read on",
+    "E004": "a compressed file that is damaged or cut off",
+    "E005": "a row that is not an object",
+    "E006": "a key that stands twice in one object",
+    "E007": "neither a list of records nor an object of rows",
+    "E008": "more or fewer fields than the header",
+    "E009": "a header that names a column twice",
+    "E010": "a header among the rows",
+    "E011": "broken quoting",
+    "E012": "a Parquet file that cannot be read",
+    "E013": "no rows",
+    "E101": "a column that is not there",
+    "E102": "a field that is missing in a row",
+    "E103": "null where a value is due",
+    "E104": "a label outside the map",
+    "E105": "a value of the wrong type",
+    "E106": "text that is blank",
+    "E107": "turns that cannot be trained on",
+    "W201": "an id that came before",
+    "W202": "a row that came before",
+    "W203": "the same input with another answer",
+    "W204": "an empty answer",
+    "W205": "a token of a chat template inside the text",
+    "W206": "a control character inside the text",
+    "W207": "a very long row",
+    "W208": "a training input that stands in another split",
+    "W209": "a split without rows",
+}
 
 
 @dataclass(slots=True)
@@ -60,6 +92,17 @@ class Problems:
     def tally(self, kind: str) -> dict[str, int]:
         """Return the counts by code of a kind, "E" or "W"."""
         return {code: n for code, n in self.counts.items() if code.startswith(kind)}
+
+    def warning_lines(self) -> list[str]:
+        """Return the first places of each kind of warning, and how many more there are."""
+        lines = []
+        for code, total in sorted(self.tally("W").items()):
+            shown = [problem for problem in self.warnings if problem.code == code]
+            shown = shown if self.limit is None else shown[:PLACES]
+            rest = total - len(shown)
+            lines += [problem.line() for problem in shown]
+            lines += [f"… {rest} more {code}: {CODES[code]} (--all shows every one)"] if rest else []
+        return lines
 
     @property
     def stopped(self) -> bool:

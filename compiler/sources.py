@@ -96,16 +96,17 @@ def _split_in(spec: Spec, path: Path) -> str | None:
 
 def _files(path: Path) -> list[Path]:
     try:
+        path.stat()
         if path.is_dir():
             found = sorted(file for file in path.iterdir() if file.is_file() and suffix(file) in SUFFIXES)
             if not found:
                 known = f"{', '.join(SUFFIXES)}, each also .gz or .zst"
                 raise RequestError(f"{path}: no data files in this folder (known: {known})")
             return found
-        if not path.exists():
-            raise RequestError(f"{path}: source not found")
         if not path.is_file():
             raise RequestError(f"{path}: not a file or a folder")
+    except FileNotFoundError as error:
+        raise RequestError(f"{path}: source not found") from error
     except OSError as error:  # a loop of links, a name too long, no permission
         raise RequestError(f"{path}: {error.strerror}") from error
     return [path]

@@ -37,8 +37,10 @@ def _is_lines(head: bytes, stream: io.BufferedReader, kind: str) -> bool:
     try:
         first = orjson.loads(head)
     except orjson.JSONDecodeError:
-        return kind != ".json" or head.lstrip()[:1] != b"{" or head.rstrip()[-1:] == b"}"
-    if not isinstance(first, dict) or not first or stream.peek(1)[:1].strip():
+        return kind != ".json" or head.rstrip()[-1:] == b"}"
+    if not isinstance(first, dict):
+        return kind != ".json"
+    if not first or stream.peek(1)[:1].strip():
         return True
     return not all(isinstance(value, dict) for value in first.values())
 

@@ -1,0 +1,107 @@
+"""Small rows of our own, written in every layout, and a compile in one call."""
+
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from compiler.pipeline import compile_spec
+from compiler.request import Report, Request
+from compiler.spec import load_spec
+from core.datasets import read_records
+
+ROWS = [
+    {"sentence1": 'A "red" fox ran.', "sentence2": "An animal ran.", "label": 0, "idx": 0},
+    {"sentence1": "Drei Äpfel, 三个苹果\t(3).", "sentence2": "Two apples.", "label": 1, "idx": 1},
+    {"sentence1": "No one came to 50% of it.", "sentence2": 'They said "no".', "label": 1, "idx": 2},
+]
+
+
+class Bench:
+    """A folder to write sources into and to compile from."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.out = folder / "out"
+
+    def write(self, name: str, data: str | bytes) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        return path
+
+    def rows(self, name: str, rows: list[dict]) -> Path:
+        return self.write(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+    def compile(self, spec: str, *sources: object, **options) -> Report:
+        options.setdefault("out", self.out)
+        return compile_spec(load_spec(str(spec)), Request(sources=tuple(map(str, sources)), **options))
+
+    def records(self, name: str) -> list[dict]:
+        return read_records(next(self.out.rglob(name)))
+
+    def codes(self, report: Report) -> list[tuple[str, str]]:
+        """Return (code, place below the folder) of every problem and warning."""
+        found = [*report.problems.errors, *report.problems.warnings]
+        return [(problem.code, problem.place.removeprefix(f"{self.folder}/")) for problem in found]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def as_csv(rows: list[dict], **options) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), **options)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def as_parquet(rows: list[dict]) -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
+def as_zst(data: bytes) -> bytes:
+    import zstandard
+
+    return zstandard.ZstdCompressor().compress(data)
+
+
+def layouts(rows: list[dict]) -> dict[str, bytes]:
+    """Return the same rows in every layout that the compiler reads, by file name."""
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    objects = {str(number): row for number, row in enumerate(rows)}
+    texts = {
+        "lines.jsonl": lines,
+        "escaped.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        "crlf.jsonl": lines.replace("\n", "\r\n"),
+        "bom.jsonl": "\ufeff" + lines,
+        "blank.jsonl": "\n" + lines.replace("\n", "\n\n"),
+        "open.jsonl": lines.rstrip("\n"),
+        "lines.json": lines,
+        "array.json": json.dumps(rows, ensure_ascii=False),
+        "pretty.json": json.dumps(rows, ensure_ascii=False, indent=2),
+        "array.jsonl": json.dumps(rows, ensure_ascii=False),
+        "object.json": json.dumps(objects, ensure_ascii=False),
+        "object-pretty.json": json.dumps(objects, ensure_ascii=False, indent=1),
+        "table.csv": as_csv(rows),
+        "table-lf.csv": as_csv(rows, lineterminator="\n"),
+    }
+    files = {name: text.encode() for name, text in texts.items()}
+    files["table.parquet"] = as_parquet(rows)
+    files["lines.jsonl.gz"] = gzip.compress(files["lines.jsonl"])
+    files["members.jsonl.gz"] = b"".join(gzip.compress(line) for line in lines.encode().splitlines(True))
+    files["table.csv.zst"] = as_zst(files["table.csv"])
+    files["array.json.zst"] = as_zst(files["array.json"][:20]) + as_zst(files["array.json"][20:])
+    files["table.parquet.gz"] = gzip.compress(files["table.parquet"])
+    return files

@@ -1,0 +1,217 @@
+"""A compile as a whole: counts that add up, the same bytes, old or new, the registry kept."""
+
+import json
+
+import jsonschema_rs
+import pytest
+
+from compiler.registry import compiled, remove, repair
+from core.errors import ContentError, RequestError
+from tests.conftest import ROOT
+from tests.unit.compiler.conftest import ROWS
+
+HAND = {"mine": {"file_name": "mine.json", "columns": {"prompt": "a"}}}
+
+
+def tree(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def manifest(bench, name="rte"):
+    return json.loads((bench.out / name / "manifest.json").read_text())
+
+
+def schema(name):
+    folder = ROOT / "core" / "schemas"
+    schemas = {path.name: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    registry = jsonschema_rs.Registry([(f"json-schema:///{key}", value) for key, value in schemas.items()])
+    return jsonschema_rs.validator_for({"$ref": f"json-schema:///{name}"}, registry=registry)
+
+
+def test_rows_without_gold_label_are_dropped_and_counted(bench):
+    rows = [*ROWS, ROWS[0] | {"label": -1, "idx": 3}, ROWS[0] | {"label": "-", "idx": 4}]
+    report = bench.compile("rte", bench.rows("train.jsonl", rows))
+    assert (report.read, report.kept, report.dropped) == (5, 3, {"no gold label": 2})
+    assert report.line().startswith("rte  read 5  kept 3  dropped 2 (no gold label 2)  alpaca_rte_train 3  ")
+
+
+@pytest.mark.parametrize(
+    ("raw", "word"), [(0, "yes"), ("0", "yes"), ("entailment", "yes"), (1, "no"), ("1", "no"), (1.0, "no")]
+)
+def test_labels_as_numbers_digits_and_names(bench, raw, word):
+    bench.compile("rte", bench.rows("train.jsonl", [ROWS[0] | {"label": raw}]))
+    assert bench.records("alpaca_rte-train.json")[0]["output"] == word
+
+
+def test_a_wholly_unlabelled_part_is_read_and_not_written(bench):
+    train = bench.rows("train.jsonl", ROWS)
+    test = bench.rows("test.jsonl", [{"sentence1": "a", "sentence2": "b", "idx": 7}])
+    report = bench.compile("rte", train, test)
+    assert (report.read, report.kept, report.dropped) == (4, 3, {"no gold label": 1})
+    assert bench.codes(report) == [("W209", "test.jsonl")]
+    assert list(json.loads((bench.out / "dataset_info.json").read_text())) == ["alpaca_rte_train"]
+
+
+def test_bad_rows_end_a_compile_with_nothing_written(bench):
+    report = bench.compile("rte", bench.rows("train.jsonl", [*ROWS, ROWS[0] | {"label": 7}]))
+    assert report.failed and not bench.out.exists()
+    assert bench.codes(report) == [("E104", "train.jsonl:4")]
+
+
+def test_quarantine_writes_the_good_rows_and_puts_the_others_aside(bench):
+    bad = [ROWS[0] | {"label": 7}, "broken", ROWS[1] | {"sentence1": None, "sentence2": " "}]
+    source = bench.write(
+        "train.jsonl", "".join(json.dumps(row) + "\n" for row in [ROWS[0], bad[0], ROWS[1], bad[2]]) + "{x\n"
+    )
+    report = bench.compile("rte", source, quarantine=True)
+    assert (report.read, report.kept, report.dropped) == (5, 2, {"bad rows": 3})
+    aside = [json.loads(line) for line in (bench.out / "rte" / "quarantine.jsonl").read_text().splitlines()]
+    places = {row["place"].rsplit(":", 1)[1]: row for row in aside}
+    assert set(places) == {"2", "4", "5"}
+    assert len(places["4"]["problems"]) == 2 and places["4"]["row"] == bad[2]
+    assert places["5"]["row"] == "{x"
+
+
+def test_limit_reads_so_many_rows_of_each_split(bench):
+    rows = [ROWS[0] | {"idx": number, "sentence1": f"{number}"} for number in range(2500)]
+    report = bench.compile(
+        "rte", f"train={bench.rows('a.jsonl', rows)}", f"train={bench.rows('b.jsonl', rows)}", limit=2507
+    )
+    assert (report.read, report.kept) == (2507, 2507)
+
+
+def test_the_same_compile_gives_the_same_bytes(bench):
+    source = bench.rows("train.jsonl", ROWS)
+    bench.compile("rte", source)
+    first = tree(bench.out)
+    assert bench.compile("rte", source).up_to_date
+    assert not bench.compile("rte", source, force=True).up_to_date
+    assert tree(bench.out) == first
+
+
+@pytest.mark.parametrize("what", ["source", "output", "limit", "manifest"])
+def test_a_set_is_compiled_again_when_something_changed(bench, what):
+    source = bench.rows("train.jsonl", ROWS)
+    bench.compile("rte", source)
+    if what == "source":
+        bench.rows("train.jsonl", ROWS[:2])
+    if what == "output":
+        (bench.out / "rte" / "alpaca_rte-train.json").write_text("[]")
+    if what == "manifest":
+        (bench.out / "rte" / "manifest.json").write_text("{}")
+    report = bench.compile("rte", source, limit=2 if what == "limit" else None)
+    assert not report.up_to_date
+    assert len(bench.records("alpaca_rte-train.json")) == (2 if what in ("source", "limit") else 3)
+
+
+def test_manifest_and_registry_fit_their_schemas(bench):
+    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+    made = manifest(bench)
+    assert list(schema("manifest.json").iter_errors(made)) == []
+    for entry in json.loads((bench.out / "dataset_info.json").read_text()).values():
+        assert list(schema("dataset_info.json").iter_errors(entry)) == []
+    assert made["counts"] == {"read": 3, "kept": 3, "dropped": {}, "records": {"alpaca_rte_train": 3}}
+    assert made["fit"]["train"]["labels"] == {"no": 2, "yes": 1}
+
+
+def test_hand_written_entries_stay(bench):
+    bench.write("out/dataset_info.json", json.dumps(HAND))
+    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+    info = json.loads((bench.out / "dataset_info.json").read_text())
+    assert info["mine"] == HAND["mine"] and list(info) == ["mine", "alpaca_rte_train"]
+    remove(bench.out / "rte")
+    assert json.loads((bench.out / "dataset_info.json").read_text()) == HAND
+    assert not (bench.out / "rte").exists()
+
+
+def test_a_name_taken_by_hand_is_refused(bench):
+    bench.write("out/dataset_info.json", json.dumps({"alpaca_rte_eval": HAND["mine"]}))
+    before = tree(bench.out)
+    with pytest.raises(ContentError, match="'alpaca_rte_eval' is taken by 'mine.json'"):
+        bench.compile("rte", bench.rows("train.jsonl", ROWS))
+    assert tree(bench.out) == before
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"a": 1}', "\udcff"])
+def test_a_broken_registry_is_refused_and_never_overwritten(bench, text):
+    bench.write("out/dataset_info.json", text.encode(errors="surrogateescape"))
+    before = tree(bench.out)
+    with pytest.raises(ContentError, match="dataset_info.json"):
+        bench.compile("rte", bench.rows("train.jsonl", ROWS))
+    assert tree(bench.out) == before
+
+
+def test_a_kill_before_the_registry_is_repaired(bench):
+    source = bench.rows("train.jsonl", ROWS)
+    bench.compile("rte", source)
+    registry = bench.out / "dataset_info.json"
+    good = registry.read_bytes()
+    registry.unlink()
+    repair(bench.out)
+    assert registry.read_bytes() == good
+    stale = json.loads(good) | {"alpaca_rte_eval": {"file_name": "rte/alpaca_rte-eval.json"}}
+    registry.write_text(json.dumps(stale))
+    repair(bench.out)
+    assert json.loads(registry.read_bytes()) == json.loads(good)
+
+
+def test_a_smaller_compile_takes_the_place_of_a_larger(bench):
+    train, dev = bench.rows("train.jsonl", ROWS), bench.rows("dev.jsonl", ROWS[:1])
+    bench.compile("rte", train, dev)
+    bench.compile("rte", train)
+    assert list(json.loads((bench.out / "dataset_info.json").read_text())) == ["alpaca_rte_train"]
+    assert sorted(path.name for path in (bench.out / "rte").iterdir()) == [
+        "alpaca_rte-train.json",
+        "manifest.json",
+    ]
+    assert list(compiled(bench.out)) == ["rte"]
+
+
+def test_files_go_to_the_split_that_their_name_tells(bench):
+    for name in ("train.jsonl", "dev_matched.jsonl", "mnli-dev_mismatched.jsonl", "test_matched.jsonl"):
+        bench.rows(f"raw/{name}", [ROWS[0] | {"gold_label": "neutral"}])
+    report = bench.compile("mnli", bench.folder / "raw")
+    assert list(report.datasets) == [
+        f"alpaca_mnli_{split}" for split in ("train", "eval", "mismatched", "test")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("missing.jsonl", "source not found"),
+        ("evl={folder}/train.jsonl", "no split 'evl'.*did you mean \"eval\""),
+        ("{folder}/other.jsonl", "its name tells no split of rte .splits: train, eval, test."),
+        ("{folder}/empty", "no data files in this folder"),
+        ("train={folder}/train.xlsx", "unknown kind of file '.xlsx'"),
+        ("{folder}/loop", "Too many levels of symbolic links"),
+        ("train={folder}/out/rte/x.jsonl", "lies inside the output folder"),
+    ],
+)
+def test_sources_that_cannot_be_used_are_refused(bench, source, says):
+    for name in ("train.jsonl", "other.jsonl", "train.xlsx", "out/rte/x.jsonl"):
+        bench.rows(name, ROWS)
+    (bench.folder / "empty").mkdir()
+    (bench.folder / "loop").symlink_to(bench.folder / "loop")
+    with pytest.raises(RequestError, match=says):
+        bench.compile("rte", source.format(folder=bench.folder))
+
+
+def test_a_column_may_be_named(bench):
+    source = bench.rows("train.jsonl", [{"p": "a", "h": "b", "label": 0}])
+    report = bench.compile("rte", source, columns={"premise": "p", "hypothesis": "h"})
+    assert report.datasets == {"alpaca_rte_train": 1}
+    assert bench.records("alpaca_rte-train.json")[0]["idx"] == 0
+
+
+def test_strict_makes_warnings_errors(bench):
+    source = bench.rows("train.jsonl", [ROWS[0], ROWS[0]])
+    assert bench.compile("rte", source, strict=True).failed
+    assert not bench.out.exists()
+    assert not bench.compile("rte", source).failed
+    assert bench.compile("rte", source, strict=True).failed
+    assert len(bench.records("alpaca_rte-train.json")) == 2

@@ -1,0 +1,92 @@
+"""Every layout of the same rows compiles to the same bytes; the template is the document's, to the character."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.compiler.conftest import ROWS, layouts
+
+TEMPLATE = (
+    'Does "{}" imply that "{}"? Please answer yes or no.You only need to answer one word, no explanation'
+)
+
+
+def expected(rows):
+    names = {0: "yes", 1: "no"}
+    return [
+        {
+            "instruction": TEMPLATE.format(row["sentence1"], row["sentence2"]),
+            "input": "",
+            "output": names[row["label"]],
+            "idx": row["idx"],
+        }
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("name", layouts(ROWS))
+def test_every_layout_gives_the_same_records(bench, name):
+    source = bench.write(name, layouts(ROWS)[name])
+    report = bench.compile("rte", f"train={source}")
+    assert (report.read, report.kept, report.datasets) == (3, 3, {"alpaca_rte_train": 3})
+    text = next(bench.out.rglob("alpaca_rte-train.json")).read_text(encoding="utf-8")
+    assert json.loads(text) == expected(ROWS)
+    lines = text.split("\n")
+    assert lines[0] == "[" and lines[4:] == ["]", ""]
+    assert [json.loads(line.rstrip(",")) for line in lines[1:4]] == expected(ROWS)
+    assert list(json.loads(lines[1].rstrip(","))) == ["instruction", "input", "output", "idx"]
+    assert "三个苹果" in text
+
+
+def test_unquoted_tsv_keeps_stray_quotes(bench):
+    text = 'index\tsentence1\tsentence2\tlabel\r\n0\t"Half a quote.\tIt\'s "half".\tnot_entailment\r\n1\ta\tb\tentailment\r\n'
+    report = bench.compile("rte", f"train={bench.write('train.tsv', text)}")
+    assert report.datasets == {"alpaca_rte_train": 2}
+    first = bench.records("alpaca_rte-train.json")[0]
+    assert first["instruction"] == TEMPLATE.format('"Half a quote.', 'It\'s "half".')
+    assert (first["output"], first["idx"]) == ("no", 0)
+
+
+def test_the_documents_two_records(bench):
+    rte = {
+        "sentence1": "No Weapons of Mass Destruction Found in Iraq Yet.",
+        "sentence2": "Weapons of Mass Destruction Found in Iraq.",
+        "label": 1,
+        "idx": 0,
+    }
+    mnli = {
+        "premise": "Conceptually cream skimming has two basic dimensions - product and geography.",
+        "hypothesis": "Product and geography are what make cream skimming work. ",
+        "label": 1,
+        "idx": 0,
+    }
+    bench.compile("rte", bench.rows("train.jsonl", [rte]))
+    bench.compile("mnli", bench.rows("train.jsonl", [mnli]))
+    assert next(bench.out.rglob("alpaca_rte-train.json")).read_text() == (
+        '[\n{"instruction":"Does \\"No Weapons of Mass Destruction Found in Iraq Yet.\\" imply that '
+        '\\"Weapons of Mass Destruction Found in Iraq.\\"? Please answer yes or no.You only need to answer '
+        'one word, no explanation","input":"","output":"no","idx":0}\n]\n'
+    )
+    assert next(bench.out.rglob("alpaca_mnli-train.json")).read_text() == (
+        '[\n{"instruction":"Does \\"Conceptually cream skimming has two basic dimensions - product and '
+        'geography.\\" imply that \\"Product and geography are what make cream skimming work. \\"? Please '
+        'answer yes or no or maybe.You only need to answer one word, no explanation","input":"",'
+        '"output":"maybe","idx":0}\n]\n'
+    )
+
+
+texts = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"), min_size=1, max_size=40
+).filter(str.strip)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(texts, texts, st.sampled_from([0, 1])), min_size=1, max_size=6))
+def test_any_text_comes_through_every_layout_unchanged(bench, triples):
+    rows = [{"sentence1": a, "sentence2": b, "label": c, "idx": n} for n, (a, b, c) in enumerate(triples)]
+    files = layouts(rows)
+    for name in ("escaped.jsonl", "pretty.json", "object.json", "table-lf.csv", "table.parquet"):
+        bench.compile("rte", f"train={bench.write(name, files[name])}", force=True)
+        assert bench.records("alpaca_rte-train.json") == expected(rows), name

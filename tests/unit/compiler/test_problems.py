@@ -1,0 +1,59 @@
+"""A bad example is a file in tests/examples/bad; its message stands beside it and in docs/problems.md."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from compiler.pipeline import check_spec
+from compiler.problems import CODES
+from compiler.request import Request
+from compiler.spec import load_spec
+from tests.conftest import ROOT
+
+BAD = ROOT / "tests" / "examples" / "bad"
+EXAMPLES = sorted(path for path in BAD.iterdir() if path.suffix != ".message")
+DOCUMENT = ROOT / "docs" / "problems.md"
+
+
+def messages(example: Path) -> str:
+    """Return what a check of an example says, one problem a line, with places below the folder."""
+    spec = next((part for part in (example / "spec.yaml",) if part.is_file()), None)
+    name = str(spec) if spec else example.name.split(".")[1]
+    report = check_spec(load_spec(name), Request(sources=tuple(sources(example, name))))
+    found = [*report.problems.errors, *report.problems.warnings]
+    return "".join(problem.line().replace(f"{BAD}/", "") + "\n" for problem in found)
+
+
+def sources(example: Path, name: str) -> list[str]:
+    if example.is_dir():
+        return [str(path) for path in sorted(example.iterdir()) if path.name != "spec.yaml"]
+    return [f"{load_spec(name).splits[0]}={example}"] if len(load_spec(name).splits) > 1 else [str(example)]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_bad_example_gives_its_message(example):
+    golden = example.with_name(f"{example.name}.message")
+    found = messages(example)
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(found, encoding="utf-8")
+    assert found == golden.read_text(encoding="utf-8")
+    assert example.name[:4] in {line.split(": ")[1].split(" ")[0] for line in found.splitlines()}
+
+
+def test_every_code_has_an_example_and_a_section():
+    assert {path.name[:4] for path in EXAMPLES} == set(CODES)
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert re.findall(r"^### ([EW]\d+) (.+)$", text, re.M) == list(CODES.items())
+
+
+def test_the_document_shows_the_messages_as_they_are():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for code in CODES:
+        section = text.split(f"### {code} ")[1].split("\n### ")[0]
+        examples = [path for path in EXAMPLES if path.name.startswith(code)]
+        shown = section.split("```text\n")[1].split("```")[0]
+        assert shown in {
+            path.with_name(f"{path.name}.message").read_text(encoding="utf-8") for path in examples
+        }

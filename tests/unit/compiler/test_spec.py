@@ -1,0 +1,78 @@
+"""Specs: validated, inherited, and refused with the place and the way out."""
+
+import pytest
+
+from compiler.spec import known_specs, load_spec, placeholders
+from core.errors import ContentError, RequestError
+
+GOOD = """
+about: a test
+columns: {question: [q], answer: {names: [a], is: answer}}
+write: [{dataset: t, file: t.jsonl, format: alpaca, instruction: "{question}", output: "{answer}"}]
+"""
+
+
+def refused(bench, text: str) -> str:
+    with pytest.raises(ContentError) as error:
+        load_spec(str(bench.write("t.yaml", text)))
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", known_specs())
+def test_every_spec_of_ours_loads(name):
+    spec = load_spec(name)
+    assert spec.outputs and spec.about
+
+
+def test_unknown_spec_names_the_nearest():
+    with pytest.raises(RequestError, match='did you mean "rte"'):
+        load_spec("rti")
+    with pytest.raises(RequestError, match="spec not found"):
+        load_spec("no/such.yaml")
+
+
+def test_like_lays_mappings_over_and_outputs_one_by_one(bench):
+    bench.write("base.yaml", GOOD)
+    text = f"about: mine\nlike: {bench.folder}/base.yaml\ncolumns: {{kind: [k]}}\nwrite: [{{dataset: mine, keep: [kind]}}]\n"
+    spec = load_spec(str(bench.write("mine.yaml", text)))
+    assert [column.name for column in spec.columns] == ["question", "answer", "kind"]
+    output = spec.outputs[0]
+    assert (output.dataset, output.file, output.keep) == ("mine", "t.jsonl", ("kind",))
+    assert output.templates == {"instruction": "{question}", "output": "{answer}"}
+
+
+def test_like_in_a_circle_is_refused(bench):
+    a, b = bench.folder / "a.yaml", bench.folder / "b.yaml"
+    a.write_text(f"like: {b}\n")
+    b.write_text(f"like: {a}\n")
+    with pytest.raises(ContentError, match="leads back to itself"):
+        load_spec(str(a))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("about: a test", "about: [a"), ":3: not YAML"),
+        (("about: a test", "abuot: a test"), "unknown key 'abuot'"),
+        (("format: alpaca", "format: alpacca"), "write.0.format"),
+        (("{question}", "{qestion}"), "no column 'qestion'"),
+        (("{question}", "{question!r}"), "only a column name"),
+        (("{question}", "{question"), "t.yaml: "),
+        (("columns:", "source: {encoding: utf-9}\ncolumns:"), "unknown encoding 'utf-9'"),
+        (("columns:", "source: {splits: {train: a, eval: b}}\ncolumns:"), "must hold {split}"),
+        (("columns:", "labels: {yes: [0], no: [1]}\ncolumns:"), 'write "yes" or "no" in quotes'),
+        (("columns:", 'labels: {"yes": [0], "no": [1]}\ncolumns:'), "`labels` needs a column `label`"),
+        (("columns:", "fit: {group: nobody}\ncolumns:"), "fit.group: no column 'nobody'"),
+        (("file: t.jsonl", "file: ../t.jsonl"), "write.0.file"),
+        (("file: t.jsonl", "file: t.csv"), "write.0.file"),
+    ],
+)
+def test_what_is_wrong_in_a_spec_is_said(bench, change, says):
+    assert says in refused(bench, GOOD.replace(*change))
+
+
+def test_literal_braces_in_templates(bench):
+    spec = bench.write("t.yaml", GOOD.replace('"{question}"', '"{{{question}}} at 100%"'))
+    bench.compile(str(spec), bench.rows("x.jsonl", [{"q": "%s {a}", "a": "b"}]))
+    assert bench.records("t.jsonl")[0]["instruction"] == "{%s {a}} at 100%"
+    assert placeholders("{{x}}{y}") == [("{", None), ("x}", None), ("", "y")]
