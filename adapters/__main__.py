@@ -66,5 +66,65 @@ def merge(
     click.echo(f"{out}  {time.monotonic() - started:.1f} s")
 
 
+@cli.command(context_settings=CLI)
+@click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR[=WEIGHT]…")
+@click.option("--base", type=click.Path(path_type=Path), required=True, help="Base model folder.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the full model.")
+@click.option(
+    "--dtype", type=click.Choice(["fp32"]), help="Write all in fp32; else each tensor keeps its dtype."
+)
+@click.option("--base-as", type=click.Choice(["nf4", "nf4-double"]), help="Fuse into what a QLoRA run saw.")
+@click.option("--max-shard-size", help="Largest weight file, e.g. 5GB; else the base's own files.")
+@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
+@click.option("--force", is_flag=True, help="Replace a model that is already there.")
+def fuse(
+    adapters: tuple[str, ...],
+    base: Path,
+    out: Path,
+    dtype: str | None,
+    base_as: str | None,
+    max_shard_size: str | None,
+    dry_run: bool,
+    force: bool,
+) -> None:
+    """Write the base with adapters added in as a full model, shard by shard."""
+    from tqdm import tqdm
+
+    from adapters import pipeline
+    from adapters.fuse import FuseOptions
+    from adapters.fusedcard import advice, total
+    from adapters.parts import parse_size, parse_weighted
+
+    started = time.monotonic()
+    options = FuseOptions(
+        "F32" if dtype else None, base_as, parse_size(max_shard_size) if max_shard_size else None
+    )
+    request = pipeline.FuseRequest([parse_weighted(text) for text in adapters], base, options, out, force)
+    plan = pipeline.plan_fusing(request)
+    click.echo(
+        f"fuse  {'  '.join(adapters)}  into {base}  modules {len(plan.modules)}  shards {len(plan.shards)}  "
+        f"{plan.bytes / 1e9:.2f} GB"
+    )
+    for note in plan.notes:
+        click.echo(f"note: {note}", err=True)
+    if dry_run:
+        for shard in plan.shards:
+            click.echo(f"  {shard.name}  {len(shard.pieces)} tensors  {shard.bytes / 1e9:.2f} GB")
+        click.echo(f"nothing written (--dry-run); would write {out}")
+        return
+    with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
+        survivals = pipeline.fuse(
+            request, plan, bar.update, lambda text: click.echo(f"note: {text}", err=True)
+        )
+    whole = total(survivals)
+    click.echo(
+        f"of ΔW {whole.share:.1%} survives, {whole.still:.1%} of the elements do not change, "
+        f"distance {whole.distance:.1e}"
+    )
+    if advice(plan, survivals):
+        click.echo(f"note: {advice(plan, survivals)}", err=True)
+    click.echo(f"{out}  {time.monotonic() - started:.1f} s")
+
+
 if __name__ == "__main__":
     run(cli)

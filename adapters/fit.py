@@ -16,18 +16,17 @@ def check_fits(base: Base, parts: Iterable[Part]) -> None:
         _check_whole(base, part.adapter)
 
 
-def weight_shape(adapter: Adapter, module: Module) -> tuple[int, int]:
-    """Return the shape of the weight that a module changes: transposed for embeddings and Conv1D."""
-    if module.kind == "embedding" or adapter.lora.fan_in_fan_out:
-        return module.inputs, module.outputs
-    return module.outputs, module.inputs
+def transposed(adapter: Adapter, module: Module) -> bool:
+    """Return whether the stored weight changes by (B·A)ᵀ: embeddings, and Conv1D layers (fan_in_fan_out)."""
+    return module.kind == "embedding" or adapter.lora.fan_in_fan_out
 
 
 def _check_module(base: Base, adapter: Adapter, path: str, module: Module) -> None:
     stored = base.find(f"{path}.weight")
     if stored is None:
         raise ContentError(f"{adapter.name}: {path}: {base.folder} has no such module: another base?")
-    expected, found = weight_shape(adapter, module), base.tensors[stored].shape
+    expected = (module.outputs, module.inputs)
+    expected, found = expected[::-1] if transposed(adapter, module) else expected, base.tensors[stored].shape
     if found != expected:
         raise ContentError(
             f"{adapter.name}: {path}: made for a weight of shape {list(expected)}, "

@@ -1,12 +1,15 @@
 """A finished folder in its place, whole or not at all: what may be replaced, and what never."""
 
 import contextlib
+import fcntl
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from adapters.base import INDEX
 from adapters.config import CONFIG
-from core.errors import RequestError
+from core.errors import RequestError, TuneyardError
 from core.files import locked, publish, recover, staging
 
 # Written beside an adapter by LLaMA-Factory: the prompt that it was trained with.
@@ -14,6 +17,7 @@ TOKENIZER = (
     "added_tokens.json", "chat_template.jinja", "merges.txt", "special_tokens_map.json", "tokenizer.json",
     "tokenizer.model", "tokenizer_config.json", "vocab.json",
 )  # fmt: skip
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
 
 
 def check_output(out: Path, inputs: Iterable[Path], *, force: bool, marker: str = CONFIG) -> Path:
@@ -43,6 +47,46 @@ def folder_for(target: Path) -> Iterator[Path]:
         yield staged
         with locked(target.parent):
             publish(staged, target)
+
+
+@contextlib.contextmanager
+def resumable(target: Path) -> Iterator[Path]:
+    """Yield `.NAME.fusing` beside `target`, kept by an interruption and taken up by the next run.
+
+    It takes the place of `target` when the block ends without an error, and goes away where the
+    content was wrong. `RequestError` while another run holds it.
+    """
+    folder = target.with_name(f".{target.name}.fusing")
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield folder
+        with locked(target.parent):
+            publish(folder, target)
+    except BlockingIOError as error:
+        raise RequestError(f"{target}: another run is writing it") from error
+    except TuneyardError:
+        shutil.rmtree(folder)
+        raise
+    finally:
+        os.close(handle)
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raise `RequestError` where the disk under `folder` has less than `needed` bytes free."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise RequestError(f"{folder}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
+
+
+def carry_model_files(base: Path, staged: Path) -> None:
+    """Copy everything of a base model but its weights, its card and its config."""
+    for file in sorted(base.iterdir()):
+        left_out = file.suffix in WEIGHT_SUFFIXES or file.name in ("README.md", "config.json", INDEX)
+        if file.is_file() and not file.name.startswith(".") and not left_out:
+            shutil.copyfile(file, staged / file.name)
 
 
 def clean_up(parent: Path) -> None:

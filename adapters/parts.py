@@ -1,6 +1,7 @@
 """Several adapters with weights that belong together: parsed, opened, and refused where they do not fit."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,19 @@ def parse_part(text: str) -> tuple[str, float]:
     if not equals or not reference:
         raise RequestError(f"{text!r}: expected NAME_OR_DIR=WEIGHT, e.g. {text or 'rte'}=0.5")
     return reference, parse_weight(number, reference)
+
+
+def parse_weighted(text: str) -> tuple[str, float]:
+    """Return (reference, weight) of `NAME_OR_DIR` (weight 1) or `NAME_OR_DIR=WEIGHT`."""
+    return parse_part(text) if "=" in text and not Path(text).is_dir() else (text, 1.0)
+
+
+def parse_size(text: str) -> int:
+    """Return bytes of a size such as `500MB` or `5GB` (powers of ten); `RequestError` where it is none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", text.strip(), re.IGNORECASE)
+    if not match:
+        raise RequestError(f"{text!r}: expected a size such as 500MB or 5GB")
+    return int(float(match[1]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[match[2].upper()])
 
 
 def parse_weight(value: object, reference: str) -> float:

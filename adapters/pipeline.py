@@ -1,4 +1,4 @@
-"""A merge from its request to the folder in its place: open, plan, write, describe, publish."""
+"""Merging and fusing from request to folder in its place: open, plan, write, describe, publish."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,10 +6,22 @@ from pathlib import Path
 
 from adapters.base import open_base
 from adapters.card import card, merged_config
+from adapters.change import Survival
 from adapters.config import CONFIG
+from adapters.fuse import FuseOptions, FusePlan, plan_fuse, write_fuse
+from adapters.fusedcard import fused_card, fused_config
 from adapters.merge import Distances, Method, Plan, plan_merge, write_merge
-from adapters.output import carry_tokenizer, check_output, clean_up, folder_for
+from adapters.output import (
+    carry_model_files,
+    carry_tokenizer,
+    check_output,
+    clean_up,
+    folder_for,
+    require_space,
+    resumable,
+)
 from adapters.parts import open_parts
+from adapters.shards import write_index
 from core.files import write_json, write_text
 
 
@@ -44,3 +56,40 @@ def merge(request: Request, planned: Plan, say: Callable[[str], None]) -> Distan
         write_text(staged / "README.md", card(planned, distances))
         write_json(staged / CONFIG, merged_config(planned))
     return distances
+
+
+@dataclass(frozen=True, slots=True)
+class FuseRequest:
+    """What a user asked to be fused: references with weights, the base, how, and where."""
+
+    wanted: list[tuple[str, float]]
+    base: Path
+    options: FuseOptions
+    out: Path
+    force: bool = False
+
+
+def plan_fusing(request: FuseRequest) -> FusePlan:
+    """Open base and adapters and return what would be written; nothing is written."""
+    parts = open_parts(request.wanted)
+    inputs = [request.base, *(part.adapter.folder for part in parts)]
+    check_output(request.out, inputs, force=request.force, marker="config.json")
+    planned = plan_fuse(open_base(request.base), parts, request.options)
+    require_space(request.out.resolve(), planned.bytes)
+    return planned
+
+
+def fuse(
+    request: FuseRequest, planned: FusePlan, progress: Callable[[int], object], say: Callable[[str], None]
+) -> dict[str, Survival]:
+    """Write a planned model as a whole folder, its config last; an interrupted run can be taken up."""
+    with resumable(request.out.resolve()) as folder:
+        survivals = write_fuse(planned, folder, progress)
+        carry_model_files(planned.base.folder, folder)
+        differing = carry_tokenizer([part.adapter.folder for part in planned.parts], folder)
+        if differing:
+            say(f"the base's taken, since the adapters differ in them: {', '.join(differing)}")
+        write_index(folder, planned.shards)
+        write_text(folder / "README.md", fused_card(planned, survivals))
+        write_json(folder / "config.json", fused_config(planned))
+    return survivals

@@ -1,0 +1,147 @@
+"""How one tensor of a base becomes its fused self, a block of rows at a time: W + ΔW, rounded once.
+
+bf16 bases are summed in fp32, whose own rounding reaches the 17th bit and moves about one element
+in 300,000 by a unit in the last place; fp16 and fp32 bases are summed in fp64.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters import nf4
+from adapters.lowrank import Factor
+from adapters.shards import Piece
+from core.weights import STORED, Array, Stored, from_fp32, require_finite, to_fp32
+
+BLOCK = 1 << 18  # elements in hand at once: what the second-level cache holds
+
+
+@dataclass(slots=True)
+class Survival:
+    """What is left of a ΔW after rounding into the base's dtype, as sums over the elements seen.
+
+    `kept` is ⟨E, ΔW⟩ and `lost` ‖E − ΔW‖², where E is the change that the written weights show.
+    """
+
+    elements: float = 0.0
+    unchanged: float = 0.0
+    wanted: float = 0.0
+    kept: float = 0.0
+    lost: float = 0.0
+
+    def add(self, other: "Survival") -> None:
+        """Count another set of elements in."""
+        self.elements += other.elements
+        self.unchanged += other.unchanged
+        self.wanted += other.wanted
+        self.kept += other.kept
+        self.lost += other.lost
+
+    @property
+    def share(self) -> float:
+        """The part of ΔW that survives: the projection of E on it (1 where ΔW is zero)."""
+        return self.kept / self.wanted if self.wanted else 1.0
+
+    @property
+    def distance(self) -> float:
+        """‖E − ΔW‖ / ‖ΔW‖ (0 where ΔW is zero)."""
+        return math.sqrt(self.lost / self.wanted) if self.wanted else 0.0
+
+    @property
+    def still(self) -> float:
+        """The share of elements with a ΔW that do not change at all."""
+        return self.unchanged / self.elements if self.elements else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happens to a tensor: `left` [rows, R] · `right` [R, columns] is added, after NF4 where asked.
+
+    Factors are None where a tensor is only converted or only quantised; `quantise` is None,
+    "nf4" or "nf4-double".
+    """
+
+    left: Factor | None = None
+    right: Factor | None = None
+    quantise: str | None = None
+
+
+def apply(piece: Piece, change: Change, survival: Survival) -> Iterator[Stored]:
+    """Yield the new values of a tensor in its output dtype; `survival` counts what becomes of ΔW.
+
+    `ContentError` where the sum leaves the range of the dtype.
+    """
+    shape = piece.source.shape
+    columns = math.prod(shape[1:])
+    rows = max(BLOCK // max(columns, 1), 1)
+    if change.quantise:
+        rows = -(-rows // nf4.BLOCK) * nf4.BLOCK  # whole quantisation blocks whatever the columns
+    scales = _scales(piece, change.quantise, rows, columns) if change.quantise else None
+    wide = np.float32 if piece.dtype == "BF16" else np.float64
+    left, right = _as(change.left, wide), _as(change.right, wide)
+    for first in range(0, shape[0] if shape else 1, rows):
+        base = _block(piece, first, rows, columns)
+        if scales:
+            base = _quantised(base, scales, first * columns, piece)
+        if left is None or right is None:
+            yield from_fp32(base, piece.dtype)
+            continue
+        delta = np.asarray(left[first : first + rows] @ right)
+        stored = _rounded(base + delta.reshape(base.shape), piece.dtype)
+        found = to_fp32(stored, piece.dtype)
+        require_finite(found, f"{piece.name}: W + ΔW in {piece.dtype}")
+        survival.add(_measure(base, delta, found))
+        yield stored
+
+
+def _as(factor: Factor | None, kind: type[np.float32] | type[np.float64]) -> NDArray[np.floating] | None:
+    return None if factor is None else factor.astype(kind, copy=False)
+
+
+def _rounded(values: NDArray[np.floating], dtype: str) -> Stored:
+    if dtype == "F16":  # from fp64 in one step: by way of fp32 it would be rounded twice
+        with np.errstate(over="ignore"):
+            return values.astype(np.float16)
+    return from_fp32(values.astype(np.float32, copy=False), dtype)
+
+
+def _block(piece: Piece, first: int, rows: int, columns: int) -> Array:
+    """Return some rows of the base's tensor as fp32 [rows, columns]."""
+    source = piece.source
+    kind = np.dtype(STORED[source.dtype])
+    total = source.shape[0] if source.shape else 1
+    count = min(rows, total - first) * columns
+    offset = source.start + first * columns * kind.itemsize
+    flat = np.fromfile(piece.file, kind, count, offset=offset)
+    values = to_fp32(flat, source.dtype)
+    require_finite(values, f"{piece.file}: tensor {source.name!r} from row {first}")
+    return values.reshape(-1, columns)
+
+
+def _measure(base: Array, delta: NDArray[np.floating], found: Array) -> Survival:
+    wanted = delta.reshape(-1)
+    shown = np.subtract(found, base, dtype=wanted.dtype).reshape(-1)
+    unchanged = wanted.size - int(np.count_nonzero(shown))
+    kept = float(shown @ wanted)
+    shown -= wanted
+    return Survival(wanted.size, unchanged, float(wanted @ wanted), kept, float(shown @ shown))
+
+
+def _scales(piece: Piece, quantise: str, rows: int, columns: int) -> tuple[Array, Array]:
+    """Return the NF4 scales of a whole tensor as found and as stored, in one pass over it."""
+    total = piece.source.shape[0]
+    found = np.concatenate(
+        [nf4.scales(_block(piece, first, rows, columns).reshape(-1)) for first in range(0, total, rows)]
+    )
+    return found, nf4.doubly_quantised(found) if quantise == "nf4-double" else found
+
+
+def _quantised(base: Array, scales: tuple[Array, Array], start: int, piece: Piece) -> Array:
+    """Return a block as NF4 gives it back in the base's own dtype, as bitsandbytes does."""
+    first, last = start // nf4.BLOCK, -(-(start + base.size) // nf4.BLOCK)
+    back = nf4.round_trip(base.reshape(-1), scales[0][first:last], scales[1][first:last])
+    dtype = piece.source.dtype
+    return to_fp32(from_fp32(back, dtype), dtype).reshape(base.shape)

@@ -1,0 +1,181 @@
+"""Fusing: base + Σ wᵢ·ΔWᵢ as a full model, shard by shard; what is not touched is copied in the kernel."""
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+from adapters.base import EMBEDDINGS, Base
+from adapters.change import Change, Survival, apply
+from adapters.fit import check_fits, transposed
+from adapters.merge import exact_pair
+from adapters.parts import Part, active, notes, union
+from adapters.shards import Piece, Shard, pieces_of, plan_shards, write_shard
+from adapters.wholes import Whole, plan_wholes
+from core.errors import ContentError
+from core.files import read_object, write_json
+from core.weights import Stored, from_fp32, require_finite, to_fp32
+
+RECORD = "fuse.json"
+QUANTISED = ("nf4", "nf4-double")
+
+
+@dataclass(frozen=True, slots=True)
+class FuseOptions:
+    """How to fuse: `dtype` of the result (None keeps the base's), NF4, and the largest shard in bytes."""
+
+    dtype: str | None = None
+    base_as: str | None = None
+    max_shard: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FusePlan:
+    """What fusing will write; `modules` and `wholes` say by tensor name what changes it."""
+
+    base: Base
+    parts: list[Part]
+    options: FuseOptions
+    shards: list[Shard]
+    modules: dict[str, str]
+    wholes: dict[str, Whole]
+    untied: bool
+    notes: list[str]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all shards."""
+        return sum(shard.bytes for shard in self.shards)
+
+    def changes(self, piece: Piece) -> bool:
+        """Return whether a tensor is computed and not copied."""
+        changed = piece.name in self.modules or piece.name in self.wholes
+        return changed or piece.dtype != piece.source.dtype or self.quantises(piece)
+
+    def quantises(self, piece: Piece) -> bool:
+        """Return whether bitsandbytes would have held this tensor in NF4: linear layers but the head."""
+        if not self.options.base_as or len(piece.source.shape) != 2:
+            return False
+        return piece.name.endswith(".weight") and not piece.name.endswith((*EMBEDDINGS, "lm_head.weight"))
+
+
+def plan_fuse(base: Base, parts: list[Part], options: FuseOptions) -> FusePlan:
+    """Check that the adapters belong to the base and return what will be written."""
+    if base.config.get("quantization_config"):
+        raise ContentError(
+            f"{base.folder}: its weights are quantised; fuse into the unquantised model "
+            "(--base-as nf4 for an adapter trained by QLoRA)"
+        )
+    used = active(parts)
+    check_fits(base, used)
+    whole = [w for w in plan_wholes(used, base, "F32") if w.base]
+    targets = [f"{path}.weight" for path in union(used)] + [
+        w.name.replace(".base_layer.", ".") for w in whole
+    ]
+    copies = _untie(base, targets)
+    names = {path: f"{path}.weight" for path in union(used)}
+    shards = plan_shards(pieces_of(base, options.dtype, copies), options.max_shard)
+    said = list(notes(parts))
+    if copies:
+        said.append(
+            f"tied embeddings: {', '.join(copies)} written as a tensor of its own, tying switched off"
+        )
+    return FusePlan(
+        base, used, options, shards,
+        modules={name: path for path, name in names.items()},
+        wholes=dict(zip(targets[len(names) :], whole, strict=True)),
+        untied=bool(copies) or _both_stored(base, targets),
+        notes=said,
+    )  # fmt: skip
+
+
+def _untie(base: Base, targets: list[str]) -> dict[str, str]:
+    """Return {head: embedding} where an adapter touches one of two tied tensors and only one is stored."""
+    if not base.tied:
+        return {}
+    stored = base.tensors
+    embedding = next((name for name in stored if name.endswith(EMBEDDINGS)), None)
+    head = next((name for name in targets if name.endswith("lm_head.weight")), "lm_head.weight")
+    if embedding is None or head in stored or not {embedding, head} & set(targets):
+        return {}
+    return {head: embedding}
+
+
+def _both_stored(base: Base, targets: list[str]) -> bool:
+    """Return whether a tied base stores head and embedding both, and an adapter touches one."""
+    return base.tied and any(name.endswith((*EMBEDDINGS, "lm_head.weight")) for name in targets)
+
+
+def fingerprint(plan: FusePlan) -> dict[str, object]:
+    """Return what a run must have in common with an interrupted one to go on where that stopped."""
+    files = [shard.path.stat() for shard in plan.base.shards.values()]
+    return {
+        "base": [[name, s.st_size, s.st_mtime_ns] for name, s in zip(plan.base.shards, files, strict=True)],
+        "adapters": [[part.adapter.digest, part.weight] for part in plan.parts],
+        "options": asdict(plan.options),
+    }
+
+
+def write_fuse(plan: FusePlan, folder: Path, progress: Callable[[int], object]) -> dict[str, Survival]:
+    """Write every shard that `folder` does not hold yet; return by module what survived of ΔW.
+
+    A shard appears under its name when it is whole and synced, and is then noted in the record,
+    so that a killed run goes on behind it. `progress` is given bytes.
+    """
+    record = _resume(plan, folder)
+    done = record.shards
+    for shard in plan.shards:
+        if shard.name not in done:
+            survivals: dict[str, Survival] = {}
+            partial = folder / f"{shard.name}.partial"
+            touched = {piece.name for piece in shard.pieces if plan.changes(piece)}
+            write_shard(partial, shard, touched, functools.partial(_blocks, plan, survivals))
+            partial.replace(folder / shard.name)
+            done[shard.name] = {module: asdict(survival) for module, survival in survivals.items()}
+            write_json(folder / RECORD, asdict(record))
+        progress(shard.bytes)
+    (folder / RECORD).unlink()
+    return {module: Survival(**sums) for found in done.values() for module, sums in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What an interrupted run leaves: its plan, and by finished shard the sums of each module's survival."""
+
+    plan: dict[str, object]
+    shards: dict[str, dict[str, dict[str, float]]]
+
+
+def _resume(plan: FusePlan, folder: Path) -> Record:
+    """Return the record of an interrupted run of the same plan, else empty the folder and begin."""
+    wanted = fingerprint(plan)
+    path = folder / RECORD
+    if path.is_file():
+        found = read_object(path)
+        if found.get("plan") == wanted:
+            return Record(wanted, cast("dict[str, dict[str, dict[str, float]]]", found["shards"]))
+    for file in folder.iterdir():
+        file.unlink()
+    write_json(path, asdict(Record(wanted, {})))
+    return Record(wanted, {})
+
+
+def _blocks(plan: FusePlan, survivals: dict[str, Survival], piece: Piece) -> Iterator[Stored]:
+    """Yield a changed tensor's new values; a module's survival is put into `survivals`."""
+    if piece.name in plan.wholes:
+        return _whole(plan.wholes[piece.name], piece)
+    quantise = plan.options.base_as if plan.quantises(piece) else None
+    if piece.name not in plan.modules:
+        return apply(piece, Change(quantise=quantise), Survival())
+    path = plan.modules[piece.name]
+    a, b = exact_pair(plan.parts, path)
+    holder = next(part.adapter for part in plan.parts if path in part.adapter.layout)
+    left, right = (a.T, b.T) if transposed(holder, holder.layout[path]) else (b, a)
+    return apply(piece, Change(left, right, quantise), survivals.setdefault(path, Survival()))
+
+
+def _whole(whole: Whole, piece: Piece) -> Iterator[Stored]:
+    stored = from_fp32(whole.read(), piece.dtype)
+    require_finite(to_fp32(stored, piece.dtype), f"{piece.name}: in {piece.dtype}")
+    yield stored
