@@ -3,7 +3,7 @@
 import click
 
 from core.errors import CLI, run
-from recipes import base, train
+from recipes import base, check, train
 
 
 @click.group(context_settings=CLI)
@@ -11,7 +11,7 @@ def cli() -> None:
     """Trainings as files that LLaMA-Factory takes as they are."""
 
 
-for module in (train, base):
+for module in (check, train, base):
     cli.add_command(module.command)
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ SNAPSHOT = Path(__file__).with_name("keys.json")
 
 @cache
 def known_keys() -> dict[str, dict[str, object]]:
-    """Return the snapshot's keys: for each its `types` (names of JSON's kinds) and its `choices` if it has any."""
+    """Return the snapshot's keys: for each its `types` and, where there are any, its `choices`."""
     keys = read_object(SNAPSHOT)["keys"]
     return keys if isinstance(keys, dict) else {}
 

@@ -124,6 +124,42 @@ def holds_a_run(output_dir: Path) -> bool:
     return any(any(output_dir.glob(mark)) for mark in marks)
 
 
+def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
+    """Return how the run in a folder differs from the one with these inputs, "" for the same or none."""
+    if not holds_a_run(output_dir):
+        return ""
+    if not (output_dir / STARTED).is_file():
+        return "not started by `recipes train`"
+    found = differences(read_object(output_dir / STARTED), inputs)
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return ", ".join(found[:3]) + more
+
+
+def differences(old: dict[str, object], new: dict[str, object]) -> list[str]:
+    """Return in words what differs between the inputs of two runs, [] where they are the same."""
+    before, after = old.get("settings"), new.get("settings")
+    found: list[str] = []
+    if isinstance(before, dict) and isinstance(after, dict):
+        found = [
+            f"{key} {before.get(key, 'unset')} → {after.get(key, 'unset')}"
+            for key in sorted(before.keys() | after.keys())
+            if before.get(key) != after.get(key)
+        ]
+    for part in ("data", "model", "weights"):
+        if _hashes(old.get(part)) != _hashes(new.get(part)):
+            found.append(part)
+    return found
+
+
+def _hashes(part: object) -> object:
+    """Return what of an input decides: names and content hashes, not where files lie or who compiled them."""
+    if isinstance(part, list):
+        return [_hashes(item) for item in part]
+    if isinstance(part, dict):
+        return {key: part[key] for key in ("dataset", "name", "sha256") if key in part}
+    return part
+
+
 @contextlib.contextmanager
 def reserved(output_dir: Path) -> Iterator[int]:
     """Hold the only right to train into a folder; a second training gets `RequestError`.

@@ -75,19 +75,6 @@ def _model_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def differences(old: dict[str, object], new: dict[str, object]) -> list[str]:
-    """Return in words what differs between the inputs of two runs, [] where they are the same."""
-    before, after = old.get("settings"), new.get("settings")
-    found: list[str] = []
-    if isinstance(before, dict) and isinstance(after, dict):
-        found = [
-            f"{key} {before.get(key, 'unset')} → {after.get(key, 'unset')}"
-            for key in sorted(before.keys() | after.keys())
-            if before.get(key) != after.get(key)
-        ]
-    return found + [part for part in ("data", "model", "weights") if old.get(part) != new.get(part)]
-
-
 def run_record(recipe: Recipe, inputs: dict[str, object], facts: dict[str, object]) -> dict[str, object]:
     """Return the content of run.json: the inputs, the facts of this run, versions, commit and result."""
     return {

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 import yaml
 
-from core.errors import CLI, ContentError
-from core.files import locked, read_object, write_json, write_text
+from core.errors import CLI, ContentError, ProblemsError
+from core.files import locked, write_json, write_text
+from recipes.check import quick_check
 from recipes.hardware import cpu_computes_bf16, describe, find_gpus
 from recipes.launch import launch, llamafactory
 from recipes.output import (
@@ -17,13 +18,15 @@ from recipes.output import (
     STARTED,
     Checkpoint,
     checkpoints,
-    holds_a_run,
+    other_run,
     reserved,
     set_aside,
     set_aside_broken,
 )
 from recipes.recipe import Recipe, read_recipe
-from recipes.record import differences, inputs_of, run_record
+from recipes.record import inputs_of, run_record
+
+OF_NO_NEWS = {"W340", "W341"}  # what training itself says about its output_dir
 
 
 @click.command("train", context_settings=CLI)
@@ -40,6 +43,7 @@ def command(recipe: Path, overrides: tuple[str, ...]) -> None:
 def train(recipe: Recipe) -> None:
     """Bring a recipe's output_dir to a finished run; run.json is written last."""
     command = llamafactory()
+    _require_sound(recipe)
     inputs = inputs_of(recipe, None)
     output_dir = recipe.output_dir
     with ExitStack() as stack:
@@ -64,6 +68,17 @@ def train(recipe: Recipe) -> None:
     click.echo(f"{output_dir}: trained in {facts['seconds']} s")
 
 
+def _require_sound(recipe: Recipe) -> None:
+    """Make the checks that take no time; LLaMA-Factory's own come with its start."""
+    _, problems = quick_check(recipe)
+    errors = [problem for problem in problems if problem.code.startswith("E")]
+    if errors:
+        raise ProblemsError(errors, str(recipe.path))
+    for problem in problems:
+        if problem.code not in OF_NO_NEWS:
+            click.echo(problem.line(), err=True)
+
+
 def _reserve(recipe: Recipe, inputs: dict[str, object], stack: ExitStack) -> int:
     """Reserve the output_dir, first setting another run in it aside, and return the lock's descriptor."""
     output_dir = recipe.output_dir
@@ -82,17 +97,6 @@ def _reserve(recipe: Recipe, inputs: dict[str, object], stack: ExitStack) -> int
             )
         click.echo(f"{output_dir} held another run ({differs}); it is now {set_aside(output_dir)}")
         return stack.enter_context(reserved(output_dir))
-
-
-def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
-    """Return how the run in a folder differs from the one with these inputs, "" for the same or none."""
-    if not holds_a_run(output_dir):
-        return ""
-    if not (output_dir / STARTED).is_file():
-        return "not started by `recipes train`"
-    found = differences(read_object(output_dir / STARTED), inputs)
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return ", ".join(found[:3]) + more
 
 
 def _resume_point(output_dir: Path) -> Checkpoint | None:

@@ -1,0 +1,91 @@
+"""LLaMA-Factory's view of a recipe from a process of its own, remembered: its import alone takes 12 s.
+
+Answers lie under $XDG_CACHE_HOME/tuneyard, each named by a hash over all that it depends on.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from core.datasets import find_dataset
+from core.errors import ContentError, TuneyardError
+from core.files import read_object, sha256, versions, write_json
+from recipes.keys import known_keys
+from recipes.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json", "vocab.json")
+
+
+def ask(recipe: Recipe, model: str) -> dict[str, object]:
+    """Return what recipes/inspect.py finds in a recipe, with tokenizer and config of `model`.
+
+    Unknown keys are left out, since LLaMA-Factory would stop at them. `ContentError` where it crashed.
+    """
+    settings = {key: value for key, value in recipe.settings.items() if key in known_keys()}
+    settings["model_name_or_path"] = model
+    remembered = _folder() / f"{_key(settings, recipe)}.json"
+    if remembered.is_file():
+        return read_object(remembered)
+    answer = _inspect(settings)
+    if not any(isinstance(part, dict) and "error" in part for part in answer.values()):
+        write_json(remembered, answer)
+    return answer
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tuneyard" / "inspect"
+
+
+def _key(settings: dict[str, object], recipe: Recipe) -> str:
+    folder = Path(str(settings.get("dataset_dir", "data")))
+    data: dict[str, str | None] = {}
+    for name in [*recipe.names("dataset"), *recipe.names("eval_dataset")]:
+        try:
+            data[name] = sha256(find_dataset(name, folder).path)
+        except TuneyardError:
+            data[name] = None
+    model = Path(str(settings["model_name_or_path"]))
+    tokenizer = {name: sha256(model / name) for name in TOKENIZER if (model / name).is_file()}
+    code = sha256(Path(__file__).with_name("inspect.py"))
+    parts = [settings, data, tokenizer, versions("llamafactory", "transformers", "tokenizers"), code]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _inspect(settings: dict[str, object]) -> dict[str, object]:
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        json.dump(settings, file)
+        file.flush()
+        quiet = {"HF_HUB_OFFLINE": "1", "LLAMAFACTORY_VERBOSITY": "WARN", "TOKENIZERS_PARALLELISM": "false"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "recipes.inspect", file.name],
+            cwd=Path.cwd(),
+            env={
+                **os.environ,
+                **quiet,
+                "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        log = _pass_on_progress(process)
+        answer = process.stdout.read() if process.stdout else b""
+    if process.wait():
+        reason = next((line for line in reversed(log.splitlines()) if line.strip()), "no reason given")
+        raise ContentError(f"LLaMA-Factory could not be asked: {reason}")
+    value = json.loads(answer)
+    return value if isinstance(value, dict) else {}
+
+
+def _pass_on_progress(process: "subprocess.Popen[bytes]") -> str:
+    """Show the progress lines of the process as they come; return all that it wrote to stderr."""
+    text = bytearray()
+    while process.stderr and (piece := os.read(process.stderr.fileno(), 4096)):
+        text += piece
+        if b"counting tokens" in piece:
+            sys.stderr.write(piece.decode(errors="replace"))
+    return text.decode(errors="replace").replace("\r", "\n")

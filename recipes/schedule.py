@@ -1,0 +1,84 @@
+"""How many steps a recipe takes, worked out as the trainer does, and settings that never come into effect."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from core.errors import Problem
+from recipes.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The course of a training: rows and batch of one step, steps of an epoch and in all, warm-up steps."""
+
+    rows: int
+    batch: int
+    steps_per_epoch: int
+    steps: int
+    warmup: int
+
+    def line(self) -> str:
+        """Return the schedule in one line, e.g. `1200 rows, batch 16, 75 steps an epoch, 75 in all`."""
+        steps = f"{self.steps_per_epoch} steps an epoch, {self.steps} in all"
+        share = f", warm-up {self.warmup / self.steps:.0%}" if self.steps and self.warmup else ""
+        return f"{self.rows} rows, batch {self.batch}, {steps}{share}"
+
+
+def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
+    """Return the schedule of a recipe on `rows` training rows (packed blocks count as rows).
+
+    Follows transformers' Trainer: the last batch of an epoch may be smaller, the last accumulation of
+    an epoch too (`set_initial_training_values` in transformers 5).
+    """
+    settings = recipe.settings
+    rows = _after_split(rows, _number(settings.get("val_size"), 0.0))
+    each = int(_number(settings.get("per_device_train_batch_size"), 8))
+    gathered = int(_number(settings.get("gradient_accumulation_steps"), 1))
+    batches = math.ceil(rows / max(1, each * world_size))
+    steps_per_epoch = max(1, math.ceil(batches / max(1, gathered)))
+    limit = int(_number(settings.get("max_steps"), -1))
+    epochs = _number(settings.get("num_train_epochs"), 3.0)
+    steps = limit if limit > 0 else math.ceil(epochs * steps_per_epoch)
+    return Schedule(rows, each * gathered * world_size, steps_per_epoch, steps, _warmup(settings, steps))
+
+
+def _number(value: object, default: float) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
+
+
+def _after_split(rows: int, held_out: float) -> int:
+    """Return the training rows left by val_size, a share below 1 or a number of rows."""
+    held = math.ceil(rows * held_out) if held_out < 1 else int(held_out)
+    return max(0, rows - held)
+
+
+def _warmup(settings: dict[str, object], steps: int) -> int:
+    given = _number(settings.get("warmup_steps"), 0.0) or _number(settings.get("warmup_ratio"), 0.0)
+    return math.ceil(steps * given) if given < 1 else int(given)
+
+
+def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
+    """Yield what never happens in a training of this length: saves, evaluations, the end of the warm-up."""
+    settings = recipe.settings
+    every = {
+        "save_steps": settings.get("save_strategy", "steps") == "steps",
+        "eval_steps": settings.get("eval_strategy") == "steps",
+    }
+    for key, in_use in every.items():
+        value = settings.get(key)
+        if in_use and isinstance(value, int) and value > schedule.steps:
+            message = f"is {value}, but the training ends after {schedule.steps} steps"
+            hint = "only the end is saved" if key == "save_steps" else "it is never evaluated"
+            yield Problem("W330", recipe.place(key), message, key, hint)
+    if schedule.warmup >= schedule.steps:
+        message = f"{schedule.warmup} steps of {schedule.steps}: the full learning rate is never reached"
+        yield Problem("W331", recipe.place("warmup_steps"), message, "warmup_steps")
+    if schedule.rows and schedule.batch > schedule.rows:
+        message = f"a step takes {schedule.batch} rows, the dataset has {schedule.rows}"
+        yield Problem("W332", recipe.place("per_device_train_batch_size"), message, "batch")
+    if "warmup_ratio" in settings:
+        hint = f"warmup_steps: {settings['warmup_ratio']} (a share below 1 is taken too)"
+        yield Problem(
+            "W333", recipe.place("warmup_ratio"), "is deprecated in transformers 5", "warmup_ratio", hint
+        )
