@@ -52,8 +52,8 @@ def find_dataset(name: str, folder: Path = DEFAULT_FOLDER) -> Dataset:
 
 def read_records(path: Path) -> list[dict[str, object]]:
     """Return the records of a JSON array or a JSON Lines file; the content decides which it is."""
-    text = path.read_text(encoding="utf-8-sig")
     try:
+        text = path.read_text(encoding="utf-8-sig")
         rows = (
             json.loads(text)
             if text.lstrip().startswith("[")
@@ -61,6 +61,10 @@ def read_records(path: Path) -> list[dict[str, object]]:
         )
     except json.JSONDecodeError as error:
         raise ContentError(f"{path}: not JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ContentError(f"{path}: not UTF-8 at byte {error.start}") from error
+    except RecursionError as error:
+        raise ContentError(f"{path}: nested too deep to be read") from error
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise ContentError(f"{path}: record {number}: found {type(row).__name__}, expected an object")

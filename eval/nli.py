@@ -196,6 +196,7 @@ class Job:
                 bar.update(len(batch))
         results = self._results(log.finish(self._refusal(row, why) for row, why in asker.refused.items()))
         write_json(folder / RESULTS, results)
+        _warn(results)
         seconds = time.monotonic() - began
         return f"{_line(results)}  {seconds:.1f} s ({asked / seconds:.1f} rows/s)"
 
@@ -307,13 +308,20 @@ def _command() -> str:
 def _line(results: dict[str, Any]) -> str:
     low, high = results["ci95"]
     mass = f"  label mass {results['label_mass']:.2f}" if results["label_mass"] is not None else ""
-    low_mass = (
-        "  (low: the model hardly says these labels)" if (results["label_mass"] or 1) < LOW_MASS else ""
-    )
     return (
         f"{results['accuracy']:.1%} [{low:.1%}, {high:.1%}]  n {results['n']}  "
-        f"majority {results['majority']:.1%}  unparsed {results['unparsed']}{mass}{low_mass}"
+        f"majority {results['majority']:.1%}  unparsed {results['unparsed']}{mass}"
     )
+
+
+def _warn(results: dict[str, Any]) -> None:
+    who = f"warning: {results['model']} on {results['set']}:"
+    if results["label_mass"] is not None and results["label_mass"] < LOW_MASS:
+        click.echo(
+            f"{who} label mass {results['label_mass']:.2f}: it would hardly say these labels", err=True
+        )
+    if results["refused"]:
+        click.echo(f"{who} {results['refused']} prompts exceed the context and count as wrong", err=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Choice scores against a plain loop, one full sequence at a time; the plan of batches as properties."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,0 +1,269 @@
+"""python -m eval.nli on a tiny model, in this process: what it writes, and what it refuses untouched."""
+
+import json
+import shutil
+from pathlib import Path
+
+import click
+import pytest
+
+from core.errors import CLI, ContentError, RequestError
+from eval.nli import cli
+from tests.unit.eval_model.test_live import write as write_adapter
+
+ROWS = [
+    {"instruction": f'Does "{a}" imply that "{b}"?', "input": "", "output": output, "idx": n + 10}
+    for n, (a, b, output) in enumerate(
+        [
+            ("A man is walking a dog.", "A person is outside.", "yes"),
+            ("A man sleeps.", "A person is outside with a dog and a cat.", "no"),
+            ("She sings.", "She is loud.", "maybe"),
+            ("He eats bread and butter in the kitchen of his house.", "He eats.", "yes"),
+            ("不确定", "A dog.", "no"),
+        ]
+    )
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(ROWS))
+    return path
+
+
+@pytest.fixture
+def nli(tiny_model: Path, tmp_path: Path):
+    """`nli("--data", x)` runs the command with the tiny model into OUT and returns OUT."""
+
+    def call(*arguments: object, model: Path = tiny_model, out: str = "out") -> Path:
+        given = ["--model", model, "--out", tmp_path / out, *arguments]
+        cli.main(list(map(str, given)), standalone_mode=False)
+        return tmp_path / out
+
+    return call
+
+
+def results(folder: Path, model="base", name="tiny") -> dict:
+    return json.loads((folder / model / name / "results.json").read_text())
+
+
+def predictions(folder: Path, model="base", name="tiny") -> list[dict]:
+    return [json.loads(x) for x in (folder / model / name / "predictions.jsonl").read_text().splitlines()]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_several_models_and_sets_in_one_run(nli, data, tmp_path, capsys) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text("\n".join(json.dumps(r) for r in ROWS[:3]))
+    adapter = write_adapter(tmp_path / "saved")
+    out = nli("--data", data, "--data", other, "--adapter", f"one={adapter}")
+    assert sorted(tree(out)) == sorted(
+        ["run.json", *(f"{m}/{s}/{f}" for m in ("base", "one") for s in ("tiny", "other")
+                       for f in ("predictions.jsonl", "results.json"))]
+    )  # fmt: skip
+    assert predictions(out) != predictions(out, "one")
+    assert capsys.readouterr().out.count("majority") == 4
+
+
+def test_predictions_begin_with_the_documents_six_fields(nli, data) -> None:
+    rows = predictions(nli("--data", data))
+    six = ["instruction", "input", "expected_output", "model_output", "predicted_output", "idx"]
+    assert [list(row) for row in rows] == [[*six, "row", "choices", "label_mass"]] * 5
+    assert [(row["row"], row["idx"]) for row in rows] == [(n, n + 10) for n in range(5)]
+    for row in rows:
+        assert row["predicted_output"] == max(row["choices"], key=row["choices"].get)
+        assert set(row["choices"]) == {"yes", "no", "maybe"}
+
+
+def test_results_keep_the_schema_and_say_what_was_scored(nli, data, tmp_path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(Path("core/schemas/results.schema.json").read_text())
+    adapter = write_adapter(tmp_path / "saved")
+    out = nli("--data", data, "--adapter", f"one={adapter}")
+    for model in ("base", "one"):
+        jsonschema.validate(results(out, model), schema)
+    found = results(out, "one")
+    assert (found["n"], found["majority"], found["dtype"], found["labels"]) == (
+        5,
+        0.4,
+        "fp32",
+        ["maybe", "no", "yes"],
+    )
+    assert list(found["hashes"]["adapters"]) == ["saved"]
+    assert found["command"].startswith("python -m eval.nli ")
+
+
+def test_generate_mode_parses_what_was_generated(nli, data) -> None:
+    out = nli("--data", data, "--mode", "generate", "--max-new-tokens", "5")
+    assert results(out)["label_mass"] is None
+    assert results(out)["unparsed"] == sum(p["predicted_output"] == "unknown" for p in predictions(out))
+    assert "choices" not in predictions(out)[0]
+
+
+def test_a_finished_run_is_resumed_without_a_change(nli, data) -> None:
+    before = tree(nli("--data", data))
+    assert tree(nli("--data", data, "--resume")) == before
+
+
+def test_a_torn_run_is_resumed_to_the_same_bytes(nli, data) -> None:
+    arguments = ("--data", data, "--batch-tokens", "60")
+    whole = tree(nli(*arguments))
+    folder = nli(*arguments, out="torn") / "base" / "tiny"
+    (folder / "results.json").unlink()
+    lines = (folder / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "predictions.jsonl").write_bytes(lines[3] + lines[0][:40])
+    assert {
+        k: v.replace(b"/torn", b"/out") for k, v in tree(nli(*arguments, "--resume", out="torn")).items()
+    } == whole
+
+
+@pytest.mark.parametrize("change", ["data", "adapter", "settings", "model"])
+def test_a_run_that_changed_is_not_resumed(nli, data, tmp_path, tiny_model, change) -> None:
+    adapter = write_adapter(tmp_path / "saved")
+    arguments = ["--data", data, "--adapter", f"one={adapter}"]
+    before = tree(nli(*arguments))
+    model = tiny_model
+    if change == "data":
+        data.write_text(json.dumps(ROWS[:4]))
+    elif change == "adapter":
+        shutil.rmtree(adapter)
+        write_adapter(adapter, seed=1)
+    elif change == "settings":
+        arguments += ["--variants", "none"]
+    else:
+        model = tmp_path / "copy"
+        shutil.copytree(tiny_model, model)
+        (model / "config.json").write_text((model / "config.json").read_text() + "\n")
+    named = {
+        "data": "sets tiny",
+        "adapter": "models one",
+        "settings": "settings variants",
+        "model": "settings model",
+    }
+    with pytest.raises(RequestError, match=f"it was another run: {named[change]}: was"):
+        nli(*arguments, "--resume", model=model)
+    assert tree(tmp_path / "out") == before
+
+
+def test_the_template_beside_an_adapter_comes_first(nli, data, tmp_path) -> None:
+    adapter = write_adapter(tmp_path / "saved")
+    (adapter / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
+    out = nli("--data", data, "--adapter", f"one={adapter}")
+    assert results(out)["prompt"] == "chat template of the tokenizer"
+    assert results(out, "one")["prompt"] == f"chat template of {adapter}"
+    assert results(out)["hashes"]["chat_template"] != results(out, "one")["hashes"]["chat_template"]
+
+
+def test_a_model_without_chat_template_is_asked_in_plain_text(nli, data, tmp_path, tiny_model) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "m")
+    (model / "chat_template.jinja").unlink()
+    assert results(nli("--data", data, model=model))["prompt"] == "plain text (no chat template)"
+
+
+def test_a_prompt_beyond_the_context_is_counted_and_never_cut(nli, tmp_path, tiny_model, capsys) -> None:
+    long = tmp_path / "tiny.json"
+    long.write_text(json.dumps([*ROWS, {**ROWS[0], "instruction": "dog " * 3000}]))
+    out = nli("--data", long)
+    assert results(out)["refused"] == 1
+    assert (results(out)["n"], results(out)["unparsed"]) == (6, 1)
+    assert predictions(out)[5]["predicted_output"] == "unknown"
+    assert "a context of 2048" in predictions(out)[5]["refused"]
+    assert "warning: base on tiny: 1 prompts exceed the context" in capsys.readouterr().err
+
+
+def broken(text: str):
+    return lambda tmp: (tmp / "tiny.json").write_text(text)
+
+
+BAD = {
+    "nothing to ask": ([], RequestError, "name a set with --dataset NAME or --data FILE"),
+    "no such file": (["--data", "nowhere.json"], RequestError, "nowhere.json: data file not found"),
+    "not registered": (["--dataset", "rte"], RequestError, "dataset 'rte' is not in .*registered:"),
+    "no such adapter": (["--data", "DATA", "--adapter", "x=nowhere"], RequestError, "adapter 'nowhere'"),
+    "no name": (["--data", "DATA", "--adapter", "=x"], RequestError, "expected NAME=DIR"),
+    "base is taken": (
+        ["--data", "DATA", "--adapter", "base=x"],
+        RequestError,
+        "expected NAME=DIR with a new NAME",
+    ),
+    "a path as name": (["--data", "DATA", "--adapter", "../x=y"], RequestError, "can name a folder"),
+    "no model": (["--data", "DATA", "--model", "no/such"], RequestError, "give a local model folder"),
+    "nothing to score": (["--data", "DATA", "--no-base"], RequestError, "leaves nothing to score"),
+    "same set twice": (["--data", "DATA", "--data", "DATA"], RequestError, "two sets are named tiny"),
+    "foreign label": (["--data", "DATA", "--choices", "yes,no"], ContentError, "record 3: answer 'maybe'"),
+    "no template": (["--data", "DATA", "--mode", "wrong"], click.UsageError, "wrong"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "error", "said"), BAD.values(), ids=BAD)
+def test_bad_requests_are_refused_before_anything_is_written(
+    nli, data, tmp_path, monkeypatch, arguments, error, said
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    before = tree(tmp_path)
+    with pytest.raises(error, match=said):
+        nli(*[str(data) if a == "DATA" else a for a in arguments])
+    assert tree(tmp_path) == before
+    assert not (tmp_path / "out").exists()
+
+
+FILES = {
+    "empty": ("", "no records"),
+    "empty array": ("[]", "no records"),
+    "cut": ('[{"instruction": "a", "output"', "not JSON"),
+    "not utf-8": (b'[{"instruction": "\xff"}]', "not UTF-8"),
+    "no instruction": (
+        '[{"question": "a", "output": "yes"}]',
+        r"record 1: no column 'instruction' .found: question",
+    ),
+    "a number as answer": ('[{"instruction": "a", "output": 1}]', "record 1: output: found 1, expected text"),
+    "no answer": (
+        '[{"instruction": "a", "output": "yes"}, {"instruction": "b"}]',
+        "record 2 has no expected answer",
+    ),
+    "one label": ('[{"instruction": "a", "output": "yes"}]', "every answer is 'yes'"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), FILES.values(), ids=FILES)
+def test_bad_data_is_refused_with_its_place(nli, tmp_path, content, said) -> None:
+    path = tmp_path / "tiny.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ContentError, match=f"tiny.json.*{said}"):
+        nli("--data", path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_folder_is_left_alone(nli, data, tmp_path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RequestError, match="--resume goes on with it, --force starts it anew"):
+        nli("--data", data)
+
+
+def test_an_adapter_of_another_base_is_refused(nli, data, tmp_path) -> None:
+    adapter = write_adapter(tmp_path / "saved", {"model.layers.0.self_attn.q_proj": (96, 96)})
+    with pytest.raises(ContentError, match="trained on another base"):
+        nli("--data", data, "--adapter", f"one={adapter}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_a_mistake_in_one_line(run) -> None:
+    done = run("-m", "eval.nli", "--model", "m", "--data", "nowhere.json", "--out", "/dev/null/x", code=2)
+    assert done.stderr == "error: nowhere.json: data file not found\n"
+
+
+def test_underscores_are_taken_for_hyphens() -> None:
+    assert CLI["token_normalize_func"]("batch_tokens") == "batch-tokens"
+    with pytest.raises(click.BadParameter, match="not a valid integer range"):
+        cli.main(["--model", "m", "--out", "o", "--batch_tokens", "x"], standalone_mode=False)

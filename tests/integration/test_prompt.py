@@ -1,0 +1,151 @@
+"""The prompt that is scored is the prompt that LLaMA-Factory trains on, id by id."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from core.errors import RequestError
+from core.prompt import chat_encoder, conversation, llamafactory_encoder, saved_chat_template
+from tests.conftest import ROOT
+from tests.tiny import CHATML
+
+pytestmark = pytest.mark.slow  # importing LLaMA-Factory takes 10 s
+QWEN = Path(os.environ.get("TUNEYARD_TOKENIZERS", ROOT.parent / "shared" / "tokenizers")) / "qwen2.5"
+SMOLLM2 = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"  # as the model ships it
+QUESTION = 'Does "Två män   går.\n" imply that "不确定 <b>"? Please answer yes or no.You only need one word'
+TEMPLATES = {  # what a tokenizer would ship for each of LLaMA-Factory's templates
+    "qwen": CHATML.replace(
+        "You are a helpful assistant.", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    ),
+    "smollm2": CHATML.replace("You are a helpful assistant.", f"{SMOLLM2}."),
+    "chatml": (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    ),
+}
+TALKS = {
+    "plain": [{"role": "user", "content": QUESTION}],
+    "system": [{"role": "system", "content": "Answer in one word."}, {"role": "user", "content": QUESTION}],
+    "turns": [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": QUESTION},
+    ],
+}
+
+
+@pytest.fixture(params=["tiny", "qwen2.5"])
+def tokenizer(request: pytest.FixtureRequest, tiny_model: Path):
+    from transformers import AutoTokenizer
+
+    if request.param == "qwen2.5" and not QWEN.is_dir():
+        pytest.skip(f"no tokenizer at {QWEN}")
+    return AutoTokenizer.from_pretrained(tiny_model if request.param == "tiny" else QWEN)
+
+
+def trained_ids(tokenizer, messages, template, **arguments):
+    """The ids before the answer, as LLaMA-Factory's supervised preprocessing masks them."""
+    from llamafactory.data.template import get_template_and_fix_tokenizer
+    from llamafactory.hparams import DataArguments
+
+    found = get_template_and_fix_tokenizer(tokenizer, DataArguments(template=template, **arguments))
+    system = messages[0]["content"] if messages[0]["role"] == "system" else None
+    turns = [m for m in messages if m["role"] != "system"]
+    pairs = found.encode_multiturn(tokenizer, [*turns, {"role": "assistant", "content": "yes"}], system)
+    ids = [token for source, target in pairs for token in [*source, *target]]
+    return ids[: len(ids) - len(pairs[-1][1])], pairs[-1][1]
+
+
+@pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_ids_equal_llamafactorys(tokenizer, name, talk) -> None:
+    jinja, named = chat_encoder(tokenizer, TEMPLATES[name])(talk), llamafactory_encoder(tokenizer, name)(talk)
+    expected, answer = trained_ids(tokenizer, talk, name)
+    assert jinja == expected
+    assert named == expected
+    assert answer[: len(answer) - 2] == tokenizer("yes", add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
+@pytest.mark.parametrize("system", ["You are a helpful assistant.", SMOLLM2, f"{SMOLLM2}."])
+def test_a_recipe_without_template_trains_on_the_tokenizers_own(tokenizer, system, talk) -> None:
+    own = CHATML.replace("You are a helpful assistant.", system)
+    tokenizer.chat_template = own
+    expected, _ = trained_ids(tokenizer, talk, None)
+    assert chat_encoder(tokenizer, own)(talk) == expected
+
+
+def test_the_demos_base_is_trained_as_it_is_asked() -> None:
+    from transformers import AutoTokenizer
+
+    folder = ROOT / "models" / "demo-base"
+    if not (folder / "tokenizer.json").is_file():
+        pytest.skip("no models/demo-base: make demo writes it")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    expected, _ = trained_ids(tokenizer, TALKS["plain"], None)
+    assert chat_encoder(tokenizer, saved_chat_template(folder))(TALKS["plain"]) == expected
+
+
+def test_a_full_stop_in_the_system_text_is_seen(tokenizer) -> None:
+    """LLaMA-Factory's smollm2 ends its default system text with a full stop, the model's own does not."""
+    own = chat_encoder(tokenizer, CHATML.replace("You are a helpful assistant.", SMOLLM2))(TALKS["plain"])
+    assert own != trained_ids(tokenizer, TALKS["plain"], "smollm2")[0]
+
+
+def test_thinking_is_off_in_llamafactorys_reasoning_templates(tokenizer) -> None:
+    ids = llamafactory_encoder(tokenizer, "qwen3")(TALKS["plain"])
+    assert tokenizer.decode(ids).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+
+
+def test_an_unknown_template_is_refused_with_a_guess(tokenizer) -> None:
+    with pytest.raises(RequestError, match="no template 'qwem' did you mean \"qwen\""):
+        llamafactory_encoder(tokenizer, "qwem")
+
+
+RECORDS = {
+    "alpaca": ({}, {"instruction": "Q", "input": "more", "output": "yes", "idx": 3}),
+    "columns": (
+        {"columns": {"prompt": "q", "response": "a", "system": "s", "history": "h"}},
+        {"q": "Q", "a": "yes", "s": "S", "h": [["one", "two"]]},
+    ),
+    "sharegpt": (
+        {"formatting": "sharegpt"},
+        {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "yes"}]},
+    ),
+    "openai": (
+        {
+            "formatting": "sharegpt",
+            "columns": {"messages": "messages"},
+            "tags": {
+                "role_tag": "role",
+                "content_tag": "content",
+                "user_tag": "user",
+                "assistant_tag": "assistant",
+                "system_tag": "system",
+            },
+        },
+        {
+            "messages": [
+                {"role": "system", "content": "S"},
+                {"role": "user", "content": "Q"},
+                {"role": "assistant", "content": "yes"},
+            ]
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("entry", "record"), RECORDS.values(), ids=RECORDS)
+def test_records_become_the_messages_that_llamafactory_makes(entry, record) -> None:
+    from llamafactory.data.converter import get_dataset_converter
+    from llamafactory.data.parser import DatasetAttr
+    from llamafactory.hparams import DataArguments
+
+    attributes = DatasetAttr("file", "x")
+    attributes.join(entry)
+    theirs = get_dataset_converter(attributes.formatting, attributes, DataArguments())(record)
+    ours = conversation(record, entry, "x")
+    system = [{"role": "system", "content": theirs["_system"]}] if theirs["_system"] else []
+    assert ours.messages == [*system, *theirs["_prompt"]]
+    assert [{"role": "assistant", "content": ours.answer}] == theirs["_response"]

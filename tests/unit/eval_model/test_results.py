@@ -1,0 +1,104 @@
+"""What a run leaves behind, and what it takes up again."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import ContentError, RequestError
+from eval.output.results import PREDICTIONS, RUN, PredictionLog, begin_run, check_new
+
+IDENTITY = {"settings": {"dtype": "fp32"}, "models": {"base": "a" * 64}, "sets": {"rte": "b" * 64}}
+BATCHES = [[3, 1], [0, 2], [4]]
+
+
+def predictions(rows):
+    return [{"idx": row, "row": row, "text": "是"} for row in rows]
+
+
+def finished(folder: Path) -> bytes:
+    log = PredictionLog(folder, BATCHES)
+    for batch in log.pending:
+        log.append(predictions(batch))
+    log.finish([])
+    return (folder / PREDICTIONS).read_bytes()
+
+
+def test_predictions_end_in_the_order_of_the_data(tmp_path) -> None:
+    assert [json.loads(x)["row"] for x in finished(tmp_path).splitlines()] == [0, 1, 2, 3, 4]
+
+
+def test_a_log_cut_at_any_byte_ends_with_the_same_bytes(tmp_path) -> None:
+    whole = finished(tmp_path / "whole")
+    log = PredictionLog(tmp_path / "grown", BATCHES)
+    for batch in BATCHES:
+        log.append(predictions(batch))
+    grown = (tmp_path / "grown" / PREDICTIONS).read_bytes()
+    for cut in range(len(grown) + 1):
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        (folder / PREDICTIONS).write_bytes(grown[:cut])
+        assert finished(folder) == whole, cut
+
+
+def test_whole_batches_are_kept_and_torn_ones_asked_again(tmp_path) -> None:
+    log = PredictionLog(tmp_path, BATCHES)
+    log.append(predictions([3, 1]))
+    log.append(predictions([0]))
+    assert PredictionLog(tmp_path, BATCHES).pending == [[0, 2], [4]]
+
+
+def test_a_log_that_is_no_json_is_named_with_its_line(tmp_path) -> None:
+    (tmp_path / PREDICTIONS).write_text('{"row": 3}\nnot json\n')
+    with pytest.raises(ContentError, match=r"predictions.jsonl:2: not JSON.*--force"):
+        PredictionLog(tmp_path, BATCHES)
+
+
+def test_an_existing_folder_needs_a_word(tmp_path) -> None:
+    begin_run(tmp_path / "r", IDENTITY, force=False)
+    with pytest.raises(RequestError, match="--resume goes on with it, --force starts it anew"):
+        check_new(tmp_path / "r", resume=False, force=False)
+    with pytest.raises(RequestError, match="give one of them"):
+        check_new(tmp_path / "r", resume=True, force=True)
+    check_new(tmp_path / "r", resume=True, force=False)
+    check_new(tmp_path / "new", resume=True, force=False)
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, force) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RequestError, match="no results folder"):
+        check_new(tmp_path, resume=not force, force=force)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "said"),
+    [
+        ("settings", "dtype", 'settings dtype: was "fp32", is "bf16"'),
+        ("models", "base", 'models base: was "aaaaaaaaaaaa…, is "bf16"'),
+        ("sets", "rte", 'sets rte: was "bbbbbbbbbbbb…, is "bf16"'),
+    ],
+)
+def test_what_changed_is_named_and_nothing_is_written(tmp_path, part, name, said) -> None:
+    begin_run(tmp_path, IDENTITY, force=False)
+    before = (tmp_path / RUN).read_bytes()
+    with pytest.raises(RequestError, match=said):
+        begin_run(tmp_path, {**IDENTITY, part: {name: "bf16"}}, force=False)
+    assert (tmp_path / RUN).read_bytes() == before
+
+
+def test_another_adapter_joins_a_run(tmp_path) -> None:
+    begin_run(tmp_path, IDENTITY, force=False)
+    begin_run(tmp_path, {**IDENTITY, "models": {"new": "c"}}, force=False)
+    assert json.loads((tmp_path / RUN).read_text())["models"] == {"base": "a" * 64, "new": "c"}
+
+
+def test_force_removes_the_old_runs_models_and_nothing_else(tmp_path) -> None:
+    begin_run(tmp_path, IDENTITY, force=False)
+    for name in ("base/rte", "base/mine", "other"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "x").touch()
+    begin_run(tmp_path, {**IDENTITY, "models": {"new": "c"}}, force=True)
+    assert not (tmp_path / "base" / "rte").exists()
+    assert (tmp_path / "base" / "mine" / "x").exists()
+    assert (tmp_path / "other" / "x").exists()
