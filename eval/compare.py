@@ -44,8 +44,8 @@ def write(comparison: Comparison, runs: Sequence[Run], warnings: Sequence[str], 
     """Write the plots, table.md and, last, table.json into `out`, and print the table."""
     from eval.output.plots import write_plots
 
-    plots, numbered = write_plots(comparison, runs, out)
-    text = markdown(comparison, numbered)
+    plots, typeface = write_plots(comparison, runs, out)
+    text = markdown(comparison, typeface.numbered)
     write_text(out / "table.md", text)
     write_json(out / "table.json", to_json(comparison, runs, warnings))
     click.echo(text, nl=False)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from core.errors import RequestError, show_value
 from eval.measure.comparison import Run
 
-SHOULD_AGREE = ("mode", "parser", "variants", "dtype")
+SHOULD_AGREE = ("mode", "parser", "variants", "apply", "dtype")
 FEW_GROUPS = 20
 
 
@@ -54,12 +54,17 @@ def _differences(run: Run, first: Run) -> list[str]:
     if not (_data(run) and _data(first)):
         warnings.append(f"{both}: paired by row and expected answer alone (not both name their data)")
     for key in SHOULD_AGREE:
-        one, other = run.facts.get(key), first.facts.get(key)
+        one, other = _setting(run, key), _setting(first, key)
         if one != other and one is not None and other is not None:
             warnings.append(
                 f"{both} were scored with another {key}: {show_value(one)} and {show_value(other)}"
             )
     return warnings
+
+
+def _setting(run: Run, key: str) -> object:
+    settings = run.facts.get("settings")
+    return run.facts.get(key, settings.get(key) if isinstance(settings, dict) else None)
 
 
 def _rows_differ(run: Run, first: Run) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-from eval.measure.labels import UNKNOWN
+from eval.measure.labels import MOST, UNKNOWN
 from eval.measure.paired import (
     ALPHA,
     Z_POWER,
@@ -23,7 +23,7 @@ from eval.measure.paired import (
     rows_needed,
     smallest_difference,
 )
-from eval.measure.statistics import clustered_stderr, stderr, wilson
+from eval.measure.statistics import clustered_stderr, macro_f1, stderr, wilson
 
 MEAN = "mean"
 
@@ -49,7 +49,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A model's accuracy (a share) on a set, or its unweighted mean over sets, with 95 % limits."""
+    """A model's accuracy (a share) on a set, or its unweighted mean over sets, with 95 % limits.
+
+    `macro_f1` is (value, low, high), None on average and where the answers are free text.
+    """
 
     accuracy: float
     low: float
@@ -57,6 +60,7 @@ class Figure:
     stderr: float
     n: int
     unparsed: int
+    macro_f1: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,11 @@ class Comparison:
     models: Sequence[str]
     sets: Sequence[Section]
     mean: Section | None
+
+    @property
+    def sections(self) -> list[Section]:
+        """The sets, then the mean where there is one."""
+        return [*self.sets, *([self.mean] if self.mean else [])]
 
 
 def compare(runs: Sequence[Run], base: str) -> Comparison:
@@ -247,7 +256,10 @@ def _figure(run: Run) -> Figure:
         error = clustered_stderr(correct, run.groups)
     effect = (error / plain) ** 2 if plain and error else 1.0
     low, high = wilson(share * n / effect, n / effect)
-    return Figure(share, low, high, error, n, sum(given == UNKNOWN for given in run.predicted))
+    unparsed = sum(given == UNKNOWN for given in run.predicted)
+    labels = len(set(run.gold))
+    f1 = macro_f1(run.gold, run.predicted, run.groups) if 1 < labels <= MOST else None
+    return Figure(share, low, high, error, n, unparsed, f1)
 
 
 def _mean_figure(figures: Sequence[Figure]) -> Figure:

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from eval.measure.statistics import Z95, clustered_stderr, resample
+from eval.measure.statistics import SEED, Z95, clustered_stderr, resample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 ALPHA = 0.05
 Z_POWER = 0.8416212335729143  # the normal distribution's 80 % point
 FLIPS = 100_000
-SEED = 42
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +141,16 @@ def bonett_price(better: int, worse: int, n: int) -> tuple[float, float]:
 
 
 def _bootstrap(groups: Sequence[Sequence[int]]) -> tuple[float, float]:
-    """The 95 % percentile interval of Σ net / Σ rows over resampled groups of [net, rows]."""
+    """The 95 % percentile interval of Σ net / Σ rows over resampled groups of [net, rows].
+
+    One row gained and one lost are added, as Bonett and Price do, so that it is no point where the
+    two systems never differ; with one row in each group it is near their interval.
+    """
     if len(groups) < 2:  # one group says nothing of how groups differ
         return -1.0, 1.0
     import numpy as np
 
-    sums = resample(groups, SEED)
+    sums = resample([*groups, [1, 1], [-1, 1]])
     low, high = np.quantile(sums[:, 0] / sums[:, 1], (0.025, 0.975))
     return float(low), float(high)
 

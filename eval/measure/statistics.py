@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DRAWS = 10_000
+SEED = 42
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
@@ -59,8 +60,8 @@ def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable]) -> flo
     return math.sqrt(count / max(1, count - 1) * math.fsum(s * s for s in sums.values())) / len(values)
 
 
-def resample(cells: Sequence[Sequence[int]], seed: int, draws: int = DRAWS) -> "NDArray[np.int64]":
-    """Return the summed cells (shape [draws, cells]) of bootstrap samples that draw whole groups.
+def resample(cells: Sequence[Sequence[int]]) -> "NDArray[np.int64]":
+    """Return the summed cells (shape [10,000, cells]) of bootstrap samples, the seed fixed.
 
     `cells` has one row of counts for each group. Groups with the same counts are alike, so drawing
     G groups with replacement is one multinomial draw over the distinct rows.
@@ -69,5 +70,39 @@ def resample(cells: Sequence[Sequence[int]], seed: int, draws: int = DRAWS) -> "
 
     kinds, counts = np.unique(np.asarray(cells, dtype=np.int64), axis=0, return_counts=True)
     total = int(counts.sum())
-    drawn = np.random.default_rng(seed).multinomial(total, counts / total, size=draws)
+    drawn = np.random.default_rng(SEED).multinomial(total, counts / total, size=DRAWS)
     return np.asarray(drawn @ kinds)
+
+
+def macro_f1(
+    gold: Sequence[str], predicted: Sequence[str], groups: Sequence[Hashable] | None = None
+) -> tuple[float, float, float]:
+    """Return macro-F1 over the labels of `gold` and its 95 % percentile bootstrap limits.
+
+    Groups are drawn whole (rows where there are none); a label that a draw lacks is left out of it.
+    `ValueError` where there are no rows.
+    """
+    import numpy as np
+
+    labels = {label: place for place, label in enumerate(sorted(set(gold)))}
+    cells: defaultdict[Hashable, list[int]] = defaultdict(lambda: [0] * (2 * len(labels)))
+    keys = range(len(gold)) if groups is None else groups
+    for key, right, said in zip(keys, gold, predicted, strict=True):
+        cell = cells[key]
+        cell[2 * labels[right]] += right == said
+        cell[2 * labels[right] + 1] += 1
+        if said in labels:
+            cell[2 * labels[said] + 1] += 1
+    whole = _f1(np.asarray([np.sum(list(cells.values()), axis=0)]))
+    drawn = _f1(resample(list(cells.values())))
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(whole[0]), float(low), float(high)
+
+
+def _f1(cells: "NDArray[np.int64]") -> "NDArray[np.float64]":
+    """Macro-F1 of each row of cells (for each label its hits, then how often it is expected or given)."""
+    import numpy as np
+
+    hits, said = cells[:, 0::2], cells[:, 1::2]
+    each = np.divide(2 * hits, said, out=np.full(hits.shape, np.nan), where=said > 0)
+    return np.asarray(np.nanmean(each, axis=1))

@@ -162,6 +162,21 @@ def test_bootstrap_by_group_covers_at_the_stated_rate() -> None:
     assert 0.90 < inside / 120 < 0.99
 
 
+def test_bootstrap_of_single_rows_is_near_bonett_price() -> None:
+    old, new = [True] * 50 + [False] * 50, [True] * 45 + [False] * 25 + [True] * 30
+    plain, grouped = difference(old, new), difference(old, new, range(100))
+    assert (grouped.low, grouped.high) == (
+        pytest.approx(plain.low, abs=0.01),
+        pytest.approx(plain.high, abs=0.01),
+    )
+    assert (grouped.p, grouped.design_effect) == (pytest.approx(plain.p), pytest.approx(1))
+
+
+def test_an_interval_is_no_point_where_nothing_differs() -> None:
+    found = difference([True] * 90, [True] * 90, [i // 3 for i in range(90)])
+    assert found.p == 1.0 and found.low < 0 < found.high
+
+
 def test_one_group_says_nothing() -> None:
     found = difference([False] * 20, [True] * 20, ["a"] * 20)
     assert (found.p, found.low, found.high) == (1.0, -1.0, 1.0)

@@ -1,13 +1,16 @@
 """Intervals and standard errors against scipy, numbers worked by hand, and a plain formula."""
 
 import math
+import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from sklearn.metrics import f1_score
 
-from eval.measure.statistics import clustered_stderr, stderr, wilson
+from eval.measure.statistics import clustered_stderr, macro_f1, stderr, wilson
 
 
 @settings(deadline=None)
@@ -57,3 +60,34 @@ def test_repeating_every_row_in_its_group_adds_no_knowledge(correct: list[bool])
 def test_clustered_stderr_refuses_lengths_that_differ() -> None:
     with pytest.raises(ValueError, match="3 values and 2 groups"):
         clustered_stderr([1.0, 0.0, 1.0], ["a", "b"])
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abcx")), min_size=1, max_size=50))
+def test_macro_f1_equals_scikit_learn(pairs: list[tuple[str, str]]) -> None:
+    gold, predicted = map(list, zip(*pairs, strict=True))
+    expected = f1_score(gold, predicted, labels=sorted(set(gold)), average="macro", zero_division=0)
+    value, low, high = macro_f1(gold, predicted)
+    assert value == pytest.approx(expected)
+    assert 0 <= low <= high <= 1
+
+
+def test_macro_f1_interval_is_that_of_a_plain_bootstrap() -> None:
+    draw = random.Random(0)
+    gold = ["yes"] * 90 + ["no"] * 30
+    predicted = [g if draw.random() < 0.8 else "no" for g in gold]
+    scores = []
+    for _ in range(300):
+        rows = draw.choices(range(120), k=120)
+        scores.append(f1_score([gold[i] for i in rows], [predicted[i] for i in rows], average="macro"))
+    low, high = np.quantile(scores, (0.025, 0.975))
+    _, ours_low, ours_high = macro_f1(gold, predicted)
+    assert (ours_low, ours_high) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
+
+
+def test_macro_f1_by_group_is_wider() -> None:
+    gold, predicted = ["yes", "no"] * 60, ["yes", "no"] * 40 + ["no", "yes"] * 20
+    groups = [i // 10 for i in range(120)]
+    _, low, high = macro_f1(gold, predicted)
+    _, grouped_low, grouped_high = macro_f1(gold, predicted, groups)
+    assert grouped_high - grouped_low > 2 * (high - low)

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from eval.measure.comparison import Run, compare
-from eval.output.tables import about, markdown, percent, points, show_p, to_json, verdict
+from eval.output.tables import markdown, to_json
+from eval.output.verdict import about, percent, points, show_p, verdict
 from tests.unit.eval_measure.test_comparison import flags, make
 
 
@@ -47,14 +48,16 @@ def test_ship_with_a_rival() -> None:
 def test_no_evidence() -> None:
     old, new = flags(60, 10, 14, 16)
     assert told(make("base", old), make("a", new)) == (
-        "No evidence of a difference from base: a is at +4.0 points (−5.8 to +13.7; p = 0.54; "
-        "about 1,100 more rows needed); 100 rows could have shown 13.6 points."
+        "No evidence of a difference from base: a is at +4.0 points (−5.8 to +13.7), p = 0.54; "
+        "about 1,100 more rows needed; these 100 rows could have shown 13.6 points."
     )
 
 
 def test_no_difference_seen() -> None:
     same = flags(60, 10, 10, 20)
-    assert "+0.0 points (−9.0 to +9.0; p = 1.00); 100 rows" in told(make("base", same[0]), make("a", same[1]))
+    assert "+0.0 points (−9.0 to +9.0), p = 1.00; these 100 rows" in told(
+        make("base", same[0]), make("a", same[1])
+    )
 
 
 def test_keep_the_base() -> None:
@@ -94,6 +97,36 @@ def test_json_holds_what_the_page_says() -> None:
     assert section["comparisons"][0]["value"] == 0.25 and section["ship"] == "a"
     assert found["mean"]["ship"] == "a" and found["mean"]["verdict"].startswith("Ship a: 70.0 %")
     assert found["runs"] == ["base/s", "a/s", "base/t", "a/t"] and found["warnings"] == ["careful"]
+
+
+def test_many_sets_are_rows() -> None:
+    runs = [make(model, [True, False], f"set {n}") for n in range(9) for model in ("base", "a")]
+    lines = markdown(compare(runs, "base"), {}).splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[2:5]] == ["majority class", "base", "a"]
+    assert lines[2].startswith("| set 0, n = 2 ") and lines[11].startswith("| mean, n = 18 ")
+
+
+def test_macro_f1_stands_beside_accuracy_where_there_are_labels() -> None:
+    gold = ["yes", "no", "no", "no"]
+    run = Run("base", "s", "", list("0123"), gold, ["no"] * 4, [g == "no" for g in gold])
+    page = markdown(compare([run], "base"), {})
+    assert "| base                     | 75.0 % (" in page and "| base                     | 42.9 % (" in page
+
+
+def test_the_method_is_named() -> None:
+    old, new = flags(40, 5, 30, 25)
+    groups = [str(i // 4) for i in range(100)]
+    plain = markdown(compare([make("base", old), make("a", new)], "base"), {})
+    grouped = markdown(compare([make("base", old, groups=groups), make("a", new, groups=groups)], "base"), {})
+    assert (
+        "100 independent rows: exact McNemar, Bonett–Price intervals; Holm over 1 against the base." in plain
+    )
+    assert "100 rows in 25 groups: exact sign flips by group, cluster bootstrap (10,000 draws);" in grouped
+
+
+def test_a_bar_in_a_name_does_not_break_the_table() -> None:
+    page = markdown(compare([make("a|b", [True, False])], "base"), {})
+    assert "| a\\|b " in page
 
 
 @pytest.mark.parametrize("groups", [None, [str(i // 5) for i in range(100)]])

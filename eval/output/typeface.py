@@ -1,0 +1,57 @@
+"""Letters for plots: an installed CJK font where labels need one, and numbers, not boxes, without."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+LATIN = "DejaVu Sans"  # comes with matplotlib
+CJK = (
+    "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Heiti SC",
+    "Noto Sans CJK JP", "Noto Serif CJK SC", "AR PL UMing CN", "AR PL UKai CN", "Arial Unicode MS",
+    "Droid Sans Fallback",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Typeface:
+    """Font families to draw with, and the labels that none of them can show, each with its number."""
+
+    families: tuple[str, ...]
+    numbered: Mapping[str, str]
+
+    def show(self, text: str) -> str:
+        """Return the text with every label that cannot be drawn replaced by its number (`#1`)."""
+        for label in sorted(self.numbered, key=len, reverse=True):
+            text = text.replace(label, self.numbered[label])
+        return text.replace("$", r"\$")  # else matplotlib sets what is between two of them as mathematics
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """Draw with these families inside the block."""
+        import matplotlib
+
+        with matplotlib.rc_context({"font.family": list(self.families), "axes.unicode_minus": False}):
+            yield
+
+
+def choose_typeface(labels: Sequence[str]) -> Typeface:
+    """Choose the installed CJK fonts that the labels need, and number the labels that no font can show."""
+    from matplotlib import font_manager
+
+    letters = set("".join(labels))
+    families, known = [LATIN], _letters(LATIN)
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    for family in CJK:
+        if family in installed and letters - known:
+            families.append(family)
+            known |= _letters(family)
+    missing = [label for label in dict.fromkeys(labels) if set(label) - known]
+    return Typeface(tuple(families), {label: f"#{number}" for number, label in enumerate(missing, 1)})
+
+
+def _letters(family: str) -> set[str]:
+    from matplotlib import font_manager
+    from matplotlib.ft2font import FT2Font
+
+    return set(map(chr, FT2Font(font_manager.findfont(family)).get_charmap()))
