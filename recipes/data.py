@@ -81,6 +81,9 @@ def _misfits(entry: dict[str, object], records: list[dict[str, object]], stage: 
         wanted = {**named} if named else dict(ALPACA)
         if stage == "pt":
             wanted = {"prompt": wanted.get("prompt", "instruction")}
+        elif "response" not in wanted:
+            yield "its entry names no response column: LLaMA-Factory would drop every row"
+            return
     else:
         wanted = {"messages": named.get("messages", "conversations")}
     needed = {ours: str(theirs) for ours, theirs in wanted.items() if ours not in OPTIONAL or ours in named}

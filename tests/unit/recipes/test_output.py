@@ -1,0 +1,127 @@
+"""Whole and broken checkpoints told apart, runs told apart, folders set aside and reserved."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from core.errors import RequestError
+from recipes import output
+
+
+def checkpoint(folder: Path, step: int = 4, *, ranks: int = 1, deepspeed: bool = False) -> Path:
+    """Write a folder that holds what a trainer's checkpoint holds."""
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    save_file({"w": np.ones((8, 8), np.float32)}, path / "adapter_model.safetensors")
+    names = (
+        ["scheduler.pt"] + [f"rng_state_{r}.pth" for r in range(ranks)] if ranks > 1 else ["rng_state.pth"]
+    )
+    if deepspeed:
+        (path / "latest").write_text(f"global_step{step}")
+        names += [f"global_step{step}/bf16_zero_pp_rank_{r}_mp_rank_00_optim_states.pt" for r in range(ranks)]
+        names += [f"global_step{step}/mp_rank_00_model_states.pt"]
+    else:
+        names += ["optimizer.pt"]
+    for name in names:
+        (path / name).parent.mkdir(exist_ok=True)
+        with zipfile.ZipFile(path / name, "w") as archive:
+            archive.writestr("data.pkl", b"x" * 500)
+    return path
+
+
+@pytest.mark.parametrize(("ranks", "deepspeed"), [(1, False), (2, False), (1, True), (2, True)])
+def test_whole(tmp_path, ranks, deepspeed):
+    assert output.find_flaw(checkpoint(tmp_path, ranks=ranks, deepspeed=deepspeed)) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "flaw"),
+    [
+        ("trainer_state.json", "trainer_state.json is missing"),
+        ("adapter_model.safetensors", "model.safetensors is missing"),
+        ("optimizer.pt", "optimizer.pt is missing"),
+    ],
+)
+def test_a_file_is_missing(tmp_path, name, flaw):
+    path = checkpoint(tmp_path)
+    (path / name).unlink()
+    assert output.find_flaw(path) == flaw
+
+
+@pytest.mark.parametrize(
+    "name", ["trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "rng_state.pth"]
+)
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_file_is_cut_off(tmp_path, name, share):
+    path = checkpoint(tmp_path) / name
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    assert name in output.find_flaw(path.parent)
+
+
+def test_a_shard_that_the_index_names_is_missing(tmp_path):
+    path = checkpoint(tmp_path)
+    (path / "adapter_model.safetensors").rename(path / "model-1.safetensors")
+    index = {"weight_map": {"w": "model-1.safetensors", "v": "model-2.safetensors"}}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert output.find_flaw(path) == "model-2.safetensors is missing"
+
+
+def test_deepspeed_needs_every_rank_and_latest(tmp_path):
+    path = checkpoint(tmp_path, ranks=2, deepspeed=True)
+    next(path.glob("global_step4/*rank_1*optim*")).unlink()
+    assert "optimizer states of 1 ranks, expected 2" in output.find_flaw(path)
+    (path / "latest").unlink()
+    assert "latest is missing" in output.find_flaw(path)
+
+
+def test_newest_first_and_broken_ones_out_of_the_way(tmp_path):
+    for step in (4, 12, 100):
+        checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-12" / "optimizer.pt").unlink()
+    (tmp_path / "checkpoint-best").mkdir()
+    found = output.checkpoints(tmp_path)
+    assert [(c.step, bool(c.flaw)) for c in found] == [(100, False), (12, True), (4, False)]
+    output.set_aside_broken(found)
+    assert not (tmp_path / "checkpoint-12").exists()
+    assert (tmp_path / "incomplete-checkpoint-12").is_dir()
+
+
+def inputs(rate=1e-4, data="aa", **settings):
+    return {
+        "settings": {"learning_rate": rate, **settings},
+        "data": [{"dataset": "a", "sha256": data, "file": "x"}],
+        "model": {"name": "m", "sha256": "bb"},
+        "weights": None,
+    }
+
+
+def test_runs_told_apart(tmp_path):
+    assert output.other_run(tmp_path, inputs()) == ""
+    checkpoint(tmp_path)
+    assert output.other_run(tmp_path, inputs()) == "not started by `recipes train`"
+    (tmp_path / output.STARTED).write_text(json.dumps(inputs()))
+    assert output.other_run(tmp_path, inputs()) == ""
+    assert output.other_run(tmp_path, inputs(rate=2e-4)) == "learning_rate 0.0001 → 0.0002"
+    assert output.other_run(tmp_path, inputs(data="cc", a=1)) == "a unset → 1, data"
+    moved = inputs()
+    moved["data"][0]["file"] = "elsewhere"
+    assert output.other_run(tmp_path, moved) == ""
+
+
+def test_set_aside_takes_the_first_free_name(tmp_path):
+    for expected in ("run.1", "run.2"):
+        (tmp_path / "run").mkdir()
+        assert output.set_aside(tmp_path / "run").name == expected
+
+
+def test_reserved_only_once(tmp_path):
+    busy = pytest.raises(RequestError, match="another training is writing there")
+    with output.reserved(tmp_path / "out"), busy, output.reserved(tmp_path / "out"):
+        pass
+    with output.reserved(tmp_path / "out"):
+        pass

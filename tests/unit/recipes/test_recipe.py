@@ -1,0 +1,69 @@
+"""Reading a recipe as LLaMA-Factory does, and every way in which a file can be no recipe."""
+
+from pathlib import Path
+
+import pytest
+
+from core.errors import ContentError, RequestError
+from recipes.recipe import read_recipe
+
+
+def write(folder: Path, text: str, name: str = "r.yaml") -> Path:
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_values_and_places(tmp_path):
+    path = write(tmp_path, "# header\nlearning_rate: 1e-4\ndataset: a, b\n\nbf16: yes\noutput_dir: out\n")
+    recipe = read_recipe(path, ["lora_rank=4", "bf16=false"])
+    assert recipe.settings["learning_rate"] == 1e-4  # PyYAML alone would read a text
+    assert recipe.settings["bf16"] is False
+    assert recipe.settings["lora_rank"] == 4
+    assert recipe.names("dataset") == ["a", "b"]
+    assert recipe.names("eval_dataset") == []
+    assert recipe.place("dataset") == f"{path}:3"
+    assert recipe.place("bf16") == f"{path} (override)"
+    assert recipe.place("missing") == str(path)
+    assert (recipe.name, recipe.output_dir) == ("r", Path("out"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("# only a comment\n", "is empty"),
+        ("- a\n- b\n", "found a list"),
+        ("just words\n", "found a text"),
+        ("a: 1\n b: 2\n", r"r\.yaml:2: not YAML"),
+        ("a: [1\n", "not YAML"),
+        ("a: 1\na: 2\n", "duplicate key"),
+        ("\ta: 1\n", "not YAML"),
+    ],
+)
+def test_what_is_no_recipe(tmp_path, text, message):
+    with pytest.raises(ContentError, match=message):
+        read_recipe(write(tmp_path, text))
+
+
+def test_not_utf8(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_bytes(b"a: \xff\n")
+    with pytest.raises(ContentError, match="not UTF-8 at byte 3"):
+        read_recipe(path)
+
+
+def test_requests_that_cannot_be_served(tmp_path):
+    with pytest.raises(RequestError, match="recipe not found"):
+        read_recipe(tmp_path / "none.yaml")
+    with pytest.raises(RequestError, match="is a folder"):
+        read_recipe(tmp_path)
+    with pytest.raises(RequestError, match=r"end in \.yaml"):
+        read_recipe(write(tmp_path, "{}", "r.json"))
+    with pytest.raises(RequestError, match="expected key=value"):
+        read_recipe(write(tmp_path, "a: 1\n"), ["lora_rank"])
+
+
+def test_missing_output_dir_is_a_problem_of_the_recipe(tmp_path):
+    with pytest.raises(ContentError, match="output_dir: found None"):
+        _ = read_recipe(write(tmp_path, "a: 1\n")).output_dir

@@ -1,0 +1,117 @@
+"""Every rule about settings fires on what it is for and on nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from recipes.hardware import Gpu
+from recipes.recipe import Recipe, read_recipe
+from recipes.rules import problems_of, world_size
+
+ROOT = Path(__file__).resolve().parents[3]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+SOUND = {
+    "model_name_or_path": "Qwen/Qwen2.5-0.5B-Instruct",
+    "stage": "sft",
+    "do_train": True,
+    "dataset": "a",
+    "template": "qwen",
+    "output_dir": "out",
+    "learning_rate": 1e-4,
+}
+HOPPER = Gpu("NVIDIA H200", 150_000_000_000, 9)
+VOLTA = Gpu("Tesla V100", 32_000_000_000, 7)
+
+
+def codes(gpus=(), **settings):
+    recipe = Recipe(Path("r.yaml"), {**SOUND, **settings}, {})
+    return [(problem.code, problem.field) for problem in problems_of(recipe, gpus)]
+
+
+def test_a_sound_recipe_has_no_problems():
+    assert codes() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"learing_rate": 1}, ("E301", "learing_rate")),
+        ({"num_train_epochs": "three"}, ("E302", "num_train_epochs")),
+        ({"save_total_limit": 3.5}, ("E302", "save_total_limit")),
+        ({"bf16": "yes"}, ("E302", "bf16")),
+        ({"lora_rank": True}, ("E302", "lora_rank")),
+        ({"eval_strategy": False}, ("E302", "eval_strategy")),
+        ({"stage": "sfx"}, ("E303", "stage")),
+        ({"optim": "adam_8bit"}, ("E303", "optim")),
+        ({"model_name_or_path": None}, ("E304", "model_name_or_path")),
+        ({"dataset": ""}, ("E304", "dataset")),
+        ({"do_train": False}, ("E304", "do_train")),
+        ({"template": "qwn"}, ("E305", "template")),
+        ({"model_name_or_path": "./nowhere"}, ("E306", "model_name_or_path")),
+        ({"model_name_or_path": "models/demo-bse"}, ("E306", "model_name_or_path")),
+        ({"model_name_or_path": str(ROOT / "tests")}, ("E306", "model_name_or_path")),
+        ({"eval_strategy": "steps"}, ("E307", "eval_strategy")),
+        ({"val_size": 0.1}, ("W307", "val_size")),
+        ({"load_best_model_at_end": True}, ("E308", "load_best_model_at_end")),
+        ({"enable_liger_kernel": True}, ("E309", "enable_liger_kernel")),
+        ({"deepspeed": "recipes/deepspeed/z9.json"}, ("E310", "deepspeed")),
+        ({"output_dir": "my saves/x"}, ("E311", "output_dir")),
+        ({"resume_from_checkpoint": "nowhere"}, ("E311", "resume_from_checkpoint")),
+        ({"fp16": True}, ("E312", "fp16")),
+        ({"pure_bf16": True}, ("E312", "pure_bf16")),
+        ({"quantization_bit": 4}, ("W312", "quantization_bit")),
+    ],
+)
+def test_each_rule_fires_alone(settings, expected):
+    assert codes(**settings) == [expected]
+
+
+def test_best_at_end_needs_matching_steps():
+    settings = {"load_best_model_at_end": True, "eval_dataset": "b", "eval_strategy": "steps"}
+    assert codes(**settings, eval_steps=50, save_steps=100) == []
+    assert codes(**settings, eval_steps=30, save_steps=100) == [("E308", "load_best_model_at_end")]
+
+
+def test_values_of_the_right_kind_pass():
+    assert codes(num_train_epochs=3, lora_target=["q_proj", "v_proj"], report_to="none", eval_steps=0.1) == []
+
+
+def test_bf16_needs_ampere_and_one_kind_at_a_time():
+    assert codes([HOPPER], bf16=True) == []
+    assert codes([VOLTA], bf16=True) == [("E312", "bf16")]
+    assert codes([VOLTA], bf16=True, use_cpu=True) == []
+    assert codes([HOPPER], bf16=True, fp16=True) == [("E312", "fp16")]
+
+
+def test_a_misspelt_key_names_the_nearest_and_a_bare_no_is_explained():
+    recipe = Recipe(Path("r.yaml"), {**SOUND, "learning_rat": 1, "save_strategy": False}, {"learning_rat": 7})
+    lines = [problem.line() for problem in problems_of(recipe, [])]
+    assert lines[0] == 'r.yaml:7: E301 learning_rat: unknown key; did you mean "learning_rate"?'
+    assert 'write "no" in quotes' in lines[1]
+
+
+def test_world_size_counts_gpus_and_nodes(monkeypatch):
+    recipe = Recipe(Path("r.yaml"), SOUND, {})
+    assert world_size(recipe, []) == 1
+    assert world_size(recipe, [HOPPER, HOPPER]) == 2
+    assert world_size(recipe.with_settings({"use_cpu": True}), [HOPPER, HOPPER]) == 1
+    monkeypatch.setenv("NNODES", "3")
+    assert world_size(recipe, [HOPPER, HOPPER]) == 6
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_that_we_ship_are_sound_on_a_gpu(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    recipe = read_recipe(path)
+    missing = {"E309"}  # bitsandbytes may not be installed
+    found = [p.line() for p in problems_of(recipe, [HOPPER]) if p.code not in missing]
+    assert [line for line in found if "models/demo-base" not in line] == []
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_headers_say_how_to_launch_and_what_to_expect(path):
+    header = path.read_text(encoding="utf-8").split("\n\n")[0]
+    assert all(line.startswith("#") for line in header.splitlines())
+    for words in ("before", "1 GPU", "N GPUs", "N nodes", "Expect", f"recipes/{path.name}"):
+        assert words in header, words
+    assert max(map(len, path.read_text(encoding="utf-8").splitlines())) <= 110

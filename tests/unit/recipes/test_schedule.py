@@ -1,0 +1,57 @@
+"""Steps worked out by hand against the schedule; what never comes is said."""
+
+from pathlib import Path
+
+import pytest
+
+from recipes.recipe import Recipe
+from recipes.schedule import schedule_of, schedule_problems
+
+EACH = "per_device_train_batch_size"
+
+
+def schedule(rows, world=1, **settings):
+    return schedule_of(Recipe(Path("r.yaml"), settings, {}), rows, world)
+
+
+@pytest.mark.parametrize(
+    ("rows", "world", "settings", "batch", "per_epoch", "steps"),
+    [
+        # document 003: 392,702 rows, 4 GPUs × 4 × 4: 24,544 batches, /4 gathered
+        (392_702, 4, {EACH: 4, "gradient_accumulation_steps": 4, "num_train_epochs": 1.0}, 64, 6136, 6136),
+        (2490, 4, {EACH: 4, "gradient_accumulation_steps": 4, "num_train_epochs": 10.0}, 64, 39, 390),
+        (1800, 1, {EACH: 2, "gradient_accumulation_steps": 4, "num_train_epochs": 3.0}, 8, 225, 675),
+        (10, 1, {EACH: 4, "num_train_epochs": 0.5}, 4, 3, 2),
+        (10, 1, {EACH: 4, "max_steps": 7}, 4, 3, 7),
+        (100, 1, {EACH: 10, "val_size": 0.1, "num_train_epochs": 1}, 10, 9, 9),
+        (100, 1, {EACH: 10, "val_size": 25, "num_train_epochs": 1}, 10, 8, 8),
+        (5, 1, {}, 8, 1, 3),
+    ],
+)  # fmt: skip
+def test_steps(rows, world, settings, batch, per_epoch, steps):
+    found = schedule(rows, world, **settings)
+    assert (found.batch, found.steps_per_epoch, found.steps) == (batch, per_epoch, steps)
+
+
+def test_warmup_is_steps_or_a_share():
+    assert schedule(100, per_device_train_batch_size=1, num_train_epochs=1, warmup_steps=6).warmup == 6
+    assert schedule(100, per_device_train_batch_size=1, num_train_epochs=1, warmup_steps=0.03).warmup == 3
+
+
+def test_what_never_comes():
+    settings = {
+        "save_steps": 500,
+        "eval_strategy": "steps",
+        "eval_steps": 200,
+        "warmup_ratio": 100,
+        "max_steps": 100,
+    }
+    recipe = Recipe(Path("r.yaml"), settings, {})
+    found = [(p.code, p.field) for p in schedule_problems(recipe, schedule_of(recipe, 4, 1))]
+    assert found == [
+        ("W330", "save_steps"),
+        ("W330", "eval_steps"),
+        ("W331", "warmup_steps"),
+        ("W332", "batch"),
+        ("W333", "warmup_ratio"),
+    ]
