@@ -28,7 +28,7 @@ class Checker:
         self.problems = problems
         self.overrides = overrides
         self.theirs: dict[str, str] = {}
-        self.lookup, self.drop = _labels(spec)
+        self.lookup = _labels(spec)
         self.schemas = {column.name: _schema(column, self.lookup) for column in spec.columns}
         self.valid = {name: _validator(schema).is_valid for name, schema in self.schemas.items()}
         whole = {name: {"type": "array", "items": schema} for name, schema in self.schemas.items()}
@@ -184,17 +184,16 @@ class Checker:
 
     def _label(self, batch: Batch) -> Batch:
         """Map labels to what we write; rows without a gold label are dropped and counted."""
-        raw = batch.columns["label"]
         if "label" not in self.theirs:
             self.unlabelled += len(batch)
             return batch.keep(())
-        drop = self.drop
-        if not drop.isdisjoint(raw):
-            kept = [number for number, value in enumerate(raw) if value not in drop]
-            self.unlabelled += len(batch) - len(kept)
-            batch = batch.keep(kept)
-        batch.columns["label"] = [self.lookup[value] for value in batch.columns["label"]]
-        return batch
+        labels = list(map(self.lookup.__getitem__, batch.columns["label"]))
+        batch.columns["label"] = labels
+        if UNLABELLED not in labels:
+            return batch
+        kept = [number for number, label in enumerate(labels) if label != UNLABELLED]
+        self.unlabelled += len(batch) - len(kept)
+        return batch.keep(kept)
 
 
 def _holds(valid: Callable[[object], bool], value: object) -> bool:
@@ -204,15 +203,15 @@ def _holds(valid: Callable[[object], bool], value: object) -> bool:
         return False
 
 
-def _labels(spec: Spec) -> tuple[dict[object, object], frozenset[object]]:
-    """Return raw label → what we write (whole numbers also as digits), and the labels that are none."""
+def _labels(spec: Spec) -> dict[object, object]:
+    """Return raw label → what we write, or UNLABELLED; whole numbers also as digits."""
     lookup: dict[object, object] = {}
     for ours, raws in spec.labels.items():
         for raw in raws:
             lookup[raw] = ours
             if isinstance(raw, int):
                 lookup[str(raw)] = ours
-    return lookup, frozenset(raw for raw, ours in lookup.items() if ours == UNLABELLED)
+    return lookup
 
 
 def _schema(column: Column, lookup: dict[object, object]) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def _tell(report: Report, options: Options) -> None:
         for line in problems.warning_lines():
             click.echo(line, err=True)
         if problems.errors:
-            click.echo(summarise(problems.errors, options["every"], counts=problems.tally("E")), err=True)
+            click.echo(summarise(problems.errors, options["every"], problems.tally("E")), err=True)
         click.echo(report.line())
     if report.failed:
         raise ContentError(f"{report.name}: {report.verdict()}")

@@ -1,18 +1,14 @@
 """Is the set fit to train on? Duplicates, conflicts, leaks, balance, and text that should not be there."""
 
 import re
-from array import array
-from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate, chain
-from math import ceil
+from collections.abc import Iterable
+from itertools import chain
 from operator import add
 from typing import cast
 
 from compiler.problems import Problems
-from compiler.rows import Batch, Line
+from compiler.rows import Batch
+from compiler.seen import Seen, repeated
 from compiler.spec import Output, Spec, placeholders
 from compiler.turns import Turn
 from core.errors import Problem, show_value
@@ -24,128 +20,96 @@ TOKENS = re.compile(
     r"<\|[A-Za-z_0-9 ]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<｜[^｜]{1,40}｜>"
 )
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+Texts = list[str]
+
+# One pass over the bytes of a batch: ASCII letters become small, blanks go, and each control
+# character becomes NUL, which is quickly looked for. The separator stays what it is.
 _SEPARATOR = "\x1e"
-_PLAIN = bytes.maketrans(
-    bytes(range(65, 91)) + bytes([*range(9), 11, 12, *range(14, 30), 31, 127]),
-    bytes(range(97, 123)) + bytes(9 + 2 + 16 + 2),
-)
-_SPACE = b" \t\r\n"
-
-
-@dataclass(slots=True)
-class Seen:
-    """What one split's kept rows were: 8-byte keys of normalised text, row by row, and their places."""
-
-    prompts: "array[int]" = field(default_factory=lambda: array("q"))
-    pairs: "array[int]" = field(default_factory=lambda: array("q"))
-    groups: "array[int]" = field(default_factory=lambda: array("q"))
-    ids: "array[int]" = field(default_factory=lambda: array("q"))
-    starts: list[int] = field(default_factory=list)
-    places: list[tuple[str, Sequence[Line]]] = field(default_factory=list)
-    labels: Counter[object] = field(default_factory=Counter)
-    lengths: Counter[int] = field(default_factory=Counter)
-
-    @property
-    def rows(self) -> int:
-        """How many rows were seen."""
-        return len(self.prompts)
-
-    def place(self, row: int) -> str:
-        """Return the address of the kept row with this number (from 0)."""
-        part = bisect_right(self.starts, row) - 1
-        prefix, lines = self.places[part]
-        return f"{prefix}{lines[row - self.starts[part]]}"
+_CONTROLS = bytes([*range(9), 11, 12, *range(14, 30), 31, 127])
+_PLAIN = bytes.maketrans(bytes(range(65, 91)) + _CONTROLS, bytes(range(97, 123)) + bytes(len(_CONTROLS)))
+_BLANKS = b" \t\r\n"
 
 
 class Fit:
-    """Sees every kept row once, batch by batch, and reports at the end."""
+    """Sees every kept row once, batch by batch, and compares rows with rows at the end."""
 
     def __init__(self, spec: Spec, problems: Problems) -> None:
-        self.spec = spec
         self.problems = problems
         self.splits: dict[str, Seen] = {}
         kinds = {column.name: column.kind for column in spec.columns}
-        self.prompt = _used(spec.outputs[0], PROMPT)
-        self.answer = _used(spec.outputs[0], ANSWER)
+        self.labelled = bool(spec.labels)
+        self.group = spec.group
+        self.asked = _used(spec.outputs[0], PROMPT)
+        self.answer = [name for name in _used(spec.outputs[0], ANSWER) if kinds[name] != "label"]
+        self.learned_label = "label" in _used(spec.outputs[0], ANSWER) and self.labelled
+        self.may_be_blank = [name for name in self.answer if kinds[name] == "answer"]
         self.turns = next((name for name, kind in kinds.items() if kind == "turns"), None)
-        self.blank = [name for name in self.answer if kinds.get(name) == "answer"]
-        self.has_ids = "idx" in kinds
+        if self.turns:
+            self.asked, self.answer = ["asked"], ["answered"]
 
     def see(self, split: str, batch: Batch, numbered: bool) -> None:
         """Take in a batch; `numbered`: its ids come from the file, so that they should differ."""
         seen = self.splits.setdefault(split, Seen())
-        if not batch.lines:
-            return
-        seen.starts.append(seen.rows)
-        seen.places.append((batch.prefix, _compact(batch.lines)))
-        prompt, answer = self._texts(batch)
-        plain = self._normalised([*prompt, *answer], batch)
-        keys = [list(map(hash, column)) for column in plain]
-        prompts = keys[0] if len(prompt) == 1 else list(map(hash, zip(*keys[: len(prompt)], strict=True)))
-        seen.prompts.extend(prompts)
-        seen.pairs.extend(map(hash, zip(prompts, *keys[len(prompt) :], strict=True)))
-        self._details(seen, batch, prompt, answer, plain)
-        if self.spec.group:
-            group = self.prompt.index(self.spec.group) if self.spec.group in self.prompt else None
-            seen.groups.extend(
-                keys[group] if group is not None else map(hash, batch.columns[self.spec.group])
-            )
+        seen.begin(batch.prefix, batch.lines)
+        texts = self._texts(batch)
+        plain = dict(zip(texts, self._plain(list(texts.values()), batch), strict=True))
+        keys = {name: list(map(hash, column)) for name, column in plain.items()}
+        answers = [keys[name] for name in self.answer]
+        if self.learned_label:
+            answers.append(list(map(hash, batch.columns["label"])))
+        asked = [keys[name] for name in self.asked]
+        prompts = asked[0] if len(asked) == 1 else list(map(hash, zip(*asked, strict=True)))
+        seen.prompts.fromlist(prompts)
+        seen.pairs.fromlist(list(map(hash, zip(prompts, *answers, strict=True))))
+        if self.group:
+            seen.groups.fromlist(keys.get(self.group) or list(map(hash, batch.columns[self.group])))
         if numbered:
-            seen.ids.extend(map(hash, batch.columns["idx"]))
+            seen.ids.fromlist(list(map(hash, batch.columns["idx"])))
+        if self.labelled:
+            seen.labels.update(batch.columns["label"])
+        self._lengths(seen, list(texts.values()), batch)
+        for name in self.may_be_blank:
+            if b"" in plain[name]:
+                empty = [number for number, text in enumerate(plain[name]) if not text]
+                self._warn("W204", batch, empty, "an empty answer would be trained on", name)
 
-    def _texts(self, batch: Batch) -> tuple[list[list[str]], list[list[str]]]:
-        """Return what is asked and what is to be learned, as columns of text."""
-        if self.turns:
-            talks = cast("list[list[Turn]]", batch.columns[self.turns])
-            asked = ["\n".join(turn.text for turn in talk[:-1]) for talk in talks]
-            return [asked], [[talk[-1].text for talk in talks]]
-        return [_column(batch, name) for name in self.prompt], [_column(batch, name) for name in self.answer]
+    def _texts(self, batch: Batch) -> dict[str, Texts]:
+        """Return what is asked and what is to be learned, as columns of text by name."""
+        if self.turns is None:
+            return {name: _text_column(batch.columns[name]) for name in [*self.asked, *self.answer]}
+        talks = cast("list[list[Turn]]", batch.columns[self.turns])
+        asked = ["\n".join(turn.text for turn in talk[:-1]) for talk in talks]
+        return {"asked": asked, "answered": [talk[-1].text for talk in talks]}
 
-    def _normalised(self, columns: list[list[str]], batch: Batch) -> list[list[bytes]]:
-        """Return texts without blanks, in lower case (ASCII); look for what should not be in a text."""
-        size = len(batch)
+    def _plain(self, columns: list[Texts], batch: Batch) -> list[list[bytes]]:
+        """Return texts without blanks, in small letters (ASCII); look for what should not be in a text."""
         joined = _SEPARATOR.join(chain.from_iterable(columns))
-        plain = joined.encode().translate(_PLAIN, _SPACE)
+        plain = joined.encode().translate(_PLAIN, _BLANKS)
         parts = plain.split(b"\x1e")
-        if len(parts) != size * len(columns):
-            parts = [text.encode().translate(_PLAIN, _SPACE) for column in columns for text in column]
-            self._search(CONTROL, "W206", "a control character", columns, batch)
-        elif b"\0" in plain:
+        size = len(batch)
+        odd = len(parts) != size * len(columns)
+        if odd:  # a text holds the separator
+            parts = [text.encode().translate(_PLAIN, _BLANKS) for text in chain.from_iterable(columns)]
+        if odd or b"\0" in plain:
             self._search(CONTROL, "W206", "a control character", columns, batch)
         if ("<" in joined or "INST]" in joined) and TOKENS.search(joined):
             self._search(TOKENS, "W205", "a token of a chat template inside the text", columns, batch)
         return [parts[start : start + size] for start in range(0, len(parts), size)]
 
-    def _search(
-        self, pattern: re.Pattern[str], code: str, what: str, columns: list[list[str]], batch: Batch
-    ) -> None:
+    def _search(self, bad: re.Pattern[str], code: str, what: str, columns: list[Texts], batch: Batch) -> None:
         for number, texts in enumerate(zip(*columns, strict=True)):
-            hit = next((hit for text in texts if (hit := pattern.search(text))), None)
+            hit = next((hit for text in texts if (hit := bad.search(text))), None)
             if hit:
-                self.problems.warn(Problem(code, batch.place(number), f"{what}: {show_value(hit[0])}"))
+                self._warn(code, batch, [number], f"{what}: {show_value(hit[0])}")
 
-    def _details(
-        self,
-        seen: Seen,
-        batch: Batch,
-        prompt: list[list[str]],
-        answer: list[list[str]],
-        plain: list[list[bytes]],
-    ) -> None:
-        lengths = list(map(len, prompt[0]))
-        for column in [*prompt[1:], *answer]:
+    def _lengths(self, seen: Seen, columns: list[Texts], batch: Batch) -> None:
+        lengths = list(map(len, columns[0]))
+        for column in columns[1:]:
             lengths = list(map(add, lengths, map(len, column)))
         seen.lengths.update(lengths)
         if max(lengths) >= LONG:
             long = [number for number, length in enumerate(lengths) if length >= LONG]
             self._warn("W207", batch, long, "a very long row: a million characters or more")
-        if self.spec.labels:
-            seen.labels.update(batch.columns["label"])
-        for name in self.blank:
-            texts = plain[len(prompt) + self.answer.index(name)]
-            if b"" in texts:
-                empty = [number for number, text in enumerate(texts) if not text]
-                self._warn("W204", batch, empty, "an empty answer would be trained on", name)
 
     def _warn(self, code: str, batch: Batch, numbers: Iterable[int], message: str, field: str = "") -> None:
         for number in numbers:
@@ -153,18 +117,20 @@ class Fit:
 
     def finish(self) -> dict[str, object]:
         """Compare rows with rows; return what the manifest says about each split."""
+        self.splits = {split: seen for split, seen in self.splits.items() if seen.rows}
         for seen in self.splits.values():
             self._repeats(seen)
         names = list(self.splits)
+        report: dict[str, object] = {split: seen.summary() for split, seen in self.splits.items()}
         for other in names[1:]:
             self._leaks(names[0], other)
-        return {split: self._summary(seen) for split, seen in self.splits.items() if seen.rows}
+            if self.group:
+                first, groups = self.splits[names[0]].groups, set(self.splits[other].groups)
+                report[f"{self.group} shared by {names[0]} and {other}"] = len(groups.intersection(first))
+        return report
 
     def _repeats(self, seen: Seen) -> None:
-        for code, what, keys in (
-            ("W201", "the same id", seen.ids),
-            ("W202", "the same row", seen.pairs),
-        ):
+        for code, what, keys in (("W201", "the same id", seen.ids), ("W202", "the same row", seen.pairs)):
             for first, again in repeated(keys):
                 self.problems.warn(Problem(code, seen.place(again), f"{what} as in {seen.place(first)}"))
         for first, again in repeated(seen.prompts):
@@ -180,44 +146,6 @@ class Fit:
                 message = f"the same input stands in {other}: {two.place(there[key])}"
                 self.problems.warn(Problem("W208", one.place(row), message))
 
-    def _summary(self, seen: Seen) -> dict[str, object]:
-        return {
-            "rows": seen.rows,
-            "labels": dict(sorted(seen.labels.items(), key=str)),
-            "characters": _quantiles(seen.lengths),
-        }
-
-    def shared_groups(self) -> dict[str, int]:
-        """Return, for each split but the first, how many of its groups the first one has too."""
-        names = [name for name, seen in self.splits.items() if seen.rows]
-        return {
-            other: len(set(self.splits[other].groups).intersection(self.splits[names[0]].groups))
-            for other in names[1:]
-        }
-
-
-def repeated(keys: "array[int]") -> list[tuple[int, int]]:
-    """Return (first row, later row) for every row whose key came before, in order.
-
-    numpy sorts 400,000 keys in 20 ms but takes 0.2 s to import: below 100,000 plain Python is faster.
-    """
-    if len(keys) > 100_000:
-        import numpy as np
-
-        values = np.frombuffer(keys, np.int64)
-        order = np.sort(values)
-        twice = order[1:][order[1:] == order[:-1]]
-        if not len(twice):
-            return []
-        candidates: Iterable[int] = np.flatnonzero(np.isin(values, twice)).tolist()
-    elif len(set(keys)) == len(keys):
-        return []
-    else:
-        candidates = range(len(keys))
-    first: dict[int, int] = {}
-    found = [(first.setdefault(keys[row], row), row) for row in candidates]
-    return [(one, other) for one, other in found if one != other]
-
 
 def _used(output: Output, fields: Iterable[str]) -> list[str]:
     """Return the columns that stand in these templates of an output, each once."""
@@ -225,25 +153,5 @@ def _used(output: Output, fields: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name for text in texts for _, name in placeholders(text) if name is not None))
 
 
-def _column(batch: Batch, name: str) -> list[str]:
-    values = batch.columns[name]
-    return cast("list[str]", values) if set(map(type, values)) <= {str} else list(map(str, values))
-
-
-def _compact(lines: Sequence[Line]) -> Sequence[Line]:
-    """Keep a place for every row in as little memory as can be."""
-    if isinstance(lines, range) or isinstance(lines[0], str):
-        return lines
-    return array("L", cast("Sequence[int]", lines)) if all(type(line) is int for line in lines) else lines
-
-
-def _quantiles(lengths: Counter[int]) -> dict[str, int]:
-    """Return the shortest, median, 95th percentile and longest length (nearest rank)."""
-    ordered = sorted(lengths.items())
-    total = sum(lengths.values())
-    sums = list(accumulate(count for _, count in ordered))
-
-    def at(share: float) -> int:
-        return ordered[bisect_left(sums, max(1, ceil(share * total)))][0]
-
-    return {"min": ordered[0][0], "median": at(0.5), "p95": at(0.95), "max": ordered[-1][0]}
+def _text_column(values: list[object]) -> Texts:
+    return cast("Texts", values) if set(map(type, values)) <= {str} else list(map(str, values))

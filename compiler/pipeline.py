@@ -71,9 +71,6 @@ def _run(spec: Spec, request: Request, inputs: list[Input], staged: Path | None)
                 _Part(spec, request, split, report, fit).run(part, staged)
         if not report.problems.stopped:
             report.fit = fit.finish()
-            if spec.group:
-                for split, count in fit.shared_groups().items():
-                    cast("dict[str, object]", report.fit[split])["groups shared with the first split"] = count
     report.drop("bad rows", report.problems.bad_rows)
     _complain_of_nothing(report, inputs)
     if request.strict and report.problems.count("W"):

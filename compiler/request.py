@@ -69,7 +69,11 @@ class Report:
     def verdict(self) -> str:
         """Return in one line why a compile failed."""
         errors = self.problems.count("E")
-        found = f"{errors} problems" if errors else f"{self.problems.count('W')} warnings, and --strict"
+        found = (
+            f"{errors} problem{'s' * (errors != 1)}"
+            if errors
+            else f"{self.problems.count('W')} warnings, and --strict"
+        )
         return f"{found}; nothing was written"
 
     def as_json(self) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,7 +11,8 @@ from typing import Self
 class RecordFile:
     """A file of records being written; line n+1 of an array is record n, line n of JSON Lines.
 
-    Counts the records (`rows`) and hashes the bytes on the way (`sha256`, after closing).
+    Counts the records (`rows`) and hashes the bytes on the way (`sha256`, after closing). Hashing
+    and writing need no interpreter lock: a thread does both while the next batch is made.
     """
 
     def __init__(self, path: Path) -> None:
@@ -20,6 +22,8 @@ class RecordFile:
         array = path.suffix == ".json"
         self._head, self._between, self._tail = (b"[\n", b",\n", b"\n]\n") if array else (b"", b"\n", b"\n")
         self._digest = hashlib.sha256()
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
 
     def __enter__(self) -> Self:
         self._file = self.path.open("wb")
@@ -28,17 +32,30 @@ class RecordFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self.rows:
-            self._put(self._tail)
-            self.sha256 = self._digest.hexdigest()
-        self._file.close()
+        try:
+            if kind is None and self.rows:
+                self._put(self._tail)
+                self._wait()
+                self.sha256 = self._digest.hexdigest()
+        finally:
+            self._thread.shutdown()
+            self._file.close()
 
     def write(self, records: Sequence[bytes]) -> None:
-        """Append records, each a JSON text without line breaks."""
+        """Append records, each a JSON text without line breaks; an error may come one call later."""
         if records:
-            self._put((self._between if self.rows else self._head) + self._between.join(records))
+            self._put(self._between if self.rows else self._head)
+            self._put(self._between.join(records))
             self.rows += len(records)
 
     def _put(self, data: bytes) -> None:
+        self._wait()
+        self._pending = self._thread.submit(self._save, data)
+
+    def _wait(self) -> None:
+        if self._pending:
+            self._pending.result()
+
+    def _save(self, data: bytes) -> None:
         self._digest.update(data)
         self._file.write(data)

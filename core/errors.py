@@ -64,11 +64,7 @@ class ProblemsError(ContentError):
 
 
 def summarise(
-    problems: list[Problem],
-    show_all: bool = False,
-    *,
-    counts: Mapping[str, int] | None = None,
-    noun: str = "problems",
+    problems: list[Problem], show_all: bool = False, counts: Mapping[str, int] | None = None
 ) -> str:
     """Return the problems as lines (20 at most unless `show_all`) above a total with counts by code.
 
@@ -80,7 +76,7 @@ def summarise(
     total = sum(counts.values())
     rest = total - len(shown)
     more = f"\n… {rest} more (--all shows every one)" if rest else ""
-    return "\n".join(p.line() for p in shown) + f"{more}\n{total} {noun} ({by_code})"
+    return "\n".join(p.line() for p in shown) + f"{more}\n{total} problem{'s' * (total != 1)} ({by_code})"
 
 
 def _hyphens(name: str) -> str:

@@ -15,7 +15,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import BinaryIO
 
@@ -88,6 +87,8 @@ def sha256(path: Path) -> str:
 
 def versions(*packages: str) -> dict[str, str]:
     """Return the installed version of each distribution that is there, without importing any."""
+    from importlib import metadata  # 30 ms that most commands do not need
+
     found = {}
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
