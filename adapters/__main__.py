@@ -1,11 +1,15 @@
 """`python -m adapters merge|fuse|show`: exact arithmetic on LoRA adapters, without torch or a loaded base."""
 
+import os
 import time
 from pathlib import Path
 
 import click
 
 from core.errors import CLI, run
+
+# The matrices are small: more BLAS threads gain little on an idle machine and spin on a busy one.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @click.group(context_settings=CLI)

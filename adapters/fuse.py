@@ -130,11 +130,13 @@ def write_fuse(plan: FusePlan, folder: Path, progress: Callable[[int], object]) 
             survivals: dict[str, Survival] = {}
             partial = folder / f"{shard.name}.partial"
             touched = {piece.name for piece in shard.pieces if plan.changes(piece)}
-            write_shard(partial, shard, touched, functools.partial(_blocks, plan, survivals))
+            for count in write_shard(partial, shard, touched, functools.partial(_blocks, plan, survivals)):
+                progress(count)
             partial.replace(folder / shard.name)
             done[shard.name] = {module: asdict(survival) for module, survival in survivals.items()}
             write_json(folder / RECORD, asdict(record))
-        progress(shard.bytes)
+        else:
+            progress(shard.bytes)
     (folder / RECORD).unlink()
     return {module: Survival(**sums) for found in done.values() for module, sums in found.items()}
 

@@ -8,6 +8,7 @@ import errno
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from core.errors import ContentError
 from core.files import write_json
 from core.weights import SIZES, Stored, Tensor, header_bytes
 
+COPIED_AT_ONCE = 1 << 26
 NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 Blocks = Iterator[Stored]
 
@@ -81,18 +83,37 @@ def plan_shards(pieces: dict[str, list[Piece]], limit: int | None) -> list[Shard
     return [Shard(f"model-{i:05d}-of-{total:05d}.safetensors", g) for i, g in enumerate(groups, 1)]
 
 
-def write_shard(path: Path, shard: Shard, touched: Set[str], blocks: Callable[[Piece], Blocks]) -> None:
-    """Write one file and sync it: `blocks` gives the values of `touched` tensors, the others are copied."""
+def write_shard(
+    path: Path, shard: Shard, touched: Set[str], blocks: Callable[[Piece], Blocks]
+) -> Iterator[int]:
+    """Write one file and sync it, yielding the bytes done.
+
+    `blocks` gives the values of `touched` tensors; the others are copied by a second thread, each
+    run to its own place.
+    """
     specs = [(piece.name, piece.dtype, piece.source.shape) for piece in shard.pieces]
+    header = header_bytes(specs, {"format": "pt"})
+    copier = ThreadPoolExecutor(1)
     with path.open("wb", buffering=0) as file:
-        _write(file.fileno(), header_bytes(specs, {"format": "pt"}))
-        for source, start, stop, piece in _runs(shard.pieces, touched):
-            if piece is None:
-                copy_range(source, file.fileno(), start, stop - start)
-                continue
-            for block in blocks(piece):
-                _write(file.fileno(), np.ascontiguousarray(block).data)
-        os.fsync(file.fileno())
+        out = file.fileno()
+        position = _write(out, 0, header)
+        copies: list[tuple[Future[None], int]] = []
+        try:
+            for run in _runs(shard.pieces, touched):
+                if run.piece is None:
+                    job = copier.submit(copy_range, run.file, run.start, out, position, run.stop - run.start)
+                    copies.append((job, run.stop - run.start))
+                    position += run.stop - run.start
+                    continue
+                for block in blocks(run.piece):
+                    position = _write(out, position, np.ascontiguousarray(block).data)
+                yield run.piece.bytes
+            for job, count in copies:
+                job.result()
+                yield count
+        finally:
+            copier.shutdown(cancel_futures=True)
+        os.fsync(out)
 
 
 def write_index(folder: Path, shards: list[Shard]) -> None:
@@ -106,44 +127,55 @@ def write_index(folder: Path, shards: list[Shard]) -> None:
     )
 
 
-def copy_range(source: Path, out: int, start: int, count: int) -> None:
-    """Append `count` bytes of a file from `start` to the descriptor `out`, inside the kernel."""
-    position, stop = start, start + count
+def copy_range(source: Path, start: int, out: int, position: int, count: int) -> None:
+    """Copy `count` bytes of a file from `start` to `position` of the descriptor `out`, inside the kernel."""
     with source.open("rb") as file:
-        while position < stop:
-            done = _copy_some(file.fileno(), out, position, stop - position)
+        while count:
+            done = _copy_some(file.fileno(), start, out, position, min(count, COPIED_AT_ONCE))
             if not done:
                 raise ContentError(f"{source}: the file became shorter while it was read")
-            position += done
+            start, position, count = start + done, position + done, count - done
 
 
-def _copy_some(source: int, out: int, start: int, count: int) -> int:
+def _copy_some(source: int, start: int, out: int, position: int, count: int) -> int:
     try:
-        return os.copy_file_range(source, out, count, offset_src=start)
-    except OSError as error:
+        return os.copy_file_range(source, out, count, offset_src=start, offset_dst=position)
+    except OSError as error:  # between file systems, or on one that has no such copy
         if error.errno not in NO_COPY:
             raise
-    return os.sendfile(out, source, start, count)
+    return os.pwrite(out, os.pread(source, min(count, 1 << 20), start), position)
 
 
-def _runs(pieces: Iterable[Piece], touched: Set[str]) -> Iterator[tuple[Path, int, int, Piece | None]]:
-    """Yield (file, start, stop, None) for neighbours to be copied, (…, piece) for one to be computed."""
-    run: tuple[Path, int, int] | None = None
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A stretch of an old file: neighbours to be copied, or the one `piece` that is computed."""
+
+    file: Path
+    start: int
+    stop: int
+    piece: Piece | None = None
+
+
+def _runs(pieces: Iterable[Piece], touched: Set[str]) -> Iterator[Run]:
+    run: Run | None = None
     for piece in pieces:
         computed = piece.name in touched
-        if run and (computed or (run[0], run[2]) != (piece.file, piece.source.start)):
-            yield *run, None
+        if run and (computed or (run.file, run.stop) != (piece.file, piece.source.start)):
+            yield run
             run = None
         if computed:
-            yield piece.file, piece.source.start, piece.source.stop, piece
+            yield Run(piece.file, piece.source.start, piece.source.stop, piece)
         else:
-            run = (piece.file, run[1] if run else piece.source.start, piece.source.stop)
+            run = Run(piece.file, run.start if run else piece.source.start, piece.source.stop)
     if run:
-        yield *run, None
+        yield run
 
 
-def _write(out: int, data: bytes | memoryview) -> None:
+def _write(out: int, position: int, data: bytes | memoryview) -> int:
+    """Write all of `data` at `position`; return where it ends."""
     view = memoryview(data)
     view = view.cast("B") if view.nbytes else memoryview(b"")
     while view:
-        view = view[os.write(out, view) :]
+        done = os.pwrite(out, view, position)
+        view, position = view[done:], position + done
+    return position
