@@ -44,11 +44,12 @@ def write_plots(comparison: Comparison, runs: Sequence[Run], out: Path) -> tuple
 
 
 def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart:
-    """Return accuracy by section and model, with the majority class; the title is on the last section."""
+    """Return accuracy by section and model, with the majority class; the title is on the last compared."""
     models = [model for model in comparison.models if any(model in section.figures for section in sections)]
     series = {model: [_accuracy(section.figures.get(model)) for section in sections] for model in models}
     places = [f"{section.name}\nn = {section.n:,}" for section in sections]
-    return Chart(_finding(comparison, sections[-1]), places, series, [s.majority for s in sections])
+    judged = next((s for s in reversed(sections) if s.against_base), sections[-1])
+    return Chart(_finding(comparison, judged), places, series, [s.majority for s in sections])
 
 
 def _accuracy(figure: Figure | None) -> Share | None:
@@ -56,6 +57,8 @@ def _accuracy(figure: Figure | None) -> Share | None:
 
 
 def _finding(comparison: Comparison, section: Section) -> str:
+    if not section.against_base:
+        return f"Accuracy; nothing was compared with {comparison.base}"
     best = section.best
     if best is None:
         return f"No model is shown to be better than {comparison.base} ({section.name})"

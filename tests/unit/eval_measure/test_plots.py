@@ -81,6 +81,15 @@ def test_the_title_of_several_sets_is_on_their_mean() -> None:
     assert [len(shares) for shares in chart.series.values()] == [3, 3, 3] and chart.series["b"][0] is None
 
 
+def test_the_title_is_on_what_was_compared() -> None:
+    old, new = flags(40, 5, 30, 25)
+    runs = [make("base", old), make("a", new), make("base", old, "t")]
+    chart = accuracy_chart(found := compare(runs, "base"), found.sections)
+    assert chart.title == "a beats base by 25.0 points on s (p < 0.001)"
+    alone = compare(runs[:1], "base")
+    assert accuracy_chart(alone, alone.sections).title == "Accuracy; nothing was compared with base"
+
+
 def typed(model: str, right: list[bool], **kinds: list[str]) -> Run:
     plain = make(model, right)
     return Run(model, "s", "", plain.rows, plain.gold, plain.predicted, right, None, kinds)

@@ -2,12 +2,17 @@
 
 import json
 
+import jsonschema_rs
 import pytest
 
 from eval.measure.comparison import Run, compare
 from eval.output.tables import markdown, to_json
 from eval.output.verdict import about, percent, points, show_p, verdict
+from tests.conftest import ROOT
 from tests.unit.eval_measure.test_comparison import flags, make
+
+SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
+VALID = jsonschema_rs.validator_for(SCHEMA).is_valid
 
 
 def told(*runs: Run) -> str:
@@ -92,6 +97,7 @@ def test_json_holds_what_the_page_says() -> None:
     old, new = flags(40, 5, 30, 25)
     runs = [make("base", old), make("a", new), make("base", old, "t"), make("a", new, "t")]
     found = json.loads(json.dumps(to_json(compare(runs, "base"), runs, ["careful"]), allow_nan=False))
+    assert VALID(found)
     section = found["sets"]["s"]
     assert section["models"]["a"]["accuracy"] == 0.7 and section["n"] == 100
     assert section["comparisons"][0]["value"] == 0.25 and section["ship"] == "a"
@@ -133,5 +139,6 @@ def test_a_bar_in_a_name_does_not_break_the_table() -> None:
 def test_json_has_no_nan(groups: list[str] | None) -> None:
     for one, other in [flags(100, 0, 0, 0), flags(0, 0, 0, 100), flags(0, 0, 100, 0)]:
         runs = [make("base", one, groups=groups), make("a", other, groups=groups)]
-        json.dumps(to_json(compare(runs, "base"), runs, []), allow_nan=False)
+        found = json.dumps(to_json(compare(runs, "base"), runs, []), allow_nan=False)
+        assert VALID(json.loads(found))
         markdown(compare(runs, "base"), {})
