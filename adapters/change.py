@@ -1,7 +1,7 @@
 """How one tensor of a base becomes its fused self, a block of rows at a time: W + ΔW, rounded once.
 
-bf16 bases are summed in fp32, whose own rounding reaches the 17th bit and moves about one element
-in 300,000 by a unit in the last place; fp16 and fp32 bases are summed in fp64.
+fp16 and fp32 bases are summed in fp64. For bf16 bases fp32 is enough, but for the few sums so near to
+the middle between two bf16 numbers that fp32's own error could decide: those are done again in fp64.
 """
 
 import math
@@ -17,6 +17,7 @@ from adapters.shards import Piece
 from core.weights import STORED, Array, Stored, from_fp32, require_finite, to_fp32
 
 BLOCK = 1 << 18  # elements in hand at once: what the second-level cache holds
+NEAR = 16  # fp32 units from a tie within which a sum is done again
 
 
 @dataclass(slots=True)
@@ -90,7 +91,10 @@ def apply(piece: Piece, change: Change, survival: Survival) -> Iterator[Stored]:
             yield from_fp32(base, piece.dtype)
             continue
         delta = np.asarray(left[first : first + rows] @ right)
-        stored = _rounded(base + delta.reshape(base.shape), piece.dtype)
+        total = base + delta.reshape(base.shape)
+        stored = _rounded(total, piece.dtype)
+        if piece.dtype == "BF16":
+            _settle(stored, base, total, (left[first : first + rows], right))
         found = to_fp32(stored, piece.dtype)
         require_finite(found, f"{piece.name}: W + ΔW in {piece.dtype}")
         survival.add(_measure(base, delta, found))
@@ -106,6 +110,21 @@ def _rounded(values: NDArray[np.floating], dtype: str) -> Stored:
         with np.errstate(over="ignore"):
             return values.astype(np.float16)
     return from_fp32(values.astype(np.float32, copy=False), dtype)
+
+
+def _settle(stored: Stored, base: Array, total: NDArray[np.floating], factors: tuple[Factor, Factor]) -> None:
+    """Round those sums again from fp64 that lie within a few fp32 units of a tie between bf16 numbers."""
+    low = total.view(np.uint32)  # `total` is given up
+    low &= 0xFFFF
+    low -= np.uint32(0x8000 - NEAR)
+    where = np.divmod(np.flatnonzero(low <= 2 * NEAR), total.shape[1])
+    left, right = factors[0][where[0]].astype(np.float64), factors[1].T[where[1]].astype(np.float64)
+    exact = base[where] + np.einsum("ij,ij->i", left, right)
+    near = exact.astype(np.float32)
+    tie = (near.view(np.uint32) & 0xFFFF == 0x8000) & (near != exact)
+    toward = np.where(exact > near, np.inf, -np.inf).astype(np.float32)
+    near[tie] = np.nextafter(near, toward)[tie]
+    stored[where] = from_fp32(near, "BF16")
 
 
 def _block(piece: Piece, first: int, rows: int, columns: int) -> Array:

@@ -91,3 +91,41 @@ def delta(adapter, module):
     """Return the dense ΔW that an opened adapter says, in fp64."""
     a, b = adapter.factors(module)
     return adapter.scale(module) * (b.astype(np.float64) @ a.astype(np.float64))
+
+
+def make_base(folder, tensors, dtype="BF16", shards=1, **config):
+    """Write a base model folder: tensors dealt out over `shards` files, config, a tokenizer file."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = list(tensors)
+    size = -(-len(names) // shards)
+    places = {}
+    for i in range(shards):
+        part = names[i * size : (i + 1) * size]
+        file = "model.safetensors" if shards == 1 else f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
+        write_file(folder / file, {name: tensors[name] for name in part}, dtype)
+        places |= dict.fromkeys(part, file)
+    if shards > 1:
+        index = {"metadata": {}, "weight_map": places}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "qwen2", "torch_dtype": "bfloat16", **config})
+    )
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def base_tensors(seed=0, layers=2, shapes=SHAPES, std=0.03, vocabulary=50):
+    """Return the tensors of a base that the default adapters fit: embedding, layers with a norm, biases."""
+    rng = np.random.default_rng(1000 + seed)
+
+    def normal(*shape):
+        return (rng.standard_normal(shape) * std).astype(np.float32)
+
+    found = {"model.embed_tokens.weight": normal(vocabulary, 24)}
+    for layer in range(layers):
+        for name, (outputs, inputs) in shapes.items():
+            found[f"model.layers.{layer}.self_attn.{name}.weight"] = normal(outputs, inputs)
+            found[f"model.layers.{layer}.self_attn.{name}.bias"] = normal(outputs)
+        found[f"model.layers.{layer}.norm.weight"] = normal(24)
+    return found

@@ -1,0 +1,387 @@
+"""Fusing against W + ΔW rounded from fp64, element by element; copies byte by byte; resumption; refusals."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from adapters import nf4
+from adapters.fuse import RECORD, FuseOptions
+from adapters.fusedcard import advice, total
+from adapters.pipeline import FuseRequest, fuse, plan_fusing
+from adapters.shards import copy_range
+from adapters.store import open_adapter
+from core.errors import ContentError, RequestError
+from core.weights import from_fp32, open_weights, to_fp32
+from tests.unit.adapters.make import base_tensors, bf16_bits, delta, factors, make, make_base
+
+BIG = {"q_proj": (256, 192), "v_proj": (64, 192)}
+
+
+def fused(wanted, base, out, *, said=None, **options):
+    """Fuse and return ({tensor: stored values}, survivals by module, plan)."""
+    request = FuseRequest(list(wanted), base, FuseOptions(**options), out)
+    plan = plan_fusing(request)
+    survivals = fuse(request, plan, lambda _: None, (said if said is not None else []).append)
+    return stored_in(out), survivals, plan
+
+
+def stored_in(folder):
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        weights = open_weights(path)
+        found |= {name: weights.stored(name) for name in weights.tensors}
+    return found
+
+
+def to_bits(values, dtype):
+    """Round fp64 to a dtype in one step."""
+    if dtype == "BF16":
+        exact = values.astype(np.float32)
+        # fp32 first would round twice: where it landed on a tie that fp64 does not have, step off it
+        tie = (exact.view(np.uint32) & 0xFFFF == 0x8000) & (exact.astype(np.float64) != values)
+        exact[tie] = np.nextafter(
+            exact[tie], np.where(values[tie] > exact[tie], np.inf, -np.inf).astype(np.float32)
+        )
+        return bf16_bits(exact)
+    return values.astype({"F16": np.float16, "F32": np.float32}[dtype])
+
+
+def ulps(found, expected):
+    kind = {2: np.int16, 4: np.int32}[found.dtype.itemsize]
+    return np.abs(found.view(kind).astype(np.int64) - expected.view(kind))
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
+def test_elements_are_the_fp64_sum_rounded_once(tmp_path, dtype):
+    tensors = base_tensors(shapes=BIG)
+    base = make_base(tmp_path / "base", tensors, dtype)
+    pairs = factors(1, rank=4, shapes=BIG)
+    make(tmp_path / "a", {m: (a * 0.02, b * 0.2) for m, (a, b) in pairs.items()}, r=4)
+    adapter = open_adapter(tmp_path / "a")
+    found, survivals, _ = fused([(tmp_path / "a", 0.5)], base, tmp_path / "out")
+    before = stored_in(base)
+    for module in adapter.modules:
+        name = f"{module}.weight"
+        start = to_fp32(before[name], dtype).astype(np.float64)
+        expected = to_bits(start + 0.5 * delta(adapter, module), dtype)
+        np.testing.assert_array_equal(found[name], expected.reshape(found[name].shape))
+    for name in before.keys() - {f"{m}.weight" for m in adapter.modules}:
+        assert found[name].tobytes() == before[name].tobytes()
+    assert set(survivals) == set(adapter.modules)
+
+
+def test_everything_else_of_the_folder_is_carried(tmp_path):
+    base = make_base(tmp_path / "base", base_tensors(), shards=3, rope_theta=1e6)
+    (base / "LICENSE").write_text("text")
+    (base / "README.md").write_text("the base's")
+    (base / "pytorch_model.bin").write_bytes(b"pickle")
+    adapter = make(tmp_path / "a")
+    (adapter / "chat_template.jinja").write_text("as trained")
+    found, _, plan = fused([(adapter, 1)], base, tmp_path / "out")
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    shards = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
+    expected = ["LICENSE", "README.md", "chat_template.jinja", "config.json", *shards]
+    assert names == sorted([*expected, "model.safetensors.index.json", "tokenizer.json"])
+    assert json.loads((tmp_path / "out/config.json").read_text()) == json.loads(
+        (base / "config.json").read_text()
+    )
+    index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
+    assert set(index["weight_map"]) == set(found)
+    assert index["metadata"]["total_size"] == plan.bytes
+    assert "a (1)" in (tmp_path / "out/README.md").read_text()
+    assert (tmp_path / "out/chat_template.jinja").read_text() == "as trained"
+
+
+def test_several_adapters_with_weights_and_different_modules(tmp_path):
+    base = make_base(tmp_path / "base", base_tensors(), "F32")
+    make(tmp_path / "a", factors(1))
+    make(tmp_path / "b", factors(2, rank=3, shapes={"q_proj": (24, 24)}), r=3, target_modules=["q_proj"])
+    found, _, _ = fused([(tmp_path / "a", 0.5), (tmp_path / "b", -2)], base, tmp_path / "out")
+    a, b = open_adapter(tmp_path / "a"), open_adapter(tmp_path / "b")
+    for module in a.modules:
+        change = 0.5 * delta(a, module) - (2 * delta(b, module) if module in b.modules else 0)
+        expected = (base_tensors()[f"{module}.weight"].astype(np.float64) + change).astype(np.float32)
+        np.testing.assert_array_equal(found[f"{module}.weight"], expected)
+
+
+@pytest.mark.parametrize(
+    ("target", "stored"), [("embed_tokens", False), ("lm_head", False), ("lm_head", True)]
+)
+def test_tied_tensors_are_untied_and_only_the_named_one_moves(tmp_path, target, stored):
+    tensors = base_tensors()
+    if stored:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    base = make_base(tmp_path / "base", tensors, "F32", tie_word_embeddings=True)
+    module = "model.embed_tokens" if target == "embed_tokens" else "lm_head"
+    rng = np.random.default_rng(0)
+    inputs, outputs = (50, 24) if target == "embed_tokens" else (24, 50)
+    pair = rng.standard_normal((4, inputs)).astype("f4"), rng.standard_normal((outputs, 4)).astype("f4")
+    make(tmp_path / "a", {module: pair}, r=4, target_modules=[target])
+    change = delta(open_adapter(tmp_path / "a"), module)
+    found, _, plan = fused([(tmp_path / "a", 1)], base, tmp_path / "out")
+    start = tensors["model.embed_tokens.weight"]
+    moved = (start + (change.T if target == "embed_tokens" else change)).astype(np.float32)
+    expected = {"model.embed_tokens.weight": start, "lm_head.weight": start, f"{module}.weight": moved}
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+    assert json.loads((tmp_path / "out/config.json").read_text())["tie_word_embeddings"] is False
+    assert stored or any("tied" in note for note in plan.notes)
+
+
+def test_tied_base_stays_tied_where_neither_is_touched(tmp_path):
+    base = make_base(tmp_path / "base", base_tensors(), tie_word_embeddings=True)
+    found, _, _ = fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
+    assert "lm_head.weight" not in found
+    assert json.loads((tmp_path / "out/config.json").read_text())["tie_word_embeddings"] is True
+
+
+def test_conv1d_weights_change_by_the_transpose_even_when_square(tmp_path):
+    tensors = {"h.0.c_attn.weight": np.zeros((6, 6), np.float32)}
+    base = make_base(tmp_path / "base", tensors, "F32")
+    a, b = np.eye(1, 6, 2, dtype=np.float32), np.eye(1, 6, 5, dtype=np.float32).T  # B·A is 1 at [5, 2]
+    pairs = {"h.0.c_attn": (a, b)}
+    make(tmp_path / "a", pairs, r=1, lora_alpha=3, fan_in_fan_out=True, target_modules=["c_attn"])
+    found, _, _ = fused([(tmp_path / "a", 1)], base, tmp_path / "out")
+    assert found["h.0.c_attn.weight"][2, 5] == 3
+    assert np.count_nonzero(found["h.0.c_attn.weight"]) == 1
+
+
+def test_modules_to_save_replace_the_base_by_weight(tmp_path):
+    tensors = {**base_tensors(), "lm_head.weight": np.full((50, 24), 2, np.float32)}
+    base = make_base(tmp_path / "base", tensors, "F32")
+    extra = {"base_model.model.lm_head.weight": np.full((50, 24), 6, np.float32)}
+    make(tmp_path / "a", extra=extra, modules_to_save=["lm_head"])
+    found, _, _ = fused([(tmp_path / "a", 0.25)], base, tmp_path / "out")
+    assert (found["lm_head.weight"] == 3).all()
+
+
+@pytest.mark.parametrize("limit", [2000, 5000, 10**9])
+def test_shards_keep_to_their_size(tmp_path, limit):
+    base = make_base(tmp_path / "base", base_tensors(), shards=2)
+    whole, _, _ = fused([(make(tmp_path / "a"), 1)], base, tmp_path / "whole")
+    found, _, plan = fused([(tmp_path / "a", 1)], base, tmp_path / "out", max_shard=limit)
+    assert {n: v.tobytes() for n, v in found.items()} == {n: v.tobytes() for n, v in whole.items()}
+    assert all(shard.bytes <= limit or len(shard.pieces) == 1 for shard in plan.shards)
+    assert (len(plan.shards) == 1) == (tmp_path / "out/model.safetensors").exists()
+    for path in (tmp_path / "out").glob("*.safetensors"):
+        with pytest.MonkeyPatch.context():
+            assert open_weights(path).tensors
+
+
+def test_fp32_keeps_all_of_delta_and_says_so_in_the_config(tmp_path):
+    base = make_base(tmp_path / "base", base_tensors(), "BF16")
+    make(tmp_path / "a", {m: (a, b * 1e-4) for m, (a, b) in factors(1).items()})
+    found, survivals, plan = fused([(tmp_path / "a", 1)], base, tmp_path / "out", dtype="F32")
+    assert {v.dtype for v in found.values()} == {np.dtype(np.float32)}
+    assert total(survivals).distance < 1e-4
+    assert not advice(plan, survivals)
+    assert json.loads((tmp_path / "out/config.json").read_text())["torch_dtype"] == "float32"
+    before = stored_in(base)
+    np.testing.assert_array_equal(
+        found["model.embed_tokens.weight"], to_fp32(before["model.embed_tokens.weight"], "BF16")
+    )
+
+
+def test_survival_by_its_definition_and_by_the_published_figure(tmp_path):
+    shapes = {"q_proj": (512, 512)}
+    tensors = base_tensors(layers=1, shapes=shapes)
+    base = make_base(tmp_path / "base", tensors, "BF16")
+    rng = np.random.default_rng(0)
+    a = np.eye(512, dtype=np.float32)
+    b = (rng.standard_normal((512, 512)) * 1e-4).astype(np.float32)  # ΔW is B itself: s = 1
+    module = "model.layers.0.self_attn.q_proj"
+    make(tmp_path / "a", {module: (a, b)}, r=512, lora_alpha=512, target_modules=["q_proj"])
+    found, survivals, plan = fused([(tmp_path / "a", 1)], base, tmp_path / "out")
+    start = to_fp32(stored_in(base)[f"{module}.weight"], "BF16").astype(np.float64)
+    shown = to_fp32(found[f"{module}.weight"], "BF16") - start
+    survival = survivals[module]
+    assert abs(survival.share - (shown * b).sum() / (b.astype(float) ** 2).sum()) < 1e-6
+    assert abs(survival.distance - np.linalg.norm(shown - b) / np.linalg.norm(b)) < 1e-6
+    assert survival.still == (shown == 0).mean()
+    assert 0.44 < survival.still < 0.48  # design.md: 46 %
+    assert "fp32" in advice(plan, survivals)
+    assert "live" in advice(plan, survivals)
+
+
+def test_nf4_base_is_quantised_everywhere_it_was_and_the_rest_stays(tmp_path):
+    tensors = {**base_tensors(shapes=BIG), "lm_head.weight": np.ones((50, 24), np.float32)}
+    base = make_base(tmp_path / "base", tensors, "BF16")
+    make(tmp_path / "a", factors(1, shapes={"q_proj": BIG["q_proj"]}), target_modules=["q_proj"])
+    adapter = open_adapter(tmp_path / "a")
+    found, _, _ = fused([(tmp_path / "a", 1)], base, tmp_path / "out", base_as="nf4")
+    for name, before in stored_in(base).items():
+        values = to_fp32(before, "BF16")
+        if name.endswith("_proj.weight"):
+            flat = values.reshape(-1)
+            scales = nf4.scales(flat)
+            values = to_fp32(from_fp32(nf4.round_trip(flat, scales, scales), "BF16"), "BF16").reshape(
+                values.shape
+            )
+        if name.removesuffix(".weight") in adapter.modules:
+            values = (values + delta(adapter, name.removesuffix(".weight"))).astype(np.float32)
+        off = ulps(found[name], bf16_bits(values))
+        assert off.max() <= 1
+        assert np.count_nonzero(off) <= 1e-4 * off.size
+
+
+def test_nf4_by_hand():
+    values = np.zeros(70, np.float32)
+    values[:4] = [
+        4,
+        -4,
+        2.9,
+        0.1,
+    ]  # scale 4: levels 1, -1, 0.723 (nearest to 0.725), 0 (0.025 is nearer 0 than 0.08)
+    values[64:] = [0.5, -0.25, 0, 0, 0, 0]  # a short last block with scale 0.5
+    scales = nf4.scales(values)
+    assert scales.tolist() == [4, 0.5]
+    found = nf4.round_trip(values, scales, scales)
+    np.testing.assert_allclose(found[:4], [4, -4, 4 * 0.7229568, 0], rtol=1e-6)
+    np.testing.assert_allclose(found[64:66], [0.5, 0.5 * -0.5250730], rtol=1e-6)
+    assert not nf4.round_trip(
+        np.zeros(64, np.float32), np.zeros(1, np.float32), np.zeros(1, np.float32)
+    ).any()
+
+
+def interrupt_after(shards, wanted, base, out):
+    request = FuseRequest(list(wanted), base, FuseOptions(), out)
+    plan = plan_fusing(request)
+    done = 0
+
+    def progress(count):
+        nonlocal done
+        done += count
+        if done > sum(shard.bytes for shard in plan.shards[:shards]):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fuse(request, plan, progress, print)
+
+
+def test_interrupted_run_goes_on_and_ends_as_an_unbroken_one(tmp_path):
+    base = make_base(tmp_path / "base", base_tensors(), shards=3)
+    wanted = [(make(tmp_path / "a"), 1)]
+    fused(wanted, base, tmp_path / "unbroken")
+    interrupt_after(1, wanted, base, tmp_path / "out")
+    left = tmp_path / ".out.fusing"
+    first = left / "model-00001-of-00003.safetensors"
+    assert not (tmp_path / "out").exists()
+    assert not (left / "config.json").exists()
+    written = first.stat().st_mtime_ns
+    fused(wanted, base, tmp_path / "out")
+    assert (tmp_path / "out" / first.name).stat().st_mtime_ns == written
+    assert not left.exists()
+    for path in (tmp_path / "unbroken").iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_leftovers_of_another_plan_are_not_taken_up(tmp_path):
+    base = make_base(tmp_path / "base", base_tensors(), shards=3)
+    make(tmp_path / "a")
+    interrupt_after(2, [(tmp_path / "a", 1)], base, tmp_path / "out")
+    fused([(tmp_path / "a", 0.5)], base, tmp_path / "out")
+    fused([(tmp_path / "a", 0.5)], base, tmp_path / "fresh")
+    for path in (tmp_path / "fresh").iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert RECORD not in {p.name for p in (tmp_path / "out").iterdir()}
+
+
+def test_overflow_is_refused_and_leaves_nothing(tmp_path):
+    base = make_base(tmp_path / "base", base_tensors(), "F16")
+    make(tmp_path / "a", {m: (a * 1e3, b * 1e3) for m, (a, b) in factors(1).items()})
+    with pytest.raises(ContentError, match=r"W \+ ΔW in F16: \d+ values are NaN or infinite"):
+        fused([(tmp_path / "a", 1)], base, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "base"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"quantization_config": {"bits": 4}}, "weights are quantised"),
+        ({"without": "model.layers.1.self_attn.v_proj.weight"}, "no such module: another base"),
+        ({"layers": 1}, "layers.1.*no such module"),
+        ({"layers": 3}, "layers.2.self_attn.q_proj is missing, although its config targets it"),
+        ({"shapes": {"q_proj": (24, 24), "v_proj": (24, 24)}}, r"shape \[12, 24\], .* has \[24, 24\]"),
+    ],
+)
+def test_adapters_of_another_base_are_refused(tmp_path, change, message):
+    tensors = base_tensors(**{k: change.pop(k) for k in ("layers", "shapes") if k in change})
+    tensors.pop(change.pop("without", None), None)
+    base = make_base(tmp_path / "base", tensors, **change)
+    with pytest.raises(ContentError, match=message):
+        fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "base"]
+
+
+@pytest.mark.parametrize("place", ["../evil.safetensors", "/etc/evil.safetensors", "x.bin", "", 3, None])
+def test_shard_indexes_that_lead_elsewhere_are_refused(tmp_path, place):
+    base = make_base(tmp_path / "base", base_tensors(), shards=2)
+    index = base / "model.safetensors.index.json"
+    value = json.loads(index.read_text())
+    value["weight_map"]["model.embed_tokens.weight"] = place
+    index.write_text(json.dumps(value))
+    with pytest.raises(ContentError, match=r"expected a .safetensors name without folders"):
+        fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
+
+
+def test_index_and_shards_must_agree(tmp_path):
+    base = make_base(tmp_path / "base", base_tensors(), shards=2)
+    index = base / "model.safetensors.index.json"
+    value = json.loads(index.read_text())
+    value["weight_map"]["ghost"] = value["weight_map"]["model.embed_tokens.weight"]
+    index.write_text(json.dumps(value))
+    with pytest.raises(ContentError, match="'ghost' stands only in the index"):
+        fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
+
+
+def test_pickled_or_truncated_bases_are_refused(tmp_path):
+    base = make_base(tmp_path / "base", base_tensors())
+    file = base / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-2])
+    make(tmp_path / "a")
+    with pytest.raises(ContentError, match="truncated"):
+        fused([(tmp_path / "a", 1)], base, tmp_path / "out")
+    file.rename(base / "pytorch_model.bin")
+    with pytest.raises(RequestError, match="pickle files must be saved as safetensors"):
+        fused([(tmp_path / "a", 1)], base, tmp_path / "out")
+
+
+def test_outputs_that_could_cost_data_are_refused(tmp_path):
+    base = make_base(tmp_path / "base", base_tensors())
+    make(tmp_path / "a")
+    for out in (base, base / "inside", tmp_path, tmp_path / "a"):
+        with pytest.raises(RequestError, match="output over an input"):
+            fused([(tmp_path / "a", 1)], base, out)
+
+
+def test_full_disks_are_noticed_before_writing(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    base = make_base(tmp_path / "base", base_tensors())
+    with pytest.raises(RequestError, match="GB needed, 0.0 GB free"):
+        fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
+
+
+def test_copies_work_where_the_kernel_has_no_copy(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.copy_file_range", refuse)
+    base = make_base(tmp_path / "base", base_tensors())
+    found, _, _ = fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
+    np.testing.assert_array_equal(
+        found["model.embed_tokens.weight"], stored_in(base)["model.embed_tokens.weight"]
+    )
+
+
+def test_a_base_cut_while_it_is_copied_is_noticed(tmp_path):
+    (tmp_path / "x").write_bytes(b"12345")
+    with (tmp_path / "y").open("wb") as out, pytest.raises(ContentError, match="became shorter"):
+        copy_range(tmp_path / "x", 0, out.fileno(), 0, 9)
+
+
+def test_library_reads_what_fuse_wrote(tmp_path):
+    base = make_base(tmp_path / "base", base_tensors(), "F32")
+    fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
+    assert set(load_file(tmp_path / "out/model.safetensors")) == set(base_tensors())
