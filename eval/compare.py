@@ -13,7 +13,8 @@ import click
 from core.errors import CLI, run
 from core.files import write_json, write_text
 from eval.measure.alignment import check_rows
-from eval.measure.comparison import Comparison, Run, compare
+from eval.measure.comparison import compare
+from eval.measure.judgement import Comparison, Run
 from eval.output.runs import parse_source, read_runs
 from eval.output.tables import markdown, to_json
 

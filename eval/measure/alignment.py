@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from core.errors import RequestError, show_value
-from eval.measure.comparison import Run
+from eval.measure.judgement import Run
 
 SHOULD_AGREE = ("mode", "parser", "variants", "apply", "dtype")
 FEW_GROUPS = 20

@@ -8,9 +8,10 @@ model against the base; and apart from it every pair of the other models.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import combinations
 
+from eval.measure.judgement import MEAN, Comparison, Figure, Run, Section, Test
 from eval.measure.labels import MOST, UNKNOWN
 from eval.measure.paired import (
     ALPHA,
@@ -25,121 +26,7 @@ from eval.measure.paired import (
 )
 from eval.measure.statistics import clustered_stderr, macro_f1, stderr, wilson
 
-MEAN = "mean"
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One model's answers to one set, row by row, in the same order for all models of the set.
-
-    `kinds` may part the rows, by `type` or `subtype`; `facts` say how it was scored (results.json).
-    """
-
-    model: str
-    dataset: str
-    source: str
-    rows: Sequence[str]
-    gold: Sequence[str]
-    predicted: Sequence[str]
-    correct: Sequence[bool]
-    groups: Sequence[str] | None = None
-    kinds: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    facts: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A model's accuracy (a share) on a set, or its unweighted mean over sets, with 95 % limits.
-
-    `macro_f1` is (value, low, high), None on average and where the answers are free text.
-    """
-
-    accuracy: float
-    low: float
-    high: float
-    stderr: float
-    n: int
-    unparsed: int
-    macro_f1: tuple[float, float, float] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Test:
-    """`model` minus `against` on the same rows; `p` is Holm's, `p_alone` the comparison's own.
-
-    `smallest` is the least difference that these rows show with 80 % power, `more_rows` what is
-    missing until the difference seen would be shown (None where it is shown, or is 0).
-    """
-
-    model: str
-    against: str
-    value: float
-    low: float
-    high: float
-    p_alone: float
-    n: int
-    better: int
-    worse: int
-    smallest: float
-    more_rows: int | None
-    p: float = math.nan
-
-    @property
-    def shown(self) -> bool:
-        """Whether the difference is told from chance at 5 % after Holm."""
-        return self.p < ALPHA
-
-    def seen_from(self, model: str) -> "Test":
-        """The same test with `model` as the one that is compared."""
-        if model == self.model:
-            return self
-        return replace(
-            self, model=model, against=self.model, value=-self.value, low=-self.high, high=-self.low,
-            better=self.worse, worse=self.better,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """What is known of one set, or of the mean over sets, and what follows from it."""
-
-    name: str
-    n: int
-    groups: int | None
-    majority: float
-    majority_label: str
-    figures: Mapping[str, Figure]
-    against_base: Sequence[Test]
-    between: Sequence[Test]
-
-    @property
-    def best(self) -> str | None:
-        """The model of highest accuracy among those shown to be better than the base."""
-        better = [test.model for test in self.against_base if test.shown and test.value > 0]
-        return max(better, key=lambda model: self.figures[model].accuracy, default=None)
-
-    @property
-    def rivals(self) -> list[Test]:
-        """The tests of the best model against those that it cannot be told from."""
-        best = self.best
-        if best is None:
-            return []
-        return [t.seen_from(best) for t in self.between if best in (t.model, t.against) and not t.shown]
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """All sections of a comparison with `base`; `mean` is there from two sets on."""
-
-    base: str
-    models: Sequence[str]
-    sets: Sequence[Section]
-    mean: Section | None
-
-    @property
-    def sections(self) -> list[Section]:
-        """The sets, then the mean where there is one."""
-        return [*self.sets, *([self.mean] if self.mean else [])]
+Differences = Mapping[tuple[str, str], Difference]
 
 
 def compare(runs: Sequence[Run], base: str) -> Comparison:
@@ -153,9 +40,6 @@ def compare(runs: Sequence[Run], base: str) -> Comparison:
     whole = [model for model in models if all(model in own for own in by_set.values())]
     mean = _mean_section(sets, list(found.values()), whole, base) if len(sets) > 1 and whole else None
     return Comparison(base, models, sets, mean)
-
-
-Differences = Mapping[tuple[str, str], Difference]
 
 
 def _pairs(models: Sequence[str], base: str) -> list[tuple[str, str]]:
@@ -213,12 +97,21 @@ def _with_p(test: Test, p: float) -> Test:
 
 
 def _set_test(pair: tuple[str, str], found: Difference, tests: int) -> Test:
-    effective = found.n / found.design_effect
     needed = rows_needed(found.value, found.discordance, tests) * found.design_effect
     return Test(
-        pair[1], pair[0], found.value, found.low, found.high, found.p, found.n, found.better, found.worse,
-        smallest_difference(effective, found.discordance, tests), _missing(needed, found.n),
-    )  # fmt: skip
+        model=pair[1],
+        against=pair[0],
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        p_alone=found.p,
+        p=found.p,
+        n=found.n,
+        better=found.better,
+        worse=found.worse,
+        smallest=smallest_difference(found.n / found.design_effect, found.discordance, tests),
+        more_rows=_missing(needed, found.n),
+    )
 
 
 def _mean_test(pair: tuple[str, str], found: Sequence[Difference], tests: int) -> Test:
@@ -237,11 +130,21 @@ def _mean_test(pair: tuple[str, str], found: Sequence[Difference], tests: int) -
     )
     smallest = min(1.0, (critical(tests) + Z_POWER) * error)
     p = mean_sign_flip([one.nets for one in found], [one.n for one in found])
-    needed = n * (smallest / value) ** 2 if value else math.inf
+    needed = n * (smallest / value) ** 2 if abs(value) > 1e-12 else math.inf
     return Test(
-        pair[1], pair[0], value, value - below, value + above, p, n,
-        sum(one.better for one in found), sum(one.worse for one in found), smallest, _missing(needed, n),
-    )  # fmt: skip
+        model=pair[1],
+        against=pair[0],
+        value=value,
+        low=value - below,
+        high=value + above,
+        p_alone=p,
+        p=p,
+        n=n,
+        better=sum(one.better for one in found),
+        worse=sum(one.worse for one in found),
+        smallest=smallest,
+        more_rows=_missing(needed, n),
+    )
 
 
 def _missing(needed: float, n: int) -> int | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from core.errors import ContentError, show_value
-from eval.measure.comparison import Run
+from eval.measure.judgement import Run
 from eval.output.records import Record, assemble, json_lines, kinds_of, optional_text
 
 PLAIN = ("id", "gold", "prediction")

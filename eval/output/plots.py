@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval.measure.comparison import Comparison, Figure, Run, Section
+from eval.measure.judgement import Comparison, Figure, Run, Section
 from eval.measure.statistics import wilson
 from eval.output.drawing import Chart, Share, draw_lying, draw_standing
 from eval.output.typeface import Typeface, choose_typeface

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from core.errors import ContentError, show_value
-from eval.measure.comparison import Run
+from eval.measure.judgement import Run
 
 KINDS = ("type", "subtype")
 

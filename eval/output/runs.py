@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, require
-from eval.measure.comparison import Run
+from eval.measure.judgement import Run
 from eval.output.logs import read_log
 from eval.output.records import Record, assemble, json_lines, kinds_of, optional_text, text_field
 

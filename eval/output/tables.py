@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 from core.files import versions
-from eval.measure.comparison import MEAN, Comparison, Figure, Run, Section, Test
+from eval.measure.judgement import MEAN, Comparison, Figure, Run, Section, Test
 from eval.output.verdict import about, percent, points, show_p, verdict
 
 LEFT_OUT = (

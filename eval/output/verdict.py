@@ -1,6 +1,6 @@
 """What follows from a comparison, in a sentence or two, and how its numbers are written."""
 
-from eval.measure.comparison import MEAN, Section, Test
+from eval.measure.judgement import MEAN, Section, Test
 
 
 def percent(share: float) -> str:

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from eval.measure.comparison import Comparison, Run, Section, compare
+from eval.measure.comparison import compare
+from eval.measure.judgement import Comparison, Run, Section
 from eval.measure.paired import bonett_price, mcnemar
 from eval.measure.statistics import wilson
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from matplotlib import font_manager
 
-from eval.measure.comparison import Run, compare
+from eval.measure.comparison import compare
+from eval.measure.judgement import Run
 from eval.measure.statistics import wilson
 from eval.output import typeface as faces
 from eval.output.drawing import Chart, draw_lying, draw_standing

@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import ContentError, RequestError
 from eval.measure.alignment import check_rows
-from eval.measure.comparison import Run
+from eval.measure.judgement import Run
 from eval.output.runs import parse_source, read_runs
 from tests.fake_runs import answers, demo, write_run
 

@@ -5,7 +5,8 @@ import json
 import jsonschema_rs
 import pytest
 
-from eval.measure.comparison import Run, compare
+from eval.measure.comparison import compare
+from eval.measure.judgement import Run
 from eval.output.tables import markdown, to_json
 from eval.output.verdict import about, percent, points, show_p, verdict
 from tests.conftest import ROOT
