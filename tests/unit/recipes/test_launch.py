@@ -1,0 +1,108 @@
+"""A training process: its end, its failure and its reason, and that it never outlives us."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from core.errors import ContentError
+from recipes.launch import LOG, failure, launch
+
+ROOT = Path(__file__).resolve().parents[3]
+ROWS = [{"current_steps": n, "total_steps": 3, "loss": 2.0 / n} for n in (1, 2, 3)]
+TRAINS = f"""
+import json, pathlib, sys
+with open(pathlib.Path(sys.argv[1]) / "trainer_log.jsonl", "a") as log:
+    for row in {ROWS}:
+        log.write(json.dumps(row) + "\\n")
+print("done")
+"""
+SLEEPS = """
+import time, pathlib, sys, os
+pathlib.Path(sys.argv[1], "pid").write_text(str(os.getpid()))
+time.sleep(60)
+"""
+
+
+def python(code: str, folder: Path) -> list[str]:
+    return [sys.executable, "-c", code, str(folder)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_a_run_to_the_end(tmp_path, capfd):
+    with (tmp_path / "lock").open("w") as lock:
+        launch(python(TRAINS, tmp_path), tmp_path, lock.fileno())
+    assert (tmp_path / LOG).read_text() == "done\n"
+    assert "3/3" in capfd.readouterr().err
+
+
+def test_a_failure_tells_its_reason(tmp_path):
+    with (tmp_path / "lock").open("w") as lock, pytest.raises(ContentError, match="exit code 1") as caught:
+        launch(
+            python("print('x' * 9); raise ValueError('no such column')", tmp_path), tmp_path, lock.fileno()
+        )
+    assert str(caught.value).endswith("\nValueError: no such column")
+
+
+def test_the_reason_is_found_among_other_lines(tmp_path):
+    log = tmp_path / LOG
+    log.write_text(
+        "  5%|# | 1/20\r 10%|## | 2/20\n[rank1]: Traceback (most recent call last):\n"
+        "[rank1]: torch.cuda.OutOfMemoryError: CUDA out of memory.\n"
+        "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:\n"
+    )
+    assert failure(1, log).endswith("\ntorch.cuda.OutOfMemoryError: CUDA out of memory.")
+    assert "memory runs out" in failure(-signal.SIGKILL, log)
+    log.write_text("something odd\n")
+    assert failure(3, log).endswith("\nsomething odd")
+
+
+def start(folder: Path) -> tuple[subprocess.Popen, int]:
+    """Start a python that launches a sleeping training; return it and the training's process id."""
+    code = f"""
+import os, pathlib, signal, sys
+from recipes.launch import launch
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+launch({python(SLEEPS, folder)!r}, pathlib.Path({str(folder)!r}), os.open({str(folder)!r}, 0))
+"""
+    ours = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 20
+    while not (folder / "pid").exists() or not (folder / "pid").read_text():
+        assert time.monotonic() < deadline and ours.poll() is None
+        time.sleep(0.05)
+    return ours, int((folder / "pid").read_text())
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_us_ends_the_training(tmp_path, sign):
+    ours, training = start(tmp_path)
+    os.kill(ours.pid, sign)
+    ours.wait(20)
+    deadline = time.monotonic() + 10
+    while alive(training):
+        assert time.monotonic() < deadline, "the training outlived us"
+        time.sleep(0.05)
+
+
+def test_progress_survives_half_a_line(tmp_path, capfd):
+    code = (
+        "import pathlib, sys, time, json\n"
+        "log = open(pathlib.Path(sys.argv[1]) / 'trainer_log.jsonl', 'a', buffering=1)\n"
+        f"text = json.dumps({json.dumps(ROWS[2])}) + '\\n'\n"
+        "log.write(text[:9]); log.flush(); time.sleep(0.6); log.write(text[9:]); log.flush()"
+    )
+    with (tmp_path / "lock").open("w") as lock:
+        launch(python(code, tmp_path), tmp_path, lock.fileno())
+    assert "3/3" in capfd.readouterr().err
