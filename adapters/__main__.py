@@ -130,5 +130,40 @@ def fuse(
     click.echo(f"{out}  {time.monotonic() - started:.1f} s")
 
 
+@cli.command(context_settings=CLI)
+@click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR…")
+@click.option("--plot", type=click.Path(path_type=Path), help="Folder to write pictures into.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print all of it as JSON, spectra and histograms included."
+)
+def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
+    """Show what adapters hold: modules, shapes, norms, spectra, and how alike they are."""
+    import json
+
+    from tqdm import tqdm
+
+    from adapters import showing
+    from adapters.describe import describe, histograms, similarity
+    from adapters.store import open_adapter
+
+    opened = [open_adapter(reference) for reference in adapters]
+    facts = [
+        describe(adapter, tqdm(adapter.modules, adapter.name, delay=2, leave=False)) for adapter in opened
+    ]
+    pairs = list(zip(opened, facts, strict=True))
+    likeness = [[similarity(one, other, (f.norm, g.norm)) for other, g in pairs] for one, f in pairs]
+    shapes = [histograms(adapter) if plot or as_json else [] for adapter in opened]
+    if as_json:
+        click.echo(json.dumps(showing.as_json(facts, likeness, shapes), ensure_ascii=False))
+    else:
+        for line in showing.text(facts, likeness):
+            click.echo(line)
+    if plot:
+        from adapters.plots import draw
+
+        for path in draw(plot, facts, likeness, shapes):
+            click.echo(f"wrote {path}", err=True)
+
+
 if __name__ == "__main__":
     run(cli)

@@ -1,0 +1,156 @@
+"""What an adapter holds: sizes, norms and spectra of ΔW, likeness to others, all from the factors."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters import lowrank
+from adapters.store import Adapter
+from core.files import sha256
+from core.weights import Array
+
+BINS = 61
+REACH = 4.0  # histograms end at this many root mean squares
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleFacts:
+    """One module: where it stands, its factors' sizes, and what its ΔW does."""
+
+    path: str
+    layer: int | None
+    target: str
+    kind: str
+    outputs: int
+    inputs: int
+    rank: int
+    scale: float
+    norm: float
+    effective_rank: float
+    singular_values: list[float]
+
+    @property
+    def parameters(self) -> int:
+        """Number of elements of A and B."""
+        return self.rank * (self.outputs + self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One adapter with all its modules; `bytes` is the size of the weights file."""
+
+    name: str
+    digest: str
+    sha256: str
+    base: str | None
+    dtypes: list[str]
+    tensors: int
+    bytes: int
+    wholes: list[str]
+    modules: list[ModuleFacts]
+
+    @property
+    def parameters(self) -> int:
+        """Number of elements of all factors."""
+        return sum(module.parameters for module in self.modules)
+
+    @property
+    def norm(self) -> float:
+        """Frobenius norm of ΔW over all modules."""
+        return math.hypot(*(module.norm for module in self.modules))
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts of values in even bins from −`reach` to `reach`; what lies beyond stands in the outer bins."""
+
+    target: str
+    side: str
+    reach: float
+    counts: list[int]
+
+
+def describe(adapter: Adapter, progress: Iterable[str]) -> Facts:
+    """Measure an adapter; `progress` gives its module paths, one after the other."""
+    tensors = adapter.weights.tensors.values()
+    modules = [_module(adapter, path) for path in progress]
+    return Facts(
+        name=adapter.name,
+        digest=adapter.digest,
+        sha256=sha256(adapter.weights.path),
+        base=adapter.base,
+        dtypes=[dtype for dtype, _ in Counter(tensor.dtype for tensor in tensors).most_common()],
+        tensors=len(tensors),
+        bytes=adapter.weights.path.stat().st_size,
+        wholes=adapter.wholes,
+        modules=modules,
+    )
+
+
+def split(path: str) -> tuple[int | None, str]:
+    """Return (layer, target) of a module path: the first number in it, and its last name."""
+    found = re.search(r"\.(\d+)\.", path)
+    return int(found[1]) if found else None, path.rpartition(".")[2]
+
+
+def effective_rank(values: NDArray[np.float64]) -> float:
+    """Return exp of the entropy of the normalised singular values (Roy and Vetterli 2007); 0 for ΔW = 0."""
+    total = values.sum()
+    if not total:
+        return 0.0
+    shares = values[values > 0] / total
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def similarity(one: Adapter, other: Adapter, norms: tuple[float, float]) -> float | None:
+    """Return ⟨ΔW₁, ΔW₂⟩ / (‖ΔW₁‖·‖ΔW₂‖) over all modules; None where shapes or zero norms forbid it.
+
+    `norms` are those of the whole ΔW₁ and ΔW₂: a module that only one of them has meets zero.
+    """
+    product = 0.0
+    for path in (path for path in one.layout if path in other.layout):
+        mine, theirs = one.layout[path], other.layout[path]
+        if (mine.kind, mine.outputs, mine.inputs) != (theirs.kind, theirs.outputs, theirs.inputs):
+            return None
+        scales = one.scale(path) * other.scale(path)
+        product += scales * lowrank.inner(one.factors(path), other.factors(path))
+    return product / (norms[0] * norms[1]) if norms[0] and norms[1] else None
+
+
+def histograms(adapter: Adapter) -> list[Histogram]:
+    """Return for each target the distribution of the elements of its A and of its B, all layers together."""
+    paths: dict[str, list[str]] = {}
+    for path in adapter.modules:
+        paths.setdefault(split(path)[1], []).append(path)
+    return [
+        _histogram(target, side, [adapter.factors(path)[side == "B"] for path in found])
+        for target, found in paths.items()
+        for side in ("A", "B")
+    ]
+
+
+def _histogram(target: str, side: str, factors: list[Array]) -> Histogram:
+    squares = sum(float(np.vdot(f, f)) for f in factors)
+    reach = REACH * math.sqrt(squares / sum(f.size for f in factors)) or 1.0
+    counts = np.zeros(BINS, np.int64)
+    for factor in factors:
+        places = factor.reshape(-1) * np.float32(BINS / 2 / reach) + np.float32(BINS / 2)
+        counts += np.bincount(np.clip(places, 0, BINS - 1).astype(np.intp), minlength=BINS)
+    return Histogram(target, side, reach, counts.tolist())
+
+
+def _module(adapter: Adapter, path: str) -> ModuleFacts:
+    found, scale = adapter.layout[path], adapter.scale(path)
+    values = scale * lowrank.singular_values(*adapter.factors(path))
+    layer, target = split(path)
+    return ModuleFacts(
+        path, layer, target, found.kind, found.outputs, found.inputs, found.rank, scale,
+        norm=float(np.sqrt((values**2).sum())),
+        effective_rank=effective_rank(values),
+        singular_values=[float(value) for value in values],
+    )  # fmt: skip

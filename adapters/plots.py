@@ -1,0 +1,113 @@
+"""Pictures of adapters: norms by layer, spectra, the distribution of their elements, likeness."""
+
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from adapters.describe import Facts, Histogram
+from adapters.showing import Matrix
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito 2008: told apart by colour-blind readers too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def draw(folder: Path, facts: list[Facts], likeness: Matrix, shapes: list[list[Histogram]]) -> list[Path]:
+    """Write the pictures into `folder` and return their paths."""
+    pictures = {"norms": _norms(facts), "spectrum": _spectrum(facts)}
+    pictures |= {
+        f"values-{found.name}": _values(found, own) for found, own in zip(facts, shapes, strict=True)
+    }
+    if len(facts) > 1:
+        pictures["cosine"] = _cosine([found.name for found in facts], likeness)
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_save(figure, folder / f"{name}.png") for name, figure in pictures.items()]
+
+
+def _figure(width: float, height: float, columns: int = 1) -> "tuple[Figure, list[Axes]]":
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["font.sans-serif"] = ["Noto Sans CJK SC", "DejaVu Sans"]
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, columns, figsize=(width * columns, height), layout="constrained", squeeze=False
+    )
+    return figure, list(axes[0])
+
+
+def _save(figure: "Figure", path: Path) -> Path:
+    from matplotlib import pyplot as plt
+
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path
+
+
+def _norms(facts: list[Facts]) -> "Figure":
+    figure, axes = _figure(5.5, 3.6, len(facts))
+    for axis, found in zip(axes, facts, strict=True):
+        largest = max(found.modules, key=lambda module: module.norm)
+        axis.set_title(f"{found.name}: largest change in {largest.target}, layer {largest.layer}")
+        for i, target in enumerate(dict.fromkeys(module.target for module in found.modules)):
+            points = [(m.layer, m.norm) for m in found.modules if m.target == target and m.layer is not None]
+            colour = COLOURS[i % len(COLOURS)]
+            axis.plot([p[0] for p in points], [p[1] for p in points], "o-", ms=3, color=colour, label=target)
+        axis.set_xlabel("layer")
+        axis.set_ylabel("norm of ΔW (Frobenius)")
+        axis.set_ylim(bottom=0)
+        axis.legend(fontsize=8)
+    return figure
+
+
+def _spectrum(facts: list[Facts]) -> "Figure":
+    figure, (axis,) = _figure(5.5, 3.6)
+    for i, found in enumerate(facts):
+        rows = [[v / m.singular_values[0] for v in m.singular_values] for m in found.modules if m.norm]
+        longest = max((len(row) for row in rows), default=0)
+        middle = [median(row[k] for row in rows if len(row) > k) for k in range(longest)]
+        axis.plot(
+            range(1, longest + 1), middle, "o-", ms=3, color=COLOURS[i % len(COLOURS)], label=found.name
+        )
+    ranks = ", ".join(f"{f.name} {median(m.effective_rank for m in f.modules):.1f}" for f in facts)
+    axis.set_title(f"effective rank (median): {ranks}")
+    axis.set_xlabel("singular value of ΔW, largest first")
+    axis.set_ylabel("share of the largest (median)")
+    axis.set_ylim(0, 1.05)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def _values(found: Facts, shapes: list[Histogram]) -> "Figure":
+    figure, axes = _figure(5.5, 3.6, 2)
+    for axis, side in zip(axes, "AB", strict=True):
+        own = [shape for shape in shapes if shape.side == side]
+        for i, shape in enumerate(own):
+            step = 2 * shape.reach / len(shape.counts)
+            edges = [-shape.reach + step * k for k in range(len(shape.counts) + 1)]
+            total = sum(shape.counts) * step
+            heights = [count / total for count in shape.counts]
+            axis.stairs(heights, edges, color=COLOURS[i % len(COLOURS)], label=shape.target)
+        axis.set_title(f"{found.name}: elements of {side}")
+        axis.set_xlabel("value")
+        axis.set_ylabel("density")
+        axis.legend(fontsize=8)
+    return figure
+
+
+def _cosine(names: list[str], likeness: Matrix) -> "Figure":
+    figure, (axis,) = _figure(1.6 + 0.9 * len(names), 1.4 + 0.8 * len(names))
+    shown = [[0.0 if value is None else value for value in row] for row in likeness]
+    image = axis.imshow(shown, cmap="PuOr", vmin=-1, vmax=1)
+    for i, row in enumerate(likeness):
+        for k, value in enumerate(row):
+            axis.text(k, i, "–" if value is None else f"{value:.2f}", ha="center", va="center")
+    axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axis.set_yticks(range(len(names)), names)
+    axis.set_title("cosine of ΔW")
+    figure.colorbar(image, ax=axis)
+    return figure

@@ -1,0 +1,106 @@
+"""What `show` prints: tables for a terminal, or the same as JSON."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from statistics import median
+
+from adapters.describe import Facts, Histogram, ModuleFacts
+
+Matrix = list[list[float | None]]
+
+
+def text(facts: list[Facts], likeness: Matrix) -> Iterator[str]:
+    """Yield the lines of the report on several adapters; `likeness` are their pairwise cosines."""
+    for found in facts:
+        yield from _adapter(found)
+        yield ""
+    if len(facts) > 1:
+        names = [found.name for found in facts]
+        yield "cosine of ΔW (1 the same direction, 0 nothing in common)"
+        rows = [[name, *(_number(v) for v in row)] for name, row in zip(names, likeness, strict=True)]
+        yield from table(["", *names], rows)
+
+
+def as_json(facts: list[Facts], likeness: Matrix, shapes: list[list[Histogram]]) -> dict[str, object]:
+    """Return everything measured, singular values and histograms included."""
+    adapters = [
+        {
+            **asdict(found),
+            "parameters": found.parameters,
+            "norm": found.norm,
+            "histograms": [asdict(h) for h in own],
+        }
+        for found, own in zip(facts, shapes, strict=True)
+    ]
+    return {"adapters": adapters, "cosine": likeness}
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield aligned lines: the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        cells = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def _adapter(found: Facts) -> Iterator[str]:
+    yield f"{found.name}  base {found.base or 'not named'}  {'+'.join(found.dtypes)}  sha256 {found.sha256}"
+    yield (
+        f"{len(found.modules)} modules  {found.tensors} tensors  {found.parameters:,} parameters  "
+        f"{found.bytes:,} bytes ({math.ceil(found.bytes / 2**20 * 10) / 10} MiB)  norm of ΔW {found.norm:.4g}"
+    )
+    if found.wholes:
+        yield f"kept whole: {', '.join(found.wholes)}"
+    yield ""
+    yield from table(
+        ["target", "modules", "rank", "scale", "A", "B", "parameters", "norm of ΔW", "effective rank"],
+        [_target(name, modules) for name, modules in _grouped(found.modules)],
+    )
+    layers = sorted({module.layer for module in found.modules if module.layer is not None})
+    if layers:
+        yield ""
+        yield from _layers(found, layers)
+
+
+def _grouped(modules: list[ModuleFacts]) -> list[tuple[str, list[ModuleFacts]]]:
+    """Return modules by target and shape, in the order in which they come."""
+    groups: dict[tuple[str, int, int], list[ModuleFacts]] = {}
+    for module in modules:
+        groups.setdefault((module.target, module.outputs, module.inputs), []).append(module)
+    return [(key[0], found) for key, found in groups.items()]
+
+
+def _target(name: str, modules: list[ModuleFacts]) -> list[str]:
+    ranks, scales = sorted({m.rank for m in modules}), sorted({m.scale for m in modules})
+    one = modules[0]
+    rank = _range(ranks)
+    return [
+        name + (" (embedding)" if one.kind == "embedding" else ""),
+        str(len(modules)), rank, _range(scales), f"{rank}×{one.inputs}", f"{one.outputs}×{rank}",
+        f"{sum(m.parameters for m in modules):,}",
+        _range([min(m.norm for m in modules), max(m.norm for m in modules)]),
+        f"{median(m.effective_rank for m in modules):.1f}",
+    ]  # fmt: skip
+
+
+def _layers(found: Facts, layers: list[int]) -> Iterator[str]:
+    targets = list(dict.fromkeys(module.target for module in found.modules if module.layer is not None))
+    norms = {(module.layer, module.target): module.norm for module in found.modules}
+    yield "norm of ΔW by layer"
+    yield from table(
+        ["layer", *targets],
+        [[str(layer), *(_number(norms.get((layer, target))) for target in targets)] for layer in layers],
+    )
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{values[0]:.4g}", f"{values[-1]:.4g}"
+    return low if low == high else f"{low}–{high}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
