@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from adapters.config import CONFIG, LoraConfig, read_config
+from adapters.gaps import find_gap
 from core.errors import ContentError, RequestError, nearest
 from core.files import sha256
 from core.weights import Array, Weights, open_weights
@@ -40,7 +41,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A checked LoRA adapter; `layout` holds its modules by path without PEFT's prefix, in file order."""
+    """A checked LoRA adapter; `layout` holds its modules by path without PEFT's prefix, layer by layer."""
 
     folder: Path
     lora: LoraConfig
@@ -106,10 +107,16 @@ def open_adapter(reference: str | Path) -> Adapter:
     folder = find_folder(reference)
     config = read_config(folder)
     weights = open_weights(_weights_file(folder))
-    layout = dict(_pairs(weights))
+    layout = dict(sorted(_pairs(weights), key=lambda pair: _natural(pair[0])))
     adapter = Adapter(folder, config, weights, layout)
     _check_explained(adapter)
     _check_promised(adapter)
+    gap = find_gap(config, layout)
+    if gap:
+        raise ContentError(
+            f"{weights.path}: {gap} is missing among others that are there; where the base has no such "
+            f"module, write the whole paths of the modules into target_modules of {CONFIG}"
+        )
     return adapter
 
 
@@ -122,6 +129,11 @@ def find_folder(reference: str | Path) -> Path:
     known = f"under {SAVES}/: {', '.join(saved)}" if saved else f"nothing lies under {SAVES}/"
     hint = nearest(str(reference), saved)
     raise RequestError(f"adapter {str(reference)!r}: no such folder ({known}) {hint}".rstrip())
+
+
+def _natural(path: str) -> list[str]:
+    """Return a sort key by which layer 2 comes before layer 10."""
+    return [part.zfill(8) if part.isdigit() else part for part in path.split(".")]
 
 
 def _weights_file(folder: Path) -> Path:

@@ -1,0 +1,309 @@
+"""Opening adapters: what fits is read as PEFT means it, what does not is refused by name and reason."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+
+from adapters.parts import open_parts, parse_part, parse_size, parse_weighted
+from adapters.store import open_adapter
+from core.errors import ContentError, RequestError
+from tests.unit.adapters.make import CONFIG, PREFIX, factors, make
+
+Q0 = "model.layers.0.self_attn.q_proj"
+A0, B0 = f"{PREFIX}{Q0}.lora_A.weight", f"{PREFIX}{Q0}.lora_B.weight"
+
+
+def test_reads_what_peft_wrote(tmp_path):
+    pairs = factors(1)
+    adapter = open_adapter(make(tmp_path / "a", pairs, revision="v1"))
+    assert adapter.name == "a"
+    assert adapter.base == "org/base"
+    assert adapter.config["revision"] == "v1"
+    assert adapter.modules == [
+        f"model.layers.{i}.self_attn.{n}" for i in (0, 1) for n in ("q_proj", "v_proj")
+    ]
+    for module, (a, b) in pairs.items():
+        np.testing.assert_array_equal(adapter.factors(module)[0], a)
+        np.testing.assert_array_equal(adapter.factors(module)[1], b)
+        assert adapter.scale(module) == 2
+
+
+def test_digest_changes_with_either_file(tmp_path):
+    one = open_adapter(make(tmp_path / "a")).digest
+    assert open_adapter(make(tmp_path / "b")).digest == one
+    assert open_adapter(make(tmp_path / "c", lora_dropout=0.1)).digest != one
+    assert open_adapter(make(tmp_path / "d", factors(5))).digest != one
+
+
+def test_layers_come_in_the_order_of_their_numbers(tmp_path):
+    layers = [int(m.split(".")[2]) for m in open_adapter(make(tmp_path / "a", factors(layers=12))).modules]
+    assert layers == sorted(layers)
+
+
+def test_a_name_is_a_folder_under_saves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make("saves/rte", factors(1))
+    make("elsewhere/rte", factors(2))
+    assert open_adapter("rte").digest == open_adapter("saves/rte").digest
+    assert open_adapter("elsewhere/rte").digest != open_adapter("saves/rte").digest
+    with pytest.raises(
+        RequestError, match=r"'rta': no such folder \(under saves/: rte\) did you mean \"rte\""
+    ):
+        open_adapter("rta")
+
+
+@pytest.mark.parametrize(
+    ("fields", "module", "scale"),
+    [
+        ({}, Q0, 2),
+        ({"use_rslora": True}, Q0, 16 / math.sqrt(8)),
+        ({"lora_alpha": 3}, Q0, 3 / 8),
+        ({"alpha_pattern": {"q_proj": 4}}, Q0, 0.5),
+        ({"alpha_pattern": {"q_proj": 4}}, Q0.replace("q_proj", "v_proj"), 2),
+        ({"alpha_pattern": {"proj": 4}}, Q0, 2),  # names match whole parts only, as in PEFT
+        ({"alpha_pattern": {r"layers\.0\..*": 4, "q_proj": 1}}, Q0, 0.5),  # the first that fits
+        ({"alpha_pattern": {"q_proj": 4}, "use_rslora": True}, Q0, 4 / math.sqrt(8)),
+    ],
+)
+def test_scale_of_a_module(tmp_path, fields, module, scale):
+    assert open_adapter(make(tmp_path / "a", **fields)).scale(module) == pytest.approx(scale, rel=1e-15)
+
+
+REFUSED_FIELDS = [
+    ({"peft_type": "LOHA"}, 'peft_type "LOHA": only LORA'),
+    ({"peft_type": None}, "peft_type null"),
+    ({"use_dora": True}, "use_dora true: DoRA"),
+    ({"init_lora_weights": "pissa"}, "changed base"),
+    ({"init_lora_weights": "pissa_niter_16"}, "path_initial_model_for_weight_conversion"),
+    ({"init_lora_weights": "olora"}, "changed base"),
+    ({"init_lora_weights": "corda"}, "changed base"),
+    ({"init_lora_weights": "loftq"}, "changed base"),
+    ({"init_lora_weights": "lora_ga"}, "changed base"),
+    ({"init_lora_weights": "new_idea"}, "an unknown start"),
+    ({"alora_invocation_tokens": [1, 2]}, "aLoRA acts only after"),
+    ({"target_parameters": ["experts.gate_up_proj"]}, "bare parameters"),
+    ({"layer_replication": [[0, 4], [2, 5]]}, "replicated layers"),
+    ({"lora_bias": True}, "bias of its own"),
+    ({"trainable_token_indices": [3]}, "single rows of the embedding"),
+    ({"use_qalora": True}, "QA-LoRA"),
+    ({"arrow_config": {"top_k": 2}}, "Arrow"),
+    ({"use_something_new": True}, "use_something_new: unknown fields"),
+    ({"r": 0}, "r 0: expected a whole number above 0"),
+    ({"r": 8.0}, "r 8.0"),
+    ({"r": True}, "r true"),
+    ({"lora_alpha": 0}, "lora_alpha 0: expected a finite number above 0"),
+    ({"lora_alpha": None}, "lora_alpha null"),
+    ({"lora_alpha": math.nan}, "lora_alpha NaN"),
+    ({"lora_alpha": math.inf}, "lora_alpha Infinity"),
+    ({"lora_alpha": "16"}, 'lora_alpha "16"'),
+    ({"alpha_pattern": {"q_proj": 0}}, "alpha_pattern q_proj 0"),
+    ({"alpha_pattern": {"q_(": 1}}, "no regular expression"),
+    ({"rank_pattern": {"q_proj": -1}}, "rank_pattern q_proj -1"),
+    ({"rank_pattern": [1]}, r"rank_pattern \[1\]: expected a map"),
+    ({"target_modules": "q_(proj"}, "no regular expression"),
+    ({"target_modules": 3}, "target_modules 3"),
+    ({"base_model_name_or_path": 3}, "base_model_name_or_path 3"),
+    ({"bias": "some"}, "bias \"some\""),
+    ({"bias": "lora_only"}, "no bias was saved"),
+    ({"bias": "all"}, "no bias was saved"),
+    ({"modules_to_save": ["lm_head"]}, "modules_to_save names 'lm_head', but no such tensor"),
+    ({"target_modules": ["q_proj"]}, "v_proj: has factors, but adapter_config.json does not target it"),
+    ({"target_modules": r".*\.0\..*"}, "layers.1.self_attn.q_proj: has factors"),
+    ({"target_modules": ["q_proj", "v_proj", "k_proj"]}, "targets 'k_proj', but no such tensor"),
+    ({"exclude_modules": ["v_proj"]}, "v_proj: has factors"),
+    ({"layers_to_transform": [0]}, "layers.1.self_attn.q_proj: has factors"),
+    ({"layers_to_transform": 1}, "layers.0.self_attn.q_proj: has factors"),
+    ({"r": 4}, "rank 8, but adapter_config.json gives it 4"),
+    ({"rank_pattern": {"v_proj": 4}}, "v_proj: rank 8, but adapter_config.json gives it 4"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "message"), REFUSED_FIELDS, ids=[str(f) for f, _ in REFUSED_FIELDS])
+def test_configs_that_mean_something_else_are_refused(tmp_path, fields, message):
+    folder = make(tmp_path / "a", **fields)
+    with pytest.raises(ContentError, match=message) as raised:
+        open_adapter(folder)
+    assert str(folder) in str(raised.value)
+
+
+@pytest.mark.parametrize("start", [True, False, None, "gaussian", "eva", "orthogonal"])
+def test_starts_that_leave_the_base_alone_are_taken(tmp_path, start):
+    assert open_adapter(make(tmp_path / "a", init_lora_weights=start)).modules
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_modules": r"model\.layers\.\d+\.self_attn\.[qv]_proj"},
+        {"target_modules": sorted(factors())},
+        {"target_modules": "all-linear"},
+        {"layers_to_transform": [0, 1], "layers_pattern": "layers"},
+        {"exclude_modules": ["k_proj"]},
+    ],
+)
+def test_other_ways_to_name_targets_are_understood(tmp_path, fields):
+    assert len(open_adapter(make(tmp_path / "a", **fields)).modules) == 4
+
+
+def broken(tmp_path, change):
+    """Make an adapter, let `change` act on {tensor: values}, and return its folder."""
+    from tests.unit.adapters.make import tensors_of, write_file
+
+    folder = make(tmp_path / "a")
+    tensors = tensors_of(factors())
+    change(tensors)
+    write_file(folder / "adapter_model.safetensors", tensors)
+    return folder
+
+
+def rename(old, new):
+    return lambda tensors: tensors.update({new: tensors.pop(old)})
+
+
+BROKEN_TENSORS = [
+    (lambda t: t.pop(B0), "its B is missing"),
+    (lambda t: t.pop(A0), "its A is missing"),
+    (lambda t: [t.pop(k) for k in list(t)], "holds no LoRA factors"),
+    (lambda t: [t.pop(k) for k in (A0, B0)], "layers.0.self_attn.q_proj is missing among others"),
+    (lambda t: t.update({A0: t[A0][:4]}), "do not fit together"),
+    (lambda t: t.update({A0: t[A0][:0], B0: t[B0][:, :0]}), "are empty"),
+    (lambda t: t.update({A0: t[A0][..., None]}), "expected a matrix"),
+    (lambda t: t.update({"extra.weight": t[A0]}), "expected names that begin with 'base_model.model.'"),
+    (lambda t: t.update({f"{PREFIX}lm_head.weight": t[A0]}), "does not explain this tensor"),
+    (lambda t: t.update({f"{PREFIX}{Q0}.lora_magnitude_vector": t[A0][0]}), "does not explain this tensor"),
+    (lambda t: t.update({f"{PREFIX}{Q0}.lora_B.bias": t[A0][0]}), "does not explain this tensor"),
+    (
+        lambda t: [rename(k, k.removeprefix("base_model."))(t) for k in list(t)],
+        "expected names that begin with",
+    ),
+    (lambda t: [rename(k, k.replace("lora_A", "lora_A.default"))(t) for k in list(t)], "its A is missing"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BROKEN_TENSORS, ids=[m for _, m in BROKEN_TENSORS])
+def test_files_that_the_config_does_not_explain_are_refused(tmp_path, change, message):
+    with pytest.raises(ContentError, match=message):
+        open_adapter(broken(tmp_path, change))
+
+
+def test_a_missing_layer_in_the_middle_is_noticed(tmp_path):
+    pairs = {m: f for m, f in factors(layers=6).items() if ".3." not in m}
+    with pytest.raises(ContentError, match="layers.3 is missing among others"):
+        open_adapter(make(tmp_path / "a", pairs))
+
+
+@pytest.mark.parametrize("lost", [0, 1, 4])
+def test_a_module_that_one_layer_lacks_is_noticed(tmp_path, lost):
+    pairs = factors(layers=6)
+    del pairs[f"model.layers.{lost}.self_attn.v_proj"]
+    with pytest.raises(ContentError, match=f"model.layers.{lost}.self_attn.v_proj is missing"):
+        open_adapter(make(tmp_path / "a", pairs))
+    named = {"target_modules": sorted(pairs)}
+    assert open_adapter(make(tmp_path / "b", pairs, **named)).modules
+
+
+def test_layers_left_out_on_purpose_or_by_architecture_are_fine(tmp_path):
+    chosen = {m: f for m, f in factors(layers=6).items() if int(m.split(".")[2]) in (0, 4)}
+    assert open_adapter(make(tmp_path / "a", chosen, layers_to_transform=[0, 4])).modules
+    every_fourth = {m: f for m, f in factors(layers=12).items() if int(m.split(".")[2]) % 4 == 3}
+    assert open_adapter(make(tmp_path / "b", every_fourth)).modules
+    keys_shared = {
+        m: f for m, f in factors(layers=9).items() if not ("v_proj" in m and int(m.split(".")[2]) % 3 == 2)
+    }
+    assert open_adapter(make(tmp_path / "d", keys_shared)).modules
+    mixed = {m: f for m, f in factors(layers=8).items() if ".3." not in m}  # another kind of layer in between
+    mixed["model.layers.3.linear_attn.q_proj"] = mixed[Q0]
+    assert open_adapter(make(tmp_path / "c", mixed)).modules
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt"])
+def test_pickles_are_refused_with_a_way_out(tmp_path, name):
+    folder = make(tmp_path / "a")
+    (folder / "adapter_model.safetensors").rename(folder / name)
+    with pytest.raises(ContentError, match=r"a pickle, which runs code .* weights_only=True"):
+        open_adapter(folder)
+
+
+def test_folders_that_hold_no_adapter(tmp_path):
+    with pytest.raises(RequestError, match="no such folder"):
+        open_adapter(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RequestError, match="no adapter: it has no adapter_config.json"):
+        open_adapter(tmp_path / "empty")
+    make(tmp_path / "run" / "checkpoint-50")
+    with pytest.raises(RequestError, match="but checkpoint-50 in it"):
+        open_adapter(tmp_path / "run")
+    folder = make(tmp_path / "half")
+    (folder / "adapter_model.safetensors").unlink()
+    with pytest.raises(ContentError, match=r"adapter_config.json without adapter_model.safetensors"):
+        open_adapter(folder)
+    folder = make(tmp_path / "torn")
+    (folder / "adapter_config.json").write_text(json.dumps(CONFIG)[:-5])
+    with pytest.raises(ContentError, match="not JSON"):
+        open_adapter(folder)
+
+
+def pair(tmp_path, one, other):
+    """Open two adapters together: keywords of `make` for each."""
+    folders = [make(tmp_path / name, **fields) for name, fields in (("x", one), ("y", other))]
+    return open_parts([(folder, 0.5) for folder in folders])
+
+
+HAS_IT = "its config targets it, and {} has it"
+NARROW = {"q_proj": (24, 24), "v_proj": (6, 24)}
+DIFFERENT = [
+    ({"base_model_name_or_path": "org/other"}, "x was trained on org/base, y on org/other"),
+    ({"revision": "v2"}, "different base revisions: x was trained on main, y on v2"),
+    ({"fan_in_fan_out": True}, "fan_in_fan_out differs"),
+    ({"pairs": factors(shapes=NARROW)}, "v_proj is linear 12×24 in x, linear 6×24 in y"),
+    ({"pairs": factors(layers=3)}, "layers.2.self_attn.q_proj is missing: " + HAS_IT.format("y")),
+    ({"pairs": factors(layers=1)}, "layers.1.self_attn.q_proj is missing: " + HAS_IT.format("x")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "message"), DIFFERENT, ids=[m for _, m in DIFFERENT])
+def test_adapters_of_different_bases_are_refused(tmp_path, fields, message):
+    with pytest.raises(ContentError, match=message):
+        pair(tmp_path, {}, fields)
+
+
+def test_a_base_may_be_named_by_two_paths_to_one_folder(tmp_path):
+    (tmp_path / "base").mkdir()
+    names = [str(tmp_path / "base"), f"{tmp_path}/x/../base/"]
+    (tmp_path / "x").mkdir()
+    assert pair(tmp_path, *({"base_model_name_or_path": name} for name in names))
+
+
+@pytest.mark.parametrize("text", ["rte", "=0.5", "rte=", "rte=half", "rte=nan", "rte=inf", "rte=1e999", ""])
+def test_parts_that_are_no_name_with_a_weight(text):
+    with pytest.raises(RequestError, match="expected"):
+        parse_part(text)
+
+
+def test_parts_are_parsed(tmp_path):
+    assert parse_part("a=b=-0.5") == ("a=b", -0.5)
+    assert parse_weighted("rte") == ("rte", 1.0)
+    assert parse_weighted("rte=2") == ("rte", 2.0)
+    (tmp_path / "lr=1e-4").mkdir()
+    assert parse_weighted(str(tmp_path / "lr=1e-4")) == (str(tmp_path / "lr=1e-4"), 1.0)
+    assert parse_size("1.5gb") == 1_500_000_000
+    for text in ("5", "GB", "-1GB", "5 TB"):
+        with pytest.raises(RequestError, match="expected a size"):
+            parse_size(text)
+
+
+def test_weights_that_leave_nothing(tmp_path):
+    make(tmp_path / "a")
+    with pytest.raises(RequestError, match="all weights are 0"):
+        open_parts([(tmp_path / "a", 0)])
+    with pytest.raises(RequestError, match="no adapters given"):
+        open_parts([])
+
+
+def test_opening_reads_no_pickle_and_follows_no_name_out_of_the_folder(tmp_path):
+    folder = make(tmp_path / "a")
+    shutil.copy(folder / "adapter_model.safetensors", folder / "adapter_model.bin")
+    assert open_adapter(folder).weights.path.suffix == ".safetensors"
