@@ -1,0 +1,160 @@
+"""Which tokens of an answer weigh what: rules from recipes/weights/NAME.yaml, laid over token ids.
+
+A rule is a regular expression (its first group, else all of it), a list of words, or a field of the
+template that the answer was written with. Where rules overlap, the last one counts.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import ContentError, show_value
+
+IGNORED = -100  # the label of a token that carries no loss
+KINDS = ("regex", "words", "field")
+Decode = Callable[[list[int]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Text that matches `pattern` (its first group, if it has one) weighs `weight`."""
+
+    pattern: re.Pattern[str]
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenWeights:
+    """The rules of one file over a default weight."""
+
+    default: float
+    rules: tuple[Rule, ...]
+
+    def of_answer(self, ids: Sequence[int], decode: Decode) -> list[float]:
+        """Return one weight for each token of an answer; a token counts when it shares a character."""
+        spans = list(token_spans(ids, decode))
+        text = "".join(piece for _, _, piece in spans)
+        weights = [self.default] * len(ids)
+        for rule in self.rules:
+            for match in rule.pattern.finditer(text):
+                start, stop = match.span(1 if rule.pattern.groups else 0)
+                for index, (first, last, _) in enumerate(spans):
+                    if first < stop and last > start:
+                        weights[index] = rule.weight
+        return weights
+
+    def of_labels(self, labels: Sequence[int], decode: Decode) -> list[float]:
+        """Return one weight for each label; every run of learned tokens is an answer, the rest weighs 0."""
+        weights = [0.0] * len(labels)
+        start = 0
+        while start < len(labels):
+            stop = start
+            while stop < len(labels) and labels[stop] != IGNORED:
+                stop += 1
+            if stop > start:
+                weights[start:stop] = self.of_answer(labels[start:stop], decode)
+            start = stop + 1
+        return weights
+
+
+def token_spans(ids: Sequence[int], decode: Decode) -> Iterator[tuple[int, int, str]]:
+    """Yield each token's first and last character in the decoded text, and what it adds to the text.
+
+    Tokens that only together make a character (parts of UTF-8) share its span, and the last of them adds
+    it. Decoding starts one token back, since some tokenizers drop the space of the first token.
+    """
+    position, before, waiting = 0, 0, 0
+    for index in range(len(ids)):
+        if index < waiting:
+            continue
+        stop = index + 1
+        known = decode(list(ids[before:index]))
+        text = decode(list(ids[before:stop]))
+        while text.endswith("\ufffd") and stop < min(len(ids), index + 4):
+            stop += 1
+            text = decode(list(ids[before:stop]))
+        added = text[len(known) :]
+        for part in range(index, stop):
+            yield position, position + len(added), added if part == stop - 1 else ""
+        position += len(added)
+        before, waiting = index, stop
+
+
+def weights_file(recipe: Path) -> Path | None:
+    """Return recipes/weights/NAME.yaml of a recipe (beside it), None where there is none."""
+    path = recipe.parent / "weights" / recipe.name
+    return path if path.is_file() else None
+
+
+def read_weights(path: Path) -> TokenWeights:
+    """Read a weights file; `ContentError` says which rule is wrong, what was found and expected."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ContentError(f"{path}: not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(value, dict) or not isinstance(value.get("rules"), list):
+        raise ContentError(f"{path}: expected `rules`, a list, and perhaps `default`, a number")
+    if unknown := value.keys() - {"default", "rules"}:
+        raise ContentError(f"{path}: unknown key {sorted(unknown)[0]}, expected default and rules")
+    rules = tuple(_rule(rule, f"{path}: rule {number}") for number, rule in enumerate(value["rules"], 1))
+    return TokenWeights(_weight(value.get("default", 1.0), f"{path}: default"), rules)
+
+
+def _rule(value: object, place: str) -> Rule:
+    if not isinstance(value, dict):
+        raise ContentError(
+            f"{place}: found {show_value(value)}, expected a map with weight and one of {KINDS}"
+        )
+    kinds = [kind for kind in KINDS if kind in value]
+    allowed = {"weight", *kinds} | ({"in"} if "field" in kinds else set())
+    if len(kinds) != 1 or value.keys() - allowed:
+        found = ", ".join(map(str, value))
+        raise ContentError(
+            f"{place}: found {found}; expected weight and one of {', '.join(KINDS)} (field with `in`)"
+        )
+    try:
+        pattern = re.compile(_expression(kinds[0], value, place), re.DOTALL if "field" in kinds else 0)
+    except re.error as error:
+        raise ContentError(
+            f"{place}: {show_value(value[kinds[0]])} is no regular expression: {error}"
+        ) from error
+    return Rule(pattern, _weight(value.get("weight"), f"{place}: weight"))
+
+
+def _expression(kind: str, rule: dict[object, object], place: str) -> str:
+    value = rule[kind]
+    if kind == "words":
+        if not isinstance(value, list) or not value:
+            raise ContentError(f"{place}: words: found {show_value(value)}, expected a list of words")
+        if not all(isinstance(word, str) and word for word in value):
+            raise ContentError(f'{place}: words: found {show_value(value)}; write "yes" and "no" in quotes')
+        longest_first = sorted(value, key=len, reverse=True)
+        return r"(?<!\w)(?:" + "|".join(re.escape(word) for word in longest_first) + r")(?!\w)"
+    if not isinstance(value, str) or not value:
+        raise ContentError(f"{place}: {kind}: found {show_value(value)}, expected a text")
+    return value if kind == "regex" else _field_expression(value, rule.get("in"), place)
+
+
+def _field_expression(field: str, template: object, place: str) -> str:
+    """Return the expression that finds a field's text in an answer written as the template says."""
+    if not isinstance(template, str) or f"{{{field}}}" not in template:
+        raise ContentError(
+            f"{place}: in: found {show_value(template)}, expected the answer's template with {{{field}}}"
+        )
+    parts = re.split(r"\{(\w+)\}", template)
+    expression = ""
+    for index, part in enumerate(parts):
+        if index % 2:
+            expression += "(.*?)" if part == field and "(.*?)" not in expression else "(?:.*?)"
+        else:
+            expression += re.escape(part)
+    return expression if parts[-1] else f"{expression}$"
+
+
+def _weight(value: object, place: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ContentError(f"{place}: found {show_value(value)}, expected a number of at least 0")
+    return float(value)
