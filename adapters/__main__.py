@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,56 +19,35 @@ def cli() -> None:
 
 
 @cli.command(context_settings=CLI)
-@click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR=WEIGHT…")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the merged adapter.")
-@click.option("--method", type=click.Choice(["exact", "svd", "linear"]), default="exact", show_default=True)
+@click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR=WEIGHT…|RECIPE.yaml")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the merged adapter.")
+@click.option("--method", type=click.Choice(["exact", "svd", "linear"]), help="[default: exact]")
 @click.option("--rank", type=int, help="svd: rank of the result.")
 @click.option("--energy", type=float, help="svd: share of the squared singular values to keep, e.g. 0.99.")
-@click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True)
+@click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), help="[default: fp32]")
 @click.option(
     "--base", type=click.Path(path_type=Path), help="Base model folder, for modules_to_save and bias."
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 @click.option("--force", is_flag=True, help="Replace an adapter that is already there.")
-def merge(
-    adapters: tuple[str, ...],
-    out: Path,
-    method: str,
-    rank: int | None,
-    energy: float | None,
-    dtype: str,
-    base: Path | None,
-    dry_run: bool,
-    force: bool,
-) -> None:
+def merge(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) -> None:  # Click's values
     """Write the weighted sum of adapters as one plain adapter."""
-    from adapters import pipeline
-    from adapters.merge import Method
-    from adapters.parts import parse_part
+    from adapters import pipeline, report
 
     started = time.monotonic()
-    stored = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}[dtype]
-    wanted = [parse_part(text) for text in adapters]
-    request = pipeline.Request(wanted, Method(method, rank, energy, stored), out, base, force)
+    request = pipeline.merge_request(adapters, options, force=force)
     plan = pipeline.plan(request)
-    click.echo(
-        f"{method}  {'  '.join(adapters)}  modules {len(plan.modules)}  tensors {len(plan.specs)}  "
-        f"rank {plan.rank}  {plan.bytes / 1e6:.1f} MB {dtype}"
-    )
+    click.echo(report.merge_head(request, plan))
     for note in plan.notes:
         click.echo(f"note: {note}", err=True)
     if dry_run:
-        for name, _, shape in plan.specs:
-            click.echo(f"  {name}  {list(shape)}")
-        click.echo(f"nothing written (--dry-run); would write {out}")
+        for line in report.merge_plan(plan):
+            click.echo(line)
+        click.echo(f"nothing written (--dry-run); would write {request.out}")
         return
     distances = pipeline.merge(request, plan, lambda text: click.echo(f"note: {text}", err=True))
-    worst = distances.worst()
-    click.echo(
-        f"distance from the exact sum {distances.relative():.1e}, "
-        f"at most {distances.relative([worst]):.1e} ({worst})"
-    )
-    click.echo(f"{out}  {time.monotonic() - started:.1f} s")
+    click.echo(report.merge_distance(distances))
+    click.echo(f"{request.out}  {time.monotonic() - started:.1f} s")
 
 
 @cli.command(context_settings=CLI)
@@ -81,53 +61,30 @@ def merge(
 @click.option("--max-shard-size", help="Largest weight file, e.g. 5GB; else the base's own files.")
 @click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 @click.option("--force", is_flag=True, help="Replace a model that is already there.")
-def fuse(
-    adapters: tuple[str, ...],
-    base: Path,
-    out: Path,
-    dtype: str | None,
-    base_as: str | None,
-    max_shard_size: str | None,
-    dry_run: bool,
-    force: bool,
-) -> None:
+def fuse(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) -> None:  # Click's values
     """Write the base with adapters added in as a full model, shard by shard."""
     from tqdm import tqdm
 
-    from adapters import pipeline
-    from adapters.fuse import FuseOptions
-    from adapters.fusedcard import advice, total
-    from adapters.parts import parse_size, parse_weighted
+    from adapters import pipeline, report
 
     started = time.monotonic()
-    options = FuseOptions(
-        "F32" if dtype else None, base_as, parse_size(max_shard_size) if max_shard_size else None
-    )
-    request = pipeline.FuseRequest([parse_weighted(text) for text in adapters], base, options, out, force)
+    request = pipeline.fuse_request(adapters, options, force=force)
     plan = pipeline.plan_fusing(request)
-    click.echo(
-        f"fuse  {'  '.join(adapters)}  into {base}  modules {len(plan.modules)}  shards {len(plan.shards)}  "
-        f"{plan.bytes / 1e9:.2f} GB"
-    )
+    click.echo(report.fuse_head(request, plan))
     for note in plan.notes:
         click.echo(f"note: {note}", err=True)
     if dry_run:
-        for shard in plan.shards:
-            click.echo(f"  {shard.name}  {len(shard.pieces)} tensors  {shard.bytes / 1e9:.2f} GB")
-        click.echo(f"nothing written (--dry-run); would write {out}")
+        for line in report.fuse_plan(plan):
+            click.echo(line)
+        click.echo(f"nothing written (--dry-run); would write {request.out}")
         return
     with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
         survivals = pipeline.fuse(
             request, plan, bar.update, lambda text: click.echo(f"note: {text}", err=True)
         )
-    whole = total(survivals)
-    click.echo(
-        f"of ΔW {whole.share:.1%} survives, {whole.still:.1%} of the elements do not change, "
-        f"distance {whole.distance:.1e}"
-    )
-    if advice(plan, survivals):
-        click.echo(f"note: {advice(plan, survivals)}", err=True)
-    click.echo(f"{out}  {time.monotonic() - started:.1f} s")
+    for line in report.fuse_survival(plan, survivals):
+        click.echo(line)
+    click.echo(f"{request.out}  {time.monotonic() - started:.1f} s")
 
 
 @cli.command(context_settings=CLI)

@@ -1,8 +1,9 @@
 """Merging and fusing from request to folder in its place: open, plan, write, describe, publish."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from adapters.base import open_base
 from adapters.card import card, merged_config
@@ -20,8 +21,10 @@ from adapters.output import (
     require_space,
     resumable,
 )
-from adapters.parts import open_parts
+from adapters.parts import open_parts, parse_part, parse_size, parse_weighted
+from adapters.recipe import DTYPES, Recipe, read_recipe
 from adapters.shards import write_index
+from core.errors import RequestError
 from core.files import write_json, write_text
 
 
@@ -34,6 +37,32 @@ class Request:
     out: Path
     base: Path | None = None
     force: bool = False
+
+
+def merge_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bool) -> Request:
+    """Return the request of a command line: parts with weights or one recipe, whose fields options override.
+
+    `options` are out, base, method, rank, energy and dtype, None where the user gave none.
+    """
+    recipe = Recipe([], Method(), None, None)
+    if len(texts) == 1 and texts[0].endswith((".yaml", ".yml")):
+        recipe = read_recipe(Path(texts[0]))
+    method = Method(
+        options["method"] or recipe.method.name,
+        recipe.method.rank if options["rank"] is None else options["rank"],
+        recipe.method.energy if options["energy"] is None else options["energy"],
+        DTYPES[options["dtype"]] if options["dtype"] else recipe.method.dtype,
+    )
+    out = options["out"] or recipe.out
+    if out is None:
+        raise RequestError("no --out: the folder of the merged adapter")
+    return Request(
+        recipe.wanted or [parse_part(text) for text in texts],
+        method,
+        out,
+        options["base"] or recipe.base,
+        force,
+    )
 
 
 def plan(request: Request) -> Plan:
@@ -67,6 +96,17 @@ class FuseRequest:
     options: FuseOptions
     out: Path
     force: bool = False
+
+
+def fuse_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bool) -> FuseRequest:
+    """Return the request of a command line; `options` are base, out, dtype, base_as and max_shard_size."""
+    size = options["max_shard_size"]
+    chosen = FuseOptions(
+        "F32" if options["dtype"] else None, options["base_as"], parse_size(size) if size else None
+    )
+    return FuseRequest(
+        [parse_weighted(text) for text in texts], options["base"], chosen, options["out"], force
+    )
 
 
 def plan_fusing(request: FuseRequest) -> FusePlan:

@@ -1,0 +1,69 @@
+"""Merge recipes: what the command line of `merge` says, in a YAML file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.merge import METHODS, Method
+from adapters.parts import parse_part
+from core.errors import ContentError, nearest, show_value
+from core.files import require
+
+FIELDS = ("adapters", "base", "dtype", "energy", "method", "out", "rank")
+DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A merge as written down: parts with weights, the method, and folders where it names them."""
+
+    wanted: list[tuple[str, float]]
+    method: Method
+    out: Path | None
+    base: Path | None
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a merge recipe; `ContentError` names the field that is wrong."""
+    import yaml
+
+    require(path, "merge recipe")
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ContentError(f"{path}: not YAML: {error}") from error
+    if not isinstance(fields, dict):
+        raise ContentError(f"{path}: found {type(fields).__name__}, expected {', '.join(FIELDS)}")
+    for field in fields:
+        if field not in FIELDS:
+            hint = nearest(str(field), FIELDS)
+            raise ContentError(
+                f"{path}: unknown field {field!r}, expected {', '.join(FIELDS)} {hint}".rstrip()
+            )
+    adapters = fields.get("adapters")
+    if not isinstance(adapters, list) or not all(isinstance(item, str) for item in adapters):
+        raise ContentError(
+            f"{path}: adapters: {show_value(adapters)}: expected a list like [rte=0.5, mnli=0.5]"
+        )
+    return Recipe([parse_part(item) for item in adapters], _method(fields, path), *_folders(fields, path))
+
+
+def _method(fields: dict[str, object], path: Path) -> Method:
+    name, dtype = fields.get("method", "exact"), fields.get("dtype", "fp32")
+    rank, energy = fields.get("rank"), fields.get("energy")
+    if name not in METHODS:
+        raise ContentError(f"{path}: method: {show_value(name)}, expected {', '.join(METHODS)}")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ContentError(f"{path}: dtype: {show_value(dtype)}, expected {', '.join(DTYPES)}")
+    if rank is not None and type(rank) is not int:
+        raise ContentError(f"{path}: rank: {show_value(rank)}, expected a whole number")
+    if isinstance(energy, bool) or not isinstance(energy, int | float | None):
+        raise ContentError(f"{path}: energy: {show_value(energy)}, expected a share such as 0.99")
+    return Method(str(name), rank, energy, DTYPES[dtype])
+
+
+def _folders(fields: dict[str, object], path: Path) -> tuple[Path | None, Path | None]:
+    for field in ("out", "base"):
+        if not isinstance(fields.get(field), str | None):
+            raise ContentError(f"{path}: {field}: {show_value(fields[field])}, expected a folder")
+    out, base = fields.get("out"), fields.get("base")
+    return Path(str(out)) if out else None, Path(str(base)) if base else None

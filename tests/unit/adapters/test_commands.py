@@ -1,0 +1,279 @@
+"""The commands in this process: what they print, write and refuse, with the exit code each way leads to."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from adapters.__main__ import cli
+from adapters.store import open_adapter
+from core.errors import TuneyardError
+from tests.unit.adapters.make import base_tensors, delta, dense, factors, make, make_base
+
+
+@pytest.fixture(autouse=True)
+def at_home(tmp_path, monkeypatch):
+    """Run in an empty folder with two adapters under saves/ and a base."""
+    monkeypatch.chdir(tmp_path)
+    make("saves/rte", factors(1))
+    make("saves/mnli", factors(2))
+    make_base("base", base_tensors())
+
+
+def call(*words, code=0):
+    """Run a command, check the exit code that `run` would give; return (stdout, stderr and message)."""
+    result = CliRunner().invoke(cli, [str(word) for word in words], standalone_mode=False)
+    error = result.exception
+    if error is None:
+        found = 0
+    elif isinstance(error, TuneyardError):
+        found = error.exit_code
+    elif isinstance(error, OSError) or type(error).__module__.startswith("click"):
+        found = 2
+    else:
+        raise error
+    assert found == code, f"{error}\n{result.output}"
+    return result.stdout, f"{result.stderr}{error or ''}"
+
+
+def files():
+    return sorted(set(names(".")) - {"saves", "base"}), names("saves")
+
+
+def names(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+def test_merge_says_what_it_wrote():
+    out, notes = call("merge", "rte=0.5", "mnli=0.5", "--out", "saves/half")
+    assert out.startswith("exact  rte=0.5  mnli=0.5  modules 4  tensors 8  rank 16  0.0 MB\n")
+    assert re.search(r"distance from the exact sum \d\.\de[-+]\d\d, at most .* \(model\.layers\.", out)
+    assert not notes
+    result = open_adapter("half")
+    for module in result.modules:
+        expected = 0.5 * dense(factors(1))[module] + 0.5 * dense(factors(2))[module]
+        np.testing.assert_allclose(delta(result, module), expected, atol=1e-4)
+
+
+def test_card_carries_recipe_weights_hashes_and_distances():
+    call("merge", "rte=0.3", "mnli=-0.7", "--method", "svd", "--rank", 5, "--out", "x")
+    card = Path("x/README.md").read_text()
+    for name in ("rte", "mnli"):
+        assert open_adapter(name).digest in card
+    assert "base_model: org/base" in card
+    assert "numpy" in card
+    block = re.search(r"```yaml\n(.*?)```", card, re.DOTALL)[1]
+    Path("again.yaml").write_text(block)
+    call("merge", "again.yaml", "--out", "y")
+    for file in ("adapter_model.safetensors", "adapter_config.json", "README.md"):
+        assert Path(f"x/{file}").read_bytes() == Path(f"y/{file}").read_bytes()
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing():
+    out, _ = call("merge", "rte=1", "mnli=1", "--out", "saves/x", "--dry-run")
+    assert "base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight  12×16  F32" in out
+    assert "nothing written (--dry-run); would write saves/x" in out
+    out, _ = call("fuse", "rte", "--base", "base", "--out", "full", "--dry-run")
+    assert "model.safetensors  11 tensors" in out
+    assert files() == ([], ["mnli", "rte"])
+
+
+def test_rank_beyond_vllm_s_default_is_said():
+    make("saves/big", factors(3))
+    _, notes = call("merge", "rte=1", "mnli=1", "big=1", "--out", "x")
+    assert "rank 24 passes vLLM's default of 16: serve with --max-lora-rank" in notes
+
+
+@pytest.mark.parametrize("word", ["--max-shard-size=1MB", "--max_shard_size=1MB"])
+def test_hyphens_and_underscores(word):
+    call("fuse", "rte=0.5", "--base", "base", "--out", "full", word)
+    assert Path("full/config.json").exists()
+
+
+def test_a_recipe_is_a_command_line_and_options_override_it():
+    Path("r.yaml").write_text("method: svd\nrank: 3\nadapters: [rte=0.5, mnli=0.5]\nout: saves/r\n")
+    assert "rank 3" in call("merge", "r.yaml")[0]
+    assert open_adapter("r").lora.rank == 3
+    assert "rank 4" in call("merge", "r.yaml", "--rank", 4, "--out", "four")[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("adapters: [rte=0.5\n", "not YAML"),
+        ("- a\n", "found list, expected adapters"),
+        ("adapter: [rte=1]\n", "unknown field 'adapter', .* did you mean \"adapters\""),
+        ("adapters: {rte: 0.5}\n", "expected a list like"),
+        ("adapters: [rte=1]\nmethod: ties\n", 'method: "ties", expected exact, svd, linear'),
+        ("adapters: [rte=1]\ndtype: int8\n", "dtype"),
+        ("adapters: [rte=1]\nrank: many\n", "rank"),
+        ("adapters: [rte=1]\nenergy: true\n", "energy"),
+        ("adapters: [rte=1]\nout: 3\n", "out: 3, expected a folder"),
+    ],
+)
+def test_recipes_that_say_something_wrong(text, message):
+    Path("r.yaml").write_text(text)
+    assert re.search(message, call("merge", "r.yaml", "--out", "x", code=1)[1])
+
+
+REQUESTS = [
+    (["merge", "rte=1", "mnli=1"], "no --out"),
+    (["merge", "--out", "x"], "Missing parameter: adapters"),
+    (["merge", "none.yaml", "--out", "x"], "merge recipe not found"),
+    (["merge", "rte=1", "--method", "ties", "--out", "x"], "'ties' is not one of"),
+    (["merge", "rte", "--out", "x"], "expected NAME_OR_DIR=WEIGHT"),
+    (["merge", "rta=1", "--out", "x"], 'did you mean "rte"'),
+    (["merge", "rte=1", "--out", "saves/rte"], "output over an input"),
+    (["merge", "rte=1", "--out", "saves/rte", "--force"], "output over an input"),
+    (["merge", "rte=1", "--out", "saves", "--force"], "output over an input"),
+    (["merge", "rte=1", "--out", ".", "--force"], "output over an input"),
+    (["merge", "rte=1", "--out", "saves/mnli"], "already there"),
+    (["merge", "rte=1", "--out", "base", "--force"], "no folder that this command wrote"),
+    (["merge", "rte=1", "--out", "saves/rte/adapter_config.json/x"], "output over an input"),
+    (["merge", "rte=1", "--out", "base/config.json/x"], "File exists"),
+    (["fuse", "rte", "--out", "x"], "Missing parameter: base"),
+    (["fuse", "rte", "--base", "none", "--out", "x"], "none: base model folder not found"),
+    (["fuse", "rte", "--base", "saves", "--out", "x"], "config not found"),
+    (
+        ["fuse", "rte", "--base", "base", "--out", "saves/mnli", "--force"],
+        "no folder that this command wrote",
+    ),
+    (["fuse", "rte", "--base", "base", "--out", "x", "--max-shard-size", "big"], "expected a size"),
+    (["show", "none"], "no such folder"),
+    (["show"], "Missing parameter: adapters"),
+    (["melt"], "No such command"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REQUESTS, ids=[" ".join(w) for w, _ in REQUESTS])
+def test_requests_that_cannot_be_served_change_nothing(words, message):
+    before = files()
+    assert message in call(*words, code=2)[1]
+    assert files() == before
+
+
+def test_force_replaces_what_was_written_and_nothing_else():
+    call("merge", "rte=1", "--out", "x")
+    old = open_adapter("./x").digest
+    call("merge", "mnli=1", "--out", "x", "--force")
+    assert open_adapter("./x").digest != old
+    Path("x/mine").mkdir()
+    assert "will not replace" in call("merge", "rte=1", "--out", "x", "--force", code=2)[1]
+    call("fuse", "rte", "--base", "base", "--out", "full")
+    call("fuse", "mnli", "--base", "base", "--out", "full", "--force")
+    assert files() == (["full", "x"], ["mnli", "rte"])
+
+
+def test_modules_to_save_need_the_base_and_are_merged_against_it():
+    head = {"base_model.model.lm_head.weight": np.full((50, 24), 5, np.float32)}
+    other = {"base_model.model.lm_head.weight": np.full((50, 24), 7, np.float32)}
+    make("saves/a", factors(1), extra=head, modules_to_save=["lm_head"])
+    make("saves/b", factors(2), extra=other, modules_to_save=["lm_head"])
+    make_base("full", {**base_tensors(), "lm_head.weight": np.ones((50, 24), np.float32)}, "F32")
+    assert "give --base DIR" in call("merge", "a=0.5", "b=0.25", "--out", "x", code=2)[1]
+    call("merge", "a=0.5", "b=0.25", "rte=1", "--base", "full", "--out", "x")
+    result = open_adapter("./x")
+    assert (result.whole("lm_head.weight") == 1 + 0.5 * 4 + 0.25 * 6).all()
+    assert result.config["modules_to_save"] == ["lm_head"]
+
+
+def test_modules_to_save_that_clash_or_do_not_fit():
+    shape = (50, 24)
+    make_base("full", {**base_tensors(), "lm_head.weight": np.ones(shape, np.float32)}, "F32")
+    head = {"base_model.model.lm_head.weight": np.ones((60, 24), np.float32)}
+    make("saves/a", factors(1), extra=head, modules_to_save=["lm_head"])
+    assert (
+        "[60, 24] in a, [50, 24] in full" in call("merge", "a=1", "--base", "full", "--out", "x", code=1)[1]
+    )
+    fine = {"base_model.model.lm_head.weight": np.ones(shape, np.float32)}
+    make("saves/b", factors(1), extra=fine, modules_to_save=["lm_head"])
+    pair = {"lm_head": (np.ones((8, 24), np.float32), np.ones((50, 8), np.float32))}
+    make("saves/c", {**factors(2), **pair}, target_modules=["q_proj", "v_proj", "lm_head"])
+    words = call("merge", "b=1", "c=1", "--base", "full", "--out", "x", code=1)[1]
+    assert "lm_head: c has factors for it, b keeps it whole" in words
+    assert "has no tensor 'lm_head.weight'" in call("merge", "b=1", "--base", "base", "--out", "x", code=1)[1]
+
+
+def test_a_bias_trained_with_the_base_is_merged_like_other_whole_values():
+    extra = {
+        "base_model.model.model.layers.0.self_attn.q_proj.base_layer.bias": np.full(24, 3, np.float32),
+        "base_model.model.model.layers.1.self_attn.q_proj.base_layer.bias": np.full(24, 3, np.float32),
+    }
+    make("saves/a", factors(1), extra=extra, bias="all")
+    make_base("full", {k: v * 0 + 1 for k, v in base_tensors().items()}, "F32")
+    assert "bias" in call("merge", "a=0.5", "--out", "x", code=2)[1]
+    call("merge", "a=0.5", "mnli=1", "--base", "full", "--out", "x")
+    result = open_adapter("./x")
+    assert result.config["bias"] == "all"
+    assert (result.whole("model.layers.0.self_attn.q_proj.base_layer.bias") == 2).all()
+
+
+def test_tokenizer_and_template_are_carried_where_the_adapters_agree():
+    for name in ("rte", "mnli"):
+        Path(f"saves/{name}/tokenizer.json").write_text("{}")
+        Path(f"saves/{name}/chat_template.jinja").write_text(name)
+    _, notes = call("merge", "rte=1", "mnli=1", "--out", "x")
+    assert "not carried, since the adapters differ in them: chat_template.jinja" in notes
+    assert Path("x/tokenizer.json").exists()
+    assert not Path("x/chat_template.jinja").exists()
+
+
+def test_target_modules_are_plain_names_where_those_mean_the_same():
+    make("saves/regex", factors(1), target_modules=r".*\.(q|v)_proj")
+    make("saves/some", {m: f for m, f in factors(1).items() if ".1." in m}, layers_to_transform=[1])
+    call("merge", "rte=1", "mnli=1", "--out", "plain")
+    call("merge", "rte=1", "regex=1", "--out", "paths")
+    call("merge", "some=1", "--out", "layer")
+    assert open_adapter("./plain").config["target_modules"] == ["q_proj", "v_proj"]
+    assert open_adapter("./paths").config["target_modules"] == sorted(factors())
+    assert open_adapter("./layer").config["target_modules"] == sorted(m for m in factors() if ".1." in m)
+
+
+def test_show_prints_the_document_s_figures():
+    shapes = {"q_proj": (2048, 2048), "v_proj": (256, 2048)}
+    make("saves/doc", factors(1, layers=36, shapes=shapes))
+    out, _ = call("show", "doc")
+    assert "72 modules  144 tensors  1,843,200 parameters" in out
+    assert "(7.1 MiB)" in out
+    assert re.search(r"q_proj +36 +8 +2 +8×2048 +2048×8 +1,179,648", out)
+
+
+def test_show_measures_by_definition():
+    out = json.loads(call("show", "rte", "mnli", "--json")[0])
+    one, other = dense(factors(1)), dense(factors(2))
+    for found in out["adapters"][0]["modules"]:
+        values = np.linalg.svd(one[found["path"]], compute_uv=False)[:8]
+        np.testing.assert_allclose(found["singular_values"], values, rtol=1e-6)
+        assert found["norm"] == pytest.approx(np.linalg.norm(values))
+        shares = values / values.sum()
+        assert found["effective_rank"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
+    flat = [np.concatenate([d[m].ravel() for m in one]) for d in (one, other)]
+    cosine = flat[0] @ flat[1] / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1])
+    assert out["cosine"][0][1] == out["cosine"][1][0] == pytest.approx(cosine)
+    assert out["cosine"][0][0] == pytest.approx(1)
+    counts = {(h["target"], h["side"]): sum(h["counts"]) for h in out["adapters"][0]["histograms"]}
+    assert counts == {("q_proj", "A"): 384, ("q_proj", "B"): 384, ("v_proj", "A"): 384, ("v_proj", "B"): 192}
+
+
+@pytest.mark.slow
+def test_show_draws_pictures():
+    call("show", "rte", "mnli", "--plot", "pictures")
+    assert names("pictures") == [
+        "cosine.png", "norms.png", "spectrum.png", "values-mnli.png", "values-rte.png",
+    ]  # fmt: skip
+    assert all(Path(f"pictures/{p}").read_bytes()[:4] == b"\x89PNG" for p in names("pictures"))
+
+
+def test_show_compares_adapters_that_nothing_else_would_take_together():
+    make(
+        "saves/wide",
+        factors(1, shapes={"q_proj": (30, 24), "v_proj": (12, 24)}),
+        base_model_name_or_path="x/y",
+    )
+    make("saves/other", {"lm_head": (np.ones((8, 24)), np.ones((50, 8)))}, target_modules=["lm_head"])
+    out, _ = call("show", "rte", "wide", "other")
+    last = [line.split() for line in out.splitlines()[-3:]]
+    assert last[0] == ["rte", "1", "–", "0"]
