@@ -48,7 +48,7 @@ def write(comparison: Comparison, runs: Sequence[Run], warnings: Sequence[str], 
     plots, typeface = write_plots(comparison, runs, out)
     text = markdown(comparison, typeface.numbered)
     write_text(out / "table.md", text)
-    write_json(out / "table.json", to_json(comparison, runs, warnings))
+    write_json(out / "table.json", to_json(comparison, runs, warnings, plots))
     click.echo(text, nl=False)
     click.echo(f"\n{out}: {', '.join([*plots, 'table.md', 'table.json'])}", err=True)
 

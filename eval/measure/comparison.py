@@ -35,8 +35,12 @@ def compare(runs: Sequence[Run], base: str) -> Comparison:
     by_set: dict[str, dict[str, Run]] = {}
     for run in runs:
         by_set.setdefault(run.dataset, {})[run.model] = run
-    found = {name: _differences(own, base) for name, own in by_set.items()}
-    sets = [_set_section(name, own, found[name], base) for name, own in by_set.items()]
+    from tqdm import tqdm
+
+    found, sets = {}, []
+    for name, own in tqdm(by_set.items(), desc="sets compared", delay=2, leave=False):
+        found[name] = _differences(own, base)
+        sets.append(_set_section(name, own, found[name], base))
     whole = [model for model in models if all(model in own for own in by_set.values())]
     mean = _mean_section(sets, list(found.values()), whole, base) if len(sets) > 1 and whole else None
     return Comparison(base, models, sets, mean)

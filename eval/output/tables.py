@@ -120,7 +120,9 @@ def _width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
-def to_json(comparison: Comparison, runs: Sequence[Run], warnings: Sequence[str]) -> dict[str, object]:
+def to_json(
+    comparison: Comparison, runs: Sequence[Run], warnings: Sequence[str], plots: Sequence[str]
+) -> dict[str, object]:
     """Return the comparison as plain JSON values, each section with its decision and verdict."""
     return {
         "base": comparison.base,
@@ -130,6 +132,7 @@ def to_json(comparison: Comparison, runs: Sequence[Run], warnings: Sequence[str]
         "left_out": LEFT_OUT,
         "warnings": list(warnings),
         "runs": [run.source for run in runs],
+        "plots": list(plots),
         "versions": versions("numpy"),
     }
 

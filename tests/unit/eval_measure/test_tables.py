@@ -97,7 +97,9 @@ def test_wide_letters_are_aligned() -> None:
 def test_json_holds_what_the_page_says() -> None:
     old, new = flags(40, 5, 30, 25)
     runs = [make("base", old), make("a", new), make("base", old, "t"), make("a", new, "t")]
-    found = json.loads(json.dumps(to_json(compare(runs, "base"), runs, ["careful"]), allow_nan=False))
+    found = json.loads(
+        json.dumps(to_json(compare(runs, "base"), runs, ["careful"], ["accuracy.png"]), allow_nan=False)
+    )
     assert VALID(found)
     section = found["sets"]["s"]
     assert section["models"]["a"]["accuracy"] == 0.7 and section["n"] == 100
@@ -140,6 +142,6 @@ def test_a_bar_in_a_name_does_not_break_the_table() -> None:
 def test_json_has_no_nan(groups: list[str] | None) -> None:
     for one, other in [flags(100, 0, 0, 0), flags(0, 0, 0, 100), flags(0, 0, 100, 0)]:
         runs = [make("base", one, groups=groups), make("a", other, groups=groups)]
-        found = json.dumps(to_json(compare(runs, "base"), runs, []), allow_nan=False)
+        found = json.dumps(to_json(compare(runs, "base"), runs, [], []), allow_nan=False)
         assert VALID(json.loads(found))
         markdown(compare(runs, "base"), {})
