@@ -1,15 +1,19 @@
 """Rows as read become checked columns: JSON Schema on every value, labels mapped, bad rows told apart."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
+from compiler.clean import cleaner, wrapped
 from compiler.problems import Problems
 from compiler.rows import MISSING, Batch, Rows
-from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec, read_schema
-from compiler.turns import WrongTurnsError, read_turns
+from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
+from compiler.specfile import read_schema
+from compiler.turns import WrongValueError, best_of, read_turns
 from core.errors import Problem, nearest, show_value
 
 Values = list[object]
+CLEANED = ("text", "answer", "extra")
 EXPECTED = {
     "text": "text",
     "answer": "text",
@@ -17,6 +21,7 @@ EXPECTED = {
     "id": "a whole number or text",
     "list": "a list of texts",
     "turns": "a list of turns",
+    "best": "a list of objects",
 }
 
 
@@ -29,6 +34,7 @@ class Checker:
         self.overrides = overrides
         self.theirs: dict[str, str] = {}
         self.lookup = _labels(spec)
+        self.clean = cleaner(spec.clean)
         self.schemas = {column.name: _schema(column, self.lookup) for column in spec.columns}
         self.valid = {name: _validator(schema).is_valid for name, schema in self.schemas.items()}
         whole = {name: {"type": "array", "items": schema} for name, schema in self.schemas.items()}
@@ -60,29 +66,32 @@ class Checker:
     def _shape(self, column: Column, batch: Batch, rows: Rows) -> Batch:
         """Bring the values of a column that passed into the one form that rendering knows."""
         values = batch.columns[column.name]
-        if column.kind == "extra" and None in values:
-            batch.columns[column.name] = ["" if value is None else value for value in values]
-        elif column.kind == "list":
-            batch.columns[column.name] = ["\n".join(cast("list[str]", value)) for value in values]
-        elif column.kind == "turns":
-            return self._talk(column.name, batch, rows)
+        if column.kind == "turns":
+            return self._reread(column, batch, rows, read_turns)
+        if column.kind == "best":
+            return self._reread(column, batch, rows, partial(best_of, column))
+        if column.kind == "list":
+            values = ["\n".join(cast("list[str]", value)) for value in values]
+        elif column.kind == "extra" and None in values:
+            values = ["" if value is None else value for value in values]
+        batch.columns[column.name] = wrapped(column.wrap, values)
         return batch
 
-    def _talk(self, name: str, batch: Batch, rows: Rows) -> Batch:
-        """Read the turns of each row; those that LLaMA-Factory would drop are bad rows."""
-        talks: list[object] = []
+    def _reread(self, column: Column, batch: Batch, rows: Rows, reader: Callable[[Any], object]) -> Batch:
+        """Read each value of a nested column; what its reader refuses is a bad row."""
+        read: Values = []
         good = []
-        for number, value in enumerate(batch.columns[name]):
+        numbers = {line: number for number, line in enumerate(rows.lines)}
+        for number, value in enumerate(batch.columns[column.name]):
             try:
-                talks.append(read_turns(cast("list[dict[str, object]]", value)))
+                read.append(reader(value))
                 good.append(number)
-            except WrongTurnsError as error:
-                problem = Problem("E107", batch.place(number), str(error), self._field(name))
-                self.problems.bad_row([problem], rows.row(list(rows.lines).index(batch.lines[number])))
+            except WrongValueError as error:
+                problem = Problem("E107", batch.place(number), str(error), self._field(column.name))
+                self.problems.bad_row([problem], rows.row(numbers[batch.lines[number]]))
                 self.bad += 1
-        if len(good) < len(batch):
-            batch = batch.keep(good)
-        batch.columns[name] = talks
+        batch = batch.keep(good) if len(good) < len(batch) else batch
+        batch.columns[column.name] = read
         return batch
 
     def _resolve(self, rows: Rows) -> bool:
@@ -119,7 +128,7 @@ class Checker:
         theirs = self.theirs.get(column.name)
         if theirs is None:
             return self._absent(column, len(rows.lines))
-        values = rows.column(theirs)
+        values = self.clean(rows.column(theirs)) if column.kind in CLEANED else rows.column(theirs)
         if not column.required and column.kind != "id":
             values = [column.default if value is MISSING else value for value in values]
         if column.kind == "id" and not rows.typed:

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 from compiler.manifest import own_hash
 from compiler.registry import MANIFEST, compiled, repair
-from compiler.spec import known_specs, load_spec
+from compiler.spec import load_spec
+from compiler.specfile import known_specs
 from core.errors import ContentError, RequestError
 from core.files import read_object, sha256
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from compiler.registry import MANIFEST, Entry, entry_of
 from compiler.request import Report, Request
 from compiler.sources import Input
-from compiler.spec import ROOM, Spec
+from compiler.spec import Spec
+from compiler.specfile import ROOM
 from core.errors import ContentError
 from core.files import read_object, sha256, versions, write_json
 
@@ -82,6 +83,7 @@ def seal(spec: Spec, identity: Identity, report: Report, staged: Path) -> None:
             "read": report.read,
             "kept": report.kept,
             "dropped": report.dropped,
+            "not_sampled": report.not_sampled,
             "records": report.datasets,
         },
         "problems": dict(sorted(report.problems.counts.items())),

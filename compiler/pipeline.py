@@ -3,24 +3,24 @@
 import contextlib
 import gc
 import json
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from compiler.arranged import Arranged
 from compiler.check import Checker
-from compiler.fit import Fit
+from compiler.compare import compare
 from compiler.manifest import Identity, entries, identify, read_standing, seal
+from compiler.part import PartRun, record_files
 from compiler.problems import Problems
 from compiler.read import read
 from compiler.registry import check_names, put_in_place, repair
 from compiler.render import Renderer
 from compiler.request import Report, Request
-from compiler.rows import Batch
+from compiler.seen import Seen
 from compiler.sources import Input, find_inputs
-from compiler.spec import Output, Spec
-from compiler.write import RecordFile
+from compiler.spec import Spec
 from core.errors import Problem, ProblemsError, RequestError
 from core.files import staging
 
@@ -63,14 +63,13 @@ def _run(spec: Spec, request: Request, inputs: list[Input], staged: Path | None)
     limit = None if request.every_problem else 1000
     aside = staged / "quarantine.jsonl" if staged and request.quarantine else None
     report = Report(spec.name, Problems(limit, aside))
-    fit = Fit(spec, report.problems)
     with _no_collection():
-        for split in spec.splits:
-            part = [found for found in inputs if found.split == split]
-            if part:
-                _Part(spec, request, split, report, fit).run(part, staged)
+        if spec.arranged:
+            splits = Arranged(spec, request, inputs, staged, report).run()
+        else:
+            splits = _straight(spec, request, inputs, staged, report)
         if not report.problems.stopped:
-            report.fit = fit.finish()
+            report.fit = compare(splits, spec.group, report.problems)
     report.drop("bad rows", report.problems.bad_rows)
     _complain_of_nothing(report, inputs)
     if request.strict and report.problems.count("W"):
@@ -78,72 +77,20 @@ def _run(spec: Spec, request: Request, inputs: list[Input], staged: Path | None)
     return report
 
 
-class _Part:
-    """One split on its way through the stages."""
-
-    def __init__(self, spec: Spec, request: Request, split: str, report: Report, fit: Fit) -> None:
-        self.spec, self.request, self.split, self.report, self.fit = spec, request, split, report, fit
-        self.problems = report.problems
-        self.renderers = [Renderer(spec, output) for output in spec.outputs]
-        self.read = 0
-        self.kept = 0
-
-    def run(self, inputs: list[Input], staged: Path | None) -> None:
-        """Read all files of the split and write its outputs."""
-        with contextlib.ExitStack() as stack:
-            files = [
-                stack.enter_context(RecordFile(staged / output.file.format(split=self.split)))
-                if staged
-                else None
-                for output in self.spec.outputs
-            ]
-            for found in inputs:
-                self._file(found, files)
-        self.report.read += self.read
-        if self.read and not self.kept and not self.problems.stopped:
-            message = f"none of the {self.read} rows of {self.split} is kept, so it is not written"
-            self.problems.warn(Problem("W209", inputs[0].shown, message))
-        for output, file in zip(self.spec.outputs, files, strict=True):
-            if file:
-                self._finish(output, file)
-
-    def _file(self, found: Input, files: list[RecordFile | None]) -> None:
-        checker = Checker(self.spec, self.problems, dict(self.request.columns), self.read)
-        bad_before = self.problems.bad_rows
-        passed_on = 0
-        for rows in read(found.path, found.shown, self.spec.source, self.problems):
-            room = self._room(passed_on)
-            if room < len(rows.lines):
-                rows = rows.head(room)  # the same rows, fewer
-            passed_on += len(rows.lines)
-            if not rows.lines or (batch := checker.check(rows)) is None:
-                break
-            self._take(batch, "idx" in checker.theirs, files)
-        self.report.notes += checker.notes(found.shown)
-        unreadable = self.problems.bad_rows - bad_before - checker.bad
-        self.read += passed_on + unreadable
-        self.report.drop("no gold label", checker.unlabelled)
-
-    def _room(self, passed_on: int) -> int:
-        limit = self.request.limit
-        return sys.maxsize if limit is None else max(limit - self.read - passed_on, 0)
-
-    def _take(self, batch: Batch, numbered: bool, files: list[RecordFile | None]) -> None:
-        if self.problems.stopped or not batch.lines:
-            return
-        self.kept += len(batch)
-        self.fit.see(self.split, batch, numbered)
-        for renderer, file in zip(self.renderers, files, strict=True):
-            if file:
-                file.write(renderer.render(batch))
-
-    def _finish(self, output: Output, file: RecordFile) -> None:
-        if file.rows == 0:
-            file.path.unlink()
-            return
-        name = output.dataset.format(split=self.split) if output.dataset else file.path.name
-        self.report.datasets[name] = file.rows
-        self.report.files[file.path.name] = {"rows": file.rows, "sha256": file.sha256}
+def _straight(
+    spec: Spec, request: Request, inputs: list[Input], staged: Path | None, report: Report
+) -> dict[str, Seen]:
+    """Write each split as it is read; nothing is held but what comparing needs."""
+    splits = {}
+    for split in spec.splits:
+        part = [found for found in inputs if found.split == split]
+        if part:
+            splits[split] = seen = Seen()
+            paths = [staged / output.file.format(split=split) for output in spec.outputs] if staged else []
+            with record_files(paths) as files:
+                PartRun(spec, split, request, report, seen).run(part, files)
+            report.keep_files(spec, split, files)
+    return splits
 
 
 @contextlib.contextmanager

@@ -41,6 +41,8 @@ CODES = {
     "W207": "a very long row",
     "W208": "a training input that stands in another split",
     "W209": "a split without rows",
+    "W210": "a part of a mixture that could not be filled",
+    "W211": "a class of one row in a stratified split",
 }
 
 

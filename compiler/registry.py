@@ -26,11 +26,13 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
         entry["formatting"] = "alpaca"
         columns = {"prompt": "instruction", "query": "input", "response": "output"}
         extras = ("system",) if "system" in output.templates else ()
+        extras += ("history",) if output.turns == "history" else ()
     elif output.format == "text":
         return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
     else:
         columns = {"messages": output.field}
-        extras = tuple(x for x in ("system", "tools") if x in names) if output.format == "sharegpt" else ()
+        wanted = ("system", "tools") if output.format == "sharegpt" else ("tools",)
+        extras = tuple(name for name in wanted if name in names)
         entry["tags"] = _SHAREGPT if output.format == "sharegpt" else _MESSAGES
     entry["columns"] = columns | {name: name for name in extras}
     return entry

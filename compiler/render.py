@@ -42,21 +42,48 @@ class Renderer:
         """Return the record's fields in order: a text for all rows, or a value for each."""
         out = self.output
         kept: list[tuple[str, Texts | str]] = [(name, batch.columns[name]) for name in out.keep]
+        if out.format == "alpaca" and self.turns:
+            return [*self._alpaca(batch), *kept]
         if out.format == "alpaca":
             names = ["instruction", "input", "output", *(["system"] if "system" in out.templates else [])]
-            return [*((name, self._text(batch, name)) for name in names), *kept]
+            history: list[tuple[str, Texts | str]] = []
+            if out.turns == "history":  # other parts of a mixture have one
+                history = [("history", repeat([], len(batch)))]
+            return [*((name, self._text(batch, name)) for name in names), *history, *kept]
+        if out.format == "text" and out.roles:
+            return [*kept, (out.field, map(self._told, self._talks(batch)))]
         if out.format == "text":
             return [*kept, (out.field, self._text(batch, "text"))]
         if out.format == "messages":
-            talks = (
-                [{"role": OPENAI[t.role], "content": t.text} for t in talk] for talk in self._talks(batch)
-            )
-            return [*kept, (out.field, talks)]
+            return [*kept, (out.field, self._messages(batch)), *self._extras(batch, ("tools",))]
         talks = ([{"from": SHAREGPT[t.role], "value": t.text} for t in talk] for talk in self._talks(batch))
-        return [(out.field, talks), *self._extras(batch), *kept]
+        return [(out.field, talks), *self._extras(batch, ("system", "tools")), *kept]
 
-    def _extras(self, batch: Batch) -> Iterator[tuple[str, Texts | str]]:
-        for name in ("system", "tools"):
+    def _alpaca(self, batch: Batch) -> list[tuple[str, Texts | str]]:
+        """Return turns as alpaca: the first exchange, or the last with those before it as history."""
+        talks = [[turn.text for turn in talk if turn.role != SYSTEM] for talk in self._talks(batch)]
+        if self.output.turns == "first":
+            return [("instruction", [t[0] for t in talks]), ("input", ""), ("output", [t[1] for t in talks])]
+        history = [[talk[at : at + 2] for at in range(0, len(talk) - 2, 2)] for talk in talks]
+        asked, answered = [talk[-2] for talk in talks], [talk[-1] for talk in talks]
+        return [("instruction", asked), ("input", ""), ("output", answered), ("history", history)]
+
+    def _told(self, talk: list[Turn]) -> str:
+        """Return turns as one text, each as its speaker's template has it."""
+        roles = self.output.roles
+        return "\n\n".join(roles[t.role].replace("{}", t.text) for t in talk if t.role in roles).strip()
+
+    def _messages(self, batch: Batch) -> Iterator[list[dict[str, str]]]:
+        """Yield each row's messages; a system text of its own becomes the first of them."""
+        systems = repeat("", len(batch))
+        if self.turns and "system" in self.columns:
+            systems = cast("repeat[str]", batch.columns["system"])
+        for system, talk in zip(systems, self._talks(batch), strict=True):
+            first = [Turn(SYSTEM, system)] if system and talk[0].role != SYSTEM else []
+            yield [{"role": OPENAI[turn.role], "content": turn.text} for turn in [*first, *talk]]
+
+    def _extras(self, batch: Batch, names: tuple[str, ...]) -> Iterator[tuple[str, Texts | str]]:
+        for name in names:
             if name in self.output.templates:
                 yield name, self._text(batch, name)
             elif name in self.columns:

@@ -1,10 +1,12 @@
 """What a user asks of a compile, and what the compile answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from compiler.problems import Problems
+from compiler.spec import Spec
+from compiler.write import RecordFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Report:
     name: str
     problems: Problems
     read: int = 0
+    not_sampled: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     datasets: dict[str, int] = field(default_factory=dict)
     files: dict[str, dict[str, object]] = field(default_factory=dict)
@@ -40,7 +43,7 @@ class Report:
     @property
     def kept(self) -> int:
         """Source rows of which records were made."""
-        return self.read - sum(self.dropped.values())
+        return self.read - self.not_sampled - sum(self.dropped.values())
 
     def drop(self, reason: str, count: int) -> None:
         """Count dropped rows."""
@@ -52,6 +55,16 @@ class Report:
         """Whether nothing was published because of what was found."""
         return self.problems.stopped
 
+    def keep_files(self, spec: Spec, split: str, files: Sequence[RecordFile]) -> None:
+        """Note the files of a split that hold records; remove those that hold none."""
+        for output, file in zip(spec.outputs, files, strict=False):  # a check has no files
+            if file.rows == 0:
+                file.path.unlink()
+                continue
+            name = output.dataset.format(split=split) if output.dataset else file.path.name
+            self.datasets[name] = file.rows
+            self.files[file.path.name] = {"rows": file.rows, "sha256": file.sha256}
+
     def line(self) -> str:
         """Return the last line of a compile: counts that add up, records by dataset, seconds."""
         why = ", ".join(f"{reason} {count}" for reason, count in self.dropped.items())
@@ -60,6 +73,7 @@ class Report:
             f"read {self.read}",
             f"kept {self.kept}",
             f"dropped {sum(self.dropped.values())}" + (f" ({why})" if why else ""),
+            f"not sampled {self.not_sampled}" if self.not_sampled else "",
             "  ".join(f"{name} {rows}" for name, rows in self.datasets.items()),
             "up to date" if self.up_to_date else "",
             f"{self.seconds:.1f} s",
@@ -84,6 +98,7 @@ class Report:
             "read": self.read,
             "kept": self.kept,
             "dropped": self.dropped,
+            "not_sampled": self.not_sampled,
             "datasets": self.datasets,
             "up_to_date": self.up_to_date,
             "seconds": round(self.seconds, 3),

@@ -1,10 +1,10 @@
-"""What the kept rows of a split were, in 8-byte keys, so that rows can be compared with rows at the end."""
+"""What the kept rows of a split were, in a few bytes each, so that rows can be compared with rows."""
 
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from math import ceil
 from typing import cast
@@ -14,22 +14,50 @@ from compiler.rows import Line
 _NUMPY_PAYS = 100_000
 
 
+class Codes:
+    """One small number for each row in place of its value: label, class or group."""
+
+    def __init__(self) -> None:
+        self.rows = array("I")
+        self._codes: dict[object, int] = {}
+
+    def note(self, values: Iterable[object]) -> None:
+        """Append the values of some rows."""
+        codes = self._codes
+        self.rows.fromlist([codes.setdefault(value, len(codes)) for value in values])
+
+    def names(self) -> list[object]:
+        """Return the values by their numbers, in the order of their first appearance."""
+        return list(self._codes)
+
+    def take(self, order: Sequence[int]) -> "Codes":
+        """Return the codes of some rows."""
+        taken = Codes()
+        taken._codes = self._codes
+        taken.rows = _take(self.rows, order)
+        return taken
+
+
 def _keys() -> "array[int]":
     return array("q")
 
 
 @dataclass(slots=True)
 class Seen:
-    """Keys of normalised texts, row by row (about 32 bytes a row), with places, labels and lengths."""
+    """Keys of normalised texts (hashes of 8 bytes), places, labels and lengths, row by row."""
 
     prompts: "array[int]" = field(default_factory=_keys)
     pairs: "array[int]" = field(default_factory=_keys)
     groups: "array[int]" = field(default_factory=_keys)
     ids: "array[int]" = field(default_factory=_keys)
-    labels: Counter[object] = field(default_factory=Counter)
-    lengths: Counter[int] = field(default_factory=Counter)
+    lengths: "array[int]" = field(default_factory=lambda: array("I"))
+    stable: "array[int]" = field(default_factory=lambda: array("Q"))
+    labels: Codes = field(default_factory=Codes)
+    classes: Codes = field(default_factory=Codes)
+    units: Codes = field(default_factory=Codes)
     _starts: list[int] = field(default_factory=list)
     _places: list[tuple[str, Sequence[Line]]] = field(default_factory=list)
+    _order: Sequence[int] | None = None
 
     @property
     def rows(self) -> int:
@@ -43,14 +71,32 @@ class Seen:
 
     def place(self, row: int) -> str:
         """Return the address of the row with this number (from 0)."""
+        row = row if self._order is None else self._order[row]
         part = bisect_right(self._starts, row) - 1
         prefix, lines = self._places[part]
         return f"{prefix}{lines[row - self._starts[part]]}"
 
+    def take(self, order: Sequence[int]) -> "Seen":
+        """Return what was seen of some rows, in this order (what a split goes by stays behind)."""
+        return replace(
+            self,
+            prompts=_take(self.prompts, order),
+            pairs=_take(self.pairs, order),
+            groups=_take(self.groups, order),
+            ids=_take(self.ids, order),
+            lengths=_take(self.lengths, order),
+            labels=self.labels.take(order),
+            _order=order,
+        )
+
     def summary(self) -> dict[str, object]:
         """Return rows, label balance and lengths for the manifest."""
-        labels = dict(sorted(self.labels.items(), key=str))
-        return {"rows": self.rows, "labels": labels, "characters": _quantiles(self.lengths)}
+        names = self.labels.names()
+        counts = Counter(self.labels.rows)
+        labels = {
+            str(names[code]): counts[code] for code in sorted(counts, key=lambda code: str(names[code]))
+        }
+        return {"rows": self.rows, "labels": labels, "characters": _quantiles(Counter(self.lengths))}
 
 
 def repeated(keys: "array[int]") -> list[tuple[int, int]]:
@@ -71,6 +117,10 @@ def repeated(keys: "array[int]") -> list[tuple[int, int]]:
     first: dict[int, int] = {}
     found = [(first.setdefault(keys[row], row), row) for row in candidates]
     return [(one, other) for one, other in found if one != other]
+
+
+def _take(values: "array[int]", order: Sequence[int]) -> "array[int]":
+    return array(values.typecode, [values[row] for row in order]) if values else values
 
 
 def _compact(lines: Sequence[Line]) -> Sequence[Line]:

@@ -27,22 +27,26 @@ class Input:
 
 
 def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
-    """Return the files to read, by --source, else by the spec, else data/raw/NAME; `RequestError` if none."""
-    if given:
-        inputs = [found for text in given for found in _given(spec, text)]
-    elif spec.source.files:
-        inputs = [
-            Input(split, path)
-            for split, texts in spec.source.files.items()
-            for text in texts
-            for path in _files(Path(text))
-        ]
-    elif (RAW / spec.name).is_dir():
+    """Return the files to read, by --source, else by the spec, else data/raw/NAME; `RequestError` if none.
+
+    A mixture needs a source for each part; --source and the spec may each give some of them.
+    """
+    inputs = [found for text in given for found in _given(spec, text)]
+    if spec.mix or not inputs:
+        for part, texts in spec.source.files.items():
+            if not any(found.split == part for found in inputs):
+                inputs += [Input(part, path) for text in texts for path in _files(Path(text))]
+    if not inputs and not spec.mix and (RAW / spec.name).is_dir():
         inputs = _sorted_out(spec, RAW / spec.name)
-    else:
+    found_parts = {found.split for found in inputs}
+    missing = [part for part in spec.parts if part not in found_parts] if spec.mix else []
+    if missing:
+        ways = f"give it with --source {missing[0]}=PATH"
+        raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {ways}")
+    if not inputs:
         ways = f"give one with --source PATH, or put its files into {RAW / spec.name}/"
         raise RequestError(f"no source for {spec.name}: {ways}")
-    order = {split: number for number, split in enumerate(spec.splits)}
+    order = {part: number for number, part in enumerate(spec.parts)}
     return sorted(inputs, key=lambda found: order[found.split])
 
 
@@ -51,20 +55,17 @@ def _given(spec: Spec, text: str) -> list[Input]:
     if sign and not Path(text).exists() and "/" not in name:
         split = _split_called(spec, name)
         return [Input(split, path) for path in _files(Path(rest))]
-    path = Path(text)
-    if len(spec.splits) == 1 and not spec.source.splits:
-        return [Input(PART, file) for file in _files(path)]
-    return _sorted_out(spec, path)
+    if spec.mix:
+        raise RequestError(f"--source {text}: say for which part: PART=PATH (parts: {', '.join(spec.parts)})")
+    return _sorted_out(spec, Path(text))
 
 
 def _split_called(spec: Spec, name: str) -> str:
-    for split in spec.splits:
+    for split in spec.parts:
         if name == split or name in spec.source.splits.get(split, ()):
             return split
-    hint = nearest(name, spec.splits)
-    raise RequestError(
-        f"{spec.name} has no split {name!r} (splits: {', '.join(spec.splits)}) {hint}".rstrip()
-    )
+    hint = nearest(name, spec.parts)
+    raise RequestError(f"{spec.name} has no split {name!r} (splits: {', '.join(spec.parts)}) {hint}".rstrip())
 
 
 def _sorted_out(spec: Spec, path: Path) -> list[Input]:

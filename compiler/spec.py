@@ -1,21 +1,19 @@
-"""A dataset as one YAML file: read, merged with what it is `like`, validated by schemas/spec.json."""
+"""A dataset as one YAML file: what it reads, what its rows must be, what it writes."""
 
-import json
+import codecs
 import string
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from core.errors import ContentError, RequestError, nearest, show_value
+from compiler.specfile import Raw, find_spec, read_spec
+from core.errors import ContentError, nearest
 
-ROOM = Path(__file__).parent
-SPECS = ROOM / "specs"
-SCHEMAS = ROOM / "schemas"
 UNLABELLED = "unlabelled"
 ROW_NUMBER = "row number"
 PART = "train"
-Raw = dict[str, object]
+TEMPLATES = ("instruction", "input", "output", "system", "user", "assistant", "text")
+FIELDS = {"alpaca": "", "sharegpt": "conversations", "messages": "messages", "text": "text"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +24,9 @@ class Column:
     names: tuple[str, ...]
     kind: str
     default: object = None
+    wrap: str = "{}"
+    best_by: str = ""
+    best_take: str = ""
 
     @property
     def required(self) -> bool:
@@ -47,7 +48,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One file that a spec writes for each split; `templates` by record field."""
+    """One file that a spec writes for each split; `templates` by record field, `roles` by speaker."""
 
     dataset: str | None
     file: str
@@ -55,6 +56,47 @@ class Output:
     templates: dict[str, str]
     keep: tuple[str, ...]
     field: str
+    turns: str
+    roles: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which rows stay: by keywords in their texts, length in characters, script of the language."""
+
+    keywords: tuple[str, ...] = ()
+    min_chars: int = 0
+    max_chars: int | None = None
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How rows are split: shares by split name, beside the rest, which is `train`."""
+
+    shares: dict[str, float]
+    stratify: str | None = None
+    group: str | None = None
+    by_hash: bool = False
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a mixture: its share, its own spec with the mixture's outputs, whether it is streamed."""
+
+    share: float
+    spec: "Spec"
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """A mixture: parts by name, the total of rows, the seed of the shuffle (None: parts in order)."""
+
+    total: int
+    parts: dict[str, Part]
+    shuffle: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,45 +109,41 @@ class Spec:
     columns: tuple[Column, ...]
     labels: dict[str, tuple[object, ...]]
     outputs: tuple[Output, ...]
-    group: str | None
-    raw: Raw = field(repr=False)
+    group: str | None = None
+    filter: Filter = Filter()
+    clean: tuple[str, ...] = ()
+    sample: float | None = None
+    drop_duplicates: bool = False
+    drop_leaks: bool = False
+    split: Split | None = None
+    mix: Mix | None = None
+    in_mix: bool = False
+    raw: Raw = field(default_factory=dict, repr=False)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What --source can name: the splits of the source, or the parts of the mixture."""
+        return tuple(self.mix.parts) if self.mix else tuple(self.source.splits) or (PART,)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that this spec knows; one `train` where it names none."""
-        return tuple(self.source.splits) or (PART,)
+        """The splits that are written."""
+        if self.split:
+            return (PART, *self.split.shares)
+        return (PART,) if self.mix else self.parts
 
-
-def known_specs() -> list[str]:
-    """Return the names of the specs in compiler/specs."""
-    return sorted(path.stem for path in SPECS.glob("*.yaml"))
+    @property
+    def arranged(self) -> bool:
+        """Whether rows are chosen or ordered after all have been read."""
+        return bool(
+            self.split or self.mix or self.drop_duplicates or self.drop_leaks or self.sample is not None
+        )
 
 
 def load_spec(name: str) -> Spec:
     """Load a spec by name or by path (`….yaml`); `RequestError` if unknown, `ContentError` if wrong."""
     path = find_spec(name)
-    raw = _merged(path, ())
-    _validate(path, raw)
-    return _parse(path, raw)
-
-
-def find_spec(name: str) -> Path:
-    """Return the file of a spec given by name or path."""
-    if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            raise RequestError(f"{name}: spec not found")
-        return Path(name)
-    path = SPECS / f"{name}.yaml"
-    if not path.is_file() or name != path.stem:
-        hint = nearest(name, known_specs())
-        raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}) {hint}".rstrip())
-    return path
-
-
-@cache
-def read_schema(name: str) -> Raw:
-    """Return a JSON Schema of this room by name (`spec`, `columns`, `alpaca`, …)."""
-    return cast("Raw", json.loads((SCHEMAS / f"{name}.json").read_bytes()))
+    return _parse(path, read_spec(path))
 
 
 def placeholders(template: str) -> list[tuple[str, str | None]]:
@@ -118,107 +156,59 @@ def placeholders(template: str) -> list[tuple[str, str | None]]:
     return pieces
 
 
-def _merged(path: Path, seen: tuple[Path, ...]) -> Raw:
-    if path in seen:
-        raise ContentError(f"{path}: `like` leads back to itself")
-    raw = _read_yaml(path)
-    base = raw.get("like")
-    if not isinstance(base, str):
-        return raw
-    under = _merged(find_spec(base), (*seen, path))
-    return cast("Raw", _over({k: v for k, v in raw.items() if k != "like"}, under))
-
-
-def _over(top: object, under: object) -> object:
-    """Lay one spec over another: mappings key by key, `write` entry by entry, the rest whole."""
-    if isinstance(top, dict) and isinstance(under, dict):
-        both = under | top
-        return {k: _over(top[k], under[k]) if k in top and k in under else v for k, v in both.items()}
-    if isinstance(top, list) and isinstance(under, list) and all(isinstance(x, dict) for x in top + under):
-        return [_over(x, under[i]) if i < len(under) else x for i, x in enumerate(top)]
-    return top
-
-
-def _read_yaml(path: Path) -> Raw:
-    import yaml
-
+def _parse(path: Path, raw: Any) -> Spec:
     try:
-        raw = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ContentError(f"{path}:{line}: not YAML: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ContentError(f"{path}: not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ContentError(f"{path}: found {show_value(raw)}, expected a mapping with `about` and `write`")
-    _refuse_other_keys(path, raw)
-    return cast("Raw", raw)
-
-
-def _refuse_other_keys(path: Path, value: object) -> None:
-    """YAML 1.1 reads a bare yes, no, on or off as a truth value and 1 as a number: ask for quotes."""
-    if isinstance(value, list):
-        for item in value:
-            _refuse_other_keys(path, item)
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                way_out = 'write "yes" or "no" in quotes' if isinstance(key, bool) else "write it in quotes"
-                raise ContentError(f"{path}: found the key {show_value(key)}, expected text: {way_out}")
-            _refuse_other_keys(path, item)
-
-
-def _validate(path: Path, raw: Raw) -> None:
-    import jsonschema_rs
-
-    from compiler.explain import explain
-
-    errors = list(jsonschema_rs.validator_for(read_schema("spec")).iter_errors(raw))
-    if errors:
-        lines = [f"{path}: {'.'.join(map(str, e.instance_path)) or 'the spec'}: {explain(e)}" for e in errors]
-        raise ContentError("\n".join(lines))
-
-
-def _parse(path: Path, raw: Raw) -> Spec:
-    try:
-        columns = tuple(
-            _column(name, value, raw) for name, value in cast("Raw", raw.get("columns", {})).items()
-        )
-        writes = cast("list[Raw]", raw["write"])
         spec = Spec(
             name=path.stem,
-            about=cast("str", raw["about"]),
-            source=_source(cast("Raw", raw.get("source", {}))),
-            columns=columns,
-            labels={k: tuple(v) for k, v in cast("dict[str, list[object]]", raw.get("labels", {})).items()},
-            outputs=tuple(_output(writes, number) for number in range(len(writes))),
-            group=cast("dict[str, str]", raw.get("fit", {})).get("group"),
+            about=raw["about"],
+            source=_source(raw.get("source", {})),
+            columns=tuple(_column(name, value, raw) for name, value in raw.get("columns", {}).items()),
+            labels={ours: tuple(theirs) for ours, theirs in raw.get("labels", {}).items()},
+            outputs=tuple(_output(raw["write"], number) for number in range(len(raw["write"]))),
+            group=raw.get("fit", {}).get("group"),
+            filter=_filter(raw.get("filter", {})),
+            clean=tuple(raw.get("clean", ())),
+            sample=raw.get("sample"),
+            drop_duplicates=raw.get("drop_duplicates", False),
+            drop_leaks=raw.get("drop_leaks", False),
+            split=_split(raw["split"]) if "split" in raw else None,
             raw=raw,
         )
-        _cross_check(spec)
+        if "mix" in raw:
+            spec = _mixed(spec, raw["mix"])
+        _check_names(spec)
+        _check_files(spec)
     except ValueError as error:
         raise ContentError(f"{path}: {error}") from error
     return spec
 
 
-def _column(name: str, value: object, raw: Raw) -> Column:
-    full = cast("Raw", value) if isinstance(value, dict) else {"names": value}
+def _column(name: str, value: Any, raw: Raw) -> Column:
+    full = value if isinstance(value, dict) else {"names": value}
     usual = "label" if name == "label" and "labels" in raw else "id" if name == "idx" else "text"
-    kind = cast("str", full.get("is", usual))
-    default = full.get("default", ROW_NUMBER if kind == "id" else None)
-    return Column(name, tuple(cast("list[str]", full["names"])), kind, default)
+    kind = full.get("is", usual)
+    best = full.get("best", {})
+    return Column(
+        name,
+        tuple(full["names"]),
+        kind,
+        full.get("default", ROW_NUMBER if kind == "id" else None),
+        full.get("wrap", "{}"),
+        best.get("by", ""),
+        best.get("take", ""),
+    )
 
 
-def _source(raw: Raw) -> Source:
+def _source(raw: Any) -> Source:
     files = raw.get("files", {})
-    by_split = cast("Raw", files) if isinstance(files, dict) else {PART: files}
+    by_part = files if isinstance(files, dict) else {PART: files}
     return Source(
-        files={split: _tuple(paths) for split, paths in by_split.items()},
-        hub=cast("Raw", raw.get("hub", {})),
-        splits={split: _tuple(names) for split, names in cast("Raw", raw.get("splits", {})).items()},
-        encoding=cast("str", raw.get("encoding", "utf-8")),
-        delimiter=cast("str | None", raw.get("delimiter")),
-        quoted=cast("bool | None", raw.get("quoted")),
+        files={part: _tuple(paths) for part, paths in by_part.items()},
+        hub=raw.get("hub", {}),
+        splits={split: _tuple(names) for split, names in raw.get("splits", {}).items()},
+        encoding=raw.get("encoding", "utf-8"),
+        delimiter=raw.get("delimiter"),
+        quoted=raw.get("quoted"),
     )
 
 
@@ -226,53 +216,106 @@ def _tuple(value: object) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(cast("list[str]", value))
 
 
-TEMPLATES = ("instruction", "input", "output", "system", "user", "assistant", "text")
-_FIELDS = {"alpaca": "", "sharegpt": "conversations", "messages": "messages", "text": "text"}
+def _filter(raw: Any) -> Filter:
+    return Filter(tuple(raw.get("keywords", ())), raw.get("min", 0), raw.get("max"), raw.get("language"))
 
 
-def _output(writes: list[Raw], number: int) -> Output:
+def _split(raw: Any) -> Split:
+    settings = ("stratify", "group", "by", "seed")
+    shares = {name: float(share) for name, share in raw.items() if name not in settings}
+    if not shares or sum(shares.values()) >= 1:
+        raise ValueError("split: name at least one part with its share, all together below 1")
+    by_hash = raw.get("by") == "hash"
+    if by_hash and "stratify" in raw:
+        raise ValueError("split: `by: hash` goes by each row alone and cannot be stratified")
+    return Split(shares, raw.get("stratify"), raw.get("group"), by_hash, raw.get("seed"))
+
+
+def _output(writes: list[Any], number: int) -> Output:
     raw = writes[number]
     if "like" in raw:
-        like = cast("int", raw["like"])
-        if like >= number:
-            raise ValueError(f"write.{number}: `like: {like}` must name an output above it")
-        raw = {k: v for k, v in writes[like].items() if k not in ("dataset", "field")} | raw
-    form = cast("str", raw["format"])
+        if raw["like"] >= number:
+            raise ValueError(f"write.{number}: `like: {raw['like']}` must name an output above it")
+        raw = {
+            key: value for key, value in writes[raw["like"]].items() if key not in ("dataset", "field")
+        } | raw
     return Output(
-        dataset=cast("str | None", raw.get("dataset")),
-        file=cast("str", raw["file"]),
-        format=form,
-        templates={key: cast("str", raw[key]) for key in TEMPLATES if key in raw},
-        keep=tuple(cast("list[str]", raw.get("keep", []))),
-        field=cast("str", raw.get("field", _FIELDS[form])),
+        dataset=raw.get("dataset"),
+        file=raw["file"],
+        format=raw["format"],
+        templates={key: raw[key] for key in TEMPLATES if key in raw},
+        keep=tuple(raw.get("keep", ())),
+        field=raw.get("field", FIELDS[raw["format"]]),
+        turns=raw.get("turns", "first"),
+        roles=raw.get("roles", {}),
     )
 
 
-def _cross_check(spec: Spec) -> None:
-    """Refuse what the schema cannot see: names that no column has, outputs that would collide."""
-    import codecs
+def _mixed(spec: Spec, raw: Any) -> Spec:
+    """Give each part of a mixture its own spec, which writes what the mixture writes."""
+    shares = sum(part["share"] for part in raw["parts"].values())
+    if abs(shares - 1) > 1e-6:
+        raise ValueError(f"mix: the shares add up to {shares:g}, expected 1")
+    if any(output.format != "alpaca" for output in spec.outputs):
+        raise ValueError(
+            "mix: write alpaca; parts of several turns become alpaca by `turns: first` or `history`"
+        )
+    if spec.split and (spec.split.stratify or spec.split.group):
+        raise ValueError("mix: its rows have no columns to stratify or to group by")
+    parts = {}
+    for name, about in raw["parts"].items():
+        own = load_spec(about["as"])
+        outputs = tuple(replace(output, templates=own.outputs[0].templates) for output in spec.outputs)
+        source = replace(own.source, files={}, hub=_source(about.get("source", {})).hub, splits={})
+        stream = bool(source.hub.get("stream"))
+        part = replace(
+            own,
+            name=spec.name,
+            source=source,
+            outputs=outputs,
+            filter=_filter(about.get("filter", {})),
+            group=None,
+            split=spec.split,
+            in_mix=True,
+        )
+        parts[name] = Part(about["share"], part, stream)
+    files = {
+        name: _source(about.get("source", {})).files.get(PART, ()) for name, about in raw["parts"].items()
+    }
+    source = replace(spec.source, files={name: paths for name, paths in files.items() if paths})
+    return replace(spec, source=source, mix=Mix(raw["total"], parts, raw.get("shuffle")))
 
+
+def _check_names(spec: Spec) -> None:
+    """Refuse what the schema cannot see: names that no column has."""
     known = {column.name for column in spec.columns}
+    uses = [("fit.group", spec.group)]
+    if spec.split:
+        uses += [("split.stratify", spec.split.stratify), ("split.group", spec.split.group)]
     for number, output in enumerate(spec.outputs):
-        used = [
-            name for text in output.templates.values() for _, name in placeholders(text) if name is not None
-        ]
-        for name in [*used, *output.keep]:
-            if name not in known:
-                there = f"(columns: {', '.join(known)}) {nearest(name, known)}".rstrip()
-                raise ValueError(f"write.{number}: no column {name!r} {there}")
-        for text in (output.file, output.dataset or "{split}"):
-            if len(spec.splits) > 1 and "{split}" not in text:
-                raise ValueError(
-                    f"write.{number}: {text!r} must hold {{split}}: there are {len(spec.splits)} splits"
-                )
-    files = [output.file for output in spec.outputs] + [o.dataset for o in spec.outputs if o.dataset]
-    if len(set(files)) < len(files):
-        raise ValueError("two outputs have the same file or dataset name")
+        names = [name for text in output.templates.values() for _, name in placeholders(text)]
+        uses += [(f"write.{number}", name) for name in [*names, *output.keep]]
+    for where, name in uses:
+        if name is not None and name not in known and not spec.mix:
+            there = f"(columns: {', '.join(known)}) {nearest(name, known)}".rstrip()
+            raise ValueError(f"{where}: no column {name!r} {there}")
     if spec.labels and "label" not in known:
         raise ValueError("`labels` needs a column `label`")
-    if spec.group and spec.group not in known:
-        raise ValueError(f"fit.group: no column {spec.group!r}")
+    if not known and not spec.mix:
+        raise ValueError("expected `columns` or `mix`")
+
+
+def _check_files(spec: Spec) -> None:
+    """Refuse outputs that would collide, and settings that do not go together."""
+    if spec.split and spec.source.splits:
+        raise ValueError("`split` and `source.splits` do not go together: the source has its own splits")
+    for number, output in enumerate(spec.outputs):
+        for text in (output.file, output.dataset or "{split}"):
+            if len(spec.splits) > 1 and "{split}" not in text:
+                raise ValueError(f"write.{number}: {text!r} must hold {{split}}: {', '.join(spec.splits)}")
+    names = [output.file for output in spec.outputs] + [o.dataset for o in spec.outputs if o.dataset]
+    if len(set(names)) < len(names):
+        raise ValueError("two outputs have the same file or dataset name")
     try:
         codecs.lookup(spec.source.encoding)
     except LookupError:

@@ -1,8 +1,9 @@
-"""The turns of a conversation: ShareGPT and OpenAI messages read into one form, and written in both."""
+"""Nested values: the turns of a conversation (ShareGPT, OpenAI messages), the best of several answers."""
 
 import json
 from typing import NamedTuple
 
+from compiler.spec import Column
 from core.errors import show_value
 
 USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"
@@ -41,12 +42,12 @@ class Turn(NamedTuple):
     text: str
 
 
-class WrongTurnsError(Exception):
-    """Turns that LLaMA-Factory would drop with a log line, or train on wrongly."""
+class WrongValueError(Exception):
+    """A nested value that cannot be used: the message says what was found and expected."""
 
 
 def read_turns(value: list[dict[str, object]]) -> list[Turn]:
-    """Return turns in order; `WrongTurnsError` names the turn that is wrong.
+    """Return turns in order; `WrongValueError` names the turn that is wrong.
 
     After an optional system turn, user (or observation) and assistant (or call) must alternate,
     and the last turn is the assistant's: what LLaMA-Factory's converters ask for.
@@ -55,15 +56,15 @@ def read_turns(value: list[dict[str, object]]) -> list[Turn]:
     talk = turns[1:] if turns[0].role == SYSTEM else turns
     skipped = len(turns) - len(talk)
     if not talk:
-        raise WrongTurnsError("found a system turn alone, expected a conversation")
+        raise WrongValueError("found a system turn alone, expected a conversation")
     for number, turn in enumerate(talk):
         due = (USER, OBSERVATION) if number % 2 == 0 else (ASSISTANT, CALL)
         if turn.role not in due:
-            raise WrongTurnsError(
+            raise WrongValueError(
                 f"turn {number + skipped + 1}: found {turn.role}, expected {due[0]} (turns alternate)"
             )
     if len(talk) % 2:
-        raise WrongTurnsError(
+        raise WrongValueError(
             f"the last turn is the {talk[-1].role}'s: nothing to learn; expected an assistant's"
         )
     return turns
@@ -74,7 +75,7 @@ def _turn(number: int, item: dict[str, object]) -> Turn:
     role = ROLES.get(str(item.get(name)).lower())
     if role is None:
         known = ", ".join(ROLES)
-        raise WrongTurnsError(
+        raise WrongValueError(
             f"turn {number}: found the role {show_value(item.get(name))}, expected one of {known}"
         )
     calls = item.get("tool_calls")
@@ -82,7 +83,7 @@ def _turn(number: int, item: dict[str, object]) -> Turn:
         return Turn(CALL, _calls(number, calls))
     content = item.get(text)
     if not isinstance(content, str):
-        raise WrongTurnsError(f"turn {number}: found {show_value(content)}, expected text in {text!r}")
+        raise WrongValueError(f"turn {number}: found {show_value(content)}, expected text in {text!r}")
     return Turn(role, content)
 
 
@@ -100,5 +101,20 @@ def _calls(number: int, calls: object) -> str:
             for f in found
         ]
     except (TypeError, KeyError, json.JSONDecodeError) as error:
-        raise WrongTurnsError(f"turn {number}: tool_calls are not OpenAI's: {error!r}") from error
+        raise WrongValueError(f"turn {number}: tool_calls are not OpenAI's: {error!r}") from error
     return json.dumps(plain if len(plain) > 1 else plain[0], ensure_ascii=False)
+
+
+def best_of(column: Column, value: list[dict[str, object]]) -> str:
+    """Return the text of the object with the highest number; of equals the first."""
+    best: tuple[float, str] | None = None
+    for number, item in enumerate(value, 1):
+        score, text = item.get(column.best_by), item.get(column.best_take)
+        if isinstance(score, bool) or not isinstance(score, int | float) or not isinstance(text, str):
+            expected = f"a number {column.best_by!r} and a text {column.best_take!r}"
+            raise WrongValueError(f"item {number}: found {show_value(item)}, expected {expected}")
+        if best is None or score > best[0]:
+            best = (score, text)
+    if best is None or not best[1].strip():
+        raise WrongValueError("the best of them has no text")
+    return best[1]

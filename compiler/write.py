@@ -1,11 +1,15 @@
 """Record files, written as they come: JSON Lines, or an array with one record a line."""
 
 import hashlib
+import mmap
+from array import array
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+BLOCK = 1000
 
 
 class RecordFile:
@@ -59,3 +63,15 @@ class RecordFile:
     def _save(self, data: bytes) -> None:
         self._digest.update(data)
         self._file.write(data)
+
+
+def rearrange(path: Path, order: Sequence[int], target: RecordFile) -> None:
+    """Copy lines of a JSON Lines file, by number, in this order; memory holds 8 bytes a line."""
+    starts = array("Q", [0])
+    with path.open("rb") as file:
+        for line in file:
+            starts.append(starts[-1] + len(line))
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as lines:
+            for block in range(0, len(order), BLOCK):
+                rows = order[block : block + BLOCK]
+                target.write([lines[starts[row] : starts[row + 1] - 1] for row in rows])

@@ -114,7 +114,13 @@ def test_manifest_and_registry_fit_their_schemas(bench):
     assert list(schema("manifest.json").iter_errors(made)) == []
     for entry in json.loads((bench.out / "dataset_info.json").read_text()).values():
         assert list(schema("dataset_info.json").iter_errors(entry)) == []
-    assert made["counts"] == {"read": 3, "kept": 3, "dropped": {}, "records": {"alpaca_rte_train": 3}}
+    assert made["counts"] == {
+        "read": 3,
+        "kept": 3,
+        "dropped": {},
+        "not_sampled": 0,
+        "records": {"alpaca_rte_train": 3},
+    }
     assert made["fit"]["train"]["labels"] == {"no": 2, "yes": 1}
 
 

@@ -1,4 +1,4 @@
-"""Every layout of the same rows compiles to the same bytes; the template is the document's, to the character."""
+"""Every layout of the same rows compiles to the same bytes, by the document's template."""
 
 import json
 
@@ -41,7 +41,8 @@ def test_every_layout_gives_the_same_records(bench, name):
 
 
 def test_unquoted_tsv_keeps_stray_quotes(bench):
-    text = 'index\tsentence1\tsentence2\tlabel\r\n0\t"Half a quote.\tIt\'s "half".\tnot_entailment\r\n1\ta\tb\tentailment\r\n'
+    header = "index\tsentence1\tsentence2\tlabel\r\n"
+    text = header + '0\t"Half a quote.\tIt\'s "half".\tnot_entailment\r\n1\ta\tb\tentailment\r\n'
     report = bench.compile("rte", f"train={bench.write('train.tsv', text)}")
     assert report.datasets == {"alpaca_rte_train": 2}
     first = bench.records("alpaca_rte-train.json")[0]

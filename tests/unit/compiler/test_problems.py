@@ -28,8 +28,9 @@ def messages(example: Path) -> str:
 
 def sources(example: Path, name: str) -> list[str]:
     if example.is_dir():
-        return [str(path) for path in sorted(example.iterdir()) if path.name != "spec.yaml"]
-    return [f"{load_spec(name).splits[0]}={example}"] if len(load_spec(name).splits) > 1 else [str(example)]
+        files = [path for path in sorted(example.iterdir()) if path.name != "spec.yaml"]
+        return [f"{path.stem}={path}" for path in files]
+    return [f"{load_spec(name).parts[0]}={example}"]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from compiler.spec import known_specs, load_spec, placeholders
+from compiler.spec import load_spec, placeholders
+from compiler.specfile import known_specs
 from core.errors import ContentError, RequestError
 
 GOOD = """
@@ -33,7 +34,12 @@ def test_unknown_spec_names_the_nearest():
 
 def test_like_lays_mappings_over_and_outputs_one_by_one(bench):
     bench.write("base.yaml", GOOD)
-    text = f"about: mine\nlike: {bench.folder}/base.yaml\ncolumns: {{kind: [k]}}\nwrite: [{{dataset: mine, keep: [kind]}}]\n"
+    over = "columns: {kind: [k]}
+write: [{dataset: mine, keep: [kind]}]
+"
+    text = f"about: mine
+like: {bench.folder}/base.yaml
+{over}"
     spec = load_spec(str(bench.write("mine.yaml", text)))
     assert [column.name for column in spec.columns] == ["question", "answer", "kind"]
     output = spec.outputs[0]

@@ -1,0 +1,117 @@
+"""Sets whose rows are chosen or ordered after all have been read: samples, splits, mixtures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from compiler.arrange import Order, lone_classes, sampled, shuffled, split_rows, without_repeats
+from compiler.compare import leaks
+from compiler.part import PartRun, record_files
+from compiler.request import Report, Request
+from compiler.seen import Seen
+from compiler.sources import Input
+from compiler.spec import PART, Spec, Split
+from compiler.write import rearrange
+from core.errors import Problem
+
+
+class Arranged:
+    """Reads everything into one rows file for each output, then writes the splits from those files."""
+
+    def __init__(
+        self, spec: Spec, request: Request, inputs: list[Input], staged: Path | None, report: Report
+    ) -> None:
+        self.spec, self.request, self.inputs, self.staged, self.report = spec, request, inputs, staged, report
+
+    def run(self) -> dict[str, Seen]:
+        """Write all splits; returns what was seen of each."""
+        if self.spec.mix or self.spec.split:
+            sources = {PART: list(self.spec.parts)}
+        else:
+            sources = {part: [part] for part in self.spec.parts if self._files_of(part)}
+        seen: dict[str, Seen] = {}
+        orders: dict[str, tuple[str, Order]] = {}
+        for source, parts in sources.items():
+            seen[source] = Seen()
+            order = self._read(source, parts, seen[source])
+            if self.spec.split:
+                split = split_rows(self.spec.split, seen[source], order, self.request.seed)
+                orders |= {name: (source, rows) for name, rows in split.items()}
+                self._name_lone_classes(self.spec.split, seen[source], order)
+            else:
+                orders[source] = (source, order)
+        if self.spec.drop_leaks:
+            self._drop_leaks(orders, seen)
+        for name, (source, order) in orders.items():
+            self._write(name, source, order)
+        for path in self._rows_files(list(sources)):
+            path.unlink()
+        return {name: seen[source].take(order) for name, (source, order) in orders.items()}
+
+    def _files_of(self, part: str) -> list[Input]:
+        return [found for found in self.inputs if found.split == part]
+
+    def _read(self, source: str, parts: Sequence[str], seen: Seen) -> Order:
+        """Read parts into the rows files of a source; returns the rows to write, in their order."""
+        orders: list[int] = []
+        mix = self.spec.mix
+        with record_files(self._rows_files([source])) as files:
+            for name in parts:
+                start = seen.rows
+                wanted = round(mix.total * mix.parts[name].share) if mix else None
+                own = mix.parts[name].spec if mix else self.spec
+                enough = wanted if mix and mix.parts[name].stream else None
+                PartRun(own, name, self.request, self.report, seen).run(self._files_of(name), files, enough)
+                orders += self._chosen(name, range(start, seen.rows), seen, wanted)
+        return shuffled(orders, mix.shuffle) if mix and mix.shuffle is not None else orders
+
+    def _chosen(self, name: str, rows: range, seen: Seen, wanted: int | None) -> Order:
+        """Return the rows of a part that stay: no repeats, so many as are wanted."""
+        order: Order = rows
+        if self.spec.drop_duplicates:
+            fresh = set(without_repeats(seen))
+            order = [row for row in rows if row in fresh]
+            self.report.drop("duplicate", len(rows) - len(order))
+        size = wanted if wanted is not None else self.spec.sample if name == PART else None
+        if size is None:
+            return order
+        chosen = sampled(order, size, self.request.seed)
+        self.report.not_sampled += len(order) - len(chosen)
+        if wanted is not None:
+            self.report.notes.append(f"{name}: {len(chosen)} rows of {wanted} wanted")
+        if wanted is not None and len(chosen) < wanted:
+            message = f"the part could not be filled: {wanted} rows wanted, {len(chosen)} found"
+            self.report.problems.warn(Problem("W210", name, message))
+        return chosen
+
+    def _name_lone_classes(self, split: Split, seen: Seen, order: Order) -> None:
+        home = next(iter(split.shares))
+        for name in lone_classes(split, seen, order):
+            message = f"one row alone has {split.stratify} {name}: it goes to {home}, and none is trained on"
+            self.report.problems.warn(Problem("W211", self.spec.name, message))
+
+    def _drop_leaks(self, orders: dict[str, tuple[str, Order]], seen: dict[str, Seen]) -> None:
+        first, *others = orders
+        source, order = orders[first]
+        train = seen[source].take(order)
+        leaked = {
+            row for other in others for row, _ in leaks(train, seen[orders[other][0]].take(orders[other][1]))
+        }
+        orders[first] = (source, [row for at, row in enumerate(order) if at not in leaked])
+        self.report.drop("leak", len(leaked))
+
+    def _rows_files(self, sources: Sequence[str]) -> list[Path]:
+        if self.staged is None:
+            return []
+        return [
+            self.staged / f".{source}-{n}.rows" for source in sources for n in range(len(self.spec.outputs))
+        ]
+
+    def _write(self, split: str, source: str, order: Order) -> None:
+        if self.staged is None or self.report.problems.stopped:
+            return
+        paths = [self.staged / output.file.format(split=split) for output in self.spec.outputs]
+        with record_files(paths) as files:
+            for rows, file in zip(self._rows_files([source]), files, strict=True):
+                if order:
+                    rearrange(rows, order, file)
+        self.report.keep_files(self.spec, split, files)

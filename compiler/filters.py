@@ -1,0 +1,62 @@
+"""Which rows stay: keywords, length and language of their texts (`filter:` in a spec)."""
+
+import re
+from collections.abc import Sequence
+
+from compiler.rows import Batch
+from compiler.spec import Filter
+
+_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+_ASCII = re.compile("[A-Za-z]")
+
+
+class Sieve:
+    """Applies a filter to batches and counts what falls through, by reason."""
+
+    def __init__(self, wanted: Filter) -> None:
+        self.wanted = wanted
+        self.dropped: dict[str, int] = {}
+        self._keywords = _pattern(wanted.keywords)
+
+    def sift(self, batch: Batch, columns: Sequence[Sequence[str]]) -> Batch:
+        """Return the rows of a batch that stay; `columns` are its texts."""
+        kept = []
+        for number, texts in enumerate(zip(*columns, strict=True)):
+            reason = self._reason("\n".join(texts))
+            if reason:
+                self.dropped[reason] = self.dropped.get(reason, 0) + 1
+            else:
+                kept.append(number)
+        return batch if len(kept) == len(batch) else batch.keep(kept)
+
+    def _reason(self, text: str) -> str:
+        """Return why a text does not stay, or an empty string."""
+        wanted = self.wanted
+        if len(text) < wanted.min_chars:
+            return "too short"
+        if wanted.max_chars is not None and len(text) > wanted.max_chars:
+            return "too long"
+        if self._keywords and not self._keywords.search(text):
+            return "no keyword"
+        return "another language" if wanted.language and not speaks(wanted.language, text) else ""
+
+
+def speaks(language: str, text: str) -> bool:
+    """Tell the language by script: zh where 3 letters of 10 are Han, en where 9 of 10 are ASCII."""
+    letters = sum(map(str.isalpha, text))
+    if language == "zh":
+        return len(_HAN.findall(text)) >= 0.3 * letters > 0
+    return len(_ASCII.findall(text)) >= 0.9 * letters > 0
+
+
+def _pattern(keywords: Sequence[str]) -> re.Pattern[str] | None:
+    """Return a pattern of whole words (Chinese has no spaces: there a part of the text is enough)."""
+    if not keywords:
+        return None
+    words = [
+        ("" if not word[0].isascii() else r"(?<![A-Za-z0-9])")
+        + re.escape(word)
+        + ("" if not word[-1].isascii() else r"(?![A-Za-z0-9])")
+        for word in keywords
+    ]
+    return re.compile("|".join(words), re.IGNORECASE)

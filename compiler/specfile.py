@@ -1,0 +1,105 @@
+"""A spec's YAML file: found, read, laid over the spec that it is `like`, validated by schemas/spec.json."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+from core.errors import ContentError, RequestError, nearest, show_value
+
+ROOM = Path(__file__).parent
+SPECS = ROOM / "specs"
+SCHEMAS = ROOM / "schemas"
+Raw = dict[str, object]
+
+
+def read_spec(path: Path) -> Raw:
+    """Return the whole, valid content of a spec file; `ContentError` names every key that is wrong."""
+    raw = _merged(path, ())
+    _validate(path, raw)
+    return raw
+
+
+def known_specs() -> list[str]:
+    """Return the names of the specs in compiler/specs."""
+    return sorted(path.stem for path in SPECS.glob("*.yaml"))
+
+
+def find_spec(name: str) -> Path:
+    """Return the file of a spec given by name or path."""
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise RequestError(f"{name}: spec not found")
+        return Path(name)
+    path = SPECS / f"{name}.yaml"
+    if not path.is_file() or name != path.stem:
+        hint = nearest(name, known_specs())
+        raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}) {hint}".rstrip())
+    return path
+
+
+@cache
+def read_schema(name: str) -> Raw:
+    """Return a JSON Schema of this room by name (`spec`, `columns`, `alpaca`, …)."""
+    return cast("Raw", json.loads((SCHEMAS / f"{name}.json").read_bytes()))
+
+
+def _merged(path: Path, seen: tuple[Path, ...]) -> Raw:
+    if path in seen:
+        raise ContentError(f"{path}: `like` leads back to itself")
+    raw = _read_yaml(path)
+    base = raw.get("like")
+    if not isinstance(base, str):
+        return raw
+    under = _merged(find_spec(base), (*seen, path))
+    return cast("Raw", _over({k: v for k, v in raw.items() if k != "like"}, under))
+
+
+def _over(top: object, under: object) -> object:
+    """Lay one spec over another: mappings key by key, `write` entry by entry, the rest whole."""
+    if isinstance(top, dict) and isinstance(under, dict):
+        both = under | top
+        return {k: _over(top[k], under[k]) if k in top and k in under else v for k, v in both.items()}
+    if isinstance(top, list) and isinstance(under, list) and all(isinstance(x, dict) for x in top + under):
+        return [_over(x, under[i]) if i < len(under) else x for i, x in enumerate(top)]
+    return top
+
+
+def _read_yaml(path: Path) -> Raw:
+    import yaml
+
+    try:
+        raw = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ContentError(f"{path}:{line}: not YAML: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ContentError(f"{path}: not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ContentError(f"{path}: found {show_value(raw)}, expected a mapping with `about` and `write`")
+    _refuse_other_keys(path, raw)
+    return cast("Raw", raw)
+
+
+def _refuse_other_keys(path: Path, value: object) -> None:
+    """YAML 1.1 reads a bare yes, no, on or off as a truth value and 1 as a number: ask for quotes."""
+    if isinstance(value, list):
+        for item in value:
+            _refuse_other_keys(path, item)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                way_out = 'write "yes" or "no" in quotes' if isinstance(key, bool) else "write it in quotes"
+                raise ContentError(f"{path}: found the key {show_value(key)}, expected text: {way_out}")
+            _refuse_other_keys(path, item)
+
+
+def _validate(path: Path, raw: Raw) -> None:
+    import jsonschema_rs
+
+    from compiler.explain import explain
+
+    errors = list(jsonschema_rs.validator_for(read_schema("spec")).iter_errors(raw))
+    if errors:
+        lines = [f"{path}: {'.'.join(map(str, e.instance_path)) or 'the spec'}: {explain(e)}" for e in errors]
+        raise ContentError("\n".join(lines))

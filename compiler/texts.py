@@ -1,0 +1,45 @@
+"""Which of a spec's columns are text that a model reads (asked) and text that it learns (answered)."""
+
+from collections.abc import Iterable
+from typing import cast
+
+from compiler.rows import Batch
+from compiler.spec import Output, Spec, placeholders
+from compiler.turns import Turn
+
+Texts = list[str]
+_ASKED = ("instruction", "input", "system", "user", "text")
+_ANSWERED = ("output", "assistant")
+
+
+class TextColumns:
+    """Names and fetches the texts of a spec's first output; labels are no texts."""
+
+    def __init__(self, spec: Spec) -> None:
+        kinds = {column.name: column.kind for column in spec.columns}
+        self.turns = next((name for name, kind in kinds.items() if kind == "turns"), None)
+        answered = _used(spec.outputs[0], _ANSWERED)
+        self.label_is_learned = "label" in answered and bool(spec.labels)
+        self.asked = _used(spec.outputs[0], _ASKED)
+        self.answered = [name for name in answered if name != "label" or not spec.labels]
+        self.may_be_blank = [name for name in self.answered if kinds[name] == "answer"]
+        if self.turns:
+            self.asked, self.answered, self.may_be_blank = ["asked"], ["answered"], ["answered"]
+
+    def of(self, batch: Batch) -> dict[str, Texts]:
+        """Return the texts of a batch by name: what is asked, then what is to be learned."""
+        if self.turns is None:
+            return {name: _as_text(batch.columns[name]) for name in [*self.asked, *self.answered]}
+        talks = cast("list[list[Turn]]", batch.columns[self.turns])
+        asked = ["\n".join(turn.text for turn in talk[:-1]) for talk in talks]
+        return {"asked": asked, "answered": [talk[-1].text for talk in talks]}
+
+
+def _used(output: Output, fields: Iterable[str]) -> list[str]:
+    """Return the columns that stand in these templates of an output, each once."""
+    texts = [output.templates[name] for name in fields if name in output.templates]
+    return list(dict.fromkeys(name for text in texts for _, name in placeholders(text) if name is not None))
+
+
+def _as_text(values: list[object]) -> Texts:
+    return cast("Texts", values) if set(map(type, values)) <= {str} else list(map(str, values))

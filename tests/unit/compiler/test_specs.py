@@ -1,0 +1,45 @@
+"""Each spec of ours compiles its example in tests/examples/good to the golden bytes."""
+
+import json
+import os
+
+import jsonschema_rs
+import pytest
+
+from compiler.pipeline import compile_spec
+from compiler.request import Request
+from compiler.spec import load_spec
+from compiler.specfile import known_specs, read_schema
+from tests.conftest import ROOT
+
+GOOD = ROOT / "tests" / "examples" / "good"
+GOLDEN = ROOT / "tests" / "golden" / "compiler"
+DEMO = ("demo_rte", "demo_mnli")
+
+
+def sources(spec) -> tuple[str, ...]:
+    folder = GOOD / spec.name
+    return tuple(f"{path.stem}={path}" if spec.mix else str(path) for path in sorted(folder.iterdir()))
+
+
+@pytest.mark.parametrize("name", [name for name in known_specs() if name not in DEMO])
+def test_example_compiles_to_the_golden_bytes(name, tmp_path):
+    spec = load_spec(name)
+    report = compile_spec(spec, Request(sources=sources(spec), out=tmp_path))
+    assert not report.problems.errors, report.problems.errors
+    assert report.read == report.kept + sum(report.dropped.values()) + report.not_sampled
+    made = {
+        path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.name != "manifest.json"
+    }
+    golden = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.mkdir(parents=True, exist_ok=True)
+        for file, data in made.items():
+            (golden / file).write_bytes(data)
+    assert made == {path.name: path.read_bytes() for path in golden.iterdir()}
+    for output in spec.outputs:
+        valid = jsonschema_rs.validator_for(read_schema(output.format)).validate
+        for split in spec.splits:
+            for line in made.get(output.file.format(split=split), b"").decode().splitlines():
+                if line not in ("[", "]"):
+                    valid(json.loads(line.rstrip(",")))
