@@ -3,7 +3,7 @@
 import click
 
 from core.errors import CLI, run
-from recipes import base, check, train
+from recipes import base, best, check, plan, sweep, train
 
 
 @click.group(context_settings=CLI)
@@ -11,7 +11,7 @@ def cli() -> None:
     """Trainings as files that LLaMA-Factory takes as they are."""
 
 
-for module in (check, train, base):
+for module in (check, plan, train, best, sweep, base):
     cli.add_command(module.command)
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from recipes.recipe import Recipe, read_recipe
 from recipes.record import inputs_of
 from recipes.rules import problems_of, world_size
 from recipes.schedule import Schedule, schedule_of, schedule_problems
+from recipes.token_weights import weights_file
 
 Answer = dict[str, object]
 
@@ -100,7 +101,7 @@ def training_schedule(recipe: Recipe, parts: list[Part]) -> Schedule:
 def output_problems(recipe: Recipe) -> Iterator[Problem]:
     """Yield what an output_dir that is already there means for a training into it."""
     folder = recipe.output_dir
-    differs = other_run(folder, inputs_of(recipe, None))
+    differs = other_run(folder, inputs_of(recipe, weights_file(recipe.path)))
     if differs and recipe.settings.get("overwrite_output_dir") is True:
         message = f"{folder} holds another run ({differs}); `recipes train` sets it aside"
         yield Problem("W340", recipe.place("output_dir"), message, "output_dir")

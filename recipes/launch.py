@@ -37,11 +37,40 @@ def llamafactory() -> list[str]:
     return [program, "train"]
 
 
-def launch(command: list[str], output_dir: Path, lock: int) -> None:
+def weighted(weights: Path, torchrun: bool) -> list[str]:
+    """Return the command that trains with key-token weights, under torchrun where several ranks train.
+
+    The ranks are chosen by the same variables as with LLaMA-Factory's launcher: NNODES, NODE_RANK,
+    NPROC_PER_NODE, MASTER_ADDR, MASTER_PORT.
+    """
+    program = ["-m", "recipes.weighted", str(weights)]
+    if not torchrun:
+        return [sys.executable, *program]
+    given = os.environ.get
+    nodes = given("NNODES", "1")
+    where = ["--standalone"]
+    if nodes != "1":
+        address, port = given("MASTER_ADDR", "127.0.0.1"), given("MASTER_PORT", "29500")
+        where = ["--node_rank", given("NODE_RANK", "0"), "--master_addr", address, "--master_port", port]
+    each = given("NPROC_PER_NODE") or "gpu"
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nnodes",
+        nodes,
+        "--nproc_per_node",
+        each,
+        *where,
+        *program,
+    ]
+
+
+def launch(command: list[str], output_dir: Path, lock: int, torchrun: bool = False) -> None:
     """Run a training command to its end; `ContentError` with the reason's last lines where it fails.
 
-    `lock` is a file descriptor that the training inherits. Whatever ends this process (SIGINT,
-    SIGTERM, an error, kill -9) ends the training with all its workers.
+    `lock` is a file descriptor that the training inherits; `torchrun` has LLaMA-Factory start ranks.
+    Whatever ends this process (SIGINT, SIGTERM, an error, kill -9) ends the training with all its workers.
     """
     with (output_dir / LOG).open("ab") as log:
         process = subprocess.Popen(
@@ -49,7 +78,7 @@ def launch(command: list[str], output_dir: Path, lock: int) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=_environment(),
+            env=_environment(torchrun),
             start_new_session=True,
             pass_fds=(lock,),
             preexec_fn=_die_with_parent,
@@ -62,11 +91,17 @@ def launch(command: list[str], output_dir: Path, lock: int) -> None:
         raise ContentError(failure(process.returncode, output_dir / LOG))
 
 
-def _environment() -> dict[str, str]:
+def _environment(torchrun: bool) -> dict[str, str]:
     """Return the environment with our Python's programs first: LLaMA-Factory calls torchrun by its name."""
     beside = str(Path(sys.executable).parent)
-    quiet = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-    return {**quiet, **os.environ, "PATH": f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"}
+    root = str(Path(__file__).resolve().parent.parent)
+    own = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+        **({"FORCE_TORCHRUN": "1"} if torchrun else {}),
+    }
+    own["PYTHONPATH"] = f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
+    return {**os.environ, **own, "PATH": f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
 def _die_with_parent() -> None:

@@ -13,6 +13,7 @@ from core.files import read_object
 from recipes.hardware import Gpu
 from recipes.keys import known_keys, known_templates
 from recipes.recipe import Recipe
+from recipes.token_weights import read_weights, weights_file
 
 REQUIRED = {
     "model_name_or_path": "the model to train (a hub id or a folder)",
@@ -27,13 +28,17 @@ PACKAGES = {
     "use_swanlab": "swanlab",
     "predict_with_generate": "rouge_chinese",
 }
+UNWEIGHTED = (
+    "packing", "neat_packing", "use_dft_loss", "use_eaft_loss", "use_asft_loss", "label_smoothing_factor",
+    "use_unsloth", "enable_liger_kernel", "predict_with_generate", "use_hyper_parallel",
+)  # fmt: skip
 AMPERE = 8  # the compute capability from which NVIDIA GPUs calculate in bfloat16
 
 
 def problems_of(recipe: Recipe, gpus: Sequence[Gpu]) -> list[Problem]:
     """Return everything wrong with a recipe's settings on a machine with these GPUs."""
     rules: list[Callable[[Recipe], Iterator[Problem]]] = [
-        _keys, _values, _missing, _template, _model, _schedule, _packages, _deepspeed, _paths,
+        _keys, _values, _missing, _template, _model, _schedule, _packages, _deepspeed, _paths, _weights,
     ]  # fmt: skip
     found = [problem for rule in rules for problem in rule(recipe)]
     return found + list(_hardware(recipe, gpus))
@@ -177,6 +182,44 @@ def _paths(recipe: Recipe) -> Iterator[Problem]:
     value = recipe.settings.get("resume_from_checkpoint")
     if isinstance(value, str) and not Path(value).is_dir():
         yield _problem(recipe, "E311", "resume_from_checkpoint", f"{value}: folder not found")
+
+
+def _weights(recipe: Recipe) -> Iterator[Problem]:
+    """Refuse key-token weights where their loss has not been proved."""
+    path = weights_file(recipe.path)
+    if path is None:
+        return
+    try:
+        read_weights(path)
+    except ContentError as error:
+        yield Problem("E360", str(path), str(error).removeprefix(f"{path}: "))
+    settings = recipe.settings
+    refused = [key for key in UNWEIGHTED if settings.get(key)]
+    if settings.get("stage", "sft") != "sft":
+        refused.append("stage")
+    if os.environ.get("USE_RAY", "0").lower() in {"1", "true", "y"}:
+        refused.append("USE_RAY")
+    if _zero_stage(settings.get("deepspeed")) == 3:
+        refused.append("deepspeed")
+    for key in refused:
+        message = f"does not go with key-token weights ({path}): not proved"
+        hint = f"change it, or train without weights: llamafactory-cli train {recipe.path}"
+        yield _problem(recipe, "E361", key, message, hint)
+
+
+def _zero_stage(name: object) -> object:
+    try:
+        zero = read_object(Path(str(name))).get("zero_optimization")
+    except (ContentError, OSError):
+        return None
+    return zero.get("stage") if isinstance(zero, dict) else None
+
+
+def uses_torchrun(recipe: Recipe, gpus: Sequence[Gpu]) -> bool:
+    """Return whether LLaMA-Factory trains this recipe under torchrun: DeepSpeed, several GPUs, forced."""
+    forced = os.environ.get("FORCE_TORCHRUN", "0").lower() in {"1", "true", "y"}
+    ray = os.environ.get("USE_RAY", "0").lower() in {"1", "true", "y"}
+    return not ray and (forced or bool(recipe.settings.get("deepspeed")) or len(gpus) > 1)
 
 
 def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:

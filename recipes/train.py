@@ -1,5 +1,6 @@
 """python -m recipes train R.yaml [key=value …]: LLaMA-Factory's training, resumed where it was cut off."""
 
+import os
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from core.errors import CLI, ContentError, ProblemsError
 from core.files import locked, write_json, write_text
 from recipes.check import quick_check
 from recipes.hardware import cpu_computes_bf16, describe, find_gpus
-from recipes.launch import launch, llamafactory
+from recipes.launch import launch, llamafactory, weighted
 from recipes.output import (
     RUN,
     STARTED,
@@ -25,6 +26,8 @@ from recipes.output import (
 )
 from recipes.recipe import Recipe, read_recipe
 from recipes.record import inputs_of, run_record
+from recipes.rules import uses_torchrun
+from recipes.token_weights import weights_file
 
 OF_NO_NEWS = {"W340", "W341"}  # what training itself says about its output_dir
 
@@ -42,9 +45,13 @@ def command(recipe: Path, overrides: tuple[str, ...]) -> None:
 
 def train(recipe: Recipe) -> None:
     """Bring a recipe's output_dir to a finished run; run.json is written last."""
-    command = llamafactory()
     _require_sound(recipe)
-    inputs = inputs_of(recipe, None)
+    weights = weights_file(recipe.path)
+    ranks = uses_torchrun(recipe, find_gpus())
+    if ranks and not find_gpus():
+        os.environ.setdefault("NPROC_PER_NODE", "1")  # torchrun would start one for each GPU: none
+    command = weighted(weights, ranks) if weights else llamafactory()
+    inputs = inputs_of(recipe, weights)
     output_dir = recipe.output_dir
     with ExitStack() as stack:
         lock = _reserve(recipe, inputs, stack)
@@ -52,12 +59,14 @@ def train(recipe: Recipe) -> None:
             click.echo(f"{output_dir}: up to date")
             return
         newest = _resume_point(output_dir)
+        if weights:
+            click.echo(f"key-token weights from {weights}")
         added = additions(recipe, newest)
         write_json(output_dir / STARTED, inputs)
         effective = output_dir / "recipe.yaml"
         write_text(effective, yaml.safe_dump({**recipe.settings, **added}, sort_keys=False))
         started, clock = datetime.now(UTC), time.monotonic()
-        launch([*command, str(effective)], output_dir, lock)
+        launch([*command, str(effective)], output_dir, lock, ranks)
         facts = {
             "added": added,
             "hardware": describe(),

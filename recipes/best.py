@@ -1,0 +1,109 @@
+"""python -m recipes best OUTPUT_DIR: the checkpoint with the lowest eval_loss, and whether to train longer.
+
+Read from the trainer_state.json of the run (or of its newest checkpoint), plotted to OUTPUT_DIR/best.png.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from core.errors import CLI, ContentError, RequestError
+from core.files import read_object, require
+from recipes.output import checkpoints, find_flaw
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best evaluation of a run: its step and value, what lies on the disk for it, and what to do."""
+
+    metric: str
+    step: int
+    value: float
+    evaluations: int
+    checkpoint: str | None
+    advice: str
+
+
+@click.command("best", context_settings=CLI)
+@click.argument("output_dir", type=click.Path(path_type=Path))
+@click.option(
+    "--metric", default="eval_loss", show_default=True, help="A number that the run's evaluations hold."
+)
+@click.option("--greater-is-better", is_flag=True, help="Take the highest value, as for an accuracy.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(output_dir: Path, metric: str, greater_is_better: bool, as_json: bool) -> None:
+    """Name the best checkpoint of the run in OUTPUT_DIR and say whether it overfits or is cut short."""
+    curve = read_curve(output_dir, metric)
+    best = find_best(curve, metric, greater_is_better, output_dir)
+    plot(curve, best, output_dir / "best.png")
+    if as_json:
+        click.echo(json.dumps(asdict(best), ensure_ascii=False))
+        return
+    click.echo(f"{metric} {best.value:.4g} at step {best.step}, the best of {best.evaluations} evaluations")
+    click.echo(f"checkpoint: {best.checkpoint or 'not on the disk any more (save_total_limit)'}")
+    click.echo(best.advice)
+    click.echo(f"curve: {output_dir / 'best.png'}")
+
+
+def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
+    """Return (step, value) of every evaluation; `ContentError` names what the run holds instead."""
+    require(output_dir, "output_dir of a training")
+    newest = [checkpoint.path for checkpoint in checkpoints(output_dir)][:1]
+    states = [folder / "trainer_state.json" for folder in [output_dir, *newest]]
+    state = next((path for path in states if path.is_file()), None)
+    if state is None:
+        raise RequestError(f"{output_dir}: no trainer_state.json: no training has saved here yet")
+    history = read_object(state).get("log_history")
+    rows = [row for row in history if isinstance(row, dict)] if isinstance(history, list) else []
+    curve = {
+        int(row["step"]): float(row[metric]) for row in rows if _is_number(row.get(metric)) and "step" in row
+    }
+    if not curve:
+        known = sorted(
+            {key for row in rows for key, value in row.items() if _is_number(value)} - {"step", "epoch"}
+        )
+        hint = "the recipe has no eval_strategy" if "eval_loss" not in known else "choose one with --metric"
+        raise ContentError(f"{state}: no {metric}; found {', '.join(known) or 'nothing'}; {hint}")
+    return sorted(curve.items())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def find_best(curve: list[tuple[int, float]], metric: str, greater_is_better: bool, output_dir: Path) -> Best:
+    """Return the best point of a curve with its checkpoint (whole, or None) and what its place means."""
+    sign = -1 if greater_is_better else 1
+    step, value = min(curve, key=lambda point: (sign * point[1], point[0]))
+    folder = output_dir / f"checkpoint-{step}"
+    kept = folder.is_dir() and not find_flaw(folder)
+    return Best(metric, step, value, len(curve), str(folder) if kept else None, _advice(curve, step))
+
+
+def _advice(curve: list[tuple[int, float]], step: int) -> str:
+    if len(curve) == 1:
+        return "only one evaluation: nothing to compare with; a smaller eval_steps shows the course"
+    if step == curve[-1][0]:
+        return "the best is the last: it was still getting better, train longer"
+    if step == curve[0][0]:
+        return (
+            "the best is the first: it overfits from the start; fewer epochs, a smaller learning rate or rank"
+        )
+    after = len([point for point in curve if point[0] > step])
+    return f"it got no better in the {after} evaluations that followed: later checkpoints overfit"
+
+
+def plot(curve: list[tuple[int, float]], best: Best, path: Path) -> None:
+    """Draw the curve with its best point marked, as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*zip(*curve, strict=True), marker="o", color="#0072B2")
+    axes.plot([best.step], [best.value], marker="*", markersize=16, color="#D55E00", linestyle="none")
+    axes.set_title(f"Lowest point at step {best.step}: {best.metric} {best.value:.4g}")
+    axes.set_xlabel("step")
+    axes.set_ylabel(best.metric)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,152 @@
+"""python -m recipes sweep R.yaml key=v1,v2 …: a grid of trainings, each in its folder, finished ones skipped.
+
+Each run is judged by its lowest eval_loss, or by any command with --eval, whose results.json is read.
+"""
+
+import itertools
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from core.errors import CLI, ContentError, RequestError, show_value
+from core.files import read_object, write_json, write_text
+from recipes.best import read_curve
+from recipes.keys import known_keys
+from recipes.recipe import read_recipe
+from recipes.train import train
+
+SHORT = {"rank": "lora_rank", "alpha": "lora_alpha", "lr": "learning_rate", "epochs": "num_train_epochs"}
+Row = dict[str, object]
+
+
+@click.command("sweep", context_settings=CLI)
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("grid", nargs=-1, required=True, metavar="KEY=V1,V2...")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder of the runs (default: saves/sweep-NAME)."
+)
+@click.option(
+    "--eval", "judge", help="Command that judges a run; {adapter} and {results} stand for its folders."
+)
+@click.option("--metric", help="What to read: eval_loss without --eval, accuracy with it.")
+def command(
+    recipe: Path, grid: tuple[str, ...], out: Path | None, judge: str | None, metric: str | None
+) -> None:
+    """Train RECIPE over a grid of settings (rank=4,8 alpha=8,16), and table and plot what came out."""
+    sweep(recipe, parse_grid(grid), out or Path("saves") / f"sweep-{recipe.stem}", judge, metric)
+
+
+def parse_grid(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """Return each key's values; `RequestError` for an unknown key or a key without values."""
+    grid: dict[str, list[str]] = {}
+    for argument in arguments:
+        key, equals, values = argument.partition("=")
+        key = SHORT.get(key, key)
+        found = [value for value in values.split(",") if value]
+        if not equals or not found or key not in known_keys():
+            raise RequestError(f"{argument!r}: expected a setting and its values, as in lora_rank=4,8,16")
+        grid[key] = list(dict.fromkeys(found))
+    return grid
+
+
+def sweep(
+    path: Path, grid: dict[str, list[str]], out: Path, judge: str | None, metric: str | None
+) -> list[Row]:
+    """Bring every point of the grid to a finished, judged run; write sweep.json, sweep.md and sweep.png."""
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    metric = metric or ("accuracy" if judge else "eval_loss")
+    rows: list[Row] = []
+    for number, point in enumerate(points, 1):
+        folder = out / "_".join(f"{key}-{value}" for key, value in point.items())
+        click.echo(f"{number}/{len(points)} {folder.name}", err=True)
+        overrides = [f"{key}={value}" for key, value in point.items()]
+        train(read_recipe(path, [*overrides, f"output_dir={folder}"]))
+        rows.append({**point, metric: judged(folder, judge, metric), "run": str(folder)})
+        write_json(out / "sweep.json", {"metric": metric, "grid": grid, "rows": rows})
+    write_text(out / "sweep.md", table(rows, grid, metric))
+    plot(rows, grid, metric, out / "sweep.png")
+    click.echo(table(rows, grid, metric))
+    return rows
+
+
+def judged(folder: Path, judge: str | None, metric: str) -> float:
+    """Return a run's score: the lowest eval_loss, or what the command wrote into its results.json."""
+    if judge is None:
+        return min(value for _, value in read_curve(folder, metric))
+    results = folder / "results"
+    if not list(results.rglob("results.json")):
+        words = [
+            word.replace("{adapter}", str(folder)).replace("{results}", str(results))
+            for word in shlex.split(judge)
+        ]
+        program = [sys.executable, *words[1:]] if words[:1] == ["python"] else words
+        if subprocess.run(program, check=False, stdout=sys.stderr).returncode:
+            raise ContentError(f"{folder}: the command that judges it failed: {shlex.join(words)}")
+    found = [
+        read_object(path).get(metric)
+        for path in sorted(results.rglob("results.json"))
+        if "base" not in path.parts
+    ]
+    numbers = [float(value) for value in found if isinstance(value, int | float)]
+    if not numbers:
+        raise ContentError(f"{results}: no results.json with the number {show_value(metric)}")
+    return statistics.fmean(numbers)
+
+
+def lower_is_better(metric: str) -> bool:
+    """Return whether a small value of a metric is a good one: losses and perplexities."""
+    return "loss" in metric or "perplexity" in metric
+
+
+def table(rows: list[Row], grid: dict[str, list[str]], metric: str) -> str:
+    """Return the runs as a Markdown table, the best first; over seeds alone, with mean and deviation."""
+    ordered = sorted(rows, key=lambda row: _score(row, metric), reverse=not lower_is_better(metric))
+    head = [*grid, metric]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    lines += [
+        f"| {' | '.join(str(row[key]) for key in grid)} | {_score(row, metric):.4f} |" for row in ordered
+    ]
+    if list(grid) == ["seed"] and len(rows) > 1:
+        scores = [_score(row, metric) for row in rows]
+        mean, deviation = statistics.fmean(scores), statistics.stdev(scores)
+        lines.append(f"\nmean {mean:.4f}, standard deviation {deviation:.4f} over {len(scores)} seeds")
+    return "\n".join(lines) + "\n"
+
+
+def _score(row: Row, metric: str) -> float:
+    value = row[metric]
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def plot(rows: list[Row], grid: dict[str, list[str]], metric: str, path: Path) -> None:
+    """Draw a heat map over two keys, else one bar for each run, as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    best = (min if lower_is_better(metric) else max)(rows, key=lambda row: _score(row, metric))
+    named = ", ".join(f"{key} {best[key]}" for key in grid)
+    axes.set_title(f"Best {metric} {_score(best, metric):.4g} at {named}")
+    if len(grid) == 2:
+        (down, downs), (across, acrosses) = grid.items()
+        scores = {(row[down], row[across]): _score(row, metric) for row in rows}
+        values = [[scores[one, other] for other in acrosses] for one in downs]
+        axes.imshow(values, cmap="cividis_r" if lower_is_better(metric) else "cividis", aspect="auto")
+        for (i, one), (j, other) in itertools.product(enumerate(downs), enumerate(acrosses)):
+            box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
+            axes.text(j, i, f"{scores[one, other]:.4g}", ha="center", va="center", bbox=box)
+        axes.set_xticks(range(len(acrosses)), acrosses)
+        axes.set_yticks(range(len(downs)), downs)
+        axes.set_xlabel(across)
+        axes.set_ylabel(down)
+    else:
+        names = [", ".join(str(row[key]) for key in grid) for row in rows]
+        axes.plot(names, [_score(row, metric) for row in rows], marker="o", color="#0072B2")
+        axes.set_xlabel(", ".join(grid))
+        axes.set_ylabel(metric)
+    figure.savefig(path, dpi=150)

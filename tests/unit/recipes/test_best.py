@@ -1,0 +1,73 @@
+"""The best checkpoint of curves whose answer is known, and what is said where there is none."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from core.errors import ContentError, RequestError
+from recipes.best import command, find_best, read_curve
+from tests.unit.recipes.test_output import checkpoint
+
+
+def run_with(folder, values, metric="eval_loss"):
+    history = [{"step": 10 * n, metric: value, "epoch": n} for n, value in enumerate(values, 1)]
+    (folder / "trainer_state.json").write_text(
+        json.dumps({"log_history": [{"step": 5, "loss": 9.0}, *history]})
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("values", "step", "advice"),
+    [
+        ([3.0, 2.0, 1.0], 30, "train longer"),
+        ([1.0, 2.0, 3.0], 10, "overfits from the start"),
+        ([2.0, 1.0, 3.0, 4.0], 20, "in the 2 evaluations that followed"),
+        ([1.0, 1.0, 2.0], 10, "overfits from the start"),  # of equals the earlier
+        ([1.0], 10, "only one evaluation"),
+        ([float("nan"), 2.0, 3.0], 20, "overfits from the start"),
+    ],
+)
+def test_best(tmp_path, values, step, advice):
+    best = find_best(read_curve(run_with(tmp_path, values), "eval_loss"), "eval_loss", False, tmp_path)
+    assert best.step == step
+    assert advice in best.advice
+
+
+def test_a_metric_that_grows_and_the_checkpoint_on_the_disk(tmp_path):
+    run_with(tmp_path, [0.5, 0.9, 0.8], "eval_accuracy")
+    assert (
+        find_best(read_curve(tmp_path, "eval_accuracy"), "eval_accuracy", True, tmp_path).checkpoint is None
+    )
+    kept = checkpoint(tmp_path, 20)
+    best = find_best(read_curve(tmp_path, "eval_accuracy"), "eval_accuracy", True, tmp_path)
+    assert (best.step, best.checkpoint) == (20, str(kept))
+    (kept / "optimizer.pt").unlink()
+    assert (
+        find_best(read_curve(tmp_path, "eval_accuracy"), "eval_accuracy", True, tmp_path).checkpoint is None
+    )
+
+
+def test_a_run_still_going_is_read_from_its_newest_checkpoint(tmp_path):
+    for step in (4, 8):
+        state = {"log_history": [{"step": step, "eval_loss": 1.0 / step}]}
+        (checkpoint(tmp_path, step) / "trainer_state.json").write_text(json.dumps(state))
+    assert read_curve(tmp_path, "eval_loss") == [(8, 0.125)]
+
+
+def test_where_there_is_nothing_to_choose_from(tmp_path):
+    with pytest.raises(RequestError, match="not found"):
+        read_curve(tmp_path / "none", "eval_loss")
+    with pytest.raises(RequestError, match="no training has saved here"):
+        read_curve(tmp_path, "eval_loss")
+    run_with(tmp_path, [1.0])
+    with pytest.raises(ContentError, match="no eval_acc; found eval_loss, loss; choose one with --metric"):
+        read_curve(tmp_path, "eval_acc")
+
+
+def test_the_command(tmp_path):
+    done = CliRunner().invoke(command, [str(run_with(tmp_path, [3.0, 2.0, 2.5]))])
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[0] == "eval_loss 2 at step 20, the best of 3 evaluations"
+    assert (tmp_path / "best.png").stat().st_size > 5000
