@@ -37,6 +37,13 @@ def ask(recipe: Recipe, model: str) -> dict[str, object]:
     return answer
 
 
+def ask_weights(recipe: Recipe, model: str, weights: Path, count: int) -> list[list[tuple[str, float]]]:
+    """Return the first rows of a recipe's data as (text, weight) pairs; `ContentError` where that fails."""
+    settings = {**recipe.settings, "model_name_or_path": model}
+    rows = _inspect(settings, str(weights), str(count)).get("rows")
+    return rows if isinstance(rows, list) else []
+
+
 def _folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tuneyard" / "inspect"
 
@@ -56,13 +63,13 @@ def _key(settings: dict[str, object], recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _inspect(settings: dict[str, object]) -> dict[str, object]:
+def _inspect(settings: dict[str, object], *more: str) -> dict[str, object]:
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(settings, file)
         file.flush()
         quiet = {"HF_HUB_OFFLINE": "1", "LLAMAFACTORY_VERBOSITY": "WARN", "TOKENIZERS_PARALLELISM": "false"}
         process = subprocess.Popen(
-            [sys.executable, "-m", "recipes.inspect", file.name],
+            [sys.executable, "-m", "recipes.inspect", file.name, *more],
             cwd=Path.cwd(),
             env={
                 **os.environ,

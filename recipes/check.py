@@ -4,6 +4,7 @@ Our own rules come first and at once; then LLaMA-Factory is asked in a process o
 remembered): its validators, its template against the tokenizer's, and what `cutoff_len` cuts.
 """
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import click
 
 from core.errors import CLI, SHOWN, ContentError, Problem, RequestError
-from recipes.ask import ask
+from recipes.ask import ask, ask_weights
 from recipes.data import Part, read_parts
 from recipes.hardware import find_gpus
 from recipes.output import RUN, STARTED, other_run
@@ -29,11 +30,17 @@ Answer = dict[str, object]
 @click.command("check", context_settings=CLI)
 @click.argument("arguments", nargs=-1, required=True, metavar="RECIPE... [KEY=VALUE]...")
 @click.option("--model", help="Take tokenizer and config from this model folder (for a hub id, offline).")
+@click.option("--show-weights", type=click.IntRange(1), metavar="N", help="Show N rows with their weights.")
 @click.option("--quick", is_flag=True, help="Only what is found at once, without asking LLaMA-Factory.")
 @click.option("--all", "show_all", is_flag=True, help="Show every problem, not the first 20.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each recipe.")
 def command(
-    arguments: tuple[str, ...], model: str | None, quick: bool, show_all: bool, as_json: bool
+    arguments: tuple[str, ...],
+    model: str | None,
+    show_weights: int | None,
+    quick: bool,
+    show_all: bool,
+    as_json: bool,
 ) -> None:
     """Say everything that is wrong with recipes, before a GPU is booked."""
     overrides = [argument for argument in arguments if "=" in argument]
@@ -48,7 +55,10 @@ def command(
             click.echo(str(error), err=True)
             failed += 1
             continue
-        failed += check(recipe, model, quick, show_all, as_json)
+        if show_weights:
+            print_weights(recipe, model, show_weights)
+        else:
+            failed += check(recipe, model, quick, show_all, as_json)
     if failed:
         raise ContentError(f"{failed} of {len(paths)} recipes cannot be trained as they are")
 
@@ -77,6 +87,21 @@ def check(recipe: Recipe, model: str | None, quick: bool, show_all: bool, as_jso
         course = f"; {schedule.line()}" if schedule.rows else ""
         click.echo(f"{recipe.path}: {_verdict(problems)}{course}")
     return any(problem.code.startswith("E") for problem in problems)
+
+
+def print_weights(recipe: Recipe, model: str | None, count: int) -> None:
+    """Print the first rows with each learned token in the colour of its weight; the prompt is dim."""
+    weights = weights_file(recipe.path)
+    if weights is None:
+        raise RequestError(f"{recipe.path.parent / 'weights' / recipe.path.name}: no weights for this recipe")
+    rows = ask_weights(recipe, model or recipe.text("model_name_or_path"), weights, count)
+    heights = sorted({weight for row in rows for _, weight in row if weight})
+    colours = dict(zip(heights, itertools.cycle(["green", "yellow", "red", "magenta", "cyan"]), strict=False))
+    for row in rows:
+        click.echo("".join(click.style(text, fg=colours.get(weight), dim=not weight) for text, weight in row))
+        for weight in heights:
+            text = "".join(text for text, other in row if other == weight)
+            click.echo(click.style(f"  {weight:g}: {text!r}", fg=colours[weight]))
 
 
 def quick_check(recipe: Recipe) -> tuple[list[Part], list[Problem]]:

@@ -1,5 +1,6 @@
-"""python -m recipes.inspect SETTINGS.json: ask LLaMA-Factory about a recipe, in a process of its own.
+"""python -m recipes.inspect SETTINGS.json [WEIGHTS.yaml COUNT]: ask LLaMA-Factory about a recipe.
 
+Runs in a process of its own.
 Its argument classes judge the settings, its own loader, template and tokenizer count the tokens, and the
 model is laid out on the meta device from its config alone. Reads one JSON object of settings from the
 file, writes one JSON object to stdout; nothing is trained, no weights are read, no network is used.
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files import read_object
+from recipes.token_weights import read_weights, token_spans
 
 CHAT = [{"role": "user", "content": "Is 12 even?"}, {"role": "assistant", "content": "yes"}]
 # What LLaMA-Factory and transformers raise for settings, models and data that they cannot use.
@@ -82,6 +84,37 @@ def _tokens(model_args: Any, data_args: Any, training_args: Any, stage: str) -> 
         counts[name] = _summary(lengths, data_args.cutoff_len)
     difference = "" if stage == "pt" else _template_difference(template, tokenizer, chat)
     return {"datasets": counts, "template": difference}
+
+
+def preview(settings: dict[str, object], weights: Path, count: int) -> list[list[tuple[str, float]]]:
+    """Return the first `count` rows of the training data as (text, weight) pairs; the prompt weighs 0."""
+    from llamafactory.data import get_template_and_fix_tokenizer
+    from llamafactory.data.loader import _load_single_dataset
+    from llamafactory.data.parser import get_dataset_list
+    from llamafactory.hparams import get_train_args
+    from llamafactory.model import load_tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        asked = {key: value for key, value in settings.items() if key != "deepspeed"}
+        changed = {"output_dir": folder, "use_cpu": True, "report_to": "none", "max_samples": count}
+        model_args, data_args, training_args, _, _ = get_train_args({**asked, **changed})
+    tokenizer = load_tokenizer(model_args)["tokenizer"]
+    template = get_template_and_fix_tokenizer(tokenizer, data_args)
+    rules = read_weights(weights)
+    (attributes,) = get_dataset_list(data_args.dataset[:1], data_args.dataset_dir)
+    shown = []
+    for row in _load_single_dataset(attributes, model_args, data_args, training_args):
+        pieces: list[tuple[str, float]] = []
+        turns = template.encode_multiturn(
+            tokenizer, row["_prompt"] + row["_response"], row["_system"], row["_tools"]
+        )
+        for asked_ids, answer in turns:
+            pieces.append((tokenizer.decode(asked_ids), 0.0))
+            spans = token_spans(answer, tokenizer.decode)
+            weighed = rules.of_answer(answer, tokenizer.decode)
+            pieces += [(text, weight) for (_, _, text), weight in zip(spans, weighed, strict=True)]
+        shown.append(pieces)
+    return shown
 
 
 def _lengths(rows: Any, template: Any, tokenizer: Any, stage: str) -> Iterator[int]:
@@ -182,5 +215,7 @@ def _trainable(model: Any, finetuning_args: Any) -> int | None:
 
 if __name__ == "__main__":
     with contextlib.redirect_stdout(io.StringIO()):  # LLaMA-Factory prints as it goes
-        answer = inspect(read_object(Path(sys.argv[1])))
+        settings = read_object(Path(sys.argv[1]))
+        shown = sys.argv[2:]  # WEIGHTS.yaml COUNT
+        answer = {"rows": preview(settings, Path(shown[0]), int(shown[1]))} if shown else inspect(settings)
     json.dump(answer, sys.stdout)

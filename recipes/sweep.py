@@ -55,9 +55,17 @@ def parse_grid(arguments: Sequence[str]) -> dict[str, list[str]]:
 
 
 def sweep(
-    path: Path, grid: dict[str, list[str]], out: Path, judge: str | None, metric: str | None
+    path: Path,
+    grid: dict[str, list[str]],
+    out: Path,
+    judge: str | None,
+    metric: str | None,
+    fixed: Sequence[str] = (),
 ) -> list[Row]:
-    """Bring every point of the grid to a finished, judged run; write sweep.json, sweep.md and sweep.png."""
+    """Bring every point of the grid to a finished, judged run; write sweep.json, sweep.md and sweep.png.
+
+    `fixed` are overrides (key=value) that every run shares.
+    """
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     metric = metric or ("accuracy" if judge else "eval_loss")
     rows: list[Row] = []
@@ -65,7 +73,7 @@ def sweep(
         folder = out / "_".join(f"{key}-{value}" for key, value in point.items())
         click.echo(f"{number}/{len(points)} {folder.name}", err=True)
         overrides = [f"{key}={value}" for key, value in point.items()]
-        train(read_recipe(path, [*overrides, f"output_dir={folder}"]))
+        train(read_recipe(path, [*fixed, *overrides, f"output_dir={folder}"]))
         rows.append({**point, metric: judged(folder, judge, metric), "run": str(folder)})
         write_json(out / "sweep.json", {"metric": metric, "grid": grid, "rows": rows})
     write_text(out / "sweep.md", table(rows, grid, metric))
@@ -75,7 +83,10 @@ def sweep(
 
 
 def judged(folder: Path, judge: str | None, metric: str) -> float:
-    """Return a run's score: the lowest eval_loss, or what the command wrote into its results.json."""
+    """Return a run's score: its lowest eval_loss, its train_loss, or what the command wrote."""
+    if metric == "train_loss":
+        value = read_object(folder / "all_results.json").get(metric)
+        return float(value) if isinstance(value, int | float) else float("nan")
     if judge is None:
         return min(value for _, value in read_curve(folder, metric))
     results = folder / "results"

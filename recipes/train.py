@@ -35,12 +35,29 @@ OF_NO_NEWS = {"W340", "W341"}  # what training itself says about its output_dir
 @click.command("train", context_settings=CLI)
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-def command(recipe: Path, overrides: tuple[str, ...]) -> None:
+@click.option(
+    "--seeds", type=click.IntRange(2), help="Train so many seeds and table them (as `sweep seed=…`)."
+)
+def command(recipe: Path, overrides: tuple[str, ...], seeds: int | None) -> None:
     """Train RECIPE with LLaMA-Factory; KEY=VALUE overrides its settings.
 
     A run that was cut off goes on from its newest whole checkpoint; a finished one is left as it is.
     """
-    train(read_recipe(recipe, overrides))
+    one = read_recipe(recipe, overrides)
+    if seeds is None:
+        train(one)
+    else:
+        train_seeds(one, seeds)
+
+
+def train_seeds(recipe: Recipe, count: int) -> None:
+    """Train a recipe with `count` seeds from its own on, in folders below its output_dir, and table them."""
+    from recipes.sweep import sweep
+
+    first = recipe.settings.get("seed", 42)
+    seeds = [str(int(str(first)) + n) for n in range(count)]
+    metric = "eval_loss" if recipe.settings.get("eval_strategy", "no") not in ("no", False) else "train_loss"
+    sweep(recipe.path, {"seed": seeds}, recipe.output_dir, None, metric, recipe.overrides)
 
 
 def train(recipe: Recipe) -> None:

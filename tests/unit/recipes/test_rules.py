@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from recipes.hardware import Gpu
 from recipes.recipe import Recipe, read_recipe
@@ -115,3 +116,25 @@ def test_headers_say_how_to_launch_and_what_to_expect(path):
     for words in ("before", "1 GPU", "N GPUs", "N nodes", "Expect", f"recipes/{path.name}"):
         assert words in header, words
     assert max(map(len, path.read_text(encoding="utf-8").splitlines())) <= 110
+
+
+def compiled_datasets() -> set[str]:
+    """The dataset names that the compiler's specs can write, from their YAML alone."""
+    names = set()
+    for path in (ROOT / "compiler/specs").glob("*.yaml"):
+        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+        source = spec.get("source")
+        splits = set(source.get("splits", {}) if isinstance(source, dict) else {}) or {"train"}
+        splits |= {"train", *(key for key in spec.get("split", {}) if key in ("eval", "test"))}
+        if "like" in spec:  # the demo's specs take all but their names from another
+            splits |= {"eval"}
+        for output in spec.get("write", []):
+            names |= {output["dataset"].format(split=split) for split in splits if "dataset" in output}
+    return names
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_datasets_of_recipes_have_specs(path):
+    recipe = read_recipe(path)
+    wanted = {*recipe.names("dataset"), *recipe.names("eval_dataset")}
+    assert wanted <= compiled_datasets()
