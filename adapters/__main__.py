@@ -1,4 +1,4 @@
-"""`python -m adapters merge|fuse|show`: exact arithmetic on LoRA adapters, without torch or a loaded base."""
+"""`python -m adapters merge|fuse|show|export`: exact arithmetic on adapters; no torch, no base in memory."""
 
 import os
 import time
@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from adapters.export.command import export
 from core.errors import CLI, run
 
 # The matrices are small: more BLAS threads gain little on an idle machine and spin on a busy one.
@@ -121,6 +122,8 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
         for path in draw(plot, facts, likeness, shapes):
             click.echo(f"wrote {path}", err=True)
 
+
+cli.add_command(export)
 
 if __name__ == "__main__":
     run(cli)

@@ -2,7 +2,7 @@
 
 from adapters.merge import Distances, Plan
 from adapters.store import WEIGHTS
-from core.files import sha256, versions
+from core.files import versions
 
 
 def merged_config(plan: Plan) -> dict[str, object]:
@@ -46,7 +46,7 @@ def card(plan: Plan, distances: Distances) -> str:
     base = merged_config(plan)["base_model_name_or_path"]
     rows = "\n".join(
         f"| {part.adapter.name} | {part.weight:g} | {part.adapter.lora.rank} "
-        f"| `{sha256(part.adapter.weights.path)}` | `{part.adapter.digest}` |"
+        f"| `{part.adapter.weights_sha256}` | `{part.adapter.digest}` |"
         for part in plan.parts
     )
     layers = "\n".join(

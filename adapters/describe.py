@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from adapters import lowrank
 from adapters.store import Adapter
-from core.files import sha256
 from core.weights import Array
 
 BINS = 61
@@ -82,7 +81,7 @@ def describe(adapter: Adapter, progress: Iterable[str]) -> Facts:
     return Facts(
         name=adapter.name,
         digest=adapter.digest,
-        sha256=sha256(adapter.weights.path),
+        sha256=adapter.weights_sha256,
         base=adapter.base,
         dtypes=[dtype for dtype, _ in Counter(tensor.dtype for tensor in tensors).most_common()],
         tensors=len(tensors),

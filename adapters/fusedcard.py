@@ -3,7 +3,7 @@
 from adapters.change import Survival
 from adapters.fuse import FusePlan
 from adapters.store import WEIGHTS
-from core.files import sha256, versions
+from core.files import versions
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; below it bf16 rounding is as good as invisible in the adapters' own effect
 
@@ -50,7 +50,7 @@ def fused_card(plan: FusePlan, survivals: dict[str, Survival]) -> str:
     named = next((part.adapter.base for part in plan.parts if part.adapter.base), None)
     adapters = "\n".join(
         f"| {part.adapter.name} | {part.weight:g} "
-        f"| `{sha256(part.adapter.weights.path)}` | `{part.adapter.digest}` |"
+        f"| `{part.adapter.weights_sha256}` | `{part.adapter.digest}` |"
         for part in plan.parts
     )
     rows = "\n".join(

@@ -24,7 +24,7 @@ def gram(rows: Factor) -> Matrix:
 
 def product_norm(a: Factor, b: Factor) -> float:
     """Return the Frobenius norm of B·A."""
-    return float(np.sqrt(max(float(np.sum(gram(a) * gram(b.T))), 0.0)))
+    return _norm(gram(a), gram(b.T))
 
 
 def inner(one: tuple[Factor, Factor], other: tuple[Factor, Factor]) -> float:
@@ -34,15 +34,17 @@ def inner(one: tuple[Factor, Factor], other: tuple[Factor, Factor]) -> float:
     return float(np.sum(b * a.T))
 
 
-def distance(exact: tuple[Factor, Factor], found: tuple[Factor, Factor]) -> float:
-    """Return ‖B₁A₁ − B₂A₂‖ (Frobenius) for two pairs (A, B).
+def norms(exact: tuple[Factor, Factor], found: tuple[Factor, Factor]) -> tuple[float, float]:
+    """Return ‖B₁A₁‖ and ‖B₁A₁ − B₂A₂‖ (Frobenius) for two pairs (A, B).
 
     Where both share A, only the difference of the B enters, so that even rounding errors show.
     """
     if found[0] is exact[0]:
-        return product_norm(exact[0], exact[1] - found[1])
+        shared = gram(exact[0])
+        return _norm(shared, gram(exact[1].T)), _norm(shared, gram((exact[1] - found[1]).T))
     a = np.concatenate([exact[0], found[0]])
-    return product_norm(a, np.concatenate([exact[1], -found[1]], axis=1, dtype=np.float64))
+    b = np.concatenate([exact[1], -found[1]], axis=1, dtype=np.float64)
+    return product_norm(*exact), product_norm(a, b)
 
 
 def singular_values(a: Factor, b: Factor) -> Matrix:
@@ -72,6 +74,10 @@ def rank_for(values: Matrix, energy: float) -> int:
     """Return the smallest rank that keeps a share `energy` of the squared singular values."""
     kept = np.cumsum(values**2)
     return int(np.searchsorted(kept, energy * kept[-1] * (1 - 1e-12)) + 1) if kept[-1] > 0 else 1
+
+
+def _norm(gram_a: Matrix, gram_b: Matrix) -> float:
+    return float(np.sqrt(max(float(np.sum(gram_a * gram_b)), 0.0)))
 
 
 def _root(square: Matrix) -> Matrix:

@@ -174,8 +174,7 @@ def _tensors(plan: Plan, distances: Distances) -> Iterator[Array]:
         exact = exact_pair(plan.parts, path)
         a, b = _combine(plan, path, exact)
         written = _rounded(a, plan.method.dtype), _rounded(b, plan.method.dtype)
-        distances.exact[path] = lowrank.product_norm(*exact)
-        distances.missing[path] = lowrank.distance(exact, written)
+        distances.exact[path], distances.missing[path] = lowrank.norms(exact, written)
         yield _padded(written[0], plan.rank, 0)
         yield _padded(written[1], plan.rank, 1)
     for whole in plan.wholes:

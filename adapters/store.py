@@ -90,8 +90,13 @@ class Adapter:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the SHA-256 of the weights file and of the config, as hex."""
-        parts = sha256(self.weights.path) + sha256(self.folder / CONFIG)
+        parts = self.weights_sha256 + sha256(self.folder / CONFIG)
         return hashlib.sha256(parts.encode()).hexdigest()
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights file, as hex."""
+        return sha256(self.weights.path)
 
     def _keys(self, module: str) -> tuple[str, str]:
         down, up = PAIRS[self.layout[module].kind]

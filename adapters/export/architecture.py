@@ -1,0 +1,120 @@
+"""The model types that are written as GGUF here: their names, hyperparameters and row order."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import ContentError, show_value
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter, TensorNameMap
+
+KNOWN = ("llama", "qwen2", "qwen3")
+# The rows of Llama's q and k are reordered for the rotary embedding that llama.cpp uses for it.
+REORDERED = ("attn_q", "attn_k")
+Value = TypeVar("Value", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A model's config as far as a GGUF holds it; `path` is its config.json, for messages."""
+
+    path: Path
+    name: str
+    fields: dict[str, Any]
+
+    @property
+    def layers(self) -> int:
+        """Number of transformer blocks."""
+        return self.count("num_hidden_layers")
+
+    def count(self, field: str) -> int:
+        """Return a positive whole number of the config; `ContentError` where it is none."""
+        value = self.fields.get(field)
+        if type(value) is not int or value < 1:
+            raise ContentError(f"{self.path}: {field} {show_value(value)}: expected a whole number above 0")
+        return value
+
+    @property
+    def key_heads(self) -> int:
+        """Number of key and value heads, all heads where the config names none."""
+        named = self.fields.get("num_key_value_heads") is not None
+        return self.count("num_key_value_heads" if named else "num_attention_heads")
+
+    def gguf_name(self, name: str) -> str | None:
+        """Return llama.cpp's name of a tensor or module (`model.norm` → `output_norm`), None if unknown."""
+        found = _names(self.name, self.layers).get_name(name, (".weight", ".bias"))
+        return None if found is None else str(found)
+
+    def heads(self, gguf_name: str) -> int | None:
+        """Return by how many heads the rows of a tensor are reordered, None where they keep their order."""
+        if self.name != "llama" or not any(f".{part}." in gguf_name for part in REORDERED):
+            return None
+        return self.count("num_attention_heads") if ".attn_q." in gguf_name else self.key_heads
+
+    def write(self, writer: "GGUFWriter") -> None:
+        """Add the hyperparameters to a GGUF."""
+        writer.add_block_count(self.layers)
+        writer.add_context_length(self.count("max_position_embeddings"))
+        writer.add_embedding_length(self.count("hidden_size"))
+        writer.add_feed_forward_length(self.count("intermediate_size"))
+        writer.add_head_count(self.count("num_attention_heads"))
+        writer.add_head_count_kv(self.key_heads)
+        writer.add_layer_norm_rms_eps(float(self.fields["rms_norm_eps"]))
+        writer.add_rope_freq_base(float(_rope(self.fields).get("rope_theta", 10000.0)))
+        writer.add_vocab_size(self.count("vocab_size"))
+        width = self.fields.get("head_dim") or self.count("hidden_size") // self.count("num_attention_heads")
+        writer.add_rope_dimension_count(width)
+        writer.add_key_length(width)
+        writer.add_value_length(width)
+
+
+def read_architecture(path: Path, fields: dict[str, Any]) -> Architecture:
+    """Check that a config.json is of a kind that is written here; `ContentError` names what is not."""
+    kind = fields.get("model_type")
+    if kind not in KNOWN:
+        raise ContentError(
+            f"{path}: model_type {show_value(kind)}: only {', '.join(KNOWN)} are written here; "
+            "--llama-cpp DIR takes the others"
+        )
+    for reason in _refusals(fields):
+        raise ContentError(f"{path}: {reason}: not written here; --llama-cpp DIR may take it")
+    return Architecture(path, kind, fields)
+
+
+@functools.cache
+def _names(architecture: str, layers: int) -> "TensorNameMap":
+    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+
+    key = next(key for key, name in MODEL_ARCH_NAMES.items() if name == architecture)
+    return get_tensor_name_map(key, layers)
+
+
+def _refusals(fields: dict[str, Any]) -> Iterator[str]:
+    scaling = _rope(fields).get("rope_type") or _rope(fields).get("type") or "default"
+    if scaling != "default":
+        yield f"rope_type {show_value(scaling)}"
+    if fields.get("use_sliding_window"):
+        yield "use_sliding_window"
+    if fields.get("quantization_config"):
+        yield "its weights are quantised"
+    if fields.get("hidden_act", "silu") != "silu":
+        yield f"hidden_act {show_value(fields['hidden_act'])}"
+
+
+def _rope(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what the config says of rotary embeddings, in transformers 5's place or the older two."""
+    return {"rope_theta": fields.get("rope_theta", 10000.0)} | (
+        fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    )
+
+
+def reorder(rows: NDArray[Value], heads: int) -> NDArray[Value]:
+    """Return rows [heads·2·half, …] with the two halves of each head interleaved."""
+    halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
+    return halves.swapaxes(1, 2).reshape(rows.shape)

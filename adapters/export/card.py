@@ -1,0 +1,174 @@
+"""The hub's model card: base and licence, data, recipe and results, as far as files beside it tell."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapters.config import CONFIG
+from adapters.export.source import Source, front_matter, licence_of
+from core.errors import ContentError, RequestError
+from core.files import read_json, read_object, require, sha256
+
+OURS = "written by Tuneyard"  # stands in the cards of merge and fuse
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """The text of README.md, and what it could not find out."""
+
+    text: str
+    notes: list[str]
+
+
+def make_card(source: Source, name: str, licence: str | None, results: list[Path]) -> Card:
+    """Return the card of a model or adapter; `licence` overrides what the base's files say."""
+    notes: list[str] = []
+    sections = [
+        f"# {name.rpartition('/')[2]}",
+        _introduction(source, licence, notes),
+        _data(source, notes),
+        _recipe(source, notes),
+        _results(source, results, notes),
+        _own_words(source),
+    ]
+    head = _front_matter(source, licence, notes)
+    return Card(head + "\n" + "\n\n".join(section for section in sections if section) + "\n", notes)
+
+
+def _front_matter(source: Source, licence: str | None, notes: list[str]) -> str:
+    import yaml
+
+    base, found = _base_name(source), licence_of(source)
+    fields: dict[str, object] = {"license": licence or (found[0] if found else "unknown")}
+    if base and re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).is_dir():
+        fields["base_model"] = base
+    else:
+        notes.append(
+            f"the base is named {base or 'nowhere'}, no hub id: those who download this cannot find it"
+            + (f"; set base_model_name_or_path in {CONFIG}" if source.adapter else "")
+        )
+    fields["library_name"] = "peft" if source.adapter else "transformers"
+    fields["pipeline_tag"] = "text-generation"
+    fields["tags"] = ["lora", "tuneyard"] if source.adapter else ["tuneyard"]
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---\n"
+
+
+def _base_name(source: Source) -> str | None:
+    if source.adapter:
+        return source.adapter.base
+    named = front_matter(source.folder).get("base_model")
+    return named if isinstance(named, str) else None
+
+
+def _introduction(source: Source, licence: str | None, notes: list[str]) -> str:
+    found = licence_of(source)
+    if licence:
+        terms = f"{licence} (as stated at export)"
+    elif found:
+        terms = f"{found[0]} (from the base's {found[1].name})"
+    else:
+        terms = "unknown: look it up at the base before you use this model"
+        notes.append("licence of the base unknown: state it with --license ID, e.g. apache-2.0")
+    rows = [("base", _base_name(source) or "not recorded"), ("licence of the base", terms)]
+    if source.adapter:
+        lora, layout = source.adapter.lora, source.adapter.layout
+        targets = sorted({module.rpartition(".")[2] for module in layout})
+        ranks = sorted({module.rank for module in layout.values()})
+        size = sum(module.rank * (module.inputs + module.outputs) for module in layout.values())
+        rank = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]}–{ranks[-1]}"
+        rows.append(("adapter", f"LoRA of rank {rank}, alpha {lora.alpha:g}, on {', '.join(targets)}"))
+        rows.append(("parameters", f"{size:,} in {len(layout)} modules"))
+        rows.append(("SHA-256 of the weights", f"`{sha256(source.adapter.weights.path)}`"))
+    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)])
+
+
+def run_of(source: Source) -> dict[str, Any]:
+    """Return what run.json or started.json says a training was made of, {} where there is neither.
+
+    They lie in the run's folder, which a checkpoint lies in.
+    """
+    folder = source.folder.resolve()
+    folder = folder.parent if folder.name.startswith("checkpoint-") else folder
+    if (folder / "run.json").is_file():
+        inputs = read_object(folder / "run.json").get("inputs")
+        return inputs if isinstance(inputs, dict) else {}
+    return read_object(folder / "started.json") if (folder / "started.json").is_file() else {}
+
+
+def _data(source: Source, notes: list[str]) -> str:
+    used = [entry for entry in run_of(source).get("data") or [] if isinstance(entry, dict)]
+    if not used:
+        notes.append("data not recorded beside the weights (run.json of `python -m recipes train`)")
+        return ""
+    rows = [f"| {entry['dataset']} | {_about(entry)} | `{entry['sha256']}` |" for entry in used]
+    return "\n".join(["## Data", "", "| dataset | what it is | SHA-256 |", "|---|---|---|", *rows])
+
+
+def _about(entry: dict[str, Any]) -> str:
+    """Return a set's description and rows from its manifest, if that is still the one of the training."""
+    manifest = Path(entry["file"]).parent / "manifest.json"
+    if not manifest.is_file() or sha256(manifest) != entry.get("manifest_sha256"):
+        return "its manifest is not there any more"
+    fields: dict[str, Any] = read_object(manifest)
+    rows = fields["files"].get(Path(entry["file"]).name, {}).get("rows")
+    return f"{fields['about']}, {rows:,} rows" if rows else str(fields["about"])
+
+
+def _recipe(source: Source, notes: list[str]) -> str:
+    import yaml
+
+    settings = run_of(source).get("settings")
+    if not settings:
+        notes.append("recipe not recorded beside the weights (run.json of `python -m recipes train`)")
+        return ""
+    return f"## Recipe\n\n```yaml\n{yaml.safe_dump(settings, allow_unicode=True)}```"
+
+
+def _results(source: Source, places: list[Path], notes: list[str]) -> str:
+    """Return the results found under the given folders; scores of other weights are told apart by hash."""
+    files = [file for place in places for file in _result_files(place)]
+    if not files:
+        return ""
+    rows, proved = [], False
+    for file in files:
+        fields = _read_result(file)
+        hashes = fields.get("hashes", {}).get("adapters", {})
+        own = source.adapter is not None and source.adapter.digest in hashes.values()
+        proved |= own
+        low, high = fields["ci95"]
+        rows.append(
+            f"| {fields['model']}{' (this adapter)' if own else ''} | {fields['set']} | {fields['n']:,} "
+            f"| {fields['accuracy']:.1%} | {low:.1%}–{high:.1%} | {fields['majority']:.1%} |"
+        )
+    if source.adapter and not proved:
+        notes.append("none of the results is of this adapter: their hashes are of other weights")
+    head = ["| model | set | rows | accuracy | 95 % interval | majority class |", "|---|---|---|---|---|---|"]
+    return "\n".join(["## Results", "", *head, *rows])
+
+
+def _result_files(place: Path) -> list[Path]:
+    require(place, "results")
+    files = sorted(place.rglob("results.json")) if place.is_dir() else [place]
+    if not files:
+        raise RequestError(f"{place}: no results.json in it; expected a folder that python -m eval.nli wrote")
+    return files
+
+
+def _read_result(file: Path) -> dict[str, Any]:
+    fields = read_json(file)
+    wanted = ("model", "set", "n", "accuracy", "ci95", "majority")
+    missing = [key for key in wanted if not isinstance(fields, dict) or key not in fields]
+    if missing or not isinstance(fields, dict):
+        raise ContentError(f"{file}: no {', '.join(missing)}: not a results.json of python -m eval.nli")
+    return fields
+
+
+def _own_words(source: Source) -> str:
+    """Return what merge or fuse wrote about how the folder was made."""
+    card = source.folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    if OURS not in text:
+        return ""
+    body = text.partition("---\n")[2].partition("\n---\n")[2].strip()
+    return re.sub(r"^# ", "## ", body, count=1)

@@ -1,0 +1,161 @@
+"""A Jinja chat template as what it puts around each message, found by asking it and proved on probes.
+
+Most chat templates wrap: a fixed text before and after each message by its role, an opening for the
+answer, and sometimes a system message where none is given. Such a one is translated exactly. One
+that does more (trims texts, numbers turns, cuts thoughts out) fails on a probe and is refused.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from core.errors import ContentError, RequestError, show_value
+from core.prompt import Message
+
+Render = Callable[[list[Message], bool], str]  # messages, whether to open an answer → text
+ROLES = ("system", "user", "assistant")
+MARK = "\u2042{}\u2042"  # a text that stands in no template
+TEXTS = ("yes", " two \n\nlines \n", "<b>{{ x }}</b> \"q\" 'a' 文本", "7")
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapping:
+    """What stands around messages: `around` by role before and after, `answer` opens the answer.
+
+    `default` is the system text that the template adds where a conversation has none; `start` comes
+    once before all messages.
+    """
+
+    start: str
+    around: dict[str, tuple[str, str]]
+    answer: str
+    default: str | None
+
+    def render(self, messages: list[Message]) -> str:
+        """Return the prompt of a conversation, as the template would."""
+        if self.default is not None and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": self.default}, *messages]
+        parts = [f"{self.around[m['role']][0]}{m['content']}{self.around[m['role']][1]}" for m in messages]
+        return self.start + "".join(parts) + self.answer
+
+    @property
+    def by_role_alone(self) -> tuple[str, str, str] | None:
+        """Return (before, after the role's name, after the text) where roles differ in their name alone."""
+        first, *others = (
+            (*before.partition(role)[::2], after) if before.count(role) == 1 else None
+            for role, (before, after) in self.around.items()
+        )
+        return first if all(other == first for other in others) else None
+
+
+def renderer(template: str, special: dict[str, str]) -> Render:
+    """Return a Jinja template's rendering in a sandbox, set up as transformers does.
+
+    `special` are the texts of `bos_token` and its like. Thinking is switched off, as `eval` does.
+    """
+    try:
+        from jinja2 import TemplateError
+        from jinja2.exceptions import TemplateSyntaxError
+        from jinja2.ext import loopcontrols
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    except ImportError as error:
+        raise RequestError("chat templates need jinja2: run `make setup`") from error
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    blocks = {"trim_blocks": True, "lstrip_blocks": True}
+    environment = ImmutableSandboxedEnvironment(**blocks, extensions=[loopcontrols])
+    environment.globals["raise_exception"] = refuse
+    try:
+        compiled = environment.from_string(template)
+    except TemplateSyntaxError as error:
+        raise ContentError(f"the chat template is damaged: line {error.lineno}: {error.message}") from error
+
+    def render(messages: list[Message], opened: bool) -> str:
+        try:
+            return compiled.render(
+                messages=messages, add_generation_prompt=opened, enable_thinking=False, **special
+            )
+        except (TemplateError, TypeError) as error:
+            roles = ", ".join(m["role"] for m in messages)
+            raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
+
+    return render
+
+
+def find_wrapping(render: Render) -> Wrapping:
+    """Return what a template puts around messages; `ContentError` where that is not all that it does."""
+    wrapping = _guess(render)
+    for messages in _probes():
+        found, expected = wrapping.render(messages), render(messages, True)
+        if found != expected:
+            raise ContentError(
+                "the chat template does more than wrap each message (it trims texts, or treats some turns "
+                "otherwise), so no TEMPLATE can be written that is exact; write one by hand. For messages of "
+                f"{', '.join(m['role'] for m in messages)} it gives {show_value(expected)}, a wrapping "
+                f"{show_value(found)}"
+            )
+    return wrapping
+
+
+def thinks(render: Render, wrapping: Wrapping) -> bool:
+    """Return whether the template takes the thoughts out of earlier answers, which a wrapping keeps."""
+    messages = _conversation(["user", "assistant", "user"], ["a", "<think>\nb\n</think>\n\nc", "d"])
+    return render(messages, True) != wrapping.render(messages)
+
+
+def _guess(render: Render) -> Wrapping:
+    """Read the texts around marked messages; where the guess is wrong, the probes will tell."""
+    marks = [MARK.format(i) for i in range(3)]
+    alone = render(_conversation(["user"], marks), False)
+    user_after = _between(alone, marks[:1])[1]
+    answer = _between(render(_conversation(["user"], marks), True), marks[:1])[1].removeprefix(user_after)
+    answered = render(_conversation(["user", "assistant"], marks), False)
+    assistant_after = _between(answered, marks[:2])[2]
+    turns = _between(render(_conversation(["user", "assistant", "user"], marks), False), marks)
+    user_before = turns[2].removeprefix(assistant_after)
+    asked = _between(render(_conversation(["system", "user"], marks), False), marks[:2])
+    system_after = asked[1].removesuffix(user_before)
+    start, default = _opening(asked[0], system_after, turns[0].removesuffix(user_before))
+    around = {
+        "system": (asked[0].removeprefix(start), system_after),
+        "user": (user_before, user_after),
+        "assistant": (turns[1].removeprefix(user_after), assistant_after),
+    }
+    return Wrapping(start, around, answer, default)
+
+
+def _opening(before: str, after: str, without: str) -> tuple[str, str | None]:
+    """Return (start, default system text) from what opens a conversation with a system text and without.
+
+    `before` and `after` stand around a given system text; `without` stands before the first user.
+    """
+    if len(without) > len(before) and without.startswith(before) and without.endswith(after):
+        return "", without[len(before) : len(without) - len(after)]
+    return without, None
+
+
+def _between(text: str, marks: list[str]) -> list[str]:
+    """Return the texts before, between and after marks; `ContentError` where they are not all there."""
+    places = [text.find(mark) for mark in marks]
+    if -1 in places or places != sorted(places):
+        raise ContentError("the chat template leaves messages out or changes them; no TEMPLATE can say that")
+    ends = [place + len(mark) for place, mark in zip(places, marks, strict=True)]
+    borders = [0, *(x for pair in zip(places, ends, strict=True) for x in pair), len(text)]
+    return [text[a:b] for a, b in list(pairwise(borders))[::2]]
+
+
+def _conversation(roles: list[str], texts: list[str]) -> list[Message]:
+    return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+
+
+def _probes() -> list[list[Message]]:
+    """Return conversations with and without a system message, of one to five turns, with awkward texts."""
+    turns = ["user", "assistant", "user", "assistant", "user"]
+    return [
+        _conversation([*system, *turns[:count]], [*TEXTS[first:], *TEXTS, *TEXTS])
+        for system in ([], ["system"])
+        for count in (1, 3, 5)
+        for first in range(len(TEXTS))
+    ]

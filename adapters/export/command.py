@@ -1,0 +1,61 @@
+"""`python -m adapters export NAME_OR_DIR --to hub|ollama|gguf`: hand an adapter or a model on."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from core.errors import CLI, RequestError
+
+BELONGS = {  # options that only some targets take
+    "out": ("gguf", "ollama"), "repo": ("hub",), "results": ("hub",), "license": ("hub",),
+    "private": ("hub",), "dry_run": ("hub",), "type": ("gguf",), "llama_cpp": ("gguf",),
+    "from_": ("ollama",), "gguf": ("ollama",), "system": ("ollama",), "parameter": ("ollama",),
+    "force": ("gguf", "ollama"),
+}  # fmt: skip
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command(context_settings=CLI)
+@click.argument("reference", metavar="NAME_OR_DIR")
+@click.option("--to", "target", type=click.Choice(["hub", "ollama", "gguf"]), required=True)
+@click.option("--base", type=FOLDER, help="Base model's folder, where none is named that is here.")
+@click.option("--out", type=FOLDER, help="gguf, ollama: the file to write.")
+@click.option("--force", is_flag=True, help="gguf, ollama: replace a file that is already there.")
+@click.option("--type", help="gguf: f16 or q8_0; others with --llama-cpp.  [default: f16]")
+@click.option("--llama-cpp", type=FOLDER, help="gguf: a checkout of llama.cpp, whose converter is used.")
+@click.option("--from", "from_", help="ollama: an adapter's base as Ollama knows it, e.g. qwen2.5:0.5b.")
+@click.option("--gguf", type=FOLDER, help="ollama: the file that --to gguf made of NAME_OR_DIR.")
+@click.option("--system", help="ollama: system text; else the chat template's own.")
+@click.option("--parameter", multiple=True, help="ollama: NAME=VALUE, e.g. temperature=0; may repeat.")
+@click.option("--repo", help="hub: OWNER/NAME.")
+@click.option("--private", is_flag=True, help="hub: make the repository a private one, if it is new.")
+@click.option("--license", help="hub: licence of the base, e.g. apache-2.0.")
+@click.option("--results", type=FOLDER, multiple=True, help="hub: folder of results.json files; may repeat.")
+@click.option("--dry-run", is_flag=True, help="hub: list the files, print the card, send nothing.")
+def export(reference: str, target: str, base: Path | None, **options: Any) -> None:  # Click's values
+    """Upload to the hub with a card, or write a GGUF or an Ollama Modelfile."""
+    from adapters.export import pipeline
+    from adapters.export.source import open_source
+
+    _check_options(target, options)
+    source = open_source(reference, base)
+    if target == "hub":
+        pipeline.to_hub(source, options)
+    elif target == "gguf":
+        pipeline.to_gguf(source, options)
+    else:
+        pipeline.to_ollama(source, options)
+
+
+def _check_options(target: str, options: Mapping[str, Any]) -> None:
+    """Raise `RequestError` for an option of another target, or a file to write that is not named."""
+    for name, value in options.items():
+        if value and target not in BELONGS[name]:
+            option = name.strip("_").replace("_", "-")
+            raise RequestError(f"--{option} belongs to --to {' or '.join(BELONGS[name])}, not to {target}")
+    if target != "hub" and options["out"] is None:
+        raise RequestError("no --out: the file to write")
+    if target == "hub" and options["repo"] is None:
+        raise RequestError("no --repo: OWNER/NAME of the repository on the hub")

@@ -1,0 +1,176 @@
+"""A model folder as one GGUF file, f16 or q8_0, a few rows at a time."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.base import Base
+from adapters.export.architecture import Architecture, read_architecture, reorder
+from adapters.export.vocabulary import Vocabulary, read_vocabulary
+from core.errors import ContentError
+from core.weights import STORED, Array, Tensor, require_finite, to_fp32
+
+if TYPE_CHECKING:
+    from gguf import GGMLQuantizationType, GGUFWriter
+
+TYPES = ("f16", "q8_0")
+AT_ONCE = 1 << 22  # elements in hand
+LAYER = (
+    "attn_norm.weight", "attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_output.weight",
+    "ffn_norm.weight", "ffn_gate.weight", "ffn_up.weight", "ffn_down.weight",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor to write: its name in the GGUF, where it is read from, and as what it is written."""
+
+    name: str
+    file: Path
+    source: Tensor
+    kind: "GGMLQuantizationType"
+    heads: int | None
+
+    @property
+    def row(self) -> int:
+        """Elements in a row, all of a vector."""
+        return self.source.shape[-1]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a written row."""
+        from gguf import GGML_QUANT_SIZES
+
+        block, size = GGML_QUANT_SIZES[self.kind]
+        return self.row // int(block) * int(size)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the written tensor."""
+        return math.prod(self.source.shape) // self.row * self.row_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GgufPlan:
+    """A checked model and what of it is written."""
+
+    base: Base
+    architecture: Architecture
+    vocabulary: Vocabulary
+    type: str
+    entries: list[Entry]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all tensors."""
+        return sum(entry.bytes for entry in self.entries)
+
+
+def plan_gguf(base: Base, kind: str) -> GgufPlan:
+    """Check that every tensor has its place in a GGUF of type `kind`; nothing is written."""
+    architecture = read_architecture(base.folder / "config.json", base.config)
+    vocabulary = read_vocabulary(base.folder, architecture.count("vocab_size"))
+    entries = list(_entries(base, architecture, kind))
+    found = {entry.name for entry in entries}
+    wanted = ["token_embd.weight", "output_norm.weight"] + ([] if base.tied else ["output.weight"])
+    wanted += [f"blk.{layer}.{part}" for layer in range(architecture.layers) for part in LAYER]
+    for name in wanted:
+        if name not in found:
+            raise ContentError(f"{base.folder}: no tensor for {name} (as llama.cpp calls it): damaged model")
+    return GgufPlan(base, architecture, vocabulary, kind, entries)
+
+
+def _entries(base: Base, architecture: Architecture, kind: str) -> Iterator[Entry]:
+    for shard in base.shards.values():
+        for tensor in shard.tensors.values():
+            if tensor.name.endswith("rotary_emb.inv_freq"):
+                continue  # old checkpoints carry it; it follows from the config
+            name = architecture.gguf_name(tensor.name)
+            if name is None or tensor.dtype not in STORED or not 1 <= len(tensor.shape) <= 2:
+                raise ContentError(
+                    f"{shard.path}: tensor {tensor.name!r} ({tensor.dtype} {list(tensor.shape)}) has no "
+                    f"place in a GGUF of {architecture.name}"
+                )
+            if name == "output.weight" and base.tied:
+                continue
+            yield Entry(name, shard.path, tensor, _kind(tensor, kind), architecture.heads(name))
+
+
+def _kind(tensor: Tensor, wanted: str) -> "GGMLQuantizationType":
+    """Return how a tensor is written, as llama.cpp chooses: vectors in fp32, rows of odd length in f16."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    if len(tensor.shape) == 1:
+        return GGMLQuantizationType.F32
+    kind = GGMLQuantizationType[wanted.upper()]
+    return kind if tensor.shape[-1] % GGML_QUANT_SIZES[kind][0] == 0 else GGMLQuantizationType.F16
+
+
+def write_gguf(plan: GgufPlan, path: Path, about: dict[str, str], progress: Callable[[int], object]) -> None:
+    """Write the file at `path`, which the caller renames; `about` is name and licence, progress in bytes."""
+    from gguf import GGML_QUANT_VERSION, GGUFType, GGUFWriter, LlamaFileType
+
+    writer = GGUFWriter(path, plan.architecture.name)
+    writer.add_type(GGUFType.MODEL)
+    for key, value in about.items():
+        writer.add_string(f"general.{key}", value)
+    writer.add_file_type(LlamaFileType[f"MOSTLY_{plan.type.upper()}"])
+    writer.add_quantization_version(GGML_QUANT_VERSION)
+    plan.architecture.write(writer)
+    plan.vocabulary.write(writer)
+    for entry in plan.entries:
+        writer.add_tensor_info(
+            entry.name, entry.source.shape, np.dtype(np.float32), entry.bytes, raw_dtype=entry.kind
+        )
+    try:
+        _write(plan, writer, progress)
+    finally:
+        writer.close()
+
+
+def _write(plan: GgufPlan, writer: "GGUFWriter", progress: Callable[[int], object]) -> None:
+    """Write header and tensors; the data goes past the writer, which would want each tensor whole."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    file: Any = writer.fout[0]
+    writer.write_padding(file, file.tell())
+    for entry in plan.entries:
+        for block in _blocks(entry):
+            file.write(block.data)
+            progress(block.nbytes)
+        writer.write_padding(file, entry.bytes)
+
+
+def _blocks(entry: Entry) -> Iterator[NDArray[Any]]:
+    """Yield a tensor's rows as they are written; one that is reordered by heads comes whole."""
+    from gguf import GGMLQuantizationType, quantize
+
+    count = math.prod(entry.source.shape) // entry.row
+    step = count if entry.heads else max(AT_ONCE // entry.row, 1)
+    for first in range(0, count, step):
+        rows = _rows(entry, first, min(step, count - first))
+        if entry.heads:
+            rows = reorder(rows.reshape(entry.source.shape), entry.heads)
+        if entry.kind == GGMLQuantizationType.F16:
+            with np.errstate(over="ignore"):
+                half = rows.astype(np.float16)
+            require_finite(half.astype(np.float32), f"{entry.source.name}: in f16, which ends at 65,504")
+            yield np.ascontiguousarray(half)
+        else:
+            yield np.ascontiguousarray(quantize(rows, entry.kind))
+
+
+def _rows(entry: Entry, first: int, count: int) -> Array:
+    """Return some rows as fp32 [count, row]; NaN and infinity are a `ContentError`."""
+    kind = np.dtype(STORED[entry.source.dtype])
+    offset = entry.source.start + first * entry.row * kind.itemsize
+    flat = np.fromfile(entry.file, kind, count * entry.row, offset=offset)
+    values = to_fp32(flat, entry.source.dtype)
+    require_finite(values, f"{entry.file}: tensor {entry.source.name!r} from row {first}")
+    return values.reshape(count, entry.row)

@@ -1,0 +1,193 @@
+"""Exporting from a checked folder to a file in its place or a commit on the hub."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapters.base import open_base
+from adapters.export.architecture import Architecture, read_architecture
+from adapters.export.source import Source, licence_of
+from adapters.output import require_space
+from core.errors import ContentError, RequestError
+from core.files import sync_folder, write_text
+from core.prompt import saved_chat_template
+
+Options = Mapping[str, Any]
+
+
+def to_hub(source: Source, options: Options) -> None:
+    """Upload with a card, or print what would be sent."""
+    from adapters.export.card import make_card
+    from adapters.export.hub import check_repo, plan_upload, send
+
+    repo = check_repo(options["repo"])
+    card = make_card(source, repo, options["license"], list(options["results"]))
+    upload = plan_upload(source, repo, card.text, private=options["private"])
+    for note in card.notes:
+        _say(note)
+    for file in upload.files:
+        click.echo(f"{file.stat().st_size:>14,}  {file.name}")
+    click.echo(f"{len(card.text.encode()):>14,}  README.md (the card)")
+    if upload.left_out:
+        _say(f"left out: {', '.join(upload.left_out)}")
+    if options["dry_run"]:
+        click.echo(f"\n{card.text}\nnothing sent (--dry-run); would send to {repo}")
+        return
+    click.echo(send(upload))
+
+
+def to_gguf(source: Source, options: Options) -> None:
+    """Write a model, or an adapter beside its base, as a GGUF file."""
+    started, kind = time.monotonic(), (options["type"] or "f16").lower()
+    target = check_file(options["out"], source, force=options["force"])
+    with _gguf_needed():
+        if source.adapter:
+            _lora(source, options, target)
+        elif options["llama_cpp"]:
+            _converted(source, options["llama_cpp"], kind, target)
+        else:
+            _model(source, kind, target)
+    size = target.stat().st_size
+    click.echo(f"{options['out']}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
+
+
+def _model(source: Source, kind: str, target: Path) -> None:
+    from tqdm import tqdm
+
+    from adapters.export.gguf_model import TYPES, plan_gguf, write_gguf
+
+    if kind not in TYPES:
+        raise RequestError(
+            f"--type {kind}: {' and '.join(TYPES)} are written here; --llama-cpp DIR, a checkout of "
+            "llama.cpp, makes others"
+        )
+    plan = plan_gguf(open_base(source.folder), kind)
+    require_space(target, plan.bytes)
+    if plan.vocabulary.composed:
+        _say("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text")
+    licence = licence_of(source)
+    about = {"name": source.name} | ({"license": licence[0]} if licence else {})
+    with replacing(target) as path, tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
+        write_gguf(plan, path, about, bar.update)
+
+
+def _converted(source: Source, llama_cpp: Path, kind: str, target: Path) -> None:
+    from adapters.export.convert import check_llama_cpp, convert
+
+    check_llama_cpp(llama_cpp, kind)
+    with replacing(target) as path:
+        convert(llama_cpp, source.folder, kind, path)
+
+
+def _lora(source: Source, options: Options, target: Path) -> None:
+    from adapters.export.gguf_lora import check_lora, write_lora
+
+    if options["type"] or options["llama_cpp"]:
+        raise RequestError("--type and --llama-cpp are for models; an adapter's GGUF holds fp32, made here")
+    architecture = _architecture_of_base(source)
+    if source.adapter is None or architecture is None:
+        raise RequestError(
+            f"{source.folder}: an adapter, which has no GGUF of its own as a model. Fuse it first: python -m "
+            f"adapters fuse {source.folder} --base BASE --out DIR, and export that; or give --base BASE here "
+            "for a GGUF LoRA that is loaded beside the base's GGUF"
+        )
+    check_lora(source.adapter, architecture)
+    with replacing(target) as path:
+        write_lora(source.adapter, architecture, path)
+
+
+def _architecture_of_base(source: Source) -> Architecture | None:
+    config = source.config
+    return read_architecture(source.base / "config.json", config) if source.base and config else None
+
+
+def to_ollama(source: Source, options: Options) -> None:
+    """Write a Modelfile."""
+    from adapters.export import modelfile
+    from adapters.export.chat import find_wrapping, renderer, thinks
+
+    target = check_file(options["out"], source, force=options["force"])
+    if source.adapter and not options["from_"]:
+        raise RequestError("--from is needed for an adapter: its base as Ollama knows it, or a .gguf file")
+    folders = [folder for folder in (source.folder, source.base) if folder]
+    template = next((text for folder in folders if (text := saved_chat_template(folder))), None)
+    if template is None:
+        raise ContentError(f"{source.folder}: no chat template in it or in its base (--base)")
+    render = renderer(template, modelfile.special_texts(folders))
+    wrapping = find_wrapping(render)
+    if thinks(render, wrapping):
+        _say("the chat template takes thoughts out of earlier answers, this TEMPLATE keeps them")
+    if options["gguf"]:
+        _check_gguf(options["gguf"])
+    here = _relative(modelfile.adapter_line(source, options["gguf"]), target.parent)
+    system = wrapping.default if options["system"] is None else options["system"]
+    written = modelfile.Modelfile(
+        model=options["from_"] or here,
+        adapter=here if source.adapter else None,
+        wrapping=modelfile.without_bos(wrapping, folders),
+        stops=modelfile.find_stops(folders, wrapping, modelfile.end_tokens(folders)),
+        parameters=modelfile.find_parameters(folders, options["parameter"]),
+        system=system,
+    )
+    write_text(target, written.text())
+    click.echo(f"{options['out']}  now: ollama create NAME -f {options['out']}")
+
+
+def _check_gguf(path: Path) -> None:
+    if not path.is_file() or path.open("rb").read(4) != b"GGUF":
+        raise RequestError(f"--gguf {path}: no GGUF file there; make it with --to gguf")
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """Return a path as a Modelfile in `folder` names it: Ollama takes it from there, and wants a `./`."""
+    relative = os.path.relpath(path.resolve(), folder)
+    return relative if relative.startswith("..") else f"./{relative}"
+
+
+def check_file(out: Path, source: Source, *, force: bool) -> Path:
+    """Return `out` resolved; `RequestError` where it is a folder, lies in an input, or is there already."""
+    target = out.resolve()
+    for folder in (source.folder, source.base):
+        if folder and folder.resolve() in target.parents:
+            raise RequestError(f"{out}: lies in an input ({folder}); choose another --out")
+    if target.is_dir():
+        raise RequestError(f"{out}: a folder; expected the name of a file")
+    if target.exists() and not force:
+        raise RequestError(f"{out}: already there; choose another --out, or replace it with --force")
+    return target
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a path in a temporary folder beside `target` for a library to write a file at.
+
+    The file becomes `target`, synced, when the block ends without an error.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        path = Path(folder) / target.name
+        yield path
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        path.replace(target)
+    sync_folder(target.parent)
+
+
+@contextmanager
+def _gguf_needed() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "gguf":
+            raise
+        raise RequestError("writing GGUF needs the package gguf: run `make setup`") from error
+
+
+def _say(text: str) -> None:
+    click.echo(f"note: {text}", err=True)

@@ -1,0 +1,88 @@
+"""What is exported: a fused model's folder or an adapter's, with its base and the base's licence."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.config import CONFIG
+from adapters.store import Adapter, find_folder, open_adapter
+from core.errors import ContentError, RequestError
+from core.files import read_object, require
+
+ORIGIN = "origin.json"  # written by `python -m recipes base` beside the embedded model
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A checked folder: `adapter` is None for a whole model, `base` the base's folder where it is local."""
+
+    folder: Path
+    adapter: Adapter | None
+    base: Path | None
+
+    @property
+    def name(self) -> str:
+        """The folder's name, a checkpoint's with that of its run before it."""
+        folder = self.folder.resolve()
+        return f"{folder.parent.name}-{folder.name}" if folder.name.startswith("checkpoint-") else folder.name
+
+    @property
+    def config(self) -> dict[str, object] | None:
+        """config.json of the model, or of an adapter's base; None where the base is not local."""
+        folder = self.base if self.adapter else self.folder
+        return read_object(folder / "config.json") if folder else None
+
+
+def open_source(reference: str, base: Path | None) -> Source:
+    """Open an adapter (a NAME under saves/ or a folder) or a model folder.
+
+    `base` overrides where the adapter's config says that its base lies. `RequestError` where the
+    folder is neither; `ContentError` where the adapter is damaged.
+    """
+    folder = find_folder(reference)
+    if base:
+        require(base / "config.json", "config of the base model (--base)")
+    if (folder / CONFIG).is_file():
+        adapter = open_adapter(reference)
+        return Source(folder, adapter, base or _local(adapter.base))
+    if (folder / "config.json").is_file():
+        return Source(folder, None, base or _local(front_matter(folder).get("base_model")))
+    inside = sorted(path.parent.name for path in folder.glob(f"checkpoint-*/{CONFIG}"))
+    hint = f" (but {', '.join(inside)} in it)" if inside else ""
+    raise RequestError(f"{folder}: neither {CONFIG} nor config.json: no adapter and no model{hint}")
+
+
+def _local(name: object) -> Path | None:
+    found = isinstance(name, str) and (Path(name) / "config.json").is_file()
+    return Path(str(name)) if found else None
+
+
+def front_matter(folder: Path) -> dict[str, object]:
+    """Return the YAML between the `---` lines that open README.md, {} where there is none."""
+    import yaml
+
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    opening, _, rest = text.partition("---\n")
+    if opening:
+        return {}
+    try:
+        fields = yaml.safe_load(rest.partition("\n---")[0])
+    except yaml.YAMLError as error:
+        raise ContentError(f"{card}: its front matter is not YAML: {error}") from error
+    return fields if isinstance(fields, dict) else {}
+
+
+def licence_of(source: Source) -> tuple[str, Path] | None:
+    """Return the base's licence in the hub's spelling and the file that says so; None where none does."""
+    for folder in (source.base, source.folder):
+        if folder is None:
+            continue
+        card = front_matter(folder).get("license")
+        if isinstance(card, str) and card != "unknown":
+            return card.lower(), folder / "README.md"
+        for file in (ORIGIN, "config.json"):
+            fields = read_object(folder / file) if (folder / file).is_file() else {}
+            for key in ("licence", "license"):
+                if isinstance(fields.get(key), str):
+                    return str(fields[key]).lower(), folder / file
+    return None

@@ -1,0 +1,329 @@
+"""Our merges and fuses beside PEFT: equal where PEFT is exact, right or refused where it is not."""
+
+import copy
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from adapters.fuse import FuseOptions
+from adapters.merge import Method
+from adapters.pipeline import FuseRequest, Request, fuse, merge, plan, plan_fusing
+from adapters.store import open_adapter
+from core.errors import ContentError, TuneyardError
+
+torch = pytest.importorskip("torch")
+peft = pytest.importorskip("peft")
+IDS = torch.arange(60).reshape(3, 20)
+ATTENTION = ["q_proj", "v_proj"]
+
+
+@pytest.fixture(scope="module")
+def base(tiny_model):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+
+
+@pytest.fixture
+def save(base, tiny_model, tmp_path):
+    """`save("name", seed=1, **LoraConfig fields)` writes a PEFT adapter with random factors."""
+
+    def write(name, *, seed=1, config=peft.LoraConfig, prepare=None, **fields):
+        fields = {"target_modules": list(ATTENTION), "task_type": "CAUSAL_LM", **fields}
+        if config is peft.LoraConfig:
+            fields = {"r": 4, "lora_alpha": 8, **fields}
+        model = peft.get_peft_model(copy.deepcopy(base), config(**fields))
+        model.peft_config["default"].base_model_name_or_path = str(tiny_model)
+        torch.manual_seed(seed)
+        for key, parameter in model.named_parameters():
+            if parameter.requires_grad and "default" in key:
+                parameter.data += torch.randn_like(parameter) * 0.1
+        if prepare:
+            prepare(model)
+        model.save_pretrained(tmp_path / name, save_embedding_layers="auto")
+        return tmp_path / name
+
+    return write
+
+
+def ours(wanted, out, **how):
+    request = Request(list(wanted), Method(**how), out)
+    merge(request, plan(request), print)
+    return out
+
+
+def load(base, folder, **others):
+    """Load adapters with PEFT: the first as default, others by name."""
+    model = peft.PeftModel.from_pretrained(copy.deepcopy(base), folder)
+    for name, other in others.items():
+        model.load_adapter(other, name)
+    return model.eval()
+
+
+def deltas(model, name="default"):
+    """Return {module: ΔW} as PEFT computes it for one adapter."""
+    found = {}
+    for path, module in model.named_modules():
+        if isinstance(module, peft.tuners.lora.LoraLayer) and name in (
+            *module.lora_A,
+            *module.lora_embedding_A,
+        ):
+            found[path] = module.get_delta_weight(name).detach().double()
+    return found
+
+
+def exact(base, wanted):
+    """Return Σ wᵢ·ΔWᵢ from PEFT's own ΔW of each adapter alone."""
+    total = {}
+    for folder, weight in wanted:
+        for path, delta in deltas(load(base, folder)).items():
+            total[path] = total.get(path, 0) + weight * delta
+    return total
+
+
+def error(found, expected):
+    """Return the relative Frobenius distance over all modules."""
+    assert found.keys() == expected.keys()
+    missing = sum((found[m] - expected[m]).norm() ** 2 for m in expected)
+    return float((missing / sum(d.norm() ** 2 for d in expected.values())) ** 0.5)
+
+
+def peft_merge(base, wanted, kind, **options):
+    """Return ΔW of PEFT's add_weighted_adapter."""
+    (first, *rest), weights = [f for f, _ in wanted], [w for _, w in wanted]
+    names = ["default", *(f"a{i}" for i in range(len(rest)))]
+    model = load(base, first, **dict(zip(names[1:], rest, strict=True)))
+    model.add_weighted_adapter(names, weights, "mixed", combination_type=kind, **options)
+    return deltas(model, "mixed")
+
+
+FEATURES = {
+    "plain": ({}, {}),
+    "ranks and alphas": ({"r": 2, "lora_alpha": 7}, {"r": 8, "lora_alpha": 3}),
+    "targets": ({"target_modules": ["q_proj"]}, {"target_modules": ["v_proj", "down_proj"]}),
+    "all-linear": ({"target_modules": "all-linear"}, {}),
+    "regex": ({"target_modules": r".*layers\.0\..*(q|k)_proj"}, {}),
+    "rslora": ({"use_rslora": True}, {}),
+    "patterns": (
+        {"rank_pattern": {"v_proj": 2, r"layers\.1\.self_attn\.q_proj": 6}, "alpha_pattern": {"q_proj": 5}},
+        {"rank_pattern": {"q_proj": 3}, "use_rslora": True},
+    ),
+    "layers": ({"layers_to_transform": [1]}, {"layers_to_transform": 0, "layers_pattern": "layers"}),
+    "excluded": ({"target_modules": r".*_proj", "exclude_modules": ["o_proj"]}, {}),
+    "embeddings": ({"target_modules": ["embed_tokens", "q_proj"]}, {"target_modules": ["embed_tokens"]}),
+}
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_peft_loads_our_merge_as_the_exact_sum(base, save, tmp_path, name):
+    one, other = FEATURES[name]
+    wanted = [(save("a", seed=1, **one), 0.3), (save("b", seed=2, **other), -1.2)]
+    model = load(base, ours(wanted, tmp_path / "out"))
+    assert error(deltas(model), exact(base, wanted)) < 1e-6
+    saved = {k for k in load_file(tmp_path / "out/adapter_model.safetensors") if "lora_" in k}
+    loaded = {k.replace(".default", "") for k in model.state_dict() if "lora_" in k}
+    assert saved == loaded
+
+
+def test_logits_of_the_merge_are_those_of_base_plus_sum(base, save, tmp_path):
+    wanted = [
+        (save("a", seed=1, target_modules="all-linear"), 0.5),
+        (save("b", seed=2, use_rslora=True), 0.5),
+    ]
+    expected = copy.deepcopy(base)
+    for path, delta in exact(base, wanted).items():
+        expected.get_submodule(path.removeprefix("base_model.model.")).weight.data += delta.float()
+    with torch.no_grad():
+        found = load(base, ours(wanted, tmp_path / "out"))(IDS).logits
+        torch.testing.assert_close(found, expected(IDS).logits, atol=1e-5, rtol=0)
+        assert (found - base(IDS).logits).abs().max() > 0.05
+
+
+def test_peft_s_cat_is_exact_on_plain_adapters_and_we_agree(base, save, tmp_path):
+    wanted = [(save("a", seed=1), 0.5), (save("b", seed=2), 0.5)]
+    found = deltas(load(base, ours(wanted, tmp_path / "out")))
+    assert error(found, peft_merge(base, wanted, "cat")) < 1e-6
+
+
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (1, 0.25), (0.7, -0.7)])
+def test_our_linear_is_peft_s(base, save, tmp_path, weights):
+    wanted = [(save("a", seed=1), weights[0]), (save("b", seed=2, lora_alpha=2), weights[1])]
+    found = deltas(load(base, ours(wanted, tmp_path / "out", name="linear")))
+    assert error(found, peft_merge(base, wanted, "linear")) < 1e-6
+
+
+# What PEFT 0.18.1 makes of the same adapters: (first, second, kind, its distance from Σ w·s·B·A at least).
+WRONG = {
+    "linear, unrelated": ({}, {}, "linear", 0.6),
+    "ties": ({}, {}, "ties", 0.6),
+    "dare_linear": ({}, {}, "dare_linear", 0.6),
+    "svd with scaling 2": ({}, {}, "svd", 0.9),
+    "rslora first": ({"use_rslora": True}, {}, "cat", 0.9),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_where_peft_is_wrong_in_silence_we_are_right(base, save, tmp_path, name):
+    one, other, kind, least = WRONG[name]
+    wanted = [(save("a", seed=1, **one), 0.5), (save("b", seed=2, **other), 0.5)]
+    options = (
+        {"density": 0.5} if kind in ("ties", "dare_linear") else {"svd_rank": 8} if kind == "svd" else {}
+    )
+    expected = exact(base, wanted)
+    assert error(peft_merge(base, wanted, kind, **options), expected) > least
+    assert error(deltas(load(base, ours(wanted, tmp_path / "out"))), expected) < 1e-6
+    assert error(deltas(load(base, ours(wanted, tmp_path / "svd", name="svd", rank=8))), expected) < 1e-6
+
+
+def test_peft_s_linear_with_a_shared_a_is_twice_too_large(base, save):
+    folder = save("a")
+    assert (
+        abs(error(peft_merge(base, [(folder, 0.5), (folder, 0.5)], "linear"), exact(base, [(folder, 1)])) - 1)
+        < 1e-5
+    )
+
+
+def test_peft_s_linear_loses_the_sign_of_a_weight(base, save):
+    folder = save("a")
+    found = peft_merge(base, [(folder, -1.0)], "linear")
+    assert error(found, exact(base, [(folder, 1)])) < 1e-5  # and not −1
+
+
+REFUSED = {
+    "dora": ({"use_dora": True}, "DoRA"),
+    "lora_bias": ({"lora_bias": True}, "bias of its own"),
+    "tokens": ({"trainable_token_indices": [1, 2]}, "single rows"),
+    "bias lora_only": ({"bias": "lora_only"}, "PEFT never writes those of lora_only"),
+    "pissa": ({"init_lora_weights": "pissa"}, "changed base"),
+    "olora": ({"init_lora_weights": "olora"}, "changed base"),
+    "alora": ({"alora_invocation_tokens": [1]}, "aLoRA"),
+    "loha": ({"config": peft.LoHaConfig, "r": 4}, "LOHA"),
+    "lokr": ({"config": peft.LoKrConfig, "r": 4}, "LOKR"),
+    "ia3": ({"config": peft.IA3Config, "feedforward_modules": []}, "IA3"),
+    "adalora": ({"config": peft.AdaLoraConfig, "total_step": 10}, "ADALORA"),
+    "vera": ({"config": peft.VeraConfig, "target_modules": ["q_proj"]}, "VERA"),
+    "modules_to_save": ({"modules_to_save": ["norm"]}, "give --base"),
+    "bias all": ({"bias": "all"}, "give --base"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_plain_lora_is_refused_as_peft_saves_it(save, tmp_path, name):
+    fields, message = REFUSED[name]
+    with pytest.raises(TuneyardError, match=message):
+        ours([(save("a", **fields), 1), (save("b"), 1)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_peft_takes_what_we_refuse(base, save):
+    """NaN weights and missing tensors load in PEFT with at most a warning; here each is an error."""
+    from safetensors.torch import save_file
+
+    folder = save("a")
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    key = next(k for k in tensors if "lora_B" in k)
+    save_file({**tensors, key: tensors[key] * float("nan")}, file)
+    assert load(base, folder)(IDS).logits.isnan().any()
+    with pytest.raises(ContentError, match="NaN"):
+        open_adapter(folder).factors(open_adapter(folder).modules[0])
+    save_file({k: v for k, v in tensors.items() if k != key}, file)
+    with pytest.warns(UserWarning, match="missing adapter keys"):
+        load(base, folder)
+    with pytest.raises(ContentError, match="its B is missing"):
+        open_adapter(folder)
+
+
+def fused(wanted, folder, out, **options):
+    from transformers import AutoModelForCausalLM
+
+    request = FuseRequest(list(wanted), folder, FuseOptions(**options), out)
+    survivals = fuse(request, plan_fusing(request), lambda _: None, print)
+    return AutoModelForCausalLM.from_pretrained(out, dtype="auto").eval(), survivals
+
+
+@pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-5), ("bfloat16", 0.02), ("float16", 0.003)])
+def test_fused_model_answers_like_the_live_adapter(base, save, tmp_path, dtype, near):
+    from transformers import AutoModelForCausalLM
+
+    stored = tmp_path / "base"
+    base_in = copy.deepcopy(base).to(getattr(torch, dtype))
+    base_in.save_pretrained(stored, max_shard_size="200KB")
+    adapter = save("a", target_modules=["q_proj", "down_proj", "embed_tokens", "lm_head"])
+    wide = AutoModelForCausalLM.from_pretrained(stored, dtype=torch.float32).eval()
+    model, _ = fused([(adapter, 1)], stored, tmp_path / "out")
+    assert model.dtype == getattr(torch, dtype)
+    assert not model.config.tie_word_embeddings
+    with torch.no_grad():
+        live = load(wide, adapter)(IDS).logits
+        found = model.float()(IDS).logits
+        assert (live - wide(IDS).logits).abs().max() > 0.1
+        torch.testing.assert_close(found, live, atol=near, rtol=0)
+
+
+def test_peft_moves_both_tied_tensors_and_we_one(base, save, tiny_model, tmp_path):
+    adapter = save("a", target_modules=["embed_tokens"])
+    naive = load(base, adapter).merge_and_unload()
+    model, _ = fused([(adapter, 1)], tiny_model, tmp_path / "out")
+    with torch.no_grad():
+        live = load(base, adapter)(IDS).logits
+        torch.testing.assert_close(model(IDS).logits, live, atol=1e-5, rtol=0)
+        assert (naive(IDS).logits - live).abs().max() > 0.1
+
+
+def test_conv1d_models_are_fused_the_right_way_round(tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=100, n_positions=64, n_embd=32, n_layer=2, n_head=2)).eval()
+    model.save_pretrained(tmp_path / "gpt2")
+    config = peft.LoraConfig(
+        r=4, target_modules=["attn.c_proj", "c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM"
+    )
+    tuned = peft.get_peft_model(copy.deepcopy(model), config)
+    for key, parameter in tuned.named_parameters():
+        if "lora_" in key:
+            parameter.data.normal_(std=0.2)
+    tuned.save_pretrained(tmp_path / "a")
+    found, _ = fused([(tmp_path / "a", 1)], tmp_path / "gpt2", tmp_path / "out")
+    with torch.no_grad():
+        torch.testing.assert_close(found(IDS).logits, tuned.eval()(IDS).logits, atol=1e-4, rtol=0)
+
+
+def test_modules_to_save_are_merged_against_the_base(base, save, tiny_model, tmp_path):
+    wanted = [(save("a", seed=1, modules_to_save=["norm"]), 0.5), (save("b", seed=2), 1)]
+    request = Request(wanted, Method(), tmp_path / "out", base=tiny_model)
+    merge(request, plan(request), print)
+    found = load(base, tmp_path / "out")
+    trained = load_file(tmp_path / "a/adapter_model.safetensors")["base_model.model.model.norm.weight"]
+    expected = base.model.norm.weight + 0.5 * (trained - base.model.norm.weight)
+    torch.testing.assert_close(found.base_model.model.model.norm.modules_to_save["default"].weight, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("shape", [(256, 192), (33, 66), (5, 10), (64, 64)])
+@pytest.mark.parametrize("double", [False, True])
+def test_nf4_is_bitsandbytes_to_the_bit(dtype, shape, double):
+    functional = pytest.importorskip("bitsandbytes").functional
+    from adapters import nf4
+    from core.weights import from_fp32, to_fp32
+
+    torch.manual_seed(shape[0])
+    kind = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}[dtype]
+    compared = 0
+    for _ in range(12):
+        values = (torch.randn(shape) * 0.03).to(getattr(torch, dtype))
+        packed, state = functional.quantize_4bit(
+            values, blocksize=64, quant_type="nf4", compress_statistics=double
+        )
+        theirs = functional.dequantize_4bit(packed, state).float().numpy().reshape(-1)
+        flat = values.float().numpy().reshape(-1)
+        found = nf4.scales(flat)
+        if double and state.offset.item() != np.float32(found.astype(np.float64).mean()):
+            continue  # torch's own sum is off by its last bit here, and differs by its number of threads
+        stored = nf4.doubly_quantised(found) if double else found
+        back = to_fp32(from_fp32(nf4.round_trip(flat, found, stored), kind), kind)
+        np.testing.assert_array_equal(back, theirs)
+        compared += 1
+    assert compared >= 2
