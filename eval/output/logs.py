@@ -3,6 +3,7 @@
 A plain line is {"id", "gold", "prediction"} with an optional "group", "type" and "subtype".
 """
 
+import contextlib
 import hashlib
 import re
 from collections import defaultdict
@@ -51,7 +52,10 @@ def _harness(path: Path, lines: Sequence[Line]) -> list[Run]:
     """One run for each filter: the harness logs every row once for each."""
     by_filter: defaultdict[str, list[Line]] = defaultdict(list)
     for where, record in lines:
-        by_filter[str(record.get("filter", "none"))].append((where, record))
+        missing = [name for name in HARNESS if name not in record]
+        if missing:
+            raise ContentError(f"{where}: no {missing[0]}, as the rows before it have")
+        by_filter[optional_text(record, "filter") or "none"].append((where, record))
     task = DATE.sub("", path.stem).removeprefix("samples_")
     runs = []
     for name, own in by_filter.items():
@@ -71,10 +75,9 @@ def _metric(lines: Sequence[Line]) -> str:
     """The first metric that says right or wrong of every row; `ContentError` where none does."""
     where, first = lines[0]
     listed = first.get("metrics")
-    names = [*JUDGED_BY, *(listed if isinstance(listed, list) else [])]
-    for name in names:
+    for name in (*JUDGED_BY, *(map(str, listed) if isinstance(listed, list) else [])):
         if all(record.get(name) in (0, 1) for _, record in lines):
-            return str(name)
+            return name
     raise ContentError(
         f"{where}: no metric that is 0 or 1 in every row (found {show_value(listed)}); "
         "only right or wrong answers can be paired"
@@ -83,29 +86,42 @@ def _metric(lines: Sequence[Line]) -> str:
 
 def _sample(where: str, record: Mapping[str, object], metric: str, fixed: bool) -> Record:
     """A row of the harness; labels are the choices' texts where all rows share them, else their places."""
-    choices, target = _choices(record), str(record["target"])
-    responses = record["filtered_resps"]
-    if not isinstance(responses, list) or not responses:
-        raise ContentError(f"{where}: filtered_resps: found {show_value(responses)}, expected a list")
+    responses, choices, target = record["filtered_resps"], _choices(record), str(record["target"])
+    if not isinstance(responses, list) or len(responses) < max(1, len(choices)):
+        raise ContentError(
+            f"{where}: filtered_resps: found {show_value(responses)}, expected an answer or more"
+        )
+    gold, predicted = target, str(_first(responses))
     if choices:
-        scores = [float(response[0]) for response in responses[: len(choices)]]
-        predicted = str(scores.index(max(scores)))
+        scores = [_score(where, response) for response in responses[: len(choices)]]
         names = choices if fixed else [str(place) for place in range(len(choices))]
-        gold = names[int(target)] if target.isdigit() and int(target) < len(names) else target.strip()
-        predicted = names[int(predicted)]
-    else:
-        gold, predicted = target, str(responses[0])
+        predicted = names[scores.index(max(scores))]
+        gold = dict(enumerate(names)).get(_place(target), target.strip())
     return Record(str(record["doc_id"]), gold, predicted, record[metric] == 1, where)
+
+
+def _first(value: object) -> object:
+    """The first answer of lists within lists: repeated generations are logged so."""
+    return _first(value[0]) if isinstance(value, list) and value else value
+
+
+def _score(where: str, response: object) -> float:
+    """The log-probability of [log-probability, is greedy], written as texts or numbers."""
+    first = _first(response)
+    if isinstance(first, str | int | float):
+        with contextlib.suppress(ValueError):
+            return float(first)
+    raise ContentError(f"{where}: filtered_resps: found {show_value(response)}, expected a log-probability")
+
+
+def _place(target: str) -> int:
+    return int(target) if target.isdecimal() and len(target) < 9 else -1
 
 
 def _choices(record: Mapping[str, object]) -> list[str]:
     """The texts that were compared in a multiple-choice row, none in a generated one."""
     arguments = record.get("arguments")
-    if not isinstance(arguments, dict):
-        return []
-    pairs = [pair.get("arg_1") for pair in arguments.values() if isinstance(pair, dict)]
-    return (
-        [text.strip() for text in pairs if isinstance(text, str)]
-        if all(isinstance(t, str) for t in pairs)
-        else []
-    )
+    pairs = list(arguments.values()) if isinstance(arguments, dict) else []
+    texts = [pair.get("arg_1") if isinstance(pair, dict) else None for pair in pairs]
+    named = [text.strip() for text in texts if isinstance(text, str)]
+    return named if len(named) == len(texts) else []

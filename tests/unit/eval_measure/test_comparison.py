@@ -6,7 +6,7 @@ import pytest
 
 from eval.measure.comparison import compare
 from eval.measure.judgement import Comparison, Run, Section
-from eval.measure.paired import bonett_price, mcnemar
+from eval.measure.paired import bonett_price, mcnemar, smallest_difference
 from eval.measure.statistics import wilson
 
 
@@ -74,6 +74,24 @@ def test_the_best_is_named_with_those_it_cannot_be_told_from() -> None:
     (rival,) = section.rivals
     assert (rival.model, rival.against, rival.value) == ("a", "b", pytest.approx(0.02))
     assert rival.more_rows is not None
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_a_rival_is_seen_from_the_best(order: tuple[str, str]) -> None:
+    right = {"a": [True] * 100, "b": [True] * 58 + [False] * 2 + [True] * 40}
+    base = make("base", [False] * 60 + [True] * 40)
+    (rival,) = only(judge(base, *(make(model, right[model]) for model in order))).rivals
+    assert (rival.model, rival.against, rival.better, rival.worse) == ("a", "b", 2, 0)
+    assert rival.value == pytest.approx(0.02) and rival.low < rival.value < rival.high
+
+
+def test_what_could_be_shown_allows_for_the_comparisons_of_the_family() -> None:
+    old, new = flags(40, 5, 30, 25)
+    section = only(judge(make("base", old), make("a", new), make("b", old), make("c", new)))
+    assert section.against_base[0].smallest == smallest_difference(100, 0.35, tests=3)
+    two = only(judge(make("base", old), make("a", new), make("b", new)))
+    assert two.against_base[0].smallest == smallest_difference(100, 0.35, tests=2)
+    assert two.between[0].smallest == smallest_difference(100, 0.0, tests=1)
 
 
 def test_worse_models_are_no_choice() -> None:

@@ -5,11 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from core.errors import ContentError
 from eval.measure.alignment import check_rows
 from eval.measure.comparison import compare
-from eval.output.logs import read_log
+from eval.output.logs import HARNESS as HARNESS_FIELDS
+from eval.output.logs import PLAIN, read_log
 from eval.output.runs import parse_source, read_runs
 from tests.conftest import ROOT
 
@@ -32,6 +35,9 @@ def harness(row: int, **fields: object) -> dict[str, object]:
         "metrics": ["exact_match"],
     }
     return record | {"arguments": {"gen_args_0": {"arg_0": "q", "arg_1": {}}}, "exact_match": 1.0} | fields
+
+
+PLAIN_ROW: dict[str, object] = {"id": 1, "gold": "yes", "prediction": "no"}
 
 
 def test_a_folder_of_the_harness_is_read_whole() -> None:
@@ -107,13 +113,61 @@ def test_other_documents_under_the_same_task_are_refused(tmp_path: Path) -> None
             {"metrics": ["f1"], "exact_match": 0.5},
             r"samples_t\.jsonl:1: no metric that is 0 or 1 in every row \(found \[\"exact_match\"\]\)",
         ),
-        ({"filtered_resps": []}, r"filtered_resps: found \[\], expected a list"),
+        ({"filtered_resps": []}, r"filtered_resps: found \[\], expected an answer or more"),
+        (
+            {"filtered_resps": [["x", "y"]], "arguments": {"g": {"arg_1": " yes"}}},
+            "expected a log-probability",
+        ),
         ({"exact_match": float("nan")}, "no metric that is 0 or 1"),
+        ({"exact_match": None, "metrics": [["f1"], 3]}, "no metric that is 0 or 1"),
     ],
 )
 def test_what_cannot_be_judged_is_refused(tmp_path: Path, fields: dict[str, object], message: str) -> None:
     with pytest.raises(ContentError, match=message):
-        read_log(write(tmp_path / "samples_t.jsonl", harness(0), harness(1, **fields)))
+        read_log(write(tmp_path / "samples_t.jsonl", harness(0, **fields), harness(1, **fields)))
+
+
+def test_a_row_that_lacks_a_field_is_named(tmp_path: Path) -> None:
+    second = harness(1)
+    del second["target"]
+    with pytest.raises(ContentError, match=r"samples_t\.jsonl:2: no target, as the rows before it have"):
+        read_log(write(tmp_path / "samples_t.jsonl", harness(0), second))
+
+
+KEYS = st.sampled_from(["arg_0", "arg_1", "x"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=2),
+    max_leaves=5,
+)
+FIELDS = [
+    *PLAIN,
+    *HARNESS_FIELDS,
+    "group",
+    "type",
+    "subtype",
+    "filter",
+    "metrics",
+    "acc",
+    "arguments",
+    "doc_hash",
+]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.dictionaries(st.sampled_from(FIELDS), JSON), max_size=3),
+    st.sampled_from([{}, harness(9), PLAIN_ROW]),
+)
+def test_whatever_a_log_holds_it_is_read_or_refused_in_words(
+    tmp_path: Path, changes: list[dict[str, object]], start: dict[str, object]
+) -> None:
+    path = write(tmp_path / "x.jsonl", *({**start, **change} for change in changes))
+    try:
+        for run in read_log(path):
+            assert len(run.rows) == len(run.gold) == len(run.predicted) == len(run.correct) > 0
+    except ContentError as error:
+        assert str(path) in str(error)
 
 
 def test_plain_lines(tmp_path: Path) -> None:

@@ -211,6 +211,19 @@ def test_other_expected_answers_are_refused(folder: Path) -> None:
         check_rows(read(folder)[0])
 
 
+def test_as_many_but_other_rows_are_refused(folder: Path) -> None:
+    change_line(folder / "a" / "s" / "predictions.jsonl", 20, row=20)
+    with pytest.raises(RequestError, match="20 and 20 rows; only one has row 19, 20; score both"):
+        check_rows(read(folder)[0])
+
+
+def test_other_groups_are_refused(tmp_path: Path) -> None:
+    for model, groups in [("base", list("ab") * 10), ("a", list("ba") * 10)]:
+        write_run(tmp_path, model, "s", GOLD, GOLD, groups)
+    with pytest.raises(RequestError, match="the same rows are in different groups"):
+        check_rows(read(tmp_path)[0])
+
+
 def test_other_ways_of_asking_are_warned_of(folder: Path) -> None:
     shutil.rmtree(folder / "a")
     write_run(folder, "a", "s", GOLD, GOLD, mode="generate", dtype="bf16")
