@@ -12,13 +12,14 @@ from recipes.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [f"Is {n} even? Answer yes or no." for n in range(24)]
+ANSWER = {"role": "assistant", "content": "判断:是\n\n原因：无"}
+OPENAI = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
 FORMATS = {
     "alpaca": ({}, lambda text: {"instruction": text, "input": "", "output": "yes"}),
     "text": ({"columns": {"prompt": "text"}}, lambda text: {"text": text * 9}),
     "sharegpt": (
-        {"formatting": "sharegpt", "columns": {"messages": "text"},
-         "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}},
-        lambda text: {"text": [{"role": "user", "content": text}, {"role": "assistant", "content": "判断:是\n\n原因：无"}]},
+        {"formatting": "sharegpt", "columns": {"messages": "text"}, "tags": OPENAI},
+        lambda text: {"text": [{"role": "user", "content": text}, ANSWER]},
     ),
 }  # fmt: skip
 SMALL = {
@@ -71,7 +72,9 @@ def main(folder: Path, model: str) -> None:
 
     paths = sorted((ROOT / "recipes").glob("*.yaml"))
     recipes = {path.stem: read_recipe(path) for path in paths}
-    register(folder, sorted({n for r in recipes.values() for k in ("dataset", "eval_dataset") for n in r.names(k)}))
+    register(
+        folder, sorted({n for r in recipes.values() for k in ("dataset", "eval_dataset") for n in r.names(k)})
+    )
     outcome = {}
     for name, recipe in recipes.items():
         asked = {k: v for k, v in recipe.settings.items() if k != "deepspeed"}

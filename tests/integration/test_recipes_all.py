@@ -1,0 +1,72 @@
+"""Every recipe by existing: LLaMA-Factory's parser takes it, and a shrunk copy of it really trains on CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "LLAMAFACTORY_VERBOSITY": "WARN"}
+
+
+def in_one_process(module: str, folder: Path, model: Path, answer: str) -> dict:
+    """Run a module of this folder in a process of its own and return the JSON that it leaves."""
+    with (folder / "log").open("w") as log:
+        done = subprocess.run(
+            [sys.executable, "-m", f"tests.integration.{module}", str(folder), str(model)],
+            cwd=ROOT, env=OFFLINE, stdout=log, stderr=log, timeout=1500,
+        )  # fmt: skip
+    assert done.returncode == 0, (folder / "log").read_text()[-3000:]
+    return json.loads((folder / answer).read_text())
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory, tiny_model) -> dict:
+    return in_one_process("recipes_shrunk", tmp_path_factory.mktemp("shrunk"), tiny_model, "outcome.json")
+
+
+@pytest.mark.timeout(1600)
+@pytest.mark.parametrize("name", NAMES)
+def test_parsed_and_trained(outcome, name):
+    assert outcome[name]["parsed"] is None
+    assert isinstance(outcome[name]["trained"], float), outcome[name]["trained"]
+    assert 0 < outcome[name]["trained"] < 10
+    kept = {
+        "quantization_bit",
+        "optim",
+        "template",
+        "stage",
+        "finetuning_type",
+        "lora_target",
+        "learning_rate",
+    }
+    assert not kept & set(outcome[name]["replaced"])
+
+
+@pytest.fixture(scope="module")
+def losses(tmp_path_factory, tiny_model) -> dict:
+    return in_one_process("weighted_losses", tmp_path_factory.mktemp("weighted"), tiny_model, "losses.json")
+
+
+@pytest.mark.timeout(1600)
+def test_weights_of_one_give_llamafactorys_losses_to_the_last_digit(losses):
+    assert len(losses["plain"]) == 4
+    assert losses["ones"] == losses["plain"]
+
+
+@pytest.mark.timeout(1600)
+def test_the_weighted_loss_is_the_plain_reference(losses):
+    assert losses["weighted"][0] == pytest.approx(losses["reference"], abs=2e-6)
+    assert abs(losses["weighted"][0] - losses["plain"][0]) > 1e-3  # the weights do something
+
+
+def test_the_snapshot_of_keys_is_current():
+    code = "import json, sys; from recipes.keys import *; sys.exit(snapshot() != read_object(SNAPSHOT))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=OFFLINE, capture_output=True)
+    assert done.returncode == 0, "run `python -m recipes.keys`"

@@ -1,0 +1,40 @@
+"""`recipes base` without its long part: what is there is left alone, and offline there is a way out."""
+
+import pytest
+from click.testing import CliRunner
+
+from core.errors import RequestError
+from recipes import base
+
+
+def test_already_there_at_once(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / base.ORIGIN).write_text("{}")
+    done = CliRunner().invoke(base.command, ["--out", str(tmp_path / "m")])
+    assert (done.exit_code, done.output) == (0, f"{tmp_path / 'm'}: already there\n")
+
+
+def test_a_folder_of_someone_else_is_left_alone(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("mine")
+    done = CliRunner().invoke(base.command, ["--out", str(tmp_path / "m")])
+    assert isinstance(done.exception, RequestError)
+    assert (tmp_path / "m" / "config.json").read_text() == "mine"
+
+
+def test_offline_says_both_ways_out_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_NO_CACHE", "1")
+    with pytest.raises(RequestError, match=r"(?s)PIP_FIND_LINKS=FOLDER.*MODEL=DIR"):
+        base.command.main(["--out", str(tmp_path / "models" / "m")], standalone_mode=False)
+    assert not any((tmp_path / "models").iterdir())
+
+
+def test_an_installer_is_found_or_asked_for(monkeypatch):
+    assert base.installer()[-1] in {"--disable-pip-version-check", base.sys.executable}
+    monkeypatch.setattr(base.shutil, "which", lambda _: None)
+    monkeypatch.setattr(base.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(RequestError, match="neither uv nor pip"):
+        base.installer()

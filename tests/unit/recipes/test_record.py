@@ -1,0 +1,53 @@
+"""run.json holds to its schema; inputs change with what decides a run, and with nothing else."""
+
+import json
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from recipes.recipe import read_recipe
+from recipes.record import inputs_of, run_record
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    (tmp_path / "a.json").write_text('[{"instruction": "a", "output": "b"}]')
+    (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    path = tmp_path / "r.yaml"
+    settings = {
+        "model_name_or_path": str(tmp_path / "model"), "dataset_dir": str(tmp_path), "dataset": "a",
+        "output_dir": str(tmp_path / "out"), "learning_rate": 0.1, "logging_steps": 1,
+    }  # fmt: skip
+    path.write_text(json.dumps(settings))
+    return path
+
+
+def test_run_json_holds_to_its_schema(recipe):
+    weights = ROOT / "recipes/weights/defect-lora.yaml"
+    read = read_recipe(recipe, ["lora_rank=4"])
+    facts = {
+        "added": {"use_cpu": True},
+        "hardware": "CPU",
+        "started": "2026-01-01T00:00:00+00:00",
+        "seconds": 1.5,
+    }
+    schema = json.loads((ROOT / "core/schemas/run.json").read_text())
+    for path in (None, weights):
+        record = run_record(read, inputs_of(read, path), facts)
+        Draft202012Validator(schema).validate(record)
+        assert record["overrides"] == ["lora_rank=4"]
+
+
+def test_what_decides_a_run(recipe, tmp_path):
+    before = inputs_of(read_recipe(recipe), None)
+    assert inputs_of(read_recipe(recipe, ["logging_steps=5", "output_dir=x", "use_cpu=true"]), None) == before
+    assert inputs_of(read_recipe(recipe, ["learning_rate=0.2"]), None) != before
+    (tmp_path / "model" / "config.json").write_text('{"a": 1}')
+    assert inputs_of(read_recipe(recipe), None)["model"] != before["model"]
+    (tmp_path / "a.json").write_text("[]")
+    assert inputs_of(read_recipe(recipe), None)["data"] != before["data"]
