@@ -1,5 +1,7 @@
 """Rows compared with rows: ids and rows that came before, conflicts, leaks between splits."""
 
+from functools import partial
+
 from compiler.problems import Problems
 from compiler.seen import Seen, repeated
 from core.errors import Problem
@@ -13,9 +15,7 @@ def compare(splits: dict[str, Seen], group: str | None, problems: Problems) -> d
         _repeats(seen, problems)
     first = next(iter(there), "")
     for other in list(there)[1:]:
-        for row, twin in leaks(there[first], there[other]):
-            message = f"the same input stands in {other}: {there[other].place(twin)}"
-            problems.warn(Problem("W208", there[first].place(row), message))
+        _leaked(there[first], there[other], other, problems)
         if group:
             shared = set(there[other].groups).intersection(there[first].groups)
             report[f"{group} shared by {first} and {other}"] = len(shared)
@@ -28,11 +28,21 @@ def leaks(train: Seen, other: Seen) -> list[tuple[int, int]]:
     return [(row, there[key]) for row, key in enumerate(train.prompts) if key in there]
 
 
+def _leaked(train: Seen, other: Seen, name: str, problems: Problems) -> None:
+    found = leaks(train, other)
+    said = (f"the same input stands in {name}: {other.place(twin)}" for _, twin in found)
+    places = (train.place(row) for row, _ in found)
+    problems.warn_of("W208", len(found), map(partial(Problem, "W208"), places, said))
+
+
 def _repeats(seen: Seen, problems: Problems) -> None:
-    for code, what, keys in (("W201", "the same id", seen.ids), ("W202", "the same row", seen.pairs)):
-        for first, again in repeated(keys):
-            problems.warn(Problem(code, seen.place(again), f"{what} as in {seen.place(first)}"))
-    for first, again in repeated(seen.prompts):
-        if seen.pairs[first] != seen.pairs[again]:
-            message = f"the same input as in {seen.place(first)}, another answer"
-            problems.warn(Problem("W203", seen.place(again), message))
+    same_prompt = repeated(seen.prompts)
+    conflicts = [(one, two) for one, two in same_prompt if seen.pairs[one] != seen.pairs[two]]
+    for code, form, found in (
+        ("W201", "the same id as in {}", repeated(seen.ids)),
+        ("W202", "the same row as in {}", repeated(seen.pairs)),
+        ("W203", "the same input as in {}, another answer", conflicts),
+    ):
+        said = (form.format(seen.place(first)) for first, _ in found)
+        places = (seen.place(again) for _, again in found)
+        problems.warn_of(code, len(found), map(partial(Problem, code), places, said))

@@ -1,8 +1,9 @@
 """The problems of one compile: every one counted, the first thousand kept, bad rows put aside."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import orjson
@@ -86,6 +87,12 @@ class Problems:
         """Record something to look at that stops nothing (unless `--strict`)."""
         self.counts[problem.code] += 1
         self._keep(self.warnings, [problem])
+
+    def warn_of(self, code: str, number: int, problems: Iterator[Problem]) -> None:
+        """Record many warnings of one code; messages beyond the limit are never made."""
+        self.counts.update({code: number} if number else {})
+        room = number if self.limit is None else max(self.limit - len(self.warnings), 0)
+        self.warnings.extend(islice(problems, room))
 
     def count(self, kind: str) -> int:
         """Return how many problems of a kind there were: "E" errors, "W" warnings."""

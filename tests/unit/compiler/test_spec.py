@@ -34,12 +34,8 @@ def test_unknown_spec_names_the_nearest():
 
 def test_like_lays_mappings_over_and_outputs_one_by_one(bench):
     bench.write("base.yaml", GOOD)
-    over = "columns: {kind: [k]}
-write: [{dataset: mine, keep: [kind]}]
-"
-    text = f"about: mine
-like: {bench.folder}/base.yaml
-{over}"
+    over = "columns: {kind: [k]}\nwrite: [{dataset: mine, keep: [kind]}]\n"
+    text = f"about: mine\nlike: {bench.folder}/base.yaml\n{over}"
     spec = load_spec(str(bench.write("mine.yaml", text)))
     assert [column.name for column in spec.columns] == ["question", "answer", "kind"]
     output = spec.outputs[0]
@@ -75,6 +71,24 @@ def test_like_in_a_circle_is_refused(bench):
 )
 def test_what_is_wrong_in_a_spec_is_said(bench, change, says):
     assert says in refused(bench, GOOD.replace(*change))
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("split: {seed: 1}", "name at least one part"),
+        ("split: {test: 0.5, eval: 0.5}", "all together below 1"),
+        ("split: {test: 0.2, stratify: kind}", "split.stratify: no column 'kind'"),
+        ("split: {test: 0.2, by: hash, stratify: question}", "cannot be stratified"),
+        ("split: {test: 0.2}", "'t.jsonl' must hold {split}"),
+        ("mix: {total: 9, parts: {a: {share: 0.5, as: qa}}}", "the shares add up to 0.5, expected 1"),
+        ("sample: 1.5", "sample"),
+        ("clean: [lower]", 'clean.0: found "lower", expected one of "nfc", "strip", "unescape"'),
+        ("filter: {keyword: [a]}", "unknown key 'keyword'"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(bench, more, says):
+    assert says in refused(bench, f"{GOOD}{more}\n")
 
 
 def test_literal_braces_in_templates(bench):

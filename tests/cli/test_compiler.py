@@ -1,0 +1,68 @@
+"""python -m compiler: what a user types, what it says, how it exits."""
+
+import json
+
+from tests.conftest import ROOT
+
+GOOD = ROOT / "tests" / "examples" / "good"
+BAD = ROOT / "tests" / "examples" / "bad"
+
+
+def test_compile_list_show_remove(run, tmp_path):
+    out = tmp_path / "out"
+    done = run("-m", "compiler", "compile", "rte", "--source", GOOD / "rte", "--out", out)
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith(
+        "rte  read 4  kept 3  dropped 1 (no gold label 1)  alpaca_rte_train 2  alpaca_rte_eval 1  "
+    )
+    assert last.endswith(" s")
+    assert (
+        "up to date" in run("-m", "compiler", "compile", "rte", "--source", GOOD / "rte", "--out", out).stdout
+    )
+    listed = run("-m", "compiler", "list", "--out", out).stdout
+    assert "ocnli" in listed and "alpaca_rte_train  2 rows  rte" in listed
+    shown = run("-m", "compiler", "show", "rte", "--source", GOOD / "rte", "--row", 3).stdout
+    assert "Zoë sold" in shown and '"output":"yes"' in shown
+    gone = run("-m", "compiler", "remove", "rte", "--out", out).stdout
+    assert gone == "removed rte: alpaca_rte_train, alpaca_rte_eval\n"
+    assert [path.name for path in out.iterdir()] == ["dataset_info.json"]
+
+
+def test_bad_rows_exit_1_with_the_place_and_quarantine_exits_0(run, tmp_path):
+    bad = f"train={BAD / 'E104-label.rte.jsonl'}"
+    done = run("-m", "compiler", "compile", "rte", "--source", bad, "--out", tmp_path / "out", code=1)
+    assert f'{BAD / "E104-label.rte.jsonl"}:2: E104 label: found "7"' in done.stderr
+    assert "error: rte: 1 problem; nothing was written" in done.stderr
+    assert not (tmp_path / "out").exists()
+    args = ("--on_error", "quarantine", "--out", tmp_path / "out")
+    done = run("-m", "compiler", "compile", "rte", "--source", bad, *args)
+    assert "kept 2  dropped 1 (bad rows 1)" in done.stdout
+
+
+def test_check_gives_json_and_writes_nothing(run, tmp_path):
+    source = f"train={BAD / 'W202-row-twice.rte.jsonl'}"
+    done = run("-m", "compiler", "check", "rte", "--source", source, "--json", "--out", tmp_path / "out")
+    report = json.loads(done.stdout)
+    assert report["read"] == report["kept"] == 3 and report["counts"] == {"W202": 1}
+    assert report["problems"][0]["place"].endswith("W202-row-twice.rte.jsonl:3")
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_requests_exit_2_in_one_line(run, tmp_path):
+    for args, says in (
+        (("compile", "rti"), 'did you mean "rte"?'),
+        (("compile", "rte"), "give one with --source PATH, or put its files into data/raw/rte/"),
+        (("compile", "rte", "--source", "no/such"), "no/such: source not found"),
+        (
+            ("compile", "rte", "--column", "premis=x", "--source", GOOD / "rte"),
+            "OURS one of premise, hypothesis",
+        ),
+        (
+            ("compile", "mix-small", "--source", f"orca={GOOD / 'mix-small' / 'orca.jsonl'}"),
+            "my_dataset.json",
+        ),
+        (("remove", "rte", "--out", tmp_path), "no compiled set 'rte'"),
+        (("compile", "rte", "--source", GOOD / "rte", "--out", GOOD / "rte" / "train.tsv"), "train.tsv"),
+    ):
+        done = run("-m", "compiler", *args, code=2)
+        assert says in done.stderr and len(done.stderr.splitlines()) <= 4

@@ -1,0 +1,191 @@
+"""Splits, samples, filters: every row in one place, exact shares, the same draw for the same seed."""
+
+import json
+from collections import Counter
+from itertools import chain
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compiler.arrange import split_rows
+from compiler.filters import speaks
+from compiler.seen import Seen
+from compiler.spec import Split
+from tests.unit.compiler.conftest import ROWS
+
+SPEC = """
+about: a test
+columns: {question: [q], answer: {names: [a], is: answer}, kind: [kind]}
+write: [{dataset: "t_{split}", file: "t-{split}.jsonl", format: alpaca,
+         instruction: "{question}", output: "{answer}", keep: [kind]}]
+"""
+ONE = SPEC.replace("t_{split}", "t").replace("t-{split}", "t")
+MANY = [
+    {"q": f"question {number}", "a": f"answer {number}", "kind": f"k{number % 3}"} for number in range(60)
+]
+
+
+def seen_of(classes, groups=None) -> Seen:
+    seen = Seen()
+    seen.classes.note(classes)
+    seen.units.note(groups or range(len(classes)))
+    seen.pairs.extend(range(len(classes)))
+    return seen
+
+
+@given(
+    st.lists(st.sampled_from("aaaabbc"), min_size=1, max_size=60),
+    st.sampled_from([0.1, 0.2, 0.5]),
+    st.integers(0, 9),
+)
+def test_stratified_splits_are_exact_with_one_of_each_class_at_least(classes, share, seed):
+    rows = range(len(classes))
+    parts = split_rows(Split({"test": share}, stratify="kind"), seen_of(classes), rows, seed)
+    assert sorted(parts["train"] + parts["test"]) == list(rows)
+    assert set(classes) == {classes[row] for row in parts["test"]}
+    counts, taken = Counter(classes), Counter(classes[row] for row in parts["test"])
+    least = sum(max(1, int(count * share)) for count in counts.values())
+    assert len(parts["test"]) == max(round(len(classes) * share), least)
+    assert all(abs(taken[name] - max(1, counts[name] * share)) <= 1 for name in counts)
+    again = split_rows(Split({"test": share}, stratify="kind"), seen_of(classes), rows, seed)
+    assert again == parts
+
+
+@given(st.lists(st.integers(0, 9), min_size=4, max_size=60), st.booleans())
+def test_groups_stay_together(groups, stratified):
+    split = Split({"test": 0.25}, stratify="kind" if stratified else None, group="id")
+    classes = ["even" if group % 2 else "odd" for group in groups]
+    parts = split_rows(split, seen_of(classes, groups), range(len(groups)), 3)
+    homes = {groups[row]: name for name, rows in parts.items() for row in rows}
+    assert all(homes[groups[row]] == name for name, rows in parts.items() for row in rows)
+    assert parts["test"] and sum(map(len, parts.values())) == len(groups)
+
+
+def test_a_hash_split_does_not_move_rows_when_others_are_appended(bench):
+    spec = bench.write("t.yaml", f"{SPEC}split: {{test: 0.3, by: hash}}\n")
+    bench.compile(spec, bench.rows("a.jsonl", MANY[:40]))
+    before = {row["instruction"] for row in bench.records("t-test.jsonl")}
+    bench.compile(spec, bench.rows("a.jsonl", list(reversed(MANY))))
+    after = {row["instruction"] for row in bench.records("t-test.jsonl")}
+    first = {f"question {number}" for number in range(40)}
+    assert after & first == before and 8 <= len(after) <= 28
+
+
+def test_a_split_takes_every_row_once_and_keeps_order(bench):
+    spec = bench.write("t.yaml", f"{SPEC}split: {{eval: 0.1, test: 0.2, stratify: kind, seed: 1}}\n")
+    report = bench.compile(spec, bench.rows("a.jsonl", MANY))
+    assert report.datasets == {"t_train": 42, "t_eval": 6, "t_test": 12}
+    numbers = [
+        [int(row["instruction"].split()[1]) for row in bench.records(f"t-{name}.jsonl")]
+        for name in ("train", "eval", "test")
+    ]
+    assert sorted(chain.from_iterable(numbers)) == list(range(60))
+    assert all(part == sorted(part) for part in numbers)
+    assert list(bench.out.rglob("*.rows")) == []
+
+
+@pytest.mark.parametrize(("sample", "kept"), [("0.25", 15), ("7", 7), ("100", 60)])
+def test_samples_are_seeded_and_keep_the_order(bench, sample, kept):
+    spec = bench.write("t.yaml", f"{ONE}sample: {sample}\n")
+    report = bench.compile(spec, bench.rows("a.jsonl", MANY))
+    assert (report.read, report.kept, report.not_sampled) == (60, kept, 60 - kept)
+    numbers = [int(row["instruction"].split()[1]) for row in bench.records("t.jsonl")]
+    assert numbers == sorted(numbers) and len(set(numbers)) == kept
+    first = (bench.out / "t" / "t.jsonl").read_bytes()
+    bench.compile(spec, bench.folder / "a.jsonl", force=True)
+    assert (bench.out / "t" / "t.jsonl").read_bytes() == first
+    bench.compile(spec, bench.folder / "a.jsonl", seed=7)
+    assert kept == 60 or (bench.out / "t" / "t.jsonl").read_bytes() != first
+
+
+def test_duplicates_are_dropped_and_counted(bench):
+    spec = bench.write("t.yaml", f"{ONE}drop_duplicates: true\n")
+    again = {"q": "Question  0 ", "a": "ANSWER 0", "kind": "x"}
+    report = bench.compile(spec, bench.rows("a.jsonl", [*MANY, again]))
+    assert (report.kept, report.dropped) == (60, {"duplicate": 1})
+    assert bench.codes(report) == []
+
+
+def test_leaks_are_dropped_from_the_training_rows(bench):
+    spec = bench.write("leak.yaml", "about: t\nlike: rte\ndrop_leaks: true\n")
+    train, dev = bench.rows("train.jsonl", ROWS), bench.rows("dev.jsonl", ROWS[1:2])
+    report = bench.compile(spec, train, dev)
+    assert report.datasets == {"alpaca_rte_train": 2, "alpaca_rte_eval": 1}
+    assert report.dropped == {"leak": 1} and bench.codes(report) == []
+    assert [row["idx"] for row in bench.records("alpaca_rte-train.json")] == [0, 2]
+
+
+def test_filters_count_what_they_drop(bench):
+    spec = bench.write("t.yaml", f"{ONE}filter: {{keywords: [cat, 苹果], min: 9, max: 40}}\n")
+    texts = [
+        "A cat.",
+        "A CAT sat down.",
+        "Catalogue, long.",
+        "两个苹果在桌子上面",
+        "cat " * 20,
+        "a dog barks",
+    ]
+    report = bench.compile(
+        spec, bench.rows("a.jsonl", [{"q": text, "a": "x", "kind": "k"} for text in texts])
+    )
+    assert report.dropped == {"too short": 1, "too long": 1, "no keyword": 2}
+    kept = [row["instruction"] for row in bench.records("t.jsonl")]
+    assert kept == ["A CAT sat down.", "两个苹果在桌子上面"]
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "is_it"),
+    [
+        ("机器学习很有趣 with Python", "zh", True),
+        ("machine learning", "en", True),
+        ("machine learning", "zh", False),
+        ("机器学习", "en", False),
+        ("123 !?", "zh", False),
+        ("Übergrößenträger", "en", False),
+    ],
+)
+def test_language_goes_by_script(text, language, is_it):
+    assert speaks(language, text) == is_it
+
+
+def test_texts_are_cleaned_only_when_asked(bench):
+    row = {"q": " e\u0301 &amp; co ", "a": "b", "kind": "k"}
+    plain = bench.write("t.yaml", ONE)
+    bench.compile(plain, bench.rows("a.jsonl", [row]))
+    assert bench.records("t.jsonl")[0]["instruction"] == row["q"]
+    cleaned = bench.write("t.yaml", f"{ONE}clean: [nfc, strip, unescape]\n")
+    bench.compile(cleaned, bench.folder / "a.jsonl")
+    assert bench.records("t.jsonl")[0]["instruction"] == "\u00e9 & co"
+
+
+def test_a_mixture_takes_shares_and_says_what_is_missing(bench):
+    spec = bench.write(
+        "m.yaml",
+        "about: t\n"
+        "mix:\n  {total: 20, shuffle: 1, parts:"
+        " {one: {share: 0.75, as: qa}, two: {share: 0.25, as: messages}}}\n"
+        "write: [{dataset: m, file: m.jsonl, format: alpaca, turns: history}]\n",
+    )
+    one = bench.rows("one.jsonl", [{"question": f"q{n}", "answer": f"a{n}"} for n in range(40)])
+    turns = [{"from": who, "value": f"{who} {n}"} for n in range(2) for who in ("human", "gpt")]
+    two = bench.rows("two.jsonl", [{"conversations": turns}] * 3)
+    report = bench.compile(spec, f"one={one}", f"two={two}")
+    assert (report.read, report.kept, report.not_sampled, report.datasets) == (43, 18, 25, {"m": 18})
+    assert [code for code, _ in bench.codes(report)].count("W210") == 1
+    rows = bench.records("m.jsonl")
+    told = [row for row in rows if row["history"]]
+    assert told[0] == {
+        "instruction": "human 1",
+        "input": "",
+        "output": "gpt 1",
+        "history": [["human 0", "gpt 0"]],
+    }
+    assert len(told) == 3 and all(row["history"] == [] for row in rows if row not in told)
+    entry = json.loads((bench.out / "dataset_info.json").read_text())["m"]
+    assert entry["columns"] == {
+        "prompt": "instruction",
+        "query": "input",
+        "response": "output",
+        "history": "history",
+    }

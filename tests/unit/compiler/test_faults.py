@@ -1,0 +1,110 @@
+"""Killed, crowded, full: a compile leaves the old set or the new, never a mix, never a broken registry."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from core.datasets import read_registry
+from tests.conftest import ROOT
+from tests.unit.compiler.conftest import ROWS
+
+COMPILE = [sys.executable, "-m", "compiler", "compile"]
+
+
+def many(count: int, word: str) -> list[dict]:
+    return [ROWS[0] | {"idx": n, "sentence1": f"{word} {n}."} for n in range(count)]
+
+
+def start(*args: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*COMPILE, *map(str, args)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+@pytest.mark.slow
+def test_twenty_kills_leave_the_old_set_or_the_new(bench):
+    small, large = bench.rows("a.jsonl", many(300, "small")), bench.rows("b.jsonl", many(3000, "large"))
+    wholes = {}
+    for source, size in ((small, 300), (large, 3000)):
+        bench.compile("rte", f"train={source}", force=True)
+        wholes[size] = (bench.out / "rte" / "alpaca_rte-train.json").read_bytes()
+    began = time.perf_counter()
+    start("rte", "--source", f"train={small}", "--out", bench.out, "--force").wait()
+    span = time.perf_counter() - began
+    draw = random.Random(1)
+    for turn in range(20):
+        source = (small, large)[turn % 2]
+        process = start("rte", "--source", f"train={source}", "--out", bench.out, "--force")
+        time.sleep(draw.random() * span)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        manifest = json.loads((bench.out / "rte" / "manifest.json").read_text())
+        rows = manifest["counts"]["records"]["alpaca_rte_train"]
+        assert (bench.out / "rte" / "alpaca_rte-train.json").read_bytes() == wholes[rows]
+        assert set(read_registry(bench.out)) == {"alpaca_rte_train"}
+    bench.compile("rte", f"train={small}", force=True)
+    assert sorted(path.name for path in bench.out.iterdir()) == ["dataset_info.json", "rte"]
+
+
+@pytest.mark.slow
+def test_two_compiles_at_once_both_end_registered(bench):
+    rte = bench.rows("rte.jsonl", many(2000, "one"))
+    mnli = bench.rows("mnli.jsonl", many(2000, "two"))
+    runs = [("rte", rte), ("mnli", mnli), ("rte", rte)]
+    processes = [
+        start(name, "--source", f"train={path}", "--out", bench.out, "--force") for name, path in runs
+    ]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert set(read_registry(bench.out)) == {"alpaca_rte_train", "alpaca_mnli_train"}
+    assert sorted(path.name for path in bench.out.iterdir()) == ["dataset_info.json", "mnli", "rte"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small tmpfs")
+def test_a_full_disk_is_one_clear_line_and_leaves_the_old_set(bench):
+    disk = bench.folder / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], capture_output=True
+    ).returncode:
+        pytest.skip("tmpfs cannot be mounted here")
+    try:
+        bench.compile("rte", f"train={bench.rows('a.jsonl', many(100, 'small'))}", out=disk / "out")
+        before = (disk / "out" / "rte" / "alpaca_rte-train.json").read_bytes()
+        process = start(
+            "rte", "--source", f"train={bench.rows('b.jsonl', many(9000, 'large'))}", "--out", disk / "out"
+        )
+        said = process.communicate()[0].decode()
+        assert process.returncode == 2 and "No space left on device" in said and "Traceback" not in said
+        assert (disk / "out" / "rte" / "alpaca_rte-train.json").read_bytes() == before
+        assert sorted(path.name for path in (disk / "out").iterdir()) == ["dataset_info.json", "rte"]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_terminated_compile_leaves_no_stage_behind(bench):
+    process = start(
+        "rte", "--source", f"train={bench.rows('a.jsonl', many(60_000, 'x'))}", "--out", bench.out
+    )
+    for _ in range(400):
+        if bench.out.is_dir() and list(bench.out.glob(".rte.staging-*")):
+            break
+        time.sleep(0.02)
+    process.terminate()
+    process.wait()
+    assert process.returncode in (0, 143)
+    assert list(bench.out.glob(".*")) == []
+
+
+@pytest.mark.slow
+def test_a_line_of_a_hundred_megabytes_and_a_deep_one(bench):
+    long = json.dumps(ROWS[0] | {"sentence1": "long " * 20_000_000})
+    deep = "[" * 100_000
+    report = bench.compile("rte", bench.write("train.jsonl", f"{long}\n{deep}\n"))
+    assert bench.codes(report)[0] == ("E002", "train.jsonl:2")

@@ -1,0 +1,84 @@
+"""What is fit to train on: duplicates by normalised text, conflicts, leaks, lengths, odd characters."""
+
+from array import array
+
+import pytest
+
+import compiler.seen
+from compiler.seen import repeated
+from tests.unit.compiler.conftest import ROWS
+
+
+def row(number=0, **changes):
+    return (
+        ROWS[0]
+        | {"sentence1": f"Premise {number}.", "sentence2": f"Claim {number}.", "idx": number}
+        | changes
+    )
+
+
+def test_case_and_blanks_do_not_hide_a_duplicate(bench):
+    rows = [row(0), row(1, sentence1="PREMISE\t0. ", sentence2=" claim  0."), row(2, sentence1="Premise 00.")]
+    report = bench.compile("rte", bench.rows("train.jsonl", rows))
+    assert bench.codes(report) == [("W202", "train.jsonl:2")]
+    assert report.problems.warnings[0].message.endswith("train.jsonl:1")
+
+
+def test_swapped_sentences_are_no_duplicate(bench):
+    rows = [row(0), row(1, sentence1="Claim 0.", sentence2="Premise 0.")]
+    assert bench.codes(bench.compile("rte", bench.rows("train.jsonl", rows))) == []
+
+
+def test_conflicts_leaks_and_shared_premises_are_told_apart(bench):
+    train = bench.rows(
+        "train.jsonl", [row(0), row(1), row(2, sentence1="Premise 0.", sentence2="Claim 0.", label=1)]
+    )
+    dev = bench.rows("dev.jsonl", [row(9, sentence1="Premise 0."), row(1), row(8, sentence1="Premise 0.")])
+    report = bench.compile("rte", train, dev)
+    assert sorted(bench.codes(report)) == [("W203", "train.jsonl:3"), ("W208", "train.jsonl:2")]
+    assert report.fit["premise shared by train and eval"] == 2
+    assert report.fit["train"]["labels"] == {"no": 1, "yes": 2}
+
+
+def test_lengths_are_characters_of_the_texts(bench):
+    rows = [row(n, sentence1="x" * (n + 1), sentence2="苹" * 10) for n in range(20)]
+    report = bench.compile("rte", bench.rows("train.jsonl", rows))
+    assert report.fit["train"]["characters"] == {"min": 11, "median": 20, "p95": 29, "max": 30}
+
+
+@pytest.mark.parametrize("text", ["a\u0000b", "a\u001eb", "a\u007fb", "\u0008"])
+def test_control_characters_are_told_and_kept(bench, text):
+    report = bench.compile("rte", bench.rows("train.jsonl", [row(0), row(1, sentence2=f"ok {text}")]))
+    assert bench.codes(report) == [("W206", "train.jsonl:2")]
+    assert text in bench.records("alpaca_rte-train.json")[1]["instruction"]
+
+
+@pytest.mark.parametrize("text", ["tab\tnewline\nreturn\r", "a < b |> c", "[INSTANCE]", "苹果\u3000"])
+def test_usual_characters_are_no_warning(bench, text):
+    assert bench.codes(bench.compile("rte", bench.rows("train.jsonl", [row(0, sentence2=text)]))) == []
+
+
+@pytest.mark.parametrize(
+    "token", ["<|im_start|>", "</s>", "[/INST]", "<<SYS>>", "<end_of_turn>", "<｜Assistant｜>"]
+)
+def test_template_tokens_are_told(bench, token):
+    report = bench.compile("rte", bench.rows("train.jsonl", [row(0), row(1, sentence1=f"a {token} b")]))
+    assert bench.codes(report) == [("W205", "train.jsonl:2")]
+
+
+def test_repeats_are_found_alike_with_and_without_numpy(monkeypatch):
+    keys = array("q", [5, -1, 5, 7, -1, 5])
+    expected = [(0, 2), (1, 4), (0, 5)]
+    assert repeated(keys) == expected
+    monkeypatch.setattr(compiler.seen, "_NUMPY_PAYS", 0)
+    assert repeated(keys) == expected
+    assert repeated(array("q", [1, 2])) == []
+
+
+def test_places_survive_blank_lines_drops_and_files(bench):
+    rows = [row(0), row(1, label=-1), row(2), row(2, sentence2="Other.")]
+    bench.rows("train.jsonl", rows)
+    source = bench.folder / "train.jsonl"
+    source.write_text(source.read_text().replace("\n", "\n\n"))
+    report = bench.compile("rte", source, f"train={bench.rows('more.jsonl', [row(0, idx=77)])}")
+    assert sorted(bench.codes(report)) == [("W201", "train.jsonl:7"), ("W202", "more.jsonl:1")]

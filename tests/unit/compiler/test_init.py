@@ -1,0 +1,147 @@
+"""init: what it proposes compiles the file, says what was guessed, and is refused where nothing can be."""
+
+import json
+import re
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from compiler.init.propose import propose
+from core.errors import ContentError, RequestError
+from tests.unit.compiler.conftest import ROWS, as_csv, layouts
+
+NLI = [{"premise": "P.", "hypothesis": "H.", "label": name} for name in ("entailment", "neutral", "-")]
+QA = [{"Question": "Why?", "Answer": "So, and so."}, {"Question": "Who?", "Answer": 'A "she".'}]
+
+
+def proposed(bench, source):
+    """Propose a spec, compile with it, and return (the spec's text, the records)."""
+    text, _ = propose(source)
+    spec = bench.write("mine.yaml", text)
+    bench.compile(spec)
+    return text, bench.records("*.jsonl")
+
+
+@pytest.mark.parametrize("name", layouts(ROWS))
+def test_a_labelled_pair_in_every_layout(bench, name):
+    text, records = proposed(bench, bench.write(name, layouts(ROWS)[name]))
+    assert [record["output"] for record in records] == ["yes", "no", "no"]
+    assert records[0]["instruction"].startswith('Does "A "red" fox ran." imply that "An animal ran."?')
+    assert "guessed: GLUE numbers them so" in text
+
+
+def test_labels_by_name_and_without_gold(bench):
+    text, records = proposed(bench, bench.rows("nli.jsonl", NLI))
+    assert [record["output"] for record in records] == ["yes", "maybe"]
+    assert "by their names" in text
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "encoding", "said"),
+    [
+        (";", "utf-8", 'delimiter: ";"'),
+        (",", "gb18030", "encoding: gb18030"),
+        (",", "utf-16", "encoding: utf-16"),
+    ],
+)
+def test_the_dialect_is_found_and_said(bench, delimiter, encoding, said):
+    rows = [*QA, {"Question": "肝炎怎么办？", "Answer": "多休息；少饮酒。"}]
+    source = bench.write("qa.csv", as_csv(rows, delimiter=delimiter).encode(encoding))
+    text, records = proposed(bench, source)
+    assert said in text
+    assert [record["output"] for record in records] == [row["Answer"] for row in rows]
+
+
+def test_a_quoted_tsv(bench):
+    rows = [{"question": "two\nlines?", "answer": "a\tb"}, {"question": "q", "answer": "x"}]
+    text, records = proposed(bench, bench.write("qa.tsv", as_csv(rows, delimiter="\t")))
+    assert "quoted: true" in text and records[0]["output"] == "a\tb"
+
+
+@pytest.mark.parametrize(
+    ("row", "about"),
+    [
+        (
+            {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+            "Conversations",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+            "Conversations",
+        ),
+        ({"instruction": "a", "input": "", "output": "b"}, "Questions and answers"),
+        ({"QUESTION": "a", "CONTEXTS": ["x", "y"], "LONG_ANSWER": "b"}, "Questions and answers"),
+        (
+            {"instruction": [{"subtype": "s"}], "input": {"task": "t"}, "output": {"judgement": "j"}},
+            "Questions and",
+        ),
+        ({"Question": "q", "A": "1", "B": "2", "C": "3", "Answer": "B"}, "Questions with choices"),
+        ({"text": "Plain words."}, "Plain text"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+def test_roles_by_shape(bench, row, about):
+    text, records = proposed(bench, bench.rows("set.jsonl", [row, row]))
+    assert f"about: {about}" in text and len(records) == 2
+
+
+def test_texts_with_a_class(bench):
+    rows = [{"text": "Buy {now}!", "category": "spam: 1"}, {"text": "Hello.", "category": "no"}]
+    _, records = proposed(bench, bench.rows("mail.jsonl", rows))
+    assert [record["output"] for record in records] == ["spam: 1", "no"]
+    assert records[0]["instruction"].startswith("Buy {now}!")
+
+
+def test_names_that_yaml_would_take_for_something_else(bench):
+    source = bench.rows("16-100.dev.jsonl", [{"question": "a", "answer": "b"}])
+    text, _ = proposed(bench, source)
+    assert yaml.safe_load(text)["write"][0]["dataset"] == "data_16_100_dev"
+
+
+def test_a_bad_row_is_said_and_the_rest_still_guessed(bench):
+    source = bench.rows("qa.jsonl", [{"question": "a", "answer": "b"}] * 5 + [{"question": "a", "answer": 3}])
+    text, said = propose(source)
+    assert "Questions and answers" in text
+    assert "problems 1" in said and "qa.jsonl:6: E105" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "said"),
+    [
+        (
+            "numbers.jsonl",
+            '{"x": 1, "y": 2.5}\n',
+            ContentError,
+            "nothing in it looks like.*x (number), y (fraction)",
+        ),
+        ("pair.jsonl", '{"premise": "a", "hypothesis": "b"}\n', ContentError, "nothing in it looks like"),
+        ("head.tsv", "0\tA text.\t1\n1\tB\t0\n", ContentError, "nothing in it looks like"),
+        ("empty.jsonl", "", ContentError, "no rows; there is nothing to guess from"),
+        ("scalar.json", "3", ContentError, "E007"),
+        ("words.txt", "a", RequestError, "unknown kind of file '.txt'"),
+        ("latin.csv", "question,answer\nété ça,où à é è ù\n".encode("latin-1"), ContentError, "not UTF-8"),
+        ("cut.jsonl.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab", ContentError, "get the file again"),
+    ],
+)
+def test_what_cannot_be_guessed_is_refused(bench, name, content, error, said):
+    with pytest.raises(error, match=said.replace("(", r"\(").replace(")", r"\)")):
+        propose(bench.write(name, content))
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(RequestError, match="file not found"):
+        propose(tmp_path / "none.jsonl")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.text(max_size=8), st.text(max_size=12) | st.integers(0, 3) | st.none(), max_size=4))
+def test_any_row_is_proposed_for_or_refused(bench, row):
+    row = {"question": "q", "answer": "a", **row}
+    source = bench.write("any.jsonl", json.dumps(row) + "\n")
+    try:
+        text, said = propose(source)
+    except ContentError:
+        return
+    assert yaml.safe_load(text)["about"] and re.match("tried on the whole file", said)

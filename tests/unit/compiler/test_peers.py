@@ -1,0 +1,74 @@
+"""What other tools let pass in silence, and turn into rows that teach something wrong, is named here.
+
+A plain loop makes label -1 "no" (an index from the end), true "maybe", null the text "None", and leaves
+half a file at a lone surrogate; datasets makes a missing premise "None", skips blank lines in its row
+numbers; datatrove ends a file at a bad byte with exit 0; polars turns null into a null instruction;
+data-juicer passes null, numbers, NaN and misspelt keys; JSON Schema lets 1.0 pass as an integer.
+"""
+
+import json
+
+import pytest
+
+from tests.unit.compiler.conftest import ROWS
+
+LINES = [json.dumps(ROWS[n % 3] | {"idx": n, "sentence1": f"Sentence {n}."}) for n in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    [
+        (json.dumps(ROWS[0] | {"label": True}), "E104", "found true"),
+        (json.dumps(ROWS[0] | {"label": None}), "E104", "found null"),
+        (json.dumps(ROWS[0] | {"label": 0.5}), "E104", "found 0.5"),
+        (json.dumps(ROWS[0] | {"sentence1": None}), "E103", "found null"),
+        (json.dumps(ROWS[0] | {"sentence1": 3}), "E105", "a number"),
+        (json.dumps(ROWS[0] | {"idx": 1.5}), "E105", "found 1.5"),
+        (json.dumps(ROWS[0] | {"idx": 10**30}), "E105", "expected a whole number or text"),
+        (json.dumps({k: v for k, v in ROWS[0].items() if k != "sentence1"}), "E102", "missing"),
+        (json.dumps(ROWS[0]).replace("sentence2", "sentence_2"), "E102", '"sentence_2"'),
+        (json.dumps(ROWS[0]).replace("ran", "\\ud83d"), "E002", "surrogate"),
+        (json.dumps(ROWS[0])[:-1] + ', "label": 1}', "E006", "twice"),
+        (json.dumps(ROWS[0]).replace('"label":', '"label" : 1, "label" :'), "E006", "twice"),
+        (json.dumps(ROWS[0]).replace("0}", "NaN}"), "E002", "NaN"),
+        ("[" * 3000, "E002", "broken JSON"),
+        (json.dumps(ROWS[0]).encode().replace(b"red", b"r\xe9d"), "E001", "0xe9 at byte"),
+        ("{" + json.dumps(ROWS[0]), "E002", "column"),
+        (json.dumps(ROWS[0]) + json.dumps(ROWS[0]), "E002", "column"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_number_and_the_rest_is_checked(bench, line, code, says):
+    later = json.dumps(ROWS[0] | {"label": 9})
+    raw = [line if isinstance(line, bytes) else line.encode()]
+    text = b"\n".join(
+        [*(x.encode() for x in LINES[:5]), b"", *raw, *(x.encode() for x in LINES[5:]), later.encode()]
+    )
+    report = bench.compile("rte", bench.write("train.jsonl", text))
+    assert bench.codes(report) == [(code, "train.jsonl:7"), ("E104", "train.jsonl:15")]
+    assert says in report.problems.errors[0].message
+    assert (report.read, report.problems.bad_rows) == (14, 2)
+    assert not bench.out.exists()
+
+
+def test_minus_one_is_no_label_and_never_the_last_class(bench):
+    rows = [*ROWS, ROWS[0] | {"label": -1}]
+    assert bench.compile("mnli", bench.rows("train.jsonl", rows)).dropped == {"no gold label": 1}
+
+
+def test_line_numbers_hold_far_into_a_file(bench):
+    lines = [json.dumps(ROWS[0] | {"idx": n}) for n in range(20_000)]
+    lines[19_000] = json.dumps(ROWS[0] | {"label": 7})
+    report = bench.compile("rte", bench.write("train.jsonl", "\n".join(lines)))
+    assert [(p.code, p.place.rsplit(":", 1)[1]) for p in report.problems.errors] == [("E104", "19001")]
+
+
+def test_only_the_first_thousand_messages_are_kept_and_all_are_counted(bench):
+    report = bench.compile("rte", bench.rows("train.jsonl", [ROWS[0] | {"label": 7}] * 5000))
+    assert len(report.problems.errors) == 1000
+    assert report.problems.counts == {"E104": 5000}
+
+
+def test_values_in_messages_are_json_and_cut(bench):
+    report = bench.compile("rte", bench.rows("train.jsonl", [ROWS[0] | {"label": "x" * 500}]))
+    message = report.problems.errors[0].message
+    assert len(message) < 140 and "…" in message
