@@ -1,0 +1,103 @@
+"""The command as a process: exit codes, no torch, and what a kill leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from adapters.store import open_adapter
+from core.errors import TuneyardError
+from tests.conftest import ROOT
+from tests.unit.adapters.make import base_tensors, factors, make, make_base
+
+SHAPES = {"q_proj": (1024, 1024), "v_proj": (1024, 1024)}
+
+
+def test_merging_imports_no_torch_and_ends_with_0(run, tmp_path):
+    make(tmp_path / "a", factors(1))
+    make(tmp_path / "b", factors(2))
+    words = ["merge", f"{tmp_path}/a=0.5", f"{tmp_path}/b=0.5", "--out", tmp_path / "out"]
+    done = run("-X", "importtime", "-m", "adapters", *words)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "numpy" in imported
+    assert not imported & {"torch", "transformers", "peft", "safetensors", "scipy", "yaml", "matplotlib"}
+    assert open_adapter(tmp_path / "out").modules
+
+
+def test_wrong_content_ends_with_1_and_wrong_requests_with_2(run, tmp_path):
+    make(tmp_path / "dora", use_dora=True)
+    done = run("-m", "adapters", "merge", f"{tmp_path}/dora=1", "--out", tmp_path / "out", code=1)
+    assert done.stderr.startswith("error: ")
+    assert "DoRA rescales the base weights" in done.stderr
+    done = run("-m", "adapters", "show", tmp_path / "none", code=2)
+    assert "no such folder" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def start(*words):
+    return subprocess.Popen(
+        [sys.executable, "-m", "adapters", *map(str, words)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def wait_for(found, process, seconds=120):
+    """Wait until `found()` is true; fail if the process ends before."""
+    deadline = time.monotonic() + seconds
+    while not found():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killed_fuse_leaves_nothing_that_loads_and_goes_on(run, tmp_path, kill):
+    base = make_base(
+        tmp_path / "base", base_tensors(layers=12, shapes=SHAPES), shards=4, tie_word_embeddings=False
+    )
+    make(tmp_path / "a", factors(1, layers=12, shapes=SHAPES))
+    words = ["fuse", tmp_path / "a", "--base", base, "--out", tmp_path / "out"]
+    left = tmp_path / ".out.fusing"
+    process = start(*words)
+    record = left / "fuse.json"
+    wait_for(lambda: record.exists() and json.loads(record.read_text())["shards"], process)
+    process.send_signal(kill)
+    assert process.wait() in ({signal.SIGKILL: [-9], signal.SIGTERM: [143], signal.SIGINT: [130]}[kill])
+    assert not (tmp_path / "out").exists()
+    assert not (left / "config.json").exists()
+    first = left / "model-00001-of-00004.safetensors"
+    written = first.stat().st_mtime_ns
+    run("-m", "adapters", *words)
+    assert (tmp_path / "out" / first.name).stat().st_mtime_ns == written
+    run("-m", "adapters", *words[:-1], tmp_path / "unbroken")
+    for path in (tmp_path / "unbroken").iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.05, 0.2])
+def test_killed_merge_leaves_the_old_folder_or_the_new(run, tmp_path, delay):
+    make(tmp_path / "a", factors(1, layers=40, shapes=SHAPES))
+    make(tmp_path / "b", factors(2, layers=40, shapes=SHAPES))
+    out = tmp_path / "saves" / "out"
+    run("-m", "adapters", "merge", f"{tmp_path}/a=1", "--out", out)
+    old = open_adapter(out).digest
+    process = start("merge", f"{tmp_path}/a=0.5", f"{tmp_path}/b=0.5", "--out", out, "--force")
+    wait_for(lambda: any(p.name.startswith(".out.") for p in out.parent.iterdir()), process)
+    time.sleep(delay)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert open_adapter(out).digest == old or open_adapter(out).lora.rank == 16
+    for path in out.parent.iterdir():
+        if path != out:
+            with pytest.raises((TuneyardError, FileNotFoundError)):
+                open_adapter(path)
+    run("-m", "adapters", "merge", f"{tmp_path}/b=1", "--out", out, "--force")
+    assert [p.name for p in out.parent.iterdir()] == ["out"]
