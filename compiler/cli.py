@@ -1,4 +1,4 @@
-"""The commands of the compiler: compile, check, list, show, remove."""
+"""The commands of the compiler: compile, check, list, show, verify, init, remove."""
 
 import json
 from pathlib import Path
@@ -183,3 +183,53 @@ def remove_command(name: str, out: Path) -> None:
             f"no compiled set {name!r} in {out} (compiled: {known}) {nearest(name, compiled(out))}".rstrip()
         )
     click.echo(f"removed {name}: {', '.join(remove(out / name))}")
+
+
+@cli.command("verify", context_settings=CLI)
+@click.argument("name")
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Audit what is learned with this recipe's tokenizer, template and cutoff_len.",
+)
+@click.option("--model", "model_name_or_path", metavar="DIR", help="A model folder with the tokenizer.")
+@click.option("--template", help="LLaMA-Factory's template (without one: the tokenizer's own chat template).")
+@click.option("--cutoff-len", type=click.IntRange(1), help="Tokens after which LLaMA-Factory cuts a row.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_FOLDER,
+    show_default=True,
+    help="The folder of compiled sets.",
+)
+@click.option("--all", "every", is_flag=True, help="Show every problem, not the first 20.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each dataset.")
+def verify_command(
+    name: str, recipe: Path | None, out: Path, every: bool, as_json: bool, **options: Any
+) -> None:
+    """Load a set with LLaMA-Factory's own loader and audit what each row teaches."""
+    from compiler.verify import tell
+    from compiler.verify.run import datasets_of, read_settings, verify
+
+    settings = read_settings(recipe, options)
+    failed = []
+    for dataset in datasets_of(name, out):
+        verdict = verify(dataset, out, settings)
+        if as_json:
+            click.echo(json.dumps(tell.as_json(verdict), ensure_ascii=False))
+        else:
+            click.echo("\n".join(tell.lines(verdict, every)))
+        failed += [dataset] if verdict.failed else []
+    if failed:
+        raise ContentError(f"{', '.join(failed)}: not what LLaMA-Factory should train on")
+
+
+@cli.command("init", context_settings=CLI)
+@click.argument("file", type=click.Path(path_type=Path))
+def init_command(file: Path) -> None:
+    """Look at a file and print a spec that compiles it: init data.csv > mine.yaml."""
+    from compiler.init.propose import propose
+
+    spec, said = propose(file)
+    click.echo(spec, nl=False)
+    click.echo(said, err=True)

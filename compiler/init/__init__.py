@@ -1,0 +1,1 @@
+"""python -m compiler init FILE: look at a file and propose the spec that compiles it."""

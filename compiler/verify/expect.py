@@ -1,0 +1,162 @@
+"""The records of a registered file as turns, read by our own readers: what the loader must give back.
+
+Written after the documented format and not after LLaMA-Factory's code, so that the two can be compared.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from compiler.problems import Problems
+from compiler.read import read
+from compiler.spec import Source
+from compiler.verify.entry import Meaning
+from core.errors import Problem, ProblemsError, show_value
+
+Record = Mapping[str, object]
+Turn = tuple[str, str]
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """One record as LLaMA-Factory should have it: turns (role, text), the last one learned; system, tools."""
+
+    turns: list[Turn]
+    system: str = ""
+    tools: str = ""
+
+
+class LostError(Exception):
+    """Why LLaMA-Factory drops a record: what was found and what it needs."""
+
+
+@dataclass(slots=True)
+class Expected:
+    """Reads a file record by record and notes what the loader will stumble over as a whole."""
+
+    path: Path
+    meaning: Meaning
+    keys: set[str] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+    _types: dict[str, str] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
+
+    def records(self) -> Iterator[tuple[str, Talk | str]]:
+        """Yield (place, talk) for every record, or (place, why it is lost).
+
+        `ProblemsError` where the file itself cannot be read on; its problems have their places.
+        """
+        self._look_for_bom()
+        found = Problems()
+        for rows in read(self.path, str(self.path), Source({}, {}, {}), found):
+            for number, line in enumerate(rows.lines):
+                record = rows.row(number)
+                place = f"{rows.prefix}{line}"
+                self._note(record, place)
+                yield place, self._talk(record)
+        if found.errors:
+            raise ProblemsError(found.errors, str(self.path))
+
+    def _look_for_bom(self) -> None:
+        with self.path.open("rb") as file:
+            if file.read(3) == BOM:
+                message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
+                self.problems.append(Problem("E404", f"{self.path}:1", message, hint="save it without one"))
+
+    def _note(self, record: object, place: str) -> None:
+        """Remember keys and types: one number among texts makes the loader refuse the whole file."""
+        for key, value in record.items() if isinstance(record, dict) else ():
+            self.keys.add(key)
+            name = _type(value)
+            first = self._types.setdefault(key, name) if name else name
+            if name != first and key not in self._told:
+                self._told.add(key)
+                message = (
+                    f"found {show_value(value)} ({name}) in a column of {first}: the loader refuses the file"
+                )
+                self.problems.append(Problem("E404", place, message, key, f"write it as {first}"))
+
+    def _talk(self, record: object) -> Talk | str:
+        if not isinstance(record, dict):
+            return f"found {show_value(record)}, expected an object"
+        try:
+            if self.meaning.format == "alpaca":
+                return _alpaca(record, self.meaning)
+            return _sharegpt(record, self.meaning)
+        except LostError as error:
+            return str(error)
+
+
+def _alpaca(record: Record, meaning: Meaning) -> Talk:
+    columns = meaning.columns
+    turns: list[Turn] = []
+    for pair in _list(record, columns.get("history")):
+        if not (isinstance(pair, list) and len(pair) == 2):
+            raise LostError(f"history: found {show_value(pair)}, expected [question, answer]")
+        turns += [("user", str(pair[0])), ("assistant", str(pair[1]))]
+    asked = [record.get(columns[part]) for part in ("prompt", "query") if part in columns]
+    turns.append(("user", "\n".join(str(text) for text in asked if text)))
+    if not meaning.text_only:
+        turns.append(("assistant", _answer(record, columns["response"])))
+    return Talk(turns, _extra(record, columns, "system"), _extra(record, columns, "tools"))
+
+
+def _answer(record: Record, column: str) -> str:
+    answer = record.get(column)
+    if not isinstance(answer, str):
+        found = f"found {show_value(answer)}" if column in record else "missing"
+        raise LostError(f"{column}: {found}, expected text: a row without a text to answer is dropped")
+    return answer
+
+
+def _sharegpt(record: Record, meaning: Meaning) -> Talk:
+    column, tags = meaning.columns.get("messages", ""), meaning.tags
+    roles = {
+        tags.get(f"{role}_tag"): role for role in ("user", "assistant", "observation", "function", "system")
+    }
+    turns: list[Turn] = []
+    for number, message in enumerate(_list(record, column), 1):
+        fields = message if isinstance(message, dict) else {}
+        role = roles.get(str(fields.get(tags.get("role_tag", ""))), "")
+        text = fields.get(tags.get("content_tag", ""))
+        if not role or not isinstance(text, str):
+            raise LostError(
+                f"{column}: turn {number}: found {show_value(message)}, expected a known role and a text"
+            )
+        turns.append((role, text))
+    system = _extra(record, meaning.columns, "system")
+    if turns and turns[0][0] == "system":
+        system = turns.pop(0)[1]
+    due = (("user", "observation"), ("assistant", "function"))
+    wrong = next((n for n, (role, _) in enumerate(turns) if role not in due[n % 2]), None)
+    if wrong is not None:
+        raise LostError(
+            f"{column}: turn {wrong + 1} is the {turns[wrong][0]}'s, expected {due[wrong % 2][0]}"
+        )
+    if not turns or len(turns) % 2:
+        raise LostError(f"{column}: {len(turns)} turns, expected an even number that ends with an answer")
+    return Talk(turns, system, _extra(record, meaning.columns, "tools"))
+
+
+def _list(record: Record, column: str | None) -> list[object]:
+    value = record.get(column) if column else None
+    return value if isinstance(value, list) else []
+
+
+def _extra(record: Record, columns: Mapping[str, str], part: str) -> str:
+    value = record.get(columns[part]) if part in columns else ""
+    return value if isinstance(value, str) else ""
+
+
+def _type(value: object) -> str:
+    """Return the type as Arrow sees it; nothing for null, which goes with every type."""
+    names = {
+        bool: "truth values",
+        int: "numbers",
+        float: "numbers",
+        str: "texts",
+        list: "lists",
+        dict: "objects",
+    }
+    return names.get(type(value), "")

@@ -1,0 +1,112 @@
+"""One registered dataset through LLaMA-Factory 0.9.5's own loader, tokenizer, template and processor.
+
+Nothing of its code is copied: its functions are called as its trainer calls them, into a cache folder
+of our own that is gone afterwards, offline.
+"""
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import RequestError
+
+# What of a recipe decides how rows are read, tokenised, cut and masked.
+SETTINGS = (
+    "stage", "template", "cutoff_len", "train_on_prompt", "mask_history", "tool_format", "default_system",
+    "enable_thinking", "preserve_thinking", "use_fast_tokenizer", "split_special_tokens", "add_tokens",
+    "add_special_tokens",
+)  # fmt: skip
+# What its loader, `datasets` and pyarrow raise for a file or an entry that they cannot use.
+REFUSALS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    OSError,
+    RuntimeError,
+    NotImplementedError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The rows as its loader gives them (a `datasets.Dataset`), its arguments and the stage."""
+
+    rows: Any
+    model_args: Any
+    data_args: Any
+    stage: str
+
+
+def load(name: str, folder: Path, settings: Mapping[str, object], cache: Path) -> Loaded:
+    """Load the dataset `name` of `folder`; raises one of `REFUSALS` where LLaMA-Factory cannot.
+
+    `settings` are a recipe's keys, of which only `SETTINGS` and the model's folder count.
+    """
+    hparams = _imported()
+    from llamafactory.data.loader import _load_single_dataset
+    from llamafactory.data.parser import get_dataset_list
+
+    asked = {key: settings[key] for key in SETTINGS if key in settings}
+    stage = str(asked.setdefault("stage", "sft"))
+    with quiet():
+        model_args, data_args, training_args, _, _ = hparams.get_train_args(
+            {
+                **asked,
+                "model_name_or_path": str(settings.get("model_name_or_path", "none")),
+                "dataset_dir": str(folder),
+                "dataset": name,
+                "cache_dir": str(cache),
+                "output_dir": str(cache / "output"),
+                "do_train": True,
+                "finetuning_type": "lora",
+                "overwrite_cache": True,
+                "use_cpu": True,
+                "report_to": "none",
+            }
+        )
+        (attributes,) = get_dataset_list([name], str(folder))
+        rows = _load_single_dataset(attributes, model_args, data_args, training_args)
+    return Loaded(rows, model_args, data_args, stage)
+
+
+def tools_of(loaded: Loaded, model: Path) -> tuple[Any, Any]:
+    """Return the tokenizer of a model folder and the template, both as LLaMA-Factory mends them."""
+    from llamafactory.data import get_template_and_fix_tokenizer
+    from llamafactory.model import load_tokenizer
+
+    try:
+        with quiet():
+            tokenizer = load_tokenizer(loaded.model_args)["tokenizer"]
+            return tokenizer, get_template_and_fix_tokenizer(tokenizer, loaded.data_args)
+    except REFUSALS as error:
+        raise RequestError(
+            f"{model}: LLaMA-Factory cannot use this tokenizer or template: {error}"
+        ) from error
+
+
+def _imported() -> Any:
+    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", LLAMAFACTORY_VERBOSITY="ERROR")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        with quiet():
+            import datasets
+            from llamafactory import hparams
+    except ImportError as error:
+        raise RequestError(
+            "verify loads sets with LLaMA-Factory, which is not installed: run `make setup`"
+        ) from error
+    datasets.disable_progress_bars()
+    return hparams
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what LLaMA-Factory prints on its way from our own output."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield

@@ -1,0 +1,226 @@
+"""From the name of a set to what is wrong with what LLaMA-Factory makes of it: entry, rows, turns, labels."""
+
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any, cast
+
+from compiler.registry import MANIFEST, compiled
+from compiler.verify.audit import KINDS, Audit, Auditor, pretraining_lengths
+from compiler.verify.entry import Meaning, column_problems, entry_problems, meaning_of
+from compiler.verify.expect import Expected, Talk
+from compiler.verify.load import REFUSALS, Loaded, load, tools_of
+from core.datasets import REGISTRY, find_dataset, read_registry
+from core.errors import Problem, ProblemsError, RequestError, nearest, show_value
+from core.files import read_object
+
+BATCH = 1000
+FIRST = 1000
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+Settings = Mapping[str, object]
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What is known of one dataset after verifying it; `problems` holds the first of each code."""
+
+    dataset: str
+    records: int = 0
+    loaded: int = 0
+    same: int = 0
+    stage: str = "sft"
+    problems: list[Problem] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    audit: Audit | None = None
+    cutoff: int = 0
+    not_checked: list[str] = field(default_factory=list)
+
+    def add(self, problem: Problem, count: int = 1) -> None:
+        """Count a finding; keep it while there are few of its code."""
+        self.counts[problem.code] = self.counts.get(problem.code, 0) + count
+        if sum(kept.code == problem.code for kept in self.problems) < FIRST:
+            self.problems.append(problem)
+
+    @property
+    def failed(self) -> bool:
+        """Whether rows are lost or something else is wrong."""
+        return any(code.startswith("E") for code in self.counts)
+
+
+def datasets_of(name: str, out: Path) -> list[str]:
+    """Return the datasets of a compiled set, or the one registered dataset of that name."""
+    sets = compiled(out)
+    if name in sets:
+        found = list(cast("dict[str, Any]", read_object(sets[name] / MANIFEST).get("entries", {})))
+        if not found:
+            raise RequestError(f"{name}: no output of this set is registered: LLaMA-Factory reads none of it")
+        return found
+    registered = read_registry(out)
+    if name in registered:
+        return [name]
+    known = sorted({*sets, *registered})
+    hint = nearest(name, known)
+    there = ", ".join(known) or "none"
+    raise RequestError(f"nothing called {name!r} in {out} (sets and datasets: {there}) {hint}".rstrip())
+
+
+def read_settings(recipe: Path | None, options: Settings) -> dict[str, object]:
+    """Return a recipe's settings with the options that were given laid over them."""
+    import yaml
+
+    settings: dict[str, object] = {}
+    if recipe:
+        try:
+            found = yaml.safe_load(recipe.read_bytes())
+        except yaml.YAMLError as error:
+            raise RequestError(f"{recipe}: not YAML: {error}") from error
+        if not isinstance(found, dict):
+            raise RequestError(f"{recipe}: found {show_value(found)}, expected a recipe's settings")
+        settings = found
+    return settings | {key: value for key, value in options.items() if value is not None}
+
+
+def verify(name: str, out: Path, settings: Settings) -> Verdict:
+    """Verify one registered dataset; `RequestError` where LLaMA-Factory or the file is not there."""
+    dataset = find_dataset(name, out)
+    verdict = Verdict(name)
+    meaning = meaning_of(dataset.entry)
+    place = f"{out / REGISTRY}: {name}"
+    settings = _with_stage(settings, meaning, _made_by_us(name, dataset.entry, out))
+    pretraining = settings.get("stage") == "pt"
+    for problem in entry_problems(place, dataset.entry, meaning):
+        if not (pretraining and problem.code == "E402"):
+            verdict.add(problem)
+    expected = Expected(dataset.path, meaning)
+    with tempfile.TemporaryDirectory(prefix="tuneyard-verify-") as cache:
+        try:
+            loaded = load(name, out, settings, Path(cache))
+        except REFUSALS as error:
+            _without_loader(expected, verdict, error)
+        else:
+            verdict.stage, verdict.loaded = loaded.stage, len(loaded.rows)
+            _walk(loaded, expected, verdict, settings)
+    for problem in [*expected.problems, *column_problems(place, meaning, expected.keys)]:
+        verdict.add(problem)
+    return verdict
+
+
+def _with_stage(settings: Settings, meaning: Meaning, ours: bool) -> Settings:
+    """Texts without answers, compiled as such, are for pretraining unless a recipe says otherwise."""
+    return {"stage": "pt", **settings} if meaning.text_only and ours else settings
+
+
+def _made_by_us(name: str, entry: Mapping[str, object], out: Path) -> bool:
+    manifests = (read_object(folder / MANIFEST) for folder in compiled(out).values())
+    return any(
+        cast("dict[str, Any]", manifest.get("entries", {})).get(name) == entry for manifest in manifests
+    )
+
+
+def _without_loader(expected: Expected, verdict: Verdict, error: Exception) -> None:
+    """Its loader gave up: say so with its own words, and read the file ourselves for the places."""
+    try:
+        for place, talk in expected.records():
+            verdict.records += 1
+            if isinstance(talk, str):
+                verdict.add(Problem("E406", place, talk))
+    except ProblemsError as found:
+        for problem in found.problems:
+            verdict.add(problem)
+    said = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
+    message = f"LLaMA-Factory cannot load it: {type(error).__name__}: {said[:200]}"
+    verdict.add(Problem("E405", str(expected.path), message))
+
+
+def _walk(loaded: Loaded, expected: Expected, verdict: Verdict, settings: Settings) -> None:
+    """Compare the loaded rows with the file's records, and audit what they teach, batch by batch."""
+    auditor = _auditor(loaded, verdict, settings)
+    places: list[str] = []
+    ours = expected.records()
+    for start, rows in _batches(loaded.rows, verdict.dataset):
+        records = list(islice(ours, len(rows["_prompt"])))
+        places += [place for place, _ in records]
+        for number, (place, talk) in enumerate(records):
+            _compare(place, talk, rows, number, verdict, loaded.stage)
+        verdict.records += len(records)
+        if auditor:
+            auditor(rows, start)
+    for place, _ in ours:
+        verdict.records += 1
+        verdict.add(Problem("E406", place, "the loader leaves this record out"))
+    if verdict.loaded > verdict.records:
+        message = f"{verdict.loaded} rows from {verdict.records} records: rows were made up"
+        verdict.add(Problem("E407", str(expected.path), message))
+    audit = verdict.audit
+    for code in KINDS if audit else ():
+        _tell(code, cast("Audit", audit), places, verdict)
+
+
+def _tell(code: str, audit: Audit, places: list[str], verdict: Verdict) -> None:
+    for row in audit.places.get(code, ()):
+        verdict.add(Problem(code, places[row], KINDS[code]), 0)
+    if audit.counts[code]:
+        verdict.counts[code] = audit.counts[code]
+
+
+def _auditor(loaded: Loaded, verdict: Verdict, settings: Settings) -> Any:
+    """Return a function that audits a batch, or None where no tokenizer is at hand."""
+    model = settings.get("model_name_or_path")
+    folder = Path(str(model))
+    if model is None or not any((folder / name).is_file() for name in TOKENIZERS):
+        why = "no recipe and no model were given" if model is None else f"{model} is no model folder here"
+        verdict.not_checked.append(
+            f"what is learned, token lengths ({why}); give a model folder with --model DIR"
+        )
+        return None
+    tokenizer, template = tools_of(loaded, folder)
+    verdict.cutoff = loaded.data_args.cutoff_len
+    if loaded.stage == "sft":
+        auditor = Auditor(loaded, tokenizer, template, FIRST)
+        verdict.audit = auditor.audit
+        return auditor.take
+    verdict.audit = audit = Audit()
+
+    def measure(rows: Mapping[str, Any], _: int) -> None:
+        lengths = list(pretraining_lengths(rows, tokenizer))
+        audit.lengths.update(lengths)
+        audit.rows += len(lengths)
+        audit.seen += sum(lengths)
+        audit.learned += sum(lengths)
+
+    return measure
+
+
+def _batches(rows: Any, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    from tqdm import tqdm
+
+    with tqdm(total=len(rows), desc=f"verifying {name}", unit="row", delay=2, file=sys.stderr) as bar:
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            yield start, batch
+            bar.update(len(batch["_prompt"]))
+
+
+def _compare(
+    place: str, talk: Talk | str, rows: Mapping[str, Any], number: int, verdict: Verdict, stage: str
+) -> None:
+    """One record against the loader's row: is it there, with the same turns, system, tools?"""
+    turns = [
+        (turn["role"], turn["content"]) for turn in [*rows["_prompt"][number], *rows["_response"][number]]
+    ]
+    lost = stage == "sft" and (len(rows["_prompt"][number]) % 2 != 1 or len(rows["_response"][number]) != 1)
+    if isinstance(talk, str) or lost:
+        why = talk if isinstance(talk, str) else "LLaMA-Factory finds no answer in it"
+        verdict.add(Problem("E406", place, why))
+        return
+    theirs = {"system": rows["_system"][number] or "", "tools": rows["_tools"][number] or ""}
+    pairs = [*zip_longest(talk.turns, turns), (talk.system, theirs["system"]), (talk.tools, theirs["tools"])]
+    wrong = next(((ours, other) for ours, other in pairs if ours != other), None)
+    if wrong is None:
+        verdict.same += 1
+    else:
+        message = f"the file has {show_value(wrong[0])}, LLaMA-Factory reads {show_value(wrong[1])}"
+        verdict.add(Problem("E407", place, message))

@@ -1,0 +1,104 @@
+"""What verify says: a line of counts, findings with their first places, token lengths, one marked example."""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import accumulate
+from math import ceil
+
+from compiler.verify.audit import Audit
+from compiler.verify.run import Verdict
+from core.errors import summarise
+
+BARS = 8
+WIDTH = 40
+
+
+def lines(verdict: Verdict, every: bool) -> Iterator[str]:
+    """Yield the report on one dataset, line by line; `every` shows all findings kept."""
+    if verdict.problems:
+        yield summarise(verdict.problems, every, verdict.counts)
+    yield (
+        f"{verdict.dataset}: {verdict.records} records in the file, {verdict.loaded} rows from "
+        f"LLaMA-Factory's loader, {verdict.same} with the same turns and text"
+    )
+    if verdict.audit:
+        yield from _audit_lines(verdict.audit, verdict.stage, verdict.cutoff)
+    yield from (f"not checked: {reason}" for reason in verdict.not_checked)
+
+
+def as_json(verdict: Verdict) -> dict[str, object]:
+    """Return the report on one dataset as plain values."""
+    report: dict[str, object] = {
+        "dataset": verdict.dataset,
+        "records": verdict.records,
+        "loaded": verdict.loaded,
+        "same": verdict.same,
+        "stage": verdict.stage,
+        "failed": verdict.failed,
+        "counts": dict(sorted(verdict.counts.items())),
+        "problems": [asdict(problem) for problem in verdict.problems],
+        "not_checked": verdict.not_checked,
+    }
+    audit = verdict.audit
+    if audit:
+        report["tokens"] = {
+            **quantiles(audit.lengths),
+            "cutoff_len": verdict.cutoff,
+            "rows": audit.rows,
+            "seen": audit.seen,
+            "learned": audit.learned,
+            "histogram": histogram(audit.lengths),
+        }
+        report["compared_with_plain_tokenizer"] = audit.sampled
+        report["example"] = [{"text": text, "learned": learned} for text, learned in audit.example]
+    return report
+
+
+def quantiles(lengths: Counter[int]) -> dict[str, int]:
+    """Return the shortest, median, 95th percentile and longest length (nearest rank)."""
+    ordered = sorted(lengths.items())
+    if not ordered:
+        return {}
+    sums = list(accumulate(count for _, count in ordered))
+
+    def at(share: float) -> int:
+        return ordered[bisect_left(sums, max(1, ceil(share * sums[-1])))][0]
+
+    return {"min": ordered[0][0], "median": at(0.5), "p95": at(0.95), "max": ordered[-1][0]}
+
+
+def histogram(lengths: Counter[int]) -> list[tuple[int, int, int]]:
+    """Return (from, to, rows) for at most eight classes of equal width; `to` is included."""
+    if not lengths:
+        return []
+    low, high = min(lengths), max(lengths)
+    width = max(1, ceil((high - low + 1) / BARS))
+    counts = Counter((length - low) // width for length in lengths.elements())
+    return [(low + n * width, low + (n + 1) * width - 1, counts[n]) for n in range((high - low) // width + 1)]
+
+
+def _audit_lines(audit: Audit, stage: str, cutoff: int) -> Iterator[str]:
+    shape = quantiles(audit.lengths)
+    yield (
+        "tokens per row: "
+        + ", ".join(f"{name} {value}" for name, value in shape.items())
+        + f" (cutoff_len {cutoff})"
+    )
+    bars = histogram(audit.lengths)
+    most = max((rows for *_, rows in bars), default=1)
+    for low, high, rows in bars:
+        yield f"{low:>8}–{high:<8}{rows:>9}  {'█' * ceil(WIDTH * rows / most)}"
+    if stage == "pt":
+        yield f"{audit.seen} tokens, all of them learned (stage pt)"
+        return
+    share = audit.learned / audit.seen if audit.seen else 0
+    yield f"{audit.seen} tokens are trained on, {audit.learned} of them learned ({share:.1%})"
+    yield (
+        f"labels: LLaMA-Factory's processor on every row, texts tokenised in batches; "
+        f"{audit.sampled} rows compared with its plain tokenizer"
+    )
+    if audit.example:
+        yield "the first row, what is learned between ⟦ and ⟧:"
+        yield "".join(f"⟦{text}⟧" if learned else text for text, learned in audit.example)
