@@ -32,6 +32,7 @@ UNWEIGHTED = (
     "packing", "neat_packing", "use_dft_loss", "use_eaft_loss", "use_asft_loss", "label_smoothing_factor",
     "use_unsloth", "enable_liger_kernel", "predict_with_generate", "use_hyper_parallel",
 )  # fmt: skip
+KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
 AMPERE = 8  # the compute capability from which NVIDIA GPUs calculate in bfloat16
 
 
@@ -49,7 +50,7 @@ def _problem(recipe: Recipe, code: str, key: str, message: str, hint: str = "") 
 
 
 def _keys(recipe: Recipe) -> Iterator[Problem]:
-    for key in recipe.settings.keys() - known_keys().keys():
+    for key in (key for key in recipe.settings if key not in known_keys()):
         hint = nearest(key, known_keys()) or "LLaMA-Factory has no such setting"
         yield _problem(recipe, "E301", key, "unknown key", hint)
 
@@ -63,7 +64,7 @@ def _values(recipe: Recipe) -> Iterator[Problem]:
         if not _fits(value, types):
             no = value is False and isinstance(choices, list) and "no" in choices
             hint = 'YAML reads a bare no as false: write "no" in quotes' if no else ""
-            wanted = " or ".join(kind for kind in types if kind != "null")
+            wanted = " or ".join(KINDS.get(str(kind), str(kind)) for kind in types if kind != "null")
             yield _problem(recipe, "E302", key, f"found {show_value(value)}, expected {wanted}", hint)
         elif isinstance(choices, list) and isinstance(value, str) and value not in choices:
             shown = ", ".join(map(str, choices[:12])) + (", …" if len(choices) > 12 else "")
