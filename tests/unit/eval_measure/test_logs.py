@@ -111,7 +111,7 @@ def test_other_documents_under_the_same_task_are_refused(tmp_path: Path) -> None
     [
         (
             {"metrics": ["f1"], "exact_match": 0.5},
-            r"samples_t\.jsonl:1: no metric that is 0 or 1 in every row \(found \[\"exact_match\"\]\)",
+            r"samples_t\.jsonl:1: no metric that is 0 or 1 in every row \(found \[\"f1\"\]\)",
         ),
         ({"filtered_resps": []}, r"filtered_resps: found \[\], expected an answer or more"),
         (
