@@ -37,6 +37,8 @@ compile: .venv/.core ## compile a dataset: make compile DATA=rte [SOURCE='a.json
 MODEL ?= models/demo-base
 BASE := $(if $(filter models/demo-base,$(MODEL)),models/demo-base/config.json)
 DEMO := results/demo
+# Scored in the dtype in which `recipes base` saved the model: the fastest on this machine.
+DTYPE = $(if $(shell grep -s bfloat16 $(MODEL)/config.json),--dtype bf16)
 
 demo: $(DEMO)/table.json ## compile, train, merge, score and compare on the bundled samples (MODEL=… takes another base)
 	@cat $(DEMO)/table.md
@@ -66,7 +68,7 @@ saves/demo-merge/adapter_config.json: saves/demo-rte/run.json saves/demo-mnli/ru
 $(DEMO)/table.json: saves/demo-merge/adapter_config.json
 	$(PY) -m eval.nli --model $(MODEL) --dataset demo_rte_eval --dataset demo_mnli_eval \
 		--adapter rte=saves/demo-rte --adapter mnli=saves/demo-mnli --adapter merge=saves/demo-merge \
-		--out $(DEMO) --resume
+		--out $(DEMO) --resume $(DTYPE)
 	$(PY) -m eval.compare $(DEMO) --out $(DEMO)
 
 test: .venv/.all ## unit and command line tests and two tiny trainings (under 6 minutes on 2 cores)

@@ -19,7 +19,7 @@ import yaml
 HERE = Path(__file__).parent
 WORDS: dict[str, Any] = yaml.safe_load((HERE / "words.yaml").read_text(encoding="utf-8"))
 YES, NO, MAYBE, NOT_YES = "entailment", "contradiction", "neutral", "not_entailment"
-TRAIN, EVAL, SEED = 1200, 300, 42
+TRAIN, EVAL, SEED = 1440, 300, 42
 
 Pair = tuple[str, str]
 
@@ -41,27 +41,16 @@ class Pick(random.Random):
 
 
 def negation(pick: Pick, label: str) -> Pair:
-    """`It is not true that P` denies P; a denial of `not P` asserts it."""
-    name, [(past, base)] = pick.word("names"), pick.entries("acts")
-    premise, happened = pick.choice(
-        [
-            (f"It is not true that {name} {past}.", False),
-            (f"It is not true that {name} did not {base}.", True),
-            (f"Nobody believes it, but {name} {past}.", True),
-            (f"Everyone expected it, but {name} did not {base}.", False),
-        ]
-    )
-    asserts = happened == (label == YES)
-    return premise, f"{name} {past}." if asserts else f"{name} did not {base}."
-
-
-def numbers(pick: Pick, label: str) -> Pair:
-    """A count against a bound: `more than` and `fewer than`."""
-    counts, rest = WORDS["numbers"], f"{pick.word('things')} {pick.word('moves')}."
-    at = pick.randrange(2, len(counts) - 2)
-    below, above = pick.choice(counts[:at]), pick.choice(counts[at + 1 :])
-    bound, true, false = pick.choice([("More than", below, above), ("Fewer than", above, below)])
-    return f"{counts[at].capitalize()} {rest}", f"{bound} {true if label == YES else false} {rest}"
+    """What somebody did, and what is denied."""
+    name, [(past, base)], spot = pick.word("names"), pick.entries("acts"), pick.word("spots")
+    premises = {
+        YES: [f"It is true that {name} {past} {spot}.", f"{name} {past} {spot}, and nobody saw it."],
+        NO: [
+            f"It is not true that {name} {past} {spot}.",
+            f"{name} did not {base} {spot}, and nobody saw it.",
+        ],
+    }
+    return pick.choice(premises[label]), f"{name} {past} {spot}."
 
 
 def passive(pick: Pick, label: str) -> Pair:
@@ -71,13 +60,28 @@ def passive(pick: Pick, label: str) -> Pair:
     return f"The {one} {deed} the {two} {spot}.", f"The {done} was {deed} by the {doer} {spot}."
 
 
+def numbers(pick: Pick, label: str) -> Pair:
+    """A count, or a bound, against another bound."""
+    counts, rest = WORDS["numbers"], f"{pick.word('things')} {pick.word('moves')}."
+    low, middle, high = (counts[i] for i in sorted(pick.sample(range(len(counts)), 3)))
+    options = {
+        YES: [(middle.capitalize(), f"More than {low}"), (middle.capitalize(), f"Fewer than {high}")],
+        NO: [(middle.capitalize(), f"More than {high}"), (middle.capitalize(), f"Fewer than {low}")],
+        MAYBE: [(f"More than {low}", f"More than {high}"), (f"Fewer than {high}", f"Fewer than {low}")],
+    }
+    premise, hypothesis = pick.choice(options[label])
+    return f"{premise} {rest}", f"{hypothesis} {rest}"
+
+
 def temporal(pick: Pick, label: str) -> Pair:
     """`A before B` is `B after A`, and never `B before A`."""
     name, [(first, _), (second, _)] = pick.word("names"), pick.entries("acts", 2)
-    true = [f"{name} {first} before the guest {second}.", f"The guest {second} after {name} {first}."]
-    false = [f"{name} {first} after the guest {second}.", f"The guest {second} before {name} {first}."]
-    premise, turned = pick.sample(true, 2)
-    return premise, turned if label == YES else pick.choice(false)
+    premise = f"{name} {first} before the guest {second}."
+    hypothesis = {
+        YES: f"The guest {second} after {name} {first}.",
+        NO: f"The guest {second} before {name} {first}.",
+    }
+    return premise, hypothesis[label]
 
 
 def hypernyms(pick: Pick, label: str) -> Pair:
@@ -117,15 +121,15 @@ def comparison(pick: Pick, label: str) -> Pair:
         NO: f"{two} is {more} than {one}.",
         MAYBE: f"{two} is {pick.choice([less, more])} than {third}.",
     }
-    return f"{one} is {more} than {two}, who works {pick.word('houses')}.", hypothesis[label]
+    return f"{one} is {more} than {two}.", hypothesis[label]
 
 
-def places(pick: Pick, label: str) -> Pair:
-    """What happens in a city happens in its country, and not the other way round."""
-    [(city, country), (_, elsewhere)], event = pick.entries("cities", 2), pick.word("events")
-    one, other = {YES: (city, country), MAYBE: (country, city), NO: (city, elsewhere)}[label]
+def opposites(pick: Pick, label: str) -> Pair:
+    """What is hot is not cold."""
+    [(one, other)], start = pick.entries("opposites"), f"The {pick.word('objects')} was"
     when = pick.word("times")
-    return f"{event} took place in {one} {when}.", f"{event} took place in {other} {when}."
+    hypothesis = {YES: f"not {other}", NO: pick.choice([other, f"not {one}"])}
+    return f"{start} {one} {when}.", f"{start} {hypothesis[label]} {when}."
 
 
 def _a(noun: str) -> str:
@@ -133,8 +137,8 @@ def _a(noun: str) -> str:
 
 
 SETS: dict[str, tuple[list[Callable[[Pick, str], Pair]], dict[str, str]]] = {
-    "rte": ([negation, numbers, passive, temporal], {YES: YES, NO: NOT_YES}),
-    "mnli": ([hypernyms, quantifiers, coordination, comparison, places], {YES: YES, MAYBE: MAYBE, NO: NO}),
+    "rte": ([negation, opposites, passive, temporal], {YES: YES, NO: NOT_YES}),
+    "mnli": ([coordination, quantifiers, hypernyms, comparison, numbers], {YES: YES, MAYBE: MAYBE, NO: NO}),
 }
 
 
