@@ -1,6 +1,10 @@
 """What a written adapter says about itself: its config in plain LoRA terms, and README.md."""
 
+import json
+import re
+
 from adapters.merge import Distances, Plan
+from adapters.recipe import recipe_text
 from adapters.store import WEIGHTS
 from core.files import versions
 
@@ -35,15 +39,24 @@ def _targets(plan: Plan) -> list[str]:
     names: set[str] = set()
     for part in plan.parts:
         targets = part.adapter.config.get("target_modules")
-        if not isinstance(targets, list) or any(part.adapter.config.get(field) for field in narrowing):
+        if not isinstance(targets, list) or any(
+            part.adapter.config.get(f) not in (None, []) for f in narrowing
+        ):
             return sorted(plan.modules)
         names.update(targets)
     return sorted(names)
 
 
+def base_line(base: str | None) -> str:
+    """Return the card's YAML line on the base; a name that is no plain word is quoted."""
+    if base is None:
+        return "# base_model: not named by the adapters"
+    return f"base_model: {base if re.fullmatch(r'[A-Za-z0-9_./-]+', base) else json.dumps(base)}"
+
+
 def card(plan: Plan, distances: Distances) -> str:
     """Return README.md: what was merged how, from which files, and how far the result is from the sum."""
-    base = merged_config(plan)["base_model_name_or_path"]
+    base = next((part.adapter.base for part in plan.parts if part.adapter.base), None)
     rows = "\n".join(
         f"| {part.adapter.name} | {part.weight:g} | {part.adapter.lora.rank} "
         f"| `{part.adapter.weights_sha256}` | `{part.adapter.digest}` |"
@@ -55,7 +68,7 @@ def card(plan: Plan, distances: Distances) -> str:
     )
     used = ", ".join(f"{name} {version}" for name, version in versions("numpy").items())
     return f"""---
-{f"base_model: {base}" if base else "# base_model: not named by the adapters"}
+{base_line(base)}
 library_name: peft
 tags: [lora, merge]
 ---
@@ -78,14 +91,3 @@ Relative Frobenius distance from the exact sum: {distances.relative():.2e} in al
 |---|---|---|
 {layers}
 """
-
-
-def recipe_text(plan: Plan) -> str:
-    """Return the recipe that makes this merge again, as `merge` reads it."""
-    method = plan.method
-    lines = [f"method: {method.name}"]
-    lines += [f"rank: {method.rank}"] if method.rank is not None else []
-    lines += [f"energy: {method.energy:g}"] if method.energy is not None else []
-    lines += [f"dtype: {method.dtype.lower()}"] if method.dtype != "F32" else []
-    lines += ["adapters:", *(f"  - {part.adapter.name}={part.weight!r}" for part in plan.parts)]
-    return "\n".join(lines) + "\n"

@@ -1,5 +1,6 @@
 """What a fused model says about itself: its config, how much of ΔW it holds, and README.md."""
 
+from adapters.card import base_line
 from adapters.change import Survival
 from adapters.fuse import FusePlan
 from adapters.store import WEIGHTS
@@ -61,7 +62,7 @@ def fused_card(plan: FusePlan, survivals: dict[str, Survival]) -> str:
     whole = total(survivals)
     as_nf4 = f" as {plan.options.base_as} gives it back" if plan.options.base_as else ""
     return f"""---
-{f"base_model: {named}" if named else "# base_model: not named by the adapters"}
+{base_line(named)}
 tags: [lora, fused]
 ---
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.merge import METHODS, Method
+from adapters.merge import METHODS, Method, Plan
 from adapters.parts import parse_part
 from core.errors import ContentError, nearest, show_value
 from core.files import require
@@ -45,6 +45,17 @@ def read_recipe(path: Path) -> Recipe:
             f"{path}: adapters: {show_value(adapters)}: expected a list like [rte=0.5, mnli=0.5]"
         )
     return Recipe([parse_part(item) for item in adapters], _method(fields, path), *_folders(fields, path))
+
+
+def recipe_text(plan: Plan) -> str:
+    """Return the recipe that makes a merge again, as `read_recipe` takes it."""
+    method = plan.method
+    lines = [f"method: {method.name}"]
+    lines += [f"rank: {method.rank}"] if method.rank is not None else []
+    lines += [f"energy: {method.energy!r}"] if method.energy is not None else []
+    lines += [f"dtype: {name}" for name, stored in DTYPES.items() if stored == method.dtype != "F32"]
+    lines += ["adapters:", *(f"  - {part.adapter.name}={part.weight!r}" for part in plan.parts)]
+    return "\n".join(lines) + "\n"
 
 
 def _method(fields: dict[str, object], path: Path) -> Method:

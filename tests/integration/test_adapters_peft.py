@@ -109,7 +109,7 @@ FEATURES = {
         {"rank_pattern": {"v_proj": 2, r"layers\.1\.self_attn\.q_proj": 6}, "alpha_pattern": {"q_proj": 5}},
         {"rank_pattern": {"q_proj": 3}, "use_rslora": True},
     ),
-    "layers": ({"layers_to_transform": [1]}, {"layers_to_transform": 0, "layers_pattern": "layers"}),
+    "layers": ({"layers_to_transform": [1]}, {"layers_to_transform": [0], "layers_pattern": "layers"}),
     "excluded": ({"target_modules": r".*_proj", "exclude_modules": ["o_proj"]}, {}),
     "embeddings": ({"target_modules": ["embed_tokens", "q_proj"]}, {"target_modules": ["embed_tokens"]}),
 }

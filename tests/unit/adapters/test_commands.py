@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from adapters.__main__ import cli
 from adapters.store import open_adapter
 from core.errors import TuneyardError
+from tests.conftest import ROOT
 from tests.unit.adapters.make import base_tensors, delta, dense, factors, make, make_base
 
 
@@ -58,8 +60,12 @@ def test_merge_says_what_it_wrote():
         np.testing.assert_allclose(delta(result, module), expected, atol=1e-4)
 
 
-def test_card_carries_recipe_weights_hashes_and_distances():
-    call("merge", "rte=0.3", "mnli=-0.7", "--method", "svd", "--rank", 5, "--out", "x")
+HOW = [["--method=svd", "--rank=5"], ["--method=svd", "--energy=0.9", "--dtype=fp16"], ["--dtype=bf16"]]
+
+
+@pytest.mark.parametrize("how", HOW, ids=" ".join)
+def test_card_carries_recipe_weights_hashes_and_distances(how):
+    call("merge", "rte=0.3", "mnli=-0.7", *how, "--out", "x")
     card = Path("x/README.md").read_text()
     for name in ("rte", "mnli"):
         assert open_adapter(name).digest in card
@@ -70,6 +76,15 @@ def test_card_carries_recipe_weights_hashes_and_distances():
     call("merge", "again.yaml", "--out", "y")
     for file in ("adapter_model.safetensors", "adapter_config.json", "README.md"):
         assert Path(f"x/{file}").read_bytes() == Path(f"y/{file}").read_bytes()
+
+
+def test_names_in_the_card_are_no_yaml_of_their_own():
+    make("saves/odd", factors(1), base_model_name_or_path="x\nlicense: mit")
+    call("merge", "odd=1", "--out", "x")
+    front = Path("x/README.md").read_text().split("---\n")[1]
+    assert yaml.safe_load(front) == {
+        "base_model": "x\nlicense: mit", "library_name": "peft", "tags": ["lora", "merge"],
+    }  # fmt: skip
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing():
@@ -98,6 +113,14 @@ def test_a_recipe_is_a_command_line_and_options_override_it():
     assert "rank 3" in call("merge", "r.yaml")[0]
     assert open_adapter("r").lora.rank == 3
     assert "rank 4" in call("merge", "r.yaml", "--rank", 4, "--out", "four")[0]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes/merge").glob("*.yaml")), ids=lambda path: path.name)
+def test_recipes_of_the_house_merge(path):
+    assert path.read_text().startswith("# ")
+    assert f"python -m adapters merge recipes/merge/{path.name}" in path.read_text()
+    out, _ = call("merge", path)
+    assert "modules 4" in out
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,215 @@
+"""What --to gguf refuses, by name, and that it leaves nothing behind; what it writes is read back in tests/integration."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adapters.export.architecture import reorder
+from adapters.export.vocabulary import _REST, _WORDS, read_vocabulary
+from tests.unit.adapters.make import factors, make, make_base, tensors_of
+from tests.unit.adapters.test_commands import call
+
+CONFIG = {
+    "model_type": "llama", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+}  # fmt: skip
+TOKENIZER = {
+    "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]},
+    "added_tokens": [
+        {"id": 3, "content": "<s>", "special": True},
+        {"id": 4, "content": "x", "special": False},
+    ],
+    "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+}
+GGUF = ("--to", "gguf", "--out", "out/model.gguf")
+
+
+def tensors():
+    """The tensors of a Llama of one layer."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "embed_tokens": (8, 8), "norm": (8,), "layers.0.input_layernorm": (8,),
+        "layers.0.post_attention_layernorm": (8,), "layers.0.self_attn.q_proj": (8, 8),
+        "layers.0.self_attn.k_proj": (4, 8), "layers.0.self_attn.v_proj": (4, 8),
+        "layers.0.self_attn.o_proj": (8, 8), "layers.0.mlp.gate_proj": (12, 8),
+        "layers.0.mlp.up_proj": (12, 8), "layers.0.mlp.down_proj": (8, 12),
+    }  # fmt: skip
+    return {f"model.{name}.weight": rng.standard_normal(shape) for name, shape in shapes.items()}
+
+
+def write(folder="model", values=None, tokenizer=TOKENIZER, **config):
+    """Write the model; keywords replace fields of its config."""
+    make_base(folder, tensors() if values is None else values, "F32", **{**CONFIG, **config})
+    Path(folder, "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+@pytest.fixture(autouse=True)
+def at_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write()
+
+
+def split(regex):
+    """A pre-tokenizer that cuts by a regular expression, then goes to bytes."""
+    cut = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [cut, {**TOKENIZER["pre_tokenizer"], "use_regex": False}]}
+
+
+def test_halves_of_heads_are_interleaved_by_hand():
+    rows = np.array([[0], [1], [2], [3], [4], [5], [6], [7]])
+    assert reorder(rows, 2).ravel().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert reorder(rows.ravel(), 1).tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+
+
+def test_every_tensor_is_there_once_and_its_values_are(capsys):
+    from gguf import GGUFReader
+
+    said, _ = call("export", "model", *GGUF)
+    read = {tensor.name: tensor.data for tensor in GGUFReader("out/model.gguf").tensors}
+    assert len(read) == 11
+    q = tensors()["model.layers.0.self_attn.q_proj.weight"].astype(np.float16)
+    assert read["blk.0.attn_q.weight"].tobytes() == q[[0, 2, 1, 3, 4, 6, 5, 7]].tobytes()
+    assert read["blk.0.attn_norm.weight"].dtype == np.float32
+    assert "out/model.gguf" in said
+    assert [path.name for path in Path("out").iterdir()] == ["model.gguf"]
+
+
+def test_vocabulary_by_hand():
+    found = read_vocabulary(Path("model"), 6)
+    assert found.tokens == ["a", "b", "ab", "<s>", "x", "[PAD5]"]
+    assert found.types == [1, 1, 1, 3, 4, 5]
+    assert (found.pre, found.composed) == ("gpt-2", False)
+
+
+@pytest.mark.parametrize(
+    ("step", "name"),
+    [
+        (split(_WORDS + r"\p{N}" + _REST), "qwen2"),
+        (split(_WORDS + r"\p{N}{1,3}" + _REST), "llama-bpe"),
+        (
+            {
+                "type": "Sequence",
+                "pretokenizers": [{"type": "Digits", "individual_digits": True}, TOKENIZER["pre_tokenizer"]],
+            },
+            "smollm",
+        ),
+    ],
+)
+def test_pre_tokenizers_are_known_by_what_they_do(step, name):
+    write(tokenizer={**TOKENIZER, "pre_tokenizer": step})
+    assert read_vocabulary(Path("model"), 8).pre == name
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"pre_tokenizer": split("[a-z]+")}, "a pre-tokenizer that is none of"),
+        ({"pre_tokenizer": None}, "a pre-tokenizer that is none of"),
+        ({"pre_tokenizer": {**TOKENIZER["pre_tokenizer"], "add_prefix_space": True}}, "no such step"),
+        ({"normalizer": {"type": "Lowercase"}}, "normalizer Lowercase"),
+        ({"model": {"type": "Unigram", "vocab": []}}, "only byte-level BPE"),
+        ({"added_tokens": [{"id": 99, "content": "<far>", "special": True}]}, "has id 99"),
+    ],
+)
+def test_tokenizers_that_would_read_otherwise_are_refused(change, reason):
+    write(tokenizer={**TOKENIZER, **change})
+    _, said = call("export", "model", *GGUF, code=1)
+    assert reason in said
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model_type": "gemma2"}, "only llama, qwen2, qwen3"),
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, 'rope_type "llama3"'),
+        ({"rope_scaling": {"type": "yarn"}}, 'rope_type "yarn"'),
+        ({"use_sliding_window": True}, "use_sliding_window"),
+        ({"quantization_config": {"bits": 4}}, "quantised"),
+        ({"num_hidden_layers": 2}, "no tensor for blk.1.attn_norm"),
+        ({"num_hidden_layers": "two"}, 'num_hidden_layers "two"'),
+        ({"tie_word_embeddings": False}, "no tensor for output.weight"),
+    ],
+)
+def test_models_that_are_not_written_here_are_refused(change, reason):
+    write(**change)
+    _, said = call("export", "model", *GGUF, code=1)
+    assert reason in said
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("model.layers.0.self_attn.sink", np.zeros(2), "has no place in a GGUF of llama"),
+        ("model.norm.weight", np.full(8, np.nan), "NaN"),
+        ("model.embed_tokens.weight", np.full((8, 8), 1e6), "in f16, which ends at 65,504"),
+    ],
+)
+def test_tensors_that_cannot_be_written_leave_no_file(name, values, reason):
+    write(values={**tensors(), name: values})
+    _, said = call("export", "model", *GGUF, code=1)
+    assert reason in said
+    assert not Path("out").exists() or not list(Path("out").iterdir())
+
+
+def test_an_existing_file_is_kept_without_force():
+    Path("out").mkdir()
+    Path("out/model.gguf").write_bytes(b"old")
+    assert "already there" in call("export", "model", *GGUF, code=2)[1]
+    assert Path("out/model.gguf").read_bytes() == b"old"
+    call("export", "model", *GGUF, "--force", "--type", "q8_0")
+    assert Path("out/model.gguf").read_bytes()[:4] == b"GGUF"
+
+
+def test_adapters_are_to_be_fused_first_or_need_their_base():
+    adapter = make("saves/rte", factors(), base_model_name_or_path="org/base")
+    _, said = call("export", adapter, *GGUF, code=2)
+    assert "adapters fuse saves/rte --base BASE --out DIR" in said
+    assert "--type" in call("export", adapter, *GGUF, "--base", "model", "--type", "f16", code=2)[1]
+    head = {"lm_head": (np.ones((8, 8), np.float32), np.ones((8, 8), np.float32))}
+    make("saves/head", head, target_modules=["lm_head"])
+    assert (
+        "no GGUF LoRA for embeddings and head" in call("export", "head", *GGUF, "--base", "model", code=1)[1]
+    )
+    whole = {"base_model.model.model.norm.weight": np.ones(8)}
+    make("saves/whole", factors(), extra=whole, modules_to_save=["norm"])
+    assert "a whole tensor" in call("export", "whole", *GGUF, "--base", "model", code=1)[1]
+    strange = {"model.vision.0.q_proj": factors(layers=1)["model.layers.0.self_attn.q_proj"]}
+    assert tensors_of(strange)
+    make("saves/strange", strange, target_modules=["q_proj"])
+    assert "no module of llama" in call("export", "strange", *GGUF, "--base", "model", code=1)[1]
+
+
+CONVERTER = """import sys
+model, out, kind = sys.argv[1], sys.argv[3], sys.argv[5]
+assert sys.argv[2::2] == ["--outfile", "--outtype"]
+open(out, "wb").write(b"GGUF " + kind.encode())
+sys.exit(3 if "broken" in model else 0)
+"""
+
+
+def test_other_types_are_left_to_llama_cpp():
+    words = ("export", "model", *GGUF, "--type", "Q4_K_M")
+    assert "--llama-cpp DIR" in call(*words, code=2)[1]
+    Path("llama.cpp").mkdir()
+    assert "expected a checkout" in call(*words, "--llama-cpp", "llama.cpp", code=2)[1]
+    Path("llama.cpp/convert_hf_to_gguf.py").write_text(CONVERTER)
+    assert "cmake --build" in call(*words, "--llama-cpp", "llama.cpp", code=2)[1]
+    quantiser = Path("llama.cpp/llama-quantize")
+    quantiser.write_text(
+        f"#!{sys.executable}\nimport sys\nopen(sys.argv[2], 'wb').write(open(sys.argv[1], 'rb').read()"
+        " + b' to ' + sys.argv[3].encode())\n"
+    )
+    quantiser.chmod(0o755)
+    call(*words, "--llama-cpp", "llama.cpp")
+    assert Path("out/model.gguf").read_bytes() == b"GGUF f16 to q4_k_m"
+    assert [path.name for path in Path("out").iterdir()] == ["model.gguf"]
+    write("broken")
+    failing = ("export", "broken", "--to", "gguf", "--llama-cpp", "llama.cpp", "--out", "out/other.gguf")
+    assert "exit code 3" in call(*failing, code=1)[1]
+    assert [path.name for path in Path("out").iterdir()] == ["model.gguf"]

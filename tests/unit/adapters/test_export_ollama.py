@@ -1,0 +1,254 @@
+"""Modelfiles: the TEMPLATE that is written renders as the chat template does, and what is refused."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from adapters.export.chat import find_wrapping, renderer
+from adapters.export.modelfile import go_template, quoted
+from core.errors import ContentError
+from tests.conftest import ROOT
+from tests.tiny import CHATML
+from tests.unit.adapters.make import base_tensors, factors, make, make_base
+from tests.unit.adapters.test_commands import call
+
+GOLDEN = ROOT / "tests/golden/adapters/export"
+LLAMA3 = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' + m['content'] + '<|eot_id|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+# The form in which LLaMA-Factory saves its templates: the answer's opening ends the user's turn.
+LLAMAFACTORY = (
+    "{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}"
+    "{% set s = messages[0]['content'] %}"
+    "{% else %}{% set rest = messages %}{% set s = 'Be \"brief\".\nAlways.' %}{% endif %}"
+    "{{ '<<SYS>>' + s + '<</SYS>>' }}{% for m in rest %}"
+    "{% if m['role'] == 'user' %}{{ '[Q] ' + m['content'] + ' [A]' }}{% else %}"
+    "{{ m['content'] + '</s>' }}{% endif %}"
+    "{% endfor %}"
+)
+BRACES = CHATML.replace("<|im_start|>", "{' + '{ x }' + '}<|im_start|>")
+CONVERSATIONS = [
+    [("user", "Is it so?")],
+    [("system", "Be brief.\n"), ("user", "  {{ .Role }} 是吗？ ")],
+    [("user", "a"), ("assistant", "no"), ("user", "b\n\nc")],
+    [
+        ("system", "s"),
+        ("user", "a"),
+        ("assistant", "x <|im_end|>"),
+        ("user", "b"),
+        ("assistant", "y"),
+        ("user", "d"),
+    ],
+]
+
+
+def run_go(template, messages):
+    """Render the part of Go's text/template that we emit; anything else is a KeyError or IndexError."""
+    pieces = re.split(r"({{ (?:[^\"}]|\"[^\"]*\")* }})", template)
+    start, end = pieces.index("{{ range .Messages }}"), len(pieces) - 1 - pieces[::-1].index("{{ end }}")
+
+    def plain(part, message):
+        words = {
+            "{{ .Role }}": message.get("role"),
+            "{{ .Content }}": message.get("content"),
+            '{{ "{{" }}': "{{",
+        }
+        return words[part] if part.startswith("{{ ") else part
+
+    def body(message):
+        text, taken, here = "", False, True
+        for part in pieces[start + 1 : end]:
+            if role := re.fullmatch(r'{{ (else )?if eq \.Role "(\w+)" }}', part):
+                here = not (taken and role[1]) and role[2] == message["role"]
+                taken = here or bool(taken and role[1])
+            elif part == "{{ end }}":
+                here = True
+            elif here:
+                text += plain(part, message)
+        return text
+
+    around = ["".join(plain(p, {}) for p in part) for part in (pieces[:start], pieces[end + 1 :])]
+    return around[0] + "".join(map(body, messages)) + around[1]
+
+
+def parse(path):
+    """Read a Modelfile as Ollama's parser does: {instruction: [values]}, unquoted."""
+    found = {}
+    pattern = r'^(\w+) (?:(\w+) )??(?:"""(.*?)"""|"([^"\n]*)"|(\S+))$'
+    for word, name, *values in re.findall(pattern, path.read_text(), re.M | re.S):
+        found.setdefault(f"{word} {name}".strip(), []).append(next((v for v in values if v), ""))
+    return found
+
+
+def serve(modelfile, messages):
+    """Ollama's prompt for a chat: SYSTEM comes first unless the first message is a system's."""
+    if messages[0]["role"] != "system" and "SYSTEM" in modelfile:
+        messages = [{"role": "system", "content": modelfile["SYSTEM"][0]}, *messages]
+    return run_go(modelfile["TEMPLATE"][0], messages)
+
+
+def make_model(folder, template=CHATML, bos=None):
+    """A model folder with a chat template and the special tokens of ChatML and Llama 3."""
+    make_base(folder, base_tensors(), model_type="qwen2")
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<bos>"]
+    added = [{"id": i, "content": token, "special": True} for i, token in enumerate(special)]
+    single = [{"SpecialToken": {"id": bos}}, {"Sequence": {"id": "A"}}]
+    post = {"type": "TemplateProcessing", "single": single} if bos else None
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": added, "post_processor": post}))
+    config = {"eos_token": "<|im_end|>", "bos_token": {"content": "<bos>"}, "chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    sampling = {"eos_token_id": [2, 0], "temperature": 0.7, "top_p": 0.8, "repetition_penalty": 1.05}
+    (folder / "generation_config.json").write_text(json.dumps(sampling))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def at_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return make_model(tmp_path / "model")
+
+
+def test_chatml_is_the_golden_modelfile(tmp_path):
+    call("export", "model", "--to", "ollama", "--out", "served/Modelfile", "--parameter", "num_ctx=4096")
+    assert Path("served/Modelfile").read_bytes() == (GOLDEN / "Modelfile").read_bytes()
+    assert [path.name for path in Path("served").iterdir()] == ["Modelfile"]
+
+
+@pytest.mark.parametrize(
+    ("template", "bos"),
+    [(CHATML, None), (LLAMA3, None), (LLAMA3, "<bos>"), (LLAMAFACTORY, None), (BRACES, None)],
+    ids=["chatml", "llama3", "llama3 with bos", "llamafactory", "braces"],
+)
+def test_the_template_renders_as_the_chat_template(tmp_path, template, bos):
+    make_model(tmp_path / "other", template, bos)
+    call("export", "other", "--to", "ollama", "--out", "Modelfile")
+    found = parse(Path("Modelfile"))
+    render = renderer(template, {"bos_token": "<bos>"})
+    for pairs in CONVERSATIONS:
+        messages = [{"role": role, "content": text} for role, text in pairs]
+        wanted = render(messages, True)
+        assert serve(found, messages) == (wanted.removeprefix("<bos>") if bos else wanted)
+    by_hand = (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nIs it so?<|im_end|>\n"
+    )
+    if template == CHATML:
+        assert serve(found, [{"role": "user", "content": "Is it so?"}]) == by_hand + "<|im_start|>assistant\n"
+
+
+def test_stop_words_are_the_templates_and_the_models(tmp_path):
+    make_model(tmp_path / "other", LLAMA3)
+    call("export", "other", "--to", "ollama", "--out", "Modelfile", "--system", 'Say "yes".')
+    found = parse(Path("Modelfile"))
+    wanted = ["<|endoftext|>", "<|eot_id|>", "<|im_end|>", "<|start_header_id|>"]
+    assert sorted(found["PARAMETER stop"]) == wanted
+    assert "<|end_header_id|>" not in found["PARAMETER stop"]  # it is no special token here
+    assert found["SYSTEM"] == ['Say "yes".']
+    assert found["PARAMETER repeat_penalty"] == ["1.05"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("m['content'] +", "m['content'] | trim +"),
+        ("{% if loop.first", "{{ loop.index }}{% if loop.first"),
+        ("{% for m in messages %}", "{% for m in messages[-2:] %}"),
+        ("m['content'] +", "m['content'] + ('!' if loop.index > 3 else '') +"),
+    ],
+    ids=["trims", "numbers turns", "drops turns", "changes later turns"],
+)
+def test_a_template_that_does_more_than_wrap_is_refused(tmp_path, old, new):
+    assert old in CHATML
+    make_model(tmp_path / "other", CHATML.replace(old, new))
+    _, said = call("export", "other", "--to", "ollama", "--out", "Modelfile", code=1)
+    assert "chat template" in said
+    assert not Path("Modelfile").exists()
+
+
+def test_a_template_that_cuts_thoughts_out_is_named(tmp_path):
+    thought = CHATML.replace("m['content'] +", "m['content'].split('</think>')[-1] +")
+    make_model(tmp_path / "other", thought)
+    _, said = call("export", "other", "--to", "ollama", "--out", "Modelfile")
+    assert "takes thoughts out" in said
+
+
+def test_wrapping_of_chatml_by_hand():
+    wrapping = find_wrapping(renderer(CHATML, {}))
+    assert wrapping.around["assistant"] == ("<|im_start|>assistant\n", "<|im_end|>\n")
+    assert (wrapping.start, wrapping.default) == ("", "You are a helpful assistant.")
+    assert go_template(wrapping) == (
+        "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_adapters(tmp_path):
+    adapter = make(tmp_path / "rte", factors(), base_model_name_or_path="model")
+    words = ("export", adapter, "--to", "ollama", "--out", "Modelfile")
+    assert "--from is needed" in call(*words, code=2)[1]
+    assert "it takes llama" in call(*words, "--from", "qwen2.5:0.5b", code=2)[1]
+    Path("rte.gguf").write_bytes(b"nothing")
+    assert "no GGUF file" in call(*words, "--from", "qwen2.5:0.5b", "--gguf", "rte.gguf", code=2)[1]
+    Path("rte.gguf").write_bytes(b"GGUF...")
+    call(*words, "--from", "qwen2.5:0.5b", "--gguf", "rte.gguf")
+    found = parse(Path("Modelfile"))
+    assert (found["FROM"], found["ADAPTER"]) == (["qwen2.5:0.5b"], ["./rte.gguf"])
+    assert "already there" in call(*words, "--from", "x", "--gguf", "rte.gguf", code=2)[1]
+    call(*words, "--from", "x", "--gguf", "rte.gguf", "--force")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({}, None), ({"use_rslora": True}, "use_rslora"), ({"lora_alpha": 16.5}, "no whole")],
+)
+def test_ollama_reads_safetensors_of_plain_llama_adapters_alone(tmp_path, change, reason):
+    config = tmp_path / "model/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "llama"}))
+    adapter = make(tmp_path / "rte", factors(), **change)
+    code = 2 if reason else 0
+    words = ("--to", "ollama", "--from", "llama3", "--base", "model", "--out", "served/Modelfile")
+    _, said = call("export", adapter, *words, code=code)
+    if reason:
+        assert reason in said
+    else:
+        assert parse(Path("served/Modelfile"))["ADAPTER"] == ["../rte"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--to", "ollama"], "no --out"),
+        (["--to", "ollama", "--out", "m", "--repo", "a/b"], "--repo belongs to --to hub"),
+        (["--to", "ollama", "--out", "m", "--type", "q8_0"], "--type belongs to --to gguf"),
+        (["--to", "ollama", "--out", "m", "--parameter", "top_k"], "expected NAME=VALUE"),
+        (["--to", "ollama", "--out", "model/Modelfile"], "lies in an input"),
+        (["--to", "hub"], "no --repo"),
+        (["--to", "gguf", "--out", "model"], "a folder"),
+    ],
+)
+def test_wrong_requests(words, reason):
+    assert reason in call("export", "model", *words, code=2)[1]
+
+
+def test_no_chat_template(tmp_path):
+    (tmp_path / "model/tokenizer_config.json").write_text("{}")
+    assert "no chat template" in call("export", "model", "--to", "ollama", "--out", "m", code=1)[1]
+    (tmp_path / "model/chat_template.jinja").write_text("{% for m in")
+    assert "damaged" in call("export", "model", "--to", "ollama", "--out", "m", code=1)[1]
+
+
+def test_a_template_cannot_reach_the_system(tmp_path):
+    escape = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+    make_model(tmp_path / "other", escape)
+    assert "chat template" in call("export", "other", "--to", "ollama", "--out", "m", code=1)[1]
+
+
+def test_three_quotes_have_no_way_into_a_modelfile():
+    assert (quoted("a b"), quoted("a\nb"), quoted('a "b" c')) == ('"a b"', '"""a\nb"""', '"""a "b" c"""')
+    for text in ('a"""b', 'a "b"'):
+        with pytest.raises(ContentError):
+            quoted(text)
