@@ -20,25 +20,25 @@ def find_gap(config: LoraConfig, modules: Iterable[str]) -> str | None:
 
     Configs that name layers or whole paths, or a regular expression, say themselves what is there.
     """
-    targets = config.raw.get("target_modules")
-    if (
-        not isinstance(targets, list)
-        or any("." in t for t in targets)
-        or config.raw.get("layers_to_transform")
-    ):
+    if _says_itself(config):
         return None
     layers: dict[str, dict[int, set[str]]] = {}
-    parents: dict[str, dict[int, set[str]]] = {}
+    parents: dict[tuple[str, str], dict[int, set[str]]] = {}
     for module in modules:
         found = re.match(r"(.*?)\.(\d+)\.(.*)$", f".{module}")
         if found:
             stack, number, rest = found[1].removeprefix("."), int(found[2]), found[3]
             parent, _, name = rest.rpartition(".")
             layers.setdefault(stack, {}).setdefault(number, set()).add(rest)
-            parents.setdefault(f"{stack}.{{}}.{parent}", {}).setdefault(number, set()).add(name)
-    return next(
-        (gap for stack, found in layers.items() if (gap := _missing_layer(stack, found))), None
-    ) or next((gap for parent, found in parents.items() if (gap := _missing_sibling(parent, found))), None)
+            parents.setdefault((stack, parent), {}).setdefault(number, set()).add(name)
+    gaps = [_missing_layer(stack, found) for stack, found in layers.items()]
+    gaps += [_missing_sibling(*key, found) for key, found in parents.items()]
+    return next((gap for gap in gaps if gap), None)
+
+
+def _says_itself(config: LoraConfig) -> bool:
+    targets, chosen = config.raw.get("target_modules"), config.raw.get("layers_to_transform")
+    return not isinstance(targets, list) or any("." in t for t in targets) or chosen not in (None, [])
 
 
 def _missing_layer(stack: str, found: dict[int, set[str]]) -> str | None:
@@ -51,7 +51,7 @@ def _missing_layer(stack: str, found: dict[int, set[str]]) -> str | None:
     return f"{stack}.{absent[0]}"
 
 
-def _missing_sibling(parent: str, found: dict[int, set[str]]) -> str | None:
+def _missing_sibling(stack: str, parent: str, found: dict[int, set[str]]) -> str | None:
     lacking = {
         number: next(other - names for other in found.values() if names < other)
         for number, names in found.items()
@@ -60,7 +60,8 @@ def _missing_sibling(parent: str, found: dict[int, set[str]]) -> str | None:
     numbers = sorted(lacking)
     if not numbers or (len(numbers) > 2 and _even(numbers)):
         return None
-    return f"{parent.format(numbers[0]).rstrip('.')}.{min(lacking[numbers[0]])}"
+    path = (stack, str(numbers[0]), parent, min(lacking[numbers[0]]))
+    return ".".join(part for part in path if part)
 
 
 def _even(numbers: Sequence[int]) -> bool:

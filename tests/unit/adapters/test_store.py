@@ -116,6 +116,7 @@ REFUSED_FIELDS = [
     ({"exclude_modules": ["v_proj"]}, "v_proj: has factors"),
     ({"layers_to_transform": [0]}, "layers.1.self_attn.q_proj: has factors"),
     ({"layers_to_transform": 1}, "layers.0.self_attn.q_proj: has factors"),
+    ({"layers_to_transform": 0}, "layers.1.self_attn.q_proj: has factors"),
     ({"r": 4}, "rank 8, but adapter_config.json gives it 4"),
     ({"rank_pattern": {"v_proj": 4}}, "v_proj: rank 8, but adapter_config.json gives it 4"),
 ]  # fmt: skip
@@ -203,6 +204,13 @@ def test_a_module_that_one_layer_lacks_is_noticed(tmp_path, lost):
         open_adapter(make(tmp_path / "a", pairs))
     named = {"target_modules": sorted(pairs)}
     assert open_adapter(make(tmp_path / "b", pairs, **named)).modules
+
+
+def test_odd_names_are_only_names(tmp_path):
+    pairs = {m.replace("model.layers", "{x}.{0}.{"): f for m, f in factors(layers=4).items()}
+    del pairs["{x}.{0}.{.2.self_attn.v_proj"]
+    with pytest.raises(ContentError, match=r"\{x\}\.\{0\}\.\{\.2\.self_attn\.v_proj is missing"):
+        open_adapter(make(tmp_path / "a", pairs))
 
 
 def test_layers_left_out_on_purpose_or_by_architecture_are_fine(tmp_path):
