@@ -154,7 +154,7 @@ FIELDS = [
 ]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.dictionaries(st.sampled_from(FIELDS), JSON), max_size=3),
     st.sampled_from([{}, harness(9), PLAIN_ROW]),

@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
@@ -24,7 +24,6 @@ from eval.measure.paired import (
 COUNTS = st.integers(0, 400)
 
 
-@settings(deadline=None)
 @given(COUNTS, COUNTS)
 def test_mcnemar_is_the_binomial_test_of_the_discordant_rows(better: int, worse: int) -> None:
     expected = binomtest(better, better + worse).pvalue if better + worse else 1.0

@@ -13,7 +13,6 @@ from sklearn.metrics import f1_score
 from eval.measure.statistics import clustered_stderr, macro_f1, stderr, wilson
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_equals_scipy(counts: tuple[int, int]) -> None:
     successes, n = counts
@@ -62,7 +61,7 @@ def test_clustered_stderr_refuses_lengths_that_differ() -> None:
         clustered_stderr([1.0, 0.0, 1.0], ["a", "b"])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abcx")), min_size=1, max_size=50))
 def test_macro_f1_equals_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     gold, predicted = map(list, zip(*pairs, strict=True))
