@@ -13,21 +13,21 @@ from tests.conftest import ROOT
 from tests.integration.conftest import Demo
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "recipes/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```console(?P<where> gpu)?\n(?P<body>.*?)^```$", re.M | re.S)
 ALREADY_RUN = re.compile(r"^make (test|test-slow|lint|setup|setup-core|clean|bench)\b|^git clone|^cd ")
 
 
 def commands(page: Path) -> list[tuple[bool, str]]:
     """All commands of a page as (needs a GPU, command); a backslash goes on with the next line."""
-    found = []
-    for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
-        for line in re.findall(r"^\$ ((?:.*\\\n)*.*)$", block["body"], re.M):
-            found.append((bool(block["where"]), line.replace("\\\n", " ")))
-    return found
+    return [
+        (bool(block["where"]), line.replace("\\\n", " "))
+        for block in BLOCK.finditer(page.read_text(encoding="utf-8"))
+        for line in re.findall(r"^\$ ((?:.*\\\n)*.*)$", block["body"], re.M)
+    ]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_page_run(demo: Demo, page: Path) -> None:
     for needs_gpu, command in commands(page):
         if ALREADY_RUN.match(command):
