@@ -40,6 +40,6 @@ def _quantiser(folder: Path, kind: str) -> Path:
 
 
 def _call(command: list[Path | str]) -> None:
-    done = subprocess.run([str(word) for word in command], stdout=sys.stderr, check=False)
+    done = subprocess.run([str(word) for word in command], stdout=2, check=False)  # 2: standard error
     if done.returncode:
         raise ContentError(f"{command[0]} ended with exit code {done.returncode}; its own message is above")

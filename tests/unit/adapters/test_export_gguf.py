@@ -1,4 +1,4 @@
-"""What --to gguf refuses, by name, and that it leaves nothing behind; what it writes is read back in tests/integration."""
+"""What --to gguf refuses, by name, leaving nothing behind; tests/integration reads back what it writes."""
 
 import json
 import sys

@@ -45,8 +45,8 @@ def result(folder, model, adapters):
 
 def parts(said):
     """Return (front matter, card) out of what --dry-run prints."""
-    _, head, card = said.partition("---\n")[2].partition("\n---\n")[0], *said.split("\n---\n", 1)
-    return yaml.safe_load(head.split("---\n", 1)[1]), card
+    _, head, card = said.split("---\n", 2)
+    return yaml.safe_load(head), card
 
 
 def test_the_card_says_what_the_files_beside_it_say():
@@ -94,8 +94,8 @@ def test_a_manifest_of_a_later_compile_is_not_the_trainings():
 
 def test_a_fused_model_keeps_what_fuse_said_of_it():
     make_base("fused", base_tensors(), shards=2, model_type="qwen2")
-    card = "---\nbase_model: org/base\nlicense: mit\n---\n\n# base with rte\n\nIt is written by Tuneyard with x.\n"
-    Path("fused/README.md").write_text(card)
+    head = "---\nbase_model: org/base\nlicense: mit\n---\n"
+    Path("fused/README.md").write_text(f"{head}\n# base with rte\n\nIt is written by Tuneyard.\n")
     Path("fused/pytorch_model.bin").write_bytes(b"pickle")
     said, notes = call("export", "fused", *HUB)
     front, text = parts(said)

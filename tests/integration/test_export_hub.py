@@ -1,0 +1,202 @@
+"""Uploads to a stand-in for the hub that speaks its API as huggingface_hub 1.33 calls it."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.unit.adapters.make import base_tensors, factors, make, make_base
+
+pytestmark = pytest.mark.slow
+TOKEN = "hf_of_this_test"
+
+
+class Hub(ThreadingHTTPServer):
+    """Repositories in memory: `objects` are uploaded files by hash, `commits` {path: bytes} each."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.objects, self.commits, self.puts, self.created, self.unknown = {}, [], [], [], []
+        self.hang_over = None  # uploads of more bytes never end
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """create, validate-yaml, preupload, LFS batch and upload, commit (NDJSON)."""
+
+    def log_message(self, *_):
+        pass
+
+    def reply(self, value, code=200):
+        body = json.dumps(value).encode()
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def body(self):
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def do_POST(self):
+        body, hub = self.body(), self.server
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self.reply({"error": "Invalid credentials"}, 401)
+        elif self.path == "/api/repos/create":
+            hub.created.append(json.loads(body))
+            self.reply({"url": f"{hub.url}/org/name", "name": "org/name"})
+        elif self.path == "/api/validate-yaml":
+            self.reply({"warnings": [], "errors": []})
+        elif self.path == "/api/models/org/name/preupload/main":
+            self.reply({"files": [self.mode(file) for file in json.loads(body)["files"]]})
+        elif self.path == "/org/name.git/info/lfs/objects/batch":
+            self.reply({"objects": [self.action(item) for item in json.loads(body)["objects"]]})
+        elif self.path == "/api/models/org/name/commit/main":
+            hub.commits.append(self.committed([json.loads(line) for line in body.splitlines()]))
+            self.reply({"commitUrl": f"{hub.url}/org/name/commit/1", "commitOid": "1" * 40, "success": True})
+        else:
+            hub.unknown.append(self.path)
+            self.reply({"error": "unknown"}, 404)
+
+    def mode(self, file):
+        large = file["path"].endswith(".safetensors")
+        return {"path": file["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
+
+    def action(self, item):
+        if item["oid"] in self.server.objects:
+            return item
+        return {**item, "actions": {"upload": {"href": f"{self.server.url}/lfs/{item['oid']}"}}}
+
+    def committed(self, lines):
+        files = {}
+        for line in lines[1:]:
+            value = line["value"]
+            large = line["key"] == "lfsFile"
+            files[value["path"]] = (
+                self.server.objects[value["oid"]] if large else base64.b64decode(value["content"])
+            )
+        return files
+
+    def do_PUT(self):
+        oid, size = self.path.rpartition("/")[2], int(self.headers["Content-Length"])
+        hub = self.server
+        hub.puts.append(oid)
+        if hub.hang_over is not None and size > hub.hang_over:
+            time.sleep(600)
+        hub.objects[oid] = self.body()
+        self.reply({})
+
+
+@pytest.fixture
+def hub():
+    server = Hub()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    assert not server.unknown
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A model in two shards of different size, with files that do not belong on the hub."""
+    folder = make_base(tmp_path / "fused", base_tensors(), shards=2)
+    (folder / "optimizer.pt").write_bytes(b"pickle")
+    (folder / "README.md").write_text(
+        "---\nbase_model: org/base\n---\n\n# Fused\n\nIt is written by Tuneyard.\n"
+    )
+    return folder
+
+
+def start(hub, *words, **env):
+    """Begin an export to the stand-in."""
+    wanted = {
+        "HF_ENDPOINT": hub.url if hub else "http://127.0.0.1:9",
+        "HF_TOKEN": TOKEN,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "NO_PROXY": "127.0.0.1",
+        **env,
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "adapters",
+        "export",
+        *map(str, words),
+        "--to",
+        "hub",
+        "--repo",
+        "org/name",
+    ]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **wanted},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process, code):
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    return said
+
+
+def test_an_upload_killed_in_the_middle_goes_on_where_it_was(hub, model):
+    sizes = sorted(path.stat().st_size for path in model.glob("*.safetensors"))
+    assert sizes[0] < sizes[1]
+    hub.hang_over = sizes[0]
+    process = start(hub, model)
+    deadline = time.monotonic() + 240
+    while not (len(hub.puts) == 2 and len(hub.objects) == 1) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert hub.commits == []  # nothing is seen before all of it is there
+    (arrived,) = hub.objects
+    hub.hang_over, hub.puts = None, []
+    assert "org/name/commit/1" in finish(start(hub, model), 0)
+    assert len(hub.puts) == 1
+    assert arrived not in hub.puts
+    (files,) = hub.commits
+    shards = [path.name for path in sorted(model.glob("*.safetensors"))]
+    wanted = {"README.md", "config.json", "model.safetensors.index.json", "tokenizer.json", *shards}
+    assert files.keys() == wanted
+    for name in wanted - {"README.md"}:
+        assert files[name] == (model / name).read_bytes()
+    assert files["README.md"].decode().startswith("---\nlicense: unknown\nbase_model: org/base\n")
+
+
+def test_an_adapter_goes_up_into_a_private_repository(hub, tmp_path):
+    adapter = make(tmp_path / "rte", factors())
+    finish(start(hub, adapter, "--private", "--license", "apache-2.0"), 0)
+    assert hub.created[0]["private"] is True
+    (files,) = hub.commits
+    assert files.keys() == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+    assert b"license: apache-2.0\nbase_model: org/base\nlibrary_name: peft\n" in files["README.md"]
+
+
+def test_refusals_name_the_way_out(hub, tmp_path):
+    adapter = make(tmp_path / "rte", factors())
+    home = {"HF_HOME": str(tmp_path / "home"), "HF_TOKEN": ""}
+    assert "export HF_TOKEN=" in finish(start(hub, adapter, **home), 2)
+    assert "HF_HUB_OFFLINE is set" in finish(start(hub, adapter, HF_HUB_OFFLINE="1"), 2)
+    assert "refuses the token (401)" in finish(start(hub, adapter, HF_TOKEN="hf_wrong"), 2)
+    assert "run the command again" in finish(start(None, adapter), 2)
+    assert hub.commits == []
