@@ -67,35 +67,36 @@ def saved_chat_template(folder: Path) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def chat_encoder(tokenizer: "PreTrainedTokenizerBase", template: str | None) -> Encode:
+def chat_encoder(tokenizer: "PreTrainedTokenizerBase", template: str | None, think: bool = False) -> Encode:
     """Return messages → prompt ids by a Jinja chat template, generation prompt included.
 
     Without a template the texts stand line by line, as LLaMA-Factory's `empty` template has them for
-    one turn. Models that can think are asked not to (`enable_thinking=False`, an empty thought).
+    one turn. Models that can think are asked not to, by an empty thought, unless `think`.
     """
     from jinja2 import TemplateError
 
     def encode(messages: list[Message]) -> list[int]:
-        if template is None:
-            text = "\n".join(m["content"] for m in messages)
-            return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-        try:
-            ids = tokenizer.apply_chat_template(
-                messages,
-                chat_template=template,
-                add_generation_prompt=True,
-                enable_thinking=False,
-                return_dict=False,
-            )
-        except TemplateError as error:
-            roles = ", ".join(m["role"] for m in messages)
-            raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
-        return list(ids)
+        text = "\n".join(m["content"] for m in messages)
+        if template is not None:
+            try:
+                text = tokenizer.apply_chat_template(
+                    messages,
+                    chat_template=template,
+                    add_generation_prompt=True,
+                    enable_thinking=think,
+                    tokenize=False,
+                )
+            except TemplateError as error:
+                roles = ", ".join(m["role"] for m in messages)
+                raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
+        if not think and text.rstrip().endswith("<think>"):  # the template begins the thought by itself
+            text = f"{text.rstrip()}\n\n</think>\n\n"
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     return encode
 
 
-def llamafactory_encoder(tokenizer: "PreTrainedTokenizerBase", name: str) -> Encode:
+def llamafactory_encoder(tokenizer: "PreTrainedTokenizerBase", name: str, think: bool = False) -> Encode:
     """Return messages → prompt ids by LLaMA-Factory's own template `name` (imports it: about 10 s)."""
     try:
         from llamafactory.data.template import TEMPLATES, ReasoningTemplate
@@ -105,7 +106,7 @@ def llamafactory_encoder(tokenizer: "PreTrainedTokenizerBase", name: str) -> Enc
         raise RequestError(f"LLaMA-Factory has no template {name!r} {nearest(name, TEMPLATES)}".rstrip())
     template = copy.copy(TEMPLATES[name])
     if isinstance(template, ReasoningTemplate):
-        template.enable_thinking = False
+        template.enable_thinking = think
     own = copy.deepcopy(tokenizer)
     template.fix_special_tokens(own)
 

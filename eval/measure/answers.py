@@ -13,7 +13,7 @@ from eval.measure.labels import UNKNOWN
 Parse = Callable[[str, Sequence[str]], str]
 
 SEED_ORDER = ("yes", "no", "maybe")
-THOUGHT = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
+THOUGHT = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)  # its beginning may stand in the prompt
 HAN = re.compile(r"[㐀-鿿]")
 ZH_LEAD = "|".join(
     f"(?<={lead})" for lead in ("答案是", "答案为", "回答是", "结论是", "判断为", "选择", "我")

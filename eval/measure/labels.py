@@ -70,6 +70,15 @@ def parse_choices(text: str) -> list[str]:
     return labels
 
 
+def parse_counts(texts: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
+    """Return which label counts as which, from `--count maybe=no`; `RequestError` unless both are labels."""
+    counts = dict(text.partition("=")[::2] for text in texts)
+    for said, meant in counts.items():
+        if said not in labels or meant not in labels:
+            raise RequestError(f"--count {said}={meant}: expected two of the labels {', '.join(labels)}")
+    return counts
+
+
 def summary(predictions: Sequence[Mapping[str, object]]) -> dict[str, object]:
     """Return accuracy with its uncertainty, the majority baseline and the classes of scored rows.
 

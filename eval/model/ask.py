@@ -86,6 +86,19 @@ class Generating:
         return [{"model_output": text, "predicted_output": self.parse(text)} for text in texts]
 
 
+def ask_in_halves(asker: Asker, batch: Sequence[int]) -> list[Fields]:
+    """Ask a batch, halved for as long as the memory does not hold it; `RequestError` for a single row."""
+    try:
+        return asker.ask(batch)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
+            raise
+        if len(batch) == 1:
+            raise RequestError(f"row {batch[0]}: out of memory with a single prompt") from error
+    middle = len(batch) // 2
+    return ask_in_halves(asker, batch[:middle]) + ask_in_halves(asker, batch[middle:])
+
+
 def refuse(prompts: Prompts, answer: int, context: int) -> dict[int, str]:
     """Return why, for each prompt that leaves less than `answer` tokens of the context: none is cut.
 

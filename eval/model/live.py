@@ -6,10 +6,14 @@ weights stay as they are. Folded is what `adapters fuse` would ship: the sum rou
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
 
 from adapters.store import Adapter
 from core.errors import ContentError
+from eval.model.load import model_digest
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +40,23 @@ def check_fits(model: "Model", adapter: Adapter) -> None:
             or model.net.state_dict()[path].shape != adapter.whole(path).shape
         ):
             raise ContentError(f"adapter {adapter.folder}: {path} does not fit the model: another base")
+
+
+def check_base(adapter: Adapter, folder: Path, reference: str, digest: str) -> None:
+    """Raise `ContentError` if the base that the adapter names is here with other weights; warn if unsure."""
+    base = adapter.base
+    if base is None or base == reference or Path(base).resolve() == folder.resolve():
+        return
+    if Path(base).is_dir():
+        if model_digest(Path(base)) != digest:
+            raise ContentError(
+                f"adapter {adapter.folder}: trained on {base}, whose weights are not those of {reference}"
+            )
+    elif Path(base).name != Path(reference).name:
+        click.echo(
+            f"warning: adapter {adapter.folder} names {base} as its base, it is asked on {reference}",
+            err=True,
+        )
 
 
 @contextlib.contextmanager

@@ -54,6 +54,9 @@ def load_model(folder: Path, dtype: str | None) -> Model:
     `ContentError` says what transformers found wrong with the folder.
     """
     import torch
+    from transformers import utils
+
+    utils.is_sklearn_available = lambda: False  # 3 s of imports for assisted decoding, which nobody asks for
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     from transformers.utils import logging
 

@@ -25,7 +25,7 @@ class Prompting:
 
 
 def choose_prompting(
-    tokenizer: "PreTrainedTokenizerBase", adapter: Path | None, template: str | None
+    tokenizer: "PreTrainedTokenizerBase", adapter: Path | None, template: str | None, think: bool = False
 ) -> Prompting:
     """Return the prompting of a model with an adapter folder (None for the base itself).
 
@@ -33,14 +33,14 @@ def choose_prompting(
     """
     if template:
         return _named(
-            llamafactory_encoder(tokenizer, template), f"LLaMA-Factory template {template}", template
+            llamafactory_encoder(tokenizer, template, think), f"LLaMA-Factory template {template}", template
         )
     beside = saved_chat_template(adapter) if adapter else None
     if adapter and beside:
-        return _named(chat_encoder(tokenizer, beside), f"chat template of {adapter}", beside)
+        return _named(chat_encoder(tokenizer, beside, think), f"chat template of {adapter}", beside)
     own = tokenizer.chat_template
     if isinstance(own, str):
-        return _named(chat_encoder(tokenizer, own), "chat template of the tokenizer", own)
+        return _named(chat_encoder(tokenizer, own, think), "chat template of the tokenizer", own)
     return _named(chat_encoder(tokenizer, None), "plain text (no chat template)", "")
 
 

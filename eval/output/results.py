@@ -6,6 +6,7 @@ a run killed at any moment and resumed ends with the bytes of an unbroken one.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,8 @@ def check_new(out: Path, *, resume: bool, force: bool) -> None:
         raise RequestError("--resume goes on and --force starts anew: give one of them")
     if out.exists() and not (resume or force):
         raise RequestError(f"{out} exists: --resume goes on with it, --force starts it anew")
-    if out.exists() and not (out / RUN).is_file() and (not out.is_dir() or any(out.iterdir())):
+    strange = out.is_dir() and any(not path.name.startswith(f".{RUN}.") for path in out.iterdir())
+    if out.exists() and not (out / RUN).is_file() and (strange or not out.is_dir()):
         raise RequestError(f"{out}: no results folder (it has no {RUN}): choose another --out")
 
 
@@ -41,6 +43,7 @@ def begin_run(out: Path, identity: Identity, *, force: bool) -> None:
     else:
         _check_same(out, before, identity)
         identity = {part: {**_part(before, part), **values} for part, values in identity.items()}
+    _sweep(out)
     write_json(out / RUN, identity)
 
 
@@ -48,21 +51,27 @@ class PredictionLog:
     """predictions.jsonl of one model on one set: grows batch by batch, in the data's order at the end."""
 
     def __init__(self, folder: Path, batches: Sequence[Sequence[int]]) -> None:
-        """Take up what a former run left: whole batches of the plan count, a torn one is done again."""
+        """Take up what a former run left: whole batches of the plan count, a torn one is asked again."""
         self.path = folder / PREDICTIONS
-        self.rows = _read_whole_lines(self.path)
-        self.pending = [batch for batch in batches if not all(row in self.rows for row in batch)]
-        for batch in self.pending:
-            for row in batch:
-                self.rows.pop(row, None)
+        left = _read_whole_lines(self.path)
+        self.pending = [list(batch) for batch in batches if not all(row in left for row in batch)]
+        torn = {row for batch in self.pending for row in batch}
+        self.rows = {row: prediction for row, prediction in left.items() if row not in torn}
+
+    def tidy(self) -> None:
+        """Leave only whole batches in the file: to be called once, before anybody appends."""
+        _sweep(self.path.parent)
         _write_lines(self.path, self.rows.values())
 
     def append(self, predictions: Iterable[Prediction]) -> None:
-        """Add one batch, each prediction with its `row`, in one write that a kill cannot reorder."""
+        """Add one batch, each prediction with its `row`, in a single write: several processes may do so."""
         new = list(predictions)
-        with self.path.open("ab") as file:
-            file.write(b"".join(map(_line, new)))
         self.rows.update((_row(p), p) for p in new)
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        try:
+            _write_all(handle, b"".join(map(_line, new)))
+        finally:
+            os.close(handle)
 
     def finish(self, refused: Iterable[Prediction]) -> list[Prediction]:
         """Write all predictions, those that could not be asked too, in the order of the data; return them."""
@@ -70,6 +79,13 @@ class PredictionLog:
         ordered = [self.rows[row] for row in sorted(self.rows)]
         _write_lines(self.path, ordered)
         return ordered
+
+
+def _sweep(folder: Path) -> None:
+    """Drop the temporary files of a write that was killed."""
+    for name in (RUN, PREDICTIONS, RESULTS):
+        for left in folder.glob(f".{name}.*"):
+            left.unlink()
 
 
 def _check_same(out: Path, before: Mapping[str, object], now: Identity) -> None:
@@ -105,6 +121,11 @@ def _read_whole_lines(path: Path) -> dict[int, Prediction]:
 def _write_lines(path: Path, predictions: Iterable[Prediction]) -> None:
     with atomic(path) as file:
         file.writelines(map(_line, predictions))
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(handle, data) :]
 
 
 def _line(prediction: Prediction) -> bytes:

@@ -9,6 +9,7 @@ import pytest
 
 from core.errors import CLI, ContentError, RequestError
 from eval.nli import cli
+from tests.tiny import make_tiny
 from tests.unit.eval_model.test_live import write as write_adapter
 
 ROWS = [
@@ -182,8 +183,53 @@ def test_a_prompt_beyond_the_context_is_counted_and_never_cut(nli, tmp_path, tin
     assert "warning: base on tiny: 1 prompts exceed the context" in capsys.readouterr().err
 
 
-def broken(text: str):
-    return lambda tmp: (tmp / "tiny.json").write_text(text)
+def test_an_answer_that_nobody_expects_may_count_as_another(nli, data, tmp_path) -> None:
+    said = predictions(nli("--data", data))[0]["model_output"]
+    meant, other = (label for label in ("yes", "no", "maybe") if label != said)
+    two = tmp_path / "two.json"
+    two.write_text(json.dumps([{**r, "output": meant if n % 2 else other} for n, r in enumerate(ROWS)]))
+    counts = ("--count", f"{said}={meant}", "--count", f"{other}={meant}")
+    found = predictions(nli("--data", two, "--choices", "yes,no,maybe", *counts, out="two"), name="two")
+    for row in found:  # `other` is expected in this set, so it stays what it is
+        assert row["predicted_output"] == (meant if row["model_output"] == said else row["model_output"])
+    assert found[0]["model_output"] == said
+
+
+def test_generated_answers_are_compared_with_the_chosen_ones(nli, data) -> None:
+    out = nli("--data", data, "--check-generate", "3", "--max-new-tokens", "4")
+    check = results(out)["check_generate"]
+    assert check["n"] == 3
+    assert check["agree"] == 3 - len(check["differing"])
+    generated = predictions(nli("--data", data, "--mode", "generate", "--max-new-tokens", "4", out="g"))
+    chosen = predictions(out)
+    differing = [r for r in (0, 1, 3) if generated[r]["predicted_output"] != chosen[r]["predicted_output"]]
+    assert [d["row"] for d in check["differing"]] == differing
+
+
+def test_a_lora_folder_as_model_brings_its_base(nli, data, tmp_path, tiny_model) -> None:
+    adapter = write_adapter(tmp_path / "mine", base_model_name_or_path=str(tiny_model))
+    alone = nli("--data", data, model=adapter)
+    beside = nli("--data", data, "--adapter", f"mine={adapter}", out="beside")
+    assert predictions(alone, "mine") == predictions(beside, "mine")
+    assert predictions(alone, "base") == predictions(beside, "base")
+
+
+def test_an_adapter_whose_base_is_here_with_other_weights_is_refused(nli, data, tmp_path, tiny_model) -> None:
+    other = make_tiny(tmp_path / "other", seed=1)
+    adapter = write_adapter(tmp_path / "mine", base_model_name_or_path=str(other))
+    with pytest.raises(ContentError, match="whose weights are not those of"):
+        nli("--data", data, "--adapter", f"mine={adapter}")
+    shutil.rmtree(other)
+    shutil.copytree(tiny_model, other)
+    nli("--data", data, "--adapter", f"mine={adapter}")
+
+
+def test_weights_that_overflow_stop_the_run_and_keep_what_is_done(nli, data, tmp_path) -> None:
+    adapter = write_adapter(tmp_path / "mine", alpha=1e38)
+    with pytest.raises(ContentError, match="nan as a log-probability.*--dtype fp32"):
+        nli("--data", data, "--adapter", f"mine={adapter}")
+    assert results(tmp_path / "out")["n"] == 5
+    assert not (tmp_path / "out" / "mine" / "tiny" / "results.json").exists()
 
 
 BAD = {
@@ -202,7 +248,13 @@ BAD = {
     "nothing to score": (["--data", "DATA", "--no-base"], RequestError, "leaves nothing to score"),
     "same set twice": (["--data", "DATA", "--data", "DATA"], RequestError, "two sets are named tiny"),
     "foreign label": (["--data", "DATA", "--choices", "yes,no"], ContentError, "record 3: answer 'maybe'"),
-    "no template": (["--data", "DATA", "--mode", "wrong"], click.UsageError, "wrong"),
+    "thinking about labels": (["--data", "DATA", "--think"], RequestError, "--think needs --mode generate"),
+    "no such label": (
+        ["--data", "DATA", "--count", "perhaps=no"],
+        RequestError,
+        "expected two of the labels",
+    ),
+    "no such mode": (["--data", "DATA", "--mode", "wrong"], click.UsageError, "wrong"),
 }
 
 

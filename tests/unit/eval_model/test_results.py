@@ -18,6 +18,7 @@ def predictions(rows):
 
 def finished(folder: Path) -> bytes:
     log = PredictionLog(folder, BATCHES)
+    log.tidy()
     for batch in log.pending:
         log.append(predictions(batch))
     log.finish([])
@@ -31,6 +32,7 @@ def test_predictions_end_in_the_order_of_the_data(tmp_path) -> None:
 def test_a_log_cut_at_any_byte_ends_with_the_same_bytes(tmp_path) -> None:
     whole = finished(tmp_path / "whole")
     log = PredictionLog(tmp_path / "grown", BATCHES)
+    log.tidy()
     for batch in BATCHES:
         log.append(predictions(batch))
     grown = (tmp_path / "grown" / PREDICTIONS).read_bytes()
@@ -43,6 +45,7 @@ def test_a_log_cut_at_any_byte_ends_with_the_same_bytes(tmp_path) -> None:
 
 def test_whole_batches_are_kept_and_torn_ones_asked_again(tmp_path) -> None:
     log = PredictionLog(tmp_path, BATCHES)
+    log.tidy()
     log.append(predictions([3, 1]))
     log.append(predictions([0]))
     assert PredictionLog(tmp_path, BATCHES).pending == [[0, 2], [4]]
@@ -102,3 +105,17 @@ def test_force_removes_the_old_runs_models_and_nothing_else(tmp_path) -> None:
     assert not (tmp_path / "base" / "rte").exists()
     assert (tmp_path / "base" / "mine" / "x").exists()
     assert (tmp_path / "other" / "x").exists()
+
+
+def test_what_a_killed_write_left_is_swept_away(tmp_path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / f".{RUN}.x7").touch()
+    check_new(out, resume=True, force=False)
+    begin_run(out, IDENTITY, force=False)
+    folder = out / "base" / "rte"
+    folder.mkdir(parents=True)
+    for name in (PREDICTIONS, "results.json"):
+        (folder / f".{name}.x7").touch()
+    finished(folder)
+    assert sorted(p.name for p in out.rglob("*") if p.is_file()) == [PREDICTIONS, RUN]

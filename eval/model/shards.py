@@ -1,0 +1,40 @@
+"""torchrun --nproc-per-node N -m eval.nli …: every process asks its share of the batches."""
+
+import os
+from collections.abc import Sequence
+
+
+def start() -> None:
+    """Join the other processes of a torchrun; nothing to do where there is one."""
+    if _count() > 1:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.distributed.init_process_group("gloo")
+
+
+def first() -> bool:
+    """Return whether this process writes what all share."""
+    return _rank() == 0
+
+
+def wait() -> None:
+    """Wait until every process is here."""
+    if _count() > 1:
+        import torch
+
+        torch.distributed.barrier()
+
+
+def share(batches: Sequence[list[int]]) -> Sequence[list[int]]:
+    """Return the batches of this process: every N-th, so that each has long ones and short ones."""
+    return batches[_rank() :: _count()]
+
+
+def _count() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))

@@ -1,0 +1,110 @@
+"""eval.nli --backend openai against a local server that answers, stumbles, stays away, and comes back."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from core.errors import RequestError
+from eval.model import server as serving
+from eval.nli import cli
+
+ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes", "idx": n} for n in range(20)]
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch):
+    """A server that answers rightly; `plan` says what (status, body) a question's number gets first."""
+    monkeypatch.setattr(serving, "WAITS", (0.01, 0.01))
+    plan: dict[int, list[tuple[int, str]]] = {}
+    seen: list[dict] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            seen.append({**body, "path": self.path, "key": self.headers["Authorization"]})
+            number = int(body["messages"][-1]["content"].split()[1])
+            status, text = plan[number].pop(0) if plan.get(number) else (200, answer(number))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    def answer(number: int) -> str:
+        return json.dumps({"choices": [{"message": {"content": ROWS[number]["output"].upper() + "."}}]})
+
+    web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{web.server_port}/v1/", plan, seen
+    web.shutdown()
+    web.server_close()
+
+
+@pytest.fixture
+def ask(tmp_path: Path, served):
+    (tmp_path / "even.json").write_text(json.dumps(ROWS))
+
+    def call(*arguments: str, url: str = served[0]) -> Path:
+        given = ["--model", "org/big", "--backend", "openai", "--url", url, "--mode", "generate"]
+        files = ["--data", str(tmp_path / "even.json"), "--out", str(tmp_path / "out")]
+        cli.main([*given, *files, *arguments], standalone_mode=False)
+        return tmp_path / "out" / "big" / "even"
+
+    return call
+
+
+def test_a_server_is_asked_greedily_and_its_answers_parsed(ask, served, monkeypatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    folder = ask("--max-new-tokens", "9")
+    results = json.loads((folder / "results.json").read_text())
+    assert (results["accuracy"], results["n"], results["dtype"]) == (1.0, 20, "server")
+    assert "secret" not in (folder / "results.json").read_text()
+    first = min(served[2], key=lambda body: int(body["messages"][0]["content"].split()[1]))
+    assert first == {
+        "model": "org/big", "messages": [{"role": "user", "content": "Is 0 even?"}], "max_tokens": 9,
+        "temperature": 0, "path": "/v1/chat/completions", "key": "Bearer secret",
+    }  # fmt: skip
+
+
+def test_stumbles_are_tried_again(ask, served) -> None:
+    served[1].update({3: [(500, "boom")], 4: [(200, "")], 5: [(429, "slow down"), (200, "{}")]})
+    results = json.loads((ask() / "results.json").read_text())
+    assert results["accuracy"] == 1.0
+    assert len(served[2]) == 24
+
+
+def test_a_server_that_fails_stops_the_run_which_can_be_resumed(ask, served, tmp_path) -> None:
+    whole = ask().joinpath("predictions.jsonl").read_bytes()
+    served[1][11] = [(503, "full")] * 3
+    served[2].clear()
+    with pytest.raises(RequestError, match=r"row 11: no answer in 3 tries .HTTP 503 full.; .*--resume"):
+        ask("--force")
+    left = (tmp_path / "out" / "big" / "even" / "predictions.jsonl").read_bytes()
+    assert left.count(b"\n") == 8
+    served[2].clear()
+    folder = ask("--resume")
+    assert len(served[2]) == 12
+    assert (folder / "predictions.jsonl").read_bytes() == whole
+    assert (folder / "results.json").exists()
+
+
+def test_a_refusal_is_not_tried_again(ask, served) -> None:
+    served[1][0] = [(401, "bad key")]
+    with pytest.raises(RequestError, match="HTTP 401 bad key"):
+        ask()
+
+
+def test_nobody_there(ask) -> None:
+    with pytest.raises(RequestError, match="no answer in 3 tries .*refused"):
+        ask(url="http://127.0.0.1:9/v1")
+
+
+@pytest.mark.parametrize("more", [["--mode", "choice"], ["--adapter", "x"], ["--url", ""]])
+def test_what_a_server_cannot_do_is_refused(ask, tmp_path, more) -> None:
+    with pytest.raises(RequestError, match="--backend openai needs --url and --mode generate"):
+        ask(*more)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,83 @@
+"""Asking: what is refused, what is summed, and what happens when the memory does not hold a batch."""
+
+import math
+
+import pytest
+
+from core.errors import ContentError, RequestError
+from core.prompt import chat_encoder
+from eval.model.ask import Choosing, Generating, ask_in_halves, refuse, tokenise
+from eval.model.score import Scorer, Task
+
+PROMPTS = {0: [5, 6, 7], 1: [5, 6, 7, 8], 2: [9, 9]}
+
+
+def test_a_label_is_the_sum_of_its_spellings(model) -> None:
+    texts = {"yes": ["yes", "Yes"], "no": ["no"]}
+    asker = Choosing(model, PROMPTS, texts, 100)
+    columns, tokens = tokenise(model, texts)
+    bare = Scorer(model, Task(PROMPTS, tokens)).score([0, 1, 2]).exp()
+    for row, fields in enumerate(asker.ask([0, 1, 2])):
+        for label, parts in columns.items():
+            assert math.exp(fields["choices"][label]) == pytest.approx(
+                bare[row, parts].sum().item(), rel=1e-4
+            )
+        assert fields["label_mass"] == pytest.approx(bare[row].sum().item(), abs=1e-6)
+        assert fields["predicted_output"] == max(fields["choices"], key=fields["choices"].get)
+
+
+def test_labels_that_share_a_spelling_are_refused(model) -> None:
+    with pytest.raises(RequestError, match="'Yes' and 'yes' share the spelling 'Yes': --variants none"):
+        tokenise(model, {"yes": ["yes", "Yes"], "Yes": ["Yes"]})
+
+
+def test_prompts_are_refused_to_the_token() -> None:
+    assert list(refuse({0: [1] * 7, 1: [1] * 8}, 3, 10)) == [1]
+    with pytest.raises(ContentError, match="no prompt fits: a prompt of 8 tokens and 3 for the answer"):
+        refuse({1: [1] * 8}, 3, 10)
+
+
+class Full:
+    """Stands for a device that holds two rows and no more."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        self.error = error
+        self.sizes: list[int] = []
+
+    def ask(self, batch):
+        self.sizes.append(len(batch))
+        if len(batch) > 2:
+            raise self.error
+        return [{"row": row} for row in batch]
+
+
+def test_a_batch_is_halved_until_the_memory_holds_it() -> None:
+    import torch
+
+    for error in (torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        full = Full(error)
+        assert ask_in_halves(full, list(range(7))) == [{"row": row} for row in range(7)]
+        assert full.sizes == [7, 3, 1, 2, 4, 2, 2]
+
+
+def test_other_errors_are_not_taken_for_memory() -> None:
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        ask_in_halves(Full(RuntimeError("device-side assert")), [1, 2, 3])
+
+
+def test_greedy_generation_does_not_depend_on_the_batch(model) -> None:
+    together = Generating(model, PROMPTS, str.strip, 6, 1000).ask([0, 1, 2])
+    alone = [Generating(model, PROMPTS, str.strip, 6, 1000).ask([row])[0] for row in PROMPTS]
+    assert together == alone
+
+
+@pytest.mark.parametrize(
+    "template", ["<think>", "{% if not enable_thinking %}<think>\n\n</think>{% endif %}"]
+)
+def test_thinking_is_off_unless_asked_for(model, template) -> None:
+    template = "{{ messages[0]['content'] }}" + template
+    talk = [{"role": "user", "content": "Q"}]
+    off = model.tokenizer.decode(chat_encoder(model.tokenizer, template)(talk))
+    on = model.tokenizer.decode(chat_encoder(model.tokenizer, template, think=True)(talk))
+    assert off.rstrip().endswith("</think>")
+    assert "</think>" not in on
