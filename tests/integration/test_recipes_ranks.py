@@ -3,7 +3,6 @@
 Two ranks with one micro batch each see, step by step, the rows of one process that gathers two.
 """
 
-import json
 import os
 import shutil
 import subprocess
