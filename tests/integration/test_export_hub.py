@@ -186,7 +186,7 @@ def test_an_upload_killed_in_the_middle_goes_on_where_it_was(hub, model):
 def test_an_adapter_goes_up_into_a_private_repository(hub, tmp_path):
     adapter = make(tmp_path / "rte", factors())
     finish(start(hub, adapter, "--private", "--license", "apache-2.0"), 0)
-    assert hub.created[0]["private"] is True
+    assert hub.created[0]["visibility"] == "private"
     (files,) = hub.commits
     assert files.keys() == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
     assert b"license: apache-2.0\nbase_model: org/base\nlibrary_name: peft\n" in files["README.md"]
