@@ -1,21 +1,31 @@
 """Rows compared with rows: ids and rows that came before, conflicts, leaks between splits."""
 
+from collections.abc import Iterable
 from functools import partial
 
+from compiler.near import Twin, near_repeats, near_rows
 from compiler.problems import Problems
 from compiler.seen import Seen, repeated
 from core.errors import Problem
 
 
-def compare(splits: dict[str, Seen], group: str | None, problems: Problems) -> dict[str, object]:
+def compare(
+    splits: dict[str, Seen], group: str | None, problems: Problems, *, near: bool = False
+) -> dict[str, object]:
     """Warn of what rows do to each other; return what the manifest says about the splits."""
     there = {split: seen for split, seen in splits.items() if seen.rows}
     report: dict[str, object] = {split: seen.summary() for split, seen in there.items()}
     for seen in there.values():
         _repeats(seen, problems)
+        if near:
+            _nearly("W212", "nearly the same as {} ({:.2f})", near_repeats(seen.texts), seen, seen, problems)
     first = next(iter(there), "")
     for other in list(there)[1:]:
-        _leaked(there[first], there[other], other, problems)
+        train, test = there[first], there[other]
+        _leaked(train, test, other, problems)
+        if near:
+            form = f"nearly the same input stands in {other}: {{}} ({{:.2f}})"
+            _nearly("W213", form, near_rows(train.texts, test.texts), train, test, problems)
         if group:
             shared = set(there[other].groups).intersection(there[first].groups)
             report[f"{group} shared by {first} and {other}"] = len(shared)
@@ -26,6 +36,15 @@ def leaks(train: Seen, other: Seen) -> list[tuple[int, int]]:
     """Return (training row, row of the other split) for every training row whose input is there too."""
     there = dict(zip(other.prompts, range(other.rows), strict=True))
     return [(row, there[key]) for row, key in enumerate(train.prompts) if key in there]
+
+
+def _nearly(
+    code: str, form: str, twins: Iterable[Twin], rows: Seen, others: Seen, problems: Problems
+) -> None:
+    found = list(twins)
+    said = (form.format(others.place(twin), share) for _, twin, share in found)
+    places = (rows.place(row) for row, *_ in found)
+    problems.warn_of(code, len(found), map(partial(Problem, code), places, said))
 
 
 def _leaked(train: Seen, other: Seen, name: str, problems: Problems) -> None:

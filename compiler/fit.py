@@ -58,6 +58,8 @@ class Fit:
             seen.labels.note(batch.columns["label"])
         seen.prompts.fromlist(prompts)
         seen.pairs.fromlist(list(map(hash, zip(prompts, *answers, strict=True))))
+        if self.spec.near:
+            seen.texts += map("\n".join, zip(*(texts[name] for name in self.texts.asked), strict=True))
         self._for_split(seen, batch, [plain[name] for name in self.texts.asked])
         self._lengths(seen, list(texts.values()), batch)
         for name in self.texts.may_be_blank:

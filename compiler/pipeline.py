@@ -69,7 +69,7 @@ def _run(spec: Spec, request: Request, inputs: list[Input], staged: Path | None)
         else:
             splits = _straight(spec, request, inputs, staged, report)
         if not report.problems.stopped:
-            report.fit = compare(splits, spec.group, report.problems)
+            report.fit = compare(splits, spec.group, report.problems, near=spec.near)
     report.drop("bad rows", report.problems.bad_rows)
     _complain_of_nothing(report, inputs)
     if request.strict and report.problems.count("W"):

@@ -44,6 +44,8 @@ CODES = {
     "W209": "a split without rows",
     "W210": "a part of a mixture that could not be filled",
     "W211": "a class of one row in a stratified split",
+    "W212": "a row that is nearly the same as one before it",
+    "W213": "a training input that nearly stands in another split",
 }
 
 

@@ -55,6 +55,7 @@ class Seen:
     labels: Codes = field(default_factory=Codes)
     classes: Codes = field(default_factory=Codes)
     units: Codes = field(default_factory=Codes)
+    texts: list[str] = field(default_factory=list)
     _starts: list[int] = field(default_factory=list)
     _places: list[tuple[str, Sequence[Line]]] = field(default_factory=list)
     _order: Sequence[int] | None = None
@@ -85,6 +86,7 @@ class Seen:
             groups=_take(self.groups, order),
             ids=_take(self.ids, order),
             lengths=_take(self.lengths, order),
+            texts=[self.texts[row] for row in order] if self.texts else [],
             labels=self.labels.take(order),
             _order=order,
         )

@@ -1,7 +1,7 @@
 """Which files a compile reads, and into which split each goes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,14 +40,27 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
         inputs = _sorted_out(spec, RAW / spec.name)
     found_parts = {found.split for found in inputs}
     missing = [part for part in spec.parts if part not in found_parts] if spec.mix else []
+    for part in [part for part in missing if spec.mix and spec.mix.parts[part].spec.source.hub]:
+        inputs += _from_hub(spec.mix.parts[part].spec, {part: (PART,)}, f"--source {part}=PATH")  # type: ignore[union-attr]  # a mixture, see the line above
+        missing.remove(part)
     if missing:
         ways = f"give it with --source {missing[0]}=PATH"
         raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {ways}")
+    if not inputs and spec.source.hub:
+        inputs = _from_hub(spec, spec.source.splits or {PART: ()}, "--source PATH")
     if not inputs:
         ways = f"give one with --source PATH, or put its files into {RAW / spec.name}/"
         raise RequestError(f"no source for {spec.name}: {ways}")
     order = {part: number for number, part in enumerate(spec.parts)}
     return sorted(inputs, key=lambda found: order[found.split])
+
+
+def _from_hub(spec: Spec, splits: Mapping[str, Sequence[str]], option: str) -> list[Input]:
+    from compiler.hub import fetch
+
+    where = f", or put its files into {RAW / spec.name}/" if option == "--source PATH" else ""
+    ways = f"without the hub: give files with {option}{where}; with it: a network, or a mirror in HF_ENDPOINT"
+    return [Input(split, path) for split, path in fetch(spec.source.hub, splits, ways)]
 
 
 def _given(spec: Spec, text: str) -> list[Input]:

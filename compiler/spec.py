@@ -110,6 +110,7 @@ class Spec:
     labels: dict[str, tuple[object, ...]]
     outputs: tuple[Output, ...]
     group: str | None = None
+    near: bool = False
     filter: Filter = Filter()
     clean: tuple[str, ...] = ()
     sample: float | None = None
@@ -165,7 +166,8 @@ def _parse(path: Path, raw: Any) -> Spec:
             columns=tuple(_column(name, value, raw) for name, value in raw.get("columns", {}).items()),
             labels={ours: tuple(theirs) for ours, theirs in raw.get("labels", {}).items()},
             outputs=tuple(_output(raw["write"], number) for number in range(len(raw["write"]))),
-            group=raw.get("fit", {}).get("group"),
+            group=_fit(raw).get("group"),
+            near=bool(_fit(raw).get("near")),
             filter=_filter(raw.get("filter", {})),
             clean=tuple(raw.get("clean", ())),
             sample=raw.get("sample"),
@@ -214,6 +216,11 @@ def _source(raw: Any) -> Source:
 
 def _tuple(value: object) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(cast("list[str]", value))
+
+
+def _fit(raw: Any) -> dict[str, Any]:
+    fit = raw.get("fit", {})
+    return {"near": True} if fit == "near" else cast("dict[str, Any]", fit)
 
 
 def _filter(raw: Any) -> Filter:

@@ -1,0 +1,84 @@
+"""Rows that are nearly the same: candidates by MinHash (rensa), each verified by its true similarity.
+
+The similarity of two texts is the Jaccard index of their shingles: the runs of three words (a Han
+character counts as a word), upper case and punctuation left aside. Candidates come from locality-
+sensitive hashing in bands (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, chapter 3), which
+misses few pairs above the threshold; none below it is reported.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from core.errors import RequestError
+
+THRESHOLD = 0.8
+PERMUTATIONS = 64
+BANDS = 16
+BATCH = 5000
+WIDTH = 3
+SEED = 42
+_WORDS = re.compile("[\u3400-\u9fff\uf900-\ufaff]|[^\\W\u3400-\u9fff\uf900-\ufaff]+")
+
+Twin = tuple[int, int, float]
+
+
+def shingles(text: str) -> list[str]:
+    """Return the runs of three words of a text; a text of fewer words is one run."""
+    words = _WORDS.findall(text.lower())
+    if len(words) <= WIDTH:
+        return [" ".join(words)]
+    return list(map(" ".join, zip(words, words[1:], words[2:], strict=False)))
+
+
+def similarity(one: str, other: str) -> float:
+    """Return the Jaccard index of two texts' shingles, 0 to 1."""
+    first, second = set(shingles(one)), set(shingles(other))
+    return len(first & second) / len(first | second)
+
+
+def near_rows(texts: Sequence[str], others: Sequence[str]) -> Iterator[Twin]:
+    """Yield (row of `texts`, row of `others`, similarity) for each text that has a near one in `others`.
+
+    The first near one is named; the texts that are wholly the same as it are left to other checks.
+    """
+    index = _index()
+    for start in range(0, len(others), BATCH):
+        index.insert_pairs(list(enumerate(_hashed(others[start : start + BATCH]), start)))
+    for start in range(0, len(texts), BATCH):
+        block = texts[start : start + BATCH]
+        for row, found in enumerate(index.query_all(_hashed(block)), start):
+            yield from _verified(row, sorted(found), texts, others)
+
+
+def near_repeats(texts: Sequence[str]) -> Iterator[Twin]:
+    """Yield (row, earlier row, similarity) for each text that is nearly the same as one before it."""
+    index = _index()
+    for start in range(0, len(texts), BATCH):
+        hashed = _hashed(texts[start : start + BATCH])
+        index.insert_pairs(list(enumerate(hashed, start)))
+        for row, found in enumerate(index.query_all(hashed), start):
+            yield from _verified(row, sorted(twin for twin in found if twin < row), texts, texts)
+
+
+def _verified(row: int, found: list[int], texts: Sequence[str], others: Sequence[str]) -> Iterator[Twin]:
+    for twin in found:
+        if texts[row] != others[twin] and (share := similarity(texts[row], others[twin])) >= THRESHOLD:
+            yield row, twin, share
+            return
+
+
+def _hashed(texts: Sequence[str]) -> Any:
+    return _rensa().RMinHash.from_token_sets(list(map(shingles, texts)), PERMUTATIONS, SEED)
+
+
+def _index() -> Any:
+    return _rensa().RMinHashLSH(THRESHOLD, PERMUTATIONS, BANDS)
+
+
+def _rensa() -> Any:
+    try:
+        import rensa
+    except ImportError as error:
+        raise RequestError("`fit: near` needs the package rensa: pip install rensa==0.5.0") from error
+    return rensa

@@ -1,0 +1,150 @@
+"""verify beside the real LLaMA-Factory: its silent traps get a name and a place, its labels are ours."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compiler.verify import audit
+from compiler.verify.run import Verdict, verify
+
+pytestmark = pytest.mark.slow
+COLUMNS = {"prompt": "instruction", "query": "input", "response": "output"}
+ROWS = [
+    {"instruction": f"Is {n} even?", "input": "", "output": "yes" if n % 2 == 0 else "no"} for n in range(6)
+]
+
+
+class Sets:
+    """A dataset_info folder of hand-written entries."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder, self.model = folder, model
+
+    def verify(
+        self, content: object, name: str = "a.jsonl", entry: dict | None = None, **settings
+    ) -> Verdict:
+        """Register rows (or the file's bytes) as the dataset `mine` and verify it."""
+        if isinstance(content, list):
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
+            content = text.encode() if name.endswith("l") else json.dumps(content).encode()
+        (self.folder / name).write_bytes(content)
+        entry = {"file_name": name, "columns": COLUMNS} if entry is None else entry
+        (self.folder / "dataset_info.json").write_text(json.dumps({"mine": entry}))
+        return verify("mine", self.folder, settings)
+
+    def audit(self, rows: list[dict], entry: dict | None = None, **settings) -> Verdict:
+        """Verify with the tiny tokenizer."""
+        settings = {"template": "qwen", "model_name_or_path": str(self.model), **settings}
+        return self.verify(rows, entry=entry, **settings)
+
+
+@pytest.fixture
+def sets(tmp_path: Path, tiny_model: Path) -> Sets:
+    return Sets(tmp_path, tiny_model)
+
+
+def found(verdict: Verdict) -> list[tuple[str, str]]:
+    """Return (code, file:line) of every finding, in order."""
+    return [(problem.code, problem.place.rsplit("/", 1)[-1]) for problem in verdict.problems]
+
+
+def changed(number: int, **values: object) -> list[dict]:
+    """Return the rows with one of them changed (None takes a key away)."""
+    return [row if n != number else {**row, **values} for n, row in enumerate(ROWS)]
+
+
+def test_right_rows_are_all_there_and_what_is_not_checked_is_said(sets):
+    verdict = sets.verify(ROWS)
+    assert (verdict.records, verdict.loaded, verdict.same) == (6, 6, 6)
+    assert not verdict.failed and "give a model folder with --model DIR" in verdict.not_checked[0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "code"),
+    [
+        (COLUMNS | {"response": "ouput"}, "E403"),
+        ({"prompt": "instruction", "query": "input", "reponse": "output"}, "E401"),
+        ({"prompt": "instruction"}, "E402"),
+    ],
+    ids=["misspelt value", "misspelt key", "partial"],
+)
+def test_wrong_columns(sets, columns, code):
+    verdict = sets.verify(ROWS, entry={"file_name": "a.jsonl", "columns": columns})
+    assert verdict.failed and code in verdict.counts
+    assert verdict.counts["E406"] == 6, "every row is lost, and each has its place"
+
+
+def test_one_null_answer(sets):
+    verdict = sets.verify(changed(2, output=None))
+    assert found(verdict) == [("E406", "a.jsonl:3")] and verdict.same == 5
+
+
+def test_one_number_among_texts(sets):
+    verdict = sets.verify(changed(3, output=7))
+    assert ("E404", "a.jsonl:4") in found(verdict) and "E405" in verdict.counts
+
+
+def test_a_byte_order_mark(sets):
+    content = "\ufeff" + json.dumps(ROWS)
+    verdict = sets.verify(content.encode(), "a.json")
+    assert ("E404", "a.json:1") in found(verdict)
+
+
+def test_a_truncated_array(sets):
+    content = "[\n" + ",\n".join(map(json.dumps, ROWS))
+    verdict = sets.verify(content[:-5].encode(), "a.json")
+    assert ("E003", "a.json:7") in found(verdict) and "E405" in verdict.counts
+
+
+def test_bad_turns(sets):
+    talk = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    rows = [{"conversations": talk}, {"conversations": talk[:1]}, {"conversations": talk[::-1]}]
+    entry = {"file_name": "a.jsonl", "formatting": "sharegpt", "columns": {"messages": "conversations"}}
+    verdict = sets.verify(rows, entry=entry)
+    assert found(verdict) == [("E406", "a.jsonl:2"), ("E406", "a.jsonl:3")] and verdict.same == 1
+
+
+def test_an_empty_answer_is_trained_on(sets):
+    verdict = sets.audit(changed(4, output=""))
+    assert found(verdict) == [("W417", "a.jsonl:5")] and not verdict.failed
+    assert verdict.audit.example[-1] == ("yes<|im_end|>\n", True)
+
+
+def test_cuts_are_counted_with_their_places(sets):
+    rows = [*ROWS, {"instruction": "Why?", "input": "", "output": "because " * 60}]
+    verdict = sets.audit(rows, cutoff_len=64)
+    assert verdict.counts == {"W414": 1, "W415": 1} and found(verdict)[0] == ("W414", "a.jsonl:7")
+
+
+def test_a_row_of_which_nothing_is_learned(sets):
+    rows = [*ROWS, {"instruction": "word " * 400, "input": "", "output": "yes"}]
+    verdict = sets.audit(rows, cutoff_len=64)
+    assert verdict.counts["E411"] == 1 and ("E411", "a.jsonl:7") in found(verdict)
+
+
+TALKS = [
+    {
+        "conversations": [
+            {"from": who, "value": text * n} for who, text in zip(("human", "gpt") * 3, "abcdef", strict=True)
+        ]
+    }
+    for n in range(1, 30)
+]
+SHAREGPT = {"file_name": "a.jsonl", "formatting": "sharegpt", "columns": {"messages": "conversations"}}
+
+
+@pytest.mark.parametrize("template", ["qwen", "qwen3", "llama3", "alpaca", "default"])
+@pytest.mark.parametrize("cutoff", [12, 40, 100, 2048])
+@pytest.mark.parametrize("masking", [{}, {"mask_history": True}, {"train_on_prompt": True}], ids=str)
+def test_batches_give_the_labels_of_the_plain_processor(sets, monkeypatch, template, cutoff, masking):
+    monkeypatch.setattr(audit, "SAMPLE", 1000)
+    verdict = sets.audit(TALKS, SHAREGPT, template=template, cutoff_len=cutoff, **masking)
+    assert verdict.audit.sampled == len(TALKS) and "E413" not in verdict.counts
+    assert verdict.same == len(TALKS)
+
+
+def test_other_labels_would_be_seen(sets, monkeypatch):
+    plain = audit.Served.encode
+    monkeypatch.setattr(audit.Served, "encode", lambda self, text, **_: plain(self, text)[:-1])
+    assert sets.audit(ROWS).counts["E413"] == len(ROWS)

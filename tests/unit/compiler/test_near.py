@@ -1,0 +1,82 @@
+"""Near rows: similarity by hand, no false pair, few missed ones, beside every pair computed the plain way."""
+
+import random
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compiler.near import THRESHOLD, near_repeats, near_rows, shingles, similarity
+from core.errors import RequestError
+
+WORDS = [f"word{number}" for number in range(400)]
+
+
+def test_shingles_by_hand():
+    assert shingles("The cat, the 猫咪 sat.") == ["the cat the", "cat the 猫", "the 猫 咪", "猫 咪 sat"]
+    assert shingles("Yes!") == ["yes"] and shingles("") == [""]
+
+
+def test_similarity_by_hand():
+    assert similarity("a b c d", "a b c d e") == 2 / 3
+    assert similarity("A b, c", "a B c!") == 1 and similarity("a", "b") == 0
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_similarity_is_symmetric(one, other):
+    assert similarity(one, other) == similarity(other, one) and similarity(one, one) == 1
+
+
+def corpus(size: int) -> list[str]:
+    """Return texts of which every other one is the one before it with some words changed."""
+    draw = random.Random(7)
+    texts = []
+    for _ in range(size // 2):
+        words = draw.choices(WORDS, k=60)
+        changed = list(words)
+        for place in draw.sample(range(60), draw.choice([0, 1, 1, 2, 4, 8])):
+            changed[place] = draw.choice(WORDS)
+        texts += [" ".join(words), " ".join(changed) + "."]
+    return texts
+
+
+def test_every_pair_found_is_near_and_few_are_missed():
+    pytest.importorskip("rensa")
+    texts = corpus(600)
+    found = {(row, twin): share for row, twin, share in near_repeats(texts)}
+    plain = {
+        (row, twin): share
+        for row in range(len(texts))
+        for twin in range(row)
+        if (share := similarity(texts[row], texts[twin])) >= THRESHOLD
+    }
+    assert found.items() <= plain.items()
+    assert len(plain) > 100 and len(found) >= 0.95 * len(plain)
+    assert list(near_repeats(texts)) == list(near_repeats(texts))
+
+
+def test_leaks_name_the_other_rows():
+    pytest.importorskip("rensa")
+    texts = corpus(40)
+    found = list(near_rows(texts[1::2], texts[::2]))
+    assert found and all(row == twin and share >= THRESHOLD for row, twin, share in found)
+    assert list(near_rows(texts[:1], texts[:1])) == []  # wholly the same: W208 says so
+
+
+def test_a_spec_asks_for_it(bench):
+    pytest.importorskip("rensa")
+    text = " ".join(WORDS[:30])
+    rows = [{"text": text}, {"text": text + " more"}, {"text": "another"}]
+    for fit, codes in (("near", ["W212"]), ("{near: true}", ["W212"]), ("{near: false}", [])):
+        output = "{file: t.jsonl, format: text, text: '{text}'}"
+        lines = ["about: a", f"fit: {fit}", "columns: {text: [text]}", f"write: [{output}]"]
+        spec = bench.write("s.yaml", "\n".join(lines))
+        report = bench.compile(spec, bench.rows("t.jsonl", rows), force=True)
+        assert [problem.code for problem in report.problems.warnings] == codes
+
+
+def test_without_rensa(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rensa", None)
+    with pytest.raises(RequestError, match="needs the package rensa: pip install rensa"):
+        list(near_repeats(["a b c", "a b c d"]))

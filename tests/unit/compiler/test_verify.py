@@ -1,0 +1,176 @@
+"""What verify knows without LLaMA-Factory: entries, the records of a file as turns, the places of traps."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from compiler.verify.audit import Audit
+from compiler.verify.entry import column_problems, entry_problems, meaning_of
+from compiler.verify.expect import Expected, Talk
+from compiler.verify.run import Verdict, datasets_of, read_settings
+from compiler.verify.tell import as_json, histogram, lines, quantiles
+from core.errors import Problem, ProblemsError, RequestError
+
+ALPACA = {"file_name": "x", "columns": {"prompt": "instruction", "query": "input", "response": "output"}}
+TAGS = {
+    "role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt",
+    "observation_tag": "observation", "function_tag": "function_call", "system_tag": "system",
+}  # fmt: skip
+SHAREGPT = {
+    "file_name": "x",
+    "formatting": "sharegpt",
+    "columns": {"messages": "c", "system": "s"},
+    "tags": TAGS,
+}
+
+
+def found(entry, keys=None):
+    """Return (code, field, way out) of everything that is wrong with an entry."""
+    meaning = meaning_of(entry)
+    problems = [*entry_problems("p", entry, meaning), *(column_problems("p", meaning, keys) if keys else [])]
+    return [(problem.code, problem.field, problem.hint) for problem in problems]
+
+
+@pytest.mark.parametrize(
+    ("entry", "keys", "expected"),
+    [
+        (ALPACA, {"instruction", "input", "output", "idx"}, []),
+        ({"file_name": "x"}, {"instruction", "input", "output"}, []),
+        (SHAREGPT, {"c", "s"}, []),
+        (
+            ALPACA | {"columns": {"prompt": "instruction", "query": "input", "response": "ouput"}},
+            {"instruction", "input", "output"},
+            [("E403", "columns.response", 'did you mean "output"?')],
+        ),
+        (
+            ALPACA | {"columns": {"prompt": "instruction", "reponse": "output"}},
+            None,
+            [
+                ("E401", "columns.reponse", 'did you mean "response"?'),
+                ("E402", "columns", "add 'response': its column"),
+            ],
+        ),
+        (ALPACA | {"formating": "sharegpt"}, None, [("E401", "formating", 'did you mean "formatting"?')]),
+        (ALPACA | {"formatting": "sharegtp"}, None, [("E401", "formatting", "")]),
+        (ALPACA | {"columns": ["x"]}, None, [("E401", "columns", ""), *[("E402", "columns", "")] * 2]),
+        (
+            SHAREGPT | {"tags": {name: tag for name, tag in TAGS.items() if name != "assistant_tag"}},
+            None,
+            [("E402", "tags", "add 'assistant_tag': 'gpt'")],
+        ),
+    ],
+)
+def test_entries(entry, keys, expected):
+    got = found(entry, keys)
+    assert [item[:2] for item in got] == [item[:2] for item in expected]
+    assert all(hint in item[2] for item, (_, _, hint) in zip(got, expected, strict=True))
+
+
+def read(bench, name, content, entry=ALPACA):
+    """Read a file as records; returns (places and talks or reasons, problems of the whole file)."""
+    expected = Expected(bench.write(name, content), meaning_of(entry))
+    records = list(expected.records())
+    return records, [(p.code, p.place.rsplit("/", 1)[-1], p.field) for p in expected.problems]
+
+
+def test_alpaca_records_as_turns(bench):
+    rows = [
+        {"instruction": "I", "input": "J", "output": "O"},
+        {"instruction": "I", "input": "", "output": ""},
+        {"instruction": "I", "input": None, "output": None},
+        {"instruction": "I"},
+        {"instruction": "I", "output": 3},
+    ]
+    content = "".join(json.dumps(row) + "\n" for row in rows)
+    records, problems = read(bench, "a.jsonl", content)
+    assert [talk for _, talk in records[:2]] == [
+        Talk([("user", "I\nJ"), ("assistant", "O")]),
+        Talk([("user", "I"), ("assistant", "")]),
+    ]
+    assert [talk.split(",")[0] for _, talk in records[2:]] == [
+        "output: found null",
+        "output: missing",
+        "output: found 3",
+    ]
+    assert [place.rsplit(":")[-1] for place, _ in records] == ["1", "2", "3", "4", "5"]
+    assert problems == [("E404", "a.jsonl:5", "output")]
+
+
+def test_history_and_system(bench):
+    entry = {"columns": {**ALPACA["columns"], "history": "h", "system": "s"}}
+    row = {"instruction": "I", "output": "O", "h": [["a", "b"]], "s": "S"}
+    records, _ = read(bench, "h.jsonl", json.dumps(row), entry)
+    turns = [("user", "a"), ("assistant", "b"), ("user", "I"), ("assistant", "O")]
+    assert records[0][1] == Talk(turns, "S")
+    records, _ = read(bench, "h.jsonl", json.dumps(row | {"h": [["a"]]}), entry)
+    assert "expected [question, answer]" in records[0][1]
+
+
+def turns(*pairs):
+    return [{"from": role, "value": text} for role, text in pairs]
+
+
+def test_sharegpt_records_as_turns(bench):
+    rows = [
+        {"c": turns(("system", "S"), ("human", "a"), ("gpt", "b"))},
+        {"c": turns(("human", "a"), ("function_call", "{}"), ("observation", "r"), ("gpt", "b")), "s": "S"},
+        {"c": turns(("human", "a"))},
+        {"c": turns(("gpt", "a"), ("human", "b"))},
+        {"c": turns(("human", "a"), ("bot", "b"))},
+        {"c": []},
+    ]
+    records, _ = read(bench, "s.json", json.dumps(rows), SHAREGPT)
+    talks = [talk for _, talk in records]
+    assert talks[0] == Talk([("user", "a"), ("assistant", "b")], "S")
+    assert talks[1].system == "S" and [role for role, _ in talks[1].turns] == [
+        "user", "function", "observation", "assistant",
+    ]  # fmt: skip
+    assert "1 turns, expected an even number" in talks[2]
+    assert "turn 1 is the assistant's, expected user" in talks[3]
+    assert "turn 2" in talks[4] and "expected a known role" in talks[4]
+    assert "0 turns" in talks[5]
+
+
+def test_what_its_loader_stumbles_over(bench):
+    rows = '{"instruction": "I", "output": "O"}\n'
+    assert read(bench, "bom.jsonl", "\ufeff" + rows)[1] == [("E404", "bom.jsonl:1", "")]
+    with pytest.raises(ProblemsError, match="cut.json:3: E003.*1 whole records came before"):
+        read(bench, "cut.json", f"[{rows},\n" + rows[:10])
+
+
+def test_names(bench):
+    bench.write("out/dataset_info.json", json.dumps({"mine": ALPACA}))
+    assert datasets_of("mine", bench.out) == ["mine"]
+    with pytest.raises(RequestError, match="nothing called 'mime'.*did you mean \"mine\""):
+        datasets_of("mime", bench.out)
+
+
+def test_recipe_under_options(bench):
+    recipe = bench.write("r.yaml", "template: qwen\ncutoff_len: 100\n")
+    settings = read_settings(recipe, {"cutoff_len": 20, "template": None})
+    assert settings == {"template": "qwen", "cutoff_len": 20}
+    with pytest.raises(RequestError, match="expected a recipe's settings"):
+        read_settings(bench.write("list.yaml", "- a\n"), {})
+
+
+def test_lengths_by_hand():
+    lengths = Counter({10: 2, 12: 1, 40: 1})
+    assert quantiles(lengths) == {"min": 10, "median": 10, "p95": 40, "max": 40}
+    assert histogram(lengths) == [(low, low + 3, {10: 3, 38: 1}.get(low, 0)) for low in range(10, 39, 4)]
+    assert quantiles(Counter()) == {} and histogram(Counter()) == []
+    assert histogram(Counter({5: 3})) == [(5, 5, 3)]
+
+
+def test_the_report(capsys):
+    example = [("ask ", False), ("yes", True)]
+    audit = Audit(Counter({10: 1}), rows=1, seen=10, learned=2, sampled=1, example=example)
+    verdict = Verdict("set", records=2, loaded=1, same=1, audit=audit, cutoff=16)
+    verdict.add(Problem("E406", "f:2", "gone"))
+    text = "\n".join(lines(verdict, every=False))
+    assert verdict.failed and "f:2: E406: gone" in text and "1 problem (E406 1)" in text
+    assert "10 tokens are trained on, 2 of them learned (20.0%)" in text and text.endswith("ask ⟦yes⟧")
+    report = as_json(verdict)
+    assert report["failed"] and report["tokens"]["learned"] == 2 and json.dumps(report)
+    clean = Verdict("set", records=1, loaded=1, same=1, not_checked=["lengths"])
+    assert not clean.failed and list(lines(clean, every=False))[-1] == "not checked: lengths"
