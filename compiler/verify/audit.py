@@ -9,7 +9,8 @@ give the same labels.
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,15 +76,21 @@ class Served:
         """Begin to note which texts are asked for."""
         self._asked = {}
 
-    def serve(self) -> None:
-        """Tokenise together what was asked for, and answer from it."""
+    def heard(self) -> list[str]:
+        """Return the texts that were asked for since `listen`."""
         texts, self._asked = list(self._asked or ()), None
-        ids = (
-            self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-            if texts
-            else []
-        )
-        self._ids = dict(zip(texts, ids, strict=True))
+        return texts
+
+    def tokenise(self, texts: list[str]) -> dict[str, list[int]]:
+        """Return the ids of texts, tokenised together (without the interpreter's lock)."""
+        if not texts:
+            return {}
+        ids = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        return dict(zip(texts, ids, strict=True))
+
+    def serve(self, ids: dict[str, list[int]]) -> None:
+        """Answer from these texts."""
+        self._ids = ids
 
 
 class Heard:
@@ -118,37 +125,44 @@ class Auditor:
         self.plain = SupervisedDatasetProcessor(template, tokenizer, None, self.args)
         self.sample = set(random.Random(42).sample(range(len(loaded.rows)), min(SAMPLE, len(loaded.rows))))
         self.ending = self._ending()
+        self.pool = ThreadPoolExecutor(1)
+        self.pending: tuple[Row, int, list[int], Future[dict[str, list[int]]]] | None = None
         self.first = first
         self.audit = Audit()
 
     def take(self, rows: Row, start: int) -> None:
-        """Audit one batch (columns of LLaMA-Factory's rows), the first of which has the number `start`."""
-        numbers = [
-            n
-            for n, (p, r) in enumerate(zip(rows["_prompt"], rows["_response"], strict=True))
-            if len(p) % 2 and len(r) == 1
-        ]
-        self._prepare(rows, numbers)
-        self.heard.pairs = []
-        made = self.processor.preprocess_dataset(rows)
-        ids, labels = made.get("input_ids", []), made.get("labels", [])
-        for number, pairs, row_ids, row_labels in zip(numbers, self.heard.pairs, ids, labels, strict=True):
-            self._look(start + number, pairs, row_ids, row_labels)
-            if not rows["_response"][number][0]["content"].strip():
-                self.audit.find("W417", start + number, self.first)
-        self._compare(
-            [n for n in numbers if start + n in self.sample],
-            rows,
-            start,
-            dict(zip(numbers, labels, strict=True)),
-        )
+        """Take in a batch (columns of LLaMA-Factory's rows) whose first row has the number `start`.
 
-    def _prepare(self, rows: Row, numbers: Sequence[int]) -> None:
+        Its texts are tokenised in a thread while the batch before it is audited.
+        """
+        pairs = enumerate(zip(rows["_prompt"], rows["_response"], strict=True))
+        numbers = [number for number, (asked, answered) in pairs if len(asked) % 2 and len(answered) == 1]
         self.served.listen()
         for n in numbers:
             messages = rows["_prompt"][n] + rows["_response"][n]
             self.template.encode_multiturn(self.served, messages, rows["_system"][n], rows["_tools"][n])
-        self.served.serve()
+        ids = self.pool.submit(self.served.tokenise, self.served.heard())
+        self.finish()
+        self.pending = (rows, start, numbers, ids)
+
+    def finish(self) -> None:
+        """Audit the batch that was taken in last."""
+        if self.pending is None:
+            return
+        rows, start, numbers, ids = self.pending
+        self.pending = None
+        self.served.serve(ids.result())
+        self.heard.pairs = []
+        made = self.processor.preprocess_dataset(rows)
+        labels = made.get("labels", [])
+        for number, pairs, row_ids, row_labels in zip(
+            numbers, self.heard.pairs, made.get("input_ids", []), labels, strict=True
+        ):
+            self._look(start + number, pairs, row_ids, row_labels)
+            if not rows["_response"][number][0]["content"].strip():
+                self.audit.find("W417", start + number, self.first)
+        chosen = [number for number in numbers if start + number in self.sample]
+        self._compare(chosen, rows, start, dict(zip(numbers, labels, strict=True)))
 
     def _look(
         self, row: int, pairs: list[tuple[list[int], list[int]]], ids: list[int], labels: list[int]
@@ -208,7 +222,23 @@ class Auditor:
                 self.audit.find("E413", start + number, self.first)
 
 
-def pretraining_lengths(rows: Row, tokenizer: Any) -> Iterator[int]:
-    """Yield the tokens of each text of a batch with its end-of-text token, as stage pt has them."""
-    texts = [messages[0]["content"] + tokenizer.eos_token for messages in rows["_prompt"]]
-    yield from map(len, tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"])
+class Lengths:
+    """Counts the tokens of texts for pretraining (stage pt), where all are learned and none is masked."""
+
+    def __init__(self, loaded: Loaded, tokenizer: Any, template: Any, first: int) -> None:
+        del loaded, template, first  # what an Auditor is made of
+        self.tokenizer = tokenizer
+        self.audit = Audit()
+
+    def take(self, rows: Row, start: int) -> None:
+        """Count a batch of texts, each with its end-of-text token."""
+        del start
+        texts = [messages[0]["content"] + self.tokenizer.eos_token for messages in rows["_prompt"]]
+        ids = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        self.audit.lengths.update(map(len, ids))
+        self.audit.rows += len(ids)
+        self.audit.seen += sum(map(len, ids))
+        self.audit.learned = self.audit.seen
+
+    def finish(self) -> None:
+        """Nothing waits."""

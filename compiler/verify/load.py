@@ -33,6 +33,10 @@ REFUSALS = (
 )
 
 
+class LoaderError(Exception):
+    """LLaMA-Factory's loader gave up on a dataset: its own words, the innermost that say something."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """The rows as its loader gives them (a `datasets.Dataset`), its arguments and the stage."""
@@ -44,11 +48,12 @@ class Loaded:
 
 
 def load(name: str, folder: Path, settings: Mapping[str, object], cache: Path) -> Loaded:
-    """Load the dataset `name` of `folder`; raises one of `REFUSALS` where LLaMA-Factory cannot.
+    """Load the dataset `name` of `folder`; raises `LoaderError` where LLaMA-Factory cannot.
 
     `settings` are a recipe's keys, of which only `SETTINGS` and the model's folder count.
     """
     hparams = _imported()
+    from datasets.exceptions import DatasetsError
     from llamafactory.data.loader import _load_single_dataset
     from llamafactory.data.parser import get_dataset_list
 
@@ -70,8 +75,13 @@ def load(name: str, folder: Path, settings: Mapping[str, object], cache: Path) -
                 "report_to": "none",
             }
         )
-        (attributes,) = get_dataset_list([name], str(folder))
-        rows = _load_single_dataset(attributes, model_args, data_args, training_args)
+        try:
+            (attributes,) = get_dataset_list([name], str(folder))
+            rows = _load_single_dataset(attributes, model_args, data_args, training_args)
+        except (DatasetsError, *REFUSALS) as error:
+            inner = error.__cause__ or error
+            said = (str(inner).strip() or repr(inner)).splitlines()[0]
+            raise LoaderError(f"{type(inner).__name__}: {said[:200]}") from error
     return Loaded(rows, model_args, data_args, stage)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from compiler.registry import MANIFEST, compiled
-from compiler.verify.audit import KINDS, Audit, Auditor, pretraining_lengths
+from compiler.verify.audit import KINDS, Audit, Auditor, Lengths
 from compiler.verify.entry import Meaning, column_problems, entry_problems, meaning_of
 from compiler.verify.expect import Expected, Talk
-from compiler.verify.load import REFUSALS, Loaded, load, tools_of
+from compiler.verify.load import Loaded, LoaderError, load, tools_of
 from core.datasets import REGISTRY, find_dataset, read_registry
 from core.errors import Problem, ProblemsError, RequestError, nearest, show_value
 from core.files import read_object
@@ -98,7 +98,7 @@ def verify(name: str, out: Path, settings: Settings) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="tuneyard-verify-") as cache:
         try:
             loaded = load(name, out, settings, Path(cache))
-        except REFUSALS as error:
+        except LoaderError as error:
             _without_loader(expected, verdict, error)
         else:
             verdict.stage, verdict.loaded = loaded.stage, len(loaded.rows)
@@ -120,7 +120,7 @@ def _made_by_us(name: str, entry: Mapping[str, object], out: Path) -> bool:
     )
 
 
-def _without_loader(expected: Expected, verdict: Verdict, error: Exception) -> None:
+def _without_loader(expected: Expected, verdict: Verdict, error: LoaderError) -> None:
     """Its loader gave up: say so with its own words, and read the file ourselves for the places."""
     try:
         for place, talk in expected.records():
@@ -130,9 +130,7 @@ def _without_loader(expected: Expected, verdict: Verdict, error: Exception) -> N
     except ProblemsError as found:
         for problem in found.problems:
             verdict.add(problem)
-    said = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
-    message = f"LLaMA-Factory cannot load it: {type(error).__name__}: {said[:200]}"
-    verdict.add(Problem("E405", str(expected.path), message))
+    verdict.add(Problem("E405", str(expected.path), f"LLaMA-Factory cannot load it: {error}"))
 
 
 def _walk(loaded: Loaded, expected: Expected, verdict: Verdict, settings: Settings) -> None:
@@ -147,7 +145,9 @@ def _walk(loaded: Loaded, expected: Expected, verdict: Verdict, settings: Settin
             _compare(place, talk, rows, number, verdict, loaded.stage)
         verdict.records += len(records)
         if auditor:
-            auditor(rows, start)
+            auditor.take(rows, start)
+    if auditor:
+        auditor.finish()
     for place, _ in ours:
         verdict.records += 1
         verdict.add(Problem("E406", place, "the loader leaves this record out"))
@@ -166,8 +166,8 @@ def _tell(code: str, audit: Audit, places: list[str], verdict: Verdict) -> None:
         verdict.counts[code] = audit.counts[code]
 
 
-def _auditor(loaded: Loaded, verdict: Verdict, settings: Settings) -> Any:
-    """Return a function that audits a batch, or None where no tokenizer is at hand."""
+def _auditor(loaded: Loaded, verdict: Verdict, settings: Settings) -> Auditor | Lengths | None:
+    """Return what audits batches, or None where no tokenizer is at hand."""
     model = settings.get("model_name_or_path")
     folder = Path(str(model))
     if model is None or not any((folder / name).is_file() for name in TOKENIZERS):
@@ -178,20 +178,9 @@ def _auditor(loaded: Loaded, verdict: Verdict, settings: Settings) -> Any:
         return None
     tokenizer, template = tools_of(loaded, folder)
     verdict.cutoff = loaded.data_args.cutoff_len
-    if loaded.stage == "sft":
-        auditor = Auditor(loaded, tokenizer, template, FIRST)
-        verdict.audit = auditor.audit
-        return auditor.take
-    verdict.audit = audit = Audit()
-
-    def measure(rows: Mapping[str, Any], _: int) -> None:
-        lengths = list(pretraining_lengths(rows, tokenizer))
-        audit.lengths.update(lengths)
-        audit.rows += len(lengths)
-        audit.seen += sum(lengths)
-        audit.learned += sum(lengths)
-
-    return measure
+    auditor = (Auditor if loaded.stage == "sft" else Lengths)(loaded, tokenizer, template, FIRST)
+    verdict.audit = auditor.audit
+    return auditor
 
 
 def _batches(rows: Any, name: str) -> Iterator[tuple[int, dict[str, Any]]]:

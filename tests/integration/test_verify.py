@@ -113,14 +113,13 @@ def test_an_empty_answer_is_trained_on(sets):
 
 def test_cuts_are_counted_with_their_places(sets):
     rows = [*ROWS, {"instruction": "Why?", "input": "", "output": "because " * 60}]
-    verdict = sets.audit(rows, cutoff_len=64)
+    verdict = sets.audit(rows, cutoff_len=120)
     assert verdict.counts == {"W414": 1, "W415": 1} and found(verdict)[0] == ("W414", "a.jsonl:7")
 
 
 def test_a_row_of_which_nothing_is_learned(sets):
-    rows = [*ROWS, {"instruction": "word " * 400, "input": "", "output": "yes"}]
-    verdict = sets.audit(rows, cutoff_len=64)
-    assert verdict.counts["E411"] == 1 and ("E411", "a.jsonl:7") in found(verdict)
+    verdict = sets.audit(ROWS, cutoff_len=4)
+    assert verdict.counts["E411"] == len(ROWS) and found(verdict)[0] == ("E411", "a.jsonl:1")
 
 
 TALKS = [
