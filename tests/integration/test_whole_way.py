@@ -1,0 +1,72 @@
+"""The whole way on a tiny model: compile, train twice with the real llamafactory-cli, merge, score, compare."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.conftest import ROOT, Run
+
+SETS = ("rte", "mnli")
+SHRUNK = ["use_cpu=true", "max_steps=3", "warmup_steps=1", "gradient_accumulation_steps=1", "cutoff_len=256"]
+
+
+@pytest.fixture(scope="module")
+def way(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, run: Run) -> Path:
+    """The folder in which every step has been taken once."""
+    folder = tmp_path_factory.mktemp("way")
+    for name in SETS:
+        parts = [f"--source={part}=samples/{name}/{part}.jsonl" for part in ("train", "eval")]
+        run("-m", "compiler", "compile", name, *parts, "--limit", 24, "--out", folder / "info")
+        train(name, folder, tiny_model)
+    weighted = [f"{folder / name}=0.5" for name in SETS]
+    run("-m", "adapters", "merge", *weighted, "--out", folder / "merge")
+    named = [f"--adapter={name}={folder / name}" for name in (*SETS, "merge")]
+    data = [f"--data={folder}/info/{name}/alpaca_{name}-eval.json" for name in SETS]
+    run("-m", "eval.nli", "--model", tiny_model, *named, *data, "--out", folder / "results")
+    run("-m", "eval.compare", folder / "results", "--out", folder / "results")
+    return folder
+
+
+def train(name: str, folder: Path, model: Path) -> None:
+    """Train the shipped recipe as it stands but for its size, with LLaMA-Factory's own command."""
+    places = [f"model_name_or_path={model}", f"dataset_dir={folder / 'info'}", f"output_dir={folder / name}"]
+    command = [Path(sys.executable).parent / "llamafactory-cli", "train", f"recipes/{name}.yaml"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *places, *SHRUNK], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_adapter_is_what_the_recipe_says(way: Path, name: str) -> None:
+    config = json.loads((way / name / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (8, 16)
+    assert set(config["target_modules"]) == {"q_proj", "v_proj"}
+    assert len(load_file(way / name / "adapter_model.safetensors")) == 2 * 2 * 2  # layers × q,v × A,B
+
+
+def test_the_merge_is_the_weighted_sum(way: Path) -> None:
+    merged, *parts = (load_file(way / name / "adapter_model.safetensors") for name in ("merge", *SETS))
+    for a in (key for key in merged if "lora_A" in key):
+        b = a.replace("lora_A", "lora_B")
+        wanted = sum(0.5 * (16 / 8) * part[b].astype(np.float64) @ part[a] for part in parts)
+        np.testing.assert_allclose(merged[b] @ merged[a], wanted, rtol=1e-5, atol=1e-12)
+
+
+def test_four_models_are_scored_on_two_sets_and_compared(way: Path) -> None:
+    for model in ("base", *SETS, "merge"):
+        for name in SETS:
+            results = json.loads(
+                (way / "results" / model / f"alpaca_{name}-eval" / "results.json").read_text()
+            )
+            assert results["n"] == 24
+            low, high = results["ci95"]
+            assert 0 <= low <= results["accuracy"] <= high <= 1
+    assert {"table.json", "table.md", "accuracy.png"} <= {path.name for path in (way / "results").iterdir()}
