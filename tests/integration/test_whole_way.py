@@ -1,4 +1,4 @@
-"""The whole way on a tiny model: compile, train twice with the real llamafactory-cli, merge, score, compare."""
+"""The whole way on a tiny model: compile, train twice by llamafactory-cli, merge, score, compare."""
 
 import json
 import os
