@@ -19,7 +19,7 @@ import yaml
 HERE = Path(__file__).parent
 WORDS: dict[str, Any] = yaml.safe_load((HERE / "words.yaml").read_text(encoding="utf-8"))
 YES, NO, MAYBE, NOT_YES = "entailment", "contradiction", "neutral", "not_entailment"
-TRAIN, EVAL, SEED = 1440, 300, 42
+TRAIN, EVAL, SEED = 1200, 300, 42
 
 Pair = tuple[str, str]
 

@@ -106,3 +106,4 @@ def kill_in_training(checkout: Checkout) -> None:
     time.sleep(5)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    time.sleep(2)  # the training is told by the kernel that its parent is gone, and ends
