@@ -15,7 +15,7 @@ from compiler.manifest import Identity, entries, identify, read_standing, seal
 from compiler.part import PartRun, record_files
 from compiler.problems import Problems
 from compiler.read import read
-from compiler.registry import check_names, put_in_place, repair
+from compiler.registry import QUARANTINE, check_names, put_in_place, repair
 from compiler.render import Renderer
 from compiler.request import Report, Request
 from compiler.seen import Seen
@@ -61,7 +61,7 @@ def check_spec(spec: Spec, request: Request) -> Report:
 
 def _run(spec: Spec, request: Request, inputs: list[Input], staged: Path | None) -> Report:
     limit = None if request.every_problem else 1000
-    aside = staged / "quarantine.jsonl" if staged and request.quarantine else None
+    aside = staged / QUARANTINE if staged and request.quarantine else None
     report = Report(spec.name, Problems(limit, aside))
     with _no_collection():
         if spec.arranged:

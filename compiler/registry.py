@@ -14,6 +14,7 @@ from core.errors import ContentError, RequestError
 from core.files import locked, publish, read_object, recover, sync_folder, write_json
 
 MANIFEST = "manifest.json"
+QUARANTINE = "quarantine.jsonl"
 Entry = dict[str, object]
 
 
@@ -59,6 +60,7 @@ def put_in_place(staged: Path, target: Path) -> None:
     """Publish a staged set and then register it, under the folder's lock."""
     with locked(target.parent):
         _repair(target.parent)
+        _refuse_foreign(target, {path.name for path in staged.iterdir()})
         _refuse_taken_names(target, _entries(staged))
         publish(staged, target)
         _repair(target.parent)
@@ -72,8 +74,9 @@ def repair(out: Path) -> None:
 
 
 def check_names(target: Path, entries: dict[str, Entry]) -> None:
-    """Refuse early what `put_in_place` would refuse: a broken registry, names that are taken."""
+    """Refuse early what `put_in_place` would refuse: a broken registry, foreign files, taken names."""
     read_registry(target.parent)
+    _refuse_foreign(target, {PurePosixPath(str(entry["file_name"])).name for entry in entries.values()})
     _refuse_taken_names(target, entries)
 
 
@@ -82,6 +85,7 @@ def remove(target: Path) -> list[str]:
     out = target.parent
     if not (target / MANIFEST).is_file():
         raise RequestError(f"{target}: no compiled set (no {MANIFEST} in it); nothing was removed")
+    _refuse_foreign(target, set())
     with locked(out):
         _repair(out)
         names = list(_entries(target))
@@ -125,6 +129,30 @@ def _folder_of(entry: Entry) -> str:
     file_name = entry.get("file_name")
     parts = PurePosixPath(file_name).parts if isinstance(file_name, str) else ()
     return parts[0] if len(parts) > 1 else ""
+
+
+def _refuse_foreign(target: Path, written: set[str]) -> None:
+    """Refuse a set's folder that is a link or holds what no compile wrote: publishing replaces it whole.
+
+    Beside a manifest, what it names is a compile's, and what this compile writes under the same names.
+    """
+    if target.is_symlink():
+        raise RequestError(f"{target}: a link; compile replaces the whole folder: give another --out")
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise RequestError(f"{target}: a file, where the folder of the set has to be: give another --out")
+    ours: set[str] = set()
+    if (target / MANIFEST).is_file():
+        files = read_object(target / MANIFEST).get("files")
+        ours = {MANIFEST, QUARANTINE, *written, *(files if isinstance(files, dict) else ())}
+    foreign = sorted(path.name for path in target.iterdir() if path.name not in ours)
+    if foreign:
+        shown = ", ".join(foreign[:3]) + (" …" if len(foreign) > 3 else "")
+        raise RequestError(
+            f"{target}: holds {len(foreign)} files that compile did not make ({shown}), and compile "
+            "replaces the whole folder: move them, or give another --out"
+        )
 
 
 def _refuse_taken_names(target: Path, entries: dict[str, Entry]) -> None:

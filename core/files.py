@@ -26,7 +26,12 @@ _RENAME_EXCHANGE = 2
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` for writing; it becomes `path` (synced) only on success."""
+    """Open a temporary file beside `path` for writing; it becomes `path` (synced) only on success.
+
+    A link stays a link: the file that it points to is replaced.
+    """
+    if path.is_symlink():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)

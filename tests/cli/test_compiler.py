@@ -51,7 +51,7 @@ def test_check_gives_json_and_writes_nothing(run, tmp_path):
 def test_wrong_requests_exit_2_in_one_line(run, tmp_path):
     for args, says in (
         (("compile", "rti"), 'did you mean "rte"?'),
-        (("compile", "rte"), "give one with --source PATH, or put its files into data/raw/rte/"),
+        (("compile", "rte"), "with --source PATH, or put its files into data/raw/rte/"),
         (("compile", "rte", "--source", "no/such"), "no/such: source not found"),
         (
             ("compile", "rte", "--column", "premis=x", "--source", GOOD / "rte"),

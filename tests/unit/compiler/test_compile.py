@@ -199,8 +199,10 @@ def test_files_go_to_the_split_that_their_name_tells(bench):
     ],
 )
 def test_sources_that_cannot_be_used_are_refused(bench, source, says):
-    for name in ("train.jsonl", "other.jsonl", "train.xlsx", "out/rte/x.jsonl"):
+    for name in ("train.jsonl", "other.jsonl", "train.xlsx"):
         bench.rows(name, ROWS)
+    if "out/rte" in source:
+        bench.rows("out/rte/x.jsonl", ROWS)
     (bench.folder / "empty").mkdir()
     (bench.folder / "loop").symlink_to(bench.folder / "loop")
     with pytest.raises(RequestError, match=says):
@@ -221,3 +223,36 @@ def test_strict_makes_warnings_errors(bench):
     assert not bench.compile("rte", source).failed
     assert bench.compile("rte", source, strict=True).failed
     assert len(bench.records("alpaca_rte-train.json")) == 2
+
+
+@pytest.mark.parametrize("compiled_before", [False, True])
+def test_files_that_compile_did_not_make_are_never_replaced(bench, compiled_before):
+    source = bench.rows("train.jsonl", ROWS)
+    if compiled_before:
+        bench.compile("rte", source)
+    (bench.out / "rte").mkdir(parents=True, exist_ok=True)
+    (bench.out / "rte" / "mine.json").write_text("precious")
+    before = tree(bench.out)
+    with pytest.raises(RequestError, match=r"rte: holds 1 files that compile did not make \(mine.json\)"):
+        bench.compile("rte", source, force=True)
+    if compiled_before:
+        with pytest.raises(RequestError, match="mine.json"):
+            remove(bench.out / "rte")
+    assert tree(bench.out) == before
+
+
+def test_a_linked_folder_is_refused_and_a_linked_registry_stays_a_link(bench):
+    source = bench.rows("train.jsonl", ROWS)
+    elsewhere = bench.folder / "elsewhere"
+    elsewhere.mkdir()
+    bench.out.mkdir()
+    (bench.out / "rte").symlink_to(elsewhere)
+    with pytest.raises(RequestError, match="rte: a link"):
+        bench.compile("rte", source)
+    assert (bench.out / "rte").is_symlink()
+    (bench.out / "rte").unlink()
+    (elsewhere / "info.json").write_text(json.dumps(HAND))
+    (bench.out / "dataset_info.json").symlink_to(elsewhere / "info.json")
+    bench.compile("rte", source)
+    assert (bench.out / "dataset_info.json").is_symlink()
+    assert set(json.loads((elsewhere / "info.json").read_text())) == {"mine", "alpaca_rte_train"}
