@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from core.errors import ContentError, RequestError, nearest
 from core.files import read_object
@@ -54,18 +55,25 @@ def read_records(path: Path) -> list[dict[str, object]]:
     """Return the records of a JSON array or a JSON Lines file; the content decides which it is."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        rows = (
-            json.loads(text)
-            if text.lstrip().startswith("[")
-            else [json.loads(x) for x in text.split("\n") if x.strip()]
-        )
-    except json.JSONDecodeError as error:
-        raise ContentError(f"{path}: not JSON: {error}") from error
     except UnicodeDecodeError as error:
         raise ContentError(f"{path}: not UTF-8 at byte {error.start}") from error
-    except RecursionError as error:
-        raise ContentError(f"{path}: nested too deep to be read") from error
+    rows = (
+        _parse(text, path)
+        if text.lstrip().startswith("[")
+        else [_parse(x, path, number) for number, x in enumerate(text.split("\n"), 1) if x.strip()]
+    )
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise ContentError(f"{path}: record {number}: found {type(row).__name__}, expected an object")
     return rows
+
+
+def _parse(text: str, path: Path, line: int = 1) -> Any:
+    """Return the JSON value that begins in `line` of the file; `ContentError` names the wrong line."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"{path}:{line + error.lineno - 1}"
+        raise ContentError(f"{place}: not JSON: {error.msg} (column {error.colno})") from error
+    except RecursionError as error:
+        raise ContentError(f"{path}: nested too deep to be read") from error

@@ -56,3 +56,18 @@ def test_records_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ContentError, match=r"a\.json"):
         read_records(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"a": 1}\n{"a": }\n', r"broken\.jsonl:2: not JSON: Expecting value \(column 7\)"),
+        ('{"a": 1}\n\n\n{"a"\n', r"broken\.jsonl:4: not JSON: Expecting ':' delimiter \(column 5\)"),
+        ('[{"a": 1},\n{"a": }]', r"broken\.jsonl:2: not JSON: Expecting value \(column 7\)"),
+    ],
+)
+def test_the_line_that_is_no_json_is_named(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "broken.jsonl"
+    path.write_text(text)
+    with pytest.raises(ContentError, match=said):
+        read_records(path)
