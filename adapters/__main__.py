@@ -30,7 +30,7 @@ def cli() -> None:
     "--base", type=click.Path(path_type=Path), help="Base model folder, for modules_to_save and bias."
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
-@click.option("--force", is_flag=True, help="Replace an adapter that is already there.")
+@click.option("--force", is_flag=True, help="Replace an adapter that merge wrote there, and nothing else.")
 def merge(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) -> None:  # Click's values
     """Write the weighted sum of adapters as one plain adapter."""
     from adapters import pipeline, report
@@ -61,7 +61,7 @@ def merge(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any)
 @click.option("--base-as", type=click.Choice(["nf4", "nf4-double"]), help="Fuse into what a QLoRA run saw.")
 @click.option("--max-shard-size", help="Largest weight file, e.g. 5GB; else the base's own files.")
 @click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
-@click.option("--force", is_flag=True, help="Replace a model that is already there.")
+@click.option("--force", is_flag=True, help="Replace a model that fuse wrote there, and nothing else.")
 def fuse(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) -> None:  # Click's values
     """Write the base with adapters added in as a full model, shard by shard."""
     from tqdm import tqdm

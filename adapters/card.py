@@ -4,6 +4,7 @@ import json
 import re
 
 from adapters.merge import Distances, Plan
+from adapters.output import MARK
 from adapters.recipe import recipe_text
 from adapters.store import WEIGHTS
 from core.files import versions
@@ -75,7 +76,7 @@ tags: [lora, merge]
 
 # Merge of {" and ".join(f"{part.adapter.name} ({part.weight:g})" for part in plan.parts)}
 
-ΔW = Σ weight · scale · B·A, method `{plan.method.name}`, rank {plan.rank}, written by Tuneyard with {used}.
+ΔW = Σ weight · scale · B·A, method `{plan.method.name}`, rank {plan.rank}, {MARK} with {used}.
 Scales and weights are folded into B: alpha equals the rank, so the file's own scale is 1.
 
 ```yaml

@@ -3,6 +3,7 @@
 from adapters.card import base_line
 from adapters.change import Survival
 from adapters.fuse import FusePlan
+from adapters.output import MARK
 from adapters.store import WEIGHTS
 from core.files import versions
 
@@ -68,7 +69,7 @@ tags: [lora, fused]
 
 # {plan.base.folder.resolve().name} with {title}
 
-The base{as_nf4} plus ΔW = Σ weight · scale · B·A, rounded once, written by Tuneyard with {used}.
+The base{as_nf4} plus ΔW = Σ weight · scale · B·A, rounded once, {MARK} with {used}.
 
 | adapter | weight | SHA-256 of {WEIGHTS} | digest (weights and config) |
 |---|---|---|---|

@@ -17,6 +17,8 @@ TOKENIZER = (
     "added_tokens.json", "chat_template.jinja", "merges.txt", "special_tokens_map.json", "tokenizer.json",
     "tokenizer.model", "tokenizer_config.json", "vocab.json",
 )  # fmt: skip
+CARD = "README.md"
+MARK = "written by Tuneyard"  # in the card of every adapter or model that we write
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
 
 
@@ -24,7 +26,7 @@ def check_output(out: Path, inputs: Iterable[Path], *, force: bool, marker: str 
     """Return `out` resolved; `RequestError` where writing there could cost data.
 
     Refused: an output that is, holds or lies in an input; one that exists, without `force`; with
-    `force` anything but a folder of plain files with `marker` among them, as we write it.
+    `force` anything but a folder of plain files with `marker` and our card among them, as we write it.
     """
     target = out.resolve()
     for folder in inputs:
@@ -35,9 +37,26 @@ def check_output(out: Path, inputs: Iterable[Path], *, force: bool, marker: str 
         return target
     if not force:
         raise RequestError(f"{out}: already there; choose another --out, or replace it with --force")
-    if not target.is_dir() or not (target / marker).is_file() or any(p.is_dir() for p in target.iterdir()):
-        raise RequestError(f"{out}: no folder that this command wrote; --force will not replace it")
+    foreign = _foreign(target, marker)
+    if foreign:
+        raise RequestError(
+            f"{out}: found {foreign}: no folder that this command wrote, --force will not replace it; "
+            "choose another --out"
+        )
     return target
+
+
+def _foreign(target: Path, marker: str) -> str:
+    """Return in words what shows that we did not write what lies at `target`, "" where we did."""
+    if not target.is_dir():
+        return "a file"
+    for name in (marker, CARD):
+        if not (target / name).is_file():
+            return f"a folder without {name}"
+    inner = next((path.name for path in target.iterdir() if path.is_dir()), None)
+    if inner:
+        return f"a folder {inner} in it"
+    return "" if MARK.encode() in (target / CARD).read_bytes() else f"a {CARD} that is not ours"
 
 
 @contextlib.contextmanager
@@ -84,7 +103,7 @@ def require_space(folder: Path, needed: int) -> None:
 def carry_model_files(base: Path, staged: Path) -> None:
     """Copy everything of a base model but its weights, its card and its config."""
     for file in sorted(base.iterdir()):
-        left_out = file.suffix in WEIGHT_SUFFIXES or file.name in ("README.md", "config.json", INDEX)
+        left_out = file.suffix in WEIGHT_SUFFIXES or file.name in (CARD, "config.json", INDEX)
         if file.is_file() and not file.name.startswith(".") and not left_out:
             shutil.copyfile(file, staged / file.name)
 

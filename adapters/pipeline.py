@@ -13,6 +13,7 @@ from adapters.fuse import FuseOptions, FusePlan, plan_fuse, write_fuse
 from adapters.fusedcard import fused_card, fused_config
 from adapters.merge import Distances, Method, Plan, plan_merge, write_merge
 from adapters.output import (
+    CARD,
     carry_model_files,
     carry_tokenizer,
     check_output,
@@ -82,7 +83,7 @@ def merge(request: Request, planned: Plan, say: Callable[[str], None]) -> Distan
         differing = carry_tokenizer(folders, staged)
         if differing:
             say(f"not carried, since the adapters differ in them: {', '.join(differing)}")
-        write_text(staged / "README.md", card(planned, distances))
+        write_text(staged / CARD, card(planned, distances))
         write_json(staged / CONFIG, merged_config(planned))
     return distances
 
@@ -130,6 +131,6 @@ def fuse(
         if differing:
             say(f"the base's taken, since the adapters differ in them: {', '.join(differing)}")
         write_index(folder, planned.shards)
-        write_text(folder / "README.md", fused_card(planned, survivals))
+        write_text(folder / CARD, fused_card(planned, survivals))
         write_json(folder / "config.json", fused_config(planned))
     return survivals

@@ -7,10 +7,9 @@ from typing import Any
 
 from adapters.config import CONFIG
 from adapters.export.source import Source, front_matter, licence_of
+from adapters.output import MARK
 from core.errors import ContentError, RequestError
 from core.files import read_json, read_object, require, sha256
-
-OURS = "written by Tuneyard"  # stands in the cards of merge and fuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +167,7 @@ def _own_words(source: Source) -> str:
     """Return what merge or fuse wrote about how the folder was made."""
     card = source.folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    if OURS not in text:
+    if MARK not in text:
         return ""
     body = text.partition("---\n")[2].partition("\n---\n")[2].strip()
     return re.sub(r"^# ", "## ", body, count=1)

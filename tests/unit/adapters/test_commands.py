@@ -155,6 +155,7 @@ REQUESTS = [
     (["merge", "rte=1", "--out", ".", "--force"], "output over an input"),
     (["merge", "rte=1", "--out", "saves/mnli"], "already there"),
     (["merge", "rte=1", "--out", "base", "--force"], "no folder that this command wrote"),
+    (["merge", "rte=1", "--out", "saves/mnli", "--force"], "found a folder without README.md"),
     (["merge", "rte=1", "--out", "saves/rte/adapter_config.json/x"], "output over an input"),
     (["merge", "rte=1", "--out", "base/config.json/x"], "File exists"),
     (["fuse", "rte", "--out", "x"], "Missing parameter: base"),
@@ -188,6 +189,15 @@ def test_force_replaces_what_was_written_and_nothing_else():
     call("fuse", "rte", "--base", "base", "--out", "full")
     call("fuse", "mnli", "--base", "base", "--out", "full", "--force")
     assert files() == (["full", "x"], ["mnli", "rte"])
+
+
+def test_force_spares_a_trained_adapter_with_its_card():
+    Path("saves/mnli/README.md").write_text("---\nlibrary_name: peft\n---\n# mnli\n")
+    before = {path: path.read_bytes() for path in Path("saves/mnli").iterdir()}
+    said = call("merge", "rte=1", "--out", "saves/mnli", "--force", code=2)[1]
+    assert "found a README.md that is not ours" in said
+    assert "choose another --out" in said
+    assert {path: path.read_bytes() for path in Path("saves/mnli").iterdir()} == before
 
 
 def test_modules_to_save_need_the_base_and_are_merged_against_it():
