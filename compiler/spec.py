@@ -1,6 +1,5 @@
 """A dataset as one YAML file: what it reads, what its rows must be, what it writes."""
 
-import codecs
 import string
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -324,6 +323,6 @@ def _check_files(spec: Spec) -> None:
     if len(set(names)) < len(names):
         raise ValueError("two outputs have the same file or dataset name")
     try:
-        codecs.lookup(spec.source.encoding)
-    except LookupError:
+        "a".encode(spec.source.encoding).decode(spec.source.encoding)
+    except (LookupError, ValueError):  # hex, rot13: of no text; undefined: never
         raise ValueError(f"source.encoding: unknown encoding {spec.source.encoding!r}") from None

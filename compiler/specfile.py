@@ -3,9 +3,12 @@
 import json
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from core.errors import ContentError, RequestError, nearest, show_value
+
+if TYPE_CHECKING:
+    import yaml
 
 ROOM = Path(__file__).parent
 SPECS = ROOM / "specs"
@@ -68,30 +71,58 @@ def _over(top: object, under: object) -> object:
 def _read_yaml(path: Path) -> Raw:
     import yaml
 
+    text, loader = path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        raw = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        _refuse_twice(path, yaml.compose(text, Loader=loader))
+        raw = yaml.load(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ContentError(f"{path}:{line}: not YAML: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: the date 2020-13-45
         raise ContentError(f"{path}: not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ContentError(f"{path}: found {show_value(raw)}, expected a mapping with `about` and `write`")
-    _refuse_other_keys(path, raw)
+    _refuse_others(path, raw)
     return cast("Raw", raw)
 
 
-def _refuse_other_keys(path: Path, value: object) -> None:
-    """YAML 1.1 reads a bare yes, no, on or off as a truth value and 1 as a number: ask for quotes."""
+def _refuse_twice(path: Path, node: "yaml.Node | None", above: "tuple[yaml.Node, ...]" = ()) -> None:
+    """PyYAML takes the last of two equal keys, and lets an alias stand for what it is a part of."""
+    import yaml
+
+    if not isinstance(node, yaml.CollectionNode):
+        return
+    if node in above:
+        raise ContentError(f"{path}:{node.start_mark.line + 1}: an alias in here leads back to itself")
+    parts = list(node.value)
+    if isinstance(node, yaml.MappingNode):
+        keys: set[str] = set()
+        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+            if key.value in keys:
+                raise ContentError(f"{path}:{key.start_mark.line + 1}: the key {key.value!r} stands twice")
+            keys.add(key.value)
+        parts = [part for pair in node.value for part in pair]
+    for part in parts:
+        _refuse_twice(path, part, (*above, node))
+
+
+def _refuse_others(path: Path, value: object) -> None:
+    """YAML 1.1 reads a bare yes, no, on or off as a truth value, 1 as a number, 2020-01-01 as a date.
+
+    As keys none of them is text, and a date is nothing that a spec may hold: ask for quotes.
+    """
     if isinstance(value, list):
         for item in value:
-            _refuse_other_keys(path, item)
-    if isinstance(value, dict):
+            _refuse_others(path, item)
+    elif isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 way_out = 'write "yes" or "no" in quotes' if isinstance(key, bool) else "write it in quotes"
                 raise ContentError(f"{path}: found the key {show_value(key)}, expected text: {way_out}")
-            _refuse_other_keys(path, item)
+            _refuse_others(path, item)
+    elif not isinstance(value, str | int | float | None):
+        kind = type(value).__name__
+        raise ContentError(f"{path}: found {show_value(value)} ({kind}), expected text: write it in quotes")
 
 
 def _validate(path: Path, raw: Raw) -> None:

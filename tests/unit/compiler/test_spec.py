@@ -61,6 +61,16 @@ def test_like_in_a_circle_is_refused(bench):
         (("{question}", "{question!r}"), "only a column name"),
         (("{question}", "{question"), "t.yaml: "),
         (("columns:", "source: {encoding: utf-9}\ncolumns:"), "unknown encoding 'utf-9'"),
+        (("columns:", "source: {encoding: rot13}\ncolumns:"), "unknown encoding 'rot13'"),
+        (("columns:", "source: {encoding: hex}\ncolumns:"), "unknown encoding 'hex'"),
+        (("columns:", "source: {encoding: base64}\ncolumns:"), "unknown encoding 'base64'"),
+        (("columns:", "source: {encoding: undefined}\ncolumns:"), "unknown encoding 'undefined'"),
+        (("columns:", 'source: {encoding: "a\\0"}\ncolumns:'), "unknown encoding 'a\\x00'"),
+        (("about: a test", "about: 2020-01-01"), "found 2020-01-01 (date), expected text"),
+        (("about: a test", "about: 2020-13-45"), "not YAML: month must be in 1..12"),
+        (("about: a test", "about: &a {like: *a}"), ":2: an alias in here leads back to itself"),
+        (("about: a test", "about: a test\nabout: other"), ":3: the key 'about' stands twice"),
+        (("{question: [q],", "{question: [q], question: [x],"), ":3: the key 'question' stands twice"),
         (("columns:", "source: {splits: {train: a, eval: b}}\ncolumns:"), "must hold {split}"),
         (("columns:", "labels: {yes: [0], no: [1]}\ncolumns:"), 'write "yes" or "no" in quotes'),
         (("columns:", 'labels: {"yes": [0], "no": [1]}\ncolumns:'), "`labels` needs a column `label`"),
@@ -71,6 +81,11 @@ def test_like_in_a_circle_is_refused(bench):
 )
 def test_what_is_wrong_in_a_spec_is_said(bench, change, says):
     assert says in refused(bench, GOOD.replace(*change))
+
+
+def test_an_alias_may_stand_for_a_part_twice(bench):
+    text = GOOD.replace("[q]", "&names [q]") + "filter: {keywords: *names}\n"
+    assert load_spec(str(bench.write("t.yaml", text))).filter.keywords == ("q",)
 
 
 @pytest.mark.parametrize(
