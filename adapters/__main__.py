@@ -67,11 +67,14 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) 
     from tqdm import tqdm
 
     from adapters import pipeline, report
+    from adapters.fit import other_bases
 
     started = time.monotonic()
     request = pipeline.fuse_request(adapters, options, force=force)
     plan = pipeline.plan_fusing(request)
     click.echo(report.fuse_head(request, plan))
+    for warning in other_bases(plan.base, plan.parts):
+        click.echo(f"warning: {warning}", err=True)
     for note in plan.notes:
         click.echo(f"note: {note}", err=True)
     if dry_run:

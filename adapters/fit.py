@@ -1,6 +1,8 @@
 """Whether adapters belong to a base: each module there, of its shape, and none left out."""
 
-from collections.abc import Iterable
+import filecmp
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from adapters.base import Base
 from adapters.parts import Part
@@ -14,6 +16,28 @@ def check_fits(base: Base, parts: Iterable[Part]) -> None:
         for path, module in part.adapter.layout.items():
             _check_module(base, part.adapter, path, module)
         _check_whole(base, part.adapter)
+
+
+def other_bases(base: Base, parts: Iterable[Part]) -> Iterator[str]:
+    """Yield a warning for each adapter whose config names another model than the base."""
+    for part in parts:
+        named = part.adapter.base
+        if named and not _is(base, Path(named)):
+            yield (
+                f"adapter {part.adapter.folder} names {named} as its base, "
+                f"it is fused into {base.folder}: check that they are the same model"
+            )
+
+
+def _is(base: Base, named: Path) -> bool:
+    """Return whether a name means the base: by the weights where it is a folder here, else by its end."""
+    folder = base.folder.resolve()
+    if not named.is_dir():
+        return named.name == folder.name
+    return named.resolve() == folder or all(
+        (named / name).is_file() and filecmp.cmp(shard.path, named / name, shallow=False)
+        for name, shard in base.shards.items()
+    )
 
 
 def transposed(adapter: Adapter, module: Module) -> bool:

@@ -200,6 +200,16 @@ def test_force_spares_a_trained_adapter_with_its_card():
     assert {path: path.read_bytes() for path in Path("saves/mnli").iterdir()} == before
 
 
+def test_fusing_warns_of_another_base():
+    make_base("other", base_tensors(seed=1))
+    make_base("same", base_tensors())
+    for named, warned in {"org/base": 0, "org/chat": 1, "base": 0, "same": 0, "other": 1}.items():
+        make("saves/a", factors(1), base_model_name_or_path=named)
+        said = call("fuse", "a", "--base", "base", "--out", "x", "--dry-run")[1]
+        expected = f"warning: adapter saves/a names {named} as its base, it is fused into base"
+        assert said.count(expected) == said.count("warning") == warned
+
+
 def test_modules_to_save_need_the_base_and_are_merged_against_it():
     head = {"base_model.model.lm_head.weight": np.full((50, 24), 5, np.float32)}
     other = {"base_model.model.lm_head.weight": np.full((50, 24), 7, np.float32)}
