@@ -14,6 +14,7 @@ from core.files import locked, write_json, write_text
 from recipes.check import quick_check
 from recipes.hardware import cpu_computes_bf16, describe, find_gpus
 from recipes.launch import launch, llamafactory, weighted
+from recipes.model import require_model
 from recipes.output import (
     RUN,
     STARTED,
@@ -70,6 +71,8 @@ def train(recipe: Recipe) -> None:
     command = weighted(weights, ranks) if weights else llamafactory()
     inputs = inputs_of(recipe, weights)
     output_dir = recipe.output_dir
+    if other_run(output_dir, inputs) or not (output_dir / RUN).is_file():
+        require_model(recipe)  # before anything is renamed or written
     with ExitStack() as stack:
         lock = _reserve(recipe, inputs, stack)
         if (output_dir / RUN).is_file():
