@@ -26,7 +26,7 @@ def read_registry(folder: Path) -> dict[str, dict[str, object]]:
     path = folder / REGISTRY
     if not path.exists():
         return {}
-    entries = read_object(path)
+    entries = read_object(path, unique_keys=True)
     for name, entry in entries.items():
         if not isinstance(entry, dict):
             raise ContentError(f"{path}: entry {name!r}: found {type(entry).__name__}, expected an object")

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -57,10 +58,22 @@ def write_json(path: Path, value: object, *, ascii_only: bool = False) -> None:
     write_text(path, json.dumps(value, ensure_ascii=ascii_only, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> object:
-    """Read a JSON file; `ContentError` names the file, line and column where it is broken."""
+def read_json(path: Path, *, unique_keys: bool = False) -> object:
+    """Read a JSON file; `ContentError` names the file, line and column where it is broken.
+
+    `unique_keys` refuses an object with equal keys, for files that are written back: of equal keys
+    Python's reader keeps the last only.
+    """
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        keys = Counter(key for key, _ in pairs)
+        for key, count in keys.items():
+            if count > 1:
+                raise ContentError(f"{path}: the key {key!r} stands {count} times, keep one")
+        return dict(pairs)
+
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), object_pairs_hook=unique if unique_keys else None)
     except json.JSONDecodeError as error:
         raise ContentError(f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
     except UnicodeDecodeError as error:
@@ -69,9 +82,9 @@ def read_json(path: Path) -> object:
         raise ContentError(f"{path}: nested too deep to be read") from error
 
 
-def read_object(path: Path) -> dict[str, object]:
+def read_object(path: Path, *, unique_keys: bool = False) -> dict[str, object]:
     """Read a JSON file that must hold an object; `ContentError` otherwise."""
-    value = read_json(path)
+    value = read_json(path, unique_keys=unique_keys)
     if not isinstance(value, dict):
         raise ContentError(f"{path}: found {type(value).__name__}, expected a JSON object")
     return value

@@ -40,6 +40,12 @@ def test_a_broken_registry_is_refused(tmp_path: Path, text: str) -> None:
         read_registry(registry(tmp_path, text))
 
 
+def test_a_registry_with_equal_keys_is_refused(tmp_path: Path) -> None:
+    registry(tmp_path, '{"mine": {"file_name": "a"}, "b": {}, "mine": {"file_name": "c"}}')
+    with pytest.raises(ContentError, match=r"dataset_info\.json: the key 'mine' stands 2 times"):
+        read_registry(tmp_path)
+
+
 def test_no_registry_is_an_empty_one(tmp_path: Path) -> None:
     assert read_registry(tmp_path) == {}
 
