@@ -65,7 +65,10 @@ def _from_hub(spec: Spec, splits: Mapping[str, Sequence[str]], option: str) -> l
 
 def _given(spec: Spec, text: str) -> list[Input]:
     name, sign, rest = text.partition("=")
-    if sign and not Path(text).exists() and "/" not in name:
+    named = sign and not Path(text).exists() and "/" not in name
+    if not (rest if named else text):
+        raise RequestError(f"--source {text!r}: empty path, expected PATH or SPLIT=PATH")
+    if named:
         split = _split_called(spec, name)
         return [Input(split, path) for path in _files(Path(rest))]
     if spec.mix:

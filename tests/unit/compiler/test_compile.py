@@ -189,6 +189,8 @@ def test_files_go_to_the_split_that_their_name_tells(bench):
 @pytest.mark.parametrize(
     ("source", "says"),
     [
+        ("", "empty path, expected PATH or SPLIT=PATH"),
+        ("train=", "empty path, expected PATH or SPLIT=PATH"),
         ("missing.jsonl", "source not found"),
         ("evl={folder}/train.jsonl", "no split 'evl'.*did you mean \"eval\""),
         ("{folder}/other.jsonl", "its name tells no split of rte .splits: train, eval, test."),
