@@ -1,6 +1,8 @@
 # Thin lines over `python -m …`: the logic and the exit codes live there.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
+# Files made by pattern rules are results, not leftovers for make to delete.
+.SECONDARY:
 .PHONY: help setup setup-core demo test test-slow compile bench lint lock clean
 .DEFAULT_GOAL := help
 
