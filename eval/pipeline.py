@@ -30,7 +30,15 @@ from eval.model.ask import Asker, Choosing, Fields, Generating, Prompts, ask_in_
 from eval.model.prompts import Prompting, choose_prompting
 from eval.model.questions import Questions, read_questions
 from eval.model.server import Server, Serving
-from eval.output.results import RESULTS, Identity, Prediction, PredictionLog, begin_run, check_new
+from eval.output.results import (
+    RESULTS,
+    Identity,
+    Prediction,
+    PredictionLog,
+    begin_run,
+    check_new,
+    unless_refused,
+)
 
 if TYPE_CHECKING:
     from eval.model.load import Model
@@ -111,10 +119,11 @@ def _score_here(request: Request, sets: list[Questions], labels: dict[str, list[
     if shards.first():
         begin_run(request.out, _identity(settings, subjects, sets), force=request.force)
     shards.wait()
-    for subject in subjects:
-        with applied(model, subject.adapter, fold=request.apply == "fold"):
-            for questions in sets:
-                Job(request, settings, model, subject, questions, labels[questions.name]).run()
+    with unless_refused(request.out):
+        for subject in subjects:
+            with applied(model, subject.adapter, fold=request.apply == "fold"):
+                for questions in sets:
+                    Job(request, settings, model, subject, questions, labels[questions.name]).run()
 
 
 def _score_server(request: Request, sets: list[Questions], labels: dict[str, list[str]]) -> None:
@@ -125,8 +134,9 @@ def _score_server(request: Request, sets: list[Questions], labels: dict[str, lis
     subject = Subject(Path(request.model).name, None, Prompting(lambda _: [], "the server's own", digest))
     settings = _settings(request, server, digest)
     begin_run(request.out, _identity(settings, [subject], sets), force=request.force)
-    for questions in sets:
-        Job(request, settings, server, subject, questions, labels[questions.name]).run()
+    with unless_refused(request.out):
+        for questions in sets:
+            Job(request, settings, server, subject, questions, labels[questions.name]).run()
 
 
 @dataclass(frozen=True, slots=True)

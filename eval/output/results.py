@@ -5,18 +5,20 @@ Nothing that differs from one run to the next (times, the order of batches) is i
 a run killed at any moment and resumed ends with the bytes of an unbroken one.
 """
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from core.errors import ContentError, RequestError, show_value
+from core.errors import ContentError, RequestError, TuneyardError, show_value
 from core.files import atomic, read_object, write_json
 
 RUN = "run.json"
 PREDICTIONS = "predictions.jsonl"
 RESULTS = "results.json"
+PARTS = ("settings", "models", "sets")  # what every run.json of ours holds, and a training's does not
 Prediction = dict[str, object]
 Identity = dict[str, dict[str, object]]  # settings, models and sets, each by name
 
@@ -30,6 +32,8 @@ def check_new(out: Path, *, resume: bool, force: bool) -> None:
     strange = out.is_dir() and any(not path.name.startswith(f".{RUN}.") for path in out.iterdir())
     if out.exists() and not (out / RUN).is_file() and (strange or not out.is_dir()):
         raise RequestError(f"{out}: no results folder (it has no {RUN}): choose another --out")
+    if (out / RUN).is_file() and not all(_part(read_object(out / RUN), part) for part in PARTS):
+        raise RequestError(f"{out}: its {RUN} is not of eval.nli (of a training?): choose another --out")
 
 
 def begin_run(out: Path, identity: Identity, *, force: bool) -> None:
@@ -45,6 +49,22 @@ def begin_run(out: Path, identity: Identity, *, force: bool) -> None:
         identity = {part: {**_part(before, part), **values} for part, values in identity.items()}
     _sweep(out)
     write_json(out / RUN, identity)
+
+
+@contextlib.contextmanager
+def unless_refused(out: Path) -> Iterator[None]:
+    """Leave nothing of a run that ends in an error of ours before its first prediction was written."""
+    try:
+        yield
+    except TuneyardError:
+        logs = list(out.glob(f"*/*/{PREDICTIONS}"))
+        if not any(log.stat().st_size for log in logs):
+            for file in (*logs, out / RUN):
+                file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder that holds somebody else's files stays
+                for folder in (*(part for log in logs for part in log.parents[:2]), out):
+                    folder.rmdir()
+        raise
 
 
 class PredictionLog:

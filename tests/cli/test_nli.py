@@ -232,6 +232,13 @@ def test_weights_that_overflow_stop_the_run_and_keep_what_is_done(nli, data, tmp
     assert not (tmp_path / "out" / "mine" / "tiny" / "results.json").exists()
 
 
+def test_a_run_refused_before_its_first_prediction_leaves_nothing(nli, data, tmp_path) -> None:
+    adapter = write_adapter(tmp_path / "mine", alpha=1e38)
+    with pytest.raises(ContentError, match="nan as a log-probability"):
+        nli("--data", data, "--adapter", f"mine={adapter}", "--no-base")
+    assert not (tmp_path / "out").exists()
+
+
 BAD = {
     "nothing to ask": ([], RequestError, "name a set with --dataset NAME or --data FILE"),
     "no such file": (["--data", "nowhere.json"], RequestError, "nowhere.json: data file not found"),
