@@ -38,6 +38,8 @@ model = PeftModel.from_pretrained(Qwen2ForCausalLM(config).bfloat16(), one)
 model.load_adapter(other, "other")
 options = {"svd_rank": 16} if kind == "svd" else {}
 model.add_weighted_adapter(["default", "other"], [0.5, 0.5], "merged", combination_type=kind, **options)
+for parameter in model.parameters():  # PEFT's svd leaves views, which safetensors refuses to write
+    parameter.data = parameter.data.contiguous()
 model.save_pretrained(out, selected_adapters=["merged"])
 """
 
