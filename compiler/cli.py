@@ -11,6 +11,19 @@ from core.datasets import DEFAULT_FOLDER
 from core.errors import CLI, ContentError, RequestError, summarise
 
 Options = dict[str, Any]
+_OUT = click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_FOLDER,
+    show_default=True,
+    help="The folder of compiled sets.",
+)
+_SOURCE = click.option(
+    "--source", "sources", multiple=True, metavar="[SPLIT=]PATH", help="A file or folder to read; may repeat."
+)
+_COLUMN = click.option(
+    "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="What the file calls a column."
+)
 
 
 @click.group(context_settings=CLI)
@@ -22,23 +35,9 @@ def _common(command: Any) -> Any:
     """Give a command the options that compile and check share."""
     for option in (
         click.argument("name", metavar="NAME|SPEC.yaml"),
-        click.option(
-            "--source",
-            "sources",
-            multiple=True,
-            metavar="[SPLIT=]PATH",
-            help="A file or folder to read; may repeat.",
-        ),
-        click.option(
-            "--out",
-            type=click.Path(path_type=Path, file_okay=False),
-            default=DEFAULT_FOLDER,
-            show_default=True,
-            help="The folder of compiled sets.",
-        ),
-        click.option(
-            "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="What the file calls a column."
-        ),
+        _SOURCE,
+        _OUT,
+        _COLUMN,
         click.option("--limit", type=click.IntRange(1), help="Read only so many rows of each split."),
         click.option(
             "--seed", type=int, default=42, show_default=True, help="For sampling, shuffling and splitting."
@@ -124,13 +123,7 @@ def _tell(report: Report, options: Options) -> None:
 
 
 @cli.command("list", context_settings=CLI)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_FOLDER,
-    show_default=True,
-    help="The folder of compiled sets.",
-)
+@_OUT
 def list_command(out: Path) -> None:
     """List the specs known and the sets compiled, with their rows; stale ones are marked."""
     from compiler.inventory import compiled_lines, spec_lines
@@ -145,12 +138,8 @@ def list_command(out: Path) -> None:
 
 @cli.command("show", context_settings=CLI)
 @click.argument("name", metavar="NAME|SPEC.yaml")
-@click.option(
-    "--source", "sources", multiple=True, metavar="[SPLIT=]PATH", help="A file or folder to read; may repeat."
-)
-@click.option(
-    "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="What the file calls a column."
-)
+@_SOURCE
+@_COLUMN
 @click.option("--row", type=click.IntRange(1), default=1, show_default=True, help="Which kept row, from 1.")
 def show_command(name: str, sources: tuple[str, ...], columns: tuple[str, ...], row: int) -> None:
     """Show one row on its way: raw, as checked columns, as records."""
@@ -165,13 +154,7 @@ def show_command(name: str, sources: tuple[str, ...], columns: tuple[str, ...], 
 
 @cli.command("remove", context_settings=CLI)
 @click.argument("name")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_FOLDER,
-    show_default=True,
-    help="The folder of compiled sets.",
-)
+@_OUT
 def remove_command(name: str, out: Path) -> None:
     """Unregister a compiled set and delete the files that compile made."""
     from compiler.registry import compiled, remove
@@ -195,13 +178,7 @@ def remove_command(name: str, out: Path) -> None:
 @click.option("--model", "model_name_or_path", metavar="DIR", help="A model folder with the tokenizer.")
 @click.option("--template", help="LLaMA-Factory's template (without one: the tokenizer's own chat template).")
 @click.option("--cutoff-len", type=click.IntRange(1), help="Tokens after which LLaMA-Factory cuts a row.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_FOLDER,
-    show_default=True,
-    help="The folder of compiled sets.",
-)
+@_OUT
 @click.option("--all", "every", is_flag=True, help="Show every problem, not the first 20.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each dataset.")
 def verify_command(
