@@ -4,36 +4,35 @@ Asks a base model and any number of adapters, the base loaded once, for yes, no 
 labels), and writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-nli.md explains them.
 """
 
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from core.errors import CLI, run
+from core.errors import CLI, RequestError, run
 from eval.measure.answers import PARSERS
-from eval.pipeline import Request, score
+from eval.measure.labels import (
+    UNKNOWN,
+    check_labels,
+    find_labels,
+    parse_choices,
+    parse_counts,
+    spellings,
+    summary,
+)
+from eval.model.ask import Asker, Fields, ask_in_halves
+from eval.model.questions import Questions, read_questions
+from eval.options import generate_options, model_options, run_options, set_options, take
+from eval.output.results import Prediction
+from eval.pipeline import Job, score
+
+LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little
 
 
 @click.command(context_settings=CLI)
-@click.option("--model", required=True, metavar="DIR|ID", help="Model folder or hub id.")
-@click.option(
-    "--adapter",
-    "adapters",
-    multiple=True,
-    metavar="NAME[=DIR]",
-    help="Score this adapter too; NAME alone means saves/NAME. Repeatable.",
-)
-@click.option(
-    "--dataset", "datasets", multiple=True, metavar="NAME", help="A registered dataset. Repeatable."
-)
-@click.option(
-    "--data",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A JSON or JSON Lines file. Repeatable.",
-)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the results.")
+@model_options
+@set_options
 @click.option(
     "--mode",
     type=click.Choice(["choice", "generate"]),
@@ -69,43 +68,136 @@ from eval.pipeline import Request, score
     default=0,
     help="choice: also generate for N of the rows and say how often both agree.",
 )
-@click.option("--think", is_flag=True, help="generate: let a model think before it answers.")
-@click.option(
-    "--backend",
-    type=click.Choice(["hf", "openai"]),
-    default="hf",
-    show_default=True,
-    help="openai: any server of that kind, --mode generate only.",
-)
-@click.option("--url", metavar="URL", help="openai: the server, e.g. http://localhost:8000/v1.")
-@click.option("--template", metavar="NAME", help="Ask with LLaMA-Factory's template, not the saved one.")
-@click.option(
-    "--apply",
-    type=click.Choice(["live", "fold"]),
-    default="live",
-    show_default=True,
-    help="Adapters exact beside the base, or rounded into its weights.",
-)
-@click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[fp32 on CPU, bf16 on GPU]")
-@click.option("--batch-tokens", type=click.IntRange(1), metavar="N", help="[2048 on CPU, 32768 on GPU]")
-@click.option(
-    "--max-new-tokens",
-    type=click.IntRange(1),
-    metavar="N",
-    default=64,
-    show_default=True,
-    help="generate: the longest answer.",
-)
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N rows of each set.")
-@click.option("--no-base", is_flag=True, help="Do not score the base itself.")
-@click.option("--resume", is_flag=True, help="Go on with the run in OUT; refused if anything changed.")
-@click.option("--force", is_flag=True, help="Start the run in OUT anew.")
+@generate_options(max_new_tokens=64)
+@run_options
 def cli(**given: Any) -> None:
     """Score yes/no/maybe questions (or any labels) with a base model and adapters on it.
 
     Each accuracy comes with its n, 95 % interval and the share of the commonest answer.
     """
-    score(Request(**given))
+    request = take(given)
+    task = Nli(**given, max_new_tokens=request.max_new_tokens)
+    if task.mode == "choice" and request.think:
+        raise RequestError("--think needs --mode generate: a thought would stand before the labels")
+    if task.mode == "choice" and request.backend == "openai":
+        raise RequestError("--backend openai needs --url and --mode generate, and takes no --adapter")
+    sets = read_questions(request.datasets, request.data)
+    for questions in sets:
+        task.labels(questions)
+    score(request, task, sets)
+
+
+@dataclass(frozen=True, slots=True)
+class Nli:
+    """Asking for one of some labels: a field for each of the command's own options."""
+
+    mode: str
+    parser: str
+    variants: str
+    choices: str | None
+    count: tuple[str, ...]
+    check_generate: int
+    max_new_tokens: int
+    command: str = "eval.nli"
+
+    def labels(self, questions: Questions) -> list[str]:
+        """Return the labels of a set; `ContentError` or `RequestError` where data and options disagree."""
+        place = str(questions.path)
+        labels = (
+            find_labels(questions.answers, place) if self.choices is None else parse_choices(self.choices)
+        )
+        check_labels(questions.answers, labels, place)
+        parse_counts(self.count, labels)
+        return labels
+
+    def settings(self) -> dict[str, object]:
+        """Return the options that change an answer or what it counts as."""
+        kept = ("mode", "variants", "choices", "check_generate")
+        generates = self.mode == "generate" or self.check_generate
+        generating = ("parser", "max_new_tokens") if generates else ()
+        return {"count": list(self.count), **{name: getattr(self, name) for name in (*kept, *generating)}}
+
+    def asker(self, job: Job) -> Asker:
+        """Return one that chooses between the labels, or one that generates."""
+        if self.mode == "generate":
+            return job.generating()
+        every_form = self.variants == "all"
+        return job.choosing({label: spellings(label, every_form) for label in self.labels(job.questions)})
+
+    def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
+        """Return the six fields of the published script, the row's number, and what else is known of it."""
+        record, asked = job.questions.records[row], job.rows[row]
+        said = str(fields.get("model_output", ""))
+        label = UNKNOWN if "refused" in fields else fields.get("predicted_output") or self._parse(job, said)
+        group = {"group": record["group"]} if "group" in record else {}
+        return {
+            "instruction": record.get("instruction", asked.messages[-1]["content"]),
+            "input": record.get("input", ""),
+            "expected_output": asked.answer,
+            "model_output": said,
+            "predicted_output": self._counted(job, str(label)),
+            "idx": record.get("idx", -1),
+            "row": row,
+            **{key: value for key, value in fields.items() if not key.endswith("_output")},
+            **group,
+        }
+
+    def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
+        """Return accuracy and all that a decision needs beside it."""
+        masses = [float(str(p["label_mass"])) for p in predictions if "label_mass" in p]
+        checked = {"check_generate": self._agreement(job, predictions)} if self.check_generate else {}
+        return {
+            "mode": self.mode,
+            **summary(predictions),
+            "label_mass": round(sum(masses) / len(masses), 6) if masses else None,
+            "refused": sum("refused" in p for p in predictions),
+            "labels": self.labels(job.questions),
+            **checked,
+        }
+
+    def line(self, results: Mapping[str, Any]) -> str:
+        """Return accuracy, interval, n, majority, unparsed, label mass and agreement."""
+        low, high = results["ci95"]
+        mass = f"  label mass {results['label_mass']:.2f}" if results["label_mass"] is not None else ""
+        checked = results.get("check_generate")
+        agree = f"  generated answers agree {checked['agree']}/{checked['n']}" if checked else ""
+        return (
+            f"{results['accuracy']:.1%} [{low:.1%}, {high:.1%}]  n {results['n']}  "
+            f"majority {results['majority']:.1%}  unparsed {results['unparsed']}{mass}{agree}"
+        )
+
+    def warnings(self, results: Mapping[str, Any]) -> list[str]:
+        """Warn of labels that the model would hardly say, and of prompts that did not fit."""
+        mass, said = results["label_mass"], []
+        if mass is not None and mass < LOW_MASS:
+            said.append(f"label mass {mass:.2f}: it would hardly say these labels")
+        if results["refused"]:
+            said.append(f"{results['refused']} prompts exceed the context and count as wrong")
+        return said
+
+    def _parse(self, job: Job, text: str) -> str:
+        return PARSERS[self.parser](text, self.labels(job.questions))
+
+    def _agreement(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
+        """Generate for some of the rows, evenly spread; return how often the parsed answer is the same."""
+        count = min(self.check_generate, len(predictions))
+        some = [i * len(job.rows) // count for i in range(count)]
+        asker = job.generating({row: job.rows[row].messages for row in some})
+        said: dict[int, str] = {}
+        for batch in asker.batches:
+            texts = (str(fields["model_output"]) for fields in ask_in_halves(asker, batch))
+            said.update(zip(batch, texts, strict=True))
+        differing = [
+            {"row": row, "generated": said[row]}
+            for row in sorted(said)
+            if self._counted(job, self._parse(job, said[row])) != predictions[row]["predicted_output"]
+        ]
+        return {"n": len(said), "agree": len(said) - len(differing), "differing": differing}
+
+    def _counted(self, job: Job, label: str) -> str:
+        """Return what a label counts as here: --count says so for labels that no row expects."""
+        meant = parse_counts(self.count, self.labels(job.questions)).get(label, label)
+        return label if meant == label or label in job.questions.answers else meant
 
 
 if __name__ == "__main__":

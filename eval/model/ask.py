@@ -1,20 +1,21 @@
-"""Asking for one of some labels: by the labels' probabilities, or by generating and parsing an answer.
+"""Asking a set: by the probabilities of labels, or by generating an answer.
 
-Both plan all batches beforehand and return, for each row of a batch, the fields of its prediction.
+Both plan all batches beforehand and return, for each row of a batch, what is known of its answer.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from core.errors import ContentError, RequestError
-from eval.model.generate import generate
-from eval.model.score import Ids, Scorer, Task, plan_batches
+from core.prompt import Message
+from eval.model.score import Ids, Scorer, Task
 
 if TYPE_CHECKING:
     from eval.model.load import Model
 
 Prompts = Mapping[int, Ids]  # by row
+Talk = list[Message]
 Fields = dict[str, object]
 DIGITS = 6  # of a log-probability in the files: fp32 holds no more
 
@@ -26,7 +27,7 @@ class Asker(Protocol):
     refused: dict[int, str]
 
     def ask(self, batch: Sequence[int]) -> list[Fields]:
-        """Return `model_output`, `predicted_output` and what else is known of each row."""
+        """Return `model_output` and what else is known of each row."""
 
 
 class Choosing:
@@ -68,22 +69,28 @@ class Choosing:
         }
 
 
-class Generating:
-    """Generates a greedy answer and parses it into a label."""
+class Speaker(Protocol):
+    """Who generates answers to conversations: the model in this process, or one behind a server."""
 
-    def __init__(
-        self, model: "Model", prompts: Prompts, parse: Callable[[str], str], max_new_tokens: int, budget: int
-    ) -> None:
-        """Prepare to generate at most `max_new_tokens` tokens for each prompt."""
-        self.model, self.prompts, self.parse, self.max_new_tokens = model, prompts, parse, max_new_tokens
-        self.refused = refuse(prompts, max_new_tokens, model.context)
-        lengths = {row: len(ids) + max_new_tokens for row, ids in prompts.items() if row not in self.refused}
-        self.batches = plan_batches(lengths, budget)
+    def plan(self, talks: Mapping[int, Talk], longest: int, /) -> tuple[list[list[int]], dict[int, str]]:
+        """Return the rows in batches, and why the others cannot be asked."""
+
+    def say(self, talks: Sequence[Talk], max_new_tokens: int) -> list[str]:
+        """Return the greedy answer to each conversation, whose last turn is the user's."""
+
+
+class Generating:
+    """Generates a greedy answer to each conversation."""
+
+    def __init__(self, speaker: Speaker, talks: Mapping[int, Talk], max_new_tokens: int) -> None:
+        """Prepare to generate at most `max_new_tokens` tokens for each conversation."""
+        self.speaker, self.talks, self.max_new_tokens = speaker, talks, max_new_tokens
+        self.batches, self.refused = speaker.plan(talks, max_new_tokens)
 
     def ask(self, batch: Sequence[int]) -> list[Fields]:
-        """Return the whole generated text and the label that it was taken for."""
-        texts = generate(self.model, [self.prompts[row] for row in batch], self.max_new_tokens)
-        return [{"model_output": text, "predicted_output": self.parse(text)} for text in texts]
+        """Return the whole generated text, a thought included, as `model_output`."""
+        texts = self.speaker.say([self.talks[row] for row in batch], self.max_new_tokens)
+        return [{"model_output": text} for text in texts]
 
 
 def ask_in_halves(asker: Asker, batch: Sequence[int]) -> list[Fields]:

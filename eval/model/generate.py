@@ -1,10 +1,35 @@
 """Greedy answers, several prompts at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from core.prompt import Encode
+from eval.model.ask import Talk, refuse
+from eval.model.score import plan_batches
 
 if TYPE_CHECKING:
     from eval.model.load import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A model in this process as a Speaker: how it reads a conversation, and tokens per batch."""
+
+    model: "Model"
+    encode: Encode
+    budget: int
+
+    def plan(self, talks: Mapping[int, Talk], max_new_tokens: int) -> tuple[list[list[int]], dict[int, str]]:
+        """Return batches of rows, longest first, and why the others do not fit the context."""
+        prompts = {row: self.encode(talk) for row, talk in talks.items()}
+        refused = refuse(prompts, max_new_tokens, self.model.context)
+        lengths = {row: len(ids) + max_new_tokens for row, ids in prompts.items() if row not in refused}
+        return plan_batches(lengths, self.budget), refused
+
+    def say(self, talks: Sequence[Talk], max_new_tokens: int) -> list[str]:
+        """Return the greedy answer to each conversation."""
+        return generate(self.model, [self.encode(talk) for talk in talks], max_new_tokens)
 
 
 def generate(model: "Model", prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:

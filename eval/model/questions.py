@@ -1,5 +1,6 @@
 """What a model is asked: the rows of a registered dataset or of a file, as conversations with answers."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ class Questions:
     path: Path
     records: list[dict[str, object]]
     conversations: list[Conversation]
+    beside: tuple[Path, ...] = ()
+    """Other files that change what is asked, such as worked examples."""
 
     @property
     def answers(self) -> list[str]:
@@ -25,8 +28,9 @@ class Questions:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file."""
-        return sha256(self.path)
+        """SHA-256 of the file, or over those of all files."""
+        sums = [sha256(path) for path in (self.path, *self.beside)]
+        return sums[0] if len(sums) == 1 else hashlib.sha256(" ".join(sums).encode()).hexdigest()
 
 
 def read_questions(datasets: tuple[str, ...], files: tuple[Path, ...]) -> list[Questions]:

@@ -6,13 +6,12 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from core.errors import RequestError
-from core.prompt import Message
-from eval.model.ask import Fields
+from eval.model.ask import Talk
 
 AT_ONCE = 8
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new try
@@ -28,49 +27,31 @@ class Server:
     device: str = "server"
     dtype: str = "server"
 
-
-class Serving:
-    """Has the server generate a greedy answer to each conversation and parses it into a label."""
-
-    def __init__(
-        self,
-        server: Server,
-        talks: Mapping[int, list[Message]],
-        parse: Callable[[str], str],
-        max_new_tokens: int,
-    ) -> None:
-        """Prepare to ask conversations by row, a handful at once."""
-        self.server, self.talks, self.parse, self.max_new_tokens = server, talks, parse, max_new_tokens
+    def plan(self, talks: Mapping[int, Talk], _longest: int) -> tuple[list[list[int]], dict[int, str]]:
+        """Return a handful of conversations at once, in the data's order; the server refuses by itself."""
         rows = sorted(talks)
-        self.batches = [rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)]
-        self.refused: dict[int, str] = {}
+        return [rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)], {}
 
-    def ask(self, batch: Sequence[int]) -> list[Fields]:
-        """Return text and label of each row; `RequestError` where the server refuses or stays away."""
+    def say(self, talks: Sequence[Talk], max_new_tokens: int) -> list[str]:
+        """Return the greedy answers; `RequestError` where the server refuses or stays away."""
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            texts = list(pool.map(self._answer, batch))
-        return [{"model_output": text, "predicted_output": self.parse(text)} for text in texts]
+            return list(pool.map(lambda talk: self._answer(talk, max_new_tokens), talks))
 
-    def _answer(self, row: int) -> str:
-        body = {
-            "model": self.server.name,
-            "messages": self.talks[row],
-            "max_tokens": self.max_new_tokens,
-            "temperature": 0,
-        }
+    def _answer(self, talk: Talk, max_new_tokens: int) -> str:
+        body = {"model": self.name, "messages": talk, "max_tokens": max_new_tokens, "temperature": 0}
         problem = ""
         for wait in (0.0, *WAITS):
             time.sleep(wait)
             try:
-                return _content(_post(f"{self.server.url}/chat/completions", body))
+                return _content(_post(f"{self.url}/chat/completions", body))
             except urllib.error.HTTPError as error:
                 problem = f"HTTP {error.code} {error.read(200).decode(errors='replace')}".strip()
                 if error.code < 500 and error.code != http.client.TOO_MANY_REQUESTS:
-                    raise RequestError(f"{self.server.url}: {problem}") from error
+                    raise RequestError(f"{self.url}: {problem}") from error
             except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
                 problem = f"{type(error).__name__}: {error}"
         raise RequestError(
-            f"{self.server.url}: row {row}: no answer in {len(WAITS) + 1} tries ({problem}); "
+            f"{self.url}: {talk[-1]['content'][:40]!r}: no answer in {len(WAITS) + 1} tries ({problem}); "
             "what was answered is kept: go on with --resume"
         )
 

@@ -33,7 +33,7 @@ def check_new(out: Path, *, resume: bool, force: bool) -> None:
     if out.exists() and not (out / RUN).is_file() and (strange or not out.is_dir()):
         raise RequestError(f"{out}: no results folder (it has no {RUN}): choose another --out")
     if (out / RUN).is_file() and not all(_part(read_object(out / RUN), part) for part in PARTS):
-        raise RequestError(f"{out}: its {RUN} is not of eval.nli (of a training?): choose another --out")
+        raise RequestError(f"{out}: its {RUN} is not of eval (of a training?): choose another --out")
 
 
 def begin_run(out: Path, identity: Identity, *, force: bool) -> None:

@@ -81,7 +81,7 @@ def test_a_server_that_fails_stops_the_run_which_can_be_resumed(ask, served, tmp
     whole = ask().joinpath("predictions.jsonl").read_bytes()
     served[1][11] = [(503, "full")] * 3
     served[2].clear()
-    with pytest.raises(RequestError, match=r"row 11: no answer in 3 tries .HTTP 503 full.; .*--resume"):
+    with pytest.raises(RequestError, match=r"Is 11 even.*: no answer in 3 tries .HTTP 503 full.; .*--resume"):
         ask("--force")
     left = (tmp_path / "out" / "big" / "even" / "predictions.jsonl").read_bytes()
     assert left.count(b"\n") == 8

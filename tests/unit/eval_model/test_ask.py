@@ -7,6 +7,7 @@ import pytest
 from core.errors import ContentError, RequestError
 from core.prompt import chat_encoder
 from eval.model.ask import Choosing, Generating, ask_in_halves, refuse, tokenise
+from eval.model.generate import Local
 from eval.model.score import Scorer, Task
 
 PROMPTS = {0: [5, 6, 7], 1: [5, 6, 7, 8], 2: [9, 9]}
@@ -66,9 +67,11 @@ def test_other_errors_are_not_taken_for_memory() -> None:
 
 
 def test_greedy_generation_does_not_depend_on_the_batch(model) -> None:
-    together = Generating(model, PROMPTS, str.strip, 6, 1000).ask([0, 1, 2])
-    alone = [Generating(model, PROMPTS, str.strip, 6, 1000).ask([row])[0] for row in PROMPTS]
-    assert together == alone
+    talks = {row: [{"role": "user", "content": text}] for row, text in enumerate(["yes", "no, maybe", "a"])}
+    speaker = Local(model, chat_encoder(model.tokenizer, None), 1000)
+    together = Generating(speaker, talks, 6).ask([0, 1, 2])
+    assert together == [Generating(speaker, talks, 6).ask([row])[0] for row in talks]
+    assert len({fields["model_output"] for fields in together}) > 1
 
 
 @pytest.mark.parametrize(

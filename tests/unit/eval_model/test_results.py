@@ -124,5 +124,5 @@ def test_what_a_killed_write_left_is_swept_away(tmp_path) -> None:
 @pytest.mark.parametrize("force", [True, False])
 def test_the_folder_of_a_training_is_left_alone(tmp_path, force) -> None:
     (tmp_path / RUN).write_text('{"recipe": "recipes/rte.yaml", "inputs": {"settings": {}}, "result": {}}')
-    with pytest.raises(RequestError, match=r"its run\.json is not of eval\.nli"):
+    with pytest.raises(RequestError, match=r"its run\.json is not of eval"):
         check_new(tmp_path, resume=not force, force=force)

@@ -1,0 +1,130 @@
+"""The options that the commands of this room share, said once, and what they gave as one Request."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for, as far as every command asks for it: a field for each shared option."""
+
+    model: str
+    out: Path
+    adapters: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    data: tuple[Path, ...] = ()
+    backend: str = "hf"
+    url: str | None = None
+    template: str | None = None
+    apply: str = "live"
+    dtype: str | None = None
+    batch_tokens: int | None = None
+    max_new_tokens: int = 0
+    think: bool = False
+    limit: int | None = None
+    no_base: bool = False
+    resume: bool = False
+    force: bool = False
+
+
+def take(given: dict[str, Any]) -> Request:
+    """Take the shared options out of a command's; what is left in `given` is the command's own."""
+    return Request(**{f.name: given.pop(f.name) for f in fields(Request) if f.name in given})
+
+
+def model_options(command: Command) -> Command:
+    """--model, --adapter and how both are loaded and asked."""
+    return _all(
+        command,
+        click.option("--model", required=True, metavar="DIR|ID", help="Model folder or hub id."),
+        click.option(
+            "--adapter",
+            "adapters",
+            multiple=True,
+            metavar="NAME[=DIR]",
+            help="Score this adapter too; NAME alone means saves/NAME. Repeatable.",
+        ),
+        click.option("--no-base", is_flag=True, help="Do not score the base itself."),
+        click.option(
+            "--backend",
+            type=click.Choice(["hf", "openai"]),
+            default="hf",
+            show_default=True,
+            help="openai: any server of that kind; it only generates.",
+        ),
+        click.option("--url", metavar="URL", help="openai: the server, e.g. http://localhost:8000/v1."),
+        click.option(
+            "--template", metavar="NAME", help="Ask with LLaMA-Factory's template, not the saved one."
+        ),
+        click.option(
+            "--apply",
+            type=click.Choice(["live", "fold"]),
+            default="live",
+            show_default=True,
+            help="Adapters exact beside the base, or rounded into its weights.",
+        ),
+        click.option(
+            "--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[fp32 on CPU, bf16 on GPU]"
+        ),
+        click.option(
+            "--batch-tokens", type=click.IntRange(1), metavar="N", help="[2048 on CPU, 32768 on GPU]"
+        ),
+    )
+
+
+def set_options(command: Command) -> Command:
+    """--dataset and --data: which sets are asked."""
+    return _all(
+        command,
+        click.option(
+            "--dataset", "datasets", multiple=True, metavar="NAME", help="A registered dataset. Repeatable."
+        ),
+        click.option(
+            "--data",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="A JSON or JSON Lines file. Repeatable.",
+        ),
+    )
+
+
+def generate_options(max_new_tokens: int) -> Callable[[Command], Command]:
+    """--max-new-tokens, with the command's default, and --think."""
+    return lambda command: _all(
+        command,
+        click.option(
+            "--max-new-tokens",
+            type=click.IntRange(1),
+            metavar="N",
+            default=max_new_tokens,
+            show_default=True,
+            help="generate: the longest answer.",
+        ),
+        click.option("--think", is_flag=True, help="generate: let a model think before it answers."),
+    )
+
+
+def run_options(command: Command) -> Command:
+    """--out, --limit, --resume and --force: where results go, and what becomes of a run begun before."""
+    return _all(
+        command,
+        click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the results."),
+        click.option("--limit", type=click.IntRange(1), metavar="N", help="The first N rows of each set."),
+        click.option(
+            "--resume", is_flag=True, help="Go on with the run in OUT; refused if anything changed."
+        ),
+        click.option("--force", is_flag=True, help="Start the run in OUT anew."),
+    )
+
+
+def _all(command: Command, *options: Callable[[Command], Command]) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command

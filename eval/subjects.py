@@ -1,0 +1,135 @@
+"""The models of a run: the base, loaded once, and what stands beside it, or a model behind a server."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapters.config import CONFIG
+from adapters.store import Adapter, open_adapter
+from core.errors import RequestError
+from eval.model import shards
+from eval.model.ask import Speaker
+from eval.model.generate import Local
+from eval.model.prompts import Prompting, choose_prompting
+from eval.model.server import Server
+from eval.options import Request
+
+if TYPE_CHECKING:
+    from eval.model.load import Model
+
+BASE = "base"
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "server": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One model of the table: the base (no adapter) or the base with an adapter, and how it is asked."""
+
+    name: str
+    adapter: Adapter | None
+    prompting: Prompting
+
+    @property
+    def identity(self) -> str:
+        """What must be the same in a run that is resumed."""
+        return self.adapter.digest if self.adapter else "no adapter"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A loaded base (or a server), the hash of its files, and all that is to be asked of it."""
+
+    model: "Model | Server"
+    digest: str
+    subjects: list[Subject]
+    budget: int
+    fold: bool
+
+    @contextlib.contextmanager
+    def applied(self, subject: Subject) -> Iterator[None]:
+        """Let the model answer as `subject` while the context lasts."""
+        if isinstance(self.model, Server):
+            yield
+            return
+        from eval.model.live import applied
+
+        with applied(self.model, subject.adapter, fold=self.fold):
+            yield
+
+    @property
+    def local(self) -> "Model":
+        """The model in this process; `RequestError` for a server, which shows no probabilities."""
+        if isinstance(self.model, Server):
+            raise RequestError("--backend openai only generates: this needs the model's probabilities")
+        return self.model
+
+    def speaker(self, subject: Subject) -> Speaker:
+        """Return who generates the subject's answers."""
+        if isinstance(self.model, Server):
+            return self.model
+        return Local(self.model, subject.prompting.encode, self.budget)
+
+
+def open_models(request: Request) -> Opened:
+    """Open every adapter, load the base once, and check that they belong together."""
+    if request.backend == "openai":
+        return _open_server(request)
+    reference, adapters = _open_adapters(request)
+
+    from eval.model.live import check_base, check_fits
+    from eval.model.load import find_model, load_model, model_digest
+
+    shards.start()
+    folder = find_model(reference)
+    model = load_model(folder, request.dtype)
+    digest = model_digest(folder)
+    subjects = []
+    for name, adapter in adapters.items():
+        if adapter:
+            check_fits(model, adapter)
+            check_base(adapter, folder, reference, digest)
+        beside = adapter.folder if adapter else None
+        prompting = choose_prompting(model.tokenizer, beside, request.template, request.think)
+        subjects.append(Subject(name, adapter, prompting))
+    return Opened(model, digest, subjects, _budget(request, model.device), request.apply == "fold")
+
+
+def _open_server(request: Request) -> Opened:
+    if request.adapters or not request.url:
+        raise RequestError("--backend openai needs --url and --mode generate, and takes no --adapter")
+    server = Server(request.url.rstrip("/"), request.model)
+    digest = hashlib.sha256(f"{server.url} {server.name}".encode()).hexdigest()
+    prompting = Prompting(lambda _: [], "the server's own", digest)
+    subject = Subject(Path(request.model).name, None, prompting)
+    return Opened(server, digest, [subject], _budget(request, server.device), fold=False)
+
+
+def _budget(request: Request, device: str) -> int:
+    return request.batch_tokens or BATCH_TOKENS[device]
+
+
+def _open_adapters(request: Request) -> tuple[str, dict[str, Adapter | None]]:
+    """Return the base model and the models of the table by name; a LoRA folder as --model is one of them.
+
+    `RequestError` for a name that is taken or cannot name a folder, or if nothing is left to score.
+    """
+    subjects: dict[str, Adapter | None] = {} if request.no_base else {BASE: None}
+    reference = request.model
+    if (Path(reference) / CONFIG).is_file():
+        own = open_adapter(Path(reference))
+        if own.base is None:
+            raise RequestError(
+                f"{reference}: its config names no base: --model BASE --adapter {own.name}={reference}"
+            )
+        reference, subjects[own.name] = own.base, own
+    for text in request.adapters:
+        name, _, folder = text.partition("=")
+        if not name or Path(name).name != name or name.startswith(".") or name == BASE or name in subjects:
+            raise RequestError(f"--adapter {text}: expected NAME=DIR with a new NAME that can name a folder")
+        subjects[name] = open_adapter(folder or name)
+    if not subjects:
+        raise RequestError("--no-base without --adapter leaves nothing to score")
+    return reference, subjects
