@@ -15,10 +15,12 @@ from core.errors import ContentError, RequestError, nearest, show_value
 from core.files import read_object
 
 if TYPE_CHECKING:
+    from llamafactory.data.template import Template
     from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, str]
 Encode = Callable[[list[Message]], list[int]]
+Render = Callable[[list[Message], bool], str]  # of messages, whether an answer is asked for
 
 ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
 SHAREGPT_TAGS = {
@@ -30,14 +32,14 @@ SHAREGPT_TAGS = {
 }
 OPENAI = {
     "formatting": "sharegpt",
-    "columns": {"messages": "messages"},
     "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
 }
+MESSAGES = ("messages", "text")  # where records keep messages as OpenAI has them
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What is asked (`messages`, the user's turn last) and the answer that the data expects."""
+    """What is asked (`messages`, the user's turn last) and the answer that the data expects, or ""."""
 
     messages: list[Message]
     answer: str
@@ -48,8 +50,9 @@ def conversation(record: Mapping[str, object], entry: Mapping[str, object], plac
 
     `ContentError` names `place` and the column that is missing or is no text.
     """
-    if not entry and isinstance(record.get("messages"), list):
-        entry = OPENAI
+    field = next((name for name in MESSAGES if isinstance(record.get(name), list)), None)
+    if not entry and field:
+        entry = {**OPENAI, "columns": {"messages": field}}
     elif not entry and isinstance(record.get("conversations"), list):
         entry = {"formatting": "sharegpt"}
     if entry.get("formatting", "alpaca") == "alpaca":
@@ -67,37 +70,64 @@ def saved_chat_template(folder: Path) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def chat_encoder(tokenizer: "PreTrainedTokenizerBase", template: str | None, think: bool = False) -> Encode:
-    """Return messages → prompt ids by a Jinja chat template, generation prompt included.
+def chat_renderer(tokenizer: "PreTrainedTokenizerBase", template: str | None, think: bool = False) -> Render:
+    """Return messages → text by a Jinja chat template, up to where an answer begins if one is asked for.
 
-    Without a template the texts stand line by line, as LLaMA-Factory's `empty` template has them for
-    one turn. Models that can think are asked not to, by an empty thought, unless `think`.
+    Without a template the texts stand line by line and the answer right after them, as LLaMA-Factory's
+    `empty` template has them for one turn. Models that can think are asked not to, by an empty thought,
+    unless `think`.
     """
     from jinja2 import TemplateError
 
-    def encode(messages: list[Message]) -> list[int]:
-        text = "\n".join(m["content"] for m in messages)
-        if template is not None:
-            try:
-                text = tokenizer.apply_chat_template(
-                    messages,
-                    chat_template=template,
-                    add_generation_prompt=True,
-                    enable_thinking=think,
-                    tokenize=False,
-                )
-            except TemplateError as error:
-                roles = ", ".join(m["role"] for m in messages)
-                raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
-        if not think and text.rstrip().endswith("<think>"):  # the template begins the thought by itself
+    def render(messages: list[Message], ask: bool) -> str:
+        if template is None:
+            contents = [m["content"] for m in messages]
+            return "\n".join(contents) if ask else "\n".join(contents[:-1]) + contents[-1]
+        try:
+            text: str = tokenizer.apply_chat_template(
+                messages,
+                chat_template=template,
+                add_generation_prompt=ask,
+                enable_thinking=think,
+                tokenize=False,
+            )
+        except TemplateError as error:
+            roles = ", ".join(m["role"] for m in messages)
+            raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
+        if ask and not think and text.rstrip().endswith("<think>"):  # it begins the thought by itself
             text = f"{text.rstrip()}\n\n</think>\n\n"
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return text
+
+    return render
+
+
+def chat_encoder(tokenizer: "PreTrainedTokenizerBase", template: str | None, think: bool = False) -> Encode:
+    """Return messages → prompt ids by a Jinja chat template, generation prompt included."""
+    render = chat_renderer(tokenizer, template, think)
+
+    def encode(messages: list[Message]) -> list[int]:
+        return list(tokenizer(render(messages, True), add_special_tokens=False)["input_ids"])
 
     return encode
 
 
 def llamafactory_encoder(tokenizer: "PreTrainedTokenizerBase", name: str, think: bool = False) -> Encode:
     """Return messages → prompt ids by LLaMA-Factory's own template `name` (imports it: about 10 s)."""
+    template, own = llamafactory_template(tokenizer, name, think)
+
+    def encode(messages: list[Message]) -> list[int]:
+        system = messages[0]["content"] if messages[0]["role"] == "system" else None
+        turns = [m for m in messages if m["role"] != "system"]
+        answer = {"role": "assistant", "content": ""}
+        return list(template.encode_oneturn(own, [*turns, answer], system)[0])
+
+    return encode
+
+
+def llamafactory_template(
+    tokenizer: "PreTrainedTokenizerBase", name: str, think: bool
+) -> "tuple[Template, PreTrainedTokenizerBase]":
+    """Return LLaMA-Factory's template `name` and a copy of the tokenizer with the tokens that it sets."""
     try:
         from llamafactory.data.template import TEMPLATES, ReasoningTemplate
     except ImportError as error:
@@ -109,14 +139,7 @@ def llamafactory_encoder(tokenizer: "PreTrainedTokenizerBase", name: str, think:
         template.enable_thinking = think
     own = copy.deepcopy(tokenizer)
     template.fix_special_tokens(own)
-
-    def encode(messages: list[Message]) -> list[int]:
-        system = messages[0]["content"] if messages[0]["role"] == "system" else None
-        turns = [m for m in messages if m["role"] != "system"]
-        answer = {"role": "assistant", "content": ""}
-        return list(template.encode_oneturn(own, [*turns, answer], system)[0])
-
-    return encode
+    return template, own
 
 
 def _from_alpaca(record: Mapping[str, object], columns: Mapping[str, str], place: str) -> Conversation:
@@ -145,9 +168,11 @@ def _from_sharegpt(record: Mapping[str, object], entry: Mapping[str, object], pl
     system = _text(record, columns.get("system"), place)
     if system and messages and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system})
-    if len(messages) < 2 or messages[-1]["role"] != "assistant":
-        raise ContentError(f"{place}: {column}: the last of {len(messages)} messages is no answer")
-    return Conversation(messages[:-1], messages[-1]["content"])
+    answer = messages.pop()["content"] if messages and messages[-1]["role"] == "assistant" else ""
+    if not messages or messages[-1]["role"] != "user":
+        found = f"found {len(turns)} messages"
+        raise ContentError(f"{place}: {column}: {found}, expected a user's as the last before the answer")
+    return Conversation(messages, answer)
 
 
 def _message(turn: object, tags: Mapping[str, str], roles: Mapping[str, str], place: str) -> Message:
