@@ -4,7 +4,6 @@ Its whole output goes to train.log in the output_dir; of a failure the reason is
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -17,14 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ContentError, RequestError
+from recipes.leash import GRACE
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 LOG = "train.log"
 PROGRESS = "trainer_log.jsonl"
-GRACE = 20.0  # seconds that a training gets to end by itself after SIGTERM
-_PDEATHSIG = 1  # PR_SET_PDEATHSIG of prctl(2)
 _ERROR = re.compile(r"^(?:\[rank\d+\]: *)?((?:\w+\.)*\w*(?:Error|Exception|Exit)\b.*)$")
 
 
@@ -72,19 +70,20 @@ def launch(command: list[str], output_dir: Path, lock: int, torchrun: bool = Fal
     `lock` is a file descriptor that the training inherits; `torchrun` has LLaMA-Factory start ranks.
     Whatever ends this process (SIGINT, SIGTERM, an error, kill -9) ends the training with all its workers.
     """
+    progress = output_dir / PROGRESS
+    known = progress.stat().st_size if progress.exists() else 0  # of a run that is resumed
     with (output_dir / LOG).open("ab") as log:
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "recipes.leash", str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=_environment(torchrun),
             start_new_session=True,
             pass_fds=(lock,),
-            preexec_fn=_die_with_parent,
         )
     try:
-        _watch(process, output_dir)
+        _watch(process, progress, known)
     finally:
         _end(process)
     if process.returncode:
@@ -104,17 +103,10 @@ def _environment(torchrun: bool) -> dict[str, str]:
     return {**os.environ, **own, "PATH": f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
-def _die_with_parent() -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGTERM)
-
-
-def _watch(process: "subprocess.Popen[bytes]", output_dir: Path) -> None:
+def _watch(process: "subprocess.Popen[bytes]", path: Path, position: int) -> None:
     """Show steps, loss and time left, read from the file that LLaMA-Factory's own callback appends to."""
     from tqdm import tqdm
 
-    path = output_dir / PROGRESS
-    position = path.stat().st_size if path.exists() else 0
     interval = 0.5 if sys.stderr.isatty() else 10.0
     bar: tqdm[Any] = tqdm(desc="starting", unit="step", mininterval=interval, dynamic_ncols=True)
     with bar:
@@ -150,14 +142,14 @@ def _show(bar: "tqdm[Any]", path: Path, position: int) -> int:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End the training's process group if it still runs: SIGTERM, and SIGKILL after a grace period."""
+    """End a training that still runs: recipes/leash.py ends its family; SIGKILL where that takes too long."""
     if process.poll() is not None:
         return
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sign)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
+            process.wait(GRACE + 5)
             return
 
 

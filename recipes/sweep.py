@@ -18,7 +18,7 @@ from core.files import read_object, write_json, write_text
 from recipes.best import read_curve
 from recipes.keys import known_keys
 from recipes.recipe import read_recipe
-from recipes.train import train
+from recipes.training import train
 
 SHORT = {"rank": "lora_rank", "alpha": "lora_alpha", "lr": "learning_rate", "epochs": "num_train_epochs"}
 Row = dict[str, object]

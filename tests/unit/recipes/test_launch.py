@@ -27,6 +27,11 @@ import time, pathlib, sys, os
 pathlib.Path(sys.argv[1], "pid").write_text(str(os.getpid()))
 time.sleep(60)
 """
+# As torchrun: the process with the pid is a rank, in a session of its own.
+RANKS = f"""
+import subprocess, sys
+subprocess.run([sys.executable, "-c", {SLEEPS!r}, sys.argv[1]], start_new_session=True)
+"""
 
 
 def python(code: str, folder: Path) -> list[str]:
@@ -69,13 +74,13 @@ def test_the_reason_is_found_among_other_lines(tmp_path):
     assert failure(3, log).endswith("\nsomething odd")
 
 
-def start(folder: Path) -> tuple[subprocess.Popen, int]:
+def start(folder: Path, training: str) -> tuple[subprocess.Popen, int]:
     """Start a python that launches a sleeping training; return it and the training's process id."""
     code = f"""
 import os, pathlib, signal, sys
 from recipes.launch import launch
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-launch({python(SLEEPS, folder)!r}, pathlib.Path({str(folder)!r}), os.open({str(folder)!r}, 0))
+launch({python(training, folder)!r}, pathlib.Path({str(folder)!r}), os.open({str(folder)!r}, 0))
 """
     ours = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 20
@@ -86,8 +91,9 @@ launch({python(SLEEPS, folder)!r}, pathlib.Path({str(folder)!r}), os.open({str(f
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_whatever_ends_us_ends_the_training(tmp_path, sign):
-    ours, training = start(tmp_path)
+@pytest.mark.parametrize("kind", [SLEEPS, RANKS], ids=["one", "ranks"])
+def test_whatever_ends_us_ends_the_training(tmp_path, sign, kind):
+    ours, training = start(tmp_path, kind)
     os.kill(ours.pid, sign)
     ours.wait(20)
     deadline = time.monotonic() + 10

@@ -9,7 +9,7 @@ from recipes.model import require_model
 from recipes.output import RUN, STARTED
 from recipes.recipe import read_recipe
 from recipes.record import inputs_of
-from recipes.train import train
+from recipes.training import train
 
 
 @pytest.fixture
