@@ -23,6 +23,7 @@ Encode = Callable[[list[Message]], list[int]]
 Render = Callable[[list[Message], bool], str]  # of messages, whether an answer is asked for
 
 ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
+PAIRS = ({"prompt": "question", "response": "answer"}, {"prompt": "prompt", "response": "response"})
 SHAREGPT_TAGS = {
     "role_tag": "from",
     "content_tag": "value",
@@ -56,7 +57,8 @@ def conversation(record: Mapping[str, object], entry: Mapping[str, object], plac
     elif not entry and isinstance(record.get("conversations"), list):
         entry = {"formatting": "sharegpt"}
     if entry.get("formatting", "alpaca") == "alpaca":
-        return _from_alpaca(record, _strings(entry.get("columns")) or ALPACA, place)
+        default = ALPACA if entry else _found_columns(record)
+        return _from_alpaca(record, _strings(entry.get("columns")) or default, place)
     return _from_sharegpt(record, entry, place)
 
 
@@ -140,6 +142,12 @@ def llamafactory_template(
     own = copy.deepcopy(tokenizer)
     template.fix_special_tokens(own)
     return template, own
+
+
+def _found_columns(record: Mapping[str, object]) -> Mapping[str, str]:
+    """Alpaca's own columns, or those of a question and its answer where both are there."""
+    found = (pair for pair in PAIRS if set(pair.values()) <= record.keys())
+    return ALPACA if ALPACA["prompt"] in record else next(found, ALPACA)
 
 
 def _from_alpaca(record: Mapping[str, object], columns: Mapping[str, str], place: str) -> Conversation:

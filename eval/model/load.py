@@ -90,6 +90,6 @@ def _from_hub(reference: str) -> Path:
         return Path(snapshot_download(reference, allow_patterns=wanted))
     except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
         raise RequestError(
-            f"--model {reference}: no such folder, and not to be had from the hub: "
+            f"{reference}: no such folder, and not to be had from the hub: "
             f"{str(error).splitlines()[0]}; give a local model folder"
         ) from error

@@ -29,3 +29,14 @@ def test_a_prompt_without_an_answer_is_a_question_all_the_same(record) -> None:
 def test_an_answer_to_nothing_is_refused(messages) -> None:
     with pytest.raises(ContentError, match=f"found {len(messages)} messages, expected a user"):
         conversation({"messages": messages}, {}, "here")
+
+
+@pytest.mark.parametrize("pair", [("question", "answer"), ("prompt", "response"), ("instruction", "output")])
+def test_questions_and_answers_are_found_by_their_pair_of_keys(pair) -> None:
+    talk = conversation({"prompt": "no", **dict(zip(pair, "QA", strict=True)), "idx": 1}, {}, "here")
+    assert (talk.messages, talk.answer) == ([USER], "A")
+
+
+def test_a_registry_entry_is_read_as_llamafactory_reads_it() -> None:
+    with pytest.raises(ContentError, match="no column 'instruction'"):
+        conversation({"question": "Q", "answer": "A"}, {"file_name": "x"}, "here")
