@@ -1,9 +1,12 @@
 """python -m recipes best OUTPUT_DIR: the checkpoint with the lowest eval_loss, and whether to train longer.
 
-Read from the trainer_state.json of the run (or of its newest checkpoint), plotted to OUTPUT_DIR/best.png.
+Read from the trainer_state.json of the run (or of its newest checkpoint), or with --results from what an
+evaluation of its checkpoints wrote; plotted to OUTPUT_DIR/best.png.
 """
 
 import json
+import statistics
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import click
 
 from core.errors import CLI, ContentError, RequestError
 from core.files import read_object, require
-from recipes.output import checkpoints, find_flaw
+from recipes.output import CHECKPOINT, checkpoints, find_flaw
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +31,22 @@ class Best:
 
 @click.command("best", context_settings=CLI)
 @click.argument("output_dir", type=click.Path(path_type=Path))
+@click.option("--metric", help="A number to choose by: eval_loss, or accuracy with --results.")
+@click.option("--greater-is-better", is_flag=True, help="Take the highest value, as for an eval_accuracy.")
 @click.option(
-    "--metric", default="eval_loss", show_default=True, help="A number that the run's evaluations hold."
+    "--results",
+    type=click.Path(path_type=Path),
+    help="Folder of an evaluation with models named checkpoint-N: choose by their results.json.",
 )
-@click.option("--greater-is-better", is_flag=True, help="Take the highest value, as for an accuracy.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(output_dir: Path, metric: str, greater_is_better: bool, as_json: bool) -> None:
+def command(
+    output_dir: Path, metric: str | None, greater_is_better: bool, results: Path | None, as_json: bool
+) -> None:
     """Name the best checkpoint of the run in OUTPUT_DIR and say whether it overfits or is cut short."""
-    curve = read_curve(output_dir, metric)
-    best = find_best(curve, metric, greater_is_better, output_dir)
+    metric = metric or ("accuracy" if results else "eval_loss")
+    curve = read_scores(results, metric) if results else read_curve(output_dir, metric)
+    highest = greater_is_better or (results is not None and not lower_is_better(metric))
+    best = find_best(curve, metric, highest, output_dir)
     plot(curve, best, output_dir / "best.png")
     if as_json:
         click.echo(json.dumps(asdict(best), ensure_ascii=False))
@@ -67,6 +77,26 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
         hint = "the recipe has no eval_strategy" if "eval_loss" not in known else "choose one with --metric"
         raise ContentError(f"{state}: no {metric}; found {', '.join(known) or 'nothing'}; {hint}")
     return sorted(curve.items())
+
+
+def read_scores(results: Path, metric: str) -> list[tuple[int, float]]:
+    """Return (step, value) of every scored checkpoint, the mean over its sets; `ContentError` without any."""
+    found: dict[int, list[float]] = defaultdict(list)
+    for path in sorted(require(results, "folder of results").rglob("results.json")):
+        result = read_object(path)
+        name, value = CHECKPOINT.fullmatch(str(result.get("model"))), result.get(metric)
+        if name and isinstance(value, int | float) and _is_number(value):
+            found[int(name[1])].append(float(value))
+    if not found:
+        raise ContentError(
+            f"{results}: no results.json of a model named checkpoint-N with the number {metric}"
+        )
+    return sorted((step, statistics.fmean(values)) for step, values in found.items())
+
+
+def lower_is_better(metric: str) -> bool:
+    """Return whether a small value of a metric is a good one: losses and perplexities."""
+    return "loss" in metric or "perplexity" in metric
 
 
 def _is_number(value: object) -> bool:
@@ -103,7 +133,7 @@ def plot(curve: list[tuple[int, float]], best: Best, path: Path) -> None:
     axes = figure.subplots()
     axes.plot(*zip(*curve, strict=True), marker="o", color="#0072B2")
     axes.plot([best.step], [best.value], marker="*", markersize=16, color="#D55E00", linestyle="none")
-    axes.set_title(f"Lowest point at step {best.step}: {best.metric} {best.value:.4g}")
+    axes.set_title(f"Best at step {best.step}: {best.metric} {best.value:.4g}")
     axes.set_xlabel("step")
     axes.set_ylabel(best.metric)
     figure.savefig(path, dpi=150)

@@ -22,6 +22,7 @@ from recipes.recipe import Recipe, read_recipe
 from recipes.record import inputs_of
 from recipes.rules import problems_of, world_size
 from recipes.schedule import Schedule, schedule_of, schedule_problems
+from recipes.sizes import disk_of, existing, setup_of, shapes_of
 from recipes.token_weights import weights_file
 
 Answer = dict[str, object]
@@ -73,6 +74,7 @@ def check(recipe: Recipe, model: str | None, quick: bool, show_all: bool, as_jso
             click.echo(f"{recipe.path}: asking LLaMA-Factory …", err=True)
         answer = ask(recipe, model or str(recipe.settings.get("model_name_or_path")))
         found = list(answer_problems(recipe, answer, problems))
+        found += disk_problems(recipe, answer, training_schedule(recipe, parts))
         if not as_json:
             _show(found, SHOWN - shown if not show_all else len(found))
         problems += found
@@ -173,6 +175,19 @@ def answer_problems(recipe: Recipe, answer: Answer, known: list[Problem]) -> Ite
             )
             message = f"cuts {share}; the longest has {counts['longest']} tokens"
             yield Problem("W353", recipe.place("cutoff_len"), message, "cutoff_len")
+
+
+def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule) -> Iterator[Problem]:
+    """Yield that the checkpoints do not fit where they go."""
+    model = answer.get("model")
+    if not schedule.rows or not isinstance(model, dict) or not model.get("trainable"):
+        return
+    disk = disk_of(recipe, shapes_of(model), setup_of(recipe, 0, world_size(recipe, find_gpus())), schedule)
+    if disk.needed > disk.free:
+        message = f"{disk.checkpoints} checkpoints take {disk.needed / 1e9:,.1f} GB"
+        hint = "a smaller save_total_limit, or save_only_model: true"
+        free = f"{message}, {disk.free / 1e9:,.1f} GB are free in {existing(recipe.output_dir)}"
+        yield Problem("E342", recipe.place("output_dir"), free, "output_dir", hint)
 
 
 def packs(recipe: Recipe) -> bool:

@@ -4,21 +4,20 @@ Tokens are counted with the recipe's tokenizer and template, the model is laid o
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import click
 
-from core.errors import CLI, ContentError, ProblemsError, RequestError
-from core.files import read_object
+from core.errors import CLI, ContentError, ProblemsError
 from recipes.ask import ask
 from recipes.check import packs, quick_check, training_schedule
 from recipes.hardware import find_gpus
-from recipes.memory import Memory, Setup, Shapes, checkpoint_bytes, estimate, flops
+from recipes.memory import Memory, estimate, flops
 from recipes.recipe import Recipe, read_recipe
 from recipes.rules import world_size
-from recipes.schedule import Schedule, schedule_of
+from recipes.schedule import schedule_of
+from recipes.sizes import disk_of, setup_of, shapes_of
 
 # Dense bf16 tera-operations a second and gigabytes, from NVIDIA's data sheets.
 GPUS = {
@@ -27,13 +26,6 @@ GPUS = {
     "H100": (989, 80), "H200": (989, 141),
 }  # fmt: skip
 USED = 0.35  # the share of its peak that a GPU is assumed to reach; printed with every plan
-OPTIMIZERS = {
-    "adafactor": 1,
-    "sgd": 0,
-    "adamw_8bit": 2,
-    "adamw_bnb_8bit": 2,
-    "paged_adamw_8bit": 2,
-}  # bytes a parameter
 
 
 @click.command("plan", context_settings=CLI)
@@ -60,16 +52,17 @@ def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> 
     answer = ask(recipe, model or recipe.text("model_name_or_path"))
     if answer.get("rejected"):
         raise ContentError(f"{recipe.path}: LLaMA-Factory refuses it: {answer['rejected']}")
-    shapes = _shapes(answer["model"])
+    shapes = shapes_of(answer["model"])
     tokens = answer["tokens"]
     counted = tokens.get("datasets") if isinstance(tokens, dict) else None
     ranks = gpus or world_size(recipe, find_gpus())
     rows, seen, longest = _training_rows(recipe, counted)
     schedule = schedule_of(recipe, rows, ranks) if counted else training_schedule(recipe, parts)
-    setup = _setup(recipe, longest, ranks)
+    setup = setup_of(recipe, longest, ranks)
     each = seen / max(1, rows)
     total = each * schedule.batch * schedule.steps
     memory = estimate(shapes, setup)
+    disk = disk_of(recipe, shapes, setup, schedule)
     return {
         "recipe": str(recipe.path), "schedule": schedule.line(), "steps": schedule.steps,
         "tokens": round(total), "tokens_counted": bool(counted), "longest": longest,
@@ -77,19 +70,8 @@ def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> 
         "gpu": gpu, "gpus": ranks, "gpu_bytes": GPUS[gpu][1] * 1e9,
         "memory": {name: round(getattr(memory, name)) for name in [*Memory.__slots__, "total"]},
         "seconds": round(flops(shapes, setup, total) / (GPUS[gpu][0] * 1e12 * USED * ranks)),
-        **_disk(recipe, shapes, setup, schedule),
+        "checkpoint": disk.checkpoint, "checkpoints": disk.checkpoints, "disk_free": disk.free,
     }  # fmt: skip
-
-
-def _shapes(model: object) -> Shapes:
-    if not isinstance(model, dict) or "error" in model:
-        why = model.get("error") if isinstance(model, dict) else model
-        raise RequestError(
-            f"the model's config is not at hand ({why}); give a folder with config.json: --model DIR"
-        )
-    if model["trainable"] is None:
-        raise RequestError("only finetuning_type lora and full can be planned")
-    return Shapes(**{name: model[name] for name in Shapes.__slots__})
 
 
 def _training_rows(recipe: Recipe, counted: Any) -> tuple[int, int, int]:
@@ -104,46 +86,6 @@ def _training_rows(recipe: Recipe, counted: Any) -> tuple[int, int, int]:
         return blocks, blocks * cutoff, cutoff
     rows, seen = sum(one["rows"] for one in sets), sum(one["seen"] for one in sets)
     return rows, seen, min(cutoff, max(one["longest"] for one in sets))
-
-
-def _setup(recipe: Recipe, longest: int, ranks: int) -> Setup:
-    settings = recipe.settings
-    zero: dict[str, Any] = {}
-    if isinstance(settings.get("deepspeed"), str):
-        found = read_object(Path(str(settings["deepspeed"]))).get("zero_optimization")
-        zero = found if isinstance(found, dict) else {}
-    bits, each = settings.get("quantization_bit"), settings.get("per_device_train_batch_size", 8)
-    return Setup(
-        tokens=longest * (each if isinstance(each, int) else 8),
-        full=settings.get("finetuning_type") == "full",
-        bits=bits if isinstance(bits, int) else 16,
-        stage=int(zero.get("stage", 0)),
-        ranks=ranks,
-        offload="offload_optimizer" in zero,
-        recompute=settings.get("disable_gradient_checkpointing") is not True,
-        optimizer_bytes=OPTIMIZERS.get(str(settings.get("optim")), 8),
-    )
-
-
-def _disk(recipe: Recipe, shapes: Shapes, setup: Setup, schedule: Schedule) -> dict[str, Any]:
-    """Return the size of a checkpoint, how many are kept, and the bytes free where they go."""
-    settings = recipe.settings
-    every, limit = settings.get("save_steps", 500), settings.get("save_total_limit")
-    saves = settings.get("save_strategy", "steps")
-    count = 0
-    if saves == "steps" and isinstance(every, int):
-        count = schedule.steps // every + (schedule.steps % every > 0)
-    elif saves == "epoch":
-        count = -(-schedule.steps // schedule.steps_per_epoch)
-    if isinstance(limit, int):
-        count = min(count, limit + bool(settings.get("load_best_model_at_end")))
-    each = checkpoint_bytes(shapes, setup, settings.get("save_only_model") is True)
-    there = next(
-        path
-        for path in [recipe.output_dir.absolute(), *recipe.output_dir.absolute().parents]
-        if path.exists()
-    )
-    return {"checkpoint": round(each), "checkpoints": count, "disk_free": shutil.disk_usage(there).free}
 
 
 def _lines(plan: dict[str, Any]) -> list[str]:

@@ -12,7 +12,9 @@ from core.errors import ContentError, Problem, nearest, show_value
 from core.files import read_object
 from recipes.hardware import Gpu
 from recipes.keys import known_keys, known_templates
+from recipes.ranges import range_problems
 from recipes.recipe import Recipe
+from recipes.sizes import existing
 from recipes.token_weights import read_weights, weights_file
 
 REQUIRED = {
@@ -39,7 +41,8 @@ AMPERE = 8  # the compute capability from which NVIDIA GPUs calculate in bfloat1
 def problems_of(recipe: Recipe, gpus: Sequence[Gpu]) -> list[Problem]:
     """Return everything wrong with a recipe's settings on a machine with these GPUs."""
     rules: list[Callable[[Recipe], Iterator[Problem]]] = [
-        _keys, _values, _missing, _template, _model, _schedule, _packages, _deepspeed, _paths, _weights,
+        _keys, _values, range_problems, _missing, _template, _model, _schedule, _packages, _deepspeed, _paths,
+        _weights,
     ]  # fmt: skip
     found = [problem for rule in rules for problem in rule(recipe)]
     return found + list(_hardware(recipe, gpus))
@@ -180,9 +183,17 @@ def _paths(recipe: Recipe) -> Iterator[Problem]:
         if isinstance(value, str) and len(value.split()) > 1:
             message = f"found {show_value(value)}: LLaMA-Factory's launcher splits its arguments at spaces"
             yield _problem(recipe, "E311", key, message, "choose a path without spaces")
+    out = recipe.settings.get("output_dir")
+    if isinstance(out, str) and out and not _writable(existing(Path(out))):
+        message = f"{existing(Path(out))} is no folder that can be written to"
+        yield _problem(recipe, "E341", "output_dir", message, "choose another output_dir")
     value = recipe.settings.get("resume_from_checkpoint")
     if isinstance(value, str) and not Path(value).is_dir():
         yield _problem(recipe, "E311", "resume_from_checkpoint", f"{value}: folder not found")
+
+
+def _writable(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _weights(recipe: Recipe) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ import click
 
 from core.errors import CLI, ContentError, RequestError, show_value
 from core.files import read_object, write_json, write_text
-from recipes.best import read_curve
+from recipes.best import lower_is_better, read_curve
 from recipes.keys import known_keys
 from recipes.recipe import read_recipe
 from recipes.training import train
@@ -107,11 +107,6 @@ def judged(folder: Path, judge: str | None, metric: str) -> float:
     if not numbers:
         raise ContentError(f"{results}: no results.json with the number {show_value(metric)}")
     return statistics.fmean(numbers)
-
-
-def lower_is_better(metric: str) -> bool:
-    """Return whether a small value of a metric is a good one: losses and perplexities."""
-    return "loss" in metric or "perplexity" in metric
 
 
 def table(rows: list[Row], grid: dict[str, list[str]], metric: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from core.errors import ContentError, RequestError
-from recipes.best import command, find_best, read_curve
+from recipes.best import command, find_best, read_curve, read_scores
 from tests.unit.recipes.test_output import checkpoint
 
 
@@ -71,3 +71,25 @@ def test_the_command(tmp_path):
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[0] == "eval_loss 2 at step 20, the best of 3 evaluations"
     assert (tmp_path / "best.png").stat().st_size > 5000
+
+
+def test_the_best_by_task_results_is_the_mean_over_sets(tmp_path):
+    scores = {
+        "checkpoint-4/a": 0.5,
+        "checkpoint-4/b": 0.7,
+        "checkpoint-8/a": 0.9,
+        "checkpoint-8/b": 0.2,
+        "base/a": 1,
+    }
+    for name, accuracy in scores.items():
+        (tmp_path / name).mkdir(parents=True)
+        found = {"model": name.split("/")[0], "accuracy": accuracy}
+        (tmp_path / name / "results.json").write_text(json.dumps(found))
+    assert read_scores(tmp_path, "accuracy") == [(4, pytest.approx(0.6)), (8, pytest.approx(0.55))]
+    with pytest.raises(
+        ContentError, match="no results.json of a model named checkpoint-N with the number f1"
+    ):
+        read_scores(tmp_path, "f1")
+    done = CliRunner().invoke(command, [str(tmp_path), "--results", str(tmp_path)])
+    assert done.output.startswith("accuracy 0.6 at step 4, the best of 2 evaluations\n"), done.output
+    assert "it got no better" in done.output or "the best is the first" in done.output

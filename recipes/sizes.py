@@ -1,0 +1,87 @@
+"""How large a training is: shapes and setup for recipes/memory.py, and what its checkpoints take."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import RequestError
+from core.files import read_object
+from recipes.memory import Setup, Shapes, checkpoint_bytes
+from recipes.recipe import Recipe
+from recipes.schedule import Schedule
+
+OPTIMIZERS = {
+    "adafactor": 1,
+    "sgd": 0,
+    "adamw_8bit": 2,
+    "adamw_bnb_8bit": 2,
+    "paged_adamw_8bit": 2,
+}  # bytes a parameter
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Bytes of one checkpoint, how many are kept, and the bytes free where they go."""
+
+    checkpoint: int
+    checkpoints: int
+    free: int
+
+    @property
+    def needed(self) -> int:
+        """Return the bytes that all kept checkpoints take."""
+        return self.checkpoint * self.checkpoints
+
+
+def shapes_of(model: object) -> Shapes:
+    """Return the shapes in LLaMA-Factory's answer about a model; `RequestError` where it has none."""
+    if not isinstance(model, dict) or "error" in model:
+        why = model.get("error") if isinstance(model, dict) else model
+        raise RequestError(
+            f"the model's config is not at hand ({why}); give a folder with config.json: --model DIR"
+        )
+    if model["trainable"] is None:
+        raise RequestError("only finetuning_type lora and full can be planned")
+    return Shapes(**{name: model[name] for name in Shapes.__slots__})
+
+
+def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
+    """Return how a recipe trains rows of at most `longest` tokens over `ranks` processes."""
+    settings = recipe.settings
+    zero: dict[str, Any] = {}
+    if isinstance(settings.get("deepspeed"), str):
+        found = read_object(Path(str(settings["deepspeed"]))).get("zero_optimization")
+        zero = found if isinstance(found, dict) else {}
+    bits, each = settings.get("quantization_bit"), settings.get("per_device_train_batch_size", 8)
+    return Setup(
+        tokens=longest * (each if isinstance(each, int) else 8),
+        full=settings.get("finetuning_type") == "full",
+        bits=bits if isinstance(bits, int) else 16,
+        stage=int(zero.get("stage", 0)),
+        ranks=ranks,
+        offload="offload_optimizer" in zero,
+        recompute=settings.get("disable_gradient_checkpointing") is not True,
+        optimizer_bytes=OPTIMIZERS.get(str(settings.get("optim")), 8),
+    )
+
+
+def disk_of(recipe: Recipe, shapes: Shapes, setup: Setup, schedule: Schedule) -> Disk:
+    """Return what the checkpoints of a training take where its output_dir lies."""
+    settings = recipe.settings
+    every, limit = settings.get("save_steps", 500), settings.get("save_total_limit")
+    saves = settings.get("save_strategy", "steps")
+    count = 0
+    if saves == "steps" and isinstance(every, int):
+        count = schedule.steps // every + (schedule.steps % every > 0)
+    elif saves == "epoch":
+        count = -(-schedule.steps // schedule.steps_per_epoch)
+    if isinstance(limit, int):
+        count = min(count, limit + bool(settings.get("load_best_model_at_end")))
+    each = checkpoint_bytes(shapes, setup, settings.get("save_only_model") is True)
+    return Disk(round(each), count, shutil.disk_usage(existing(recipe.output_dir)).free)
+
+
+def existing(path: Path) -> Path:
+    """Return a path where it exists, else the nearest folder above it that does."""
+    return next(one for one in [path.absolute(), *path.absolute().parents] if one.exists())
