@@ -56,6 +56,8 @@ def conversation(record: Mapping[str, object], entry: Mapping[str, object], plac
         entry = {**OPENAI, "columns": {"messages": field}}
     elif not entry and isinstance(record.get("conversations"), list):
         entry = {"formatting": "sharegpt"}
+    elif not entry and isinstance(record.get("text"), str):
+        entry = {"columns": {"prompt": "text"}}
     if entry.get("formatting", "alpaca") == "alpaca":
         default = ALPACA if entry else _found_columns(record)
         return _from_alpaca(record, _strings(entry.get("columns")) or default, place)

@@ -100,11 +100,12 @@ class Scorer:
         ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self.model.device)
         last = torch.tensor([len(row) - 1 - len(begin) for row in rows])
         wanted = (last[:, None] + torch.arange(len(begin) + 1)).to(self.model.device)
+        each = torch.arange(len(rows), device=self.model.device)[:, None]
         cache = None
         if self.cache is not None:
             cache = copy.deepcopy(self.cache)
             cache.batch_repeat_interleave(len(rows))
-        with head_only_at(self.model.net, wanted):
+        with head_only_at(self.model.net, each, wanted):
             logits = self.model.net(input_ids=ids, past_key_values=cache, use_cache=cache is not None).logits
         scores: torch.Tensor = logits.view(*wanted.shape, -1).float().log_softmax(-1)
         return scores
@@ -118,7 +119,7 @@ class Scorer:
         ids = torch.tensor(
             [list(next(iter(self.task.prompts.values())))[: self.shared]], device=self.model.device
         )
-        with torch.inference_mode(), head_only_at(self.model.net, ids.new_zeros(1, 1)):
+        with torch.inference_mode(), head_only_at(self.model.net, ids.new_zeros(1), ids.new_zeros(1)):
             cache = self.model.net(input_ids=ids, use_cache=True).past_key_values
         if all(type(layer) is DynamicLayer for layer in cache.layers):
             return cache
@@ -127,14 +128,12 @@ class Scorer:
 
 
 @contextlib.contextmanager
-def head_only_at(net: Any, positions: "torch.Tensor") -> Iterator[None]:
-    """Let the head see the states at `positions` [rows, k] alone, as one contiguous block [rows·k, hidden].
+def head_only_at(net: Any, rows: "torch.Tensor", positions: "torch.Tensor") -> Iterator[None]:
+    """Let the head see k states alone, as one contiguous block [k, hidden].
 
-    What a model does to its logits afterwards (caps, scales) still happens, whatever its architecture.
+    `rows` and `positions` say which, as indices that broadcast to k. What a model does to its logits
+    afterwards (caps, scales) still happens, whatever its architecture.
     """
-    import torch
-
-    rows = torch.arange(len(positions), device=positions.device)[:, None]
 
     def pick(_: object, inputs: "tuple[torch.Tensor, ...]") -> "torch.Tensor":
         return inputs[0][rows, positions].reshape(-1, inputs[0].shape[-1]).contiguous()

@@ -1,0 +1,131 @@
+"""What training teaches from a conversation: token ids, and which of them carry loss.
+
+As LLaMA-Factory 0.9.5 does it (data/processor): question and answer of each turn are tokenised by
+themselves, every answer carries loss with its end of turn, and both are cut to `cutoff_len` together.
+tests/integration/test_supervision.py holds that ids and labels are LLaMA-Factory's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from core.errors import ContentError
+from core.prompt import Message, Render, llamafactory_template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100  # PyTorch's cross-entropy leaves these labels out
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Question and answer of every turn as ids.
+
+    `stop` is the token that a template teaches after an answer without writing it into the history.
+    """
+
+    pairs: list[tuple[list[int], list[int]]]
+    stop: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """Ids and labels of one record, `IGNORED` where nothing is learned; `length` before the cut."""
+
+    ids: list[int]
+    labels: list[int]
+    length: int
+
+    @property
+    def cut(self) -> bool:
+        """Whether tokens were cut off."""
+        return self.length > len(self.ids)
+
+    @property
+    def learned(self) -> list[int]:
+        """The positions whose token is predicted from those before it and carries loss."""
+        return [i for i, label in enumerate(self.labels) if i and label != IGNORED]
+
+
+ToTurns = Callable[[list[Message]], Turns]  # of messages that end with an answer
+
+
+def chat_turns(tokenizer: "PreTrainedTokenizerBase", render: Render) -> ToTurns:
+    """Return messages → turns by a chat template, given as `core.prompt.chat_renderer` makes it.
+
+    `ContentError` where the template writes an answered turn otherwise than it asked it.
+    """
+
+    def turns(messages: list[Message]) -> Turns:
+        pairs, before = [], ""
+        for place, message in enumerate(messages):
+            if message["role"] == "assistant":
+                asked = render(messages[:place], True)
+                answered = render(messages[: place + 1], False)
+                pieces = (_after(before, asked), _after(asked, answered))
+                source, target = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in pieces)
+                pairs.append((list(source), list(target)))
+                before = answered
+        return Turns(pairs)
+
+    return turns
+
+
+def llamafactory_turns(tokenizer: "PreTrainedTokenizerBase", name: str, think: bool = False) -> ToTurns:
+    """Return messages → turns by LLaMA-Factory's own template `name` (imports it: about 10 s)."""
+    template, own = llamafactory_template(tokenizer, name, think)
+
+    def turns(messages: list[Message]) -> Turns:
+        system = messages[0]["content"] if messages[0]["role"] == "system" else None
+        talk = [m for m in messages if m["role"] != "system"]
+        stop = own.eos_token_id if template.efficient_eos else None
+        return Turns(template.encode_multiturn(own, talk, system), stop)
+
+    return turns
+
+
+def supervise(turns: Turns, cutoff: int) -> Lesson:
+    """Return what is learned of the turns within `cutoff` tokens."""
+    ids: list[int] = []
+    labels: list[int] = []
+    end = [] if turns.stop is None else [turns.stop]
+    for source, target in turns.pairs:
+        room = cutoff - len(ids) - len(end)
+        if room <= 0:
+            break
+        asked, answered = _fit(len(source), len(target), room)
+        ended = end if ids else []
+        labels += [*ended, *[IGNORED] * asked][:asked] + target[:answered]
+        ids += source[:asked] + target[:answered]
+    length = sum(len(source) + len(target) for source, target in turns.pairs) + len(end)
+    return Lesson(ids + end, labels + end, length)
+
+
+def text_lesson(tokenizer: "PreTrainedTokenizerBase", text: str, cutoff: int) -> Lesson:
+    """Return what pretraining learns of a text within `cutoff` tokens: all of it, and where it ends."""
+    begin = tokenizer.bos_token if getattr(tokenizer, "add_bos_token", False) else ""
+    whole = f"{begin}{text}{tokenizer.eos_token or ''}"
+    ids = list(tokenizer(whole, add_special_tokens=False)["input_ids"])
+    return Lesson(ids[:cutoff], ids[:cutoff], len(ids))
+
+
+def _fit(source: int, target: int, room: int) -> tuple[int, int]:
+    """Return how many tokens of question and answer stay: the shorter one whole, else both by share."""
+    if target * 2 < room:
+        most = room
+    elif source * 2 < room:
+        most = room - source
+    else:
+        most = int(room * (target / (source + target)))
+    kept = min(target, most)
+    return min(source, max(room - kept, 0)), kept
+
+
+def _after(begin: str, text: str) -> str:
+    if not text.startswith(begin):
+        raise ContentError(
+            "the chat template writes a turn otherwise once it is answered, so that its loss cannot be "
+            "told; name LLaMA-Factory's template with --template NAME"
+        )
+    return text[len(begin) :]

@@ -1,0 +1,51 @@
+"""Asking twice about a row: how likely its answer is to the model, and what the model answers by itself."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from core.supervision import Lesson
+from eval.model.ask import DIGITS, Fields, Generating
+from eval.model.likelihood import losses
+from eval.model.score import plan_batches
+
+if TYPE_CHECKING:
+    from eval.model.load import Model
+
+
+class Reading:
+    """Gives the loss of every row, and a generated answer beside it where one is asked for."""
+
+    def __init__(
+        self, model: "Model", lessons: Mapping[int, Lesson], generating: Generating | None, budget: int
+    ) -> None:
+        """Prepare to read lessons by row; rows that `generating` cannot ask are read all the same."""
+        self.model, self.lessons, self.generating, self.budget = model, lessons, generating, budget
+        self.refused: dict[int, str] = {}
+        planned = generating.batches if generating else []
+        rest = lessons.keys() - {row for batch in planned for row in batch}
+        self.batches = planned + plan_batches({row: len(lessons[row].ids) for row in rest}, budget)
+
+    def ask(self, batch: Sequence[int]) -> list[Fields]:
+        """Return `loss` (nats, summed), `tokens` that carry it, `truncated`, and `model_output` or `refused`.
+
+        `ContentError` if a loss is no finite number.
+        """
+        said = self._said(batch)
+        found = losses(self.model, {row: self.lessons[row] for row in batch}, self.budget)
+        return [
+            {
+                "loss": round(found[row], DIGITS),
+                "tokens": len(self.lessons[row].learned),
+                "truncated": self.lessons[row].cut,
+                **said[row],
+            }
+            for row in batch
+        ]
+
+    def _said(self, batch: Sequence[int]) -> dict[int, Fields]:
+        if self.generating is None:
+            return {row: {} for row in batch}
+        refused = {row: why for row, why in self.generating.refused.items() if row in batch}
+        asked = [row for row in batch if row not in refused]
+        answers = self.generating.ask(asked) if asked else []
+        return {row: {"refused": why} for row, why in refused.items()} | dict(zip(asked, answers, strict=True))
