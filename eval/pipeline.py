@@ -164,11 +164,11 @@ class Job:
                 bar.update(len(batch))
 
     def _results(self, task: Task, predictions: list[Prediction]) -> dict[str, object]:
-        adapter = self.subject.adapter
         return {
             "model": self.subject.name,
             "set": self.questions.name,
             **task.results(self, predictions),
+            "weights": self.subject.per_adapter(lambda part: part.weight),
             "prompt": self.subject.prompting.source,
             "settings": self.settings,
             "dtype": self.opened.model.dtype,
@@ -176,7 +176,7 @@ class Job:
             "versions": versions(*PACKAGES),
             "hashes": {
                 "model": self.opened.digest,
-                "adapters": {adapter.name: adapter.digest} if adapter else {},
+                "adapters": self.subject.per_adapter(lambda part: part.adapter.digest),
                 "data": self.questions.digest,
                 "chat_template": self.subject.prompting.digest,
             },

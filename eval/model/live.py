@@ -1,16 +1,17 @@
-"""An adapter in force for a while: live beside the base's weights, or folded into them.
+"""Adapters in force for a while: live beside the base's weights, or folded into them.
 
 Live is exact: each adapted linear gives y + s·B(Ax), two small products in a hook, and the base's
 weights stay as they are. Folded is what `adapters fuse` would ship: the sum rounded to the base's dtype.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from adapters.parts import Part
 from adapters.store import Adapter
 from core.errors import ContentError
 from eval.model.load import model_digest
@@ -60,22 +61,23 @@ def check_base(adapter: Adapter, folder: Path, reference: str, digest: str) -> N
 
 
 @contextlib.contextmanager
-def applied(model: "Model", adapter: Adapter | None, fold: bool = False) -> Iterator[None]:
-    """Let the model answer with the adapter (None: as the base) while the context lasts."""
+def applied(model: "Model", parts: Sequence[Part], fold: bool = False) -> Iterator[None]:
+    """Let the model answer as the base + Σ weight·ΔW of the parts (none: the base) while it lasts."""
     with contextlib.ExitStack() as stack:
-        if adapter:
-            for path in adapter.wholes:
-                stack.enter_context(_replaced(model, adapter, path))
-            for path in adapter.modules:
-                stack.enter_context((_folded if fold else _live)(model, adapter, path))
+        for name in dict.fromkeys(name for part in parts for name in part.adapter.wholes):
+            holders = [part for part in parts if name in part.adapter.wholes]
+            stack.enter_context(_replaced(model, holders, name))
+        for path in dict.fromkeys(path for part in parts for path in part.adapter.modules):
+            holders = [part for part in parts if path in part.adapter.layout]
+            stack.enter_context((_folded if fold else _live)(model, holders, path))
         yield
 
 
 @contextlib.contextmanager
-def _live(model: "Model", adapter: Adapter, path: str) -> Iterator[None]:
+def _live(model: "Model", parts: Sequence[Part], path: str) -> Iterator[None]:
     module = model.net.get_submodule(path)
-    a, b = (t.to(model.device, model.net.dtype) for t in _factors(adapter, path))
-    hook = _beside_embedding(a, b) if adapter.layout[path].kind == "embedding" else _beside_linear(a, b)
+    a, b = (t.to(model.device, model.net.dtype) for t in _factors(parts, path))
+    hook = _beside_embedding(a, b) if _kind(parts, path) == "embedding" else _beside_linear(a, b)
     handle = module.register_forward_hook(hook)
     try:
         yield
@@ -84,14 +86,14 @@ def _live(model: "Model", adapter: Adapter, path: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _folded(model: "Model", adapter: Adapter, path: str) -> Iterator[None]:
+def _folded(model: "Model", parts: Sequence[Part], path: str) -> Iterator[None]:
     import torch
 
     weight = model.net.get_submodule(path).weight
     kept = weight.clone()
-    a, b = (t.to(model.device) for t in _factors(adapter, path))
+    a, b = (t.to(model.device) for t in _factors(parts, path))
     change = b @ a
-    transposed = adapter.layout[path].kind == "embedding" or adapter.lora.fan_in_fan_out
+    transposed = _kind(parts, path) == "embedding" or parts[0].adapter.lora.fan_in_fan_out
     with torch.no_grad():
         weight.copy_(weight.float() + (change.T if transposed else change))
         try:
@@ -101,27 +103,38 @@ def _folded(model: "Model", adapter: Adapter, path: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _replaced(model: "Model", adapter: Adapter, path: str) -> Iterator[None]:
-    """Set a parameter that the adapter keeps whole; a tied twin of it keeps the base's."""
+def _replaced(model: "Model", parts: Sequence[Part], name: str) -> Iterator[None]:
+    """Set a parameter that adapters keep whole to W₀ + Σ weight·(W − W₀); a tied twin of it keeps W₀."""
     import torch
 
-    owner, _, leaf = path.rpartition(".")
+    owner, _, leaf = name.rpartition(".")
     module = model.net.get_submodule(owner)
     kept = getattr(module, leaf)
-    value = torch.from_numpy(adapter.whole(path)).to(model.device, kept.dtype)
-    setattr(module, leaf, torch.nn.Parameter(value, requires_grad=False))
+    if [part.weight for part in parts] == [1.0]:
+        value = torch.from_numpy(parts[0].adapter.whole(name))  # its bytes, without a rounding of the sum
+    else:
+        start = kept.detach().double().cpu()
+        wholes = (part.weight * (torch.from_numpy(part.adapter.whole(name)) - start) for part in parts)
+        value = sum(wholes, start)
+    setattr(module, leaf, torch.nn.Parameter(value.to(model.device, kept.dtype), requires_grad=False))
     try:
         yield
     finally:
         setattr(module, leaf, kept)
 
 
-def _factors(adapter: Adapter, path: str) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Return A [rank, inputs] and s·B [outputs, rank] in fp32: scaled before any rounding."""
+def _kind(parts: Sequence[Part], path: str) -> str:
+    return parts[0].adapter.layout[path].kind
+
+
+def _factors(parts: Sequence[Part], path: str) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Return A [rank, inputs] and weight·s·B [outputs, rank] in fp32, the parts' ranks one after another."""
     import torch
 
-    a, b = adapter.factors(path)
-    return torch.from_numpy(a), torch.from_numpy(b) * adapter.scale(path)
+    pairs = [(*part.adapter.factors(path), part.weight * part.adapter.scale(path)) for part in parts]
+    downs = [torch.from_numpy(a) for a, _, _ in pairs]
+    ups = [torch.from_numpy(b) * scale for _, b, scale in pairs]  # scaled before any rounding
+    return torch.cat(downs), torch.cat(ups, dim=1)
 
 
 def _beside_linear(a: "torch.Tensor", b: "torch.Tensor") -> Callable[..., "torch.Tensor"]:

@@ -5,11 +5,14 @@ else the base tokenizer's, else plain text.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.prompt import Encode, chat_encoder, llamafactory_encoder, saved_chat_template
+from core.errors import RequestError
+from core.prompt import Encode, chat_encoder, chat_renderer, llamafactory_encoder, saved_chat_template
+from core.supervision import ToTurns, chat_turns, llamafactory_turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,32 +20,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prompting:
-    """How messages become ids, where that comes from, and a hash that says when it changes."""
+    """How messages become ids, to be asked or to be learned from, where that comes from, and a hash of it."""
 
     encode: Encode
+    turns: ToTurns
     source: str
     digest: str
 
 
 def choose_prompting(
-    tokenizer: "PreTrainedTokenizerBase", adapter: Path | None, template: str | None, think: bool = False
+    tokenizer: "PreTrainedTokenizerBase", adapters: Sequence[Path], template: str | None, think: bool = False
 ) -> Prompting:
-    """Return the prompting of a model with an adapter folder (None for the base itself).
+    """Return the prompting of a model with some adapter folders (none for the base itself).
 
-    `RequestError` if LLaMA-Factory has no template of that name.
+    `RequestError` if LLaMA-Factory has no template of that name, or the adapters have different ones.
     """
     if template:
-        return _named(
-            llamafactory_encoder(tokenizer, template, think), f"LLaMA-Factory template {template}", template
-        )
-    beside = saved_chat_template(adapter) if adapter else None
-    if adapter and beside:
-        return _named(chat_encoder(tokenizer, beside, think), f"chat template of {adapter}", beside)
-    own = tokenizer.chat_template
-    if isinstance(own, str):
-        return _named(chat_encoder(tokenizer, own, think), "chat template of the tokenizer", own)
-    return _named(chat_encoder(tokenizer, None), "plain text (no chat template)", "")
+        encode = llamafactory_encoder(tokenizer, template, think)
+        turns = llamafactory_turns(tokenizer, template, think)
+        return Prompting(encode, turns, f"LLaMA-Factory template {template}", _hash(template))
+    own = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
+    beside = {folder: saved_chat_template(folder) for folder in adapters}
+    if len({saved or own for saved in beside.values()}) > 1:
+        named = ", ".join(map(str, adapters))
+        raise RequestError(f"{named} were trained with different chat templates: name one with --template")
+    source = "chat template of the tokenizer" if own else "plain text (no chat template)"
+    text = own
+    for folder, saved in beside.items():
+        if saved:
+            source, text = f"chat template of {folder}", saved
+    turns = chat_turns(tokenizer, chat_renderer(tokenizer, text, think))
+    return Prompting(chat_encoder(tokenizer, text, think), turns, source, _hash(text or ""))
 
 
-def _named(encode: Encode, source: str, text: str) -> Prompting:
-    return Prompting(encode, source, hashlib.sha256(text.encode()).hexdigest())
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

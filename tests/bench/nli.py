@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from adapters.parts import Part
 from adapters.store import open_adapter
 from core.prompt import conversation
 from eval.measure.labels import spellings
@@ -68,7 +69,7 @@ def bare(model: Model, asker: Choosing) -> None:
 
 def measure(model: Model, rows: list[dict[str, object]], folder: Path) -> dict[str, float]:
     """Return items per second and the three ratios."""
-    encode = choose_prompting(model.tokenizer, None, None).encode
+    encode = choose_prompting(model.tokenizer, [], None).encode
     prompts = {i: encode(conversation(row, {}, f"row {i}").messages) for i, row in enumerate(rows)}
     labels = sorted({str(row["output"]) for row in rows})
     asker = Choosing(model, prompts, {label: spellings(label) for label in labels}, BUDGET)
@@ -83,7 +84,7 @@ def measure(model: Model, rows: list[dict[str, object]], folder: Path) -> dict[s
             generate(model, [prompts[row]], 16)
 
     def live() -> None:
-        with applied(model, adapter):
+        with applied(model, [Part(adapter, 1.0)]):
             choose()
 
     chosen, looped, forward, beside = seconds(choose, loop, lambda: bare(model, asker), live)

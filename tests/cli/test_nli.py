@@ -214,6 +214,24 @@ def test_a_lora_folder_as_model_brings_its_base(nli, data, tmp_path, tiny_model)
     assert predictions(alone, "base") == predictions(beside, "base")
 
 
+def test_adapters_add_by_weight_with_the_base_loaded_once(nli, data, tmp_path) -> None:
+    one, two = (write_adapter(tmp_path / name, seed=seed) for seed, name in enumerate(("one", "two")))
+    mix = f"mix={one}:0.5+{two}:0.25"
+    out = nli("--data", data, "--adapter", f"one={one}", "--adapter", mix, "--adapter", f"all={one}:1")
+    assert results(out, "mix")["weights"] == {"one": 0.5, "two": 0.25}
+    assert list(results(out, "mix")["hashes"]["adapters"]) == ["one", "two"]
+    assert predictions(out, "all") == predictions(out, "one") != predictions(out, "mix")
+    with pytest.raises(RequestError, match="models mix: was"):
+        nli("--data", data, "--adapter", f"mix={one}:0.5+{two}:0.5", "--resume")
+
+
+def test_adapters_with_different_chat_templates_are_not_mixed_by_chance(nli, data, tmp_path) -> None:
+    one, two = (write_adapter(tmp_path / name) for name in ("one", "two"))
+    (one / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
+    with pytest.raises(RequestError, match="have different chat templates beside them: --template NAME"):
+        nli("--data", data, "--adapter", f"mix={one}:0.5+{two}:0.5")
+
+
 def test_an_adapter_whose_base_is_here_with_other_weights_is_refused(nli, data, tmp_path, tiny_model) -> None:
     other = make_tiny(tmp_path / "other", seed=1)
     adapter = write_adapter(tmp_path / "mine", base_model_name_or_path=str(other))
@@ -251,6 +269,12 @@ BAD = {
         "expected NAME=DIR with a new NAME",
     ),
     "a path as name": (["--data", "DATA", "--adapter", "../x=y"], RequestError, "can name a folder"),
+    "a weight that is none": (["--data", "DATA", "--adapter", "x=a:b"], RequestError, 'a: weight "b"'),
+    "a part without weight": (
+        ["--data", "DATA", "--adapter", "x=a:1+b"],
+        RequestError,
+        "expected ADAPTER:WEIGHT",
+    ),
     "no model": (["--data", "DATA", "--model", "no/such"], RequestError, "give a local model folder"),
     "nothing to score": (["--data", "DATA", "--no-base"], RequestError, "leaves nothing to score"),
     "same set twice": (["--data", "DATA", "--data", "DATA"], RequestError, "two sets are named tiny"),
