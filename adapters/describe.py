@@ -1,5 +1,6 @@
 """What an adapter holds: sizes, norms and spectra of ΔW, likeness to others, all from the factors."""
 
+import functools
 import math
 import re
 from collections import Counter
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters import lowrank
+from adapters.ahead import ahead
 from adapters.store import Adapter
 from core.weights import Array
 
@@ -77,7 +79,7 @@ class Histogram:
 def describe(adapter: Adapter, progress: Iterable[str]) -> Facts:
     """Measure an adapter; `progress` gives its module paths, one after the other."""
     tensors = adapter.weights.tensors.values()
-    modules = [_module(adapter, path) for path in progress]
+    modules = list(ahead(functools.partial(_module, adapter), progress))
     return Facts(
         name=adapter.name,
         digest=adapter.digest,

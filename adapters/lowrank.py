@@ -41,7 +41,9 @@ def norms(exact: tuple[Factor, Factor], found: tuple[Factor, Factor]) -> tuple[f
     """
     if found[0] is exact[0]:
         shared = gram(exact[0])
-        return _norm(shared, gram(exact[1].T)), _norm(shared, gram((exact[1] - found[1]).T))
+        missing = np.empty(exact[1].shape, np.float32)  # fp64 where it is taken, fp32 where it is measured
+        np.subtract(exact[1], found[1], out=missing, dtype=np.float64)
+        return _norm(shared, gram(exact[1].T)), _norm(shared, (missing.T @ missing).astype(np.float64))
     a = np.concatenate([exact[0], found[0]])
     b = np.concatenate([exact[1], -found[1]], axis=1, dtype=np.float64)
     return product_norm(*exact), product_norm(a, b)

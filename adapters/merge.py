@@ -5,6 +5,7 @@ the nearest product of a given rank; `linear` averages A and B separately as PEF
 and all, and its distance from the sum is reported like every other.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from adapters import lowrank
+from adapters.ahead import ahead
 from adapters.base import Base
 from adapters.fit import check_fits
 from adapters.lowrank import Factor
@@ -110,14 +112,15 @@ def write_merge(plan: Plan, folder: Path) -> Distances:
 
 def exact_pair(parts: list[Part], path: str) -> Pair:
     """Return (A [Σr, inputs] fp32, B [outputs, Σr] fp64) with B·A = Σ wᵢ·sᵢ·BᵢAᵢ for one module."""
-    downs: list[Factor] = []
-    ups: list[Factor] = []
-    for part in parts:
-        if path in part.adapter.layout:
-            a, b = part.adapter.factors(path)
-            downs.append(a)
-            ups.append(np.multiply(b, part.weight * part.adapter.scale(path), dtype=np.float64))
-    return np.concatenate(downs, dtype=np.float32), np.concatenate(ups, axis=1, dtype=np.float64)
+    adapters = [(part.adapter, part.weight) for part in parts if path in part.adapter.layout]
+    downs, ups = zip(*(adapter.factors(path) for adapter, _ in adapters), strict=True)
+    both = np.empty((len(ups[0]), sum(up.shape[1] for up in ups)))
+    first = 0
+    for up, (adapter, weight) in zip(ups, adapters, strict=True):
+        beside = both[:, first : first + up.shape[1]]
+        np.multiply(up, weight * adapter.scale(path), out=beside, dtype=np.float64)
+        first += up.shape[1]
+    return np.concatenate(downs), both
 
 
 def linear_pair(parts: list[Part], path: str) -> Pair:
@@ -170,15 +173,21 @@ def _common_rank(parts: list[Part]) -> int:
 
 
 def _tensors(plan: Plan, distances: Distances) -> Iterator[Array]:
-    for path in plan.modules:
-        exact = exact_pair(plan.parts, path)
-        a, b = _combine(plan, path, exact)
-        written = _rounded(a, plan.method.dtype), _rounded(b, plan.method.dtype)
-        distances.exact[path], distances.missing[path] = lowrank.norms(exact, written)
+    merged = ahead(functools.partial(_module, plan), plan.modules)
+    for path, (written, norms) in zip(plan.modules, merged, strict=True):
+        distances.exact[path], distances.missing[path] = norms
         yield _padded(written[0], plan.rank, 0)
         yield _padded(written[1], plan.rank, 1)
     for whole in plan.wholes:
         yield whole.read()
+
+
+def _module(plan: Plan, path: str) -> tuple[tuple[Array, Array], tuple[float, float]]:
+    """Return (A, B) as the file will hold them, and the norms of the exact ΔW and of what is missing."""
+    exact = exact_pair(plan.parts, path)
+    a, b = _combine(plan, path, exact)
+    written = _rounded(a, plan.method.dtype), _rounded(b, plan.method.dtype)
+    return written, lowrank.norms(exact, written)
 
 
 def _combine(plan: Plan, path: str, exact: Pair) -> Pair:

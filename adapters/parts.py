@@ -3,6 +3,8 @@
 import math
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +80,18 @@ def union(parts: Iterable[Part]) -> dict[str, Module]:
             rank = module.rank + (found[path].rank if path in found else 0)
             found[path] = Module(module.kind, module.outputs, module.inputs, rank)
     return found
+
+
+@contextmanager
+def hashed(parts: Iterable[Part]) -> Iterator[None]:
+    """Work out the digests of all adapters, which cards name, on a thread beside what the block does."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        for part in parts:
+            pool.submit(getattr, part.adapter, "digest")
+        yield
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def notes(parts: list[Part]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from adapters.output import (
     require_space,
     resumable,
 )
-from adapters.parts import open_parts, parse_part, parse_size, parse_weighted
+from adapters.parts import hashed, open_parts, parse_part, parse_size, parse_weighted
 from adapters.recipe import DTYPES, Recipe, read_recipe
 from adapters.shards import write_index
 from core.errors import RequestError
@@ -77,7 +77,7 @@ def merge(request: Request, planned: Plan, say: Callable[[str], None]) -> Distan
     """Write a planned merge as a whole folder; the config comes last, so that nothing unfinished loads."""
     target = request.out.resolve()
     clean_up(target.parent)
-    with folder_for(target) as staged:
+    with hashed(planned.parts), folder_for(target) as staged:
         distances = write_merge(planned, staged)
         folders = [part.adapter.folder for part in planned.parts]
         differing = carry_tokenizer(folders, staged)

@@ -16,7 +16,7 @@ import numpy as np
 
 from adapters.base import INDEX, SINGLE, Base
 from core.errors import ContentError
-from core.files import write_json
+from core.files import flush_soon, write_json
 from core.weights import SIZES, Stored, Tensor, header_bytes
 
 COPIED_AT_ONCE = 1 << 26
@@ -105,8 +105,10 @@ def write_shard(
                     copies.append((job, run.stop - run.start))
                     position += run.stop - run.start
                     continue
+                first = position
                 for block in blocks(run.piece):
                     position = _write(out, position, np.ascontiguousarray(block).data)
+                flush_soon(out, first, position)
                 yield run.piece.bytes
             for job, count in copies:
                 job.result()
@@ -134,6 +136,7 @@ def copy_range(source: Path, start: int, out: int, position: int, count: int) ->
             done = _copy_some(file.fileno(), start, out, position, min(count, COPIED_AT_ONCE))
             if not done:
                 raise ContentError(f"{source}: the file became shorter while it was read")
+            flush_soon(out, position, position + done)
             start, position, count = start + done, position + done, count - done
 
 

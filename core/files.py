@@ -120,6 +120,17 @@ def sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
+def flush_soon(file: BinaryIO | int, start: int, stop: int) -> None:
+    """Have the kernel begin to write these bytes of a file to the disk, so that a sync at the end waits less.
+
+    Linux starts the writeback of dirty pages that are said to be of no more use (posix_fadvise(2)), and
+    does not wait; elsewhere nothing happens before the sync.
+    """
+    if hasattr(os, "posix_fadvise"):
+        handle = file if isinstance(file, int) else file.fileno()
+        os.posix_fadvise(handle, start, stop - start, os.POSIX_FADV_DONTNEED)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames inside `folder` durable (fsync on the directory itself, see fsync(2))."""
     with _opened(folder) as handle:

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ContentError, describe_os_error
-from core.files import require, sync
+from core.files import flush_soon, require, sync
 
+FLUSHED_AT_ONCE = 1 << 25  # bytes that are written before the disk is told to begin with them
 MAX_HEADER = 100_000_000  # what the reference implementation accepts
 SIZES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
@@ -228,10 +229,14 @@ def write_weights(
     """
     with path.open("xb") as file:
         file.write(header_bytes(tensors, metadata))
+        flushed = 0
         for (name, dtype, shape), array in zip(tensors, values, strict=True):
             if array.shape != shape:
                 raise ValueError(f"{name}: array of shape {array.shape}, announced as {shape}")
             stored = from_fp32(array, dtype)
             require_finite(to_fp32(stored, dtype), f"{name}: after rounding to {dtype}")
             file.write(np.ascontiguousarray(stored).data)
+            if file.tell() - flushed >= FLUSHED_AT_ONCE:
+                flush_soon(file, flushed, file.tell())
+                flushed = file.tell()
         sync(file)
