@@ -5,20 +5,15 @@ McNemar, Holm), what these rows could have shown, and a verdict. Needs no model 
 docs/eval-compare.md explains the figures.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from core.errors import CLI, run
 from core.files import write_json, write_text
-from eval.measure.alignment import check_rows
-from eval.measure.comparison import compare
-from eval.measure.judgement import Comparison, Run
-from eval.output.runs import parse_source, read_runs
-from eval.output.tables import markdown, to_json
-
-BASE = "base"
+from eval.output.judged import Judged, judge
+from eval.output.markdown import markdown
+from eval.output.tables import to_json
 
 
 @click.command(context_settings=CLI)
@@ -31,24 +26,17 @@ def cli(results: tuple[str, ...], out: Path) -> None:
     tool's log (lm-evaluation-harness's samples_*.jsonl; JSON Lines with id, gold, prediction).
     NAME is MODEL or MODEL/SET, for what is not named yet. The base is the model `base`, else the first.
     """
-    runs, warnings = read_runs([parse_source(text) for text in results])
-    for dataset in dict.fromkeys(one.dataset for one in runs):
-        warnings += check_rows([one for one in runs if one.dataset == dataset])
-    base = BASE if any(one.model == BASE for one in runs) else runs[0].model
-    comparison = compare(runs, base)
-    for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
-    write(comparison, runs, warnings, out)
+    write(judge(results), out)
 
 
-def write(comparison: Comparison, runs: Sequence[Run], warnings: Sequence[str], out: Path) -> None:
+def write(judged: Judged, out: Path) -> None:
     """Write the plots, table.md and, last, table.json into `out`, and print the table."""
     from eval.output.plots import write_plots
 
-    plots, typeface = write_plots(comparison, runs, out)
-    text = markdown(comparison, typeface.numbered)
+    plots, typeface = write_plots(judged.comparison, judged.runs, out)
+    text = markdown(judged.comparison, typeface.numbered)
     write_text(out / "table.md", text)
-    write_json(out / "table.json", to_json(comparison, runs, warnings, plots))
+    write_json(out / "table.json", to_json(judged.comparison, judged.runs, judged.warnings, plots))
     click.echo(text, nl=False)
     click.echo(f"\n{out}: {', '.join([*plots, 'table.md', 'table.json'])}", err=True)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ def write_run(
                 "predicted_output": given,
                 "idx": row,
                 "row": row,
-                "choices": dict.fromkeys(labels, -1.0),
+                "choices": choices(labels, given, row),
                 "label_mass": 0.8,
             }
             columns = {**({"group": groups} if groups else {}), **(kinds or {})}
@@ -56,6 +57,13 @@ def write_run(
     }
     (folder / "results.json").write_text(json.dumps(results | facts, ensure_ascii=False), encoding="utf-8")
     return folder
+
+
+def choices(labels: Sequence[str], given: str, row: int) -> dict[str, float]:
+    """Return log-probabilities that sum to 0.8, of which the given answer has the most, if it is a label."""
+    sure = random.Random(row).uniform(max(0.5, 1 / len(labels)), 1)
+    rest = (1 - sure) / max(1, len(labels) - 1)
+    return {label: round(math.log(0.8 * (sure if label == given else rest)), 6) for label in labels}
 
 
 def answers(gold: Sequence[str], right: int, seed: int) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from core.errors import RequestError, show_value
 from eval.measure.judgement import Run
 
-SHOULD_AGREE = ("mode", "parser", "variants", "apply", "dtype")
+OWN = ("model", "batch_tokens")  # settings that differ for good reason, or change no answer
 FEW_GROUPS = 20
 
 
@@ -53,18 +53,27 @@ def _differences(run: Run, first: Run) -> list[str]:
     warnings = []
     if not (_data(run) and _data(first)):
         warnings.append(f"{both}: paired by row and expected answer alone (not both name their data)")
-    for key in SHOULD_AGREE:
-        one, other = _setting(run, key), _setting(first, key)
-        if one != other and one is not None and other is not None:
-            warnings.append(
-                f"{both} were scored with another {key}: {show_value(one)} and {show_value(other)}"
-            )
+    one, other = _asked(run), _asked(first)
+    differing = [
+        f"{name} {show_value(one[name])} and {show_value(other[name])}"
+        for name in one
+        if name in other and one[name] != other[name]
+    ]
+    if differing:
+        warnings.append(f"{both} were asked differently: {'; '.join(differing)}")
     return warnings
 
 
-def _setting(run: Run, key: str) -> object:
-    settings = run.facts.get("settings")
-    return run.facts.get(key, settings.get(key) if isinstance(settings, dict) else None)
+def _asked(run: Run) -> dict[str, object]:
+    """How a run was asked, by setting: what else than the weights may make a difference."""
+    settings, hashes = run.facts.get("settings"), run.facts.get("hashes")
+    found = {key: run.facts[key] for key in ("mode", "device", "dtype") if key in run.facts}
+    if isinstance(settings, dict):
+        found |= {key: value for key, value in settings.items() if key not in OWN}
+    template = hashes.get("chat_template") if isinstance(hashes, dict) else None
+    if isinstance(template, str):
+        found["chat template"] = template[:13]
+    return found
 
 
 def _rows_differ(run: Run, first: Run) -> str:

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
+from typing import TYPE_CHECKING
 
+from eval.measure.calibration import calibration
 from eval.measure.judgement import MEAN, Comparison, Figure, Run, Section, Test
 from eval.measure.labels import MOST, UNKNOWN
 from eval.measure.paired import (
@@ -19,12 +21,17 @@ from eval.measure.paired import (
     Difference,
     critical,
     difference,
+    f1_difference,
     holm,
     mean_sign_flip,
     rows_needed,
     smallest_difference,
 )
-from eval.measure.statistics import clustered_stderr, macro_f1, stderr, wilson
+from eval.measure.statistics import clustered_stderr, label_cells, macro_f1, stderr, wilson
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Differences = Mapping[tuple[str, str], Difference]
 
@@ -61,11 +68,22 @@ def _differences(runs: Mapping[str, Run], base: str) -> Differences:
 def _set_section(name: str, runs: Mapping[str, Run], found: Differences, base: str) -> Section:
     run = next(iter(runs.values()))
     label, count = Counter(run.gold).most_common(1)[0]
+    cells = _cells(runs)
     tests = {pair: _set_test(pair, one, _family(pair, [*found], base)) for pair, one in found.items()}
+    if cells:
+        f1s = {pair: f1_difference(cells[pair[0]], cells[pair[1]]) for pair in tests}
+        tests = {pair: replace(test, macro_f1=f1s[pair]) for pair, test in tests.items()}
     groups = None if run.groups is None else len(set(run.groups))
     n = len(run.gold)
-    figures = {model: _figure(own) for model, own in runs.items()}
+    figures = {model: _figure(own, cells.get(model)) for model, own in runs.items()}
     return Section(name, n, groups, count / n, label, figures, *_adjusted(tests.values(), base))
+
+
+def _cells(runs: Mapping[str, Run]) -> "dict[str, NDArray[np.int64]]":
+    """What each model's macro-F1 is made of; nothing where the answers are free text or all the same."""
+    if not all(1 < len(set(run.gold)) <= MOST for run in runs.values()):
+        return {}
+    return {model: label_cells(run.gold, run.predicted, run.groups) for model, run in runs.items()}
 
 
 def _mean_section(
@@ -89,11 +107,18 @@ def _adjusted(tests: Iterable[Test], base: str) -> tuple[list[Test], list[Test]]
     families: tuple[list[Test], list[Test]] = ([], [])
     for test in tests:
         families[test.against != base].append(test)
-    first, second = (
-        [_with_p(test, p) for test, p in zip(family, holm([t.p_alone for t in family]), strict=True)]
-        for family in families
-    )
+    first, second = (_holm(family) for family in families)
     return first, second
+
+
+def _holm(family: Sequence[Test]) -> list[Test]:
+    """The tests of one family with Holm's p, of accuracy and, where it is there, of macro-F1."""
+    found = [_with_p(test, p) for test, p in zip(family, holm([t.p_alone for t in family]), strict=True)]
+    f1s = [test.macro_f1 for test in found if test.macro_f1]
+    adjusted = iter(holm([f1.p for f1 in f1s]))
+    return [
+        replace(test, macro_f1=test.macro_f1 and replace(test.macro_f1, p=next(adjusted))) for test in found
+    ]
 
 
 def _with_p(test: Test, p: float) -> Test:
@@ -155,7 +180,7 @@ def _missing(needed: float, n: int) -> int | None:
     return max(1, math.ceil(needed - n)) if math.isfinite(needed) else None
 
 
-def _figure(run: Run) -> Figure:
+def _figure(run: Run, cells: "NDArray[np.int64] | None") -> Figure:
     correct, n = run.correct, len(run.gold)
     share = sum(correct) / n
     error = plain = stderr(correct)
@@ -164,9 +189,9 @@ def _figure(run: Run) -> Figure:
     effect = (error / plain) ** 2 if plain and error else 1.0
     low, high = wilson(share * n / effect, n / effect)
     unparsed = sum(given == UNKNOWN for given in run.predicted)
-    labels = len(set(run.gold))
-    f1 = macro_f1(run.gold, run.predicted, run.groups) if 1 < labels <= MOST else None
-    return Figure(share, low, high, error, n, unparsed, f1)
+    f1 = None if cells is None else macro_f1(cells)
+    reliable = calibration(run.confidence, correct) if run.confidence else None
+    return Figure(share, low, high, error, n, unparsed, f1, reliable)
 
 
 def _mean_figure(figures: Sequence[Figure]) -> Figure:

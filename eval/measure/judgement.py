@@ -6,7 +6,8 @@ Shares are 0-1, differences -1 to 1, limits are at 95 %.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from eval.measure.paired import ALPHA
+from eval.measure.calibration import Calibration
+from eval.measure.paired import ALPHA, F1Difference
 
 MEAN = "mean"
 
@@ -15,7 +16,8 @@ MEAN = "mean"
 class Run:
     """One model's answers to one set, row by row, in the same order for all models of the set.
 
-    `kinds` may part the rows, by `type` or `subtype`; `facts` say how it was scored (results.json).
+    `kinds` may part the rows, by `type` or `subtype`; `confidence` is the share (0-1) of the chosen
+    label among the labels' probabilities; `facts` say how it was scored (results.json).
     """
 
     model: str
@@ -27,6 +29,7 @@ class Run:
     correct: Sequence[bool]
     groups: Sequence[str] | None = None
     kinds: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    confidence: Sequence[float] | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -34,7 +37,8 @@ class Run:
 class Figure:
     """A model's accuracy (a share) on a set, or its unweighted mean over sets, with 95 % limits.
 
-    `macro_f1` is (value, low, high), None on average and where the answers are free text.
+    `macro_f1` is (value, low, high), None on average and where the answers are free text;
+    `calibration` is there where the labels' probabilities were logged.
     """
 
     accuracy: float
@@ -44,6 +48,7 @@ class Figure:
     n: int
     unparsed: int
     macro_f1: tuple[float, float, float] | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,8 @@ class Test:
     """`model` minus `against` on the same rows; `p` is Holm's, `p_alone` the comparison's own.
 
     `smallest` is the least difference that these rows show with 80 % power, `more_rows` what is
-    missing until the difference seen would be shown (None where it is shown, or is 0).
+    missing until the difference seen would be shown (None where it is shown, or is 0). `macro_f1`
+    is the difference of macro-F1 with Holm's p in the same family.
     """
 
     model: str
@@ -66,6 +72,7 @@ class Test:
     smallest: float
     more_rows: int | None
     p: float
+    macro_f1: F1Difference | None = None
 
     @property
     def shown(self) -> bool:
@@ -76,9 +83,12 @@ class Test:
         """The same test with `model` as the one that is compared."""
         if model == self.model:
             return self
+        f1 = self.macro_f1 and replace(
+            self.macro_f1, value=-self.macro_f1.value, low=-self.macro_f1.high, high=-self.macro_f1.low
+        )
         return replace(
             self, model=model, against=self.model, value=-self.value, low=-self.high, high=-self.low,
-            better=self.worse, worse=self.better,
+            better=self.worse, worse=self.better, macro_f1=f1,
         )  # fmt: skip
 
 

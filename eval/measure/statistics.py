@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DRAWS = 10_000
+AT_ONCE = 500  # draws whose counts of every kind of group are in memory at once
 SEED = 42
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
@@ -60,7 +61,7 @@ def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable]) -> flo
     return math.sqrt(count / max(1, count - 1) * math.fsum(s * s for s in sums.values())) / len(values)
 
 
-def resample(cells: Sequence[Sequence[int]]) -> "NDArray[np.int64]":
+def resample(cells: "Sequence[Sequence[int]] | NDArray[np.int64]") -> "NDArray[np.int64]":
     """Return the summed cells (shape [10,000, cells]) of bootstrap samples, the seed fixed.
 
     `cells` has one row of counts for each group. Groups with the same counts are alike, so drawing
@@ -70,17 +71,17 @@ def resample(cells: Sequence[Sequence[int]]) -> "NDArray[np.int64]":
 
     kinds, counts = np.unique(np.asarray(cells, dtype=np.int64), axis=0, return_counts=True)
     total = int(counts.sum())
-    drawn = np.random.default_rng(SEED).multinomial(total, counts / total, size=DRAWS)
-    return np.asarray(drawn @ kinds)
+    generator = np.random.default_rng(SEED)
+    draws = (generator.multinomial(total, counts / total, size=AT_ONCE) for _ in range(0, DRAWS, AT_ONCE))
+    return np.concatenate([drawn @ kinds for drawn in draws])
 
 
-def macro_f1(
+def label_cells(
     gold: Sequence[str], predicted: Sequence[str], groups: Sequence[Hashable] | None = None
-) -> tuple[float, float, float]:
-    """Return macro-F1 over the labels of `gold` and its 95 % percentile bootstrap limits.
+) -> "NDArray[np.int64]":
+    """Return what macro-F1 is made of, by group [groups, 2·labels] (by row where there are none).
 
-    Groups are drawn whole (rows where there are none); a label that a draw lacks is left out of it.
-    `ValueError` where there are no rows.
+    For each label of `gold`, sorted: how often it was found, and how often it was expected or given.
     """
     import numpy as np
 
@@ -93,14 +94,22 @@ def macro_f1(
         cell[2 * labels[right] + 1] += 1
         if said in labels:
             cell[2 * labels[said] + 1] += 1
-    whole = _f1(np.asarray([np.sum(list(cells.values()), axis=0)]))
-    drawn = _f1(resample(list(cells.values())))
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return float(whole[0]), float(low), float(high)
+    return np.asarray(list(cells.values()), dtype=np.int64)
 
 
-def _f1(cells: "NDArray[np.int64]") -> "NDArray[np.float64]":
-    """Macro-F1 of each row of cells (for each label its hits, then how often it is expected or given)."""
+def macro_f1(cells: "NDArray[np.int64]") -> tuple[float, float, float]:
+    """Return macro-F1 of `label_cells` and its 95 % percentile bootstrap limits, groups drawn whole.
+
+    A label that a draw lacks is left out of it.
+    """
+    import numpy as np
+
+    low, high = np.quantile(f1_means(resample(cells)), (0.025, 0.975))
+    return float(f1_means(cells.sum(0, keepdims=True))[0]), float(low), float(high)
+
+
+def f1_means(cells: "NDArray[np.int64]") -> "NDArray[np.float64]":
+    """Return the macro-F1 of each row of summed cells (shape [rows, 2·labels])."""
     import numpy as np
 
     hits, said = cells[:, 0::2], cells[:, 1::2]

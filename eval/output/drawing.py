@@ -53,7 +53,7 @@ def draw_standing(chart: Chart, path: Path, typeface: Typeface) -> None:
         axes.set(ylabel=AXIS, ylim=(0, 112), yticks=range(0, 101, 20))
         axes.grid(axis="y", color="#dddddd", linewidth=0.8)
         axes.legend(ncols=min(5, count + 1), loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_lying(chart: Chart, path: Path, typeface: Typeface) -> None:
@@ -71,20 +71,31 @@ def draw_lying(chart: Chart, path: Path, typeface: Typeface) -> None:
         axes.set(xlabel=AXIS, xlim=(0, 101), ylim=(places - 0.4, -0.6))
         axes.grid(axis="x", color="#dddddd", linewidth=0.8)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-        _save(figure, path)
+        save(figure, path)
 
 
-def _page(title: str, width: float, height: float) -> "tuple[Figure, Axes]":
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of that many inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _page(title: str, width: float, height: float) -> "tuple[Figure, Axes]":
+    figure = new_figure(width, height)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
-    axes.set_title("\n".join(textwrap.wrap(title, int(width * 10.5))), fontsize=11, loc="left")
+    axes.set_title(wrapped(title, width), fontsize=11, loc="left")
     return figure, axes
+
+
+def wrapped(title: str, width: float) -> str:
+    """Return a title in lines that fit a plot of that many inches."""
+    return "\n".join(textwrap.wrap(title, int(width * 10.5)))
 
 
 def _bars(
@@ -114,7 +125,8 @@ def _mark(place: int) -> dict[str, Any]:
     return {"color": "black", "linestyle": "dashed", "linewidth": 1.2, "label": label}
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG, atomically; the same figure gives the same bytes."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     with atomic(path) as file:

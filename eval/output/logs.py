@@ -5,6 +5,7 @@ A plain line is {"id", "gold", "prediction"} with an optional "group", "type" an
 
 import contextlib
 import hashlib
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from core.errors import ContentError, show_value
 from eval.measure.judgement import Run
-from eval.output.records import Record, assemble, json_lines, kinds_of, optional_text
+from eval.output.records import Record, assemble, confidence_of, json_lines, kinds_of, optional_text
 
 PLAIN = ("id", "gold", "prediction")
 HARNESS = ("doc_id", "target", "filtered_resps")
@@ -91,13 +92,14 @@ def _sample(where: str, record: Mapping[str, object], metric: str, fixed: bool) 
         raise ContentError(
             f"{where}: filtered_resps: found {show_value(responses)}, expected an answer or more"
         )
-    gold, predicted = target, str(_first(responses))
+    gold, predicted, sure = target, str(_first(responses)), None
     if choices:
         scores = [_score(where, response) for response in responses[: len(choices)]]
         names = choices if fixed else [str(place) for place in range(len(choices))]
-        predicted = names[scores.index(max(scores))]
+        predicted, sure = names[scores.index(max(scores))], confidence_of(scores)
         gold = dict(enumerate(names)).get(_place(target), target.strip())
-    return Record(str(record["doc_id"]), gold, predicted, record[metric] == 1, where)
+    right = record[metric] == 1
+    return Record(str(record["doc_id"]), gold, predicted, right, where, confidence=sure)
 
 
 def _first(value: object) -> object:
@@ -110,7 +112,8 @@ def _score(where: str, response: object) -> float:
     first = _first(response)
     if isinstance(first, str | int | float):
         with contextlib.suppress(ValueError):
-            return float(first)
+            if not math.isnan(number := float(first)):
+                return number
     raise ContentError(f"{where}: filtered_resps: found {show_value(response)}, expected a log-probability")
 
 

@@ -1,46 +1,93 @@
 """Plots that are read at arm's length: the title says the finding, every bar has its interval.
 
-accuracy.png always; for sets whose rows have types overall_accuracy_comparison.png,
+accuracy.png always; for sets of labels confusion.png, and calibration.png where the labels'
+probabilities are known; for sets whose rows have types overall_accuracy_comparison.png,
 type_accuracy_comparison.png and (by subtype) model_comparison.png.
 """
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from eval.measure.judgement import Comparison, Figure, Run, Section
+from eval.measure.labels import MOST
 from eval.measure.statistics import wilson
 from eval.output.drawing import Chart, Share, draw_lying, draw_standing
+from eval.output.panels import draw_calibration, draw_confusion
 from eval.output.typeface import Typeface, choose_typeface
 from eval.output.verdict import points, show_p
 
 STANDING = 8  # more places than this are drawn as lying bars
 KINDS = 25
+DETAILED = 12  # of more sets than this, matrices and diagrams would be a pile that nobody looks through
 OTHERS = "others"
 BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.png"}
 Count = tuple[int, int]  # right answers, rows
+Draw = Callable[[Path], None]
 
 
 def write_plots(comparison: Comparison, runs: Sequence[Run], out: Path) -> tuple[list[str], Typeface]:
-    """Write all plots that the runs allow; return their paths below `out` and the typeface they have.
+    """Write all plots that the runs allow; return their paths below `out` and the typeface they have."""
+    from tqdm import tqdm
 
-    With several typed sets, each has its plots in a folder of its own.
-    """
-    typed = {run.dataset: run.kinds for run in runs if run.kinds}
-    kinds = [name for own in typed.values() for rows in own.values() for name in _commonest(rows)]
-    typeface = choose_typeface([*comparison.models, *(s.name for s in comparison.sets), *kinds])
-    charts = {"accuracy.png": accuracy_chart(comparison, comparison.sections)}
+    typeface = choose_typeface(_labels(comparison, runs))
+    plots = dict(_plots(comparison, runs, typeface))
+    for name, draw in tqdm(plots.items(), desc="plots", delay=2, leave=False):
+        draw(out / name)
+    return list(plots), typeface
+
+
+def _labels(comparison: Comparison, runs: Sequence[Run]) -> list[str]:
+    """Every text that may stand on a plot."""
+    kinds = [name for run in runs for rows in run.kinds.values() for name in _commonest(rows)]
+    labels = [label for run in runs if _labelled(run) for label in {*run.gold, *run.predicted}]
+    sets = [section.name for section in comparison.sets]
+    return list(dict.fromkeys([*comparison.models, *sets, *kinds, *sorted(labels)]))
+
+
+def _plots(comparison: Comparison, runs: Sequence[Run], typeface: Typeface) -> Iterator[tuple[str, Draw]]:
+    """(path below OUT, what draws it) of every plot; several sets have a folder of plots each."""
+    yield "accuracy.png", _bars(accuracy_chart(comparison, comparison.sections), typeface)
     for section in comparison.sets:
-        if section.name in typed:
-            folder = "" if len(typed) == 1 else f"{section.name}/"
-            charts[f"{folder}overall_accuracy_comparison.png"] = accuracy_chart(comparison, [section])
-            own = [run for run in runs if run.dataset == section.name]
-            for kind in typed[section.name]:
-                charts[f"{folder}{BY_KIND[kind]}"] = kinds_chart(own, kind, comparison.base)
-    for name, chart in charts.items():
-        standing = bool(chart.baselines) and len(chart.places) <= STANDING
-        (draw_standing if standing else draw_lying)(chart, out / name, typeface)
-    return list(charts), typeface
+        folder = "" if len(comparison.sets) == 1 else f"{folder_name(section.name)}/"
+        own = [run for run in runs if run.dataset == section.name]
+        if own[0].kinds:
+            overall = accuracy_chart(comparison, [section])
+            yield f"{folder}overall_accuracy_comparison.png", _bars(overall, typeface)
+        for kind in own[0].kinds:
+            yield f"{folder}{BY_KIND[kind]}", _bars(kinds_chart(own, kind, comparison.base), typeface)
+        if len(comparison.sets) <= DETAILED:
+            for name, draw in _panels(section, own, typeface):
+                yield folder + name, draw
+
+
+def _panels(section: Section, runs: Sequence[Run], typeface: Typeface) -> Iterator[tuple[str, Draw]]:
+    if all(map(_labelled, runs)):
+        yield "confusion.png", lambda path: draw_confusion(runs, path, typeface)
+    found = {model: figure.calibration for model, figure in section.figures.items() if figure.calibration}
+    if found:
+        yield "calibration.png", lambda path: draw_calibration(section.name, found, path, typeface)
+
+
+def _bars(chart: Chart, typeface: Typeface) -> Draw:
+    standing = bool(chart.baselines) and len(chart.places) <= STANDING
+    draw = draw_standing if standing else draw_lying
+    return lambda path: draw(chart, path, typeface)
+
+
+def _labelled(run: Run) -> bool:
+    """Whether the answers are labels that a matrix can hold, and no free text."""
+    return len(set(run.gold)) > 1 and len({*run.gold, *run.predicted}) <= MOST
+
+
+def folder_name(dataset: str) -> str:
+    """Return a set's name as the name of a folder, whatever stands in it.
+
+    >>> folder_name("../mmlu/law")
+    '_mmlu_law'
+    """
+    return re.sub(r"[^\w.,=+-]+", "_", dataset).lstrip(".") or "set"
 
 
 def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart:

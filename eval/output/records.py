@@ -1,7 +1,8 @@
 """Rows of scored answers, whatever wrote them, and how they become a `Run`."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ class Record:
     place: str
     group: str | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
+    confidence: float | None = None
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
@@ -59,6 +61,17 @@ def kinds_of(record: Mapping[str, object], gold: str) -> dict[str, str]:
     return {"type": gold, **kinds} if "subtype" in kinds else kinds
 
 
+def confidence_of(logs: Sequence[float]) -> float | None:
+    """Return the share (0-1) of the likeliest label, given every label's log-probability.
+
+    None where not even the likeliest one has any probability.
+    """
+    top = max(logs)
+    if not math.isfinite(top):
+        return None
+    return 1 / math.fsum(math.exp(log - top) for log in logs)
+
+
 def assemble(
     model: str, dataset: str, source: Path, records: Iterable[Record], facts: Mapping[str, object]
 ) -> Run:
@@ -75,8 +88,14 @@ def assemble(
         model, dataset, str(source),
         [record.row for record in ordered], [record.gold for record in ordered],
         [record.predicted for record in ordered], [record.correct for record in ordered],
-        _groups(ordered), kinds, facts,
+        _groups(ordered), kinds, _confidence(ordered), facts,
     )  # fmt: skip
+
+
+def _confidence(records: list[Record]) -> list[float] | None:
+    """What is known of how sure the answers were, if it is known of every row."""
+    known = [record.confidence for record in records if record.confidence is not None]
+    return known if len(known) == len(records) else None
 
 
 def _groups(records: list[Record]) -> list[str] | None:

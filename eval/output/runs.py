@@ -1,6 +1,7 @@
 """Find and read scored runs: our results folders at any level, and other tools' logs."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,10 +9,19 @@ from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, require
 from eval.measure.judgement import Run
 from eval.output.logs import read_log
-from eval.output.records import Record, assemble, json_lines, kinds_of, optional_text, text_field
+from eval.output.records import (
+    Record,
+    assemble,
+    confidence_of,
+    json_lines,
+    kinds_of,
+    optional_text,
+    text_field,
+)
 
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"
+ANSWERS = ("expected_output", "predicted_output")
 LEVELS = ("", "*/", "*/*/")
 
 
@@ -131,10 +141,18 @@ def _distinct(runs: Sequence[tuple[Source, Run]]) -> list[Run]:
 
 
 def read_run(folder: Path) -> Run:
-    """Read one run of ours; `ContentError` where its files are damaged or disagree."""
+    """Read one run of ours; `ContentError` where its files are damaged or disagree.
+
+    `RequestError` for one without an accuracy: only right and wrong answers can be compared row by row.
+    """
     facts = read_object(folder / RESULTS)
     where = str(folder / RESULTS)
     model, dataset = text_field(facts, "model", where), text_field(facts, "set", where)
+    if "accuracy" not in facts:
+        found = ", ".join(list(facts)[:8])
+        raise RequestError(
+            f"{folder}: no accuracy in {RESULTS} (found {found}); only right or wrong answers are compared"
+        )
     path = folder / PREDICTIONS
     if not path.is_file():
         raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
@@ -147,9 +165,24 @@ def _record(where: str, record: dict[str, object]) -> Record:
     row = record.get("row")
     if type(row) is not int:
         raise ContentError(f"{where}: row: found {show_value(row)}, expected a whole number")
-    gold, predicted = (text_field(record, name, where) for name in ("expected_output", "predicted_output"))
-    group = optional_text(record, "group")
-    return Record(str(row), gold, predicted, gold == predicted, where, group, kinds_of(record, gold))
+    correct = record.get("correct")
+    group, confidence = optional_text(record, "group"), _confidence(where, record.get("choices"))
+    if isinstance(correct, bool):  # of tasks where right is not what equals one expected text
+        gold, predicted = (optional_text(record, name) or "" for name in ANSWERS)
+    else:
+        gold, predicted = (text_field(record, name, where) for name in ANSWERS)
+        correct = gold == predicted
+    return Record(str(row), gold, predicted, correct, where, group, kinds_of(record, gold), confidence)
+
+
+def _confidence(where: str, choices: object) -> float | None:
+    """How sure the answer was, by the labels' log-probabilities; `ContentError` where they are none."""
+    if not isinstance(choices, Mapping):
+        return None
+    logs = [log for log in choices.values() if isinstance(log, int | float) and math.isfinite(log)]
+    if not logs or len(logs) < len(choices):
+        raise ContentError(f"{where}: choices: found {show_value(choices)}, expected log-probabilities")
+    return confidence_of(logs)
 
 
 def _check_totals(run: Run) -> None:

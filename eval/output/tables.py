@@ -1,8 +1,7 @@
-"""A comparison as Markdown for people and as JSON for programs."""
+"""A comparison as tables of text and as JSON for programs."""
 
 import dataclasses
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from core.files import versions
 from eval.measure.judgement import MEAN, Comparison, Figure, Run, Section, Test
@@ -13,23 +12,22 @@ LEFT_OUT = (
     "another prompt or other data would change."
 )
 WIDE = 7  # more columns than this do not fit a screen
-COMPARISON = ["", "difference, points (95 %)", "won", "lost", "p", "p, Holm", "least shown", "more rows"]
+DIFFERENCES = ["", "difference, points (95 %)", "won", "lost", "p", "p, Holm", "least shown", "more rows"]
+F1_DIFFERENCES = ["", "difference of macro-F1, points (95 %)", "p, Holm"]
+CALIBRATION = ["calibration error, points", "off by", "by chance up to", "n"]
+Interval = tuple[float, float, float]  # value, low and high limit
 
 
-def markdown(comparison: Comparison, numbered: Mapping[str, str]) -> str:
-    """Return the whole judgement: accuracies, then each section's comparisons under its verdict.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Table:
+    """Cells as they are shown; the first column names what the others tell of."""
 
-    `numbered` is the key of the labels that the plots could not write out.
-    """
-    parts = [_accuracies(comparison), _macro_f1(comparison)]
-    parts += [_section(section, comparison.base) for section in comparison.sections]
-    if numbered:
-        key = "\n".join(f"- {number} {label}" for label, number in numbered.items())
-        parts.append(f"The plots number what no installed font can write (a CJK font would):\n\n{key}")
-    return "\n\n".join([*filter(None, parts), LEFT_OUT]) + "\n"
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
-def _accuracies(comparison: Comparison) -> str:
+def accuracies(comparison: Comparison) -> Table:
+    """Return every model's accuracy on every set and on average, beside the majority class's."""
     columns = [["accuracy (95 % interval)", "majority class", *comparison.models]]
     for section in comparison.sections:
         cells = [_accuracy(section.figures.get(model)) for model in comparison.models]
@@ -37,19 +35,69 @@ def _accuracies(comparison: Comparison) -> str:
     return _turned(columns)
 
 
-def _macro_f1(comparison: Comparison) -> str:
+def macro_f1s(comparison: Comparison) -> Table | None:
+    """Return every model's macro-F1 on the sets that have labels, None if none has."""
     columns = [["macro-F1 (95 % interval)", *comparison.models]]
     for section in comparison.sets:
         scores = {model: figure.macro_f1 for model, figure in section.figures.items()}
         if any(scores.values()):
             columns.append([section.name, *(_interval(scores.get(model)) for model in comparison.models)])
-    return _turned(columns) if len(columns) > 1 else ""
+    return _turned(columns) if len(columns) > 1 else None
 
 
-def _turned(columns: Sequence[Sequence[str]]) -> str:
+def calibrations(comparison: Comparison) -> Table | None:
+    """Return how far each model's confidence is from its accuracy, None where no probabilities are known."""
+    rows = [
+        [f"{model} on {section.name}", f"{100 * one.error:.1f}", f"{100 * one.chance:.1f}", f"{one.n:,}"]
+        for section in comparison.sets
+        for model, figure in section.figures.items()
+        if (one := figure.calibration)
+    ]
+    return Table(CALIBRATION, rows) if rows else None
+
+
+def differences(section: Section) -> Table | None:
+    """Return every comparison with the base, then the best model's with the others; None without any."""
+    rows = [_difference(test) for test in _shown(section)]
+    return Table(DIFFERENCES, rows) if rows else None
+
+
+def f1_differences(section: Section) -> Table | None:
+    """Return the same comparisons' macro-F1, None where the answers are no labels."""
+    rows = [
+        [_pair(test), _points(f1.value, f1.low, f1.high), show_p(f1.p).removeprefix("= ")]
+        for test in _shown(section)
+        if (f1 := test.macro_f1)
+    ]
+    return Table(F1_DIFFERENCES, rows) if rows else None
+
+
+def method(section: Section) -> str:
+    """Return how the comparisons of a section were made, in a line."""
+    family = f"Holm over {len(section.against_base)} against the base"
+    if section.between:
+        family += f", over {len(section.between)} among the others"
+    if section.name == MEAN:
+        return f"Every set counts alike; p by sign flips within each set (100,000 draws); {family}."
+    f1 = " Macro-F1: bootstrap and swaps, 10,000 draws each." if f1_differences(section) else ""
+    if section.groups is None:
+        return f"{section.n:,} independent rows: exact McNemar, Bonett–Price intervals; {family}.{f1}"
+    return (
+        f"{section.n:,} rows in {section.groups:,} groups: exact sign flips by group, "
+        f"cluster bootstrap (10,000 draws); {family}.{f1}"
+    )
+
+
+def _shown(section: Section) -> list[Test]:
+    best = section.best
+    others = [test for test in section.between if best in (test.model, test.against)]
+    return [*section.against_base, *(test.seen_from(best) for test in others if best)]
+
+
+def _turned(columns: Sequence[Sequence[str]]) -> Table:
     """Models as rows and sets as columns; the other way round where there are many sets."""
-    rows = list(zip(*columns, strict=True)) if len(columns) <= WIDE else columns
-    return _grid(rows[0], rows[1:])
+    header, *rows = list(zip(*columns, strict=True)) if len(columns) <= WIDE else columns
+    return Table(header, rows)
 
 
 def _majority(section: Section) -> str:
@@ -63,61 +111,26 @@ def _accuracy(figure: Figure | None) -> str:
     return _interval((figure.accuracy, figure.low, figure.high)) + unparsed
 
 
-def _interval(share: tuple[float, float, float] | None) -> str:
+def _interval(share: Interval | None) -> str:
     if share is None:
         return "–"
     value, low, high = share
     return f"{percent(value)} ({100 * low:.1f}–{100 * high:.1f})"
 
 
-def _section(section: Section, base: str) -> str:
-    best = section.best
-    others = [test for test in section.between if best in (test.model, test.against)]
-    tests = [*section.against_base, *(test.seen_from(best) for test in others if best)]
-    parts = [f"## {section.name}", verdict(section, base)]
-    if tests:
-        parts += [_grid(COMPARISON, [_comparison(test) for test in tests]), _method(section)]
-    return "\n\n".join(parts)
+def _points(value: float, low: float, high: float) -> str:
+    return f"{points(value)} ({points(low)} to {points(high)})"
 
 
-def _comparison(test: Test) -> list[str]:
-    interval = f"{points(test.value)} ({points(test.low)} to {points(test.high)})"
+def _pair(test: Test) -> str:
+    return f"{test.model} − {test.against}"
+
+
+def _difference(test: Test) -> list[str]:
     more = "" if test.shown else "?" if test.more_rows is None else about(test.more_rows)
     p, adjusted = (show_p(value).removeprefix("= ") for value in (test.p_alone, test.p))
     won, lost, least = f"{test.better:,}", f"{test.worse:,}", f"{100 * test.smallest:.1f}"
-    return [f"{test.model} − {test.against}", interval, won, lost, p, adjusted, least, more]
-
-
-def _method(section: Section) -> str:
-    """How the comparisons of a section were made, in a line."""
-    family = f"Holm over {len(section.against_base)} against the base"
-    if section.between:
-        family += f", over {len(section.between)} among the others"
-    if section.name == MEAN:
-        return f"Every set counts alike; p by sign flips within each set (100,000 draws); {family}."
-    if section.groups is None:
-        return f"{section.n:,} independent rows: exact McNemar, Bonett–Price intervals; {family}."
-    return (
-        f"{section.n:,} rows in {section.groups:,} groups: exact sign flips by group, "
-        f"cluster bootstrap (10,000 draws); {family}."
-    )
-
-
-def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table that is aligned in a terminal too (wide letters fill two columns)."""
-    cells = [[text.replace("|", "\\|") for text in line] for line in (header, *rows)]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
-    lines = [cells[0], ["-" * width for width in widths], *cells[1:]]
-    padded = ([_pad(*cell) for cell in zip(line, widths, strict=True)] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
-
-
-def _pad(text: str, width: int) -> str:
-    return text + " " * (width - _width(text))
-
-
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+    return [_pair(test), _points(test.value, test.low, test.high), won, lost, p, adjusted, least, more]
 
 
 def to_json(

@@ -13,6 +13,8 @@ from tests.fake_runs import answers, demo, write_run
 GOLDEN = ROOT / "tests" / "golden" / "compare" / "demo.md"
 PLOTS = [
     "accuracy.png",
+    "calibration.png",
+    "confusion.png",
     "model_comparison.png",
     "overall_accuracy_comparison.png",
     "type_accuracy_comparison.png",
@@ -29,7 +31,7 @@ def test_the_demo_page_is_golden(run: Run, tmp_path: Path) -> None:
     )
     assert json.loads((tmp_path / "table.json").read_text())["mean"]["ship"] == "mnli"
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
-    assert "accuracy.png, table.md, table.json" in done.stderr
+    assert "accuracy.png, demo_mnli_eval/confusion.png, demo_mnli_eval/calibration.png," in done.stderr
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "numpy" in imported and not {"torch", "transformers", "scipy", "pandas"} & imported
 

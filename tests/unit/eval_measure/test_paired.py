@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
 from eval.measure.paired import (
+    F1Difference,
     bonett_price,
     difference,
+    f1_difference,
     holm,
     mcnemar,
     mean_sign_flip,
@@ -20,6 +22,7 @@ from eval.measure.paired import (
     sign_flip,
     smallest_difference,
 )
+from eval.measure.statistics import label_cells
 
 COUNTS = st.integers(0, 400)
 
@@ -186,3 +189,47 @@ def test_difference_refuses_other_rows() -> None:
         difference([True], [True, False])
     with pytest.raises(ValueError, match="the same rows"):
         difference([], [])
+
+
+def f1_of(gold: list[str], old: list[str], new: list[str], groups: list[str] | None = None) -> F1Difference:
+    return f1_difference(label_cells(gold, old, groups), label_cells(gold, new, groups))
+
+
+def test_f1_difference_is_that_of_a_plain_bootstrap_and_of_plain_swaps() -> None:
+    """Row by row, with F1 as it is defined: the value, the limits, and p by swapping answers."""
+    draw = random.Random(1)
+    gold = [draw.choice(["yes", "no", "maybe"]) for _ in range(90)]
+    old, new = ([g if draw.random() < p else draw.choice(["yes", "no"]) for g in gold] for p in (0.4, 0.6))
+
+    def f1(rows: list[int], said: list[str]) -> float:
+        pairs = [(gold[i], said[i]) for i in rows]
+        each = [
+            2 * sum(g == s == x for g, s in pairs) / sum((g == x) + (s == x) for g, s in pairs)
+            for x in ("yes", "no", "maybe")
+        ]
+        return sum(each) / 3
+
+    found, every = f1_of(gold, old, new), list(range(90))
+    value = f1(every, new) - f1(every, old)
+    drawn, swapped = [], 0
+    for _ in range(1000):
+        rows = draw.choices(every, k=90)
+        drawn.append(f1(rows, new) - f1(rows, old))
+        sides = [draw.random() < 0.5 for _ in gold]
+        one, other = (
+            [(a, b)[flip ^ first] for a, b, flip in zip(old, new, sides, strict=True)] for first in (0, 1)
+        )
+        swapped += abs(f1(every, other) - f1(every, one)) >= abs(value) - 1e-12
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    assert found.value == pytest.approx(value)
+    assert (found.low, found.high) == (pytest.approx(low, abs=0.03), pytest.approx(high, abs=0.03))
+    assert found.p == pytest.approx(swapped / 1000, abs=0.03)
+
+
+def test_f1_difference_knows_groups_and_sameness() -> None:
+    gold, old = ["yes", "no"] * 60, ["yes", "no"] * 20 + ["no", "yes"] * 40
+    new = ["yes", "no"] * 40 + ["no", "yes"] * 20
+    alone, grouped = f1_of(gold, old, new), f1_of(gold, old, new, [str(i // 10) for i in range(120)])
+    assert grouped.value == alone.value and grouped.high - grouped.low > 2 * (alone.high - alone.low)
+    assert alone.p < 0.001 < grouped.p
+    assert f1_of(gold, old, old) == F1Difference(0.0, 0.0, 0.0, 1.0)

@@ -10,7 +10,8 @@ from eval.measure.judgement import Run
 from eval.measure.statistics import wilson
 from eval.output import typeface as faces
 from eval.output.drawing import Chart, draw_lying, draw_standing
-from eval.output.plots import accuracy_chart, kinds_chart, write_plots
+from eval.output.panels import _commonest_error
+from eval.output.plots import accuracy_chart, folder_name, kinds_chart, write_plots
 from eval.output.typeface import CJK, Typeface, choose_typeface
 from tests.unit.eval_measure.test_comparison import flags, make
 
@@ -113,16 +114,40 @@ def test_the_title_by_kind_counts_kinds() -> None:
     )
 
 
-@pytest.mark.parametrize("sets", [["s"], ["s", "t"]])
+@pytest.mark.parametrize("sets", [["s"], ["s", "../t"]])
 def test_which_plots_are_written(tmp_path: Path, sets: list[str]) -> None:
     kinds = {"type": ["x", "y"] * 10}
+    gold = ["yes", "no"] * 10
     runs = [
-        Run(model, name, "", run.rows, run.gold, run.predicted, run.correct, None, kinds)
+        Run(model, name, "", list(map(str, range(20))), gold, said,
+            [g == p for g, p in zip(gold, said, strict=True)], None, kinds, sure)
         for name in sets
-        for model, run in [("base", make("base", [False] * 20)), ("a", make("a", [True] * 20))]
-    ]
-    written, _ = write_plots(compare(runs, "base"), runs, tmp_path)
-    folders = ["" if len(sets) == 1 else f"{name}/" for name in sets]
-    names = ("overall_accuracy_comparison.png", "type_accuracy_comparison.png")  # there is no subtype
+        for model, said, sure in [("base", ["no"] * 20, None), ("a", gold, [0.9] * 20)]
+    ]  # fmt: skip
+    written, _ = write_plots(compare(runs, "base"), runs, tmp_path / "out")
+    folders = ["" if len(sets) == 1 else f"{folder_name(name)}/" for name in sets]
+    names = [
+        "overall_accuracy_comparison.png", "type_accuracy_comparison.png",  # there is no subtype
+        "confusion.png", "calibration.png",
+    ]  # fmt: skip
     assert written == ["accuracy.png", *(folder + name for folder in folders for name in names)]
-    assert sorted(written) == sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png"))
+    found = [str(path.relative_to(tmp_path / "out")) for path in tmp_path.rglob("*.png")]
+    assert sorted(written) == sorted(found)
+
+
+def test_free_text_and_many_sets_have_no_matrix(tmp_path: Path) -> None:
+    gold = [f"text {n}" for n in range(21)]
+    free = Run("base", "s", "", list(map(str, range(21))), gold, gold, [True] * 21)
+    assert write_plots(compare([free], "base"), [free], tmp_path)[0] == ["accuracy.png"]
+    many = [make("base", [True, False], f"set {n}") for n in range(13)]
+    assert write_plots(compare(many, "base"), many, tmp_path)[0] == ["accuracy.png"]
+
+
+def test_a_matrix_names_the_commonest_error() -> None:
+    assert _commonest_error({("yes", "no"): 2, ("no", "yes"): 1, ("no", "no"): 9}) == "no for yes 2 times"
+    assert _commonest_error({("no", "no"): 9}) == "no error"
+
+
+@pytest.mark.parametrize("name", ["..", "", "a/b", "/etc", "集 合", ".hidden"])
+def test_a_set_names_a_folder_inside_out(name: str) -> None:
+    assert len(Path(folder_name(name)).parts) == 1 and not folder_name(name).startswith((".", "/"))

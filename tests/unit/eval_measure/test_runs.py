@@ -1,6 +1,8 @@
 """Finding and reading runs: levels, names, order, and everything that a damaged folder can be."""
 
+import hashlib
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -228,9 +230,50 @@ def test_other_ways_of_asking_are_warned_of(folder: Path) -> None:
     shutil.rmtree(folder / "a")
     write_run(folder, "a", "s", GOLD, GOLD, mode="generate", dtype="bf16")
     warnings = check_rows(read(folder)[0])
-    assert [warning.split("with another ")[1] for warning in warnings] == [
-        'mode: "generate" and "choice"', 'dtype: "bf16" and "fp32"',
-    ]  # fmt: skip
+    (warning,) = warnings
+    assert warning.endswith('asked differently: mode "generate" and "choice"; dtype "bf16" and "fp32"')
+
+
+def test_settings_and_chat_templates_that_differ_are_named(folder: Path) -> None:
+    shutil.rmtree(folder / "a")
+    hashes = {"data": hashlib.sha256("".join(GOLD).encode()).hexdigest(), "chat_template": "u"}
+    asked = {"template": "qwen", "batch_tokens": 1, "model": "other", "torch": "2.11.0"}
+    write_run(folder, "a", "s", GOLD, GOLD, hashes=hashes, settings=asked)
+    path = folder / "base" / "s" / "results.json"
+    before = {"template": None, "batch_tokens": 2, "model": "m", "torch": "2.10.0"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": before}))
+    (warning,) = check_rows(read(folder)[0])
+    assert warning.endswith(
+        'template "qwen" and null; torch "2.11.0" and "2.10.0"; chat template "u" and "t"'
+    )
+
+
+def test_what_is_right_may_be_said_row_by_row(folder: Path) -> None:
+    rows = [{"row": n, "correct": n < 3, "model_output": "free text"} for n in range(4)]
+    place = folder / "a" / "qa"
+    place.mkdir()
+    (place / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / "results.json").write_text(json.dumps({"model": "a", "set": "qa", "n": 4, "accuracy": 0.75}))
+    (run,) = read(place)[0]
+    assert list(run.correct) == [True, True, True, False] and run.gold == [""] * 4
+
+
+def test_what_has_no_accuracy_is_refused(folder: Path) -> None:
+    path = folder / "a" / "s" / "results.json"
+    path.write_text(json.dumps({"model": "a", "set": "s", "perplexity": 3.1}))
+    with pytest.raises(RequestError, match="no accuracy in results.json .found model, set, perplexity."):
+        read(folder)
+
+
+def test_confidence_is_the_share_of_the_chosen_label(folder: Path) -> None:
+    path = folder / "a" / "s" / "predictions.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    logs = {"yes": math.log(0.6), "no": math.log(0.2)}
+    path.write_text("".join(json.dumps(row | {"choices": logs}) + "\n" for row in rows))
+    assert read(folder / "a")[0][0].confidence == pytest.approx([0.75] * 20)
+    path.write_text("".join(json.dumps(row | {"choices": {"yes": float("nan")}}) + "\n" for row in rows))
+    with pytest.raises(ContentError, match=r"jsonl:1: choices: found .*NaN.*expected log-probabilities"):
+        read(folder / "a")
 
 
 def test_few_groups_are_warned_of(tmp_path: Path) -> None:

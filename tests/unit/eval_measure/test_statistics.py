@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
-from eval.measure.statistics import clustered_stderr, macro_f1, stderr, wilson
+from eval.measure.calibration import calibration
+from eval.measure.statistics import clustered_stderr, label_cells, macro_f1, stderr, wilson
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -66,7 +67,7 @@ def test_clustered_stderr_refuses_lengths_that_differ() -> None:
 def test_macro_f1_equals_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     gold, predicted = map(list, zip(*pairs, strict=True))
     expected = f1_score(gold, predicted, labels=sorted(set(gold)), average="macro", zero_division=0)
-    value, low, high = macro_f1(gold, predicted)
+    value, low, high = macro_f1(label_cells(gold, predicted))
     assert value == pytest.approx(expected)
     assert 0 <= low <= high <= 1
 
@@ -80,13 +81,33 @@ def test_macro_f1_interval_is_that_of_a_plain_bootstrap() -> None:
         rows = draw.choices(range(120), k=120)
         scores.append(f1_score([gold[i] for i in rows], [predicted[i] for i in rows], average="macro"))
     low, high = np.quantile(scores, (0.025, 0.975))
-    _, ours_low, ours_high = macro_f1(gold, predicted)
+    _, ours_low, ours_high = macro_f1(label_cells(gold, predicted))
     assert (ours_low, ours_high) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
 
 
 def test_macro_f1_by_group_is_wider() -> None:
     gold, predicted = ["yes", "no"] * 60, ["yes", "no"] * 40 + ["no", "yes"] * 20
     groups = [i // 10 for i in range(120)]
-    _, low, high = macro_f1(gold, predicted)
-    _, grouped_low, grouped_high = macro_f1(gold, predicted, groups)
+    _, low, high = macro_f1(label_cells(gold, predicted))
+    _, grouped_low, grouped_high = macro_f1(label_cells(gold, predicted, groups))
     assert grouped_high - grouped_low > 2 * (high - low)
+
+
+def test_calibration_by_hand() -> None:
+    """Two bins: 4 rows at 0.95 of which 3 are right, 6 at 0.55 of which 3 are: (4·0.2 + 6·0.05)/10."""
+    found = calibration([0.95] * 4 + [0.55] * 6, [True] * 3 + [False] + [True, False] * 3)
+    assert found.error == pytest.approx(0.11) and found.n == 10
+    assert [(b.n, b.accuracy) for b in found.bins] == [(6, 0.5), (4, 0.75)]
+    assert [b.confidence for b in found.bins] == pytest.approx([0.55, 0.95])
+    assert [(b.low, b.high) for b in found.bins] == [wilson(3, 6), wilson(3, 4)]
+
+
+def test_calibration_by_chance_is_what_a_perfect_model_gets() -> None:
+    draw = random.Random(0)
+    errors = []
+    for _ in range(300):
+        sure = [draw.choice([0.52, 0.71, 0.93]) for _ in range(150)]
+        errors.append(calibration(sure, [draw.random() < p for p in sure]))
+    inside = sum(found.error <= found.chance for found in errors) / 300
+    assert 0.91 < inside < 0.99
+    assert calibration([1.0] * 5, [True] * 5).error == calibration([1.0] * 5, [True] * 5).chance == 0

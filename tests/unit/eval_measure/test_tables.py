@@ -7,7 +7,8 @@ import pytest
 
 from eval.measure.comparison import compare
 from eval.measure.judgement import Run
-from eval.output.tables import markdown, to_json
+from eval.output.markdown import markdown
+from eval.output.tables import to_json
 from eval.output.verdict import about, percent, points, show_p, verdict
 from tests.conftest import ROOT
 from tests.unit.eval_measure.test_comparison import flags, make
