@@ -1,0 +1,115 @@
+"""python -m eval.defect --model models/base --adapter defect-lora --dataset defect_test --out results/defect
+
+Has models judge defect reports, reads 判断 and 原因 out of each answer and holds the judgement against
+the reference: overall, by subtype and by type. Writes OUT/<model>/<set>/{evaluation_results.json,
+subtype_accuracy.png,results.json,predictions.jsonl}. docs/eval-defect.md explains them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from core.errors import CLI, ContentError, run, show_value
+from eval.measure.labels import UNKNOWN
+from eval.measure.reports import Report, judge, parse_report, report_summary
+from eval.model.ask import Asker, Fields
+from eval.model.questions import Questions, read_questions
+from eval.options import generate_options, model_options, run_options, set_options, take
+from eval.output.defects import write_defects
+from eval.output.results import Prediction
+from eval.pipeline import Job, score
+
+
+@click.command(context_settings=CLI)
+@model_options
+@set_options
+@generate_options(max_new_tokens=512)
+@run_options
+def cli(**given: Any) -> None:
+    """Judge defect reports and score the judgements, overall, by subtype and by type.
+
+    Answers that hold no judgement are counted apart, and as wrong.
+    """
+    request = take(given)
+    sets = read_questions(request.datasets, request.data)
+    task = Defect({q.name: read_references(q) for q in sets}, request.max_new_tokens)
+    score(request, task, sets)
+
+
+def read_references(questions: Questions) -> list[Report]:
+    """Return the parsed reference of every record.
+
+    `ContentError` names the first record that has no subtype, or whose reference holds no judgement.
+    """
+    found = []
+    for number, (record, answer) in enumerate(zip(questions.records, questions.answers, strict=True), 1):
+        place = f"{questions.path}: record {number}"
+        subtype, report = record.get("subtype"), parse_report(answer)
+        if not isinstance(subtype, str) or not subtype.strip():
+            raise ContentError(f"{place}: subtype: found {show_value(subtype)}, expected a text")
+        if report is None or report.judgement == UNKNOWN:
+            raise ContentError(
+                f"{place}: reference answer {show_value(answer)}, expected 判断:… (and 原因：…) with one "
+                f"judgement, which may not be {UNKNOWN!r}"
+            )
+        found.append(report)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """Judging defect reports; the parsed references of each set by its name."""
+
+    references: Mapping[str, list[Report]]
+    max_new_tokens: int
+    command: str = "eval.defect"
+
+    def settings(self) -> dict[str, object]:
+        """Return what changes an answer."""
+        return {"max_new_tokens": self.max_new_tokens}
+
+    def asker(self, job: Job) -> Asker:
+        """Return one that generates."""
+        return job.generating()
+
+    def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
+        """Return the report, the reference and what the answer was taken for."""
+        record, reference = job.questions.records[row], self.references[job.questions.name][row]
+        said = str(fields.get("model_output", ""))
+        return {
+            "instruction": job.rows[row].messages[-1]["content"],
+            "expected_output": reference.judgement,
+            "expected_reason": reference.reason,
+            "model_output": said,
+            **judge(reference.judgement, said),
+            "idx": record.get("idx", -1),
+            "row": row,
+            **{name: str(record[name]) for name in ("subtype", "type") if record.get(name) is not None},
+            **{name: value for name, value in fields.items() if name == "refused"},
+            **({"group": record["group"]} if "group" in record else {}),
+        }
+
+    def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
+        """Return the figures; write the document's two files."""
+        figures = report_summary(predictions)
+        write_defects(job.folder, predictions, figures)
+        return {**figures, "refused": sum("refused" in p for p in predictions)}
+
+    def line(self, results: Mapping[str, Any]) -> str:
+        """Return accuracy, interval, n, majority, and how many answers did not parse."""
+        low, high = results["ci95"]
+        return (
+            f"{results['accuracy']:.1%} [{low:.1%}, {high:.1%}]  n {results['n']}  "
+            f"majority {results['majority']:.1%}  unparsed {results['unparsed']}"
+        )
+
+    def warnings(self, results: Mapping[str, Any]) -> list[str]:
+        """Warn of prompts that did not fit."""
+        refused = results["refused"]
+        return [f"{refused} prompts exceed the context and count as wrong"] if refused else []
+
+
+if __name__ == "__main__":
+    run(cli)

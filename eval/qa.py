@@ -1,0 +1,161 @@
+"""python -m eval.qa --model models/demo-base --data questions.jsonl --out results/qa
+
+Generates an answer to every question, holds it against the reference (exact match, partial match by
+similarity, token F1; overall and by the rows' type), and shows what the models say to a few fixed
+prompts. Writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-qa.md explains them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import click
+
+from core.errors import CLI, ContentError, run
+from eval.measure.answers import cut_thought
+from eval.measure.matching import exact_match, token_f1
+from eval.measure.qa import SIMILAR, Lexical, qa_summary
+from eval.model.ask import Asker, Fields, ask_in_halves
+from eval.model.questions import Questions, read_questions
+from eval.options import generate_options, model_options, run_options, set_options, take
+from eval.output.results import Prediction
+from eval.pipeline import Job, score
+
+TYPES = ("type", "subset", "category")
+DIGITS = 6  # of a similarity in the files: fp32 holds no more
+PROMPTS = (
+    "请用一句话介绍你自己。",
+    "什么是机器学习？",
+    "Name three things that plants need to grow.",
+    "If a train covers 120 km in 2 hours, how fast does it go?",
+)
+
+
+class Similarity(Protocol):
+    """How alike two texts are, at most 1; `name` says what made the figures."""
+
+    name: str
+
+    def compare(self, expected: str, given: str) -> float:
+        """Return the similarity of a reference and an answer."""
+
+
+@click.command(context_settings=CLI)
+@model_options
+@set_options
+@click.option(
+    "--embedding-model",
+    metavar="DIR|ID",
+    help="A sentence-transformers model: partial match by meaning. [token F1]",
+)
+@generate_options(max_new_tokens=256)
+@run_options
+def cli(embedding_model: str | None, **given: Any) -> None:
+    """Answer questions freely and score the answers against references.
+
+    Each share comes with its n and 95 % interval, and the commonest answer's share.
+    """
+    request = take(given)
+    sets = read_questions(request.datasets, request.data)
+    for questions in sets:
+        check_references(questions)
+    score(request, Qa(_similarity(embedding_model), sets[0].name, request.max_new_tokens), sets)
+
+
+def check_references(questions: Questions) -> None:
+    """Raise `ContentError` naming the first record without a reference answer, and how many there are."""
+    without = [n for n, answer in enumerate(questions.answers, 1) if not answer.strip()]
+    if without:
+        raise ContentError(
+            f"{questions.path}: record {without[0]} has no reference answer ({len(without)} such records of "
+            f"{len(questions.answers)}): take them out, or lay answers side by side with eval.ab"
+        )
+
+
+def _similarity(embedding_model: str | None) -> Similarity:
+    if embedding_model is None:
+        return Lexical()
+    from eval.model.embedding import Embedding
+
+    return Embedding(embedding_model)
+
+
+@dataclass(frozen=True, slots=True)
+class Qa:
+    """Free answers against references; the fixed prompts are asked with the set `shown_with`."""
+
+    similarity: Similarity
+    shown_with: str
+    max_new_tokens: int
+    command: str = "eval.qa"
+
+    def settings(self) -> dict[str, object]:
+        """Return what changes an answer or a figure."""
+        return {"similarity": self.similarity.name, "max_new_tokens": self.max_new_tokens}
+
+    def asker(self, job: Job) -> Asker:
+        """Return one that generates."""
+        return job.generating()
+
+    def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
+        """Return question, reference and answer (in the reference's spelling if it matches), and how near."""
+        record, asked = job.questions.records[row], job.rows[row]
+        said = str(fields.get("model_output", ""))
+        answer = cut_thought(said)
+        types = [str(record[name]) for name in TYPES if record.get(name) is not None]
+        return {
+            "instruction": asked.messages[-1]["content"],
+            "expected_output": asked.answer,
+            "model_output": said,
+            "predicted_output": asked.answer if exact_match(asked.answer, answer) else answer,
+            "idx": record.get("idx", -1),
+            "row": row,
+            "similarity": round(self.similarity.compare(asked.answer, answer) if answer else 0.0, DIGITS),
+            "token_f1": round(token_f1(asked.answer, answer), DIGITS),
+            **({"type": types[0]} if types else {}),
+            **{name: value for name, value in fields.items() if name == "refused"},
+            **({"group": record["group"]} if "group" in record else {}),
+        }
+
+    def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
+        """Return the figures, overall and by type, and the answers to the fixed prompts."""
+        return {
+            **qa_summary(predictions),
+            "refused": sum("refused" in p for p in predictions),
+            "similarity": {"by": self.similarity.name, "above": SIMILAR},
+            "generation": _generation(job) if job.questions.name == self.shown_with else [],
+        }
+
+    def line(self, results: Mapping[str, Any]) -> str:
+        """Return a line for each fixed prompt and each type, then the figures of all rows."""
+        said = [f"{one['prompt']} → {' '.join(one['answer'].split())}" for one in results["generation"]]
+        types = [f"{name}  {_figures(part)}" for name, part in results["types"].items()]
+        whole = f"{_figures(results)}  majority {results['majority']:.1%}  empty {results['empty']}"
+        return "\n  ".join(["", *said, *types, whole])
+
+    def warnings(self, results: Mapping[str, Any]) -> list[str]:
+        """Warn of prompts that did not fit."""
+        refused = results["refused"]
+        return [f"{refused} prompts exceed the context and count as wrong"] if refused else []
+
+
+def _generation(job: Job) -> list[dict[str, object]]:
+    """Ask the fixed prompts, that everybody may see how the model talks."""
+    asker = job.generating({row: [{"role": "user", "content": text}] for row, text in enumerate(PROMPTS)})
+    said: dict[int, object] = {}
+    for batch in asker.batches:
+        texts = (fields["model_output"] for fields in ask_in_halves(asker, batch))
+        said.update(zip(batch, texts, strict=True))
+    return [{"prompt": PROMPTS[row], "answer": said[row]} for row in sorted(said)]
+
+
+def _figures(part: Mapping[str, Any]) -> str:
+    shares = "  ".join(
+        f"{name} {share['value']:.1%} [{share['ci95'][0]:.1%}, {share['ci95'][1]:.1%}]"
+        for name, share in (("exact", part["exact_match"]), ("partial", part["partial_match"]))
+    )
+    return f"{shares}  token F1 {part['token_f1']['value']:.3f}  n {part['exact_match']['n']}"
+
+
+if __name__ == "__main__":
+    run(cli)

@@ -1,0 +1,130 @@
+"""python -m eval.defect on compiled reports, against a server that says known things, in this process."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compiler.cli import cli as compiler
+from core.errors import ContentError
+from eval.compare import cli as compare
+from eval.defect import cli
+from eval.measure.statistics import wilson
+from tests.conftest import ROOT
+from tests.serving import answering
+
+REPORTS = [  # subtype, event, judgement, what the server answers
+    ("内存溢出", "甲", "主机", "判断:主机\n\n原因：溢出"),
+    ("内存溢出", "乙", "主机", "**判断**：主机。\n原因：溢出"),
+    ("内存溢出", "丙", "中间件", "判断：主机 原因：溢出"),
+    ("断线", "丁", "网络", "<think>判断:主机</think>判断:网络"),
+    ("断线", "戊", "网络", "我不知道"),
+]
+SAID = {event: said for _, event, _, said in REPORTS}
+
+
+def raw(subtype: str, event: str, judgement: str) -> dict[str, object]:
+    return {
+        "instruction": [{"subtype": subtype}],
+        "input": {"task": "判断故障组件", "event": event, "output_format": "判断:<组件>\n\n原因：<原因>"},
+        "output": {"judgement": judgement, "reason": "见上"},
+    }
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The document's own JSON Lines: a user's and an assistant's message under `text`."""
+    path = tmp_path / "reports.jsonl"
+    asked = "任务：判断\n\n事件：\n{}\n\n输出格式：\n判断:<组件>"
+    rows = [
+        {
+            "subtype": subtype,
+            "text": [
+                {"role": "user", "content": asked.format(event)},
+                {"role": "assistant", "content": f"判断:{judgement}\n\n原因：见上"},
+            ],
+        }
+        for subtype, event, judgement, _ in REPORTS
+    ]
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    return path
+
+
+def ask(out: Path, *sets: object, said: dict[str, str] = SAID) -> Path:
+    def answer(text: str) -> str:
+        return said[text.partition("事件：\n")[2][0]]
+
+    with answering(answer) as url:
+        given = ["--model", "m", "--backend", "openai", "--url", url, "--out", out, *sets]
+        cli.main(list(map(str, given)), standalone_mode=False)
+    return out / "m"
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_judgements_are_scored_overall_by_subtype_and_by_type(data, tmp_path, capsys) -> None:
+    folder = ask(tmp_path / "out", "--data", data) / "reports"
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert [row["predicted_output"] for row in rows] == ["主机", "主机", "主机", "网络", "unknown"]
+    assert rows[0]["expected_reason"] == "见上" and rows[0]["reason"] == "溢出"
+    found = read(folder / "results.json")
+    assert (found["accuracy"], found["n"], found["unparsed"], found["majority"]) == (0.6, 5, 1, 0.4)
+    assert "60.0% [23.1%, 88.2%]  n 5  majority 40.0%  unparsed 1" in capsys.readouterr().out
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "evaluation_results.json",
+        "predictions.jsonl",
+        "results.json",
+        "subtype_accuracy.png",
+    ]
+
+
+def test_the_documents_file_holds_shares_and_rows(data, tmp_path) -> None:
+    details = read(ask(tmp_path / "out", "--data", data) / "reports" / "evaluation_results.json")
+    assert (details["overall_accuracy"], details["correct"], details["total"]) == (0.6, 3, 5)
+    assert details["subtype_accuracy"]["内存溢出"] == {
+        "accuracy": 2 / 3,
+        "correct": 2,
+        "total": 3,
+        "ci95": list(wilson(2, 3)),
+    }
+    types = {name: (part["correct"], part["total"]) for name, part in details["type_accuracy"].items()}
+    assert types == {"主机": (2, 2), "网络": (1, 2), "中间件": (0, 1)}
+    assert [row["is_correct"] for row in details["results"]] == [True, True, False, True, False]
+    assert details["results"][2]["user"].startswith("任务：判断\n\n事件：\n丙")
+
+
+def test_a_compiled_set_is_judged_and_two_runs_compared(tmp_path, monkeypatch, capsys) -> None:
+    reports = [raw(subtype, f"{event}。", judgement) for subtype, event, judgement, _ in REPORTS * 4]
+    (tmp_path / "raw.json").write_text(json.dumps(reports, ensure_ascii=False))
+    spec = ROOT / "compiler/specs/defect.yaml"
+    monkeypatch.chdir(tmp_path)
+    compiler.main(["compile", str(spec), "--source", "raw.json"], standalone_mode=False)
+    folder = ask(tmp_path / "new", "--dataset", "defect_test") / "defect_test"
+    assert read(folder / "results.json")["subtypes"].keys() == {"内存溢出", "断线"}
+    ask(tmp_path / "old", "--dataset", "defect_test", said=dict.fromkeys(SAID, "判断:主机"))
+    compare.main(["old=old", "new=new", "--out", "both"], standalone_mode=False)
+    for name in ("model_comparison", "overall_accuracy_comparison", "type_accuracy_comparison"):
+        assert (tmp_path / "both" / f"{name}.png").is_file()
+
+
+BAD = {
+    "empty": (lambda row: None, "no records"),
+    "no subtype": (lambda row: row.pop("subtype"), "record 1: subtype: found null, expected a text"),
+    "no judgement": (
+        lambda row: row["text"][1].update(content="主机坏了"),
+        'record 1: reference answer "主机坏了", expected 判断:',
+    ),
+    "no answer": (lambda row: row["text"].pop(), 'record 1: reference answer "", expected 判断:'),
+    "reserved": (lambda row: row["text"][1].update(content="判断:unknown"), "may not be 'unknown'"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "said"), BAD.values(), ids=BAD)
+def test_bad_data_is_refused_before_anything_is_asked(data, tmp_path, spoil, said) -> None:
+    row = json.loads(data.read_text().splitlines()[0])
+    data.write_text("" if spoil(row) is None and said == "no records" else json.dumps(row))
+    with pytest.raises(ContentError, match=f"reports.jsonl.*{said}"):
+        cli.main(["--model", "m", "--data", str(data), "--out", str(tmp_path / "out")], standalone_mode=False)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,104 @@
+"""python -m eval.qa against a server that says known things, and on a tiny model, in this process."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import ContentError
+from eval.compare import cli as compare
+from eval.measure.statistics import wilson
+from eval.qa import PROMPTS, cli
+from tests.serving import answering
+
+ROWS = [
+    {"question": "Capital of France?", "answer": "Paris", "subset": "factual"},
+    {"question": "中国的首都？", "answer": "北京是中国的首都", "subset": "factual"},
+    {"question": "2 + 3?", "answer": "5", "subset": "reasoning"},
+    {"question": "Why?", "answer": "Because."},
+]
+SAID = {
+    "Capital of France?": "<think>Lyon?</think>\nThe Paris.",
+    "中国的首都？": "北京是中国首都。",
+    "2 + 3?": "It is 6",
+    "Why?": " ",
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "asked.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in ROWS))
+    return path
+
+
+def ask(data: Path, out: Path, said: dict[str, str] = SAID) -> Path:
+    with answering(lambda text: said.get(text, f"said of {text}")) as url:
+        given = ["--model", "m", "--backend", "openai", "--url", url, "--data", data, "--out", out]
+        cli.main(list(map(str, given)), standalone_mode=False)
+    return out / "m" / "asked"
+
+
+def predictions(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def test_answers_are_held_against_references(data, tmp_path, capsys) -> None:
+    folder = ask(data, tmp_path / "out")
+    rows = predictions(folder)
+    assert [(row["predicted_output"], row.get("type")) for row in rows] == [
+        ("Paris", "factual"),  # matches, so in the reference's spelling
+        ("北京是中国首都。", "factual"),
+        ("It is 6", "reasoning"),
+        ("", None),
+    ]
+    assert rows[0]["model_output"].startswith("<think>")
+    assert rows[1]["similarity"] == rows[1]["token_f1"] == round(14 / 15, 6)
+    found = json.loads((folder / "results.json").read_text())
+    assert (found["accuracy"], found["ci95"], found["empty"]) == (0.25, list(wilson(1, 4)), 1)
+    assert found["partial_match"]["value"] == 0.5
+    assert {name: part["exact_match"]["value"] for name, part in found["types"].items()} == {
+        "factual": 0.5,
+        "reasoning": 0.0,
+    }
+    assert found["similarity"] == {"by": "lexical: token F1", "above": 0.7}
+    assert [one["prompt"] for one in found["generation"]] == list(PROMPTS)
+    said = capsys.readouterr().out
+    assert f"{PROMPTS[0]} → said of {PROMPTS[0]}" in said and "exact 25.0%" in said
+
+
+def test_two_runs_are_compared_row_by_row(data, tmp_path, capsys) -> None:
+    ask(data, tmp_path / "old", dict.fromkeys(SAID, "no"))
+    ask(data, tmp_path / "new")
+    runs = [f"old={tmp_path / 'old'}", f"new={tmp_path / 'new'}"]
+    compare.main([*runs, "--out", str(tmp_path / "ab")], standalone_mode=False)
+    models = json.loads((tmp_path / "ab" / "table.json").read_text())["sets"]["asked"]["models"]
+    assert {name: figure["accuracy"] for name, figure in models.items()} == {"old": 0.0, "new": 0.25}
+    assert (tmp_path / "ab" / "type_accuracy_comparison.png").is_file()
+
+
+def test_a_model_of_ones_own_is_asked(tiny_model, data, tmp_path) -> None:
+    given = ["--model", tiny_model, "--data", data, "--out", tmp_path / "out", "--max_new_tokens", 4]
+    cli.main(list(map(str, given)), standalone_mode=False)
+    assert len(predictions(tmp_path / "out" / "base" / "asked")) == 4
+
+
+BAD = {
+    "empty": ("", "no records"),
+    "no answers": ('{"instruction": "a"}', r"record 1 has no reference answer \(1 such records of 1\)"),
+    "one without": (
+        '{"question": "a", "answer": "b"}\n{"question": "c", "answer": " "}',
+        "record 2 has no reference answer .1 such records of 2.*eval.ab",
+    ),
+    "other columns": ('{"frage": "a", "antwort": "b"}', "record 1: no column 'instruction' .found: frage"),
+    "a number": ('{"question": "a", "answer": 5}', "record 1: answer: found 5, expected text"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), BAD.values(), ids=BAD)
+def test_bad_data_is_refused_before_anything_is_asked(tmp_path, content, said) -> None:
+    path = tmp_path / "asked.jsonl"
+    path.write_text(content)
+    with pytest.raises(ContentError, match=f"asked.jsonl.*{said}"):
+        cli.main(["--model", "m", "--data", str(path), "--out", str(tmp_path / "out")], standalone_mode=False)
+    assert not (tmp_path / "out").exists()
