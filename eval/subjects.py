@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from adapters.config import CONFIG
 from adapters.parts import Part, open_parts, parse_weight
 from adapters.store import open_adapter
@@ -16,6 +18,7 @@ from eval.model import shards
 from eval.model.ask import Speaker
 from eval.model.generate import Local
 from eval.model.prompts import Prompting, choose_prompting
+from eval.model.recipe import other_prompt
 from eval.model.server import Server
 from eval.options import Request
 
@@ -92,6 +95,8 @@ def open_models(request: Request) -> Opened:
     """Open every adapter, load the base once, and check that they belong together."""
     if request.backend == "openai":
         return _open_server(request)
+    if request.url is not None:
+        raise RequestError("--url is for --backend openai: without it, the model here would be asked")
     reference, wanted = _open_adapters(request)
 
     from eval.model.live import check_base, check_fits
@@ -109,6 +114,9 @@ def open_models(request: Request) -> Opened:
         beside = [part.adapter.folder for part in parts]
         prompting = choose_prompting(model.tokenizer, beside, request.template, request.think)
         subjects.append(Subject(name, parts, prompting))
+        for folder in beside if not request.think else []:
+            if told := other_prompt(model.tokenizer, folder, prompting, request.template):
+                click.echo(f"warning: adapter {told}", err=True)
     return Opened(model, digest, subjects, _budget(request, model.device), request.apply == "fold")
 
 

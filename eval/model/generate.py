@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from core.errors import ContentError
 from core.prompt import Encode
 from eval.model.ask import Talk, refuse
 from eval.model.score import plan_batches
@@ -35,9 +36,17 @@ class Local:
 def generate(model: "Model", prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
     """Return the model's greedy answer to each prompt (ids), special tokens left out.
 
-    Prompts are padded on the left, so that every answer begins right after its prompt.
+    Prompts are padded on the left, so that every answer begins right after its prompt. `ContentError` if
+    the model's logits are no numbers.
     """
     import torch
+
+    def check(_: "torch.Tensor", logits: "torch.Tensor") -> "torch.Tensor":
+        if logits.isnan().any():
+            raise ContentError(
+                "the model gives nan as a logit: its weights or the adapter's overflow; try --dtype fp32"
+            )
+        return logits
 
     width = max(map(len, prompts))
     pad = model.net.generation_config.pad_token_id or 0
@@ -45,7 +54,11 @@ def generate(model: "Model", prompts: Sequence[Sequence[int]], max_new_tokens: i
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     with torch.inference_mode():
         out = model.net.generate(
-            input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=max_new_tokens
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            logits_processor=[check],
         )
     answers: list[str] = model.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
     return answers

@@ -120,10 +120,18 @@ def _check_same(out: Path, before: Mapping[str, object], now: Identity) -> None:
 
 
 def _remove(out: Path, before: Mapping[str, object]) -> None:
-    """Delete what run.json lists, and nothing that somebody else put there."""
-    for model in _part(before, "models"):
-        for data in _part(before, "sets"):
-            shutil.rmtree(out / model / data, ignore_errors=True)
+    """Delete what run.json lists, and nothing that somebody else put there.
+
+    `ContentError`, before anything is deleted, if it names folders that do not lie right below OUT.
+    """
+    folders = [out / model / data for model in _part(before, "models") for data in _part(before, "sets")]
+    for folder in folders:
+        if len(folder.relative_to(out).parts) != 2 or folder.resolve() != out.resolve() / folder.relative_to(
+            out
+        ):
+            raise ContentError(f"{out / RUN}: names {folder}, which no run of ours would: remove it by hand")
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read_whole_lines(path: Path) -> dict[int, Prediction]:

@@ -228,7 +228,7 @@ def test_adapters_add_by_weight_with_the_base_loaded_once(nli, data, tmp_path) -
 def test_adapters_with_different_chat_templates_are_not_mixed_by_chance(nli, data, tmp_path) -> None:
     one, two = (write_adapter(tmp_path / name) for name in ("one", "two"))
     (one / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
-    with pytest.raises(RequestError, match="have different chat templates beside them: --template NAME"):
+    with pytest.raises(RequestError, match="trained with different chat templates: name one with --template"):
         nli("--data", data, "--adapter", f"mix={one}:0.5+{two}:0.5")
 
 
@@ -248,6 +248,12 @@ def test_weights_that_overflow_stop_the_run_and_keep_what_is_done(nli, data, tmp
         nli("--data", data, "--adapter", f"mine={adapter}")
     assert results(tmp_path / "out")["n"] == 5
     assert not (tmp_path / "out" / "mine" / "tiny" / "results.json").exists()
+
+
+def test_weights_that_overflow_are_told_from_silence_when_generating(nli, data, tmp_path) -> None:
+    adapter = write_adapter(tmp_path / "mine", alpha=1e38)
+    with pytest.raises(ContentError, match="nan as a logit.*--dtype fp32"):
+        nli("--data", data, "--adapter", f"mine={adapter}", "--mode", "generate", "--max-new-tokens", "3")
 
 
 def test_a_run_refused_before_its_first_prediction_leaves_nothing(nli, data, tmp_path) -> None:
@@ -279,6 +285,12 @@ BAD = {
     "nothing to score": (["--data", "DATA", "--no-base"], RequestError, "leaves nothing to score"),
     "same set twice": (["--data", "DATA", "--data", "DATA"], RequestError, "two sets are named tiny"),
     "foreign label": (["--data", "DATA", "--choices", "yes,no"], ContentError, "record 3: answer 'maybe'"),
+    "no choices": (["--data", "DATA", "--choices", ""], RequestError, "--choices '': expected two or more"),
+    "a server not asked": (
+        ["--data", "DATA", "--url", "http://x"],
+        RequestError,
+        "--url is for --backend openai",
+    ),
     "thinking about labels": (["--data", "DATA", "--think"], RequestError, "--think needs --mode generate"),
     "no such label": (
         ["--data", "DATA", "--count", "perhaps=no"],

@@ -126,3 +126,38 @@ def test_the_folder_of_a_training_is_left_alone(tmp_path, force) -> None:
     (tmp_path / RUN).write_text('{"recipe": "recipes/rte.yaml", "inputs": {"settings": {}}, "result": {}}')
     with pytest.raises(RequestError, match=r"its run\.json is not of eval"):
         check_new(tmp_path, resume=not force, force=force)
+
+
+@pytest.mark.parametrize(
+    ("models", "sets"),
+    [(["base", "../other"], ["rte"]), (["base"], ["rte", "../../other"]), ([".."], ["other"])],
+)
+def test_a_forged_run_json_deletes_nothing_outside(tmp_path, models, sets) -> None:
+    out, precious = tmp_path / "out", tmp_path / "other" / "rte" / "keep"
+    own = out / "base" / "rte"
+    for folder in (precious, own):
+        folder.mkdir(parents=True)
+    forged = {"settings": {}, "models": dict.fromkeys(models, "x"), "sets": dict.fromkeys(sets, "x")}
+    (out / RUN).write_text(json.dumps(forged))
+    with pytest.raises(ContentError, match="which no run of ours would"):
+        begin_run(out, IDENTITY, force=True)
+    assert precious.is_dir()
+    assert own.is_dir()
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path) -> None:
+    out, precious = tmp_path / "out", tmp_path / "other" / "rte"
+    precious.mkdir(parents=True)
+    begin_run(out, IDENTITY, force=False)
+    (out / "base").symlink_to(tmp_path / "other")
+    with pytest.raises(ContentError, match="which no run of ours would"):
+        begin_run(out, IDENTITY, force=True)
+    assert precious.is_dir()
+
+
+def test_force_removes_what_the_run_made(tmp_path) -> None:
+    begin_run(tmp_path, IDENTITY, force=False)
+    for name in ("base/rte", "base/mine", "other/rte"):
+        (tmp_path / name).mkdir(parents=True)
+    begin_run(tmp_path, IDENTITY, force=True)
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("*/*")) == ["base/mine", "other/rte"]
