@@ -79,6 +79,7 @@ def assemble(
     ordered = sorted(records, key=lambda record: (len(record.row), record.row))
     if not ordered:
         raise ContentError(f"{source}: no rows in it; score {model} on {dataset} again")
+    _check_characters(source, [model, dataset, *(text for r in ordered for text in (r.gold, r.predicted))])
     for one, other in pairwise(ordered):
         if one.row == other.row:
             raise ContentError(f"{other.place}: row {other.row} stands in {one.place} already")
@@ -96,6 +97,15 @@ def _confidence(records: list[Record]) -> list[float] | None:
     """What is known of how sure the answers were, if it is known of every row."""
     known = [record.confidence for record in records if record.confidence is not None]
     return known if len(known) == len(records) else None
+
+
+def _check_characters(source: Path, texts: Iterable[str]) -> None:
+    """Refuse halves of characters (lone surrogates), which JSON can hold and no file of text can."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ContentError(f"{source}: an answer or a name holds half a character ({half!r})") from error
 
 
 def _groups(records: list[Record]) -> list[str] | None:

@@ -1,0 +1,50 @@
+"""python -m eval.report results/a [results/b …] --out FILE.html
+
+Put what eval.compare finds, and the errors to look through, into one HTML file that needs no network
+and no other file. Needs no model and no torch. docs/eval-report.md describes the page.
+"""
+
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from core.errors import CLI, RequestError, run
+from core.files import write_text
+from eval.output.judged import Judged, judge
+
+
+@click.command(context_settings=CLI)
+@click.argument("results", nargs=-1, required=True, metavar="[NAME=]RESULTS…")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The page.")
+@click.option("--errors", type=click.IntRange(0), default=2000, show_default=True, metavar="N",
+              help="The most rows to look through; of more, N are taken, evenly spread.")  # fmt: skip
+def cli(results: tuple[str, ...], out: Path, errors: int) -> None:
+    """Write a page with the verdict, tables, plots, errors and provenance of scored runs.
+
+    RESULTS are named as for eval.compare: folders that eval.nli and the like wrote, or other tools' logs.
+    """
+    if out.is_dir():
+        raise RequestError(f"--out {out}: a folder; expected the name of a file, e.g. {out / 'report.html'}")
+    text = render(judge(results), f"Report on {', '.join(results)}", errors)
+    write_text(out, text)
+    click.echo(f"{out}  {len(text.encode()) / 1e6:.1f} MB")
+
+
+def render(judged: Judged, title: str, most: int) -> str:
+    """Return the page with at most `most` errors."""
+    from eval.output.errors import collect_errors
+    from eval.output.html import Plots, page
+    from eval.output.plots import write_plots
+
+    with tempfile.TemporaryDirectory() as folder:
+        names, typeface = write_plots(judged.comparison, judged.runs, Path(folder))
+        plots = Plots({name: (Path(folder) / name).read_bytes() for name in names}, typeface.numbered)
+    errors = collect_errors(judged.runs, judged.comparison.models, most)
+    return page(title, judged, plots, errors, f"python -m eval.report {shlex.join(sys.argv[1:])}")
+
+
+if __name__ == "__main__":
+    run(cli)
