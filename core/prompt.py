@@ -147,8 +147,9 @@ def llamafactory_template(
 
 
 def _found_columns(record: Mapping[str, object]) -> Mapping[str, str]:
-    """Alpaca's own columns, or those of a question and its answer where both are there."""
-    found = (pair for pair in PAIRS if set(pair.values()) <= record.keys())
+    """Alpaca's own columns, or those of a question and its answer, which a prompt may lack."""
+    answers = {pair["response"] for pair in (ALPACA, *PAIRS)} & record.keys()
+    found = (pair for pair in PAIRS if pair["prompt"] in record and answers <= {pair["response"]})
     return ALPACA if ALPACA["prompt"] in record else next(found, ALPACA)
 
 

@@ -36,6 +36,7 @@ class Questions:
 def read_questions(datasets: tuple[str, ...], files: tuple[Path, ...]) -> list[Questions]:
     """Read registered datasets by name and files by path; a set is named by dataset or file stem.
 
+    A .txt file has a prompt in every line that is not blank, and no answers.
     `RequestError` for what is not there or named twice, `ContentError` for an empty or broken set.
     """
     sets = []
@@ -52,8 +53,16 @@ def read_questions(datasets: tuple[str, ...], files: tuple[Path, ...]) -> list[Q
 
 
 def _read(name: str, path: Path, entry: dict[str, object]) -> Questions:
-    records = read_records(path)
+    records = _read_lines(path) if path.suffix == ".txt" else read_records(path)
     if not records:
         raise ContentError(f"{path}: no records")
     asked = [conversation(record, entry, f"{path}: record {n}") for n, record in enumerate(records, 1)]
     return Questions(name, path, records, asked)
+
+
+def _read_lines(path: Path) -> list[dict[str, object]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ContentError(f"{path}: not UTF-8 at byte {error.start}") from error
+    return [{"instruction": line.strip()} for line in lines if line.strip()]
