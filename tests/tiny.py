@@ -8,6 +8,14 @@ CHATML = (
     "{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+}
 CORPUS = [
     'Does "A man is walking a dog." imply that "A person is outside."?',
     "Please answer yes or no or maybe.You only need to answer one word, no explanation",
@@ -16,8 +24,11 @@ CORPUS = [
 ]
 
 
-def make_tiny(folder: Path, *, seed: int = 0, tied: bool = True, layers: int = 2) -> Path:
-    """Write the model and tokenizer into `folder` (weights fp32, vocabulary below 1,024) and return it."""
+def make_tiny(folder: Path, *, seed: int = 0, tied: bool = True, **sizes: int) -> Path:
+    """Write the model and tokenizer into `folder` (weights fp32, vocabulary below 1,024) and return it.
+
+    `sizes` are settings of Qwen2Config, such as num_hidden_layers or hidden_size.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
@@ -43,12 +54,7 @@ def make_tiny(folder: Path, *, seed: int = 0, tied: bool = True, layers: int = 2
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
+        **{**SIZES, **sizes},
         tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

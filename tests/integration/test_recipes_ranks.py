@@ -1,11 +1,14 @@
-"""Key-token weights on two ranks (gloo): the losses of one process.
+"""Trainings on several processes (gloo, CPU): the losses of one process.
 
 Two ranks with one micro batch each see, step by step, the rows of one process that gathers two.
 """
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,30 +17,89 @@ from tests.conftest import ROOT
 from tests.integration.weighted_losses import WEIGHTS, losses, register, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
-RUNS = {
-    "one": ({}, {}),
-    "two": ({"gradient_accumulation_steps": 1}, {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}),
-}
+TWO = {"gradient_accumulation_steps": 1}
+RANKS = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
+
+
+class Trainings:
+    """A folder with data, recipes and what they trained; each training is run once."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        register(folder)
+        (folder / "weights").mkdir()
+        self.folder, self.model = folder, model
+
+    def recipe(self, name: str, changed: dict[str, object]) -> Path:
+        path = self.folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(settings(self.folder, str(self.model), name, **changed)))
+        return path
+
+    def environment(self, added: dict[str, str]) -> dict[str, str]:
+        beside = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        offline = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        # of its own, since a build that was killed leaves a lock that the next one waits for
+        extensions = {"TORCH_EXTENSIONS_DIR": str(self.folder / "extensions")}
+        return {**os.environ, **beside, **offline, **extensions, **added}
+
+    def weighted(self, name: str, changed: dict[str, object], added: dict[str, str]) -> list[float]:
+        """Return the losses of `recipes train` with key-token weights."""
+        recipe = self.recipe(name, changed)
+        (self.folder / "weights" / recipe.name).write_text(WEIGHTS)
+        done = subprocess.run(
+            [sys.executable, "-m", "recipes", "train", recipe],
+            cwd=ROOT, env=self.environment(added), capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"key-token weights from {self.folder}" in done.stdout
+        return losses(self.folder, name)
+
+    def plain(self, name: str, changed: dict[str, object], *nodes: dict[str, str]) -> list[float]:
+        """Return the losses of `llamafactory-cli train`, started once for each node."""
+        recipe, started = self.recipe(name, changed), []
+        for number, added in enumerate(nodes):
+            with (self.folder / f"{name}.{number}.log").open("w") as log:
+                command = ["llamafactory-cli", "train", str(recipe)]
+                environment = self.environment(added)
+                program = shutil.which(command[0], path=environment["PATH"])
+                started.append(
+                    subprocess.Popen(
+                        command, executable=program, cwd=ROOT, env=environment, stdout=log, stderr=log
+                    )
+                )
+        for number, process in enumerate(started):
+            said = (self.folder / f"{name}.{number}.log").read_text
+            assert process.wait(500) == 0, said()[-3000:]
+        return losses(self.folder, name)
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory, tiny_model) -> dict[str, list[float]]:
-    folder = tmp_path_factory.mktemp("ranks")
-    register(folder)
-    (folder / "weights").mkdir()
-    for name, (changed, environment) in RUNS.items():
-        recipe = folder / f"{name}.yaml"
-        (folder / "weights" / recipe.name).write_text(WEIGHTS)
-        recipe.write_text(yaml.safe_dump(settings(folder, str(tiny_model), name, **changed)))
-        done = subprocess.run(
-            [sys.executable, "-m", "recipes", "train", recipe], cwd=ROOT, capture_output=True, text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert f"key-token weights from {folder}" in done.stdout
-    return {name: losses(folder, name) for name in RUNS}
+def trainings(tmp_path_factory, tiny_model) -> Trainings:
+    return Trainings(tmp_path_factory.mktemp("ranks"), tiny_model)
 
 
-def test_two_ranks_have_the_losses_of_one(found):
-    assert len(found["one"]) == 4
-    assert found["two"] == pytest.approx(found["one"], abs=1e-6)
+@pytest.fixture(scope="module")
+def one(trainings) -> list[float]:
+    """The weighted losses of one process."""
+    return trainings.weighted("one", {}, {})
+
+
+def test_two_ranks_with_weights(trainings, one):
+    assert len(one) == 4
+    assert trainings.weighted("two", TWO, RANKS) == pytest.approx(one, abs=1e-6)
+
+
+def test_two_ranks_with_weights_under_deepspeed_zero_2(trainings, one):
+    changed = {**TWO, "deepspeed": "recipes/deepspeed/z2.json"}
+    assert trainings.weighted("zero", changed, RANKS) == pytest.approx(one, abs=1e-6)
+
+
+def test_two_nodes_by_the_variables_of_torchrun(trainings):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    node = {
+        "FORCE_TORCHRUN": "1", "NNODES": "2", "NPROC_PER_NODE": "1",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+    }  # fmt: skip
+    nodes = [{**node, "NODE_RANK": rank} for rank in ("0", "1")]
+    assert trainings.plain("nodes", TWO, *nodes) == trainings.plain("plain", {}, {})
