@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from itertools import groupby
 
-from compiler.seen import Seen, repeated
+from compiler.seen import Seen
 from compiler.spec import PART, Split
 
 Order = Sequence[int]
@@ -12,7 +12,8 @@ Order = Sequence[int]
 
 def without_repeats(seen: Seen) -> list[int]:
     """Return the rows that did not come before (same texts, same answer)."""
-    again = {row for _, row in repeated(seen.pairs)}
+    same, _ = seen.repeats()
+    again = {row for _, row in same}
     return [row for row in range(seen.rows) if row not in again]
 
 

@@ -38,8 +38,10 @@ class Checker:
         self.schemas = {column.name: _schema(column, self.lookup) for column in spec.columns}
         self.valid = {name: _validator(schema).is_valid for name, schema in self.schemas.items()}
         self.ids = [column.name for column in spec.columns if column.kind == "id"]
-        whole = {name: {"type": "array", "items": schema} for name, schema in self.schemas.items()}
-        self.all_valid = _validator({"type": "object", "properties": whole}).is_valid
+        self.all_valid = {
+            name: _validator({"type": "array", "items": schema}).is_valid
+            for name, schema in self.schemas.items()
+        }
         self.number = start
         self.bad = 0
         self.unlabelled = 0
@@ -51,8 +53,9 @@ class Checker:
             return None
         columns = {column.name: self._values(column, rows) for column in self.spec.columns}
         batch = Batch(rows.prefix, rows.lines, columns)
-        if not self._passes(columns):
-            batch = batch.keep(self._sort_out(rows, columns))
+        wrong = {name: self._wrong(name, values) for name, values in columns.items()}
+        if any(wrong.values()):
+            batch = batch.keep(self._sort_out(rows, columns, wrong))
         self.number += len(rows.lines)
         for column in self.spec.columns:
             batch = self._shape(column, batch, rows)
@@ -143,34 +146,38 @@ class Checker:
             return [MISSING] * count
         return ["" if column.default is None else column.default] * count
 
-    def _passes(self, columns: dict[str, Values]) -> bool:
-        """One call of the compiled validator for the whole batch: every value of every column."""
-        present = {k: v for k, v in columns.items() if k != "label" or k in self.theirs}
-        if any(float in set(map(type, columns[name])) for name in self.ids):
-            return False  # JSON Schema takes 1.0 for a whole number, and orjson a huge one for 1e30
-        try:
-            return bool(self.all_valid(present))
-        except ValueError:  # a value that JSON has no word for: MISSING, a date, bytes
-            return False
+    def _wrong(self, name: str, values: Values) -> Sequence[int]:
+        """Return the numbers of the values that the column's schema refuses.
 
-    def _sort_out(self, rows: Rows, columns: dict[str, Values]) -> list[int]:
-        """Return the numbers of the good rows of a batch in which something is wrong; record the others."""
-        wrong: dict[int, list[str]] = {}
-        for name, values in columns.items():
-            if name == "label" and name not in self.theirs:
-                continue
-            valid = self.valid[name]
-            for number, value in enumerate(values):
-                if not _holds(valid, value) or (name in self.ids and isinstance(value, float)):
-                    wrong.setdefault(number, []).append(name)
-        for number in sorted(wrong):
+        One call of the compiled validator is enough for a whole column in which nothing is wrong.
+        """
+        if name == "label" and name not in self.theirs:
+            return ()
+        kinds = set(map(type, values))
+        whole = kinds.isdisjoint((type(MISSING), float) if name in self.ids else (type(MISSING),))
+        # 1.0 and true equal 1: only where there are none of them does a set hold every label
+        distinct = list(set(values)) if name == "label" and kinds <= {int, str} else values
+        if whole and _holds(self.all_valid[name], distinct):
+            return ()
+        valid = self.valid[name]
+        return [n for n, value in enumerate(values) if not _holds(valid, value) or self._rounded(name, value)]
+
+    def _rounded(self, name: str, value: object) -> bool:
+        """Whether an id is no whole number: JSON Schema takes 1.0 for one, orjson reads 10**30 as 1e30."""
+        return name in self.ids and isinstance(value, float)
+
+    def _sort_out(self, rows: Rows, columns: dict[str, Values], wrong: dict[str, Sequence[int]]) -> list[int]:
+        """Record the rows in which something is wrong; return the numbers of the others."""
+        fields: dict[int, list[str]] = {}
+        for name, numbers in wrong.items():
+            for number in numbers:
+                fields.setdefault(number, []).append(name)
+        for number, names in sorted(fields.items()):
             place = f"{rows.prefix}{rows.lines[number]}"
-            found = [
-                self._explain(name, columns[name][number], place, rows, number) for name in wrong[number]
-            ]
+            found = [self._explain(name, columns[name][number], place, rows, number) for name in names]
             self.problems.bad_row(found, rows.row(number))
-        self.bad += len(wrong)
-        return [number for number in range(len(rows.lines)) if number not in wrong]
+        self.bad += len(fields)
+        return [number for number in range(len(rows.lines)) if number not in fields]
 
     def _explain(self, name: str, value: object, place: str, rows: Rows, number: int) -> Problem:
         kind = next(column.kind for column in self.spec.columns if column.name == name)
@@ -209,8 +216,9 @@ class Checker:
 
 
 def _holds(valid: Callable[[object], bool], value: object) -> bool:
+    """Ask a compiled validator; what JSON has no word for (`MISSING`, a date, bytes) is not valid."""
     try:
-        return value is not MISSING and valid(value)
+        return valid(value)
     except ValueError:
         return False
 

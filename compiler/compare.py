@@ -55,11 +55,10 @@ def _leaked(train: Seen, other: Seen, name: str, problems: Problems) -> None:
 
 
 def _repeats(seen: Seen, problems: Problems) -> None:
-    same_prompt = repeated(seen.prompts)
-    conflicts = [(one, two) for one, two in same_prompt if seen.pairs[one] != seen.pairs[two]]
+    same, conflicts = seen.repeats()
     for code, form, found in (
         ("W201", "the same id as in {}", repeated(seen.ids)),
-        ("W202", "the same row as in {}", repeated(seen.pairs)),
+        ("W202", "the same row as in {}", same),
         ("W203", "the same input as in {}, another answer", conflicts),
     ):
         said = (form.format(seen.place(first)) for first, _ in found)

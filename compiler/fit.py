@@ -45,8 +45,6 @@ class Fit:
         answers = [keys[name] for name in self.texts.answered]
         if self.texts.label_is_learned:
             answers.append(list(map(hash, batch.columns["label"])))
-        asked = [keys[name] for name in self.texts.asked]
-        prompts = asked[0] if len(asked) == 1 else list(map(hash, zip(*asked, strict=True)))
         if self.spec.group:
             groups = keys.get(self.spec.group) or list(map(hash, batch.columns[self.spec.group]))
             seen.groups.fromlist(groups)
@@ -56,8 +54,8 @@ class Fit:
             seen.ids.fromlist(list(ids))
         if self.spec.labels and not self.spec.in_mix:
             seen.labels.note(batch.columns["label"])
-        seen.prompts.fromlist(prompts)
-        seen.pairs.fromlist(list(map(hash, zip(prompts, *answers, strict=True))))
+        seen.prompts.fromlist(_together([keys[name] for name in self.texts.asked], len(batch)))
+        seen.answers.fromlist(_together(answers, len(batch)))
         if self.spec.near:
             seen.texts += map("\n".join, zip(*(texts[name] for name in self.texts.asked), strict=True))
         self._for_split(seen, batch, [plain[name] for name in self.texts.asked])
@@ -116,3 +114,10 @@ class Fit:
     def _warn(self, code: str, batch: Batch, numbers: Iterable[int], message: str, field: str = "") -> None:
         for number in numbers:
             self.problems.warn(Problem(code, batch.place(number), message, field))
+
+
+def _together(keys: list[list[int]], rows: int) -> list[int]:
+    """Return one key a row for the keys of any number of columns."""
+    if len(keys) == 1:
+        return keys[0]
+    return list(map(hash, zip(*keys, strict=True))) if keys else [0] * rows

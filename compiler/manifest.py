@@ -39,7 +39,7 @@ def identify(spec: Spec, request: Request, inputs: Sequence[Input]) -> Identity:
         "seed": request.seed,
         "on_error": "quarantine" if request.quarantine else "fail",
         "sources": [
-            {"split": found.split, "path": found.shown, "sha256": sha256(found.path)} for found in inputs
+            {"split": found.split, "path": found.shown, "sha256": found.sha256()} for found in inputs
         ],
         "compiler": own_hash(),
         "versions": {"python": sys.version.split()[0], **versions(*PACKAGES)},
@@ -55,8 +55,8 @@ def own_hash() -> str:
     return digest.hexdigest()
 
 
-def read_standing(target: Path, identity: Identity) -> dict[str, object] | None:
-    """Return the manifest of the set at `target` if it was made from `identity` and is whole, else None."""
+def read_standing(target: Path) -> dict[str, object] | None:
+    """Return the manifest of the set at `target`, or None where there is none or a file of it has changed."""
     path = target / MANIFEST
     if not path.is_file():
         return None
@@ -65,7 +65,7 @@ def read_standing(target: Path, identity: Identity) -> dict[str, object] | None:
     except ContentError:
         return None
     files = manifest.get("files")
-    if manifest.get("made_from") != identity or not isinstance(files, dict):
+    if "made_from" not in manifest or not isinstance(files, dict):
         return None
     whole = all(
         (target / name).is_file() and sha256(target / name) == about["sha256"]

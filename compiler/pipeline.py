@@ -5,6 +5,7 @@ import gc
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,22 +32,19 @@ def compile_spec(spec: Spec, request: Request) -> Report:
     inputs = find_inputs(spec, request.sources)
     target = request.out / spec.name
     for found in inputs:
-        if found.path.resolve().is_relative_to(target.resolve()):
+        if found.within(target):
             raise RequestError(f"{found.shown}: the source lies inside the output folder {target}")
     repair(request.out)
     check_names(target, entries(spec, spec.splits))
-    identity = identify(spec, request, inputs)
-    report = None if request.force else _standing(target, identity, request.strict)
-    if report is None:
-        existed = request.out.exists()
-        with staging(target) as staged:
-            report = _run(spec, request, inputs, staged)
-            if not report.problems.stopped:
-                seal(spec, identity, report, staged)
-                put_in_place(staged, target)
-        if report.problems.stopped and not existed:
-            with contextlib.suppress(OSError):
-                request.out.rmdir()
+    with _no_empty_folder(request.out), ThreadPoolExecutor(1) as hashing:  # which needs no interpreter lock
+        identity = hashing.submit(identify, spec, request, inputs)
+        report = None if request.force else _standing(target, identity, request.strict)
+        if report is None:
+            with staging(target) as staged:
+                report = _run(spec, request, inputs, staged)
+                if not report.problems.stopped:
+                    seal(spec, identity.result(), report, staged)
+                    put_in_place(staged, target)
     report.seconds = time.perf_counter() - started
     return report
 
@@ -57,6 +55,18 @@ def check_spec(spec: Spec, request: Request) -> Report:
     report = _run(spec, request, find_inputs(spec, request.sources), None)
     report.seconds = time.perf_counter() - started
     return report
+
+
+@contextlib.contextmanager
+def _no_empty_folder(out: Path) -> Iterator[None]:
+    """Remove the folders that were made for nothing: a compile that failed or was interrupted leaves none."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # not empty
+            for folder in made:
+                folder.rmdir()
 
 
 def _run(spec: Spec, request: Request, inputs: list[Input], staged: Path | None) -> Report:
@@ -116,10 +126,10 @@ def _complain_of_nothing(report: Report, inputs: list[Input]) -> None:
     problems.bad_file(Problem("E013", shown, message))
 
 
-def _standing(target: Path, identity: Identity, strict: bool) -> Report | None:
+def _standing(target: Path, identity: Future[Identity], strict: bool) -> Report | None:
     """Return the report of the set that stands, if it is what this compile would make."""
-    manifest = read_standing(target, identity)
-    if manifest is None or (strict and manifest["problems"]):
+    manifest = read_standing(target)
+    if manifest is None or manifest["made_from"] != identity.result() or (strict and manifest["problems"]):
         return None
     counts = cast("dict[str, Any]", manifest["counts"])
     return Report(

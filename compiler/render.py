@@ -1,6 +1,7 @@
 """Checked columns become records, one JSON text each, in the output's format."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import repeat
 from typing import cast
 
@@ -8,45 +9,72 @@ import orjson
 
 from compiler.rows import Batch
 from compiler.spec import Output, Spec, placeholders
+from compiler.texts import as_texts
 from compiler.turns import ASSISTANT, OPENAI, SHAREGPT, SYSTEM, USER, Turn
 
-Texts = Iterable[object]
+Values = Iterable[object]
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A template filled in for a batch: literals, and between each two of them the texts of a column."""
+
+    literals: list[str]
+    columns: list[list[str]]
+
+    def texts(self, rows: int) -> Iterator[str]:
+        """Yield the text of each row."""
+        form = "%s".join(text.replace("%", "%%") for text in self.literals)
+        return map(form.__mod__, zip(*self.columns, strict=True) if self.columns else repeat((), rows))
+
+    def json(self) -> tuple[bytes, list[list[bytes]]]:
+        """Return a template of JSON, and for each of its places the JSON of the texts without quotes.
+
+        JSON escapes each character by itself, so that pieces may be put together afterwards; a quote inside
+        a text is escaped, so that `","` in the JSON of a list of texts is always the end of one.
+        """
+        literals = [orjson.dumps(text)[1:-1].replace(b"%", b"%%") for text in self.literals]
+        columns = [orjson.dumps(texts)[2:-2].split(b'","') for texts in self.columns]
+        return b'"' + b"%b".join(literals) + b'"', columns
+
+
+Field = tuple[str, "Filled | Values"]
+_NO_INPUT: Field = ("input", Filled([""], []))
 
 
 class Renderer:
     """Renders batches for one output of a spec.
 
-    A record is one JSON text made by a bytes template of its keys and constant fields, into which
-    the JSON of the other values goes: half the time of a dict for every row.
+    A record is one JSON text made by a bytes template of its keys and all that is the same in every row,
+    into which the JSON of the other values goes: a third of the time of a dict for every row.
     """
 
     def __init__(self, spec: Spec, output: Output) -> None:
+        self.spec = spec
         self.output = output
         self.turns = next((column.name for column in spec.columns if column.kind == "turns"), None)
         self.columns = {column.name for column in spec.columns}
 
     def render(self, batch: Batch) -> list[bytes]:
         """Return the records of a batch as JSON texts, keys in a fixed order, non-ASCII as it is."""
-        parts = []
-        values = []
+        parts: list[bytes] = []
+        values: list[Iterable[bytes]] = []
         for key, value in self._fields(batch):
-            if isinstance(value, str):
-                parts.append(orjson.dumps(key) + b":" + orjson.dumps(value).replace(b"%", b"%%"))
-            else:
-                parts.append(orjson.dumps(key).replace(b"%", b"%%") + b":%b")
-                values.append(map(orjson.dumps, value))
-        form = b"{" + b",".join(parts) + b"}"
-        return list(map(form.__mod__, zip(*values, strict=True)))
+            form, columns = value.json() if isinstance(value, Filled) else (b"%b", [_each(value)])
+            parts.append(orjson.dumps(key).replace(b"%", b"%%") + b":" + form)
+            values += columns
+        whole = b"{" + b",".join(parts) + b"}"
+        return list(map(whole.__mod__, zip(*values, strict=True) if values else repeat((), len(batch))))
 
-    def _fields(self, batch: Batch) -> list[tuple[str, Texts | str]]:
-        """Return the record's fields in order: a text for all rows, or a value for each."""
+    def _fields(self, batch: Batch) -> list[Field]:
+        """Return the record's fields in order: a template filled in, or a value for each row."""
         out = self.output
-        kept: list[tuple[str, Texts | str]] = [(name, batch.columns[name]) for name in out.keep]
+        kept: list[Field] = [(name, batch.columns[name]) for name in out.keep]
         if out.format == "alpaca" and self.turns:
             return [*self._alpaca(batch), *kept]
         if out.format == "alpaca":
             names = ["instruction", "input", "output", *(["system"] if "system" in out.templates else [])]
-            history: list[tuple[str, Texts | str]] = []
+            history: list[Field] = []
             if out.turns == "history":  # other parts of a mixture have one
                 history = [("history", repeat([], len(batch)))]
             return [*((name, self._text(batch, name)) for name in names), *history, *kept]
@@ -59,14 +87,18 @@ class Renderer:
         talks = ([{"from": SHAREGPT[t.role], "value": t.text} for t in talk] for talk in self._talks(batch))
         return [(out.field, talks), *self._extras(batch, ("system", "tools")), *kept]
 
-    def _alpaca(self, batch: Batch) -> list[tuple[str, Texts | str]]:
+    def _alpaca(self, batch: Batch) -> list[Field]:
         """Return turns as alpaca: the first exchange, or the last with those before it as history."""
         talks = [[turn.text for turn in talk if turn.role != SYSTEM] for talk in self._talks(batch)]
         if self.output.turns == "first":
-            return [("instruction", [t[0] for t in talks]), ("input", ""), ("output", [t[1] for t in talks])]
+            return [
+                ("instruction", [t[0] for t in talks]),
+                _NO_INPUT,
+                ("output", [t[1] for t in talks]),
+            ]
         history = [[talk[at : at + 2] for at in range(0, len(talk) - 2, 2)] for talk in talks]
         asked, answered = [talk[-2] for talk in talks], [talk[-1] for talk in talks]
-        return [("instruction", asked), ("input", ""), ("output", answered), ("history", history)]
+        return [("instruction", asked), _NO_INPUT, ("output", answered), ("history", history)]
 
     def _told(self, talk: list[Turn]) -> str:
         """Return turns as one text, each as its speaker's template has it."""
@@ -82,7 +114,7 @@ class Renderer:
             first = [Turn(SYSTEM, system)] if system and talk[0].role != SYSTEM else []
             yield [{"role": OPENAI[turn.role], "content": turn.text} for turn in [*first, *talk]]
 
-    def _extras(self, batch: Batch, names: tuple[str, ...]) -> Iterator[tuple[str, Texts | str]]:
+    def _extras(self, batch: Batch, names: tuple[str, ...]) -> Iterator[Field]:
         for name in names:
             if name in self.output.templates:
                 yield name, self._text(batch, name)
@@ -97,19 +129,23 @@ class Renderer:
         roles = [role for role in (SYSTEM, USER, ASSISTANT) if role in self.output.templates]
         if self.output.format == "sharegpt" and SYSTEM in roles:
             roles.remove(SYSTEM)  # it has a field of its own
-        texts = [self._text(batch, role) for role in roles]
-        columns = [repeat(text, len(batch)) if isinstance(text, str) else text for text in texts]
-        for row in zip(*columns, strict=True):
-            yield [Turn(role, cast("str", text)) for role, text in zip(roles, row, strict=True)]
+        texts = [self._text(batch, role).texts(len(batch)) for role in roles]
+        for row in zip(*texts, strict=True):
+            yield [Turn(role, text) for role, text in zip(roles, row, strict=True)]
 
-    def _text(self, batch: Batch, key: str) -> Texts | str:
-        """Return one template filled in for every row of a batch, or the text that it is for all."""
-        pieces = placeholders(self.output.templates.get(key, ""))
-        names = [name for _, name in pieces if name is not None]
-        if not names:
-            return "".join(literal for literal, _ in pieces)
-        columns = [batch.columns[name] for name in names]
-        if pieces == [("", names[0])]:
-            return columns[0]
-        form = "".join(text.replace("%", "%%") + ("%s" if name is not None else "") for text, name in pieces)
-        return map(form.__mod__, zip(*columns, strict=True))
+    def _text(self, batch: Batch, key: str) -> Filled:
+        """Return one template filled in for every row of a batch."""
+        literals, columns = [""], []
+        for text, name in placeholders(self.output.templates.get(key, "")):
+            literals[-1] += text
+            if name is not None:
+                columns.append(as_texts(self.spec, name, batch.columns[name]))
+                literals.append("")
+        return Filled(literals, columns)
+
+
+def _each(values: Values) -> Iterable[bytes]:
+    """Return the JSON of each value; of whole numbers in one call."""
+    if isinstance(values, list) and set(map(type, values)) == {int}:
+        return orjson.dumps(values)[1:-1].split(b",")
+    return map(orjson.dumps, values)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Protocol
 
 Line = int | str
@@ -58,7 +59,7 @@ class Objects:
     def column(self, name: str) -> list[object]:
         """Return the values of a key or path."""
         try:
-            return [row[name] for row in self.rows]
+            return list(map(itemgetter(name), self.rows))
         except KeyError:
             walk = walker(name)
             return [walk(row) for row in self.rows]

@@ -5,13 +5,14 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from math import ceil
+from operator import lt
 from typing import cast
 
 from compiler.rows import Line
 
-_NUMPY_PAYS = 100_000
+_NUMPY_PAYS = 500_000
 
 
 class Codes:
@@ -47,7 +48,7 @@ class Seen:
     """Keys of normalised texts (hashes of 8 bytes), places, labels and lengths, row by row."""
 
     prompts: "array[int]" = field(default_factory=_keys)
-    pairs: "array[int]" = field(default_factory=_keys)
+    answers: "array[int]" = field(default_factory=_keys)
     groups: "array[int]" = field(default_factory=_keys)
     ids: "array[int]" = field(default_factory=_keys)
     lengths: "array[int]" = field(default_factory=lambda: array("I"))
@@ -63,7 +64,7 @@ class Seen:
     @property
     def rows(self) -> int:
         """How many rows were seen."""
-        return len(self.pairs)
+        return len(self.prompts)
 
     def begin(self, prefix: str, lines: Sequence[Line]) -> None:
         """Note the places of the rows whose keys come next."""
@@ -82,7 +83,7 @@ class Seen:
         return replace(
             self,
             prompts=_take(self.prompts, order),
-            pairs=_take(self.pairs, order),
+            answers=_take(self.answers, order),
             groups=_take(self.groups, order),
             ids=_take(self.ids, order),
             lengths=_take(self.lengths, order),
@@ -90,6 +91,15 @@ class Seen:
             labels=self.labels.take(order),
             _order=order,
         )
+
+    def repeats(self) -> "tuple[list[tuple[int, int]], list[tuple[int, int]]]":
+        """Return (first row, later row) for rows that came before, and for inputs with another answer."""
+        first: dict[tuple[int, int], int] = {}
+        asked = repeated(self.prompts)
+        rows = sorted({row for pair in asked for row in pair})
+        same = [(first.setdefault((self.prompts[row], self.answers[row]), row), row) for row in rows]
+        others = [(one, two) for one, two in asked if self.answers[one] != self.answers[two]]
+        return [(one, two) for one, two in same if one != two], others
 
     def summary(self) -> dict[str, object]:
         """Return rows, label balance and lengths for the manifest."""
@@ -104,7 +114,8 @@ class Seen:
 def repeated(keys: "array[int]") -> list[tuple[int, int]]:
     """Return (first row, later row) for every row whose key came before, in order.
 
-    numpy sorts 400,000 keys in 20 ms but takes a tenth of a second to import: small sets go without.
+    A set of all keys takes 75 bytes a row while it lives, and numpy a quarter of a second to import: it pays
+    for many rows only.
     """
     candidates: Iterable[int] = range(len(keys))
     if len(keys) > _NUMPY_PAYS:
@@ -114,7 +125,7 @@ def repeated(keys: "array[int]") -> list[tuple[int, int]]:
         order = np.sort(values)
         twice = order[1:][order[1:] == order[:-1]]
         candidates = np.flatnonzero(np.isin(values, twice)).tolist() if len(twice) else ()
-    elif len(set(keys)) == len(keys):
+    elif all(map(lt, keys, islice(keys, 1, None))) or len(set(keys)) == len(keys):
         return []
     first: dict[int, int] = {}
     found = [(first.setdefault(keys[row], row), row) for row in candidates]

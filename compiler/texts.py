@@ -8,6 +8,7 @@ from compiler.spec import Output, Spec, placeholders
 from compiler.turns import Turn
 
 Texts = list[str]
+TEXTUAL = ("text", "answer", "extra", "list", "best")
 _ASKED = ("instruction", "input", "system", "user", "text")
 _ANSWERED = ("output", "assistant")
 
@@ -16,6 +17,7 @@ class TextColumns:
     """Names and fetches the texts of a spec's first output; labels are no texts."""
 
     def __init__(self, spec: Spec) -> None:
+        self.spec = spec
         kinds = {column.name: column.kind for column in spec.columns}
         self.turns = next((name for name, kind in kinds.items() if kind == "turns"), None)
         answered = _used(spec.outputs[0], _ANSWERED)
@@ -29,7 +31,9 @@ class TextColumns:
     def of(self, batch: Batch) -> dict[str, Texts]:
         """Return the texts of a batch by name: what is asked, then what is to be learned."""
         if self.turns is None:
-            return {name: _as_text(batch.columns[name]) for name in [*self.asked, *self.answered]}
+            return {
+                name: as_texts(self.spec, name, batch.columns[name]) for name in [*self.asked, *self.answered]
+            }
         talks = cast("list[list[Turn]]", batch.columns[self.turns])
         asked = ["\n".join(turn.text for turn in talk[:-1]) for talk in talks]
         return {"asked": asked, "answered": [talk[-1].text for talk in talks]}
@@ -41,5 +45,8 @@ def _used(output: Output, fields: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name for text in texts for _, name in placeholders(text) if name is not None))
 
 
-def _as_text(values: list[object]) -> Texts:
-    return cast("Texts", values) if set(map(type, values)) <= {str} else list(map(str, values))
+def as_texts(spec: Spec, name: str, values: list[object]) -> Texts:
+    """Return a column as texts, whatever is in it."""
+    kinds = {column.name: column.kind for column in spec.columns}
+    checked = kinds[name] in TEXTUAL or (kinds[name] == "label" and spec.labels)
+    return cast("Texts", values) if checked else list(map(str, values))

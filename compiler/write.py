@@ -9,7 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from core.files import flush_soon
+
 BLOCK = 1000
+PIECE = 1 << 24
 
 
 class RecordFile:
@@ -26,6 +29,7 @@ class RecordFile:
         array = path.suffix == ".json"
         self._head, self._between, self._tail = (b"[\n", b",\n", b"\n]\n") if array else (b"", b"\n", b"\n")
         self._digest = hashlib.sha256()
+        self._unsynced = 0
         self._thread = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
 
@@ -48,8 +52,7 @@ class RecordFile:
     def write(self, records: Sequence[bytes]) -> None:
         """Append records, each a JSON text without line breaks; an error may come one call later."""
         if records:
-            self._put(self._between if self.rows else self._head)
-            self._put(self._between.join(records))
+            self._put((self._between if self.rows else self._head) + self._between.join(records))
             self.rows += len(records)
 
     def _put(self, data: bytes) -> None:
@@ -63,6 +66,11 @@ class RecordFile:
     def _save(self, data: bytes) -> None:
         self._digest.update(data)
         self._file.write(data)
+        self._unsynced += len(data)
+        if self._unsynced >= PIECE:
+            at = self._file.tell()
+            flush_soon(self._file, at - self._unsynced, at)
+            self._unsynced = 0
 
 
 def rearrange(path: Path, order: Sequence[int], target: RecordFile) -> None:

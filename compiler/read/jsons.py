@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 
 import orjson
@@ -13,6 +14,8 @@ from compiler.rows import Objects
 from core.errors import Problem, show_value
 
 CONSTANTS = (b"NaN", b"Infinity", b"-Infinity")
+_SPACED = re.compile(rb'"[ \t\r]+:')
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+(:?)')
 
 
 def read_json(stream: io.BufferedReader, shown: str, kind: str, problems: Problems) -> Iterator[Objects]:
@@ -74,7 +77,7 @@ def _parse_block(block: list[bytes], at: _Place, problems: Problems) -> Iterator
         whole = False
     if not whole:
         block, lines, rows = _parse_each(block, at, problems)
-    if b"".join(block).count(b'":') != sum(map(len, rows)):
+    if _may_repeat(b"".join(block), sum(map(len, rows))):
         lines, rows = _drop_repeated_keys(block, lines, rows, at.prefix, problems)
     if rows:
         yield Objects(at.prefix, lines, rows)
@@ -124,33 +127,58 @@ def _broken(text: bytes, place: str, offset: int, error: orjson.JSONDecodeError)
     return Problem("E002", place, f"broken JSON at column {error.colno}: {error.msg.split(': line')[0]}")
 
 
+def _may_repeat(text: bytes, keys: int) -> bool:
+    """Whether JSON of so many keys may name more: orjson keeps the last of two, and `":` ends a key.
+
+    Values that hold `":` or objects make it true in vain; only blanks before a colon could hide a key.
+    """
+    return text.count(b'":') != keys or _SPACED.search(text) is not None
+
+
 def _drop_repeated_keys(
     block: list[bytes], lines: Sequence[int], rows: list[dict[str, object]], prefix: str, problems: Problems
 ) -> tuple[Sequence[int], list[dict[str, object]]]:
-    """Look closer at lines whose `":` are not as many as their keys: orjson keeps the last of two."""
+    """Look closer at each row of a block in which a key may be repeated."""
     good = []
-    for number, text in enumerate(block):
-        twice = repeated_key(text) if text.count(b'":') != len(rows[number]) or b'" ' in text else None
-        if twice is None:
-            good.append(number)
-        else:
-            problem = Problem("E006", f"{prefix}{lines[number]}", "the key stands twice in one object", twice)
+    for number, (text, row) in enumerate(zip(block, rows, strict=True)):
+        if _may_repeat(text, len(row)) and _keys_of(text) != _keys_in(row):
+            place, twice = f"{prefix}{lines[number]}", repeated_key(text)
+            problem = Problem("E006", place, "the key stands twice in one object", twice)
             problems.bad_row([problem], text.decode().rstrip("\r\n"))
+        else:
+            good.append(number)
     if len(good) == len(rows):
         return lines, rows
     return [lines[i] for i in good], [rows[i] for i in good]
 
 
-def repeated_key(text: bytes) -> str | None:
-    """Return a key that stands twice in one object of a valid JSON text, or None."""
+def _keys_of(text: bytes) -> int:
+    """Return how many keys a valid JSON text names: its strings that a colon follows."""
+    return len(b"".join(_STRING.findall(text)))
+
+
+def _keys_in(row: object) -> int:
+    """Return how many keys a row has with all that is nested in it."""
+    keys, values = 0, [row]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            keys += len(value)
+            values += value.values()
+        elif isinstance(value, list):
+            values += value
+    return keys
+
+
+def repeated_key(text: bytes) -> str:
+    """Return the first key that stands twice in one object of a JSON text that holds one."""
     import json
 
     found: list[str] = []
 
     def check(pairs: list[tuple[str, object]]) -> None:
         keys = [key for key, _ in pairs]
-        if len(set(keys)) < len(keys):
-            found.append(next(key for key in keys if keys.count(key) > 1))
+        found.extend(key for key in keys if keys.count(key) > 1)
 
     json.loads(text, object_pairs_hook=check)
-    return found[0] if found else None
+    return found[0]

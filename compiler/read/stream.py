@@ -6,13 +6,13 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import BinaryIO, cast
+from pathlib import PurePath
+from typing import BinaryIO, Literal, Protocol, cast
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
 BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-BLOCK = 1 << 18
+BLOCK = 1 << 17
 
 
 class DamagedError(Exception):
@@ -27,14 +27,26 @@ class NotTextError(Exception):
         self.guess = guess
 
 
-def suffix(path: Path) -> str:
+class Readable(Protocol):
+    """What bytes are read from: a path, or a file of the hub."""
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folders."""
+
+    def open(self, mode: Literal["rb"], buffering: Literal[0]) -> io.RawIOBase:
+        """Return its bytes as an unbuffered stream."""
+
+
+def suffix(path: Readable) -> str:
     """Return the suffix that tells the kind of file, without .gz or .zst, in lower case."""
-    inner = path.with_suffix("") if path.suffix.lower() in (".gz", ".zst") else path
+    name = PurePath(path.name)
+    inner = name.with_suffix("") if name.suffix.lower() in (".gz", ".zst") else name
     return inner.suffix.lower()
 
 
 @contextlib.contextmanager
-def opened(path: Path, encoding: str) -> Iterator[io.BufferedReader]:
+def opened(path: Readable, encoding: str) -> Iterator[io.BufferedReader]:
     """Open a file as UTF-8 bytes without byte-order mark; raises `DamagedError` and `NotTextError`."""
     with contextlib.ExitStack() as stack:
         stream = _buffered(stack.enter_context(path.open("rb", buffering=0)))

@@ -30,7 +30,7 @@ def seen_of(classes, groups=None) -> Seen:
     seen = Seen()
     seen.classes.note(classes)
     seen.units.note(groups or range(len(classes)))
-    seen.pairs.extend(range(len(classes)))
+    seen.prompts.extend(range(len(classes)))
     return seen
 
 
