@@ -35,8 +35,9 @@ class PartRun:
 
     def run(self, inputs: Sequence[Input], files: Sequence[RecordFile], enough: int | None = None) -> None:
         """Read all files (or until `enough` rows are kept) and write the rows; counts go to the report."""
+        limit = self.request.limit
         for found in inputs:
-            if enough is None or self.kept < enough:
+            if (enough is None or self.kept < enough) and (limit is None or self.read < limit):
                 self._file(found, files, enough)
         self.report.read += self.read
         if self.sieve:
@@ -57,6 +58,7 @@ class PartRun:
             passed_on += len(rows.lines)
             if not rows.lines or (batch := checker.check(rows)) is None:
                 break
+            self.problems.settle()
             self._take(batch, "idx" in checker.theirs, files)
             if enough is not None and self.kept >= enough:
                 break

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from compiler.hub import HubFile, find
 from compiler.read import SUFFIXES
 from compiler.read.stream import suffix
 from compiler.spec import PART, Spec
 from core.errors import RequestError, nearest, show_value
+from core.files import sha256
 
 RAW = Path("data/raw")
 
@@ -18,12 +20,20 @@ class Input:
     """One file to read: the split that its rows go to, and its path as the user gave it."""
 
     split: str
-    path: Path
+    path: Path | HubFile
 
     @property
     def shown(self) -> str:
         """The path as it stands in messages."""
         return str(self.path)
+
+    def sha256(self) -> str:
+        """Return the hash of the file's content (for a file of the hub: the one that the hub gives it)."""
+        return self.path.sha256 if isinstance(self.path, HubFile) else sha256(self.path)
+
+    def within(self, folder: Path) -> bool:
+        """Tell whether the file lies inside a folder."""
+        return isinstance(self.path, Path) and self.path.resolve().is_relative_to(folder.resolve())
 
 
 def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
@@ -56,11 +66,9 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
 
 
 def _from_hub(spec: Spec, splits: Mapping[str, Sequence[str]], option: str) -> list[Input]:
-    from compiler.hub import fetch
-
     where = f", or put its files into {RAW / spec.name}/" if option == "--source PATH" else ""
     ways = f"without the hub: give files with {option}{where}; with it: a network, or a mirror in HF_ENDPOINT"
-    return [Input(split, path) for split, path in fetch(spec.source.hub, splits, ways)]
+    return [Input(split, path) for split, path in find(spec.source.hub, splits, ways)]
 
 
 def _given(spec: Spec, text: str) -> list[Input]:

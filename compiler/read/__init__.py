@@ -1,11 +1,10 @@
 """Readers: a file of any kind as a stream of rows with their places."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from compiler.problems import Problems
 from compiler.read import jsons, parquet, tables
-from compiler.read.stream import DamagedError, NotTextError, opened, suffix
+from compiler.read.stream import DamagedError, NotTextError, Readable, opened, suffix
 from compiler.rows import Rows
 from compiler.spec import Source
 from core.errors import Problem, RequestError
@@ -13,7 +12,7 @@ from core.errors import Problem, RequestError
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
 
-def read(path: Path, shown: str, source: Source, problems: Problems) -> Iterator[Rows]:
+def read(path: Readable, shown: str, source: Source, problems: Problems) -> Iterator[Rows]:
     """Yield the rows of a file in order, some hundreds at a time; what cannot be read is a problem."""
     kind = suffix(path)
     if kind not in SUFFIXES:

@@ -49,7 +49,7 @@ def read_parquet(stream: io.BufferedReader, shown: str, problems: Problems) -> I
     source = stream if stream.seekable() else io.BytesIO(stream.read())
     start = 1
     try:
-        file = pyarrow.parquet.ParquetFile(source)
+        file = pyarrow.parquet.ParquetFile(source, pre_buffer=False)  # else all groups are read at once
         for batch in file.iter_batches(BATCH, use_threads=False):
             yield ArrowRows(f"{shown} row ", range(start, start + batch.num_rows), batch)
             start += batch.num_rows

@@ -62,12 +62,12 @@ def as_csv(rows: list[dict], **options) -> str:
     return text.getvalue()
 
 
-def as_parquet(rows: list[dict]) -> bytes:
+def as_parquet(rows: list[dict], group: int | None = None) -> bytes:
     import pyarrow
     import pyarrow.parquet
 
     buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer, row_group_size=group)
     return buffer.getvalue()
 
 

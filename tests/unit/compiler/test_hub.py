@@ -1,60 +1,133 @@
 """Hub ids against a local server that answers as the hub does: through HF_ENDPOINT, cached, or said no to."""
 
+import gzip
 import hashlib
 import json
+import random
+import re
 import threading
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from compiler.hub import _chosen
+from compiler.hub import _of_copy, _of_own
 from core.errors import RequestError
 from tests.unit.compiler.conftest import ROWS, as_parquet
 
 SPLITS = ("train", "validation", "test")
-FILES = {
+COPY, MAIN = "refs/convert/parquet", "main"
+
+
+def lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def talk(n):
+    answer = random.Random(n).randbytes(1000).hex()  # compresses badly: the file takes several requests
+    return {"conversations": [{"from": "human", "value": f"Say {n}."}, {"from": "gpt", "value": answer}]}
+
+
+def study(n):
+    return {
+        "pubid": n,
+        "question": f"Does drug {n} help?",
+        "context": {"contexts": [f"Trial {n}."], "labels": ["RESULTS"]},
+        "long_answer": f"Drug {n} helps.",
+        "final_decision": "yes",
+    }
+
+
+def thread(n):
+    answers = [{"pm_score": 1, "text": "No idea."}, {"pm_score": 5, "text": f"Train it {n} times."}]
+    return {"qid": n, "question": f"How do I train a neural network {n}?", "answers": answers}
+
+
+GLUE = {
     f"rte/{split}/0000.parquet": as_parquet([{**row, "sentence2": f"{split}."} for row in ROWS])
     for split in SPLITS
 }
-FILES["cola/train/0000.parquet"] = b"not asked for"
-BRANCH = "refs/convert/parquet"
+REPOS = {
+    "nyu-mll/glue": {COPY: {**GLUE, "cola/train/0000.parquet": b"not asked for"}},
+    "Open-Orca/SlimOrca": {
+        COPY: {
+            f"default/train/{shard:04}.parquet": as_parquet(
+                [talk(shard * 5000 + n) for n in range(5000)], 500
+            )
+            for shard in range(2)
+        }
+    },
+    "qiaojin/PubMedQA": {
+        COPY: {
+            "pqa_labeled/train/0000.parquet": as_parquet([study(n) for n in range(500)]),
+            "pqa_artificial/train/0000.parquet": b"not asked for",
+        }
+    },
+    "HuggingFaceH4/stack-exchange-preferences": {
+        COPY: {"default/partial-train/0000.parquet": as_parquet([thread(n) for n in range(20)])}
+    },
+    "our/own": {
+        MAIN: {
+            "README.md": b"not data",
+            "data/train.jsonl.gz": gzip.compress(lines(ROWS)),
+            "data/dev.csv": b"premise,hypothesis,label\nA man.,Someone.,0\n",
+        }
+    },
+}
 
 
 class Hub(BaseHTTPRequestHandler):
-    """The two calls that huggingface_hub makes: the tree of a branch, and a file of it."""
+    """The calls that huggingface_hub makes: a branch, its tree, some paths of it, a file or a range of it."""
 
     def do_HEAD(self):
-        self.answer(body=False)
+        self.answer()
 
     def do_GET(self):
-        self.answer(body=True)
+        self.answer()
 
-    def answer(self, body):
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.answer(asked["paths"])
+
+    def answer(self, paths=None):
         path = unquote(urlsplit(self.path).path)
-        self.server.asked.append((self.command, path))
-        file = path.removeprefix(f"/datasets/nyu-mll/glue/resolve/{BRANCH}/")
-        if path == f"/api/datasets/nyu-mll/glue/tree/{BRANCH}":
-            tree = [
-                {"type": "file", "path": name, "size": len(data), "oid": "0" * 40}
-                for name, data in FILES.items()
-            ]
-            self.reply(json.dumps(tree).encode(), body, {"Content-Type": "application/json"})
-        elif file in FILES:
-            etag = hashlib.sha1(FILES[file]).hexdigest()
-            self.reply(FILES[file], body, {"X-Repo-Commit": "a" * 40, "ETag": f'"{etag}"'})
+        call = re.fullmatch(
+            rf"/api/datasets/([^/]+/[^/]+)/(tree|revision|paths-info)/({COPY}|{MAIN})/?(.*)", path
+        )
+        file = re.fullmatch(rf"/datasets/([^/]+/[^/]+)/resolve/({COPY}|{MAIN})/(.+)", path)
+        branches = REPOS.get((call or file)[1]) if call or file else None
+        files = branches and branches.get(call[3] if call else file[2])
+        if branches is None or files is None or (file and file[3] not in files):
+            missing = "Repo" if branches is None else "Revision" if files is None else "Entry"
+            self.reply(b"", 404, {"X-Error-Code": f"{missing}NotFound"})
+        elif file:
+            self.file(path, files[file[3]])
         else:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            tree = [
+                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for name, data in files.items()
+                if name.startswith(call[4]) and (paths is None or name in paths)
+            ]
+            body = {"id": call[1], "sha": "a" * 40} if call[2] == "revision" else tree
+            self.reply(json.dumps(body).encode(), 200, {"Content-Type": "application/json"})
 
-    def reply(self, data, body, headers):
-        self.send_response(200)
+    def file(self, path, data):
+        headers = {"X-Repo-Commit": "a" * 40, "ETag": f'"{hashlib.sha1(data).hexdigest()}"'}
+        span = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if span:
+            headers["Content-Range"] = f"bytes {span[1]}-{span[2]}/{len(data)}"
+            data = data[int(span[1]) : int(span[2]) + 1]
+        if self.command == "GET":
+            self.server.sent[path.split("/resolve/")[1]] += len(data)
+        self.reply(data, 206 if span else 200, headers)
+
+    def reply(self, data, status, headers):
+        self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(data))}.items():
             self.send_header(name, value)
         self.end_headers()
-        if body:
+        if self.command != "HEAD":
             self.wfile.write(data)
 
     def log_message(self, *_):
@@ -64,7 +137,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.asked = []
+    server.sent = Counter()
     server.env = {
         "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
         "HF_HOME": str(tmp_path / "home"),
@@ -77,15 +150,62 @@ def hub(tmp_path):
     server.server_close()
 
 
+def size(repo, file, branch=COPY):
+    """Return the whole size of a file."""
+    return len(REPOS[repo][branch][file])
+
+
 def test_a_hub_id_is_fetched_once_and_compiled(run, hub, tmp_path):
     out = tmp_path / "out"
     said = run("-m", "compiler", "compile", "rte", "--out", out, env=hub.env).stdout
     assert "read 9  kept 9" in said and "alpaca_rte_eval 3" in said
-    fetched = [path for command, path in hub.asked if command == "GET" and "/resolve/" in path]
-    assert len(fetched) == 3 and not any("cola" in path for path in fetched)
-    hub.asked.clear()
+    assert hub.sent == {f"{COPY}/{file}": len(data) for file, data in GLUE.items()}
+    hub.sent.clear()
     run("-m", "compiler", "compile", "rte", "--out", out, "--force", env=hub.env)
-    assert not [path for command, path in hub.asked if command == "GET" and "/resolve/" in path]
+    assert not hub.sent
+
+
+def test_a_mixture_streams_only_as_far_as_its_shares_go(run, hub, tmp_path):
+    """mix-small: 800 reports here, 800 of SlimOrca's 10,000 rows, 400 of PubMedQA's 500."""
+    reports = tmp_path / "reports.jsonl"
+    reports.write_bytes(lines([{"instruction": f"Report {n}?", "output": f"It is {n}."} for n in range(900)]))
+    command = ("compile", "mix-small", "--source", f"reports={reports}", "--out", tmp_path / "o")
+    done = run("-m", "compiler", *command, env=hub.env)
+    assert "mix_small_train 1800  mix_small_eval 200" in done.stdout
+    assert "orca: 800 rows of 800 wanted" in done.stderr
+    orca = "default/train/{}.parquet"
+    assert f"{COPY}/{orca.format('0001')}" not in hub.sent, "the second shard is not needed"
+    assert hub.sent[f"{COPY}/{orca.format('0000')}"] > 0
+    assert not any("artificial" in file for file in hub.sent)
+    hub.sent.clear()
+    assert "up to date" in run("-m", "compiler", *command, env=hub.env).stdout and not hub.sent
+
+
+def test_a_stream_reads_ranges_of_a_file(run, hub, tmp_path):
+    spec = tmp_path / "orca.yaml"
+    spec.write_text(
+        "like: messages\nabout: SlimOrca\nsource: {hub: {path: Open-Orca/SlimOrca, stream: true}}\n"
+    )
+    done = run("-m", "compiler", "compile", spec, "--limit", 10, "--out", tmp_path / "o", env=hub.env)
+    assert "read 10  kept 10" in done.stdout
+    ((_, sent),) = hub.sent.items()
+    assert sent < size("Open-Orca/SlimOrca", "default/train/0000.parquet")
+
+
+def test_the_large_mixture_takes_a_partial_copy(run, hub, tmp_path):
+    done = run("-m", "compiler", "show", "stackexchange", "--row", 3, env=hub.env)
+    assert "Train it 2 times." in done.stdout
+    assert "hf://datasets/HuggingFaceH4/stack-exchange-preferences@refs/convert/parquet/" in done.stdout
+
+
+def test_jsonl_and_csv_of_a_dataset_without_a_copy(run, hub, tmp_path):
+    spec = tmp_path / "own.yaml"
+    spec.write_text("like: mnli\nabout: Our own\nsource: {hub: {path: our/own, name: data}}\n")
+    done = run("-m", "compiler", "compile", spec, "--out", tmp_path / "out", env=hub.env)
+    assert "alpaca_mnli_train 3  alpaca_mnli_eval 1" in done.stdout
+    streamed = spec.write_text(spec.read_text().replace("name: data", "name: data, stream: true")) and spec
+    again = run("-m", "compiler", "compile", streamed, "--out", tmp_path / "2", env=hub.env)
+    assert "alpaca_mnli_train 3  alpaca_mnli_eval 1" in again.stdout
 
 
 def test_offline_both_ways_out_are_named(run, tmp_path):
@@ -94,9 +214,31 @@ def test_offline_both_ways_out_are_named(run, tmp_path):
     assert "--source PATH" in said and "HF_ENDPOINT" in said and not (tmp_path / "out").exists()
 
 
-def test_a_dataset_that_is_not_there(run, hub, tmp_path):
-    said = run("-m", "compiler", "compile", "pubmedqa", "--out", tmp_path / "out", code=2, env=hub.env).stderr
-    assert "the hub has no dataset 'qiaojin/PubMedQA'" in said
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("nobody/nothing", "the hub has no dataset 'nobody/nothing'"),
+        ("our/own, name: other", "our/own has no data file for train"),
+        ("no such id!", "cannot be fetched from the hub"),
+    ],
+)
+def test_a_wrong_id_names_the_ways_out(run, hub, tmp_path, path, said):
+    spec = tmp_path / "wrong.yaml"
+    spec.write_text(f"like: mnli\nabout: Wrong\nsource: {{hub: {{path: {path}}}}}\n")
+    error = run("-m", "compiler", "compile", spec, "--out", tmp_path / "out", code=2, env=hub.env).stderr
+    assert said in error and ("--source PATH" in error or "data files:" in error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_hub_that_breaks_off_in_the_middle_of_a_stream(run, hub, tmp_path, monkeypatch):
+    """The tree is there, the file is not: exit 2 with the ways out, nothing written."""
+    spec = tmp_path / "orca.yaml"
+    spec.write_text(
+        "like: messages\nabout: SlimOrca\nsource: {hub: {path: Open-Orca/SlimOrca, stream: true}}\n"
+    )
+    monkeypatch.setattr(Hub, "file", lambda self, *_: self.reply(b"", 403, {}))
+    said = run("-m", "compiler", "compile", spec, "--out", tmp_path / "o", code=2, env=hub.env).stderr
+    assert "cannot be fetched from the hub" in said and not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize(
@@ -108,11 +250,30 @@ def test_a_dataset_that_is_not_there(run, hub, tmp_path):
         (["a/test/0.parquet"], None, "none of the splits train (there: test)"),
     ],
 )
-def test_which_files(files, name, expected):
+def test_which_files_of_a_copy(files, name, expected):
     if isinstance(expected, str):
         with pytest.raises(RequestError) as error:
-            _chosen("x/y", files, name, {"train": ()})
+            _of_copy("x/y", files, name, {"train": ()})
         assert expected in str(error.value)
     else:
-        chosen = _chosen("x/y", files, name, {"train": ()})
+        chosen = _of_copy("x/y", files, name, {"train": ()})
         assert len(chosen) == len(expected) and chosen == sorted(chosen)
+
+
+@pytest.mark.parametrize(
+    ("files", "name", "splits", "expected"),
+    [
+        (["b.jsonl", "a.csv"], None, {"train": ()}, [("train", "a.csv"), ("train", "b.jsonl")]),
+        (["x/train-0.jsonl", "x/dev.jsonl"], None, {"train": ()}, [("train", "x/train-0.jsonl")]),
+        (["dev.csv", "dev_matched.csv"], None, {"eval": ("dev",), "m": ("dev_matched",)},
+         [("eval", "dev.csv"), ("m", "dev_matched.csv")]),
+        (["en/train.csv", "zh/train.csv"], "zh", {"train": ()}, [("train", "zh/train.csv")]),
+        (["constrain.csv", "a.csv"], None, {"train": (), "eval": ()}, "has no data file for train, eval"),
+    ],
+)  # fmt: skip
+def test_which_of_a_datasets_own_files(files, name, splits, expected):
+    if isinstance(expected, str):
+        with pytest.raises(RequestError, match=expected):
+            _of_own("x/y", files, name, splits)
+    else:
+        assert _of_own("x/y", files, name, splits) == expected
