@@ -13,8 +13,6 @@ from core.supervision import Lesson
 from eval.model.score import head_only_at, plan_batches
 
 if TYPE_CHECKING:
-    import torch
-
     from eval.model.load import Model
 
 LOGITS = 1 << 28  # at a time: 1 GiB of them in fp32

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from core.supervision import Lesson
-from eval.model.ask import DIGITS, Fields, Generating
+from eval.model.ask import DIGITS, Asker, Fields
 from eval.model.likelihood import losses
 from eval.model.score import plan_batches
 
@@ -16,7 +16,7 @@ class Reading:
     """Gives the loss of every row, and a generated answer beside it where one is asked for."""
 
     def __init__(
-        self, model: "Model", lessons: Mapping[int, Lesson], generating: Generating | None, budget: int
+        self, model: "Model", lessons: Mapping[int, Lesson], generating: Asker | None, budget: int
     ) -> None:
         """Prepare to read lessons by row; rows that `generating` cannot ask are read all the same."""
         self.model, self.lessons, self.generating, self.budget = model, lessons, generating, budget
@@ -43,9 +43,11 @@ class Reading:
         ]
 
     def _said(self, batch: Sequence[int]) -> dict[int, Fields]:
+        said: dict[int, Fields] = {row: {} for row in batch}
         if self.generating is None:
-            return {row: {} for row in batch}
-        refused = {row: why for row, why in self.generating.refused.items() if row in batch}
-        asked = [row for row in batch if row not in refused]
-        answers = self.generating.ask(asked) if asked else []
-        return {row: {"refused": why} for row, why in refused.items()} | dict(zip(asked, answers, strict=True))
+            return said
+        asked = [row for row in batch if row not in self.generating.refused]
+        said.update(zip(asked, self.generating.ask(asked) if asked else [], strict=True))
+        for row in said.keys() - asked:
+            said[row] = {"refused": self.generating.refused[row]}
+        return said

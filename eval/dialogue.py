@@ -1,0 +1,144 @@
+"""python -m eval.dialogue --model models/demo-base --data talks.jsonl --out results/talks
+
+Leads each conversation turn by turn, with the model's own answers, and says how far they take up what was
+said and how much they repeat: heuristics, docs/eval-dialogue.md. Writes OUT/<model>/<set>/
+{results.json,predictions.jsonl} with the transcripts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+from core.errors import CLI, ContentError, run
+from core.prompt import Conversation
+from eval.measure.coherence import Talk, carry_over, repetition
+from eval.measure.text import Estimate, ratio
+from eval.model.ask import Asker, Fields
+from eval.model.ask import Talk as Messages
+from eval.model.questions import read_questions
+from eval.model.server import Server
+from eval.model.talking import Talking, questions
+from eval.options import generate_options, model_options, run_options, set_options, take
+from eval.output.results import Prediction
+from eval.pipeline import Job, score
+
+FIGURES = ("carry_over", "chance", "repetition")
+
+
+@click.command(context_settings=CLI)
+@model_options
+@set_options
+@generate_options(max_new_tokens=256)
+@run_options
+def cli(**given: Any) -> None:
+    """Measure multi-turn coherence by two heuristics, carry-over and repetition, and keep the transcripts.
+
+    Both stand beside those of the data's own answers, and carry-over beside what chance gives.
+    """
+    request = take(given)
+    sets = read_questions(request.datasets, request.data)
+    for one in sets:
+        if not any(map(_several, one.conversations[: request.limit])):
+            raise ContentError(f"{one.path}: no conversation has a second question: nothing to measure")
+    score(request, Dialogue(request.max_new_tokens), sets)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """Leading conversations with the model's own answers."""
+
+    max_new_tokens: int
+    command: str = "eval.dialogue"
+
+    def settings(self) -> dict[str, object]:
+        """Return the option that changes an answer."""
+        return {"max_new_tokens": self.max_new_tokens}
+
+    def asker(self, job: Job) -> Asker:
+        """Return one that leads every conversation of several questions; the others show nothing."""
+        talks = {row: talk.messages for row, talk in enumerate(job.rows) if _several(talk)}
+        return Talking(job.opened.speaker(job.subject), talks, self._fits(job), self.max_new_tokens)
+
+    def _fits(self, job: Job) -> Callable[[Messages], bool]:
+        if isinstance(job.opened.model, Server):
+            return lambda _: True  # it refuses by itself
+        room = job.opened.model.context - self.max_new_tokens
+        return lambda talk: len(job.subject.prompting.encode(talk)) <= room
+
+    def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
+        """Return the data's own answers, the row's number, and the transcript or why there is none."""
+        return {"references": _talk(_whole(job.rows[row])).answers, "row": row, **fields}
+
+    def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
+        """Return both figures of the model and of the data's own answers, means over conversations."""
+        led = [p for p in predictions if "refused" not in p]
+        own = _figures([_talk(p["transcript"]) for p in led])
+        reference = _figures([_talk(_whole(job.rows[int(str(p["row"]))])) for p in led])
+        return {
+            **_values(own),
+            "reference": _values(reference),
+            "n": len(led),
+            "answers": sum(len(_talk(p["transcript"]).answers) for p in led),
+            "cut_short": sum(bool(p["cut_short"]) for p in led),
+            "refused": len(predictions) - len(led),
+            "one_question": len(job.rows) - len(predictions),
+            "estimates": {name: asdict(estimate) for name, estimate in own.items()},
+        }
+
+    def line(self, results: Mapping[str, Any]) -> str:
+        """Return each figure with that of the data's own answers."""
+        reference = results["reference"]
+        parts = [
+            f"{name.replace('_', '-')} {_percent(results[name])} (data {_percent(reference[name])})"
+            for name in FIGURES
+        ]
+        return "  ".join([*parts, f"n {results['n']} ({results['answers']} answers)"])
+
+    def warnings(self, results: Mapping[str, Any]) -> list[str]:
+        """Say which conversations were not led to their end."""
+        told = {
+            "one_question": "rows have one question and were left out",
+            "refused": "conversations exceed the context and were left out",
+            "cut_short": "conversations outgrew the context and ended early",
+        }
+        return [f"{results[name]} {what}" for name, what in told.items() if results[name]]
+
+
+def _figures(talks: Sequence[Talk]) -> dict[str, Estimate]:
+    """Return the means of what can be measured; chance takes each talk with the turns before of the next."""
+    others = [*talks[1:], *talks[:1]]
+    each = {
+        "carry_over": [carry_over(talk) for talk in talks],
+        "chance": [carry_over(*pair) for pair in zip(talks, others, strict=True)] if len(talks) > 1 else [],
+        "repetition": [repetition(talk) for talk in talks],
+    }
+    known = {name: [value for value in values if value is not None] for name, values in each.items()}
+    return {name: ratio(v, [1] * len(v), range(len(v))) for name, v in known.items() if v}
+
+
+def _values(figures: Mapping[str, Estimate]) -> dict[str, float | None]:
+    return {name: figures[name].value if name in figures else None for name in FIGURES}
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _whole(asked: Conversation) -> Messages:
+    return [*asked.messages, {"role": "assistant", "content": asked.answer}]
+
+
+def _several(asked: Conversation) -> bool:
+    return len(questions(asked.messages)) > 1
+
+
+def _talk(messages: Any) -> Talk:
+    """Return the two sides of messages, as they come from a record or from predictions.jsonl."""
+    asked = ["\n".join(m["content"] for m in part if m["role"] == "user") for part in questions(messages)]
+    return Talk(asked, [m["content"] for m in messages if m["role"] == "assistant"])
+
+
+if __name__ == "__main__":
+    run(cli)

@@ -1,0 +1,213 @@
+"""python -m eval.text --model models/demo-base --dataset alpaca_rte_eval --rouge --out results/text
+
+Reads how likely the expected answers are to a model (eval_loss, perplexity), generates answers of its own,
+and measures them; writes OUT/<model>/<set>/{metrics.json,predictions.jsonl,results.json}.
+docs/eval-text.md explains them.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import click
+
+from core.errors import CLI, ContentError, RequestError, run
+from core.files import write_json
+from core.supervision import Lesson, supervise, text_lesson
+from eval.measure.answers import cut_thought
+from eval.measure.reading import Figures, generated_figures, read_figures
+from eval.model.ask import Asker, Fields
+from eval.model.questions import Questions, read_questions
+from eval.model.reading import Reading
+from eval.options import generate_options, model_options, run_options, set_options, take
+from eval.output.results import Prediction
+from eval.pipeline import Job, score
+
+METRICS = "metrics.json"
+
+
+@click.command(context_settings=CLI)
+@model_options
+@set_options
+@click.option(
+    "--max-seq-length",
+    type=click.IntRange(2),
+    metavar="N",
+    default=2048,
+    show_default=True,
+    help="Cut prompt and answer to this many tokens for the loss, as training's cutoff_len does.",
+)
+@click.option(
+    "--eval-ratio",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="R",
+    help="Only the rows that LLaMA-Factory's val_size holds out of each set; by default all.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=42, show_default=True, help="--eval-ratio: the training's seed."
+)
+@click.option("--generate/--no-generate", default=True, help="Whether to generate answers.  [generate]")
+@click.option("--rouge", is_flag=True, help="Compare them with the expected ones: ROUGE-1/2/L and BLEU.")
+@generate_options(max_new_tokens=512)
+@run_options
+def cli(**given: Any) -> None:
+    """Measure perplexity on the expected answers, and the answers that a model generates itself.
+
+    A set of plain texts (`text` alone) has its perplexity measured over all of its tokens.
+    """
+    request = take(given)
+    if request.backend != "hf":
+        raise RequestError("eval.text reads the model's probabilities, which a server does not show")
+    if given["rouge"] and not given["generate"]:
+        raise RequestError("--rouge compares generated answers: leave out --no-generate")
+    sets = read_questions(request.datasets, request.data)
+    if ratio := given["eval_ratio"]:
+        sets = [held_out(questions, ratio, given["seed"]) for questions in sets]
+    texts = frozenset(questions.name for questions in sets if not any(questions.answers))
+    score(request, Text(**given, max_new_tokens=request.max_new_tokens, texts=texts), sets)
+
+
+def held_out(questions: Questions, ratio: float, seed: int) -> Questions:
+    """Return the rows that a training with this share and seed kept for its evaluation, in their order.
+
+    They are those that `train_test_split` of the datasets library holds out, by which both LLaMA-Factory
+    (`val_size`) and the published script part their rows.
+    """
+    import numpy as np
+
+    count = len(questions.records)
+    shuffled = np.random.default_rng(seed).permutation(count)
+    rows = sorted(shuffled[: math.ceil(ratio * count)].tolist())
+    return replace(
+        questions,
+        records=[questions.records[row] for row in rows],
+        conversations=[questions.conversations[row] for row in rows],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Measuring texts: a field for each of the command's own options, and which sets are `texts`.
+
+    These have no answers: all of a text is read, as pretraining reads it, and nothing is generated.
+    """
+
+    max_seq_length: int
+    eval_ratio: float | None
+    seed: int
+    generate: bool
+    rouge: bool
+    max_new_tokens: int
+    texts: frozenset[str]
+    command: str = "eval.text"
+
+    def settings(self) -> dict[str, object]:
+        """Return the options that change a figure."""
+        generating = {"max_new_tokens": self.max_new_tokens, "rouge": self.rouge} if self.generate else {}
+        parted = {"seed": self.seed} if self.eval_ratio else {}
+        kept = ("max_seq_length", "eval_ratio", "generate")
+        return {**{name: getattr(self, name) for name in kept}, **parted, **generating}
+
+    def asker(self, job: Job) -> Asker:
+        """Return one that reads the losses and generates; `RequestError` where the context is too short."""
+        if self.max_seq_length > job.model.context:
+            raise RequestError(
+                f"--max-seq-length {self.max_seq_length} exceeds the model's context of {job.model.context} "
+                f"tokens: --max-seq-length {job.model.context}"
+            )
+        lessons = {row: self._lesson(job, row) for row in range(len(job.rows))}
+        if not any(lesson.learned for lesson in lessons.values()):
+            raise ContentError(f"{job.questions.path}: no token of its {len(lessons)} rows carries loss")
+        generating = job.generating() if self.generate and not self._plain(job) else None
+        return Reading(job.model, lessons, generating, job.opened.budget)
+
+    def _lesson(self, job: Job, row: int) -> Lesson:
+        asked = job.rows[row]
+        if self._plain(job):
+            return text_lesson(job.model.tokenizer, asked.messages[-1]["content"], self.max_seq_length)
+        answer = {"role": "assistant", "content": asked.answer}
+        return supervise(job.subject.prompting.turns([*asked.messages, answer]), self.max_seq_length)
+
+    def _plain(self, job: Job) -> bool:
+        return job.questions.name in self.texts
+
+    def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
+        """Return the published script's four fields, the row's number, its loss and lengths in tokens."""
+        record, asked = job.questions.records[row], job.rows[row]
+        plain = self._plain(job)
+        question = "" if plain else record.get("instruction", asked.messages[-1]["content"])
+        reference = asked.messages[-1]["content"] if plain else asked.answer
+        known = dict(fields)
+        said: Fields = {}
+        if "model_output" in known:
+            output = str(known.pop("model_output"))
+            answer = cut_thought(output)
+            thought = {"model_output": output} if answer != output.strip() else {}
+            said = {"prediction": answer, **thought, "prediction_tokens": _count(job, answer)}
+        return {
+            "instruction": question,
+            "input": record.get("input", ""),
+            "reference": reference,
+            **said,
+            "row": row,
+            **known,
+            "reference_tokens": _count(job, reference),
+            **({"group": record["group"]} if "group" in record else {}),
+        }
+
+    def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
+        """Write metrics.json in the published script's layout; return it with limits and counts."""
+        read = read_figures(predictions)
+        said = [p for p in predictions if "prediction" in p]
+        written = generated_figures(said, self.rouge) if said else Figures({}, {})
+        metrics = {**read.values, **written.values}
+        write_json(job.folder / METRICS, metrics)
+        return {
+            "scored": "texts" if self._plain(job) else "answers",
+            **metrics,
+            "n": len(predictions),
+            "tokens": sum(int(str(p["tokens"])) for p in predictions),
+            "generated": len(said),
+            "refused": sum("refused" in p for p in predictions),
+            "estimates": {name: asdict(e) for name, e in {**read.estimates, **written.estimates}.items()},
+            **({"bleu_signature": written.signature} if written.signature else {}),
+        }
+
+    def line(self, results: Mapping[str, Any]) -> str:
+        """Return the figures with the limits of the loss."""
+        low, high = results["estimates"]["eval_loss"]["ci95"]
+        parts = [
+            f"eval_loss {results['eval_loss']:.4f} [{low:.4f}, {high:.4f}]",
+            f"perplexity {results['perplexity']:.4g}",
+            f"n {results['n']} ({results['tokens']} tokens)",
+        ]
+        if results["generated"]:
+            parts += [f"empty {results['empty_rate']:.1%}", f"distinct-2 {results['distinct-2']:.2f}"]
+        if "bleu" in results:
+            parts += [f"ROUGE-L {results['rougeL']:.3f}", f"BLEU {results['bleu']:.2f}"]
+        return "  ".join(parts)
+
+    def warnings(self, results: Mapping[str, Any]) -> list[str]:
+        """Say what was cut, and what could not be asked."""
+        cut = round(results["truncation_rate"] * results["n"])
+        warnings = []
+        if cut:
+            warnings.append(
+                f"{cut} of {results['n']} rows exceed --max-seq-length {self.max_seq_length} and were cut as "
+                "training cuts them: their loss is that of what is left"
+            )
+        if results["refused"]:
+            warnings.append(
+                f"{results['refused']} prompts exceed the context with --max-new-tokens "
+                f"{self.max_new_tokens}: no answer was generated to them"
+            )
+        return warnings
+
+
+def _count(job: Job, text: str) -> int:
+    return len(job.model.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+if __name__ == "__main__":
+    run(cli)

@@ -1,0 +1,115 @@
+"""python -m eval.dialogue on a tiny model, in this process: transcripts, figures, resuming, refusals."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import ContentError
+from eval.dialogue import cli
+from eval.model.talking import Talking
+from tests.cli.test_text import read, tree
+from tests.unit.eval_model.test_live import write as write_adapter
+
+
+def talk(*texts: str) -> dict[str, object]:
+    roles = ["human", "gpt"] * len(texts)
+    return {"conversations": [{"from": r, "value": t} for r, t in zip(roles, texts, strict=False)]}
+
+
+ROWS = [
+    talk("A man walks a dog.", "Outside with the animal.", "Which animal walks?", "The animal is a dog."),
+    talk("one question", "one answer"),
+    talk("任务是什么？", "判断网络设备。", "原因呢？", "网络设备无电。", "判断？", "网络设备。"),
+]
+
+
+@pytest.fixture
+def dialogue(tiny_model: Path, tmp_path: Path):
+    """`dialogue(rows, …)` runs the command on the rows into OUT with an adapter that talks; returns OUT."""
+    import torch
+
+    torch.set_num_threads(1)
+
+    def call(rows: list[dict[str, object]], *arguments: object, out: str = "out") -> Path:
+        path, adapter = tmp_path / "rows.jsonl", tmp_path / "saved"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        if not adapter.exists():
+            write_adapter(adapter)
+        given = [
+            "--model",
+            tiny_model,
+            "--adapter",
+            f"one={adapter}",
+            "--data",
+            path,
+            "--out",
+            tmp_path / out,
+        ]
+        cli.main(list(map(str, [*given, "--max-new-tokens", 6, *arguments])), standalone_mode=False)
+        return tmp_path / out
+
+    return call
+
+
+def test_a_conversation_is_led_with_the_models_own_answers(dialogue, capsys) -> None:
+    out = dialogue(ROWS, "--batch-tokens", "100")
+    for model in ("base", "one"):
+        rows = read(out, "predictions.jsonl", model)
+        assert [row["row"] for row in rows] == [0, 2]
+        for row in rows:
+            given = [turn["value"] for turn in ROWS[row["row"]]["conversations"]]
+            assert [m["role"] for m in row["transcript"]] == ["user", "assistant"] * (len(given) // 2)
+            assert [m["content"] for m in row["transcript"][::2]] == given[::2]
+            assert row["references"] == given[1::2]
+            assert not row["cut_short"]
+    assert any(m["content"] for row in rows for m in row["transcript"][1::2])
+    results = read(out, "results.json", "one")
+    assert (results["n"], results["answers"], results["one_question"], results["refused"]) == (2, 5, 1, 0)
+    # animal | man walks outside with the animal: 1 of 1; 网络 络设 设备 备无 无电: 3 of 5, then 3 of 3
+    assert results["reference"]["carry_over"] == pytest.approx((1 + (3 / 5 + 1) / 2) / 2)
+    assert "1 rows have one question and were left out" in capsys.readouterr().err
+
+
+class Echo:
+    """A speaker that says how many messages it was shown, after a thought."""
+
+    def plan(self, talks, _longest):
+        return [sorted(talks)], {}
+
+    def say(self, talks, _max_new_tokens):
+        return [f"<think>hm</think> {len(t)}" for t in talks]
+
+
+def test_each_answer_is_given_on_all_that_was_said_before() -> None:
+    system = {"role": "system", "content": "S"}
+    user, answer = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "of the data"}
+    talks = {4: [system, user, answer, user, answer, user], 7: [user, answer, user]}
+    one, other = Talking(Echo(), talks, lambda t: len(t) < 6, 5).ask([4, 7])
+    said = [{"role": "assistant", "content": str(n)} for n in range(7)]
+    assert one == {"transcript": [system, user, said[2], user, said[4]], "cut_short": True}
+    assert other == {"transcript": [user, said[1], user, said[3]], "cut_short": False}
+
+
+def test_a_conversation_beyond_the_context_is_left_out_and_counted(dialogue, capsys) -> None:
+    out = dialogue([ROWS[0], talk("dog " * 3000, "a", "b", "c")])
+    assert read(out, "results.json")["refused"] == 1
+    assert "a context of 2048" in read(out, "predictions.jsonl")[1]["refused"]
+    assert "exceed the context and were left out" in capsys.readouterr().err
+
+
+def test_a_torn_run_is_resumed_to_the_same_bytes(dialogue) -> None:
+    whole = tree(dialogue(ROWS, "--batch-tokens", "1"))
+    folder = dialogue(ROWS, "--batch-tokens", "1", out="torn") / "one" / "rows"
+    (folder / "results.json").unlink()
+    lines = (folder / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "predictions.jsonl").write_bytes(lines[1] + lines[0][:40])
+    resumed = tree(dialogue(ROWS, "--batch-tokens", "1", "--resume", out="torn"))
+    assert {name: content.replace(b"/torn", b"/out") for name, content in resumed.items()} == whole
+
+
+@pytest.mark.parametrize("rows", [[ROWS[1]], [ROWS[1], ROWS[0]]])
+def test_a_set_without_a_second_question_is_refused(dialogue, tmp_path, rows) -> None:
+    with pytest.raises(ContentError, match=r"rows.jsonl: no conversation has a second question"):
+        dialogue(rows, "--limit", 1)
+    assert not (tmp_path / "out").exists()

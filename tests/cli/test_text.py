@@ -1,0 +1,201 @@
+"""python -m eval.text on a tiny model, in this process: figures, files, and what it refuses untouched."""
+
+import json
+import math
+from pathlib import Path
+
+import click
+import pytest
+
+from core.errors import ContentError, RequestError
+from eval.text import cli
+from tests.unit.eval_model.test_live import write as write_adapter
+
+ROWS = [
+    {"instruction": "A man is walking a dog.", "input": "Outside?", "output": "yes, he is outside"},
+    {"instruction": "任务：根据事件描述判断故障组件。", "input": "", "output": "判断:网络设备 原因：无"},
+    {"instruction": "dog " * 60, "input": "", "output": "only one word"},
+    {"instruction": "She sings.", "input": "", "output": "no explanation needed here"},
+    {"instruction": "Answer maybe.", "input": "", "output": ""},
+]
+FOUR = ["instruction", "input", "reference", "prediction"]
+METRICS = ["eval_loss", "perplexity", "truncation_rate"]
+GENERATED = ["empty_rate", "avg_pred_len_tokens", "avg_ref_len_tokens", "len_ratio_pred_over_ref"]
+GENERATED += ["distinct-1", "distinct-2"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+@pytest.fixture
+def loaded(tiny_model: Path):
+    from eval.model.load import load_model
+
+    return load_model(tiny_model, "fp32")
+
+
+@pytest.fixture
+def text(tiny_model: Path, tmp_path: Path):
+    """`text("--data", x)` runs the command with the tiny model into OUT and returns OUT."""
+
+    def call(*arguments: object, out: str = "out") -> Path:
+        given = ["--model", tiny_model, "--max-new-tokens", 6, "--out", tmp_path / out, *arguments]
+        cli.main(list(map(str, given)), standalone_mode=False)
+        return tmp_path / out
+
+    return call
+
+
+def read(out: Path, file: str, model="base", name="rows"):
+    path = out / model / name / file
+    text = path.read_text()
+    return json.loads(text) if path.suffix == ".json" else [json.loads(x) for x in text.splitlines()]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def one_by_one(model, row: dict) -> tuple[float, int]:
+    """The definition: the loss of the answer and its end of turn after the prompt, token by token."""
+    import torch
+
+    question = "\n".join(part for part in (row["instruction"], row["input"]) if part)
+    prompt = f"<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{question}"
+    prompt += "<|im_end|>\n<|im_start|>assistant\n"
+    asked, answered = (
+        model.tokenizer(x, add_special_tokens=False)["input_ids"]
+        for x in (prompt, f"{row['output']}<|im_end|>\n")
+    )
+    with torch.no_grad():
+        logs = model.net(torch.tensor([asked + answered])).logits[0].double().log_softmax(-1)
+    return -sum(logs[len(asked) + i - 1, t].item() for i, t in enumerate(answered)), len(answered)
+
+
+def test_the_loss_is_a_plain_loops_over_all_tokens_together(text, data, loaded) -> None:
+    out = text("--data", data, "--no-generate", "--batch-tokens", "100")
+    loop = [one_by_one(loaded, row) for row in ROWS]
+    rows, metrics = read(out, "predictions.jsonl"), read(out, "metrics.json")
+    assert [row["loss"] for row in rows] == pytest.approx([loss for loss, _ in loop], abs=1e-5)
+    assert [row["tokens"] for row in rows] == [count for _, count in loop]
+    mean = sum(loss for loss, _ in loop) / sum(count for _, count in loop)
+    assert metrics["eval_loss"] == pytest.approx(mean, abs=1e-5)
+    assert metrics["perplexity"] == pytest.approx(math.exp(mean), rel=1e-5)
+    assert list(metrics) == METRICS
+    assert list(rows[0]) == [*FOUR[:3], "row", "loss", "tokens", "truncated", "reference_tokens"]
+
+
+def test_metrics_and_predictions_are_those_of_the_document(text, data, tmp_path, loaded) -> None:
+    adapter = write_adapter(tmp_path / "saved")
+    out = text("--data", data, "--adapter", f"one={adapter}", "--batch-tokens", "60")
+    for name in ("base", "one"):
+        rows, metrics = read(out, "predictions.jsonl", name), read(out, "metrics.json", name)
+        assert list(metrics) == METRICS + GENERATED
+        assert [list(row)[:4] for row in rows] == [FOUR] * 5
+        lengths = [len(loaded.tokenizer(row["prediction"])["input_ids"]) for row in rows]
+        assert metrics["avg_pred_len_tokens"] == pytest.approx(sum(lengths) / 5)
+        assert metrics["empty_rate"] == sum(not row["prediction"].strip() for row in rows) / 5
+        results = read(out, "results.json", name)
+        assert (results["n"], results["generated"], results["refused"]) == (5, 5, 0)
+        assert results["estimates"]["eval_loss"]["ci95"][0] < metrics["eval_loss"]
+        assert {k: results[k] for k in metrics} == metrics
+    assert any(row["prediction"] for row in read(out, "predictions.jsonl", "one"))
+    assert read(out, "metrics.json") != read(out, "metrics.json", "one")
+
+
+def test_rows_that_are_too_long_are_cut_as_training_does_and_counted(text, data, capsys) -> None:
+    out = text("--data", data, "--no-generate", "--max_seq_length", "60")
+    cut = [row["truncated"] for row in read(out, "predictions.jsonl")]
+    assert cut[2]
+    assert read(out, "metrics.json")["truncation_rate"] == sum(cut) / 5
+    assert f"{sum(cut)} of 5 rows exceed --max-seq-length 60" in capsys.readouterr().err
+
+
+def test_texts_are_read_whole_and_nothing_is_generated(text, tmp_path, loaded) -> None:
+    import torch
+
+    lines = ["A man is walking a dog.", "任务：判断", "yes"]
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"text": line} for line in lines]))
+    out = text("--data", path)
+    for row, line in zip(read(out, "predictions.jsonl"), lines, strict=True):
+        ids = torch.tensor([loaded.tokenizer(f"{line}<|im_end|>")["input_ids"]])
+        with torch.no_grad():
+            mean = loaded.net(input_ids=ids, labels=ids).loss.item()
+        assert row["loss"] == pytest.approx(mean * (ids.shape[1] - 1), abs=1e-4)
+        assert (row["reference"], row["instruction"]) == (line, "")
+    assert list(read(out, "metrics.json")) == METRICS
+    assert read(out, "results.json")["scored"] == "texts"
+
+
+def test_a_prompt_without_room_for_an_answer_is_read_but_not_asked(text, tmp_path, capsys) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([*ROWS[:2], {"instruction": "dog " * 3000, "output": "yes"}]))
+    out = text("--data", path)
+    last = read(out, "predictions.jsonl")[2]
+    assert "a context of 2048" in last["refused"]
+    assert last["truncated"]
+    assert "prediction" not in last
+    results = read(out, "results.json")
+    assert (results["n"], results["generated"], results["refused"]) == (3, 2, 1)
+    assert "no answer was generated to them" in capsys.readouterr().err
+
+
+def test_held_out_rows_alone_are_measured(text, data) -> None:
+    out = text("--data", data, "--no-generate", "--eval_ratio", "0.4", "--seed", "1")
+    assert read(out, "results.json")["n"] == 2
+    assert read(out, "results.json")["settings"]["seed"] == 1
+
+
+def test_a_torn_run_is_resumed_to_the_same_bytes(text, data) -> None:
+    arguments = ("--data", data, "--batch-tokens", "60")
+    whole = tree(text(*arguments))
+    folder = text(*arguments, out="torn") / "base" / "rows"
+    (folder / "results.json").unlink()
+    lines = (folder / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "predictions.jsonl").write_bytes(lines[3] + lines[0][:40])
+    resumed = tree(text(*arguments, "--resume", out="torn"))
+    assert {name: content.replace(b"/torn", b"/out") for name, content in resumed.items()} == whole
+
+
+@pytest.mark.slow  # rouge-score imports nltk, 5 s
+def test_overlap_with_the_answers_is_measured_on_request(text, data) -> None:
+    out = text("--data", data, "--rouge")
+    metrics, results = read(out, "metrics.json"), read(out, "results.json")
+    assert list(metrics) == [*METRICS, *GENERATED, "rouge1", "rouge2", "rougeL", "bleu"]
+    assert "tok:zh" in results["bleu_signature"]
+    assert results["estimates"]["rougeL"]["stderr"] >= 0
+
+
+def test_weights_that_overflow_stop_the_run(text, data, tmp_path) -> None:
+    adapter = write_adapter(tmp_path / "mine", alpha=1e38)
+    with pytest.raises(ContentError, match="nan as a loss.*--dtype fp32"):
+        text("--data", data, "--adapter", f"mine={adapter}", "--no-base", "--no-generate")
+    assert not (tmp_path / "out").exists()
+
+
+BAD = {
+    "a server": (["--backend", "openai", "--url", "http://x"], RequestError, "a server does not show"),
+    "nothing to compare": (["--rouge", "--no-generate"], RequestError, "leave out --no-generate"),
+    "beyond the context": (["--max-seq-length", "4096"], RequestError, "context of 2048 tokens"),
+    "a share of all": (["--eval-ratio", "1"], click.BadParameter, "0<x<1"),
+    "nothing learned": (["--max-seq-length", "2"], ContentError, "no token of its 5 rows carries loss"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "error", "said"), BAD.values(), ids=BAD)
+def test_bad_requests_leave_nothing(text, data, tmp_path, arguments, error, said) -> None:
+    with pytest.raises(error, match=said):
+        text("--data", data, *arguments)
+    assert not (tmp_path / "out").exists()

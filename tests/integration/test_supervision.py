@@ -1,0 +1,100 @@
+"""What the loss is measured on is what LLaMA-Factory trains on: ids and labels, cut alike."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.errors import ContentError
+from core.prompt import chat_renderer
+from core.supervision import _fit, chat_turns, llamafactory_turns, supervise, text_lesson
+from eval.text import held_out
+from tests.integration.test_prompt import TALKS, TEMPLATES, tokenizer  # noqa: F401
+
+pytestmark = pytest.mark.slow  # importing LLaMA-Factory takes 10 s
+ANSWER = {"role": "assistant", "content": "Yes: 不确定, all of it. " * 3}
+
+
+def trained(tokenizer, talk, template, cutoff):  # noqa: F811
+    """Ids and labels of LLaMA-Factory's own preprocessing."""
+    from llamafactory.data.processor import SupervisedDatasetProcessor
+    from llamafactory.data.template import get_template_and_fix_tokenizer
+    from llamafactory.hparams import DataArguments
+
+    arguments = DataArguments(template=template, cutoff_len=cutoff, enable_thinking=False)
+    found = get_template_and_fix_tokenizer(tokenizer, arguments)
+    processor = SupervisedDatasetProcessor(found, tokenizer, None, arguments)
+    system = talk[0]["content"] if talk[0]["role"] == "system" else None
+    turns = [m for m in talk if m["role"] != "system"]
+    return processor._encode_data_example(turns, [ANSWER], system, None, [], [], [])
+
+
+@pytest.mark.parametrize("cutoff", [7, 60, 90, 4096])
+@pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_ids_and_labels_equal_llamafactorys(tokenizer, name, talk, cutoff) -> None:  # noqa: F811
+    by_jinja = chat_turns(tokenizer, chat_renderer(tokenizer, TEMPLATES[name]))
+    expected = trained(tokenizer, talk, name, cutoff)
+    for turns in (by_jinja, llamafactory_turns(tokenizer, name)):
+        lesson = supervise(turns([*talk, ANSWER]), cutoff)
+        assert (lesson.ids, lesson.labels) == expected
+        assert lesson.cut == (len(lesson.ids) < len(trained(tokenizer, talk, name, 4096)[0]))
+
+
+@pytest.mark.parametrize("name", ["solar", "qwen3", "empty"])
+def test_labels_equal_under_other_kinds_of_template(tokenizer, name) -> None:  # noqa: F811
+    """solar teaches the end of a turn at the next one's first token, qwen3 can think, empty has no marks."""
+    turns = llamafactory_turns(tokenizer, name)([*TALKS["turns"], ANSWER])
+    for cutoff in (60, 4096):
+        lesson = supervise(turns, cutoff)
+        assert (lesson.ids, lesson.labels) == trained(tokenizer, TALKS["turns"], name, cutoff)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 500))
+def test_question_and_answer_are_cut_as_llamafactory_cuts_them(source, target, room) -> None:
+    from llamafactory.data.processor.processor_utils import infer_seqlen
+
+    assert _fit(source, target, room) == infer_seqlen(source, target, room)
+
+
+@pytest.mark.parametrize("cutoff", [5, 4096])
+def test_texts_are_learned_as_in_pretraining(tokenizer, cutoff) -> None:  # noqa: F811
+    from llamafactory.data.processor import PretrainDatasetProcessor
+    from llamafactory.hparams import DataArguments
+
+    processor = PretrainDatasetProcessor(
+        None, tokenizer, None, DataArguments(template="qwen", cutoff_len=cutoff, packing=False)
+    )
+    text = "A man is walking. 不确定"
+    theirs = processor.preprocess_dataset({"_prompt": [[{"role": "user", "content": text}]]})["input_ids"][0]
+    lesson = text_lesson(tokenizer, text, cutoff)
+    assert lesson.ids == lesson.labels == theirs
+    assert lesson.learned == list(range(1, len(theirs)))
+    assert lesson.cut == (cutoff == 5)
+
+
+@pytest.mark.parametrize(
+    ("count", "ratio", "seed"), [(1, 0.5, 42), (10, 0.1, 42), (277, 0.1, 42), (101, 0.33, 7)]
+)
+def test_held_out_rows_are_those_of_val_size(count, ratio, seed, tmp_path) -> None:
+    from datasets import Dataset
+
+    from core.prompt import Conversation
+    from eval.model.questions import Questions
+
+    rows = [{"n": n} for n in range(count)]
+    asked = [Conversation([], str(n)) for n in range(count)]
+    found = held_out(Questions("x", tmp_path, rows, asked), ratio, seed)
+    assert [int(c.answer) for c in found.conversations] == [r["n"] for r in found.records]
+    assert len(found.records) == math.ceil(ratio * count)
+    if count > 1:  # one row cannot be parted
+        theirs = Dataset.from_list(rows).train_test_split(test_size=ratio, seed=seed)["test"]["n"]
+        assert [r["n"] for r in found.records] == sorted(theirs)
+
+
+def test_a_template_that_rewrites_a_turn_is_refused(tokenizer) -> None:  # noqa: F811
+    rewriting = "{% for m in messages %}{{ loop.length }} {{ m['content'] }}\n{% endfor %}"
+    with pytest.raises(ContentError, match="writes a turn otherwise once it is answered.*--template NAME"):
+        chat_turns(tokenizer, chat_renderer(tokenizer, rewriting))([*TALKS["plain"], ANSWER])
