@@ -24,6 +24,7 @@ class Request:
     template: str | None = None
     apply: str = "live"
     dtype: str | None = None
+    quantize: int | None = None
     batch_tokens: int | None = None
     max_new_tokens: int = 0
     think: bool = False
@@ -71,6 +72,12 @@ def model_options(command: Command) -> Command:
         ),
         click.option(
             "--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[fp32 on CPU, bf16 on GPU]"
+        ),
+        click.option(
+            "--quantize",
+            type=click.Choice(["4", "8"]),
+            callback=lambda _, __, bits: bits and int(bits),
+            help="Load the weights as NF4 or 8-bit integers.",
         ),
         click.option(
             "--batch-tokens", type=click.IntRange(1), metavar="N", help="[2048 on CPU, 32768 on GPU]"

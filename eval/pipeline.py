@@ -190,7 +190,7 @@ def _settings(request: Request, task: Task, opened: Opened) -> dict[str, object]
         "command": task.command,
         "model": opened.digest,
         **task.settings(),
-        **{name: getattr(request, name) for name in ("template", "apply", "limit", "think")},
+        **{name: getattr(request, name) for name in ("template", "apply", "quantize", "limit", "think")},
         "dtype": opened.model.dtype,
         "device": opened.model.device,
         "batch_tokens": opened.budget,

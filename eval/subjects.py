@@ -97,6 +97,8 @@ def open_models(request: Request) -> Opened:
         return _open_server(request)
     if request.url is not None:
         raise RequestError("--url is for --backend openai: without it, the model here would be asked")
+    if request.quantize and request.apply == "fold":
+        raise RequestError("--apply fold adds into plain weights, --quantize leaves none: give one of them")
     reference, wanted = _open_adapters(request)
 
     from eval.model.live import check_base, check_fits
@@ -104,7 +106,7 @@ def open_models(request: Request) -> Opened:
 
     shards.start()
     folder = find_model(reference)
-    model = load_model(folder, request.dtype)
+    model = load_model(folder, request.dtype, request.quantize)
     digest = model_digest(folder)
     subjects = []
     for name, parts in wanted.items():

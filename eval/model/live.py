@@ -27,8 +27,7 @@ def check_fits(model: "Model", adapter: Adapter) -> None:
     """Raise `ContentError` unless the model has every module of the adapter, in its shape."""
     modules = dict(model.net.named_modules())
     for path, layout in adapter.layout.items():
-        weight = getattr(modules.get(path), "weight", None)
-        found = None if weight is None else sorted(weight.shape)
+        found = _sizes(modules.get(path))
         if found != sorted((layout.outputs, layout.inputs)):
             raise ContentError(
                 f"adapter {adapter.folder}: {path} is {layout.outputs}×{layout.inputs}, the model has "
@@ -41,6 +40,16 @@ def check_fits(model: "Model", adapter: Adapter) -> None:
             or model.net.state_dict()[path].shape != adapter.whole(path).shape
         ):
             raise ContentError(f"adapter {adapter.folder}: {path} does not fit the model: another base")
+
+
+def _sizes(module: "Module | None") -> list[int] | None:
+    """Return the two sizes of a linear's or an embedding's weight, smaller first; None if it is neither."""
+    import torch
+
+    if isinstance(module, torch.nn.Linear):  # a quantised one has a weight of another shape
+        return sorted((module.in_features, module.out_features))
+    weight = getattr(module, "weight", None)
+    return None if weight is None else sorted(weight.shape)
 
 
 def check_base(adapter: Adapter, folder: Path, reference: str, digest: str) -> None:

@@ -1,9 +1,10 @@
 """A base model from a folder or the hub, ready to be asked."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.errors import ContentError, RequestError
 from core.files import sha256
@@ -48,30 +49,33 @@ def model_digest(folder: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def load_model(folder: Path, dtype: str | None) -> Model:
+def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Model:
     """Load model and tokenizer on the GPU where there is one; fp32 on CPU and bf16 on GPU by default.
 
-    `ContentError` says what transformers found wrong with the folder.
+    With 4 or 8 `bits` the linears but the head are quantised, as QLoRA training has them. `ContentError`
+    says what transformers found wrong with the folder.
     """
     import torch
     from transformers import utils
 
     utils.is_sklearn_available = lambda: False  # 3 s of imports for assisted decoding, which nobody asks for
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    utils.logging.set_verbosity_error()
+    utils.logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = dtype or ("fp32" if device == "cpu" else "bf16")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         net = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, DTYPES[dtype]), use_safetensors=True
+            folder,
+            dtype=getattr(torch, DTYPES[dtype]),
+            use_safetensors=True,
+            **(_quantized(bits, DTYPES[dtype], device) if bits else {}),
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ContentError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from error
-    net = net.to(device).eval().requires_grad_(False)
+    net = (net if bits else net.to(device)).eval().requires_grad_(False)
     ends = net.generation_config.eos_token_id
     net.generation_config = GenerationConfig(  # greedy as it stands: no penalties that a model ships
         eos_token_id=sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}),
@@ -79,6 +83,28 @@ def load_model(folder: Path, dtype: str | None) -> Model:
     )
     limit = getattr(net.config.get_text_config(), "max_position_embeddings", None)
     return Model(net, tokenizer, device, dtype, limit or 1 << 30)
+
+
+def _quantized(bits: int, dtype: str, device: str) -> dict[str, Any]:
+    """Return what loads as LLaMA-Factory trains: NF4 whose scales are quantised too, or LLM.int8().
+
+    `RequestError` without bitsandbytes.
+    """
+    import importlib.util
+
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise RequestError("--quantize needs bitsandbytes: run `make setup`")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells every cast of every layer
+    config = BitsAndBytesConfig(
+        load_in_4bit=bits == 4,
+        load_in_8bit=bits == 8,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def _from_hub(reference: str) -> Path:

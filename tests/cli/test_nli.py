@@ -256,6 +256,18 @@ def test_weights_that_overflow_are_told_from_silence_when_generating(nli, data, 
         nli("--data", data, "--adapter", f"mine={adapter}", "--mode", "generate", "--max-new-tokens", "3")
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantised_base_is_another_model_and_the_results_say_so(nli, data, tmp_path, bits) -> None:
+    pytest.importorskip("bitsandbytes")
+    adapter = write_adapter(tmp_path / "mine")
+    out = nli("--data", data, "--adapter", f"mine={adapter}", "--quantize", bits)
+    assert results(out)["settings"]["quantize"] == bits
+    assert predictions(out) != predictions(out, "mine")
+    assert predictions(nli("--data", data, out="plain")) != predictions(out)
+    with pytest.raises(RequestError, match="settings quantize"):
+        nli("--data", data, "--resume", "--quantize", bits, out="plain")
+
+
 def test_a_run_refused_before_its_first_prediction_leaves_nothing(nli, data, tmp_path) -> None:
     adapter = write_adapter(tmp_path / "mine", alpha=1e38)
     with pytest.raises(ContentError, match="nan as a log-probability"):
@@ -290,6 +302,11 @@ BAD = {
         ["--data", "DATA", "--url", "http://x"],
         RequestError,
         "--url is for --backend openai",
+    ),
+    "folding into no weights": (
+        ["--data", "DATA", "--quantize", "4", "--apply", "fold"],
+        RequestError,
+        "--apply fold adds into plain weights",
     ),
     "thinking about labels": (["--data", "DATA", "--think"], RequestError, "--think needs --mode generate"),
     "no such label": (
