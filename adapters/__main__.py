@@ -33,20 +33,25 @@ def cli() -> None:
 @click.option("--force", is_flag=True, help="Replace an adapter that merge wrote there, and nothing else.")
 def merge(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) -> None:  # Click's values
     """Write the weighted sum of adapters as one plain adapter."""
+    from tqdm import tqdm
+
     from adapters import pipeline, report
 
     started = time.monotonic()
     request = pipeline.merge_request(adapters, options, force=force)
     plan = pipeline.plan(request)
-    click.echo(report.merge_head(request, plan))
     for note in plan.notes:
         click.echo(f"note: {note}", err=True)
     if dry_run:
-        for line in report.merge_plan(plan):
+        for line in (report.merge_head(request, plan), *report.merge_plan(plan)):
             click.echo(line)
         click.echo(f"nothing written (--dry-run); would write {request.out}")
         return
-    distances = pipeline.merge(request, plan, lambda text: click.echo(f"note: {text}", err=True))
+    with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
+        distances = pipeline.merge(
+            request, plan, bar.update, lambda text: click.echo(f"note: {text}", err=True)
+        )
+    click.echo(report.merge_head(request, plan))
     click.echo(report.merge_distance(distances))
     click.echo(f"{request.out}  {time.monotonic() - started:.1f} s")
 
@@ -72,13 +77,12 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) 
     started = time.monotonic()
     request = pipeline.fuse_request(adapters, options, force=force)
     plan = pipeline.plan_fusing(request)
-    click.echo(report.fuse_head(request, plan))
     for warning in other_bases(plan.base, plan.parts):
         click.echo(f"warning: {warning}", err=True)
     for note in plan.notes:
         click.echo(f"note: {note}", err=True)
     if dry_run:
-        for line in report.fuse_plan(plan):
+        for line in (report.fuse_head(request, plan), *report.fuse_plan(plan)):
             click.echo(line)
         click.echo(f"nothing written (--dry-run); would write {request.out}")
         return
@@ -86,7 +90,7 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) 
         survivals = pipeline.fuse(
             request, plan, bar.update, lambda text: click.echo(f"note: {text}", err=True)
         )
-    for line in report.fuse_survival(plan, survivals):
+    for line in (report.fuse_head(request, plan), *report.fuse_survival(plan, survivals)):
         click.echo(line)
     click.echo(f"{request.out}  {time.monotonic() - started:.1f} s")
 

@@ -2,9 +2,11 @@
 
 import json
 import re
+from collections.abc import Iterable
 
 from adapters.merge import Distances, Plan
 from adapters.output import MARK
+from adapters.parts import Part
 from adapters.recipe import recipe_text
 from adapters.store import WEIGHTS
 from core.files import versions
@@ -48,43 +50,56 @@ def _targets(plan: Plan) -> list[str]:
     return sorted(names)
 
 
-def base_line(base: str | None) -> str:
+def base_line(parts: Iterable[Part]) -> str:
     """Return the card's YAML line on the base; a name that is no plain word is quoted."""
+    base = next((part.adapter.base for part in parts if part.adapter.base), None)
     if base is None:
         return "# base_model: not named by the adapters"
     return f"base_model: {base if re.fullmatch(r'[A-Za-z0-9_./-]+', base) else json.dumps(base)}"
 
 
-def card(plan: Plan, distances: Distances) -> str:
-    """Return README.md: what was merged how, from which files, and how far the result is from the sum."""
-    base = next((part.adapter.base for part in plan.parts if part.adapter.base), None)
-    rows = "\n".join(
+def weighted_names(parts: Iterable[Part]) -> str:
+    """Return `rte (0.5) and mnli (0.5)`."""
+    return " and ".join(f"{part.adapter.name} ({part.weight:g})" for part in parts)
+
+
+def made_with() -> str:
+    """Return the mark by which a card is known as ours, with the versions that matter."""
+    return f"{MARK} with " + ", ".join(f"{name} {found}" for name, found in versions("numpy").items())
+
+
+def sources(parts: Iterable[Part]) -> str:
+    """Return the table of adapters: weight, rank and hashes of each."""
+    rows = (
         f"| {part.adapter.name} | {part.weight:g} | {part.adapter.lora.rank} "
         f"| `{part.adapter.weights_sha256}` | `{part.adapter.digest}` |"
-        for part in plan.parts
+        for part in parts
     )
+    head = f"| adapter | weight | rank | SHA-256 of {WEIGHTS} | digest (weights and config) |"
+    return "\n".join((head, "|---|---|---|---|---|", *rows))
+
+
+def card(plan: Plan, distances: Distances) -> str:
+    """Return README.md: what was merged how, from which files, and how far the result is from the sum."""
     layers = "\n".join(
         f"| {path} | {distances.exact[path]:.4g} | {distances.relative([path]):.2e} |"
         for path in plan.modules
     )
-    used = ", ".join(f"{name} {version}" for name, version in versions("numpy").items())
     return f"""---
-{base_line(base)}
+{base_line(plan.parts)}
 library_name: peft
 tags: [lora, merge]
 ---
 
-# Merge of {" and ".join(f"{part.adapter.name} ({part.weight:g})" for part in plan.parts)}
+# Merge of {weighted_names(plan.parts)}
 
-ΔW = Σ weight · scale · B·A, method `{plan.method.name}`, rank {plan.rank}, {MARK} with {used}.
+ΔW = Σ weight · scale · B·A, method `{plan.method.name}`, rank {plan.rank}, {made_with()}.
 Scales and weights are folded into B: alpha equals the rank, so the file's own scale is 1.
 
 ```yaml
 {recipe_text(plan)}```
 
-| adapter | weight | rank | SHA-256 of {WEIGHTS} | digest (weights and config) |
-|---|---|---|---|---|
-{rows}
+{sources(plan.parts)}
 
 Relative Frobenius distance from the exact sum: {distances.relative():.2e} in all.
 

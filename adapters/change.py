@@ -90,11 +90,12 @@ def apply(piece: Piece, change: Change, survival: Survival) -> Iterator[Stored]:
         if left is None or right is None:
             yield from_fp32(base, piece.dtype)
             continue
-        delta = np.asarray(left[first : first + rows] @ right)
-        total = base + delta.reshape(base.shape)
-        stored = _rounded(total, piece.dtype)
-        if piece.dtype == "BF16":
-            _settle(stored, base, total, (left[first : first + rows], right))
+        with np.errstate(over="ignore", invalid="ignore"):  # infinity is refused by its place
+            delta = np.asarray(left[first : first + rows] @ right)
+            total = base + delta.reshape(base.shape)
+            stored = _rounded(total, piece.dtype)
+            if piece.dtype == "BF16":
+                _settle(stored, base, total, (left[first : first + rows], right))
         found = to_fp32(stored, piece.dtype)
         require_finite(found, f"{piece.name}: W + ΔW in {piece.dtype}")
         survival.add(_measure(base, delta, found))
@@ -102,7 +103,8 @@ def apply(piece: Piece, change: Change, survival: Survival) -> Iterator[Stored]:
 
 
 def _as(factor: Factor | None, kind: type[np.float32] | type[np.float64]) -> NDArray[np.floating] | None:
-    return None if factor is None else factor.astype(kind, copy=False)
+    with np.errstate(over="ignore"):
+        return None if factor is None else factor.astype(kind, copy=False)
 
 
 def _rounded(values: NDArray[np.floating], dtype: str) -> Stored:

@@ -15,7 +15,14 @@ from core.files import read_object
 CONFIG = "adapter_config.json"
 # Starts that leave the base model as it was (BA = 0, or the usual zero B).
 PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
-CHANGED_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+CONVERTED = ("pissa", "olora", "corda")  # from a changed base, and PEFT can subtract the start again
+CHANGED_STARTS = (*CONVERTED, "loftq", "lora_ga")
+HOW_TO_CONVERT = (
+    "convert it: train with LLaMA-Factory's pissa_convert: true and take OUTPUT_DIR/pissa_converted, or save "
+    "it with PEFT's save_pretrained(DIR, path_initial_model_for_weight_conversion=INITIAL)"
+)
+# What pissa_convert leaves beside the converted adapter, marked as if it began from the published base.
+PISSA_LEFTOVERS = ("pissa_init", "pissa_backup")
 # Fields that have no bearing on ΔW = s·B·A once an adapter is trained.
 NEUTRAL = {
     "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
@@ -139,10 +146,16 @@ def _refuse_other_kinds(raw: dict[str, object], path: Path) -> None:
         raise ContentError(f"{path}: peft_type {show_value(kind)}: only LORA adapters can be taken")
     start = raw.get("init_lora_weights", True)
     if isinstance(start, str) and start.lower().startswith(CHANGED_STARTS):
+        able = start.lower().startswith(CONVERTED)
         raise ContentError(
             f"{path}: init_lora_weights {show_value(start)}: training began from a changed base, so B·A is "
-            "not the change from the published one; convert it with PEFT's save_pretrained("
-            "path_initial_model_for_weight_conversion=…)"
+            "not the change from the published one; "
+            + (HOW_TO_CONVERT if able else "no conversion is known: serve it on the base saved with it")
+        )
+    if path.parent.resolve().name in PISSA_LEFTOVERS:
+        raise ContentError(
+            f"{path.parent}: what LLaMA-Factory keeps of a PiSSA run, whose B·A is the change from PiSSA's "
+            "own base; take pissa_converted beside it"
         )
     if start not in PLAIN_STARTS:
         raise ContentError(f"{path}: init_lora_weights {show_value(start)}: an unknown start")

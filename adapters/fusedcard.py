@@ -1,11 +1,8 @@
 """What a fused model says about itself: its config, how much of ΔW it holds, and README.md."""
 
-from adapters.card import base_line
+from adapters.card import base_line, made_with, sources, weighted_names
 from adapters.change import Survival
 from adapters.fuse import FusePlan
-from adapters.output import MARK
-from adapters.store import WEIGHTS
-from core.files import versions
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; below it bf16 rounding is as good as invisible in the adapters' own effect
 
@@ -49,31 +46,21 @@ def _changed(config: dict[str, object], plan: FusePlan) -> dict[str, object]:
 
 def fused_card(plan: FusePlan, survivals: dict[str, Survival]) -> str:
     """Return README.md: base, adapters with their hashes, and what survived of ΔW by module."""
-    named = next((part.adapter.base for part in plan.parts if part.adapter.base), None)
-    adapters = "\n".join(
-        f"| {part.adapter.name} | {part.weight:g} "
-        f"| `{part.adapter.weights_sha256}` | `{part.adapter.digest}` |"
-        for part in plan.parts
-    )
     rows = "\n".join(
         f"| {module} | {s.share:.1%} | {s.distance:.2e} | {s.still:.1%} |" for module, s in survivals.items()
     )
-    title = " and ".join(f"{part.adapter.name} ({part.weight:g})" for part in plan.parts)
-    used = ", ".join(f"{name} {version}" for name, version in versions("numpy").items())
     whole = total(survivals)
     as_nf4 = f" as {plan.options.base_as} gives it back" if plan.options.base_as else ""
     return f"""---
-{base_line(named)}
+{base_line(plan.parts)}
 tags: [lora, fused]
 ---
 
-# {plan.base.folder.resolve().name} with {title}
+# {plan.base.folder.resolve().name} with {weighted_names(plan.parts)}
 
-The base{as_nf4} plus ΔW = Σ weight · scale · B·A, rounded once, {MARK} with {used}.
+The base{as_nf4} plus ΔW = Σ weight · scale · B·A, rounded once, {made_with()}.
 
-| adapter | weight | SHA-256 of {WEIGHTS} | digest (weights and config) |
-|---|---|---|---|
-{adapters}
+{sources(plan.parts)}
 
 Of ΔW {whole.share:.1%} survives rounding; {whole.still:.1%} of the elements do not change; the written change
 is {whole.distance:.2e} of ‖ΔW‖ away from ΔW.

@@ -7,7 +7,7 @@ and all, and its distance from the sum is reported like every other.
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,10 +22,11 @@ from adapters.parts import Part, active, notes, union
 from adapters.store import PAIRS, PREFIX, WEIGHTS, Module
 from adapters.wholes import Whole, plan_wholes
 from core.errors import ContentError, RequestError
-from core.weights import SIZES, Array, Spec, from_fp32, to_fp32, write_weights
+from core.weights import SIZES, Array, Spec, from_fp32, require_finite, to_fp32, write_weights
 
 METHODS = ("exact", "svd", "linear")
 VLLM_RANK = 16  # vLLM's default for --max-lora-rank
+VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)  # what it takes there (vllm/config/lora.py)
 Pair = tuple[Factor, Factor]
 
 
@@ -96,17 +97,28 @@ def plan_merge(parts: list[Part], method: Method, base: Base | None = None) -> P
     if base:
         check_fits(base, used)
     wholes = plan_wholes(used, base, method.dtype)
-    said = list(notes(parts))
-    if rank > VLLM_RANK:
-        said.append(f"rank {rank} passes vLLM's default of {VLLM_RANK}: serve with --max-lora-rank")
-    return Plan(used, method, rank, plain, wholes, said)
+    return Plan(used, method, rank, plain, wholes, [*notes(parts), *_vllm_notes(rank, wholes)])
 
 
-def write_merge(plan: Plan, folder: Path) -> Distances:
-    """Write the weights of a plan into `folder`, one module in memory at a time; return the distances."""
+def _vllm_notes(rank: int, wholes: list[Whole]) -> Iterator[str]:
+    """Yield what vLLM would refuse, by the rules of vllm/lora/peft_helper.py."""
+    enough = next((known for known in VLLM_RANKS if known >= rank), None)
+    if enough is None:
+        yield f"rank {rank} passes vLLM's largest, {VLLM_RANKS[-1]}: take --method svd --rank, or fuse it"
+    elif enough > VLLM_RANK:
+        yield f"rank {rank} passes vLLM's default of {VLLM_RANK}: serve with --max-lora-rank {enough}"
+    if any(whole.base for whole in wholes):
+        yield "vLLM takes no adapter with modules_to_save or bias: fuse it for vLLM"
+
+
+def write_merge(plan: Plan, folder: Path, progress: Callable[[int], object]) -> Distances:
+    """Write the weights of a plan into `folder`, a few modules in memory at a time; return the distances.
+
+    `progress` is given bytes.
+    """
     distances = Distances()
     metadata = {"format": "pt"}
-    write_weights(folder / WEIGHTS, plan.specs, _tensors(plan, distances), metadata)
+    write_weights(folder / WEIGHTS, plan.specs, _tensors(plan, distances, progress), metadata)
     return distances
 
 
@@ -172,14 +184,17 @@ def _common_rank(parts: list[Part]) -> int:
     return ranks[0]
 
 
-def _tensors(plan: Plan, distances: Distances) -> Iterator[Array]:
+def _tensors(plan: Plan, distances: Distances, progress: Callable[[int], object]) -> Iterator[Array]:
     merged = ahead(functools.partial(_module, plan), plan.modules)
     for path, (written, norms) in zip(plan.modules, merged, strict=True):
         distances.exact[path], distances.missing[path] = norms
-        yield _padded(written[0], plan.rank, 0)
-        yield _padded(written[1], plan.rank, 1)
+        for factor, axis in zip(written, (0, 1), strict=True):
+            yield _padded(factor, plan.rank, axis)
+            progress(factor.nbytes)
     for whole in plan.wholes:
-        yield whole.read()
+        values = whole.read()
+        yield values
+        progress(values.nbytes)
 
 
 def _module(plan: Plan, path: str) -> tuple[tuple[Array, Array], tuple[float, float]]:
@@ -187,6 +202,11 @@ def _module(plan: Plan, path: str) -> tuple[tuple[Array, Array], tuple[float, fl
     exact = exact_pair(plan.parts, path)
     a, b = _combine(plan, path, exact)
     written = _rounded(a, plan.method.dtype), _rounded(b, plan.method.dtype)
+    for factor, wanted, side in zip(written, (a, b), "AB", strict=True):
+        where = f"{path}: merged {side} in {plan.method.dtype}"
+        require_finite(factor, f"{where}: too large for it")
+        if not factor.any() and wanted.any():
+            raise ContentError(f"{where}: too small for it, all of it would become 0")
     return written, lowrank.norms(exact, written)
 
 
@@ -200,7 +220,9 @@ def _combine(plan: Plan, path: str, exact: Pair) -> Pair:
 
 def _rounded(factor: Factor, dtype: str) -> Array:
     """Return what a file in `dtype` will hold of a factor; fp32 that stays fp32 is the same array."""
-    return to_fp32(from_fp32(factor.astype(np.float32, copy=False), dtype), dtype)
+    with np.errstate(over="ignore"):  # infinity is refused by its place
+        narrow = factor.astype(np.float32, copy=False)
+    return to_fp32(from_fp32(narrow, dtype), dtype)
 
 
 def _padded(factor: Array, rank: int, axis: int) -> Array:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -36,9 +37,10 @@ def parse_weighted(text: str) -> tuple[str, float]:
 def parse_size(text: str) -> int:
     """Return bytes of a size such as `500MB` or `5GB` (powers of ten); `RequestError` where it is none."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", text.strip(), re.IGNORECASE)
-    if not match:
+    size = int(float(match[1]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[match[2].upper()]) if match else 0
+    if not size:
         raise RequestError(f"{text!r}: expected a size such as 500MB or 5GB")
-    return int(float(match[1]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[match[2].upper()])
+    return size
 
 
 def parse_weight(value: object, reference: str) -> float:
@@ -99,6 +101,11 @@ def notes(parts: list[Part]) -> Iterator[str]:
     unnamed = [part.adapter.name for part in parts if part.adapter.base is None]
     if unnamed and len(parts) > 1:
         yield f"not checked: {', '.join(unnamed)} names no base model"
+    folders = Counter(part.adapter.folder.resolve() for part in active(parts))
+    for folder, count in folders.items():
+        if count > 1:
+            total = sum(part.weight for part in parts if part.adapter.folder.resolve() == folder)
+            yield f"{folder.name} stands {count} times: its weights add up to {total:g}"
     skipped = [part.adapter.name for part in parts if not part.weight]
     if skipped:
         yield f"weight 0: {', '.join(skipped)} left out"

@@ -73,12 +73,14 @@ def plan(request: Request) -> Plan:
     return plan_merge(parts, request.method, open_base(request.base) if request.base else None)
 
 
-def merge(request: Request, planned: Plan, say: Callable[[str], None]) -> Distances:
+def merge(
+    request: Request, planned: Plan, progress: Callable[[int], object], say: Callable[[str], None]
+) -> Distances:
     """Write a planned merge as a whole folder; the config comes last, so that nothing unfinished loads."""
     target = request.out.resolve()
     clean_up(target.parent)
     with hashed(planned.parts), folder_for(target) as staged:
-        distances = write_merge(planned, staged)
+        distances = write_merge(planned, staged, progress)
         folders = [part.adapter.folder for part in planned.parts]
         differing = carry_tokenizer(folders, staged)
         if differing:

@@ -1,5 +1,6 @@
 """Merge recipes: what the command line of `merge` says, in a YAML file."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def recipe_text(plan: Plan) -> str:
     lines += [f"rank: {method.rank}"] if method.rank is not None else []
     lines += [f"energy: {method.energy!r}"] if method.energy is not None else []
     lines += [f"dtype: {name}" for name, stored in DTYPES.items() if stored == method.dtype != "F32"]
+    lines += [f"base: {json.dumps(str(whole.base[0].folder))}" for whole in plan.wholes[-1:] if whole.base]
     lines += ["adapters:", *(f"  - {part.adapter.name}={part.weight!r}" for part in plan.parts)]
     return "\n".join(lines) + "\n"
 

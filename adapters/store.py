@@ -5,6 +5,8 @@ prefix that fits nothing, a rank that the config does not explain) is an error b
 """
 
 import hashlib
+import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -148,10 +150,21 @@ def _weights_file(folder: Path) -> Path:
     for pickle in PICKLES:
         if (folder / pickle).is_file():
             raise ContentError(
-                f"{folder / pickle}: a pickle, which runs code when it is loaded; convert it where you trust "
-                "it: torch.load(…, weights_only=True), then safetensors.torch.save_file to " + WEIGHTS
+                f"{folder / pickle}: a pickle, which could run code when it is loaded; convert it without "
+                f"running any: {_conversion(folder / pickle, path)}"
             )
     raise ContentError(f"{folder}: {CONFIG} without {WEIGHTS}; training may not have finished")
+
+
+def _conversion(pickle: Path, out: Path) -> str:
+    """Return a command line that writes a pickle's tensors as safetensors; it refuses all but tensors."""
+    source, target = json.dumps(str(pickle)), json.dumps(str(out))
+    code = (
+        "import torch; from safetensors.torch import save_file; "
+        f'found = torch.load({source}, weights_only=True, map_location="cpu"); '
+        f'save_file({{k: v.contiguous() for k, v in found.items()}}, {target}, {{"format": "pt"}})'
+    )
+    return f"python -c {shlex.quote(code)}"
 
 
 def _pairs(weights: Weights) -> Iterator[tuple[str, Module]]:

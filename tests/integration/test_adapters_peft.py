@@ -3,7 +3,9 @@
 import copy
 
 import numpy as np
+import peft
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from adapters.fuse import FuseOptions
@@ -11,11 +13,9 @@ from adapters.merge import Method
 from adapters.pipeline import FuseRequest, Request, fuse, merge, plan, plan_fusing
 from adapters.store import open_adapter
 from core.errors import ContentError, TuneyardError
+from tests.integration.peft_oracle import deltas, error, exact, load, ours, peft_merge, save_adapter
 
-torch = pytest.importorskip("torch")
-peft = pytest.importorskip("peft")
 IDS = torch.arange(60).reshape(3, 20)
-ATTENTION = ["q_proj", "v_proj"]
 
 
 @pytest.fixture(scope="module")
@@ -29,73 +29,10 @@ def base(tiny_model):
 def save(base, tiny_model, tmp_path):
     """`save("name", seed=1, **LoraConfig fields)` writes a PEFT adapter with random factors."""
 
-    def write(name, *, seed=1, config=peft.LoraConfig, prepare=None, **fields):
-        fields = {"target_modules": list(ATTENTION), "task_type": "CAUSAL_LM", **fields}
-        if config is peft.LoraConfig:
-            fields = {"r": 4, "lora_alpha": 8, **fields}
-        model = peft.get_peft_model(copy.deepcopy(base), config(**fields))
-        model.peft_config["default"].base_model_name_or_path = str(tiny_model)
-        torch.manual_seed(seed)
-        for key, parameter in model.named_parameters():
-            if parameter.requires_grad and "default" in key:
-                parameter.data += torch.randn_like(parameter) * 0.1
-        if prepare:
-            prepare(model)
-        model.save_pretrained(tmp_path / name, save_embedding_layers="auto")
-        return tmp_path / name
+    def write(name, **fields):
+        return save_adapter(base, tiny_model, tmp_path / name, **fields)
 
     return write
-
-
-def ours(wanted, out, **how):
-    request = Request(list(wanted), Method(**how), out)
-    merge(request, plan(request), print)
-    return out
-
-
-def load(base, folder, **others):
-    """Load adapters with PEFT: the first as default, others by name."""
-    model = peft.PeftModel.from_pretrained(copy.deepcopy(base), folder)
-    for name, other in others.items():
-        model.load_adapter(other, name)
-    return model.eval()
-
-
-def deltas(model, name="default"):
-    """Return {module: ΔW} as PEFT computes it for one adapter."""
-    found = {}
-    for path, module in model.named_modules():
-        if isinstance(module, peft.tuners.lora.LoraLayer) and name in (
-            *module.lora_A,
-            *module.lora_embedding_A,
-        ):
-            found[path] = module.get_delta_weight(name).detach().double()
-    return found
-
-
-def exact(base, wanted):
-    """Return Σ wᵢ·ΔWᵢ from PEFT's own ΔW of each adapter alone."""
-    total = {}
-    for folder, weight in wanted:
-        for path, delta in deltas(load(base, folder)).items():
-            total[path] = total.get(path, 0) + weight * delta
-    return total
-
-
-def error(found, expected):
-    """Return the relative Frobenius distance over all modules."""
-    assert found.keys() == expected.keys()
-    missing = sum((found[m] - expected[m]).norm() ** 2 for m in expected)
-    return float((missing / sum(d.norm() ** 2 for d in expected.values())) ** 0.5)
-
-
-def peft_merge(base, wanted, kind, **options):
-    """Return ΔW of PEFT's add_weighted_adapter."""
-    (first, *rest), weights = [f for f, _ in wanted], [w for _, w in wanted]
-    names = ["default", *(f"a{i}" for i in range(len(rest)))]
-    model = load(base, first, **dict(zip(names[1:], rest, strict=True)))
-    model.add_weighted_adapter(names, weights, "mixed", combination_type=kind, **options)
-    return deltas(model, "mixed")
 
 
 FEATURES = {
@@ -294,7 +231,7 @@ def test_conv1d_models_are_fused_the_right_way_round(tmp_path):
 def test_modules_to_save_are_merged_against_the_base(base, save, tiny_model, tmp_path):
     wanted = [(save("a", seed=1, modules_to_save=["norm"]), 0.5), (save("b", seed=2), 1)]
     request = Request(wanted, Method(), tmp_path / "out", base=tiny_model)
-    merge(request, plan(request), print)
+    merge(request, plan(request), lambda _: None, print)
     found = load(base, tmp_path / "out")
     trained = load_file(tmp_path / "a/adapter_model.safetensors")["base_model.model.model.norm.weight"]
     expected = base.model.norm.weight + 0.5 * (trained - base.model.norm.weight)

@@ -96,10 +96,36 @@ def test_dry_run_prints_the_plan_and_writes_nothing():
     assert files() == ([], ["mnli", "rte"])
 
 
+def test_an_adapter_given_twice_is_said():
+    _, notes = call("merge", "rte=0.5", "saves/../saves/rte=-0.2", "mnli=1", "--out", "x", "--dry-run")
+    assert "rte stands 2 times: its weights add up to 0.3\n" in notes
+
+
+HUGE = {m: (a * np.float32(1e30), b) for m, (a, b) in factors(1).items()}
+OUT_OF_RANGE = [
+    (["merge", "rte=1e39", "mnli=1"], "q_proj: merged B in F32: too large for it: .* NaN or infinite"),
+    (["merge", "huge=1", "--dtype", "fp16"], "q_proj: merged A in F16: too large for it"),
+    (["merge", "rte=1e-300"], "merged B in F32: too small for it, all of it would become 0"),
+    (["merge", "rte=1e-12", "--dtype", "fp16"], "merged B in F16: too small for it"),
+    (["fuse", "huge=1e20", "--base", "base"], r"W \+ ΔW in BF16: .* NaN or infinite"),
+    (["fuse", "rte=1e300", "--base", "base"], r"W \+ ΔW in BF16: .* NaN or infinite"),
+]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("words", "message"), OUT_OF_RANGE, ids=[" ".join(w) for w, _ in OUT_OF_RANGE])
+def test_what_a_dtype_cannot_hold_is_refused_without_a_line_that_looks_like_success(words, message):
+    make("saves/huge", HUGE)
+    out, said = call(*words, "--out", "x", code=1)
+    assert not out
+    assert re.search(message, said)
+    assert not Path("x").exists()
+
+
 def test_rank_beyond_vllm_s_default_is_said():
     make("saves/big", factors(3))
     _, notes = call("merge", "rte=1", "mnli=1", "big=1", "--out", "x")
-    assert "rank 24 passes vLLM's default of 16: serve with --max-lora-rank" in notes
+    assert "rank 24 passes vLLM's default of 16: serve with --max-lora-rank 32\n" in notes
 
 
 @pytest.mark.parametrize("word", ["--max-shard-size=1MB", "--max_shard_size=1MB"])

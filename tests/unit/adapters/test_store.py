@@ -80,7 +80,7 @@ REFUSED_FIELDS = [
     ({"init_lora_weights": "pissa_niter_16"}, "path_initial_model_for_weight_conversion"),
     ({"init_lora_weights": "olora"}, "changed base"),
     ({"init_lora_weights": "corda"}, "changed base"),
-    ({"init_lora_weights": "loftq"}, "changed base"),
+    ({"init_lora_weights": "loftq"}, "no conversion is known: serve it on the base saved with it"),
     ({"init_lora_weights": "lora_ga"}, "changed base"),
     ({"init_lora_weights": "new_idea"}, "an unknown start"),
     ({"alora_invocation_tokens": [1, 2]}, "aLoRA acts only after"),
@@ -128,6 +128,13 @@ def test_configs_that_mean_something_else_are_refused(tmp_path, fields, message)
     with pytest.raises(ContentError, match=message) as raised:
         open_adapter(folder)
     assert str(folder) in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["pissa_init", "pissa_backup"])
+def test_leftovers_of_a_pissa_run_are_refused_though_they_look_plain(tmp_path, name):
+    with pytest.raises(ContentError, match="take pissa_converted beside it"):
+        open_adapter(make(tmp_path / "run" / name))
+    assert open_adapter(make(tmp_path / "run" / "pissa_converted")).modules
 
 
 @pytest.mark.parametrize("start", [True, False, None, "gaussian", "eva", "orthogonal"])
@@ -231,7 +238,7 @@ def test_layers_left_out_on_purpose_or_by_architecture_are_fine(tmp_path):
 def test_pickles_are_refused_with_a_way_out(tmp_path, name):
     folder = make(tmp_path / "a")
     (folder / "adapter_model.safetensors").rename(folder / name)
-    with pytest.raises(ContentError, match=r"a pickle, which runs code .* weights_only=True"):
+    with pytest.raises(ContentError, match=r"a pickle, which could run code .* weights_only=True"):
         open_adapter(folder)
 
 
@@ -298,7 +305,7 @@ def test_parts_are_parsed(tmp_path):
     (tmp_path / "lr=1e-4").mkdir()
     assert parse_weighted(str(tmp_path / "lr=1e-4")) == (str(tmp_path / "lr=1e-4"), 1.0)
     assert parse_size("1.5gb") == 1_500_000_000
-    for text in ("5", "GB", "-1GB", "5 TB"):
+    for text in ("5", "GB", "-1GB", "5 TB", "0MB", "0.0001KB"):
         with pytest.raises(RequestError, match="expected a size"):
             parse_size(text)
 

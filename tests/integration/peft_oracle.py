@@ -1,0 +1,75 @@
+"""PEFT as it is: adapters as it saves them, its own ΔW, its own merges."""
+
+import copy
+
+import peft
+import torch
+
+from adapters.merge import Method
+from adapters.pipeline import Request, merge, plan
+
+
+def save_adapter(base, model, folder, *, seed=1, config=peft.LoraConfig, **fields):
+    """Write an adapter of a model with random factors and return its folder; `fields` are LoraConfig's."""
+    fields = {"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", **fields}
+    if config is peft.LoraConfig:
+        fields = {"r": 4, "lora_alpha": 8, **fields}
+    tuned = peft.get_peft_model(copy.deepcopy(base), config(**fields))
+    tuned.peft_config["default"].base_model_name_or_path = str(model)
+    torch.manual_seed(seed)
+    for key, parameter in tuned.named_parameters():
+        if parameter.requires_grad and "default" in key:
+            parameter.data += torch.randn_like(parameter) * 0.1
+    tuned.save_pretrained(folder, save_embedding_layers="auto")
+    return folder
+
+
+def ours(wanted, out, **how):
+    request = Request(list(wanted), Method(**how), out)
+    merge(request, plan(request), lambda _: None, print)
+    return out
+
+
+def load(base, folder, **others):
+    """Load adapters with PEFT: the first as default, others by name."""
+    model = peft.PeftModel.from_pretrained(copy.deepcopy(base), folder)
+    for name, other in others.items():
+        model.load_adapter(other, name)
+    return model.eval()
+
+
+def deltas(model, name="default"):
+    """Return {module: ΔW} as PEFT computes it for one adapter."""
+    found = {}
+    for path, module in model.named_modules():
+        if isinstance(module, peft.tuners.lora.LoraLayer) and name in (
+            *module.lora_A,
+            *module.lora_embedding_A,
+        ):
+            found[path] = module.get_delta_weight(name).detach().double()
+    return found
+
+
+def exact(base, wanted):
+    """Return Σ wᵢ·ΔWᵢ from PEFT's own ΔW of each adapter alone."""
+    total = {}
+    for folder, weight in wanted:
+        for path, delta in deltas(load(base, folder)).items():
+            total[path] = total.get(path, 0) + weight * delta
+    return total
+
+
+def error(found, expected):
+    """Return the relative Frobenius distance over all modules."""
+    assert found.keys() == expected.keys()
+    missing = sum((found[m] - expected[m]).norm() ** 2 for m in expected)
+    return float((missing / sum(d.norm() ** 2 for d in expected.values())) ** 0.5)
+
+
+def peft_merge(base, wanted, kind, **options):
+    """Return ΔW of PEFT's add_weighted_adapter."""
+    (first, *rest), weights = [f for f, _ in wanted], [w for _, w in wanted]
+    names = ["default", *(f"a{i}" for i in range(len(rest)))]
+    model = load(base, first, **dict(zip(names[1:], rest, strict=True)))
+    model.add_weighted_adapter(names, weights, "mixed", combination_type=kind, **options)
+    return deltas(model, "mixed")

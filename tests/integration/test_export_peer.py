@@ -1,0 +1,86 @@
+"""What llama.cpp's own converters make of the same model and adapter, beside ours: equal to the bit.
+
+Their source comes with the package llama-cpp-python, which is fetched and not built; the model is the
+embedded one, whose tokenizer they know.
+"""
+
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from tests.unit.adapters.make import make
+
+pytestmark = [pytest.mark.peer, pytest.mark.slow]
+WIDTH, KEYS = 576, 192  # of SmolLM2-135M: 9 heads, 3 key heads
+# What is named otherwise: they guess at a name and a size, we carry the licence.
+OTHER_WORDS = {
+    "GGUF.kv_count", "general.license", "general.name", "general.size_label",
+    "tokenizer.ggml.add_space_prefix",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def llama_cpp(tmp_path_factory):
+    """A checkout of llama.cpp, as the sdist of llama-cpp-python holds it."""
+    home = tmp_path_factory.mktemp("llama")
+    subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True)
+    fetch = [home / "venv/bin/pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", home]
+    done = subprocess.run([*fetch, "llama-cpp-python"], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"llama-cpp-python cannot be fetched: {done.stderr[-200:]}")
+    with tarfile.open(next(home.glob("*.tar.gz"))) as archive:
+        archive.extractall(home, filter="data")
+    return next(home.glob("*/vendor/llama.cpp"))
+
+
+@pytest.fixture(scope="module")
+def model(run, tmp_path_factory):
+    """The embedded base model."""
+    folder = tmp_path_factory.mktemp("base") / "demo-base"
+    run("-m", "recipes", "base", "--out", folder)
+    return folder
+
+
+def read(path):
+    """Return {name: (type, bytes)} and the fields of a GGUF."""
+    from gguf import GGUFReader
+
+    reader = GGUFReader(path)
+    tensors = {t.name: (t.tensor_type, t.data.tobytes()) for t in reader.tensors}
+    return tensors, {name: field.contents() for name, field in reader.fields.items()}
+
+
+@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+def test_models(run, llama_cpp, model, tmp_path, kind):
+    words = ["-m", "adapters", "export", model, "--to", "gguf", "--type", kind, "--out"]
+    run(*words, tmp_path / "ours.gguf")
+    run(*words, tmp_path / "theirs.gguf", "--llama-cpp", llama_cpp)
+    (ours, fields), (theirs, others) = read(tmp_path / "ours.gguf"), read(tmp_path / "theirs.gguf")
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+    differing = {name for name in fields.keys() | others.keys() if fields.get(name) != others.get(name)}
+    assert differing <= OTHER_WORDS
+
+
+def test_adapters(run, llama_cpp, model, tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = {"q_proj": (WIDTH, WIDTH), "k_proj": (KEYS, WIDTH), "v_proj": (KEYS, WIDTH)}
+    pairs = {
+        f"model.layers.{layer}.self_attn.{name}": (
+            rng.standard_normal((4, inputs), np.float32), rng.standard_normal((outputs, 4), np.float32),
+        )
+        for layer in range(30)
+        for name, (outputs, inputs) in shapes.items()
+    }  # fmt: skip
+    adapter = make(tmp_path / "lora", pairs, r=4, target_modules=list(shapes))
+    ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
+    run("-m", "adapters", "export", adapter, "--to", "gguf", "--base", model, "--out", ours)
+    convert = [llama_cpp / "convert_lora_to_gguf.py", adapter, "--base", model, "--outtype", "f32"]
+    subprocess.run([sys.executable, *map(str, convert), "--outfile", str(theirs)], cwd=ROOT, check=True)
+    (found, fields), (wanted, others) = read(ours), read(theirs)
+    assert fields["adapter.lora.alpha"] == others["adapter.lora.alpha"] == 16
+    assert found == wanted

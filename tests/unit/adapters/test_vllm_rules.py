@@ -1,0 +1,108 @@
+"""What vLLM asks of an adapter's files, since vLLM itself does not run on every machine.
+
+The rules are those of its source in 2025 and 2026: `PEFTHelper` (vllm/lora/peft_helper.py: the fields that
+it reads, `_validate_features`, `validate_legal`), `parse_fine_tuned_lora_name` (vllm/lora/utils.py), the
+checks of `LoRAModel.from_local_checkpoint` (vllm/lora/lora_model.py) and `LoRAConfig` (vllm/config/lora.py).
+It knows one alpha and one rank for all modules and overlooks every pattern.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from core.weights import open_weights
+from tests.unit.adapters.make import base_tensors, dense, factors, make, make_base
+from tests.unit.adapters.test_commands import call
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes; 16 if nothing is said
+TAKES = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+@pytest.fixture(autouse=True)
+def at_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def refusals(folder, max_rank=16):
+    """Yield what vLLM would say against an adapter."""
+    config = json.loads(Path(folder, "adapter_config.json").read_text())
+    missing = {"r", "lora_alpha", "target_modules"} - config.keys()
+    if missing:
+        yield f"missing fields {missing}"
+    if config.get("modules_to_save"):
+        yield "modules_to_save"
+    if config.get("use_dora"):
+        yield "DoRA"
+    if config.get("bias", "none") != "none":
+        yield "bias"
+    if config["r"] > max_rank:
+        yield f"rank {config['r']}"
+    for name in open_weights(Path(folder, "adapter_model.safetensors")).tensors:
+        if not name.endswith((".lora_A.weight", ".lora_B.weight")):
+            yield f"{name} is unsupported"
+        elif name.split(".")[-3] not in TAKES:
+            yield f"unexpected module {name}"
+
+
+def delta_in_vllm(folder):
+    """Return {module: ΔW} as vLLM would compute it: one scale from `r` and `lora_alpha` for all modules."""
+    config = json.loads(Path(folder, "adapter_config.json").read_text())
+    root = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
+    tensors = load_file(Path(folder, "adapter_model.safetensors"))
+    return {
+        name.removesuffix(".lora_A.weight").removeprefix("base_model.model."): config["lora_alpha"]
+        / root
+        * (tensors[name.replace("lora_A", "lora_B")].astype(float) @ a.astype(float))
+        for name, a in tensors.items()
+        if "lora_A" in name
+    }
+
+
+@pytest.mark.parametrize("how", [[], ["--method=svd", "--rank=5"], ["--dtype=bf16"]], ids=str)
+def test_merges_pass_vllm_s_rules_and_mean_the_same_there(how):
+    narrow = factors(2, rank=lambda module: 2 if "v_proj" in module else 3)
+    make("a", factors(1), use_rslora=True, alpha_pattern={"q_proj": 4})
+    make("b", narrow, r=3, lora_alpha=6, rank_pattern={"v_proj": 2})
+    call("merge", "./a=0.5", "./b=-2", *how, "--out", "out")
+    assert list(refusals("out")) == []
+    if not how:
+        for module, found in delta_in_vllm("out").items():
+            scale = (4 if "q_proj" in module else 16) / math.sqrt(8)
+            one = scale * (factors(1)[module][1].astype(float) @ factors(1)[module][0])
+            rank = narrow[module][0].shape[0]
+            other = 6 / rank * (narrow[module][1].astype(float) @ narrow[module][0])
+            np.testing.assert_allclose(found, 0.5 * one - 2 * other, atol=1e-4)
+
+
+def test_vllm_would_misread_the_sources_that_the_merge_makes_plain():
+    make("a", factors(1), alpha_pattern={"q_proj": 4})
+    module = next(iter(factors(1)))
+    assert not np.allclose(delta_in_vllm("a")[module], dense(factors(1), alpha=4)[module])
+    call("merge", "./a=1", "--out", "out")
+    np.testing.assert_allclose(delta_in_vllm("out")[module], dense(factors(1), alpha=4)[module], atol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "said"), [(2, None), (3, 32), (5, 64), (40, 320), (41, 512)])
+def test_the_note_names_a_rank_that_vllm_takes_and_that_is_enough(count, said):
+    make("a", factors(1, layers=1))
+    _, notes = call("merge", *["./a=0.1"] * count, "--out", "out", "--dry-run")
+    assert ("--max-lora-rank" in notes) == bool(said)
+    if said:
+        assert f"serve with --max-lora-rank {said}\n" in notes
+        assert said in RANKS
+        assert said >= 8 * count
+
+
+def test_what_vllm_takes_at_no_setting_is_said():
+    make("a", factors(1, layers=1))
+    _, notes = call("merge", *["./a=0.1"] * 65, "--out", "out", "--dry-run")
+    assert "rank 520 passes vLLM's largest, 512: take --method svd --rank, or fuse it" in notes
+    make("b", extra={"base_model.model.lm_head.weight": np.ones((50, 24))}, modules_to_save=["lm_head"])
+    make_base("base", {**base_tensors(), "lm_head.weight": np.ones((50, 24))})
+    _, notes = call("merge", "./b=1", "--base", "base", "--out", "out")
+    assert "vLLM takes no adapter with modules_to_save or bias: fuse it for vLLM" in notes
+    assert "modules_to_save" in list(refusals("out"))
