@@ -10,6 +10,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.integration.weighted_losses import register, settings
+from tests.peers import installed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
 
@@ -64,3 +65,14 @@ def test_seeds_are_trained_and_tabled(recipe):
     assert one != other
     losses = [json.loads((run / "all_results.json").read_text())["train_loss"] for run in runs]
     assert f"{sum(losses) / 2:.4f}" in said
+
+
+@pytest.mark.peer
+def test_wandb_records_offline(recipe, monkeypatch):
+    wandb = installed("wandb", "wandb")
+    monkeypatch.setenv("PYTHONPATH", str(wandb))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(recipe.parent))
+    recipes("train", recipe, f"output_dir={recipe.parent / 'watched'}", "report_to=wandb")
+    (record,) = (recipe.parent / "wandb").glob("offline-run-*/run-*.wandb")
+    assert b"train/loss" in record.read_bytes()
