@@ -50,17 +50,16 @@ class PartRun:
     def _file(self, found: Input, files: Sequence[RecordFile], enough: int | None) -> None:
         checker = Checker(self.spec, self.problems, dict(self.request.columns), self.read)
         bad_before = self.problems.bad_rows
+        limit = self.request.limit
+        room = sys.maxsize if limit is None else limit - self.read
         passed_on = 0
         for rows in read(found.path, found.shown, self.spec.source, self.problems):
-            limit = self.request.limit
-            room = sys.maxsize if limit is None else max(limit - self.read - passed_on, 0)
-            rows = rows.head(room) if room < len(rows.lines) else rows
+            rows = rows.head(room - passed_on) if room - passed_on < len(rows.lines) else rows
             passed_on += len(rows.lines)
-            if not rows.lines or (batch := checker.check(rows)) is None:
+            if (batch := checker.check(rows)) is None:
                 break
-            self.problems.settle()
             self._take(batch, "idx" in checker.theirs, files)
-            if enough is not None and self.kept >= enough:
+            if passed_on == room or (enough is not None and self.kept >= enough):
                 break
         self.report.notes += checker.notes(found.shown)
         unreadable = self.problems.bad_rows - bad_before - checker.bad

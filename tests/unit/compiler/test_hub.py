@@ -189,7 +189,7 @@ def test_a_stream_reads_ranges_of_a_file(run, hub, tmp_path):
     done = run("-m", "compiler", "compile", spec, "--limit", 10, "--out", tmp_path / "o", env=hub.env)
     assert "read 10  kept 10" in done.stdout
     ((_, sent),) = hub.sent.items()
-    assert sent < size("Open-Orca/SlimOrca", "default/train/0000.parquet")
+    assert sent < 0.7 * size("Open-Orca/SlimOrca", "default/train/0000.parquet")
 
 
 def test_the_large_mixture_takes_a_partial_copy(run, hub, tmp_path):
