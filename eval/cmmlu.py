@@ -1,0 +1,205 @@
+"""python -m eval.cmmlu --model Qwen/Qwen2.5-0.5B --adapter qa --shots 5 --out results/cmmlu
+
+CMMLU: 67 Chinese school and professional subjects in 5 groups, four options a question, scored by the
+probabilities of A, B, C and D after the benchmark's own prompt. docs/eval-cmmlu.md explains the table.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from core.errors import CLI, RequestError, run
+from core.files import write_json, write_text
+from core.prompt import Conversation
+from eval.measure.labels import UNKNOWN, summary
+from eval.model import shards
+from eval.model.ask import Asker, Choosing, Fields
+from eval.model.cmmlu import (
+    HUB_ID,
+    LETTERS,
+    Exam,
+    Subject,
+    choose_subjects,
+    fetch,
+    in_groups,
+    prompt,
+    read_exam,
+    show_item,
+)
+from eval.model.questions import Questions
+from eval.options import model_options, run_options, take
+from eval.output.groups import group_table, groups_json, read_groups
+from eval.output.results import Prediction, check_new
+from eval.pipeline import Job, score_opened
+from eval.subjects import Opened, open_models
+
+PLAIN = "the benchmark's text (no chat template)"
+LOW_MASS = 0.5  # below this the model hardly says any of the letters, and comparing them means little
+
+
+@click.command(context_settings=CLI)
+@model_options
+@click.option(
+    "--data",
+    default=HUB_ID,
+    metavar="DIR|ID",
+    show_default=True,
+    help="Folder with dev/ and test/ of the benchmark, or its id on the hub.",
+)
+@click.option("--subjects", metavar="A,B,…", help="Only these subjects; by default all that are there.")
+@click.option(
+    "--shots",
+    type=click.IntRange(0, 5),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Questions with answers before each question.",
+)
+@click.option("--chat", is_flag=True, help="Ask in the chat template, not as plain text.")
+@run_options
+def cli(data: str, subjects: str | None, shots: int, chat: bool, **given: Any) -> None:
+    """Score a base model and adapters on CMMLU, by subject, group and on average.
+
+    Averages are over subjects, as the benchmark's, each with its n, 95 % interval and majority baseline.
+    """
+    request = take(given)
+    if request.backend != "hf":
+        raise RequestError(
+            f"--backend {request.backend}: CMMLU needs the probabilities of A to D, which hf gives"
+        )
+    if request.template and not chat:
+        raise RequestError("--template needs --chat: without it no template is used")
+    check_new(request.out, resume=request.resume, force=request.force)
+    folder = Path(data) if Path(data).is_dir() else None
+    chosen = choose_subjects(subjects, folder)
+    folder = folder or fetch(data, [subject.name for subject in chosen])
+    exams = {subject.name: read_exam(folder, subject, shots) for subject in chosen}
+    task, sets = Cmmlu(shots, chat, exams), [_questions(exam) for exam in exams.values()]
+    opened = open_models(request)
+    score_opened(request, task, sets, opened if chat else _plain(opened))
+    if shards.first():
+        _write_table(request.out, [subject.name for subject in opened.subjects], chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Cmmlu:
+    """Asking for one of four letters: the command's own options, and what is asked by subject."""
+
+    shots: int
+    chat: bool
+    exams: Mapping[str, Exam]
+    command: str = "eval.cmmlu"
+
+    def settings(self) -> dict[str, object]:
+        """Return the options that change the prompt."""
+        return {"shots": self.shots, "chat": self.chat}
+
+    def asker(self, job: Job) -> Asker:
+        """Return one that compares the four letters' probabilities after each question's prompt."""
+        return FewShot(job, self.exams[job.questions.name])
+
+    def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
+        """Return the question, the right letter and the likeliest, and the probabilities of all four."""
+        asked = job.rows[row]
+        return {
+            "instruction": asked.messages[-1]["content"],
+            "expected_output": asked.answer,
+            "model_output": "",
+            "predicted_output": UNKNOWN,
+            "row": row,
+            **fields,
+        }
+
+    def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002
+        """Return accuracy with its uncertainty and baseline, and what the context had no room for."""
+        masses = [float(str(p["label_mass"])) for p in predictions if "label_mass" in p]
+        return {
+            "mode": "choice",
+            **summary(predictions),
+            "label_mass": round(sum(masses) / len(masses), 6),
+            "refused": sum("refused" in p for p in predictions),
+            "fewer_shots": sum("shots" in p and p["shots"] != self.shots for p in predictions),
+            "labels": list(LETTERS),
+        }
+
+    def line(self, results: Mapping[str, Any]) -> str:
+        """Return accuracy, interval, n, majority and label mass."""
+        low, high = results["ci95"]
+        return (
+            f"{results['accuracy']:.1%} [{low:.1%}, {high:.1%}]  n {results['n']}  "
+            f"majority {results['majority']:.1%}  label mass {results['label_mass']:.2f}"
+        )
+
+    def warnings(self, results: Mapping[str, Any]) -> list[str]:
+        """Warn of letters that the model would hardly say, and of prompts that did not fit."""
+        said = []
+        if results["label_mass"] < LOW_MASS:
+            said.append(f"label mass {results['label_mass']:.2f}: it would hardly say these letters")
+        if results["fewer_shots"]:
+            said.append(f"{results['fewer_shots']} prompts have fewer shots, for the context's sake")
+        if results["refused"]:
+            said.append(f"{results['refused']} prompts exceed the context and count as wrong")
+        return said
+
+
+class FewShot:
+    """Chooses between the letters, and tells how many shots each prompt had room for."""
+
+    def __init__(self, job: Job, exam: Exam) -> None:
+        """Make the prompts of an exam's questions, with as many of its examples as fit the context."""
+        room = job.model.context
+
+        def encode(text: str) -> list[int]:
+            return job.subject.prompting.encode([{"role": "user", "content": text}])
+
+        made = [prompt(exam, item, encode, room) for item in exam.items[: len(job.rows)]]
+        self.shots = [shots for _, shots in made]
+        ids = {row: ids for row, (ids, _) in enumerate(made)}
+        self.choosing = Choosing(job.model, ids, {letter: [letter] for letter in LETTERS}, job.opened.budget)
+        self.batches, self.refused = self.choosing.batches, self.choosing.refused
+
+    def ask(self, batch: Sequence[int]) -> list[Fields]:
+        """Return what choosing returns of each row, and its shots."""
+        answers = self.choosing.ask(batch)
+        return [{**fields, "shots": self.shots[row]} for row, fields in zip(batch, answers, strict=True)]
+
+
+def _questions(exam: Exam) -> Questions:
+    talks = [
+        Conversation([{"role": "user", "content": show_item(item, with_answer=False)}], item.answer)
+        for item in exam.items
+    ]
+    return Questions(exam.subject.name, exam.path, [{} for _ in talks], talks, exam.beside)
+
+
+def _plain(opened: Opened) -> Opened:
+    """Return the models asked with the text alone, begun as the tokenizer begins a text."""
+    tokenizer = opened.local.tokenizer
+    digest = hashlib.sha256(b"").hexdigest()
+
+    def encode(messages: list[dict[str, str]]) -> list[int]:
+        return list(tokenizer(messages[-1]["content"])["input_ids"])
+
+    return replace(
+        opened,
+        subjects=[
+            replace(s, prompting=replace(s.prompting, encode=encode, source=PLAIN, digest=digest))
+            for s in opened.subjects
+        ],
+    )
+
+
+def _write_table(out: Path, models: Sequence[str], subjects: Sequence[Subject]) -> None:
+    scores = read_groups(out, models, in_groups(subjects))
+    table = group_table(scores)
+    write_text(out / "cmmlu.md", f"{table}\n")
+    write_json(out / "cmmlu.json", groups_json(scores))
+    click.echo(f"\n{table}")
+
+
+if __name__ == "__main__":
+    run(cli)

@@ -1,0 +1,206 @@
+"""CMMLU: its subjects and their groups, its questions from a folder or the hub, and its prompt.
+
+The benchmark (github.com/haonan-li/CMMLU, arXiv:2306.09212) keeps five example questions (dev) and some
+170 test questions of each subject. The hub has them as Parquet, its own folder as dev/ and test/ of CSV.
+"""
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import ContentError, RequestError, nearest, show_value
+
+HUB_ID = "haonan-li/cmmlu"
+REVISION = "refs/convert/parquet"  # SUBJECT/SPLIT/0000.parquet: no dataset's own code is run
+TABLE = Path(__file__).with_name("cmmlu.yaml")
+LETTERS = ("A", "B", "C", "D")
+COLUMNS = ("Question", *LETTERS, "Answer")
+Encode = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One of the 67: the name of its files, the name in its prompt, and its one or two groups."""
+
+    name: str
+    chinese: str
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question with its four options, in the order A to D, and the letter of the right one."""
+
+    question: str
+    options: tuple[str, ...]
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """A subject's test questions and the examples to be shown before each, with the files of both."""
+
+    subject: Subject
+    items: list[Item]
+    examples: list[Item]
+    path: Path
+    beside: tuple[Path, ...]
+
+
+def read_subjects() -> dict[str, Subject]:
+    """Return all subjects by name, sorted as the benchmark's files are; groups in the table's order."""
+    import yaml
+
+    table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    chinese = {
+        name: text for group in table.values() if isinstance(group, dict) for name, text in group.items()
+    }
+    return {
+        name: Subject(name, chinese[name], tuple(group for group in table if name in table[group]))
+        for name in sorted(chinese)
+    }
+
+
+def choose_subjects(text: str | None, data: Path | None) -> list[Subject]:
+    """Return the subjects of `--subjects a,b`, by default all that a local folder has (None: the hub's).
+
+    `RequestError` for a name that is no subject's, and for a folder without any.
+    """
+    known = read_subjects()
+    if text is None:
+        there = [s for s in known.values() if data is None or _file(data, s.name, "test")]
+        if not there:
+            raise RequestError(f"{data}: no test/SUBJECT.csv of the benchmark's subjects")
+        return there
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            hint = nearest(name, known) or f"one of {', '.join(known)}"
+            raise RequestError(f"--subjects: CMMLU has no subject {name!r}: {hint}")
+    if not names:
+        raise RequestError("--subjects: found no name, expected e.g. anatomy,logical")
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def fetch(repo: str, names: Iterable[str]) -> Path:
+    """Return the folder in the hub's cache that holds the subjects of a dataset's Parquet branch.
+
+    `RequestError` where the hub cannot be reached or has no such dataset; HF_ENDPOINT names a mirror.
+    """
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    wanted = [f"{name}/*/*.parquet" for name in names]
+    try:
+        return Path(snapshot_download(repo, repo_type="dataset", revision=REVISION, allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
+        why = str(error).strip().splitlines()
+        raise RequestError(
+            f"--data {repo}: no such folder, and not to be had from the hub: {why[0] if why else error!r}; "
+            "give a folder with dev/ and test/, or name a mirror in HF_ENDPOINT"
+        ) from error
+
+
+def read_exam(data: Path, subject: Subject, shots: int) -> Exam:
+    """Read a subject's test questions and its first `shots` dev questions.
+
+    `RequestError` where a file is not there or has too few examples, `ContentError` for one that is empty
+    or broken, with the place.
+    """
+    path, items = _read(data, subject, "test")
+    if not shots:
+        return Exam(subject, items, [], path, ())
+    beside, examples = _read(data, subject, "dev")
+    if len(examples) < shots:
+        raise RequestError(f"{beside}: {len(examples)} questions, too few for --shots {shots}")
+    return Exam(subject, items, examples[:shots], path, (beside,))
+
+
+def in_groups(subjects: Sequence[Subject]) -> dict[str, list[str]]:
+    """Return the names of the subjects by group, in the benchmark's order of groups."""
+    groups = {group: [s.name for s in subjects if group in s.groups] for group in _table()}
+    return {group: names for group, names in groups.items() if names}
+
+
+def show_item(item: Item, with_answer: bool) -> str:
+    """Return a question as the benchmark shows it, ending in its answer or where that is to come."""
+    options = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, item.options, strict=True))
+    return f"题目：{item.question}{options}\n答案是：" + f"{item.answer}\n\n" * with_answer
+
+
+def prompt(exam: Exam, item: Item, encode: Encode, longest: int) -> tuple[list[int], int]:
+    """Return the ids of a question's prompt and how many of the examples stand in it.
+
+    While it has more than `longest` ids, the longest example is left out, as in the benchmark's code.
+    """
+    head = f"以下是关于{exam.subject.chinese}的单项选择题，请直接给出正确答案的选项。\n\n"
+    shown = [show_item(example, with_answer=True) for example in exam.examples]
+    question = show_item(item, with_answer=False)
+    ids = encode(head + "".join(shown) + question)
+    while len(ids) > longest and shown:
+        shown.remove(max(shown, key=lambda text: len(encode(text))))
+        ids = encode(head + "".join(shown) + question)
+    return ids, len(shown)
+
+
+def _table() -> dict[str, Any]:
+    import yaml
+
+    table: dict[str, Any] = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    return table
+
+
+def _read(data: Path, subject: Subject, split: str) -> tuple[Path, list[Item]]:
+    path = _file(data, subject.name, split)
+    if path is None:
+        raise RequestError(
+            f"{data / split / subject.name}.csv: the subject's {split} questions are not there"
+        )
+    rows = _parquet_rows(path) if path.suffix == ".parquet" else _csv_rows(path)
+    items = [_item(row, place) for place, row in rows]
+    if not items:
+        raise ContentError(f"{path}: no questions")
+    return path, items
+
+
+def _file(data: Path, name: str, split: str) -> Path | None:
+    layouts = (data / split / f"{name}.csv", data / name / split / "0000.parquet")
+    return next((path for path in layouts if path.is_file()), None)
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for row in reader:
+                yield f"{path}:{reader.line_num}", row
+        except csv.Error as error:
+            raise ContentError(f"{path}:{reader.reader.line_num}: not CSV: {error}") from error
+        except UnicodeDecodeError as error:
+            raise ContentError(f"{path}: not UTF-8 ({error.reason} near byte {error.start})") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise ContentError(f"{path}: not Parquet: {str(error).splitlines()[0]}") from error
+    yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _item(row: Mapping[str, object], place: str) -> Item:
+    texts = []
+    for column in COLUMNS:
+        value = row.get(column)
+        if not isinstance(value, str):
+            raise ContentError(f"{place}: {column}: found {show_value(value)}, expected a text")
+        texts.append(value)
+    if texts[-1] not in LETTERS:
+        raise ContentError(f"{place}: Answer: found {show_value(texts[-1])}, expected A, B, C or D")
+    return Item(texts[0], tuple(texts[1:-1]), texts[-1])

@@ -1,0 +1,166 @@
+"""python -m eval.cmmlu on a tiny model, in this process: against a plain loop, and what it refuses."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import RequestError
+from eval.cmmlu import cli
+from eval.model.cmmlu import read_subjects
+from tests.tiny import make_tiny
+
+SUBJECTS = ("anatomy", "chinese_history", "logical")
+LETTERS = "ABCD"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def question(number: int, long: int = 0) -> list[str]:
+    return [f"dog {number}{' cat' * long}?", f"yes {number}", "no", "maybe", 'a, "b"', LETTERS[number % 4]]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for split, count in (("dev", 5), ("test", 6)):
+        (tmp_path / "cmmlu" / split).mkdir(parents=True)
+        for name in SUBJECTS:
+            with (tmp_path / "cmmlu" / split / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(["", "Question", *LETTERS, "Answer"])
+                writer.writerows([n, *question(n + len(name))] for n in range(count))
+    return tmp_path / "cmmlu"
+
+
+@pytest.fixture
+def cmmlu(tiny_model: Path, data: Path, tmp_path: Path):
+    def call(*arguments: object, model: Path = tiny_model, out: str = "out") -> Path:
+        given = ["--model", model, "--data", data, "--out", tmp_path / out, *arguments]
+        cli.main(list(map(str, given)), standalone_mode=False)
+        return tmp_path / out
+
+    return call
+
+
+def read(out: Path, name: str) -> tuple[dict, list[dict]]:
+    folder = out / "base" / name
+    lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return json.loads((folder / "results.json").read_text()), [json.loads(line) for line in lines]
+
+
+def shown(fields: list[str], answer: str) -> str:
+    options = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, fields[1:5], strict=True))
+    return f"题目：{fields[0]}{options}\n答案是：{answer}"
+
+
+def plain(name: str, row: int, shots: int) -> str:
+    """The benchmark's prompt, put together here a second time."""
+    examples = [question(n + len(name)) for n in range(shots)]
+    head = f"以下是关于{read_subjects()[name].chinese}的单项选择题，请直接给出正确答案的选项。\n\n"
+    return head + "".join(shown(e, f"{e[5]}\n\n") for e in examples) + shown(question(row + len(name)), "")
+
+
+@pytest.mark.parametrize("shots", [0, 5])
+def test_probabilities_are_those_of_a_plain_loop(cmmlu, tiny_model, shots) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out = cmmlu("--shots", shots)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    net = AutoModelForCausalLM.from_pretrained(tiny_model)
+    letters = [tokenizer.convert_tokens_to_ids(letter) for letter in LETTERS]
+    for name in SUBJECTS:
+        results, predictions = read(out, name)
+        for row, prediction in enumerate(predictions):
+            ids = tokenizer(plain(name, row, shots), return_tensors="pt")["input_ids"]
+            with torch.no_grad():
+                logs = net(ids).logits[0, -1].log_softmax(-1)[letters].tolist()
+            assert list(prediction["choices"].values()) == pytest.approx(logs, abs=1e-4)
+            assert prediction["predicted_output"] == LETTERS[logs.index(max(logs))]
+            assert prediction["expected_output"] == LETTERS[(row + len(name)) % 4]
+            assert prediction["shots"] == shots
+        right = sum(p["expected_output"] == p["predicted_output"] for p in predictions)
+        assert (results["accuracy"], results["n"]) == (right / 6, 6)
+        assert results["prompt"] == "the benchmark's text (no chat template)"
+
+
+def test_the_table_has_groups_and_both_averages(cmmlu, capsys) -> None:
+    out = cmmlu("--limit", 4)
+    table = json.loads((out / "cmmlu.json").read_text())["base"]
+    accuracy = {name: read(out, name)[0]["accuracy"] for name in SUBJECTS}
+    assert list(table) == ["STEM", "Humanities", "China specific", "average over subjects"]
+    assert (table["STEM"]["sets"], table["STEM"]["n"]) == (1, 4)
+    assert table["Humanities"]["accuracy"] == pytest.approx(
+        (accuracy["chinese_history"] + accuracy["logical"]) / 2
+    )
+    assert table["China specific"]["accuracy"] == accuracy["chinese_history"]
+    average = table["average over subjects"]
+    assert (average["sets"], average["n"]) == (3, 12)
+    assert average["accuracy"] == pytest.approx(sum(accuracy.values()) / 3)
+    text = (out / "cmmlu.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "| all questions as one" in text
+
+
+def test_the_chat_template_on_request(cmmlu, tiny_model) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    talk = [{"role": "user", "content": plain("logical", 0, 1)}]
+    ids = tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(tiny_model)(torch.tensor([ids])).logits
+    expected = logits[0, -1].log_softmax(-1)[tokenizer.convert_tokens_to_ids("A")].item()
+    out = cmmlu("--chat", "--shots", 1, "--subjects", "logical")
+    results, predictions = read(out, "logical")
+    assert predictions[0]["choices"]["A"] == pytest.approx(expected, abs=1e-4)
+    assert results["prompt"] == "chat template of the tokenizer"
+
+
+def test_prompts_that_do_not_fit_lose_shots_and_are_refused_last(data, tmp_path, capsys) -> None:
+    small = make_tiny(tmp_path / "small")
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 320}))
+    path = data / "test" / "logical.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, f"6,{'cat ' * 30},1,2,3,4,A", f"7,{'cat ' * 900},1,2,3,4,B"]))
+    given = ["--model", small, "--data", data, "--subjects", "logical", "--out", tmp_path / "out"]
+    cli.main(list(map(str, given)), standalone_mode=False)
+    results, predictions = read(tmp_path / "out", "logical")
+    shots = [p.get("shots") for p in predictions]
+    assert shots[7] is None and 0 <= shots[6] < shots[0] < 5
+    assert (results["refused"], results["fewer_shots"], results["n"], results["unparsed"]) == (1, 7, 8, 1)
+    said = capsys.readouterr().err
+    assert "7 prompts have fewer shots" in said and "1 prompts exceed the context" in said
+
+
+def test_a_run_is_resumed_and_another_is_not(cmmlu) -> None:
+    whole = cmmlu("--subjects", "anatomy,logical", out="whole")
+    part = cmmlu("--subjects", "anatomy", out="part")
+    assert cmmlu("--subjects", "anatomy,logical", "--resume", out="part") == part
+    for name in ("cmmlu.json", "cmmlu.md", "base/logical/predictions.jsonl"):
+        assert (part / name).read_bytes() == (whole / name).read_bytes()
+    with pytest.raises(RequestError, match="settings shots: was 5, is 0"):
+        cmmlu("--subjects", "anatomy,logical", "--resume", "--shots", 0, out="part")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--subjects", "alchemy"), "no subject 'alchemy'"),
+        (("--template", "qwen"), "--template needs --chat"),
+        (("--backend", "openai", "--url", "http://x"), "CMMLU needs the probabilities"),
+        (("--subjects", "virology"), "virology.csv: the subject's test questions are not there"),
+    ],
+)
+def test_what_is_refused_leaves_nothing(cmmlu, tmp_path, arguments, said) -> None:
+    with pytest.raises(RequestError, match=said):
+        cmmlu(*arguments)
+    assert not (tmp_path / "out").exists()
