@@ -1,0 +1,183 @@
+"""python -m eval.ab --model models/demo-base --adapter rte --data prompts.txt --out results/ab
+python -m eval.ab tally results/ab/sheet.csv
+
+Base against tuned: all models answer the same prompts, raters mark the answers in a sheet that does not
+tell whose they are, and `tally` says who won. docs/eval-ab.md describes sheet and figures.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from core.errors import CLI, RequestError, run
+from core.files import atomic, require, write_json, write_text
+from core.prompt import Conversation
+from eval.measure.answers import cut_thought
+from eval.model import shards
+from eval.model.ask import Asker, Fields
+from eval.model.questions import read_questions
+from eval.options import generate_options, model_options, run_options, set_options, take
+from eval.output.records import json_lines
+from eval.output.results import PREDICTIONS, Prediction, check_new
+from eval.output.sheet import Asked, check_key, check_unrated, make_sheet, read_key, read_sheet
+from eval.output.side_by_side import side_by_side
+from eval.output.tally import tally_json, tally_table
+from eval.pipeline import Job, score_opened
+from eval.subjects import open_models
+
+SHEET, KEY, ANSWERS = "sheet.csv", "key.json", "answers.md"
+
+
+class AskByDefault(click.Group):
+    """A group whose first command needs not be named, so that its options stand as in other commands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `ask` before arguments that begin with an option of it."""
+        helped = not args or args[0] in ("-h", "--help")
+        return super().parse_args(ctx, args if helped or args[0] in self.commands else ["ask", *args])
+
+
+@click.group(cls=AskByDefault, context_settings=CLI)
+def cli() -> None:
+    """Have people judge the answers of a base model and adapters without knowing whose they are."""
+
+
+@cli.command(context_settings=CLI)
+@model_options
+@set_options
+@generate_options(max_new_tokens=512)
+@click.option(
+    "--seed", default=42, show_default=True, metavar="N", help="Of the answers' order in the sheet."
+)
+@run_options
+def ask(seed: int, **given: Any) -> None:
+    """Answer every prompt with every model and write the sheet (needs not be named: the default).
+
+    Prompts need no reference answers: --data also takes a .txt file with one prompt a line.
+    """
+    request = take(given)
+    check_new(request.out, resume=request.resume, force=request.force)
+    check_unrated(request.out / SHEET)
+    sets = read_questions(request.datasets, request.data)
+    opened = open_models(request)
+    models = [subject.name for subject in opened.subjects]
+    if len(models) < 2:
+        raise RequestError(f"only one model ({models[0]}) is asked: name another with --adapter NAME[=DIR]")
+    facts = {"seed": seed, "models": models, "sets": [questions.name for questions in sets]}
+    if not request.force:
+        check_key(request.out / KEY, facts)
+    score_opened(request, Ab(request.max_new_tokens), sets, opened)
+    if shards.first():
+        asked = [one for questions in sets for one in _answers(request.out, models, questions.name)]
+        _write_sheet(request.out, asked, facts, seed)
+
+
+@cli.command(context_settings=CLI)
+@click.argument("sheets", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SHEET…")
+@click.option("--key", type=click.Path(path_type=Path), help="[key.json beside the first sheet]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for tally.md and tally.json.")
+def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
+    """Read filled sheets back, one of each rater, and say who won, by criterion and overall."""
+    named = {_rater(sheet, sheets): require(sheet, "sheet") for sheet in sheets}
+    if len(named) < len(sheets):
+        raise RequestError("a sheet is named twice: give each rater's sheet once")
+    known = read_key(require(key or sheets[0].with_name(KEY), "key"))
+    ratings = [rating for rater, sheet in named.items() for rating in read_sheet(sheet, known, rater)]
+    text = tally_table(ratings, known.models)
+    click.echo(text, nl=False)
+    if out:
+        write_text(out / "tally.md", text)
+        write_json(out / "tally.json", tally_json(ratings, known.models))
+
+
+@dataclass(frozen=True, slots=True)
+class Ab:
+    """Answering prompts: nothing is judged here."""
+
+    max_new_tokens: int
+    command: str = "eval.ab"
+
+    def settings(self) -> dict[str, object]:
+        """Return the option that changes an answer."""
+        return {"max_new_tokens": self.max_new_tokens}
+
+    def asker(self, job: Job) -> Asker:
+        """Return one that generates."""
+        return job.generating()
+
+    def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
+        """Return the prompt, the answer that the data expects ("" without one), and the model's."""
+        asked = job.rows[row]
+        return {
+            "instruction": _shown(asked),
+            "expected_output": asked.answer,
+            "model_output": "",
+            "row": row,
+            **fields,
+        }
+
+    def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002
+        """Return how many answers there are, and how many are none."""
+        return {
+            "mode": "generate",
+            "n": len(predictions),
+            "empty": sum(not cut_thought(str(p["model_output"])) for p in predictions),
+            "refused": sum("refused" in p for p in predictions),
+        }
+
+    def line(self, results: Mapping[str, Any]) -> str:
+        """Return the number of answers."""
+        return f"n {results['n']}  empty {results['empty']}"
+
+    def warnings(self, results: Mapping[str, Any]) -> list[str]:
+        """Warn of prompts that did not fit."""
+        refused = results["refused"]
+        return [f"{refused} prompts exceed the context and are left out of the sheet"] if refused else []
+
+
+def _shown(asked: Conversation) -> str:
+    """A single question as it stands; where more was said, every turn behind its role."""
+    if len(asked.messages) == 1:
+        return asked.messages[0]["content"]
+    return "\n".join(f"{message['role']}: {message['content']}" for message in asked.messages)
+
+
+def _write_sheet(out: Path, asked: Sequence[Asked], facts: Mapping[str, object], seed: int) -> None:
+    sheet, answers = make_sheet(asked, seed)
+    write_text(out / ANSWERS, side_by_side(asked))
+    write_json(out / KEY, {**facts, "answers": answers})
+    with atomic(out / SHEET) as file:
+        file.write(sheet)
+    click.echo(
+        f"\n{len(asked)} prompts, {len(answers)} answers\n{out / SHEET}: for the raters, marks from 1 to 5\n"
+        f"{out / KEY}: whose answers they are\n{out / ANSWERS}: the answers side by side, named"
+    )
+
+
+def _answers(out: Path, models: Sequence[str], name: str) -> list[Asked]:
+    """Return the prompts of a set that every model could be asked."""
+    logs = [[line for _, line in json_lines(out / model / name / PREDICTIONS)] for model in models]
+    return [
+        Asked(
+            str(lines[0]["instruction"]),
+            str(lines[0]["expected_output"]),
+            {
+                model: cut_thought(str(line["model_output"]))
+                for model, line in zip(models, lines, strict=True)
+            },
+        )
+        for lines in zip(*logs, strict=True)
+        if not any("refused" in line for line in lines)
+    ]
+
+
+def _rater(sheet: Path, sheets: Sequence[Path]) -> str:
+    """A rater is named by the sheet's file name, or by its path where two sheets have one name."""
+    return sheet.stem if [other.stem for other in sheets].count(sheet.stem) == 1 else str(sheet)
+
+
+if __name__ == "__main__":
+    run(cli)

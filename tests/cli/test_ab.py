@@ -1,0 +1,166 @@
+"""python -m eval.ab on a tiny model, in this process: from prompts to a verdict, and what stops it."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import ContentError, RequestError
+from eval.ab import cli
+from eval.measure.ratings import CRITERIA
+from tests.unit.eval_model.test_live import write as write_adapter
+
+PROMPTS = ["什么是 LoRA？", "=1+1", "A man is walking a dog.", "Explain <b>HTML</b>."]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def ab(tiny_model: Path, tmp_path: Path):
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS), encoding="utf-8")
+    adapter = write_adapter(tmp_path / "tuned")
+
+    def call(*arguments: object, adapters=(f"tuned={adapter}",)) -> Path:
+        given = ["--model", tiny_model, "--out", tmp_path / "out", "--max-new-tokens", 8]
+        given += [x for adapter in adapters for x in ("--adapter", adapter)]
+        sets = [] if "--data" in arguments else ["--data", tmp_path / "prompts.txt"]
+        cli.main(list(map(str, [*given, *sets, *arguments])), standalone_mode=False)
+        return tmp_path / "out"
+
+    return call
+
+
+def tally(*arguments: object) -> None:
+    cli.main(["tally", *map(str, arguments)], standalone_mode=False)
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((out / "sheet.csv").read_text(encoding="utf-8-sig"), newline="")))
+
+
+def fill(out: Path, name: str, marks: dict[str, int]) -> Path:
+    """A rater who gives every model the same marks everywhere, by what the key says."""
+    key = json.loads((out / "key.json").read_text())["answers"]
+    rows = [{**row, **dict.fromkeys(CRITERIA, marks[key[row["id"]]["model"]])} for row in rows_of(out)]
+    with (out / name).open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return out / name
+
+
+def test_from_prompts_to_a_verdict(ab, capsys, tmp_path) -> None:
+    out = ab()
+    answers = {
+        model: [
+            json.loads(x)["model_output"].strip()
+            for x in (out / model / "prompts" / "predictions.jsonl").open()
+        ]
+        for model in ("base", "tuned")
+    }
+    assert answers["base"] != answers["tuned"]
+    key = json.loads((out / "key.json").read_text())
+    assert key["models"] == ["base", "tuned"] and len(key["answers"]) == 8
+    page = (out / "answers.md").read_text(encoding="utf-8")
+    for prompt in PROMPTS:
+        assert f"```text\n{prompt}\n```" in page
+    assert [row["prompt"] for row in rows_of(out)][2:4] == ["'=1+1"] * 2
+    assert "4 prompts, 8 answers" in capsys.readouterr().out
+
+    anna, ben = fill(out, "anna.csv", {"base": 2, "tuned": 5}), fill(out, "ben.csv", {"base": 3, "tuned": 4})
+    tally(anna, ben, "--out", tmp_path / "tally")
+    said = capsys.readouterr().out
+    assert said == (tmp_path / "tally" / "tally.md").read_text()
+    assert "No evidence of a difference between tuned and base: 4 prompts won, 0 lost, 0 tied" in said
+    found = json.loads((tmp_path / "tally" / "tally.json").read_text())
+    assert found["raters"] == ["anna", "ben"] and found["mean_marks"]["tuned"]["depth"] == 4.5
+    assert found["outcomes"][0]["p"] == 2 / 2**4
+
+
+def test_references_conversations_and_refused_prompts(ab, tmp_path, capsys) -> None:
+    rows = [
+        {"instruction": "A dog?", "output": "yes"},
+        {"instruction": "dog " * 3000, "output": ""},
+        {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]},
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    out = ab("--data", tmp_path / "p.jsonl")
+    shown = [(row["prompt"], row["reference"]) for row in rows_of(out)]
+    assert shown == [("A dog?", "yes")] * 2 + [("system: Be brief.\nuser: Why?", "")] * 2
+    assert "1 prompts exceed the context and are left out of the sheet" in capsys.readouterr().err
+
+
+def test_marks_are_never_overwritten(ab) -> None:
+    out = ab()
+    whole = (out / "sheet.csv").read_bytes()
+    (out / "sheet.csv").unlink()
+    ab("--resume")
+    assert (out / "sheet.csv").read_bytes() == whole
+    fill(out, "sheet.csv", {"base": 1, "tuned": 2})
+    marked = (out / "sheet.csv").read_bytes()
+    for how in ("--resume", "--force"):
+        with pytest.raises(RequestError, match="sheet.csv holds somebody's marks: move it away"):
+            ab(how)
+    assert (out / "sheet.csv").read_bytes() == marked
+
+
+def test_three_models(ab, tmp_path, capsys) -> None:
+    adapters = (f"tuned={tmp_path / 'tuned'}", f"other={write_adapter(tmp_path / 'other', seed=3)}")
+    out = ab(adapters=adapters)
+    assert len(rows_of(out)) == 12
+    tally(fill(out, "a.csv", {"base": 3, "tuned": 3, "other": 1}))
+    said = capsys.readouterr().out
+    assert "No difference between tuned and base: 0 prompts won, 0 lost, 4 tied." in said
+    assert "other and base: 0 prompts won, 4 lost, 0 tied (p = 0.25)" in said  # 2 / 2^4, twice
+
+
+def test_a_key_that_raters_may_need_is_kept(ab, tmp_path) -> None:
+    out = ab()
+    sheet, key = (out / "sheet.csv").read_bytes(), (out / "key.json").read_bytes()
+    with pytest.raises(
+        RequestError, match="key.json is the key of a sheet with other seed, which raters may hold"
+    ):
+        ab("--resume", "--seed", 7)
+    more = (f"tuned={tmp_path / 'tuned'}", f"other={write_adapter(tmp_path / 'other', seed=3)}")
+    with pytest.raises(RequestError, match="other models, which"):
+        ab("--resume", adapters=more)
+    assert ((out / "sheet.csv").read_bytes(), (out / "key.json").read_bytes()) == (sheet, key)
+    ab("--force", "--seed", 7)
+    assert (out / "sheet.csv").read_bytes() != sheet
+
+
+def test_one_model_is_not_compared(ab, tmp_path) -> None:
+    with pytest.raises(RequestError, match="only one model .base. is asked"):
+        ab(adapters=())
+    assert not (tmp_path / "out").exists()
+
+
+def test_sheets_that_do_not_belong(ab, tmp_path) -> None:
+    out = ab()
+    sheet = fill(out, "a.csv", {"base": 1, "tuned": 2})
+    with pytest.raises(RequestError, match="a sheet is named twice"):
+        tally(sheet, sheet)
+    with pytest.raises(RequestError, match="no.csv: sheet not found"):
+        tally(out / "no.csv")
+    (tmp_path / "b").mkdir()
+    away = tmp_path / "b" / "a.csv"
+    away.write_bytes(sheet.read_bytes())
+    with pytest.raises(RequestError, match="key.json: key not found"):
+        tally(away)
+    tally(away, "--key", out / "key.json")
+    tally(away, sheet, "--key", out / "key.json")  # two raters whose sheets have one name
+    key = json.loads((out / "key.json").read_text())
+    (tmp_path / "b" / "key.json").write_text(
+        json.dumps({**key, "answers": {"s0-1": {"prompt": 1, "model": "x"}}})
+    )
+    with pytest.raises(
+        ContentError, match="a.csv row 2: id .* is not in the key: is it the key of another sheet"
+    ):
+        tally(away)
