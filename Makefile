@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 # Files made by pattern rules are results, not leftovers for make to delete.
 .SECONDARY:
-.PHONY: help setup setup-core demo test test-slow compile bench lint lock clean
+.PHONY: help setup setup-core demo chat ask test test-slow compile bench lint lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -72,6 +72,14 @@ $(DEMO)/table.json: saves/demo-merge/adapter_config.json
 		--adapter rte=saves/demo-rte --adapter mnli=saves/demo-mnli --adapter merge=saves/demo-merge \
 		--out $(DEMO) --resume $(DTYPE)
 	$(PY) -m eval.compare $(DEMO) --out $(DEMO)
+
+# A text may hold quotes: it reaches the shell as a variable of the environment.
+chat: $(BASE) .venv/.all ## talk to a model in the terminal: make chat [MODEL=…] [ADAPTER=demo-rte] [ARGS='--system …']
+	@$(PY) -m eval.chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) $(ARGS)
+
+ask: $(BASE) .venv/.all ## one answer: make ask TEXT='…' [MODEL=…] [ADAPTER=…] [ARGS=…]
+	@$(if $(TEXT),,$(error say what: make ask TEXT='…'))
+	@$(PY) -m eval.chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) --once "$$TEXT" $(ARGS)
 
 test: .venv/.all ## unit and command line tests and two tiny trainings (under 6 minutes on 2 cores)
 	$(PY) -m pytest -m "not slow and not gpu and not peer"

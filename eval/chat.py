@@ -1,0 +1,159 @@
+"""python -m eval.chat --model models/demo-base [--adapter rte] [--once TEXT]
+
+A conversation in the terminal with a model or an adapter on it, the answers shown as they are
+generated. `exit`, `quit` or Ctrl-D ends it, Ctrl-C an answer. docs/eval-chat.md says more.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from core.errors import CLI, RequestError, run
+from core.prompt import Encode, Message
+from eval.measure.answers import cut_thought
+from eval.model.stream import Sampling, ThoughtFilter, stream
+from eval.options import Request
+from eval.subjects import open_models
+
+if TYPE_CHECKING:
+    from eval.model.load import Model
+
+WAYS_OUT = ("exit", "quit")
+
+
+@click.command(context_settings=CLI)
+@click.option("--model", required=True, metavar="DIR|ID", help="Model or LoRA folder, or hub id.")
+@click.option("--adapter", metavar="NAME[=DIR]", help="Talk to this adapter; NAME alone means saves/NAME.")
+@click.option("--once", metavar="TEXT", help="Answer this and leave.")
+@click.option("--system", metavar="TEXT", help="What the model is told before the conversation.")
+@click.option("--think", is_flag=True, help="Let a model think, and show it.")
+@click.option("--max-new-tokens", type=click.IntRange(1), metavar="N", default=512, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0), default=0.8, show_default=True, help="0: greedy.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.9, show_default=True)
+@click.option("--repetition-penalty", type=click.FloatRange(0, min_open=True), default=1.3, show_default=True)
+@click.option(
+    "--no-repeat-ngram-size",
+    type=click.IntRange(0),
+    metavar="N",
+    default=3,
+    show_default=True,
+    help="0: off.",
+)
+@click.option("--template", metavar="NAME", help="Ask with LLaMA-Factory's template, not the saved one.")
+@click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[fp32 on CPU, bf16 on GPU]")
+def cli(
+    model: str,
+    adapter: str | None,
+    once: str | None,
+    system: str | None,
+    think: bool,
+    template: str | None,
+    dtype: str | None,
+    **sampling: Any,
+) -> None:
+    """Talk to a model in the terminal, or have it answer one question."""
+    if once is not None and not once.strip():
+        raise RequestError("--once: found an empty text, expected a question")
+    adapters = (adapter,) if adapter else ()
+    asked = Request(model, Path(), adapters, template=template, dtype=dtype, think=think)
+    opened = open_models(asked)
+    subject = opened.subjects[-1]  # the adapter where there is one, else the base
+    begin = [{"role": "system", "content": system}] if system else []
+    chat = Chat(opened.local, subject.prompting.encode, Sampling(**sampling), think, begin)
+    with opened.applied(subject):
+        if once is not None:
+            chat.answer(once)
+        else:
+            converse(chat, subject.name)
+
+
+@dataclass(slots=True)
+class Chat:
+    """A conversation: who answers and how, and all that was said, the system text first."""
+
+    model: "Model"
+    encode: Encode
+    sampling: Sampling
+    think: bool
+    messages: list[Message] = field(default_factory=list)
+
+    def answer(self, text: str) -> None:
+        """Show the answer to a text and remember both, without the thought.
+
+        An answer cut short by Ctrl-C counts as far as it was shown. `RequestError` if the text does not
+        fit the context even without what was said before.
+        """
+        self.messages.append({"role": "user", "content": text})
+        prompt = self._fitting()
+        said: list[str] = []
+        thoughts = ThoughtFilter()
+
+        def show(piece: str) -> None:
+            said.append(piece)
+            click.echo(piece if self.think else thoughts.feed(piece), nl=False)
+
+        with contextlib.suppress(KeyboardInterrupt):
+            stream(self.model, prompt, self.sampling, show)
+        click.echo("" if self.think else thoughts.end())
+        answer = cut_thought("".join(said))
+        if not answer:
+            click.echo("(no answer: nothing was said, or nothing but a thought)", err=True)
+        self.messages.append({"role": "assistant", "content": answer})
+
+    def _fitting(self) -> list[int]:
+        """Return the prompt's ids; the oldest question and answer are forgotten until it fits."""
+        room = self.model.context - self.sampling.max_new_tokens
+        while len(prompt := self.encode(self.messages)) > room:
+            oldest = next(n for n, message in enumerate(self.messages) if message["role"] == "user")
+            if oldest == len(self.messages) - 1:
+                self.messages.pop()
+                raise RequestError(
+                    f"{len(prompt)} tokens and {self.sampling.max_new_tokens} for the answer exceed the "
+                    f"context of {self.model.context}: shorten the text or lower --max-new-tokens"
+                )
+            del self.messages[oldest : oldest + 2]
+            click.echo("(the context is full: the oldest question is forgotten)", err=True)
+        return prompt
+
+
+def converse(chat: Chat, name: str) -> None:
+    """Answer line by line until the user leaves."""
+    if sys.stdin.isatty():
+        click.echo(f"{name}: exit or quit leaves, Ctrl-C ends an answer", err=True)
+    for line in lines():
+        try:
+            chat.answer(line)
+        except RequestError as error:
+            click.echo(f"({error})", err=True)
+
+
+def lines() -> Iterator[str]:
+    """Yield what the user types, blank lines left out, until exit, quit or the end of the input."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  lets input() edit a line, wide letters included
+    prompt, farewell = ("> ", "\n") if sys.stdin.isatty() else ("", "")
+    while True:
+        try:
+            line = input(prompt).strip()
+        except EOFError:
+            click.echo(farewell, nl=False)
+            return
+        except KeyboardInterrupt as error:
+            raise click.Abort from error
+        except UnicodeDecodeError as error:
+            raise RequestError(
+                f"the input is not {error.encoding} at byte {error.start} of a line"
+            ) from error
+        if line.lower() in WAYS_OUT:
+            return
+        if line:
+            yield line
+
+
+if __name__ == "__main__":
+    run(cli)

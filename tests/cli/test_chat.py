@@ -1,0 +1,187 @@
+"""python -m eval.chat on a tiny model: one question, whole conversations, ways out, and a full context."""
+
+import io
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from core.errors import RequestError
+from eval.chat import Chat, cli
+from eval.model.generate import generate
+from eval.model.load import load_model
+from eval.model.prompts import choose_prompting
+from eval.model.stream import Sampling
+from tests.conftest import ROOT
+from tests.unit.eval_model.test_live import write as write_adapter
+
+GREEDY = ("--temperature", "0", "--repetition-penalty", "1", "--no-repeat-ngram-size", "0")
+SAMPLING = Sampling(8, 0.0, 1.0, 1.0, 0)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path):
+    import torch
+
+    torch.set_num_threads(1)
+    return load_model(tiny_model, "fp32")
+
+
+@pytest.fixture(scope="module")
+def encode(model):
+    return choose_prompting(model.tokenizer, (), None).encode
+
+
+@pytest.fixture
+def talk(tiny_model: Path):
+    """`talk("hello\\nquit\\n")` types into a conversation; other arguments are options."""
+
+    def call(typed: str | bytes, *arguments: object):
+        given = ["--model", tiny_model, "--max-new-tokens", 8, *GREEDY, *arguments]
+        return CliRunner().invoke(cli, list(map(str, given)), input=typed, catch_exceptions=False)
+
+    return call
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def said(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def test_once_answers_and_leaves(talk, model, encode) -> None:
+    done = talk("", "--once", "A dog?")
+    assert (done.exit_code, done.stdout) == (
+        0,
+        generate(model, [encode([user("A dog?")])], 8)[0].lstrip() + "\n",
+    )
+
+
+def test_a_conversation_remembers_what_was_said(talk, model, encode) -> None:
+    first = generate(model, [encode([{"role": "system", "content": "yes"}, user("A dog?")])], 8)[0].strip()
+    messages = [{"role": "system", "content": "yes"}, user("A dog?"), said(first), user("outside")]
+    second = generate(model, [encode(messages)], 8)[0].strip()
+    done = talk("A dog?\n\n  outside \nEXIT\nnever asked\n", "--system", "yes")
+    assert done.exit_code == 0
+    assert done.stdout.split("\n") == [*(f"{first}\n{second}\n".split("\n"))]
+
+
+@pytest.mark.parametrize("typed", ["", "quit\n", "exit", "\n\nQuit\n"])
+def test_ways_out(talk, typed) -> None:
+    done = talk(typed)
+    assert (done.exit_code, done.stdout) == (0, "")
+
+
+def test_an_adapter_is_talked_to_alone(talk, tmp_path, tiny_model) -> None:
+    adapter = write_adapter(tmp_path / "tuned")
+    tuned, base = talk("", "--once", "A dog?", "--adapter", f"t={adapter}"), talk("", "--once", "A dog?")
+    assert tuned.stdout != base.stdout
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({**config, "base_model_name_or_path": str(tiny_model)})
+    )
+    own = CliRunner().invoke(
+        cli,
+        ["--model", str(adapter), "--max-new-tokens", "8", *GREEDY, "--once", "A dog?"],
+        catch_exceptions=False,
+    )
+    assert own.stdout == tuned.stdout
+
+
+def test_ctrl_c_ends_the_answer_and_keeps_what_was_shown(model, encode, monkeypatch) -> None:
+    class Interrupting(io.StringIO):
+        def write(self, text: str) -> int:
+            count = super().write(text)
+            if self.getvalue().strip() and not fired:
+                fired.append(text)
+                signal.raise_signal(signal.SIGINT)
+            return count
+
+    fired: list[str] = []
+    screen = Interrupting()
+    monkeypatch.setattr(sys, "stdout", screen)
+    chat = Chat(model, encode, Sampling(400, 5.0, 1.0, 1.0, 0), think=False)
+    chat.answer("A dog?")
+    assert fired and chat.messages[0] == user("A dog?")
+    assert chat.messages[1]["content"] == screen.getvalue().strip()
+    assert len(model.tokenizer(chat.messages[1]["content"])["input_ids"]) < 390
+
+
+def test_a_full_context_forgets_the_oldest_but_not_the_system(model, encode, capsys) -> None:
+    chat = Chat(model, encode, SAMPLING, think=False, messages=[{"role": "system", "content": "yes"}])
+    long = "dog " * 1200  # of 2,048 ids
+    chat.answer(long)
+    assert len(chat.messages) == 3
+    chat.answer(f"{long}?")
+    assert [m["role"] for m in chat.messages] == ["system", "user", "assistant"]
+    assert chat.messages[1]["content"] == f"{long}?"
+    assert "the oldest question is forgotten" in capsys.readouterr().err
+
+
+def test_a_text_beyond_the_context_is_refused_and_the_talk_goes_on(model, encode, talk) -> None:
+    chat = Chat(model, encode, SAMPLING, think=False)
+    with pytest.raises(RequestError, match="tokens and 8 for the answer exceed the context of 2048"):
+        chat.answer("dog " * 3000)
+    assert chat.messages == []
+    done = talk(f"{'dog ' * 3000}\nA dog?\n")
+    assert done.exit_code == 0 and "exceed the context" in done.stderr and len(done.stdout.split("\n")) == 2
+
+
+def test_thoughts_are_hidden_or_shown_and_never_remembered(model, encode, monkeypatch, capsys) -> None:
+    def thinking(_model, _prompt, _sampling, show) -> None:
+        for piece in ("<thi", "nk>hm", "</think>\n\nPar", "is."):
+            show(piece)
+
+    monkeypatch.setattr("eval.chat.stream", thinking)
+    for think, shown in ((False, "Paris.\n"), (True, "<think>hm</think>\n\nParis.\n")):
+        chat = Chat(model, encode, SAMPLING, think=think)
+        chat.answer("Q")
+        assert capsys.readouterr().out == shown
+        assert chat.messages == [user("Q"), said("Paris.")]
+
+
+@pytest.mark.parametrize("arguments", [("--once", " "), ("--adapter", "nowhere")])
+def test_what_is_refused(talk, arguments) -> None:
+    with pytest.raises(RequestError):
+        talk("", *arguments)
+
+
+def test_input_that_is_no_text(talk) -> None:
+    with pytest.raises(RequestError, match="the input is not utf-8"):
+        talk(b"\xff\xfe\n")
+
+
+@pytest.mark.slow
+def test_a_terminal(tiny_model: Path) -> None:
+    """The whole way: a prompt, an answer, Ctrl-C at the prompt."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "eval.chat", "--model", str(tiny_model), "--max-new-tokens", "8"]
+    process = subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, cwd=ROOT, start_new_session=True,
+        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(slave)
+    screen = wait_for(master, b"> ")
+    assert b"exit or quit leaves" in screen
+    os.write(master, b"hello\n")
+    assert b"hello" in wait_for(master, b"\n> ")
+    os.write(master, b"\x03")
+    assert process.wait(30) == 130
+    os.close(master)
+
+
+def wait_for(master: int, ending: bytes) -> bytes:
+    screen = b""
+    while not screen.replace(b"\r", b"").endswith(ending):
+        assert select.select([master], [], [], 120)[0], screen
+        screen += os.read(master, 1000)
+    return screen
