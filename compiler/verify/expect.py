@@ -15,6 +15,7 @@ from core.errors import Problem, ProblemsError, show_value
 
 Record = Mapping[str, object]
 Turn = tuple[str, str]
+SHAPES = 1000  # kinds of records remembered; a file of more is only slower
 BOM = b"\xef\xbb\xbf"
 
 
@@ -41,6 +42,7 @@ class Expected:
     problems: list[Problem] = field(default_factory=list)
     _types: dict[str, str] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
+    _shapes: set[tuple[object, ...]] = field(default_factory=set)
 
     def records(self) -> Iterator[tuple[str, Talk | str]]:
         """Yield (place, talk) for every record, or (place, why it is lost).
@@ -66,7 +68,12 @@ class Expected:
 
     def _note(self, record: object, place: str) -> None:
         """Remember keys and types: one number among texts makes the loader refuse the whole file."""
-        for key, value in record.items() if isinstance(record, dict) else ():
+        if not isinstance(record, dict):
+            return
+        shape = (*record, *map(type, record.values()))
+        if shape in self._shapes:
+            return
+        for key, value in record.items():
             self.keys.add(key)
             name = _type(value)
             first = self._types.setdefault(key, name) if name else name
@@ -76,6 +83,8 @@ class Expected:
                     f"found {show_value(value)} ({name}) in a column of {first}: the loader refuses the file"
                 )
                 self.problems.append(Problem("E404", place, message, key, f"write it as {first}"))
+        if len(self._shapes) < SHAPES:
+            self._shapes.add(shape)
 
     def _talk(self, record: object) -> Talk | str:
         if not isinstance(record, dict):

@@ -18,7 +18,7 @@ from core.errors import RequestError
 SETTINGS = (
     "stage", "template", "cutoff_len", "train_on_prompt", "mask_history", "tool_format", "default_system",
     "enable_thinking", "preserve_thinking", "use_fast_tokenizer", "split_special_tokens", "add_tokens",
-    "add_special_tokens",
+    "add_special_tokens", "packing", "preprocessing_batch_size",
 )  # fmt: skip
 # What its loader, `datasets` and pyarrow raise for a file or an entry that they cannot use.
 REFUSALS = (
@@ -47,7 +47,7 @@ class Loaded:
     stage: str
 
 
-def load(name: str, folder: Path, settings: Mapping[str, object], cache: Path) -> Loaded:
+def load(name: str, folder: Path, settings: Mapping[str, object], cache: Path, workers: int) -> Loaded:
     """Load the dataset `name` of `folder`; raises `LoaderError` where LLaMA-Factory cannot.
 
     `settings` are a recipe's keys, of which only `SETTINGS` and the model's folder count.
@@ -73,13 +73,15 @@ def load(name: str, folder: Path, settings: Mapping[str, object], cache: Path) -
                 "overwrite_cache": True,
                 "use_cpu": True,
                 "report_to": "none",
+                "preprocessing_num_workers": workers if workers > 1 else None,
             }
         )
         try:
             (attributes,) = get_dataset_list([name], str(folder))
             rows = _load_single_dataset(attributes, model_args, data_args, training_args)
         except (DatasetsError, *REFUSALS) as error:
-            inner = error.__cause__ or error
+            cause = error.__cause__  # of a forked process it is a whole traceback in one text
+            inner = cause if isinstance(cause, (DatasetsError, *REFUSALS)) else error
             said = (str(inner).strip() or repr(inner)).splitlines()[0]
             raise LoaderError(f"{type(inner).__name__}: {said[:200]}") from error
     return Loaded(rows, model_args, data_args, stage)

@@ -2,23 +2,25 @@
 
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, cast
 
 from compiler.registry import MANIFEST, compiled
-from compiler.verify.audit import KINDS, Audit, Auditor, Lengths
+from compiler.verify.audit import FIRST, KINDS, Audit, Auditor
 from compiler.verify.entry import Meaning, column_problems, entry_problems, meaning_of
 from compiler.verify.expect import Expected, Talk
 from compiler.verify.load import Loaded, LoaderError, load, tools_of
+from compiler.verify.pretrained import Pretraining
+from compiler.verify.supervised import Supervision
+from compiler.verify.workers import audits, workers_for
 from core.datasets import REGISTRY, find_dataset, read_registry
 from core.errors import Problem, ProblemsError, RequestError, nearest, show_value
 from core.files import read_object
 
-BATCH = 1000
-FIRST = 1000
+AUDITORS: dict[str, Callable[..., Auditor]] = {"sft": Supervision, "pt": Pretraining}
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 Settings = Mapping[str, object]
 
@@ -36,6 +38,7 @@ class Verdict:
     counts: dict[str, int] = field(default_factory=dict)
     audit: Audit | None = None
     cutoff: int = 0
+    packing: bool = False
     not_checked: list[str] = field(default_factory=list)
 
     def add(self, problem: Problem, count: int = 1) -> None:
@@ -95,14 +98,15 @@ def verify(name: str, out: Path, settings: Settings) -> Verdict:
         if not (pretraining and problem.code == "E402"):
             verdict.add(problem)
     expected = Expected(dataset.path, meaning)
+    workers = workers_for(dataset.path.stat().st_size)
     with tempfile.TemporaryDirectory(prefix="tuneyard-verify-") as cache:
         try:
-            loaded = load(name, out, settings, Path(cache))
+            loaded = load(name, out, settings, Path(cache), workers)
         except LoaderError as error:
             _without_loader(expected, verdict, error)
         else:
             verdict.stage, verdict.loaded = loaded.stage, len(loaded.rows)
-            _walk(loaded, expected, verdict, settings)
+            _walk(loaded, expected, verdict, settings, workers)
     for problem in [*expected.problems, *column_problems(place, meaning, expected.keys)]:
         verdict.add(problem)
     return verdict
@@ -133,43 +137,34 @@ def _without_loader(expected: Expected, verdict: Verdict, error: LoaderError) ->
     verdict.add(Problem("E405", str(expected.path), f"LLaMA-Factory cannot load it: {error}"))
 
 
-def _walk(loaded: Loaded, expected: Expected, verdict: Verdict, settings: Settings) -> None:
-    """Compare the loaded rows with the file's records, and audit what they teach, batch by batch."""
+def _walk(loaded: Loaded, expected: Expected, verdict: Verdict, settings: Settings, workers: int) -> None:
+    """Compare the loaded rows with the file's records, while workers audit what they teach."""
+    starts = range(0, len(loaded.rows), loaded.data_args.preprocessing_batch_size)
     auditor = _auditor(loaded, verdict, settings)
-    places: list[str] = []
-    ours = expected.records()
-    for start, rows in _batches(loaded.rows, verdict.dataset):
-        records = list(islice(ours, len(rows["_prompt"])))
-        places += [place for place, _ in records]
-        for number, (place, talk) in enumerate(records):
-            _compare(place, talk, rows, number, verdict, loaded.stage)
-        verdict.records += len(records)
-        if auditor:
-            auditor.take(rows, start)
-    if auditor:
-        auditor.finish()
-    for place, _ in ours:
-        verdict.records += 1
-        verdict.add(Problem("E406", place, "the loader leaves this record out"))
-    if verdict.loaded > verdict.records:
-        message = f"{verdict.loaded} rows from {verdict.records} records: rows were made up"
-        verdict.add(Problem("E407", str(expected.path), message))
-    audit = verdict.audit
-    for code in KINDS if audit else ():
-        _tell(code, cast("Audit", audit), places, verdict)
+    if auditor is None:
+        _compare_all(loaded, starts, expected, verdict)
+        return
+    verdict.audit = audit = Audit()
+    with audits(auditor, loaded.rows, starts, workers) as found:
+        places = _compare_all(loaded, starts, expected, verdict)
+        with _bar(f"auditing {verdict.dataset}", loaded) as bar:
+            for one in found:
+                audit.add(one)
+                bar.update(one.rows)
+    for code in KINDS:
+        for row in audit.places.get(code, ()):
+            verdict.add(Problem(code, places[row], KINDS[code]), 0)
+        if audit.counts[code]:
+            verdict.counts[code] = audit.counts[code]
 
 
-def _tell(code: str, audit: Audit, places: list[str], verdict: Verdict) -> None:
-    for row in audit.places.get(code, ()):
-        verdict.add(Problem(code, places[row], KINDS[code]), 0)
-    if audit.counts[code]:
-        verdict.counts[code] = audit.counts[code]
-
-
-def _auditor(loaded: Loaded, verdict: Verdict, settings: Settings) -> Auditor | Lengths | None:
-    """Return what audits batches, or None where no tokenizer is at hand."""
+def _auditor(loaded: Loaded, verdict: Verdict, settings: Settings) -> Auditor | None:
+    """Return what audits batches, or None where no tokenizer is at hand or the stage is another."""
     model = settings.get("model_name_or_path")
     folder = Path(str(model))
+    if loaded.stage not in AUDITORS:
+        verdict.not_checked.append(f"what stage {loaded.stage} learns (known: {', '.join(AUDITORS)})")
+        return None
     if model is None or not any((folder / name).is_file() for name in TOKENIZERS):
         why = "no recipe and no model were given" if model is None else f"{model} is no model folder here"
         verdict.not_checked.append(
@@ -177,39 +172,54 @@ def _auditor(loaded: Loaded, verdict: Verdict, settings: Settings) -> Auditor | 
         )
         return None
     tokenizer, template = tools_of(loaded, folder)
-    verdict.cutoff = loaded.data_args.cutoff_len
-    auditor = (Auditor if loaded.stage == "sft" else Lengths)(loaded, tokenizer, template, FIRST)
-    verdict.audit = auditor.audit
-    return auditor
+    verdict.cutoff, verdict.packing = loaded.data_args.cutoff_len, bool(loaded.data_args.packing)
+    return AUDITORS[loaded.stage](loaded, tokenizer, template)
 
 
-def _batches(rows: Any, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _bar(what: str, loaded: Loaded) -> Any:
     from tqdm import tqdm
 
-    with tqdm(total=len(rows), desc=f"verifying {name}", unit="row", delay=2, file=sys.stderr) as bar:
-        for start in range(0, len(rows), BATCH):
-            batch = rows[start : start + BATCH]
-            yield start, batch
-            bar.update(len(batch["_prompt"]))
+    return tqdm(total=len(loaded.rows), desc=what, unit="row", unit_scale=True, delay=2, file=sys.stderr)
+
+
+def _compare_all(loaded: Loaded, starts: range, expected: Expected, verdict: Verdict) -> list[str]:
+    """Compare every row with its record; returns the places of the records."""
+    places: list[str] = []
+    ours = expected.records()
+    columns = loaded.rows.select_columns(["_prompt", "_response", "_system", "_tools"])
+    with _bar(f"comparing {verdict.dataset}", loaded) as bar:
+        for start in starts:
+            rows = columns[start : start + starts.step]
+            records = list(islice(ours, len(rows["_prompt"])))
+            places += [place for place, _ in records]
+            for number, (place, talk) in enumerate(records):
+                _compare(place, talk, rows, number, verdict, loaded.stage)
+            verdict.records += len(records)
+            bar.update(len(rows["_prompt"]))
+    for place, _ in ours:
+        verdict.records += 1
+        verdict.add(Problem("E406", place, "the loader leaves this record out"))
+    if verdict.loaded > verdict.records:
+        message = f"{verdict.loaded} rows from {verdict.records} records: rows were made up"
+        verdict.add(Problem("E407", str(expected.path), message))
+    return places
 
 
 def _compare(
     place: str, talk: Talk | str, rows: Mapping[str, Any], number: int, verdict: Verdict, stage: str
 ) -> None:
     """One record against the loader's row: is it there, with the same turns, system, tools?"""
-    turns = [
-        (turn["role"], turn["content"]) for turn in [*rows["_prompt"][number], *rows["_response"][number]]
-    ]
-    lost = stage == "sft" and (len(rows["_prompt"][number]) % 2 != 1 or len(rows["_response"][number]) != 1)
-    if isinstance(talk, str) or lost:
+    prompt, answer = rows["_prompt"][number], rows["_response"][number]
+    if isinstance(talk, str) or (stage == "sft" and (len(prompt) % 2 != 1 or len(answer) != 1)):
         why = talk if isinstance(talk, str) else "LLaMA-Factory finds no answer in it"
         verdict.add(Problem("E406", place, why))
         return
-    theirs = {"system": rows["_system"][number] or "", "tools": rows["_tools"][number] or ""}
-    pairs = [*zip_longest(talk.turns, turns), (talk.system, theirs["system"]), (talk.tools, theirs["tools"])]
-    wrong = next(((ours, other) for ours, other in pairs if ours != other), None)
-    if wrong is None:
+    turns = [(turn["role"], turn["content"]) for turn in prompt + answer]
+    theirs = Talk(turns, rows["_system"][number] or "", rows["_tools"][number] or "")
+    if theirs == talk:
         verdict.same += 1
-    else:
-        message = f"the file has {show_value(wrong[0])}, LLaMA-Factory reads {show_value(wrong[1])}"
-        verdict.add(Problem("E407", place, message))
+        return
+    pairs = [*zip_longest(talk.turns, turns), (talk.system, theirs.system), (talk.tools, theirs.tools)]
+    wrong = next((ours, other) for ours, other in pairs if ours != other)
+    message = f"the file has {show_value(wrong[0])}, LLaMA-Factory reads {show_value(wrong[1])}"
+    verdict.add(Problem("E407", place, message))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import accumulate
 from math import ceil
+from typing import cast
 
 from compiler.verify.audit import Audit
 from compiler.verify.run import Verdict
@@ -24,7 +25,8 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
         f"LLaMA-Factory's loader, {verdict.same} with the same turns and text"
     )
     if verdict.audit:
-        yield from _audit_lines(verdict.audit, verdict.stage, verdict.cutoff)
+        yield from _audit_lines(verdict.audit, verdict.cutoff)
+        yield from (_learned_pretraining if verdict.stage == "pt" else _learned)(verdict)
     yield from (f"not checked: {reason}" for reason in verdict.not_checked)
 
 
@@ -51,6 +53,8 @@ def as_json(verdict: Verdict) -> dict[str, object]:
             "learned": audit.learned,
             "histogram": histogram(audit.lengths),
         }
+        if verdict.packing:
+            report["blocks"] = audit.blocks
         report["compared_with_plain_tokenizer"] = audit.sampled
         report["example"] = [{"text": text, "learned": learned} for text, learned in audit.example]
     return report
@@ -79,7 +83,7 @@ def histogram(lengths: Counter[int]) -> list[tuple[int, int, int]]:
     return [(low + n * width, low + (n + 1) * width - 1, counts[n]) for n in range((high - low) // width + 1)]
 
 
-def _audit_lines(audit: Audit, stage: str, cutoff: int) -> Iterator[str]:
+def _audit_lines(audit: Audit, cutoff: int) -> Iterator[str]:
     shape = quantiles(audit.lengths)
     yield (
         "tokens per row: "
@@ -90,9 +94,22 @@ def _audit_lines(audit: Audit, stage: str, cutoff: int) -> Iterator[str]:
     most = max((rows for *_, rows in bars), default=1)
     for low, high, rows in bars:
         yield f"{low:>8}–{high:<8}{rows:>9}  {'█' * ceil(WIDTH * rows / most)}"
-    if stage == "pt":
+
+
+def _learned_pretraining(verdict: Verdict) -> Iterator[str]:
+    audit = cast("Audit", verdict.audit)
+    if not verdict.packing:
         yield f"{audit.seen} tokens, all of them learned (stage pt)"
         return
+    rest = sum(length * rows for length, rows in audit.lengths.items()) - audit.seen
+    yield (
+        f"{audit.seen} tokens, all of them learned (stage pt), in {audit.blocks} blocks of {verdict.cutoff}; "
+        f"{rest} left over: LLaMA-Factory drops what does not fill the last block of each batch of rows"
+    )
+
+
+def _learned(verdict: Verdict) -> Iterator[str]:
+    audit = cast("Audit", verdict.audit)
     share = audit.learned / audit.seen if audit.seen else 0
     yield f"{audit.seen} tokens are trained on, {audit.learned} of them learned ({share:.1%})"
     yield (

@@ -1,12 +1,17 @@
 """verify beside the real LLaMA-Factory: its silent traps get a name and a place, its labels are ours."""
 
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
-from compiler.verify import audit
+from compiler.verify import encode, supervised, workers
 from compiler.verify.run import Verdict, verify
+from compiler.verify.tell import as_json, lines
+from core.errors import RequestError
 
 pytestmark = pytest.mark.slow
 COLUMNS = {"prompt": "instruction", "query": "input", "response": "output"}
@@ -137,13 +142,62 @@ SHAREGPT = {"file_name": "a.jsonl", "formatting": "sharegpt", "columns": {"messa
 @pytest.mark.parametrize("cutoff", [12, 40, 100, 2048])
 @pytest.mark.parametrize("masking", [{}, {"mask_history": True}, {"train_on_prompt": True}], ids=str)
 def test_batches_give_the_labels_of_the_plain_processor(sets, monkeypatch, template, cutoff, masking):
-    monkeypatch.setattr(audit, "SAMPLE", 1000)
+    monkeypatch.setattr(supervised, "SAMPLE", 1000)
     verdict = sets.audit(TALKS, SHAREGPT, template=template, cutoff_len=cutoff, **masking)
     assert verdict.audit.sampled == len(TALKS) and "E413" not in verdict.counts
     assert verdict.same == len(TALKS)
 
 
 def test_other_labels_would_be_seen(sets, monkeypatch):
-    plain = audit.Served.encode
-    monkeypatch.setattr(audit.Served, "encode", lambda self, text, **_: plain(self, text)[:-1])
+    plain = encode.Marking.tokenised
+    cut = lambda self: {mark: ids[:-1] for mark, ids in plain(self).items()}  # noqa: E731
+    monkeypatch.setattr(encode.Marking, "tokenised", cut)
     assert sets.audit(ROWS).counts["E413"] == len(ROWS)
+
+
+def test_another_question_goes_to_the_template_itself(sets, monkeypatch):
+    ask = supervised.Supervision._question
+    other = lambda self, rows, number: (*ask(self, rows, number)[:1], "another system", "", False)  # noqa: E731
+    monkeypatch.setattr(supervised.Supervision, "_question", other)
+    assert "E413" not in sets.audit(ROWS).counts
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="one process elsewhere")
+def test_two_processes_find_what_one_finds(sets, monkeypatch):
+    rows = [*ROWS, *changed(4, output=""), {"instruction": "Why?", "input": "", "output": "because " * 60}]
+    settings = {"cutoff_len": 120, "preprocessing_batch_size": 2}
+    alone = as_json(sets.audit(rows, **settings))
+    monkeypatch.setattr(workers, "MANY", 0)
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: {0, 1})
+    assert as_json(sets.audit(rows, **settings)) == alone
+    assert alone["counts"] == {"W414": 1, "W415": 1, "W417": 1} and alone["tokens"]["rows"] == len(rows)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="one process elsewhere")
+def test_a_killed_process_is_said(sets, monkeypatch):
+    monkeypatch.setattr(workers, "MANY", 0)
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(supervised.Supervision, "audit", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(RequestError, match="was killed"):
+        sets.audit(ROWS)
+
+
+TEXT = {"file_name": "a.jsonl", "formatting": "alpaca", "columns": {"prompt": "text"}}
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_texts_for_pretraining(sets, tiny_model, packing):
+    """Stage pt by hand: packed, every batch gives whole blocks and drops the rest; unpacked, rows are cut."""
+    from transformers import AutoTokenizer
+
+    rows = [{"text": "one two three " * (n + 1)} for n in range(8)]
+    verdict = sets.audit(rows, TEXT, stage="pt", cutoff_len=16, packing=packing, template="default")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    lengths = [len(tokenizer(row["text"] + tokenizer.eos_token)["input_ids"]) for row in rows]
+    assert sorted(verdict.audit.lengths.elements()) == sorted(lengths) and not verdict.failed
+    if packing:  # LLaMA-Factory takes one token off cutoff_len where packing is asked for
+        assert verdict.audit.blocks == sum(lengths) // 15 and verdict.audit.seen == verdict.audit.blocks * 15
+        assert not verdict.counts and f"{sum(lengths) % 15} left over" in "\n".join(lines(verdict, False))
+    else:
+        assert verdict.audit.seen == sum(min(length, 16) for length in lengths)
+        assert verdict.counts == {"W418": sum(length > 16 for length in lengths)}
