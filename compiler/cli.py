@@ -141,14 +141,17 @@ def list_command(out: Path) -> None:
 @_SOURCE
 @_COLUMN
 @click.option("--row", type=click.IntRange(1), default=1, show_default=True, help="Which kept row, from 1.")
-def show_command(name: str, sources: tuple[str, ...], columns: tuple[str, ...], row: int) -> None:
-    """Show one row on its way: raw, as checked columns, as records."""
-    from compiler.pipeline import trace
+@click.option("--template", help="Also show the text that a model sees with this LLaMA-Factory template.")
+def show_command(
+    name: str, sources: tuple[str, ...], columns: tuple[str, ...], row: int, template: str | None
+) -> None:
+    """Show one row on its way: raw, as checked columns, as records, as the text that a model sees."""
     from compiler.spec import load_spec
+    from compiler.trace import trace
 
     spec = load_spec(name)
     request = Request(sources=sources, columns=_columns(columns, spec))
-    for title, text in trace(spec, request, row):
+    for title, text in trace(spec, request, row, template):
         click.echo(f"{title}\n{text}\n")
 
 

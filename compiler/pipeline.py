@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,19 +9,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from compiler.arranged import Arranged
-from compiler.check import Checker
 from compiler.compare import compare
 from compiler.manifest import Identity, entries, identify, read_standing, seal
 from compiler.part import PartRun, record_files
 from compiler.problems import Problems
-from compiler.read import read
 from compiler.registry import QUARANTINE, check_names, put_in_place, repair
-from compiler.render import Renderer
 from compiler.request import Report, Request
 from compiler.seen import Seen
 from compiler.sources import Input, find_inputs
 from compiler.spec import Spec
-from core.errors import Problem, ProblemsError, RequestError
+from core.errors import Problem, RequestError
 from core.files import staging
 
 
@@ -78,6 +74,7 @@ def _run(spec: Spec, request: Request, inputs: list[Input], staged: Path | None)
             splits = Arranged(spec, request, inputs, staged, report).run()
         else:
             splits = _straight(spec, request, inputs, staged, report)
+        report.problems.settle()
         if not report.problems.stopped:
             report.fit = compare(splits, spec.group, report.problems, near=spec.near)
     report.drop("bad rows", report.problems.bad_rows)
@@ -140,32 +137,3 @@ def _standing(target: Path, identity: Future[Identity], strict: bool) -> Report 
         datasets=counts["records"],
         up_to_date=True,
     )
-
-
-def trace(spec: Spec, request: Request, row: int) -> Iterator[tuple[str, str]]:
-    """Yield (title, text) for the steps of one kept row, numbered from 1 over all inputs."""
-    seen = 0
-    problems = Problems()
-    for found in find_inputs(spec, request.sources):
-        checker = Checker(spec, problems, dict(request.columns))
-        for rows in read(found.path, found.shown, spec.source, problems):
-            batch = checker.check(rows)
-            if batch is None:
-                raise ProblemsError(problems.errors, spec.name)
-            if row <= seen + len(batch):
-                one = batch.keep([row - seen - 1])
-                raw = rows.row(list(rows.lines).index(one.lines[0]))
-                yield f"raw row, {one.place(0)}", _pretty(raw)
-                yield "columns", _pretty({name: values[0] for name, values in one.columns.items()})
-                for output in spec.outputs:
-                    record = Renderer(spec, output).render(one)[0]
-                    yield f"record in {output.file.format(split=found.split)}", record.decode()
-                return
-            seen += len(batch)
-    if problems.errors:
-        raise ProblemsError(problems.errors, spec.name)
-    raise RequestError(f"no row {row}: {seen} rows are kept")
-
-
-def _pretty(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2, default=str)

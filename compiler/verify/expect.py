@@ -56,7 +56,7 @@ class Expected:
                 record = rows.row(number)
                 place = f"{rows.prefix}{line}"
                 self._note(record, place)
-                yield place, self._talk(record)
+                yield place, talk_of(record, self.meaning)
         if found.errors:
             raise ProblemsError(found.errors, str(self.path))
 
@@ -86,15 +86,15 @@ class Expected:
         if len(self._shapes) < SHAPES:
             self._shapes.add(shape)
 
-    def _talk(self, record: object) -> Talk | str:
-        if not isinstance(record, dict):
-            return f"found {show_value(record)}, expected an object"
-        try:
-            if self.meaning.format == "alpaca":
-                return _alpaca(record, self.meaning)
-            return _sharegpt(record, self.meaning)
-        except LostError as error:
-            return str(error)
+
+def talk_of(record: object, meaning: Meaning) -> Talk | str:
+    """Return the turns that LLaMA-Factory should make of a record, or why it drops it."""
+    if not isinstance(record, dict):
+        return f"found {show_value(record)}, expected an object"
+    try:
+        return (_alpaca if meaning.format == "alpaca" else _sharegpt)(record, meaning)
+    except LostError as error:
+        return str(error)
 
 
 def _alpaca(record: Record, meaning: Meaning) -> Talk:

@@ -52,7 +52,7 @@ def load(name: str, folder: Path, settings: Mapping[str, object], cache: Path, w
 
     `settings` are a recipe's keys, of which only `SETTINGS` and the model's folder count.
     """
-    hparams = _imported()
+    hparams = imported()
     from datasets.exceptions import DatasetsError
     from llamafactory.data.loader import _load_single_dataset
     from llamafactory.data.parser import get_dataset_list
@@ -102,7 +102,8 @@ def tools_of(loaded: Loaded, model: Path) -> tuple[Any, Any]:
         ) from error
 
 
-def _imported() -> Any:
+def imported() -> Any:
+    """Import LLaMA-Factory, offline and without its chatter, and return its `hparams`."""
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", LLAMAFACTORY_VERBOSITY="ERROR")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:

@@ -65,7 +65,7 @@ def import_all() -> None:
     """Import what verify needs of LLaMA-Factory."""
     from compiler.verify import load
 
-    load._imported()
+    load.imported()
     from llamafactory.data import loader, processor  # noqa: F401
 
 

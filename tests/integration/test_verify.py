@@ -11,6 +11,7 @@ import pytest
 from compiler.verify import encode, supervised, workers
 from compiler.verify.run import Verdict, verify
 from compiler.verify.tell import as_json, lines
+from compiler.verify.template import seen_by_model
 from core.errors import RequestError
 
 pytestmark = pytest.mark.slow
@@ -201,3 +202,16 @@ def test_texts_for_pretraining(sets, tiny_model, packing):
     else:
         assert verdict.audit.seen == sum(min(length, 16) for length in lengths)
         assert verdict.counts == {"W418": sum(length > 16 for length in lengths)}
+
+
+@pytest.mark.parametrize("template", ["qwen", "qwen3", "llama3", "alpaca", "default", "chatglm3"])
+def test_show_writes_what_a_tokenizer_would_give_back(sets, template):
+    """show --template beside the audit's first row, decoded from LLaMA-Factory's own labels."""
+    row = {"instruction": "Is 2 even?", "input": "Say.", "output": "yes"}
+    verdict = sets.audit([row], template=template)
+    shown = seen_by_model(row, {"columns": COLUMNS}, template)
+    learned = "".join(text for text, is_learned in verdict.audit.example if is_learned)
+    every = "".join(text for text, _ in verdict.audit.example)
+    plain = shown.replace("<eos>", "<|im_end|>" if "<|im_end|>" in every else "<|endoftext|>")
+    assert plain.replace("<bos>", "").replace("⟦", "").replace("⟧", "") == every
+    assert plain.split("⟦")[1].split("⟧")[0] == learned

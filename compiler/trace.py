@@ -1,0 +1,78 @@
+"""One kept row on its way: raw → checked columns → records → with a template, the text the model sees."""
+
+import json
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from compiler.check import Checker
+from compiler.filters import Sieve
+from compiler.problems import Problems
+from compiler.read import read
+from compiler.registry import entry_of
+from compiler.render import Renderer
+from compiler.request import Request
+from compiler.rows import Batch, Rows
+from compiler.sources import find_inputs
+from compiler.spec import Spec
+from compiler.texts import TextColumns
+from core.errors import ProblemsError, RequestError, show_value
+
+
+class Found(NamedTuple):
+    """A kept row: the spec that it was read by, its split or part, itself as read and as checked."""
+
+    spec: Spec
+    split: str
+    raw: object
+    batch: Batch
+
+
+def trace(spec: Spec, request: Request, row: int, template: str | None) -> Iterator[tuple[str, str]]:
+    """Yield (title, text) for the steps of one kept row, numbered from 1 over all inputs.
+
+    In a mixture those of all parts count, before shares are drawn. `template` is one of LLaMA-Factory's.
+    """
+    from compiler.verify.template import seen_by_model
+
+    found = _find(spec, request, row)
+    yield f"raw row, {found.batch.place(0)}", _pretty(found.raw)
+    yield "columns", _pretty({name: values[0] for name, values in found.batch.columns.items()})
+    for output in found.spec.outputs:
+        record = Renderer(found.spec, output).render(found.batch)[0].decode()
+        yield f"record in {output.file.format(split=found.split)}", record
+        if template and output.dataset:
+            title = f"what the model sees with template {template}, learned between ⟦ and ⟧"
+            entry = entry_of(found.spec, output, output.file)
+            yield title, seen_by_model(json.loads(record), entry, template)
+
+
+def _find(spec: Spec, request: Request, row: int) -> Found:
+    before = 0
+    problems = Problems()
+    for found in find_inputs(spec, request.sources):
+        own = spec.mix.parts[found.split].spec if spec.mix else spec
+        split = spec.splits[0] if spec.mix else found.split
+        checker = Checker(own, problems, dict(request.columns))
+        for rows in read(found.path, found.shown, own.source, problems):
+            batch = checker.check(rows)
+            if batch is None:
+                raise ProblemsError(problems.errors, spec.name)
+            batch = Sieve(own.filter).sift(batch, list(TextColumns(own).of(batch).values()))
+            if row <= before + len(batch):
+                one = batch.keep([row - before - 1])
+                return Found(own, split, _raw(rows, one), one)
+            before += len(batch)
+    if problems.errors:
+        raise ProblemsError(problems.errors, spec.name)
+    raise RequestError(f"no row {row}: {before} rows are kept")
+
+
+def _raw(rows: Rows, one: Batch) -> object:
+    return rows.row(list(rows.lines).index(one.lines[0]))
+
+
+def _pretty(value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    except RecursionError:
+        return show_value(value)
