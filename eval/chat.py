@@ -7,7 +7,7 @@ generated. `exit`, `quit` or Ctrl-D ends it, Ctrl-C an answer. docs/eval-chat.md
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from core.errors import CLI, RequestError, run
 from core.prompt import Encode, Message
 from eval.measure.answers import cut_thought
 from eval.model.stream import Sampling, ThoughtFilter, stream
-from eval.options import Request
+from eval.options import loading_options, take
 from eval.subjects import open_models
 
 if TYPE_CHECKING:
@@ -44,27 +44,17 @@ WAYS_OUT = ("exit", "quit")
     show_default=True,
     help="0: off.",
 )
-@click.option("--template", metavar="NAME", help="Ask with LLaMA-Factory's template, not the saved one.")
-@click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[fp32 on CPU, bf16 on GPU]")
-def cli(
-    model: str,
-    adapter: str | None,
-    once: str | None,
-    system: str | None,
-    think: bool,
-    template: str | None,
-    dtype: str | None,
-    **sampling: Any,
-) -> None:
+@loading_options
+def cli(adapter: str | None, once: str | None, system: str | None, **given: Any) -> None:
     """Talk to a model in the terminal, or have it answer one question."""
     if once is not None and not once.strip():
         raise RequestError("--once: found an empty text, expected a question")
-    adapters = (adapter,) if adapter else ()
-    asked = Request(model, Path(), adapters, template=template, dtype=dtype, think=think)
-    opened = open_models(asked)
+    request = take({**given, "adapters": (adapter,) if adapter else (), "out": Path()})
+    opened = open_models(request)
     subject = opened.subjects[-1]  # the adapter where there is one, else the base
     begin = [{"role": "system", "content": system}] if system else []
-    chat = Chat(opened.local, subject.prompting.encode, Sampling(**sampling), think, begin)
+    sampling = Sampling(**{one.name: given[one.name] for one in fields(Sampling)})
+    chat = Chat(opened.local, subject.prompting.encode, sampling, request.think, begin)
     with opened.applied(subject):
         if once is not None:
             chat.answer(once)
@@ -85,8 +75,8 @@ class Chat:
     def answer(self, text: str) -> None:
         """Show the answer to a text and remember both, without the thought.
 
-        An answer cut short by Ctrl-C counts as far as it was shown. `RequestError` if the text does not
-        fit the context even without what was said before.
+        An answer cut short (by Ctrl-C) is remembered as far as it was shown. `RequestError` if the text
+        does not fit the context even without what was said before.
         """
         self.messages.append({"role": "user", "content": text})
         prompt = self._fitting()
@@ -97,13 +87,14 @@ class Chat:
             said.append(piece)
             click.echo(piece if self.think else thoughts.feed(piece), nl=False)
 
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             stream(self.model, prompt, self.sampling, show)
-        click.echo("" if self.think else thoughts.end())
-        answer = cut_thought("".join(said))
+        finally:
+            click.echo("" if self.think else thoughts.end())
+            answer = cut_thought("".join(said))
+            self.messages.append({"role": "assistant", "content": answer})
         if not answer:
             click.echo("(no answer: nothing was said, or nothing but a thought)", err=True)
-        self.messages.append({"role": "assistant", "content": answer})
 
     def _fitting(self) -> list[int]:
         """Return the prompt's ids; the oldest question and answer are forgotten until it fits."""
@@ -128,6 +119,8 @@ def converse(chat: Chat, name: str) -> None:
     for line in lines():
         try:
             chat.answer(line)
+        except KeyboardInterrupt:
+            click.echo("(cut short)", err=True)
         except RequestError as error:
             click.echo(f"({error})", err=True)
 

@@ -60,15 +60,26 @@ def model_options(command: Command) -> Command:
             help="openai: any server of that kind; it only generates.",
         ),
         click.option("--url", metavar="URL", help="openai: the server, e.g. http://localhost:8000/v1."),
-        click.option(
-            "--template", metavar="NAME", help="Ask with LLaMA-Factory's template, not the saved one."
-        ),
+        loading_options,
         click.option(
             "--apply",
             type=click.Choice(["live", "fold"]),
             default="live",
             show_default=True,
             help="Adapters exact beside the base, or rounded into its weights.",
+        ),
+        click.option(
+            "--batch-tokens", type=click.IntRange(1), metavar="N", help="[2048 on CPU, 32768 on GPU]"
+        ),
+    )
+
+
+def loading_options(command: Command) -> Command:
+    """--template, --dtype and --quantize: how a model reads, and how its weights are held."""
+    return _all(
+        command,
+        click.option(
+            "--template", metavar="NAME", help="Ask with LLaMA-Factory's template, not the saved one."
         ),
         click.option(
             "--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[fp32 on CPU, bf16 on GPU]"
@@ -78,9 +89,6 @@ def model_options(command: Command) -> Command:
             type=click.Choice(["4", "8"]),
             callback=lambda _, __, bits: bits and int(bits),
             help="Load the weights as NF4 or 8-bit integers.",
-        ),
-        click.option(
-            "--batch-tokens", type=click.IntRange(1), metavar="N", help="[2048 on CPU, 32768 on GPU]"
         ),
     )
 
@@ -97,7 +105,7 @@ def set_options(command: Command) -> Command:
             multiple=True,
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="A JSON or JSON Lines file. Repeatable.",
+            help="A JSON, JSON Lines or (prompts alone) .txt file.",
         ),
     )
 

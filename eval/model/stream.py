@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from core.errors import ContentError, RequestError
+
 if TYPE_CHECKING:
     from eval.model.load import Model
 
@@ -64,7 +66,7 @@ class Sampling:
 def stream(model: "Model", prompt: Sequence[int], sampling: Sampling, show: Callable[[str], None]) -> None:
     """Generate an answer to a prompt (ids), giving its text to `show` as words get whole.
 
-    Ctrl-C ends it as it ends anything: what was shown until then was said.
+    `RequestError` if the memory does not hold it, `ContentError` if the probabilities are no numbers.
     """
     import torch
     from transformers import TextStreamer
@@ -74,10 +76,17 @@ def stream(model: "Model", prompt: Sequence[int], sampling: Sampling, show: Call
             show(text)
 
     ids = torch.tensor([list(prompt)], device=model.device)
-    with torch.inference_mode():
-        model.net.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            streamer=Pieces(model.tokenizer, skip_prompt=True, skip_special_tokens=True),
-            **sampling.arguments(),
-        )
+    try:
+        with torch.inference_mode():
+            model.net.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                streamer=Pieces(model.tokenizer, skip_prompt=True, skip_special_tokens=True),
+                **sampling.arguments(),
+            )
+    except torch.OutOfMemoryError as error:
+        raise RequestError(f"out of memory with a prompt of {len(prompt)} tokens") from error
+    except RuntimeError as error:
+        if "probability tensor" not in str(error):
+            raise
+        raise ContentError("the model's probabilities are no numbers: try --dtype fp32") from error

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -110,7 +111,8 @@ def test_ctrl_c_ends_the_answer_and_keeps_what_was_shown(model, encode, monkeypa
     screen = Interrupting()
     monkeypatch.setattr(sys, "stdout", screen)
     chat = Chat(model, encode, Sampling(400, 5.0, 1.0, 1.0, 0), think=False)
-    chat.answer("A dog?")
+    with pytest.raises(KeyboardInterrupt):
+        chat.answer("A dog?")
     assert fired and chat.messages[0] == user("A dog?")
     assert chat.messages[1]["content"] == screen.getvalue().strip()
     assert len(model.tokenizer(chat.messages[1]["content"])["input_ids"]) < 390
@@ -134,6 +136,19 @@ def test_a_text_beyond_the_context_is_refused_and_the_talk_goes_on(model, encode
     assert chat.messages == []
     done = talk(f"{'dog ' * 3000}\nA dog?\n")
     assert done.exit_code == 0 and "exceed the context" in done.stderr and len(done.stdout.split("\n")) == 2
+
+
+def test_ctrl_c_leaves_once_with_130_and_a_conversation_not_at_all(talk, tiny_model, monkeypatch) -> None:
+    def interrupted(_model, _prompt, _sampling, show) -> None:
+        show("Par")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eval.chat.stream", interrupted)
+    with pytest.raises(click.Abort):  # what core.errors.run ends with 130
+        cli.main(["--model", str(tiny_model), "--once", "Q"], standalone_mode=False)
+    done = talk("Q\nR\n")
+    assert (done.exit_code, done.stdout) == (0, "Par\nPar\n")
+    assert done.stderr.count("(cut short)") == 2
 
 
 def test_thoughts_are_hidden_or_shown_and_never_remembered(model, encode, monkeypatch, capsys) -> None:

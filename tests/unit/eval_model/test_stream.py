@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.errors import ContentError
 from eval.measure.answers import cut_thought
 from eval.model.stream import Sampling, ThoughtFilter, stream
 
@@ -70,3 +71,12 @@ def test_sampling_reaches_the_model(model) -> None:
         told.append("".join(pieces))
         assert len(list(filter(None, pieces))) > 1
     assert len(set(told)) > 1
+
+
+def test_probabilities_that_are_no_numbers(tiny_model) -> None:
+    from eval.model.load import load_model
+
+    broken = load_model(tiny_model, "fp32")
+    broken.net.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(ContentError, match="probabilities are no numbers: try --dtype fp32"):
+        stream(broken, [5, 6], Sampling(4, 1.0, 1.0, 1.0, 0), lambda _: None)
