@@ -1,8 +1,11 @@
 """Rows as read become checked columns: JSON Schema on every value, labels mapped, bad rows told apart."""
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
+
+import orjson
 
 from compiler.clean import cleaner, wrapped
 from compiler.problems import Problems
@@ -13,11 +16,13 @@ from compiler.turns import WrongValueError, best_of, read_turns
 from core.errors import Problem, nearest, show_value
 
 Values = list[object]
+Validator = Callable[[object], bool]
 CLEANED = ("text", "answer", "extra")
 EXPECTED = {
     "text": "text",
     "answer": "text",
     "extra": "text or nothing",
+    "any": "a value that JSON can hold",
     "id": "a whole number or text",
     "list": "a list of texts",
     "turns": "a list of turns",
@@ -35,13 +40,11 @@ class Checker:
         self.theirs: dict[str, str] = {}
         self.lookup = _labels(spec)
         self.clean = cleaner(spec.clean)
-        self.schemas = {column.name: _schema(column, self.lookup) for column in spec.columns}
-        self.valid = {name: _validator(schema).is_valid for name, schema in self.schemas.items()}
         self.ids = [column.name for column in spec.columns if column.kind == "id"]
-        self.all_valid = {
-            name: _validator({"type": "array", "items": schema}).is_valid
-            for name, schema in self.schemas.items()
-        }
+        self.valid: dict[str, Validator] = {}
+        self.all_valid: dict[str, Validator] = {}
+        for column in spec.columns:
+            self.valid[column.name], self.all_valid[column.name] = _validators(column, self.lookup)
         self.number = start
         self.bad = 0
         self.unlabelled = 0
@@ -59,6 +62,7 @@ class Checker:
         self.number += len(rows.lines)
         for column in self.spec.columns:
             batch = self._shape(column, batch, rows)
+        self.problems.settle()
         return self._label(batch) if self.lookup else batch
 
     def notes(self, shown: str) -> list[str]:
@@ -215,7 +219,7 @@ class Checker:
         return batch.keep(kept)
 
 
-def _holds(valid: Callable[[object], bool], value: object) -> bool:
+def _holds(valid: Validator, value: object) -> bool:
     """Ask a compiled validator; what JSON has no word for (`MISSING`, a date, bytes) is not valid."""
     try:
         return valid(value)
@@ -234,16 +238,26 @@ def _labels(spec: Spec) -> dict[object, object]:
     return lookup
 
 
-def _schema(column: Column, lookup: dict[object, object]) -> dict[str, Any]:
-    if column.kind == "label":
-        return {"enum": list(lookup)}
-    return cast("dict[str, dict[str, Any]]", read_schema("columns")["$defs"])[column.kind]
-
-
-def _validator(schema: dict[str, Any]) -> Any:
+def _validators(column: Column, lookup: dict[object, object]) -> tuple[Validator, Validator]:
+    """Return the compiled validators of one value of a column, and of a list of them."""
     import jsonschema_rs
 
-    return jsonschema_rs.validator_for(schema)
+    if column.kind == "any":
+        return _writable, _writable
+    schemas = cast("dict[str, dict[str, Any]]", read_schema("columns")["$defs"])
+    schema = {"enum": list(lookup)} if column.kind == "label" else schemas[column.kind]
+    of_list = {"type": "array", "items": schema}
+    return jsonschema_rs.validator_for(schema).is_valid, jsonschema_rs.validator_for(of_list).is_valid
+
+
+def _writable(value: object) -> bool:
+    """Whether JSON can hold a value: no bytes, no NaN, not nested too deep."""
+    try:
+        json.dumps(value, allow_nan=False, default=lambda other: orjson.dumps(other).decode())
+        orjson.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _numbers(values: Sequence[object]) -> Values:

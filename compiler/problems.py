@@ -1,14 +1,17 @@
 """The problems of one compile: every one counted, the first thousand kept, bad rows put aside."""
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, starmap
+from math import inf
 from pathlib import Path
 
 import orjson
 
-from core.errors import Problem
+from core.errors import Problem, show_value
 
 KEPT = 1000
 PLACES = 3
@@ -49,6 +52,9 @@ CODES = {
 }
 
 
+_LINE = re.compile(r".*(?::| row )(\d+)(?: (?:record|key) .*)?", re.DOTALL)
+
+
 @dataclass(slots=True)
 class Problems:
     """Collects errors (E…) and warnings (W…) with their places while counting goes on.
@@ -59,36 +65,48 @@ class Problems:
 
     limit: int | None = KEPT
     aside: Path | None = None
-    errors: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     bad_rows: int = 0
     fatal: bool = False
+    _errors: list[Problem] = field(default_factory=list)
+    _fresh: list[tuple[Sequence[Problem], object]] = field(default_factory=list)
+
+    @property
+    def errors(self) -> list[Problem]:
+        """The errors that are kept, in the order of their lines."""
+        self.settle()
+        return self._errors
 
     def bad_row(self, found: Sequence[Problem], row: object) -> None:
         """Record one source row that cannot be used, with everything that is wrong with it."""
         self.bad_rows += 1
-        self.counts.update(problem.code for problem in found)
-        self._keep(self.errors, found)
-        if self.aside:
-            first = found[0]
-            reasons = [
-                f"{p.code} {p.field}: {p.message}" if p.field else f"{p.code} {p.message}" for p in found
-            ]
-            line = {"place": first.place, "problems": reasons, "row": row}
-            with self.aside.open("ab") as file:
-                file.write(orjson.dumps(line, default=repr, option=orjson.OPT_APPEND_NEWLINE))
+        self._record(found, row)
 
     def bad_file(self, problem: Problem) -> None:
         """Record a file that cannot be read on: even a quarantining compile ends in failure."""
         self.fatal = True
-        self.counts[problem.code] += 1
-        self._keep(self.errors, [problem])
+        self._record([problem], _NO_ROW)
+
+    def settle(self) -> None:
+        """Bring what was found since the last call into the order of its lines, and put bad rows aside.
+
+        Called after each block of rows: its reader and then its checks have said what is wrong with it.
+        """
+        fresh, self._fresh = sorted(self._fresh, key=_line_of), []
+        for found, _ in fresh:
+            room = len(found) if self.limit is None else self.limit - len(self._errors)
+            self._errors.extend(found[: max(room, 0)])
+        rows = [(found, row) for found, row in fresh if row is not _NO_ROW]
+        if self.aside and rows:
+            with self.aside.open("ab") as file:
+                file.writelines(starmap(_set_aside, rows))
 
     def warn(self, problem: Problem) -> None:
         """Record something to look at that stops nothing (unless `--strict`)."""
         self.counts[problem.code] += 1
-        self._keep(self.warnings, [problem])
+        if self.limit is None or len(self.warnings) < self.limit:
+            self.warnings.append(problem)
 
     def warn_of(self, code: str, number: int, problems: Iterator[Problem]) -> None:
         """Record many warnings of one code; messages beyond the limit are never made."""
@@ -120,6 +138,26 @@ class Problems:
         """Whether nothing will be published any more, so that only checking goes on."""
         return self.fatal or (self.bad_rows > 0 and self.aside is None)
 
-    def _keep(self, kept: list[Problem], found: Sequence[Problem]) -> None:
-        room = len(found) if self.limit is None else self.limit - len(kept)
-        kept.extend(found[: max(room, 0)])
+    def _record(self, found: Sequence[Problem], row: object) -> None:
+        for problem in found:
+            self.counts[problem.code] += 1
+        self._fresh.append((found, row))
+
+
+_NO_ROW = object()
+
+
+def _line_of(entry: tuple[Sequence[Problem], object]) -> float:
+    """Return the line (or row) of a problem's place; a place without one comes last."""
+    place = _LINE.fullmatch(entry[0][0].place)
+    return int(place[1]) if place else inf
+
+
+def _set_aside(found: Sequence[Problem], row: object) -> bytes:
+    """Return a bad row as a line of the quarantine: its place, what is wrong with it, the row."""
+    reasons = [f"{p.code} {p.field}: {p.message}" if p.field else f"{p.code} {p.message}" for p in found]
+    line = {"place": found[0].place, "problems": reasons, "row": row}
+    try:
+        return orjson.dumps(line, default=repr, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # half of a character, a huge number, nested too deep for it
+        return (json.dumps(line | {"row": show_value(row)}) + "\n").encode()

@@ -1,5 +1,6 @@
 """Which files a compile reads, and into which split each goes."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ class Input:
 
     @property
     def shown(self) -> str:
-        """The path as it stands in messages."""
-        return str(self.path)
+        """The path as it stands in messages; bytes that are not text are escaped."""
+        return os.fsencode(str(self.path)).decode(errors="backslashreplace")
 
     def sha256(self) -> str:
         """Return the hash of the file's content (for a file of the hub: the one that the hub gives it)."""

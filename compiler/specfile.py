@@ -80,6 +80,8 @@ def _read_yaml(path: Path) -> Raw:
         raise ContentError(f"{path}:{line}: not YAML: {error.problem}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: the date 2020-13-45
         raise ContentError(f"{path}: not YAML: {error}") from error
+    except (LookupError, AttributeError) as error:  # !!int "", !!bool maybe
+        raise ContentError(f"{path}: not YAML: a value that does not fit its tag: {error}") from error
     if not isinstance(raw, dict):
         raise ContentError(f"{path}: found {show_value(raw)}, expected a mapping with `about` and `write`")
     _refuse_others(path, raw)

@@ -100,9 +100,11 @@ def _calls(number: int, calls: object) -> str:
             }
             for f in found
         ]
-    except (TypeError, KeyError, json.JSONDecodeError) as error:
+        text = json.dumps(plain if len(plain) > 1 else plain[0], ensure_ascii=False, allow_nan=False)
+        text.encode()  # halves of characters are no text
+    except (TypeError, KeyError, ValueError, RecursionError) as error:
         raise WrongValueError(f"turn {number}: tool_calls are not OpenAI's: {error!r}") from error
-    return json.dumps(plain if len(plain) > 1 else plain[0], ensure_ascii=False)
+    return text
 
 
 def best_of(column: Column, value: list[dict[str, object]]) -> str:

@@ -124,8 +124,11 @@ def show_value(value: object) -> str:
     """Return a value as JSON (`null`, `true`, `"text"`), cut at 60 characters, for messages."""
     try:
         text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
+    except TypeError:
         text = str(value)
+    except (ValueError, RecursionError):  # more than 4300 digits, nested too deep
+        text = f"a {type(value).__name__} too large to show"
+    text = text.encode(errors="backslashreplace").decode()  # halves of characters, which no output takes
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 

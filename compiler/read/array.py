@@ -62,7 +62,12 @@ class _Scanner:
         self.ended = False
         self.count = 0
         self.odd: list[str] = []
-        self.decoder = json.JSONDecoder(object_pairs_hook=self._pairs, parse_constant=self._constant)
+        self.decoder = json.JSONDecoder(
+            object_pairs_hook=self._pairs,
+            parse_constant=self._constant,
+            parse_int=self._number,
+            parse_float=self._number,
+        )
         self.suspect = False
 
     def records(self) -> Iterator[tuple[Line, object, str]]:
@@ -183,6 +188,14 @@ class _Scanner:
 
     def _constant(self, name: str) -> None:
         self.odd.append(f"found {name}: not JSON; write null or a number")
+
+    def _number(self, digits: str) -> object:
+        """Read a number as in JSON Lines: beyond 64 bits a float, beyond that a problem."""
+        try:
+            return orjson.loads(digits)
+        except orjson.JSONDecodeError:
+            self.odd.append(f"found {show_value(digits)}: a number out of range")
+            return None
 
     def _wrong(self, value: object) -> str:
         if self.odd:

@@ -1,0 +1,113 @@
+"""Values that break readers and writers (huge, deep, half characters, bytes): problems with a place."""
+
+import datetime
+import decimal
+import json
+import os
+
+import pytest
+
+from compiler.spec import load_spec
+from core.errors import ContentError
+from tests.unit.compiler.conftest import ROWS, as_parquet
+
+SPEC = """
+about: a test
+columns: {q: [q], a: [a], k: {names: [k], is: any}}
+write: [{file: t.jsonl, format: alpaca, instruction: "{q}", output: "{a}", keep: [k]}]
+"""
+DIGITS = "9" * 5000
+
+
+def deep(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+@pytest.mark.parametrize("layout", ["jsonl", "json"])
+@pytest.mark.parametrize("quarantine", [False, True])
+@pytest.mark.parametrize(
+    ("changes", "codes"),
+    [
+        ({"extra": DIGITS}, ["E002"]),
+        ({"extra": deep(300)}, []),
+        ({"label": DIGITS}, ["E002"]),
+        ({"label": "1e999"}, ["E002"]),
+        ({"label": "[0]"}, ["E104"]),
+        ({"label": deep(900)}, ["E104"]),
+        ({"sentence1": DIGITS}, ["E002"]),
+        ({"sentence1": deep(900)}, ["E105"]),
+        ({"idx": str(10**30)}, ["E105"]),
+        ({"idx": "-1e999"}, ["E002"]),
+        ({"sentence1": '"\\ud83d"'}, ["E002"]),
+    ],
+)
+def test_a_hostile_value_is_a_problem_with_its_line_or_harmless(bench, layout, quarantine, changes, codes):
+    good = {key: json.dumps(value) for key, value in ROWS[0].items()}
+    rows = [
+        "{" + ",".join(f'"{k}":{v}' for k, v in row.items()) + "}" for row in (good, good | changes, good)
+    ]
+    text = "\n".join(rows) if layout == "jsonl" else "[" + ",\n".join(rows) + "]"
+    report = bench.compile("rte", f"train={bench.write(f'train.{layout}', text)}", quarantine=quarantine)
+    assert [(p.code, p.place.rsplit(":", 1)[1]) for p in report.problems.errors] == [(c, "2") for c in codes]
+    if quarantine and codes:
+        aside = (bench.out / "rte" / "quarantine.jsonl").read_text()
+        assert json.loads(aside)["problems"][0].startswith(codes[0])
+
+
+def test_a_key_that_stands_twice_far_inside_is_found(bench):
+    nested = '{"a":' * 1000 + '1,"a":2' + "}" * 1000
+    report = bench.compile("rte", bench.write("train.jsonl", f'{json.dumps(ROWS[0])[:-1]},"x":{nested}}}\n'))
+    assert [problem.code for problem in report.problems.errors] == ["E006"]
+
+
+@pytest.mark.parametrize(
+    "value", [b"\xff", decimal.Decimal("1.5"), datetime.timedelta(1), {"b": b"x"}, [b"x"], float("nan")]
+)
+def test_what_json_cannot_hold_is_no_kept_value(bench, value):
+    source = bench.write("t.parquet", as_parquet([{"q": "a", "a": "b", "k": value}]))
+    report = bench.compile(bench.write("s.yaml", SPEC), source)
+    assert bench.codes(report) == [("E105", "t.parquet row 1")]
+
+
+def test_a_date_is_kept_as_json_has_it(bench):
+    source = bench.write("t.parquet", as_parquet([{"q": "a", "a": "b", "k": datetime.date(2020, 1, 2)}]))
+    bench.compile(bench.write("s.yaml", SPEC), source)
+    assert bench.records("t.jsonl")[0]["k"] == "2020-01-02"
+
+
+def test_a_kept_value_that_a_row_lacks_is_named(bench):
+    rows = [{"q": "a", "a": "b", "k": 1}, {"q": "c", "a": "d"}]
+    report = bench.compile(bench.write("s.yaml", SPEC), bench.rows("t.jsonl", rows))
+    assert bench.codes(report) == [("E102", "t.jsonl:2")]
+
+
+@pytest.mark.parametrize("arguments", [DIGITS, deep(100_000), '"\\ud83d"', "NaN", "{"])
+def test_tool_calls_that_cannot_be_written_are_named(bench, arguments):
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
+    rows = [{"messages": [{"role": "user", "content": "a"}, call]}]
+    report = bench.compile("messages", bench.rows("train.jsonl", rows))
+    assert bench.codes(report) == [("E107", "train.jsonl:1")]
+
+
+def test_a_file_name_that_is_no_text_is_escaped(bench):
+    source = bench.rows(os.fsdecode(b"train-\xff.jsonl"), ROWS)
+    assert not bench.compile("rte", source).failed
+    manifest = json.loads((bench.out / "rte" / "manifest.json").read_text())
+    assert manifest["made_from"]["sources"][0]["path"].endswith("train-\\xff.jsonl")
+
+
+@pytest.mark.parametrize(
+    "value", ['!!int ""', '!!float "_"', "!!bool maybe", "!!timestamp x", "!!binary é", "!!set {a}", DIGITS]
+)
+def test_a_yaml_value_that_does_not_fit_its_tag_is_one_message(bench, value):
+    with pytest.raises(ContentError, match=r"s\.yaml"):
+        load_spec(str(bench.write("s.yaml", f"{SPEC}sample: {value}\n")))
+
+
+def test_problems_of_reader_and_checks_stand_in_the_order_of_lines(bench):
+    good, bad = json.dumps(ROWS[0]), json.dumps(ROWS[0] | {"label": 7})
+    text = "\n".join([good, bad, "{", bad, "[]", bad])
+    report = bench.compile("rte", bench.write("train.jsonl", text), quarantine=True)
+    assert [place for _, place in bench.codes(report)][:5] == [f"train.jsonl:{n}" for n in range(2, 7)]
+    aside = [json.loads(line)["place"] for line in (bench.out / "rte" / "quarantine.jsonl").open()]
+    assert [place.rsplit(":", 1)[1] for place in aside] == ["2", "3", "4", "5", "6"]
