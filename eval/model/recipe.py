@@ -45,6 +45,12 @@ def other_prompt(
     return f"{folder} was trained with {own}, and is asked with {prompting.source}: {way}"
 
 
+def trained_template(folder: Path) -> str | None:
+    """Return LLaMA-Factory's template that an adapter's recipe names, None where none is known."""
+    template = (next(_recipes(folder), None) or {}).get("template")
+    return template if isinstance(template, str) else None
+
+
 def _trained(tokenizer: "PreTrainedTokenizerBase", folder: Path, template: object) -> Encode:
     if template:
         return llamafactory_encoder(tokenizer, str(template))

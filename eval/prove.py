@@ -1,0 +1,88 @@
+"""python -m eval.prove --model BASE --adapter NAME --fused DIR --gguf FILE --modelfile FILE --dataset NAME …
+
+Prove that what was trained is what is scored and what is served: the same token ids by every way of
+making prompts, the same answers from the live adapter, the fused model and the GGUF. docs/eval-prove.md.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from core.errors import CLI, ContentError, RequestError, run
+from core.files import write_json, write_text
+from eval.options import set_options
+
+COMPARED = ("template", "fused", "gguf", "modelfile")
+PATH = click.Path(path_type=Path)
+
+
+@click.command(context_settings=CLI)
+@click.option("--model", required=True, metavar="DIR|ID", help="The base (or a LoRA folder that names it).")
+@click.option("--adapter", metavar="NAME[=DIR]", help="The adapter; NAME alone means saves/NAME.")
+@click.option("--template", metavar="NAME", help="LLaMA-Factory's template of the training. [its run.json]")
+@click.option("--fused", type=PATH, metavar="DIR", help="The model that adapters fuse made.")
+@click.option("--gguf", type=PATH, metavar="FILE", help="The model that adapters export --to gguf made.")
+@click.option("--modelfile", type=PATH, metavar="FILE", help="What adapters export --to ollama made.")
+@set_options
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="The first N rows of each set.",
+)
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    metavar="N",
+    help="The longest answer that is generated.",
+)
+@click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[fp32 on CPU, bf16 on GPU]")
+@click.option(
+    "--flips",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Answers that may be others, for each model and set.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0),
+    default=0.1,
+    show_default=True,
+    metavar="NATS",
+    help="By how much a label's log-probability may differ.",
+)
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder for prove.md and prove.json.")
+def cli(out: Path, flips: int, tolerance: float, **given: Any) -> None:
+    """Compare prompts and answers from training to serving; exit 1 where they differ.
+
+    Prompts must have the same token ids. Answers may differ by --flips and --tolerance.
+    """
+    from eval.output.proof import Tolerance, holds, markdown, to_json
+    from eval.proving import Request, prove
+
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"--out {out}: a file; expected a folder")
+    if not any(given[option] for option in COMPARED):
+        raise RequestError(f"nothing to compare with: name {', '.join(f'--{name}' for name in COMPARED)}")
+    allowed = Tolerance(flips, tolerance)
+    proof = prove(Request(**given))
+    page = markdown(proof, allowed)
+    write_text(out / "prove.md", page)
+    command = f"python -m eval.prove {shlex.join(sys.argv[1:])}"
+    write_json(out / "prove.json", to_json(proof, allowed, command))
+    click.echo(page, nl=False)
+    if not holds(proof, allowed):
+        raise ContentError(f"not proved, see {out / 'prove.md'}")
+
+
+if __name__ == "__main__":
+    run(cli)

@@ -1,0 +1,188 @@
+"""Train = eval = serve on a tiny model: proved where all is equal, and every leg that is broken is found."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from adapters.__main__ import cli as adapters
+from core.errors import ContentError, RequestError
+from eval.prove import cli
+from tests.integration.test_prompt import TEMPLATES
+from tests.tiny import make_tiny
+from tests.unit.adapters.make import make
+
+pytestmark = pytest.mark.slow
+WAYS = ["chat template of", "chat template and tokenizer of", "chat template and tokenizer in", "TEMPLATE of"]
+SERVED = ["fused", "model.gguf"]
+
+
+def run_adapters(*words: object) -> None:
+    result = CliRunner().invoke(adapters, list(map(str, words)), standalone_mode=False)
+    assert result.exception is None, result.exception
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base with Qwen's prompt, a LoRA of it as training leaves it, and all that is made to serve it."""
+    home = tmp_path_factory.mktemp("prove")
+    base = make_tiny(home / "base")
+    (base / "chat_template.jinja").write_text(TEMPLATES["qwen"])
+    random = np.random.default_rng(0)
+    pairs = {
+        f"model.layers.{layer}.self_attn.{name}": (
+            random.standard_normal((4, 64), np.float32) / 3,
+            random.standard_normal((outputs, 4), np.float32) / 3,
+        )
+        for layer in range(2)
+        for name, outputs in (("q_proj", 64), ("v_proj", 32))
+    }
+    lora = make(home / "lora", pairs, r=4, base_model_name_or_path=str(base))
+    shutil.copy(base / "chat_template.jinja", lora)
+    (lora / "run.json").write_text(json.dumps({"inputs": {"settings": {"template": "qwen"}}}))
+    run_adapters("fuse", lora, "--base", base, "--out", home / "fused")
+    run_adapters("export", home / "fused", "--to", "gguf", "--out", home / "model.gguf")
+    run_adapters("export", base, "--to", "gguf", "--out", home / "base.gguf")
+    given = ("--gguf", home / "model.gguf", "--out", home / "Modelfile")
+    run_adapters("export", home / "fused", "--to", "ollama", *given)
+    rows = [
+        {"instruction": f'Does "{n} men walk a dog." imply that "it is so"?', "output": ["yes", "no"][n % 2]}
+        for n in range(8)
+    ]
+    (home / "rows.json").write_text(json.dumps(rows))
+    talk = {"messages": [{"role": role, "content": "是吗？"} for role in ("system", "user", "assistant")]}
+    (home / "free.json").write_text(json.dumps([talk, {"messages": talk["messages"][1:]}]))
+    return home
+
+
+@pytest.fixture
+def home(whole: Path, tmp_path: Path) -> Path:
+    """A copy to break."""
+    return shutil.copytree(whole, tmp_path / "home")
+
+
+def prove(home: Path, *words: object, holds: bool = True) -> dict:
+    """Run prove on everything in a folder; words given later win."""
+    given = {
+        "--model": home / "base", "--adapter": f"lora={home / 'lora'}", "--fused": home / "fused",
+        "--gguf": home / "model.gguf", "--modelfile": home / "Modelfile", "--data": home / "rows.json",
+        "--max-new-tokens": 4, "--out": home / "proof",
+    }  # fmt: skip
+    command = [str(word) for pair in given.items() for word in pair] + list(map(str, words))
+    if holds:
+        cli.main(command, standalone_mode=False)
+    else:
+        with pytest.raises(ContentError, match=r"not proved, see .*prove\.md"):
+            cli.main(command, standalone_mode=False)
+    found = json.loads((home / "proof" / "prove.json").read_text())
+    assert found["proved"] == holds and found["verdict"] in (home / "proof" / "prove.md").read_text()
+    return found
+
+
+def broken(found: dict) -> tuple[list[str], list[str]]:
+    """The beginnings of the ways, and the names of the models, that are not as they should be."""
+    ways = [next(w for w in WAYS if one["way"].startswith(w)) for one in found["prompts"] if not one["equal"]]
+    return ways, [Path(one["model"]).name for one in found["answers"] if not one["within"]]
+
+
+def test_all_is_equal(home: Path) -> None:
+    found = prove(home, "--data", home / "free.json")
+    assert found["reference"] == "LLaMA-Factory template qwen" and found["not_checked"] == []
+    assert [one["way"][: len(way)] for one, way in zip(found["prompts"], WAYS * 2, strict=True)] == WAYS * 2
+    assert [one["n"] for one in found["prompts"]] == [8] * 4 + [2] * 4
+    assert [(Path(one["model"]).name, one["dataset"], one["flips"]) for one in found["answers"]] == [
+        (name, dataset, []) for name in SERVED for dataset in ("rows", "free")
+    ]
+    fused, _, gguf, _ = found["answers"]
+    assert fused["largest"] < 1e-5 and 1e-6 < gguf["largest"] < 0.01  # f16 rounds, fp32 does not
+    assert found["answers"][1]["largest"] is None
+
+
+def test_another_template_beside_the_adapter_is_found(home: Path) -> None:
+    template = TEMPLATES["qwen"].replace("created by", "made by")
+    (home / "lora" / "chat_template.jinja").write_text(template)
+    found = prove(home, holds=False)
+    assert broken(found) == (["chat template of"], [])
+    first = found["prompts"][0]["first"]
+    assert first["row"] == 0 and first["expected"] != first["found"]
+    assert "created"[:2] in first["expected_text"] or "by Al" in first["expected_text"]
+
+
+def test_another_template_of_training_is_found(home: Path) -> None:
+    found = prove(home, "--template", "llama3", holds=False)
+    assert broken(found) == (WAYS, []) and found["reference"] == "LLaMA-Factory template llama3"
+
+
+def test_a_wrong_weight_in_the_fused_model_is_found(home: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    path = home / "fused" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.layers.1.mlp.down_proj.weight"] *= 3
+    save_file(tensors, path, {"format": "pt"})
+    assert broken(prove(home, holds=False)) == ([], ["fused"])
+    assert broken(prove(home, "--tolerance", 99, "--flips", 8)) == ([], [])
+
+
+def test_another_tokenizer_in_the_fused_model_is_found(home: Path) -> None:
+    path = home / "fused" / "tokenizer.json"
+    fields = json.loads(path.read_text())
+    fields["model"]["merges"] = fields["model"]["merges"][:50]
+    path.write_text(json.dumps(fields))
+    assert broken(prove(home, holds=False)) == (["chat template and tokenizer of"], [])
+
+
+def test_the_gguf_of_another_model_is_found(home: Path) -> None:
+    assert broken(prove(home, "--gguf", home / "base.gguf", holds=False)) == ([], ["base.gguf"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("You are Qwen", "You are Gwen"), ("{{ .Content }}<", "{{ .Content }} <"), ("SYSTEM", "#")],
+)
+def test_a_wrong_modelfile_is_found(home: Path, old: str, new: str) -> None:
+    path = home / "Modelfile"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert broken(prove(home, holds=False)) == (["TEMPLATE of"], [])
+
+
+def test_prompts_alone_need_no_answers(home: Path) -> None:
+    (home / "lora" / "run.json").unlink()
+    words = ["--model", home / "lora", "--modelfile", home / "Modelfile", "--data", home / "rows.json"]
+    cli.main([*map(str, words), "--out", str(home / "proof")], standalone_mode=False)
+    found = json.loads((home / "proof" / "prove.json").read_text())
+    assert found["proved"] and found["answers"] == []
+    assert found["not_checked"] == [
+        "training's template: no recipe beside the adapter names one (--template NAME)",
+        "no --fused",
+        "no --gguf",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--gguf", "{home}/rows.json"], "rows.json: no GGUF file; python -m adapters export"),
+        (["--modelfile", "{home}/nowhere"], "nowhere: Modelfile not found"),
+        (["--fused", "{home}/lora"], "no config.json: not a model folder"),
+        (["--model", "{home}/lora"], "is an adapter itself: leave --adapter out"),
+        (["--template", "qwem"], 'LLaMA-Factory has no template .qwem. did you mean "qwen'),
+    ],
+)
+def test_requests_that_cannot_be_served(whole: Path, tmp_path: Path, words: list[str], message: str) -> None:
+    given = [
+        "--model", whole / "base", "--adapter", f"a={whole / 'lora'}", "--data", whole / "rows.json",
+        "--modelfile", whole / "Modelfile", "--out", tmp_path / "proof",
+    ]  # fmt: skip
+    with pytest.raises(RequestError, match=message):
+        cli.main([*map(str, given), *(w.format(home=whole) for w in words)], standalone_mode=False)
+    assert not (tmp_path / "proof").exists()
+
+
+def test_nothing_to_compare_with(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="name --template, --fused, --gguf, --modelfile"):
+        cli.main(["--model", "m", "--data", "d", "--out", str(tmp_path / "x")], standalone_mode=False)
