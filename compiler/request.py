@@ -20,6 +20,7 @@ class Request:
     quarantine: bool = False
     strict: bool = False
     force: bool = False
+    duplicates: bool = True
     columns: Mapping[str, str] = field(default_factory=dict)
     every_problem: bool = False
 
@@ -74,7 +75,7 @@ class Report:
             f"kept {self.kept}",
             f"dropped {sum(self.dropped.values())}" + (f" ({why})" if why else ""),
             f"not sampled {self.not_sampled}" if self.not_sampled else "",
-            "  ".join(f"{name} {rows}" for name, rows in self.datasets.items()),
+            "" if self.failed else "  ".join(f"{name} {rows}" for name, rows in self.datasets.items()),
             "up to date" if self.up_to_date else "",
             f"{self.seconds:.1f} s",
         ]

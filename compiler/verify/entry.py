@@ -23,6 +23,9 @@ TAGS = {
     "system_tag": "system",
 }
 FORMATS = ("alpaca", "sharegpt")
+OPENAI = (
+    "LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags"
+)
 KEYS = {
     "file_name", "formatting", "columns", "tags", "ranking", "subset", "split", "folder", "num_samples",
     "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name",
@@ -57,7 +60,8 @@ def entry_problems(place: str, entry: Mapping[str, object], meaning: Meaning) ->
     yield from _unknown(place, entry.get("tags"), set(TAGS), "tags.")
     if meaning.format not in FORMATS:
         message = f"found {show_value(meaning.format)}, expected one of {', '.join(FORMATS)}"
-        yield Problem("E401", place, message, "formatting")
+        hint = OPENAI if meaning.format == "openai" else nearest(meaning.format, FORMATS)
+        yield Problem("E401", place, message, "formatting", hint)
         return
     due = ("prompt", "response") if meaning.format == "alpaca" else ("messages",)
     for part in due:

@@ -62,6 +62,11 @@ def test_bad_rows_end_a_compile_with_nothing_written(bench):
     assert bench.codes(report) == [("E104", "train.jsonl:4")]
 
 
+def test_a_failed_compile_names_no_records(bench):
+    report = bench.compile("rte", bench.rows("train.jsonl", [*ROWS, {**ROWS[0], "label": 7}]))
+    assert report.failed and "alpaca_rte_train" not in report.line() and "read 4" in report.line()
+
+
 def test_quarantine_writes_the_good_rows_and_puts_the_others_aside(bench):
     bad = [ROWS[0] | {"label": 7}, "broken", ROWS[1] | {"sentence1": None, "sentence2": " "}]
     source = bench.write(

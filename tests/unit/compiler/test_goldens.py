@@ -159,7 +159,7 @@ def mixture(name):
 def test_mixtures_by_hand(name):
     """Every row of the parts (filtered by keyword), shuffled, one in ten of them in eval."""
     train, held_out = (
-        [tuple(record.values()) for record in lines((GOLDEN / f"{name}/{name}-{split}.jsonl").read_text("utf-8"))]
+        [tuple(row.values()) for row in lines((GOLDEN / f"{name}/{name}-{split}.jsonl").read_text("utf-8"))]
         for split in ("train", "eval")
     )  # fmt: skip
     due = list(mixture(name))

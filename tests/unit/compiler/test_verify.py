@@ -52,7 +52,8 @@ def found(entry, keys=None):
             ],
         ),
         (ALPACA | {"formating": "sharegpt"}, None, [("E401", "formating", 'did you mean "formatting"?')]),
-        (ALPACA | {"formatting": "sharegtp"}, None, [("E401", "formatting", "")]),
+        (ALPACA | {"formatting": "sharegtp"}, None, [("E401", "formatting", 'did you mean "sharegpt"?')]),
+        (ALPACA | {"formatting": "openai"}, None, [("E401", "formatting", "use sharegpt with tags")]),
         (ALPACA | {"columns": ["x"]}, None, [("E401", "columns", ""), *[("E402", "columns", "")] * 2]),
         (
             SHAREGPT | {"tags": {name: tag for name, tag in TAGS.items() if name != "assistant_tag"}},
