@@ -23,9 +23,7 @@ TAGS = {
     "system_tag": "system",
 }
 FORMATS = ("alpaca", "sharegpt")
-OPENAI = (
-    "LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags"
-)
+OPENAI = "LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags"
 KEYS = {
     "file_name", "formatting", "columns", "tags", "ranking", "subset", "split", "folder", "num_samples",
     "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name",
