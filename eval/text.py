@@ -7,7 +7,7 @@ docs/eval-text.md explains them.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -170,7 +170,7 @@ class Text:
             "tokens": sum(int(str(p["tokens"])) for p in predictions),
             "generated": len(said),
             "refused": sum("refused" in p for p in predictions),
-            "estimates": {name: asdict(e) for name, e in {**read.estimates, **written.estimates}.items()},
+            "estimates": {**read.estimates, **written.estimates},
             **({"bleu_signature": written.signature} if written.signature else {}),
         }
 

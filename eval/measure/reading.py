@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from eval.measure.statistics import stderr, wilson
+from eval.measure.rates import Rows, groups_of, rate
 from eval.measure.text import Estimate, bleu, distinct, ratio, rouge
 
 LARGEST = 700.0  # exp of more is no number that JSON holds
-Row = Mapping[str, object]
+ORDER = (
+    "empty_rate", "avg_pred_len_tokens", "avg_ref_len_tokens", "len_ratio_pred_over_ref",
+    "distinct-1", "distinct-2", "rouge1", "rouge2", "rougeL", "bleu",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +19,11 @@ class Figures:
     """Figures by name, those among them that have limits, and sacrebleu's signature where BLEU is one."""
 
     values: dict[str, float | None]
-    estimates: dict[str, Estimate]
+    estimates: dict[str, dict[str, object]]
     signature: str | None = None
 
 
-def read_figures(rows: Sequence[Row]) -> Figures:
+def read_figures(rows: Rows) -> Figures:
     """Return the loss per token over all rows together, exp of it, and the share of rows that were cut.
 
     `rows` have `loss` (summed), `tokens`, `truncated` and perhaps `group`; `ValueError` without a token.
@@ -30,58 +33,51 @@ def read_figures(rows: Sequence[Row]) -> Figures:
     perplexity = Estimate(_exp(loss.value), _exp(loss.value) * loss.stderr, (low, high))
     cut = sum(bool(row["truncated"]) for row in rows) / len(rows)
     values = {"eval_loss": loss.value, "perplexity": perplexity.value, "truncation_rate": cut}
-    return Figures({**values}, {"eval_loss": loss, "perplexity": perplexity})
+    return Figures({**values}, {"eval_loss": asdict(loss), "perplexity": asdict(perplexity)})
 
 
-def generated_figures(rows: Sequence[Row], overlap: bool) -> Figures:
+def generated_figures(rows: Rows, overlap: bool) -> Figures:
     """Return lengths, variety and (`overlap`) ROUGE and BLEU of the rows that have a `prediction`.
 
     `rows` have `reference`, `prediction_tokens` and `reference_tokens` beside it.
     """
     said = [str(row["prediction"]) for row in rows]
     groups, ones = _groups(rows), [1] * len(rows)
-    empty = [not text.strip() for text in said]
     lengths, expected_lengths = (_numbers(rows, f"{name}_tokens") for name in ("prediction", "reference"))
-    estimates = {
-        "empty_rate": Estimate(sum(empty) / len(rows), stderr(empty), wilson(sum(empty), len(rows))),
+    ratios = {
         "avg_pred_len_tokens": ratio(lengths, ones, groups),
         "avg_ref_len_tokens": ratio(expected_lengths, ones, groups),
     }
     if any(expected_lengths):
-        estimates["len_ratio_pred_over_ref"] = ratio(lengths, expected_lengths, groups)
-    values: dict[str, float | None] = {"len_ratio_pred_over_ref": None}
-    values |= {f"distinct-{n}": distinct(said, n) for n in (1, 2)}
+        ratios["len_ratio_pred_over_ref"] = ratio(lengths, expected_lengths, groups)
     signature = None
     if overlap:
         expected = [str(row["reference"]) for row in rows]
-        estimates |= {name: ratio(each, ones, groups) for name, each in rouge(expected, said).items()}
-        estimates["bleu"], signature = bleu(expected, said, groups)
-    return Figures(_in_order({**values, **_values(estimates)}), estimates, signature)
-
-
-ORDER = (
-    "empty_rate", "avg_pred_len_tokens", "avg_ref_len_tokens", "len_ratio_pred_over_ref",
-    "distinct-1", "distinct-2", "rouge1", "rouge2", "rougeL", "bleu",
-)  # fmt: skip
+        ratios |= {name: ratio(each, ones, groups) for name, each in rouge(expected, said).items()}
+        ratios["bleu"], signature = bleu(expected, said, groups)
+    empty = [not text.strip() for text in said]
+    values: dict[str, float | None] = {
+        "empty_rate": sum(empty) / len(rows),
+        "len_ratio_pred_over_ref": None,
+        **{f"distinct-{n}": distinct(said, n) for n in (1, 2)},
+        **{name: estimate.value for name, estimate in ratios.items()},
+    }
+    estimates = {name: asdict(estimate) for name, estimate in ratios.items()}
+    estimates["empty_rate"] = rate(empty, groups_of(rows))
+    return Figures(_in_order(values), estimates, signature)
 
 
 def _in_order(values: Mapping[str, float | None]) -> dict[str, float | None]:
     return {name: values[name] for name in ORDER if name in values}
 
 
-def _values(estimates: Mapping[str, Estimate]) -> dict[str, float | None]:
-    return {name: estimate.value for name, estimate in estimates.items()}
-
-
 def _exp(value: float) -> float:
     return math.exp(min(value, LARGEST))
 
 
-def _numbers(rows: Sequence[Row], name: str) -> list[float]:
+def _numbers(rows: Rows, name: str) -> list[float]:
     return [float(str(row[name])) for row in rows]
 
 
-def _groups(rows: Sequence[Row]) -> list[Hashable]:
-    """Rows without a group are independent of each other."""
-    grouped = all("group" in row for row in rows)
-    return [str(row["group"]) if grouped else n for n, row in enumerate(rows)]
+def _groups(rows: Rows) -> Sequence[Hashable]:
+    return groups_of(rows) or range(len(rows))
