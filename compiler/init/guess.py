@@ -10,6 +10,7 @@ from core.errors import ContentError
 
 PAIRS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text_a", "text_b"), ("text1", "text2"))
 LABELS = ("gold_label", "label", "final_decision", "category", "class", "target", "label1")
+CLASSES = ("type", "class", "category", "类型", "类别", "分类")  # how the name of a column of classes ends
 ASKED = ("instruction", "prompt", "question", "query", "problem", "task", "q")
 CONTEXT = ("input", "context", "contexts", "passage", "event")
 ANSWERED = ("output", "response", "answer", "long_answer", "completion", "solution", "response_chosen",
@@ -19,6 +20,7 @@ MEANINGS = {
     "entailment": "yes", "not_entailment": "no", "neutral": "maybe", "contradiction": "no",
     "-": "unlabelled", -1: "unlabelled",
 }  # fmt: skip
+PROSE = 15  # characters that a text has on average, at least
 GLUE = {2: ("yes", "no"), 3: ("yes", "maybe", "no")}
 
 
@@ -100,12 +102,16 @@ def _exchange(found: Found) -> Proposal | None:
 
 
 def _class(found: Found) -> Proposal | None:
-    text, label = _named(found, TEXT), _label(found)
+    named, labelled = _named(found, TEXT), _label(found)
+    text, label = named or _longest(found), labelled or _class_by_ending(found)
     if text is None or label is None:
         return None
     labels, words = _labels(label, judgement=False)
     ask = f"{{text}}\n\nPlease answer {words}."
-    columns = [_column("text", text), _column("label", label)]
+    columns = [
+        _column("text", text, why="by its name" if named else "guessed: the longest of its texts"),
+        _column("label", label, why="by its name" if labelled else "guessed: few values, a class's name"),
+    ]
     return Proposal("Texts with a class", columns, _alpaca(ask, "{label}"), labels)
 
 
@@ -122,6 +128,22 @@ def _named(found: Found, names: Iterable[str], kind: str = "text") -> Leaf | Non
     return next((leaf for name in names for leaf in leaves if leaf.name == name and leaf.kind == kind), None)
 
 
+def _longest(found: Found) -> Leaf | None:
+    """Return the leaf of the most text, where it is prose and no word or number."""
+    texts = [leaf for leaf in found.leaves.values() if leaf.kind == "text"]
+    longest = max(texts, key=lambda leaf: leaf.characters, default=None)
+    return longest if longest and longest.characters >= PROSE * found.rows else None
+
+
+def _class_by_ending(found: Found) -> Leaf | None:
+    """Return the first leaf of few texts whose name ends as one of classes does; a blank one is none."""
+    for leaf in found.leaves.values():
+        few = 2 <= len(leaf.values) <= MOST_VALUES and leaf.kind == "text"
+        if few and leaf.name.endswith(CLASSES):
+            return leaf
+    return None
+
+
 def _label(found: Found) -> Leaf | None:
     """Return the label's leaf: at least two values and not many, whole numbers or texts."""
     for name in LABELS:
@@ -134,7 +156,7 @@ def _label(found: Found) -> Leaf | None:
 def _labels(leaf: Leaf, judgement: bool) -> tuple[list[str], str]:
     """Return the lines of the label map, and the words to answer with."""
     values = list(dict.fromkeys(_number(value) for value in leaf.values))
-    real = sorted((value for value in values if value not in (-1, "-")), key=str)
+    real = sorted((value for value in values if value not in (-1, "-", "")), key=str)
     if judgement and all(value in MEANINGS for value in values):
         meanings, why = {value: MEANINGS[value] for value in [*real, *values]}, "by their names"
     elif judgement and real == list(range(len(real))) and len(real) in GLUE:
@@ -156,10 +178,10 @@ def _number(value: object) -> object:
     return int(value) if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", value) else value
 
 
-def _column(name: str, leaf: Leaf, kind: str = "") -> str:
+def _column(name: str, leaf: Leaf, kind: str = "", why: str = "by its name") -> str:
     """Return the line of a column; a type other than text is named."""
     names = f"[{quoted(leaf.path)}]"
-    return f"  {name}: {f'{{names: {names}, is: {kind}}}' if kind else names} # by its name"
+    return f"  {name}: {f'{{names: {names}, is: {kind}}}' if kind else names} # {why}"
 
 
 def _alpaca(instruction: str, output: str, context: str = "") -> list[str]:

@@ -28,6 +28,7 @@ class Leaf:
     path: str
     kinds: Counter[str] = field(default_factory=Counter)
     values: dict[object, None] = field(default_factory=dict)
+    characters: int = 0
 
     @property
     def name(self) -> str:
@@ -150,6 +151,7 @@ def _note(leaves: dict[str, Leaf], path: str, value: object) -> None:
     elif path:
         leaf = leaves.setdefault(path, Leaf(path))
         leaf.kinds[kind] += 1
+        leaf.characters += len(value) if isinstance(value, str) else 0
         if kind in ("text", "number") and len(leaf.values) <= MOST_VALUES:
             leaf.values[value] = None
 

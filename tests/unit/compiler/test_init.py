@@ -94,6 +94,18 @@ def test_texts_with_a_class(bench):
     assert records[0]["instruction"].startswith("Buy {now}!")
 
 
+def test_the_longest_text_with_a_column_of_classes(bench):
+    said = ["The screen stays black.", "It does not charge any more.", "It falls off the net."]
+    rows = [
+        {"id": f"r{n}", "fault_type": kind, "problem": text, "country": "Malta"}
+        for n, (kind, text) in enumerate(zip(("Display", "Power", ""), said, strict=True))
+    ]
+    text, records = proposed(bench, bench.write("faults.csv", as_csv(rows)))
+    assert [record["output"] for record in records] == ["Display", "Power"], "without a class, no label"
+    assert records[0]["instruction"] == "The screen stays black.\n\nPlease answer Display or Power."
+    assert "guessed: the longest of its texts" in text and "unlabelled" in text
+
+
 def test_names_that_yaml_would_take_for_something_else(bench):
     source = bench.rows("16-100.dev.jsonl", [{"question": "a", "answer": "b"}])
     text, _ = proposed(bench, source)
