@@ -47,8 +47,8 @@ def _matrix(axes: "Axes", run: Run, rows: Sequence[str], columns: Sequence[str],
             text = f"{counts[right, said]:,}\n{100 * shares[y][x]:.0f} %"
             colour = "white" if shares[y][x] > DARK else "black"
             axes.text(x, y, text, ha="center", va="center", fontsize=small, color=colour)
-    axes.set_xticks(range(len(columns)), [typeface.show(label) for label in columns], fontsize=small)
-    axes.set_yticks(range(len(rows)), [typeface.show(label) for label in rows], fontsize=small)
+    axes.set_xticks(range(len(columns)), [_short(typeface.show(label)) for label in columns], fontsize=small)
+    axes.set_yticks(range(len(rows)), [_short(typeface.show(label)) for label in rows], fontsize=small)
     axes.tick_params(length=0)
     return _commonest_error(counts)
 
@@ -113,7 +113,12 @@ def _panels(
         figure.suptitle(wrapped(typeface.show(title), width), fontsize=11, x=0.01, ha="left")
         places = list(figure.subplots(down, across, squeeze=False).flat)
         for axes, (name, panel) in zip(places, panels.items(), strict=False):
-            axes.set_title(typeface.show(f"{name}\n{draw(axes, panel)}"), fontsize=9, loc="left")
+            lines = (_short(typeface.show(line), 44) for line in (name, draw(axes, panel)))
+            axes.set_title("\n".join(lines), fontsize=9, loc="left")
         for axes in places[len(panels) :]:
             axes.remove()
         save(figure, path)
+
+
+def _short(text: str, most: int = 16) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

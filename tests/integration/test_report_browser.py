@@ -89,10 +89,13 @@ def test_filters_search_and_pages(tmp_path: Path) -> None:
 
 
 def test_hostile_answers_do_nothing(tmp_path: Path) -> None:
-    hostile = "</script><img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
+    run = "document.title='run'"
+    hostile = f'<!-- <script </script><img src=x onerror="{run}"><script>{run}</script>'
     rows = [{"id": n, "gold": "a", "prediction": hostile, "prompt": hostile} for n in range(3)]
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     dom = open_page(render(judge([str(path)]), hostile, 9), tmp_path)
-    assert dom.count("✗ wrong: &lt;/script&gt;&lt;img") == 3
-    assert "<title>&lt;/script&gt;" in dom and "<img src=" not in dom.replace('<img alt="Plot', "")
+    assert dom.count("✗ wrong: &lt;!-- &lt;script &lt;/script&gt;&lt;img") == 3
+    assert "<title>&lt;!-- &lt;script &lt;/script&gt;" in dom and "<img src=" not in dom.replace(
+        '<img alt="Plot', ""
+    )

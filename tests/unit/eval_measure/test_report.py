@@ -21,7 +21,7 @@ HOSTILE = [
     "</script><script>alert(1)</script>",
     "<img src=x onerror=alert(2)>",
     "\"'><b>&amp;",
-    "<!--",
+    "<!-- <script ",
     "]]>\u2028{{7*7}}",
 ]
 VOID = {"meta", "img", "input"}
@@ -51,6 +51,7 @@ class Outline(HTMLParser):
 
 def data_of(page: str) -> dict:
     (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert not set("<>&") & set(found)  # whatever stands in it, no letter of it ends or opens an element
     return json.loads(found)
 
 

@@ -102,6 +102,14 @@ def test_calibration_by_hand() -> None:
     assert [(b.low, b.high) for b in found.bins] == [wilson(3, 6), wilson(3, 4)]
 
 
+def test_bins_are_tenths() -> None:
+    sure = [0.05, 0.15, 0.85, 0.899, 0.9, 1.0]
+    found = calibration(sure, [True] * 6)
+    assert [(b.n, b.confidence) for b in found.bins] == [
+        (1, 0.05), (1, 0.15), (2, pytest.approx(0.8745)), (2, pytest.approx(0.95)),
+    ]  # fmt: skip
+
+
 def test_calibration_by_chance_is_what_a_perfect_model_gets() -> None:
     draw = random.Random(0)
     errors = []
