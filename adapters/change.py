@@ -18,6 +18,7 @@ from core.weights import STORED, Array, Stored, from_fp32, require_finite, to_fp
 
 BLOCK = 1 << 18  # elements in hand at once: what the second-level cache holds
 NEAR = 16  # fp32 units from a tie within which a sum is done again
+CANCELLED = 8  # a sum this many times smaller than the weight has lost too many of fp32's digits
 
 
 @dataclass(slots=True)
@@ -115,11 +116,12 @@ def _rounded(values: NDArray[np.floating], dtype: str) -> Stored:
 
 
 def _settle(stored: Stored, base: Array, total: NDArray[np.floating], factors: tuple[Factor, Factor]) -> None:
-    """Round those sums again from fp64 that lie within a few fp32 units of a tie between bf16 numbers."""
+    """Round those sums again from fp64 that cancelled, or lie within a few fp32 units of a tie in bf16."""
+    cancelled = np.abs(total) * CANCELLED < np.abs(base)
     low = total.view(np.uint32)  # `total` is given up
     low &= 0xFFFF
     low -= np.uint32(0x8000 - NEAR)
-    where = np.divmod(np.flatnonzero(low <= 2 * NEAR), total.shape[1])
+    where = np.nonzero((low <= 2 * NEAR) | cancelled)
     left, right = factors[0][where[0]].astype(np.float64), factors[1].T[where[1]].astype(np.float64)
     exact = base[where] + np.einsum("ij,ij->i", left, right)
     near = exact.astype(np.float32)

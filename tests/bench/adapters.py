@@ -1,8 +1,9 @@
 """`python -m tests.bench.adapters [--small]`: merge and fuse beside PEFT and `cp`, whole processes.
 
 Shapes are those of Qwen2.5-3B (36 layers, q and v, rank 8; base of 6.17 GB in bf16) and of the 7B (all
-linear layers, rank 32). Everything is made in a temporary folder (15 GB; 0.5 GB with --small, which cuts
-the layers to two) and deleted. Wall seconds are the best of three, memory is the peak of the process.
+linear layers, rank 32). Everything is made in a temporary folder (15 GB; 2.5 GB with --small, which cuts
+the layers to two) and deleted. Wall and CPU seconds are those of the fastest of three runs, memory is the
+peak of the process; `cp` and `fuse` take turns. Elements are compared with W + ΔW in fp64, rounded once.
 """
 
 import json
@@ -15,8 +16,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from core.weights import header_bytes, write_weights
+from adapters.base import open_base
+from adapters.store import open_adapter
+from core.weights import Array, from_fp32, header_bytes, write_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "base_model.model.model.layers"
@@ -42,6 +46,20 @@ for parameter in model.parameters():  # PEFT's svd leaves views, which safetenso
     parameter.data = parameter.data.contiguous()
 model.save_pretrained(out, selected_adapters=["merged"])
 """
+
+
+FUSED_BY_PEFT = """
+import sys, torch
+from transformers import AutoModelForCausalLM
+from peft import PeftModel
+base, one, other, out = sys.argv[1:]
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16), one)
+model.load_adapter(other, "other")
+model.add_weighted_adapter(["default", "other"], [0.5, 0.5], "merged", combination_type="cat")
+model.set_adapter("merged")
+model.merge_and_unload().save_pretrained(out)
+"""
+Cost = tuple[float, float, float]  # wall seconds, CPU seconds, peak MB
 
 
 def make_adapter(folder: Path, layers: int, shapes: dict[str, tuple[int, int]], rank: int) -> Path:
@@ -91,26 +109,32 @@ def make_base(folder: Path, layers: int) -> Path:
                 for start in range(0, size, len(pool)):
                     out.write(pool[: min(len(pool), size - start)])
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
-    config = {"model_type": "qwen2", "tie_word_embeddings": True, "torch_dtype": "bfloat16"}
+    config = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 151936}
+    config |= {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers}
+    config |= {"num_attention_heads": 16, "num_key_value_heads": 2, "max_position_embeddings": 32768}
+    config |= {"rms_norm_eps": 1e-6, "tie_word_embeddings": True, "torch_dtype": "bfloat16"}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
-def measure(command: list[str], out: Path, times: int = 3) -> tuple[float, float]:
-    """Run a command and return (best wall seconds, peak MB); `out` is removed before each run and after."""
-    best, peak = float("inf"), 0.0
-    for _ in range(times):
-        shutil.rmtree(out, ignore_errors=True)
-        started = time.perf_counter()
-        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        errors = child.stderr.read() if child.stderr else b""
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
-            raise SystemExit(f"{' '.join(command)}\n{errors.decode()}")
-        best, peak = min(best, time.perf_counter() - started), max(peak, usage.ru_maxrss / 1024)
+def once(command: list[str], out: Path) -> Cost:
+    """Run a command as a process of its own; `out` is removed before."""
     shutil.rmtree(out, ignore_errors=True)
-    return best, peak
+    started = time.perf_counter()
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    errors = child.stderr.read() if child.stderr else b""
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{errors.decode()}")
+    return time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def measure(command: list[str], out: Path, times: int = 3) -> Cost:
+    """Return the cost of the fastest run of a command; `out` is removed after all of them."""
+    costs = [once(command, out) for _ in range(times)]
+    shutil.rmtree(out, ignore_errors=True)
+    return min(costs)
 
 
 def adapters(*words: object) -> list[str]:
@@ -118,10 +142,10 @@ def adapters(*words: object) -> list[str]:
     return [sys.executable, "-m", "adapters", *map(str, words)]
 
 
-def line(name: str, found: tuple[float, float], against: tuple[float, float] | None = None) -> None:
-    """Print one row, with its ratio to another where there is one."""
+def line(name: str, found: Cost, against: Cost | None = None) -> None:
+    """Print one row, with its ratio to the wall seconds of another where there is one."""
     ratio = f"   {found[0] / against[0]:6.2f}×" if against else ""
-    print(f"{name:44} {found[0]:7.2f} s {found[1]:7.0f} MB{ratio}", flush=True)
+    print(f"{name:42} {found[0]:7.2f} s {found[1]:7.2f} s CPU {found[2]:7.0f} MB{ratio}", flush=True)
 
 
 def main() -> None:
@@ -138,11 +162,10 @@ def bench_merge(work: Path, out: Path) -> None:
     """Merge the 3B pair with ours and with PEFT, the base of which is made small where it plays no part."""
     layers = 2 if SMALL else 36
     one, other = (make_adapter(work / n, layers, QV, 8) for n in ("rte", "mnli"))
-    ours = measure(adapters("merge", f"{one}=0.5", f"{other}=0.5", "--out", out), out)
+    parts = [f"{one}=0.5", f"{other}=0.5", "--out", out]
+    ours = measure(adapters("merge", *parts), out)
     line("merge 3B exact", ours)
-    line("merge 3B svd 8", measure(
-        adapters("merge", f"{one}=0.5", f"{other}=0.5", "--method", "svd", "--rank", 8, "--out", out), out
-    ))  # fmt: skip
+    line("merge 3B svd 8", measure(adapters("merge", *parts, "--method", "svd", "--rank", 8), out))
     for kind in ("cat", "linear", "svd"):
         command = [sys.executable, "-c", PEFT, str(layers), kind, str(one), str(other), str(out)]
         line(f"  PEFT {kind} (ratio: to ours exact)", measure(command, out, 1), ours)
@@ -151,25 +174,58 @@ def bench_merge(work: Path, out: Path) -> None:
 def bench_large(work: Path, out: Path) -> None:
     """Merge and show the 7B pair."""
     one, other = (make_adapter(work / n, 2 if SMALL else 28, ALL_LINEAR, 32) for n in ("a7", "b7"))
-    parts = [f"{one}=0.5", f"{other}=0.5"]
-    line("merge 7B exact", measure(adapters("merge", *parts, "--out", out), out))
-    line(
-        "merge 7B svd 64→32",
-        measure(adapters("merge", *parts, "--method", "svd", "--rank", 32, "--out", out), out),
-    )
+    for weight in (0.5, 0.3):  # 0.3 is rounded in every element
+        parts = [f"{one}={weight}", f"{other}=0.5", "--out", out]
+        line(f"merge 7B exact, weight {weight}", measure(adapters("merge", *parts), out))
+    svd = adapters("merge", *parts, "--method", "svd", "--rank", 32)
+    line("merge 7B svd 64→32", measure(svd, out))
     line("show 7B", measure(adapters("show", one), out))
 
 
 def bench_fuse(work: Path, out: Path) -> None:
-    """Fuse the 3B pair into its base beside `cp` of the shards."""
-    base = make_base(work / "base", 2 if SMALL else 36)
+    """Fuse the 3B pair into its base beside `cp` of the shards, and beside PEFT."""
+    base, pair = make_base(work / "base", 2 if SMALL else 36), [work / "rte", work / "mnli"]
     shards = " ".join(str(path) for path in sorted(base.glob("*.safetensors")))
-    copied = measure(["sh", "-c", f"mkdir {out} && cp {shards} {out}"], out)
+    copy = ["sh", "-c", f"mkdir {out} && cp {shards} {out}"]
+    ours = adapters("fuse", *(f"{path}=0.5" for path in pair), "--base", base, "--out", out)
+    turns = [(once(copy, out), once(ours, out)) for _ in range(3)]
+    copied, fused = (min(costs) for costs in zip(*turns, strict=True))
     line("cp of the 3B shards", copied)
-    parts = [f"{work / 'rte'}=0.5", f"{work / 'mnli'}=0.5"]
-    line(
-        "fuse 3B (ratio: to cp)", measure(adapters("fuse", *parts, "--base", base, "--out", out), out), copied
-    )
+    line("fuse 3B (ratio: to cp)", fused, copied)
+    print(f"  {deviation(base, pair, out)}")
+    theirs = once([sys.executable, "-c", FUSED_BY_PEFT, *map(str, (base, *pair, out))], out)
+    line("  PEFT merge_and_unload (ratio: to ours)", theirs, fused)
+    print(f"  {deviation(base, pair, out)}")
+
+
+def deviation(base: Path, pair: list[Path], out: Path) -> str:
+    """Return in words how many elements of the changed tensors are not W + ΔW in fp64, rounded once."""
+    parts, was, found = [open_adapter(path) for path in pair], open_base(base), open_base(out)
+    count = wrong = worst = 0
+    for module in parts[0].modules:
+        name = f"{module}.weight"
+        total = was.read(name).astype(np.float64)
+        for part in parts:
+            a, b = part.factors(module)
+            total += 0.5 * part.scale(module) * (b.astype(np.float64) @ a.astype(np.float64))
+        off = np.abs(places(found.read(name)) - places(to_odd(total)))
+        count, wrong, worst = count + off.size, wrong + np.count_nonzero(off), max(worst, int(off.max()))
+    return f"elements other than the rounded sum: {wrong:,} of {count:,}, by {worst} units at most"
+
+
+def places(values: Array) -> NDArray[np.int64]:
+    """Return which bf16 number each value is, counted from zero."""
+    bits = from_fp32(values, "BF16").astype(np.int64)
+    return np.where(bits < 0x8000, bits, 0x8000 - bits)
+
+
+def to_odd(values: NDArray[np.float64]) -> Array:
+    """Round fp64 to fp32 so that a second rounding is as good as one: never onto a number that is not it."""
+    near = values.astype(np.float32)
+    inexact = near != values
+    other = np.nextafter(near, np.where(values > near, np.inf, -np.inf).astype(np.float32))
+    even = near.view(np.uint32) & 1 == 0
+    return np.where(inexact & even, other, near)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,17 @@ def test_merging_imports_no_torch_and_ends_with_0(run, tmp_path):
     assert open_adapter(tmp_path / "out").modules
 
 
+def test_the_hub_is_reached_with_what_the_core_lock_has(run, tmp_path):
+    make(tmp_path / "a", factors(1))
+    words = ["export", tmp_path / "a", "--to", "hub", "--repo", "org/a", "--license", "mit"]
+    nowhere = {"HF_HUB_OFFLINE": "0", "HF_TOKEN": "x", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = run("-X", "importtime", "-m", "adapters", *words, env=nowhere, code=2)
+    assert "http://127.0.0.1:9: cannot be reached" in done.stderr
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert "huggingface_hub" in imported
+    assert not imported & {"torch", "transformers", "peft", "gguf", "jinja2"}
+
+
 def test_wrong_content_ends_with_1_and_wrong_requests_with_2(run, tmp_path):
     make(tmp_path / "dora", use_dora=True)
     done = run("-m", "adapters", "merge", f"{tmp_path}/dora=1", "--out", tmp_path / "out", code=1)

@@ -54,6 +54,33 @@ def make_qwen2(folder, tied):
     return folder
 
 
+def make_qwen3(folder, tied):
+    """A tiny Qwen3: norms of q and k by head, heads wider than the model's width gives them, no biases."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    make_qwen2(folder, tied)
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    torch.manual_seed(3)
+    config = Qwen3Config(
+        vocab_size=size,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=128,  # Qwen3's own; transformers' reader knows no other
+        max_position_embeddings=512,
+        tie_word_embeddings=tied,
+        eos_token_id=2,
+    )
+    model = Qwen3ForCausalLM(config)
+    for values in model.parameters():
+        values.data.add_(torch.randn_like(values) * 0.1)
+    model.save_pretrained(folder)
+    return folder
+
+
 def make_llama(folder, tied):
     """A tiny Llama with 4 heads over 2 key heads, in bf16 and three shards; GPT-2's pre-tokenizer."""
     import torch
@@ -87,7 +114,7 @@ def make_llama(folder, tied):
 def models(tmp_path_factory):
     """Both kinds, tied and untied."""
     home = tmp_path_factory.mktemp("models")
-    makers = {"qwen2": make_qwen2, "llama": make_llama}
+    makers = {"qwen2": make_qwen2, "qwen3": make_qwen3, "llama": make_llama}
     return {
         (kind, tied): makers[kind](home / f"{kind}-{tied}", tied) for kind in makers for tied in (True, False)
     }
@@ -114,7 +141,7 @@ def logits(folder, **where):
 # q8_0 keeps 8 bits of each block of 32 weights: errors of 1/254 of the block's largest, about 0.4 %.
 @pytest.mark.parametrize(("kind", "tolerance"), [("f16", 2e-3), ("q8_0", 0.03)])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-@pytest.mark.parametrize("family", ["qwen2", "llama"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
 def test_logits_survive(models, tmp_path, family, tied, kind, tolerance):
     folder, out = models[family, tied], tmp_path / "model.gguf"
     export(folder, "--to", "gguf", "--type", kind, "--out", out)
@@ -124,7 +151,7 @@ def test_logits_survive(models, tmp_path, family, tied, kind, tolerance):
     assert [p.name for p in tmp_path.iterdir()] == ["model.gguf"]
 
 
-@pytest.mark.parametrize("family", ["qwen2", "llama"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
 def test_token_ids_and_template_survive(models, tmp_path, family):
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 

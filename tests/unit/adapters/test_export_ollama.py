@@ -140,6 +140,22 @@ def test_the_template_renders_as_the_chat_template(tmp_path, template, bos):
         assert serve(found, [{"role": "user", "content": "Is it so?"}]) == by_hand + "<|im_start|>assistant\n"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("template", [CHATML, LLAMA3, LLAMAFACTORY, BRACES], ids=range(4))
+def test_the_template_renders_as_transformers_does(tmp_path, template):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    make_model(tmp_path / "other", template)
+    call("export", "other", "--to", "ollama", "--out", "Modelfile")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), bos_token="<bos>")
+    tokenizer.chat_template = template
+    for pairs in CONVERSATIONS:
+        messages = [{"role": role, "content": text} for role, text in pairs]
+        wanted = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert serve(parse(Path("Modelfile")), messages) == wanted
+
+
 def test_stop_words_are_the_templates_and_the_models(tmp_path):
     make_model(tmp_path / "other", LLAMA3)
     call("export", "other", "--to", "ollama", "--out", "Modelfile", "--system", 'Say "yes".')

@@ -1,0 +1,85 @@
+"""One tensor's change against rounding by fractions, for any rank, size of ΔW and dtype; NF4 of any shape."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters import nf4
+from adapters.change import Change, Survival, apply
+from adapters.shards import Piece
+from core.weights import open_weights, to_fp32
+from tests.unit.adapters.make import write_file
+
+BITS = {"BF16": 8, "F16": 11, "F32": 24}  # of a significand
+
+
+def piece(folder, weight, dtype):
+    """Store a weight and return it as what is to be changed."""
+    write_file(folder / "w.safetensors", {"w": weight}, dtype)
+    return Piece("w", dtype, open_weights(folder / "w.safetensors").tensors["w"], folder / "w.safetensors")
+
+
+def rounded(value, bits):
+    """Round a fraction to a significand of so many bits, ties to even, by whole numbers alone."""
+    if not value:
+        return 0.0
+    exponent = 0
+    while abs(value) >= Fraction(2) ** (exponent + 1):
+        exponent += 1
+    while abs(value) < Fraction(2) ** exponent:
+        exponent -= 1
+    unit = Fraction(2) ** (exponent - bits + 1)
+    return float(round(value / unit) * unit)
+
+
+def exactly(weight, left, right, bits):
+    """Return W + left·right, summed as fractions and rounded once."""
+    return [
+        [
+            rounded(Fraction(float(w)) + sum(Fraction(float(x)) * Fraction(float(y)) for x, y in pairs), bits)
+            for w, pairs in zip(
+                row, (list(zip(rows, column, strict=True)) for column in right.T), strict=True
+            )
+        ]
+        for row, rows in zip(weight, left, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("dtype", BITS)
+@settings(max_examples=12, deadline=None)
+@given(rank=st.integers(1, 6), seed=st.integers(0, 99), size=st.sampled_from([1e-4, 0.02, 1.0, 30.0]))
+def test_elements_are_the_exact_sum_rounded_once(tmp_path_factory, dtype, rank, seed, size):
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((6, 8)).astype(np.float32)
+    left = (rng.standard_normal((6, rank)) * size).astype(np.float32)
+    right = rng.standard_normal((rank, 8)).astype(np.float32)
+    given_piece = piece(tmp_path_factory.mktemp("w"), weight, dtype)
+    stored = np.concatenate(list(apply(given_piece, Change(left, right), Survival())))
+    start = to_fp32(open_weights(given_piece.file).stored("w"), dtype)
+    assert to_fp32(stored, dtype).tolist() == exactly(start, left, right, BITS[dtype])
+
+
+def test_a_change_that_all_but_undoes_the_weight_leaves_what_is_really_left(tmp_path):
+    """The sums −w·k·2⁻²³ are lost in fp32, where w·(1 + k·2⁻²³) has no room."""
+    weight = np.array([[1.0], [1.5], [1.375], [-1.9921875]], np.float32).repeat(8, axis=1)
+    left, right = weight[:, :1].copy(), -(1 + np.arange(1, 9, dtype=np.float32)[None] * np.float32(2**-23))
+    undone = piece(tmp_path, weight, "BF16")
+    stored = np.concatenate(list(apply(undone, Change(left, right), Survival())))
+    assert to_fp32(stored, "BF16").tolist() == exactly(weight, left, right, BITS["BF16"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(1, 700), seed=st.integers(0, 99), size=st.sampled_from([1e-30, 0.03, 1e4]),
+)  # fmt: skip
+def test_nf4_gives_back_the_nearest_level_and_levels_as_they_are(count, seed, size):
+    values = (np.random.default_rng(seed).standard_normal(count) * size).astype(np.float32)
+    found = nf4.scales(values)
+    back = nf4.round_trip(values, found, found)
+    by_element = np.repeat(found, nf4.BLOCK)[:count]
+    levels = np.abs(values[:, None] - by_element[:, None] * nf4.LEVELS)
+    np.testing.assert_allclose(np.abs(back - values), levels.min(axis=1), rtol=1e-5, atol=1e-6 * size)
+    np.testing.assert_allclose(nf4.round_trip(back, found, found), back, rtol=1e-6)
