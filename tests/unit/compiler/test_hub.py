@@ -181,6 +181,7 @@ def test_a_mixture_streams_only_as_far_as_its_shares_go(run, hub, tmp_path):
     assert "up to date" in run("-m", "compiler", *command, env=hub.env).stdout and not hub.sent
 
 
+@pytest.mark.slow
 def test_a_stream_reads_ranges_of_a_file(run, hub, tmp_path):
     spec = tmp_path / "orca.yaml"
     spec.write_text(
@@ -192,12 +193,14 @@ def test_a_stream_reads_ranges_of_a_file(run, hub, tmp_path):
     assert sent < 0.7 * size("Open-Orca/SlimOrca", "default/train/0000.parquet")
 
 
+@pytest.mark.slow
 def test_the_large_mixture_takes_a_partial_copy(run, hub, tmp_path):
     done = run("-m", "compiler", "show", "stackexchange", "--row", 3, env=hub.env)
     assert "Train it 2 times." in done.stdout
     assert "hf://datasets/HuggingFaceH4/stack-exchange-preferences@refs/convert/parquet/" in done.stdout
 
 
+@pytest.mark.slow
 def test_jsonl_and_csv_of_a_dataset_without_a_copy(run, hub, tmp_path):
     spec = tmp_path / "own.yaml"
     spec.write_text("like: mnli\nabout: Our own\nsource: {hub: {path: our/own, name: data}}\n")
@@ -218,8 +221,8 @@ def test_offline_both_ways_out_are_named(run, tmp_path):
     ("path", "said"),
     [
         ("nobody/nothing", "the hub has no dataset 'nobody/nothing'"),
-        ("our/own, name: other", "our/own has no data file for train"),
-        ("no such id!", "cannot be fetched from the hub"),
+        pytest.param("our/own, name: other", "our/own has no data file for train", marks=pytest.mark.slow),
+        pytest.param("no such id!", "cannot be fetched from the hub", marks=pytest.mark.slow),
     ],
 )
 def test_a_wrong_id_names_the_ways_out(run, hub, tmp_path, path, said):
@@ -230,6 +233,7 @@ def test_a_wrong_id_names_the_ways_out(run, hub, tmp_path, path, said):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_hub_that_breaks_off_in_the_middle_of_a_stream(run, hub, tmp_path, monkeypatch):
     """The tree is there, the file is not: exit 2 with the ways out, nothing written."""
     spec = tmp_path / "orca.yaml"
