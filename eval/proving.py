@@ -1,8 +1,8 @@
 """From adapter, fused model, GGUF and Modelfile to a proof: same prompts, same answers, or where they differ.
 
 The first way to make prompts is the reference for the others: LLaMA-Factory's template where it is
-known, else the chat template that the adapter is scored with. The live adapter's answers to those
-prompts are the reference for what is served: every model reads the same ids.
+known, else the chat template that the adapter is scored with. The live adapter's answers to the
+prompts that it is scored with are the reference for what is served: every model reads the same ids.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,7 +71,7 @@ def prove(request: Request) -> Proof:
         check_gguf(request.gguf)
     tuned = _open(request)
     ways = dict(_ways(request, tuned, served))
-    reference = next(iter(ways))
+    reference, scored = next(iter(ways)), tuned.subject.prompting.source
     encoded = {one.name: _encode(ways, one, request.limit) for one in sets}
     prompts = [
         prove_prompts(way, name, own[reference], found, tuned.model.tokenizer.decode)
@@ -79,7 +79,7 @@ def prove(request: Request) -> Proof:
         for way, found in own.items()
         if way != reference
     ]
-    asked, refused = _fitting(tuned.model, {name: own[reference] for name, own in encoded.items()}, request)
+    asked, refused = _fitting(tuned.model, {name: own[scored] for name, own in encoded.items()}, request)
     answers = list(_answers(request, tuned, sets, asked))
     return Proof(
         reference,

@@ -68,8 +68,8 @@ def markdown(proof: Proof, tolerance: Tolerance) -> str:
     parts = [
         "# Train = eval = serve",
         verdict(proof, tolerance),
-        f"Reference of the prompts: {proof.reference}. Reference of the answers: the live adapter, "
-        f"on those prompts. Allowed: {_count(tolerance.flips, 'flip')}, {tolerance.nats:g} nats.",
+        f"Reference of the prompts: {proof.reference}. Reference of the answers: the live adapter. "
+        f"Allowed: {_count(tolerance.flips, 'flip')}, {tolerance.nats:g} nats.",
         grid(prompts),
     ]
     if proof.answers:
