@@ -17,7 +17,7 @@ from eval.measure.reports import Report, judge, parse_report, report_summary
 from eval.model.ask import Asker, Fields
 from eval.model.questions import Questions, read_questions
 from eval.options import generate_options, model_options, run_options, set_options, take
-from eval.output.defects import write_defects
+from eval.output.defects import DETAILED, PLOT, write_defects
 from eval.output.results import Prediction
 from eval.pipeline import Job, score
 
@@ -94,8 +94,11 @@ class Defect:
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return the figures; write the document's two files."""
         figures = report_summary(predictions)
-        write_defects(job.folder, predictions, figures)
-        return {**figures, "refused": sum("refused" in p for p in predictions)}
+        return {
+            **figures,
+            "refused": sum("refused" in p for p in predictions),
+            "numbered_labels": write_defects(job.folder, predictions, figures),
+        }
 
     def line(self, results: Mapping[str, Any]) -> str:
         """Return accuracy, interval, n, majority, and how many answers did not parse."""
@@ -106,9 +109,16 @@ class Defect:
         )
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
-        """Warn of prompts that did not fit."""
-        refused = results["refused"]
-        return [f"{refused} prompts exceed the context and count as wrong"] if refused else []
+        """Warn of prompts that did not fit, and of labels that the plot could not write."""
+        said = []
+        if results["refused"]:
+            said.append(f"{results['refused']} prompts exceed the context and count as wrong")
+        if results["numbered_labels"]:
+            said.append(
+                f"{results['numbered_labels']} labels are numbers in {PLOT}: no installed font writes them; "
+                f"their key is plot_labels in {DETAILED}"
+            )
+        return said
 
 
 if __name__ == "__main__":

@@ -39,13 +39,13 @@ def parse_report(text: str) -> Report | None:
 
 
 def canonical(judgement: str) -> str:
-    """Return what two judgements are compared by: NFKC, case folded, no white space, no marks at the edges."""
+    """Return what two judgements are compared by: NFKC, case folded, no white space nor marks around it."""
     folded = unicodedata.normalize("NFKC", judgement).casefold()
     return "".join(folded.strip(EDGES).split())
 
 
 def judge(expected: str, text: str) -> dict[str, object]:
-    """Return the prediction's fields: the reference's own spelling where both judge alike, else the answer's."""
+    """Return the prediction's judgement, in the reference's spelling where both judge alike, and reason."""
     report = parse_report(text)
     if report is None:
         return {"predicted_output": UNKNOWN, "reason": ""}

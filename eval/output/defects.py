@@ -16,10 +16,10 @@ DETAILED = "evaluation_results.json"
 PLOT = "subtype_accuracy.png"
 
 
-def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapping[str, Any]) -> None:
-    """Write both files into OUT/model/set.
+def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapping[str, Any]) -> int:
+    """Write both files into OUT/model/set; return how many labels no installed font can write.
 
-    Labels that no installed font can show are numbers in the plot, with their key in the JSON file.
+    Those are numbers in the plot, with their key in the JSON file.
     """
     numbered = _draw(folder, predictions, figures)
     details = {
@@ -36,6 +36,7 @@ def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapp
         "results": [_detail(prediction) for prediction in predictions],
     }
     write_json(folder / DETAILED, details)
+    return len(numbered)
 
 
 def _draw(folder: Path, predictions: Sequence[Prediction], figures: Mapping[str, Any]) -> Mapping[str, str]:
@@ -45,7 +46,7 @@ def _draw(folder: Path, predictions: Sequence[Prediction], figures: Mapping[str,
     rows = [str(prediction["row"]) for prediction in predictions]
     kinds = {"subtype": [str(prediction["subtype"]) for prediction in predictions]}
     run = Run(model, name, str(folder), rows, gold, predicted, [*map(_is_correct, predictions)], kinds=kinds)
-    title = f"{model} judges {figures['accuracy']:.1%} of {figures['n']} reports of {name} as the reference"
+    title = f"{model} judges {figures['accuracy']:.1%} of the {figures['n']} reports of {name} rightly"
     typeface = choose_typeface([model, name, *figures["subtypes"]])
     draw_lying(replace(kinds_chart([run], "subtype", model), title=title), folder / PLOT, typeface)
     return typeface.numbered

@@ -110,7 +110,7 @@ def test_a_compiled_set_is_judged_and_two_runs_compared(tmp_path, monkeypatch, c
 
 
 BAD = {
-    "empty": (lambda row: None, "no records"),
+    "empty": (dict.clear, "no records"),
     "no subtype": (lambda row: row.pop("subtype"), "record 1: subtype: found null, expected a text"),
     "no judgement": (
         lambda row: row["text"][1].update(content="主机坏了"),
@@ -124,7 +124,8 @@ BAD = {
 @pytest.mark.parametrize(("spoil", "said"), BAD.values(), ids=BAD)
 def test_bad_data_is_refused_before_anything_is_asked(data, tmp_path, spoil, said) -> None:
     row = json.loads(data.read_text().splitlines()[0])
-    data.write_text("" if spoil(row) is None and said == "no records" else json.dumps(row))
+    spoil(row)
+    data.write_text(json.dumps(row) if row else "")
     with pytest.raises(ContentError, match=f"reports.jsonl.*{said}"):
         cli.main(["--model", "m", "--data", str(data), "--out", str(tmp_path / "out")], standalone_mode=False)
     assert not (tmp_path / "out").exists()

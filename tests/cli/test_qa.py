@@ -8,7 +8,8 @@ import pytest
 from core.errors import ContentError
 from eval.compare import cli as compare
 from eval.measure.statistics import wilson
-from eval.qa import PROMPTS, cli
+from eval.model.questions import read_questions
+from eval.qa import PROMPTS, check_references, cli
 from tests.serving import answering
 
 ROWS = [
@@ -102,3 +103,18 @@ def test_bad_data_is_refused_before_anything_is_asked(tmp_path, content, said) -
     with pytest.raises(ContentError, match=f"asked.jsonl.*{said}"):
         cli.main(["--model", "m", "--data", str(path), "--out", str(tmp_path / "out")], standalone_mode=False)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "qa/medical_zh_qa.derived.jsonl",
+        "pr/my_valid_dataset_1k.derived.jsonl",
+        "io/belle_1k.json",
+        "qa/gsm8k_test.jsonl",
+    ],
+)
+def test_the_documents_three_layouts_are_read_as_they_stand(real_data, name) -> None:
+    (questions,) = read_questions((), (real_data / name,))
+    check_references(questions)
+    assert all(talk.messages[-1]["content"] for talk in questions.conversations)

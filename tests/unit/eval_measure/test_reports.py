@@ -1,5 +1,8 @@
 """Judgement and reason out of answers, worked by hand; figures by subtype and type."""
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,3 +87,15 @@ def test_figures_by_subtype_and_type() -> None:
         "外部": (0, 1),
         "网络": (1, 1),
     }
+
+
+def test_every_real_reference_parses(real_data: Path) -> None:
+    reports = [
+        r["output"] for f in (real_data / "defect/raw").glob("*.json") for r in json.loads(f.read_text())
+    ]
+    assert len(reports) == 826
+    for report in reports:
+        judgement, reason = report["judgement"], report["reason"]
+        assert parse_report(f"判断:{judgement}\n\n原因：{reason}") == Report(
+            judgement.strip(), reason.strip()
+        )
