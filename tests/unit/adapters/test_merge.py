@@ -212,30 +212,43 @@ def test_two_merges_of_the_same_are_the_same_bytes(tmp_path):
         assert (tmp_path / "x" / file).read_bytes() == (tmp_path / "y" / file).read_bytes()
 
 
+ADAPTER = st.fixed_dictionaries(
+    {
+        "ranks": st.tuples(st.integers(1, 9), st.integers(1, 9)),  # of q and v
+        "alphas": st.tuples(st.floats(0.5, 64), st.floats(0.5, 64)),
+        "rslora": st.booleans(),
+        "weight": st.floats(-3, 3).filter(lambda w: abs(w) > 0.01),
+    }
+)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
-    ranks=st.lists(st.integers(1, 9), min_size=1, max_size=4),
-    weights=st.lists(st.floats(-3, 3).filter(lambda w: abs(w) > 0.01), min_size=4, max_size=4),
-    rslora=st.booleans(),
+    drawn=st.lists(ADAPTER, min_size=1, max_size=4),
     dtype=st.sampled_from(["F32", "F16", "BF16"]),
     seed=st.integers(0, 999),
 )
-def test_any_ranks_weights_and_dtypes_give_the_dense_sum(
-    tmp_path_factory, ranks, weights, rslora, dtype, seed
-):
+def test_any_ranks_patterns_weights_and_dtypes_give_the_dense_sum(tmp_path_factory, drawn, dtype, seed):
     folder = tmp_path_factory.mktemp("property")
-    wanted = []
-    for i, rank in enumerate(ranks):
-        pairs = factors(seed + i, layers=1, rank=rank)
-        make(folder / str(i), pairs, dtype, r=rank, use_rslora=rslora and i % 2 == 0)
-        wanted.append((folder / str(i), weights[i]))
-    result, _ = merged(wanted, folder / "out")
-    opened = [(open_adapter(ref), weight) for ref, weight in wanted]
+    expected, size = {}, {}
+    for i, fields in enumerate(drawn):
+        (q, v), (alpha, alpha_v) = fields["ranks"], fields["alphas"]
+        pairs = factors(seed + i, layers=1, rank=lambda module, q=q, v=v: q if "q_proj" in module else v)
+        patterns = {"rank_pattern": {"v_proj": v}, "alpha_pattern": {"self_attn.v_proj": alpha_v}}
+        how = {"r": q, "lora_alpha": alpha, "use_rslora": fields["rslora"]}
+        stored = open_adapter(make(folder / str(i), pairs, dtype, **how, **patterns))
+        for module in pairs:
+            own, rank = (alpha, q) if "q_proj" in module else (alpha_v, v)
+            a, b = (factor.astype(float) for factor in stored.factors(module))
+            change = fields["weight"] * own / (np.sqrt(rank) if fields["rslora"] else rank) * (b @ a)
+            expected[module] = expected.get(module, 0) + change
+            size[module] = size.get(module, 0) + np.linalg.norm(change)
+    result, _ = merged(
+        [(folder / str(i), fields["weight"]) for i, fields in enumerate(drawn)], folder / "out"
+    )
     for module in result.modules:
-        expected = sum(weight * delta(adapter, module) for adapter, weight in opened)
-        scale = sum(abs(weight) * np.linalg.norm(delta(adapter, module)) for adapter, weight in opened)
-        assert np.linalg.norm(delta(result, module) - expected) <= 1e-6 * scale
-    assert result.lora.rank == sum(ranks)
+        assert np.linalg.norm(delta(result, module) - expected[module]) <= 1e-6 * size[module]
+    assert result.lora.rank == max(sum(f["ranks"][i] for f in drawn) for i in (0, 1))
 
 
 @pytest.mark.parametrize(
