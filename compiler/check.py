@@ -66,9 +66,11 @@ class Checker:
         return self._label(batch) if self.lookup else batch
 
     def notes(self, shown: str) -> list[str]:
-        """Return, for people, which names were taken where they are not the first that we look for."""
+        """Return, for people, which names were taken that are neither ours nor the first we look for."""
         first = {column.name: column.names[0] for column in self.spec.columns}
-        taken = [f"{ours} = {theirs}" for ours, theirs in self.theirs.items() if theirs != first[ours]]
+        taken = [
+            f"{ours} = {theirs}" for ours, theirs in self.theirs.items() if theirs not in (ours, first[ours])
+        ]
         return [f"{shown}: took {', '.join(taken)}"] if taken else []
 
     def _shape(self, column: Column, batch: Batch, rows: Rows) -> Batch:

@@ -42,6 +42,11 @@ def _common(command: Any) -> Any:
         click.option(
             "--seed", type=int, default=42, show_default=True, help="For sampling, shuffling and splitting."
         ),
+        click.option(
+            "--duplicates/--no-duplicates",
+            default=True,
+            help="Look for rows that came before, conflicts and leaks (40 bytes of memory a row).",
+        ),
         click.option("--strict", is_flag=True, help="Take warnings for errors."),
         click.option("--all", "every", is_flag=True, help="Show every problem, not the first 20."),
         click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
@@ -89,6 +94,7 @@ def _request(options: Options, spec: Any) -> Request:
         quarantine=options.get("on_error") == "quarantine",
         force=options.get("force", False),
         columns=_columns(options["columns"], spec),
+        duplicates=options["duplicates"],
         strict=options["strict"],
         every_problem=options["every"] or options["as_json"],
     )

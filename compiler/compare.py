@@ -26,7 +26,7 @@ def compare(
         if near:
             form = f"nearly the same input stands in {other}: {{}} ({{:.2f}})"
             _nearly("W213", form, near_rows(train.texts, test.texts), train, test, problems)
-        if group:
+        if group and not train.counted_only:
             shared = set(there[other].groups).intersection(there[first].groups)
             report[f"{group} shared by {first} and {other}"] = len(shared)
     return report
@@ -34,7 +34,7 @@ def compare(
 
 def leaks(train: Seen, other: Seen) -> list[tuple[int, int]]:
     """Return (training row, row of the other split) for every training row whose input is there too."""
-    there = dict(zip(other.prompts, range(other.rows), strict=True))
+    there = {key: row for row, key in enumerate(other.prompts)}
     return [(row, there[key]) for row, key in enumerate(train.prompts) if key in there]
 
 

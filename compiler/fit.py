@@ -64,6 +64,8 @@ class Fit:
             if b"" in plain[name]:
                 empty = [number for number, text in enumerate(plain[name]) if not text]
                 self._warn("W204", batch, empty, "an empty answer would be trained on", name)
+        if seen.counted_only:
+            seen.fold()
 
     def _plain(self, columns: list[Texts], batch: Batch) -> list[list[bytes]]:
         """Return texts without blanks, in small letters (ASCII); look for what should not be in a text."""

@@ -37,6 +37,7 @@ def identify(spec: Spec, request: Request, inputs: Sequence[Input]) -> Identity:
         "columns": dict(request.columns),
         "limit": request.limit,
         "seed": request.seed,
+        "duplicates": request.duplicates,
         "on_error": "quarantine" if request.quarantine else "fail",
         "sources": [
             {"split": found.split, "path": found.shown, "sha256": found.sha256()} for found in inputs

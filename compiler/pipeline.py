@@ -66,6 +66,10 @@ def _no_empty_folder(out: Path) -> Iterator[None]:
 
 
 def _run(spec: Spec, request: Request, inputs: list[Input], staged: Path | None) -> Report:
+    if (spec.arranged or spec.near) and not request.duplicates:
+        raise RequestError(
+            f"--no-duplicates: {spec.name} is sampled, split, mixed or searched for near rows, which needs all"
+        )
     limit = None if request.every_problem else 1000
     aside = staged / QUARANTINE if staged and request.quarantine else None
     report = Report(spec.name, Problems(limit, aside))
@@ -92,7 +96,7 @@ def _straight(
     for split in spec.splits:
         part = [found for found in inputs if found.split == split]
         if part:
-            splits[split] = seen = Seen()
+            splits[split] = seen = Seen(counted_only=not request.duplicates)
             paths = [staged / output.file.format(split=split) for output in spec.outputs] if staged else []
             with record_files(paths) as files:
                 PartRun(spec, split, request, report, seen).run(part, files)

@@ -45,8 +45,12 @@ def _keys() -> "array[int]":
 
 @dataclass(slots=True)
 class Seen:
-    """Keys of normalised texts (hashes of 8 bytes), places, labels and lengths, row by row."""
+    """Keys of normalised texts (hashes of 8 bytes), places, labels and lengths, row by row.
 
+    With `counted_only`, rows are folded into counts as they come, and cannot be compared.
+    """
+
+    counted_only: bool = False
     prompts: "array[int]" = field(default_factory=_keys)
     answers: "array[int]" = field(default_factory=_keys)
     groups: "array[int]" = field(default_factory=_keys)
@@ -57,6 +61,9 @@ class Seen:
     classes: Codes = field(default_factory=Codes)
     units: Codes = field(default_factory=Codes)
     texts: list[str] = field(default_factory=list)
+    _rows: int = 0
+    _lengths: Counter[int] = field(default_factory=Counter)
+    _labels: Counter[int] = field(default_factory=Counter)
     _starts: list[int] = field(default_factory=list)
     _places: list[tuple[str, Sequence[Line]]] = field(default_factory=list)
     _order: Sequence[int] | None = None
@@ -64,12 +71,22 @@ class Seen:
     @property
     def rows(self) -> int:
         """How many rows were seen."""
-        return len(self.prompts)
+        return self._rows + len(self.prompts)
 
     def begin(self, prefix: str, lines: Sequence[Line]) -> None:
         """Note the places of the rows whose keys come next."""
         self._starts.append(self.rows)
         self._places.append((prefix, _compact(lines)))
+
+    def fold(self) -> None:
+        """Keep of the rows seen so far only what the manifest counts: memory does not grow with them."""
+        self._rows = self.rows
+        self._lengths.update(self.lengths)
+        self._labels.update(self.labels.rows)
+        for values in (self.prompts, self.answers, self.groups, self.ids, self.lengths, self.labels.rows):
+            del values[:]
+        self._starts.clear()
+        self._places.clear()
 
     def place(self, row: int) -> str:
         """Return the address of the row with this number (from 0)."""
@@ -104,11 +121,15 @@ class Seen:
     def summary(self) -> dict[str, object]:
         """Return rows, label balance and lengths for the manifest."""
         names = self.labels.names()
-        counts = Counter(self.labels.rows)
+        counts = self._labels + Counter(self.labels.rows)
         labels = {
             str(names[code]): counts[code] for code in sorted(counts, key=lambda code: str(names[code]))
         }
-        return {"rows": self.rows, "labels": labels, "characters": _quantiles(Counter(self.lengths))}
+        return {
+            "rows": self.rows,
+            "labels": labels,
+            "characters": _quantiles(self._lengths + Counter(self.lengths)),
+        }
 
 
 def repeated(keys: "array[int]") -> list[tuple[int, int]]:

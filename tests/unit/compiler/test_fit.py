@@ -6,6 +6,7 @@ import pytest
 
 import compiler.seen
 from compiler.seen import repeated
+from core.errors import RequestError
 from tests.unit.compiler.conftest import ROWS
 
 
@@ -82,3 +83,17 @@ def test_places_survive_blank_lines_drops_and_files(bench):
     source.write_text(source.read_text().replace("\n", "\n\n"))
     report = bench.compile("rte", source, f"train={bench.rows('more.jsonl', [row(0, idx=77)])}")
     assert sorted(bench.codes(report)) == [("W201", "train.jsonl:7"), ("W202", "more.jsonl:1")]
+
+
+def test_no_duplicates_counts_but_does_not_compare(bench):
+    rows = [row(n, sentence1="x" * (n + 1), label=n % 2) for n in range(20)]
+    paths = bench.rows("train.jsonl", [*rows, rows[0]]), bench.rows("dev.jsonl", rows[:2])
+    fit = bench.compile("rte", *paths).fit
+    report = bench.compile("rte", *paths, duplicates=False)
+    assert bench.codes(report) == []
+    assert report.fit == {split: fit[split] for split in ("train", "eval")}
+
+
+def test_no_duplicates_is_refused_where_rows_are_arranged(bench):
+    with pytest.raises(RequestError, match="--no-duplicates: defect is sampled, split"):
+        bench.compile("defect", bench.rows("d.jsonl", ROWS), duplicates=False)
