@@ -21,10 +21,8 @@ from eval.model.ask import Asker, Fields
 from eval.model.questions import Questions, read_questions
 from eval.model.reading import Reading
 from eval.options import generate_options, model_options, run_options, set_options, take
-from eval.output.results import Prediction
+from eval.output.results import METRICS, Prediction
 from eval.pipeline import Job, score
-
-METRICS = "metrics.json"
 
 
 @click.command(context_settings=CLI)
@@ -180,7 +178,7 @@ class Text:
         parts = [
             f"eval_loss {results['eval_loss']:.4f} [{low:.4f}, {high:.4f}]",
             f"perplexity {results['perplexity']:.4g}",
-            f"n {results['n']} ({results['tokens']} tokens)",
+            f"n {results['n']} {results['scored']} ({results['tokens']} tokens)",
         ]
         if results["generated"]:
             parts += [f"empty {results['empty_rate']:.1%}", f"distinct-2 {results['distinct-2']:.2f}"]

@@ -18,6 +18,7 @@ from core.files import atomic, read_object, write_json
 RUN = "run.json"
 PREDICTIONS = "predictions.jsonl"
 RESULTS = "results.json"
+METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
 PARTS = ("settings", "models", "sets")  # what every run.json of ours holds, and a training's does not
 Prediction = dict[str, object]
 Identity = dict[str, dict[str, object]]  # settings, models and sets, each by name
@@ -103,7 +104,7 @@ class PredictionLog:
 
 def _sweep(folder: Path) -> None:
     """Drop the temporary files of a write that was killed."""
-    for name in (RUN, PREDICTIONS, RESULTS):
+    for name in (RUN, PREDICTIONS, METRICS, RESULTS):
         for left in folder.glob(f".{name}.*"):
             left.unlink()
 

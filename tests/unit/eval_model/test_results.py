@@ -115,7 +115,7 @@ def test_what_a_killed_write_left_is_swept_away(tmp_path) -> None:
     begin_run(out, IDENTITY, force=False)
     folder = out / "base" / "rte"
     folder.mkdir(parents=True)
-    for name in (PREDICTIONS, "results.json"):
+    for name in (PREDICTIONS, "metrics.json", "results.json"):
         (folder / f".{name}.x7").touch()
     finished(folder)
     assert sorted(p.name for p in out.rglob("*") if p.is_file()) == [PREDICTIONS, RUN]
