@@ -36,7 +36,7 @@ def qa_summary(rows: Rows) -> dict[str, object]:
         "stderr": exact["stderr"],
         "ci95": exact["ci95"],
         "majority": commonest([str(row["expected_output"]) for row in rows]),
-        "empty": sum(not str(row["predicted_output"]).strip() for row in rows),
+        "empty": sum("refused" not in row and not row["predicted_output"] for row in rows),
         **whole,
         "types": {name: _figures(own) for name, own in sorted(types.items())},
     }

@@ -54,6 +54,7 @@ def test_tokens_by_hand() -> None:
     assert tokens("The capital, it’s 北京！ (−3.5 %)") == ["capital", "its", "北", "京", "-3.5", "%"]
     assert tokens("qwen2.5 5-3 .5 e.g. snake_case") == ["qwen2.5", "5", "3", ".5", "eg", "snake", "case"]
     assert tokens("カタカナ ひらがな 한국어")[-1] == "한국어" and len(tokens("カタカナ ひらがな 한국어")) == 9
+    assert tokens("हिन्दी में") == ["हिन्दी", "में"]  # vowel signs belong to their letters
     assert tokens("") == [] and tokens("?") == ["?"] and tokens(" the ") == ["the"]
 
 

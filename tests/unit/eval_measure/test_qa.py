@@ -36,6 +36,11 @@ def test_figures_overall_and_by_type() -> None:
     assert factual["exact_match"]["n"] == 2 and reasoning["exact_match"]["ci95"] == list(wilson(0, 1))
 
 
+def test_a_prompt_that_was_not_asked_is_wrong_but_no_empty_answer() -> None:
+    found = qa_summary([*ROWS, row("x", "", 0.0, refused="too long")])
+    assert (found["accuracy"], found["n"], found["empty"]) == (0.2, 5, 1)
+
+
 def test_rows_in_groups_have_their_errors_by_group() -> None:
     found = qa_summary([{**r, "group": n // 2} for n, r in enumerate(ROWS * 5)])
     exact = [True, False, False, False] * 5
