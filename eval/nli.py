@@ -23,11 +23,32 @@ from eval.measure.labels import (
 )
 from eval.model.ask import Asker, Fields, ask_in_halves
 from eval.model.questions import Questions, read_questions
-from eval.options import generate_options, model_options, run_options, set_options, take
+from eval.options import Command, generate_options, model_options, run_options, set_options, take
 from eval.output.results import Prediction
 from eval.pipeline import Job, score
 
 LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little
+
+
+def label_options(command: Command) -> Command:
+    """--variants, --choices and --count: between which labels is chosen."""
+    variants = click.option(
+        "--variants",
+        type=click.Choice(["all", "none"]),
+        default="all",
+        show_default=True,
+        help="choice: sum yes, Yes and both after a space, or take the bare label alone.",
+    )
+    choices = click.option(
+        "--choices", metavar="A,B,…", help="The labels; by default those found in the data."
+    )
+    count = click.option(
+        "--count",
+        multiple=True,
+        metavar="A=B",
+        help="Let an answer A count as B: maybe=no for a set without maybe. Repeatable.",
+    )
+    return variants(choices(count(command)))
 
 
 @click.command(context_settings=CLI)
@@ -47,20 +68,7 @@ LOW_MASS = 0.5  # below this the model hardly says any of the labels, and compar
     show_default=True,
     help="generate: take the answer as a word, or search it as the published script did.",
 )
-@click.option(
-    "--variants",
-    type=click.Choice(["all", "none"]),
-    default="all",
-    show_default=True,
-    help="choice: sum yes, Yes and both after a space, or take the bare label alone.",
-)
-@click.option("--choices", metavar="A,B,…", help="The labels; by default those found in the data.")
-@click.option(
-    "--count",
-    multiple=True,
-    metavar="A=B",
-    help="Let an answer A count as B: maybe=no for a set without maybe. Repeatable.",
-)
+@label_options
 @click.option(
     "--check-generate",
     type=click.IntRange(0),
@@ -81,6 +89,10 @@ def cli(**given: Any) -> None:
         raise RequestError("--think needs --mode generate: a thought would stand before the labels")
     if task.mode == "choice" and request.backend == "openai":
         raise RequestError("--backend openai needs --url and --mode generate, and takes no --adapter")
+    if task.mode == "choice" and request.backend == "vllm":
+        raise RequestError("--backend vllm only generates: give --mode generate with it")
+    if task.check_generate and task.mode == "generate":
+        raise RequestError("--check-generate is for --mode choice: here every answer is generated")
     sets = read_questions(request.datasets, request.data)
     for questions in sets:
         task.labels(questions)

@@ -54,10 +54,10 @@ def model_options(command: Command) -> Command:
         click.option("--no-base", is_flag=True, help="Do not score the base itself."),
         click.option(
             "--backend",
-            type=click.Choice(["hf", "openai"]),
+            type=click.Choice(["hf", "vllm", "openai"]),
             default="hf",
             show_default=True,
-            help="openai: any server of that kind; it only generates.",
+            help="openai: any server of that kind. It and vllm only generate.",
         ),
         click.option("--url", metavar="URL", help="openai: the server, e.g. http://localhost:8000/v1."),
         loading_options,

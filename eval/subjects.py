@@ -1,32 +1,31 @@
-"""The models of a run: the base, loaded once, and what stands beside it, or a model behind a server."""
+"""The models of a run: the base, loaded once, and what stands beside it; in vLLM; or behind a server."""
 
 import contextlib
+import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from adapters.config import CONFIG
 from adapters.parts import Part, open_parts, parse_weight
-from adapters.store import open_adapter
+from adapters.store import Adapter, open_adapter
 from core.errors import RequestError
 from core.supervision import Turns
 from eval.model import shards
 from eval.model.ask import Speaker
+from eval.model.engine import Engine, EngineSpeaker, load_engine
 from eval.model.generate import Local
+from eval.model.load import Model, find_model, load_model, model_digest
 from eval.model.prompts import Prompting, choose_prompting
 from eval.model.recipe import other_prompt
 from eval.model.server import Server
 from eval.options import Request
 
-if TYPE_CHECKING:
-    from eval.model.load import Model
-
 BASE = "base"
-BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "server": 0}
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "server": 0, "vllm": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Subject:
 class Opened:
     """A loaded base (or a server), the hash of its files, and all that is to be asked of it."""
 
-    model: "Model | Server"
+    model: Model | Engine | Server
     digest: str
     subjects: list[Subject]
     budget: int
@@ -69,7 +68,7 @@ class Opened:
     @contextlib.contextmanager
     def applied(self, subject: Subject) -> Iterator[None]:
         """Let the model answer as `subject` while the context lasts."""
-        if isinstance(self.model, Server):
+        if not isinstance(self.model, Model):  # told with each question, or has none
             yield
             return
         from eval.model.live import applied
@@ -78,16 +77,21 @@ class Opened:
             yield
 
     @property
-    def local(self) -> "Model":
-        """The model in this process; `RequestError` for a server, which shows no probabilities."""
-        if isinstance(self.model, Server):
-            raise RequestError("--backend openai only generates: this needs the model's probabilities")
+    def local(self) -> Model:
+        """The model in this process; `RequestError` for others, which show no probabilities."""
+        if not isinstance(self.model, Model):
+            raise RequestError(
+                "--backend openai and vllm only generate: this needs probabilities, leave it out"
+            )
         return self.model
 
     def speaker(self, subject: Subject) -> Speaker:
         """Return who generates the subject's answers."""
         if isinstance(self.model, Server):
             return self.model
+        if isinstance(self.model, Engine):
+            folder = subject.parts[0].adapter.folder if subject.parts else None
+            return EngineSpeaker(self.model, subject.prompting.encode, folder)
         return Local(self.model, subject.prompting.encode, self.budget)
 
 
@@ -95,31 +99,51 @@ def open_models(request: Request) -> Opened:
     """Open every adapter, load the base once, and check that they belong together."""
     if request.backend == "openai":
         return _open_server(request)
+    return load_subjects(request, *open_adapters(request))
+
+
+def load_subjects(request: Request, reference: str, wanted: Mapping[str, tuple[Part, ...]]) -> Opened:
+    """Load the base and check that each adapter was made for it and is asked as it was trained."""
     if request.url is not None:
         raise RequestError("--url is for --backend openai: without it, the model here would be asked")
     if request.quantize and request.apply == "fold":
         raise RequestError("--apply fold adds into plain weights, --quantize leaves none: give one of them")
-    reference, wanted = _open_adapters(request)
+    if request.backend == "vllm" and (request.quantize or request.apply == "fold"):
+        raise RequestError("--backend vllm takes no --quantize and no --apply fold")
 
-    from eval.model.live import check_base, check_fits
-    from eval.model.load import find_model, load_model, model_digest
+    from eval.model.live import check_base
 
     shards.start()
     folder = find_model(reference)
-    model = load_model(folder, request.dtype, request.quantize)
+    parts = [part for parts in wanted.values() for part in parts]
+    adapters = {part.adapter.folder: part.adapter for part in parts}
+    model = (
+        load_engine(folder, request.dtype, parts)
+        if request.backend == "vllm"
+        else _load(request, folder, adapters.values())
+    )
     digest = model_digest(folder)
-    subjects = []
-    for name, parts in wanted.items():
-        for part in parts:
-            check_fits(model, part.adapter)
-            check_base(part.adapter, folder, reference, digest)
-        beside = [part.adapter.folder for part in parts]
-        prompting = choose_prompting(model.tokenizer, beside, request.template, request.think)
-        subjects.append(Subject(name, parts, prompting))
-        for folder in beside if not request.think else []:
-            if told := other_prompt(model.tokenizer, folder, prompting, request.template):
-                click.echo(f"warning: adapter {told}", err=True)
+    for adapter in adapters.values():
+        check_base(adapter, folder, reference, digest)
+    ask = functools.cache(
+        lambda *beside: choose_prompting(model.tokenizer, beside, request.template, request.think)
+    )
+    subjects = [
+        Subject(name, parts, ask(*(part.adapter.folder for part in parts))) for name, parts in wanted.items()
+    ]
+    for beside in adapters if not request.think else ():
+        if told := other_prompt(model.tokenizer, beside, ask(beside), request.template):
+            click.echo(f"warning: adapter {told}", err=True)
     return Opened(model, digest, subjects, _budget(request, model.device), request.apply == "fold")
+
+
+def _load(request: Request, folder: Path, adapters: Iterable[Adapter]) -> Model:
+    from eval.model.live import check_fits
+
+    model = load_model(folder, request.dtype, request.quantize)
+    for adapter in adapters:
+        check_fits(model, adapter)
+    return model
 
 
 def _open_server(request: Request) -> Opened:
@@ -136,7 +160,7 @@ def _budget(request: Request, device: str) -> int:
     return request.batch_tokens or BATCH_TOKENS[device]
 
 
-def _open_adapters(request: Request) -> tuple[str, dict[str, tuple[Part, ...]]]:
+def open_adapters(request: Request) -> tuple[str, dict[str, tuple[Part, ...]]]:
     """Return the base model and the models of the table by name; a LoRA folder as --model is one of them.
 
     `RequestError` for a name that is taken or cannot name a folder, or if nothing is left to score.

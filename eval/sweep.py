@@ -1,0 +1,151 @@
+"""python -m eval.sweep --model models/demo-base --adapter rte --adapter mnli --data rte.json --out results/s
+
+Scores a grid of merge weights, or every checkpoint of a run, with the base loaded once and no weights
+written; chooses on one half of the rows and reports on the other. docs/eval-sweep.md explains the files.
+"""
+
+import itertools
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapters.config import CONFIG
+from adapters.parts import Part, parse_weight
+from core.errors import CLI, RequestError, run
+from core.files import read_object
+from eval.measure.halves import Split, split_halves
+from eval.model import shards
+from eval.model.questions import Questions, read_questions
+from eval.nli import Nli, label_options
+from eval.options import Request, model_options, run_options, set_options, take
+from eval.output.results import RESULTS, check_new
+from eval.pipeline import score_opened
+from eval.subjects import BASE, load_subjects, open_adapters
+from eval.sweeping import Sweep, report
+
+STEPS = "trainer_state.json"
+
+
+@click.command(context_settings=CLI)
+@model_options
+@click.option(
+    "--checkpoints",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Score all checkpoints of the run in DIR, instead of a grid.",
+)
+@click.option(
+    "--grid",
+    default="0,0.25,0.5,0.75,1",
+    show_default=True,
+    metavar="W,W,…",
+    help="The weights that each adapter takes, every one with every other's.",
+)
+@set_options
+@label_options
+@click.option("--seed", type=int, default=42, show_default=True, help="Of the halves.")
+@click.option("--dry-run", is_flag=True, help="Say how many rows would be asked, and write nothing.")
+@run_options
+def cli(checkpoints: Path | None, grid: str, seed: int, dry_run: bool, **given: Any) -> None:
+    """Find the best merge weights of one or two adapters, or the best checkpoint of a run.
+
+    The choice is made on one half of the rows; its score on the other half is the one to believe.
+    """
+    request = take(given)
+    if request.backend != "hf":
+        raise RequestError(f"--backend {request.backend} only generates: a sweep compares probabilities")
+    check_new(request.out, resume=request.resume, force=request.force)
+    task = Nli("choice", "word", check_generate=0, max_new_tokens=0, command="eval.sweep", **given)
+    sets = read_questions(request.datasets, request.data)
+    for questions in sets:
+        task.labels(questions)
+    splits = {questions.name: _split(questions, request.limit, seed) for questions in sets}
+    axes = _checkpoints(request, checkpoints) if checkpoints else _grid(request, _weights(grid))
+    if dry_run:
+        click.echo(_forecast(request, axes, sets))
+        return
+    score_opened(request, task, sets, load_subjects(request, axes.reference, axes.models))
+    if shards.first():
+        click.echo(report(Sweep(request.out, axes.names, axes.points, splits)))
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """Every model of a sweep: its place on the axes, and its adapters by weight."""
+
+    reference: str
+    names: list[str]
+    points: dict[str, tuple[float, ...]]
+    models: dict[str, tuple[Part, ...]]
+
+
+def _grid(request: Request, weights: list[float]) -> Axes:
+    reference, wanted = open_adapters(replace(request, no_base=False))
+    adapters = {name: parts for name, parts in wanted.items() if parts}
+    if not 1 <= len(adapters) <= 2:
+        raise RequestError(f"{len(adapters)} adapters: expected one or two --adapter, or --checkpoints DIR")
+    points: dict[str, tuple[float, ...]] = {}
+    models: dict[str, tuple[Part, ...]] = {}
+    for point in itertools.product(weights, repeat=len(adapters)):
+        parts = tuple(
+            Part(part.adapter, weight * part.weight)
+            for weight, own in zip(point, adapters.values(), strict=True)
+            for part in own
+            if weight
+        )
+        name = ",".join(f"{name}={weight:g}" for name, weight in zip(adapters, point, strict=True))
+        name = name if parts else BASE
+        points[name], models[name] = point, parts
+    if request.no_base:
+        points.pop(BASE, None)
+        models.pop(BASE, None)
+    return Axes(reference, list(adapters), points, models)
+
+
+def _weights(text: str) -> list[float]:
+    """Return the weights of `--grid 0,0.5,1` in rising order; `RequestError` for what is no number."""
+    return sorted({parse_weight(part.strip(), "--grid") for part in text.split(",")})
+
+
+def _checkpoints(request: Request, folder: Path) -> Axes:
+    """Return the base (step 0), every checkpoint of a run, and its end where that is none of them."""
+    if request.adapters:
+        raise RequestError("--checkpoints takes the adapters of the run: leave --adapter out")
+    found = {path.parent.name.split("-")[1]: path.parent for path in folder.glob(f"checkpoint-*/{CONFIG}")}
+    steps = {int(number): path for number, path in found.items() if number.isdigit()}
+    last = read_object(folder / STEPS).get("global_step") if (folder / STEPS).is_file() else None
+    if isinstance(last, int) and last not in steps and (folder / CONFIG).is_file():
+        steps[last] = folder
+    if not steps:
+        raise RequestError(
+            f"{folder}: no checkpoint-N with an {CONFIG}: expected the output_dir of a LoRA run"
+        )
+    named = {f"step-{step}": step for step in sorted(steps)}
+    given = tuple(f"{name}={steps[step]}" for name, step in named.items())
+    reference, models = open_adapters(replace(request, adapters=given))
+    return Axes(reference, ["step"], {name: (float(named.get(name, 0)),) for name in models}, models)
+
+
+def _split(questions: Questions, limit: int | None, seed: int) -> Split:
+    """Return the halves of a set, by group where rows have one, else by what is asked."""
+    rows = zip(questions.records, questions.conversations[:limit], strict=False)
+    keys = [str(record.get("group", [m["content"] for m in asked.messages])) for record, asked in rows]
+    return split_halves(keys, seed, str(questions.path))
+
+
+def _forecast(request: Request, axes: Axes, sets: list[Questions]) -> str:
+    """Say how many rows go through the model, and how many of them a run before has answered."""
+    rows = {questions.name: len(questions.conversations[: request.limit]) for questions in sets}
+    every = len(axes.models) * sum(rows.values())
+    done = sum(
+        rows[name] for model in axes.models for name in rows
+        if not request.force and (request.out / model / name / RESULTS).is_file()
+    )  # fmt: skip
+    listed = " + ".join(f"{name} {count}" for name, count in rows.items())
+    return f"{len(axes.models)} models × ({listed}) rows = {every} forward rows, {done} of them done before"
+
+
+if __name__ == "__main__":
+    run(cli)

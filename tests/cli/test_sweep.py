@@ -1,0 +1,158 @@
+"""python -m eval.sweep on a tiny model: every point of the grid, the halves, and what is written."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import ContentError, RequestError
+from eval.nli import cli as nli
+from eval.sweep import cli
+from tests.unit.eval_model.test_live import write as write_adapter
+
+WORDS = [
+    "dog",
+    "cat",
+    "man",
+    "house",
+    "bread",
+    "kitchen",
+    "song",
+    "yes",
+    "no",
+    "maybe",
+    "a",
+    "he",
+    "她",
+    *"hijklm",
+]
+ROWS = [
+    {"instruction": f"Is it {word}?", "output": "yes" if n % 3 else "no", "idx": n, "group": str(n // 2)}
+    for n, word in enumerate(WORDS)
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def folders(tmp_path: Path, tiny_model: Path):
+    for name, rows in (("one", ROWS), ("two", ROWS[:12])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    left, right = (write_adapter(tmp_path / name, seed=seed) for seed, name in enumerate(("left", "right")))
+    given = ["--model", tiny_model, "--adapter", f"l={left}", "--adapter", f"r={right}"]
+    return [*given, "--data", tmp_path / "one.json", "--data", tmp_path / "two.json"]
+
+
+def call(command, *arguments: object) -> None:
+    command.main(list(map(str, arguments)), standalone_mode=False)
+
+
+def rows_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_every_point_is_what_nli_says_of_that_mix_and_the_choice_is_made_on_one_half(
+    folders, tmp_path
+) -> None:
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    call(cli, *folders, "--grid", "1,0,0.5", "--out", out)
+    models = sorted(path.name for path in out.iterdir() if path.is_dir())
+    axes = ["0", "0.5", "1"]
+    assert models == sorted(["base", *(f"l={a},r={b}" for a in axes for b in axes if (a, b) != ("0", "0"))])
+    mix = f"mix={tmp_path}/left:0.5+{tmp_path}/right:1"
+    call(nli, *folders[:2], *folders[-4:], "--adapter", mix, "--out", alone)
+    for name in ("one", "two"):
+        assert rows_of(out / "l=0.5,r=1" / name) == rows_of(alone / "mix" / name)
+        assert rows_of(out / "base" / name) == rows_of(alone / "base" / name)
+    told = json.loads((out / "sweep.json").read_text())
+    for name, count in (("one", 19), ("two", 12)):
+        first = [n for n in range(count) if hashlib.sha256(f"42 {n // 2}".encode()).digest()[0] % 2 == 0]
+        right = {
+            m: sum(rows_of(out / m / name)[n]["predicted_output"] == ROWS[n]["output"] for n in first)
+            for m in models
+        }
+        assert right[told["chosen"][name]] == max(right.values())
+        for model, halves in told["sets"][name].items():
+            assert halves["choose"]["accuracy"] == pytest.approx(right[model] / len(first))
+            assert halves["choose"]["n"] + halves["report"]["n"] == count
+    assert told["ship"] == told["chosen"]["all sets"]
+    kept = {path.name for path in out.rglob("*") if path.is_file()}
+    assert kept == {
+        "run.json",
+        "predictions.jsonl",
+        "results.json",
+        "sweep.json",
+        "table.md",
+        "one.png",
+        "two.png",
+    }
+
+
+def test_a_dry_run_counts_the_rows_and_writes_nothing(folders, tmp_path, capsys) -> None:
+    call(cli, *folders, "--out", tmp_path / "out", "--dry-run", "--limit", "10")
+    said = "25 models × (one 10 + two 10) rows = 500 forward rows, 0 of them done before\n"
+    assert capsys.readouterr().out == said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_resumed_sweep_asks_only_what_is_missing_and_ends_alike(folders, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    call(cli, *folders, "--grid", "0,1", "--out", out)
+    whole = tree(out)
+    (out / "l=1,r=1" / "two" / "results.json").unlink()
+    for name in ("sweep.json", "table.md", "one.png"):
+        (out / name).unlink()
+    capsys.readouterr()
+    call(cli, *folders, "--grid", "0,1", "--out", out, "--resume", "--dry-run")
+    assert "= 124 forward rows, 112 of them done before" in capsys.readouterr().out
+    call(cli, *folders, "--grid", "0,1", "--out", out, "--resume")
+    assert tree(out) == whole
+    assert capsys.readouterr().out.count("done before") == 7
+
+
+def test_checkpoints_are_a_curve_over_their_steps(folders, tmp_path, tiny_model) -> None:
+    run = tmp_path / "run"
+    for step, seed in ((10, 1), (2, 2)):
+        write_adapter(run / f"checkpoint-{step}", seed=seed)
+    for path in write_adapter(tmp_path / "end", seed=3).iterdir():
+        path.rename(run / path.name)
+    (run / "trainer_state.json").write_text('{"global_step": 12}')
+    call(cli, "--model", tiny_model, *folders[-2:], "--checkpoints", run, "--out", tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert told["points"] == {"base": [0], "step-2": [2], "step-10": [10], "step-12": [12]}
+    assert told["axes"] == ["step"]
+    assert (tmp_path / "out" / "two.png").is_file()
+
+
+BAD = {
+    "no adapter": (["--grid", "0,1"], "expected one or two --adapter, or --checkpoints"),
+    "no number": (["--adapter", "l=LEFT", "--grid", "0,x"], '--grid: weight "x": expected a finite number'),
+    "both": (["--adapter", "l=LEFT", "--checkpoints", "LEFT"], "leave --adapter out"),
+    "no run": (["--checkpoints", "LEFT"], "expected the output_dir of a LoRA run"),
+    "a server": (["--backend", "openai", "--url", "http://x"], "openai only generates"),
+}
+
+
+@pytest.mark.parametrize(("more", "said"), BAD.values(), ids=BAD)
+def test_bad_requests_are_refused_before_anything_is_written(folders, tmp_path, more, said) -> None:
+    more = [text.replace("LEFT", str(tmp_path / "left")) for text in more]
+    with pytest.raises(RequestError, match=said):
+        call(cli, *folders[:2], *folders[-2:], "--out", tmp_path / "out", *more)
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_few_rows_for_two_halves_are_refused(folders, tmp_path) -> None:
+    (tmp_path / "two.json").write_text(json.dumps([ROWS[0], {**ROWS[1], "group": "0"}]))
+    with pytest.raises(ContentError, match="too few to choose on one half and report on the other"):
+        call(cli, *folders[:4], *folders[-2:], "--grid", "0,1", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
