@@ -32,7 +32,7 @@ class Landscape:
         """The finding in a line."""
         best = self.scores[self.chosen]
         at = ", ".join(f"{axis} {value:g}" for axis, value in zip(self.axes, self.chosen, strict=True))
-        return f"{self.name}: best at {at} with {100 * best.accuracy:.1f} % of the {best.n} rows for choosing"
+        return f"{self.name}: best at {at}, {100 * best.accuracy:.1f} % of {best.n} rows"
 
 
 def draw(landscape: Landscape, path: Path) -> None:
@@ -66,19 +66,22 @@ def _heat(landscape: Landscape, axes: "Axes", names: Sequence[str]) -> None:
         dark = found.accuracy < middle
         text = f"{100 * found.accuracy:.1f}\n{low:.0f}–{high:.0f}"
         axes.text(*at, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
-    for point, style in ((landscape.chosen, "solid"), (landscape.ship, "dashed")):
+    marks = {"best on this set": (landscape.chosen, "solid"), "best on all sets": (landscape.ship, "dotted")}
+    for label, (point, style) in marks.items():
         corner = (rights.index(point[1]) - 0.47, ups.index(point[0]) - 0.47)
-        axes.add_patch(_frame(corner, style))
+        axes.add_patch(_frame(corner, style, label))
+    axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)
     axes.set_xticks(range(len(rights)), [f"{value:g}" for value in rights])
     axes.set_yticks(range(len(ups)), [f"{value:g}" for value in ups])
     axes.set(xlabel=f"weight of {names[1]}", ylabel=f"weight of {names[0]}")
-    axes.figure.colorbar(image, ax=axes, label="accuracy, % (below it: 95 % interval)")
+    axes.figure.colorbar(image, ax=axes, label="accuracy, %; below it its 95 % interval")
 
 
-def _frame(corner: tuple[float, float], style: str) -> "Rectangle":
+def _frame(corner: tuple[float, float], style: str, label: str) -> "Rectangle":
     from matplotlib.patches import Rectangle
 
-    return Rectangle(corner, 0.94, 0.94, fill=False, edgecolor=COLOURS[6], linewidth=2.5, linestyle=style)
+    look = {"edgecolor": COLOURS[6] if style == "solid" else "black", "linestyle": style}
+    return Rectangle(corner, 0.94, 0.94, fill=False, linewidth=2.5, label=label, **look)
 
 
 def _curve(landscape: Landscape, axes: "Axes", name: str) -> None:
@@ -94,4 +97,4 @@ def _curve(landscape: Landscape, axes: "Axes", name: str) -> None:
     axes.scatter(*at, s=170, facecolors="none", edgecolors=COLOURS[6], linewidths=2, label="chosen", zorder=3)
     axes.set(xlabel=name if name == "step" else f"weight of {name}", ylabel="accuracy, %")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)
