@@ -68,7 +68,7 @@ def _no_empty_folder(out: Path) -> Iterator[None]:
 def _run(spec: Spec, request: Request, inputs: list[Input], staged: Path | None) -> Report:
     if (spec.arranged or spec.near) and not request.duplicates:
         raise RequestError(
-            f"--no-duplicates: {spec.name} is sampled, split, mixed or searched for near rows, which needs all"
+            f"--no-duplicates: {spec.name} is sampled, split, mixed or searched for near rows: all are needed"
         )
     limit = None if request.every_problem else 1000
     aside = staged / QUARANTINE if staged and request.quarantine else None
