@@ -35,9 +35,9 @@ class AskByDefault(click.Group):
     """A group whose first command needs not be named, so that its options stand as in other commands."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put `ask` before arguments that begin with an option of it."""
-        helped = not args or args[0] in ("-h", "--help")
-        return super().parse_args(ctx, args if helped or args[0] in self.commands else ["ask", *args])
+        """Put `ask` before arguments that begin with an option of its own."""
+        own = args and args[0].startswith("-") and args[0] not in ctx.help_option_names
+        return super().parse_args(ctx, ["ask", *args] if own else args)
 
 
 @click.group(cls=AskByDefault, context_settings=CLI)

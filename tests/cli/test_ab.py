@@ -5,6 +5,7 @@ import io
 import json
 from pathlib import Path
 
+import click
 import pytest
 
 from core.errors import ContentError, RequestError
@@ -134,6 +135,13 @@ def test_a_key_that_raters_may_need_is_kept(ab, tmp_path) -> None:
     assert ((out / "sheet.csv").read_bytes(), (out / "key.json").read_bytes()) == (sheet, key)
     ab("--force", "--seed", 7)
     assert (out / "sheet.csv").read_bytes() != sheet
+
+
+def test_a_misspelt_command_is_no_question() -> None:
+    with pytest.raises(click.UsageError, match="No such command 'talley'"):
+        cli.main(["talley", "sheet.csv"], standalone_mode=False)
+    with pytest.raises(click.MissingParameter, match="model"):
+        cli.main(["--max_new_tokens", "3"], standalone_mode=False)
 
 
 def test_one_model_is_not_compared(ab, tmp_path) -> None:
