@@ -13,7 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +63,7 @@ model.add_weighted_adapter(["default", "other"], [0.5, 0.5], "merged", combinati
 model.set_adapter("merged")
 model.merge_and_unload().save_pretrained(out)
 """
+Made = TypeVar("Made")
 Cost = tuple[float, float, float]  # wall seconds, CPU seconds, peak MB
 
 
@@ -130,6 +135,12 @@ def once(command: list[str], out: Path) -> Cost:
     return time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
+def apart(work: Callable[..., Made], *arguments: object) -> Made:
+    """Run a function in a process of its own: a child's peak memory counts from its parent's."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
 def measure(command: list[str], out: Path, times: int = 3) -> Cost:
     """Return the cost of the fastest run of a command; `out` is removed after all of them."""
     costs = [once(command, out) for _ in range(times)]
@@ -161,7 +172,7 @@ def main() -> None:
 def bench_merge(work: Path, out: Path) -> None:
     """Merge the 3B pair with ours and with PEFT, the base of which is made small where it plays no part."""
     layers = 2 if SMALL else 36
-    one, other = (make_adapter(work / n, layers, QV, 8) for n in ("rte", "mnli"))
+    one, other = (apart(make_adapter, work / n, layers, QV, 8) for n in ("rte", "mnli"))
     parts = [f"{one}=0.5", f"{other}=0.5", "--out", out]
     ours = measure(adapters("merge", *parts), out)
     line("merge 3B exact", ours)
@@ -173,7 +184,7 @@ def bench_merge(work: Path, out: Path) -> None:
 
 def bench_large(work: Path, out: Path) -> None:
     """Merge and show the 7B pair."""
-    one, other = (make_adapter(work / n, 2 if SMALL else 28, ALL_LINEAR, 32) for n in ("a7", "b7"))
+    one, other = (apart(make_adapter, work / n, 2 if SMALL else 28, ALL_LINEAR, 32) for n in ("a7", "b7"))
     for weight in (0.5, 0.3):  # 0.3 is rounded in every element
         parts = [f"{one}={weight}", f"{other}=0.5", "--out", out]
         line(f"merge 7B exact, weight {weight}", measure(adapters("merge", *parts), out))
@@ -184,7 +195,7 @@ def bench_large(work: Path, out: Path) -> None:
 
 def bench_fuse(work: Path, out: Path) -> None:
     """Fuse the 3B pair into its base beside `cp` of the shards, and beside PEFT."""
-    base, pair = make_base(work / "base", 2 if SMALL else 36), [work / "rte", work / "mnli"]
+    base, pair = apart(make_base, work / "base", 2 if SMALL else 36), [work / "rte", work / "mnli"]
     shards = " ".join(str(path) for path in sorted(base.glob("*.safetensors")))
     copy = ["sh", "-c", f"mkdir {out} && cp {shards} {out}"]
     ours = adapters("fuse", *(f"{path}=0.5" for path in pair), "--base", base, "--out", out)
@@ -192,10 +203,10 @@ def bench_fuse(work: Path, out: Path) -> None:
     copied, fused = (min(costs) for costs in zip(*turns, strict=True))
     line("cp of the 3B shards", copied)
     line("fuse 3B (ratio: to cp)", fused, copied)
-    print(f"  {deviation(base, pair, out)}")
+    print(f"  {apart(deviation, base, pair, out)}", flush=True)
     theirs = once([sys.executable, "-c", FUSED_BY_PEFT, *map(str, (base, *pair, out))], out)
     line("  PEFT merge_and_unload (ratio: to ours)", theirs, fused)
-    print(f"  {deviation(base, pair, out)}")
+    print(f"  {apart(deviation, base, pair, out)}", flush=True)
 
 
 def deviation(base: Path, pair: list[Path], out: Path) -> str:
