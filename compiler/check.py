@@ -18,6 +18,7 @@ from core.errors import Problem, nearest, show_value
 Values = list[object]
 Validator = Callable[[object], bool]
 CLEANED = ("text", "answer", "extra")
+NESTED = ("list", "turns", "best")
 EXPECTED = {
     "text": "text",
     "answer": "text",
@@ -66,12 +67,21 @@ class Checker:
         return self._label(batch) if self.lookup else batch
 
     def notes(self, shown: str) -> list[str]:
-        """Return, for people, which names were taken that are neither ours nor the first we look for."""
-        first = {column.name: column.names[0] for column in self.spec.columns}
-        taken = [
-            f"{ours} = {theirs}" for ours, theirs in self.theirs.items() if theirs not in (ours, first[ours])
-        ]
-        return [f"{shown}: took {', '.join(taken)}"] if taken else []
+        """Return, for people, which columns were taken of those that go by several names.
+
+        For a source that the spec names, only those that are neither ours nor the first we look for.
+        """
+        several = [column for column in self.spec.columns if len(column.names) > 1 and column.kind != "id"]
+        taken = [column for column in several if self._worth_a_note(column)]
+        none = [column.name for column in several if self.spec.anyones and column.name not in self.theirs]
+        parts = [f"took {', '.join(f'{c.name} = {self.theirs[c.name]}' for c in taken)}"] if taken else []
+        parts += [f"found none for {', '.join(none)}"] if taken and none else []
+        return [f"{shown}: {', '.join(parts)}"] if parts else []
+
+    def _worth_a_note(self, column: Column) -> bool:
+        theirs = self.theirs.get(column.name)
+        usual = () if self.spec.anyones else (column.name, column.names[0])
+        return theirs is not None and theirs not in usual
 
     def _shape(self, column: Column, batch: Batch, rows: Rows) -> Batch:
         """Bring the values of a column that passed into the one form that rendering knows."""
@@ -194,13 +204,18 @@ class Checker:
             keys = ", ".join(map(show_value, row)) if isinstance(row, dict) else ""
             return Problem("E102", place, f"missing; the row has {keys}", field)
         if kind == "label":
-            options = ", ".join(dict.fromkeys(str(raw) for raw in self.lookup))
-            return Problem("E104", place, f"found {show_value(value)}, expected one of {options}", field)
+            options = list(dict.fromkeys(str(raw) for raw in self.lookup))
+            near = nearest(value, options) if isinstance(value, str) else ""
+            message = f"found {show_value(value)}, expected one of {', '.join(options)}"
+            return Problem("E104", place, message, field, near)
         if value is None:
             return Problem("E103", place, f"found null, expected {expected}", field)
         found = show_value(value)
         if isinstance(value, str) and not value.strip():
             return Problem("E106", place, f"found {found}, expected text that is not blank", field)
+        if isinstance(value, list) and kind in NESTED:
+            where, what = _inside(kind, value)
+            return Problem("E105", place, what, f"{field} {where}".rstrip())
         return Problem("E105", place, f"found {found} ({_type(value)}), expected {expected}", field)
 
     def _field(self, name: str) -> str:
@@ -269,6 +284,15 @@ def _numbers(values: Sequence[object]) -> Values:
     except ValueError:
         return list(values)
     return cast("Values", numbers) if list(map(str, numbers)) == list(values) else list(values)
+
+
+def _inside(kind: str, value: object) -> tuple[str, str]:
+    """Return where in a nested value the first thing is wrong, and what: the words that we have not here."""
+    from compiler.explain import explain
+
+    schema = cast("dict[str, dict[str, Any]]", read_schema("columns")["$defs"])[kind]
+    odd = f"found {show_value(value)}, expected {EXPECTED[kind]} that JSON can hold"
+    return next(explain(schema, value), ("", odd))
 
 
 def _type(value: object) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from compiler.manifest import own_hash
-from compiler.registry import MANIFEST, compiled, repair
-from compiler.spec import load_spec
+from compiler.registry import compiled, repair
+from compiler.spec import MANIFEST, load_spec
 from compiler.specfile import known_specs
 from core.errors import ContentError, RequestError
 from core.files import read_object, sha256

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from compiler.registry import MANIFEST, Entry, entry_of
+from compiler.registry import Entry, entry_of
 from compiler.request import Report, Request
 from compiler.sources import Input
-from compiler.spec import Spec
+from compiler.spec import MANIFEST, Spec
 from compiler.specfile import ROOM
 from core.errors import ContentError
 from core.files import read_object, sha256, versions, write_json

@@ -53,7 +53,9 @@ class PartRun:
         limit = self.request.limit
         room = sys.maxsize if limit is None else limit - self.read
         passed_on = 0
-        for rows in read(found.path, found.shown, self.spec.source, self.problems):
+        for rows in read(
+            self.report.progress.watch(found.path), found.shown, self.spec.source, self.problems
+        ):
             rows = rows.head(room - passed_on) if room - passed_on < len(rows.lines) else rows
             passed_on += len(rows.lines)
             if (batch := checker.check(rows)) is None:

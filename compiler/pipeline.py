@@ -13,11 +13,12 @@ from compiler.compare import compare
 from compiler.manifest import Identity, entries, identify, read_standing, seal
 from compiler.part import PartRun, record_files
 from compiler.problems import Problems
-from compiler.registry import QUARANTINE, check_names, put_in_place, repair
+from compiler.progress import Progress, size_of
+from compiler.registry import check_names, put_in_place, repair
 from compiler.request import Report, Request
 from compiler.seen import Seen
 from compiler.sources import Input, find_inputs
-from compiler.spec import Spec
+from compiler.spec import QUARANTINE, Spec
 from core.errors import Problem, RequestError
 from core.files import staging
 
@@ -72,8 +73,9 @@ def _run(spec: Spec, request: Request, inputs: list[Input], staged: Path | None)
         )
     limit = None if request.every_problem else 1000
     aside = staged / QUARANTINE if staged and request.quarantine else None
-    report = Report(spec.name, Problems(limit, aside))
-    with _no_collection():
+    progress = Progress(size_of(found.path for found in inputs))
+    report = Report(spec.name, Problems(limit, aside), progress=progress)
+    with _no_collection(), contextlib.closing(progress):
         if spec.arranged:
             splits = Arranged(spec, request, inputs, staged, report).run()
         else:

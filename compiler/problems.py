@@ -52,7 +52,7 @@ CODES = {
 }
 
 
-_LINE = re.compile(r".*(?::| row )(\d+)(?: (?:record|key) .*)?", re.DOTALL)
+_LINE = re.compile(r"(.*)(?::| row )(\d+)(?: (?:record|key) .*)?", re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ class Problems:
 
         Called after each block of rows: its reader and then its checks have said what is wrong with it.
         """
-        fresh, self._fresh = sorted(self._fresh, key=_line_of), []
+        fresh, self._fresh = sorted(self._fresh, key=lambda entry: _line_of(entry[0][0])), []
         for found, _ in fresh:
             room = len(found) if self.limit is None else self.limit - len(self._errors)
             self._errors.extend(found[: max(room, 0)])
@@ -113,6 +113,13 @@ class Problems:
         self.counts.update({code: number} if number else {})
         room = number if self.limit is None else max(self.limit - len(self.warnings), 0)
         self.warnings.extend(islice(problems, room))
+
+    def listed(self) -> list[Problem]:
+        """Return the errors and then the warnings that are kept, both by file and line."""
+        files = {_file_of(problem): None for problem in [*self.errors, *self.warnings]}
+        order = {name: number for number, name in enumerate(files)}
+        warnings = sorted(self.warnings, key=lambda p: (order[_file_of(p)], _line_of(p)))
+        return [*self.errors, *warnings]
 
     def count(self, kind: str) -> int:
         """Return how many problems of a kind there were: "E" errors, "W" warnings."""
@@ -147,10 +154,15 @@ class Problems:
 _NO_ROW = object()
 
 
-def _line_of(entry: tuple[Sequence[Problem], object]) -> float:
+def _line_of(problem: Problem) -> float:
     """Return the line (or row) of a problem's place; a place without one comes last."""
-    place = _LINE.fullmatch(entry[0][0].place)
-    return int(place[1]) if place else inf
+    place = _LINE.fullmatch(problem.place)
+    return int(place[2]) if place else inf
+
+
+def _file_of(problem: Problem) -> str:
+    place = _LINE.fullmatch(problem.place)
+    return place[1] if place else problem.place
 
 
 def _set_aside(found: Sequence[Problem], row: object) -> bytes:

@@ -8,13 +8,11 @@ import shutil
 from pathlib import Path, PurePosixPath
 from typing import cast
 
-from compiler.spec import Output, Spec
+from compiler.spec import MANIFEST, QUARANTINE, Output, Spec
 from core.datasets import REGISTRY, read_registry
 from core.errors import ContentError, RequestError
 from core.files import locked, publish, read_object, recover, sync_folder, write_json
 
-MANIFEST = "manifest.json"
-QUARANTINE = "quarantine.jsonl"
 Entry = dict[str, object]
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from compiler.problems import Problems
+from compiler.progress import Progress
 from compiler.spec import Spec
 from compiler.write import RecordFile
 
@@ -40,6 +41,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     up_to_date: bool = False
     seconds: float = 0.0
+    progress: Progress = field(default_factory=Progress)
 
     @property
     def kept(self) -> int:
@@ -93,7 +95,6 @@ class Report:
 
     def as_json(self) -> dict[str, object]:
         """Return the report for --json: the last line's figures, and every problem."""
-        found = [*self.problems.errors, *self.problems.warnings]
         return {
             "name": self.name,
             "read": self.read,
@@ -105,5 +106,6 @@ class Report:
             "seconds": round(self.seconds, 3),
             "counts": dict(sorted(self.problems.counts.items())),
             "fit": self.fit,
-            "problems": [asdict(problem) for problem in found],
+            "notes": self.notes,
+            "problems": [asdict(problem) for problem in self.problems.listed()],
         }

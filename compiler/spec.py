@@ -11,6 +11,8 @@ from core.errors import ContentError, nearest
 UNLABELLED = "unlabelled"
 ROW_NUMBER = "row number"
 PART = "train"
+MANIFEST = "manifest.json"
+QUARANTINE = "quarantine.jsonl"
 TEMPLATES = ("instruction", "input", "output", "system", "user", "assistant", "text")
 FIELDS = {"alpaca": "", "sharegpt": "conversations", "messages": "messages", "text": "text"}
 
@@ -131,6 +133,11 @@ class Spec:
         if self.split:
             return (PART, *self.split.shares)
         return (PART,) if self.mix else self.parts
+
+    @property
+    def anyones(self) -> bool:
+        """Whether the rows come from files of any origin, whose columns are found by the names in use."""
+        return not (self.source.files or self.source.hub or self.source.splits)
 
     @property
     def arranged(self) -> bool:
@@ -315,14 +322,27 @@ def _check_files(spec: Spec) -> None:
     """Refuse outputs that would collide, and settings that do not go together."""
     if spec.split and spec.source.splits:
         raise ValueError("`split` and `source.splits` do not go together: the source has its own splits")
+    if spec.split and PART in spec.split.shares:
+        raise ValueError(f"split: {PART!r} is what the others leave: name the others only")
+    if spec.sample is not None and (spec.mix or PART not in spec.parts):
+        raise ValueError(f"`sample` takes rows of the part {PART!r}, and there is none")
     for number, output in enumerate(spec.outputs):
         for text in (output.file, output.dataset or "{split}"):
             if len(spec.splits) > 1 and "{split}" not in text:
                 raise ValueError(f"write.{number}: {text!r} must hold {{split}}: {', '.join(spec.splits)}")
-    names = [output.file for output in spec.outputs] + [o.dataset for o in spec.outputs if o.dataset]
-    if len(set(names)) < len(names):
-        raise ValueError("two outputs have the same file or dataset name")
+    _refuse_same([output.file.format(split=split) for split in spec.splits for output in spec.outputs])
+    _refuse_same([o.dataset.format(split=split) for split in spec.splits for o in spec.outputs if o.dataset])
     try:
         "a".encode(spec.source.encoding).decode(spec.source.encoding)
     except (LookupError, ValueError):  # hex, rot13: of no text; undefined: never
         raise ValueError(f"source.encoding: unknown encoding {spec.source.encoding!r}") from None
+
+
+def _refuse_same(names: list[str]) -> None:
+    """Refuse names of files or datasets that two outputs have, or that the compiler itself writes."""
+    taken = {MANIFEST, QUARANTINE}
+    for name in names:
+        if name in taken:
+            whose = "the compiler's own" if name in (MANIFEST, QUARANTINE) else "another output's"
+            raise ValueError(f"write: {name!r} is {whose} file or dataset name too: rename one")
+        taken.add(name)

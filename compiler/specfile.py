@@ -1,10 +1,12 @@
 """A spec's YAML file: found, read, laid over the spec that it is `like`, validated by schemas/spec.json."""
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from core.datasets import REGISTRY
 from core.errors import ContentError, RequestError, nearest, show_value
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 ROOM = Path(__file__).parent
 SPECS = ROOM / "specs"
 SCHEMAS = ROOM / "schemas"
+_NAME = re.compile(r"\w[\w .+-]*")
 Raw = dict[str, object]
 
 
@@ -31,13 +34,22 @@ def known_specs() -> list[str]:
 def find_spec(name: str) -> Path:
     """Return the file of a spec given by name or path."""
     if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            raise RequestError(f"{name}: spec not found")
-        return Path(name)
+        return _fit_to_name_a_set(Path(name))
     path = SPECS / f"{name}.yaml"
     if not path.is_file() or name != path.stem:
         hint = nearest(name, known_specs())
         raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}) {hint}".rstrip())
+    return path
+
+
+def _fit_to_name_a_set(path: Path) -> Path:
+    """Refuse a spec whose file name cannot be the name of a set, which is its folder beside the registry."""
+    if not path.is_file():
+        raise RequestError(f"{path}: spec not found")
+    if not _NAME.fullmatch(path.stem) or path.stem == REGISTRY:
+        name = show_value(path.stem)
+        rule = f"letters, digits, blanks and _ . + -, none of the last three first, and not {REGISTRY}"
+        raise RequestError(f"{name} cannot be the name of a set: rename the spec; expected {rule}")
     return path
 
 
@@ -130,9 +142,9 @@ def _refuse_others(path: Path, value: object) -> None:
 def _validate(path: Path, raw: Raw) -> None:
     import jsonschema_rs
 
-    from compiler.explain import explain
+    schema = read_schema("spec")
+    if not jsonschema_rs.validator_for(schema).is_valid(raw):
+        from compiler.explain import explain
 
-    errors = list(jsonschema_rs.validator_for(read_schema("spec")).iter_errors(raw))
-    if errors:
-        lines = [f"{path}: {'.'.join(map(str, e.instance_path)) or 'the spec'}: {explain(e)}" for e in errors]
-        raise ContentError("\n".join(lines))
+        wrong = list(explain(schema, raw)) or [("", "does not fit compiler/schemas/spec.json")]
+        raise ContentError("\n".join(f"{path}: {where or 'the spec'}: {what}" for where, what in wrong))

@@ -8,7 +8,8 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, cast
 
-from compiler.registry import MANIFEST, compiled
+from compiler.registry import compiled
+from compiler.spec import MANIFEST
 from compiler.verify.audit import FIRST, KINDS, Audit, Auditor
 from compiler.verify.entry import Meaning, column_problems, entry_problems, meaning_of
 from compiler.verify.expect import Expected, Talk

@@ -1,0 +1,77 @@
+"""A bar on stderr for a compile of over two seconds: how many bytes of the sources are read."""
+
+import io
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from compiler.read.stream import Readable
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+DELAY = 2.0
+
+
+class Progress:
+    """Counts the bytes read of local files; tqdm is imported when the bar is due, not before."""
+
+    def __init__(self, total: int = 0) -> None:
+        self.total = total
+        self.done = 0
+        self.began = time.monotonic()
+        self.bar: tqdm[Any] | None = None
+
+    def watch(self, path: Readable) -> Readable:
+        """Return what reads the same bytes and moves the bar (a file of the hub: as it is)."""
+        return _Watched(path, self) if isinstance(path, Path) else path
+
+    def move(self, count: int) -> None:
+        """Count bytes that were read, and show them once two seconds have passed."""
+        self.done += count
+        if self.bar is None and time.monotonic() - self.began >= DELAY:
+            from tqdm import tqdm
+
+            self.bar = tqdm(
+                desc="reading", total=self.total, unit="B", unit_scale=True, leave=False, file=sys.stderr
+            )
+        if self.bar is not None:
+            self.bar.update(self.done - self.bar.n)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def size_of(paths: Iterable[Readable]) -> int:
+    """Return the bytes of the local files among these."""
+    return sum(path.stat().st_size for path in paths if isinstance(path, Path))
+
+
+class _Watched:
+    """A path whose bytes are counted as they are read."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self.path, self.progress = path, progress
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def open(self, mode: Literal["rb"], buffering: Literal[0]) -> io.RawIOBase:
+        del mode, buffering  # as a Path is opened, and there is no other way
+        return _Counted(self.path, self.progress)
+
+
+class _Counted(io.FileIO):
+    def __init__(self, path: Path, progress: Progress) -> None:
+        super().__init__(path)
+        self.progress = progress
+
+    def readinto(self, buffer: Any) -> int:
+        count = super().readinto(buffer)
+        self.progress.move(count)
+        return count
