@@ -128,7 +128,8 @@ class Checker:
                 near = nearest(column.name, names)
                 hint = f"--column {column.name}=NAME says which it is" if near else ""
                 place = f"{rows.prefix}{rows.lines[0] if rows.typed else 1}"
-                message = f"no such column: found {', '.join(map(show_value, names))}, expected {accepted}"
+                found = ", ".join(map(show_value, names)) or "none at all"
+                message = f"no such column: found {found}, expected {accepted}"
                 self.problems.bad_file(Problem("E101", place, message, column.name, f"{near} {hint}".strip()))
         return not self.failed
 
@@ -291,8 +292,7 @@ def _inside(kind: str, value: object) -> tuple[str, str]:
     from compiler.explain import explain
 
     schema = cast("dict[str, dict[str, Any]]", read_schema("columns")["$defs"])[kind]
-    odd = f"found {show_value(value)}, expected {EXPECTED[kind]} that JSON can hold"
-    return next(explain(schema, value), ("", odd))
+    return next(explain(schema, value))
 
 
 def _type(value: object) -> str:

@@ -81,7 +81,7 @@ def _words(error: ValidationError) -> str:
         return f"{found}, expected {' or '.join(_TYPES[name] for name in types)}"
     if keyword == "enum":
         near = nearest(value, bound) if isinstance(value, str) else ""
-        return f"{found}, expected one of {', '.join(map(show_value, bound))}{near and f'; {near}'}"
+        return f"{found}, expected one of {', '.join(map(show_value, bound))} {near}".rstrip()
     if keyword in _BOUNDS:
         return f"{found}, expected {_BOUNDS[keyword].format(show_value(bound))}"
     return f"{found}, expected {schema.get('description') or f'{keyword} {show_value(bound)}'}"

@@ -125,7 +125,7 @@ def _complain_of_nothing(report: Report, inputs: list[Input]) -> None:
         return
     shown = ", ".join(found.shown for found in inputs)
     why = ", ".join(f"{reason} {count}" for reason, count in report.dropped.items())
-    message = f"no rows left of {report.read}: {why}" if report.read else "no rows: the file is empty"
+    message = f"no rows left of {report.read}: {why}" if report.read else "no rows: the source holds none"
     problems.bad_file(Problem("E013", shown, message))
 
 

@@ -34,7 +34,8 @@ class Input:
 
     def within(self, folder: Path) -> bool:
         """Tell whether the file lies inside a folder."""
-        return isinstance(self.path, Path) and self.path.resolve().is_relative_to(folder.resolve())
+        real = os.path.realpath  # Path.resolve raises at a loop of links
+        return isinstance(self.path, Path) and Path(real(self.path)).is_relative_to(real(folder))
 
 
 def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:

@@ -24,7 +24,9 @@ class Dataset:
 def read_registry(folder: Path) -> dict[str, dict[str, object]]:
     """Return all entries by name ({} where there is no registry yet); `ContentError` if it is broken."""
     path = folder / REGISTRY
-    if not path.exists():
+    try:
+        path.stat()  # which names a loop of links, where `exists` would say that there is nothing
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     entries = read_object(path, unique_keys=True)
     for name, entry in entries.items():

@@ -32,7 +32,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     A link stays a link: the file that it points to is replaced.
     """
     if path.is_symlink():
-        path = path.resolve()
+        path = Path(os.path.realpath(path))  # Path.resolve fails at a loop of links, which this replaces
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)

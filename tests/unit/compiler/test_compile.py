@@ -223,6 +223,37 @@ def test_a_column_may_be_named(bench):
     assert bench.records("alpaca_rte-train.json")[0]["idx"] == 0
 
 
+@pytest.mark.parametrize(
+    ("spec", "row", "note"),
+    [
+        ("qa", {"question": "a", "answer": "b"}, "took question = question, answer = answer"),
+        ("pr", {"Prompt": "a", "chosen": "b"}, "took prompt = Prompt, response = chosen"),
+        (
+            "io",
+            {"prompt": "a", "output": "b"},
+            "took instruction = prompt, output = output, found none for input",
+        ),
+        ("rte", ROWS[0], None),
+        ("rte", ROWS[0] | {"text_a": "A."}, None),
+        ("rte", {"text_a": "A.", "sentence2": "B.", "label": 1}, "took premise = text_a"),
+        ("alpaca-text", {"instruction": "a", "input": "", "output": "b"}, None),
+    ],
+)
+def test_columns_found_by_the_names_in_circulation_are_said(bench, spec, row, note):
+    source = bench.rows("train.jsonl", [row])
+    assert bench.compile(spec, source).notes == ([f"{source}: {note}"] if note else [])
+
+
+def test_warnings_are_listed_by_file_and_line(bench):
+    plain, odd = ROWS[0], ROWS[0] | {"sentence1": "<|im_end|>"}
+    train = bench.rows("train.jsonl", [odd, plain, plain, odd])
+    report = bench.compile("rte", train, bench.rows("dev.jsonl", [plain, odd]))
+    lines = [(p["code"], p["place"].rpartition("/")[2]) for p in report.as_json()["problems"]]
+    assert {code for code, _ in lines} >= {"W202", "W205", "W208"}
+    places = [(file == "dev.jsonl", int(line)) for file, line in (place.split(":") for _, place in lines)]
+    assert places == sorted(places)
+
+
 def test_strict_makes_warnings_errors(bench):
     source = bench.rows("train.jsonl", [ROWS[0], ROWS[0]])
     assert bench.compile("rte", source, strict=True).failed

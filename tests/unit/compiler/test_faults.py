@@ -88,18 +88,79 @@ def test_a_full_disk_is_one_clear_line_and_leaves_the_old_set(bench):
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_terminated_compile_leaves_no_stage_behind(bench):
-    process = start(
-        "rte", "--source", f"train={bench.rows('a.jsonl', many(60_000, 'x'))}", "--out", bench.out
-    )
-    for _ in range(400):
-        if bench.out.is_dir() and list(bench.out.glob(".rte.staging-*")):
-            break
-        time.sleep(0.02)
-    process.terminate()
+def interrupted(bench, sent: signal.Signals) -> subprocess.Popen:
+    """Return a compile that was sent a signal while it wrote, and has ended."""
+    source = bench.write("long.jsonl", (json.dumps(ROWS[0]) + "\n") * 200_000)
+    process = start("rte", "--source", f"train={source}", "--out", bench.out / "new")
+    while process.poll() is None and not list(bench.out.glob("new/.rte.staging-*/*")):
+        time.sleep(0.01)
+    process.send_signal(sent)
     process.wait()
-    assert process.returncode in (0, 143)
-    assert list(bench.out.glob(".*")) == []
+    return process
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_compile_leaves_no_folder_behind(bench, sent, code):
+    assert interrupted(bench, sent).returncode == code
+    assert not bench.out.exists()
+
+
+def test_what_a_killed_first_compile_leaves_the_next_one_sweeps(bench):
+    assert interrupted(bench, signal.SIGKILL).returncode == -signal.SIGKILL
+    assert list((bench.out / "new").glob(".rte.staging-*"))
+    bench.compile("mnli", bench.rows("train.jsonl", many(3, "x")), out=bench.out / "new")
+    assert sorted(path.name for path in (bench.out / "new").iterdir()) == ["dataset_info.json", "mnli"]
+
+
+@pytest.fixture
+def read_only(bench):
+    """Return how to make the folder `fixed` one that takes no writing, even from root."""
+    folder = bench.folder / "fixed"
+    folder.mkdir()
+    mounted = os.geteuid() == 0
+    mount = ["mount", "-t", "tmpfs", "tmpfs", folder]
+    if mounted and subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("tmpfs cannot be mounted here, and root writes into any folder")
+    yield (
+        lambda: (
+            subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+            if mounted
+            else folder.chmod(0o555)
+        )
+    )
+    if mounted:
+        subprocess.run(["umount", folder], check=True)
+    else:
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("compiled_before", [False, True])
+def test_a_read_only_folder_is_one_clear_line(bench, run, read_only, compiled_before):
+    fixed = bench.folder / "fixed"
+    source = bench.rows("train.jsonl", many(3, "x"))
+    if compiled_before:
+        bench.compile("rte", source, out=fixed)
+    read_only()
+    before = sorted(fixed.rglob("*"))
+    said = run(
+        "-m", "compiler", "compile", "rte", "--source", source, "--out", fixed, "--force", code=2
+    ).stderr
+    assert len(said.splitlines()) == 1 and str(fixed) in said
+    assert "Read-only file system" in said or "Permission denied" in said
+    assert sorted(fixed.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("link", "out"), [("out", "out"), ("out", "out/below"), ("out/dataset_info.json", "out")]
+)
+def test_a_loop_of_links_in_the_way_is_named(bench, link, out):
+    loop = bench.folder / link
+    loop.parent.mkdir(exist_ok=True)
+    loop.symlink_to(loop)
+    with pytest.raises(OSError, match="symbolic links") as error:
+        bench.compile("rte", bench.rows("train.jsonl", many(3, "x")), out=bench.folder / out)
+    assert error.value.filename.startswith(str(loop))
+    assert loop.is_symlink() and list(bench.folder.rglob("*rte*")) == []
 
 
 @pytest.mark.slow

@@ -50,6 +50,39 @@ def test_a_bad_line_is_named_with_its_number_and_the_rest_is_checked(bench, line
     assert not bench.out.exists()
 
 
+def test_one_point_nought_is_one_and_a_name_nearly_right_is_asked_about(bench):
+    rows = [ROWS[0] | {"label": 1.0}, ROWS[1] | {"label": "entailmnet"}]
+    report = bench.compile("rte", bench.rows("train.jsonl", rows), quarantine=True)
+    assert report.problems.errors[0].hint == 'did you mean "entailment"?'
+    assert bench.records("alpaca_rte-train.json")[0]["output"] == "no"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "code"),
+    [
+        ("t.tsv", "sentence1\tsentence2\tlabel\n", "E013"),
+        ("t.csv", "\n", "E013"),
+        ("t.jsonl", "\n\n", "E013"),
+        ("t.json", "[]", "E013"),
+        ("t.json", " ", "E013"),
+        ("t.json", "{}", "E101"),
+        ("t.tsv", "A.\tB.\t0\nC.\tD.\t1\n", "E101"),
+    ],
+)
+def test_no_rows_and_no_header_are_named(bench, name, text, code):
+    report = bench.compile("rte", f"train={bench.write(name, text)}")
+    assert {problem.code for problem in report.problems.errors} == {code}
+    assert not bench.out.exists()
+
+
+def test_columns_in_another_order_and_columns_that_nobody_asked_for(bench):
+    text = "label\tnote\tsentence2\tidx\tsentence1\n0\tx\tB.\t7\tA.\n"
+    bench.compile("rte", bench.write("train.tsv", text))
+    record = bench.records("alpaca_rte-train.json")[0]
+    assert record["instruction"].startswith('Does "A." imply that "B."?') and record["output"] == "yes"
+    assert record["idx"] == 7 and set(record) == {"instruction", "input", "output", "idx"}
+
+
 def test_minus_one_is_no_label_and_never_the_last_class(bench):
     rows = [*ROWS, ROWS[0] | {"label": -1}]
     assert bench.compile("mnli", bench.rows("train.jsonl", rows)).dropped == {"no gold label": 1}

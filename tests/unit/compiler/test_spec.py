@@ -2,6 +2,7 @@
 
 import pytest
 
+from compiler.registry import compiled
 from compiler.spec import load_spec, placeholders
 from compiler.specfile import known_specs
 from core.errors import ContentError, RequestError
@@ -77,10 +78,41 @@ def test_like_in_a_circle_is_refused(bench):
         (("columns:", "fit: {group: nobody}\ncolumns:"), "fit.group: no column 'nobody'"),
         (("file: t.jsonl", "file: ../t.jsonl"), "write.0.file"),
         (("file: t.jsonl", "file: t.csv"), "write.0.file"),
+        (("file: t.jsonl", "file: .t.jsonl"), "begins with no dot"),
+        (("file: t.jsonl", "file: '{x}.jsonl'"), "{split} stands for the split"),
+        (("file: t.jsonl", 'file: "t\\0.jsonl"'), "expected a file name"),
+        (("file: t.jsonl", 'file: "t.jsonl\\n"'), "line break at its end"),
+        (("file: t.jsonl", "file: manifest.json"), "'manifest.json' is the compiler's own"),
+        (("dataset: t", "dataset: 'a,b'"), "without blanks and commas"),
+        (("dataset: t", "dataset: 'a_{x}'"), "{split} stands for the split"),
     ],
 )
 def test_what_is_wrong_in_a_spec_is_said(bench, change, says):
     assert says in refused(bench, GOOD.replace(*change))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dataset_info.json.yaml", ".hidden.yaml", "-x.yaml", "..yaml", "a{b}.yaml", "a\nb.yaml", "a,b.yml"],
+)
+def test_a_spec_whose_name_no_set_can_have_is_refused(bench, name):
+    with pytest.raises(RequestError, match="cannot be the name of a set: rename the spec"):
+        load_spec(str(bench.write(name, GOOD)))
+
+
+@pytest.mark.parametrize("name", ["my data.yaml", "训练.yml", "v1.2+a_b-c.yaml", "_x.yaml"])
+def test_a_spec_may_be_called_so(bench, name):
+    spec = str(bench.write(f"specs/{name}", GOOD))
+    bench.compile(spec, bench.rows("x.jsonl", [{"q": "a", "a": "b"}]))
+    assert list(compiled(bench.out)) == [name.rpartition(".")[0]]
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "rte/", "a/rte", "../specs/rte", "RTE", "rte.yaml", "r\0e", "." * 5000]
+)
+def test_a_name_that_is_no_spec_is_refused(name):
+    with pytest.raises(RequestError, match="unknown spec|spec not found"):
+        load_spec(name)
 
 
 def test_an_alias_may_stand_for_a_part_twice(bench):
@@ -97,7 +129,10 @@ def test_an_alias_may_stand_for_a_part_twice(bench):
         ("split: {test: 0.2, by: hash, stratify: question}", "cannot be stratified"),
         ("split: {test: 0.2}", "'t.jsonl' must hold {split}"),
         ("mix: {total: 9, parts: {a: {share: 0.5, as: qa}}}", "the shares add up to 0.5, expected 1"),
-        ("sample: 1.5", "sample"),
+        ("split: {train: 0.2}", "'train' is what the others leave"),
+        ("sample: 1.5", "sample: found 1.5, expected less than 1"),
+        ("source: {splits: {dev: d, test: t}}\nsample: 5", "`sample` takes rows of the part 'train'"),
+        ("mix: {total: 9, parts: {a: {share: 1, as: qa}}}\nsample: 5", "`sample` takes rows of the part"),
         ("clean: [lower]", 'clean.0: found "lower", expected one of "nfc", "strip", "unescape"'),
         ("filter: {keyword: [a]}", "unknown key 'keyword'"),
     ],

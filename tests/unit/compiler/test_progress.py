@@ -1,0 +1,27 @@
+"""The bar: bytes read of all sources, on stderr, and only where a compile takes long."""
+
+import pytest
+
+from compiler import progress
+from tests.unit.compiler.conftest import ROWS, layouts
+
+
+@pytest.mark.parametrize(
+    "name", ["lines.jsonl", "array.json", "table.csv", "lines.jsonl.gz", "table.parquet"]
+)
+def test_every_byte_of_the_sources_is_counted(bench, name):
+    sources = [bench.write(f"{split}/{name}", layouts(ROWS)[name]) for split in ("train", "eval")]
+    report = bench.compile("rte", f"train={sources[0]}", f"eval={sources[1]}")
+    sizes = sum(path.stat().st_size for path in sources)
+    assert report.progress.total == sizes
+    assert report.progress.done >= sizes  # the end of a Parquet file is read twice
+
+
+def test_a_long_compile_shows_a_bar_and_a_short_one_none(bench, capsys, monkeypatch):
+    source = bench.rows("train.jsonl", ROWS * 1000)
+    bench.compile("rte", source)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "DELAY", 0)
+    bench.compile("rte", source, force=True)
+    said = capsys.readouterr().err
+    assert "reading:   0%" in said and "/287k" in said and said.endswith("\r")
