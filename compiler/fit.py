@@ -78,7 +78,7 @@ class Fit:
             parts = [text.encode().translate(_PLAIN, _BLANKS) for text in chain.from_iterable(columns)]
         if odd or b"\0" in plain:
             self._search(CONTROL, "W206", "a control character", columns, batch)
-        if ("<" in joined or "INST]" in joined) and TOKENS.search(joined):
+        if ("<" in joined or ("]" in joined and "INST]" in joined)) and TOKENS.search(joined):
             self._search(TOKENS, "W205", "a token of a chat template inside the text", columns, batch)
         return [parts[start : start + size] for start in range(0, len(parts), size)]
 

@@ -22,10 +22,11 @@ class Codes:
         self.rows = array("I")
         self._codes: dict[object, int] = {}
 
-    def note(self, values: Iterable[object]) -> None:
+    def note(self, values: Sequence[object]) -> None:
         """Append the values of some rows."""
-        codes = self._codes
-        self.rows.fromlist([codes.setdefault(value, len(codes)) for value in values])
+        for value in dict.fromkeys(values):
+            self._codes.setdefault(value, len(self._codes))
+        self.rows.fromlist(list(map(self._codes.__getitem__, values)))
 
     def names(self) -> list[object]:
         """Return the values by their numbers, in the order of their first appearance."""

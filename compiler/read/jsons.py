@@ -2,9 +2,10 @@
 
 import contextlib
 import io
-import itertools
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain, compress, repeat
+from operator import ne
 
 import orjson
 
@@ -29,9 +30,7 @@ def read_json(stream: io.BufferedReader, shown: str, kind: str, problems: Proble
         if not head:
             return
     if head.lstrip()[:1] == b"[" or not _is_lines(head, stream, kind):
-        yield from read_array(
-            itertools.chain([head], iter(lambda: stream.read(BLOCK), b"")), shown, start, problems
-        )
+        yield from read_array(chain([head], iter(lambda: stream.read(BLOCK), b"")), shown, start, problems)
     else:
         yield from _read_lines(head, stream, shown, start, problems)
 
@@ -78,8 +77,7 @@ def _parse_block(block: list[bytes], at: _Place, problems: Problems) -> Iterator
         whole = False
     if not whole:
         block, lines, rows = _parse_each(block, at, problems)
-    if _may_repeat(b"".join(block), sum(map(len, rows))):
-        lines, rows = _drop_repeated_keys(block, lines, rows, at.prefix, problems)
+    lines, rows = _drop_repeated_keys(block, lines, rows, at.prefix, problems)
     if rows:
         yield Objects(at.prefix, lines, rows)
 
@@ -128,29 +126,31 @@ def _broken(text: bytes, place: str, offset: int, error: orjson.JSONDecodeError)
     return Problem("E002", place, f"broken JSON at column {error.colno}: {error.msg.split(': line')[0]}")
 
 
+def _drop_repeated_keys(
+    block: list[bytes], lines: Sequence[int], rows: list[dict[str, object]], prefix: str, problems: Problems
+) -> tuple[Sequence[int], list[dict[str, object]]]:
+    """Drop rows that name a key twice (orjson keeps the last): more colons than keys show where to look."""
+    colons = map(bytes.count, block, repeat(b":"))
+    repeated = set()
+    for number in compress(range(len(rows)), map(ne, colons, map(len, rows))):
+        text = block[number]
+        if _may_repeat(text, len(rows[number])) and _keys_of(text) != _keys_in(rows[number]):
+            place, twice = f"{prefix}{lines[number]}", repeated_key(text)
+            problem = Problem("E006", place, "the key stands twice in one object", twice)
+            problems.bad_row([problem], text.decode().rstrip("\r\n"))
+            repeated.add(number)
+    if not repeated:
+        return lines, rows
+    good = [number for number in range(len(rows)) if number not in repeated]
+    return [lines[i] for i in good], [rows[i] for i in good]
+
+
 def _may_repeat(text: bytes, keys: int) -> bool:
-    """Whether JSON of so many keys may name more: orjson keeps the last of two, and `":` ends a key.
+    """Whether JSON of so many keys may name more: `":` ends a key.
 
     Values that hold `":` or objects make it true in vain; only blanks before a colon could hide a key.
     """
     return text.count(b'":') != keys or _SPACED.search(text) is not None
-
-
-def _drop_repeated_keys(
-    block: list[bytes], lines: Sequence[int], rows: list[dict[str, object]], prefix: str, problems: Problems
-) -> tuple[Sequence[int], list[dict[str, object]]]:
-    """Look closer at each row of a block in which a key may be repeated."""
-    good = []
-    for number, (text, row) in enumerate(zip(block, rows, strict=True)):
-        if _may_repeat(text, len(row)) and _keys_of(text) != _keys_in(row):
-            place, twice = f"{prefix}{lines[number]}", repeated_key(text)
-            problem = Problem("E006", place, "the key stands twice in one object", twice)
-            problems.bad_row([problem], text.decode().rstrip("\r\n"))
-        else:
-            good.append(number)
-    if len(good) == len(rows):
-        return lines, rows
-    return [lines[i] for i in good], [rows[i] for i in good]
 
 
 def _keys_of(text: bytes) -> int:
