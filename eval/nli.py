@@ -161,6 +161,7 @@ class Nli:
         return {
             "mode": self.mode,
             **summary(predictions),
+            "unparsed_rows": [p["row"] for p in predictions if p["predicted_output"] == UNKNOWN],
             "label_mass": round(sum(masses) / len(masses), 6) if masses else None,
             "refused": sum("refused" in p for p in predictions),
             "labels": self.labels(job.questions),

@@ -110,6 +110,8 @@ def test_generate_mode_parses_what_was_generated(nli, data) -> None:
     assert results(out)["label_mass"] is None
     assert results(out)["unparsed"] == sum(p["predicted_output"] == "unknown" for p in predictions(out))
     assert "choices" not in predictions(out)[0]
+    unknown = [p["row"] for p in predictions(out) if p["predicted_output"] == "unknown"]
+    assert results(out)["unparsed_rows"] == unknown
 
 
 def test_a_finished_run_is_resumed_without_a_change(nli, data) -> None:

@@ -1,0 +1,25 @@
+"""lm-evaluation-harness 0.4.13 as a peer: installed on demand, asked in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.peers import installed
+
+NEEDED = (  # of its dependencies, what our lock has not
+    "--no-deps", "lm_eval==0.4.13", "evaluate", "jsonlines", "more-itertools", "sqlitedict", "word2number",
+    "pytablewriter", "dataproperty", "mbstrdecoder", "pathvalidate", "tabledata", "tcolorpy", "typepy",
+)  # fmt: skip
+
+
+def lm_eval(model: Path, adapter: Path | None, data: Path, out: Path, *options: str) -> dict:
+    """Return what tests/integration/lm_eval_scores.py writes: rows, scoring_s, process_s."""
+    script = ROOT / "tests" / "integration" / "lm_eval_scores.py"
+    path = {"PYTHONPATH": str(installed("lm-eval", *NEEDED)), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, script, model, adapter or "-", data, out, *options]
+    done = subprocess.run(command, env={**os.environ, **path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text())
