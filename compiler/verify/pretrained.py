@@ -43,5 +43,5 @@ class Pretraining:
         audit.seen = audit.learned = sum(map(len, blocks))
         for number, length in enumerate(self.measuring.lengths):
             if length > self.args.cutoff_len and not self.args.packing:
-                audit.find("W418", start + number)
+                audit.find("W419", start + number)
         return audit

@@ -30,7 +30,7 @@ class Supervision:
         self.processor = SupervisedDatasetProcessor(self.prepared, tokenizer, None, self.args)
         self.plain = SupervisedDatasetProcessor(template, tokenizer, None, self.args)
         self.sample = set(random.Random(42).sample(range(len(loaded.rows)), min(SAMPLE, len(loaded.rows))))
-        self.ending = self._ending()
+        self.ending, self.foreign = self._probe()
 
     def audit(self, rows: Row, start: int) -> Audit:
         """Audit a batch (columns of LLaMA-Factory's rows) whose first row has the number `start`."""
@@ -80,17 +80,20 @@ class Supervision:
             audit.find("E412", row)
         elif learned and labels[-len(self.ending) :] != self.ending:
             audit.find("W415", row)
+        if self.foreign:
+            audit.find("E418", row)
         if not audit.example:
             audit.example = self._marked(ids, labels)
 
-    def _ending(self) -> list[int]:
-        """Return the ids that end a turn, from the first stop token on ([]: the template has none)."""
-        if self.template.efficient_eos:
-            return [self.tokenizer.eos_token_id]
+    def _probe(self) -> tuple[list[int], bool]:
+        """Return the ids that end a turn, from the first stop token on, and whether a token is unknown."""
         talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]
-        ids = self.template.encode_multiturn(self.tokenizer, talk)[0][1]
+        asked, told = self.template.encode_multiturn(self.tokenizer, talk)[0]
         stops = set(self.template.get_stop_token_ids(self.tokenizer))
-        return next((ids[place:] for place, token in enumerate(ids) if token in stops), [])
+        ending: list[int] = next((told[place:] for place, token in enumerate(told) if token in stops), [])
+        if self.template.efficient_eos:
+            ending = [self.tokenizer.eos_token_id]
+        return ending, None in [*asked, *told, *stops]
 
     def _marked(self, ids: list[int], labels: list[int]) -> list[tuple[str, bool]]:
         """Return a row as pieces of text, each with whether it is learned."""
@@ -99,7 +102,8 @@ class Supervision:
             if not pieces or pieces[-1][1] != (label != IGNORED):
                 pieces.append(([], label != IGNORED))
             pieces[-1][0].append(token)
-        return [(self.tokenizer.decode(tokens), learned) for tokens, learned in pieces]
+        known = [([token for token in tokens if token is not None], learned) for tokens, learned in pieces]
+        return [(self.tokenizer.decode(tokens), learned) for tokens, learned in known]
 
     def _compare(
         self, audit: Audit, numbers: Sequence[int], rows: Row, start: int, labels: Mapping[int, list[int]]

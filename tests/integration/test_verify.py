@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from compiler.pipeline import compile_spec
+from compiler.request import Request
+from compiler.spec import load_spec
+from compiler.specfile import known_specs
 from compiler.verify import encode, supervised, workers
-from compiler.verify.run import Verdict, verify
+from compiler.verify.run import Verdict, read_settings, verify
 from compiler.verify.tell import as_json, lines
 from compiler.verify.template import seen_by_model
 from core.errors import RequestError
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 COLUMNS = {"prompt": "instruction", "query": "input", "response": "output"}
@@ -156,6 +161,12 @@ def test_other_labels_would_be_seen(sets, monkeypatch):
     assert sets.audit(ROWS).counts["E413"] == len(ROWS)
 
 
+def test_a_template_of_another_model(sets):
+    """chatglm3 begins with [gMASK], which the tiny tokenizer does not have: None among the ids."""
+    verdict = sets.audit(ROWS, template="chatglm3")
+    assert verdict.failed and verdict.counts["E418"] == len(ROWS)
+
+
 def test_another_question_goes_to_the_template_itself(sets, monkeypatch):
     ask = supervised.Supervision._question
     other = lambda self, rows, number: (*ask(self, rows, number)[:1], "another system", "", False)  # noqa: E731
@@ -201,10 +212,10 @@ def test_texts_for_pretraining(sets, tiny_model, packing):
         assert not verdict.counts and f"{sum(lengths) % 15} left over" in "\n".join(lines(verdict, False))
     else:
         assert verdict.audit.seen == sum(min(length, 16) for length in lengths)
-        assert verdict.counts == {"W418": sum(length > 16 for length in lengths)}
+        assert verdict.counts == {"W419": sum(length > 16 for length in lengths)}
 
 
-@pytest.mark.parametrize("template", ["qwen", "qwen3", "llama3", "alpaca", "default", "chatglm3"])
+@pytest.mark.parametrize("template", ["qwen", "qwen3", "llama3", "alpaca", "default"])
 def test_show_writes_what_a_tokenizer_would_give_back(sets, template):
     """show --template beside the audit's first row, decoded from LLaMA-Factory's own labels."""
     row = {"instruction": "Is 2 even?", "input": "Say.", "output": "yes"}
@@ -215,3 +226,29 @@ def test_show_writes_what_a_tokenizer_would_give_back(sets, template):
     plain = shown.replace("<eos>", "<|im_end|>" if "<|im_end|>" in every else "<|endoftext|>")
     assert plain.replace("<bos>", "").replace("⟦", "").replace("⟧", "") == every
     assert plain.split("⟦")[1].split("⟧")[0] == learned
+
+
+SPECS = {
+    output.dataset.format(split=split): spec
+    for spec in map(load_spec, known_specs())
+    for output in spec.outputs
+    if output.dataset
+    for split in spec.splits
+}
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_what_our_recipes_train_on(recipe, tiny_model, tmp_path):
+    """Each recipe's stage, template, packing and cutoff_len on examples of its datasets."""
+    settings = read_settings(recipe, {"model_name_or_path": str(tiny_model)})
+    for name in str(settings["dataset"]).split(","):
+        spec = SPECS[name]
+        files = sorted((ROOT / "tests/examples/good" / spec.name).glob("*"))  # none: bundled samples
+        sources = tuple(f"{file.stem}={file}" if spec.mix else str(file) for file in files)
+        report = compile_spec(spec, Request(sources=sources, out=tmp_path))
+        verdict = verify(name, tmp_path, settings)
+        assert not verdict.failed and not verdict.not_checked, verdict.problems
+        assert verdict.stage == settings["stage"] and verdict.packing == bool(settings.get("packing"))
+        assert verdict.same == verdict.loaded == verdict.audit.rows == report.datasets[name]
+        assert verdict.audit.learned or verdict.packing, "a few short texts fill no block"
