@@ -8,7 +8,7 @@ import pytest
 from tests.peer_lm_eval import lm_eval
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
-CUES = {"dog": "yes", "outside": "no", "不确定": "maybe"}
+CUES = {"dog": "A", "outside": "B", "不确定": "C"}  # each one token of the tiny model
 WORDS = ["man", "sings", "bread", "kitchen", "house", "cat", "person", "walking", "她", "loud", "and", "a"]
 ROWS = [
     {"instruction": f"Does {first} imply {'a ' * n}{first} {cue}?", "output": answer}
