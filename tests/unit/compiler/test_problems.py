@@ -60,3 +60,15 @@ def test_the_document_shows_the_messages_as_they_are():
         assert shown in {
             path.with_name(f"{path.name}.message").read_text(encoding="utf-8") for path in examples
         }
+
+
+WHOLE_FILES = {"E003", "E004", "E007", "E009", "E011", "E012", "E013", "E101"}
+
+
+@pytest.mark.parametrize("example", [p for p in EXAMPLES if p.name[0] == "E"], ids=lambda path: path.name)
+def test_a_quarantining_compile_ends_only_where_a_file_cannot_be_read_on(bench, example):
+    name = example.name.split(".")[1]
+    report = bench.compile(name, *sources(example, name), quarantine=True)
+    whole = WHOLE_FILES & set(report.problems.counts) or "csv: E001: " in messages(example)
+    assert report.failed == bool(whole)
+    assert (bench.out / name / "quarantine.jsonl").exists() != report.failed
