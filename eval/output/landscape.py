@@ -80,8 +80,10 @@ def _heat(landscape: Landscape, axes: "Axes", names: Sequence[str]) -> None:
 def _frame(corner: tuple[float, float], style: str, label: str) -> "Rectangle":
     from matplotlib.patches import Rectangle
 
-    look = {"edgecolor": COLOURS[6] if style == "solid" else "black", "linestyle": style}
-    return Rectangle(corner, 0.94, 0.94, fill=False, linewidth=2.5, label=label, **look)
+    colour = COLOURS[6] if style == "solid" else "black"
+    look = Rectangle(corner, 0.94, 0.94, fill=False, edgecolor=colour, linestyle=style, label=label)
+    look.set_linewidth(2.5)
+    return look
 
 
 def _curve(landscape: Landscape, axes: "Axes", name: str) -> None:
