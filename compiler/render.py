@@ -71,7 +71,7 @@ class Renderer:
         out = self.output
         kept: list[Field] = [(name, batch.columns[name]) for name in out.keep]
         if out.format == "alpaca" and self.turns:
-            return [*self._alpaca(batch), *kept]
+            return [*self._alpaca(batch), *self._extras(batch, ("system",)), *kept]
         if out.format == "alpaca":
             names = ["instruction", "input", "output", *(["system"] if "system" in out.templates else [])]
             history: list[Field] = []

@@ -278,7 +278,8 @@ def _mixed(spec: Spec, raw: Any) -> Spec:
     parts = {}
     for name, about in raw["parts"].items():
         own = load_spec(about["as"])
-        outputs = tuple(replace(output, templates=own.outputs[0].templates) for output in spec.outputs)
+        templates = own.outputs[0].templates
+        outputs = tuple(replace(o, templates={**templates, **o.templates}) for o in spec.outputs)
         source = replace(own.source, files={}, hub=_source(about.get("source", {})).hub, splits={})
         stream = bool(source.hub.get("stream"))
         part = replace(

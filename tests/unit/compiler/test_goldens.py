@@ -9,6 +9,7 @@ import pytest
 from tests.unit.compiler.test_specs import GOLDEN, GOOD
 
 ONE_WORD = "You only need to answer one word, no explanation"
+EXPERT = "你是一位跨领域的专家，熟悉人工智能、集成电路与生物医学，请准确、有条理地回答问题。"
 RTE = {"entailment": "yes", "not_entailment": "no"}
 MNLI = {"entailment": "yes", "neutral": "maybe", "contradiction": "no"}
 
@@ -140,7 +141,7 @@ def test_defect_by_hand():
 def mixture(name):
     """Yield (instruction, input, output) of all rows that the parts of a mixture let through."""
     for row in lines(example(f"{name}/reports.jsonl")):
-        yield row["instruction"], row["input"], row["output"]
+        yield row["instruction"], row.get("input", "") and "补充信息：" + row["input"], row["output"]
     for row in lines(example(f"{name}/orca.jsonl")):
         asked, answered = (
             next(turn["value"] for turn in row["conversations"] if turn["from"] == role)
@@ -162,6 +163,6 @@ def test_mixtures_by_hand(name):
         [tuple(row.values()) for row in lines((GOLDEN / f"{name}/{name}-{split}.jsonl").read_text("utf-8"))]
         for split in ("train", "eval")
     )  # fmt: skip
-    due = list(mixture(name))
+    due = [(*row, EXPERT) for row in mixture(name)]
     assert Counter(train + held_out) == Counter(due)
     assert len(held_out) == round(0.1 * len(due)) and train != [row for row in due if row not in held_out]
