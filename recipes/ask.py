@@ -3,6 +3,7 @@
 Answers lie under $XDG_CACHE_HOME/tuneyard, each named by a hash over all that it depends on.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -29,11 +30,12 @@ def ask(recipe: Recipe, model: str) -> dict[str, object]:
     settings = {key: value for key, value in recipe.settings.items() if key in known_keys()}
     settings["model_name_or_path"] = model
     remembered = _folder() / f"{_key(settings, recipe)}.json"
-    if remembered.is_file():
+    with contextlib.suppress(OSError, ContentError):  # none yet, or broken: asked again
         return read_object(remembered)
     answer = _inspect(settings)
     if not any(isinstance(part, dict) and "error" in part for part in answer.values()):
-        write_json(remembered, answer)
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
+            write_json(remembered, answer)
     return answer
 
 
@@ -65,7 +67,7 @@ def _key(settings: dict[str, object], recipe: Recipe) -> str:
 
 def _inspect(settings: dict[str, object], *more: str) -> dict[str, object]:
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        json.dump(settings, file)
+        json.dump(settings, file, default=str)  # bytes of !!binary
         file.flush()
         quiet = {"HF_HUB_OFFLINE": "1", "LLAMAFACTORY_VERBOSITY": "WARN", "TOKENIZERS_PARALLELISM": "false"}
         process = subprocess.Popen(

@@ -6,6 +6,7 @@ evaluation of its checkpoints wrote; plotted to OUTPUT_DIR/best.png.
 
 import json
 import statistics
+import sys
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ import click
 from core.errors import CLI, ContentError, RequestError
 from core.files import read_object, require
 from recipes.output import CHECKPOINT, checkpoints, find_flaw
+
+
+class DivergedError(ContentError):
+    """A metric was measured and was never a finite number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,14 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     history = read_object(state).get("log_history")
     rows = [row for row in history if isinstance(row, dict)] if isinstance(history, list) else []
     curve = {
-        int(row["step"]): float(row[metric]) for row in rows if _is_number(row.get(metric)) and "step" in row
+        int(row["step"]): float(row[metric])
+        for row in rows
+        if _is_number(row.get(metric)) and _is_number(row.get("step"))
     }
+    if not curve and any(metric in row for row in rows):
+        raise DivergedError(
+            f"{state}: {metric} was never a finite number: it diverged, try a smaller learning_rate"
+        )
     if not curve:
         known = sorted(
             {key for row in rows for key, value in row.items() if _is_number(value)} - {"step", "epoch"}
@@ -100,7 +111,7 @@ def lower_is_better(metric: str) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def find_best(curve: list[tuple[int, float]], metric: str, greater_is_better: bool, output_dir: Path) -> Best:

@@ -119,26 +119,29 @@ def _watch(process: "subprocess.Popen[bytes]", path: Path, position: int) -> Non
 
 def _show(bar: "tqdm[Any]", path: Path, position: int) -> int:
     """Bring the bar up to the last whole line after `position` and return where that line ends."""
-    if not path.exists():
-        return position
-    if path.stat().st_size < position:  # LLaMA-Factory has begun the file anew
-        position = 0
-    with path.open("rb") as file:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size < position:  # LLaMA-Factory has begun the file anew
+            position = 0
         file.seek(position)
         text = file.read()
-    whole = text[: text.rfind(b"\n") + 1]
-    for line in whole.splitlines():
-        row = json.loads(line)
-        if bar.total is None:
-            bar.set_description("training", refresh=False)
-            bar.total = row.get("total_steps")
-        bar.n = row.get("current_steps", bar.n)
-        losses = {key: f"{row[key]:.4g}" for key in ("loss", "eval_loss") if key in row}
-        if losses:
-            bar.set_postfix(losses, refresh=False)
-    if whole:
-        bar.refresh()
-    return position + len(whole)
+        whole = text[: text.rfind(b"\n") + 1]
+        for line in whole.splitlines():
+            with contextlib.suppress(ValueError, TypeError, AttributeError):  # no reason to end a training
+                _advance(bar, json.loads(line))
+        if whole:
+            bar.refresh()
+        return position + len(whole)
+    return position
+
+
+def _advance(bar: "tqdm[Any]", row: dict[str, Any]) -> None:
+    if bar.total is None:
+        bar.set_description("training", refresh=False)
+        bar.total = row.get("total_steps")
+    bar.n = row.get("current_steps", bar.n)
+    losses: dict[str, object] = {key: f"{row[key]:.4g}" for key in ("loss", "eval_loss") if key in row}
+    if losses:
+        bar.set_postfix(losses, refresh=False)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import ContentError, RequestError
+from core.errors import ContentError, RequestError, show_value
 from core.files import read_object
 
 RUN = "run.json"  # written last: its existence means that the training is finished
@@ -43,7 +43,7 @@ def checkpoints(output_dir: Path) -> list[Checkpoint]:
 def find_flaw(folder: Path) -> str:
     """Return why training cannot go on from a checkpoint folder, or an empty string where it can."""
     try:
-        read_object(folder / "trainer_state.json")
+        _check_state(folder)
         _check_weights(folder)
         _check_optimizer(folder)
         for path in [*folder.glob("rng_state*.pth"), *folder.glob("scheduler.pt")]:
@@ -52,7 +52,17 @@ def find_flaw(folder: Path) -> str:
         return f"{Path(error.filename).name} is missing"
     except ContentError as error:
         return str(error).removeprefix(f"{folder}/")
+    except (OSError, ValueError, TypeError) as error:  # a folder for a file, bytes that are no text
+        return f"cannot be read: {error}"
     return ""
+
+
+def _check_state(folder: Path) -> None:
+    """Check that the step is the folder's own: from another, training goes on as if at that one."""
+    step = read_object(folder / "trainer_state.json").get("global_step")
+    match = CHECKPOINT.fullmatch(folder.name)
+    if match and step != int(match[1]):
+        raise ContentError(f"trainer_state.json: found global_step {show_value(step)}, expected {match[1]}")
 
 
 def _check_weights(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """A recipe as LLaMA-Factory reads it: a YAML file, `key=value` over it, and the line of each key."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ class Recipe:
     @property
     def output_dir(self) -> Path:
         """Return the folder that the training writes; `ContentError` where the recipe names none."""
-        return Path(self.text("output_dir"))
+        return Path(os.path.expanduser(self.text("output_dir")))  # noqa: PTH111  # as transformers: ~nobody too
 
     def text(self, key: str) -> str:
         """Return the setting `key` as text; `ContentError` where it is missing or no text."""
@@ -71,6 +72,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ContentError(_yaml_message(path, error)) from error
     except OmegaConfBaseException as error:
         raise ContentError(f"{path}: {str(error).splitlines()[0]}") from error
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 1,000 lists in one another
+        raise ContentError(f"{path}: not YAML that can be read: {str(error).splitlines()[0]}") from error
     if not isinstance(settings, dict) or not settings:
         raise ContentError(f"{path}: found no settings, expected keys with values (learning_rate: 1.0e-4)")
     return Recipe(path, {str(key): value for key, value in settings.items()}, lines, tuple(overrides))

@@ -4,6 +4,7 @@ Each rule yields problems; E… stops a training, W… is worth a look. docs/rec
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,9 +13,9 @@ from core.errors import ContentError, Problem, nearest, show_value
 from core.files import read_object
 from recipes.hardware import Gpu
 from recipes.keys import known_keys, known_templates
+from recipes.paths import path_problems
 from recipes.ranges import range_problems
 from recipes.recipe import Recipe
-from recipes.sizes import existing
 from recipes.token_weights import read_weights, weights_file
 
 REQUIRED = {
@@ -34,6 +35,16 @@ UNWEIGHTED = (
     "packing", "neat_packing", "use_dft_loss", "use_eaft_loss", "use_asft_loss", "label_smoothing_factor",
     "use_unsloth", "enable_liger_kernel", "predict_with_generate", "use_hyper_parallel",
 )  # fmt: skip
+LISTS = {  # LLaMA-Factory splits these texts at commas and takes lists as well
+    "adapter_name_or_path", "additional_target", "apollo_target", "dataset", "eval_dataset",
+    "freeze_extra_modules", "freeze_trainable_modules", "galore_target", "interleave_probs", "lora_target",
+    "oft_target",
+}  # fmt: skip
+TRACKERS = {
+    "all", "none", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "mlflow",
+    "neptune", "swanlab", "tensorboard", "trackio", "wandb",
+}  # fmt: skip
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
 AMPERE = 8  # the compute capability from which NVIDIA GPUs calculate in bfloat16
 
@@ -41,8 +52,8 @@ AMPERE = 8  # the compute capability from which NVIDIA GPUs calculate in bfloat1
 def problems_of(recipe: Recipe, gpus: Sequence[Gpu]) -> list[Problem]:
     """Return everything wrong with a recipe's settings on a machine with these GPUs."""
     rules: list[Callable[[Recipe], Iterator[Problem]]] = [
-        _keys, _values, range_problems, _missing, _template, _model, _schedule, _packages, _deepspeed, _paths,
-        _weights,
+        _keys, _values, range_problems, _missing, _template, _model, _schedule, _packages, _deepspeed,
+        path_problems, _weights,
     ]  # fmt: skip
     found = [problem for rule in rules for problem in rule(recipe)]
     return found + list(_hardware(recipe, gpus))
@@ -64,7 +75,7 @@ def _values(recipe: Recipe) -> Iterator[Problem]:
         types, choices = about.get("types"), about.get("choices")
         if not isinstance(types, list) or value is None:
             continue
-        if not _fits(value, types):
+        if not _fits(value, types) and not (key in LISTS and isinstance(value, list)):
             no = value is False and isinstance(choices, list) and "no" in choices
             hint = 'YAML reads a bare no as false: write "no" in quotes' if no else ""
             wanted = " or ".join(KINDS.get(str(kind), str(kind)) for kind in types if kind != "null")
@@ -77,14 +88,12 @@ def _values(recipe: Recipe) -> Iterator[Problem]:
 
 def _fits(value: object, types: list[object]) -> bool:
     kind = {bool: "bool", int: "int", float: "float", str: "str", dict: "dict", list: "list"}.get(type(value))
-    if kind == "list" and "str" in types:  # LLaMA-Factory splits a text at commas and takes a list as well
-        return True
     return kind in types or (kind == "int" and "float" in types) or "other" in types
 
 
 def _missing(recipe: Recipe) -> Iterator[Problem]:
     for key, meaning in REQUIRED.items():
-        if not recipe.settings.get(key):
+        if not recipe.names(key):
             yield _problem(recipe, "E304", key, f"is missing, expected {meaning}")
     if recipe.settings.get("do_train") is not True:
         yield _problem(
@@ -111,7 +120,7 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
                 recipe, "E306", "model_name_or_path", f"{name} has no config.json: no model folder"
             )
     elif (
-        name.count("/") != 1
+        not HUB_ID.fullmatch(name)
         or name.startswith((".", "/", "~", "models/", "saves/"))
         or folder.parent.is_dir()
     ):
@@ -145,7 +154,7 @@ def _best_at_end(recipe: Recipe) -> Iterator[Problem]:
         settings.get("save_steps", 500),
         settings.get("eval_steps") or settings.get("logging_steps", 500),
     )
-    if saves == "steps" and isinstance(every, int) and isinstance(judged, int) and every % judged:
+    if saves == "steps" and isinstance(every, int) and isinstance(judged, int) and judged and every % judged:
         message = f"needs save_steps to be a multiple of eval_steps, found {every} and {judged}"
         yield _problem(recipe, "E308", key, message)
 
@@ -155,6 +164,9 @@ def _packages(recipe: Recipe) -> Iterator[Problem]:
     if "8bit" in str(recipe.settings.get("optim", "")):
         wanted["optim"] = "bitsandbytes"
     for tool in recipe.names("report_to"):
+        if tool not in TRACKERS:
+            message = f"found {show_value(tool)}, expected none, wandb, tensorboard or another tracker"
+            yield _problem(recipe, "E303", "report_to", message, nearest(tool, TRACKERS))
         if tool in {"wandb", "tensorboard", "swanlab", "mlflow", "trackio"}:
             wanted["report_to"] = tool
     for key, package in wanted.items():
@@ -172,28 +184,14 @@ def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
         yield _problem(recipe, "E310", "deepspeed", f"{name}: file not found", f"there are {known}")
         return
     try:
-        read_object(Path(name))
+        zero = read_object(Path(name)).get("zero_optimization", {})
     except ContentError as error:
         yield _problem(recipe, "E310", "deepspeed", str(error))
-
-
-def _paths(recipe: Recipe) -> Iterator[Problem]:
-    for key in ("output_dir", "resume_from_checkpoint"):
-        value = recipe.settings.get(key)
-        if isinstance(value, str) and len(value.split()) > 1:
-            message = f"found {show_value(value)}: LLaMA-Factory's launcher splits its arguments at spaces"
-            yield _problem(recipe, "E311", key, message, "choose a path without spaces")
-    out = recipe.settings.get("output_dir")
-    if isinstance(out, str) and out and not _writable(existing(Path(out))):
-        message = f"{existing(Path(out))} is no folder that can be written to"
-        yield _problem(recipe, "E341", "output_dir", message, "choose another output_dir")
-    value = recipe.settings.get("resume_from_checkpoint")
-    if isinstance(value, str) and not Path(value).is_dir():
-        yield _problem(recipe, "E311", "resume_from_checkpoint", f"{value}: folder not found")
-
-
-def _writable(folder: Path) -> bool:
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+        return
+    stage = zero.get("stage", 0) if isinstance(zero, dict) else zero
+    if stage not in (0, 1, 2, 3):
+        message = f"{name}: zero_optimization: found stage {show_value(stage)}, expected 0, 1, 2 or 3"
+        yield _problem(recipe, "E310", "deepspeed", message)
 
 
 def _weights(recipe: Recipe) -> Iterator[Problem]:

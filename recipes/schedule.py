@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from core.errors import Problem
+from recipes.ranges import LARGEST
 from recipes.recipe import Recipe
 
 
@@ -44,7 +45,10 @@ def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
 
 
 def _number(value: object, default: float) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
+    """Return a setting as a number, `default` where it is none or too large (E302 and E313 say so)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+        return default
+    return float(value)
 
 
 def _after_split(rows: int, held_out: float) -> int:
@@ -74,6 +78,9 @@ def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
     if schedule.warmup >= schedule.steps:
         message = f"{schedule.warmup} steps of {schedule.steps}: the full learning rate is never reached"
         yield Problem("W331", recipe.place("warmup_steps"), message, "warmup_steps")
+    if not schedule.rows and settings.get("val_size"):
+        message = f"takes every row, found {settings['val_size']}: none is left to train on"
+        yield Problem("E307", recipe.place("val_size"), message, "val_size")
     if schedule.rows and schedule.batch > schedule.rows:
         message = f"a step takes {schedule.batch} rows, the dataset has {schedule.rows}"
         yield Problem("W332", recipe.place("per_device_train_batch_size"), message, "batch")

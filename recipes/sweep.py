@@ -15,7 +15,7 @@ import click
 
 from core.errors import CLI, ContentError, RequestError, show_value
 from core.files import read_object, write_json, write_text
-from recipes.best import lower_is_better, read_curve
+from recipes.best import DivergedError, lower_is_better, read_curve
 from recipes.keys import known_keys
 from recipes.recipe import read_recipe
 from recipes.training import train
@@ -88,7 +88,10 @@ def judged(folder: Path, judge: str | None, metric: str) -> float:
         value = read_object(folder / "all_results.json").get(metric)
         return float(value) if isinstance(value, int | float) else float("nan")
     if judge is None:
-        return min(value for _, value in read_curve(folder, metric))
+        try:
+            return min(value for _, value in read_curve(folder, metric))
+        except DivergedError:  # one point of the grid, not the end of the others
+            return float("nan")
     results = folder / "results"
     if not list(results.rglob("results.json")):
         words = [
@@ -111,7 +114,7 @@ def judged(folder: Path, judge: str | None, metric: str) -> float:
 
 def table(rows: list[Row], grid: dict[str, list[str]], metric: str) -> str:
     """Return the runs as a Markdown table, the best first; over seeds alone, with mean and deviation."""
-    ordered = sorted(rows, key=lambda row: _score(row, metric), reverse=not lower_is_better(metric))
+    ordered = sorted(rows, key=lambda row: _rank(row, metric))
     head = [*grid, metric]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     lines += [
@@ -122,6 +125,12 @@ def table(rows: list[Row], grid: dict[str, list[str]], metric: str) -> str:
         mean, deviation = statistics.fmean(scores), statistics.stdev(scores)
         lines.append(f"\nmean {mean:.4f}, standard deviation {deviation:.4f} over {len(scores)} seeds")
     return "\n".join(lines) + "\n"
+
+
+def _rank(row: Row, metric: str) -> tuple[bool, float]:
+    """Return what sorts the best run first and one without a number last."""
+    score = _score(row, metric)
+    return score != score, score if lower_is_better(metric) else -score
 
 
 def _score(row: Row, metric: str) -> float:
@@ -135,7 +144,7 @@ def plot(rows: list[Row], grid: dict[str, list[str]], metric: str, path: Path) -
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    best = (min if lower_is_better(metric) else max)(rows, key=lambda row: _score(row, metric))
+    best = min(rows, key=lambda row: _rank(row, metric))
     named = ", ".join(f"{key} {best[key]}" for key in grid)
     axes.set_title(f"Best {metric} {_score(best, metric):.4g} at {named}")
     if len(grid) == 2:

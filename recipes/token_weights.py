@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import ContentError, show_value
+from recipes.ranges import LARGEST
 
 IGNORED = -100  # the label of a token that carries no loss
 KINDS = ("regex", "words", "field")
@@ -92,8 +93,11 @@ def read_weights(path: Path) -> TokenWeights:
     import yaml
 
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # ten can make a billion
+            raise ContentError(f"{path}: found an alias (*name), expected every value written out")
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ContentError(f"{path}: not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(value, dict) or not isinstance(value.get("rules"), list):
         raise ContentError(f"{path}: expected `rules`, a list, and perhaps `default`, a number")
@@ -155,6 +159,6 @@ def _field_expression(field: str, template: object, place: str) -> str:
 
 
 def _weight(value: object, place: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
         raise ContentError(f"{place}: found {show_value(value)}, expected a number of at least 0")
     return float(value)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from core.errors import CLI
+from core.errors import CLI, ContentError, show_value
 from recipes.recipe import Recipe, read_recipe
 from recipes.sweep import sweep
 from recipes.training import train
@@ -31,6 +31,10 @@ def command(recipe: Path, overrides: tuple[str, ...], seeds: int | None) -> None
 def train_seeds(recipe: Recipe, count: int) -> None:
     """Train a recipe with `count` seeds from its own on, in folders below its output_dir, and table them."""
     first = recipe.settings.get("seed", 42)
-    seeds = [str(int(str(first)) + n) for n in range(count)]
+    if isinstance(first, bool) or not isinstance(first, int):
+        raise ContentError(
+            f"{recipe.place('seed')}: seed: found {show_value(first)}, expected a whole number"
+        )
+    seeds = [str(first + n) for n in range(count)]
     metric = "eval_loss" if recipe.settings.get("eval_strategy", "no") not in ("no", False) else "train_loss"
     sweep(recipe.path, {"seed": seeds}, recipe.output_dir, None, metric, recipe.overrides)

@@ -85,6 +85,7 @@ def weighted_loss(
     `logits` is batch × length × vocabulary, `labels` and `weights` are batch × length; the logits at one
     place predict the label at the next.
     """
+    import torch
     from torch.nn.functional import cross_entropy
 
     following = labels[:, 1:].reshape(-1).to(logits.device)
@@ -92,7 +93,8 @@ def weighted_loss(
         logits[:, :-1].float().reshape(-1, logits.size(-1)), following, ignore_index=IGNORED, reduction="none"
     )
     shares = weights[:, 1:].reshape(-1).to(logits.device)
-    return (each * shares).sum() / (shares.sum() if total is None else total)
+    whole = shares.sum() if total is None else total
+    return (each * shares).sum() / whole.clamp(min=torch.finfo(torch.float32).tiny)  # 0 where none weighs
 
 
 def install(weights: TokenWeights) -> None:

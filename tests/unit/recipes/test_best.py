@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from core.errors import ContentError, RequestError
-from recipes.best import command, find_best, read_curve, read_scores
+from recipes.best import DivergedError, command, find_best, read_curve, read_scores
 from tests.unit.recipes.test_output import checkpoint
 
 
@@ -64,6 +64,20 @@ def test_where_there_is_nothing_to_choose_from(tmp_path):
     run_with(tmp_path, [1.0])
     with pytest.raises(ContentError, match="no eval_acc; found eval_loss, loss; choose one with --metric"):
         read_curve(tmp_path, "eval_acc")
+
+
+def test_numbers_that_are_none(tmp_path):
+    rows = [
+        {"step": None, "eval_loss": 1.0},
+        {"step": 2, "eval_loss": 10**400},
+        {"step": 3, "eval_loss": 2.0},
+    ]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": rows}))
+    assert read_curve(tmp_path, "eval_loss") == [(3, 2.0)]
+    rows = [{"step": 1, "eval_loss": float("nan")}, {"step": 2, "eval_loss": float("inf")}]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": rows}))
+    with pytest.raises(DivergedError, match="it diverged"):
+        read_curve(tmp_path, "eval_loss")
 
 
 def test_the_command(tmp_path):

@@ -102,6 +102,15 @@ def test_whatever_ends_us_ends_the_training(tmp_path, sign, kind):
         time.sleep(0.05)
 
 
+def test_a_line_that_is_no_progress_does_not_end_the_training(tmp_path, capfd):
+    lines = ["{", "[]", '{"loss": "low"}', json.dumps(ROWS[2])]
+    code = "import pathlib, sys\n"
+    code += f"pathlib.Path(sys.argv[1], 'trainer_log.jsonl').write_text({chr(10).join([*lines, ''])!r})"
+    with (tmp_path / "lock").open("w") as lock:
+        launch(python(code, tmp_path), tmp_path, lock.fileno())
+    assert "3/3" in capfd.readouterr().err
+
+
 def test_progress_survives_half_a_line(tmp_path, capfd):
     code = (
         "import pathlib, sys, time, json\n"

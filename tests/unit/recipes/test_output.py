@@ -63,6 +63,33 @@ def test_a_file_is_cut_off(tmp_path, name, share):
     assert name in output.find_flaw(path.parent)
 
 
+@pytest.mark.parametrize("step", [None, 3, "4"])
+def test_the_state_of_another_step(tmp_path, step):
+    path = checkpoint(tmp_path)
+    (path / "trainer_state.json").write_text(json.dumps({} if step is None else {"global_step": step}))
+    assert "found global_step" in output.find_flaw(path)
+
+
+@pytest.mark.parametrize("name", ["trainer_state.json", "optimizer.pt", "adapter_model.safetensors"])
+def test_a_folder_where_a_file_should_be(tmp_path, name):
+    path = checkpoint(tmp_path)
+    (path / name).unlink()
+    (path / name).mkdir()
+    assert output.find_flaw(path)
+
+
+def test_files_that_are_no_text_or_no_names(tmp_path):
+    path = checkpoint(tmp_path, deepspeed=True)
+    (path / "latest").write_bytes(b"\xff")
+    assert "cannot be read" in output.find_flaw(path)
+    path = checkpoint(tmp_path, 8)
+    (path / "model.safetensors.index.json").write_text('{"weight_map": {"a": 5}}')
+    assert "cannot be read" in output.find_flaw(path)
+    path = checkpoint(tmp_path, 9)
+    (path / "trainer_state.json").write_text('{"global_step": ' + "9" * 5000 + "}")
+    assert "cannot be read" in output.find_flaw(path)
+
+
 def test_a_shard_that_the_index_names_is_missing(tmp_path):
     path = checkpoint(tmp_path)
     (path / "adapter_model.safetensors").rename(path / "model-1.safetensors")

@@ -39,11 +39,18 @@ def test_values_and_places(tmp_path):
         ("a: [1\n", "not YAML"),
         ("a: 1\na: 2\n", "duplicate key"),
         ("\ta: 1\n", "not YAML"),
+        (f"a: {'9' * 5000}\n", "not YAML that can be read"),
+        (f"a: {'[' * 3000}{']' * 3000}\n", "not YAML that can be read"),
     ],
 )
 def test_what_is_no_recipe(tmp_path, text, message):
     with pytest.raises(ContentError, match=message):
         read_recipe(write(tmp_path, text))
+
+
+def test_the_home_folder_is_meant_as_transformers_means_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert read_recipe(write(tmp_path, "output_dir: ~/runs\n")).output_dir == Path("/home/me/runs")
 
 
 def test_not_utf8(tmp_path):

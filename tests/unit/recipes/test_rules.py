@@ -1,5 +1,6 @@
 """Every rule about settings fires on what it is for and on nothing else."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,14 @@ def test_a_sound_recipe_has_no_problems():
         ({"learning_rate": float("nan")}, ("E313", "learning_rate")),
         ({"lora_dropout": 1.5}, ("E313", "lora_dropout")),
         ({"lora_rank": 0}, ("E313", "lora_rank")),
+        ({"lora_rank": 10**400}, ("E313", "lora_rank")),
+        ({"max_steps": 10**20}, ("E313", "max_steps")),
+        ({"dataset": ","}, ("E304", "dataset")),
+        ({"output_dir": ["out"]}, ("E302", "output_dir")),
+        ({"report_to": "wnadb"}, ("E303", "report_to")),
+        ({"model_name_or_path": "two words/model"}, ("E306", "model_name_or_path")),
+        ({"model_name_or_path": "a\0/b"}, ("E306", "model_name_or_path")),
+        ({"output_dir": "a\0b"}, ("E311", "output_dir")),
         ({"output_dir": str(ROOT / "README.md" / "x")}, ("E341", "output_dir")),
         ({"fp16": True}, ("E312", "fp16")),
         ({"pure_bf16": True}, ("E312", "pure_bf16")),
@@ -72,10 +81,35 @@ def test_each_rule_fires_alone(settings, expected):
     assert codes(**settings) == [expected]
 
 
+@pytest.mark.parametrize("zero", [5, {"stage": "two"}, {"stage": 4}])
+def test_a_deepspeed_file_has_a_stage(tmp_path, zero):
+    path = tmp_path / "z.json"
+    path.write_text(json.dumps({"zero_optimization": zero}))
+    found = [(code, field) for code, field in codes(deepspeed=str(path)) if code == "E310"]
+    assert found == [("E310", "deepspeed")]
+
+
+@pytest.mark.parametrize("out", [".", "..", "/", "model", "data", "nowhere/../model", "link"])
+def test_an_output_dir_never_holds_what_is_trained_on(tmp_path, monkeypatch, out):
+    """It may be set aside as NAME.1, and the model or the data with it."""
+    work = tmp_path / "work"
+    for folder in ("model", "data", "nowhere"):
+        (work / folder).mkdir(parents=True)
+    (work / "model/config.json").write_text("{}")
+    (work / "link").symlink_to("model")
+    monkeypatch.chdir(work)
+    found = {"model_name_or_path": "model", "dataset_dir": "data"}
+    assert codes(**found, output_dir=out) == [("E341", "output_dir")]
+    assert codes(**found, output_dir="model/run") == []
+    (work / "nowhere").rmdir()  # and a training would make it
+    assert codes(**found, output_dir="nowhere/../model") == [("E341", "output_dir")]
+
+
 def test_best_at_end_needs_matching_steps():
     settings = {"load_best_model_at_end": True, "eval_dataset": "b", "eval_strategy": "steps"}
     assert codes(**settings, eval_steps=50, save_steps=100) == []
     assert codes(**settings, eval_steps=30, save_steps=100) == [("E308", "load_best_model_at_end")]
+    assert codes(**settings, logging_steps=0) == [("E313", "logging_steps")]
 
 
 def test_values_of_the_right_kind_pass():

@@ -38,6 +38,20 @@ def test_warmup_is_steps_or_a_share():
     assert schedule(100, per_device_train_batch_size=1, num_train_epochs=1, warmup_steps=0.03).warmup == 3
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400])
+@pytest.mark.parametrize(
+    "key", [EACH, "gradient_accumulation_steps", "num_train_epochs", "max_steps", "val_size", "warmup_steps"]
+)
+def test_a_number_that_is_none_does_not_stop_the_check(key, value):
+    assert schedule(100, **{key: value}) == schedule(100)  # ranges.py names it
+
+
+def test_nothing_is_left_to_train_on():
+    recipe = Recipe(Path("r.yaml"), {"val_size": 500}, {})
+    (problem, *_) = schedule_problems(recipe, schedule_of(recipe, 100, 1))
+    assert (problem.code, problem.field) == ("E307", "val_size")
+
+
 def test_what_never_comes():
     settings = {
         "save_steps": 500,

@@ -65,6 +65,18 @@ def test_judged_by_its_own_losses(tmp_path):
     assert sweep.judged(tmp_path, None, "train_loss") == 0.5
 
 
+@pytest.mark.parametrize("metric", ["eval_loss", "accuracy"])
+def test_a_run_that_diverged_is_the_last_of_the_table(tmp_path, metric):
+    state = {"log_history": [{"step": 1, "eval_loss": float("nan")}]}
+    (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+    scores = [sweep.judged(tmp_path, None, "eval_loss"), 2.0, 1.0]
+    rows = [{"learning_rate": str(n), metric: score, "run": "x"} for n, score in enumerate(scores)]
+    grid = {"learning_rate": ["0", "1", "2"]}
+    assert sweep.table(rows, grid, metric).splitlines()[-1] == "| 0 | nan |"
+    sweep.plot(rows, grid, metric, tmp_path / "sweep.png")
+    assert (tmp_path / "sweep.png").is_file()
+
+
 @pytest.mark.parametrize("grid", [GRID, {"lora_rank": ["4", "8"]}], ids=["heat map", "line"])
 def test_plots(tmp_path, grid):
     rows = ROWS if len(grid) == 2 else ROWS[::2]

@@ -118,12 +118,29 @@ def test_every_run_of_learned_tokens_is_an_answer(tmp_path):
         ("rules: [{field: x, in: 'no {y}', weight: 2}]", "expected the answer's template with {x}"),
         ("rules: [{regex: a, weight: 2, weigth: 3}]", "expected weight and one of"),
         ("rules: [", "not YAML"),
+        (f"rules: [{{regex: a, weight: {'9' * 400}}}]", "weight: found 999"),
+        (f"rules: [{{regex: a, weight: {'9' * 5000}}}]", "not YAML"),
+        (f"rules: {'[' * 3000}{']' * 3000}", "not YAML"),
+        ("rules: [&a [1], *a]", "found an alias"),
     ],
 )
 def test_mistakes_are_named(tmp_path, text, message):
     with pytest.raises(ContentError) as caught:
         read(tmp_path, text)
     assert message in str(caught.value)
+
+
+def test_a_step_in_which_nothing_weighs_teaches_nothing():
+    torch = pytest.importorskip("torch")
+    from recipes.weighted import weighted_loss
+
+    logits = torch.zeros(1, 3, 4, requires_grad=True)
+    nothing = torch.zeros(1, 3)
+    for total in (None, nothing.sum()):
+        loss = weighted_loss(logits, torch.tensor([[-100, 1, 2]]), nothing, total)
+        loss.backward()
+        assert loss == 0
+        assert torch.isfinite(logits.grad).all()
 
 
 def test_found_by_the_recipes_name():

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from core.errors import RequestError
+from core.errors import ContentError, RequestError
 from recipes.model import require_model
 from recipes.output import RUN, STARTED
 from recipes.recipe import read_recipe
 from recipes.record import inputs_of
+from recipes.train import train_seeds
 from recipes.training import train
 
 
@@ -48,6 +49,12 @@ def test_a_finished_run_needs_no_model(recipe, capsys):
     (recipe.output_dir / RUN).write_text("{}")
     train(recipe)
     assert "up to date" in capsys.readouterr().out
+
+
+def test_seeds_count_from_a_number(recipe):
+    for seed in ("abc", None, True):
+        with pytest.raises(ContentError, match="seed: found"):
+            train_seeds(recipe.with_settings({"seed": seed}), 2)
 
 
 def test_weights_in_the_cache_will_do(recipe, tmp_path):

@@ -1,0 +1,49 @@
+"""What can be wrong with the paths of a recipe: where a training writes, and what it goes on from."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.errors import Problem, show_value
+from recipes.recipe import Recipe
+from recipes.sizes import existing
+
+CHOOSE = "choose another output_dir"
+KEPT = ("model_name_or_path", "adapter_name_or_path", "dataset_dir")
+
+
+def path_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Yield paths that LLaMA-Factory's launcher splits, that are missing, or that must not be written."""
+    for key in ("output_dir", "resume_from_checkpoint"):
+        value = recipe.settings.get(key)
+        if isinstance(value, str) and len(value.split()) > 1:
+            message = f"found {show_value(value)}: LLaMA-Factory's launcher splits its arguments at spaces"
+            yield Problem("E311", recipe.place(key), message, key, "choose a path without spaces")
+        elif isinstance(value, str) and not value.isprintable():
+            message = f"found {show_value(value)}, expected a path without control characters"
+            yield Problem("E311", recipe.place(key), message, key)
+    value = recipe.settings.get("resume_from_checkpoint")
+    if isinstance(value, str) and not Path(value).is_dir():
+        place = recipe.place("resume_from_checkpoint")
+        yield Problem("E311", place, f"{value}: folder not found", "resume_from_checkpoint")
+    out = recipe.settings.get("output_dir")
+    if isinstance(out, str) and out.strip() and out.isprintable():
+        message = _unfit(recipe, recipe.output_dir)
+        if message:
+            yield Problem("E341", recipe.place("output_dir"), message, "output_dir", CHOOSE)
+
+
+def _unfit(recipe: Recipe, folder: Path) -> str:
+    """Return why a folder cannot be a run's own: it may be set aside with all that lies in it."""
+    if not _writable(existing(folder)):
+        return f"{existing(folder)} is no folder that can be written to"
+    needed = {"the current folder": ".", "the recipe": str(recipe.path)}
+    needed |= {key: name for key in KEPT for name in recipe.names(key)}
+    for what, name in needed.items():
+        if Path(name).exists() and Path(name).resolve().is_relative_to(folder.resolve()):
+            return f"{folder} holds {what}, so it cannot be a run's own"
+    return ""
+
+
+def _writable(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
