@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import orjson
@@ -205,8 +205,8 @@ class Checker:
             keys = ", ".join(map(show_value, row)) if isinstance(row, dict) else ""
             return Problem("E102", place, f"missing; the row has {keys}", field)
         if kind == "label":
-            options = list(dict.fromkeys(str(raw) for raw in self.lookup))
-            near = nearest(value, options) if isinstance(value, str) else ""
+            options = tuple(dict.fromkeys(str(raw) for raw in self.lookup))
+            near = _nearest(value, options) if isinstance(value, str) else ""
             message = f"found {show_value(value)}, expected one of {', '.join(options)}"
             return Problem("E104", place, message, field, near)
         if value is None:
@@ -285,6 +285,12 @@ def _numbers(values: Sequence[object]) -> Values:
     except ValueError:
         return list(values)
     return cast("Values", numbers) if list(map(str, numbers)) == list(values) else list(values)
+
+
+@lru_cache(1000)
+def _nearest(label: str, options: tuple[str, ...]) -> str:
+    """Return the hint for a label; a wrong one often stands in every row, and looking takes 70 µs."""
+    return nearest(label, options)
 
 
 def _inside(kind: str, value: object) -> tuple[str, str]:
