@@ -140,7 +140,10 @@ def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
         return ""
     if not (output_dir / STARTED).is_file():
         return "not started by `recipes train`"
-    found = differences(read_object(output_dir / STARTED), inputs)
+    try:
+        found = differences(read_object(output_dir / STARTED), inputs)
+    except ContentError as error:
+        return f"its {str(error).removeprefix(f'{output_dir}/')}"
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     return ", ".join(found[:3]) + more
 

@@ -40,7 +40,11 @@ def _unfit(recipe: Recipe, folder: Path) -> str:
     needed = {"the current folder": ".", "the recipe": str(recipe.path)}
     needed |= {key: name for key in KEPT for name in recipe.names(key)}
     for what, name in needed.items():
-        if Path(name).exists() and Path(name).resolve().is_relative_to(folder.resolve()):
+        if (
+            name.isprintable()
+            and Path(name).exists()
+            and Path(name).resolve().is_relative_to(folder.resolve())
+        ):
             return f"{folder} holds {what}, so it cannot be a run's own"
     return ""
 

@@ -4,9 +4,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.errors import ContentError, RequestError
 from core.files import require
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         lines = _lines(text, path)
         base = OmegaConf.create(text)
-        merged = OmegaConf.merge(base, OmegaConf.from_cli(_assignments(overrides)))
+        merged = OmegaConf.merge(base, _assignments(overrides))
         settings = OmegaConf.to_container(merged, resolve=False)
     except YAMLError as error:
         raise ContentError(_yaml_message(path, error)) from error
@@ -103,12 +107,20 @@ def _lines(text: str, path: Path) -> dict[str, int]:
     return {key.value: key.start_mark.line + 1 for key, _ in node.value if isinstance(key.value, str)}
 
 
-def _assignments(overrides: Sequence[str]) -> list[str]:
+def _assignments(overrides: Sequence[str]) -> "DictConfig":
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals or not key.isidentifier():
             raise RequestError(f"{override!r}: expected key=value, as in learning_rate=1e-4")
-    return list(overrides)
+        try:
+            OmegaConf.from_cli([override])
+        except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+            raise RequestError(f"{override!r}: the value is not YAML") from error
+    return OmegaConf.from_cli(list(overrides))
 
 
 def _yaml_message(path: Path, error: Exception) -> str:

@@ -140,6 +140,12 @@ def test_runs_told_apart(tmp_path):
     assert output.other_run(tmp_path, moved) == ""
 
 
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_run_whose_inputs_cannot_be_read_is_another(tmp_path, text):
+    (tmp_path / output.STARTED).write_text(text)
+    assert output.other_run(tmp_path, inputs()).startswith("its started.json")
+
+
 def test_set_aside_takes_the_first_free_name(tmp_path):
     for expected in ("run.1", "run.2"):
         (tmp_path / "run").mkdir()

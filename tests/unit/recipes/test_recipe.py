@@ -69,6 +69,9 @@ def test_requests_that_cannot_be_served(tmp_path):
         read_recipe(write(tmp_path, "{}", "r.json"))
     with pytest.raises(RequestError, match="expected key=value"):
         read_recipe(write(tmp_path, "a: 1\n"), ["lora_rank"])
+    for override in ("a=[1", f"a={'9' * 5000}", "a=${"):
+        with pytest.raises(RequestError, match="the value is not YAML"):
+            read_recipe(write(tmp_path, "a: 1\n"), [override])
 
 
 def test_missing_output_dir_is_a_problem_of_the_recipe(tmp_path):

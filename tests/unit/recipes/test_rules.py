@@ -101,6 +101,7 @@ def test_an_output_dir_never_holds_what_is_trained_on(tmp_path, monkeypatch, out
     found = {"model_name_or_path": "model", "dataset_dir": "data"}
     assert codes(**found, output_dir=out) == [("E341", "output_dir")]
     assert codes(**found, output_dir="model/run") == []
+    assert codes(model_name_or_path="model", dataset_dir="a\0b", output_dir="run") == []  # E320 says it
     (work / "nowhere").rmdir()  # and a training would make it
     assert codes(**found, output_dir="nowhere/../model") == [("E341", "output_dir")]
 
