@@ -177,6 +177,9 @@ class Checker:
         if whole and _holds(self.all_valid[name], distinct):
             return ()
         valid = self.valid[name]
+        if distinct is not values:
+            refused = {value for value in distinct if not _holds(valid, value)}
+            return [n for n, value in enumerate(values) if value in refused]
         return [n for n, value in enumerate(values) if not _holds(valid, value) or self._rounded(name, value)]
 
     def _rounded(self, name: str, value: object) -> bool:
