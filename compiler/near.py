@@ -18,14 +18,18 @@ BANDS = 16
 BATCH = 5000
 WIDTH = 3
 SEED = 42
+_MIXER = 0x9E3779B97F4A7C15  # odd, near 2**64 over the golden ratio (Knuth: TAOCP 3, section 6.4)
 _WORDS = re.compile("[\u3400-\u9fff\uf900-\ufaff]|[^\\W\u3400-\u9fff\uf900-\ufaff]+")
+
+_ASCII = {code: sign.lower() if (sign := chr(code)).isalnum() or sign == "_" else " " for code in range(128)}
 
 Twin = tuple[int, int, float]
 
 
 def shingles(text: str) -> list[str]:
     """Return the runs of three words of a text; a text of fewer words is one run."""
-    words = _WORDS.findall(text.lower())
+    # of ASCII the same words, in half the time
+    words = text.translate(_ASCII).split() if text.isascii() else _WORDS.findall(text.lower())
     if len(words) <= WIDTH:
         return [" ".join(words)]
     return list(map(" ".join, zip(words, words[1:], words[2:], strict=False)))
@@ -54,11 +58,34 @@ def near_rows(texts: Sequence[str], others: Sequence[str]) -> Iterator[Twin]:
 def near_repeats(texts: Sequence[str]) -> Iterator[Twin]:
     """Yield (row, earlier row, similarity) for each text that is nearly the same as one before it."""
     index = _index()
-    for start in range(0, len(texts), BATCH):
-        hashed = _hashed(texts[start : start + BATCH])
-        index.insert_pairs(list(enumerate(hashed, start)))
-        for row, found in enumerate(index.query_all(hashed), start):
+    rows = _sharing(texts)
+    for start in range(0, len(rows), BATCH):
+        block = rows[start : start + BATCH]
+        hashed = _hashed([texts[row] for row in block])
+        index.insert_pairs(list(zip(block, hashed, strict=True)))
+        for row, found in zip(block, index.query_all(hashed), strict=True):
             yield from _verified(row, sorted(twin for twin in found if twin < row), texts, texts)
+
+
+def _sharing(texts: Sequence[str]) -> list[int]:
+    """Return the rows that share a band with another row: only these can have a near one.
+
+    Holds 128 bytes a row; an index holds ten times as much, and so takes in these rows alone.
+    """
+    import numpy as np
+
+    mixers = np.array([pow(_MIXER, power, 1 << 64) for power in range(PERMUTATIONS // BANDS)], np.uint64)
+    bands = np.empty((BANDS, len(texts)), np.uint64)
+    for start in range(0, len(texts), BATCH):
+        block = list(map(shingles, texts[start : start + BATCH]))
+        signatures = np.array(_rensa().RMinHash.digests_from_token_sets(block, PERMUTATIONS, SEED), np.uint64)
+        mixed = signatures.reshape(len(block), BANDS, -1) * mixers
+        bands[:, start : start + len(block)] = mixed.sum(axis=2).T
+    shares = np.zeros(len(texts), bool)
+    for band in bands:
+        ordered = np.sort(band)
+        shares |= np.isin(band, ordered[1:][ordered[1:] == ordered[:-1]])
+    return np.flatnonzero(shares).tolist()
 
 
 def _verified(row: int, found: list[int], texts: Sequence[str], others: Sequence[str]) -> Iterator[Twin]:
