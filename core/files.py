@@ -80,6 +80,8 @@ def read_json(path: Path, *, unique_keys: bool = False) -> object:
         raise ContentError(f"{path}: not UTF-8 at byte {error.start}") from error
     except RecursionError as error:
         raise ContentError(f"{path}: nested too deep to be read") from error
+    except ValueError as error:  # Python reads whole numbers of 4,300 digits at most
+        raise ContentError(f"{path}: a number of too many digits to be read") from error
 
 
 def read_object(path: Path, *, unique_keys: bool = False) -> dict[str, object]:

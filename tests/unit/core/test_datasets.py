@@ -70,6 +70,8 @@ def test_records_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
         ('{"a": 1}\n{"a": }\n', r"broken\.jsonl:2: not JSON: Expecting value \(column 7\)"),
         ('{"a": 1}\n\n\n{"a"\n', r"broken\.jsonl:4: not JSON: Expecting ':' delimiter \(column 5\)"),
         ('[{"a": 1},\n{"a": }]', r"broken\.jsonl:2: not JSON: Expecting value \(column 7\)"),
+        ('{"a": 1}\n{"a": ' + "9" * 5000 + "}", r"broken\.jsonl:2: a number of too many digits"),
+        ('{"a": 1}\n' + "[" * 100_000, r"broken\.jsonl:2: nested too deep"),
     ],
 )
 def test_the_line_that_is_no_json_is_named(tmp_path: Path, text: str, said: str) -> None:

@@ -56,6 +56,7 @@ def test_nan_is_refused_and_ascii_is_kept_where_asked(tmp_path: Path) -> None:
         (b'{\n "a": }', r"a\.json:2: not JSON: .* \(column 7\)"),
         (b"\xff{}", r"a\.json: not UTF-8 at byte 0"),
         (b"[" * 100_000, "nested too deep|not JSON"),
+        (b"9" * 5000, "a number of too many digits"),
         (b"[1]", "found list, expected a JSON object"),
     ],
 )
