@@ -81,5 +81,3 @@ def _parse(text: str, path: Path, line: int = 1) -> Any:
         raise ContentError(f"{path}:{line}: nested too deep to be read") from error
     except ValueError as error:  # Python reads whole numbers of 4,300 digits at most
         raise ContentError(f"{path}:{line}: a number of too many digits to be read") from error
-    except RecursionError as error:
-        raise ContentError(f"{path}: nested too deep to be read") from error
