@@ -1,6 +1,7 @@
 """What a model is asked: the rows of a registered dataset or of a file, as conversations with answers."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,29 @@ def _read(name: str, path: Path, entry: dict[str, object]) -> Questions:
     if not records:
         raise ContentError(f"{path}: no records")
     asked = [conversation(record, entry, f"{path}: record {n}") for n, record in enumerate(records, 1)]
-    return Questions(name, path, records, asked)
+    for number, record in enumerate(records, 1):
+        _check_characters(record, f"{path}: record {number}")
+    return Questions(name, path, _grouped(records, path), asked)
+
+
+def _check_characters(record: dict[str, object], place: str) -> None:
+    """Refuse halves of characters (lone surrogates), which no tokenizer takes and no file of text holds."""
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
+
+
+def _grouped(records: list[dict[str, object]], path: Path) -> list[dict[str, object]]:
+    """Return records that all have a group, or none of which has; `ContentError` where only some have."""
+    without = [number for number, record in enumerate(records, 1) if record.get("group") is None]
+    if 0 < len(without) < len(records):
+        others = len(records) - len(without)
+        raise ContentError(f"{path}: record {without[0]}: no group, but {others} other records have one")
+    if not without:
+        return records
+    return [{key: value for key, value in record.items() if key != "group"} for record in records]
 
 
 def _read_lines(path: Path) -> list[dict[str, object]]:

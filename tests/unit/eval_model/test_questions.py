@@ -41,3 +41,24 @@ def test_a_question_with_another_pairs_answer_is_not_guessed_at(tmp_path) -> Non
     (tmp_path / "p.json").write_text(json.dumps([{"prompt": "Q", "output": "A"}]))
     with pytest.raises(ContentError, match="no column 'instruction'"):
         read_questions((), (tmp_path / "p.json",))
+
+
+def write(path, *records):
+    path.write_text("\n".join(map(json.dumps, records)))
+    return path
+
+
+@pytest.mark.parametrize("field", ["instruction", "output", "idx"])
+def test_half_a_character_is_refused_before_anything_is_asked(tmp_path, field) -> None:
+    whole = {"instruction": "Q", "output": "A", "idx": ""}
+    with pytest.raises(ContentError, match=r"record 2: half a character \('.ud800'\)"):
+        read_questions((), (write(tmp_path / "p.jsonl", whole, {**whole, field: "\ud800"}),))
+
+
+@pytest.mark.parametrize("missing", [{}, {"group": None}])
+def test_groups_are_of_all_rows_or_of_none(tmp_path, missing) -> None:
+    whole = {"instruction": "Q", "output": "A"}
+    with pytest.raises(ContentError, match="record 2: no group, but 1 other records have one"):
+        read_questions((), (write(tmp_path / "p.jsonl", {**whole, "group": 0}, {**whole, **missing}),))
+    (questions,) = read_questions((), (write(tmp_path / "p.jsonl", {**whole, **missing}, whole),))
+    assert questions.records == [whole, whole]
