@@ -1,6 +1,6 @@
 """Find and read scored runs: our results folders at any level, and other tools' logs."""
 
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"
 ANSWERS = ("expected_output", "predicted_output")
 LEVELS = ("", "*/", "*/*/")
+LARGEST = sys.float_info.max  # nan and inf are no log-probabilities, and integers have no end
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +180,7 @@ def _confidence(where: str, choices: object) -> float | None:
     """How sure the answer was, by the labels' log-probabilities; `ContentError` where they are none."""
     if not isinstance(choices, Mapping):
         return None
-    logs = [log for log in choices.values() if isinstance(log, int | float) and math.isfinite(log)]
+    logs = [log for log in choices.values() if isinstance(log, float | int) and -LARGEST <= log <= LARGEST]
     if not logs or len(logs) < len(choices):
         raise ContentError(f"{where}: choices: found {show_value(choices)}, expected log-probabilities")
     return confidence_of(logs)
@@ -192,6 +193,6 @@ def _check_totals(run: Run) -> None:
         found = show_value(n)
         raise ContentError(f"{run.source}: {len(run.rows)} predictions, but n in {RESULTS} is {found}")
     right = sum(run.correct) / len(run.rows)
-    if not isinstance(accuracy, int | float) or not abs(accuracy - right) < 1e-6:
+    if not isinstance(accuracy, int | float) or not right - 1e-6 < accuracy < right + 1e-6:
         found = show_value(accuracy)
         raise ContentError(f"{run.source}: predictions give accuracy {right:.6f}, but {RESULTS} says {found}")

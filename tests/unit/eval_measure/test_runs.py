@@ -138,6 +138,7 @@ def test_truncated_predictions_are_refused(folder: Path) -> None:
         ({"expected_output": None}, r":3: expected_output: found null, expected a text"),
         ({"predicted_output": 3}, r":3: predicted_output: found 3, expected a text"),
         ({"predicted_output": "none of them"}, r"accuracy 0\.\d+, but results\.json says 0\.75"),
+        ({"choices": {"yes": 10**400, "no": -1.0}}, r":3: choices: found .*, expected log-probabilities"),
         ({"group": "p"}, r"predictions\.jsonl:1: no group, but 1 other rows have one"),
     ],
 )
@@ -162,6 +163,7 @@ def test_a_damaged_prediction_is_named(folder: Path, fields: dict[str, object], 
         ("{}", "model: found null, expected a text"),
         ('{"model": "a", "set": "s", "n": 20, "accuracy": NaN}', "results.json says NaN"),
         ('{"model": "a", "set": "s", "n": 20, "accuracy": "0.75"}', 'results.json says "0.75"'),
+        (json.dumps({"model": "a", "set": "s", "n": 20, "accuracy": 10**400}), "results.json says 1000"),
         ('{"model": "a", "set": "s", "n": null, "accuracy": 0.75}', "n in results.json is null"),
     ],
 )
