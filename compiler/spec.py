@@ -278,7 +278,7 @@ def _mixed(spec: Spec, raw: Any) -> Spec:
     parts = {}
     for name, about in raw["parts"].items():
         own = load_spec(about["as"])
-        templates = own.outputs[0].templates
+        templates = {key: text for key, text in own.outputs[0].templates.items() if key != "system"}
         outputs = tuple(replace(o, templates={**templates, **o.templates}) for o in spec.outputs)
         source = replace(own.source, files={}, hub=_source(about.get("source", {})).hub, splits={})
         stream = bool(source.hub.get("stream"))
