@@ -4,8 +4,10 @@ PEFT ignores, in one place or another, nearly every field below when it merges o
 field either is taken into account or stops the command. Meanings as in PEFT's LoraConfig.
 """
 
+import json
 import math
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from core.errors import ContentError, RequestError, show_value
 from core.files import read_object
 
 CONFIG = "adapter_config.json"
+LARGEST = sys.float_info.max  # JSON has whole numbers beyond it
 # Starts that leave the base model as it was (BA = 0, or the usual zero B).
 PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 CONVERTED = ("pissa", "olora", "corda")  # from a changed base, and PEFT can subtract the start again
@@ -78,7 +81,7 @@ class LoraConfig:
         wanted, excluded = self.raw.get("target_modules"), self.raw.get("exclude_modules")
         if excluded and _names(excluded, module):
             return False
-        if any(re.match(rf"(^|.*\.){name}($|\..*)", module) for name in self.wholes):
+        if any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", module) for name in self.wholes):
             return False
         if wanted == "all-linear" or (isinstance(wanted, list) and module in wanted):
             return True
@@ -119,6 +122,7 @@ def read_config(folder: Path) -> LoraConfig:
     if not path.is_file():
         raise RequestError(f"{folder}: no adapter: it has no {CONFIG}{_checkpoints(folder)}")
     raw = read_object(path)
+    require_text(json.dumps(raw, ensure_ascii=False), path)
     _refuse_other_kinds(raw, path)
     _refuse_malformed(raw, path)
     rank = _positive_int(raw.get("r"), path, "r")
@@ -133,6 +137,15 @@ def read_config(folder: Path) -> LoraConfig:
         bias=str(raw.get("bias", "none")),
         wholes=tuple(_strings(raw.get("modules_to_save"), path, "modules_to_save")),
     )  # fmt: skip
+
+
+def require_text(text: str, path: Path) -> None:
+    """Refuse what JSON can name and no file can hold: half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        found = show_value(text[error.start])
+        raise ContentError(f"{path}: {found} in it: half of a character, which no file can hold") from error
 
 
 def _checkpoints(folder: Path) -> str:
@@ -168,17 +181,21 @@ def _refuse_other_kinds(raw: dict[str, object], path: Path) -> None:
 
 
 def _refuse_malformed(raw: dict[str, object], path: Path) -> None:
-    targets = raw.get("target_modules")
-    if not isinstance(targets, str):
-        _strings(targets, path, "target_modules")
+    for field in ("target_modules", "exclude_modules", "layers_pattern"):
+        if not isinstance(raw.get(field), str):
+            _strings(raw.get(field), path, field)
     for field in ("target_modules", "exclude_modules"):
         if isinstance(raw.get(field), str):
             _compiles(str(raw[field]), path, field)
-    if not isinstance(raw.get("layers_pattern"), str):
-        _strings(raw.get("layers_pattern"), path, "layers_pattern")
     for field in ("rank_pattern", "alpha_pattern"):
         for key, _ in _map(raw, field, path):
-            _compiles(key, path, field)
+            _compiles(f"(.*\\.)?({key})$", path, field)
+    patterns = raw.get("layers_pattern") or []
+    for pattern in patterns if isinstance(patterns, list) else [patterns]:
+        _compiles(rf".*\.{pattern}\.(\d+)\.", path, "layers_pattern")
+    for field in ("use_rslora", "fan_in_fan_out"):
+        if raw.get(field) not in (True, False, None):
+            raise ContentError(f"{path}: {field} {show_value(raw[field])}: expected true or false")
     if raw.get("bias", "none") not in ("none", "all", "lora_only"):
         raise ContentError(f"{path}: bias {show_value(raw['bias'])}: expected none, all or lora_only")
 
@@ -221,6 +238,6 @@ def _positive_int(value: object, path: Path, field: str) -> int:
 
 
 def _positive(value: object, path: Path, field: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST:
         raise ContentError(f"{path}: {field} {show_value(value)}: expected a finite number above 0")
     return float(value)

@@ -13,6 +13,7 @@ from core.weights import Array
 
 Matrix = NDArray[np.float64]
 Factor = Array | Matrix
+TINY = 1e-8  # root mean square of B below which the squares of its rounding errors leave fp32's range
 NEGLIGIBLE = 1e-8  # of the largest singular value: below it lies what fp64 Gram matrices cannot tell
 
 
@@ -40,10 +41,12 @@ def norms(exact: tuple[Factor, Factor], found: tuple[Factor, Factor]) -> tuple[f
     Where both share A, only the difference of the B enters, so that even rounding errors show.
     """
     if found[0] is exact[0]:
-        shared = gram(exact[0])
-        missing = np.empty(exact[1].shape, np.float32)  # fp64 where it is taken, fp32 where it is measured
+        shared, whole = gram(exact[0]), gram(exact[1].T)
+        # Taken in fp64, measured in fp32 where that can hold the squares.
+        kind = np.float64 if np.trace(whole) < TINY**2 * exact[1].size else np.float32
+        missing = np.empty(exact[1].shape, kind)
         np.subtract(exact[1], found[1], out=missing, dtype=np.float64)
-        return _norm(shared, gram(exact[1].T)), _norm(shared, (missing.T @ missing).astype(np.float64))
+        return _norm(shared, whole), _norm(shared, (missing.T @ missing).astype(np.float64))
     a = np.concatenate([exact[0], found[0]])
     b = np.concatenate([exact[1], -found[1]], axis=1, dtype=np.float64)
     return product_norm(*exact), product_norm(a, b)

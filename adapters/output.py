@@ -77,7 +77,10 @@ def resumable(target: Path) -> Iterator[Path]:
     """
     folder = target.with_name(f".{target.name}.fusing")
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except NotADirectoryError as error:  # nobody's run: what a link leads to would be emptied
+        raise RequestError(f"{folder}: a link, where an interrupted run keeps a folder; remove it") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield folder
@@ -109,9 +112,12 @@ def carry_model_files(base: Path, staged: Path) -> None:
 
 
 def clean_up(parent: Path) -> None:
-    """Drop what killed runs left in `parent`."""
-    if parent.is_dir():
-        with locked(parent):
+    """Drop what killed runs left in `parent`, unless something that they did not write has such a name."""
+    if not parent.is_dir():
+        return
+    with locked(parent):
+        left = [path for ending in ("old", "new") for path in parent.glob(f".*.{ending}")]
+        if not any(_foreign(path, CONFIG) for path in left):  # a user's own .vim.old would be deleted
             recover(parent)
 
 

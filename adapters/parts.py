@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from adapters.store import Adapter, Module, open_adapter
@@ -37,10 +38,10 @@ def parse_weighted(text: str) -> tuple[str, float]:
 def parse_size(text: str) -> int:
     """Return bytes of a size such as `500MB` or `5GB` (powers of ten); `RequestError` where it is none."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", text.strip(), re.IGNORECASE)
-    size = int(float(match[1]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[match[2].upper()]) if match else 0
-    if not size:
+    size = float(match[1]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[match[2].upper()] if match else 0
+    if not 1 <= size < math.inf:
         raise RequestError(f"{text!r}: expected a size such as 500MB or 5GB")
-    return size
+    return int(size)
 
 
 def parse_weight(value: object, reference: str) -> float:
@@ -61,11 +62,10 @@ def open_parts(wanted: Iterable[tuple[str, float]]) -> list[Part]:
         raise RequestError("no adapters given; expected NAME_OR_DIR=WEIGHT …")
     if not any(part.weight for part in parts):
         raise RequestError("all weights are 0: nothing would be left")
-    first = parts[0].adapter
-    for part in parts[1:]:
-        _same_base(first, part.adapter)
-        _same_shapes(first, part.adapter)
-        _same_layers(first, part.adapter)
+    for one, other in combinations((part.adapter for part in parts), 2):
+        _same_base(one, other)
+        _same_shapes(one, other)
+        _same_layers(one, other)
     return parts
 
 

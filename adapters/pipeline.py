@@ -48,10 +48,15 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bo
     recipe = Recipe([], Method(), None, None)
     if len(texts) == 1 and texts[0].endswith((".yaml", ".yml")):
         recipe = read_recipe(Path(texts[0]))
+    elif any(text.endswith((".yaml", ".yml")) for text in texts):
+        raise RequestError("a recipe stands alone: it names its adapters itself")
+    rank, energy = options["rank"], options["energy"]
+    if rank is None and energy is None and options["method"] in (None, recipe.method.name):
+        rank, energy = recipe.method.rank, recipe.method.energy
     method = Method(
         options["method"] or recipe.method.name,
-        recipe.method.rank if options["rank"] is None else options["rank"],
-        recipe.method.energy if options["energy"] is None else options["energy"],
+        rank,
+        energy,
         DTYPES[options["dtype"]] if options["dtype"] else recipe.method.dtype,
     )
     out = options["out"] or recipe.out
@@ -69,7 +74,8 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bo
 def plan(request: Request) -> Plan:
     """Open everything that a request names and return what would be written; nothing is written."""
     parts = open_parts(request.wanted)
-    check_output(request.out, (part.adapter.folder for part in parts), force=request.force)
+    inputs = [part.adapter.folder for part in parts] + ([request.base] if request.base else [])
+    check_output(request.out, inputs, force=request.force)
     return plan_merge(parts, request.method, open_base(request.base) if request.base else None)
 
 

@@ -18,11 +18,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 def draw(folder: Path, facts: list[Facts], likeness: Matrix, shapes: list[list[Histogram]]) -> list[Path]:
     """Write the pictures into `folder` and return their paths."""
     pictures = {"norms": _norms(facts), "spectrum": _spectrum(facts)}
-    pictures |= {
-        f"values-{found.name}": _values(found, own) for found, own in zip(facts, shapes, strict=True)
-    }
+    names = [found.name for found in facts]
+    for i, (found, own) in enumerate(zip(facts, shapes, strict=True), 1):
+        number = f"-{i}" if names.count(found.name) > 1 else ""
+        pictures[f"values-{found.name}{number}"] = _values(found, own)
     if len(facts) > 1:
-        pictures["cosine"] = _cosine([found.name for found in facts], likeness)
+        pictures["cosine"] = _cosine(names, likeness)
     folder.mkdir(parents=True, exist_ok=True)
     return [_save(figure, folder / f"{name}.png") for name, figure in pictures.items()]
 
@@ -32,6 +33,7 @@ def _figure(width: float, height: float, columns: int = 1) -> "tuple[Figure, lis
 
     mpl.use("Agg")
     mpl.rcParams["font.sans-serif"] = ["Noto Sans CJK SC", "DejaVu Sans"]
+    mpl.rcParams["text.parse_math"] = False  # names of folders are no formulas
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(

@@ -1,11 +1,14 @@
 """Merge recipes: what the command line of `merge` says, in a YAML file."""
 
 import json
+import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.merge import METHODS, Method, Plan
-from adapters.parts import parse_part
+from adapters.parts import Part, parse_part
+from adapters.store import SAVES
 from core.errors import ContentError, nearest, show_value
 from core.files import require
 
@@ -25,13 +28,8 @@ class Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """Read a merge recipe; `ContentError` names the field that is wrong."""
-    import yaml
-
     require(path, "merge recipe")
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ContentError(f"{path}: not YAML: {error}") from error
+    fields = _load(path)
     if not isinstance(fields, dict):
         raise ContentError(f"{path}: found {type(fields).__name__}, expected {', '.join(FIELDS)}")
     for field in fields:
@@ -41,11 +39,28 @@ def read_recipe(path: Path) -> Recipe:
                 f"{path}: unknown field {field!r}, expected {', '.join(FIELDS)} {hint}".rstrip()
             )
     adapters = fields.get("adapters")
-    if not isinstance(adapters, list) or not all(isinstance(item, str) for item in adapters):
+    if not isinstance(adapters, list) or not adapters or not all(isinstance(item, str) for item in adapters):
         raise ContentError(
             f"{path}: adapters: {show_value(adapters)}: expected a list like [rte=0.5, mnli=0.5]"
         )
     return Recipe([parse_part(item) for item in adapters], _method(fields, path), *_folders(fields, path))
+
+
+def _load(path: Path) -> object:
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        node, fields = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, no such date, too many digits
+        raise ContentError(f"{path}: not YAML: {error}") from error
+    except RecursionError as error:
+        raise ContentError(f"{path}: nested too deep to be read") from error
+    keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    for name, count in Counter(keys).items():
+        if count > 1:
+            raise ContentError(f"{path}: {name} stands {count} times, keep one")
+    return fields
 
 
 def recipe_text(plan: Plan) -> str:
@@ -56,8 +71,16 @@ def recipe_text(plan: Plan) -> str:
     lines += [f"energy: {method.energy!r}"] if method.energy is not None else []
     lines += [f"dtype: {name}" for name, stored in DTYPES.items() if stored == method.dtype != "F32"]
     lines += [f"base: {json.dumps(str(whole.base[0].folder))}" for whole in plan.wholes[-1:] if whole.base]
-    lines += ["adapters:", *(f"  - {part.adapter.name}={part.weight!r}" for part in plan.parts)]
+    lines += ["adapters:", *(f"  - {_item(part)}" for part in plan.parts)]
     return "\n".join(lines) + "\n"
+
+
+def _item(part: Part) -> str:
+    """Return `NAME=WEIGHT`, or the folder's path where the name alone would not find it."""
+    folder = part.adapter.folder
+    found = (SAVES / part.adapter.name).resolve() == folder.resolve()
+    text = f"{part.adapter.name if found else folder}={part.weight!r}"
+    return text if re.fullmatch(r"[\w./][\w./=+-]*", text) else json.dumps(text, ensure_ascii=False)
 
 
 def _method(fields: dict[str, object], path: Path) -> Method:
@@ -76,7 +99,8 @@ def _method(fields: dict[str, object], path: Path) -> Method:
 
 def _folders(fields: dict[str, object], path: Path) -> tuple[Path | None, Path | None]:
     for field in ("out", "base"):
-        if not isinstance(fields.get(field), str | None):
-            raise ContentError(f"{path}: {field}: {show_value(fields[field])}, expected a folder")
+        value = fields.get(field)
+        if not isinstance(value, str | None) or (value and "\0" in value):
+            raise ContentError(f"{path}: {field}: {show_value(value)}, expected a folder")
     out, base = fields.get("out"), fields.get("base")
     return Path(str(out)) if out else None, Path(str(base)) if base else None

@@ -6,13 +6,14 @@ prefix that fits nothing, a rank that the config does not explain) is an error b
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from adapters.config import CONFIG, LoraConfig, read_config
+from adapters.config import CONFIG, LoraConfig, read_config, require_text
 from adapters.gaps import find_gap
 from core.errors import ContentError, RequestError, nearest
 from core.files import sha256
@@ -52,8 +53,8 @@ class Adapter:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.folder.resolve().name
+        """The folder's name, a checkpoint's with that of its run before it."""
+        return name_of(self.folder)
 
     @property
     def config(self) -> dict[str, object]:
@@ -114,6 +115,7 @@ def open_adapter(reference: str | Path) -> Adapter:
     folder = find_folder(reference)
     config = read_config(folder)
     weights = open_weights(_weights_file(folder))
+    require_text("\n".join(weights.tensors), weights.path)
     layout = dict(sorted(_pairs(weights), key=lambda pair: _natural(pair[0])))
     adapter = Adapter(folder, config, weights, layout)
     _check_explained(adapter)
@@ -129,6 +131,8 @@ def open_adapter(reference: str | Path) -> Adapter:
 
 def find_folder(reference: str | Path) -> Path:
     """Return the folder that a reference means: saves/NAME before a folder NAME of the same name."""
+    if str(reference).encode(errors="ignore") != os.fsencode(reference):
+        raise RequestError(f"adapter {str(reference)!r}: its name is not UTF-8, as README.md is: rename it")
     for folder in (SAVES / reference, Path(reference)):
         if folder.is_dir():
             return folder
@@ -136,6 +140,12 @@ def find_folder(reference: str | Path) -> Path:
     known = f"under {SAVES}/: {', '.join(saved)}" if saved else f"nothing lies under {SAVES}/"
     hint = nearest(str(reference), saved)
     raise RequestError(f"adapter {str(reference)!r}: no such folder ({known}) {hint}".rstrip())
+
+
+def name_of(folder: Path) -> str:
+    """Return a folder's name, a checkpoint's with that of its run before it: `rte-checkpoint-100`."""
+    folder = folder.resolve()
+    return f"{folder.parent.name}-{folder.name}" if folder.name.startswith("checkpoint-") else folder.name
 
 
 def _natural(path: str) -> list[str]:

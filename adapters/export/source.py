@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.config import CONFIG
-from adapters.store import Adapter, find_folder, open_adapter
+from adapters.store import Adapter, find_folder, name_of, open_adapter
 from core.errors import ContentError, RequestError
 from core.files import read_object, require
 
@@ -22,8 +22,7 @@ class Source:
     @property
     def name(self) -> str:
         """The folder's name, a checkpoint's with that of its run before it."""
-        folder = self.folder.resolve()
-        return f"{folder.parent.name}-{folder.name}" if folder.name.startswith("checkpoint-") else folder.name
+        return name_of(self.folder)
 
     @property
     def config(self) -> dict[str, object] | None:

@@ -346,3 +346,72 @@ def test_show_compares_adapters_that_nothing_else_would_take_together():
     out, _ = call("show", "rte", "wide", "other")
     last = [line.split() for line in out.splitlines()[-3:]]
     assert last[0] == ["rte", "1", "–", "0"]
+
+
+def test_a_merge_touches_nobody_elses_hidden_folders():
+    Path("out/.vim.old").mkdir(parents=True)
+    Path("out/.conf.new").mkdir()
+    Path("out/conf").mkdir()
+    call("merge", "rte=1", "--out", "out/m")
+    assert names("out") == [".conf.new", ".vim.old", "conf", "m"]
+
+
+def test_an_output_in_the_base_is_refused():
+    for out in ("base", "base/sub", "."):
+        said = call("merge", "rte=1", "--base", "base", "--out", out, "--force", code=2)[1]
+        assert "output over an input" in said
+
+
+def test_a_link_in_the_place_of_an_interrupted_fuse_is_not_followed():
+    Path("mine").mkdir()
+    Path("mine/notes").write_text("kept")
+    Path(".full.fusing").symlink_to("mine")
+    said = call("fuse", "rte", "--base", "base", "--out", "full", code=2)[1]
+    assert "a link" in said
+    assert names("mine") == ["notes"]
+
+
+def test_the_recipe_in_the_card_makes_the_merge_again():
+    make("else where/#1: $x_{$/checkpoint-5", factors(3))
+    make("runs/b/checkpoint-5", factors(4))
+    call("merge", "rte=0.5", "else where/#1: $x_{$/checkpoint-5=1", "runs/b/checkpoint-5=2", "--out", "one")
+    text = Path("one/README.md").read_text()
+    assert "# Merge of rte (0.5) and #1: $x_{$-checkpoint-5 (1) and b-checkpoint-5 (2)" in text
+    Path("again.yaml").write_text(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
+    call("merge", "again.yaml", "--out", "two")
+    file = "adapter_model.safetensors"
+    assert Path("one", file).read_bytes() == Path("two", file).read_bytes()
+
+
+def test_options_take_the_place_of_a_recipes_method():
+    Path("r.yaml").write_text("method: svd\nrank: 4\nadapters: [rte=1, mnli=1]\nout: o\n")
+    assert "svd" in call("merge", "r.yaml", "--dry-run")[0]
+    assert "rank 16 " in call("merge", "r.yaml", "--method", "exact", "--dry-run")[0]
+    assert "rank 4 " in call("merge", "r.yaml", "--method", "svd", "--dry-run")[0]
+    assert "rank 16 " in call("merge", "r.yaml", "--energy", "1", "--dry-run")[0]
+    assert "a recipe stands alone" in call("merge", "r.yaml", "rte=1", code=2)[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"adapters: []", "expected a list like"),
+        (b"\xff\xfe", "not YAML"),
+        (b"adapters: [rte=1]\nout: 2026-13-45", "not YAML"),
+        (b"adapters: " + b"[" * 5000, "nested too deep"),
+        (b"adapters: [rte=1]\nadapters: [mnli=1]\n", "adapters stands 2 times"),
+        (b'adapters: [rte=1]\nout: "x\\0y"', "expected a folder"),
+    ],
+)
+def test_broken_recipes_are_refused(content, reason):
+    Path("r.yaml").write_bytes(content)
+    assert reason in call("merge", "r.yaml", "--out", "o", code=1)[1]
+
+
+def test_adapters_of_one_name_and_names_like_formulas_are_drawn():
+    make("a/$x_{$", factors(3))
+    make("b/$x_{$", factors(4))
+    call("show", "a/$x_{$", "b/$x_{$", "--plot", "pictures")
+    assert names("pictures") == [
+        "cosine.png", "norms.png", "spectrum.png", "values-$x_{$-1.png", "values-$x_{$-2.png"
+    ]  # fmt: skip

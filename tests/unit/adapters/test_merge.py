@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapters import lowrank
 from adapters.merge import Method
 from adapters.pipeline import Request, merge, plan
 from adapters.store import open_adapter
@@ -291,3 +292,9 @@ def test_file_that_peft_would_write_is_what_we_write(tmp_path):
     result, _ = merged([(tmp_path / "a", 1)], tmp_path / "out")
     assert set(result.weights.tensors) == set(tensors_of(pairs))
     assert result.weights.metadata == {"format": "pt"}
+
+
+def test_the_distance_of_a_tiny_sum_is_no_zero():
+    a, b = np.ones((1, 8), np.float32), np.full((8, 1), 1.5e-45 * 1.3)
+    exact, missing = lowrank.norms((a, b), (a, b.astype(np.float32)))
+    assert missing / exact == pytest.approx(abs(float(np.float32(b[0, 0])) / b[0, 0] - 1))

@@ -322,3 +322,53 @@ def test_opening_reads_no_pickle_and_follows_no_name_out_of_the_folder(tmp_path)
     folder = make(tmp_path / "a")
     shutil.copy(folder / "adapter_model.safetensors", folder / "adapter_model.bin")
     assert open_adapter(folder).weights.path.suffix == ".safetensors"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("lora_alpha", 10**400, "expected a finite number"),
+        ("alpha_pattern", {"q_proj": 10**400}, "expected a finite number"),
+        ("rank_pattern", {"(?i)q_proj": 8}, "no regular expression"),
+        ("layers_pattern", "(", "no regular expression"),
+        ("layers_pattern", ["("], "no regular expression"),
+        ("modules_to_save", ["lm_head("], "no such tensor is there"),
+        ("use_rslora", "false", "expected true or false"),
+        ("fan_in_fan_out", [1], "expected true or false"),
+        ("exclude_modules", 3, "expected a list of module names"),
+        ("task_type", "\ud800", "half of a character"),
+    ],
+)
+def test_config_values_of_odd_kinds_are_refused_by_field(tmp_path, field, value, reason):
+    config = {"layers_to_transform": [0, 1], field: value}
+    with pytest.raises(ContentError, match=reason):
+        open_adapter(make(tmp_path / "a", **config))
+
+
+def test_names_that_no_file_can_hold_are_refused(tmp_path):
+    folder = make(tmp_path / "a", target_modules=".*")
+    path = folder / "adapter_model.safetensors"
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(b"layers.1.self_attn.q_", rb"layers.1.sel\ud800.q_"))
+    with pytest.raises(ContentError, match="half of a character"):
+        open_adapter(folder)
+    with pytest.raises(RequestError, match="not UTF-8"):
+        open_adapter("saves/a\udcff")
+
+
+def test_every_two_adapters_are_compared_and_not_each_with_the_first(tmp_path):
+    make(tmp_path / "unnamed", base_model_name_or_path=None)
+    make(tmp_path / "one", base_model_name_or_path="org/one")
+    make(tmp_path / "two", base_model_name_or_path="org/two")
+    with pytest.raises(ContentError, match="one was trained on org/one, two on org/two"):
+        open_parts([(str(tmp_path / name), 1.0) for name in ("unnamed", "one", "two")])
+    small = factors(shapes={"k_proj": (6, 24)}), factors(shapes={"k_proj": (12, 24)})
+    for name, pairs in zip("ab", small, strict=True):
+        make(tmp_path / name, pairs, base_model_name_or_path=None, target_modules=["k_proj"])
+    with pytest.raises(ContentError, match="k_proj is linear 6×24 in a, linear 12×24 in b"):
+        open_parts([(str(tmp_path / name), 1.0) for name in ("one", "a", "b")])
+
+
+def test_a_size_beyond_all_numbers_is_none():
+    with pytest.raises(RequestError, match="expected a size"):
+        parse_size("1" * 400 + "GB")
