@@ -14,6 +14,7 @@ from core.errors import ContentError, show_value
 if TYPE_CHECKING:
     from gguf import GGUFWriter, TensorNameMap
 
+LARGEST = float(np.finfo(np.float32).max)  # a GGUF holds these in fp32
 KNOWN = ("llama", "qwen2", "qwen3")
 # The rows of Llama's q and k are reordered for the rotary embedding that llama.cpp uses for it.
 REORDERED = ("attn_q", "attn_k")
@@ -46,6 +47,13 @@ class Architecture:
         named = self.fields.get("num_key_value_heads") is not None
         return self.count("num_key_value_heads" if named else "num_attention_heads")
 
+    @property
+    def head_width(self) -> int:
+        """Width of a head."""
+        if self.fields.get("head_dim") is not None:
+            return self.count("head_dim")
+        return self.count("hidden_size") // self.count("num_attention_heads")
+
     def gguf_name(self, name: str) -> str | None:
         """Return llama.cpp's name of a tensor or module (`model.norm` → `output_norm`), None if unknown."""
         found = _names(self.name, self.layers).get_name(name, (".weight", ".bias"))
@@ -65,10 +73,10 @@ class Architecture:
         writer.add_feed_forward_length(self.count("intermediate_size"))
         writer.add_head_count(self.count("num_attention_heads"))
         writer.add_head_count_kv(self.key_heads)
-        writer.add_layer_norm_rms_eps(float(self.fields["rms_norm_eps"]))
-        writer.add_rope_freq_base(float(_rope(self.fields).get("rope_theta", 10000.0)))
+        writer.add_layer_norm_rms_eps(_number(self.fields.get("rms_norm_eps"), self.path, "rms_norm_eps"))
+        writer.add_rope_freq_base(_number(_rope(self.fields)["rope_theta"], self.path, "rope_theta"))
         writer.add_vocab_size(self.count("vocab_size"))
-        width = self.fields.get("head_dim") or self.count("hidden_size") // self.count("num_attention_heads")
+        width = self.head_width
         writer.add_rope_dimension_count(width)
         writer.add_key_length(width)
         writer.add_value_length(width)
@@ -109,9 +117,16 @@ def _refusals(fields: dict[str, Any]) -> Iterator[str]:
 
 def _rope(fields: dict[str, Any]) -> dict[str, Any]:
     """Return what the config says of rotary embeddings, in transformers 5's place or the older two."""
-    return {"rope_theta": fields.get("rope_theta", 10000.0)} | (
-        fields.get("rope_parameters") or fields.get("rope_scaling") or {}
-    )
+    said = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    if not isinstance(said, dict):
+        raise ContentError(f"rope_parameters {show_value(said)}: expected a map of settings")
+    return {"rope_theta": fields.get("rope_theta", 10000.0)} | said
+
+
+def _number(value: object, path: Path, field: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST:
+        raise ContentError(f"{path}: {field} {show_value(value)}: expected a finite number above 0")
+    return float(value)
 
 
 def reorder(rows: NDArray[Value], heads: int) -> NDArray[Value]:

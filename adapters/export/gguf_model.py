@@ -74,8 +74,13 @@ class GgufPlan:
 def plan_gguf(base: Base, kind: str) -> GgufPlan:
     """Check that every tensor has its place in a GGUF of type `kind`; nothing is written."""
     architecture = read_architecture(base.folder / "config.json", base.config)
-    vocabulary = read_vocabulary(base.folder, architecture.count("vocab_size"))
+    if architecture.layers > len(base.tensors):  # llama.cpp's table of names grows with it
+        raise ContentError(
+            f"{base.folder}: {len(base.tensors)} tensors, too few for num_hidden_layers {architecture.layers}"
+        )
     entries = list(_entries(base, architecture, kind))
+    _check_shapes(architecture, entries)
+    vocabulary = read_vocabulary(base.folder, architecture.count("vocab_size"))
     found = {entry.name for entry in entries}
     wanted = ["token_embd.weight", "output_norm.weight"] + ([] if base.tied else ["output.weight"])
     wanted += [f"blk.{layer}.{part}" for layer in range(architecture.layers) for part in LAYER]
@@ -83,6 +88,25 @@ def plan_gguf(base: Base, kind: str) -> GgufPlan:
         if name not in found:
             raise ContentError(f"{base.folder}: no tensor for {name} (as llama.cpp calls it): damaged model")
     return GgufPlan(base, architecture, vocabulary, kind, entries)
+
+
+def _check_shapes(architecture: Architecture, entries: list[Entry]) -> None:
+    """Refuse matrices that are not of the config's sizes: llama.cpp would cut them up wrongly."""
+    hidden, feed = architecture.count("hidden_size"), architecture.count("intermediate_size")
+    query = architecture.count("num_attention_heads") * architecture.head_width
+    keys, vocabulary = architecture.key_heads * architecture.head_width, architecture.count("vocab_size")
+    wanted = {
+        "attn_q": (query, hidden), "attn_k": (keys, hidden), "attn_v": (keys, hidden),
+        "attn_output": (hidden, query), "ffn_gate": (feed, hidden), "ffn_up": (feed, hidden),
+        "ffn_down": (hidden, feed), "token_embd": (vocabulary, hidden), "output": (vocabulary, hidden),
+    }  # fmt: skip
+    for entry in entries:
+        shape = wanted.get(entry.name.removesuffix(".weight").rpartition(".")[2])
+        if shape and entry.source.shape != shape:
+            raise ContentError(
+                f"{entry.file}: tensor {entry.source.name!r}: shape {list(entry.source.shape)}, but "
+                f"{architecture.path} makes it {list(shape)}"
+            )
 
 
 def _entries(base: Base, architecture: Architecture, kind: str) -> Iterator[Entry]:
