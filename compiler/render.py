@@ -71,13 +71,13 @@ class Renderer:
         out = self.output
         kept: list[Field] = [(name, batch.columns[name]) for name in out.keep]
         if out.format == "alpaca" and self.turns:
-            return [*self._alpaca(batch), *self._extras(batch, ("system",)), *kept]
+            return [*self._alpaca(batch), *self._system(batch), *kept]
         if out.format == "alpaca":
-            names = ["instruction", "input", "output", *(["system"] if "system" in out.templates else [])]
             history: list[Field] = []
             if out.turns == "history":  # other parts of a mixture have one
                 history = [("history", repeat([], len(batch)))]
-            return [*((name, self._text(batch, name)) for name in names), *history, *kept]
+            texts = [(name, self._text(batch, name)) for name in ("instruction", "input", "output")]
+            return [*texts, *self._system(batch), *history, *kept]
         if out.format == "text" and out.roles:
             return [*kept, (out.field, map(self._told, self._talks(batch)))]
         if out.format == "text":
@@ -86,6 +86,10 @@ class Renderer:
             return [*kept, (out.field, self._messages(batch)), *self._extras(batch, ("tools",))]
         talks = ([{"from": SHAREGPT[t.role], "value": t.text} for t in talk] for talk in self._talks(batch))
         return [(out.field, talks), *self._extras(batch, ("system", "tools")), *kept]
+
+    def _system(self, batch: Batch) -> list[Field]:
+        """Return the system text that an output gives, [] where it gives none."""
+        return [("system", self._text(batch, "system"))] if "system" in self.output.templates else []
 
     def _alpaca(self, batch: Batch) -> list[Field]:
         """Return turns as alpaca: the first exchange, or the last with those before it as history."""
