@@ -183,7 +183,7 @@ def _parse(path: Path, raw: Any) -> Spec:
             raw=raw,
         )
         if "mix" in raw:
-            spec = _mixed(spec, raw["mix"])
+            spec = _mixed(spec, raw)
         _check_names(spec)
         _check_files(spec)
     except ValueError as error:
@@ -264,8 +264,14 @@ def _output(writes: list[Any], number: int) -> Output:
     )
 
 
-def _mixed(spec: Spec, raw: Any) -> Spec:
+def _mixed(spec: Spec, whole: Any) -> Spec:
     """Give each part of a mixture its own spec, which writes what the mixture writes."""
+    for key in ("source", "labels", "clean", "filter"):
+        if key in whole:
+            raise ValueError(
+                f"`{key}` and `mix` do not go together: it belongs to a part or to the part's spec"
+            )
+    raw = whole["mix"]
     shares = sum(part["share"] for part in raw["parts"].values())
     if abs(shares - 1) > 1e-6:
         raise ValueError(f"mix: the shares add up to {shares:g}, expected 1")

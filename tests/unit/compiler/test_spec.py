@@ -52,6 +52,9 @@ def test_like_in_a_circle_is_refused(bench):
         load_spec(str(a))
 
 
+ALIASES = ["about: &a0 [x]", *(f"k{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 20))]
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -70,6 +73,7 @@ def test_like_in_a_circle_is_refused(bench):
         (("about: a test", "about: 2020-01-01"), "found 2020-01-01 (date), expected text"),
         (("about: a test", "about: 2020-13-45"), "not YAML: month must be in 1..12"),
         (("about: a test", "about: &a {like: *a}"), ":2: an alias in here leads back to itself"),
+        (("about: a test", "\n".join(ALIASES)), "aliases make more than 100,000 values"),
         (("about: a test", "about: a test\nabout: other"), ":3: the key 'about' stands twice"),
         (("{question: [q],", "{question: [q], question: [x],"), ":3: the key 'question' stands twice"),
         (("columns:", "source: {splits: {train: a, eval: b}}\ncolumns:"), "must hold {split}"),
@@ -129,6 +133,10 @@ def test_an_alias_may_stand_for_a_part_twice(bench):
         ("split: {test: 0.2, by: hash, stratify: question}", "cannot be stratified"),
         ("split: {test: 0.2}", "'t.jsonl' must hold {split}"),
         ("mix: {total: 9, parts: {a: {share: 0.5, as: qa}}}", "the shares add up to 0.5, expected 1"),
+        (
+            "mix: {total: 9, parts: {a: {share: 1, as: qa}}}\nclean: [nfc]",
+            "`clean` and `mix` do not go together",
+        ),
         ("split: {train: 0.2}", "'train' is what the others leave"),
         ("sample: 1.5", "sample: found 1.5, expected less than 1"),
         ("source: {splits: {dev: d, test: t}}\nsample: 5", "`sample` takes rows of the part 'train'"),
