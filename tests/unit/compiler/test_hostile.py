@@ -111,3 +111,27 @@ def test_problems_of_reader_and_checks_stand_in_the_order_of_lines(bench):
     assert [place for _, place in bench.codes(report)][:5] == [f"train.jsonl:{n}" for n in range(2, 7)]
     aside = [json.loads(line)["place"] for line in (bench.out / "rte" / "quarantine.jsonl").open()]
     assert [place.rsplit(":", 1)[1] for place in aside] == ["2", "3", "4", "5", "6"]
+
+
+def test_a_parquet_value_that_python_cannot_hold_is_a_problem_of_its_row(bench, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    no_text = pa.array([b"fine", b"\xff"]).view(pa.string())
+    far = pa.array([0, 2**60], pa.timestamp("us"))
+    table = pa.table({"q": no_text, "a": ["x", "y"], "k": far, "unused": far})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    report = bench.compile(str(bench.write("t.yaml", SPEC)), tmp_path / "t.parquet", quarantine=True)
+    assert bench.codes(report) == [("E105", "t.parquet row 2")] * 2
+    assert "no valid string" in report.problems.errors[0].line()
+    assert (report.read, report.kept, report.dropped) == (2, 1, {"bad rows": 1})
+
+
+def test_a_parquet_file_that_names_a_column_twice_is_refused(bench, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    table = pa.table([["a"], ["b"], ["c"]], names=["q", "q", "a"])
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    report = bench.compile(str(bench.write("t.yaml", SPEC)), tmp_path / "t.parquet")
+    assert [problem.code for problem in report.problems.errors] == ["E009"]
