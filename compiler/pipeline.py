@@ -139,6 +139,7 @@ def _standing(target: Path, identity: Future[Identity], strict: bool) -> Report 
         target.name,
         Problems(),
         read=counts["read"],
+        not_sampled=counts["not_sampled"],
         dropped=counts["dropped"],
         datasets=counts["records"],
         up_to_date=True,

@@ -90,6 +90,8 @@ def test_samples_are_seeded_and_keep_the_order(bench, sample, kept):
     spec = bench.write("t.yaml", f"{ONE}sample: {sample}\n")
     report = bench.compile(spec, bench.rows("a.jsonl", MANY))
     assert (report.read, report.kept, report.not_sampled) == (60, kept, 60 - kept)
+    standing = bench.compile(spec, bench.folder / "a.jsonl")
+    assert standing.up_to_date and (standing.kept, standing.not_sampled) == (kept, 60 - kept)
     numbers = [int(row["instruction"].split()[1]) for row in bench.records("t.jsonl")]
     assert numbers == sorted(numbers) and len(set(numbers)) == kept
     first = (bench.out / "t" / "t.jsonl").read_bytes()
