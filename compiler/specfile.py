@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -16,6 +17,7 @@ ROOM = Path(__file__).parent
 SPECS = ROOM / "specs"
 SCHEMAS = ROOM / "schemas"
 _NAME = re.compile(r"\w[\w .+-]*")
+MOST_VALUES = 100_000
 Raw = dict[str, object]
 
 
@@ -84,7 +86,7 @@ def _read_yaml(path: Path) -> Raw:
 
     text, loader = path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        _refuse_twice(path, yaml.compose(text, Loader=loader))
+        _refuse_twice(path, yaml.compose(text, Loader=loader), iter(range(MOST_VALUES)))
         raw = yaml.load(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -99,10 +101,17 @@ def _read_yaml(path: Path) -> Raw:
     return cast("Raw", raw)
 
 
-def _refuse_twice(path: Path, node: "yaml.Node | None", above: "tuple[yaml.Node, ...]" = ()) -> None:
-    """PyYAML takes the last of two equal keys, and lets an alias stand for what it is a part of."""
+def _refuse_twice(
+    path: Path, node: "yaml.Node | None", room: Iterator[int], above: "tuple[yaml.Node, ...]" = ()
+) -> None:
+    """PyYAML takes the last of two equal keys, and lets an alias stand for what it is a part of.
+
+    Aliases of aliases make a short file endless: the room is for what they stand for, too.
+    """
     import yaml
 
+    if next(room, None) is None:
+        raise ContentError(f"{path}: its aliases make more than {MOST_VALUES:,} values of it")
     if not isinstance(node, yaml.CollectionNode):
         return
     if node in above:
@@ -116,7 +125,7 @@ def _refuse_twice(path: Path, node: "yaml.Node | None", above: "tuple[yaml.Node,
             keys.add(key.value)
         parts = [part for pair in node.value for part in pair]
     for part in parts:
-        _refuse_twice(path, part, (*above, node))
+        _refuse_twice(path, part, room, (*above, node))
 
 
 def _refuse_others(path: Path, value: object) -> None:
