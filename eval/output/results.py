@@ -76,8 +76,8 @@ class PredictionLog:
         self.path = folder / PREDICTIONS
         left = _read_whole_lines(self.path)
         self.pending = [list(batch) for batch in batches if not all(row in left for row in batch)]
-        torn = {row for batch in self.pending for row in batch}
-        self.rows = {row: prediction for row, prediction in left.items() if row not in torn}
+        whole = {row for batch in batches for row in batch} - {row for batch in self.pending for row in batch}
+        self.rows = {row: prediction for row, prediction in left.items() if row in whole}
 
     def tidy(self) -> None:
         """Leave only whole batches in the file: to be called once, before anybody appends."""
@@ -127,9 +127,8 @@ def _remove(out: Path, before: Mapping[str, object]) -> None:
     """
     folders = [out / model / data for model in _part(before, "models") for data in _part(before, "sets")]
     for folder in folders:
-        if len(folder.relative_to(out).parts) != 2 or folder.resolve() != out.resolve() / folder.relative_to(
-            out
-        ):
+        own = folder.is_relative_to(out) and len(folder.relative_to(out).parts) == 2
+        if not own or folder.resolve() != out.resolve() / folder.relative_to(out):
             raise ContentError(f"{out / RUN}: names {folder}, which no run of ours would: remove it by hand")
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
@@ -141,8 +140,11 @@ def _read_whole_lines(path: Path) -> dict[int, Prediction]:
     for number, line in enumerate(lines, 1):
         try:
             prediction = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ContentError(f"{path}:{number}: not JSON: {error}; --force starts anew") from error
+        if not isinstance(prediction, dict):
+            found = show_value(prediction)
+            raise ContentError(f"{path}:{number}: found {found}, expected an object; --force starts anew")
         rows[_row(prediction)] = prediction
     return rows
 

@@ -57,6 +57,20 @@ def test_a_log_that_is_no_json_is_named_with_its_line(tmp_path) -> None:
         PredictionLog(tmp_path, BATCHES)
 
 
+@pytest.mark.parametrize(("line", "said"), [("[1]", "found .1., expected"), ("[" * 100_000, "not JSON")])
+def test_a_log_of_other_things_is_named_with_its_line(tmp_path, line, said) -> None:
+    (tmp_path / PREDICTIONS).write_text(f"{line}\n")
+    with pytest.raises(ContentError, match=f"predictions.jsonl:1: {said}.*--force starts anew"):
+        PredictionLog(tmp_path, BATCHES)
+
+
+def test_rows_that_the_set_does_not_have_are_dropped(tmp_path) -> None:
+    whole = finished(tmp_path)
+    with (tmp_path / PREDICTIONS).open("a") as file:
+        file.write('{"row": 99}\n')
+    assert finished(tmp_path) == whole
+
+
 def test_an_existing_folder_needs_a_word(tmp_path) -> None:
     begin_run(tmp_path / "r", IDENTITY, force=False)
     with pytest.raises(RequestError, match="--resume goes on with it, --force starts it anew"):
@@ -130,7 +144,12 @@ def test_the_folder_of_a_training_is_left_alone(tmp_path, force) -> None:
 
 @pytest.mark.parametrize(
     ("models", "sets"),
-    [(["base", "../other"], ["rte"]), (["base"], ["rte", "../../other"]), ([".."], ["other"])],
+    [
+        (["base", "../other"], ["rte"]),
+        (["base"], ["rte", "../../other"]),
+        ([".."], ["other"]),
+        (["/nowhere"], ["x"]),
+    ],
 )
 def test_a_forged_run_json_deletes_nothing_outside(tmp_path, models, sets) -> None:
     out, precious = tmp_path / "out", tmp_path / "other" / "rte" / "keep"
