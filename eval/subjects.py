@@ -21,7 +21,7 @@ from eval.model.generate import Local
 from eval.model.load import Model, find_model, load_model, model_digest
 from eval.model.prompts import Prompting, choose_prompting
 from eval.model.recipe import other_prompt
-from eval.model.server import Server
+from eval.model.server import Server, check_url
 from eval.options import Request
 
 BASE = "base"
@@ -131,6 +131,8 @@ def load_subjects(request: Request, reference: str, wanted: Mapping[str, tuple[P
     subjects = [
         Subject(name, parts, ask(*(part.adapter.folder for part in parts))) for name, parts in wanted.items()
     ]
+    if request.template and isinstance(model, Model):
+        _check_template(model, subjects[0].prompting, request.template)
     for beside in adapters if not request.think else ():
         if told := other_prompt(model.tokenizer, beside, ask(beside), request.template):
             click.echo(f"warning: adapter {told}", err=True)
@@ -146,13 +148,28 @@ def _load(request: Request, folder: Path, adapters: Iterable[Adapter]) -> Model:
     return model
 
 
+def _check_template(model: Model, prompting: Prompting, name: str) -> None:
+    """Refuse a template whose own tokens lie beyond the model's embeddings: it is of another family."""
+    turns = [{"role": role, "content": "?"} for role in ("system", "user", "assistant", "user")]
+    largest = max(prompting.encode(turns), default=0)
+    rows = model.net.get_input_embeddings().num_embeddings
+    if largest >= rows:
+        raise RequestError(
+            f"--template {name}: it needs tokens that the model does not have (number {largest} of {rows}): "
+            "it is for other models; leave it out for the model's own chat template"
+        )
+
+
 def _open_server(request: Request) -> Opened:
     if request.adapters or not request.url:
         raise RequestError("--backend openai needs --url and --mode generate, and takes no --adapter")
-    server = Server(request.url.rstrip("/"), request.model)
+    server = Server(check_url(request.url), request.model)
     digest = hashlib.sha256(f"{server.url} {server.name}".encode()).hexdigest()
     prompting = Prompting(lambda _: [], lambda _: Turns([]), "the server's own", digest)
-    subject = Subject(Path(request.model).name, (), prompting)
+    name = Path(request.model).name
+    if not name or name.startswith("."):
+        raise RequestError(f"--model {request.model!r}: expected a name that can name a folder")
+    subject = Subject(name, (), prompting)
     return Opened(server, digest, [subject], _budget(request, server.device), fold=False)
 
 

@@ -3,8 +3,10 @@
 import http.client
 import json
 import os
+import re
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,18 @@ from eval.model.ask import Talk
 AT_ONCE = 8
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new try
 TIMEOUT = 300
+
+
+def check_url(url: str) -> str:
+    """Return a server's address without a slash at its end; `RequestError` for what is none."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        fits = False
+    if not fits or not re.fullmatch("[!-~]+", url):
+        raise RequestError(f"--url {url!r}: expected an address such as http://localhost:8000/v1")
+    return url.rstrip("/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +62,7 @@ class Server:
                 problem = f"HTTP {error.code} {error.read(200).decode(errors='replace')}".strip()
                 if error.code < 500 and error.code != http.client.TOO_MANY_REQUESTS:
                     raise RequestError(f"{self.url}: {problem}") from error
-            except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
+            except (OSError, http.client.HTTPException, ValueError) as error:
                 problem = f"{type(error).__name__}: {error}"
         raise RequestError(
             f"{self.url}: {talk[-1]['content'][:40]!r}: no answer in {len(WAITS) + 1} tries ({problem}); "
@@ -66,7 +80,14 @@ def _post(url: str, body: dict[str, object]) -> bytes:
 
 
 def _content(data: bytes) -> str:
-    """Return the answer's text, with what the server gives as reasoning in <think> before it."""
-    message = json.loads(data)["choices"][0]["message"]
-    thought = message.get("reasoning_content")
-    return f"<think>{thought}</think>" * bool(thought) + (message["content"] or "")
+    """Return the answer's text, with what the server gives as reasoning in <think> before it.
+
+    `ValueError` for what is no chat completion.
+    """
+    try:
+        message = json.loads(data)["choices"][0]["message"]
+        thought = message.get("reasoning_content")
+        text = f"<think>{thought}</think>" * bool(thought) + (message["content"] or "")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"no chat completion: {data[:60]!r}") from error
+    return text.encode(errors="replace").decode()  # JSON can hold half a character, no file can

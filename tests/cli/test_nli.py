@@ -227,6 +227,12 @@ def test_adapters_add_by_weight_with_the_base_loaded_once(nli, data, tmp_path) -
         nli("--data", data, "--adapter", f"mix={one}:0.5+{two}:0.5", "--resume")
 
 
+def test_a_template_of_another_family_is_refused(nli, data, tmp_path) -> None:
+    with pytest.raises(RequestError, match="--template llama3: it needs tokens that the model does not have"):
+        nli("--data", data, "--template", "llama3")
+    assert not (tmp_path / "out").exists()
+
+
 def test_adapters_with_different_chat_templates_are_not_mixed_by_chance(nli, data, tmp_path) -> None:
     one, two = (write_adapter(tmp_path / name) for name in ("one", "two"))
     (one / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")

@@ -77,6 +77,28 @@ def test_stumbles_are_tried_again(ask, served) -> None:
     assert len(served[2]) == 24
 
 
+@pytest.mark.parametrize(
+    "body", ["<html>", "[1]", "[" * 100_000, '{"choices": []}', '{"choices": [{"message": ["yes"]}]}']
+)
+def test_what_is_no_chat_completion_is_shown(ask, served, body) -> None:
+    served[1][11] = [(200, body)] * 3
+    with pytest.raises(RequestError, match=r"no answer in 3 tries .*no chat completion: b'[<\[{].*--resume"):
+        ask()
+
+
+def test_half_a_character_in_an_answer_is_replaced(ask, served) -> None:
+    served[1][3] = [(200, '{"choices": [{"message": {"content": "no \\ud83d"}}]}')]
+    lines = (ask() / "predictions.jsonl").read_text().splitlines()
+    assert json.loads(lines[3])["model_output"] == "no ?"
+
+
+@pytest.mark.parametrize("name", ["..", "/", "org/..", ".hidden"])
+def test_a_name_that_would_leave_the_results_folder_is_refused(ask, tmp_path, name) -> None:
+    with pytest.raises(RequestError, match="expected a name that can name a folder"):
+        ask("--model", name)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_server_that_fails_stops_the_run_which_can_be_resumed(ask, served, tmp_path) -> None:
     whole = ask().joinpath("predictions.jsonl").read_bytes()
     served[1][11] = [(503, "full")] * 3
@@ -101,6 +123,16 @@ def test_a_refusal_is_not_tried_again(ask, served) -> None:
 def test_nobody_there(ask) -> None:
     with pytest.raises(RequestError, match="no answer in 3 tries .*refused"):
         ask(url="http://127.0.0.1:9/v1")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8000/v1", "file:///etc", "http://x:abc/v1", "http://[::1", "http://a b/v1", "http:///v1"],
+)
+def test_what_is_no_address_is_refused_at_once(ask, tmp_path, url) -> None:
+    with pytest.raises(RequestError, match="expected an address such as"):
+        ask(url=url)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("more", [["--mode", "choice"], ["--adapter", "x"], ["--url", ""]])
