@@ -70,12 +70,12 @@ def folder_for(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def resumable(target: Path) -> Iterator[Path]:
-    """Yield `.NAME.fusing` beside `target`, kept by an interruption and taken up by the next run.
+    """Yield `.NAME.tuneyard.fusing` beside `target`, kept by an interruption and taken up by the next run.
 
     It takes the place of `target` when the block ends without an error, and goes away where the
     content was wrong. `RequestError` while another run holds it.
     """
-    folder = target.with_name(f".{target.name}.fusing")
+    folder = target.with_name(f".{target.name}.tuneyard.fusing")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -112,12 +112,9 @@ def carry_model_files(base: Path, staged: Path) -> None:
 
 
 def clean_up(parent: Path) -> None:
-    """Drop what killed runs left in `parent`, unless something that they did not write has such a name."""
-    if not parent.is_dir():
-        return
-    with locked(parent):
-        left = [path for ending in ("old", "new") for path in parent.glob(f".*.{ending}")]
-        if not any(_foreign(path, CONFIG) for path in left):  # a user's own .vim.old would be deleted
+    """Drop what killed runs left in `parent`."""
+    if parent.is_dir():
+        with locked(parent):
             recover(parent)
 
 

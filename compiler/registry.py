@@ -11,7 +11,7 @@ from typing import cast
 from compiler.spec import MANIFEST, QUARANTINE, Output, Spec
 from core.datasets import REGISTRY, read_registry
 from core.errors import ContentError, RequestError
-from core.files import locked, publish, read_object, recover, sync_folder, write_json
+from core.files import OURS, locked, publish, read_object, recover, sync_folder, write_json
 
 Entry = dict[str, object]
 
@@ -89,7 +89,7 @@ def remove(target: Path) -> list[str]:
         names = list(_entries(target))
         registry = read_registry(out)
         write_json(out / REGISTRY, {k: v for k, v in registry.items() if k not in names}, ascii_only=True)
-        gone = target.with_name(f".{target.name}.old")
+        gone = target.with_name(f".{target.name}.{OURS}old")
         target.rename(gone)
         sync_folder(out)
         shutil.rmtree(gone)

@@ -1,8 +1,8 @@
 """Files that are either the old ones or the new ones: atomic writes, locks, staged folders, hashes.
 
-A staged folder lies beside its target as `.NAME.staging-XXXX` and holds a lock while its writer
+A staged folder lies beside its target as `.NAME.tuneyard-XXXX` and holds a lock while its writer
 lives. `publish` exchanges the two in one step (RENAME_EXCHANGE, renameat2(2)); where the file
-system cannot, it renames twice, and the name `.NAME.new` is the journal that `recover` finishes.
+system cannot, it renames twice, and the name `.NAME.tuneyard-new` is the journal that `recover` finishes.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from core.errors import ContentError, RequestError
 
+OURS = "tuneyard-"  # in the hidden names that recover may delete: nobody else's
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -160,7 +161,7 @@ def staging(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         with locked(target.parent):
-            folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.staging-"))
+            folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.{OURS}"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             fcntl.flock(stack.enter_context(_opened(folder)), fcntl.LOCK_EX)
         folder.chmod(0o777 & ~_umask())
@@ -180,7 +181,7 @@ def publish(staged: Path, target: Path) -> None:
     if not target.exists():
         staged.rename(target)
     elif not _exchange(staged, target):
-        journal = target.with_name(f".{target.name}.new")
+        journal = target.with_name(f".{target.name}.{OURS}new")
         staged.rename(journal)
         _finish(journal)
     sync_folder(target.parent)
@@ -193,19 +194,17 @@ def recover(parent: Path) -> None:
 
     The caller holds `locked(parent)`.
     """
-    for journal in parent.glob(".*.new"):
+    for journal in parent.glob(f".*.{OURS}new"):
         _finish(journal)
-    for old in parent.glob(".*.old"):
-        shutil.rmtree(old)
-    for folder in parent.glob(".*.staging-*"):
+    for folder in parent.glob(f".*.{OURS}*"):
         with contextlib.suppress(FileNotFoundError, BlockingIOError), _opened(folder) as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder)
 
 
 def _finish(journal: Path) -> None:
-    target = journal.with_name(journal.name.removeprefix(".").removesuffix(".new"))
-    old = journal.with_name(f".{target.name}.old")
+    target = journal.with_name(journal.name.removeprefix(".").removesuffix(f".{OURS}new"))
+    old = journal.with_name(f".{target.name}.{OURS}old")
     if target.exists():
         target.rename(old)
     journal.rename(target)

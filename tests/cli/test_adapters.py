@@ -75,7 +75,7 @@ def test_killed_fuse_leaves_nothing_that_loads_and_goes_on(run, tmp_path, kill):
     )
     make(tmp_path / "a", factors(1, layers=12, shapes=SHAPES))
     words = ["fuse", tmp_path / "a", "--base", base, "--out", tmp_path / "out"]
-    left = tmp_path / ".out.fusing"
+    left = tmp_path / ".out.tuneyard.fusing"
     process = start(*words)
     record = left / "fuse.json"
     wait_for(lambda: record.exists() and json.loads(record.read_text())["shards"], process)

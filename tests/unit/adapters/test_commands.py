@@ -365,7 +365,7 @@ def test_an_output_in_the_base_is_refused():
 def test_a_link_in_the_place_of_an_interrupted_fuse_is_not_followed():
     Path("mine").mkdir()
     Path("mine/notes").write_text("kept")
-    Path(".full.fusing").symlink_to("mine")
+    Path(".full.tuneyard.fusing").symlink_to("mine")
     said = call("fuse", "rte", "--base", "base", "--out", "full", code=2)[1]
     assert "a link" in said
     assert names("mine") == ["notes"]

@@ -92,7 +92,7 @@ def interrupted(bench, sent: signal.Signals) -> subprocess.Popen:
     """Return a compile that was sent a signal while it wrote, and has ended."""
     source = bench.write("long.jsonl", (json.dumps(ROWS[0]) + "\n") * 200_000)
     process = start("rte", "--source", f"train={source}", "--out", bench.out / "new")
-    while process.poll() is None and not list(bench.out.glob("new/.rte.staging-*/*")):
+    while process.poll() is None and not list(bench.out.glob("new/.rte.tuneyard-*/*")):
         time.sleep(0.01)
     process.send_signal(sent)
     process.wait()
@@ -107,7 +107,7 @@ def test_an_interrupted_compile_leaves_no_folder_behind(bench, sent, code):
 
 def test_what_a_killed_first_compile_leaves_the_next_one_sweeps(bench):
     assert interrupted(bench, signal.SIGKILL).returncode == -signal.SIGKILL
-    assert list((bench.out / "new").glob(".rte.staging-*"))
+    assert list((bench.out / "new").glob(".rte.tuneyard-*"))
     bench.compile("mnli", bench.rows("train.jsonl", many(3, "x")), out=bench.out / "new")
     assert sorted(path.name for path in (bench.out / "new").iterdir()) == ["dataset_info.json", "mnli"]
 

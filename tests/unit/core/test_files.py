@@ -106,9 +106,9 @@ def test_a_failed_stage_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("old_is_there", [True, False])
 def test_a_journal_is_finished_by_the_next_command(tmp_path: Path, old_is_there: bool) -> None:
-    (tmp_path / ".set.new").mkdir()
-    (tmp_path / ".set.new" / "a.txt").write_text("new")
-    old = tmp_path / ("set" if old_is_there else ".set.old")
+    (tmp_path / ".set.tuneyard-new").mkdir()
+    (tmp_path / ".set.tuneyard-new" / "a.txt").write_text("new")
+    old = tmp_path / ("set" if old_is_there else ".set.tuneyard-old")
     old.mkdir()
     (old / "a.txt").write_text("old")
     with files.locked(tmp_path):
@@ -119,11 +119,14 @@ def test_a_journal_is_finished_by_the_next_command(tmp_path: Path, old_is_there:
 
 def test_only_stages_of_the_dead_are_dropped(tmp_path: Path) -> None:
     with files.staging(tmp_path / "alive") as stage:
-        (tmp_path / ".dead.staging-x").mkdir()
+        (tmp_path / ".dead.tuneyard-x").mkdir()
+        for foreign in (".vim.old", ".conf.new", ".tool.staging-1"):
+            (tmp_path / foreign).mkdir()
         with files.locked(tmp_path):
             files.recover(tmp_path)
         assert stage.is_dir()
-        assert not (tmp_path / ".dead.staging-x").exists()
+        assert not (tmp_path / ".dead.tuneyard-x").exists()
+        assert {".vim.old", ".conf.new", ".tool.staging-1"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def publish_for_ever(target: Path) -> None:
