@@ -215,7 +215,7 @@ class Checker:
         if value is None:
             return Problem("E103", place, f"found null, expected {expected}", field)
         found = show_value(value)
-        if isinstance(value, str) and not value.strip():
+        if isinstance(value, str) and not value.replace("\ufeff", "").strip():  # what \\S of JSON Schema is
             return Problem("E106", place, f"found {found}, expected text that is not blank", field)
         if isinstance(value, list) and kind in NESTED:
             where, what = _inside(kind, value)

@@ -80,7 +80,7 @@ def test_the_documents_two_records(bench):
 
 texts = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"), min_size=1, max_size=40
-).filter(str.strip)
+).filter(lambda text: text.replace("\ufeff", "").strip())  # what JSON Schema's \\S takes for blank
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
