@@ -17,7 +17,7 @@ from core.errors import CLI, RequestError, run
 from core.prompt import Encode, Message
 from eval.measure.answers import cut_thought
 from eval.model.stream import Sampling, ThoughtFilter, stream
-from eval.options import loading_options, take
+from eval.options import Finite, loading_options, take
 from eval.subjects import open_models
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ WAYS_OUT = ("exit", "quit")
 @click.option("--system", metavar="TEXT", help="What the model is told before the conversation.")
 @click.option("--think", is_flag=True, help="Let a model think, and show it.")
 @click.option("--max-new-tokens", type=click.IntRange(1), metavar="N", default=512, show_default=True)
-@click.option("--temperature", type=click.FloatRange(0), default=0.8, show_default=True, help="0: greedy.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.9, show_default=True)
-@click.option("--repetition-penalty", type=click.FloatRange(0, min_open=True), default=1.3, show_default=True)
+@click.option("--temperature", type=Finite(0), default=0.8, show_default=True, help="0: greedy.")
+@click.option("--top-p", type=Finite(0, 1, min_open=True), default=0.9, show_default=True)
+@click.option("--repetition-penalty", type=Finite(0, min_open=True), default=1.3, show_default=True)
 @click.option(
     "--no-repeat-ngram-size",
     type=click.IntRange(0),

@@ -1,5 +1,6 @@
 """The options that the commands of this room share, said once, and what they gave as one Request."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -8,6 +9,17 @@ from typing import Any
 import click
 
 Command = Callable[..., Any]
+
+
+class Finite(click.FloatRange):
+    """A range of numbers without nan and inf, which Click's own lets pass: nothing is greater than nan."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number; a usage error where it is none, not finite or outside the range."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
 
 
 @dataclass(frozen=True, slots=True)

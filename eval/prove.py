@@ -13,7 +13,7 @@ import click
 
 from core.errors import CLI, ContentError, RequestError, run
 from core.files import write_json, write_text
-from eval.options import set_options
+from eval.options import Finite, set_options
 
 COMPARED = ("template", "fused", "gguf", "modelfile")
 PATH = click.Path(path_type=Path)
@@ -54,7 +54,7 @@ PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0),
+    type=Finite(0),
     default=0.1,
     show_default=True,
     metavar="NATS",

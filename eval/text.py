@@ -20,7 +20,7 @@ from eval.measure.reading import Figures, generated_figures, read_figures
 from eval.model.ask import Asker, Fields
 from eval.model.questions import Questions, read_questions
 from eval.model.reading import Reading
-from eval.options import generate_options, model_options, run_options, set_options, take
+from eval.options import Finite, generate_options, model_options, run_options, set_options, take
 from eval.output.results import METRICS, Prediction
 from eval.pipeline import Job, score
 
@@ -38,7 +38,7 @@ from eval.pipeline import Job, score
 )
 @click.option(
     "--eval-ratio",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Finite(0, 1, min_open=True, max_open=True),
     metavar="R",
     help="Only the rows that LLaMA-Factory's val_size holds out of each set; by default all.",
 )

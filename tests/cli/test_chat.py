@@ -170,6 +170,13 @@ def test_what_is_refused(talk, arguments) -> None:
         talk("", *arguments)
 
 
+@pytest.mark.parametrize("option", ["--temperature", "--top-p", "--repetition-penalty"])
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_numbers_that_are_none_are_refused(option, number) -> None:
+    with pytest.raises(click.BadParameter, match="finite|range"):
+        cli.main(["--model", "m", "--once", "Q", option, number], standalone_mode=False)
+
+
 def test_input_that_is_no_text(talk) -> None:
     with pytest.raises(RequestError, match="the input is not utf-8"):
         talk(b"\xff\xfe\n")
