@@ -125,12 +125,11 @@ class Checker:
             elif column.required and column.kind != "label":
                 self.failed = True
                 accepted = " or ".join(map(show_value, self._accepted(column)))
-                near = nearest(column.name, names)
-                hint = f"--column {column.name}=NAME says which it is" if near else ""
+                hint = _way_out(column.name, names, rows.typed)
                 place = f"{rows.prefix}{rows.lines[0] if rows.typed else 1}"
                 found = ", ".join(map(show_value, names)) or "none at all"
                 message = f"no such column: found {found}, expected {accepted}"
-                self.problems.bad_file(Problem("E101", place, message, column.name, f"{near} {hint}".strip()))
+                self.problems.bad_file(Problem("E101", place, message, column.name, hint))
         return not self.failed
 
     def _accepted(self, column: Column) -> tuple[str, ...]:
@@ -238,6 +237,15 @@ class Checker:
         kept = [number for number, label in enumerate(labels) if label != UNLABELLED]
         self.unlabelled += len(batch) - len(kept)
         return batch.keep(kept)
+
+
+def _way_out(name: str, names: list[str], typed: bool) -> str:
+    """Return what to do about a column that is not there: a header of one field has another delimiter."""
+    sign = next((sign for sign in ";\t|," if not typed and len(names) == 1 and sign in names[0]), None)
+    if sign:
+        return f"name the delimiter in a spec under `source:`: `delimiter: {show_value(sign)}`"
+    near = nearest(name, names)
+    return f"{near} --column {name}=NAME says which it is" if near else ""
 
 
 def _holds(valid: Validator, value: object) -> bool:

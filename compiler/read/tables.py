@@ -26,13 +26,16 @@ def read_table(
     blocks = _quoted(text, delimiter, problems) if quoted else _unquoted(text, delimiter)
     header: Fields | None = None
     for lines, rows in blocks:
-        if header is None:
+        while header is None and rows and rows[0] in ([], [""]):
+            lines, rows = lines[1:], rows[1:]
+        if header is None and rows:
             header, lines, rows = rows[0], lines[1:], rows[1:]
             if len(set(header)) < len(header):
                 twice = next(name for name in header if header.count(name) > 1)
-                problems.bad_file(Problem("E009", f"{shown}:1", "the header names it twice", twice))
+                problems.bad_file(Problem("E009", f"{shown}:1", "the header names it twice", twice or '""'))
                 return
-        yield from _table(header, lines, rows, text, problems)
+        if header is not None:
+            yield from _table(header, lines, rows, text, problems)
 
 
 def _table(

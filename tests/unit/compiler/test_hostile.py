@@ -135,3 +135,23 @@ def test_a_parquet_file_that_names_a_column_twice_is_refused(bench, tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
     report = bench.compile(str(bench.write("t.yaml", SPEC)), tmp_path / "t.parquet")
     assert [problem.code for problem in report.problems.errors] == ["E009"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "codes", "says"),
+    [
+        ("t.csv", "q;a\n1;2\n", ["E101", "E101"], '`delimiter: ";"`'),
+        ("t.tsv", "q,a\n1,2\n", ["E101", "E101"], '`delimiter: ","`'),
+        ("t.csv", ",,q,a\n1,2,3,4\n", ["E009"], 't.csv:1: E009 "": the header names it twice'),
+        ("t.csv", "\n\nq,a,k\n1,2\n", ["E008"], "t.csv:4: E008"),
+        ("t.tsv", "\n\nq\ta\tk\n1\n", ["E008"], "t.tsv:4: E008"),
+        ("t.csv", "\n\n", ["E013"], "no rows"),
+    ],
+)
+def test_a_header_that_is_no_header_is_told(bench, name, text, codes, says):
+    report = bench.compile(
+        bench.write("s.yaml", SPEC.replace(", k: {names: [k], is: any}", "").replace(", keep: [k]", "")),
+        bench.write(name, text),
+    )
+    assert [problem.code for problem in report.problems.errors] == codes
+    assert says in report.problems.errors[0].line()
