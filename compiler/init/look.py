@@ -56,7 +56,7 @@ class Found:
 def look(path: Path) -> Found:
     """Read the first 20,000 rows; `RequestError` or `ContentError` where there are none to be read."""
     if not path.is_file():
-        raise RequestError(f"{path}: file not found")
+        raise RequestError(f"{path}: {'not a file' if path.exists() else 'file not found'}")
     if suffix(path) not in SUFFIXES:
         known = f"{', '.join(SUFFIXES)}, each also .gz or .zst"
         raise RequestError(f"{path}: unknown kind of file {suffix(path)!r} (known: {known})")

@@ -108,10 +108,17 @@ def _quoted(
                 yield lines, rows
                 rows, lines = [], []
     except csv.Error as error:
-        hint = "a field opened with a quote must be closed; quotes inside are doubled"
-        problems.bad_file(Problem("E011", f"{text.shown}:{line}", f"broken quoting: {error}", hint=hint))
+        problems.bad_file(_broken(str(error), f"{text.shown}:{line}"))
     if rows:
         yield lines, rows
+
+
+def _broken(message: str, place: str) -> Problem:
+    if message.startswith("new-line character"):
+        found = "a carriage return alone, outside quotes"
+        return Problem("E011", place, found, hint="end lines with a line feed, or quote the field")
+    hint = "a field opened with a quote must be closed; quotes inside are doubled"
+    return Problem("E011", place, f"broken quoting: {message}", hint=hint)
 
 
 class _Text:

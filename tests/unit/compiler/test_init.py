@@ -147,6 +147,11 @@ def test_a_missing_file(tmp_path):
         propose(tmp_path / "none.jsonl")
 
 
+def test_a_folder_is_not_called_missing(tmp_path):
+    with pytest.raises(RequestError, match="not a file"):
+        propose(tmp_path)
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text(max_size=8), st.text(max_size=12) | st.integers(0, 3) | st.none(), max_size=4))
 def test_any_row_is_proposed_for_or_refused(bench, row):
