@@ -1,6 +1,7 @@
 """What all tests share: the root, the real data where it is, a way to run commands, a tiny model."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import make_tiny
+
+# A run started in the background ignores SIGINT and would hand that on to every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = Path(os.environ.get("TUNEYARD_DATA", ROOT.parent / "shared" / "data"))

@@ -151,6 +151,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise ContentError(f"{path}: not CSV: save the sheet as CSV (UTF-8)")
     text = data.decode("utf-8-sig", errors="replace")
     delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
+    csv.field_size_limit(4 * LONGEST)  # of the whole process, whatever another reader set
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         names = [name.strip().lower() for name in next(reader, [])]
