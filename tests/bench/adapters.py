@@ -197,11 +197,13 @@ def bench_fuse(work: Path, out: Path) -> None:
     """Fuse the 3B pair into its base beside `cp` of the shards, and beside PEFT."""
     base, pair = apart(make_base, work / "base", 2 if SMALL else 36), [work / "rte", work / "mnli"]
     shards = " ".join(str(path) for path in sorted(base.glob("*.safetensors")))
-    copy = ["sh", "-c", f"mkdir {out} && cp {shards} {out}"]
+    copy = f"mkdir {out} && cp {shards} {out}"
     ours = adapters("fuse", *(f"{path}=0.5" for path in pair), "--base", base, "--out", out)
-    turns = [(once(copy, out), once(ours, out)) for _ in range(3)]
-    copied, fused = (min(costs) for costs in zip(*turns, strict=True))
+    ways = (["sh", "-c", copy], ["sh", "-c", f"{copy} && sync {out}/*"], ours)
+    turns = [[once(way, out) for way in ways] for _ in range(3)]
+    copied, synced, fused = (min(costs) for costs in zip(*turns, strict=True))
     line("cp of the 3B shards", copied)
+    line("cp and sync, as fuse ends (ratio: to cp)", synced, copied)
     line("fuse 3B (ratio: to cp)", fused, copied)
     print(f"  {apart(deviation, base, pair, out)}", flush=True)
     theirs = once([sys.executable, "-c", FUSED_BY_PEFT, *map(str, (base, *pair, out))], out)
