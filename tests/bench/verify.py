@@ -79,13 +79,19 @@ def tokenise(model: Path, texts: list[str]) -> None:
 
 
 def measured(what: str, call: Callable[[], object], rows: int) -> tuple[float, object]:
-    """Call, print wall clock and CPU seconds of all threads, return the CPU seconds and the result."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    """Call, print wall clock and CPU seconds of all threads and workers, return the latter and the result."""
+    wall, cpu = time.perf_counter(), cpu_seconds()
     result = call()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
     each = f", {rows / cpu:,.0f} rows per CPU second" if rows > 1 else ""
     print(f"{what}: {wall:.1f} s, {cpu:.1f} CPU s{each}", flush=True)
     return cpu, result
+
+
+def cpu_seconds() -> float:
+    """Return the CPU seconds of this process and of its workers that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 if __name__ == "__main__":
