@@ -67,6 +67,7 @@ def read_json(path: Path, *, unique_keys: bool = False) -> object:
     """
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        """Return the pairs as an object; `ContentError` for a key that stands twice."""
         keys = Counter(key for key, _ in pairs)
         for key, count in keys.items():
             if count > 1:

@@ -84,6 +84,7 @@ def chat_renderer(tokenizer: "PreTrainedTokenizerBase", template: str | None, th
     from jinja2 import TemplateError
 
     def render(messages: list[Message], ask: bool) -> str:
+        """Return the text of messages, with what begins an answer where one is asked for."""
         if template is None:
             contents = [m["content"] for m in messages]
             return "\n".join(contents) if ask else "\n".join(contents[:-1]) + contents[-1]
@@ -110,6 +111,7 @@ def chat_encoder(tokenizer: "PreTrainedTokenizerBase", template: str | None, thi
     render = chat_renderer(tokenizer, template, think)
 
     def encode(messages: list[Message]) -> list[int]:
+        """Return the ids of a prompt, with what begins the answer."""
         return list(tokenizer(render(messages, True), add_special_tokens=False)["input_ids"])
 
     return encode
@@ -120,6 +122,7 @@ def llamafactory_encoder(tokenizer: "PreTrainedTokenizerBase", name: str, think:
     template, own = llamafactory_template(tokenizer, name, think)
 
     def encode(messages: list[Message]) -> list[int]:
+        """Return the ids of a prompt as the template has it before an answer."""
         system = messages[0]["content"] if messages[0]["role"] == "system" else None
         turns = [m for m in messages if m["role"] != "system"]
         answer = {"role": "assistant", "content": ""}

@@ -58,6 +58,7 @@ def chat_turns(tokenizer: "PreTrainedTokenizerBase", render: Render) -> ToTurns:
     """
 
     def turns(messages: list[Message]) -> Turns:
+        """Return for each answer what it follows and what is learned, as ids."""
         pairs, before = [], ""
         for place, message in enumerate(messages):
             if message["role"] == "assistant":
@@ -77,6 +78,7 @@ def llamafactory_turns(tokenizer: "PreTrainedTokenizerBase", name: str, think: b
     template, own = llamafactory_template(tokenizer, name, think)
 
     def turns(messages: list[Message]) -> Turns:
+        """Return the pairs that LLaMA-Factory makes of a conversation, and its last token."""
         system = messages[0]["content"] if messages[0]["role"] == "system" else None
         talk = [m for m in messages if m["role"] != "system"]
         stop = own.eos_token_id if template.efficient_eos else None
