@@ -15,7 +15,7 @@ import click
 from core.errors import CLI, RequestError, run
 from core.files import write_json, write_text
 from core.prompt import Conversation
-from eval.measure.labels import UNKNOWN, summary
+from eval.measure.labels import LOW_MASS, UNKNOWN, accuracy_line, summary
 from eval.model import shards
 from eval.model.ask import Asker, Choosing, Fields
 from eval.model.cmmlu import (
@@ -38,7 +38,6 @@ from eval.pipeline import Job, score_opened
 from eval.subjects import Opened, open_models
 
 PLAIN = "the benchmark's text (no chat template)"
-LOW_MASS = 0.5  # below this the model hardly says any of the letters, and comparing them means little
 
 
 @click.command(context_settings=CLI)
@@ -128,11 +127,7 @@ class Cmmlu:
 
     def line(self, results: Mapping[str, Any]) -> str:
         """Return accuracy, interval, n, majority and label mass."""
-        low, high = results["ci95"]
-        return (
-            f"{results['accuracy']:.1%} [{low:.1%}, {high:.1%}]  n {results['n']}  "
-            f"majority {results['majority']:.1%}  label mass {results['label_mass']:.2f}"
-        )
+        return f"{accuracy_line(results)}  label mass {results['label_mass']:.2f}"
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Warn of letters that the model would hardly say, and of prompts that did not fit."""

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from core.errors import CLI, ContentError, run, show_value
-from eval.measure.labels import UNKNOWN
+from eval.measure.labels import UNKNOWN, accuracy_line
 from eval.measure.reports import Report, judge, parse_report, report_summary
 from eval.model.ask import Asker, Fields
 from eval.model.questions import Questions, read_questions
@@ -102,11 +102,7 @@ class Defect:
 
     def line(self, results: Mapping[str, Any]) -> str:
         """Return accuracy, interval, n, majority, and how many answers did not parse."""
-        low, high = results["ci95"]
-        return (
-            f"{results['accuracy']:.1%} [{low:.1%}, {high:.1%}]  n {results['n']}  "
-            f"majority {results['majority']:.1%}  unparsed {results['unparsed']}"
-        )
+        return f"{accuracy_line(results)}  unparsed {results['unparsed']}"
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Warn of prompts that did not fit, and of labels that the plot could not write."""

@@ -13,7 +13,9 @@ import click
 from core.errors import CLI, RequestError, run
 from eval.measure.answers import PARSERS
 from eval.measure.labels import (
+    LOW_MASS,
     UNKNOWN,
+    accuracy_line,
     check_labels,
     find_labels,
     parse_choices,
@@ -26,8 +28,6 @@ from eval.model.questions import Questions, read_questions
 from eval.options import Command, generate_options, model_options, run_options, set_options, take
 from eval.output.results import Prediction
 from eval.pipeline import Job, score
-
-LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little
 
 
 def label_options(command: Command) -> Command:
@@ -170,14 +170,10 @@ class Nli:
 
     def line(self, results: Mapping[str, Any]) -> str:
         """Return accuracy, interval, n, majority, unparsed, label mass and agreement."""
-        low, high = results["ci95"]
         mass = f"  label mass {results['label_mass']:.2f}" if results["label_mass"] is not None else ""
         checked = results.get("check_generate")
         agree = f"  generated answers agree {checked['agree']}/{checked['n']}" if checked else ""
-        return (
-            f"{results['accuracy']:.1%} [{low:.1%}, {high:.1%}]  n {results['n']}  "
-            f"majority {results['majority']:.1%}  unparsed {results['unparsed']}{mass}{agree}"
-        )
+        return f"{accuracy_line(results)}  unparsed {results['unparsed']}{mass}{agree}"
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Warn of labels that the model would hardly say, and of prompts that did not fit."""

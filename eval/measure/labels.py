@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from core.errors import ContentError, RequestError
 from eval.measure.statistics import clustered_stderr, stderr, wilson
 
 UNKNOWN = "unknown"
+LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little
 MOST = 20  # more different answers than this are free text and no labels
 
 
@@ -103,6 +105,15 @@ def summary(predictions: Sequence[Mapping[str, object]]) -> dict[str, object]:
         "classes": {label: asdict(score) for label, score in classes.items()},
         "confusion": confusion(expected, predicted),
     }
+
+
+def accuracy_line(results: Mapping[str, Any]) -> str:
+    """Return accuracy, 95 % interval, n and the commonest answer's share, as commands print them."""
+    low, high = results["ci95"]
+    return (
+        f"{results['accuracy']:.1%} [{low:.1%}, {high:.1%}]  n {results['n']}  "
+        f"majority {results['majority']:.1%}"
+    )
 
 
 def class_scores(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, ClassScore]:
