@@ -9,6 +9,7 @@ import pytest
 
 from core.errors import CLI, ContentError, RequestError
 from eval.nli import cli
+from tests.runs_cut import tree
 from tests.tiny import make_tiny
 from tests.unit.eval_model.test_live import write as write_adapter
 
@@ -58,10 +59,6 @@ def results(folder: Path, model="base", name="tiny") -> dict:
 
 def predictions(folder: Path, model="base", name="tiny") -> list[dict]:
     return [json.loads(x) for x in (folder / model / name / "predictions.jsonl").read_text().splitlines()]
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_several_models_and_sets_in_one_run(nli, data, tmp_path, capsys) -> None:

@@ -9,6 +9,7 @@ import pytest
 from core.errors import ContentError, RequestError
 from eval.nli import cli as nli
 from eval.sweep import cli
+from tests.runs_cut import tree
 from tests.unit.eval_model.test_live import write as write_adapter
 
 WORDS = [
@@ -55,10 +56,6 @@ def call(command, *arguments: object) -> None:
 
 def rows_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_every_point_is_what_nli_says_of_that_mix_and_the_choice_is_made_on_one_half(

@@ -9,6 +9,7 @@ import pytest
 
 from core.errors import ContentError, RequestError
 from eval.text import cli
+from tests.runs_cut import tree
 from tests.unit.eval_model.test_live import write as write_adapter
 
 ROWS = [
@@ -61,10 +62,6 @@ def read(out: Path, file: str, model="base", name="rows"):
     path = out / model / name / file
     text = path.read_text()
     return json.loads(text) if path.suffix == ".json" else [json.loads(x) for x in text.splitlines()]
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def one_by_one(model, row: dict) -> tuple[float, int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.runs_cut import lines, tree
 
 pytestmark = pytest.mark.slow
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -26,15 +27,6 @@ def arguments(tiny_model: Path, tmp_path: Path) -> list[str]:
     (tmp_path / "sums.json").write_text(json.dumps(rows))
     given = ["--model", tiny_model, "--data", tmp_path / "sums.json", "--out", tmp_path / "out"]
     return ["-m", "eval.nli", *map(str, given), "--batch-tokens", "1"]
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def lines(folder: Path) -> int:
-    log = folder / "base" / "sums" / "predictions.jsonl"
-    return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
 def test_a_run_killed_twice_and_resumed_ends_as_an_unbroken_one(arguments, tmp_path, run) -> None:
