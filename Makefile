@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 # Files made by pattern rules are results, not leftovers for make to delete.
 .SECONDARY:
-.PHONY: help setup setup-core demo chat ask test test-slow compile bench lint lock clean
+.PHONY: help setup setup-core setup-wandb demo chat ask test test-slow compile bench mutate fuzz lint lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -11,15 +11,21 @@ PY := .venv/bin/python
 UV := $(shell command -v uv)
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(PY),$(PY) -m pip install --quiet --disable-pip-version-check)
 
+# What a target cannot do without is asked for before anything is installed or made for it.
+$(if $(filter compile,$(MAKECMDGOALS)),$(if $(DATA),,$(error say which: make compile DATA=rte)))
+
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.all ## install everything into .venv (several GB: torch, LLaMA-Factory)
 setup-core: .venv/.core ## install what compile, merge and compare need, in seconds
 
+# Too old a Python is named before anything is created, and a .venv that could not be finished does not stay.
+OLD = $(PYTHON) is Python %d.%d, Tuneyard needs 3.11 or newer: make PYTHON=python3.12 …
 $(PY):
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v < (3, 11) and sys.exit("error: $(OLD)" % v)'
 	@echo "making .venv with $$($(PYTHON) --version)"
-	@$(if $(UV),$(UV) venv --quiet --python $(PYTHON) .venv,$(PYTHON) -m venv .venv)
+	@$(if $(UV),$(UV) venv --quiet --python $(PYTHON) .venv,$(PYTHON) -m venv .venv) || { rm -rf .venv; exit 1; }
 
 .venv/.core: requirements-core.lock | $(PY)
 	@echo "installing requirements-core.lock"
@@ -31,8 +37,11 @@ $(PY):
 	@$(INSTALL) -r $<
 	@touch $@
 
+setup-wandb: .venv/.all requirements-wandb.lock ## add Weights & Biases, for recipes that say report_to: wandb
+	@$(INSTALL) -r requirements-wandb.lock
+
 compile: .venv/.core ## compile a dataset: make compile DATA=rte [SOURCE='a.json train=b.json'] [ARGS='--limit 10']
-	@$(PY) -m compiler compile $(or $(DATA),$(error say which: make compile DATA=rte)) \
+	@$(PY) -m compiler compile $(DATA) \
 		$(foreach source,$(SOURCE),--source $(source)) $(ARGS)
 
 # The demo: every step is a file, so that make reuses what is made and goes on after a kill.
@@ -77,9 +86,8 @@ $(DEMO)/table.json: saves/demo-merge/adapter_config.json
 chat: $(BASE) .venv/.all ## talk to a model in the terminal: make chat [MODEL=…] [ADAPTER=demo-rte] [ARGS='--system …']
 	@$(PY) -m eval.chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) $(ARGS)
 
-ask: $(BASE) .venv/.all ## one answer: make ask TEXT='…' [MODEL=…] [ADAPTER=…] [ARGS=…]
-	@$(if $(TEXT),,$(error say what: make ask TEXT='…'))
-	@$(PY) -m eval.chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) --once "$$TEXT" $(ARGS)
+ask: $(BASE) .venv/.all ## one answer: make ask [TEXT='…'] [MODEL=…] [ADAPTER=…] [ARGS=…]
+	@$(PY) -m eval.chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) --once "$${TEXT:-Explain in two sentences what LoRA fine-tuning is.}" $(ARGS)
 
 test: .venv/.all ## unit and command line tests and two tiny trainings (under 6 minutes on 2 cores)
 	$(PY) -m pytest -m "not slow and not gpu and not peer"
@@ -95,11 +103,19 @@ lint: .venv/.all ## ruff and mypy --strict
 bench: .venv/.all ## ratios against the plain way, measured in one run on this machine
 	$(PY) -m tests.bench
 
+mutate: .venv/.all ## put 300 seeded errors into the code, one by one; tests must see 95 % of them (about an hour)
+	$(PY) -m tests.mutate $(ARGS)
+
+fuzz: .venv/.all ## mutated and random files through the compiler: make fuzz MINUTES=10 [SEED=1]
+	$(PY) -m tests.fuzz --minutes $(or $(MINUTES),1) --seed $(or $(SEED),0)
+
 lock: ## resolve pyproject.toml into the lock files (needs uv)
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra all --extra dev \
 		--universal --python-version 3.11 --no-annotate --quiet -o requirements.lock
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml \
 		--universal --python-version 3.11 --no-annotate --quiet -c requirements.lock -o requirements-core.lock
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra wandb \
+		--universal --python-version 3.11 --no-annotate --quiet -c requirements.lock -o requirements-wandb.lock
 
 clean: ## remove what the demo and the tests made (keeps .venv and your own datasets)
 	rm -rf $(DEMO) saves/demo-* models/demo-base .pytest_cache .mypy_cache .ruff_cache .hypothesis

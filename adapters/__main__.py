@@ -14,9 +14,17 @@ from core.errors import CLI, run
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+SAME_BASE = click.option(
+    "--same-base", is_flag=True, help="The base that an adapter names and --base are the same model."
+)
+
+
 @click.group(context_settings=CLI)
 def cli() -> None:
-    """Merge, fuse and look at LoRA adapters. An adapter is a folder, or a NAME under saves/."""
+    """Merge, fuse and look at LoRA adapters.
+
+    An adapter is a path with a slash, or a NAME: saves/NAME, else the folder NAME here.
+    """
 
 
 @cli.command(context_settings=CLI)
@@ -27,8 +35,11 @@ def cli() -> None:
 @click.option("--energy", type=float, help="svd: share of the squared singular values to keep, e.g. 0.99.")
 @click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), help="[default: fp32]")
 @click.option(
-    "--base", type=click.Path(path_type=Path), help="Base model folder, for modules_to_save and bias."
+    "--base",
+    type=click.Path(path_type=Path),
+    help="Base model folder, for modules_to_save, bias, and adapters that name their base differently.",
 )
+@SAME_BASE
 @click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 @click.option("--force", is_flag=True, help="Replace an adapter that merge wrote there, and nothing else.")
 def merge(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) -> None:  # Click's values
@@ -64,6 +75,7 @@ def merge(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any)
     "--dtype", type=click.Choice(["fp32"]), help="Write all in fp32; else each tensor keeps its dtype."
 )
 @click.option("--base-as", type=click.Choice(["nf4", "nf4-double"]), help="Fuse into what a QLoRA run saw.")
+@SAME_BASE
 @click.option("--max-shard-size", help="Largest weight file, e.g. 5GB; else the base's own files.")
 @click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 @click.option("--force", is_flag=True, help="Replace a model that fuse wrote there, and nothing else.")
@@ -72,13 +84,10 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) 
     from tqdm import tqdm
 
     from adapters import pipeline, report
-    from adapters.fit import other_bases
 
     started = time.monotonic()
     request = pipeline.fuse_request(adapters, options, force=force)
     plan = pipeline.plan_fusing(request)
-    for warning in other_bases(plan.base, plan.parts):
-        click.echo(f"warning: {warning}", err=True)
     for note in plan.notes:
         click.echo(f"note: {note}", err=True)
     if dry_run:

@@ -2,19 +2,40 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, require
-from core.weights import Array, Tensor, Weights, open_weights
+from core.weights import SIZES, STORED, Array, Tensor, Weights, from_fp32, open_weights
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
 HEADS = ("lm_head.weight",)
+PIECE = 1 << 20  # bytes that are compared at once
+# Vision-language models whose checkpoints keep other names than their modules have: (module, stored) prefixes
+# by model type. Transformers renames so on loading (conversion_mapping.py; a test holds both equal).
+_LLAVA = (
+    ("model.language_model.", "language_model.model."),
+    ("lm_head.", "language_model.lm_head."),
+    *(
+        (f"model.{part}.", f"{part}.")
+        for part in ("vision_tower", "vision_model", "image_tower", "video_tower", "multi_modal_projector")
+    ),
+)
+_QWEN = (("model.language_model.", "model."), ("model.visual.", "visual."))
+STORED_AS = {
+    "qwen2_vl": _QWEN, "qwen2_5_vl": _QWEN,
+    **dict.fromkeys(
+        ("aya_vision", "gemma3", "got_ocr2", "internvl", "llava", "llava_next", "llava_next_video",
+         "llava_onevision", "mistral3", "mllama", "paligemma", "pp_chart2table", "shieldgemma2",
+         "video_llava", "vipllava"), _LLAVA,
+    ),
+}  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Base:
     """A checked model folder; `shards` are its weight files by name, in the order of their names."""
 
@@ -22,7 +43,7 @@ class Base:
     config: dict[str, object]
     shards: dict[str, Weights]
 
-    @property
+    @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name."""
         return {name: t for shard in self.shards.values() for name, t in shard.tensors.items()}
@@ -34,19 +55,42 @@ class Base:
         nested = text.get("tie_word_embeddings") if isinstance(text, dict) else None
         return bool(self.config.get("tie_word_embeddings", nested))
 
+    @property
+    def _renamed(self) -> tuple[tuple[str, str], ...]:
+        return STORED_AS.get(str(self.config.get("model_type")), ())
+
+    def stored_name(self, name: str) -> str:
+        """Return the name by which the checkpoint keeps a tensor of the model; `name` where none is there."""
+        older = (stored + name[len(new) :] for new, stored in self._renamed if name.startswith(new))
+        return next((found for found in (name, *older) if found in self.tensors), name)
+
+    def module_name(self, stored: str) -> str:
+        """Return the name that a stored tensor has in the model: the other way round than `stored_name`."""
+        if any(stored.startswith(new) for new, _ in self._renamed):
+            return stored
+        pairs = ((new, old) for new, old in self._renamed if stored.startswith(old))
+        return next((new + stored[len(old) :] for new, old in pairs), stored)
+
     def find(self, name: str) -> str | None:
         """Return the stored name of a tensor: its own, the embedding's for a tied head, else None."""
-        stored = self.tensors
-        if name in stored:
-            return name
+        stored = self.stored_name(name)
+        if stored in self.tensors:
+            return stored
         if self.tied and name.endswith(HEADS):
-            return next((other for other in stored if other.endswith(EMBEDDINGS)), None)
+            return next((other for other in self.tensors if other.endswith(EMBEDDINGS)), None)
         return None
 
     def read(self, name: str) -> Array:
         """Return a tensor as fp32, by its stored name."""
-        shard = next(shard for shard in self.shards.values() if name in shard.tensors)
-        return shard.read(name)
+        return next(shard for shard in self.shards.values() if name in shard.tensors).read(name)
+
+    def bytes_of(self, name: str) -> Iterator[bytes]:
+        """Yield a tensor's bytes as they are stored, a piece at a time."""
+        tensor = self.tensors[name]
+        with tensor.file.open("rb") as file:
+            file.seek(tensor.start)
+            for start in range(tensor.start, tensor.stop, PIECE):
+                yield file.read(min(PIECE, tensor.stop - start))
 
 
 def open_base(folder: Path) -> Base:
@@ -54,7 +98,7 @@ def open_base(folder: Path) -> Base:
     require(folder, "base model folder")
     config = read_object(require(folder / "config.json", "the base model's config"))
     if (folder / INDEX).is_file():
-        return Base(folder, config, dict(_indexed(folder)))
+        return Base(folder, config, read_shards(folder / INDEX))
     if (folder / SINGLE).is_file():
         return Base(folder, config, {SINGLE: open_weights(folder / SINGLE)})
     raise RequestError(
@@ -62,21 +106,43 @@ def open_base(folder: Path) -> Base:
     )
 
 
-def _indexed(folder: Path) -> Iterator[tuple[str, Weights]]:
-    index = folder / INDEX
+def same_weights(one: Base, other: Base) -> bool:
+    """Return whether two models hold the same tensors, whatever files they lie in.
+
+    A copy in a narrower dtype is the same where it is the other rounded.
+    """
+    mine, theirs = one.tensors, other.tensors
+    if {n: t.shape for n, t in mine.items()} != {n: t.shape for n, t in theirs.items()}:
+        return False
+    return all(_same(one, other, name) for name in mine)
+
+
+def _same(one: Base, other: Base, name: str) -> bool:
+    mine, theirs = one.tensors[name].dtype, other.tensors[name].dtype
+    if mine == theirs:
+        return all(a == b for a, b in zip(one.bytes_of(name), other.bytes_of(name), strict=True))
+    if not {mine, theirs} <= STORED.keys():
+        return False
+    narrow = min(mine, theirs, key=SIZES.__getitem__)
+    return bool((from_fp32(one.read(name), narrow) == from_fp32(other.read(name), narrow)).all())
+
+
+def read_shards(index: Path) -> dict[str, Weights]:
+    """Open the files that an index of safetensors names, by name; `ContentError` where the two disagree."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ContentError(
             f"{index}: weight_map: found {show_value(places)}, expected names with their files"
         )
+    shards = {}
     for file in sorted({_plain_name(place, index) for place in places.values()}):
-        shard = open_weights(folder / file)
+        shard = shards[file] = open_weights(index.parent / file)
         announced = {name for name, place in places.items() if place == file}
         if announced != shard.tensors.keys():
             name = min(announced ^ shard.tensors.keys())
             where = "the index" if name in announced else "the file"
             raise ContentError(f"{index}: {file}: tensor {name!r} stands only in {where}")
-        yield file, shard
+    return shards
 
 
 def _plain_name(place: object, index: Path) -> str:

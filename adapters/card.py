@@ -2,14 +2,21 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
+from adapters.base import Base
 from adapters.merge import Distances, Plan
 from adapters.output import MARK
-from adapters.parts import Part
+from adapters.parts import Part, parse_part
 from adapters.recipe import recipe_text
-from adapters.store import WEIGHTS
+from adapters.store import WEIGHTS, Adapter, find_folder, open_adapter
+from core.documents import parse_yaml
+from core.errors import ContentError, TuneyardError
 from core.files import versions
+
+SOURCE = re.compile(r"^\| (.+?) \| [^|]+ \| [^|]+ \| `[0-9a-f]{64}` \| `([0-9a-f]{64})` \|$", re.MULTILINE)
 
 
 def merged_config(plan: Plan) -> dict[str, object]:
@@ -18,8 +25,8 @@ def merged_config(plan: Plan) -> dict[str, object]:
     loras = [part.adapter.lora for part in plan.parts]
     wholes = sorted({name for lora in loras for name in lora.wholes})
     return {
-        "base_model_name_or_path": next((lora.base for lora in loras if lora.base), None),
-        "bias": "all" if any(lora.bias != "none" for lora in loras) else "none",
+        "base_model_name_or_path": base_name(plan.parts, plan.base),
+        "bias": "all" if any(whole.name.endswith(".bias") for whole in plan.wholes) else "none",
         "fan_in_fan_out": first.lora.fan_in_fan_out,
         "inference_mode": True,
         "init_lora_weights": True,
@@ -50,9 +57,15 @@ def _targets(plan: Plan) -> list[str]:
     return sorted(names)
 
 
-def base_line(parts: Iterable[Part]) -> str:
+def base_name(parts: Iterable[Part], base: Base | None) -> str | None:
+    """Return the base as the adapters name it, or the folder given where they name it differently."""
+    named = list(dict.fromkeys(part.adapter.base for part in parts if part.adapter.base))
+    return str(base.folder) if base and len(named) > 1 else next(iter(named), None)
+
+
+def base_line(parts: Iterable[Part], folder: Base | None) -> str:
     """Return the card's YAML line on the base; a name that is no plain word is quoted."""
-    base = next((part.adapter.base for part in parts if part.adapter.base), None)
+    base = base_name(parts, folder)
     if base is None:
         return "# base_model: not named by the adapters"
     return f"base_model: {base if re.fullmatch(r'[A-Za-z0-9_./-]+', base) else json.dumps(base)}"
@@ -79,6 +92,25 @@ def sources(parts: Iterable[Part]) -> str:
     return "\n".join((head, "|---|---|---|---|---|", *rows))
 
 
+def made_from(card: Path) -> Iterator[Adapter | TuneyardError]:
+    """Yield each adapter that a card of ours names, or the error where it is gone or changed."""
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    if MARK not in text:
+        return
+    recipe = re.search(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    listed: Any = parse_yaml(recipe[1], str(card)).value if recipe else {"adapters": []}
+    found = SOURCE.findall(text)
+    named = [parse_part(item)[0] for item in listed["adapters"]] or [name for name, _ in found]
+    for reference, (_, digest) in zip(named, found, strict=False):
+        try:
+            adapter = open_adapter(find_folder(reference).resolve())
+            if adapter.digest != digest:
+                raise ContentError(f"{reference} changed since it was merged")
+            yield adapter
+        except TuneyardError as error:
+            yield error
+
+
 def card(plan: Plan, distances: Distances) -> str:
     """Return README.md: what was merged how, from which files, and how far the result is from the sum."""
     layers = "\n".join(
@@ -86,7 +118,7 @@ def card(plan: Plan, distances: Distances) -> str:
         for path in plan.modules
     )
     return f"""---
-{base_line(plan.parts)}
+{base_line(plan.parts, plan.base)}
 library_name: peft
 tags: [lora, merge]
 ---

@@ -8,11 +8,14 @@ import json
 import math
 import re
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.base import EMBEDDINGS, HEADS
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object
+from core.patterns import bounded
 
 CONFIG = "adapter_config.json"
 LARGEST = sys.float_info.max  # JSON has whole numbers beyond it
@@ -88,11 +91,28 @@ class LoraConfig:
         return _names(wanted, module) and (isinstance(wanted, str) or self._in_layers(module))
 
     def saves_whole(self, name: str) -> bool:
-        """Return whether `modules_to_save` or `bias` explains a whole tensor such as `lm_head.weight`."""
+        """Return whether the config explains a whole tensor: kept whole, a bias, embedding or head."""
         module, _, leaf = name.rpartition(".")
         if leaf == "bias" and self.bias != "none":
             return self.bias == "all" or self.targets(module.removesuffix(".base_layer"))
+        if name.endswith((*EMBEDDINGS, *HEADS)):  # save_embedding_layers, which no field tells
+            return True
         return any(module.endswith(kept) for kept in self.wholes)
+
+    def may_exclude(self, target: str) -> bool:
+        """Return whether `exclude_modules` may leave nothing of a name in target_modules."""
+        excluded = self.raw.get("exclude_modules") or []
+        if isinstance(excluded, str):  # of whole paths, which only the base has
+            return True
+        return isinstance(excluded, list) and any(
+            f".{one}".endswith(f".{other}")
+            for name in excluded
+            for one, other in ((target, name), (name, target))
+        )
+
+    def bounded(self) -> AbstractContextManager[None]:
+        """Bound the time of a block that matches the config's regular expressions; `ContentError` beyond."""
+        return bounded(f"{self.path}: its regular expressions (target_modules and the like)")
 
     def _in_layers(self, module: str) -> bool:
         layers = self.raw.get("layers_to_transform")

@@ -43,7 +43,7 @@ class ModuleFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One adapter with all its modules; `bytes` is the size of the weights file."""
+    """One adapter with its adapter_config.json and all its modules; `bytes` is the weights file's size."""
 
     name: str
     digest: str
@@ -53,6 +53,7 @@ class Facts:
     tensors: int
     bytes: int
     wholes: list[str]
+    config: dict[str, object]
     modules: list[ModuleFacts]
 
     @property
@@ -87,8 +88,9 @@ def describe(adapter: Adapter, progress: Iterable[str]) -> Facts:
         base=adapter.base,
         dtypes=[dtype for dtype, _ in Counter(tensor.dtype for tensor in tensors).most_common()],
         tensors=len(tensors),
-        bytes=adapter.weights.path.stat().st_size,
+        bytes=sum(file.stat().st_size for file in adapter.files),
         wholes=adapter.wholes,
+        config=dict(adapter.config),
         modules=modules,
     )
 

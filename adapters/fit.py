@@ -1,13 +1,14 @@
 """Whether adapters belong to a base: each module there, of its shape, and none left out."""
 
-import filecmp
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from adapters.base import Base
+from adapters.base import Base, open_base, same_weights
 from adapters.parts import Part
 from adapters.store import Adapter, Module
 from core.errors import ContentError
+from core.runs import RUN, model_sha256, run_of
 
 
 def check_fits(base: Base, parts: Iterable[Part]) -> None:
@@ -18,26 +19,51 @@ def check_fits(base: Base, parts: Iterable[Part]) -> None:
         _check_whole(base, part.adapter)
 
 
-def other_bases(base: Base, parts: Iterable[Part]) -> Iterator[str]:
-    """Yield a warning for each adapter whose config names another model than the base."""
-    for part in parts:
-        named = part.adapter.base
-        if named and not _is(base, Path(named)):
-            yield (
-                f"adapter {part.adapter.folder} names {named} as its base, "
-                f"it is fused into {base.folder}: check that they are the same model"
+def check_base(adapter: Adapter, folder: Path, reference: str, *, same: bool) -> str:
+    """Refuse an adapter whose config names another base than `folder`, which the user named `reference`.
+
+    Where the named one is a folder here, the weights decide; else, unless the user says that both are the
+    `same`, the model's hash that the training recorded; else the last part of the name, and what is returned
+    says that no more could be checked. A 4-bit copy by Unsloth counts as the model that it was made from.
+    """
+    named = adapter.base
+    if named is None or named == reference:
+        return ""
+    here, wrong = Path(named), f"adapter {adapter.folder}: trained on {named}"
+    if (here / "config.json").is_file():
+        if here.resolve() != folder.resolve() and not same_weights(open_base(here), open_base(folder)):
+            raise ContentError(f"{wrong}, whose weights are not those of {reference}")
+        return ""
+    if same:
+        return ""
+    if isinstance(trained := (run_of(adapter.folder).get("model") or {}).get("sha256"), str):
+        if trained != model_sha256(folder):
+            raise ContentError(
+                f"{wrong}, whose files had another hash ({trained[:16]}… in {RUN}) than those of "
+                f"{reference}; where only other files than the weights differ, say so with --same-base"
             )
-
-
-def _is(base: Base, named: Path) -> bool:
-    """Return whether a name means the base: by the weights where it is a folder here, else by its end."""
-    folder = base.folder.resolve()
-    if not named.is_dir():
-        return named.name == folder.name
-    return named.resolve() == folder or all(
-        (named / name).is_file() and filecmp.cmp(shard.path, named / name, shallow=False)
-        for name, shard in base.shards.items()
+        return ""
+    if _plain(named) not in (_plain(reference), _plain(_published(folder.resolve()))):
+        raise ContentError(
+            f"{wrong}, not on {reference}, and {named} is no folder here whose weights could be compared; "
+            "where both are the same model, say so with --same-base"
+        )
+    return (
+        f"adapter {adapter.folder}: trained on {named}, which is not here: whether {reference} holds "
+        f"the same weights could not be checked, only its name (no hash of the model in {RUN})"
     )
+
+
+def _published(folder: Path) -> str:
+    """Return a model folder's name, that of the repository for one in the hub's cache."""
+    if folder.parent.name == "snapshots":  # models--OWNER--NAME/snapshots/COMMIT
+        return folder.parent.parent.name.rpartition("--")[2]
+    return folder.name
+
+
+def _plain(name: str) -> str:
+    """Return the last part of a model's name, without what Unsloth adds for its copies in 4 bits."""
+    return re.sub("(-unsloth)?-bnb-4bit$", "", name.rstrip("/").rpartition("/")[2].casefold())
 
 
 def transposed(adapter: Adapter, module: Module) -> bool:
@@ -60,14 +86,19 @@ def _check_module(base: Base, adapter: Adapter, path: str, module: Module) -> No
 
 def _check_whole(base: Base, adapter: Adapter) -> None:
     """Refuse a file that lacks factors for a module of the base that its config takes in."""
+    biases = [name for name in base.tensors if name.endswith(".bias")]
+    if adapter.lora.bias == "all" and biases and not any(name.endswith(".bias") for name in adapter.wholes):
+        raise ContentError(
+            f"{adapter.weights.path}: bias 'all', but {biases[0]} of {base.folder} is not in it"
+        )
     if adapter.config.get("target_modules") == "all-linear":  # PEFT writes the names themselves when it saves
         return
-    for name, tensor in base.tensors.items():
-        path = name.removesuffix(".weight")
-        if (
-            path != name
-            and len(tensor.shape) == 2
-            and path not in adapter.layout
-            and adapter.lora.targets(path)
-        ):
-            raise ContentError(f"{adapter.weights.path}: {path} is missing, although its config targets it")
+    paths = [
+        base.module_name(name).removesuffix(".weight")
+        for name, tensor in base.tensors.items()
+        if name.endswith(".weight") and len(tensor.shape) == 2
+    ]
+    with adapter.lora.bounded():
+        missing = next((p for p in paths if p not in adapter.layout and adapter.lora.targets(p)), None)
+    if missing:
+        raise ContentError(f"{adapter.weights.path}: {missing} is missing, although its config targets it")

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
-from adapters.base import EMBEDDINGS, Base
+from adapters.base import EMBEDDINGS, HEADS, Base
 from adapters.change import Change, Survival, apply
 from adapters.fit import check_fits, transposed
 from adapters.merge import exact_pair
@@ -18,7 +18,6 @@ from core.files import read_object, write_json
 from core.weights import Stored, from_fp32, require_finite, to_fp32
 
 RECORD = "fuse.json"
-QUANTISED = ("nf4", "nf4-double")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,10 @@ class FuseOptions:
 
 @dataclass(frozen=True, slots=True)
 class FusePlan:
-    """What fusing will write; `modules` and `wholes` say by tensor name what changes it."""
+    """What fusing will write; `modules` and `wholes` say by tensor name what changes it.
+
+    `vocabulary` is the number of rows of embedding and head where the adapters enlarge them.
+    """
 
     base: Base
     parts: list[Part]
@@ -41,6 +43,7 @@ class FusePlan:
     modules: dict[str, str]
     wholes: dict[str, Whole]
     untied: bool
+    vocabulary: int | None
     notes: list[str]
 
     @property
@@ -70,12 +73,12 @@ def plan_fuse(base: Base, parts: list[Part], options: FuseOptions) -> FusePlan:
     used = active(parts)
     check_fits(base, used)
     whole = [w for w in plan_wholes(used, base, "F32") if w.base]
-    targets = [f"{path}.weight" for path in union(used)] + [
-        w.name.replace(".base_layer.", ".") for w in whole
-    ]
+    names = {path: base.stored_name(f"{path}.weight") for path in union(used)}
+    targets = [*names.values(), *(base.stored_name(w.name.replace(".base_layer.", ".")) for w in whole)]
     copies = _untie(base, targets)
-    names = {path: f"{path}.weight" for path in union(used)}
-    shards = plan_shards(pieces_of(base, options.dtype, copies), options.max_shard)
+    wholes = dict(zip(targets[len(names) :], whole, strict=True))
+    shapes = {name: one.shape for name, one in wholes.items()}
+    shards = plan_shards(pieces_of(base, options.dtype, copies, shapes), options.max_shard)
     said = list(notes(parts))
     if copies:
         said.append(
@@ -84,10 +87,27 @@ def plan_fuse(base: Base, parts: list[Part], options: FuseOptions) -> FusePlan:
     return FusePlan(
         base, used, options, shards,
         modules={name: path for path, name in names.items()},
-        wholes=dict(zip(targets[len(names) :], whole, strict=True)),
+        wholes=wholes,
         untied=bool(copies) or _both_stored(base, targets),
+        vocabulary=_vocabulary(shards),
         notes=said,
     )  # fmt: skip
+
+
+def _vocabulary(shards: list[Shard]) -> int | None:
+    """Return the rows of embedding and head where they grow, None where not; they must grow alike."""
+    pieces = [
+        piece for shard in shards for piece in shard.pieces if piece.name.endswith((*EMBEDDINGS, *HEADS))
+    ]
+    if all(piece.shape == piece.source.shape for piece in pieces):
+        return None
+    rows = {piece.name: piece.shape[0] for piece in pieces}
+    if len(set(rows.values())) > 1:
+        found = ", ".join(f"{name} {count}" for name, count in rows.items())
+        raise ContentError(
+            f"embedding and head would differ in their rows: {found}; both must be in the adapter"
+        )
+    return next(iter(rows.values()))
 
 
 def _untie(base: Base, targets: list[str]) -> dict[str, str]:

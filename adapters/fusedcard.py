@@ -3,6 +3,7 @@
 from adapters.card import base_line, made_with, sources, weighted_names
 from adapters.change import Survival
 from adapters.fuse import FusePlan
+from adapters.recipe import adapters_text
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; below it bf16 rounding is as good as invisible in the adapters' own effect
 
@@ -39,6 +40,8 @@ def _changed(config: dict[str, object], plan: FusePlan) -> dict[str, object]:
     changes: dict[str, object] = {}
     if plan.untied:
         changes["tie_word_embeddings"] = False
+    if plan.vocabulary:
+        changes["vocab_size"] = plan.vocabulary
     if plan.options.dtype == "F32":
         changes |= {"torch_dtype": "float32", "dtype": "float32"}
     return {**config, **{field: value for field, value in changes.items() if field in config}}
@@ -52,13 +55,16 @@ def fused_card(plan: FusePlan, survivals: dict[str, Survival]) -> str:
     whole = total(survivals)
     as_nf4 = f" as {plan.options.base_as} gives it back" if plan.options.base_as else ""
     return f"""---
-{base_line(plan.parts)}
+{base_line(plan.parts, plan.base)}
 tags: [lora, fused]
 ---
 
 # {plan.base.folder.resolve().name} with {weighted_names(plan.parts)}
 
 The base{as_nf4} plus ΔW = Σ weight · scale · B·A, rounded once, {made_with()}.
+
+```yaml
+{adapters_text(plan.parts)}```
 
 {sources(plan.parts)}
 

@@ -37,8 +37,9 @@ def find_gap(config: LoraConfig, modules: Iterable[str]) -> str | None:
 
 
 def _says_itself(config: LoraConfig) -> bool:
-    targets, chosen = config.raw.get("target_modules"), config.raw.get("layers_to_transform")
-    return not isinstance(targets, list) or any("." in t for t in targets) or chosen not in (None, [])
+    fields = [config.raw.get(name) or [] for name in ("target_modules", "exclude_modules")]
+    paths = any(not isinstance(names, list) or any("." in name for name in names) for names in fields)
+    return paths or not fields[0] or config.raw.get("layers_to_transform") not in (None, [])
 
 
 def _missing_layer(stack: str, found: dict[int, set[str]]) -> str | None:

@@ -50,6 +50,7 @@ class Plan:
     modules: dict[str, Module]
     wholes: list[Whole]
     notes: list[str]
+    base: Base | None = None
 
     @property
     def specs(self) -> list[Spec]:
@@ -97,7 +98,7 @@ def plan_merge(parts: list[Part], method: Method, base: Base | None = None) -> P
     if base:
         check_fits(base, used)
     wholes = plan_wholes(used, base, method.dtype)
-    return Plan(used, method, rank, plain, wholes, [*notes(parts), *_vllm_notes(rank, wholes)])
+    return Plan(used, method, rank, plain, wholes, [*notes(parts), *_vllm_notes(rank, wholes)], base)
 
 
 def _vllm_notes(rank: int, wholes: list[Whole]) -> Iterator[str]:

@@ -2,15 +2,19 @@
 
 import contextlib
 import fcntl
+import itertools
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from adapters.base import INDEX
 from adapters.config import CONFIG
 from core.errors import RequestError, TuneyardError
-from core.files import locked, publish, recover, staging
+from core.files import OURS, abandoned, folder_size, locked, publish, recover, staging
+
+Check = Callable[[], object]  # raises `RequestError` where the output may not be written
+Say = Callable[[str], object]
 
 # Written beside an adapter by LLaMA-Factory: the prompt that it was trained with.
 TOKENIZER = (
@@ -33,17 +37,26 @@ def check_output(out: Path, inputs: Iterable[Path], *, force: bool, marker: str 
         source = folder.resolve()
         if target == source or target in source.parents or source in target.parents:
             raise RequestError(f"{out}: output over an input ({folder}); choose another --out")
-    if not target.exists():
-        return target
-    if not force:
-        raise RequestError(f"{out}: already there; choose another --out, or replace it with --force")
-    foreign = _foreign(target, marker)
+    check_free(out, force=force)
+    foreign = _foreign(target, marker) if target.exists() else ""
     if foreign:
         raise RequestError(
             f"{out}: found {foreign}: no folder that this command wrote, --force will not replace it; "
             "choose another --out"
         )
     return target
+
+
+def check_free(out: Path, *, force: bool) -> None:
+    """Raise `RequestError` where something is at `out`, without `force`, naming a killed run's rest."""
+    target = out.resolve()
+    if not target.exists() or force:
+        return
+    rests = [path for path in abandoned(target.parent) if path.name.startswith(f".{target.name}.")]
+    found = "".join(
+        f" (beside it {path}, {folder_size(path) / 1e9:.2f} GB of a killed run)" for path in rests
+    )
+    raise RequestError(f"{out}: already there{found}; choose another --out, or replace it with --force")
 
 
 def _foreign(target: Path, marker: str) -> str:
@@ -60,47 +73,78 @@ def _foreign(target: Path, marker: str) -> str:
 
 
 @contextlib.contextmanager
-def folder_for(target: Path) -> Iterator[Path]:
-    """Yield a staged folder that takes the place of `target` when the block ends without an error."""
+def staged_for(target: Path, check: Check, say: Say) -> Iterator[Path]:
+    """Yield a staged folder; what killed runs left beside `target` is removed before.
+
+    The folder, or the file of the target's name that the block put into it, takes the place of `target`
+    when the block ends without an error (see `_put`).
+    """
+    clean_up(target.parent, say)
     with staging(target) as staged:
         yield staged
-        with locked(target.parent):
-            publish(staged, target)
+        file = staged / target.name
+        _put(file if file.is_file() else staged, target, check)
 
 
 @contextlib.contextmanager
-def resumable(target: Path) -> Iterator[Path]:
-    """Yield `.NAME.tuneyard.fusing` beside `target`, kept by an interruption and taken up by the next run.
+def resumable(target: Path, check: Check, say: Say) -> Iterator[Path]:
+    """Yield `.NAME.tuneyard-fusing` beside `target`, kept by an interruption and taken up by the next run.
 
     It takes the place of `target` when the block ends without an error, and goes away where the
     content was wrong. `RequestError` while another run holds it.
     """
-    folder = target.with_name(f".{target.name}.tuneyard.fusing")
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except NotADirectoryError as error:  # nobody's run: what a link leads to would be emptied
-        raise RequestError(f"{folder}: a link, where an interrupted run keeps a folder; remove it") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield folder
-        with locked(target.parent):
-            publish(folder, target)
-    except BlockingIOError as error:
-        raise RequestError(f"{target}: another run is writing it") from error
-    except TuneyardError:
-        shutil.rmtree(folder)
-        raise
-    finally:
-        os.close(handle)
+    folder = target.with_name(f".{target.name}.{OURS}fusing")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        with locked(target.parent):  # so that no other run takes it for one of the dead
+            folder.mkdir(exist_ok=True)
+            try:
+                handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                stack.callback(os.close, handle)
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except NotADirectoryError as error:  # nobody's run: what a link leads to would be emptied
+                raise RequestError(
+                    f"{folder}: a link, where an interrupted run keeps a folder; remove it"
+                ) from error
+            except BlockingIOError as error:
+                raise RequestError(f"{target}: another run is writing it") from error
+        clean_up(target.parent, say)
+        try:
+            yield folder
+            _put(folder, target, check)
+        except TuneyardError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
-def require_space(folder: Path, needed: int) -> None:
-    """Raise `RequestError` where the disk under `folder` has less than `needed` bytes free."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(there).free
+def _put(staged: Path, target: Path, check: Check) -> None:
+    """Put a finished folder or file in its place, where `check` still lets it; else keep it beside.
+
+    Merging and fusing take minutes, in which something else may have come to `target`.
+    """
+    with locked(target.parent):
+        try:
+            check()
+        except RequestError as error:
+            stem, suffix = (target.stem, target.suffix) if staged.is_file() else (target.name, "")
+            names = (target.with_name(f"{stem}-{n}{suffix}") for n in itertools.count(2))
+            beside = next(path for path in names if not path.exists())
+            publish(staged, beside)
+            raise RequestError(
+                f"{error}; it came while this ran, whose result is kept as {beside}"
+            ) from error
+        publish(staged, target)
+
+
+def require_space(target: Path, needed: int) -> None:
+    """Raise `RequestError` where the disk has less than `needed` bytes free for `target`.
+
+    What killed runs left beside it counts as free, since the run removes it or goes on with it.
+    """
+    there = next(path for path in target.parents if path.exists())
+    free = shutil.disk_usage(there).free + sum(map(folder_size, abandoned(target.parent)))
     if free < needed:
-        raise RequestError(f"{folder}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
+        raise RequestError(f"{target}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
 
 
 def carry_model_files(base: Path, staged: Path) -> None:
@@ -111,11 +155,13 @@ def carry_model_files(base: Path, staged: Path) -> None:
             shutil.copyfile(file, staged / file.name)
 
 
-def clean_up(parent: Path) -> None:
-    """Drop what killed runs left in `parent`."""
+def clean_up(parent: Path, say: Say) -> None:
+    """Drop what killed runs left in `parent`, and say so."""
     if parent.is_dir():
         with locked(parent):
-            recover(parent)
+            dropped = recover(parent)
+        for name, size in dropped.items():
+            say(f"removed {parent / name}, {size / 1e9:.2f} GB that a killed run left")
 
 
 def carry_tokenizer(sources: list[Path], staged: Path) -> list[str]:

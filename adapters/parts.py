@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from adapters.store import Adapter, Module, open_adapter
+from adapters.store import SAVES, Adapter, Module, open_adapter
 from core.errors import ContentError, RequestError, show_value
 
 
@@ -23,16 +23,18 @@ class Part:
 
 
 def parse_part(text: str) -> tuple[str, float]:
-    """Return (reference, weight) of `NAME_OR_DIR=WEIGHT`; `RequestError` where it is not of that form."""
-    reference, equals, number = text.rpartition("=")
-    if not equals or not reference:
-        raise RequestError(f"{text!r}: expected NAME_OR_DIR=WEIGHT, e.g. {text or 'rte'}=0.5")
-    return reference, parse_weight(number, reference)
+    """Return (reference, weight) of `REFERENCE=WEIGHT` or `REFERENCE:WEIGHT`; `RequestError` otherwise."""
+    form = re.fullmatch(r"(.+)[=:](.*)", text, re.DOTALL)
+    if form is None:
+        example = f"{text.strip('=:') or 'rte'}=0.5"
+        raise RequestError(f"{text!r}: expected NAME_OR_DIR=WEIGHT or NAME_OR_DIR:WEIGHT, e.g. {example}")
+    return form[1], parse_weight(form[2], form[1])
 
 
 def parse_weighted(text: str) -> tuple[str, float]:
-    """Return (reference, weight) of `NAME_OR_DIR` (weight 1) or `NAME_OR_DIR=WEIGHT`."""
-    return parse_part(text) if "=" in text and not Path(text).is_dir() else (text, 1.0)
+    """Return (reference, weight) of `NAME_OR_DIR` (weight 1) or of what `parse_part` takes."""
+    there = Path(text).is_dir() or (SAVES / text).is_dir()
+    return (text, 1.0) if there or not re.search("[=:]", text) else parse_part(text)
 
 
 def parse_size(text: str) -> int:
@@ -56,14 +58,17 @@ def parse_weight(value: object, reference: str) -> float:
 
 
 def open_parts(wanted: Iterable[tuple[str, float]]) -> list[Part]:
-    """Open each adapter and check that all can be added: same base, same shapes, same layers."""
+    """Open each adapter and check that all can be added: same revision, same shapes, same layers.
+
+    Whether their bases are the same is `check_one_base`'s, or that of the base that is given.
+    """
     parts = [Part(open_adapter(reference), weight) for reference, weight in wanted]
     if not parts:
         raise RequestError("no adapters given; expected NAME_OR_DIR=WEIGHT …")
     if not any(part.weight for part in parts):
         raise RequestError("all weights are 0: nothing would be left")
     for one, other in combinations((part.adapter for part in parts), 2):
-        _same_base(one, other)
+        _same_revision(one, other)
         _same_shapes(one, other)
         _same_layers(one, other)
     return parts
@@ -106,17 +111,26 @@ def notes(parts: list[Part]) -> Iterator[str]:
         if count > 1:
             total = sum(part.weight for part in parts if part.adapter.folder.resolve() == folder)
             yield f"{folder.name} stands {count} times: its weights add up to {total:g}"
+    heads = (path for part in active(parts) for path in sorted(part.adapter.folder.glob("value_head.*")))
+    for head in heads:
+        yield f"left out: {head}, the value head of a reward model, which the result does not hold"
     skipped = [part.adapter.name for part in parts if not part.weight]
     if skipped:
         yield f"weight 0: {', '.join(skipped)} left out"
 
 
-def _same_base(one: Adapter, other: Adapter) -> None:
-    if one.base and other.base and _model(one.base) != _model(other.base):
+def check_one_base(parts: Iterable[Part]) -> None:
+    """Refuse adapters whose configs name different bases, where no base is given that could decide."""
+    named = [part.adapter for part in parts if part.adapter.base]
+    other = next((a for a in named if _model(str(a.base)) != _model(str(named[0].base))), None)
+    if other:
         raise ContentError(
-            f"different base models: {one.name} was trained on {one.base}, {other.name} on {other.base}; "
-            "where both mean the same model, give it one name in both adapter_config.json"
+            f"different base models: {named[0].name} was trained on {named[0].base}, {other.name} on "
+            f"{other.base}; where both are the same model, give it as --base DIR, which decides"
         )
+
+
+def _same_revision(one: Adapter, other: Adapter) -> None:
     revisions = [adapter.config.get("revision") or "main" for adapter in (one, other)]
     if revisions[0] != revisions[1]:
         raise ContentError(
@@ -144,8 +158,9 @@ def _same_shapes(one: Adapter, other: Adapter) -> None:
 def _same_layers(one: Adapter, other: Adapter) -> None:
     """Refuse when both take a module by its plain name and one file lacks it in some layer."""
     for have, lack in ((one, other), (other, one)):
-        for path in have.layout:
-            if path not in lack.layout and lack.lora.targets(path):
-                raise ContentError(
-                    f"{lack.weights.path}: {path} is missing: its config targets it, and {have.name} has it"
-                )
+        with lack.lora.bounded():
+            missing = next((p for p in have.layout if p not in lack.layout and lack.lora.targets(p)), None)
+        if missing:
+            raise ContentError(
+                f"{lack.weights.path}: {missing} is missing: its config targets it, and {have.name} has it"
+            )

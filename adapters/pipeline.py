@@ -1,6 +1,7 @@
 """Merging and fusing from request to folder in its place: open, plan, write, describe, publish."""
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from adapters.base import open_base
 from adapters.card import card, merged_config
 from adapters.change import Survival
 from adapters.config import CONFIG
+from adapters.fit import check_base
 from adapters.fuse import FuseOptions, FusePlan, plan_fuse, write_fuse
 from adapters.fusedcard import fused_card, fused_config
 from adapters.merge import Distances, Method, Plan, plan_merge, write_merge
@@ -17,12 +19,11 @@ from adapters.output import (
     carry_model_files,
     carry_tokenizer,
     check_output,
-    clean_up,
-    folder_for,
     require_space,
     resumable,
+    staged_for,
 )
-from adapters.parts import hashed, open_parts, parse_part, parse_size, parse_weighted
+from adapters.parts import Part, check_one_base, hashed, open_parts, parse_part, parse_size, parse_weighted
 from adapters.recipe import DTYPES, Recipe, read_recipe
 from adapters.shards import write_index
 from core.errors import RequestError
@@ -38,12 +39,13 @@ class Request:
     out: Path
     base: Path | None = None
     force: bool = False
+    same_base: bool = False
 
 
 def merge_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bool) -> Request:
     """Return the request of a command line: parts with weights or one recipe, whose fields options override.
 
-    `options` are out, base, method, rank, energy and dtype, None where the user gave none.
+    `options` are the command's: out, base, same_base, method, rank, energy, dtype.
     """
     recipe = Recipe([], Method(), None, None)
     if len(texts) == 1 and texts[0].endswith((".yaml", ".yml")):
@@ -68,24 +70,37 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bo
         out,
         options["base"] or recipe.base,
         force,
+        options["same_base"],
     )
 
 
 def plan(request: Request) -> Plan:
     """Open everything that a request names and return what would be written; nothing is written."""
     parts = open_parts(request.wanted)
+    _check_merged(request, parts)
+    if request.base is None:
+        check_one_base(parts)
+        return plan_merge(parts, request.method)
+    planned = plan_merge(parts, request.method, open_base(request.base))
+    planned.notes.extend(_check_bases(parts, request.base, same=request.same_base))
+    return planned
+
+
+def _check_bases(parts: Iterable[Part], base: Path, *, same: bool) -> list[str]:
+    return list(filter(None, (check_base(part.adapter, base, str(base), same=same) for part in parts)))
+
+
+def _check_merged(request: Request, parts: Iterable[Part]) -> Path:
     inputs = [part.adapter.folder for part in parts] + ([request.base] if request.base else [])
-    check_output(request.out, inputs, force=request.force)
-    return plan_merge(parts, request.method, open_base(request.base) if request.base else None)
+    return check_output(request.out, inputs, force=request.force)
 
 
 def merge(
     request: Request, planned: Plan, progress: Callable[[int], object], say: Callable[[str], None]
 ) -> Distances:
     """Write a planned merge as a whole folder; the config comes last, so that nothing unfinished loads."""
-    target = request.out.resolve()
-    clean_up(target.parent)
-    with hashed(planned.parts), folder_for(target) as staged:
+    check = functools.partial(_check_merged, request, planned.parts)
+    with hashed(planned.parts), staged_for(check(), check, say) as staged:
         distances = write_merge(planned, staged, progress)
         folders = [part.adapter.folder for part in planned.parts]
         differing = carry_tokenizer(folders, staged)
@@ -105,34 +120,40 @@ class FuseRequest:
     options: FuseOptions
     out: Path
     force: bool = False
+    same_base: bool = False
 
 
 def fuse_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bool) -> FuseRequest:
-    """Return the request of a command line; `options` are base, out, dtype, base_as and max_shard_size."""
+    """Return the request of a command line; `options` are the command's, by name."""
     size = options["max_shard_size"]
     chosen = FuseOptions(
         "F32" if options["dtype"] else None, options["base_as"], parse_size(size) if size else None
     )
-    return FuseRequest(
-        [parse_weighted(text) for text in texts], options["base"], chosen, options["out"], force
-    )
+    wanted = [parse_weighted(text) for text in texts]
+    return FuseRequest(wanted, options["base"], chosen, options["out"], force, options["same_base"])
 
 
 def plan_fusing(request: FuseRequest) -> FusePlan:
     """Open base and adapters and return what would be written; nothing is written."""
     parts = open_parts(request.wanted)
-    inputs = [request.base, *(part.adapter.folder for part in parts)]
-    check_output(request.out, inputs, force=request.force, marker="config.json")
+    _check_fused(request, parts)
     planned = plan_fuse(open_base(request.base), parts, request.options)
+    planned.notes.extend(_check_bases(parts, request.base, same=request.same_base))
     require_space(request.out.resolve(), planned.bytes)
     return planned
+
+
+def _check_fused(request: FuseRequest, parts: Iterable[Part]) -> Path:
+    inputs = [request.base, *(part.adapter.folder for part in parts)]
+    return check_output(request.out, inputs, force=request.force, marker="config.json")
 
 
 def fuse(
     request: FuseRequest, planned: FusePlan, progress: Callable[[int], object], say: Callable[[str], None]
 ) -> dict[str, Survival]:
     """Write a planned model as a whole folder, its config last; an interrupted run can be taken up."""
-    with resumable(request.out.resolve()) as folder:
+    check = functools.partial(_check_fused, request, planned.parts)
+    with resumable(check(), check, say) as folder:
         survivals = write_fuse(planned, folder, progress)
         carry_model_files(planned.base.folder, folder)
         differing = carry_tokenizer([part.adapter.folder for part in planned.parts], folder)

@@ -2,15 +2,15 @@
 
 import json
 import re
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.merge import METHODS, Method, Plan
 from adapters.parts import Part, parse_part
 from adapters.store import SAVES
+from core.documents import read_mapping
 from core.errors import ContentError, nearest, show_value
-from core.files import require
 
 FIELDS = ("adapters", "base", "dtype", "energy", "method", "out", "rank")
 DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
@@ -28,10 +28,7 @@ class Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """Read a merge recipe; `ContentError` names the field that is wrong."""
-    require(path, "merge recipe")
-    fields = _load(path)
-    if not isinstance(fields, dict):
-        raise ContentError(f"{path}: found {type(fields).__name__}, expected {', '.join(FIELDS)}")
+    fields = read_mapping(path, "merge recipe")
     for field in fields:
         if field not in FIELDS:
             hint = nearest(str(field), FIELDS)
@@ -46,23 +43,6 @@ def read_recipe(path: Path) -> Recipe:
     return Recipe([parse_part(item) for item in adapters], _method(fields, path), *_folders(fields, path))
 
 
-def _load(path: Path) -> object:
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        node, fields = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, no such date, too many digits
-        raise ContentError(f"{path}: not YAML: {error}") from error
-    except RecursionError as error:
-        raise ContentError(f"{path}: nested too deep to be read") from error
-    keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-    for name, count in Counter(keys).items():
-        if count > 1:
-            raise ContentError(f"{path}: {name} stands {count} times, keep one")
-    return fields
-
-
 def recipe_text(plan: Plan) -> str:
     """Return the recipe that makes a merge again, as `read_recipe` takes it."""
     method = plan.method
@@ -70,16 +50,21 @@ def recipe_text(plan: Plan) -> str:
     lines += [f"rank: {method.rank}"] if method.rank is not None else []
     lines += [f"energy: {method.energy!r}"] if method.energy is not None else []
     lines += [f"dtype: {name}" for name, stored in DTYPES.items() if stored == method.dtype != "F32"]
-    lines += [f"base: {json.dumps(str(whole.base[0].folder))}" for whole in plan.wholes[-1:] if whole.base]
-    lines += ["adapters:", *(f"  - {_item(part)}" for part in plan.parts)]
-    return "\n".join(lines) + "\n"
+    lines += [f"base: {json.dumps(str(plan.base.folder))}"] if plan.base else []
+    return "\n".join(lines) + "\n" + adapters_text(plan.parts)
+
+
+def adapters_text(parts: Iterable[Part]) -> str:
+    """Return the YAML list of adapters with their weights, by which they are found again."""
+    return "".join(["adapters:\n", *(f"  - {_item(part)}\n" for part in parts)])
 
 
 def _item(part: Part) -> str:
     """Return `NAME=WEIGHT`, or the folder's path where the name alone would not find it."""
     folder = part.adapter.folder
     found = (SAVES / part.adapter.name).resolve() == folder.resolve()
-    text = f"{part.adapter.name if found else folder}={part.weight!r}"
+    path = str(folder) if "/" in str(folder) else f"./{folder}"
+    text = f"{part.adapter.name if found else path}={part.weight!r}"
     return text if re.fullmatch(r"[\w./][\w./=+-]*", text) else json.dumps(text, ensure_ascii=False)
 
 

@@ -7,7 +7,7 @@ neighbours in one piece; only what changes passes through memory.
 import errno
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,17 +26,18 @@ Blocks = Iterator[Stored]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One tensor to write: its name and dtype, and the tensor of the base that it comes from."""
+    """One tensor to write: its name, dtype and shape, and the tensor of the base that it comes from."""
 
     name: str
     dtype: str
+    shape: tuple[int, ...]
     source: Tensor
     file: Path
 
     @property
     def bytes(self) -> int:
         """Size in the written file."""
-        return math.prod(self.source.shape) * SIZES[self.dtype]
+        return math.prod(self.shape) * SIZES[self.dtype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,10 @@ class Shard:
         return sum(piece.bytes for piece in self.pieces)
 
 
-def pieces_of(base: Base, dtype: str | None, copies: dict[str, str]) -> dict[str, list[Piece]]:
-    """Return the tensors of each base shard in file order.
+def pieces_of(
+    base: Base, dtype: str | None, copies: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, list[Piece]]:
+    """Return the tensors of each base shard in file order; `shapes` are those that another shape gets.
 
     `dtype` converts all floats (None keeps each); `copies` {new name: stored name} adds a tensor
     of its own right behind the one that it was tied to.
@@ -64,7 +67,9 @@ def pieces_of(base: Base, dtype: str | None, copies: dict[str, str]) -> dict[str
         for tensor in sorted(shard.tensors.values(), key=lambda t: (t.start, t.stop)):
             names = [tensor.name, *(new for new, stored in copies.items() if stored == tensor.name)]
             kept = dtype if dtype and tensor.dtype in ("F64", "F32", "F16", "BF16") else tensor.dtype
-            found[file] += [Piece(name, kept, tensor, shard.path) for name in names]
+            found[file] += [
+                Piece(name, kept, shapes.get(name, tensor.shape), tensor, shard.path) for name in names
+            ]
     return found
 
 
@@ -91,7 +96,7 @@ def write_shard(
     `blocks` gives the values of `touched` tensors; the others are copied by a second thread, each
     run to its own place.
     """
-    specs = [(piece.name, piece.dtype, piece.source.shape) for piece in shard.pieces]
+    specs = [(piece.name, piece.dtype, piece.shape) for piece in shard.pieces]
     header = header_bytes(specs, {"format": "pt"})
     copier = ThreadPoolExecutor(1)
     with path.open("wb", buffering=0) as file:

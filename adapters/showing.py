@@ -1,13 +1,17 @@
 """What `show` prints: tables for a terminal, or the same as JSON."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
 
 from adapters.describe import Facts, Histogram, ModuleFacts
 
 Matrix = list[list[float | None]]
+CONFIG = (
+    ("type", "peft_type"), ("task", "task_type"), ("rank", "r"), ("alpha", "lora_alpha"),
+    ("dropout", "lora_dropout"), ("bias", "bias"), ("target modules", "target_modules"),
+)  # fmt: skip
 
 
 def text(facts: list[Facts], likeness: Matrix) -> Iterator[str]:
@@ -53,6 +57,7 @@ def _adapter(found: Facts) -> Iterator[str]:
         f"{len(found.modules)} modules  {found.tensors} tensors  {found.parameters:,} parameters  "
         f"{found.bytes:,} bytes ({math.ceil(found.bytes / 2**20 * 10) / 10} MiB)  norm of ΔW {found.norm:.4g}"
     )
+    yield f"config: {', '.join(_setting(found.config, *names) for names in CONFIG)}"
     if found.wholes:
         yield f"kept whole: {', '.join(found.wholes)}"
     yield ""
@@ -64,6 +69,13 @@ def _adapter(found: Facts) -> Iterator[str]:
     if layers:
         yield ""
         yield from _layers(found, layers)
+
+
+def _setting(config: Mapping[str, object], name: str, key: str) -> str:
+    """Return `alpha 16` of a config, its lists in a row; `alpha not given` where it says nothing."""
+    value = config.get(key)
+    shown = " ".join(map(str, value)) if isinstance(value, list) else value
+    return f"{name} {'not given' if shown is None else shown}"
 
 
 def _grouped(modules: list[ModuleFacts]) -> list[tuple[str, list[ModuleFacts]]]:

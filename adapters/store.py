@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import click
+
+from adapters.base import read_shards
 from adapters.config import CONFIG, LoraConfig, read_config, require_text
 from adapters.gaps import find_gap
 from core.errors import ContentError, RequestError, nearest
@@ -21,11 +24,14 @@ from core.weights import Array, Weights, open_weights
 
 SAVES = Path("saves")
 WEIGHTS = "adapter_model.safetensors"
+WEIGHTS_INDEX = "adapter_model.safetensors.index.json"
 PREFIX = "base_model.model."
 PAIRS = {  # file suffixes of A and B by kind of module
     "linear": (".lora_A.weight", ".lora_B.weight"),
     "embedding": (".lora_embedding_A", ".lora_embedding_B"),
 }
+# Saved by PEFT beside a larger embedding in modules_to_save: its values again, and those before training.
+DOUBLES = (".modules_to_save.", ".original_module.")
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
 
 
@@ -74,8 +80,11 @@ class Adapter:
     @property
     def wholes(self) -> list[str]:
         """Names of tensors kept whole (`modules_to_save`, biases, base copies), e.g. `lm_head.weight`."""
-        paired = {key for module in self.layout for key in self._keys(module)}
-        return [key.removeprefix(PREFIX) for key in self.weights.tensors if key not in paired]
+        keys = self.weights.tensors.keys()
+        left_out = {key for module in self.layout for key in self._keys(module)}
+        for double in DOUBLES:
+            left_out |= {key for key in keys if double in key and key.replace(double, ".") in keys}
+        return [key.removeprefix(PREFIX) for key in keys if key not in left_out]
 
     def factors(self, module: str) -> tuple[Array, Array]:
         """Return A [rank, inputs] and B [outputs, rank] as fp32, unscaled; NaN is a `ContentError`."""
@@ -98,8 +107,14 @@ class Adapter:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """SHA-256 of the weights file, as hex."""
-        return sha256(self.weights.path)
+        """SHA-256 of the weights file (of the hashes of several, one after another), as hex."""
+        hashes = [sha256(file) for file in self.files]
+        return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    @property
+    def files(self) -> list[Path]:
+        """The weights file, or all of several."""
+        return sorted({tensor.file for tensor in self.weights.tensors.values()})
 
     def _keys(self, module: str) -> tuple[str, str]:
         down, up = PAIRS[self.layout[module].kind]
@@ -107,20 +122,21 @@ class Adapter:
 
 
 def open_adapter(reference: str | Path) -> Adapter:
-    """Open a folder, or a NAME under saves/, and check that config and weights explain each other.
+    """Open an adapter by its reference (`find_folder`) and check that config and weights explain each other.
 
     `RequestError` where there is no such adapter; `ContentError` by name where it is damaged or
     is not a plain LoRA. Values are checked when they are read.
     """
     folder = find_folder(reference)
     config = read_config(folder)
-    weights = open_weights(_weights_file(folder))
+    weights = _open_weights(folder)
     require_text("\n".join(weights.tensors), weights.path)
     layout = dict(sorted(_pairs(weights), key=lambda pair: _natural(pair[0])))
     adapter = Adapter(folder, config, weights, layout)
-    _check_explained(adapter)
-    _check_promised(adapter)
-    gap = find_gap(config, layout)
+    with config.bounded():
+        _check_explained(adapter)
+        _check_promised(adapter)
+        gap = find_gap(config, layout)
     if gap:
         raise ContentError(
             f"{weights.path}: {gap} is missing among others that are there; where the base has no such "
@@ -130,16 +146,24 @@ def open_adapter(reference: str | Path) -> Adapter:
 
 
 def find_folder(reference: str | Path) -> Path:
-    """Return the folder that a reference means: saves/NAME before a folder NAME of the same name."""
-    if str(reference).encode(errors="ignore") != os.fsencode(reference):
-        raise RequestError(f"adapter {str(reference)!r}: its name is not UTF-8, as README.md is: rename it")
-    for folder in (SAVES / reference, Path(reference)):
-        if folder.is_dir():
-            return folder
+    """Return the folder that a reference means, by the one rule of all commands.
+
+    A text with a slash, and every `Path`, is a path and nothing else. A bare name is saves/NAME, or a folder
+    here if there is none; where both are there, a note says which was taken.
+    """
+    text, here = str(reference), Path(reference)
+    if text.encode(errors="ignore") != os.fsencode(reference):
+        raise RequestError(f"adapter {text!r}: its name is not UTF-8, as README.md is: rename it")
+    bare = isinstance(reference, str) and "/" not in reference and reference not in (".", "..")
+    found = [folder for folder in ([SAVES / here, here] if bare else [here]) if folder.is_dir()]
+    if len(found) > 1:
+        click.echo(f"note: {text} means {SAVES}/{text}; for the folder {text} here, write ./{text}", err=True)
+    if found:
+        return found[0]
     saved = sorted(p.parent.name for p in SAVES.glob(f"*/{CONFIG}"))
     known = f"under {SAVES}/: {', '.join(saved)}" if saved else f"nothing lies under {SAVES}/"
-    hint = nearest(str(reference), saved)
-    raise RequestError(f"adapter {str(reference)!r}: no such folder ({known}) {hint}".rstrip())
+    hint = nearest(text, saved)
+    raise RequestError(f"adapter {text!r}: no such folder ({known}) {hint}".rstrip())
 
 
 def name_of(folder: Path) -> str:
@@ -153,10 +177,13 @@ def _natural(path: str) -> list[str]:
     return [part.zfill(8) if part.isdigit() else part for part in path.split(".")]
 
 
-def _weights_file(folder: Path) -> Path:
-    path = folder / WEIGHTS
+def _open_weights(folder: Path) -> Weights:
+    path, index = folder / WEIGHTS, folder / WEIGHTS_INDEX
     if path.is_file():
-        return path
+        return open_weights(path)
+    if index.is_file():
+        shards = read_shards(index).values()
+        return Weights(index, {name: t for shard in shards for name, t in shard.tensors.items()}, {})
     for pickle in PICKLES:
         if (folder / pickle).is_file():
             raise ContentError(
@@ -215,6 +242,7 @@ def _check_explained(adapter: Adapter) -> None:
             raise ContentError(
                 f"{adapter.weights.path}: {module}: rank {found.rank}, but {CONFIG} gives it {expected}"
             )
+        adapter.scale(module)  # tries alpha_pattern too, here where its time is bounded
     for name in adapter.wholes:
         _check_whole(adapter, name)
 
@@ -234,7 +262,8 @@ def _check_promised(adapter: Adapter) -> None:
         raise ContentError(f"{adapter.weights.path}: holds no LoRA factors")
     targets = adapter.config.get("target_modules")
     for target in targets if isinstance(targets, list) else []:
-        if not any(module == target or module.endswith(f".{target}") for module in adapter.layout):
+        there = any(module == target or module.endswith(f".{target}") for module in adapter.layout)
+        if not there and not adapter.lora.may_exclude(target):
             raise ContentError(
                 f"{adapter.weights.path}: {CONFIG} targets {target!r}, but no such tensor is there"
             )
@@ -243,8 +272,8 @@ def _check_promised(adapter: Adapter) -> None:
             raise ContentError(
                 f"{adapter.weights.path}: modules_to_save names {kept!r}, but no such tensor is there"
             )
-    if adapter.lora.bias != "none" and not any(name.endswith(".bias") for name in adapter.wholes):
+    if adapter.lora.bias == "lora_only" and not any(name.endswith(".bias") for name in adapter.wholes):
         raise ContentError(
-            f"{adapter.weights.path}: bias {adapter.lora.bias!r}, but no bias was saved "
-            "(PEFT never writes those of lora_only): its training cannot be reproduced"
+            f"{adapter.weights.path}: bias 'lora_only', but no bias was saved (PEFT never writes those of "
+            "lora_only): its training cannot be reproduced"
         )

@@ -4,12 +4,13 @@ They hold values and no changes, so a weighted sum of them would scale the base 
 must be given. Copies of base embeddings, which PEFT saves beside their factors, are carried on.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from adapters.base import Base
+from adapters.base import EMBEDDINGS, HEADS, Base
 from adapters.parts import Part
 from adapters.store import PREFIX
 from core.errors import ContentError, RequestError
@@ -32,6 +33,7 @@ class Whole:
             return self.parts[0].adapter.whole(self.name)
         model, stored = self.base
         start = model.read(stored)
+        start = np.pad(start, [(0, self.shape[0] - start.shape[0]), *[(0, 0)] * (start.ndim - 1)])
         total = start.astype(np.float64)
         for part in self.parts:
             change = np.subtract(part.adapter.whole(self.name), start, dtype=np.float64)
@@ -87,10 +89,21 @@ def _merged(name: str, holders: list[Part], parts: Iterable[Part], model: Base, 
             f"{model.folder}: has no tensor {name!r}, which {holders[0].adapter.name} keeps whole"
         )
     shape = model.tensors[stored].shape
+    wanted = max((part.adapter.weights.tensors[PREFIX + name].shape for part in holders), default=shape)
     for part in holders:
         found = part.adapter.weights.tensors[PREFIX + name].shape
-        if found != shape:
+        if found != wanted or (wanted != shape and not _enlarges(name, wanted, shape)):
             raise ContentError(
                 f"{name}: {list(found)} in {part.adapter.name}, {list(shape)} in {model.folder}"
             )
-    return Whole(name, dtype, shape, holders, (model, stored))
+    if wanted != shape and math.fsum(part.weight for part in holders) != 1:
+        raise ContentError(
+            f"{name}: {wanted[0]} rows, {shape[0]} in {model.folder}: from where the training of the others "
+            "began is not known, so that the weights of the adapters must add up to 1"
+        )
+    return Whole(name, dtype, wanted, holders, (model, stored))
+
+
+def _enlarges(name: str, shape: tuple[int, ...], base: tuple[int, ...]) -> bool:
+    """Return whether a tensor is the base's embedding or head with further rows (resize_vocab)."""
+    return name.endswith((*EMBEDDINGS, *HEADS)) and shape[0] > base[0] and shape[1:] == base[1:]

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from compiler.arrange import Order, lone_classes, sampled, shuffled, split_rows, without_repeats
 from compiler.compare import leaks
-from compiler.part import PartRun, record_files
+from compiler.part import PartRun, record_files, split_files
 from compiler.request import Report, Request
 from compiler.seen import Seen
 from compiler.sources import Input
-from compiler.spec import PART, Spec, Split
+from compiler.spec import PART, WHOLE, Spec, Split
 from compiler.write import rearrange
-from core.errors import Problem
+from core.errors import ContentError, Problem
 
 
 class Arranged:
@@ -30,19 +30,25 @@ class Arranged:
             sources = {part: [part] for part in self.spec.parts if self._files_of(part)}
         seen: dict[str, Seen] = {}
         orders: dict[str, tuple[str, Order]] = {}
+        whole: Order = ()
         for source, parts in sources.items():
             seen[source] = Seen()
             order = self._read(source, parts, seen[source])
             if self.spec.split:
                 split = split_rows(self.spec.split, seen[source], order, self.request.seed)
                 orders |= {name: (source, rows) for name, rows in split.items()}
+                whole = order
                 self._name_lone_classes(self.spec.split, seen[source], order)
             else:
                 orders[source] = (source, order)
         if self.spec.drop_leaks:
             self._drop_leaks(orders, seen)
+        self.report.kept = sum(len(order) for _, order in orders.values())
         for name, (source, order) in orders.items():
-            self._write(name, source, order)
+            self._write(name, source, order, seen[source].rows)
+        if self.spec.split:
+            kept = {row for _, order in orders.values() for row in order}
+            self._write(WHOLE, PART, [row for row in whole if row in kept], seen[PART].rows)
         for path in self._rows_files(list(sources)):
             path.unlink()
         return {name: seen[source].take(order) for name, (source, order) in orders.items()}
@@ -90,13 +96,20 @@ class Arranged:
             self.report.problems.warn(Problem("W211", self.spec.name, message))
 
     def _drop_leaks(self, orders: dict[str, tuple[str, Order]], seen: dict[str, Seen]) -> None:
-        first, *others = orders
-        source, order = orders[first]
+        if PART not in self.spec.splits:
+            splits = ", ".join(self.spec.splits)
+            raise ContentError(
+                f"{self.spec.name}: `drop_leaks` drops rows of {PART!r}, of which there is none ({splits})"
+            )
+        if PART not in orders:
+            return
+        others = [name for name in orders if name != PART]
+        source, order = orders[PART]
         train = seen[source].take(order)
         leaked = {
             row for other in others for row, _ in leaks(train, seen[orders[other][0]].take(orders[other][1]))
         }
-        orders[first] = (source, [row for at, row in enumerate(order) if at not in leaked])
+        orders[PART] = (source, [row for at, row in enumerate(order) if at not in leaked])
         self.report.drop("leak", len(leaked))
 
     def _rows_files(self, sources: Sequence[str]) -> list[Path]:
@@ -106,12 +119,12 @@ class Arranged:
             self.staged / f".{source}-{n}.rows" for source in sources for n in range(len(self.spec.outputs))
         ]
 
-    def _write(self, split: str, source: str, order: Order) -> None:
+    def _write(self, split: str, source: str, order: Order, rows_there: int) -> None:
         if self.staged is None or self.report.problems.stopped:
             return
-        paths = [self.staged / output.file.format(split=split) for output in self.spec.outputs]
-        with record_files(paths) as files:
-            for rows, file in zip(self._rows_files([source]), files, strict=True):
+        aside = self._rows_files([source])
+        with split_files(self.staged, self.spec, split) as files:
+            for (number, _), file in zip(self.spec.outputs_of(split), files, strict=True):
                 if order:
-                    rearrange(rows, order, file)
+                    rearrange(aside[number], rows_there, order, file)
         self.report.keep_files(self.spec, split, files)

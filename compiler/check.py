@@ -1,18 +1,18 @@
 """Rows as read become checked columns: JSON Schema on every value, labels mapped, bad rows told apart."""
 
-import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from itertools import chain
 from typing import Any, cast
 
-import orjson
-
 from compiler.clean import cleaner, wrapped
-from compiler.problems import Problems
+from compiler.problems import Problems, some_of
 from compiler.rows import MISSING, Batch, Rows
 from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
 from compiler.specfile import read_schema
-from compiler.turns import WrongValueError, best_of, read_turns
+from compiler.texts import numbers_in, writable, written
+from compiler.turns import Turn, WrongValueError, best_of, cleaned, keeps_tools, read_turns
+from compiler.unused import Unused, looks_like
 from core.errors import Problem, nearest, show_value
 
 Values = list[object]
@@ -23,7 +23,7 @@ EXPECTED = {
     "text": "text",
     "answer": "text",
     "extra": "text or nothing",
-    "any": "a value that JSON can hold",
+    "any": "a value that JSON can hold, numbers below 2^64",
     "id": "a whole number or text",
     "list": "a list of texts",
     "turns": "a list of turns",
@@ -34,18 +34,26 @@ EXPECTED = {
 class Checker:
     """Checks the rows of one file against a spec; counts what it reads and drops."""
 
-    def __init__(self, spec: Spec, problems: Problems, overrides: dict[str, str], start: int = 0) -> None:
+    def __init__(
+        self, spec: Spec, problems: Problems, unused: Unused, types: dict[str, str], start: int = 0
+    ) -> None:
+        """`types` is what the kept columns hold in the rows before, those of other files of a split, too."""
         self.spec = spec
         self.problems = problems
-        self.overrides = overrides
+        self.unused = unused
+        self.tools = keeps_tools(spec.outputs)
+        self.known: set[str] = set()
         self.theirs: dict[str, str] = {}
         self.lookup = _labels(spec)
         self.clean = cleaner(spec.clean)
         self.ids = [column.name for column in spec.columns if column.kind == "id"]
+        self.kept = {name for output in spec.outputs for name in output.keep}
+        self.types = types
         self.valid: dict[str, Validator] = {}
         self.all_valid: dict[str, Validator] = {}
         for column in spec.columns:
-            self.valid[column.name], self.all_valid[column.name] = _validators(column, self.lookup)
+            if column.kind != "label":
+                self.valid[column.name], self.all_valid[column.name] = _validators(column)
         self.number = start
         self.bad = 0
         self.unlabelled = 0
@@ -55,6 +63,8 @@ class Checker:
         """Return the good rows as columns, or None where the file lacks a column that is needed."""
         if not self._resolve(rows):
             return None
+        others = [name for name in rows.names() if name not in self.known]
+        self.unused.look(self.spec, rows, [name for name in others if name.lower() not in self.spec.ignore])
         columns = {column.name: self._values(column, rows) for column in self.spec.columns}
         batch = Batch(rows.prefix, rows.lines, columns)
         wrong = {name: self._wrong(name, values) for name, values in columns.items()}
@@ -87,15 +97,19 @@ class Checker:
         """Bring the values of a column that passed into the one form that rendering knows."""
         values = batch.columns[column.name]
         if column.kind == "turns":
-            return self._reread(column, batch, rows, read_turns)
+            return self._reread(column, batch, rows, self._talk)
         if column.kind == "best":
-            return self._reread(column, batch, rows, partial(best_of, column))
+            return self._reread(column, batch, rows, partial(best_of, column, self.clean))
         if column.kind == "list":
-            values = ["\n".join(cast("list[str]", value)) for value in values]
+            values = self.clean(["\n".join(cast("list[str]", value)) for value in values])
         elif column.kind == "extra" and None in values:
             values = ["" if value is None else value for value in values]
         batch.columns[column.name] = wrapped(column.wrap, values)
         return batch
+
+    def _talk(self, value: list[dict[str, object]]) -> list[Turn]:
+        talk = read_turns(value, self.tools)
+        return cleaned(talk, self.clean) if self.spec.clean else talk
 
     def _reread(self, column: Column, batch: Batch, rows: Rows, reader: Callable[[Any], object]) -> Batch:
         """Read each value of a nested column; what its reader refuses is a bad row."""
@@ -116,33 +130,39 @@ class Checker:
 
     def _resolve(self, rows: Rows) -> bool:
         """Find the columns that are not found yet by the names they go by; False if one is missing."""
+        if self.failed:
+            return False
         absent = [column for column in self.spec.columns if column.name not in self.theirs]
         names = rows.names() if absent else []
         for column in absent:
             theirs = self._find(column, names, rows)
             if theirs is not None:
                 self.theirs[column.name] = theirs
-            elif column.required and column.kind != "label":
-                self.failed = True
-                accepted = " or ".join(map(show_value, self._accepted(column)))
-                hint = _way_out(column.name, names, rows.typed)
-                place = f"{rows.prefix}{rows.lines[0] if rows.typed else 1}"
-                found = ", ".join(map(show_value, names)) or "none at all"
-                message = f"no such column: found {found}, expected {accepted}"
-                self.problems.bad_file(Problem("E101", place, message, column.name, hint))
+                if column.name in self.spec.used:
+                    self.known |= {theirs, theirs.partition(".")[0]}
+        absent = [column for column in absent if column.name not in self.theirs]
+        if lacking := [column for column in absent if column.required and column.kind != "label"]:
+            self.failed = True
+            self.problems.bad_file(self._lack(lacking, names, rows))
         return not self.failed
 
-    def _accepted(self, column: Column) -> tuple[str, ...]:
-        override = self.overrides.get(column.name)
-        return (override,) if override else column.names
+    def _lack(self, columns: list[Column], names: list[str], rows: Rows) -> Problem:
+        """Return the one problem of a file in which these columns are not there."""
+        accepted = [column.names for column in columns]
+        expected = ", and ".join(" or ".join(map(show_value, names)) for names in accepted)
+        found = some_of(tuple(names), tuple(chain.from_iterable(accepted))) or "none at all"
+        fixes = [_fix(column.name, names, rows.typed) for column in columns]
+        place = f"{rows.prefix}{rows.lines[0] if rows.typed else 1}"
+        message = f"no such column{'s' * (len(columns) > 1)}: found {found}, expected {expected}"
+        field = ", ".join(column.name for column in columns)
+        return Problem("E101", place, message, field, next(filter(None, fixes), ""))
 
     def _find(self, column: Column, names: list[str], rows: Rows) -> str | None:
         lower = {name.lower(): name for name in reversed(names)}
-        accepted = self._accepted(column)
-        for name in accepted:
+        for name in column.names:
             if name in names or ("." in name and any(v is not MISSING for v in rows.column(name))):
                 return name
-        return next((lower[name.lower()] for name in accepted if name.lower() in lower), None)
+        return next((lower[name.lower()] for name in column.names if name.lower() in lower), None)
 
     def _values(self, column: Column, rows: Rows) -> Values:
         theirs = self.theirs.get(column.name)
@@ -152,7 +172,7 @@ class Checker:
         if not column.required and column.kind != "id":
             values = [column.default if value is MISSING else value for value in values]
         if column.kind == "id" and not rows.typed:
-            return _numbers(values)
+            return numbers_in(values, self.types.get(column.name))
         return values
 
     def _absent(self, column: Column, count: int) -> Values:
@@ -167,23 +187,34 @@ class Checker:
 
         One call of the compiled validator is enough for a whole column in which nothing is wrong.
         """
-        if name == "label" and name not in self.theirs:
-            return ()
+        if name == "label" and self.lookup:
+            return self._unknown(values) if name in self.theirs else ()
         kinds = set(map(type, values))
         whole = kinds.isdisjoint((type(MISSING), float) if name in self.ids else (type(MISSING),))
-        # 1.0 and true equal 1: only where there are none of them does a set hold every label
-        distinct = list(set(values)) if name == "label" and kinds <= {int, str} else values
-        if whole and _holds(self.all_valid[name], distinct):
+        if whole and _holds(self.all_valid[name], values) and not self._may_change(name, kinds, values[0]):
             return ()
-        valid = self.valid[name]
-        if distinct is not values:
-            refused = {value for value in distinct if not _holds(valid, value)}
-            return [n for n, value in enumerate(values) if value in refused]
-        return [n for n, value in enumerate(values) if not _holds(valid, value) or self._rounded(name, value)]
+        valid, odd = self.valid[name], (self._rounded, self._changes)
+        return [
+            n for n, v in enumerate(values) if not _holds(valid, v) or any(is_so(name, v) for is_so in odd)
+        ]
+
+    def _unknown(self, labels: Values) -> Sequence[int]:
+        """Return the numbers of the labels that the spec does not name."""
+        keys = _keys(labels)
+        unknown = set(keys) - self.lookup.keys()
+        return [n for n, key in enumerate(keys) if key in unknown] if unknown else ()
 
     def _rounded(self, name: str, value: object) -> bool:
         """Whether an id is no whole number: JSON Schema takes 1.0 for one, orjson reads 10**30 as 1e30."""
         return name in self.ids and isinstance(value, float)
+
+    def _may_change(self, name: str, kinds: set[type], first: object) -> bool:
+        return name in self.kept and (len(kinds) > 1 or self._changes(name, first))
+
+    def _changes(self, name: str, value: object) -> bool:
+        """Whether a kept value has another type than those before it: no dataset has a column of two."""
+        known = name in self.kept and value is not None and value is not MISSING
+        return known and _type(value) != self.types.setdefault(name, _type(value))
 
     def _sort_out(self, rows: Rows, columns: dict[str, Values], wrong: dict[str, Sequence[int]]) -> list[int]:
         """Record the rows in which something is wrong; return the numbers of the others."""
@@ -204,22 +235,32 @@ class Checker:
         expected = EXPECTED.get(kind, "")
         if value is MISSING:
             row = rows.row(number)
-            keys = ", ".join(map(show_value, row)) if isinstance(row, dict) else ""
+            keys = some_of(tuple(row), (field.partition(" ")[0],)) if isinstance(row, dict) else ""
             return Problem("E102", place, f"missing; the row has {keys}", field)
         if kind == "label":
-            options = tuple(dict.fromkeys(str(raw) for raw in self.lookup))
+            options = tuple(dict.fromkeys(written(raw) for raws in self.spec.labels.values() for raw in raws))
             near = _nearest(value, options) if isinstance(value, str) else ""
             message = f"found {show_value(value)}, expected one of {', '.join(options)}"
             return Problem("E104", place, message, field, near)
         if value is None:
             return Problem("E103", place, f"found null, expected {expected}", field)
         found = show_value(value)
+        if self._changes(name, value):
+            message = f"found {found} ({_type(value)}), expected {self.types[name]} as in the rows before"
+            fix = (
+                "write all of them as text"
+                if rows.typed
+                else "in a spec, `is: extra` keeps all of them as text"
+            )
+            return Problem("E105", place, message, field, fix)
         if isinstance(value, str) and not value.replace("\ufeff", "").strip():  # what \\S of JSON Schema is
             return Problem("E106", place, f"found {found}, expected text that is not blank", field)
         if isinstance(value, list) and kind in NESTED:
             where, what = _inside(kind, value)
             return Problem("E105", place, what, f"{field} {where}".rstrip())
-        return Problem("E105", place, f"found {found} ({_type(value)}), expected {expected}", field)
+        scalar = isinstance(value, int | float) and kind in CLEANED
+        fix = "in a spec, `is: any` writes it as JSON has it, and `labels` maps it" if scalar else ""
+        return Problem("E105", place, f"found {found} ({_type(value)}), expected {expected}", field, fix)
 
     def _field(self, name: str) -> str:
         theirs = self.theirs[name]
@@ -230,7 +271,7 @@ class Checker:
         if "label" not in self.theirs:
             self.unlabelled += len(batch)
             return batch.keep(())
-        labels = list(map(self.lookup.__getitem__, batch.columns["label"]))
+        labels = list(map(self.lookup.__getitem__, _keys(batch.columns["label"])))
         batch.columns["label"] = labels
         if UNLABELLED not in labels:
             return batch
@@ -239,8 +280,10 @@ class Checker:
         return batch.keep(kept)
 
 
-def _way_out(name: str, names: list[str], typed: bool) -> str:
+def _fix(name: str, names: list[str], typed: bool) -> str:
     """Return what to do about a column that is not there: a header of one field has another delimiter."""
+    if what := looks_like(names):
+        return f"the columns look like {what}"
     sign = next((sign for sign in ";\t|," if not typed and len(names) == 1 and sign in names[0]), None)
     if sign:
         return f"name the delimiter in a spec under `source:`: `delimiter: {show_value(sign)}`"
@@ -257,45 +300,47 @@ def _holds(valid: Validator, value: object) -> bool:
 
 
 def _labels(spec: Spec) -> dict[object, object]:
-    """Return raw label → what we write, or UNLABELLED; whole numbers also as digits."""
+    """Return the key of a raw label → what we write, or UNLABELLED.
+
+    Numbers and truth values stand there as the texts of a table, too: 1, 1.0 and "True".
+    """
+    pairs = [(raw, ours) for ours, raws in spec.labels.items() for raw in raws]
+    keys = _keys([raw for raw, _ in pairs])
     lookup: dict[object, object] = {}
-    for ours, raws in spec.labels.items():
-        for raw in raws:
-            lookup[raw] = ours
-            if isinstance(raw, int):
-                lookup[str(raw)] = ours
+    lookup.update((text, ours) for raw, ours in pairs if not isinstance(raw, str) for text in _as_cells(raw))
+    lookup.update((key, ours) for key, (_, ours) in zip(keys, pairs, strict=True))
     return lookup
 
 
-def _validators(column: Column, lookup: dict[object, object]) -> tuple[Validator, Validator]:
+def _as_cells(raw: object) -> tuple[str, ...]:
+    """Return how tables write a number or a truth value."""
+    if isinstance(raw, bool):
+        return str(raw), str(raw).lower(), str(raw).upper()
+    number = cast("float", raw)
+    return (str(int(number)), f"{int(number)}.0") if float(number).is_integer() else (str(number),)
+
+
+def _keys(labels: Values) -> Values:
+    """Return what labels are looked up by: `true` is 1 to Python; lists and objects are no labels."""
+    if set(map(type, labels)) <= {int, float, str}:
+        return labels
+    plain = (int, float, str)
+    return [
+        (label,) if isinstance(label, bool) else label if isinstance(label, plain) else MISSING
+        for label in labels
+    ]
+
+
+def _validators(column: Column) -> tuple[Validator, Validator]:
     """Return the compiled validators of one value of a column, and of a list of them."""
     import jsonschema_rs
 
     if column.kind == "any":
-        return _writable, _writable
+        return writable, writable
     schemas = cast("dict[str, dict[str, Any]]", read_schema("columns")["$defs"])
-    schema = {"enum": list(lookup)} if column.kind == "label" else schemas[column.kind]
+    schema = schemas[column.kind]
     of_list = {"type": "array", "items": schema}
     return jsonschema_rs.validator_for(schema).is_valid, jsonschema_rs.validator_for(of_list).is_valid
-
-
-def _writable(value: object) -> bool:
-    """Whether JSON can hold a value: no bytes, no NaN, not nested too deep."""
-    try:
-        json.dumps(value, allow_nan=False, default=lambda other: orjson.dumps(other).decode())
-        orjson.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
-
-
-def _numbers(values: Sequence[object]) -> Values:
-    """Return text cells as whole numbers where all are written as such."""
-    try:
-        numbers = [int(cast("str", value)) for value in values]
-    except ValueError:
-        return list(values)
-    return cast("Values", numbers) if list(map(str, numbers)) == list(values) else list(values)
 
 
 @lru_cache(1000)

@@ -1,8 +1,9 @@
 """The commands of the compiler: compile, check, list, show, verify, init, remove."""
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -19,7 +20,11 @@ _OUT = click.option(
     help="The folder of compiled sets.",
 )
 _SOURCE = click.option(
-    "--source", "sources", multiple=True, metavar="[SPLIT=]PATH", help="A file or folder to read; may repeat."
+    "--source",
+    "sources",
+    multiple=True,
+    metavar="[SPLIT=]PATH",
+    help="A file, a folder, or hub:owner/name[@revision][:config][:split]; may repeat.",
 )
 _COLUMN = click.option(
     "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="What the file calls a column."
@@ -38,6 +43,9 @@ def _common(command: Any) -> Any:
         _SOURCE,
         _OUT,
         _COLUMN,
+        click.option(
+            "--split", "shares", multiple=True, metavar="SPLIT=SHARE", help="Another share, as test=0.3."
+        ),
         click.option("--limit", type=click.IntRange(1), help="Read only so many rows of each split."),
         click.option(
             "--seed", type=int, default=42, show_default=True, help="For sampling, shuffling and splitting."
@@ -68,10 +76,8 @@ def _common(command: Any) -> Any:
 def compile_command(name: str, **options: Any) -> None:
     """Compile a set and register it in dataset_info.json."""
     from compiler.pipeline import compile_spec
-    from compiler.spec import load_spec
 
-    spec = load_spec(name)
-    _tell(compile_spec(spec, _request(options, spec)), options)
+    _tell(compile_spec(*_asked(name, options)), options)
 
 
 @cli.command("check", context_settings=CLI)
@@ -79,36 +85,49 @@ def compile_command(name: str, **options: Any) -> None:
 def check_command(name: str, **options: Any) -> None:
     """Find every problem that compile would find; nothing is written."""
     from compiler.pipeline import check_spec
+
+    _tell(check_spec(*_asked(name, options)), options)
+
+
+def _asked(name: str, options: Options) -> tuple[Any, Request]:
+    """Return the spec as the options change it, and what else is asked of a compile."""
     from compiler.spec import load_spec
 
-    spec = load_spec(name)
-    _tell(check_spec(spec, _request(options, spec)), options)
-
-
-def _request(options: Options, spec: Any) -> Request:
-    return Request(
+    over = _over(options, load_spec(name))
+    return load_spec(name, over), Request(
         sources=options["sources"],
         out=options["out"],
         limit=options["limit"],
         seed=options["seed"],
         quarantine=options.get("on_error") == "quarantine",
         force=options.get("force", False),
-        columns=_columns(options["columns"], spec),
+        over=over,
         duplicates=options["duplicates"],
         strict=options["strict"],
         every_problem=options["every"] or options["as_json"],
     )
 
 
-def _columns(texts: tuple[str, ...], spec: Any) -> dict[str, str]:
+def _over(options: Options, spec: Any) -> dict[str, object]:
+    """Return what the options change in a spec: shares of its splits, names of its columns."""
+    shares = dict(spec.split.shares) if spec.split else {}
+    over: dict[str, dict[str, object]] = {}
+    for text in options.get("shares", ()):
+        split, _, share = text.partition("=")
+        if split not in shares or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
+            there = f"a SPLIT of {', '.join(shares)}" if shares else f"a `split` in the spec {spec.name}"
+            raise RequestError(f"--split {text}: expected SPLIT=SHARE, as test=0.3, with {there}")
+        shares[split] = float(share)
+        over.setdefault("split", {})[split] = shares[split]
+    if sum(shares.values()) >= 1:
+        raise RequestError(f"--split: the shares add up to {sum(shares.values()):g}, expected below 1")
     known = [column.name for column in spec.columns]
-    found = {}
-    for text in texts:
-        ours, sign, theirs = text.partition("=")
-        if not sign or ours not in known:
+    for text in options["columns"]:
+        ours, _, theirs = text.partition("=")
+        if not theirs or ours not in known:
             raise RequestError(f"--column {text}: expected OURS=THEIRS with OURS one of {', '.join(known)}")
-        found[ours] = theirs
-    return found
+        over.setdefault("columns", {})[ours] = {"names": [theirs]}
+    return cast("dict[str, object]", over)
 
 
 def _tell(report: Report, options: Options) -> None:
@@ -119,7 +138,7 @@ def _tell(report: Report, options: Options) -> None:
     else:
         for note in report.notes:
             click.echo(note, err=True)
-        for line in problems.warning_lines():
+        for line in [*report.unused.lines(report.read), *problems.warning_lines()]:
             click.echo(line, err=True)
         if problems.errors:
             click.echo(summarise(problems.errors, options["every"], problems.tally("E")), err=True)
@@ -155,9 +174,8 @@ def show_command(
     from compiler.spec import load_spec
     from compiler.trace import trace
 
-    spec = load_spec(name)
-    request = Request(sources=sources, columns=_columns(columns, spec))
-    for title, text in trace(spec, request, row, template):
+    spec = load_spec(name, _over({"columns": columns}, load_spec(name)))
+    for title, text in trace(spec, sources, row, template):
         click.echo(f"{title}\n{text}\n")
 
 

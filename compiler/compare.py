@@ -6,21 +6,25 @@ from functools import partial
 from compiler.near import Twin, near_repeats, near_rows
 from compiler.problems import Problems
 from compiler.seen import Seen, repeated
+from compiler.spec import PART
 from core.errors import Problem
 
 
 def compare(
     splits: dict[str, Seen], group: str | None, problems: Problems, *, near: bool = False
 ) -> dict[str, object]:
-    """Warn of what rows do to each other; return what the manifest says about the splits."""
+    """Warn of what rows do to each other; return what the manifest says about the splits.
+
+    The split that is trained on is `train`, or the first where none is called so.
+    """
     there = {split: seen for split, seen in splits.items() if seen.rows}
     report: dict[str, object] = {split: seen.summary() for split, seen in there.items()}
     for seen in there.values():
         _repeats(seen, problems)
         if near:
             _nearly("W212", "nearly the same as {} ({:.2f})", near_repeats(seen.texts), seen, seen, problems)
-    first = next(iter(there), "")
-    for other in list(there)[1:]:
+    first = PART if PART in there else next(iter(there), "")
+    for other in [split for split in there if split != first]:
         train, test = there[first], there[other]
         _leaked(train, test, other, problems)
         if near:

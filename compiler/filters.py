@@ -17,6 +17,7 @@ class Sieve:
         self.wanted = wanted
         self.dropped: dict[str, int] = {}
         self._keywords = _pattern(wanted.keywords)
+        self._fields = [pattern for field in wanted.fields if (pattern := _pattern(field))]
 
     def sift(self, batch: Batch, columns: Sequence[Sequence[str]]) -> Batch:
         """Return the rows of a batch that stay; `columns` are its texts."""
@@ -38,6 +39,9 @@ class Sieve:
             return "too long"
         if self._keywords and not self._keywords.search(text):
             return "no keyword"
+        counts = [len(field.findall(text)) for field in self._fields]
+        if counts and counts.index(max(counts)) != wanted.place:  # of equals the first
+            return "more keywords of another part"
         return "another language" if wanted.language and not speaks(wanted.language, text) else ""
 
 

@@ -6,6 +6,7 @@ from hashlib import blake2b
 from itertools import chain
 from operator import add
 
+from compiler.clean import HTML
 from compiler.problems import Problems
 from compiler.rows import Batch
 from compiler.seen import Seen
@@ -14,6 +15,7 @@ from compiler.texts import TextColumns, Texts
 from core.errors import Problem, show_value
 
 LONG = 1_000_000
+_WORD = 1 << 63
 _NO_ID = -(1 << 62)  # and up: distinct keys for rows that the file does not number
 TOKENS = re.compile(
     r"<\|[A-Za-z_0-9 ]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<｜[^｜]{1,40}｜>"
@@ -46,11 +48,12 @@ class Fit:
         if self.texts.label_is_learned:
             answers.append(list(map(hash, batch.columns["label"])))
         if self.spec.group:
-            groups = keys.get(self.spec.group) or list(map(hash, batch.columns[self.spec.group]))
+            # of texts as compared elsewhere; numbers by what they look like, since -1 and -2 have one hash
+            groups = keys.get(self.spec.group) or list(map(hash, map(repr, batch.columns[self.spec.group])))
             seen.groups.fromlist(groups)
         if "idx" in batch.columns and not self.spec.in_mix:
             first = _NO_ID + seen.rows
-            ids = map(hash, batch.columns["idx"]) if numbered else range(first, first + len(batch))
+            ids = map(_key, batch.columns["idx"]) if numbered else range(first, first + len(batch))
             seen.ids.fromlist(list(ids))
         if self.spec.labels and not self.spec.in_mix:
             seen.labels.note(batch.columns["label"])
@@ -60,6 +63,10 @@ class Fit:
             seen.texts += map("\n".join, zip(*(texts[name] for name in self.texts.asked), strict=True))
         self._for_split(seen, batch, [plain[name] for name in self.texts.asked])
         self._lengths(seen, list(texts.values()), batch)
+        learned = [texts[name] for name in self.texts.answered]
+        joined = "\n".join(chain.from_iterable(learned))
+        if "<" in joined and HTML.search(joined):
+            self._search(HTML, "W214", "HTML in an answer", learned, batch)
         for name in self.texts.may_be_blank:
             if b"" in plain[name]:
                 empty = [number for number, text in enumerate(plain[name]) if not text]
@@ -116,6 +123,11 @@ class Fit:
     def _warn(self, code: str, batch: Batch, numbers: Iterable[int], message: str, field: str = "") -> None:
         for number in numbers:
             self.problems.warn(Problem(code, batch.place(number), message, field))
+
+
+def _key(value: object) -> int:
+    """Return 8 bytes for a value: a number's are itself, as hash(-1) is hash(-2)."""
+    return value if type(value) is int and -_WORD <= value < _WORD else hash(value)
 
 
 def _together(keys: list[list[int]], rows: int) -> list[int]:

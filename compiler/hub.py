@@ -20,7 +20,7 @@ from core.errors import RequestError, nearest
 
 COPY = "refs/convert/parquet"
 BLOCK = 1 << 20
-Splits = Mapping[str, Sequence[str]]
+Homes = Mapping[str, str]  # the hub's name of a split: ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ class _Remote(io.RawIOBase):
             return int(self._stream.readinto(buffer))
 
 
-def find(hub: Mapping[str, object], splits: Splits, ways: str) -> list[tuple[str, Path | HubFile]]:
-    """Return (split, file) for a spec's hub id; `splits` gives the names each split goes by.
+def find(hub: Mapping[str, object], homes: Homes, ways: str) -> list[tuple[str, Path | HubFile]]:
+    """Return (split, file) for a hub id; `homes` gives our split for each name of one.
 
     Files are local ones, fetched unless they are in the cache, or with `stream: true` files of the hub.
     `RequestError` where the hub cannot be reached (`ways` are the ways out) or has no such dataset,
@@ -86,9 +86,9 @@ def find(hub: Mapping[str, object], splits: Splits, ways: str) -> list[tuple[str
     with _said(repo, ways):
         from huggingface_hub import hf_hub_download
 
-        revision, files = _listed(repo)
+        revision, files = _listed(repo, [str(hub["revision"])] if "revision" in hub else [COPY, "main"])
         choose = _of_copy if revision == COPY else _of_own
-        chosen = choose(repo, list(files), hub.get("name"), splits)
+        chosen = choose(repo, list(files), hub.get("name"), homes)
         if hub.get("stream"):
             return [(split, HubFile(repo, revision, file, files[file], ways)) for split, file in chosen]
         return [
@@ -97,18 +97,19 @@ def find(hub: Mapping[str, object], splits: Splits, ways: str) -> list[tuple[str
         ]
 
 
-def _listed(repo: str) -> tuple[str, dict[str, str]]:
-    """Return the branch to read and its data files, each with the hash of its content."""
+def _listed(repo: str, revisions: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Return the first of the revisions that is there and its data files, each with its content's hash."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RevisionNotFoundError
     from huggingface_hub.hf_api import RepoFile
 
-    revision = COPY
+    revision, *others = revisions
     try:
-        tree = list(HfApi().list_repo_tree(repo, repo_type="dataset", revision=COPY, recursive=True))
-    except RevisionNotFoundError:
-        revision = "main"
-        tree = list(HfApi().list_repo_tree(repo, repo_type="dataset", recursive=True))
+        tree = list(HfApi().list_repo_tree(repo, repo_type="dataset", revision=revision, recursive=True))
+    except RevisionNotFoundError as error:
+        if others:
+            return _listed(repo, others)
+        raise RequestError(f"the hub has no revision {revision!r} of {repo}") from error
     files = [item for item in tree if isinstance(item, RepoFile) and suffix(Path(item.path)) in SUFFIXES]
     return revision, {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
 
@@ -116,13 +117,9 @@ def _listed(repo: str) -> tuple[str, dict[str, str]]:
 @contextlib.contextmanager
 def _said(repo: str, ways: str) -> Iterator[None]:
     """Tell failures of the hub as `RequestError` with the ways out."""
-    try:
-        import httpx
-        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
-    except ImportError as error:
-        raise RequestError(
-            f"the hub needs huggingface_hub (pip install huggingface_hub), or {ways}"
-        ) from error
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+
     try:
         yield
     except RepositoryNotFoundError as error:
@@ -134,7 +131,7 @@ def _said(repo: str, ways: str) -> Iterator[None]:
         ) from error
 
 
-def _of_copy(repo: str, files: Sequence[str], name: object, splits: Splits) -> list[tuple[str, str]]:
+def _of_copy(repo: str, files: Sequence[str], name: object, homes: Homes) -> list[tuple[str, str]]:
     """Return (split, file) for the files of one configuration whose folder is one of the splits' names."""
     parquet = [PurePosixPath(file) for file in files if file.endswith(".parquet")]
     configs = list(dict.fromkeys(file.parts[0] for file in parquet if len(file.parts) == 3))
@@ -145,7 +142,6 @@ def _of_copy(repo: str, files: Sequence[str], name: object, splits: Splits) -> l
             f"{repo} has no configuration {config!r} (there: {there}) {nearest(config, configs)}".rstrip()
         )
     here = [file for file in parquet if file.parts[0] == config]
-    homes = {called: split for split, names in splits.items() for called in (split, *names)}
     named = [(homes.get(file.parts[1].removeprefix("partial-")), str(file)) for file in sorted(here)]
     chosen = [(split, file) for split, file in named if split is not None]
     if not chosen:
@@ -154,18 +150,17 @@ def _of_copy(repo: str, files: Sequence[str], name: object, splits: Splits) -> l
     return chosen
 
 
-def _of_own(repo: str, files: Sequence[str], name: object, splits: Splits) -> list[tuple[str, str]]:
+def _of_own(repo: str, files: Sequence[str], name: object, homes: Homes) -> list[tuple[str, str]]:
     """Return (split, file) for a dataset's own files, under the folder `name` where it has one.
 
-    A file goes to the split that its path names; where there is one split only and no file names any,
+    A file goes to the split that its path names; where no file names any and only `train` is looked for,
     all files are of it.
     """
     here = [file for file in sorted(files) if name is None or str(name) in PurePosixPath(file).parts[:-1]]
-    homes = {called: split for split, names in splits.items() for called in (split, *names)}
     named = [(_named(file, homes), file) for file in here]
     chosen = [(split, file) for split, file in named if split is not None]
-    if not chosen and len(splits) == 1:
-        chosen = [(next(iter(splits)), file) for file in here]
+    if not chosen and "train" in homes and len(set(homes.values())) == 1:
+        chosen = [(homes["train"], file) for file in here]
     if not chosen:
         there = ", ".join(files[:10]) or "none"
         where = "" if name is None else f" in a folder {str(name)!r}"
@@ -173,7 +168,7 @@ def _of_own(repo: str, files: Sequence[str], name: object, splits: Splits) -> li
     return chosen
 
 
-def _named(file: str, homes: Mapping[str, str]) -> str | None:
+def _named(file: str, homes: Homes) -> str | None:
     """Return the split that a path names in one of its parts; the longest name wins."""
     found = [called for called in homes if re.search(rf"(?:^|[^a-z]){re.escape(called)}(?:[^a-z]|$)", file)]
     return homes[max(found, key=len)] if found else None

@@ -26,7 +26,8 @@ def compiled_lines(out: Path) -> list[str]:
     for name, folder in compiled(out).items():
         manifest = cast("dict[str, Any]", read_object(folder / MANIFEST))
         made = datetime.fromtimestamp((folder / MANIFEST).stat().st_mtime).strftime("%Y-%m-%d %H:%M")
-        stale = _stale(manifest["made_from"])
+        copied = manifest["made_from"]["spec"] != name
+        stale = "a copied folder, not registered" if copied else _stale(manifest["made_from"])
         mark = f"  stale: {stale}" if stale else ""
         records = manifest["counts"]["records"]
         lines += [f"{dataset}  {rows} rows  {name}  {made}{mark}" for dataset, rows in records.items()]

@@ -15,7 +15,7 @@ from core.errors import ContentError
 from core.files import read_object, sha256, versions, write_json
 
 Identity = dict[str, object]
-PACKAGES = ("jsonschema-rs", "orjson", "pyarrow", "zstandard")
+PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow", "zstandard")
 
 
 def entries(spec: Spec, splits: Sequence[str]) -> dict[str, Entry]:
@@ -34,7 +34,7 @@ def identify(spec: Spec, request: Request, inputs: Sequence[Input]) -> Identity:
     return {
         "spec": spec.name,
         "definition": spec.raw,
-        "columns": dict(request.columns),
+        "over": request.over,
         "limit": request.limit,
         "seed": request.seed,
         "duplicates": request.duplicates,
@@ -84,11 +84,16 @@ def seal(spec: Spec, identity: Identity, report: Report, staged: Path) -> None:
             "read": report.read,
             "kept": report.kept,
             "dropped": report.dropped,
+            "rejected": report.rejected,
             "not_sampled": report.not_sampled,
             "records": report.datasets,
         },
         "problems": dict(sorted(report.problems.counts.items())),
+        "first_problems": report.problems.first(),
+        "notes": report.notes,
+        "not_used": report.unused.counts(),
         "fit": report.fit,
+        "cluster": spec.group,
         "files": report.files,
         "entries": there,
         "made_from": identity,

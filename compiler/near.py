@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from core.errors import RequestError
-
 THRESHOLD = 0.8
 PERMUTATIONS = 64
 BANDS = 16
@@ -104,8 +102,6 @@ def _index() -> Any:
 
 
 def _rensa() -> Any:
-    try:
-        import rensa
-    except ImportError as error:
-        raise RequestError("`fit: near` needs the package rensa: pip install rensa==0.5.0") from error
+    import rensa
+
     return rensa

@@ -4,17 +4,21 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from itertools import islice, starmap
 from math import inf
 from pathlib import Path
+from typing import Self
 
 import orjson
 
 from core.errors import Problem, show_value
+from core.files import named
 
 KEPT = 1000
 PLACES = 3
+NAMES = 10
 CODES = {
     "E001": "bytes that are not text in the encoding",
     "E002": "broken JSON in a line or record",
@@ -29,6 +33,7 @@ CODES = {
     "E011": "broken quoting",
     "E012": "a Parquet file that cannot be read",
     "E013": "no rows",
+    "E014": "a record that is too large",
     "E101": "a column that is not there",
     "E102": "a field that is missing in a row",
     "E103": "null where a value is due",
@@ -36,6 +41,7 @@ CODES = {
     "E105": "a value of the wrong type",
     "E106": "text that is blank",
     "E107": "turns that cannot be trained on",
+    "E108": "a column that changes what an answer means, and is not used",
     "W201": "an id that came before",
     "W202": "a row that came before",
     "W203": "the same input with another answer",
@@ -49,6 +55,7 @@ CODES = {
     "W211": "a class of one row in a stratified split",
     "W212": "a row that is nearly the same as one before it",
     "W213": "a training input that nearly stands in another split",
+    "W214": "HTML in an answer",
 }
 
 
@@ -60,23 +67,26 @@ class Problems:
     """Collects errors (E…) and warnings (W…) with their places while counting goes on.
 
     `limit` bounds how many errors and how many warnings are kept as text (None: every one).
+    `notes` are for people: what a file was taken for, which columns were.
     `aside` is the quarantine file of bad rows, or None where bad rows end the compile.
     """
 
     limit: int | None = KEPT
     aside: Path | None = None
     warnings: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     bad_rows: int = 0
     fatal: bool = False
     _errors: list[Problem] = field(default_factory=list)
     _fresh: list[tuple[Sequence[Problem], object]] = field(default_factory=list)
+    _undecoded: Counter[str] = field(default_factory=Counter)
 
     @property
     def errors(self) -> list[Problem]:
         """The errors that are kept, in the order of their lines."""
         self.settle()
-        return self._errors
+        return [self._with_others(problem) for problem in self._errors]
 
     def bad_row(self, found: Sequence[Problem], row: object) -> None:
         """Record one source row that cannot be used, with everything that is wrong with it."""
@@ -88,6 +98,13 @@ class Problems:
         self.fatal = True
         self._record([problem], _NO_ROW)
 
+    def lead(self, problems: Sequence[Problem]) -> None:
+        """Record errors of whole columns, which explain those of rows and so stand before them."""
+        self.settle()
+        self.fatal = self.fatal or bool(problems)
+        self.counts.update(problem.code for problem in problems)
+        self._errors[:0] = problems
+
     def settle(self) -> None:
         """Bring what was found since the last call into the order of its lines, and put bad rows aside.
 
@@ -95,11 +112,14 @@ class Problems:
         """
         fresh, self._fresh = sorted(self._fresh, key=lambda entry: _line_of(entry[0][0])), []
         for found, _ in fresh:
+            if found[0].code == "E001" and self.limit is not None:  # else each row of the file would say it
+                self._undecoded[_file_of(found[0])] += 1
+                found = found if self._undecoded[_file_of(found[0])] == 1 else ()
             room = len(found) if self.limit is None else self.limit - len(self._errors)
             self._errors.extend(found[: max(room, 0)])
         rows = [(found, row) for found, row in fresh if row is not _NO_ROW]
         if self.aside and rows:
-            with self.aside.open("ab") as file:
+            with named(self.aside), self.aside.open("ab") as file:
                 file.writelines(starmap(_set_aside, rows))
 
     def warn(self, problem: Problem) -> None:
@@ -113,6 +133,21 @@ class Problems:
         self.counts.update({code: number} if number else {})
         room = number if self.limit is None else max(self.limit - len(self.warnings), 0)
         self.warnings.extend(islice(problems, room))
+
+    def first(self) -> list[dict[str, str]]:
+        """Return the first thousand errors and the first thousand warnings, for the manifest."""
+        return [asdict(problem) for problem in [*self.errors[:KEPT], *self.warnings[:KEPT]]]
+
+    @classmethod
+    def again(cls, counts: dict[str, int], first: Sequence[dict[str, str]], notes: list[str]) -> Self:
+        """Return the problems that a manifest tells of."""
+        found = [Problem(**problem) for problem in first]
+        return cls(
+            warnings=[problem for problem in found if problem.code.startswith("W")],
+            notes=notes,
+            counts=Counter(counts),
+            _errors=[problem for problem in found if problem.code.startswith("E")],
+        )
 
     def listed(self) -> list[Problem]:
         """Return the errors and then the warnings that are kept, both by file and line."""
@@ -145,10 +180,29 @@ class Problems:
         """Whether nothing will be published any more, so that only checking goes on."""
         return self.fatal or (self.bad_rows > 0 and self.aside is None)
 
+    def _with_others(self, problem: Problem) -> Problem:
+        others = self._undecoded[_file_of(problem)] - 1 if problem.code == "E001" else 0
+        more = f"; so {'is 1 more row' if others == 1 else f'are {others:,} more rows'} of this file"
+        return replace(problem, message=problem.message + more) if others > 0 else problem
+
     def _record(self, found: Sequence[Problem], row: object) -> None:
         for problem in found:
             self.counts[problem.code] += 1
         self._fresh.append((found, row))
+
+
+@lru_cache(1000)  # the same names often stand in every bad row
+def some_of(names: tuple[str, ...], wanted: tuple[str, ...]) -> str:
+    """Return names for a message: all where they are few, else those nearest to the wanted ones."""
+    if len(names) <= NAMES:
+        return ", ".join(map(show_value, names))
+    from difflib import SequenceMatcher
+
+    def likeness(name: str) -> float:
+        return max(SequenceMatcher(None, name.lower(), one.lower()).ratio() for one in wanted)
+
+    near = sorted(names, key=likeness, reverse=True)[:NAMES]
+    return f"{', '.join(map(show_value, near))}, … and {len(names) - NAMES} more"
 
 
 _NO_ROW = object()

@@ -1,7 +1,8 @@
 """dataset_info.json: the entries of compiled sets, and how a set is published, repaired and removed.
 
-A folder with a manifest.json is a compiled set, and its entries are those that the manifest names;
-every other entry was written by hand and stays as it is.
+A folder with a manifest.json is a compiled set, and its entries are those that the manifest names for
+files of this folder: a copied folder has none. In them the keys of `OWN` are the compiler's, and what a user
+added stays. Every other entry was written by hand and stays as it is.
 """
 
 import shutil
@@ -11,9 +12,11 @@ from typing import cast
 from compiler.spec import MANIFEST, QUARANTINE, Output, Spec
 from core.datasets import REGISTRY, read_registry
 from core.errors import ContentError, RequestError
+from core.examples import examples_file
 from core.files import OURS, locked, publish, read_object, recover, sync_folder, write_json
 
 Entry = dict[str, object]
+OWN = ("file_name", "formatting", "columns", "tags")
 
 
 def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
@@ -59,7 +62,7 @@ def put_in_place(staged: Path, target: Path) -> None:
     with locked(target.parent):
         _repair(target.parent)
         _refuse_foreign(target, {path.name for path in staged.iterdir()})
-        _refuse_taken_names(target, _entries(staged))
+        _refuse_taken_names(target, cast("dict[str, Entry]", read_object(staged / MANIFEST)["entries"]))
         publish(staged, target)
         _repair(target.parent)
 
@@ -74,7 +77,8 @@ def repair(out: Path) -> None:
 def check_names(target: Path, entries: dict[str, Entry]) -> None:
     """Refuse early what `put_in_place` would refuse: a broken registry, foreign files, taken names."""
     read_registry(target.parent)
-    _refuse_foreign(target, {PurePosixPath(str(entry["file_name"])).name for entry in entries.values()})
+    files = [Path(str(entry["file_name"])) for entry in entries.values()]
+    _refuse_foreign(target, {path.name for file in files for path in (file, examples_file(file))})
     _refuse_taken_names(target, entries)
 
 
@@ -86,7 +90,7 @@ def remove(target: Path) -> list[str]:
     _refuse_foreign(target, set())
     with locked(out):
         _repair(out)
-        names = list(_entries(target))
+        names = list(entries_in(target))
         registry = read_registry(out)
         write_json(out / REGISTRY, {k: v for k, v in registry.items() if k not in names}, ascii_only=True)
         gone = target.with_name(f".{target.name}.{OURS}old")
@@ -101,9 +105,12 @@ def compiled(out: Path) -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(out.glob(f"[!.]*/{MANIFEST}"))}
 
 
-def _entries(folder: Path) -> dict[str, Entry]:
-    manifest = read_object(folder / MANIFEST)
-    return cast("dict[str, Entry]", manifest.get("entries", {}))
+def entries_in(folder: Path) -> dict[str, Entry]:
+    """Return the entries of a compiled set: those of its manifest that name files of this very folder."""
+    path = folder / MANIFEST
+    entries = read_object(path).get("entries") if path.is_file() else None
+    found = cast("dict[str, Entry]", entries or {})
+    return {name: entry for name, entry in found.items() if _folder_of(entry) == folder.name}
 
 
 def _repair(out: Path) -> None:
@@ -114,7 +121,10 @@ def _repair(out: Path) -> None:
         k: v for k, v in registry.items() if _folder_of(v) not in sets or (out / str(v["file_name"])).exists()
     }
     for folder in sets.values():
-        wanted |= _entries(folder)
+        for name, entry in entries_in(folder).items():
+            there = registry.get(name, entry)
+            if _folder_of(there) == folder.name:  # else the name was given by hand to something else
+                wanted[name] = {k: v for k, v in there.items() if k in entry or k not in OWN} | entry
     if wanted != registry:
         ordered = {
             k: wanted[k]

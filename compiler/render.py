@@ -7,6 +7,7 @@ from typing import cast
 
 import orjson
 
+from compiler.clean import wrapped
 from compiler.rows import Batch
 from compiler.spec import Output, Spec, placeholders
 from compiler.texts import as_texts
@@ -30,11 +31,13 @@ class Filled:
     def json(self) -> tuple[bytes, list[list[bytes]]]:
         """Return a template of JSON, and for each of its places the JSON of the texts without quotes.
 
-        JSON escapes each character by itself, so that pieces may be put together afterwards; a quote inside
-        a text is escaped, so that `","` in the JSON of a list of texts is always the end of one.
+        JSON escapes each character by itself, so that pieces may be put together afterwards. Indented JSON
+        puts a line break between two texts, and none is ever inside one: there it is escaped.
         """
         literals = [orjson.dumps(text)[1:-1].replace(b"%", b"%%") for text in self.literals]
-        columns = [orjson.dumps(texts)[2:-2].split(b'","') for texts in self.columns]
+        columns = [
+            orjson.dumps(texts, option=orjson.OPT_INDENT_2)[5:-3].split(b'",\n  "') for texts in self.columns
+        ]
         return b'"' + b"%b".join(literals) + b'"', columns
 
 
@@ -57,6 +60,8 @@ class Renderer:
 
     def render(self, batch: Batch) -> list[bytes]:
         """Return the records of a batch as JSON texts, keys in a fixed order, non-ASCII as it is."""
+        if not len(batch):
+            return []
         parts: list[bytes] = []
         values: list[Iterable[bytes]] = []
         for key, value in self._fields(batch):
@@ -76,8 +81,11 @@ class Renderer:
             history: list[Field] = []
             if out.turns == "history":  # other parts of a mixture have one
                 history = [("history", repeat([], len(batch)))]
-            texts = [(name, self._text(batch, name)) for name in ("instruction", "input", "output")]
-            return [*texts, *self._system(batch), *history, *kept]
+            texts = {name: self._text(batch, name) for name in ("instruction", "input", "output")}
+            if out.wrap_input != "{}":
+                given = wrapped(out.wrap_input, list(texts["input"].texts(len(batch))))
+                texts["input"] = Filled(["", ""], [cast("list[str]", given)])
+            return [*texts.items(), *self._system(batch), *history, *kept]
         if out.format == "text" and out.roles:
             return [*kept, (out.field, map(self._told, self._talks(batch)))]
         if out.format == "text":

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from compiler.problems import Problems
 from compiler.progress import Progress
-from compiler.spec import Spec
+from compiler.spec import Output, Spec
+from compiler.unused import Unused
 from compiler.write import RecordFile
+from core.errors import ContentError, counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class Request:
     strict: bool = False
     force: bool = False
     duplicates: bool = True
-    columns: Mapping[str, str] = field(default_factory=dict)
+    over: Mapping[str, object] = field(default_factory=dict)
     every_problem: bool = False
 
 
@@ -33,20 +35,23 @@ class Report:
     name: str
     problems: Problems
     read: int = 0
+    kept: int = 0
+    rejected: int = 0
     not_sampled: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     datasets: dict[str, int] = field(default_factory=dict)
     files: dict[str, dict[str, object]] = field(default_factory=dict)
+    written: list[tuple[str, Output, RecordFile]] = field(default_factory=list)
     fit: dict[str, object] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    unused: Unused = field(default_factory=Unused)
     up_to_date: bool = False
     seconds: float = 0.0
     progress: Progress = field(default_factory=Progress)
 
     @property
-    def kept(self) -> int:
-        """Source rows of which records were made."""
-        return self.read - self.not_sampled - sum(self.dropped.values())
+    def notes(self) -> list[str]:
+        """What is said for people besides problems."""
+        return self.problems.notes
 
     def drop(self, reason: str, count: int) -> None:
         """Count dropped rows."""
@@ -60,13 +65,22 @@ class Report:
 
     def keep_files(self, spec: Spec, split: str, files: Sequence[RecordFile]) -> None:
         """Note the files of a split that hold records; remove those that hold none."""
-        for output, file in zip(spec.outputs, files, strict=False):  # a check has no files
-            if file.rows == 0:
+        for (_, output), file in zip(spec.outputs_of(split), files, strict=False):  # a check has no files
+            if file.rows:
+                self.written.append((split, output, file))
+            else:
                 file.path.unlink()
-                continue
-            name = output.dataset.format(split=split) if output.dataset else file.path.name
-            self.datasets[name] = file.rows
-            self.files[file.path.name] = {"rows": file.rows, "sha256": file.sha256}
+
+    def balance(self) -> None:
+        """Hold the counts of rows, each of which was made in its own place, against each other."""
+        dropped = sum(self.dropped.values())
+        total = self.kept + dropped + self.rejected + self.not_sampled
+        if self.read != total:
+            raise ContentError(
+                f"{self.name}: internal error: read {self.read}, but kept {self.kept} + dropped {dropped} "
+                f"+ rejected {self.rejected} + not sampled {self.not_sampled} = {total}: nothing was "
+                "published; please report this"
+            )
 
     def line(self) -> str:
         """Return the last line of a compile: counts that add up, records by dataset, seconds."""
@@ -74,8 +88,9 @@ class Report:
         parts = [
             self.name,
             f"read {self.read}",
-            f"kept {self.kept}",
-            f"dropped {sum(self.dropped.values())}" + (f" ({why})" if why else ""),
+            "" if self.failed else f"kept {self.kept}",
+            "" if self.failed else f"dropped {sum(self.dropped.values())}" + (f" ({why})" if why else ""),
+            f"rejected {self.rejected}" if self.rejected else "",
             f"not sampled {self.not_sampled}" if self.not_sampled else "",
             "" if self.failed else "  ".join(f"{name} {rows}" for name, rows in self.datasets.items()),
             "up to date" if self.up_to_date else "",
@@ -85,12 +100,8 @@ class Report:
 
     def verdict(self) -> str:
         """Return in one line why a compile failed."""
-        errors = self.problems.count("E")
-        found = (
-            f"{errors} problem{'s' * (errors != 1)}"
-            if errors
-            else f"{self.problems.count('W')} warnings, and --strict"
-        )
+        errors, warnings = self.problems.count("E"), self.problems.count("W")
+        found = counted(errors, "problem") if errors else f"{counted(warnings, 'warning')}, and --strict"
         return f"{found}; nothing was written"
 
     def as_json(self) -> dict[str, object]:
@@ -98,8 +109,9 @@ class Report:
         return {
             "name": self.name,
             "read": self.read,
-            "kept": self.kept,
+            "kept": 0 if self.failed else self.kept,
             "dropped": self.dropped,
+            "rejected": self.rejected,
             "not_sampled": self.not_sampled,
             "datasets": self.datasets,
             "up_to_date": self.up_to_date,
@@ -107,5 +119,6 @@ class Report:
             "counts": dict(sorted(self.problems.counts.items())),
             "fit": self.fit,
             "notes": self.notes,
+            "not_used": self.unused.counts(),
             "problems": [asdict(problem) for problem in self.problems.listed()],
         }

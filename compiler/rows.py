@@ -16,6 +16,8 @@ class _Missing:
 
 
 MISSING = _Missing()
+# The texts are what a table has for the others.
+_BLANK: tuple[object, ...] = ("", None, "[]", "{}", "null", [], {})
 
 
 class Rows(Protocol):
@@ -36,6 +38,9 @@ class Rows(Protocol):
 
     def row(self, number: int) -> object:
         """Return one raw row, for messages and the quarantine."""
+
+    def filled(self, name: str) -> list[int]:
+        """Return the numbers of the rows in which a field (a key, no path) holds something."""
 
     def head(self, count: int) -> "Rows":
         """Return the first rows alone."""
@@ -67,6 +72,10 @@ class Objects:
     def row(self, number: int) -> object:
         """Return one object."""
         return self.rows[number]
+
+    def filled(self, name: str) -> list[int]:
+        """Return the numbers of the objects in which a key holds something."""
+        return filled([row.get(name) for row in self.rows])
 
     def head(self, count: int) -> "Objects":
         """Return the first rows alone."""
@@ -100,6 +109,10 @@ class Table:
         """Return one row as an object."""
         return {name: values[number] for name, values in self.columns.items()}
 
+    def filled(self, name: str) -> list[int]:
+        """Return the numbers of the rows in which a column holds something."""
+        return filled(self.columns[name])
+
     def head(self, count: int) -> "Table":
         """Return the first rows alone."""
         columns = {name: values[:count] for name, values in self.columns.items()}
@@ -126,6 +139,11 @@ class Batch:
         chosen = list(numbers)
         columns = {name: [values[i] for i in chosen] for name, values in self.columns.items()}
         return Batch(self.prefix, [self.lines[i] for i in chosen], columns)
+
+
+def filled(values: Sequence[object]) -> list[int]:
+    """Return the numbers of the values that hold something: not null, nor an empty text, list or object."""
+    return [number for number, value in enumerate(values) if value not in _BLANK]
 
 
 def walker(path: str) -> Callable[[object], object]:

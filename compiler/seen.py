@@ -2,10 +2,10 @@
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, islice
+from itertools import accumulate, count, islice
 from math import ceil
 from operator import lt
 from typing import cast
@@ -80,11 +80,11 @@ class Seen:
         self._places.append((prefix, _compact(lines)))
 
     def fold(self) -> None:
-        """Keep of the rows seen so far only what the manifest counts: memory does not grow with them."""
+        """Keep of the rows seen so far only what the manifest counts, and the cluster of each."""
         self._rows = self.rows
         self._lengths.update(self.lengths)
         self._labels.update(self.labels.rows)
-        for values in (self.prompts, self.answers, self.groups, self.ids, self.lengths, self.labels.rows):
+        for values in (self.prompts, self.answers, self.ids, self.lengths, self.labels.rows):
             del values[:]
         self._starts.clear()
         self._places.clear()
@@ -118,6 +118,11 @@ class Seen:
         same = [(first.setdefault((self.prompts[row], self.answers[row]), row), row) for row in rows]
         others = [(one, two) for one, two in asked if self.answers[one] != self.answers[two]]
         return [(one, two) for one, two in same if one != two], others
+
+    def clusters(self) -> "array[int]":
+        """Return a number for each row, equal where the group is, counted from 0 as they first come."""
+        numbers: defaultdict[int, int] = defaultdict(count().__next__)
+        return array("I", map(numbers.__getitem__, self.groups))
 
     def summary(self) -> dict[str, object]:
         """Return rows, label balance and lengths for the manifest."""

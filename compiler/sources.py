@@ -3,17 +3,20 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compiler.hub import HubFile, find
 from compiler.read import SUFFIXES
 from compiler.read.stream import suffix
 from compiler.spec import PART, Spec
-from core.errors import RequestError, nearest, show_value
+from core.errors import RequestError, nearest
 from core.files import sha256
 
 RAW = Path("data/raw")
+HUB = "hub:"
+_HUB = re.compile(r"hub:(?P<path>[^@:]+)(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?")
+Stamp = tuple[int, int, int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,16 @@ class Input:
     def shown(self) -> str:
         """The path as it stands in messages; bytes that are not text are escaped."""
         return os.fsencode(str(self.path)).decode(errors="backslashreplace")
+
+    def stamp(self) -> Stamp:
+        """Return what changes when the file does: device, inode, size, time of change (None: it is gone)."""
+        if isinstance(self.path, HubFile):
+            return None
+        try:
+            about = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
     def sha256(self) -> str:
         """Return the hash of the file's content (for a file of the hub: the one that the hub gives it)."""
@@ -53,13 +66,13 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
     found_parts = {found.split for found in inputs}
     missing = [part for part in spec.parts if part not in found_parts] if spec.mix else []
     for part in [part for part in missing if spec.mix and spec.mix.parts[part].spec.source.hub]:
-        inputs += _from_hub(spec.mix.parts[part].spec, {part: (PART,)}, f"--source {part}=PATH")  # type: ignore[union-attr]  # a mixture, see the line above
+        inputs += _from_hub(spec, spec.mix.parts[part].spec.source.hub, {PART: part})  # type: ignore[union-attr]  # a mixture, see the line above
         missing.remove(part)
     if missing:
         ways = f"give it with --source {missing[0]}=PATH"
         raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {ways}")
     if not inputs and spec.source.hub:
-        inputs = _from_hub(spec, spec.source.splits or {PART: ()}, "--source PATH")
+        inputs = _from_hub(spec, spec.source.hub, _homes(spec))
     if not inputs:
         ways = f"give one with --source PATH, or put its files into {RAW / spec.name}/"
         raise RequestError(f"no source for {spec.name}: {ways}")
@@ -67,10 +80,32 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
     return sorted(inputs, key=lambda found: order[found.split])
 
 
-def _from_hub(spec: Spec, splits: Mapping[str, Sequence[str]], option: str) -> list[Input]:
-    where = f", or put its files into {RAW / spec.name}/" if option == "--source PATH" else ""
+def _homes(spec: Spec) -> dict[str, str]:
+    """Return the split for each name that one goes by."""
+    splits = spec.source.splits or {PART: ()}
+    return {called: split for split, names in splits.items() for called in (split, *names)}
+
+
+def _from_hub(spec: Spec, hub: Mapping[str, object], homes: Mapping[str, str]) -> list[Input]:
+    option = f"--source {next(iter(homes.values()))}=PATH" if spec.mix else "--source PATH"
+    where = "" if spec.mix else f", or put its files into {RAW / spec.name}/"
     ways = f"without the hub: give files with {option}{where}; with it: a network, or a mirror in HF_ENDPOINT"
-    return [Input(split, path) for split, path in find(spec.source.hub, splits, ways)]
+    return [Input(split, path) for split, path in find(hub, homes, ways)]
+
+
+def _asked_of_hub(spec: Spec, split: str, text: str) -> list[Input]:
+    """Return the files of a dataset of the hub, for a split or part of ours, or for all splits ("")."""
+    asked = _HUB.fullmatch(text)
+    if asked is None:
+        raise RequestError(f"--source {text}: expected hub:owner/name[@revision][:config][:split]")
+    own = spec.mix.parts[split].spec if spec.mix else spec
+    hub = {key: value for key, value in asked.groupdict().items() if value}
+    theirs = hub.pop("split", None)
+    homes = {theirs: split or (_split_called(spec, theirs) if spec.source.splits else PART)} if theirs else {}
+    if not theirs:
+        homes = {PART: split} if spec.mix else _homes(spec)
+        homes = {called: home for called, home in homes.items() if split in ("", home)}
+    return _from_hub(spec, {"stream": own.source.hub.get("stream", False), **hub}, homes)
 
 
 def _given(spec: Spec, text: str) -> list[Input]:
@@ -80,10 +115,12 @@ def _given(spec: Spec, text: str) -> list[Input]:
         raise RequestError(f"--source {text!r}: empty path, expected PATH or SPLIT=PATH")
     if named:
         split = _split_called(spec, name)
+        if rest.startswith(HUB):
+            return _asked_of_hub(spec, split, rest)
         return [Input(split, path) for path in _files(Path(rest))]
     if spec.mix:
         raise RequestError(f"--source {text}: say for which part: PART=PATH (parts: {', '.join(spec.parts)})")
-    return _sorted_out(spec, Path(text))
+    return _asked_of_hub(spec, "", text) if text.startswith(HUB) else _sorted_out(spec, Path(text))
 
 
 def _split_called(spec: Spec, name: str) -> str:
@@ -95,11 +132,18 @@ def _split_called(spec: Spec, name: str) -> str:
 
 
 def _sorted_out(spec: Spec, path: Path) -> list[Input]:
-    """Put each file into the split whose name it carries; the longest matching name wins."""
+    """Put each file into the split whose name it carries; the longest matching name wins.
+
+    Where the spec says under which keys a file holds the rows of several splits, it is read for each.
+    """
     if not spec.source.splits:
         return [Input(PART, file) for file in _files(path)]
     inputs = []
     for file in _files(path):
+        held = [part for part in spec.source.rows if part in spec.splits]
+        if held:
+            inputs += [Input(part, file) for part in held]
+            continue
         split = _split_in(spec, file)
         if split is None:
             splits = ", ".join(spec.splits)
@@ -139,6 +183,14 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-def describe(inputs: Sequence[Input]) -> str:
-    """Return the inputs as text for messages."""
-    return ", ".join(f"{found.split}={show_value(found.shown)}" for found in inputs)
+def told_apart(spec: Spec, inputs: Sequence[Input]) -> Spec:
+    """Return a mixture in which parts that sort the same files by keywords know of each other's."""
+    parts = dict(spec.mix.parts) if spec.mix else {}
+    sorts = {name: part.spec.filter for name, part in parts.items() if part.spec.filter.keywords}
+    reads = {name: [found.shown for found in inputs if found.split == name] for name in sorts}
+    for name in sorts:
+        rivals = [other for other in sorts if reads[other] == reads[name]]
+        fields = tuple(sorts[other].keywords for other in rivals)
+        wanted = replace(sorts[name], fields=fields, place=rivals.index(name))
+        parts[name] = replace(parts[name], spec=replace(parts[name].spec, filter=wanted))
+    return replace(spec, mix=replace(spec.mix, parts=parts)) if spec.mix else spec

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from compiler.specfile import Raw, find_spec, read_spec
-from core.errors import ContentError, nearest
+from compiler.specsource import Source, reads_piece_by_piece, source_of
+from core.errors import ContentError, nearest, show_value
+from core.examples import examples_file
 
 UNLABELLED = "unlabelled"
 ROW_NUMBER = "row number"
 PART = "train"
+WHOLE = ""  # stands for all splits together
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.jsonl"
 TEMPLATES = ("instruction", "input", "output", "system", "user", "assistant", "text")
@@ -36,18 +39,6 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Where rows come from when no --source says otherwise, and how their text is written."""
-
-    files: dict[str, tuple[str, ...]]
-    hub: dict[str, object]
-    splits: dict[str, tuple[str, ...]]
-    encoding: str = "utf-8"
-    delimiter: str | None = None
-    quoted: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Output:
     """One file that a spec writes for each split; `templates` by record field, `roles` by speaker."""
 
@@ -59,16 +50,27 @@ class Output:
     field: str
     turns: str
     roles: dict[str, str]
+    wrap_input: str = "{}"
+
+    @property
+    def whole(self) -> bool:
+        """Whether its file's name is the same for every split."""
+        return "{split}" not in self.file
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which rows stay: by keywords in their texts, length in characters, script of the language."""
+    """Which rows stay: by keywords in their texts, length in characters, script of the language.
+
+    Of several `fields` of keywords, this one's at `place`, a row belongs to that of which it has most.
+    """
 
     keywords: tuple[str, ...] = ()
     min_chars: int = 0
     max_chars: int | None = None
     language: str | None = None
+    fields: tuple[tuple[str, ...], ...] = ()
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class Spec:
     split: Split | None = None
     mix: Mix | None = None
     in_mix: bool = False
+    ignore: tuple[str, ...] = ()
     raw: Raw = field(default_factory=dict, repr=False)
 
     @property
@@ -134,6 +137,30 @@ class Spec:
             return (PART, *self.split.shares)
         return (PART,) if self.mix else self.parts
 
+    def outputs_of(self, split: str) -> list[tuple[int, Output]]:
+        """Return the outputs, with their numbers, that are written for a split, or for `WHOLE`.
+
+        Where the rows are split, a file that is no dataset and names no split holds them all.
+        """
+        numbered = list(enumerate(self.outputs))
+        if self.split is None:
+            return [] if split == WHOLE else numbered
+        return [(number, o) for number, o in numbered if (o.whole and not o.dataset) == (split == WHOLE)]
+
+    @property
+    def used(self) -> set[str]:
+        """The columns that reach an output, or that rows are told apart, grouped or split by."""
+        templates = [text for output in self.outputs for text in output.templates.values()]
+        names = {name for text in templates for _, name in placeholders(text) if name is not None}
+        names.update(*(output.keep for output in self.outputs))
+        names.update(column.name for column in self.columns if column.kind in ("id", "turns", "label"))
+        if any(output.format in ("sharegpt", "messages") for output in self.outputs):
+            names |= {"system", "tools"}
+        if self.in_mix and any("system" in output.templates for output in self.outputs):
+            names.add("system")  # the mixture's own stands in its place
+        by = (self.group, self.split.stratify, self.split.group) if self.split else (self.group,)
+        return names | {name for name in by if name}
+
     @property
     def anyones(self) -> bool:
         """Whether the rows come from files of any origin, whose columns are found by the names in use."""
@@ -147,10 +174,13 @@ class Spec:
         )
 
 
-def load_spec(name: str) -> Spec:
-    """Load a spec by name or by path (`….yaml`); `RequestError` if unknown, `ContentError` if wrong."""
+def load_spec(name: str, over: Raw | None = None) -> Spec:
+    """Load a spec by name or by path (`….yaml`); `RequestError` if unknown, `ContentError` if wrong.
+
+    `over` is laid over it as it is over a spec that it would be `like`; `raw` is without it.
+    """
     path = find_spec(name)
-    return _parse(path, read_spec(path))
+    return replace(_parse(path, read_spec(path, over)), raw=read_spec(path))
 
 
 def placeholders(template: str) -> list[tuple[str, str | None]]:
@@ -168,18 +198,19 @@ def _parse(path: Path, raw: Any) -> Spec:
         spec = Spec(
             name=path.stem,
             about=raw["about"],
-            source=_source(raw.get("source", {})),
+            source=source_of(raw.get("source", {}), PART),
             columns=tuple(_column(name, value, raw) for name, value in raw.get("columns", {}).items()),
             labels={ours: tuple(theirs) for ours, theirs in raw.get("labels", {}).items()},
             outputs=tuple(_output(raw["write"], number) for number in range(len(raw["write"]))),
             group=_fit(raw).get("group"),
             near=bool(_fit(raw).get("near")),
             filter=_filter(raw.get("filter", {})),
-            clean=tuple(raw.get("clean", ())),
+            clean=(clean,) if isinstance(clean := raw.get("clean", ()), str) else tuple(clean),
             sample=raw.get("sample"),
             drop_duplicates=raw.get("drop_duplicates", False),
             drop_leaks=raw.get("drop_leaks", False),
             split=_split(raw["split"]) if "split" in raw else None,
+            ignore=tuple(name.lower() for name in raw.get("ignore", ())),
             raw=raw,
         )
         if "mix" in raw:
@@ -205,23 +236,6 @@ def _column(name: str, value: Any, raw: Raw) -> Column:
         best.get("by", ""),
         best.get("take", ""),
     )
-
-
-def _source(raw: Any) -> Source:
-    files = raw.get("files", {})
-    by_part = files if isinstance(files, dict) else {PART: files}
-    return Source(
-        files={part: _tuple(paths) for part, paths in by_part.items()},
-        hub=raw.get("hub", {}),
-        splits={split: _tuple(names) for split, names in raw.get("splits", {}).items()},
-        encoding=raw.get("encoding", "utf-8"),
-        delimiter=raw.get("delimiter"),
-        quoted=raw.get("quoted"),
-    )
-
-
-def _tuple(value: object) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(cast("list[str]", value))
 
 
 def _fit(raw: Any) -> dict[str, Any]:
@@ -261,6 +275,7 @@ def _output(writes: list[Any], number: int) -> Output:
         field=raw.get("field", FIELDS[raw["format"]]),
         turns=raw.get("turns", "first"),
         roles=raw.get("roles", {}),
+        wrap_input=raw.get("wrap_input", "{}"),
     )
 
 
@@ -286,7 +301,9 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
         own = load_spec(about["as"])
         templates = {key: text for key, text in own.outputs[0].templates.items() if key != "system"}
         outputs = tuple(replace(o, templates={**templates, **o.templates}) for o in spec.outputs)
-        source = replace(own.source, files={}, hub=_source(about.get("source", {})).hub, splits={})
+        given = about.get("source", {})
+        read_as = source_of(cast("Raw", own.raw.get("source", {})) | given, PART)
+        source = replace(read_as, files={}, hub=given.get("hub", {}), splits={})
         stream = bool(source.hub.get("stream"))
         part = replace(
             own,
@@ -297,13 +314,15 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
             group=None,
             split=spec.split,
             in_mix=True,
+            ignore=own.ignore + spec.ignore,
         )
         parts[name] = Part(about["share"], part, stream)
     files = {
-        name: _source(about.get("source", {})).files.get(PART, ()) for name, about in raw["parts"].items()
+        name: source_of(about.get("source", {}), PART).files.get(PART, ())
+        for name, about in raw["parts"].items()
     }
     source = replace(spec.source, files={name: paths for name, paths in files.items() if paths})
-    return replace(spec, source=source, mix=Mix(raw["total"], parts, raw.get("shuffle")))
+    return replace(spec, source=source, group=None, mix=Mix(raw["total"], parts, raw.get("shuffle")))
 
 
 def _check_names(spec: Spec) -> None:
@@ -321,6 +340,11 @@ def _check_names(spec: Spec) -> None:
             raise ValueError(f"{where}: no column {name!r} {there}")
     if spec.labels and "label" not in known:
         raise ValueError("`labels` needs a column `label`")
+    if any(c.kind == "label" and not (c.name == "label" and spec.labels) for c in spec.columns):
+        raise ValueError("`is: label` is for the column `label`, and needs `labels`")
+    raws = [(isinstance(raw, bool), raw) for raws in spec.labels.values() for raw in raws]
+    if twice := [raw for number, (_, raw) in enumerate(raws) if raws[number] in raws[:number]]:
+        raise ValueError(f"labels: {show_value(twice[0])} stands under two of them")
     if not known and not spec.mix:
         raise ValueError("expected `columns` or `mix`")
 
@@ -329,20 +353,25 @@ def _check_files(spec: Spec) -> None:
     """Refuse outputs that would collide, and settings that do not go together."""
     if spec.split and spec.source.splits:
         raise ValueError("`split` and `source.splits` do not go together: the source has its own splits")
+    strange = [part for part in spec.source.rows if part and part not in spec.parts]
+    if strange:
+        raise ValueError(f"source.rows: no split {strange[0]!r} (splits: {', '.join(spec.parts)})")
     if spec.split and PART in spec.split.shares:
         raise ValueError(f"split: {PART!r} is what the others leave: name the others only")
     if spec.sample is not None and (spec.mix or PART not in spec.parts):
         raise ValueError(f"`sample` takes rows of the part {PART!r}, and there is none")
-    for number, output in enumerate(spec.outputs):
+    outputs = [(split, number, o) for split in spec.splits for number, o in spec.outputs_of(split)]
+    for _, number, output in outputs:
         for text in (output.file, output.dataset or "{split}"):
             if len(spec.splits) > 1 and "{split}" not in text:
                 raise ValueError(f"write.{number}: {text!r} must hold {{split}}: {', '.join(spec.splits)}")
-    _refuse_same([output.file.format(split=split) for split in spec.splits for output in spec.outputs])
-    _refuse_same([o.dataset.format(split=split) for split in spec.splits for o in spec.outputs if o.dataset])
-    try:
-        "a".encode(spec.source.encoding).decode(spec.source.encoding)
-    except (LookupError, ValueError):  # hex, rot13: of no text; undefined: never
-        raise ValueError(f"source.encoding: unknown encoding {spec.source.encoding!r}") from None
+    outputs += [(WHOLE, number, output) for number, output in spec.outputs_of(WHOLE)]
+    files = [(output.file.format(split=split), output) for split, _, output in outputs]
+    beside = [str(examples_file(Path(file))) for file, output in files if output.dataset]
+    _refuse_same([file for file, _ in files] + beside)
+    _refuse_same([output.dataset.format(split=split) for split, _, output in outputs if output.dataset])
+    if not reads_piece_by_piece(spec.source.encoding):
+        raise ValueError(f"source.encoding: unknown encoding {spec.source.encoding!r}")
 
 
 def _refuse_same(names: list[str]) -> None:

@@ -2,28 +2,27 @@
 
 import json
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from core.datasets import REGISTRY
+from core.documents import read_yaml
 from core.errors import ContentError, RequestError, nearest, show_value
-
-if TYPE_CHECKING:
-    import yaml
 
 ROOM = Path(__file__).parent
 SPECS = ROOM / "specs"
 SCHEMAS = ROOM / "schemas"
 _NAME = re.compile(r"\w[\w .+-]*")
-MOST_VALUES = 100_000
 Raw = dict[str, object]
 
 
-def read_spec(path: Path) -> Raw:
-    """Return the whole, valid content of a spec file; `ContentError` names every key that is wrong."""
-    raw = _merged(path, ())
+def read_spec(path: Path, over: Raw | None = None) -> Raw:
+    """Return the whole, valid content of a spec file; `ContentError` names every key that is wrong.
+
+    `over` is laid over it.
+    """
+    raw = cast("Raw", _over(over or {}, _merged(path, ())))
     _validate(path, raw)
     return raw
 
@@ -82,57 +81,15 @@ def _over(top: object, under: object) -> object:
 
 
 def _read_yaml(path: Path) -> Raw:
-    import yaml
-
-    text, loader = path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        _refuse_twice(path, yaml.compose(text, Loader=loader), iter(range(MOST_VALUES)))
-        raw = yaml.load(text, Loader=loader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ContentError(f"{path}:{line}: not YAML: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: the date 2020-13-45
-        raise ContentError(f"{path}: not YAML: {error}") from error
-    except (LookupError, AttributeError) as error:  # !!int "", !!bool maybe
-        raise ContentError(f"{path}: not YAML: a value that does not fit its tag: {error}") from error
+    raw = read_yaml(path, "spec").value
     if not isinstance(raw, dict):
         raise ContentError(f"{path}: found {show_value(raw)}, expected a mapping with `about` and `write`")
     _refuse_others(path, raw)
     return cast("Raw", raw)
 
 
-def _refuse_twice(
-    path: Path, node: "yaml.Node | None", room: Iterator[int], above: "tuple[yaml.Node, ...]" = ()
-) -> None:
-    """PyYAML takes the last of two equal keys, and lets an alias stand for what it is a part of.
-
-    Aliases of aliases make a short file endless: the room is for what they stand for, too.
-    """
-    import yaml
-
-    if next(room, None) is None:
-        raise ContentError(f"{path}: its aliases make more than {MOST_VALUES:,} values of it")
-    if not isinstance(node, yaml.CollectionNode):
-        return
-    if node in above:
-        raise ContentError(f"{path}:{node.start_mark.line + 1}: an alias in here leads back to itself")
-    parts = list(node.value)
-    if isinstance(node, yaml.MappingNode):
-        keys: set[str] = set()
-        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
-            if key.value in keys:
-                raise ContentError(f"{path}:{key.start_mark.line + 1}: the key {key.value!r} stands twice")
-            keys.add(key.value)
-        parts = [part for pair in node.value for part in pair]
-    for part in parts:
-        _refuse_twice(path, part, room, (*above, node))
-
-
 def _refuse_others(path: Path, value: object) -> None:
-    """YAML 1.1 reads a bare yes, no, on or off as a truth value, 1 as a number, 2020-01-01 as a date.
-
-    As keys none of them is text, and a date is nothing that a spec may hold: ask for quotes.
-    """
+    """YAML 1.1 reads a bare yes, no, on or off as a truth value, 1 as a number: as keys, ask for quotes."""
     if isinstance(value, list):
         for item in value:
             _refuse_others(path, item)

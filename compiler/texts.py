@@ -1,7 +1,10 @@
 """Which of a spec's columns are text that a model reads (asked) and text that it learns (answered)."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from typing import cast
+
+import orjson
 
 from compiler.rows import Batch
 from compiler.spec import Output, Spec, placeholders
@@ -11,6 +14,7 @@ Texts = list[str]
 TEXTUAL = ("text", "answer", "extra", "list", "best")
 _ASKED = ("instruction", "input", "system", "user", "text")
 _ANSWERED = ("output", "assistant")
+SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1  # what orjson writes
 
 
 class TextColumns:
@@ -49,4 +53,45 @@ def as_texts(spec: Spec, name: str, values: list[object]) -> Texts:
     """Return a column as texts, whatever is in it."""
     kinds = {column.name: column.kind for column in spec.columns}
     checked = kinds[name] in TEXTUAL or (kinds[name] == "label" and spec.labels)
-    return cast("Texts", values) if checked else list(map(str, values))
+    return cast("Texts", values) if checked else list(map(written, values))
+
+
+def written(value: object) -> str:
+    """Return a text as it is, and any other value as JSON has it: `true`, `1.5`, `null`, `["x"]`."""
+    if isinstance(value, str):
+        return value
+    text = orjson.dumps(value).decode()
+    return str(orjson.loads(text)) if text[0] == '"' else text  # a date
+
+
+def writable(value: object) -> bool:
+    """Whether JSON can hold a value: no bytes, no NaN, not nested too deep, no rounded number."""
+    try:
+        text = json.dumps(value, allow_nan=False, default=lambda other: orjson.dumps(other).decode())
+        json.loads(text, parse_float=_unrounded)
+        orjson.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _unrounded(number: str) -> None:
+    """Refuse a number that may have lost digits: orjson reads whole ones above 64 bits as fractions."""
+    if abs(float(number)) > LARGEST:
+        raise ValueError(number)
+
+
+def numbers_in(values: Sequence[object], before: str | None) -> list[object]:
+    """Return text cells as whole numbers where all are written as such, and none is too large for JSON.
+
+    `before` is what the column holds in the rows before: text stays, beside numbers each cell counts alone.
+    """
+    try:
+        numbers = [int(cast("str", value)) for value in values]
+        small = min(numbers) >= SMALLEST and max(numbers) <= LARGEST
+        if before != "text" and small and list(map(str, numbers)) == list(values):
+            return cast("list[object]", numbers)
+    except ValueError:
+        pass
+    alone = before == "a number" and len(values) > 1
+    return [number for value in values for number in numbers_in([value], None)] if alone else list(values)

@@ -1,20 +1,20 @@
 """One kept row on its way: raw → checked columns → records → with a template, the text the model sees."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from compiler.check import Checker
 from compiler.filters import Sieve
 from compiler.problems import Problems
-from compiler.read import read
+from compiler.read import read, reading
 from compiler.registry import entry_of
 from compiler.render import Renderer
-from compiler.request import Request
 from compiler.rows import Batch, Rows
-from compiler.sources import find_inputs
+from compiler.sources import find_inputs, told_apart
 from compiler.spec import Spec
 from compiler.texts import TextColumns
+from compiler.unused import Unused
 from core.errors import ProblemsError, RequestError, show_value
 
 
@@ -27,14 +27,14 @@ class Found(NamedTuple):
     batch: Batch
 
 
-def trace(spec: Spec, request: Request, row: int, template: str | None) -> Iterator[tuple[str, str]]:
+def trace(spec: Spec, sources: Sequence[str], row: int, template: str | None) -> Iterator[tuple[str, str]]:
     """Yield (title, text) for the steps of one kept row, numbered from 1 over all inputs.
 
     In a mixture those of all parts count, before shares are drawn. `template` is one of LLaMA-Factory's.
     """
     from compiler.verify.template import seen_by_model
 
-    found = _find(spec, request, row)
+    found = _find(spec, sources, row)
     yield f"raw row, {found.batch.place(0)}", _pretty(found.raw)
     yield "columns", _pretty({name: values[0] for name, values in found.batch.columns.items()})
     for output in found.spec.outputs:
@@ -46,14 +46,16 @@ def trace(spec: Spec, request: Request, row: int, template: str | None) -> Itera
             yield title, seen_by_model(json.loads(record), entry, template)
 
 
-def _find(spec: Spec, request: Request, row: int) -> Found:
+def _find(spec: Spec, sources: Sequence[str], row: int) -> Found:
     before = 0
     problems = Problems()
-    for found in find_inputs(spec, request.sources):
+    inputs = find_inputs(spec, sources)
+    spec = told_apart(spec, inputs)
+    for found in inputs:
         own = spec.mix.parts[found.split].spec if spec.mix else spec
         split = spec.splits[0] if spec.mix else found.split
-        checker = Checker(own, problems, dict(request.columns))
-        for rows in read(found.path, found.shown, own.source, problems):
+        checker = Checker(own, problems, Unused(), {})
+        for rows in read(found.path, found.shown, reading(own), problems, found.split):
             batch = checker.check(rows)
             if batch is None:
                 raise ProblemsError(problems.errors, spec.name)

@@ -1,9 +1,12 @@
 """Nested values: the turns of a conversation (ShareGPT, OpenAI messages), the best of several answers."""
 
 import json
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from compiler.spec import Column
+from compiler.rows import filled
+from compiler.spec import Column, Output
+from compiler.unused import meaning
 from core.errors import show_value
 
 USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"
@@ -33,6 +36,7 @@ OPENAI = {
     CALL: "function_call",
     OBSERVATION: "observation",
 }
+Clean = Callable[[list[object]], list[object]]
 
 
 class Turn(NamedTuple):
@@ -42,13 +46,20 @@ class Turn(NamedTuple):
     text: str
 
 
+def keeps_tools(outputs: Iterable[Output]) -> bool:
+    """Whether every output can hold calls of tools and what they return."""
+    both = {CALL, OBSERVATION}
+    return all(output.format in ("sharegpt", "messages") or both <= output.roles.keys() for output in outputs)
+
+
 class WrongValueError(Exception):
     """A nested value that cannot be used: the message says what was found and expected."""
 
 
-def read_turns(value: list[dict[str, object]]) -> list[Turn]:
+def read_turns(value: list[dict[str, object]], tools: bool = True) -> list[Turn]:
     """Return turns in order; `WrongValueError` names the turn that is wrong.
 
+    `tools` says whether calls of tools and what they return can be written.
     After an optional system turn, user (or observation) and assistant (or call) must alternate,
     and the last turn is the assistant's: what LLaMA-Factory's converters ask for.
     """
@@ -59,6 +70,11 @@ def read_turns(value: list[dict[str, object]]) -> list[Turn]:
         raise WrongValueError("found a system turn alone, expected a conversation")
     for number, turn in enumerate(talk):
         due = (USER, OBSERVATION) if number % 2 == 0 else (ASSISTANT, CALL)
+        if turn.role in (CALL, OBSERVATION) and not tools:
+            raise WrongValueError(
+                f"turn {number + skipped + 1}: found the {turn.role} of a tool, which this output would make "
+                "plain text; write sharegpt or messages"
+            )
         if turn.role not in due:
             raise WrongValueError(
                 f"turn {number + skipped + 1}: found {turn.role}, expected {due[0]} (turns alternate)"
@@ -78,13 +94,30 @@ def _turn(number: int, item: dict[str, object]) -> Turn:
         raise WrongValueError(
             f"turn {number}: found the role {show_value(item.get(name))}, expected one of {known}"
         )
-    calls = item.get("tool_calls")
-    if calls and role == ASSISTANT:
+    calls = item.get("tool_calls") if role == ASSISTANT else None
+    if len(item) > 2:
+        _refuse_loss(number, item, (name, text), bool(calls))
+    if calls:
         return Turn(CALL, _calls(number, calls))
     content = item.get(text)
+    if isinstance(content, list) and content and all(isinstance(part, dict) for part in content):
+        kinds = ", ".join(dict.fromkeys(str(part.get("type")) for part in content))
+        raise WrongValueError(f"turn {number}: found parts ({kinds}), expected text in {text!r}")
     if not isinstance(content, str):
         raise WrongValueError(f"turn {number}: found {show_value(content)}, expected text in {text!r}")
     return Turn(role, content)
+
+
+def _refuse_loss(number: int, item: dict[str, object], own: tuple[str, str], called: bool) -> None:
+    """Refuse a turn with more than its role and text (`own`) in it that changes what it means."""
+    taken = (*own, "tool_calls") if called else own
+    lost = [key for key in item if key not in taken and meaning(key) and filled([item[key]])]
+    if called and str(item.get(own[1]) or "").strip():
+        lost.append(own[1])
+    if lost:
+        beside = "tool_calls" if called else own[1]
+        what = f"{', '.join(lost)} beside {beside}"
+        raise WrongValueError(f"turn {number}: {what} would be lost; put it into the text or leave it out")
 
 
 def _calls(number: int, calls: object) -> str:
@@ -107,8 +140,14 @@ def _calls(number: int, calls: object) -> str:
     return text
 
 
-def best_of(column: Column, value: list[dict[str, object]]) -> str:
-    """Return the text of the object with the highest number; of equals the first."""
+def cleaned(talk: list[Turn], clean: Clean) -> list[Turn]:
+    """Return turns with their texts cleaned; what is said to tools and by them stays."""
+    said = (USER, ASSISTANT, SYSTEM)
+    return [Turn(t.role, str(clean([t.text])[0])) if t.role in said else t for t in talk]
+
+
+def best_of(column: Column, clean: Clean, value: list[dict[str, object]]) -> str:
+    """Return the text of the object with the highest number, cleaned; of equals the first."""
     best: tuple[float, str] | None = None
     for number, item in enumerate(value, 1):
         score, text = item.get(column.best_by), item.get(column.best_take)
@@ -117,6 +156,7 @@ def best_of(column: Column, value: list[dict[str, object]]) -> str:
             raise WrongValueError(f"item {number}: found {show_value(item)}, expected {expected}")
         if best is None or score > best[0]:
             best = (score, text)
-    if best is None or not best[1].strip():
+    text = str(clean([best[1]])[0]) if best else ""
+    if not text.strip():
         raise WrongValueError("the best of them has no text")
-    return best[1]
+    return text

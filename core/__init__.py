@@ -1,0 +1,12 @@
+"""What all packages share: errors, files, prompts, weights. Importing it says what is not installed."""
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  # whoever calls it with another Python is told so
+    found = ".".join(map(str, sys.version_info[:2]))
+    sys.stderr.write("error: Tuneyard needs Python 3.11 or newer, found " + found + "; run make setup\n")
+    sys.exit(2)
+
+from core.packages import require_core
+
+require_core()

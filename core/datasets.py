@@ -1,12 +1,11 @@
 """The registry `dataset_info.json`: what LLaMA-Factory, recipes and eval know a dataset by."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from core.documents import BOM, json_lines
 from core.errors import ContentError, RequestError, nearest
-from core.files import read_object
+from core.files import read_json, read_object
 
 REGISTRY = "dataset_info.json"
 DEFAULT_FOLDER = Path("dataset_info")
@@ -55,29 +54,12 @@ def find_dataset(name: str, folder: Path = DEFAULT_FOLDER) -> Dataset:
 
 def read_records(path: Path) -> list[dict[str, object]]:
     """Return the records of a JSON array or a JSON Lines file; the content decides which it is."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ContentError(f"{path}: not UTF-8 at byte {error.start}") from error
-    rows = (
-        _parse(text, path)
-        if text.lstrip().startswith("[")
-        else [_parse(x, path, number) for number, x in enumerate(text.split("\n"), 1) if x.strip()]
-    )
+    with path.open("rb") as file:
+        array = file.read(1 << 16).removeprefix(BOM).lstrip().startswith(b"[")
+    rows = read_json(path) if array else [record for _, record in json_lines(path)]
+    if not isinstance(rows, list):
+        raise ContentError(f"{path}: found {type(rows).__name__}, expected a JSON array")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise ContentError(f"{path}: record {number}: found {type(row).__name__}, expected an object")
     return rows
-
-
-def _parse(text: str, path: Path, line: int = 1) -> Any:
-    """Return the JSON value that begins in `line` of the file; `ContentError` names the wrong line."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"{path}:{line + error.lineno - 1}"
-        raise ContentError(f"{place}: not JSON: {error.msg} (column {error.colno})") from error
-    except RecursionError as error:
-        raise ContentError(f"{path}:{line}: nested too deep to be read") from error
-    except ValueError as error:  # Python reads whole numbers of 4,300 digits at most
-        raise ContentError(f"{path}:{line}: a number of too many digits to be read") from error

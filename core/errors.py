@@ -4,15 +4,21 @@ Exit codes: 0 clean, 1 the content of data, recipe, adapter or registry is wrong
 we started failed), 2 the request cannot be served as asked, 130/143 interrupted.
 """
 
+import errno
 import json
+import os
+import select
 import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 import click
+
+from core.packages import missing
 
 SHOWN = 20
 
@@ -76,7 +82,7 @@ def summarise(
     total = sum(counts.values())
     rest = total - len(shown)
     more = f"\n… {rest} more (--all shows every one)" if rest else ""
-    return "\n".join(p.line() for p in shown) + f"{more}\n{total} problem{'s' * (total != 1)} ({by_code})"
+    return "\n".join(p.line() for p in shown) + f"{more}\n{counted(total, 'problem')} ({by_code})"
 
 
 def _hyphens(name: str) -> str:
@@ -92,26 +98,63 @@ CLI: dict[str, object] = {
 
 
 def run(command: click.Command) -> NoReturn:
-    """Run a Click command and leave with the house's exit codes; a user's mistake is one message."""
+    """Run a Click command and leave with the exit codes of all commands; a user's mistake is one message."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if not sys.stderr.isatty():  # no bars in files and pipes, nor of what we start: tqdm reads it at import
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    try:
+        code = _run(command)
+        if sys.stdout:  # None where who started us closed it
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno == errno.EPIPE and _reader_is_gone():
+            _silence()
+            code = 141
+        else:
+            click.echo(f"error: {describe_os_error(error)}", err=True)
+            code = 2
+    sys.exit(code)
+
+
+def _run(command: click.Command) -> int:
+    """Return the exit code of a command, its errors shown; an `OSError` is raised."""
     try:
         code = command.main(standalone_mode=False)
     except click.Abort:
         click.echo("interrupted", err=True)
-        code = 130
+        return 130
     except click.ClickException as error:
         error.show()
-        code = 2
+        return 2
     except TuneyardError as error:
         click.echo(f"error: {error}", err=True)
-        code = error.exit_code
-    except BrokenPipeError:  # the reader of our output went away (`… | head`)
-        sys.stderr.close()
-        code = 0
-    except OSError as error:
-        click.echo(f"error: {describe_os_error(error)}", err=True)
-        code = 2
-    sys.exit(code if isinstance(code, int) else 0)
+        return error.exit_code
+    except ImportError as error:
+        if not error.name or (Path(__file__).parents[1] / error.name.partition(".")[0]).is_dir():
+            raise  # a module of ours: a defect, not something to install
+        absent = isinstance(error, ModuleNotFoundError)
+        click.echo(f"error: {missing(error.name) if absent else f'{error}; run make setup again'}", err=True)
+        return 2
+    except SystemExit:
+        if type(sys.stdout).__name__ == "_PacifyFlushWrapper":  # Click leaves so at any broken pipe
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
+        raise
+    return code if isinstance(code, int) else 0
+
+
+def _reader_is_gone() -> bool:
+    """Whether who read our output went away (`… | head`): then poll(2) reports an error of the pipe."""
+    poll = select.poll()
+    for stream in (1, 2):
+        poll.register(stream, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _silence() -> None:
+    """Let what is still buffered go nowhere, so that Python's own exit has nothing to say about it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
 
 
 def describe_os_error(error: OSError) -> str:
@@ -130,6 +173,11 @@ def show_value(value: object) -> str:
         text = f"a {type(value).__name__} too large to show"
     text = text.encode(errors="backslashreplace").decode()  # halves of characters, which no output takes
     return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 error`, `2 errors`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

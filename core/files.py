@@ -19,11 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from core.errors import ContentError, RequestError
+from core.errors import ContentError, RequestError, nearest
 
 OURS = "tuneyard-"  # in the hidden names that recover may delete: nobody else's
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @contextlib.contextmanager
@@ -38,7 +39,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with named(path), os.fdopen(handle, "wb") as file:
             yield file
             sync(file)
         temporary.chmod(0o666 & ~_umask())
@@ -46,6 +47,17 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Say of which file an error of a full or failing disk is: the system names none when it writes."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _DISK:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,8 +74,16 @@ def write_json(path: Path, value: object, *, ascii_only: bool = False) -> None:
 def read_json(path: Path, *, unique_keys: bool = False) -> object:
     """Read a JSON file; `ContentError` names the file, line and column where it is broken.
 
-    `unique_keys` refuses an object with equal keys, for files that are written back: of equal keys
-    Python's reader keeps the last only.
+    `unique_keys` refuses an object with equal keys, for files that are written back.
+    """
+    return parse_json(path.read_bytes(), str(path), unique_keys=unique_keys)
+
+
+def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: bool = False) -> object:
+    """Return the value of a JSON text (UTF-8) that begins in `line` of the file `place`.
+
+    `unique_keys` refuses an object with equal keys, of which Python's reader keeps the last only.
+    `ContentError` names the file, the line and the column where it is broken.
     """
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -71,19 +91,23 @@ def read_json(path: Path, *, unique_keys: bool = False) -> object:
         keys = Counter(key for key, _ in pairs)
         for key, count in keys.items():
             if count > 1:
-                raise ContentError(f"{path}: the key {key!r} stands {count} times, keep one")
+                raise ContentError(f"{place}: the key {key!r} stands {count} times, keep one")
         return dict(pairs)
 
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=unique if unique_keys else None)
+        if isinstance(text, bytes):  # json.loads would guess UTF-16 and UTF-32
+            text = text.decode("utf-8-sig")
+        return json.loads(text, object_pairs_hook=unique if unique_keys else None)
     except json.JSONDecodeError as error:
-        raise ContentError(f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
+        where = f"{place}:{line + error.lineno - 1}"
+        raise ContentError(f"{where}: not JSON: {error.msg} (column {error.colno})") from error
     except UnicodeDecodeError as error:
-        raise ContentError(f"{path}: not UTF-8 at byte {error.start}") from error
+        where = f"{place}:{line}" if line > 1 else place
+        raise ContentError(f"{where}: not UTF-8 at byte {error.start}") from error
     except RecursionError as error:
-        raise ContentError(f"{path}: nested too deep to be read") from error
+        raise ContentError(f"{place}:{line}: nested too deep to be read") from error
     except ValueError as error:  # Python reads whole numbers of 4,300 digits at most
-        raise ContentError(f"{path}: a number of too many digits to be read") from error
+        raise ContentError(f"{place}:{line}: a number of too many digits to be read") from error
 
 
 def read_object(path: Path, *, unique_keys: bool = False) -> dict[str, object]:
@@ -99,6 +123,13 @@ def require(path: Path, what: str) -> Path:
     if not path.exists():
         raise RequestError(f"{path}: {what} not found")
     return path
+
+
+def no_folder(reference: str, otherwise: str) -> str:
+    """Return `REFERENCE: no such folder; did you mean …?`, or `otherwise` where none beside it is like it."""
+    path = Path(reference)
+    beside = [each.name for each in path.parent.iterdir() if each.is_dir()] if path.parent.is_dir() else []
+    return f"{reference}: no such folder; {nearest(path.name, beside) or otherwise}"
 
 
 def sha256(path: Path) -> str:
@@ -170,17 +201,18 @@ def staging(target: Path) -> Iterator[Path]:
 
 
 def publish(staged: Path, target: Path) -> None:
-    """Put a whole staged folder in the place of `target`, in one step, and drop the old one.
+    """Put a whole staged folder (or file) in the place of `target`, in one step, and drop the old one.
 
-    The caller holds `locked(target.parent)`. All files of `staged` are synced first.
+    The caller holds `locked(target.parent)`. All files of `staged` are synced first; it may be a file itself.
     """
-    for path in staged.rglob("*"):
+    for path in (staged, *staged.rglob("*")):
         if path.is_file():
-            with path.open("rb") as file:
+            with named(path), path.open("rb") as file:
                 os.fsync(file.fileno())
-    sync_folder(staged)
-    if not target.exists():
-        staged.rename(target)
+    if staged.is_dir():
+        sync_folder(staged)
+    if staged.is_file() or not target.exists():
+        staged.replace(target)
     elif not _exchange(staged, target):
         journal = target.with_name(f".{target.name}.{OURS}new")
         staged.rename(journal)
@@ -190,17 +222,33 @@ def publish(staged: Path, target: Path) -> None:
         shutil.rmtree(staged)
 
 
-def recover(parent: Path) -> None:
-    """Finish interrupted publications in `parent` and drop stages whose writers are dead.
+def recover(parent: Path) -> dict[str, int]:
+    """Finish interrupted publications in `parent` and drop stages whose writers are dead: {name: bytes}.
 
     The caller holds `locked(parent)`.
     """
     for journal in parent.glob(f".*.{OURS}new"):
         _finish(journal)
-    for folder in parent.glob(f".*.{OURS}*"):
+    dropped = {}
+    for folder in abandoned(parent):
+        dropped[folder.name] = folder_size(folder)
+        shutil.rmtree(folder)
+    return dropped
+
+
+def abandoned(parent: Path) -> Iterator[Path]:
+    """Yield the staged folders in `parent` that no living writer holds; each is locked while it is used."""
+    for folder in sorted(parent.glob(f".*.{OURS}*")):
+        if folder.is_symlink():  # nobody's stage: what a link leads to would be emptied
+            continue
         with contextlib.suppress(FileNotFoundError, BlockingIOError), _opened(folder) as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder)
+            yield folder
+
+
+def folder_size(folder: Path) -> int:
+    """Return the bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _finish(journal: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import ContentError, RequestError, nearest, show_value
 from core.files import read_object
+from core.patterns import bounded
 
 if TYPE_CHECKING:
     from llamafactory.data.template import Template
@@ -89,13 +90,14 @@ def chat_renderer(tokenizer: "PreTrainedTokenizerBase", template: str | None, th
             contents = [m["content"] for m in messages]
             return "\n".join(contents) if ask else "\n".join(contents[:-1]) + contents[-1]
         try:
-            text: str = tokenizer.apply_chat_template(
-                messages,
-                chat_template=template,
-                add_generation_prompt=ask,
-                enable_thinking=think,
-                tokenize=False,
-            )
+            with bounded("the chat template"):
+                text: str = tokenizer.apply_chat_template(
+                    messages,
+                    chat_template=template,
+                    add_generation_prompt=ask,
+                    enable_thinking=think,
+                    tokenize=False,
+                )
         except TemplateError as error:
             roles = ", ".join(m["role"] for m in messages)
             raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
@@ -135,10 +137,8 @@ def llamafactory_template(
     tokenizer: "PreTrainedTokenizerBase", name: str, think: bool
 ) -> "tuple[Template, PreTrainedTokenizerBase]":
     """Return LLaMA-Factory's template `name` and a copy of the tokenizer with the tokens that it sets."""
-    try:
-        from llamafactory.data.template import TEMPLATES, ReasoningTemplate
-    except ImportError as error:
-        raise RequestError("--template needs LLaMA-Factory: run `make setup`") from error
+    from llamafactory.data.template import TEMPLATES, ReasoningTemplate
+
     if name not in TEMPLATES:
         raise RequestError(f"LLaMA-Factory has no template {name!r} {nearest(name, TEMPLATES)}".rstrip())
     template = copy.copy(TEMPLATES[name])
@@ -179,6 +179,9 @@ def _from_sharegpt(record: Mapping[str, object], entry: Mapping[str, object], pl
         raise ContentError(f"{place}: {column}: found {show_value(turns)}, expected a list of messages")
     roles = {tags["user_tag"]: "user", tags["assistant_tag"]: "assistant", tags["system_tag"]: "system"}
     messages = [_message(turn, tags, roles, f"{place}: {column}") for turn in turns]
+    late = [number for number, m in enumerate(messages[1:], 2) if m["role"] == "system"]
+    if late:  # LLaMA-Factory drops such a record
+        raise ContentError(f"{place}: {column}: message {late[0]} is a system's, expected it first")
     system = _text(record, columns.get("system"), place)
     if system and messages and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system})

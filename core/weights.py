@@ -33,8 +33,9 @@ Spec = tuple[str, str, tuple[int, ...]]  # name, dtype, shape
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor's place in a file: `start` and `stop` are byte offsets from the start of the file."""
+    """One tensor's place: `start` and `stop` are byte offsets from the start of `file`."""
 
+    file: Path
     name: str
     dtype: str
     shape: tuple[int, ...]
@@ -44,7 +45,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A safetensors file whose header has been checked; its tensors are still on the disk."""
+    """Tensors still on the disk, in a file whose header was checked, or in those of an index (`path`)."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -59,7 +60,7 @@ class Weights:
             )
         count = math.prod(tensor.shape)
         try:
-            flat = np.fromfile(self.path, STORED[tensor.dtype], count, offset=tensor.start)
+            flat = np.fromfile(tensor.file, STORED[tensor.dtype], count, offset=tensor.start)
         except OSError as error:
             raise ContentError(f"{self.path}: tensor {name!r}: {describe_os_error(error)}") from error
         if len(flat) != count:
@@ -139,7 +140,7 @@ def _tensor(name: str, entry: object, start: int, path: Path) -> Tensor:
         raise ContentError(
             f"{where}: {offsets[1] - offsets[0]} bytes, but {dtype} of shape {shape} takes {expected}"
         )
-    return Tensor(name, dtype, tuple(shape), start + offsets[0], start + offsets[1])
+    return Tensor(path, name, dtype, tuple(shape), start + offsets[0], start + offsets[1])
 
 
 def _counts(value: object) -> TypeGuard[list[int]]:

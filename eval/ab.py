@@ -12,21 +12,23 @@ from typing import Any
 
 import click
 
+from core.documents import json_lines
 from core.errors import CLI, RequestError, run
 from core.files import atomic, require, write_json, write_text
 from core.prompt import Conversation
 from eval.measure.answers import cut_thought
+from eval.measure.rates import group_of
 from eval.model import shards
-from eval.model.ask import Asker, Fields
+from eval.model.ask import Fields
 from eval.model.questions import read_questions
 from eval.options import generate_options, model_options, run_options, set_options, take
-from eval.output.records import json_lines
 from eval.output.results import PREDICTIONS, Prediction, check_new
 from eval.output.sheet import Asked, check_key, check_unrated, make_sheet, read_key, read_sheet
 from eval.output.side_by_side import side_by_side
 from eval.output.tally import tally_json, tally_table
 from eval.pipeline import Job, score_opened
 from eval.subjects import open_models
+from eval.task import Task
 
 SHEET, KEY, ANSWERS = "sheet.csv", "key.json", "answers.md"
 
@@ -61,7 +63,7 @@ def ask(seed: int, **given: Any) -> None:
     request = take(given)
     check_new(request.out, resume=request.resume, force=request.force)
     check_unrated(request.out / SHEET)
-    sets = read_questions(request.datasets, request.data)
+    sets = read_questions(request.datasets, request.data, request.cluster)
     opened = open_models(request)
     models = [subject.name for subject in opened.subjects]
     if len(models) < 2:
@@ -86,27 +88,19 @@ def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
         raise RequestError("a sheet is named twice: give each rater's sheet once")
     known = read_key(require(key or sheets[0].with_name(KEY), "key"))
     ratings = [rating for rater, sheet in named.items() for rating in read_sheet(sheet, known, rater)]
-    text = tally_table(ratings, known.models)
+    text = tally_table(ratings, known.models, known.clusters)
     click.echo(text, nl=False)
     if out:
         write_text(out / "tally.md", text)
-        write_json(out / "tally.json", tally_json(ratings, known.models))
+        write_json(out / "tally.json", tally_json(ratings, known.models, known.clusters))
 
 
 @dataclass(frozen=True, slots=True)
-class Ab:
+class Ab(Task):
     """Answering prompts: nothing is judged here."""
 
     max_new_tokens: int
     command: str = "eval.ab"
-
-    def settings(self) -> dict[str, object]:
-        """Return the option that changes an answer."""
-        return {"max_new_tokens": self.max_new_tokens}
-
-    def asker(self, job: Job) -> Asker:
-        """Return one that generates."""
-        return job.generating()
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the prompt, the answer that the data expects ("" without one), and the model's."""
@@ -125,7 +119,6 @@ class Ab:
             "mode": "generate",
             "n": len(predictions),
             "empty": sum(not cut_thought(str(p["model_output"])) for p in predictions),
-            "refused": sum("refused" in p for p in predictions),
         }
 
     def line(self, results: Mapping[str, Any]) -> str:
@@ -168,6 +161,7 @@ def _answers(out: Path, models: Sequence[str], name: str) -> list[Asked]:
                 model: cut_thought(str(line["model_output"]))
                 for model, line in zip(models, lines, strict=True)
             },
+            None if (cluster := group_of(lines[0])) is None else f"{name}/{cluster}",
         )
         for lines in zip(*logs, strict=True)
         if not any("refused" in line for line in lines)

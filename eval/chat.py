@@ -1,65 +1,96 @@
 """python -m eval.chat --model models/demo-base [--adapter rte] [--once TEXT]
 
-A conversation in the terminal with a model or an adapter on it, the answers shown as they are
-generated. `exit`, `quit` or Ctrl-D ends it, Ctrl-C an answer. docs/eval-chat.md says more.
+A conversation in the terminal with a model or adapters on it, the answers shown as they are generated.
+`exit`, `quit` or Ctrl-D ends it, Ctrl-C an answer, `/use NAME` goes on with another.
+docs/eval-chat.md says more.
 """
 
 import contextlib
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.errors import CLI, RequestError, run
+from core.errors import CLI, RequestError, TuneyardError, run, show_value
 from core.prompt import Encode, Message
 from eval.measure.answers import cut_thought
-from eval.model.stream import Sampling, ThoughtFilter, stream
+from eval.model.recipe import trained_system
+from eval.model.stream import PRESETS, Sampling, ThoughtFilter, choose_sampling, stream
 from eval.options import Finite, loading_options, take
-from eval.subjects import open_models
+from eval.subjects import Subject, open_models
 
 if TYPE_CHECKING:
     from eval.model.load import Model
 
 WAYS_OUT = ("exit", "quit")
+USE = "/use"
 
 
 @click.command(context_settings=CLI)
 @click.option("--model", required=True, metavar="DIR|ID", help="Model or LoRA folder, or hub id.")
-@click.option("--adapter", metavar="NAME[=DIR]", help="Talk to this adapter; NAME alone means saves/NAME.")
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="NAME[=DIR]",
+    help="Talk to this adapter; NAME alone means saves/NAME, a:0.5+b:0.5 several by weight. Repeatable.",
+)
 @click.option("--once", metavar="TEXT", help="Answer this and leave.")
-@click.option("--system", metavar="TEXT", help="What the model is told before the conversation.")
+@click.option("--system", metavar="TEXT", help="What the model is told first.  [as it was trained]")
 @click.option("--think", is_flag=True, help="Let a model think, and show it.")
 @click.option("--max-new-tokens", type=click.IntRange(1), metavar="N", default=512, show_default=True)
-@click.option("--temperature", type=Finite(0), default=0.8, show_default=True, help="0: greedy.")
-@click.option("--top-p", type=Finite(0, 1, min_open=True), default=0.9, show_default=True)
-@click.option("--repetition-penalty", type=Finite(0, min_open=True), default=1.3, show_default=True)
 @click.option(
-    "--no-repeat-ngram-size",
-    type=click.IntRange(0),
-    metavar="N",
-    default=3,
-    show_default=True,
-    help="0: off.",
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    help="Named settings, instead of the model's generation_config.",
 )
+@click.option("--temperature", type=Finite(0), help="0: greedy.")
+@click.option("--top-p", type=Finite(0, 1, min_open=True))
+@click.option("--repetition-penalty", type=Finite(0, min_open=True), help="1: none.")
+@click.option("--no-repeat-ngram-size", type=click.IntRange(0), metavar="N", help="0: off.")
 @loading_options
-def cli(adapter: str | None, once: str | None, system: str | None, **given: Any) -> None:
-    """Talk to a model in the terminal, or have it answer one question."""
+def cli(once: str | None, system: str | None, preset: str | None, **given: Any) -> None:
+    """Talk to a model in the terminal, or have it answer one question.
+
+    It answers as its generation_config says, greedily where that says nothing; the options go before it.
+    """
     if once is not None and not once.strip():
         raise RequestError("--once: found an empty text, expected a question")
-    request = take({**given, "adapters": (adapter,) if adapter else (), "out": Path()})
+    given["out"] = Path()
+    request = take(given)
     opened = open_models(request)
-    subject = opened.subjects[-1]  # the adapter where there is one, else the base
-    begin = [{"role": "system", "content": system}] if system else []
-    sampling = Sampling(**{one.name: given[one.name] for one in fields(Sampling)})
-    chat = Chat(opened.local, subject.prompting.encode, sampling, request.think, begin)
-    with opened.applied(subject):
-        if once is not None:
-            chat.answer(once)
-        else:
-            converse(chat, subject.name)
+    sampling = choose_sampling(opened.local, preset, request.max_new_tokens, given)
+    subjects = {subject.name: subject for subject in opened.subjects}
+    first = opened.subjects[-max(1, len(request.adapters))]  # the first adapter, else the model
+    name: str | None = first.name
+    said: list[Message] = []
+    while name is not None:
+        subject = subjects[name]
+        messages = [*_begin(subject, system), *said]
+        chat = Chat(opened.local, subject.prompting.encode, sampling, request.think, messages)
+        with opened.applied(subject):
+            if once is not None:
+                chat.answer(once)
+            name = converse(chat, name, list(subjects)) if once is None else None
+        said = [message for message in chat.messages if message["role"] != "system"]
+
+
+def _begin(subject: Subject, system: str | None) -> list[Message]:
+    """The system message: the one given, else that of the adapters' training, which is shown."""
+    if system is None and subject.parts:
+        try:
+            texts = {trained_system(part.adapter.folder) for part in subject.parts}
+            system = texts.pop() if len(texts) == 1 else None
+            if texts:
+                click.echo("(no system text: the adapters were trained with different ones)", err=True)
+            elif system:
+                click.echo(f"(system text of the training: {show_value(system)})", err=True)
+        except TuneyardError as error:
+            click.echo(f"(no system text: that of the training is not known: {error})", err=True)
+    return [{"role": "system", "content": system}] if system else []
 
 
 @dataclass(slots=True)
@@ -112,17 +143,24 @@ class Chat:
         return prompt
 
 
-def converse(chat: Chat, name: str) -> None:
-    """Answer line by line until the user leaves."""
+def converse(chat: Chat, name: str, names: Sequence[str]) -> str | None:
+    """Answer line by line until the user leaves (None) or wants to go on with another of the names."""
     if sys.stdin.isatty():
         click.echo(f"{name}: exit or quit leaves, Ctrl-C ends an answer", err=True)
     for line in lines():
+        command, _, wanted = line.partition(" ")
+        if command == USE and wanted in names:
+            return wanted
+        if command == USE:
+            click.echo(f"({USE} NAME goes on with one of: {', '.join(names)}; now: {name})", err=True)
+            continue
         try:
             chat.answer(line)
         except KeyboardInterrupt:
             click.echo("(cut short)", err=True)
         except RequestError as error:
             click.echo(f"({error})", err=True)
+    return None
 
 
 def lines() -> Iterator[str]:

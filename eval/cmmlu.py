@@ -15,14 +15,13 @@ import click
 from core.errors import CLI, RequestError, run
 from core.files import write_json, write_text
 from core.prompt import Conversation
-from eval.measure.labels import LOW_MASS, UNKNOWN, accuracy_line, summary
-from eval.model import shards
+from eval.measure.labels import LOW_MASS, accuracy_line, summary
+from eval.measure.macro import group_score
 from eval.model.ask import Asker, Choosing, Fields
 from eval.model.cmmlu import (
     HUB_ID,
     LETTERS,
     Exam,
-    Subject,
     choose_subjects,
     fetch,
     in_groups,
@@ -32,10 +31,11 @@ from eval.model.cmmlu import (
 )
 from eval.model.questions import Questions
 from eval.options import model_options, run_options, take
-from eval.output.groups import group_table, groups_json, read_groups
+from eval.output.groups import group_table, groups_json, read_groups, set_score
 from eval.output.results import Prediction, check_new
-from eval.pipeline import Job, score_opened
-from eval.subjects import Opened, open_models
+from eval.pipeline import Job, score
+from eval.subjects import Opened
+from eval.task import Figure, Prepared, Task, line_of
 
 PLAIN = "the benchmark's text (no chat template)"
 
@@ -60,11 +60,16 @@ PLAIN = "the benchmark's text (no chat template)"
 )
 @click.option("--chat", is_flag=True, help="Ask in the chat template, not as plain text.")
 @run_options
-def cli(data: str, subjects: str | None, shots: int, chat: bool, **given: Any) -> None:
+def cli(**given: Any) -> None:
     """Score a base model and adapters on CMMLU, by subject, group and on average.
 
     Averages are over subjects, as the benchmark's, each with its n, 95 % interval and majority baseline.
     """
+    score(*prepare(**given))
+
+
+def prepare(*, data: str, subjects: str | None, shots: int, chat: bool, **given: Any) -> Prepared:
+    """Return what is asked and how, the questions fetched; `RequestError` where they cannot be had."""
     request = take(given)
     if request.backend != "hf":
         raise RequestError(
@@ -77,21 +82,21 @@ def cli(data: str, subjects: str | None, shots: int, chat: bool, **given: Any) -
     chosen = choose_subjects(subjects, folder)
     folder = folder or fetch(data, [subject.name for subject in chosen])
     exams = {subject.name: read_exam(folder, subject, shots) for subject in chosen}
-    task, sets = Cmmlu(shots, chat, exams), [_questions(exam) for exam in exams.values()]
-    opened = open_models(request)
-    score_opened(request, task, sets, opened if chat else _plain(opened))
-    if shards.first():
-        _write_table(request.out, [subject.name for subject in opened.subjects], chosen)
+    return request, Cmmlu(shots, chat, exams), [_questions(exam) for exam in exams.values()]
 
 
 @dataclass(frozen=True, slots=True)
-class Cmmlu:
+class Cmmlu(Task):
     """Asking for one of four letters: the command's own options, and what is asked by subject."""
 
     shots: int
     chat: bool
     exams: Mapping[str, Exam]
     command: str = "eval.cmmlu"
+
+    def asked(self, opened: Opened) -> Opened:
+        """Return the models asked in plain text, unless a chat is asked for."""
+        return opened if self.chat else _plain(opened)
 
     def settings(self) -> dict[str, object]:
         """Return the options that change the prompt."""
@@ -103,24 +108,15 @@ class Cmmlu:
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the question, the right letter and the likeliest, and the probabilities of all four."""
-        asked = job.rows[row]
-        return {
-            "instruction": asked.messages[-1]["content"],
-            "expected_output": asked.answer,
-            "model_output": "",
-            "predicted_output": UNKNOWN,
-            "row": row,
-            **fields,
-        }
+        return {**line_of(job, row, fields), **fields}
 
-    def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002
+    def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return accuracy with its uncertainty and baseline, and what the context had no room for."""
         masses = [float(str(p["label_mass"])) for p in predictions if "label_mass" in p]
         return {
             "mode": "choice",
-            **summary(predictions),
+            **summary(predictions, job.questions.answers),
             "label_mass": round(sum(masses) / len(masses), 6),
-            "refused": sum("refused" in p for p in predictions),
             "fewer_shots": sum("shots" in p and p["shots"] != self.shots for p in predictions),
             "labels": list(LETTERS),
         }
@@ -136,9 +132,21 @@ class Cmmlu:
             said.append(f"label mass {results['label_mass']:.2f}: it would hardly say these letters")
         if results["fewer_shots"]:
             said.append(f"{results['fewer_shots']} prompts have fewer shots, for the context's sake")
-        if results["refused"]:
-            said.append(f"{results['refused']} prompts exceed the context and count as wrong")
-        return said
+        return said + Task.warnings(self, results)
+
+    def finish(self, out: Path, models: Sequence[str]) -> None:
+        """Write and show the groups' table."""
+        scores = read_groups(out, models, in_groups([exam.subject for exam in self.exams.values()]))
+        table = group_table(scores)
+        write_text(out / "cmmlu.md", f"{table}\n")
+        write_json(out / "cmmlu.json", groups_json(scores))
+        click.echo(f"\n{table}")
+
+    def table(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
+        """Return the average over subjects alone."""
+        average = group_score([set_score(results) for results in found.values()])
+        mean = Figure(average.accuracy, average.ci95, average.n, average.majority)
+        return {"accuracy, average over subjects": mean}
 
 
 class FewShot:
@@ -186,14 +194,6 @@ def _plain(opened: Opened) -> Opened:
             for s in opened.subjects
         ],
     )
-
-
-def _write_table(out: Path, models: Sequence[str], subjects: Sequence[Subject]) -> None:
-    scores = read_groups(out, models, in_groups(subjects))
-    table = group_table(scores)
-    write_text(out / "cmmlu.md", f"{table}\n")
-    write_json(out / "cmmlu.json", groups_json(scores))
-    click.echo(f"\n{table}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ McNemar, Holm), what these rows could have shown, and a verdict. Needs no model 
 docs/eval-compare.md explains the figures.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ import click
 from core.errors import CLI, run
 from core.files import write_json, write_text
 from eval.output.judged import Judged, judge
-from eval.output.markdown import markdown
+from eval.output.markdown import grid, markdown
 from eval.output.tables import to_json
 
 
@@ -23,20 +24,22 @@ def cli(results: tuple[str, ...], out: Path) -> None:
     """Compare models on the rows that all of them answered.
 
     RESULTS is a folder that eval.nli and the like wrote (OUT, OUT/MODEL or OUT/MODEL/SET), or another
-    tool's log (lm-evaluation-harness's samples_*.jsonl; JSON Lines with id, gold, prediction).
+    tool's log (lm-evaluation-harness's samples_*.jsonl; JSON Lines with id, gold, prediction), or an
+    evaluation_results.json.
     NAME is MODEL or MODEL/SET, for what is not named yet. The base is the model `base`, else the first.
     """
     write(judge(results), out)
 
 
-def write(judged: Judged, out: Path) -> None:
-    """Write the plots, table.md and, last, table.json into `out`, and print the table."""
+def write(judged: Judged, out: Path, facts: Mapping[str, object] | None = None) -> None:
+    """Write the plots, table.md and, last, table.json (`facts` among it) into `out`, and print the table."""
     from eval.output.plots import write_plots
 
     plots, typeface = write_plots(judged.comparison, judged.runs, out)
-    text = markdown(judged.comparison, typeface.numbered)
+    text = "\n\n".join([*map(grid, judged.tables.values()), markdown(judged.comparison, typeface.numbered)])
     write_text(out / "table.md", text)
-    write_json(out / "table.json", to_json(judged.comparison, judged.runs, judged.warnings, plots))
+    told = to_json(judged.comparison, judged.runs, judged.warnings, plots)
+    write_json(out / "table.json", {**(facts or {}), **told})
     click.echo(text, nl=False)
     click.echo(f"\n{out}: {', '.join([*plots, 'table.md', 'table.json'])}", err=True)
 

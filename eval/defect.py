@@ -14,12 +14,14 @@ import click
 from core.errors import CLI, ContentError, run, show_value
 from eval.measure.labels import UNKNOWN, accuracy_line
 from eval.measure.reports import Report, judge, parse_report, report_summary
-from eval.model.ask import Asker, Fields
+from eval.model.ask import Fields
 from eval.model.questions import Questions, read_questions
 from eval.options import generate_options, model_options, run_options, set_options, take
-from eval.output.defects import DETAILED, PLOT, write_defects
+from eval.output.defects import PLOT, write_defects
+from eval.output.detailed import DETAILED
 from eval.output.results import Prediction
 from eval.pipeline import Job, score
+from eval.task import Prepared, Task, line_of
 
 
 @click.command(context_settings=CLI)
@@ -32,10 +34,14 @@ def cli(**given: Any) -> None:
 
     Answers that hold no judgement are counted apart, and as wrong.
     """
+    score(*prepare(**given))
+
+
+def prepare(**given: Any) -> Prepared:
+    """Return what is asked and how; `ContentError` where a row's reference holds no judgement."""
     request = take(given)
-    sets = read_questions(request.datasets, request.data)
-    task = Defect({q.name: read_references(q) for q in sets}, request.max_new_tokens)
-    score(request, task, sets)
+    sets = read_questions(request.datasets, request.data, request.cluster)
+    return request, Defect({q.name: read_references(q) for q in sets}, request.max_new_tokens), sets
 
 
 def read_references(questions: Questions) -> list[Report]:
@@ -59,44 +65,31 @@ def read_references(questions: Questions) -> list[Report]:
 
 
 @dataclass(frozen=True, slots=True)
-class Defect:
+class Defect(Task):
     """Judging defect reports; the parsed references of each set by its name."""
 
     references: Mapping[str, list[Report]]
     max_new_tokens: int
     command: str = "eval.defect"
 
-    def settings(self) -> dict[str, object]:
-        """Return what changes an answer."""
-        return {"max_new_tokens": self.max_new_tokens}
-
-    def asker(self, job: Job) -> Asker:
-        """Return one that generates."""
-        return job.generating()
-
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the report, the reference and what the answer was taken for."""
         record, reference = job.questions.records[row], self.references[job.questions.name][row]
-        said = str(fields.get("model_output", ""))
+        said = line_of(job, row, fields)
         return {
-            "instruction": job.rows[row].messages[-1]["content"],
+            **said,
             "expected_output": reference.judgement,
             "expected_reason": reference.reason,
-            "model_output": said,
-            **judge(reference.judgement, said),
-            "idx": record.get("idx", -1),
-            "row": row,
+            **judge(reference.judgement, str(said["model_output"])),
             **{name: str(record[name]) for name in ("subtype", "type") if record.get(name) is not None},
-            **{name: value for name, value in fields.items() if name == "refused"},
-            **({"group": record["group"]} if "group" in record else {}),
         }
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return the figures; write the document's two files."""
-        figures = report_summary(predictions)
+        references = self.references[job.questions.name]
+        figures = report_summary(predictions, [reference.judgement for reference in references])
         return {
             **figures,
-            "refused": sum("refused" in p for p in predictions),
             "numbered_labels": write_defects(job.folder, predictions, figures),
         }
 
@@ -106,9 +99,7 @@ class Defect:
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Warn of prompts that did not fit, and of labels that the plot could not write."""
-        said = []
-        if results["refused"]:
-            said.append(f"{results['refused']} prompts exceed the context and count as wrong")
+        said = Task.warnings(self, results)
         if results["numbered_labels"]:
             said.append(
                 f"{results['numbered_labels']} labels are numbers in {PLOT}: no installed font writes them; "

@@ -5,7 +5,7 @@ said and how much they repeat: heuristics, docs/eval-dialogue.md. Writes OUT/<mo
 {results.json,predictions.jsonl} with the transcripts.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import click
 from core.errors import CLI, ContentError, run
 from core.prompt import Conversation
 from eval.measure.coherence import Talk, carry_over, repetition
+from eval.measure.rates import groups_of
 from eval.measure.text import Estimate, ratio
 from eval.model.ask import Asker, Fields
 from eval.model.ask import Talk as Messages
@@ -23,6 +24,7 @@ from eval.model.talking import Talking, questions
 from eval.options import generate_options, model_options, run_options, set_options, take
 from eval.output.results import Prediction
 from eval.pipeline import Job, score
+from eval.task import Figure, Prepared, Task
 
 FIGURES = ("carry_over", "chance", "repetition")
 
@@ -37,29 +39,30 @@ def cli(**given: Any) -> None:
 
     Both stand beside those of the data's own answers, and carry-over beside what chance gives.
     """
+    score(*prepare(**given))
+
+
+def prepare(**given: Any) -> Prepared:
+    """Return what is asked and how; `ContentError` for a set without a second question."""
     request = take(given)
-    sets = read_questions(request.datasets, request.data)
+    sets = read_questions(request.datasets, request.data, request.cluster)
     for one in sets:
         if not any(map(_several, one.conversations[: request.limit])):
             raise ContentError(f"{one.path}: no conversation has a second question: nothing to measure")
-    score(request, Dialogue(request.max_new_tokens), sets)
+    return request, Dialogue(request.max_new_tokens), sets
 
 
 @dataclass(frozen=True, slots=True)
-class Dialogue:
+class Dialogue(Task):
     """Leading conversations with the model's own answers."""
 
     max_new_tokens: int
     command: str = "eval.dialogue"
 
-    def settings(self) -> dict[str, object]:
-        """Return the option that changes an answer."""
-        return {"max_new_tokens": self.max_new_tokens}
-
     def asker(self, job: Job) -> Asker:
         """Return one that leads every conversation of several questions; the others show nothing."""
         talks = {row: talk.messages for row, talk in enumerate(job.rows) if _several(talk)}
-        return Talking(job.opened.speaker(job.subject), talks, self._fits(job), self.max_new_tokens)
+        return Talking(job.speaker, talks, self._fits(job), self.max_new_tokens)
 
     def _fits(self, job: Job) -> Callable[[Messages], bool]:
         if isinstance(job.opened.model, Server):
@@ -74,15 +77,15 @@ class Dialogue:
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return both figures of the model and of the data's own answers, means over conversations."""
         led = [p for p in predictions if "refused" not in p]
-        own = _figures([_talk(p["transcript"]) for p in led])
-        reference = _figures([_talk(_whole(job.rows[int(str(p["row"]))])) for p in led])
+        groups = groups_of(led) or range(len(led))
+        own = _figures([_talk(p["transcript"]) for p in led], groups)
+        reference = _figures([_talk(_whole(job.rows[int(str(p["row"]))])) for p in led], groups)
         return {
             **_values(own),
             "reference": _values(reference),
             "n": len(led),
             "answers": sum(len(_talk(p["transcript"]).answers) for p in led),
             "cut_short": sum(bool(p["cut_short"]) for p in led),
-            "refused": len(predictions) - len(led),
             "one_question": len(job.rows) - len(predictions),
             "estimates": {name: asdict(estimate) for name, estimate in own.items()},
         }
@@ -105,8 +108,15 @@ class Dialogue:
         }
         return [f"{results[name]} {what}" for name, what in told.items() if results[name]]
 
+    def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
+        """Return what could be measured."""
+        return {
+            name: Figure(one["value"], one["ci95"], results["n"])
+            for name, one in results["estimates"].items()
+        }
 
-def _figures(talks: Sequence[Talk]) -> dict[str, Estimate]:
+
+def _figures(talks: Sequence[Talk], groups: Sequence[Hashable]) -> dict[str, Estimate]:
     """Return the means of what can be measured; chance takes each talk with the turns before of the next."""
     others = [*talks[1:], *talks[:1]]
     each = {
@@ -114,8 +124,14 @@ def _figures(talks: Sequence[Talk]) -> dict[str, Estimate]:
         "chance": [carry_over(*pair) for pair in zip(talks, others, strict=True)] if len(talks) > 1 else [],
         "repetition": [repetition(talk) for talk in talks],
     }
-    known = {name: [value for value in values if value is not None] for name, values in each.items()}
-    return {name: ratio(v, [1] * len(v), range(len(v))) for name, v in known.items() if v}
+    found = {}
+    for name, values in each.items():
+        known = [(value, group) for value, group in zip(values, groups, strict=False) if value is not None]
+        if known:
+            found[name] = ratio(
+                [value for value, _ in known], [1] * len(known), [group for _, group in known]
+            )
+    return found
 
 
 def _values(figures: Mapping[str, Estimate]) -> dict[str, float | None]:

@@ -4,7 +4,7 @@ Asks a base model and any number of adapters, the base loaded once, for yes, no 
 labels), and writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-nli.md explains them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,9 @@ from eval.measure.answers import PARSERS
 from eval.measure.labels import (
     LOW_MASS,
     UNKNOWN,
+    LabelSet,
     accuracy_line,
-    check_labels,
-    find_labels,
-    parse_choices,
-    parse_counts,
+    choose_labels,
     spellings,
     summary,
 )
@@ -27,7 +25,10 @@ from eval.model.ask import Asker, Fields, ask_in_halves
 from eval.model.questions import Questions, read_questions
 from eval.options import Command, generate_options, model_options, run_options, set_options, take
 from eval.output.results import Prediction
-from eval.pipeline import Job, score
+from eval.pipeline import Job, Talks, score
+from eval.task import Prepared, Task
+
+CHECKED = 100  # rows that generate mode also answers by choice: a forward pass each
 
 
 def label_options(command: Command) -> Command:
@@ -83,26 +84,37 @@ def cli(**given: Any) -> None:
 
     Each accuracy comes with its n, 95 % interval and the share of the commonest answer.
     """
+    score(*prepare(**given))
+
+
+def prepare(**given: Any) -> Prepared:
+    """Return what is asked and how; `RequestError` for options that do not go together."""
     request = take(given)
-    task = Nli(**given, max_new_tokens=request.max_new_tokens)
-    if task.mode == "choice" and request.think:
+    mode = given["mode"]
+    if mode == "choice" and request.think:
         raise RequestError("--think needs --mode generate: a thought would stand before the labels")
-    if task.mode == "choice" and request.backend == "openai":
+    if mode == "choice" and request.preset:
+        raise RequestError("--preset needs --mode generate: nothing is sampled where labels are compared")
+    if mode == "choice" and request.backend == "openai":
         raise RequestError("--backend openai needs --url and --mode generate, and takes no --adapter")
-    if task.mode == "choice" and request.backend == "vllm":
+    if mode == "choice" and request.backend == "vllm":
         raise RequestError("--backend vllm only generates: give --mode generate with it")
-    if task.check_generate and task.mode == "generate":
+    if given["check_generate"] and mode == "generate":
         raise RequestError("--check-generate is for --mode choice: here every answer is generated")
-    sets = read_questions(request.datasets, request.data)
-    for questions in sets:
-        task.labels(questions)
-    score(request, task, sets)
+    sets = read_questions(request.datasets, request.data, request.cluster)
+    return request, Nli(label_sets(sets, given), **given, max_new_tokens=request.max_new_tokens), sets
+
+
+def label_sets(sets: Sequence[Questions], given: Mapping[str, Any]) -> dict[str, LabelSet]:
+    """Return each dataset's labels by its name, of all its rows and by --choices and --count."""
+    return {q.name: choose_labels(q.answers, given["choices"], given["count"], str(q.path)) for q in sets}
 
 
 @dataclass(frozen=True, slots=True)
-class Nli:
-    """Asking for one of some labels: a field for each of the command's own options."""
+class Nli(Task):
+    """Asking for one of some labels: each dataset's by its name, and the command's own options."""
 
+    label_sets: Mapping[str, LabelSet]
     mode: str
     parser: str
     variants: str
@@ -112,15 +124,9 @@ class Nli:
     max_new_tokens: int
     command: str = "eval.nli"
 
-    def labels(self, questions: Questions) -> list[str]:
-        """Return the labels of a set; `ContentError` or `RequestError` where data and options disagree."""
-        place = str(questions.path)
-        labels = (
-            find_labels(questions.answers, place) if self.choices is None else parse_choices(self.choices)
-        )
-        check_labels(questions.answers, labels, place)
-        parse_counts(self.count, labels)
-        return labels
+    def labels(self, job: Job) -> list[str]:
+        """Return the labels of the job's dataset."""
+        return self.label_sets[job.questions.name].labels
 
     def settings(self) -> dict[str, object]:
         """Return the options that change an answer or what it counts as."""
@@ -131,82 +137,83 @@ class Nli:
 
     def asker(self, job: Job) -> Asker:
         """Return one that chooses between the labels, or one that generates."""
-        if self.mode == "generate":
-            return job.generating()
+        return job.generating() if self.mode == "generate" else self._choosing(job)
+
+    def _choosing(self, job: Job, talks: Talks | None = None) -> Asker:
         every_form = self.variants == "all"
-        return job.choosing({label: spellings(label, every_form) for label in self.labels(job.questions)})
+        return job.choosing({label: spellings(label, every_form) for label in self.labels(job)}, talks)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the six fields of the published script, the row's number, and what else is known of it."""
         record, asked = job.questions.records[row], job.rows[row]
-        said = str(fields.get("model_output", ""))
-        label = UNKNOWN if "refused" in fields else fields.get("predicted_output") or self._parse(job, said)
-        group = {"group": record["group"]} if "group" in record else {}
         return {
             "instruction": record.get("instruction", asked.messages[-1]["content"]),
             "input": record.get("input", ""),
             "expected_output": asked.answer,
-            "model_output": said,
-            "predicted_output": self._counted(job, str(label)),
+            "model_output": str(fields.get("model_output", "")),
+            "predicted_output": self._label(job, fields),
             "idx": record.get("idx", -1),
             "row": row,
             **{key: value for key, value in fields.items() if not key.endswith("_output")},
-            **group,
         }
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return accuracy and all that a decision needs beside it."""
         masses = [float(str(p["label_mass"])) for p in predictions if "label_mass" in p]
-        checked = {"check_generate": self._agreement(job, predictions)} if self.check_generate else {}
         return {
             "mode": self.mode,
-            **summary(predictions),
+            **summary(predictions, job.questions.answers),
             "unparsed_rows": [p["row"] for p in predictions if p["predicted_output"] == UNKNOWN],
             "label_mass": round(sum(masses) / len(masses), 6) if masses else None,
-            "refused": sum("refused" in p for p in predictions),
-            "labels": self.labels(job.questions),
-            **checked,
+            "labels": self.labels(job),
+            **self._agreement(job, predictions),
         }
 
     def line(self, results: Mapping[str, Any]) -> str:
         """Return accuracy, interval, n, majority, unparsed, label mass and agreement."""
         mass = f"  label mass {results['label_mass']:.2f}" if results["label_mass"] is not None else ""
-        checked = results.get("check_generate")
-        agree = f"  generated answers agree {checked['agree']}/{checked['n']}" if checked else ""
-        return f"{accuracy_line(results)}  unparsed {results['unparsed']}{mass}{agree}"
+        agree = [
+            f"  {who} answers agree {results[check]['agree']}/{results[check]['n']}"
+            for check, who in (("check_generate", "generated"), ("check_choice", "chosen"))
+            if check in results
+        ]
+        return f"{accuracy_line(results)}  unparsed {results['unparsed']}{mass}{''.join(agree)}"
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Warn of labels that the model would hardly say, and of prompts that did not fit."""
         mass, said = results["label_mass"], []
         if mass is not None and mass < LOW_MASS:
             said.append(f"label mass {mass:.2f}: it would hardly say these labels")
-        if results["refused"]:
-            said.append(f"{results['refused']} prompts exceed the context and count as wrong")
-        return said
+        return said + Task.warnings(self, results)
 
-    def _parse(self, job: Job, text: str) -> str:
-        return PARSERS[self.parser](text, self.labels(job.questions))
+    def _label(self, job: Job, fields: Fields) -> str:
+        """Return what an answer is taken for, chosen or parsed, and what --count lets it count as."""
+        labels = self.label_sets[job.questions.name]
+        if "refused" in fields:
+            return UNKNOWN
+        parse = PARSERS[self.parser]
+        label = fields.get("predicted_output") or parse(str(fields["model_output"]), labels.labels)
+        return labels.counts.get(str(label), str(label))
 
     def _agreement(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Generate for some of the rows, evenly spread; return how often the parsed answer is the same."""
-        count = min(self.check_generate, len(predictions))
-        some = [i * len(job.rows) // count for i in range(count)]
-        asker = job.generating({row: job.rows[row].messages for row in some})
-        said: dict[int, str] = {}
+        """Answer some of the rows, evenly spread, in the other mode too; return how often both agree."""
+        name, key = ("check_choice", "chosen") if self.mode == "generate" else ("check_generate", "generated")
+        answered = [row for row, p in enumerate(predictions) if "refused" not in p]
+        checks = self.check_generate or CHECKED * (self.mode == "generate" and job.chooses)
+        count = min(checks, len(answered))
+        if not count:
+            return {}
+        some = job.talks([answered[i * len(answered) // count] for i in range(count)])
+        asker = self._choosing(job, some) if self.mode == "generate" else job.generating(some)
+        found: dict[int, Fields] = {}
         for batch in asker.batches:
-            texts = (str(fields["model_output"]) for fields in ask_in_halves(asker, batch))
-            said.update(zip(batch, texts, strict=True))
+            found.update(zip(batch, ask_in_halves(asker, batch), strict=True))
         differing = [
-            {"row": row, "generated": said[row]}
-            for row in sorted(said)
-            if self._counted(job, self._parse(job, said[row])) != predictions[row]["predicted_output"]
+            {"row": row, key: found[row]["model_output"]}
+            for row in sorted(found)
+            if self._label(job, found[row]) != predictions[row]["predicted_output"]
         ]
-        return {"n": len(said), "agree": len(said) - len(differing), "differing": differing}
-
-    def _counted(self, job: Job, label: str) -> str:
-        """Return what a label counts as here: --count says so for labels that no row expects."""
-        meant = parse_counts(self.count, self.labels(job.questions)).get(label, label)
-        return label if meant == label or label in job.questions.answers else meant
+        return {name: {"n": len(found), "agree": len(found) - len(differing), "differing": differing}}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+from core.errors import RequestError
+from eval.model.stream import PRESETS
+
 Command = Callable[..., Any]
 
 
@@ -31,6 +34,7 @@ class Request:
     adapters: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     data: tuple[Path, ...] = ()
+    cluster: str | None = None
     backend: str = "hf"
     url: str | None = None
     template: str | None = None
@@ -40,15 +44,30 @@ class Request:
     batch_tokens: int | None = None
     max_new_tokens: int = 0
     think: bool = False
+    preset: str | None = None
     limit: int | None = None
     no_base: bool = False
+    same_base: bool = False
     resume: bool = False
     force: bool = False
+    by: str = ""
+    """The module that was called, where it is another than the task's: `eval.suite`."""
 
 
 def take(given: dict[str, Any]) -> Request:
-    """Take the shared options out of a command's; what is left in `given` is the command's own."""
-    return Request(**{f.name: given.pop(f.name) for f in fields(Request) if f.name in given})
+    """Take the shared options out of a command's; what is left in `given` is the command's own.
+
+    `RequestError` where they do not go together.
+    """
+    request = Request(**{f.name: given.pop(f.name) for f in fields(Request) if f.name in given})
+    if request.preset and request.backend != "hf":
+        raise RequestError(f"--preset reads generation_config.json: leave out --backend {request.backend}")
+    return request
+
+
+same_base = click.option(
+    "--same-base", is_flag=True, help="The base that an adapter names and --model are the same model."
+)
 
 
 def model_options(command: Command) -> Command:
@@ -87,9 +106,10 @@ def model_options(command: Command) -> Command:
 
 
 def loading_options(command: Command) -> Command:
-    """--template, --dtype and --quantize: how a model reads, and how its weights are held."""
+    """--same-base, --template, --dtype and --quantize: how a model reads, and how its weights are held."""
     return _all(
         command,
+        same_base,
         click.option(
             "--template", metavar="NAME", help="Ask with LLaMA-Factory's template, not the saved one."
         ),
@@ -106,6 +126,17 @@ def loading_options(command: Command) -> Command:
 
 
 def set_options(command: Command) -> Command:
+    """--dataset, --data and --cluster: which sets are asked, and which of their rows belong together."""
+    return data_options(
+        click.option(
+            "--cluster",
+            metavar="COLUMN",
+            help="Examples that share its value are not independent; `none`: all are. [the manifest's]",
+        )(command)
+    )
+
+
+def data_options(command: Command) -> Command:
     """--dataset and --data: which sets are asked."""
     return _all(
         command,
@@ -123,16 +154,27 @@ def set_options(command: Command) -> Command:
 
 
 def generate_options(max_new_tokens: int) -> Callable[[Command], Command]:
-    """--max-new-tokens, with the command's default, and --think."""
+    """--max-new-tokens, with the command's default, --preset and --think."""
+
+    def longest() -> int:
+        preset = click.get_current_context().params.get("preset")
+        return PRESETS[preset].max_new_tokens if preset in PRESETS else max_new_tokens
+
     return lambda command: _all(
         command,
         click.option(
             "--max-new-tokens",
             type=click.IntRange(1),
             metavar="N",
-            default=max_new_tokens,
-            show_default=True,
+            default=longest,
+            show_default=str(max_new_tokens),
             help="generate: the longest answer.",
+        ),
+        click.option(
+            "--preset",
+            type=click.Choice(list(PRESETS)),
+            is_eager=True,  # before --max-new-tokens, whose default depends on it
+            help="generate: sample as the model's generation_config says, up to 512 tokens.",
         ),
         click.option("--think", is_flag=True, help="generate: let a model think before it answers."),
     )

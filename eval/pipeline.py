@@ -7,18 +7,20 @@ is here, once. docs/eval-nli.md describes the files.
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import click
 
 from core.files import versions, write_json
 from core.prompt import Conversation, Message
+from eval.measure.rates import groups_of
 from eval.model import shards
-from eval.model.ask import Asker, Choosing, Fields, Generating, ask_in_halves
+from eval.model.ask import Asker, Choosing, Fields, Generating, Speaker, ask_in_halves
 from eval.model.questions import Questions
+from eval.model.training import trained_on, trainings_of
 from eval.options import Request
 from eval.output.results import (
     RESULTS,
@@ -29,41 +31,15 @@ from eval.output.results import (
     check_new,
     unless_refused,
 )
+from eval.output.training import training_warnings
 from eval.subjects import Opened, Subject, open_models
+from eval.task import Task
 
 if TYPE_CHECKING:
     from eval.model.load import Model
 
 PACKAGES = ("torch", "transformers", "tokenizers")
-
-
-class Task(Protocol):
-    """What a command does with a set: all that differs from one command to the next."""
-
-    @property
-    def command(self) -> str:
-        """Its module, e.g. `eval.nli`."""
-
-    def settings(self) -> dict[str, object]:
-        """Return what a resumed run must have in common with the one before, beyond the shared options."""
-
-    def asker(self, job: "Job") -> Asker:
-        """Return who asks the rows, in which batches: `job.choosing(…)`, `job.generating()` or an own one."""
-
-    def prediction(self, job: "Job", row: int, fields: Fields) -> Prediction:
-        """Return a row's line of predictions.jsonl (`row` among it) from what the asker returned.
-
-        A prompt that the context could not hold comes with no other field than `refused`, the reason.
-        """
-
-    def results(self, job: "Job", predictions: list[Prediction]) -> dict[str, object]:
-        """Return the figures of results.json; may write plots into `job.folder`."""
-
-    def line(self, results: Mapping[str, Any]) -> str:
-        """Return the figures in a line, to stand after model and set on the screen."""
-
-    def warnings(self, results: Mapping[str, Any]) -> list[str]:
-        """Return what the user must be told of these results."""
+Talks = Mapping[int, list[Message]]  # what is asked, by row
 
 
 def score(request: Request, task: Task, sets: Sequence[Questions]) -> None:
@@ -74,8 +50,10 @@ def score(request: Request, task: Task, sets: Sequence[Questions]) -> None:
 
 def score_opened(request: Request, task: Task, sets: Sequence[Questions], opened: Opened) -> None:
     """Ask models that are open every set, in a folder that was found fit."""
-    sets = [replace(q, conversations=q.conversations[: request.limit]) for q in sets]
+    opened = task.asked(opened)
     settings = _settings(request, task, opened)
+    if request.preset and not opened.local.sampling.get("temperature"):
+        _warn("--preset: the model's generation_config does not sample: answers are greedy")
     if shards.first():
         begin_run(request.out, _identity(settings, opened.subjects, sets), force=request.force)
     shards.wait()
@@ -84,11 +62,13 @@ def score_opened(request: Request, task: Task, sets: Sequence[Questions], opened
             with opened.applied(subject):
                 for questions in sets:
                     Job(request, settings, opened, subject, questions).run(task)
+    if shards.first():
+        task.finish(request.out, [subject.name for subject in opened.subjects])
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One model on one set: the questions as far as --limit goes, and who may be asked."""
+    """One model on one set, of which --limit may ask the first rows alone, and who may be asked."""
 
     request: Request
     settings: dict[str, object]
@@ -103,26 +83,38 @@ class Job:
 
     @property
     def rows(self) -> list[Conversation]:
-        """What is asked, in the order of the data."""
-        return self.questions.conversations
+        """What is asked, in the order of the data, as far as --limit goes."""
+        return self.questions.conversations[: self.request.limit]
 
     @property
     def model(self) -> "Model":
         """The model, for what needs its probabilities; `RequestError` for a server."""
         return self.opened.local
 
-    def prompts(self) -> dict[int, list[int]]:
-        """Return the ids of every row's prompt."""
-        return {row: self.subject.prompting.encode(c.messages) for row, c in enumerate(self.rows)}
+    @property
+    def speaker(self) -> Speaker:
+        """Who generates answers."""
+        return self.opened.speaker(self.subject, sampled=bool(self.request.preset))
 
-    def choosing(self, spellings: Mapping[str, Sequence[str]]) -> Asker:
+    @property
+    def chooses(self) -> bool:
+        """Whether the model's probabilities after these prompts are at hand, and mean the answer's."""
+        return self.request.backend == "hf" and not self.request.think
+
+    def talks(self, rows: Collection[int] | None = None) -> Talks:
+        """Return the conversations by row, of all rows or of some."""
+        return {row: self.rows[row].messages for row in (range(len(self.rows)) if rows is None else rows)}
+
+    def choosing(self, spellings: Mapping[str, Sequence[str]], talks: Talks | None = None) -> Asker:
         """Return one that compares the probabilities of labels, given with the texts that count as each."""
-        return Choosing(self.model, self.prompts(), spellings, self.opened.budget)
+        asked = self.talks() if talks is None else talks
+        prompts = {row: self.subject.prompting.encode(talk) for row, talk in asked.items()}
+        return Choosing(self.model, prompts, spellings, self.opened.budget)
 
-    def generating(self, talks: Mapping[int, list[Message]] | None = None) -> Asker:
+    def generating(self, talks: Talks | None = None) -> Asker:
         """Return one that generates an answer to every row, or to the given conversations by row."""
-        talks = {row: c.messages for row, c in enumerate(self.rows)} if talks is None else talks
-        return Generating(self.opened.speaker(self.subject), talks, self.request.max_new_tokens)
+        asked = self.talks() if talks is None else talks
+        return Generating(self.speaker, asked, self.request.max_new_tokens)
 
     def run(self, task: Task) -> None:
         """Ask what has not been asked yet (of several processes, each its share), write results.json last."""
@@ -140,15 +132,24 @@ class Job:
         self._ask(task, asker, log)
         shards.wait()
         if shards.first():
-            refused = [task.prediction(self, row, {"refused": why}) for row, why in asker.refused.items()]
+            refused = [self._line(task, row, {"refused": why}) for row, why in asker.refused.items()]
             predictions = PredictionLog(self.folder, asker.batches).finish(refused)
-            results = self._results(task, predictions)
+            trained = self._trained_on()
+            results = self._results(task, predictions, trained)
             write_json(self.folder / RESULTS, results)
             seconds = time.monotonic() - began
             _say(f"{who}  {task.line(results)}  {seconds:.1f} s ({asked / seconds:.1f} rows/s)")
             for warning in task.warnings(results):
-                click.echo(f"warning: {self.subject.name} on {self.questions.name}: {warning}", err=True)
+                _warn(f"{self.subject.name} on {self.questions.name}: {warning}")
+            for warning in training_warnings(self.subject.name, len(self.rows), trained):
+                _warn(warning)
         shards.wait()
+
+    def _trained_on(self) -> dict[str, object] | None:
+        """Which of the rows the model was trained on; None where nothing tells that it was trained at all."""
+        folders = [part.adapter.folder for part in self.subject.parts]
+        trainings = trainings_of(folders, Path(self.request.model))
+        return trained_on(trainings, self.questions.name, self.rows) if trainings else None
 
     def _ask(self, task: Task, asker: Asker, log: PredictionLog) -> None:
         from tqdm import tqdm
@@ -157,17 +158,30 @@ class Job:
         done = len(self.rows) - sum(map(len, mine))
         name = f"{self.subject.name} {self.questions.name}"
         quiet = not shards.first()
-        with tqdm(total=len(self.rows), initial=done, desc=name, delay=2, leave=False, disable=quiet) as bar:
+        with tqdm(
+            total=len(self.rows), initial=done, desc=name, delay=2, leave=False, disable=quiet or None
+        ) as bar:
             for batch in mine:
                 answers = ask_in_halves(asker, batch)
-                log.append(task.prediction(self, row, a) for row, a in zip(batch, answers, strict=True))
+                log.append(self._line(task, row, a) for row, a in zip(batch, answers, strict=True))
                 bar.update(len(batch))
 
-    def _results(self, task: Task, predictions: list[Prediction]) -> dict[str, object]:
+    def _line(self, task: Task, row: int, fields: Fields) -> Prediction:
+        """A row's line of predictions.jsonl, with its cluster where rows have one."""
+        clusters = self.questions.clusters
+        return {**task.prediction(self, row, fields), **({"cluster": clusters[row]} if clusters else {})}
+
+    def _results(
+        self, task: Task, predictions: list[Prediction], trained: dict[str, object] | None
+    ) -> dict[str, object]:
         return {
             "model": self.subject.name,
             "set": self.questions.name,
             **task.results(self, predictions),
+            "refused": sum("refused" in p for p in predictions),
+            "cluster": self.questions.cluster,
+            "clusters": None if (found := groups_of(predictions)) is None else len(set(found)),
+            "trained_on": trained,
             "weights": self.subject.per_adapter(lambda part: part.weight),
             "prompt": self.subject.prompting.source,
             "settings": self.settings,
@@ -180,7 +194,7 @@ class Job:
                 "data": self.questions.digest,
                 "chat_template": self.subject.prompting.digest,
             },
-            "command": _command(task),
+            "command": _command(self.request.by or task.command),
         }
 
 
@@ -190,7 +204,11 @@ def _settings(request: Request, task: Task, opened: Opened) -> dict[str, object]
         "command": task.command,
         "model": opened.digest,
         **task.settings(),
-        **{name: getattr(request, name) for name in ("template", "apply", "quantize", "limit", "think")},
+        **{
+            name: getattr(request, name)
+            for name in ("template", "apply", "quantize", "limit", "think", "cluster", "preset")
+        },
+        **({"sampling": dict(opened.local.sampling)} if request.preset else {}),
         "dtype": opened.model.dtype,
         "device": opened.model.device,
         "batch_tokens": opened.budget,
@@ -207,9 +225,14 @@ def _identity(settings: dict[str, object], subjects: list[Subject], sets: Sequen
     }
 
 
-def _command(task: Task) -> str:
+def _command(module: str) -> str:
     kept = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--force")]
-    return f"python -m {task.command} {shlex.join(kept)}"
+    return f"python -m {module} {shlex.join(kept)}"
+
+
+def _warn(text: str) -> None:
+    if shards.first():
+        click.echo(f"warning: {text}", err=True)
 
 
 def _say(text: str) -> None:

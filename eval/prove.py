@@ -13,7 +13,7 @@ import click
 
 from core.errors import CLI, ContentError, RequestError, run
 from core.files import write_json, write_text
-from eval.options import Finite, set_options
+from eval.options import Finite, data_options, same_base
 
 COMPARED = ("template", "fused", "gguf", "modelfile")
 PATH = click.Path(path_type=Path)
@@ -22,11 +22,12 @@ PATH = click.Path(path_type=Path)
 @click.command(context_settings=CLI)
 @click.option("--model", required=True, metavar="DIR|ID", help="The base (or a LoRA folder that names it).")
 @click.option("--adapter", metavar="NAME[=DIR]", help="The adapter; NAME alone means saves/NAME.")
+@same_base
 @click.option("--template", metavar="NAME", help="LLaMA-Factory's template of the training. [its run.json]")
 @click.option("--fused", type=PATH, metavar="DIR", help="The model that adapters fuse made.")
 @click.option("--gguf", type=PATH, metavar="FILE", help="The model that adapters export --to gguf made.")
 @click.option("--modelfile", type=PATH, metavar="FILE", help="What adapters export --to ollama made.")
-@set_options
+@data_options
 @click.option(
     "--limit",
     type=click.IntRange(1),

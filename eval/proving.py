@@ -15,6 +15,7 @@ from core.files import sha256, versions
 from core.prompt import Encode, Message, chat_encoder, llamafactory_encoder, saved_chat_template
 from eval.measure.labels import MOST, spellings
 from eval.measure.proof import AnswerProof, Answers, Proof, prove_answers, prove_prompts
+from eval.model.clusters import INDEPENDENT
 from eval.model.modelfile import Modelfile, read_modelfile
 from eval.model.questions import Questions, read_questions
 from eval.model.recipe import trained_template
@@ -37,6 +38,7 @@ class Request:
 
     model: str
     adapter: str | None
+    same_base: bool
     template: str | None
     fused: Path | None
     gguf: Path | None
@@ -63,7 +65,7 @@ class _Tuned:
 
 def prove(request: Request) -> Proof:
     """Compare prompts and answers on the first rows of every set. Errors are those of its inputs."""
-    sets = read_questions(request.datasets, request.data)
+    sets = read_questions(request.datasets, request.data, INDEPENDENT)
     served = read_modelfile(request.modelfile) if request.modelfile else None
     if request.gguf:
         from eval.model.gguf import check_gguf
@@ -93,7 +95,14 @@ def prove(request: Request) -> Proof:
 def _open(request: Request) -> _Tuned:
     adapters = (request.adapter,) if request.adapter else ()
     opened = open_models(
-        Asked(model=request.model, out=Path(), adapters=adapters, no_base=True, dtype=request.dtype)
+        Asked(
+            model=request.model,
+            out=Path(),
+            adapters=adapters,
+            no_base=True,
+            same_base=request.same_base,
+            dtype=request.dtype,
+        )
     )
     if len(opened.subjects) != 1:
         raise RequestError(f"{request.model} is an adapter itself: leave --adapter out")

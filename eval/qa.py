@@ -15,11 +15,12 @@ from core.errors import CLI, ContentError, run
 from eval.measure.answers import cut_thought
 from eval.measure.matching import exact_match, token_f1
 from eval.measure.qa import SIMILAR, Lexical, qa_summary
-from eval.model.ask import Asker, Fields, ask_in_halves
+from eval.model.ask import Fields, ask_in_halves
 from eval.model.questions import Questions, read_questions
 from eval.options import generate_options, model_options, run_options, set_options, take
 from eval.output.results import Prediction
 from eval.pipeline import Job, score
+from eval.task import Figure, Prepared, Task, line_of
 
 TYPES = ("type", "subset", "category")
 DIGITS = 6  # of a similarity in the files: fp32 holds no more
@@ -50,16 +51,21 @@ class Similarity(Protocol):
 )
 @generate_options(max_new_tokens=256)
 @run_options
-def cli(embedding_model: str | None, **given: Any) -> None:
+def cli(**given: Any) -> None:
     """Answer questions freely and score the answers against references.
 
     Each share comes with its n and 95 % interval, and the commonest answer's share.
     """
+    score(*prepare(**given))
+
+
+def prepare(embedding_model: str | None, **given: Any) -> Prepared:
+    """Return what is asked and how; `ContentError` where a row has no reference."""
     request = take(given)
-    sets = read_questions(request.datasets, request.data)
+    sets = read_questions(request.datasets, request.data, request.cluster)
     for questions in sets:
         check_references(questions)
-    score(request, Qa(_similarity(embedding_model), sets[0].name, request.max_new_tokens), sets)
+    return request, Qa(_similarity(embedding_model), sets[0].name, request.max_new_tokens), sets
 
 
 def check_references(questions: Questions) -> None:
@@ -81,7 +87,7 @@ def _similarity(embedding_model: str | None) -> Similarity:
 
 
 @dataclass(frozen=True, slots=True)
-class Qa:
+class Qa(Task):
     """Free answers against references; the fixed prompts are asked with the set `shown_with`."""
 
     similarity: Similarity
@@ -93,35 +99,23 @@ class Qa:
         """Return what changes an answer or a figure."""
         return {"similarity": self.similarity.name, "max_new_tokens": self.max_new_tokens}
 
-    def asker(self, job: Job) -> Asker:
-        """Return one that generates."""
-        return job.generating()
-
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return question, reference and answer (in the reference's spelling if it matches), and how near."""
         record, asked = job.questions.records[row], job.rows[row]
-        said = str(fields.get("model_output", ""))
-        answer = cut_thought(said)
+        answer = cut_thought(str(fields.get("model_output", "")))
         types = [str(record[name]) for name in TYPES if record.get(name) is not None]
         return {
-            "instruction": asked.messages[-1]["content"],
-            "expected_output": asked.answer,
-            "model_output": said,
+            **line_of(job, row, fields),
             "predicted_output": asked.answer if exact_match(asked.answer, answer) else answer,
-            "idx": record.get("idx", -1),
-            "row": row,
             "similarity": round(self.similarity.compare(asked.answer, answer) if answer else 0.0, DIGITS),
             "token_f1": round(token_f1(asked.answer, answer), DIGITS),
             **({"type": types[0]} if types else {}),
-            **{name: value for name, value in fields.items() if name == "refused"},
-            **({"group": record["group"]} if "group" in record else {}),
         }
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return the figures, overall and by type, and the answers to the fixed prompts."""
         return {
-            **qa_summary(predictions),
-            "refused": sum("refused" in p for p in predictions),
+            **qa_summary(predictions, job.questions.answers),
             "similarity": {"by": self.similarity.name, "above": SIMILAR},
             "generation": _generation(job) if job.questions.name == self.shown_with else [],
         }
@@ -133,10 +127,15 @@ class Qa:
         whole = f"{_figures(results)}  majority {results['majority']:.1%}  empty {results['empty']}"
         return "\n  ".join(["", *said, *types, whole])
 
-    def warnings(self, results: Mapping[str, Any]) -> list[str]:
-        """Warn of prompts that did not fit."""
-        refused = results["refused"]
-        return [f"{refused} prompts exceed the context and count as wrong"] if refused else []
+    def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
+        """Return all three figures, and each type's exact match."""
+        shares = {name: results[name] for name in ("exact_match", "partial_match", "token_f1")}
+        shares |= {f"{name}, exact_match": part["exact_match"] for name, part in results["types"].items()}
+        majority = {"exact_match": results["majority"]}
+        return {
+            name: Figure(share["value"], share["ci95"], share["n"], majority.get(name))
+            for name, share in shares.items()
+        }
 
 
 def _generation(job: Job) -> list[dict[str, object]]:

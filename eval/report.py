@@ -14,12 +14,15 @@ import click
 from core.errors import CLI, RequestError, run
 from core.files import write_text
 from eval.output.judged import Judged, judge
+from eval.output.places import argument
+
+MOST_ERRORS = 2000
 
 
 @click.command(context_settings=CLI)
 @click.argument("results", nargs=-1, required=True, metavar="[NAME=]RESULTS…")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The page.")
-@click.option("--errors", type=click.IntRange(0), default=2000, show_default=True, metavar="N",
+@click.option("--errors", type=click.IntRange(0), default=MOST_ERRORS, show_default=True, metavar="N",
               help="The most rows to look through; of more, N are taken, evenly spread.")  # fmt: skip
 def cli(results: tuple[str, ...], out: Path, errors: int) -> None:
     """Write a page with the verdict, tables, plots, errors and provenance of scored runs.
@@ -28,13 +31,17 @@ def cli(results: tuple[str, ...], out: Path, errors: int) -> None:
     """
     if out.is_dir():
         raise RequestError(f"--out {out}: a folder; expected the name of a file, e.g. {out / 'report.html'}")
-    text = render(judge(results), f"Report on {', '.join(results)}", errors)
+    write(render(judge(results), f"Report on {', '.join(map(argument, results))}", errors), out)
+
+
+def write(text: str, out: Path) -> None:
+    """Write a page, and say how large it is."""
     write_text(out, text)
     click.echo(f"{out}  {len(text.encode()) / 1e6:.1f} MB")
 
 
-def render(judged: Judged, title: str, most: int) -> str:
-    """Return the page with at most `most` errors."""
+def render(judged: Judged, title: str, most: int = MOST_ERRORS, module: str = "eval.report") -> str:
+    """Return the page with at most `most` errors, made by the command line of `module`."""
     from eval.output.errors import collect_errors
     from eval.output.html import Plots, page
     from eval.output.plots import write_plots
@@ -43,7 +50,7 @@ def render(judged: Judged, title: str, most: int) -> str:
         names, typeface = write_plots(judged.comparison, judged.runs, Path(folder))
         plots = Plots({name: (Path(folder) / name).read_bytes() for name in names}, typeface.numbered)
     errors = collect_errors(judged.runs, judged.comparison.models, most)
-    return page(title, judged, plots, errors, f"python -m eval.report {shlex.join(sys.argv[1:])}")
+    return page(title, judged, plots, errors, f"python -m {module} {shlex.join(sys.argv[1:])}")
 
 
 if __name__ == "__main__":

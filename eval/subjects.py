@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from adapters.config import CONFIG
-from adapters.parts import Part, open_parts, parse_weight
+from adapters.fit import check_base
+from adapters.parts import Part, open_parts, parse_part, parse_weighted
 from adapters.store import Adapter, open_adapter
 from core.errors import RequestError
 from core.supervision import Turns
@@ -85,14 +86,15 @@ class Opened:
             )
         return self.model
 
-    def speaker(self, subject: Subject) -> Speaker:
-        """Return who generates the subject's answers."""
+    def speaker(self, subject: Subject, *, sampled: bool = False) -> Speaker:
+        """Return who generates the subject's answers: greedy ones, or drawn as its settings say."""
         if isinstance(self.model, Server):
             return self.model
         if isinstance(self.model, Engine):
             folder = subject.parts[0].adapter.folder if subject.parts else None
             return EngineSpeaker(self.model, subject.prompting.encode, folder)
-        return Local(self.model, subject.prompting.encode, self.budget)
+        sampling = self.model.sampling if sampled else None
+        return Local(self.model, subject.prompting.encode, self.budget, sampling)
 
 
 def open_models(request: Request) -> Opened:
@@ -111,20 +113,19 @@ def load_subjects(request: Request, reference: str, wanted: Mapping[str, tuple[P
     if request.backend == "vllm" and (request.quantize or request.apply == "fold"):
         raise RequestError("--backend vllm takes no --quantize and no --apply fold")
 
-    from eval.model.live import check_base
-
     shards.start()
     folder = find_model(reference)
     parts = [part for parts in wanted.values() for part in parts]
     adapters = {part.adapter.folder: part.adapter for part in parts}
+    for adapter in adapters.values():
+        if unchecked := check_base(adapter, folder, reference, same=request.same_base):
+            click.echo(f"warning: {unchecked}", err=True)
     model = (
         load_engine(folder, request.dtype, parts)
         if request.backend == "vllm"
         else _load(request, folder, adapters.values())
     )
     digest = model_digest(folder)
-    for adapter in adapters.values():
-        check_base(adapter, folder, reference, digest)
     ask = functools.cache(
         lambda *beside: choose_prompting(model.tokenizer, beside, request.template, request.think)
     )
@@ -136,7 +137,7 @@ def load_subjects(request: Request, reference: str, wanted: Mapping[str, tuple[P
     for beside in adapters if not request.think else ():
         if told := other_prompt(model.tokenizer, beside, ask(beside), request.template):
             click.echo(f"warning: adapter {told}", err=True)
-    return Opened(model, digest, subjects, _budget(request, model.device), request.apply == "fold")
+    return Opened(model, digest, subjects, _budget(request, model), request.apply == "fold")
 
 
 def _load(request: Request, folder: Path, adapters: Iterable[Adapter]) -> Model:
@@ -170,11 +171,13 @@ def _open_server(request: Request) -> Opened:
     if not name or name.startswith("."):
         raise RequestError(f"--model {request.model!r}: expected a name that can name a folder")
     subject = Subject(name, (), prompting)
-    return Opened(server, digest, [subject], _budget(request, server.device), fold=False)
+    return Opened(server, digest, [subject], _budget(request, server), fold=False)
 
 
-def _budget(request: Request, device: str) -> int:
-    return request.batch_tokens or BATCH_TOKENS[device]
+def _budget(request: Request, model: Model | Engine | Server) -> int:
+    if isinstance(model, Model) and model.alone:
+        return 1  # one row a batch, whatever --batch-tokens says
+    return request.batch_tokens or BATCH_TOKENS[model.device]
 
 
 def open_adapters(request: Request) -> tuple[str, dict[str, tuple[Part, ...]]]:
@@ -203,12 +206,5 @@ def open_adapters(request: Request) -> tuple[str, dict[str, tuple[Part, ...]]]:
 
 def _open_parts(given: str) -> list[Part]:
     """Open an adapter, or several with their weights: `rte:0.5+mnli:0.5`."""
-    if ":" not in given or Path(given).is_dir():
-        return [Part(open_adapter(given), 1.0)]
-    pairs = []
-    for text in given.split("+"):
-        reference, _, weight = text.rpartition(":")
-        if not reference:
-            raise RequestError(f"--adapter …={given}: {text!r}: expected ADAPTER:WEIGHT+ADAPTER:WEIGHT")
-        pairs.append((reference, parse_weight(weight, reference)))
-    return open_parts(pairs)
+    whole = parse_weighted(given) if "+" not in given or Path(given).is_dir() else None
+    return open_parts([whole] if whole else [parse_part(text) for text in given.split("+")])

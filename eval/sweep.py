@@ -18,7 +18,7 @@ from core.files import read_object
 from eval.measure.halves import Split, split_halves
 from eval.model import shards
 from eval.model.questions import Questions, read_questions
-from eval.nli import Nli, label_options
+from eval.nli import Nli, label_options, label_sets
 from eval.options import Request, model_options, run_options, set_options, take
 from eval.output.results import RESULTS, check_new
 from eval.pipeline import score_opened
@@ -57,10 +57,9 @@ def cli(checkpoints: Path | None, grid: str, seed: int, dry_run: bool, **given: 
     if request.backend != "hf":
         raise RequestError(f"--backend {request.backend} only generates: a sweep compares probabilities")
     check_new(request.out, resume=request.resume, force=request.force)
-    task = Nli("choice", "word", check_generate=0, max_new_tokens=0, command="eval.sweep", **given)
-    sets = read_questions(request.datasets, request.data)
-    for questions in sets:
-        task.labels(questions)
+    sets = read_questions(request.datasets, request.data, request.cluster)
+    labels = label_sets(sets, given)
+    task = Nli(labels, "choice", "word", check_generate=0, max_new_tokens=0, command="eval.sweep", **given)
     splits = {questions.name: _split(questions, request.limit, seed) for questions in sets}
     axes = _checkpoints(request, checkpoints) if checkpoints else _grid(request, _weights(grid))
     if dry_run:
@@ -123,16 +122,15 @@ def _checkpoints(request: Request, folder: Path) -> Axes:
             f"{folder}: no checkpoint-N with an {CONFIG}: expected the output_dir of a LoRA run"
         )
     named = {f"step-{step}": step for step in sorted(steps)}
-    given = tuple(f"{name}={steps[step]}" for name, step in named.items())
+    given = tuple(f"{name}={steps[step]}/" for name, step in named.items())
     reference, models = open_adapters(replace(request, adapters=given))
     return Axes(reference, ["step"], {name: (float(named.get(name, 0)),) for name in models}, models)
 
 
 def _split(questions: Questions, limit: int | None, seed: int) -> Split:
-    """Return the halves of a set, by group where rows have one, else by what is asked."""
-    rows = zip(questions.records, questions.conversations[:limit], strict=False)
-    keys = [str(record.get("group", [m["content"] for m in asked.messages])) for record, asked in rows]
-    return split_halves(keys, seed, str(questions.path))
+    """Return the halves of a set, by cluster where rows have one, else by what is asked."""
+    asked = [str([m["content"] for m in talk.messages]) for talk in questions.conversations]
+    return split_halves((questions.clusters or asked)[:limit], seed, str(questions.path))
 
 
 def _forecast(request: Request, axes: Axes, sets: list[Questions]) -> str:

@@ -1,15 +1,15 @@
 """From a sweep's predictions to its choice: on one half of each set, reported on the other."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from core.files import write_json, write_text
+from core.documents import json_lines
+from core.files import read_object, write_json, write_text
 from eval.measure.halves import Score, Split, choose, score
 from eval.output.landscape import Landscape, draw
 from eval.output.markdown import grid
-from eval.output.results import PREDICTIONS
+from eval.output.results import PREDICTIONS, RESULTS
 from eval.output.tables import Table
 from eval.output.verdict import percent
 from eval.subjects import BASE
@@ -39,7 +39,8 @@ def report(sweep: Sweep) -> str:
     ship = chosen[MEAN if len(sets) > 1 else sets[0]]
     for name in sets:
         scores = {point: found[name][model][0] for model, point in sweep.points.items()}
-        landscape = Landscape(name, sweep.axes, scores, sweep.points[chosen[name]], sweep.points[ship])
+        best, (_, reported) = sweep.points[chosen[name]], found[name][chosen[name]]
+        landscape = Landscape(name, sweep.axes, scores, best, sweep.points[ship], reported)
         draw(landscape, sweep.out / f"{name}.png")
     text = f"{_choosing(found, chosen)}\n\n{_reporting(found, chosen)}"
     write_text(sweep.out / "table.md", text + "\n")
@@ -52,9 +53,10 @@ def _read(sweep: Sweep, name: str) -> dict[str, Halves]:
     first, second = sweep.splits[name]
     found = {}
     for model in sweep.points:
-        path = sweep.out / model / name / PREDICTIONS
-        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
-        found[model] = (score(rows, first), score(rows, second))
+        folder = sweep.out / model / name
+        rows = [row for _, row in json_lines(folder / PREDICTIONS)]
+        majority = float(str(read_object(folder / RESULTS)["majority"]))
+        found[model] = (score(rows, first, majority), score(rows, second, majority))
     return found
 
 

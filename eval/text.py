@@ -1,13 +1,12 @@
 """python -m eval.text --model models/demo-base --dataset alpaca_rte_eval --rouge --out results/text
 
 Reads how likely the expected answers are to a model (eval_loss, perplexity), generates answers of its own,
-and measures them; writes OUT/<model>/<set>/{metrics.json,predictions.jsonl,results.json}.
+and measures them; writes OUT/<model>/<set>/{metrics.json,lengths.png,predictions.jsonl,results.json}.
 docs/eval-text.md explains them.
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -16,13 +15,18 @@ from core.errors import CLI, ContentError, RequestError, run
 from core.files import write_json
 from core.supervision import Lesson, supervise, text_lesson
 from eval.measure.answers import cut_thought
-from eval.measure.reading import Figures, generated_figures, read_figures
+from eval.measure.halves import held_out_rows
+from eval.measure.reading import Figures, generated_figures, lengths_of, percentiles, read_figures
 from eval.model.ask import Asker, Fields
 from eval.model.questions import Questions, read_questions
 from eval.model.reading import Reading
 from eval.options import Finite, generate_options, model_options, run_options, set_options, take
+from eval.output.lengths import PLOT, draw_lengths
 from eval.output.results import METRICS, Prediction
 from eval.pipeline import Job, score
+from eval.task import Figure, Prepared, Task
+
+SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # beside other commands' figures
 
 
 @click.command(context_settings=CLI)
@@ -54,38 +58,30 @@ def cli(**given: Any) -> None:
 
     A set of plain texts (`text` alone) has its perplexity measured over all of its tokens.
     """
+    score(*prepare(**given))
+
+
+def prepare(**given: Any) -> Prepared:
+    """Return what is asked and how; `RequestError` for options that do not go together."""
     request = take(given)
     if request.backend != "hf":
         raise RequestError("eval.text reads the model's probabilities, which a server does not show")
     if given["rouge"] and not given["generate"]:
         raise RequestError("--rouge compares generated answers: leave out --no-generate")
-    sets = read_questions(request.datasets, request.data)
+    sets = read_questions(request.datasets, request.data, request.cluster)
     if ratio := given["eval_ratio"]:
         sets = [held_out(questions, ratio, given["seed"]) for questions in sets]
     texts = frozenset(questions.name for questions in sets if not any(questions.answers))
-    score(request, Text(**given, max_new_tokens=request.max_new_tokens, texts=texts), sets)
+    return request, Text(**given, max_new_tokens=request.max_new_tokens, texts=texts), sets
 
 
 def held_out(questions: Questions, ratio: float, seed: int) -> Questions:
-    """Return the rows that a training with this share and seed kept for its evaluation, in their order.
-
-    They are those that `train_test_split` of the datasets library holds out, by which both LLaMA-Factory
-    (`val_size`) and the published script part their rows.
-    """
-    import numpy as np
-
-    count = len(questions.records)
-    shuffled = np.random.default_rng(seed).permutation(count)
-    rows = sorted(shuffled[: math.ceil(ratio * count)].tolist())
-    return replace(
-        questions,
-        records=[questions.records[row] for row in rows],
-        conversations=[questions.conversations[row] for row in rows],
-    )
+    """Return the rows that a training with this share and seed kept for its evaluation."""
+    return questions.take(held_out_rows(len(questions.records), ratio, seed))
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class Text(Task):
     """Measuring texts: a field for each of the command's own options, and which sets are `texts`.
 
     These have no answers: all of a text is read, as pretraining reads it, and nothing is generated.
@@ -150,24 +146,28 @@ class Text:
             **said,
             "row": row,
             **known,
+            **({} if plain else {"prompt_tokens": len(job.subject.prompting.encode(asked.messages))}),
             "reference_tokens": _count(job, reference),
-            **({"group": record["group"]} if "group" in record else {}),
         }
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Write metrics.json in the published script's layout; return it with limits and counts."""
+        """Write a plot of lengths and, in the published script's layout, metrics.json; return all of it."""
         read = read_figures(predictions)
         said = [p for p in predictions if "prediction" in p]
         written = generated_figures(said, self.rouge) if said else Figures({}, {})
         metrics = {**read.values, **written.values}
+        lengths = lengths_of(predictions)
+        draw_lengths(
+            lengths, f"{job.subject.name} on {job.questions.name}", self.max_seq_length, job.folder / PLOT
+        )
         write_json(job.folder / METRICS, metrics)
         return {
             "scored": "texts" if self._plain(job) else "answers",
             **metrics,
             "n": len(predictions),
             "tokens": sum(int(str(p["tokens"])) for p in predictions),
+            "lengths": {name: percentiles(values) for name, values in lengths.items()},
             "generated": len(said),
-            "refused": sum("refused" in p for p in predictions),
             "estimates": {**read.estimates, **written.estimates},
             **({"bleu_signature": written.signature} if written.signature else {}),
         }
@@ -201,6 +201,15 @@ class Text:
                 f"{self.max_new_tokens}: no answer was generated to them"
             )
         return warnings
+
+    def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
+        """Return loss, perplexity and nearness to the references, those that were measured."""
+        found = results["estimates"]
+        return {
+            name: Figure(found[name]["value"], found[name]["ci95"], results["n"], share=False)
+            for name in SHOWN
+            if name in found
+        }
 
 
 def _count(job: Job, text: str) -> int:

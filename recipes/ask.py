@@ -12,9 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from core.datasets import find_dataset
+import click
+
 from core.errors import ContentError, TuneyardError
 from core.files import read_object, sha256, versions, write_json
+from core.packages import need
+from recipes.data import dataset_dir, files_of, locate
 from recipes.keys import known_keys
 from recipes.recipe import Recipe
 
@@ -32,8 +35,9 @@ def ask(recipe: Recipe, model: str) -> dict[str, object]:
     remembered = _folder() / f"{_key(settings, recipe)}.json"
     with contextlib.suppress(OSError, ContentError):  # none yet, or broken: asked again
         return read_object(remembered)
+    click.echo(f"{recipe.path}: asking LLaMA-Factory …", err=True)
     answer = _inspect(settings)
-    if not any(isinstance(part, dict) and "error" in part for part in answer.values()):
+    if '"error":' not in json.dumps(answer):  # which another time may not be there
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
             write_json(remembered, answer)
     return answer
@@ -51,25 +55,26 @@ def _folder() -> Path:
 
 
 def _key(settings: dict[str, object], recipe: Recipe) -> str:
-    folder = Path(str(settings.get("dataset_dir", "data")))
-    data: dict[str, str | None] = {}
+    data: dict[str, object] = {}
     for name in [*recipe.names("dataset"), *recipe.names("eval_dataset")]:
         try:
-            data[name] = sha256(find_dataset(name, folder).path)
+            entry, path = locate(name, dataset_dir(recipe))
+            data[name] = [entry, path if isinstance(path, str) else [sha256(file) for file in files_of(path)]]
         except TuneyardError:
             data[name] = None
     model = Path(str(settings["model_name_or_path"]))
     tokenizer = {name: sha256(model / name) for name in TOKENIZER if (model / name).is_file()}
-    code = sha256(Path(__file__).with_name("inspect.py"))
+    code = [sha256(Path(__file__).with_name(name)) for name in ("inspect.py", "packing.py", "rows.py")]
     parts = [settings, data, tokenizer, versions("llamafactory", "transformers", "tokenizers"), code]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _inspect(settings: dict[str, object], *more: str) -> dict[str, object]:
+    need("llamafactory")
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(settings, file, default=str)  # bytes of !!binary
         file.flush()
-        quiet = {"HF_HUB_OFFLINE": "1", "LLAMAFACTORY_VERBOSITY": "WARN", "TOKENIZERS_PARALLELISM": "false"}
+        quiet = {"HF_HUB_OFFLINE": "1", "LLAMAFACTORY_VERBOSITY": "ERROR", "TOKENIZERS_PARALLELISM": "false"}
         process = subprocess.Popen(
             [sys.executable, "-m", "recipes.inspect", file.name, *more],
             cwd=Path.cwd(),

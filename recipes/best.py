@@ -1,4 +1,4 @@
-"""python -m recipes best OUTPUT_DIR: the checkpoint with the lowest eval_loss, and whether to train longer.
+"""python -m recipes best OUTPUT_DIR: the checkpoint with the best eval_loss, and whether to train longer.
 
 Read from the trainer_state.json of the run (or of its newest checkpoint), or with --results from what an
 evaluation of its checkpoints wrote; plotted to OUTPUT_DIR/best.png.
@@ -15,6 +15,7 @@ import click
 
 from core.errors import CLI, ContentError, RequestError
 from core.files import read_object, require
+from core.metrics import direction, metric_of
 from recipes.output import CHECKPOINT, checkpoints, find_flaw
 
 
@@ -37,26 +38,23 @@ class Best:
 @click.command("best", context_settings=CLI)
 @click.argument("output_dir", type=click.Path(path_type=Path))
 @click.option("--metric", help="A number to choose by: eval_loss, or accuracy with --results.")
-@click.option("--greater-is-better", is_flag=True, help="Take the highest value, as for an eval_accuracy.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path),
     help="Folder of an evaluation with models named checkpoint-N: choose by their results.json.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(
-    output_dir: Path, metric: str | None, greater_is_better: bool, results: Path | None, as_json: bool
-) -> None:
+def command(output_dir: Path, metric: str | None, results: Path | None, as_json: bool) -> None:
     """Name the best checkpoint of the run in OUTPUT_DIR and say whether it overfits or is cut short."""
     metric = metric or ("accuracy" if results else "eval_loss")
     curve = read_scores(results, metric) if results else read_curve(output_dir, metric)
-    highest = greater_is_better or (results is not None and not lower_is_better(metric))
-    best = find_best(curve, metric, highest, output_dir)
+    best = find_best(curve, metric, output_dir)
     plot(curve, best, output_dir / "best.png")
     if as_json:
         click.echo(json.dumps(asdict(best), ensure_ascii=False))
         return
-    click.echo(f"{metric} {best.value:.4g} at step {best.step}, the best of {best.evaluations} evaluations")
+    found = f"{best.value:.4g} at step {best.step}, the best of {best.evaluations} evaluations"
+    click.echo(f"{direction(metric)}: {found}")
     click.echo(f"checkpoint: {best.checkpoint or 'not on the disk any more (save_total_limit)'}")
     click.echo(best.advice)
     click.echo(f"curve: {output_dir / 'best.png'}")
@@ -91,33 +89,45 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
 
 
 def read_scores(results: Path, metric: str) -> list[tuple[int, float]]:
-    """Return (step, value) of every scored checkpoint, the mean over its sets; `ContentError` without any."""
-    found: dict[int, list[float]] = defaultdict(list)
+    """Return (step, value) of every scored checkpoint, the mean over its sets; `ContentError` without any.
+
+    Checkpoints are compared over the same sets: one that lacks a set of the others is left out, and named.
+    """
+    found: dict[int, dict[str, float]] = defaultdict(dict)
     for path in sorted(require(results, "folder of results").rglob("results.json")):
         result = read_object(path)
         name, value = CHECKPOINT.fullmatch(str(result.get("model"))), result.get(metric)
-        if name and isinstance(value, int | float) and _is_number(value):
-            found[int(name[1])].append(float(value))
+        if not name or not isinstance(value, int | float) or not _is_number(value):
+            continue
+        scores, rows = found[int(name[1])], f" ({result['n']} rows)" if "n" in result else ""
+        dataset = f"{result.get('set', path.parent.name)}{rows}"
+        if dataset in scores:
+            raise ContentError(f"{path}: {name[0]} was scored twice on {dataset}; keep one of its folders")
+        scores[dataset] = float(value)
     if not found:
         raise ContentError(
             f"{results}: no results.json of a model named checkpoint-N with the number {metric}"
         )
-    return sorted((step, statistics.fmean(values)) for step, values in found.items())
-
-
-def lower_is_better(metric: str) -> bool:
-    """Return whether a small value of a metric is a good one: losses and perplexities."""
-    return "loss" in metric or "perplexity" in metric
+    sets = sorted({dataset for scores in found.values() for dataset in scores})
+    lacking = {step: sorted(set(sets) - set(found[step])) for step in sorted(found)}
+    left_out = [
+        f"checkpoint-{step} has no {metric} of {', '.join(lacks)}" for step, lacks in lacking.items() if lacks
+    ]
+    if len(left_out) == len(found):
+        raise ContentError(f"{results}: no checkpoint was scored on all sets: {'; '.join(left_out)}")
+    for line in left_out:
+        click.echo(f"left out: {line}", err=True)
+    return [(step, statistics.fmean(found[step].values())) for step, lacks in lacking.items() if not lacks]
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def find_best(curve: list[tuple[int, float]], metric: str, greater_is_better: bool, output_dir: Path) -> Best:
+def find_best(curve: list[tuple[int, float]], metric: str, output_dir: Path) -> Best:
     """Return the best point of a curve with its checkpoint (whole, or None) and what its place means."""
-    sign = -1 if greater_is_better else 1
-    step, value = min(curve, key=lambda point: (sign * point[1], point[0]))
+    value = metric_of(metric).best(value for _, value in curve)
+    step = min(step for step, found in curve if found == value)
     folder = output_dir / f"checkpoint-{step}"
     kept = folder.is_dir() and not find_flaw(folder)
     return Best(metric, step, value, len(curve), str(folder) if kept else None, _advice(curve, step))
@@ -146,5 +156,5 @@ def plot(curve: list[tuple[int, float]], best: Best, path: Path) -> None:
     axes.plot([best.step], [best.value], marker="*", markersize=16, color="#D55E00", linestyle="none")
     axes.set_title(f"Best at step {best.step}: {best.metric} {best.value:.4g}")
     axes.set_xlabel("step")
-    axes.set_ylabel(best.metric)
+    axes.set_ylabel(direction(best.metric))
     figure.savefig(path, dpi=150)

@@ -1,4 +1,4 @@
-"""python -m recipes check R.yaml … [key=value …]: everything wrong with a recipe before a GPU is booked.
+"""python -m recipes check R.yaml … [key=value …]: everything wrong with a recipe, before it takes a GPU.
 
 Our own rules come first and at once; then LLaMA-Factory is asked in a process of its own (about 15 s,
 remembered): its validators, its template against the tokenizer's, and what `cutoff_len` cuts.
@@ -8,16 +8,18 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
-from core.errors import CLI, SHOWN, ContentError, Problem, RequestError
+from core.errors import CLI, SHOWN, ContentError, Problem, ProblemsError, RequestError, counted
+from core.runs import RUN, STARTED
 from recipes.ask import ask, ask_weights
-from recipes.data import Part, read_parts
-from recipes.hardware import find_gpus
-from recipes.output import RUN, STARTED, other_run
+from recipes.data import Part, dataset_dir, locate, read_parts
+from recipes.hardware import Machine
+from recipes.hardware import machine as machine_of
+from recipes.output import other_run
 from recipes.recipe import Recipe, read_recipe
 from recipes.record import inputs_of
 from recipes.rules import problems_of, world_size
@@ -26,11 +28,20 @@ from recipes.sizes import disk_of, existing, setup_of, shapes_of
 from recipes.token_weights import weights_file
 
 Answer = dict[str, object]
+HERE = {"E309", "E342", "E343", "E344"}  # what this machine lacks: a note on a recipe for another
 
 
 @click.command("check", context_settings=CLI)
 @click.argument("arguments", nargs=-1, required=True, metavar="RECIPE... [KEY=VALUE]...")
 @click.option("--model", help="Take tokenizer and config from this model folder (for a hub id, offline).")
+@click.option(
+    "--for",
+    "machine",
+    default="gpu",
+    show_default=True,
+    metavar="gpu|cpu|this|4xA100-80",
+    help="The machine that is to train it; what this one lacks is a note, unless it is this.",
+)
 @click.option("--show-weights", type=click.IntRange(1), metavar="N", help="Show N rows with their weights.")
 @click.option("--quick", is_flag=True, help="Only what is found at once, without asking LLaMA-Factory.")
 @click.option("--all", "show_all", is_flag=True, help="Show every problem, not the first 20.")
@@ -38,24 +49,24 @@ Answer = dict[str, object]
 def command(
     arguments: tuple[str, ...],
     model: str | None,
+    machine: str,
     show_weights: int | None,
     quick: bool,
-    show_all: bool,
-    as_json: bool,
+    **shown: bool,
 ) -> None:
-    """Say everything that is wrong with recipes, before a GPU is booked."""
+    """Say everything that is wrong with recipes, before you reserve a GPU."""
     overrides = [argument for argument in arguments if "=" in argument]
     paths = [Path(argument) for argument in arguments if "=" not in argument]
     if not paths:
         raise RequestError("no recipe named; expected RECIPE… KEY=VALUE…, as in recipes/rte.yaml lora_rank=4")
-    failed = 0
+    failed, target = 0, machine_of(machine)
     for path in paths:
         try:
             recipe = read_recipe(path, overrides)
             if show_weights:
                 print_weights(recipe, model, show_weights)
             else:
-                failed += check(recipe, model, quick, show_all, as_json)
+                failed += check(recipe, model, target, quick, **shown)
         except ContentError as error:
             click.echo(str(error), err=True)
             failed += 1
@@ -63,25 +74,23 @@ def command(
         raise ContentError(f"{failed} of {len(paths)} recipes cannot be trained as they are")
 
 
-def check(recipe: Recipe, model: str | None, quick: bool, show_all: bool, as_json: bool) -> bool:
-    """Print what is wrong with one recipe as it is found; return whether it cannot be trained."""
-    parts, problems = quick_check(recipe)
+def check(
+    recipe: Recipe, model: str | None, target: Machine, quick: bool, show_all: bool, as_json: bool
+) -> bool:
+    """Print what is wrong with one recipe as it is found; return whether it cannot be trained on `target`."""
+    parts, problems = quick_check(recipe, target)
     shown = 0 if as_json else _show(problems, SHOWN if not show_all else len(problems))
     answer: Answer = {}
     if not quick:
-        if not as_json:
-            click.echo(f"{recipe.path}: asking LLaMA-Factory …", err=True)
-        answer = ask(recipe, model or str(recipe.settings.get("model_name_or_path")))
-        found = list(answer_problems(recipe, answer, problems))
-        if not any(
-            problem.code.startswith(("E30", "E31")) for problem in problems
-        ):  # it reads paths and numbers
-            found += disk_problems(recipe, answer, training_schedule(recipe, parts))
+        answer, found = ask_check(recipe, model, target, (parts, problems))
         if not as_json:
             _show(found, SHOWN - shown if not show_all else len(found))
         problems += found
-    unchecked = [] if quick else list(not_checked(answer))
-    schedule = training_schedule(recipe, parts)
+    unchecked = [
+        *not_local(parts),
+        *not_checked(answer, model or str(recipe.settings.get("model_name_or_path"))),
+    ]
+    schedule = training_schedule(recipe, parts, target, answer)
     if as_json:
         report = {"recipe": str(recipe.path), "problems": [asdict(problem) for problem in problems]}
         click.echo(json.dumps({**report, "not_checked": unchecked, "facts": answer}, ensure_ascii=False))
@@ -108,44 +117,94 @@ def print_weights(recipe: Recipe, model: str | None, count: int) -> None:
             click.echo(click.style(f"  {weight:g}: {text!r}", fg=colours[weight]))
 
 
-def quick_check(recipe: Recipe) -> tuple[list[Part], list[Problem]]:
+def quick_check(recipe: Recipe, target: Machine) -> tuple[list[Part], list[Problem]]:
     """Return a recipe's datasets and everything that is wrong with it without asking LLaMA-Factory."""
-    problems = problems_of(recipe, find_gpus())
+    problems = problems_of(recipe, target)
     parts, found = read_parts(recipe)
     problems += found
-    problems += schedule_problems(recipe, training_schedule(recipe, parts)) if parts else []
+    schedule = training_schedule(recipe, parts, target)
+    counted = parts and all(part.rows is not None for part in parts) and not regroups(recipe)
+    if recipe.settings.get("do_train") is True and counted:
+        problems += schedule_problems(recipe, schedule)
     if not any(problem.code.startswith("E") for problem in problems):
         problems += output_problems(recipe)
-    return parts, problems
+    return parts, _noted(problems, target)
 
 
-def training_schedule(recipe: Recipe, parts: list[Part]) -> Schedule:
-    """Return the schedule of a recipe on this machine over its compiled rows."""
+def ask_check(
+    recipe: Recipe, model: str | None, target: Machine, known: tuple[list[Part], list[Problem]]
+) -> tuple[Answer, list[Problem]]:
+    """Return LLaMA-Factory's answer about a recipe, and what it adds to what `quick_check` found."""
+    parts, problems = known
+    answer = ask(recipe, model or str(recipe.settings.get("model_name_or_path")))
+    found = [*answer_problems(recipe, answer, problems), *data_problems(recipe, answer, parts)]
+    schedule = training_schedule(recipe, parts, target, answer)
+    if regroups(recipe) and schedule.rows and recipe.settings.get("do_train") is True:
+        found += schedule_problems(recipe, schedule)
+    if not any(problem.code.startswith(("E30", "E31")) for problem in problems):  # it reads paths and numbers
+        found += disk_problems(recipe, answer, schedule, target)
+    return answer, _noted(found, target)
+
+
+def _noted(problems: list[Problem], target: Machine) -> list[Problem]:
+    """Return problems for a training on `target`: what another machine than that lacks is a note (N…)."""
+    return [
+        replace(problem, code=f"N{problem.code[1:]}") if problem.code in HERE and not target.here else problem
+        for problem in problems
+    ]
+
+
+def refuse_errors(recipe: Recipe, problems: list[Problem]) -> list[Problem]:
+    """Return problems as they are; `ProblemsError` with the errors where there are any."""
+    if errors := [problem for problem in problems if problem.code.startswith("E")]:
+        raise ProblemsError(errors, str(recipe.path))
+    return problems
+
+
+def training_schedule(
+    recipe: Recipe, parts: list[Part], target: Machine, answer: Answer | None = None
+) -> Schedule:
+    """Return the schedule of a recipe on a machine over its rows (0 where not all of them are counted)."""
+    world, tokens = world_size(recipe, target.gpus), (answer or {}).get("tokens")
+    if isinstance(tokens, dict) and "train" in tokens:  # merged, split and packed
+        return schedule_of(recipe.with_settings({"val_size": 0}), tokens["train"]["rows"], world)
+    if regroups(recipe):
+        return schedule_of(recipe, 0, world)
+    data = (answer or {}).get("data")
+    counts = data if isinstance(data, dict) else {}
     limit = recipe.settings.get("max_samples")
-    most = limit if isinstance(limit, int) else None
-    rows = sum(part.rows if most is None else min(part.rows, most) for part in parts if part.key == "dataset")
-    return schedule_of(recipe, rows, world_size(recipe, find_gpus()))
+    rows = [
+        counts[part.name].get("rows") if part.rows is None and part.name in counts else part.rows
+        for part in parts
+        if part.key == "dataset"
+    ]
+    known = [min(count, limit) if isinstance(limit, int) else count for count in rows if count is not None]
+    total = sum(known) if len(known) == len(rows) else 0
+    return schedule_of(recipe, total, world)
+
+
+def not_local(parts: list[Part]) -> Iterator[str]:
+    """Yield which datasets could not be looked at, since they lie elsewhere."""
+    for part in parts:
+        if part.elsewhere:
+            yield f"{part.key} {part.name}: no local file ({part.elsewhere})"
 
 
 def output_problems(recipe: Recipe) -> Iterator[Problem]:
     """Yield what an output_dir that is already there means for a training into it."""
     folder = recipe.output_dir
     differs = other_run(folder, inputs_of(recipe, weights_file(recipe.path)))
+    another = f"{folder} holds another run ({differs})"
     if differs and recipe.settings.get("overwrite_output_dir") is True:
-        message = f"{folder} holds another run ({differs}); `recipes train` sets it aside"
-        yield Problem("W340", recipe.place("output_dir"), message, "output_dir")
+        yield recipe.problem("W340", "output_dir", f"{another}; `recipes train` sets it aside")
     elif differs:
         hint = "another output_dir, or overwrite_output_dir: true to set the old one aside"
-        yield Problem(
-            "E340", recipe.place("output_dir"), f"{folder} holds another run ({differs})", "output_dir", hint
-        )
+        yield recipe.problem("E340", "output_dir", another, hint)
     elif (folder / RUN).is_file():
-        yield Problem(
-            "W341", recipe.place("output_dir"), f"{folder} holds this very run, finished", "output_dir"
-        )
+        yield recipe.problem("W341", "output_dir", f"{folder} holds this very run, finished")
     elif (folder / STARTED).is_file():
         message = f"{folder} holds this run, cut off; `recipes train` goes on with it"
-        yield Problem("W341", recipe.place("output_dir"), message, "output_dir")
+        yield recipe.problem("W341", "output_dir", message)
 
 
 def answer_problems(recipe: Recipe, answer: Answer, known: list[Problem]) -> Iterator[Problem]:
@@ -154,42 +213,57 @@ def answer_problems(recipe: Recipe, answer: Answer, known: list[Problem]) -> Ite
     if rejected and not any(problem.code.startswith("E30") for problem in known):
         yield Problem("E350", str(recipe.path), f"LLaMA-Factory refuses it: {rejected}")
     model = answer.get("model")
-    if isinstance(model, dict) and "lora_target" in str(model.get("error", "")):
-        yield Problem("E351", recipe.place("lora_target"), str(model["error"]), "lora_target")
+    if isinstance(model, dict):
+        for key, names in model.get("unfit", {}).items():
+            for name in names:
+                yield recipe.problem("E351", key, f"{name} fits no layer of the model")
+        explained = any(problem.code.startswith(("E30", "E31")) for problem in known)
+        if model.get("refused") and not explained and not any(model["unfit"].values()):
+            yield Problem("E351", str(recipe.path), f"LLaMA-Factory cannot adapt it: {model['refused']}")
     tokens = answer.get("tokens")
     if not isinstance(tokens, dict) or "error" in tokens:
         return
     if tokens["template"]:
         hint = "leave `template` out to train the model's own" if "template" in recipe.settings else ""
-        yield Problem(
-            "W352",
-            recipe.place("template"),
-            f"scoring sees another prompt: {tokens['template']}",
-            "template",
-            hint,
-        )
+        yield recipe.problem("W352", "template", f"scoring sees another prompt: {tokens['template']}", hint)
     if packs(recipe):
         return
     for name, counts in tokens["datasets"].items():
-        if counts["cut"]:
+        if counts.get("cut"):
             share = (
                 f"{counts['cut']} of {counts['rows']} rows of {name} ({counts['cut'] / counts['rows']:.1%})"
             )
             message = f"cuts {share}; the longest has {counts['longest']} tokens"
-            yield Problem("W353", recipe.place("cutoff_len"), message, "cutoff_len")
+            yield recipe.problem("W353", "cutoff_len", message)
 
 
-def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule) -> Iterator[Problem]:
+def data_problems(recipe: Recipe, answer: Answer, parts: list[Part]) -> Iterator[Problem]:
+    """Yield the first rows that LLaMA-Factory rejects or drops, and how many there are."""
+    data = answer.get("data")
+    for part in parts:
+        about = data.get(part.name) if isinstance(data, dict) and part.rows != 0 else None
+        if not about or not about.get("bad"):
+            continue
+        _, path = locate(part.name, dataset_dir(recipe), part.key)
+        for row, why in about["problems"]:
+            stages = 'stages rm and dpo want `"ranking": true`, no other' if "training stage" in why else ""
+            yield Problem("E323", f"{path} row {row}" if row else str(path), why, part.name, stages)
+        if about["bad"] > len(about["problems"]):
+            message = f"{about['bad']} of {about['rows']} rows cannot be trained on"
+            yield Problem("E323", str(path), message, part.name)
+
+
+def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule, target: Machine) -> Iterator[Problem]:
     """Yield that the checkpoints do not fit where they go."""
     model = answer.get("model")
     if not schedule.rows or not isinstance(model, dict) or not model.get("trainable"):
         return
-    disk = disk_of(recipe, shapes_of(model), setup_of(recipe, 0, world_size(recipe, find_gpus())), schedule)
+    disk = disk_of(recipe, shapes_of(model), setup_of(recipe, 0, world_size(recipe, target.gpus)), schedule)
     if disk.needed > disk.free:
         message = f"{disk.checkpoints} checkpoints take {disk.needed / 1e9:,.1f} GB"
         hint = "a smaller save_total_limit, or save_only_model: true"
         free = f"{message}, {disk.free / 1e9:,.1f} GB are free in {existing(recipe.output_dir)}"
-        yield Problem("E342", recipe.place("output_dir"), free, "output_dir", hint)
+        yield recipe.problem("E342", "output_dir", free, hint)
 
 
 def packs(recipe: Recipe) -> bool:
@@ -198,13 +272,22 @@ def packs(recipe: Recipe) -> bool:
     return bool(recipe.settings.get("stage") == "pt" if given is None else given)
 
 
-def not_checked(answer: Answer) -> Iterator[str]:
-    """Yield what could not be looked at, and the way to have it looked at."""
-    tokens, model = answer.get("tokens"), answer.get("model")
-    if isinstance(tokens, dict) and "error" in tokens:
-        yield f"template and cutoff_len ({tokens['error']}); give a model folder with --model DIR"
-    if isinstance(model, dict) and "error" in model and "lora_target" not in str(model["error"]):
-        yield f"lora_target ({model['error']}); give a model folder with --model DIR"
+def regroups(recipe: Recipe) -> bool:
+    """Return whether an epoch has other rows than the datasets: packed, or interleaved by probability."""
+    return packs(recipe) or str(recipe.settings.get("mix_strategy")).startswith("interleave")
+
+
+def not_checked(answer: Answer, model: str) -> Iterator[str]:
+    """Yield what could not be looked at, and the way to have it looked at where the model is not at hand."""
+    hint = "" if Path(model).is_dir() else "; give a model folder with --model DIR"
+    for name, what in {"tokens": "template and cutoff_len", "model": "lora_target"}.items():
+        part = answer.get(name)
+        if isinstance(part, dict) and "error" in part:
+            yield f"{what} ({part['error']}){hint}"
+    data = answer.get("data")
+    for name, about in data.items() if isinstance(data, dict) else ():
+        if "error" in about:
+            yield f"the rows of {name} ({about['error']})"
 
 
 def _show(problems: list[Problem], limit: int) -> int:
@@ -217,7 +300,8 @@ def _show(problems: list[Problem], limit: int) -> int:
 
 
 def _verdict(problems: list[Problem]) -> str:
+    kinds = {"E": "error", "W": "warning", "N": "note"}
+    found = Counter(problem.code[0] for problem in problems)
     counts = ", ".join(f"{code} {n}" for code, n in sorted(Counter(p.code for p in problems).items()))
-    errors = sum(problem.code.startswith("E") for problem in problems)
-    words = f"{errors} errors, {len(problems) - errors} warnings" if problems else "nothing wrong"
-    return f"{words} ({counts})" if counts else words
+    shown = [counted(found[kind], word) for kind, word in kinds.items() if kind != "N" or found[kind]]
+    return f"{', '.join(shown)} ({counts})" if counts else "nothing wrong"

@@ -1,38 +1,45 @@
-"""What can be wrong with the datasets of a recipe: missing, changed since, columns that do not fit."""
+"""The datasets of a recipe: where each lies, how many rows it has, whether it changed since it was compiled.
 
-from collections.abc import Iterator
+Whether its rows can be trained on is LLaMA-Factory's to say: recipes/rows.py asks it.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.datasets import find_dataset, read_records
-from core.errors import Problem, TuneyardError, show_value
+from core.datasets import REGISTRY, read_records, read_registry
+from core.errors import ContentError, Problem, RequestError, TuneyardError, nearest
 from core.files import read_object, sha256
 from recipes.recipe import Recipe
+from recipes.rows import COUNTED
 
-ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
-OPTIONAL = {"query", "history", "system", "tools", "images", "videos", "audios"}
+ELSEWHERE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+HELD_OUT = ("eval", "test", "dev", "validation", "val")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One dataset of a recipe: under which key it is named, and how many records it holds."""
+    """One dataset of a recipe: under which key it is named, its rows (None: not counted), where it lies.
+
+    `elsewhere` says what kind of source it is that is no local file; its rows cannot be looked at.
+    """
 
     key: str
     name: str
-    rows: int
+    rows: int | None
+    elsewhere: str = ""
 
 
 def read_parts(recipe: Recipe) -> tuple[list[Part], list[Problem]]:
     """Return the datasets of a recipe that can be trained on, and what is wrong with the others."""
-    folder = Path(str(recipe.settings.get("dataset_dir", "data")))
     parts, problems = [], []
     for key in ("dataset", "eval_dataset"):
         for name in recipe.names(key):
             try:
-                part, found = _read_part(recipe, key, name, folder)
+                part, found = _read_part(recipe, key, name)
             except TuneyardError as error:
                 hint = f"compile it: {_compile_hint(name)}"
-                problems.append(Problem("E320", recipe.place(key), str(error), key, hint))
+                problems.append(recipe.problem("E320", key, str(error), hint))
                 continue
             parts.append(part)
             problems.extend(found)
@@ -45,18 +52,59 @@ def _compile_hint(name: str) -> str:
     return f"make compile DATA={specs[stem]}" if stem in specs else "python -m compiler list"
 
 
-def _read_part(recipe: Recipe, key: str, name: str, folder: Path) -> tuple[Part, list[Problem]]:
-    dataset = find_dataset(name, folder)
-    records = read_records(dataset.path)
-    place = recipe.place(key)
-    found = []
-    if not records:
-        found.append(Problem("E321", place, f"{dataset.path}: holds no records", key))
-    if changed := _changed(dataset.path):
-        found.append(Problem("W322", place, changed, key, f"compile it again: {_compile_hint(name)}"))
-    misfits = _misfits(dataset.entry, records, str(recipe.settings.get("stage", "sft")))
-    found.extend(Problem("E323", str(dataset.path), message, name) for message in misfits)
-    return Part(key, name, len(records)), found
+def dataset_dir(recipe: Recipe) -> str:
+    """Return the folder of a recipe's registry, or ONLINE or REMOTE:… where it lies on a hub."""
+    return str(recipe.settings.get("dataset_dir", "data"))
+
+
+def locate(name: str, folder: str, key: str = "dataset") -> tuple[dict[str, object], Path | str]:
+    """Return a dataset's entry and its file (or folder of files), or what kind of source it is elsewhere.
+
+    `RequestError` where it is not registered (the hint names a set that goes with `key`) or not there.
+    """
+    if folder == "ONLINE" or folder.startswith("REMOTE:"):
+        return {}, f"dataset_dir: {folder}"
+    entries = read_registry(Path(folder))
+    if name not in entries:
+        known = ", ".join(sorted(entries)) or "none"
+        registry = Path(folder) / REGISTRY
+        hint = nearest(name, _alike(entries, key))
+        raise RequestError(f"dataset {name!r} is not in {registry} (registered: {known}) {hint}".rstrip())
+    entry = entries[name]
+    if source := next((source for source in ELSEWHERE if source in entry), ""):
+        return entry, f"{source}: {entry[source]}"
+    file_name = entry.get("file_name")
+    if not isinstance(file_name, str):
+        raise ContentError(f"{Path(folder) / REGISTRY}: {name}: names no file_name and no other source")
+    path = Path(folder) / file_name
+    if not path.exists():
+        raise RequestError(f"{path}: file of dataset {name!r} not found; compile it again")
+    return entry, path
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files of a dataset: itself, or those of its folder."""
+    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+
+
+def _alike(names: Iterable[str], key: str) -> list[str]:
+    """Return the names that a misspelt one can stand for: sets held out are not trained on."""
+    return [name for name in names if key == "eval_dataset" or not name.endswith(HELD_OUT)]
+
+
+def _read_part(recipe: Recipe, key: str, name: str) -> tuple[Part, list[Problem]]:
+    entry, path = locate(name, dataset_dir(recipe), key)
+    if isinstance(path, str):
+        return Part(key, name, None, path), []
+    if path.suffix not in COUNTED or path.is_dir():
+        return Part(key, name, None), []
+    rows, found = len(read_records(path)), []
+    if not rows:
+        found.append(recipe.problem("E321", key, f"{path}: holds no records"))
+    if changed := _changed(path):
+        found.append(recipe.problem("W322", key, changed, f"compile it again: {_compile_hint(name)}"))
+    sampled = entry.get("num_samples")
+    return Part(key, name, sampled if isinstance(sampled, int) else rows), found
 
 
 def _changed(path: Path) -> str:
@@ -67,35 +115,3 @@ def _changed(path: Path) -> str:
     if isinstance(about, dict) and about.get("sha256") != sha256(path):
         return f"{path}: changed since it was compiled"
     return ""
-
-
-def _misfits(entry: dict[str, object], records: list[dict[str, object]], stage: str) -> Iterator[str]:
-    """Yield what LLaMA-Factory would lose or stumble over in records that are read as `entry` says.
-
-    It drops a row whose answer is no text with a log line only; a column that is named and missing is a
-    KeyError minutes later.
-    """
-    columns = entry.get("columns")
-    named: dict[str, object] = columns if isinstance(columns, dict) else {}
-    if entry.get("formatting", "alpaca") == "alpaca":
-        wanted = {**named} if named else dict(ALPACA)
-        if stage == "pt":
-            wanted = {"prompt": wanted.get("prompt", "instruction")}
-        elif "response" not in wanted:
-            yield "its entry names no response column: LLaMA-Factory would drop every row"
-            return
-    else:
-        wanted = {"messages": named.get("messages", "conversations")}
-    needed = {ours: str(theirs) for ours, theirs in wanted.items() if ours not in OPTIONAL or ours in named}
-    for number, record in enumerate(records, 1):
-        for ours, theirs in needed.items():
-            if theirs not in record:
-                found = ", ".join(record) or "none"
-                yield f"record {number}: no column {show_value(theirs)} ({ours}); found {found}"
-                return
-            value = record[theirs]
-            if not isinstance(
-                value, list if ours in ("messages", "history", "images", "videos", "audios") else str
-            ):
-                yield f"record {number}: column {show_value(theirs)} ({ours}) holds {show_value(value)}"
-                return

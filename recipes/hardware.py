@@ -1,11 +1,19 @@
-"""What this machine trains on, asked without importing torch (which takes seconds)."""
+"""What a training runs on: this machine, asked without importing torch (which takes seconds), or another."""
 
 import ctypes
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.errors import RequestError
 from core.files import versions
 
+# Dense bf16 tera-operations a second, gigabytes, compute capability (the major number); NVIDIA's data sheets.
+GPUS = {
+    "T4": (65, 16, 7), "V100": (125, 32, 7), "A10": (125, 24, 8), "L4": (121, 24, 8), "RTX3090": (71, 24, 8),
+    "RTX4090": (165, 24, 8), "L40S": (362, 48, 8), "A6000": (155, 48, 8), "A100-40": (312, 40, 8),
+    "A100-80": (312, 80, 8), "A100": (312, 80, 8), "H100": (989, 80, 9), "H200": (989, 141, 9),
+}  # fmt: skip
 _MAJOR = 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR of the CUDA driver API
 
 
@@ -16,6 +24,28 @@ class Gpu:
     name: str
     memory: int
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where a recipe is to be trained: its GPUs, and whether it is this machine."""
+
+    gpus: tuple[Gpu, ...]
+    here: bool = False
+
+
+def machine(name: str) -> Machine:
+    """Return the machine called `this`, `cpu`, `gpu` (one A100-80) or `4xA100-80`; else `RequestError`."""
+    if name in ("this", "cpu"):
+        return Machine(tuple(find_gpus()), here=True) if name == "this" else Machine(())
+    parts = re.fullmatch(r"(?:([1-9]\d{0,3})x)?(.+)", "A100-80" if name == "gpu" else name, re.IGNORECASE)
+    model = parts[2].upper() if parts else ""
+    if parts is None or model not in GPUS:
+        raise RequestError(
+            f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {', '.join(GPUS)})"
+        )
+    _, gigabytes, generation = GPUS[model]
+    return Machine((Gpu(model, gigabytes * 10**9, generation),) * int(parts[1] or 1))
 
 
 def find_gpus() -> list[Gpu]:

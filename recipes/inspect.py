@@ -1,112 +1,114 @@
 """python -m recipes.inspect SETTINGS.json [WEIGHTS.yaml COUNT]: ask LLaMA-Factory about a recipe.
 
 Runs in a process of its own.
-Its argument classes judge the settings, its own loader, template and tokenizer count the tokens, and the
-model is laid out on the meta device from its config alone. Reads one JSON object of settings from the
-file, writes one JSON object to stdout; nothing is trained, no weights are read, no network is used.
+Its argument classes judge the settings, its loader, converter and processor the rows (recipes/rows.py), and
+the model with its adapter is laid out on the meta device from its config alone. Reads one JSON object of
+settings from the file, writes one to stdout; nothing is trained, no weights are read, no network is used.
 """
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core.files import read_object
+from core.patterns import bounded
+from recipes.packing import epoch
+from recipes.rows import Reader, look, refusals, replaced, words
 from recipes.token_weights import read_weights, token_spans
 
 CHAT = [{"role": "user", "content": "Is 12 even?"}, {"role": "assistant", "content": "yes"}]
-# What LLaMA-Factory and transformers raise for settings, models and data that they cannot use.
-REFUSALS = (
-    ValueError,
-    TypeError,
-    ImportError,
-    OSError,
-    KeyError,
-    RuntimeError,
-    AttributeError,
-    NotImplementedError,
-)
+# What only the machine and the launcher that train can be asked about; recipes/rules.py judges it.
+ELSEWHERE = ("deepspeed", "fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")
+LOADED_AS = {"dpo": "rm"}  # the stage whose data a stage trains on, where that is another
 
 
 def inspect(settings: dict[str, object]) -> dict[str, object]:
-    """Return LLaMA-Factory's view of settings: `rejected`, `template`, `tokens` and `model`.
+    """Return LLaMA-Factory's view of settings: `rejected`, `data`, `tokens` (with `template`) and `model`.
 
-    A part that could not be looked at is {"error": why}; after a rejection nothing else is looked at.
+    A part that could not be looked at is {"error": why}; after a rejection of the settings there is none.
     """
-    from llamafactory.hparams import get_train_args
-
-    with tempfile.TemporaryDirectory() as folder:  # it looks for checkpoints in output_dir
-        asked = {
-            key: value
-            for key, value in settings.items()
-            if key not in {"deepspeed", "resume_from_checkpoint"}
-        }
+    try:
+        model_args, data_args, training_args, finetuning_args, _ = _arguments(settings)
+    except refusals() as error:
+        return {"rejected": words(error)}
+    stage = LOADED_AS.get(finetuning_args.stage, finetuning_args.stage)
+    reader = Reader(model_args, data_args, training_args, stage)
+    tokens: dict[str, Any]
+    try:
+        reader, difference = _with_tokenizer(reader)
+        tokens = {"template": difference}
+    except refusals() as error:
+        tokens = {"error": words(error)}
+    try:
+        model = _model(model_args, finetuning_args, (reader.module or {}).get("tokenizer"))
+    except refusals() as error:
+        model = {"error": words(error)}
+    names = dict.fromkeys([*(data_args.dataset or []), *(data_args.eval_dataset or [])])
+    data = {name: look(reader, name) for name in names}
+    lengths = {name: about.pop("lengths", None) for name, about in data.items()}
+    rejected = None
+    sets = [lengths[name] for name in data_args.dataset or []]
+    if sets and all(sets):
+        workers = settings.get("preprocessing_num_workers")
+        processes = workers if isinstance(workers, int) else None
+        others = [lengths[name] or [] for name in data_args.eval_dataset or []]
+        held_out = others if data_args.eval_on_each_dataset else [list(itertools.chain(*others))]
+        held_out = held_out if others and all(others) else []
         try:
-            model_args, data_args, training_args, finetuning_args, _ = get_train_args(
-                {**asked, "output_dir": folder, "use_cpu": True, "report_to": "none"}
-            )
-        except REFUSALS as error:
-            return {"rejected": f"{error}" or type(error).__name__}
-    found: dict[str, object] = {"rejected": None}
-    parts: dict[str, Callable[[], dict[str, object]]] = {
-        "tokens": lambda: _tokens(model_args, data_args, training_args, finetuning_args.stage),
-        "model": lambda: _model(model_args, finetuning_args),
-    }
-    for name, look in parts.items():
-        try:
-            found[name] = look()
-        except REFUSALS as error:
-            found[name] = {"error": (str(error) or type(error).__name__).splitlines()[0]}
-    return found
+            tokens["train"] = epoch(sets, held_out, data_args, training_args.seed, processes, stage)
+        except refusals() as error:  # a share held out, or probabilities, that it cannot take
+            rejected = words(error)
+    if reader.module:
+        tokens["datasets"] = {name: about["tokens"] for name, about in data.items() if about.get("tokens")}
+    return {"rejected": rejected, "data": data, "tokens": tokens, "model": model}
 
 
-def _tokens(model_args: Any, data_args: Any, training_args: Any, stage: str) -> dict[str, object]:
-    """Return for each dataset its rows, tokens, longest row and rows cut, and how the template differs."""
+def _arguments(settings: dict[str, object], **changes: object) -> tuple[Any, ...]:
+    """Return LLaMA-Factory's arguments of a recipe, as a machine would see them that has all it needs."""
+    from llamafactory.hparams import parser
+
+    asked = {key: value for key, value in settings.items() if key not in ELSEWHERE}
+    asked |= {"use_cpu": True, "report_to": "none", "preprocessing_num_workers": None, **changes}
+    able = {"_check_extra_dependencies": lambda *_: None, "is_torch_bf16_gpu_available": lambda: True}
+    with tempfile.TemporaryDirectory() as folder, replaced(parser, **able):  # it looks for checkpoints there
+        arguments: tuple[Any, ...] = parser.get_train_args({**asked, "output_dir": folder})
+    return arguments
+
+
+def _with_tokenizer(reader: Reader) -> tuple[Reader, str]:
+    """Return the reader with template and tokenizer, and where its prompt leaves the chat template."""
     from llamafactory.data import get_template_and_fix_tokenizer
-    from llamafactory.data.loader import _load_single_dataset
-    from llamafactory.data.parser import get_dataset_list
     from llamafactory.model import load_tokenizer
 
-    module = load_tokenizer(model_args)
-    tokenizer = module["tokenizer"]
-    chat = _chat_ids(tokenizer)
-    template = get_template_and_fix_tokenizer(tokenizer, data_args)
-    counts: dict[str, object] = {}
-    for name in dict.fromkeys([*(data_args.dataset or []), *(data_args.eval_dataset or [])]):
-        (attributes,) = get_dataset_list([name], data_args.dataset_dir)
-        rows = _load_single_dataset(attributes, model_args, data_args, training_args)
-        lengths = list(_lengths(rows, template, tokenizer, stage))
-        counts[name] = _summary(lengths, data_args.cutoff_len)
-    difference = "" if stage == "pt" else _template_difference(template, tokenizer, chat)
-    return {"datasets": counts, "template": difference}
+    module = load_tokenizer(reader.model_args)
+    chat = _chat_ids(module["tokenizer"])
+    template = get_template_and_fix_tokenizer(module["tokenizer"], reader.data_args)
+    difference = "" if reader.stage == "pt" else _template_difference(template, module["tokenizer"], chat)
+    return replace(reader, template=template, module=module), difference
 
 
 def preview(settings: dict[str, object], weights: Path, count: int) -> list[list[tuple[str, float]]]:
     """Return the first `count` rows of the training data as (text, weight) pairs; the prompt weighs 0."""
-    from llamafactory.data import get_template_and_fix_tokenizer
     from llamafactory.data.loader import _load_single_dataset
     from llamafactory.data.parser import get_dataset_list
-    from llamafactory.hparams import get_train_args
-    from llamafactory.model import load_tokenizer
 
-    with tempfile.TemporaryDirectory() as folder:
-        asked = {key: value for key, value in settings.items() if key != "deepspeed"}
-        changed = {"output_dir": folder, "use_cpu": True, "report_to": "none", "max_samples": count}
-        model_args, data_args, training_args, _, _ = get_train_args({**asked, **changed})
-    tokenizer = load_tokenizer(model_args)["tokenizer"]
-    template = get_template_and_fix_tokenizer(tokenizer, data_args)
+    model_args, data_args, training_args, _, _ = _arguments(settings, max_samples=count)
+    reader, _ = _with_tokenizer(Reader(model_args, data_args, training_args, "sft"))
+    template, tokenizer = reader.template, (reader.module or {})["tokenizer"]
     rules = read_weights(weights)
     (attributes,) = get_dataset_list(data_args.dataset[:1], data_args.dataset_dir)
     shown = []
     for row in _load_single_dataset(attributes, model_args, data_args, training_args):
         pieces: list[tuple[str, float]] = []
         turns = template.encode_multiturn(
-            tokenizer, row["_prompt"] + row["_response"], row["_system"], row["_tools"]
+            tokenizer, row["_prompt"] + row["_response"][:1], row["_system"], row["_tools"]
         )
         for asked_ids, answer in turns:
             pieces.append((tokenizer.decode(asked_ids), 0.0))
@@ -117,40 +119,14 @@ def preview(settings: dict[str, object], weights: Path, count: int) -> list[list
     return shown
 
 
-def _lengths(rows: Any, template: Any, tokenizer: Any, stage: str) -> Iterator[int]:
-    """Yield the tokens of each row before it is cut, as LLaMA-Factory encodes it."""
-    from tqdm import tqdm
-
-    for row in tqdm(rows, desc="counting tokens", unit="row", delay=2, file=sys.stderr):
-        if stage == "pt":
-            text = row["_prompt"][0]["content"] + tokenizer.eos_token
-            yield len(tokenizer(text, add_special_tokens=False)["input_ids"])
-        else:
-            turns = template.encode_multiturn(
-                tokenizer, row["_prompt"] + row["_response"], row["_system"], row["_tools"]
-            )
-            yield sum(len(asked) + len(answered) for asked, answered in turns) + template.efficient_eos
-
-
-def _summary(lengths: list[int], cutoff: int) -> dict[str, object]:
-    ordered = sorted(lengths)
-    return {
-        "rows": len(lengths),
-        "tokens": sum(lengths),
-        "seen": sum(min(length, cutoff) for length in lengths),
-        "median": ordered[len(ordered) // 2] if ordered else 0,
-        "longest": ordered[-1] if ordered else 0,
-        "cut": sum(length > cutoff for length in lengths),
-    }
-
-
 def _chat_ids(tokenizer: Any) -> list[int] | None:
     """Return one exchange as the tokenizer's own chat template has it, thinking off (None: no template)."""
     if not isinstance(tokenizer.chat_template, str):
         return None
-    ids = tokenizer.apply_chat_template(
-        CHAT[:1], add_generation_prompt=True, enable_thinking=False, return_dict=False
-    )
+    with bounded("the tokenizer's chat template"):
+        ids = tokenizer.apply_chat_template(
+            CHAT[:1], add_generation_prompt=True, enable_thinking=False, return_dict=False
+        )
     return list(ids)
 
 
@@ -169,27 +145,35 @@ def _template_difference(template: Any, tokenizer: Any, chat: list[int] | None) 
     return f"at token {place + 1} it trains {ours!r}, the model's own chat template has {theirs!r}"
 
 
-def _model(model_args: Any, finetuning_args: Any) -> dict[str, object]:
-    """Return parameters, all and trainable, and the shapes that memory depends on, from the config alone."""
+def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, object]:
+    """Return parameters, all and trainable, and the shapes that memory depends on, from the config alone.
+
+    `unfit` are the names of modules to train that fit nothing; `refused` is why LLaMA-Factory adapts none.
+    """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     config = AutoConfig.from_pretrained(model_args.model_name_or_path)
+    sees = type(config) in AutoModelForImageTextToText._model_mapping
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = (AutoModelForImageTextToText if sees else AutoModelForCausalLM).from_config(config)
+        if (
+            model_args.resize_vocab
+            and tokenizer
+            and len(tokenizer) > len(model.get_input_embeddings().weight)
+        ):
+            model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
     text = config.get_text_config()
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "trainable": _trainable(model, finetuning_args),
         "embeddings": math.prod(model.get_input_embeddings().weight.shape),
         "linear": sum(m.weight.numel() for name, m in model.named_modules() if _is_linear(name, m)),
         "hidden": text.hidden_size,
         "intermediate": getattr(text, "intermediate_size", 4 * text.hidden_size),
         "layers": text.num_hidden_layers,
         "heads": text.num_attention_heads,
-        "kv_heads": getattr(text, "num_key_value_heads", text.num_attention_heads),
-        "vocabulary": text.vocab_size,
-        "max_length": text.max_position_embeddings,
+        "vocabulary": len(model.get_input_embeddings().weight),
+        **_adapted(config, model, model_args, finetuning_args),
     }
 
 
@@ -197,20 +181,31 @@ def _is_linear(name: str, module: Any) -> bool:
     return type(module).__name__ == "Linear" and not name.endswith("lm_head")
 
 
-def _trainable(model: Any, finetuning_args: Any) -> int | None:
-    """Return how many parameters are trained: all (full), those of LoRA, None for other methods."""
-    if finetuning_args.finetuning_type == "full":
-        return int(sum(parameter.numel() for parameter in model.parameters()))
-    if finetuning_args.finetuning_type != "lora":
-        return None
-    targets, rank = finetuning_args.lora_target, finetuning_args.lora_rank
-    total: int = 0
-    for name, module in model.named_modules():
-        if _is_linear(name, module) and (targets == ["all"] or name.rsplit(".", 1)[-1] in targets):
-            total += rank * (module.in_features + module.out_features)
-    if not total:
-        raise ValueError(f"lora_target {','.join(targets)} fits no layer of the model")
-    return total
+def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> dict[str, object]:
+    """Return how many parameters are trained, as LLaMA-Factory itself prepares the model (and changes it)."""
+    import torch
+    from llamafactory.model.adapter import init_adapter
+
+    modules = [f".{name}" for name, _ in model.named_modules()]
+    weights = model.named_parameters(remove_duplicate=False)  # a tied head is a layer of its own
+    layers = [f".{name}".removesuffix(".weight") for name, _ in weights]
+    unfit = {
+        key: [
+            name
+            for name in getattr(finetuning_args, key, None) or []
+            if name != "all" and not any(path.endswith(f".{name}") for path in paths)
+        ]
+        for key, paths in {"lora_target": layers, "additional_target": modules}.items()
+    }
+    model_args.adapter_name_or_path, finetuning_args.pissa_init = None, False  # which read weights
+    try:
+        with torch.device("meta"):
+            model = init_adapter(config, model, model_args, finetuning_args, is_trainable=True)
+    except refusals() as error:
+        return {"trainable": None, "unfit": unfit, "refused": words(error)}
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    known = finetuning_args.finetuning_type in ("full", "lora")  # what recipes/memory.py can plan
+    return {"trainable": int(trained) if known else None, "unfit": unfit, "refused": ""}
 
 
 if __name__ == "__main__":

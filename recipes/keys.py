@@ -1,7 +1,7 @@
 """python -m recipes.keys: write recipes/keys.json, what LLaMA-Factory's arguments and templates are called.
 
 Importing LLaMA-Factory takes 12 s; `check` names a misspelt key at once from this snapshot, and asks
-LLaMA-Factory itself afterwards. tests/integration/test_recipes_keys.py holds the snapshot to be current.
+LLaMA-Factory itself afterwards. tests/integration/test_recipes_all.py holds the snapshot to be current.
 """
 
 import enum
@@ -13,6 +13,9 @@ from pathlib import Path
 from core.files import read_object, versions, write_json
 
 SNAPSHOT = Path(__file__).with_name("keys.json")
+SIMPLE: dict[object, str] = {
+    bool: "bool", int: "int", float: "float", str: "str", type(None): "null", dict: "dict", list: "list",
+}  # fmt: skip
 
 
 @cache
@@ -39,8 +42,9 @@ def snapshot() -> dict[str, object]:
         hints = typing.get_type_hints(arguments)
         for name, field in arguments.__dataclass_fields__.items():
             if field.init:
-                types, choices = sorted(set(_types(hints[name]))), list(_choices(hints[name]))
-                keys[name] = {"types": types, **({"choices": choices} if choices else {})}
+                types, choices = zip(*map(_kind, _plain(hints[name])), strict=True)
+                limited = [choice for some in choices for choice in some]
+                keys[name] = {"types": sorted(set(types)), **({"choices": limited} if limited else {})}
     return {
         "made_with": versions("llamafactory", "transformers"),
         "keys": dict(sorted(keys.items())),
@@ -48,39 +52,27 @@ def snapshot() -> dict[str, object]:
     }
 
 
-def _types(hint: object) -> Iterator[str]:
-    """Yield the names of the plain kinds that a type annotation accepts."""
-    simple = {
-        bool: "bool",
-        int: "int",
-        float: "float",
-        str: "str",
-        type(None): "null",
-        dict: "dict",
-        list: "list",
-    }
+def _plain(hint: object) -> Iterator[object]:
+    """Yield the parts of a type annotation that are no unions; of literals each for itself."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        yield from (typing.Literal[part] for part in parts)
+    elif origin in (None, list, dict):
+        yield hint
+    else:
+        for part in parts:
+            yield from _plain(part)
+
+
+def _kind(hint: object) -> tuple[str, list[object]]:
+    """Return what a part of an annotation is called in the snapshot, and to which values it is limited."""
     origin = typing.get_origin(hint)
     if origin is typing.Literal:
-        for choice in typing.get_args(hint):
-            yield simple[type(choice)]
-    elif origin in (list, dict):
-        yield origin.__name__
-    elif origin is None:
-        yield "str" if isinstance(hint, type) and issubclass(hint, enum.Enum) else simple.get(hint, "other")  # type: ignore[call-overload]  # hint is a key or falls to "other"
-    else:
-        for part in typing.get_args(hint):
-            yield from _types(part)
-
-
-def _choices(hint: object) -> Iterator[object]:
-    """Yield the values that an annotation of literals or an enumeration is limited to."""
-    if typing.get_origin(hint) is typing.Literal:
-        yield from typing.get_args(hint)
-    elif isinstance(hint, type) and issubclass(hint, enum.Enum):
-        yield from (member.value for member in hint)
-    elif typing.get_origin(hint) not in (None, list, dict):
-        for part in typing.get_args(hint):
-            yield from _choices(part)
+        (choice,) = typing.get_args(hint)
+        return SIMPLE[type(choice)], [choice]
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return "str", [member.value for member in hint]
+    return origin.__name__ if isinstance(origin, type) else SIMPLE.get(hint, "other"), []
 
 
 if __name__ == "__main__":

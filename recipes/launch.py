@@ -107,8 +107,7 @@ def _watch(process: "subprocess.Popen[bytes]", path: Path, position: int) -> Non
     """Show steps, loss and time left, read from the file that LLaMA-Factory's own callback appends to."""
     from tqdm import tqdm
 
-    interval = 0.5 if sys.stderr.isatty() else 10.0
-    bar: tqdm[Any] = tqdm(desc="starting", unit="step", mininterval=interval, dynamic_ncols=True)
+    bar: tqdm[Any] = tqdm(desc="starting", unit="step", mininterval=0.5, dynamic_ncols=True)
     with bar:
         while process.poll() is None:
             time.sleep(0.2)

@@ -1,7 +1,8 @@
-"""How much memory a training takes, from a model's shapes alone; every term is explained in docs/recipes.md.
+"""How much memory and time a training takes, from a model's shapes alone; docs/recipes.md explains the terms.
 
 Bytes per GPU: weights, gradients, optimizer, activations, and a fixed share for CUDA itself. ZeRO-2 divides
-gradients and optimizer by the ranks, ZeRO-3 the weights too; offloading moves them to the CPU.
+gradients and optimizer by the ranks, ZeRO-3 the weights too; offloading moves them to the CPU. Each is a
+range, from what a training must hold to the most that was measured (tests/golden/recipes/published.yaml).
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,14 @@ FP32, BF16 = 4, 2
 NF4 = (
     0.5 + 4 / 64 / 4 + 4 / 64 / 256
 )  # 4 bits, a scale of 8 bits for 64 weights, one of 32 bits for 256 scales
-CUDA = 0.8e9  # context, cuBLAS workspace and fragments; measured values are 0.5-1.2 GB
+CUDA = 0.8e9, 1.6e9  # context, workspaces and buffers of communication
+# What is added at most: by the allocator to weights, by optimizer step and autocast's copies to a training of
+# all weights, by fragments to activations.
+FROZEN, STATE, FULL, ACTIVATIONS, GATHERED = 1.1, 1.15, 1.5, 1.5, 1.75
+WIDEST = 1.5  # the upper end of all over the lower
+PEAK = 0.65, 0.25  # the share of its peak that a GPU reaches, at best and at worst
+LAUNCH = 0.01  # seconds for a layer of a micro batch that is too small to fill the GPU, at worst
+MOVED = 4.5e-11  # seconds to unpack or to gather one weight of a layer for a micro batch, at worst
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +44,11 @@ class Setup:
     bits: int
     stage: int
     ranks: int
-    offload: bool
+    offload_optimizer: bool
+    offload_weights: bool
     recompute: bool
     optimizer_bytes: int
+    trained_bytes: int = FP32  # of a trained weight and of its gradient; 2 with pure_bf16
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,30 +66,49 @@ class Memory:
         """Return all bytes per GPU."""
         return self.weights + self.gradients + self.optimizer + self.activations + self.fixed
 
+    def scaled(self, by: float) -> "Memory":
+        """Return the same shares of another whole."""
+        return Memory(*(getattr(self, name) * by for name in self.__slots__))
 
-def estimate(shapes: Shapes, setup: Setup) -> Memory:
-    """Return the bytes per GPU that a training takes."""
-    shared = setup.ranks if setup.stage >= 2 else 1
-    weights = _weights(shapes, setup) / (setup.ranks if setup.stage >= 3 else 1)
-    gradients = shapes.trainable * FP32 / shared
+
+def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
+    """Return the bytes per GPU that a training takes: the lower end and the upper, at most half above it."""
+    shared, split = (setup.ranks if setup.stage >= stage else 1 for stage in (2, 3))
+    frozen = _frozen(shapes, setup) / split
+    trained = shapes.trainable * setup.trained_bytes / split
+    gradients = shapes.trainable * setup.trained_bytes / shared
     optimizer = shapes.trainable * setup.optimizer_bytes / shared
-    if setup.full and setup.stage >= 2:  # without it LLaMA-Factory keeps the weights themselves in fp32
-        gradients, weights = shapes.parameters * BF16 / shared, weights / 2
-        optimizer += (
-            shapes.parameters * FP32 / shared
-        )  # DeepSpeed trains bf16 weights with an fp32 master copy
-    if setup.offload:
+    if setup.full and setup.stage >= 2:  # DeepSpeed trains bf16 weights with an fp32 master copy
+        trained, gradients = trained / 2, gradients / 2
+        optimizer += shapes.parameters * FP32 / shared
+    if setup.offload_optimizer:
         optimizer = 0
-        weights = 2 * _layer(shapes) * BF16
-    return Memory(weights, gradients, optimizer, _activations(shapes, setup), CUDA)
+    if setup.offload_weights:
+        frozen = trained = 0
+    gathered = (2 * _layer(shapes) + shapes.hidden * shapes.vocabulary) * BF16 if split > 1 else 0
+    in_fp32 = (
+        _rest(shapes) * (FP32 - BF16) if setup.bits < 16 and not setup.full else 0
+    )  # as PEFT prepares it
+    kept, most = _activations(shapes, setup), FULL if setup.full else STATE
+    lower = Memory(frozen + trained + gathered, gradients, optimizer, kept, CUDA[0])
+    upper = Memory(
+        frozen * FROZEN + in_fp32 + trained * most + gathered * GATHERED,
+        gradients * most, optimizer * most, kept * ACTIVATIONS, CUDA[1],
+    )  # fmt: skip
+    return lower, upper.scaled(min(1.0, WIDEST * lower.total / upper.total))
 
 
-def _weights(shapes: Shapes, setup: Setup) -> float:
+def _frozen(shapes: Shapes, setup: Setup) -> float:
+    """Return the bytes of the weights that are not trained (of LoRA: those of the model)."""
     if setup.full:
-        return shapes.parameters * FP32
-    rest = (shapes.parameters - shapes.linear) * BF16
+        return 0
     each = {4: NF4, 8: 1.0}.get(setup.bits, BF16)
-    return shapes.linear * each + rest + shapes.trainable * FP32
+    return shapes.linear * each + _rest(shapes) * BF16
+
+
+def _rest(shapes: Shapes) -> int:
+    """Return the parameters outside of the linear layers: embedding, head, norms and biases."""
+    return shapes.parameters - shapes.linear
 
 
 def _layer(shapes: Shapes) -> float:
@@ -105,19 +134,34 @@ def _activations(shapes: Shapes, setup: Setup) -> float:
 
 def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
     """Return the size of one checkpoint: the trained weights, and Adam's state unless `only_model`."""
-    weights = shapes.parameters * BF16 if setup.full else shapes.trainable * FP32
+    weights = shapes.parameters * BF16 if setup.full else shapes.trainable * setup.trained_bytes
     if only_model:
         return weights
     master = shapes.parameters * FP32 if setup.full and setup.stage >= 2 else 0
     return weights + shapes.trainable * setup.optimizer_bytes + master
 
 
-def flops(shapes: Shapes, setup: Setup, tokens: float) -> float:
-    """Return the floating-point operations of training on `tokens`.
+def flops(shapes: Shapes, setup: Setup, tokens: float, length: float) -> float:
+    """Return the floating-point operations of training on `tokens` in rows of `length`.
 
     2 a weight forward, 2 back through the activations, 2 for the weights' gradients where they are trained,
-    and the forward again when it is recomputed (Kaplan et al. 2020, arXiv:2001.08361, appendix B).
+    and the forward again when it is recomputed (Kaplan et al. 2020, arXiv:2001.08361, appendix B). Attention
+    to half a row on average has as many as a trained matrix of row by hidden size.
     """
     matrices = shapes.linear + shapes.hidden * shapes.vocabulary
-    passes = 2 + 2 + (2 if setup.full else 0) + (2 if setup.recompute else 0)
-    return passes * matrices * tokens
+    attention = length * shapes.hidden * shapes.layers
+    again = 2 if setup.recompute else 0
+    return tokens * ((4 + 2 * setup.full + again) * matrices + (6 + again) * attention)
+
+
+def seconds(
+    shapes: Shapes, setup: Setup, work: float, micro_batches: float, peak: float
+) -> tuple[float, float]:
+    """Return the shortest and the longest time of one GPU for `work` operations.
+
+    `micro_batches` are those of this GPU, `peak` its operations a second. At worst every layer of each waits
+    for its kernels, and for its weights where they are unpacked (4 and 8 bits) or gathered (ZeRO-3).
+    """
+    moved = MOVED * _layer(shapes) if setup.bits < 16 or setup.stage >= 3 else 0
+    waits = micro_batches * shapes.layers * (LAUNCH + moved)
+    return work / (peak * PEAK[0]), work / (peak * PEAK[1]) + waits

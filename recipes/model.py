@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from core.errors import RequestError
+from core.files import no_folder
 from recipes.recipe import Recipe
 
 WEIGHTS = (
@@ -27,10 +28,9 @@ def require_model(recipe: Recipe) -> None:
         get_hf_file_metadata(url, token=str(token) if token else None)
     except (OSError, httpx.HTTPError, HfHubHTTPError, HFValidationError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise RequestError(
-            f"{recipe.place('model_name_or_path')}: {name}: neither a folder nor in the hub's cache, and not "
-            f"to be had from the hub ({reason[:200]}); give a local folder: model_name_or_path=DIR"
-        ) from error
+        hub = f"not in the hub's cache; not found on, or cannot reach, the Hugging Face Hub: {reason[:200]}"
+        told = no_folder(name, f"{hub}; give a local folder: model_name_or_path=DIR")
+        raise RequestError(f"{recipe.place('model_name_or_path')}: {told}") from error
 
 
 def _cached(recipe: Recipe, name: str) -> bool:

@@ -15,9 +15,8 @@ from pathlib import Path
 
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object
+from core.runs import RUN, STARTED
 
-RUN = "run.json"  # written last: its existence means that the training is finished
-STARTED = "started.json"  # the inputs of the training that writes here, finished or not
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -146,6 +145,21 @@ def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
         return f"its {str(error).removeprefix(f'{output_dir}/')}"
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     return ", ".join(found[:3]) + more
+
+
+def other_world(output_dir: Path, world: dict[str, object]) -> str:
+    """Return on how many processes the finished run in a folder was trained, and on how many now.
+
+    "" where they are as many, where no run is finished, and for a run.json of before they were recorded.
+    """
+    if not (output_dir / RUN).is_file():
+        return ""
+    then = read_object(output_dir / RUN)
+    if then.get("world_size") in (None, world["world_size"]):
+        return ""
+    return " → ".join(
+        f"world size {one['world_size']} (global batch {one.get('global_batch')})" for one in (then, world)
+    )
 
 
 def differences(old: dict[str, object], new: dict[str, object]) -> list[str]:

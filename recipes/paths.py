@@ -9,6 +9,7 @@ from recipes.recipe import Recipe
 from recipes.sizes import existing
 
 CHOOSE = "choose another output_dir"
+LOADED = ("adapter_name_or_path", "ref_model", "ref_model_adapters", "reward_model", "media_dir")
 KEPT = ("model_name_or_path", "adapter_name_or_path", "dataset_dir")
 
 
@@ -18,25 +19,29 @@ def path_problems(recipe: Recipe) -> Iterator[Problem]:
         value = recipe.settings.get(key)
         if isinstance(value, str) and len(value.split()) > 1:
             message = f"found {show_value(value)}: LLaMA-Factory's launcher splits its arguments at spaces"
-            yield Problem("E311", recipe.place(key), message, key, "choose a path without spaces")
+            yield recipe.problem("E311", key, message, "choose a path without spaces")
         elif isinstance(value, str) and not value.isprintable():
             message = f"found {show_value(value)}, expected a path without control characters"
-            yield Problem("E311", recipe.place(key), message, key)
+            yield recipe.problem("E311", key, message)
     value = recipe.settings.get("resume_from_checkpoint")
     if isinstance(value, str) and not Path(value).is_dir():
-        place = recipe.place("resume_from_checkpoint")
-        yield Problem("E311", place, f"{value}: folder not found", "resume_from_checkpoint")
+        yield recipe.problem("E311", "resume_from_checkpoint", f"{value}: folder not found")
+    for key in LOADED:
+        for name in recipe.names(key):
+            if name.startswith((".", "/", "~", "saves/", "models/")) and not Path(name).expanduser().exists():
+                yield recipe.problem("E344", key, f"{name}: no such file or folder")
     out = recipe.settings.get("output_dir")
-    if isinstance(out, str) and out.strip() and out.isprintable():
-        message = _unfit(recipe, recipe.output_dir)
-        if message:
-            yield Problem("E341", recipe.place("output_dir"), message, "output_dir", CHOOSE)
+    if not isinstance(out, str) or not out.strip() or not out.isprintable():
+        return
+    if not _writable(existing(recipe.output_dir)):
+        message = f"{existing(recipe.output_dir)} is no folder that can be written to"
+        yield recipe.problem("E343", "output_dir", message, CHOOSE)
+    elif message := _unfit(recipe, recipe.output_dir):
+        yield recipe.problem("E341", "output_dir", message, CHOOSE)
 
 
 def _unfit(recipe: Recipe, folder: Path) -> str:
     """Return why a folder cannot be a run's own: it may be set aside with all that lies in it."""
-    if not _writable(existing(folder)):
-        return f"{existing(folder)} is no folder that can be written to"
     needed = {"the current folder": ".", "the recipe": str(recipe.path)}
     needed |= {key: name for key in KEPT for name in recipe.names(key)}
     for what, name in needed.items():

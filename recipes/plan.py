@@ -9,23 +9,17 @@ from typing import Any
 
 import click
 
-from core.errors import CLI, ContentError, ProblemsError
-from recipes.ask import ask
-from recipes.check import packs, quick_check, training_schedule
-from recipes.hardware import find_gpus
-from recipes.memory import Memory, estimate, flops
+from core.errors import CLI, RequestError
+from recipes.check import ask_check, quick_check, refuse_errors, training_schedule
+from recipes.hardware import GPUS, find_gpus, machine
+from recipes.memory import PEAK, Memory, estimate, flops, seconds
 from recipes.recipe import Recipe, read_recipe
 from recipes.rules import world_size
-from recipes.schedule import schedule_of
-from recipes.sizes import disk_of, setup_of, shapes_of
+from recipes.schedule import gathered
+from recipes.sizes import disk_of, setup_of, shapes_of, unmodelled
 
-# Dense bf16 tera-operations a second and gigabytes, from NVIDIA's data sheets.
-GPUS = {
-    "T4": (65, 16), "V100": (125, 32), "A10": (125, 24), "L4": (121, 24), "RTX3090": (71, 24),
-    "RTX4090": (165, 24), "L40S": (362, 48), "A6000": (155, 48), "A100-40": (312, 40), "A100": (312, 80),
-    "H100": (989, 80), "H200": (989, 141),
-}  # fmt: skip
-USED = 0.35  # the share of its peak that a GPU is assumed to reach; printed with every plan
+OF_THE_DISK = {"E340", "E342", "E343", "E344"}  # what the plan says itself, or has nothing to do with it
+NAMES = [*Memory.__slots__, "total"]
 
 
 @click.command("plan", context_settings=CLI)
@@ -45,71 +39,74 @@ def command(
 
 def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> dict[str, Any]:
     """Return the plan as numbers (bytes, seconds); `RequestError` where the model's config is not at hand."""
-    parts, problems = quick_check(recipe)
-    if errors := [p for p in problems if p.code.startswith("E") and p.code != "E340"]:
-        raise ProblemsError(errors, f"{recipe.path} cannot be planned")
-    click.echo("asking LLaMA-Factory …", err=True)
-    answer = ask(recipe, model or recipe.text("model_name_or_path"))
-    if answer.get("rejected"):
-        raise ContentError(f"{recipe.path}: LLaMA-Factory refuses it: {answer['rejected']}")
+    if recipe.settings.get("do_train") is not True:
+        raise RequestError(f"{recipe.place('do_train')}: do_train is not true: there is no training to plan")
+    ranks = gpus or world_size(recipe, find_gpus())
+    target = machine(f"{ranks}x{gpu}")
+    parts, problems = quick_check(recipe, target)
+    refuse_errors(recipe, [problem for problem in problems if problem.code not in OF_THE_DISK])
+    answer, found = ask_check(recipe, model, target, (parts, problems))
+    refuse_errors(recipe, [problem for problem in found if problem.code not in OF_THE_DISK])
     shapes = shapes_of(answer["model"])
     tokens = answer["tokens"]
-    counted = tokens.get("datasets") if isinstance(tokens, dict) else None
-    ranks = gpus or world_size(recipe, find_gpus())
-    rows, seen, longest = _training_rows(recipe, counted)
-    schedule = schedule_of(recipe, rows, ranks) if counted else training_schedule(recipe, parts)
+    cutoff = recipe.settings.get("cutoff_len")
+    unknown = {"rows": 0, "seen": 0, "longest": cutoff if isinstance(cutoff, int) else 2048}
+    train = tokens.get("train", unknown) if isinstance(tokens, dict) else unknown
+    schedule = training_schedule(recipe, parts, target, answer)
+    longest, each = train["longest"], train["seen"] / max(1, train["rows"])
     setup = setup_of(recipe, longest, ranks)
-    each = seen / max(1, rows)
     total = each * schedule.batch * schedule.steps
-    memory = estimate(shapes, setup)
+    memory = dict(zip(("lower", "upper"), estimate(shapes, setup), strict=True))
+    work = flops(shapes, setup, total, each) / ranks
+    micro_batches = schedule.steps * gathered(recipe)
+    time = seconds(shapes, setup, work, micro_batches, GPUS[gpu][0] * 1e12)
     disk = disk_of(recipe, shapes, setup, schedule)
     return {
-        "recipe": str(recipe.path), "schedule": schedule.line(), "steps": schedule.steps,
-        "tokens": round(total), "tokens_counted": bool(counted), "longest": longest,
+        "recipe": str(recipe.path), "steps": schedule.steps if schedule.rows else None,
+        "schedule": schedule.line() if schedule.rows else "rows and steps are not known",
+        "tokens": round(total), "tokens_counted": train is not unknown, "longest": longest,
         "trainable": shapes.trainable, "parameters": shapes.parameters,
         "gpu": gpu, "gpus": ranks, "gpu_bytes": GPUS[gpu][1] * 1e9,
-        "memory": {name: round(getattr(memory, name)) for name in [*Memory.__slots__, "total"]},
-        "seconds": round(flops(shapes, setup, total) / (GPUS[gpu][0] * 1e12 * USED * ranks)),
+        "memory": {end: {name: round(getattr(one, name)) for name in NAMES} for end, one in memory.items()},
+        "seconds": [round(one) for one in time] if work else None,
+        "not_modelled": unmodelled(recipe, shapes),
         "checkpoint": disk.checkpoint, "checkpoints": disk.checkpoints, "disk_free": disk.free,
     }  # fmt: skip
 
 
-def _training_rows(recipe: Recipe, counted: Any) -> tuple[int, int, int]:
-    """Return rows (packed blocks count), tokens seen in an epoch, and the longest row after the cut."""
-    cutoff = recipe.settings.get("cutoff_len", 2048)
-    cutoff = cutoff if isinstance(cutoff, int) else 2048
-    if not counted:
-        return 0, 0, cutoff
-    sets = [counted[name] for name in recipe.names("dataset")]
-    if packs(recipe):
-        blocks = sum(one["tokens"] // cutoff for one in sets)
-        return blocks, blocks * cutoff, cutoff
-    rows, seen = sum(one["rows"] for one in sets), sum(one["seen"] for one in sets)
-    return rows, seen, min(cutoff, max(one["longest"] for one in sets))
-
-
 def _lines(plan: dict[str, Any]) -> list[str]:
-    memory, gigabytes = plan["memory"], 1e9
-    parts = ", ".join(f"{name} {memory[name] / gigabytes:.1f}" for name in Memory.__slots__)
-    fits = "fits" if memory["total"] <= plan["gpu_bytes"] else "does NOT fit"
+    lower, upper = plan["memory"]["lower"], plan["memory"]["upper"]
+    parts = ", ".join(f"{name} {_range(lower[name], upper[name])}" for name in Memory.__slots__)
     counted = "counted" if plan["tokens_counted"] else "not counted: no tokenizer at hand (--model DIR)"
+    time = " to ".join(dict.fromkeys(map(_duration, plan["seconds"] or []))) or "not known"
     disk = plan["checkpoint"] * plan["checkpoints"]
-    room = (
-        ""
-        if disk < plan["disk_free"]
-        else f": NOT enough disk, {plan['disk_free'] / gigabytes:.0f} GB are free"
-    )
-    return [
+    free = f": NOT enough disk, {plan['disk_free'] / 1e9:.0f} GB are free"
+    lines = [
         f"{plan['recipe']}: {plan['schedule']}",
         f"tokens       {plan['tokens']:,} in all ({counted}); the longest row has {plan['longest']}",
         f"parameters   {plan['trainable']:,} trained of {plan['parameters']:,} "
         f"({plan['trainable'] / plan['parameters']:.2%})",
-        f"memory       {memory['total'] / gigabytes:.1f} GB a GPU, {fits} {plan['gpu']} "
-        f"({plan['gpu_bytes'] / gigabytes:.0f} GB): {parts}",
-        f"time         {_duration(plan['seconds'])} on {plan['gpus']} × {plan['gpu']}, "
-        f"at an assumed {USED:.0%} of its peak",
-        f"disk         {plan['checkpoints']} checkpoints of {plan['checkpoint'] / 1e6:,.0f} MB{room}",
+        f"memory       {_range(lower['total'], upper['total'])} GB a GPU, {fits(plan)} {plan['gpu']} "
+        f"({plan['gpu_bytes'] / 1e9:.0f} GB): {parts}",
+        f"time         {time} on {plan['gpus']} × {plan['gpu']}, at {PEAK[0]:.0%} to {PEAK[1]:.0%} of peak",
+        f"disk         {plan['checkpoints']} checkpoints of {plan['checkpoint'] / 1e6:,.0f} MB"
+        + ("" if disk < plan["disk_free"] else free),
     ]
+    unknown = ", ".join(plan["not_modelled"])
+    return [*lines, f"unknown      what this adds to memory and time: {unknown}"] if unknown else lines
+
+
+def fits(plan: dict[str, Any]) -> str:
+    """Return in words whether a training fits its GPUs: only what fits by the upper end does."""
+    if plan["memory"]["lower"]["total"] > plan["gpu_bytes"]:
+        return "does NOT fit"
+    if plan["memory"]["upper"]["total"] > plan["gpu_bytes"]:
+        return "may NOT fit"
+    return "fits, as far as it is known," if plan["not_modelled"] else "fits"
+
+
+def _range(lower: float, upper: float) -> str:
+    return f"{lower / 1e9:.1f}–{upper / 1e9:.1f}"
 
 
 def _duration(seconds: int) -> str:

@@ -20,8 +20,10 @@ class Range:
     high: float = LARGEST
     above: bool = False
 
-    def holds(self, value: float) -> bool:
-        """Return whether a number lies inside; NaN and infinities never do."""
+    def holds(self, value: object) -> bool:
+        """Return whether a number lies inside; NaN, infinities and what is no number never do."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
         return (value > self.low if self.above else value >= self.low) and value <= self.high
 
     def words(self) -> str:
@@ -51,4 +53,4 @@ def range_problems(recipe: Recipe) -> Iterator[Problem]:
         value = recipe.settings.get(key)
         if isinstance(value, int | float) and not isinstance(value, bool) and not wanted.holds(value):
             message = f"found {show_value(value)}, expected {wanted.words()}"
-            yield Problem("E313", recipe.place(key), message, key)
+            yield recipe.problem("E313", key, message)

@@ -6,8 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import ContentError, RequestError
-from core.files import require
+from core.documents import read_yaml
+from core.errors import ContentError, Problem, RequestError, nearest, show_value
+from core.files import read_object, require
+from core.packages import need
+from core.runs import names_in
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -41,15 +44,27 @@ class Recipe:
 
     def names(self, key: str) -> list[str]:
         """Return a comma-separated setting (datasets, modules) as a list, [] where it is absent."""
-        value = self.settings.get(key)
-        items = value if isinstance(value, list) else str(value or "").split(",")
-        return [str(item).strip() for item in items if str(item).strip()]
+        return names_in(self.settings.get(key))
 
     def place(self, key: str) -> str:
         """Return `file:line` of a key, or `file (key=value)` where an override set it."""
         if any(override.partition("=")[0] == key for override in self.overrides):
             return f"{self.path} (override)"
         return f"{self.path}:{self.lines[key]}" if key in self.lines else str(self.path)
+
+    def problem(self, code: str, key: str, message: str, hint: str = "") -> Problem:
+        """Return what is wrong with the setting `key`."""
+        return Problem(code, self.place(key), message, key, hint)
+
+    def zero(self) -> dict[str, object]:
+        """Return what the DeepSpeed file says of ZeRO, {} without one; `ContentError` where that is wrong."""
+        name = self.settings.get("deepspeed")
+        zero = read_object(Path(name)).get("zero_optimization", {}) if isinstance(name, str) else {}
+        stage = zero.get("stage", 0) if isinstance(zero, dict) else zero
+        if not isinstance(zero, dict) or stage not in (0, 1, 2, 3):
+            found = f"found stage {show_value(stage)}, expected 0, 1, 2 or 3"
+            raise ContentError(f"{name}: zero_optimization: {found}")
+        return zero
 
     def with_settings(self, settings: dict[str, object]) -> "Recipe":
         """Return this recipe with settings added or changed."""
@@ -62,49 +77,42 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises `RequestError` for a missing file or an override that is no `key=value`, `ContentError`
     for a file that is not YAML, empty, or no map of keys to values.
     """
+    need("omegaconf")
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    text = _text(path)
-    try:
-        lines = _lines(text, path)
-        base = OmegaConf.create(text)
-        merged = OmegaConf.merge(base, _assignments(overrides))
-        settings = OmegaConf.to_container(merged, resolve=False)
-    except YAMLError as error:
-        raise ContentError(_yaml_message(path, error)) from error
-    except OmegaConfBaseException as error:
-        raise ContentError(f"{path}: {str(error).splitlines()[0]}") from error
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 1,000 lists in one another
-        raise ContentError(f"{path}: not YAML that can be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(settings, dict) or not settings:
-        raise ContentError(f"{path}: found no settings, expected keys with values (learning_rate: 1.0e-4)")
-    return Recipe(path, {str(key): value for key, value in settings.items()}, lines, tuple(overrides))
-
-
-def _text(path: Path) -> str:
-    require(path, "recipe")
+    path = _found(path)
     if path.is_dir():
         raise RequestError(f"{path}: is a folder, expected a recipe (a YAML file)")
     if path.suffix not in {".yaml", ".yml"}:
         raise RequestError(f"{path}: LLaMA-Factory takes recipes that end in .yaml or .yml")
+    parsed = read_yaml(path, "recipe")  # refuses what OmegaConf would work on for ever
+    if not isinstance(parsed.value, dict):
+        found = "is empty" if parsed.value is None else f"found {show_value(parsed.value)}"
+        raise ContentError(f"{path}: {found}, expected keys with values (learning_rate: 1.0e-4)")
     try:
-        return path.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise ContentError(f"{path}: not UTF-8 at byte {error.start}") from error
+        base = OmegaConf.create(path.read_text(encoding="utf-8"))
+        merged = OmegaConf.merge(base, _assignments(overrides))
+        settings = OmegaConf.to_container(merged, resolve=False)
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise ContentError(f"{path}: {str(error).splitlines()[0]}") from error
+    if not isinstance(settings, dict) or not settings:
+        raise ContentError(f"{path}: found no settings, expected keys with values (learning_rate: 1.0e-4)")
+    return Recipe(path, {str(key): value for key, value in settings.items()}, parsed.lines, tuple(overrides))
 
 
-def _lines(text: str, path: Path) -> dict[str, int]:
-    import yaml
-
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    if node is None:
-        raise ContentError(f"{path}: is empty, expected keys with values (learning_rate: 1.0e-4)")
-    if not isinstance(node, yaml.MappingNode):
-        kind = "list" if isinstance(node, yaml.SequenceNode) else "text"
-        raise ContentError(f"{path}: found a {kind}, expected keys with values (learning_rate: 1.0e-4)")
-    return {key.value: key.start_mark.line + 1 for key, _ in node.value if isinstance(key.value, str)}
+def _found(path: Path) -> Path:
+    """Return the file of a recipe; a bare name stands for recipes/NAME.yaml where there is no such path."""
+    named = Path("recipes") / f"{path}.yaml"
+    if path.exists() or path.suffix or len(path.parts) != 1:
+        return require(path, "recipe")
+    if not named.is_file():
+        known = sorted(file.stem for file in named.parent.glob("*.yaml"))
+        raise RequestError(
+            f"recipe not found: {path}; neither is {named} {nearest(str(path), known)}".rstrip()
+        )
+    return named
 
 
 def _assignments(overrides: Sequence[str]) -> "DictConfig":
@@ -121,9 +129,3 @@ def _assignments(overrides: Sequence[str]) -> "DictConfig":
         except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
             raise RequestError(f"{override!r}: the value is not YAML") from error
     return OmegaConf.from_cli(list(overrides))
-
-
-def _yaml_message(path: Path, error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    where = f"{path}:{mark.line + 1}" if mark else str(path)
-    return f"{where}: not YAML: {getattr(error, 'problem', None) or error}"

@@ -4,15 +4,14 @@
 the key-token weights. Versions, times and hardware are recorded beside it and decide nothing.
 """
 
-import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-from core.datasets import find_dataset
 from core.files import read_object, sha256, versions
+from core.runs import files_sha256, model_sha256
+from recipes.data import dataset_dir, files_of, locate
 from recipes.recipe import Recipe
 
 PACKAGES = (
@@ -37,23 +36,24 @@ INCIDENTAL = {
 
 def inputs_of(recipe: Recipe, weights: Path | None) -> dict[str, object]:
     """Return what decides the result of a recipe: settings, data, model, weights, each with its hash."""
-    folder = Path(str(recipe.settings.get("dataset_dir", "data")))
     names = [*recipe.names("dataset"), *recipe.names("eval_dataset")]
     return {
         "settings": {key: recipe.settings[key] for key in sorted(recipe.settings) if key not in INCIDENTAL},
-        "data": [_data(name, folder) for name in names],
+        "data": [_data(name, dataset_dir(recipe)) for name in names],
         "model": _model(recipe.text("model_name_or_path")),
         "weights": None if weights is None else {"file": str(weights), "sha256": sha256(weights)},
     }
 
 
-def _data(name: str, folder: Path) -> dict[str, object]:
-    path = find_dataset(name, folder).path
+def _data(name: str, folder: str) -> dict[str, object]:
+    _, path = locate(name, folder)
+    if isinstance(path, str):  # on a hub, made by a script, in a cloud: nothing here to hash
+        return {"dataset": name, "file": path, "sha256": None, "manifest_sha256": None}
     manifest = path.parent / "manifest.json"
     return {
         "dataset": name,
         "file": str(path),
-        "sha256": sha256(path),
+        "sha256": sha256(path) if path.is_file() else files_sha256(files_of(path)),
         "manifest_sha256": sha256(manifest) if manifest.is_file() else None,
     }
 
@@ -63,16 +63,7 @@ def _model(name: str) -> dict[str, object]:
     folder = Path(name)
     if not folder.is_dir():
         return {"name": name, "sha256": None}
-    total = hashlib.sha256()
-    for path in _model_files(folder):
-        total.update(f"{path.name}\0{sha256(path)}\n".encode())
-    return {"name": name, "sha256": total.hexdigest()}
-
-
-def _model_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.suffix in {".json", ".jinja", ".safetensors", ".model", ".txt"} and path.is_file():
-            yield path
+    return {"name": name, "sha256": model_sha256(folder)}
 
 
 def run_record(recipe: Recipe, inputs: dict[str, object], facts: dict[str, object]) -> dict[str, object]:
@@ -96,16 +87,13 @@ def _result(output_dir: Path) -> dict[str, object]:
 
 def git_state() -> dict[str, object] | None:
     """Return commit and cleanness of the working tree that this file lies in, None outside of git."""
-    here = Path(__file__).parent
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, env=quiet, capture_output=True, text=True, check=True
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, env=quiet, capture_output=True, text=True, check=True
         )
-        status = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=here, env=quiet, capture_output=True, text=True, check=True,
-        )  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
         return None
-    return {"commit": commit.stdout.strip(), "clean": not status.stdout.strip()}
+    commit, dirty, _ = done.stdout.strip().partition("-")
+    return {"commit": commit, "clean": not dirty}

@@ -3,6 +3,7 @@
 Each rule yields problems; E… stops a training, W… is worth a look. docs/recipes.md lists the codes.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -10,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from core.errors import ContentError, Problem, nearest, show_value
-from core.files import read_object
-from recipes.hardware import Gpu
+from core.metrics import UNKNOWN, direction, metric_of
+from recipes.hardware import Gpu, Machine
 from recipes.keys import known_keys, known_templates
 from recipes.paths import path_problems
 from recipes.ranges import range_problems
@@ -29,6 +30,10 @@ PACKAGES = {
     "use_unsloth": "unsloth",
     "enable_liger_kernel": "liger_kernel",
     "use_swanlab": "swanlab",
+    "use_galore": "galore_torch",
+    "use_apollo": "apollo_torch",
+    "use_badam": "badam",
+    "use_adam_mini": "adam_mini",
     "predict_with_generate": "rouge_chinese",
 }
 UNWEIGHTED = (
@@ -44,29 +49,36 @@ TRACKERS = {
     "all", "none", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "mlflow",
     "neptune", "swanlab", "tensorboard", "trackio", "wandb",
 }  # fmt: skip
+TIMES = ("runtime", "samples_per_second", "steps_per_second")
+GENERATED = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")
+PREFERRED = tuple(
+    f"{what}/{one}" for what in ("rewards", "logps", "logits") for one in ("chosen", "rejected")
+)
+METRICS = {  # what LLaMA-Factory's trainers compute beside the loss
+    "rm": ("accuracy",),
+    "dpo": (*PREFERRED, "rewards/accuracies", "rewards/margins", "sft_loss", "odds_ratio_loss"),
+    "kto": (*PREFERRED, "rewards/margins"),
+}
+LOGGED = {**METRICS, "rm": (), "ppo": ("reward",)}  # what they write as they train
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
 AMPERE = 8  # the compute capability from which NVIDIA GPUs calculate in bfloat16
 
 
-def problems_of(recipe: Recipe, gpus: Sequence[Gpu]) -> list[Problem]:
-    """Return everything wrong with a recipe's settings on a machine with these GPUs."""
+def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
+    """Return everything wrong with a recipe's settings on a machine."""
     rules: list[Callable[[Recipe], Iterator[Problem]]] = [
         _keys, _values, range_problems, _missing, _template, _model, _schedule, _packages, _deepspeed,
-        path_problems, _weights,
+        path_problems, _weights, _metric,
     ]  # fmt: skip
     found = [problem for rule in rules for problem in rule(recipe)]
-    return found + list(_hardware(recipe, gpus))
-
-
-def _problem(recipe: Recipe, code: str, key: str, message: str, hint: str = "") -> Problem:
-    return Problem(code, recipe.place(key), message, key, hint)
+    return found + list(_hardware(recipe, machine.gpus))
 
 
 def _keys(recipe: Recipe) -> Iterator[Problem]:
     for key in (key for key in recipe.settings if key not in known_keys()):
         hint = nearest(key, known_keys()) or "LLaMA-Factory has no such setting"
-        yield _problem(recipe, "E301", key, "unknown key", hint)
+        yield recipe.problem("E301", key, "unknown key", hint)
 
 
 def _values(recipe: Recipe) -> Iterator[Problem]:
@@ -79,11 +91,11 @@ def _values(recipe: Recipe) -> Iterator[Problem]:
             no = value is False and isinstance(choices, list) and "no" in choices
             hint = 'YAML reads a bare no as false: write "no" in quotes' if no else ""
             wanted = " or ".join(KINDS.get(str(kind), str(kind)) for kind in types if kind != "null")
-            yield _problem(recipe, "E302", key, f"found {show_value(value)}, expected {wanted}", hint)
+            yield recipe.problem("E302", key, f"found {show_value(value)}, expected {wanted}", hint)
         elif isinstance(choices, list) and isinstance(value, str) and value not in choices:
             shown = ", ".join(map(str, choices[:12])) + (", …" if len(choices) > 12 else "")
             message = f"found {show_value(value)}, expected one of {shown}"
-            yield _problem(recipe, "E303", key, message, nearest(value, map(str, choices)))
+            yield recipe.problem("E303", key, message, nearest(value, map(str, choices)))
 
 
 def _fits(value: object, types: list[object]) -> bool:
@@ -92,13 +104,15 @@ def _fits(value: object, types: list[object]) -> bool:
 
 
 def _missing(recipe: Recipe) -> Iterator[Problem]:
+    works = [key for key in ("do_train", "do_eval", "do_predict") if recipe.settings.get(key) is True]
+    idle = not works and not recipe.settings.get("tokenized_path")  # which is written without a training
     for key, meaning in REQUIRED.items():
-        if not recipe.names(key):
-            yield _problem(recipe, "E304", key, f"is missing, expected {meaning}")
-    if recipe.settings.get("do_train") is not True:
-        yield _problem(
-            recipe, "E304", "do_train", "is not true, so nothing would be trained", "do_train: true"
-        )
+        evaluates = key == "dataset" and works and "do_train" not in works
+        if not recipe.names(key) and not evaluates:
+            yield recipe.problem("E304", key, f"is missing, expected {meaning}")
+    if idle:
+        message = "is not true, so nothing would be trained"
+        yield recipe.problem("E304", "do_train", message, "do_train: true")
 
 
 def _template(recipe: Recipe) -> Iterator[Problem]:
@@ -106,7 +120,7 @@ def _template(recipe: Recipe) -> Iterator[Problem]:
     if isinstance(name, str) and name not in known_templates():
         hint = nearest(name, known_templates())
         message = f"LLaMA-Factory has no template {show_value(name)}"
-        yield _problem(recipe, "E305", "template", message, hint)
+        yield recipe.problem("E305", "template", message, hint)
 
 
 def _model(recipe: Recipe) -> Iterator[Problem]:
@@ -116,9 +130,7 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            yield _problem(
-                recipe, "E306", "model_name_or_path", f"{name} has no config.json: no model folder"
-            )
+            yield recipe.problem("E306", "model_name_or_path", f"{name} has no config.json: no model folder")
     elif (
         not HUB_ID.fullmatch(name)
         or name.startswith((".", "/", "~", "models/", "saves/"))
@@ -126,37 +138,60 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
     ):
         hint = "make it with `python -m recipes base`" if name == "models/demo-base" else ""
         message = f"{name}: no such folder, and no hub id (owner/name) either"
-        yield _problem(recipe, "E306", "model_name_or_path", message, hint)
+        yield recipe.problem("E306", "model_name_or_path", message, hint)
 
 
 def _schedule(recipe: Recipe) -> Iterator[Problem]:
     settings = recipe.settings
     evaluates = settings.get("eval_strategy", "no") not in ("no", False)
     has_rows = settings.get("eval_dataset") or settings.get("val_size")
-    if evaluates and not has_rows:
-        message = f"is {settings['eval_strategy']}, but there is nothing to evaluate"
-        yield _problem(recipe, "E307", "eval_strategy", message, "name an eval_dataset, or give val_size")
-    if has_rows and not evaluates and not settings.get("do_eval"):
+    if has_rows and not evaluates and not settings.get("do_eval") and not settings.get("do_predict"):
         key = "eval_dataset" if settings.get("eval_dataset") else "val_size"
-        yield _problem(recipe, "W307", key, "is given but never evaluated", "eval_strategy: steps")
+        yield recipe.problem("W307", key, "is given but never evaluated", "eval_strategy: steps")
     if settings.get("load_best_model_at_end") is True:
         yield from _best_at_end(recipe)
 
 
 def _best_at_end(recipe: Recipe) -> Iterator[Problem]:
     settings = recipe.settings
-    saves, evaluates = settings.get("save_strategy", "steps"), settings.get("eval_strategy", "no")
-    key = "load_best_model_at_end"
-    if saves != evaluates and saves != "best":
-        message = f"needs equal strategies, found save_strategy {saves} and eval_strategy {evaluates}"
-        yield _problem(recipe, "E308", key, message)
-    every, judged = (
-        settings.get("save_steps", 500),
-        settings.get("eval_steps") or settings.get("logging_steps", 500),
-    )
-    if saves == "steps" and isinstance(every, int) and isinstance(judged, int) and judged and every % judged:
-        message = f"needs save_steps to be a multiple of eval_steps, found {every} and {judged}"
-        yield _problem(recipe, "E308", key, message)
+    name, highest = str(settings.get("metric_for_best_model") or "loss"), settings.get("greater_is_better")
+    if not isinstance(highest, bool):
+        highest = not name.endswith("loss")  # what transformers takes
+    if metric_of(name) is not UNKNOWN and highest != metric_of(name).higher:
+        message = f"is {str(highest).lower()}, which keeps the worst: {direction(name)}"
+        yield recipe.problem(
+            "E308", "greater_is_better", message, f"greater_is_better: {not highest}".lower()
+        )
+
+
+def _metric(recipe: Recipe) -> Iterator[Problem]:
+    """Refuse a metric to choose by that no evaluation of this recipe computes: it ends at the first one."""
+    key, computed = "metric_for_best_model", evaluated(recipe)
+    name = recipe.settings.get(key)
+    if isinstance(name, str) and computed and f"eval_{name.removeprefix('eval_')}" not in computed:
+        known = ", ".join(one for one in computed if not one.endswith(TIMES))
+        yield recipe.problem("E314", key, f"found {show_value(name)}, which no evaluation computes: {known}")
+
+
+def evaluated(recipe: Recipe) -> list[str]:
+    """Return the figures that the evaluations of a training compute, [] where it makes none."""
+    settings, stage = recipe.settings, str(recipe.settings.get("stage", "sft"))
+    if settings.get("eval_strategy", "no") in ("no", False):
+        return []
+    computed = [*TIMES, "loss", *METRICS.get(stage, ())]
+    if stage == "sft" and settings.get("predict_with_generate"):
+        computed += GENERATED
+    elif stage == "sft" and settings.get("compute_accuracy"):
+        computed.append("accuracy")
+    if settings.get("eval_on_each_dataset"):
+        computed = [f"{dataset}_{one}" for dataset in recipe.names("eval_dataset") for one in computed]
+    return [f"eval_{one}" for one in computed]
+
+
+def measured(recipe: Recipe) -> list[str]:
+    """Return the figures that a training writes of itself: by its evaluations and as it trains."""
+    logged = LOGGED.get(str(recipe.settings.get("stage", "sft")), ())
+    return [*evaluated(recipe), "train_loss", "loss", "grad_norm", "learning_rate", *logged]
 
 
 def _packages(recipe: Recipe) -> Iterator[Problem]:
@@ -166,13 +201,13 @@ def _packages(recipe: Recipe) -> Iterator[Problem]:
     for tool in recipe.names("report_to"):
         if tool not in TRACKERS:
             message = f"found {show_value(tool)}, expected none, wandb, tensorboard or another tracker"
-            yield _problem(recipe, "E303", "report_to", message, nearest(tool, TRACKERS))
+            yield recipe.problem("E303", "report_to", message, nearest(tool, TRACKERS))
         if tool in {"wandb", "tensorboard", "swanlab", "mlflow", "trackio"}:
             wanted["report_to"] = tool
     for key, package in wanted.items():
         if find_spec(package) is None:
             hint = f"pip install {package.replace('_', '-')}"
-            yield _problem(recipe, "E309", key, f"needs the package {package}, which is not installed", hint)
+            yield recipe.problem("E309", key, f"needs the package {package}, which is not installed", hint)
 
 
 def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
@@ -181,17 +216,12 @@ def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
         return
     if not Path(name).is_file():
         known = ", ".join(sorted(str(path) for path in Path("recipes/deepspeed").glob("*.json")))
-        yield _problem(recipe, "E310", "deepspeed", f"{name}: file not found", f"there are {known}")
+        yield recipe.problem("E310", "deepspeed", f"{name}: file not found", f"there are {known}")
         return
     try:
-        zero = read_object(Path(name)).get("zero_optimization", {})
+        recipe.zero()
     except ContentError as error:
-        yield _problem(recipe, "E310", "deepspeed", str(error))
-        return
-    stage = zero.get("stage", 0) if isinstance(zero, dict) else zero
-    if stage not in (0, 1, 2, 3):
-        message = f"{name}: zero_optimization: found stage {show_value(stage)}, expected 0, 1, 2 or 3"
-        yield _problem(recipe, "E310", "deepspeed", message)
+        yield recipe.problem("E310", "deepspeed", str(error))
 
 
 def _weights(recipe: Recipe) -> Iterator[Problem]:
@@ -207,50 +237,51 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
     refused = [key for key in UNWEIGHTED if settings.get(key)]
     if settings.get("stage", "sft") != "sft":
         refused.append("stage")
-    if os.environ.get("USE_RAY", "0").lower() in {"1", "true", "y"}:
+    if _under_ray():
         refused.append("USE_RAY")
-    if _zero_stage(settings.get("deepspeed")) == 3:
-        refused.append("deepspeed")
+    with contextlib.suppress(ContentError, OSError):  # E310 says so
+        refused += ["deepspeed"] * (recipe.zero().get("stage") == 3)
     for key in refused:
         message = f"does not go with key-token weights ({path}): not proved"
         hint = f"change it, or train without weights: llamafactory-cli train {recipe.path}"
-        yield _problem(recipe, "E361", key, message, hint)
+        yield recipe.problem("E361", key, message, hint)
 
 
-def _zero_stage(name: object) -> object:
-    try:
-        zero = read_object(Path(str(name))).get("zero_optimization")
-    except (ContentError, OSError):
-        return None
-    return zero.get("stage") if isinstance(zero, dict) else None
+def _under_ray() -> bool:
+    return os.environ.get("USE_RAY", "0").lower() in {"1", "true", "y"}
 
 
 def uses_torchrun(recipe: Recipe, gpus: Sequence[Gpu]) -> bool:
     """Return whether LLaMA-Factory trains this recipe under torchrun: DeepSpeed, several GPUs, forced."""
     forced = os.environ.get("FORCE_TORCHRUN", "0").lower() in {"1", "true", "y"}
-    ray = os.environ.get("USE_RAY", "0").lower() in {"1", "true", "y"}
-    return not ray and (forced or bool(recipe.settings.get("deepspeed")) or len(gpus) > 1)
+    return not _under_ray() and (forced or bool(recipe.settings.get("deepspeed")) or len(gpus) > 1)
 
 
 def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     settings = recipe.settings
     on_gpu = bool(gpus) and settings.get("use_cpu") is not True
     if settings.get("pure_bf16") is True and not on_gpu:
-        yield _problem(recipe, "E312", "pure_bf16", "never works without a GPU", "bf16: true")
+        yield recipe.problem("E312", "pure_bf16", "never works without a GPU", "bf16: true")
     if settings.get("fp16") is True and not on_gpu:
-        yield _problem(recipe, "E312", "fp16", "needs a GPU, there is none here", "bf16: true works on CPUs")
+        yield recipe.problem("E312", "fp16", "needs a GPU", "bf16: true works on CPUs")
     if settings.get("bf16") is True and settings.get("fp16") is True:
-        yield _problem(recipe, "E312", "fp16", "and bf16 are both true: choose one")
+        yield recipe.problem("E312", "fp16", "and bf16 are both true: choose one")
     if settings.get("bf16") is True and on_gpu and any(gpu.generation < AMPERE for gpu in gpus):
         hint = "bf16=false fp16=true"
-        yield _problem(recipe, "E312", "bf16", f"{gpus[0].name} has no bfloat16", hint)
+        yield recipe.problem("E312", "bf16", f"{gpus[0].name} has no bfloat16", hint)
     if settings.get("quantization_bit") and not on_gpu:
         message = "on CPU: works, but many times slower than without; meant for a GPU"
-        yield _problem(recipe, "W312", "quantization_bit", message)
+        yield recipe.problem("W312", "quantization_bit", message)
 
 
 def world_size(recipe: Recipe, gpus: Sequence[Gpu]) -> int:
-    """Return over how many processes a training here would spread (NNODES and NPROC_PER_NODE count)."""
+    """Return over how many processes a training spreads (under torchrun NNODES and NPROC_PER_NODE count)."""
+    if not uses_torchrun(recipe, gpus):
+        return _count(recipe.settings.get("ray_num_workers")) if _under_ray() else 1
     here = len(gpus) if gpus and recipe.settings.get("use_cpu") is not True else 1
-    nodes, processes = os.environ.get("NNODES", "1"), os.environ.get("NPROC_PER_NODE", str(here))
-    return max(1, int(nodes) if nodes.isdigit() else 1) * max(1, int(processes) if processes.isdigit() else 1)
+    return _count(os.environ.get("NNODES")) * _count(os.environ.get("NPROC_PER_NODE") or here)
+
+
+def _count(value: object) -> int:
+    """Return a number of processes, 1 where it is none."""
+    return max(1, int(str(value))) if str(value).isdigit() else 1

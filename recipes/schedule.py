@@ -35,13 +35,19 @@ def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
     settings = recipe.settings
     rows = _after_split(rows, _number(settings.get("val_size"), 0.0))
     each = int(_number(settings.get("per_device_train_batch_size"), 8))
-    gathered = int(_number(settings.get("gradient_accumulation_steps"), 1))
     batches = math.ceil(rows / max(1, each * world_size))
-    steps_per_epoch = max(1, math.ceil(batches / max(1, gathered)))
+    steps_per_epoch = max(1, math.ceil(batches / max(1, gathered(recipe))))
     limit = int(_number(settings.get("max_steps"), -1))
     epochs = _number(settings.get("num_train_epochs"), 3.0)
     steps = limit if limit > 0 else math.ceil(epochs * steps_per_epoch)
-    return Schedule(rows, each * gathered * world_size, steps_per_epoch, steps, _warmup(settings, steps))
+    return Schedule(
+        rows, each * gathered(recipe) * world_size, steps_per_epoch, steps, _warmup(settings, steps)
+    )
+
+
+def gathered(recipe: Recipe) -> int:
+    """Return the micro batches of one step of each process."""
+    return int(_number(recipe.settings.get("gradient_accumulation_steps"), 1))
 
 
 def _number(value: object, default: float) -> float:
@@ -65,27 +71,25 @@ def _warmup(settings: dict[str, object], steps: int) -> int:
 def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
     """Yield what never happens in a training of this length: saves, evaluations, the end of the warm-up."""
     settings = recipe.settings
+    logged = settings.get("logging_steps", 500)  # what evaluates by default
     every = {
-        "save_steps": settings.get("save_strategy", "steps") == "steps",
-        "eval_steps": settings.get("eval_strategy") == "steps",
+        "save_steps": settings.get("save_strategy", "steps") == "steps" and settings.get("save_steps"),
+        "eval_steps": settings.get("eval_strategy") == "steps" and (settings.get("eval_steps") or logged),
     }
-    for key, in_use in every.items():
-        value = settings.get(key)
-        if in_use and isinstance(value, int) and value > schedule.steps:
+    for key, value in every.items():
+        if isinstance(value, int) and value > schedule.steps:
             message = f"is {value}, but the training ends after {schedule.steps} steps"
             hint = "only the end is saved" if key == "save_steps" else "it is never evaluated"
-            yield Problem("W330", recipe.place(key), message, key, hint)
+            yield recipe.problem("W330", key, message, hint)
     if schedule.warmup >= schedule.steps:
         message = f"{schedule.warmup} steps of {schedule.steps}: the full learning rate is never reached"
-        yield Problem("W331", recipe.place("warmup_steps"), message, "warmup_steps")
+        yield recipe.problem("W331", "warmup_steps", message)
     if not schedule.rows and settings.get("val_size"):
         message = f"takes every row, found {settings['val_size']}: none is left to train on"
-        yield Problem("E307", recipe.place("val_size"), message, "val_size")
+        yield recipe.problem("E307", "val_size", message)
     if schedule.rows and schedule.batch > schedule.rows:
         message = f"a step takes {schedule.batch} rows, the dataset has {schedule.rows}"
-        yield Problem("W332", recipe.place("per_device_train_batch_size"), message, "batch")
+        yield recipe.problem("W332", "per_device_train_batch_size", message)
     if "warmup_ratio" in settings:
         hint = f"warmup_steps: {settings['warmup_ratio']} (a share below 1 is taken too)"
-        yield Problem(
-            "W333", recipe.place("warmup_ratio"), "is deprecated in transformers 5", "warmup_ratio", hint
-        )
+        yield recipe.problem("W333", "warmup_ratio", "is deprecated in transformers 5", hint)

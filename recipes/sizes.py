@@ -3,21 +3,14 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from core.errors import RequestError
-from core.files import read_object
-from recipes.memory import Setup, Shapes, checkpoint_bytes
+from recipes.memory import BF16, FP32, Setup, Shapes, checkpoint_bytes
 from recipes.recipe import Recipe
 from recipes.schedule import Schedule
 
-OPTIMIZERS = {
-    "adafactor": 1,
-    "sgd": 0,
-    "adamw_8bit": 2,
-    "adamw_bnb_8bit": 2,
-    "paged_adamw_8bit": 2,
-}  # bytes a parameter
+# bytes a parameter
+OPTIMIZERS = {"adafactor": 1, "sgd": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +42,41 @@ def shapes_of(model: object) -> Shapes:
 def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
     """Return how a recipe trains rows of at most `longest` tokens over `ranks` processes."""
     settings = recipe.settings
-    zero: dict[str, Any] = {}
-    if isinstance(settings.get("deepspeed"), str):
-        found = read_object(Path(str(settings["deepspeed"]))).get("zero_optimization")
-        zero = found if isinstance(found, dict) else {}
+    zero = recipe.zero()
+    trained = BF16 if settings.get("pure_bf16") is True else FP32
     bits, each = settings.get("quantization_bit"), settings.get("per_device_train_batch_size", 8)
     return Setup(
         tokens=longest * (each if isinstance(each, int) else 8),
         full=settings.get("finetuning_type") == "full",
         bits=bits if isinstance(bits, int) else 16,
-        stage=int(zero.get("stage", 0)),
+        stage=int(str(zero.get("stage", 0))),
         ranks=ranks,
-        offload="offload_optimizer" in zero,
+        offload_optimizer="offload_optimizer" in zero,
+        offload_weights="offload_param" in zero,
         recompute=settings.get("disable_gradient_checkpointing") is not True,
-        optimizer_bytes=OPTIMIZERS.get(str(settings.get("optim")), 8),
+        optimizer_bytes=OPTIMIZERS.get(str(settings.get("optim")), 2 * trained),
+        trained_bytes=trained,
     )
+
+
+# What changes memory or time by an amount that is not worked out here.
+UNMODELLED = (
+    "enable_liger_kernel", "fsdp", "mixture_of_depths", "ray_num_workers", "shift_attn", "upcast_layernorm",
+    "use_apollo", "use_badam", "use_dora", "use_galore", "use_kt", "use_llama_pro", "use_muon", "use_unsloth",
+)  # fmt: skip
+
+
+def unmodelled(recipe: Recipe, shapes: Shapes) -> list[str]:
+    """Return what of a recipe and of its model no term of the plan stands for."""
+    settings = recipe.settings
+    found = [key for key in UNMODELLED if settings.get(key)]
+    if settings.get("stage", "sft") not in ("pt", "sft"):
+        found.append(f"stage {settings['stage']} (more than one pass, or a second model)")
+    if settings.get("pure_bf16") is True and settings.get("deepspeed"):
+        found.append("pure_bf16 under DeepSpeed")
+    if shapes.parameters - shapes.linear > 2.1 * shapes.hidden * shapes.vocabulary:
+        found.append("weights outside of linear layers and vocabulary (experts?)")
+    return found
 
 
 def disk_of(recipe: Recipe, shapes: Shapes, setup: Setup, schedule: Schedule) -> Disk:

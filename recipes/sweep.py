@@ -1,9 +1,10 @@
 """python -m recipes sweep R.yaml key=v1,v2 …: a grid of trainings, each in its folder, finished ones skipped.
 
-Each run is judged by its lowest eval_loss, or by any command with --eval, whose results.json is read.
+Each run is judged by its best eval_loss, or by any command with --eval, whose results.json is read.
 """
 
 import itertools
+import re
 import shlex
 import statistics
 import subprocess
@@ -15,12 +16,21 @@ import click
 
 from core.errors import CLI, ContentError, RequestError, show_value
 from core.files import read_object, write_json, write_text
-from recipes.best import DivergedError, lower_is_better, read_curve
+from core.metrics import direction, metric_of
+from recipes.best import DivergedError, read_curve
+from recipes.check import quick_check, refuse_errors
+from recipes.hardware import machine
 from recipes.keys import known_keys
-from recipes.recipe import read_recipe
-from recipes.training import train
+from recipes.output import set_aside
+from recipes.recipe import Recipe, read_recipe
+from recipes.rules import evaluated, measured
+from recipes.training import ask_first, train
 
 SHORT = {"rank": "lora_rank", "alpha": "lora_alpha", "lr": "learning_rate", "epochs": "num_train_epochs"}
+JUDGED = (
+    "judged.json"  # the command that judged a run; written when it has ended and its results are all there
+)
+OF_ROWS = ("stage", "model_name_or_path", "template", "dataset_dir", "dataset", "eval_dataset")
 Row = dict[str, object]
 
 
@@ -68,48 +78,93 @@ def sweep(
     """
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     metric = metric or ("accuracy" if judge else "eval_loss")
+    folders = [out / name for name in run_names(grid)]
+    recipes = [
+        read_recipe(
+            path, [*fixed, *(f"{key}={value}" for key, value in point.items()), f"output_dir={folder}"]
+        )
+        for point, folder in zip(points, folders, strict=True)
+    ]
+    check_first(recipes, None if judge else metric)
     rows: list[Row] = []
-    for number, point in enumerate(points, 1):
-        folder = out / "_".join(f"{key}-{value}" for key, value in point.items())
-        click.echo(f"{number}/{len(points)} {folder.name}", err=True)
-        overrides = [f"{key}={value}" for key, value in point.items()]
-        train(read_recipe(path, [*fixed, *overrides, f"output_dir={folder}"]))
+    for point, folder, recipe in zip(points, folders, recipes, strict=True):
+        click.echo(f"{len(rows) + 1}/{len(points)} {folder.name}", err=True)
+        train(recipe, ask=False)
         rows.append({**point, metric: judged(folder, judge, metric), "run": str(folder)})
         write_json(out / "sweep.json", {"metric": metric, "grid": grid, "rows": rows})
     write_text(out / "sweep.md", table(rows, grid, metric))
     plot(rows, grid, metric, out / "sweep.png")
-    click.echo(table(rows, grid, metric))
+    click.echo(f"{table(rows, grid, metric)}\n{direction(metric)}")
     return rows
 
 
+def run_names(grid: dict[str, list[str]]) -> list[str]:
+    """Return the folder names of a grid's runs: `lora_rank-4_lora_alpha-8`, of a path its last part."""
+    short: list[list[str]] = []
+    for key, values in grid.items():
+        names = [re.sub(r"[^\w.+-]+", "-", Path(value).name)[-40:] for value in values]
+        seen = [names[:number].count(name) for number, name in enumerate(names)]
+        short.append([f"{key}-{name}{f'-{n + 1}' * (n > 0)}" for name, n in zip(names, seen, strict=True)])
+    return ["_".join(parts) for parts in itertools.product(*short)]
+
+
+def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
+    """Refuse a grid of which a run cannot be trained, or not be judged by `metric`, before the first begins.
+
+    LLaMA-Factory is asked once about the rows of each dataset and stage. Raises `ContentError`.
+    """
+    asked: set[tuple[str, ...]] = set()
+    for recipe in recipes:
+        known = quick_check(recipe, machine("this"))
+        problems = refuse_errors(recipe, known[1])
+        rows = tuple(str(recipe.settings.get(key)) for key in OF_ROWS)
+        if metric and metric not in measured(recipe):
+            evaluates = "" if evaluated(recipe) else "; hold rows out: val_size=0.1 eval_strategy=epoch"
+            raise ContentError(
+                f"{recipe.path}: a run of it does not write {metric}, only {', '.join(measured(recipe))}"
+                f"{evaluates}; or let a command judge: --eval"
+            )
+        if rows not in asked:
+            problems = [*problems, *ask_first(recipe, known)]
+        asked.add(rows)
+        if metric in evaluated(recipe) and (never := [p for p in problems if p.field == "eval_steps"]):
+            raise ContentError(f"{never[0].line()}, so that no run has its {metric}")
+
+
 def judged(folder: Path, judge: str | None, metric: str) -> float:
-    """Return a run's score: its lowest eval_loss, its train_loss, or what the command wrote."""
-    if metric == "train_loss":
-        value = read_object(folder / "all_results.json").get(metric)
-        return float(value) if isinstance(value, int | float) else float("nan")
+    """Return a run's score: its best figure of that name, or the mean of what the command wrote."""
     if judge is None:
         try:
-            return min(value for _, value in read_curve(folder, metric))
+            return metric_of(metric).best(value for _, value in read_curve(folder, metric))
         except DivergedError:  # one point of the grid, not the end of the others
             return float("nan")
+    if not (folder / JUDGED).is_file() or read_object(folder / JUDGED).get("command") != judge:
+        _judge(folder, judge)
     results = folder / "results"
-    if not list(results.rglob("results.json")):
-        words = [
-            word.replace("{adapter}", str(folder)).replace("{results}", str(results))
-            for word in shlex.split(judge)
-        ]
-        program = [sys.executable, *words[1:]] if words[:1] == ["python"] else words
-        if subprocess.run(program, check=False, stdout=sys.stderr).returncode:
-            raise ContentError(f"{folder}: the command that judges it failed: {shlex.join(words)}")
-    found = [
-        read_object(path).get(metric)
-        for path in sorted(results.rglob("results.json"))
-        if "base" not in path.parts
-    ]
-    numbers = [float(value) for value in found if isinstance(value, int | float)]
+    found = {path: read_object(path) for path in sorted(results.rglob("results.json"))}
+    values = {path: one.get(metric) for path, one in found.items() if one.get("model") != "base"}
+    numbers = [float(value) for value in values.values() if isinstance(value, int | float)]
     if not numbers:
         raise ContentError(f"{results}: no results.json with the number {show_value(metric)}")
+    if len(numbers) < len(values):
+        lacking = next(path for path, value in values.items() if not isinstance(value, int | float))
+        raise ContentError(f"{lacking}: no number {show_value(metric)}, which the other results have")
     return statistics.fmean(numbers)
+
+
+def _judge(folder: Path, judge: str) -> None:
+    """Run the command that judges a run to its end; what another or one cut off has left is set aside."""
+    results = folder / "results"
+    if results.exists():
+        click.echo(f"{results}: cut off, or of another command; it is now {set_aside(results)}", err=True)
+    words = [
+        word.replace("{adapter}", str(folder)).replace("{results}", str(results))
+        for word in shlex.split(judge)
+    ]
+    program = [sys.executable, *words[1:]] if words[:1] == ["python"] else words
+    if subprocess.run(program, check=False, stdout=sys.stderr).returncode:
+        raise ContentError(f"{folder}: the command that judges it failed: {shlex.join(words)}")
+    write_json(folder / JUDGED, {"command": judge})
 
 
 def table(rows: list[Row], grid: dict[str, list[str]], metric: str) -> str:
@@ -130,7 +185,7 @@ def table(rows: list[Row], grid: dict[str, list[str]], metric: str) -> str:
 def _rank(row: Row, metric: str) -> tuple[bool, float]:
     """Return what sorts the best run first and one without a number last."""
     score = _score(row, metric)
-    return score != score, score if lower_is_better(metric) else -score
+    return score != score, -score if metric_of(metric).higher else score
 
 
 def _score(row: Row, metric: str) -> float:
@@ -151,7 +206,7 @@ def plot(rows: list[Row], grid: dict[str, list[str]], metric: str, path: Path) -
         (down, downs), (across, acrosses) = grid.items()
         scores = {(row[down], row[across]): _score(row, metric) for row in rows}
         values = [[scores[one, other] for other in acrosses] for one in downs]
-        axes.imshow(values, cmap="cividis_r" if lower_is_better(metric) else "cividis", aspect="auto")
+        axes.imshow(values, cmap="cividis" if metric_of(metric).higher else "cividis_r", aspect="auto")
         for (i, one), (j, other) in itertools.product(enumerate(downs), enumerate(acrosses)):
             box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
             axes.text(j, i, f"{scores[one, other]:.4g}", ha="center", va="center", bbox=box)
@@ -163,5 +218,5 @@ def plot(rows: list[Row], grid: dict[str, list[str]], metric: str, path: Path) -
         names = [", ".join(str(row[key]) for key in grid) for row in rows]
         axes.plot(names, [_score(row, metric) for row in rows], marker="o", color="#0072B2")
         axes.set_xlabel(", ".join(grid))
-        axes.set_ylabel(metric)
+        axes.set_ylabel(direction(metric))
     figure.savefig(path, dpi=150)

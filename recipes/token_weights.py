@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.documents import read_mapping
 from core.errors import ContentError, show_value
-from recipes.ranges import LARGEST
+from core.patterns import bounded
+from recipes.ranges import Range
 
 IGNORED = -100  # the label of a token that carries no loss
 KINDS = ("regex", "words", "field")
@@ -38,7 +40,9 @@ class TokenWeights:
         text = "".join(piece for _, _, piece in spans)
         weights = [self.default] * len(ids)
         for rule in self.rules:
-            for match in rule.pattern.finditer(text):
+            with bounded(f"weights file: the rule {show_value(rule.pattern.pattern)} on an answer"):
+                matches = list(rule.pattern.finditer(text))
+            for match in matches:
                 start, stop = match.span(1 if rule.pattern.groups else 0)
                 for index, (first, last, _) in enumerate(spans):
                     if first < stop and last > start:
@@ -90,21 +94,14 @@ def weights_file(recipe: Path) -> Path | None:
 
 def read_weights(path: Path) -> TokenWeights:
     """Read a weights file; `ContentError` says which rule is wrong, what was found and expected."""
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # ten can make a billion
-            raise ContentError(f"{path}: found an alias (*name), expected every value written out")
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ContentError(f"{path}: not YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(value, dict) or not isinstance(value.get("rules"), list):
+    value = read_mapping(path, "weights file")
+    rules = value.get("rules")
+    if not isinstance(rules, list):
         raise ContentError(f"{path}: expected `rules`, a list, and perhaps `default`, a number")
     if unknown := value.keys() - {"default", "rules"}:
         raise ContentError(f"{path}: unknown key {sorted(unknown)[0]}, expected default and rules")
-    rules = tuple(_rule(rule, f"{path}: rule {number}") for number, rule in enumerate(value["rules"], 1))
-    return TokenWeights(_weight(value.get("default", 1.0), f"{path}: default"), rules)
+    read = tuple(_rule(rule, f"{path}: rule {number}") for number, rule in enumerate(rules, 1))
+    return TokenWeights(_weight(value.get("default", 1.0), f"{path}: default"), read)
 
 
 def _rule(value: object, place: str) -> Rule:
@@ -159,6 +156,6 @@ def _field_expression(field: str, template: object, place: str) -> str:
 
 
 def _weight(value: object, place: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
+    if not isinstance(value, int | float) or not Range(0).holds(value):
         raise ContentError(f"{place}: found {show_value(value)}, expected a number of at least 0")
     return float(value)

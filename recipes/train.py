@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from core.errors import CLI, ContentError, show_value
+from core.errors import CLI, ContentError, RequestError, show_value
 from recipes.recipe import Recipe, read_recipe
 from recipes.sweep import sweep
 from recipes.training import train
@@ -16,14 +16,17 @@ from recipes.training import train
 @click.option(
     "--seeds", type=click.IntRange(2), help="Train so many seeds and table them (as `sweep seed=…`)."
 )
-def command(recipe: Path, overrides: tuple[str, ...], seeds: int | None) -> None:
+@click.option("--force", is_flag=True, help="Train again what was finished on another number of processes.")
+def command(recipe: Path, overrides: tuple[str, ...], seeds: int | None, force: bool) -> None:
     """Train RECIPE with LLaMA-Factory; KEY=VALUE overrides its settings.
 
     A run that was cut off goes on from its newest whole checkpoint; a finished one is left as it is.
     """
     one = read_recipe(recipe, overrides)
     if seeds is None:
-        train(one)
+        train(one, force)
+    elif force:
+        raise RequestError("--force is for one run: name its seed and its output_dir, and leave --seeds out")
     else:
         train_seeds(one, seeds)
 

@@ -9,33 +9,42 @@ from pathlib import Path
 import click
 import yaml
 
-from core.errors import ContentError, ProblemsError
+from core.errors import ContentError, Problem
 from core.files import locked, write_json, write_text
-from recipes.check import quick_check
-from recipes.hardware import cpu_computes_bf16, describe, find_gpus
+from core.runs import RUN, STARTED
+from recipes.check import ask_check, not_checked, quick_check, refuse_errors, training_schedule
+from recipes.data import Part
+from recipes.hardware import cpu_computes_bf16, describe, find_gpus, machine
 from recipes.launch import launch, llamafactory, weighted
 from recipes.model import require_model
 from recipes.output import (
-    RUN,
-    STARTED,
     Checkpoint,
     checkpoints,
     other_run,
+    other_world,
     reserved,
     set_aside,
     set_aside_broken,
 )
 from recipes.recipe import Recipe
 from recipes.record import inputs_of, run_record
-from recipes.rules import uses_torchrun
+from recipes.rules import uses_torchrun, world_size
 from recipes.token_weights import weights_file
 
 OF_NO_NEWS = {"W340", "W341"}  # what training itself says about its output_dir
 
 
-def train(recipe: Recipe) -> None:
-    """Bring a recipe's output_dir to a finished run; run.json is written last."""
-    _require_sound(recipe)
+def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
+    """Bring a recipe's output_dir to a finished run; run.json is written last.
+
+    A run that was finished on another number of processes is `ContentError`; `force` sets it aside. Where
+    LLaMA-Factory was asked about these rows before, `ask` is false.
+    """
+    target = machine("this")
+    known = quick_check(recipe, target)
+    show_warnings(refuse_errors(recipe, known[1]))
+    batch = training_schedule(recipe, known[0], target).batch
+    world: dict[str, object] = {"world_size": world_size(recipe, find_gpus()), "global_batch": batch}
     weights = weights_file(recipe.path)
     ranks = uses_torchrun(recipe, find_gpus())
     if ranks and not find_gpus():
@@ -43,10 +52,12 @@ def train(recipe: Recipe) -> None:
     command = weighted(weights, ranks) if weights else llamafactory()
     inputs = inputs_of(recipe, weights)
     output_dir = recipe.output_dir
-    if other_run(output_dir, inputs) or not (output_dir / RUN).is_file():
+    if force or other_run(output_dir, inputs) or not (output_dir / RUN).is_file():
         require_model(recipe)  # before anything is renamed or written
+        if ask:
+            show_warnings(ask_first(recipe, known))
     with ExitStack() as stack:
-        lock = _reserve(recipe, inputs, stack)
+        lock = _reserve(recipe, inputs, world, force, stack)
         if (output_dir / RUN).is_file():
             click.echo(f"{output_dir}: up to date")
             return
@@ -60,6 +71,7 @@ def train(recipe: Recipe) -> None:
         started, clock = datetime.now(UTC), time.monotonic()
         launch([*command, str(effective)], output_dir, lock, ranks)
         facts = {
+            **world,
             "added": added,
             "hardware": describe(),
             "started": started.isoformat(timespec="seconds"),
@@ -69,34 +81,46 @@ def train(recipe: Recipe) -> None:
     click.echo(f"{output_dir}: trained in {facts['seconds']} s")
 
 
-def _require_sound(recipe: Recipe) -> None:
-    """Make the checks that take no time; LLaMA-Factory's own come with its start."""
-    _, problems = quick_check(recipe)
-    errors = [problem for problem in problems if problem.code.startswith("E")]
-    if errors:
-        raise ProblemsError(errors, str(recipe.path))
+def ask_first(recipe: Recipe, known: tuple[list[Part], list[Problem]]) -> list[Problem]:
+    """Return what LLaMA-Factory adds to a quick check; `ProblemsError` for what it rejects or drops.
+
+    It is asked in a process of its own, which leaves the training's as llamafactory-cli would start it.
+    """
+    answer, found = ask_check(recipe, None, machine("this"), known)
+    for line in not_checked(answer, recipe.text("model_name_or_path")):
+        click.echo(f"not checked: {line}", err=True)
+    return refuse_errors(recipe, found)
+
+
+def show_warnings(problems: list[Problem]) -> None:
+    """Print what is worth a look in a recipe that is about to be trained."""
     for problem in problems:
         if problem.code not in OF_NO_NEWS:
             click.echo(problem.line(), err=True)
 
 
-def _reserve(recipe: Recipe, inputs: dict[str, object], stack: ExitStack) -> int:
+def _reserve(
+    recipe: Recipe, inputs: dict[str, object], world: dict[str, object], force: bool, stack: ExitStack
+) -> int:
     """Reserve the output_dir, first setting another run in it aside, and return the lock's descriptor."""
     output_dir = recipe.output_dir
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     with locked(output_dir.parent):
         with ExitStack() as attempt:
             lock = attempt.enter_context(reserved(output_dir))
-            differs = other_run(output_dir, inputs)
-            if not differs:
+            differs, grown = other_run(output_dir, inputs), other_world(output_dir, world)
+            if not differs and grown and not force:
+                hint = f"`recipes train {recipe.path} output_dir={output_dir} --force` trains it again"
+                raise ContentError(f"{output_dir} was finished with {grown}: other steps; {hint}")
+            if not differs and not grown:
                 stack.enter_context(attempt.pop_all())
                 return lock
-        if recipe.settings.get("overwrite_output_dir") is not True:
+        if differs and recipe.settings.get("overwrite_output_dir") is not True:
             raise ContentError(
                 f"{output_dir} holds another run ({differs}); give another output_dir=…, "
                 "or overwrite_output_dir=true to set the old one aside"
             )
-        click.echo(f"{output_dir} held another run ({differs}); it is now {set_aside(output_dir)}")
+        click.echo(f"{output_dir} held another run ({differs or grown}); it is now {set_aside(output_dir)}")
         return stack.enter_context(reserved(output_dir))
 
 

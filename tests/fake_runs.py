@@ -37,7 +37,7 @@ def write_run(
                 "choices": choices(labels, given, row),
                 "label_mass": 0.8,
             }
-            columns = {**({"group": groups} if groups else {}), **(kinds or {})}
+            columns = {**({"cluster": groups} if groups else {}), **(kinds or {})}
             record |= {name: values[row] for name, values in columns.items()}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
     accuracy = sum(a == b for a, b in zip(gold, predicted, strict=True)) / len(gold)

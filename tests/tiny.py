@@ -1,4 +1,4 @@
-"""A random Qwen2 of a million parameters with a small BPE tokenizer: it shows wiring, not learning."""
+"""A random Qwen2 of a million parameters with a small BPE tokenizer, and one that sees: no learning."""
 
 from pathlib import Path
 
@@ -62,4 +62,30 @@ def make_tiny(folder: Path, *, seed: int = 0, tied: bool = True, **sizes: int) -
     )
     Qwen2ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_seeing(folder: Path) -> Path:
+    """Write config, tokenizer and processor of a tiny Qwen2.5-VL (no weights) into `folder` and return it."""
+    from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLProcessor, Qwen2VLImageProcessor
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
+    tokenizer = AutoTokenizer.from_pretrained(make_tiny(folder))
+    (folder / "model.safetensors").unlink()
+    marks = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
+    marks |= {"vision_start": "<|vision_start|>", "vision_end": "<|vision_end|>"}
+    tokenizer.add_special_tokens({"additional_special_tokens": list(marks.values())})
+    Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(),
+        chat_template=CHATML,
+    ).save_pretrained(folder)
+    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
+    eyes = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 64}
+    Qwen2_5_VLConfig(
+        text_config={**SIZES, "vocab_size": len(tokenizer), "rope_parameters": rope},
+        vision_config={**eyes, "fullatt_block_indexes": [0]},
+        **{f"{name}_token_id": tokenizer.convert_tokens_to_ids(mark) for name, mark in marks.items()},
+    ).save_pretrained(folder)
     return folder

@@ -1,15 +1,20 @@
 """The hub's model card: base and licence, data, recipe and results, as far as files beside it tell."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapters.card import made_from
 from adapters.config import CONFIG
 from adapters.export.source import Source, front_matter, licence_of
-from adapters.output import MARK
+from adapters.export.usage import usage
+from adapters.output import CARD, MARK
+from adapters.store import Adapter
 from core.errors import ContentError, RequestError
 from core.files import read_json, read_object, require, sha256
+from core.runs import run_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +28,17 @@ class Card:
 def make_card(source: Source, name: str, licence: str | None, results: list[Path]) -> Card:
     """Return the card of a model or adapter; `licence` overrides what the base's files say."""
     notes: list[str] = []
+    runs = _runs(source.folder, source.name, notes)
+    base = _base_name(source) or "BASE"
+    base = Path(base).name if Path(base).is_absolute() else base
+    settings: dict[str, Any] = next((run["settings"] for run in runs.values() if run.get("settings")), {})
     sections = [
         f"# {name.rpartition('/')[2]}",
+        _description(source, base, runs),
         _introduction(source, licence, notes),
-        _data(source, notes),
-        _recipe(source, notes),
+        usage(source, name, base, settings),
+        _data(runs, notes),
+        _recipe(runs, notes),
         _results(source, results, notes),
         _own_words(source),
     ]
@@ -40,7 +51,7 @@ def _front_matter(source: Source, licence: str | None, notes: list[str]) -> str:
 
     base, found = _base_name(source), licence_of(source)
     fields: dict[str, object] = {"license": licence or (found[0] if found else "unknown")}
-    if base and re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).is_dir():
+    if base and _on_hub(base):
         fields["base_model"] = base
     else:
         notes.append(
@@ -53,11 +64,37 @@ def _front_matter(source: Source, licence: str | None, notes: list[str]) -> str:
     return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---\n"
 
 
+def _on_hub(base: str) -> bool:
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", base) is not None and not Path(base).is_dir()
+
+
 def _base_name(source: Source) -> str | None:
     if source.adapter:
         return source.adapter.base
     named = front_matter(source.folder).get("base_model")
     return named if isinstance(named, str) else None
+
+
+def _runs(folder: Path, name: str, notes: list[str]) -> dict[str, dict[str, Any]]:
+    """What trainings were made of, by adapter: the folder's own, or of those merged or fused into it."""
+    if own := run_of(folder):
+        return {name: own}
+    runs: dict[str, dict[str, Any]] = {}
+    for found in made_from(folder / CARD):
+        if isinstance(found, Adapter):
+            inside = _runs(found.folder, found.name, notes)
+            runs |= inside
+            notes += [] if inside else [f"data and recipe of {found.name} in it not recorded"]
+        else:
+            notes.append(f"data and recipe of an adapter in it not known: {found}")
+    return runs
+
+
+def _description(source: Source, base: str, runs: Mapping[str, dict[str, Any]]) -> str:
+    data = [str(one["dataset"]) for run in runs.values() for one in run.get("data") or []]
+    kind = "A LoRA adapter for" if source.adapter else "A full model: adapters fused into"
+    trained = f", trained on {', '.join(dict.fromkeys(data))}" if data else ""
+    return f"{kind} {base}{trained}."
 
 
 def _introduction(source: Source, licence: str | None, notes: list[str]) -> str:
@@ -69,7 +106,10 @@ def _introduction(source: Source, licence: str | None, notes: list[str]) -> str:
     else:
         terms = "unknown: look it up at the base before you use this model"
         notes.append("licence of the base unknown: state it with --license ID, e.g. apache-2.0")
-    rows = [("base", _base_name(source) or "not recorded"), ("licence of the base", terms)]
+    base = _base_name(source)
+    if base and _on_hub(base):
+        terms += f", [stated there](https://huggingface.co/{base})"
+    rows = [("base", base or "not recorded"), ("licence of the base", terms)]
     if source.adapter:
         lora, layout = source.adapter.lora, source.adapter.layout
         targets = sorted({module.rpartition(".")[2] for module in layout})
@@ -78,25 +118,13 @@ def _introduction(source: Source, licence: str | None, notes: list[str]) -> str:
         rank = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]}–{ranks[-1]}"
         rows.append(("adapter", f"LoRA of rank {rank}, alpha {lora.alpha:g}, on {', '.join(targets)}"))
         rows.append(("parameters", f"{size:,} in {len(layout)} modules"))
-        rows.append(("SHA-256 of the weights", f"`{sha256(source.adapter.weights.path)}`"))
+        rows.append(("SHA-256 of the weights", f"`{source.adapter.weights_sha256}`"))
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)])
 
 
-def run_of(source: Source) -> dict[str, Any]:
-    """Return what run.json or started.json says a training was made of, {} where there is neither.
-
-    They lie in the run's folder, which a checkpoint lies in.
-    """
-    folder = source.folder.resolve()
-    folder = folder.parent if folder.name.startswith("checkpoint-") else folder
-    if (folder / "run.json").is_file():
-        inputs = read_object(folder / "run.json").get("inputs")
-        return inputs if isinstance(inputs, dict) else {}
-    return read_object(folder / "started.json") if (folder / "started.json").is_file() else {}
-
-
-def _data(source: Source, notes: list[str]) -> str:
-    used = [entry for entry in run_of(source).get("data") or [] if isinstance(entry, dict)]
+def _data(runs: Mapping[str, dict[str, Any]], notes: list[str]) -> str:
+    listed = [entry for run in runs.values() for entry in run.get("data") or []]
+    used = {entry["dataset"]: entry for entry in listed if isinstance(entry, dict)}.values()
     if not used:
         notes.append("data not recorded beside the weights (run.json of `python -m recipes train`)")
         return ""
@@ -114,14 +142,17 @@ def _about(entry: dict[str, Any]) -> str:
     return f"{fields['about']}, {rows:,} rows" if rows else str(fields["about"])
 
 
-def _recipe(source: Source, notes: list[str]) -> str:
+def _recipe(runs: Mapping[str, dict[str, Any]], notes: list[str]) -> str:
     import yaml
 
-    settings = run_of(source).get("settings")
-    if not settings:
+    known = {name: run["settings"] for name, run in runs.items() if run.get("settings")}
+    if not known:
         notes.append("recipe not recorded beside the weights (run.json of `python -m recipes train`)")
-        return ""
-    return f"## Recipe\n\n```yaml\n{yaml.safe_dump(settings, allow_unicode=True)}```"
+    return "\n\n".join(
+        f"## Recipe{f' of {name}' if len(runs) > 1 else ''}\n\n"
+        f"```yaml\n{yaml.safe_dump(settings, allow_unicode=True)}```"
+        for name, settings in known.items()
+    )
 
 
 def _results(source: Source, places: list[Path], notes: list[str]) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from core.errors import ContentError, RequestError, show_value
+from core.errors import ContentError, show_value
+from core.patterns import bounded
 from core.prompt import Message
 
 Render = Callable[[list[Message], bool], str]  # messages, whether to open an answer → text
@@ -53,13 +54,10 @@ def renderer(template: str, special: dict[str, str]) -> Render:
 
     `special` are the texts of `bos_token` and its like. Thinking is switched off, as `eval` does.
     """
-    try:
-        from jinja2 import TemplateError
-        from jinja2.exceptions import TemplateSyntaxError
-        from jinja2.ext import loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError as error:
-        raise RequestError("chat templates need jinja2: run `make setup`") from error
+    from jinja2 import TemplateError
+    from jinja2.exceptions import TemplateSyntaxError
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def refuse(message: str) -> None:
         raise TemplateError(message)
@@ -74,9 +72,10 @@ def renderer(template: str, special: dict[str, str]) -> Render:
 
     def render(messages: list[Message], opened: bool) -> str:
         try:
-            return compiled.render(
-                messages=messages, add_generation_prompt=opened, enable_thinking=False, **special
-            )
+            with bounded("the chat template"):
+                return compiled.render(
+                    messages=messages, add_generation_prompt=opened, enable_thinking=False, **special
+                )
         except (TemplateError, TypeError) as error:
             roles = ", ".join(m["role"] for m in messages)
             raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error

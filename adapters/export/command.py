@@ -23,12 +23,16 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--base", type=FOLDER, help="Base model's folder, where none is named that is here.")
 @click.option("--out", type=FOLDER, help="gguf, ollama: the file to write.")
 @click.option("--force", is_flag=True, help="gguf, ollama: replace a file that is already there.")
-@click.option("--type", help="gguf: f16 or q8_0; others with --llama-cpp.  [default: f16]")
+@click.option("--type", help="gguf: f16, q8_0 or q4_0; others with --llama-cpp.  [default: f16]")
 @click.option("--llama-cpp", type=FOLDER, help="gguf: a checkout of llama.cpp, whose converter is used.")
 @click.option("--from", "from_", help="ollama: an adapter's base as Ollama knows it, e.g. qwen2.5:0.5b.")
 @click.option("--gguf", type=FOLDER, help="ollama: the file that --to gguf made of NAME_OR_DIR.")
 @click.option("--system", help="ollama: system text; else the chat template's own.")
-@click.option("--parameter", multiple=True, help="ollama: NAME=VALUE, e.g. temperature=0; may repeat.")
+@click.option(
+    "--parameter",
+    multiple=True,
+    help="ollama: NAME=VALUE, e.g. temperature=0; may repeat, and stop= adds a stop word each time.",
+)
 @click.option("--repo", help="hub: OWNER/NAME.")
 @click.option("--private", is_flag=True, help="hub: make the repository a private one, if it is new.")
 @click.option("--license", help="hub: licence of the base, e.g. apache-2.0.")

@@ -1,4 +1,4 @@
-"""A model folder as one GGUF file, f16 or q8_0, a few rows at a time."""
+"""A model folder as one GGUF file, f16, q8_0 or q4_0, a few rows at a time."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -18,7 +18,8 @@ from core.weights import STORED, Array, Tensor, require_finite, to_fp32
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType, GGUFWriter
 
-TYPES = ("f16", "q8_0")
+TYPES = ("f16", "q8_0", "q4_0")  # gguf-py has no quantiser for llama.cpp's K types (q4_k_m and the like)
+TABLES = ("token_embd.weight", "output.weight")
 AT_ONCE = 1 << 22  # elements in hand
 LAYER = (
     "attn_norm.weight", "attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_output.weight",
@@ -122,16 +123,19 @@ def _entries(base: Base, architecture: Architecture, kind: str) -> Iterator[Entr
                 )
             if name == "output.weight" and base.tied:
                 continue
-            yield Entry(name, shard.path, tensor, _kind(tensor, kind), architecture.heads(name))
+            yield Entry(name, shard.path, tensor, _kind(name, tensor, kind), architecture.heads(name))
 
 
-def _kind(tensor: Tensor, wanted: str) -> "GGMLQuantizationType":
-    """Return how a tensor is written, as llama.cpp chooses: vectors in fp32, rows of odd length in f16."""
+def _kind(name: str, tensor: Tensor, wanted: str) -> "GGMLQuantizationType":
+    """Return how a tensor is written: vectors in fp32, embedding and head in no less than 8 bits.
+
+    Rows of another length than whole blocks are f16, as llama.cpp has them.
+    """
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     if len(tensor.shape) == 1:
         return GGMLQuantizationType.F32
-    kind = GGMLQuantizationType[wanted.upper()]
+    kind = GGMLQuantizationType["Q8_0" if wanted == "q4_0" and name in TABLES else wanted.upper()]
     return kind if tensor.shape[-1] % GGML_QUANT_SIZES[kind][0] == 0 else GGMLQuantizationType.F16
 
 

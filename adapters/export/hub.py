@@ -8,7 +8,7 @@ from adapters.base import INDEX, open_base
 from adapters.config import CONFIG
 from adapters.export.source import Source
 from adapters.output import TOKENIZER
-from adapters.store import WEIGHTS
+from adapters.store import WEIGHTS_INDEX
 from core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ def plan_upload(source: Source, repo: str, card: str, *, private: bool) -> Uploa
 
     Everything else (optimizer states, pickles, logs) is left out by name.
     """
-    names = [CONFIG, WEIGHTS] if source.adapter else _model_files(source.folder)
-    names += [name for name in (*TOKENIZER, *CARRIED) if (source.folder / name).is_file()]
+    adapter = source.adapter
+    names = [CONFIG, *(file.name for file in adapter.files)] if adapter else _model_files(source.folder)
+    names += [name for name in (WEIGHTS_INDEX, *TOKENIZER, *CARRIED) if (source.folder / name).is_file()]
     present = sorted(path.name for path in source.folder.iterdir())
     left_out = [name for name in present if name not in names and name != "README.md"]
     return Upload(repo, [source.folder / name for name in names], left_out, card, private)

@@ -79,7 +79,7 @@ def quoted(text: str) -> str:
 
 
 def find_stops(folders: list[Path], wrapping: Wrapping, ends: set[str]) -> list[str]:
-    """Return the special tokens that stand around messages, and the model's own ends of text."""
+    """Return the special tokens that stand around messages, and the model's own ends of text, sorted."""
     texts = [wrapping.answer, *(part for pair in wrapping.around.values() for part in pair)]
     special = _special_tokens(folders)
     return sorted({token for token in special if any(token in text for text in texts)} | ends)
@@ -137,17 +137,32 @@ def _first(folders: list[Path], name: str) -> dict[str, object]:
     return next((read_object(folder / name) for folder in folders if (folder / name).is_file()), {})
 
 
-def find_parameters(folders: list[Path], given: tuple[str, ...]) -> dict[str, str]:
-    """Return Ollama's parameters: those of generation_config.json, overridden by `given` NAME=VALUE."""
+def given_parameters(given: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+    """Return NAME=VALUE texts as (stop words, which may be several, every other parameter by its name).
+
+    `RequestError` for what is no NAME=VALUE, and for a parameter other than `stop` that is given twice.
+    """
+    stops: list[str] = []
+    found: dict[str, str] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if name == "stop" and value:
+            stops.append(value)
+        elif not re.fullmatch(r"[a-z_]+", name) or not re.fullmatch(r"\S+", value):
+            raise RequestError(f"--parameter {text!r}: expected NAME=VALUE, e.g. temperature=0")
+        elif name in found:
+            raise RequestError(f"--parameter {text!r}: {name}={found[name]} is given, too: keep one")
+        else:
+            found[name] = value
+    return stops, found
+
+
+def find_parameters(folders: list[Path]) -> dict[str, str]:
+    """Return Ollama's parameters for what generation_config.json says."""
     fields = _first(folders, "generation_config.json")
     found = {ours: f"{fields[name]}" for name, ours in PARAMETERS.items() if fields.get(name) is not None}
     if fields.get("do_sample") is False:
         found["temperature"] = "0"
-    for text in given:
-        name, _, value = text.partition("=")
-        if not re.fullmatch(r"[a-z_]+", name) or not re.fullmatch(r"\S+", value):
-            raise RequestError(f"--parameter {text!r}: expected NAME=VALUE, e.g. temperature=0")
-        found[name] = value
     return found
 
 

@@ -1,10 +1,10 @@
 """Exporting from a checked folder to a file in its place or a commit on the hub."""
 
+import functools
 import os
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import click
 from adapters.base import open_base
 from adapters.export.architecture import Architecture, read_architecture
 from adapters.export.source import Source, licence_of
-from adapters.output import require_space
+from adapters.output import check_free, require_space, staged_for
 from core.errors import ContentError, RequestError
-from core.files import sync_folder, write_text
+from core.files import write_text
+from core.packages import need
 from core.prompt import saved_chat_template
 
 Options = Mapping[str, Any]
+Staged = AbstractContextManager[Path]
 
 
 def to_hub(source: Source, options: Options) -> None:
@@ -45,27 +47,29 @@ def to_hub(source: Source, options: Options) -> None:
 def to_gguf(source: Source, options: Options) -> None:
     """Write a model, or an adapter beside its base, as a GGUF file."""
     started, kind = time.monotonic(), (options["type"] or "f16").lower()
-    target = check_file(options["out"], source, force=options["force"])
-    with _gguf_needed():
-        if source.adapter:
-            _lora(source, options, target)
-        elif options["llama_cpp"]:
-            _converted(source, options["llama_cpp"], kind, target)
-        else:
-            _model(source, kind, target)
+    check = functools.partial(check_file, options["out"], source, force=options["force"])
+    target = check()
+    need("gguf")
+    staged = staged_for(target, check, _say)
+    if source.adapter:
+        _lora(source, options, target, staged)
+    elif options["llama_cpp"]:
+        _converted(source, options["llama_cpp"], kind, target, staged)
+    else:
+        _model(source, kind, target, staged)
     size = target.stat().st_size
     click.echo(f"{options['out']}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
 
 
-def _model(source: Source, kind: str, target: Path) -> None:
+def _model(source: Source, kind: str, target: Path, staged: Staged) -> None:
     from tqdm import tqdm
 
     from adapters.export.gguf_model import TYPES, plan_gguf, write_gguf
 
     if kind not in TYPES:
         raise RequestError(
-            f"--type {kind}: {' and '.join(TYPES)} are written here; --llama-cpp DIR, a checkout of "
-            "llama.cpp, makes others"
+            f"--type {kind}: {', '.join(TYPES)} are written here; for others the gguf package has "
+            "no quantiser, --llama-cpp DIR, a checkout of llama.cpp with its llama-quantize, makes them"
         )
     plan = plan_gguf(open_base(source.folder), kind)
     require_space(target, plan.bytes)
@@ -73,19 +77,19 @@ def _model(source: Source, kind: str, target: Path) -> None:
         _say("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text")
     licence = licence_of(source)
     about = {"name": source.name} | ({"license": licence[0]} if licence else {})
-    with replacing(target) as path, tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
-        write_gguf(plan, path, about, bar.update)
+    with staged as folder, tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
+        write_gguf(plan, folder / target.name, about, bar.update)
 
 
-def _converted(source: Source, llama_cpp: Path, kind: str, target: Path) -> None:
+def _converted(source: Source, llama_cpp: Path, kind: str, target: Path, staged: Staged) -> None:
     from adapters.export.convert import check_llama_cpp, convert
 
     check_llama_cpp(llama_cpp, kind)
-    with replacing(target) as path:
-        convert(llama_cpp, source.folder, kind, path)
+    with staged as folder:
+        convert(llama_cpp, source.folder, kind, folder / target.name)
 
 
-def _lora(source: Source, options: Options, target: Path) -> None:
+def _lora(source: Source, options: Options, target: Path, staged: Staged) -> None:
     from adapters.export.gguf_lora import check_lora, write_lora
 
     if options["type"] or options["llama_cpp"]:
@@ -98,8 +102,8 @@ def _lora(source: Source, options: Options, target: Path) -> None:
             "for a GGUF LoRA that is loaded beside the base's GGUF"
         )
     check_lora(source.adapter, architecture)
-    with replacing(target) as path:
-        write_lora(source.adapter, architecture, path)
+    with staged as folder:
+        write_lora(source.adapter, architecture, folder / target.name)
 
 
 def _architecture_of_base(source: Source) -> Architecture | None:
@@ -126,13 +130,15 @@ def to_ollama(source: Source, options: Options) -> None:
     if options["gguf"]:
         _check_gguf(options["gguf"])
     here = _relative(modelfile.adapter_line(source, options["gguf"]), target.parent)
+    stops, parameters = modelfile.given_parameters(options["parameter"])
+    found = modelfile.find_stops(folders, wrapping, modelfile.end_tokens(folders))
     system = wrapping.default if options["system"] is None else options["system"]
     written = modelfile.Modelfile(
         model=options["from_"] or here,
         adapter=here if source.adapter else None,
         wrapping=modelfile.without_bos(wrapping, folders),
-        stops=modelfile.find_stops(folders, wrapping, modelfile.end_tokens(folders)),
-        parameters=modelfile.find_parameters(folders, options["parameter"]),
+        stops=list(dict.fromkeys([*found, *stops])),
+        parameters=modelfile.find_parameters(folders) | parameters,
         system=system,
     )
     write_text(target, written.text())
@@ -158,35 +164,8 @@ def check_file(out: Path, source: Source, *, force: bool) -> Path:
             raise RequestError(f"{out}: lies in an input ({folder}); choose another --out")
     if target.is_dir():
         raise RequestError(f"{out}: a folder; expected the name of a file")
-    if target.exists() and not force:
-        raise RequestError(f"{out}: already there; choose another --out, or replace it with --force")
+    check_free(out, force=force)
     return target
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """Yield a path in a temporary folder beside `target` for a library to write a file at.
-
-    The file becomes `target`, synced, when the block ends without an error.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        path = Path(folder) / target.name
-        yield path
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        path.replace(target)
-    sync_folder(target.parent)
-
-
-@contextmanager
-def _gguf_needed() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name != "gguf":
-            raise
-        raise RequestError("writing GGUF needs the package gguf: run `make setup`") from error
 
 
 def _say(text: str) -> None:

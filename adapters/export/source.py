@@ -5,7 +5,8 @@ from pathlib import Path
 
 from adapters.config import CONFIG
 from adapters.store import Adapter, find_folder, name_of, open_adapter
-from core.errors import ContentError, RequestError
+from core.documents import parse_yaml
+from core.errors import RequestError
 from core.files import read_object, require
 
 ORIGIN = "origin.json"  # written by `python -m recipes base` beside the embedded model
@@ -41,7 +42,7 @@ def open_source(reference: str, base: Path | None) -> Source:
     if base:
         require(base / "config.json", "config of the base model (--base)")
     if (folder / CONFIG).is_file():
-        adapter = open_adapter(reference)
+        adapter = open_adapter(folder)
         return Source(folder, adapter, base or _local(adapter.base))
     if (folder / "config.json").is_file():
         return Source(folder, None, base or _local(front_matter(folder).get("base_model")))
@@ -57,17 +58,12 @@ def _local(name: object) -> Path | None:
 
 def front_matter(folder: Path) -> dict[str, object]:
     """Return the YAML between the `---` lines that open README.md, {} where there is none."""
-    import yaml
-
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     opening, _, rest = text.partition("---\n")
     if opening:
         return {}
-    try:
-        fields = yaml.safe_load(rest.partition("\n---")[0])
-    except yaml.YAMLError as error:
-        raise ContentError(f"{card}: its front matter is not YAML: {error}") from error
+    fields = parse_yaml("\n" + rest.partition("\n---")[0], str(card)).value  # its lines are the card's
     return fields if isinstance(fields, dict) else {}
 
 

@@ -14,7 +14,7 @@ CLASSES = ("type", "class", "category", "类型", "类别", "分类")  # how the
 ASKED = ("instruction", "prompt", "question", "query", "problem", "task", "q")
 CONTEXT = ("input", "context", "contexts", "passage", "event")
 ANSWERED = ("output", "response", "answer", "long_answer", "completion", "solution", "response_chosen",
-            "chosen", "a", "judgement")  # fmt: skip
+            "answers.text", "chosen", "a", "judgement")  # fmt: skip
 TEXT = ("text", "content", "body", "document")
 MEANINGS = {
     "entailment": "yes", "not_entailment": "no", "neutral": "maybe", "contradiction": "no",
@@ -48,9 +48,9 @@ def guess(found: Found) -> Proposal:
     )
 
 
-def quoted(text: str) -> str:
-    """Return a text as YAML and JSON both read it."""
-    return json.dumps(text, ensure_ascii=False)
+def quoted(value: object) -> str:
+    """Return a value as YAML and JSON both read it."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _talk(found: Found) -> Proposal | None:
@@ -117,7 +117,7 @@ def _class(found: Found) -> Proposal | None:
 
 def _plain(found: Found) -> Proposal | None:
     text = _named(found, TEXT)
-    if text is None:
+    if text is None or _named(found, ASKED):  # a text beside a question is its answer
         return None
     return Proposal("Plain text for pretraining", [_column("text", text)], ["format: text", 'text: "{text}"'])
 
@@ -125,7 +125,7 @@ def _plain(found: Found) -> Proposal | None:
 def _named(found: Found, names: Iterable[str], kind: str = "text") -> Leaf | None:
     """Return the first leaf of this type that goes by one of the names."""
     leaves = found.leaves.values()
-    return next((leaf for name in names for leaf in leaves if leaf.name == name and leaf.kind == kind), None)
+    return next((leaf for name in names for leaf in leaves if leaf.goes_by(name) and leaf.kind == kind), None)
 
 
 def _longest(found: Found) -> Leaf | None:

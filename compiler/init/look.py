@@ -1,7 +1,6 @@
 """What a file is: its encoding and dialect, and by path the types and few values of what stands in it."""
 
 import codecs
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,13 +9,14 @@ from typing import cast
 
 from compiler.problems import Problems
 from compiler.read import SUFFIXES, read
-from compiler.read.stream import DamagedError, NotTextError, opened, suffix
-from compiler.rows import Rows
-from compiler.spec import Source
+from compiler.read.layout import LOOKED_AT, is_rows, is_turn, layout_of
+from compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, opened, suffix
+from compiler.spec import PART
+from compiler.specsource import Source
 from core.errors import ContentError, RequestError
 
 SAMPLE = 20_000
-LOOKED_AT = 1 << 20
+SPLITS = {"train", "training", "test", "dev", "val", "valid", "validation", "eval", "evaluation"}
 MOST_VALUES = 30
 FEW = 0.01
 
@@ -31,10 +31,19 @@ class Leaf:
     characters: int = 0
 
     @property
+    def steps(self) -> list[str]:
+        """The steps of the path that are no numbers, in small letters."""
+        return [step for step in self.path.lower().split(".") if not step.isdigit()]
+
+    @property
     def name(self) -> str:
         """The last step of the path that is no number, in small letters."""
-        steps = [step for step in self.path.lower().split(".") if not step.isdigit()]
-        return steps[-1] if steps else ""
+        return self.steps[-1] if self.steps else ""
+
+    def goes_by(self, name: str) -> bool:
+        """Whether the path ends in a name, which may be of several steps (`answers.text`)."""
+        wanted = name.split(".")
+        return self.steps[-len(wanted) :] == wanted
 
     @property
     def kind(self) -> str:
@@ -45,45 +54,88 @@ class Leaf:
 
 @dataclass(slots=True)
 class Found:
-    """A file looked at: the lines of a spec's `source`, the rows looked at, the leaves by path."""
+    """A file looked at: how it is read, the rows looked at, the leaves by path, what was wrong."""
 
     path: Path
-    source: list[str]
-    rows: int
-    leaves: dict[str, Leaf]
+    source: Source
+    rows: int = 0
+    leaves: dict[str, Leaf] = field(default_factory=dict)
+    problems: Problems = field(default_factory=lambda: Problems(1))
 
 
-def look(path: Path) -> Found:
-    """Read the first 20,000 rows; `RequestError` or `ContentError` where there are none to be read."""
+def look(path: Path) -> Iterator[Found]:
+    """Read the first 20,000 rows, for each list that may hold them, the outermost first.
+
+    `RequestError` or `ContentError` where there are none to be read.
+    """
     if not path.is_file():
         raise RequestError(f"{path}: {'not a file' if path.exists() else 'file not found'}")
     if suffix(path) not in SUFFIXES:
         known = f"{', '.join(SUFFIXES)}, each also .gz or .zst"
         raise RequestError(f"{path}: unknown kind of file {suffix(path)!r} (known: {known})")
-    problems, source, rows = _best_reading(path)
-    if not rows:
-        why = problems.errors[0].line() if problems.errors else f"{path}: no rows"
-        raise ContentError(f"{why}; there is nothing to guess from")
-    leaves: dict[str, Leaf] = {}
-    for batch in rows:
-        for number in range(len(batch.lines)):
-            _note(leaves, "", batch.row(number))
-    return Found(path, _source_lines(source), sum(len(batch.lines) for batch in rows), leaves)
-
-
-def _best_reading(path: Path) -> tuple[Problems, Source, list[Rows]]:
-    """Read the file in each way that it may be written; the one with the fewest problems wins."""
-    readings = []
     try:
         encoding = "utf-8" if suffix(path) == ".parquet" else _encoding(path)
-        for source in _dialects(path, encoding):
-            problems = Problems(1)
-            readings.append((problems, source, list(_some(read(path, str(path), source, problems)))))
-            if not problems.errors:
-                break
+        for ways in _ways(path, encoding):
+            found = _best_reading(path, ways)
+            if not found.rows:
+                errors = found.problems.errors
+                why = errors[0].line() if errors else f"{path}: no rows"
+                raise ContentError(f"{why}; there is nothing to guess from")
+            yield found
     except DamagedError as error:
-        raise ContentError(f"{path}: {error}; get the file again") from error
-    return min(readings, key=lambda reading: reading[0].count("E"))
+        raise ContentError(f"{path}: {error}; {GET_AGAIN}") from error
+
+
+def _best_reading(path: Path, ways: Iterable[Source]) -> Found:
+    """Read the file in each way that it may be written; the one with the fewest problems wins."""
+    readings = []
+    for source in ways:
+        readings.append(found := Found(path, source))
+        several: set[str] = set()
+        for split in source.splits or (PART,):
+            for rows in read(path, str(path), source, found.problems, split):
+                found.rows += len(rows.lines)
+                for number in range(len(rows.lines)):
+                    _note(found.leaves, several, "", rows.row(number))
+                if found.rows >= SAMPLE:
+                    break
+        for path_in in several:  # the first of several is not all of them
+            found.leaves = {p: x for p, x in found.leaves.items() if not p.startswith(f"{path_in}.")}
+        if not found.problems.errors:
+            break
+    return min(readings, key=lambda reading: reading.problems.count("E"))
+
+
+def _ways(path: Path, encoding: str) -> Iterator[Iterable[Source]]:
+    """Yield, for each list of a file that may hold its rows, the ways in which the file may be written."""
+    if suffix(path) in (".csv", ".tsv"):
+        yield _dialects(path, encoding)
+        return
+    lists: dict[str, list[object]] = {}
+    if suffix(path) == ".json":
+        with opened(path, encoding) as stream:
+            head = stream.read(LOOKED_AT)
+        lists = layout_of(head, len(head) < LOOKED_AT).lists
+    if len(lists) > 1 and SPLITS.issuperset(map(str.lower, lists)):
+        yield [Source({}, {}, {name: (name,) for name in lists}, encoding, rows={x: (x,) for x in lists})]
+    elif len(lists) == 1:
+        for steps in _deeper(next(iter(lists.values())), tuple(lists)):
+            yield [Source({}, {}, {}, encoding, rows={"": steps})]
+    else:
+        yield [Source({}, {}, {}, encoding)]
+
+
+def _deeper(items: list[object], steps: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield the keys to a list of objects, then those to the one list of objects in each of them, and on."""
+    yield steps
+    inner: dict[str, list[object]] = {}
+    for item in items:
+        for name, value in cast("dict[str, object]", item).items():
+            if is_rows(value) and not is_turn(value[0]):
+                inner.setdefault(name, []).extend(value)
+    if len(inner) == 1:
+        for name, inside in inner.items():
+            yield from _deeper(inside, (*steps, name))
 
 
 def _encoding(path: Path) -> str:
@@ -108,10 +160,7 @@ def _encoding(path: Path) -> str:
 
 
 def _dialects(path: Path, encoding: str) -> Iterator[Source]:
-    """Yield the ways in which a file may be written, the usual one first."""
-    if suffix(path) not in (".csv", ".tsv"):
-        yield Source({}, {}, {}, encoding)
-        return
+    """Yield the ways in which a table may be written, the usual one first."""
     usual = "\t" if suffix(path) == ".tsv" else ","
     with opened(path, encoding) as stream:
         header = stream.readline(LOOKED_AT).decode(errors="replace")
@@ -122,33 +171,16 @@ def _dialects(path: Path, encoding: str) -> Iterator[Source]:
     yield Source({}, {}, {}, encoding, delimiter, quoted=suffix(path) == ".tsv")
 
 
-def _some(batches: Iterable[Rows]) -> Iterator[Rows]:
-    seen = 0
-    for rows in batches:
-        yield rows
-        seen += len(rows.lines)
-        if seen >= SAMPLE:
-            return
-
-
-def _source_lines(source: Source) -> list[str]:
-    lines = [f"  encoding: {source.encoding} # guessed from the bytes"] if source.encoding != "utf-8" else []
-    if source.delimiter:
-        lines.append(f"  delimiter: {json.dumps(source.delimiter)} # guessed from the header")
-    if source.quoted is not None:
-        lines.append(f"  quoted: {str(source.quoted).lower()} # guessed: otherwise rows differ in fields")
-    return lines
-
-
-def _note(leaves: dict[str, Leaf], path: str, value: object) -> None:
-    """Walk into a row and note every leaf; lists of texts and of turns are leaves themselves."""
+def _note(leaves: dict[str, Leaf], several: set[str], path: str, value: object) -> None:
+    """Walk into a row and note every leaf; lists of texts, of turns, of several objects are leaves."""
     kind = _kind(value)
     if kind == "object":
         for key, inner in cast("dict[str, object]", value).items():
-            _note(leaves, f"{path}.{key}" if path else str(key), inner)
-    elif kind == "objects":
-        _note(leaves, f"{path}.0", cast("list[object]", value)[0])
+            _note(leaves, several, f"{path}.{key}" if path else str(key), inner)
+    elif kind == "one object":
+        _note(leaves, several, f"{path}.0", cast("list[object]", value)[0])
     elif path:
+        several |= {path} if kind == "several objects" else set()
         leaf = leaves.setdefault(path, Leaf(path))
         leaf.kinds[kind] += 1
         leaf.characters += len(value) if isinstance(value, str) else 0
@@ -158,9 +190,8 @@ def _note(leaves: dict[str, Leaf], path: str, value: object) -> None:
 
 def _kind(value: object) -> str:
     if isinstance(value, list):
-        if value and all(isinstance(item, dict) for item in value):
-            turns = any(keys <= value[0].keys() for keys in ({"from", "value"}, {"role", "content"}))
-            return "turns" if turns else "objects"
+        if is_rows(value):
+            return "turns" if is_turn(value[0]) else "one object" if len(value) == 1 else "several objects"
         return "texts" if value and all(isinstance(item, str) for item in value) else "list"
     names = {str: "text", bool: "truth value", int: "number", float: "fraction", dict: "object"}
     return "null" if value is None else names.get(type(value), type(value).__name__)

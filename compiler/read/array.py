@@ -1,208 +1,157 @@
-"""A JSON array of objects, or an object whose values are the rows, read piece by piece."""
+"""One JSON document, read piece by piece: a list or an object of rows, a list further inside, one row."""
 
-import codecs
-import json
-import re
-from collections.abc import Iterable, Iterator
-
-import orjson
+from collections.abc import Iterator, Sequence
 
 from compiler.problems import Problems
+from compiler.read.scan import BrokenError, Scanner, Wrong
 from compiler.rows import Line, Objects
 from core.errors import Problem, show_value
 
 BATCH = 1000
-_BLANK = re.compile(r"[ \t\r\n]*")
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+BATCH_BYTES = 1 << 22
+Steps = tuple[str, ...]
+Fields = dict[str, object]
+Found = tuple[Line, object, Wrong | None]
 
 
-class _BrokenError(Exception):
-    """The text is no list of records from here on."""
+def read_array(
+    scanner: Scanner, shown: str, steps: Steps | None, guessed: bool, problems: Problems
+) -> Iterator[Objects]:
+    """Yield the rows under these keys (() the root's, None: the root is one); a list is held item by item.
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-def read_array(chunks: Iterable[bytes], shown: str, line: int, problems: Problems) -> Iterator[Objects]:
-    """Yield the rows of an array or object of rows; memory holds one piece of the file, not all of it."""
-    scanner = _Scanner(chunks, line)
-    rows: list[dict[str, object]] = []
+    A list on the way is walked item by item; a row keeps the scalar fields of the objects around it.
+    Where the keys are `guessed`, a second list of objects beside theirs is a problem.
+    """
+    walk = _Walk(scanner, guessed)
+    rows: list[Fields] = []
     lines: list[Line] = []
+    count = done = 0
     try:
-        for place, row, wrong in scanner.records():
+        for place, row, wrong in walk.rows(steps):
+            count += 1
             if isinstance(row, dict) and not wrong:
                 rows.append(row)
                 lines.append(place)
             else:
-                message = wrong or f"found {show_value(row)}, expected an object"
-                code = "E005" if not wrong else "E006" if "twice" in wrong else "E002"
+                code, message = wrong or ("E005", f"found {show_value(row)}, expected an object")
                 problems.bad_row([Problem(code, f"{shown}:{place}", message)], row)
-            if len(rows) == BATCH:
+            if len(rows) == BATCH or (rows and scanner.offset - done > BATCH_BYTES):
                 yield Objects(f"{shown}:", lines, rows)
-                rows, lines = [], []
-    except _BrokenError as error:
-        before = f"; {scanner.count} whole records came before" if error.code == "E003" else ""
+                rows, lines, done = [], [], scanner.offset
+    except BrokenError as error:
+        before = f"; {count} whole records came before" if error.code in ("E003", "E014") else ""
         problems.bad_file(Problem(error.code, f"{shown}:{scanner.line_now()}", f"{error}{before}"))
     if rows:
         yield Objects(f"{shown}:", lines, rows)
+    if walk.late:
+        problems.notes.append(f"{shown}: not kept, as they stand after the list: {', '.join(walk.late)}")
 
 
-class _Scanner:
-    """Walks over the text of an array or object, one record at a time."""
+class _Walk:
+    """The way from the root of a document to its rows."""
 
-    def __init__(self, chunks: Iterable[bytes], line: int) -> None:
-        self.chunks = iter(chunks)
-        self.decode = codecs.getincrementaldecoder("utf-8")().decode
-        self.text = ""
-        self.at = 0
-        self.counted = 0
-        self.line = line
-        self.offset = 0
-        self.ended = False
-        self.count = 0
-        self.odd: list[str] = []
-        self.decoder = json.JSONDecoder(
-            object_pairs_hook=self._pairs,
-            parse_constant=self._constant,
-            parse_int=self._number,
-            parse_float=self._number,
-        )
-        self.suspect = False
+    def __init__(self, scanner: Scanner, guessed: bool) -> None:
+        self.scanner, self.guessed = scanner, guessed
+        self.last_line = -1
+        self.late: list[str] = []
 
-    def records(self) -> Iterator[tuple[Line, object, str]]:
-        """Yield (line, value, what is wrong with it) for each element."""
-        opening = self._next_sign()
-        if opening not in ("[", "{"):
-            raise _BrokenError("E007", "found neither a list nor an object, expected a list of records")
-        self.at += 1
-        closing = "]" if opening == "[" else "}"
-        last_line = -1
-        sign = self._next_sign()
-        while sign != closing:
-            key = self._key() if opening == "{" else None
-            line = self.line_now()
-            value = self._value()
-            if key is not None and not isinstance(value, dict):
+    def rows(self, steps: Steps | None) -> Iterator[Found]:
+        """Yield (place, row, what is wrong with it); `BrokenError` where the document cannot be read on."""
+        if self.scanner.next_sign() not in ("[", "{"):
+            raise BrokenError("E007", "found neither a list nor an object, expected a list of records")
+        if steps is None:
+            place, value = self.scanner.line_now(), self.scanner.value()
+            yield place, value, self.scanner.wrong(value)
+        else:
+            yield from self._rows(steps, "", {})
+        if self.scanner.next_sign():
+            raise BrokenError("E003", "found more text after the document's end")
+
+    def _rows(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
+        sign = self.scanner.next_sign()
+        if sign == "[":
+            yield from self._list(steps, where, outer)
+        elif sign == "{":
+            yield from self._under(steps, where, outer) if steps else self._members(where, outer)
+        else:
+            found = show_value(self.scanner.value())
+            raise BrokenError("E007", f"{where}: found {found}, expected a list of records")
+
+    def _list(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
+        for number in self.scanner.items("]"):
+            line = self.scanner.line_now()
+            value = self.scanner.value()
+            wrong = self.scanner.wrong(value)
+            if where or steps:
+                yield from _inside(value, () if wrong else steps, f"{line} {where}[{number}]", outer, wrong)
+            else:
+                yield (f"{line} record {number + 1}" if line == self.last_line else line), value, wrong
+            self.last_line = line
+
+    def _members(self, where: str, outer: Fields) -> Iterator[Found]:
+        for _ in self.scanner.items("}"):
+            key = self.scanner.key()
+            line = self.scanner.line_now()
+            value = self.scanner.value()
+            if not isinstance(value, dict):
                 what = f"key {show_value(key)}: found {show_value(value)}"
-                raise _BrokenError("E007", f"{what}, expected a list of records or an object of rows")
-            self.count += 1
-            where = f"{line} record {self.count}" if key is None else f"{line} key {show_value(key)}"
-            yield (line if line != last_line and key is None else where), value, self._wrong(value)
-            last_line = line
-            sign = self._comma(closing)
-        self.at += 1
-        if self._next_sign():
-            raise _BrokenError("E003", f"found more text after the closing {closing}")
+                raise BrokenError("E007", f"{what}, expected a list of records or an object of rows")
+            place = f"{line} {where}.{_shown(key)}" if where else f"{line} key {show_value(key)}"
+            yield place, {**outer, **value}, self.scanner.wrong(value)
 
-    def _comma(self, closing: str) -> str:
-        sign = self._next_sign()
-        if sign == closing:
-            return sign
-        if sign != ",":
-            found = "the end of the file" if not sign else show_value(sign)
-            raise _BrokenError("E003", f"found {found}, expected a comma or {closing}")
-        self.at += 1
-        sign = self._next_sign()
-        if sign == closing:
-            raise _BrokenError("E003", f"found a comma before the closing {closing}")
-        if not sign:
-            raise _BrokenError("E003", "the file ends after a comma")
-        return sign
+    def _under(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
+        """Go to the rows under the first of the keys, and over what stands beside it."""
+        step, outer = steps[0], dict(outer)
+        keys: list[str] = []
+        for _ in self.scanner.items("}"):
+            key = self.scanner.key()
+            if key in keys:
+                raise BrokenError("E006", f"the key {show_value(key)} stands twice in one object")
+            keys.append(key)
+            if key == step:
+                yield from self._rows(steps[1:], f"{where}.{_shown(key)}".lstrip("."), outer)
+            elif self.scanner.next_sign() in ("[", "{"):
+                if self.scanner.skip() and self.guessed:
+                    raise BrokenError("E007", ambiguous([step, key]))
+            else:
+                outer[key] = self.scanner.value()
+                if wrong := self.scanner.wrong(outer[key]):
+                    raise BrokenError(*wrong)
+                self.late += [key] if step in keys else []
+        if step not in keys:
+            there = ", ".join(map(show_value, keys)) or "none"
+            raise BrokenError("E007", f"{where}: no key {show_value(step)} (keys: {there})".lstrip(": "))
 
-    def _key(self) -> str:
-        key = self._value()
-        if not isinstance(key, str) or self._next_sign() != ":":
-            raise _BrokenError("E003", "expected a key in double quotes and a colon")
-        self.at += 1
-        self._next_sign()
-        return key
 
-    def _value(self) -> object:
-        while True:
-            self.odd.clear()
-            try:
-                value, end = self.decoder.raw_decode(self.text, self.at)
-                if end < len(self.text) or self.ended:
-                    self.at = end
-                    return value
-            except json.JSONDecodeError as error:
-                if self.ended:
-                    self._fail(error)
-            except RecursionError as error:
-                raise _BrokenError("E003", "nested too deep to be read") from error
-            self._more()
-
-    def _fail(self, error: json.JSONDecodeError) -> None:
-        rest = len(self.text) - error.pos
-        cut = rest <= 1 or error.msg.startswith("Unterminated")
-        column = error.pos - self.text.rfind("\n", 0, error.pos)
-        line = self.line_now() + self.text.count("\n", self.at, error.pos)
-        what = (
-            "the file is cut off inside a record"
-            if cut
-            else f"broken JSON at line {line} column {column}: {error.msg}"
+def _inside(value: object, steps: Steps, where: str, outer: Fields, wrong: Wrong | None) -> Iterator[Found]:
+    """Yield the rows under the keys of a value that is held: an item of the outermost list."""
+    if wrong:
+        yield where, value, wrong
+    elif isinstance(value, dict) and not steps:
+        yield where, {**outer, **value}, None
+    elif isinstance(value, dict) and steps[0] in value:
+        scalars = {key: field for key, field in value.items() if not isinstance(field, dict | list)}
+        here = f"{where}.{_shown(steps[0])}"
+        inner = value[steps[0]]
+        items = (
+            [(f"{here}[{n}]", x) for n, x in enumerate(inner)] if isinstance(inner, list) else [(here, inner)]
         )
-        raise _BrokenError("E003", what) from error
+        for place, item in items:
+            yield from _inside(item, steps[1:], place, outer | scalars, None)
+    elif isinstance(value, dict):
+        there = ", ".join(map(show_value, value)) or "none"
+        yield where, value, ("E005", f"no key {show_value(steps[0])} (keys: {there})")
+    else:
+        yield where, value, ("E005", f"found {show_value(value)}, expected an object")
 
-    def _next_sign(self) -> str:
-        while True:
-            self.at = _BLANK.match(self.text, self.at).end()  # type: ignore[union-attr]  # * matches always
-            if self.at < len(self.text) or self.ended:
-                return self.text[self.at : self.at + 1]
-            self._more()
 
-    def _more(self) -> None:
-        """Drop what is done with and read at least as much as is left."""
-        self.line_now()
-        self.text = self.text[self.at :]
-        self.at = self.counted = 0
-        wanted = max(len(self.text), 1)
-        pieces = [self.text]
-        while wanted > 0 and not self.ended:
-            chunk = next(self.chunks, b"")
-            self.ended = not chunk
-            try:
-                pieces.append(self.decode(chunk, self.ended))
-            except UnicodeDecodeError as error:
-                where = self.offset + error.start
-                raise _BrokenError("E001", f"not UTF-8 at byte {where} of the file") from error
-            self.offset += len(chunk)
-            wanted -= len(pieces[-1])
-        self.text = "".join(pieces)
-        self.suspect = _SURROGATE.search(self.text) is not None
+def ambiguous(keys: Sequence[str]) -> str:
+    """Return the words for several lists of objects in one document, of which none is the rows."""
+    return (
+        f"found {len(keys)} lists of objects: {', '.join(map(show_value, keys))}; say which holds the rows, "
+        f"in a spec under `source:`, such as `rows: {keys[0]}`"
+    )
 
-    def line_now(self) -> int:
-        """Return the line number at the present place (lines are counted once, on the way)."""
-        self.line += self.text.count("\n", self.counted, self.at)
-        self.counted = self.at
-        return self.line
 
-    def _pairs(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
-        row = dict(pairs)
-        if len(row) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            self.odd.append(f"the key {show_value(twice)} stands twice in one object")
-        return row
-
-    def _constant(self, name: str) -> None:
-        self.odd.append(f"found {name}: not JSON; write null or a number")
-
-    def _number(self, digits: str) -> object:
-        """Read a number as in JSON Lines: beyond 64 bits a float, beyond that a problem."""
-        try:
-            return orjson.loads(digits)
-        except orjson.JSONDecodeError:
-            self.odd.append(f"found {show_value(digits)}: a number out of range")
-            return None
-
-    def _wrong(self, value: object) -> str:
-        if self.odd:
-            return self.odd[0]
-        if self.suspect:
-            try:
-                orjson.dumps(value)
-            except TypeError:
-                return "broken JSON: a lone surrogate (half of a character)"
-        return ""
+def _shown(key: str) -> str:
+    return key if key.isidentifier() else show_value(key)

@@ -1,18 +1,29 @@
-"""JSON in its layouts: one object a line, an array of objects, an object whose values are the rows."""
+"""JSON in its layouts: one object a line, or one document that holds all rows."""
 
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, compress, repeat
 from operator import ne
 
 import orjson
 
 from compiler.problems import Problems
-from compiler.read.array import read_array
-from compiler.read.stream import BLOCK
+from compiler.read.array import ambiguous, read_array
+from compiler.read.layout import LINES, LOOKED_AT, ROW, layout_of
+from compiler.read.scan import Scanner
+from compiler.read.stream import (
+    CUT_OFF,
+    GET_AGAIN,
+    TOO_LONG,
+    TooLongError,
+    blocks,
+    is_cut,
+    whole_lines,
+)
 from compiler.rows import Objects
+from compiler.specsource import Source
 from core.errors import Problem, show_value
 
 CONSTANTS = (b"NaN", b"Infinity", b"-Infinity")
@@ -20,45 +31,48 @@ _SPACED = re.compile(rb'"[ \t\r]+:')
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+(:?)')
 
 
-def read_json(stream: io.BufferedReader, shown: str, kind: str, problems: Problems) -> Iterator[Objects]:
-    """Yield the rows of a JSON file; the content decides which layout it has, the suffix where it cannot."""
-    head = b""
-    start = 1
+def read_json(
+    stream: io.BufferedReader, shown: str, kind: str, source: Source, split: str, problems: Problems
+) -> Iterator[Objects]:
+    """Yield the rows of a JSON file: in .jsonl and .ndjson a line is a row, else the content decides.
+
+    Where the source names no keys that lead to a document's rows, what it was taken for is noted.
+    """
+    steps = source.steps(split)
+    start, head = 1, b""
     while not head.strip():
         start += head.count(b"\n")
-        head = stream.readline()
+        head = stream.read(LOOKED_AT)
         if not head:
             return
-    if head.lstrip()[:1] == b"[" or not _is_lines(head, stream, kind):
-        yield from read_array(chain([head], iter(lambda: stream.read(BLOCK), b"")), shown, start, problems)
+    chunks = chain([head], blocks(stream))
+    in_lines = kind != ".json" and head.lstrip()[:1] != b"["
+    layout = LINES if in_lines else layout_of(head, len(head) < LOOKED_AT, source.is_row)
+    if layout.said and not (steps or in_lines or len(layout.lists) > 1):
+        problems.notes.append(f"{shown}: read as {layout.said}")
+    if steps and in_lines:
+        message = f"`rows: {'.'.join(steps)}` leads into one document, and in {kind} each line is a row"
+        problems.bad_file(Problem("E007", f"{shown}:{start}", message))
+    elif not steps and len(layout.lists) > 1:
+        problems.bad_file(Problem("E007", f"{shown}:{start}", ambiguous(list(layout.lists))))
+    elif not steps and layout.steps is None:
+        yield from _read_lines(chunks, shown, start, problems)
     else:
-        yield from _read_lines(head, stream, shown, start, problems)
+        scanner = Scanner(chunks, start)
+        way = steps or (None if layout is ROW else layout.steps or ())
+        yield from read_array(scanner, shown, way, not steps, problems)
 
 
-def _is_lines(head: bytes, stream: io.BufferedReader, kind: str) -> bool:
-    """Whether a file that begins with this line is JSON Lines (else one object holds all rows)."""
-    try:
-        first = orjson.loads(head)
-    except orjson.JSONDecodeError:
-        return kind != ".json" or head.rstrip()[-1:] == b"}"
-    if not isinstance(first, dict):
-        return kind != ".json"
-    if not first or stream.peek(1)[:1].strip():
-        return True
-    return not all(isinstance(value, dict) for value in first.values())
-
-
-def _read_lines(
-    head: bytes, stream: io.BufferedReader, shown: str, start: int, problems: Problems
-) -> Iterator[Objects]:
-    prefix = f"{shown}:"
+def _read_lines(chunks: Iterable[bytes], shown: str, start: int, problems: Problems) -> Iterator[Objects]:
     offset = 0
-    block = [head, *stream.readlines(BLOCK)]
-    while block:
-        yield from _parse_block(block, _Place(prefix, start, offset), problems)
-        start += len(block)
-        offset += sum(map(len, block))
-        block = stream.readlines(BLOCK)
+    try:
+        for data in whole_lines(chunks):
+            block = io.BytesIO(data).readlines()
+            yield from _parse_block(block, _Place(f"{shown}:", start, offset), problems)
+            start += len(block)
+            offset += len(data)
+    except TooLongError:
+        problems.bad_file(Problem("E014", f"{shown}:{start}", TOO_LONG))
 
 
 class _Place:
@@ -111,6 +125,8 @@ def _broken(text: bytes, place: str, offset: int, error: orjson.JSONDecodeError)
     try:
         text.decode()
     except UnicodeDecodeError as wrong:
+        if is_cut(wrong):
+            return Problem("E001", place, CUT_OFF, hint=GET_AGAIN)
         where = f"byte {offset + wrong.start} of the file, column {len(text[: wrong.start].decode()) + 1}"
         hint = "name the file's encoding in a spec under `source:`, or mend the line"
         return Problem("E001", place, f"not UTF-8: 0x{text[wrong.start]:02x} at {where}", hint=hint)

@@ -1,14 +1,18 @@
 """Parquet, batch by batch; places are row numbers (from 1)."""
 
 import io
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from compiler.problems import Problems
-from compiler.rows import MISSING, Line, walker
-from core.errors import Problem
+from compiler.read.stream import BLOCK, RECORD, TOO_LONG
+from compiler.rows import MISSING, Line, filled, walker
+from core.errors import Problem, show_value
 
 BATCH = 2048
+BATCH_BYTES = 1 << 22
 
 
 class Unreadable:
@@ -48,6 +52,18 @@ class ArrowRows:
         cells = self.batch.slice(number, 1).columns  # type: ignore[attr-defined]  # as above
         return {name: _values(cell)[0] for name, cell in zip(self.names(), cells, strict=True)}
 
+    def filled(self, name: str) -> list[int]:
+        """Return the numbers of the rows in which a column holds something."""
+        import pyarrow.compute as pc
+        import pyarrow.types as kinds
+
+        column = self.batch.column(name)  # type: ignore[attr-defined]  # as above
+        if kinds.is_struct(column.type):  # images lie in such: none is copied only to be counted
+            return cast("list[int]", pc.indices_nonzero(column.is_valid()).to_pylist())
+        if kinds.is_list(column.type) or kinds.is_large_list(column.type):
+            return cast("list[int]", pc.indices_nonzero(pc.list_value_length(column)).to_pylist())
+        return filled(_values(column))
+
     def head(self, count: int) -> "ArrowRows":
         """Return the first rows alone."""
         return ArrowRows(self.prefix, self.lines[:count], self.batch.slice(0, count))  # type: ignore[attr-defined]  # as above
@@ -58,21 +74,45 @@ def read_parquet(stream: io.BufferedReader, shown: str, problems: Problems) -> I
     import pyarrow
     import pyarrow.parquet
 
-    source = stream if stream.seekable() else io.BytesIO(stream.read())
+    source = stream if stream.seekable() else _unpacked(stream)
     start = 1
     try:
-        file = pyarrow.parquet.ParquetFile(source, pre_buffer=False)  # else all groups are read at once
+        # else all groups are read at once, and a group is held whole
+        file = pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=BLOCK)
         names = file.schema_arrow.names
+        str(file.schema_arrow)  # names inside of columns, too
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             problems.bad_file(Problem("E009", shown, "the header names it twice", twice))
             return
-        for batch in file.iter_batches(BATCH, use_threads=False):
+        size = sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
+        rows = BATCH_BYTES * file.metadata.num_rows // max(size, 1)  # of the file's average size
+        for batch in file.iter_batches(min(max(rows, 1), BATCH), use_threads=False):
+            if batch.nbytes > RECORD and (long := _too_long(batch)) is not None:
+                problems.bad_file(Problem("E014", f"{shown} row {start + long}", TOO_LONG))
+                return
             yield ArrowRows(f"{shown} row ", range(start, start + batch.num_rows), batch)
             start += batch.num_rows
+    except UnicodeDecodeError as error:
+        message = (
+            f"a column's name is not UTF-8: {show_value(error.object.decode(errors='backslashreplace'))}"
+        )
+        problems.bad_file(Problem("E012", f"{shown} row {start}", message))
     except (pyarrow.ArrowException, OSError) as error:
         message = str(error).splitlines()[0]
         problems.bad_file(Problem("E012", f"{shown} row {start}", f"Parquet cannot be read: {message}"))
+
+
+def _unpacked(stream: io.BufferedReader) -> BinaryIO:
+    """Return a file that can be read in any order: a temporary one with the same bytes."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115  # goes with the reader that holds it
+    shutil.copyfileobj(stream, file)
+    return file
+
+
+def _too_long(batch: Any) -> int | None:
+    sizes = (batch.slice(row, 1).nbytes for row in range(batch.num_rows))
+    return next((row for row, size in enumerate(sizes) if size > RECORD), None)
 
 
 def _values(column: Any) -> list[object]:

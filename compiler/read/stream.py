@@ -5,7 +5,7 @@ import contextlib
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import BinaryIO, Literal, Protocol, cast
 
@@ -13,6 +13,13 @@ GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
 BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 BLOCK = 1 << 17
+RECORD = 1 << 24
+_PACKED = 1 << 11  # 4 bytes of Zstandard can stand for 128 KiB, which come at once
+TOO_LONG = f"found a record of more than {RECORD >> 20} MiB, expected {RECORD >> 20} MiB at most"
+
+
+class TooLongError(Exception):
+    """A line of more than `RECORD` bytes."""
 
 
 class DamagedError(Exception):
@@ -20,11 +27,25 @@ class DamagedError(Exception):
 
 
 class NotTextError(Exception):
-    """Bytes that are not text in the encoding; `guess` is one to try."""
+    """Bytes that are not text in the encoding; `guess` is one to try ("" where the file is cut off)."""
 
     def __init__(self, message: str, guess: str = "gb18030") -> None:
         super().__init__(message)
         self.guess = guess
+
+    @property
+    def hint(self) -> str:
+        """What to do about it."""
+        return encoding_hint(self.guess) if self.guess else GET_AGAIN
+
+
+CUT_OFF = "the file is cut off inside a character"
+GET_AGAIN = "get the file again"
+
+
+def encoding_hint(guess: str = "gb18030") -> str:
+    """Return what to do about a file in another encoding."""
+    return f"name it in a spec under `source:`, such as `encoding: {guess}`"
 
 
 class Readable(Protocol):
@@ -54,13 +75,37 @@ def opened(path: Readable, encoding: str) -> Iterator[io.BufferedReader]:
         if magic.startswith(GZIP):
             stream = _buffered(gzip.GzipFile(fileobj=stream))
         elif magic == ZSTD:
-            stream = _buffered(_Unzstd(stream))
+            stream = _buffered(_Pieces(_unpacked(stream)))
         with _damage():
             if codecs.lookup(encoding).name != "utf-8":
-                stream = _buffered(_Recoded(stream, encoding))
+                stream = _buffered(_Pieces(_recoded(stream, encoding)))
             else:
                 _skip_mark(stream)
             yield stream
+
+
+def is_cut(error: UnicodeDecodeError) -> bool:
+    """Whether the bytes only end too early."""
+    return error.reason == "unexpected end of data" and error.end == len(error.object)
+
+
+def blocks(stream: io.BufferedReader) -> Iterator[bytes]:
+    """Yield the bytes of a stream, some at a time."""
+    return iter(lambda: stream.read(BLOCK), b"")
+
+
+def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the same bytes, cut where lines end; `TooLongError` at a line of more than `RECORD` bytes."""
+    rest = b""
+    for chunk in chunks:
+        cut = chunk.rfind(b"\n") + 1
+        if len(rest) + (chunk.find(b"\n") if cut else len(chunk)) > RECORD:
+            raise TooLongError
+        if cut:
+            yield rest + chunk[:cut]
+        rest = chunk[cut:] if cut else rest + chunk
+    if rest:
+        yield rest
 
 
 def _buffered(raw: object) -> io.BufferedReader:
@@ -84,18 +129,12 @@ def _skip_mark(stream: io.BufferedReader) -> None:
         raise NotTextError(f"not UTF-8: its byte-order mark says {guess.upper()}", guess)
 
 
-class _Unzstd(io.RawIOBase):
-    """Decompressed bytes of a Zstandard file of one frame or several; a cut one raises `DamagedError`."""
+class _Pieces(io.RawIOBase):
+    """A stream of bytes that come in pieces of any size."""
 
-    def __init__(self, source: BinaryIO) -> None:
-        import zstandard
-
-        self._source = source
-        self._new = zstandard.ZstdDecompressor().decompressobj
-        self._frame = self._new()
-        self._error = zstandard.ZstdError
-        self._fresh = True
-        self._ready = b""
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._ready = memoryview(b"")
 
     def readable(self) -> bool:
         return True
@@ -103,53 +142,55 @@ class _Unzstd(io.RawIOBase):
     def readinto(self, buffer: object) -> int:
         view = memoryview(cast("bytearray", buffer))
         while not self._ready:
-            chunk = self._frame.unused_data if self._frame.eof else b""
-            if self._frame.eof:
-                self._frame, self._fresh = self._new(), True
-            chunk = chunk or self._source.read(BLOCK)
-            if not chunk:
-                if not self._fresh:
-                    raise DamagedError("the compressed file is cut off")
+            piece = next(self._pieces, None)
+            if piece is None:
                 return 0
-            try:
-                self._ready = self._frame.decompress(chunk)
-            except self._error as error:
-                raise DamagedError(f"the compressed file is damaged: {error}") from error
-            self._fresh = False
+            self._ready = memoryview(piece)
         size = min(len(view), len(self._ready))
         view[:size] = self._ready[:size]
-        self._ready = self._ready[size:]
+        self._ready = self._ready[size:]  # of a view: nothing is copied
         return size
 
 
-class _Recoded(io.RawIOBase):
-    """UTF-8 bytes of a file in another encoding; undecodable ones raise `NotTextError` with their place."""
+def _unpacked(source: BinaryIO) -> Iterator[bytes]:
+    """Yield the bytes of a Zstandard file of one frame or several; `DamagedError` for a cut one."""
+    import zstandard
 
-    def __init__(self, source: BinaryIO, encoding: str) -> None:
-        self._source = source
-        self._encoding = encoding
-        self._decoder = codecs.getincrementaldecoder(encoding)()
-        self._offset = 0
-        self._ready = b""
-        self._ended = False
+    new = zstandard.ZstdDecompressor().decompressobj
+    frame, fresh = new(), True
+    while True:
+        chunk = frame.unused_data if frame.eof else b""
+        if frame.eof:
+            frame, fresh = new(), True
+        chunk = chunk or source.read(_PACKED)
+        if not chunk:
+            break
+        try:
+            yield frame.decompress(chunk)
+        except zstandard.ZstdError as error:
+            raise DamagedError(f"the compressed file is damaged: {error}") from error
+        fresh = False
+    if not fresh:
+        raise DamagedError("the compressed file is cut off")
 
-    def readable(self) -> bool:
-        return True
 
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(cast("bytearray", buffer))
-        while not self._ready and not self._ended:
-            chunk = self._source.read(BLOCK)
-            self._ended = not chunk
-            held = len(self._decoder.getstate()[0])
-            try:
-                text = self._decoder.decode(chunk, final=self._ended)
-            except UnicodeDecodeError as error:
-                where = self._offset - held + error.start
-                raise NotTextError(f"not {self._encoding}: byte {where}: {error.reason}") from error
-            self._offset += len(chunk)
-            self._ready = text.removeprefix("\ufeff").encode()
-        size = min(len(view), len(self._ready))
-        view[:size] = self._ready[:size]
-        self._ready = self._ready[size:]
-        return size
+def _recoded(source: BinaryIO, encoding: str) -> Iterator[bytes]:
+    """Yield a file in another encoding as UTF-8; `NotTextError` with the place of what is none of it."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    offset, chunk = 0, b"-"
+    while chunk:
+        chunk = source.read(BLOCK)
+        held = len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+            ready = (text if offset else text.removeprefix("\ufeff")).encode()
+        except UnicodeDecodeError as error:
+            if not chunk:
+                raise NotTextError(CUT_OFF, "") from error
+            where = offset - held + error.start
+            raise NotTextError(f"not {encoding}: byte {where}: {error.reason}") from error
+        except UnicodeError as error:  # no byte-order mark; half of a character in UTF-7
+            guess = f"{encoding}-le" if "BOM" in str(error) else "gb18030"
+            raise NotTextError(f"not {encoding}: {error}", guess) from error
+        yield ready
+        offset += len(chunk)

@@ -6,12 +6,23 @@ import re
 from collections.abc import Iterator, Sequence
 
 from compiler.problems import Problems
-from compiler.read.stream import BLOCK
+from compiler.read.stream import (
+    CUT_OFF,
+    GET_AGAIN,
+    RECORD,
+    TOO_LONG,
+    TooLongError,
+    blocks,
+    encoding_hint,
+    is_cut,
+    whole_lines,
+)
 from compiler.rows import Table
-from compiler.spec import Source
+from compiler.specsource import Source
 from core.errors import Problem
 
 BATCH = 1000
+BATCH_SIZE = 1 << 20
 _SURROGATE = re.compile("[\udc80-\udcff]")
 Fields = list[str]
 
@@ -23,13 +34,16 @@ def read_table(
     delimiter = source.delimiter or ("\t" if kind == ".tsv" else ",")
     quoted = source.quoted if source.quoted is not None else kind == ".csv"
     text = _Text(stream, shown)
-    blocks = _quoted(text, delimiter, problems) if quoted else _unquoted(text, delimiter)
+    blocks = _quoted(text, delimiter, problems) if quoted else _unquoted(text, delimiter, problems)
     header: Fields | None = None
     for lines, rows in blocks:
         while header is None and rows and rows[0] in ([], [""]):
             lines, rows = lines[1:], rows[1:]
         if header is None and rows:
             header, lines, rows = rows[0], lines[1:], rows[1:]
+            if _SURROGATE.search("".join(header)):
+                problems.bad_file(_undecodable(header, f"{shown}:1", text.last))
+                return
             if len(set(header)) < len(header):
                 twice = next(name for name in header if header.count(name) > 1)
                 problems.bad_file(Problem("E009", f"{shown}:1", "the header names it twice", twice or '""'))
@@ -54,11 +68,13 @@ def _good(
 ) -> tuple[list[int], list[Fields]]:
     kept = []
     for number, row in enumerate(rows):
-        if not row or (row == [""] and len(header) > 1):
-            continue
+        if row in ([], [""]):
+            if len(header) > 1:
+                continue
+            rows[number] = row = [""]  # a blank line, or "": of a single column, both are a row
         place = f"{text.shown}:{lines[number]}"
         if text.undecoded and _SURROGATE.search("".join(row)):
-            problems.bad_row([_undecodable(row, place)], _escaped(row))
+            problems.bad_row([_undecodable(row, place, text.last)], _escaped(row))
         elif len(row) != len(header):
             message = f"found {len(row)} fields, expected {len(header)} as in the header"
             problems.bad_row([Problem("E008", place, message)], row)
@@ -69,48 +85,86 @@ def _good(
     return [lines[i] for i in kept], [rows[i] for i in kept]
 
 
-def _undecodable(row: Fields, place: str) -> Problem:
+def _undecodable(row: Fields, place: str, last: str) -> Problem:
+    if last.endswith(row[-1]) and _ends_inside(row[-1]):
+        return Problem("E001", place, CUT_OFF, hint=GET_AGAIN)
     text = "\t".join(row)
     start = next(_SURROGATE.finditer(text)).start()
     where = f"0x{ord(text[start]) - 0xDC00:02x} at column {start + 1} of the row"
-    hint = "name the encoding in a spec under `source:`, such as `encoding: gb18030`"
-    return Problem("E001", place, f"not UTF-8: {where}", hint=hint)
+    return Problem("E001", place, f"not UTF-8: {where}", hint=encoding_hint())
+
+
+def _ends_inside(text: str) -> bool:
+    """Whether a text ends in the first bytes of a character."""
+    try:
+        text.encode(errors="surrogateescape").decode()
+    except UnicodeDecodeError as error:
+        return is_cut(error)
+    return False
 
 
 def _escaped(row: Fields) -> Fields:
     return [field.encode(errors="surrogateescape").decode(errors="backslashreplace") for field in row]
 
 
-def _unquoted(text: "_Text", delimiter: str) -> Iterator[tuple[Sequence[int], list[Fields]]]:
+def _unquoted(
+    text: "_Text", delimiter: str, problems: Problems
+) -> Iterator[tuple[Sequence[int], list[Fields]]]:
     start = 1
-    for block in text.blocks():
-        rows = [line.split(delimiter) for line in block]
-        yield range(start, start + len(rows)), rows
-        start += len(rows)
+    try:
+        for block in text.blocks():
+            block = block.replace("\r\n", "\n") if "\r" in block else block
+            rows = [line.split(delimiter) for line in block.removesuffix("\n").split("\n")]
+            yield range(start, start + len(rows)), rows
+            start += len(rows)
+    except TooLongError:
+        problems.bad_file(Problem("E014", f"{text.shown}:{start}", TOO_LONG))
 
 
 def _quoted(
     text: "_Text", delimiter: str, problems: Problems
 ) -> Iterator[tuple[Sequence[int], list[Fields]]]:
-    csv.field_size_limit(1 << 30)
-    reader = csv.reader(
-        (line + "\n" for block in text.blocks() for line in block), delimiter=delimiter, strict=True
-    )
+    csv.field_size_limit(2 * RECORD)  # never reached: the lines of a row are counted
+    source = _Lines(text)
+    reader = csv.reader(source, delimiter=delimiter, strict=True)
     rows: list[Fields] = []
     lines: list[int] = []
     line = 1
+    held = 0
     try:
         for row in reader:
             rows.append(row)
             lines.append(line)
             line = reader.line_num + 1
-            if len(rows) == BATCH:
+            held, source.size = held + source.size, 0
+            if len(rows) == BATCH or held > BATCH_SIZE:
                 yield lines, rows
-                rows, lines = [], []
+                rows, lines, held = [], [], 0
     except csv.Error as error:
         problems.bad_file(_broken(str(error), f"{text.shown}:{line}"))
+    except TooLongError:
+        hint = "a field opened with a quote must be closed"
+        problems.bad_file(Problem("E014", f"{text.shown}:{line}", TOO_LONG, hint=hint))
     if rows:
         yield lines, rows
+
+
+class _Lines:
+    """The lines of a text with their ends, for csv; `size` is the length of those of the present row."""
+
+    def __init__(self, text: "_Text") -> None:
+        self.lines = (line for block in text.blocks() for line in io.StringIO(block, newline="\n"))
+        self.size = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.lines)
+        self.size += len(line)
+        if self.size > RECORD:
+            raise TooLongError
+        return line
 
 
 def _broken(message: str, place: str) -> Problem:
@@ -122,22 +176,21 @@ def _broken(message: str, place: str) -> Problem:
 
 
 class _Text:
-    """The lines of a stream, without their ends; bytes that are no UTF-8 stay visible as surrogates."""
+    """The lines of a stream; bytes that are no UTF-8 stay visible as surrogates."""
 
     def __init__(self, stream: io.BufferedReader, shown: str) -> None:
         self.stream = stream
         self.shown = shown
         self.undecoded = False
+        self.last = ""  # what follows the last line's end
 
-    def blocks(self) -> Iterator[list[str]]:
-        """Yield lists of some hundred lines; a carriage return before the line's end is dropped."""
-        while data := self.stream.read(BLOCK):
-            data += self.stream.readline()
+    def blocks(self) -> Iterator[str]:
+        """Yield the text of some hundred whole lines at a time."""
+        for data in whole_lines(blocks(self.stream)):
             try:
                 text = data.decode()
             except UnicodeDecodeError:
-                text = data.decode(errors="surrogateescape")
                 self.undecoded = True
-            if "\r" in text:
-                text = text.replace("\r\n", "\n")
-            yield text.removesuffix("\n").split("\n")
+                text = data.decode(errors="surrogateescape")
+            self.last = text[text.rfind("\n") + 1 :]
+            yield text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from compiler.problems import Problems
 from compiler.read import read
-from compiler.spec import Source
+from compiler.specsource import Source
 from compiler.verify.entry import Meaning
 from core.errors import Problem, ProblemsError, show_value
 

@@ -18,6 +18,7 @@ from compiler.verify.pretrained import Pretraining
 from compiler.verify.supervised import Supervision
 from compiler.verify.workers import audits, workers_for
 from core.datasets import REGISTRY, find_dataset, read_registry
+from core.documents import read_mapping
 from core.errors import Problem, ProblemsError, RequestError, nearest, show_value
 from core.files import read_object
 
@@ -73,17 +74,7 @@ def datasets_of(name: str, out: Path) -> list[str]:
 
 def read_settings(recipe: Path | None, options: Settings) -> dict[str, object]:
     """Return a recipe's settings with the options that were given laid over them."""
-    import yaml
-
-    settings: dict[str, object] = {}
-    if recipe:
-        try:
-            found = yaml.safe_load(recipe.read_bytes())
-        except yaml.YAMLError as error:
-            raise RequestError(f"{recipe}: not YAML: {error}") from error
-        if not isinstance(found, dict):
-            raise RequestError(f"{recipe}: found {show_value(found)}, expected a recipe's settings")
-        settings = found
+    settings = read_mapping(recipe, "recipe") if recipe else {}
     return settings | {key: value for key, value in options.items() if value is not None}
 
 

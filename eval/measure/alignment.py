@@ -1,5 +1,6 @@
 """Whether runs of one set may be compared: the same rows, asked in the same way."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from core.errors import RequestError, show_value
@@ -14,7 +15,7 @@ def check_rows(runs: Sequence[Run]) -> list[str]:
 
     Raises `RequestError` naming both runs and what differs.
     """
-    first, *others = runs
+    first, *others = sorted(runs, key=lambda run: not run.rows)
     warnings = []
     if first.groups is not None and len(set(first.groups)) < FEW_GROUPS:
         count = len(set(first.groups))
@@ -22,6 +23,9 @@ def check_rows(runs: Sequence[Run]) -> list[str]:
             f"{first.dataset}: {count} groups are few; intervals by group are too narrow under {FEW_GROUPS}"
         )
     for run in others:
+        if not run.rows:
+            warnings.append(_check_counts(run, first))
+            continue
         _check_same(run, first)
         warnings += _differences(run, first)
     return warnings
@@ -39,7 +43,22 @@ def _check_same(run: Run, first: Run) -> None:
             found = f"{show_value(answer)} and {show_value(expected)}"
             raise RequestError(f"{both}: row {row} has different expected answers ({found})")
     if run.groups != first.groups:
-        raise RequestError(f"{both}: the same rows are in different groups")
+        raise RequestError(
+            f"{both}: the same rows are in different groups; score both with the same --cluster"
+        )
+
+
+def _check_counts(run: Run, first: Run) -> str:
+    """Refuse figures by type of other rows than the first run's; return a warning: they are not paired."""
+    both = f"{run.source} and {first.source}"
+    for kind in run.kinds.keys() & first.kinds.keys():
+        one, other = Counter(run.kinds[kind]), Counter(first.kinds[kind])
+        if one != other:
+            name = min((one | other) - (one & other))
+            raise RequestError(
+                f"{both}: {one[name]:,} and {other[name]:,} rows of {kind} {name}: other rows were scored"
+            )
+    return f"{both}: not paired and not tested: {run.source} has figures by type, not the rows"
 
 
 def _data(run: Run) -> str:

@@ -1,12 +1,12 @@
 """Generated text to one of the labels, or `unknown`: as a word, or as the published script searched.
 
-The word parser takes an answer that names exactly one label as a whole word: `not` and `know` are no
-`no`, a negated label is none, and a refusal or two different labels are `unknown`. The substring
-parser takes the first label that occurs anywhere; results were published with it.
+The word parser takes the one label that the text gives as an answer, see `parse_word`; `not` and `know`
+are no `no`. The substring parser takes the first label that occurs anywhere; results were published with it.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from eval.measure.labels import UNKNOWN
 
@@ -16,9 +16,17 @@ SEED_ORDER = ("yes", "no", "maybe")
 THOUGHT = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)  # its beginning may stand in the prompt
 HAN = re.compile(r"[㐀-鿿]")
 ZH_LEAD = "|".join(
-    f"(?<={lead})" for lead in ("答案是", "答案为", "回答是", "结论是", "判断为", "选择", "我")
+    f"(?<={lead})"
+    for lead in ("答案是", "答案为", "回答是", "结论是", "判断为", "选择", "我", "或", "或者", "还是")
 )
-NEGATION = re.compile(r"\b(?:not|never|neither|nor|n[o']t|isn't|wasn't|than)\s+(?:an?\s+|the\s+)?[\"'“‘*]*$")
+NEGATION = re.compile(
+    r"\b(?:not|no|never|neither|nor|n[o']t|isn't|wasn't|than)\s+(?:an?\s+|the\s+)?[\"'“‘*]*$"
+)
+CLOSED = re.compile(r"的?\s*?(?:$|[^\w\s]|\n)")  # what ends a clause right after a label
+# `no doubt`, `no dog`: before an ordinary word it is an article and no answer; these words may follow one.
+ARTICLE = (
+    r"(?!\s+(?!(?:and|or|but|because|since|as|so|if|is|it|he|she|they|we|you|i|this|that|there|the|an?)\b)\w)"
+)
 REFUSAL = re.compile(
     r"\bi(?:'m| am) (?:sorry|unable|not able)|\bi (?:can(?:'t|not| not)|won't|will not|refuse)\b"
     r"|\bi do(?: not|n't) know\b|\bas an ai\b|抱歉|无法(?:回答|判断|提供)|不能回答|我不知道"
@@ -31,17 +39,23 @@ def cut_thought(text: str) -> str:
 
 
 def parse_word(text: str, labels: Sequence[str]) -> str:
-    """Return the one label that the text gives as a whole word, else `unknown`."""
-    rest = cut_thought(text).lower().replace("’", "'")
-    refusal = REFUSAL.search(rest)
-    found = set()
-    for label in sorted(labels, key=len, reverse=True):
-        pattern = _pattern(label)
-        for hit in pattern.finditer(rest):
-            if NEGATION.search(rest[: hit.start()]) or (refusal and refusal.start() < hit.start()):
-                return UNKNOWN
-            found.add(label)
-        rest = pattern.sub(lambda m: "\0" * len(m[0]), rest)  # a shorter label inside it is none
+    """Return the one label that the text gives as its answer, else `unknown`.
+
+    A label that stands alone (punctuation, line breaks or the text's ends on both sides) is the answer,
+    unless another one ends a clause: `Yes, there is no doubt` is yes, `Yes, or no` is unknown. Where none
+    stands alone, the answer is the one label that is named as a whole word, and not negated. What comes
+    after a refusal is no answer.
+    """
+    said = cut_thought(text).lower().replace("’", "'")
+    hits = list(_find(said, labels))
+    closed = [hit for hit in hits if CLOSED.match(said, hit.end)]
+    alone = any(_begins_a_clause(said[: hit.start]) for hit in closed)
+    negated = {hit for hit in hits if NEGATION.search(said[: hit.start])}
+    taken = [hit for hit in closed if hit not in negated] if alone else hits
+    refusal = REFUSAL.search(said)
+    if any(refusal and refusal.start() < hit.start for hit in taken) or (negated and not alone):
+        return UNKNOWN
+    found = {hit.label for hit in taken}
     return found.pop() if len(found) == 1 else UNKNOWN
 
 
@@ -55,10 +69,30 @@ def parse_substring(text: str, labels: Sequence[str]) -> str:
 PARSERS: dict[str, Parse] = {"word": parse_word, "substring": parse_substring}
 
 
+class _Hit(NamedTuple):
+    label: str
+    start: int
+    end: int
+
+
+def _find(said: str, labels: Sequence[str]) -> Iterator[_Hit]:
+    """Yield where labels stand as whole words; a shorter label within a longer one is none."""
+    for label in sorted(labels, key=len, reverse=True):
+        pattern = _pattern(label.lower())
+        for hit in pattern.finditer(said):
+            yield _Hit(label, *hit.span())
+        said = pattern.sub(lambda m: "\0" * len(m[0]), said)
+
+
+def _begins_a_clause(before: str) -> bool:
+    words = before.rstrip()
+    return not re.match(r"\w", words[-1:]) or "\n" in before[len(words) :]
+
+
 def _pattern(label: str) -> re.Pattern[str]:
-    text = re.escape(label.lower())
+    text = re.escape(label)
     if HAN.search(label):  # words are not spaced: a label stands alone, or after 答案是 and the like
         return re.compile(
-            f"(?:(?<!{HAN.pattern})|{ZH_LEAD})({text})(?=的?(?:$|(?!{HAN.pattern}).))", re.DOTALL
+            f"(?:(?<!{HAN.pattern})|{ZH_LEAD})({text})(?=的?(?:$|或|还是|(?!{HAN.pattern}).))", re.DOTALL
         )
-    return re.compile(rf"(?<!\w){text}(?!\w)")
+    return re.compile(rf"(?<!\w)(?<!\w-){text}(?!-?\w)" + ARTICLE * (label == "no"))

@@ -1,9 +1,10 @@
 """Whether a model is right as often as it is sure: reliability by bins, and the error that sums them up."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from eval.measure.statistics import DRAWS, SEED, wilson
+from eval.measure.rates import rate_of
+from eval.measure.statistics import DRAWS, SEED
 
 BINS = 10
 
@@ -32,7 +33,9 @@ class Calibration:
     bins: Sequence[Bin]
 
 
-def calibration(confidence: Sequence[float], correct: Sequence[bool]) -> Calibration:
+def calibration(
+    confidence: Sequence[float], correct: Sequence[bool], groups: Sequence[Hashable] | None = None
+) -> Calibration:
     """Return the calibration of answers by their confidence (0-1), in ten bins of equal width.
 
     The error is Σ n_b/n · |accuracy_b - confidence_b| (Naeini et al. 2015). It is above 0 for a perfect
@@ -45,8 +48,8 @@ def calibration(confidence: Sequence[float], correct: Sequence[bool]) -> Calibra
     bins = []
     for place in np.unique(places):
         own = places == place
-        n, hits = int(own.sum()), float(right[own].sum())
-        bins.append(Bin(n, float(sure[own].mean()), hits / n, *wilson(hits, n)))
+        share = rate_of(right[own].tolist(), groups and [groups[row] for row in np.flatnonzero(own).tolist()])
+        bins.append(Bin(share.n, float(sure[own].mean()), share.value, *share.ci95))
     counts, means = np.array([b.n for b in bins]), np.array([b.confidence for b in bins])
     drawn = np.random.default_rng(SEED).binomial(counts, np.clip(means, 0, 1), size=(DRAWS, len(bins)))
     by_chance = np.abs(drawn - counts * means).sum(1) / len(sure)

@@ -16,7 +16,6 @@ from eval.measure.calibration import calibration
 from eval.measure.judgement import MEAN, Comparison, Figure, Run, Section, Test
 from eval.measure.labels import MOST, UNKNOWN
 from eval.measure.paired import (
-    ALPHA,
     Z_POWER,
     Difference,
     critical,
@@ -24,10 +23,10 @@ from eval.measure.paired import (
     f1_difference,
     holm,
     mean_sign_flip,
-    rows_needed,
     smallest_difference,
 )
-from eval.measure.statistics import clustered_stderr, label_cells, macro_f1, stderr, wilson
+from eval.measure.rates import rate_of
+from eval.measure.statistics import label_cells, macro_f1
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,14 +59,15 @@ def _pairs(models: Sequence[str], base: str) -> list[tuple[str, str]]:
 
 
 def _differences(runs: Mapping[str, Run], base: str) -> Differences:
-    groups = next(iter(runs.values())).groups
+    groups = _with_rows(runs).groups
     correct = {model: run.correct for model, run in runs.items()}
-    return {(old, new): difference(correct[old], correct[new], groups) for old, new in _pairs([*runs], base)}
+    pairs = [(a, b) for a, b in _pairs([*runs], base) if runs[a].rows and runs[b].rows]
+    return {(old, new): difference(correct[old], correct[new], groups) for old, new in pairs}
 
 
 def _set_section(name: str, runs: Mapping[str, Run], found: Differences, base: str) -> Section:
-    run = next(iter(runs.values()))
-    label, count = Counter(run.gold).most_common(1)[0]
+    run = _with_rows(runs)
+    majority, label = _majority(run)
     cells = _cells(runs)
     tests = {pair: _set_test(pair, one, _family(pair, [*found], base)) for pair, one in found.items()}
     if cells:
@@ -76,7 +76,19 @@ def _set_section(name: str, runs: Mapping[str, Run], found: Differences, base: s
     groups = None if run.groups is None else len(set(run.groups))
     n = len(run.gold)
     figures = {model: _figure(own, cells.get(model)) for model, own in runs.items()}
-    return Section(name, n, groups, count / n, label, figures, *_adjusted(tests.values(), base))
+    return Section(name, n, groups, majority, label, figures, *_adjusted(tests.values(), base))
+
+
+def _with_rows(runs: Mapping[str, Run]) -> Run:
+    """The first run whose rows are known, else the first."""
+    return min(runs.values(), key=lambda run: not run.rows)
+
+
+def _majority(run: Run) -> tuple[float, str]:
+    """What always giving the commonest answer would score: on the whole set, where the run knows it."""
+    label, count = Counter(run.gold).most_common(1)[0]
+    share, said = run.facts.get("majority"), run.facts.get("majority_label", label)
+    return (float(share), str(said)) if isinstance(share, int | float) else (count / len(run.gold), label)
 
 
 def _cells(runs: Mapping[str, Run]) -> "dict[str, NDArray[np.int64]]":
@@ -89,7 +101,7 @@ def _cells(runs: Mapping[str, Run]) -> "dict[str, NDArray[np.int64]]":
 def _mean_section(
     sets: Sequence[Section], found: Sequence[Differences], models: Sequence[str], base: str
 ) -> Section:
-    pairs = _pairs(models, base)
+    pairs = [pair for pair in _pairs(models, base) if all(pair in own for own in found)]
     tests = {p: _mean_test(p, [own[p] for own in found], _family(p, pairs, base)) for p in pairs}
     figures = {model: _mean_figure([section.figures[model] for section in sets]) for model in models}
     majority = math.fsum(section.majority for section in sets) / len(sets)
@@ -113,7 +125,7 @@ def _adjusted(tests: Iterable[Test], base: str) -> tuple[list[Test], list[Test]]
 
 def _holm(family: Sequence[Test]) -> list[Test]:
     """The tests of one family with Holm's p, of accuracy and, where it is there, of macro-F1."""
-    found = [_with_p(test, p) for test, p in zip(family, holm([t.p_alone for t in family]), strict=True)]
+    found = [replace(test, p=p) for test, p in zip(family, holm([t.p_alone for t in family]), strict=True)]
     f1s = [test.macro_f1 for test in found if test.macro_f1]
     adjusted = iter(holm([f1.p for f1 in f1s]))
     return [
@@ -121,12 +133,7 @@ def _holm(family: Sequence[Test]) -> list[Test]:
     ]
 
 
-def _with_p(test: Test, p: float) -> Test:
-    return replace(test, p=p, more_rows=None if p < ALPHA else test.more_rows)
-
-
 def _set_test(pair: tuple[str, str], found: Difference, tests: int) -> Test:
-    needed = rows_needed(found.value, found.discordance, tests) * found.design_effect
     return Test(
         model=pair[1],
         against=pair[0],
@@ -139,7 +146,6 @@ def _set_test(pair: tuple[str, str], found: Difference, tests: int) -> Test:
         better=found.better,
         worse=found.worse,
         smallest=smallest_difference(found.n / found.design_effect, found.discordance, tests),
-        more_rows=_missing(needed, found.n),
     )
 
 
@@ -159,7 +165,6 @@ def _mean_test(pair: tuple[str, str], found: Sequence[Difference], tests: int) -
     )
     smallest = min(1.0, (critical(tests) + Z_POWER) * error)
     p = mean_sign_flip([one.nets for one in found], [one.n for one in found])
-    needed = n * (smallest / value) ** 2 if abs(value) > 1e-12 else math.inf
     return Test(
         model=pair[1],
         against=pair[0],
@@ -172,26 +177,17 @@ def _mean_test(pair: tuple[str, str], found: Sequence[Difference], tests: int) -
         better=sum(one.better for one in found),
         worse=sum(one.worse for one in found),
         smallest=smallest,
-        more_rows=_missing(needed, n),
     )
 
 
-def _missing(needed: float, n: int) -> int | None:
-    return max(1, math.ceil(needed - n)) if math.isfinite(needed) else None
-
-
 def _figure(run: Run, cells: "NDArray[np.int64] | None") -> Figure:
-    correct, n = run.correct, len(run.gold)
-    share = sum(correct) / n
-    error = plain = stderr(correct)
-    if run.groups is not None:
-        error = clustered_stderr(correct, run.groups)
-    effect = (error / plain) ** 2 if plain and error else 1.0
-    low, high = wilson(share * n / effect, n / effect)
+    found = rate_of(run.correct, run.groups)
     unparsed = sum(given == UNKNOWN for given in run.predicted)
     f1 = None if cells is None else macro_f1(cells)
-    reliable = calibration(run.confidence, correct) if run.confidence else None
-    return Figure(share, low, high, error, n, unparsed, f1, reliable)
+    reliable = calibration(run.confidence, run.correct, run.groups) if run.confidence else None
+    trained = run.facts.get("trained_on")
+    seen = trained.get("examples", 0) if isinstance(trained, Mapping) else 0
+    return Figure(found.value, *found.ci95, found.stderr, found.n, unparsed, f1, reliable, seen)
 
 
 def _mean_figure(figures: Sequence[Figure]) -> Figure:
@@ -200,4 +196,7 @@ def _mean_figure(figures: Sequence[Figure]) -> Figure:
     low = share - math.hypot(*(one.accuracy - one.low for one in figures)) / count
     high = share + math.hypot(*(one.high - one.accuracy for one in figures)) / count
     error = math.hypot(*(one.stderr for one in figures)) / count
-    return Figure(share, low, high, error, sum(f.n for f in figures), sum(f.unparsed for f in figures))
+    n, unparsed, seen = (
+        sum(getattr(figure, name) for figure in figures) for name in ("n", "unparsed", "trained_on")
+    )
+    return Figure(share, low, high, error, n, unparsed, trained_on=seen)

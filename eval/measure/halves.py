@@ -1,12 +1,12 @@
 """Choosing on one half of the rows and reporting on the other, so that luck in choosing earns nothing."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from core.errors import ContentError
-from eval.measure.labels import summary
+from eval.measure.rates import groups_of, hits, rate_of
 
 Rows = Sequence[Mapping[str, object]]  # predictions, in the order of the data
 Split = tuple[list[int], list[int]]
@@ -14,7 +14,7 @@ Split = tuple[list[int], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Accuracy of some rows with its 95 % interval, their number, and the commonest answer's share."""
+    """Accuracy of some rows with its 95 % interval, their number, and the baseline (a share)."""
 
     accuracy: float
     low: float
@@ -39,11 +39,24 @@ def split_halves(keys: Sequence[str], seed: int, place: str) -> Split:
     return halves
 
 
-def score(rows: Rows, half: Sequence[int]) -> Score:
-    """Return how some of the rows were answered."""
-    found: dict[str, Any] = summary([rows[number] for number in half])
-    low, high = found["ci95"]
-    return Score(found["accuracy"], low, high, found["n"], found["majority"])
+def held_out_rows(count: int, size: float, seed: int) -> list[int]:
+    """Return the rows (from 0, in order) that a training with this `val_size` and seed did not train on.
+
+    They are those that `train_test_split` of the datasets library holds out, by which both LLaMA-Factory and
+    the published script part their rows; a `size` of 1 or more is a number of rows.
+    """
+    import numpy as np
+
+    shuffled = np.random.default_rng(seed).permutation(count)
+    held: list[int] = shuffled[: math.ceil(size * count) if size < 1 else int(size)].tolist()
+    return sorted(held)
+
+
+def score(rows: Rows, half: Sequence[int], majority: float) -> Score:
+    """Return how some of the rows were answered; `majority` is the whole set's baseline."""
+    own = [rows[number] for number in half]
+    found = rate_of(hits(own), groups_of(own))
+    return Score(found.value, *found.ci95, found.n, majority)
 
 
 def choose(scores: Mapping[str, float]) -> str:

@@ -18,6 +18,7 @@ class Run:
 
     `kinds` may part the rows, by `type` or `subtype`; `confidence` is the share (0-1) of the chosen
     label among the labels' probabilities; `facts` say how it was scored (results.json).
+    Where only counts are known, `rows` is empty, and which flag belongs to which row is not known.
     """
 
     model: str
@@ -38,7 +39,8 @@ class Figure:
     """A model's accuracy (a share) on a set, or its unweighted mean over sets, with 95 % limits.
 
     `macro_f1` is (value, low, high), None on average and where the answers are free text;
-    `calibration` is there where the labels' probabilities were logged.
+    `calibration` is there where the labels' probabilities were logged; `trained_on` counts the rows that
+    the model was trained on, as far as is known.
     """
 
     accuracy: float
@@ -49,15 +51,15 @@ class Figure:
     unparsed: int
     macro_f1: tuple[float, float, float] | None = None
     calibration: Calibration | None = None
+    trained_on: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Test:
     """`model` minus `against` on the same rows; `p` is Holm's, `p_alone` the comparison's own.
 
-    `smallest` is the least difference that these rows show with 80 % power, `more_rows` what is
-    missing until the difference seen would be shown (None where it is shown, or is 0). `macro_f1`
-    is the difference of macro-F1 with Holm's p in the same family.
+    `smallest` is the least difference that these rows show with 80 % power, `macro_f1` the difference
+    of macro-F1 with Holm's p in the same family.
     """
 
     model: str
@@ -70,7 +72,6 @@ class Test:
     better: int
     worse: int
     smallest: float
-    more_rows: int | None
     p: float
     macro_f1: F1Difference | None = None
 
@@ -94,7 +95,10 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What is known of one set, or of the mean over sets, and what follows from it."""
+    """What is known of one set, or of the mean over sets, and what follows from it.
+
+    `majority` is nan where the expected answers are not known.
+    """
 
     name: str
     n: int

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.errors import ContentError, RequestError
-from eval.measure.statistics import clustered_stderr, stderr, wilson
+from eval.measure.rates import groups_of, rate_of
 
 UNKNOWN = "unknown"
 LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little
@@ -21,6 +21,25 @@ class ClassScore:
     recall: float
     f1: float
     support: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """The labels of a dataset, and which labels that no example expects count as which other."""
+
+    labels: list[str]
+    counts: Mapping[str, str]
+
+
+def choose_labels(answers: Sequence[str], choices: str | None, counts: Sequence[str], place: str) -> LabelSet:
+    """Return the labels of all of a dataset's answers, or of `--choices`, and what `--count` says of them.
+
+    `ContentError` or `RequestError` where answers and options disagree.
+    """
+    labels = find_labels(answers, place) if choices is None else parse_choices(choices)
+    check_labels(answers, labels, place)
+    meant, expected = parse_counts(counts, labels), set(answers)
+    return LabelSet(labels, {said: label for said, label in meant.items() if said not in expected})
 
 
 def find_labels(answers: Sequence[str], place: str) -> list[str]:
@@ -81,25 +100,25 @@ def parse_counts(texts: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
     return counts
 
 
-def summary(predictions: Sequence[Mapping[str, object]]) -> dict[str, object]:
+def summary(predictions: Sequence[Mapping[str, object]], answers: Sequence[str]) -> dict[str, object]:
     """Return accuracy with its uncertainty, the majority baseline and the classes of scored rows.
 
-    Rows that carry a `group` are not independent: standard error and interval are then by group.
+    The baseline is that of `answers`, the expected ones of the whole set, of which --limit may have scored
+    a few rows alone. Rows with a `cluster` are not independent: error and interval are then by cluster.
     """
     expected = [str(p["expected_output"]) for p in predictions]
     predicted = [str(p["predicted_output"]) for p in predictions]
     correct = [e == p for e, p in zip(expected, predicted, strict=True)]
-    grouped = all("group" in p for p in predictions)
-    error = stderr(correct)
-    clustered = clustered_stderr(correct, [str(p["group"]) for p in predictions]) if grouped else error
-    effect = max(1.0, (clustered / error) ** 2) if error else 1.0
+    found = rate_of(correct, groups_of(predictions))
+    majority, count = Counter(answers).most_common(1)[0]
     classes = class_scores(expected, predicted)
     return {
-        "accuracy": sum(correct) / len(correct),
-        "n": len(correct),
-        "stderr": clustered,
-        "ci95": list(wilson(sum(correct) / effect, len(correct) / effect)),
-        "majority": Counter(expected).most_common(1)[0][1] / len(expected),
+        "accuracy": found.value,
+        "n": found.n,
+        "stderr": found.stderr,
+        "ci95": list(found.ci95),
+        "majority": count / len(answers),
+        "majority_label": majority,
         "unparsed": predicted.count(UNKNOWN),
         "macro_f1": sum(c.f1 for c in classes.values()) / len(classes),
         "classes": {label: asdict(score) for label, score in classes.items()},

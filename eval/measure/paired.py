@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from eval.measure.statistics import DRAWS, SEED, Z95, clustered_stderr, f1_means, resample
+from eval.measure.statistics import DRAWS, SEED, Z95, design_effect, f1_means, resample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +69,7 @@ def difference(
         by_group[group][1] += 1
     low, high = _bootstrap(list(by_group.values()))
     nets = tuple(net for net, _ in by_group.values() if net)
-    effect = _design_effect(steps, groups)
+    effect = design_effect(steps, groups)
     return Difference(n, better, worse, value, low, high, sign_flip(nets), effect, nets)
 
 
@@ -182,11 +182,6 @@ def _bootstrap(groups: Sequence[Sequence[int]]) -> tuple[float, float]:
     sums = resample([*groups, [1, 1], [-1, 1]])
     low, high = np.quantile(sums[:, 0] / sums[:, 1], (0.025, 0.975))
     return float(low), float(high)
-
-
-def _design_effect(values: Sequence[int], groups: Sequence[Hashable]) -> float:
-    plain, clustered = clustered_stderr(values, range(len(values))), clustered_stderr(values, groups)
-    return (clustered / plain) ** 2 if clustered else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

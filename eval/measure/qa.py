@@ -1,9 +1,9 @@
 """Figures of free answers: exact match, partial match and token F1, overall and by type."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from eval.measure.matching import commonest, token_f1
-from eval.measure.rates import Rows, groups_of, rate
+from eval.measure.rates import Rows, groups_of, hits, rate
 
 SIMILAR = 0.7  # document 000: an answer matches partly above this
 
@@ -18,11 +18,12 @@ class Lexical:
         return token_f1(expected, given)
 
 
-def qa_summary(rows: Rows) -> dict[str, object]:
+def qa_summary(rows: Rows, answers: Sequence[str]) -> dict[str, object]:
     """Return the figures of scored rows, and under `types` those of each type ({} if no row has one).
 
     `accuracy` and its `stderr` and `ci95` are the exact match's, as compare reads them; `majority` is
-    what always giving the commonest reference would score. `ValueError` where there are no rows.
+    what always giving the commonest of `answers`, the references of the whole set, would score.
+    `ValueError` where there are no rows.
     """
     whole = _figures(rows)
     exact = whole["exact_match"]
@@ -35,7 +36,7 @@ def qa_summary(rows: Rows) -> dict[str, object]:
         "n": len(rows),
         "stderr": exact["stderr"],
         "ci95": exact["ci95"],
-        "majority": commonest([str(row["expected_output"]) for row in rows]),
+        "majority": commonest(answers),
         "empty": sum("refused" not in row and not row["predicted_output"] for row in rows),
         **whole,
         "types": {name: _figures(own) for name, own in sorted(types.items())},
@@ -45,7 +46,7 @@ def qa_summary(rows: Rows) -> dict[str, object]:
 def _figures(rows: Rows) -> dict[str, dict[str, object]]:
     """An exact match is a partial one too, whatever its similarity."""
     groups = groups_of(rows)
-    exact = [row["expected_output"] == row["predicted_output"] for row in rows]
+    exact = hits(rows)
     similar = [float(str(row["similarity"])) > SIMILAR for row in rows]
     return {
         "exact_match": rate(exact, groups),

@@ -4,13 +4,13 @@ A prompt is one independent question, whoever rates it: the marks of several rat
 averaged before two models are compared on it, so that more raters are no more prompts.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from eval.measure.paired import holm, mcnemar
-from eval.measure.statistics import wilson
+from eval.measure.paired import holm, mcnemar, sign_flip
+from eval.measure.rates import rate_of
 
 CRITERIA = ("correctness", "relevance", "completeness", "depth", "usefulness")
 OVERALL = "overall"  # the mean of the criteria that a rater marked in both answers
@@ -45,18 +45,18 @@ class Outcome:
     p_holm: float
 
 
-def outcomes(ratings: Sequence[Rating], models: Sequence[str]) -> list[Outcome]:
+def outcomes(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping[int, str]) -> list[Outcome]:
     """Compare every model with the first of `models`, overall and by criterion.
 
     Holm's adjustment is over the models for `overall`, which decides, and over models and criteria
-    for the rest, which describe.
+    for the rest, which describe. Prompts of one of `clusters` (by prompt) are not independent.
     """
     base, *others = models
     families = (
         [(model, OVERALL) for model in others],
         [(model, criterion) for model in others for criterion in CRITERIA],
     )
-    return [outcome for family in families for outcome in _family(ratings, base, family)]
+    return [outcome for family in families for outcome in _family(ratings, base, family, clusters)]
 
 
 def mean_marks(ratings: Iterable[Rating], model: str) -> dict[str, float | None]:
@@ -96,23 +96,32 @@ def _spread(values: Sequence[int]) -> Fraction:
     return Fraction(2 * (n * squares - total * total), n * (n - 1)) if n > 1 else Fraction()
 
 
-def _family(ratings: Sequence[Rating], base: str, family: Sequence[tuple[str, str]]) -> list[Outcome]:
-    steps = [_steps(ratings, base, model, criterion) for model, criterion in family]
-    counts = [(sum(s > 0 for s in own), own.count(Fraction()), sum(s < 0 for s in own)) for own in steps]
-    chances = [mcnemar(wins, losses) for wins, _, losses in counts]
-    return [
-        Outcome(model, base, criterion, wins, ties, losses, _share(wins, wins + losses), p, adjusted)
-        for (model, criterion), (wins, ties, losses), p, adjusted in zip(
-            family, counts, chances, holm(chances), strict=True
-        )
-    ]
+def _family(
+    ratings: Sequence[Rating], base: str, family: Sequence[tuple[str, str]], clusters: Mapping[int, str]
+) -> list[Outcome]:
+    found = [_outcome(_steps(ratings, base, *pair), (base, *pair), clusters) for pair in family]
+    adjusted = holm([outcome.p for outcome in found])
+    return [replace(outcome, p_holm=p) for outcome, p in zip(found, adjusted, strict=True)]
 
 
-def _share(wins: int, decided: int) -> tuple[float, float, float] | None:
-    return (wins / decided, *wilson(wins, decided)) if decided else None
+def _outcome(
+    steps: Mapping[int, Fraction], names: tuple[str, str, str], clusters: Mapping[int, str]
+) -> Outcome:
+    """What the prompts' steps say, before Holm; with clusters the sign test flips whole ones."""
+    base, model, criterion = names
+    won = {prompt: step > 0 for prompt, step in steps.items() if step}
+    groups = [clusters.get(prompt, prompt) for prompt in won]
+    wins, losses = sum(won.values()), len(won) - sum(won.values())
+    nets: Counter[Hashable] = Counter()
+    for group, win in zip(groups, won.values(), strict=True):
+        nets[group] += 1 if win else -1
+    p = sign_flip([net for net in nets.values() if net]) if clusters else mcnemar(wins, losses)
+    share = rate_of(list(won.values()), groups) if won else None
+    limits = (share.value, *share.ci95) if share else None
+    return Outcome(model, base, criterion, wins, len(steps) - len(won), losses, limits, p, p)
 
 
-def _steps(ratings: Iterable[Rating], base: str, model: str, criterion: str) -> list[Fraction]:
+def _steps(ratings: Iterable[Rating], base: str, model: str, criterion: str) -> dict[int, Fraction]:
     """How much better `model` is than `base` on each prompt that somebody rated for both, exactly."""
     marks = {(rating.prompt, rating.rater, rating.model): rating.marks for rating in ratings}
     gains: defaultdict[int, list[Fraction]] = defaultdict(list)
@@ -122,4 +131,4 @@ def _steps(ratings: Iterable[Rating], base: str, model: str, criterion: str) -> 
         both = [name for name in names if name in own and name in other]
         if rated == model and both:
             gains[prompt].append(Fraction(sum(own[name] - other[name] for name in both), len(both)))
-    return [sum(gain, Fraction()) / len(gain) for gain in gains.values()]
+    return {prompt: sum(gain, Fraction()) / len(gain) for prompt, gain in gains.items()}

@@ -13,6 +13,9 @@ ORDER = (
     "distinct-1", "distinct-2", "rouge1", "rouge2", "rougeL", "bleu",
 )  # fmt: skip
 
+PARTS = ("prompt", "reference", "prediction", "example")
+PERCENTS = (5, 25, 50, 75, 95, 99)
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -65,6 +68,21 @@ def generated_figures(rows: Rows, overlap: bool) -> Figures:
     estimates = {name: asdict(estimate) for name, estimate in ratios.items()}
     estimates["empty_rate"] = rate(empty, groups_of(rows))
     return Figures(_in_order(values), estimates, signature)
+
+
+def lengths_of(rows: Rows) -> dict[str, list[int]]:
+    """Return how many tokens prompts, references, predictions and whole examples have, those there are."""
+    found = {
+        name: [int(str(row[f"{name}_tokens"])) for row in rows if f"{name}_tokens" in row] for name in PARTS
+    }
+    return {name: lengths for name, lengths in found.items() if lengths}
+
+
+def percentiles(lengths: Sequence[int]) -> dict[str, float]:
+    """Return n, mean, smallest, largest and percentiles (of p %, the least that p % do not exceed)."""
+    ordered, n = sorted(lengths), len(lengths)
+    ranks = {f"p{p}": ordered[max(0, math.ceil(p * n / 100) - 1)] for p in PERCENTS}
+    return {"n": n, "mean": sum(ordered) / n, "min": ordered[0], **ranks, "max": ordered[-1]}
 
 
 def _in_order(values: Mapping[str, float | None]) -> dict[str, float | None]:

@@ -7,11 +7,12 @@ its mark. An answer with no judgement, or with two different ones, does not pars
 
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.measure.answers import cut_thought
 from eval.measure.labels import UNKNOWN, summary
-from eval.measure.rates import Rows, rate
+from eval.measure.rates import Rows, groups_of, hits, rate
 
 LEAD = r"^[\s>#*_•·-]*(?:\d+[.．、)]\s*)?[*_【\[「\"“]*"
 COLON = r"[\s*_】\]」\"”]*[:：]"
@@ -53,13 +54,13 @@ def judge(expected: str, text: str) -> dict[str, object]:
     return {"predicted_output": expected if alike else report.judgement, "reason": report.reason}
 
 
-def report_summary(rows: Rows) -> dict[str, object]:
+def report_summary(rows: Rows, judgements: Sequence[str]) -> dict[str, object]:
     """Return the accuracy of the judgements with its uncertainty: overall, by subtype and by type.
 
-    A row's type is its field `type`, else its reference judgement.
+    A row's type is its field `type`, else its reference judgement. `judgements` are those of the whole set.
     """
     return {
-        **summary(rows),
+        **summary(rows, judgements),
         "subtypes": _by([str(row["subtype"]) for row in rows], rows),
         "types": _by([str(row.get("type", row["expected_output"])) for row in rows], rows),
     }
@@ -67,11 +68,11 @@ def report_summary(rows: Rows) -> dict[str, object]:
 
 def _by(kinds: list[str], rows: Rows) -> dict[str, dict[str, object]]:
     """Accuracy of each kind, the commonest first."""
-    correct: dict[str, list[bool]] = {}
+    parted: dict[str, list[Mapping[str, object]]] = {}
     for kind, row in zip(kinds, rows, strict=True):
-        correct.setdefault(kind, []).append(row["expected_output"] == row["predicted_output"])
-    ordered = sorted(correct.items(), key=lambda item: (-len(item[1]), item[0]))
-    return {kind: rate(flags) for kind, flags in ordered}
+        parted.setdefault(kind, []).append(row)
+    ordered = sorted(parted.items(), key=lambda item: (-len(item[1]), item[0]))
+    return {kind: rate(hits(own), groups_of(own)) for kind, own in ordered}
 
 
 def _first_line(text: str) -> str:

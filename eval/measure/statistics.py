@@ -35,18 +35,11 @@ def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
     return low, high
 
 
-def stderr(correct: Sequence[bool]) -> float:
-    """Return the standard error of a share, sqrt(p(1-p)/(n-1)); 0 for a single row, `ValueError` for none."""
-    if not correct:
-        raise ValueError("no rows")
-    share = sum(correct) / len(correct)
-    return math.sqrt(share * (1 - share) / max(1, len(correct) - 1))
-
-
 def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable]) -> float:
     """Return the standard error of a mean whose rows come in groups (Miller 2024, arXiv:2411.00640, §2.2).
 
-    sqrt(G/(G-1) · Σ_g (Σ_{i∈g} (x_i - mean))²) / n: with one row in each group this is `stderr`.
+    sqrt(G/(G-1) · Σ_g (Σ_{i∈g} (x_i - mean))²) / n: with one row in each group this is that of
+    independent rows, for a share sqrt(p(1-p)/(n-1)).
     0 where there is a single group; `ValueError` where the lengths differ or there are no rows.
     """
     if not values or len(values) != len(groups):
@@ -59,6 +52,15 @@ def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable]) -> flo
         sums[group] += value - mean
     count = len(sums)
     return math.sqrt(count / max(1, count - 1) * math.fsum(s * s for s in sums.values())) / len(values)
+
+
+def design_effect(values: Sequence[float], groups: Sequence[Hashable] | None) -> float:
+    """Return the variance of a mean by group over that of independent rows, 1 at least.
+
+    Few groups can look more even than independent rows by luck: an interval is never narrowed for that.
+    """
+    plain = clustered_stderr(values, range(len(values)))
+    return 1.0 if groups is None or not plain else max(1.0, (clustered_stderr(values, groups) / plain) ** 2)
 
 
 def resample(cells: "Sequence[Sequence[int]] | NDArray[np.int64]") -> "NDArray[np.int64]":

@@ -126,9 +126,10 @@ def tokenise(
 ) -> tuple[dict[str, list[int]], list[list[int]]]:
     """Return each label's columns among all spellings, and the spellings as ids, tokenised by themselves.
 
-    That is how training tokenises an answer. `RequestError` if two labels share a spelling.
+    That is how training tokenises an answer. Where one spelling begins another, which it would then never
+    be less likely than, all are followed by each token that ends an answer. `RequestError` if two labels
+    share a spelling.
     """
-    columns: dict[str, list[int]] = {}
     owners: dict[tuple[int, ...], str] = {}
     for label, texts in spellings.items():
         for text in texts:
@@ -137,7 +138,10 @@ def tokenise(
                 raise RequestError(
                     f"{label!r} and {owners[ids]!r} share the spelling {text!r}: --variants none"
                 )
-        columns[label] = [i for i, owner in enumerate(owners.values()) if owner == label]
+    if any(one != other and other[: len(one)] == one for one in owners for other in owners):
+        ends = model.net.generation_config.eos_token_id or []
+        owners = {(*ids, end): label for ids, label in owners.items() for end in ends} or owners
+    columns = {label: [i for i, owner in enumerate(owners.values()) if owner == label] for label in spellings}
     return columns, [list(ids) for ids in owners]
 
 

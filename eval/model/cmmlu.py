@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.documents import read_mapping
 from core.errors import ContentError, RequestError, nearest, show_value
+from core.files import no_folder
 
 HUB_ID = "haonan-li/cmmlu"
 REVISION = "refs/convert/parquet"  # SUBJECT/SPLIT/0000.parquet: no dataset's own code is run
@@ -51,9 +53,7 @@ class Exam:
 
 def read_subjects() -> dict[str, Subject]:
     """Return all subjects by name, sorted as the benchmark's files are; groups in the table's order."""
-    import yaml
-
-    table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    table = _table()
     chinese = {
         name: text for group in table.values() if isinstance(group, dict) for name, text in group.items()
     }
@@ -98,10 +98,9 @@ def fetch(repo: str, names: Iterable[str]) -> Path:
         return Path(snapshot_download(repo, repo_type="dataset", revision=REVISION, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
         why = str(error).strip().splitlines()
-        raise RequestError(
-            f"--data {repo}: no such folder, and not to be had from the hub: {why[0] if why else error!r}; "
-            "give a folder with dev/ and test/, or name a mirror in HF_ENDPOINT"
-        ) from error
+        hub = f"not found on, or cannot reach, the Hugging Face Hub: {why[0] if why else repr(error)}"
+        fix = "give a folder with dev/ and test/, or name a mirror in HF_ENDPOINT"
+        raise RequestError(f"--data {no_folder(repo, f'{hub}; {fix}')}") from error
 
 
 def read_exam(data: Path, subject: Subject, shots: int) -> Exam:
@@ -147,9 +146,7 @@ def prompt(exam: Exam, item: Item, encode: Encode, longest: int) -> tuple[list[i
 
 
 def _table() -> dict[str, Any]:
-    import yaml
-
-    table: dict[str, Any] = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    table: dict[str, Any] = read_mapping(TABLE, "table of subjects")
     return table
 
 

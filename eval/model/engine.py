@@ -1,4 +1,4 @@
-"""Asking with vLLM, which must be installed beside us and needs a GPU: generated answers, LoRA as it stands.
+"""Asking with vLLM, in an environment of its own (pip install ".[vllm]"): generated answers, LoRA as it is.
 
 The prompts are our ids, so that they are the same as with `--backend hf`. vLLM serves plain adapters
 one at a time: weights other than 1 and tensors kept whole are refused, `adapters fuse` makes models of them.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.parts import Part
 from core.errors import ContentError, RequestError
+from core.packages import missing
 from core.prompt import Encode
 from eval.model.ask import Talk, refuse
 from eval.model.load import DTYPES
@@ -79,9 +80,7 @@ def load_engine(folder: Path, dtype: str | None, parts: Sequence[Part]) -> Engin
     try:
         from vllm import LLM
     except ImportError as error:
-        raise RequestError(
-            "--backend vllm: vLLM is not installed: pip install vllm where a GPU is, or leave --backend out"
-        ) from error
+        raise RequestError(f"--backend vllm: {missing('vllm')}; or leave --backend out") from error
     from transformers import AutoTokenizer
 
     dtype = dtype or "bf16"

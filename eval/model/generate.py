@@ -1,5 +1,6 @@
-"""Greedy answers, several prompts at a time."""
+"""Greedy answers, several prompts at a time, and sampled ones."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from core.errors import ContentError
 from core.prompt import Encode
 from eval.model.ask import Talk, refuse
 from eval.model.score import plan_batches
+from eval.model.stream import Sampling
 
 if TYPE_CHECKING:
     from eval.model.load import Model
@@ -20,21 +22,40 @@ class Local:
     model: "Model"
     encode: Encode
     budget: int
+    sampling: Mapping[str, float] | None = None
+    """How tokens are drawn, in the words of transformers' `generate`; None: the likeliest is taken."""
 
     def plan(self, talks: Mapping[int, Talk], max_new_tokens: int) -> tuple[list[list[int]], dict[int, str]]:
         """Return batches of rows, longest first, and why the others do not fit the context."""
         prompts = {row: self.encode(talk) for row, talk in talks.items()}
         refused = refuse(prompts, max_new_tokens, self.model.context)
         lengths = {row: len(ids) + max_new_tokens for row, ids in prompts.items() if row not in refused}
-        return plan_batches(lengths, self.budget), refused
+        # one by one where they are drawn: an answer then depends on its own prompt alone
+        return plan_batches(lengths, self.budget if self.sampling is None else 1), refused
 
     def say(self, talks: Sequence[Talk], max_new_tokens: int) -> list[str]:
-        """Return the greedy answer to each conversation."""
-        return generate(self.model, [self.encode(talk) for talk in talks], max_new_tokens)
+        """Return the answer to each conversation."""
+        prompts = [self.encode(talk) for talk in talks]
+        if self.sampling is None:
+            return generate(self.model, prompts, max_new_tokens)
+        return [draw(self.model, prompt, max_new_tokens, self.sampling) for prompt in prompts]
 
 
-def generate(model: "Model", prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
-    """Return the model's greedy answer to each prompt (ids), special tokens left out.
+def draw(model: "Model", prompt: Sequence[int], max_new_tokens: int, sampling: Mapping[str, float]) -> str:
+    """Return a sampled answer to a prompt (ids): the same in every run, whatever was drawn before."""
+    import torch
+
+    torch.manual_seed(zlib.crc32(" ".join(map(str, prompt)).encode()))
+    return generate(model, [prompt], max_new_tokens, sampling)[0]
+
+
+def generate(
+    model: "Model",
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    sampling: Mapping[str, float] | None = None,
+) -> list[str]:
+    """Return the model's answer to each prompt (ids), greedy without `sampling`, special tokens left out.
 
     Prompts are padded on the left, so that every answer begins right after its prompt. `ContentError` if
     the model's logits are no numbers.
@@ -56,9 +77,8 @@ def generate(model: "Model", prompts: Sequence[Sequence[int]], max_new_tokens: i
         out = model.net.generate(
             input_ids=ids,
             attention_mask=mask,
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
             logits_processor=[check],
+            **Sampling(max_new_tokens, sampling or {}).arguments(),
         )
     answers: list[str] = model.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
     return answers

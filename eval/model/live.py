@@ -6,15 +6,11 @@ weights stay as they are. Folded is what `adapters fuse` would ship: the sum rou
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-import click
 
 from adapters.parts import Part
 from adapters.store import Adapter
 from core.errors import ContentError
-from eval.model.load import model_digest
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +35,10 @@ def check_fits(model: "Model", adapter: Adapter) -> None:
             path not in model.net.state_dict()
             or model.net.state_dict()[path].shape != adapter.whole(path).shape
         ):
-            raise ContentError(f"adapter {adapter.folder}: {path} does not fit the model: another base")
+            raise ContentError(
+                f"adapter {adapter.folder}: {path} does not fit the model: another base, or a larger "
+                "vocabulary (fuse it: python -m adapters fuse makes a model that can be scored)"
+            )
 
 
 def _sizes(module: "Module | None") -> list[int] | None:
@@ -50,23 +49,6 @@ def _sizes(module: "Module | None") -> list[int] | None:
         return sorted((module.in_features, module.out_features))
     weight = getattr(module, "weight", None)
     return None if weight is None else sorted(weight.shape)
-
-
-def check_base(adapter: Adapter, folder: Path, reference: str, digest: str) -> None:
-    """Raise `ContentError` if the base that the adapter names is here with other weights; warn if unsure."""
-    base = adapter.base
-    if base is None or base == reference or Path(base).resolve() == folder.resolve():
-        return
-    if Path(base).is_dir():
-        if model_digest(Path(base)) != digest:
-            raise ContentError(
-                f"adapter {adapter.folder}: trained on {base}, whose weights are not those of {reference}"
-            )
-    elif Path(base).name != Path(reference).name:
-        click.echo(
-            f"warning: adapter {adapter.folder} names {base} as its base, it is asked on {reference}",
-            err=True,
-        )
 
 
 @contextlib.contextmanager

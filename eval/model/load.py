@@ -2,15 +2,16 @@
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ContentError, RequestError
-from core.files import sha256
+from core.files import no_folder, sha256
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WEIGHTS = "*.safetensors"
@@ -18,13 +19,20 @@ WEIGHTS = "*.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A causal language model in eval mode with its tokenizer, and what the results say of it."""
+    """A causal language model in eval mode with its tokenizer, and what the results say of it.
+
+    `alone`: its answer to a prompt would depend on what is computed beside it or kept from before, so that
+    every prompt goes through it by itself and whole. `sampling`: how its generation_config has tokens drawn,
+    in the words of `generate`, without a temperature where that is greedy.
+    """
 
     net: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     device: str
     dtype: str
     context: int
+    alone: bool = False
+    sampling: Mapping[str, float] = field(default_factory=dict)
 
 
 def find_model(reference: str) -> Path:
@@ -76,13 +84,34 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ContentError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from error
     net = (net if bits else net.to(device)).eval().requires_grad_(False)
+    sampling = _sampling(net.generation_config)
     ends = net.generation_config.eos_token_id
     net.generation_config = GenerationConfig(  # greedy as it stands: no penalties that a model ships
         eos_token_id=sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}),
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
     )
     limit = getattr(net.config.get_text_config(), "max_position_embeddings", None)
-    return Model(net, tokenizer, device, dtype, limit or 1 << 30)
+    alone = bits == 8 or not _attends(net, device)  # LLM.int8() takes outliers by column of the whole batch
+    return Model(net, tokenizer, device, dtype, limit or 1 << 30, alone, sampling)
+
+
+def _sampling(config: "GenerationConfig") -> dict[str, float]:
+    """Return what a model's generation_config says of penalties and, where it samples, of drawing."""
+    names = ["repetition_penalty", "no_repeat_ngram_size"]
+    names += ["temperature", "top_p", "top_k", "min_p"] * bool(config.do_sample)
+    found = {name: value for name in names if (value := getattr(config, name, None)) is not None}
+    return {"temperature": 1.0, **found} if config.do_sample else found
+
+
+def _attends(net: "PreTrainedModel", device: str) -> bool:
+    """Return whether all layers are attention: recurrent states take padding in and cannot be shared."""
+    import torch
+    from transformers.cache_utils import DynamicLayer
+
+    with torch.inference_mode():
+        kept = net(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=True)
+    layers = getattr(getattr(kept, "past_key_values", None), "layers", ())
+    return bool(layers) and all(isinstance(layer, DynamicLayer) for layer in layers)
 
 
 def _quantized(bits: int, dtype: str, device: str) -> dict[str, Any]:
@@ -115,7 +144,6 @@ def _from_hub(reference: str) -> Path:
         wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
         return Path(snapshot_download(reference, allow_patterns=wanted))
     except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
-        raise RequestError(
-            f"{reference}: no such folder, and not to be had from the hub: "
-            f"{str(error).splitlines()[0]}; give a local model folder"
-        ) from error
+        reason = str(error).splitlines()[0]
+        hub = f"not found on, or cannot reach, the Hugging Face Hub: {reason}; give a local model folder"
+        raise RequestError(no_folder(reference, hub)) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from core.errors import ContentError
 from core.files import require
+from core.patterns import bounded
 from core.prompt import Message
 from eval.model.gotemplate import compile_template
 
@@ -41,13 +42,14 @@ class Modelfile:
 def read_modelfile(path: Path) -> Modelfile:
     """Read a Modelfile; `ContentError` where it has no TEMPLATE, or one that cannot be rendered here."""
     text = require(path, "Modelfile").read_text(encoding="utf-8", errors="replace")
-    found = {word.upper(): _unquoted(value) for word, value in INSTRUCTION.findall(text)}
-    if "TEMPLATE" not in found:
-        raise ContentError(f"{path}: no TEMPLATE; python -m adapters export --to ollama writes one")
-    if "MESSAGE" in found:
-        raise ContentError(f"{path}: MESSAGE puts turns before every conversation: training had none")
     try:
-        return Modelfile(compile_template(found["TEMPLATE"]), found.get("SYSTEM"))
+        with bounded("reading it"):
+            found = {word.upper(): _unquoted(value) for word, value in INSTRUCTION.findall(text)}
+            if "TEMPLATE" not in found:
+                raise ContentError("no TEMPLATE; python -m adapters export --to ollama writes one")
+            if "MESSAGE" in found:
+                raise ContentError("MESSAGE puts turns before every conversation: training had none")
+            return Modelfile(compile_template(found["TEMPLATE"]), found.get("SYSTEM"))
     except ContentError as error:
         raise ContentError(f"{path}: {error}") from error
 

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.datasets import find_dataset, read_records
 from core.errors import ContentError, RequestError
 from core.files import require, sha256
 from core.prompt import Conversation, conversation
+from eval.model.clusters import find_clusters
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,9 @@ class Questions:
     conversations: list[Conversation]
     beside: tuple[Path, ...] = ()
     """Other files that change what is asked, such as worked examples."""
+    cluster: str | None = None
+    """The column whose equal values make a cluster, and each row's; None where rows are independent."""
+    clusters: list[str] | None = None
 
     @property
     def answers(self) -> list[str]:
@@ -33,18 +38,30 @@ class Questions:
         sums = [sha256(path) for path in (self.path, *self.beside)]
         return sums[0] if len(sums) == 1 else hashlib.sha256(" ".join(sums).encode()).hexdigest()
 
+    def take(self, rows: Sequence[int]) -> "Questions":
+        """Return the set with some of its rows alone, in the order given."""
+        return replace(
+            self,
+            records=[self.records[row] for row in rows],
+            conversations=[self.conversations[row] for row in rows],
+            clusters=self.clusters and [self.clusters[row] for row in rows],
+        )
 
-def read_questions(datasets: tuple[str, ...], files: tuple[Path, ...]) -> list[Questions]:
+
+def read_questions(
+    datasets: tuple[str, ...], files: tuple[Path, ...], cluster: str | None = None
+) -> list[Questions]:
     """Read registered datasets by name and files by path; a set is named by dataset or file stem.
 
-    A .txt file has a prompt in every line that is not blank, and no answers.
+    A .txt file has a prompt in every line that is not blank, and no answers. `cluster` is `find_clusters's`
+    column.
     `RequestError` for what is not there or named twice, `ContentError` for an empty or broken set.
     """
     sets = []
     for name in datasets:
         found = find_dataset(name)
-        sets.append(_read(name, found.path, found.entry))
-    sets += [_read(path.stem, require(path, "data file"), {}) for path in files]
+        sets.append(_read(name, found.path, found.entry, cluster))
+    sets += [_read(path.stem, require(path, "data file"), {}, cluster) for path in files]
     names = [questions.name for questions in sets]
     if doubles := {name for name in names if names.count(name) > 1}:
         raise RequestError(f"two sets are named {', '.join(sorted(doubles))}: rename a file")
@@ -53,14 +70,15 @@ def read_questions(datasets: tuple[str, ...], files: tuple[Path, ...]) -> list[Q
     return sets
 
 
-def _read(name: str, path: Path, entry: dict[str, object]) -> Questions:
+def _read(name: str, path: Path, entry: dict[str, object], cluster: str | None) -> Questions:
     records = _read_lines(path) if path.suffix == ".txt" else read_records(path)
     if not records:
         raise ContentError(f"{path}: no records")
     asked = [conversation(record, entry, f"{path}: record {n}") for n, record in enumerate(records, 1)]
     for number, record in enumerate(records, 1):
         _check_characters(record, f"{path}: record {number}")
-    return Questions(name, path, _grouped(records, path), asked)
+    column, clusters = find_clusters(path, records, cluster)
+    return Questions(name, path, records, asked, cluster=column, clusters=clusters)
 
 
 def _check_characters(record: dict[str, object], place: str) -> None:
@@ -70,17 +88,6 @@ def _check_characters(record: dict[str, object], place: str) -> None:
     except UnicodeEncodeError as error:
         half = error.object[error.start]
         raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
-
-
-def _grouped(records: list[dict[str, object]], path: Path) -> list[dict[str, object]]:
-    """Return records that all have a group, or none of which has; `ContentError` where only some have."""
-    without = [number for number, record in enumerate(records, 1) if record.get("group") is None]
-    if 0 < len(without) < len(records):
-        others = len(records) - len(without)
-        raise ContentError(f"{path}: record {without[0]}: no group, but {others} other records have one")
-    if not without:
-        return records
-    return [{key: value for key, value in record.items() if key != "group"} for record in records]
 
 
 def _read_lines(path: Path) -> list[dict[str, object]]:

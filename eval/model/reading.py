@@ -26,7 +26,8 @@ class Reading:
         self.batches = planned + plan_batches({row: len(lessons[row].ids) for row in rest}, budget)
 
     def ask(self, batch: Sequence[int]) -> list[Fields]:
-        """Return `loss` (nats, summed), `tokens` that carry it, `truncated`, and `model_output` or `refused`.
+        """Return `loss` (nats, summed), `tokens` that carry it, and `model_output` or `refused`;
+        `example_tokens` is how long the whole was before it was cut (`truncated`).
 
         `ContentError` if a loss is no finite number.
         """
@@ -37,6 +38,7 @@ class Reading:
                 "loss": round(found[row], DIGITS),
                 "tokens": len(self.lessons[row].learned),
                 "truncated": self.lessons[row].cut,
+                "example_tokens": self.lessons[row].length,
                 **said[row],
             }
             for row in batch

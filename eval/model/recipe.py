@@ -4,17 +4,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.datasets import DEFAULT_FOLDER, find_dataset, read_records
+from core.documents import read_yaml
 from core.errors import ContentError, RequestError
-from core.files import read_object
-from core.prompt import Encode, llamafactory_encoder
+from core.prompt import Encode, conversation, llamafactory_encoder
+from core.runs import names_in, run_folders, run_of
 from eval.model.prompts import Prompting, choose_prompting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-RUN = "run.json"  # of python -m recipes train
 SETTINGS = ("recipe.yaml", "training_args.yaml")  # of a training that ours began, or LLaMA-Factory's web page
 QUESTION = {"role": "user", "content": "Is it?"}
+SAMPLED = 1000
 TALKS = (
     [QUESTION],
     [{"role": "system", "content": "Be brief."}, QUESTION],
@@ -51,6 +53,26 @@ def trained_template(folder: Path) -> str | None:
     return template if isinstance(template, str) else None
 
 
+def trained_system(folder: Path) -> str | None:
+    """Return the system text that an adapter was trained with, None where it had none or no recipe is known.
+
+    It is that of the examples (of each dataset the first 1,000), or the recipe's where they have none.
+    `TuneyardError` where a dataset is gone or damaged, or the examples have several.
+    """
+    settings = next(_recipes(folder), {})
+    named, registry = settings.get("dataset"), Path(str(settings.get("dataset_dir", DEFAULT_FOLDER)))
+    texts = set()
+    for name in names_in(named):
+        dataset = find_dataset(name, registry)
+        for number, record in enumerate(read_records(dataset.path)[:SAMPLED], 1):
+            first = conversation(record, dataset.entry, f"{dataset.path}: record {number}").messages[0]
+            texts.add(first["content"] if first["role"] == "system" else settings.get("default_system"))
+    if len(texts) > 1:
+        raise ContentError(f"the examples of {named} have several; --system gives one")
+    text = texts.pop() if texts else None
+    return text if isinstance(text, str) else None
+
+
 def _trained(tokenizer: "PreTrainedTokenizerBase", folder: Path, template: object) -> Encode:
     if template:
         return llamafactory_encoder(tokenizer, str(template))
@@ -59,17 +81,7 @@ def _trained(tokenizer: "PreTrainedTokenizerBase", folder: Path, template: objec
 
 def _recipes(folder: Path) -> Iterator[dict[str, object]]:
     """Yield the settings of the training that left the adapter, itself a run or a checkpoint in one."""
-    for place in (folder, *([folder.parent] if folder.name.startswith("checkpoint-") else [])):
-        found = [read_object(place / RUN).get("inputs")] if (place / RUN).is_file() else []
-        kept = [inputs.get("settings") for inputs in found if isinstance(inputs, dict)]
-        kept += [_read_yaml(place / name) for name in SETTINGS if (place / name).is_file()]
-        yield from (settings for settings in kept if isinstance(settings, dict))
-
-
-def _read_yaml(path: Path) -> object:
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
-        raise ContentError(f"{path}: not YAML: {error}") from error
+    kept = [run_of(folder).get("settings")]
+    for place in run_folders(folder):
+        kept += [read_yaml(place / name, "recipe").value for name in SETTINGS if (place / name).is_file()]
+    yield from (settings for settings in kept if isinstance(settings, dict))

@@ -67,7 +67,7 @@ class Scorer:
         self.model = model
         self.task = task
         self.beginnings = beginnings(task.spellings)
-        self.shared = shared_prefix(task.prompts.values())
+        self.shared = 0 if model.alone else shared_prefix(task.prompts.values())
         self.cache = self._shared_cache()
 
     def score(self, batch: Sequence[int]) -> "torch.Tensor":
@@ -101,12 +101,12 @@ class Scorer:
         last = torch.tensor([len(row) - 1 - len(begin) for row in rows])
         wanted = (last[:, None] + torch.arange(len(begin) + 1)).to(self.model.device)
         each = torch.arange(len(rows), device=self.model.device)[:, None]
-        cache = None
+        kept = {}
         if self.cache is not None:
-            cache = copy.deepcopy(self.cache)
-            cache.batch_repeat_interleave(len(rows))
+            kept["past_key_values"] = copy.deepcopy(self.cache)
+            kept["past_key_values"].batch_repeat_interleave(len(rows))
         with head_only_at(self.model.net, each, wanted):
-            logits = self.model.net(input_ids=ids, past_key_values=cache, use_cache=cache is not None).logits
+            logits = self.model.net(input_ids=ids, use_cache=bool(kept), **kept).logits
         scores: torch.Tensor = logits.view(*wanted.shape, -1).float().log_softmax(-1)
         return scores
 

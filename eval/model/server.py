@@ -20,6 +20,16 @@ WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new try
 TIMEOUT = 300
 
 
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the key is for the host that was named, and a POST would become a GET."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Leave the answer as it is: an HTTPError with its code."""
+
+
+OPENER = urllib.request.build_opener(_Stay)
+
+
 def check_url(url: str) -> str:
     """Return a server's address without a slash at its end; `RequestError` for what is none."""
     try:
@@ -60,6 +70,8 @@ class Server:
                 return _content(_post(f"{self.url}/chat/completions", body))
             except urllib.error.HTTPError as error:
                 problem = f"HTTP {error.code} {error.read(200).decode(errors='replace')}".strip()
+                if to := error.headers.get("Location"):
+                    problem = f"HTTP {error.code}: it sends elsewhere, {to!r}: name that address in --url"
                 if error.code < 500 and error.code != http.client.TOO_MANY_REQUESTS:
                     raise RequestError(f"{self.url}: {problem}") from error
             except (OSError, http.client.HTTPException, ValueError) as error:
@@ -74,7 +86,7 @@ def _post(url: str, body: dict[str, object]) -> bytes:
     key = os.environ.get("OPENAI_API_KEY", "none")
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+    with OPENER.open(request, timeout=TIMEOUT) as response:
         data: bytes = response.read()
     return data
 

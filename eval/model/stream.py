@@ -1,7 +1,7 @@
 """Sampled answers that are shown while they are generated."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ContentError, RequestError
@@ -9,6 +9,7 @@ from core.errors import ContentError, RequestError
 if TYPE_CHECKING:
     from eval.model.load import Model
 
+DRAWING = ("temperature", "top_p", "top_k", "min_p")
 OPEN, CLOSE = "<think>", "</think>"
 
 
@@ -46,21 +47,44 @@ class ThoughtFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """How tokens are drawn, in the words of transformers' `generate`; a temperature of 0 is greedy."""
+class Preset:
+    """Settings by name: the longest answer in tokens, and how a chat draws it.
+
+    Scoring with a preset draws as the model's own generation_config says.
+    """
 
     max_new_tokens: int
-    temperature: float
-    top_p: float
-    repetition_penalty: float
-    no_repeat_ngram_size: int
+    chat: Mapping[str, float]
+
+
+PRESETS = {
+    "document": Preset(
+        512, {"temperature": 0.8, "top_p": 0.9, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3}
+    )
+}
+"""`document`: the guide of the 7B QLoRA recipe for a chat, that of RTE and MNLI for scoring."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn: `settings` in the words of transformers' `generate`; no temperature is greedy."""
+
+    max_new_tokens: int
+    settings: Mapping[str, float]
 
     def arguments(self) -> dict[str, Any]:
         """Return what `generate` takes."""
-        given = asdict(self)
-        if not self.temperature:
-            del given["temperature"], given["top_p"]
-        return {"do_sample": bool(self.temperature), **given}
+        draws = bool(self.settings.get("temperature"))
+        kept = {name: value for name, value in self.settings.items() if draws or name not in DRAWING}
+        return {"do_sample": draws, "max_new_tokens": self.max_new_tokens, **kept}
+
+
+def choose_sampling(
+    model: "Model", preset: str | None, max_new_tokens: int, given: Mapping[str, float | None]
+) -> Sampling:
+    """Return what is `given`, beside it a preset's settings or else those that the model ships."""
+    own = PRESETS[preset].chat if preset else model.sampling
+    return Sampling(max_new_tokens, {**own, **{name: x for name, x in given.items() if x is not None}})
 
 
 def stream(model: "Model", prompt: Sequence[int], sampling: Sampling, show: Callable[[str], None]) -> None:

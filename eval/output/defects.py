@@ -7,12 +7,12 @@ from typing import Any
 
 from core.files import write_json
 from eval.measure.judgement import Run
+from eval.output.detailed import DETAILED
 from eval.output.drawing import draw_lying
 from eval.output.plots import kinds_chart
 from eval.output.results import Prediction
 from eval.output.typeface import choose_typeface
 
-DETAILED = "evaluation_results.json"
 PLOT = "subtype_accuracy.png"
 
 

@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.documents import json_lines
 from eval.measure.judgement import Run
-from eval.output.records import json_lines, optional_text
+from eval.output.detailed import detailed_rows
+from eval.output.records import optional_text
 from eval.output.runs import PREDICTIONS
 
 LONGEST = 2000  # characters of a question or an answer that are shown
 ROW_NAMES = ("row", "doc_id", "id")
-QUESTION_NAMES = ("instruction", "prompt", "question")
+QUESTION_NAMES = ("instruction", "prompt", "question", "user")
 ANSWER_NAMES = ("model_output", "prediction")
 
 
@@ -30,7 +32,7 @@ def collect_errors(runs: Sequence[Run], models: Sequence[str], most: int) -> lis
     `output`, `right`, `confidence`); long texts are cut, and say so.
     """
     by_set: dict[str, list[Run]] = {}
-    for run in runs:
+    for run in filter(lambda run: run.rows, runs):
         by_set.setdefault(run.dataset, []).append(run)
     wrong = {name: _wrong(own) for name, own in by_set.items()}
     shares = fair_shares({name: len(rows) for name, rows in wrong.items()}, most)
@@ -81,7 +83,11 @@ def _records(run: Run, wanted: set[str]) -> dict[str, dict[str, object]]:
     """The logged records of the wanted rows; of several filters of one log the first that stands there."""
     source = Path(run.source)
     found: dict[str, dict[str, object]] = {}
-    for _, record in json_lines(source / PREDICTIONS if source.is_dir() else source):
+    if source.suffix == ".json" and source.is_file():
+        lines = detailed_rows(source)
+    else:
+        lines = (record for _, record in json_lines(source / PREDICTIONS if source.is_dir() else source))
+    for record in lines:
         row = _first(record, ROW_NAMES)
         if row in wanted:
             found.setdefault(row, record)

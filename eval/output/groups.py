@@ -21,7 +21,10 @@ Scores = dict[str, dict[str, GroupScore]]  # by model, then by group, the averag
 def read_groups(out: Path, models: Sequence[str], groups: Groups) -> Scores:
     """Return each model's score in every group, and over all sets, of results in OUT/model/set."""
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
-    found = {model: {name: _set_score(out / model / name) for name in names} for model in models}
+    found = {
+        model: {name: set_score(read_object(out / model / name / RESULTS)) for name in names}
+        for model in models
+    }
     every = {**groups, AVERAGE: names}
     return {
         model: {group: group_score([scores[name] for name in members]) for group, members in every.items()}
@@ -53,9 +56,10 @@ def groups_json(scores: Scores) -> dict[str, object]:
     return {model: {group: asdict(one) for group, one in own.items()} for model, own in scores.items()}
 
 
-def _set_score(folder: Path) -> SetScore:
-    results: dict[str, Any] = read_object(folder / RESULTS)
-    return SetScore(round(results["accuracy"] * results["n"]), results["n"], results["majority"])
+def set_score(results: Mapping[str, Any]) -> SetScore:
+    """Return a set's score as results.json has it."""
+    low, high = results["ci95"]
+    return SetScore(results["accuracy"], (low, high), results["n"], results["majority"])
 
 
 def _cell(one: GroupScore) -> str:

@@ -16,6 +16,7 @@ from eval.measure.judgement import Comparison, Run, Section
 from eval.measure.labels import MOST
 from eval.output.errors import Errors
 from eval.output.judged import Judged
+from eval.output.places import command_line, without_places
 from eval.output.tables import (
     LEFT_OUT,
     Table,
@@ -45,14 +46,17 @@ class Plots:
 
 
 def page(title: str, judged: Judged, plots: Plots, errors: Sequence[Errors], command: str) -> str:
-    """Return the page with the rows of `errors` to look through; `command` is what made it."""
-    found = judged.comparison
+    """Return the page with the rows of `errors` to look through; `command` is what made it.
+
+    It may be mailed: paths in it are relative, or the last name alone.
+    """
+    found, title = judged.comparison, without_places(title)
     style, script = ((PARTS / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
     body = [
         '<a class="skip" href="#errors">To the errors</a>',
         f"<header><h1>{text(title)}</h1>{_contents()}</header><main>",
         _section("verdict", _verdicts(found, judged.warnings)),
-        _section("figures", [*_tables(found), *_figures(plots)]),
+        _section("figures", [*_tables(judged), *_figures(plots)]),
         _section("comparisons", [_compared(section) for section in found.sections]),
         _section("errors", _errors(errors)),
         _section("provenance", _provenance(judged.runs, command)),
@@ -81,18 +85,21 @@ def _section(name: str, parts: Iterable[str]) -> str:
 
 
 def _verdicts(comparison: Comparison, warnings: Sequence[str]) -> list[str]:
-    """The verdict on the whole, then on each set, then what to bear in mind."""
-    *sets, last = [(section.name, verdict(section, comparison.base)) for section in comparison.sections]
+    """The verdict on the whole where there is one, then on each set, then what to bear in mind."""
+    sets = [(section.name, verdict(section, comparison.base)) for section in comparison.sections]
+    whole = [sets.pop()] if comparison.mean or len(sets) == 1 else []
     return [
-        f'<p class="verdict">{text(last[1])}</p>',
+        *(f'<p class="verdict">{text(said)}</p>' for _, said in whole),
         *(f"<p><strong>{text(name)}</strong>: {text(said)}</p>" for name, said in sets),
-        *(f'<p class="note">Warning: {text(warning)}</p>' for warning in warnings),
+        *(f'<p class="note">Warning: {text(without_places(warning))}</p>' for warning in warnings),
         f'<p class="note">{LEFT_OUT}</p>',
     ]
 
 
-def _tables(comparison: Comparison) -> list[str]:
+def _tables(judged: Judged) -> list[str]:
+    comparison = judged.comparison
     found = {
+        **judged.tables,
         "Accuracy": accuracies(comparison),
         "Macro-F1": macro_f1s(comparison),
         "Calibration": calibrations(comparison),
@@ -165,7 +172,7 @@ def _shown(errors: Errors) -> str:
 
 
 def _provenance(runs: Sequence[Run], command: str) -> list[str]:
-    facts = {"this page": command, **versions("tuneyard", "numpy", "matplotlib")}
+    facts = {"command": command, **versions("tuneyard", "numpy", "matplotlib")}
     return [
         _facts("This page", facts),
         *(_facts(f"{run.model} on {run.dataset}", {"source": run.source, **run.facts}) for run in runs),
@@ -173,7 +180,11 @@ def _provenance(runs: Sequence[Run], command: str) -> list[str]:
 
 
 def _facts(caption: str, facts: Mapping[str, object]) -> str:
-    rows = [[key, _plain(value)] for key, value in facts.items() if key not in LONG_FACTS]
+    rows = [
+        [key, command_line(str(value)) if key == "command" else without_places(_plain(value))]
+        for key, value in facts.items()
+        if key not in LONG_FACTS
+    ]
     table = _table(caption, Table(["", ""], rows), "facts")
     return f"<details><summary>{text(caption)}</summary>{table}</details>"
 

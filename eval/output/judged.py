@@ -1,7 +1,7 @@
 """From what was named on a command line to a judgement: what compare and report have in common."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import click
 
@@ -9,6 +9,8 @@ from eval.measure.alignment import check_rows
 from eval.measure.comparison import compare
 from eval.measure.judgement import Comparison, Run
 from eval.output.runs import parse_source, read_runs
+from eval.output.tables import Table
+from eval.output.training import training_warnings
 
 BASE = "base"
 
@@ -20,6 +22,8 @@ class Judged:
     comparison: Comparison
     runs: Sequence[Run]
     warnings: Sequence[str]
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    """What is to be read before the comparison, by its caption."""
 
 
 def judge(results: Sequence[str]) -> Judged:
@@ -30,8 +34,19 @@ def judge(results: Sequence[str]) -> Judged:
     runs, warnings = read_runs([parse_source(text) for text in results])
     for dataset in dict.fromkeys(one.dataset for one in runs):
         warnings += check_rows([one for one in runs if one.dataset == dataset])
+    warnings += _trained_on(runs)
     base = BASE if any(one.model == BASE for one in runs) else runs[0].model
     comparison = compare(runs, base)
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     return Judged(comparison, runs, warnings)
+
+
+def _trained_on(runs: Sequence[Run]) -> list[str]:
+    """What the runs tell of training examples among their rows; what is not checked once for each model."""
+    told = []
+    for run in runs:
+        found = run.facts.get("trained_on")
+        own = training_warnings(run.model, len(run.rows), found if isinstance(found, Mapping) else None)
+        told += [text if "not checked" in text else f"{run.dataset}: {text}" for text in own]
+    return list(dict.fromkeys(told))

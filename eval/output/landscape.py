@@ -15,24 +15,31 @@ if TYPE_CHECKING:
     from eval.measure.halves import Score
 
 Point = tuple[float, ...]
+DRAWN = "accuracy on the rows to choose on, %"
 
 
 @dataclass(frozen=True, slots=True)
 class Landscape:
-    """The accuracies of a set by point of the sweep, the point chosen on it, and the one to ship."""
+    """The accuracies of a set by point of the sweep on the rows to choose on, the point chosen on them, and
+    the one to ship; `reported` is what the chosen point reached on the other rows."""
 
     name: str
     axes: Sequence[str]
     scores: "Mapping[Point, Score]"
     chosen: Point
     ship: Point
+    reported: "Score"
 
     @property
     def title(self) -> str:
-        """The finding in a line."""
-        best = self.scores[self.chosen]
+        """The finding in a line: the figure to believe, which the choice had no part in."""
+        one, best = self.reported, self.scores[self.chosen]
         at = ", ".join(f"{axis} {value:g}" for axis, value in zip(self.axes, self.chosen, strict=True))
-        return f"{self.name}: best at {at}, {100 * best.accuracy:.1f} % of {best.n} rows"
+        limits = f"{100 * one.low:.1f}–{100 * one.high:.1f}"
+        return (
+            f"{self.name}: {100 * one.accuracy:.1f} % ({limits}) of {one.n} held-out rows at {at}; "
+            f"chosen on {best.n} other rows, which are drawn here"
+        )
 
 
 def draw(landscape: Landscape, path: Path) -> None:
@@ -74,7 +81,7 @@ def _heat(landscape: Landscape, axes: "Axes", names: Sequence[str]) -> None:
     axes.set_xticks(range(len(rights)), [f"{value:g}" for value in rights])
     axes.set_yticks(range(len(ups)), [f"{value:g}" for value in ups])
     axes.set(xlabel=f"weight of {names[1]}", ylabel=f"weight of {names[0]}")
-    axes.figure.colorbar(image, ax=axes, label="accuracy, %; below it its 95 % interval")
+    axes.figure.colorbar(image, ax=axes, label=f"{DRAWN} (its 95 % interval)")
 
 
 def _frame(corner: tuple[float, float], style: str, label: str) -> "Rectangle":
@@ -97,6 +104,6 @@ def _curve(landscape: Landscape, axes: "Axes", name: str) -> None:
     best = landscape.scores[landscape.chosen]
     at = ([landscape.chosen[0]], [100 * best.accuracy])
     axes.scatter(*at, s=170, facecolors="none", edgecolors=COLOURS[6], linewidths=2, label="chosen", zorder=3)
-    axes.set(xlabel=name if name == "step" else f"weight of {name}", ylabel="accuracy, %")
+    axes.set(xlabel=name if name == "step" else f"weight of {name}", ylabel=DRAWN)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)

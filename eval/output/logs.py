@@ -1,6 +1,6 @@
 """Other tools' per-row logs: lm-evaluation-harness's samples_*.jsonl, and plain JSON Lines.
 
-A plain line is {"id", "gold", "prediction"} with an optional "group", "type" and "subtype".
+A plain line is {"id", "gold", "prediction"} with an optional "cluster", "type" and "subtype".
 """
 
 import contextlib
@@ -11,9 +11,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from core.documents import json_lines
 from core.errors import ContentError, show_value
 from eval.measure.judgement import Run
-from eval.output.records import Record, assemble, confidence_of, json_lines, kinds_of, optional_text
+from eval.measure.rates import group_of
+from eval.output.records import Record, assemble, confidence_of, kinds_of, optional_text
 
 PLAIN = ("id", "gold", "prediction")
 HARNESS = ("doc_id", "target", "filtered_resps")
@@ -25,7 +27,7 @@ Line = tuple[str, dict[str, object]]
 
 def read_log(path: Path) -> list[Run]:
     """Return the runs of a log file, one for each filter that lm-evaluation-harness applied."""
-    lines = list(json_lines(path))
+    lines = [(f"{path}:{number}", record) for number, record in json_lines(path)]
     first = lines[0][1] if lines else {}
     if all(name in first for name in HARNESS):
         return _harness(path, lines)
@@ -45,8 +47,7 @@ def _plain(where: str, record: Mapping[str, object]) -> Record:
             f"{where}: expected id, gold and prediction in every row, found {', '.join(record)}"
         )
     predicted = "" if prediction is None else prediction
-    group = optional_text(record, "group")
-    return Record(row, gold, predicted, gold == predicted, where, group, kinds_of(record, gold))
+    return Record(row, gold, predicted, gold == predicted, where, group_of(record), kinds_of(record, gold))
 
 
 def _harness(path: Path, lines: Sequence[Line]) -> list[Run]:

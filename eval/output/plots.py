@@ -5,6 +5,7 @@ probabilities are known; for sets whose rows have types overall_accuracy_compari
 type_accuracy_comparison.png and (by subtype) model_comparison.png.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from eval.measure.judgement import Comparison, Figure, Run, Section
 from eval.measure.labels import MOST
-from eval.measure.statistics import wilson
+from eval.measure.rates import rate_of
 from eval.output.drawing import Chart, Share, draw_lying, draw_standing
 from eval.output.panels import draw_calibration, draw_confusion
 from eval.output.typeface import Typeface, choose_typeface
@@ -23,7 +24,7 @@ KINDS = 25
 DETAILED = 12  # of more sets than this, matrices and diagrams would be a pile that nobody looks through
 OTHERS = "others"
 BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.png"}
-Count = tuple[int, int]  # right answers, rows
+Kind = tuple[list[bool], list[str]]  # of each row whether it is right, and its group (none: independent)
 Draw = Callable[[Path], None]
 
 
@@ -55,7 +56,7 @@ def _plots(comparison: Comparison, runs: Sequence[Run], typeface: Typeface) -> I
         if own[0].kinds:
             overall = accuracy_chart(comparison, [section])
             yield f"{folder}overall_accuracy_comparison.png", _bars(overall, typeface)
-        for kind in own[0].kinds:
+        for kind in (kind for kind in own[0].kinds if all(kind in run.kinds for run in own)):
             yield f"{folder}{BY_KIND[kind]}", _bars(kinds_chart(own, kind, comparison.base), typeface)
         if len(comparison.sets) <= DETAILED:
             for name, draw in _panels(section, own, typeface):
@@ -96,7 +97,8 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
     series = {model: [_accuracy(section.figures.get(model)) for section in sections] for model in models}
     places = [f"{section.name}\nn = {section.n:,}" for section in sections]
     judged = next((s for s in reversed(sections) if s.against_base), sections[-1])
-    return Chart(_finding(comparison, judged), places, series, [s.majority for s in sections])
+    known = not any(math.isnan(section.majority) for section in sections)
+    return Chart(_finding(comparison, judged), places, series, [s.majority for s in sections if known])
 
 
 def _accuracy(figure: Figure | None) -> Share | None:
@@ -122,13 +124,14 @@ def kinds_chart(runs: Sequence[Run], kind: str, base: str) -> Chart:
     """Return each model's accuracy by `kind` (type or subtype), the commonest kinds first."""
     names = _commonest(runs[0].kinds[kind])
     counts = {run.model: _by_kind(run, kind, names) for run in runs}
-    places = [f"{name} (n = {n:,})" for name, (_, n) in counts[runs[0].model].items()]
+    places = [f"{name} (n = {len(right):,})" for name, (right, _) in counts[runs[0].model].items()]
     series = {model: [_share(*count) for count in own.values()] for model, own in counts.items()}
     return Chart(_kinds_finding(counts, kind, base), places, series)
 
 
-def _share(right: int, n: int) -> Share:
-    return (right / n, *wilson(right, n))
+def _share(right: Sequence[bool], groups: Sequence[str]) -> Share:
+    found = rate_of(right, groups or None)
+    return (found.value, *found.ci95)
 
 
 def _commonest(kinds: Sequence[str]) -> list[str]:
@@ -137,22 +140,21 @@ def _commonest(kinds: Sequence[str]) -> list[str]:
     return names if len(names) <= KINDS else [*names[: KINDS - 1], OTHERS]
 
 
-def _by_kind(run: Run, kind: str, names: Sequence[str]) -> dict[str, Count]:
-    right: Counter[str] = Counter()
-    rows: Counter[str] = Counter()
-    for name, correct in zip(run.kinds[kind], run.correct, strict=True):
-        shown = name if name in names else OTHERS
-        right[shown] += correct
-        rows[shown] += 1
-    return {name: (right[name], rows[name]) for name in names}
+def _by_kind(run: Run, kind: str, names: Sequence[str]) -> dict[str, Kind]:
+    parted: dict[str, Kind] = {name: ([], []) for name in names}
+    for place, name in enumerate(run.kinds[kind]):
+        right, groups = parted[name if name in names else OTHERS]
+        right.append(run.correct[place])
+        groups += [] if run.groups is None else [run.groups[place]]
+    return parted
 
 
-def _kinds_finding(counts: Mapping[str, Mapping[str, Count]], kind: str, base: str) -> str:
+def _kinds_finding(counts: Mapping[str, Mapping[str, Kind]], kind: str, base: str) -> str:
     """How the best of the other models stands against the base, kind by kind."""
     others = [model for model in counts if model != base]
     if base not in counts or not others:
         return f"Accuracy by {kind}"
-    best = max(others, key=lambda model: sum(right for right, _ in counts[model].values()))
-    pairs = [(counts[best][name][0], counts[base][name][0]) for name in counts[base]]
+    best = max(others, key=lambda model: sum(sum(right) for right, _ in counts[model].values()))
+    pairs = [(sum(counts[best][name][0]), sum(counts[base][name][0])) for name in counts[base]]
     ahead, behind = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
     return f"{best} is ahead of {base} in {ahead} of {len(pairs)} {kind}s, behind in {behind}"

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from core.errors import show_value
+from core.errors import counted, show_value
 from eval.measure.proof import AnswerProof, FirstDifference, PromptProof, Proof
 from eval.output.markdown import grid
 from eval.output.tables import Table
@@ -39,7 +39,7 @@ def verdict(proof: Proof, tolerance: Tolerance) -> str:
     wrong += [_beyond(one) for one in proof.answers if not tolerance.allows(one)]
     if wrong:
         return f"Not proved: {'; '.join(wrong)}."
-    ways = _count(1 + len({one.way for one in proof.prompts}), "way")
+    ways = counted(1 + len({one.way for one in proof.prompts}), "way")
     rows = sum({one.dataset: one.n for one in proof.prompts}.values())
     same = f"Proved on {rows:,} rows: {ways} of making prompts give the same token ids"
     return same + (f", and {_same_answers(proof.answers)}." if proof.answers else ".")
@@ -51,15 +51,11 @@ def _beyond(one: AnswerProof) -> str:
 
 
 def _same_answers(answers: Sequence[AnswerProof]) -> str:
-    models = _count(len({one.model for one in answers}), "served model")
+    models = counted(len({one.model for one in answers}), "served model")
     flips = sum(len(one.flips) for one in answers)
     largest = max((one.largest for one in answers if one.largest is not None), default=None)
     by = "" if largest is None else f", labels' log-probabilities within {largest:.2g} nats"
-    return f"the answers of {models} are the live adapter's ({_count(flips, 'flip')}{by})"
-
-
-def _count(count: int, thing: str) -> str:
-    return f"{count} {thing}{'s' * (count != 1)}"
+    return f"the answers of {models} are the live adapter's ({counted(flips, 'flip')}{by})"
 
 
 def markdown(proof: Proof, tolerance: Tolerance) -> str:
@@ -69,7 +65,7 @@ def markdown(proof: Proof, tolerance: Tolerance) -> str:
         "# Train = eval = serve",
         verdict(proof, tolerance),
         f"Reference of the prompts: {proof.reference}. Reference of the answers: the live adapter. "
-        f"Allowed: {_count(tolerance.flips, 'flip')}, {tolerance.nats:g} nats.",
+        f"Allowed: {counted(tolerance.flips, 'flip')}, {tolerance.nats:g} nats.",
         grid(prompts),
     ]
     if proof.answers:

@@ -1,8 +1,7 @@
 """Rows of scored answers, whatever wrote them, and how they become a `Run`."""
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -25,20 +24,6 @@ class Record:
     group: str | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
     confidence: float | None = None
-
-
-def json_lines(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield (file:line, object) of each line; `ContentError` names the line that is none."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            where = f"{path}:{number}"
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ContentError(f"{where}: no JSON object; the file was cut or changed") from error
-            if not isinstance(record, dict):
-                raise ContentError(f"{where}: found {show_value(record)}, expected an object")
-            yield where, record
 
 
 def text_field(record: Mapping[str, object], name: str, where: str) -> str:

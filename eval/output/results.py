@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from core.documents import json_lines
 from core.errors import ContentError, RequestError, TuneyardError, show_value
 from core.files import atomic, read_object, write_json
 
@@ -135,18 +136,11 @@ def _remove(out: Path, before: Mapping[str, object]) -> None:
 
 
 def _read_whole_lines(path: Path) -> dict[int, Prediction]:
-    rows: dict[int, Prediction] = {}
-    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            prediction = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ContentError(f"{path}:{number}: not JSON: {error}; --force starts anew") from error
-        if not isinstance(prediction, dict):
-            found = show_value(prediction)
-            raise ContentError(f"{path}:{number}: found {found}, expected an object; --force starts anew")
-        rows[_row(prediction)] = prediction
-    return rows
+    try:
+        lines = json_lines(path, growing=True) if path.is_file() else ()
+        return {_row(prediction): prediction for _, prediction in lines}
+    except ContentError as error:
+        raise ContentError(f"{error}; --force starts anew") from error
 
 
 def _write_lines(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -166,7 +160,7 @@ def _line(prediction: Prediction) -> bytes:
 def _row(prediction: Prediction) -> int:
     row = prediction.get("row")
     if not isinstance(row, int):
-        raise ContentError(f"{PREDICTIONS}: row {show_value(row)}, expected a number; --force starts anew")
+        raise ContentError(f"{PREDICTIONS}: row {show_value(row)}, expected a number")
     return row
 
 

@@ -5,15 +5,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from core.documents import json_lines
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, require
 from eval.measure.judgement import Run
+from eval.measure.rates import group_of
+from eval.output.detailed import DETAILED, read_detailed
 from eval.output.logs import read_log
 from eval.output.records import (
     Record,
     assemble,
     confidence_of,
-    json_lines,
     kinds_of,
     optional_text,
     text_field,
@@ -57,18 +59,25 @@ def read_runs(sources: Sequence[Source]) -> tuple[list[Run], list[str]]:
         warnings += [f"{place}: left out, unfinished; go on with --resume" for place in unfinished]
         new = [place for place in whole if place.resolve() not in done]
         done |= {place.resolve() for place in new}
-        own = [run for place in new for run in ([read_run(place)] if place.is_dir() else read_log(place))]
+        own = [run for place in new for run in _read(place)]
         runs += [(source, run) for run in _named(own, source)]
     return _distinct(runs), warnings
+
+
+def _read(place: Path) -> list[Run]:
+    if place.is_dir():
+        return [read_run(place)]
+    return [read_detailed(place)] if place.suffix == ".json" else read_log(place)
 
 
 def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
     """Return whole runs at `path` or two levels below, and the folders of unfinished ones.
 
-    A whole run is a folder with results.json, which is written last, or a log file.
+    A whole run is a folder with results.json, which is written last, or a log file; ours beside an
+    evaluation_results.json says more than that does.
     """
     if path.is_file():
-        return [path], []
+        return [path.parent if path.name == DETAILED and (path.parent / RESULTS).is_file() else path], []
     logs = _newest(log for level in LEVELS for log in path.glob(f"{level}samples_*.jsonl"))
     names = (RESULTS, PREDICTIONS)
     places = sorted(
@@ -127,7 +136,7 @@ def _distinct(runs: Sequence[tuple[Source, Run]]) -> list[Run]:
         kept.append((source, run))
         shared |= {run.model} if twins else set()
     named = [
-        replace(run, model=f"{source.path.name}/{run.model}") if run.model in shared else run
+        replace(run, model=f"{_origin(source.path)}/{run.model}") if run.model in shared else run
         for source, run in kept
     ]
     seen: dict[tuple[str, str], Run] = {}
@@ -139,6 +148,10 @@ def _distinct(runs: Sequence[tuple[Source, Run]]) -> list[Run]:
                 f"name them: first={other.source} second={run.source}"
             )
     return named
+
+
+def _origin(path: Path) -> str:
+    return path.parent.name if path.name == DETAILED else path.name
 
 
 def read_run(folder: Path) -> Run:
@@ -157,7 +170,8 @@ def read_run(folder: Path) -> Run:
     path = folder / PREDICTIONS
     if not path.is_file():
         raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
-    run = assemble(model, dataset, folder, (_record(*line) for line in json_lines(path)), facts)
+    records = (_record(f"{path}:{number}", record) for number, record in json_lines(path))
+    run = assemble(model, dataset, folder, records, facts)
     _check_totals(run)
     return run
 
@@ -167,7 +181,7 @@ def _record(where: str, record: dict[str, object]) -> Record:
     if type(row) is not int:
         raise ContentError(f"{where}: row: found {show_value(row)}, expected a whole number")
     correct = record.get("correct")
-    group, confidence = optional_text(record, "group"), _confidence(where, record.get("choices"))
+    group, confidence = group_of(record), _confidence(where, record.get("choices"))
     if isinstance(correct, bool):  # of tasks where right is not what equals one expected text
         gold, predicted = (optional_text(record, name) or "" for name in ANSWERS)
     else:

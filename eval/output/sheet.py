@@ -21,7 +21,11 @@ from eval.measure.ratings import CRITERIA, Rating
 
 COLUMNS = ("id", "prompt", "reference", "answer", *CRITERIA, "comment")
 # OWASP's list of what begins a formula, full-width forms included: East Asian spreadsheets take them too.
-FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|\t")
+# The sheet has commas and quotes but may be opened with ; or tab: then a cell begins after each of those, and
+# after each line break, since the quotes stand in the middle of cells.
+_BEGIN, _FORMULA = r"(^|[;\t\n])", r"((?:[^\S\t\n]|[\"'])*+[=+\-@＝＋－＠])"
+FORMULA, NEUTRAL = re.compile(_BEGIN + _FORMULA), re.compile(f"{_BEGIN}'{_FORMULA}")
+BLANK = re.compile(r"'*[\t\n]")  # what a cell may not begin with either
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 LONGEST = 32_000  # letters in a cell; Excel holds 32,767
 MARK = re.compile(r"[1-5](?:\.0+)?")
@@ -30,19 +34,24 @@ DELIMITERS = (",", ";", "\t")  # spreadsheets save the one of their language
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A prompt, the answer that the data has for it ("" without one), and every model's, by model."""
+    """A prompt, the answer that the data has for it ("" without one), every model's, and its cluster."""
 
     prompt: str
     reference: str
     answers: Mapping[str, str]
+    cluster: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Which prompt (from 1) and model each id of a sheet stands for; the first model is the base."""
+    """Which prompt (from 1) and model each id of a sheet stands for; the first model is the base.
+
+    `clusters` holds those prompts' clusters that have one.
+    """
 
     models: list[str]
     answers: Mapping[str, tuple[int, str]]
+    clusters: Mapping[int, str]
 
 
 def make_sheet(asked: Sequence[Asked], seed: int) -> tuple[bytes, dict[str, dict[str, object]]]:
@@ -65,17 +74,27 @@ def make_sheet(asked: Sequence[Asked], seed: int) -> tuple[bytes, dict[str, dict
     for place, (number, one, model) in enumerate(drawn, 1):
         name = f"{tag}-{place:0{len(str(len(drawn)))}}"
         answers[name] = {"prompt": number, "model": model}
+        answers[name] |= {} if one.cluster is None else {"cluster": one.cluster}
         shown = map(safe_cell, (one.prompt, one.reference, one.answers[model]))
         writer.writerow([name, *shown, *[""] * (len(CRITERIA) + 1)])
     return text.getvalue().encode("utf-8-sig"), answers
 
 
 def safe_cell(text: str) -> str:
-    """Return a text that no spreadsheet takes for a formula (an apostrophe is put before one that it
-    would), without control characters, and cut where a cell ends."""
+    """Return a text of which no spreadsheet takes a part for a formula, whatever delimiter it is opened with.
+
+    An apostrophe is put before what would begin one; without control characters, and cut where a cell ends.
+    """
     text = CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = f"'{text}" if FORMULA.match(text) else text
+    text = FORMULA.sub(r"\1'\2", text)
+    text = f"'{text}" if BLANK.match(text) else text
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… (cut: the whole text is in answers.md)"
+
+
+def restored(cell: str) -> str:
+    """Return the text that `safe_cell` made a cell of, if it was not cut."""
+    cell = cell[1:] if cell.startswith("'") and BLANK.match(cell) else cell
+    return NEUTRAL.sub(r"\1\2", cell)
 
 
 def check_key(path: Path, facts: Mapping[str, object]) -> None:
@@ -90,7 +109,7 @@ def check_key(path: Path, facts: Mapping[str, object]) -> None:
 
 def check_unrated(path: Path) -> None:
     """Raise `RequestError` where a sheet stands that somebody has begun to fill in."""
-    if path.exists() and any(row[name] for _, row in _rows(path) for name in (*CRITERIA, "comment")):
+    if path.exists() and any(row[name] for _, row in read_rows(path) for name in (*CRITERIA, "comment")):
         raise RequestError(f"{path} holds somebody's marks: move it away, or choose another --out")
 
 
@@ -104,7 +123,8 @@ def read_key(path: Path) -> Key:
         found = {name: (int(entry["prompt"]), str(entry["model"])) for name, entry in answers.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise ContentError(f"{path}: no key of a rating sheet: give its key.json with --key") from error
-    return Key([str(model) for model in models], found)
+    clusters = {found[n][0]: str(e["cluster"]) for n, e in answers.items() if e.get("cluster") is not None}
+    return Key([str(model) for model in models], found, clusters)
 
 
 def read_sheet(path: Path, key: Key, rater: str) -> list[Rating]:
@@ -114,7 +134,7 @@ def read_sheet(path: Path, key: Key, rater: str) -> list[Rating]:
     not know or that stand twice, and says so where there are no marks at all.
     """
     problems, ratings, seen = [], [], set[str]()
-    for number, row in _rows(path):
+    for number, row in read_rows(path):
         name, marks = row["id"], {criterion: row[criterion] for criterion in CRITERIA if row[criterion]}
         problems += [f"{path} row {number}: {problem}" for problem in _problems(name, marks, key, seen)]
         seen.add(name)
@@ -141,7 +161,7 @@ def _problems(name: str, marks: Mapping[str, str], key: Key, seen: set[str]) -> 
             yield f"{criterion}: found {show_value(mark)}, expected 1, 2, 3, 4, 5 or nothing"
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (row number as a spreadsheet counts, cells by column) of every row that is not empty.
 
     Only ids and marks are used, which are ASCII in whatever encoding a spreadsheet saved the sheet.
@@ -158,7 +178,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         if missing := [name for name in ("id", *CRITERIA) if name not in names]:
             raise ContentError(f"{path} row 1: no column {', '.join(missing)}: keep the heading as it was")
         for number, cells in enumerate(reader, 2):
-            plain = [unicodedata.normalize("NFKC", cell).strip() for cell in cells]
+            plain = [unicodedata.normalize("NFKC", restored(cell)).strip() for cell in cells]
             if any(plain):
                 yield number, dict.fromkeys((*names, "comment"), "") | dict(zip(names, plain, strict=False))
     except csv.Error as error:

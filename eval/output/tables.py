@@ -1,18 +1,19 @@
 """A comparison as tables of text and as JSON for programs."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from core.files import versions
 from eval.measure.judgement import MEAN, Comparison, Figure, Run, Section, Test
-from eval.output.verdict import about, percent, points, show_p, verdict
+from eval.output.verdict import percent, points, show_p, verdict
 
 LEFT_OUT = (
     "The intervals speak of these rows and these weights. They leave out what another training seed, "
     "another prompt or other data would change."
 )
 WIDE = 7  # more columns than this do not fit a screen
-DIFFERENCES = ["", "difference, points (95 %)", "won", "lost", "p", "p, Holm", "least shown", "more rows"]
+DIFFERENCES = ["", "difference, points (95 %)", "won", "lost", "p", "p, Holm", "least shown"]
 F1_DIFFERENCES = ["", "difference of macro-F1, points (95 %)", "p, Holm"]
 CALIBRATION = ["calibration error, points", "off by", "by chance up to", "n"]
 Interval = tuple[float, float, float]  # value, low and high limit
@@ -101,6 +102,8 @@ def _turned(columns: Sequence[Sequence[str]]) -> Table:
 
 
 def _majority(section: Section) -> str:
+    if math.isnan(section.majority):
+        return "–"
     return percent(section.majority) + (f" ({section.majority_label})" if section.majority_label else "")
 
 
@@ -108,7 +111,8 @@ def _accuracy(figure: Figure | None) -> str:
     if figure is None:
         return "–"
     unparsed = f", {figure.unparsed} unparsed" if figure.unparsed else ""
-    return _interval((figure.accuracy, figure.low, figure.high)) + unparsed
+    trained = f", trained on {figure.trained_on:,}" if figure.trained_on else ""
+    return _interval((figure.accuracy, figure.low, figure.high)) + unparsed + trained
 
 
 def _interval(share: Interval | None) -> str:
@@ -127,10 +131,9 @@ def _pair(test: Test) -> str:
 
 
 def _difference(test: Test) -> list[str]:
-    more = "" if test.shown else "?" if test.more_rows is None else about(test.more_rows)
     p, adjusted = (show_p(value).removeprefix("= ") for value in (test.p_alone, test.p))
     won, lost, least = f"{test.better:,}", f"{test.worse:,}", f"{100 * test.smallest:.1f}"
-    return [_pair(test), _points(test.value, test.low, test.high), won, lost, p, adjusted, least, more]
+    return [_pair(test), _points(test.value, test.low, test.high), won, lost, p, adjusted, least]
 
 
 def to_json(
@@ -154,7 +157,7 @@ def _section_json(section: Section, base: str) -> dict[str, object]:
     return {
         "n": section.n,
         "groups": section.groups,
-        "majority": section.majority,
+        "majority": None if math.isnan(section.majority) else section.majority,
         "majority_label": section.majority_label or None,
         "models": {model: dataclasses.asdict(figure) for model, figure in section.figures.items()},
         "comparisons": [dataclasses.asdict(test) for test in (*section.against_base, *section.between)],

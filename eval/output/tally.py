@@ -1,6 +1,6 @@
 """What raters' marks say, as Markdown and as JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from eval.measure.paired import ALPHA
@@ -12,14 +12,18 @@ from eval.output.verdict import percent, show_p
 HEADER = ["", "criterion", "won", "tied", "lost", "won of the decided (95 %)", "p", "p, Holm"]
 METHOD = (
     "A prompt is won by the better mean mark over the raters who marked both answers; overall takes the "
-    "mean of the criteria. p is the exact two-sided sign test's, over the prompts that are no tie; Holm's "
+    "mean of the criteria. p is the exact two-sided sign test's, over the prompts that are no tie "
+    "(of prompts in clusters that of sign flips by cluster, and the interval is by cluster too); Holm's "
     "correction is over the models (overall), and over models and criteria (the others, which describe)."
 )
 
 
-def tally_table(ratings: Sequence[Rating], models: Sequence[str]) -> str:
-    """Return the verdicts, wins by criterion, mean marks, and the raters' agreement."""
-    found = outcomes(ratings, models)
+def tally_table(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping[int, str]) -> str:
+    """Return the verdicts, wins by criterion, mean marks, and the raters' agreement.
+
+    `clusters` are those of the prompts (from 1) that are not independent.
+    """
+    found = outcomes(ratings, models, clusters)
     parts = [verdict(one) for one in found if one.criterion == OVERALL]
     parts += [grid(Table(HEADER, [_row(one) for one in found])), METHOD]
     marks = {model: mean_marks(ratings, model) for model in models}
@@ -42,13 +46,16 @@ def verdict(one: Outcome) -> str:
     return f"{better} is rated better than {worse}: for {one.model} {counted} ({chance})."
 
 
-def tally_json(ratings: Sequence[Rating], models: Sequence[str]) -> dict[str, object]:
+def tally_json(
+    ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping[int, str]
+) -> dict[str, object]:
     """Return the tally as plain JSON values."""
-    found = outcomes(ratings, models)
+    found = outcomes(ratings, models, clusters)
     return {
         "models": list(models),
         "raters": sorted({rating.rater for rating in ratings}),
         "prompts": len({rating.prompt for rating in ratings}),
+        "clusters": len(set(clusters.values())) or None,
         "verdicts": [verdict(one) for one in found if one.criterion == OVERALL],
         "outcomes": [asdict(one) for one in found],
         "mean_marks": {model: mean_marks(ratings, model) for model in models},

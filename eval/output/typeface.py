@@ -37,17 +37,39 @@ class Typeface:
 
 def choose_typeface(labels: Sequence[str]) -> Typeface:
     """Choose the installed CJK fonts that the labels need, and number the labels that no font can show."""
+    letters = set("".join(labels))
+    families, known = _cover(letters)
+    if letters - known and _add_fonts():
+        families, known = _cover(letters)
+    missing = [label for label in dict.fromkeys(labels) if set(label) - known]
+    return Typeface(tuple(families), {label: f"#{number}" for number, label in enumerate(missing, 1)})
+
+
+def _cover(letters: set[str]) -> tuple[list[str], set[str]]:
+    """Return the families that are needed of those that matplotlib knows, and the letters that they have."""
     from matplotlib import font_manager
 
-    letters = set("".join(labels))
     families, known = [LATIN], _letters(LATIN)
     installed = {font.name for font in font_manager.fontManager.ttflist}
     for family in CJK:
-        if family in installed and letters - known:
+        if letters - known and family in installed and (own := _letters(family)) & (letters - known):
             families.append(family)
-            known |= _letters(family)
-    missing = [label for label in dict.fromkeys(labels) if set(label) - known]
-    return Typeface(tuple(families), {label: f"#{number}" for number, label in enumerate(missing, 1)})
+            known |= own
+    return families, known
+
+
+def _add_fonts() -> bool:
+    """Take in fonts that were installed after matplotlib cached its list; return whether there are any."""
+    from matplotlib import font_manager
+
+    listed = {font.fname for font in font_manager.fontManager.ttflist}
+    new = sorted(set(font_manager.findSystemFonts()) - listed)
+    for path in new:
+        with contextlib.suppress(
+            OSError, RuntimeError
+        ):  # no font that can be drawn with, as matplotlib has it
+            font_manager.fontManager.addfont(path)
+    return bool(new)
 
 
 def _letters(family: str) -> set[str]:

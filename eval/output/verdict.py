@@ -1,6 +1,7 @@
 """What follows from a comparison, in a sentence or two, and how its numbers are written."""
 
 from eval.measure.judgement import MEAN, Section, Test
+from eval.output.training import contamination
 
 
 def percent(share: float) -> str:
@@ -19,14 +20,17 @@ def show_p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
 
 
-def about(count: int) -> str:
-    """Return a count to two figures with thousands parted, `2,300`."""
-    digits = max(0, len(str(count)) - 2)
-    return f"{round(count, -digits):,}"
-
-
 def verdict(section: Section, base: str) -> str:
-    """Return what follows: ship a model, keep the base, or no evidence and how many rows it would take."""
+    """Return what follows: ship a model, keep the base, or no evidence and what could have been shown.
+
+    Models that were trained on some of the examples are named behind it.
+    """
+    trained = [(model, figure) for model, figure in section.figures.items() if figure.trained_on]
+    told = (f" {contamination(model, one.trained_on, one.n, [])}." for model, one in trained)
+    return _decision(section, base) + "".join(told)
+
+
+def _decision(section: Section, base: str) -> str:
     if not section.against_base:
         return f"Nothing to compare: {_only(section, base)}."
     best = section.best
@@ -45,12 +49,8 @@ def _interval(test: Test) -> str:
 
 
 def _rival(test: Test) -> str:
-    seen = f"{points(test.value)} points, p {show_p(test.p)}{_more(test)}"
+    seen = f"{points(test.value)} points, p {show_p(test.p)}"
     return f" No evidence of a difference from {test.against} ({seen})."
-
-
-def _more(test: Test) -> str:
-    return "" if test.more_rows is None else f"; about {about(test.more_rows)} more rows needed"
 
 
 def _not_better(section: Section, base: str) -> str:
@@ -62,7 +62,7 @@ def _not_better(section: Section, base: str) -> str:
     best = max(unknown, key=lambda test: test.value)
     text = (
         f"No evidence of a difference from {base}: {best.model} is at {_interval(best)}, p {show_p(best.p)}"
-        f"{_more(best)}; these {best.n:,} rows could have shown {100 * best.smallest:.1f} points."
+        f"; these {best.n:,} rows could have shown {100 * best.smallest:.1f} points."
     )
     return text + "".join(f" {t.model} is worse ({points(t.value)} points, p {show_p(t.p)})." for t in worse)
 
@@ -70,4 +70,6 @@ def _not_better(section: Section, base: str) -> str:
 def _only(section: Section, base: str) -> str:
     if base not in section.figures:
         return f"{base} was not scored on {section.name}"
+    if len(section.figures) > 1:
+        return "figures without their rows cannot be paired and tested"
     return f"only {base} was scored" + (" on all sets" if section.name == MEAN else "")

@@ -3,7 +3,7 @@
 Rows (premise, hypothesis, label, idx) are read from FILE, or made up of the words of samples/ (392,702 by
 default, the size of MNLI's training set, all distinct, about 230 characters each). The plain loop reads
 JSON Lines with json, formats the document's template and ends in `json.dump(indent=4)`: no checks, no
-hashes, no fsync. Seconds are the best of three, memory is the peak of the process; the target is 0.55
+hashes, no fsync. Seconds are the best of three, memory is the peak of the process; the goal is 0.65
 times the plain loop in 120 MB, TSV and Parquet within 1.4 of JSONL. Processes start from compiled
 bytecode, as every run after an installation's first one does.
 """

@@ -13,6 +13,7 @@ from adapters.store import open_adapter
 from core.errors import TuneyardError
 from tests.conftest import ROOT
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
+from tests.unit.adapters.test_export_gguf import tensors, write
 
 SHAPES = {"q_proj": (1024, 1024), "v_proj": (1024, 1024)}
 
@@ -75,7 +76,7 @@ def test_killed_fuse_leaves_nothing_that_loads_and_goes_on(run, tmp_path, kill):
     )
     make(tmp_path / "a", factors(1, layers=12, shapes=SHAPES))
     words = ["fuse", tmp_path / "a", "--base", base, "--out", tmp_path / "out"]
-    left = tmp_path / ".out.tuneyard.fusing"
+    left = tmp_path / ".out.tuneyard-fusing"
     process = start(*words)
     record = left / "fuse.json"
     wait_for(lambda: record.exists() and json.loads(record.read_text())["shards"], process)
@@ -90,6 +91,29 @@ def test_killed_fuse_leaves_nothing_that_loads_and_goes_on(run, tmp_path, kill):
     run("-m", "adapters", *words[:-1], tmp_path / "unbroken")
     for path in (tmp_path / "unbroken").iterdir():
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 8, "num_key_value_heads": 8}
+
+
+@pytest.mark.parametrize("command", ["fuse", "export"])
+def test_what_a_killed_run_leaves_is_removed_by_the_next_of_another_command(run, tmp_path, command):
+    make(tmp_path / "a", factors(1, layers=12, shapes=SHAPES))
+    if command == "fuse":
+        base = make_base(tmp_path / "base", base_tensors(layers=12, shapes=SHAPES), "F32")
+        words = ["fuse", tmp_path / "a", "--base", base, "--out", tmp_path / "out"]
+    else:
+        write(tmp_path / "base", tensors(1024, 1024, 4096), **LARGE)
+        words = ["export", tmp_path / "base", "--to", "gguf", "--out", tmp_path / "out"]
+    process = start(*words)
+    wait_for(lambda: any(path.is_file() for path in tmp_path.glob(".out.*/*")), process)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    (left,) = tmp_path.glob(".out.*")
+    assert not (tmp_path / "out").exists()
+    done = run("-m", "adapters", "merge", f"{tmp_path}/a=1", "--out", tmp_path / "merged")
+    assert f"note: removed {left}" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "base", "merged"}
 
 
 @pytest.mark.slow

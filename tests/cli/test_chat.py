@@ -23,8 +23,7 @@ from eval.model.stream import Sampling
 from tests.conftest import ROOT
 from tests.unit.eval_model.test_live import write as write_adapter
 
-GREEDY = ("--temperature", "0", "--repetition-penalty", "1", "--no-repeat-ngram-size", "0")
-SAMPLING = Sampling(8, 0.0, 1.0, 1.0, 0)
+SAMPLING = Sampling(8, {})
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ def talk(tiny_model: Path):
     """`talk("hello\\nquit\\n")` types into a conversation; other arguments are options."""
 
     def call(typed: str | bytes, *arguments: object):
-        given = ["--model", tiny_model, "--max-new-tokens", 8, *GREEDY, *arguments]
+        given = ["--model", tiny_model, "--max-new-tokens", 8, *arguments]
         return CliRunner().invoke(cli, list(map(str, given)), input=typed, catch_exceptions=False)
 
     return call
@@ -65,6 +64,17 @@ def test_once_answers_and_leaves(talk, model, encode) -> None:
         0,
         generate(model, [encode([user("A dog?")])], 8)[0].lstrip() + "\n",
     )
+
+
+def test_a_preset_and_options_reach_the_model(talk, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr("eval.chat.stream", lambda _model, _prompt, sampling, _show: asked.append(sampling))
+    talk("", "--once", "Q", "--preset", "document", "--top-p", "0.5")
+    talk("", "--once", "Q", "--repetition-penalty", "1.2")
+    assert [sampling.settings for sampling in asked] == [
+        {"temperature": 0.8, "top_p": 0.5, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3},
+        {"repetition_penalty": 1.2},
+    ]
 
 
 def test_a_conversation_remembers_what_was_said(talk, model, encode) -> None:
@@ -92,10 +102,70 @@ def test_an_adapter_is_talked_to_alone(talk, tmp_path, tiny_model) -> None:
     )
     own = CliRunner().invoke(
         cli,
-        ["--model", str(adapter), "--max-new-tokens", "8", *GREEDY, "--once", "A dog?"],
+        ["--model", str(adapter), "--max-new-tokens", "8", "--once", "A dog?"],
         catch_exceptions=False,
     )
     assert own.stdout == tuned.stdout
+
+
+def trained(folder: Path, **systems: list[str]) -> Path:
+    """An adapter with the run.json of a training on one dataset for each list of system texts."""
+    info, data = {}, folder / "data"
+    write_adapter(folder)
+    data.mkdir()
+    for name, texts in systems.items():
+        rows = [{"instruction": "Q", "output": "A", **({"system": text} if text else {})} for text in texts]
+        (data / f"{name}.json").write_text(json.dumps(rows))
+        columns = {"prompt": "instruction", "response": "output", "system": "system"}
+        info[name] = {"file_name": f"{name}.json", "columns": columns}
+    (data / "dataset_info.json").write_text(json.dumps(info))
+    settings = {"dataset": ", ".join(systems), "dataset_dir": str(data), "default_system": "yes"}
+    (folder / "run.json").write_text(json.dumps({"inputs": {"settings": settings}}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("systems", "given", "begins", "note"),
+    [
+        ({"a": ["no", "no"], "b": ["no"]}, (), ["no"], '(system text of the training: "no")'),
+        ({"a": ["", ""]}, (), ["yes"], '(system text of the training: "yes")'),
+        ({"a": ["no"]}, ("--system", "maybe"), ["maybe"], ""),
+        ({"a": ["no"]}, ("--system", ""), [], ""),
+        ({"a": ["no", "maybe"]}, (), [], "the examples of a have several; --system gives one"),
+        ({"a": ["no", ""]}, (), [], "have several"),
+    ],
+)
+def test_an_adapter_is_told_what_its_training_told_it(
+    talk, tmp_path, monkeypatch, systems, given, begins, note
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "eval.chat.stream", lambda model, prompt, *_: asked.append(model.tokenizer.decode(prompt))
+    )
+    done = talk("", "--once", "Q", "--adapter", f"t={trained(tmp_path / 't', **systems)}", *given)
+    told = [text for text in ("no", "yes", "maybe") if text in asked[0].partition("Q")[0]]
+    assert told == begins and note in done.stderr
+
+
+def test_adapters_are_combined_and_switched_between(talk, tmp_path, monkeypatch) -> None:
+    one, two = (write_adapter(tmp_path / name) for name in ("one", "two"))
+    both = f"{one}:-1+{two}:3"
+    options = ("--adapter", f"one={one}", "--adapter", f"both={both}")
+    alone = {
+        name: talk("A dog?", "--adapter", f"{name}={path}") for name, path in (("one", one), ("both", both))
+    }
+    assert talk("A dog?\n", *options).stdout == alone["one"].stdout
+    assert talk("/use both\nA dog?\n", *options).stdout == alone["both"].stdout
+    done = talk("/use base\nA dog?\n/use\n/use three\n", *options)
+    assert done.stdout == talk("A dog?").stdout
+    assert done.stderr.count("(/use NAME goes on with one of: base, one, both; now: base)") == 2
+    assert len({talk("A dog?").stdout, *(answered.stdout for answered in alone.values())}) == 3
+    asked = []
+    monkeypatch.setattr(
+        "eval.chat.stream", lambda model, prompt, *_: asked.append(model.tokenizer.decode(prompt))
+    )
+    talk("A dog?\n/use base\noutside\n", *options)
+    assert "A dog?" in asked[1] and "outside" in asked[1]
 
 
 def test_ctrl_c_ends_the_answer_and_keeps_what_was_shown(model, encode, monkeypatch) -> None:
@@ -110,7 +180,7 @@ def test_ctrl_c_ends_the_answer_and_keeps_what_was_shown(model, encode, monkeypa
     fired: list[str] = []
     screen = Interrupting()
     monkeypatch.setattr(sys, "stdout", screen)
-    chat = Chat(model, encode, Sampling(400, 5.0, 1.0, 1.0, 0), think=False)
+    chat = Chat(model, encode, Sampling(400, {"temperature": 5.0, "top_p": 1.0}), think=False)
     with pytest.raises(KeyboardInterrupt):
         chat.answer("A dog?")
     assert fired and chat.messages[0] == user("A dog?")

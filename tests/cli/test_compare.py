@@ -69,7 +69,7 @@ def test_damaged_runs_write_nothing(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "runs" / "rte" / "demo_rte_eval" / "predictions.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
     done = run("-m", "eval.compare", tmp_path / "runs", "--out", tmp_path / "out", code=1)
-    assert f"{path}:300: no JSON object" in done.stderr and not (tmp_path / "out").exists()
+    assert f"{path}:300: not JSON" in done.stderr and not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -86,3 +86,77 @@ def test_a_file_in_the_place_of_out(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="file"):
         cli.main([str(tmp_path / "runs"), "--out", str(tmp_path / "file")], standalone_mode=False)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def guide(folder: Path, right: list[bool], rows: bool = True, **changes: object) -> Path:
+    """An evaluation_results.json as the defect guide's program writes it, in `folder`."""
+    kinds = ["网卡故障", "主板故障"] * (len(right) // 2)
+    results = [
+        {"subtype": kind, "type": "硬件", "user": f"报告{n}", "expected": "主机", "is_correct": good,
+         "predicted": "主机" if good else "网络", "model_output": "判断"}
+        for n, (kind, good) in enumerate(zip(kinds, right, strict=True))
+    ]  # fmt: skip
+    shares = {
+        kind: {"correct": sum(g for k, g in zip(kinds, right, strict=True) if k == kind),
+               "total": kinds.count(kind)}
+        for kind in set(kinds)
+    }  # fmt: skip
+    folder.mkdir()
+    fields = {"overall_accuracy": sum(right) / len(right), "subtype_accuracy": shares, "results": results}
+    path = folder / "evaluation_results.json"
+    path.write_text(json.dumps(fields | ({} if rows else {"results": []}) | changes, ensure_ascii=False))
+    return path
+
+
+BEFORE, AFTER = [True] * 20 + [False] * 40, [True] * 50 + [False] * 10
+
+
+def test_the_guides_own_results_are_compared_row_by_row(run: Run, tmp_path: Path) -> None:
+    a, b = guide(tmp_path / "a", BEFORE), guide(tmp_path / "b", AFTER)
+    done = run("-m", "eval.compare", a, b, "--out", tmp_path / "ab")
+    assert "Ship b: 83.3 % against 33.3 % of a" in done.stdout and "exact McNemar" in done.stdout
+    assert set(PLOTS) - {"calibration.png", "confusion.png"} <= {
+        path.name for path in (tmp_path / "ab").iterdir()
+    }
+    run("-m", "eval.report", a, b, "--out", tmp_path / "page.html")
+    assert json.dumps("报告59") in (tmp_path / "page.html").read_text()
+    other = json.loads(b.read_text())
+    other["results"][3]["user"] = "另一份报告"
+    b.write_text(json.dumps(other))
+    assert "scored on different data" in run("-m", "eval.compare", a, b, "--out", tmp_path, code=2).stderr
+
+
+def test_figures_by_type_alone_are_shown_and_not_tested(run: Run, tmp_path: Path) -> None:
+    a, b = guide(tmp_path / "a", BEFORE, rows=False), guide(tmp_path / "b", AFTER)
+    done = run("-m", "eval.compare", a, b, "--out", tmp_path / "ab")
+    assert "| a " in done.stdout and "33.3 % (22.7–45.9)" in done.stdout
+    assert "figures without their rows cannot be paired and tested" in done.stdout
+    assert "McNemar" not in done.stdout and "not paired and not tested" in done.stderr
+    assert (tmp_path / "ab" / "model_comparison.png").exists()
+    b = guide(tmp_path / "c", AFTER, rows=False)
+    done = run("-m", "eval.compare", a, b, "--out", tmp_path / "ac")
+    assert "| majority class           | –      " in done.stdout
+    table = json.loads((tmp_path / "ac" / "table.json").read_text())["sets"]["rows"]
+    assert table["majority"] is None and table["comparisons"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "message"),
+    [
+        ({"subtype_accuracy": {"网卡故障": 0.5}}, 1, "found 0.5, expected counts: correct and total"),
+        ({"subtype_accuracy": {}}, 1, "neither results nor counts"),
+        ({"type_accuracy": {"x": {"correct": 1, "total": 2}}}, 1, "counts that do not add up alike"),
+        ({"results": [{"expected": "x", "is_correct": 7}]}, 1, "evaluation_results.json result 0: found"),
+        ({"results": [7]}, 1, "results: found 7, expected a list of objects"),
+        (
+            {"subtype_accuracy": {"网卡故障": {"correct": 9, "total": 60}}},
+            2,
+            "0 and 30 rows of subtype 主板故障",
+        ),
+    ],
+)
+def test_what_the_guides_results_may_not_be(
+    run: Run, tmp_path: Path, changes: dict[str, object], code: int, message: str
+) -> None:
+    a, b = guide(tmp_path / "a", BEFORE), guide(tmp_path / "b", AFTER, rows=False, **changes)
+    assert message in run("-m", "eval.compare", a, b, "--out", tmp_path / "ab", code=code).stderr

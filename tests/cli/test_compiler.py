@@ -36,7 +36,7 @@ def test_bad_rows_exit_1_with_the_place_and_quarantine_exits_0(run, tmp_path):
     assert not (tmp_path / "out").exists()
     args = ("--on_error", "quarantine", "--out", tmp_path / "out")
     done = run("-m", "compiler", "compile", "rte", "--source", bad, *args)
-    assert "kept 2  dropped 1 (bad rows 1)" in done.stdout
+    assert "kept 2  dropped 0  rejected 1" in done.stdout
 
 
 def test_check_gives_json_and_writes_nothing(run, tmp_path):

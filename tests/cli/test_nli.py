@@ -205,6 +205,48 @@ def test_generated_answers_are_compared_with_the_chosen_ones(nli, data) -> None:
     assert [d["row"] for d in check["differing"]] == differing
 
 
+def test_generating_says_how_often_choosing_agrees(nli, data, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("eval.nli.CHECKED", 3)
+    chosen = predictions(nli("--data", data, out="c"))
+    out = nli("--data", data, "--mode", "generate", "--max-new-tokens", "4")
+    said = predictions(out)
+    assert results(out)["check_choice"] == {
+        "n": 3,
+        "agree": sum(said[r]["predicted_output"] == chosen[r]["predicted_output"] for r in (0, 1, 3)),
+        "differing": [
+            {"row": r, "chosen": chosen[r]["model_output"]}
+            for r in (0, 1, 3)
+            if said[r]["predicted_output"] != chosen[r]["predicted_output"]
+        ],
+    }
+    assert f"chosen answers agree {results(out)['check_choice']['agree']}/3" in capsys.readouterr().out
+    assert "check_choice" not in results(nli("--data", data, "--mode", "generate", "--think", out="thought"))
+
+
+def test_a_misspelt_model_does_not_blame_the_network(nli, data, tiny_model, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(RequestError, match='/modle: no such folder; did you mean "model"[?]$'):
+        nli("--data", data, model=tiny_model.parent / "modle")
+
+
+def test_labels_are_found_once_and_in_the_whole_dataset(nli, data, monkeypatch) -> None:
+    """However many rows are scored: scoring 20,000 rows took 20,000 looks at 20,000 answers."""
+    reads = []
+
+    def answers(questions) -> list[str]:
+        reads.append(questions.name)
+        return [c.answer for c in questions.conversations]
+
+    monkeypatch.setattr("eval.model.questions.Questions.answers", property(answers))
+    for limit in (1, 5):
+        for mode in ("choice", "generate"):
+            reads.clear()
+            more = ("--mode", mode, "--max-new-tokens", "3", "--limit", limit, "--count", "maybe=no")
+            out = nli("--data", data, *more, out=f"{mode}-{limit}")
+            assert results(out)["labels"] == ["maybe", "no", "yes"]
+            assert len(reads) <= 2  # for the labels, and for the baseline
+
+
 def test_a_lora_folder_as_model_brings_its_base(nli, data, tmp_path, tiny_model) -> None:
     adapter = write_adapter(tmp_path / "mine", base_model_name_or_path=str(tiny_model))
     alone = nli("--data", data, model=adapter)
@@ -245,6 +287,15 @@ def test_an_adapter_whose_base_is_here_with_other_weights_is_refused(nli, data, 
     shutil.rmtree(other)
     shutil.copytree(tiny_model, other)
     nli("--data", data, "--adapter", f"mine={adapter}")
+
+
+def test_an_adapter_whose_base_has_another_name_is_refused_unless_both_are_the_same(
+    nli, data, tmp_path
+) -> None:
+    adapter = write_adapter(tmp_path / "mine", base_model_name_or_path="org/other")
+    with pytest.raises(ContentError, match="org/other is no folder here .* say so with --same-base"):
+        nli("--data", data, "--adapter", f"mine={adapter}")
+    nli("--data", data, "--adapter", f"mine={adapter}", "--same-base")
 
 
 def test_weights_that_overflow_stop_the_run_and_keep_what_is_done(nli, data, tmp_path) -> None:
@@ -296,7 +347,7 @@ BAD = {
     "a part without weight": (
         ["--data", "DATA", "--adapter", "x=a:1+b"],
         RequestError,
-        "expected ADAPTER:WEIGHT",
+        "expected NAME_OR_DIR=WEIGHT or NAME_OR_DIR:WEIGHT, e.g. b=0.5",
     ),
     "no model": (["--data", "DATA", "--model", "no/such"], RequestError, "give a local model folder"),
     "nothing to score": (["--data", "DATA", "--no-base"], RequestError, "leaves nothing to score"),

@@ -28,6 +28,8 @@ def served(monkeypatch: pytest.MonkeyPatch):
             number = int(body["messages"][-1]["content"].split()[1])
             status, text = plan[number].pop(0) if plan.get(number) else (200, answer(number))
             self.send_response(status)
+            if 300 <= status < 400:
+                self.send_header("Location", text)
             self.end_headers()
             self.wfile.write(text.encode())
 
@@ -118,6 +120,36 @@ def test_a_refusal_is_not_tried_again(ask, served) -> None:
     served[1][0] = [(401, "bad key")]
     with pytest.raises(RequestError, match="HTTP 401 bad key"):
         ask()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_the_key_does_not_follow_a_redirect(ask, served, monkeypatch, status) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    heard = []
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.end_headers()
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    other = ThreadingHTTPServer(("127.0.0.1", 0), Other)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    elsewhere = f"http://localhost:{other.server_port}/v1/chat/completions"
+    served[1][0] = [(status, elsewhere)]
+    with pytest.raises(
+        RequestError, match=f"HTTP {status}: it sends elsewhere, '{elsewhere}': name that address"
+    ):
+        ask()
+    other.shutdown()
+    other.server_close()
+    assert heard == []
 
 
 def test_nobody_there(ask) -> None:

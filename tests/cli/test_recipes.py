@@ -24,7 +24,8 @@ pure_bf16: true
 
 def test_every_problem_at_once(run, tmp_path):
     (tmp_path / "bad.yaml").write_text(BAD)
-    done = run("-m", "recipes", "check", "--quick", tmp_path / "bad.yaml", f"dataset_dir={tmp_path}", code=1)
+    asked = ("check", "--for", "cpu", "--quick", tmp_path / "bad.yaml", f"dataset_dir={tmp_path}")
+    done = run("-m", "recipes", *asked, code=1)
     said = done.stdout.replace(str(tmp_path), "FOLDER")
     assert said == (ROOT / "tests/golden/recipes/bad.txt").read_text()
     assert done.stderr == "error: 1 of 1 recipes cannot be trained as they are\n"

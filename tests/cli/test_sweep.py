@@ -9,6 +9,8 @@ import pytest
 from core.errors import ContentError, RequestError
 from eval.nli import cli as nli
 from eval.sweep import cli
+from eval.sweeping import Sweep, report
+from tests.fake_runs import write_run
 from tests.runs_cut import tree
 from tests.unit.eval_model.test_live import write as write_adapter
 
@@ -95,6 +97,21 @@ def test_every_point_is_what_nli_says_of_that_mix_and_the_choice_is_made_on_one_
     }
 
 
+def test_the_pictures_headline_is_the_figure_of_the_held_out_rows(tmp_path, monkeypatch) -> None:
+    """Chosen where it has 6 of 6 right, the first weight has 3 of 6 right on the other rows."""
+    gold, drawn = ["yes", "no"] * 6, []
+    for model, right in (("base", [0] * 6 + [1] * 6), ("r=1", [1] * 9 + [0] * 3)):
+        said = [g if r else "unknown" for g, r in zip(gold, right, strict=True)]
+        write_run(tmp_path, model, "s", gold, said, majority=0.5)
+    monkeypatch.setattr("eval.sweeping.draw", lambda landscape, _: drawn.append(landscape))
+    report(Sweep(tmp_path, ["r"], {"base": (0.0,), "r=1": (1.0,)}, {"s": ([*range(6)], [*range(6, 12)])}))
+    (landscape,) = drawn
+    assert landscape.title == (
+        "s: 50.0 % (18.8–81.2) of 6 held-out rows at r 1; chosen on 6 other rows, which are drawn here"
+    )
+    assert landscape.scores[(1.0,)].accuracy == 1.0
+
+
 def test_a_dry_run_counts_the_rows_and_writes_nothing(folders, tmp_path, capsys) -> None:
     call(cli, *folders, "--out", tmp_path / "out", "--dry-run", "--limit", "10")
     said = "25 models × (one 10 + two 10) rows = 500 forward rows, 0 of them done before\n"
@@ -117,14 +134,16 @@ def test_a_resumed_sweep_asks_only_what_is_missing_and_ends_alike(folders, tmp_p
     assert capsys.readouterr().out.count("done before") == 7
 
 
-def test_checkpoints_are_a_curve_over_their_steps(folders, tmp_path, tiny_model) -> None:
+def test_checkpoints_are_a_curve_over_their_steps(folders, tmp_path, tiny_model, monkeypatch) -> None:
     run = tmp_path / "run"
+    (tmp_path / "saves" / "run").mkdir(parents=True)  # has nothing to do with the folder given
+    monkeypatch.chdir(tmp_path)
     for step, seed in ((10, 1), (2, 2)):
         write_adapter(run / f"checkpoint-{step}", seed=seed)
     for path in write_adapter(tmp_path / "end", seed=3).iterdir():
         path.rename(run / path.name)
     (run / "trainer_state.json").write_text('{"global_step": 12}')
-    call(cli, "--model", tiny_model, *folders[-2:], "--checkpoints", run, "--out", tmp_path / "out")
+    call(cli, "--model", tiny_model, *folders[-2:], "--checkpoints", "run", "--out", tmp_path / "out")
     told = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert told["points"] == {"base": [0], "step-2": [2], "step-10": [10], "step-12": [12]}
     assert told["axes"] == ["step"]

@@ -90,7 +90,8 @@ def test_the_loss_is_a_plain_loops_over_all_tokens_together(text, data, loaded) 
     assert metrics["eval_loss"] == pytest.approx(mean, abs=1e-5)
     assert metrics["perplexity"] == pytest.approx(math.exp(mean), rel=1e-5)
     assert list(metrics) == METRICS
-    assert list(rows[0]) == [*FOUR[:3], "row", "loss", "tokens", "truncated", "reference_tokens"]
+    known = ["loss", "tokens", "truncated", "example_tokens", "prompt_tokens", "reference_tokens"]
+    assert list(rows[0]) == [*FOUR[:3], "row", *known]
 
 
 def test_metrics_and_predictions_are_those_of_the_document(text, data, tmp_path, loaded) -> None:
@@ -109,6 +110,35 @@ def test_metrics_and_predictions_are_those_of_the_document(text, data, tmp_path,
         assert {k: results[k] for k in metrics} == metrics
     assert any(row["prediction"] for row in read(out, "predictions.jsonl", "one"))
     assert read(out, "metrics.json") != read(out, "metrics.json", "one")
+
+
+def test_lengths_are_told_as_percentiles_and_plotted(text, data, loaded) -> None:
+    import numpy as np
+
+    out = text("--data", data, "--max_seq_length", "60")
+    rows, lengths = read(out, "predictions.jsonl"), read(out, "results.json")["lengths"]
+    asked = ["\n".join(filter(None, (row["instruction"], row["input"]))) for row in ROWS]
+    prompts = [
+        len(
+            loaded.tokenizer.apply_chat_template(
+                [{"role": "user", "content": one}], add_generation_prompt=True, return_dict=False
+            )
+        )
+        for one in asked
+    ]
+    assert [row["prompt_tokens"] for row in rows] == prompts
+    whole = [prompt + one_by_one(loaded, row)[1] for prompt, row in zip(prompts, ROWS, strict=True)]
+    assert [row["example_tokens"] for row in rows] == whole  # before the cut at 60
+    assert max(whole) > 60
+    assert list(lengths) == ["prompt", "reference", "prediction", "example"]
+    for name, found in lengths.items():
+        values = [row[f"{name}_tokens"] for row in rows]
+        for percent in (5, 25, 50, 75, 95, 99):
+            expected = np.quantile(values, percent / 100, method="inverted_cdf")
+            assert found[f"p{percent}"] == expected, name
+        spread = (found["n"], found["min"], found["max"], found["mean"])
+        assert spread == (5, min(values), max(values), pytest.approx(np.mean(values)))
+    assert (out / "base/rows/lengths.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_rows_that_are_too_long_are_cut_as_training_does_and_counted(text, data, capsys) -> None:

@@ -22,7 +22,7 @@ MEASURED = (
 
 
 @pytest.mark.parametrize("finetuning_type", ["lora", "full"])
-def test_memory_is_planned_within_a_third(tmp_path, finetuning_type):
+def test_memory_used_lies_in_the_planned_range(tmp_path, finetuning_type):
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
@@ -45,6 +45,7 @@ def test_memory_is_planned_within_a_third(tmp_path, finetuning_type):
     planned = json.loads(plan.stdout)["memory"]
     found = json.loads((tmp_path / "out" / "all_results.json").read_text())
     used = sum(found.get(name, 0) for name in MEASURED)
-    expected = planned["total"] - planned["fixed"]  # CUDA's own share is not the allocator's
-    print(f"{finetuning_type}: planned {expected / 1e9:.2f} GB, used {used / 1e9:.2f} GB")
-    assert 0.67 < expected / used < 1.5
+    lower, upper = (planned[end]["total"] - planned[end]["fixed"] for end in ("lower", "upper"))
+    # CUDA's own share is not the allocator's
+    print(f"{finetuning_type}: planned {lower / 1e9:.2f}-{upper / 1e9:.2f} GB, used {used / 1e9:.2f} GB")
+    assert 0.8 * lower < used <= upper

@@ -264,3 +264,51 @@ def test_nf4_is_bitsandbytes_to_the_bit(dtype, shape, double):
         np.testing.assert_array_equal(back, theirs)
         compared += 1
     assert compared >= 2
+
+
+ALL = {"target_modules": "all-linear"}
+AS_SAVED = {
+    "all linear": ALL,
+    "all linear but o_proj": {**ALL, "exclude_modules": ["o_proj"]},
+    "all linear but two": {**ALL, "exclude_modules": ["mlp.up_proj", "self_attn.v_proj"]},
+    "all linear but a layer": {**ALL, "exclude_modules": r".*layers\.1\..*"},
+    "embeddings saved": {"save_embedding_layers": True},
+    "embeddings adapted": {"target_modules": ["q_proj", "embed_tokens"]},
+    "bias all": {"bias": "all"},
+    "a larger vocabulary": {"rows": 640, "modules_to_save": ["embed_tokens", "lm_head"]},
+    "a larger vocabulary, saved": {"rows": 640, "save_embedding_layers": True},
+}
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@pytest.mark.parametrize("name", AS_SAVED)
+def test_what_peft_saves_is_fused_as_peft_merges_it(tiny_model, tmp_path, name, kind):
+    """Llama has no biases: `bias: all` saves none. PEFT holds what it saved; its own merge is the oracle."""
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    fields = dict(AS_SAVED[name])
+    rows, save = fields.pop("rows", None), fields.pop("save_embedding_layers", "auto")
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    if kind == "llama":
+        same = {key: value for key, value in base.config.to_dict().items() if key in LlamaConfig().to_dict()}
+        base = LlamaForCausalLM(LlamaConfig(**{**same, "architectures": None, "model_type": "llama"}))
+    base.save_pretrained(tmp_path / "base")
+    if rows:
+        base.resize_token_embeddings(rows, mean_resizing=False)
+    config = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], **fields}
+    tuned = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", **config))
+    tuned.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    torch.manual_seed(3)
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            parameter.data += torch.randn_like(parameter) * 0.1
+    tuned.save_pretrained(tmp_path / "a", save_embedding_layers=save)
+    request = FuseRequest([(tmp_path / "a", 1.0)], tmp_path / "base", FuseOptions(), tmp_path / "fused")
+    fuse(request, plan_fusing(request), lambda _: None, print)
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path / "fused", dtype=torch.float32)
+    assert ours.config.vocab_size == (rows or base.config.vocab_size)
+    with torch.no_grad():
+        found, theirs = ours(IDS).logits, tuned.eval()(IDS).logits
+        torch.testing.assert_close(found, theirs, atol=2e-4, rtol=0)
+        if "adapted" not in name:  # where merging, PEFT moves the tied head with the embedding
+            torch.testing.assert_close(found, tuned.merge_and_unload()(IDS).logits, atol=2e-4, rtol=0)

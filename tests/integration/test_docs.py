@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT
 from tests.integration.conftest import Demo
@@ -27,6 +28,21 @@ def commands(page: Path) -> list[tuple[bool, str]]:
     ]
 
 
+def checks(command: str) -> list[str]:
+    """Return the checks of a command's recipes for a GPU node, each with the overrides that follow it.
+
+    The documents' data is not in the checkout: the demo's is named in its place.
+    """
+    found = re.finditer(r"(?<!\S)(recipes/[\w.-]+\.yaml)((?: +[a-z_]+=[^\s,]+(?=\s|$))*)", command)
+    made = []
+    for recipe, overrides in (one.groups() for one in found):
+        data = "dataset=demo_rte_train"
+        if "eval_dataset" in yaml.safe_load((ROOT / recipe).read_text(encoding="utf-8")):
+            data += " eval_dataset=demo_rte_eval"
+        made.append(f"python -m recipes check --quick --for gpu {recipe}{overrides} {data}")
+    return made
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_page_run(demo: Demo, page: Path) -> None:
     for needs_gpu, command in commands(page):
@@ -35,5 +51,5 @@ def test_the_commands_of_a_page_run(demo: Demo, page: Path) -> None:
         if not needs_gpu:
             demo.checkout.shell(command)
             continue
-        for recipe in re.findall(r"\brecipes/[\w.-]+\.yaml", command):
-            assert (demo.checkout.root / recipe).is_file(), f"{page.name}: {command}"
+        for check in checks(command):
+            demo.checkout.shell(check)

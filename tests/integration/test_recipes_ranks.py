@@ -3,7 +3,9 @@
 Two ranks with one micro batch each see, step by step, the rows of one process that gathers two.
 """
 
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -103,3 +105,38 @@ def test_two_nodes_by_the_variables_of_torchrun(trainings):
     }  # fmt: skip
     nodes = [{**node, "NODE_RANK": rank} for rank in ("0", "1")]
     assert trainings.plain("nodes", TWO, *nodes) == trainings.plain("plain", {}, {})
+
+
+def test_another_world_size_is_another_run(trainings):
+    """One process, then two: refused, and trained again with --force in half the steps."""
+    recipe = trainings.recipe(
+        "world", {"gradient_accumulation_steps": 1, "max_steps": -1, "num_train_epochs": 1}
+    )
+    out = trainings.folder / "world"
+
+    def train(code: int, added: dict[str, str], *more: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "recipes", "train", recipe, *more],
+            cwd=ROOT, env=trainings.environment(added), capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def batch(log: Path) -> int:
+        return int(re.findall(r"Total train batch size .* = (\d+)", log.read_text())[0])
+
+    train(0, {})
+    one = json.loads((out / "run.json").read_text())
+    assert (one["world_size"], one["global_batch"]) == (1, batch(out / "train.log"))
+    assert "world size 1 (global batch 2) → world size 2 (global batch 4)" in train(1, RANKS)
+    assert json.loads((out / "run.json").read_text()) == one
+    train(0, RANKS, "--force")
+    two = json.loads((out / "run.json").read_text())
+    assert (two["world_size"], two["global_batch"]) == (2, batch(out / "train.log"))
+    assert json.loads((out.with_name("world.1") / "run.json").read_text()) == one
+    steps = [
+        json.loads((folder / "trainer_state.json").read_text())["global_step"]
+        for folder in (out, out.with_name("world.1"))
+    ]
+    assert 2 * steps[0] == steps[1]
+    assert "up to date" in train(0, RANKS)

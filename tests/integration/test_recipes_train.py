@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,7 +79,8 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 
 def test_killed_damaged_resumed_ends_as_an_unbroken_run(recipe):
     unbroken, broken = recipe.parent / "unbroken", recipe.parent / "broken"
-    assert "16" in train(recipe, f"output_dir={unbroken}")
+    assert "trained in" in train(recipe, f"output_dir={unbroken}")
+    assert json.loads((unbroken / "trainer_state.json").read_text())["global_step"] == 16
     record = json.loads((unbroken / "run.json").read_text())
     assert record["inputs"]["settings"]["lora_rank"] == 4
     assert record["result"]["train_loss"] > 0
@@ -119,8 +121,29 @@ def test_two_at_once_and_sigint(recipe):
     assert not (folder / "run.json").exists()
 
 
-def test_a_training_that_fails_says_why(recipe):
-    said = train(recipe, f"output_dir={recipe.parent / 'fails'}", "lora_target=no_such_layer", code=1)
-    assert "LLaMA-Factory failed" in said
-    assert "no_such_layer" in said
-    assert not (recipe.parent / "fails" / "run.json").exists()
+def test_what_llamafactory_would_drop_or_refuse_is_said_before_anything_is_trained(recipe):
+    folder = recipe.parent / "refused"
+    said = train(recipe, f"output_dir={folder}", "lora_target=no_such_layer", code=1)
+    assert "E351 lora_target: no_such_layer fits no layer of the model" in said
+    rows = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for n in range(8)]
+    rows[5]["output"] = None
+    (recipe.parent / "odd.json").write_text(json.dumps(rows))
+    (recipe.parent / "odd").mkdir()
+    entry = {"odd": {"file_name": "../odd.json"}}
+    (recipe.parent / "odd/dataset_info.json").write_text(json.dumps(entry))
+    said = train(
+        recipe, f"output_dir={folder}", f"dataset_dir={recipe.parent / 'odd'}", "dataset=odd", code=1
+    )
+    assert "odd.json row 6: E323 odd: LLaMA-Factory" in said
+    assert not folder.exists()
+
+
+def test_a_training_that_fails_says_why(recipe, tiny_model):
+    folder, broken = recipe.parent / "fails", recipe.parent / "broken-model"
+    shutil.copytree(tiny_model, broken)  # its weights are read by the training alone
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    said = train(recipe, f"output_dir={folder}", f"model_name_or_path={broken}", code=1)
+    assert "LLaMA-Factory failed" in said and f"its output is in {folder / 'train.log'}" in said
+    assert "SafetensorError" in said
+    assert not (folder / "run.json").exists()

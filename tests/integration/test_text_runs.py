@@ -27,7 +27,7 @@ def test_a_run_killed_and_resumed_ends_as_an_unbroken_one(tiny_model: Path, tmp_
     arguments = ["-m", "eval.text", *map(str, given), "--max_new_tokens", "3", "--batch_tokens", "1"]
     run(*arguments, env=ONE_THREAD)
     whole = tree(out)
-    files = ("metrics.json", "predictions.jsonl", "results.json")
+    files = ("lengths.png", "metrics.json", "predictions.jsonl", "results.json")
     assert sorted(whole) == [*(f"base/sums/{name}" for name in files), "run.json"]
     out.rename(tmp_path / "whole")
     log = out / "base" / "sums" / "predictions.jsonl"

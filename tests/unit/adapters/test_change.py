@@ -19,7 +19,8 @@ BITS = {"BF16": 8, "F16": 11, "F32": 24}  # of a significand
 def piece(folder, weight, dtype):
     """Store a weight and return it as what is to be changed."""
     write_file(folder / "w.safetensors", {"w": weight}, dtype)
-    return Piece("w", dtype, open_weights(folder / "w.safetensors").tensors["w"], folder / "w.safetensors")
+    tensor = open_weights(folder / "w.safetensors").tensors["w"]
+    return Piece("w", dtype, tensor.shape, tensor, folder / "w.safetensors")
 
 
 def rounded(value, bits):
@@ -83,3 +84,14 @@ def test_nf4_gives_back_the_nearest_level_and_levels_as_they_are(count, seed, si
     levels = np.abs(values[:, None] - by_element[:, None] * nf4.LEVELS)
     np.testing.assert_allclose(np.abs(back - values), levels.min(axis=1), rtol=1e-5, atol=1e-6 * size)
     np.testing.assert_allclose(nf4.round_trip(back, found, found), back, rtol=1e-6)
+
+
+def test_nf4_with_its_scales_quantised_again_is_the_same_by_pieces(tmp_path, monkeypatch):
+    """Blocks of scales are larger than the rows worked on at once: those of a piece are its own."""
+    weight = (np.random.default_rng(5).standard_normal((96, 40)) * 0.03).astype(np.float32)
+    found = nf4.scales(weight.reshape(-1))
+    whole = nf4.round_trip(weight.reshape(-1), found, nf4.doubly_quantised(found))
+    monkeypatch.setattr("adapters.change.BLOCK", 700)
+    stored = list(apply(piece(tmp_path, weight, "F32"), Change(quantise="nf4-double"), Survival()))
+    assert len(stored) > 1
+    assert np.concatenate(stored).tolist() == whole.reshape(weight.shape).tolist()

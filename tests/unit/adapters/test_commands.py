@@ -1,5 +1,6 @@
 """The commands in this process: what they print, write and refuse, with the exit code each way leads to."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -96,6 +97,12 @@ def test_dry_run_prints_the_plan_and_writes_nothing():
     assert files() == ([], ["mnli", "rte"])
 
 
+def test_bases_are_not_checked_where_one_of_several_names_none():
+    make("saves/unnamed", factors(3), base_model_name_or_path=None)
+    assert "not checked: unnamed names no base" in call("merge", "unnamed=1", "rte=1", "--out", "x")[1]
+    assert "not checked" not in call("merge", "unnamed=1", "--out", "y")[1]
+
+
 def test_an_adapter_given_twice_is_said():
     _, notes = call("merge", "rte=0.5", "saves/../saves/rte=-0.2", "mnli=1", "--out", "x", "--dry-run")
     assert "rte stands 2 times: its weights add up to 0.3\n" in notes
@@ -153,7 +160,7 @@ def test_recipes_of_the_house_merge(path):
     ("text", "message"),
     [
         ("adapters: [rte=0.5\n", "not YAML"),
-        ("- a\n", "found list, expected adapters"),
+        ("- a\n", r'found \["a"\], expected a mapping'),
         ("adapter: [rte=1]\n", "unknown field 'adapter', .* did you mean \"adapters\""),
         ("adapters: {rte: 0.5}\n", "expected a list like"),
         ("adapters: [rte=1]\nmethod: ties\n", 'method: "ties", expected exact, svd, linear'),
@@ -226,14 +233,90 @@ def test_force_spares_a_trained_adapter_with_its_card():
     assert {path: path.read_bytes() for path in Path("saves/mnli").iterdir()} == before
 
 
-def test_fusing_warns_of_another_base():
-    make_base("other", base_tensors(seed=1))
+# What an adapter names as its base, used on the folder base: what the refusal says, "" for none.
+BASES = {
+    None: "",
+    "org/base": "",
+    "base": "",
+    "same": "",
+    "resharded": "",
+    "wide": "",
+    "narrow": "trained on narrow, whose weights are not those of base",
+    "unsloth/Base-bnb-4bit": "",
+    "unsloth/base-unsloth-bnb-4bit": "",
+    "org/chat": "not on base, and org/chat is no folder here",
+    "unsloth/chat-bnb-4bit": "not on base, and unsloth/chat-bnb-4bit is no folder here",
+    "other": "trained on other, whose weights are not those of base",
+    "nearly": "trained on nearly, whose weights are not those of base",
+    "elsewhere/base": "trained on elsewhere/base, whose weights are not those of base",
+}
+
+
+@pytest.mark.parametrize("command", ["merge", "fuse"])
+@pytest.mark.parametrize("named", BASES)
+def test_an_adapter_of_another_base_is_refused_alike(command, named):
+    last = base_tensors()
+    last["model.layers.1.norm.weight"][-1] += 1
+    make_base("nearly", last)
+    for folder in ("other", "elsewhere/base"):
+        make_base(folder, base_tensors(seed=1))
     make_base("same", base_tensors())
-    for named, warned in {"org/base": 0, "org/chat": 1, "base": 0, "same": 0, "other": 1}.items():
-        make("saves/a", factors(1), base_model_name_or_path=named)
-        said = call("fuse", "a", "--base", "base", "--out", "x", "--dry-run")[1]
-        expected = f"warning: adapter saves/a names {named} as its base, it is fused into base"
-        assert said.count(expected) == said.count("warning") == warned
+    make_base("resharded", base_tensors(), shards=3)
+    make_base("wide", base_tensors(), "F32")
+    make_base("narrow", base_tensors(), "F16")
+    make("saves/a", factors(1), base_model_name_or_path=named)
+    words = [command, "a=1", "--base", "base", "--out", "x", "--dry-run"]
+    refused = BASES[named]
+    assert refused in call(*words, code=int(bool(refused)))[1]
+    assert (refused if "whose weights" in refused else "") in call(
+        *words, "--same-base", code=int("whose weights" in refused)
+    )[1]
+
+
+def test_the_hash_in_run_json_decides_where_the_named_base_is_not_here():
+    make_base("models/one", base_tensors())
+    make_base("models/two", base_tensors(seed=1))
+    lines = (
+        f"{p.name}\0{hashlib.sha256(p.read_bytes()).hexdigest()}\n"
+        for p in sorted(Path("models/one").iterdir())
+    )
+    trained = {"name": "gone/two", "sha256": hashlib.sha256("".join(lines).encode()).hexdigest()}
+    make("saves/a/checkpoint-5", factors(1), base_model_name_or_path="gone/two")
+    words = ["fuse", "saves/a/checkpoint-5", "--out", "x", "--dry-run", "--base"]
+    assert "could not be checked, only its name" in call(*words, "models/two")[1]
+    Path("saves/a/run.json").write_text(json.dumps({"inputs": {"model": trained}}))
+    assert "checked" not in call(*words, "models/one")[1]
+    assert f"another hash ({trained['sha256'][:16]}…" in call(*words, "models/two", code=1)[1]
+    call(*words, "models/two", "--same-base")
+
+
+def test_a_base_in_the_hub_s_cache_has_the_name_of_its_repository():
+    cached = "hub/models--org--base/snapshots/0123abcd"
+    make_base(cached, base_tensors())
+    call("fuse", "rte", "--base", cached, "--out", "x", "--dry-run")
+    make("saves/a", factors(1), base_model_name_or_path="org/chat")
+    call("fuse", "a", "--base", cached, "--out", "x", "--dry-run", code=1)
+
+
+def test_a_base_decides_where_adapters_name_it_differently():
+    make("saves/quantised", factors(2), base_model_name_or_path="unsloth/base-bnb-4bit")
+    words = ["merge", "rte=0.5", "quantised=0.5", "--out", "x"]
+    assert "different base models: rte was trained on org/base, quantised on unsloth/base-bnb-4bit; " in (
+        said := call(*words, code=1)[1]
+    )
+    assert "give it as --base DIR, which decides" in said
+    call(*words, "--base", "base")
+    result = open_adapter("./x")
+    for module in result.modules:
+        expected = 0.5 * dense(factors(1))[module] + 0.5 * dense(factors(2))[module]
+        np.testing.assert_allclose(delta(result, module), expected, atol=1e-4)
+    assert result.base == "base"
+    assert "base_model: base\n" in Path("x/README.md").read_text()
+    Path("again.yaml").write_text(
+        re.search(r"```yaml\n(.*?)```", Path("x/README.md").read_text(), re.DOTALL)[1]
+    )
+    call("merge", "again.yaml", "--out", "y")
+    call("fuse", "rte=0.5", "quantised=0.5", "--base", "base", "--out", "full")
 
 
 def test_modules_to_save_need_the_base_and_are_merged_against_it():
@@ -241,9 +324,9 @@ def test_modules_to_save_need_the_base_and_are_merged_against_it():
     other = {"base_model.model.lm_head.weight": np.full((50, 24), 7, np.float32)}
     make("saves/a", factors(1), extra=head, modules_to_save=["lm_head"])
     make("saves/b", factors(2), extra=other, modules_to_save=["lm_head"])
-    make_base("full", {**base_tensors(), "lm_head.weight": np.ones((50, 24), np.float32)}, "F32")
+    make_base("full/base", {**base_tensors(), "lm_head.weight": np.ones((50, 24), np.float32)}, "F32")
     assert "give --base DIR" in call("merge", "a=0.5", "b=0.25", "--out", "x", code=2)[1]
-    call("merge", "a=0.5", "b=0.25", "rte=1", "--base", "full", "--out", "x")
+    call("merge", "a=0.5", "b=0.25", "rte=1", "--base", "full/base", "--out", "x")
     result = open_adapter("./x")
     assert (result.whole("lm_head.weight") == 1 + 0.5 * 4 + 0.25 * 6).all()
     assert result.config["modules_to_save"] == ["lm_head"]
@@ -251,17 +334,18 @@ def test_modules_to_save_need_the_base_and_are_merged_against_it():
 
 def test_modules_to_save_that_clash_or_do_not_fit():
     shape = (50, 24)
-    make_base("full", {**base_tensors(), "lm_head.weight": np.ones(shape, np.float32)}, "F32")
-    head = {"base_model.model.lm_head.weight": np.ones((60, 24), np.float32)}
+    make_base("full/base", {**base_tensors(), "lm_head.weight": np.ones(shape, np.float32)}, "F32")
+    head = {"base_model.model.lm_head.weight": np.ones((40, 24), np.float32)}
     make("saves/a", factors(1), extra=head, modules_to_save=["lm_head"])
     assert (
-        "[60, 24] in a, [50, 24] in full" in call("merge", "a=1", "--base", "full", "--out", "x", code=1)[1]
+        "[40, 24] in a, [50, 24] in full/base"
+        in call("merge", "a=1", "--base", "full/base", "--out", "x", code=1)[1]
     )
     fine = {"base_model.model.lm_head.weight": np.ones(shape, np.float32)}
     make("saves/b", factors(1), extra=fine, modules_to_save=["lm_head"])
     pair = {"lm_head": (np.ones((8, 24), np.float32), np.ones((50, 8), np.float32))}
     make("saves/c", {**factors(2), **pair}, target_modules=["q_proj", "v_proj", "lm_head"])
-    words = call("merge", "b=1", "c=1", "--base", "full", "--out", "x", code=1)[1]
+    words = call("merge", "b=1", "c=1", "--base", "full/base", "--out", "x", code=1)[1]
     assert "lm_head: c has factors for it, b keeps it whole" in words
     assert "has no tensor 'lm_head.weight'" in call("merge", "b=1", "--base", "base", "--out", "x", code=1)[1]
 
@@ -272,9 +356,9 @@ def test_a_bias_trained_with_the_base_is_merged_like_other_whole_values():
         "base_model.model.model.layers.1.self_attn.q_proj.base_layer.bias": np.full(24, 3, np.float32),
     }
     make("saves/a", factors(1), extra=extra, bias="all")
-    make_base("full", {k: v * 0 + 1 for k, v in base_tensors().items()}, "F32")
+    make_base("full/base", {k: v * 0 + 1 for k, v in base_tensors().items()}, "F32")
     assert "bias" in call("merge", "a=0.5", "--out", "x", code=2)[1]
-    call("merge", "a=0.5", "mnli=1", "--base", "full", "--out", "x")
+    call("merge", "a=0.5", "mnli=1", "--base", "full/base", "--out", "x")
     result = open_adapter("./x")
     assert result.config["bias"] == "all"
     assert (result.whole("model.layers.0.self_attn.q_proj.base_layer.bias") == 2).all()
@@ -308,6 +392,21 @@ def test_show_prints_the_document_s_figures():
     assert "72 modules  144 tensors  1,843,200 parameters" in out
     assert "(7.1 MiB)" in out
     assert re.search(r"q_proj +36 +8 +2 +8×2048 +2048×8 +1,179,648", out)
+
+
+def test_show_says_how_an_adapter_was_configured():
+    make("saves/doc", factors(1), lora_dropout=0.05)
+    out, _ = call("show", "doc")
+    assert "doc  base org/base  F32" in out
+    said = "config: type LORA, task CAUSAL_LM, rank 8, alpha 16, dropout 0.05, bias none, "
+    assert f"{said}target modules q_proj v_proj" in out
+    found = json.loads(call("show", "doc", "--json")[0])["adapters"][0]
+    assert found["config"] == json.loads(Path("saves/doc/adapter_config.json").read_text())
+
+
+def test_show_says_what_a_config_does_not_give():
+    make("saves/doc", factors(1), lora_dropout=None)
+    assert "dropout not given" in call("show", "doc")[0]
 
 
 def test_show_measures_by_definition():
@@ -365,7 +464,7 @@ def test_an_output_in_the_base_is_refused():
 def test_a_link_in_the_place_of_an_interrupted_fuse_is_not_followed():
     Path("mine").mkdir()
     Path("mine/notes").write_text("kept")
-    Path(".full.tuneyard.fusing").symlink_to("mine")
+    Path(".full.tuneyard-fusing").symlink_to("mine")
     said = call("fuse", "rte", "--base", "base", "--out", "full", code=2)[1]
     assert "a link" in said
     assert names("mine") == ["notes"]
@@ -383,6 +482,25 @@ def test_the_recipe_in_the_card_makes_the_merge_again():
     assert Path("one", file).read_bytes() == Path("two", file).read_bytes()
 
 
+def test_the_card_names_a_folder_here_by_its_path():
+    make("only", factors(3))
+    call("merge", "only:0.5", "rte:1", "--out", "one")
+    assert "  - ./only=0.5\n  - rte=1.0\n" in Path("one/README.md").read_text()
+
+
+def test_all_commands_take_the_same_folder():
+    make("rte", factors(3))
+    digest = open_adapter("./rte").digest
+    for words in (["merge", "./rte=1"], ["fuse", "./rte", "--base", "base"]):
+        call(*words, "--out", words[0])
+        assert digest in Path(words[0], "README.md").read_text()
+    assert json.loads(call("show", "./rte", "--json")[0])["adapters"][0]["digest"] == digest
+    assert "note: rte means saves/rte" in call("show", "rte")[1]
+    said = call("export", "rte", "--to", "hub", "--repo", "a/b", "--dry-run")
+    assert open_adapter("saves/rte").weights_sha256 in said[0]
+    assert said[1].count("note: rte means") == 1
+
+
 def test_options_take_the_place_of_a_recipes_method():
     Path("r.yaml").write_text("method: svd\nrank: 4\nadapters: [rte=1, mnli=1]\nout: o\n")
     assert "svd" in call("merge", "r.yaml", "--dry-run")[0]
@@ -392,14 +510,22 @@ def test_options_take_the_place_of_a_recipes_method():
     assert "a recipe stands alone" in call("merge", "r.yaml", "rte=1", code=2)[1]
 
 
+# 440 bytes that mean 9^10 texts: a reader that builds them never comes back
+ALIASES = b"adapters:\n" + b"".join(
+    b"  - &%c [%s]\n" % (97 + i, b", ".join([b"*%c" % (96 + i) if i else b"x"] * 9)) for i in range(10)
+)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"adapters: []", "expected a list like"),
-        (b"\xff\xfe", "not YAML"),
-        (b"adapters: [rte=1]\nout: 2026-13-45", "not YAML"),
-        (b"adapters: " + b"[" * 5000, "nested too deep"),
-        (b"adapters: [rte=1]\nadapters: [mnli=1]\n", "adapters stands 2 times"),
+        (b"\xff\xfe", "r.yaml: not UTF-8 at byte 0"),
+        (b"adapters: [rte=1]\nout: 2026-13-45\nmethod: ties", "method"),
+        (b"adapters: [rte=1]\n? [a, b]\n: 1\n", "r.yaml:2: not YAML: found unhashable key"),
+        (b"adapters: " + b"[" * 5000, "r.yaml: more than 100 lists and mappings in one another"),
+        (b"adapters: [rte=1]\nadapters: [mnli=1]\n", "r.yaml:2: the key 'adapters' stands twice"),
+        (ALIASES, "r.yaml: its aliases make more than 100,000 values of it"),
         (b'adapters: [rte=1]\nout: "x\\0y"', "expected a folder"),
     ],
 )

@@ -28,15 +28,15 @@ TOKENIZER = {
 GGUF = ("--to", "gguf", "--out", "out/model.gguf")
 
 
-def tensors():
+def tensors(width=8, keys=4, inner=12):
     """The tensors of a Llama of one layer."""
     rng = np.random.default_rng(0)
     shapes = {
-        "embed_tokens": (8, 8), "norm": (8,), "layers.0.input_layernorm": (8,),
-        "layers.0.post_attention_layernorm": (8,), "layers.0.self_attn.q_proj": (8, 8),
-        "layers.0.self_attn.k_proj": (4, 8), "layers.0.self_attn.v_proj": (4, 8),
-        "layers.0.self_attn.o_proj": (8, 8), "layers.0.mlp.gate_proj": (12, 8),
-        "layers.0.mlp.up_proj": (12, 8), "layers.0.mlp.down_proj": (8, 12),
+        "embed_tokens": (8, width), "norm": (width,), "layers.0.input_layernorm": (width,),
+        "layers.0.post_attention_layernorm": (width,), "layers.0.self_attn.q_proj": (width, width),
+        "layers.0.self_attn.k_proj": (keys, width), "layers.0.self_attn.v_proj": (keys, width),
+        "layers.0.self_attn.o_proj": (width, width), "layers.0.mlp.gate_proj": (inner, width),
+        "layers.0.mlp.up_proj": (inner, width), "layers.0.mlp.down_proj": (width, inner),
     }  # fmt: skip
     return {f"model.{name}.weight": rng.standard_normal(shape) for name, shape in shapes.items()}
 
@@ -76,6 +76,25 @@ def test_every_tensor_is_there_once_and_its_values_are(capsys):
     assert read["blk.0.attn_norm.weight"].dtype == np.float32
     assert "out/model.gguf" in said
     assert [path.name for path in Path("out").iterdir()] == ["model.gguf"]
+
+
+def test_four_bits_are_llama_cpps_blocks_and_tables_keep_eight():
+    from gguf import GGUFReader
+
+    values = tensors(width=64, keys=32, inner=64)
+    write("wide", values, hidden_size=64, intermediate_size=64)
+    call("export", "wide", *GGUF, "--type", "q4_0")
+    reader = GGUFReader("out/model.gguf")
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
+    assert kinds.pop("token_embd.weight") == "Q8_0" and kinds.pop("output_norm.weight") == "F32"
+    assert {kind for name, kind in kinds.items() if "norm" not in name} == {"Q4_0"}
+    assert reader.get_field("general.file_type").contents() == 2  # LLAMA_FTYPE_MOSTLY_Q4_0
+    blocks = next(t for t in reader.tensors if t.name == "blk.0.ffn_up.weight").data.reshape(-1, 18)
+    scale = blocks[:, :2].copy().view(np.float16).astype(float)
+    low, high = blocks[:, 2:] & 15, blocks[:, 2:] >> 4  # the first 16 weights of a block, then the others
+    read = (np.concatenate([low, high], axis=1).astype(float) - 8) * scale
+    asked = values["model.layers.0.mlp.up_proj.weight"].astype(np.float32).reshape(-1, 32)
+    assert (abs(read - asked) <= 1.001 * abs(scale)).all() and 0.05 < abs(read - asked).mean() < 0.1
 
 
 def test_vocabulary_by_hand():
@@ -202,7 +221,8 @@ sys.exit(3 if "broken" in model else 0)
 
 def test_other_types_are_left_to_llama_cpp():
     words = ("export", "model", *GGUF, "--type", "Q4_K_M")
-    assert "--llama-cpp DIR" in call(*words, code=2)[1]
+    said = call(*words, code=2)[1]
+    assert "f16, q8_0, q4_0 are written here" in said and "no quantiser, --llama-cpp DIR" in said
     Path("llama.cpp").mkdir()
     assert "expected a checkout" in call(*words, "--llama-cpp", "llama.cpp", code=2)[1]
     Path("llama.cpp/convert_hf_to_gguf.py").write_text(CONVERTER)

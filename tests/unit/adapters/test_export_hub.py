@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import yaml
 from adapters.store import open_adapter
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.adapters.test_commands import call
+from tests.unit.eval_model.test_live import SHAPES
+from tests.unit.eval_model.test_live import write as write_adapter
 
 HUB = ("--to", "hub", "--repo", "org/rte-lora", "--dry-run")
 
@@ -107,18 +110,70 @@ def test_a_fused_model_keeps_what_fuse_said_of_it():
         assert name in said
 
 
+def test_the_card_describes_and_says_how_to_load_and_where_the_licence_is():
+    make("saves/plain", factors(), base_model_name_or_path="org/elsewhere")
+    settings = {"template": "qwen", "lora_rank": 8}
+    inputs = {"settings": settings, "data": [{"dataset": "rte_train", "file": "gone", "sha256": "a" * 64}]}
+    Path("saves/plain/run.json").write_text(json.dumps({"inputs": inputs}))
+    card = parts(call("export", "plain", *HUB, "--license", "mit")[0])[1]
+    assert "\nA LoRA adapter for org/elsewhere, trained on rte_train.\n" in card
+    assert "mit (as stated at export), [stated there](https://huggingface.co/org/elsewhere) |" in card
+    assert 'from_pretrained("org/elsewhere", dtype="auto")' in card
+    assert 'model = PeftModel.from_pretrained(model, "org/rte-lora")' in card
+    chat = "llamafactory-cli chat --model_name_or_path org/elsewhere --adapter_name_or_path org/rte-lora"
+    assert f"$ {chat} --template qwen\n" in card
+    lora = "--enable-lora --max-lora-rank 8 --lora-modules mine=org/rte-lora"
+    assert f"$ vllm serve org/elsewhere {lora}\n" in card
+
+
+def test_a_fused_model_has_data_and_recipe_of_its_adapters():
+    make("saves/half", factors(1), base_model_name_or_path="models/base")
+    Path("saves/half/run.json").write_text(json.dumps({"inputs": {"settings": {"lora_rank": 4}}}))
+    make("saves/plain", factors(2), base_model_name_or_path="models/base")
+    call("merge", "half=1", "plain=1", "--out", "saves/both")
+    call("fuse", "saves/rte/checkpoint-50", "both=0.5", "--base", "models/base", "--out", "fused")
+    said, notes = call("export", "fused", *HUB)
+    card = parts(said)[1]
+    assert "data and recipe of plain in it not recorded" in notes
+    assert "A full model: adapters fused into models/base, trained on rte_train." in card
+    assert "| rte_train | GLUE RTE as yes/no, 2,490 rows |" in card
+    assert "## Recipe of rte-checkpoint-50\n\n```yaml\nlearning_rate: 0.001\nlora_rank: 8\n```" in card
+    assert "## Recipe of half\n\n```yaml\nlora_rank: 4\n```" in card and "PeftModel" not in card
+    assert "$ llamafactory-cli chat --model_name_or_path org/rte-lora\n$ vllm serve org/rte-lora\n" in card
+    make("saves/half", factors(3), base_model_name_or_path="models/base")
+    assert "not known: half changed since it was merged" in call("export", "fused", *HUB)[1]
+
+
 @pytest.mark.parametrize("repo", ["name", "org/na me", "a/b/c", "org/..", ""])
 def test_repositories_must_be_owner_and_name(repo):
-    _, said = call("export", "rte/checkpoint-50", "--to", "hub", "--repo", repo, code=2)
+    _, said = call("export", "saves/rte/checkpoint-50", "--to", "hub", "--repo", repo, code=2)
     assert "OWNER/NAME" in said
 
 
 def test_broken_inputs_are_named():
     assert "checkpoint-50 in it" in call("export", "rte", *HUB, code=2)[1]
     Path("results").mkdir()
-    words = ("export", "rte/checkpoint-50", *HUB, "--results", "results")
+    words = ("export", "saves/rte/checkpoint-50", *HUB, "--results", "results")
     assert "no results.json" in call(*words, code=2)[1]
     Path("results/results.json").write_text('{"model": "rte"}')
     assert "no set, n, accuracy" in call(*words, code=1)[1]
     Path("models/base/README.md").write_text("---\nlicense: [\n---\n")
-    assert "front matter is not YAML" in call("export", "rte/checkpoint-50", *HUB, code=1)[1]
+    assert "models/base/README.md:3: not YAML" in call("export", "saves/rte/checkpoint-50", *HUB, code=1)[1]
+    Path("models/base/README.md").write_text("---\nlicense: mit\ndate: 2026-13-45\n---\n")
+    assert "license: mit" in call("export", "saves/rte/checkpoint-50", *HUB)[0]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_cards_python_runs(tiny_model, capsys, fused):
+    named = {"base_model_name_or_path": str(tiny_model), "target_modules": list(SHAPES)}
+    lora = write_adapter(Path("org/rte-lora"), **named)
+    if fused:
+        call("fuse", lora, "--base", tiny_model, "--out", "whole")
+    said, _ = call("export", "whole" if fused else lora, *HUB)
+    code = parts(said)[1].partition("```python\n")[2].partition("```")[0]
+    assert "org/rte-lora" in code and ("peft" in code) != fused
+    if fused:
+        shutil.rmtree(lora)
+        Path("whole").rename(lora)
+    exec(code.replace(f'"{tiny_model.name}"', repr(str(tiny_model))), {})
+    assert capsys.readouterr().out.endswith("\n")

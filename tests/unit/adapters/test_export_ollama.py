@@ -167,6 +167,15 @@ def test_stop_words_are_the_templates_and_the_models(tmp_path):
     assert found["PARAMETER repeat_penalty"] == ["1.05"]
 
 
+def test_every_stop_word_that_is_given_is_kept():
+    stops = ["stop=<|im_start|>", "stop=User:", "stop=观察 ："]
+    given = [word for stop in stops for word in ("--parameter", stop)]
+    call("export", "model", "--to", "ollama", "--out", "Modelfile", *given, "--parameter", "temperature=0.2")
+    found = parse(Path("Modelfile"))
+    assert found["PARAMETER stop"] == ["<|endoftext|>", "<|im_end|>", "<|im_start|>", "User:", "观察 ："]
+    assert found["PARAMETER temperature"] == ["0.2"]
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -241,6 +250,11 @@ def test_ollama_reads_safetensors_of_plain_llama_adapters_alone(tmp_path, change
         (["--to", "ollama", "--out", "m", "--repo", "a/b"], "--repo belongs to --to hub"),
         (["--to", "ollama", "--out", "m", "--type", "q8_0"], "--type belongs to --to gguf"),
         (["--to", "ollama", "--out", "m", "--parameter", "top_k"], "expected NAME=VALUE"),
+        (["--to", "ollama", "--out", "m", "--parameter", "stop="], "expected NAME=VALUE"),
+        (
+            ["--to", "ollama", "--out", "m", "--parameter", "top_k=1", "--parameter", "top_k=2"],
+            "'top_k=2': top_k=1 is given, too: keep one",
+        ),
         (["--to", "ollama", "--out", "model/Modelfile"], "lies in an input"),
         (["--to", "hub"], "no --repo"),
         (["--to", "gguf", "--out", "model"], "a folder"),
@@ -268,3 +282,10 @@ def test_three_quotes_have_no_way_into_a_modelfile():
     for text in ('a"""b', 'a "b"'):
         with pytest.raises(ContentError):
             quoted(text)
+
+
+def test_a_template_that_would_take_for_ever_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr("core.patterns.SECONDS", 0.1)
+    loops = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
+    with pytest.raises(ContentError, match="the chat template: stopped after 0.1 s"):
+        renderer(loops, {})([{"role": "user", "content": "x"}], True)

@@ -265,7 +265,7 @@ def test_interrupted_run_goes_on_and_ends_as_an_unbroken_one(tmp_path):
     wanted = [(make(tmp_path / "a"), 1)]
     fused(wanted, base, tmp_path / "unbroken")
     interrupt_after(1, wanted, base, tmp_path / "out")
-    left = tmp_path / ".out.tuneyard.fusing"
+    left = tmp_path / ".out.tuneyard-fusing"
     first = left / "model-00001-of-00003.safetensors"
     assert not (tmp_path / "out").exists()
     assert not (left / "config.json").exists()

@@ -1,6 +1,7 @@
 """Merges against oracles: the dense sum in fp64, a 2×2 by hand, the identity, PEFT's own definitions."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters import lowrank
-from adapters.merge import Method
+from adapters.merge import Distances, Method
 from adapters.pipeline import Request, merge, plan
 from adapters.store import open_adapter
 from core.errors import ContentError, RequestError
@@ -298,3 +299,19 @@ def test_the_distance_of_a_tiny_sum_is_no_zero():
     a, b = np.ones((1, 8), np.float32), np.full((8, 1), 1.5e-45 * 1.3)
     exact, missing = lowrank.norms((a, b), (a, b.astype(np.float32)))
     assert missing / exact == pytest.approx(abs(float(np.float32(b[0, 0])) / b[0, 0] - 1))
+
+
+def test_what_is_missing_is_told_relative_to_the_whole():
+    found = Distances({"a": 3.0, "b": 4.0, "c": 0.0}, {"a": 0.6, "b": 0.8, "c": 0.0})
+    assert found.relative() == pytest.approx(0.2)
+    assert found.relative(["a"]) == pytest.approx(0.2)
+    assert found.relative(["c"]) == 0.0
+    assert Distances({"c": 0.0}, {"c": 1.0}).relative() == math.inf
+    assert Distances({"a": 1.0, "b": 1.0}, {"a": 0.1, "b": 0.2}).worst() == "b"
+
+
+def test_a_direction_of_a_millionth_is_kept():
+    one, two, left, right = np.eye(4)
+    a, b = np.stack([one, two, one + two]), np.stack([left, 1e-6 * right, left - 1e-6 * right], axis=1)
+    narrow, tall = lowrank.truncate(a, b, 2)
+    np.testing.assert_allclose(tall @ narrow, b @ a, atol=1e-9)

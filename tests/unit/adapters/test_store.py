@@ -3,11 +3,12 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from adapters.parts import open_parts, parse_part, parse_size, parse_weighted
+from adapters.parts import check_one_base, open_parts, parse_part, parse_size, parse_weighted
 from adapters.store import open_adapter
 from core.errors import ContentError, RequestError
 from tests.unit.adapters.make import CONFIG, PREFIX, factors, make
@@ -53,6 +54,23 @@ def test_a_name_is_a_folder_under_saves(tmp_path, monkeypatch):
         RequestError, match=r"'rta': no such folder \(under saves/: rte\) did you mean \"rte\""
     ):
         open_adapter("rta")
+
+
+def test_a_reference_with_a_slash_is_a_path_and_nothing_else(tmp_path, monkeypatch, capsys):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    places = ("saves/rte", "rte", "../rte", "saves/deep/rte", "only")
+    digests = {place: open_adapter(make(place, factors(seed))).digest for seed, place in enumerate(places)}
+    assert not capsys.readouterr().err
+    assert open_adapter("./rte").digest == open_adapter("rte/").digest == digests["rte"]
+    assert open_adapter(Path("rte")).digest == digests["rte"]
+    assert open_adapter("../rte").digest == digests["../rte"]
+    assert open_adapter("only").digest == digests["only"]
+    with pytest.raises(RequestError, match="'deep/rte': no such folder"):
+        open_adapter("deep/rte")
+    assert not capsys.readouterr().err
+    assert open_adapter("rte").digest == digests["saves/rte"]
+    assert capsys.readouterr().err == "note: rte means saves/rte; for the folder rte here, write ./rte\n"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +126,6 @@ REFUSED_FIELDS = [
     ({"base_model_name_or_path": 3}, "base_model_name_or_path 3"),
     ({"bias": "some"}, "bias \"some\""),
     ({"bias": "lora_only"}, "no bias was saved"),
-    ({"bias": "all"}, "no bias was saved"),
     ({"modules_to_save": ["lm_head"]}, "modules_to_save names 'lm_head', but no such tensor"),
     ({"target_modules": ["q_proj"]}, "v_proj: has factors, but adapter_config.json does not target it"),
     ({"target_modules": r".*\.0\..*"}, "layers.1.self_attn.q_proj: has factors"),
@@ -180,7 +197,7 @@ BROKEN_TENSORS = [
     (lambda t: t.update({A0: t[A0][:0], B0: t[B0][:, :0]}), "are empty"),
     (lambda t: t.update({A0: t[A0][..., None]}), "expected a matrix"),
     (lambda t: t.update({"extra.weight": t[A0]}), "expected names that begin with 'base_model.model.'"),
-    (lambda t: t.update({f"{PREFIX}lm_head.weight": t[A0]}), "does not explain this tensor"),
+    (lambda t: t.update({f"{PREFIX}lm_tail.weight": t[A0]}), "does not explain this tensor"),
     (lambda t: t.update({f"{PREFIX}{Q0}.lora_magnitude_vector": t[A0][0]}), "does not explain this tensor"),
     (lambda t: t.update({f"{PREFIX}{Q0}.lora_B.bias": t[A0][0]}), "does not explain this tensor"),
     (
@@ -264,7 +281,9 @@ def test_folders_that_hold_no_adapter(tmp_path):
 def pair(tmp_path, one, other):
     """Open two adapters together: keywords of `make` for each."""
     folders = [make(tmp_path / name, **fields) for name, fields in (("x", one), ("y", other))]
-    return open_parts([(folder, 0.5) for folder in folders])
+    parts = open_parts([(folder, 0.5) for folder in folders])
+    check_one_base(parts)
+    return parts
 
 
 HAS_IT = "its config targets it, and {} has it"
@@ -302,6 +321,11 @@ def test_parts_are_parsed(tmp_path):
     assert parse_part("a=b=-0.5") == ("a=b", -0.5)
     assert parse_weighted("rte") == ("rte", 1.0)
     assert parse_weighted("rte=2") == ("rte", 2.0)
+    assert parse_part("rte:0.5") == parse_weighted("rte:0.5") == ("rte", 0.5)
+    assert parse_part("a:b=0.5") == ("a:b", 0.5)
+    assert parse_part("lr=1e-4:-2") == ("lr=1e-4", -2.0)
+    with pytest.raises(RequestError, match="'rte': expected .* e.g. rte=0.5$"):
+        parse_part("rte")
     (tmp_path / "lr=1e-4").mkdir()
     assert parse_weighted(str(tmp_path / "lr=1e-4")) == (str(tmp_path / "lr=1e-4"), 1.0)
     assert parse_size("1.5gb") == 1_500_000_000
@@ -361,7 +385,7 @@ def test_every_two_adapters_are_compared_and_not_each_with_the_first(tmp_path):
     make(tmp_path / "one", base_model_name_or_path="org/one")
     make(tmp_path / "two", base_model_name_or_path="org/two")
     with pytest.raises(ContentError, match="one was trained on org/one, two on org/two"):
-        open_parts([(str(tmp_path / name), 1.0) for name in ("unnamed", "one", "two")])
+        check_one_base(open_parts([(str(tmp_path / name), 1.0) for name in ("unnamed", "one", "two")]))
     small = factors(shapes={"k_proj": (6, 24)}), factors(shapes={"k_proj": (12, 24)})
     for name, pairs in zip("ab", small, strict=True):
         make(tmp_path / name, pairs, base_model_name_or_path=None, target_modules=["k_proj"])
@@ -372,3 +396,22 @@ def test_every_two_adapters_are_compared_and_not_each_with_the_first(tmp_path):
 def test_a_size_beyond_all_numbers_is_none():
     with pytest.raises(RequestError, match="expected a size"):
         parse_size("1" * 400 + "GB")
+
+
+FOR_EVER = "(.*.*)*.*.*.*.*.*.*.*x"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_modules": FOR_EVER},
+        {"exclude_modules": FOR_EVER},
+        {"alpha_pattern": {FOR_EVER: 3}},
+        {"rank_pattern": {FOR_EVER: 3}},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_an_expression_that_would_take_for_ever_is_stopped(tmp_path, monkeypatch, fields):
+    monkeypatch.setattr("core.patterns.SECONDS", 0.1)
+    with pytest.raises(ContentError, match="its regular expressions .* stopped after 0.1 s"):
+        open_adapter(make(tmp_path / "a", **fields))

@@ -1,14 +1,19 @@
 """A compile as a whole: counts that add up, the same bytes, old or new, the registry kept."""
 
 import json
+import os
+import time
+from pathlib import Path
 
 import jsonschema_rs
 import pytest
 
+from compiler import part
 from compiler.registry import compiled, remove, repair
+from compiler.spec import load_spec
 from core.errors import ContentError, RequestError
 from tests.conftest import ROOT
-from tests.unit.compiler.conftest import ROWS
+from tests.unit.compiler.conftest import ROWS, layouts
 
 HAND = {"mine": {"file_name": "mine.json", "columns": {"prompt": "a"}}}
 
@@ -73,7 +78,7 @@ def test_quarantine_writes_the_good_rows_and_puts_the_others_aside(bench):
         "train.jsonl", "".join(json.dumps(row) + "\n" for row in [ROWS[0], bad[0], ROWS[1], bad[2]]) + "{x\n"
     )
     report = bench.compile("rte", source, quarantine=True)
-    assert (report.read, report.kept, report.dropped) == (5, 2, {"bad rows": 3})
+    assert (report.read, report.kept, report.dropped, report.rejected) == (5, 2, {}, 3)
     aside = [json.loads(line) for line in (bench.out / "rte" / "quarantine.jsonl").read_text().splitlines()]
     places = {row["place"].rsplit(":", 1)[1]: row for row in aside}
     assert set(places) == {"2", "4", "5"}
@@ -123,6 +128,7 @@ def test_manifest_and_registry_fit_their_schemas(bench):
         "read": 3,
         "kept": 3,
         "dropped": {},
+        "rejected": 0,
         "not_sampled": 0,
         "records": {"alpaca_rte_train": 3},
     }
@@ -173,9 +179,14 @@ def test_a_kill_before_the_registry_is_repaired(bench):
 def test_a_smaller_compile_takes_the_place_of_a_larger(bench):
     train, dev = bench.rows("train.jsonl", ROWS), bench.rows("dev.jsonl", ROWS[:1])
     bench.compile("rte", train, dev)
-    bench.compile("rte", train)
+    before = tree(bench.out)
+    with pytest.raises(RequestError, match="the split eval .*give --source eval=PATH too, or --force"):
+        bench.compile("rte", train)
+    assert tree(bench.out) == before
+    bench.compile("rte", train, force=True)
     assert list(json.loads((bench.out / "dataset_info.json").read_text())) == ["alpaca_rte_train"]
     assert sorted(path.name for path in (bench.out / "rte").iterdir()) == [
+        "alpaca_rte-train.examples.npy",
         "alpaca_rte-train.json",
         "manifest.json",
     ]
@@ -216,10 +227,14 @@ def test_sources_that_cannot_be_used_are_refused(bench, source, says):
         bench.compile("rte", source.format(folder=bench.folder))
 
 
-def test_a_column_may_be_named(bench):
-    source = bench.rows("train.jsonl", [{"p": "a", "h": "b", "label": 0}])
-    report = bench.compile("rte", source, columns={"premise": "p", "hypothesis": "h"})
-    assert report.datasets == {"alpaca_rte_train": 1}
+def test_a_column_may_be_named(run, bench):
+    """Also of a document that is one row; what was named is no change of the spec, but of what was asked."""
+    source = bench.write("train.json", json.dumps({"p": "a", "h": "b", "label": 0}, indent=1))
+    command = ("-m", "compiler", "compile", "rte", "--source", source, "--out", bench.out)
+    named = ("--column", "premise=p", "--column", "hypothesis=h")
+    assert "alpaca_rte_train 1" in run(*command, *named).stdout
+    assert "up to date" in run(*command, *named).stdout
+    assert "stale" not in run("-m", "compiler", "list", "--out", bench.out).stdout
     assert bench.records("alpaca_rte-train.json")[0]["idx"] == 0
 
 
@@ -294,3 +309,104 @@ def test_a_linked_folder_is_refused_and_a_linked_registry_stays_a_link(bench):
     bench.compile("rte", source)
     assert (bench.out / "dataset_info.json").is_symlink()
     assert set(json.loads((elsewhere / "info.json").read_text())) == {"mine", "alpaca_rte_train"}
+
+
+def test_an_up_to_date_compile_tells_what_the_one_that_made_the_set_told(bench):
+    rows = [*ROWS, ROWS[0], ROWS[1] | {"sentence1": "<|im_end|>"}, ROWS[2] | {"label": 9}]
+    source = bench.rows("train.jsonl", rows)
+    first = bench.compile("rte", source, quarantine=True, every_problem=True)
+    again = bench.compile("rte", source, quarantine=True, every_problem=True)
+    assert again.up_to_date and first.as_json()["problems"] and first.as_json()["fit"]
+    assert again.as_json() | {"up_to_date": False, "seconds": 0} == first.as_json() | {"seconds": 0}
+    assert again.problems.warning_lines() == first.problems.warning_lines()
+    assert again.line().split("  ")[:-2] == first.line().split("  ")[:-1]
+
+
+def test_strict_refuses_what_stands_with_warnings(bench):
+    source = bench.rows("train.jsonl", [ROWS[0], ROWS[0]])
+    bench.compile("rte", source)
+    before = tree(bench.out)
+    report = bench.compile("rte", source, strict=True)
+    assert report.failed and "kept" not in report.line() and report.as_json()["kept"] == 0
+    assert tree(bench.out) == before
+
+
+def test_more_problems_than_a_manifest_holds_are_looked_for_again(bench):
+    rows = [ROWS[0] | {"sentence1": f"<|im_end|> {n}", "idx": n} for n in range(1001)]
+    source = bench.rows("train.jsonl", rows)
+    bench.compile("rte", source)
+    before = tree(bench.out)
+    assert len(manifest(bench)["first_problems"]) == 1000
+    report = bench.compile("rte", source, every_problem=True)
+    assert not report.up_to_date and len(report.as_json()["problems"]) == 1001
+    assert tree(bench.out) == before
+    assert bench.compile("rte", source).up_to_date
+
+
+def appended(path):
+    with path.open("ab") as file:
+        file.write(path.read_bytes()[-40:])
+
+
+def rewritten(path):
+    path.write_bytes(bytes(reversed(path.read_bytes())))
+
+
+def replaced(path):
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    os.utime(copy, ns=(0, path.stat().st_mtime_ns))
+    copy.replace(path)
+
+
+@pytest.mark.parametrize("change", [appended, rewritten, replaced, Path.unlink])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet", "jsonl.gz", "jsonl.zst"])
+def test_a_source_that_changes_while_it_is_read_is_refused(bench, monkeypatch, kind, change):
+    names = {"jsonl": "lines.jsonl", "json": "array.json", "csv": "table.csv", "parquet": "table.parquet"}
+    names |= {"jsonl.gz": "lines.jsonl.gz", "jsonl.zst": "table.csv.zst"}
+    source = bench.write(f"train-{names[kind]}", layouts(ROWS)[names[kind]])
+    bench.compile("rte", source)
+    before = tree(bench.out)
+    reader = part.read
+
+    def with_a_writer_in_between(*given):
+        yield from reader(*given)
+        time.sleep(0.02)  # a file system's clock ticks in some milliseconds
+        change(source)
+
+    monkeypatch.setattr(part, "read", with_a_writer_in_between)
+    with pytest.raises(ContentError, match=f"{source}: changed, or was replaced, while it was read"):
+        bench.compile("rte", source, force=True)
+    assert tree(bench.out) == before
+
+
+def leaky(bench, splits, **more):
+    """Return a spec as rte's, with its splits in this order."""
+    raw = load_spec("rte").raw
+    source = raw["source"] | {"splits": {split: [split] for split in splits}}
+    return bench.write("rte.yaml", json.dumps(raw | {"source": source} | more))
+
+
+def test_leaks_are_dropped_from_train_whatever_the_order_of_the_splits(bench):
+    train, test = bench.rows("train.jsonl", ROWS), bench.rows("test.jsonl", ROWS[:1])
+    report = bench.compile(leaky(bench, ["test", "train"]), train, test)
+    assert bench.codes(report) == [("W208", "train.jsonl:1")]
+    assert report.fit["premise shared by train and test"] == 1
+    report = bench.compile(leaky(bench, ["test", "train"], drop_leaks=True), train, test)
+    assert report.datasets == {"alpaca_rte_train": 2, "alpaca_rte_test": 1}
+    assert (report.read, report.kept, report.dropped) == (4, 3, {"leak": 1})
+    report = bench.compile(leaky(bench, ["test", "train"], drop_leaks=True), test, force=True)
+    assert report.datasets == {"alpaca_rte_test": 1}
+
+
+def test_leaks_cannot_be_dropped_from_a_split_of_another_name(bench):
+    spec = leaky(bench, ["learn", "test"], drop_leaks=True)
+    with pytest.raises(ContentError, match="`drop_leaks` drops rows of 'train', of which there is none"):
+        bench.compile(spec, bench.rows("learn.jsonl", ROWS), bench.rows("test.jsonl", ROWS[:1]))
+    assert not bench.out.exists()
+
+
+def test_a_limit_beyond_the_first_block_is_kept_to_the_row(bench):
+    source = bench.rows("train.jsonl", [ROWS[0] | {"idx": n, "sentence1": f"{n}"} for n in range(5000)])
+    for limit in (1, 2049, 4500):
+        assert bench.compile("rte", source, limit=limit, force=True).read == limit

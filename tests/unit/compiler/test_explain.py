@@ -46,7 +46,12 @@ GOOD = {"about": "a", "columns": {"q": ["q"]}, "write": [{"file": "t.jsonl", "fo
         ({"clean": ["nfc", "nfc"]}, [("clean", 'found ["nfc", "nfc"], expected no item twice')]),
         (
             {"clean": ["nfk"]},
-            [("clean.0", 'found "nfk", expected one of "nfc", "strip", "unescape" did you mean "nfc"?')],
+            [
+                (
+                    "clean.0",
+                    'found "nfk", expected one of "nfc", "strip", "unescape", "html" did you mean "nfc"?',
+                )
+            ],
         ),
         ({"fit": {"grop": "q"}}, [("fit", "unknown key 'grop' did you mean \"group\"?")]),
     ],

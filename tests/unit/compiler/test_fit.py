@@ -47,6 +47,14 @@ def test_lengths_are_characters_of_the_texts(bench):
     assert report.fit["train"]["characters"] == {"min": 11, "median": 20, "p95": 29, "max": 30}
 
 
+def test_a_row_is_long_from_a_million_characters_on(bench):
+    write = "write: [{file: t.jsonl, format: text, text: '{text}'}]"
+    spec = bench.write("s.yaml", f"about: a\ncolumns: {{text: [text]}}\n{write}")
+    texts = [{"text": "x" * count} for count in (999_999, 1_000_000)]
+    report = bench.compile(spec, bench.rows("t.jsonl", texts))
+    assert bench.codes(report) == [("W207", "t.jsonl:2")]
+
+
 @pytest.mark.parametrize("text", ["a\u0000b", "a\u001eb", "a\u007fb", "\u0008"])
 def test_control_characters_are_told_and_kept(bench, text):
     report = bench.compile("rte", bench.rows("train.jsonl", [row(0), row(1, sentence2=f"ok {text}")]))

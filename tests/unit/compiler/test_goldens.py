@@ -1,4 +1,5 @@
-"""The golden files against a few lines each that follow the documents' formats and use none of our code."""
+"""The golden files against a few lines each that follow the documents' formats and use none of our code;
+mixtures, whose order is ours, against what is compiled."""
 
 import csv
 import json
@@ -6,7 +7,10 @@ from collections import Counter
 
 import pytest
 
-from tests.unit.compiler.test_specs import GOLDEN, GOOD
+from compiler.pipeline import compile_spec
+from compiler.request import Request
+from compiler.spec import load_spec
+from tests.unit.compiler.test_specs import GOLDEN, GOOD, sources
 
 ONE_WORD = "You only need to answer one word, no explanation"
 EXPERT = "你是一位跨领域的专家，熟悉人工智能、集成电路与生物医学，请准确、有条理地回答问题。"
@@ -130,6 +134,7 @@ def test_defect_by_hand():
         documents[json.dumps(document, ensure_ascii=False, separators=(",", ":"))] += 1
     parts = {split: (GOLDEN / f"defect/{split}.jsonl").read_text("utf-8") for split in ("train", "test")}
     assert Counter("".join(parts.values()).splitlines()) == documents
+    assert (GOLDEN / "defect/converted_data.jsonl").read_text("utf-8").splitlines() == [*documents.elements()]
     tested = {document["subtype"] for document in lines(parts["test"])}
     assert tested == {row["instruction"][0]["subtype"] for row in raw}
     for split, part in parts.items():
@@ -149,7 +154,7 @@ def mixture(name):
         )
         yield asked, "", answered
     for row in lines(example(f"{name}/pubmed.jsonl")):
-        yield row["question"], "\n".join(row["context"]["contexts"]), row["long_answer"]
+        yield row["question"], "补充信息：" + "\n".join(row["context"]["contexts"]), row["long_answer"]
     for part in ("ai", "ic", "biomed") if name == "mix-large" else ():
         for row in lines(example(f"{name}/{part}.jsonl")):
             if "spoon" not in row["question"]:
@@ -157,12 +162,17 @@ def mixture(name):
 
 
 @pytest.mark.parametrize("name", ["mix-small", "mix-large"])
-def test_mixtures_by_hand(name):
-    """Every row of the parts (filtered by keyword), shuffled, one in ten of them in eval."""
+def test_mixtures_by_hand(name, tmp_path):
+    """What is compiled: every row of the parts (filtered by keyword) once, shuffled, one in ten in eval."""
+    spec = load_spec(name)
+    assert not compile_spec(spec, Request(sources=sources(spec), out=tmp_path)).problems.errors
     train, held_out = (
-        [tuple(row.values()) for row in lines((GOLDEN / f"{name}/{name}-{split}.jsonl").read_text("utf-8"))]
+        [tuple(row.values()) for row in lines((tmp_path / f"{name}/{name}-{split}.jsonl").read_text("utf-8"))]
         for split in ("train", "eval")
     )  # fmt: skip
     due = [(*row, EXPERT) for row in mixture(name)]
     assert Counter(train + held_out) == Counter(due)
+    whole = lines((tmp_path / name / "mixed_finetune_dataset.jsonl").read_text("utf-8"))
+    both = [tuple(row.values()) for row in whole]
+    assert Counter(both) == Counter(due) and [row for row in both if row in held_out] == held_out
     assert len(held_out) == round(0.1 * len(due)) and train != [row for row in due if row not in held_out]

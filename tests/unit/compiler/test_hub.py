@@ -17,11 +17,15 @@ from core.errors import RequestError
 from tests.unit.compiler.conftest import ROWS, as_parquet
 
 SPLITS = ("train", "validation", "test")
-COPY, MAIN = "refs/convert/parquet", "main"
+COPY, MAIN, OLD = "refs/convert/parquet", "main", "v1"
 
 
 def lines(rows):
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def talk(n):
@@ -72,6 +76,16 @@ REPOS = {
             "README.md": b"not data",
             "data/train.jsonl.gz": gzip.compress(lines(ROWS)),
             "data/dev.csv": b"premise,hypothesis,label\nA man.,Someone.,0\n",
+        },
+        OLD: {"pairs.jsonl": lines([{"question": "Old?", "answer": "Yes."}])},
+    },
+    "our/pairs": {
+        COPY: {
+            f"{config}/{split}/0000.parquet": as_parquet(
+                [{"question": f"{config} {split}?", "answer": "Yes."}]
+            )
+            for config in ("default", "zh")
+            for split in ("train", "validation")
         }
     },
 }
@@ -93,9 +107,9 @@ class Hub(BaseHTTPRequestHandler):
     def answer(self, paths=None):
         path = unquote(urlsplit(self.path).path)
         call = re.fullmatch(
-            rf"/api/datasets/([^/]+/[^/]+)/(tree|revision|paths-info)/({COPY}|{MAIN})/?(.*)", path
+            rf"/api/datasets/([^/]+/[^/]+)/(tree|revision|paths-info)/({COPY}|{MAIN}|v[0-9])/?(.*)", path
         )
-        file = re.fullmatch(rf"/datasets/([^/]+/[^/]+)/resolve/({COPY}|{MAIN})/(.+)", path)
+        file = re.fullmatch(rf"/datasets/([^/]+/[^/]+)/resolve/({COPY}|{MAIN}|v[0-9])/(.+)", path)
         branches = REPOS.get((call or file)[1]) if call or file else None
         files = branches and branches.get(call[3] if call else file[2])
         if branches is None or files is None or (file and file[3] not in files):
@@ -211,6 +225,59 @@ def test_jsonl_and_csv_of_a_dataset_without_a_copy(run, hub, tmp_path):
     assert "alpaca_mnli_train 3  alpaca_mnli_eval 1" in again.stdout
 
 
+@pytest.mark.parametrize(
+    ("source", "asked"),
+    [
+        ("hub:our/pairs", "default train?"),
+        ("hub:our/pairs:zh", "zh train?"),
+        ("train=hub:our/pairs:zh:validation", "zh validation?"),
+        ("hub:our/pairs::validation", "default validation?"),
+        (f"hub:our/pairs@{COPY}:zh:train", "zh train?"),
+        (f"hub:our/own@{OLD}", "Old?"),
+    ],
+)
+def test_a_dataset_of_the_hub_for_any_spec(run, hub, tmp_path, source, asked):
+    run("-m", "compiler", "compile", "qa", "--source", source, "--out", tmp_path / "o", env=hub.env)
+    (record,) = lines_of(tmp_path / "o" / "qa" / "qa.jsonl")
+    assert record["instruction"] == asked
+
+
+def test_a_dataset_of_the_hub_for_splits_and_parts(run, hub, tmp_path):
+    """All splits by their names in circulation, one of them by its name, and a part of a mixture."""
+    mnli = ("-m", "compiler", "check", "mnli", "--out", tmp_path, "--source")
+    assert "read 9 " in run(*mnli, "hub:nyu-mll/glue:rte", env=hub.env).stdout
+    assert "read 3 " in run(*mnli, "hub:nyu-mll/glue:rte:validation", env=hub.env).stdout
+    show = ("-m", "compiler", "show", "rte", "--source", "eval=hub:nyu-mll/glue:rte")
+    assert "validation." in run(*show, env=hub.env).stdout
+    out = ("--out", tmp_path / "o")
+    spec = tmp_path / "mix.yaml"
+    parts = "{a: {share: 0.5, as: qa}, b: {share: 0.5, as: qa}}"
+    write = "[{dataset: m, file: m.jsonl, format: alpaca}]"
+    spec.write_text(f"about: m\nmix: {{total: 2, parts: {parts}}}\nwrite: {write}\n")
+    both = ("--source", "a=hub:our/pairs", "--source", "b=hub:our/pairs:zh:validation")
+    run("-m", "compiler", "compile", spec, *both, *out, env=hub.env)
+    asked = [record["instruction"] for record in lines_of(tmp_path / "o" / "mix" / "m.jsonl")]
+    assert asked == ["default train?", "zh validation?"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "source", "said"),
+    [
+        ("qa", "hub:", "expected hub:owner/name[@revision][:config][:split]"),
+        ("qa", "hub:a/b:c:d:e", "expected hub:owner/name[@revision][:config][:split]"),
+        ("qa", "hub:our/own@v2", "the hub has no revision 'v2' of our/own"),
+        ("qa", "hub:our/pairs:en", "no configuration 'en' (there: default, zh)"),
+        ("qa", "hub:our/pairs:zh:test", "none of the splits test (there: train, validation)"),
+        ("qa", f"hub:our/own@{OLD}::test", "no data file for test"),
+        ("rte", "hub:nyu-mll/glue:rte:text", "rte has no split 'text'"),
+        ("mix-small", "hub:our/pairs", "say for which part"),
+    ],
+)
+def test_what_the_hub_has_not(run, hub, tmp_path, spec, source, said):
+    command = ("-m", "compiler", "compile", spec, "--source", source, "--out", tmp_path / "o")
+    assert said in run(*command, code=2, env=hub.env).stderr and not (tmp_path / "o").exists()
+
+
 def test_offline_both_ways_out_are_named(run, tmp_path):
     env = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     said = run("-m", "compiler", "compile", "rte", "--out", tmp_path / "out", code=2, env=env).stderr
@@ -257,27 +324,27 @@ def test_a_hub_that_breaks_off_in_the_middle_of_a_stream(run, hub, tmp_path, mon
 def test_which_files_of_a_copy(files, name, expected):
     if isinstance(expected, str):
         with pytest.raises(RequestError) as error:
-            _of_copy("x/y", files, name, {"train": ()})
+            _of_copy("x/y", files, name, {"train": "train"})
         assert expected in str(error.value)
     else:
-        chosen = _of_copy("x/y", files, name, {"train": ()})
+        chosen = _of_copy("x/y", files, name, {"train": "train"})
         assert len(chosen) == len(expected) and chosen == sorted(chosen)
 
 
 @pytest.mark.parametrize(
-    ("files", "name", "splits", "expected"),
+    ("files", "name", "homes", "expected"),
     [
-        (["b.jsonl", "a.csv"], None, {"train": ()}, [("train", "a.csv"), ("train", "b.jsonl")]),
-        (["x/train-0.jsonl", "x/dev.jsonl"], None, {"train": ()}, [("train", "x/train-0.jsonl")]),
-        (["dev.csv", "dev_matched.csv"], None, {"eval": ("dev",), "m": ("dev_matched",)},
+        (["b.jsonl", "a.csv"], None, {"train": "train"}, [("train", "a.csv"), ("train", "b.jsonl")]),
+        (["x/train-0.jsonl", "x/dev.jsonl"], None, {"train": "train"}, [("train", "x/train-0.jsonl")]),
+        (["dev.csv", "dev_matched.csv"], None, {"eval": "eval", "dev": "eval", "m": "m", "dev_matched": "m"},
          [("eval", "dev.csv"), ("m", "dev_matched.csv")]),
-        (["en/train.csv", "zh/train.csv"], "zh", {"train": ()}, [("train", "zh/train.csv")]),
-        (["constrain.csv", "a.csv"], None, {"train": (), "eval": ()}, "has no data file for train, eval"),
+        (["en/train.csv", "zh/train.csv"], "zh", {"train": "train"}, [("train", "zh/train.csv")]),
+        (["constrain.csv", "a.csv"], None, {"train": "train", "eval": "eval"}, "no data file for train"),
     ],
 )  # fmt: skip
-def test_which_of_a_datasets_own_files(files, name, splits, expected):
+def test_which_of_a_datasets_own_files(files, name, homes, expected):
     if isinstance(expected, str):
         with pytest.raises(RequestError, match=expected):
-            _of_own("x/y", files, name, splits)
+            _of_own("x/y", files, name, homes)
     else:
-        assert _of_own("x/y", files, name, splits) == expected
+        assert _of_own("x/y", files, name, homes) == expected

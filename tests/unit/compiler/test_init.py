@@ -152,6 +152,81 @@ def test_a_folder_is_not_called_missing(tmp_path):
         propose(tmp_path)
 
 
+PAIRS = [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(5)]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(
+    ("document", "rows"),
+    [
+        ({"version": "1", "data": PAIRS}, ["data"]),
+        ({"data": PAIRS, "version": "1"}, ["data"]),
+        (
+            {"data": [{"title": "T", "parts": [{"qas": PAIRS[:2]}, {"qas": PAIRS[2:]}]}]},
+            ["data", "parts", "qas"],
+        ),
+        ({"data": [{"items": PAIRS[:1]}, {"items": PAIRS[1:]}]}, ["data", "items"]),
+    ],
+)
+def test_a_wrapped_file_is_proposed_for_with_all_its_rows(bench, indent, document, rows):
+    source = bench.write("wrapped.json", json.dumps(document, indent=indent))
+    text, records = proposed(bench, source)
+    assert yaml.safe_load(text)["source"]["rows"] == rows
+    assert [record["output"] for record in records] == [row["answer"] for row in PAIRS]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_lists_named_as_splits_become_splits(bench, indent):
+    source = bench.write("train.json", json.dumps({"train": PAIRS[:4], "test": PAIRS[4:]}, indent=indent))
+    text, said = propose(source)
+    report = bench.compile(bench.write("both.yaml", text))
+    assert report.datasets == {"train_train": 4, "train_test": 1}, said
+    assert bench.compile(bench.write("both.yaml", text), source, force=True).datasets == report.datasets
+
+
+def test_squad_is_read_by_question_with_its_context(bench):
+    qas = [{"id": "1", "question": "Who?", "answers": [{"text": "She", "answer_start": 1}]}]
+    article = {"title": "T", "paragraphs": [{"context": "C1", "qas": qas}, {"context": "C2", "qas": qas}]}
+    _, records = proposed(bench, bench.write("s.json", json.dumps({"version": "1.1", "data": [article]})))
+    assert [(r["instruction"], r["input"], r["output"]) for r in records] == [
+        ("Who?", c, "She") for c in ("C1", "C2")
+    ]
+
+
+def test_several_answers_to_a_question_are_no_text_for_pretraining(bench):
+    answers = [{"text": "She", "answer_start": 1}, {"text": "Her", "answer_start": 5}]
+    qas = [{"question": "Who is it?", "answers": answers}, {"question": "What?", "answers": answers[:1]}]
+    source = bench.write("dev.json", json.dumps({"data": [{"paragraphs": [{"context": "C", "qas": qas}]}]}))
+    with pytest.raises(ContentError, match="nothing in it looks like.*question .text.*text .text"):
+        propose(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", {"one": PAIRS, "two": PAIRS}),
+        ("a.json", [{"items": PAIRS}]),
+        ("a.jsonl", {"items": PAIRS}),
+    ],
+)
+def test_the_first_item_of_a_list_of_several_is_never_taken(bench, name, content):
+    with pytest.raises(ContentError, match="2 lists of objects|items .several objects"):
+        propose(bench.write(name, json.dumps(content) + "\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset"),
+    [
+        ("医疗问答.jsonl", "医疗问答"),
+        ("2024 数据.jsonl", "data_2024_数据"),
+        ("Ünder__score-1.jsonl", "ünder_score_1"),
+    ],
+)
+def test_a_file_name_of_any_script_names_the_dataset(bench, name, dataset):
+    text, records = proposed(bench, bench.rows(name, QA))
+    assert yaml.safe_load(text)["write"][0]["dataset"] == dataset and len(records) == 2
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text(max_size=8), st.text(max_size=12) | st.integers(0, 3) | st.none(), max_size=4))
 def test_any_row_is_proposed_for_or_refused(bench, row):

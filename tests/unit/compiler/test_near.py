@@ -1,14 +1,13 @@
 """Near rows: similarity by hand, no false pair, few missed ones, beside every pair computed the plain way."""
 
 import random
-import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import compiler.near
 from compiler.near import THRESHOLD, near_repeats, near_rows, shingles, similarity
-from core.errors import RequestError
 
 WORDS = [f"word{number}" for number in range(400)]
 
@@ -62,12 +61,29 @@ def test_every_pair_found_is_near_and_few_are_missed():
     assert list(near_repeats(texts)) == list(near_repeats(texts))
 
 
+def test_only_rows_that_can_have_a_near_one_go_into_the_index():
+    pytest.importorskip("rensa")
+    far = [" ".join(WORDS[start : start + 20]) for start in range(0, 200, 20)]
+    assert compiler.near._sharing([*far, f"{far[3]} more"]) == [3, 10]
+
+
 def test_leaks_name_the_other_rows():
     pytest.importorskip("rensa")
     texts = corpus(40)
     found = list(near_rows(texts[1::2], texts[::2]))
     assert found and all(row == twin and share >= THRESHOLD for row, twin, share in found)
     assert list(near_rows(texts[:1], texts[:1])) == []  # wholly the same: W208 says so
+
+
+def test_a_similarity_of_the_threshold_itself_is_near():
+    """Runs of three words: 4 of 5 in common are 0.8, 3 of 4 are 0.75."""
+    pytest.importorskip("rensa")
+    six, seven = (" ".join(WORDS[:count]) for count in (6, 7))
+    assert list(near_rows([seven], [six])) == [(0, 0, 0.8)]
+    assert list(near_repeats([six, seven])) == [(1, 0, 0.8)]
+    five = " ".join(WORDS[:5])
+    assert similarity(five, six) == 0.75
+    assert list(near_rows([six], [five])) == list(near_repeats([five, six])) == []
 
 
 def test_a_spec_asks_for_it(bench):
@@ -80,9 +96,3 @@ def test_a_spec_asks_for_it(bench):
         spec = bench.write("s.yaml", "\n".join(lines))
         report = bench.compile(spec, bench.rows("t.jsonl", rows), force=True)
         assert [problem.code for problem in report.problems.warnings] == codes
-
-
-def test_without_rensa(monkeypatch):
-    monkeypatch.setitem(sys.modules, "rensa", None)
-    with pytest.raises(RequestError, match="needs the package rensa: pip install rensa"):
-        list(near_repeats(["a b c", "a b c d"]))

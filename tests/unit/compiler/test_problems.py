@@ -1,5 +1,6 @@
 """A bad example is a file in tests/examples/bad; its message stands beside it and in docs/problems.md."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from compiler.pipeline import check_spec
-from compiler.problems import CODES
+from compiler.problems import CODES, NAMES, PLACES, Problems, some_of
 from compiler.request import Request
 from compiler.spec import load_spec
+from core.errors import Problem
 from tests.conftest import ROOT
 
 BAD = ROOT / "tests" / "examples" / "bad"
@@ -62,7 +64,7 @@ def test_the_document_shows_the_messages_as_they_are():
         }
 
 
-WHOLE_FILES = {"E003", "E004", "E007", "E009", "E011", "E012", "E013", "E101"}
+WHOLE_FILES = {"E003", "E004", "E007", "E009", "E011", "E012", "E013", "E014", "E101", "E108"}
 
 
 @pytest.mark.parametrize("example", [p for p in EXAMPLES if p.name[0] == "E"], ids=lambda path: path.name)
@@ -72,3 +74,42 @@ def test_a_quarantining_compile_ends_only_where_a_file_cannot_be_read_on(bench, 
     whole = WHOLE_FILES & set(report.problems.counts) or "csv: E001: " in messages(example)
     assert report.failed == bool(whole)
     assert (bench.out / name / "quarantine.jsonl").exists() != report.failed
+
+
+def test_the_first_places_of_each_warning_are_shown_or_every_one():
+    for limit, shown in ((20, PLACES), (None, PLACES + 2)):
+        problems = Problems(limit=limit)
+        for row in range(PLACES + 2):
+            problems.warn(Problem("W204", f"a.jsonl:{row}", "empty"))
+        lines = problems.warning_lines()
+        assert [line for line in lines if line.startswith("a.jsonl:")] == lines[:shown]
+        assert len(lines) == shown + (limit is not None)
+
+
+def test_as_many_names_as_a_message_holds_stay_in_their_order():
+    names = tuple(f"column {n}" for n in range(NAMES))
+    assert some_of(names, ("column 7",)) == ", ".join(f'"{name}"' for name in names)
+    more = some_of((*names, "column 10"), ("column 7",))
+    assert more.startswith('"column 7", ') and more.endswith(", … and 1 more")
+
+
+def test_a_bad_row_that_orjson_cannot_write_is_put_aside_all_the_same(tmp_path):
+    problems = Problems(None, tmp_path / "aside.jsonl")
+    problems.bad_row([Problem("E105", "a.jsonl:1", "found a half")], {"text": "\ud800"})
+    problems.bad_row([Problem("E105", "a.jsonl:2", "found a large one")], {"number": 10**30})
+    problems.settle()
+    lines = [json.loads(line) for line in (tmp_path / "aside.jsonl").read_text("utf-8").splitlines()]
+    assert [line["place"] for line in lines] == ["a.jsonl:1", "a.jsonl:2"]
+    assert str(10**30) in lines[1]["row"]
+
+
+def test_so_many_warnings_are_kept_as_the_limit_says():
+    problems = Problems(3, None)
+    for number in range(5):
+        problems.warn(Problem("W210", f"a:{number + 1}", "text"))
+    assert len(problems.warnings) == 3 and problems.counts["W210"] == 5
+    several = Problems(3, None)
+    several.warn(Problem("W210", "a:1", "text"))
+    several.warn_of("W202", 4, (Problem("W202", f"a:{number}", "text") for number in range(2, 6)))
+    assert [problem.place for problem in several.warnings] == ["a:1", "a:2", "a:3"]
+    assert several.counts["W202"] == 4

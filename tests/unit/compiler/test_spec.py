@@ -52,6 +52,7 @@ def test_like_in_a_circle_is_refused(bench):
         load_spec(str(a))
 
 
+TWICE = 'labels: {"yes": [1, true], "no": [false, 1.0]}'
 ALIASES = ["about: &a0 [x]", *(f"k{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 20))]
 
 
@@ -70,8 +71,7 @@ ALIASES = ["about: &a0 [x]", *(f"k{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" 
         (("columns:", "source: {encoding: base64}\ncolumns:"), "unknown encoding 'base64'"),
         (("columns:", "source: {encoding: undefined}\ncolumns:"), "unknown encoding 'undefined'"),
         (("columns:", 'source: {encoding: "a\\0"}\ncolumns:'), "unknown encoding 'a\\x00'"),
-        (("about: a test", "about: 2020-01-01"), "found 2020-01-01 (date), expected text"),
-        (("about: a test", "about: 2020-13-45"), "not YAML: month must be in 1..12"),
+        (("about: a test", "about: !!binary YQ=="), "(bytes), expected text"),
         (("about: a test", "about: &a {like: *a}"), ":2: an alias in here leads back to itself"),
         (("about: a test", "\n".join(ALIASES)), "aliases make more than 100,000 values"),
         (("about: a test", "about: a test\nabout: other"), ":3: the key 'about' stands twice"),
@@ -79,6 +79,7 @@ ALIASES = ["about: &a0 [x]", *(f"k{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" 
         (("columns:", "source: {splits: {train: a, eval: b}}\ncolumns:"), "must hold {split}"),
         (("columns:", "labels: {yes: [0], no: [1]}\ncolumns:"), 'write "yes" or "no" in quotes'),
         (("columns:", 'labels: {"yes": [0], "no": [1]}\ncolumns:'), "`labels` needs a column `label`"),
+        (("columns: {", f"{TWICE}\ncolumns: {{label: [l], "), "labels: 1.0 stands under two of them"),
         (("columns:", "fit: {group: nobody}\ncolumns:"), "fit.group: no column 'nobody'"),
         (("file: t.jsonl", "file: ../t.jsonl"), "write.0.file"),
         (("file: t.jsonl", "file: t.csv"), "write.0.file"),
@@ -141,7 +142,7 @@ def test_an_alias_may_stand_for_a_part_twice(bench):
         ("sample: 1.5", "sample: found 1.5, expected less than 1"),
         ("source: {splits: {dev: d, test: t}}\nsample: 5", "`sample` takes rows of the part 'train'"),
         ("mix: {total: 9, parts: {a: {share: 1, as: qa}}}\nsample: 5", "`sample` takes rows of the part"),
-        ("clean: [lower]", 'clean.0: found "lower", expected one of "nfc", "strip", "unescape"'),
+        ("clean: [lower]", 'clean.0: found "lower", expected one of "nfc", "strip", "unescape", "html"'),
         ("filter: {keyword: [a]}", "unknown key 'keyword'"),
     ],
 )
@@ -154,3 +155,8 @@ def test_literal_braces_in_templates(bench):
     bench.compile(str(spec), bench.rows("x.jsonl", [{"q": "%s {a}", "a": "b"}]))
     assert bench.records("t.jsonl")[0]["instruction"] == "{%s {a}} at 100%"
     assert placeholders("{{x}}{y}") == [("{", None), ("x}", None), ("", "y")]
+
+
+@pytest.mark.parametrize("date", ["2020-01-01", "2020-13-45"])
+def test_a_date_is_text(bench, date):
+    assert load_spec(str(bench.write("s.yaml", GOOD.replace("a test", date)))).about == date

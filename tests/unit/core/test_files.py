@@ -1,5 +1,6 @@
 """Files and folders are the old ones or the new ones, whatever happens in between."""
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -155,3 +156,72 @@ def test_versions_leave_out_what_is_not_installed() -> None:
     found = files.versions("click", "no-such-package")
     assert list(found) == ["click"]
     assert json.dumps(found)
+
+
+def test_a_folder_that_is_not_there_is_told_by_its_nearest_neighbour(tmp_path: Path) -> None:
+    for name in ("demo-base", "unlike"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    said = files.no_folder(f"{tmp_path}/models/demo-bas", "no network")
+    assert said == f'{tmp_path}/models/demo-bas: no such folder; did you mean "demo-base"?'
+    for other in (f"{tmp_path}/models/qwen", f"{tmp_path}/nowhere/demo-base"):
+        assert files.no_folder(other, "no network") == f"{other}: no such folder; no network"
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What reaches the disk, in its order: names of synced files and folders, and new names of files."""
+    seen: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(handle: int) -> None:
+        name = Path(f"/proc/self/fd/{handle}").readlink().name
+        seen.append("sync .a.txt" if name.startswith(".a.txt.") else f"sync {name}")
+        fsync(handle)
+
+    def replaced(self: Path, target: Path) -> Path:
+        seen.append(f"rename to {target.name}")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    return seen
+
+
+def test_a_file_is_on_the_disk_before_its_name_is_and_then_its_folder(
+    tmp_path: Path, steps: list[str]
+) -> None:
+    files.write_text(tmp_path / "in" / "a.txt", "text")
+    assert steps == ["sync .a.txt", "rename to a.txt", "sync in"]
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_folder_is_on_the_disk_with_all_its_files_before_it_is_published(
+    tmp_path: Path, steps: list[str], old: bool
+) -> None:
+    target = tmp_path / "in" / "set"
+    if old:
+        target.mkdir(parents=True)
+    with files.staging(target) as stage:
+        (stage / "one").write_text("1")
+        (stage / "below").mkdir()
+        (stage / "below/two").write_text("2")
+        with files.locked(target.parent):
+            files.publish(stage, target)
+    assert sorted(steps[:2]) == ["sync one", "sync two"]
+    assert steps[2].startswith("sync .set.")
+    assert steps[3:] == [*([] if old else ["rename to set"]), "sync in"]
+
+
+def test_a_lock_keeps_others_out_until_it_is_given_back(tmp_path: Path) -> None:
+    handle = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with files.locked(tmp_path), pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(handle)
+
+
+def test_a_file_brings_the_folders_above_it(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "one" / "two" / "a.txt", "x")
+    assert (tmp_path / "one" / "two" / "a.txt").read_text() == "x"

@@ -2,8 +2,9 @@
 
 import pytest
 
+from core import prompt
 from core.errors import ContentError
-from core.prompt import conversation
+from core.prompt import OPENAI, chat_renderer, conversation
 
 USER, ANSWER = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 
@@ -40,3 +41,105 @@ def test_questions_and_answers_are_found_by_their_pair_of_keys(pair) -> None:
 def test_a_registry_entry_is_read_as_llamafactory_reads_it() -> None:
     with pytest.raises(ContentError, match="no column 'instruction'"):
         conversation({"question": "Q", "answer": "A"}, {"file_name": "x"}, "here")
+
+
+def test_a_system_column_never_makes_a_second_system_turn() -> None:
+    entry = {"formatting": "sharegpt", "columns": {"messages": "messages", "system": "system"}, **OPENAI}
+    own = {"role": "system", "content": "own"}
+    with_own = conversation({"messages": [own, USER, ANSWER], "system": "column"}, entry, "here")
+    assert with_own.messages == [own, USER]
+    without = conversation({"messages": [USER, ANSWER], "system": "column"}, entry, "here")
+    assert without.messages == [{"role": "system", "content": "column"}, USER]
+    assert conversation({"messages": [USER, ANSWER], "system": ""}, entry, "here").messages == [USER]
+
+
+def test_models_that_can_think_are_asked_not_to_unless_they_shall() -> None:
+    class Tokenizer:
+        def apply_chat_template(self, _: object, *, enable_thinking: bool, **_options: object) -> str:
+            return f"{enable_thinking} <think>\n"
+
+    texts = [
+        chat_renderer(Tokenizer(), "x", *think)([USER], ask)
+        for think in ((), (True,))
+        for ask in (True, False)
+    ]
+    assert texts == ["False <think>\n\n</think>\n\n", "False <think>\n", "True <think>\n", "True <think>\n"]
+
+
+def test_without_a_template_texts_stand_line_by_line_and_the_answer_right_after() -> None:
+    render = chat_renderer(object(), None)
+    assert render([USER, ANSWER, USER], True) == "Q\nA\nQ"
+    assert render([USER, ANSWER], False) == "QA"
+
+
+def test_a_chat_template_that_would_take_for_ever_is_stopped(monkeypatch) -> None:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Tokenizer:
+        """What transformers does with a template."""
+
+        def apply_chat_template(self, messages: object, chat_template: str, **_options: object) -> str:
+            return ImmutableSandboxedEnvironment().from_string(chat_template).render(messages=messages)
+
+    monkeypatch.setattr("core.patterns.SECONDS", 0.1)
+    loops = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
+    with pytest.raises(ContentError, match="the chat template: stopped after 0.1 s"):
+        chat_renderer(Tokenizer(), loops)([USER], True)
+
+
+SYSTEM, OTHER = {"role": "system", "content": "S"}, {"role": "system", "content": "T"}
+SHAREGPT = {**OPENAI, "columns": {"messages": "messages", "system": "system"}}
+
+
+@pytest.mark.parametrize(
+    ("messages", "column", "expected"),
+    [
+        ([SYSTEM, USER, ANSWER], "T", [SYSTEM, USER]),  # as LLaMA-Factory: the messages' own goes before
+        ([USER, ANSWER], "T", [OTHER, USER]),
+        ([USER, ANSWER], "", [USER]),
+        ([USER, ANSWER], None, [USER]),
+    ],
+)
+def test_a_prompt_has_one_system_turn(messages, column, expected) -> None:
+    talk = conversation({"messages": messages, "system": column}, SHAREGPT, "here")
+    assert (talk.messages, talk.answer) == (expected, "A")
+
+
+@pytest.mark.parametrize("messages", [[USER, SYSTEM, USER, ANSWER], [SYSTEM, OTHER, USER, ANSWER]])
+def test_a_system_turn_after_the_first_message_is_refused(messages) -> None:
+    with pytest.raises(ContentError, match="here: messages: message 2 is a system's, expected it first"):
+        conversation({"messages": messages}, {}, "here")
+
+
+@pytest.mark.parametrize("system", ["S", "", None])
+def test_system_and_history_of_alpaca_stand_before_the_question(system) -> None:
+    columns = {"prompt": "instruction", "response": "output", "system": "system", "history": "history"}
+    record = {"instruction": "Q", "output": "A", "system": system, "history": [["Q1", "A1"]]}
+    before = [{"role": "user", "content": "Q1"}, {"role": "assistant", "content": "A1"}]
+    talk = conversation(record, {"columns": columns}, "here")
+    assert talk.messages == [*([SYSTEM] if system else []), *before, USER]
+
+
+def test_a_role_that_a_registry_does_not_know_is_refused() -> None:
+    with pytest.raises(ContentError, match="here: messages: role .*judge.*, expected one of user, assistant"):
+        conversation({"messages": [{"role": "judge", "content": "x"}, USER, ANSWER]}, {}, "here")
+
+
+def test_llamafactorys_template_is_given_the_system_apart_and_an_open_answer(monkeypatch) -> None:
+    class Template:
+        def encode_oneturn(self, own: str, messages: list[dict[str, str]], system: str | None) -> object:
+            asked = [own, str(system), *(f"{m['role']} {m['content']}" for m in messages)]
+            return asked, ["what it would answer"]
+
+    monkeypatch.setattr(prompt, "llamafactory_template", lambda *_: (Template(), "own"))
+    encode = prompt.llamafactory_encoder(object(), "qwen")
+    system = {"role": "system", "content": "S"}
+    assert encode([system, USER, ANSWER, USER]) == [
+        "own",
+        "S",
+        "user Q",
+        "assistant A",
+        "user Q",
+        "assistant ",
+    ]
+    assert encode([USER]) == ["own", "None", "user Q", "assistant "]

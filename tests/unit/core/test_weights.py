@@ -1,6 +1,7 @@
 """Safetensors: what the reference library wrote is read, what it refuses is refused, rounding is IEEE's."""
 
 import json
+import os
 import struct
 
 import numpy as np
@@ -52,6 +53,14 @@ def test_library_reads_what_we_wrote(tmp_path):
         assert opened.metadata() == {"format": "pt"}
     start = 8 + struct.unpack("<Q", path.read_bytes()[:8])[0]
     assert start % 8 == 0
+
+
+def test_what_is_written_is_on_the_disk_before_it_is_handed_on(tmp_path, monkeypatch):
+    sizes, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (sizes.append(os.fstat(handle).st_size), fsync(handle)))
+    path = tmp_path / "y.safetensors"
+    write_weights(path, [("a", "F32", (2, 3))], iter([VALUES]), {})
+    assert sizes == [path.stat().st_size]
 
 
 @pytest.mark.parametrize(
@@ -172,3 +181,8 @@ def test_every_stored_value_survives_the_way_through_fp32(dtype):
     back = from_fp32(wide, dtype)
     number = ~np.isnan(wide)
     assert (back[number] == stored[number]).all()
+
+
+def test_the_longest_header_is_the_librarys():
+    """`MAX_HEADER_SIZE` of safetensors (safetensors/src/tensor.rs)."""
+    assert MAX_HEADER == 100_000_000

@@ -1,13 +1,18 @@
 """The judgement of fake runs whose truth is known: figures, families, decisions."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from eval.measure.comparison import compare
 from eval.measure.judgement import Comparison, Run, Section
+from eval.measure.labels import summary
 from eval.measure.paired import bonett_price, mcnemar, smallest_difference
+from eval.measure.qa import qa_summary
+from eval.measure.reports import report_summary
 from eval.measure.statistics import wilson
+from eval.output.plots import kinds_chart
 
 
 def make(model: str, right: list[bool], dataset: str = "s", groups: list[str] | None = None) -> Run:
@@ -45,7 +50,7 @@ def test_figures_of_one_set() -> None:
     (test,) = section.against_base
     assert (test.value, test.better, test.worse, test.p_alone) == (0.25, 30, 5, mcnemar(30, 5))
     assert (test.low, test.high) == bonett_price(30, 5, 100)
-    assert test.p == test.p_alone and test.shown and test.more_rows is None
+    assert test.p == test.p_alone and test.shown
     assert (section.best, section.rivals) == ("a", [])
 
 
@@ -55,13 +60,12 @@ def test_holm_counts_the_models_against_the_base() -> None:
     a = next(test for test in section.against_base if test.model == "a")
     assert a.p_alone == mcnemar(14, 4) < 0.05 < a.p == pytest.approx(3 * a.p_alone)
     assert section.best is None
-    assert a.more_rows is not None and 50 < a.more_rows < 500
 
 
-def test_rows_needed_are_missing_where_no_difference_was_seen() -> None:
+def test_no_difference_is_none_shown() -> None:
     base, same = flags(20, 5, 5, 20)
     (test,) = only(judge(make("base", base), make("a", same))).against_base
-    assert test.value == 0 and test.more_rows is None and not test.shown
+    assert test.value == 0 and not test.shown
 
 
 def test_the_best_is_named_with_those_it_cannot_be_told_from() -> None:
@@ -73,7 +77,6 @@ def test_the_best_is_named_with_those_it_cannot_be_told_from() -> None:
     assert section.best == "a"
     (rival,) = section.rivals
     assert (rival.model, rival.against, rival.value) == ("a", "b", pytest.approx(0.02))
-    assert rival.more_rows is not None
 
 
 @pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
@@ -114,6 +117,21 @@ def test_the_mean_takes_models_that_have_every_set() -> None:
     assert test.low > comparison.sets[0].against_base[0].low
 
 
+def test_sets_without_a_difference_count_in_what_the_mean_could_show_as_if_a_row_differed() -> None:
+    """Two sets of 100 rows, 35 of which differ in the first and none in the second, judged by hand."""
+    old, new = flags(40, 5, 30, 25)
+    runs = [make(*run) for run in (("base", old), ("a", new), ("base", old, "t"), ("a", old, "t"))]
+    mean = judge(*runs).mean
+    assert mean is not None
+    error = math.sqrt(0.35 / 100 + 0.01 / 100) / 2
+    assert mean.against_base[0].smallest == pytest.approx((1.959964 + 0.841621) * error, rel=1e-5)
+    same = judge(*(make(model, old, name) for name in "st" for model in ("base", "a"))).mean
+    assert same is not None
+    assert same.against_base[0].smallest == pytest.approx(
+        (1.959964 + 0.841621) * 0.01 / math.sqrt(2), rel=1e-5
+    )
+
+
 def test_opposite_effects_cancel_in_the_mean() -> None:
     old, new = flags(40, 5, 30, 25)
     comparison = judge(
@@ -137,7 +155,64 @@ def test_groups_widen_the_intervals() -> None:
     assert grouped.against_base[0].smallest > plain.against_base[0].smallest
 
 
+def test_a_run_has_one_interval_wherever_it_is_told() -> None:
+    """Four groups, all about half right: more even than chance, which must not narrow an interval."""
+    right = ([True, False] * 25 + [True] * 1 + [False] * 1) * 4
+    groups = [str(i // 52) for i in range(208)]
+    run = make("base", right, groups=groups)
+    rows = [
+        {"expected_output": g, "predicted_output": p, "group": x, "subtype": "k", "type": "t",
+         "similarity": 0.0, "token_f1": 0.0}
+        for g, p, x in zip(run.gold, run.predicted, groups, strict=True)
+    ]  # fmt: skip
+    figure = only(judge(run)).figures["base"]
+    told = summary(rows, run.gold)
+    chart = kinds_chart([replace(run, kinds={"type": ["t"] * 208})], "type", "base").series["base"][0]
+    assert (
+        [figure.low, figure.high]
+        == told["ci95"]
+        == qa_summary(rows, run.gold)["ci95"]
+        == list(wilson(104, 208))
+    )
+    assert figure.stderr == told["stderr"]
+    assert chart == (figure.accuracy, figure.low, figure.high)
+
+
+def test_kinds_have_their_intervals_by_group() -> None:
+    right = [i % 40 < 30 for i in range(400)]
+    groups = [str(i // 10) for i in range(400)]
+    run = make("base", right, groups=groups)
+    rows = [
+        {"expected_output": g, "predicted_output": p, "group": x, "subtype": "k"}
+        for g, p, x in zip(run.gold, run.predicted, groups, strict=True)
+    ]
+    figure = only(judge(run)).figures["base"]
+    low, high = wilson(300, 400)
+    assert figure.high - figure.low > 2.5 * (high - low)
+    told = report_summary(rows, run.gold)
+    chart = kinds_chart([replace(run, kinds={"type": ["t"] * 400})], "type", "base").series["base"][0]
+    for found in (told["subtypes"]["k"], told["types"]["yes"], qa_types(rows)):
+        assert found["ci95"] == [figure.low, figure.high]
+    assert chart == (figure.accuracy, figure.low, figure.high)
+
+
+def qa_types(rows: list[dict]) -> dict:
+    one = {"type": "t", "similarity": 0.0, "token_f1": 0.0}
+    return qa_summary([{**row, **one} for row in rows], ["yes"])["types"]["t"]["exact_match"]
+
+
 def test_without_the_base_only_the_others_are_compared() -> None:
     old, new = flags(40, 5, 30, 25)
     section = only(judge(make("a", old), make("b", new)))
     assert section.against_base == [] and len(section.between) == 1 and section.best is None
+
+
+@pytest.mark.parametrize(("labels", "compared"), [(1, False), (2, True), (20, True), (21, False)])
+def test_macro_f1_is_compared_where_there_are_labels_and_not_free_texts(labels, compared) -> None:
+    gold = [f"label {n % labels}" for n in range(63)]
+    rows = [str(n) for n in range(63)]
+    base, tuned = (
+        Run(model, "s", model, rows, gold, said, [a == b for a, b in zip(gold, said, strict=True)], None)
+        for model, said in (("base", gold[1:] + gold[:1]), ("tuned", gold))
+    )
+    assert (only(judge(base, tuned)).against_base[0].macro_f1 is not None) == compared

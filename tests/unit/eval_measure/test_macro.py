@@ -13,7 +13,7 @@ counts = st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.ju
 
 
 def of(*pairs: tuple[int, int]):
-    return group_score([SetScore(right, n, 0.3) for right, n in pairs])
+    return group_score([SetScore(right / n, wilson(right, n), n, 0.3) for right, n in pairs])
 
 
 def test_a_single_set_has_its_wilson_interval() -> None:

@@ -1,8 +1,13 @@
 """Plots: the pixels are looked at by people; what is tested is what stands on them and in which letters."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
 from eval.measure.comparison import compare
@@ -13,6 +18,7 @@ from eval.output.drawing import Chart, draw_lying, draw_standing
 from eval.output.panels import _commonest_error
 from eval.output.plots import accuracy_chart, folder_name, kinds_chart, write_plots
 from eval.output.typeface import CJK, Typeface, choose_typeface
+from tests.conftest import ROOT
 from tests.unit.eval_measure.test_comparison import flags, make
 
 CHINESE = Chart(
@@ -51,6 +57,30 @@ def test_an_installed_cjk_font_is_used(tmp_path: Path, recwarn: pytest.WarningsR
     assert typeface.numbered == {} and len(typeface.families) == 2
     draw(CHINESE, tmp_path, typeface)
     assert not [w for w in recwarn if "Glyph" in str(w.message)]
+
+
+def test_a_font_installed_after_matplotlib_cached_its_list_is_found(tmp_path: Path) -> None:
+    letters = "\ue5a0\ue5a1"  # for private use: in no other font
+    program = f"from eval.output.typeface import choose_typeface as c; print(ascii(c(['a', {letters!r}])))"
+    places = {"XDG_DATA_HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path / "cache")}
+
+    def chosen() -> str:
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, env={**os.environ, **places}, cwd=ROOT, text=True, stdout=-1).stdout
+
+    assert "numbered={'\\ue5a0\\ue5a1': '#1'}" in chosen()
+    (tmp_path / "fonts").mkdir()
+    font = FontBuilder(1000)
+    font.setupGlyphOrder([".notdef", "one", "two"])
+    font.setupCharacterMap(dict(zip(map(ord, letters), ("one", "two"), strict=True)))
+    font.setupGlyf(dict.fromkeys([".notdef", "one", "two"], TTGlyphPen(None).glyph()))
+    font.setupHorizontalMetrics(dict.fromkeys([".notdef", "one", "two"], (500, 0)))
+    font.setupHorizontalHeader()
+    font.setupNameTable({"familyName": "SimHei", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(tmp_path / "fonts" / "simhei.ttf")
+    assert chosen() == "Typeface(families=('DejaVu Sans', 'SimHei'), numbered={})\n"
 
 
 def test_dollars_are_no_mathematics(tmp_path: Path) -> None:

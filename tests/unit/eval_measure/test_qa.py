@@ -23,10 +23,11 @@ ROWS = [
     row("4", "", 0.0, type="reasoning"),
     row("北京", "南京", 0.7),  # not above 0.7
 ]
+ANSWERS = ["Paris", "Paris", "4", "北京"]
 
 
 def test_figures_overall_and_by_type() -> None:
-    found = qa_summary(ROWS)
+    found = qa_summary(ROWS, ANSWERS)
     assert (found["accuracy"], found["n"], found["majority"], found["empty"]) == (0.25, 4, 0.5, 1)
     assert found["ci95"] == list(wilson(1, 4)) == found["exact_match"]["ci95"]
     assert (found["partial_match"]["value"], found["partial_match"]["ci95"]) == (0.5, list(wilson(2, 4)))
@@ -37,14 +38,16 @@ def test_figures_overall_and_by_type() -> None:
 
 
 def test_a_prompt_that_was_not_asked_is_wrong_but_no_empty_answer() -> None:
-    found = qa_summary([*ROWS, row("x", "", 0.0, refused="too long")])
+    found = qa_summary([*ROWS, row("x", "", 0.0, refused="too long")], ANSWERS)
     assert (found["accuracy"], found["n"], found["empty"]) == (0.2, 5, 1)
 
 
 def test_rows_in_groups_have_their_errors_by_group() -> None:
-    found = qa_summary([{**r, "group": n // 2} for n, r in enumerate(ROWS * 5)])
-    exact = [True, False, False, False] * 5
-    assert found["stderr"] == pytest.approx(clustered_stderr(exact, [n // 2 for n in range(20)]))
+    found = qa_summary(
+        [{**r, "group": n // 4} for n, r in enumerate([r for r in ROWS for _ in range(5)])], ANSWERS
+    )
+    exact = [True] * 5 + [False] * 15
+    assert found["stderr"] == pytest.approx(clustered_stderr(exact, [n // 4 for n in range(20)]))
 
 
 def test_the_lexical_similarity_is_token_f1() -> None:

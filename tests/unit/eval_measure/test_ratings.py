@@ -21,7 +21,7 @@ def rated(rater: str, prompt: int, model: str, *marks: int) -> Rating:
 
 
 def of(ratings, criterion=OVERALL, model="tuned", models=("base", "tuned")):
-    found = outcomes(ratings, models)
+    found = outcomes(ratings, models, {})
     return next(one for one in found if one.criterion == criterion and one.model == model)
 
 
@@ -119,3 +119,16 @@ def test_agreement_is_over_prompts_and_models() -> None:
     ]
     assert agreement(ratings, "depth") == 1.0
     assert agreement(ratings, "relevance") is None
+
+
+def test_prompts_of_one_cluster_are_one_toss() -> None:
+    """Of a cluster with a win and a loss nothing is left; two clusters that are won leave 2 of 4 tosses."""
+    marks = {1: 4, 2: 2, 3: 4, 4: 4}
+    ratings = [
+        rated("a", prompt, model, mark, 0, 0, 0, 0)
+        for prompt, tuned in marks.items()
+        for model, mark in (("base", 3), ("tuned", tuned))
+    ]
+    found = outcomes(ratings, ("base", "tuned"), {1: "x", 2: "x", 3: "y", 4: "z"})
+    (one,) = [one for one in found if one.criterion == "correctness"]
+    assert (one.wins, one.losses, one.p) == (3, 1, 0.5)

@@ -182,3 +182,30 @@ def test_out_must_be_a_file(tmp_path: Path) -> None:
     demo(tmp_path)
     with pytest.raises(RequestError, match="a folder; expected the name of a file, e.g. .*report.html"):
         cli.main([str(tmp_path), "--out", str(tmp_path)], standalone_mode=False)
+
+
+def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is mailed: a title, a command or a warning must not tell whose folder it was made in."""
+    away, here = tmp_path / "jane doe" / "away", tmp_path / "jane doe" / "here"
+    gold = ["yes", "no"] * 10
+    trained = {"examples": 20, "sources": [f"{away}/mine/run.json"], "same_name": [], "not_checked": []}
+    facts = {
+        "command": f"python -m eval.nli --model '{away}/my base' --adapter m=/srv/x/mine --out '{here}/runs'",
+        "prompt": f"{away}/base/chat_template.jinja",
+        "weights": {f"{away}/mine": 0.5},
+        "note": [f"see {away}", "~/secret/base", "and/or", "http://localhost:8000/v1"],
+        "trained_on": {**trained, "sources": ["/srv/x/mine/run.json"]},
+    }
+    for model in ("base", "mine"):
+        write_run(here / "runs", model, "s", gold, answers(gold, 12, 3), **facts)
+    monkeypatch.chdir(here)
+    out = here / "page.html"
+    monkeypatch.setattr("sys.argv", ["report", str(here / "runs"), f"b={away}/x y/z", "--out", str(out)])
+    cli.main([str(here / "runs"), "--out", str(out)], standalone_mode=False)
+    page = out.read_text(encoding="utf-8")
+    for told in (str(tmp_path), str(Path.home()) + "/", "jane", "/srv", "secret"):
+        assert told not in page, page[page.index(told) - 200 :][:400]
+    assert "<title>Report on runs</title>" in page and "(run.json): this is training accuracy" in page
+    assert "python -m eval.report runs b=z --out page.html" in page
+    command = "python -m eval.nli --model &#x27;my base&#x27; --adapter m=mine --out runs"
+    assert command in page and "and/or" in page and "http://localhost:8000/v1" in page

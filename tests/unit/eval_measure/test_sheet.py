@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -13,13 +15,15 @@ from core.errors import ContentError, RequestError
 from eval.measure.ratings import CRITERIA, Rating
 from eval.output.sheet import (
     COLUMNS,
-    FORMULA,
+    CONTROL,
     LONGEST,
     Asked,
     check_unrated,
     make_sheet,
     read_key,
+    read_rows,
     read_sheet,
+    restored,
     safe_cell,
 )
 from eval.output.side_by_side import side_by_side
@@ -86,13 +90,54 @@ def test_no_cell_begins_a_formula(text) -> None:
     assert cell[0] in "'\N{REPLACEMENT CHARACTER}" and cell.endswith(text.lstrip("\x00\t\r\n "))
 
 
-@given(st.text())
+HOSTILE = st.text(st.sampled_from("=+-@＝'\";,\t\n a；|") | st.characters(codec="utf-8"), max_size=12)
+
+
+@given(HOSTILE)
 def test_every_cell_is_safe_and_plain_text_is_left_alone(text) -> None:
     cell = safe_cell(text)
-    assert not FORMULA.match(cell)
     assert not any(ord(letter) < 32 and letter not in "\n\t" for letter in cell)
     if text.isalnum():
         assert cell == text
+
+
+def begins_a_formula(cell: str) -> bool:
+    return cell[:1] in ("\t", "\r") or cell.lstrip(' "\u3000\xa0')[:1] in tuple("=+-@＝＋－＠")
+
+
+@given(st.lists(HOSTILE, min_size=3, max_size=3))
+def test_no_delimiter_makes_a_formula_of_a_part_of_a_cell(texts) -> None:
+    """Spreadsheets whose language has ; or tab open the sheet with it: quotes then stand in mid-cell."""
+    prompt, reference, answer = texts
+    sheet = make_sheet([Asked(prompt, reference, {"base": answer})], 42)[0].decode("utf-8-sig")
+    for delimiter in ",;\t":
+        rows = csv.reader(io.StringIO(sheet, newline=""), delimiter=delimiter)
+        assert not [cell for row in rows for cell in row if cell and begins_a_formula(cell)]
+    lines = [cell for line in sheet.splitlines() for cell in re.split("[;\t]", line)]
+    assert not [cell for cell in lines if cell and begins_a_formula(cell)]
+
+
+@given(HOSTILE)
+def test_a_cell_is_read_back_as_the_text_that_it_was(text) -> None:
+    plain = CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
+    assert restored(safe_cell(text)) == plain
+
+
+def test_neutralising_takes_no_time_that_grows_faster_than_the_text() -> None:
+    before = time.monotonic()
+    for text in ("\n" * 30_000, "; " * 15_000, " " * 30_000, "'" * 30_000, ";=" * 15_000):
+        restored(safe_cell(text))
+    assert time.monotonic() - before < 2
+
+
+def test_a_sheet_read_with_semicolons_holds_the_texts_that_were_asked(tmp_path) -> None:
+    asked = [Asked("a;=1+1\n- b", "", {"base": "=HYPERLINK(1)", "tuned": "x;+2"})]
+    sheet, key = make_sheet(asked, 42)
+    (tmp_path / "s.csv").write_bytes(save(rows_of(sheet), delimiter=";"))
+    read = {row["id"]: row for _, row in read_rows(tmp_path / "s.csv")}
+    assert {row["prompt"] for row in read.values()} == {"a;=1+1\n- b"}
+    assert {key[name]["model"]: row["answer"] for name, row in read.items()} == dict(asked[0].answers)
+    assert ";'=1+1\n'- b" in sheet.decode()
 
 
 def test_a_cell_ends_where_a_spreadsheets_does() -> None:
@@ -173,6 +218,26 @@ def test_a_sheet_with_marks_or_comments_is_never_overwritten(tmp_path) -> None:
             check_unrated(path)
 
 
+def test_the_key_keeps_which_prompts_are_not_independent(tmp_path) -> None:
+    asked = [Asked(f"Q{n}", "", {"base": "a", "tuned": "b"}, f"set/{n // 3}") for n in range(5)]
+    asked.append(Asked("Q5", "", {"base": "a", "tuned": "b"}))
+    answers = make_sheet(asked, 42)[1]
+    (tmp_path / "key.json").write_text(json.dumps({"models": ["base", "tuned"], "answers": answers}))
+    clusters = read_key(tmp_path / "key.json").clusters
+    assert clusters == {1: "set/0", 2: "set/0", 3: "set/0", 4: "set/1", 5: "set/1"}
+    ratings = [
+        Rating("anna", n, model, dict.fromkeys(CRITERIA, mark))
+        for n in range(1, 7)
+        for model, mark in (("base", 2), ("tuned", 4))
+    ]
+    alone, together = (
+        tally_json(ratings, ["base", "tuned"], given)["outcomes"][0] for given in ({}, clusters)
+    )
+    # six prompts won; by cluster there are three, of which a fair coin wins all or none in 2 of 8 cases
+    assert (alone["p"], together["p"]) == (2 / 64, pytest.approx(2 / 8))
+    assert (alone["wins"], together["wins"]) == (6, 6)
+
+
 def test_answers_side_by_side_are_left_as_they_are() -> None:
     answer = "<b>x</b>\n````\ncode\n````\n# no heading"
     page = side_by_side(
@@ -189,18 +254,18 @@ def test_the_tally_says_who_won() -> None:
         for n in range(1, 9)
         for model, mark in (("base", 2), ("tuned", 4 if n < 8 else 2))
     ]
-    text = tally_table(ratings, ["base", "tuned"])
+    text = tally_table(ratings, ["base", "tuned"], {})
     assert text.startswith(
         "tuned is rated better than base: for tuned 7 prompts won, 0 lost, 1 tied (p = 0.016).\n"
     )
     assert "| tuned − base | overall      | 7   | 1    | 0    | 100.0 % (64.6–100.0)" in text
     assert "| agreement | 1.00" in text
-    found = tally_json(ratings, ["base", "tuned"])
+    found = tally_json(ratings, ["base", "tuned"], {})
     assert (found["raters"], found["prompts"]) == (["anna", "ben"], 8)
     json.dumps(found, allow_nan=False)
-    text = tally_table(ratings[-2:], ["base", "tuned"])
+    text = tally_table(ratings[-2:], ["base", "tuned"], {})
     assert (
         text.startswith("No difference between tuned and base: 0 prompts won, 0 lost, 1 tied.")
         and "agreement" not in text
     )
-    assert tally_table(ratings[:2], ["base", "tuned"]).startswith("No evidence of a difference")
+    assert tally_table(ratings[:2], ["base", "tuned"], {}).startswith("No evidence of a difference")

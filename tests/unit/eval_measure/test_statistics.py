@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 from eval.measure.calibration import calibration
-from eval.measure.statistics import clustered_stderr, label_cells, macro_f1, stderr, wilson
+from eval.measure.statistics import clustered_stderr, design_effect, label_cells, macro_f1, wilson
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -29,12 +29,19 @@ def test_wilson_refuses_what_is_no_share(successes: float, n: float) -> None:
         wilson(successes, n)
 
 
-def test_stderr_by_hand() -> None:
-    assert stderr([True, True, True, False]) == pytest.approx(math.sqrt(0.75 * 0.25 / 3))
-    assert stderr([True] * 9) == 0.0
-    assert stderr([False]) == 0.0
-    with pytest.raises(ValueError, match="no rows"):
-        stderr([])
+def stderr(correct: list[bool]) -> float:
+    """The textbook's standard error of a share over independent rows."""
+    share = sum(correct) / len(correct)
+    return math.sqrt(share * (1 - share) / max(1, len(correct) - 1))
+
+
+def test_design_effect_by_hand() -> None:
+    rows = [True, True, False, False]
+    assert design_effect(rows, None) == design_effect(rows, range(4)) == 1.0
+    # by group sqrt(4)/4, alone sqrt(0.25/3): (1/4) / (1/12)
+    assert design_effect(rows, list("aabb")) == pytest.approx(3)
+    assert design_effect(rows, list("abab")) == 1.0  # groups more even than chance narrow nothing
+    assert design_effect([True] * 4, list("aabb")) == 1.0
 
 
 def test_clustered_stderr_by_hand() -> None:

@@ -157,3 +157,8 @@ def test_measures_of_any_texts_lie_within_their_range(texts) -> None:
     found, _ = bleu(texts, texts[::-1], range(len(texts)))
     assert 0 <= found.value <= 100 + 1e-9
     assert all(math.isfinite(limit) for limit in (found.stderr, *found.ci95))
+
+
+def test_short_sentences_are_counted_without_a_warning_for_each(caplog):
+    bleu(["a cat", "two"], ["a cat", "two"], [0, 1])
+    assert not caplog.records

@@ -32,6 +32,46 @@ def test_labels_that_share_a_spelling_are_refused(model) -> None:
         tokenise(model, {"yes": ["yes", "Yes"], "Yes": ["Yes"]})
 
 
+def test_where_one_label_begins_another_the_end_decides(tiny_model) -> None:
+    """Taught both ways: the longer label must be able to lose, and the shorter one too."""
+    import torch
+
+    from eval.model.load import load_model
+
+    taught = load_model(tiny_model, "fp32")
+    ask = [taught.tokenizer(text)["input_ids"] for text in ("A man is walking a dog.", "entailment")]
+    short, long = (taught.tokenizer(text)["input_ids"] for text in ("no", "no maybe"))
+    end = taught.tokenizer.eos_token_id
+    assert long[: len(short)] == short
+    lessons = [[*ask[0], *short, end], [*ask[1], *long, end]]
+    taught.net.requires_grad_(True)
+    step = torch.optim.AdamW(taught.net.parameters(), 3e-3)
+    for _ in range(30):
+        sum(taught.net(torch.tensor([ids]), labels=torch.tensor([ids])).loss for ids in lessons).backward()
+        step.step(), step.zero_grad()
+    taught.net.requires_grad_(False)
+    labels = {"no": ["no"], "no maybe": ["no maybe"]}
+    asker = Choosing(taught, dict(enumerate(ask)), labels, 100)
+    fields = asker.ask([0, 1])
+    assert [f["predicted_output"] for f in fields] == ["no", "no maybe"]
+    assert all(0 < f["label_mass"] <= 1 for f in fields)
+    for prompt, found in zip(ask, fields, strict=True):
+        for label, ids in (("no", short), ("no maybe", long)):
+            logits = taught.net(torch.tensor([[*prompt, *ids, end]])).logits[0].log_softmax(-1)
+            each = [logits[len(prompt) - 1 + i, token].item() for i, token in enumerate([*ids, end])]
+            assert found["choices"][label] == pytest.approx(sum(each), abs=1e-4)
+    passes = []
+    handle = taught.net.register_forward_hook(lambda *_: passes.append(1))
+    asker.ask([0, 1])
+    handle.remove()
+    assert len(passes) == 1  # the shorter label's end is read where the longer one goes on
+
+
+def test_labels_of_which_none_begins_another_are_not_ended(model) -> None:
+    _, tokens = tokenise(model, {"yes": ["yes"], "no": ["no"]})
+    assert tokens == [model.tokenizer(text)["input_ids"] for text in ("yes", "no")]
+
+
 def test_prompts_are_refused_to_the_token() -> None:
     assert list(refuse({0: [1] * 7, 1: [1] * 8}, 3, 10)) == [1]
     with pytest.raises(ContentError, match="no prompt fits: a prompt of 8 tokens and 3 for the answer"):

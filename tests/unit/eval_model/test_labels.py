@@ -9,6 +9,7 @@ from eval.measure.labels import (
     confusion,
     find_labels,
     parse_choices,
+    parse_counts,
     spellings,
     summary,
 )
@@ -23,7 +24,7 @@ def rows():
 
 
 def test_summary_by_hand() -> None:
-    found = summary(rows())
+    found = summary(rows(), EXPECTED)
     assert found["accuracy"] == 0.5
     assert found["n"] == 6
     assert found["stderr"] == pytest.approx((0.25 / 5) ** 0.5)
@@ -37,9 +38,14 @@ def test_summary_by_hand() -> None:
     assert found["macro_f1"] == pytest.approx((2 / 3 + 0.5 + 0) / 3)
 
 
+def test_the_baseline_is_the_whole_sets_where_a_limit_scored_a_few_rows() -> None:
+    found = summary(rows()[3:5], EXPECTED)
+    assert (found["n"], found["majority"], found["majority_label"]) == (2, 0.5, "yes")
+
+
 def test_rows_of_one_group_widen_the_interval() -> None:
-    alone = summary([{**r, "group": i} for i, r in enumerate(rows())])
-    grouped = summary([{**r, "group": i // 2} for i, r in enumerate(rows())])
+    alone = summary([{**r, "cluster": i} for i, r in enumerate(rows())], EXPECTED)
+    grouped = summary([{**r, "group": i // 2} for i, r in enumerate(rows())], EXPECTED)
     assert alone["ci95"] == pytest.approx(list(wilson(3, 6)))
     assert grouped["stderr"] > alone["stderr"]
     assert grouped["ci95"][0] < alone["ci95"][0]
@@ -89,3 +95,16 @@ def test_an_answer_outside_the_choices_is_named() -> None:
 def test_choices_must_be_two_different_ones(text) -> None:
     with pytest.raises(RequestError, match="two or more"):
         parse_choices(text)
+
+
+def test_one_label_counts_as_another_and_both_are_labels():
+    labels = ["yes", "no", "maybe"]
+    assert parse_counts(["maybe=no"], labels) == {"maybe": "no"}
+    assert parse_counts([], labels) == {}
+    for wrong in ("maybe=perhaps", "perhaps=maybe", "maybe"):
+        with pytest.raises(RequestError, match="expected two of the labels yes, no, maybe"):
+            parse_counts([wrong], labels)
+
+
+def test_two_choices_are_enough() -> None:
+    assert parse_choices("yes, no") == ["yes", "no"]

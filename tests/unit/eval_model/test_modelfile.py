@@ -89,3 +89,9 @@ def test_any_template_renders_or_is_refused(parts: list[str]) -> None:
         assert "not rendered here" in str(error)
     else:
         assert "Messages" not in said
+
+
+def test_a_modelfile_that_would_be_read_for_hours_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("core.patterns.SECONDS", 0.1)
+    with pytest.raises(ContentError, match="Modelfile: reading it: stopped after 0.1 s"):
+        read_modelfile(write(tmp_path / "Modelfile", "TEMPLATE {{" + " " * 20_000 + "x"))

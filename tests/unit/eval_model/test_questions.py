@@ -61,4 +61,4 @@ def test_groups_are_of_all_rows_or_of_none(tmp_path, missing) -> None:
     with pytest.raises(ContentError, match="record 2: no group, but 1 other records have one"):
         read_questions((), (write(tmp_path / "p.jsonl", {**whole, "group": 0}, {**whole, **missing}),))
     (questions,) = read_questions((), (write(tmp_path / "p.jsonl", {**whole, **missing}, whole),))
-    assert questions.records == [whole, whole]
+    assert (questions.cluster, questions.clusters) == (None, None)

@@ -1,6 +1,7 @@
 """Whether an adapter is asked as it was trained, as far as its folder tells."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,16 @@ def test_the_template_that_a_recipe_names_is_compared_by_its_ids(tokenizer, tmp_
     assert other_prompt(tokenizer, folder, choose_prompting(tokenizer, [folder], None), None) is None
 
 
-def test_a_broken_recipe_is_named(tokenizer, tmp_path) -> None:
-    (tmp_path / "recipe.yaml").write_text("a: [1")
-    with pytest.raises(ContentError, match="recipe.yaml: not YAML"):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [1", "recipe.yaml:2: not YAML"),
+        ("template: qwen\ntemplate: llama3\n", "recipe.yaml:2: the key 'template' stands twice"),
+        ("a: &a [x]\n" + "".join(f"{n}: &{n} [*{p}, *{p}]\n" for p, n in pairwise("abcdefghijklmnopqrstu")),
+         "recipe.yaml: its aliases make more than 100,000 values"),
+    ],
+)  # fmt: skip
+def test_a_broken_recipe_is_named(tokenizer, tmp_path, text, said) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(ContentError, match=said):
         other_prompt(tokenizer, tmp_path, choose_prompting(tokenizer, [], None), None)

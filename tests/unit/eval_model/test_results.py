@@ -57,7 +57,9 @@ def test_a_log_that_is_no_json_is_named_with_its_line(tmp_path) -> None:
         PredictionLog(tmp_path, BATCHES)
 
 
-@pytest.mark.parametrize(("line", "said"), [("[1]", "found .1., expected"), ("[" * 100_000, "not JSON")])
+@pytest.mark.parametrize(
+    ("line", "said"), [("[1]", "found .1., expected"), ("[" * 100_000, "nested too deep")]
+)
 def test_a_log_of_other_things_is_named_with_its_line(tmp_path, line, said) -> None:
     (tmp_path / PREDICTIONS).write_text(f"{line}\n")
     with pytest.raises(ContentError, match=f"predictions.jsonl:1: {said}.*--force starts anew"):

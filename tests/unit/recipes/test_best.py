@@ -30,23 +30,19 @@ def run_with(folder, values, metric="eval_loss"):
     ],
 )
 def test_best(tmp_path, values, step, advice):
-    best = find_best(read_curve(run_with(tmp_path, values), "eval_loss"), "eval_loss", False, tmp_path)
+    best = find_best(read_curve(run_with(tmp_path, values), "eval_loss"), "eval_loss", tmp_path)
     assert best.step == step
     assert advice in best.advice
 
 
 def test_a_metric_that_grows_and_the_checkpoint_on_the_disk(tmp_path):
     run_with(tmp_path, [0.5, 0.9, 0.8], "eval_accuracy")
-    assert (
-        find_best(read_curve(tmp_path, "eval_accuracy"), "eval_accuracy", True, tmp_path).checkpoint is None
-    )
+    assert find_best(read_curve(tmp_path, "eval_accuracy"), "eval_accuracy", tmp_path).checkpoint is None
     kept = checkpoint(tmp_path, 20)
-    best = find_best(read_curve(tmp_path, "eval_accuracy"), "eval_accuracy", True, tmp_path)
+    best = find_best(read_curve(tmp_path, "eval_accuracy"), "eval_accuracy", tmp_path)
     assert (best.step, best.checkpoint) == (20, str(kept))
     (kept / "optimizer.pt").unlink()
-    assert (
-        find_best(read_curve(tmp_path, "eval_accuracy"), "eval_accuracy", True, tmp_path).checkpoint is None
-    )
+    assert find_best(read_curve(tmp_path, "eval_accuracy"), "eval_accuracy", tmp_path).checkpoint is None
 
 
 def test_a_run_still_going_is_read_from_its_newest_checkpoint(tmp_path):
@@ -83,7 +79,10 @@ def test_numbers_that_are_none(tmp_path):
 def test_the_command(tmp_path):
     done = CliRunner().invoke(command, [str(run_with(tmp_path, [3.0, 2.0, 2.5]))])
     assert done.exit_code == 0, done.output
-    assert done.output.splitlines()[0] == "eval_loss 2 at step 20, the best of 3 evaluations"
+    assert (
+        done.output.splitlines()[0]
+        == "eval_loss (nats, lower is better): 2 at step 20, the best of 3 evaluations"
+    )
     assert (tmp_path / "best.png").stat().st_size > 5000
 
 
@@ -105,5 +104,44 @@ def test_the_best_by_task_results_is_the_mean_over_sets(tmp_path):
     ):
         read_scores(tmp_path, "f1")
     done = CliRunner().invoke(command, [str(tmp_path), "--results", str(tmp_path)])
-    assert done.output.startswith("accuracy 0.6 at step 4, the best of 2 evaluations\n"), done.output
+    assert done.output.startswith(
+        "accuracy (share, higher is better): 0.6 at step 4, the best of 2 evaluations\n"
+    ), done.output
     assert "it got no better" in done.output or "the best is the first" in done.output
+
+
+def test_without_a_flag_the_highest_accuracy_is_the_best(tmp_path):
+    done = CliRunner().invoke(
+        command, [str(run_with(tmp_path, [0.5, 0.9], "eval_accuracy")), "--metric", "eval_accuracy"]
+    )
+    assert done.output.startswith("eval_accuracy (share, higher is better): 0.9 at step 20"), done.output
+    done = CliRunner().invoke(command, [str(run_with(tmp_path, [1.0, 2.0], "eval_x")), "--metric", "eval_x"])
+    assert done.output.startswith("eval_x (unknown figure, higher is better): 2 at step 20"), done.output
+
+
+def scored(folder, model, dataset, **result):
+    (folder / model / dataset).mkdir(parents=True)
+    found = {"model": model, "set": dataset, **result}
+    (folder / model / dataset / "results.json").write_text(json.dumps(found))
+
+
+def test_checkpoints_are_compared_over_the_same_sets_alone(tmp_path, capsys):
+    scored(tmp_path, "checkpoint-4", "easy", accuracy=0.9, n=10)
+    scored(tmp_path, "checkpoint-8", "easy", accuracy=0.95, n=10)
+    scored(tmp_path, "checkpoint-8", "hard", accuracy=0.5, n=10)
+    scored(tmp_path, "checkpoint-12", "easy", accuracy=0.1, n=10)
+    scored(tmp_path, "checkpoint-12", "hard", accuracy=0.1, n=10)
+    assert read_scores(tmp_path, "accuracy") == [(8, pytest.approx(0.725)), (12, pytest.approx(0.1))]
+    assert capsys.readouterr().err == "left out: checkpoint-4 has no accuracy of hard (10 rows)\n"
+
+
+def test_checkpoints_that_share_no_rows_are_not_compared(tmp_path):
+    scored(tmp_path, "checkpoint-4", "a", accuracy=0.9, n=10)
+    scored(tmp_path, "checkpoint-8", "a", accuracy=0.8, n=300)
+    with pytest.raises(
+        ContentError, match=r"checkpoint-4 has no accuracy of a \(300 rows\); checkpoint-8 has no"
+    ):
+        read_scores(tmp_path, "accuracy")
+    scored(tmp_path / "again", "checkpoint-4", "a", accuracy=0.7, n=10)
+    with pytest.raises(ContentError, match=r"checkpoint-4 was scored twice on a \(10 rows\)"):
+        read_scores(tmp_path, "accuracy")

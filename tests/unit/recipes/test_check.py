@@ -1,12 +1,15 @@
 """What LLaMA-Factory's answer about a recipe means for it."""
 
+import json
 from pathlib import Path
 
 from click.testing import CliRunner
 
 from core.errors import ContentError
 from recipes import check
-from recipes.check import disk_problems
+from recipes.check import disk_problems, training_schedule
+from recipes.data import ELSEWHERE, Part
+from recipes.hardware import machine
 from recipes.recipe import Recipe
 from recipes.schedule import schedule_of
 
@@ -20,7 +23,10 @@ LIMITED = {"save_steps": 10, "save_total_limit": 3}
 def disk_lines(tmp_path: Path, trainable: int, **settings: object) -> list[str]:
     recipe = Recipe(Path("r.yaml"), {"output_dir": str(tmp_path / "a/b"), **settings}, {"output_dir": 4})
     model = {**SHAPES, "trainable": trainable}
-    return [p.line() for p in disk_problems(recipe, {"model": model}, schedule_of(recipe, 800, 1))]
+    return [
+        p.line()
+        for p in disk_problems(recipe, {"model": model}, schedule_of(recipe, 800, 1), machine("this"))
+    ]
 
 
 def test_checkpoints_that_do_not_fit_are_an_error(tmp_path):
@@ -38,7 +44,12 @@ def test_checkpoints_that_fit_or_are_never_written_are_none(tmp_path):
 
 def test_an_unknown_model_is_not_judged(tmp_path):
     recipe = Recipe(Path("r.yaml"), {"output_dir": str(tmp_path)}, {})
-    assert list(disk_problems(recipe, {"model": {"error": "offline"}}, schedule_of(recipe, 8, 1))) == []
+    assert (
+        list(
+            disk_problems(recipe, {"model": {"error": "offline"}}, schedule_of(recipe, 8, 1), machine("this"))
+        )
+        == []
+    )
 
 
 def test_what_is_wrong_with_one_recipe_does_not_hide_the_next(tmp_path, monkeypatch):
@@ -61,3 +72,72 @@ def test_without_an_output_dir_every_other_problem_is_still_said(tmp_path, monke
     done = CliRunner().invoke(check.command, [str(tmp_path / "r.yaml")])
     assert "E304 output_dir: is missing" in done.output
     assert "3 errors" in done.output
+
+
+def quick(folder: Path, *words: object) -> str:
+    """What `check --quick` prints about a sound recipe for LLaMA-Factory's loop, with these words added."""
+    (folder / "a.json").write_text(json.dumps([{"instruction": "a", "output": "b"}] * 40))
+    hub = {source: {source: f"someone/{source}"} for source in ELSEWHERE}
+    registry = {"a": {"file_name": "a.json"}, "texts": {"file_name": "t.txt"}, **hub}
+    (folder / "dataset_info.json").write_text(json.dumps(registry))
+    (folder / "t.txt").write_text("one text\n")
+    sound = {"model_name_or_path": "a/b", "do_train": True, "dataset": "a", "template": "qwen"}
+    sound |= {"dataset_dir": str(folder), "output_dir": str(folder / "out"), "save_strategy": "epoch"}
+    (folder / "r.yaml").write_text(json.dumps(sound))
+    done = CliRunner().invoke(check.command, ["--quick", str(folder / "r.yaml"), *map(str, words)])
+    return done.output + (f"exit 1: {done.exception}" if done.exception else "")
+
+
+def test_what_this_machine_lacks_is_a_note_unless_it_trains(tmp_path):
+    needs = ["report_to=wandb", "use_galore=true"]
+    found = quick(tmp_path, *needs)
+    assert "N309 report_to: needs the package wandb" in found and "N309 use_galore" in found
+    assert "0 errors, 0 warnings, 2 notes (N309 2)" in found and "exit 1" not in found
+    found = quick(tmp_path, *needs, "--for", "this")
+    assert "2 errors, 0 warnings (E309 2)" in found and "exit 1" in found
+
+
+def test_recipes_are_checked_for_the_machine_that_trains_them(tmp_path):
+    for words in (["pure_bf16=true"], ["fp16=true"]):
+        assert "nothing wrong" in quick(tmp_path, *words)
+        assert "E312" in quick(tmp_path, *words, "--for", "cpu")
+    assert "E312 bf16: V100 has no bfloat16" in quick(tmp_path, "bf16=true", "--for", "2xV100")
+    assert "batch 32" in quick(tmp_path, "--for", "4xA100-80")  # 4 ranks of 8
+    assert "expected this, cpu, gpu, or GPUs such as 4xA100-80" in quick(tmp_path, "--for", "4xA1000")
+
+
+def test_datasets_that_are_no_local_files_are_said_to_be_unchecked(tmp_path):
+    for source in ELSEWHERE:
+        found = quick(tmp_path, f"dataset=a,{source}")
+        assert f"not checked: dataset {source}: no local file ({source}: someone/{source})" in found
+        assert "nothing wrong" in found and "rows" not in found  # how many it has is not known
+    assert "not checked: dataset a: no local file (dataset_dir: ONLINE)" in quick(
+        tmp_path, "dataset_dir=ONLINE"
+    )
+    assert "nothing wrong\n" in quick(tmp_path, "dataset=texts", "stage=pt")
+
+
+def test_recipes_that_do_not_train_are_recipes(tmp_path):
+    predicts = [
+        "do_train=false",
+        "do_predict=true",
+        "predict_with_generate=true",
+        "dataset=",
+        "eval_dataset=a",
+    ]
+    assert "0 errors, 0 warnings" in quick(tmp_path, *predicts)
+    assert "nothing wrong" in quick(tmp_path, "do_train=false", f"tokenized_path={tmp_path / 'tokens'}")
+    assert "E304 do_train: is not true, so nothing would be trained" in quick(tmp_path, "do_train=false")
+    assert "E304 dataset: is missing" in quick(tmp_path, "do_train=false", "tokenized_path=t", "dataset=")
+
+
+def test_packed_and_interleaved_rows_are_known_from_the_answer_alone():
+    """The file has 600 rows; how many blocks they make is LLaMA-Factory's to say."""
+    parts = [Part("dataset", "a", 600)]
+    answer = {"tokens": {"train": {"rows": 31, "seen": 31 * 64, "longest": 64}}}
+    for settings in ({"packing": True}, {"stage": "pt"}, {"mix_strategy": "interleave_over"}):
+        recipe = Recipe(Path("r.yaml"), {**settings, "val_size": 0.5, "max_steps": -1}, {})
+        assert training_schedule(recipe, parts, machine("cpu")).rows == 0
+        assert training_schedule(recipe, parts, machine("cpu"), answer).rows == 31
+    recipe = Recipe(Path("r.yaml"), {"val_size": 0.5}, {})
+    assert training_schedule(recipe, parts, machine("cpu")).rows == 300

@@ -4,8 +4,6 @@ import hashlib
 import json
 from pathlib import Path
 
-import pytest
-
 from recipes.data import read_parts
 from recipes.recipe import Recipe
 
@@ -45,6 +43,27 @@ def test_not_registered_and_no_registry(tmp_path):
     assert 'did you mean "set"?' in messages[0]
 
 
+def test_a_misspelt_name_never_stands_for_a_set_held_out(tmp_path):
+    register(tmp_path, GOOD)
+    names = ["demo_rte_train", "demo_rte_eval", "demo_rte_eval2"]
+    (tmp_path / "dataset_info.json").write_text(
+        json.dumps({name: {"file_name": "set/set.json"} for name in names})
+    )
+    assert 'did you mean "demo_rte_train"?' in look(tmp_path, dataset="demo_rta")[2][0]
+    assert (
+        'did you mean "demo_rte_eval"?'
+        in look(tmp_path, dataset="demo_rte_train", eval_dataset="demo_rta")[2][0]
+    )
+
+
+def test_a_folder_of_files_and_samples_of_a_set(tmp_path):
+    register(tmp_path, GOOD, {"file_name": "set"})
+    parts, codes, _ = look(tmp_path)
+    assert (codes, parts[0].rows) == ([], None)
+    register(tmp_path, GOOD * 9, {"num_samples": 4})
+    assert look(tmp_path)[0][0].rows == 4
+
+
 def test_empty(tmp_path):
     register(tmp_path, [])
     assert look(tmp_path)[1] == ["E321"]
@@ -57,33 +76,3 @@ def test_changed_since_it_was_compiled(tmp_path):
     assert look(tmp_path)[1] == []
     path.write_text(json.dumps(GOOD * 2))
     assert look(tmp_path)[1] == ["W322"]
-
-
-@pytest.mark.parametrize(
-    ("row", "entry", "stage", "message"),
-    [
-        ({"instruction": "a", "output": 1}, None, "sft", 'record 2: column "output" (response) holds 1'),
-        ({"question": "a", "output": "b"}, None, "sft", 'record 2: no column "instruction" (prompt)'),
-        ({"q": "a", "a": "b"}, {"columns": {"prompt": "q"}}, "sft", "names no response"),
-        (
-            {"conversations": "a"},
-            {"formatting": "sharegpt"},
-            "sft",
-            'column "conversations" (messages) holds "a"',
-        ),
-        ({"text": None}, {"columns": {"prompt": "text"}}, "pt", 'column "text" (prompt) holds null'),
-    ],
-)
-def test_rows_that_would_be_lost(tmp_path, row, entry, stage, message):
-    good = {"instruction": "a", "output": "b", "q": "a", "a": "b", "text": "c", "conversations": []}
-    register(tmp_path, [good, row], entry)
-    _, codes, messages = look(tmp_path, stage=stage)
-    assert codes == ["E323"]
-    assert message in messages[0]
-
-
-def test_texts_and_conversations_that_fit(tmp_path):
-    register(tmp_path, [{"text": "a"}], {"columns": {"prompt": "text"}})
-    assert look(tmp_path, stage="pt")[1] == []
-    register(tmp_path, [{"conversations": [{"from": "human", "value": "a"}]}], {"formatting": "sharegpt"})
-    assert look(tmp_path)[1] == []

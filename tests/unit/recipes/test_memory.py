@@ -1,61 +1,153 @@
-"""Memory, disk and operations against figures worked out by hand for a model of round numbers."""
+"""Memory and time against what others measured and published, not against the same formulas again."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
+import yaml
 
-from recipes.memory import CUDA, Setup, Shapes, checkpoint_bytes, estimate, flops
-
-MODEL = Shapes(
-    parameters=1_000_000, trainable=10_000, linear=800_000, hidden=100, intermediate=400, layers=4, heads=4,
-    vocabulary=1000,
-)  # fmt: skip
-LORA = Setup(
-    tokens=50, full=False, bits=16, stage=0, ranks=1, offload=False, recompute=True, optimizer_bytes=8
+from recipes.memory import (
+    BF16,
+    FP32,
+    NF4,
+    PEAK,
+    WIDEST,
+    Setup,
+    Shapes,
+    checkpoint_bytes,
+    estimate,
+    flops,
+    seconds,
 )
-FULL = replace(LORA, full=True)
-FULL_MODEL = replace(MODEL, trainable=1_000_000)
+from tests.conftest import ROOT
+
+PUBLISHED = yaml.safe_load((ROOT / "tests/golden/recipes/published.yaml").read_text(encoding="utf-8"))
+A100 = 312e12  # dense bf16 operations a second, NVIDIA's data sheet
+GATHERED = 8
 
 
-def test_lora():
-    found = estimate(MODEL, LORA)
-    assert found.weights == 1_000_000 * 2 + 10_000 * 4
-    assert (found.gradients, found.optimizer) == (40_000, 80_000)
-    layer = 50 * (8 * 100 + 3 * 400) * 2
-    assert found.activations == 50 * 100 * 2 * 4 + layer + 50 * 1000 * 10
-    assert found.total == pytest.approx(2_040_000 + 120_000 + found.activations + CUDA)
+class Case(NamedTuple):
+    """One published training: what it is, and what it took."""
+
+    name: str
+    shapes: Shapes
+    setup: Setup
+    gigabytes: float
+    step: float
 
 
-def test_without_recomputing_every_layer_is_kept():
-    more = estimate(MODEL, replace(LORA, recompute=False)).activations - 50 * 1000 * 10
-    assert more == 4 * 50 * 2000 * 2
+def cases():
+    for one in PUBLISHED["measured"]:
+        hidden, layers, width, vocabulary = PUBLISHED["models"][one["model"]]
+        linear = layers * (4 * hidden**2 + 3 * hidden * width)
+        whole = linear + 2 * vocabulary * hidden + layers * 5 * hidden + hidden
+        lora = 64 * layers * (9 * hidden + 3 * width)
+        trained = lora + (2 * vocabulary * hidden if one.get("vocabulary") else 0)
+        shapes = Shapes(
+            whole, whole if one.get("full") else trained, linear, hidden, width, layers, 1, vocabulary
+        )
+        for tokens, (gigabytes, step) in one["at"].items():
+            setup = Setup(
+                tokens=tokens, full=one.get("full", False), bits=one.get("bits", 16), ranks=one["gpus"],
+                stage=one.get("stage", 0), offload_optimizer=False, offload_weights=False, recompute=True,
+                optimizer_bytes=8,
+            )  # fmt: skip
+            told = ", ".join(f"{key} {value}" for key, value in one.items() if key != "at")
+            yield Case(f"{told}, {tokens} tokens", shapes, setup, gigabytes / one["gpus"], step)
 
 
-def test_four_bits_are_about_half_a_byte_on_the_linear_layers_alone():
-    weights = estimate(MODEL, replace(LORA, bits=4)).weights
-    assert weights == pytest.approx(800_000 * 0.5159 + 200_000 * 2 + 40_000, rel=1e-3)
+CASES = list(cases())
 
 
-def test_full_training_takes_sixteen_bytes_a_parameter_however_it_is_shared():
-    def state(**changed):
-        found = estimate(FULL_MODEL, replace(FULL, **changed))
-        return found.weights + found.gradients + found.optimizer
-
-    assert state() == 16_000_000
-    assert state(stage=3, ranks=4) == 16_000_000 / 4
-    assert state(stage=2, ranks=4) == 2_000_000 + 14_000_000 / 4
-    assert state(stage=0, ranks=4) == 16_000_000
-
-
-def test_checkpoints():
-    assert checkpoint_bytes(MODEL, LORA, only_model=True) == 40_000
-    assert checkpoint_bytes(MODEL, LORA, only_model=False) == 120_000
-    assert checkpoint_bytes(FULL_MODEL, FULL, only_model=False) == 2_000_000 + 8_000_000
-    assert checkpoint_bytes(FULL_MODEL, replace(FULL, stage=3), only_model=False) == 14_000_000
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_upper_end_holds_what_was_measured(case):
+    lower, upper = estimate(case.shapes, case.setup)
+    assert lower.total < upper.total <= WIDEST * lower.total * (1 + 1e-9)
+    assert case.gigabytes * 1e9 <= upper.total
+    assert (
+        case.gigabytes * 1e9 >= 0.8 * lower.total
+    )  # LLaMA-Factory trains LoRA in fp32, Qwen's script does not
 
 
-def test_operations():
-    matrices = 800_000 + 100 * 1000
-    assert flops(MODEL, LORA, 7) == 6 * matrices * 7
-    assert flops(FULL_MODEL, FULL, 7) == 8 * matrices * 7
-    assert flops(FULL_MODEL, replace(FULL, recompute=False), 7) == 6 * matrices * 7
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_time_measured_lies_between_both_ends(case):
+    work = flops(case.shapes, case.setup, GATHERED * case.setup.tokens, case.setup.tokens)
+    shortest, longest = seconds(case.shapes, case.setup, work, GATHERED, A100)
+    assert shortest <= case.step <= longest
+
+
+def test_the_table_has_every_case():
+    assert len(CASES) == 81
+
+
+PAPER = Shapes(7_500_000_000, 7_500_000_000, 7_000_000_000, 1, 1, 10_000, 1, 1)
+ADAM = Setup(
+    tokens=0, full=True, bits=16, stage=0, ranks=64, offload_optimizer=False, offload_weights=False,
+    recompute=True, optimizer_bytes=8,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("stage", "gigabytes"), [(0, 120), (2, 16.6), (3, 1.9)])
+def test_model_states_are_those_of_the_paper_on_zero(stage, gigabytes):
+    """Rajbhandari et al. 2020, arXiv:1910.02054, figure 1: 7.5 billion parameters on 64 GPUs."""
+    lower, _ = estimate(PAPER, replace(ADAM, stage=stage))
+    state = lower.weights + lower.gradients + lower.optimizer
+    assert state / 1e9 == pytest.approx(gigabytes, rel=0.02 if stage < 3 else 0.03)
+
+
+def test_four_bits_take_what_the_paper_on_qlora_says():
+    """Dettmers et al. 2023, arXiv:2305.14314, section 3: double quantization leaves 0.127 bits a weight."""
+    assert pytest.approx(4.127, abs=0.0005) == 8 * NF4
+
+
+def test_operations_are_those_of_gpt_3():
+    """Brown et al. 2020, arXiv:2005.14165, table D.1: 3.14e23 for 300 billion tokens (attention left out)."""
+    hidden, layers, vocabulary = 12288, 96, 50257
+    linear = 12 * layers * hidden**2
+    shapes = Shapes(linear + vocabulary * hidden, linear, linear, hidden, 4 * hidden, layers, 96, vocabulary)
+    assert flops(shapes, replace(ADAM, recompute=False), 300e9, 0) == pytest.approx(3.14e23, rel=0.01)
+    with_attention = flops(shapes, replace(ADAM, recompute=False), 300e9, 2048)
+    assert 1.01 < with_attention / 3.14e23 < 1.03
+
+
+LORA = next(case for case in CASES if case.name == "model 7B, gpus 1, 2048 tokens")
+
+
+def test_what_takes_more_and_what_less():
+    def ends(**changed):
+        return [one.total for one in estimate(LORA.shapes, replace(LORA.setup, **changed))]
+
+    def less(one, other):
+        return all(a < b for a, b in zip(one, other, strict=True))
+
+    assert less(ends(tokens=1024), ends())
+    assert less(ends(), ends(recompute=False))
+    assert less(ends(optimizer_bytes=2), ends())
+    assert less(ends(trained_bytes=BF16, optimizer_bytes=4), ends())
+    assert less(ends(bits=4), ends(bits=8)) and less(ends(bits=8), ends())
+    assert less(ends(stage=2, ranks=4), ends()) and less(ends(stage=3, ranks=4), ends(stage=2, ranks=4))
+    assert less(ends(offload_optimizer=True), ends())
+    assert less(ends(offload_optimizer=True, offload_weights=True), ends(offload_optimizer=True))
+
+
+def test_pure_bf16_takes_half_of_the_state():
+    full = replace(ADAM, ranks=1)
+    half = replace(full, trained_bytes=BF16, optimizer_bytes=2 * BF16)
+    (lower, _), (smaller, _) = estimate(PAPER, full), estimate(PAPER, half)
+    assert smaller.weights + smaller.gradients + smaller.optimizer == 60e9
+    assert lower.weights + lower.gradients + lower.optimizer == 120e9
+
+
+def test_time_is_the_peak_shared():
+    shortest, longest = seconds(LORA.shapes, LORA.setup, 6e15, 0, 1e15)
+    assert (shortest, longest) == (6 / PEAK[0], 6 / PEAK[1])
+    waits = [seconds(LORA.shapes, replace(LORA.setup, bits=bits), 0, 10, 1e15) for bits in (16, 4)]
+    assert waits[0][0] == waits[1][0] == 0 and 0 < waits[0][1] < waits[1][1]
+
+
+def test_a_checkpoint_holds_what_is_trained_and_adams_state():
+    trained = LORA.shapes.trainable
+    assert checkpoint_bytes(LORA.shapes, LORA.setup, only_model=True) == FP32 * trained
+    assert checkpoint_bytes(LORA.shapes, LORA.setup, only_model=False) == 3 * FP32 * trained
+    assert checkpoint_bytes(PAPER, ADAM, only_model=True) == 15e9
+    assert checkpoint_bytes(PAPER, replace(ADAM, stage=3), only_model=False) == 14 * 7.5e9

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from core import packages
 from core.errors import ContentError, RequestError
 from recipes.recipe import read_recipe
 
@@ -33,14 +34,14 @@ def test_values_and_places(tmp_path):
     [
         ("", "is empty"),
         ("# only a comment\n", "is empty"),
-        ("- a\n- b\n", "found a list"),
-        ("just words\n", "found a text"),
+        ("- a\n- b\n", "expected keys with values"),
+        ("just words\n", 'found "just words", expected keys'),
         ("a: 1\n b: 2\n", r"r\.yaml:2: not YAML"),
         ("a: [1\n", "not YAML"),
-        ("a: 1\na: 2\n", "duplicate key"),
+        ("a: 1\na: 2\n", "the key 'a' stands twice"),
         ("\ta: 1\n", "not YAML"),
-        (f"a: {'9' * 5000}\n", "not YAML that can be read"),
-        (f"a: {'[' * 3000}{']' * 3000}\n", "not YAML that can be read"),
+        (f"a: {'9' * 5000}\n", "a value that does not fit"),
+        (f"a: {'[' * 3000}{']' * 3000}\n", "lists and mappings in one another"),
     ],
 )
 def test_what_is_no_recipe(tmp_path, text, message):
@@ -77,3 +78,25 @@ def test_requests_that_cannot_be_served(tmp_path):
 def test_missing_output_dir_is_a_problem_of_the_recipe(tmp_path):
     with pytest.raises(ContentError, match="output_dir: found None"):
         _ = read_recipe(write(tmp_path, "a: 1\n")).output_dir
+
+
+def test_a_bare_name_is_a_recipe_of_ours(tmp_path, monkeypatch):
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/demo-rte.yaml").write_text("lora_rank: 4\n")
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe(Path("demo-rte")).path == Path("recipes/demo-rte.yaml")
+    with pytest.raises(RequestError, match='recipe not found: demo-rta.*did you mean "demo-rte"'):
+        read_recipe(Path("demo-rta"))
+
+
+def test_a_bomb_of_aliases_is_refused_at_once(tmp_path):
+    levels = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9))
+    with pytest.raises(ContentError, match="its aliases make more than 100,000 values"):
+        read_recipe(write(tmp_path, f"a0: &a0 [x, x]\n{levels}\n"))
+
+
+def test_without_omegaconf_one_sentence_says_what_to_install(tmp_path, monkeypatch):
+    path = write(tmp_path, "lora_rank: 4\n")
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "omegaconf" else object())
+    with pytest.raises(RequestError, match='omegaconf is not installed in .*; run "make setup"'):
+        read_recipe(path)

@@ -36,9 +36,10 @@ def test_run_json_holds_to_its_schema(recipe):
         "started": "2026-01-01T00:00:00+00:00",
         "seconds": 1.5,
     }
+    now = {**facts, "world_size": 2, "global_batch": 32}
     schema = json.loads((ROOT / "core/schemas/run.json").read_text())
-    for path in (None, weights):
-        record = run_record(read, inputs_of(read, path), facts)
+    for path, known in ((None, facts), (weights, now)):  # files of before world sizes are read still
+        record = run_record(read, inputs_of(read, path), known)
         Draft202012Validator(schema).validate(record)
         assert record["overrides"] == ["lora_rank=4"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recipes.hardware import Gpu
+from recipes.hardware import Gpu, Machine
 from recipes.recipe import Recipe, read_recipe
-from recipes.rules import problems_of, world_size
+from recipes.rules import measured, problems_of, world_size
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -21,13 +21,14 @@ SOUND = {
     "output_dir": "out",
     "learning_rate": 1e-4,
 }
+EVALUATES = {"eval_dataset": "b", "eval_strategy": "steps"}
 HOPPER = Gpu("NVIDIA H200", 150_000_000_000, 9)
 VOLTA = Gpu("Tesla V100", 32_000_000_000, 7)
 
 
 def codes(gpus=(), **settings):
     recipe = Recipe(Path("r.yaml"), {**SOUND, **settings}, {})
-    return [(problem.code, problem.field) for problem in problems_of(recipe, gpus)]
+    return [(problem.code, problem.field) for problem in problems_of(recipe, Machine(tuple(gpus)))]
 
 
 def test_a_sound_recipe_has_no_problems():
@@ -52,9 +53,7 @@ def test_a_sound_recipe_has_no_problems():
         ({"model_name_or_path": "./nowhere"}, ("E306", "model_name_or_path")),
         ({"model_name_or_path": "models/demo-bse"}, ("E306", "model_name_or_path")),
         ({"model_name_or_path": str(ROOT / "tests")}, ("E306", "model_name_or_path")),
-        ({"eval_strategy": "steps"}, ("E307", "eval_strategy")),
         ({"val_size": 0.1}, ("W307", "val_size")),
-        ({"load_best_model_at_end": True}, ("E308", "load_best_model_at_end")),
         ({"enable_liger_kernel": True}, ("E309", "enable_liger_kernel")),
         ({"deepspeed": "recipes/deepspeed/z9.json"}, ("E310", "deepspeed")),
         ({"output_dir": "my saves/x"}, ("E311", "output_dir")),
@@ -71,8 +70,14 @@ def test_a_sound_recipe_has_no_problems():
         ({"model_name_or_path": "two words/model"}, ("E306", "model_name_or_path")),
         ({"model_name_or_path": "a\0/b"}, ("E306", "model_name_or_path")),
         ({"output_dir": "a\0b"}, ("E311", "output_dir")),
-        ({"output_dir": str(ROOT / "README.md" / "x")}, ("E341", "output_dir")),
+        ({"output_dir": str(ROOT / "README.md" / "x")}, ("E343", "output_dir")),
         ({"fp16": True}, ("E312", "fp16")),
+        ({**EVALUATES, "metric_for_best_model": "eval_accuracy"}, ("E314", "metric_for_best_model")),
+        ({**EVALUATES, "metric_for_best_model": "rouge-l"}, ("E314", "metric_for_best_model")),
+        (
+            {**EVALUATES, "metric_for_best_model": "loss", "eval_on_each_dataset": True},
+            ("E314", "metric_for_best_model"),
+        ),
         ({"pure_bf16": True}, ("E312", "pure_bf16")),
         ({"quantization_bit": 4}, ("W312", "quantization_bit")),
     ],
@@ -106,11 +111,18 @@ def test_an_output_dir_never_holds_what_is_trained_on(tmp_path, monkeypatch, out
     assert codes(**found, output_dir="nowhere/../model") == [("E341", "output_dir")]
 
 
-def test_best_at_end_needs_matching_steps():
+def test_best_at_end_keeps_no_worst():
     settings = {"load_best_model_at_end": True, "eval_dataset": "b", "eval_strategy": "steps"}
-    assert codes(**settings, eval_steps=50, save_steps=100) == []
-    assert codes(**settings, eval_steps=30, save_steps=100) == [("E308", "load_best_model_at_end")]
     assert codes(**settings, logging_steps=0) == [("E313", "logging_steps")]
+    worst = [("E308", "greater_is_better")]
+    settings["compute_accuracy"] = True
+    assert codes(**settings, metric_for_best_model="eval_accuracy", greater_is_better=False) == worst
+    assert codes(**settings, greater_is_better=True) == worst  # of eval_loss
+    highest = codes(**settings, metric_for_best_model="perplexity")  # what transformers would take
+    assert highest == [*worst, ("E314", "metric_for_best_model")]
+    each = {"metric_for_best_model": "eval_b_loss", "eval_on_each_dataset": True}
+    for good in ({"metric_for_best_model": "accuracy"}, each, {}):
+        assert codes(**settings, **good) == []
 
 
 def test_values_of_the_right_kind_pass():
@@ -124,9 +136,24 @@ def test_bf16_needs_ampere_and_one_kind_at_a_time():
     assert codes([HOPPER], bf16=True, fp16=True) == [("E312", "fp16")]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"metric_for_best_model": "loss"},
+        {"metric_for_best_model": "eval_accuracy", "compute_accuracy": True},
+        {"metric_for_best_model": "accuracy", "stage": "rm"},
+        {"metric_for_best_model": "eval_rewards/margins", "stage": "dpo"},
+        {"metric_for_best_model": "eval_b_loss", "eval_on_each_dataset": True},
+        {"metric_for_best_model": "f1", "eval_strategy": "no", "do_eval": True},  # never asked for
+    ],
+)
+def test_metrics_that_are_computed_can_be_chosen_by(settings):
+    assert codes(**{**EVALUATES, **settings}) == []
+
+
 def test_a_misspelt_key_names_the_nearest_and_a_bare_no_is_explained():
     recipe = Recipe(Path("r.yaml"), {**SOUND, "learning_rat": 1, "save_strategy": False}, {"learning_rat": 7})
-    lines = [problem.line() for problem in problems_of(recipe, [])]
+    lines = [problem.line() for problem in problems_of(recipe, Machine(()))]
     assert lines[0] == 'r.yaml:7: E301 learning_rat: unknown key; did you mean "learning_rate"?'
     assert 'write "no" in quotes' in lines[1]
 
@@ -145,15 +172,22 @@ def test_recipes_that_we_ship_are_sound_on_a_gpu(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     recipe = read_recipe(path)
     missing = {"E309"}  # bitsandbytes may not be installed
-    found = [p.line() for p in problems_of(recipe, [HOPPER]) if p.code not in missing]
+    found = [p.line() for p in problems_of(recipe, Machine((HOPPER,))) if p.code not in missing]
     assert [line for line in found if "models/demo-base" not in line] == []
+
+
+@pytest.mark.parametrize("name", ["text-lora", "qwen0.5b-qa", "qwen0.5b-pr", "qwen0.5b-io", "pretrain-0.5b"])
+def test_what_documents_000_and_002_train_on_is_held_out_and_can_judge_a_sweep(name):
+    recipe = read_recipe(ROOT / "recipes" / f"{name}.yaml")
+    assert "eval_loss" in measured(recipe)
+    assert 0 < recipe.settings["val_size"] < 1 and recipe.settings["seed"] == 42
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_headers_say_how_to_launch_and_what_to_expect(path):
     header = path.read_text(encoding="utf-8").split("\n\n")[0]
     assert all(line.startswith("#") for line in header.splitlines())
-    for words in ("before", "1 GPU", "N GPUs", "N nodes", "Expect", f"recipes/{path.name}"):
+    for words in ("before", "1 GPU", "N GPUs", "N nodes", "watch", "Expect", f"recipes/{path.name}"):
         assert words in header, words
     assert max(map(len, path.read_text(encoding="utf-8").splitlines())) <= 110
 

@@ -52,6 +52,15 @@ def test_nothing_is_left_to_train_on():
     assert (problem.code, problem.field) == ("E307", "val_size")
 
 
+def test_without_eval_steps_logging_steps_say_when_it_is_evaluated():
+    recipe = Recipe(Path("r.yaml"), {"eval_strategy": "steps", "max_steps": 100}, {})
+    (problem,) = schedule_problems(recipe, schedule_of(recipe, 800, 1))
+    assert (problem.code, problem.field) == ("W330", "eval_steps") and "is 500, but" in problem.message
+    assert not list(
+        schedule_problems(recipe.with_settings({"logging_steps": 10}), schedule_of(recipe, 800, 1))
+    )
+
+
 def test_what_never_comes():
     settings = {
         "save_steps": 500,
@@ -66,6 +75,6 @@ def test_what_never_comes():
         ("W330", "save_steps"),
         ("W330", "eval_steps"),
         ("W331", "warmup_steps"),
-        ("W332", "batch"),
+        ("W332", "per_device_train_batch_size"),
         ("W333", "warmup_ratio"),
     ]

@@ -1,12 +1,14 @@
 """Grids, judged runs and the table over them, without a training."""
 
 import json
+import shlex
 import sys
 
 import pytest
 
 from core.errors import ContentError, RequestError
-from recipes import sweep
+from recipes import check, sweep
+from tests.unit.recipes.test_best import scored
 
 GRID = {"lora_rank": ["4", "8"], "lora_alpha": ["8", "16"]}
 ROWS = [
@@ -43,13 +45,39 @@ def test_seeds_have_mean_and_deviation():
     )
 
 
+def writing(**results):
+    """Return a judge that writes results.json files below {results}, and counts its runs in {adapter}."""
+    code = "import json, pathlib, sys; open(pathlib.Path(sys.argv[2], 'runs'), 'a').write('x'); "
+    code += "[(p := pathlib.Path(sys.argv[1], name), p.mkdir(parents=True), (p / 'results.json')"
+    code += f".write_text(json.dumps(found))) for name, found in {results!r}.items()]"
+    return shlex.join(["python", "-c", code, "{results}", "{adapter}"])
+
+
 def test_judged_by_a_command_once(tmp_path):
-    write = "import json, pathlib, sys; p = pathlib.Path(sys.argv[1], 'a/set'); p.mkdir(parents=True); "
-    write += "(p / 'results.json').write_text(json.dumps({'accuracy': 0.75}))"
-    assert sweep.judged(tmp_path, f'python -c "{write}" {{results}}', "accuracy") == 0.75
-    assert sweep.judged(tmp_path, "false", "accuracy") == 0.75  # results are there: not judged again
+    judge = writing(a={"accuracy": 0.75}, b={"accuracy": 0.25})
+    for _ in range(2):
+        assert sweep.judged(tmp_path, judge, "accuracy") == 0.5
+    assert (tmp_path / "runs").read_text() == "x"
+    other = writing(a={"accuracy": 0.125})
+    assert sweep.judged(tmp_path, other, "accuracy") == 0.125  # what another command wrote says nothing
+    assert (tmp_path / "results.1/b/results.json").is_file()
     with pytest.raises(ContentError, match="no results.json with the number"):
-        sweep.judged(tmp_path, "true", "f1")
+        sweep.judged(tmp_path, other, "f1")
+
+
+def test_a_judge_that_was_killed_midway_is_run_again(tmp_path):
+    scored(tmp_path, "results", "a", accuracy=1.0)  # the first of two sets, then the end
+    assert sweep.judged(tmp_path, writing(a={"accuracy": 0.5}, b={"accuracy": 0.0}), "accuracy") == 0.25
+
+
+def test_only_the_base_is_left_out_of_the_mean_wherever_the_folder_lies(tmp_path):
+    folder = tmp_path / "base" / "run"
+    folder.mkdir(parents=True)
+    found = {"base": {"model": "base", "accuracy": 1.0}, "run": {"model": "run", "accuracy": 0.5}}
+    assert sweep.judged(folder, writing(**found), "accuracy") == 0.5
+    mixed = writing(a={"accuracy": 0.5}, b={"f1": 0.5})
+    with pytest.raises(ContentError, match='b/results.json: no number "accuracy", which the other'):
+        sweep.judged(folder, mixed, "accuracy")
 
 
 def test_a_judge_that_fails(tmp_path):
@@ -60,8 +88,10 @@ def test_a_judge_that_fails(tmp_path):
 def test_judged_by_its_own_losses(tmp_path):
     history = [{"step": 1, "eval_loss": 2.0}, {"step": 2, "eval_loss": 1.5}, {"step": 3, "eval_loss": 1.75}]
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": history}))
-    (tmp_path / "all_results.json").write_text(json.dumps({"train_loss": 0.5}))
     assert sweep.judged(tmp_path, None, "eval_loss") == 1.5
+    history = [{"step": 1, "eval_accuracy": 0.5}, {"step": 2, "eval_accuracy": 0.9, "train_loss": 0.5}]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": history}))
+    assert sweep.judged(tmp_path, None, "eval_accuracy") == 0.9
     assert sweep.judged(tmp_path, None, "train_loss") == 0.5
 
 
@@ -82,3 +112,64 @@ def test_plots(tmp_path, grid):
     rows = ROWS if len(grid) == 2 else ROWS[::2]
     sweep.plot(rows, grid, "eval_loss", tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_are_named_by_short_values():
+    grid = {"model_name_or_path": ["models/a/base", "models/b/base/", "c d"], "lora_rank": ["4"]}
+    assert sweep.run_names(grid) == [
+        "model_name_or_path-base_lora_rank-4",
+        "model_name_or_path-base-2_lora_rank-4",
+        "model_name_or_path-c-d_lora_rank-4",
+    ]
+    assert sweep.run_names({"learning_rate": ["1e-4"], "lora_target": ["all"]}) == [
+        "learning_rate-1e-4_lora_target-all"
+    ]
+
+
+@pytest.fixture
+def untrained(tmp_path, monkeypatch):
+    """Return a recipe that evaluates nothing, and the lists of what is asked about and trained."""
+    asked, trained = [], []
+    monkeypatch.setattr(check, "ask", lambda recipe, _model: asked.append(recipe.settings) or {})
+    monkeypatch.setattr(sweep, "train", lambda recipe, **_: trained.append(recipe.output_dir.name))
+    monkeypatch.setattr(sweep, "judged", lambda *_: 1.0)
+    for name in "ab":
+        (tmp_path / f"{name}.json").write_text(json.dumps([{"instruction": "a", "output": "b"}] * 40))
+    entries = {name: {"file_name": f"{name}.json"} for name in "ab"}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(entries))
+    settings = {"model_name_or_path": "a/b", "do_train": True, "dataset": "a", "template": "qwen"}
+    settings |= {"dataset_dir": str(tmp_path), "output_dir": str(tmp_path / "out")}
+    (tmp_path / "r.yaml").write_text(json.dumps(settings))
+    return tmp_path / "r.yaml", asked, trained
+
+
+def swept(path, *grid, judge=None, metric=None):
+    return sweep.sweep(path, sweep.parse_grid(grid), path.parent / "runs", judge, metric)
+
+
+EVALUATED = ("val_size=0.1", "eval_strategy=steps")
+
+
+@pytest.mark.parametrize(
+    ("grid", "metric", "said"),
+    [
+        (["rank=4,8"], None, "a run of it does not write eval_loss, only train_loss, .*; hold rows out: val"),
+        (["rank=4,8"], "accuracy", "does not write accuracy"),
+        ([*EVALUATED, "eval_steps=2"], "eval_accuracy", "does not write eval_accuracy, only eval_"),
+        ([*EVALUATED, "eval_steps=2,900"], None, "W330 eval_steps: is 900, .* no run has its eval_loss"),
+        (["rank=4,0"], "train_loss", "E313 lora_rank"),  # of the second point
+    ],
+)
+def test_what_no_run_can_give_is_refused_before_the_first_is_trained(untrained, grid, metric, said):
+    path, _, trained = untrained
+    with pytest.raises(ContentError, match=said):
+        swept(path, *grid, metric=metric)
+    assert trained == [] and not (path.parent / "runs").exists()
+
+
+def test_llamafactory_is_asked_once_for_each_dataset(untrained):
+    path, asked, trained = untrained
+    swept(path, "rank=4,8", *EVALUATED, "eval_steps=2", "compute_accuracy=true", metric="eval_accuracy")
+    assert len(asked) == 1 and len(trained) == 2
+    swept(path, "rank=4,8", "dataset=a,b", judge="python -m anything", metric="f1")
+    assert [settings["dataset"] for settings in asked[1:]] == ["a", "b"] and len(trained) == 6

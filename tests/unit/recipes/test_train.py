@@ -3,13 +3,15 @@
 import json
 
 import pytest
+from click.testing import CliRunner
 
-from core.errors import ContentError, RequestError
+from core.errors import ContentError, ProblemsError, RequestError
+from core.runs import RUN, STARTED
+from recipes import check, training
 from recipes.model import require_model
-from recipes.output import RUN, STARTED
 from recipes.recipe import read_recipe
 from recipes.record import inputs_of
-from recipes.train import train_seeds
+from recipes.train import command, train_seeds
 from recipes.training import train
 
 
@@ -51,6 +53,41 @@ def test_a_finished_run_needs_no_model(recipe, capsys):
     assert "up to date" in capsys.readouterr().out
 
 
+def finished(recipe, **world):
+    recipe.output_dir.mkdir()
+    (recipe.output_dir / STARTED).write_text(json.dumps(inputs_of(recipe, None)))
+    (recipe.output_dir / RUN).write_text(json.dumps(world))
+
+
+def test_a_run_of_another_world_size_is_not_this_one(recipe, tmp_path, monkeypatch, capsys):
+    finished(recipe, world_size=2, global_batch=16)
+    said = (
+        r"with world size 2 \(global batch 16\) → world size 1 \(global batch 8\).* --force` trains it again"
+    )
+    with pytest.raises(ContentError, match=said):
+        train(recipe)  # though overwrite_output_dir is true
+    monkeypatch.setenv("FORCE_TORCHRUN", "1")
+    monkeypatch.setenv("NPROC_PER_NODE", "2")
+    train(recipe)
+    assert "up to date" in capsys.readouterr().out
+    monkeypatch.setenv("NPROC_PER_NODE", "3")
+    with pytest.raises(RequestError, match="nobody/nothing"):  # it would train, had it the model
+        train(recipe, force=True)
+
+
+def test_a_run_json_of_before_world_sizes_is_left_alone(recipe, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_TORCHRUN", "1")
+    monkeypatch.setenv("NPROC_PER_NODE", "2")
+    finished(recipe)
+    train(recipe)
+    assert "up to date" in capsys.readouterr().out
+
+
+def test_force_is_for_one_run(recipe):
+    done = CliRunner().invoke(command, [str(recipe.path), "--seeds", "2", "--force"])
+    assert isinstance(done.exception, RequestError) and "leave --seeds out" in str(done.exception)
+
+
 def test_seeds_count_from_a_number(recipe):
     for seed in ("abc", None, True):
         with pytest.raises(ContentError, match="seed: found"):
@@ -67,3 +104,13 @@ def test_weights_in_the_cache_will_do(recipe, tmp_path):
         require_model(recipe)
     (cached / "snapshots/abc/model.safetensors").write_bytes(b"")
     require_model(recipe)
+
+
+def test_rows_that_llamafactory_drops_are_refused_before_anything_is_written(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "require_model", lambda _: None)
+    dropped = {"rows": 1, "bad": 1, "problems": [(1, "LLaMA-Factory drops it")], "tokens": {}}
+    monkeypatch.setattr(check, "ask", lambda *_: {"data": {"a": dropped}, "tokens": {"error": "none here"}})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ProblemsError, match=r"a.json row 1: E323 a: LLaMA-Factory drops it"):
+        train(recipe)
+    assert sorted(tmp_path.rglob("*")) == before

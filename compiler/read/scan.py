@@ -1,0 +1,191 @@
+"""The text of one JSON document, walked over value by value; memory holds one value of it at a time."""
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator
+
+import orjson
+
+from compiler.read.stream import CUT_OFF, RECORD, TOO_LONG
+from core.errors import show_value
+
+_BLANK = re.compile(r"[ \t\r\n]*")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_STEP = 1 << 22  # characters: so many more, at most, are read for a value that has not ended
+Wrong = tuple[str, str]
+
+
+class BrokenError(Exception):
+    """The document cannot be read on from here; `code` is the problem's."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Scanner:
+    """Walks over a document: `next_sign` looks, the others go on; `BrokenError` where it is no JSON."""
+
+    def __init__(self, chunks: Iterable[bytes], line: int) -> None:
+        self.chunks = iter(chunks)
+        self.decode = codecs.getincrementaldecoder("utf-8")().decode
+        self.text = ""
+        self.at = 0
+        self.counted = 0
+        self.line = line
+        self.offset = 0
+        self.ended = False
+        self.odd: list[Wrong] = []
+        self.decoder = json.JSONDecoder(
+            object_pairs_hook=self._pairs,
+            parse_constant=self._constant,
+            parse_int=self._number,
+            parse_float=self._number,
+        )
+        self.suspect = False
+
+    def items(self, closing: str) -> Iterator[int]:
+        """Walk into a list or an object and yield the number of each item, which the caller walks over."""
+        self.at += 1
+        number = 0
+        sign = self.next_sign()
+        while sign != closing:
+            yield number
+            number += 1
+            sign = self._comma(closing)
+        self.at += 1
+
+    def _comma(self, closing: str) -> str:
+        sign = self.next_sign()
+        if sign == closing:
+            return sign
+        if sign != ",":
+            found = "the end of the file" if not sign else show_value(sign)
+            raise BrokenError("E003", f"found {found}, expected a comma or {closing}")
+        self.at += 1
+        sign = self.next_sign()
+        if sign == closing:
+            raise BrokenError("E003", f"found a comma before the closing {closing}")
+        if not sign:
+            raise BrokenError("E003", "the file ends after a comma")
+        return sign
+
+    def key(self) -> str:
+        """Walk over a key and its colon."""
+        key = self.value()
+        if not isinstance(key, str) or self.next_sign() != ":":
+            raise BrokenError("E003", "expected a key in double quotes and a colon")
+        self.at += 1
+        self.next_sign()
+        return key
+
+    def value(self) -> object:
+        """Walk over a value and return it; `odd` then holds what JSON does not allow in it."""
+        while True:
+            self.odd.clear()
+            try:
+                value, end = self.decoder.raw_decode(self.text, self.at)
+                if (end < len(self.text) or self.ended) and end - self.at <= RECORD:
+                    self.at = end
+                    return value
+            except json.JSONDecodeError as error:
+                if self.ended:
+                    self._fail(error)
+            except RecursionError as error:
+                raise BrokenError("E003", "nested too deep to be read") from error
+            if len(self.text) - self.at > RECORD:
+                raise BrokenError("E014", TOO_LONG)
+            self._more()
+
+    def skip(self) -> bool:
+        """Walk over a value of any size; tell whether it was a list of objects."""
+        sign, objects = self.next_sign(), False
+        if sign == "[":
+            for number in self.items("]"):
+                objects = isinstance(self.value(), dict) and (objects or not number)
+        elif sign == "{":
+            for _ in self.items("}"):
+                self.key()
+                self.skip()
+        else:
+            self.value()
+        return objects
+
+    def _fail(self, error: json.JSONDecodeError) -> None:
+        rest = len(self.text) - error.pos
+        cut = rest <= 1 or error.msg.startswith("Unterminated")
+        column = error.pos - self.text.rfind("\n", 0, error.pos)
+        line = self.line_now() + self.text.count("\n", self.at, error.pos)
+        what = (
+            "the file is cut off inside a record"
+            if cut
+            else f"broken JSON at line {line} column {column}: {error.msg}"
+        )
+        raise BrokenError("E003", what) from error
+
+    def next_sign(self) -> str:
+        """Go over blanks and return the character that stands there ("" at the end)."""
+        while True:
+            self.at = _BLANK.match(self.text, self.at).end()  # type: ignore[union-attr]  # * matches always
+            if self.at < len(self.text) or self.ended:
+                return self.text[self.at : self.at + 1]
+            self._more()
+
+    def _more(self) -> None:
+        """Drop what is done with and read as much as is left, within bounds."""
+        self.line_now()
+        self.text = self.text[self.at :]
+        self.at = self.counted = 0
+        wanted = min(max(len(self.text), 1), _STEP)
+        pieces = [self.text]
+        while wanted > 0 and not self.ended:
+            chunk = next(self.chunks, b"")
+            self.ended = not chunk
+            try:
+                pieces.append(self.decode(chunk, self.ended))
+            except UnicodeDecodeError as error:
+                if self.ended:
+                    raise BrokenError("E003", CUT_OFF) from error
+                where = self.offset + error.start
+                raise BrokenError("E001", f"not UTF-8 at byte {where} of the file") from error
+            self.offset += len(chunk)
+            wanted -= len(pieces[-1])
+        self.text = "".join(pieces)
+        self.suspect = _SURROGATE.search(self.text) is not None
+
+    def line_now(self) -> int:
+        """Return the line number at the present place (lines are counted once, on the way)."""
+        self.line += self.text.count("\n", self.counted, self.at)
+        self.counted = self.at
+        return self.line
+
+    def _pairs(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
+        row = dict(pairs)
+        if len(row) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            self.odd.append(("E006", f"the key {show_value(twice)} stands twice in one object"))
+        return row
+
+    def _constant(self, name: str) -> None:
+        self.odd.append(("E002", f"found {name}: not JSON; write null or a number"))
+
+    def _number(self, digits: str) -> object:
+        """Read a number as in JSON Lines: beyond 64 bits a float, beyond that a problem."""
+        try:
+            return orjson.loads(digits)
+        except orjson.JSONDecodeError:
+            self.odd.append(("E002", f"found {show_value(digits)}: a number out of range"))
+            return None
+
+    def wrong(self, value: object) -> Wrong | None:
+        """Return (code, message) for what is wrong with the value that was walked over last."""
+        if self.odd:
+            return self.odd[0]
+        if self.suspect:
+            try:
+                orjson.dumps(value)
+            except TypeError:
+                return "E002", "broken JSON: a lone surrogate (half of a character)"
+        return None

@@ -1,0 +1,138 @@
+"""What a compile wrote, read back before it is published: counted, looked at, and told apart for eval.
+
+The counts that a compile prints are those found here; the writer's own are held against them.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import orjson
+
+from compiler.registry import entry_of
+from compiler.request import Report
+from compiler.seen import Seen
+from compiler.spec import Output, Spec
+from core.errors import ContentError
+from core.examples import SEPARATOR, examples_file, fingerprints, write_examples
+from core.files import sha256
+
+BLOCK = 1 << 18
+Record = dict[str, Any]
+Found = tuple[int, "array[int]"]
+
+
+def account(spec: Spec, report: Report, splits: Mapping[str, Seen]) -> None:
+    """Note in the report what the written files hold, and write beside each dataset what eval needs.
+
+    `splits` says what was seen of the rows of each split, in the order of its files. `ContentError` where
+    a file is not what was meant, or its records are not those that were counted.
+    """
+    totals: Counter[str] = Counter()
+    prints = []
+    for split, output, file in report.written:
+        rows, found = file.looked()
+        if rows != file.rows:
+            raise _wrong(file.path, f"the count of records ({file.rows} written, {rows} found)")
+        totals[output.file] += rows
+        prints.append(found)
+        report.datasets[output.dataset.format(split=split) if output.dataset else file.path.name] = rows
+        report.files[file.path.name] = {"rows": rows, "sha256": file.sha256}
+    for output in spec.outputs:
+        if totals[output.file] != report.kept:
+            raise ContentError(
+                f"{spec.name}: internal error: {report.kept} rows were kept, and {totals[output.file]} "
+                f"records were written to {output.file}: nothing was published; please report this"
+            )
+    for (split, output, file), found in zip(report.written, prints, strict=True):
+        if output.dataset:
+            beside = examples_file(file.path)
+            clusters = {spec.group: splits[split].clusters()} if spec.group else {}
+            write_examples(beside, found, clusters)
+            report.files[beside.name] = {"rows": len(found), "sha256": sha256(beside)}
+
+
+def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> "Found":
+    """Return how many records a file holds (`file`, open at its beginning), and each one's fingerprint.
+
+    There are fingerprints for a dataset's file only.
+    """
+    entry = entry_of(spec, output, path.name)
+    columns = cast("dict[str, str]", entry["columns"])
+    rows, prints = 0, array("Q")
+    for records in read_back(path, frozenset([*columns.values(), *output.keep]), file):
+        rows += len(records)
+        if output.dataset:
+            prints.extend(fingerprints(_asked(records, entry)))
+    return rows, prints
+
+
+def _asked(records: list[Record], entry: Mapping[str, Any]) -> list[str]:
+    """Return what each record asks, as `core.prompt.conversation` has it: the turns before its answer."""
+    columns = entry["columns"]
+    if entry["formatting"] == "sharegpt":
+        role, content, system = (entry["tags"][f"{tag}_tag"] for tag in ("role", "content", "system"))
+        talks = map(itemgetter(columns["messages"]), records)
+        return [SEPARATOR.join(t[content] for t in talk[:-1] if t[role] != system) for talk in talks]
+    asked = list(map(itemgetter(columns["prompt"]), records))
+    if "query" in columns:
+        inputs = list(map(itemgetter(columns["query"]), records))
+        if any(inputs):
+            asked = ["\n".join(filter(None, texts)) for texts in zip(asked, inputs, strict=True)]
+    if "history" in columns:
+        before = map(chain.from_iterable, map(itemgetter(columns["history"]), records))
+        asked = [SEPARATOR.join([*told, text]) for told, text in zip(before, asked, strict=True)]
+    return asked
+
+
+def read_back(path: Path, fields: frozenset[str], file: BinaryIO) -> Iterator[list[Record]]:
+    """Yield the records of a file (open at its beginning), hundreds at a time, each in a line of its own.
+
+    `ContentError` for what does not parse or is no object of just these fields, and for a file that holds
+    anything else than its records and what stands between them.
+    """
+    rows = 0
+    for block in _blocks(path, file):
+        lines = block.count(b"\n{") + 1
+        try:
+            records = orjson.loads(
+                b"[%b]" % (block if path.suffix == ".json" else block.replace(b"\n", b","))
+            )
+        except orjson.JSONDecodeError:
+            records = []
+        if len(records) != lines or not _have(records, fields):
+            raise _wrong(path, f"one of the records {rows + 1} to {rows + lines}")
+        rows += lines
+        yield records
+
+
+def _blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    """Yield whole lines of records without what stands before, after and between such blocks of them."""
+    array = path.suffix == ".json"
+    between, end = (b",\n", b"\n]\n") if array else (b"\n", b"\n")
+    start = file.read(2) if array else b"[\n"
+    while block := file.read(BLOCK):
+        block += file.readline()
+        if array and not block.endswith(between):
+            block += file.readline()
+        last = not file.peek(1)  # type: ignore[attr-defined]  # a buffered file has it, whatever typing says
+        if start != b"[\n" or not block.endswith(end if last else between):
+            raise _wrong(path, "what stands between the records")
+        yield block.removesuffix(end if last else between)
+
+
+def _have(records: list[Record], fields: frozenset[str]) -> bool:
+    if set(map(type, records)) != {dict}:
+        return False
+    return all(len(keys) == len(fields) and fields.issuperset(keys) for keys in set(map(tuple, records)))
+
+
+def _wrong(path: Path, what: str) -> ContentError:
+    return ContentError(
+        f"{path.name}: {what} came to the disk otherwise than it was made: nothing was published; "
+        "look at the disk, and if it is sound, please report this"
+    )

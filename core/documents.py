@@ -1,0 +1,153 @@
+"""The one reader of YAML and of JSON Lines: bounded, strict, every error with its file and line.
+
+YAML is read as YAML 1.1 without dates (they stay text) and without what it allows but nobody means: equal
+keys, of which most readers keep the last, and aliases that stand for themselves or for endless values.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import ContentError, show_value
+from core.files import parse_json, require
+
+if TYPE_CHECKING:
+    import yaml
+
+MOST_BYTES = 10_000_000  # of a YAML file; ours have a few thousand
+MOST_VALUES = 100_000
+MOST_DEPTH = 100
+MOST_LINE = 1 << 26  # bytes of one line of JSON
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Yaml:
+    """What a YAML text says, and the line (from 1) of each key of its outermost mapping."""
+
+    value: object
+    lines: dict[str, int]
+
+
+def read_yaml(path: Path, what: str) -> Yaml:
+    """Read a YAML file; `what` names it in messages ("recipe", "spec").
+
+    Raises `RequestError` where it is not there, `ContentError` (`path:line`) where it is broken.
+    """
+    require(path, what)
+    with path.open("rb") as file:
+        return parse_yaml(file.read(MOST_BYTES + 1), str(path))
+
+
+def read_mapping(path: Path, what: str) -> dict[str, object]:
+    """Read a YAML file that must hold a mapping whose keys are texts; `ContentError` otherwise."""
+    value = read_yaml(path, what).value
+    if not isinstance(value, dict):
+        raise ContentError(f"{path}: found {show_value(value)}, expected a mapping (`key: value` lines)")
+    for key in value:
+        if not isinstance(key, str):
+            raise ContentError(f"{path}: found the key {show_value(key)}, expected text: write it in quotes")
+    return value
+
+
+def parse_yaml(text: bytes | str, place: str) -> Yaml:
+    """Return what a YAML text says (None of an empty one); `ContentError` opens with `place`, with a line."""
+    import yaml
+
+    if len(text) > MOST_BYTES:
+        raise ContentError(f"{place}: more than {MOST_BYTES:,} bytes, which no file of settings has")
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")
+        _check_depth(place, text)
+        loader = _loader()(text)
+        node = loader.get_single_node()
+        _check(place, node, iter(range(MOST_VALUES)))
+        value = None if node is None else loader.construct_document(node)
+    except UnicodeDecodeError as error:
+        raise ContentError(f"{place}: not UTF-8 at byte {error.start}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ContentError(f"{place}:{line}: not YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+        # a number of 5,000 digits; !!int "", !!bool maybe, !!timestamp x, a mapping as a key
+        raise ContentError(f"{place}: not YAML: a value that does not fit: {error}") from error
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    lines = {key.value: key.start_mark.line + 1 for key, _ in pairs if isinstance(key, yaml.ScalarNode)}
+    return Yaml(value, lines)
+
+
+def _check_depth(place: str, text: str) -> None:
+    """Refuse what is nested too deep by its events, which come one by one: the C reader's stack would end."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=_loader()):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEPTH:
+            raise ContentError(f"{place}: more than {MOST_DEPTH} lists and mappings in one another")
+
+
+@cache
+def _loader() -> "type[yaml.SafeLoader]":
+    """Return PyYAML's safe loader (the one in C where it is built in) without dates."""
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # chosen at run time
+        """A bare 2020-13-45 is no date that Python has, and a version such as 2024-01-01 is meant as text."""
+
+    Loader.yaml_implicit_resolvers = {
+        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+        for first, pairs in Loader.yaml_implicit_resolvers.items()
+    }
+    return Loader
+
+
+def _check(
+    place: str, node: "yaml.Node | None", room: Iterator[int], above: "tuple[yaml.Node, ...]" = ()
+) -> None:
+    """Refuse equal keys, and aliases that lead back or stand for more values than there is room for."""
+    import yaml
+
+    if next(room, None) is None:
+        raise ContentError(f"{place}: its aliases make more than {MOST_VALUES:,} values of it")
+    if not isinstance(node, yaml.CollectionNode):
+        return
+    if len(above) > MOST_DEPTH:
+        raise ContentError(f"{place}: more than {MOST_DEPTH} lists and mappings in one another")
+    if node in above:
+        raise ContentError(f"{place}:{node.start_mark.line + 1}: an alias in here leads back to itself")
+    parts = list(node.value)
+    if isinstance(node, yaml.MappingNode):
+        keys: set[str] = set()
+        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+            if key.value in keys:
+                raise ContentError(f"{place}:{key.start_mark.line + 1}: the key {key.value!r} stands twice")
+            keys.add(key.value)
+        parts = [part for pair in node.value for part in pair]
+    for part in parts:
+        _check(place, part, room, (*above, node))
+
+
+def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, dict[str, object]]]:
+    """Yield (line number from 1, object) of each line that is not blank; memory holds one line.
+
+    Of a file that is still `growing`, a last line without its end is left out: its writer was killed.
+    `ContentError` names `path:line` of what is no UTF-8, no JSON, no object, or longer than 64 MB.
+    """
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(MOST_LINE + 1):
+            number += 1
+            place = f"{path}:{number}"
+            if len(line) > MOST_LINE:
+                raise ContentError(f"{place}: a line of more than {MOST_LINE >> 20} MB, expected one record")
+            torn, line = not line.endswith(b"\n"), line.strip()
+            if not line or line == BOM or (growing and torn):
+                continue
+            value = parse_json(line, str(path), number)
+            if not isinstance(value, dict):
+                raise ContentError(f"{place}: found {show_value(value)}, expected an object")
+            yield number, value

@@ -1,0 +1,52 @@
+"""What the figures of trainings and evaluations mean: the unit of each, and whether more of it is better.
+
+The one place that says so: whatever chooses by a figure asks here.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure's unit (a share is 0 to 1, points are 0 to 100), and whether its highest value is the best."""
+
+    unit: str
+    higher: bool
+
+    def best(self, values: Iterable[float]) -> float:
+        """Return the best of some values of this figure."""
+        return max(values) if self.higher else min(values)
+
+
+UNKNOWN = Metric("unknown figure", higher=True)
+_NAMES = {
+    ("share", True): "accuracy overall_accuracy macro_f1 f1 exact_match partial_match token_f1 rouge1 rouge2 "
+    "rougeL distinct-1 distinct-2 label_mass rewards/accuracies",
+    ("points", True): "bleu rouge-1 rouge-2 rouge-l bleu-4",  # LLaMA-Factory writes the hyphens
+    ("nats", True): "rewards/margins rewards/chosen logps/chosen",
+    ("nats", False): "loss kl rewards/rejected logps/rejected",
+    ("choices", False): "perplexity",
+    ("share", False): "error empty_rate truncation_rate",
+    ("rows", False): "unparsed refused",
+    ("seconds", False): "runtime",
+}
+METRICS = {name: Metric(*meaning) for meaning, names in _NAMES.items() for name in names.split()}
+_PREFIX = re.compile(r"^(?:eval|train|test|predict)_")
+
+
+def metric_of(name: str) -> Metric:
+    """Return what a figure means; `UNKNOWN`, of which the highest is taken, for one that nobody here knows.
+
+    The trainer's names are known too: `eval_loss`, and `eval_DATASET_loss` where several sets are evaluated.
+    """
+    plain = _PREFIX.sub("", name)
+    known = METRICS.get(plain)
+    return known or next((METRICS[one] for one in METRICS if plain.endswith(f"_{one}")), UNKNOWN)
+
+
+def direction(name: str) -> str:
+    """Return in words which value of a figure is its best, e.g. `eval_loss (nats, lower is better)`."""
+    metric = metric_of(name)
+    return f"{name} ({metric.unit}, {'higher' if metric.higher else 'lower'} is better)"

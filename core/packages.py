@@ -1,0 +1,41 @@
+"""A package that is not installed is a sentence with the command that installs it, never a traceback."""
+
+import sys
+from importlib.util import find_spec
+
+CORE = (
+    "click", "huggingface_hub", "jsonschema", "jsonschema_rs", "lxml", "matplotlib", "numpy", "orjson",
+    "pyarrow", "rensa", "safetensors", "scipy", "tqdm", "yaml", "zstandard",
+)  # fmt: skip
+"""Import names of what requirements-core.lock installs; a test holds them equal to pyproject.toml."""
+OWN = ".venv-vllm"
+EXTRAS = {
+    "vllm": f"it wants an environment of its own, with or without a GPU: python3 -m venv {OWN} && "
+    f'{OWN}/bin/pip install ".[vllm]" (docs/eval-nli.md)'
+}
+
+
+def missing(module: str) -> str:
+    """Return the sentence for a module that cannot be imported: which, where, and what installs it."""
+    name = module.partition(".")[0]
+    core = '"make setup-core" (or "make setup" for training and evaluation)'
+    setup = core if name in CORE else '"make setup"'
+    fix = EXTRAS.get(name, f'run {setup}, then "source .venv/bin/activate"')
+    return f"{name} is not installed in {sys.executable}; {fix}"
+
+
+def need(*modules: str) -> None:
+    """Raise `RequestError` naming the first of these modules that is not installed; imports none of them."""
+    from core.errors import RequestError
+
+    for module in modules:
+        if find_spec(module) is None:
+            raise RequestError(missing(module))
+
+
+def require_core() -> None:
+    """Leave with exit code 2 and one sentence where a package is missing that every command needs."""
+    absent = [name for name in CORE if find_spec(name) is None]
+    if absent:
+        print(f"error: {missing(absent[0])}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,48 @@
+"""A bound on the time of what a user wrote and we run: regular expressions, chat templates.
+
+PEFT and LLaMA-Factory match with `re`, so that is what we match with; a pattern such as `(a+)+b` takes
+it centuries. Both `re` and Jinja's compiled templates let signals through while they work, so a timer
+ends either.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from core.errors import ContentError
+
+SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def bounded(what: str, seconds: float | None = None) -> Iterator[None]:
+    """Let a block compute for at most `seconds` (5) of CPU time, so that a busy machine fails nothing.
+
+    `what` opens the message of the `ContentError` beyond that. Blocks may be nested. Only the main thread
+    gets signals: in another one the block runs without a bound.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    seconds = SECONDS if seconds is None else seconds
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise ContentError(
+            f"{what}: stopped after {seconds:g} s of computing; repeats inside repeats, such as (a+)+, can "
+            "take for ever: write it without them"
+        )
+
+    around = signal.getitimer(signal.ITIMER_VIRTUAL)[0]
+    allowed = min(seconds, around) if around else seconds
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, allowed)
+    try:
+        yield
+    finally:
+        left = signal.setitimer(signal.ITIMER_VIRTUAL, 0)[0]
+        signal.signal(signal.SIGVTALRM, before)
+        if around:
+            signal.setitimer(signal.ITIMER_VIRTUAL, max(around - (allowed - left), 1e-6))

@@ -1,0 +1,119 @@
+"""python -m eval.code --model models/demo-base --data eval/suites/toolkit-code.jsonl --run-code --out …
+
+Has functions written and runs each against the tests of its record: pass@1, one greedy answer a task.
+Writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-code.md explains them.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from core.errors import CLI, ContentError, RequestError, run, show_value
+from eval.measure.answers import cut_thought
+from eval.measure.labels import accuracy_line
+from eval.measure.rates import groups_of, rate_of
+from eval.model.ask import Asker, Fields
+from eval.model.questions import Questions, read_questions
+from eval.model.sandbox import run_tests
+from eval.options import generate_options, model_options, run_options, set_options, take
+from eval.output.results import Prediction
+from eval.pipeline import Job, score
+from eval.task import Prepared, Task, line_of
+
+_BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+
+
+@click.command(context_settings=CLI)
+@model_options
+@set_options
+@click.option("--run-code", is_flag=True, help="Agree that what the models write is run on this machine.")
+@generate_options(max_new_tokens=384)
+@run_options
+def cli(**given: Any) -> None:
+    """Have functions written and run their tests: pass@1 with its 95 % interval.
+
+    Programs run one by one with bounds of time and memory and without a network; they can read what you can.
+    """
+    score(*prepare(**given))
+
+
+def prepare(*, run_code: bool, **given: Any) -> Prepared:
+    """Return what is asked and how; `RequestError` where running is not agreed to."""
+    request = take(given)
+    if not run_code:
+        raise RequestError(
+            "what models write is run as a program here: agree by --run-code (best in a container)"
+        )
+    sets = read_questions(request.datasets, request.data, request.cluster)
+    for questions in sets:
+        check_tests(questions)
+    return request, Code(request.max_new_tokens), sets
+
+
+def check_tests(questions: Questions) -> None:
+    """Raise `ContentError` naming the first record whose `tests` are no list of expressions."""
+    for number, record in enumerate(questions.records, 1):
+        tests = record.get("tests")
+        if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
+            raise ContentError(
+                f"{questions.path}: record {number}: tests: found {show_value(tests)}, expected a list of "
+                "Python expressions that must be true, such as add_all([1, 2]) == 3"
+            )
+
+
+def program_of(answer: str) -> str:
+    """Return the program in an answer: its first block of code, else all of it."""
+    text = cut_thought(answer)
+    found = _BLOCK.search(text)
+    return found[1] if found else text
+
+
+@dataclass(frozen=True, slots=True)
+class Code(Task):
+    """Programs against tests, one answer a task."""
+
+    max_new_tokens: int
+    command: str = "eval.code"
+
+    def asker(self, job: Job) -> Asker:
+        """Return one that generates; `RequestError` beforehand where programs cannot be run here."""
+        run_tests("", ["True"])
+        return job.generating()
+
+    def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
+        """Return task, reference, answer, the program in it, and whether it passes or why not."""
+        record = job.questions.records[row]
+        program = program_of(str(fields.get("model_output", "")))
+        tests = [str(test) for test in record["tests"]] if isinstance(record["tests"], list) else []
+        why = str(fields["refused"]) if "refused" in fields else run_tests(program, tests)
+        return {
+            **line_of(job, row, fields),
+            "predicted_output": program,
+            "correct": not why,
+            "why": why,
+        }
+
+    def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002
+        """Return pass@1 as the accuracy, and how the programs that failed ended."""
+        found = rate_of([bool(p["correct"]) for p in predictions], groups_of(predictions))
+        kinds = [str(p["why"]).partition(":")[0] for p in predictions if p["why"]]
+        return {
+            "accuracy": found.value,
+            "n": found.n,
+            "stderr": found.stderr,
+            "ci95": list(found.ci95),
+            "majority": 0.0,
+            "failures": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
+        }
+
+    def line(self, results: Mapping[str, Any]) -> str:
+        """Return pass@1, its interval and how the others ended."""
+        ended = ", ".join(f"{kind} {count}" for kind, count in results["failures"].items())
+        return f"pass@1 {accuracy_line(results)}{f'  ({ended})' if ended else ''}"
+
+
+if __name__ == "__main__":
+    run(cli)

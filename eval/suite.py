@@ -1,0 +1,112 @@
+"""python -m eval.suite eval/suites/toolkit.yaml --model models/demo-base --adapter rte --out results/toolkit
+
+Runs several commands over models that are opened once, and puts what they found into one table and one
+page. Writes OUT/<step>/<model>/<set>/… as each command does. docs/eval-suite.md explains suites.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from core.errors import CLI, RequestError, run
+from core.files import read_object, write_json, write_text
+from eval import compare, report
+from eval.model import shards
+from eval.options import Request, model_options, run_options, take
+from eval.output.judged import judge
+from eval.output.markdown import grid
+from eval.output.results import RESULTS, check_new
+from eval.output.tables import Table
+from eval.output.verdict import percent
+from eval.pipeline import score_opened
+from eval.steps import read_steps
+from eval.subjects import open_models
+from eval.task import Figure, Prepared
+
+CAPTION = "All steps"
+Found = dict[str, dict[str, dict[str, Figure]]]  # by step, then by figure, then by model
+
+
+@click.command(context_settings=CLI)
+@click.argument("suite", type=click.Path(path_type=Path), metavar="SUITE.yaml")
+@model_options
+@click.option("--skip", multiple=True, metavar="STEP", help="Leave this step out. Repeatable.")
+@run_options
+def cli(suite: Path, skip: tuple[str, ...], **given: Any) -> None:
+    """Score a base model and adapters with all commands that a suite's file names.
+
+    What is wrong with any step is said before a model is loaded.
+    """
+    steps = read_steps(suite, given.keys() - {"limit"}, skip)
+    shared = {**given, "by": "eval.suite"}
+    request = take(given)
+    if request.out.exists() and not (request.resume or request.force):
+        raise RequestError(f"{request.out} exists: --resume goes on with it, --force starts it anew")
+    plans = {step.name: step.prepare(shared) for step in steps}
+    for own, _, _ in plans.values():
+        check_new(own.out, resume=own.resume, force=own.force)
+    opened = open_models(request)
+    for name, (own, task, sets) in plans.items():
+        if shards.first():
+            click.echo(f"\n{name}: {task.command}")
+        score_opened(own, task, sets, opened)
+    if shards.first():
+        tell(request, plans, [subject.name for subject in opened.subjects])
+
+
+def tell(request: Request, plans: Mapping[str, Prepared], models: Sequence[str]) -> None:
+    """Write table.md and table.json over all steps, and report.html where answers were right or wrong."""
+    found: Found = {}
+    judged: list[str] = []
+    for step, (own, task, sets) in plans.items():
+        for model in models:
+            results = {one.name: read_object(own.out / model / one.name / RESULTS) for one in sets}
+            for figure, value in task.table(results).items():
+                found.setdefault(step, {}).setdefault(figure, {})[model] = value
+            for name in (name for name, one in results.items() if "accuracy" in one):
+                label = step if len(sets) == 1 else f"{step}/{name}"
+                judged.append(f"{model}/{label}={own.out / model / name}")
+    table = steps_table(found, models)
+    facts: dict[str, object] = {
+        "steps": {
+            step: {name: {model: asdict(one) for model, one in own.items()} for name, own in figures.items()}
+            for step, figures in found.items()
+        }
+    }
+    if judged:
+        whole = judge(judged)
+        alone = replace(whole.comparison, mean=None)  # different tasks have no mean
+        whole = replace(whole, comparison=alone, tables={CAPTION: table})
+        compare.write(whole, request.out, facts)
+        page = report.render(whole, f"Suite {request.out.name}", module="eval.suite")
+        report.write(page, request.out / "report.html")
+    else:
+        write_text(request.out / "table.md", grid(table) + "\n")
+        write_json(request.out / "table.json", facts)
+        click.echo(f"\n{grid(table)}")
+
+
+def steps_table(found: Found, models: Sequence[str]) -> Table:
+    """Return a row for each figure of each step and a column for each model."""
+    rows = []
+    for step, figures in found.items():
+        for name, by_model in figures.items():
+            first = next(iter(by_model.values()))
+            majority = "" if first.majority is None else percent(first.majority)
+            cells = [_cell(by_model[model]) if model in by_model else "–" for model in models]
+            rows.append([f"{step}: {name}", f"{first.n:,}", majority, *cells])
+    return Table(["figure (95 % interval)", "n", "majority class", *models], rows)
+
+
+def _cell(one: Figure) -> str:
+    low, high = one.ci95
+    if one.share:
+        return f"{percent(one.value)} ({100 * low:.1f}–{100 * high:.1f})"
+    return f"{one.value:.4g} ({low:.4g}–{high:.4g})"
+
+
+if __name__ == "__main__":
+    run(cli)

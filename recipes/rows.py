@@ -1,0 +1,217 @@
+"""What LLaMA-Factory makes of the rows of a dataset, asked of its own loader, converter and processor.
+
+Runs in the process of recipes/inspect.py. No rule of theirs is restated here: a row that they reject or drop
+is named by its number in the file, with what they said of it.
+"""
+
+import bisect
+import contextlib
+import copy
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from core.datasets import read_records
+from core.errors import TuneyardError, counted, show_value
+
+COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
+SHOWN = 20  # so many of the rows that cannot be trained on are named
+UNCUT = 1 << 30  # tokens: a cutoff_len that cuts nothing
+SEQUENCES = {"rm": 4, "kto": 5}  # lists that a processor's encoder returns for a row; 2 in the other stages
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How a recipe reads its data: LLaMA-Factory's arguments, template and tokenizer (None: not at hand)."""
+
+    model_args: Any
+    data_args: Any
+    training_args: Any
+    stage: str  # as LLaMA-Factory's loader calls it: dpo reads what rm reads
+    template: Any = None
+    module: dict[str, Any] | None = None
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """Return what LLaMA-Factory, datasets and transformers raise for what they cannot use."""
+    from datasets.exceptions import DatasetsError
+    from jinja2.exceptions import TemplateError
+
+    return (
+        ValueError, TypeError, ImportError, OSError, LookupError, RuntimeError, AttributeError,
+        AssertionError, StopIteration, ArithmeticError, DatasetsError, TemplateError, TuneyardError,
+    )  # fmt: skip
+
+
+def words(error: BaseException) -> str:
+    """Return in one line what an error of LLaMA-Factory or of a library below it is about."""
+    while error.__cause__ is not None:  # "an error occurred while generating the dataset"
+        error = error.__cause__
+    if isinstance(error, StopIteration):
+        return "it holds no rows"
+    text = " ".join((str(error) or type(error).__name__).split())[:300]
+    return f"there is no {text}" if isinstance(error, KeyError) else text
+
+
+@contextlib.contextmanager
+def replaced(module: Any, **functions: Any) -> Iterator[None]:
+    """Let a module of LLaMA-Factory use other functions for a while."""
+    before = {name: getattr(module, name) for name in functions}
+    vars(module).update(functions)
+    try:
+        yield
+    finally:
+        vars(module).update(before)
+
+
+def look(reader: Reader, name: str) -> dict[str, Any]:
+    """Return what becomes of a dataset: `rows`, `bad` (how many cannot be trained on), `problems`, `tokens`.
+
+    `problems` are (number of a row in the file, or 0; why) of the first bad ones. `tokens` is {} without a
+    tokenizer; with one there are the `lengths` of the rows drawn. The answer is {} for a dataset that is no
+    local file.
+    """
+    from llamafactory.data.parser import get_dataset_list
+
+    attributes = None
+    try:
+        (attributes,) = get_dataset_list([name], reader.data_args.dataset_dir)
+        if attributes.load_from != "file":
+            return {}
+        rows = _aligned(reader, attributes)
+    except refusals() as error:
+        bad = list(_locate(reader, attributes)) if attributes else []
+        if not bad and isinstance(error, OSError | RuntimeError):  # no room, no threads: no fault of the data
+            return {"error": words(error)}
+        return _answer(0, bad or [(0, f"LLaMA-Factory cannot read it: {words(error)}")], {})
+    bad, lengths = [], []
+    for number, found in enumerate(_encoded(reader, rows, name), 1):
+        if isinstance(found, str):
+            bad.append((number, found))
+        else:
+            lengths.append(found)
+    drawn = attributes.num_samples or len(rows)  # any row of the file may be among them
+    share = drawn / max(1, len(rows))
+    if not reader.module:
+        return _answer(drawn, bad, {})
+    again = -(-drawn // max(1, len(lengths)))
+    return {
+        **_answer(drawn, bad, _summary(lengths, reader.data_args.cutoff_len, share)),
+        "lengths": (lengths * again)[:drawn],
+    }
+
+
+def _answer(rows: int, bad: list[tuple[int, str]], tokens: dict[str, int]) -> dict[str, Any]:
+    return {"rows": rows, "bad": len(bad), "problems": bad[:SHOWN], "tokens": tokens}
+
+
+def _aligned(reader: Reader, attributes: Any) -> Any:
+    """Return all rows of a dataset in LLaMA-Factory's own format, in the order of the file."""
+    from llamafactory.data import loader
+
+    whole = replace(attributes, num_samples=None)
+    arguments = (reader.model_args, reader.data_args, reader.training_args, reader.stage)
+    with replaced(loader, get_dataset_list=lambda *_: [whole]):
+        if reader.data_args.streaming:
+            if not reader.training_args.dataloader_num_workers:
+                raise ValueError("streaming reads nothing without dataloader_num_workers: 1 (or more)")
+            next(iter(loader._get_merged_dataset(["it"], *arguments)))
+        read_whole = copy.copy(reader.data_args)
+        read_whole.streaming = False
+        read_whole.max_samples = None if attributes.num_samples else read_whole.max_samples
+        return loader._get_merged_dataset(["it"], arguments[0], read_whole, *arguments[2:])
+
+
+def _locate(reader: Reader, attributes: Any) -> Iterator[tuple[int, str]]:
+    """Yield the rows for which a dataset cannot be read, and why; none where no single row is at fault."""
+    from llamafactory.data import loader
+    from llamafactory.data.converter import get_dataset_converter
+
+    try:
+        with replaced(loader, align_dataset=lambda rows, *_: rows):
+            rows = _aligned(reader, attributes)
+        convert = get_dataset_converter(attributes.formatting, attributes, reader.data_args)
+    except refusals():
+        yield from _clashes(Path(reader.data_args.dataset_dir) / attributes.dataset_name)
+        return
+    for number, row in enumerate(rows, 1):
+        try:
+            convert(row)
+        except refusals() as error:
+            yield number, f"LLaMA-Factory stops at it: {words(error)}; found {show_value(row)}"
+
+
+def _clashes(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the first row of each column whose value is of another kind than those before it."""
+    import pyarrow
+
+    def mixed(values: list[object]) -> bool:
+        try:
+            pyarrow.array(values)
+        except (pyarrow.ArrowException, OverflowError):
+            return True
+        return False
+
+    if path.suffix not in COUNTED:
+        return
+    try:
+        records = read_records(path)
+    except (TuneyardError, OSError) as error:
+        yield 0, str(error)
+        return
+    for key in dict.fromkeys(key for record in records for key in record):
+        values = [record.get(key) for record in records]
+        if mixed(values):
+            row = bisect.bisect_left(range(len(values)), True, key=lambda last: mixed(values[: last + 1]))
+            found = f"column {show_value(key)} holds {show_value(values[row])}"
+            yield (
+                row + 1,
+                f"LLaMA-Factory cannot read it: {found}, another kind of value than in the rows above",
+            )
+
+
+def _encoded(reader: Reader, rows: Any, name: str) -> Iterator[list[int] | str]:
+    """Yield for each row the tokens of its sequences before they are cut, or why it cannot be trained on."""
+    from llamafactory.data.loader import _get_dataset_processor
+    from tqdm import tqdm
+
+    uncut = copy.copy(reader.data_args)
+    uncut.cutoff_len, uncut.packing, uncut.neat_packing = UNCUT, False, False
+    generates = reader.training_args.predict_with_generate and name not in (reader.data_args.dataset or [])
+    module = reader.module or {"tokenizer": None, "processor": None}
+    processor = _get_dataset_processor(uncut, reader.stage, reader.template, do_generate=generates, **module)
+    if not reader.module:  # it still tells which rows it drops
+        processor._encode_data_example = lambda **_: ([],) * SEQUENCES.get(reader.stage, 2)
+    for row in tqdm(rows, desc="counting tokens", unit="row", delay=2, file=sys.stderr):
+        if reader.stage == "pt" and not reader.module:
+            yield []
+            continue
+        try:
+            found = processor.preprocess_dataset({key: [value] for key, value in row.items()})
+        except refusals() as error:
+            yield f"LLaMA-Factory stops at it: {words(error)}"
+            continue
+        sequences = [ids[0] for key, ids in found.items() if key.endswith("input_ids")]
+        yield [len(ids) for ids in sequences] if sequences else _dropped(row, reader.stage)
+
+
+def _dropped(row: dict[str, Any], stage: str) -> str:
+    """Return in what form LLaMA-Factory sees a row that it drops."""
+    wanted = {"rm": "two answers", "kto": "an answer with true or false"}.get(stage, "one answer")
+    turns, answers = len(row["_prompt"]), len(row["_response"])
+    found = f"found {counted(turns, 'turn')} before {counted(answers, 'answer')}"
+    return f"LLaMA-Factory drops it: {found}, expected an odd number of turns and {wanted}"
+
+
+def _summary(lengths: list[list[int]], cutoff: int, share: float) -> dict[str, int]:
+    """Return the tokens of a dataset: all, those left by the cut, the longest row; rows cut."""
+    each, ordered = [n for row in lengths for n in row], sorted(max(row) for row in lengths)
+    return {
+        "rows": round(len(lengths) * share),
+        "tokens": round(sum(each) * share),
+        "seen": round(sum(min(n, cutoff) for n in each) * share),
+        "longest": ordered[-1] if ordered else 0,
+        "cut": round(sum(n > cutoff for n in ordered) * share),
+    }

@@ -1,0 +1,123 @@
+"""--cluster and --limit of the scoring commands: one way to tell which examples belong together."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import RequestError, TuneyardError
+from tests.unit.eval_model.test_live import write as write_adapter
+
+ANSWERS = ["判断:yes"] * 3 + ["判断:no", "判断:yes", "判断:no", "判断:maybe", "判断:yes"]
+ROWS = [
+    {
+        "conversations": [
+            {"from": role, "value": text}
+            for role, text in zip(
+                ["human", "gpt"] * 2,
+                [f"A man has {n} dogs.", "I see.", "Is a dog there?", answer],
+                strict=True,
+            )
+        ],
+        "subtype": "one",
+        "premise": f"p{n // 3}",
+    }
+    for n, answer in enumerate(ANSWERS)
+]
+SHORT = ["--max-new-tokens", "3"]
+COMMANDS = {"nli": [], "qa": SHORT, "text": SHORT, "defect": SHORT, "dialogue": SHORT, "ab": SHORT}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def call(tmp_path: Path, tiny_model: Path):
+    """`call("nli", …)` runs a command on the rows with the base and an adapter into OUT; returns OUT."""
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    adapter = write_adapter(tmp_path / "saved")
+
+    def run(name: str, *more: str) -> Path:
+        given = ["--model", tiny_model, "--adapter", f"one={adapter}", "--data", tmp_path / "s.jsonl"]
+        cli = importlib.import_module(f"eval.{name}").cli
+        cli.main(list(map(str, [*given, "--out", tmp_path / "out", *more])), standalone_mode=False)
+        return tmp_path / "out"
+
+    return run
+
+
+def results(out: Path) -> dict:
+    return json.loads((out / "base" / "s" / "results.json").read_text())
+
+
+def clusters(out: Path) -> list[str | None]:
+    lines = (out / "base" / "s" / "predictions.jsonl").read_text().splitlines()
+    return [json.loads(line).get("cluster") for line in lines]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_the_column_and_tells_it(call, command) -> None:
+    out = call(command, *COMMANDS[command], "--cluster", "premise")
+    found = results(out)
+    assert (found["cluster"], found["clusters"]) == ("premise", 3)
+    assert clusters(out) == [row["premise"] for row in ROWS]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "sweep"])
+def test_every_command_refuses_a_column_that_is_not_there(call, command, tmp_path) -> None:
+    with pytest.raises(
+        RequestError, match="no column 'story' to cluster by, found conversations, subtype, prem"
+    ):
+        call(command, *COMMANDS.get(command, []), "--cluster", "story")
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_are_independent_unless_a_column_is_named(call) -> None:
+    found = results(call("nli"))
+    assert (found["cluster"], found["clusters"]) == (None, None)
+
+
+def test_compare_pairs_by_cluster_without_the_data(call, tmp_path) -> None:
+    out = call("nli", "--cluster", "premise")
+    (tmp_path / "s.jsonl").unlink()
+    compare = importlib.import_module("eval.compare").cli
+    compare.main([str(out), "--out", str(tmp_path / "table")], standalone_mode=False)
+    table = json.loads((tmp_path / "table" / "table.json").read_text())["sets"]["s"]
+    assert table["groups"] == 3
+    figure = table["models"]["base"]
+    assert results(out)["ci95"] == [figure["low"], figure["high"]]
+
+
+def test_a_limit_leaves_labels_and_the_baseline_to_the_whole_set(call, tmp_path) -> None:
+    """The first three answers are all yes: alone they would be no label set, and always right."""
+    out = call("nli", "--limit", "3")
+    found = results(out)
+    assert found["labels"] == ["判断:maybe", "判断:no", "判断:yes"]
+    assert (found["n"], found["majority"], found["majority_label"]) == (3, 5 / 8, "判断:yes")
+    lines = (out / "base" / "s" / "predictions.jsonl").read_text().splitlines()
+    assert all(set(json.loads(line)["choices"]) == set(found["labels"]) for line in lines)
+    compare = importlib.import_module("eval.compare").cli
+    compare.main([str(out), "--out", str(tmp_path / "table")], standalone_mode=False)
+    table = json.loads((tmp_path / "table" / "table.json").read_text())["sets"]["s"]
+    assert (table["n"], table["majority"], table["majority_label"]) == (3, 5 / 8, "判断:yes")
+
+
+@pytest.mark.parametrize("command", ["qa", "defect"])
+def test_other_commands_baselines_are_the_whole_sets_too(call, command) -> None:
+    assert results(call(command, *SHORT, "--limit", "3"))["majority"] == 5 / 8
+
+
+def test_prove_which_compares_answers_one_by_one_takes_no_clusters(tmp_path, tiny_model) -> None:
+    from eval.prove import cli
+
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    adapter = write_adapter(tmp_path / "saved")
+    given = ["--model", tiny_model, "--adapter", f"a={adapter}", "--fused", tmp_path / "none"]
+    given += ["--data", tmp_path / "s.jsonl", "--out", tmp_path / "proof"]
+    with pytest.raises(TuneyardError, match="none"):  # not found, after all options were taken
+        cli.main(list(map(str, given)), standalone_mode=False)

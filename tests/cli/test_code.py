@@ -1,0 +1,67 @@
+"""python -m eval.code against a server that writes known programs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import ContentError, RequestError
+from eval.code import cli, program_of
+from eval.compare import cli as compare
+from eval.measure.statistics import wilson
+from tests.conftest import ROOT
+from tests.serving import answering
+
+TASKS = ROOT / "eval/suites/toolkit-code.jsonl"
+ROWS = [json.loads(line) for line in TASKS.read_text().splitlines()]
+
+
+def ask(data: Path, out: Path, said: dict[str, str], *more: str) -> None:
+    with answering(lambda text: said.get(text, "I cannot.")) as url:
+        given = ["--model", "m", "--backend", "openai", "--url", url, "--data", data, "--out", out, *more]
+        cli.main(list(map(str, given)), standalone_mode=False)
+
+
+def test_solutions_pass_and_everything_else_says_why(tmp_path, capsys) -> None:
+    said = {row["instruction"]: f"Here it is:\n```python\n{row['output']}```\nDone." for row in ROWS[:15]}
+    said[ROWS[15]["instruction"]] = "```py\ndef transpose(matrix):\n    return matrix\n```"
+    ask(TASKS, tmp_path / "out", said, "--run-code")
+    folder = tmp_path / "out/m/toolkit-code"
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert [row["correct"] for row in rows] == [True] * 15 + [False] * 5
+    assert rows[15]["why"] == "failed: transpose([[1, 2], [3, 4], [5, 6]]) == [[1, 3, 5], [2, 4, 6]]"
+    assert rows[16]["why"].startswith("SyntaxError")
+    found = json.loads((folder / "results.json").read_text())
+    assert (found["accuracy"], found["n"], found["ci95"]) == (0.75, 20, list(wilson(15, 20)))
+    assert found["failures"] == {"SyntaxError": 4, "failed": 1}
+    assert "pass@1 75.0%" in capsys.readouterr().out
+    compare.main([str(tmp_path / "out"), "--out", str(tmp_path / "table")], standalone_mode=False)
+    assert "75.0 %" in (tmp_path / "table/table.md").read_text()
+
+
+def test_nothing_runs_unless_it_is_agreed_to(tmp_path) -> None:
+    with pytest.raises(RequestError, match="agree by --run-code"):
+        ask(TASKS, tmp_path / "out", {})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("tests", [None, [], "f() == 1", [1]])
+def test_a_task_without_tests_is_named(tmp_path, tests) -> None:
+    data = tmp_path / "tasks.jsonl"
+    data.write_text(json.dumps({"instruction": "a", "output": "b", "tests": tests}))
+    with pytest.raises(ContentError, match=r"tasks\.jsonl: record 1: tests: found .*, expected a list"):
+        ask(data, tmp_path / "out", {}, "--run-code")
+
+
+@pytest.mark.parametrize(
+    ("answer", "program"),
+    [
+        ("x = 1", "x = 1"),
+        ("```\nx = 1\n```", "x = 1\n"),
+        ("a\n```python\nx = 1\n```\nb\n```python\ny = 2\n```", "x = 1\n"),
+        ("```python\nx = 1", "x = 1"),
+        ("<think>```python\ny\n```</think>```python\nx = 1\n```", "x = 1\n"),
+    ],
+)
+def test_the_program_in_an_answer(answer: str, program: str) -> None:
+    assert program_of(answer) == program

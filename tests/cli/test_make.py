@@ -1,0 +1,58 @@
+"""make's set-up: a Python that is too old is named before anything is made, half a .venv does not stay."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+def _make(folder: Path, python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run make in a folder that holds our Makefile, with a stand-in for Python written in sh."""
+    for name in ("Makefile", "requirements-core.lock", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    stub = folder / "python-stub"
+    stub.write_text(f"#!/bin/sh\n{python}\n")
+    stub.chmod(0o755)
+    command = ["make", f"PYTHON={stub}", "UV=", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("version", [(2, 7), (3, 6), (3, 10)])
+def test_a_python_that_is_too_old_is_named_before_anything_is_made(
+    tmp_path: Path, version: tuple[int, int]
+) -> None:
+    code = f"import sys; sys.version_info = {(*version, 0)!r}; exec(sys.argv[1])"
+    own = f'exec "{sys.executable}" -c "{code}" "$2"'
+    ended = _make(tmp_path, own, "setup-core")
+    assert ended.returncode == 2
+    said = f"error: {tmp_path / 'python-stub'} is Python {version[0]}.{version[1]}, Tuneyard needs 3.11"
+    assert said in ended.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_half_a_venv_does_not_stay(tmp_path: Path) -> None:
+    own = 'case "$1" in -m) mkdir -p .venv/bin; echo "ensurepip is not available" >&2; exit 1;; esac'
+    ended = _make(tmp_path, own, "setup-core")
+    assert ended.returncode == 2
+    assert "ensurepip is not available" in ended.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_setting_up_again_makes_nothing_anew(tmp_path: Path) -> None:
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/python").write_text("#!/bin/sh\necho installs\n")
+    (tmp_path / ".venv/bin/python").chmod(0o755)
+    assert "installs" in _make(tmp_path, "exit 1", "setup-core").stdout
+    again = _make(tmp_path, "exit 1", "--dry-run", "setup-core")
+    assert (again.returncode, (tmp_path / ".venv/.core").is_file()) == (0, True)
+
+
+def test_what_a_target_lacks_is_said_before_anything_is_installed(tmp_path: Path) -> None:
+    ended = _make(tmp_path, "exit 1", "compile")
+    assert ended.returncode == 2
+    assert "say which: make compile DATA=rte" in ended.stderr and ended.stdout == ""
+    assert not (tmp_path / ".venv").exists()

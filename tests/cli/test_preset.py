@@ -1,0 +1,94 @@
+"""--preset document in the commands that generate: 512 tokens, sampled as the model ships."""
+
+import json
+import shutil
+from pathlib import Path
+
+import click
+import pytest
+
+from core.errors import RequestError
+from eval.nli import cli as nli
+from eval.qa import cli as qa
+from tests.runs_cut import tree
+
+ROWS = [{"question": f"{n} + 1?", "answer": "yes" if n % 2 else "no"} for n in range(5)]
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Path:
+    path = tmp_path / "asked.json"
+    path.write_text(json.dumps(ROWS))
+    return path
+
+
+@pytest.fixture
+def model(tiny_model: Path, tmp_path: Path) -> Path:
+    """The tiny model with a context for 512 tokens, and settings that sample."""
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    settings = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def call(command: click.Command, *given: object) -> Path:
+    command.main(list(map(str, given)), standalone_mode=False)
+    return Path(str(given[given.index("--out") + 1]))
+
+
+def results(out: Path) -> dict:
+    return json.loads((out / "base/asked/results.json").read_text())
+
+
+def answers(out: Path) -> list[str]:
+    rows = (out / "base/asked/predictions.jsonl").read_text().splitlines()
+    return [json.loads(row)["model_output"] for row in rows]
+
+
+def test_answers_are_sampled_alike_whatever_stands_beside_them(
+    model: Path, asked: Path, tmp_path: Path
+) -> None:
+    given = [qa, "--model", model, "--data", asked, "--preset", "document", "--max-new-tokens", 8]
+    first, second, greedy = (tmp_path / name for name in ("first", "second", "greedy"))
+    call(*given, "--out", first)
+    call(*given, "--out", second, "--limit", 3, "--batch-tokens", 4000)
+    call(qa, "--model", model, "--data", asked, "--max-new-tokens", 8, "--out", greedy)
+    assert answers(first)[:3] == answers(second)
+    assert answers(first) != answers(greedy)
+    settings = results(first)["settings"]
+    assert (settings["preset"], settings["max_new_tokens"]) == ("document", 8)
+    drawn = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05}
+    assert settings["sampling"] == drawn
+    assert "sampling" not in results(greedy)["settings"]
+
+
+def test_the_documents_length_goes_before_the_commands(model: Path, asked: Path, tmp_path: Path) -> None:
+    given = ["--model", model, "--data", asked, "--mode", "generate", "--limit", 1, "--preset", "document"]
+    out = call(nli, *given, "--out", tmp_path / "out")
+    assert results(out)["settings"]["max_new_tokens"] == 512
+    whole = tree(out)
+    call(nli, *given, "--out", out, "--force")
+    left = tree(out)
+    assert whole == left
+    with pytest.raises(RequestError, match="cannot be resumed, it was another run: .*preset"):
+        call(nli, *given[:-2], "--max-new-tokens", 512, "--out", out, "--resume")
+
+
+def test_a_model_that_does_not_sample_is_told(tiny_model: Path, asked: Path, tmp_path: Path, capsys) -> None:
+    given = ["--model", tiny_model, "--data", asked, "--max-new-tokens", 4, "--preset", "document"]
+    call(qa, *given, "--out", tmp_path / "out")
+    assert "warning: --preset: the model's generation_config does not sample" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--preset needs --mode generate"),
+        (["--backend", "openai", "--mode", "generate"], "leave out --backend openai"),
+    ],
+)
+def test_where_nothing_can_be_sampled_it_is_refused(asked: Path, tmp_path: Path, arguments, said) -> None:
+    given = ["--model", "no/such", "--data", asked, "--preset", "document", *arguments]
+    with pytest.raises(RequestError, match=said):
+        call(nli, *given, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,218 @@
+"""python -m eval.suite against a server that says known things, and on a tiny model, in this process."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from core.errors import ContentError, RequestError
+from eval import cmmlu, dialogue, nli, qa, subjects, text
+from eval.suite import cli
+from tests.conftest import ROOT
+from tests.runs_cut import tree
+from tests.serving import answering
+
+SUMS = [
+    {"question": "1 + 1?", "answer": "2", "type": "reasoning"},
+    {"question": "Capital of France?", "answer": "Paris", "type": "factual"},
+    {"question": "Capital of Peru?", "answer": "Lima", "type": "factual"},
+]
+TALKS = [
+    {
+        "messages": [
+            {"role": "user", "content": "My cat is called Momo."},
+            {"role": "assistant", "content": "Hello Momo."},
+            {"role": "user", "content": "What is its name?"},
+            {"role": "assistant", "content": "Momo."},
+        ]
+    }
+] * 2
+NLI = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes", "idx": n} for n in range(6)]
+SUITE = {
+    "asked": {"command": "qa", "data": "sums.jsonl", "max-new-tokens": 8},
+    "talks": {"command": "dialogue", "data": "talks.jsonl", "max-new-tokens": 8},
+    "even": {"command": "nli", "data": "even.jsonl", "limit": 4},
+    "cmmlu": {"command": "cmmlu", "data": "exams", "subjects": "anatomy,logical", "shots": 1},
+    "texts": {"command": "text", "data": "sums.jsonl", "max_new_tokens": 8, "rouge": True},
+}
+ALONE = {"asked": qa, "talks": dialogue, "even": nli, "cmmlu": cmmlu, "texts": text}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a suite's data beside its file."""
+    folder = tmp_path / "mine"
+    for split in ("dev", "test"):
+        (folder / "exams" / split).mkdir(parents=True)
+        for name in ("anatomy", "logical"):
+            with (folder / "exams" / split / f"{name}.csv").open("w", newline="") as file:
+                rows = [[n, f"{name} {n}?", "a", "b", "c", "d", "ABCD"[n]] for n in range(3)]
+                csv.writer(file).writerows([["", "Question", *"ABCD", "Answer"], *rows])
+    for name, rows in (("sums", SUMS), ("talks", TALKS), ("even", NLI)):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def call(folder: Path, suite: object, *arguments: object) -> Path:
+    (folder / "suite.yaml").write_text(
+        suite if isinstance(suite, str) else yaml.safe_dump(suite, sort_keys=False)
+    )
+    out = folder / "out"
+    cli.main(list(map(str, [folder / "suite.yaml", "--out", out, *arguments])), standalone_mode=False)
+    return out
+
+
+def told(out: Path) -> dict:
+    return json.loads((out / "table.json").read_text())["steps"]
+
+
+def test_figures_of_known_answers_stand_in_one_table(folder: Path, capsys) -> None:
+    said = {"1 + 1?": "2", "Capital of France?": "Paris.", "What is its name?": "Momo"}
+    parts = {name: SUITE[name] for name in ("asked", "talks")}
+    with answering(lambda asked: said.get(asked, "no idea")) as url:
+        out = call(folder, parts, "--model", "org/m", "--backend", "openai", "--url", url)
+    shown = capsys.readouterr().out
+    steps = told(out)
+    found = {name: one["m"]["value"] for name, one in steps["asked"].items()}
+    assert found["exact_match"] == pytest.approx(2 / 3)
+    assert found["factual, exact_match"] == 0.5
+    assert found["reasoning, exact_match"] == 1
+    assert steps["asked"]["exact_match"]["m"]["n"] == 3
+    assert steps["talks"]["carry_over"]["m"]["value"] == 1  # "momo" was said before
+    row = next(line for line in shown.splitlines() if line.startswith("| asked: factual, exact_match"))
+    assert [cell.strip() for cell in row.split("|")[2:5]] == ["2", "", "50.0 % (9.5–90.5)"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<caption>All steps</caption>" in page
+    assert "asked: factual, exact_match" in page
+    assert (out / "table.md").read_text(encoding="utf-8") in shown
+
+
+def test_each_step_is_what_its_command_alone_finds_and_the_model_is_loaded_once(
+    folder: Path, tiny_model: Path, monkeypatch
+) -> None:
+    loaded = []
+    load = subjects.load_model
+    monkeypatch.setattr(subjects, "load_model", lambda *given: loaded.append(given) or load(*given))
+    out = call(folder, SUITE, "--model", tiny_model)
+    assert len(loaded) == 1
+    assert json.loads((out / "even/base/even/results.json").read_text())["n"] == 4
+    for name, options in SUITE.items():
+        given = ["--model", tiny_model, "--out", folder / "alone" / name]
+        for key, value in options.items():
+            if key != "command":
+                value = folder / value if key == "data" else value
+                given += [f"--{key}"] if value is True else [f"--{key}", value]
+        ALONE[name].cli.main(list(map(str, given)), standalone_mode=False)
+        for path in (folder / "alone" / name / "base").glob("*/predictions.jsonl"):
+            own = out / path.relative_to(folder / "alone")
+            assert own.read_bytes() == path.read_bytes(), name
+            results, other = (json.loads(p.with_name("results.json").read_text()) for p in (own, path))
+            assert results.pop("command").startswith("python -m eval.suite"), name
+            other.pop("command")
+            assert results == other, name
+    assert list(told(out)["cmmlu"]) == ["accuracy, average over subjects"]
+    sets = json.loads((out / "table.json").read_text())
+    assert list(sets["sets"]) == ["asked", "even", "cmmlu/anatomy", "cmmlu/logical"]
+    assert sets["mean"] is None  # different tasks have none
+
+
+def test_steps_without_right_and_wrong_have_a_table_alone(folder: Path, tiny_model: Path) -> None:
+    out = call(folder, {"texts": SUITE["texts"]}, "--model", tiny_model, "--limit", "2")
+    assert told(out)["texts"]["perplexity"]["base"]["n"] == 2
+    assert "texts: perplexity" in (out / "table.md").read_text(encoding="utf-8")
+    assert not (out / "report.html").exists()
+
+
+def test_a_finished_suite_is_gone_on_with_and_a_changed_one_is_not(folder, tiny_model, capsys) -> None:
+    parts = {name: SUITE[name] for name in ("asked", "even")}
+    out = call(folder, parts, "--model", tiny_model)
+    whole = tree(out)
+    with pytest.raises(RequestError, match="exists: --resume goes on"):
+        call(folder, parts, "--model", tiny_model)
+    (out / "even/base/even/results.json").unlink()
+    call(folder, parts, "--model", tiny_model, "--resume")
+    assert "base  sums  done before" in capsys.readouterr().out
+    left = tree(out)
+    # the page tells how it was made, --resume among it
+    assert {k: v for k, v in left.items() if k != "report.html"} == {
+        k: v for k, v in whole.items() if k != "report.html"
+    }
+    with pytest.raises(RequestError, match=r"out/even cannot be resumed.*variants"):
+        call(
+            folder,
+            {**parts, "even": {**parts["even"], "variants": "none"}},
+            "--model",
+            tiny_model,
+            "--resume",
+        )
+
+
+@pytest.mark.parametrize(
+    ("suite", "expected"),
+    [
+        ("a: {command: quiz}", r"suite.yaml:1: a: command: found \"quiz\", expected one of nli, qa"),
+        ("a: 3", r"suite.yaml:1: a: command: found 3"),
+        ("- a", r"expected the name of each step"),
+        (
+            "a: {command: qa, metric: x}",
+            r"suite.yaml:1: a: metric: qa has no such option; see python -m eval.qa",
+        ),
+        ("a: {command: text, rogue: true}", r"a: rogue: text has no such option; did you mean \"--rouge\"\?"),
+        ("\na: {command: nli, mode: guess}", r"suite.yaml:2: a: Invalid value for '--mode': 'guess'"),
+        ("a: {command: qa, max-new-tokens: 0}", r"a: Invalid value for '--max-new-tokens'"),
+        ("a: {command: qa, model: x}", r"a: model: the same for all steps"),
+        ("a: {command: qa, think: true}", r"a: think: a suite asks without it; run eval.qa"),
+        ("a: {command: text, rouge: 1}", r"a: rouge: found 1, expected true or false"),
+        ("a: {command: qa, data: }", r"a: data: found null, expected a text or a number"),
+        ("../a: {command: qa}", r"\.\./a: expected a name that can name a folder"),
+        ("a: {command: qa}\na: {command: nli}", r"suite.yaml:2: the key 'a' stands twice"),
+        ("{}", "no step is left"),
+    ],
+)
+def test_a_wrong_suite_is_refused_before_a_model_is_loaded(folder: Path, suite: str, expected: str) -> None:
+    with pytest.raises(ContentError, match=expected):
+        call(folder, suite, "--model", "no/such-model")
+    assert not (folder / "out").exists()
+
+
+def test_every_wrong_step_is_named(folder: Path) -> None:
+    with pytest.raises(ContentError) as caught:
+        call(folder, "a: {command: x}\nb: {command: y}\n", "--model", "no/such-model")
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["a", "b"]
+
+
+def test_a_step_that_cannot_run_is_refused_beforehand(folder: Path) -> None:
+    suite = {"asked": SUITE["asked"], "exam": {"command": "qa", "data": "nowhere.jsonl"}}
+    with pytest.raises(RequestError, match=r"suite.yaml:5: exam: .*nowhere.jsonl.*--skip exam"):
+        call(folder, suite, "--model", "no/such-model")
+    assert not (folder / "out").exists()
+    with pytest.raises(RequestError, match="no/such-model"):  # now it goes as far as the model
+        call(folder, suite, "--model", "no/such-model", "--skip", "exam")
+    with pytest.raises(RequestError, match="--skip quiz: .* has the steps asked, exam"):
+        call(folder, suite, "--model", "no/such-model", "--skip", "quiz")
+
+
+def test_a_step_for_another_backend_is_refused_beforehand(folder: Path) -> None:
+    with pytest.raises(RequestError, match=r"texts: .*a server does not show.*--skip texts"):
+        call(
+            folder,
+            SUITE,
+            "--model",
+            "m",
+            "--backend",
+            "openai",
+            "--url",
+            "http://localhost:1",
+            "--skip",
+            "cmmlu",
+            "--skip",
+            "even",
+        )
+
+
+def test_the_bundled_suite_runs(tmp_path: Path, tiny_model: Path) -> None:
+    given = [ROOT / "eval/suites/toolkit.yaml", "--model", tiny_model, "--out", tmp_path / "out"]
+    cli.main(list(map(str, [*given, "--skip", "cmmlu", "--limit", "2"])), standalone_mode=False)
+    assert {"questions", "texts"} <= told(tmp_path / "out").keys()

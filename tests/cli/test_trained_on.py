@@ -1,0 +1,107 @@
+"""An adapter scored on what it was trained on: told by the scorer, the table, the verdict and the page."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.files import sha256
+from eval.compare import cli as compare
+from eval.nli import cli as nli
+from eval.report import cli as report
+from tests.unit.eval_model.test_live import write as write_adapter
+
+ROWS = [{"instruction": f"Is it {n}?", "input": "", "output": "yes" if n % 3 else "no"} for n in range(12)]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    Path("dataset_info").mkdir()
+    Path("dataset_info/mine.json").write_text(json.dumps(ROWS))
+    Path("dataset_info/dataset_info.json").write_text('{"mine": {"file_name": "mine.json"}}')
+    write_adapter(Path("saves/mine"))
+    data = {
+        "dataset": "mine",
+        "file": "dataset_info/mine.json",
+        "sha256": sha256(Path("dataset_info/mine.json")),
+    }
+    Path("saves/mine/run.json").write_text(
+        json.dumps({"inputs": {"settings": {"dataset": "mine"}, "data": [data]}})
+    )
+
+
+def call(cli, *arguments: object) -> None:
+    cli.main(list(map(str, arguments)), standalone_mode=False)
+
+
+def test_training_accuracy_is_called_so_everywhere(tiny_model, capsys) -> None:
+    call(nli, "--model", tiny_model, "--adapter", "mine", "--dataset", "mine", "--out", "out")
+    said = "mine was trained on 12 of these 12 examples"
+    assert f"warning: {said} (saves/mine/run.json): this is training accuracy\n" in capsys.readouterr().err
+    told = json.loads(Path("out/mine/mine/results.json").read_text())["trained_on"]
+    assert (told["examples"], told["sources"]) == (12, ["saves/mine/run.json"])
+    assert json.loads(Path("out/base/mine/results.json").read_text())["trained_on"] is None
+    call(compare, "out", "--out", "table")
+    page, err = capsys.readouterr()
+    assert f"{said}: this is training accuracy." in page and ", trained on 12 |" in page
+    assert f"warning: mine: {said} (saves/mine/run.json): this is training accuracy" in err
+    table = json.loads(Path("table/table.json").read_text())
+    section = table["sets"]["mine"]
+    assert section["models"]["mine"]["trained_on"] == 12 and section["models"]["base"]["trained_on"] == 0
+    assert (
+        section["verdict"].endswith(f"{said}: this is training accuracy.") and said in table["warnings"][-1]
+    )
+    call(report, "out", "--out", "page.html")
+    html = Path("page.html").read_text()
+    assert f"{said}: this is training accuracy." in html and "Warning: mine: mine was trained on 12" in html
+
+
+def test_examples_of_another_dataset_of_the_same_questions_are_counted(tiny_model, capsys) -> None:
+    Path("new.json").write_text(json.dumps([*ROWS[:3], {**ROWS[3], "instruction": "Is it new?"}]))
+    call(nli, "--model", tiny_model, "--adapter", "mine", "--data", "new.json", "--out", "out")
+    said = "mine was trained on 3 of these 4 examples (saves/mine/run.json): its accuracy on them is training"
+    assert said in capsys.readouterr().err
+
+
+def test_new_examples_need_no_word(tiny_model, capsys) -> None:
+    Path("new.json").write_text(json.dumps([{**row, "input": "new"} for row in ROWS]))
+    call(nli, "--model", tiny_model, "--adapter", "mine", "--data", "new.json", "--out", "out")
+    call(compare, "out", "--out", "table")
+    assert "trained on" not in "".join(capsys.readouterr())
+
+
+def test_what_is_not_checked_is_said_once_for_a_model(tiny_model, capsys) -> None:
+    Path("saves/mine/run.json").unlink()
+    Path("new.json").write_text(json.dumps(ROWS))
+    call(
+        nli,
+        "--model",
+        tiny_model,
+        "--adapter",
+        "mine",
+        "--dataset",
+        "mine",
+        "--data",
+        "new.json",
+        "--out",
+        "out",
+    )
+    reason = "saves/mine: no run.json, and no README.md that names its datasets"
+    assert f"warning: mine: training examples not checked: {reason}\n" in capsys.readouterr().err
+    call(compare, "out", "--out", "table")
+    assert capsys.readouterr().err.count("not checked") == 1
+    assert json.loads(Path("table/table.json").read_text())["warnings"] == [
+        f"mine: training examples not checked: {reason}"
+    ]
+
+
+def test_a_training_file_that_changed_leaves_the_name_to_go_by(tiny_model, capsys) -> None:
+    Path("dataset_info/mine.json").write_text(json.dumps(ROWS[:6]))
+    call(nli, "--model", tiny_model, "--adapter", "mine", "--dataset", "mine", "--out", "out")
+    err = capsys.readouterr().err
+    assert "warning: mine was trained on a dataset of this name (saves/mine/run.json)\n" in err
+    assert "not checked: mine (saves/mine/run.json): dataset_info/mine.json changed since" in err

@@ -1,0 +1,1 @@
+"""The compiler under mutated and random files: every outcome is one of ours, and what is written is right."""

@@ -1,0 +1,87 @@
+"""python -m tests.integration.recipes_examples FOLDER MODEL [EXAMPLE...]: check recipes in one process.
+
+LLaMA-Factory's import takes 12 s, so what `recipes check` asks in a process of its own is asked in this one.
+FOLDER gets outcome.json: {path: {"codes": […], "lines": […], "unchecked": […], "crashed": text or null}}.
+"""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+
+import yaml
+
+from core.errors import TuneyardError
+from recipes import ask
+from recipes.check import ask_check, not_checked, not_local, quick_check
+from recipes.hardware import machine
+from recipes.inspect import inspect
+from recipes.plan import _lines, make_plan
+from recipes.recipe import Recipe, read_recipe
+from tests.tiny import make_seeing
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "tests/examples/recipes"
+
+
+def written(path: Path, folder: Path, model: str) -> tuple[Recipe, str]:
+    """Return an example (or any recipe of others) as a whole recipe, and the machine it is checked for."""
+    text = path.read_text(encoding="utf-8")
+    settings = yaml.safe_load(text)
+    if EXAMPLES in path.parents:
+        settings = {**yaml.safe_load((EXAMPLES / "base.yaml").read_text(encoding="utf-8")), **settings}
+    else:  # one of LLaMA-Factory's own, on the tiny model where that can stand for its model
+        settings |= {"output_dir": "OUT", "dataset_dir": str(folder / "data")}
+        if isinstance(settings.get("deepspeed"), str):
+            settings["deepspeed"] = "recipes/deepspeed/z3.json"
+        if "vl_" not in path.name:
+            settings["model_name_or_path"] = "MODEL"
+    out = folder / path.parent.name / path.name
+    out.parent.mkdir(exist_ok=True)
+    whole = yaml.safe_dump({key: value for key, value in settings.items() if value is not None})
+    out.write_text(
+        whole.replace("MODEL", model)
+        .replace("SEES", str(folder / "sees"))
+        .replace("OUT", str(folder / "saves" / path.stem))
+    )
+    return read_recipe(out), text.partition("# for: ")[2].partition("\n")[0] or "gpu"
+
+
+def outcome(path: Path, folder: Path, model: str) -> dict[str, object]:
+    """Return what `recipes check` finds in one recipe."""
+    try:
+        recipe, name = written(path, folder, model)
+        target = machine(name)
+        parts, problems = quick_check(recipe, target)
+        answer, found = ask_check(recipe, None, target, (parts, problems))
+    except Exception:  # noqa: BLE001 - a crash on any recipe is reported under its name
+        return {"codes": [], "lines": [], "unchecked": [], "crashed": traceback.format_exc()}
+    problems = [*problems, *found]
+    try:
+        planned = (
+            "" if any(p.code[0] == "E" for p in problems) else _lines(make_plan(recipe, "A100-80", 1, None))
+        )
+    except TuneyardError as error:  # no config, or a method that is not planned
+        planned = [str(error)]
+    return {
+        "planned": "\n".join(planned),
+        "codes": sorted({problem.code for problem in problems if problem.code[0] == "E"}),
+        "lines": [problem.line() for problem in problems],
+        "unchecked": [
+            *not_local(parts),
+            *not_checked(answer, str(recipe.settings.get("model_name_or_path"))),
+        ],
+        "crashed": None,
+    }
+
+
+def main(folder: Path, model: str, paths: list[Path]) -> None:
+    ask._inspect = lambda settings, *_: json.loads(json.dumps(inspect(settings)))  # type: ignore[assignment]  # the same, in this process
+    make_seeing(folder / "sees")
+    found = {str(path): outcome(path, folder, model) for path in paths}
+    (folder / "outcome.json").write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    named = [Path(name) for name in sys.argv[3:]] or sorted(EXAMPLES.glob("*/*.yaml"))
+    main(Path(sys.argv[1]), sys.argv[2], named)

@@ -1,0 +1,107 @@
+"""What `recipes plan` counts against LLaMA-Factory's own data and PEFT's own adapters, on a tiny model."""
+
+import json
+
+import pytest
+
+from recipes.inspect import _arguments, inspect
+from tests.tiny import make_tiny
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+RANK = 4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder with two datasets of rows of many lengths, one of text, and a tiny model."""
+    folder = tmp_path_factory.mktemp("plan")
+    make_tiny(folder / "model", tied=False)
+    for name, count in (("a", 130), ("b", 41)):
+        rows = [
+            {"instruction": f"Is {n} even? " * (n % 7 + 1), "input": "", "output": "yes " * (n % 5 + 1)}
+            for n in range(count)
+        ]
+        (folder / f"{name}.json").write_text(json.dumps(rows))
+    (folder / "text.json").write_text(json.dumps([{"text": f"It is {n}. " * (n % 9)} for n in range(1, 99)]))
+    info = {name: {"file_name": f"{name}.json"} for name in ("a", "b")}
+    info["text"] = {"file_name": "text.json", "columns": {"prompt": "text"}}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    return folder
+
+
+def settings(folder, **changed):
+    return {
+        "model_name_or_path": str(folder / "model"), "stage": "sft", "do_train": True,
+        "finetuning_type": "lora", "lora_rank": RANK, "dataset_dir": str(folder), "dataset": "a,b",
+        "template": "qwen", "cutoff_len": 128, "output_dir": str(folder / "out"), "overwrite_cache": True,
+        "preprocessing_batch_size": 50, **changed,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"val_size": 0.1},
+        {"val_size": 20, "max_samples": 60},
+        {"packing": True},
+        {"packing": True, "neat_packing": True, "cutoff_len": 64, "val_size": 17},
+        {"packing": True, "preprocessing_num_workers": 3, "preprocessing_batch_size": 20},
+        {"mix_strategy": "interleave_under", "interleave_probs": "0.5,0.5"},
+        {"mix_strategy": "interleave_over", "interleave_probs": "0.3,0.7", "seed": 7},
+        {"mix_strategy": "interleave_over", "interleave_probs": "0.3,0.7", "packing": True},
+        {"stage": "pt", "dataset": "text", "cutoff_len": 32},
+        {"stage": "pt", "dataset": "text", "packing": False},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_rows_of_an_epoch_are_llamafactorys(folder, changed):
+    from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
+    from llamafactory.model import load_tokenizer
+
+    asked = settings(folder, **changed)
+    workers = {"preprocessing_num_workers": asked.get("preprocessing_num_workers")}
+    model_args, data_args, training_args, finetuning_args, _ = _arguments(asked, **workers)
+    module = load_tokenizer(model_args)
+    template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
+    data = get_dataset(template, model_args, data_args, training_args, finetuning_args.stage, **module)
+    lengths = [len(ids) for ids in data["train_dataset"]["input_ids"]]
+    found = inspect(asked)["tokens"]["train"]
+    assert found["rows"] == len(lengths)
+    if not data_args.packing:
+        assert (found["seen"], found["longest"]) == (sum(lengths), max(lengths))
+    elif asked["stage"] == "pt":
+        assert found["seen"] == sum(lengths)
+
+
+@pytest.mark.parametrize(
+    ("changed", "peft", "tokens"),
+    [
+        ({}, {"target_modules": "all-linear"}, 0),
+        ({"lora_target": "q_proj,v_proj"}, {"target_modules": ["q_proj", "v_proj"]}, 0),
+        (
+            {"additional_target": "embed_tokens,lm_head"},
+            {"target_modules": "all-linear", "modules_to_save": ["embed_tokens", "lm_head"]},
+            0,
+        ),
+        (
+            {"add_tokens": ",".join(f"<new{n}>" for n in range(1000)), "resize_vocab": True},
+            {"target_modules": "all-linear", "modules_to_save": ["embed_tokens", "lm_head"]},
+            1000,
+        ),
+    ],
+)
+def test_trained_parameters_are_pefts(folder, changed, peft, tokens):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    if tokens:
+        wanted = len(AutoTokenizer.from_pretrained(folder / "model")) + tokens
+        model.resize_token_embeddings(-(-wanted // 64) * 64)
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    rows = len(model.get_input_embeddings().weight)
+    adapted = get_peft_model(model, LoraConfig(r=RANK, task_type="CAUSAL_LM", **peft))
+    trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    found = inspect(settings(folder, **changed))["model"]
+    assert (found["parameters"], found["trainable"], found["vocabulary"]) == (whole, trained, rows)

@@ -1,0 +1,31 @@
+"""What a real training leaves in its folder is enough to know the examples that it trained on."""
+
+from pathlib import Path
+
+import pytest
+
+from core.prompt import Conversation
+from eval.model.training import trained_on, trainings_of
+from tests.integration.test_recipes_train import recipe, train  # noqa: F401  # a fixture
+
+pytestmark = pytest.mark.slow
+
+
+def test_run_json_and_llamafactorys_own_card_name_the_examples(recipe: Path, monkeypatch) -> None:  # noqa: F811
+    folder, out = recipe.parent, recipe.parent / "few"
+    train(recipe, f"output_dir={out}", "max_steps=2", "val_size=0.25")
+    asked = [
+        Conversation([{"role": "user", "content": f"Is {n} even? Answer yes or no."}], "yes")
+        for n in range(99)
+    ]
+    told = trained_on(trainings_of([out, out / "checkpoint-2"], Path("none")), "even", asked)
+    assert (told["examples"], told["not_checked"]) == (48, [])
+    (out / "run.json").unlink()
+    (folder / "dataset_info").mkdir()
+    for name in ("even.json", "dataset_info.json"):
+        (folder / name).rename(folder / "dataset_info" / name)
+    monkeypatch.chdir(folder)
+    other = out.rename(folder / "plain")  # another folder, since what a folder says is read once
+    (other / "started.json").unlink(missing_ok=True)
+    told = trained_on(trainings_of([other], Path("none")), "even", asked)
+    assert (told["examples"], told["sources"], told["not_checked"]) == (64, ["plain/README.md"], [])

@@ -1,0 +1,102 @@
+"""python -m tests.mutate [PATTERN…]: put errors into the code, one by one, and count those that tests see.
+
+Errors that change nothing anybody could see stand in equivalent.yaml with the reason. Runs in a copy of the
+checkout, so that the one you work in stays as it is.
+"""
+
+import argparse
+import fnmatch
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import yaml
+
+from tests.mutate.mutants import Mutant, mutants
+from tests.mutate.sandbox import ROOT, Sandbox, tracked
+
+SCOPE = [
+    "core/*.py", "compiler/*.py", "compiler/read/*.py", "eval/measure/*.py", "adapters/change.py",
+    "adapters/fit.py", "adapters/gaps.py", "adapters/lowrank.py", "adapters/merge.py", "adapters/nf4.py",
+    "adapters/parts.py",
+]  # fmt: skip
+NOT = (
+    "*/__main__.py",
+    "compiler/cli.py",
+    "compiler/explain.py",
+    "compiler/hub.py",
+    "compiler/progress.py",
+    "compiler/init/*",
+    "compiler/verify/*",
+)
+EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
+ENOUGH = 0.95
+
+
+def main() -> int:
+    """Run a sample and print what survived; 1 where less than 95 % were killed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutate", description=__doc__)
+    parser.add_argument("patterns", nargs="*", default=SCOPE, help="files to put errors into")
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--out", type=Path, default=ROOT / "build/mutate.jsonl")
+    given = parser.parse_args()
+    every = [one for path in _files(given.patterns) for one in mutants(path, (ROOT / path).read_bytes())]
+    drawn = sorted(every, key=lambda one: _lot(one, given.seed))[: given.count]
+    listed = yaml.safe_load(EQUIVALENT.read_bytes())
+    known = {(one["file"], one["line"], one["column"], one["change"]) for one in listed}
+    sample = [one for one in drawn if one.key() not in known]
+    print(f"{len(drawn)} of {len(every)} errors, {len(drawn) - len(sample)} of them equivalent", flush=True)
+    with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
+        found = _judge(sample, Sandbox(Path(folder)), given.out)
+    counts = Counter(found)
+    for one in (one for one, became in zip(sample, found, strict=True) if became == "survived"):
+        print(f"survived: {one.path}:{one.start[0]}: {one.change()}   in   {one.line}")
+    killed = 1 - counts["survived"] / max(1, len(sample))
+    print(f"{killed:.1%} of {len(sample)} killed: {dict(counts)}")
+    return int(killed < ENOUGH)
+
+
+def _files(patterns: list[str]) -> list[str]:
+    return [
+        path
+        for path in tracked()
+        if any(fnmatch.fnmatch(path, one) for one in patterns)
+        and not any(fnmatch.fnmatch(path, one) for one in NOT)
+    ]
+
+
+def _lot(one: Mutant, seed: int) -> bytes:
+    """Return what an error is drawn by: itself, so that a change of other code draws no other errors."""
+    return hashlib.sha256(repr((seed, one.key())).encode()).digest()
+
+
+def _judge(sample: list[Mutant], sandbox: Sandbox, out: Path) -> list[str]:
+    """Return what became of each error, written to `out` as it comes; ends where tests fail without one."""
+    if (became := sandbox.record()) != "survived":
+        sys.exit(f"the tests fail without any error ({became}):\n{sandbox.log.read_text('utf-8')[-3000:]}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    found = []
+    with out.open("w", encoding="utf-8") as file:
+        for number, one in enumerate(sample, 1):
+            clock = time.monotonic()
+            found.append(sandbox.judge(one))
+            place, seconds = f"{one.path}:{one.start[0]}", round(time.monotonic() - clock, 1)
+            told = {
+                "at": place,
+                "line": one.line,
+                "column": one.column,
+                "change": one.change(),
+                "became": found[-1],
+            }
+            print(json.dumps({**told, "by": sandbox.failed()}, ensure_ascii=False), file=file, flush=True)
+            print(f"{number}/{len(sample)} {place} {one.change()}: {found[-1]}, {seconds} s", flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

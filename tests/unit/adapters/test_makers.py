@@ -1,0 +1,231 @@
+"""Adapters as other tools save them: shards, embeddings, larger vocabularies, exclusions, value heads."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adapters.base import open_base
+from adapters.store import open_adapter
+from core.errors import ContentError
+from tests.unit.adapters.make import (
+    PREFIX,
+    base_tensors,
+    dense,
+    factors,
+    make,
+    make_base,
+    write_file,
+)
+from tests.unit.adapters.test_commands import at_home, call, delta  # noqa: F401  # a fixture
+
+HEAD = np.arange(50 * 24, dtype=np.float32).reshape(50, 24) / 1024
+Q_OF_LAYER_0 = "model.layers.0.self_attn.q_proj"
+
+
+def shard(folder, count=3):
+    """Deal an adapter's tensors out over several files with an index."""
+    source, tensors = open_adapter(folder), {}
+    for name in source.weights.tensors:
+        tensors[name] = source.weights.read(name)
+    places = {
+        name: f"adapter_model-{i % count + 1:05d}-of-{count:05d}.safetensors"
+        for i, name in enumerate(tensors)
+    }
+    for file in set(places.values()):
+        write_file(folder / file, {name: tensors[name] for name in tensors if places[name] == file})
+    (folder / "adapter_model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (folder / "adapter_model.safetensors").unlink()
+    return folder
+
+
+def test_an_adapter_in_shards_is_the_same_adapter():
+    call("merge", "rte=0.5", "mnli=0.5", "--out", "whole")
+    call("fuse", "rte", "--base", "base", "--out", "whole-model")
+    whole = open_adapter("rte").digest
+    sizes = json.loads(call("show", "rte", "--json")[0])["adapters"][0]
+    shard(Path("saves/rte"))
+    call("merge", "rte=0.5", "mnli=0.5", "--out", "parts")
+    call("fuse", "rte", "--base", "base", "--out", "parts-model")
+    assert (
+        Path("whole/adapter_model.safetensors").read_bytes()
+        == Path("parts/adapter_model.safetensors").read_bytes()
+    )
+    assert (
+        Path("whole-model/model.safetensors").read_bytes()
+        == Path("parts-model/model.safetensors").read_bytes()
+    )
+    found = json.loads(call("show", "rte", "--json")[0])["adapters"][0]
+    assert found["modules"] == sizes["modules"]
+    assert open_adapter("rte").digest != whole
+    said = call("export", "rte", "--to", "hub", "--repo", "a/b", "--dry-run")[0]
+    assert said.count("adapter_model-0000") == 3
+    assert "adapter_model.safetensors.index.json" in said
+
+
+def test_the_digest_of_an_adapter_in_shards_is_of_all_of_them():
+    folder = shard(Path("saves/rte"))
+    before = open_adapter("rte").digest
+    file = folder / "adapter_model-00003-of-00003.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert open_adapter("rte").digest != before
+    file.unlink()
+    call("show", "rte", code=2)
+
+
+def test_exclusions_explain_targets_without_tensors(tmp_path):
+    every = ["q_proj", "v_proj", "o_proj", "k_proj"]
+    assert open_adapter(
+        make(tmp_path / "a", target_modules=every, exclude_modules=["o_proj", "k_proj"])
+    ).modules
+    assert open_adapter(make(tmp_path / "b", target_modules=every, exclude_modules=r".*\\.[ok]_proj")).modules
+    assert open_adapter(
+        make(tmp_path / "c", target_modules=[*every[:3]], exclude_modules=["self_attn.o_proj"])
+    ).modules
+    with pytest.raises(ContentError, match="targets 'k_proj', but no such tensor is there"):
+        open_adapter(make(tmp_path / "d", target_modules=every, exclude_modules=["o_proj"]))
+    few = {m: pair for m, pair in factors(layers=8).items() if m != "model.layers.3.self_attn.q_proj"}
+    fields = {"exclude_modules": [r"model.layers.3.self_attn.q_proj"]}
+    assert open_adapter(make(tmp_path / "e", few, **fields)).modules
+    with pytest.raises(ContentError, match=r"layers\.3\.self_attn\.q_proj is missing among others"):
+        open_adapter(make(tmp_path / "f", few))
+
+
+def test_bias_all_of_a_model_without_biases_is_no_bias():
+    make("saves/a", factors(1), bias="all")
+    plain = {name: value for name, value in base_tensors().items() if not name.endswith(".bias")}
+    make_base("plain/base", plain)
+    call("fuse", "a", "--base", "plain/base", "--out", "x")
+    said = call("fuse", "a", "--base", "base", "--out", "y", code=1)[1]
+    assert "bias 'all', but model.layers.0.self_attn.q_proj.bias of base is not in it" in said
+    call("merge", "a=1", "mnli=1", "--out", "z")
+    assert open_adapter("./z").config["bias"] == "none"
+
+
+def test_embeddings_saved_beside_the_factors_are_whole_values():
+    tensors = {**base_tensors(), "lm_head.weight": HEAD}
+    make_base("full/base", tensors, "F32")
+    extra = {
+        f"{PREFIX}lm_head.weight": HEAD + 1,
+        f"{PREFIX}model.embed_tokens.weight": tensors["model.embed_tokens.weight"],
+    }
+    make("saves/a", factors(1), extra=extra)
+    assert "give --base DIR" in call("merge", "a=1", "--out", "x", code=2)[1]
+    call("fuse", "a", "--base", "full/base", "--out", "x")
+    fused = open_base(Path("x"))
+    assert (fused.read("lm_head.weight") == HEAD + 1).all()
+    assert (fused.read("model.embed_tokens.weight") == tensors["model.embed_tokens.weight"]).all()
+    assert "vocab_size" not in fused.config
+
+
+def larger(seed, rows=60):
+    """An embedding and a head with rows for new tokens."""
+    rng = np.random.default_rng(seed)
+    names = ("model.embed_tokens.weight", "lm_head.weight")
+    return {f"{PREFIX}{name}": rng.standard_normal((rows, 24)).astype(np.float32) for name in names}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_larger_vocabulary_is_fused_with_its_rows(tied):
+    tensors = base_tensors() if tied else {**base_tensors(), "lm_head.weight": HEAD}
+    make_base("full/base", tensors, "F32", vocab_size=50, tie_word_embeddings=tied)
+    kept = {"modules_to_save": ["embed_tokens", "lm_head"]}
+    one, other = larger(1), larger(2)
+    doubles = {  # which PEFT saves too
+        name.replace(".weight", f".{double}.weight"): value + (double != "modules_to_save")
+        for name, value in one.items()
+        for double in ("modules_to_save", "original_module")
+    }
+    make("saves/a", factors(1), extra={**one, **doubles}, **kept)
+    make("saves/b", factors(2), extra=other, **kept)
+    call("fuse", "a", "--base", "full/base", "--out", "x")
+    fused = open_base(Path("x"))
+    for name, values in one.items():
+        assert (fused.read(name.removeprefix(PREFIX)) == values).all()
+    assert fused.config["vocab_size"] == 60
+    assert not fused.tied
+    change = fused.read(f"{Q_OF_LAYER_0}.weight") - tensors[f"{Q_OF_LAYER_0}.weight"]
+    np.testing.assert_allclose(change, dense(factors(1))[Q_OF_LAYER_0], atol=1e-5)
+    words = ("--base", "full/base", "--out")
+    call("fuse", "a=0.25", "b=0.75", *words, "half")
+    call("merge", "a=0.25", "b=0.75", *words, "merged")
+    call("fuse", "./merged", *words, "again")
+    for name, values in one.items():
+        expected = 0.25 * values + 0.75 * other[name]
+        for folder in ("half", "again"):
+            np.testing.assert_allclose(
+                open_base(Path(folder)).read(name.removeprefix(PREFIX)), expected, atol=1e-6
+            )
+    said = call("fuse", "a=0.5", "b=0.25", *words, "no", code=1)[1]
+    assert "60 rows, 50 in full/base" in said
+    assert "must add up to 1" in said
+
+
+def test_a_larger_vocabulary_of_one_side_alone_is_refused():
+    make_base("full/base", {**base_tensors(), "lm_head.weight": HEAD}, "F32", vocab_size=50)
+    extra = larger(1)
+    extra.pop(f"{PREFIX}lm_head.weight")
+    make("saves/a", factors(1), extra=extra, modules_to_save=["embed_tokens"])
+    said = call("fuse", "a", "--base", "full/base", "--out", "x", code=1)[1]
+    assert "lm_head.weight 50, model.embed_tokens.weight 60; both must be in the adapter" in said
+    make("saves/b", factors(1), extra=larger(1, rows=40), modules_to_save=["embed_tokens", "lm_head"])
+    assert (
+        "[40, 24] in b, [50, 24] in full/base"
+        in call("fuse", "b", "--base", "full/base", "--out", "x", code=1)[1]
+    )
+
+
+@pytest.mark.parametrize("words", [["merge", "rte=1"], ["fuse", "rte", "--base", "base"]], ids=lambda w: w[0])
+def test_the_value_head_of_a_reward_adapter_is_said_to_be_left_out(words):
+    write_file("saves/rte/value_head.safetensors", {"v_head.summary.weight": np.ones((1, 24))})
+    said = call(*words, "--out", "x")[1]
+    assert "note: left out: saves/rte/value_head.safetensors, the value head of a reward model" in said
+    assert not list(Path("x").glob("value_head*"))
+
+
+VISION = [
+    ("qwen2_5_vl", "model.", "visual.", ""),
+    ("llava", "language_model.model.", "vision_tower.", "language_model."),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "vision", "head"), VISION, ids=[v[0] for v in VISION])
+@pytest.mark.parametrize("older", [True, False])
+def test_modules_of_vision_language_models_are_found_by_their_older_names(kind, text, vision, head, older):
+    text, vision, head = (text, vision, head) if older else ("model.language_model.", f"model.{vision}", "")
+    names = {
+        "model.language_model.layers.0.self_attn.q_proj": f"{text}layers.0.self_attn.q_proj",
+        f"model.{VISION[kind == 'llava'][2]}blocks.0.fc1": f"{vision}blocks.0.fc1",
+        "lm_head": f"{head}lm_head",
+    }
+    rng = np.random.default_rng(0)
+    weights = {stored: rng.standard_normal((6, 5)).astype(np.float32) for stored in names.values()}
+    tensors = {f"{stored}.weight": value for stored, value in weights.items()}
+    make_base("full/base", {**tensors, f"{text}embed_tokens.weight": np.ones((6, 5))}, "F32", model_type=kind)
+    pairs = {m: (rng.standard_normal((8, 5)), rng.standard_normal((6, 8))) for m in names}
+    make("saves/a", pairs, target_modules=["q_proj", "fc1", "lm_head"])
+    call("fuse", "a", "--base", "full/base", "--out", "x")
+    fused = open_base(Path("x"))
+    assert fused.tensors.keys() == open_base(Path("full/base")).tensors.keys()
+    for module, stored in names.items():
+        expected = weights[stored] + dense(pairs)[module]
+        np.testing.assert_allclose(fused.read(f"{stored}.weight"), expected, atol=1e-5)
+    pairs.pop("model.language_model.layers.0.self_attn.q_proj")
+    make(
+        "saves/a",
+        pairs,
+        target_modules=["language_model.layers.0.self_attn.q_proj", "fc1", "lm_head"],
+        exclude_modules="x",
+    )
+    assert (
+        "layers.0.self_attn.q_proj is missing, although"
+        in call("fuse", "a", "--base", "full/base", "--out", "y", code=1)[1]
+    )
+
+
+def test_names_of_a_vision_language_model_mean_nothing_in_a_text_model():
+    pairs = {m.replace("model.", "model.language_model."): pair for m, pair in factors(1).items()}
+    make("saves/a", pairs)
+    assert "no such module: another base?" in call("fuse", "a", "--base", "base", "--out", "x", code=1)[1]

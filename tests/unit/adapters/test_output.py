@@ -1,0 +1,153 @@
+"""What comes to --out while a command works, and what killed runs left: nothing of anybody's is lost."""
+
+from pathlib import Path
+
+import pytest
+
+from adapters import pipeline
+from adapters.export.gguf_model import write_gguf
+from adapters.export.pipeline import to_gguf
+from adapters.export.source import open_source
+from adapters.store import open_adapter
+from core.errors import RequestError
+from core.files import staging
+from tests.unit.adapters import test_export_gguf
+from tests.unit.adapters.make import factors, make
+from tests.unit.adapters.test_commands import at_home, call, names  # noqa: F401  # a fixture
+
+MERGE = {**dict.fromkeys(("method", "rank", "energy", "dtype", "base", "same_base")), "out": Path("out")}
+FUSE = {
+    **dict.fromkeys(("same_base", "dtype", "base_as", "max_shard_size")),
+    "base": Path("base"),
+    "out": Path("out"),
+}
+
+
+def merge(meanwhile, force=False):
+    """Merge, with something else happening at the first bytes written."""
+    request = pipeline.merge_request(["rte=1"], MERGE, force=force)
+    return pipeline.merge(request, pipeline.plan(request), meanwhile, lambda _: None)
+
+
+def fuse(meanwhile, force=False):
+    """Fuse, with something else happening at the first bytes written."""
+    request = pipeline.fuse_request(["rte"], FUSE, force=force)
+    return pipeline.fuse(request, pipeline.plan_fusing(request), meanwhile, lambda _: None)
+
+
+def trained(_count):
+    """Let a training end in the output's place."""
+    make("out", factors(7))
+
+
+@pytest.mark.parametrize("work", [merge, fuse])
+def test_what_comes_while_a_command_works_is_kept_with_its_result(work):
+    with pytest.raises(RequestError, match=r"out: already there; .* whose result is kept as .*/out-2$"):
+        work(trained)
+    assert open_adapter("./out").digest == open_adapter(make("same", factors(7))).digest
+    files = {path: path.read_bytes() for path in Path("out-2").iterdir()}
+    assert set(names(".")) == {"base", "out", "out-2", "same", "saves"}
+    Path("out").rename("mine")
+    work(lambda _: None)
+    assert names("out") == names("out-2")
+    assert all(Path("out", path.name).read_bytes() == content for path, content in files.items())
+
+
+@pytest.mark.parametrize("work", [merge, fuse])
+def test_force_is_for_what_lay_there_and_not_for_what_came(work):
+    work(lambda _: None)
+
+    def replaced(_count):
+        if Path("out/README.md").exists():
+            Path("out").rename("old")
+            trained(0)
+
+    with pytest.raises(RequestError, match=r"--force will not replace it; .* kept as .*/out-2$"):
+        work(replaced, force=True)
+    assert open_adapter("./out").digest == open_adapter(make("same", factors(7))).digest
+    assert names("old") == names("out-2")
+
+
+@pytest.mark.parametrize("work", [merge, fuse])
+def test_what_came_before_the_first_byte_costs_no_work(work, monkeypatch):
+    planned = {merge: "plan", fuse: "plan_fusing"}[work]
+    plan = getattr(pipeline, planned)
+
+    def late(request):
+        found = plan(request)
+        trained(0)
+        return found
+
+    monkeypatch.setattr(pipeline, planned, late)
+    with pytest.raises(RequestError, match="out: already there; choose another --out"):
+        work(lambda _: pytest.fail("worked"))
+    assert set(names(".")) == {"base", "out", "saves"}
+
+
+def test_a_file_that_comes_while_a_gguf_is_written_is_kept(monkeypatch):
+    test_export_gguf.write()
+    options = {"out": Path("m.gguf"), "force": False, "type": "f16", "llama_cpp": None}
+
+    def interrupted(plan, path, about, say):
+        write_gguf(plan, path, about, say)
+        Path("m.gguf").write_text("mine")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("adapters.export.gguf_model.write_gguf", interrupted)
+        with pytest.raises(RequestError, match=r"m.gguf: already there; .* kept as .*/m-2.gguf$"):
+            to_gguf(open_source("./model", None), options)
+    assert Path("m.gguf").read_text() == "mine"
+    Path("m.gguf").unlink()
+    call("export", "./model", "--to", "gguf", "--out", "m.gguf")
+    assert Path("m.gguf").read_bytes() == Path("m-2.gguf").read_bytes()
+    assert not [name for name in names(".") if name.startswith(".")]
+
+
+def leave(name, size=3_000_000):
+    """Leave a folder as a killed run does: its lock is gone, its name stays."""
+    Path(name).mkdir(parents=True)
+    Path(name, "model.safetensors.partial").write_bytes(bytes(size))
+
+
+COMMANDS = [
+    ["merge", "rte=1", "--out", "x"],
+    ["fuse", "rte", "--base", "base", "--out", "x"],
+    ["export", "./model", "--to", "gguf", "--out", "x"],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=[words[0] for words in COMMANDS])
+def test_what_killed_runs_left_is_removed_and_said(words):
+    test_export_gguf.write()
+    for name in (".m.gguf.tuneyard-abcd", ".old.tuneyard-fusing", ".x.tuneyard-1234"):
+        leave(name)
+    Path("mine").mkdir()
+    Path(".y.tuneyard-link").symlink_to("mine")
+    with staging(Path("alive").resolve()) as alive:
+        said = call(*words)[1]
+        assert alive.is_dir()
+    for name in (".m.gguf.tuneyard-abcd", ".old.tuneyard-fusing", ".x.tuneyard-1234"):
+        assert f"note: removed {Path(name).resolve()}, 0.00 GB that a killed run left\n" in said
+    assert set(names(".")) == {"base", "mine", "model", "saves", "x", ".y.tuneyard-link"}
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=[words[0] for words in COMMANDS])
+def test_an_output_that_is_there_names_what_a_killed_run_left_beside_it(words):
+    test_export_gguf.write()
+    leave(".x.tuneyard-fusing", 20_000_000)
+    leave(".y.tuneyard-fusing")
+    Path("x").write_text("mine")
+    said = call(*words, code=2)[1]
+    assert (
+        f"x: already there (beside it {Path('.x.tuneyard-fusing').resolve()}, 0.02 GB of a killed run); "
+        in said
+    )
+    assert ".y." not in said
+
+
+def test_what_killed_runs_left_counts_as_free_space(monkeypatch):
+    usage = type("Usage", (), {"free": 10})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    assert "GB needed" in call("fuse", "rte", "--base", "base", "--out", "x", code=2)[1]
+    leave(".x.tuneyard-fusing")
+    call("fuse", "rte", "--base", "base", "--out", "x")

@@ -1,0 +1,211 @@
+"""One JSON document of many rows: what it is taken for, where its rows are, how much memory it takes."""
+
+import gzip
+import json
+import subprocess
+import sys
+
+import pytest
+
+from compiler.read.stream import RECORD
+from tests.conftest import ROOT
+from tests.unit.compiler.conftest import as_csv, as_parquet, as_zst
+
+COLUMNS = 'columns: {q: [question], a: [answer, "answers.0.text"], t: {names: [title], is: extra}}'
+WRITE = 'write: [{file: t.jsonl, format: alpaca, instruction: "{q}", input: "{t}", output: "{a}"}]\n'
+PAIRS = [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(3)]
+SQUAD = {
+    "version": "1.1",
+    "data": [
+        {
+            "title": t,
+            "paragraphs": [
+                {"qas": [{"question": f"{t}{n}{m}?", "answers": [{"text": f"A{m}"}]} for m in (0, 1)]}
+                for n in (0, 1)
+            ],
+        }
+        for t in ("X", "Y")
+    ],
+}
+
+
+def spec(bench, source="{}", write=WRITE):
+    return bench.write("spec.yaml", f"about: a test\nsource: {source}\n{COLUMNS}\n{write}")
+
+
+def pairs_of(bench):
+    return [(row["instruction"], row["output"]) for row in bench.records("t.jsonl")]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        (PAIRS, "a list of rows"),
+        ({"version": "1", "data": PAIRS}, 'a list of rows under "data"'),
+        ({"data": PAIRS}, 'a list of rows under "data"'),
+        ({"meta": {"a": {"b": 1}}, "rows": PAIRS, "more": {"c": [1]}}, 'a list of rows under "rows"'),
+        ({f"k{n}": row for n, row in enumerate(PAIRS)}, "an object whose values are the rows"),
+    ],
+)
+def test_a_document_is_read_whole_and_what_it_was_taken_for_is_said(bench, indent, document, said):
+    source = bench.write("t.json", json.dumps(document, indent=indent))
+    assert f"{source}: read as {said}" in bench.compile(spec(bench), source, limit=1).notes
+    report = bench.compile(spec(bench), source)
+    assert pairs_of(bench) == [(row["question"], row["answer"]) for row in PAIRS]
+    assert f"{source}: read as {said}" in report.notes
+
+
+def test_lines_in_a_json_are_said_and_a_single_record_is_one(bench):
+    talk = {"question": "a", "answer": "b", "turns": [{"role": "user", "content": "c"}], "more": [{"x": 1}]}
+    for rows in (PAIRS, PAIRS[:1], [talk]):
+        source = bench.write("t.json", "".join(json.dumps(row) + "\n" for row in rows))
+        report = bench.compile(spec(bench), source)
+        assert report.read == len(rows)
+        assert (f"{source}: read as lines, each of them a row" in report.notes) == (len(rows) > 1)
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.ndjson"])
+def test_in_lines_a_line_is_a_row_whatever_its_values_are(bench, name):
+    text = "about: a\ncolumns: {q: [q.text], a: [a.text]}\n" + WRITE.replace("{t}", "")
+    source = bench.write(name, '{"q": {"text": "Why?"}, "a": {"text": "So."}}\n')
+    report = bench.compile(bench.write("spec.yaml", text), source)
+    assert (report.read, pairs_of(bench)) == (1, [("Why?", "So.")])
+
+
+def test_a_path_leads_through_nested_lists_and_rows_keep_the_fields_around_them(bench):
+    source = bench.write("t.json", json.dumps(SQUAD))
+    report = bench.compile(spec(bench, "{rows: [data, paragraphs, qas]}"), source)
+    expected = [(f"{t}{n}{m}?", t, f"A{m}") for t in "XY" for n in (0, 1) for m in (0, 1)]
+    found = [(row["instruction"], row["input"], row["output"]) for row in bench.records("t.jsonl")]
+    assert (report.read, found) == (8, expected)
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_bad_row_inside_is_named_by_its_path(bench, indent):
+    document = json.loads(json.dumps(SQUAD))
+    document["data"][1]["paragraphs"][0]["qas"][1]["question"] = 7
+    source = bench.write("t.json", json.dumps(document, indent=indent))
+    report = bench.compile(spec(bench, "{rows: [data, paragraphs, qas]}"), source, quarantine=True)
+    assert report.problems.errors[0].place.endswith(" data[1].paragraphs[0].qas[1]")
+    assert (report.read, report.kept) == (8, 7)
+
+
+@pytest.mark.parametrize(
+    ("document", "rows", "code", "says"),
+    [
+        ({"train": PAIRS, "test": PAIRS}, "", "E007", 'found 2 lists of objects: "train", "test"'),
+        ({"data": PAIRS}, "{rows: rows}", "E007", 'no key "rows" (keys: "data")'),
+        ({"data": 3}, "{rows: data}", "E007", "data: found 3, expected a list"),
+        ({"data": [{"x": 1}]}, "{rows: [data, qas]}", "E005", 'no key "qas" (keys: "x")'),
+        ({"data": [7]}, "{rows: data}", "E005", "found 7, expected an object"),
+        ('{"data": [], "data": []}', "{rows: data}", "E006", 'the key "data" stands twice'),
+        ('{"a": NaN, "data": []}', "{rows: data}", "E002", "found NaN"),
+        ('{"data": [{"question": "a", "answer": "b", "answer": "c"}]}', "", "E006", '"answer" stands twice'),
+        ('{"data": [{"question": "a"', "{rows: data}", "E003", "cut off inside a record"),
+    ],
+)
+def test_a_document_whose_rows_cannot_be_told_is_refused(bench, document, rows, code, says):
+    text = document if isinstance(document, str) else json.dumps(document)
+    report = bench.compile(spec(bench, rows or "{}"), bench.write("t.json", text))
+    assert [problem.code for problem in report.problems.errors] == [code]
+    assert says in report.problems.errors[0].message
+    assert code != "E007" or not any("read as" in note for note in report.notes)
+
+
+def test_a_second_list_far_below_is_found_too(bench):
+    text = json.dumps({"train": PAIRS * 20_000, "test": PAIRS})
+    report = bench.compile(spec(bench), bench.write("t.json", text))
+    assert report.problems.errors[-1].message.startswith('found 2 lists of objects: "train", "test"')
+
+
+def test_rows_by_split_come_from_one_file(bench):
+    rows = "{splits: {train: [train], test: [dev]}, rows: {train: train, test: [x, dev]}}"
+    sheet = spec(bench, rows, WRITE.replace("t.jsonl", '"{split}.jsonl"'))
+    source = bench.write("t.json", json.dumps({"x": {"dev": PAIRS[:1]}, "train": PAIRS[1:]}))
+    report = bench.compile(sheet, source)
+    assert (report.read, len(bench.records("train.jsonl")), len(bench.records("test.jsonl"))) == (3, 2, 1)
+
+
+def test_a_path_into_lines_is_refused(bench):
+    report = bench.compile(spec(bench, "{rows: data}"), bench.rows("t.jsonl", PAIRS))
+    assert bench.codes(report)[0] == ("E007", "t.jsonl:1")
+
+
+def test_fields_after_the_list_are_said_not_to_be_kept(bench):
+    source = bench.write("t.json", json.dumps({"data": PAIRS, "version": 1}))
+    assert (
+        f"{source}: not kept, as they stand after the list: version"
+        in bench.compile(spec(bench), source).notes
+    )
+
+
+ROW = '{"question": "%s", "answer": "b"}' % ("why " * 100)
+MANY = 100_000
+UNCLOSED = 'question,answer\n"never closed,b\n' + "a line of some words,b\n" * 2_000_000
+LARGE = {
+    "one-line.json": lambda: "[" + ",".join([ROW] * MANY) + "]",
+    "object.json": lambda: "{" + ",".join(f'"{n}":{ROW}' for n in range(MANY)) + "}",
+    "wrapped.json": lambda: '{"data":[' + ",".join([ROW] * MANY) + '],"version":1}',
+    "bomb.jsonl.gz": lambda: gzip.compress(b'{"question": "' + b"a" * (3 * RECORD), 1),
+    "bomb.json.zst": lambda: as_zst(b'[{"question": "' + b"a" * (20 * RECORD)),
+    "unclosed.csv": lambda: UNCLOSED,
+    "wide.csv": lambda: "question,answer\n" + f"{'w' * 100_000},b\n" * 400,
+    "long.parquet": lambda: as_parquet(
+        [{"question": f"{n}" + "w" * 200_000, "answer": "b"} for n in range(120)]
+    ),
+}
+
+
+PEAK = """
+import sys, pathlib
+from compiler.cli import cli
+from core.errors import run
+try:
+    run(cli)
+finally:
+    print(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+"""
+TOO_LARGE = ("bomb.jsonl.gz", "bomb.json.zst", "unclosed.csv")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+@pytest.mark.parametrize("name", LARGE)
+def test_memory_is_bounded_whatever_the_layout(bench, name):
+    sheet, source = spec(bench), bench.write(name, LARGE[name]())
+    command = [sys.executable, "-c", PEAK, "check", sheet, "--source", source]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    allowed = 250_000 if name.endswith("parquet") else 150_000  # pyarrow alone takes 80 MB
+    assert int(done.stdout.split()[-1]) < allowed, done.stderr
+    assert (": E014: found a record of more than 16 MiB" in done.stderr) == (name in TOO_LARGE), done.stderr
+    assert done.returncode == (name in TOO_LARGE)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_where_a_document_is_cut_into_pieces_changes_nothing(bench, monkeypatch, size):
+    monkeypatch.setattr("compiler.read.jsons.LOOKED_AT", size)
+    monkeypatch.setattr("compiler.read.stream.BLOCK", size)
+    text = json.dumps({"é\\": ["]}", {"[": '{"'}], **SQUAD}, indent=size % 2 or None, ensure_ascii=False)
+    report = bench.compile(spec(bench, "{rows: [data, paragraphs, qas]}"), bench.write("t.json", text))
+    expected = [(f"{t}{n}{m}?", f"A{m}") for t in "XY" for n in (0, 1) for m in (0, 1)]
+    assert (report.read, pairs_of(bench)) == (8, expected)
+
+
+def test_a_part_of_a_mixture_says_how_its_own_file_is_read(bench):
+    part = bench.write("part.yaml", f"about: a\n{COLUMNS}\n{WRITE}")
+    source = bench.write("t.json", json.dumps({"data": PAIRS, "more": PAIRS}))
+    parts = f"{{one: {{share: 1, as: {part}, source: {{files: {source}, rows: data}}}}}}"
+    sheet = bench.write("mix.yaml", f"about: a\nmix: {{total: 3, parts: {parts}}}\n{WRITE}")
+    report = bench.compile(sheet)
+    assert report.read == 3 and "one: 3 rows of 3 wanted" in report.notes
+
+
+def test_text_behind_the_end_of_a_list_is_an_error(bench):
+    report = bench.compile("qa", bench.write("qa.json", '[{"question": "a", "answer": "b"}] ["more"]'))
+    assert "found more text after the document's end" in report.problems.errors[0].message
+
+
+def test_a_cell_may_be_longer_than_pythons_own_bound(bench):
+    long = "a long, long text; " * 10_000
+    report = bench.compile("qa", bench.write("qa.csv", as_csv([{"question": long, "answer": "b"}])))
+    assert (report.kept, report.problems.errors) == (1, [])

@@ -1,0 +1,181 @@
+"""Encodings by name, files that are cut off, cells that other readers change: named, counted, or kept."""
+
+import encodings.aliases
+import json
+import random
+
+import pytest
+
+from compiler.spec import load_spec
+from core.errors import ContentError
+from tests.unit.compiler.conftest import ROWS, as_csv, as_parquet
+
+SPEC = """
+about: a test
+source: {encoding: ENCODING}
+columns: {q: [q], a: [a], idx: [idx]}
+write: [{file: t.jsonl, format: alpaca, instruction: "{q}", output: "{a}", keep: [idx]}]
+"""
+ENCODINGS = sorted(
+    {*encodings.aliases.aliases.values(), "idna", "undefined", "unicode_escape", "oem", "utf_8_sig"}
+)
+DRAW = random.Random(3)
+BYTES = [b"q,a\nx,y\n", b"\xff\xfeq\0,\0a\0", b"q,a\n\x80,\xe4\xbd", b"+2AA-", DRAW.randbytes(999)]
+
+
+def spec(bench, encoding="utf-8"):
+    return bench.write("t.yaml", SPEC.replace("ENCODING", encoding))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_any_name_of_an_encoding_reads_or_is_refused(bench, encoding):
+    try:
+        load_spec(str(spec(bench, encoding)))
+    except ContentError as error:
+        assert "unknown encoding" in str(error)
+        return
+    for data in BYTES:
+        for name in ("t.csv", "t.json"):
+            report = bench.compile(spec(bench, encoding), bench.write(name, data))
+            assert report.failed or report.kept == 1
+
+
+@pytest.mark.parametrize("encoding", ["punycode", "hex", "rot13", "undefined", "idna"])
+def test_what_is_no_encoding_of_text_is_refused(bench, encoding):
+    with pytest.raises(ContentError, match="unknown encoding"):
+        load_spec(str(spec(bench, encoding)))
+
+
+def test_utf_16_without_a_mark_is_told_what_to_write(bench):
+    source = bench.write("t.csv", "q,a\nx,y\n".encode("utf-16-le"))
+    report = bench.compile(spec(bench, "utf-16"), source)
+    assert report.problems.errors[0].line().endswith("such as `encoding: utf-16-le`")
+    assert bench.compile(spec(bench, "utf-16-le"), source).kept == 1
+
+
+def test_a_mark_is_dropped_at_the_start_alone(bench):
+    text = "q,a\n" + "x,\ufeffy\n" * 50_000  # so that a piece begins with one
+    report = bench.compile(spec(bench, "utf-16"), bench.write("t.csv", text.encode("utf-16")))
+    assert report.kept == 50_000
+    assert {row["output"] for row in bench.records("t.jsonl")} == {"\ufeffy"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.jsonl", '{"q": "a", "a": "b"}\n{"q": "你好'),
+        ("t.csv", "q,a\na,b\nc,你好"),
+        ("t.json", '[{"q": "你好'),
+    ],
+)
+def test_a_file_cut_inside_a_character_is_called_cut_off(bench, name, text):
+    problem = bench.compile(spec(bench), bench.write(name, text.encode()[:-1])).problems.errors[0]
+    assert "the file is cut off inside a character" in problem.message
+    assert "encoding" not in problem.line()
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_the_same_wrong_encoding_is_said_once_for_a_file(bench, name):
+    rows = [{"q": f"问题{n}", "a": "答案"} for n in range(300)]
+    text = (
+        as_csv(rows) if name == "t.csv" else "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
+    )
+    source = bench.write(name, text.encode("gb18030"))
+    report = bench.compile(spec(bench), source)
+    assert [problem.code for problem in report.problems.errors] == ["E001"]
+    assert "; so are 299 more rows of this file" in report.problems.errors[0].message
+    assert (report.problems.bad_rows, report.problems.tally("E")) == (300, {"E001": 300})
+    assert len(bench.compile(spec(bench), source, every_problem=True).problems.errors) == 300
+
+
+def test_a_line_break_in_a_quoted_field_stays_what_it_is(bench):
+    bench.compile(spec(bench), bench.write("t.csv", 'q,a\r\n"one\r\ntwo\nthree","b\r\n"\r\n'))
+    assert [(row["instruction"], row["output"]) for row in bench.records("t.jsonl")] == [
+        ("one\r\ntwo\nthree", "b\r\n")
+    ]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+def test_a_blank_row_of_a_single_column_is_counted(bench, name):
+    sheet = bench.write(
+        "one.yaml", "about: a\ncolumns: {q: [q]}\nwrite: [{file: t.jsonl, format: text, text: '{q}'}]"
+    )
+    report = bench.compile(sheet, bench.write(name, "q\na\n\nb\n"))
+    assert (report.read, bench.codes(report)) == (3, [("E106", f"{name}:3")])
+
+
+@pytest.mark.parametrize("ids", [[-1, -2], [0, 2**61 - 1], [1, 2**61], [2**63, 2**63 + 1]])
+def test_different_numbers_are_different_ids(bench, ids):
+    rows = [row | {"idx": number} for row, number in zip(ROWS, ids, strict=False)]
+    assert bench.compile("rte", bench.rows("train.jsonl", rows)).problems.warnings == []
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.tsv"])
+@pytest.mark.parametrize("number", [2**64 - 1, 2**64, 10**20, -(10**19), -(2**63)])
+def test_an_id_of_twenty_digits_is_written_as_it_stands(bench, name, number):
+    cells = f"q{'|'}a{'|'}idx\nx|y|{number}\n".replace("|", "," if name == "train.csv" else "\t")
+    bench.compile(spec(bench), bench.write(name, cells))
+    written = bench.records("t.jsonl")[0]["idx"]
+    assert written == (number if -(2**63) <= number < 2**64 else str(number))
+
+
+LATE = "write all of them as text"
+LATE_IN_A_TABLE = "in a spec, `is: extra` keeps all of them as text"
+
+
+@pytest.mark.parametrize(("name", "fix"), [("t.csv", LATE_IN_A_TABLE), ("t.jsonl", LATE)])
+def test_ids_that_change_from_numbers_to_texts_would_break_the_dataset(bench, name, fix):
+    rows = [{"q": f"x{n}", "a": "y", "idx": n if n < 9000 else f"A{n}"} for n in range(9002)]
+    file = bench.write(name, as_csv(rows)) if name == "t.csv" else bench.rows(name, rows)
+    errors = bench.compile(spec(bench), file).problems.errors
+    assert len(errors) == 2
+    assert 'found "A9000" (text), expected a number as in the rows before' in errors[0].line()
+    assert fix in errors[0].line()
+
+
+def test_the_type_of_ids_holds_over_all_files_of_a_split(bench):
+    cells = [bench.write(f"{n}.csv", f"q,a,idx\nx{n},y,{idx}\n") for n, idx in enumerate(["A1", "2"])]
+    bench.compile(spec(bench), *cells)
+    assert [record["idx"] for record in bench.records("t.jsonl")] == ["A1", "2"]
+    report = bench.compile(spec(bench), *reversed(cells))
+    assert bench.codes(report) == [("E105", "0.csv:2")]
+
+
+@pytest.mark.parametrize("number", ["18446744073709551616", '[1, {"k": -99999999999999999999}]', "1e22"])
+def test_a_number_that_may_have_lost_digits_is_not_written(bench, number):
+    rows = '{"q": "x", "a": 18446744073709551615, "idx": 1}\n{"q": "z", "a": %s, "idx": 2}\n'
+    sheet = bench.write("t.yaml", SPEC.replace("ENCODING", "utf-8").replace("[a]", "{names: [a], is: any}"))
+    report = bench.compile(sheet, bench.write("t.jsonl", rows % number))
+    assert bench.codes(report) == [("E105", "t.jsonl:2")]
+    assert "numbers below 2^64" in report.problems.errors[0].line()
+
+
+def test_a_parquet_name_that_is_no_text_is_a_problem(bench):
+    data = as_parquet([{"q": "x", "a": "y", "zzzz": 1}]).replace(b"zzzz", b"z\xff\xffz")
+    report = bench.compile(spec(bench), bench.write("t.parquet", data))
+    assert report.problems.errors[0].code == "E012"
+
+
+def test_missing_columns_are_said_once_with_the_nearest_of_many(bench):
+    rows = [{f"field_{n}": "x" for n in range(50)} | {"qq": "a", "ansr": "b"}] * 1023
+    report = bench.compile(spec(bench), bench.write("t.csv", as_csv(rows)))
+    (problem,) = report.problems.errors
+    assert (report.read, report.kept, report.dropped) == (1023, 0, {"column missing": 1023})
+    assert problem.field == "q, a" and problem.message.startswith('no such columns: found "qq", ')
+    assert problem.message.endswith(', … and 42 more, expected "q", and "a"')
+    sheet = bench.write(
+        "all.yaml", SPEC.replace("ENCODING", "utf-8").replace("[q]", "[qq]").replace("[a]", "[ansr]")
+    )
+    report = bench.compile(sheet, bench.rows("t.jsonl", [*rows[:2], rows[0] | {"qq": None}]))
+    assert len(report.problems.errors[0].line()) < 400
+
+
+def test_one_warning_is_one(bench):
+    report = bench.compile("rte", bench.rows("train.jsonl", [ROWS[0], ROWS[0] | {"idx": 9}]), strict=True)
+    assert report.verdict().startswith("1 warning, and --strict")
+
+
+def test_one_more_row_in_a_wrong_encoding_is_one(bench):
+    text = as_csv([{"q": "问题", "a": "x"}, {"q": "问题二", "a": "y"}, {"q": "c", "a": "z"}])
+    (problem,) = bench.compile(spec(bench), bench.write("t.csv", text.encode("gb18030"))).problems.errors
+    assert problem.message.endswith("; so is 1 more row of this file")

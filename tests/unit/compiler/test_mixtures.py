@@ -1,0 +1,130 @@
+"""Mixtures of web pages: each row to one field by its keywords, answers without their HTML."""
+
+import html
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compiler.clean import HTML, without_html
+
+AI = "{share: 0.6, as: qa, filter: {keywords: [neural network, LLM]}}"
+IC = "{share: 0.4, as: qa, filter: {keywords: [FPGA, CMOS]}}"
+WRITE = "write: [{dataset: m, file: m.jsonl, format: alpaca}]\n"
+MIX = f"about: m\nmix: {{total: 10, parts: {{ai: {AI}, ic: {IC}}}}}\n{WRITE}"
+PAGE = """<p>Use <code>a &lt; b</code> &amp; <em>nothing</em> else:</p>
+
+<pre><code>for x in y:
+    print(x)
+</code></pre>
+
+<ul>
+<li>one</li>
+<li>a <a href="https://example.org">link</a></li>
+</ul><h2>End</h2>A line<br>and another<!-- no -->"""
+PLAIN = """Use a < b & nothing else:
+
+for x in y:
+    print(x)
+
+- one
+- a link
+
+End
+
+A line
+and another"""
+
+
+def questions(*texts):
+    return [{"question": text, "answer": f"It is so: {text}"} for text in texts]
+
+
+def test_a_row_with_keywords_of_two_fields_goes_into_one(bench):
+    """By their number, both in the question and in the answer here; of equals the first part."""
+    rows = questions(
+        "An LLM on an FPGA in CMOS.",
+        "A neural network, an LLM, an FPGA.",
+        "An LLM or CMOS?",
+        "A FPGA.",
+        "Tea.",
+    )
+    path = bench.rows("a.jsonl", rows)
+    spec = bench.write("m.yaml", MIX)
+    report = bench.compile(spec, f"ai={path}", f"ic={path}")
+    assert report.dropped == {"more keywords of another part": 3, "no keyword": 3}
+    asked = [record["instruction"] for record in bench.records("m.jsonl")]
+    assert asked == [rows[n]["question"] for n in (1, 2, 0, 3)]
+    assert (report.read, report.kept) == (10, 4)
+
+
+def test_rows_of_other_files_are_no_rivals(bench):
+    """What only one part reads would be lost if it went to another."""
+    one, other = (
+        bench.rows(name, questions(f"An LLM on an FPGA in CMOS, {name}.")) for name in ("a.jsonl", "b.jsonl")
+    )
+    report = bench.compile(bench.write("m.yaml", MIX), f"ai={one}", f"ic={other}")
+    assert (report.kept, report.dropped) == (2, {})
+
+
+def test_show_follows_the_same_rule(run, bench):
+    path = bench.rows("a.jsonl", questions("An LLM on an FPGA in CMOS.", "An LLM."))
+    show = (
+        "-m",
+        "compiler",
+        "show",
+        bench.write("m.yaml", MIX),
+        "--source",
+        f"ai={path}",
+        "--source",
+        f"ic={path}",
+    )
+    assert '"instruction":"An LLM."' in run(*show, "--row", 1).stdout
+    assert "CMOS" in run(*show, "--row", 2).stdout
+    run(*show, "--row", 3, code=2)
+
+
+def test_html_of_a_page_becomes_its_text():
+    assert without_html(PAGE) == PLAIN
+
+
+@given(st.text())
+def test_text_without_tags_stays_and_no_tag_is_left(text):
+    if not HTML.search(text):
+        assert without_html(text) == text
+    letters = "".join(filter(str.isalnum, text))
+    assert without_html(f"<p>{html.escape(letters)}</p>") == letters
+
+
+@pytest.mark.parametrize(
+    "text", ["1 < 2 && 3 > 2", "a &amp; b", "Map<String, List<a>>", "#include <p.h>", "<b"]
+)
+def test_what_only_looks_like_html_stays(text):
+    assert without_html(text) == text
+
+
+@pytest.mark.parametrize(
+    ("columns", "row"),
+    [
+        ("q: [q], a: {names: [a], is: answer}", {"a": PAGE}),
+        ("q: [q], a: {names: [a], is: list}", {"a": [PAGE]}),
+        ("q: [q], a: {names: [a], is: best, best: {by: n, take: t}}", {"a": [{"n": 1, "t": PAGE}]}),
+    ],
+)
+def test_every_kind_of_answer_is_named_and_cleaned(bench, columns, row):
+    write = "[{dataset: t, file: t.jsonl, format: alpaca, instruction: '{q}', output: '{a}'}]"
+    text = f"about: t\ncolumns: {{{columns}}}\nwrite: {write}\n"
+    source = bench.rows("a.jsonl", [{"q": "Why?", **row}])
+    assert bench.compile(bench.write("t.yaml", text), source).problems.counts == {"W214": 1}
+    report = bench.compile(bench.write("t.yaml", f"{text}clean: html\n"), source)
+    assert not report.problems.counts and bench.records("t.jsonl")[0]["output"] == PLAIN
+
+
+def test_turns_are_cleaned_but_not_what_tools_are_told(bench):
+    call = '{"name": "show", "arguments": {"page": "<p>x</p>"}}'
+    turns = [("human", "<p>Ask</p>"), ("function_call", call), ("observation", "<p>y</p>"), ("gpt", PAGE)]
+    row = {"conversations": [{"from": role, "value": text} for role, text in turns]}
+    spec = bench.write("t.yaml", "like: messages\nabout: t\nclean: [html]\n")
+    assert not bench.compile(spec, bench.rows("a.jsonl", [row])).problems.counts
+    talk = [turn["value"] for turn in bench.records("messages.jsonl")[0]["conversations"]]
+    assert talk == ["Ask", call, "<p>y</p>", PLAIN]

@@ -1,0 +1,303 @@
+"""What is written is counted on the disk: a compile that loses a row or a field of it publishes nothing."""
+
+import json
+import os
+import random
+from functools import partial
+
+import pytest
+
+from compiler.part import RecordFile
+from compiler.pipeline import check_spec, compile_spec
+from compiler.readback import look_back, read_back
+from compiler.request import Request
+from compiler.spec import load_spec
+from compiler.specfile import known_specs
+from core.datasets import find_dataset, read_records
+from core.errors import ContentError
+from core.examples import fingerprint, read_examples
+from core.prompt import conversation
+from tests.unit.compiler.conftest import ROWS
+from tests.unit.compiler.test_specs import DEMO, sources
+
+MANY = [
+    ROWS[0] | {"sentence1": f"Premise {n % 70}.", "sentence2": f"Of {n}.", "label": n % 2, "idx": n}
+    for n in range(300)
+]
+QA = """
+about: two outputs
+columns: {question: [question], answer: [answer]}
+write:
+  - {dataset: "a", file: a.json, format: alpaca, instruction: "{question}", output: "{answer}"}
+  - {file: b.jsonl, format: messages, user: "{question}", assistant: "{answer}"}
+"""
+write, save = RecordFile.write, RecordFile._save
+
+
+def lose_records(file, records):
+    """Drop the last record of a batch, as a broken writer would, and count what is left."""
+    write(file, records[:-1])
+
+
+def lose_in_one_file(file, records):
+    write(file, records[:-1] if file.path.suffix == ".jsonl" else records)
+
+
+def lose_bytes(file, data):
+    save(file, data[:-40])
+
+
+def lose_a_line(file, data):
+    """Lose one whole record, so that what is left is sound."""
+    head, _, rest = data.partition(b"\n")
+    save(file, head + b"\n" + rest.partition(b"\n")[2])
+
+
+def join_records(file, data):
+    save(file, data.replace(b"\n", b" ", 3).replace(b" ", b"\n", 1))
+
+
+def rename_a_field(file, data):
+    save(file, data.replace(b'"output":', b'"outptu":', 1))
+
+
+def add_a_field(file, data):
+    save(file, data.replace(b'{"instruction":', b'{"more":1,"instruction":', 1))
+
+
+def spoil(file, data):
+    save(file, data.replace(b'"output":', b'"output"', 1))
+
+
+def write_no_object(file, data):
+    save(file, b'[\n"a",\n"b",\n"c"\n]\n')
+
+
+@pytest.mark.parametrize("arranged", [False, True])
+@pytest.mark.parametrize(
+    ("name", "broken", "says"),
+    [
+        ("write", lose_records, r"internal error: 300 rows were .*, and 299 "),
+        ("_save", lose_bytes, "came to the disk otherwise"),
+        ("_save", lose_a_line, r"(300 written, 299 found|300 rows .* and 299 came back)"),
+        ("_save", join_records, "(came to the disk otherwise|300 rows .* and 298 came back)"),
+        ("_save", rename_a_field, "one of the records 1 to 300 came to the disk otherwise"),
+        ("_save", add_a_field, "one of the records 1 to 300 came to the disk otherwise"),
+        ("_save", spoil, "one of the records 1 to 300 came to the disk otherwise"),
+        ("_save", write_no_object, "(one of the records 1 to 1 came|300 rows .* and 5 came back)"),
+    ],
+)
+def test_a_broken_writer_publishes_nothing(bench, monkeypatch, arranged, name, broken, says):
+    train = bench.rows("train.jsonl", MANY)
+    bench.compile("rte", bench.rows("old.jsonl", MANY[:9]).rename(bench.folder / "train.json"))
+    before = {path: path.read_bytes() for path in bench.out.rglob("*") if path.is_file()}
+    spec = bench.write("rte.yaml", "like: rte\ndrop_duplicates: true\n") if arranged else "rte"
+    monkeypatch.setattr(RecordFile, name, broken)
+    with pytest.raises(ContentError, match=says):
+        bench.compile(spec, f"train={train}")
+    assert {path: path.read_bytes() for path in bench.out.rglob("*") if path.is_file()} == before
+
+
+def back(path):
+    with path.open("rb") as file:
+        yield from read_back(path, frozenset("ab"), file)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.json", b'[\n{"a":1,"b":2}\n]'),
+        ("a.json", b'[\n{"a":1,"b":2},\n]\n'),
+        ("a.json", b'[\n{"a":1,"b":2}\n]\n[\n]\n'),
+        ("a.json", b'[ {"a":1,"b":2}\n]\n'),
+        ("a.json", b'[\n{"a":1,"b":2}\n{"a":1,"b":2}\n]\n'),
+        ("a.json", b'[\n{"a":1,"b":2},{"a":1,"b":2}\n]\n'),
+        ("a.json", b'[\n{"a":1},\n{"b":2}\n]\n'),
+        ("a.json", b'[\n{"a":1,"b":2,"c":3}\n]\n'),
+        ("a.json", b'{"a":1,"b":2}\n'),
+        ("a.jsonl", b'{"a":1,"b":2}'),
+        ("a.jsonl", b'{"a":1,"b":2},\n'),
+        ("a.jsonl", b'{"a":1,"b":2}\n\n'),
+        ("a.jsonl", b'{"a":1,\n"b":2}\n'),
+        ("a.jsonl", b'[\n{"a":1,"b":2}\n]\n'),
+        ("a.jsonl", b'{"a":1}\n'),
+    ],
+)
+def test_a_file_that_is_not_just_its_records_is_refused(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ContentError, match="came to the disk otherwise than it was made"):
+        list(back(tmp_path / name))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 20, 1000])
+def test_records_come_back_whatever_the_size_of_a_block(tmp_path, monkeypatch, size):
+    """The edge of a block falls on each place that a file has: none is lost or taken twice."""
+    monkeypatch.setattr("compiler.readback.BLOCK", size)
+    records = [{"a": n, "b": "]\n{" * n} for n in range(6)]
+    texts = [json.dumps(record, separators=(",", ":")) for record in records]
+    (tmp_path / "a.json").write_text("[\n" + ",\n".join(texts) + "\n]\n")
+    (tmp_path / "a.jsonl").write_text("\n".join(texts) + "\n")
+    for name in ("a.json", "a.jsonl"):
+        assert [r for block in back(tmp_path / name) for r in block] == records
+
+
+def test_outputs_that_differ_in_their_records_are_not_published(bench, monkeypatch):
+    spec = bench.write("two.yaml", QA)
+    source = bench.rows("x.jsonl", [{"question": f"{n}", "answer": "a"} for n in range(9)])
+    monkeypatch.setattr(RecordFile, "write", lose_in_one_file)
+    with pytest.raises(ContentError, match="9 rows were kept, and 8 records were written to b.jsonl"):
+        bench.compile(spec, source)
+
+
+def test_a_row_that_no_count_knows_is_an_internal_error(bench, monkeypatch):
+    """A row that is lost before it is kept is in no file and in no count: the sum tells."""
+    from compiler import part
+
+    sift = part.Checker.check
+    monkeypatch.setattr(part.Checker, "check", lambda self, rows: sift(self, rows).keep([0]))
+    source = bench.rows("train.jsonl", ROWS)
+    for way in (compile_spec, check_spec):
+        with pytest.raises(ContentError, match=r"internal error: read 3, but kept 1 \+ dropped 0 .* = 1: "):
+            way(load_spec("rte"), Request(sources=(str(source),), out=bench.out))
+
+
+def test_a_bad_row_that_the_quarantine_lost_is_an_internal_error(bench, monkeypatch):
+    monkeypatch.setattr("compiler.problems._set_aside", lambda *_: b"")
+    with pytest.raises(ContentError, match="read 4, but kept 3 .* rejected 0"):
+        bench.compile("rte", bench.rows("train.jsonl", [*ROWS, ROWS[0] | {"label": 7}]), quarantine=True)
+
+
+@pytest.mark.parametrize("name", [name for name in known_specs() if name not in DEMO])
+def test_fingerprints_are_those_of_the_prompts_that_eval_makes(name, tmp_path):
+    spec = load_spec(name)
+    report = compile_spec(spec, Request(sources=sources(spec), out=tmp_path))
+    registered = json.loads((tmp_path / "dataset_info.json").read_text())
+    assert registered
+    for dataset in registered:
+        found = find_dataset(dataset, tmp_path)
+        examples = read_examples(found.path)
+        records = read_records(found.path)
+        if name == "messages":  # holds calls of tools, which no conversation of ours has
+            talks = [record.get("conversations") or record["messages"] for record in records]
+            kept = [[turn for turn in talk[:-1] if "system" not in turn.values()] for talk in talks]
+            told = [[list(turn.values())[1] for turn in talk] for talk in kept]
+        else:
+            asked = [conversation(record, found.entry, "here").messages for record in records]
+            told = [[m["content"] for m in messages if m["role"] != "system"] for messages in asked]
+        assert examples.fingerprints.tolist() == list(map(fingerprint, told))
+        assert len(examples.fingerprints) == report.datasets[dataset]
+        assert list(examples.clusters) == ([spec.group] if spec.group else [])
+
+
+@pytest.mark.parametrize(
+    ("spec", "options"),
+    [
+        ("", {}),
+        ("", {"limit": 123}),
+        ("", {"duplicates": False}),
+        ("", {"quarantine": True}),
+        ("drop_duplicates: true", {}),
+        ("drop_leaks: true", {}),
+        ("sample: 0.4", {}),
+        ('filter: {keywords: ["7"]}', {}),
+        ("split: {eval: 0.3, stratify: label}", {}),
+        ("split: {eval: 0.3, group: premise}", {}),
+        ("split: {eval: 0.3, by: hash}", {}),
+    ],
+)
+def test_row_i_of_the_clusters_is_record_i_of_the_file(bench, spec, options):
+    """Whatever drops, samples, splits or orders the rows: equal clusters are equal premises."""
+    about = load_spec("rte").raw | {"source": {}} if "split:" in spec else {"like": "rte"}
+    mine = bench.write("rte.yaml", f"{json.dumps(about)[:-1]},\n{spec.replace(chr(10), ',')} }}\n")
+    rows = [*MANY, *MANY[:50], MANY[0] | {"label": 9}] if options.get("quarantine") else [*MANY, *MANY[:50]]
+    random.Random(3).shuffle(rows)
+    given = [bench.rows("train.jsonl", rows)]
+    if "split:" not in spec:
+        given.append(bench.rows("dev.jsonl", MANY[100:180]))
+    bench.compile(mine, *given, **options)
+    for file in bench.out.rglob("*.json"):
+        if file.name in ("manifest.json", "dataset_info.json"):
+            assert (
+                "cluster" not in json.loads(file.read_text())
+                or json.loads(file.read_text())["cluster"] == "premise"
+            )
+            continue
+        premises = [record["instruction"].split('"')[1] for record in read_records(file)]
+        numbers = read_examples(file).clusters["premise"].tolist()
+        first = {premise: number for number, premise in enumerate(dict.fromkeys(premises))}
+        assert numbers == [first[premise] for premise in premises] and premises
+
+
+def test_numbers_are_clusters_by_their_value(bench):
+    spec = bench.write(
+        "n.yaml",
+        "about: x\ncolumns: {q: [q], doc: {names: [doc], is: any}}\nfit: {group: doc}\n"
+        'write: [{dataset: n, file: n.json, format: alpaca, instruction: "{q}", output: "{q}"}]\n',
+    )
+    docs = [-1, -2, 1, True, -1, "1", [1]]
+    bench.compile(spec, bench.rows("x.jsonl", [{"q": f"{n}", "doc": doc} for n, doc in enumerate(docs)]))
+    file = bench.out / "n" / "n.json"
+    assert read_examples(file).clusters["doc"].tolist() == [0, 1, 2, 3, 0, 4, 5]
+
+
+def test_a_file_beside_the_records_may_have_no_other_output_s_name(bench):
+    spec = bench.write("two.yaml", QA.replace("{file: b.jsonl", "{dataset: b, file: a.jsonl"))
+    with pytest.raises(ContentError, match="a.examples.npy' is another output"):
+        load_spec(str(spec))
+
+
+def test_the_clusters_of_mnli_dev_are_its_premises(bench, real_data):
+    file = real_data / "mnli" / "dev_matched.jsonl"
+    report = bench.compile("mnli", f"eval={file}")
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    kept = [row["premise"] for row in rows if row["label"] != "-"]
+    examples = read_examples(bench.out / "mnli" / "alpaca_mnli-eval.json")
+    assert report.kept == len(examples.fingerprints) == len(kept) == 9815
+    assert len(set(examples.clusters["premise"].tolist())) == len(set(kept)) == 3334
+
+
+@pytest.mark.parametrize("rows", [1, 500, 20_000])
+def test_a_file_looked_at_while_it_grows_is_found_as_it_is_in_the_end(tmp_path, monkeypatch, rows):
+    """Another process reads it block by block, far from where it is written or close behind."""
+    monkeypatch.setattr("compiler.write.FOLLOWED", 0)
+    monkeypatch.setattr("compiler.write.PIECE", 1000)
+    spec = load_spec("rte")
+    texts = [json.dumps({"instruction": f"{n}", "input": "", "output": "yes", "idx": n}) for n in range(rows)]
+    looks = []
+    for name in ("a.json", "b.json"):
+        path = tmp_path / name
+        with RecordFile(path, partial(look_back, spec, spec.outputs[0], path)) as file:
+            for start in range(0, rows, 7):
+                file.write([text.encode() for text in texts[start : start + 7]])
+        looks.append(file.looked())
+        monkeypatch.setattr("compiler.write.FOLLOWED", 1 << 40)
+    assert looks[0] == looks[1]
+    assert looks[0][0] == rows == len(set(looks[0][1]))
+
+
+def test_a_file_broken_while_it_grows_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("compiler.write.FOLLOWED", 0)
+    path = tmp_path / "a.json"
+    with RecordFile(path, partial(look_back, load_spec("rte"), load_spec("rte").outputs[0], path)) as file:
+        file.write([b'{"a":1}'] * 9)
+    with pytest.raises(ContentError, match=r"a\.json: one of the records 1 to 9 came to the disk otherwise"):
+        file.looked()
+
+
+def test_a_look_that_nobody_asks_for_leaves_no_process(tmp_path, monkeypatch):
+    monkeypatch.setattr("compiler.write.FOLLOWED", 0)
+    monkeypatch.setattr("compiler.write.PIECE", 1)
+    with pytest.raises(KeyError), RecordFile(tmp_path / "a.json", lambda file: file.read()) as file:
+        file.write([b"{}"])
+        child = file._follower._child
+        raise KeyError
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child, 0)
+
+
+def test_a_killed_look_publishes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("compiler.write.FOLLOWED", 0)
+    with RecordFile(tmp_path / "a.json", lambda _: os.kill(os.getpid(), 9)) as file:
+        file.write([b"{}"])
+    with pytest.raises(ContentError, match=r"a\.json: the process that read it back ended"):
+        file.looked()

@@ -1,0 +1,165 @@
+"""Whose an entry is: the folder's that it names, with what a user added; all else is a user's own."""
+
+import contextlib
+import json
+import shutil
+
+import pytest
+
+from compiler.inventory import compiled_lines, spec_lines
+from compiler.registry import put_in_place, remove, repair
+from core.errors import ContentError, RequestError
+from core.files import staging
+from tests.unit.compiler.conftest import ROWS
+
+
+def registry(bench):
+    return json.loads((bench.out / "dataset_info.json").read_text())
+
+
+def edit(bench, **entries):
+    info = registry(bench)
+    for name, added in entries.items():
+        info[name] = info.get(name, {}) | added
+    (bench.out / "dataset_info.json").write_text(json.dumps(info))
+
+
+@contextlib.contextmanager
+def staged(bench, target, entries=None):
+    """Yield a folder staged beside `target` as a compile of rte leaves it before it is put in place."""
+    bench.compile("rte", bench.rows("train.jsonl", ROWS[:2]), out=bench.folder / "other")
+    with staging(bench.out / target) as folder:
+        shutil.copytree(bench.folder / "other" / "rte", folder, dirs_exist_ok=True)
+        if entries is not None:
+            manifest = json.loads((folder / "manifest.json").read_text())
+            (folder / "manifest.json").write_text(json.dumps(manifest | {"entries": entries}))
+        yield folder
+
+
+def test_a_copied_folder_takes_over_no_entry(bench):
+    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+    shutil.copytree(bench.out / "rte", bench.out / "backup")
+    manifest = bench.out / "backup" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"alpaca"', '"sharegpt"'))
+    before = registry(bench)
+    bench.compile(
+        "mnli",
+        bench.rows("mnli.jsonl", [ROWS[0] | {"gold_label": "neutral"}]).rename(bench.folder / "train.json"),
+    )
+    assert registry(bench)["alpaca_rte_train"] == before["alpaca_rte_train"]
+    assert "stale: a copied folder, not registered" in compiled_lines(bench.out)[0]
+    assert remove(bench.out / "backup") == []
+    assert "alpaca_rte_train" in registry(bench)
+
+
+def test_a_listed_set_says_why_it_is_stale(bench):
+    source = bench.rows("train.jsonl", ROWS)
+    bench.compile("rte", source)
+    manifest = bench.out / "rte" / "manifest.json"
+    made = json.loads(manifest.read_text())
+    (line,) = compiled_lines(bench.out)
+    assert line.startswith("alpaca_rte_train  3 rows  rte  20") and "stale" not in line
+    for field, why in (("definition", "the spec has changed"), ("compiler", "the compiler has changed")):
+        manifest.write_text(json.dumps(made | {"made_from": made["made_from"] | {field: "old"}}))
+        assert compiled_lines(bench.out)[0].endswith(f"  stale: {why}")
+    manifest.write_text(json.dumps(made))
+    bench.rows("train.jsonl", ROWS[:2])
+    assert compiled_lines(bench.out)[0].endswith(f"  stale: source {source} has changed")
+    source.unlink()
+    assert compiled_lines(bench.out)[0].endswith(f"  stale: source {source} is gone")
+
+
+def test_specs_are_listed_with_what_they_are_about_in_one_column():
+    lines = spec_lines()
+    (rte,) = [line for line in lines if line.startswith("rte ")]
+    begins = {len(line) - len(line.partition("  ")[2].lstrip()) for line in lines}
+    assert rte.endswith("GLUE RTE as yes/no instructions") and len(begins) == 1
+
+
+@pytest.mark.parametrize("what", ["another", "itself", "nothing"])
+def test_what_a_user_added_to_an_entry_stays(bench, what):
+    source = bench.rows("train.jsonl", ROWS)
+    bench.compile("rte", source)
+    ours = registry(bench)["alpaca_rte_train"]
+    edit(bench, alpaca_rte_train={"num_samples": 2, "formatting": "sharegpt", "tags": {}})
+    if what == "another":
+        bench.compile("qa", bench.rows("qa.jsonl", [{"question": "a", "answer": "b"}]))
+    elif what == "itself":
+        bench.compile("rte", source, force=True)
+    else:
+        repair(bench.out)
+    assert registry(bench)["alpaca_rte_train"] == ours | {"num_samples": 2}
+
+
+def test_an_entry_that_a_user_turned_to_a_file_of_his_own_stays(bench):
+    source = bench.rows("train.jsonl", ROWS)
+    bench.compile("rte", source)
+    edit(bench, alpaca_rte_train={"file_name": "mine.json"})
+    before = registry(bench)
+    repair(bench.out)
+    assert registry(bench) == before
+    with pytest.raises(ContentError, match="'alpaca_rte_train' is taken by 'mine.json'"):
+        bench.compile("rte", source, force=True)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"file_name": "mine.json"},
+        {"file_name": "rte/alpaca_rte-train.json"},
+        {"file_name": "gone/x.json"},
+        {"hf_hub_url": "a/b"},
+    ],
+)
+def test_entries_of_a_user_stay_whatever_they_name(bench, entry):
+    source = bench.rows("train.jsonl", ROWS)
+    bench.compile("rte", source)
+    edit(bench, mine=entry)
+    bench.compile("rte", source, force=True)
+    remove(bench.out / "rte")
+    assert registry(bench) == {"mine": entry}
+
+
+def test_a_name_taken_between_planning_and_publishing_is_refused(bench):
+    bench.compile("qa", bench.rows("qa.jsonl", [{"question": "a", "answer": "b"}]))
+    edit(bench, alpaca_rte_train={"file_name": "mine.json"})
+    before = registry(bench)
+    with (
+        staged(bench, "rte") as folder,
+        pytest.raises(ContentError, match="'alpaca_rte_train' is taken by 'mine.json'"),
+    ):
+        put_in_place(folder, bench.out / "rte")
+    assert registry(bench) == before and not (bench.out / "rte").exists()
+
+
+@pytest.mark.parametrize("spec", ["rte", "mnli"])
+def test_a_file_put_there_between_planning_and_publishing_is_not_replaced(bench, spec):
+    bench.compile(spec, bench.rows("train.jsonl", ROWS))
+    (bench.out / "rte").mkdir(exist_ok=True)
+    (bench.out / "rte" / "mine.json").write_text("precious")
+    with (
+        staged(bench, "rte") as folder,
+        pytest.raises(RequestError, match=r"files that compile did not make \(mine.json\)"),
+    ):
+        put_in_place(folder, bench.out / "rte")
+    assert (bench.out / "rte" / "mine.json").read_text() == "precious"
+
+
+def test_a_set_whose_registration_was_killed_keeps_its_names(bench):
+    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+    (bench.out / "dataset_info.json").unlink()
+    entry = {"file_name": "other/x.json", "formatting": "alpaca"}
+    with (
+        staged(bench, "other", {"alpaca_rte_train": entry}) as folder,
+        pytest.raises(ContentError, match="'alpaca_rte_train' is taken by 'rte/alpaca_rte-train.json'"),
+    ):
+        put_in_place(folder, bench.out / "other")
+
+
+def test_removing_a_set_brings_back_the_entries_of_the_others(bench):
+    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+    entries = registry(bench)
+    bench.compile("qa", bench.rows("qa.jsonl", [{"question": "a", "answer": "b"}]))
+    (bench.out / "dataset_info.json").unlink()
+    remove(bench.out / "qa")
+    assert registry(bench) == entries

@@ -1,0 +1,38 @@
+"""`show --row`: a kept row on its way, as it was read and as a record, whichever rows stand before it."""
+
+import json
+
+import pytest
+
+from compiler.spec import load_spec
+from compiler.trace import trace
+from core.errors import RequestError
+
+
+def row(n, **more):
+    return {"sentence1": f"one {n}", "sentence2": f"two {n}", "label": "entailment", "idx": n, **more}
+
+
+def test_the_row_is_the_one_that_was_kept_at_this_place(bench):
+    rows = [row(1), row(2, label="-"), row(3, url="u"), row(4)]
+    path = bench.rows("train.jsonl", rows)
+    spec, sources = load_spec("rte"), (str(path),)
+    steps = list(trace(spec, sources, 2, None))
+    (place, raw), (_, columns), (file, record) = steps
+    assert place.startswith("raw row, ") and place.endswith("train.jsonl:3")
+    assert json.loads(raw) == rows[2]
+    assert "one 3" in json.loads(columns).values()
+    assert file == "record in alpaca_rte-train.json"
+    assert json.loads(record)["idx"] == 3 and "one 3" in json.loads(record)["instruction"]
+    with pytest.raises(RequestError, match="no row 4: 3 rows are kept"):
+        list(trace(spec, sources, 4, None))
+
+
+def test_a_row_of_a_second_file_counts_on(bench):
+    paths = [
+        str(bench.rows(f"{name}.jsonl", [row(n) for n in numbers]))
+        for name, numbers in (("a", (1, 2)), ("b", (7,)))
+    ]
+    sources = tuple(f"train={path}" for path in paths)
+    (place, raw), *_ = trace(load_spec("rte"), sources, 3, None)
+    assert place.endswith("b.jsonl:1") and json.loads(raw)["idx"] == 7

@@ -1,0 +1,184 @@
+"""Source columns that nothing uses: counted in every layout, refused where an answer depends on them."""
+
+import json
+
+import pytest
+
+from compiler.inventory import compiled_lines
+from compiler.rows import filled
+from compiler.spec import load_spec
+from tests.unit.compiler.conftest import ROWS, Bench, layouts
+
+TALK = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+QA = {"question": "Why?", "answer": "So."}
+IO = {"instruction": "Why?", "output": "So."}
+
+
+def refused(bench: Bench, spec: object, rows: list[dict]) -> dict[str, str]:
+    """Return what E108 says of each column."""
+    source = bench.rows("train.jsonl", rows)
+    report = bench.compile(str(spec), f"p={source}" if load_spec(str(spec)).mix else source, force=True)
+    errors = report.problems.errors
+    assert report.failed == bool(errors) != (bench.out / report.name).exists()
+    assert {problem.code for problem in errors} <= {"E108"}
+    return {problem.field: problem.message for problem in errors}
+
+
+@pytest.mark.parametrize("name", layouts(ROWS))
+def test_columns_that_nothing_uses_are_counted_in_every_layout(bench, name):
+    more = [{"url": "a", "empty": "", "one": ""}, {"url": "b", "empty": "", "one": "x"}, {"url": "c"}]
+    rows = [row | {"empty": "", "one": ""} | other for row, other in zip(ROWS, more, strict=True)]
+    report = bench.compile("rte", f"train={bench.write(name, layouts(rows)[name])}")
+    assert report.unused.counts() == {"url": 3, "one": 1}
+    assert report.unused.lines(report.read) == ["not used: one (1 of 3), url (3 of 3)"]
+    assert json.loads((bench.out / "rte" / "manifest.json").read_text())["not_used"] == {"url": 3, "one": 1}
+    again = bench.compile("rte", f"train={bench.folder / name}")
+    assert again.up_to_date and again.as_json()["not_used"] == {"url": 3, "one": 1}
+
+
+def test_empty_values_hold_nothing_and_nought_and_false_do():
+    values = ["", None, [], {}, "[]", "{}", "null", 0, False, 0.0, " ", [None], {"a": None}, "x"]
+    assert filled(values) == [7, 8, 9, 10, 11, 12, 13]
+
+
+def test_parquet_columns_hold_something_where_their_values_do(bench):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    columns = {
+        "question": ["a", "b", "c"],
+        "answer": ["x", "y", "z"],
+        "texts": pa.array([[], None, ["t"]], pa.list_(pa.string())),
+        "large": pa.array([[], [1], [None]], pa.large_list(pa.int64())),
+        "pairs": pa.array([[], None, [("k", 1)]], pa.map_(pa.string(), pa.int64())),
+        "object": [None, {"bytes": None}, {"bytes": b"x"}],
+        "number": [0, None, 1],
+        "bytes": [b"", b"x", None],
+        "nothing": [None, None, None],
+    }
+    pyarrow.parquet.write_table(pa.table(columns), bench.folder / "t.parquet")
+    report = bench.compile("qa", bench.folder / "t.parquet")
+    expected = {"texts": 1, "large": 2, "pairs": 1, "object": 2, "number": 2, "bytes": 2}
+    assert report.unused.counts() == {name: expected[name] for name in columns if name in expected}
+
+
+@pytest.mark.parametrize(
+    ("spec", "row", "says"),
+    [
+        ("messages", {"messages": TALK, "label": False}, "KTO marks a rejected one so"),
+        ("messages", {"messages": TALK, "kto_tag": True}, "feedback"),
+        ("messages", {"messages": TALK, "images": ["a.jpg"]}, "images in 1 of 2 rows"),
+        ("messages", {"messages": TALK, "Videos": ["a.mp4"]}, "videos in"),
+        ("messages", {"messages": TALK, "audio": {"path": "a.wav"}}, "audios in"),
+        ("messages", {"messages": TALK, "functions": [{"name": "f"}]}, "tools or calls"),
+        ("messages", {"messages": TALK, "rejected": TALK[1]}, "preference data"),
+        ("messages-text", {"messages": TALK, "system": "Be brief."}, "a system text"),
+        ("io", IO | {"system": "Be brief."}, "a system text"),
+        ("io", IO | {"history": [["a", "b"]]}, "earlier turns"),
+        ("io", IO | {"reasoning_content": "Because."}, "reasoning before the answer"),
+        ("io", IO | {"tool_calls": [{"function": {"name": "f"}}]}, "tools or calls"),
+        ("io", IO | {"function_call": {"name": "f"}}, "tools or calls"),
+        ("io", IO | {"think": "Because."}, "reasoning before the answer"),
+        ("qa", QA | {"response_bad": "c"}, "preference data"),
+        ("qa", QA | {"is_preferred": False}, "feedback"),
+        ("pr", {"prompt": "a", "completion": "b", "label": True}, "a label beside the answer"),
+        ("pr", {"prompt": "a", "response": "b", "chosen": "c"}, "preference data"),
+        ("qa", QA | {"choices": ["a", "b"]}, "choices of a question"),
+        ("qa", QA | {"A": "a", "B": "b"}, "choices of a question"),
+        ("rte", ROWS[0] | {"choices": ["a", "b"]}, "choices of a question"),
+        ("alpaca-text", IO | {"input": "", "label": 0}, "a label beside the answer"),
+    ],
+)
+def test_a_column_that_changes_what_an_answer_means_is_refused(bench, spec, row, says):
+    plain = {
+        key: value for key, value in row.items() if key in ("messages", "prompt", "input", *QA, *IO, *ROWS[0])
+    }
+    answer = {key: value for key, value in row.items() if key in ("response", "completion")}
+    found = refused(bench, spec, [plain | answer, row])
+    assert found and all(says in message for message in found.values()), found
+
+
+@pytest.mark.parametrize(
+    ("spec", "row"),
+    [
+        ("messages", {"messages": TALK, "system": "S", "tools": "[{}]", "label": None, "images": []}),
+        ("io", IO | {"system": "", "history": [], "tools": "[]"}),
+        ("qa", {"question": "a", "chosen_by": "b", "answer": "c", "rejected": "d"}),
+        ("pr", {"prompt": "a", "chosen": "b", "rejected": "c"}),
+        ("text", {"text": "A text.", "label": 1}),
+        ("text", {"text": "A text.", "Label": 1, "A": "a", "Choices": ["a"]}),
+        ("mnli", {"premise": "P", "hypothesis": "H", "gold_label": "neutral", "label": 1}),
+        ("rte", ROWS[0] | {"gold_label": 1}),
+    ],
+)
+def test_what_is_empty_mapped_ignored_or_beside_no_answer_is_no_error(bench, spec, row):
+    assert refused(bench, spec, [row]) == {}
+
+
+def test_a_spec_of_ones_own_ignores_or_maps(bench):
+    rows = [{"messages": TALK, "Label": False, "images": ["a.jpg"]}]
+    spec = bench.write("mine.yaml", "about: a\nlike: messages\nignore: [label]\nwrite: [{}]\n")
+    assert list(refused(bench, spec, rows)) == ["images"]
+    spec.write_text(spec.read_text().replace("[label]", "[label, images]"))
+    assert refused(bench, spec, rows) == {}
+    assert "not used" not in "".join(compiled_lines(bench.out))
+    mapped = "about: a\nlike: io\ncolumns: {system: {names: [system], is: extra}}\nwrite: [{SYSTEM}]\n"
+    rows = [IO | {"system": "Be brief."}]
+    unwritten = bench.write("unwritten.yaml", mapped.replace("SYSTEM", ""))
+    assert list(refused(bench, unwritten, rows)) == ["system"]
+    assert refused(bench, bench.write("m.yaml", mapped.replace("SYSTEM", 'system: "{system}"')), rows) == {}
+    assert bench.records("io.jsonl")[0]["system"] == "Be brief."
+
+
+def test_a_mixture_ignores_for_its_parts(bench):
+    mix = (
+        "about: a\nmix: {total: 1, parts: {p: {share: 1, as: messages}}}\n"
+        "write: [{dataset: m, file: m.jsonl, format: alpaca}]\n"
+    )
+    rows = [{"messages": TALK, "tools": '[{"name": "f"}]', "system": "Be brief."}]
+    assert list(refused(bench, bench.write("m.yaml", mix), rows)) == ["tools", "system"]
+    assert refused(bench, bench.write("m.yaml", mix + "ignore: [tools, system]\n"), rows) == {}
+
+
+def test_errors_of_columns_stand_before_those_of_rows(bench):
+    rows = [{"conversations": [{"from": "human", "value": "a"}], "chosen": {}, "rejected": {"value": "b"}}]
+    report = bench.compile("messages", bench.rows("t.jsonl", rows * 3))
+    assert [problem.code for problem in report.problems.errors] == ["E108", "E107", "E107", "E107"]
+    assert report.problems.errors[0].place.endswith("t.jsonl:1")
+
+
+@pytest.mark.parametrize("column", ["rejected", "images"])
+def test_missing_columns_are_told_with_what_the_data_looks_like(bench, column):
+    report = bench.compile("pr", bench.rows("t.jsonl", [{"conversations": [], column: "x"}]))
+    looks = {"rejected": "preference data", "images": "images"}[column]
+    assert {problem.code for problem in report.problems.errors} == {"E101"}
+    assert all(f"the columns look like {looks}" in problem.hint for problem in report.problems.errors)
+
+
+def test_twenty_columns_are_named_in_the_line(bench):
+    rows = [QA | {f"key{number}": 1 for number in range(20)}]
+    line = bench.compile("qa", bench.rows("t.jsonl", rows)).unused.lines(1)[0]
+    assert line.count("(1 of 1)") == 20 and "more" not in line
+
+
+def test_columns_without_end_are_counted_in_bounded_memory(bench):
+    rows = [QA | {f"key{number}_{key}": 1 for key in range(50)} for number in range(100)]
+    report = bench.compile("qa", bench.rows("t.jsonl", [*rows, QA | {"images": ["a"]}]))
+    assert len(report.unused.rows) == 200 and report.unused.counts()["images"] == 1
+    assert report.unused.lines(101)[0].count(" of 101)") == 20
+
+
+@pytest.mark.parametrize(
+    ("file", "columns"),
+    [
+        ("kto_en_demo", ["label"]),
+        ("dpo_en_demo", ["chosen", "rejected"]),
+        ("mllm_demo", ["images"]),
+        ("mllm_video_audio_demo", ["videos", "audios"]),
+        ("glaive_toolcall_en_demo", []),
+    ],
+)
+def test_real_files_of_other_kinds_are_named(bench, real_data, file, columns):
+    report = bench.compile("messages", real_data / "lf" / "data" / f"{file}.json")
+    assert [p.field for p in report.problems.errors if p.code == "E108"] == columns
+    assert report.failed == bool(columns)

@@ -1,0 +1,132 @@
+"""Labels and answers that are numbers or truth values: mapped by the spec, or written as JSON has them."""
+
+import datetime
+import json
+
+import pytest
+
+from tests.unit.compiler.conftest import ROWS, Bench, as_csv, as_parquet
+
+SPEC = """
+about: a test
+columns: {q: [q], label: [a]}
+labels: {"yes": YES, "no": NO, unlabelled: [-1]}
+write: [{file: t.jsonl, format: alpaca, instruction: "{q}", output: "{label}"}]
+"""
+ANY = """
+about: a test
+columns: {q: [q], a: {names: [a], is: any}}
+write: [{file: t.jsonl, format: alpaca, instruction: "{q}", output: "{a}!", keep: [a]}]
+"""
+TRUTHS = ("[true]", "[false]")
+NUMBERS = ("[1, 0.5]", "[0, 2.0]")
+
+
+def answers(bench: Bench, maps: tuple[str, str], values: list, layout: str) -> list[str]:
+    """Return what is written for each raw answer, or the messages where some are refused."""
+    spec = bench.write("t.yaml", SPEC.replace("YES", maps[0]).replace("NO", maps[1]))
+    rows = [{"q": f"Question {number}", "a": value} for number, value in enumerate(values)]
+    data = {
+        "jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        "json": json.dumps(rows),
+        "csv": as_csv(rows),
+        "parquet": as_parquet(rows) if layout == "parquet" else b"",
+    }[layout]
+    report = bench.compile(str(spec), bench.write(f"t.{layout}", data), force=True)
+    if report.failed:
+        return [problem.message for problem in report.problems.errors]
+    return [record["output"] for record in bench.records("t.jsonl")]
+
+
+@pytest.mark.parametrize("layout", ["jsonl", "json", "csv", "parquet"])
+@pytest.mark.parametrize(
+    ("maps", "values"),
+    [(TRUTHS, [True, False]), (NUMBERS, [0.5, 2.0]), (NUMBERS, [1.0, 0.0]), (NUMBERS, [1, 0])],
+)
+def test_labels_that_are_no_text_are_mapped_in_every_layout(bench, maps, values, layout):
+    assert answers(bench, maps, [*values, *values], layout) == ["yes", "no", "yes", "no"]
+
+
+@pytest.mark.parametrize("cells", [["true", "false"], ["True", "False"], ["TRUE", "FALSE"]])
+def test_truth_values_as_tables_write_them(bench, cells):
+    assert answers(bench, TRUTHS, cells, "csv") == ["yes", "no"]
+
+
+def test_a_truth_value_is_no_number_and_a_number_no_truth_value(bench):
+    for maps, value, shown in ((NUMBERS, True, "true"), (TRUTHS, 1, "1"), (TRUTHS, 1.0, "1.0")):
+        expected = ", ".join("true, false, -1" if maps is TRUTHS else "1, 0.5, 0, 2.0, -1" for _ in "x")
+        assert answers(bench, maps, [value], "jsonl") == [f"found {shown}, expected one of {expected}"]
+    both = ('[true, "1"]', "[false, 1]")
+    assert answers(bench, both, [True, 1, "1", False, 1.0], "jsonl") == ["yes", "no", "yes", "no", "no"]
+
+
+@pytest.mark.parametrize("value", [None, [1], {"a": 1}, 0.25, "maybe"])
+def test_what_no_map_names_is_refused(bench, value):
+    assert answers(bench, NUMBERS, [1, value], "jsonl")[0].startswith(f"found {json.dumps(value)}")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        (None, "null"),
+        (1.5, "1.5"),
+        (1.0, "1.0"),
+        (-7, "-7"),
+        (["x", "é\n"], '["x","é\\n"]'),
+        ({"a": [1, None]}, '{"a":[1,null]}'),
+        ('a "text"', 'a "text"'),
+        ("", ""),
+    ],
+)
+def test_any_value_stands_in_a_text_as_json_has_it(bench, value, text):
+    spec = bench.write("t.yaml", ANY)
+    bench.compile(str(spec), bench.rows("t.jsonl", [{"q": "b", "a": value}]))
+    assert bench.records("t.jsonl") == [{"instruction": "b", "input": "", "output": f"{text}!", "a": value}]
+
+
+def test_a_date_in_a_text_has_no_quotes(bench):
+    spec = bench.write("t.yaml", ANY)
+    day = datetime.date(2020, 1, 2)
+    bench.compile(str(spec), bench.write("t.parquet", as_parquet([{"q": "b", "a": day}])))
+    assert bench.records("t.jsonl")[0]["output"] == "2020-01-02!"
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [([1, 3, 2], "text 1"), ([2, 2.0, 1], "text 0"), ([-1, -0.5], "text 1"), ([0], "text 0")],
+)
+def test_the_best_of_several_answers_and_of_equals_the_first(bench, scores, best):
+    answers = [{"pm_score": score, "text": f"text {number}"} for number, score in enumerate(scores)]
+    bench.compile("stackexchange", bench.rows("t.jsonl", [{"question": "q", "answers": answers}]))
+    assert bench.records("stackexchange.jsonl")[0]["output"] == best
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ({"pm_score": True, "text": "a"}, "item 2: found"),
+        ({"pm_score": "1", "text": "a"}, "item 2: found"),
+        ({"pm_score": 1, "text": None}, "item 2: found"),
+        ({"pm_score": 1, "text": " "}, "the best of them has no text"),
+    ],
+)
+def test_answers_that_cannot_be_ranked_are_refused(bench, answer, says):
+    rows = [{"question": "q", "answers": [{"pm_score": 0, "text": "b"}, answer]}]
+    report = bench.compile("stackexchange", bench.rows("t.jsonl", rows))
+    assert [problem.code for problem in report.problems.errors] == ["E107"]
+    assert report.problems.errors[0].message.startswith(says)
+
+
+def test_ids_of_a_table_are_numbers_where_all_fit_json_and_texts_otherwise(bench):
+    for last in (2, 10**20, -(10**20)):
+        rows = [ROWS[0] | {"idx": 1}, ROWS[1] | {"idx": last}]
+        bench.compile("rte", bench.write("train.csv", as_csv(rows)), force=True)
+        written = [record["idx"] for record in bench.records("alpaca_rte-train.json")]
+        assert written == ([1, 2] if last == 2 else ["1", str(last)])
+
+
+def test_a_bad_id_makes_no_other_row_a_bad_one(bench):
+    rows = [row | {"idx": n} for row, n in zip(ROWS, (1, 2.5, 3), strict=True)]
+    report = bench.compile("rte", bench.rows("train.jsonl", rows))
+    assert [place for _, place in bench.codes(report)] == ["train.jsonl:2"]

@@ -1,0 +1,72 @@
+"""What lies beside a dataset's records: the same bytes from the same rows, read back as they were written."""
+
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.errors import ContentError
+from core.examples import examples_file, fingerprint, read_examples, write_examples
+
+
+def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+    records = tmp_path / "train.json"
+    assert read_examples(records) is None
+    write_examples(examples_file(records), [2**64 - 1, 0, 7], {"premise": [0, 1, 0]})
+    found = read_examples(records)
+    assert found is not None
+    assert found.fingerprints.tolist() == [2**64 - 1, 0, 7]
+    assert {name: numbers.tolist() for name, numbers in found.clusters.items()} == {"premise": [0, 1, 0]}
+
+
+def test_equal_rows_are_equal_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_examples(tmp_path / name, [1, 2], {"premise": [0, 0]})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_fingerprint_is_of_the_turns_in_their_order() -> None:
+    assert fingerprint(["a", "b"]) == int.from_bytes(blake2b(b"a\x1eb", digest_size=8).digest(), "little")
+    assert len({fingerprint(texts) for texts in (["a", "b"], ["b", "a"], ["ab"], ["a", "", "b"])}) == 4
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing of numpy's", b"\x93NUMPY\x01\x00v\x00"])
+def test_a_broken_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "train.examples.npy").write_bytes(content)
+    with pytest.raises(ContentError, match=r"train\.examples\.npy: .*compile the dataset again"):
+        read_examples(tmp_path / "train.json")
+
+
+def test_pickles_are_not_opened_and_other_arrays_not_taken(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.examples.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(ContentError, match="no file of examples"):
+        read_examples(tmp_path / "a.json")
+    np.save(tmp_path / "b.examples.npy", np.zeros(3))
+    with pytest.raises(ContentError, match="expected a field 'fingerprint'"):
+        read_examples(tmp_path / "b.json")
+
+
+def test_columns_of_another_length_are_refused(tmp_path: Path) -> None:
+    for numbers in ([0], [0, 1, 2]):
+        with pytest.raises(ValueError, match="assign"):
+            write_examples(tmp_path / "a", [1, 2], {"premise": numbers})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_any_number_of_clusters_and_any_name_of_theirs(tmp_path: Path) -> None:
+    clusters = {"前提": [3, 2**32 - 1, 0], "doc": [0, 0, 258]}
+    write_examples(examples_file(tmp_path / "a.json"), [1, 2**63, 515], clusters)
+    found = read_examples(tmp_path / "a.json")
+    assert found is not None and found.fingerprints.tolist() == [1, 2**63, 515]
+    assert {name: numbers.tolist() for name, numbers in found.clusters.items()} == clusters
+    assert found.fingerprints.dtype == np.uint64 and found.clusters["doc"].dtype == np.uint32
+    write_examples(examples_file(tmp_path / "b.json"), [], {})
+    empty = read_examples(tmp_path / "b.json")
+    assert empty is not None and len(empty.fingerprints) == 0 and empty.clusters == {}
+
+
+def test_rows_begin_where_they_can_be_mapped(tmp_path: Path) -> None:
+    for clusters in ({}, {"p": [1, 2, 3]}, {"premise": [1, 2, 3], "a longer name": [0, 0, 0]}):
+        write_examples(tmp_path / "a", [1, 2, 3], clusters)
+        assert ((tmp_path / "a").stat().st_size - 3 * (8 + 4 * len(clusters))) % 64 == 0

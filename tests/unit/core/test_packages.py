@@ -1,0 +1,95 @@
+"""A missing package, an old Python, a reader that went away: one sentence or none, and the exit code."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from core.packages import CORE
+
+ROOT = Path(__file__).parents[3]
+IMPORTED_AS = {"pyyaml": "yaml"}
+
+
+def test_the_core_packages_are_those_of_pyproject() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = [re.split(r"[<>=!~ \[]", name)[0] for name in declared]
+    assert set(CORE) == {IMPORTED_AS.get(name, name).replace("-", "_") for name in names}
+
+
+def _without(package: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours in a Python in which `package` cannot be found."""
+    code = (
+        "import sys, runpy\n"
+        "class Hidden:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] == {package!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "import importlib.util\n"
+        "found = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, package_=None: "
+        f"None if name == {package!r} else found(name, package_)\n"
+        "sys.meta_path.insert(0, Hidden())\n"
+        f"sys.argv = {list(command)!r}\n"
+        "runpy.run_module(sys.argv[0], run_name='__main__')\n"
+    )
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("package", ["click", "jsonschema_rs", "tqdm", "yaml", "numpy"])
+@pytest.mark.parametrize("command", [("compiler", "list"), ("eval.nli", "--help"), ("adapters", "show", "x")])
+def test_a_missing_core_package_is_a_sentence(package: str, command: tuple[str, ...]) -> None:
+    ended = _without(package, *command)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        f'error: {package} is not installed in {sys.executable}; run "make setup-core" '
+        '(or "make setup" for training and evaluation), then "source .venv/bin/activate"\n'
+    )
+
+
+def test_a_package_of_the_whole_set_up_names_that(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("stage: sft\n")
+    ended = _without("omegaconf", "recipes", "check", str(tmp_path / "r.yaml"))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        f"error: omegaconf is not installed in {sys.executable}; "
+        'run "make setup", then "source .venv/bin/activate"\n'
+    )
+
+
+COMMANDS = [
+    ("compiler", "list"),
+    ("compiler", "--help"),
+    ("recipes", "check", "recipes/rte.yaml"),
+    ("adapters", "show", "nothing"),
+    ("eval.nli", "--help"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_reader_that_went_away_is_141_without_a_word(command: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, stdout=writing, stderr=writing)
+    os.close(writing)
+    assert ended.returncode == 141
+
+
+def test_an_output_that_is_closed_is_no_traceback() -> None:
+    command = f"{sys.executable} -m compiler list >&-"
+    ended = subprocess.run(command, shell=True, cwd=ROOT, stderr=subprocess.PIPE)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_help_into_a_closed_pipe_says_nothing() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-m", "compiler", "--help"], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, b"")

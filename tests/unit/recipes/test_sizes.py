@@ -1,0 +1,67 @@
+"""How a recipe's settings become the setup that is planned, and what is said to be unknown."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recipes.memory import Shapes
+from recipes.plan import fits
+from recipes.recipe import Recipe
+from recipes.sizes import setup_of, unmodelled
+
+SHAPES = Shapes(1_000_000, 10_000, 800_000, 100, 400, 4, 4, 1000)
+
+
+def recipe(**settings):
+    return Recipe(Path("r.yaml"), settings, {})
+
+
+def test_trained_weights_and_their_optimizer_are_in_fp32_but_for_pure_bf16():
+    plain, pure = setup_of(recipe(), 10, 1), setup_of(recipe(pure_bf16=True), 10, 1)
+    assert (plain.trained_bytes, plain.optimizer_bytes) == (4, 8)
+    assert (pure.trained_bytes, pure.optimizer_bytes) == (2, 4)
+    assert setup_of(recipe(pure_bf16=True, optim="paged_adamw_8bit"), 10, 1).optimizer_bytes == 2
+    assert setup_of(recipe(per_device_train_batch_size=3), 10, 1).tokens == 30
+
+
+def test_what_deepspeed_offloads(tmp_path):
+    def setup(**zero):
+        (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": zero}))
+        return setup_of(recipe(deepspeed=str(tmp_path / "ds.json")), 10, 4)
+
+    optimizer = setup(stage=2, offload_optimizer={"device": "cpu"})
+    assert (optimizer.stage, optimizer.offload_optimizer, optimizer.offload_weights) == (2, True, False)
+    both = setup(stage=3, offload_optimizer={"device": "cpu"}, offload_param={"device": "cpu"})
+    assert (both.stage, both.offload_optimizer, both.offload_weights) == (3, True, True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({}, []),
+        ({"stage": "pt", "use_dora": False}, []),
+        ({"use_dora": True, "use_galore": True}, ["use_dora", "use_galore"]),
+        ({"stage": "dpo"}, ["stage dpo (more than one pass, or a second model)"]),
+        ({"pure_bf16": True, "deepspeed": "z3.json"}, ["pure_bf16 under DeepSpeed"]),
+    ],
+)
+def test_what_is_not_modelled_is_named(settings, found):
+    assert unmodelled(recipe(**settings), SHAPES) == found
+
+
+def test_experts_are_not_modelled():
+    experts = Shapes(5_000_000, 10_000, 800_000, 100, 400, 4, 4, 1000)
+    assert unmodelled(recipe(), experts) == ["weights outside of linear layers and vocabulary (experts?)"]
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "unknown", "words"),
+    [
+        (5, 9, [], "fits"), (5, 10, [], "fits"), (5, 11, [], "may NOT fit"), (10.5, 15, [], "does NOT fit"),
+        (5, 9, ["use_dora"], "fits, as far as it is known,"),
+    ],
+)  # fmt: skip
+def test_only_what_fits_by_the_upper_end_fits(lower, upper, unknown, words):
+    memory = {"lower": {"total": lower}, "upper": {"total": upper}}
+    assert fits({"memory": memory, "gpu_bytes": 10, "not_modelled": unknown}) == words

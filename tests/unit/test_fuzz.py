@@ -1,0 +1,64 @@
+"""A slice of the fuzzers with a fixed seed, and each file of the corpus as its name says: good or bad."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from compiler.render import Filled
+from tests.fuzz import differential, mutations
+from tests.fuzz.execute import Outcome, execute, scratch
+from tests.fuzz.invariants import leftovers, miscounts, records_of, rows_of
+
+FILES = sorted(
+    path for path in mutations.CORPUS.glob("*-*/*") if path.parent.name.startswith(("good", "bad"))
+)
+
+
+@pytest.mark.parametrize("run", [mutations.run, differential.run], ids=["mutations", "differential"])
+def test_a_slice_finds_nothing(run):
+    findings = {seed: wrong for seed in map(str, range(200)) if (wrong := run(seed))}
+    assert findings == {}
+
+
+def compiled(path: Path, folder: Path, *options: str) -> Outcome:
+    (folder / path.name).write_bytes(path.read_bytes())
+    return execute("compile", "qa", "--source", path.name, "--out", "out", *options)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_file_of_the_corpus_comes_to_what_its_name_says(path):
+    good = path.parent.name.startswith("good")
+    with scratch() as folder:
+        outcome = compiled(path, folder)
+        assert (outcome.code, outcome.wrong) == (0 if good else 1, [])
+        assert leftovers(folder / "out", outcome) == []
+        if good:
+            rows = rows_of(path.name, path.read_bytes())
+            texts = [[*row][:2] if isinstance(row, list) else [*row.values()][:2] for row in rows]
+            found = records_of(folder / "out" / "qa" / "qa.jsonl")
+            assert [[record["instruction"], record["output"]] for record in found] == texts
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.parent.name == "bad-json"], ids=lambda p: p.stem
+)
+def test_the_lines_around_a_broken_one_are_kept(path):
+    with scratch() as folder:
+        outcome = compiled(path, folder, "--on-error", "quarantine")
+        assert outcome.code == 0 and f"{path.name}:2: E00" in outcome.err
+        kept = records_of(folder / "out" / "qa" / "qa.jsonl")
+        assert [record["instruction"] for record in kept] == ["Good?", "Last?"]
+        assert miscounts(folder / "out", 3) == []
+
+
+def test_a_broken_compiler_is_found_out(monkeypatch):
+    def split_at_what_texts_hold(self: Filled) -> tuple[bytes, list[list[bytes]]]:
+        columns = [orjson.dumps(texts)[2:-2].split(b'","') for texts in self.columns]
+        literals = [orjson.dumps(text)[1:-1].replace(b"%", b"%%") for text in self.literals]
+        return b'"' + b"%b".join(literals) + b'"', columns
+
+    monkeypatch.setattr(Filled, "json", split_at_what_texts_hold)
+    assert [finding for seed in range(60) for finding in differential.run(str(seed))]
+    monkeypatch.setattr(Filled, "json", lambda _: 1 / 0)
+    assert [finding for seed in range(9) for finding in mutations.run(str(seed)) if "ZeroDivision" in finding]

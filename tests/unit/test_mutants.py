@@ -1,0 +1,56 @@
+"""The errors that `make mutate` puts into the code: worked out by hand for a small file."""
+
+import json
+
+from tests.mutate.mutants import mutants
+from tests.mutate.notes import Entered
+
+SOURCE = b'''
+@dataclass(frozen=True)
+class Box:
+    """A box of 3."""
+    size: Literal[4] = 5
+
+def f(a, b):
+    if a < b and not b:
+        sync(a)
+    return f"{a + 1}" if a is None else (a
+        - b)  # and
+'''
+
+
+def test_every_error_of_a_small_file():
+    found = [(one.start[0], one.change()) for one in mutants("x.py", SOURCE)]
+    assert found == [
+        (5, "5 → 6"),
+        (8, "< → <="),
+        (8, "and → or"),
+        (8, "not →"),
+        (9, "sync(a) → pass"),
+        (10, 'return f"{a + 1}" if a is None else (a - b) → return None'),
+        (10, "is → is not"),
+        (11, "- → +"),
+    ]
+
+
+def test_an_error_changes_its_place_alone():
+    for one in mutants("x.py", SOURCE):
+        assert one.old.encode() in SOURCE and one.apply(SOURCE) != SOURCE
+        compile(one.apply(SOURCE), "x.py", "exec")
+    (edge,) = [one for one in mutants("x.py", SOURCE) if one.old == "<"]
+    assert edge.apply(SOURCE) == SOURCE.replace(b"a < b", b"a <= b")
+
+
+def test_an_error_is_for_those_tests_that_enter_its_function_or_use_a_fixture_that_does(tmp_path):
+    notes = [
+        ("uses", "a.py::one", ["made"]), ("entered", "made", "x.py", 7), ("entered", "a.py::one", "x.py", 9),
+        ("took", "a.py::one", 0.25), ("took", "a.py::one", 0.5), ("uses", "a.py::two", ["made"]),
+        ("took", "a.py::two", 1.0), ("entered", "", "x.py", 9),
+    ]  # fmt: skip
+    (tmp_path / "notes").write_text("".join(json.dumps(note) + "\n" for note in notes))
+    entered = Entered(tmp_path / "notes")
+    assert entered.seconds == {"a.py::one": 0.75, "a.py::two": 1.0}
+    assert entered.tests("x.py", 7) == {"a.py::one", "a.py::two"}
+    assert entered.tests("x.py", 9) == {"a.py::one"}
+    assert entered.tests("x.py", None) == {"a.py::one", "a.py::two"}
+    assert entered.tests("y.py", None) == set()
