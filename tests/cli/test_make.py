@@ -1,5 +1,6 @@
 """make's set-up: a Python that is too old is named before anything is made, half a .venv does not stay."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,11 @@ def _make(folder: Path, python: str, *arguments: str) -> subprocess.CompletedPro
     stub.write_text(f"#!/bin/sh\n{python}\n")
     stub.chmod(0o755)
     command = ["make", f"PYTHON={stub}", "UV=", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    # `make test` hands its own flags and level on: as a sub-make, ours would say which folder it is in.
+    own = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("version", [(2, 7), (3, 6), (3, 10)])
