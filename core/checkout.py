@@ -1,0 +1,53 @@
+"""Where Tuneyard itself lies, and which version of it runs: written into everything that it makes."""
+
+import functools
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The folder that holds core/, compiler/, recipes/, adapters/ and eval/: the root of a checkout."""
+
+
+def version() -> dict[str, str]:
+    """Return `{"version": "0.1.0", "commit": "<40 hex digits>"}`; no commit where this is no checkout."""
+    return dict(_version())
+
+
+@functools.cache
+def _version() -> tuple[tuple[str, str], ...]:
+    commit = head(ROOT)
+    return (("version", _release()), *([("commit", commit)] if commit else []))
+
+
+def _release() -> str:
+    """Return the version that pyproject.toml declares, or outside of a checkout the installed one."""
+    declared = ROOT / "pyproject.toml"
+    if declared.is_file():
+        return str(tomllib.loads(declared.read_text(encoding="utf-8"))["project"]["version"])
+    from importlib import metadata  # 30 ms that a checkout does not need
+
+    return metadata.version("tuneyard")
+
+
+def head(root: Path) -> str | None:
+    """Return the commit that is checked out in `root`, None where git keeps none there that can be read.
+
+    Reads the files of gitrepository-layout(5), worktrees and packed refs among them, and starts no program.
+    """
+    try:
+        git = root / ".git"
+        if git.is_file():  # a worktree or submodule: "gitdir: PATH"
+            git = root / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
+        found = (git / "HEAD").read_text(encoding="utf-8").strip()
+        if not found.startswith("ref: "):
+            return found
+        name = found.removeprefix("ref: ")
+        shared = git / "commondir"
+        folders = [git, git / shared.read_text(encoding="utf-8").strip()] if shared.is_file() else [git]
+        for folder in folders:
+            if (folder / name).is_file():
+                return (folder / name).read_text(encoding="utf-8").strip()
+        packed = (folders[-1] / "packed-refs").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return next((line.split()[0] for line in packed if line.endswith(f" {name}")), None)

@@ -1,0 +1,81 @@
+"""Plug-ins by entry points: a broken package is named with its version and takes nothing with it."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core import plugins
+from core.errors import TuneyardError
+
+
+def package(site: Path, name: str, entries: str, code: str) -> None:
+    """Lay an installed distribution `name` 1.2 with one module of that name into a folder of sys.path."""
+    (site / f"{name}.py").write_text(code)
+    info = site / f"{name}-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(f"[tuneyard.metrics]\n{entries}\n")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins.load.cache_clear()
+    yield tmp_path
+    plugins.load.cache_clear()
+    for name in [name for name in sys.modules if name.startswith("plug_")]:
+        del sys.modules[name]
+
+
+def test_plugins_are_loaded_by_name_with_their_package(site: Path) -> None:
+    package(site, "plug_words", "words = plug_words:words", "def words(): return 3\n")
+    found = plugins.load("tuneyard.metrics")["words"]
+    assert found.package == "plug_words 1.2"
+    assert found.value() == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
+        (
+            "import not_there",
+            "ModuleNotFoundError: No module named 'not_there'",
+        ),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("other = 1", "AttributeError: module 'plug_broken' has no attribute 'metric'"),
+        ("def (", "SyntaxError: "),
+    ],
+)
+def test_a_broken_package_is_named_and_the_others_stay(
+    site: Path, capsys: pytest.CaptureFixture[str], code: str, said: str
+) -> None:
+    package(site, "plug_broken", "broken = plug_broken:metric", code)
+    package(site, "plug_good", "good = plug_good:metric", "metric = 1\n")
+    assert "good" in plugins.load("tuneyard.metrics")
+    assert "broken" not in plugins.load("tuneyard.metrics")
+    warning = capsys.readouterr().err
+    begin = f"warning: plug-in 'broken' of plug_broken 1.2 (tuneyard.metrics) failed: {said}"
+    assert warning.startswith(begin)
+    assert warning.count("\n") == 1, "said twice"
+
+
+def test_of_two_packages_with_one_name_the_first_is_taken(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package(site, "plug_a", "same = plug_a:metric", "metric = 'a'\n")
+    package(site, "plug_b", "same = plug_b:metric", "metric = 'b'\n")
+    assert plugins.load("tuneyard.metrics")["same"].value == "a"
+    assert "'same' is in plug_a 1.2, which is taken, and in plug_b 1.2" in capsys.readouterr().err
+
+
+def test_what_a_plugin_raises_later_names_its_package(site: Path) -> None:
+    package(site, "plug_late", "late = plug_late:metric", "def metric(): return 1 / 0\n")
+    plugin = plugins.load("tuneyard.metrics")["late"]
+    with (
+        pytest.raises(TuneyardError, match=r"'late' of plug_late 1.2 .* ZeroDivisionError: division by zero"),
+        plugin.guarded(),
+    ):
+        plugin.value()
