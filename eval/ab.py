@@ -16,19 +16,19 @@ from core.documents import json_lines
 from core.errors import CLI, RequestError, run
 from core.files import atomic, require, write_json, write_text
 from core.prompt import Conversation
-from eval.measure.answers import cut_thought
-from eval.measure.rates import group_of
-from eval.model import shards
-from eval.model.ask import Fields
-from eval.model.questions import read_questions
-from eval.options import generate_options, model_options, run_options, set_options, take
-from eval.output.results import PREDICTIONS, Prediction, check_new
-from eval.output.sheet import Asked, check_key, check_unrated, make_sheet, read_key, read_sheet
-from eval.output.side_by_side import side_by_side
-from eval.output.tally import tally_json, tally_table
-from eval.pipeline import Job, score_opened
-from eval.subjects import open_models
-from eval.task import Task
+from eval.backends import shards
+from eval.backends.ask import Fields
+from eval.datasets.questions import read_questions
+from eval.metrics.answers import cut_thought
+from eval.reports.sheet import Asked, check_key, check_unrated, make_sheet, read_key, read_sheet
+from eval.reports.side_by_side import side_by_side
+from eval.reports.tally import tally_json, tally_table
+from eval.runs.results import PREDICTIONS, Prediction, check_new
+from eval.scoring.candidates import open_models
+from eval.scoring.options import generate_options, model_options, run_options, set_options, take
+from eval.scoring.pipeline import Job, score_opened
+from eval.scoring.task import Task
+from eval.statistics.rates import group_of
 
 SHEET, KEY, ANSWERS = "sheet.csv", "key.json", "answers.md"
 

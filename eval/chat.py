@@ -16,14 +16,14 @@ import click
 
 from core.errors import CLI, RequestError, TuneyardError, run, show_value
 from core.prompt import Encode, Message
-from eval.measure.answers import cut_thought
-from eval.model.recipe import trained_system
-from eval.model.stream import PRESETS, Sampling, ThoughtFilter, choose_sampling, stream
-from eval.options import Finite, loading_options, take
-from eval.subjects import Subject, open_models
+from eval.backends.stream import PRESETS, Sampling, ThoughtFilter, choose_sampling, stream
+from eval.datasets.recipe import trained_system
+from eval.metrics.answers import cut_thought
+from eval.scoring.candidates import Subject, open_models
+from eval.scoring.options import Finite, loading_options, take
 
 if TYPE_CHECKING:
-    from eval.model.load import Model
+    from eval.backends.load import Model
 
 WAYS_OUT = ("exit", "quit")
 USE = "/use"

@@ -15,10 +15,8 @@ import click
 from core.errors import CLI, RequestError, run
 from core.files import write_json, write_text
 from core.prompt import Conversation
-from eval.measure.labels import LOW_MASS, accuracy_line, summary
-from eval.measure.macro import group_score
-from eval.model.ask import Asker, Choosing, Fields
-from eval.model.cmmlu import (
+from eval.backends.ask import Asker, Choosing, Fields
+from eval.datasets.cmmlu import (
     HUB_ID,
     LETTERS,
     Exam,
@@ -29,13 +27,15 @@ from eval.model.cmmlu import (
     read_exam,
     show_item,
 )
-from eval.model.questions import Questions
-from eval.options import model_options, run_options, take
-from eval.output.groups import group_table, groups_json, read_groups, set_score
-from eval.output.results import Prediction, check_new
-from eval.pipeline import Job, score
-from eval.subjects import Opened
-from eval.task import Figure, Prepared, Task, line_of
+from eval.datasets.questions import Questions
+from eval.metrics.labels import LOW_MASS, accuracy_line, summary
+from eval.metrics.macro import group_score
+from eval.reports.groups import group_table, groups_json, read_groups, set_score
+from eval.runs.results import Prediction, check_new
+from eval.scoring.candidates import Opened
+from eval.scoring.options import model_options, run_options, take
+from eval.scoring.pipeline import Job, score
+from eval.scoring.task import Figure, Prepared, Task, line_of
 
 PLAIN = "the benchmark's text (no chat template)"
 

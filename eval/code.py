@@ -12,16 +12,16 @@ from typing import Any
 import click
 
 from core.errors import CLI, ContentError, RequestError, run, show_value
-from eval.measure.answers import cut_thought
-from eval.measure.labels import accuracy_line
-from eval.measure.rates import groups_of, rate_of
-from eval.model.ask import Asker, Fields
-from eval.model.questions import Questions, read_questions
-from eval.model.sandbox import run_tests
-from eval.options import generate_options, model_options, run_options, set_options, take
-from eval.output.results import Prediction
-from eval.pipeline import Job, score
-from eval.task import Prepared, Task, line_of
+from eval.backends.ask import Asker, Fields
+from eval.datasets.questions import Questions, read_questions
+from eval.metrics.answers import cut_thought
+from eval.metrics.labels import accuracy_line
+from eval.metrics.sandbox import run_tests
+from eval.runs.results import Prediction
+from eval.scoring.options import generate_options, model_options, run_options, set_options, take
+from eval.scoring.pipeline import Job, score
+from eval.scoring.task import Prepared, Task, line_of
+from eval.statistics.rates import groups_of, rate_of
 
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 

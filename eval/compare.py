@@ -12,9 +12,9 @@ import click
 
 from core.errors import CLI, run
 from core.files import write_json, write_text
-from eval.output.judged import Judged, judge
-from eval.output.markdown import grid, markdown
-from eval.output.tables import to_json
+from eval.reports.judged import Judged, judge
+from eval.reports.markdown import grid, markdown
+from eval.reports.tables import to_json
 
 
 @click.command(context_settings=CLI)
@@ -33,7 +33,7 @@ def cli(results: tuple[str, ...], out: Path) -> None:
 
 def write(judged: Judged, out: Path, facts: Mapping[str, object] | None = None) -> None:
     """Write the plots, table.md and, last, table.json (`facts` among it) into `out`, and print the table."""
-    from eval.output.plots import write_plots
+    from eval.reports.plots import write_plots
 
     plots, typeface = write_plots(judged.comparison, judged.runs, out)
     text = "\n\n".join([*map(grid, judged.tables.values()), markdown(judged.comparison, typeface.numbered)])

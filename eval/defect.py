@@ -12,16 +12,16 @@ from typing import Any
 import click
 
 from core.errors import CLI, ContentError, run, show_value
-from eval.measure.labels import UNKNOWN, accuracy_line
-from eval.measure.reports import Report, judge, parse_report, report_summary
-from eval.model.ask import Fields
-from eval.model.questions import Questions, read_questions
-from eval.options import generate_options, model_options, run_options, set_options, take
-from eval.output.defects import PLOT, write_defects
-from eval.output.detailed import DETAILED
-from eval.output.results import Prediction
-from eval.pipeline import Job, score
-from eval.task import Prepared, Task, line_of
+from eval.backends.ask import Fields
+from eval.datasets.questions import Questions, read_questions
+from eval.metrics.labels import UNKNOWN, accuracy_line
+from eval.metrics.reports import Report, judge, parse_report, report_summary
+from eval.reports.defects import PLOT, write_defects
+from eval.runs.detailed import DETAILED
+from eval.runs.results import Prediction
+from eval.scoring.options import generate_options, model_options, run_options, set_options, take
+from eval.scoring.pipeline import Job, score
+from eval.scoring.task import Prepared, Task, line_of
 
 
 @click.command(context_settings=CLI)

@@ -13,18 +13,18 @@ import click
 
 from core.errors import CLI, ContentError, run
 from core.prompt import Conversation
-from eval.measure.coherence import Talk, carry_over, repetition
-from eval.measure.rates import groups_of
-from eval.measure.text import Estimate, ratio
-from eval.model.ask import Asker, Fields
-from eval.model.ask import Talk as Messages
-from eval.model.questions import read_questions
-from eval.model.server import Server
-from eval.model.talking import Talking, questions
-from eval.options import generate_options, model_options, run_options, set_options, take
-from eval.output.results import Prediction
-from eval.pipeline import Job, score
-from eval.task import Figure, Prepared, Task
+from eval.backends.ask import Asker, Fields
+from eval.backends.ask import Talk as Messages
+from eval.backends.server import Server
+from eval.backends.talking import Talking, questions
+from eval.datasets.questions import read_questions
+from eval.metrics.coherence import Talk, carry_over, repetition
+from eval.metrics.text import Estimate, ratio
+from eval.runs.results import Prediction
+from eval.scoring.options import generate_options, model_options, run_options, set_options, take
+from eval.scoring.pipeline import Job, score
+from eval.scoring.task import Figure, Prepared, Task
+from eval.statistics.rates import groups_of
 
 FIGURES = ("carry_over", "chance", "repetition")
 

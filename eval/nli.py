@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from core.errors import CLI, RequestError, run
-from eval.measure.answers import PARSERS
-from eval.measure.labels import (
+from eval.backends.ask import Asker, Fields, ask_in_halves
+from eval.datasets.questions import Questions, read_questions
+from eval.metrics.answers import PARSERS
+from eval.metrics.labels import (
     LOW_MASS,
     UNKNOWN,
     LabelSet,
@@ -21,12 +23,10 @@ from eval.measure.labels import (
     spellings,
     summary,
 )
-from eval.model.ask import Asker, Fields, ask_in_halves
-from eval.model.questions import Questions, read_questions
-from eval.options import Command, generate_options, model_options, run_options, set_options, take
-from eval.output.results import Prediction
-from eval.pipeline import Job, Talks, score
-from eval.task import Prepared, Task
+from eval.runs.results import Prediction
+from eval.scoring.options import Command, generate_options, model_options, run_options, set_options, take
+from eval.scoring.pipeline import Job, Talks, score
+from eval.scoring.task import Prepared, Task
 
 CHECKED = 100  # rows that generate mode also answers by choice: a forward pass each
 

@@ -13,7 +13,7 @@ import click
 
 from core.errors import CLI, ContentError, RequestError, run
 from core.files import write_json, write_text
-from eval.options import Finite, data_options, same_base
+from eval.scoring.options import Finite, data_options, same_base
 
 COMPARED = ("template", "fused", "gguf", "modelfile")
 PATH = click.Path(path_type=Path)
@@ -67,8 +67,8 @@ def cli(out: Path, flips: int, tolerance: float, **given: Any) -> None:
 
     Prompts must have the same token ids. Answers may differ by --flips and --tolerance.
     """
-    from eval.output.proof import Tolerance, holds, markdown, to_json
-    from eval.proving import Request, prove
+    from eval.reports.parity import Tolerance, holds, markdown, to_json
+    from eval.scoring.parity import Request, prove
 
     if out.exists() and not out.is_dir():
         raise RequestError(f"--out {out}: a file; expected a folder")

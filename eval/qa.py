@@ -12,15 +12,15 @@ from typing import Any, Protocol
 import click
 
 from core.errors import CLI, ContentError, run
-from eval.measure.answers import cut_thought
-from eval.measure.matching import exact_match, token_f1
-from eval.measure.qa import SIMILAR, Lexical, qa_summary
-from eval.model.ask import Fields, ask_in_halves
-from eval.model.questions import Questions, read_questions
-from eval.options import generate_options, model_options, run_options, set_options, take
-from eval.output.results import Prediction
-from eval.pipeline import Job, score
-from eval.task import Figure, Prepared, Task, line_of
+from eval.backends.ask import Fields, ask_in_halves
+from eval.datasets.questions import Questions, read_questions
+from eval.metrics.answers import cut_thought
+from eval.metrics.matching import exact_match, token_f1
+from eval.metrics.qa import SIMILAR, Lexical, qa_summary
+from eval.runs.results import Prediction
+from eval.scoring.options import generate_options, model_options, run_options, set_options, take
+from eval.scoring.pipeline import Job, score
+from eval.scoring.task import Figure, Prepared, Task, line_of
 
 TYPES = ("type", "subset", "category")
 DIGITS = 6  # of a similarity in the files: fp32 holds no more
@@ -81,7 +81,7 @@ def check_references(questions: Questions) -> None:
 def _similarity(embedding_model: str | None) -> Similarity:
     if embedding_model is None:
         return Lexical()
-    from eval.model.embedding import Embedding
+    from eval.backends.embedding import Embedding
 
     return Embedding(embedding_model)
 

@@ -13,8 +13,8 @@ import click
 
 from core.errors import CLI, RequestError, run
 from core.files import write_text
-from eval.output.judged import Judged, judge
-from eval.output.places import argument
+from eval.reports.judged import Judged, judge
+from eval.reports.places import argument
 
 MOST_ERRORS = 2000
 
@@ -42,9 +42,9 @@ def write(text: str, out: Path) -> None:
 
 def render(judged: Judged, title: str, most: int = MOST_ERRORS, module: str = "eval.report") -> str:
     """Return the page with at most `most` errors, made by the command line of `module`."""
-    from eval.output.errors import collect_errors
-    from eval.output.html import Plots, page
-    from eval.output.plots import write_plots
+    from eval.reports.html import Plots, page
+    from eval.reports.incorrect import collect_errors
+    from eval.reports.plots import write_plots
 
     with tempfile.TemporaryDirectory() as folder:
         names, typeface = write_plots(judged.comparison, judged.runs, Path(folder))

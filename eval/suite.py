@@ -14,17 +14,17 @@ import click
 from core.errors import CLI, RequestError, run
 from core.files import read_object, write_json, write_text
 from eval import compare, report
-from eval.model import shards
-from eval.options import Request, model_options, run_options, take
-from eval.output.judged import judge
-from eval.output.markdown import grid
-from eval.output.results import RESULTS, check_new
-from eval.output.tables import Table
-from eval.output.verdict import percent
-from eval.pipeline import score_opened
-from eval.steps import read_steps
-from eval.subjects import open_models
-from eval.task import Figure, Prepared
+from eval.backends import shards
+from eval.reports.judged import judge
+from eval.reports.markdown import grid
+from eval.reports.tables import Table
+from eval.reports.verdict import percent
+from eval.runs.results import RESULTS, check_new
+from eval.scoring.candidates import open_models
+from eval.scoring.options import Request, model_options, run_options, take
+from eval.scoring.pipeline import score_opened
+from eval.scoring.steps import read_steps
+from eval.scoring.task import Figure, Prepared
 
 CAPTION = "All steps"
 Found = dict[str, dict[str, dict[str, Figure]]]  # by step, then by figure, then by model

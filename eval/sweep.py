@@ -15,15 +15,15 @@ from adapters.config import CONFIG
 from adapters.parts import Part, parse_weight
 from core.errors import CLI, RequestError, run
 from core.files import read_object
-from eval.measure.halves import Split, split_halves
-from eval.model import shards
-from eval.model.questions import Questions, read_questions
+from eval.backends import shards
+from eval.datasets.questions import Questions, read_questions
 from eval.nli import Nli, label_options, label_sets
-from eval.options import Request, model_options, run_options, set_options, take
-from eval.output.results import RESULTS, check_new
-from eval.pipeline import score_opened
-from eval.subjects import BASE, load_subjects, open_adapters
-from eval.sweeping import Sweep, report
+from eval.reports.sweep import Sweep, report
+from eval.runs.results import RESULTS, check_new
+from eval.scoring.candidates import BASE, load_subjects, open_adapters
+from eval.scoring.options import Request, model_options, run_options, set_options, take
+from eval.scoring.pipeline import score_opened
+from eval.statistics.selection import Split, split_halves
 
 STEPS = "trainer_state.json"
 

@@ -14,17 +14,17 @@ import click
 from core.errors import CLI, ContentError, RequestError, run
 from core.files import write_json
 from core.supervision import Lesson, supervise, text_lesson
-from eval.measure.answers import cut_thought
-from eval.measure.halves import held_out_rows
-from eval.measure.reading import Figures, generated_figures, lengths_of, percentiles, read_figures
-from eval.model.ask import Asker, Fields
-from eval.model.questions import Questions, read_questions
-from eval.model.reading import Reading
-from eval.options import Finite, generate_options, model_options, run_options, set_options, take
-from eval.output.lengths import PLOT, draw_lengths
-from eval.output.results import METRICS, Prediction
-from eval.pipeline import Job, score
-from eval.task import Figure, Prepared, Task
+from eval.backends.ask import Asker, Fields
+from eval.backends.reading import Reading
+from eval.datasets.questions import Questions, read_questions
+from eval.metrics.answers import cut_thought
+from eval.metrics.reading import Figures, generated_figures, lengths_of, percentiles, read_figures
+from eval.reports.lengths import PLOT, draw_lengths
+from eval.runs.results import METRICS, Prediction
+from eval.scoring.options import Finite, generate_options, model_options, run_options, set_options, take
+from eval.scoring.pipeline import Job, score
+from eval.scoring.task import Figure, Prepared, Task
+from eval.statistics.selection import held_out_rows
 
 SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # beside other commands' figures
 

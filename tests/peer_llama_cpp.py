@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.measure.labels import find_labels, spellings
-from eval.model.ask import Choosing
-from eval.model.gguf import load_gguf
-from eval.model.load import Model, load_model
-from eval.model.prompts import choose_prompting
-from eval.model.questions import read_questions
+from eval.backends.ask import Choosing
+from eval.backends.gguf import load_gguf
+from eval.backends.load import Model, load_model
+from eval.datasets.prompts import choose_prompting
+from eval.datasets.questions import read_questions
+from eval.metrics.labels import find_labels, spellings
 
 Scores = dict[int, dict[str, float]]  # row → label → log-probability
 

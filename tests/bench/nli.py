@@ -15,12 +15,12 @@ from pathlib import Path
 from adapters.parts import Part
 from adapters.store import open_adapter
 from core.prompt import conversation
-from eval.measure.labels import spellings
-from eval.model.ask import Choosing
-from eval.model.generate import generate
-from eval.model.live import applied
-from eval.model.load import Model, load_model
-from eval.model.prompts import choose_prompting
+from eval.backends.ask import Choosing
+from eval.backends.generate import generate
+from eval.backends.live import applied
+from eval.backends.load import Model, load_model
+from eval.datasets.prompts import choose_prompting
+from eval.metrics.labels import spellings
 from tests.conftest import ROOT
 
 BUDGET = 2048

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from eval.model.load import load_model
+from eval.backends.load import load_model
 from tests.bench.nli import as_record, random_adapter
 from tests.conftest import ROOT
 from tests.peer_lm_eval import lm_eval

@@ -10,8 +10,8 @@ import pytest
 
 from core.errors import ContentError, RequestError
 from eval.ab import cli
-from eval.measure.ratings import CRITERIA
-from tests.unit.eval_model.test_live import write as write_adapter
+from eval.statistics.ratings import CRITERIA
+from tests.unit.eval_backends.test_live import write as write_adapter
 
 PROMPTS = ["什么是 LoRA？", "=1+1", "A man is walking a dog.", "Explain <b>HTML</b>."]
 

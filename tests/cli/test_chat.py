@@ -15,13 +15,13 @@ import pytest
 from click.testing import CliRunner
 
 from core.errors import RequestError
+from eval.backends.generate import generate
+from eval.backends.load import load_model
+from eval.backends.stream import Sampling
 from eval.chat import Chat, cli
-from eval.model.generate import generate
-from eval.model.load import load_model
-from eval.model.prompts import choose_prompting
-from eval.model.stream import Sampling
+from eval.datasets.prompts import choose_prompting
 from tests.conftest import ROOT
-from tests.unit.eval_model.test_live import write as write_adapter
+from tests.unit.eval_backends.test_live import write as write_adapter
 
 SAMPLING = Sampling(8, {})
 

@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import RequestError
 from eval.cmmlu import cli
-from eval.model.cmmlu import read_subjects
+from eval.datasets.cmmlu import read_subjects
 from tests.tiny import make_tiny
 
 SUBJECTS = ("anatomy", "chinese_history", "logical")

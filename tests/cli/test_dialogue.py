@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from core.errors import ContentError
+from eval.backends.talking import Talking
 from eval.dialogue import cli
-from eval.model.talking import Talking
 from tests.cli.test_text import read, tree
-from tests.unit.eval_model.test_live import write as write_adapter
+from tests.unit.eval_backends.test_live import write as write_adapter
 
 
 def talk(*texts: str) -> dict[str, object]:

@@ -11,7 +11,7 @@ from core.errors import CLI, ContentError, RequestError
 from eval.nli import cli
 from tests.runs_cut import tree
 from tests.tiny import make_tiny
-from tests.unit.eval_model.test_live import write as write_adapter
+from tests.unit.eval_backends.test_live import write as write_adapter
 
 ROWS = [
     {"instruction": f'Does "{a}" imply that "{b}"?', "input": "", "output": output, "idx": n + 10}
@@ -237,7 +237,7 @@ def test_labels_are_found_once_and_in_the_whole_dataset(nli, data, monkeypatch) 
         reads.append(questions.name)
         return [c.answer for c in questions.conversations]
 
-    monkeypatch.setattr("eval.model.questions.Questions.answers", property(answers))
+    monkeypatch.setattr("eval.datasets.questions.Questions.answers", property(answers))
     for limit in (1, 5):
         for mode in ("choice", "generate"):
             reads.clear()

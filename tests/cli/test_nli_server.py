@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import RequestError
-from eval.model import server as serving
+from eval.backends import server as serving
 from eval.nli import cli
 
 ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes", "idx": n} for n in range(20)]

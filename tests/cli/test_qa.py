@@ -7,9 +7,9 @@ import pytest
 
 from core.errors import ContentError
 from eval.compare import cli as compare
-from eval.measure.statistics import wilson
-from eval.model.questions import read_questions
+from eval.datasets.questions import read_questions
 from eval.qa import PROMPTS, check_references, cli
+from eval.statistics.shares import wilson
 from tests.serving import answering
 
 ROWS = [

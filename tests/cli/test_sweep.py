@@ -8,11 +8,11 @@ import pytest
 
 from core.errors import ContentError, RequestError
 from eval.nli import cli as nli
+from eval.reports.sweep import Sweep, report
 from eval.sweep import cli
-from eval.sweeping import Sweep, report
 from tests.fake_runs import write_run
 from tests.runs_cut import tree
-from tests.unit.eval_model.test_live import write as write_adapter
+from tests.unit.eval_backends.test_live import write as write_adapter
 
 WORDS = [
     "dog",
@@ -103,7 +103,7 @@ def test_the_pictures_headline_is_the_figure_of_the_held_out_rows(tmp_path, monk
     for model, right in (("base", [0] * 6 + [1] * 6), ("r=1", [1] * 9 + [0] * 3)):
         said = [g if r else "unknown" for g, r in zip(gold, right, strict=True)]
         write_run(tmp_path, model, "s", gold, said, majority=0.5)
-    monkeypatch.setattr("eval.sweeping.draw", lambda landscape, _: drawn.append(landscape))
+    monkeypatch.setattr("eval.reports.sweep.draw", lambda landscape, _: drawn.append(landscape))
     report(Sweep(tmp_path, ["r"], {"base": (0.0,), "r=1": (1.0,)}, {"s": ([*range(6)], [*range(6, 12)])}))
     (landscape,) = drawn
     assert landscape.title == (

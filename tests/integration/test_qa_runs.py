@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.runs_cut import lines, tree
-from tests.unit.eval_model.test_embedding import MINILM
+from tests.unit.eval_backends.test_embedding import MINILM
 
 pytestmark = pytest.mark.slow
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

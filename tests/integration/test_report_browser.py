@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.output.judged import judge
 from eval.report import render
+from eval.reports.judged import judge
 from tests.fake_runs import demo
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -82,7 +82,7 @@ def test_held_out_rows_are_those_of_val_size(count, ratio, seed, tmp_path) -> No
     from datasets import Dataset
 
     from core.prompt import Conversation
-    from eval.model.questions import Questions
+    from eval.datasets.questions import Questions
 
     rows = [{"n": n} for n in range(count)]
     asked = [Conversation([], str(n)) for n in range(count)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.prompt import Conversation
-from eval.model.training import trained_on, trainings_of
+from eval.datasets.training import trained_on, trainings_of
 from tests.integration.test_recipes_train import recipe, train  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.slow

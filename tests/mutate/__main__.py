@@ -20,7 +20,8 @@ from tests.mutate.mutants import Mutant, mutants
 from tests.mutate.sandbox import ROOT, Sandbox, tracked
 
 SCOPE = [
-    "core/*.py", "compiler/*.py", "compiler/read/*.py", "eval/measure/*.py", "adapters/change.py",
+    "core/*.py", "compiler/*.py", "compiler/read/*.py", "eval/metrics/*.py", "eval/statistics/*.py",
+    "eval/runs/alignment.py", "eval/runs/comparison.py", "eval/runs/judgement.py", "adapters/change.py",
     "adapters/fit.py", "adapters/gaps.py", "adapters/lowrank.py", "adapters/merge.py", "adapters/nf4.py",
     "adapters/parts.py",
 ]  # fmt: skip
@@ -32,6 +33,7 @@ NOT = (
     "compiler/progress.py",
     "compiler/init/*",
     "compiler/verify/*",
+    "eval/metrics/sandbox.py",
 )
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 ENOUGH = 0.95

@@ -23,9 +23,9 @@ from tests.mutate.notes import Entered, Plugin
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = [
-    "tests/unit/core", "tests/unit/compiler", "tests/unit/adapters", "tests/unit/eval_measure",
-    "tests/unit/eval_model/test_answers.py", "tests/unit/eval_model/test_labels.py",
-    "tests/unit/eval_model/test_clusters_mnli.py", "tests/unit/eval_model/test_stream.py",
+    "tests/unit/core", "tests/unit/compiler", "tests/unit/adapters", "tests/unit/eval_metrics",
+    "tests/unit/eval_statistics", "tests/unit/eval_runs", "tests/unit/eval_reports",
+    "tests/unit/eval_datasets/test_clusters_mnli.py", "tests/unit/eval_backends/test_stream.py",
     "tests/cli/test_compiler.py",
 ]  # fmt: skip
 FEW = 20  # tests that are run first

@@ -1,0 +1,1 @@
+"""How a model is prompted: transformers, vLLM, a server or GGUF, adapters beside it."""

@@ -1,0 +1,102 @@
+"""Asking with vLLM, in an environment of its own (pip install ".[vllm]"): generated answers, LoRA as it is.
+
+The prompts are our ids, so that they are the same as with `--backend hf`. vLLM serves plain adapters
+one at a time: weights other than 1 and tensors kept whole are refused, `adapters fuse` makes models of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapters.parts import Part
+from core.errors import ContentError, RequestError
+from core.packages import missing
+from core.prompt import Encode
+from eval.backends.ask import Talk, refuse
+from eval.backends.load import DTYPES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+AT_ONCE = 256  # rows between two writes of the log; vLLM makes its own batches of them
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what its max_lora_rank may be
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A model in vLLM with its tokenizer and the adapters it serves, and what the results say of it."""
+
+    llm: Any
+    tokenizer: "PreTrainedTokenizerBase"
+    adapters: list[Path]
+    dtype: str
+    context: int
+    device: str = "vllm"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpeaker:
+    """A vLLM model with an adapter (or none) as a Speaker."""
+
+    engine: Engine
+    encode: Encode
+    adapter: Path | None
+
+    def plan(self, talks: Mapping[int, Talk], max_new_tokens: int) -> tuple[list[list[int]], dict[int, str]]:
+        """Return the rows that fit the context, some hundreds at once, and why the others do not."""
+        refused = refuse(
+            {row: self.encode(talk) for row, talk in talks.items()}, max_new_tokens, self.engine.context
+        )
+        rows = [row for row in talks if row not in refused]
+        return [rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)], refused
+
+    def say(self, talks: Sequence[Talk], max_new_tokens: int) -> list[str]:
+        """Return the greedy answer to each conversation."""
+        from vllm import SamplingParams
+        from vllm.lora.request import LoRARequest
+
+        folder = self.adapter
+        lora = None
+        if folder:  # vLLM tells adapters apart by a number above 0
+            lora = LoRARequest(folder.name, self.engine.adapters.index(folder) + 1, str(folder.resolve()))
+        prompts = [{"prompt_token_ids": self.encode(talk)} for talk in talks]
+        sampling = SamplingParams(temperature=0.0, max_tokens=max_new_tokens)
+        outputs = self.engine.llm.generate(prompts, sampling, lora_request=lora, use_tqdm=False)
+        return [output.outputs[0].text for output in outputs]
+
+
+def load_engine(folder: Path, dtype: str | None, parts: Sequence[Part]) -> Engine:
+    """Load a base that serves the given adapters; bf16 by default.
+
+    `RequestError` where vLLM is not installed, or cannot serve an adapter as it is asked for.
+    """
+    for part in parts:
+        if part.weight != 1 or part.adapter.wholes:
+            raise RequestError(
+                f"adapter {part.adapter.folder}: vLLM takes no weights and no whole tensors: "
+                "merge or fuse it first (python -m adapters), or leave --backend out"
+            )
+    try:
+        from vllm import LLM
+    except ImportError as error:
+        raise RequestError(f"--backend vllm: {missing('vllm')}; or leave --backend out") from error
+    from transformers import AutoTokenizer
+
+    dtype = dtype or "bf16"
+    ranks = [layout.rank for part in parts for layout in part.adapter.layout.values()]
+    lora = {"enable_lora": True, "max_loras": 1, "max_lora_rank": _fitting(max(ranks))} if ranks else {}
+    try:
+        llm = LLM(model=str(folder), dtype=DTYPES[dtype], seed=0, generation_config="vllm", **lora)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ContentError(f"{folder}: vLLM cannot load it: {str(error).splitlines()[0]}") from error
+    context = llm.llm_engine.model_config.max_model_len
+    adapters = [part.adapter.folder for part in parts]
+    return Engine(llm, AutoTokenizer.from_pretrained(folder), adapters, dtype, context)
+
+
+def _fitting(rank: int) -> int:
+    for allowed in RANKS:
+        if rank <= allowed:
+            return allowed
+    raise RequestError(f"an adapter of rank {rank}: vLLM takes {RANKS[-1]} at most; merge with --method svd")

@@ -1,0 +1,67 @@
+"""How likely a model finds texts that are given: the loss that training reports, token by token.
+
+The loss is summed over the tokens that carry it and never averaged over batches, so that it depends on
+neither batch size nor padding. The head is applied to the positions before these tokens alone.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from core.errors import ContentError
+from core.supervision import Lesson
+from eval.backends.score import head_only_at, plan_batches
+
+if TYPE_CHECKING:
+    from eval.backends.load import Model
+
+LOGITS = 1 << 28  # at a time: 1 GiB of them in fp32
+
+
+def losses(model: "Model", lessons: Mapping[int, Lesson], budget: int) -> dict[int, float]:
+    """Return each row's loss: -log p in nats, summed over its learned tokens (0 where there is none).
+
+    `ContentError` if it is no finite number.
+    """
+    found = {row: 0.0 for row, lesson in lessons.items() if not lesson.learned}
+    lengths = {row: len(lesson.ids) for row, lesson in lessons.items() if row not in found}
+    most = LOGITS // model.net.config.get_text_config().vocab_size
+    for planned in plan_batches(lengths, budget):
+        for batch in _parts(planned, lessons, most):
+            found.update(zip(batch, _losses(model, [lessons[row] for row in batch]), strict=True))
+    for row, loss in found.items():
+        if not math.isfinite(loss):
+            raise ContentError(
+                f"row {row}: the model gives {loss} as a loss: its weights or the adapter's overflow; "
+                "try --dtype fp32"
+            )
+    return found
+
+
+def _parts(batch: Sequence[int], lessons: Mapping[int, Lesson], most: int) -> Iterator[list[int]]:
+    """Yield a batch in parts of at most `most` learned tokens (a row with more is a part by itself)."""
+    part: list[int] = []
+    for row in batch:
+        if part and sum(len(lessons[r].learned) for r in (*part, row)) > most:
+            yield part
+            part = []
+        part.append(row)
+    yield part
+
+
+def _losses(model: "Model", lessons: Sequence[Lesson]) -> list[float]:
+    import torch
+
+    width = max(len(lesson.ids) for lesson in lessons)
+    # Padding on the right is never seen by the tokens before it: no mask is needed.
+    padded = [[*lesson.ids, *[0] * (width - len(lesson.ids))] for lesson in lessons]
+    places = [(n, i) for n, lesson in enumerate(lessons) for i in lesson.learned]
+    rows, columns = torch.tensor(places, device=model.device).T
+    ids = torch.tensor(padded, device=model.device)
+    with torch.inference_mode(), head_only_at(model.net, rows, columns - 1):
+        logits = model.net(input_ids=ids, use_cache=False).logits
+        each = torch.nn.functional.cross_entropy(
+            logits.view(len(places), -1).float(), ids[rows, columns], reduction="none"
+        )
+    sums = torch.zeros(len(lessons), dtype=torch.float64)
+    return sums.index_add(0, rows.cpu(), each.double().cpu()).tolist()

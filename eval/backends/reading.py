@@ -1,0 +1,55 @@
+"""Asking twice about a row: how likely its answer is to the model, and what the model answers by itself."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from core.supervision import Lesson
+from eval.backends.ask import DIGITS, Asker, Fields
+from eval.backends.likelihood import losses
+from eval.backends.score import plan_batches
+
+if TYPE_CHECKING:
+    from eval.backends.load import Model
+
+
+class Reading:
+    """Gives the loss of every row, and a generated answer beside it where one is asked for."""
+
+    def __init__(
+        self, model: "Model", lessons: Mapping[int, Lesson], generating: Asker | None, budget: int
+    ) -> None:
+        """Prepare to read lessons by row; rows that `generating` cannot ask are read all the same."""
+        self.model, self.lessons, self.generating, self.budget = model, lessons, generating, budget
+        self.refused: dict[int, str] = {}
+        planned = generating.batches if generating else []
+        rest = lessons.keys() - {row for batch in planned for row in batch}
+        self.batches = planned + plan_batches({row: len(lessons[row].ids) for row in rest}, budget)
+
+    def ask(self, batch: Sequence[int]) -> list[Fields]:
+        """Return `loss` (nats, summed), `tokens` that carry it, and `model_output` or `refused`;
+        `example_tokens` is how long the whole was before it was cut (`truncated`).
+
+        `ContentError` if a loss is no finite number.
+        """
+        said = self._said(batch)
+        found = losses(self.model, {row: self.lessons[row] for row in batch}, self.budget)
+        return [
+            {
+                "loss": round(found[row], DIGITS),
+                "tokens": len(self.lessons[row].learned),
+                "truncated": self.lessons[row].cut,
+                "example_tokens": self.lessons[row].length,
+                **said[row],
+            }
+            for row in batch
+        ]
+
+    def _said(self, batch: Sequence[int]) -> dict[int, Fields]:
+        said: dict[int, Fields] = {row: {} for row in batch}
+        if self.generating is None:
+            return said
+        asked = [row for row in batch if row not in self.generating.refused]
+        said.update(zip(asked, self.generating.ask(asked) if asked else [], strict=True))
+        for row in said.keys() - asked:
+            said[row] = {"refused": self.generating.refused[row]}
+        return said

@@ -1,0 +1,105 @@
+"""Asking a model behind an OpenAI-compatible server: generated answers, the server's own chat template."""
+
+import http.client
+import json
+import os
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from core.errors import RequestError
+from eval.backends.ask import Talk
+
+AT_ONCE = 8
+WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new try
+TIMEOUT = 300
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the key is for the host that was named, and a POST would become a GET."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Leave the answer as it is: an HTTPError with its code."""
+
+
+OPENER = urllib.request.build_opener(_Stay)
+
+
+def check_url(url: str) -> str:
+    """Return a server's address without a slash at its end; `RequestError` for what is none."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        fits = False
+    if not fits or not re.fullmatch("[!-~]+", url):
+        raise RequestError(f"--url {url!r}: expected an address such as http://localhost:8000/v1")
+    return url.rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A model's name on a server; `url` ends before /chat/completions, e.g. http://localhost:8000/v1."""
+
+    url: str
+    name: str
+    device: str = "server"
+    dtype: str = "server"
+
+    def plan(self, talks: Mapping[int, Talk], _longest: int) -> tuple[list[list[int]], dict[int, str]]:
+        """Return a handful of conversations at once, in the data's order; the server refuses by itself."""
+        rows = sorted(talks)
+        return [rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)], {}
+
+    def say(self, talks: Sequence[Talk], max_new_tokens: int) -> list[str]:
+        """Return the greedy answers; `RequestError` where the server refuses or stays away."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(lambda talk: self._answer(talk, max_new_tokens), talks))
+
+    def _answer(self, talk: Talk, max_new_tokens: int) -> str:
+        body = {"model": self.name, "messages": talk, "max_tokens": max_new_tokens, "temperature": 0}
+        problem = ""
+        for wait in (0.0, *WAITS):
+            time.sleep(wait)
+            try:
+                return _content(_post(f"{self.url}/chat/completions", body))
+            except urllib.error.HTTPError as error:
+                problem = f"HTTP {error.code} {error.read(200).decode(errors='replace')}".strip()
+                if to := error.headers.get("Location"):
+                    problem = f"HTTP {error.code}: it sends elsewhere, {to!r}: name that address in --url"
+                if error.code < 500 and error.code != http.client.TOO_MANY_REQUESTS:
+                    raise RequestError(f"{self.url}: {problem}") from error
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                problem = f"{type(error).__name__}: {error}"
+        raise RequestError(
+            f"{self.url}: {talk[-1]['content'][:40]!r}: no answer in {len(WAITS) + 1} tries ({problem}); "
+            "what was answered is kept: go on with --resume"
+        )
+
+
+def _post(url: str, body: dict[str, object]) -> bytes:
+    key = os.environ.get("OPENAI_API_KEY", "none")
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with OPENER.open(request, timeout=TIMEOUT) as response:
+        data: bytes = response.read()
+    return data
+
+
+def _content(data: bytes) -> str:
+    """Return the answer's text, with what the server gives as reasoning in <think> before it.
+
+    `ValueError` for what is no chat completion.
+    """
+    try:
+        message = json.loads(data)["choices"][0]["message"]
+        thought = message.get("reasoning_content")
+        text = f"<think>{thought}</think>" * bool(thought) + (message["content"] or "")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"no chat completion: {data[:60]!r}") from error
+    return text.encode(errors="replace").decode()  # JSON can hold half a character, no file can

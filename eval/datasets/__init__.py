@@ -1,0 +1,1 @@
+"""What a model is prompted with: datasets and their prompts, benchmarks, clusters of examples."""

@@ -1,1 +1,0 @@
-"""How an answer is judged: figures with their uncertainty, and comparisons on the same rows."""

@@ -1,0 +1,1 @@
+"""How answers are read and measured: one kind of figure a file."""

@@ -1,0 +1,98 @@
+"""Generated text to one of the labels, or `unknown`: as a word, or as the published script searched.
+
+The word parser takes the one label that the text gives as an answer, see `parse_word`; `not` and `know`
+are no `no`. The substring parser takes the first label that occurs anywhere; results were published with it.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from eval.metrics.labels import UNKNOWN
+
+Parse = Callable[[str, Sequence[str]], str]
+
+SEED_ORDER = ("yes", "no", "maybe")
+THOUGHT = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)  # its beginning may stand in the prompt
+HAN = re.compile(r"[㐀-鿿]")
+ZH_LEAD = "|".join(
+    f"(?<={lead})"
+    for lead in ("答案是", "答案为", "回答是", "结论是", "判断为", "选择", "我", "或", "或者", "还是")
+)
+NEGATION = re.compile(
+    r"\b(?:not|no|never|neither|nor|n[o']t|isn't|wasn't|than)\s+(?:an?\s+|the\s+)?[\"'“‘*]*$"
+)
+CLOSED = re.compile(r"的?\s*?(?:$|[^\w\s]|\n)")  # what ends a clause right after a label
+# `no doubt`, `no dog`: before an ordinary word it is an article and no answer; these words may follow one.
+ARTICLE = (
+    r"(?!\s+(?!(?:and|or|but|because|since|as|so|if|is|it|he|she|they|we|you|i|this|that|there|the|an?)\b)\w)"
+)
+REFUSAL = re.compile(
+    r"\bi(?:'m| am) (?:sorry|unable|not able)|\bi (?:can(?:'t|not| not)|won't|will not|refuse)\b"
+    r"|\bi do(?: not|n't) know\b|\bas an ai\b|抱歉|无法(?:回答|判断|提供)|不能回答|我不知道"
+)
+
+
+def cut_thought(text: str) -> str:
+    """Return the answer without its <think> part (an unfinished thought leaves nothing)."""
+    return THOUGHT.sub("", text).strip()
+
+
+def parse_word(text: str, labels: Sequence[str]) -> str:
+    """Return the one label that the text gives as its answer, else `unknown`.
+
+    A label that stands alone (punctuation, line breaks or the text's ends on both sides) is the answer,
+    unless another one ends a clause: `Yes, there is no doubt` is yes, `Yes, or no` is unknown. Where none
+    stands alone, the answer is the one label that is named as a whole word, and not negated. What comes
+    after a refusal is no answer.
+    """
+    said = cut_thought(text).lower().replace("’", "'")
+    hits = list(_find(said, labels))
+    closed = [hit for hit in hits if CLOSED.match(said, hit.end)]
+    alone = any(_begins_a_clause(said[: hit.start]) for hit in closed)
+    negated = {hit for hit in hits if NEGATION.search(said[: hit.start])}
+    taken = [hit for hit in closed if hit not in negated] if alone else hits
+    refusal = REFUSAL.search(said)
+    if any(refusal and refusal.start() < hit.start for hit in taken) or (negated and not alone):
+        return UNKNOWN
+    found = {hit.label for hit in taken}
+    return found.pop() if len(found) == 1 else UNKNOWN
+
+
+def parse_substring(text: str, labels: Sequence[str]) -> str:
+    """Return the first label found anywhere in the text: yes, no, maybe, then the others as given."""
+    said = cut_thought(text).lower()
+    order = [x for x in SEED_ORDER if x in labels] + [x for x in labels if x not in SEED_ORDER]
+    return next((label for label in order if label.lower() in said), UNKNOWN)
+
+
+PARSERS: dict[str, Parse] = {"word": parse_word, "substring": parse_substring}
+
+
+class _Hit(NamedTuple):
+    label: str
+    start: int
+    end: int
+
+
+def _find(said: str, labels: Sequence[str]) -> Iterator[_Hit]:
+    """Yield where labels stand as whole words; a shorter label within a longer one is none."""
+    for label in sorted(labels, key=len, reverse=True):
+        pattern = _pattern(label.lower())
+        for hit in pattern.finditer(said):
+            yield _Hit(label, *hit.span())
+        said = pattern.sub(lambda m: "\0" * len(m[0]), said)
+
+
+def _begins_a_clause(before: str) -> bool:
+    words = before.rstrip()
+    return not re.match(r"\w", words[-1:]) or "\n" in before[len(words) :]
+
+
+def _pattern(label: str) -> re.Pattern[str]:
+    text = re.escape(label)
+    if HAN.search(label):  # words are not spaced: a label stands alone, or after 答案是 and the like
+        return re.compile(
+            f"(?:(?<!{HAN.pattern})|{ZH_LEAD})({text})(?=的?(?:$|或|还是|(?!{HAN.pattern}).))", re.DOTALL
+        )
+    return re.compile(rf"(?<!\w)(?<!\w-){text}(?!-?\w)" + ARTICLE * (label == "no"))

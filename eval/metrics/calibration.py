@@ -1,0 +1,57 @@
+"""Whether a model is right as often as it is sure: reliability by bins, and the error that sums them up."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from eval.statistics.rates import rate_of
+from eval.statistics.shares import DRAWS, SEED
+
+BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Rows of like confidence: their number, mean confidence, and share of right answers with 95 % limits."""
+
+    n: int
+    confidence: float
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The expected calibration error (0-1) over `n` rows and the bins that it is made of.
+
+    `chance` is what 95 of 100 perfectly calibrated models with as many rows in each bin stay below.
+    """
+
+    error: float
+    chance: float
+    n: int
+    bins: Sequence[Bin]
+
+
+def calibration(
+    confidence: Sequence[float], correct: Sequence[bool], groups: Sequence[Hashable] | None = None
+) -> Calibration:
+    """Return the calibration of answers by their confidence (0-1), in ten bins of equal width.
+
+    The error is Σ n_b/n · |accuracy_b - confidence_b| (Naeini et al. 2015). It is above 0 for a perfect
+    model too, the more so the fewer rows there are: hence `chance`, after Bröcker and Smith 2007.
+    """
+    import numpy as np
+
+    sure, right = np.asarray(confidence), np.asarray(correct, dtype=float)
+    places = np.minimum((sure * BINS).astype(int), BINS - 1)
+    bins = []
+    for place in np.unique(places):
+        own = places == place
+        share = rate_of(right[own].tolist(), groups and [groups[row] for row in np.flatnonzero(own).tolist()])
+        bins.append(Bin(share.n, float(sure[own].mean()), share.value, *share.ci95))
+    counts, means = np.array([b.n for b in bins]), np.array([b.confidence for b in bins])
+    drawn = np.random.default_rng(SEED).binomial(counts, np.clip(means, 0, 1), size=(DRAWS, len(bins)))
+    by_chance = np.abs(drawn - counts * means).sum(1) / len(sure)
+    error = sum(b.n * abs(b.accuracy - b.confidence) for b in bins) / len(sure)
+    return Calibration(error, float(np.quantile(by_chance, 0.95)), len(sure), bins)

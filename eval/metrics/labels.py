@@ -1,0 +1,153 @@
+"""Labels: which a set has, how each may be spelt, and how well each was found."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from core.errors import ContentError, RequestError
+from eval.statistics.rates import groups_of, rate_of
+
+UNKNOWN = "unknown"
+LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little
+MOST = 20  # more different answers than this are free text and no labels
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """How one label fared: shares (0-1) and how often it is the right answer."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """The labels of a dataset, and which labels that no example expects count as which other."""
+
+    labels: list[str]
+    counts: Mapping[str, str]
+
+
+def choose_labels(answers: Sequence[str], choices: str | None, counts: Sequence[str], place: str) -> LabelSet:
+    """Return the labels of all of a dataset's answers, or of `--choices`, and what `--count` says of them.
+
+    `ContentError` or `RequestError` where answers and options disagree.
+    """
+    labels = find_labels(answers, place) if choices is None else parse_choices(choices)
+    check_labels(answers, labels, place)
+    meant, expected = parse_counts(counts, labels), set(answers)
+    return LabelSet(labels, {said: label for said, label in meant.items() if said not in expected})
+
+
+def find_labels(answers: Sequence[str], place: str) -> list[str]:
+    """Return the labels of a set: its different answers, sorted. `ContentError` if they are free text."""
+    labels = sorted(set(answers))
+    if "" in labels:
+        raise ContentError(f"{place}: record {answers.index('') + 1} has no expected answer")
+    if len(labels) > MOST:
+        raise ContentError(
+            f"{place}: {len(labels)} different answers are no label set (at most {MOST}); name it: --choices"
+        )
+    if len(labels) < 2:
+        raise ContentError(
+            f"{place}: every answer is {labels[0]!r}; name what is to be chosen from: --choices"
+        )
+    return labels
+
+
+def check_labels(answers: Sequence[str], labels: Sequence[str], place: str) -> None:
+    """Raise `ContentError` naming the records whose answer is none of the labels."""
+    wrong = [(n, answer) for n, answer in enumerate(answers, 1) if answer not in labels]
+    if wrong:
+        number, answer = wrong[0]
+        raise ContentError(
+            f"{place}: record {number}: answer {answer!r}, expected one of {', '.join(labels)} "
+            f"({len(wrong)} such records)"
+        )
+
+
+def spellings(label: str, variants: bool = True) -> list[str]:
+    """Return the texts that count as the label: yes, Yes and both after a space; one letter keeps its case.
+
+    >>> spellings("yes")
+    ['yes', 'Yes', ' yes', ' Yes']
+    """
+    forms = [label]
+    if variants and len(label) > 1:
+        forms += [label[0].upper() + label[1:], label[0].lower() + label[1:]]
+    if variants:
+        forms += [f" {form}" for form in forms]
+    return list(dict.fromkeys(forms))
+
+
+def parse_choices(text: str) -> list[str]:
+    """Return the labels of `--choices yes,no,maybe`; `RequestError` for fewer than two or doubles."""
+    labels = [label.strip() for label in text.split(",") if label.strip()]
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise RequestError(f"--choices {text!r}: expected two or more different labels, e.g. yes,no,maybe")
+    return labels
+
+
+def parse_counts(texts: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
+    """Return which label counts as which, from `--count maybe=no`; `RequestError` unless both are labels."""
+    counts = dict(text.partition("=")[::2] for text in texts)
+    for said, meant in counts.items():
+        if said not in labels or meant not in labels:
+            raise RequestError(f"--count {said}={meant}: expected two of the labels {', '.join(labels)}")
+    return counts
+
+
+def summary(predictions: Sequence[Mapping[str, object]], answers: Sequence[str]) -> dict[str, object]:
+    """Return accuracy with its uncertainty, the majority baseline and the classes of scored rows.
+
+    The baseline is that of `answers`, the expected ones of the whole set, of which --limit may have scored
+    a few rows alone. Rows with a `cluster` are not independent: error and interval are then by cluster.
+    """
+    expected = [str(p["expected_output"]) for p in predictions]
+    predicted = [str(p["predicted_output"]) for p in predictions]
+    correct = [e == p for e, p in zip(expected, predicted, strict=True)]
+    found = rate_of(correct, groups_of(predictions))
+    majority, count = Counter(answers).most_common(1)[0]
+    classes = class_scores(expected, predicted)
+    return {
+        "accuracy": found.value,
+        "n": found.n,
+        "stderr": found.stderr,
+        "ci95": list(found.ci95),
+        "majority": count / len(answers),
+        "majority_label": majority,
+        "unparsed": predicted.count(UNKNOWN),
+        "macro_f1": sum(c.f1 for c in classes.values()) / len(classes),
+        "classes": {label: asdict(score) for label, score in classes.items()},
+        "confusion": confusion(expected, predicted),
+    }
+
+
+def accuracy_line(results: Mapping[str, Any]) -> str:
+    """Return accuracy, 95 % interval, n and the commonest answer's share, as commands print them."""
+    low, high = results["ci95"]
+    return (
+        f"{results['accuracy']:.1%} [{low:.1%}, {high:.1%}]  n {results['n']}  "
+        f"majority {results['majority']:.1%}"
+    )
+
+
+def class_scores(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, ClassScore]:
+    """Return precision, recall and F1 of each label among the right answers (0 where undefined)."""
+    scores = {}
+    for label in sorted(set(expected)):
+        hit = sum(e == p == label for e, p in zip(expected, predicted, strict=True))
+        said, support = predicted.count(label), expected.count(label)
+        precision, recall = hit / said if said else 0.0, hit / support
+        scores[label] = ClassScore(precision, recall, 2 * hit / (said + support), support)
+    return scores
+
+
+def confusion(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return counts by right answer and prediction, `unknown` included where it was predicted."""
+    labels = sorted({*expected, *predicted})
+    counts = Counter(zip(expected, predicted, strict=True))
+    return {right: {said: counts[right, said] for said in labels} for right in sorted(set(expected))}

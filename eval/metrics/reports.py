@@ -1,0 +1,79 @@
+"""Defect reports: the judgement and the reason in an answer of the form `判断:…`, `原因：…`.
+
+A mark begins a line, bare or in Markdown (`**判断**：`, `## 1. 【判断】:`), its colon full- or
+half-width; the reason may also follow on the judgement's line. The judgement is the first line after
+its mark. An answer with no judgement, or with two different ones, does not parse.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from eval.metrics.answers import cut_thought
+from eval.metrics.labels import UNKNOWN, summary
+from eval.statistics.rates import Rows, groups_of, hits, rate
+
+LEAD = r"^[\s>#*_•·-]*(?:\d+[.．、)]\s*)?[*_【\[「\"“]*"
+COLON = r"[\s*_】\]」\"”]*[:：]"
+JUDGEMENT = re.compile(f"{LEAD}判断{COLON}", re.MULTILINE)
+REASON = re.compile(rf"(?:{LEAD}|(?<=[\s*,，;；。、]))原因{COLON}", re.MULTILINE)
+EDGES = " \t*_`'\"“”‘’「」『』【】<>《》.,;:。，；：、!！"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A parsed answer: its judgement as it was written, and its reason ('' where it gives none)."""
+
+    judgement: str
+    reason: str
+
+
+def parse_report(text: str) -> Report | None:
+    """Return the answer's judgement and reason, a <think> part left out; None where it does not parse."""
+    parts = [REASON.split(part, maxsplit=1) for part in JUDGEMENT.split(cut_thought(text))]
+    judgements = [_first_line(part[0]) for part in parts[1:]]
+    if not judgements or not judgements[0] or len(set(map(canonical, judgements))) > 1:
+        return None
+    reasons = [part[1].strip(" \t\n*") for part in parts if len(part) > 1]
+    return Report(judgements[0], "".join(reasons[:1]))
+
+
+def canonical(judgement: str) -> str:
+    """Return what two judgements are compared by: NFKC, case folded, no white space nor marks around it."""
+    folded = unicodedata.normalize("NFKC", judgement).casefold()
+    return "".join(folded.strip(EDGES).split())
+
+
+def judge(expected: str, text: str) -> dict[str, object]:
+    """Return the prediction's judgement, in the reference's spelling where both judge alike, and reason."""
+    report = parse_report(text)
+    if report is None:
+        return {"predicted_output": UNKNOWN, "reason": ""}
+    alike = canonical(report.judgement) == canonical(expected)
+    return {"predicted_output": expected if alike else report.judgement, "reason": report.reason}
+
+
+def report_summary(rows: Rows, judgements: Sequence[str]) -> dict[str, object]:
+    """Return the accuracy of the judgements with its uncertainty: overall, by subtype and by type.
+
+    A row's type is its field `type`, else its reference judgement. `judgements` are those of the whole set.
+    """
+    return {
+        **summary(rows, judgements),
+        "subtypes": _by([str(row["subtype"]) for row in rows], rows),
+        "types": _by([str(row.get("type", row["expected_output"])) for row in rows], rows),
+    }
+
+
+def _by(kinds: list[str], rows: Rows) -> dict[str, dict[str, object]]:
+    """Accuracy of each kind, the commonest first."""
+    parted: dict[str, list[Mapping[str, object]]] = {}
+    for kind, row in zip(kinds, rows, strict=True):
+        parted.setdefault(kind, []).append(row)
+    ordered = sorted(parted.items(), key=lambda item: (-len(item[1]), item[0]))
+    return {kind: rate(hits(own), groups_of(own)) for kind, own in ordered}
+
+
+def _first_line(text: str) -> str:
+    return next(filter(None, (line.strip(EDGES) for line in text.splitlines())), "")

@@ -1,0 +1,111 @@
+"""What generated texts are like: empty or not, how long, how varied, how near to reference texts.
+
+Texts are compared by words in lower case; Chinese and Japanese, which put no spaces, by characters.
+"""
+
+import re
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from eval.statistics.shares import Z95, clustered_stderr, resample
+
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
+UNSPACED = f"{HAN}\u3041-\u30ff"  # and kana
+WORD = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its standard error and 95 % limits."""
+
+    value: float
+    stderr: float
+    ci95: tuple[float, float]
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text in lower case, each Chinese or Japanese character as one.
+
+    >>> words("LoRA适配器, rank 8")
+    ['lora', '适', '配', '器', 'rank', '8']
+    """
+    return WORD.findall(text.lower())
+
+
+def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hashable]) -> Estimate:
+    """Return Σtops / Σbottoms over rows that come in groups; with bottoms of 1 it is the mean.
+
+    The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group.
+    `ValueError` where the bottoms sum to nothing.
+    """
+    total = sum(bottoms)
+    if total <= 0:
+        raise ValueError(f"found a sum of {total}, expected more than 0")
+    value = sum(tops) / total
+    residuals = [top - value * bottom for top, bottom in zip(tops, bottoms, strict=True)]
+    error = clustered_stderr(residuals, groups) * len(tops) / total
+    return Estimate(value, error, (value - Z95 * error, value + Z95 * error))
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Return distinct-n (Li et al. 2016): different n-grams of all texts together over all n-grams.
+
+    No n-gram reaches from one text into the next; 0 where there is none.
+    """
+    grams = [gram for text in texts for gram in ngrams(words(text), n)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def ngrams(units: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    """Return the n-grams of a sequence in their order."""
+    return list(zip(*(units[i:] for i in range(n)), strict=False))
+
+
+def rouge(references: Sequence[str], predictions: Sequence[str]) -> dict[str, list[float]]:
+    """Return the F-measures (0-1) of ROUGE-1, ROUGE-2 and ROUGE-L, row by row (Lin 2004, no stemming)."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=_Words())
+    scores = [scorer.score(*pair) for pair in zip(references, predictions, strict=True)]
+    return {name: [score[name].fmeasure for score in scores] for name in scorer.rouge_types}
+
+
+class _Words:
+    """The tokenizer that rouge-score is given: its own drops all but a-z and 0-9."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
+
+
+def bleu(
+    references: Sequence[str], predictions: Sequence[str], groups: Sequence[Hashable]
+) -> tuple[Estimate, str]:
+    """Return corpus BLEU (0-100) with its bootstrap limits by group, and sacrebleu's signature.
+
+    The tokenizer is sacrebleu's `zh` where a Chinese character stands in a reference, else `13a`.
+    """
+    import numpy as np
+    from sacrebleu.metrics import BLEU
+
+    tokenize = "zh" if re.search(f"[{HAN}]", "".join(references)) else "13a"
+    whole = BLEU(tokenize=tokenize)
+    value = whole.corpus_score(list(predictions), [list(references)]).score
+    rows = BLEU(tokenize=tokenize, effective_order=True)  # the same counts, without a warning for each row
+    cells: dict[Hashable, list[int]] = {}
+    for group, said, expected in zip(groups, predictions, references, strict=True):
+        score = rows.sentence_score(said, [expected])
+        counts = [*score.counts, *score.totals, score.sys_len, score.ref_len]
+        before = cells.get(group, [0] * len(counts))
+        cells[group] = [a + b for a, b in zip(before, counts, strict=True)]
+    drawn = [_score(row) for row in resample(list(cells.values())).tolist()]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return Estimate(value, float(np.std(drawn)), (float(low), float(high))), str(whole.get_signature())
+
+
+def _score(cells: list[int]) -> float:
+    from sacrebleu.metrics import BLEU
+
+    *counts, length, expected = cells
+    half = len(counts) // 2
+    found = BLEU.compute_bleu(counts[:half], counts[half:], length, expected, smooth_method="exp")
+    return float(found.score)

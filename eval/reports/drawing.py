@@ -1,0 +1,133 @@
+"""Grouped bars with their intervals, standing or lying, in colours and letters that everybody can read."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.files import atomic
+from eval.reports.typeface import Typeface
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito 2008: told apart with any kind of colour vision.
+COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+HATCHES = (None, "//", "..", "xx")
+AXIS = "accuracy, % (whiskers: 95 % interval)"
+GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
+Share = tuple[float, float, float]  # value, low and high limit
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """What is drawn: for each series (a model) its share at each place (a set or a type), None for no bar.
+
+    `baselines` are the majority class's shares, one for each place, or empty.
+    """
+
+    title: str
+    places: Sequence[str]
+    series: Mapping[str, Sequence[Share | None]]
+    baselines: Sequence[float] = ()
+
+
+def draw_standing(chart: Chart, path: Path, typeface: Typeface) -> None:
+    """Write the chart as standing bars with their values above them: for few places."""
+    count = len(chart.series)
+    width = max(6.0, 1.6 + len(chart.places) * (0.5 + 0.45 * count))
+    with typeface.used():
+        figure, axes = _page(typeface.show(chart.title), min(20.0, width), 4.8)
+        for index, (name, shares) in enumerate(chart.series.items()):
+            at, values, errors = _bars(shares, index, count)
+            axes.bar(at, values, 0.75 / count, **_look(index, typeface.show(name)))
+            axes.errorbar(at, values, errors, fmt="none", ecolor="black", elinewidth=1, capsize=3)
+            for place, value, above in zip(at, values, errors[1], strict=True):
+                axes.text(place, value + above + 1.5, f"{value:.1f}", ha="center", va="bottom", fontsize=8)
+        for place, share in enumerate(chart.baselines):
+            axes.plot([place - GAP, place + GAP], [100 * share] * 2, **_mark(place))
+        axes.set_xticks(range(len(chart.places)), [typeface.show(place) for place in chart.places])
+        axes.set(ylabel=AXIS, ylim=(0, 112), yticks=range(0, 101, 20))
+        axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+        axes.legend(ncols=min(5, count + 1), loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)
+        save(figure, path)
+
+
+def draw_lying(chart: Chart, path: Path, typeface: Typeface) -> None:
+    """Write the chart as lying bars: for many places, or long names."""
+    count, places = len(chart.series), len(chart.places)
+    with typeface.used():
+        figure, axes = _page(typeface.show(chart.title), 8.0, 1.6 + places * (0.15 + 0.16 * count))
+        for index, (name, shares) in enumerate(chart.series.items()):
+            at, values, errors = _bars(shares, index, count)
+            axes.barh(at, values, 0.75 / count, **_look(index, typeface.show(name)))
+            axes.errorbar(values, at, xerr=errors, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5)
+        for place, share in enumerate(chart.baselines):
+            axes.plot([100 * share] * 2, [place - GAP, place + GAP], **_mark(place))
+        axes.set_yticks(range(places), [typeface.show(place) for place in chart.places], fontsize=9)
+        axes.set(xlabel=AXIS, xlim=(0, 101), ylim=(places - 0.4, -0.6))
+        axes.grid(axis="x", color="#dddddd", linewidth=0.8)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        save(figure, path)
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of that many inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _page(title: str, width: float, height: float) -> "tuple[Figure, Axes]":
+    figure = new_figure(width, height)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+    axes.set_title(wrapped(title, width), fontsize=11, loc="left")
+    return figure, axes
+
+
+def wrapped(title: str, width: float) -> str:
+    """Return a title in lines that fit a plot of that many inches."""
+    return "\n".join(textwrap.wrap(title, int(width * 10.5)))
+
+
+def _bars(
+    shares: Sequence[Share | None], index: int, count: int
+) -> tuple[list[float], list[float], list[list[float]]]:
+    """Places, values and (below, above) errors in percent of series `index` of `count`."""
+    shift = (index - (count - 1) / 2) * 0.8 / count
+    there = [(place + shift, share) for place, share in enumerate(shares) if share is not None]
+    values = [100 * value for _, (value, _, _) in there]
+    below = [100 * (value - low) for _, (value, low, _) in there]
+    above = [100 * (high - value) for _, (value, _, high) in there]
+    return [place for place, _ in there], values, [below, above]
+
+
+def _look(index: int, label: str) -> dict[str, Any]:
+    """How the bars of a series look; hatches begin where the colours end."""
+    return {
+        "label": label,
+        "color": COLOURS[index % len(COLOURS)],
+        "hatch": HATCHES[index // len(COLOURS) % len(HATCHES)],
+        "edgecolor": "white",
+    }
+
+
+def _mark(place: int) -> dict[str, Any]:
+    label = "majority class" if place == 0 else ""
+    return {"color": "black", "linestyle": "dashed", "linewidth": 1.2, "label": label}
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG, atomically; the same figure gives the same bytes."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with atomic(path) as file:
+        file.write(buffer.getvalue())

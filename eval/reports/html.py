@@ -1,0 +1,209 @@
+"""A judgement as one HTML file that needs nothing else: no network, no other file, no library.
+
+Whatever comes from a run is escaped, or set as text by the page's script; a policy in the page's head
+forbids every connection.
+"""
+
+import base64
+import html
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.files import versions
+from eval.metrics.labels import MOST
+from eval.reports.incorrect import Errors
+from eval.reports.judged import Judged
+from eval.reports.places import command_line, without_places
+from eval.reports.tables import (
+    LEFT_OUT,
+    Table,
+    accuracies,
+    calibrations,
+    differences,
+    f1_differences,
+    macro_f1s,
+    method,
+)
+from eval.reports.verdict import verdict
+from eval.runs.judgement import Comparison, Run, Section
+
+PARTS = Path(__file__).parent / "page"
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+SECTIONS = {"verdict": "Verdict", "figures": "Figures", "comparisons": "Comparisons", "errors": "Errors",
+            "provenance": "Provenance"}  # fmt: skip
+FILTERS = {"set": "Set", "model": "Wrong model", "expected": "Expected", "predicted": "Answered"}
+LONG_FACTS = ("classes", "confusion", "check_generate")  # shown as tables and plots, or not worth a line
+
+
+@dataclass(frozen=True, slots=True)
+class Plots:
+    """PNG files by name, and the key of the labels that no font could write on them."""
+
+    files: Mapping[str, bytes]
+    numbered: Mapping[str, str]
+
+
+def page(title: str, judged: Judged, plots: Plots, errors: Sequence[Errors], command: str) -> str:
+    """Return the page with the rows of `errors` to look through; `command` is what made it.
+
+    It may be mailed: paths in it are relative, or the last name alone.
+    """
+    found, title = judged.comparison, without_places(title)
+    style, script = ((PARTS / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
+    body = [
+        '<a class="skip" href="#errors">To the errors</a>',
+        f"<header><h1>{text(title)}</h1>{_contents()}</header><main>",
+        _section("verdict", _verdicts(found, judged.warnings)),
+        _section("figures", [*_tables(judged), *_figures(plots)]),
+        _section("comparisons", [_compared(section) for section in found.sections]),
+        _section("errors", _errors(errors)),
+        _section("provenance", _provenance(judged.runs, command)),
+        f"</main>{_data(found, errors)}<script>{script}</script>",
+    ]
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{style}</style></head><body>{''.join(body)}</body></html>\n"
+    )
+
+
+def text(value: object) -> str:
+    """Return a value as HTML text or attribute; half characters (lone surrogates) become `?`."""
+    return html.escape(str(value).encode(errors="replace").decode())
+
+
+def _contents() -> str:
+    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in SECTIONS.items())
+    return f'<nav aria-label="Contents"><ul>{links}</ul></nav>'
+
+
+def _section(name: str, parts: Iterable[str]) -> str:
+    return f'<section id="{name}"><h2>{SECTIONS[name]}</h2>{"".join(parts)}</section>'
+
+
+def _verdicts(comparison: Comparison, warnings: Sequence[str]) -> list[str]:
+    """The verdict on the whole where there is one, then on each set, then what to bear in mind."""
+    sets = [(section.name, verdict(section, comparison.base)) for section in comparison.sections]
+    whole = [sets.pop()] if comparison.mean or len(sets) == 1 else []
+    return [
+        *(f'<p class="verdict">{text(said)}</p>' for _, said in whole),
+        *(f"<p><strong>{text(name)}</strong>: {text(said)}</p>" for name, said in sets),
+        *(f'<p class="note">Warning: {text(without_places(warning))}</p>' for warning in warnings),
+        f'<p class="note">{LEFT_OUT}</p>',
+    ]
+
+
+def _tables(judged: Judged) -> list[str]:
+    comparison = judged.comparison
+    found = {
+        **judged.tables,
+        "Accuracy": accuracies(comparison),
+        "Macro-F1": macro_f1s(comparison),
+        "Calibration": calibrations(comparison),
+    }
+    return [_table(name, table) for name, table in found.items() if table]
+
+
+def _table(caption: str, table: Table, kind: str = "") -> str:
+    head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in table.header)
+    rows = "".join(_row(cells) for cells in table.rows)
+    return (
+        f'<div class="wide" role="region" tabindex="0" aria-label="{text(caption)}"><table class="{kind}">'
+        f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _row(cells: Sequence[str]) -> str:
+    first, *others = map(text, cells)
+    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
+
+
+def _figures(plots: Plots) -> Iterator[str]:
+    yield from (_figure(name, png) for name, png in plots.files.items())
+    if plots.numbered:
+        key = "".join(f"<li>{number} {text(label)}</li>" for label, number in plots.numbered.items())
+        yield f"<p>The plots number what no installed font can write:</p><ul>{key}</ul>"
+
+
+def _figure(name: str, png: bytes) -> str:
+    data = base64.b64encode(png).decode()
+    return (
+        f'<figure><div class="wide"><img alt="Plot {text(name)}; its numbers stand in the tables" '
+        f'src="data:image/png;base64,{data}"></div><figcaption>{text(name)}</figcaption></figure>'
+    )
+
+
+def _compared(section: Section) -> str:
+    tables = {"Accuracy": differences(section), "Macro-F1": f1_differences(section)}
+    found = [_table(f"{name} on {section.name}", table) for name, table in tables.items() if table]
+    how = f'<p class="method">{text(method(section))}</p>' if found else "<p>Nothing was compared.</p>"
+    return f"<h3>{text(section.name)}</h3>{''.join(found)}{how}"
+
+
+def _errors(errors: Sequence[Errors]) -> list[str]:
+    lists = [_select(name, title, {"": "any"}) for name, title in FILTERS.items()]
+    agree = {"": "any", "agree": "answer alike", "differ": "answer differently"}
+    return [
+        *(f"<p>{_shown(one)}</p>" for one in errors),
+        '<form id="filters" aria-label="Filter the errors">',
+        *lists,
+        _select("agree", "Models", agree),
+        '<label>Text<input type="search" name="text"></label>',
+        '<label>Filters<button type="reset">Clear</button></label></form>',
+        '<div class="pages"><button type="button" id="previous">Previous</button>',
+        '<button type="button" id="next">Next</button><span id="count" role="status"></span></div>',
+        '<ul id="list"></ul><noscript><p>The errors need JavaScript, which is off here.</p></noscript>',
+    ]
+
+
+def _select(name: str, title: str, options: Mapping[str, str]) -> str:
+    offered = "".join(f'<option value="{value}">{shown}</option>' for value, shown in options.items())
+    return f'<label>{title}<select name="{name}">{offered}</select></label>'
+
+
+def _shown(errors: Errors) -> str:
+    all_here = len(errors.rows) == errors.total
+    here = "all are here" if all_here else f"{len(errors.rows):,} of them, evenly spread, are here"
+    name = f"<strong>{text(errors.dataset)}</strong>"
+    return f"{name}: {errors.total:,} rows that at least one model has wrong; {here}."
+
+
+def _provenance(runs: Sequence[Run], command: str) -> list[str]:
+    facts = {"command": command, **versions("tuneyard", "numpy", "matplotlib")}
+    return [
+        _facts("This page", facts),
+        *(_facts(f"{run.model} on {run.dataset}", {"source": run.source, **run.facts}) for run in runs),
+    ]
+
+
+def _facts(caption: str, facts: Mapping[str, object]) -> str:
+    rows = [
+        [key, command_line(str(value)) if key == "command" else without_places(_plain(value))]
+        for key, value in facts.items()
+        if key not in LONG_FACTS
+    ]
+    table = _table(caption, Table(["", ""], rows), "facts")
+    return f"<details><summary>{text(caption)}</summary>{table}</details>"
+
+
+def _plain(value: object) -> str:
+    """A fact as people read it: of objects each field as `name value`."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {_plain(part)}" for key, part in value.items())
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _data(comparison: Comparison, errors: Sequence[Errors]) -> str:
+    """The rows for the page's script, as JSON in which no letter can end the element that it stands in."""
+    content = {
+        "models": list(comparison.models),
+        "sets": [{"name": one.dataset, "total": one.total} for one in errors],
+        "rows": [{"set": place, **row} for place, one in enumerate(errors) for row in one.rows],
+        "most": MOST,
+    }
+    plain = json.dumps(content, separators=(",", ":")).replace("&", "\\u0026")
+    escaped = plain.replace("<", "\\u003c").replace(">", "\\u003e")
+    return f'<script type="application/json" id="data">{escaped}</script>'

@@ -1,0 +1,128 @@
+"""The rows that somebody got wrong, with what was asked and answered, for a report to look through."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.documents import json_lines
+from eval.runs.detailed import detailed_rows
+from eval.runs.find import PREDICTIONS
+from eval.runs.judgement import Run
+from eval.runs.records import optional_text
+
+LONGEST = 2000  # characters of a question or an answer that are shown
+ROW_NAMES = ("row", "doc_id", "id")
+QUESTION_NAMES = ("instruction", "prompt", "question", "user")
+ANSWER_NAMES = ("model_output", "prediction")
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Of one set: how many rows at least one model has wrong, and the rows that are shown."""
+
+    dataset: str
+    total: int
+    rows: Sequence[dict[str, object]]
+
+
+def collect_errors(runs: Sequence[Run], models: Sequence[str], most: int) -> list[Errors]:
+    """Return each set's wrong rows, at most `most` in all, evenly spread where there are more.
+
+    A row has `row`, `question`, `expected` and `answers` (`model` by its place in `models`, `predicted`,
+    `output`, `right`, `confidence`); long texts are cut, and say so.
+    """
+    by_set: dict[str, list[Run]] = {}
+    for run in filter(lambda run: run.rows, runs):
+        by_set.setdefault(run.dataset, []).append(run)
+    wrong = {name: _wrong(own) for name, own in by_set.items()}
+    shares = fair_shares({name: len(rows) for name, rows in wrong.items()}, most)
+    return [
+        Errors(name, len(wrong[name]), _rows(own, models, spread(wrong[name], shares[name])))
+        for name, own in by_set.items()
+    ]
+
+
+def _wrong(runs: Sequence[Run]) -> list[int]:
+    """The places of the rows that at least one run has wrong."""
+    rows = zip(*(run.correct for run in runs), strict=True)
+    return [place for place, right in enumerate(rows) if not all(right)]
+
+
+def fair_shares(counts: Mapping[str, int], most: int) -> dict[str, int]:
+    """Return how much each may have of `most`: all alike, and what one does not need goes to the others."""
+    shares = {}
+    for place, (name, count) in enumerate(sorted(counts.items(), key=lambda item: item[1])):
+        shares[name] = min(count, most // (len(counts) - place))
+        most -= shares[name]
+    return shares
+
+
+def spread(places: Sequence[int], count: int) -> list[int]:
+    """Return `count` of the places, evenly spread over them."""
+    return [places[i * len(places) // count] for i in range(count)]
+
+
+def _rows(runs: Sequence[Run], models: Sequence[str], places: Sequence[int]) -> list[dict[str, object]]:
+    wanted = {runs[0].rows[place] for place in places}
+    records = [_records(run, wanted) for run in runs]
+    return [
+        {
+            "row": runs[0].rows[place],
+            "question": _question(records[0][runs[0].rows[place]]),
+            "expected": cut(runs[0].gold[place]),
+            "answers": [
+                _answer(run, models.index(run.model), place, own[run.rows[place]])
+                for run, own in zip(runs, records, strict=True)
+            ],
+        }
+        for place in places
+    ]
+
+
+def _records(run: Run, wanted: set[str]) -> dict[str, dict[str, object]]:
+    """The logged records of the wanted rows; of several filters of one log the first that stands there."""
+    source = Path(run.source)
+    found: dict[str, dict[str, object]] = {}
+    if source.suffix == ".json" and source.is_file():
+        lines = detailed_rows(source)
+    else:
+        lines = (record for _, record in json_lines(source / PREDICTIONS if source.is_dir() else source))
+    for record in lines:
+        row = _first(record, ROW_NAMES)
+        if row in wanted:
+            found.setdefault(row, record)
+    return found
+
+
+def _answer(run: Run, model: int, place: int, record: Mapping[str, object]) -> dict[str, object]:
+    predicted = cut(run.predicted[place])
+    return {
+        "model": model,
+        "predicted": predicted,
+        "output": cut(_first(record, ANSWER_NAMES)) or predicted,
+        "right": run.correct[place],
+        "confidence": run.confidence and round(run.confidence[place], 4),
+    }
+
+
+def _question(record: Mapping[str, object]) -> str:
+    """The question as it stands in the log; of lm-evaluation-harness its first prompt."""
+    arguments = record.get("arguments")
+    if isinstance(arguments, dict):
+        prompt = next(iter(arguments.values()), None)
+        return cut(str(prompt.get("arg_0", ""))) if isinstance(prompt, dict) else ""
+    texts = (_first(record, QUESTION_NAMES), optional_text(record, "input"))
+    return cut("\n".join(text for text in texts if text))
+
+
+def _first(record: Mapping[str, object], names: Sequence[str]) -> str:
+    return next((text for name in names if (text := optional_text(record, name)) is not None), "")
+
+
+def cut(text: str) -> str:
+    """Return a text of bearable length, which says how much of it is left out.
+
+    >>> cut("ab")
+    'ab'
+    """
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text) - LONGEST:,} more characters)"

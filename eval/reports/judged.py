@@ -1,0 +1,52 @@
+"""From what was named on a command line to a judgement: what compare and report have in common."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import click
+
+from eval.reports.tables import Table
+from eval.runs.alignment import check_rows
+from eval.runs.comparison import compare
+from eval.runs.find import parse_source, read_runs
+from eval.runs.judgement import Comparison, Run
+from eval.runs.training import training_warnings
+
+BASE = "base"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Runs, what follows from them, and what to bear in mind."""
+
+    comparison: Comparison
+    runs: Sequence[Run]
+    warnings: Sequence[str]
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    """What is to be read before the comparison, by its caption."""
+
+
+def judge(results: Sequence[str]) -> Judged:
+    """Read and compare the runs named by `[NAME=]RESULTS`; the base is the model `base`, else the first.
+
+    Warnings go to stderr too. Errors are those of `read_runs` and `check_rows`.
+    """
+    runs, warnings = read_runs([parse_source(text) for text in results])
+    for dataset in dict.fromkeys(one.dataset for one in runs):
+        warnings += check_rows([one for one in runs if one.dataset == dataset])
+    warnings += _trained_on(runs)
+    base = BASE if any(one.model == BASE for one in runs) else runs[0].model
+    comparison = compare(runs, base)
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return Judged(comparison, runs, warnings)
+
+
+def _trained_on(runs: Sequence[Run]) -> list[str]:
+    """What the runs tell of training examples among their rows; what is not checked once for each model."""
+    told = []
+    for run in runs:
+        found = run.facts.get("trained_on")
+        own = training_warnings(run.model, len(run.rows), found if isinstance(found, Mapping) else None)
+        told += [text if "not checked" in text else f"{run.dataset}: {text}" for text in own]
+    return list(dict.fromkeys(told))

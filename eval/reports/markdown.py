@@ -1,0 +1,54 @@
+"""A comparison as Markdown, which reads well in a terminal too."""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+from eval.reports.tables import (
+    LEFT_OUT,
+    Table,
+    accuracies,
+    calibrations,
+    differences,
+    f1_differences,
+    macro_f1s,
+    method,
+)
+from eval.reports.verdict import verdict
+from eval.runs.judgement import Comparison, Section
+
+
+def markdown(comparison: Comparison, numbered: Mapping[str, str]) -> str:
+    """Return the whole judgement: accuracies, then each section's comparisons under its verdict.
+
+    `numbered` is the key of the labels that the plots could not write out.
+    """
+    tables = (accuracies(comparison), macro_f1s(comparison), calibrations(comparison))
+    parts = [grid(table) for table in tables if table]
+    parts += [_section(section, comparison.base) for section in comparison.sections]
+    if numbered:
+        key = "\n".join(f"- {number} {label}" for label, number in numbered.items())
+        parts.append(f"The plots number what no installed font can write (a CJK font would):\n\n{key}")
+    return "\n\n".join([*parts, LEFT_OUT]) + "\n"
+
+
+def _section(section: Section, base: str) -> str:
+    parts = [f"## {section.name}", verdict(section, base)]
+    tables = [grid(table) for table in (differences(section), f1_differences(section)) if table]
+    return "\n\n".join([*parts, *tables, *([method(section)] if tables else [])])
+
+
+def grid(table: Table) -> str:
+    """Return a Markdown table that is aligned in a terminal too (wide letters fill two columns)."""
+    cells = [[text.replace("|", "\\|") for text in line] for line in (table.header, *table.rows)]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    lines = [cells[0], ["-" * width for width in widths], *cells[1:]]
+    return "\n".join(_line(line, widths) for line in lines)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (text + " " * (width - _width(text)) for text, width in zip(cells, widths, strict=True))
+    return f"| {' | '.join(padded)} |"
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)

@@ -1,0 +1,124 @@
+"""Plots with a panel for each model of a set: where its answers went, and whether it is as sure as right."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from eval.metrics.calibration import Calibration
+from eval.reports.drawing import COLOURS, new_figure, save, wrapped
+from eval.reports.typeface import Typeface
+from eval.runs.judgement import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+IN_A_ROW = 4
+DARK = 0.7  # a cell of a larger share has white letters
+FAINT = "#dddddd"
+FLOOR = -14  # below 0 % stand the rows of each bin
+Panel = TypeVar("Panel")
+
+
+def draw_confusion(runs: Sequence[Run], path: Path, typeface: Typeface) -> None:
+    """Write the confusion matrices of one set's runs: counts, and shares of the row (of what is expected)."""
+    said = [label for run in runs for label in run.predicted]
+    rows = sorted(set(runs[0].gold))
+    columns = rows + sorted(set(said) - set(rows))
+    n = len(runs[0].gold)
+    title = f"{runs[0].dataset}: what was answered (across) to what was expected (down); n = {n:,}"
+    size = max(2.6, 0.45 * len(columns)) + 0.5, max(2.2, 0.4 * len(rows)) + 0.9
+
+    def draw(axes: "Axes", run: Run) -> str:
+        return _matrix(axes, run, rows, columns, typeface)
+
+    _panels({run.model: run for run in runs}, draw, title, size, path, typeface)
+
+
+def _matrix(axes: "Axes", run: Run, rows: Sequence[str], columns: Sequence[str], typeface: Typeface) -> str:
+    counts = Counter(zip(run.gold, run.predicted, strict=True))
+    expected = Counter(run.gold)
+    shares = [[counts[right, said] / expected[right] for said in columns] for right in rows]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    small = 8 if len(columns) <= 6 else 5
+    for y, right in enumerate(rows):
+        for x, said in enumerate(columns):
+            text = f"{counts[right, said]:,}\n{100 * shares[y][x]:.0f} %"
+            colour = "white" if shares[y][x] > DARK else "black"
+            axes.text(x, y, text, ha="center", va="center", fontsize=small, color=colour)
+    axes.set_xticks(range(len(columns)), [_short(typeface.show(label)) for label in columns], fontsize=small)
+    axes.set_yticks(range(len(rows)), [_short(typeface.show(label)) for label in rows], fontsize=small)
+    axes.tick_params(length=0)
+    return _commonest_error(counts)
+
+
+def _commonest_error(counts: Mapping[tuple[str, str], int]) -> str:
+    errors = {pair: count for pair, count in sorted(counts.items()) if pair[0] != pair[1]}
+    if not errors:
+        return "no error"
+    (right, said), count = max(errors.items(), key=lambda item: item[1])
+    return f"{said} for {right} {count:,} times"
+
+
+def draw_calibration(dataset: str, found: Mapping[str, Calibration], path: Path, typeface: Typeface) -> None:
+    """Write the reliability diagrams of one set's models: accuracy by confidence, rows of each bin."""
+    n = next(iter(found.values())).n
+    title = f"{dataset}: share right (whiskers: 95 % interval) by share of the chosen label; n = {n:,}"
+    _panels(found, _reliability, title, (3.3, 3.2), path, typeface)
+
+
+def _reliability(axes: "Axes", found: Calibration) -> str:
+    axes.plot([0, 100], [0, 100], color="black", linestyle="dashed", linewidth=1)
+    most = max(one.n for one in found.bins)
+    sure, right = [100 * one.confidence for one in found.bins], [100 * one.accuracy for one in found.bins]
+    axes.bar(sure, [12 * one.n / most for one in found.bins], 5, FLOOR, color=FAINT)
+    for at, one in zip(sure, found.bins, strict=True):
+        axes.text(at, FLOOR + 1, f"{one.n:,}", ha="center", fontsize=6)
+    below = [100 * (one.accuracy - one.low) for one in found.bins]
+    above = [100 * (one.high - one.accuracy) for one in found.bins]
+    look: dict[str, Any] = {
+        "fmt": "o-",
+        "color": COLOURS[1],
+        "ecolor": "black",
+        "capsize": 2,
+        "markersize": 4,
+    }
+    axes.errorbar(sure, right, [below, above], **look)
+    axes.set(
+        xlim=(0, 103),
+        ylim=(FLOOR, 103),
+        yticks=range(0, 101, 20),
+        xlabel="share of the chosen label, %",
+        ylabel="share right, %",
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    return f"off by {100 * found.error:.1f} points, by chance up to {100 * found.chance:.1f}"
+
+
+def _panels(
+    panels: Mapping[str, Panel],
+    draw: Callable[["Axes", Panel], str],
+    title: str,
+    size: tuple[float, float],
+    path: Path,
+    typeface: Typeface,
+) -> None:
+    """Write panels of `size` inches, each under its model's name and the finding that `draw` returns."""
+    across = min(IN_A_ROW, len(panels))
+    down = math.ceil(len(panels) / across)
+    width = max(5.0, across * size[0])
+    with typeface.used():
+        figure = new_figure(width, down * size[1] + 0.5)
+        figure.suptitle(wrapped(typeface.show(title), width), fontsize=11, x=0.01, ha="left")
+        places = list(figure.subplots(down, across, squeeze=False).flat)
+        for axes, (name, panel) in zip(places, panels.items(), strict=False):
+            lines = (_short(typeface.show(line), 44) for line in (name, draw(axes, panel)))
+            axes.set_title("\n".join(lines), fontsize=9, loc="left")
+        for axes in places[len(panels) :]:
+            axes.remove()
+        save(figure, path)
+
+
+def _short(text: str, most: int = 16) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,0 +1,116 @@
+"""A proof as Markdown for people and as JSON for programs, and whether it holds."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from core.errors import counted, show_value
+from eval.metrics.parity import AnswerProof, FirstDifference, PromptProof, Proof
+from eval.reports.markdown import grid
+from eval.reports.tables import Table
+
+PROMPTS = ["prompts made by", "set", "rows", "other ids", "first"]
+ANSWERS = ["answers of", "set", "rows", "flips", "largest difference, nats", "other texts", "first"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What may differ: answers that flip, and a label's log-probability in nats. Prompts may not."""
+
+    flips: int
+    nats: float
+
+    def allows(self, answer: AnswerProof) -> bool:
+        """Whether a model's answers differ by no more than that."""
+        return len(answer.flips) <= self.flips and (answer.largest or 0.0) <= self.nats
+
+
+def holds(proof: Proof, tolerance: Tolerance) -> bool:
+    """Return whether all prompts are equal and all answers within the tolerance."""
+    return all(one.equal for one in proof.prompts) and all(map(tolerance.allows, proof.answers))
+
+
+def verdict(proof: Proof, tolerance: Tolerance) -> str:
+    """Return in a sentence what is proved, or everything that is not."""
+    wrong = [
+        f"{one.way} gives other token ids in {one.differing} of {one.n} rows of {one.dataset}"
+        for one in proof.prompts
+        if not one.equal
+    ]
+    wrong += [_beyond(one) for one in proof.answers if not tolerance.allows(one)]
+    if wrong:
+        return f"Not proved: {'; '.join(wrong)}."
+    ways = counted(1 + len({one.way for one in proof.prompts}), "way")
+    rows = sum({one.dataset: one.n for one in proof.prompts}.values())
+    same = f"Proved on {rows:,} rows: {ways} of making prompts give the same token ids"
+    return same + (f", and {_same_answers(proof.answers)}." if proof.answers else ".")
+
+
+def _beyond(one: AnswerProof) -> str:
+    largest = "" if one.largest is None else f", a label's log-probability differs by {one.largest:.2g} nats"
+    return f"{one.model} flips {len(one.flips)} of {one.n} answers of {one.dataset}{largest}"
+
+
+def _same_answers(answers: Sequence[AnswerProof]) -> str:
+    models = counted(len({one.model for one in answers}), "served model")
+    flips = sum(len(one.flips) for one in answers)
+    largest = max((one.largest for one in answers if one.largest is not None), default=None)
+    by = "" if largest is None else f", labels' log-probabilities within {largest:.2g} nats"
+    return f"the answers of {models} are the live adapter's ({counted(flips, 'flip')}{by})"
+
+
+def markdown(proof: Proof, tolerance: Tolerance) -> str:
+    """Return the page: the verdict, prompts, answers, what was not checked, and what is allowed."""
+    prompts = Table(PROMPTS, [_prompt(one) for one in proof.prompts])
+    parts = [
+        "# Train = eval = serve",
+        verdict(proof, tolerance),
+        f"Reference of the prompts: {proof.reference}. Reference of the answers: the live adapter. "
+        f"Allowed: {counted(tolerance.flips, 'flip')}, {tolerance.nats:g} nats.",
+        grid(prompts),
+    ]
+    if proof.answers:
+        parts.append(grid(Table(ANSWERS, [_answer(one) for one in proof.answers])))
+    if proof.unchecked:
+        parts.append("\n".join(f"- not checked: {what}" for what in proof.unchecked))
+    return "\n\n".join(parts) + "\n"
+
+
+def _prompt(one: PromptProof) -> list[str]:
+    return [one.way, one.dataset, f"{one.n:,}", f"{one.differing:,}", _first(one.first)]
+
+
+def _answer(one: AnswerProof) -> list[str]:
+    flips = f"{len(one.flips)}" + (f" (row {_few(one.flips)})" if one.flips else "")
+    largest = "–" if one.largest is None else f"{one.largest:.2g} (row {one.largest_row})"
+    first = _first(one.first)
+    return [one.model, one.dataset, f"{one.n:,}", flips, largest, f"{one.differing:,}", first]
+
+
+def _few(rows: Sequence[int]) -> str:
+    return ", ".join(map(str, rows[:5])) + ("…" if len(rows) > 5 else "")
+
+
+def _first(first: FirstDifference | None) -> str:
+    if first is None:
+        return ""
+    expected = _token(first.expected, first.expected_text)
+    return f"row {first.row}, token {first.place}: {expected} became {_token(first.found, first.found_text)}"
+
+
+def _token(token: int | None, text: str) -> str:
+    return "the end" if token is None else f"{token} {show_value(text)}"
+
+
+def to_json(proof: Proof, tolerance: Tolerance, command: str) -> dict[str, object]:
+    """Return the proof as plain JSON values."""
+    return {
+        "proved": holds(proof, tolerance),
+        "verdict": verdict(proof, tolerance),
+        "tolerance": dataclasses.asdict(tolerance),
+        "reference": proof.reference,
+        "prompts": [{**dataclasses.asdict(one), "equal": one.equal} for one in proof.prompts],
+        "answers": [{**dataclasses.asdict(one), "within": tolerance.allows(one)} for one in proof.answers],
+        "not_checked": list(proof.unchecked),
+        **proof.facts,
+        "command": command,
+    }

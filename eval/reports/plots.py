@@ -1,0 +1,160 @@
+"""Plots that are read at arm's length: the title says the finding, every bar has its interval.
+
+accuracy.png always; for sets of labels confusion.png, and calibration.png where the labels'
+probabilities are known; for sets whose rows have types overall_accuracy_comparison.png,
+type_accuracy_comparison.png and (by subtype) model_comparison.png.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from eval.metrics.labels import MOST
+from eval.reports.drawing import Chart, Share, draw_lying, draw_standing
+from eval.reports.panels import draw_calibration, draw_confusion
+from eval.reports.typeface import Typeface, choose_typeface
+from eval.reports.verdict import points, show_p
+from eval.runs.judgement import Comparison, Figure, Run, Section
+from eval.statistics.rates import rate_of
+
+STANDING = 8  # more places than this are drawn as lying bars
+KINDS = 25
+DETAILED = 12  # of more sets than this, matrices and diagrams would be a pile that nobody looks through
+OTHERS = "others"
+BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.png"}
+Kind = tuple[list[bool], list[str]]  # of each row whether it is right, and its group (none: independent)
+Draw = Callable[[Path], None]
+
+
+def write_plots(comparison: Comparison, runs: Sequence[Run], out: Path) -> tuple[list[str], Typeface]:
+    """Write all plots that the runs allow; return their paths below `out` and the typeface they have."""
+    from tqdm import tqdm
+
+    typeface = choose_typeface(_labels(comparison, runs))
+    plots = dict(_plots(comparison, runs, typeface))
+    for name, draw in tqdm(plots.items(), desc="plots", delay=2, leave=False):
+        draw(out / name)
+    return list(plots), typeface
+
+
+def _labels(comparison: Comparison, runs: Sequence[Run]) -> list[str]:
+    """Every text that may stand on a plot."""
+    kinds = [name for run in runs for rows in run.kinds.values() for name in _commonest(rows)]
+    labels = [label for run in runs if _labelled(run) for label in {*run.gold, *run.predicted}]
+    sets = [section.name for section in comparison.sets]
+    return list(dict.fromkeys([*comparison.models, *sets, *kinds, *sorted(labels)]))
+
+
+def _plots(comparison: Comparison, runs: Sequence[Run], typeface: Typeface) -> Iterator[tuple[str, Draw]]:
+    """(path below OUT, what draws it) of every plot; several sets have a folder of plots each."""
+    yield "accuracy.png", _bars(accuracy_chart(comparison, comparison.sections), typeface)
+    for section in comparison.sets:
+        folder = "" if len(comparison.sets) == 1 else f"{folder_name(section.name)}/"
+        own = [run for run in runs if run.dataset == section.name]
+        if own[0].kinds:
+            overall = accuracy_chart(comparison, [section])
+            yield f"{folder}overall_accuracy_comparison.png", _bars(overall, typeface)
+        for kind in (kind for kind in own[0].kinds if all(kind in run.kinds for run in own)):
+            yield f"{folder}{BY_KIND[kind]}", _bars(kinds_chart(own, kind, comparison.base), typeface)
+        if len(comparison.sets) <= DETAILED:
+            for name, draw in _panels(section, own, typeface):
+                yield folder + name, draw
+
+
+def _panels(section: Section, runs: Sequence[Run], typeface: Typeface) -> Iterator[tuple[str, Draw]]:
+    if all(map(_labelled, runs)):
+        yield "confusion.png", lambda path: draw_confusion(runs, path, typeface)
+    found = {model: figure.calibration for model, figure in section.figures.items() if figure.calibration}
+    if found:
+        yield "calibration.png", lambda path: draw_calibration(section.name, found, path, typeface)
+
+
+def _bars(chart: Chart, typeface: Typeface) -> Draw:
+    standing = bool(chart.baselines) and len(chart.places) <= STANDING
+    draw = draw_standing if standing else draw_lying
+    return lambda path: draw(chart, path, typeface)
+
+
+def _labelled(run: Run) -> bool:
+    """Whether the answers are labels that a matrix can hold, and no free text."""
+    return len(set(run.gold)) > 1 and len({*run.gold, *run.predicted}) <= MOST
+
+
+def folder_name(dataset: str) -> str:
+    """Return a set's name as the name of a folder, whatever stands in it.
+
+    >>> folder_name("../mmlu/law")
+    '_mmlu_law'
+    """
+    return re.sub(r"[^\w.,=+-]+", "_", dataset).lstrip(".") or "set"
+
+
+def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart:
+    """Return accuracy by section and model, with the majority class; the title is on the last compared."""
+    models = [model for model in comparison.models if any(model in section.figures for section in sections)]
+    series = {model: [_accuracy(section.figures.get(model)) for section in sections] for model in models}
+    places = [f"{section.name}\nn = {section.n:,}" for section in sections]
+    judged = next((s for s in reversed(sections) if s.against_base), sections[-1])
+    known = not any(math.isnan(section.majority) for section in sections)
+    return Chart(_finding(comparison, judged), places, series, [s.majority for s in sections if known])
+
+
+def _accuracy(figure: Figure | None) -> Share | None:
+    return None if figure is None else (figure.accuracy, figure.low, figure.high)
+
+
+def _finding(comparison: Comparison, section: Section) -> str:
+    if not section.against_base:
+        return f"Accuracy; nothing was compared with {comparison.base}"
+    best = section.best
+    if best is None:
+        return f"No model is shown to be better than {comparison.base} ({section.name})"
+    test = next(test for test in section.against_base if test.model == best)
+    where = f"on {section.name}"
+    if section is comparison.mean:
+        where = f"on average over {len(comparison.sets)} sets"
+    gain = f"{points(test.value)[1:]} points {where} (p {show_p(test.p)})"
+    rivals = "".join(f", not told from {test.against}" for test in section.rivals)
+    return f"{best} beats {comparison.base} by {gain}{rivals}"
+
+
+def kinds_chart(runs: Sequence[Run], kind: str, base: str) -> Chart:
+    """Return each model's accuracy by `kind` (type or subtype), the commonest kinds first."""
+    names = _commonest(runs[0].kinds[kind])
+    counts = {run.model: _by_kind(run, kind, names) for run in runs}
+    places = [f"{name} (n = {len(right):,})" for name, (right, _) in counts[runs[0].model].items()]
+    series = {model: [_share(*count) for count in own.values()] for model, own in counts.items()}
+    return Chart(_kinds_finding(counts, kind, base), places, series)
+
+
+def _share(right: Sequence[bool], groups: Sequence[str]) -> Share:
+    found = rate_of(right, groups or None)
+    return (found.value, *found.ci95)
+
+
+def _commonest(kinds: Sequence[str]) -> list[str]:
+    """The names by number of rows; what is beyond the first 25 is taken together as `others`."""
+    names = [name for name, _ in sorted(Counter(kinds).items(), key=lambda item: (-item[1], item[0]))]
+    return names if len(names) <= KINDS else [*names[: KINDS - 1], OTHERS]
+
+
+def _by_kind(run: Run, kind: str, names: Sequence[str]) -> dict[str, Kind]:
+    parted: dict[str, Kind] = {name: ([], []) for name in names}
+    for place, name in enumerate(run.kinds[kind]):
+        right, groups = parted[name if name in names else OTHERS]
+        right.append(run.correct[place])
+        groups += [] if run.groups is None else [run.groups[place]]
+    return parted
+
+
+def _kinds_finding(counts: Mapping[str, Mapping[str, Kind]], kind: str, base: str) -> str:
+    """How the best of the other models stands against the base, kind by kind."""
+    others = [model for model in counts if model != base]
+    if base not in counts or not others:
+        return f"Accuracy by {kind}"
+    best = max(others, key=lambda model: sum(sum(right) for right, _ in counts[model].values()))
+    pairs = [(sum(counts[best][name][0]), sum(counts[base][name][0])) for name in counts[base]]
+    ahead, behind = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+    return f"{best} is ahead of {base} in {ahead} of {len(pairs)} {kind}s, behind in {behind}"

@@ -1,0 +1,185 @@
+"""Rating sheets: CSV that opens well in spreadsheets and cannot run anything there, blind, and read back.
+
+The key says which row is whose answer. Every id begins with the tag of its sheet, so that no sheet is
+read with another's key, and with a letter, so that no spreadsheet takes it for a date or a number.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import random
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import SHOWN, ContentError, RequestError, show_value
+from core.files import read_object
+from eval.statistics.ratings import CRITERIA, Rating
+
+COLUMNS = ("id", "prompt", "reference", "answer", *CRITERIA, "comment")
+# OWASP's list of what begins a formula, full-width forms included: East Asian spreadsheets take them too.
+# The sheet has commas and quotes but may be opened with ; or tab: then a cell begins after each of those, and
+# after each line break, since the quotes stand in the middle of cells.
+_BEGIN, _FORMULA = r"(^|[;\t\n])", r"((?:[^\S\t\n]|[\"'])*+[=+\-@＝＋－＠])"
+FORMULA, NEUTRAL = re.compile(_BEGIN + _FORMULA), re.compile(f"{_BEGIN}'{_FORMULA}")
+BLANK = re.compile(r"'*[\t\n]")  # what a cell may not begin with either
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+LONGEST = 32_000  # letters in a cell; Excel holds 32,767
+MARK = re.compile(r"[1-5](?:\.0+)?")
+DELIMITERS = (",", ";", "\t")  # spreadsheets save the one of their language
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A prompt, the answer that the data has for it ("" without one), every model's, and its cluster."""
+
+    prompt: str
+    reference: str
+    answers: Mapping[str, str]
+    cluster: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Which prompt (from 1) and model each id of a sheet stands for; the first model is the base.
+
+    `clusters` holds those prompts' clusters that have one.
+    """
+
+    models: list[str]
+    answers: Mapping[str, tuple[int, str]]
+    clusters: Mapping[int, str]
+
+
+def make_sheet(asked: Sequence[Asked], seed: int) -> tuple[bytes, dict[str, dict[str, object]]]:
+    """Return the sheet as CSV (UTF-8 with a byte order mark), and the prompt and model behind each id.
+
+    The answers to each prompt stand one below the other in an order drawn with `seed`.
+    """
+    generator = random.Random(seed)
+    drawn = [
+        (number, one, model)
+        for number, one in enumerate(asked, 1)
+        for model in generator.sample(list(one.answers), len(one.answers))
+    ]
+    content = json.dumps([[one.prompt, one.answers[model]] for _, one, model in drawn])
+    tag = f"s{hashlib.sha256(content.encode()).hexdigest()[:6]}"
+    text = io.StringIO()
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
+    writer.writerow(COLUMNS)
+    answers: dict[str, dict[str, object]] = {}
+    for place, (number, one, model) in enumerate(drawn, 1):
+        name = f"{tag}-{place:0{len(str(len(drawn)))}}"
+        answers[name] = {"prompt": number, "model": model}
+        answers[name] |= {} if one.cluster is None else {"cluster": one.cluster}
+        shown = map(safe_cell, (one.prompt, one.reference, one.answers[model]))
+        writer.writerow([name, *shown, *[""] * (len(CRITERIA) + 1)])
+    return text.getvalue().encode("utf-8-sig"), answers
+
+
+def safe_cell(text: str) -> str:
+    """Return a text of which no spreadsheet takes a part for a formula, whatever delimiter it is opened with.
+
+    An apostrophe is put before what would begin one; without control characters, and cut where a cell ends.
+    """
+    text = CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = FORMULA.sub(r"\1'\2", text)
+    text = f"'{text}" if BLANK.match(text) else text
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… (cut: the whole text is in answers.md)"
+
+
+def restored(cell: str) -> str:
+    """Return the text that `safe_cell` made a cell of, if it was not cut."""
+    cell = cell[1:] if cell.startswith("'") and BLANK.match(cell) else cell
+    return NEUTRAL.sub(r"\1\2", cell)
+
+
+def check_key(path: Path, facts: Mapping[str, object]) -> None:
+    """Raise `RequestError` where a key of other facts stands: without it no copy of its sheet can be read."""
+    before = read_object(path) if path.exists() else facts
+    if changed := [name for name, value in facts.items() if before.get(name) != value]:
+        raise RequestError(
+            f"{path} is the key of a sheet with other {' and '.join(changed)}, which raters may hold: "
+            "choose another --out, or --force"
+        )
+
+
+def check_unrated(path: Path) -> None:
+    """Raise `RequestError` where a sheet stands that somebody has begun to fill in."""
+    if path.exists() and any(row[name] for _, row in read_rows(path) for name in (*CRITERIA, "comment")):
+        raise RequestError(f"{path} holds somebody's marks: move it away, or choose another --out")
+
+
+def read_key(path: Path) -> Key:
+    """Read a sheet's key; `ContentError` where it is none."""
+    value = read_object(path)
+    models, answers = value.get("models"), value.get("answers")
+    try:
+        if not isinstance(models, list) or not isinstance(answers, dict):
+            raise TypeError
+        found = {name: (int(entry["prompt"]), str(entry["model"])) for name, entry in answers.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ContentError(f"{path}: no key of a rating sheet: give its key.json with --key") from error
+    clusters = {found[n][0]: str(e["cluster"]) for n, e in answers.items() if e.get("cluster") is not None}
+    return Key([str(model) for model in models], found, clusters)
+
+
+def read_sheet(path: Path, key: Key, rater: str) -> list[Rating]:
+    """Return a rater's marks; rows without any are left out.
+
+    `ContentError` names by their row numbers the marks that are not 1 to 5 and the ids that the key does
+    not know or that stand twice, and says so where there are no marks at all.
+    """
+    problems, ratings, seen = [], [], set[str]()
+    for number, row in read_rows(path):
+        name, marks = row["id"], {criterion: row[criterion] for criterion in CRITERIA if row[criterion]}
+        problems += [f"{path} row {number}: {problem}" for problem in _problems(name, marks, key, seen)]
+        seen.add(name)
+        if marks:
+            ratings.append((name, marks))
+    if problems:
+        more = f"\n… {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise ContentError("\n".join(problems[:SHOWN]) + more)
+    if not ratings:
+        raise ContentError(f"{path}: no marks in it: rate from 1 to 5 under {', '.join(CRITERIA)}")
+    return [
+        Rating(rater, *key.answers[name], {criterion: int(mark[0]) for criterion, mark in marks.items()})
+        for name, marks in ratings
+    ]
+
+
+def _problems(name: str, marks: Mapping[str, str], key: Key, seen: set[str]) -> Iterator[str]:
+    if name not in key.answers:
+        yield f"id {show_value(name)} is not in the key: is it the key of another sheet?"
+    if name in seen:
+        yield f"id {show_value(name)} stands twice"
+    for criterion, mark in marks.items():
+        if not MARK.fullmatch(mark):
+            yield f"{criterion}: found {show_value(mark)}, expected 1, 2, 3, 4, 5 or nothing"
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (row number as a spreadsheet counts, cells by column) of every row that is not empty.
+
+    Only ids and marks are used, which are ASCII in whatever encoding a spreadsheet saved the sheet.
+    """
+    data = path.read_bytes()
+    if data.startswith(b"PK") or b"\0" in data:
+        raise ContentError(f"{path}: not CSV: save the sheet as CSV (UTF-8)")
+    text = data.decode("utf-8-sig", errors="replace")
+    delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
+    csv.field_size_limit(4 * LONGEST)  # of the whole process, whatever another reader set
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        names = [name.strip().lower() for name in next(reader, [])]
+        if missing := [name for name in ("id", *CRITERIA) if name not in names]:
+            raise ContentError(f"{path} row 1: no column {', '.join(missing)}: keep the heading as it was")
+        for number, cells in enumerate(reader, 2):
+            plain = [unicodedata.normalize("NFKC", restored(cell)).strip() for cell in cells]
+            if any(plain):
+                yield number, dict.fromkeys((*names, "comment"), "") | dict(zip(names, plain, strict=False))
+    except csv.Error as error:
+        raise ContentError(f"{path}: line {reader.line_num}: not CSV: {error}") from error

@@ -1,0 +1,167 @@
+"""A comparison as tables of text and as JSON for programs."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from core.files import versions
+from eval.reports.verdict import percent, points, show_p, verdict
+from eval.runs.judgement import MEAN, Comparison, Figure, Run, Section, Test
+
+LEFT_OUT = (
+    "The intervals speak of these rows and these weights. They leave out what another training seed, "
+    "another prompt or other data would change."
+)
+WIDE = 7  # more columns than this do not fit a screen
+DIFFERENCES = ["", "difference, points (95 %)", "won", "lost", "p", "p, Holm", "least shown"]
+F1_DIFFERENCES = ["", "difference of macro-F1, points (95 %)", "p, Holm"]
+CALIBRATION = ["calibration error, points", "off by", "by chance up to", "n"]
+Interval = tuple[float, float, float]  # value, low and high limit
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Table:
+    """Cells as they are shown; the first column names what the others tell of."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def accuracies(comparison: Comparison) -> Table:
+    """Return every model's accuracy on every set and on average, beside the majority class's."""
+    columns = [["accuracy (95 % interval)", "majority class", *comparison.models]]
+    for section in comparison.sections:
+        cells = [_accuracy(section.figures.get(model)) for model in comparison.models]
+        columns.append([f"{section.name}, n = {section.n:,}", _majority(section), *cells])
+    return _turned(columns)
+
+
+def macro_f1s(comparison: Comparison) -> Table | None:
+    """Return every model's macro-F1 on the sets that have labels, None if none has."""
+    columns = [["macro-F1 (95 % interval)", *comparison.models]]
+    for section in comparison.sets:
+        scores = {model: figure.macro_f1 for model, figure in section.figures.items()}
+        if any(scores.values()):
+            columns.append([section.name, *(_interval(scores.get(model)) for model in comparison.models)])
+    return _turned(columns) if len(columns) > 1 else None
+
+
+def calibrations(comparison: Comparison) -> Table | None:
+    """Return how far each model's confidence is from its accuracy, None where no probabilities are known."""
+    rows = [
+        [f"{model} on {section.name}", f"{100 * one.error:.1f}", f"{100 * one.chance:.1f}", f"{one.n:,}"]
+        for section in comparison.sets
+        for model, figure in section.figures.items()
+        if (one := figure.calibration)
+    ]
+    return Table(CALIBRATION, rows) if rows else None
+
+
+def differences(section: Section) -> Table | None:
+    """Return every comparison with the base, then the best model's with the others; None without any."""
+    rows = [_difference(test) for test in _shown(section)]
+    return Table(DIFFERENCES, rows) if rows else None
+
+
+def f1_differences(section: Section) -> Table | None:
+    """Return the same comparisons' macro-F1, None where the answers are no labels."""
+    rows = [
+        [_pair(test), _points(f1.value, f1.low, f1.high), show_p(f1.p).removeprefix("= ")]
+        for test in _shown(section)
+        if (f1 := test.macro_f1)
+    ]
+    return Table(F1_DIFFERENCES, rows) if rows else None
+
+
+def method(section: Section) -> str:
+    """Return how the comparisons of a section were made, in a line."""
+    family = f"Holm over {len(section.against_base)} against the base"
+    if section.between:
+        family += f", over {len(section.between)} among the others"
+    if section.name == MEAN:
+        return f"Every set counts alike; p by sign flips within each set (100,000 draws); {family}."
+    f1 = " Macro-F1: bootstrap and swaps, 10,000 draws each." if f1_differences(section) else ""
+    if section.groups is None:
+        return f"{section.n:,} independent rows: exact McNemar, Bonett–Price intervals; {family}.{f1}"
+    return (
+        f"{section.n:,} rows in {section.groups:,} groups: exact sign flips by group, "
+        f"cluster bootstrap (10,000 draws); {family}.{f1}"
+    )
+
+
+def _shown(section: Section) -> list[Test]:
+    best = section.best
+    others = [test for test in section.between if best in (test.model, test.against)]
+    return [*section.against_base, *(test.seen_from(best) for test in others if best)]
+
+
+def _turned(columns: Sequence[Sequence[str]]) -> Table:
+    """Models as rows and sets as columns; the other way round where there are many sets."""
+    header, *rows = list(zip(*columns, strict=True)) if len(columns) <= WIDE else columns
+    return Table(header, rows)
+
+
+def _majority(section: Section) -> str:
+    if math.isnan(section.majority):
+        return "–"
+    return percent(section.majority) + (f" ({section.majority_label})" if section.majority_label else "")
+
+
+def _accuracy(figure: Figure | None) -> str:
+    if figure is None:
+        return "–"
+    unparsed = f", {figure.unparsed} unparsed" if figure.unparsed else ""
+    trained = f", trained on {figure.trained_on:,}" if figure.trained_on else ""
+    return _interval((figure.accuracy, figure.low, figure.high)) + unparsed + trained
+
+
+def _interval(share: Interval | None) -> str:
+    if share is None:
+        return "–"
+    value, low, high = share
+    return f"{percent(value)} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+def _points(value: float, low: float, high: float) -> str:
+    return f"{points(value)} ({points(low)} to {points(high)})"
+
+
+def _pair(test: Test) -> str:
+    return f"{test.model} − {test.against}"
+
+
+def _difference(test: Test) -> list[str]:
+    p, adjusted = (show_p(value).removeprefix("= ") for value in (test.p_alone, test.p))
+    won, lost, least = f"{test.better:,}", f"{test.worse:,}", f"{100 * test.smallest:.1f}"
+    return [_pair(test), _points(test.value, test.low, test.high), won, lost, p, adjusted, least]
+
+
+def to_json(
+    comparison: Comparison, runs: Sequence[Run], warnings: Sequence[str], plots: Sequence[str]
+) -> dict[str, object]:
+    """Return the comparison as plain JSON values, each section with its decision and verdict."""
+    return {
+        "base": comparison.base,
+        "models": list(comparison.models),
+        "sets": {section.name: _section_json(section, comparison.base) for section in comparison.sets},
+        "mean": comparison.mean and _section_json(comparison.mean, comparison.base),
+        "left_out": LEFT_OUT,
+        "warnings": list(warnings),
+        "runs": [run.source for run in runs],
+        "plots": list(plots),
+        "versions": versions("numpy"),
+    }
+
+
+def _section_json(section: Section, base: str) -> dict[str, object]:
+    return {
+        "n": section.n,
+        "groups": section.groups,
+        "majority": None if math.isnan(section.majority) else section.majority,
+        "majority_label": section.majority_label or None,
+        "models": {model: dataclasses.asdict(figure) for model, figure in section.figures.items()},
+        "comparisons": [dataclasses.asdict(test) for test in (*section.against_base, *section.between)],
+        "ship": section.best,
+        "not_told_from": [test.against for test in section.rivals],
+        "verdict": verdict(section, base),
+    }

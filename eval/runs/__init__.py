@@ -1,0 +1,1 @@
+"""Scored runs: written and read back, other tools' logs, and their comparison on the same rows."""

@@ -1,0 +1,104 @@
+"""Whether runs of one set may be compared: the same rows, asked in the same way."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from core.errors import RequestError, show_value
+from eval.runs.judgement import Run
+
+OWN = ("model", "batch_tokens")  # settings that differ for good reason, or change no answer
+FEW_GROUPS = 20
+
+
+def check_rows(runs: Sequence[Run]) -> list[str]:
+    """Refuse runs of one set that did not answer the same rows; return warnings on how they were asked.
+
+    Raises `RequestError` naming both runs and what differs.
+    """
+    first, *others = sorted(runs, key=lambda run: not run.rows)
+    warnings = []
+    if first.groups is not None and len(set(first.groups)) < FEW_GROUPS:
+        count = len(set(first.groups))
+        warnings.append(
+            f"{first.dataset}: {count} groups are few; intervals by group are too narrow under {FEW_GROUPS}"
+        )
+    for run in others:
+        if not run.rows:
+            warnings.append(_check_counts(run, first))
+            continue
+        _check_same(run, first)
+        warnings += _differences(run, first)
+    return warnings
+
+
+def _check_same(run: Run, first: Run) -> None:
+    both = f"{run.source} and {first.source}"
+    data, other = _data(run), _data(first)
+    if data and other and data != other:
+        raise RequestError(f"{both} were scored on different data ({data[:16]} and {other[:16]})")
+    if run.rows != first.rows:
+        raise RequestError(f"{both}: {_rows_differ(run, first)}")
+    for row, answer, expected in zip(run.rows, run.gold, first.gold, strict=True):
+        if answer != expected:
+            found = f"{show_value(answer)} and {show_value(expected)}"
+            raise RequestError(f"{both}: row {row} has different expected answers ({found})")
+    if run.groups != first.groups:
+        raise RequestError(
+            f"{both}: the same rows are in different groups; score both with the same --cluster"
+        )
+
+
+def _check_counts(run: Run, first: Run) -> str:
+    """Refuse figures by type of other rows than the first run's; return a warning: they are not paired."""
+    both = f"{run.source} and {first.source}"
+    for kind in run.kinds.keys() & first.kinds.keys():
+        one, other = Counter(run.kinds[kind]), Counter(first.kinds[kind])
+        if one != other:
+            name = min((one | other) - (one & other))
+            raise RequestError(
+                f"{both}: {one[name]:,} and {other[name]:,} rows of {kind} {name}: other rows were scored"
+            )
+    return f"{both}: not paired and not tested: {run.source} has figures by type, not the rows"
+
+
+def _data(run: Run) -> str:
+    hashes = run.facts.get("hashes")
+    value = hashes.get("data") if isinstance(hashes, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def _differences(run: Run, first: Run) -> list[str]:
+    both = f"{run.source} and {first.source}"
+    warnings = []
+    if not (_data(run) and _data(first)):
+        warnings.append(f"{both}: paired by row and expected answer alone (not both name their data)")
+    one, other = _asked(run), _asked(first)
+    differing = [
+        f"{name} {show_value(one[name])} and {show_value(other[name])}"
+        for name in one
+        if name in other and one[name] != other[name]
+    ]
+    if differing:
+        warnings.append(f"{both} were asked differently: {'; '.join(differing)}")
+    return warnings
+
+
+def _asked(run: Run) -> dict[str, object]:
+    """How a run was asked, by setting: what else than the weights may make a difference."""
+    settings, hashes = run.facts.get("settings"), run.facts.get("hashes")
+    found = {key: run.facts[key] for key in ("mode", "device", "dtype") if key in run.facts}
+    if isinstance(settings, dict):
+        found |= {key: value for key, value in settings.items() if key not in OWN}
+    template = hashes.get("chat_template") if isinstance(hashes, dict) else None
+    if isinstance(template, str):
+        found["chat template"] = template[:13]
+    return found
+
+
+def _rows_differ(run: Run, first: Run) -> str:
+    lacking = sorted(set(first.rows) ^ set(run.rows), key=lambda row: (len(row), row))
+    shown = ", ".join(lacking[:5]) + (", …" if len(lacking) > 5 else "")
+    return (
+        f"{len(run.rows):,} and {len(first.rows):,} rows; only one has row {shown}; "
+        "score both on the same rows to compare them"
+    )

@@ -1,0 +1,212 @@
+"""Find and read scored runs: our results folders at any level, and other tools' logs."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from core.documents import json_lines
+from core.errors import ContentError, RequestError, show_value
+from core.files import read_object, require
+from eval.runs.detailed import DETAILED, read_detailed
+from eval.runs.judgement import Run
+from eval.runs.logs import read_log
+from eval.runs.records import (
+    Record,
+    assemble,
+    confidence_of,
+    kinds_of,
+    optional_text,
+    text_field,
+)
+from eval.statistics.rates import group_of
+
+RESULTS = "results.json"
+PREDICTIONS = "predictions.jsonl"
+ANSWERS = ("expected_output", "predicted_output")
+LEVELS = ("", "*/", "*/*/")
+LARGEST = sys.float_info.max  # nan and inf are no log-probabilities, and integers have no end
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One argument of the command: a folder or a log, and the names that its run is to have."""
+
+    path: Path
+    model: str = ""
+    dataset: str = ""
+
+
+def parse_source(text: str) -> Source:
+    """Read `PATH`, `MODEL=PATH` or `MODEL/SET=PATH`; what exists as a path is one."""
+    name, equals, rest = text.partition("=")
+    if not equals or Path(text).exists():
+        return Source(require(Path(text), "results"))
+    model, _, dataset = name.partition("/")
+    return Source(require(Path(rest), "results"), model, dataset)
+
+
+def read_runs(sources: Sequence[Source]) -> tuple[list[Run], list[str]]:
+    """Return every run of the sources once, and warnings.
+
+    Models of one name that answered differently are told apart by the folder they came from.
+    """
+    done: set[Path] = set()
+    runs: list[tuple[Source, Run]] = []
+    warnings: list[str] = []
+    for source in sources:
+        whole, unfinished = find_runs(source.path)
+        warnings += [f"{place}: left out, unfinished; go on with --resume" for place in unfinished]
+        new = [place for place in whole if place.resolve() not in done]
+        done |= {place.resolve() for place in new}
+        own = [run for place in new for run in _read(place)]
+        runs += [(source, run) for run in _named(own, source)]
+    return _distinct(runs), warnings
+
+
+def _read(place: Path) -> list[Run]:
+    if place.is_dir():
+        return [read_run(place)]
+    return [read_detailed(place)] if place.suffix == ".json" else read_log(place)
+
+
+def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
+    """Return whole runs at `path` or two levels below, and the folders of unfinished ones.
+
+    A whole run is a folder with results.json, which is written last, or a log file; ours beside an
+    evaluation_results.json says more than that does.
+    """
+    if path.is_file():
+        return [path.parent if path.name == DETAILED and (path.parent / RESULTS).is_file() else path], []
+    logs = _newest(log for level in LEVELS for log in path.glob(f"{level}samples_*.jsonl"))
+    names = (RESULTS, PREDICTIONS)
+    places = sorted(
+        {f.parent for level in LEVELS for name in names for f in path.glob(level + name)}, key=_order
+    )
+    whole = [place for place in places if (place / RESULTS).is_file()]
+    if not whole and not logs:
+        raise RequestError(
+            f"{path}: no {RESULTS} here or two levels below, and no samples_*.jsonl; score something first"
+        )
+    return whole + logs, [place for place in places if place not in whole]
+
+
+def _order(folder: Path) -> tuple[object, ...]:
+    """The base first, then as they were asked (run.json), then by name."""
+    model, dataset = folder.parent.name, folder.name
+    journal = folder.parent.parent / "run.json"
+    asked = read_object(journal) if journal.is_file() else {}
+    return (
+        model != "base",
+        _position(asked.get("models"), model),
+        model,
+        _position(asked.get("sets"), dataset),
+        dataset,
+    )
+
+
+def _position(names: object, name: str) -> int:
+    listed = list(names) if isinstance(names, dict) else []
+    return listed.index(name) if name in listed else len(listed)
+
+
+def _newest(logs: Iterable[Path]) -> list[Path]:
+    """The newest log of each task: lm-evaluation-harness adds one with its date at every run."""
+    return sorted({(log.parent, log.stem.rpartition("_")[0]): log for log in sorted(logs)}.values())
+
+
+def _named(runs: list[Run], source: Source) -> list[Run]:
+    for key, name in (("model", source.model), ("dataset", source.dataset)):
+        known = list(dict.fromkeys(str(getattr(run, key)) for run in runs))
+        if name and len(known) > 1:
+            raise RequestError(f"{source.path}: one name ({name}) for several: {', '.join(known)}")
+    return [
+        replace(run, model=source.model or run.model, dataset=source.dataset or run.dataset) for run in runs
+    ]
+
+
+def _distinct(runs: Sequence[tuple[Source, Run]]) -> list[Run]:
+    """Each model and set once: a double that answered alike is dropped, others become SOURCE/model."""
+    kept: list[tuple[Source, Run]] = []
+    shared: set[str] = set()
+    for source, run in runs:
+        twins = [other for _, other in kept if (other.model, other.dataset) == (run.model, run.dataset)]
+        if any((twin.rows, twin.predicted) == (run.rows, run.predicted) for twin in twins):
+            continue
+        kept.append((source, run))
+        shared |= {run.model} if twins else set()
+    named = [
+        replace(run, model=f"{_origin(source.path)}/{run.model}") if run.model in shared else run
+        for source, run in kept
+    ]
+    seen: dict[tuple[str, str], Run] = {}
+    for run in named:
+        other = seen.setdefault((run.model, run.dataset), run)
+        if other is not run:
+            raise RequestError(
+                f"{other.source} and {run.source} are both {run.model} on {run.dataset}; "
+                f"name them: first={other.source} second={run.source}"
+            )
+    return named
+
+
+def _origin(path: Path) -> str:
+    return path.parent.name if path.name == DETAILED else path.name
+
+
+def read_run(folder: Path) -> Run:
+    """Read one run of ours; `ContentError` where its files are damaged or disagree.
+
+    `RequestError` for one without an accuracy: only right and wrong answers can be compared row by row.
+    """
+    facts = read_object(folder / RESULTS)
+    where = str(folder / RESULTS)
+    model, dataset = text_field(facts, "model", where), text_field(facts, "set", where)
+    if "accuracy" not in facts:
+        found = ", ".join(list(facts)[:8])
+        raise RequestError(
+            f"{folder}: no accuracy in {RESULTS} (found {found}); only right or wrong answers are compared"
+        )
+    path = folder / PREDICTIONS
+    if not path.is_file():
+        raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
+    records = (_record(f"{path}:{number}", record) for number, record in json_lines(path))
+    run = assemble(model, dataset, folder, records, facts)
+    _check_totals(run)
+    return run
+
+
+def _record(where: str, record: dict[str, object]) -> Record:
+    row = record.get("row")
+    if type(row) is not int:
+        raise ContentError(f"{where}: row: found {show_value(row)}, expected a whole number")
+    correct = record.get("correct")
+    group, confidence = group_of(record), _confidence(where, record.get("choices"))
+    if isinstance(correct, bool):  # of tasks where right is not what equals one expected text
+        gold, predicted = (optional_text(record, name) or "" for name in ANSWERS)
+    else:
+        gold, predicted = (text_field(record, name, where) for name in ANSWERS)
+        correct = gold == predicted
+    return Record(str(row), gold, predicted, correct, where, group, kinds_of(record, gold), confidence)
+
+
+def _confidence(where: str, choices: object) -> float | None:
+    """How sure the answer was, by the labels' log-probabilities; `ContentError` where they are none."""
+    if not isinstance(choices, Mapping):
+        return None
+    logs = [log for log in choices.values() if isinstance(log, float | int) and -LARGEST <= log <= LARGEST]
+    if not logs or len(logs) < len(choices):
+        raise ContentError(f"{where}: choices: found {show_value(choices)}, expected log-probabilities")
+    return confidence_of(logs)
+
+
+def _check_totals(run: Run) -> None:
+    """Refuse a run whose results.json does not follow from its predictions."""
+    n, accuracy = run.facts.get("n"), run.facts.get("accuracy")
+    if n != len(run.rows):
+        found = show_value(n)
+        raise ContentError(f"{run.source}: {len(run.rows)} predictions, but n in {RESULTS} is {found}")
+    right = sum(run.correct) / len(run.rows)
+    if not isinstance(accuracy, int | float) or not right - 1e-6 < accuracy < right + 1e-6:
+        found = show_value(accuracy)
+        raise ContentError(f"{run.source}: predictions give accuracy {right:.6f}, but {RESULTS} says {found}")

@@ -1,0 +1,139 @@
+"""What is compared and what comes of it: a run, and the judgement on runs of the same rows.
+
+Shares are 0-1, differences -1 to 1, limits are at 95 %.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from eval.metrics.calibration import Calibration
+from eval.statistics.paired import ALPHA, F1Difference
+
+MEAN = "mean"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One model's answers to one set, row by row, in the same order for all models of the set.
+
+    `kinds` may part the rows, by `type` or `subtype`; `confidence` is the share (0-1) of the chosen
+    label among the labels' probabilities; `facts` say how it was scored (results.json).
+    Where only counts are known, `rows` is empty, and which flag belongs to which row is not known.
+    """
+
+    model: str
+    dataset: str
+    source: str
+    rows: Sequence[str]
+    gold: Sequence[str]
+    predicted: Sequence[str]
+    correct: Sequence[bool]
+    groups: Sequence[str] | None = None
+    kinds: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    confidence: Sequence[float] | None = None
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A model's accuracy (a share) on a set, or its unweighted mean over sets, with 95 % limits.
+
+    `macro_f1` is (value, low, high), None on average and where the answers are free text;
+    `calibration` is there where the labels' probabilities were logged; `trained_on` counts the rows that
+    the model was trained on, as far as is known.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    stderr: float
+    n: int
+    unparsed: int
+    macro_f1: tuple[float, float, float] | None = None
+    calibration: Calibration | None = None
+    trained_on: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """`model` minus `against` on the same rows; `p` is Holm's, `p_alone` the comparison's own.
+
+    `smallest` is the least difference that these rows show with 80 % power, `macro_f1` the difference
+    of macro-F1 with Holm's p in the same family.
+    """
+
+    model: str
+    against: str
+    value: float
+    low: float
+    high: float
+    p_alone: float
+    n: int
+    better: int
+    worse: int
+    smallest: float
+    p: float
+    macro_f1: F1Difference | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether the difference is told from chance at 5 % after Holm."""
+        return self.p < ALPHA
+
+    def seen_from(self, model: str) -> "Test":
+        """The same test with `model` as the one that is compared."""
+        if model == self.model:
+            return self
+        f1 = self.macro_f1 and replace(
+            self.macro_f1, value=-self.macro_f1.value, low=-self.macro_f1.high, high=-self.macro_f1.low
+        )
+        return replace(
+            self, model=model, against=self.model, value=-self.value, low=-self.high, high=-self.low,
+            better=self.worse, worse=self.better, macro_f1=f1,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What is known of one set, or of the mean over sets, and what follows from it.
+
+    `majority` is nan where the expected answers are not known.
+    """
+
+    name: str
+    n: int
+    groups: int | None
+    majority: float
+    majority_label: str
+    figures: Mapping[str, Figure]
+    against_base: Sequence[Test]
+    between: Sequence[Test]
+
+    @property
+    def best(self) -> str | None:
+        """The model of highest accuracy among those shown to be better than the base."""
+        better = [test.model for test in self.against_base if test.shown and test.value > 0]
+        return max(better, key=lambda model: self.figures[model].accuracy, default=None)
+
+    @property
+    def rivals(self) -> list[Test]:
+        """The tests of the best model against those that it cannot be told from."""
+        best = self.best
+        if best is None:
+            return []
+        return [t.seen_from(best) for t in self.between if best in (t.model, t.against) and not t.shown]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All sections of a comparison with `base`; `mean` is there from two sets on."""
+
+    base: str
+    models: Sequence[str]
+    sets: Sequence[Section]
+    mean: Section | None
+
+    @property
+    def sections(self) -> list[Section]:
+        """The sets, then the mean where there is one."""
+        return [*self.sets, *([self.mean] if self.mean else [])]

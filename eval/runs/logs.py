@@ -1,0 +1,131 @@
+"""Other tools' per-row logs: lm-evaluation-harness's samples_*.jsonl, and plain JSON Lines.
+
+A plain line is {"id", "gold", "prediction"} with an optional "cluster", "type" and "subtype".
+"""
+
+import contextlib
+import hashlib
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from core.documents import json_lines
+from core.errors import ContentError, show_value
+from eval.runs.judgement import Run
+from eval.runs.records import Record, assemble, confidence_of, kinds_of, optional_text
+from eval.statistics.rates import group_of
+
+PLAIN = ("id", "gold", "prediction")
+HARNESS = ("doc_id", "target", "filtered_resps")
+DATE = re.compile(r"_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?$")
+JUDGED_BY = ("acc", "exact_match")
+
+Line = tuple[str, dict[str, object]]
+
+
+def read_log(path: Path) -> list[Run]:
+    """Return the runs of a log file, one for each filter that lm-evaluation-harness applied."""
+    lines = [(f"{path}:{number}", record) for number, record in json_lines(path)]
+    first = lines[0][1] if lines else {}
+    if all(name in first for name in HARNESS):
+        return _harness(path, lines)
+    if all(name in first for name in PLAIN):
+        records = [_plain(where, record) for where, record in lines]
+        return [assemble(path.stem, "rows", path, records, {})]
+    raise ContentError(
+        f"{path}: found the fields {', '.join(first) or 'none'}; expected {', '.join(PLAIN)} "
+        f"or lm-evaluation-harness's {', '.join(HARNESS)}"
+    )
+
+
+def _plain(where: str, record: Mapping[str, object]) -> Record:
+    row, gold, prediction = (optional_text(record, name) for name in PLAIN)
+    if row is None or gold is None:
+        raise ContentError(
+            f"{where}: expected id, gold and prediction in every row, found {', '.join(record)}"
+        )
+    predicted = "" if prediction is None else prediction
+    return Record(row, gold, predicted, gold == predicted, where, group_of(record), kinds_of(record, gold))
+
+
+def _harness(path: Path, lines: Sequence[Line]) -> list[Run]:
+    """One run for each filter: the harness logs every row once for each."""
+    by_filter: defaultdict[str, list[Line]] = defaultdict(list)
+    for where, record in lines:
+        missing = [name for name in HARNESS if name not in record]
+        if missing:
+            raise ContentError(f"{where}: no {missing[0]}, as the rows before it have")
+        by_filter[optional_text(record, "filter") or "none"].append((where, record))
+    task = DATE.sub("", path.stem).removeprefix("samples_")
+    runs = []
+    for name, own in by_filter.items():
+        dataset = task if name == "none" else f"{task},{name}"
+        metric = _metric(own)
+        fixed = len({tuple(_choices(record)) for _, record in own}) == 1
+        records = [_sample(where, record, metric, fixed) for where, record in own]
+        hashes = sorted(f"{record.get('doc_id')} {record.get('doc_hash')}" for _, record in own)
+        data = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+        runs.append(
+            assemble(path.parent.name, dataset, path, records, {"hashes": {"data": f"harness {data}"}})
+        )
+    return runs
+
+
+def _metric(lines: Sequence[Line]) -> str:
+    """The first metric that says right or wrong of every row; `ContentError` where none does."""
+    where, first = lines[0]
+    listed = first.get("metrics")
+    for name in (*JUDGED_BY, *(map(str, listed) if isinstance(listed, list) else [])):
+        if all(record.get(name) in (0, 1) for _, record in lines):
+            return name
+    raise ContentError(
+        f"{where}: no metric that is 0 or 1 in every row (found {show_value(listed)}); "
+        "only right or wrong answers can be paired"
+    )
+
+
+def _sample(where: str, record: Mapping[str, object], metric: str, fixed: bool) -> Record:
+    """A row of the harness; labels are the choices' texts where all rows share them, else their places."""
+    responses, choices, target = record["filtered_resps"], _choices(record), str(record["target"])
+    if not isinstance(responses, list) or len(responses) < max(1, len(choices)):
+        raise ContentError(
+            f"{where}: filtered_resps: found {show_value(responses)}, expected an answer or more"
+        )
+    gold, predicted, sure = target, str(_first(responses)), None
+    if choices:
+        scores = [_score(where, response) for response in responses[: len(choices)]]
+        names = choices if fixed else [str(place) for place in range(len(choices))]
+        predicted, sure = names[scores.index(max(scores))], confidence_of(scores)
+        gold = dict(enumerate(names)).get(_place(target), target.strip())
+    right = record[metric] == 1
+    return Record(str(record["doc_id"]), gold, predicted, right, where, confidence=sure)
+
+
+def _first(value: object) -> object:
+    """The first answer of lists within lists: repeated generations are logged so."""
+    return _first(value[0]) if isinstance(value, list) and value else value
+
+
+def _score(where: str, response: object) -> float:
+    """The log-probability of [log-probability, is greedy], written as texts or numbers."""
+    first = _first(response)
+    if isinstance(first, str | int | float):
+        with contextlib.suppress(ValueError):
+            if not math.isnan(number := float(first)):
+                return number
+    raise ContentError(f"{where}: filtered_resps: found {show_value(response)}, expected a log-probability")
+
+
+def _place(target: str) -> int:
+    return int(target) if target.isdecimal() and len(target) < 9 else -1
+
+
+def _choices(record: Mapping[str, object]) -> list[str]:
+    """The texts that were compared in a multiple-choice row, none in a generated one."""
+    arguments = record.get("arguments")
+    pairs = list(arguments.values()) if isinstance(arguments, dict) else []
+    texts = [pair.get("arg_1") if isinstance(pair, dict) else None for pair in pairs]
+    named = [text.strip() for text in texts if isinstance(text, str)]
+    return named if len(named) == len(texts) else []

@@ -1,0 +1,1 @@
+"""The pipeline that all scoring commands share: options, candidates, tasks."""

@@ -1,0 +1,210 @@
+"""The models of a run: the base, loaded once, and what stands beside it; in vLLM; or behind a server."""
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from adapters.config import CONFIG
+from adapters.fit import check_base
+from adapters.parts import Part, open_parts, parse_part, parse_weighted
+from adapters.store import Adapter, open_adapter
+from core.errors import RequestError
+from core.supervision import Turns
+from eval.backends import shards
+from eval.backends.ask import Speaker
+from eval.backends.engine import Engine, EngineSpeaker, load_engine
+from eval.backends.generate import Local
+from eval.backends.load import Model, find_model, load_model, model_digest
+from eval.backends.server import Server, check_url
+from eval.datasets.prompts import Prompting, choose_prompting
+from eval.datasets.recipe import other_prompt
+from eval.scoring.options import Request
+
+BASE = "base"
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "server": 0, "vllm": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One model of the table: the base (no parts), or with adapters by weight, and how it is asked."""
+
+    name: str
+    parts: tuple[Part, ...]
+    prompting: Prompting
+
+    @property
+    def identity(self) -> str:
+        """What must be the same in a run that is resumed."""
+        if not self.parts:
+            return "no adapter"
+        if [part.weight for part in self.parts] == [1.0]:
+            return self.parts[0].adapter.digest
+        told = "+".join(f"{part.adapter.digest}:{part.weight!r}" for part in self.parts)
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def per_adapter(self, values: Callable[[Part], object]) -> dict[str, object]:
+        """Return a value for each part, by the adapter's name (its folder where two have one name)."""
+        names = [part.adapter.name for part in self.parts]
+        return {
+            name if names.count(name) == 1 else str(part.adapter.folder): values(part)
+            for name, part in zip(names, self.parts, strict=True)
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A loaded base (or a server), the hash of its files, and all that is to be asked of it."""
+
+    model: Model | Engine | Server
+    digest: str
+    subjects: list[Subject]
+    budget: int
+    fold: bool
+
+    @contextlib.contextmanager
+    def applied(self, subject: Subject) -> Iterator[None]:
+        """Let the model answer as `subject` while the context lasts."""
+        if not isinstance(self.model, Model):  # told with each question, or has none
+            yield
+            return
+        from eval.backends.live import applied
+
+        with applied(self.model, subject.parts, fold=self.fold):
+            yield
+
+    @property
+    def local(self) -> Model:
+        """The model in this process; `RequestError` for others, which show no probabilities."""
+        if not isinstance(self.model, Model):
+            raise RequestError(
+                "--backend openai and vllm only generate: this needs probabilities, leave it out"
+            )
+        return self.model
+
+    def speaker(self, subject: Subject, *, sampled: bool = False) -> Speaker:
+        """Return who generates the subject's answers: greedy ones, or drawn as its settings say."""
+        if isinstance(self.model, Server):
+            return self.model
+        if isinstance(self.model, Engine):
+            folder = subject.parts[0].adapter.folder if subject.parts else None
+            return EngineSpeaker(self.model, subject.prompting.encode, folder)
+        sampling = self.model.sampling if sampled else None
+        return Local(self.model, subject.prompting.encode, self.budget, sampling)
+
+
+def open_models(request: Request) -> Opened:
+    """Open every adapter, load the base once, and check that they belong together."""
+    if request.backend == "openai":
+        return _open_server(request)
+    return load_subjects(request, *open_adapters(request))
+
+
+def load_subjects(request: Request, reference: str, wanted: Mapping[str, tuple[Part, ...]]) -> Opened:
+    """Load the base and check that each adapter was made for it and is asked as it was trained."""
+    if request.url is not None:
+        raise RequestError("--url is for --backend openai: without it, the model here would be asked")
+    if request.quantize and request.apply == "fold":
+        raise RequestError("--apply fold adds into plain weights, --quantize leaves none: give one of them")
+    if request.backend == "vllm" and (request.quantize or request.apply == "fold"):
+        raise RequestError("--backend vllm takes no --quantize and no --apply fold")
+
+    shards.start()
+    folder = find_model(reference)
+    parts = [part for parts in wanted.values() for part in parts]
+    adapters = {part.adapter.folder: part.adapter for part in parts}
+    for adapter in adapters.values():
+        if unchecked := check_base(adapter, folder, reference, same=request.same_base):
+            click.echo(f"warning: {unchecked}", err=True)
+    model = (
+        load_engine(folder, request.dtype, parts)
+        if request.backend == "vllm"
+        else _load(request, folder, adapters.values())
+    )
+    digest = model_digest(folder)
+    ask = functools.cache(
+        lambda *beside: choose_prompting(model.tokenizer, beside, request.template, request.think)
+    )
+    subjects = [
+        Subject(name, parts, ask(*(part.adapter.folder for part in parts))) for name, parts in wanted.items()
+    ]
+    if request.template and isinstance(model, Model):
+        _check_template(model, subjects[0].prompting, request.template)
+    for beside in adapters if not request.think else ():
+        if told := other_prompt(model.tokenizer, beside, ask(beside), request.template):
+            click.echo(f"warning: adapter {told}", err=True)
+    return Opened(model, digest, subjects, _budget(request, model), request.apply == "fold")
+
+
+def _load(request: Request, folder: Path, adapters: Iterable[Adapter]) -> Model:
+    from eval.backends.live import check_fits
+
+    model = load_model(folder, request.dtype, request.quantize)
+    for adapter in adapters:
+        check_fits(model, adapter)
+    return model
+
+
+def _check_template(model: Model, prompting: Prompting, name: str) -> None:
+    """Refuse a template whose own tokens lie beyond the model's embeddings: it is of another family."""
+    turns = [{"role": role, "content": "?"} for role in ("system", "user", "assistant", "user")]
+    largest = max(prompting.encode(turns), default=0)
+    rows = model.net.get_input_embeddings().num_embeddings
+    if largest >= rows:
+        raise RequestError(
+            f"--template {name}: it needs tokens that the model does not have (number {largest} of {rows}): "
+            "it is for other models; leave it out for the model's own chat template"
+        )
+
+
+def _open_server(request: Request) -> Opened:
+    if request.adapters or not request.url:
+        raise RequestError("--backend openai needs --url and --mode generate, and takes no --adapter")
+    server = Server(check_url(request.url), request.model)
+    digest = hashlib.sha256(f"{server.url} {server.name}".encode()).hexdigest()
+    prompting = Prompting(lambda _: [], lambda _: Turns([]), "the server's own", digest)
+    name = Path(request.model).name
+    if not name or name.startswith("."):
+        raise RequestError(f"--model {request.model!r}: expected a name that can name a folder")
+    subject = Subject(name, (), prompting)
+    return Opened(server, digest, [subject], _budget(request, server), fold=False)
+
+
+def _budget(request: Request, model: Model | Engine | Server) -> int:
+    if isinstance(model, Model) and model.alone:
+        return 1  # one row a batch, whatever --batch-tokens says
+    return request.batch_tokens or BATCH_TOKENS[model.device]
+
+
+def open_adapters(request: Request) -> tuple[str, dict[str, tuple[Part, ...]]]:
+    """Return the base model and the models of the table by name; a LoRA folder as --model is one of them.
+
+    `RequestError` for a name that is taken or cannot name a folder, or if nothing is left to score.
+    """
+    subjects: dict[str, tuple[Part, ...]] = {} if request.no_base else {BASE: ()}
+    reference = request.model
+    if (Path(reference) / CONFIG).is_file():
+        own = open_adapter(Path(reference))
+        if own.base is None:
+            raise RequestError(
+                f"{reference}: its config names no base: --model BASE --adapter {own.name}={reference}"
+            )
+        reference, subjects[own.name] = own.base, (Part(own, 1.0),)
+    for text in request.adapters:
+        name, _, given = text.partition("=")
+        if not name or Path(name).name != name or name.startswith(".") or name == BASE or name in subjects:
+            raise RequestError(f"--adapter {text}: expected NAME=DIR with a new NAME that can name a folder")
+        subjects[name] = tuple(_open_parts(given or name))
+    if not subjects:
+        raise RequestError("--no-base without --adapter leaves nothing to score")
+    return reference, subjects
+
+
+def _open_parts(given: str) -> list[Part]:
+    """Open an adapter, or several with their weights: `rte:0.5+mnli:0.5`."""
+    whole = parse_weighted(given) if "+" not in given or Path(given).is_dir() else None
+    return open_parts([whole] if whole else [parse_part(text) for text in given.split("+")])

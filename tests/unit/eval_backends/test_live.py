@@ -1,0 +1,150 @@
+"""Adapters in force: live equals the weights with ΔW added, folding rounds, and both leave no trace."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from adapters.parts import Part
+from adapters.store import open_adapter
+from core.errors import ContentError
+from eval.backends.live import applied, check_fits
+
+SHAPES = {  # of the tiny model: outputs, inputs
+    "model.layers.0.self_attn.q_proj": (64, 64),
+    "model.layers.0.self_attn.v_proj": (32, 64),
+    "model.layers.1.mlp.down_proj": (64, 128),
+}
+IDS = [[5, 9, 300, 7, 41]]
+
+
+def write(folder: Path, shapes=SHAPES, rank=4, alpha=8, seed=0, **config) -> Path:
+    """Write a LoRA adapter with normal factors."""
+    random = np.random.default_rng(seed)
+    tensors = {}
+    for path, (outputs, inputs) in shapes.items():
+        tensors[f"base_model.model.{path}.lora_A.weight"] = random.normal(size=(rank, inputs)).astype("f4")
+        tensors[f"base_model.model.{path}.lora_B.weight"] = random.normal(size=(outputs, rank)).astype("f4")
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    targets = sorted({path.rpartition(".")[2] for path in shapes})
+    fields = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": targets, **config}
+    (folder / "adapter_config.json").write_text(json.dumps(fields))
+    return folder
+
+
+def logits(model):
+    import torch
+
+    with torch.inference_mode():
+        return model.net(torch.tensor(IDS)).logits
+
+
+def dense(model, *parts):
+    """The oracle: W + Σ w·s·B·A written into a copy of the weights, each sum in fp64 before it is rounded."""
+    import copy
+
+    import torch
+
+    twin = copy.deepcopy(model.net)
+    for adapter, share in parts:
+        for path in adapter.modules:
+            a, b = (torch.from_numpy(x).double() for x in adapter.factors(path))
+            weight = twin.get_submodule(path).weight
+            weight.data = (weight.double() + share * adapter.scale(path) * b @ a).float()
+    with torch.inference_mode():
+        return twin(torch.tensor(IDS)).logits
+
+
+def torch_close(found, expected) -> None:
+    import torch
+
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("fold", [False, True], ids=["live", "fold"])
+def test_an_adapter_answers_as_the_dense_sum_and_leaves_no_trace(model, tmp_path, fold) -> None:
+    import torch
+
+    adapter = open_adapter(write(tmp_path / "a", use_rslora=True))
+    before, weights = logits(model), {k: v.clone() for k, v in model.net.state_dict().items()}
+    with applied(model, [Part(adapter, 1.0)], fold=fold):
+        within = logits(model)
+    torch_close(within, dense(model, (adapter, 1)))
+    assert (within - before).abs().max() > 0.1
+    assert torch.equal(logits(model), before)
+    assert all(torch.equal(weights[k], v) for k, v in model.net.state_dict().items())
+
+
+@pytest.mark.parametrize("fold", [False, True], ids=["live", "fold"])
+def test_two_adapters_add_by_weight(model, tmp_path, fold) -> None:
+    few = {path: SHAPES[path] for path in list(SHAPES)[:2]}
+    one = open_adapter(write(tmp_path / "a", alpha=3))
+    two = open_adapter(write(tmp_path / "b", few, rank=2, seed=1, use_rslora=True))
+    with applied(model, [Part(one, 0.7), Part(two, -1.5)], fold=fold):
+        within = logits(model)
+    torch_close(within, dense(model, (one, 0.7), (two, -1.5)))
+
+
+def test_wholes_are_weighed_by_their_change_from_the_base(model, tmp_path) -> None:
+    head = model.net.lm_head.weight.detach().clone()
+    parts = []
+    for name, value, share in (("a", 1.0, 0.25), ("b", -2.0, 0.5)):
+        folder = write(tmp_path / name, modules_to_save=["lm_head"])
+        tensors = load_file(folder / "adapter_model.safetensors")
+        whole = np.full(tuple(head.shape), value, "f4")
+        save_file({**tensors, "base_model.model.lm_head.weight": whole}, folder / "adapter_model.safetensors")
+        parts.append(Part(open_adapter(folder), share))
+    with applied(model, parts):
+        torch_close(model.net.lm_head.weight, head * 0.25 + 0.25 * 1.0 + 0.5 * -2.0)
+
+
+def test_no_adapter_is_the_base(model) -> None:
+    before = logits(model)
+    with applied(model, []):
+        assert (logits(model) == before).all()
+
+
+def test_a_head_that_was_trained_whole_replaces_the_bases_but_not_its_twin(model, tmp_path) -> None:
+    import torch
+
+    folder = write(tmp_path / "a", modules_to_save=["lm_head"])
+    tensors = load_file(folder / "adapter_model.safetensors")
+    head = np.zeros(tuple(model.net.lm_head.weight.shape), "f4")
+    save_file({**tensors, "base_model.model.lm_head.weight": head}, folder / "adapter_model.safetensors")
+    embeddings = model.net.get_input_embeddings().weight.clone()
+    with applied(model, [Part(open_adapter(folder), 1.0)]):
+        assert logits(model).abs().max() == 0
+        assert torch.equal(model.net.get_input_embeddings().weight, embeddings)
+    assert logits(model).abs().max() > 0
+    assert model.net.lm_head.weight is model.net.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize(
+    ("shapes", "found"),
+    [
+        ({"model.layers.0.self_attn.q_proj": (96, 96)}, "96×96, the model has 64×64"),
+        ({"model.layers.7.self_attn.q_proj": (64, 64)}, "no such module"),
+    ],
+)
+def test_an_adapter_of_another_base_is_refused_by_module(model, tmp_path, shapes, found) -> None:
+    adapter = open_adapter(write(tmp_path / "a", shapes, base_model_name_or_path="other/base"))
+    with pytest.raises(ContentError, match=f"{found}: trained on another base .other/base"):
+        check_fits(model, adapter)
+
+
+@pytest.mark.slow
+def test_live_equals_peft(model, tmp_path) -> None:
+    peft = pytest.importorskip("peft")
+    import copy
+
+    import torch
+
+    folder = write(
+        tmp_path / "a", rank_pattern={"down_proj": 4}, alpha_pattern={"q_proj": 3}, task_type="CAUSAL_LM"
+    )
+    theirs = peft.PeftModel.from_pretrained(copy.deepcopy(model.net), str(folder)).eval()
+    with torch.inference_mode(), applied(model, [Part(open_adapter(folder), 1.0)]):
+        torch.testing.assert_close(logits(model), theirs(torch.tensor(IDS)).logits, rtol=1e-4, atol=1e-4)

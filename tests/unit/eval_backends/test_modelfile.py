@@ -1,0 +1,97 @@
+"""A Modelfile as Ollama reads it, and the Go templates that are rendered here, or refused by name."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.export.chat import find_wrapping, renderer
+from adapters.export.modelfile import Modelfile as Written
+from core.errors import ContentError, RequestError
+from eval.backends.gotemplate import compile_template
+from eval.backends.modelfile import read_modelfile
+from tests.unit.adapters.test_export_ollama import BRACES, CHATML, CONVERSATIONS, LLAMA3, LLAMAFACTORY
+
+PARTS = [
+    '{{ "{{" }}', "{{ end }}", "{{ else }}", "{{ if .Role }}", "{{ .Role }}", "{{ range .Messages }}",
+    '{{ else if eq .Role "user" }}', "{{", "}}", '"', "{{- ", " -}}", "x",
+]  # fmt: skip
+USER = [{"role": "user", "content": "Is it?"}]
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("template", [CHATML, LLAMA3, LLAMAFACTORY, BRACES])
+def test_what_export_writes_renders_as_the_chat_template(tmp_path: Path, template: str) -> None:
+    render = renderer(template, {"bos_token": "<bos>"})
+    wrapping = find_wrapping(render)
+    written = Written("x.gguf", None, wrapping, ["<|im_end|>"], {"num_ctx": "4096"}, wrapping.default)
+    served = read_modelfile(write(tmp_path / "Modelfile", written.text()))
+    for talk in CONVERSATIONS:
+        messages = [{"role": role, "content": text} for role, text in talk]
+        assert served.render(messages) == render(messages, True)
+
+
+def test_a_modelfile_by_hand(tmp_path: Path) -> None:
+    text = (
+        "# comment\nfrom ./x.gguf\n"
+        'template """{{- range .Messages }}\n  {{- if eq .Role "user" }}Q: {{ .Content }}\n'
+        '{{ else if eq .Role "system" }}{{ "{{" }}{{ .Content }}{{ else }}A: {{ .Content }}{{ end }}'
+        '{{- end }}  {{- "A:" -}}  """\nSYSTEM Be brief.\nPARAMETER stop "Q:"\n'
+    )
+    served = read_modelfile(write(tmp_path / "Modelfile", text))
+    talk = [*USER, {"role": "assistant", "content": "Yes."}, {"role": "user", "content": "Why?"}]
+    assert served.render(USER) == "{{Be brief.Q: Is it?\nA:"
+    assert served.render(talk) == "{{Be brief.Q: Is it?\nA: Yes.Q: Why?\nA:"
+    assert served.render([{"role": "system", "content": "s"}, *USER]) == "{{sQ: Is it?\nA:"
+
+
+def test_neighbours_of_one_role_are_joined(tmp_path: Path) -> None:
+    path = write(tmp_path / "Modelfile", 'TEMPLATE "{{ range .Messages }}[{{ .Content }}]{{ end }}"\n')
+    assert read_modelfile(path).render([*USER, *USER]) == "[Is it?\n\nIs it?]"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("FROM x\n", "no TEMPLATE; python -m adapters export --to ollama writes one"),
+        ('TEMPLATE "{{ .Prompt }}"\n', 'does ".Prompt", which is not rendered here'),
+        ('TEMPLATE "{{ if .Tools }}x{{ end }}"\n', 'does ".Tools"'),
+        ('TEMPLATE "{{ range .Messages }}x"\n', 'does "range without end"'),
+        ('TEMPLATE "{{ if eq .Role .Role }}x"\n', 'does "if without end"'),
+        ('TEMPLATE "x{{ end }}"\n', 'does "end"'),
+        ('TEMPLATE "{{ if and .Role .Content }}x{{ end }}"\n', "which is not rendered here"),
+        ('TEMPLATE "{{ .Role"\n', 'does "{{ .Role"'),
+        ('TEMPLATE "x"\nMESSAGE user hi\n', "MESSAGE puts turns before every conversation"),
+    ],
+)
+def test_what_is_not_rendered_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path / "Modelfile", text)
+    with pytest.raises(ContentError, match=f"^{re.escape(str(path))}: .*{re.escape(message)}"):
+        read_modelfile(path)
+
+
+def test_a_modelfile_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="Modelfile not found"):
+        read_modelfile(tmp_path / "Modelfile")
+
+
+@given(st.lists(st.sampled_from(PARTS)))
+def test_any_template_renders_or_is_refused(parts: list[str]) -> None:
+    try:
+        said = compile_template("".join(parts))(USER)
+    except ContentError as error:
+        assert "not rendered here" in str(error)
+    else:
+        assert "Messages" not in said
+
+
+def test_a_modelfile_that_would_be_read_for_hours_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("core.patterns.SECONDS", 0.1)
+    with pytest.raises(ContentError, match="Modelfile: reading it: stopped after 0.1 s"):
+        read_modelfile(write(tmp_path / "Modelfile", "TEMPLATE {{" + " " * 20_000 + "x"))

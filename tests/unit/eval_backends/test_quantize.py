@@ -1,0 +1,45 @@
+"""Quantised bases on the CPU: what is quantised, and adapters that stay exact beside it."""
+
+import pytest
+
+from adapters.parts import Part
+from adapters.store import open_adapter
+from eval.backends.live import applied, check_fits
+from eval.backends.load import load_model
+from tests.unit.eval_backends.test_live import SHAPES, write
+
+pytest.importorskip("bitsandbytes")
+
+
+@pytest.fixture(scope="module", params=[4, 8])
+def quantised(tiny_model, request):
+    return load_model(tiny_model, "fp32", request.param)
+
+
+def test_linears_but_the_head_are_quantised_close_to_what_they_were(model, quantised) -> None:
+    import torch
+
+    path = "model.layers.0.mlp.up_proj"
+    ours, plain = (net.get_submodule(path) for net in (quantised.net, model.net))
+    x = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    off = (ours(x) - plain(x)).norm() / plain(x).norm()
+    assert 1e-4 < off < 0.15
+    assert torch.equal(quantised.net.lm_head.weight, model.net.lm_head.weight)
+
+
+def test_an_adapter_adds_its_exact_change_to_quantised_linears(quantised, tmp_path) -> None:
+    import torch
+
+    adapter = open_adapter(write(tmp_path / "a"))
+    check_fits(quantised, adapter)
+    for path, (_, inputs) in SHAPES.items():
+        module = quantised.net.get_submodule(path)
+        x = torch.randn(3, inputs, generator=torch.Generator().manual_seed(1))
+        with torch.inference_mode():
+            before = module(x)
+            with applied(quantised, [Part(adapter, 0.5)]):
+                within = module(x)
+            assert torch.equal(module(x), before)
+        a, b = map(torch.from_numpy, adapter.factors(path))
+        change = 0.5 * adapter.scale(path) * x @ a.T @ b.T
+        torch.testing.assert_close(within, before + change, rtol=1e-4, atol=1e-4)

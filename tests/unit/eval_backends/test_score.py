@@ -1,0 +1,85 @@
+"""Choice scores against a plain loop, one full sequence at a time; the plan of batches as properties."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval.backends.score import Scorer, Task, beginnings, plan_batches, shared_prefix
+
+IDS = st.lists(st.integers(0, 5), min_size=1, max_size=12)
+
+
+def one_by_one(model, prompt, spelling):
+    """The definition: log-softmax of every position of prompt + spelling, summed over the spelling."""
+    import torch
+
+    with torch.no_grad():
+        logits = model.net(torch.tensor([[*prompt, *spelling]])).logits[0].log_softmax(-1)
+    return sum(logits[len(prompt) - 1 + i, token].item() for i, token in enumerate(spelling))
+
+
+PROMPTS = {
+    0: [7, 8, 9, 10, 11, 12, 13, 14, 15, 20],
+    1: [7, 8, 9, 10, 11, 12, 13, 14, 15, 21, 22, 23, 24],
+    2: [7, 8, 9, 10, 11, 12, 13, 14, 15, 20, 30],
+    7: [7, 8, 9, 10, 11, 12, 13, 14, 15],
+}
+SPELLINGS = {
+    "single tokens": [[40], [41], [42]],
+    "one begins another": [[40], [40, 41], [40, 41, 42, 43]],
+    "several beginnings": [[40, 41], [40, 42], [50, 51, 52], [60], [61, 62]],
+}
+
+
+@pytest.mark.parametrize("spellings", SPELLINGS.values(), ids=SPELLINGS)
+@pytest.mark.parametrize("budget", [1, 25, 10_000])
+@pytest.mark.parametrize("prompts", [PROMPTS, {3: [5, 6, 7]}], ids=["shared", "alone"])
+def test_scores_equal_the_plain_loop(model, spellings, budget, prompts) -> None:
+    task = Task(prompts, spellings)
+    scorer = Scorer(model, task)
+    assert scorer.shared == (8 if len(prompts) > 1 else 0)
+    for batch in task.batches(budget):
+        for row, got in zip(batch, scorer.score(batch).tolist(), strict=True):
+            expected = [one_by_one(model, prompts[row], spelling) for spelling in spellings]
+            assert got == pytest.approx(expected, abs=2e-5)
+
+
+def test_the_head_sees_one_contiguous_block(model) -> None:
+    seen = []
+    handle = model.net.get_output_embeddings().register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    task = Task(PROMPTS, [[40], [41]])
+    Scorer(model, task).score([0, 1, 2])
+    handle.remove()
+    assert [tuple(x.shape) for x in seen] == [(1, 64), (3, 64)]
+    assert all(x.is_contiguous() for x in seen)
+
+
+def test_scoring_leaves_no_hook_behind(model) -> None:
+    Scorer(model, Task(PROMPTS, [[40], [41]])).score([0])
+    assert not model.net.get_output_embeddings()._forward_pre_hooks
+
+
+@given(st.dictionaries(st.integers(0, 50), st.integers(0, 40), min_size=1), st.integers(1, 100))
+def test_a_plan_holds_every_row_once_and_keeps_the_budget(lengths, budget) -> None:
+    batches = plan_batches(lengths, budget)
+    assert sorted(row for batch in batches for row in batch) == sorted(lengths)
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
+    assert [lengths[b[0]] for b in batches] == sorted((lengths[b[0]] for b in batches), reverse=True)
+
+
+@given(st.lists(IDS.map(lambda tail: [1] * 9 + tail), min_size=2, max_size=6))
+def test_the_shared_prefix_is_shared_and_leaves_a_token(prompts) -> None:
+    length = shared_prefix(prompts)
+    assert length >= 8
+    assert all(p[:length] == prompts[0][:length] and len(p) > length for p in prompts)
+    longer = {tuple(p[: length + 1]) for p in prompts}
+    assert len(longer) > 1 or min(map(len, prompts)) == length + 1
+
+
+@given(st.lists(IDS, min_size=1, max_size=8))
+def test_each_spelling_lies_in_one_of_the_beginnings(spellings) -> None:
+    found = beginnings(spellings)
+    for spelling in spellings:
+        assert any(list(begin[: len(spelling) - 1]) == spelling[:-1] for begin in found)
+    assert not any(a != b and b[: len(a)] == a for a in found for b in found)

@@ -1,0 +1,132 @@
+"""Thoughts cut out of a stream wherever its pieces are cut, and what is given to generate."""
+
+import json
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import ContentError
+from eval.backends.generate import draw, generate
+from eval.backends.load import load_model
+from eval.backends.stream import Sampling, ThoughtFilter, choose_sampling, stream
+from eval.metrics.answers import cut_thought
+
+GREEDY = Sampling(8, {"temperature": 0.0, "top_p": 0.9, "repetition_penalty": 1.0})
+HOT = {"temperature": 5.0, "top_p": 1.0}
+
+
+def through(pieces) -> str:
+    thoughts = ThoughtFilter()
+    return "".join([*map(thoughts.feed, pieces), thoughts.end()])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Paris.", "Paris."),
+        ("<think>\nhm\n</think>\n\nParis.", "Paris."),
+        ("<think></think>Paris <b>", "Paris <b>"),
+        ("1 < 2 and <thin", "1 < 2 and <thin"),
+        ("<think>never ends", ""),
+        ("", ""),
+    ],
+)
+@given(data=st.data())
+def test_the_thought_is_cut_wherever_the_pieces_are(text, shown, data) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    assert through(pieces) == shown
+    assert through(pieces).strip() == cut_thought(text)
+
+
+def test_what_can_be_shown_is_shown_at_once() -> None:
+    thoughts = ThoughtFilter()
+    assert [thoughts.feed(piece) for piece in ("  a b", " <", "c")] == ["a b", " ", "<c"]
+
+
+def test_a_temperature_of_0_is_greedy() -> None:
+    assert GREEDY.arguments() == {"do_sample": False, "max_new_tokens": 8, "repetition_penalty": 1.0}
+
+
+@pytest.fixture
+def shipped(tiny_model, tmp_path):
+    """The tiny model with a generation_config.json of these settings."""
+
+    def make(**settings: object):
+        folder = shutil.copytree(tiny_model, tmp_path / "shipped", dirs_exist_ok=True)
+        (folder / "generation_config.json").write_text(json.dumps(settings))
+        return load_model(folder, "fp32")
+
+    return make
+
+
+QWEN = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05}
+DOCUMENT = {"temperature": 0.8, "top_p": 0.9, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3}
+
+
+@pytest.mark.parametrize(
+    ("own", "preset", "given", "expected"),
+    [
+        ({}, None, {}, {"do_sample": False}),
+        ({"temperature": 0.7, "top_k": 20}, None, {}, {"do_sample": False}),
+        (QWEN, None, {}, QWEN),
+        ({"do_sample": True}, None, {}, {"do_sample": True, "temperature": 1.0}),
+        (QWEN, None, {"temperature": 0.0}, {"do_sample": False, "repetition_penalty": 1.05}),
+        (QWEN, None, {"top_p": 0.5, "temperature": None}, {**QWEN, "top_p": 0.5}),
+        ({}, None, {"temperature": 0.3}, {"do_sample": True, "temperature": 0.3}),
+        (QWEN, "document", {}, {"do_sample": True, **DOCUMENT}),
+        (
+            {},
+            "document",
+            {"repetition_penalty": 1.0},
+            {"do_sample": True, **DOCUMENT, "repetition_penalty": 1.0},
+        ),
+    ],
+)
+def test_the_models_own_settings_hold_unless_others_are_given(shipped, own, preset, given, expected) -> None:
+    found = choose_sampling(shipped(**own), preset, 8, given).arguments()
+    assert found == {"max_new_tokens": 8, **expected}
+
+
+def test_the_pieces_are_the_answer(model) -> None:
+
+    prompt = model.tokenizer("A man is walking a dog.")["input_ids"]
+    pieces: list[str] = []
+    stream(model, prompt, GREEDY, pieces.append)
+    assert "".join(pieces) == generate(model, [prompt], 8)[0]
+
+
+def test_sampling_reaches_the_model(model) -> None:
+    prompt = model.tokenizer("A man is walking a dog.")["input_ids"]
+    told: list[str] = []
+    for _ in range(4):
+        pieces: list[str] = []
+        stream(model, prompt, Sampling(48, HOT), pieces.append)
+        told.append("".join(pieces))
+        assert len(list(filter(None, pieces))) > 1
+    assert len(set(told)) > 1
+
+
+def test_probabilities_that_are_no_numbers(tiny_model) -> None:
+    broken = load_model(tiny_model, "fp32")
+    broken.net.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(ContentError, match="probabilities are no numbers: try --dtype fp32"):
+        stream(broken, [5, 6], Sampling(4, {"temperature": 1.0}), lambda _: None)
+
+
+def test_answers_are_drawn_as_the_model_ships_and_alike_in_every_run(shipped) -> None:
+    import torch
+
+    hot = shipped(do_sample=True, temperature=3.0, top_p=0.95, top_k=40)
+    prompts = [hot.tokenizer(text)["input_ids"] for text in ("A dog?", "A cat?", "A man is walking")]
+    sampled = [draw(hot, prompt, 12, hot.sampling) for prompt in prompts]
+    torch.manual_seed(1)  # whatever was drawn before
+    assert [draw(hot, prompt, 12, hot.sampling) for prompt in reversed(prompts)] == sampled[::-1]
+    assert sampled != generate(hot, prompts, 12)
+    assert len(set(sampled)) == 3
+    # temperature near 0 is greedy: the settings reach the drawing
+    assert [draw(hot, p, 12, {**hot.sampling, "temperature": 1e-4}) for p in prompts] == [
+        generate(hot, [p], 12)[0] for p in prompts
+    ]

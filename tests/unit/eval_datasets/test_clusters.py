@@ -1,0 +1,82 @@
+"""Clusters of examples: by the manifest, by name, from the file beside the records or from them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import ContentError, RequestError
+from core.examples import examples_file, write_examples
+from core.files import sha256
+from eval.datasets.questions import Questions, read_questions
+
+ROWS = [{"instruction": f"Q{n}", "output": "A", "topic": f"t{n % 2}"} for n in range(4)]
+
+
+def compiled(folder: Path, cluster: str | None = "premise", rows: list[dict] = ROWS) -> Path:
+    """A dataset as compile leaves it: records, what lies beside them, and the manifest."""
+    path = folder / "d-eval.json"
+    path.write_text(json.dumps(rows))
+    write_examples(examples_file(path), range(len(rows)), {"premise": [7, 7, 8, 9][: len(rows)]})
+    files = {path.name: {"rows": len(rows), "sha256": sha256(path)}}
+    (folder / "manifest.json").write_text(json.dumps({"files": files, "cluster": cluster}))
+    return path
+
+
+def read(path: Path, cluster: str | None = None) -> Questions:
+    (questions,) = read_questions((), (path,), cluster)
+    return questions
+
+
+def test_the_manifest_names_the_column_and_the_file_beside_the_records_has_it(tmp_path) -> None:
+    found = read(compiled(tmp_path))
+    assert (found.cluster, found.clusters) == ("premise", ["7", "7", "8", "9"])
+    assert found.take([3, 0]).clusters == ["9", "7"] and found.take([3, 0]).answers == ["A", "A"]
+
+
+def test_a_named_column_wins_over_the_manifests(tmp_path) -> None:
+    assert read(compiled(tmp_path), "topic").clusters == ["t0", "t1", "t0", "t1"]
+    assert read(compiled(tmp_path, None)).clusters is None
+    assert read(compiled(tmp_path, None), "premise").clusters == ["7", "7", "8", "9"]
+
+
+def test_none_takes_every_example_as_independent(tmp_path) -> None:
+    found = read(compiled(tmp_path), "none")
+    assert (found.cluster, found.clusters) == (None, None)
+
+
+def test_a_manifest_says_nothing_of_files_that_it_does_not_list(tmp_path) -> None:
+    compiled(tmp_path)
+    (tmp_path / "mine.json").write_text(json.dumps(ROWS))
+    assert read(tmp_path / "mine.json").clusters is None
+    (tmp_path / "manifest.json").write_text("[]")
+    assert read(tmp_path / "mine.json").clusters is None
+
+
+def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path) -> None:
+    path = compiled(tmp_path)
+    said = "no column 'story' to cluster by, found premise, instruction, output, topic: name one"
+    with pytest.raises(RequestError, match=said) as error:
+        read(path, "story")
+    assert error.value.exit_code == 2
+    examples_file(path).unlink()
+    with pytest.raises(RequestError, match=r"no column 'premise' \(which manifest.json names\)"):
+        read(path)
+
+
+def test_clusters_of_other_records_are_refused(tmp_path) -> None:
+    path = compiled(tmp_path)
+    path.write_text(json.dumps(ROWS[::-1]))
+    with pytest.raises(ContentError, match=r"changed since it was compiled, d-eval.examples.npy is of other"):
+        read(path)
+    assert read(path, "none").clusters is None
+    (tmp_path / "manifest.json").unlink()
+    path.write_text(json.dumps(ROWS[:3]))
+    with pytest.raises(ContentError, match="changed since it was compiled"):
+        read(path, "premise")
+
+
+def test_a_column_that_only_some_records_have_is_refused(tmp_path) -> None:
+    path = compiled(tmp_path, rows=[*ROWS[:3], {"instruction": "Q", "output": "A"}])
+    with pytest.raises(ContentError, match="record 4: no topic, but 3 other records have one"):
+        read(path, "topic")

@@ -1,0 +1,218 @@
+"""CMMLU: its table, files whole and broken, the prompt to the letter, and a hub that a local server plays."""
+
+import hashlib
+import json
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from core.errors import ContentError, RequestError
+from eval.datasets.cmmlu import choose_subjects, fetch, in_groups, prompt, read_exam, read_subjects
+
+HEAD = ",Question,A,B,C,D,Answer\n"
+ROW = "0,1+1=?,1,2,3,4,B\n"
+LOGICAL = read_subjects()["logical"]
+
+
+def write(folder: Path, name="logical", dev=HEAD + ROW * 5, test=HEAD + ROW) -> Path:
+    for split, text in (("dev", dev), ("test", test)):
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        (folder / split / f"{name}.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
+
+
+def letters(text: str) -> list[int]:
+    return list(map(ord, text))
+
+
+def test_there_are_67_subjects_and_the_fifth_group_crosses_the_others() -> None:
+    subjects = read_subjects()
+    groups = in_groups(list(subjects.values()))
+    sizes = {"STEM": 17, "Humanities": 13, "Social Science": 22, "Other": 15, "China specific": 15}
+    assert {name: len(members) for name, members in groups.items()} == sizes
+    assert len(subjects) == len({s.chinese for s in subjects.values()}) == 67
+    assert Counter(len(s.groups) for s in subjects.values()) == {1: 52, 2: 15}
+    assert subjects["chinese_history"].groups == ("Humanities", "China specific")
+    assert in_groups([subjects["virology"]]) == {"STEM": ["virology"]}
+
+
+def test_the_prompt_is_the_benchmarks(tmp_path) -> None:
+    dev = HEAD + "0,他,甲,乙,丙,丁,A\n" + ROW
+    exam = read_exam(write(tmp_path, dev=dev), LOGICAL, 2)
+    ids, shots = prompt(exam, exam.items[0], letters, 1000)
+    assert shots == 2
+    assert "".join(map(chr, ids)) == (
+        "以下是关于逻辑学的单项选择题，请直接给出正确答案的选项。\n\n"
+        "题目：他\nA. 甲\nB. 乙\nC. 丙\nD. 丁\n答案是：A\n\n"
+        "题目：1+1=?\nA. 1\nB. 2\nC. 3\nD. 4\n答案是：B\n\n"
+        "题目：1+1=?\nA. 1\nB. 2\nC. 3\nD. 4\n答案是："
+    )
+
+
+def test_a_prompt_too_long_loses_its_longest_shots_one_by_one(tmp_path) -> None:
+    dev = HEAD + ROW + f"1,{'长' * 50},1,2,3,4,C\n" + f"2,{'长' * 50},1,2,3,4,D\n"
+    exam = read_exam(write(tmp_path, dev=dev), LOGICAL, 3)
+    whole = len(prompt(exam, exam.items[0], letters, 1000)[0])
+    for longest, left in ((whole, 3), (whole - 1, 2), (whole - 100, 1), (50, 0)):
+        ids, shots = prompt(exam, exam.items[0], letters, longest)
+        assert shots == left
+    text = "".join(map(chr, prompt(exam, exam.items[0], letters, whole - 1)[0]))
+    assert "答案是：C" not in text and "答案是：B" in text and "答案是：D" in text
+    assert len(ids) > 50  # even without shots: refused by whoever asks, not cut
+
+
+def test_without_shots_the_dev_file_is_not_needed(tmp_path) -> None:
+    (write(tmp_path) / "dev" / "logical.csv").unlink()
+    exam = read_exam(tmp_path, LOGICAL, 0)
+    assert (exam.examples, exam.beside) == ([], ())
+    with pytest.raises(RequestError, match="dev/logical.csv: the subject's dev questions are not there"):
+        read_exam(tmp_path, LOGICAL, 5)
+
+
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [
+        (HEAD, "logical.csv: no questions"),
+        ("", "logical.csv: no questions"),
+        (HEAD + ROW + "1,Q,1,2,3,4,E\n", 'logical.csv:3: Answer: found "E", expected A, B, C or D'),
+        (HEAD + "0,Q,1,2,3,4\n", "logical.csv:2: Answer: found null, expected a text"),
+        ("Question,A,B,C,Answer\nQ,1,2,3,A\n", "logical.csv:2: D: found null"),
+        (HEAD + '0,"Q\nstill Q,1,2,3,4,A\n', "logical.csv:3: not CSV"),
+        (HEAD.encode() + "0,问,1,2,3,4,A\n".encode("gb18030"), "logical.csv: not UTF-8"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(tmp_path, test, said) -> None:
+    with pytest.raises(ContentError, match=said):
+        read_exam(write(tmp_path, test=test), LOGICAL, 0)
+
+
+def test_texts_that_look_like_numbers_or_nothing_stay_texts(tmp_path) -> None:
+    exam = read_exam(write(tmp_path, test="\ufeff" + HEAD + "0,NA,01,1.0,null,,A\n"), LOGICAL, 0)
+    assert (exam.items[0].question, exam.items[0].options) == ("NA", ("01", "1.0", "null", ""))
+
+
+def test_too_few_examples(tmp_path) -> None:
+    with pytest.raises(RequestError, match="dev/logical.csv: 1 questions, too few for --shots 5"):
+        read_exam(write(tmp_path, dev=HEAD + ROW), LOGICAL, 5)
+
+
+def test_subjects_are_those_named_or_those_that_are_there(tmp_path) -> None:
+    write(tmp_path, "virology")
+    write(tmp_path, "not_a_subject")
+    assert [s.name for s in choose_subjects(None, tmp_path)] == ["virology"]
+    assert [s.name for s in choose_subjects("logical, anatomy,logical", tmp_path)] == ["logical", "anatomy"]
+    assert len(choose_subjects(None, None)) == 67
+    with pytest.raises(RequestError, match="no subject 'anatomie': did you mean \"anatomy\""):
+        choose_subjects("anatomie", tmp_path)
+    with pytest.raises(RequestError, match="no test/SUBJECT.csv"):
+        choose_subjects(None, tmp_path / "dev")
+    with pytest.raises(RequestError, match="found no name"):
+        choose_subjects(" ,", tmp_path)
+
+
+def test_real_subjects_are_read(real_data) -> None:
+    subjects = choose_subjects(None, real_data / "cmmlu")
+    exams = [read_exam(real_data / "cmmlu", subject, 5) for subject in subjects]
+    assert len(exams) == 10 and sum(len(exam.items) for exam in exams) == 1977
+    assert {len(exam.examples) for exam in exams} == {5}
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A server with two subjects as the hub's Parquet branch has them; it lists what it was asked for."""
+    import pyarrow
+    import pyarrow.parquet
+
+    row = {"Question": "1+1=?", "A": "1", "B": "2", "C": "3", "D": "4", "Answer": "B"}
+    files = {}
+    for name in ("logical/dev", "logical/test", "virology/dev", "virology/test"):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row] * 5), tmp_path / "x.parquet")
+        files[f"{name}/0000.parquet"] = (tmp_path / "x.parquet").read_bytes()
+    asked = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, body: bool) -> None:
+            path = unquote(urlsplit(self.path).path)
+            file = path.partition("/resolve/")[2].partition("/")[2]
+            file = path.rpartition("parquet/")[2] if file not in files else file
+            asked.append(path)
+            if path.startswith("/api/datasets/haonan-li/cmmlu/"):
+                listed = {
+                    "sha": "a" * 40,
+                    "id": "haonan-li/cmmlu",
+                    "siblings": [{"rfilename": f} for f in files],
+                }
+                tree = [{"type": "file", "path": f, "size": len(files[f]), "oid": "0" * 40} for f in files]
+                content = json.dumps(tree if "/tree/" in path else listed).encode()
+                self.reply(content, body, {"Content-Type": "application/json"})
+            elif file in files:
+                etag = hashlib.sha1(files[file]).hexdigest()
+                self.reply(files[file], body, {"X-Repo-Commit": "a" * 40, "ETag": f'"{etag}"'})
+            else:
+                self.send_response(404)
+                self.send_header("X-Error-Code", "RepoNotFound")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        def reply(self, data: bytes, body: bool, headers: dict[str, str]) -> None:
+            self.send_response(200)
+            for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if body:
+                self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.asked = asked
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+READ = (
+    "from eval.datasets.cmmlu import *; s = read_subjects()['logical'];"
+    "e = read_exam(fetch('haonan-li/cmmlu', ['logical']), s, 5);"
+    "print(len(e.items), len(e.examples), e.path.name)"
+)
+
+
+def test_the_hubs_files_are_fetched_as_far_as_needed(hub, run, tmp_path) -> None:
+    env = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    assert run("-c", READ, env=env).stdout.split() == ["5", "5", "0000.parquet"]
+    fetched = {path.rpartition("parquet/")[2] for path in hub.asked if "/resolve/" in path}
+    assert fetched and not any("virology" in path for path in hub.asked)
+
+
+def test_offline_both_ways_out_are_named(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for repo in ("haonan-li/cmmlu", "no/such/folder"):
+        with pytest.raises(
+            RequestError, match=f"--data {repo}: no such folder.*give a folder with dev/.*HF_ENDPOINT"
+        ):
+            fetch(repo, ["logical"])
+
+
+def test_a_damaged_parquet_file(tmp_path) -> None:
+    (tmp_path / "logical" / "test").mkdir(parents=True)
+    (tmp_path / "logical" / "test" / "0000.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(ContentError, match="0000.parquet: not Parquet"):
+        read_exam(tmp_path, LOGICAL, 0)

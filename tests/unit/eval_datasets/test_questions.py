@@ -1,0 +1,64 @@
+"""Prompts that come without answers: a text file of lines, and records with nothing but a question."""
+
+import json
+
+import pytest
+
+from core.errors import ContentError
+from eval.datasets.questions import read_questions
+
+
+def test_a_text_file_has_a_prompt_in_every_line(tmp_path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("\ufeff什么是 LoRA？\r\n\n  Why?  \n", encoding="utf-8")
+    (questions,) = read_questions((), (path,))
+    assert questions.name == "prompts"
+    assert [talk.messages[-1]["content"] for talk in questions.conversations] == ["什么是 LoRA？", "Why?"]
+    assert questions.answers == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"\n \n", "prompts.txt: no records"), ("问".encode("gbk"), "prompts.txt: not UTF-8 at byte 0")],
+)
+def test_an_empty_or_undecodable_text_file(tmp_path, data, said) -> None:
+    (tmp_path / "prompts.txt").write_bytes(data)
+    with pytest.raises(ContentError, match=said):
+        read_questions((), (tmp_path / "prompts.txt",))
+
+
+@pytest.mark.parametrize(
+    "record", [{"prompt": "Q", "id": 7}, {"question": "Q"}, {"instruction": "Q", "input": ""}]
+)
+def test_a_record_may_be_nothing_but_a_question(tmp_path, record) -> None:
+    (tmp_path / "p.json").write_text(json.dumps([record]))
+    (questions,) = read_questions((), (tmp_path / "p.json",))
+    assert questions.conversations[0].messages == [{"role": "user", "content": "Q"}]
+    assert questions.answers == [""]
+
+
+def test_a_question_with_another_pairs_answer_is_not_guessed_at(tmp_path) -> None:
+    (tmp_path / "p.json").write_text(json.dumps([{"prompt": "Q", "output": "A"}]))
+    with pytest.raises(ContentError, match="no column 'instruction'"):
+        read_questions((), (tmp_path / "p.json",))
+
+
+def write(path, *records):
+    path.write_text("\n".join(map(json.dumps, records)))
+    return path
+
+
+@pytest.mark.parametrize("field", ["instruction", "output", "idx"])
+def test_half_a_character_is_refused_before_anything_is_asked(tmp_path, field) -> None:
+    whole = {"instruction": "Q", "output": "A", "idx": ""}
+    with pytest.raises(ContentError, match=r"record 2: half a character \('.ud800'\)"):
+        read_questions((), (write(tmp_path / "p.jsonl", whole, {**whole, field: "\ud800"}),))
+
+
+@pytest.mark.parametrize("missing", [{}, {"group": None}])
+def test_groups_are_of_all_rows_or_of_none(tmp_path, missing) -> None:
+    whole = {"instruction": "Q", "output": "A"}
+    with pytest.raises(ContentError, match="record 2: no group, but 1 other records have one"):
+        read_questions((), (write(tmp_path / "p.jsonl", {**whole, "group": 0}, {**whole, **missing}),))
+    (questions,) = read_questions((), (write(tmp_path / "p.jsonl", {**whole, **missing}, whole),))
+    assert (questions.cluster, questions.clusters) == (None, None)

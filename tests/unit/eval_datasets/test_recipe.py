@@ -1,0 +1,76 @@
+"""Whether an adapter is asked as it was trained, as far as its folder tells."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from core.errors import ContentError
+from eval.datasets.prompts import choose_prompting
+from eval.datasets.recipe import other_prompt
+from tests.tiny import CHATML
+
+OTHER = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+
+
+def trained(folder: Path, where: str, **settings: str) -> Path:
+    """A run's folder, or a checkpoint in it, with the recipe where one of our tools or theirs leaves it."""
+    checkpoint = folder / "checkpoint-3"
+    checkpoint.mkdir(parents=True)
+    text = json.dumps({"inputs": {"settings": settings}} if where == "run.json" else settings)
+    (folder / where).write_text(text)
+    return checkpoint
+
+
+@pytest.fixture
+def tokenizer(model):
+    return model.tokenizer
+
+
+@pytest.mark.parametrize("where", ["run.json", "recipe.yaml", "training_args.yaml"])
+def test_an_adapter_asked_as_it_was_trained_is_no_news(tokenizer, tmp_path, where) -> None:
+    folder = trained(tmp_path / "run", where, stage="sft")
+    assert other_prompt(tokenizer, folder, choose_prompting(tokenizer, [folder], None), None) is None
+    assert (
+        other_prompt(tokenizer, tmp_path, choose_prompting(tokenizer, [], None), "qwen") is None
+    )  # no recipe
+
+
+@pytest.mark.parametrize("where", ["run.json", "recipe.yaml", "training_args.yaml"])
+def test_another_prompt_than_in_training_is_told(tokenizer, tmp_path, where) -> None:
+    folder = trained(tmp_path / "run", where, stage="sft")
+    (tmp_path / "chat_template.jinja").write_text(OTHER)
+    asked = choose_prompting(tokenizer, [tmp_path], None)
+    told = other_prompt(tokenizer, folder, asked, "other")
+    assert told == (
+        f"{folder} was trained with its own chat template, and is asked with chat template of {tmp_path}: "
+        "leave --template out to ask with it"
+    )
+
+
+@pytest.mark.slow  # imports LLaMA-Factory
+def test_the_template_that_a_recipe_names_is_compared_by_its_ids(tokenizer, tmp_path) -> None:
+    folder = trained(tmp_path / "run", "run.json", template="chatml")
+    (folder / "chat_template.jinja").write_text(CHATML)  # which has a system text of its own
+    asked = choose_prompting(tokenizer, [folder], None)
+    assert other_prompt(tokenizer, folder, asked, None).endswith(": --template chatml asks with it")
+    bare = "{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}"
+    ask = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    (folder / "chat_template.jinja").write_text(f"{{% for m in messages %}}{bare}{{% endfor %}}{ask}")
+    assert other_prompt(tokenizer, folder, choose_prompting(tokenizer, [folder], None), None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [1", "recipe.yaml:2: not YAML"),
+        ("template: qwen\ntemplate: llama3\n", "recipe.yaml:2: the key 'template' stands twice"),
+        ("a: &a [x]\n" + "".join(f"{n}: &{n} [*{p}, *{p}]\n" for p, n in pairwise("abcdefghijklmnopqrstu")),
+         "recipe.yaml: its aliases make more than 100,000 values"),
+    ],
+)  # fmt: skip
+def test_a_broken_recipe_is_named(tokenizer, tmp_path, text, said) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(ContentError, match=said):
+        other_prompt(tokenizer, tmp_path, choose_prompting(tokenizer, [], None), None)

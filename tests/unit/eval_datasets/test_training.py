@@ -1,0 +1,180 @@
+"""Which examples a model was trained on: by run.json, LLaMA-Factory's card, and our cards of merges."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.examples import examples_file, write_examples
+from core.files import sha256
+from core.prompt import Conversation
+from eval.datasets.training import fingerprint_of, trained_on, trainings_of
+from tests.unit.eval_backends.test_live import write as write_adapter
+
+NOWHERE = Path("nowhere")
+ROWS = [{"instruction": f"Q{n}", "input": "", "output": "A"} for n in range(20)]
+CARD = """---
+library_name: peft
+---
+
+This model is a fine-tuned version of [base](https://huggingface.co/base) on {datasets}.
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, rows in (("one", ROWS[:10]), ("two", ROWS[10:])):
+        register(name, rows)
+
+
+def register(name: str, rows: list[dict], **entry: object) -> Path:
+    registry = Path("dataset_info/dataset_info.json")
+    registry.parent.mkdir(exist_ok=True)
+    known = json.loads(registry.read_text()) if registry.is_file() else {}
+    registry.write_text(json.dumps({**known, name: {"file_name": f"{name}.json", **entry}}))
+    path = Path(f"dataset_info/{name}.json")
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def asked(*numbers: int) -> list[Conversation]:
+    return [Conversation([{"role": "user", "content": f"Q{n}"}], "A") for n in numbers]
+
+
+def ran(name: str, *datasets: str, file: str = "run.json", **settings: object) -> Path:
+    """An adapter of a training of ours, whose eval_dataset stands among its data too."""
+    folder = write_adapter(Path("saves") / name, seed=len(name))
+    named = {"dataset": ",".join(datasets), "eval_dataset": "two", **settings}
+    files = {one: Path(f"dataset_info/{one}.json") for one in dict.fromkeys([*datasets, "two"])}
+    data = [{"dataset": n, "file": str(path), "sha256": sha256(path)} for n, path in files.items()]
+    inputs = {"settings": named, "data": data}
+    (folder / file).write_text(json.dumps({"inputs": inputs} if file == "run.json" else inputs))
+    return folder
+
+
+def found(folder: Path, *numbers: int, name: str = "mine") -> dict:
+    return trained_on(trainings_of([folder], NOWHERE), name, asked(*numbers))
+
+
+@pytest.mark.parametrize("file", ["run.json", "started.json"])
+def test_examples_are_found_in_what_run_json_names_and_not_in_its_eval_dataset(file) -> None:
+    told = found(ran("mine", "one", file=file), 3, 5, 5, 12)
+    assert told == {"examples": 3, "sources": [f"saves/mine/{file}"], "same_name": [], "not_checked": []}
+
+
+def test_a_checkpoint_is_told_by_the_run_that_it_lies_in() -> None:
+    ran("mine", "one")
+    assert found(write_adapter(Path("saves/mine/checkpoint-7")), 3)["examples"] == 1
+
+
+def test_fingerprints_beside_the_records_are_taken_where_they_are_of_them() -> None:
+    path = Path("dataset_info/one.json")
+    other = [fingerprint_of(one) for one in asked(70)]
+    write_examples(examples_file(path), other, {})
+    assert found(ran("mine", "one"), 3, 70)["examples"] == 1
+    files = {"one.json": {"rows": 10, "sha256": "0" * 64}}
+    Path("dataset_info/manifest.json").write_text(json.dumps({"files": files}))
+    assert found(ran("mine2", "one"), 3, 5, 70)["examples"] == 2
+
+
+def test_a_dataset_is_read_as_its_entry_says_and_the_system_text_is_left_out() -> None:
+    rows = [{"q": f"Q{n}", "a": "A", "s": "be kind"} for n in range(4)]
+    register("qa", rows, columns={"prompt": "q", "response": "a", "system": "s"})
+    assert found(ran("mine", "qa"), 2, 3, 4)["examples"] == 2
+
+
+@pytest.mark.parametrize("size", [0.25, 5])
+def test_rows_that_val_size_held_out_were_not_trained_on(size) -> None:
+    datasets = pytest.importorskip("datasets")
+    parts = datasets.Dataset.from_dict({"n": list(range(20))}).train_test_split(test_size=size, seed=7)
+    folder = ran("mine", "one", "two", val_size=size, seed=7)
+    assert found(folder, *parts["test"]["n"])["examples"] == 0
+    assert found(folder, *parts["train"]["n"])["examples"] == 15
+
+
+def test_max_samples_takes_the_first_of_each_dataset() -> None:
+    folder = ran("mine", "one", "two", max_samples=4)
+    assert [n for n in range(20) if found(folder, n)["examples"]] == [0, 1, 2, 3, 10, 11, 12, 13]
+
+
+@pytest.mark.parametrize(
+    ("datasets", "numbers"),
+    [("the one dataset", range(10)), ("the one and the two datasets", range(20)), ("an unknown dataset", [])],
+)
+def test_plain_llamafactory_names_its_datasets_in_readme_md(datasets, numbers) -> None:
+    folder = write_adapter(Path("saves/mine"))
+    (folder / "README.md").write_text(CARD.format(datasets=datasets))
+    told = found(folder, *range(25))
+    assert told["examples"] == len(numbers)
+    assert told["sources"] == (["saves/mine/README.md"] if numbers else [])
+    missing = ["saves/mine: no run.json, and no README.md that names its datasets"]
+    assert told["not_checked"] == ([] if numbers else missing)
+
+
+def test_three_datasets_of_a_card() -> None:
+    register("three", [{"instruction": "Q30", "output": "A"}])
+    folder = write_adapter(Path("saves/mine"))
+    (folder / "README.md").write_text(CARD.format(datasets="the one, the two and the three datasets"))
+    assert found(folder, *range(31))["examples"] == 21
+
+
+def test_a_merge_is_told_by_the_adapters_that_it_names() -> None:
+    first, second = ran("first", "one"), write_adapter(Path("saves/second"), seed=9)
+    merge("first=0.5", "./saves/second=0.5")
+    told = found(Path("saves/both"), 1, 12)
+    assert (told["examples"], told["sources"]) == (1, ["saves/first/run.json"])
+    assert told["not_checked"] == ["saves/second: no run.json, and no README.md that names its datasets"]
+    write_adapter(Path("saves/other"), seed=77)
+    Path("saves/other/adapter_model.safetensors").replace(first / "adapter_model.safetensors")
+    merged = Path("saves/both").rename("saves/again")
+    told = found(merged, 1, 12)
+    assert told["examples"] == 0 and "saves/again: first changed since it was merged" in told["not_checked"]
+    assert second.is_dir()
+
+
+def merge(*parts: str) -> None:
+    from adapters.__main__ import cli
+
+    cli.main(["merge", *parts, "--out", "saves/both"], standalone_mode=False)
+
+
+def test_a_base_without_a_record_says_nothing_and_one_with_one_counts_for_every_adapter() -> None:
+    Path("base").mkdir()
+    assert trainings_of([], Path("base")) == trainings_of([], NOWHERE) == []
+    Path("full").mkdir()
+    (ran("mine", "one") / "run.json").replace("full/run.json")
+    assert trained_on(trainings_of([], Path("full")), "x", asked(3))["sources"] == ["full/run.json"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (
+            lambda path: path.unlink(),
+            "one (saves/mine/run.json): dataset_info/one.json is not there any more",
+        ),
+        (lambda path: path.write_text("[]"), "dataset_info/one.json changed since it was trained on"),
+    ],
+    ids=["gone", "changed"],
+)
+def test_what_cannot_be_compared_is_said_and_a_dataset_of_the_same_name_is_named(spoil, reason) -> None:
+    folder = ran("mine", "one")
+    spoil(Path("dataset_info/one.json"))
+    told = found(folder, 3, name="one")
+    assert (told["examples"], told["same_name"]) == (0, ["saves/mine/run.json"])
+    assert reason in told["not_checked"][0] and len(told["not_checked"]) == 1
+    assert found(folder, 3, name="other")["same_name"] == []
+
+
+@pytest.mark.parametrize("record", ["{}", '{"inputs": 3}', '{"inputs": {"data": [3, {}], "settings": []}}'])
+def test_a_record_without_data_is_not_checked(record) -> None:
+    folder = write_adapter(Path("saves/mine"))
+    (folder / "run.json").write_text(record)
+    assert found(folder, 3)["not_checked"] == ["saves/mine/run.json: names no dataset"]
+
+
+def test_many_examples_are_found_by_their_fingerprints() -> None:
+    rows = [{"instruction": f"Q{n}", "output": "A"} for n in range(0, 3000, 3)]
+    register("many", rows)
+    assert found(ran("mine", "many"), *range(3000))["examples"] == 1000

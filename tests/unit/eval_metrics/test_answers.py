@@ -1,0 +1,125 @@
+"""What a generated answer is taken for."""
+
+import pytest
+
+from eval.metrics.answers import cut_thought, parse_substring, parse_word
+
+ENGLISH = ["yes", "no", "maybe"]
+CHINESE = ["是", "否", "不确定"]
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("yes", "yes"), ("Yes.", "yes"), (" NO!", "no"), ("**Maybe**", "maybe"), ('"No"', "no"),
+        ("The answer is yes.", "yes"), ("Yes, yes, it does.", "yes"), ("No, it does not.", "no"),
+        ("not", "unknown"), ("I know it", "unknown"), ("nothing", "unknown"), ("yesterday", "unknown"),
+        ("", "unknown"), ("yes or no", "unknown"), ("It is not yes", "unknown"),
+        ("not a yes", "unknown"),
+        ("I cannot answer with yes", "unknown"), ("I don't know, maybe", "unknown"),
+        ("I'm sorry, no.", "unknown"), ("Maybe. I can't tell more.", "maybe"),
+        ("<think>no, wait</think>\n\nyes", "yes"), ("<think>yes yes yes", "unknown"),
+        ("I don’t know: no", "unknown"),
+    ],
+)  # fmt: skip
+def test_word_parser_in_english(text, label) -> None:
+    assert parse_word(text, ENGLISH) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("是", "是"), ("是。", "是"), ("答案：否", "否"), ("不确定", "不确定"), ("我不确定。", "不确定"),
+        ("不是", "unknown"), ("是否", "unknown"), ("是，否", "unknown"), ("抱歉，是", "unknown"),
+        ("否定", "unknown"), ("可是", "unknown"), ("但是", "unknown"), ("", "unknown"),
+        ("是的，可以推出。", "是"), ("答案是否", "否"), ("答案是：是", "是"),
+        ("这不是一个问题", "unknown"),
+    ],
+)  # fmt: skip
+def test_word_parser_in_chinese(text, label) -> None:
+    assert parse_word(text, CHINESE) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        # a label that stands alone, with other labels among the words of its explanation
+        ("Yes, there is no doubt about it.", "yes"), ("No doubt, yes", "yes"), ("Yes: no doubt.", "yes"),
+        ("Yes\n\nThere is no other way to read it.", "yes"),
+        ("No. Maybe he did, but nobody says so.", "no"),
+        ("Yes, but maybe later he goes home", "yes"),
+        ("Answer: Yes\nExplanation: no dog is named", "yes"),
+        ("**No**\nThe premise does not say yes to that", "no"), ("No, not yes.", "no"),
+        ("(Maybe) no idea", "maybe"),
+        ("Maybe - the text has no answer", "maybe"), ("No! No! No!", "no"), ("yes ", "yes"),
+        ("Yes", "yes"),
+        ("Is it yes or no? Hard to say", "unknown"), ("The answer is yes, there is no doubt.", "yes"),
+        ("The answer is yes because there is no cat", "yes"), ("I would say yes.", "yes"),
+        ("No it does not.", "no"), ("no because he sleeps", "no"), ("It is no", "no"),
+        # two different answers
+        ("Yes, or no.", "unknown"), ("Yes, no.", "unknown"), ("Yes. No. Maybe.", "unknown"),
+        ("No, it's a yes.", "unknown"), ("Yes, the answer is no.", "unknown"), ("Yes\nNo\n", "unknown"),
+        ("maybe yes", "unknown"), ("Maybe yes, maybe no.", "unknown"), ("yes/no", "unknown"),
+        ("Yes and no", "unknown"), ("No, wait: yes!", "unknown"), ("yes-no", "unknown"),
+        # an article, a part of a word, a negation, a refusal
+        ("There is no doubt about it.", "unknown"), ("No dog is mentioned", "unknown"),
+        ("no-one is there", "unknown"),
+        ("No one is outside. Yes.", "yes"), ("not yes, not maybe", "unknown"), ("never yes", "unknown"),
+        ("Not yes: no", "no"), ("I'm unable to answer. Yes.", "unknown"),
+        ("Yes. I won't say more.", "yes"),
+        ("As an AI, I say: yes", "unknown"),
+    ],
+)  # fmt: skip
+def test_a_label_that_stands_alone_is_the_answer(text, label) -> None:
+    assert parse_word(text, ENGLISH) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("是，没有疑问，不是假的。", "是"), ("否，因为这不是事实。", "否"),
+        ("不确定，因为没有说是谁。", "不确定"),
+        ("是\n否则不成立", "是"), ("否。是的", "unknown"), ("是，或者否。", "unknown"),
+        ("是或否", "unknown"), ("是还是否", "unknown"), ("还是不好说", "unknown"), ("不是。", "unknown"),
+        ("不是，是。", "是"), ("回答：否\n理由：前提没有说明是否下雨", "否"), ("是 否", "unknown"),
+        ("是吗？", "unknown"),
+        ("答案是是。", "是"), ("我不知道，是", "unknown"), ("可以推出，是的！", "是"),
+        ("不确定", "不确定"),
+        ("是不是呢", "unknown"), ("“否”", "否"), ("是的", "是"), ("答案为不确定，不是否", "不确定"),
+    ],
+)  # fmt: skip
+def test_a_label_that_stands_alone_in_chinese(text, label) -> None:
+    assert parse_word(text, CHINESE) == label
+
+
+def test_a_label_may_be_the_negation_of_another() -> None:
+    labels = ["是", "不是"]
+    assert [parse_word(text, labels) for text in ("是。", "不是。", "不是，是", "答案是不是")] == [
+        "是", "不是", "unknown", "不是",
+    ]  # fmt: skip
+
+
+def test_labels_in_an_explanation_do_not_contradict() -> None:
+    labels = ["entailment", "neutral", "contradiction"]
+    for text in ("Neutral. There is neither entailment nor contradiction.", "Neutral, no contradiction."):
+        assert parse_word(text, labels) == "neutral"
+    assert parse_word("Neutral, or contradiction.", labels) == "unknown"
+
+
+def test_longer_labels_hide_the_shorter_ones_in_them() -> None:
+    labels = ["entailment", "not entailment", "not_entailment"]
+    assert parse_word("not entailment", labels) == "not entailment"
+    assert parse_word("not_entailment", labels) == "not_entailment"
+    assert parse_word("Entailment", labels) == "entailment"
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [("not sure", "no"), ("I know", "no"), ("maybe yes", "yes"), ("maybe", "maybe"), ("hm", "unknown")],
+)
+def test_substring_parser_searches_as_the_published_script(text, label) -> None:
+    assert parse_substring(text, ["maybe", "no", "yes"]) == label
+
+
+def test_a_thought_is_cut() -> None:
+    assert cut_thought("<think>\nlong\n</think>\n\nno") == "no"

@@ -1,0 +1,110 @@
+"""Labels and their measures, against figures worked out by hand and scikit-learn."""
+
+import pytest
+
+from core.errors import ContentError, RequestError
+from eval.metrics.labels import (
+    check_labels,
+    class_scores,
+    confusion,
+    find_labels,
+    parse_choices,
+    parse_counts,
+    spellings,
+    summary,
+)
+from eval.statistics.shares import wilson
+
+EXPECTED = ["yes", "yes", "yes", "no", "no", "maybe"]
+PREDICTED = ["yes", "yes", "no", "no", "unknown", "yes"]
+
+
+def rows():
+    return [{"expected_output": e, "predicted_output": p} for e, p in zip(EXPECTED, PREDICTED, strict=True)]
+
+
+def test_summary_by_hand() -> None:
+    found = summary(rows(), EXPECTED)
+    assert found["accuracy"] == 0.5
+    assert found["n"] == 6
+    assert found["stderr"] == pytest.approx((0.25 / 5) ** 0.5)
+    assert found["ci95"] == pytest.approx(list(wilson(3, 6)))
+    assert found["majority"] == 0.5
+    assert found["unparsed"] == 1
+    assert found["classes"]["yes"] == pytest.approx(
+        {"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "support": 3}
+    )
+    assert found["classes"]["maybe"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1}
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 0.5 + 0) / 3)
+
+
+def test_the_baseline_is_the_whole_sets_where_a_limit_scored_a_few_rows() -> None:
+    found = summary(rows()[3:5], EXPECTED)
+    assert (found["n"], found["majority"], found["majority_label"]) == (2, 0.5, "yes")
+
+
+def test_rows_of_one_group_widen_the_interval() -> None:
+    alone = summary([{**r, "cluster": i} for i, r in enumerate(rows())], EXPECTED)
+    grouped = summary([{**r, "group": i // 2} for i, r in enumerate(rows())], EXPECTED)
+    assert alone["ci95"] == pytest.approx(list(wilson(3, 6)))
+    assert grouped["stderr"] > alone["stderr"]
+    assert grouped["ci95"][0] < alone["ci95"][0]
+
+
+@pytest.mark.slow
+def test_class_scores_equal_scikit_learn() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    labels = sorted(set(EXPECTED))
+    theirs = metrics.precision_recall_fscore_support(EXPECTED, PREDICTED, labels=labels, zero_division=0)
+    for i, (_, ours) in enumerate(sorted(class_scores(EXPECTED, PREDICTED).items())):
+        assert (ours.precision, ours.recall, ours.f1, ours.support) == pytest.approx([t[i] for t in theirs])
+
+
+def test_confusion_counts_every_row_once() -> None:
+    table = confusion(EXPECTED, PREDICTED)
+    assert table["yes"] == {"maybe": 0, "no": 1, "unknown": 0, "yes": 2}
+    assert sum(sum(row.values()) for row in table.values()) == 6
+
+
+def test_spellings() -> None:
+    assert spellings("yes") == ["yes", "Yes", " yes", " Yes"]
+    assert spellings("Yes") == ["Yes", "yes", " Yes", " yes"]
+    assert spellings("yes", variants=False) == ["yes"]
+    assert spellings("A") == ["A", " A"]
+    assert spellings("不确定") == ["不确定", " 不确定"]
+
+
+def test_labels_are_found_or_refused() -> None:
+    assert find_labels(["yes", "no", "yes"], "f") == ["no", "yes"]
+    with pytest.raises(ContentError, match="record 2 has no expected answer"):
+        find_labels(["yes", ""], "f")
+    with pytest.raises(ContentError, match="21 different answers"):
+        find_labels([str(i) for i in range(21)], "f")
+    with pytest.raises(ContentError, match="every answer is 'yes'"):
+        find_labels(["yes", "yes"], "f")
+
+
+def test_an_answer_outside_the_choices_is_named() -> None:
+    with pytest.raises(
+        ContentError, match=r"f: record 2: answer 'perhaps', expected one of yes, no \(1 such"
+    ):
+        check_labels(["yes", "perhaps"], ["yes", "no"], "f")
+
+
+@pytest.mark.parametrize("text", ["yes", "yes,yes", ",", ""])
+def test_choices_must_be_two_different_ones(text) -> None:
+    with pytest.raises(RequestError, match="two or more"):
+        parse_choices(text)
+
+
+def test_one_label_counts_as_another_and_both_are_labels():
+    labels = ["yes", "no", "maybe"]
+    assert parse_counts(["maybe=no"], labels) == {"maybe": "no"}
+    assert parse_counts([], labels) == {}
+    for wrong in ("maybe=perhaps", "perhaps=maybe", "maybe"):
+        with pytest.raises(RequestError, match="expected two of the labels yes, no, maybe"):
+            parse_counts([wrong], labels)
+
+
+def test_two_choices_are_enough() -> None:
+    assert parse_choices("yes, no") == ["yes", "no"]

@@ -1,0 +1,56 @@
+"""Figures of free answers worked by hand."""
+
+import pytest
+
+from eval.metrics.matching import exact_match, token_f1
+from eval.metrics.qa import Lexical, qa_summary
+from eval.statistics.shares import clustered_stderr, wilson
+
+
+def row(expected: str, given: str, similarity: float, **more: object) -> dict[str, object]:
+    return {
+        "expected_output": expected,
+        "predicted_output": expected if exact_match(expected, given) else given,
+        "token_f1": token_f1(expected, given),
+        "similarity": similarity,
+        **more,
+    }
+
+
+ROWS = [
+    row("Paris", "paris.", 0.5, type="factual"),  # exact, so partly right whatever its similarity
+    row("Paris", "in Paris", 0.71, type="factual"),
+    row("4", "", 0.0, type="reasoning"),
+    row("北京", "南京", 0.7),  # not above 0.7
+]
+ANSWERS = ["Paris", "Paris", "4", "北京"]
+
+
+def test_figures_overall_and_by_type() -> None:
+    found = qa_summary(ROWS, ANSWERS)
+    assert (found["accuracy"], found["n"], found["majority"], found["empty"]) == (0.25, 4, 0.5, 1)
+    assert found["ci95"] == list(wilson(1, 4)) == found["exact_match"]["ci95"]
+    assert (found["partial_match"]["value"], found["partial_match"]["ci95"]) == (0.5, list(wilson(2, 4)))
+    assert found["token_f1"]["value"] == pytest.approx((1 + 2 / 3 + 0 + 0.5) / 4)
+    factual, reasoning = found["types"]["factual"], found["types"]["reasoning"]
+    assert (factual["exact_match"]["value"], factual["partial_match"]["value"]) == (0.5, 1.0)
+    assert factual["exact_match"]["n"] == 2 and reasoning["exact_match"]["ci95"] == list(wilson(0, 1))
+
+
+def test_a_prompt_that_was_not_asked_is_wrong_but_no_empty_answer() -> None:
+    found = qa_summary([*ROWS, row("x", "", 0.0, refused="too long")], ANSWERS)
+    assert (found["accuracy"], found["n"], found["empty"]) == (0.2, 5, 1)
+
+
+def test_rows_in_groups_have_their_errors_by_group() -> None:
+    found = qa_summary(
+        [{**r, "group": n // 4} for n, r in enumerate([r for r in ROWS for _ in range(5)])], ANSWERS
+    )
+    exact = [True] * 5 + [False] * 15
+    assert found["stderr"] == pytest.approx(clustered_stderr(exact, [n // 4 for n in range(20)]))
+
+
+def test_the_lexical_similarity_is_token_f1() -> None:
+    lexical = Lexical()
+    assert lexical.name == "lexical: token F1"
+    assert lexical.compare("北京是中国的首都", "北京，是中国首都。") == pytest.approx(14 / 15)

@@ -1,0 +1,55 @@
+"""The figures of metrics.json from rows whose values are known."""
+
+import math
+
+import pytest
+
+from eval.metrics.reading import generated_figures, read_figures
+
+READ = [
+    {"loss": 6.0, "tokens": 2, "truncated": False},
+    {"loss": 2.0, "tokens": 6, "truncated": True},
+    {"loss": 0.0, "tokens": 0, "truncated": True},
+]
+
+
+def said(prediction: str, reference: str, tokens: int, expected: int) -> dict[str, object]:
+    lengths = {"prediction_tokens": tokens, "reference_tokens": expected}
+    return {"prediction": prediction, "reference": reference, **lengths}
+
+
+def test_the_loss_is_summed_over_tokens_and_never_averaged_over_rows() -> None:
+    found = read_figures(READ)
+    assert found.values == {"eval_loss": 1.0, "perplexity": math.e, "truncation_rate": 2 / 3}
+    loss, perplexity = found.estimates["eval_loss"], found.estimates["perplexity"]
+    # residuals 4, -4 and 0: sqrt(3/2 · 32) / 8
+    assert loss["stderr"] == pytest.approx(math.sqrt(48) / 8)
+    assert perplexity["ci95"] == pytest.approx([math.exp(limit) for limit in loss["ci95"]])
+
+
+def test_rows_of_one_group_are_taken_together() -> None:
+    grouped = [{**row, "group": group} for row, group in zip(READ, "aab", strict=True)]
+    assert read_figures(grouped).estimates["eval_loss"]["stderr"] == pytest.approx(0)  # 4 - 4, and 0
+
+
+def test_a_hopeless_model_has_a_perplexity_that_json_holds() -> None:
+    assert math.isfinite(read_figures([{**READ[0], "loss": 1e9}]).values["perplexity"])
+
+
+def test_figures_of_generated_answers_stand_in_the_documents_order() -> None:
+    found = generated_figures([said("a b a b", "x", 4, 2), said(" ", "x y", 0, 6)], overlap=False)
+    assert list(found.values.items()) == [
+        ("empty_rate", 0.5),
+        ("avg_pred_len_tokens", 2),
+        ("avg_ref_len_tokens", 4),
+        ("len_ratio_pred_over_ref", 0.5),
+        ("distinct-1", 2 / 4),
+        ("distinct-2", 2 / 3),
+    ]
+    assert found.estimates["empty_rate"]["n"] == 2
+
+
+def test_lengths_without_any_reference_have_no_ratio() -> None:
+    found = generated_figures([said("a", "", 1, 0)], overlap=False)
+    assert found.values["len_ratio_pred_over_ref"] is None
+    assert "len_ratio_pred_over_ref" not in found.estimates

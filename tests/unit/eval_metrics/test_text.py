@@ -1,0 +1,164 @@
+"""Measures of generated texts against hand computations, other libraries, and properties."""
+
+import functools
+import math
+import statistics
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eval.metrics.text import bleu, distinct, ngrams, ratio, rouge, words
+
+CHINESE = ["模型在训练集上过拟合了。", "该设备的电源模块损坏,需要更换。"]
+SAID = ["模型在训练集上出现过拟合。", "电源模块坏了,应当更换设备的电源。"]
+ENGLISH = ["The cat sat on the mat.", "It is raining outside, isn't it?"]
+HEARD = ["The cat is on the mat.", "It's raining outside today."]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The cat's  e-mail_2", ["the", "cat", "s", "e", "mail", "2"]),
+        ("用LoRA微调7B模型。", ["用", "lora", "微", "调", "7b", "模", "型"]),
+        ("Ça été über", ["ça", "été", "über"]),
+        ("カタカナ と ひらがな", [*"カタカナ", "と", *"ひらがな"]),
+        ("안녕 세상", ["안녕", "세상"]),
+        ("𠀀𠀁!?，。", ["𠀀", "𠀁"]),
+        (" \n", []),
+    ],
+)
+def test_words_are_words_and_chinese_characters(text, expected) -> None:
+    assert words(text) == expected
+
+
+def test_distinct_counts_over_all_texts_and_never_across_two() -> None:
+    texts = ["a b a", "a b 好好"]  # a b a | a b 好 好: 3 of 7 words, 4 of 5 pairs differ
+    assert distinct(texts, 1) == 3 / 7
+    assert distinct(texts, 2) == 4 / 5
+    assert distinct(["", "a"], 2) == 0.0
+    assert ngrams("abcd", 3) == [("a", "b", "c"), ("b", "c", "d")]
+
+
+def test_a_ratio_is_taken_over_sums_and_not_averaged() -> None:
+    found = ratio([2.0, 12.0], [1, 3], [0, 1])
+    assert found.value == 3.5  # and not (2 + 4) / 2
+    # residuals 2 - 3.5 and 12 - 10.5: sqrt(2 · (1.5² + 1.5²)) / 4
+    assert found.stderr == pytest.approx(0.75)
+    assert found.ci95 == pytest.approx((3.5 - 1.96 * 0.75, 3.5 + 1.96 * 0.75), abs=1e-4)
+    with pytest.raises(ValueError, match="found a sum of 0"):
+        ratio([1.0], [0], [0])
+
+
+def test_a_ratio_over_ones_is_the_mean_with_its_standard_error() -> None:
+    values = [0.1, 0.5, 0.4, 0.9, 0.2, 0.7]
+    found = ratio(values, [1] * 6, range(6))
+    assert found.value == pytest.approx(statistics.mean(values))
+    assert found.stderr == pytest.approx(statistics.stdev(values) / math.sqrt(6))
+
+
+def test_the_interval_of_a_ratio_holds_what_it_should() -> None:
+    """Of 400 samples of known loss per token, about 95 % of the intervals hold it."""
+    import numpy as np
+
+    random = np.random.default_rng(7)
+    held = 0
+    for _ in range(400):
+        tokens = random.integers(1, 60, size=80)
+        loss = tokens * random.gamma(4, 0.5, size=80)  # mean 2 nats a token
+        low, high = ratio(loss.tolist(), tokens.tolist(), range(80)).ci95
+        held += low <= 2 <= high
+    assert 0.91 < held / 400 < 0.98
+
+
+@pytest.mark.slow  # rouge-score imports nltk, 5 s
+class TestRouge:
+    def test_values_worked_out_by_hand(self) -> None:
+        found = rouge(["the cat sat on the mat", "模型过拟合"], ["the cat is on the mat", "模型拟合过"])
+        # 5 of 6 words; 3 of 5 pairs; the cat · on the mat: 5 of 6
+        # 5 of 5 characters; 模型 and 拟合: 2 of 4 pairs; 模型拟合: 4 of 5
+        assert found["rouge1"] == pytest.approx([5 / 6, 1])
+        assert found["rouge2"] == pytest.approx([3 / 5, 2 / 4])
+        assert found["rougeL"] == pytest.approx([5 / 6, 4 / 5])
+
+    def test_plain_english_scores_as_with_its_own_tokenizer(self) -> None:
+        from rouge_score.rouge_scorer import RougeScorer
+
+        own = RougeScorer(["rouge1", "rouge2", "rougeL"])
+        found = rouge(ENGLISH, HEARD)
+        for row, pair in enumerate(zip(ENGLISH, HEARD, strict=True)):
+            expected = {name: score.fmeasure for name, score in own.score(*pair).items()}
+            assert {name: values[row] for name, values in found.items()} == expected
+
+    def test_chinese_is_not_dropped(self) -> None:
+        assert min(rouge(CHINESE, SAID)["rougeL"]) > 0.3
+        assert rouge(CHINESE, CHINESE)["rouge2"] == [1, 1]
+        assert rouge(["", "a"], ["a", ""])["rouge1"] == [0, 0]
+
+    @pytest.mark.parametrize(("texts", "said"), [(CHINESE, SAID), (ENGLISH, HEARD)])
+    def test_equals_the_definition(self, texts, said) -> None:
+        found = rouge(texts, said)
+        for row, (right, got) in enumerate(zip(texts, said, strict=True)):
+            a, b = words(right), words(got)
+            for n in (1, 2):
+                one, other = ngrams(a, n), ngrams(b, n)
+                both = sum(min(one.count(g), other.count(g)) for g in set(one))
+                assert found[f"rouge{n}"][row] == pytest.approx(2 * both / (len(one) + len(other)))
+            assert found["rougeL"][row] == pytest.approx(2 * longest(a, b) / (len(a) + len(b)))
+
+
+def longest(a: list[str], b: list[str]) -> int:
+    """The length of the longest common subsequence, by its recursion."""
+
+    @functools.cache
+    def up_to(i: int, j: int) -> int:
+        if not (i and j):
+            return 0
+        if a[i - 1] == b[j - 1]:
+            return up_to(i - 1, j - 1) + 1
+        return max(up_to(i - 1, j), up_to(i, j - 1))
+
+    return up_to(len(a), len(b))
+
+
+@pytest.mark.parametrize(("texts", "said", "tokenizer"), [(CHINESE, SAID, "zh"), (ENGLISH, HEARD, "13a")])
+def test_bleu_takes_the_tokenizer_of_the_language_and_says_so(texts, said, tokenizer) -> None:
+    found, signature = bleu(texts, said, range(2))
+    assert f"tok:{tokenizer}|smooth:exp" in signature
+    assert bleu(texts, texts, range(2))[0].value == pytest.approx(100)
+    low, high = found.ci95
+    assert low <= found.value <= high
+
+
+@pytest.mark.slow  # so does nltk itself
+def test_bleu_equals_the_definition() -> None:
+    """By hand over both pairs: clipped precisions, their geometric mean, the brevity penalty."""
+    nltk = pytest.importorskip("nltk.translate.bleu_score")
+    latin = ["a b c d e f g", "h i j k l"], ["a b c d e x", "h i j k"], str.split
+    for texts, said, split in ((CHINESE, SAID, list), latin):
+        theirs = nltk.corpus_bleu([[split(text)] for text in texts], [split(text) for text in said])
+        assert bleu(texts, said, range(2))[0].value == pytest.approx(100 * theirs)
+
+
+def test_bleus_limits_are_the_same_each_time_and_widen_by_group() -> None:
+    texts = [f"{a} quick fox jumps over {b}" for a in "abcdef" for b in ("this dog", "that log")]
+    said = [text if n % 4 < 2 else "something quite different was said here" for n, text in enumerate(texts)]
+    alone, _ = bleu(texts, said, range(12))
+    grouped, _ = bleu(texts, said, [n // 2 for n in range(12)])
+    assert bleu(texts, said, range(12))[0] == alone
+    assert grouped.value == alone.value
+    assert grouped.stderr > 1.2 * alone.stderr
+
+
+@settings(max_examples=10)
+@given(st.lists(st.text("ab 好,", max_size=8), min_size=1, max_size=5))
+def test_measures_of_any_texts_lie_within_their_range(texts) -> None:
+    assert 0 <= distinct(texts, 1) <= 1
+    found, _ = bleu(texts, texts[::-1], range(len(texts)))
+    assert 0 <= found.value <= 100 + 1e-9
+    assert all(math.isfinite(limit) for limit in (found.stderr, *found.ci95))
+
+
+def test_short_sentences_are_counted_without_a_warning_for_each(caplog):
+    bleu(["a cat", "two"], ["a cat", "two"], [0, 1])
+    assert not caplog.records

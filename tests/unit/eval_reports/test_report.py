@@ -1,0 +1,211 @@
+"""The report: what is on the page, that nothing of a run becomes HTML, and how errors are chosen."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import ContentError, RequestError
+from eval.report import cli, render
+from eval.reports.html import LEFT_OUT, POLICY
+from eval.reports.incorrect import Errors, collect_errors, cut, fair_shares, spread
+from eval.reports.judged import judge
+from tests.conftest import ROOT
+from tests.fake_runs import answers, demo, write_run
+
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(2)>",
+    "\"'><b>&amp;",
+    "<!-- <script ",
+    "]]>\u2028{{7*7}}",
+]
+VOID = {"meta", "img", "input"}
+
+
+class Outline(HTMLParser):
+    """The elements of a page, those that were left open, and every attribute that could fetch something."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.open += [] if tag in VOID else [tag]
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "action", "srcset")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        assert not [name for name, _ in attrs if name.startswith("on")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def data_of(page: str) -> dict:
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert not set("<>&") & set(found)  # whatever stands in it, no letter of it ends or opens an element
+    return json.loads(found)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("runs")
+    demo(folder)
+    return render(judge([str(folder)]), "Report on <runs>", 100)
+
+
+def test_the_page_stands_alone_and_is_whole(page: str) -> None:
+    outline = Outline(page)
+    assert outline.open == [] and len(outline.ids) == len(set(outline.ids))
+    assert all(fetched.startswith(("#", "data:image/png;base64,")) for fetched in outline.fetched)
+    assert POLICY.startswith("default-src 'none'") and f'content="{POLICY}"' in page
+    assert "Report on &lt;runs&gt;" in page
+
+
+def test_the_verdict_comes_first_and_what_the_intervals_leave_out_with_it(page: str) -> None:
+    verdict = page.index('<p class="verdict">Ship mnli: 83.5 % against 41.7 % of base')
+    assert verdict < page.index(LEFT_OUT) < page.index("<table") < page.index("<figure>")
+    assert "<strong>demo_rte_eval</strong>: Ship rte: 100.0 %" in page
+    assert "majority class" in page and "n = 300" in page and "50.0 % (44.4–55.6)" in page
+
+
+def test_provenance_is_on_the_page(page: str) -> None:
+    for text in (
+        "base on demo_mnli_eval",
+        "chat_template t",
+        "fp32",
+        "tuneyard 0.1.0",
+        "python -m eval.report",
+    ):
+        assert text in page
+
+
+def test_the_errors_are_those_rows_that_a_model_has_wrong(page: str) -> None:
+    data = data_of(page)
+    assert data["models"] == ["base", "merge", "mnli", "rte"] and len(data["rows"]) == 100
+    assert [one["name"] for one in data["sets"]] == ["demo_mnli_eval", "demo_rte_eval"]
+    assert f"{data['sets'][0]['total']:,} rows that at least one model has wrong; 50 of them, evenly" in page
+    for row in data["rows"]:
+        assert any(not answer["right"] for answer in row["answers"])
+        for answer in row["answers"]:
+            assert answer["right"] == (answer["predicted"] == row["expected"])
+            assert 0.3 < answer["confidence"] <= 1
+
+
+def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
+    gold = [HOSTILE[n % 5] for n in range(20)]
+    for model in ("base", HOSTILE[0].replace("/", "")):
+        write_run(tmp_path, model, "s<b>", gold, gold[::-1], kinds={"subtype": gold}, note=HOSTILE)
+    page = render(judge([str(tmp_path)]), HOSTILE[0], 100)
+    outline = Outline(page)
+    assert outline.tags.count("script") == 2 and outline.open == []
+    assert {"b", "img src=x"}.isdisjoint(outline.tags) and "onerror=alert(2)>" not in page
+    assert [row["expected"] for row in data_of(page)["rows"]] == [
+        text for text, said in zip(gold, gold[::-1], strict=True) if text != said
+    ]
+
+
+def test_the_script_makes_no_html() -> None:
+    script = (ROOT / "eval/reports/page/script.js").read_text(encoding="utf-8")
+    for danger in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "fetch(",
+        "http",
+    ):
+        assert danger not in script
+
+
+def test_other_tools_logs_have_their_questions() -> None:
+    folder = ROOT / "tests/golden/compare/harness"
+    judged = judge([str(folder / "base"), str(folder / "tuned")])
+    errors = collect_errors(judged.runs, judged.comparison.models, 1000)
+    nli = next(one for one in errors if one.dataset == "nli3")
+    assert "imply An animal is outside." in str(nli.rows[0]["question"])
+    assert {len(row["answers"]) for one in errors for row in one.rows} == {2}
+
+
+def test_a_plain_log_may_have_a_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"id": "a", "gold": "yes", "prediction": "no", "prompt": "Is it?"}\n')
+    judged = judge([str(path)])
+    (found,) = collect_errors(judged.runs, judged.comparison.models, 9)
+    answer = {"model": 0, "predicted": "no", "output": "no", "right": False, "confidence": None}
+    row = {"row": "a", "question": "Is it?", "expected": "yes", "answers": [answer]}
+    assert found == Errors("rows", 1, [row])
+
+
+@given(st.dictionaries(st.text(max_size=3), st.integers(0, 50), min_size=1, max_size=8), st.integers(0, 200))
+def test_shares_are_fair_and_use_what_there_is(counts: dict[str, int], most: int) -> None:
+    shares = fair_shares(counts, most)
+    assert sum(shares.values()) == min(most, sum(counts.values()))
+    assert all(shares[name] <= count for name, count in counts.items())
+    short = [share for name, share in shares.items() if share < counts[name]]
+    assert not short or (max(short) - min(short) <= 1 and max(shares.values()) <= max(short) + 1)
+
+
+def test_errors_are_spread_evenly() -> None:
+    assert spread(range(100), 4) == [0, 25, 50, 75] and spread([7, 8], 2) == [7, 8] and spread([], 0) == []
+
+
+def test_long_texts_say_what_is_left_out() -> None:
+    assert cut("x" * 2000) == "x" * 2000 and cut("x" * 3001).endswith("x… (1,001 more characters)")
+
+
+def test_models_that_lack_a_set_are_left_out_of_its_rows(tmp_path: Path) -> None:
+    gold = ["yes", "no"] * 5
+    write_run(tmp_path, "base", "s", gold, answers(gold, 4, 1))
+    write_run(tmp_path, "base", "t", gold, answers(gold, 4, 1))
+    write_run(tmp_path, "a", "t", gold, answers(gold, 4, 2))
+    rows = data_of(render(judge([str(tmp_path)]), "x", 99))["rows"]
+    assert {(row["set"], len(row["answers"])) for row in rows} == {(0, 1), (1, 2)}
+
+
+def test_half_a_character_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"id": 1, "gold": "\\ud800", "prediction": "a"}\n')
+    with pytest.raises(ContentError, match="half a character"):
+        judge([str(tmp_path / "x.jsonl")])
+
+
+def test_out_must_be_a_file(tmp_path: Path) -> None:
+    demo(tmp_path)
+    with pytest.raises(RequestError, match="a folder; expected the name of a file, e.g. .*report.html"):
+        cli.main([str(tmp_path), "--out", str(tmp_path)], standalone_mode=False)
+
+
+def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is mailed: a title, a command or a warning must not tell whose folder it was made in."""
+    away, here = tmp_path / "jane doe" / "away", tmp_path / "jane doe" / "here"
+    gold = ["yes", "no"] * 10
+    trained = {"examples": 20, "sources": [f"{away}/mine/run.json"], "same_name": [], "not_checked": []}
+    facts = {
+        "command": f"python -m eval.nli --model '{away}/my base' --adapter m=/srv/x/mine --out '{here}/runs'",
+        "prompt": f"{away}/base/chat_template.jinja",
+        "weights": {f"{away}/mine": 0.5},
+        "note": [f"see {away}", "~/secret/base", "and/or", "http://localhost:8000/v1"],
+        "trained_on": {**trained, "sources": ["/srv/x/mine/run.json"]},
+    }
+    for model in ("base", "mine"):
+        write_run(here / "runs", model, "s", gold, answers(gold, 12, 3), **facts)
+    monkeypatch.chdir(here)
+    out = here / "page.html"
+    monkeypatch.setattr("sys.argv", ["report", str(here / "runs"), f"b={away}/x y/z", "--out", str(out)])
+    cli.main([str(here / "runs"), "--out", str(out)], standalone_mode=False)
+    page = out.read_text(encoding="utf-8")
+    for told in (str(tmp_path), str(Path.home()) + "/", "jane", "/srv", "secret"):
+        assert told not in page, page[page.index(told) - 200 :][:400]
+    assert "<title>Report on runs</title>" in page and "(run.json): this is training accuracy" in page
+    assert "python -m eval.report runs b=z --out page.html" in page
+    command = "python -m eval.nli --model &#x27;my base&#x27; --adapter m=mine --out runs"
+    assert command in page and "and/or" in page and "http://localhost:8000/v1" in page

@@ -1,0 +1,165 @@
+"""What people and programs read: a golden page, verdicts for each decision, numbers as shown."""
+
+import json
+
+import jsonschema_rs
+import pytest
+
+from eval.reports.markdown import markdown
+from eval.reports.tables import to_json
+from eval.reports.verdict import percent, points, show_p, verdict
+from eval.runs.comparison import compare
+from eval.runs.judgement import Comparison, Figure, Run, Section, Test
+from tests.conftest import ROOT
+from tests.unit.eval_runs.test_comparison import flags, make
+
+SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
+VALID = jsonschema_rs.validator_for(SCHEMA).is_valid
+
+
+def told(*runs: Run) -> str:
+    comparison = compare(runs, "base")
+    return verdict(comparison.mean or comparison.sets[0], "base")
+
+
+def test_numbers_as_shown() -> None:
+    assert (percent(0.9333), points(0.4333), points(-0.01), points(0.0)) == (
+        "93.3 %",
+        "+43.3",
+        "−1.0",
+        "+0.0",
+    )
+    assert [show_p(p) for p in (0.0004, 0.0321, 0.0999, 0.48, 1.0)] == [
+        "< 0.001", "= 0.032", "= 0.100", "= 0.48", "= 1.00",
+    ]  # fmt: skip
+
+
+def test_ship() -> None:
+    old, new = flags(40, 5, 30, 25)
+    assert told(make("base", old), make("a", new)) == (
+        "Ship a: 70.0 % against 45.0 % of base, +25.0 points (+13.8 to +35.2), p < 0.001. "
+        "But it is not shown to beat the majority class (100.0 %)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "told"), [(0.6, True), (0.5999, True), (0.6001, False)], ids=["at", "below", "above"]
+)
+def test_a_model_beats_the_majority_class_only_if_its_whole_interval_does(low: float, told: bool) -> None:
+    figures = {"base": Figure(0.4, 0.3, 0.5, 0.05, 100, 0), "a": Figure(0.7, low, 0.8, 0.05, 100, 0)}
+    test = Test("a", "base", 0.3, 0.2, 0.4, 0.001, 100, 40, 10, 0.1, 0.001)
+    section = Section("s", 100, None, 0.6, "yes", figures, [test], [])
+    caveat = " But it is not shown to beat the majority class (60.0 %)."
+    assert verdict(section, "base").endswith(caveat) == told
+    assert (caveat in markdown(Comparison("base", ["base", "a"], [section], None), {})) == told
+
+
+def test_ship_with_a_rival() -> None:
+    base, a, b = [False] * 60 + [True] * 40, [True] * 100, [True] * 58 + [False] * 2 + [True] * 40
+    text = told(make("base", base), make("b", b), make("a", a))
+    assert text.startswith("Ship a: 100.0 %")
+    assert text.endswith("No evidence of a difference from b (+2.0 points, p = 0.50).")
+
+
+def test_no_evidence() -> None:
+    old, new = flags(60, 10, 14, 16)
+    assert told(make("base", old), make("a", new)) == (
+        "No evidence of a difference from base: a is at +4.0 points (−5.8 to +13.7), p = 0.54; "
+        "these 100 rows could have shown 13.6 points."
+    )
+
+
+def test_no_difference_seen() -> None:
+    same = flags(60, 10, 10, 20)
+    assert "+0.0 points (−9.0 to +9.0), p = 1.00; these 100 rows" in told(
+        make("base", same[0]), make("a", same[1])
+    )
+
+
+def test_keep_the_base() -> None:
+    old, new = flags(40, 30, 5, 25)
+    assert told(make("base", old), make("a", new)) == (
+        "Keep base: all others are worse (a −25.0 points; p < 0.001)."
+    )
+
+
+def test_some_worse_none_better() -> None:
+    base, worse = flags(40, 30, 5, 25)
+    text = told(make("base", base), make("a", worse), make("b", base))
+    assert text.startswith("No evidence of a difference from base: b is at +0.0")
+    assert text.endswith("a is worse (−25.0 points, p < 0.001).")
+
+
+def test_nothing_to_compare() -> None:
+    assert told(make("base", [True])) == "Nothing to compare: only base was scored."
+    assert told(make("a", [True]), make("b", [False])) == "Nothing to compare: base was not scored on s."
+    two = [make("base", [True] * 9), make("a", [True] * 9, "t")]
+    assert "| –" in markdown(compare(two, "base"), {})
+
+
+def test_wide_letters_are_aligned() -> None:
+    old, new = flags(40, 5, 30, 25)
+    lines = markdown(compare([make("base", old), make("缺陷", new)], "base"), {"缺陷": "#1"}).splitlines()
+    assert lines[4].startswith("| 缺陷                     | 70.0 %")
+    assert "- #1 缺陷" in lines
+
+
+def test_no_page_tells_how_many_more_rows_the_difference_seen_would_need() -> None:
+    """Power at the difference that was seen says no more than p does; Hoenig and Heisey 2001."""
+    old, new = flags(60, 10, 14, 16)
+    comparison = compare([make("base", old), make("a", new)], "base")
+    page = markdown(comparison, {}) + json.dumps(to_json(comparison, [], [], []))
+    assert "more rows" not in page and "more_rows" not in page and "least shown" in page
+
+
+def test_json_holds_what_the_page_says() -> None:
+    old, new = flags(40, 5, 30, 25)
+    runs = [make("base", old), make("a", new), make("base", old, "t"), make("a", new, "t")]
+    found = json.loads(
+        json.dumps(to_json(compare(runs, "base"), runs, ["careful"], ["accuracy.png"]), allow_nan=False)
+    )
+    assert VALID(found)
+    section = found["sets"]["s"]
+    assert section["models"]["a"]["accuracy"] == 0.7 and section["n"] == 100
+    assert section["comparisons"][0]["value"] == 0.25 and section["ship"] == "a"
+    assert found["mean"]["ship"] == "a" and found["mean"]["verdict"].startswith("Ship a: 70.0 %")
+    assert found["runs"] == ["base/s", "a/s", "base/t", "a/t"] and found["warnings"] == ["careful"]
+
+
+def test_many_sets_are_rows() -> None:
+    runs = [make(model, [True, False], f"set {n}") for n in range(9) for model in ("base", "a")]
+    lines = markdown(compare(runs, "base"), {}).splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[2:5]] == ["majority class", "base", "a"]
+    assert lines[2].startswith("| set 0, n = 2 ") and lines[11].startswith("| mean, n = 18 ")
+
+
+def test_macro_f1_stands_beside_accuracy_where_there_are_labels() -> None:
+    gold = ["yes", "no", "no", "no"]
+    run = Run("base", "s", "", list("0123"), gold, ["no"] * 4, [g == "no" for g in gold])
+    page = markdown(compare([run], "base"), {})
+    assert "| base                     | 75.0 % (" in page and "| base                     | 42.9 % (" in page
+
+
+def test_the_method_is_named() -> None:
+    old, new = flags(40, 5, 30, 25)
+    groups = [str(i // 4) for i in range(100)]
+    plain = markdown(compare([make("base", old), make("a", new)], "base"), {})
+    grouped = markdown(compare([make("base", old, groups=groups), make("a", new, groups=groups)], "base"), {})
+    assert (
+        "100 independent rows: exact McNemar, Bonett–Price intervals; Holm over 1 against the base." in plain
+    )
+    assert "100 rows in 25 groups: exact sign flips by group, cluster bootstrap (10,000 draws);" in grouped
+
+
+def test_a_bar_in_a_name_does_not_break_the_table() -> None:
+    page = markdown(compare([make("a|b", [True, False])], "base"), {})
+    assert "| a\\|b " in page
+
+
+@pytest.mark.parametrize("groups", [None, [str(i // 5) for i in range(100)]])
+def test_json_has_no_nan(groups: list[str] | None) -> None:
+    for one, other in [flags(100, 0, 0, 0), flags(0, 0, 0, 100), flags(0, 0, 100, 0)]:
+        runs = [make("base", one, groups=groups), make("a", other, groups=groups)]
+        found = json.dumps(to_json(compare(runs, "base"), runs, [], []), allow_nan=False)
+        assert VALID(json.loads(found))
+        markdown(compare(runs, "base"), {})

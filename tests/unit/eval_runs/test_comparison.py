@@ -1,0 +1,218 @@
+"""The judgement of fake runs whose truth is known: figures, families, decisions."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from eval.metrics.labels import summary
+from eval.metrics.qa import qa_summary
+from eval.metrics.reports import report_summary
+from eval.reports.plots import kinds_chart
+from eval.runs.comparison import compare
+from eval.runs.judgement import Comparison, Run, Section
+from eval.statistics.paired import bonett_price, mcnemar, smallest_difference
+from eval.statistics.shares import wilson
+
+
+def make(model: str, right: list[bool], dataset: str = "s", groups: list[str] | None = None) -> Run:
+    gold = ["yes"] * len(right)
+    predicted = ["yes" if x else "unknown" for x in right]
+    rows = [str(i) for i in range(len(right))]
+    return Run(model, dataset, f"{model}/{dataset}", rows, gold, predicted, right, groups)
+
+
+def flags(both: int, first: int, second: int, neither: int) -> tuple[list[bool], list[bool]]:
+    """Right answers of two models from the four counts of a 2 x 2 table."""
+    return (
+        [True] * (both + first) + [False] * (second + neither),
+        [True] * both + [False] * first + [True] * second + [False] * neither,
+    )
+
+
+def judge(*runs: Run) -> Comparison:
+    return compare(runs, "base")
+
+
+def only(comparison: Comparison) -> Section:
+    (section,) = comparison.sets
+    assert comparison.mean is None
+    return section
+
+
+def test_figures_of_one_set() -> None:
+    old, new = flags(40, 5, 30, 25)
+    section = only(judge(make("base", old), make("a", new)))
+    figure = section.figures["base"]
+    assert (figure.accuracy, figure.n, figure.unparsed) == (0.45, 100, 55)
+    assert (figure.low, figure.high) == wilson(45, 100)
+    assert figure.stderr == pytest.approx(math.sqrt(0.45 * 0.55 / 99))
+    (test,) = section.against_base
+    assert (test.value, test.better, test.worse, test.p_alone) == (0.25, 30, 5, mcnemar(30, 5))
+    assert (test.low, test.high) == bonett_price(30, 5, 100)
+    assert test.p == test.p_alone and test.shown
+    assert (section.best, section.rivals) == ("a", [])
+
+
+def test_holm_counts_the_models_against_the_base() -> None:
+    base, better = flags(20, 4, 14, 62)
+    section = only(judge(make("base", base), make("a", better), make("b", base), make("c", base)))
+    a = next(test for test in section.against_base if test.model == "a")
+    assert a.p_alone == mcnemar(14, 4) < 0.05 < a.p == pytest.approx(3 * a.p_alone)
+    assert section.best is None
+
+
+def test_no_difference_is_none_shown() -> None:
+    base, same = flags(20, 5, 5, 20)
+    (test,) = only(judge(make("base", base), make("a", same))).against_base
+    assert test.value == 0 and not test.shown
+
+
+def test_the_best_is_named_with_those_it_cannot_be_told_from() -> None:
+    base = [False] * 60 + [True] * 40
+    a = [True] * 60 + [True] * 40
+    b = [True] * 58 + [False] * 2 + [True] * 40
+    c = [True] * 30 + [False] * 30 + [True] * 40
+    section = only(judge(make("base", base), make("c", c), make("b", b), make("a", a)))
+    assert section.best == "a"
+    (rival,) = section.rivals
+    assert (rival.model, rival.against, rival.value) == ("a", "b", pytest.approx(0.02))
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_a_rival_is_seen_from_the_best(order: tuple[str, str]) -> None:
+    right = {"a": [True] * 100, "b": [True] * 58 + [False] * 2 + [True] * 40}
+    base = make("base", [False] * 60 + [True] * 40)
+    (rival,) = only(judge(base, *(make(model, right[model]) for model in order))).rivals
+    assert (rival.model, rival.against, rival.better, rival.worse) == ("a", "b", 2, 0)
+    assert rival.value == pytest.approx(0.02) and rival.low < rival.value < rival.high
+
+
+def test_what_could_be_shown_allows_for_the_comparisons_of_the_family() -> None:
+    old, new = flags(40, 5, 30, 25)
+    section = only(judge(make("base", old), make("a", new), make("b", old), make("c", new)))
+    assert section.against_base[0].smallest == smallest_difference(100, 0.35, tests=3)
+    two = only(judge(make("base", old), make("a", new), make("b", new)))
+    assert two.against_base[0].smallest == smallest_difference(100, 0.35, tests=2)
+    assert two.between[0].smallest == smallest_difference(100, 0.0, tests=1)
+
+
+def test_worse_models_are_no_choice() -> None:
+    base, worse = flags(20, 30, 2, 48)
+    section = only(judge(make("base", base), make("a", worse)))
+    assert section.best is None and section.against_base[0].shown and section.against_base[0].value < 0
+
+
+def test_the_mean_takes_models_that_have_every_set() -> None:
+    old, new = flags(40, 5, 30, 25)
+    first = [make("base", old, "s"), make("a", new, "s"), make("b", new, "s")]
+    comparison = judge(*first, make("base", old, "t"), make("a", new, "t"))
+    assert comparison.mean is not None
+    assert list(comparison.mean.figures) == ["base", "a"]
+    figure, single = comparison.mean.figures["a"], comparison.sets[0].figures["a"]
+    assert figure.accuracy == single.accuracy and figure.n == 200
+    assert figure.accuracy - figure.low == pytest.approx((single.accuracy - single.low) / math.sqrt(2))
+    (test,) = comparison.mean.against_base
+    assert test.value == 0.25 and test.shown
+    assert test.low > comparison.sets[0].against_base[0].low
+
+
+def test_sets_without_a_difference_count_in_what_the_mean_could_show_as_if_a_row_differed() -> None:
+    """Two sets of 100 rows, 35 of which differ in the first and none in the second, judged by hand."""
+    old, new = flags(40, 5, 30, 25)
+    runs = [make(*run) for run in (("base", old), ("a", new), ("base", old, "t"), ("a", old, "t"))]
+    mean = judge(*runs).mean
+    assert mean is not None
+    error = math.sqrt(0.35 / 100 + 0.01 / 100) / 2
+    assert mean.against_base[0].smallest == pytest.approx((1.959964 + 0.841621) * error, rel=1e-5)
+    same = judge(*(make(model, old, name) for name in "st" for model in ("base", "a"))).mean
+    assert same is not None
+    assert same.against_base[0].smallest == pytest.approx(
+        (1.959964 + 0.841621) * 0.01 / math.sqrt(2), rel=1e-5
+    )
+
+
+def test_opposite_effects_cancel_in_the_mean() -> None:
+    old, new = flags(40, 5, 30, 25)
+    comparison = judge(
+        make("base", old, "s"), make("a", new, "s"), make("base", new, "t"), make("a", old, "t")
+    )
+    assert comparison.mean is not None
+    assert comparison.mean.against_base[0].value == 0 and comparison.mean.against_base[0].p > 0.9
+    assert [section.best for section in comparison.sets] == ["a", None]
+
+
+def test_groups_widen_the_intervals() -> None:
+    old, new = flags(60, 10, 20, 30)
+    plain = only(judge(make("base", old), make("a", new)))
+    groups = [str(i // 10) for i in range(120)]
+    grouped = only(judge(make("base", old, groups=groups), make("a", new, groups=groups)))
+    assert (plain.groups, grouped.groups) == (None, 12)
+    assert grouped.figures["a"].high - grouped.figures["a"].low > 1.5 * (
+        plain.figures["a"].high - plain.figures["a"].low
+    )
+    assert grouped.against_base[0].p > plain.against_base[0].p
+    assert grouped.against_base[0].smallest > plain.against_base[0].smallest
+
+
+def test_a_run_has_one_interval_wherever_it_is_told() -> None:
+    """Four groups, all about half right: more even than chance, which must not narrow an interval."""
+    right = ([True, False] * 25 + [True] * 1 + [False] * 1) * 4
+    groups = [str(i // 52) for i in range(208)]
+    run = make("base", right, groups=groups)
+    rows = [
+        {"expected_output": g, "predicted_output": p, "group": x, "subtype": "k", "type": "t",
+         "similarity": 0.0, "token_f1": 0.0}
+        for g, p, x in zip(run.gold, run.predicted, groups, strict=True)
+    ]  # fmt: skip
+    figure = only(judge(run)).figures["base"]
+    told = summary(rows, run.gold)
+    chart = kinds_chart([replace(run, kinds={"type": ["t"] * 208})], "type", "base").series["base"][0]
+    assert (
+        [figure.low, figure.high]
+        == told["ci95"]
+        == qa_summary(rows, run.gold)["ci95"]
+        == list(wilson(104, 208))
+    )
+    assert figure.stderr == told["stderr"]
+    assert chart == (figure.accuracy, figure.low, figure.high)
+
+
+def test_kinds_have_their_intervals_by_group() -> None:
+    right = [i % 40 < 30 for i in range(400)]
+    groups = [str(i // 10) for i in range(400)]
+    run = make("base", right, groups=groups)
+    rows = [
+        {"expected_output": g, "predicted_output": p, "group": x, "subtype": "k"}
+        for g, p, x in zip(run.gold, run.predicted, groups, strict=True)
+    ]
+    figure = only(judge(run)).figures["base"]
+    low, high = wilson(300, 400)
+    assert figure.high - figure.low > 2.5 * (high - low)
+    told = report_summary(rows, run.gold)
+    chart = kinds_chart([replace(run, kinds={"type": ["t"] * 400})], "type", "base").series["base"][0]
+    for found in (told["subtypes"]["k"], told["types"]["yes"], qa_types(rows)):
+        assert found["ci95"] == [figure.low, figure.high]
+    assert chart == (figure.accuracy, figure.low, figure.high)
+
+
+def qa_types(rows: list[dict]) -> dict:
+    one = {"type": "t", "similarity": 0.0, "token_f1": 0.0}
+    return qa_summary([{**row, **one} for row in rows], ["yes"])["types"]["t"]["exact_match"]
+
+
+def test_without_the_base_only_the_others_are_compared() -> None:
+    old, new = flags(40, 5, 30, 25)
+    section = only(judge(make("a", old), make("b", new)))
+    assert section.against_base == [] and len(section.between) == 1 and section.best is None
+
+
+@pytest.mark.parametrize(("labels", "compared"), [(1, False), (2, True), (20, True), (21, False)])
+def test_macro_f1_is_compared_where_there_are_labels_and_not_free_texts(labels, compared) -> None:
+    gold = [f"label {n % labels}" for n in range(63)]
+    rows = [str(n) for n in range(63)]
+    base, tuned = (
+        Run(model, "s", model, rows, gold, said, [a == b for a, b in zip(gold, said, strict=True)], None)
+        for model, said in (("base", gold[1:] + gold[:1]), ("tuned", gold))
+    )
+    assert (only(judge(base, tuned)).against_base[0].macro_f1 is not None) == compared

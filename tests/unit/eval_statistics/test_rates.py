@@ -1,0 +1,44 @@
+"""A share with its interval, alone and in groups, and the mean of other values."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval.metrics.labels import summary
+from eval.statistics.rates import groups_of, rate
+from eval.statistics.shares import clustered_stderr, wilson
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=50))
+def test_flags_have_the_interval_of_their_share(flags: list[bool]) -> None:
+    found = rate(flags)
+    assert found["value"] == sum(flags) / len(flags) and found["n"] == len(flags)
+    assert found["stderr"] == pytest.approx(clustered_stderr(flags, range(len(flags))), abs=1e-12)
+    assert found["ci95"] == pytest.approx(list(wilson(sum(flags), len(flags))))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abcdefg")), min_size=1, max_size=50))
+def test_groups_count_as_in_every_other_summary(pairs: list[tuple[bool, str]]) -> None:
+    rows = [{"expected_output": "y", "predicted_output": "y" if hit else "n", "group": g} for hit, g in pairs]
+    whole = summary(rows, ["y"])
+    found = rate([hit for hit, _ in pairs], groups_of(rows))
+    assert found["stderr"] == pytest.approx(whole["stderr"], abs=1e-12)
+    assert found["ci95"] == pytest.approx(whole["ci95"])
+
+
+def test_means_by_hand() -> None:
+    values = [0.2, 0.4, 0.9]
+    found = rate(values)
+    assert found["value"] == pytest.approx(0.5)
+    assert found["stderr"] == pytest.approx(clustered_stderr(values, [0, 1, 2]))
+    assert found["ci95"] == pytest.approx(list(wilson(1.5, 3)))
+
+
+def test_rows_have_groups_only_where_all_have() -> None:
+    assert groups_of([{"group": 1}, {"group": "b"}]) == ["1", "b"]
+    assert groups_of([{"group": 1}, {}]) is None
+
+
+def test_no_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="one at least"):
+        rate([])

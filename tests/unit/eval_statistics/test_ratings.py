@@ -1,0 +1,134 @@
+"""Wins, ties and agreement: worked out by hand, and against published figures and another library."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval.statistics.ratings import (
+    CRITERIA,
+    OVERALL,
+    Rating,
+    agreement,
+    krippendorff_alpha,
+    mean_marks,
+    outcomes,
+)
+
+
+def rated(rater: str, prompt: int, model: str, *marks: int) -> Rating:
+    """Marks in the order of the criteria; 0 is a blank."""
+    return Rating(rater, prompt, model, {c: mark for c, mark in zip(CRITERIA, marks, strict=True) if mark})
+
+
+def of(ratings, criterion=OVERALL, model="tuned", models=("base", "tuned")):
+    found = outcomes(ratings, models, {})
+    return next(one for one in found if one.criterion == criterion and one.model == model)
+
+
+def test_wins_ties_and_losses_by_hand() -> None:
+    ratings = [
+        rated("a", 1, "base", 3, 3, 3, 1, 3), rated("a", 1, "tuned", 4, 3, 3, 3, 3),  # won
+        rated("a", 2, "base", 5, 5, 5, 5, 5), rated("a", 2, "tuned", 5, 5, 4, 5, 5),  # lost
+        rated("a", 3, "base", 2, 3, 2, 2, 2), rated("a", 3, "tuned", 3, 2, 2, 2, 2),  # tied: +1 - 1
+        rated("a", 4, "base", 1, 1, 1, 1, 1), rated("a", 4, "tuned", 2, 1, 1, 1, 1),  # won
+    ]  # fmt: skip
+    whole = of(ratings)
+    assert (whole.wins, whole.ties, whole.losses) == (2, 1, 1)
+    assert whole.share[0] == pytest.approx(2 / 3)
+    assert whole.p == 1.0  # of three tosses, two or more are alike
+    depth = of(ratings, "depth")
+    assert (depth.wins, depth.ties, depth.losses) == (1, 3, 0)
+    assert mean_marks(ratings, "base")["depth"] == 9 / 4
+
+
+def test_raters_are_averaged_within_a_prompt() -> None:
+    ratings = [
+        rated("a", 1, "base", 1, 0, 0, 0, 0), rated("a", 1, "tuned", 3, 0, 0, 0, 0),
+        rated("b", 1, "base", 4, 0, 0, 0, 0), rated("b", 1, "tuned", 3, 0, 0, 0, 0),
+    ]  # fmt: skip
+    one = of(ratings, "correctness")
+    assert (one.wins, one.ties, one.losses) == (1, 0, 0)  # +2 - 1, and one prompt though two raters
+
+
+def test_only_what_a_rater_marked_in_both_answers_counts() -> None:
+    ratings = [
+        rated("a", 1, "base", 5, 1, 0, 0, 0), rated("a", 1, "tuned", 0, 2, 5, 0, 0),
+        rated("b", 2, "base", 1, 1, 1, 1, 1), rated("c", 2, "tuned", 5, 5, 5, 5, 5),
+    ]  # fmt: skip
+    assert (of(ratings).wins, of(ratings).losses) == (1, 0)
+    assert of(ratings, "correctness").share is None
+    assert of(ratings, "correctness").p == 1.0
+
+
+@given(st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=40))
+def test_p_and_interval_are_scipys(signs) -> None:
+    from scipy.stats import binomtest
+
+    marks = {-1: (3, 2), 0: (3, 3), 1: (3, 4)}
+    ratings = [
+        rated("a", n, model, mark, 0, 0, 0, 0)
+        for n, sign in enumerate(signs, 1)
+        for model, mark in zip(("base", "tuned"), marks[sign], strict=True)
+    ]
+    one, decided = of(ratings, "correctness"), len(signs) - signs.count(0)
+    if not decided:
+        assert one.share is None
+        return
+    peer = binomtest(signs.count(1), decided)
+    limits = peer.proportion_ci(method="wilson")
+    assert one.p == pytest.approx(peer.pvalue, abs=1e-12)
+    assert one.share == pytest.approx((signs.count(1) / decided, limits.low, limits.high), abs=1e-12)
+
+
+def test_holm_is_over_models_and_the_first_is_the_base() -> None:
+    ratings = [
+        rated("a", n, model, *[mark] * 5)
+        for n in range(1, 9)
+        for model, mark in (("base", 2), ("one", 3), ("two", 1 + 2 * (n > 4)))
+    ]
+    models = ("base", "one", "two")
+    assert (of(ratings, model="one", models=models).p_holm, of(ratings, model="two", models=models).p) == (
+        2 * 2 / 2**8, 1.0
+    )  # fmt: skip
+    assert of(ratings, "depth", "one", models).p_holm == pytest.approx(10 * 2 / 2**8)
+
+
+def test_alpha_is_krippendorffs_published_example() -> None:
+    observers = (
+        "123321412___",
+        "12332241 25_3".replace(" ", ""),
+        "_333234225 1_".replace(" ", ""),
+        "12332441251_",
+    )
+    units = [[int(mark) for mark in unit if mark != "_"] for unit in zip(*observers, strict=True)]
+    assert krippendorff_alpha(units) == pytest.approx(0.849, abs=5e-4)
+
+
+def test_alpha_of_full_agreement_of_none_and_of_nothing() -> None:
+    assert krippendorff_alpha([[1, 1], [5, 5, 5], [3]]) == 1.0
+    assert krippendorff_alpha([[1, 2], [2, 1]]) == pytest.approx(-0.5)  # by hand: 1 - 1 / (2/3)
+    assert krippendorff_alpha([[3, 3], [3, 3]]) is None
+    assert krippendorff_alpha([[1], [2]]) is None
+
+
+def test_agreement_is_over_prompts_and_models() -> None:
+    ratings = [
+        rated(rater, prompt, model, 0, 0, 0, mark, 0)
+        for rater in "ab"
+        for prompt, model, mark in ((1, "base", 1), (1, "tuned", 5), (2, "base", 2))
+    ]
+    assert agreement(ratings, "depth") == 1.0
+    assert agreement(ratings, "relevance") is None
+
+
+def test_prompts_of_one_cluster_are_one_toss() -> None:
+    """Of a cluster with a win and a loss nothing is left; two clusters that are won leave 2 of 4 tosses."""
+    marks = {1: 4, 2: 2, 3: 4, 4: 4}
+    ratings = [
+        rated("a", prompt, model, mark, 0, 0, 0, 0)
+        for prompt, tuned in marks.items()
+        for model, mark in (("base", 3), ("tuned", tuned))
+    ]
+    found = outcomes(ratings, ("base", "tuned"), {1: "x", 2: "x", 3: "y", 4: "z"})
+    (one,) = [one for one in found if one.criterion == "correctness"]
+    assert (one.wins, one.losses, one.p) == (3, 1, 0.5)

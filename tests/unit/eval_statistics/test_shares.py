@@ -1,0 +1,128 @@
+"""Intervals and standard errors against scipy, numbers worked by hand, and a plain formula."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.metrics import f1_score
+
+from eval.metrics.calibration import calibration
+from eval.statistics.shares import clustered_stderr, design_effect, label_cells, macro_f1, wilson
+
+
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_equals_scipy(counts: tuple[int, int]) -> None:
+    successes, n = counts
+    expected = binomtest(successes, n).proportion_ci(method="wilson")
+    low, high = wilson(successes, n)
+    assert low == pytest.approx(expected.low, abs=1e-12) and high == pytest.approx(expected.high, abs=1e-12)
+    assert 0 <= low <= successes / n <= high <= 1
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5), (math.nan, 5)])
+def test_wilson_refuses_what_is_no_share(successes: float, n: float) -> None:
+    with pytest.raises(ValueError, match="expected 0 <= successes"):
+        wilson(successes, n)
+
+
+def stderr(correct: list[bool]) -> float:
+    """The textbook's standard error of a share over independent rows."""
+    share = sum(correct) / len(correct)
+    return math.sqrt(share * (1 - share) / max(1, len(correct) - 1))
+
+
+def test_design_effect_by_hand() -> None:
+    rows = [True, True, False, False]
+    assert design_effect(rows, None) == design_effect(rows, range(4)) == 1.0
+    # by group sqrt(4)/4, alone sqrt(0.25/3): (1/4) / (1/12)
+    assert design_effect(rows, list("aabb")) == pytest.approx(3)
+    assert design_effect(rows, list("abab")) == 1.0  # groups more even than chance narrow nothing
+    assert design_effect([True] * 4, list("aabb")) == 1.0
+
+
+def test_clustered_stderr_by_hand() -> None:
+    # mean 0.5; group a sums to 0.5 + 0.5 = 1, b to -0.5 - 0.5 = -1: sqrt(2/1 · (1 + 1)) / 4
+    assert clustered_stderr([True, True, False, False], list("aabb")) == pytest.approx(math.sqrt(4) / 4)
+    # groups that are each half right say the mean exactly
+    assert clustered_stderr([True, False, True, False], list("aabb")) == 0.0
+    assert clustered_stderr([True, False], ["a", "a"]) == 0.0
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=60))
+def test_a_group_for_each_row_is_the_plain_standard_error(correct: list[bool]) -> None:
+    assert clustered_stderr(correct, range(len(correct))) == pytest.approx(stderr(correct), abs=1e-12)
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=40))
+def test_repeating_every_row_in_its_group_adds_no_knowledge(correct: list[bool]) -> None:
+    doubled = [x for x in correct for _ in range(2)]
+    groups = [i // 2 for i in range(len(doubled))]
+    assert clustered_stderr(doubled, groups) == pytest.approx(stderr(correct), abs=1e-12)
+
+
+def test_clustered_stderr_refuses_lengths_that_differ() -> None:
+    with pytest.raises(ValueError, match="3 values and 2 groups"):
+        clustered_stderr([1.0, 0.0, 1.0], ["a", "b"])
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abcx")), min_size=1, max_size=50))
+def test_macro_f1_equals_scikit_learn(pairs: list[tuple[str, str]]) -> None:
+    gold, predicted = map(list, zip(*pairs, strict=True))
+    expected = f1_score(gold, predicted, labels=sorted(set(gold)), average="macro", zero_division=0)
+    value, low, high = macro_f1(label_cells(gold, predicted))
+    assert value == pytest.approx(expected)
+    assert 0 <= low <= high <= 1
+
+
+def test_macro_f1_interval_is_that_of_a_plain_bootstrap() -> None:
+    draw = random.Random(0)
+    gold = ["yes"] * 90 + ["no"] * 30
+    predicted = [g if draw.random() < 0.8 else "no" for g in gold]
+    scores = []
+    for _ in range(300):
+        rows = draw.choices(range(120), k=120)
+        scores.append(f1_score([gold[i] for i in rows], [predicted[i] for i in rows], average="macro"))
+    low, high = np.quantile(scores, (0.025, 0.975))
+    _, ours_low, ours_high = macro_f1(label_cells(gold, predicted))
+    assert (ours_low, ours_high) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
+
+
+def test_macro_f1_by_group_is_wider() -> None:
+    gold, predicted = ["yes", "no"] * 60, ["yes", "no"] * 40 + ["no", "yes"] * 20
+    groups = [i // 10 for i in range(120)]
+    _, low, high = macro_f1(label_cells(gold, predicted))
+    _, grouped_low, grouped_high = macro_f1(label_cells(gold, predicted, groups))
+    assert grouped_high - grouped_low > 2 * (high - low)
+
+
+def test_calibration_by_hand() -> None:
+    """Two bins: 4 rows at 0.95 of which 3 are right, 6 at 0.55 of which 3 are: (4·0.2 + 6·0.05)/10."""
+    found = calibration([0.95] * 4 + [0.55] * 6, [True] * 3 + [False] + [True, False] * 3)
+    assert found.error == pytest.approx(0.11) and found.n == 10
+    assert [(b.n, b.accuracy) for b in found.bins] == [(6, 0.5), (4, 0.75)]
+    assert [b.confidence for b in found.bins] == pytest.approx([0.55, 0.95])
+    assert [(b.low, b.high) for b in found.bins] == [wilson(3, 6), wilson(3, 4)]
+
+
+def test_bins_are_tenths() -> None:
+    sure = [0.05, 0.15, 0.85, 0.899, 0.9, 1.0]
+    found = calibration(sure, [True] * 6)
+    assert [(b.n, b.confidence) for b in found.bins] == [
+        (1, 0.05), (1, 0.15), (2, pytest.approx(0.8745)), (2, pytest.approx(0.95)),
+    ]  # fmt: skip
+
+
+def test_calibration_by_chance_is_what_a_perfect_model_gets() -> None:
+    draw = random.Random(0)
+    errors = []
+    for _ in range(300):
+        sure = [draw.choice([0.52, 0.71, 0.93]) for _ in range(150)]
+        errors.append(calibration(sure, [draw.random() < p for p in sure]))
+    inside = sum(found.error <= found.chance for found in errors) / 300
+    assert 0.91 < inside < 0.99
+    assert calibration([1.0] * 5, [True] * 5).error == calibration([1.0] * 5, [True] * 5).chance == 0
