@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from core.errors import ContentError, RequestError
-from eval import cmmlu, dialogue, nli, qa, subjects, text
+from eval import cmmlu, dialogue, nli, qa, text
 from eval.suite import cli
 from tests.conftest import ROOT
 from tests.runs_cut import tree
@@ -93,8 +93,8 @@ def test_each_step_is_what_its_command_alone_finds_and_the_model_is_loaded_once(
     folder: Path, tiny_model: Path, monkeypatch
 ) -> None:
     loaded = []
-    load = subjects.load_model
-    monkeypatch.setattr(subjects, "load_model", lambda *given: loaded.append(given) or load(*given))
+    load = candidates.load_model
+    monkeypatch.setattr(candidates, "load_model", lambda *given: loaded.append(given) or load(*given))
     out = call(folder, SUITE, "--model", tiny_model)
     assert len(loaded) == 1
     assert json.loads((out / "even/base/even/results.json").read_text())["n"] == 4
