@@ -9,6 +9,7 @@ import yaml
 
 from core.errors import ContentError, RequestError
 from eval import cmmlu, dialogue, nli, qa, text
+from eval.scoring import candidates
 from eval.suite import cli
 from tests.conftest import ROOT
 from tests.runs_cut import tree
