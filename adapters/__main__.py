@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from adapters.export.command import export
+from adapters.methods import names
 from core.errors import CLI, run
 
 # The matrices are small: more BLAS threads gain little on an idle machine and spin on a busy one.
@@ -30,7 +31,7 @@ def cli() -> None:
 @cli.command(context_settings=CLI)
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR=WEIGHT…|RECIPE.yaml")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the merged adapter.")
-@click.option("--method", type=click.Choice(["exact", "svd", "linear"]), help="[default: exact]")
+@click.option("--method", help=f"{', '.join(names())}, or a plug-in's.  [default: exact]")
 @click.option("--rank", type=int, help="svd: rank of the result.")
 @click.option("--energy", type=float, help="svd: share of the squared singular values to keep, e.g. 0.99.")
 @click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), help="[default: fp32]")

@@ -125,7 +125,7 @@ tags: [lora, merge]
 
 # Merge of {weighted_names(plan.parts)}
 
-ΔW = Σ weight · scale · B·A, method `{plan.method.name}`, rank {plan.rank}, {made_with()}.
+ΔW = Σ weight · scale · B·A, method `{plan.options.method}`, rank {plan.rank}, {made_with()}.
 Scales and weights are folded into B: alpha equals the rank, so the file's own scale is 1.
 
 ```yaml

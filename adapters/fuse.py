@@ -9,8 +9,7 @@ from typing import cast
 from adapters.base import EMBEDDINGS, HEADS, Base
 from adapters.change import Change, Survival, apply
 from adapters.fit import check_fits, transposed
-from adapters.merge import exact_pair
-from adapters.parts import Part, active, notes, union
+from adapters.parts import Part, active, factors_of, notes, union
 from adapters.shards import Piece, Shard, pieces_of, plan_shards, write_shard
 from adapters.wholes import Whole, plan_wholes
 from core.errors import ContentError
@@ -191,7 +190,7 @@ def _blocks(plan: FusePlan, survivals: dict[str, Survival], piece: Piece) -> Ite
     if piece.name not in plan.modules:
         return apply(piece, Change(quantise=quantise), Survival())
     path = plan.modules[piece.name]
-    a, b = exact_pair(plan.parts, path)
+    a, b = factors_of(plan.parts, path).exact
     holder = next(part.adapter for part in plan.parts if path in part.adapter.layout)
     left, right = (a.T, b.T) if transposed(holder, holder.layout[path]) else (b, a)
     return apply(piece, Change(left, right, quantise), survivals.setdefault(path, Survival()))

@@ -6,6 +6,9 @@ S·AAᵀ·S with S = (BᵀB)^½. Gram matrices are taken in fp64, which keeps si
 1e-8 of the largest.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,8 +16,28 @@ from core.weights import Array
 
 Matrix = NDArray[np.float64]
 Factor = Array | Matrix
+Pair = tuple[Factor, Factor]  # A [r, inputs], B [outputs, r]
 TINY = 1e-8  # root mean square of B below which the squares of its rounding errors leave fp32's range
 NEGLIGIBLE = 1e-8  # of the largest singular value: below it lies what fp64 Gram matrices cannot tell
+
+
+@dataclass(frozen=True)
+class WeightedFactors:
+    """One module's ΔW = Σ cᵢBᵢAᵢ: `pairs` (Aᵢ [rᵢ, inputs], Bᵢ [outputs, rᵢ]), `weights` cᵢ = wᵢ·sᵢ."""
+
+    pairs: list[tuple[Array, Array]]
+    weights: list[float]
+
+    @cached_property
+    def exact(self) -> Pair:
+        """A [Σrᵢ, inputs] fp32 and B [outputs, Σrᵢ] fp64 with B·A = Σ cᵢBᵢAᵢ."""
+        downs, ups = zip(*self.pairs, strict=True)
+        both = np.empty((len(ups[0]), sum(up.shape[1] for up in ups)))
+        first = 0
+        for up, weight in zip(ups, self.weights, strict=True):
+            np.multiply(up, weight, out=both[:, first : first + up.shape[1]], dtype=np.float64)
+            first += up.shape[1]
+        return np.concatenate(downs), both
 
 
 def gram(rows: Factor) -> Matrix:

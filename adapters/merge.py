@@ -1,8 +1,6 @@
 """Weighted merges: ΔW = Σ wᵢ·sᵢ·BᵢAᵢ written as one plain adapter, module by module.
 
-Methods: `exact` stacks the factors, so that the product is the sum itself, in rank Σrᵢ; `svd` is
-the nearest product of a given rank; `linear` averages A and B separately as PEFT does, cross terms
-and all, and its distance from the sum is reported like every other.
+The methods are files in adapters/methods; how far each result is from the exact sum is measured and reported.
 """
 
 import functools
@@ -18,23 +16,22 @@ from adapters.ahead import ahead
 from adapters.base import Base
 from adapters.fit import check_fits
 from adapters.lowrank import Factor
-from adapters.parts import Part, active, notes, union
+from adapters.methods import Method, find_method, methods
+from adapters.parts import Part, active, factors_of, notes, union
 from adapters.store import PAIRS, PREFIX, WEIGHTS, Module
 from adapters.wholes import Whole, plan_wholes
 from core.errors import ContentError, RequestError
 from core.weights import SIZES, Array, Spec, from_fp32, require_finite, to_fp32, write_weights
 
-METHODS = ("exact", "svd", "linear")
 VLLM_RANK = 16  # vLLM's default for --max-lora-rank
 VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)  # what it takes there (vllm/config/lora.py)
-Pair = tuple[Factor, Factor]
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
-    """How factors are combined: `rank` or `energy` (one of them) for svd; `dtype` as safetensors names it."""
+class MergeOptions:
+    """How to merge: `rank` or `energy` where the method has its rank chosen; `dtype` as in safetensors."""
 
-    name: str = "exact"
+    method: str = "exact"
     rank: int | None = None
     energy: float | None = None
     dtype: str = "F32"
@@ -45,7 +42,7 @@ class Plan:
     """What a merge will write: every module with one rank, and tensors that are kept whole."""
 
     parts: list[Part]
-    method: Method
+    options: MergeOptions
     rank: int
     modules: dict[str, Module]
     wholes: list[Whole]
@@ -65,8 +62,8 @@ class Plan:
 
     def _pair(self, path: str, module: Module) -> Iterator[Spec]:
         down, up = PAIRS[module.kind]
-        yield f"{PREFIX}{path}{down}", self.method.dtype, (self.rank, module.inputs)
-        yield f"{PREFIX}{path}{up}", self.method.dtype, (module.outputs, self.rank)
+        yield f"{PREFIX}{path}{down}", self.options.dtype, (self.rank, module.inputs)
+        yield f"{PREFIX}{path}{up}", self.options.dtype, (module.outputs, self.rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +85,18 @@ class Distances:
         return max(self.exact, key=lambda module: self.relative([module]))
 
 
-def plan_merge(parts: list[Part], method: Method, base: Base | None = None) -> Plan:
+def plan_merge(parts: list[Part], options: MergeOptions, base: Base | None = None) -> Plan:
     """Return what merging will write; the content of no tensor is read except to find a rank by energy."""
-    _check_method(method)
+    method = find_method(options.method)
+    _check_rank(options, method)
     used = active(parts)
     modules = union(used)
-    rank = _rank(used, modules, method)
+    rank = _rank(used, modules, options, method)
     plain = {path: Module(m.kind, m.outputs, m.inputs, rank) for path, m in modules.items()}
     if base:
         check_fits(base, used)
-    wholes = plan_wholes(used, base, method.dtype)
-    return Plan(used, method, rank, plain, wholes, [*notes(parts), *_vllm_notes(rank, wholes)], base)
+    wholes = plan_wholes(used, base, options.dtype)
+    return Plan(used, options, rank, plain, wholes, [*notes(parts), *_vllm_notes(rank, wholes)], base)
 
 
 def _vllm_notes(rank: int, wholes: list[Whole]) -> Iterator[str]:
@@ -123,70 +121,42 @@ def write_merge(plan: Plan, folder: Path, progress: Callable[[int], object]) -> 
     return distances
 
 
-def exact_pair(parts: list[Part], path: str) -> Pair:
-    """Return (A [Σr, inputs] fp32, B [outputs, Σr] fp64) with B·A = Σ wᵢ·sᵢ·BᵢAᵢ for one module."""
-    adapters = [(part.adapter, part.weight) for part in parts if path in part.adapter.layout]
-    downs, ups = zip(*(adapter.factors(path) for adapter, _ in adapters), strict=True)
-    both = np.empty((len(ups[0]), sum(up.shape[1] for up in ups)))
-    first = 0
-    for up, (adapter, weight) in zip(ups, adapters, strict=True):
-        beside = both[:, first : first + up.shape[1]]
-        np.multiply(up, weight * adapter.scale(path), out=beside, dtype=np.float64)
-        first += up.shape[1]
-    return np.concatenate(downs), both
+def _check_rank(options: MergeOptions, method: Method) -> None:
+    given = f"method {method.name}"
+    if method.rank == "chosen" and (options.rank is None) == (options.energy is None):
+        raise RequestError(f"{given}: give either --rank R or --energy E")
+    if method.rank != "chosen" and (options.rank is not None or options.energy is not None):
+        chosen = " or ".join(each.name for each in methods().values() if each.rank == "chosen")
+        raise RequestError(f"{given}: --rank and --energy belong to --method {chosen}")
+    if options.rank is not None and options.rank < 1:
+        raise RequestError(f"--rank {options.rank}: expected at least 1")
+    if options.energy is not None and not 0 < options.energy <= 1:
+        raise RequestError(f"--energy {options.energy}: expected a share above 0 and at most 1")
 
 
-def linear_pair(parts: list[Part], path: str) -> Pair:
-    """Return PEFT's `linear` average: Σ cᵢAᵢ and Σ cᵢBᵢ with cᵢ = sign(wᵢ)·√|wᵢsᵢ| on both sides.
-
-    Source: `_generalized_task_arithmetic_weighted_adapter` of PEFT 0.18.1. The product holds
-    cross terms cᵢcⱼBᵢAⱼ, and a negative weight loses its sign.
-    """
-    pairs = [
-        (p.weight * p.adapter.scale(path), p.adapter.factors(path)) for p in parts if path in p.adapter.layout
-    ]
-    shares = [math.copysign(math.sqrt(abs(c)), c) for c, _ in pairs]
-    a = sum(np.multiply(a, share, dtype=np.float64) for share, (_, (a, _)) in zip(shares, pairs, strict=True))
-    b = sum(np.multiply(b, share, dtype=np.float64) for share, (_, (_, b)) in zip(shares, pairs, strict=True))
-    return np.asarray(a), np.asarray(b)
-
-
-def _check_method(method: Method) -> None:
-    if method.name == "svd" and (method.rank is None) == (method.energy is None):
-        raise RequestError("method svd: give either --rank R or --energy E")
-    if method.name != "svd" and (method.rank is not None or method.energy is not None):
-        raise RequestError(f"method {method.name}: --rank and --energy belong to --method svd")
-    if method.rank is not None and method.rank < 1:
-        raise RequestError(f"--rank {method.rank}: expected at least 1")
-    if method.energy is not None and not 0 < method.energy <= 1:
-        raise RequestError(f"--energy {method.energy}: expected a share above 0 and at most 1")
-
-
-def _rank(parts: list[Part], modules: dict[str, Module], method: Method) -> int:
+def _rank(parts: list[Part], modules: dict[str, Module], options: MergeOptions, method: Method) -> int:
     full = max(module.rank for module in modules.values())
-    if method.name == "linear":
-        return _common_rank(parts)
-    if method.rank is not None:
-        return min(method.rank, full)
-    if method.energy is not None:
-        return max(
-            lowrank.rank_for(lowrank.singular_values(*exact_pair(parts, path)), method.energy)
-            for path in modules
-        )
-    return full
+    if method.rank == "equal":
+        return _equal_rank(parts, method.name)
+    if options.rank is not None:
+        return min(options.rank, full)
+    if options.energy is None:
+        return full
+    spectra = (lowrank.singular_values(*factors_of(parts, path).exact) for path in modules)
+    return max(lowrank.rank_for(values, options.energy) for values in spectra)
 
 
-def _common_rank(parts: list[Part]) -> int:
+def _equal_rank(parts: list[Part], method: str) -> int:
     ranks = sorted({module.rank for part in parts for module in part.adapter.layout.values()})
     if len(ranks) > 1:
         raise ContentError(
-            f"method linear: ranks {ranks} differ, and matrices of different size have no average"
+            f"method {method}: ranks {ranks} differ, and matrices of different size have no average"
         )
     return ranks[0]
 
 
 def _tensors(plan: Plan, distances: Distances, progress: Callable[[int], object]) -> Iterator[Array]:
-    merged = ahead(functools.partial(_module, plan), plan.modules)
+    merged = ahead(functools.partial(_module, plan, find_method(plan.options.method)), plan.modules)
     for path, (written, norms) in zip(plan.modules, merged, strict=True):
         distances.exact[path], distances.missing[path] = norms
         for factor, axis in zip(written, (0, 1), strict=True):
@@ -198,27 +168,19 @@ def _tensors(plan: Plan, distances: Distances, progress: Callable[[int], object]
         progress(values.nbytes)
 
 
-def _module(plan: Plan, path: str) -> tuple[tuple[Array, Array], tuple[float, float]]:
+def _module(plan: Plan, method: Method, path: str) -> tuple[tuple[Array, Array], tuple[float, float]]:
     """Return (A, B) as the file will hold them, and the norms of the exact ΔW and of what is missing."""
-    exact = exact_pair(plan.parts, path)
-    a, b = _combine(plan, path, exact)
-    written = _rounded(a, plan.method.dtype), _rounded(b, plan.method.dtype)
+    factors = factors_of(plan.parts, path)
+    a, b = method.combine(factors, plan.rank)
+    written = _rounded(a, plan.options.dtype), _rounded(b, plan.options.dtype)
     for factor, wanted, side in zip(written, (a, b), "AB", strict=True):
         if factor is wanted:  # as it was read, and checked then
             continue
-        where = f"{path}: merged {side} in {plan.method.dtype}"
+        where = f"{path}: merged {side} in {plan.options.dtype}"
         require_finite(factor, f"{where}: too large for it")
         if not factor.any() and wanted.any():
             raise ContentError(f"{where}: too small for it, all of it would become 0")
-    return written, lowrank.norms(exact, written)
-
-
-def _combine(plan: Plan, path: str, exact: Pair) -> Pair:
-    if plan.method.name == "linear":
-        return linear_pair(plan.parts, path)
-    if exact[0].shape[0] > plan.rank:
-        return lowrank.truncate(*exact, plan.rank)
-    return exact
+    return written, lowrank.norms(factors.exact, written)
 
 
 def _rounded(factor: Factor, dtype: str) -> Array:

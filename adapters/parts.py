@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+from adapters.lowrank import WeightedFactors
 from adapters.store import SAVES, Adapter, Module, open_adapter
 from core.errors import ContentError, RequestError, show_value
 
@@ -87,6 +88,13 @@ def union(parts: Iterable[Part]) -> dict[str, Module]:
             rank = module.rank + (found[path].rank if path in found else 0)
             found[path] = Module(module.kind, module.outputs, module.inputs, rank)
     return found
+
+
+def factors_of(parts: Iterable[Part], path: str) -> WeightedFactors:
+    """Read the factors of one module from every part that has it, each with weight times scale."""
+    adapters = [(part.adapter, part.weight) for part in parts if path in part.adapter.layout]
+    pairs = [adapter.factors(path) for adapter, _ in adapters]
+    return WeightedFactors(pairs, [weight * adapter.scale(path) for adapter, weight in adapters])
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from adapters.config import CONFIG
 from adapters.fit import check_base
 from adapters.fuse import FuseOptions, FusePlan, plan_fuse, write_fuse
 from adapters.fusedcard import fused_card, fused_config
-from adapters.merge import Distances, Method, Plan, plan_merge, write_merge
+from adapters.merge import Distances, MergeOptions, Plan, plan_merge, write_merge
 from adapters.output import (
     CARD,
     carry_model_files,
@@ -35,7 +35,7 @@ class Request:
     """What a user asked to be merged: references with weights, how, where, and against which base."""
 
     wanted: list[tuple[str, float]]
-    method: Method
+    options: MergeOptions
     out: Path
     base: Path | None = None
     force: bool = False
@@ -47,26 +47,26 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bo
 
     `options` are the command's: out, base, same_base, method, rank, energy, dtype.
     """
-    recipe = Recipe([], Method(), None, None)
+    recipe = Recipe([], MergeOptions(), None, None)
     if len(texts) == 1 and texts[0].endswith((".yaml", ".yml")):
         recipe = read_recipe(Path(texts[0]))
     elif any(text.endswith((".yaml", ".yml")) for text in texts):
         raise RequestError("a recipe stands alone: it names its adapters itself")
     rank, energy = options["rank"], options["energy"]
-    if rank is None and energy is None and options["method"] in (None, recipe.method.name):
-        rank, energy = recipe.method.rank, recipe.method.energy
-    method = Method(
-        options["method"] or recipe.method.name,
+    if rank is None and energy is None and options["method"] in (None, recipe.options.method):
+        rank, energy = recipe.options.rank, recipe.options.energy
+    how = MergeOptions(
+        options["method"] or recipe.options.method,
         rank,
         energy,
-        DTYPES[options["dtype"]] if options["dtype"] else recipe.method.dtype,
+        DTYPES[options["dtype"]] if options["dtype"] else recipe.options.dtype,
     )
     out = options["out"] or recipe.out
     if out is None:
         raise RequestError("no --out: the folder of the merged adapter")
     return Request(
         recipe.wanted or [parse_part(text) for text in texts],
-        method,
+        how,
         out,
         options["base"] or recipe.base,
         force,
@@ -80,8 +80,8 @@ def plan(request: Request) -> Plan:
     _check_merged(request, parts)
     if request.base is None:
         check_one_base(parts)
-        return plan_merge(parts, request.method)
-    planned = plan_merge(parts, request.method, open_base(request.base))
+        return plan_merge(parts, request.options)
+    planned = plan_merge(parts, request.options, open_base(request.base))
     planned.notes.extend(_check_bases(parts, request.base, same=request.same_base))
     return planned
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.merge import METHODS, Method, Plan
+from adapters.merge import MergeOptions, Plan
+from adapters.methods import methods
 from adapters.parts import Part, parse_part
 from adapters.store import SAVES
 from core.documents import read_mapping
@@ -21,7 +22,7 @@ class Recipe:
     """A merge as written down: parts with weights, the method, and folders where it names them."""
 
     wanted: list[tuple[str, float]]
-    method: Method
+    options: MergeOptions
     out: Path | None
     base: Path | None
 
@@ -40,16 +41,16 @@ def read_recipe(path: Path) -> Recipe:
         raise ContentError(
             f"{path}: adapters: {show_value(adapters)}: expected a list like [rte=0.5, mnli=0.5]"
         )
-    return Recipe([parse_part(item) for item in adapters], _method(fields, path), *_folders(fields, path))
+    return Recipe([parse_part(item) for item in adapters], _options(fields, path), *_folders(fields, path))
 
 
 def recipe_text(plan: Plan) -> str:
     """Return the recipe that makes a merge again, as `read_recipe` takes it."""
-    method = plan.method
-    lines = [f"method: {method.name}"]
-    lines += [f"rank: {method.rank}"] if method.rank is not None else []
-    lines += [f"energy: {method.energy!r}"] if method.energy is not None else []
-    lines += [f"dtype: {name}" for name, stored in DTYPES.items() if stored == method.dtype != "F32"]
+    options = plan.options
+    lines = [f"method: {options.method}"]
+    lines += [f"rank: {options.rank}"] if options.rank is not None else []
+    lines += [f"energy: {options.energy!r}"] if options.energy is not None else []
+    lines += [f"dtype: {name}" for name, stored in DTYPES.items() if stored == options.dtype != "F32"]
     lines += [f"base: {json.dumps(str(plan.base.folder))}"] if plan.base else []
     return "\n".join(lines) + "\n" + adapters_text(plan.parts)
 
@@ -68,18 +69,18 @@ def _item(part: Part) -> str:
     return text if re.fullmatch(r"[\w./][\w./=+-]*", text) else json.dumps(text, ensure_ascii=False)
 
 
-def _method(fields: dict[str, object], path: Path) -> Method:
+def _options(fields: dict[str, object], path: Path) -> MergeOptions:
     name, dtype = fields.get("method", "exact"), fields.get("dtype", "fp32")
     rank, energy = fields.get("rank"), fields.get("energy")
-    if name not in METHODS:
-        raise ContentError(f"{path}: method: {show_value(name)}, expected {', '.join(METHODS)}")
+    if not isinstance(name, str) or name not in methods():
+        raise ContentError(f"{path}: method: {show_value(name)}, expected {', '.join(methods())}")
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ContentError(f"{path}: dtype: {show_value(dtype)}, expected {', '.join(DTYPES)}")
     if rank is not None and type(rank) is not int:
         raise ContentError(f"{path}: rank: {show_value(rank)}, expected a whole number")
     if isinstance(energy, bool) or not isinstance(energy, int | float | None):
         raise ContentError(f"{path}: energy: {show_value(energy)}, expected a share such as 0.99")
-    return Method(str(name), rank, energy, DTYPES[dtype])
+    return MergeOptions(name, rank, energy, DTYPES[dtype])
 
 
 def _folders(fields: dict[str, object], path: Path) -> tuple[Path | None, Path | None]:

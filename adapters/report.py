@@ -13,7 +13,7 @@ def merge_head(request: Request, plan: Plan) -> str:
     """Return one line on what a merge will write."""
     parts = "  ".join(f"{reference}={weight:g}" for reference, weight in request.wanted)
     return (
-        f"{plan.method.name}  {parts}  modules {len(plan.modules)}  tensors {len(plan.specs)}  "
+        f"{plan.options.method}  {parts}  modules {len(plan.modules)}  tensors {len(plan.specs)}  "
         f"rank {plan.rank}  {plan.bytes / 1e6:.1f} MB"
     )
 

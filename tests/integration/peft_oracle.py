@@ -5,7 +5,7 @@ import copy
 import peft
 import torch
 
-from adapters.merge import Method
+from adapters.merge import MergeOptions
 from adapters.pipeline import Request, merge, plan
 
 
@@ -25,7 +25,7 @@ def save_adapter(base, model, folder, *, seed=1, config=peft.LoraConfig, **field
 
 
 def ours(wanted, out, **how):
-    request = Request(list(wanted), Method(**how), out)
+    request = Request(list(wanted), MergeOptions(**how), out)
     merge(request, plan(request), lambda _: None, print)
     return out
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from adapters.fuse import FuseOptions
-from adapters.merge import Method
+from adapters.merge import MergeOptions
 from adapters.pipeline import FuseRequest, Request, fuse, merge, plan, plan_fusing
 from adapters.store import open_adapter
 from core.errors import ContentError, TuneyardError
@@ -86,7 +86,7 @@ def test_peft_s_cat_is_exact_on_plain_adapters_and_we_agree(base, save, tmp_path
 @pytest.mark.parametrize("weights", [(0.5, 0.5), (1, 0.25), (0.7, -0.7)])
 def test_our_linear_is_peft_s(base, save, tmp_path, weights):
     wanted = [(save("a", seed=1), weights[0]), (save("b", seed=2, lora_alpha=2), weights[1])]
-    found = deltas(load(base, ours(wanted, tmp_path / "out", name="linear")))
+    found = deltas(load(base, ours(wanted, tmp_path / "out", method="linear")))
     assert error(found, peft_merge(base, wanted, "linear")) < 1e-6
 
 
@@ -110,7 +110,7 @@ def test_where_peft_is_wrong_in_silence_we_are_right(base, save, tmp_path, name)
     expected = exact(base, wanted)
     assert error(peft_merge(base, wanted, kind, **options), expected) > least
     assert error(deltas(load(base, ours(wanted, tmp_path / "out"))), expected) < 1e-6
-    assert error(deltas(load(base, ours(wanted, tmp_path / "svd", name="svd", rank=8))), expected) < 1e-6
+    assert error(deltas(load(base, ours(wanted, tmp_path / "svd", method="svd", rank=8))), expected) < 1e-6
 
 
 def test_peft_s_linear_with_a_shared_a_is_twice_too_large(base, save):
@@ -230,7 +230,7 @@ def test_conv1d_models_are_fused_the_right_way_round(tmp_path):
 
 def test_modules_to_save_are_merged_against_the_base(base, save, tiny_model, tmp_path):
     wanted = [(save("a", seed=1, modules_to_save=["norm"]), 0.5), (save("b", seed=2), 1)]
-    request = Request(wanted, Method(), tmp_path / "out", base=tiny_model)
+    request = Request(wanted, MergeOptions(), tmp_path / "out", base=tiny_model)
     merge(request, plan(request), lambda _: None, print)
     found = load(base, tmp_path / "out")
     trained = load_file(tmp_path / "a/adapter_model.safetensors")["base_model.model.model.norm.weight"]

@@ -109,7 +109,7 @@ def test_peft_s_linear_of_different_ranks_by_module_cannot_be_loaded_again(base,
         load(base, tmp_path / "theirs" / "mixed")
     assert error(deltas(load(base, ours(wanted, tmp_path / "out"))), exact(base, wanted)) < 1e-6
     with pytest.raises(ContentError, match=r"ranks \[2, 4\] differ"):
-        ours(wanted, tmp_path / "linear", name="linear")
+        ours(wanted, tmp_path / "linear", method="linear")
 
 
 def test_results_fall_to_the_base_s_dtype_in_peft_and_stay_fp32_here(base, save, tmp_path):

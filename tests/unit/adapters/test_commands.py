@@ -163,7 +163,7 @@ def test_recipes_of_the_house_merge(path):
         ("- a\n", r'found \["a"\], expected a mapping'),
         ("adapter: [rte=1]\n", "unknown field 'adapter', .* did you mean \"adapters\""),
         ("adapters: {rte: 0.5}\n", "expected a list like"),
-        ("adapters: [rte=1]\nmethod: ties\n", 'method: "ties", expected exact, svd, linear'),
+        ("adapters: [rte=1]\nmethod: ties\n", 'method: "ties", expected exact, linear, svd'),
         ("adapters: [rte=1]\ndtype: int8\n", "dtype"),
         ("adapters: [rte=1]\nrank: many\n", "rank"),
         ("adapters: [rte=1]\nenergy: true\n", "energy"),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters import lowrank
-from adapters.merge import Distances, Method
+from adapters.merge import Distances, MergeOptions
 from adapters.pipeline import Request, merge, plan
 from adapters.store import open_adapter
 from core.errors import ContentError, RequestError
@@ -20,7 +20,7 @@ def merged(wanted, out, **how):
     """Merge {folder: weight} by a method with these fields; return the opened result and its distances."""
     said = []
     base = how.pop("base", None)
-    request = Request(list(wanted), Method(**how), out, base)
+    request = Request(list(wanted), MergeOptions(**how), out, base)
     distances = merge(request, plan(request), lambda _: None, said.append)
     return open_adapter(out), distances
 
@@ -138,7 +138,7 @@ def test_svd_is_the_dense_optimum(tmp_path, rank):
     make(tmp_path / "a", one)
     make(tmp_path / "b", other)
     result, distances = merged(
-        [(tmp_path / "a", 0.5), (tmp_path / "b", 0.5)], tmp_path / "out", name="svd", rank=rank
+        [(tmp_path / "a", 0.5), (tmp_path / "b", 0.5)], tmp_path / "out", method="svd", rank=rank
     )
     for module in one:
         expected = 0.5 * (dense(one)[module] + dense(other)[module])
@@ -157,7 +157,7 @@ def test_energy_finds_the_smallest_rank_that_keeps_it(tmp_path):
         a[i, i], b[i, i] = value, 0.25
     make(tmp_path / "a", {module: (a, b)}, r=4, target_modules=["q_proj"])
     for energy, rank in ((64 / 85, 1), (0.76, 2), (0.95, 3), (0.99, 4), (1, 4)):
-        result, _ = merged([(tmp_path / "a", 1)], tmp_path / f"out{energy}", name="svd", energy=energy)
+        result, _ = merged([(tmp_path / "a", 1)], tmp_path / f"out{energy}", method="svd", energy=energy)
         assert result.lora.rank == rank, energy
 
 
@@ -166,7 +166,7 @@ def test_linear_is_peft_s_average_and_its_distance_is_said(tmp_path):
     make(tmp_path / "a", one)
     make(tmp_path / "b", other, lora_alpha=4)
     result, distances = merged(
-        [(tmp_path / "a", 0.5), (tmp_path / "b", -0.5)], tmp_path / "out", name="linear"
+        [(tmp_path / "a", 0.5), (tmp_path / "b", -0.5)], tmp_path / "out", method="linear"
     )
     first, second = np.sqrt(0.5 * 2), -np.sqrt(0.5 * 0.5)
     for module in one:
@@ -181,7 +181,7 @@ def test_linear_is_peft_s_average_and_its_distance_is_said(tmp_path):
 
 def test_linear_with_the_same_adapter_twice_is_twice_too_large(tmp_path):
     make(tmp_path / "a", factors(1))
-    _, distances = merged([(tmp_path / "a", 0.5), (tmp_path / "a", 0.5)], tmp_path / "out", name="linear")
+    _, distances = merged([(tmp_path / "a", 0.5), (tmp_path / "a", 0.5)], tmp_path / "out", method="linear")
     assert abs(distances.relative() - 1) < 1e-6
 
 
@@ -256,12 +256,12 @@ def test_any_ranks_patterns_weights_and_dtypes_give_the_dense_sum(tmp_path_facto
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"name": "svd"}, "either --rank R or --energy E"),
-        ({"name": "svd", "rank": 4, "energy": 0.9}, "either"),
-        ({"name": "exact", "rank": 4}, "belong to --method svd"),
-        ({"name": "svd", "rank": 0}, "--rank 0"),
-        ({"name": "svd", "energy": 0.0}, "--energy 0.0"),
-        ({"name": "svd", "energy": float("nan")}, "--energy nan"),
+        ({"method": "svd"}, "either --rank R or --energy E"),
+        ({"method": "svd", "rank": 4, "energy": 0.9}, "either"),
+        ({"method": "exact", "rank": 4}, "belong to --method svd"),
+        ({"method": "svd", "rank": 0}, "--rank 0"),
+        ({"method": "svd", "energy": 0.0}, "--energy 0.0"),
+        ({"method": "svd", "energy": float("nan")}, "--energy nan"),
     ],
 )
 def test_method_arguments_that_do_not_fit(tmp_path, how, message):
@@ -275,7 +275,7 @@ def test_linear_refuses_different_ranks(tmp_path):
     make(tmp_path / "a", factors(1))
     make(tmp_path / "b", factors(2, rank=4), r=4)
     with pytest.raises(ContentError, match=r"ranks \[4, 8\] differ"):
-        merged([(tmp_path / "a", 1), (tmp_path / "b", 1)], tmp_path / "out", name="linear")
+        merged([(tmp_path / "a", 1), (tmp_path / "b", 1)], tmp_path / "out", method="linear")
 
 
 def test_nan_in_a_source_leaves_nothing_behind(tmp_path):

@@ -1,0 +1,10 @@
+"""`--method exact`: the factors side by side, so that the product is the sum itself, in rank Σrᵢ."""
+
+from adapters.lowrank import Pair, WeightedFactors
+from adapters.methods import method
+
+
+@method("exact", rank="sum")
+def exact(factors: WeightedFactors, _rank: int) -> Pair:
+    """Return A [Σrᵢ, inputs] and B [outputs, Σrᵢ] with B·A = Σ cᵢBᵢAᵢ."""
+    return factors.exact
