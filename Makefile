@@ -27,9 +27,10 @@ $(PY):
 	@echo "making .venv with $$($(PYTHON) --version)"
 	@$(if $(UV),$(UV) venv --quiet --python $(PYTHON) .venv,$(PYTHON) -m venv .venv) || { rm -rf .venv; exit 1; }
 
-.venv/.core: requirements-core.lock | $(PY)
-	@echo "installing requirements-core.lock"
+.venv/.core: requirements-core.lock pyproject.toml | $(PY)
+	@echo "installing requirements-core.lock, and tuneyard into .venv/bin"
 	@$(INSTALL) -r $<
+	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/.all: requirements.lock .venv/.core
@@ -112,7 +113,7 @@ fuzz: .venv/.all ## mutated and random files through the compiler: make fuzz MIN
 lock: ## resolve pyproject.toml into the lock files (needs uv)
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra all --extra dev \
 		--universal --python-version 3.11 --no-annotate --quiet -o requirements.lock
-	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml \
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra build \
 		--universal --python-version 3.11 --no-annotate --quiet -c requirements.lock -o requirements-core.lock
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra wandb \
 		--universal --python-version 3.11 --no-annotate --quiet -c requirements.lock -o requirements-wandb.lock

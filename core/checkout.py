@@ -1,7 +1,6 @@
 """Where Tuneyard itself lies, and which version of it runs: written into everything that it makes."""
 
 import functools
-import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,6 +22,8 @@ def _release() -> str:
     """Return the version that pyproject.toml declares, or outside of a checkout the installed one."""
     declared = ROOT / "pyproject.toml"
     if declared.is_file():
+        import tomllib  # 20 ms that most commands do not need
+
         return str(tomllib.loads(declared.read_text(encoding="utf-8"))["project"]["version"])
     from importlib import metadata  # 30 ms that a checkout does not need
 

@@ -1,7 +1,11 @@
 """A package that is not installed is a sentence with the command that installs it, never a traceback."""
 
+import shlex
 import sys
 from importlib.util import find_spec
+from pathlib import Path
+
+from core.checkout import ROOT
 
 CORE = (
     "click", "huggingface_hub", "jsonschema", "jsonschema_rs", "lxml", "matplotlib", "numpy", "orjson",
@@ -22,6 +26,11 @@ def missing(module: str) -> str:
     setup = core if name in CORE else '"make setup"'
     fix = EXTRAS.get(name, f'run {setup}, then "source .venv/bin/activate"')
     return f"{name} is not installed in {sys.executable}; {fix}"
+
+
+def in_checkout(command: str) -> str:
+    """Return a command as it is typed from here, where the checkout may be another folder."""
+    return command if Path.cwd() == ROOT else f"cd {shlex.quote(str(ROOT))} && {command}"
 
 
 def need(*modules: str) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from core.files import write_json
+from core.typeface import choose_typeface
 from eval.reports.drawing import draw_lying
 from eval.reports.plots import kinds_chart
-from eval.reports.typeface import choose_typeface
 from eval.runs.detailed import DETAILED
 from eval.runs.judgement import Run
 from eval.runs.results import Prediction

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.files import atomic
-from eval.reports.typeface import Typeface
+from core.typeface import Typeface
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.typeface import choose_typeface
 from eval.reports.drawing import COLOURS, new_figure, save, wrapped
-from eval.reports.typeface import choose_typeface
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

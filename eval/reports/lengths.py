@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from core.typeface import choose_typeface
 from eval.metrics.reading import percentiles
 from eval.reports.drawing import COLOURS, new_figure, save, wrapped
-from eval.reports.typeface import choose_typeface
 
 PLOT = "lengths.png"
 LINES = ("solid", "dashed", "dashdot", "dotted")  # told apart without colours too

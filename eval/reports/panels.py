@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from core.typeface import Typeface
 from eval.metrics.calibration import Calibration
 from eval.reports.drawing import COLOURS, new_figure, save, wrapped
-from eval.reports.typeface import Typeface
 from eval.runs.judgement import Run
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from core.typeface import Typeface, choose_typeface
 from eval.metrics.labels import MOST
 from eval.reports.drawing import Chart, Share, draw_lying, draw_standing
 from eval.reports.panels import draw_calibration, draw_confusion
-from eval.reports.typeface import Typeface, choose_typeface
 from eval.reports.verdict import points, show_p
 from eval.runs.judgement import Comparison, Figure, Run, Section
 from eval.statistics.rates import rate_of

@@ -10,11 +10,11 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
+from core.typeface import CJK, Typeface, choose_typeface
 from eval.reports import typeface as faces
 from eval.reports.drawing import Chart, draw_lying, draw_standing
 from eval.reports.panels import _commonest_error
 from eval.reports.plots import accuracy_chart, folder_name, kinds_chart, write_plots
-from eval.reports.typeface import CJK, Typeface, choose_typeface
 from eval.runs.comparison import compare
 from eval.runs.judgement import Run
 from eval.statistics.shares import wilson
@@ -61,7 +61,7 @@ def test_an_installed_cjk_font_is_used(tmp_path: Path, recwarn: pytest.WarningsR
 
 def test_a_font_installed_after_matplotlib_cached_its_list_is_found(tmp_path: Path) -> None:
     letters = "\ue5a0\ue5a1"  # for private use: in no other font
-    program = f"from eval.reports.typeface import choose_typeface as c; print(ascii(c(['a', {letters!r}])))"
+    program = f"from core.typeface import choose_typeface as c; print(ascii(c(['a', {letters!r}])))"
     places = {"XDG_DATA_HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path / "cache")}
 
     def chosen() -> str:

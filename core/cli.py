@@ -1,0 +1,107 @@
+"""`tuneyard GROUP COMMAND`: every command under one name, from any folder, imported when it is called.
+
+`python -m compiler`, `recipes`, `adapters` and `eval.NAME` run the same Click commands.
+"""
+
+import ast
+import importlib
+import shlex
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from core.errors import CLI, run
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is called: {name: "module:attribute"}; the help imports none."""
+
+    def __init__(self, *arguments: Any, lazy: dict[str, str], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, imported or not."""
+        return sorted({*self.lazy, *super().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command; None where there is none of that name."""
+        if cmd_name not in self.lazy:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = self.lazy[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands with the first sentence of each one's docstring."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._summary(ctx, name)) for name in self.list_commands(ctx)])
+
+    def _summary(self, ctx: click.Context, name: str) -> str:
+        if name not in self.lazy:
+            command = self.get_command(ctx, name)
+            return command.get_short_help_str(90) if command else ""
+        module, _, attribute = self.lazy[name].partition(":")
+        parsed = ast.parse(source(module).read_text(encoding="utf-8"))
+        documented = {n.name: ast.get_docstring(n) for n in parsed.body if isinstance(n, ast.FunctionDef)}
+        return click.Command(name, help=documented.get(attribute)).get_short_help_str(90)
+
+
+def source(module: str) -> Path:
+    """Return the file of a module of ours, which is not imported for it."""
+    return Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
+
+
+def command_line(without: Collection[str] = ()) -> str:
+    """Return the command as it was called, in either form, without some of its words."""
+    program = click.get_current_context().find_root().info_name
+    return f"{program} {shlex.join(word for word in sys.argv[1:] if word not in without)}"
+
+
+def examples(*commands: str) -> str:
+    """Return the end of a `--help`: what to type, each line run by the tests."""
+    return "\n".join(("\b", "Examples:", *(f"  {command}" for command in commands)))
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from core.checkout import version
+
+        known = version()
+        click.echo(f"tuneyard {known['version']} {known.get('commit', '')[:12]}".rstrip())
+        ctx.exit()
+
+
+GROUPS = {
+    "data": "compiler.cli:cli",
+    "recipe": "recipes.__main__:cli",
+    "adapter": "adapters.__main__:cli",
+    "eval": "eval.__main__:cli",
+    "doctor": "core.doctor:cli",
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=GROUPS,
+    context_settings=CLI,
+    epilog=examples("tuneyard doctor", "tuneyard data compile demo_rte"),
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version and the commit.",
+)
+def cli() -> None:
+    """From a raw file to a decision: which adapter, or which merge of them, do I ship?"""
+
+
+def main() -> NoReturn:
+    """Run `tuneyard`."""
+    run(cli)

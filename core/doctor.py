@@ -1,0 +1,143 @@
+"""`tuneyard doctor`: what is installed, what it runs on, and the command that mends each lack."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from core.checkout import ROOT, version
+from core.cli import examples
+from core.errors import CLI
+from core.files import versions
+from core.packages import in_checkout
+
+NEEDED = ("llamafactory", "torch", "transformers", "peft")
+GB = 10**9
+DISK_LOW, DISK_NONE, MEMORY_LOW = 20 * GB, GB, 4 * GB
+TIMEOUT = 3.0
+HUB = "https://huggingface.co"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: `ok`, `warning` (some commands will miss it) or `missing` (exit code 1)."""
+
+    name: str
+    status: str
+    found: str
+    fix: str = ""
+
+
+@click.command(context_settings=CLI, epilog=examples("tuneyard doctor", "tuneyard doctor --json"))
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
+@click.pass_context
+def cli(ctx: click.Context, as_json: bool) -> None:
+    """Look at Python, torch, GPU, LLaMA-Factory, disk, fonts and the hub; exit 1 where one is missing."""
+    findings = list(examine())
+    healthy = all(finding.status != "missing" for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"ok": healthy, "checks": [asdict(one) for one in findings]}))
+    for finding in [] if as_json else findings:
+        click.echo(f"{finding.status:<8} {finding.name:<13} {finding.found}")
+        if finding.fix:
+            click.echo(f"{'':<22} fix: {finding.fix}")
+    ctx.exit(0 if healthy else 1)
+
+
+def examine() -> Iterator[Finding]:
+    """Yield what was found, each independent of the others."""
+    known = version()
+    yield Finding("tuneyard", "ok", f"{known['version']} {known.get('commit', '')[:12]} in {ROOT}")
+    yield Finding("python", "ok", f"{sys.version.split()[0]} ({sys.executable})")
+    yield from _libraries()
+    yield _gpu()
+    yield _memory()
+    yield _disk(Path.cwd(), "disk")
+    yield _disk(Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser(), "model cache")
+    yield _fonts()
+    yield _hub()
+
+
+def tested() -> dict[str, str]:
+    """Return the versions of the lock file, with which the tests are run, by distribution."""
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", lock, re.MULTILINE))
+
+
+def _libraries() -> Iterator[Finding]:
+    pinned, installed, fix = tested(), versions(*NEEDED), in_checkout("make setup")
+    for name in NEEDED:
+        if name not in installed:
+            yield Finding(name, "missing", f"not installed (tested: {pinned[name]})", fix)
+        elif installed[name].partition("+")[0] != pinned[name]:
+            yield Finding(name, "warning", f"{installed[name]} (tested: {pinned[name]})", fix)
+        else:
+            yield Finding(name, "ok", f"{installed[name]} (as tested)")
+
+
+def _gpu() -> Finding:
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a shared library that it needs
+        return Finding("gpu", "warning", f"not checked: torch: {error}", in_checkout("make setup"))
+    if torch.cuda.is_available():
+        count = range(torch.cuda.device_count())
+        cards = [torch.cuda.get_device_properties(index) for index in count]
+        told = ", ".join(f"{card.name} {card.total_memory / GB:.0f} GB" for card in cards)
+        return Finding("gpu", "ok", f"{told} (CUDA {torch.version.cuda})")
+    if shutil.which("nvidia-smi") is None:
+        return Finding("gpu", "ok", "none: training and scoring run on the CPU")
+    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs alone"
+    fix = "update the NVIDIA driver, or install the torch of its CUDA version (see nvidia-smi)"
+    return Finding("gpu", "warning", f"a driver is there, but torch (built for {built}) sees no GPU", fix)
+
+
+def _memory() -> Finding:
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    found = f"{total / GB:.0f} GB, {os.cpu_count()} CPU cores"
+    if total < MEMORY_LOW:
+        return Finding("memory", "warning", found, "take a smaller model, or a machine with more memory")
+    return Finding("memory", "ok", found)
+
+
+def _disk(folder: Path, name: str) -> Finding:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    status = "missing" if free < DISK_NONE else "warning" if free < DISK_LOW else "ok"
+    fix = "free some space, or set HF_HOME to a folder on a larger disk" if status != "ok" else ""
+    return Finding(name, status, f"{free / GB:.0f} GB free in {folder}", fix)
+
+
+def _fonts() -> Finding:
+    from core.typeface import choose_typeface
+
+    chosen = choose_typeface(["中文"])
+    if chosen.numbered:
+        fix = "sudo apt-get install fonts-noto-cjk (or another Chinese font)"
+        return Finding("fonts", "warning", "none with Chinese letters: plots number such labels", fix)
+    return Finding("fonts", "ok", chosen.families[-1])
+
+
+def _hub() -> Finding:
+    """Ask the hub, or the mirror that HF_ENDPOINT names, for any answer at all."""
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    endpoint = os.environ.get("HF_ENDPOINT", HUB)
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return Finding("hub", "ok", f"{endpoint} not asked: HF_HUB_OFFLINE is set")
+    try:
+        with contextlib.suppress(urllib.error.HTTPError):  # an answer, if not the page
+            urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=TIMEOUT).close()
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: no address
+        fix = "set HTTPS_PROXY, or HF_ENDPOINT to a mirror; without the hub, name folders and files"
+        return Finding("hub", "warning", f"cannot reach {endpoint}: {error}", fix)
+    return Finding("hub", "ok", f"{endpoint} answers")

@@ -1,0 +1,21 @@
+"""`python -m eval` lists the commands that score models and compare them: each file beside this one."""
+
+from pathlib import Path
+
+import click
+
+from core.cli import LazyGroup
+from core.errors import CLI, run
+
+COMMANDS = {
+    path.stem: f"eval.{path.stem}:cli" for path in Path(__file__).parent.glob("*.py") if path.stem[0] != "_"
+}
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings=CLI)
+def cli() -> None:
+    """Score models, compare what they answered, and report it."""
+
+
+if __name__ == "__main__":
+    run(cli)
