@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 def _make(folder: Path, python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run make in a folder that holds our Makefile, with a stand-in for Python written in sh."""
-    for name in ("Makefile", "requirements-core.lock", "requirements.lock"):
+    for name in ("Makefile", "pyproject.toml", "requirements-core.lock", "requirements.lock"):
         shutil.copy(ROOT / name, folder)
     stub = folder / "python-stub"
     stub.write_text(f"#!/bin/sh\n{python}\n")

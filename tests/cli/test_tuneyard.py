@@ -1,0 +1,106 @@
+"""`tuneyard`: every command under one name, lazily, from any folder; doctor says what is missing."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from core import doctor, version
+from core.cli import GROUPS, LazyGroup, cli, source
+from tests.conftest import ROOT, Done
+
+ENTRY = "import sys; sys.argv[0] = 'tuneyard'; from core.cli import main; main()"
+
+
+def tuneyard(*words: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -> Done:
+    """Run `tuneyard WORDS` as the installed script does: the working folder is on no module path."""
+    code = f"import sys; sys.path[0] = {str(ROOT)!r}; {ENTRY}"
+    own = {**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})}
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=cwd, env=own
+    )
+
+
+def test_the_script_that_is_installed_is_this_command() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert declared["scripts"] == {"tuneyard": "core.cli:main"}
+
+
+def test_version_and_commit() -> None:
+    ended = tuneyard("--version")
+    commit = version().get("commit", "")[:12]
+    assert (ended.returncode, ended.stdout) == (
+        0,
+        f"tuneyard {version()['version']} {commit}".rstrip() + "\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("group", "module"),
+    [("data", "compiler"), ("recipe", "recipes"), ("adapter", "adapters"), ("eval", "eval")],
+)
+def test_both_entrances_are_the_same_commands(group: str, module: str, tmp_path: Path) -> None:
+    ours = tuneyard(group, "--help", cwd=tmp_path)
+    theirs = subprocess.run(
+        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (ours.returncode, ours.stderr) == (0, "")
+    assert ours.stdout.replace(f"tuneyard {group}", f"python -m {module}") == theirs.stdout
+
+
+def test_every_command_is_found_and_its_summary_is_its_own() -> None:
+    """The summaries in a list are read from the source files, which must say what Click would."""
+    import click
+
+    for group in (cli, GROUPS and cli.get_command(click.Context(cli), "eval")):
+        assert isinstance(group, LazyGroup)
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None
+            assert group._summary(context, name) == command.get_short_help_str(90)
+            assert source(group.lazy[name].partition(":")[0]).is_file()
+
+
+def test_lists_of_commands_import_no_command() -> None:
+    for words in (["--help"], ["eval", "--help"]):
+        code = f"{ENTRY.replace('; main()', '')}\ntry: main()\nexcept SystemExit: print(*sys.modules)"
+        ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT)
+        loaded = ended.stdout.split()
+        assert "click" in loaded and not {"numpy", "eval.nli", "compiler.cli", "core.doctor"} & set(loaded)
+
+
+def test_an_unknown_command_is_refused() -> None:
+    ended = tuneyard("eval", "nothing")
+    assert ended.returncode == 2 and "No such command 'nothing'" in ended.stderr
+
+
+def test_doctor_finds_what_is_installed() -> None:
+    ended = tuneyard("doctor", "--json")
+    told = json.loads(ended.stdout)
+    found = {one["name"]: one for one in told["checks"]}
+    assert ended.returncode == (0 if told["ok"] else 1)
+    assert found["llamafactory"]["status"] == "ok" and "0.9.5" in found["llamafactory"]["found"]
+    assert found["hub"]["found"].endswith("not asked: HF_HUB_OFFLINE is set")
+
+
+def test_doctor_names_a_lack_its_fix_and_exits_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    monkeypatch.setattr(doctor, "versions", lambda *_: {"torch": "2.11.0+cpu", "transformers": "4.0.0"})
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.chdir(tmp_path)
+    ended = CliRunner().invoke(doctor.cli)
+    assert ended.exit_code == 1
+    lines = ended.output.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("missing  llamafactory"))
+    assert lines[at].endswith("not installed (tested: 0.9.5)")
+    assert lines[at + 1].endswith(f"fix: cd {ROOT} && make setup")
+    assert any(line.startswith("ok       torch") for line in lines)
+    assert any(line.startswith("warning  transformers  4.0.0 (tested: ") for line in lines)
+    assert any(line.startswith("warning  hub           cannot reach http://127.0.0.1:9") for line in lines)
