@@ -10,8 +10,8 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
+from core import typeface as faces
 from core.typeface import CJK, Typeface, choose_typeface
-from eval.reports import typeface as faces
 from eval.reports.drawing import Chart, draw_lying, draw_standing
 from eval.reports.panels import _commonest_error
 from eval.reports.plots import accuracy_chart, folder_name, kinds_chart, write_plots
