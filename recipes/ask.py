@@ -18,8 +18,8 @@ from core.errors import ContentError, TuneyardError
 from core.files import read_object, sha256, versions, write_json
 from core.packages import need
 from recipes.data import dataset_dir, files_of, locate
-from recipes.keys import known_keys
 from recipes.recipe import Recipe
+from recipes.schema import known_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json", "vocab.json")

@@ -6,7 +6,6 @@ evaluation of its checkpoints wrote; plotted to OUTPUT_DIR/best.png.
 
 import json
 import statistics
-import sys
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from core.errors import CLI, ContentError, RequestError
 from core.files import read_object, require
 from core.metrics import direction, metric_of
 from recipes.output import CHECKPOINT, checkpoints, find_flaw
+from recipes.recipe import is_number
 
 
 class DivergedError(ContentError):
@@ -73,7 +73,7 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     curve = {
         int(row["step"]): float(row[metric])
         for row in rows
-        if _is_number(row.get(metric)) and _is_number(row.get("step"))
+        if is_number(row.get(metric)) and is_number(row.get("step"))
     }
     if not curve and any(metric in row for row in rows):
         raise DivergedError(
@@ -81,7 +81,7 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
         )
     if not curve:
         known = sorted(
-            {key for row in rows for key, value in row.items() if _is_number(value)} - {"step", "epoch"}
+            {key for row in rows for key, value in row.items() if is_number(value)} - {"step", "epoch"}
         )
         hint = "the recipe has no eval_strategy" if "eval_loss" not in known else "choose one with --metric"
         raise ContentError(f"{state}: no {metric}; found {', '.join(known) or 'nothing'}; {hint}")
@@ -97,7 +97,7 @@ def read_scores(results: Path, metric: str) -> list[tuple[int, float]]:
     for path in sorted(require(results, "folder of results").rglob("results.json")):
         result = read_object(path)
         name, value = CHECKPOINT.fullmatch(str(result.get("model"))), result.get(metric)
-        if not name or not isinstance(value, int | float) or not _is_number(value):
+        if not name or not is_number(value):
             continue
         scores, rows = found[int(name[1])], f" ({result['n']} rows)" if "n" in result else ""
         dataset = f"{result.get('set', path.parent.name)}{rows}"
@@ -118,10 +118,6 @@ def read_scores(results: Path, metric: str) -> list[tuple[int, float]]:
     for line in left_out:
         click.echo(f"left out: {line}", err=True)
     return [(step, statistics.fmean(found[step].values())) for step, lacks in lacking.items() if not lacks]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def find_best(curve: list[tuple[int, float]], metric: str, output_dir: Path) -> Best:

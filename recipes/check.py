@@ -201,7 +201,7 @@ def output_problems(recipe: Recipe) -> Iterator[Problem]:
         hint = "another output_dir, or overwrite_output_dir: true to set the old one aside"
         yield recipe.problem("E340", "output_dir", another, hint)
     elif (folder / RUN).is_file():
-        yield recipe.problem("W341", "output_dir", f"{folder} holds this very run, finished")
+        yield recipe.problem("W341", "output_dir", f"{folder}: this run already finished here")
     elif (folder / STARTED).is_file():
         message = f"{folder} holds this run, cut off; `recipes train` goes on with it"
         yield recipe.problem("W341", "output_dir", message)

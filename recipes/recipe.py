@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from core.documents import read_yaml
 from core.errors import ContentError, Problem, RequestError, nearest, show_value
@@ -14,6 +14,14 @@ from core.runs import names_in
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+
+LARGEST = 2.0**53  # above it not every whole number is a float; no step, rank or rate is as large
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value is a number to calculate with: no truth value, no NaN, none too large."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 @dataclass(frozen=True, slots=True)

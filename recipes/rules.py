@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from core.errors import ContentError, Problem, nearest, show_value
+from core.errors import ContentError, Problem, show_value
 from core.metrics import UNKNOWN, direction, metric_of
 from recipes.hardware import Gpu, Machine
-from recipes.keys import known_keys, known_templates
 from recipes.paths import path_problems
-from recipes.ranges import range_problems
 from recipes.recipe import Recipe
+from recipes.schema import setting_problems
 from recipes.token_weights import read_weights, weights_file
 
 REQUIRED = {
@@ -40,15 +39,6 @@ UNWEIGHTED = (
     "packing", "neat_packing", "use_dft_loss", "use_eaft_loss", "use_asft_loss", "label_smoothing_factor",
     "use_unsloth", "enable_liger_kernel", "predict_with_generate", "use_hyper_parallel",
 )  # fmt: skip
-LISTS = {  # LLaMA-Factory splits these texts at commas and takes lists as well
-    "adapter_name_or_path", "additional_target", "apollo_target", "dataset", "eval_dataset",
-    "freeze_extra_modules", "freeze_trainable_modules", "galore_target", "interleave_probs", "lora_target",
-    "oft_target",
-}  # fmt: skip
-TRACKERS = {
-    "all", "none", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "mlflow",
-    "neptune", "swanlab", "tensorboard", "trackio", "wandb",
-}  # fmt: skip
 TIMES = ("runtime", "samples_per_second", "steps_per_second")
 GENERATED = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")
 PREFERRED = tuple(
@@ -61,46 +51,17 @@ METRICS = {  # what LLaMA-Factory's trainers compute beside the loss
 }
 LOGGED = {**METRICS, "rm": (), "ppo": ("reward",)}  # what they write as they train
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
 AMPERE = 8  # the compute capability from which NVIDIA GPUs calculate in bfloat16
 
 
 def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
     """Return everything wrong with a recipe's settings on a machine."""
     rules: list[Callable[[Recipe], Iterator[Problem]]] = [
-        _keys, _values, range_problems, _missing, _template, _model, _schedule, _packages, _deepspeed,
-        path_problems, _weights, _metric,
+        setting_problems, _missing, _model, _schedule, _packages, _deepspeed, path_problems, _weights,
+        _metric,
     ]  # fmt: skip
     found = [problem for rule in rules for problem in rule(recipe)]
     return found + list(_hardware(recipe, machine.gpus))
-
-
-def _keys(recipe: Recipe) -> Iterator[Problem]:
-    for key in (key for key in recipe.settings if key not in known_keys()):
-        hint = nearest(key, known_keys()) or "LLaMA-Factory has no such setting"
-        yield recipe.problem("E301", key, "unknown key", hint)
-
-
-def _values(recipe: Recipe) -> Iterator[Problem]:
-    for key, value in recipe.settings.items():
-        about = known_keys().get(key, {})
-        types, choices = about.get("types"), about.get("choices")
-        if not isinstance(types, list) or value is None:
-            continue
-        if not _fits(value, types) and not (key in LISTS and isinstance(value, list)):
-            no = value is False and isinstance(choices, list) and "no" in choices
-            hint = 'YAML reads a bare no as false: write "no" in quotes' if no else ""
-            wanted = " or ".join(KINDS.get(str(kind), str(kind)) for kind in types if kind != "null")
-            yield recipe.problem("E302", key, f"found {show_value(value)}, expected {wanted}", hint)
-        elif isinstance(choices, list) and isinstance(value, str) and value not in choices:
-            shown = ", ".join(map(str, choices[:12])) + (", …" if len(choices) > 12 else "")
-            message = f"found {show_value(value)}, expected one of {shown}"
-            yield recipe.problem("E303", key, message, nearest(value, map(str, choices)))
-
-
-def _fits(value: object, types: list[object]) -> bool:
-    kind = {bool: "bool", int: "int", float: "float", str: "str", dict: "dict", list: "list"}.get(type(value))
-    return kind in types or (kind == "int" and "float" in types) or "other" in types
 
 
 def _missing(recipe: Recipe) -> Iterator[Problem]:
@@ -113,14 +74,6 @@ def _missing(recipe: Recipe) -> Iterator[Problem]:
     if idle:
         message = "is not true, so nothing would be trained"
         yield recipe.problem("E304", "do_train", message, "do_train: true")
-
-
-def _template(recipe: Recipe) -> Iterator[Problem]:
-    name = recipe.settings.get("template")
-    if isinstance(name, str) and name not in known_templates():
-        hint = nearest(name, known_templates())
-        message = f"LLaMA-Factory has no template {show_value(name)}"
-        yield recipe.problem("E305", "template", message, hint)
 
 
 def _model(recipe: Recipe) -> Iterator[Problem]:
@@ -199,9 +152,6 @@ def _packages(recipe: Recipe) -> Iterator[Problem]:
     if "8bit" in str(recipe.settings.get("optim", "")):
         wanted["optim"] = "bitsandbytes"
     for tool in recipe.names("report_to"):
-        if tool not in TRACKERS:
-            message = f"found {show_value(tool)}, expected none, wandb, tensorboard or another tracker"
-            yield recipe.problem("E303", "report_to", message, nearest(tool, TRACKERS))
         if tool in {"wandb", "tensorboard", "swanlab", "mlflow", "trackio"}:
             wanted["report_to"] = tool
     for key, package in wanted.items():

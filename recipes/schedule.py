@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from core.errors import Problem
-from recipes.ranges import LARGEST
-from recipes.recipe import Recipe
+from recipes.recipe import Recipe, is_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +51,7 @@ def gathered(recipe: Recipe) -> int:
 
 def _number(value: object, default: float) -> float:
     """Return a setting as a number, `default` where it is none or too large (E302 and E313 say so)."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
-        return default
-    return float(value)
+    return float(value) if is_number(value) else default
 
 
 def _after_split(rows: int, held_out: float) -> int:

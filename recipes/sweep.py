@@ -20,10 +20,10 @@ from core.metrics import direction, metric_of
 from recipes.best import DivergedError, read_curve
 from recipes.check import quick_check, refuse_errors
 from recipes.hardware import machine
-from recipes.keys import known_keys
 from recipes.output import set_aside
 from recipes.recipe import Recipe, read_recipe
 from recipes.rules import evaluated, measured
+from recipes.schema import known_keys
 from recipes.training import ask_first, train
 
 SHORT = {"rank": "lora_rank", "alpha": "lora_alpha", "lr": "learning_rate", "epochs": "num_train_epochs"}

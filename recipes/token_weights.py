@@ -12,7 +12,7 @@ from pathlib import Path
 from core.documents import read_mapping
 from core.errors import ContentError, show_value
 from core.patterns import bounded
-from recipes.ranges import Range
+from recipes.recipe import is_number
 
 IGNORED = -100  # the label of a token that carries no loss
 KINDS = ("regex", "words", "field")
@@ -156,6 +156,6 @@ def _field_expression(field: str, template: object, place: str) -> str:
 
 
 def _weight(value: object, place: str) -> float:
-    if not isinstance(value, int | float) or not Range(0).holds(value):
+    if not is_number(value) or value < 0:
         raise ContentError(f"{place}: found {show_value(value)}, expected a number of at least 0")
     return float(value)

@@ -66,7 +66,7 @@ def test_the_weighted_loss_is_the_plain_reference(losses):
     assert abs(losses["weighted"][0] - losses["plain"][0]) > 1e-3  # the weights do something
 
 
-def test_the_snapshot_of_keys_is_current():
-    code = "import json, sys; from recipes.keys import *; sys.exit(snapshot() != read_object(SNAPSHOT))"
+def test_the_schema_of_recipes_is_current():
+    code = "import sys; from recipes.schema import *; sys.exit(schema_text() != SCHEMA.read_text())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=OFFLINE, capture_output=True)
-    assert done.returncode == 0, "run `python -m recipes.keys`"
+    assert done.returncode == 0, "run `python -m recipes.schema`"

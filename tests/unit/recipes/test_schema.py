@@ -1,0 +1,70 @@
+"""Each YAML file of ours names a JSON Schema that is there and accepts it, so that editors complete it."""
+
+import json
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+
+from core.documents import read_yaml
+from core.errors import ContentError
+from recipes.schema import known_keys, refusal
+from recipes.token_weights import read_weights
+from tests.conftest import ROOT
+
+FILES = sorted([*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "compiler/specs").glob("*.yaml")])
+FIRST = "# yaml-language-server: $schema="
+
+
+def accepts(schema: Path, value: object) -> bool:
+    def read(uri: str) -> object:
+        return json.loads((schema.parent / uri.rpartition("/")[2]).read_text(encoding="utf-8"))
+
+    return jsonschema_rs.validator_for(read(schema.name), retriever=read).is_valid(value)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_files_name_the_schema_that_accepts_them(path):
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith(FIRST)
+    assert accepts(path.parent / first.removeprefix(FIRST), read_yaml(path, "file").value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("rules: []", "rules: [{regex: a, weight: 1}]", "rules: [{field: a, in: 'x{a}', weight: 2.5}]"),
+        *("rules: [{words: [a], weight: 0}]\ndefault: 2", "default: 1", "rules: [{weight: 1}]"),
+        *("rules: [{regex: a}]", "rules: [{regex: a, words: [b], weight: 1}]", "rules: [5]"),
+        *("rules: [{regex: a, weight: -1}]", "rules: [{words: [], weight: 1}]", "rules: []\nmore: 1"),
+        *("rules: [{regex: a, weight: true}]", "rules: [{regex: a, in: '{a}', weight: 1}]", "rules: 5"),
+    ],
+)
+def test_the_schema_of_weights_accepts_what_the_reader_reads(tmp_path, text):
+    path = tmp_path / "weights.yaml"
+    path.write_text(text)
+    try:
+        read_weights(path)
+        reads = True
+    except ContentError:
+        reads = False
+    assert accepts(ROOT / "recipes/weights/schema.json", read_yaml(path, "file").value) == reads
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("learning_rate", 0, "a number above 0"),
+        ("lora_dropout", 1.5, "a number from 0 to 1"),
+        ("lora_rank", 0, "a number from 1"),
+        ("lora_rank", 8.0, "a whole number"),
+        ("dataset", 5, "a list or a text"),
+        ("report_to", ["wandb", "wnadb"], "one of all, azure_ml"),
+        ("report_to", "wnadb", "one of all, azure_ml"),
+        ("stage", "sfx", "one of pt, sft, rm, ppo, dpo, kto"),
+        ("bf16", 1, "true or false"),
+    ],
+)
+def test_a_refused_value_is_told_what_is_expected(key, value, expected):
+    found = refusal(known_keys()[key], value)
+    assert found and found[1].startswith(expected)
