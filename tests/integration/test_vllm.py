@@ -30,8 +30,7 @@ def answers(demo: Demo, out: str, model: str) -> list[str]:
 @pytest.mark.skipif(not VLLM.exists(), reason=f"no vLLM in {VLLM.parent.parent}")
 def test_vllm_answers_as_transformers_does(demo: Demo) -> None:
     demo.checkout.shell(f"python {ASKED} --out results/by-hf")
-    said = demo.checkout.shell(f"VLLM_CPU_KVCACHE_SPACE=1 {VLLM} {ASKED} --backend vllm --out results/by-vllm")
-    assert "16" in said
+    demo.checkout.shell(f"VLLM_CPU_KVCACHE_SPACE=1 {VLLM} {ASKED} --backend vllm --out results/by-vllm")
     for model in ("base", "rte"):
         ours, theirs = (answers(demo, f"results/{one}", model) for one in ("by-hf", "by-vllm"))
         assert len(ours) == len(theirs) == 16
