@@ -1,12 +1,16 @@
 """Who enters what, taken down while pytest runs: only tests that enter a function can see an error in it."""
 
 import json
+import sys
 from collections.abc import Iterator
+from functools import _lru_cache_wrapper
 from pathlib import Path
 
 import pytest
 
 from tests.mutate.entered import Notes
+
+PACKAGES = ("core", "compiler", "recipes", "adapters", "eval")
 
 
 class Plugin:
@@ -17,7 +21,8 @@ class Plugin:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Function) -> Iterator[None]:
-        """Begin a test."""
+        """Begin a test, which finds no value that a test before it left in a cache: it computes its own."""
+        clear_caches()
         self.notes.write("uses", plain(item.nodeid), item.fixturenames)
         self.notes.about(plain(item.nodeid))
         self.notes.start()
@@ -37,6 +42,14 @@ class Plugin:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note how long it took."""
         self.notes.write("took", plain(report.nodeid), report.duration)
+
+
+def clear_caches() -> None:
+    """Empty the caches of our functions; what functions they call is entered by each test then."""
+    ours = [one for name, one in sys.modules.items() if name.split(".")[0] in PACKAGES]
+    for value in (value for module in ours for value in vars(module).values()):
+        if isinstance(value, _lru_cache_wrapper):
+            value.cache_clear()
 
 
 class Entered:
