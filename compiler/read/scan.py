@@ -32,6 +32,7 @@ class Scanner:
         self.decode = codecs.getincrementaldecoder("utf-8")().decode
         self.text = ""
         self.at = 0
+        self.before = 0  # characters that were dropped of the line in which the text begins
         self.counted = 0
         self.line = line
         self.offset = 0
@@ -115,7 +116,8 @@ class Scanner:
     def _fail(self, error: json.JSONDecodeError) -> None:
         rest = len(self.text) - error.pos
         cut = rest <= 1 or error.msg.startswith("Unterminated")
-        column = error.pos - self.text.rfind("\n", 0, error.pos)
+        start = self.text.rfind("\n", 0, error.pos)
+        column = error.pos - start + (self.before if start < 0 else 0)
         line = self.line_now() + self.text.count("\n", self.at, error.pos)
         what = (
             "the file is cut off inside a record"
@@ -135,6 +137,8 @@ class Scanner:
     def _more(self) -> None:
         """Drop what is done with and read as much as is left, within bounds."""
         self.line_now()
+        start = self.text.rfind("\n", 0, self.at)
+        self.before = self.at - start - 1 + (self.before if start < 0 else 0)
         self.text = self.text[self.at :]
         self.at = self.counted = 0
         wanted = min(max(len(self.text), 1), _STEP)

@@ -310,6 +310,14 @@ def test_what_is_missing_is_told_relative_to_the_whole():
     assert Distances({"a": 1.0, "b": 1.0}, {"a": 0.1, "b": 0.2}).worst() == "b"
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_directions_that_are_not_there_are_zeros(seed):
+    generator = np.random.default_rng(seed)
+    a, b = generator.normal(size=(1, 6)), generator.normal(size=(5, 2))
+    narrow, tall = lowrank.truncate(np.concatenate([a, 2 * a]), b, 2)
+    assert not narrow[1].any() and not tall[:, 1].any()
+
+
 def test_a_direction_of_a_millionth_is_kept():
     one, two, left, right = np.eye(4)
     a, b = np.stack([one, two, one + two]), np.stack([left, 1e-6 * right, left - 1e-6 * right], axis=1)

@@ -104,4 +104,5 @@ def layouts(rows: list[dict]) -> dict[str, bytes]:
     files["table.csv.zst"] = as_zst(files["table.csv"])
     files["array.json.zst"] = as_zst(files["array.json"][:20]) + as_zst(files["array.json"][20:])
     files["table.parquet.gz"] = gzip.compress(files["table.parquet"])
+    files["table.parquet.zst"] = as_zst(files["table.parquet"])
     return files

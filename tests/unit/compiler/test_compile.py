@@ -227,6 +227,14 @@ def test_sources_that_cannot_be_used_are_refused(bench, source, says):
         bench.compile("rte", source.format(folder=bench.folder))
 
 
+def test_without_a_source_the_files_of_data_raw_are_read(bench, monkeypatch):
+    monkeypatch.chdir(bench.folder)
+    with pytest.raises(RequestError, match="no source for qa: give one with --source PATH, or put its files"):
+        bench.compile("qa")
+    bench.rows("data/raw/qa/t.jsonl", [{"question": "a", "answer": "b"}])
+    assert bench.compile("qa").datasets == {"qa": 1}
+
+
 def test_a_column_may_be_named(run, bench):
     """Also of a document that is one row; what was named is no change of the spec, but of what was asked."""
     source = bench.write("train.json", json.dumps({"p": "a", "h": "b", "label": 0}, indent=1))
@@ -406,7 +414,9 @@ def test_leaks_cannot_be_dropped_from_a_split_of_another_name(bench):
     assert not bench.out.exists()
 
 
-def test_a_limit_beyond_the_first_block_is_kept_to_the_row(bench):
+def test_a_limit_beyond_the_first_block_is_kept_to_the_row(bench, monkeypatch):
+    for size in ("jsons.LOOKED_AT", "stream.BLOCK"):
+        monkeypatch.setattr(f"compiler.read.{size}", 50_000)  # bytes: some hundred rows
     source = bench.rows("train.jsonl", [ROWS[0] | {"idx": n, "sentence1": f"{n}"} for n in range(5000)])
     for limit in (1, 2049, 4500):
         assert bench.compile("rte", source, limit=limit, force=True).read == limit

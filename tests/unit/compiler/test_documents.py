@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from compiler.problems import Problems
+from compiler.read.array import read_array
+from compiler.read.scan import Scanner
 from compiler.read.stream import RECORD
 from tests.conftest import ROOT
 from tests.unit.compiler.conftest import as_csv, as_parquet, as_zst
@@ -132,6 +135,12 @@ def test_a_path_into_lines_is_refused(bench):
     assert bench.codes(report)[0] == ("E007", "t.jsonl:1")
 
 
+def test_a_table_that_has_neither_a_column_nor_the_path_to_it_is_refused(bench):
+    report = bench.compile(spec(bench), bench.write("t.csv", "question,title\na,b\n"))
+    assert bench.codes(report) == [("E101", "t.csv:1")]
+    assert 'expected "answer" or "answers.0.text"' in report.problems.errors[0].message
+
+
 def test_fields_after_the_list_are_said_not_to_be_kept(bench):
     source = bench.write("t.json", json.dumps({"data": PAIRS, "version": 1}))
     assert (
@@ -189,6 +198,31 @@ def test_where_a_document_is_cut_into_pieces_changes_nothing(bench, monkeypatch,
     report = bench.compile(spec(bench, "{rows: [data, paragraphs, qas]}"), bench.write("t.json", text))
     expected = [(f"{t}{n}{m}?", f"A{m}") for t in "XY" for n in (0, 1) for m in (0, 1)]
     assert (report.read, pairs_of(bench)) == (8, expected)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('[{"a": 1}, {"b": 2}, {"c": x}, {}]', "line 1 column 28"),
+        ('[{"a": 1},\n {"b": 2}, {"c": x}, {}]', "line 2 column 18"),
+        ('[{"a": 1}, {"b": 2}, {"c":\n x}, {}]', "line 2 column 2"),
+    ],
+)
+def test_broken_json_is_named_by_its_line_and_column(bench, monkeypatch, size, text, place):
+    monkeypatch.setattr("compiler.read.stream.BLOCK", size)
+    report = bench.compile("qa", bench.write("t.json", text))
+    assert any(f"broken JSON at {place}: " in problem.message for problem in report.problems.errors)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(2, 1 << 20), (100, 40)])
+def test_rows_of_a_list_come_in_blocks_bounded_by_rows_and_by_bytes(monkeypatch, rows, size):
+    monkeypatch.setattr("compiler.read.array.BATCH", rows)
+    monkeypatch.setattr("compiler.read.array.BATCH_BYTES", size)
+    text = json.dumps([{"n": number} for number in range(20)])  # of 10 bytes and a blank each
+    scanner = Scanner((text[at : at + 1].encode() for at in range(len(text))), 1)
+    blocks = [len(block.rows) for block in read_array(scanner, "t", (), False, Problems())]
+    assert sum(blocks) == 20 and 1 < max(blocks) <= 5
 
 
 def test_a_part_of_a_mixture_says_how_its_own_file_is_read(bench):

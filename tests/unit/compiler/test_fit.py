@@ -41,6 +41,14 @@ def test_conflicts_leaks_and_shared_premises_are_told_apart(bench):
     assert report.fit["train"]["labels"] == {"no": 1, "yes": 2}
 
 
+def test_a_label_that_is_only_kept_is_no_answer(bench):
+    labels = 'labels: {"yes": [1], "no": [0]}'
+    write = "write: [{file: t.jsonl, format: alpaca, instruction: '{q}', output: '{a}', keep: [label]}]"
+    spec = bench.write("s.yaml", f"about: a\ncolumns: {{q: [q], a: [a], label: [label]}}\n{labels}\n{write}")
+    report = bench.compile(spec, bench.rows("t.jsonl", [{"q": "a", "a": "b", "label": n} for n in (0, 1)]))
+    assert bench.codes(report) == [("W202", "t.jsonl:2")]
+
+
 def test_lengths_are_characters_of_the_texts(bench):
     rows = [row(n, sentence1="x" * (n + 1), sentence2="苹" * 10) for n in range(20)]
     report = bench.compile("rte", bench.rows("train.jsonl", rows))

@@ -44,6 +44,15 @@ def test_like_lays_mappings_over_and_outputs_one_by_one(bench):
     assert output.templates == {"instruction": "{question}", "output": "{answer}"}
 
 
+@pytest.mark.parametrize("column", ["question", "answer"])
+def test_like_replaces_the_names_of_a_column_whole(bench, column):
+    """Also where the spec below names more of it: its names, and what it is."""
+    base = bench.write("base.yaml", GOOD)
+    text = f"about: mine\nlike: {base}\ncolumns: {{{column}: [b, c]}}\n"
+    spec = load_spec(str(bench.write("mine.yaml", text)))
+    assert next(one for one in spec.columns if one.name == column).names == ("b", "c")
+
+
 def test_like_in_a_circle_is_refused(bench):
     a, b = bench.folder / "a.yaml", bench.folder / "b.yaml"
     a.write_text(f"like: {b}\n")

@@ -85,6 +85,12 @@ def test_lengths_of_a_filter_are_inclusive(bench):
     assert report.dropped == {"too short": 3, "too long": 2}
 
 
+def test_a_filter_without_a_least_length_keeps_an_empty_answer(bench):
+    sheet = SPEC.replace("q: [q], ", "").replace("'{q}'", "Say something.") + "filter: {max: 5}\n"
+    report = bench.compile(bench.write("t.yaml", sheet), bench.rows("t.jsonl", [{"a": ""}]))
+    assert (report.kept, report.dropped) == (1, {})
+
+
 @pytest.mark.parametrize(
     ("language", "text", "spoken"),
     [

@@ -55,6 +55,13 @@ def test_nothing_beside_a_call_is_no_loss(bench, beside):
     assert json.loads(turns[1]["value"]) == {"name": "add", "arguments": {"a": 2}}
 
 
+def test_a_system_turn_may_come_first(bench):
+    system = {"role": "system", "content": "Be brief."}
+    assert compiled(bench, "messages", [system, ASK, SAY], [system, SAY]) == [
+        ("2", "turn 2: found assistant, expected user (turns alternate)")
+    ]
+
+
 def test_all_calls_of_a_turn_are_kept(bench):
     calls = [{"function": {"name": name, "arguments": {}}} for name in ("add", "sub")]
     assert compiled(bench, "messages", [ASK, {"role": "assistant", "tool_calls": calls}, RESULT, SAY]) == []
