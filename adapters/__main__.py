@@ -22,7 +22,7 @@ SAME_BASE = click.option(
 
 @click.group(context_settings=CLI)
 def cli() -> None:
-    """Merge, fuse and look at LoRA adapters.
+    """Merge, fuse, inspect and export LoRA adapters.
 
     An adapter is a path with a slash, or a NAME: saves/NAME, else the folder NAME here.
     """
@@ -60,11 +60,9 @@ def merge(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any)
         click.echo(f"nothing written (--dry-run); would write {request.out}")
         return
     with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
-        distances = pipeline.merge(
-            request, plan, bar.update, lambda text: click.echo(f"note: {text}", err=True)
-        )
+        errors = pipeline.merge(request, plan, bar.update, lambda text: click.echo(f"note: {text}", err=True))
     click.echo(report.merge_head(request, plan))
-    click.echo(report.merge_distance(distances))
+    click.echo(report.merge_error(errors))
     click.echo(f"{request.out}  {time.monotonic() - started:.1f} s")
 
 
@@ -97,10 +95,10 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) 
         click.echo(f"nothing written (--dry-run); would write {request.out}")
         return
     with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
-        survivals = pipeline.fuse(
+        retained = pipeline.fuse(
             request, plan, bar.update, lambda text: click.echo(f"note: {text}", err=True)
         )
-    for line in (report.fuse_head(request, plan), *report.fuse_survival(plan, survivals)):
+    for line in (report.fuse_head(request, plan), *report.fuse_retained(plan, retained)):
         click.echo(line)
     click.echo(f"{request.out}  {time.monotonic() - started:.1f} s")
 
@@ -112,31 +110,31 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) 
     "--json", "as_json", is_flag=True, help="Print all of it as JSON, spectra and histograms included."
 )
 def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
-    """Show what adapters hold: modules, shapes, norms, spectra, and how alike they are."""
+    """Inspect adapters: modules, shapes, norms, spectra, cosine similarity."""
     import json
 
     from tqdm import tqdm
 
-    from adapters import showing
-    from adapters.describe import describe, histograms, similarity
+    from adapters import tables
+    from adapters.statistics import histograms, measure, similarity
     from adapters.store import open_adapter
 
     opened = [open_adapter(reference) for reference in adapters]
-    facts = [
-        describe(adapter, tqdm(adapter.modules, adapter.name, delay=2, leave=False)) for adapter in opened
+    measured = [
+        measure(adapter, tqdm(adapter.modules, adapter.name, delay=2, leave=False)) for adapter in opened
     ]
-    pairs = list(zip(opened, facts, strict=True))
-    likeness = [[similarity(one, other, (f.norm, g.norm)) for other, g in pairs] for one, f in pairs]
+    pairs = list(zip(opened, measured, strict=True))
+    cosines = [[similarity(one, other, (f.norm, g.norm)) for other, g in pairs] for one, f in pairs]
     shapes = [histograms(adapter) if plot or as_json else [] for adapter in opened]
     if as_json:
-        click.echo(json.dumps(showing.as_json(facts, likeness, shapes), ensure_ascii=False))
+        click.echo(json.dumps(tables.as_json(measured, cosines, shapes), ensure_ascii=False))
     else:
-        for line in showing.text(facts, likeness):
+        for line in tables.text(measured, cosines):
             click.echo(line)
     if plot:
         from adapters.plots import draw
 
-        for path in draw(plot, facts, likeness, shapes):
+        for path in draw(plot, measured, cosines, shapes):
             click.echo(f"wrote {path}", err=True)
 
 

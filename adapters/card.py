@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base import Base
-from adapters.merge import Distances, Plan
+from adapters.merge import FrobeniusErrors, MergePlan
+from adapters.merge_recipe import recipe_text
 from adapters.output import MARK
-from adapters.parts import Part, parse_part
-from adapters.recipe import recipe_text
 from adapters.store import WEIGHTS, Adapter, find_folder, open_adapter
+from adapters.weighted import WeightedAdapter, parse_reference_weight
 from core.documents import parse_yaml
 from core.errors import ContentError, TuneyardError
 from core.files import versions
@@ -19,20 +19,20 @@ from core.files import versions
 SOURCE = re.compile(r"^\| (.+?) \| [^|]+ \| [^|]+ \| `[0-9a-f]{64}` \| `([0-9a-f]{64})` \|$", re.MULTILINE)
 
 
-def merged_config(plan: Plan) -> dict[str, object]:
+def merged_config(plan: MergePlan) -> dict[str, object]:
     """Return a plain adapter_config.json: one rank, alpha = rank, no patterns, no rsLoRA."""
-    first = plan.parts[0].adapter
-    loras = [part.adapter.lora for part in plan.parts]
-    wholes = sorted({name for lora in loras for name in lora.wholes})
+    first = plan.weighted[0].adapter
+    loras = [item.adapter.lora for item in plan.weighted]
+    full_tensors = sorted({name for lora in loras for name in lora.modules_to_save})
     return {
-        "base_model_name_or_path": base_name(plan.parts, plan.base),
-        "bias": "all" if any(whole.name.endswith(".bias") for whole in plan.wholes) else "none",
+        "base_model_name_or_path": base_name(plan.weighted, plan.base),
+        "bias": "all" if any(whole.name.endswith(".bias") for whole in plan.full_tensors) else "none",
         "fan_in_fan_out": first.lora.fan_in_fan_out,
         "inference_mode": True,
         "init_lora_weights": True,
         "lora_alpha": plan.rank,
         "lora_dropout": 0.0,
-        "modules_to_save": wholes or None,
+        "modules_to_save": full_tensors or None,
         "peft_type": "LORA",
         "r": plan.rank,
         "revision": first.config.get("revision"),
@@ -43,37 +43,37 @@ def merged_config(plan: Plan) -> dict[str, object]:
     }
 
 
-def _targets(plan: Plan) -> list[str]:
+def _targets(plan: MergePlan) -> list[str]:
     """Return the sources' plain names where together they mean these modules alone, else every path."""
     narrowing = ("exclude_modules", "layers_to_transform")
     names: set[str] = set()
-    for part in plan.parts:
-        targets = part.adapter.config.get("target_modules")
+    for item in plan.weighted:
+        targets = item.adapter.config.get("target_modules")
         if not isinstance(targets, list) or any(
-            part.adapter.config.get(f) not in (None, []) for f in narrowing
+            item.adapter.config.get(f) not in (None, []) for f in narrowing
         ):
             return sorted(plan.modules)
         names.update(targets)
     return sorted(names)
 
 
-def base_name(parts: Iterable[Part], base: Base | None) -> str | None:
+def base_name(weighted: Iterable[WeightedAdapter], base: Base | None) -> str | None:
     """Return the base as the adapters name it, or the folder given where they name it differently."""
-    named = list(dict.fromkeys(part.adapter.base for part in parts if part.adapter.base))
+    named = list(dict.fromkeys(item.adapter.base for item in weighted if item.adapter.base))
     return str(base.folder) if base and len(named) > 1 else next(iter(named), None)
 
 
-def base_line(parts: Iterable[Part], folder: Base | None) -> str:
+def base_line(weighted: Iterable[WeightedAdapter], folder: Base | None) -> str:
     """Return the card's YAML line on the base; a name that is no plain word is quoted."""
-    base = base_name(parts, folder)
+    base = base_name(weighted, folder)
     if base is None:
         return "# base_model: not named by the adapters"
     return f"base_model: {base if re.fullmatch(r'[A-Za-z0-9_./-]+', base) else json.dumps(base)}"
 
 
-def weighted_names(parts: Iterable[Part]) -> str:
+def weighted_names(weighted: Iterable[WeightedAdapter]) -> str:
     """Return `rte (0.5) and mnli (0.5)`."""
-    return " and ".join(f"{part.adapter.name} ({part.weight:g})" for part in parts)
+    return " and ".join(f"{item.adapter.name} ({item.weight:g})" for item in weighted)
 
 
 def made_with() -> str:
@@ -81,12 +81,12 @@ def made_with() -> str:
     return f"{MARK} with " + ", ".join(f"{name} {found}" for name, found in versions("numpy").items())
 
 
-def sources(parts: Iterable[Part]) -> str:
+def sources(weighted: Iterable[WeightedAdapter]) -> str:
     """Return the table of adapters: weight, rank and hashes of each."""
     rows = (
-        f"| {part.adapter.name} | {part.weight:g} | {part.adapter.lora.rank} "
-        f"| `{part.adapter.weights_sha256}` | `{part.adapter.digest}` |"
-        for part in parts
+        f"| {item.adapter.name} | {item.weight:g} | {item.adapter.lora.rank} "
+        f"| `{item.adapter.weights_sha256}` | `{item.adapter.digest}` |"
+        for item in weighted
     )
     head = f"| adapter | weight | rank | SHA-256 of {WEIGHTS} | digest (weights and config) |"
     return "\n".join((head, "|---|---|---|---|---|", *rows))
@@ -100,7 +100,7 @@ def made_from(card: Path) -> Iterator[Adapter | TuneyardError]:
     recipe = re.search(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     listed: Any = parse_yaml(recipe[1], str(card)).value if recipe else {"adapters": []}
     found = SOURCE.findall(text)
-    named = [parse_part(item)[0] for item in listed["adapters"]] or [name for name, _ in found]
+    named = [parse_reference_weight(item)[0] for item in listed["adapters"]] or [name for name, _ in found]
     for reference, (_, digest) in zip(named, found, strict=False):
         try:
             adapter = open_adapter(find_folder(reference).resolve())
@@ -111,19 +111,18 @@ def made_from(card: Path) -> Iterator[Adapter | TuneyardError]:
             yield error
 
 
-def card(plan: Plan, distances: Distances) -> str:
-    """Return README.md: what was merged how, from which files, and how far the result is from the sum."""
+def card(plan: MergePlan, errors: FrobeniusErrors) -> str:
+    """Return README.md: what was merged how, from which files, and the error of the result."""
     layers = "\n".join(
-        f"| {path} | {distances.exact[path]:.4g} | {distances.relative([path]):.2e} |"
-        for path in plan.modules
+        f"| {path} | {errors.exact[path]:.4g} | {errors.relative([path]):.2e} |" for path in plan.modules
     )
     return f"""---
-{base_line(plan.parts, plan.base)}
+{base_line(plan.weighted, plan.base)}
 library_name: peft
 tags: [lora, merge]
 ---
 
-# Merge of {weighted_names(plan.parts)}
+# Merge of {weighted_names(plan.weighted)}
 
 ΔW = Σ weight · scale · B·A, method `{plan.options.method}`, rank {plan.rank}, {made_with()}.
 Scales and weights are folded into B: alpha equals the rank, so the file's own scale is 1.
@@ -131,11 +130,11 @@ Scales and weights are folded into B: alpha equals the rank, so the file's own s
 ```yaml
 {recipe_text(plan)}```
 
-{sources(plan.parts)}
+{sources(plan.weighted)}
 
-Relative Frobenius distance from the exact sum: {distances.relative():.2e} in all.
+Relative Frobenius error against the exact sum: {errors.relative():.2e} in all.
 
-| module | norm of ΔW | distance |
+| module | norm of ΔW | relative error |
 |---|---|---|
 {layers}
 """

@@ -67,7 +67,7 @@ class LoraConfig:
     fan_in_fan_out: bool
     base: str | None
     bias: str
-    wholes: tuple[str, ...]
+    modules_to_save: tuple[str, ...]
 
     def rank_of(self, module: str) -> int:
         """Return the rank that the config gives a module, `rank_pattern` respected."""
@@ -84,20 +84,20 @@ class LoraConfig:
         wanted, excluded = self.raw.get("target_modules"), self.raw.get("exclude_modules")
         if excluded and _names(excluded, module):
             return False
-        if any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", module) for name in self.wholes):
+        if any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", module) for name in self.modules_to_save):
             return False
         if wanted == "all-linear" or (isinstance(wanted, list) and module in wanted):
             return True
         return _names(wanted, module) and (isinstance(wanted, str) or self._in_layers(module))
 
-    def saves_whole(self, name: str) -> bool:
-        """Return whether the config explains a whole tensor: kept whole, a bias, embedding or head."""
+    def saves_in_full(self, name: str) -> bool:
+        """Return whether the config explains a full tensor: in modules_to_save, a bias, embedding or head."""
         module, _, leaf = name.rpartition(".")
         if leaf == "bias" and self.bias != "none":
             return self.bias == "all" or self.targets(module.removesuffix(".base_layer"))
         if name.endswith((*EMBEDDINGS, *HEADS)):  # save_embedding_layers, which no field tells
             return True
-        return any(module.endswith(kept) for kept in self.wholes)
+        return any(module.endswith(kept) for kept in self.modules_to_save)
 
     def may_exclude(self, target: str) -> bool:
         """Return whether `exclude_modules` may leave nothing of a name in target_modules."""
@@ -155,7 +155,7 @@ def read_config(folder: Path) -> LoraConfig:
         fan_in_fan_out=bool(raw.get("fan_in_fan_out")),
         base=_base(raw, path),
         bias=str(raw.get("bias", "none")),
-        wholes=tuple(_strings(raw.get("modules_to_save"), path, "modules_to_save")),
+        modules_to_save=tuple(_strings(raw.get("modules_to_save"), path, "modules_to_save")),
     )  # fmt: skip
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import cast
 
 from adapters.base import EMBEDDINGS, HEADS, Base
-from adapters.change import Change, Survival, apply
-from adapters.fit import check_fits, transposed
-from adapters.parts import Part, active, factors_of, notes, union
+from adapters.compatibility import check_compatible, transposed
+from adapters.delta import Delta, Retained, apply
+from adapters.modules_to_save import FullTensor, plan_full_tensors
 from adapters.shards import Piece, Shard, pieces_of, plan_shards, write_shard
-from adapters.wholes import Whole, plan_wholes
+from adapters.weighted import WeightedAdapter, active, factors_of, notes, union
 from core.errors import ContentError
 from core.files import read_object, write_json
 from core.weights import Stored, from_fp32, require_finite, to_fp32
@@ -30,17 +30,17 @@ class FuseOptions:
 
 @dataclass(frozen=True, slots=True)
 class FusePlan:
-    """What fusing will write; `modules` and `wholes` say by tensor name what changes it.
+    """What fusing will write; `modules` and `full_tensors` say by tensor name what changes it.
 
     `vocabulary` is the number of rows of embedding and head where the adapters enlarge them.
     """
 
     base: Base
-    parts: list[Part]
+    weighted: list[WeightedAdapter]
     options: FuseOptions
     shards: list[Shard]
     modules: dict[str, str]
-    wholes: dict[str, Whole]
+    full_tensors: dict[str, FullTensor]
     untied: bool
     vocabulary: int | None
     notes: list[str]
@@ -52,7 +52,7 @@ class FusePlan:
 
     def changes(self, piece: Piece) -> bool:
         """Return whether a tensor is computed and not copied."""
-        changed = piece.name in self.modules or piece.name in self.wholes
+        changed = piece.name in self.modules or piece.name in self.full_tensors
         return changed or piece.dtype != piece.source.dtype or self.quantises(piece)
 
     def quantises(self, piece: Piece) -> bool:
@@ -62,23 +62,23 @@ class FusePlan:
         return piece.name.endswith(".weight") and not piece.name.endswith((*EMBEDDINGS, "lm_head.weight"))
 
 
-def plan_fuse(base: Base, parts: list[Part], options: FuseOptions) -> FusePlan:
+def plan_fuse(base: Base, weighted: list[WeightedAdapter], options: FuseOptions) -> FusePlan:
     """Check that the adapters belong to the base and return what will be written."""
     if base.config.get("quantization_config"):
         raise ContentError(
             f"{base.folder}: its weights are quantised; fuse into the unquantised model "
             "(--base-as nf4 for an adapter trained by QLoRA)"
         )
-    used = active(parts)
-    check_fits(base, used)
-    whole = [w for w in plan_wholes(used, base, "F32") if w.base]
+    used = active(weighted)
+    check_compatible(base, used)
+    whole = [w for w in plan_full_tensors(used, base, "F32") if w.base]
     names = {path: base.stored_name(f"{path}.weight") for path in union(used)}
     targets = [*names.values(), *(base.stored_name(w.name.replace(".base_layer.", ".")) for w in whole)]
     copies = _untie(base, targets)
-    wholes = dict(zip(targets[len(names) :], whole, strict=True))
-    shapes = {name: one.shape for name, one in wholes.items()}
+    full_tensors = dict(zip(targets[len(names) :], whole, strict=True))
+    shapes = {name: one.shape for name, one in full_tensors.items()}
     shards = plan_shards(pieces_of(base, options.dtype, copies, shapes), options.max_shard)
-    said = list(notes(parts))
+    said = list(notes(weighted))
     if copies:
         said.append(
             f"tied embeddings: {', '.join(copies)} written as a tensor of its own, tying switched off"
@@ -86,7 +86,7 @@ def plan_fuse(base: Base, parts: list[Part], options: FuseOptions) -> FusePlan:
     return FusePlan(
         base, used, options, shards,
         modules={name: path for path, name in names.items()},
-        wholes=wholes,
+        full_tensors=full_tensors,
         untied=bool(copies) or _both_stored(base, targets),
         vocabulary=_vocabulary(shards),
         notes=said,
@@ -131,13 +131,13 @@ def fingerprint(plan: FusePlan) -> dict[str, object]:
     files = [shard.path.stat() for shard in plan.base.shards.values()]
     return {
         "base": [[name, s.st_size, s.st_mtime_ns] for name, s in zip(plan.base.shards, files, strict=True)],
-        "adapters": [[part.adapter.digest, part.weight] for part in plan.parts],
+        "adapters": [[item.adapter.digest, item.weight] for item in plan.weighted],
         "options": asdict(plan.options),
     }
 
 
-def write_fuse(plan: FusePlan, folder: Path, progress: Callable[[int], object]) -> dict[str, Survival]:
-    """Write every shard that `folder` does not hold yet; return by module what survived of ΔW.
+def write_fuse(plan: FusePlan, folder: Path, progress: Callable[[int], object]) -> dict[str, Retained]:
+    """Write every shard that `folder` does not hold yet; return by module what is retained of ΔW.
 
     A shard appears under its name when it is whole and synced, and is then noted in the record,
     so that a killed run goes on behind it. `progress` is given bytes.
@@ -146,57 +146,57 @@ def write_fuse(plan: FusePlan, folder: Path, progress: Callable[[int], object]) 
     done = record.shards
     for shard in plan.shards:
         if shard.name not in done:
-            survivals: dict[str, Survival] = {}
+            retained: dict[str, Retained] = {}
             partial = folder / f"{shard.name}.partial"
             touched = {piece.name for piece in shard.pieces if plan.changes(piece)}
-            for count in write_shard(partial, shard, touched, functools.partial(_blocks, plan, survivals)):
+            for count in write_shard(partial, shard, touched, functools.partial(_blocks, plan, retained)):
                 progress(count)
             partial.replace(folder / shard.name)
-            done[shard.name] = {module: asdict(survival) for module, survival in survivals.items()}
+            done[shard.name] = {module: asdict(counts) for module, counts in retained.items()}
             write_json(folder / RECORD, asdict(record))
         else:
             progress(shard.bytes)
     (folder / RECORD).unlink()
-    return {module: Survival(**sums) for found in done.values() for module, sums in found.items()}
+    return {module: Retained(**sums) for found in done.values() for module, sums in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """What an interrupted run leaves: its plan, and by finished shard the sums of each module's survival."""
+class FuseRecord:
+    """What an interrupted run leaves: its plan, and by finished shard the `Retained` of each module."""
 
     plan: dict[str, object]
     shards: dict[str, dict[str, dict[str, float]]]
 
 
-def _resume(plan: FusePlan, folder: Path) -> Record:
+def _resume(plan: FusePlan, folder: Path) -> FuseRecord:
     """Return the record of an interrupted run of the same plan, else empty the folder and begin."""
     wanted = fingerprint(plan)
     path = folder / RECORD
     if path.is_file():
         found = read_object(path)
         if found.get("plan") == wanted:
-            return Record(wanted, cast("dict[str, dict[str, dict[str, float]]]", found["shards"]))
+            return FuseRecord(wanted, cast("dict[str, dict[str, dict[str, float]]]", found["shards"]))
     for file in folder.iterdir():
         file.unlink()
-    write_json(path, asdict(Record(wanted, {})))
-    return Record(wanted, {})
+    write_json(path, asdict(FuseRecord(wanted, {})))
+    return FuseRecord(wanted, {})
 
 
-def _blocks(plan: FusePlan, survivals: dict[str, Survival], piece: Piece) -> Iterator[Stored]:
-    """Yield a changed tensor's new values; a module's survival is put into `survivals`."""
-    if piece.name in plan.wholes:
-        return _whole(plan.wholes[piece.name], piece)
+def _blocks(plan: FusePlan, retained: dict[str, Retained], piece: Piece) -> Iterator[Stored]:
+    """Yield a changed tensor's new values; what is retained of a module's ΔW is put into `retained`."""
+    if piece.name in plan.full_tensors:
+        return _full_tensor(plan.full_tensors[piece.name], piece)
     quantise = plan.options.base_as if plan.quantises(piece) else None
     if piece.name not in plan.modules:
-        return apply(piece, Change(quantise=quantise), Survival())
+        return apply(piece, Delta(quantise=quantise), Retained())
     path = plan.modules[piece.name]
-    a, b = factors_of(plan.parts, path).exact
-    holder = next(part.adapter for part in plan.parts if path in part.adapter.layout)
+    a, b = factors_of(plan.weighted, path).exact
+    holder = next(item.adapter for item in plan.weighted if path in item.adapter.layout)
     left, right = (a.T, b.T) if transposed(holder, holder.layout[path]) else (b, a)
-    return apply(piece, Change(left, right, quantise), survivals.setdefault(path, Survival()))
+    return apply(piece, Delta(left, right, quantise), retained.setdefault(path, Retained()))
 
 
-def _whole(whole: Whole, piece: Piece) -> Iterator[Stored]:
-    stored = from_fp32(whole.read(), piece.dtype)
+def _full_tensor(tensor: FullTensor, piece: Piece) -> Iterator[Stored]:
+    stored = from_fp32(tensor.read(), piece.dtype)
     require_finite(to_fp32(stored, piece.dtype), f"{piece.name}: in {piece.dtype}")
     yield stored

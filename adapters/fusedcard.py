@@ -1,29 +1,28 @@
-"""What a fused model says about itself: its config, how much of ΔW it holds, and README.md."""
+"""What a fused model says about itself: its config, how much of ΔW it retains, and README.md."""
 
 from adapters.card import base_line, made_with, sources, weighted_names
-from adapters.change import Survival
+from adapters.delta import Retained
 from adapters.fuse import FusePlan
-from adapters.recipe import adapters_text
+from adapters.merge_recipe import adapters_text
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; below it bf16 rounding is as good as invisible in the adapters' own effect
 
 
-def total(survivals: dict[str, Survival]) -> Survival:
+def total(retained: dict[str, Retained]) -> Retained:
     """Return the sums over all modules."""
-    found = Survival()
-    for survival in survivals.values():
-        found.add(survival)
+    found = Retained()
+    for counts in retained.values():
+        found.add(counts)
     return found
 
 
-def advice(plan: FusePlan, survivals: dict[str, Survival]) -> str:
+def advice(plan: FusePlan, retained: dict[str, Retained]) -> str:
     """Return what to do where rounding takes much of ΔW away, else an empty string."""
-    lost = total(survivals).distance
+    lost = total(retained).error
     if lost <= MUCH_LOST or plan.options.dtype == "F32":
         return ""
     return (
-        f"{lost:.0%} of ΔW is rounded away: write --dtype fp32, or serve the adapter live beside the base "
-        "(it is exact there)"
+        f"{lost:.0%} of ΔW is rounded away: write --dtype fp32, or serve the adapter unmerged, which is exact"
     )
 
 
@@ -47,31 +46,32 @@ def _changed(config: dict[str, object], plan: FusePlan) -> dict[str, object]:
     return {**config, **{field: value for field, value in changes.items() if field in config}}
 
 
-def fused_card(plan: FusePlan, survivals: dict[str, Survival]) -> str:
-    """Return README.md: base, adapters with their hashes, and what survived of ΔW by module."""
+def fused_card(plan: FusePlan, retained: dict[str, Retained]) -> str:
+    """Return README.md: base, adapters with their hashes, and what is retained of ΔW by module."""
     rows = "\n".join(
-        f"| {module} | {s.share:.1%} | {s.distance:.2e} | {s.still:.1%} |" for module, s in survivals.items()
+        f"| {module} | {s.fraction:.1%} | {s.error:.2e} | {s.unchanged_share:.1%} |"
+        for module, s in retained.items()
     )
-    whole = total(survivals)
+    overall = total(retained)
     as_nf4 = f" as {plan.options.base_as} gives it back" if plan.options.base_as else ""
     return f"""---
-{base_line(plan.parts, plan.base)}
+{base_line(plan.weighted, plan.base)}
 tags: [lora, fused]
 ---
 
-# {plan.base.folder.resolve().name} with {weighted_names(plan.parts)}
+# {plan.base.folder.resolve().name} with {weighted_names(plan.weighted)}
 
 The base{as_nf4} plus ΔW = Σ weight · scale · B·A, rounded once, {made_with()}.
 
 ```yaml
-{adapters_text(plan.parts)}```
+{adapters_text(plan.weighted)}```
 
-{sources(plan.parts)}
+{sources(plan.weighted)}
 
-Of ΔW {whole.share:.1%} survives rounding; {whole.still:.1%} of the elements do not change; the written change
-is {whole.distance:.2e} of ‖ΔW‖ away from ΔW.
+After rounding: retained fraction of ΔW {overall.fraction:.1%}, relative Frobenius error {overall.error:.2e},
+unchanged elements {overall.unchanged_share:.1%}.
 
-| module | survives | distance | unchanged |
+| module | retained fraction of ΔW | relative error | unchanged |
 |---|---|---|---|
 {rows}
 """

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from adapters import lowrank
-from adapters.ahead import ahead
 from adapters.base import Base
-from adapters.fit import check_fits
+from adapters.compatibility import check_compatible
 from adapters.lowrank import Factor
 from adapters.methods import Method, find_method, methods
-from adapters.parts import Part, active, factors_of, notes, union
+from adapters.modules_to_save import FullTensor, plan_full_tensors
+from adapters.prefetch import prefetch
 from adapters.store import PAIRS, PREFIX, WEIGHTS, Module
-from adapters.wholes import Whole, plan_wholes
+from adapters.weighted import WeightedAdapter, active, factors_of, notes, union
 from core.errors import ContentError, RequestError
 from core.weights import SIZES, Array, Spec, from_fp32, require_finite, to_fp32, write_weights
 
@@ -38,14 +38,14 @@ class MergeOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a merge will write: every module with one rank, and tensors that are kept whole."""
+class MergePlan:
+    """What a merge will write: every module with one rank, and the tensors saved in full."""
 
-    parts: list[Part]
+    weighted: list[WeightedAdapter]
     options: MergeOptions
     rank: int
     modules: dict[str, Module]
-    wholes: list[Whole]
+    full_tensors: list[FullTensor]
     notes: list[str]
     base: Base | None = None
 
@@ -53,7 +53,7 @@ class Plan:
     def specs(self) -> list[Spec]:
         """Name, dtype and shape of each tensor, in the order in which they are written."""
         factors = [spec for path, module in self.modules.items() for spec in self._pair(path, module)]
-        return factors + [(PREFIX + whole.name, whole.dtype, whole.shape) for whole in self.wholes]
+        return factors + [(PREFIX + whole.name, whole.dtype, whole.shape) for whole in self.full_tensors]
 
     @property
     def bytes(self) -> int:
@@ -67,8 +67,8 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Distances:
-    """Frobenius norms by module: of the exact sum, and of what is missing from it in the file."""
+class FrobeniusErrors:
+    """Frobenius norms by module: of the exact sum, and of its difference to what the file holds."""
 
     exact: dict[str, float] = field(default_factory=dict)
     missing: dict[str, float] = field(default_factory=dict)
@@ -85,40 +85,42 @@ class Distances:
         return max(self.exact, key=lambda module: self.relative([module]))
 
 
-def plan_merge(parts: list[Part], options: MergeOptions, base: Base | None = None) -> Plan:
+def plan_merge(weighted: list[WeightedAdapter], options: MergeOptions, base: Base | None = None) -> MergePlan:
     """Return what merging will write; the content of no tensor is read except to find a rank by energy."""
     method = find_method(options.method)
     _check_rank(options, method)
-    used = active(parts)
+    used = active(weighted)
     modules = union(used)
     rank = _rank(used, modules, options, method)
     plain = {path: Module(m.kind, m.outputs, m.inputs, rank) for path, m in modules.items()}
     if base:
-        check_fits(base, used)
-    wholes = plan_wholes(used, base, options.dtype)
-    return Plan(used, options, rank, plain, wholes, [*notes(parts), *_vllm_notes(rank, wholes)], base)
+        check_compatible(base, used)
+    full_tensors = plan_full_tensors(used, base, options.dtype)
+    return MergePlan(
+        used, options, rank, plain, full_tensors, [*notes(weighted), *_vllm_notes(rank, full_tensors)], base
+    )
 
 
-def _vllm_notes(rank: int, wholes: list[Whole]) -> Iterator[str]:
+def _vllm_notes(rank: int, full_tensors: list[FullTensor]) -> Iterator[str]:
     """Yield what vLLM would refuse, by the rules of vllm/lora/peft_helper.py."""
     enough = next((known for known in VLLM_RANKS if known >= rank), None)
     if enough is None:
         yield f"rank {rank} passes vLLM's largest, {VLLM_RANKS[-1]}: take --method svd --rank, or fuse it"
     elif enough > VLLM_RANK:
         yield f"rank {rank} passes vLLM's default of {VLLM_RANK}: serve with --max-lora-rank {enough}"
-    if any(whole.base for whole in wholes):
+    if any(whole.base for whole in full_tensors):
         yield "vLLM takes no adapter with modules_to_save or bias: fuse it for vLLM"
 
 
-def write_merge(plan: Plan, folder: Path, progress: Callable[[int], object]) -> Distances:
-    """Write the weights of a plan into `folder`, a few modules in memory at a time; return the distances.
+def write_merge(plan: MergePlan, folder: Path, progress: Callable[[int], object]) -> FrobeniusErrors:
+    """Write the weights of a plan into `folder`, a few modules in memory at a time; return the errors.
 
     `progress` is given bytes.
     """
-    distances = Distances()
+    errors = FrobeniusErrors()
     metadata = {"format": "pt"}
-    write_weights(folder / WEIGHTS, plan.specs, _tensors(plan, distances, progress), metadata)
-    return distances
+    write_weights(folder / WEIGHTS, plan.specs, _tensors(plan, errors, progress), metadata)
+    return errors
 
 
 def _check_rank(options: MergeOptions, method: Method) -> None:
@@ -134,20 +136,22 @@ def _check_rank(options: MergeOptions, method: Method) -> None:
         raise RequestError(f"--energy {options.energy}: expected a share above 0 and at most 1")
 
 
-def _rank(parts: list[Part], modules: dict[str, Module], options: MergeOptions, method: Method) -> int:
+def _rank(
+    weighted: list[WeightedAdapter], modules: dict[str, Module], options: MergeOptions, method: Method
+) -> int:
     full = max(module.rank for module in modules.values())
     if method.rank == "equal":
-        return _equal_rank(parts, method.name)
+        return _equal_rank(weighted, method.name)
     if options.rank is not None:
         return min(options.rank, full)
     if options.energy is None:
         return full
-    spectra = (lowrank.singular_values(*factors_of(parts, path).exact) for path in modules)
+    spectra = (lowrank.singular_values(*factors_of(weighted, path).exact) for path in modules)
     return max(lowrank.rank_for(values, options.energy) for values in spectra)
 
 
-def _equal_rank(parts: list[Part], method: str) -> int:
-    ranks = sorted({module.rank for part in parts for module in part.adapter.layout.values()})
+def _equal_rank(weighted: list[WeightedAdapter], method: str) -> int:
+    ranks = sorted({module.rank for item in weighted for module in item.adapter.layout.values()})
     if len(ranks) > 1:
         raise ContentError(
             f"method {method}: ranks {ranks} differ, and matrices of different size have no average"
@@ -155,22 +159,22 @@ def _equal_rank(parts: list[Part], method: str) -> int:
     return ranks[0]
 
 
-def _tensors(plan: Plan, distances: Distances, progress: Callable[[int], object]) -> Iterator[Array]:
-    merged = ahead(functools.partial(_module, plan, find_method(plan.options.method)), plan.modules)
+def _tensors(plan: MergePlan, errors: FrobeniusErrors, progress: Callable[[int], object]) -> Iterator[Array]:
+    merged = prefetch(functools.partial(_module, plan, find_method(plan.options.method)), plan.modules)
     for path, (written, norms) in zip(plan.modules, merged, strict=True):
-        distances.exact[path], distances.missing[path] = norms
+        errors.exact[path], errors.missing[path] = norms
         for factor, axis in zip(written, (0, 1), strict=True):
             yield _padded(factor, plan.rank, axis)
             progress(factor.nbytes)
-    for whole in plan.wholes:
+    for whole in plan.full_tensors:
         values = whole.read()
         yield values
         progress(values.nbytes)
 
 
-def _module(plan: Plan, method: Method, path: str) -> tuple[tuple[Array, Array], tuple[float, float]]:
+def _module(plan: MergePlan, method: Method, path: str) -> tuple[tuple[Array, Array], tuple[float, float]]:
     """Return (A, B) as the file will hold them, and the norms of the exact ΔW and of what is missing."""
-    factors = factors_of(plan.parts, path)
+    factors = factors_of(plan.weighted, path)
     a, b = method.combine(factors, plan.rank)
     written = _rounded(a, plan.options.dtype), _rounded(b, plan.options.dtype)
     for factor, wanted, side in zip(written, (a, b), "AB", strict=True):

@@ -8,12 +8,13 @@ from typing import Any
 
 from adapters.base import open_base
 from adapters.card import card, merged_config
-from adapters.change import Survival
+from adapters.compatibility import check_base
 from adapters.config import CONFIG
-from adapters.fit import check_base
+from adapters.delta import Retained
 from adapters.fuse import FuseOptions, FusePlan, plan_fuse, write_fuse
 from adapters.fusedcard import fused_card, fused_config
-from adapters.merge import Distances, MergeOptions, Plan, plan_merge, write_merge
+from adapters.merge import FrobeniusErrors, MergeOptions, MergePlan, plan_merge, write_merge
+from adapters.merge_recipe import DTYPES, MergeRecipe, read_recipe
 from adapters.output import (
     CARD,
     carry_model_files,
@@ -23,15 +24,22 @@ from adapters.output import (
     resumable,
     staged_for,
 )
-from adapters.parts import Part, check_one_base, hashed, open_parts, parse_part, parse_size, parse_weighted
-from adapters.recipe import DTYPES, Recipe, read_recipe
 from adapters.shards import write_index
+from adapters.weighted import (
+    WeightedAdapter,
+    check_one_base,
+    hashed,
+    open_weighted,
+    parse_optional_weight,
+    parse_reference_weight,
+    parse_size,
+)
 from core.errors import RequestError
 from core.files import write_json, write_text
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class MergeRequest:
     """What a user asked to be merged: references with weights, how, where, and against which base."""
 
     wanted: list[tuple[str, float]]
@@ -42,12 +50,12 @@ class Request:
     same_base: bool = False
 
 
-def merge_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bool) -> Request:
-    """Return the request of a command line: parts with weights or one recipe, whose fields options override.
+def merge_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bool) -> MergeRequest:
+    """Return the request of a command line: weighted adapters, or one recipe, whose fields options override.
 
     `options` are the command's: out, base, same_base, method, rank, energy, dtype.
     """
-    recipe = Recipe([], MergeOptions(), None, None)
+    recipe = MergeRecipe([], MergeOptions(), None, None)
     if len(texts) == 1 and texts[0].endswith((".yaml", ".yml")):
         recipe = read_recipe(Path(texts[0]))
     elif any(text.endswith((".yaml", ".yml")) for text in texts):
@@ -64,8 +72,8 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bo
     out = options["out"] or recipe.out
     if out is None:
         raise RequestError("no --out: the folder of the merged adapter")
-    return Request(
-        recipe.wanted or [parse_part(text) for text in texts],
+    return MergeRequest(
+        recipe.wanted or [parse_reference_weight(text) for text in texts],
         how,
         out,
         options["base"] or recipe.base,
@@ -74,41 +82,41 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bo
     )
 
 
-def plan(request: Request) -> Plan:
+def plan(request: MergeRequest) -> MergePlan:
     """Open everything that a request names and return what would be written; nothing is written."""
-    parts = open_parts(request.wanted)
-    _check_merged(request, parts)
+    weighted = open_weighted(request.wanted)
+    _check_merged(request, weighted)
     if request.base is None:
-        check_one_base(parts)
-        return plan_merge(parts, request.options)
-    planned = plan_merge(parts, request.options, open_base(request.base))
-    planned.notes.extend(_check_bases(parts, request.base, same=request.same_base))
+        check_one_base(weighted)
+        return plan_merge(weighted, request.options)
+    planned = plan_merge(weighted, request.options, open_base(request.base))
+    planned.notes.extend(_check_bases(weighted, request.base, same=request.same_base))
     return planned
 
 
-def _check_bases(parts: Iterable[Part], base: Path, *, same: bool) -> list[str]:
-    return list(filter(None, (check_base(part.adapter, base, str(base), same=same) for part in parts)))
+def _check_bases(weighted: Iterable[WeightedAdapter], base: Path, *, same: bool) -> list[str]:
+    return list(filter(None, (check_base(item.adapter, base, str(base), same=same) for item in weighted)))
 
 
-def _check_merged(request: Request, parts: Iterable[Part]) -> Path:
-    inputs = [part.adapter.folder for part in parts] + ([request.base] if request.base else [])
+def _check_merged(request: MergeRequest, weighted: Iterable[WeightedAdapter]) -> Path:
+    inputs = [item.adapter.folder for item in weighted] + ([request.base] if request.base else [])
     return check_output(request.out, inputs, force=request.force)
 
 
 def merge(
-    request: Request, planned: Plan, progress: Callable[[int], object], say: Callable[[str], None]
-) -> Distances:
+    request: MergeRequest, planned: MergePlan, progress: Callable[[int], object], say: Callable[[str], None]
+) -> FrobeniusErrors:
     """Write a planned merge as a whole folder; the config comes last, so that nothing unfinished loads."""
-    check = functools.partial(_check_merged, request, planned.parts)
-    with hashed(planned.parts), staged_for(check(), check, say) as staged:
-        distances = write_merge(planned, staged, progress)
-        folders = [part.adapter.folder for part in planned.parts]
+    check = functools.partial(_check_merged, request, planned.weighted)
+    with hashed(planned.weighted), staged_for(check(), check, say) as staged:
+        errors = write_merge(planned, staged, progress)
+        folders = [item.adapter.folder for item in planned.weighted]
         differing = carry_tokenizer(folders, staged)
         if differing:
             say(f"not carried, since the adapters differ in them: {', '.join(differing)}")
-        write_text(staged / CARD, card(planned, distances))
+        write_text(staged / CARD, card(planned, errors))
         write_json(staged / CONFIG, merged_config(planned))
-    return distances
+    return errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,37 +137,37 @@ def fuse_request(texts: Sequence[str], options: Mapping[str, Any], *, force: boo
     chosen = FuseOptions(
         "F32" if options["dtype"] else None, options["base_as"], parse_size(size) if size else None
     )
-    wanted = [parse_weighted(text) for text in texts]
+    wanted = [parse_optional_weight(text) for text in texts]
     return FuseRequest(wanted, options["base"], chosen, options["out"], force, options["same_base"])
 
 
 def plan_fusing(request: FuseRequest) -> FusePlan:
     """Open base and adapters and return what would be written; nothing is written."""
-    parts = open_parts(request.wanted)
-    _check_fused(request, parts)
-    planned = plan_fuse(open_base(request.base), parts, request.options)
-    planned.notes.extend(_check_bases(parts, request.base, same=request.same_base))
+    weighted = open_weighted(request.wanted)
+    _check_fused(request, weighted)
+    planned = plan_fuse(open_base(request.base), weighted, request.options)
+    planned.notes.extend(_check_bases(weighted, request.base, same=request.same_base))
     require_space(request.out.resolve(), planned.bytes)
     return planned
 
 
-def _check_fused(request: FuseRequest, parts: Iterable[Part]) -> Path:
-    inputs = [request.base, *(part.adapter.folder for part in parts)]
+def _check_fused(request: FuseRequest, weighted: Iterable[WeightedAdapter]) -> Path:
+    inputs = [request.base, *(item.adapter.folder for item in weighted)]
     return check_output(request.out, inputs, force=request.force, marker="config.json")
 
 
 def fuse(
     request: FuseRequest, planned: FusePlan, progress: Callable[[int], object], say: Callable[[str], None]
-) -> dict[str, Survival]:
+) -> dict[str, Retained]:
     """Write a planned model as a whole folder, its config last; an interrupted run can be taken up."""
-    check = functools.partial(_check_fused, request, planned.parts)
+    check = functools.partial(_check_fused, request, planned.weighted)
     with resumable(check(), check, say) as folder:
-        survivals = write_fuse(planned, folder, progress)
+        retained = write_fuse(planned, folder, progress)
         carry_model_files(planned.base.folder, folder)
-        differing = carry_tokenizer([part.adapter.folder for part in planned.parts], folder)
+        differing = carry_tokenizer([item.adapter.folder for item in planned.weighted], folder)
         if differing:
             say(f"the base's taken, since the adapters differ in them: {', '.join(differing)}")
         write_index(folder, planned.shards)
-        write_text(folder / CARD, fused_card(planned, survivals))
+        write_text(folder / CARD, fused_card(planned, retained))
         write_json(folder / "config.json", fused_config(planned))
-    return survivals
+    return retained

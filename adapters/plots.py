@@ -1,29 +1,31 @@
-"""Pictures of adapters: norms by layer, spectra, the distribution of their elements, likeness."""
+"""Pictures of adapters: norms by layer, spectra, the distribution of their elements, cosine similarity."""
 
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from adapters.describe import Facts, Histogram
-from adapters.showing import Matrix
+from adapters.statistics import AdapterStatistics, Histogram
+from adapters.tables import Matrix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito 2008: told apart by colour-blind readers too.
+# Okabe and Ito 2008: distinct for colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
-def draw(folder: Path, facts: list[Facts], likeness: Matrix, shapes: list[list[Histogram]]) -> list[Path]:
+def draw(
+    folder: Path, measured: list[AdapterStatistics], cosines: Matrix, shapes: list[list[Histogram]]
+) -> list[Path]:
     """Write the pictures into `folder` and return their paths."""
-    pictures = {"norms": _norms(facts), "spectrum": _spectrum(facts)}
-    names = [found.name for found in facts]
-    for i, (found, own) in enumerate(zip(facts, shapes, strict=True), 1):
+    pictures = {"norms": _norms(measured), "spectrum": _spectrum(measured)}
+    names = [found.name for found in measured]
+    for i, (found, own) in enumerate(zip(measured, shapes, strict=True), 1):
         number = f"-{i}" if names.count(found.name) > 1 else ""
         pictures[f"values-{found.name}{number}"] = _values(found, own)
-    if len(facts) > 1:
-        pictures["cosine"] = _cosine(names, likeness)
+    if len(measured) > 1:
+        pictures["cosine"] = _cosine(names, cosines)
     folder.mkdir(parents=True, exist_ok=True)
     return [_save(figure, folder / f"{name}.png") for name, figure in pictures.items()]
 
@@ -50,9 +52,9 @@ def _save(figure: "Figure", path: Path) -> Path:
     return path
 
 
-def _norms(facts: list[Facts]) -> "Figure":
-    figure, axes = _figure(5.5, 3.6, len(facts))
-    for axis, found in zip(axes, facts, strict=True):
+def _norms(measured: list[AdapterStatistics]) -> "Figure":
+    figure, axes = _figure(5.5, 3.6, len(measured))
+    for axis, found in zip(axes, measured, strict=True):
         largest = max(found.modules, key=lambda module: module.norm)
         axis.set_title(f"{found.name}: largest change in {largest.target}, layer {largest.layer}")
         for i, target in enumerate(dict.fromkeys(module.target for module in found.modules)):
@@ -66,16 +68,16 @@ def _norms(facts: list[Facts]) -> "Figure":
     return figure
 
 
-def _spectrum(facts: list[Facts]) -> "Figure":
+def _spectrum(measured: list[AdapterStatistics]) -> "Figure":
     figure, (axis,) = _figure(5.5, 3.6)
-    for i, found in enumerate(facts):
+    for i, found in enumerate(measured):
         rows = [[v / m.singular_values[0] for v in m.singular_values] for m in found.modules if m.norm]
         longest = max((len(row) for row in rows), default=0)
         middle = [median(row[k] for row in rows if len(row) > k) for k in range(longest)]
         axis.plot(
             range(1, longest + 1), middle, "o-", ms=3, color=COLOURS[i % len(COLOURS)], label=found.name
         )
-    ranks = ", ".join(f"{f.name} {median(m.effective_rank for m in f.modules):.1f}" for f in facts)
+    ranks = ", ".join(f"{f.name} {median(m.effective_rank for m in f.modules):.1f}" for f in measured)
     axis.set_title(f"effective rank (median): {ranks}")
     axis.set_xlabel("singular value of ΔW, largest first")
     axis.set_ylabel("share of the largest (median)")
@@ -84,7 +86,7 @@ def _spectrum(facts: list[Facts]) -> "Figure":
     return figure
 
 
-def _values(found: Facts, shapes: list[Histogram]) -> "Figure":
+def _values(found: AdapterStatistics, shapes: list[Histogram]) -> "Figure":
     figure, axes = _figure(5.5, 3.6, 2)
     for axis, side in zip(axes, "AB", strict=True):
         own = [shape for shape in shapes if shape.side == side]
@@ -101,15 +103,15 @@ def _values(found: Facts, shapes: list[Histogram]) -> "Figure":
     return figure
 
 
-def _cosine(names: list[str], likeness: Matrix) -> "Figure":
+def _cosine(names: list[str], cosines: Matrix) -> "Figure":
     figure, (axis,) = _figure(1.6 + 0.9 * len(names), 1.4 + 0.8 * len(names))
-    shown = [[0.0 if value is None else value for value in row] for row in likeness]
+    shown = [[0.0 if value is None else value for value in row] for row in cosines]
     image = axis.imshow(shown, cmap="PuOr", vmin=-1, vmax=1)
-    for i, row in enumerate(likeness):
+    for i, row in enumerate(cosines):
         for k, value in enumerate(row):
             axis.text(k, i, "–" if value is None else f"{value:.2f}", ha="center", va="center")
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axis.set_yticks(range(len(names)), names)
-    axis.set_title("cosine of ΔW")
+    axis.set_title("cosine similarity of ΔW")
     figure.colorbar(image, ax=axis)
     return figure

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from adapters.change import Survival
+from adapters.delta import Retained
 from adapters.fuse import FusePlan
 from adapters.fusedcard import advice, total
-from adapters.merge import Distances, Plan
-from adapters.pipeline import FuseRequest, Request
+from adapters.merge import FrobeniusErrors, MergePlan
+from adapters.pipeline import FuseRequest, MergeRequest
 
 
-def merge_head(request: Request, plan: Plan) -> str:
+def merge_head(request: MergeRequest, plan: MergePlan) -> str:
     """Return one line on what a merge will write."""
     parts = "  ".join(f"{reference}={weight:g}" for reference, weight in request.wanted)
     return (
@@ -18,17 +18,17 @@ def merge_head(request: Request, plan: Plan) -> str:
     )
 
 
-def merge_plan(plan: Plan) -> Iterator[str]:
+def merge_plan(plan: MergePlan) -> Iterator[str]:
     """Yield the tensors that a merge will write."""
     for name, dtype, shape in plan.specs:
         yield f"  {name}  {'×'.join(map(str, shape))}  {dtype}"
 
 
-def merge_distance(distances: Distances) -> str:
-    """Return one line on how far the written adapter is from the exact sum."""
-    worst = distances.worst()
-    most = distances.relative([worst])
-    return f"distance from the exact sum {distances.relative():.1e}, at most {most:.1e} ({worst})"
+def merge_error(errors: FrobeniusErrors) -> str:
+    """Return one line on the error of the written adapter against the exact sum."""
+    worst = errors.worst()
+    most = errors.relative([worst])
+    return f"relative Frobenius error {errors.relative():.1e}, at most {most:.1e} ({worst})"
 
 
 def fuse_head(request: FuseRequest, plan: FusePlan) -> str:
@@ -46,12 +46,12 @@ def fuse_plan(plan: FusePlan) -> Iterator[str]:
         yield f"  {shard.name}  {len(shard.pieces)} tensors  {shard.bytes / 1e9:.2f} GB"
 
 
-def fuse_survival(plan: FusePlan, survivals: dict[str, Survival]) -> Iterator[str]:
-    """Yield what survived of ΔW, in all and in the worst module, and what to do where much is lost."""
-    whole = total(survivals)
+def fuse_retained(plan: FusePlan, retained: dict[str, Retained]) -> Iterator[str]:
+    """Yield the retained fraction of ΔW over all modules, and what to do where much is lost."""
+    overall = total(retained)
     yield (
-        f"of ΔW {whole.share:.1%} survives, {whole.still:.1%} of the elements do not change, "
-        f"distance {whole.distance:.1e} of its norm (by module in README.md)"
+        f"retained fraction of ΔW {overall.fraction:.1%}, relative Frobenius error {overall.error:.1e}, "
+        f"{overall.unchanged_share:.1%} of the elements unchanged (by module in README.md)"
     )
-    if advice(plan, survivals):
-        yield f"note: {advice(plan, survivals)}"
+    if advice(plan, retained):
+        yield f"note: {advice(plan, retained)}"

@@ -155,7 +155,7 @@ def _copy_some(source: int, start: int, out: int, position: int, count: int) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Stretch:
     """A stretch of an old file: neighbours to be copied, or the one `piece` that is computed."""
 
     file: Path
@@ -164,17 +164,17 @@ class Run:
     piece: Piece | None = None
 
 
-def _runs(pieces: Iterable[Piece], touched: Set[str]) -> Iterator[Run]:
-    run: Run | None = None
+def _runs(pieces: Iterable[Piece], touched: Set[str]) -> Iterator[Stretch]:
+    run: Stretch | None = None
     for piece in pieces:
         computed = piece.name in touched
         if run and (computed or (run.file, run.stop) != (piece.file, piece.source.start)):
             yield run
             run = None
         if computed:
-            yield Run(piece.file, piece.source.start, piece.source.stop, piece)
+            yield Stretch(piece.file, piece.source.start, piece.source.stop, piece)
         else:
-            run = Run(piece.file, run.start if run else piece.source.start, piece.source.stop)
+            run = Stretch(piece.file, run.start if run else piece.source.start, piece.source.stop)
     if run:
         yield run
 

@@ -17,7 +17,7 @@ import click
 
 from adapters.base import read_shards
 from adapters.config import CONFIG, LoraConfig, read_config, require_text
-from adapters.gaps import find_gap
+from adapters.missing import find_missing
 from core.errors import ContentError, RequestError, nearest
 from core.files import sha256
 from core.weights import Array, Weights, open_weights
@@ -78,8 +78,8 @@ class Adapter:
         return list(self.layout)
 
     @property
-    def wholes(self) -> list[str]:
-        """Names of tensors kept whole (`modules_to_save`, biases, base copies), e.g. `lm_head.weight`."""
+    def full_tensors(self) -> list[str]:
+        """Names of tensors saved in full (`modules_to_save`, biases, base copies), e.g. `lm_head.weight`."""
         keys = self.weights.tensors.keys()
         left_out = {key for module in self.layout for key in self._keys(module)}
         for double in DOUBLES:
@@ -91,8 +91,8 @@ class Adapter:
         down, up = self._keys(module)
         return self.weights.read(down), self.weights.read(up)
 
-    def whole(self, name: str) -> Array:
-        """Return a whole tensor of `wholes` as fp32."""
+    def full_tensor(self, name: str) -> Array:
+        """Return one of `full_tensors` as fp32."""
         return self.weights.read(PREFIX + name)
 
     def scale(self, module: str) -> float:
@@ -136,7 +136,7 @@ def open_adapter(reference: str | Path) -> Adapter:
     with config.bounded():
         _check_explained(adapter)
         _check_promised(adapter)
-        gap = find_gap(config, layout)
+        gap = find_missing(config, layout)
     if gap:
         raise ContentError(
             f"{weights.path}: {gap} is missing among others that are there; where the base has no such "
@@ -243,16 +243,16 @@ def _check_explained(adapter: Adapter) -> None:
                 f"{adapter.weights.path}: {module}: rank {found.rank}, but {CONFIG} gives it {expected}"
             )
         adapter.scale(module)  # tries alpha_pattern too, here where its time is bounded
-    for name in adapter.wholes:
-        _check_whole(adapter, name)
+    for name in adapter.full_tensors:
+        _check_full_tensor(adapter, name)
 
 
-def _check_whole(adapter: Adapter, name: str) -> None:
+def _check_full_tensor(adapter: Adapter, name: str) -> None:
     module, _, _ = name.rpartition(".")
     copy_of_base = module.endswith(".base_layer") and module.removesuffix(".base_layer") in adapter.layout
     if PREFIX + name not in adapter.weights.tensors:
         raise ContentError(f"{adapter.weights.path}: {name}: expected names that begin with {PREFIX!r}")
-    if not (copy_of_base or adapter.lora.saves_whole(name)):
+    if not (copy_of_base or adapter.lora.saves_in_full(name)):
         raise ContentError(f"{adapter.weights.path}: {name}: {CONFIG} does not explain this tensor")
 
 
@@ -267,12 +267,12 @@ def _check_promised(adapter: Adapter) -> None:
             raise ContentError(
                 f"{adapter.weights.path}: {CONFIG} targets {target!r}, but no such tensor is there"
             )
-    for kept in adapter.lora.wholes:
-        if not any(name.rpartition(".")[0].endswith(kept) for name in adapter.wholes):
+    for kept in adapter.lora.modules_to_save:
+        if not any(name.rpartition(".")[0].endswith(kept) for name in adapter.full_tensors):
             raise ContentError(
                 f"{adapter.weights.path}: modules_to_save names {kept!r}, but no such tensor is there"
             )
-    if adapter.lora.bias == "lora_only" and not any(name.endswith(".bias") for name in adapter.wholes):
+    if adapter.lora.bias == "lora_only" and not any(name.endswith(".bias") for name in adapter.full_tensors):
         raise ContentError(
             f"{adapter.weights.path}: bias 'lora_only', but no bias was saved (PEFT never writes those of "
             "lora_only): its training cannot be reproduced"

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from adapters.config import CONFIG
-from adapters.parts import Part, parse_weight
+from adapters.weighted import WeightedAdapter, parse_weight
 from core.errors import CLI, RequestError, run
 from core.files import read_object
 from eval.backends import shards
@@ -77,7 +77,7 @@ class Axes:
     reference: str
     names: list[str]
     points: dict[str, tuple[float, ...]]
-    models: dict[str, tuple[Part, ...]]
+    models: dict[str, tuple[WeightedAdapter, ...]]
 
 
 def _grid(request: Request, weights: list[float]) -> Axes:
@@ -86,10 +86,10 @@ def _grid(request: Request, weights: list[float]) -> Axes:
     if not 1 <= len(adapters) <= 2:
         raise RequestError(f"{len(adapters)} adapters: expected one or two --adapter, or --checkpoints DIR")
     points: dict[str, tuple[float, ...]] = {}
-    models: dict[str, tuple[Part, ...]] = {}
+    models: dict[str, tuple[WeightedAdapter, ...]] = {}
     for point in itertools.product(weights, repeat=len(adapters)):
         parts = tuple(
-            Part(part.adapter, weight * part.weight)
+            WeightedAdapter(part.adapter, weight * part.weight)
             for weight, own in zip(point, adapters.values(), strict=True)
             for part in own
             if weight

@@ -40,17 +40,17 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--dry-run", is_flag=True, help="hub: list the files, print the card, send nothing.")
 def export(reference: str, target: str, base: Path | None, **options: Any) -> None:  # Click's values
     """Upload to the hub with a card, or write a GGUF or an Ollama Modelfile."""
-    from adapters.export import pipeline
+    from adapters.export import targets
     from adapters.export.source import open_source
 
     _check_options(target, options)
     source = open_source(reference, base)
     if target == "hub":
-        pipeline.to_hub(source, options)
+        targets.to_hub(source, options)
     elif target == "gguf":
-        pipeline.to_gguf(source, options)
+        targets.to_gguf(source, options)
     else:
-        pipeline.to_ollama(source, options)
+        targets.to_ollama(source, options)
 
 
 def _check_options(target: str, options: Mapping[str, Any]) -> None:

@@ -14,10 +14,10 @@ from core.errors import ContentError
 
 
 def check_lora(adapter: Adapter, architecture: Architecture) -> None:
-    """Refuse what llama.cpp cannot take beside a base: embeddings, whole tensors, unknown modules."""
+    """Refuse what llama.cpp cannot take beside a base: embeddings, full tensors, unknown modules."""
     fuse = "fuse it: python -m adapters fuse"
-    if adapter.wholes:
-        raise ContentError(f"{adapter.folder}: {adapter.wholes[0]}: a whole tensor, not B·A; {fuse}")
+    if adapter.full_tensors:
+        raise ContentError(f"{adapter.folder}: {adapter.full_tensors[0]}: a full tensor, not B·A; {fuse}")
     for path, module in adapter.layout.items():
         if module.kind != "linear" or path.endswith("lm_head"):
             raise ContentError(f"{adapter.folder}: {path}: no GGUF LoRA for embeddings and head; {fuse}")

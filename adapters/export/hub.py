@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from adapters.base import INDEX, open_base
 from adapters.config import CONFIG
-from adapters.export.source import Source
+from adapters.export.source import ExportSource
 from adapters.output import TOKENIZER
 from adapters.store import WEIGHTS_INDEX
 from core.errors import RequestError
@@ -29,7 +29,7 @@ class Upload:
     private: bool
 
 
-def plan_upload(source: Source, repo: str, card: str, *, private: bool) -> Upload:
+def plan_upload(source: ExportSource, repo: str, card: str, *, private: bool) -> Upload:
     """Choose the files that users of the hub need: safetensors, configs, tokenizer, licence texts.
 
     Everything else (optimizer states, pickles, logs) is left out by name.

@@ -8,7 +8,7 @@ from typing import Any
 
 from adapters.config import CONFIG
 from adapters.export.chat import Wrapping
-from adapters.export.source import Source
+from adapters.export.source import ExportSource
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object
 
@@ -166,7 +166,7 @@ def find_parameters(folders: list[Path]) -> dict[str, str]:
     return found
 
 
-def adapter_line(source: Source, gguf: Path | None) -> Path:
+def adapter_line(source: ExportSource, gguf: Path | None) -> Path:
     """Return what ADAPTER names: the GGUF LoRA, else the PEFT folder where Ollama reads it rightly."""
     if gguf or source.adapter is None:
         return gguf or source.folder

@@ -13,7 +13,7 @@ ORIGIN = "origin.json"  # written by `python -m recipes base` beside the embedde
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ExportSource:
     """A checked folder: `adapter` is None for a whole model, `base` the base's folder where it is local."""
 
     folder: Path
@@ -32,7 +32,7 @@ class Source:
         return read_object(folder / "config.json") if folder else None
 
 
-def open_source(reference: str, base: Path | None) -> Source:
+def open_source(reference: str, base: Path | None) -> ExportSource:
     """Open an adapter (a NAME under saves/ or a folder) or a model folder.
 
     `base` overrides where the adapter's config says that its base lies. `RequestError` where the
@@ -43,9 +43,9 @@ def open_source(reference: str, base: Path | None) -> Source:
         require(base / "config.json", "config of the base model (--base)")
     if (folder / CONFIG).is_file():
         adapter = open_adapter(folder)
-        return Source(folder, adapter, base or _local(adapter.base))
+        return ExportSource(folder, adapter, base or _local(adapter.base))
     if (folder / "config.json").is_file():
-        return Source(folder, None, base or _local(front_matter(folder).get("base_model")))
+        return ExportSource(folder, None, base or _local(front_matter(folder).get("base_model")))
     inside = sorted(path.parent.name for path in folder.glob(f"checkpoint-*/{CONFIG}"))
     hint = f" (but {', '.join(inside)} in it)" if inside else ""
     raise RequestError(f"{folder}: neither {CONFIG} nor config.json: no adapter and no model{hint}")
@@ -67,7 +67,7 @@ def front_matter(folder: Path) -> dict[str, object]:
     return fields if isinstance(fields, dict) else {}
 
 
-def licence_of(source: Source) -> tuple[str, Path] | None:
+def licence_of(source: ExportSource) -> tuple[str, Path] | None:
     """Return the base's licence in the hub's spelling and the file that says so; None where none does."""
     for folder in (source.base, source.folder):
         if folder is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from adapters.export.source import Source
+from adapters.export.source import ExportSource
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM's --max-lora-rank takes
 ASK = """\
@@ -15,7 +15,7 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
 """
 
 
-def usage(source: Source, repo: str, base: str, settings: Mapping[str, object]) -> str:
+def usage(source: ExportSource, repo: str, base: str, settings: Mapping[str, object]) -> str:
     """Return the section; `base` is the base's name, `settings` are the training's, for its template."""
     own = (source.folder / "tokenizer_config.json").is_file()
     tokenizer = repo if own or not source.adapter else base
@@ -26,10 +26,8 @@ def usage(source: Source, repo: str, base: str, settings: Mapping[str, object]) 
         ranks = [module.rank for module in source.adapter.layout.values()]
         rank = next((rank for rank in RANKS if rank >= max(ranks, default=0)), max(ranks, default=0))
         served = f"vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules mine={repo}"
-    if source.adapter and source.adapter.wholes:
-        served = (
-            "# vLLM takes no whole tensors beside a LoRA, which this adapter has: fuse it into the base first"
-        )
+    if source.adapter and source.adapter.full_tensors:
+        served = "# vLLM takes no modules_to_save or bias beside a LoRA, as here: fuse it into the base first"
     return f"""## How to load it
 
 ```python

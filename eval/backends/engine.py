@@ -1,7 +1,7 @@
 """Asking with vLLM, in an environment of its own (pip install ".[vllm]"): generated answers, LoRA as it is.
 
 The prompts are our ids, so that they are the same as with `--backend hf`. vLLM serves plain adapters
-one at a time: weights other than 1 and tensors kept whole are refused, `adapters fuse` makes models of them.
+one at a time: weights other than 1, modules_to_save and bias are refused, `adapters fuse` makes models of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.parts import Part
+from adapters.weighted import WeightedAdapter
 from core.errors import ContentError, RequestError
 from core.packages import missing
 from core.prompt import Encode
@@ -66,13 +66,13 @@ class EngineSpeaker:
         return [output.outputs[0].text for output in outputs]
 
 
-def load_engine(folder: Path, dtype: str | None, parts: Sequence[Part]) -> Engine:
+def load_engine(folder: Path, dtype: str | None, parts: Sequence[WeightedAdapter]) -> Engine:
     """Load a base that serves the given adapters; bf16 by default.
 
     `RequestError` where vLLM is not installed, or cannot serve an adapter as it is asked for.
     """
     for part in parts:
-        if part.weight != 1 or part.adapter.wholes:
+        if part.weight != 1 or part.adapter.full_tensors:
             raise RequestError(
                 f"adapter {part.adapter.folder}: vLLM takes no weights and no whole tensors: "
                 "merge or fuse it first (python -m adapters), or leave --backend out"

@@ -8,8 +8,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from adapters.parts import Part
 from adapters.store import Adapter
+from adapters.weighted import WeightedAdapter
 from core.errors import ContentError
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ def check_fits(model: "Model", adapter: Adapter) -> None:
                 f"{'×'.join(map(str, found)) if found else 'no such module'}: "
                 f"trained on another base ({adapter.base or 'its config names none'})"
             )
-    for path in adapter.wholes:
+    for path in adapter.full_tensors:
         if (
             path not in model.net.state_dict()
-            or model.net.state_dict()[path].shape != adapter.whole(path).shape
+            or model.net.state_dict()[path].shape != adapter.full_tensor(path).shape
         ):
             raise ContentError(
                 f"adapter {adapter.folder}: {path} does not fit the model: another base, or a larger "
@@ -52,11 +52,11 @@ def _sizes(module: "Module | None") -> list[int] | None:
 
 
 @contextlib.contextmanager
-def applied(model: "Model", parts: Sequence[Part], fold: bool = False) -> Iterator[None]:
+def applied(model: "Model", parts: Sequence[WeightedAdapter], fold: bool = False) -> Iterator[None]:
     """Let the model answer as the base + Σ weight·ΔW of the parts (none: the base) while it lasts."""
     with contextlib.ExitStack() as stack:
-        for name in dict.fromkeys(name for part in parts for name in part.adapter.wholes):
-            holders = [part for part in parts if name in part.adapter.wholes]
+        for name in dict.fromkeys(name for part in parts for name in part.adapter.full_tensors):
+            holders = [part for part in parts if name in part.adapter.full_tensors]
             stack.enter_context(_replaced(model, holders, name))
         for path in dict.fromkeys(path for part in parts for path in part.adapter.modules):
             holders = [part for part in parts if path in part.adapter.layout]
@@ -65,7 +65,7 @@ def applied(model: "Model", parts: Sequence[Part], fold: bool = False) -> Iterat
 
 
 @contextlib.contextmanager
-def _live(model: "Model", parts: Sequence[Part], path: str) -> Iterator[None]:
+def _live(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Iterator[None]:
     module = model.net.get_submodule(path)
     a, b = (t.to(model.device, model.net.dtype) for t in _factors(parts, path))
     hook = _beside_embedding(a, b) if _kind(parts, path) == "embedding" else _beside_linear(a, b)
@@ -77,7 +77,7 @@ def _live(model: "Model", parts: Sequence[Part], path: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _folded(model: "Model", parts: Sequence[Part], path: str) -> Iterator[None]:
+def _folded(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Iterator[None]:
     import torch
 
     weight = model.net.get_submodule(path).weight
@@ -94,7 +94,7 @@ def _folded(model: "Model", parts: Sequence[Part], path: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _replaced(model: "Model", parts: Sequence[Part], name: str) -> Iterator[None]:
+def _replaced(model: "Model", parts: Sequence[WeightedAdapter], name: str) -> Iterator[None]:
     """Set a parameter that adapters keep whole to W₀ + Σ weight·(W − W₀); a tied twin of it keeps W₀."""
     import torch
 
@@ -102,10 +102,12 @@ def _replaced(model: "Model", parts: Sequence[Part], name: str) -> Iterator[None
     module = model.net.get_submodule(owner)
     kept = getattr(module, leaf)
     if [part.weight for part in parts] == [1.0]:
-        value = torch.from_numpy(parts[0].adapter.whole(name))  # its bytes, without a rounding of the sum
+        value = torch.from_numpy(
+            parts[0].adapter.full_tensor(name)
+        )  # its bytes, without a rounding of the sum
     else:
         start = kept.detach().double().cpu()
-        wholes = (part.weight * (torch.from_numpy(part.adapter.whole(name)) - start) for part in parts)
+        wholes = (part.weight * (torch.from_numpy(part.adapter.full_tensor(name)) - start) for part in parts)
         value = sum(wholes, start)
     setattr(module, leaf, torch.nn.Parameter(value.to(model.device, kept.dtype), requires_grad=False))
     try:
@@ -114,11 +116,11 @@ def _replaced(model: "Model", parts: Sequence[Part], name: str) -> Iterator[None
         setattr(module, leaf, kept)
 
 
-def _kind(parts: Sequence[Part], path: str) -> str:
+def _kind(parts: Sequence[WeightedAdapter], path: str) -> str:
     return parts[0].adapter.layout[path].kind
 
 
-def _factors(parts: Sequence[Part], path: str) -> "tuple[torch.Tensor, torch.Tensor]":
+def _factors(parts: Sequence[WeightedAdapter], path: str) -> "tuple[torch.Tensor, torch.Tensor]":
     """Return A [rank, inputs] and weight·s·B [outputs, rank] in fp32, the parts' ranks one after another."""
     import torch
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
+from adapters.compatibility import check_base
 from adapters.config import CONFIG
-from adapters.fit import check_base
-from adapters.parts import Part, open_parts, parse_part, parse_weighted
 from adapters.store import Adapter, open_adapter
+from adapters.weighted import WeightedAdapter, open_weighted, parse_optional_weight, parse_reference_weight
 from core.errors import RequestError
 from core.supervision import Turns
 from eval.backends import shards
@@ -34,7 +34,7 @@ class Subject:
     """One model of the table: the base (no parts), or with adapters by weight, and how it is asked."""
 
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[WeightedAdapter, ...]
     prompting: Prompting
 
     @property
@@ -47,7 +47,7 @@ class Subject:
         told = "+".join(f"{part.adapter.digest}:{part.weight!r}" for part in self.parts)
         return hashlib.sha256(told.encode()).hexdigest()
 
-    def per_adapter(self, values: Callable[[Part], object]) -> dict[str, object]:
+    def per_adapter(self, values: Callable[[WeightedAdapter], object]) -> dict[str, object]:
         """Return a value for each part, by the adapter's name (its folder where two have one name)."""
         names = [part.adapter.name for part in self.parts]
         return {
@@ -104,7 +104,9 @@ def open_models(request: Request) -> Opened:
     return load_subjects(request, *open_adapters(request))
 
 
-def load_subjects(request: Request, reference: str, wanted: Mapping[str, tuple[Part, ...]]) -> Opened:
+def load_subjects(
+    request: Request, reference: str, wanted: Mapping[str, tuple[WeightedAdapter, ...]]
+) -> Opened:
     """Load the base and check that each adapter was made for it and is asked as it was trained."""
     if request.url is not None:
         raise RequestError("--url is for --backend openai: without it, the model here would be asked")
@@ -180,12 +182,12 @@ def _budget(request: Request, model: Model | Engine | Server) -> int:
     return request.batch_tokens or BATCH_TOKENS[model.device]
 
 
-def open_adapters(request: Request) -> tuple[str, dict[str, tuple[Part, ...]]]:
+def open_adapters(request: Request) -> tuple[str, dict[str, tuple[WeightedAdapter, ...]]]:
     """Return the base model and the models of the table by name; a LoRA folder as --model is one of them.
 
     `RequestError` for a name that is taken or cannot name a folder, or if nothing is left to score.
     """
-    subjects: dict[str, tuple[Part, ...]] = {} if request.no_base else {BASE: ()}
+    subjects: dict[str, tuple[WeightedAdapter, ...]] = {} if request.no_base else {BASE: ()}
     reference = request.model
     if (Path(reference) / CONFIG).is_file():
         own = open_adapter(Path(reference))
@@ -193,7 +195,7 @@ def open_adapters(request: Request) -> tuple[str, dict[str, tuple[Part, ...]]]:
             raise RequestError(
                 f"{reference}: its config names no base: --model BASE --adapter {own.name}={reference}"
             )
-        reference, subjects[own.name] = own.base, (Part(own, 1.0),)
+        reference, subjects[own.name] = own.base, (WeightedAdapter(own, 1.0),)
     for text in request.adapters:
         name, _, given = text.partition("=")
         if not name or Path(name).name != name or name.startswith(".") or name == BASE or name in subjects:
@@ -204,7 +206,7 @@ def open_adapters(request: Request) -> tuple[str, dict[str, tuple[Part, ...]]]:
     return reference, subjects
 
 
-def _open_parts(given: str) -> list[Part]:
+def _open_parts(given: str) -> list[WeightedAdapter]:
     """Open an adapter, or several with their weights: `rte:0.5+mnli:0.5`."""
-    whole = parse_weighted(given) if "+" not in given or Path(given).is_dir() else None
-    return open_parts([whole] if whole else [parse_part(text) for text in given.split("+")])
+    whole = parse_optional_weight(given) if "+" not in given or Path(given).is_dir() else None
+    return open_weighted([whole] if whole else [parse_reference_weight(text) for text in given.split("+")])

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from adapters.parts import Part
 from adapters.store import open_adapter
+from adapters.weighted import WeightedAdapter
 from core.prompt import conversation
 from eval.backends.ask import Choosing
 from eval.backends.generate import generate
@@ -84,7 +84,7 @@ def measure(model: Model, rows: list[dict[str, object]], folder: Path) -> dict[s
             generate(model, [prompts[row]], 16)
 
     def live() -> None:
-        with applied(model, [Part(adapter, 1.0)]):
+        with applied(model, [WeightedAdapter(adapter, 1.0)]):
             choose()
 
     chosen, looped, forward, beside = seconds(choose, loop, lambda: bare(model, asker), live)

@@ -6,7 +6,7 @@ import peft
 import torch
 
 from adapters.merge import MergeOptions
-from adapters.pipeline import Request, merge, plan
+from adapters.pipeline import MergeRequest, merge, plan
 
 
 def save_adapter(base, model, folder, *, seed=1, config=peft.LoraConfig, **fields):
@@ -25,7 +25,7 @@ def save_adapter(base, model, folder, *, seed=1, config=peft.LoraConfig, **field
 
 
 def ours(wanted, out, **how):
-    request = Request(list(wanted), MergeOptions(**how), out)
+    request = MergeRequest(list(wanted), MergeOptions(**how), out)
     merge(request, plan(request), lambda _: None, print)
     return out
 

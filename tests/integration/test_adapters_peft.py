@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from adapters.fuse import FuseOptions
 from adapters.merge import MergeOptions
-from adapters.pipeline import FuseRequest, Request, fuse, merge, plan, plan_fusing
+from adapters.pipeline import FuseRequest, MergeRequest, fuse, merge, plan, plan_fusing
 from adapters.store import open_adapter
 from core.errors import ContentError, TuneyardError
 from tests.integration.peft_oracle import deltas, error, exact, load, ours, peft_merge, save_adapter
@@ -176,8 +176,8 @@ def fused(wanted, folder, out, **options):
     from transformers import AutoModelForCausalLM
 
     request = FuseRequest(list(wanted), folder, FuseOptions(**options), out)
-    survivals = fuse(request, plan_fusing(request), lambda _: None, print)
-    return AutoModelForCausalLM.from_pretrained(out, dtype="auto").eval(), survivals
+    retained = fuse(request, plan_fusing(request), lambda _: None, print)
+    return AutoModelForCausalLM.from_pretrained(out, dtype="auto").eval(), retained
 
 
 @pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-5), ("bfloat16", 0.02), ("float16", 0.003)])
@@ -230,7 +230,7 @@ def test_conv1d_models_are_fused_the_right_way_round(tmp_path):
 
 def test_modules_to_save_are_merged_against_the_base(base, save, tiny_model, tmp_path):
     wanted = [(save("a", seed=1, modules_to_save=["norm"]), 0.5), (save("b", seed=2), 1)]
-    request = Request(wanted, MergeOptions(), tmp_path / "out", base=tiny_model)
+    request = MergeRequest(wanted, MergeOptions(), tmp_path / "out", base=tiny_model)
     merge(request, plan(request), lambda _: None, print)
     found = load(base, tmp_path / "out")
     trained = load_file(tmp_path / "a/adapter_model.safetensors")["base_model.model.model.norm.weight"]

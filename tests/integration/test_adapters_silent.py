@@ -135,7 +135,7 @@ def test_dora_is_no_sum(base, save, tmp_path):
 
 
 def plan_on(folder, adapter, out):
-    """Plan a fuse of an adapter into the model in `folder`, where it is checked against its base."""
+    """MergePlan a fuse of an adapter into the model in `folder`, where it is checked against its base."""
     return plan_fusing(FuseRequest([(adapter, 1.0)], folder, FuseOptions(), out))
 
 

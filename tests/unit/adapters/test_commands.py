@@ -53,7 +53,7 @@ def names(folder):
 def test_merge_says_what_it_wrote():
     out, notes = call("merge", "rte=0.5", "mnli=0.5", "--out", "saves/half")
     assert out.startswith("exact  rte=0.5  mnli=0.5  modules 4  tensors 8  rank 16  0.0 MB\n")
-    assert re.search(r"distance from the exact sum \d\.\de[-+]\d\d, at most .* \(model\.layers\.", out)
+    assert re.search(r"relative Frobenius error \d\.\de[-+]\d\d, at most .* \(model\.layers\.", out)
     assert not notes
     result = open_adapter("half")
     for module in result.modules:
@@ -328,7 +328,7 @@ def test_modules_to_save_need_the_base_and_are_merged_against_it():
     assert "give --base DIR" in call("merge", "a=0.5", "b=0.25", "--out", "x", code=2)[1]
     call("merge", "a=0.5", "b=0.25", "rte=1", "--base", "full/base", "--out", "x")
     result = open_adapter("./x")
-    assert (result.whole("lm_head.weight") == 1 + 0.5 * 4 + 0.25 * 6).all()
+    assert (result.full_tensor("lm_head.weight") == 1 + 0.5 * 4 + 0.25 * 6).all()
     assert result.config["modules_to_save"] == ["lm_head"]
 
 
@@ -346,11 +346,11 @@ def test_modules_to_save_that_clash_or_do_not_fit():
     pair = {"lm_head": (np.ones((8, 24), np.float32), np.ones((50, 8), np.float32))}
     make("saves/c", {**factors(2), **pair}, target_modules=["q_proj", "v_proj", "lm_head"])
     words = call("merge", "b=1", "c=1", "--base", "full/base", "--out", "x", code=1)[1]
-    assert "lm_head: c has factors for it, b keeps it whole" in words
+    assert "lm_head: c has factors for it, b saves it in full" in words
     assert "has no tensor 'lm_head.weight'" in call("merge", "b=1", "--base", "base", "--out", "x", code=1)[1]
 
 
-def test_a_bias_trained_with_the_base_is_merged_like_other_whole_values():
+def test_a_bias_trained_with_the_base_is_merged_like_other_full_tensors():
     extra = {
         "base_model.model.model.layers.0.self_attn.q_proj.base_layer.bias": np.full(24, 3, np.float32),
         "base_model.model.model.layers.1.self_attn.q_proj.base_layer.bias": np.full(24, 3, np.float32),
@@ -361,7 +361,7 @@ def test_a_bias_trained_with_the_base_is_merged_like_other_whole_values():
     call("merge", "a=0.5", "mnli=1", "--base", "full/base", "--out", "x")
     result = open_adapter("./x")
     assert result.config["bias"] == "all"
-    assert (result.whole("model.layers.0.self_attn.q_proj.base_layer.bias") == 2).all()
+    assert (result.full_tensor("model.layers.0.self_attn.q_proj.base_layer.bias") == 2).all()
 
 
 def test_tokenizer_and_template_are_carried_where_the_adapters_agree():

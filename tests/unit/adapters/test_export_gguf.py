@@ -204,7 +204,7 @@ def test_adapters_are_to_be_fused_first_or_need_their_base():
     )
     whole = {"base_model.model.model.norm.weight": np.ones(8)}
     make("saves/whole", factors(), extra=whole, modules_to_save=["norm"])
-    assert "a whole tensor" in call("export", "whole", *GGUF, "--base", "model", code=1)[1]
+    assert "a full tensor" in call("export", "whole", *GGUF, "--base", "model", code=1)[1]
     strange = {"model.vision.0.q_proj": factors(layers=1)["model.layers.0.self_attn.q_proj"]}
     assert tensors_of(strange)
     make("saves/strange", strange, target_modules=["q_proj"])

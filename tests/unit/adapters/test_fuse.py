@@ -20,11 +20,11 @@ BIG = {"q_proj": (256, 192), "v_proj": (64, 192)}
 
 
 def fused(wanted, base, out, *, said=None, **options):
-    """Fuse and return ({tensor: stored values}, survivals by module, plan)."""
+    """Fuse and return ({tensor: stored values}, retained by module, plan)."""
     request = FuseRequest(list(wanted), base, FuseOptions(**options), out)
     plan = plan_fusing(request)
-    survivals = fuse(request, plan, lambda _: None, (said if said is not None else []).append)
-    return stored_in(out), survivals, plan
+    retained = fuse(request, plan, lambda _: None, (said if said is not None else []).append)
+    return stored_in(out), retained, plan
 
 
 def stored_in(folder):
@@ -60,7 +60,7 @@ def test_elements_are_the_fp64_sum_rounded_once(tmp_path, dtype):
     pairs = factors(1, rank=4, shapes=BIG)
     make(tmp_path / "a", {m: (a * 0.02, b * 0.2) for m, (a, b) in pairs.items()}, r=4)
     adapter = open_adapter(tmp_path / "a")
-    found, survivals, _ = fused([(tmp_path / "a", 0.5)], base, tmp_path / "out")
+    found, retained, _ = fused([(tmp_path / "a", 0.5)], base, tmp_path / "out")
     before = stored_in(base)
     for module in adapter.modules:
         name = f"{module}.weight"
@@ -69,7 +69,7 @@ def test_elements_are_the_fp64_sum_rounded_once(tmp_path, dtype):
         np.testing.assert_array_equal(found[name], expected.reshape(found[name].shape))
     for name in before.keys() - {f"{m}.weight" for m in adapter.modules}:
         assert found[name].tobytes() == before[name].tobytes()
-    assert set(survivals) == set(adapter.modules)
+    assert set(retained) == set(adapter.modules)
 
 
 def test_everything_else_of_the_folder_is_carried(tmp_path):
@@ -173,10 +173,10 @@ def test_shards_keep_to_their_size(tmp_path, limit):
 def test_fp32_keeps_all_of_delta_and_says_so_in_the_config(tmp_path):
     base = make_base(tmp_path / "base", base_tensors(), "BF16")
     make(tmp_path / "a", {m: (a, b * 1e-4) for m, (a, b) in factors(1).items()})
-    found, survivals, plan = fused([(tmp_path / "a", 1)], base, tmp_path / "out", dtype="F32")
+    found, retained, plan = fused([(tmp_path / "a", 1)], base, tmp_path / "out", dtype="F32")
     assert {v.dtype for v in found.values()} == {np.dtype(np.float32)}
-    assert total(survivals).distance < 1e-4
-    assert not advice(plan, survivals)
+    assert total(retained).error < 1e-4
+    assert not advice(plan, retained)
     assert json.loads((tmp_path / "out/config.json").read_text())["torch_dtype"] == "float32"
     before = stored_in(base)
     np.testing.assert_array_equal(
@@ -184,7 +184,7 @@ def test_fp32_keeps_all_of_delta_and_says_so_in_the_config(tmp_path):
     )
 
 
-def test_survival_by_its_definition_and_by_the_published_figure(tmp_path):
+def test_retained_fraction_by_its_definition_and_by_the_published_figure(tmp_path):
     shapes = {"q_proj": (512, 512)}
     tensors = base_tensors(layers=1, shapes=shapes)
     base = make_base(tmp_path / "base", tensors, "BF16")
@@ -193,16 +193,16 @@ def test_survival_by_its_definition_and_by_the_published_figure(tmp_path):
     b = (rng.standard_normal((512, 512)) * 1e-4).astype(np.float32)  # ΔW is B itself: s = 1
     module = "model.layers.0.self_attn.q_proj"
     make(tmp_path / "a", {module: (a, b)}, r=512, lora_alpha=512, target_modules=["q_proj"])
-    found, survivals, plan = fused([(tmp_path / "a", 1)], base, tmp_path / "out")
+    found, retained, plan = fused([(tmp_path / "a", 1)], base, tmp_path / "out")
     start = to_fp32(stored_in(base)[f"{module}.weight"], "BF16").astype(np.float64)
     shown = to_fp32(found[f"{module}.weight"], "BF16") - start
-    survival = survivals[module]
-    assert abs(survival.share - (shown * b).sum() / (b.astype(float) ** 2).sum()) < 1e-6
-    assert abs(survival.distance - np.linalg.norm(shown - b) / np.linalg.norm(b)) < 1e-6
-    assert survival.still == (shown == 0).mean()
-    assert 0.44 < survival.still < 0.48  # design.md: 46 %
-    assert "fp32" in advice(plan, survivals)
-    assert "live" in advice(plan, survivals)
+    counts = retained[module]
+    assert abs(counts.fraction - (shown * b).sum() / (b.astype(float) ** 2).sum()) < 1e-6
+    assert abs(counts.error - np.linalg.norm(shown - b) / np.linalg.norm(b)) < 1e-6
+    assert counts.unchanged_share == (shown == 0).mean()
+    assert 0.44 < counts.unchanged_share < 0.48  # design.md: 46 %
+    assert "fp32" in advice(plan, retained)
+    assert "unmerged" in advice(plan, retained)
 
 
 def test_nf4_base_is_quantised_everywhere_it_was_and_the_rest_stays(tmp_path):

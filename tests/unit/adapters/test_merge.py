@@ -9,20 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters import lowrank
-from adapters.merge import Distances, MergeOptions
-from adapters.pipeline import Request, merge, plan
+from adapters.merge import FrobeniusErrors, MergeOptions
+from adapters.pipeline import MergeRequest, merge, plan
 from adapters.store import open_adapter
 from core.errors import ContentError, RequestError
 from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, make, tensors_of
 
 
 def merged(wanted, out, **how):
-    """Merge {folder: weight} by a method with these fields; return the opened result and its distances."""
+    """Merge {folder: weight} by a method with these fields; return the opened result and its errors."""
     said = []
     base = how.pop("base", None)
-    request = Request(list(wanted), MergeOptions(**how), out, base)
-    distances = merge(request, plan(request), lambda _: None, said.append)
-    return open_adapter(out), distances
+    request = MergeRequest(list(wanted), MergeOptions(**how), out, base)
+    errors = merge(request, plan(request), lambda _: None, said.append)
+    return open_adapter(out), errors
 
 
 def error_of(adapter, expected):
@@ -49,11 +49,11 @@ def test_two_by_two_by_hand(tmp_path):
 def test_one_and_zero_gives_back_the_adapter(tmp_path):
     make(tmp_path / "a", factors(1))
     make(tmp_path / "b", factors(2))
-    result, distances = merged([(tmp_path / "a", 1), (tmp_path / "b", 0)], tmp_path / "out")
+    result, errors = merged([(tmp_path / "a", 1), (tmp_path / "b", 0)], tmp_path / "out")
     assert {m.rank for m in result.layout.values()} == {8}
     for module, expected in dense(factors(1)).items():
         np.testing.assert_array_equal(delta(result, module), expected)
-    assert distances.relative() == 0
+    assert errors.relative() == 0
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
@@ -62,10 +62,10 @@ def test_half_and_half_is_the_dense_sum_to_fp32_rounding(tmp_path, dtype):
     make(tmp_path / "a", one, dtype)
     make(tmp_path / "b", other, dtype)
     a, b = open_adapter(tmp_path / "a"), open_adapter(tmp_path / "b")
-    result, distances = merged([(tmp_path / "a", 0.3), (tmp_path / "b", 0.7)], tmp_path / "out")
+    result, errors = merged([(tmp_path / "a", 0.3), (tmp_path / "b", 0.7)], tmp_path / "out")
     expected = {m: 0.3 * delta(a, m) + 0.7 * delta(b, m) for m in one}
     assert error_of(result, expected) < 1e-7
-    assert distances.relative() < 1e-7
+    assert errors.relative() < 1e-7
 
 
 def test_ranks_alphas_patterns_and_rslora_are_respected(tmp_path):
@@ -127,7 +127,7 @@ def test_copies_of_the_base_embedding_are_carried_if_equal(tmp_path):
             target_modules=["embed_tokens"],
         )
     result, _ = merged([(tmp_path / "a", 1), (tmp_path / "b", 1)], tmp_path / "out")
-    assert (result.whole("model.embed_tokens.base_layer.weight") == 1).all()
+    assert (result.full_tensor("model.embed_tokens.base_layer.weight") == 1).all()
     with pytest.raises(ContentError, match="copy of the base's, differs between a and c"):
         merged([(tmp_path / "a", 1), (tmp_path / "c", 1)], tmp_path / "out2")
 
@@ -137,7 +137,7 @@ def test_svd_is_the_dense_optimum(tmp_path, rank):
     one, other = factors(1), factors(2)
     make(tmp_path / "a", one)
     make(tmp_path / "b", other)
-    result, distances = merged(
+    result, errors = merged(
         [(tmp_path / "a", 0.5), (tmp_path / "b", 0.5)], tmp_path / "out", method="svd", rank=rank
     )
     for module in one:
@@ -146,7 +146,7 @@ def test_svd_is_the_dense_optimum(tmp_path, rank):
         optimum = np.sqrt((values[rank:] ** 2).sum()) / np.linalg.norm(values)
         found = np.linalg.norm(delta(result, module) - expected) / np.linalg.norm(values)
         assert abs(found - optimum) < 1e-6
-        assert abs(distances.relative([module]) - found) < 1e-6
+        assert abs(errors.relative([module]) - found) < 1e-6
     assert result.lora.rank == min(rank, 16)
 
 
@@ -165,7 +165,7 @@ def test_linear_is_peft_s_average_and_its_distance_is_said(tmp_path):
     one, other = factors(1), factors(2)
     make(tmp_path / "a", one)
     make(tmp_path / "b", other, lora_alpha=4)
-    result, distances = merged(
+    result, errors = merged(
         [(tmp_path / "a", 0.5), (tmp_path / "b", -0.5)], tmp_path / "out", method="linear"
     )
     first, second = np.sqrt(0.5 * 2), -np.sqrt(0.5 * 0.5)
@@ -175,20 +175,20 @@ def test_linear_is_peft_s_average_and_its_distance_is_said(tmp_path):
         np.testing.assert_allclose(delta(result, module), b @ a, atol=1e-4)
         exact = 0.5 * dense(one)[module] - 0.5 * dense(other, alpha=4)[module]
         found = np.linalg.norm(b @ a - exact) / np.linalg.norm(exact)
-        assert abs(distances.relative([module]) - found) < 1e-5
-    assert distances.relative() > 0.5
+        assert abs(errors.relative([module]) - found) < 1e-5
+    assert errors.relative() > 0.5
 
 
 def test_linear_with_the_same_adapter_twice_is_twice_too_large(tmp_path):
     make(tmp_path / "a", factors(1))
-    _, distances = merged([(tmp_path / "a", 0.5), (tmp_path / "a", 0.5)], tmp_path / "out", method="linear")
-    assert abs(distances.relative() - 1) < 1e-6
+    _, errors = merged([(tmp_path / "a", 0.5), (tmp_path / "a", 0.5)], tmp_path / "out", method="linear")
+    assert abs(errors.relative() - 1) < 1e-6
 
 
 def test_bf16_output_is_rounded_to_nearest_and_the_loss_is_said(tmp_path):
     pairs = factors(1)
     make(tmp_path / "a", pairs)
-    _, distances = merged([(tmp_path / "a", 1)], tmp_path / "out", dtype="BF16")
+    _, errors = merged([(tmp_path / "a", 1)], tmp_path / "out", dtype="BF16")
     result = open_adapter(tmp_path / "out")
     for module, (a, b) in pairs.items():
         stored = result.weights.stored(f"{PREFIX}{module}.lora_A.weight")
@@ -196,8 +196,8 @@ def test_bf16_output_is_rounded_to_nearest_and_the_loss_is_said(tmp_path):
         np.testing.assert_array_equal(
             result.weights.stored(f"{PREFIX}{module}.lora_B.weight"), bf16_bits(2 * b)
         )
-    assert 1e-3 < distances.relative() < 1e-2
-    assert abs(distances.relative() - error_all(result, dense(pairs))) < 1e-6
+    assert 1e-3 < errors.relative() < 1e-2
+    assert abs(errors.relative() - error_all(result, dense(pairs))) < 1e-6
 
 
 def error_all(adapter, expected):
@@ -302,12 +302,12 @@ def test_the_distance_of_a_tiny_sum_is_no_zero():
 
 
 def test_what_is_missing_is_told_relative_to_the_whole():
-    found = Distances({"a": 3.0, "b": 4.0, "c": 0.0}, {"a": 0.6, "b": 0.8, "c": 0.0})
+    found = FrobeniusErrors({"a": 3.0, "b": 4.0, "c": 0.0}, {"a": 0.6, "b": 0.8, "c": 0.0})
     assert found.relative() == pytest.approx(0.2)
     assert found.relative(["a"]) == pytest.approx(0.2)
     assert found.relative(["c"]) == 0.0
-    assert Distances({"c": 0.0}, {"c": 1.0}).relative() == math.inf
-    assert Distances({"a": 1.0, "b": 1.0}, {"a": 0.1, "b": 0.2}).worst() == "b"
+    assert FrobeniusErrors({"c": 0.0}, {"c": 1.0}).relative() == math.inf
+    assert FrobeniusErrors({"a": 1.0, "b": 1.0}, {"a": 0.1, "b": 0.2}).worst() == "b"
 
 
 @pytest.mark.parametrize("seed", range(8))

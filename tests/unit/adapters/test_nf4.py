@@ -26,7 +26,7 @@ def test_levels_come_back_as_they_are():
 
 
 def of_all_sizes(count):
-    """Whole numbers in fp32: no sum of them depends on its order."""
+    """FullTensor numbers in fp32: no sum of them depends on its order."""
     return ((np.arange(count) * 40503) % 65521 - 32760).astype(np.float32)
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from adapters import pipeline
 from adapters.export.gguf_model import write_gguf
-from adapters.export.pipeline import to_gguf
 from adapters.export.source import open_source
+from adapters.export.targets import to_gguf
 from adapters.store import open_adapter
 from core.errors import RequestError
 from core.files import staging

@@ -8,8 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.parts import check_one_base, open_parts, parse_part, parse_size, parse_weighted
 from adapters.store import open_adapter
+from adapters.weighted import (
+    check_one_base,
+    open_weighted,
+    parse_optional_weight,
+    parse_reference_weight,
+    parse_size,
+)
 from core.errors import ContentError, RequestError
 from tests.unit.adapters.make import CONFIG, PREFIX, factors, make
 
@@ -281,7 +287,7 @@ def test_folders_that_hold_no_adapter(tmp_path):
 def pair(tmp_path, one, other):
     """Open two adapters together: keywords of `make` for each."""
     folders = [make(tmp_path / name, **fields) for name, fields in (("x", one), ("y", other))]
-    parts = open_parts([(folder, 0.5) for folder in folders])
+    parts = open_weighted([(folder, 0.5) for folder in folders])
     check_one_base(parts)
     return parts
 
@@ -314,20 +320,20 @@ def test_a_base_may_be_named_by_two_paths_to_one_folder(tmp_path):
 @pytest.mark.parametrize("text", ["rte", "=0.5", "rte=", "rte=half", "rte=nan", "rte=inf", "rte=1e999", ""])
 def test_parts_that_are_no_name_with_a_weight(text):
     with pytest.raises(RequestError, match="expected"):
-        parse_part(text)
+        parse_reference_weight(text)
 
 
 def test_parts_are_parsed(tmp_path):
-    assert parse_part("a=b=-0.5") == ("a=b", -0.5)
-    assert parse_weighted("rte") == ("rte", 1.0)
-    assert parse_weighted("rte=2") == ("rte", 2.0)
-    assert parse_part("rte:0.5") == parse_weighted("rte:0.5") == ("rte", 0.5)
-    assert parse_part("a:b=0.5") == ("a:b", 0.5)
-    assert parse_part("lr=1e-4:-2") == ("lr=1e-4", -2.0)
+    assert parse_reference_weight("a=b=-0.5") == ("a=b", -0.5)
+    assert parse_optional_weight("rte") == ("rte", 1.0)
+    assert parse_optional_weight("rte=2") == ("rte", 2.0)
+    assert parse_reference_weight("rte:0.5") == parse_optional_weight("rte:0.5") == ("rte", 0.5)
+    assert parse_reference_weight("a:b=0.5") == ("a:b", 0.5)
+    assert parse_reference_weight("lr=1e-4:-2") == ("lr=1e-4", -2.0)
     with pytest.raises(RequestError, match="'rte': expected .* e.g. rte=0.5$"):
-        parse_part("rte")
+        parse_reference_weight("rte")
     (tmp_path / "lr=1e-4").mkdir()
-    assert parse_weighted(str(tmp_path / "lr=1e-4")) == (str(tmp_path / "lr=1e-4"), 1.0)
+    assert parse_optional_weight(str(tmp_path / "lr=1e-4")) == (str(tmp_path / "lr=1e-4"), 1.0)
     assert parse_size("1.5gb") == 1_500_000_000
     for text in ("5", "GB", "-1GB", "5 TB", "0MB", "0.0001KB"):
         with pytest.raises(RequestError, match="expected a size"):
@@ -337,9 +343,9 @@ def test_parts_are_parsed(tmp_path):
 def test_weights_that_leave_nothing(tmp_path):
     make(tmp_path / "a")
     with pytest.raises(RequestError, match="all weights are 0"):
-        open_parts([(tmp_path / "a", 0)])
+        open_weighted([(tmp_path / "a", 0)])
     with pytest.raises(RequestError, match="no adapters given"):
-        open_parts([])
+        open_weighted([])
 
 
 def test_opening_reads_no_pickle_and_follows_no_name_out_of_the_folder(tmp_path):
@@ -385,12 +391,12 @@ def test_every_two_adapters_are_compared_and_not_each_with_the_first(tmp_path):
     make(tmp_path / "one", base_model_name_or_path="org/one")
     make(tmp_path / "two", base_model_name_or_path="org/two")
     with pytest.raises(ContentError, match="one was trained on org/one, two on org/two"):
-        check_one_base(open_parts([(str(tmp_path / name), 1.0) for name in ("unnamed", "one", "two")]))
+        check_one_base(open_weighted([(str(tmp_path / name), 1.0) for name in ("unnamed", "one", "two")]))
     small = factors(shapes={"k_proj": (6, 24)}), factors(shapes={"k_proj": (12, 24)})
     for name, pairs in zip("ab", small, strict=True):
         make(tmp_path / name, pairs, base_model_name_or_path=None, target_modules=["k_proj"])
     with pytest.raises(ContentError, match="k_proj is linear 6×24 in a, linear 12×24 in b"):
-        open_parts([(str(tmp_path / name), 1.0) for name in ("one", "a", "b")])
+        open_weighted([(str(tmp_path / name), 1.0) for name in ("one", "a", "b")])
 
 
 def test_a_size_beyond_all_numbers_is_none():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from adapters.parts import Part
 from adapters.store import open_adapter
+from adapters.weighted import WeightedAdapter
 from core.errors import ContentError
 from eval.backends.live import applied, check_fits
 
@@ -70,7 +70,7 @@ def test_an_adapter_answers_as_the_dense_sum_and_leaves_no_trace(model, tmp_path
 
     adapter = open_adapter(write(tmp_path / "a", use_rslora=True))
     before, weights = logits(model), {k: v.clone() for k, v in model.net.state_dict().items()}
-    with applied(model, [Part(adapter, 1.0)], fold=fold):
+    with applied(model, [WeightedAdapter(adapter, 1.0)], fold=fold):
         within = logits(model)
     torch_close(within, dense(model, (adapter, 1)))
     assert (within - before).abs().max() > 0.1
@@ -83,7 +83,7 @@ def test_two_adapters_add_by_weight(model, tmp_path, fold) -> None:
     few = {path: SHAPES[path] for path in list(SHAPES)[:2]}
     one = open_adapter(write(tmp_path / "a", alpha=3))
     two = open_adapter(write(tmp_path / "b", few, rank=2, seed=1, use_rslora=True))
-    with applied(model, [Part(one, 0.7), Part(two, -1.5)], fold=fold):
+    with applied(model, [WeightedAdapter(one, 0.7), WeightedAdapter(two, -1.5)], fold=fold):
         within = logits(model)
     torch_close(within, dense(model, (one, 0.7), (two, -1.5)))
 
@@ -96,7 +96,7 @@ def test_wholes_are_weighed_by_their_change_from_the_base(model, tmp_path) -> No
         tensors = load_file(folder / "adapter_model.safetensors")
         whole = np.full(tuple(head.shape), value, "f4")
         save_file({**tensors, "base_model.model.lm_head.weight": whole}, folder / "adapter_model.safetensors")
-        parts.append(Part(open_adapter(folder), share))
+        parts.append(WeightedAdapter(open_adapter(folder), share))
     with applied(model, parts):
         torch_close(model.net.lm_head.weight, head * 0.25 + 0.25 * 1.0 + 0.5 * -2.0)
 
@@ -115,7 +115,7 @@ def test_a_head_that_was_trained_whole_replaces_the_bases_but_not_its_twin(model
     head = np.zeros(tuple(model.net.lm_head.weight.shape), "f4")
     save_file({**tensors, "base_model.model.lm_head.weight": head}, folder / "adapter_model.safetensors")
     embeddings = model.net.get_input_embeddings().weight.clone()
-    with applied(model, [Part(open_adapter(folder), 1.0)]):
+    with applied(model, [WeightedAdapter(open_adapter(folder), 1.0)]):
         assert logits(model).abs().max() == 0
         assert torch.equal(model.net.get_input_embeddings().weight, embeddings)
     assert logits(model).abs().max() > 0
@@ -146,5 +146,5 @@ def test_live_equals_peft(model, tmp_path) -> None:
         tmp_path / "a", rank_pattern={"down_proj": 4}, alpha_pattern={"q_proj": 3}, task_type="CAUSAL_LM"
     )
     theirs = peft.PeftModel.from_pretrained(copy.deepcopy(model.net), str(folder)).eval()
-    with torch.inference_mode(), applied(model, [Part(open_adapter(folder), 1.0)]):
+    with torch.inference_mode(), applied(model, [WeightedAdapter(open_adapter(folder), 1.0)]):
         torch.testing.assert_close(logits(model), theirs(torch.tensor(IDS)).logits, rtol=1e-4, atol=1e-4)

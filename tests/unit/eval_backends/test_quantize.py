@@ -2,8 +2,8 @@
 
 import pytest
 
-from adapters.parts import Part
 from adapters.store import open_adapter
+from adapters.weighted import WeightedAdapter
 from eval.backends.live import applied, check_fits
 from eval.backends.load import load_model
 from tests.unit.eval_backends.test_live import SHAPES, write
@@ -37,7 +37,7 @@ def test_an_adapter_adds_its_exact_change_to_quantised_linears(quantised, tmp_pa
         x = torch.randn(3, inputs, generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():
             before = module(x)
-            with applied(quantised, [Part(adapter, 0.5)]):
+            with applied(quantised, [WeightedAdapter(adapter, 0.5)]):
                 within = module(x)
             assert torch.equal(module(x), before)
         a, b = map(torch.from_numpy, adapter.factors(path))

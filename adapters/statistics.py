@@ -1,4 +1,4 @@
-"""What an adapter holds: sizes, norms and spectra of ΔW, likeness to others, all from the factors."""
+"""Statistics of adapters: sizes, norms and spectra of ΔW, cosine similarities, all from the factors."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters import lowrank
-from adapters.ahead import ahead
+from adapters.prefetch import prefetch
 from adapters.store import Adapter
 from core.weights import Array
 
@@ -20,7 +20,7 @@ REACH = 4.0  # histograms end at this many root mean squares
 
 
 @dataclass(frozen=True, slots=True)
-class ModuleFacts:
+class ModuleStatistics:
     """One module: where it stands, its factors' sizes, and what its ΔW does."""
 
     path: str
@@ -42,7 +42,7 @@ class ModuleFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class AdapterStatistics:
     """One adapter with its adapter_config.json and all its modules; `bytes` is the weights file's size."""
 
     name: str
@@ -52,9 +52,9 @@ class Facts:
     dtypes: list[str]
     tensors: int
     bytes: int
-    wholes: list[str]
+    full_tensors: list[str]
     config: dict[str, object]
-    modules: list[ModuleFacts]
+    modules: list[ModuleStatistics]
 
     @property
     def parameters(self) -> int:
@@ -77,11 +77,11 @@ class Histogram:
     counts: list[int]
 
 
-def describe(adapter: Adapter, progress: Iterable[str]) -> Facts:
+def measure(adapter: Adapter, progress: Iterable[str]) -> AdapterStatistics:
     """Measure an adapter; `progress` gives its module paths, one after the other."""
     tensors = adapter.weights.tensors.values()
-    modules = list(ahead(functools.partial(_module, adapter), progress))
-    return Facts(
+    modules = list(prefetch(functools.partial(_module, adapter), progress))
+    return AdapterStatistics(
         name=adapter.name,
         digest=adapter.digest,
         sha256=adapter.weights_sha256,
@@ -89,7 +89,7 @@ def describe(adapter: Adapter, progress: Iterable[str]) -> Facts:
         dtypes=[dtype for dtype, _ in Counter(tensor.dtype for tensor in tensors).most_common()],
         tensors=len(tensors),
         bytes=sum(file.stat().st_size for file in adapter.files),
-        wholes=adapter.wholes,
+        full_tensors=adapter.full_tensors,
         config=dict(adapter.config),
         modules=modules,
     )
@@ -147,11 +147,11 @@ def _histogram(target: str, side: str, factors: list[Array]) -> Histogram:
     return Histogram(target, side, reach, counts.tolist())
 
 
-def _module(adapter: Adapter, path: str) -> ModuleFacts:
+def _module(adapter: Adapter, path: str) -> ModuleStatistics:
     found, scale = adapter.layout[path], adapter.scale(path)
     values = scale * lowrank.singular_values(*adapter.factors(path))
     layer, target = split(path)
-    return ModuleFacts(
+    return ModuleStatistics(
         path, layer, target, found.kind, found.outputs, found.inputs, found.rank, scale,
         norm=float(np.sqrt((values**2).sum())),
         effective_rank=effective_rank(values),

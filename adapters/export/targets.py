@@ -12,7 +12,7 @@ import click
 
 from adapters.base import open_base
 from adapters.export.architecture import Architecture, read_architecture
-from adapters.export.source import Source, licence_of
+from adapters.export.source import ExportSource, licence_of
 from adapters.output import check_free, require_space, staged_for
 from core.errors import ContentError, RequestError
 from core.files import write_text
@@ -23,10 +23,10 @@ Options = Mapping[str, Any]
 Staged = AbstractContextManager[Path]
 
 
-def to_hub(source: Source, options: Options) -> None:
+def to_hub(source: ExportSource, options: Options) -> None:
     """Upload with a card, or print what would be sent."""
-    from adapters.export.card import make_card
     from adapters.export.hub import check_repo, plan_upload, send
+    from adapters.export.model_card import make_card
 
     repo = check_repo(options["repo"])
     card = make_card(source, repo, options["license"], list(options["results"]))
@@ -44,7 +44,7 @@ def to_hub(source: Source, options: Options) -> None:
     click.echo(send(upload))
 
 
-def to_gguf(source: Source, options: Options) -> None:
+def to_gguf(source: ExportSource, options: Options) -> None:
     """Write a model, or an adapter beside its base, as a GGUF file."""
     started, kind = time.monotonic(), (options["type"] or "f16").lower()
     check = functools.partial(check_file, options["out"], source, force=options["force"])
@@ -61,7 +61,7 @@ def to_gguf(source: Source, options: Options) -> None:
     click.echo(f"{options['out']}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
 
 
-def _model(source: Source, kind: str, target: Path, staged: Staged) -> None:
+def _model(source: ExportSource, kind: str, target: Path, staged: Staged) -> None:
     from tqdm import tqdm
 
     from adapters.export.gguf_model import TYPES, plan_gguf, write_gguf
@@ -81,7 +81,7 @@ def _model(source: Source, kind: str, target: Path, staged: Staged) -> None:
         write_gguf(plan, folder / target.name, about, bar.update)
 
 
-def _converted(source: Source, llama_cpp: Path, kind: str, target: Path, staged: Staged) -> None:
+def _converted(source: ExportSource, llama_cpp: Path, kind: str, target: Path, staged: Staged) -> None:
     from adapters.export.convert import check_llama_cpp, convert
 
     check_llama_cpp(llama_cpp, kind)
@@ -89,7 +89,7 @@ def _converted(source: Source, llama_cpp: Path, kind: str, target: Path, staged:
         convert(llama_cpp, source.folder, kind, folder / target.name)
 
 
-def _lora(source: Source, options: Options, target: Path, staged: Staged) -> None:
+def _lora(source: ExportSource, options: Options, target: Path, staged: Staged) -> None:
     from adapters.export.gguf_lora import check_lora, write_lora
 
     if options["type"] or options["llama_cpp"]:
@@ -106,12 +106,12 @@ def _lora(source: Source, options: Options, target: Path, staged: Staged) -> Non
         write_lora(source.adapter, architecture, folder / target.name)
 
 
-def _architecture_of_base(source: Source) -> Architecture | None:
+def _architecture_of_base(source: ExportSource) -> Architecture | None:
     config = source.config
     return read_architecture(source.base / "config.json", config) if source.base and config else None
 
 
-def to_ollama(source: Source, options: Options) -> None:
+def to_ollama(source: ExportSource, options: Options) -> None:
     """Write a Modelfile."""
     from adapters.export import modelfile
     from adapters.export.chat import find_wrapping, renderer, thinks
@@ -156,7 +156,7 @@ def _relative(path: Path, folder: Path) -> str:
     return relative if relative.startswith("..") else f"./{relative}"
 
 
-def check_file(out: Path, source: Source, *, force: bool) -> Path:
+def check_file(out: Path, source: ExportSource, *, force: bool) -> Path:
     """Return `out` resolved; `RequestError` where it is a folder, lies in an input, or is there already."""
     target = out.resolve()
     for folder in (source.folder, source.base):

@@ -1,11 +1,11 @@
-"""What `show` prints: tables for a terminal, or the same as JSON."""
+"""The tables that `show` prints, and the same as JSON."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
 
-from adapters.describe import Facts, Histogram, ModuleFacts
+from adapters.statistics import AdapterStatistics, Histogram, ModuleStatistics
 
 Matrix = list[list[float | None]]
 CONFIG = (
@@ -14,19 +14,21 @@ CONFIG = (
 )  # fmt: skip
 
 
-def text(facts: list[Facts], likeness: Matrix) -> Iterator[str]:
-    """Yield the lines of the report on several adapters; `likeness` are their pairwise cosines."""
-    for found in facts:
+def text(measured: list[AdapterStatistics], cosines: Matrix) -> Iterator[str]:
+    """Yield the lines of the report on several adapters; `cosines` are their pairwise cosine similarities."""
+    for found in measured:
         yield from _adapter(found)
         yield ""
-    if len(facts) > 1:
-        names = [found.name for found in facts]
-        yield "cosine of ΔW (1 the same direction, 0 nothing in common)"
-        rows = [[name, *(_number(v) for v in row)] for name, row in zip(names, likeness, strict=True)]
+    if len(measured) > 1:
+        names = [found.name for found in measured]
+        yield "cosine similarity of ΔW (1: same direction, 0: orthogonal)"
+        rows = [[name, *(_number(v) for v in row)] for name, row in zip(names, cosines, strict=True)]
         yield from table(["", *names], rows)
 
 
-def as_json(facts: list[Facts], likeness: Matrix, shapes: list[list[Histogram]]) -> dict[str, object]:
+def as_json(
+    measured: list[AdapterStatistics], cosines: Matrix, shapes: list[list[Histogram]]
+) -> dict[str, object]:
     """Return everything measured, singular values and histograms included."""
     adapters = [
         {
@@ -35,9 +37,9 @@ def as_json(facts: list[Facts], likeness: Matrix, shapes: list[list[Histogram]])
             "norm": found.norm,
             "histograms": [asdict(h) for h in own],
         }
-        for found, own in zip(facts, shapes, strict=True)
+        for found, own in zip(measured, shapes, strict=True)
     ]
-    return {"adapters": adapters, "cosine": likeness}
+    return {"adapters": adapters, "cosine": cosines}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -51,15 +53,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
         yield "  ".join(cells).rstrip()
 
 
-def _adapter(found: Facts) -> Iterator[str]:
+def _adapter(found: AdapterStatistics) -> Iterator[str]:
     yield f"{found.name}  base {found.base or 'not named'}  {'+'.join(found.dtypes)}  sha256 {found.sha256}"
     yield (
         f"{len(found.modules)} modules  {found.tensors} tensors  {found.parameters:,} parameters  "
         f"{found.bytes:,} bytes ({math.ceil(found.bytes / 2**20 * 10) / 10} MiB)  norm of ΔW {found.norm:.4g}"
     )
     yield f"config: {', '.join(_setting(found.config, *names) for names in CONFIG)}"
-    if found.wholes:
-        yield f"kept whole: {', '.join(found.wholes)}"
+    if found.full_tensors:
+        yield f"saved in full (modules_to_save, bias): {', '.join(found.full_tensors)}"
     yield ""
     yield from table(
         ["target", "modules", "rank", "scale", "A", "B", "parameters", "norm of ΔW", "effective rank"],
@@ -78,15 +80,15 @@ def _setting(config: Mapping[str, object], name: str, key: str) -> str:
     return f"{name} {'not given' if shown is None else shown}"
 
 
-def _grouped(modules: list[ModuleFacts]) -> list[tuple[str, list[ModuleFacts]]]:
+def _grouped(modules: list[ModuleStatistics]) -> list[tuple[str, list[ModuleStatistics]]]:
     """Return modules by target and shape, in the order in which they come."""
-    groups: dict[tuple[str, int, int], list[ModuleFacts]] = {}
+    groups: dict[tuple[str, int, int], list[ModuleStatistics]] = {}
     for module in modules:
         groups.setdefault((module.target, module.outputs, module.inputs), []).append(module)
     return [(key[0], found) for key, found in groups.items()]
 
 
-def _target(name: str, modules: list[ModuleFacts]) -> list[str]:
+def _target(name: str, modules: list[ModuleStatistics]) -> list[str]:
     ranks, scales = sorted({m.rank for m in modules}), sorted({m.scale for m in modules})
     one = modules[0]
     rank = _range(ranks)
@@ -99,7 +101,7 @@ def _target(name: str, modules: list[ModuleFacts]) -> list[str]:
     ]  # fmt: skip
 
 
-def _layers(found: Facts, layers: list[int]) -> Iterator[str]:
+def _layers(found: AdapterStatistics, layers: list[int]) -> Iterator[str]:
     targets = list(dict.fromkeys(module.target for module in found.modules if module.layer is not None))
     norms = {(module.layer, module.target): module.norm for module in found.modules}
     yield "norm of ΔW by layer"

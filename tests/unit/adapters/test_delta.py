@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters import nf4
-from adapters.change import Change, Survival, apply
+from adapters.delta import Delta, Retained, apply
 from adapters.shards import Piece
 from core.weights import open_weights, to_fp32
 from tests.unit.adapters.make import write_file
@@ -58,7 +58,7 @@ def test_elements_are_the_exact_sum_rounded_once(tmp_path_factory, dtype, rank, 
     left = (rng.standard_normal((6, rank)) * size).astype(np.float32)
     right = rng.standard_normal((rank, 8)).astype(np.float32)
     given_piece = piece(tmp_path_factory.mktemp("w"), weight, dtype)
-    stored = np.concatenate(list(apply(given_piece, Change(left, right), Survival())))
+    stored = np.concatenate(list(apply(given_piece, Delta(left, right), Retained())))
     start = to_fp32(open_weights(given_piece.file).stored("w"), dtype)
     assert to_fp32(stored, dtype).tolist() == exactly(start, left, right, BITS[dtype])
 
@@ -68,7 +68,7 @@ def test_a_change_that_all_but_undoes_the_weight_leaves_what_is_really_left(tmp_
     weight = np.array([[1.0], [1.5], [1.375], [-1.9921875]], np.float32).repeat(8, axis=1)
     left, right = weight[:, :1].copy(), -(1 + np.arange(1, 9, dtype=np.float32)[None] * np.float32(2**-23))
     undone = piece(tmp_path, weight, "BF16")
-    stored = np.concatenate(list(apply(undone, Change(left, right), Survival())))
+    stored = np.concatenate(list(apply(undone, Delta(left, right), Retained())))
     assert to_fp32(stored, "BF16").tolist() == exactly(weight, left, right, BITS["BF16"])
 
 
@@ -91,7 +91,7 @@ def test_nf4_with_its_scales_quantised_again_is_the_same_by_pieces(tmp_path, mon
     weight = (np.random.default_rng(5).standard_normal((96, 40)) * 0.03).astype(np.float32)
     found = nf4.scales(weight.reshape(-1))
     whole = nf4.round_trip(weight.reshape(-1), found, nf4.doubly_quantised(found))
-    monkeypatch.setattr("adapters.change.BLOCK", 700)
-    stored = list(apply(piece(tmp_path, weight, "F32"), Change(quantise="nf4-double"), Survival()))
+    monkeypatch.setattr("adapters.delta.BLOCK", 700)
+    stored = list(apply(piece(tmp_path, weight, "F32"), Delta(quantise="nf4-double"), Retained()))
     assert len(stored) > 1
     assert np.concatenate(stored).tolist() == whole.reshape(weight.shape).tolist()

@@ -1,22 +1,22 @@
-"""Whether adapters belong to a base: each module there, of its shape, and none left out."""
+"""Compatibility of adapters with a base: each module there, of its shape, and none left out."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from adapters.base import Base, open_base, same_weights
-from adapters.parts import Part
 from adapters.store import Adapter, Module
+from adapters.weighted import WeightedAdapter
 from core.errors import ContentError
 from core.runs import RUN, model_sha256, run_of
 
 
-def check_fits(base: Base, parts: Iterable[Part]) -> None:
+def check_compatible(base: Base, weighted: Iterable[WeightedAdapter]) -> None:
     """Refuse adapters whose modules the base lacks or shapes otherwise, or that lack what they target."""
-    for part in parts:
-        for path, module in part.adapter.layout.items():
-            _check_module(base, part.adapter, path, module)
-        _check_whole(base, part.adapter)
+    for item in weighted:
+        for path, module in item.adapter.layout.items():
+            _check_module(base, item.adapter, path, module)
+        _check_complete(base, item.adapter)
 
 
 def check_base(adapter: Adapter, folder: Path, reference: str, *, same: bool) -> str:
@@ -84,10 +84,14 @@ def _check_module(base: Base, adapter: Adapter, path: str, module: Module) -> No
         )
 
 
-def _check_whole(base: Base, adapter: Adapter) -> None:
+def _check_complete(base: Base, adapter: Adapter) -> None:
     """Refuse a file that lacks factors for a module of the base that its config takes in."""
     biases = [name for name in base.tensors if name.endswith(".bias")]
-    if adapter.lora.bias == "all" and biases and not any(name.endswith(".bias") for name in adapter.wholes):
+    if (
+        adapter.lora.bias == "all"
+        and biases
+        and not any(name.endswith(".bias") for name in adapter.full_tensors)
+    ):
         raise ContentError(
             f"{adapter.weights.path}: bias 'all', but {biases[0]} of {base.folder} is not in it"
         )

@@ -1,4 +1,4 @@
-"""Working on the next items while one is used: reading, BLAS and hashing do not hold the interpreter."""
+"""Prefetching: work on the next items while one is used (reading, BLAS and hashing release the GIL)."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -6,19 +6,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 THREADS = 2
-AHEAD = 3  # results that wait to be used; each may be a few tens of MB
+PREFETCHED = 3  # results that wait to be used; each may be a few tens of MB
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield `work(item)` of each item in order; up to `AHEAD` of them wait, worked out before their turn."""
+def prefetch(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield `work(item)` of each item in order; up to `PREFETCHED` of them are ready before their turn."""
     pool = ThreadPoolExecutor(THREADS)
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(work, item))
-            if len(waiting) > AHEAD:
+            if len(waiting) > PREFETCHED:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -1,4 +1,4 @@
-"""How one tensor of a base becomes its fused self, a block of rows at a time: W + ΔW, rounded once.
+"""W + ΔW of one tensor, rounded once, a block of rows at a time.
 
 fp16 and fp32 bases are summed in fp64. For bf16 bases fp32 is enough, but for the few sums so near to
 the middle between two bf16 numbers that fp32's own error could decide: those are done again in fp64.
@@ -22,8 +22,8 @@ CANCELLED = 8  # a sum this many times smaller than the weight has lost too many
 
 
 @dataclass(slots=True)
-class Survival:
-    """What is left of a ΔW after rounding into the base's dtype, as sums over the elements seen.
+class Retained:
+    """What is retained of a ΔW after rounding into the base's dtype, as sums over the elements seen.
 
     `kept` is ⟨E, ΔW⟩ and `lost` ‖E − ΔW‖², where E is the change that the written weights show.
     """
@@ -34,7 +34,7 @@ class Survival:
     kept: float = 0.0
     lost: float = 0.0
 
-    def add(self, other: "Survival") -> None:
+    def add(self, other: "Retained") -> None:
         """Count another set of elements in."""
         self.elements += other.elements
         self.unchanged += other.unchanged
@@ -43,23 +43,23 @@ class Survival:
         self.lost += other.lost
 
     @property
-    def share(self) -> float:
-        """The part of ΔW that survives: the projection of E on it (1 where ΔW is zero)."""
+    def fraction(self) -> float:
+        """The retained fraction of ΔW: ⟨E, ΔW⟩ / ‖ΔW‖² (1 where ΔW is zero)."""
         return self.kept / self.wanted if self.wanted else 1.0
 
     @property
-    def distance(self) -> float:
-        """‖E − ΔW‖ / ‖ΔW‖ (0 where ΔW is zero)."""
+    def error(self) -> float:
+        """The relative Frobenius error ‖E − ΔW‖ / ‖ΔW‖ (0 where ΔW is zero)."""
         return math.sqrt(self.lost / self.wanted) if self.wanted else 0.0
 
     @property
-    def still(self) -> float:
+    def unchanged_share(self) -> float:
         """The share of elements with a ΔW that do not change at all."""
         return self.unchanged / self.elements if self.elements else 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Delta:
     """What happens to a tensor: `left` [rows, R] · `right` [R, columns] is added, after NF4 where asked.
 
     Factors are None where a tensor is only converted or only quantised; `quantise` is None,
@@ -71,19 +71,19 @@ class Change:
     quantise: str | None = None
 
 
-def apply(piece: Piece, change: Change, survival: Survival) -> Iterator[Stored]:
-    """Yield the new values of a tensor in its output dtype; `survival` counts what becomes of ΔW.
+def apply(piece: Piece, delta: Delta, counts: Retained) -> Iterator[Stored]:
+    """Yield the new values of a tensor in its output dtype; `counts` adds up what is retained of ΔW.
 
     `ContentError` where the sum leaves the range of the dtype.
     """
     shape = piece.source.shape
     columns = math.prod(shape[1:])
     rows = max(BLOCK // max(columns, 1), 1)
-    if change.quantise:
+    if delta.quantise:
         rows = -(-rows // nf4.BLOCK) * nf4.BLOCK  # whole quantisation blocks whatever the columns
-    scales = _scales(piece, change.quantise, rows, columns) if change.quantise else None
+    scales = _scales(piece, delta.quantise, rows, columns) if delta.quantise else None
     wide = np.float32 if piece.dtype == "BF16" else np.float64
-    left, right = _as(change.left, wide), _as(change.right, wide)
+    left, right = _as(delta.left, wide), _as(delta.right, wide)
     for first in range(0, shape[0] if shape else 1, rows):
         base = _block(piece, first, rows, columns)
         if scales:
@@ -92,14 +92,14 @@ def apply(piece: Piece, change: Change, survival: Survival) -> Iterator[Stored]:
             yield from_fp32(base, piece.dtype)
             continue
         with np.errstate(over="ignore", invalid="ignore"):  # infinity is refused by its place
-            delta = np.asarray(left[first : first + rows] @ right)
-            total = base + delta.reshape(base.shape)
+            added = np.asarray(left[first : first + rows] @ right)
+            total = base + added.reshape(base.shape)
             stored = _rounded(total, piece.dtype)
             if piece.dtype == "BF16":
                 _settle(stored, base, total, (left[first : first + rows], right))
         found = to_fp32(stored, piece.dtype)
         require_finite(found, f"{piece.name}: W + ΔW in {piece.dtype}")
-        survival.add(_measure(base, delta, found))
+        counts.add(_measure(base, added, found))
         yield stored
 
 
@@ -144,13 +144,13 @@ def _block(piece: Piece, first: int, rows: int, columns: int) -> Array:
     return values.reshape(-1, columns)
 
 
-def _measure(base: Array, delta: NDArray[np.floating], found: Array) -> Survival:
+def _measure(base: Array, delta: NDArray[np.floating], found: Array) -> Retained:
     wanted = delta.reshape(-1)
     shown = np.subtract(found, base, dtype=wanted.dtype).reshape(-1)
     unchanged = wanted.size - int(np.count_nonzero(shown))
     kept = float(shown @ wanted)
     shown -= wanted
-    return Survival(wanted.size, unchanged, float(wanted @ wanted), kept, float(shown @ shown))
+    return Retained(wanted.size, unchanged, float(wanted @ wanted), kept, float(shown @ shown))
 
 
 def _scales(piece: Piece, quantise: str, rows: int, columns: int) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Several adapters with weights that belong together: parsed, opened, and refused where they do not fit."""
+"""Adapters with weights: parsed, opened, and refused where they cannot be added."""
 
 import math
 import re
@@ -16,14 +16,14 @@ from core.errors import ContentError, RequestError, show_value
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class WeightedAdapter:
     """One adapter and the weight with which its ΔW counts."""
 
     adapter: Adapter
     weight: float
 
 
-def parse_part(text: str) -> tuple[str, float]:
+def parse_reference_weight(text: str) -> tuple[str, float]:
     """Return (reference, weight) of `REFERENCE=WEIGHT` or `REFERENCE:WEIGHT`; `RequestError` otherwise."""
     form = re.fullmatch(r"(.+)[=:](.*)", text, re.DOTALL)
     if form is None:
@@ -32,10 +32,10 @@ def parse_part(text: str) -> tuple[str, float]:
     return form[1], parse_weight(form[2], form[1])
 
 
-def parse_weighted(text: str) -> tuple[str, float]:
-    """Return (reference, weight) of `NAME_OR_DIR` (weight 1) or of what `parse_part` takes."""
+def parse_optional_weight(text: str) -> tuple[str, float]:
+    """Return (reference, weight) of `NAME_OR_DIR` (weight 1) or of what `parse_reference_weight` takes."""
     there = Path(text).is_dir() or (SAVES / text).is_dir()
-    return (text, 1.0) if there or not re.search("[=:]", text) else parse_part(text)
+    return (text, 1.0) if there or not re.search("[=:]", text) else parse_reference_weight(text)
 
 
 def parse_size(text: str) -> int:
@@ -58,78 +58,78 @@ def parse_weight(value: object, reference: str) -> float:
     return weight
 
 
-def open_parts(wanted: Iterable[tuple[str, float]]) -> list[Part]:
+def open_weighted(wanted: Iterable[tuple[str, float]]) -> list[WeightedAdapter]:
     """Open each adapter and check that all can be added: same revision, same shapes, same layers.
 
     Whether their bases are the same is `check_one_base`'s, or that of the base that is given.
     """
-    parts = [Part(open_adapter(reference), weight) for reference, weight in wanted]
-    if not parts:
+    weighted = [WeightedAdapter(open_adapter(reference), weight) for reference, weight in wanted]
+    if not weighted:
         raise RequestError("no adapters given; expected NAME_OR_DIR=WEIGHT …")
-    if not any(part.weight for part in parts):
+    if not any(item.weight for item in weighted):
         raise RequestError("all weights are 0: nothing would be left")
-    for one, other in combinations((part.adapter for part in parts), 2):
+    for one, other in combinations((item.adapter for item in weighted), 2):
         _same_revision(one, other)
         _same_shapes(one, other)
         _same_layers(one, other)
-    return parts
+    return weighted
 
 
-def active(parts: Iterable[Part]) -> list[Part]:
-    """Return the parts whose weight is not 0: only they take up rank."""
-    return [part for part in parts if part.weight]
+def active(weighted: Iterable[WeightedAdapter]) -> list[WeightedAdapter]:
+    """Return those whose weight is not 0: only they take up rank."""
+    return [item for item in weighted if item.weight]
 
 
-def union(parts: Iterable[Part]) -> dict[str, Module]:
+def union(weighted: Iterable[WeightedAdapter]) -> dict[str, Module]:
     """Return every module that some part adapts, in the first order seen; its rank is the sum of theirs."""
     found: dict[str, Module] = {}
-    for part in parts:
-        for path, module in part.adapter.layout.items():
+    for item in weighted:
+        for path, module in item.adapter.layout.items():
             rank = module.rank + (found[path].rank if path in found else 0)
             found[path] = Module(module.kind, module.outputs, module.inputs, rank)
     return found
 
 
-def factors_of(parts: Iterable[Part], path: str) -> WeightedFactors:
+def factors_of(weighted: Iterable[WeightedAdapter], path: str) -> WeightedFactors:
     """Read the factors of one module from every part that has it, each with weight times scale."""
-    adapters = [(part.adapter, part.weight) for part in parts if path in part.adapter.layout]
+    adapters = [(item.adapter, item.weight) for item in weighted if path in item.adapter.layout]
     pairs = [adapter.factors(path) for adapter, _ in adapters]
     return WeightedFactors(pairs, [weight * adapter.scale(path) for adapter, weight in adapters])
 
 
 @contextmanager
-def hashed(parts: Iterable[Part]) -> Iterator[None]:
+def hashed(weighted: Iterable[WeightedAdapter]) -> Iterator[None]:
     """Work out the digests of all adapters, which cards name, on a thread beside what the block does."""
     pool = ThreadPoolExecutor(1)
     try:
-        for part in parts:
-            pool.submit(getattr, part.adapter, "digest")
+        for item in weighted:
+            pool.submit(getattr, item.adapter, "digest")
         yield
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def notes(parts: list[Part]) -> Iterator[str]:
+def notes(weighted: list[WeightedAdapter]) -> Iterator[str]:
     """Yield what a user should know although it stops nothing."""
-    unnamed = [part.adapter.name for part in parts if part.adapter.base is None]
-    if unnamed and len(parts) > 1:
+    unnamed = [item.adapter.name for item in weighted if item.adapter.base is None]
+    if unnamed and len(weighted) > 1:
         yield f"not checked: {', '.join(unnamed)} names no base model"
-    folders = Counter(part.adapter.folder.resolve() for part in active(parts))
+    folders = Counter(item.adapter.folder.resolve() for item in active(weighted))
     for folder, count in folders.items():
         if count > 1:
-            total = sum(part.weight for part in parts if part.adapter.folder.resolve() == folder)
+            total = sum(item.weight for item in weighted if item.adapter.folder.resolve() == folder)
             yield f"{folder.name} stands {count} times: its weights add up to {total:g}"
-    heads = (path for part in active(parts) for path in sorted(part.adapter.folder.glob("value_head.*")))
+    heads = (path for item in active(weighted) for path in sorted(item.adapter.folder.glob("value_head.*")))
     for head in heads:
         yield f"left out: {head}, the value head of a reward model, which the result does not hold"
-    skipped = [part.adapter.name for part in parts if not part.weight]
+    skipped = [item.adapter.name for item in weighted if not item.weight]
     if skipped:
         yield f"weight 0: {', '.join(skipped)} left out"
 
 
-def check_one_base(parts: Iterable[Part]) -> None:
+def check_one_base(weighted: Iterable[WeightedAdapter]) -> None:
     """Refuse adapters whose configs name different bases, where no base is given that could decide."""
-    named = [part.adapter for part in parts if part.adapter.base]
+    named = [item.adapter for item in weighted if item.adapter.base]
     other = next((a for a in named if _model(str(a.base)) != _model(str(named[0].base))), None)
     if other:
         raise ContentError(

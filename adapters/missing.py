@@ -1,4 +1,4 @@
-"""Holes that an adapter's own regularity betrays, since PEFT fills them with zeros and only warns.
+"""Missing tensors, found by an adapter's own regularity: PEFT fills them with zeros and only warns.
 
 Without the base nobody knows how many modules `q_proj` means. But a layer that lacks what its
 neighbours have, or a layer missing among others, is a lost tensor far more often than an
@@ -15,7 +15,7 @@ from adapters.config import LoraConfig
 MOST_MISSING = 0.25  # of a span of layers; where more are absent, the architecture has few of the kind
 
 
-def find_gap(config: LoraConfig, modules: Iterable[str]) -> str | None:
+def find_missing(config: LoraConfig, modules: Iterable[str]) -> str | None:
     """Return the path of a module or layer that seems to be missing, None where all is regular.
 
     Configs that name layers or whole paths, or a regular expression, say themselves what is there.

@@ -1,4 +1,4 @@
-"""Tensors that adapters keep whole (`modules_to_save`, biases): merged as W₀ + Σwᵢ(Wᵢ − W₀).
+"""Tensors that adapters save in full (`modules_to_save`, biases): merged as W₀ + Σwᵢ(Wᵢ − W₀).
 
 They hold values and no changes, so a weighted sum of them would scale the base itself; the base
 must be given. Copies of base embeddings, which PEFT saves beside their factors, are carried on.
@@ -11,97 +11,99 @@ from dataclasses import dataclass
 import numpy as np
 
 from adapters.base import EMBEDDINGS, HEADS, Base
-from adapters.parts import Part
 from adapters.store import PREFIX
+from adapters.weighted import WeightedAdapter
 from core.errors import ContentError, RequestError
 from core.weights import Array
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
-    """One whole tensor of a merge; `base` is the stored name of W₀, None for a copy of the base."""
+class FullTensor:
+    """One full tensor of a merge; `base` is the stored name of W₀, None for a copy of the base."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    parts: list[Part]
+    weighted: list[WeightedAdapter]
     base: tuple[Base, str] | None
 
     def read(self) -> Array:
         """Return the merged values as fp32, summed in fp64."""
         if self.base is None:
-            return self.parts[0].adapter.whole(self.name)
+            return self.weighted[0].adapter.full_tensor(self.name)
         model, stored = self.base
         start = model.read(stored)
         start = np.pad(start, [(0, self.shape[0] - start.shape[0]), *[(0, 0)] * (start.ndim - 1)])
         total = start.astype(np.float64)
-        for part in self.parts:
-            change = np.subtract(part.adapter.whole(self.name), start, dtype=np.float64)
-            total += part.weight * change
+        for item in self.weighted:
+            change = np.subtract(item.adapter.full_tensor(self.name), start, dtype=np.float64)
+            total += item.weight * change
         return total.astype(np.float32)
 
 
-def plan_wholes(parts: list[Part], base: Base | None, dtype: str) -> list[Whole]:
-    """Return the whole tensors of a merge; refuse them without `base`, and where they clash with factors."""
-    names = list(dict.fromkeys(name for part in parts for name in part.adapter.wholes))
+def plan_full_tensors(weighted: list[WeightedAdapter], base: Base | None, dtype: str) -> list[FullTensor]:
+    """Return the full tensors of a merge; refuse them without `base`, and where they clash with factors."""
+    names = list(dict.fromkeys(name for item in weighted for name in item.adapter.full_tensors))
     if not names:
         return []
-    holders = {name: [part for part in parts if name in part.adapter.wholes] for name in names}
+    holders = {name: [item for item in weighted if name in item.adapter.full_tensors] for name in names}
     copies = [name for name in names if _is_copy(name)]
-    wholes = [_carried(name, holders[name]) for name in copies]
+    full_tensors = [_carried(name, holders[name]) for name in copies]
     merged = [name for name in names if name not in copies]
     if merged and base is None:
         kept = ", ".join(merged[:3]) + (f" and {len(merged) - 3} more" if len(merged) > 3 else "")
         raise RequestError(
-            f"{kept}: whole values (modules_to_save or bias), which can only be merged against the base's; "
+            f"{kept}: full tensors (modules_to_save or bias), which can only be merged against the base's; "
             "give --base DIR"
         )
-    return wholes + [_merged(name, holders[name], parts, base, dtype) for name in merged if base]
+    return full_tensors + [_merged(name, holders[name], weighted, base, dtype) for name in merged if base]
 
 
 def _is_copy(name: str) -> bool:
     return name.endswith(".base_layer.weight")
 
 
-def _carried(name: str, holders: list[Part]) -> Whole:
+def _carried(name: str, holders: list[WeightedAdapter]) -> FullTensor:
     first = holders[0].adapter
-    for part in holders[1:]:
-        if not np.array_equal(part.adapter.whole(name), first.whole(name)):
+    for item in holders[1:]:
+        if not np.array_equal(item.adapter.full_tensor(name), first.full_tensor(name)):
             raise ContentError(
                 f"different base models: {name}, a copy of the base's, differs between {first.name} "
-                f"and {part.adapter.name}"
+                f"and {item.adapter.name}"
             )
     tensor = first.weights.tensors[PREFIX + name]
-    return Whole(name, tensor.dtype, tensor.shape, holders, None)
+    return FullTensor(name, tensor.dtype, tensor.shape, holders, None)
 
 
-def _merged(name: str, holders: list[Part], parts: Iterable[Part], model: Base, dtype: str) -> Whole:
+def _merged(
+    name: str, holders: list[WeightedAdapter], weighted: Iterable[WeightedAdapter], model: Base, dtype: str
+) -> FullTensor:
     module = name.rpartition(".")[0]
-    for part in parts:
-        if module in part.adapter.layout:
+    for item in weighted:
+        if module in item.adapter.layout:
             raise ContentError(
-                f"{module}: {part.adapter.name} has factors for it, {holders[0].adapter.name} keeps it "
-                "whole: PEFT can hold only one of them"
+                f"{module}: {item.adapter.name} has factors for it, {holders[0].adapter.name} saves it "
+                "in full: PEFT can hold only one of them"
             )
     stored = model.find(name.replace(".base_layer.", "."))
     if stored is None:
         raise ContentError(
-            f"{model.folder}: has no tensor {name!r}, which {holders[0].adapter.name} keeps whole"
+            f"{model.folder}: has no tensor {name!r}, which {holders[0].adapter.name} saves in full"
         )
     shape = model.tensors[stored].shape
-    wanted = max((part.adapter.weights.tensors[PREFIX + name].shape for part in holders), default=shape)
-    for part in holders:
-        found = part.adapter.weights.tensors[PREFIX + name].shape
+    wanted = max((item.adapter.weights.tensors[PREFIX + name].shape for item in holders), default=shape)
+    for item in holders:
+        found = item.adapter.weights.tensors[PREFIX + name].shape
         if found != wanted or (wanted != shape and not _enlarges(name, wanted, shape)):
             raise ContentError(
-                f"{name}: {list(found)} in {part.adapter.name}, {list(shape)} in {model.folder}"
+                f"{name}: {list(found)} in {item.adapter.name}, {list(shape)} in {model.folder}"
             )
-    if wanted != shape and math.fsum(part.weight for part in holders) != 1:
+    if wanted != shape and math.fsum(item.weight for item in holders) != 1:
         raise ContentError(
             f"{name}: {wanted[0]} rows, {shape[0]} in {model.folder}: from where the training of the others "
             "began is not known, so that the weights of the adapters must add up to 1"
         )
-    return Whole(name, dtype, wanted, holders, (model, stored))
+    return FullTensor(name, dtype, wanted, holders, (model, stored))
 
 
 def _enlarges(name: str, shape: tuple[int, ...], base: tuple[int, ...]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from adapters.card import made_from
 from adapters.config import CONFIG
-from adapters.export.source import Source, front_matter, licence_of
+from adapters.export.source import ExportSource, front_matter, licence_of
 from adapters.export.usage import usage
 from adapters.output import CARD, MARK
 from adapters.store import Adapter
@@ -25,7 +25,7 @@ class Card:
     notes: list[str]
 
 
-def make_card(source: Source, name: str, licence: str | None, results: list[Path]) -> Card:
+def make_card(source: ExportSource, name: str, licence: str | None, results: list[Path]) -> Card:
     """Return the card of a model or adapter; `licence` overrides what the base's files say."""
     notes: list[str] = []
     runs = _runs(source.folder, source.name, notes)
@@ -46,7 +46,7 @@ def make_card(source: Source, name: str, licence: str | None, results: list[Path
     return Card(head + "\n" + "\n\n".join(section for section in sections if section) + "\n", notes)
 
 
-def _front_matter(source: Source, licence: str | None, notes: list[str]) -> str:
+def _front_matter(source: ExportSource, licence: str | None, notes: list[str]) -> str:
     import yaml
 
     base, found = _base_name(source), licence_of(source)
@@ -68,7 +68,7 @@ def _on_hub(base: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+", base) is not None and not Path(base).is_dir()
 
 
-def _base_name(source: Source) -> str | None:
+def _base_name(source: ExportSource) -> str | None:
     if source.adapter:
         return source.adapter.base
     named = front_matter(source.folder).get("base_model")
@@ -90,14 +90,14 @@ def _runs(folder: Path, name: str, notes: list[str]) -> dict[str, dict[str, Any]
     return runs
 
 
-def _description(source: Source, base: str, runs: Mapping[str, dict[str, Any]]) -> str:
+def _description(source: ExportSource, base: str, runs: Mapping[str, dict[str, Any]]) -> str:
     data = [str(one["dataset"]) for run in runs.values() for one in run.get("data") or []]
     kind = "A LoRA adapter for" if source.adapter else "A full model: adapters fused into"
     trained = f", trained on {', '.join(dict.fromkeys(data))}" if data else ""
     return f"{kind} {base}{trained}."
 
 
-def _introduction(source: Source, licence: str | None, notes: list[str]) -> str:
+def _introduction(source: ExportSource, licence: str | None, notes: list[str]) -> str:
     found = licence_of(source)
     if licence:
         terms = f"{licence} (as stated at export)"
@@ -155,7 +155,7 @@ def _recipe(runs: Mapping[str, dict[str, Any]], notes: list[str]) -> str:
     )
 
 
-def _results(source: Source, places: list[Path], notes: list[str]) -> str:
+def _results(source: ExportSource, places: list[Path], notes: list[str]) -> str:
     """Return the results found under the given folders; scores of other weights are told apart by hash."""
     files = [file for place in places for file in _result_files(place)]
     if not files:
@@ -194,7 +194,7 @@ def _read_result(file: Path) -> dict[str, Any]:
     return fields
 
 
-def _own_words(source: Source) -> str:
+def _own_words(source: ExportSource) -> str:
     """Return what merge or fuse wrote about how the folder was made."""
     card = source.folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.merge import MergeOptions, Plan
+from adapters.merge import MergeOptions, MergePlan
 from adapters.methods import methods
-from adapters.parts import Part, parse_part
 from adapters.store import SAVES
+from adapters.weighted import WeightedAdapter, parse_reference_weight
 from core.documents import read_mapping
 from core.errors import ContentError, nearest, show_value
 
@@ -18,8 +18,8 @@ DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """A merge as written down: parts with weights, the method, and folders where it names them."""
+class MergeRecipe:
+    """A merge as written down: adapters with weights, the method, and folders where it names them."""
 
     wanted: list[tuple[str, float]]
     options: MergeOptions
@@ -27,7 +27,7 @@ class Recipe:
     base: Path | None
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path) -> MergeRecipe:
     """Read a merge recipe; `ContentError` names the field that is wrong."""
     fields = read_mapping(path, "merge recipe")
     for field in fields:
@@ -41,10 +41,12 @@ def read_recipe(path: Path) -> Recipe:
         raise ContentError(
             f"{path}: adapters: {show_value(adapters)}: expected a list like [rte=0.5, mnli=0.5]"
         )
-    return Recipe([parse_part(item) for item in adapters], _options(fields, path), *_folders(fields, path))
+    return MergeRecipe(
+        [parse_reference_weight(item) for item in adapters], _options(fields, path), *_folders(fields, path)
+    )
 
 
-def recipe_text(plan: Plan) -> str:
+def recipe_text(plan: MergePlan) -> str:
     """Return the recipe that makes a merge again, as `read_recipe` takes it."""
     options = plan.options
     lines = [f"method: {options.method}"]
@@ -52,20 +54,20 @@ def recipe_text(plan: Plan) -> str:
     lines += [f"energy: {options.energy!r}"] if options.energy is not None else []
     lines += [f"dtype: {name}" for name, stored in DTYPES.items() if stored == options.dtype != "F32"]
     lines += [f"base: {json.dumps(str(plan.base.folder))}"] if plan.base else []
-    return "\n".join(lines) + "\n" + adapters_text(plan.parts)
+    return "\n".join(lines) + "\n" + adapters_text(plan.weighted)
 
 
-def adapters_text(parts: Iterable[Part]) -> str:
+def adapters_text(weighted: Iterable[WeightedAdapter]) -> str:
     """Return the YAML list of adapters with their weights, by which they are found again."""
-    return "".join(["adapters:\n", *(f"  - {_item(part)}\n" for part in parts)])
+    return "".join(["adapters:\n", *(f"  - {_item(item)}\n" for item in weighted)])
 
 
-def _item(part: Part) -> str:
+def _item(item: WeightedAdapter) -> str:
     """Return `NAME=WEIGHT`, or the folder's path where the name alone would not find it."""
-    folder = part.adapter.folder
-    found = (SAVES / part.adapter.name).resolve() == folder.resolve()
+    folder = item.adapter.folder
+    found = (SAVES / item.adapter.name).resolve() == folder.resolve()
     path = str(folder) if "/" in str(folder) else f"./{folder}"
-    text = f"{part.adapter.name if found else path}={part.weight!r}"
+    text = f"{item.adapter.name if found else path}={item.weight!r}"
     return text if re.fullmatch(r"[\w./][\w./=+-]*", text) else json.dumps(text, ensure_ascii=False)
 
 
