@@ -79,15 +79,15 @@ def apply(piece: Piece, delta: Delta, counts: Retained) -> Iterator[Stored]:
     shape = piece.source.shape
     columns = math.prod(shape[1:])
     rows = max(BLOCK // max(columns, 1), 1)
+    total_rows = shape[0] if shape else 1
+    quantised = None
     if delta.quantise:
-        rows = -(-rows // nf4.BLOCK) * nf4.BLOCK  # whole quantisation blocks whatever the columns
-    scales = _scales(piece, delta.quantise, rows, columns) if delta.quantise else None
+        whole = _block(piece, 0, total_rows, columns)
+        quantised = nf4.round_trip(whole, piece.source.dtype, double=delta.quantise == "nf4-double")
     wide = np.float32 if piece.dtype == "BF16" else np.float64
     left, right = _as(delta.left, wide), _as(delta.right, wide)
-    for first in range(0, shape[0] if shape else 1, rows):
-        base = _block(piece, first, rows, columns)
-        if scales:
-            base = _quantised(base, scales, first * columns, piece)
+    for first in range(0, total_rows, rows):
+        base = _block(piece, first, rows, columns) if quantised is None else quantised[first : first + rows]
         if left is None or right is None:
             yield from_fp32(base, piece.dtype)
             continue
@@ -151,20 +151,3 @@ def _measure(base: Array, delta: NDArray[np.floating], found: Array) -> Retained
     kept = float(shown @ wanted)
     shown -= wanted
     return Retained(wanted.size, unchanged, float(wanted @ wanted), kept, float(shown @ shown))
-
-
-def _scales(piece: Piece, quantise: str, rows: int, columns: int) -> tuple[Array, Array]:
-    """Return the NF4 scales of a whole tensor as found and as stored, in one pass over it."""
-    total = piece.source.shape[0]
-    found = np.concatenate(
-        [nf4.scales(_block(piece, first, rows, columns).reshape(-1)) for first in range(0, total, rows)]
-    )
-    return found, nf4.doubly_quantised(found) if quantise == "nf4-double" else found
-
-
-def _quantised(base: Array, scales: tuple[Array, Array], start: int, piece: Piece) -> Array:
-    """Return a block as NF4 gives it back in the base's own dtype, as bitsandbytes does."""
-    first, last = start // nf4.BLOCK, -(-(start + base.size) // nf4.BLOCK)
-    back = nf4.round_trip(base.reshape(-1), scales[0][first:last], scales[1][first:last])
-    dtype = piece.source.dtype
-    return to_fp32(from_fp32(back, dtype), dtype).reshape(base.shape)

@@ -14,6 +14,7 @@ from adapters.shards import Piece, Shard, pieces_of, plan_shards, write_shard
 from adapters.weighted import WeightedAdapter, active, factors_of, notes, union
 from core.errors import ContentError
 from core.files import read_object, write_json
+from core.packages import need
 from core.weights import Stored, from_fp32, require_finite, to_fp32
 
 RECORD = "fuse.json"
@@ -69,6 +70,8 @@ def plan_fuse(base: Base, weighted: list[WeightedAdapter], options: FuseOptions)
             f"{base.folder}: its weights are quantised; fuse into the unquantised model "
             "(--base-as nf4 for an adapter trained by QLoRA)"
         )
+    if options.base_as:
+        need("bitsandbytes", "torch")
     used = active(weighted)
     check_compatible(base, used)
     whole = [w for w in plan_full_tensors(used, base, "F32") if w.base]

@@ -23,7 +23,7 @@ SCOPE = [
     "core/*.py", "compiler/*.py", "compiler/read/*.py", "eval/metrics/*.py", "eval/statistics/*.py",
     "eval/runs/alignment.py", "eval/runs/comparison.py", "eval/runs/judgement.py",
     "adapters/compatibility.py", "adapters/delta.py", "adapters/lowrank.py", "adapters/merge.py",
-    "adapters/methods/*.py", "adapters/missing.py", "adapters/nf4.py", "adapters/weighted.py",
+    "adapters/methods/*.py", "adapters/missing.py", "adapters/weighted.py",
 ]  # fmt: skip
 NOT = (
     "*/__main__.py",

@@ -72,26 +72,11 @@ def test_a_change_that_all_but_undoes_the_weight_leaves_what_is_really_left(tmp_
     assert to_fp32(stored, "BF16").tolist() == exactly(weight, left, right, BITS["BF16"])
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    count=st.integers(1, 700), seed=st.integers(0, 99), size=st.sampled_from([1e-30, 0.03, 1e4]),
-)  # fmt: skip
-def test_nf4_gives_back_the_nearest_level_and_levels_as_they_are(count, seed, size):
-    values = (np.random.default_rng(seed).standard_normal(count) * size).astype(np.float32)
-    found = nf4.scales(values)
-    back = nf4.round_trip(values, found, found)
-    by_element = np.repeat(found, nf4.BLOCK)[:count]
-    levels = np.abs(values[:, None] - by_element[:, None] * nf4.LEVELS)
-    np.testing.assert_allclose(np.abs(back - values), levels.min(axis=1), rtol=1e-5, atol=1e-6 * size)
-    np.testing.assert_allclose(nf4.round_trip(back, found, found), back, rtol=1e-6)
-
-
-def test_nf4_with_its_scales_quantised_again_is_the_same_by_pieces(tmp_path, monkeypatch):
-    """Blocks of scales are larger than the rows worked on at once: those of a piece are its own."""
+def test_nf4_is_the_same_by_pieces(tmp_path, monkeypatch):
+    """Blocks of scales are larger than the rows worked on at once: the tensor is quantised as one."""
     weight = (np.random.default_rng(5).standard_normal((96, 40)) * 0.03).astype(np.float32)
-    found = nf4.scales(weight.reshape(-1))
-    whole = nf4.round_trip(weight.reshape(-1), found, nf4.doubly_quantised(found))
+    whole = nf4.round_trip(weight, "F32", double=True)
     monkeypatch.setattr("adapters.delta.BLOCK", 700)
     stored = list(apply(piece(tmp_path, weight, "F32"), Delta(quantise="nf4-double"), Retained()))
     assert len(stored) > 1
-    assert np.concatenate(stored).tolist() == whole.reshape(weight.shape).tolist()
+    assert np.concatenate(stored).tolist() == whole.tolist()

@@ -13,7 +13,7 @@ from adapters.pipeline import FuseRequest, fuse, plan_fusing
 from adapters.shards import copy_range
 from adapters.store import open_adapter
 from core.errors import ContentError, RequestError
-from core.weights import from_fp32, open_weights, to_fp32
+from core.weights import open_weights, to_fp32
 from tests.unit.adapters.make import base_tensors, bf16_bits, delta, factors, make, make_base
 
 BIG = {"q_proj": (256, 192), "v_proj": (64, 192)}
@@ -214,35 +214,12 @@ def test_nf4_base_is_quantised_everywhere_it_was_and_the_rest_stays(tmp_path):
     for name, before in stored_in(base).items():
         values = to_fp32(before, "BF16")
         if name.endswith("_proj.weight"):
-            flat = values.reshape(-1)
-            scales = nf4.scales(flat)
-            values = to_fp32(from_fp32(nf4.round_trip(flat, scales, scales), "BF16"), "BF16").reshape(
-                values.shape
-            )
+            values = nf4.round_trip(values, "BF16", double=False)
         if name.removesuffix(".weight") in adapter.modules:
             values = (values + delta(adapter, name.removesuffix(".weight"))).astype(np.float32)
         off = ulps(found[name], bf16_bits(values))
         assert off.max() <= 1
         assert np.count_nonzero(off) <= 1e-4 * off.size
-
-
-def test_nf4_by_hand():
-    values = np.zeros(70, np.float32)
-    values[:4] = [
-        4,
-        -4,
-        2.9,
-        0.1,
-    ]  # scale 4: levels 1, -1, 0.723 (nearest to 0.725), 0 (0.025 is nearer 0 than 0.08)
-    values[64:] = [0.5, -0.25, 0, 0, 0, 0]  # a short last block with scale 0.5
-    scales = nf4.scales(values)
-    assert scales.tolist() == [4, 0.5]
-    found = nf4.round_trip(values, scales, scales)
-    np.testing.assert_allclose(found[:4], [4, -4, 4 * 0.7229568, 0], rtol=1e-6)
-    np.testing.assert_allclose(found[64:66], [0.5, 0.5 * -0.5250730], rtol=1e-6)
-    assert not nf4.round_trip(
-        np.zeros(64, np.float32), np.zeros(1, np.float32), np.zeros(1, np.float32)
-    ).any()
 
 
 def interrupt_after(shards, wanted, base, out):

@@ -1,52 +1,38 @@
-"""The 8-bit dynamic type of double quantisation, by hand; tests/integration holds it against bitsandbytes."""
-
-import hashlib
+"""What `--base-as nf4` takes a base's weights for: bitsandbytes' NF4, by hand and by its published levels."""
 
 import numpy as np
 import pytest
 
-from adapters.nf4 import doubly_quantised, dynamic_levels, eight_bits, round_trip, scales
+from adapters import nf4
+from core.weights import from_fp32, to_fp32
+
+LEVELS = np.array(
+    [-1.0, -0.6961928, -0.5250731, -0.3949175, -0.2844414, -0.1847734, -0.0910500, 0.0, 0.0795803, 0.1609302,
+     0.2461123, 0.3379152, 0.4407098, 0.5626170, 0.7229568, 1.0], np.float32,
+)  # fmt: skip
+"""Dettmers et al. 2023, QLoRA, appendix E."""
 
 
-def test_the_levels_by_hand():
-    levels = dynamic_levels()
-    assert len(levels) == 256
-    assert (np.diff(levels) > 0).all()
-    assert levels[-1] == 1
-    assert levels[127] == 0
-    np.testing.assert_allclose(levels[128:131], [5.5e-7, 3.25e-6, 7.75e-6], rtol=1e-5)
-    np.testing.assert_allclose(levels[:127], -levels[128:255][::-1])
-    np.testing.assert_allclose(levels[254], 0.1 + 0.9 * 63.5 / 64, rtol=1e-5)
+def test_nf4_by_hand():
+    values = np.zeros((1, 70), np.float32)
+    values[0, :4] = [4, -4, 2.9, 0.1]  # scale 4: 2.9 is nearest to level 0.723, 0.1 to 0
+    values[0, 64:] = [0.5, -0.25, 0, 0, 0, 0]  # a short last block with scale 0.5
+    found = nf4.round_trip(values, "F32", double=False)[0]
+    np.testing.assert_allclose(found[:4], [4, -4, 4 * 0.7229568, 0], rtol=1e-6)
+    np.testing.assert_allclose(found[64:66], [0.5, 0.5 * -0.5250730], rtol=1e-6)
+    assert not nf4.round_trip(np.zeros((8, 8), np.float32), "F32", double=False).any()
 
 
-def test_levels_come_back_as_they_are():
-    values = dynamic_levels()[[0, 40, 200, 255]] * np.float32(8)
-    np.testing.assert_allclose(eight_bits(values), values, rtol=1e-6)
-    assert not eight_bits(np.zeros(4, np.float32)).any()
-
-
-def of_all_sizes(count):
-    """FullTensor numbers in fp32: no sum of them depends on its order."""
-    return ((np.arange(count) * 40503) % 65521 - 32760).astype(np.float32)
-
-
-def digest(values):
-    return hashlib.sha256(values.astype("<f4").tobytes()).hexdigest()[:16]
-
-
-def test_golden_blocks_of_bitsandbytes():
-    """What bitsandbytes 0.50.2 gives back on CPU: dequantize_blockwise(quantize_blockwise(values))."""
-    assert digest(eight_bits(of_all_sizes(256))) == "01b440588f701f6a"
-    assert digest(eight_bits(of_all_sizes(100))) == "98ed5abce8dc593d"
-
-
-@pytest.mark.parametrize(
-    ("count", "once", "twice"),
-    [(19205, "7b9b8cb0dda2089a", "02eb21dca6135c50"), (16384, "f076d0b815c3f7fb", "f58752b097955fd5")],
-)
-def test_golden_weights_of_bitsandbytes(count, once, twice):
-    """What bitsandbytes 0.50.2 gives back on CPU from NF4, its scales as they are and quantised again."""
-    values = of_all_sizes(count)
-    found = scales(values)
-    assert digest(round_trip(values, found, found)) == once
-    assert digest(round_trip(values, found, doubly_quantised(found))) == twice
+@pytest.mark.parametrize("dtype", ["F32", "BF16", "F16"])
+@pytest.mark.parametrize("double", [False, True])
+def test_every_weight_becomes_the_nearest_level_of_its_block_in_its_own_dtype(dtype, double):
+    values = (np.random.default_rng(1).standard_normal((40, 64)) * 0.03).astype(np.float32)
+    values = to_fp32(from_fp32(values, dtype), dtype)
+    found = nf4.round_trip(values, dtype, double=double)
+    assert found.dtype == np.float32 and found.shape == values.shape
+    np.testing.assert_array_equal(found, to_fp32(from_fp32(found, dtype), dtype))  # nothing beyond its dtype
+    scales = np.abs(values).max(axis=1, keepdims=True)
+    nearest = np.abs(values[:, :, None] - (scales * LEVELS)[:, None, :]).min(axis=2)
+    allowed = scales * (0.02 if double else {"F32": 1e-6, "F16": 1e-3, "BF16": 5e-3}[dtype])
+    assert (np.abs(found - values) <= nearest + allowed).all()
+    assert len(np.unique(found[0])) <= 16
