@@ -148,13 +148,14 @@ def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
 
 
 def other_world(output_dir: Path, world: dict[str, object]) -> str:
-    """Return on how many processes the finished run in a folder was trained, and on how many now.
+    """Return on how many processes the run in a folder was trained, finished or cut off, and on how many now.
 
-    "" where they are as many, where no run is finished, and for a run.json of before they were recorded.
+    "" where they are as many, where there is nothing to resume, and for records from before this was recorded.
     """
-    if not (output_dir / RUN).is_file():
+    finished = (output_dir / RUN).is_file()
+    if not finished and all(checkpoint.flaw for checkpoint in checkpoints(output_dir)):
         return ""
-    then = read_object(output_dir / RUN)
+    then = read_object(output_dir / (RUN if finished else STARTED))
     if then.get("world_size") in (None, world["world_size"]):
         return ""
     return " → ".join(

@@ -16,7 +16,7 @@ from recipes.training import train
 @click.option(
     "--seeds", type=click.IntRange(2), help="Train so many seeds and table them (as `sweep seed=…`)."
 )
-@click.option("--force", is_flag=True, help="Train again what was finished on another number of processes.")
+@click.option("--force", is_flag=True, help="Train again what was trained on another number of processes.")
 def command(recipe: Path, overrides: tuple[str, ...], seeds: int | None, force: bool) -> None:
     """Train RECIPE with LLaMA-Factory; KEY=VALUE overrides its settings.
 

@@ -37,7 +37,7 @@ OF_NO_NEWS = {"W340", "W341"}  # what training itself says about its output_dir
 def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     """Bring a recipe's output_dir to a finished run; run.json is written last.
 
-    A run that was finished on another number of processes is `ContentError`; `force` sets it aside. Where
+    A run of another number of processes, finished or cut off, is `ContentError`; `force` sets it aside. Where
     LLaMA-Factory was asked about these rows before, `ask` is false.
     """
     target = machine("this")
@@ -65,7 +65,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         if weights:
             click.echo(f"key-token weights from {weights}")
         added = additions(recipe, newest)
-        write_json(output_dir / STARTED, inputs)
+        write_json(output_dir / STARTED, {**inputs, **world})
         effective = output_dir / "recipe.yaml"
         write_text(effective, yaml.safe_dump({**recipe.settings, **added}, sort_keys=False))
         started, clock = datetime.now(UTC), time.monotonic()
@@ -111,7 +111,7 @@ def _reserve(
             differs, grown = other_run(output_dir, inputs), other_world(output_dir, world)
             if not differs and grown and not force:
                 hint = f"`recipes train {recipe.path} output_dir={output_dir} --force` trains it again"
-                raise ContentError(f"{output_dir} was finished with {grown}: other steps; {hint}")
+                raise ContentError(f"{output_dir} was trained with {grown}: other steps; {hint}")
             if not differs and not grown:
                 stack.enter_context(attempt.pop_all())
                 return lock

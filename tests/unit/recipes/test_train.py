@@ -1,14 +1,16 @@
 """What `recipes train` settles before it touches an output_dir."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 from core.errors import ContentError, ProblemsError, RequestError
 from core.runs import RUN, STARTED
-from recipes import check, training
+from recipes import check, output, training
 from recipes.model import require_model
+from recipes.output import Checkpoint
 from recipes.recipe import read_recipe
 from recipes.record import inputs_of
 from recipes.train import command, train_seeds
@@ -73,6 +75,22 @@ def test_a_run_of_another_world_size_is_not_this_one(recipe, tmp_path, monkeypat
     monkeypatch.setenv("NPROC_PER_NODE", "3")
     with pytest.raises(RequestError, match="nobody/nothing"):  # it would train, had it the model
         train(recipe, force=True)
+
+
+def test_a_run_that_was_cut_off_is_not_resumed_on_another_world_size(recipe, monkeypatch):
+    """Its steps would take other batches from there on, without a word from LLaMA-Factory."""
+    recipe.output_dir.mkdir()
+    world = {"world_size": 2, "global_batch": 16}
+    (recipe.output_dir / STARTED).write_text(json.dumps({**inputs_of(recipe, None), **world}))
+    checkpoint = Checkpoint(recipe.output_dir / "checkpoint-3", 3, "")
+    monkeypatch.setattr(output, "checkpoints", lambda _: [checkpoint])
+    monkeypatch.setattr(training, "require_model", lambda _: None)
+    with pytest.raises(ContentError, match=r"world size 2 \(global batch 16\) → world size 1"):
+        train(recipe, ask=False)
+    now = {"world_size": 1, "global_batch": 8}
+    assert output.other_world(recipe.output_dir, world) == ""
+    monkeypatch.setattr(output, "checkpoints", lambda _: [replace(checkpoint, flaw="cut off")])
+    assert output.other_world(recipe.output_dir, now) == ""  # nothing to resume from
 
 
 def test_a_run_json_of_before_world_sizes_is_left_alone(recipe, capsys, monkeypatch):
