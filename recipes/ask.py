@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,14 +19,14 @@ from core.errors import ContentError, TuneyardError
 from core.files import read_object, sha256, versions, write_json
 from core.packages import need
 from recipes.data import dataset_dir, files_of, locate
+from recipes.launch import environment
 from recipes.recipe import Recipe
 from recipes.schema import known_keys
 
-ROOT = Path(__file__).resolve().parent.parent
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json", "vocab.json")
 
 
-def ask(recipe: Recipe, model: str) -> dict[str, object]:
+def ask(recipe: Recipe, model: str) -> dict[str, Any]:
     """Return what recipes/inspect.py finds in a recipe, with tokenizer and config of `model`.
 
     Unknown keys are left out, since LLaMA-Factory would stop at them. `ContentError` where it crashed.
@@ -46,8 +47,8 @@ def ask(recipe: Recipe, model: str) -> dict[str, object]:
 def ask_weights(recipe: Recipe, model: str, weights: Path, count: int) -> list[list[tuple[str, float]]]:
     """Return the first rows of a recipe's data as (text, weight) pairs; `ContentError` where that fails."""
     settings = {**recipe.settings, "model_name_or_path": model}
-    rows = _inspect(settings, str(weights), str(count)).get("rows")
-    return rows if isinstance(rows, list) else []
+    rows: list[list[tuple[str, float]]] = _inspect(settings, str(weights), str(count))["rows"]
+    return rows
 
 
 def _folder() -> Path:
@@ -69,20 +70,14 @@ def _key(settings: dict[str, object], recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _inspect(settings: dict[str, object], *more: str) -> dict[str, object]:
+def _inspect(settings: dict[str, object], *more: str) -> dict[str, Any]:
     need("llamafactory")
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(settings, file, default=str)  # bytes of !!binary
         file.flush()
-        quiet = {"HF_HUB_OFFLINE": "1", "LLAMAFACTORY_VERBOSITY": "ERROR", "TOKENIZERS_PARALLELISM": "false"}
         process = subprocess.Popen(
             [sys.executable, "-m", "recipes.inspect", file.name, *more],
-            cwd=Path.cwd(),
-            env={
-                **os.environ,
-                **quiet,
-                "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
-            },
+            env={**environment(), "HF_HUB_OFFLINE": "1", "LLAMAFACTORY_VERBOSITY": "ERROR"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -91,8 +86,8 @@ def _inspect(settings: dict[str, object], *more: str) -> dict[str, object]:
     if process.wait():
         reason = next((line for line in reversed(log.splitlines()) if line.strip()), "no reason given")
         raise ContentError(f"LLaMA-Factory could not be asked: {reason}")
-    value = json.loads(answer)
-    return value if isinstance(value, dict) else {}
+    found: dict[str, Any] = json.loads(answer)
+    return found
 
 
 def _pass_on_progress(process: "subprocess.Popen[bytes]") -> str:

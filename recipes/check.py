@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,7 +28,7 @@ from recipes.schedule import Schedule, schedule_of, schedule_problems
 from recipes.sizes import disk_of, existing, setup_of, shapes_of
 from recipes.token_weights import weights_file
 
-Answer = dict[str, object]
+Answer = dict[str, Any]  # LLaMA-Factory's, as recipes/inspect.py gives it; {} where it was not asked
 HERE = {"E309", "E342", "E343", "E344"}  # what this machine lacks: a note on a recipe for another
 
 
@@ -165,22 +166,18 @@ def training_schedule(
     recipe: Recipe, parts: list[Part], target: Machine, answer: Answer | None = None
 ) -> Schedule:
     """Return the schedule of a recipe on a machine over its rows (0 where not all of them are counted)."""
-    world, tokens = world_size(recipe, target.gpus), (answer or {}).get("tokens")
-    if isinstance(tokens, dict) and "train" in tokens:  # merged, split and packed
-        return schedule_of(recipe.with_settings({"val_size": 0}), tokens["train"]["rows"], world)
-    if regroups(recipe):
-        return schedule_of(recipe, 0, world)
-    data = (answer or {}).get("data")
-    counts = data if isinstance(data, dict) else {}
-    limit = recipe.settings.get("max_samples")
+    world, answer = world_size(recipe, target.gpus), answer or {}
+    if train := answer.get("tokens", {}).get("train"):  # merged, split and packed
+        return schedule_of(recipe.with_settings({"val_size": 0}), train["rows"], world)
     rows = [
-        counts[part.name].get("rows") if part.rows is None and part.name in counts else part.rows
+        answer.get("data", {}).get(part.name, {}).get("rows") if part.rows is None else part.rows
         for part in parts
         if part.key == "dataset"
     ]
-    known = [min(count, limit) if isinstance(limit, int) else count for count in rows if count is not None]
-    total = sum(known) if len(known) == len(rows) else 0
-    return schedule_of(recipe, total, world)
+    if regroups(recipe) or None in rows:
+        return schedule_of(recipe, 0, world)
+    limit = recipe.settings.get("max_samples")
+    return schedule_of(recipe, sum(min(n, limit) if isinstance(limit, int) else n for n in rows), world)
 
 
 def not_local(parts: list[Part]) -> Iterator[str]:
@@ -212,37 +209,30 @@ def answer_problems(recipe: Recipe, answer: Answer, known: list[Problem]) -> Ite
     rejected = answer.get("rejected")
     if rejected and not any(problem.code.startswith("E30") for problem in known):
         yield Problem("E350", str(recipe.path), f"LLaMA-Factory refuses it: {rejected}")
-    model = answer.get("model")
-    if isinstance(model, dict):
-        for key, names in model.get("unfit", {}).items():
-            for name in names:
-                yield recipe.problem("E351", key, f"{name} fits no layer of the model")
-        explained = any(problem.code.startswith(("E30", "E31")) for problem in known)
-        if model.get("refused") and not explained and not any(model["unfit"].values()):
-            yield Problem("E351", str(recipe.path), f"LLaMA-Factory cannot adapt it: {model['refused']}")
-    tokens = answer.get("tokens")
-    if not isinstance(tokens, dict) or "error" in tokens:
-        return
-    if tokens["template"]:
+    model, tokens = answer.get("model", {}), answer.get("tokens", {})
+    unfit = [(key, name) for key, names in model.get("unfit", {}).items() for name in names]
+    for key, name in unfit:
+        yield recipe.problem("E351", key, f"{name} fits no layer of the model")
+    explained = any(problem.code.startswith(("E30", "E31")) for problem in known)
+    if model.get("refused") and not explained and not unfit:
+        yield Problem("E351", str(recipe.path), f"LLaMA-Factory cannot adapt it: {model['refused']}")
+    if tokens.get("template"):
         hint = "leave `template` out to train the model's own" if "template" in recipe.settings else ""
         yield recipe.problem("W352", "template", f"scoring sees another prompt: {tokens['template']}", hint)
     if packs(recipe):
         return
-    for name, counts in tokens["datasets"].items():
-        if counts.get("cut"):
-            share = (
-                f"{counts['cut']} of {counts['rows']} rows of {name} ({counts['cut'] / counts['rows']:.1%})"
-            )
+    for name, counts in tokens.get("datasets", {}).items():
+        if cut := counts.get("cut"):
+            share = f"{cut} of {counts['rows']} rows of {name} ({cut / counts['rows']:.1%})"
             message = f"cuts {share}; the longest has {counts['longest']} tokens"
             yield recipe.problem("W353", "cutoff_len", message)
 
 
 def data_problems(recipe: Recipe, answer: Answer, parts: list[Part]) -> Iterator[Problem]:
     """Yield the first rows that LLaMA-Factory rejects or drops, and how many there are."""
-    data = answer.get("data")
     for part in parts:
-        about = data.get(part.name) if isinstance(data, dict) and part.rows != 0 else None
-        if not about or not about.get("bad"):
+        about = answer.get("data", {}).get(part.name, {})
+        if part.rows == 0 or not about.get("bad"):
             continue
         _, path = locate(part.name, dataset_dir(recipe), part.key)
         for row, why in about["problems"]:
@@ -255,8 +245,8 @@ def data_problems(recipe: Recipe, answer: Answer, parts: list[Part]) -> Iterator
 
 def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule, target: Machine) -> Iterator[Problem]:
     """Yield that the checkpoints do not fit where they go."""
-    model = answer.get("model")
-    if not schedule.rows or not isinstance(model, dict) or not model.get("trainable"):
+    model = answer.get("model", {})
+    if not schedule.rows or not model.get("trainable"):
         return
     disk = disk_of(recipe, shapes_of(model), setup_of(recipe, 0, world_size(recipe, target.gpus)), schedule)
     if disk.needed > disk.free:
@@ -281,11 +271,9 @@ def not_checked(answer: Answer, model: str) -> Iterator[str]:
     """Yield what could not be looked at, and the way to have it looked at where the model is not at hand."""
     hint = "" if Path(model).is_dir() else "; give a model folder with --model DIR"
     for name, what in {"tokens": "template and cutoff_len", "model": "lora_target"}.items():
-        part = answer.get(name)
-        if isinstance(part, dict) and "error" in part:
-            yield f"{what} ({part['error']}){hint}"
-    data = answer.get("data")
-    for name, about in data.items() if isinstance(data, dict) else ():
+        if "error" in answer.get(name, {}):
+            yield f"{what} ({answer[name]['error']}){hint}"
+    for name, about in answer.get("data", {}).items():
         if "error" in about:
             yield f"the rows of {name} ({about['error']})"
 

@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.checkout import ROOT
 from core.errors import ContentError, RequestError
-from recipes.leash import GRACE
+from recipes.supervisor import GRACE
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -28,8 +29,7 @@ _ERROR = re.compile(r"^(?:\[rank\d+\]: *)?((?:\w+\.)*\w*(?:Error|Exception|Exit)
 
 def llamafactory() -> list[str]:
     """Return the command of LLaMA-Factory in this environment; `RequestError` where it is not installed."""
-    beside = Path(sys.executable).parent
-    program = shutil.which("llamafactory-cli", path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
+    program = shutil.which("llamafactory-cli", path=environment()["PATH"])
     if program is None:
         raise RequestError("llamafactory-cli not found; install it with `make setup`")
     return [program, "train"]
@@ -45,23 +45,13 @@ def weighted(weights: Path, torchrun: bool) -> list[str]:
     if not torchrun:
         return [sys.executable, *program]
     given = os.environ.get
-    nodes = given("NNODES", "1")
-    where = ["--standalone"]
-    if nodes != "1":
-        address, port = given("MASTER_ADDR", "127.0.0.1"), given("MASTER_PORT", "29500")
-        where = ["--node_rank", given("NODE_RANK", "0"), "--master_addr", address, "--master_port", port]
-    each = given("NPROC_PER_NODE") or "gpu"
-    return [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nnodes",
-        nodes,
-        "--nproc_per_node",
-        each,
-        *where,
-        *program,
-    ]
+    nodes, each = given("NNODES", "1"), given("NPROC_PER_NODE") or "gpu"
+    ranks = ["-m", "torch.distributed.run", "--nnodes", nodes, "--nproc_per_node", each]
+    if nodes == "1":
+        return [sys.executable, *ranks, "--standalone", *program]
+    address, port = given("MASTER_ADDR", "127.0.0.1"), given("MASTER_PORT", "29500")
+    where = ["--node_rank", given("NODE_RANK", "0"), "--master_addr", address, "--master_port", port]
+    return [sys.executable, *ranks, *where, *program]
 
 
 def launch(command: list[str], output_dir: Path, lock: int, torchrun: bool = False) -> None:
@@ -74,11 +64,11 @@ def launch(command: list[str], output_dir: Path, lock: int, torchrun: bool = Fal
     known = progress.stat().st_size if progress.exists() else 0  # of a run that is resumed
     with (output_dir / LOG).open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "recipes.leash", str(os.getpid()), *command],
+            [sys.executable, "-m", "recipes.supervisor", str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=_environment(torchrun),
+            env=environment() | ({"FORCE_TORCHRUN": "1"} if torchrun else {}),
             start_new_session=True,
             pass_fds=(lock,),
         )
@@ -90,17 +80,14 @@ def launch(command: list[str], output_dir: Path, lock: int, torchrun: bool = Fal
         raise ContentError(failure(process.returncode, output_dir / LOG))
 
 
-def _environment(torchrun: bool) -> dict[str, str]:
-    """Return the environment with our Python's programs first: LLaMA-Factory calls torchrun by its name."""
-    beside = str(Path(sys.executable).parent)
-    root = str(Path(__file__).resolve().parent.parent)
-    own = {
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONUNBUFFERED": "1",
-        **({"FORCE_TORCHRUN": "1"} if torchrun else {}),
-    }
-    own["PYTHONPATH"] = f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
-    return {**os.environ, **own, "PATH": f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"}
+def environment() -> dict[str, str]:
+    """Return the environment with our modules and our programs first (torchrun is called by its name)."""
+
+    def first(variable: str, folder: Path) -> str:
+        return f"{folder}{os.pathsep}{os.environ.get(variable, '')}".rstrip(os.pathsep)
+
+    paths = {"PYTHONPATH": first("PYTHONPATH", ROOT), "PATH": first("PATH", Path(sys.executable).parent)}
+    return {**os.environ, **paths, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
 
 
 def _watch(process: "subprocess.Popen[bytes]", path: Path, position: int) -> None:
@@ -144,7 +131,7 @@ def _advance(bar: "tqdm[Any]", row: dict[str, Any]) -> None:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a training that still runs: recipes/leash.py ends its family; SIGKILL where that takes too long."""
+    """End a training that still runs: its supervisor ends its family; SIGKILL where that takes too long."""
     if process.poll() is not None:
         return
     for sign in (signal.SIGTERM, signal.SIGKILL):

@@ -150,7 +150,7 @@ def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
 def other_world(output_dir: Path, world: dict[str, object]) -> str:
     """Return on how many processes the run in a folder was trained, finished or cut off, and on how many now.
 
-    "" where they are as many, where there is nothing to resume, and for records from before this was recorded.
+    "" where they are as many, with nothing to resume, and for records from before this was recorded.
     """
     finished = (output_dir / RUN).is_file()
     if not finished and all(checkpoint.flaw for checkpoint in checkpoints(output_dir)):

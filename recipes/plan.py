@@ -48,10 +48,8 @@ def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> 
     answer, found = ask_check(recipe, model, target, (parts, problems))
     refuse_errors(recipe, [problem for problem in found if problem.code not in OF_THE_DISK])
     shapes = shapes_of(answer["model"])
-    tokens = answer["tokens"]
-    cutoff = recipe.settings.get("cutoff_len")
-    unknown = {"rows": 0, "seen": 0, "longest": cutoff if isinstance(cutoff, int) else 2048}
-    train = tokens.get("train", unknown) if isinstance(tokens, dict) else unknown
+    unknown = {"rows": 0, "seen": 0, "longest": recipe.settings.get("cutoff_len") or 2048}
+    train = answer["tokens"].get("train", unknown)
     schedule = training_schedule(recipe, parts, target, answer)
     longest, each = train["longest"], train["seen"] / max(1, train["rows"])
     setup = setup_of(recipe, longest, ranks)

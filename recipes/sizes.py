@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from core.errors import RequestError
 from recipes.memory import BF16, FP32, Setup, Shapes, checkpoint_bytes
@@ -27,13 +28,11 @@ class Disk:
         return self.checkpoint * self.checkpoints
 
 
-def shapes_of(model: object) -> Shapes:
+def shapes_of(model: dict[str, Any]) -> Shapes:
     """Return the shapes in LLaMA-Factory's answer about a model; `RequestError` where it has none."""
-    if not isinstance(model, dict) or "error" in model:
-        why = model.get("error") if isinstance(model, dict) else model
-        raise RequestError(
-            f"the model's config is not at hand ({why}); give a folder with config.json: --model DIR"
-        )
+    if "error" in model:
+        why = f"the model's config is not at hand ({model['error']})"
+        raise RequestError(f"{why}; give a folder with config.json: --model DIR")
     if model["trainable"] is None:
         raise RequestError("only finetuning_type lora and full can be planned")
     return Shapes(**{name: model[name] for name in Shapes.__slots__})
