@@ -15,9 +15,13 @@ class Metric:
     unit: str
     higher: bool
 
+    def rank(self, value: float) -> tuple[bool, float]:
+        """Return what sorts values of this figure: the best first, NaN last."""
+        return value != value, -value if self.higher else value
+
     def best(self, values: Iterable[float]) -> float:
         """Return the best of some values of this figure."""
-        return max(values) if self.higher else min(values)
+        return min(values, key=self.rank)
 
 
 UNKNOWN = Metric("unknown figure", higher=True)

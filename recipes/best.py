@@ -89,9 +89,9 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
 
 
 def read_scores(results: Path, metric: str) -> list[tuple[int, float]]:
-    """Return (step, value) of every scored checkpoint, the mean over its sets; `ContentError` without any.
+    """Return (step, value) of every scored checkpoint, the mean over its datasets; `ContentError` without any.
 
-    Checkpoints are compared over the same sets: one that lacks a set of the others is left out, and named.
+    Checkpoints are compared on the same datasets: one that lacks a dataset is left out, and named.
     """
     found: dict[int, dict[str, float]] = defaultdict(dict)
     for path in sorted(require(results, "folder of results").rglob("results.json")):
@@ -114,16 +114,16 @@ def read_scores(results: Path, metric: str) -> list[tuple[int, float]]:
         f"checkpoint-{step} has no {metric} of {', '.join(lacks)}" for step, lacks in lacking.items() if lacks
     ]
     if len(left_out) == len(found):
-        raise ContentError(f"{results}: no checkpoint was scored on all sets: {'; '.join(left_out)}")
+        raise ContentError(f"{results}: no checkpoint was scored on all datasets: {'; '.join(left_out)}")
     for line in left_out:
         click.echo(f"left out: {line}", err=True)
     return [(step, statistics.fmean(found[step].values())) for step, lacks in lacking.items() if not lacks]
 
 
 def find_best(curve: list[tuple[int, float]], metric: str, output_dir: Path) -> Best:
-    """Return the best point of a curve with its checkpoint (whole, or None) and what its place means."""
-    value = metric_of(metric).best(value for _, value in curve)
-    step = min(step for step, found in curve if found == value)
+    """Return the best point of a curve with its checkpoint (complete, or None) and what its place means."""
+    rank = metric_of(metric).rank
+    step, value = min(curve, key=lambda point: (rank(point[1]), point[0]))  # of equals the earlier
     folder = output_dir / f"checkpoint-{step}"
     kept = folder.is_dir() and not find_flaw(folder)
     return Best(metric, step, value, len(curve), str(folder) if kept else None, _advice(curve, step))

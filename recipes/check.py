@@ -17,7 +17,7 @@ import click
 from core.errors import CLI, SHOWN, ContentError, Problem, ProblemsError, RequestError, counted
 from core.runs import RUN, STARTED
 from recipes.ask import ask, ask_weights
-from recipes.data import Part, dataset_dir, locate, read_parts
+from recipes.data import NamedDataset, dataset_dir, locate, read_datasets
 from recipes.hardware import Machine
 from recipes.hardware import machine as machine_of
 from recipes.output import other_run
@@ -79,19 +79,19 @@ def check(
     recipe: Recipe, model: str | None, target: Machine, quick: bool, show_all: bool, as_json: bool
 ) -> bool:
     """Print what is wrong with one recipe as it is found; return whether it cannot be trained on `target`."""
-    parts, problems = quick_check(recipe, target)
+    datasets, problems = quick_check(recipe, target)
     shown = 0 if as_json else _show(problems, SHOWN if not show_all else len(problems))
     answer: Answer = {}
     if not quick:
-        answer, found = ask_check(recipe, model, target, (parts, problems))
+        answer, found = ask_check(recipe, model, target, (datasets, problems))
         if not as_json:
             _show(found, SHOWN - shown if not show_all else len(found))
         problems += found
     unchecked = [
-        *not_local(parts),
+        *not_local(datasets),
         *not_checked(answer, model or str(recipe.settings.get("model_name_or_path"))),
     ]
-    schedule = training_schedule(recipe, parts, target, answer)
+    schedule = training_schedule(recipe, datasets, target, answer)
     if as_json:
         report = {"recipe": str(recipe.path), "problems": [asdict(problem) for problem in problems]}
         click.echo(json.dumps({**report, "not_checked": unchecked, "facts": answer}, ensure_ascii=False))
@@ -104,7 +104,7 @@ def check(
 
 
 def print_weights(recipe: Recipe, model: str | None, count: int) -> None:
-    """Print the first rows with each learned token in the colour of its weight; the prompt is dim."""
+    """Print the first rows with each loss token in the colour of its weight; the prompt is dim."""
     weights = weights_file(recipe.path)
     if weights is None:
         raise RequestError(f"{recipe.path.parent / 'weights' / recipe.path.name}: no weights for this recipe")
@@ -118,28 +118,28 @@ def print_weights(recipe: Recipe, model: str | None, count: int) -> None:
             click.echo(click.style(f"  {weight:g}: {text!r}", fg=colours[weight]))
 
 
-def quick_check(recipe: Recipe, target: Machine) -> tuple[list[Part], list[Problem]]:
+def quick_check(recipe: Recipe, target: Machine) -> tuple[list[NamedDataset], list[Problem]]:
     """Return a recipe's datasets and everything that is wrong with it without asking LLaMA-Factory."""
     problems = problems_of(recipe, target)
-    parts, found = read_parts(recipe)
+    datasets, found = read_datasets(recipe)
     problems += found
-    schedule = training_schedule(recipe, parts, target)
-    counted = parts and all(part.rows is not None for part in parts) and not regroups(recipe)
+    schedule = training_schedule(recipe, datasets, target)
+    counted = datasets and all(dataset.rows is not None for dataset in datasets) and not regroups(recipe)
     if recipe.settings.get("do_train") is True and counted:
         problems += schedule_problems(recipe, schedule)
     if not any(problem.code.startswith("E") for problem in problems):
         problems += output_problems(recipe)
-    return parts, _noted(problems, target)
+    return datasets, _noted(problems, target)
 
 
 def ask_check(
-    recipe: Recipe, model: str | None, target: Machine, known: tuple[list[Part], list[Problem]]
+    recipe: Recipe, model: str | None, target: Machine, known: tuple[list[NamedDataset], list[Problem]]
 ) -> tuple[Answer, list[Problem]]:
     """Return LLaMA-Factory's answer about a recipe, and what it adds to what `quick_check` found."""
-    parts, problems = known
+    datasets, problems = known
     answer = ask(recipe, model or str(recipe.settings.get("model_name_or_path")))
-    found = [*answer_problems(recipe, answer, problems), *data_problems(recipe, answer, parts)]
-    schedule = training_schedule(recipe, parts, target, answer)
+    found = [*answer_problems(recipe, answer, problems), *data_problems(recipe, answer, datasets)]
+    schedule = training_schedule(recipe, datasets, target, answer)
     if regroups(recipe) and schedule.rows and recipe.settings.get("do_train") is True:
         found += schedule_problems(recipe, schedule)
     if not any(problem.code.startswith(("E30", "E31")) for problem in problems):  # it reads paths and numbers
@@ -163,16 +163,16 @@ def refuse_errors(recipe: Recipe, problems: list[Problem]) -> list[Problem]:
 
 
 def training_schedule(
-    recipe: Recipe, parts: list[Part], target: Machine, answer: Answer | None = None
+    recipe: Recipe, datasets: list[NamedDataset], target: Machine, answer: Answer | None = None
 ) -> Schedule:
     """Return the schedule of a recipe on a machine over its rows (0 where not all of them are counted)."""
     world, answer = world_size(recipe, target.gpus), answer or {}
     if train := answer.get("tokens", {}).get("train"):  # merged, split and packed
         return schedule_of(recipe.with_settings({"val_size": 0}), train["rows"], world)
     rows = [
-        answer.get("data", {}).get(part.name, {}).get("rows") if part.rows is None else part.rows
-        for part in parts
-        if part.key == "dataset"
+        answer.get("data", {}).get(dataset.name, {}).get("rows") if dataset.rows is None else dataset.rows
+        for dataset in datasets
+        if dataset.key == "dataset"
     ]
     if regroups(recipe) or None in rows:
         return schedule_of(recipe, 0, world)
@@ -180,11 +180,11 @@ def training_schedule(
     return schedule_of(recipe, sum(min(n, limit) if isinstance(limit, int) else n for n in rows), world)
 
 
-def not_local(parts: list[Part]) -> Iterator[str]:
+def not_local(datasets: list[NamedDataset]) -> Iterator[str]:
     """Yield which datasets could not be looked at, since they lie elsewhere."""
-    for part in parts:
-        if part.elsewhere:
-            yield f"{part.key} {part.name}: no local file ({part.elsewhere})"
+    for dataset in datasets:
+        if dataset.elsewhere:
+            yield f"{dataset.key} {dataset.name}: no local file ({dataset.elsewhere})"
 
 
 def output_problems(recipe: Recipe) -> Iterator[Problem]:
@@ -200,7 +200,7 @@ def output_problems(recipe: Recipe) -> Iterator[Problem]:
     elif (folder / RUN).is_file():
         yield recipe.problem("W341", "output_dir", f"{folder}: this run already finished here")
     elif (folder / STARTED).is_file():
-        message = f"{folder} holds this run, cut off; `recipes train` goes on with it"
+        message = f"{folder} holds this run, cut off; `recipes train` resumes it"
         yield recipe.problem("W341", "output_dir", message)
 
 
@@ -228,19 +228,19 @@ def answer_problems(recipe: Recipe, answer: Answer, known: list[Problem]) -> Ite
             yield recipe.problem("W353", "cutoff_len", message)
 
 
-def data_problems(recipe: Recipe, answer: Answer, parts: list[Part]) -> Iterator[Problem]:
+def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
     """Yield the first rows that LLaMA-Factory rejects or drops, and how many there are."""
-    for part in parts:
-        about = answer.get("data", {}).get(part.name, {})
-        if part.rows == 0 or not about.get("bad"):
+    for dataset in datasets:
+        about = answer.get("data", {}).get(dataset.name, {})
+        if dataset.rows == 0 or not about.get("bad"):
             continue
-        _, path = locate(part.name, dataset_dir(recipe), part.key)
+        _, path = locate(dataset.name, dataset_dir(recipe), dataset.key)
         for row, why in about["problems"]:
             stages = 'stages rm and dpo want `"ranking": true`, no other' if "training stage" in why else ""
-            yield Problem("E323", f"{path} row {row}" if row else str(path), why, part.name, stages)
+            yield Problem("E323", f"{path} row {row}" if row else str(path), why, dataset.name, stages)
         if about["bad"] > len(about["problems"]):
             message = f"{about['bad']} of {about['rows']} rows cannot be trained on"
-            yield Problem("E323", str(path), message, part.name)
+            yield Problem("E323", str(path), message, dataset.name)
 
 
 def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule, target: Machine) -> Iterator[Problem]:

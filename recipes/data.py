@@ -18,7 +18,7 @@ HELD_OUT = ("eval", "test", "dev", "validation", "val")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class NamedDataset:
     """One dataset of a recipe: under which key it is named, its rows (None: not counted), where it lies.
 
     `elsewhere` says what kind of source it is that is no local file; its rows cannot be looked at.
@@ -30,20 +30,20 @@ class Part:
     elsewhere: str = ""
 
 
-def read_parts(recipe: Recipe) -> tuple[list[Part], list[Problem]]:
+def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
     """Return the datasets of a recipe that can be trained on, and what is wrong with the others."""
-    parts, problems = [], []
+    datasets, problems = [], []
     for key in ("dataset", "eval_dataset"):
         for name in recipe.names(key):
             try:
-                part, found = _read_part(recipe, key, name)
+                dataset, found = _read_dataset(recipe, key, name)
             except TuneyardError as error:
                 hint = f"compile it: {_compile_hint(name)}"
                 problems.append(recipe.problem("E320", key, str(error), hint))
                 continue
-            parts.append(part)
+            datasets.append(dataset)
             problems.extend(found)
-    return parts, problems
+    return datasets, problems
 
 
 def _compile_hint(name: str) -> str:
@@ -88,23 +88,23 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _alike(names: Iterable[str], key: str) -> list[str]:
-    """Return the names that a misspelt one can stand for: sets held out are not trained on."""
+    """Return the names that a misspelt one can stand for: held-out datasets are not trained on."""
     return [name for name in names if key == "eval_dataset" or not name.endswith(HELD_OUT)]
 
 
-def _read_part(recipe: Recipe, key: str, name: str) -> tuple[Part, list[Problem]]:
+def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, list[Problem]]:
     entry, path = locate(name, dataset_dir(recipe), key)
     if isinstance(path, str):
-        return Part(key, name, None, path), []
+        return NamedDataset(key, name, None, path), []
     if path.suffix not in COUNTED or path.is_dir():
-        return Part(key, name, None), []
+        return NamedDataset(key, name, None), []
     rows, found = len(read_records(path)), []
     if not rows:
         found.append(recipe.problem("E321", key, f"{path}: holds no records"))
     if changed := _changed(path):
         found.append(recipe.problem("W322", key, changed, f"compile it again: {_compile_hint(name)}"))
     sampled = entry.get("num_samples")
-    return Part(key, name, sampled if isinstance(sampled, int) else rows), found
+    return NamedDataset(key, name, sampled if isinstance(sampled, int) else rows), found
 
 
 def _changed(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Whether a recipe's model is to be had: a folder, in the hub client's cache, or on the hub now."""
+"""Whether a recipe's model can be loaded: from a folder, from the hub client's cache, or from the hub."""
 
 import os
 from pathlib import Path

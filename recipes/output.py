@@ -1,6 +1,6 @@
-"""What lies in an output_dir: whole checkpoints, broken ones, the run that made them, and who writes there.
+"""What is in an output_dir: complete and incomplete checkpoints, the run that made them, and who writes there.
 
-A checkpoint is whole when everything that a resumed training reads is there in full length. The
+A checkpoint is complete when everything that a resumed training reads is there in full length. The
 trainer writes trainer_state.json last, but not everything before it is synced, so each file is looked at.
 """
 
@@ -22,7 +22,7 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder `checkpoint-STEP`; `flaw` says why it cannot be resumed from, empty where it is whole."""
+    """A folder `checkpoint-STEP`; `flaw` says why it cannot be resumed from, empty where it is complete."""
 
     path: Path
     step: int
@@ -96,7 +96,7 @@ def _check_optimizer(folder: Path) -> None:
 
 
 def _check_torch_file(path: Path) -> None:
-    """Check that a file of torch.save (a zip archive, its directory last) is whole, unpickling nothing."""
+    """Check that a file of torch.save (a zip archive, its directory last) is complete, unpickling nothing."""
     try:
         with zipfile.ZipFile(path) as archive:
             archive.infolist()
@@ -104,15 +104,15 @@ def _check_torch_file(path: Path) -> None:
         raise ContentError(f"{path.name} is cut off ({path.stat().st_size} bytes)") from error
 
 
-def set_aside_broken(found: list[Checkpoint]) -> None:
-    """Rename broken checkpoints to `incomplete-…`, out of the way of LLaMA-Factory's own search."""
+def set_aside_incomplete(found: list[Checkpoint]) -> None:
+    """Rename incomplete checkpoints to `incomplete-…`, out of the way of LLaMA-Factory's own search."""
     for checkpoint in found:
         if checkpoint.flaw:
             checkpoint.path.rename(_free(checkpoint.path.with_name(f"incomplete-{checkpoint.path.name}")))
 
 
 def set_aside(output_dir: Path) -> Path:
-    """Rename a whole output_dir to the first free `NAME.1`, `NAME.2`, … and return the new path."""
+    """Rename an output_dir to the first free `NAME.1`, `NAME.2`, … and return the new path."""
     kept = _free(output_dir)
     output_dir.rename(kept)
     return kept

@@ -1,4 +1,4 @@
-"""What can be wrong with the paths of a recipe: where a training writes, and what it goes on from."""
+"""What can be wrong with the paths of a recipe: where a training writes, and what it resumes from."""
 
 import os
 from collections.abc import Iterator

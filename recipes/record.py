@@ -1,4 +1,4 @@
-"""run.json: what a training was made of, so that it can be told from another and made again.
+"""run.json: what a training was made of, so that it can be compared with another and repeated.
 
 `inputs` decides whether two runs are the same: the settings, the bytes of the data, the model and
 the key-token weights. Versions, times and hardware are recorded beside it and decide nothing.

@@ -1,6 +1,6 @@
 """python -m recipes sweep R.yaml key=v1,v2 …: a grid of trainings, each in its folder, finished ones skipped.
 
-Each run is judged by its best eval_loss, or by any command with --eval, whose results.json is read.
+Each run is scored by its best eval_loss, or by any command with --eval, whose results.json is read.
 """
 
 import itertools
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -24,14 +25,12 @@ from recipes.output import set_aside
 from recipes.recipe import Recipe, read_recipe
 from recipes.rules import evaluated, measured
 from recipes.schema import known_keys
-from recipes.training import ask_first, train
+from recipes.train import ask_first, train
 
 SHORT = {"rank": "lora_rank", "alpha": "lora_alpha", "lr": "learning_rate", "epochs": "num_train_epochs"}
-JUDGED = (
-    "judged.json"  # the command that judged a run; written when it has ended and its results are all there
-)
+SCORED = "judged.json"  # the command that scored a run, written when all its results are there
 OF_ROWS = ("stage", "model_name_or_path", "template", "dataset_dir", "dataset", "eval_dataset")
-Row = dict[str, object]
+Row = dict[str, Any]  # the settings of a run, its figure (NaN where it diverged) and its folder
 
 
 @click.command("sweep", context_settings=CLI)
@@ -41,14 +40,14 @@ Row = dict[str, object]
     "--out", type=click.Path(path_type=Path), help="Folder of the runs (default: saves/sweep-NAME)."
 )
 @click.option(
-    "--eval", "judge", help="Command that judges a run; {adapter} and {results} stand for its folders."
+    "--eval", "evaluation", help="Command that scores a run; {adapter} and {results} stand for its folders."
 )
 @click.option("--metric", help="What to read: eval_loss without --eval, accuracy with it.")
 def command(
-    recipe: Path, grid: tuple[str, ...], out: Path | None, judge: str | None, metric: str | None
+    recipe: Path, grid: tuple[str, ...], out: Path | None, evaluation: str | None, metric: str | None
 ) -> None:
     """Train RECIPE over a grid of settings (rank=4,8 alpha=8,16), and table and plot what came out."""
-    sweep(recipe, parse_grid(grid), out or Path("saves") / f"sweep-{recipe.stem}", judge, metric)
+    sweep(recipe, parse_grid(grid), out or Path("saves") / f"sweep-{recipe.stem}", evaluation, metric)
 
 
 def parse_grid(arguments: Sequence[str]) -> dict[str, list[str]]:
@@ -65,32 +64,22 @@ def parse_grid(arguments: Sequence[str]) -> dict[str, list[str]]:
 
 
 def sweep(
-    path: Path,
-    grid: dict[str, list[str]],
-    out: Path,
-    judge: str | None,
-    metric: str | None,
-    fixed: Sequence[str] = (),
+    path: Path, grid: dict[str, list[str]], out: Path, evaluation: str | None, metric: str | None
 ) -> list[Row]:
-    """Bring every point of the grid to a finished, judged run; write sweep.json, sweep.md and sweep.png.
-
-    `fixed` are overrides (key=value) that every run shares.
-    """
+    """Bring every point of the grid to a finished, scored run; write sweep.json, sweep.md and sweep.png."""
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    metric = metric or ("accuracy" if judge else "eval_loss")
+    metric = metric or ("accuracy" if evaluation else "eval_loss")
     folders = [out / name for name in run_names(grid)]
     recipes = [
-        read_recipe(
-            path, [*fixed, *(f"{key}={value}" for key, value in point.items()), f"output_dir={folder}"]
-        )
+        read_recipe(path, [*(f"{key}={value}" for key, value in point.items()), f"output_dir={folder}"])
         for point, folder in zip(points, folders, strict=True)
     ]
-    check_first(recipes, None if judge else metric)
+    check_first(recipes, None if evaluation else metric)
     rows: list[Row] = []
     for point, folder, recipe in zip(points, folders, recipes, strict=True):
         click.echo(f"{len(rows) + 1}/{len(points)} {folder.name}", err=True)
         train(recipe, ask=False)
-        rows.append({**point, metric: judged(folder, judge, metric), "run": str(folder)})
+        rows.append({**point, metric: score(folder, evaluation, metric), "run": str(folder)})
         write_json(out / "sweep.json", {"metric": metric, "grid": grid, "rows": rows})
     write_text(out / "sweep.md", table(rows, grid, metric))
     plot(rows, grid, metric, out / "sweep.png")
@@ -109,7 +98,7 @@ def run_names(grid: dict[str, list[str]]) -> list[str]:
 
 
 def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
-    """Refuse a grid of which a run cannot be trained, or not be judged by `metric`, before the first begins.
+    """Refuse a grid of which a run cannot be trained, or not be scored by `metric`, before the first begins.
 
     LLaMA-Factory is asked once about the rows of each dataset and stage. Raises `ContentError`.
     """
@@ -122,7 +111,7 @@ def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
             evaluates = "" if evaluated(recipe) else "; hold rows out: val_size=0.1 eval_strategy=epoch"
             raise ContentError(
                 f"{recipe.path}: a run of it does not write {metric}, only {', '.join(measured(recipe))}"
-                f"{evaluates}; or let a command judge: --eval"
+                f"{evaluates}; or let a command score it: --eval"
             )
         if rows not in asked:
             problems = [*problems, *ask_first(recipe, known)]
@@ -131,15 +120,15 @@ def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
             raise ContentError(f"{never[0].line()}, so that no run has its {metric}")
 
 
-def judged(folder: Path, judge: str | None, metric: str) -> float:
+def score(folder: Path, evaluation: str | None, metric: str) -> float:
     """Return a run's score: its best figure of that name, or the mean of what the command wrote."""
-    if judge is None:
+    if evaluation is None:
         try:
             return metric_of(metric).best(value for _, value in read_curve(folder, metric))
         except DivergedError:  # one point of the grid, not the end of the others
             return float("nan")
-    if not (folder / JUDGED).is_file() or read_object(folder / JUDGED).get("command") != judge:
-        _judge(folder, judge)
+    if not (folder / SCORED).is_file() or read_object(folder / SCORED).get("command") != evaluation:
+        _evaluate(folder, evaluation)
     results = folder / "results"
     found = {path: read_object(path) for path in sorted(results.rglob("results.json"))}
     values = {path: one.get(metric) for path, one in found.items() if one.get("model") != "base"}
@@ -152,59 +141,45 @@ def judged(folder: Path, judge: str | None, metric: str) -> float:
     return statistics.fmean(numbers)
 
 
-def _judge(folder: Path, judge: str) -> None:
-    """Run the command that judges a run to its end; what another or one cut off has left is set aside."""
+def _evaluate(folder: Path, evaluation: str) -> None:
+    """Run the command that scores a run to its end; what another or one cut off has left is set aside."""
     results = folder / "results"
     if results.exists():
         click.echo(f"{results}: cut off, or of another command; it is now {set_aside(results)}", err=True)
     words = [
         word.replace("{adapter}", str(folder)).replace("{results}", str(results))
-        for word in shlex.split(judge)
+        for word in shlex.split(evaluation)
     ]
     program = [sys.executable, *words[1:]] if words[:1] == ["python"] else words
     if subprocess.run(program, check=False, stdout=sys.stderr).returncode:
-        raise ContentError(f"{folder}: the command that judges it failed: {shlex.join(words)}")
-    write_json(folder / JUDGED, {"command": judge})
+        raise ContentError(f"{folder}: the command that scores it failed: {shlex.join(words)}")
+    write_json(folder / SCORED, {"command": evaluation})
 
 
 def table(rows: list[Row], grid: dict[str, list[str]], metric: str) -> str:
     """Return the runs as a Markdown table, the best first; over seeds alone, with mean and deviation."""
-    ordered = sorted(rows, key=lambda row: _rank(row, metric))
-    head = [*grid, metric]
+    head, scores = [*grid, metric], [row[metric] for row in rows]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    lines += [
-        f"| {' | '.join(str(row[key]) for key in grid)} | {_score(row, metric):.4f} |" for row in ordered
-    ]
+    ordered = sorted(rows, key=lambda row: metric_of(metric).rank(row[metric]))
+    lines += [f"| {' | '.join(str(row[key]) for key in grid)} | {row[metric]:.4f} |" for row in ordered]
     if list(grid) == ["seed"] and len(rows) > 1:
-        scores = [_score(row, metric) for row in rows]
         mean, deviation = statistics.fmean(scores), statistics.stdev(scores)
         lines.append(f"\nmean {mean:.4f}, standard deviation {deviation:.4f} over {len(scores)} seeds")
     return "\n".join(lines) + "\n"
 
 
-def _rank(row: Row, metric: str) -> tuple[bool, float]:
-    """Return what sorts the best run first and one without a number last."""
-    score = _score(row, metric)
-    return score != score, -score if metric_of(metric).higher else score
-
-
-def _score(row: Row, metric: str) -> float:
-    value = row[metric]
-    return float(value) if isinstance(value, int | float) else float("nan")
-
-
 def plot(rows: list[Row], grid: dict[str, list[str]], metric: str, path: Path) -> None:
-    """Draw a heat map over two keys, else one bar for each run, as PNG."""
+    """Draw a heat map over two keys, else one point for each run, as PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    best = min(rows, key=lambda row: _rank(row, metric))
+    best = min(rows, key=lambda row: metric_of(metric).rank(row[metric]))
     named = ", ".join(f"{key} {best[key]}" for key in grid)
-    axes.set_title(f"Best {metric} {_score(best, metric):.4g} at {named}")
+    axes.set_title(f"Best {metric} {best[metric]:.4g} at {named}")
     if len(grid) == 2:
         (down, downs), (across, acrosses) = grid.items()
-        scores = {(row[down], row[across]): _score(row, metric) for row in rows}
+        scores = {(row[down], row[across]): row[metric] for row in rows}
         values = [[scores[one, other] for other in acrosses] for one in downs]
         axes.imshow(values, cmap="cividis" if metric_of(metric).higher else "cividis_r", aspect="auto")
         for (i, one), (j, other) in itertools.product(enumerate(downs), enumerate(acrosses)):
@@ -216,7 +191,7 @@ def plot(rows: list[Row], grid: dict[str, list[str]], metric: str, path: Path) -
         axes.set_ylabel(down)
     else:
         names = [", ".join(str(row[key]) for key in grid) for row in rows]
-        axes.plot(names, [_score(row, metric) for row in rows], marker="o", color="#0072B2")
+        axes.plot(names, [row[metric] for row in rows], marker="o", color="#0072B2")
         axes.set_xlabel(", ".join(grid))
         axes.set_ylabel(direction(metric))
     figure.savefig(path, dpi=150)

@@ -50,7 +50,7 @@ class TokenWeights:
         return weights
 
     def of_labels(self, labels: Sequence[int], decode: Decode) -> list[float]:
-        """Return one weight for each label; every run of learned tokens is an answer, the rest weighs 0."""
+        """Return one weight for each label; every stretch of loss tokens is an answer, the rest weighs 0."""
         weights = [0.0] * len(labels)
         start = 0
         while start < len(labels):

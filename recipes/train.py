@@ -1,43 +1,164 @@
-"""python -m recipes train R.yaml [key=value …]: LLaMA-Factory's training, resumed where it was cut off."""
+"""python -m recipes train R.yaml [key=value …]: checked, resumed where it was cut off, recorded last."""
 
+import os
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+import yaml
 
-from core.errors import CLI, ContentError, RequestError, show_value
+from core.errors import CLI, ContentError, Problem
+from core.files import locked, write_json, write_text
+from core.runs import RUN, STARTED
+from recipes.check import ask_check, not_checked, quick_check, refuse_errors, training_schedule
+from recipes.data import NamedDataset
+from recipes.hardware import cpu_computes_bf16, describe, find_gpus, machine
+from recipes.launch import launch, llamafactory, weighted
+from recipes.model import require_model
+from recipes.output import (
+    Checkpoint,
+    checkpoints,
+    other_run,
+    other_world,
+    reserved,
+    set_aside,
+    set_aside_incomplete,
+)
 from recipes.recipe import Recipe, read_recipe
-from recipes.sweep import sweep
-from recipes.training import train
+from recipes.record import inputs_of, run_record
+from recipes.rules import uses_torchrun, world_size
+from recipes.token_weights import weights_file
+
+OF_NO_NEWS = {"W340", "W341"}  # what training itself says about its output_dir
 
 
 @click.command("train", context_settings=CLI)
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
-    "--seeds", type=click.IntRange(2), help="Train so many seeds and table them (as `sweep seed=…`)."
-)
 @click.option("--force", is_flag=True, help="Train again what was trained on another number of processes.")
-def command(recipe: Path, overrides: tuple[str, ...], seeds: int | None, force: bool) -> None:
+def command(recipe: Path, overrides: tuple[str, ...], force: bool) -> None:
     """Train RECIPE with LLaMA-Factory; KEY=VALUE overrides its settings.
 
-    A run that was cut off goes on from its newest whole checkpoint; a finished one is left as it is.
+    A run that was cut off resumes from its newest complete checkpoint; a finished one is left as it is.
     """
-    one = read_recipe(recipe, overrides)
-    if seeds is None:
-        train(one, force)
-    elif force:
-        raise RequestError("--force is for one run: name its seed and its output_dir, and leave --seeds out")
-    else:
-        train_seeds(one, seeds)
+    train(read_recipe(recipe, overrides), force)
 
 
-def train_seeds(recipe: Recipe, count: int) -> None:
-    """Train a recipe with `count` seeds from its own on, in folders below its output_dir, and table them."""
-    first = recipe.settings.get("seed", 42)
-    if isinstance(first, bool) or not isinstance(first, int):
-        raise ContentError(
-            f"{recipe.place('seed')}: seed: found {show_value(first)}, expected a whole number"
-        )
-    seeds = [str(first + n) for n in range(count)]
-    metric = "eval_loss" if recipe.settings.get("eval_strategy", "no") not in ("no", False) else "train_loss"
-    sweep(recipe.path, {"seed": seeds}, recipe.output_dir, None, metric, recipe.overrides)
+def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
+    """Bring a recipe's output_dir to a finished run; run.json is written last.
+
+    A run of another number of processes, finished or cut off, is `ContentError`; `force` sets it aside. Where
+    LLaMA-Factory was asked about these rows before, `ask` is false.
+    """
+    target = machine("this")
+    known = quick_check(recipe, target)
+    show_warnings(refuse_errors(recipe, known[1]))
+    batch = training_schedule(recipe, known[0], target).batch
+    world: dict[str, object] = {"world_size": world_size(recipe, find_gpus()), "global_batch": batch}
+    weights = weights_file(recipe.path)
+    ranks = uses_torchrun(recipe, find_gpus())
+    if ranks and not find_gpus():
+        os.environ.setdefault("NPROC_PER_NODE", "1")  # torchrun would start one for each GPU: none
+    command = weighted(weights, ranks) if weights else llamafactory()
+    inputs = inputs_of(recipe, weights)
+    output_dir = recipe.output_dir
+    if force or other_run(output_dir, inputs) or not (output_dir / RUN).is_file():
+        require_model(recipe)  # before anything is renamed or written
+        if ask:
+            show_warnings(ask_first(recipe, known))
+    with ExitStack() as stack:
+        lock = _reserve(recipe, inputs, world, force, stack)
+        if (output_dir / RUN).is_file():
+            click.echo(f"{output_dir}: up to date")
+            return
+        newest = _resume_point(output_dir)
+        if weights:
+            click.echo(f"key-token weights from {weights}")
+        added = additions(recipe, newest)
+        write_json(output_dir / STARTED, {**inputs, **world})
+        effective = output_dir / "recipe.yaml"
+        write_text(effective, yaml.safe_dump({**recipe.settings, **added}, sort_keys=False))
+        started, clock = datetime.now(UTC), time.monotonic()
+        launch([*command, str(effective)], output_dir, lock, ranks)
+        facts = {
+            **world,
+            "added": added,
+            "hardware": describe(),
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - clock, 1),
+        }
+        write_json(output_dir / RUN, run_record(recipe, inputs, facts))
+    click.echo(f"{output_dir}: trained in {facts['seconds']} s")
+
+
+def ask_first(recipe: Recipe, known: tuple[list[NamedDataset], list[Problem]]) -> list[Problem]:
+    """Return what LLaMA-Factory adds to a quick check; `ProblemsError` for what it rejects or drops.
+
+    It is asked in a process of its own, which leaves the training's as llamafactory-cli would start it.
+    """
+    answer, found = ask_check(recipe, None, machine("this"), known)
+    for line in not_checked(answer, recipe.text("model_name_or_path")):
+        click.echo(f"not checked: {line}", err=True)
+    return refuse_errors(recipe, found)
+
+
+def show_warnings(problems: list[Problem]) -> None:
+    """Print what is worth a look in a recipe that is about to be trained."""
+    for problem in problems:
+        if problem.code not in OF_NO_NEWS:
+            click.echo(problem.line(), err=True)
+
+
+def _reserve(
+    recipe: Recipe, inputs: dict[str, object], world: dict[str, object], force: bool, stack: ExitStack
+) -> int:
+    """Reserve the output_dir, first setting another run in it aside, and return the lock's descriptor."""
+    output_dir = recipe.output_dir
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with locked(output_dir.parent):
+        with ExitStack() as attempt:
+            lock = attempt.enter_context(reserved(output_dir))
+            differs, grown = other_run(output_dir, inputs), other_world(output_dir, world)
+            if not differs and grown and not force:
+                hint = f"`recipes train {recipe.path} output_dir={output_dir} --force` trains it again"
+                raise ContentError(f"{output_dir} was trained with {grown}: other steps; {hint}")
+            if not differs and not grown:
+                stack.enter_context(attempt.pop_all())
+                return lock
+        if differs and recipe.settings.get("overwrite_output_dir") is not True:
+            raise ContentError(
+                f"{output_dir} holds another run ({differs}); give another output_dir=…, "
+                "or overwrite_output_dir=true to set the old one aside"
+            )
+        click.echo(f"{output_dir} held another run ({differs or grown}); it is now {set_aside(output_dir)}")
+        return stack.enter_context(reserved(output_dir))
+
+
+def _resume_point(output_dir: Path) -> Checkpoint | None:
+    """Return the newest complete checkpoint; incomplete ones are named and moved out of the way."""
+    found = checkpoints(output_dir)
+    for checkpoint in found:
+        if checkpoint.flaw:
+            click.echo(f"{checkpoint.path}: passed over, {checkpoint.flaw}")
+    set_aside_incomplete(found)
+    newest = next((checkpoint for checkpoint in found if not checkpoint.flaw), None)
+    if newest:
+        click.echo(f"{newest.path}: resuming after step {newest.step}")
+    return newest
+
+
+def additions(recipe: Recipe, newest: Checkpoint | None) -> dict[str, object]:
+    """Return the settings that this machine and this moment add to a recipe, and say each."""
+    added: dict[str, object] = {}
+    if not find_gpus() and "use_cpu" not in recipe.settings:
+        added["use_cpu"] = True
+        click.echo("no GPU here: added use_cpu=true")
+        if recipe.settings.get("bf16") is True and not cpu_computes_bf16():
+            added["bf16"] = False
+            click.echo("this CPU has no bfloat16 arithmetic: added bf16=false")
+    if newest:
+        # overwrite_output_dir would delete the log of the steps before the checkpoint
+        added |= {"resume_from_checkpoint": str(newest.path), "overwrite_output_dir": False}
+    return added

@@ -93,8 +93,8 @@ def weighted_loss(
         logits[:, :-1].float().reshape(-1, logits.size(-1)), following, ignore_index=IGNORED, reduction="none"
     )
     shares = weights[:, 1:].reshape(-1).to(logits.device)
-    whole = shares.sum() if total is None else total
-    return (each * shares).sum() / whole.clamp(min=torch.finfo(torch.float32).tiny)  # 0 where none weighs
+    summed = shares.sum() if total is None else total
+    return (each * shares).sum() / summed.clamp(min=torch.finfo(torch.float32).tiny)  # 0 where none weighs
 
 
 def install(weights: TokenWeights) -> None:

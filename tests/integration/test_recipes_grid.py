@@ -1,4 +1,4 @@
-"""`recipes train --seeds` and `recipes sweep` with real trainings, judged by a real evaluation."""
+"""`recipes sweep` with real trainings, judged by a real evaluation."""
 
 import json
 import os
@@ -58,9 +58,10 @@ def test_a_grid_judged_by_an_evaluation_and_continued(recipe, tiny_model):
 
 
 def test_seeds_are_trained_and_tabled(recipe):
-    said = recipes("train", recipe, "--seeds", "2")
+    out = recipe.parent / "seeds"
+    said = recipes("sweep", recipe, "seed=42,43", "--out", out, "--metric", "train_loss")
     assert "standard deviation" in said and "over 2 seeds" in said
-    runs = [recipe.parent / "run" / f"seed-{seed}" for seed in (42, 43)]
+    runs = [out / f"seed-{seed}" for seed in (42, 43)]
     one, other = ((run / "adapter_model.safetensors").read_bytes() for run in runs)
     assert one != other
     losses = [json.loads((run / "all_results.json").read_text())["train_loss"] for run in runs]

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from core.errors import ContentError
 from recipes import check
 from recipes.check import disk_problems, training_schedule
-from recipes.data import ELSEWHERE, Part
+from recipes.data import ELSEWHERE, NamedDataset
 from recipes.hardware import machine
 from recipes.recipe import Recipe
 from recipes.schedule import schedule_of
@@ -133,11 +133,11 @@ def test_recipes_that_do_not_train_are_recipes(tmp_path):
 
 def test_packed_and_interleaved_rows_are_known_from_the_answer_alone():
     """The file has 600 rows; how many blocks they make is LLaMA-Factory's to say."""
-    parts = [Part("dataset", "a", 600)]
+    datasets = [NamedDataset("dataset", "a", 600)]
     answer = {"tokens": {"train": {"rows": 31, "seen": 31 * 64, "longest": 64}}}
     for settings in ({"packing": True}, {"stage": "pt"}, {"mix_strategy": "interleave_over"}):
         recipe = Recipe(Path("r.yaml"), {**settings, "val_size": 0.5, "max_steps": -1}, {})
-        assert training_schedule(recipe, parts, machine("cpu")).rows == 0
-        assert training_schedule(recipe, parts, machine("cpu"), answer).rows == 31
+        assert training_schedule(recipe, datasets, machine("cpu")).rows == 0
+        assert training_schedule(recipe, datasets, machine("cpu"), answer).rows == 31
     recipe = Recipe(Path("r.yaml"), {"val_size": 0.5}, {})
-    assert training_schedule(recipe, parts, machine("cpu")).rows == 300
+    assert training_schedule(recipe, datasets, machine("cpu")).rows == 300

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from recipes.data import read_parts
+from recipes.data import read_datasets
 from recipes.recipe import Recipe
 
 GOOD = [{"instruction": "a", "input": "", "output": "b"}]
@@ -24,22 +24,22 @@ def look(folder: Path, **settings):
     recipe = Recipe(
         Path("r.yaml"), {"dataset_dir": str(folder), "dataset": "set", **settings}, {"dataset": 3}
     )
-    parts, problems = read_parts(recipe)
-    return parts, [problem.code for problem in problems], [problem.message for problem in problems]
+    datasets, problems = read_datasets(recipe)
+    return datasets, [problem.code for problem in problems], [problem.message for problem in problems]
 
 
 def test_good(tmp_path):
     register(tmp_path, GOOD * 3)
-    parts, codes, _ = look(tmp_path, eval_dataset="set")
+    datasets, codes, _ = look(tmp_path, eval_dataset="set")
     assert codes == []
-    assert [(part.key, part.rows) for part in parts] == [("dataset", 3), ("eval_dataset", 3)]
+    assert [(dataset.key, dataset.rows) for dataset in datasets] == [("dataset", 3), ("eval_dataset", 3)]
 
 
 def test_not_registered_and_no_registry(tmp_path):
     assert look(tmp_path)[1] == ["E320"]
     register(tmp_path, GOOD)
-    parts, codes, messages = look(tmp_path, dataset="set,sett")
-    assert (len(parts), codes) == (1, ["E320"])
+    datasets, codes, messages = look(tmp_path, dataset="set,sett")
+    assert (len(datasets), codes) == (1, ["E320"])
     assert 'did you mean "set"?' in messages[0]
 
 
@@ -58,8 +58,8 @@ def test_a_misspelt_name_never_stands_for_a_set_held_out(tmp_path):
 
 def test_a_folder_of_files_and_samples_of_a_set(tmp_path):
     register(tmp_path, GOOD, {"file_name": "set"})
-    parts, codes, _ = look(tmp_path)
-    assert (codes, parts[0].rows) == ([], None)
+    datasets, codes, _ = look(tmp_path)
+    assert (codes, datasets[0].rows) == ([], None)
     register(tmp_path, GOOD * 9, {"num_samples": 4})
     assert look(tmp_path)[0][0].rows == 4
 

@@ -56,50 +56,50 @@ def writing(**results):
 def test_judged_by_a_command_once(tmp_path):
     judge = writing(a={"accuracy": 0.75}, b={"accuracy": 0.25})
     for _ in range(2):
-        assert sweep.judged(tmp_path, judge, "accuracy") == 0.5
+        assert sweep.score(tmp_path, judge, "accuracy") == 0.5
     assert (tmp_path / "runs").read_text() == "x"
     other = writing(a={"accuracy": 0.125})
-    assert sweep.judged(tmp_path, other, "accuracy") == 0.125  # what another command wrote says nothing
+    assert sweep.score(tmp_path, other, "accuracy") == 0.125  # what another command wrote says nothing
     assert (tmp_path / "results.1/b/results.json").is_file()
     with pytest.raises(ContentError, match="no results.json with the number"):
-        sweep.judged(tmp_path, other, "f1")
+        sweep.score(tmp_path, other, "f1")
 
 
 def test_a_judge_that_was_killed_midway_is_run_again(tmp_path):
     scored(tmp_path, "results", "a", accuracy=1.0)  # the first of two sets, then the end
-    assert sweep.judged(tmp_path, writing(a={"accuracy": 0.5}, b={"accuracy": 0.0}), "accuracy") == 0.25
+    assert sweep.score(tmp_path, writing(a={"accuracy": 0.5}, b={"accuracy": 0.0}), "accuracy") == 0.25
 
 
 def test_only_the_base_is_left_out_of_the_mean_wherever_the_folder_lies(tmp_path):
     folder = tmp_path / "base" / "run"
     folder.mkdir(parents=True)
     found = {"base": {"model": "base", "accuracy": 1.0}, "run": {"model": "run", "accuracy": 0.5}}
-    assert sweep.judged(folder, writing(**found), "accuracy") == 0.5
+    assert sweep.score(folder, writing(**found), "accuracy") == 0.5
     mixed = writing(a={"accuracy": 0.5}, b={"f1": 0.5})
     with pytest.raises(ContentError, match='b/results.json: no number "accuracy", which the other'):
-        sweep.judged(folder, mixed, "accuracy")
+        sweep.score(folder, mixed, "accuracy")
 
 
 def test_a_judge_that_fails(tmp_path):
-    with pytest.raises(ContentError, match="the command that judges it failed"):
-        sweep.judged(tmp_path, f"{sys.executable} -c 'raise SystemExit(3)'", "accuracy")
+    with pytest.raises(ContentError, match="the command that scores it failed"):
+        sweep.score(tmp_path, f"{sys.executable} -c 'raise SystemExit(3)'", "accuracy")
 
 
 def test_judged_by_its_own_losses(tmp_path):
     history = [{"step": 1, "eval_loss": 2.0}, {"step": 2, "eval_loss": 1.5}, {"step": 3, "eval_loss": 1.75}]
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": history}))
-    assert sweep.judged(tmp_path, None, "eval_loss") == 1.5
+    assert sweep.score(tmp_path, None, "eval_loss") == 1.5
     history = [{"step": 1, "eval_accuracy": 0.5}, {"step": 2, "eval_accuracy": 0.9, "train_loss": 0.5}]
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": history}))
-    assert sweep.judged(tmp_path, None, "eval_accuracy") == 0.9
-    assert sweep.judged(tmp_path, None, "train_loss") == 0.5
+    assert sweep.score(tmp_path, None, "eval_accuracy") == 0.9
+    assert sweep.score(tmp_path, None, "train_loss") == 0.5
 
 
 @pytest.mark.parametrize("metric", ["eval_loss", "accuracy"])
 def test_a_run_that_diverged_is_the_last_of_the_table(tmp_path, metric):
     state = {"log_history": [{"step": 1, "eval_loss": float("nan")}]}
     (tmp_path / "trainer_state.json").write_text(json.dumps(state))
-    scores = [sweep.judged(tmp_path, None, "eval_loss"), 2.0, 1.0]
+    scores = [sweep.score(tmp_path, None, "eval_loss"), 2.0, 1.0]
     rows = [{"learning_rate": str(n), metric: score, "run": "x"} for n, score in enumerate(scores)]
     grid = {"learning_rate": ["0", "1", "2"]}
     assert sweep.table(rows, grid, metric).splitlines()[-1] == "| 0 | nan |"
@@ -132,7 +132,7 @@ def untrained(tmp_path, monkeypatch):
     asked, trained = [], []
     monkeypatch.setattr(check, "ask", lambda recipe, _model: asked.append(recipe.settings) or {})
     monkeypatch.setattr(sweep, "train", lambda recipe, **_: trained.append(recipe.output_dir.name))
-    monkeypatch.setattr(sweep, "judged", lambda *_: 1.0)
+    monkeypatch.setattr(sweep, "score", lambda *_: 1.0)
     for name in "ab":
         (tmp_path / f"{name}.json").write_text(json.dumps([{"instruction": "a", "output": "b"}] * 40))
     entries = {name: {"file_name": f"{name}.json"} for name in "ab"}

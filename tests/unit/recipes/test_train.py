@@ -4,17 +4,16 @@ import json
 from dataclasses import replace
 
 import pytest
-from click.testing import CliRunner
 
 from core.errors import ContentError, ProblemsError, RequestError
 from core.runs import RUN, STARTED
-from recipes import check, output, training
+from recipes import check, output
+from recipes import train as training
 from recipes.model import require_model
 from recipes.output import Checkpoint
 from recipes.recipe import read_recipe
 from recipes.record import inputs_of
-from recipes.train import command, train_seeds
-from recipes.training import train
+from recipes.train import train
 
 
 @pytest.fixture
@@ -99,17 +98,6 @@ def test_a_run_json_of_before_world_sizes_is_left_alone(recipe, capsys, monkeypa
     finished(recipe)
     train(recipe)
     assert "up to date" in capsys.readouterr().out
-
-
-def test_force_is_for_one_run(recipe):
-    done = CliRunner().invoke(command, [str(recipe.path), "--seeds", "2", "--force"])
-    assert isinstance(done.exception, RequestError) and "leave --seeds out" in str(done.exception)
-
-
-def test_seeds_count_from_a_number(recipe):
-    for seed in ("abc", None, True):
-        with pytest.raises(ContentError, match="seed: found"):
-            train_seeds(recipe.with_settings({"seed": seed}), 2)
 
 
 def test_weights_in_the_cache_will_do(recipe, tmp_path):
