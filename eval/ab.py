@@ -17,10 +17,10 @@ from core.errors import CLI, RequestError, run
 from core.files import atomic, require, write_json, write_text
 from core.prompt import Conversation
 from eval.backends import shards
-from eval.backends.ask import Fields
-from eval.datasets.questions import read_questions
+from eval.backends.scorers import Fields
+from eval.datasets.dataset import read_datasets
 from eval.metrics.answers import cut_thought
-from eval.reports.sheet import Asked, check_key, check_unrated, make_sheet, read_key, read_sheet
+from eval.reports.sheet import Answered, check_key, check_unrated, make_sheet, read_key, read_sheet
 from eval.reports.side_by_side import side_by_side
 from eval.reports.tally import tally_json, tally_table
 from eval.runs.results import PREDICTIONS, Prediction, check_new
@@ -63,17 +63,17 @@ def ask(seed: int, **given: Any) -> None:
     request = take(given)
     check_new(request.out, resume=request.resume, force=request.force)
     check_unrated(request.out / SHEET)
-    sets = read_questions(request.datasets, request.data, request.cluster)
+    sets = read_datasets(request.datasets, request.data, request.cluster)
     opened = open_models(request)
-    models = [subject.name for subject in opened.subjects]
+    models = [candidate.name for candidate in opened.candidates]
     if len(models) < 2:
-        raise RequestError(f"only one model ({models[0]}) is asked: name another with --adapter NAME[=DIR]")
-    facts = {"seed": seed, "models": models, "sets": [questions.name for questions in sets]}
+        raise RequestError(f"only {models[0]} is prompted: name another model with --adapter NAME[=DIR]")
+    facts = {"seed": seed, "models": models, "sets": [dataset.name for dataset in sets]}
     if not request.force:
         check_key(request.out / KEY, facts)
     score_opened(request, Ab(request.max_new_tokens), sets, opened)
     if shards.first():
-        asked = [one for questions in sets for one in _answers(request.out, models, questions.name)]
+        asked = [one for dataset in sets for one in _answers(request.out, models, dataset.name)]
         _write_sheet(request.out, asked, facts, seed)
 
 
@@ -138,7 +138,7 @@ def _shown(asked: Conversation) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in asked.messages)
 
 
-def _write_sheet(out: Path, asked: Sequence[Asked], facts: Mapping[str, object], seed: int) -> None:
+def _write_sheet(out: Path, asked: Sequence[Answered], facts: Mapping[str, object], seed: int) -> None:
     sheet, answers = make_sheet(asked, seed)
     write_text(out / ANSWERS, side_by_side(asked))
     write_json(out / KEY, {**facts, "answers": answers})
@@ -150,11 +150,11 @@ def _write_sheet(out: Path, asked: Sequence[Asked], facts: Mapping[str, object],
     )
 
 
-def _answers(out: Path, models: Sequence[str], name: str) -> list[Asked]:
+def _answers(out: Path, models: Sequence[str], name: str) -> list[Answered]:
     """Return the prompts of a set that every model could be asked."""
     logs = [[line for _, line in json_lines(out / model / name / PREDICTIONS)] for model in models]
     return [
-        Asked(
+        Answered(
             str(lines[0]["instruction"]),
             str(lines[0]["expected_output"]),
             {

@@ -19,7 +19,7 @@ from core.prompt import Encode, Message
 from eval.backends.stream import PRESETS, Sampling, ThoughtFilter, choose_sampling, stream
 from eval.datasets.recipe import trained_system
 from eval.metrics.answers import cut_thought
-from eval.scoring.candidates import Subject, open_models
+from eval.scoring.candidates import Candidate, open_models
 from eval.scoring.options import Finite, loading_options, take
 
 if TYPE_CHECKING:
@@ -63,26 +63,26 @@ def cli(once: str | None, system: str | None, preset: str | None, **given: Any) 
     request = take(given)
     opened = open_models(request)
     sampling = choose_sampling(opened.local, preset, request.max_new_tokens, given)
-    subjects = {subject.name: subject for subject in opened.subjects}
-    first = opened.subjects[-max(1, len(request.adapters))]  # the first adapter, else the model
+    candidates = {candidate.name: candidate for candidate in opened.candidates}
+    first = opened.candidates[-max(1, len(request.adapters))]  # the first adapter, else the model
     name: str | None = first.name
     said: list[Message] = []
     while name is not None:
-        subject = subjects[name]
-        messages = [*_begin(subject, system), *said]
-        chat = Chat(opened.local, subject.prompting.encode, sampling, request.think, messages)
-        with opened.applied(subject):
+        candidate = candidates[name]
+        messages = [*_begin(candidate, system), *said]
+        chat = Chat(opened.local, candidate.prompting.encode, sampling, request.think, messages)
+        with opened.applied(candidate):
             if once is not None:
                 chat.answer(once)
-            name = converse(chat, name, list(subjects)) if once is None else None
+            name = converse(chat, name, list(candidates)) if once is None else None
         said = [message for message in chat.messages if message["role"] != "system"]
 
 
-def _begin(subject: Subject, system: str | None) -> list[Message]:
+def _begin(candidate: Candidate, system: str | None) -> list[Message]:
     """The system message: the one given, else that of the adapters' training, which is shown."""
-    if system is None and subject.parts:
+    if system is None and candidate.parts:
         try:
-            texts = {trained_system(part.adapter.folder) for part in subject.parts}
+            texts = {trained_system(part.adapter.folder) for part in candidate.parts}
             system = texts.pop() if len(texts) == 1 else None
             if texts:
                 click.echo("(no system text: the adapters were trained with different ones)", err=True)

@@ -15,7 +15,7 @@ import click
 from core.errors import CLI, RequestError, run
 from core.files import write_json, write_text
 from core.prompt import Conversation
-from eval.backends.ask import Asker, Choosing, Fields
+from eval.backends.scorers import ChoiceScorer, Fields, Scorer
 from eval.datasets.cmmlu import (
     HUB_ID,
     LETTERS,
@@ -27,7 +27,7 @@ from eval.datasets.cmmlu import (
     read_exam,
     show_item,
 )
-from eval.datasets.questions import Questions
+from eval.datasets.dataset import EvalDataset
 from eval.metrics.labels import LOW_MASS, accuracy_line, summary
 from eval.metrics.macro import group_score
 from eval.reports.groups import group_table, groups_json, read_groups, set_score
@@ -58,7 +58,7 @@ PLAIN = "the benchmark's text (no chat template)"
     metavar="N",
     help="Questions with answers before each question.",
 )
-@click.option("--chat", is_flag=True, help="Ask in the chat template, not as plain text.")
+@click.option("--chat", is_flag=True, help="Prompt in the chat template, not as plain text.")
 @run_options
 def cli(**given: Any) -> None:
     """Score a base model and adapters on CMMLU, by subject, group and on average.
@@ -102,9 +102,9 @@ class Cmmlu(Task):
         """Return the options that change the prompt."""
         return {"shots": self.shots, "chat": self.chat}
 
-    def asker(self, job: Job) -> Asker:
+    def scorer(self, job: Job) -> Scorer:
         """Return one that compares the four letters' probabilities after each question's prompt."""
-        return FewShot(job, self.exams[job.questions.name])
+        return FewShotScorer(job, self.exams[job.dataset.name])
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the question, the right letter and the likeliest, and the probabilities of all four."""
@@ -115,7 +115,7 @@ class Cmmlu(Task):
         masses = [float(str(p["label_mass"])) for p in predictions if "label_mass" in p]
         return {
             "mode": "choice",
-            **summary(predictions, job.questions.answers),
+            **summary(predictions, job.dataset.answers),
             "label_mass": round(sum(masses) / len(masses), 6),
             "fewer_shots": sum("shots" in p and p["shots"] != self.shots for p in predictions),
             "labels": list(LETTERS),
@@ -149,7 +149,7 @@ class Cmmlu(Task):
         return {"accuracy, average over subjects": mean}
 
 
-class FewShot:
+class FewShotScorer:
     """Chooses between the letters, and tells how many shots each prompt had room for."""
 
     def __init__(self, job: Job, exam: Exam) -> None:
@@ -157,26 +157,28 @@ class FewShot:
         room = job.model.context
 
         def encode(text: str) -> list[int]:
-            return job.subject.prompting.encode([{"role": "user", "content": text}])
+            return job.candidate.prompting.encode([{"role": "user", "content": text}])
 
         made = [prompt(exam, item, encode, room) for item in exam.items[: len(job.rows)]]
         self.shots = [shots for _, shots in made]
         ids = {row: ids for row, (ids, _) in enumerate(made)}
-        self.choosing = Choosing(job.model, ids, {letter: [letter] for letter in LETTERS}, job.opened.budget)
+        self.choosing = ChoiceScorer(
+            job.model, ids, {letter: [letter] for letter in LETTERS}, job.opened.budget
+        )
         self.batches, self.refused = self.choosing.batches, self.choosing.refused
 
-    def ask(self, batch: Sequence[int]) -> list[Fields]:
+    def score(self, batch: Sequence[int]) -> list[Fields]:
         """Return what choosing returns of each row, and its shots."""
-        answers = self.choosing.ask(batch)
+        answers = self.choosing.score(batch)
         return [{**fields, "shots": self.shots[row]} for row, fields in zip(batch, answers, strict=True)]
 
 
-def _questions(exam: Exam) -> Questions:
+def _questions(exam: Exam) -> EvalDataset:
     talks = [
         Conversation([{"role": "user", "content": show_item(item, with_answer=False)}], item.answer)
         for item in exam.items
     ]
-    return Questions(exam.subject.name, exam.path, [{} for _ in talks], talks, exam.beside)
+    return EvalDataset(exam.subject.name, exam.path, [{} for _ in talks], talks, exam.beside)
 
 
 def _plain(opened: Opened) -> Opened:
@@ -189,9 +191,9 @@ def _plain(opened: Opened) -> Opened:
 
     return replace(
         opened,
-        subjects=[
+        candidates=[
             replace(s, prompting=replace(s.prompting, encode=encode, source=PLAIN, digest=digest))
-            for s in opened.subjects
+            for s in opened.candidates
         ],
     )
 

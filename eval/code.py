@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from core.errors import CLI, ContentError, RequestError, run, show_value
-from eval.backends.ask import Asker, Fields
-from eval.datasets.questions import Questions, read_questions
+from eval.backends.scorers import Fields, Scorer
+from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.answers import cut_thought
 from eval.metrics.labels import accuracy_line
 from eval.metrics.sandbox import run_tests
@@ -47,19 +47,19 @@ def prepare(*, run_code: bool, **given: Any) -> Prepared:
         raise RequestError(
             "what models write is run as a program here: agree by --run-code (best in a container)"
         )
-    sets = read_questions(request.datasets, request.data, request.cluster)
-    for questions in sets:
-        check_tests(questions)
+    sets = read_datasets(request.datasets, request.data, request.cluster)
+    for dataset in sets:
+        check_tests(dataset)
     return request, Code(request.max_new_tokens), sets
 
 
-def check_tests(questions: Questions) -> None:
+def check_tests(dataset: EvalDataset) -> None:
     """Raise `ContentError` naming the first record whose `tests` are no list of expressions."""
-    for number, record in enumerate(questions.records, 1):
+    for number, record in enumerate(dataset.records, 1):
         tests = record.get("tests")
         if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
             raise ContentError(
-                f"{questions.path}: record {number}: tests: found {show_value(tests)}, expected a list of "
+                f"{dataset.path}: record {number}: tests: found {show_value(tests)}, expected a list of "
                 "Python expressions that must be true, such as add_all([1, 2]) == 3"
             )
 
@@ -78,14 +78,14 @@ class Code(Task):
     max_new_tokens: int
     command: str = "eval.code"
 
-    def asker(self, job: Job) -> Asker:
+    def scorer(self, job: Job) -> Scorer:
         """Return one that generates; `RequestError` beforehand where programs cannot be run here."""
         run_tests("", ["True"])
         return job.generating()
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return task, reference, answer, the program in it, and whether it passes or why not."""
-        record = job.questions.records[row]
+        record = job.dataset.records[row]
         program = program_of(str(fields.get("model_output", "")))
         tests = [str(test) for test in record["tests"]] if isinstance(record["tests"], list) else []
         why = str(fields["refused"]) if "refused" in fields else run_tests(program, tests)

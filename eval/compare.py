@@ -1,7 +1,7 @@
 """python -m eval.compare results/a [results/b …] --out DIR
 
 Judge scored runs on the same rows: accuracies with intervals, every model against the base (exact
-McNemar, Holm), what these rows could have shown, and a verdict. Needs no model and no torch.
+McNemar, Holm), the minimum detectable effect, and a verdict. Needs no model and no torch.
 docs/eval-compare.md explains the figures.
 """
 
@@ -12,7 +12,7 @@ import click
 
 from core.errors import CLI, run
 from core.files import write_json, write_text
-from eval.reports.judged import Judged, judge
+from eval.reports.compared import ComparedRuns, compare_results
 from eval.reports.markdown import grid, markdown
 from eval.reports.tables import to_json
 
@@ -28,17 +28,19 @@ def cli(results: tuple[str, ...], out: Path) -> None:
     evaluation_results.json.
     NAME is MODEL or MODEL/SET, for what is not named yet. The base is the model `base`, else the first.
     """
-    write(judge(results), out)
+    write(compare_results(results), out)
 
 
-def write(judged: Judged, out: Path, facts: Mapping[str, object] | None = None) -> None:
+def write(compared: ComparedRuns, out: Path, facts: Mapping[str, object] | None = None) -> None:
     """Write the plots, table.md and, last, table.json (`facts` among it) into `out`, and print the table."""
     from eval.reports.plots import write_plots
 
-    plots, typeface = write_plots(judged.comparison, judged.runs, out)
-    text = "\n\n".join([*map(grid, judged.tables.values()), markdown(judged.comparison, typeface.numbered)])
+    plots, typeface = write_plots(compared.comparison, compared.runs, out)
+    text = "\n\n".join(
+        [*map(grid, compared.tables.values()), markdown(compared.comparison, typeface.numbered)]
+    )
     write_text(out / "table.md", text)
-    told = to_json(judged.comparison, judged.runs, judged.warnings, plots)
+    told = to_json(compared.comparison, compared.runs, compared.warnings, plots)
     write_json(out / "table.json", {**(facts or {}), **told})
     click.echo(text, nl=False)
     click.echo(f"\n{out}: {', '.join([*plots, 'table.md', 'table.json'])}", err=True)

@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from core.errors import CLI, ContentError, run, show_value
-from eval.backends.ask import Fields
-from eval.datasets.questions import Questions, read_questions
+from eval.backends.scorers import Fields
+from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.labels import UNKNOWN, accuracy_line
 from eval.metrics.reports import Report, judge, parse_report, report_summary
 from eval.reports.defects import PLOT, write_defects
@@ -40,18 +40,18 @@ def cli(**given: Any) -> None:
 def prepare(**given: Any) -> Prepared:
     """Return what is asked and how; `ContentError` where a row's reference holds no judgement."""
     request = take(given)
-    sets = read_questions(request.datasets, request.data, request.cluster)
+    sets = read_datasets(request.datasets, request.data, request.cluster)
     return request, Defect({q.name: read_references(q) for q in sets}, request.max_new_tokens), sets
 
 
-def read_references(questions: Questions) -> list[Report]:
+def read_references(dataset: EvalDataset) -> list[Report]:
     """Return the parsed reference of every record.
 
     `ContentError` names the first record that has no subtype, or whose reference holds no judgement.
     """
     found = []
-    for number, (record, answer) in enumerate(zip(questions.records, questions.answers, strict=True), 1):
-        place = f"{questions.path}: record {number}"
+    for number, (record, answer) in enumerate(zip(dataset.records, dataset.answers, strict=True), 1):
+        place = f"{dataset.path}: record {number}"
         subtype, report = record.get("subtype"), parse_report(answer)
         if not isinstance(subtype, str) or not subtype.strip():
             raise ContentError(f"{place}: subtype: found {show_value(subtype)}, expected a text")
@@ -74,7 +74,7 @@ class Defect(Task):
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the report, the reference and what the answer was taken for."""
-        record, reference = job.questions.records[row], self.references[job.questions.name][row]
+        record, reference = job.dataset.records[row], self.references[job.dataset.name][row]
         said = line_of(job, row, fields)
         return {
             **said,
@@ -86,7 +86,7 @@ class Defect(Task):
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return the figures; write the document's two files."""
-        references = self.references[job.questions.name]
+        references = self.references[job.dataset.name]
         figures = report_summary(predictions, [reference.judgement for reference in references])
         return {
             **figures,

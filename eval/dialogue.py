@@ -13,11 +13,10 @@ import click
 
 from core.errors import CLI, ContentError, run
 from core.prompt import Conversation
-from eval.backends.ask import Asker, Fields
-from eval.backends.ask import Talk as Messages
+from eval.backends.conversation import ConversationScorer, questions
+from eval.backends.scorers import Fields, Messages, Scorer
 from eval.backends.server import Server
-from eval.backends.talking import Talking, questions
-from eval.datasets.questions import read_questions
+from eval.datasets.dataset import read_datasets
 from eval.metrics.coherence import Talk, carry_over, repetition
 from eval.metrics.text import Estimate, ratio
 from eval.runs.results import Prediction
@@ -45,7 +44,7 @@ def cli(**given: Any) -> None:
 def prepare(**given: Any) -> Prepared:
     """Return what is asked and how; `ContentError` for a set without a second question."""
     request = take(given)
-    sets = read_questions(request.datasets, request.data, request.cluster)
+    sets = read_datasets(request.datasets, request.data, request.cluster)
     for one in sets:
         if not any(map(_several, one.conversations[: request.limit])):
             raise ContentError(f"{one.path}: no conversation has a second question: nothing to measure")
@@ -59,16 +58,16 @@ class Dialogue(Task):
     max_new_tokens: int
     command: str = "eval.dialogue"
 
-    def asker(self, job: Job) -> Asker:
+    def scorer(self, job: Job) -> Scorer:
         """Return one that leads every conversation of several questions; the others show nothing."""
         talks = {row: talk.messages for row, talk in enumerate(job.rows) if _several(talk)}
-        return Talking(job.speaker, talks, self._fits(job), self.max_new_tokens)
+        return ConversationScorer(job.generator, talks, self._fits(job), self.max_new_tokens)
 
     def _fits(self, job: Job) -> Callable[[Messages], bool]:
         if isinstance(job.opened.model, Server):
             return lambda _: True  # it refuses by itself
         room = job.opened.model.context - self.max_new_tokens
-        return lambda talk: len(job.subject.prompting.encode(talk)) <= room
+        return lambda talk: len(job.candidate.prompting.encode(talk)) <= room
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the data's own answers, the row's number, and the transcript or why there is none."""

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from core.errors import CLI, RequestError, run
-from eval.backends.ask import Asker, Fields, ask_in_halves
-from eval.datasets.questions import Questions, read_questions
+from eval.backends.scorers import Fields, Scorer, score_in_halves
+from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.answers import PARSERS
 from eval.metrics.labels import (
     LOW_MASS,
@@ -25,7 +25,7 @@ from eval.metrics.labels import (
 )
 from eval.runs.results import Prediction
 from eval.scoring.options import Command, generate_options, model_options, run_options, set_options, take
-from eval.scoring.pipeline import Job, Talks, score
+from eval.scoring.pipeline import Conversations, Job, score
 from eval.scoring.task import Prepared, Task
 
 CHECKED = 100  # rows that generate mode also answers by choice: a forward pass each
@@ -75,7 +75,7 @@ def label_options(command: Command) -> Command:
     type=click.IntRange(0),
     metavar="N",
     default=0,
-    help="choice: also generate for N of the rows and say how often both agree.",
+    help="choice: also generate for N of the examples and say how often both agree.",
 )
 @generate_options(max_new_tokens=64)
 @run_options
@@ -101,11 +101,11 @@ def prepare(**given: Any) -> Prepared:
         raise RequestError("--backend vllm only generates: give --mode generate with it")
     if given["check_generate"] and mode == "generate":
         raise RequestError("--check-generate is for --mode choice: here every answer is generated")
-    sets = read_questions(request.datasets, request.data, request.cluster)
+    sets = read_datasets(request.datasets, request.data, request.cluster)
     return request, Nli(label_sets(sets, given), **given, max_new_tokens=request.max_new_tokens), sets
 
 
-def label_sets(sets: Sequence[Questions], given: Mapping[str, Any]) -> dict[str, LabelSet]:
+def label_sets(sets: Sequence[EvalDataset], given: Mapping[str, Any]) -> dict[str, LabelSet]:
     """Return each dataset's labels by its name, of all its rows and by --choices and --count."""
     return {q.name: choose_labels(q.answers, given["choices"], given["count"], str(q.path)) for q in sets}
 
@@ -126,7 +126,7 @@ class Nli(Task):
 
     def labels(self, job: Job) -> list[str]:
         """Return the labels of the job's dataset."""
-        return self.label_sets[job.questions.name].labels
+        return self.label_sets[job.dataset.name].labels
 
     def settings(self) -> dict[str, object]:
         """Return the options that change an answer or what it counts as."""
@@ -135,17 +135,17 @@ class Nli(Task):
         generating = ("parser", "max_new_tokens") if generates else ()
         return {"count": list(self.count), **{name: getattr(self, name) for name in (*kept, *generating)}}
 
-    def asker(self, job: Job) -> Asker:
+    def scorer(self, job: Job) -> Scorer:
         """Return one that chooses between the labels, or one that generates."""
         return job.generating() if self.mode == "generate" else self._choosing(job)
 
-    def _choosing(self, job: Job, talks: Talks | None = None) -> Asker:
+    def _choosing(self, job: Job, talks: Conversations | None = None) -> Scorer:
         every_form = self.variants == "all"
         return job.choosing({label: spellings(label, every_form) for label in self.labels(job)}, talks)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the six fields of the published script, the row's number, and what else is known of it."""
-        record, asked = job.questions.records[row], job.rows[row]
+        record, asked = job.dataset.records[row], job.rows[row]
         return {
             "instruction": record.get("instruction", asked.messages[-1]["content"]),
             "input": record.get("input", ""),
@@ -162,7 +162,7 @@ class Nli(Task):
         masses = [float(str(p["label_mass"])) for p in predictions if "label_mass" in p]
         return {
             "mode": self.mode,
-            **summary(predictions, job.questions.answers),
+            **summary(predictions, job.dataset.answers),
             "unparsed_rows": [p["row"] for p in predictions if p["predicted_output"] == UNKNOWN],
             "label_mass": round(sum(masses) / len(masses), 6) if masses else None,
             "labels": self.labels(job),
@@ -188,7 +188,7 @@ class Nli(Task):
 
     def _label(self, job: Job, fields: Fields) -> str:
         """Return what an answer is taken for, chosen or parsed, and what --count lets it count as."""
-        labels = self.label_sets[job.questions.name]
+        labels = self.label_sets[job.dataset.name]
         if "refused" in fields:
             return UNKNOWN
         parse = PARSERS[self.parser]
@@ -204,10 +204,10 @@ class Nli(Task):
         if not count:
             return {}
         some = job.talks([answered[i * len(answered) // count] for i in range(count)])
-        asker = self._choosing(job, some) if self.mode == "generate" else job.generating(some)
+        scorer = self._choosing(job, some) if self.mode == "generate" else job.generating(some)
         found: dict[int, Fields] = {}
-        for batch in asker.batches:
-            found.update(zip(batch, ask_in_halves(asker, batch), strict=True))
+        for batch in scorer.batches:
+            found.update(zip(batch, score_in_halves(scorer, batch), strict=True))
         differing = [
             {"row": row, key: found[row]["model_output"]}
             for row in sorted(found)

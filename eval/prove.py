@@ -1,7 +1,7 @@
 """python -m eval.prove --model BASE --adapter NAME --fused DIR --gguf FILE --modelfile FILE --dataset NAME …
 
 Prove that what was trained is what is scored and what is served: the same token ids by every way of
-making prompts, the same answers from the live adapter, the fused model and the GGUF. docs/eval-prove.md.
+making prompts, the same answers from the unmerged adapter, the fused model and the GGUF. docs/eval-prove.md.
 """
 
 import shlex
@@ -34,7 +34,7 @@ PATH = click.Path(path_type=Path)
     default=100,
     show_default=True,
     metavar="N",
-    help="The first N rows of each set.",
+    help="The first N examples of each dataset.",
 )
 @click.option(
     "--max-new-tokens",
@@ -51,7 +51,7 @@ PATH = click.Path(path_type=Path)
     default=0,
     show_default=True,
     metavar="N",
-    help="Answers that may be others, for each model and set.",
+    help="Answers that may differ, for each model and dataset.",
 )
 @click.option(
     "--tolerance",
@@ -68,21 +68,21 @@ def cli(out: Path, flips: int, tolerance: float, **given: Any) -> None:
     Prompts must have the same token ids. Answers may differ by --flips and --tolerance.
     """
     from eval.reports.parity import Tolerance, holds, markdown, to_json
-    from eval.scoring.parity import Request, prove
+    from eval.scoring.parity import ParityRequest, prove
 
     if out.exists() and not out.is_dir():
         raise RequestError(f"--out {out}: a file; expected a folder")
     if not any(given[option] for option in COMPARED):
         raise RequestError(f"nothing to compare with: name {', '.join(f'--{name}' for name in COMPARED)}")
     allowed = Tolerance(flips, tolerance)
-    proof = prove(Request(**given))
+    proof = prove(ParityRequest(**given))
     page = markdown(proof, allowed)
     write_text(out / "prove.md", page)
     command = f"python -m eval.prove {shlex.join(sys.argv[1:])}"
     write_json(out / "prove.json", to_json(proof, allowed, command))
     click.echo(page, nl=False)
     if not holds(proof, allowed):
-        raise ContentError(f"not proved, see {out / 'prove.md'}")
+        raise ContentError(f"not equal, see {out / 'prove.md'}")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import click
 
 from core.errors import CLI, ContentError, run
-from eval.backends.ask import Fields, ask_in_halves
-from eval.datasets.questions import Questions, read_questions
+from eval.backends.scorers import Fields, score_in_halves
+from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.answers import cut_thought
 from eval.metrics.matching import exact_match, token_f1
 from eval.metrics.qa import SIMILAR, Lexical, qa_summary
@@ -62,19 +62,19 @@ def cli(**given: Any) -> None:
 def prepare(embedding_model: str | None, **given: Any) -> Prepared:
     """Return what is asked and how; `ContentError` where a row has no reference."""
     request = take(given)
-    sets = read_questions(request.datasets, request.data, request.cluster)
-    for questions in sets:
-        check_references(questions)
+    sets = read_datasets(request.datasets, request.data, request.cluster)
+    for dataset in sets:
+        check_references(dataset)
     return request, Qa(_similarity(embedding_model), sets[0].name, request.max_new_tokens), sets
 
 
-def check_references(questions: Questions) -> None:
+def check_references(dataset: EvalDataset) -> None:
     """Raise `ContentError` naming the first record without a reference answer, and how many there are."""
-    without = [n for n, answer in enumerate(questions.answers, 1) if not answer.strip()]
+    without = [n for n, answer in enumerate(dataset.answers, 1) if not answer.strip()]
     if without:
         raise ContentError(
-            f"{questions.path}: record {without[0]} has no reference answer ({len(without)} such records of "
-            f"{len(questions.answers)}): take them out, or lay answers side by side with eval.ab"
+            f"{dataset.path}: record {without[0]} has no reference answer ({len(without)} such records of "
+            f"{len(dataset.answers)}): take them out, or lay answers side by side with eval.ab"
         )
 
 
@@ -101,7 +101,7 @@ class Qa(Task):
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return question, reference and answer (in the reference's spelling if it matches), and how near."""
-        record, asked = job.questions.records[row], job.rows[row]
+        record, asked = job.dataset.records[row], job.rows[row]
         answer = cut_thought(str(fields.get("model_output", "")))
         types = [str(record[name]) for name in TYPES if record.get(name) is not None]
         return {
@@ -115,9 +115,9 @@ class Qa(Task):
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return the figures, overall and by type, and the answers to the fixed prompts."""
         return {
-            **qa_summary(predictions, job.questions.answers),
+            **qa_summary(predictions, job.dataset.answers),
             "similarity": {"by": self.similarity.name, "above": SIMILAR},
-            "generation": _generation(job) if job.questions.name == self.shown_with else [],
+            "generation": _generation(job) if job.dataset.name == self.shown_with else [],
         }
 
     def line(self, results: Mapping[str, Any]) -> str:
@@ -140,10 +140,10 @@ class Qa(Task):
 
 def _generation(job: Job) -> list[dict[str, object]]:
     """Ask the fixed prompts, that everybody may see how the model talks."""
-    asker = job.generating({row: [{"role": "user", "content": text}] for row, text in enumerate(PROMPTS)})
+    scorer = job.generating({row: [{"role": "user", "content": text}] for row, text in enumerate(PROMPTS)})
     said: dict[int, object] = {}
-    for batch in asker.batches:
-        texts = (fields["model_output"] for fields in ask_in_halves(asker, batch))
+    for batch in scorer.batches:
+        texts = (fields["model_output"] for fields in score_in_halves(scorer, batch))
         said.update(zip(batch, texts, strict=True))
     return [{"prompt": PROMPTS[row], "answer": said[row]} for row in sorted(said)]
 

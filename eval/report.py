@@ -13,7 +13,7 @@ import click
 
 from core.errors import CLI, RequestError, run
 from core.files import write_text
-from eval.reports.judged import Judged, judge
+from eval.reports.compared import ComparedRuns, compare_results
 from eval.reports.places import argument
 
 MOST_ERRORS = 2000
@@ -23,7 +23,7 @@ MOST_ERRORS = 2000
 @click.argument("results", nargs=-1, required=True, metavar="[NAME=]RESULTS…")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The page.")
 @click.option("--errors", type=click.IntRange(0), default=MOST_ERRORS, show_default=True, metavar="N",
-              help="The most rows to look through; of more, N are taken, evenly spread.")  # fmt: skip
+              help="The most examples to look through; of more, N are taken, evenly spread.")  # fmt: skip
 def cli(results: tuple[str, ...], out: Path, errors: int) -> None:
     """Write a page with the verdict, tables, plots, errors and provenance of scored runs.
 
@@ -31,7 +31,7 @@ def cli(results: tuple[str, ...], out: Path, errors: int) -> None:
     """
     if out.is_dir():
         raise RequestError(f"--out {out}: a folder; expected the name of a file, e.g. {out / 'report.html'}")
-    write(render(judge(results), f"Report on {', '.join(map(argument, results))}", errors), out)
+    write(render(compare_results(results), f"Report on {', '.join(map(argument, results))}", errors), out)
 
 
 def write(text: str, out: Path) -> None:
@@ -40,17 +40,17 @@ def write(text: str, out: Path) -> None:
     click.echo(f"{out}  {len(text.encode()) / 1e6:.1f} MB")
 
 
-def render(judged: Judged, title: str, most: int = MOST_ERRORS, module: str = "eval.report") -> str:
+def render(compared: ComparedRuns, title: str, most: int = MOST_ERRORS, module: str = "eval.report") -> str:
     """Return the page with at most `most` errors, made by the command line of `module`."""
     from eval.reports.html import Plots, page
-    from eval.reports.incorrect import collect_errors
+    from eval.reports.incorrect import collect_incorrect
     from eval.reports.plots import write_plots
 
     with tempfile.TemporaryDirectory() as folder:
-        names, typeface = write_plots(judged.comparison, judged.runs, Path(folder))
+        names, typeface = write_plots(compared.comparison, compared.runs, Path(folder))
         plots = Plots({name: (Path(folder) / name).read_bytes() for name in names}, typeface.numbered)
-    errors = collect_errors(judged.runs, judged.comparison.models, most)
-    return page(title, judged, plots, errors, f"python -m {module} {shlex.join(sys.argv[1:])}")
+    errors = collect_incorrect(compared.runs, compared.comparison.models, most)
+    return page(title, compared, plots, errors, f"python -m {module} {shlex.join(sys.argv[1:])}")
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ from core.errors import CLI, RequestError, run
 from core.files import read_object, write_json, write_text
 from eval import compare, report
 from eval.backends import shards
-from eval.reports.judged import judge
+from eval.reports.compared import compare_results
 from eval.reports.markdown import grid
 from eval.reports.tables import Table
 from eval.reports.verdict import percent
 from eval.runs.results import RESULTS, check_new
 from eval.scoring.candidates import open_models
-from eval.scoring.options import Request, model_options, run_options, take
+from eval.scoring.options import ScoringRequest, model_options, run_options, take
 from eval.scoring.pipeline import score_opened
 from eval.scoring.steps import read_steps
 from eval.scoring.task import Figure, Prepared
@@ -44,7 +44,7 @@ def cli(suite: Path, skip: tuple[str, ...], **given: Any) -> None:
     shared = {**given, "by": "eval.suite"}
     request = take(given)
     if request.out.exists() and not (request.resume or request.force):
-        raise RequestError(f"{request.out} exists: --resume goes on with it, --force starts it anew")
+        raise RequestError(f"{request.out} exists: --resume resumes it, --force starts it anew")
     plans = {step.name: step.prepare(shared) for step in steps}
     for own, _, _ in plans.values():
         check_new(own.out, resume=own.resume, force=own.force)
@@ -54,10 +54,10 @@ def cli(suite: Path, skip: tuple[str, ...], **given: Any) -> None:
             click.echo(f"\n{name}: {task.command}")
         score_opened(own, task, sets, opened)
     if shards.first():
-        tell(request, plans, [subject.name for subject in opened.subjects])
+        tell(request, plans, [candidate.name for candidate in opened.candidates])
 
 
-def tell(request: Request, plans: Mapping[str, Prepared], models: Sequence[str]) -> None:
+def tell(request: ScoringRequest, plans: Mapping[str, Prepared], models: Sequence[str]) -> None:
     """Write table.md and table.json over all steps, and report.html where answers were right or wrong."""
     found: Found = {}
     judged: list[str] = []
@@ -77,7 +77,7 @@ def tell(request: Request, plans: Mapping[str, Prepared], models: Sequence[str])
         }
     }
     if judged:
-        whole = judge(judged)
+        whole = compare_results(judged)
         alone = replace(whole.comparison, mean=None)  # different tasks have no mean
         whole = replace(whole, comparison=alone, tables={CAPTION: table})
         compare.write(whole, request.out, facts)
@@ -98,7 +98,7 @@ def steps_table(found: Found, models: Sequence[str]) -> Table:
             majority = "" if first.majority is None else percent(first.majority)
             cells = [_cell(by_model[model]) if model in by_model else "–" for model in models]
             rows.append([f"{step}: {name}", f"{first.n:,}", majority, *cells])
-    return Table(["figure (95 % interval)", "n", "majority class", *models], rows)
+    return Table(["figure (95 % interval)", "n", "majority-class baseline", *models], rows)
 
 
 def _cell(one: Figure) -> str:

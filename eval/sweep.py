@@ -16,12 +16,12 @@ from adapters.weighted import WeightedAdapter, parse_weight
 from core.errors import CLI, RequestError, run
 from core.files import read_object
 from eval.backends import shards
-from eval.datasets.questions import Questions, read_questions
+from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.nli import Nli, label_options, label_sets
 from eval.reports.sweep import Sweep, report
 from eval.runs.results import RESULTS, check_new
-from eval.scoring.candidates import BASE, load_subjects, open_adapters
-from eval.scoring.options import Request, model_options, run_options, set_options, take
+from eval.scoring.candidates import BASE, load_candidates, open_adapters
+from eval.scoring.options import ScoringRequest, model_options, run_options, set_options, take
 from eval.scoring.pipeline import score_opened
 from eval.statistics.selection import Split, split_halves
 
@@ -46,7 +46,7 @@ STEPS = "trainer_state.json"
 @set_options
 @label_options
 @click.option("--seed", type=int, default=42, show_default=True, help="Of the halves.")
-@click.option("--dry-run", is_flag=True, help="Say how many rows would be asked, and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Say how many examples would be prompted, and write nothing.")
 @run_options
 def cli(checkpoints: Path | None, grid: str, seed: int, dry_run: bool, **given: Any) -> None:
     """Find the best merge weights of one or two adapters, or the best checkpoint of a run.
@@ -57,15 +57,15 @@ def cli(checkpoints: Path | None, grid: str, seed: int, dry_run: bool, **given: 
     if request.backend != "hf":
         raise RequestError(f"--backend {request.backend} only generates: a sweep compares probabilities")
     check_new(request.out, resume=request.resume, force=request.force)
-    sets = read_questions(request.datasets, request.data, request.cluster)
+    sets = read_datasets(request.datasets, request.data, request.cluster)
     labels = label_sets(sets, given)
     task = Nli(labels, "choice", "word", check_generate=0, max_new_tokens=0, command="eval.sweep", **given)
-    splits = {questions.name: _split(questions, request.limit, seed) for questions in sets}
+    splits = {dataset.name: _split(dataset, request.limit, seed) for dataset in sets}
     axes = _checkpoints(request, checkpoints) if checkpoints else _grid(request, _weights(grid))
     if dry_run:
         click.echo(_forecast(request, axes, sets))
         return
-    score_opened(request, task, sets, load_subjects(request, axes.reference, axes.models))
+    score_opened(request, task, sets, load_candidates(request, axes.reference, axes.models))
     if shards.first():
         click.echo(report(Sweep(request.out, axes.names, axes.points, splits)))
 
@@ -80,7 +80,7 @@ class Axes:
     models: dict[str, tuple[WeightedAdapter, ...]]
 
 
-def _grid(request: Request, weights: list[float]) -> Axes:
+def _grid(request: ScoringRequest, weights: list[float]) -> Axes:
     reference, wanted = open_adapters(replace(request, no_base=False))
     adapters = {name: parts for name, parts in wanted.items() if parts}
     if not 1 <= len(adapters) <= 2:
@@ -108,7 +108,7 @@ def _weights(text: str) -> list[float]:
     return sorted({parse_weight(part.strip(), "--grid") for part in text.split(",")})
 
 
-def _checkpoints(request: Request, folder: Path) -> Axes:
+def _checkpoints(request: ScoringRequest, folder: Path) -> Axes:
     """Return the base (step 0), every checkpoint of a run, and its end where that is none of them."""
     if request.adapters:
         raise RequestError("--checkpoints takes the adapters of the run: leave --adapter out")
@@ -127,22 +127,22 @@ def _checkpoints(request: Request, folder: Path) -> Axes:
     return Axes(reference, ["step"], {name: (float(named.get(name, 0)),) for name in models}, models)
 
 
-def _split(questions: Questions, limit: int | None, seed: int) -> Split:
+def _split(dataset: EvalDataset, limit: int | None, seed: int) -> Split:
     """Return the halves of a set, by cluster where rows have one, else by what is asked."""
-    asked = [str([m["content"] for m in talk.messages]) for talk in questions.conversations]
-    return split_halves((questions.clusters or asked)[:limit], seed, str(questions.path))
+    asked = [str([m["content"] for m in talk.messages]) for talk in dataset.conversations]
+    return split_halves((dataset.clusters or asked)[:limit], seed, str(dataset.path))
 
 
-def _forecast(request: Request, axes: Axes, sets: list[Questions]) -> str:
+def _forecast(request: ScoringRequest, axes: Axes, sets: list[EvalDataset]) -> str:
     """Say how many rows go through the model, and how many of them a run before has answered."""
-    rows = {questions.name: len(questions.conversations[: request.limit]) for questions in sets}
+    rows = {dataset.name: len(dataset.conversations[: request.limit]) for dataset in sets}
     every = len(axes.models) * sum(rows.values())
     done = sum(
         rows[name] for model in axes.models for name in rows
         if not request.force and (request.out / model / name / RESULTS).is_file()
     )  # fmt: skip
     listed = " + ".join(f"{name} {count}" for name, count in rows.items())
-    return f"{len(axes.models)} models × ({listed}) rows = {every} forward rows, {done} of them done before"
+    return f"{len(axes.models)} models × ({listed}) examples = {every} in all, {done} of them done before"
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ import click
 from core.errors import CLI, ContentError, RequestError, run
 from core.files import write_json
 from core.supervision import Lesson, supervise, text_lesson
-from eval.backends.ask import Asker, Fields
-from eval.backends.reading import Reading
-from eval.datasets.questions import Questions, read_questions
+from eval.backends.loss import LikelihoodScorer
+from eval.backends.scorers import Fields, Scorer
+from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.answers import cut_thought
 from eval.metrics.reading import Figures, generated_figures, lengths_of, percentiles, read_figures
 from eval.reports.lengths import PLOT, draw_lengths
@@ -44,7 +44,7 @@ SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # bes
     "--eval-ratio",
     type=Finite(0, 1, min_open=True, max_open=True),
     metavar="R",
-    help="Only the rows that LLaMA-Factory's val_size holds out of each set; by default all.",
+    help="Only the examples that LLaMA-Factory's val_size holds out of each dataset; by default all.",
 )
 @click.option(
     "--seed", type=click.IntRange(0), default=42, show_default=True, help="--eval-ratio: the training's seed."
@@ -68,16 +68,16 @@ def prepare(**given: Any) -> Prepared:
         raise RequestError("eval.text reads the model's probabilities, which a server does not show")
     if given["rouge"] and not given["generate"]:
         raise RequestError("--rouge compares generated answers: leave out --no-generate")
-    sets = read_questions(request.datasets, request.data, request.cluster)
+    sets = read_datasets(request.datasets, request.data, request.cluster)
     if ratio := given["eval_ratio"]:
-        sets = [held_out(questions, ratio, given["seed"]) for questions in sets]
-    texts = frozenset(questions.name for questions in sets if not any(questions.answers))
+        sets = [held_out(dataset, ratio, given["seed"]) for dataset in sets]
+    texts = frozenset(dataset.name for dataset in sets if not any(dataset.answers))
     return request, Text(**given, max_new_tokens=request.max_new_tokens, texts=texts), sets
 
 
-def held_out(questions: Questions, ratio: float, seed: int) -> Questions:
+def held_out(dataset: EvalDataset, ratio: float, seed: int) -> EvalDataset:
     """Return the rows that a training with this share and seed kept for its evaluation."""
-    return questions.take(held_out_rows(len(questions.records), ratio, seed))
+    return dataset.take(held_out_rows(len(dataset.records), ratio, seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Text(Task):
         kept = ("max_seq_length", "eval_ratio", "generate")
         return {**{name: getattr(self, name) for name in kept}, **parted, **generating}
 
-    def asker(self, job: Job) -> Asker:
+    def scorer(self, job: Job) -> Scorer:
         """Return one that reads the losses and generates; `RequestError` where the context is too short."""
         if self.max_seq_length > job.model.context:
             raise RequestError(
@@ -112,23 +112,23 @@ class Text(Task):
             )
         lessons = {row: self._lesson(job, row) for row in range(len(job.rows))}
         if not any(lesson.learned for lesson in lessons.values()):
-            raise ContentError(f"{job.questions.path}: no token of its {len(lessons)} rows carries loss")
+            raise ContentError(f"{job.dataset.path}: no token of its {len(lessons)} rows carries loss")
         generating = job.generating() if self.generate and not self._plain(job) else None
-        return Reading(job.model, lessons, generating, job.opened.budget)
+        return LikelihoodScorer(job.model, lessons, generating, job.opened.budget)
 
     def _lesson(self, job: Job, row: int) -> Lesson:
         asked = job.rows[row]
         if self._plain(job):
             return text_lesson(job.model.tokenizer, asked.messages[-1]["content"], self.max_seq_length)
         answer = {"role": "assistant", "content": asked.answer}
-        return supervise(job.subject.prompting.turns([*asked.messages, answer]), self.max_seq_length)
+        return supervise(job.candidate.prompting.turns([*asked.messages, answer]), self.max_seq_length)
 
     def _plain(self, job: Job) -> bool:
-        return job.questions.name in self.texts
+        return job.dataset.name in self.texts
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the published script's four fields, the row's number, its loss and lengths in tokens."""
-        record, asked = job.questions.records[row], job.rows[row]
+        record, asked = job.dataset.records[row], job.rows[row]
         plain = self._plain(job)
         question = "" if plain else record.get("instruction", asked.messages[-1]["content"])
         reference = asked.messages[-1]["content"] if plain else asked.answer
@@ -146,7 +146,7 @@ class Text(Task):
             **said,
             "row": row,
             **known,
-            **({} if plain else {"prompt_tokens": len(job.subject.prompting.encode(asked.messages))}),
+            **({} if plain else {"prompt_tokens": len(job.candidate.prompting.encode(asked.messages))}),
             "reference_tokens": _count(job, reference),
         }
 
@@ -158,7 +158,7 @@ class Text(Task):
         metrics = {**read.values, **written.values}
         lengths = lengths_of(predictions)
         draw_lengths(
-            lengths, f"{job.subject.name} on {job.questions.name}", self.max_seq_length, job.folder / PLOT
+            lengths, f"{job.candidate.name} on {job.dataset.name}", self.max_seq_length, job.folder / PLOT
         )
         write_json(job.folder / METRICS, metrics)
         return {

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.backends.ask import Choosing
 from eval.backends.gguf import load_gguf
 from eval.backends.load import Model, load_model
+from eval.backends.scorers import ChoiceScorer
+from eval.datasets.dataset import read_datasets
 from eval.datasets.prompts import choose_prompting
-from eval.datasets.questions import read_questions
 from eval.metrics.labels import find_labels, spellings
 
 Scores = dict[int, dict[str, float]]  # row → label → log-probability
@@ -31,7 +31,7 @@ Scores = dict[int, dict[str, float]]  # row → label → log-probability
 def main(folder: Path, dataset: str) -> None:
     """Print a line for each way to run the model."""
     model = load_model(folder, "fp32")
-    (questions,) = read_questions((dataset,), ())
+    (questions,) = read_datasets((dataset,), ())
     labels = {label: spellings(label) for label in find_labels(questions.answers, dataset)}
     encode = choose_prompting(model.tokenizer, (), None).encode
     prompts = {row: encode(talk.messages) for row, talk in enumerate(questions.conversations)}
@@ -89,11 +89,11 @@ def widen(narrow: Path, wide: Path) -> None:
 
 def by_transformers(model: Model, prompts: dict[int, list[int]], labels: dict[str, list[str]]) -> Scores:
     """Return what eval.nli compares."""
-    asker = Choosing(model, prompts, labels, 2048)
+    asker = ChoiceScorer(model, prompts, labels, 2048)
     return {
         row: fields["choices"]  # type: ignore[misc]  # a field of eval's own
         for batch in asker.batches
-        for row, fields in zip(batch, asker.ask(batch), strict=True)
+        for row, fields in zip(batch, asker.score(batch), strict=True)
     }
 
 

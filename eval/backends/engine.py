@@ -13,8 +13,8 @@ from adapters.weighted import WeightedAdapter
 from core.errors import ContentError, RequestError
 from core.packages import missing
 from core.prompt import Encode
-from eval.backends.ask import Talk, refuse
 from eval.backends.load import DTYPES
+from eval.backends.scorers import Messages, Plan, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,14 +36,14 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineSpeaker:
-    """A vLLM model with an adapter (or none) as a Speaker."""
+class EngineGenerator:
+    """A vLLM model with an adapter (or none) as a Generator."""
 
     engine: Engine
     encode: Encode
     adapter: Path | None
 
-    def plan(self, talks: Mapping[int, Talk], max_new_tokens: int) -> tuple[list[list[int]], dict[int, str]]:
+    def plan(self, talks: Mapping[int, Messages], max_new_tokens: int) -> Plan:
         """Return the rows that fit the context, some hundreds at once, and why the others do not."""
         refused = refuse(
             {row: self.encode(talk) for row, talk in talks.items()}, max_new_tokens, self.engine.context
@@ -51,7 +51,7 @@ class EngineSpeaker:
         rows = [row for row in talks if row not in refused]
         return [rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)], refused
 
-    def say(self, talks: Sequence[Talk], max_new_tokens: int) -> list[str]:
+    def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
         """Return the greedy answer to each conversation."""
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from core.errors import ContentError
 from core.prompt import Encode
-from eval.backends.ask import Talk, refuse
 from eval.backends.score import plan_batches
+from eval.backends.scorers import Messages, Plan, refuse
 from eval.backends.stream import Sampling
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Local:
-    """A model in this process as a Speaker: how it reads a conversation, and tokens per batch."""
+class LocalGenerator:
+    """A model in this process as a Generator: how it reads a conversation, and tokens per batch."""
 
     model: "Model"
     encode: Encode
@@ -25,7 +25,7 @@ class Local:
     sampling: Mapping[str, float] | None = None
     """How tokens are drawn, in the words of transformers' `generate`; None: the likeliest is taken."""
 
-    def plan(self, talks: Mapping[int, Talk], max_new_tokens: int) -> tuple[list[list[int]], dict[int, str]]:
+    def plan(self, talks: Mapping[int, Messages], max_new_tokens: int) -> Plan:
         """Return batches of rows, longest first, and why the others do not fit the context."""
         prompts = {row: self.encode(talk) for row, talk in talks.items()}
         refused = refuse(prompts, max_new_tokens, self.model.context)
@@ -33,7 +33,7 @@ class Local:
         # one by one where they are drawn: an answer then depends on its own prompt alone
         return plan_batches(lengths, self.budget if self.sampling is None else 1), refused
 
-    def say(self, talks: Sequence[Talk], max_new_tokens: int) -> list[str]:
+    def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
         """Return the answer to each conversation."""
         prompts = [self.encode(talk) for talk in talks]
         if self.sampling is None:

@@ -15,7 +15,7 @@ INSTRUCTION = re.compile(r'^[ \t]*([A-Za-z]+)[ \t]+("""(?:.*?)"""|[^\n]*)', re.M
 
 
 @dataclass(frozen=True, slots=True)
-class Modelfile:
+class ServedModelfile:
     """TEMPLATE and SYSTEM of a Modelfile."""
 
     template: Callable[[list[Message]], str]
@@ -39,7 +39,7 @@ class Modelfile:
         return self.template(joined)
 
 
-def read_modelfile(path: Path) -> Modelfile:
+def read_modelfile(path: Path) -> ServedModelfile:
     """Read a Modelfile; `ContentError` where it has no TEMPLATE, or one that cannot be rendered here."""
     text = require(path, "Modelfile").read_text(encoding="utf-8", errors="replace")
     try:
@@ -49,7 +49,7 @@ def read_modelfile(path: Path) -> Modelfile:
                 raise ContentError("no TEMPLATE; python -m adapters export --to ollama writes one")
             if "MESSAGE" in found:
                 raise ContentError("MESSAGE puts turns before every conversation: training had none")
-            return Modelfile(compile_template(found["TEMPLATE"]), found.get("SYSTEM"))
+            return ServedModelfile(compile_template(found["TEMPLATE"]), found.get("SYSTEM"))
     except ContentError as error:
         raise ContentError(f"{path}: {error}") from error
 

@@ -48,7 +48,7 @@ def beginnings(spellings: Sequence[Ids]) -> list[tuple[int, ...]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class SpellingTask:
     """Prompts by row, and the spellings (token ids, none empty) to be scored after each of them."""
 
     prompts: Mapping[int, Ids]
@@ -60,10 +60,10 @@ class Task:
         return plan_batches({row: len(ids) + extra for row, ids in self.prompts.items()}, budget)
 
 
-class Scorer:
+class LogProbabilities:
     """Scores batches of a task with a model; made anew whenever the model's weights change."""
 
-    def __init__(self, model: "Model", task: Task) -> None:
+    def __init__(self, model: "Model", task: SpellingTask) -> None:
         self.model = model
         self.task = task
         self.beginnings = beginnings(task.spellings)

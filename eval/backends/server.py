@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from core.errors import RequestError
-from eval.backends.ask import Talk
+from eval.backends.scorers import Messages, Plan
 
 AT_ONCE = 8
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new try
@@ -51,17 +51,17 @@ class Server:
     device: str = "server"
     dtype: str = "server"
 
-    def plan(self, talks: Mapping[int, Talk], _longest: int) -> tuple[list[list[int]], dict[int, str]]:
+    def plan(self, talks: Mapping[int, Messages], _longest: int) -> Plan:
         """Return a handful of conversations at once, in the data's order; the server refuses by itself."""
         rows = sorted(talks)
         return [rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)], {}
 
-    def say(self, talks: Sequence[Talk], max_new_tokens: int) -> list[str]:
+    def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
         """Return the greedy answers; `RequestError` where the server refuses or stays away."""
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return list(pool.map(lambda talk: self._answer(talk, max_new_tokens), talks))
 
-    def _answer(self, talk: Talk, max_new_tokens: int) -> str:
+    def _answer(self, talk: Messages, max_new_tokens: int) -> str:
         body = {"model": self.name, "messages": talk, "max_tokens": max_new_tokens, "temperature": 0}
         problem = ""
         for wait in (0.0, *WAITS):
@@ -78,7 +78,7 @@ class Server:
                 problem = f"{type(error).__name__}: {error}"
         raise RequestError(
             f"{self.url}: {talk[-1]['content'][:40]!r}: no answer in {len(WAITS) + 1} tries ({problem}); "
-            "what was answered is kept: go on with --resume"
+            "what was answered is kept: resume with --resume"
         )
 
 

@@ -39,12 +39,14 @@ def other_prompt(
         trained = _trained(tokenizer, folder, template)
         same = all(trained(talk) == prompting.encode(talk) for talk in TALKS)
     except RequestError as error:
-        return f"{folder} was trained with template {template}, not checked whether it is asked so: {error}"
+        return (
+            f"{folder} was trained with template {template}, not checked whether it is prompted so: {error}"
+        )
     if same:
         return None
-    way = f"--template {template} asks with it" if template else "leave --template out to ask with it"
+    way = f"--template {template} prompts with it" if template else "leave --template out to prompt with it"
     own = template or "its own chat template"
-    return f"{folder} was trained with {own}, and is asked with {prompting.source}: {way}"
+    return f"{folder} was trained with {own}, and is prompted with {prompting.source}: {way}"
 
 
 def trained_template(folder: Path) -> str | None:

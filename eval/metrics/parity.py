@@ -51,7 +51,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class AnswerProof:
-    """One model's answers against the live adapter's, on the rows of a set.
+    """One model's answers against the unmerged adapter's, on the rows of a set.
 
     `flips` are the rows whose answer is another: the likeliest label, or without labels the generated
     text. `largest` is the largest difference of a label's log-probability in nats, in `largest_row`; None
@@ -70,7 +70,7 @@ class AnswerProof:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was compared with the way `reference` and the live adapter, what was not, and made of what."""
+    """What was compared with the way `reference` and the unmerged adapter, what was not, and made of what."""
 
     reference: str
     prompts: Sequence[PromptProof]

@@ -1,4 +1,4 @@
-"""The two files of document 004's evaluation: evaluation_results.json and subtype_accuracy.png."""
+"""The two files of the defect-report guide's evaluation: evaluation_results.json and subtype_accuracy.png."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from core.typeface import choose_typeface
 from eval.reports.drawing import draw_lying
 from eval.reports.plots import kinds_chart
 from eval.runs.detailed import DETAILED
-from eval.runs.judgement import Run
+from eval.runs.judgement import ScoredRun
 from eval.runs.results import Prediction
 
 PLOT = "subtype_accuracy.png"
@@ -45,7 +45,9 @@ def _draw(folder: Path, predictions: Sequence[Prediction], figures: Mapping[str,
     gold, predicted = ([str(p[key]) for p in predictions] for key in ("expected_output", "predicted_output"))
     rows = [str(prediction["row"]) for prediction in predictions]
     kinds = {"subtype": [str(prediction["subtype"]) for prediction in predictions]}
-    run = Run(model, name, str(folder), rows, gold, predicted, [*map(_is_correct, predictions)], kinds=kinds)
+    run = ScoredRun(
+        model, name, str(folder), rows, gold, predicted, [*map(_is_correct, predictions)], kinds=kinds
+    )
     title = f"{model} judges {figures['accuracy']:.1%} of the {figures['n']} reports of {name} rightly"
     typeface = choose_typeface([model, name, *figures["subtypes"]])
     draw_lying(replace(kinds_chart([run], "subtype", model), title=title), folder / PLOT, typeface)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito 2008: told apart with any kind of colour vision.
+# Okabe and Ito 2008: distinct with any kind of colour vision.
 COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 HATCHES = (None, "//", "..", "xx")
 AXIS = "accuracy, % (whiskers: 95 % interval)"
@@ -121,7 +121,7 @@ def _look(index: int, label: str) -> dict[str, Any]:
 
 
 def _mark(place: int) -> dict[str, Any]:
-    label = "majority class" if place == 0 else ""
+    label = "majority-class baseline" if place == 0 else ""
     return {"color": "black", "linestyle": "dashed", "linewidth": 1.2, "label": label}
 
 

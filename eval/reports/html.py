@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from core import version
 from core.files import versions
 from eval.metrics.labels import MOST
-from eval.reports.incorrect import Errors
-from eval.reports.judged import Judged
+from eval.reports.compared import ComparedRuns
+from eval.reports.incorrect import IncorrectExamples
 from eval.reports.places import command_line, without_places
 from eval.reports.tables import (
     LEFT_OUT,
@@ -27,13 +28,18 @@ from eval.reports.tables import (
     method,
 )
 from eval.reports.verdict import verdict
-from eval.runs.judgement import Comparison, Run, Section
+from eval.runs.judgement import Comparison, ScoredRun, Section
 
 PARTS = Path(__file__).parent / "page"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-SECTIONS = {"verdict": "Verdict", "figures": "Figures", "comparisons": "Comparisons", "errors": "Errors",
-            "provenance": "Provenance"}  # fmt: skip
-FILTERS = {"set": "Set", "model": "Wrong model", "expected": "Expected", "predicted": "Answered"}
+SECTIONS = {
+    "verdict": "Verdict",
+    "figures": "Figures",
+    "comparisons": "Comparisons",
+    "errors": "Incorrect examples",
+    "provenance": "Provenance",
+}
+FILTERS = {"set": "Dataset", "model": "Incorrect model", "expected": "Expected", "predicted": "Predicted"}
 LONG_FACTS = ("classes", "confusion", "check_generate")  # shown as tables and plots, or not worth a line
 
 
@@ -45,21 +51,23 @@ class Plots:
     numbered: Mapping[str, str]
 
 
-def page(title: str, judged: Judged, plots: Plots, errors: Sequence[Errors], command: str) -> str:
+def page(
+    title: str, compared: ComparedRuns, plots: Plots, errors: Sequence[IncorrectExamples], command: str
+) -> str:
     """Return the page with the rows of `errors` to look through; `command` is what made it.
 
     It may be mailed: paths in it are relative, or the last name alone.
     """
-    found, title = judged.comparison, without_places(title)
+    found, title = compared.comparison, without_places(title)
     style, script = ((PARTS / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
     body = [
-        '<a class="skip" href="#errors">To the errors</a>',
+        '<a class="skip" href="#errors">To the incorrect examples</a>',
         f"<header><h1>{text(title)}</h1>{_contents()}</header><main>",
-        _section("verdict", _verdicts(found, judged.warnings)),
-        _section("figures", [*_tables(judged), *_figures(plots)]),
+        _section("verdict", _verdicts(found, compared.warnings)),
+        _section("figures", [*_tables(compared), *_figures(plots)]),
         _section("comparisons", [_compared(section) for section in found.sections]),
         _section("errors", _errors(errors)),
-        _section("provenance", _provenance(judged.runs, command)),
+        _section("provenance", _provenance(compared.runs, command)),
         f"</main>{_data(found, errors)}<script>{script}</script>",
     ]
     return (
@@ -96,10 +104,10 @@ def _verdicts(comparison: Comparison, warnings: Sequence[str]) -> list[str]:
     ]
 
 
-def _tables(judged: Judged) -> list[str]:
-    comparison = judged.comparison
+def _tables(compared: ComparedRuns) -> list[str]:
+    comparison = compared.comparison
     found = {
-        **judged.tables,
+        **compared.tables,
         "Accuracy": accuracies(comparison),
         "Macro-F1": macro_f1s(comparison),
         "Calibration": calibrations(comparison),
@@ -131,7 +139,7 @@ def _figures(plots: Plots) -> Iterator[str]:
 def _figure(name: str, png: bytes) -> str:
     data = base64.b64encode(png).decode()
     return (
-        f'<figure><div class="wide"><img alt="Plot {text(name)}; its numbers stand in the tables" '
+        f'<figure><div class="wide"><img alt="Plot {text(name)}; its numbers are in the tables" '
         f'src="data:image/png;base64,{data}"></div><figcaption>{text(name)}</figcaption></figure>'
     )
 
@@ -143,19 +151,19 @@ def _compared(section: Section) -> str:
     return f"<h3>{text(section.name)}</h3>{''.join(found)}{how}"
 
 
-def _errors(errors: Sequence[Errors]) -> list[str]:
+def _errors(errors: Sequence[IncorrectExamples]) -> list[str]:
     lists = [_select(name, title, {"": "any"}) for name, title in FILTERS.items()]
     agree = {"": "any", "agree": "answer alike", "differ": "answer differently"}
     return [
         *(f"<p>{_shown(one)}</p>" for one in errors),
-        '<form id="filters" aria-label="Filter the errors">',
+        '<form id="filters" aria-label="Filter the incorrect examples">',
         *lists,
         _select("agree", "Models", agree),
         '<label>Text<input type="search" name="text"></label>',
         '<label>Filters<button type="reset">Clear</button></label></form>',
         '<div class="pages"><button type="button" id="previous">Previous</button>',
         '<button type="button" id="next">Next</button><span id="count" role="status"></span></div>',
-        '<ul id="list"></ul><noscript><p>The errors need JavaScript, which is off here.</p></noscript>',
+        '<ul id="list"></ul><noscript><p>They need JavaScript, which is off here.</p></noscript>',
     ]
 
 
@@ -164,15 +172,15 @@ def _select(name: str, title: str, options: Mapping[str, str]) -> str:
     return f'<label>{title}<select name="{name}">{offered}</select></label>'
 
 
-def _shown(errors: Errors) -> str:
+def _shown(errors: IncorrectExamples) -> str:
     all_here = len(errors.rows) == errors.total
     here = "all are here" if all_here else f"{len(errors.rows):,} of them, evenly spread, are here"
     name = f"<strong>{text(errors.dataset)}</strong>"
-    return f"{name}: {errors.total:,} rows that at least one model has wrong; {here}."
+    return f"{name}: {errors.total:,} examples that at least one model has incorrect; {here}."
 
 
-def _provenance(runs: Sequence[Run], command: str) -> list[str]:
-    facts = {"command": command, **versions("tuneyard", "numpy", "matplotlib")}
+def _provenance(runs: Sequence[ScoredRun], command: str) -> list[str]:
+    facts = {"command": command, "tuneyard": version(), **versions("numpy", "matplotlib")}
     return [
         _facts("This page", facts),
         *(_facts(f"{run.model} on {run.dataset}", {"source": run.source, **run.facts}) for run in runs),
@@ -196,7 +204,7 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _data(comparison: Comparison, errors: Sequence[Errors]) -> str:
+def _data(comparison: Comparison, errors: Sequence[IncorrectExamples]) -> str:
     """The rows for the page's script, as JSON in which no letter can end the element that it stands in."""
     content = {
         "models": list(comparison.models),

@@ -7,7 +7,7 @@ from pathlib import Path
 from core.documents import json_lines
 from eval.runs.detailed import detailed_rows
 from eval.runs.find import PREDICTIONS
-from eval.runs.judgement import Run
+from eval.runs.judgement import ScoredRun
 from eval.runs.records import optional_text
 
 LONGEST = 2000  # characters of a question or an answer that are shown
@@ -17,7 +17,7 @@ ANSWER_NAMES = ("model_output", "prediction")
 
 
 @dataclass(frozen=True, slots=True)
-class Errors:
+class IncorrectExamples:
     """Of one set: how many rows at least one model has wrong, and the rows that are shown."""
 
     dataset: str
@@ -25,24 +25,24 @@ class Errors:
     rows: Sequence[dict[str, object]]
 
 
-def collect_errors(runs: Sequence[Run], models: Sequence[str], most: int) -> list[Errors]:
+def collect_incorrect(runs: Sequence[ScoredRun], models: Sequence[str], most: int) -> list[IncorrectExamples]:
     """Return each set's wrong rows, at most `most` in all, evenly spread where there are more.
 
     A row has `row`, `question`, `expected` and `answers` (`model` by its place in `models`, `predicted`,
     `output`, `right`, `confidence`); long texts are cut, and say so.
     """
-    by_set: dict[str, list[Run]] = {}
+    by_set: dict[str, list[ScoredRun]] = {}
     for run in filter(lambda run: run.rows, runs):
         by_set.setdefault(run.dataset, []).append(run)
     wrong = {name: _wrong(own) for name, own in by_set.items()}
     shares = fair_shares({name: len(rows) for name, rows in wrong.items()}, most)
     return [
-        Errors(name, len(wrong[name]), _rows(own, models, spread(wrong[name], shares[name])))
+        IncorrectExamples(name, len(wrong[name]), _rows(own, models, spread(wrong[name], shares[name])))
         for name, own in by_set.items()
     ]
 
 
-def _wrong(runs: Sequence[Run]) -> list[int]:
+def _wrong(runs: Sequence[ScoredRun]) -> list[int]:
     """The places of the rows that at least one run has wrong."""
     rows = zip(*(run.correct for run in runs), strict=True)
     return [place for place, right in enumerate(rows) if not all(right)]
@@ -62,7 +62,7 @@ def spread(places: Sequence[int], count: int) -> list[int]:
     return [places[i * len(places) // count] for i in range(count)]
 
 
-def _rows(runs: Sequence[Run], models: Sequence[str], places: Sequence[int]) -> list[dict[str, object]]:
+def _rows(runs: Sequence[ScoredRun], models: Sequence[str], places: Sequence[int]) -> list[dict[str, object]]:
     wanted = {runs[0].rows[place] for place in places}
     records = [_records(run, wanted) for run in runs]
     return [
@@ -79,7 +79,7 @@ def _rows(runs: Sequence[Run], models: Sequence[str], places: Sequence[int]) -> 
     ]
 
 
-def _records(run: Run, wanted: set[str]) -> dict[str, dict[str, object]]:
+def _records(run: ScoredRun, wanted: set[str]) -> dict[str, dict[str, object]]:
     """The logged records of the wanted rows; of several filters of one log the first that stands there."""
     source = Path(run.source)
     found: dict[str, dict[str, object]] = {}
@@ -94,7 +94,7 @@ def _records(run: Run, wanted: set[str]) -> dict[str, dict[str, object]]:
     return found
 
 
-def _answer(run: Run, model: int, place: int, record: Mapping[str, object]) -> dict[str, object]:
+def _answer(run: ScoredRun, model: int, place: int, record: Mapping[str, object]) -> dict[str, object]:
     predicted = cut(run.predicted[place])
     return {
         "model": model,

@@ -8,7 +8,7 @@ from eval.metrics.reading import percentiles
 from eval.reports.drawing import COLOURS, new_figure, save, wrapped
 
 PLOT = "lengths.png"
-LINES = ("solid", "dashed", "dashdot", "dotted")  # told apart without colours too
+LINES = ("solid", "dashed", "dashdot", "dotted")  # distinct without colours too
 
 
 def draw_lengths(lengths: Mapping[str, Sequence[int]], title: str, limit: int, path: Path) -> None:

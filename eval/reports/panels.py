@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from core.typeface import Typeface
 from eval.metrics.calibration import Calibration
 from eval.reports.drawing import COLOURS, new_figure, save, wrapped
-from eval.runs.judgement import Run
+from eval.runs.judgement import ScoredRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,22 +21,24 @@ FLOOR = -14  # below 0 % stand the rows of each bin
 Panel = TypeVar("Panel")
 
 
-def draw_confusion(runs: Sequence[Run], path: Path, typeface: Typeface) -> None:
+def draw_confusion(runs: Sequence[ScoredRun], path: Path, typeface: Typeface) -> None:
     """Write the confusion matrices of one set's runs: counts, and shares of the row (of what is expected)."""
     said = [label for run in runs for label in run.predicted]
     rows = sorted(set(runs[0].gold))
     columns = rows + sorted(set(said) - set(rows))
     n = len(runs[0].gold)
-    title = f"{runs[0].dataset}: what was answered (across) to what was expected (down); n = {n:,}"
+    title = f"{runs[0].dataset}: predicted (columns) by actual (rows); n = {n:,}"
     size = max(2.6, 0.45 * len(columns)) + 0.5, max(2.2, 0.4 * len(rows)) + 0.9
 
-    def draw(axes: "Axes", run: Run) -> str:
+    def draw(axes: "Axes", run: ScoredRun) -> str:
         return _matrix(axes, run, rows, columns, typeface)
 
     _panels({run.model: run for run in runs}, draw, title, size, path, typeface)
 
 
-def _matrix(axes: "Axes", run: Run, rows: Sequence[str], columns: Sequence[str], typeface: Typeface) -> str:
+def _matrix(
+    axes: "Axes", run: ScoredRun, rows: Sequence[str], columns: Sequence[str], typeface: Typeface
+) -> str:
     counts = Counter(zip(run.gold, run.predicted, strict=True))
     expected = Counter(run.gold)
     shares = [[counts[right, said] / expected[right] for said in columns] for right in rows]
@@ -64,7 +66,7 @@ def _commonest_error(counts: Mapping[tuple[str, str], int]) -> str:
 def draw_calibration(dataset: str, found: Mapping[str, Calibration], path: Path, typeface: Typeface) -> None:
     """Write the reliability diagrams of one set's models: accuracy by confidence, rows of each bin."""
     n = next(iter(found.values())).n
-    title = f"{dataset}: share right (whiskers: 95 % interval) by share of the chosen label; n = {n:,}"
+    title = f"{dataset}: accuracy (whiskers: 95 % interval) by confidence; n = {n:,}"
     _panels(found, _reliability, title, (3.3, 3.2), path, typeface)
 
 
@@ -89,11 +91,11 @@ def _reliability(axes: "Axes", found: Calibration) -> str:
         xlim=(0, 103),
         ylim=(FLOOR, 103),
         yticks=range(0, 101, 20),
-        xlabel="share of the chosen label, %",
-        ylabel="share right, %",
+        xlabel="confidence, %",
+        ylabel="accuracy, %",
     )
     axes.spines[["top", "right"]].set_visible(False)
-    return f"off by {100 * found.error:.1f} points, by chance up to {100 * found.chance:.1f}"
+    return f"ECE {100 * found.error:.1f} points, if calibrated up to {100 * found.chance:.1f}"
 
 
 def _panels(

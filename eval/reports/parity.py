@@ -8,8 +8,16 @@ from eval.metrics.parity import AnswerProof, FirstDifference, PromptProof, Proof
 from eval.reports.markdown import grid
 from eval.reports.tables import Table
 
-PROMPTS = ["prompts made by", "set", "rows", "other ids", "first"]
-ANSWERS = ["answers of", "set", "rows", "flips", "largest difference, nats", "other texts", "first"]
+PROMPTS = ["prompts made by", "dataset", "examples", "different ids", "first"]
+ANSWERS = [
+    "answers of",
+    "dataset",
+    "examples",
+    "flips",
+    "largest difference, nats",
+    "different texts",
+    "first",
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,10 +46,10 @@ def verdict(proof: Proof, tolerance: Tolerance) -> str:
     ]
     wrong += [_beyond(one) for one in proof.answers if not tolerance.allows(one)]
     if wrong:
-        return f"Not proved: {'; '.join(wrong)}."
+        return f"Not equal: {'; '.join(wrong)}."
     ways = counted(1 + len({one.way for one in proof.prompts}), "way")
     rows = sum({one.dataset: one.n for one in proof.prompts}.values())
-    same = f"Proved on {rows:,} rows: {ways} of making prompts give the same token ids"
+    same = f"Equal on {rows:,} examples: {ways} of making prompts give the same token ids"
     return same + (f", and {_same_answers(proof.answers)}." if proof.answers else ".")
 
 
@@ -55,7 +63,7 @@ def _same_answers(answers: Sequence[AnswerProof]) -> str:
     flips = sum(len(one.flips) for one in answers)
     largest = max((one.largest for one in answers if one.largest is not None), default=None)
     by = "" if largest is None else f", labels' log-probabilities within {largest:.2g} nats"
-    return f"the answers of {models} are the live adapter's ({counted(flips, 'flip')}{by})"
+    return f"the answers of {models} are the unmerged adapter's ({counted(flips, 'flip')}{by})"
 
 
 def markdown(proof: Proof, tolerance: Tolerance) -> str:
@@ -64,7 +72,7 @@ def markdown(proof: Proof, tolerance: Tolerance) -> str:
     parts = [
         "# Train = eval = serve",
         verdict(proof, tolerance),
-        f"Reference of the prompts: {proof.reference}. Reference of the answers: the live adapter. "
+        f"Reference of the prompts: {proof.reference}. Reference of the answers: the unmerged adapter. "
         f"Allowed: {counted(tolerance.flips, 'flip')}, {tolerance.nats:g} nats.",
         grid(prompts),
     ]

@@ -16,7 +16,7 @@ from eval.metrics.labels import MOST
 from eval.reports.drawing import Chart, Share, draw_lying, draw_standing
 from eval.reports.panels import draw_calibration, draw_confusion
 from eval.reports.verdict import points, show_p
-from eval.runs.judgement import Comparison, Figure, Run, Section
+from eval.runs.judgement import Comparison, ModelScore, ScoredRun, Section
 from eval.statistics.rates import rate_of
 
 STANDING = 8  # more places than this are drawn as lying bars
@@ -28,7 +28,7 @@ Kind = tuple[list[bool], list[str]]  # of each row whether it is right, and its 
 Draw = Callable[[Path], None]
 
 
-def write_plots(comparison: Comparison, runs: Sequence[Run], out: Path) -> tuple[list[str], Typeface]:
+def write_plots(comparison: Comparison, runs: Sequence[ScoredRun], out: Path) -> tuple[list[str], Typeface]:
     """Write all plots that the runs allow; return their paths below `out` and the typeface they have."""
     from tqdm import tqdm
 
@@ -39,7 +39,7 @@ def write_plots(comparison: Comparison, runs: Sequence[Run], out: Path) -> tuple
     return list(plots), typeface
 
 
-def _labels(comparison: Comparison, runs: Sequence[Run]) -> list[str]:
+def _labels(comparison: Comparison, runs: Sequence[ScoredRun]) -> list[str]:
     """Every text that may stand on a plot."""
     kinds = [name for run in runs for rows in run.kinds.values() for name in _commonest(rows)]
     labels = [label for run in runs if _labelled(run) for label in {*run.gold, *run.predicted}]
@@ -47,7 +47,9 @@ def _labels(comparison: Comparison, runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys([*comparison.models, *sets, *kinds, *sorted(labels)]))
 
 
-def _plots(comparison: Comparison, runs: Sequence[Run], typeface: Typeface) -> Iterator[tuple[str, Draw]]:
+def _plots(
+    comparison: Comparison, runs: Sequence[ScoredRun], typeface: Typeface
+) -> Iterator[tuple[str, Draw]]:
     """(path below OUT, what draws it) of every plot; several sets have a folder of plots each."""
     yield "accuracy.png", _bars(accuracy_chart(comparison, comparison.sections), typeface)
     for section in comparison.sets:
@@ -63,7 +65,7 @@ def _plots(comparison: Comparison, runs: Sequence[Run], typeface: Typeface) -> I
                 yield folder + name, draw
 
 
-def _panels(section: Section, runs: Sequence[Run], typeface: Typeface) -> Iterator[tuple[str, Draw]]:
+def _panels(section: Section, runs: Sequence[ScoredRun], typeface: Typeface) -> Iterator[tuple[str, Draw]]:
     if all(map(_labelled, runs)):
         yield "confusion.png", lambda path: draw_confusion(runs, path, typeface)
     found = {model: figure.calibration for model, figure in section.figures.items() if figure.calibration}
@@ -77,7 +79,7 @@ def _bars(chart: Chart, typeface: Typeface) -> Draw:
     return lambda path: draw(chart, path, typeface)
 
 
-def _labelled(run: Run) -> bool:
+def _labelled(run: ScoredRun) -> bool:
     """Whether the answers are labels that a matrix can hold, and no free text."""
     return len(set(run.gold)) > 1 and len({*run.gold, *run.predicted}) <= MOST
 
@@ -101,7 +103,7 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
     return Chart(_finding(comparison, judged), places, series, [s.majority for s in sections if known])
 
 
-def _accuracy(figure: Figure | None) -> Share | None:
+def _accuracy(figure: ModelScore | None) -> Share | None:
     return None if figure is None else (figure.accuracy, figure.low, figure.high)
 
 
@@ -116,11 +118,11 @@ def _finding(comparison: Comparison, section: Section) -> str:
     if section is comparison.mean:
         where = f"on average over {len(comparison.sets)} sets"
     gain = f"{points(test.value)[1:]} points {where} (p {show_p(test.p)})"
-    rivals = "".join(f", not told from {test.against}" for test in section.rivals)
+    rivals = "".join(f", statistically tied with {test.against}" for test in section.rivals)
     return f"{best} beats {comparison.base} by {gain}{rivals}"
 
 
-def kinds_chart(runs: Sequence[Run], kind: str, base: str) -> Chart:
+def kinds_chart(runs: Sequence[ScoredRun], kind: str, base: str) -> Chart:
     """Return each model's accuracy by `kind` (type or subtype), the commonest kinds first."""
     names = _commonest(runs[0].kinds[kind])
     counts = {run.model: _by_kind(run, kind, names) for run in runs}
@@ -140,7 +142,7 @@ def _commonest(kinds: Sequence[str]) -> list[str]:
     return names if len(names) <= KINDS else [*names[: KINDS - 1], OTHERS]
 
 
-def _by_kind(run: Run, kind: str, names: Sequence[str]) -> dict[str, Kind]:
+def _by_kind(run: ScoredRun, kind: str, names: Sequence[str]) -> dict[str, Kind]:
     parted: dict[str, Kind] = {name: ([], []) for name in names}
     for place, name in enumerate(run.kinds[kind]):
         right, groups = parted[name if name in names else OTHERS]

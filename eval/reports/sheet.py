@@ -33,7 +33,7 @@ DELIMITERS = (",", ";", "\t")  # spreadsheets save the one of their language
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Answered:
     """A prompt, the answer that the data has for it ("" without one), every model's, and its cluster."""
 
     prompt: str
@@ -54,7 +54,7 @@ class Key:
     clusters: Mapping[int, str]
 
 
-def make_sheet(asked: Sequence[Asked], seed: int) -> tuple[bytes, dict[str, dict[str, object]]]:
+def make_sheet(asked: Sequence[Answered], seed: int) -> tuple[bytes, dict[str, dict[str, object]]]:
     """Return the sheet as CSV (UTF-8 with a byte order mark), and the prompt and model behind each id.
 
     The answers to each prompt stand one below the other in an order drawn with `seed`.

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Sequence
 
-from eval.reports.sheet import Asked
+from eval.reports.sheet import Answered
 
 FENCE = re.compile(r"^\s*(`{3,})", re.MULTILINE)
 
 
-def side_by_side(asked: Sequence[Asked]) -> str:
+def side_by_side(asked: Sequence[Answered]) -> str:
     """Return every prompt, its reference answer where there is one, and each model's answer, named.
 
     Texts stand in fenced blocks: nothing in an answer is taken for Markdown or HTML.

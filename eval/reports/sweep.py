@@ -6,8 +6,8 @@ from pathlib import Path
 
 from core.documents import json_lines
 from core.files import read_object, write_json, write_text
-from eval.reports.landscape import Landscape, draw
 from eval.reports.markdown import grid
+from eval.reports.sweep_plot import SweepPlot, draw
 from eval.reports.tables import Table
 from eval.reports.verdict import percent
 from eval.runs.results import PREDICTIONS, RESULTS
@@ -40,7 +40,7 @@ def report(sweep: Sweep) -> str:
     for name in sets:
         scores = {point: found[name][model][0] for model, point in sweep.points.items()}
         best, (_, reported) = sweep.points[chosen[name]], found[name][chosen[name]]
-        landscape = Landscape(name, sweep.axes, scores, best, sweep.points[ship], reported)
+        landscape = SweepPlot(name, sweep.axes, scores, best, sweep.points[ship], reported)
         draw(landscape, sweep.out / f"{name}.png")
     text = f"{_choosing(found, chosen)}\n\n{_reporting(found, chosen)}"
     write_text(sweep.out / "table.md", text + "\n")
@@ -77,7 +77,9 @@ def _reporting(found: Mapping[str, Mapping[str, Halves]], chosen: Mapping[str, s
     named = {f"best on {name}: {model}": model for name, model in chosen.items()}
     named |= {BASE: BASE} if BASE in next(iter(found.values())) else {}
     rows = [[told, *(_shown(models[model][1]) for models in found.values())] for told, model in named.items()]
-    rows.append(["majority class", *(percent(_any(models)[1].majority) for models in found.values())])
+    rows.append(
+        ["majority-class baseline", *(percent(_any(models)[1].majority) for models in found.values())]
+    )
     header = ["reported on", *(f"{name}, n = {_any(models)[1].n}" for name, models in found.items())]
     return grid(Table(header, rows))
 

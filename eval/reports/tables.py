@@ -4,18 +4,27 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from core import version
 from core.files import versions
 from eval.reports.verdict import percent, points, show_p, verdict
-from eval.runs.judgement import MEAN, Comparison, Figure, Run, Section, Test
+from eval.runs.judgement import MEAN, Comparison, ModelScore, ScoredRun, Section, Test
 
 LEFT_OUT = (
-    "The intervals speak of these rows and these weights. They leave out what another training seed, "
+    "The intervals are for these examples and these weights. They leave out what another training seed, "
     "another prompt or other data would change."
 )
 WIDE = 7  # more columns than this do not fit a screen
-DIFFERENCES = ["", "difference, points (95 %)", "won", "lost", "p", "p, Holm", "least shown"]
+DIFFERENCES = [
+    "",
+    "difference, points (95 %)",
+    "fixed",
+    "regressed",
+    "p",
+    "p, Holm",
+    "minimum detectable effect",
+]
 F1_DIFFERENCES = ["", "difference of macro-F1, points (95 %)", "p, Holm"]
-CALIBRATION = ["calibration error, points", "off by", "by chance up to", "n"]
+CALIBRATION = ["calibration", "ECE, points", "95th percentile if calibrated", "n"]
 Interval = tuple[float, float, float]  # value, low and high limit
 
 
@@ -29,7 +38,7 @@ class Table:
 
 def accuracies(comparison: Comparison) -> Table:
     """Return every model's accuracy on every set and on average, beside the majority class's."""
-    columns = [["accuracy (95 % interval)", "majority class", *comparison.models]]
+    columns = [["accuracy (95 % interval)", "majority-class baseline", *comparison.models]]
     for section in comparison.sections:
         cells = [_accuracy(section.figures.get(model)) for model in comparison.models]
         columns.append([f"{section.name}, n = {section.n:,}", _majority(section), *cells])
@@ -79,13 +88,14 @@ def method(section: Section) -> str:
     if section.between:
         family += f", over {len(section.between)} among the others"
     if section.name == MEAN:
-        return f"Every set counts alike; p by sign flips within each set (100,000 draws); {family}."
-    f1 = " Macro-F1: bootstrap and swaps, 10,000 draws each." if f1_differences(section) else ""
+        p = "p by sign flips within each dataset (100,000 permutations)"
+        return f"Every dataset counts alike; {p}; {family}."
+    f1 = " Macro-F1: bootstrap and permutations, 10,000 resamples each." if f1_differences(section) else ""
     if section.groups is None:
-        return f"{section.n:,} independent rows: exact McNemar, Bonett–Price intervals; {family}.{f1}"
+        return f"{section.n:,} independent examples: exact McNemar, Bonett–Price intervals; {family}.{f1}"
     return (
-        f"{section.n:,} rows in {section.groups:,} groups: exact sign flips by group, "
-        f"cluster bootstrap (10,000 draws); {family}.{f1}"
+        f"{section.n:,} examples in {section.groups:,} clusters: exact sign flips by cluster, "
+        f"cluster bootstrap (10,000 resamples); {family}.{f1}"
     )
 
 
@@ -107,7 +117,7 @@ def _majority(section: Section) -> str:
     return percent(section.majority) + (f" ({section.majority_label})" if section.majority_label else "")
 
 
-def _accuracy(figure: Figure | None) -> str:
+def _accuracy(figure: ModelScore | None) -> str:
     if figure is None:
         return "–"
     unparsed = f", {figure.unparsed} unparsed" if figure.unparsed else ""
@@ -137,7 +147,7 @@ def _difference(test: Test) -> list[str]:
 
 
 def to_json(
-    comparison: Comparison, runs: Sequence[Run], warnings: Sequence[str], plots: Sequence[str]
+    comparison: Comparison, runs: Sequence[ScoredRun], warnings: Sequence[str], plots: Sequence[str]
 ) -> dict[str, object]:
     """Return the comparison as plain JSON values, each section with its decision and verdict."""
     return {
@@ -150,6 +160,7 @@ def to_json(
         "runs": [run.source for run in runs],
         "plots": list(plots),
         "versions": versions("numpy"),
+        "tuneyard": version(),
     }
 
 
@@ -162,6 +173,6 @@ def _section_json(section: Section, base: str) -> dict[str, object]:
         "models": {model: dataclasses.asdict(figure) for model, figure in section.figures.items()},
         "comparisons": [dataclasses.asdict(test) for test in (*section.against_base, *section.between)],
         "ship": section.best,
-        "not_told_from": [test.against for test in section.rivals],
+        "tied_with": [test.against for test in section.rivals],
         "verdict": verdict(section, base),
     }

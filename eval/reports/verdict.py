@@ -40,7 +40,7 @@ def _decision(section: Section, base: str) -> str:
     ours, theirs = (percent(section.figures[model].accuracy) for model in (best, base))
     text = f"Ship {best}: {ours} against {theirs} of {base}, {_interval(test)}, p {show_p(test.p)}."
     if section.figures[best].low <= section.majority:
-        text += f" But it is not shown to beat the majority class ({percent(section.majority)})."
+        text += f" But it is not shown to beat the majority-class baseline ({percent(section.majority)})."
     return text + "".join(_rival(rival) for rival in section.rivals)
 
 
@@ -50,7 +50,7 @@ def _interval(test: Test) -> str:
 
 def _rival(test: Test) -> str:
     seen = f"{points(test.value)} points, p {show_p(test.p)}"
-    return f" No evidence of a difference from {test.against} ({seen})."
+    return f" Statistically tied with {test.against} ({seen})."
 
 
 def _not_better(section: Section, base: str) -> str:
@@ -62,7 +62,7 @@ def _not_better(section: Section, base: str) -> str:
     best = max(unknown, key=lambda test: test.value)
     text = (
         f"No evidence of a difference from {base}: {best.model} is at {_interval(best)}, p {show_p(best.p)}"
-        f"; these {best.n:,} rows could have shown {100 * best.smallest:.1f} points."
+        f"; minimum detectable effect at n = {best.n:,}: {100 * best.smallest:.1f} points."
     )
     return text + "".join(f" {t.model} is worse ({points(t.value)} points, p {show_p(t.p)})." for t in worse)
 

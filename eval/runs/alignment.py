@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 from core.errors import RequestError, show_value
-from eval.runs.judgement import Run
+from eval.runs.judgement import ScoredRun
+from eval.runs.results import current_settings
 
 OWN = ("model", "batch_tokens")  # settings that differ for good reason, or change no answer
 FEW_GROUPS = 20
 
 
-def check_rows(runs: Sequence[Run]) -> list[str]:
+def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
     """Refuse runs of one set that did not answer the same rows; return warnings on how they were asked.
 
     Raises `RequestError` naming both runs and what differs.
@@ -31,7 +32,7 @@ def check_rows(runs: Sequence[Run]) -> list[str]:
     return warnings
 
 
-def _check_same(run: Run, first: Run) -> None:
+def _check_same(run: ScoredRun, first: ScoredRun) -> None:
     both = f"{run.source} and {first.source}"
     data, other = _data(run), _data(first)
     if data and other and data != other:
@@ -48,7 +49,7 @@ def _check_same(run: Run, first: Run) -> None:
         )
 
 
-def _check_counts(run: Run, first: Run) -> str:
+def _check_counts(run: ScoredRun, first: ScoredRun) -> str:
     """Refuse figures by type of other rows than the first run's; return a warning: they are not paired."""
     both = f"{run.source} and {first.source}"
     for kind in run.kinds.keys() & first.kinds.keys():
@@ -61,13 +62,13 @@ def _check_counts(run: Run, first: Run) -> str:
     return f"{both}: not paired and not tested: {run.source} has figures by type, not the rows"
 
 
-def _data(run: Run) -> str:
+def _data(run: ScoredRun) -> str:
     hashes = run.facts.get("hashes")
     value = hashes.get("data") if isinstance(hashes, dict) else None
     return value if isinstance(value, str) else ""
 
 
-def _differences(run: Run, first: Run) -> list[str]:
+def _differences(run: ScoredRun, first: ScoredRun) -> list[str]:
     both = f"{run.source} and {first.source}"
     warnings = []
     if not (_data(run) and _data(first)):
@@ -79,23 +80,23 @@ def _differences(run: Run, first: Run) -> list[str]:
         if name in other and one[name] != other[name]
     ]
     if differing:
-        warnings.append(f"{both} were asked differently: {'; '.join(differing)}")
+        warnings.append(f"{both} were prompted differently: {'; '.join(differing)}")
     return warnings
 
 
-def _asked(run: Run) -> dict[str, object]:
+def _asked(run: ScoredRun) -> dict[str, object]:
     """How a run was asked, by setting: what else than the weights may make a difference."""
     settings, hashes = run.facts.get("settings"), run.facts.get("hashes")
     found = {key: run.facts[key] for key in ("mode", "device", "dtype") if key in run.facts}
     if isinstance(settings, dict):
-        found |= {key: value for key, value in settings.items() if key not in OWN}
+        found |= {key: value for key, value in current_settings(settings).items() if key not in OWN}
     template = hashes.get("chat_template") if isinstance(hashes, dict) else None
     if isinstance(template, str):
         found["chat template"] = template[:13]
     return found
 
 
-def _rows_differ(run: Run, first: Run) -> str:
+def _rows_differ(run: ScoredRun, first: ScoredRun) -> str:
     lacking = sorted(set(first.rows) ^ set(run.rows), key=lambda row: (len(row), row))
     shown = ", ".join(lacking[:5]) + (", …" if len(lacking) > 5 else "")
     return (

@@ -1,6 +1,6 @@
 """From scored runs to a judgement: accuracies by set and on average, paired tests, a decision.
 
-Pure functions from `Run`s to a `Comparison`; reading runs and showing the judgement is not their
+Pure functions from `ScoredRun`s to a `Comparison`; reading runs and showing the judgement is not their
 business. The family of Holm's correction is what one section (a set, or the mean) is asked: every
 model against the base; and apart from it every pair of the other models.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from eval.metrics.calibration import calibration
 from eval.metrics.labels import MOST, UNKNOWN
-from eval.runs.judgement import MEAN, Comparison, Figure, Run, Section, Test
+from eval.runs.judgement import MEAN, Comparison, ModelScore, ScoredRun, Section, Test
 from eval.statistics.paired import (
     Z_POWER,
     Difference,
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 Differences = Mapping[tuple[str, str], Difference]
 
 
-def compare(runs: Sequence[Run], base: str) -> Comparison:
+def compare(runs: Sequence[ScoredRun], base: str) -> Comparison:
     """Judge runs that hold each model and set at most once; the mean takes the models that have every set."""
     models = list(dict.fromkeys(run.model for run in runs))
-    by_set: dict[str, dict[str, Run]] = {}
+    by_set: dict[str, dict[str, ScoredRun]] = {}
     for run in runs:
         by_set.setdefault(run.dataset, {})[run.model] = run
     from tqdm import tqdm
@@ -58,14 +58,14 @@ def _pairs(models: Sequence[str], base: str) -> list[tuple[str, str]]:
     return [(base, model) for model in others if base in models] + list(combinations(others, 2))
 
 
-def _differences(runs: Mapping[str, Run], base: str) -> Differences:
+def _differences(runs: Mapping[str, ScoredRun], base: str) -> Differences:
     groups = _with_rows(runs).groups
     correct = {model: run.correct for model, run in runs.items()}
     pairs = [(a, b) for a, b in _pairs([*runs], base) if runs[a].rows and runs[b].rows]
     return {(old, new): difference(correct[old], correct[new], groups) for old, new in pairs}
 
 
-def _set_section(name: str, runs: Mapping[str, Run], found: Differences, base: str) -> Section:
+def _set_section(name: str, runs: Mapping[str, ScoredRun], found: Differences, base: str) -> Section:
     run = _with_rows(runs)
     majority, label = _majority(run)
     cells = _cells(runs)
@@ -79,19 +79,19 @@ def _set_section(name: str, runs: Mapping[str, Run], found: Differences, base: s
     return Section(name, n, groups, majority, label, figures, *_adjusted(tests.values(), base))
 
 
-def _with_rows(runs: Mapping[str, Run]) -> Run:
+def _with_rows(runs: Mapping[str, ScoredRun]) -> ScoredRun:
     """The first run whose rows are known, else the first."""
     return min(runs.values(), key=lambda run: not run.rows)
 
 
-def _majority(run: Run) -> tuple[float, str]:
+def _majority(run: ScoredRun) -> tuple[float, str]:
     """What always giving the commonest answer would score: on the whole set, where the run knows it."""
     label, count = Counter(run.gold).most_common(1)[0]
     share, said = run.facts.get("majority"), run.facts.get("majority_label", label)
     return (float(share), str(said)) if isinstance(share, int | float) else (count / len(run.gold), label)
 
 
-def _cells(runs: Mapping[str, Run]) -> "dict[str, NDArray[np.int64]]":
+def _cells(runs: Mapping[str, ScoredRun]) -> "dict[str, NDArray[np.int64]]":
     """What each model's macro-F1 is made of; nothing where the answers are free text or all the same."""
     if not all(1 < len(set(run.gold)) <= MOST for run in runs.values()):
         return {}
@@ -180,17 +180,17 @@ def _mean_test(pair: tuple[str, str], found: Sequence[Difference], tests: int) -
     )
 
 
-def _figure(run: Run, cells: "NDArray[np.int64] | None") -> Figure:
+def _figure(run: ScoredRun, cells: "NDArray[np.int64] | None") -> ModelScore:
     found = rate_of(run.correct, run.groups)
     unparsed = sum(given == UNKNOWN for given in run.predicted)
     f1 = None if cells is None else macro_f1(cells)
     reliable = calibration(run.confidence, run.correct, run.groups) if run.confidence else None
     trained = run.facts.get("trained_on")
     seen = trained.get("examples", 0) if isinstance(trained, Mapping) else 0
-    return Figure(found.value, *found.ci95, found.stderr, found.n, unparsed, f1, reliable, seen)
+    return ModelScore(found.value, *found.ci95, found.stderr, found.n, unparsed, f1, reliable, seen)
 
 
-def _mean_figure(figures: Sequence[Figure]) -> Figure:
+def _mean_figure(figures: Sequence[ModelScore]) -> ModelScore:
     count = len(figures)
     share = math.fsum(one.accuracy for one in figures) / count
     low = share - math.hypot(*(one.accuracy - one.low for one in figures)) / count
@@ -199,4 +199,4 @@ def _mean_figure(figures: Sequence[Figure]) -> Figure:
     n, unparsed, seen = (
         sum(getattr(figure, name) for figure in figures) for name in ("n", "unparsed", "trained_on")
     )
-    return Figure(share, low, high, error, n, unparsed, trained_on=seen)
+    return ModelScore(share, low, high, error, n, unparsed, trained_on=seen)

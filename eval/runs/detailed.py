@@ -6,14 +6,14 @@ from pathlib import Path
 
 from core.errors import ContentError, show_value
 from core.files import read_object
-from eval.runs.judgement import Run
-from eval.runs.records import KINDS, Record, assemble, kinds_of, optional_text
+from eval.runs.judgement import ScoredRun
+from eval.runs.records import KINDS, ScoredExample, assemble, kinds_of, optional_text
 
 DETAILED = "evaluation_results.json"
 Counts = Mapping[str, tuple[int, int]]  # by name: right ones, all
 
 
-def read_detailed(path: Path) -> Run:
+def read_detailed(path: Path) -> ScoredRun:
     """Return the run of such a file; one without `results` has no rows, so that nothing can be paired.
 
     `ContentError` where it holds neither rows nor counts by type or subtype.
@@ -40,7 +40,7 @@ def detailed_rows(path: Path) -> Iterator[dict[str, object]]:
         yield {**row, "row": place}
 
 
-def _answer(where: str, row: Mapping[str, object]) -> Record:
+def _answer(where: str, row: Mapping[str, object]) -> ScoredExample:
     gold, predicted = optional_text(row, "expected"), optional_text(row, "predicted")
     correct = row.get("is_correct", gold == predicted)
     if gold is None or not isinstance(correct, bool):
@@ -48,10 +48,10 @@ def _answer(where: str, row: Mapping[str, object]) -> Record:
             f"{where}: found {show_value(row)}, expected a row with expected, predicted and is_correct"
         )
     kinds = kinds_of(row, gold)
-    return Record(str(row["row"]), gold, predicted or "", correct, where, kinds=kinds)
+    return ScoredExample(str(row["row"]), gold, predicted or "", correct, where, kinds=kinds)
 
 
-def _counted(path: Path, model: str, dataset: str, fields: Mapping[str, object]) -> Run:
+def _counted(path: Path, model: str, dataset: str, fields: Mapping[str, object]) -> ScoredRun:
     """Return a run without rows, whose answers are as many right and wrong ones as the file counts."""
     found = {kind: counts for kind in KINDS if (counts := _counts(path, kind, fields))}
     sums = {tuple(map(sum, zip(*counts.values(), strict=True))) for counts in found.values()}
@@ -68,7 +68,9 @@ def _counted(path: Path, model: str, dataset: str, fields: Mapping[str, object])
     }
     flags = [True] * right + [False] * (total - right)
     unknown = {"majority": float("nan")}
-    return Run(model, dataset, str(path), [], [""] * total, [""] * total, flags, kinds=kinds, facts=unknown)
+    return ScoredRun(
+        model, dataset, str(path), [], [""] * total, [""] * total, flags, kinds=kinds, facts=unknown
+    )
 
 
 def _counts(path: Path, kind: str, fields: Mapping[str, object]) -> Counts:

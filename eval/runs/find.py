@@ -9,10 +9,10 @@ from core.documents import json_lines
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, require
 from eval.runs.detailed import DETAILED, read_detailed
-from eval.runs.judgement import Run
+from eval.runs.judgement import ScoredRun
 from eval.runs.logs import read_log
 from eval.runs.records import (
-    Record,
+    ScoredExample,
     assemble,
     confidence_of,
     kinds_of,
@@ -29,7 +29,7 @@ LARGEST = sys.float_info.max  # nan and inf are no log-probabilities, and intege
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RunSource:
     """One argument of the command: a folder or a log, and the names that its run is to have."""
 
     path: Path
@@ -37,26 +37,26 @@ class Source:
     dataset: str = ""
 
 
-def parse_source(text: str) -> Source:
+def parse_source(text: str) -> RunSource:
     """Read `PATH`, `MODEL=PATH` or `MODEL/SET=PATH`; what exists as a path is one."""
     name, equals, rest = text.partition("=")
     if not equals or Path(text).exists():
-        return Source(require(Path(text), "results"))
+        return RunSource(require(Path(text), "results"))
     model, _, dataset = name.partition("/")
-    return Source(require(Path(rest), "results"), model, dataset)
+    return RunSource(require(Path(rest), "results"), model, dataset)
 
 
-def read_runs(sources: Sequence[Source]) -> tuple[list[Run], list[str]]:
+def read_runs(sources: Sequence[RunSource]) -> tuple[list[ScoredRun], list[str]]:
     """Return every run of the sources once, and warnings.
 
-    Models of one name that answered differently are told apart by the folder they came from.
+    Models of one name that answered differently are named with the folder they came from.
     """
     done: set[Path] = set()
-    runs: list[tuple[Source, Run]] = []
+    runs: list[tuple[RunSource, ScoredRun]] = []
     warnings: list[str] = []
     for source in sources:
         whole, unfinished = find_runs(source.path)
-        warnings += [f"{place}: left out, unfinished; go on with --resume" for place in unfinished]
+        warnings += [f"{place}: left out, unfinished; resume with --resume" for place in unfinished]
         new = [place for place in whole if place.resolve() not in done]
         done |= {place.resolve() for place in new}
         own = [run for place in new for run in _read(place)]
@@ -64,7 +64,7 @@ def read_runs(sources: Sequence[Source]) -> tuple[list[Run], list[str]]:
     return _distinct(runs), warnings
 
 
-def _read(place: Path) -> list[Run]:
+def _read(place: Path) -> list[ScoredRun]:
     if place.is_dir():
         return [read_run(place)]
     return [read_detailed(place)] if place.suffix == ".json" else read_log(place)
@@ -115,7 +115,7 @@ def _newest(logs: Iterable[Path]) -> list[Path]:
     return sorted({(log.parent, log.stem.rpartition("_")[0]): log for log in sorted(logs)}.values())
 
 
-def _named(runs: list[Run], source: Source) -> list[Run]:
+def _named(runs: list[ScoredRun], source: RunSource) -> list[ScoredRun]:
     for key, name in (("model", source.model), ("dataset", source.dataset)):
         known = list(dict.fromkeys(str(getattr(run, key)) for run in runs))
         if name and len(known) > 1:
@@ -125,9 +125,9 @@ def _named(runs: list[Run], source: Source) -> list[Run]:
     ]
 
 
-def _distinct(runs: Sequence[tuple[Source, Run]]) -> list[Run]:
+def _distinct(runs: Sequence[tuple[RunSource, ScoredRun]]) -> list[ScoredRun]:
     """Each model and set once: a double that answered alike is dropped, others become SOURCE/model."""
-    kept: list[tuple[Source, Run]] = []
+    kept: list[tuple[RunSource, ScoredRun]] = []
     shared: set[str] = set()
     for source, run in runs:
         twins = [other for _, other in kept if (other.model, other.dataset) == (run.model, run.dataset)]
@@ -139,7 +139,7 @@ def _distinct(runs: Sequence[tuple[Source, Run]]) -> list[Run]:
         replace(run, model=f"{_origin(source.path)}/{run.model}") if run.model in shared else run
         for source, run in kept
     ]
-    seen: dict[tuple[str, str], Run] = {}
+    seen: dict[tuple[str, str], ScoredRun] = {}
     for run in named:
         other = seen.setdefault((run.model, run.dataset), run)
         if other is not run:
@@ -154,7 +154,7 @@ def _origin(path: Path) -> str:
     return path.parent.name if path.name == DETAILED else path.name
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> ScoredRun:
     """Read one run of ours; `ContentError` where its files are damaged or disagree.
 
     `RequestError` for one without an accuracy: only right and wrong answers can be compared row by row.
@@ -165,7 +165,7 @@ def read_run(folder: Path) -> Run:
     if "accuracy" not in facts:
         found = ", ".join(list(facts)[:8])
         raise RequestError(
-            f"{folder}: no accuracy in {RESULTS} (found {found}); only right or wrong answers are compared"
+            f"{folder}: no accuracy in {RESULTS} (found {found}); only what is correct or not is compared"
         )
     path = folder / PREDICTIONS
     if not path.is_file():
@@ -176,7 +176,7 @@ def read_run(folder: Path) -> Run:
     return run
 
 
-def _record(where: str, record: dict[str, object]) -> Record:
+def _record(where: str, record: dict[str, object]) -> ScoredExample:
     row = record.get("row")
     if type(row) is not int:
         raise ContentError(f"{where}: row: found {show_value(row)}, expected a whole number")
@@ -187,7 +187,7 @@ def _record(where: str, record: dict[str, object]) -> Record:
     else:
         gold, predicted = (text_field(record, name, where) for name in ANSWERS)
         correct = gold == predicted
-    return Record(str(row), gold, predicted, correct, where, group, kinds_of(record, gold), confidence)
+    return ScoredExample(str(row), gold, predicted, correct, where, group, kinds_of(record, gold), confidence)
 
 
 def _confidence(where: str, choices: object) -> float | None:
@@ -200,7 +200,7 @@ def _confidence(where: str, choices: object) -> float | None:
     return confidence_of(logs)
 
 
-def _check_totals(run: Run) -> None:
+def _check_totals(run: ScoredRun) -> None:
     """Refuse a run whose results.json does not follow from its predictions."""
     n, accuracy = run.facts.get("n"), run.facts.get("accuracy")
     if n != len(run.rows):

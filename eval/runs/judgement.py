@@ -13,7 +13,7 @@ MEAN = "mean"
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ScoredRun:
     """One model's answers to one set, row by row, in the same order for all models of the set.
 
     `kinds` may part the rows, by `type` or `subtype`; `confidence` is the share (0-1) of the chosen
@@ -35,7 +35,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class ModelScore:
     """A model's accuracy (a share) on a set, or its unweighted mean over sets, with 95 % limits.
 
     `macro_f1` is (value, low, high), None on average and where the answers are free text;
@@ -77,7 +77,7 @@ class Test:
 
     @property
     def shown(self) -> bool:
-        """Whether the difference is told from chance at 5 % after Holm."""
+        """Whether the difference is significant at 5 % after Holm."""
         return self.p < ALPHA
 
     def seen_from(self, model: str) -> "Test":
@@ -105,7 +105,7 @@ class Section:
     groups: int | None
     majority: float
     majority_label: str
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, ModelScore]
     against_base: Sequence[Test]
     between: Sequence[Test]
 
@@ -117,7 +117,7 @@ class Section:
 
     @property
     def rivals(self) -> list[Test]:
-        """The tests of the best model against those that it cannot be told from."""
+        """The tests of the best model against those that it is statistically tied with."""
         best = self.best
         if best is None:
             return []

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from core.documents import json_lines
 from core.errors import ContentError, show_value
-from eval.runs.judgement import Run
-from eval.runs.records import Record, assemble, confidence_of, kinds_of, optional_text
+from eval.runs.judgement import ScoredRun
+from eval.runs.records import ScoredExample, assemble, confidence_of, kinds_of, optional_text
 from eval.statistics.rates import group_of
 
 PLAIN = ("id", "gold", "prediction")
@@ -25,7 +25,7 @@ JUDGED_BY = ("acc", "exact_match")
 Line = tuple[str, dict[str, object]]
 
 
-def read_log(path: Path) -> list[Run]:
+def read_log(path: Path) -> list[ScoredRun]:
     """Return the runs of a log file, one for each filter that lm-evaluation-harness applied."""
     lines = [(f"{path}:{number}", record) for number, record in json_lines(path)]
     first = lines[0][1] if lines else {}
@@ -40,17 +40,19 @@ def read_log(path: Path) -> list[Run]:
     )
 
 
-def _plain(where: str, record: Mapping[str, object]) -> Record:
+def _plain(where: str, record: Mapping[str, object]) -> ScoredExample:
     row, gold, prediction = (optional_text(record, name) for name in PLAIN)
     if row is None or gold is None:
         raise ContentError(
             f"{where}: expected id, gold and prediction in every row, found {', '.join(record)}"
         )
     predicted = "" if prediction is None else prediction
-    return Record(row, gold, predicted, gold == predicted, where, group_of(record), kinds_of(record, gold))
+    return ScoredExample(
+        row, gold, predicted, gold == predicted, where, group_of(record), kinds_of(record, gold)
+    )
 
 
-def _harness(path: Path, lines: Sequence[Line]) -> list[Run]:
+def _harness(path: Path, lines: Sequence[Line]) -> list[ScoredRun]:
     """One run for each filter: the harness logs every row once for each."""
     by_filter: defaultdict[str, list[Line]] = defaultdict(list)
     for where, record in lines:
@@ -82,11 +84,11 @@ def _metric(lines: Sequence[Line]) -> str:
             return name
     raise ContentError(
         f"{where}: no metric that is 0 or 1 in every row (found {show_value(listed)}); "
-        "only right or wrong answers can be paired"
+        "only correct or incorrect answers can be paired"
     )
 
 
-def _sample(where: str, record: Mapping[str, object], metric: str, fixed: bool) -> Record:
+def _sample(where: str, record: Mapping[str, object], metric: str, fixed: bool) -> ScoredExample:
     """A row of the harness; labels are the choices' texts where all rows share them, else their places."""
     responses, choices, target = record["filtered_resps"], _choices(record), str(record["target"])
     if not isinstance(responses, list) or len(responses) < max(1, len(choices)):
@@ -100,7 +102,7 @@ def _sample(where: str, record: Mapping[str, object], metric: str, fixed: bool) 
         predicted, sure = names[scores.index(max(scores))], confidence_of(scores)
         gold = dict(enumerate(names)).get(_place(target), target.strip())
     right = record[metric] == 1
-    return Record(str(record["doc_id"]), gold, predicted, right, where, confidence=sure)
+    return ScoredExample(str(record["doc_id"]), gold, predicted, right, where, confidence=sure)
 
 
 def _first(value: object) -> object:

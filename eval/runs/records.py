@@ -1,4 +1,4 @@
-"""Rows of scored answers, whatever wrote them, and how they become a `Run`."""
+"""Rows of scored answers, whatever wrote them, and how they become a `ScoredRun`."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,13 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from core.errors import ContentError, show_value
-from eval.runs.judgement import Run
+from eval.runs.judgement import ScoredRun
 
 KINDS = ("type", "subtype")
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ScoredExample:
     """One scored row: `row` is what it is paired by, `place` where it stands (file:line)."""
 
     row: str
@@ -58,8 +58,8 @@ def confidence_of(logs: Sequence[float]) -> float | None:
 
 
 def assemble(
-    model: str, dataset: str, source: Path, records: Iterable[Record], facts: Mapping[str, object]
-) -> Run:
+    model: str, dataset: str, source: Path, records: Iterable[ScoredExample], facts: Mapping[str, object]
+) -> ScoredRun:
     """Return the run of the records in the order of their row ids; `ContentError` for doubles or gaps."""
     ordered = sorted(records, key=lambda record: (len(record.row), record.row))
     if not ordered:
@@ -70,7 +70,7 @@ def assemble(
             raise ContentError(f"{other.place}: row {other.row} stands in {one.place} already")
     named = sorted({name for record in ordered for name in record.kinds})
     kinds = {name: [record.kinds.get(name, "") for record in ordered] for name in named}
-    return Run(
+    return ScoredRun(
         model, dataset, str(source),
         [record.row for record in ordered], [record.gold for record in ordered],
         [record.predicted for record in ordered], [record.correct for record in ordered],
@@ -78,7 +78,7 @@ def assemble(
     )  # fmt: skip
 
 
-def _confidence(records: list[Record]) -> list[float] | None:
+def _confidence(records: list[ScoredExample]) -> list[float] | None:
     """What is known of how sure the answers were, if it is known of every row."""
     known = [record.confidence for record in records if record.confidence is not None]
     return known if len(known) == len(records) else None
@@ -93,7 +93,7 @@ def _check_characters(source: Path, texts: Iterable[str]) -> None:
         raise ContentError(f"{source}: an answer or a name holds half a character ({half!r})") from error
 
 
-def _groups(records: list[Record]) -> list[str] | None:
+def _groups(records: list[ScoredExample]) -> list[str] | None:
     groups = [record.group for record in records if record.group is not None]
     if groups and len(groups) < len(records):
         without = next(record for record in records if record.group is None)

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from core import version
 from core.documents import json_lines
 from core.errors import ContentError, RequestError, TuneyardError, show_value
 from core.files import atomic, read_object, write_json
@@ -21,6 +22,9 @@ PREDICTIONS = "predictions.jsonl"
 RESULTS = "results.json"
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
 PARTS = ("settings", "models", "sets")  # what every run.json of ours holds, and a training's does not
+UNMERGED, MERGED = "unmerged", "merged"
+OLD_APPLY = {"live": UNMERGED, "fold": MERGED}
+"""What runs before 0.2 call how adapters are applied."""
 Prediction = dict[str, object]
 Identity = dict[str, dict[str, object]]  # settings, models and sets, each by name
 
@@ -28,9 +32,9 @@ Identity = dict[str, dict[str, object]]  # settings, models and sets, each by na
 def check_new(out: Path, *, resume: bool, force: bool) -> None:
     """Raise `RequestError` if OUT exists and the request does not say what is to become of it."""
     if resume and force:
-        raise RequestError("--resume goes on and --force starts anew: give one of them")
+        raise RequestError("--resume resumes and --force starts anew: give one of them")
     if out.exists() and not (resume or force):
-        raise RequestError(f"{out} exists: --resume goes on with it, --force starts it anew")
+        raise RequestError(f"{out} exists: --resume resumes it, --force starts it anew")
     strange = out.is_dir() and any(not path.name.startswith(f".{RUN}.") for path in out.iterdir())
     if out.exists() and not (out / RUN).is_file() and (strange or not out.is_dir()):
         raise RequestError(f"{out}: no results folder (it has no {RUN}): choose another --out")
@@ -50,7 +54,7 @@ def begin_run(out: Path, identity: Identity, *, force: bool) -> None:
         _check_same(out, before, identity)
         identity = {part: {**_part(before, part), **values} for part, values in identity.items()}
     _sweep(out)
-    write_json(out / RUN, identity)
+    write_json(out / RUN, {**identity, "tuneyard": version()})
 
 
 @contextlib.contextmanager
@@ -166,7 +170,16 @@ def _row(prediction: Prediction) -> int:
 
 def _part(run: Mapping[str, object], name: str) -> dict[str, object]:
     part = run.get(name)
-    return part if isinstance(part, dict) else {}
+    return current_settings(part) if isinstance(part, dict) else {}
+
+
+def current_settings(settings: Mapping[str, object]) -> dict[str, object]:
+    """Return settings with the values of today in place of those of older runs."""
+    apply = settings.get("apply")
+    return {
+        **settings,
+        **({"apply": OLD_APPLY[apply]} if isinstance(apply, str) and apply in OLD_APPLY else {}),
+    }
 
 
 def _shown(value: object) -> str:

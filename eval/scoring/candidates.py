@@ -16,21 +16,22 @@ from adapters.weighted import WeightedAdapter, open_weighted, parse_optional_wei
 from core.errors import RequestError
 from core.supervision import Turns
 from eval.backends import shards
-from eval.backends.ask import Speaker
-from eval.backends.engine import Engine, EngineSpeaker, load_engine
-from eval.backends.generate import Local
+from eval.backends.engine import Engine, EngineGenerator, load_engine
+from eval.backends.generate import LocalGenerator
 from eval.backends.load import Model, find_model, load_model, model_digest
+from eval.backends.scorers import Generator
 from eval.backends.server import Server, check_url
 from eval.datasets.prompts import Prompting, choose_prompting
 from eval.datasets.recipe import other_prompt
-from eval.scoring.options import Request
+from eval.runs.results import MERGED
+from eval.scoring.options import ScoringRequest
 
 BASE = "base"
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "server": 0, "vllm": 0}
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Candidate:
     """One model of the table: the base (no parts), or with adapters by weight, and how it is asked."""
 
     name: str
@@ -62,19 +63,19 @@ class Opened:
 
     model: Model | Engine | Server
     digest: str
-    subjects: list[Subject]
+    candidates: list[Candidate]
     budget: int
-    fold: bool
+    merged: bool
 
     @contextlib.contextmanager
-    def applied(self, subject: Subject) -> Iterator[None]:
-        """Let the model answer as `subject` while the context lasts."""
+    def applied(self, candidate: Candidate) -> Iterator[None]:
+        """Let the model answer as `candidate` while the context lasts."""
         if not isinstance(self.model, Model):  # told with each question, or has none
             yield
             return
-        from eval.backends.live import applied
+        from eval.backends.apply import applied
 
-        with applied(self.model, subject.parts, fold=self.fold):
+        with applied(self.model, candidate.parts, merged=self.merged):
             yield
 
     @property
@@ -86,34 +87,34 @@ class Opened:
             )
         return self.model
 
-    def speaker(self, subject: Subject, *, sampled: bool = False) -> Speaker:
-        """Return who generates the subject's answers: greedy ones, or drawn as its settings say."""
+    def generator(self, candidate: Candidate, *, sampled: bool = False) -> Generator:
+        """Return who generates the candidate's answers: greedy ones, or drawn as its settings say."""
         if isinstance(self.model, Server):
             return self.model
         if isinstance(self.model, Engine):
-            folder = subject.parts[0].adapter.folder if subject.parts else None
-            return EngineSpeaker(self.model, subject.prompting.encode, folder)
+            folder = candidate.parts[0].adapter.folder if candidate.parts else None
+            return EngineGenerator(self.model, candidate.prompting.encode, folder)
         sampling = self.model.sampling if sampled else None
-        return Local(self.model, subject.prompting.encode, self.budget, sampling)
+        return LocalGenerator(self.model, candidate.prompting.encode, self.budget, sampling)
 
 
-def open_models(request: Request) -> Opened:
+def open_models(request: ScoringRequest) -> Opened:
     """Open every adapter, load the base once, and check that they belong together."""
     if request.backend == "openai":
         return _open_server(request)
-    return load_subjects(request, *open_adapters(request))
+    return load_candidates(request, *open_adapters(request))
 
 
-def load_subjects(
-    request: Request, reference: str, wanted: Mapping[str, tuple[WeightedAdapter, ...]]
+def load_candidates(
+    request: ScoringRequest, reference: str, wanted: Mapping[str, tuple[WeightedAdapter, ...]]
 ) -> Opened:
     """Load the base and check that each adapter was made for it and is asked as it was trained."""
     if request.url is not None:
-        raise RequestError("--url is for --backend openai: without it, the model here would be asked")
-    if request.quantize and request.apply == "fold":
-        raise RequestError("--apply fold adds into plain weights, --quantize leaves none: give one of them")
-    if request.backend == "vllm" and (request.quantize or request.apply == "fold"):
-        raise RequestError("--backend vllm takes no --quantize and no --apply fold")
+        raise RequestError("--url is for --backend openai: without it, the model here would be prompted")
+    if request.quantize and request.apply == MERGED:
+        raise RequestError("--apply merged adds into plain weights, --quantize leaves none: give one of them")
+    if request.backend == "vllm" and (request.quantize or request.apply == MERGED):
+        raise RequestError("--backend vllm takes no --quantize and no --apply merged")
 
     shards.start()
     folder = find_model(reference)
@@ -131,19 +132,20 @@ def load_subjects(
     ask = functools.cache(
         lambda *beside: choose_prompting(model.tokenizer, beside, request.template, request.think)
     )
-    subjects = [
-        Subject(name, parts, ask(*(part.adapter.folder for part in parts))) for name, parts in wanted.items()
+    candidates = [
+        Candidate(name, parts, ask(*(part.adapter.folder for part in parts)))
+        for name, parts in wanted.items()
     ]
     if request.template and isinstance(model, Model):
-        _check_template(model, subjects[0].prompting, request.template)
+        _check_template(model, candidates[0].prompting, request.template)
     for beside in adapters if not request.think else ():
         if told := other_prompt(model.tokenizer, beside, ask(beside), request.template):
             click.echo(f"warning: adapter {told}", err=True)
-    return Opened(model, digest, subjects, _budget(request, model), request.apply == "fold")
+    return Opened(model, digest, candidates, _budget(request, model), request.apply == MERGED)
 
 
-def _load(request: Request, folder: Path, adapters: Iterable[Adapter]) -> Model:
-    from eval.backends.live import check_fits
+def _load(request: ScoringRequest, folder: Path, adapters: Iterable[Adapter]) -> Model:
+    from eval.backends.apply import check_fits
 
     model = load_model(folder, request.dtype, request.quantize)
     for adapter in adapters:
@@ -163,7 +165,7 @@ def _check_template(model: Model, prompting: Prompting, name: str) -> None:
         )
 
 
-def _open_server(request: Request) -> Opened:
+def _open_server(request: ScoringRequest) -> Opened:
     if request.adapters or not request.url:
         raise RequestError("--backend openai needs --url and --mode generate, and takes no --adapter")
     server = Server(check_url(request.url), request.model)
@@ -172,22 +174,22 @@ def _open_server(request: Request) -> Opened:
     name = Path(request.model).name
     if not name or name.startswith("."):
         raise RequestError(f"--model {request.model!r}: expected a name that can name a folder")
-    subject = Subject(name, (), prompting)
-    return Opened(server, digest, [subject], _budget(request, server), fold=False)
+    candidate = Candidate(name, (), prompting)
+    return Opened(server, digest, [candidate], _budget(request, server), merged=False)
 
 
-def _budget(request: Request, model: Model | Engine | Server) -> int:
+def _budget(request: ScoringRequest, model: Model | Engine | Server) -> int:
     if isinstance(model, Model) and model.alone:
         return 1  # one row a batch, whatever --batch-tokens says
     return request.batch_tokens or BATCH_TOKENS[model.device]
 
 
-def open_adapters(request: Request) -> tuple[str, dict[str, tuple[WeightedAdapter, ...]]]:
+def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, tuple[WeightedAdapter, ...]]]:
     """Return the base model and the models of the table by name; a LoRA folder as --model is one of them.
 
     `RequestError` for a name that is taken or cannot name a folder, or if nothing is left to score.
     """
-    subjects: dict[str, tuple[WeightedAdapter, ...]] = {} if request.no_base else {BASE: ()}
+    candidates: dict[str, tuple[WeightedAdapter, ...]] = {} if request.no_base else {BASE: ()}
     reference = request.model
     if (Path(reference) / CONFIG).is_file():
         own = open_adapter(Path(reference))
@@ -195,15 +197,15 @@ def open_adapters(request: Request) -> tuple[str, dict[str, tuple[WeightedAdapte
             raise RequestError(
                 f"{reference}: its config names no base: --model BASE --adapter {own.name}={reference}"
             )
-        reference, subjects[own.name] = own.base, (WeightedAdapter(own, 1.0),)
+        reference, candidates[own.name] = own.base, (WeightedAdapter(own, 1.0),)
     for text in request.adapters:
         name, _, given = text.partition("=")
-        if not name or Path(name).name != name or name.startswith(".") or name == BASE or name in subjects:
+        if not name or Path(name).name != name or name.startswith(".") or name == BASE or name in candidates:
             raise RequestError(f"--adapter {text}: expected NAME=DIR with a new NAME that can name a folder")
-        subjects[name] = tuple(_open_parts(given or name))
-    if not subjects:
+        candidates[name] = tuple(_open_parts(given or name))
+    if not candidates:
         raise RequestError("--no-base without --adapter leaves nothing to score")
-    return reference, subjects
+    return reference, candidates
 
 
 def _open_parts(given: str) -> list[WeightedAdapter]:

@@ -1,4 +1,4 @@
-"""The options that the commands of this room share, said once, and what they gave as one Request."""
+"""The options that the scoring commands share, and what was given for them as one ScoringRequest."""
 
 import math
 from collections.abc import Callable
@@ -10,8 +10,17 @@ import click
 
 from core.errors import RequestError
 from eval.backends.stream import PRESETS
+from eval.runs.results import MERGED, OLD_APPLY, UNMERGED
 
 Command = Callable[..., Any]
+
+
+class ApplyChoice(click.Choice[str]):
+    """unmerged or merged; their names before 0.2, `live` and `fold`, still work."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value under its name of today."""
+        return super().convert(OLD_APPLY.get(value, value), param, ctx)
 
 
 class Finite(click.FloatRange):
@@ -26,7 +35,7 @@ class Finite(click.FloatRange):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ScoringRequest:
     """What was asked for, as far as every command asks for it: a field for each shared option."""
 
     model: str
@@ -38,7 +47,7 @@ class Request:
     backend: str = "hf"
     url: str | None = None
     template: str | None = None
-    apply: str = "live"
+    apply: str = UNMERGED
     dtype: str | None = None
     quantize: int | None = None
     batch_tokens: int | None = None
@@ -54,12 +63,12 @@ class Request:
     """The module that was called, where it is another than the task's: `eval.suite`."""
 
 
-def take(given: dict[str, Any]) -> Request:
+def take(given: dict[str, Any]) -> ScoringRequest:
     """Take the shared options out of a command's; what is left in `given` is the command's own.
 
     `RequestError` where they do not go together.
     """
-    request = Request(**{f.name: given.pop(f.name) for f in fields(Request) if f.name in given})
+    request = ScoringRequest(**{f.name: given.pop(f.name) for f in fields(ScoringRequest) if f.name in given})
     if request.preset and request.backend != "hf":
         raise RequestError(f"--preset reads generation_config.json: leave out --backend {request.backend}")
     return request
@@ -88,16 +97,16 @@ def model_options(command: Command) -> Command:
             type=click.Choice(["hf", "vllm", "openai"]),
             default="hf",
             show_default=True,
-            help="openai: any server of that kind. It and vllm only generate.",
+            help="openai: an OpenAI-compatible server. It and vllm only generate.",
         ),
         click.option("--url", metavar="URL", help="openai: the server, e.g. http://localhost:8000/v1."),
         loading_options,
         click.option(
             "--apply",
-            type=click.Choice(["live", "fold"]),
-            default="live",
+            type=ApplyChoice([UNMERGED, MERGED]),
+            default=UNMERGED,
             show_default=True,
-            help="Adapters exact beside the base, or rounded into its weights.",
+            help="Adapters exact beside the base, or added into its weights and rounded.",
         ),
         click.option(
             "--batch-tokens", type=click.IntRange(1), metavar="N", help="[2048 on CPU, 32768 on GPU]"
@@ -111,7 +120,7 @@ def loading_options(command: Command) -> Command:
         command,
         same_base,
         click.option(
-            "--template", metavar="NAME", help="Ask with LLaMA-Factory's template, not the saved one."
+            "--template", metavar="NAME", help="Prompt with LLaMA-Factory's template, not the saved one."
         ),
         click.option(
             "--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[fp32 on CPU, bf16 on GPU]"
@@ -185,10 +194,10 @@ def run_options(command: Command) -> Command:
     return _all(
         command,
         click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the results."),
-        click.option("--limit", type=click.IntRange(1), metavar="N", help="The first N rows of each set."),
         click.option(
-            "--resume", is_flag=True, help="Go on with the run in OUT; refused if anything changed."
+            "--limit", type=click.IntRange(1), metavar="N", help="The first N examples of each dataset."
         ),
+        click.option("--resume", is_flag=True, help="Resume the run in OUT; refused if anything changed."),
         click.option("--force", is_flag=True, help="Start the run in OUT anew."),
     )
 

@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from core import version
 from core.errors import RequestError
 from core.files import sha256, versions
 from core.prompt import Encode, Message, chat_encoder, llamafactory_encoder, saved_chat_template
-from eval.backends.modelfile import Modelfile, read_modelfile
+from eval.backends.modelfile import ServedModelfile, read_modelfile
 from eval.datasets.clusters import INDEPENDENT
-from eval.datasets.questions import Questions, read_questions
+from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.datasets.recipe import trained_template
 from eval.metrics.labels import MOST, spellings
 from eval.metrics.parity import AnswerProof, Answers, Proof, prove_answers, prove_prompts
-from eval.scoring.candidates import Opened, Subject, open_models
-from eval.scoring.options import Request as Asked
+from eval.scoring.candidates import Candidate, Opened, open_models
+from eval.scoring.options import ScoringRequest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,7 +34,7 @@ Prompts = dict[int, list[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ParityRequest:
     """The command line, as far as it decides what is compared: a field for each option."""
 
     model: str
@@ -55,7 +56,7 @@ class _Tuned:
     """The base with its one adapter (or several by weight), loaded, and the template of its training."""
 
     opened: Opened
-    subject: Subject
+    candidate: Candidate
     template: str | None
 
     @property
@@ -63,9 +64,9 @@ class _Tuned:
         return self.opened.local
 
 
-def prove(request: Request) -> Proof:
+def prove(request: ParityRequest) -> Proof:
     """Compare prompts and answers on the first rows of every set. Errors are those of its inputs."""
-    sets = read_questions(request.datasets, request.data, INDEPENDENT)
+    sets = read_datasets(request.datasets, request.data, INDEPENDENT)
     served = read_modelfile(request.modelfile) if request.modelfile else None
     if request.gguf:
         from eval.backends.gguf import check_gguf
@@ -73,7 +74,7 @@ def prove(request: Request) -> Proof:
         check_gguf(request.gguf)
     tuned = _open(request)
     ways = dict(_ways(request, tuned, served))
-    reference, scored = next(iter(ways)), tuned.subject.prompting.source
+    reference, scored = next(iter(ways)), tuned.candidate.prompting.source
     encoded = {one.name: _encode(ways, one, request.limit) for one in sets}
     prompts = [
         prove_prompts(way, name, own[reference], found, tuned.model.tokenizer.decode)
@@ -92,10 +93,10 @@ def prove(request: Request) -> Proof:
     )
 
 
-def _open(request: Request) -> _Tuned:
+def _open(request: ParityRequest) -> _Tuned:
     adapters = (request.adapter,) if request.adapter else ()
     opened = open_models(
-        Asked(
+        ScoringRequest(
             model=request.model,
             out=Path(),
             adapters=adapters,
@@ -104,20 +105,22 @@ def _open(request: Request) -> _Tuned:
             dtype=request.dtype,
         )
     )
-    if len(opened.subjects) != 1:
+    if len(opened.candidates) != 1:
         raise RequestError(f"{request.model} is an adapter itself: leave --adapter out")
-    (subject,) = opened.subjects
-    templates = {trained_template(part.adapter.folder) for part in subject.parts}
+    (candidate,) = opened.candidates
+    templates = {trained_template(part.adapter.folder) for part in candidate.parts}
     recorded = templates.pop() if len(templates) == 1 else None
-    return _Tuned(opened, subject, request.template or recorded)
+    return _Tuned(opened, candidate, request.template or recorded)
 
 
-def _ways(request: Request, tuned: _Tuned, served: Modelfile | None) -> Iterator[tuple[str, Encode]]:
+def _ways(
+    request: ParityRequest, tuned: _Tuned, served: ServedModelfile | None
+) -> Iterator[tuple[str, Encode]]:
     """Every way in which a prompt is made between training and serving, training's first."""
     tokenizer = tuned.model.tokenizer
     if tuned.template:
         yield f"LLaMA-Factory template {tuned.template}", llamafactory_encoder(tokenizer, tuned.template)
-    yield tuned.subject.prompting.source, tuned.subject.prompting.encode
+    yield tuned.candidate.prompting.source, tuned.candidate.prompting.encode
     if request.fused:
         own = _tokenizer(request.fused)
         template = saved_chat_template(request.fused)
@@ -140,7 +143,7 @@ def _tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     return AutoTokenizer.from_pretrained(find_model(str(folder)))
 
 
-def _as_ollama(served: Modelfile, tokenizer: "PreTrainedTokenizerBase") -> Encode:
+def _as_ollama(served: ServedModelfile, tokenizer: "PreTrainedTokenizerBase") -> Encode:
     """Ollama's ids: a beginning-of-text token is added where the tokenizer adds one by itself."""
 
     def encode(messages: list[Message]) -> list[int]:
@@ -149,16 +152,16 @@ def _as_ollama(served: Modelfile, tokenizer: "PreTrainedTokenizerBase") -> Encod
     return encode
 
 
-def _encode(ways: Mapping[str, Encode], questions: Questions, limit: int) -> dict[str, Prompts]:
-    rows = questions.conversations[:limit]
+def _encode(ways: Mapping[str, Encode], dataset: EvalDataset, limit: int) -> dict[str, Prompts]:
+    rows = dataset.conversations[:limit]
     return {way: {row: encode(c.messages) for row, c in enumerate(rows)} for way, encode in ways.items()}
 
 
 def _fitting(
-    model: "Model", prompts: Mapping[str, Prompts], request: Request
+    model: "Model", prompts: Mapping[str, Prompts], request: ParityRequest
 ) -> tuple[dict[str, Prompts], list[str]]:
     """The prompts that leave room for an answer, by set, and a line on those that do not."""
-    from eval.backends.ask import refuse
+    from eval.backends.scorers import refuse
 
     kept, lines = {}, []
     for name, own in prompts.items():
@@ -169,9 +172,9 @@ def _fitting(
 
 
 def _answers(
-    request: Request, tuned: _Tuned, sets: Sequence[Questions], prompts: Mapping[str, Prompts]
+    request: ParityRequest, tuned: _Tuned, sets: Sequence[EvalDataset], prompts: Mapping[str, Prompts]
 ) -> Iterator[AnswerProof]:
-    """Every served model's answers against the live adapter's; one of them is loaded beside the base."""
+    """Every served model's answers against the unmerged adapter's; one of them is loaded beside the base."""
     from eval.backends.gguf import load_gguf
     from eval.backends.load import load_model
 
@@ -189,7 +192,7 @@ def _answers(
 
     if not (request.fused or request.gguf):
         return
-    with tuned.opened.applied(tuned.subject):
+    with tuned.opened.applied(tuned.candidate):
         live = ask(tuned.model)
     if request.fused:
         found = ask(load_model(request.fused, tuned.model.dtype))
@@ -216,45 +219,46 @@ def _tokens(model: "Model", prompts: Prompts, longest: int, budget: int) -> dict
 
 
 def _chosen(
-    model: "Model", questions: Questions, prompts: Prompts, budget: int
+    model: "Model", dataset: EvalDataset, prompts: Prompts, budget: int
 ) -> dict[int, dict[str, float]] | None:
     """Every label's log-probability after each prompt, None where a set's answers are free text."""
     from tqdm import tqdm
 
-    from eval.backends.ask import Choosing, ask_in_halves
+    from eval.backends.scorers import ChoiceScorer, score_in_halves
 
-    labels = sorted(set(questions.answers))
+    labels = sorted(set(dataset.answers))
     if not 1 < len(labels) <= MOST or "" in labels:
         return None
-    asker = Choosing(model, prompts, {label: spellings(label) for label in labels}, budget)
+    scorer = ChoiceScorer(model, prompts, {label: spellings(label) for label in labels}, budget)
     found: dict[int, dict[str, float]] = {}
-    for batch in tqdm(asker.batches, desc="labels", delay=2, leave=False):
-        for row, fields in zip(batch, ask_in_halves(asker, batch), strict=True):
+    for batch in tqdm(scorer.batches, desc="labels", delay=2, leave=False):
+        for row, fields in zip(batch, score_in_halves(scorer, batch), strict=True):
             found[row] = cast("dict[str, float]", fields["choices"])
     return dict(sorted(found.items()))
 
 
-def _unchecked(request: Request, tuned: _Tuned) -> list[str]:
+def _unchecked(request: ParityRequest, tuned: _Tuned) -> list[str]:
     missing = [f"no --{option}" for option in SERVED if getattr(request, option) is None]
     if tuned.template:
         return missing
     return ["training's template: no recipe beside the adapter names one (--template NAME)", *missing]
 
 
-def _facts(request: Request, tuned: _Tuned, sets: Sequence[Questions]) -> dict[str, object]:
+def _facts(request: ParityRequest, tuned: _Tuned, sets: Sequence[EvalDataset]) -> dict[str, object]:
     files = {name: path for name in ("gguf", "modelfile") if (path := getattr(request, name))}
     return {
         "model": request.model,
-        "adapters": [{"folder": str(p.adapter.folder), "weight": p.weight} for p in tuned.subject.parts],
+        "adapters": [{"folder": str(p.adapter.folder), "weight": p.weight} for p in tuned.candidate.parts],
         "dtype": tuned.model.dtype,
         "device": tuned.model.device,
         "limit": request.limit,
         "max_new_tokens": request.max_new_tokens,
         "hashes": {
             "model": tuned.opened.digest,
-            **{f"adapter {p.adapter.name}": p.adapter.digest for p in tuned.subject.parts},
+            **{f"adapter {p.adapter.name}": p.adapter.digest for p in tuned.candidate.parts},
             **{name: sha256(path) for name, path in files.items()},
             **{f"set {one.name}": one.digest for one in sets},
         },
         "versions": versions(*PACKAGES),
+        "tuneyard": version(),
     }

@@ -100,7 +100,7 @@ def _arguments(
             hint = nearest(name, known) or f"see python -m eval.{options['command']} --help"
             raise ContentError(f"{key}: {options['command']} has no such option; {hint}")
         if option.name == "think":  # it changes how a model is opened, and some commands refuse it
-            raise ContentError(f"think: a suite asks without it; run eval.{options['command']} by itself")
+            raise ContentError(f"think: a suite prompts without it; run eval.{options['command']} by itself")
         if option.name in shared:
             raise ContentError(f"{key}: the same for all steps: give it on the command line")
         if getattr(option, "is_flag", False):

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.backends.ask import Asker, Fields
-from eval.datasets.questions import Questions
+from eval.backends.scorers import Fields, Scorer
+from eval.datasets.dataset import EvalDataset
 from eval.metrics.labels import UNKNOWN
 from eval.runs.results import Prediction
-from eval.scoring.options import Request
+from eval.scoring.options import ScoringRequest
 
 if TYPE_CHECKING:
     from eval.scoring.candidates import Opened
     from eval.scoring.pipeline import Job
 
-Prepared = tuple[Request, "Task", Sequence[Questions]]
+Prepared = tuple[ScoringRequest, "Task", Sequence[EvalDataset]]
 """What a command makes of its options before any model is loaded: `score` takes it."""
 
 
@@ -45,13 +45,13 @@ class Task(ABC):
         """Return what a resumed run must have in common with the one before, beyond the shared options."""
         return {"max_new_tokens": self.max_new_tokens}
 
-    def asker(self, job: "Job") -> Asker:
+    def scorer(self, job: "Job") -> Scorer:
         """Return who asks the rows, in which batches: `job.choosing(…)`, `job.generating()` or an own one."""
         return job.generating()
 
     @abstractmethod
     def prediction(self, job: "Job", row: int, fields: Fields) -> Prediction:
-        """Return a row's line of predictions.jsonl (`row` among it) from what the asker returned.
+        """Return a row's line of predictions.jsonl (`row` among it) from what the scorer returned.
 
         A prompt that the context could not hold comes with no other field than `refused`, the reason.
         """
@@ -67,7 +67,7 @@ class Task(ABC):
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Return what the user must be told of these results."""
         refused = results["refused"]
-        return [f"{refused} prompts exceed the context and count as wrong"] if refused else []
+        return [f"{refused} prompts exceed the context and count as incorrect"] if refused else []
 
     def asked(self, opened: "Opened") -> "Opened":
         """Return the models as this command asks them."""
@@ -93,7 +93,7 @@ class Task(ABC):
 
 def line_of(job: "Job", row: int, fields: Fields) -> Prediction:
     """Return the fields that all predictions have; the answer is not taken for anything yet."""
-    record, asked = job.questions.records[row], job.rows[row]
+    record, asked = job.dataset.records[row], job.rows[row]
     return {
         "instruction": asked.messages[-1]["content"],
         "expected_output": asked.answer,

@@ -15,10 +15,10 @@ from pathlib import Path
 from adapters.store import open_adapter
 from adapters.weighted import WeightedAdapter
 from core.prompt import conversation
-from eval.backends.ask import Choosing
+from eval.backends.apply import applied
 from eval.backends.generate import generate
-from eval.backends.live import applied
 from eval.backends.load import Model, load_model
+from eval.backends.scorers import ChoiceScorer
 from eval.datasets.prompts import choose_prompting
 from eval.metrics.labels import spellings
 from tests.conftest import ROOT
@@ -56,7 +56,7 @@ def random_adapter(model: Model, folder: Path, rank: int = 16) -> Path:
     return folder
 
 
-def bare(model: Model, asker: Choosing) -> None:
+def bare(model: Model, asker: ChoiceScorer) -> None:
     """Run the model's body on random tokens of the shapes that choice mode computes."""
     import torch
 
@@ -72,12 +72,12 @@ def measure(model: Model, rows: list[dict[str, object]], folder: Path) -> dict[s
     encode = choose_prompting(model.tokenizer, [], None).encode
     prompts = {i: encode(conversation(row, {}, f"row {i}").messages) for i, row in enumerate(rows)}
     labels = sorted({str(row["output"]) for row in rows})
-    asker = Choosing(model, prompts, {label: spellings(label) for label in labels}, BUDGET)
+    asker = ChoiceScorer(model, prompts, {label: spellings(label) for label in labels}, BUDGET)
     adapter = open_adapter(random_adapter(model, folder))
 
     def choose() -> None:
         for batch in asker.batches:
-            asker.ask(batch)
+            asker.score(batch)
 
     def loop() -> None:
         for row in range(SLOW_ROWS):

@@ -11,7 +11,7 @@ import pytest
 from core.errors import ContentError, RequestError
 from eval.ab import cli
 from eval.statistics.ratings import CRITERIA
-from tests.unit.eval_backends.test_live import write as write_adapter
+from tests.unit.eval_backends.test_apply import write as write_adapter
 
 PROMPTS = ["什么是 LoRA？", "=1+1", "A man is walking a dog.", "Explain <b>HTML</b>."]
 
@@ -145,7 +145,7 @@ def test_a_misspelt_command_is_no_question() -> None:
 
 
 def test_one_model_is_not_compared(ab, tmp_path) -> None:
-    with pytest.raises(RequestError, match="only one model .base. is asked"):
+    with pytest.raises(RequestError, match="only base is prompted"):
         ab(adapters=())
     assert not (tmp_path / "out").exists()
 

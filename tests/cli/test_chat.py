@@ -21,7 +21,7 @@ from eval.backends.stream import Sampling
 from eval.chat import Chat, cli
 from eval.datasets.prompts import choose_prompting
 from tests.conftest import ROOT
-from tests.unit.eval_backends.test_live import write as write_adapter
+from tests.unit.eval_backends.test_apply import write as write_adapter
 
 SAMPLING = Sampling(8, {})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import RequestError, TuneyardError
-from tests.unit.eval_backends.test_live import write as write_adapter
+from tests.unit.eval_backends.test_apply import write as write_adapter
 
 ANSWERS = ["判断:yes"] * 3 + ["判断:no", "判断:yes", "判断:no", "判断:maybe", "判断:yes"]
 ROWS = [

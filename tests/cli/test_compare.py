@@ -135,7 +135,7 @@ def test_figures_by_type_alone_are_shown_and_not_tested(run: Run, tmp_path: Path
     assert (tmp_path / "ab" / "model_comparison.png").exists()
     b = guide(tmp_path / "c", AFTER, rows=False)
     done = run("-m", "eval.compare", a, b, "--out", tmp_path / "ac")
-    assert "| majority class           | –      " in done.stdout
+    assert "| majority-class baseline  | –      " in done.stdout
     table = json.loads((tmp_path / "ac" / "table.json").read_text())["sets"]["rows"]
     assert table["majority"] is None and table["comparisons"] == []
 

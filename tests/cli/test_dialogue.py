@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from core.errors import ContentError
-from eval.backends.talking import Talking
+from eval.backends.conversation import ConversationScorer
 from eval.dialogue import cli
 from tests.cli.test_text import read, tree
-from tests.unit.eval_backends.test_live import write as write_adapter
+from tests.unit.eval_backends.test_apply import write as write_adapter
 
 
 def talk(*texts: str) -> dict[str, object]:
@@ -77,7 +77,7 @@ class Echo:
     def plan(self, talks, _longest):
         return [sorted(talks)], {}
 
-    def say(self, talks, _max_new_tokens):
+    def generate(self, talks, _max_new_tokens):
         return [f"<think>hm</think> {len(t)}" for t in talks]
 
 
@@ -85,7 +85,7 @@ def test_each_answer_is_given_on_all_that_was_said_before() -> None:
     system = {"role": "system", "content": "S"}
     user, answer = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "of the data"}
     talks = {4: [system, user, answer, user, answer, user], 7: [user, answer, user]}
-    one, other = Talking(Echo(), talks, lambda t: len(t) < 6, 5).ask([4, 7])
+    one, other = ConversationScorer(Echo(), talks, lambda t: len(t) < 6, 5).score([4, 7])
     said = [{"role": "assistant", "content": str(n)} for n in range(7)]
     assert one == {"transcript": [system, user, said[2], user, said[4]], "cut_short": True}
     assert other == {"transcript": [user, said[1], user, said[3]], "cut_short": False}

@@ -11,7 +11,7 @@ from core.errors import CLI, ContentError, RequestError
 from eval.nli import cli
 from tests.runs_cut import tree
 from tests.tiny import make_tiny
-from tests.unit.eval_backends.test_live import write as write_adapter
+from tests.unit.eval_backends.test_apply import write as write_adapter
 
 ROWS = [
     {"instruction": f'Does "{a}" imply that "{b}"?', "input": "", "output": output, "idx": n + 10}
@@ -237,7 +237,7 @@ def test_labels_are_found_once_and_in_the_whole_dataset(nli, data, monkeypatch) 
         reads.append(questions.name)
         return [c.answer for c in questions.conversations]
 
-    monkeypatch.setattr("eval.datasets.questions.Questions.answers", property(answers))
+    monkeypatch.setattr("eval.datasets.dataset.EvalDataset.answers", property(answers))
     for limit in (1, 5):
         for mode in ("choice", "generate"):
             reads.clear()
@@ -351,7 +351,7 @@ BAD = {
     ),
     "no model": (["--data", "DATA", "--model", "no/such"], RequestError, "give a local model folder"),
     "nothing to score": (["--data", "DATA", "--no-base"], RequestError, "leaves nothing to score"),
-    "same set twice": (["--data", "DATA", "--data", "DATA"], RequestError, "two sets are named tiny"),
+    "same set twice": (["--data", "DATA", "--data", "DATA"], RequestError, "two datasets are named tiny"),
     "foreign label": (["--data", "DATA", "--choices", "yes,no"], ContentError, "record 3: answer 'maybe'"),
     "no choices": (["--data", "DATA", "--choices", ""], RequestError, "--choices '': expected two or more"),
     "a server not asked": (
@@ -362,7 +362,7 @@ BAD = {
     "folding into no weights": (
         ["--data", "DATA", "--quantize", "4", "--apply", "fold"],
         RequestError,
-        "--apply fold adds into plain weights",
+        "--apply merged adds into plain weights",
     ),
     "thinking about labels": (["--data", "DATA", "--think"], RequestError, "--think needs --mode generate"),
     "no such label": (
@@ -415,7 +415,7 @@ def test_bad_data_is_refused_with_its_place(nli, tmp_path, content, said) -> Non
 
 def test_an_existing_folder_is_left_alone(nli, data, tmp_path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(RequestError, match="--resume goes on with it, --force starts it anew"):
+    with pytest.raises(RequestError, match="--resume resumes it, --force starts it anew"):
         nli("--data", data)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import ContentError
 from eval.compare import cli as compare
-from eval.datasets.questions import read_questions
+from eval.datasets.dataset import read_datasets
 from eval.qa import PROMPTS, check_references, cli
 from eval.statistics.shares import wilson
 from tests.serving import answering
@@ -115,6 +115,6 @@ def test_bad_data_is_refused_before_anything_is_asked(tmp_path, content, said) -
     ],
 )
 def test_the_documents_three_layouts_are_read_as_they_stand(real_data, name) -> None:
-    (questions,) = read_questions((), (real_data / name,))
+    (questions,) = read_datasets((), (real_data / name,))
     check_references(questions)
     assert all(talk.messages[-1]["content"] for talk in questions.conversations)

@@ -130,7 +130,7 @@ def test_a_finished_suite_is_gone_on_with_and_a_changed_one_is_not(folder, tiny_
     parts = {name: SUITE[name] for name in ("asked", "even")}
     out = call(folder, parts, "--model", tiny_model)
     whole = tree(out)
-    with pytest.raises(RequestError, match="exists: --resume goes on"):
+    with pytest.raises(RequestError, match="exists: --resume resumes it"):
         call(folder, parts, "--model", tiny_model)
     (out / "even/base/even/results.json").unlink()
     call(folder, parts, "--model", tiny_model, "--resume")
@@ -164,7 +164,7 @@ def test_a_finished_suite_is_gone_on_with_and_a_changed_one_is_not(folder, tiny_
         ("\na: {command: nli, mode: guess}", r"suite.yaml:2: a: Invalid value for '--mode': 'guess'"),
         ("a: {command: qa, max-new-tokens: 0}", r"a: Invalid value for '--max-new-tokens'"),
         ("a: {command: qa, model: x}", r"a: model: the same for all steps"),
-        ("a: {command: qa, think: true}", r"a: think: a suite asks without it; run eval.qa"),
+        ("a: {command: qa, think: true}", r"a: think: a suite prompts without it; run eval.qa"),
         ("a: {command: text, rouge: 1}", r"a: rouge: found 1, expected true or false"),
         ("a: {command: qa, data: }", r"a: data: found null, expected a text or a number"),
         ("../a: {command: qa}", r"\.\./a: expected a name that can name a folder"),

@@ -12,7 +12,7 @@ from eval.reports.sweep import Sweep, report
 from eval.sweep import cli
 from tests.fake_runs import write_run
 from tests.runs_cut import tree
-from tests.unit.eval_backends.test_live import write as write_adapter
+from tests.unit.eval_backends.test_apply import write as write_adapter
 
 WORDS = [
     "dog",
@@ -114,7 +114,7 @@ def test_the_pictures_headline_is_the_figure_of_the_held_out_rows(tmp_path, monk
 
 def test_a_dry_run_counts_the_rows_and_writes_nothing(folders, tmp_path, capsys) -> None:
     call(cli, *folders, "--out", tmp_path / "out", "--dry-run", "--limit", "10")
-    said = "25 models × (one 10 + two 10) rows = 500 forward rows, 0 of them done before\n"
+    said = "25 models × (one 10 + two 10) examples = 500 in all, 0 of them done before\n"
     assert capsys.readouterr().out == said
     assert not (tmp_path / "out").exists()
 
@@ -128,7 +128,7 @@ def test_a_resumed_sweep_asks_only_what_is_missing_and_ends_alike(folders, tmp_p
         (out / name).unlink()
     capsys.readouterr()
     call(cli, *folders, "--grid", "0,1", "--out", out, "--resume", "--dry-run")
-    assert "= 124 forward rows, 112 of them done before" in capsys.readouterr().out
+    assert "= 124 in all, 112 of them done before" in capsys.readouterr().out
     call(cli, *folders, "--grid", "0,1", "--out", out, "--resume")
     assert tree(out) == whole
     assert capsys.readouterr().out.count("done before") == 7

@@ -10,7 +10,7 @@ import pytest
 from core.errors import ContentError, RequestError
 from eval.text import cli
 from tests.runs_cut import tree
-from tests.unit.eval_backends.test_live import write as write_adapter
+from tests.unit.eval_backends.test_apply import write as write_adapter
 
 ROWS = [
     {"instruction": "A man is walking a dog.", "input": "Outside?", "output": "yes, he is outside"},

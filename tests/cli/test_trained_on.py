@@ -9,7 +9,7 @@ from core.files import sha256
 from eval.compare import cli as compare
 from eval.nli import cli as nli
 from eval.report import cli as report
-from tests.unit.eval_backends.test_live import write as write_adapter
+from tests.unit.eval_backends.test_apply import write as write_adapter
 
 ROWS = [{"instruction": f"Is it {n}?", "input": "", "output": "yes" if n % 3 else "no"} for n in range(12)]
 

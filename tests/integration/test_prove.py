@@ -75,7 +75,7 @@ def prove(home: Path, *words: object, holds: bool = True) -> dict:
     if holds:
         cli.main(command, standalone_mode=False)
     else:
-        with pytest.raises(ContentError, match=r"not proved, see .*prove\.md"):
+        with pytest.raises(ContentError, match=r"not equal, see .*prove\.md"):
             cli.main(command, standalone_mode=False)
     found = json.loads((home / "proof" / "prove.json").read_text())
     assert found["proved"] == holds and found["verdict"] in (home / "proof" / "prove.md").read_text()

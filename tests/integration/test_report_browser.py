@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eval.report import render
-from eval.reports.judged import judge
+from eval.reports.compared import compare_results
 from tests.fake_runs import demo
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -57,7 +57,7 @@ def open_page(page: str, folder: Path) -> str:
 
 def test_filters_search_and_pages(tmp_path: Path) -> None:
     demo(tmp_path / "runs")
-    page = render(judge([str(tmp_path / "runs")]), "x", 2000)
+    page = render(compare_results([str(tmp_path / "runs")]), "x", 2000)
     rows = json.loads(re.findall(r'id="data">(.*?)</script>', page, re.S)[0])["rows"]
     dom = open_page(page.replace("</body>", f"<script>{STEPS}</script></body>"), tmp_path)
     seen = json.loads(html.unescape(re.findall(r'<pre id="seen">(.*?)</pre>', dom, re.S)[0]))
@@ -94,7 +94,7 @@ def test_hostile_answers_do_nothing(tmp_path: Path) -> None:
     rows = [{"id": n, "gold": "a", "prediction": hostile, "prompt": hostile} for n in range(3)]
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    dom = open_page(render(judge([str(path)]), hostile, 9), tmp_path)
+    dom = open_page(render(compare_results([str(path)]), hostile, 9), tmp_path)
     assert dom.count("✗ wrong: &lt;!-- &lt;script &lt;/script&gt;&lt;img") == 3
     assert "<title>&lt;!-- &lt;script &lt;/script&gt;" in dom and "<img src=" not in dom.replace(
         '<img alt="Plot', ""

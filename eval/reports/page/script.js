@@ -42,7 +42,7 @@ function matches(row, wanted) {
 function answer(found) {
   const item = document.createElement("li");
   const sure = found.confidence === null ? "" : ` (${(100 * found.confidence).toFixed(0)} %)`;
-  const verdict = found.right ? "✓ right" : "✗ wrong";
+  const verdict = found.right ? "✓ correct" : "✗ incorrect";
   item.append(element("strong", "", data.models[found.model]), ": ");
   item.append(element("span", found.right ? "right" : "wrong", `${verdict}: ${found.predicted}${sure}`));
   if (found.output !== found.predicted) item.append(element("div", "output", found.output));
@@ -53,7 +53,7 @@ function card(row) {
   const item = document.createElement("li");
   const answers = element("ul", "answers", "");
   answers.append(...row.answers.map(answer));
-  item.append(element("div", "where", `${data.sets[row.set].name}, row ${row.row}`));
+  item.append(element("div", "where", `${data.sets[row.set].name}, example ${row.row}`));
   item.append(element("div", "question", row.question));
   item.append(element("div", "", `expected: ${row.expected}`), answers);
   return item;
@@ -65,7 +65,7 @@ function show() {
   const pages = Math.max(1, Math.ceil(found.length / PER_PAGE));
   page = Math.min(page, pages - 1);
   list.replaceChildren(...found.slice(page * PER_PAGE, (page + 1) * PER_PAGE).map(card));
-  count.textContent = `${found.length} of ${data.rows.length} rows, page ${page + 1} of ${pages}`;
+  count.textContent = `${found.length} of ${data.rows.length} examples, page ${page + 1} of ${pages}`;
   document.getElementById("previous").disabled = page === 0;
   document.getElementById("next").disabled = page === pages - 1;
 }

@@ -18,7 +18,7 @@ from core.errors import RequestError
 from eval.backends.engine import RANKS
 from eval.nli import cli
 from tests.conftest import ROOT
-from tests.unit.eval_backends.test_live import write as write_adapter
+from tests.unit.eval_backends.test_apply import write as write_adapter
 
 ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for n in range(5)]
 

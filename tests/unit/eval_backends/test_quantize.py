@@ -4,9 +4,9 @@ import pytest
 
 from adapters.store import open_adapter
 from adapters.weighted import WeightedAdapter
-from eval.backends.live import applied, check_fits
+from eval.backends.apply import applied, check_fits
 from eval.backends.load import load_model
-from tests.unit.eval_backends.test_live import SHAPES, write
+from tests.unit.eval_backends.test_apply import SHAPES, write
 
 pytest.importorskip("bitsandbytes")
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.backends.score import Scorer, Task, beginnings, plan_batches, shared_prefix
+from eval.backends.score import LogProbabilities, SpellingTask, beginnings, plan_batches, shared_prefix
 
 IDS = st.lists(st.integers(0, 5), min_size=1, max_size=12)
 
@@ -35,8 +35,8 @@ SPELLINGS = {
 @pytest.mark.parametrize("budget", [1, 25, 10_000])
 @pytest.mark.parametrize("prompts", [PROMPTS, {3: [5, 6, 7]}], ids=["shared", "alone"])
 def test_scores_equal_the_plain_loop(model, spellings, budget, prompts) -> None:
-    task = Task(prompts, spellings)
-    scorer = Scorer(model, task)
+    task = SpellingTask(prompts, spellings)
+    scorer = LogProbabilities(model, task)
     assert scorer.shared == (8 if len(prompts) > 1 else 0)
     for batch in task.batches(budget):
         for row, got in zip(batch, scorer.score(batch).tolist(), strict=True):
@@ -47,15 +47,15 @@ def test_scores_equal_the_plain_loop(model, spellings, budget, prompts) -> None:
 def test_the_head_sees_one_contiguous_block(model) -> None:
     seen = []
     handle = model.net.get_output_embeddings().register_forward_hook(lambda _, args, __: seen.append(args[0]))
-    task = Task(PROMPTS, [[40], [41]])
-    Scorer(model, task).score([0, 1, 2])
+    task = SpellingTask(PROMPTS, [[40], [41]])
+    LogProbabilities(model, task).score([0, 1, 2])
     handle.remove()
     assert [tuple(x.shape) for x in seen] == [(1, 64), (3, 64)]
     assert all(x.is_contiguous() for x in seen)
 
 
 def test_scoring_leaves_no_hook_behind(model) -> None:
-    Scorer(model, Task(PROMPTS, [[40], [41]])).score([0])
+    LogProbabilities(model, SpellingTask(PROMPTS, [[40], [41]])).score([0])
     assert not model.net.get_output_embeddings()._forward_pre_hooks
 
 

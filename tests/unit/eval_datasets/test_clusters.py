@@ -8,7 +8,7 @@ import pytest
 from core.errors import ContentError, RequestError
 from core.examples import examples_file, write_examples
 from core.files import sha256
-from eval.datasets.questions import Questions, read_questions
+from eval.datasets.dataset import EvalDataset, read_datasets
 
 ROWS = [{"instruction": f"Q{n}", "output": "A", "topic": f"t{n % 2}"} for n in range(4)]
 
@@ -23,8 +23,8 @@ def compiled(folder: Path, cluster: str | None = "premise", rows: list[dict] = R
     return path
 
 
-def read(path: Path, cluster: str | None = None) -> Questions:
-    (questions,) = read_questions((), (path,), cluster)
+def read(path: Path, cluster: str | None = None) -> EvalDataset:
+    (questions,) = read_datasets((), (path,), cluster)
     return questions
 
 

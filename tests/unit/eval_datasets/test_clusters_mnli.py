@@ -8,13 +8,13 @@ import pytest
 
 from core.examples import read_examples
 from core.files import sha256
-from eval.datasets.questions import Questions, read_questions
+from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.datasets.training import fingerprint_of, trained_on, trainings_of
 from eval.metrics.labels import summary
 from eval.statistics.paired import difference, mcnemar, sign_flip
 from eval.statistics.rates import rate_of
 from tests.conftest import Run
-from tests.unit.eval_backends.test_live import write as write_adapter
+from tests.unit.eval_backends.test_apply import write as write_adapter
 
 SIZES = [3] * 260 + [2] * 50 + [1] * 24  # about as MNLI's premises have hypotheses
 
@@ -37,12 +37,12 @@ def mnli(run: Run, real_data: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def questions(mnli: Path) -> Questions:
-    (found,) = read_questions((), (mnli,))
+def questions(mnli: Path) -> EvalDataset:
+    (found,) = read_datasets((), (mnli,))
     return found
 
 
-def test_mnli_has_3334_premises_and_a_wider_interval_by_them(mnli: Path, questions: Questions) -> None:
+def test_mnli_has_3334_premises_and_a_wider_interval_by_them(mnli: Path, questions: EvalDataset) -> None:
     assert (len(questions.answers), questions.cluster) == (9815, "premise")
     clusters = questions.clusters or []
     assert len(set(clusters)) == 3334
@@ -63,7 +63,7 @@ def test_mnli_has_3334_premises_and_a_wider_interval_by_them(mnli: Path, questio
 
 
 def test_the_fingerprints_that_compile_wrote_are_those_that_eval_asks_by(
-    mnli: Path, questions: Questions, tmp_path: Path
+    mnli: Path, questions: EvalDataset, tmp_path: Path
 ) -> None:
     beside = read_examples(mnli)
     assert beside is not None

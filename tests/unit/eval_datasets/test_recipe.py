@@ -1,4 +1,4 @@
-"""Whether an adapter is asked as it was trained, as far as its folder tells."""
+"""Whether an adapter is prompted as it was trained, as far as its folder tells."""
 
 import json
 from itertools import pairwise
@@ -44,8 +44,8 @@ def test_another_prompt_than_in_training_is_told(tokenizer, tmp_path, where) -> 
     asked = choose_prompting(tokenizer, [tmp_path], None)
     told = other_prompt(tokenizer, folder, asked, "other")
     assert told == (
-        f"{folder} was trained with its own chat template, and is asked with chat template of {tmp_path}: "
-        "leave --template out to ask with it"
+        f"{folder} was trained with its own chat template, and is prompted with chat template of {tmp_path}: "
+        "leave --template out to prompt with it"
     )
 
 
@@ -54,7 +54,7 @@ def test_the_template_that_a_recipe_names_is_compared_by_its_ids(tokenizer, tmp_
     folder = trained(tmp_path / "run", "run.json", template="chatml")
     (folder / "chat_template.jinja").write_text(CHATML)  # which has a system text of its own
     asked = choose_prompting(tokenizer, [folder], None)
-    assert other_prompt(tokenizer, folder, asked, None).endswith(": --template chatml asks with it")
+    assert other_prompt(tokenizer, folder, asked, None).endswith(": --template chatml prompts with it")
     bare = "{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}"
     ask = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
     (folder / "chat_template.jinja").write_text(f"{{% for m in messages %}}{bare}{{% endfor %}}{ask}")

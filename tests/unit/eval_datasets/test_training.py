@@ -9,7 +9,7 @@ from core.examples import examples_file, write_examples
 from core.files import sha256
 from core.prompt import Conversation
 from eval.datasets.training import fingerprint_of, trained_on, trainings_of
-from tests.unit.eval_backends.test_live import write as write_adapter
+from tests.unit.eval_backends.test_apply import write as write_adapter
 
 NOWHERE = Path("nowhere")
 ROWS = [{"instruction": f"Q{n}", "input": "", "output": "A"} for n in range(20)]

@@ -81,12 +81,12 @@ def test_the_verdict_and_the_page() -> None:
     good, bad = proof([same], [near]), proof([same, other], [near, flip])
     assert holds(good, NONE) and not holds(bad, NONE)
     assert verdict(good, NONE) == (
-        "Proved on 1 rows: 2 ways of making prompts give the same token ids, "
-        "and the answers of 1 served model are the live adapter's "
+        "Equal on 1 examples: 2 ways of making prompts give the same token ids, "
+        "and the answers of 1 served model are the unmerged adapter's "
         "(0 flips, labels' log-probabilities within 0 nats)."
     )
     assert verdict(bad, NONE) == (
-        "Not proved: TEMPLATE of M|F gives other token ids in 1 of 1 rows of s; "
+        "Not equal: TEMPLATE of M|F gives other token ids in 1 of 1 rows of s; "
         "x.gguf flips 1 of 1 answers of s, a label's log-probability differs by 2 nats."
     )
     page = markdown(bad, NONE)

@@ -16,7 +16,7 @@ from eval.reports.drawing import Chart, draw_lying, draw_standing
 from eval.reports.panels import _commonest_error
 from eval.reports.plots import accuracy_chart, folder_name, kinds_chart, write_plots
 from eval.runs.comparison import compare
-from eval.runs.judgement import Run
+from eval.runs.judgement import ScoredRun
 from eval.statistics.shares import wilson
 from tests.conftest import ROOT
 from tests.unit.eval_runs.test_comparison import flags, make
@@ -122,9 +122,9 @@ def test_the_title_is_on_what_was_compared() -> None:
     assert accuracy_chart(alone, alone.sections).title == "Accuracy; nothing was compared with base"
 
 
-def typed(model: str, right: list[bool], **kinds: list[str]) -> Run:
+def typed(model: str, right: list[bool], **kinds: list[str]) -> ScoredRun:
     plain = make(model, right)
-    return Run(model, "s", "", plain.rows, plain.gold, plain.predicted, right, None, kinds)
+    return ScoredRun(model, "s", "", plain.rows, plain.gold, plain.predicted, right, None, kinds)
 
 
 def test_kinds_are_counted_and_the_rare_ones_taken_together() -> None:
@@ -149,7 +149,7 @@ def test_which_plots_are_written(tmp_path: Path, sets: list[str]) -> None:
     kinds = {"type": ["x", "y"] * 10}
     gold = ["yes", "no"] * 10
     runs = [
-        Run(model, name, "", list(map(str, range(20))), gold, said,
+        ScoredRun(model, name, "", list(map(str, range(20))), gold, said,
             [g == p for g, p in zip(gold, said, strict=True)], None, kinds, sure)
         for name in sets
         for model, said, sure in [("base", ["no"] * 20, None), ("a", gold, [0.9] * 20)]
@@ -167,7 +167,7 @@ def test_which_plots_are_written(tmp_path: Path, sets: list[str]) -> None:
 
 def test_free_text_and_many_sets_have_no_matrix(tmp_path: Path) -> None:
     gold = [f"text {n}" for n in range(21)]
-    free = Run("base", "s", "", list(map(str, range(21))), gold, gold, [True] * 21)
+    free = ScoredRun("base", "s", "", list(map(str, range(21))), gold, gold, [True] * 21)
     assert write_plots(compare([free], "base"), [free], tmp_path)[0] == ["accuracy.png"]
     many = [make("base", [True, False], f"set {n}") for n in range(13)]
     assert write_plots(compare(many, "base"), many, tmp_path)[0] == ["accuracy.png"]

@@ -16,7 +16,7 @@ from eval.reports.sheet import (
     COLUMNS,
     CONTROL,
     LONGEST,
-    Asked,
+    Answered,
     check_unrated,
     make_sheet,
     read_key,
@@ -30,7 +30,7 @@ from eval.reports.tally import tally_json, tally_table
 from eval.statistics.ratings import CRITERIA, Rating
 
 ASKED = [
-    Asked(f"Frage {n}\nzwei Zeilen, 中文", "", {"base": f"nein {n}", "tuned": f"ja; {n}"})
+    Answered(f"Frage {n}\nzwei Zeilen, 中文", "", {"base": f"nein {n}", "tuned": f"ja; {n}"})
     for n in range(1, 31)
 ]
 
@@ -109,7 +109,7 @@ def begins_a_formula(cell: str) -> bool:
 def test_no_delimiter_makes_a_formula_of_a_part_of_a_cell(texts) -> None:
     """Spreadsheets whose language has ; or tab open the sheet with it: quotes then stand in mid-cell."""
     prompt, reference, answer = texts
-    sheet = make_sheet([Asked(prompt, reference, {"base": answer})], 42)[0].decode("utf-8-sig")
+    sheet = make_sheet([Answered(prompt, reference, {"base": answer})], 42)[0].decode("utf-8-sig")
     for delimiter in ",;\t":
         rows = csv.reader(io.StringIO(sheet, newline=""), delimiter=delimiter)
         assert not [cell for row in rows for cell in row if cell and begins_a_formula(cell)]
@@ -131,7 +131,7 @@ def test_neutralising_takes_no_time_that_grows_faster_than_the_text() -> None:
 
 
 def test_a_sheet_read_with_semicolons_holds_the_texts_that_were_asked(tmp_path) -> None:
-    asked = [Asked("a;=1+1\n- b", "", {"base": "=HYPERLINK(1)", "tuned": "x;+2"})]
+    asked = [Answered("a;=1+1\n- b", "", {"base": "=HYPERLINK(1)", "tuned": "x;+2"})]
     sheet, key = make_sheet(asked, 42)
     (tmp_path / "s.csv").write_bytes(save(rows_of(sheet), delimiter=";"))
     read = {row["id"]: row for _, row in read_rows(tmp_path / "s.csv")}
@@ -219,8 +219,8 @@ def test_a_sheet_with_marks_or_comments_is_never_overwritten(tmp_path) -> None:
 
 
 def test_the_key_keeps_which_prompts_are_not_independent(tmp_path) -> None:
-    asked = [Asked(f"Q{n}", "", {"base": "a", "tuned": "b"}, f"set/{n // 3}") for n in range(5)]
-    asked.append(Asked("Q5", "", {"base": "a", "tuned": "b"}))
+    asked = [Answered(f"Q{n}", "", {"base": "a", "tuned": "b"}, f"set/{n // 3}") for n in range(5)]
+    asked.append(Answered("Q5", "", {"base": "a", "tuned": "b"}))
     answers = make_sheet(asked, 42)[1]
     (tmp_path / "key.json").write_text(json.dumps({"models": ["base", "tuned"], "answers": answers}))
     clusters = read_key(tmp_path / "key.json").clusters
@@ -241,7 +241,7 @@ def test_the_key_keeps_which_prompts_are_not_independent(tmp_path) -> None:
 def test_answers_side_by_side_are_left_as_they_are() -> None:
     answer = "<b>x</b>\n````\ncode\n````\n# no heading"
     page = side_by_side(
-        [Asked("Q", "", {"base": answer}), Asked("R", "the reference", {"base": "``` in a line"})]
+        [Answered("Q", "", {"base": answer}), Answered("R", "the reference", {"base": "``` in a line"})]
     )
     assert f"**base**\n\n`````text\n{answer}\n`````\n" in page
     assert page.count("**Reference**") == 1 and "\n\n````text\n``` in a line\n````\n" in page

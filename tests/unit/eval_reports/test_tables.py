@@ -9,7 +9,7 @@ from eval.reports.markdown import markdown
 from eval.reports.tables import to_json
 from eval.reports.verdict import percent, points, show_p, verdict
 from eval.runs.comparison import compare
-from eval.runs.judgement import Comparison, Figure, Run, Section, Test
+from eval.runs.judgement import Comparison, ModelScore, ScoredRun, Section, Test
 from tests.conftest import ROOT
 from tests.unit.eval_runs.test_comparison import flags, make
 
@@ -17,7 +17,7 @@ SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(en
 VALID = jsonschema_rs.validator_for(SCHEMA).is_valid
 
 
-def told(*runs: Run) -> str:
+def told(*runs: ScoredRun) -> str:
     comparison = compare(runs, "base")
     return verdict(comparison.mean or comparison.sets[0], "base")
 
@@ -38,7 +38,7 @@ def test_ship() -> None:
     old, new = flags(40, 5, 30, 25)
     assert told(make("base", old), make("a", new)) == (
         "Ship a: 70.0 % against 45.0 % of base, +25.0 points (+13.8 to +35.2), p < 0.001. "
-        "But it is not shown to beat the majority class (100.0 %)."
+        "But it is not shown to beat the majority-class baseline (100.0 %)."
     )
 
 
@@ -46,10 +46,10 @@ def test_ship() -> None:
     ("low", "told"), [(0.6, True), (0.5999, True), (0.6001, False)], ids=["at", "below", "above"]
 )
 def test_a_model_beats_the_majority_class_only_if_its_whole_interval_does(low: float, told: bool) -> None:
-    figures = {"base": Figure(0.4, 0.3, 0.5, 0.05, 100, 0), "a": Figure(0.7, low, 0.8, 0.05, 100, 0)}
+    figures = {"base": ModelScore(0.4, 0.3, 0.5, 0.05, 100, 0), "a": ModelScore(0.7, low, 0.8, 0.05, 100, 0)}
     test = Test("a", "base", 0.3, 0.2, 0.4, 0.001, 100, 40, 10, 0.1, 0.001)
     section = Section("s", 100, None, 0.6, "yes", figures, [test], [])
-    caveat = " But it is not shown to beat the majority class (60.0 %)."
+    caveat = " But it is not shown to beat the majority-class baseline (60.0 %)."
     assert verdict(section, "base").endswith(caveat) == told
     assert (caveat in markdown(Comparison("base", ["base", "a"], [section], None), {})) == told
 
@@ -58,20 +58,20 @@ def test_ship_with_a_rival() -> None:
     base, a, b = [False] * 60 + [True] * 40, [True] * 100, [True] * 58 + [False] * 2 + [True] * 40
     text = told(make("base", base), make("b", b), make("a", a))
     assert text.startswith("Ship a: 100.0 %")
-    assert text.endswith("No evidence of a difference from b (+2.0 points, p = 0.50).")
+    assert text.endswith("Statistically tied with b (+2.0 points, p = 0.50).")
 
 
 def test_no_evidence() -> None:
     old, new = flags(60, 10, 14, 16)
     assert told(make("base", old), make("a", new)) == (
         "No evidence of a difference from base: a is at +4.0 points (−5.8 to +13.7), p = 0.54; "
-        "these 100 rows could have shown 13.6 points."
+        "minimum detectable effect at n = 100: 13.6 points."
     )
 
 
 def test_no_difference_seen() -> None:
     same = flags(60, 10, 10, 20)
-    assert "+0.0 points (−9.0 to +9.0), p = 1.00; these 100 rows" in told(
+    assert "+0.0 points (−9.0 to +9.0), p = 1.00; minimum detectable effect at n = 100" in told(
         make("base", same[0]), make("a", same[1])
     )
 
@@ -109,7 +109,7 @@ def test_no_page_tells_how_many_more_rows_the_difference_seen_would_need() -> No
     old, new = flags(60, 10, 14, 16)
     comparison = compare([make("base", old), make("a", new)], "base")
     page = markdown(comparison, {}) + json.dumps(to_json(comparison, [], [], []))
-    assert "more rows" not in page and "more_rows" not in page and "least shown" in page
+    assert "more rows" not in page and "more_rows" not in page and "minimum detectable effect" in page
 
 
 def test_json_holds_what_the_page_says() -> None:
@@ -129,13 +129,13 @@ def test_json_holds_what_the_page_says() -> None:
 def test_many_sets_are_rows() -> None:
     runs = [make(model, [True, False], f"set {n}") for n in range(9) for model in ("base", "a")]
     lines = markdown(compare(runs, "base"), {}).splitlines()
-    assert [cell.strip() for cell in lines[0].split("|")[2:5]] == ["majority class", "base", "a"]
+    assert [cell.strip() for cell in lines[0].split("|")[2:5]] == ["majority-class baseline", "base", "a"]
     assert lines[2].startswith("| set 0, n = 2 ") and lines[11].startswith("| mean, n = 18 ")
 
 
 def test_macro_f1_stands_beside_accuracy_where_there_are_labels() -> None:
     gold = ["yes", "no", "no", "no"]
-    run = Run("base", "s", "", list("0123"), gold, ["no"] * 4, [g == "no" for g in gold])
+    run = ScoredRun("base", "s", "", list("0123"), gold, ["no"] * 4, [g == "no" for g in gold])
     page = markdown(compare([run], "base"), {})
     assert "| base                     | 75.0 % (" in page and "| base                     | 42.9 % (" in page
 
@@ -146,9 +146,13 @@ def test_the_method_is_named() -> None:
     plain = markdown(compare([make("base", old), make("a", new)], "base"), {})
     grouped = markdown(compare([make("base", old, groups=groups), make("a", new, groups=groups)], "base"), {})
     assert (
-        "100 independent rows: exact McNemar, Bonett–Price intervals; Holm over 1 against the base." in plain
+        "100 independent examples: exact McNemar, Bonett–Price intervals; Holm over 1 against the base."
+        in plain
     )
-    assert "100 rows in 25 groups: exact sign flips by group, cluster bootstrap (10,000 draws);" in grouped
+    assert (
+        "100 examples in 25 clusters: exact sign flips by cluster, cluster bootstrap (10,000 resamples);"
+        in grouped
+    )
 
 
 def test_a_bar_in_a_name_does_not_break_the_table() -> None:

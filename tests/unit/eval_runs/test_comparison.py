@@ -10,16 +10,16 @@ from eval.metrics.qa import qa_summary
 from eval.metrics.reports import report_summary
 from eval.reports.plots import kinds_chart
 from eval.runs.comparison import compare
-from eval.runs.judgement import Comparison, Run, Section
+from eval.runs.judgement import Comparison, ScoredRun, Section
 from eval.statistics.paired import bonett_price, mcnemar, smallest_difference
 from eval.statistics.shares import wilson
 
 
-def make(model: str, right: list[bool], dataset: str = "s", groups: list[str] | None = None) -> Run:
+def make(model: str, right: list[bool], dataset: str = "s", groups: list[str] | None = None) -> ScoredRun:
     gold = ["yes"] * len(right)
     predicted = ["yes" if x else "unknown" for x in right]
     rows = [str(i) for i in range(len(right))]
-    return Run(model, dataset, f"{model}/{dataset}", rows, gold, predicted, right, groups)
+    return ScoredRun(model, dataset, f"{model}/{dataset}", rows, gold, predicted, right, groups)
 
 
 def flags(both: int, first: int, second: int, neither: int) -> tuple[list[bool], list[bool]]:
@@ -30,7 +30,7 @@ def flags(both: int, first: int, second: int, neither: int) -> tuple[list[bool],
     )
 
 
-def judge(*runs: Run) -> Comparison:
+def judge(*runs: ScoredRun) -> Comparison:
     return compare(runs, "base")
 
 
@@ -212,7 +212,9 @@ def test_macro_f1_is_compared_where_there_are_labels_and_not_free_texts(labels, 
     gold = [f"label {n % labels}" for n in range(63)]
     rows = [str(n) for n in range(63)]
     base, tuned = (
-        Run(model, "s", model, rows, gold, said, [a == b for a, b in zip(gold, said, strict=True)], None)
+        ScoredRun(
+            model, "s", model, rows, gold, said, [a == b for a, b in zip(gold, said, strict=True)], None
+        )
         for model, said in (("base", gold[1:] + gold[:1]), ("tuned", gold))
     )
     assert (only(judge(base, tuned)).against_base[0].macro_f1 is not None) == compared

@@ -75,7 +75,7 @@ def test_rows_that_the_set_does_not_have_are_dropped(tmp_path) -> None:
 
 def test_an_existing_folder_needs_a_word(tmp_path) -> None:
     begin_run(tmp_path / "r", IDENTITY, force=False)
-    with pytest.raises(RequestError, match="--resume goes on with it, --force starts it anew"):
+    with pytest.raises(RequestError, match="--resume resumes it, --force starts it anew"):
         check_new(tmp_path / "r", resume=False, force=False)
     with pytest.raises(RequestError, match="give one of them"):
         check_new(tmp_path / "r", resume=True, force=True)

@@ -11,17 +11,17 @@ import pytest
 from core.errors import ContentError, RequestError
 from eval.runs.alignment import check_rows
 from eval.runs.find import parse_source, read_runs
-from eval.runs.judgement import Run
+from eval.runs.judgement import ScoredRun
 from tests.fake_runs import answers, demo, write_run
 
 GOLD = ["yes", "no"] * 10
 
 
-def read(*texts: object) -> tuple[list[Run], list[str]]:
+def read(*texts: object) -> tuple[list[ScoredRun], list[str]]:
     return read_runs([parse_source(str(text)) for text in texts])
 
 
-def names(runs: list[Run]) -> list[tuple[str, str]]:
+def names(runs: list[ScoredRun]) -> list[tuple[str, str]]:
     return [(run.model, run.dataset) for run in runs]
 
 
@@ -92,7 +92,7 @@ def test_unfinished_runs_are_left_out_and_named(folder: Path) -> None:
     (folder / "a" / "s" / "results.json").unlink()
     runs, warnings = read(folder)
     assert names(runs) == [("base", "s")]
-    assert warnings == [f"{folder}/a/s: left out, unfinished; go on with --resume"]
+    assert warnings == [f"{folder}/a/s: left out, unfinished; resume with --resume"]
 
 
 @pytest.mark.parametrize("path", ["nothing", "results/c"])
@@ -233,7 +233,7 @@ def test_other_ways_of_asking_are_warned_of(folder: Path) -> None:
     write_run(folder, "a", "s", GOLD, GOLD, mode="generate", dtype="bf16")
     warnings = check_rows(read(folder)[0])
     (warning,) = warnings
-    assert warning.endswith('asked differently: mode "generate" and "choice"; dtype "bf16" and "fp32"')
+    assert warning.endswith('prompted differently: mode "generate" and "choice"; dtype "bf16" and "fp32"')
 
 
 def test_settings_and_chat_templates_that_differ_are_named(folder: Path) -> None:

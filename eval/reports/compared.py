@@ -9,24 +9,24 @@ from eval.reports.tables import Table
 from eval.runs.alignment import check_rows
 from eval.runs.comparison import compare
 from eval.runs.find import parse_source, read_runs
-from eval.runs.judgement import Comparison, Run
+from eval.runs.judgement import Comparison, ScoredRun
 from eval.runs.training import training_warnings
 
 BASE = "base"
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ComparedRuns:
     """Runs, what follows from them, and what to bear in mind."""
 
     comparison: Comparison
-    runs: Sequence[Run]
+    runs: Sequence[ScoredRun]
     warnings: Sequence[str]
     tables: Mapping[str, Table] = field(default_factory=dict)
     """What is to be read before the comparison, by its caption."""
 
 
-def judge(results: Sequence[str]) -> Judged:
+def compare_results(results: Sequence[str]) -> ComparedRuns:
     """Read and compare the runs named by `[NAME=]RESULTS`; the base is the model `base`, else the first.
 
     Warnings go to stderr too. Errors are those of `read_runs` and `check_rows`.
@@ -39,10 +39,10 @@ def judge(results: Sequence[str]) -> Judged:
     comparison = compare(runs, base)
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
-    return Judged(comparison, runs, warnings)
+    return ComparedRuns(comparison, runs, warnings)
 
 
-def _trained_on(runs: Sequence[Run]) -> list[str]:
+def _trained_on(runs: Sequence[ScoredRun]) -> list[str]:
     """What the runs tell of training examples among their rows; what is not checked once for each model."""
     told = []
     for run in runs:

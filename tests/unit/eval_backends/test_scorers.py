@@ -6,19 +6,19 @@ import pytest
 
 from core.errors import ContentError, RequestError
 from core.prompt import chat_encoder
-from eval.backends.ask import Choosing, Generating, ask_in_halves, refuse, tokenise
-from eval.backends.generate import Local
-from eval.backends.score import Scorer, Task
+from eval.backends.generate import LocalGenerator
+from eval.backends.score import LogProbabilities, SpellingTask
+from eval.backends.scorers import ChoiceScorer, GenerationScorer, refuse, score_in_halves, tokenise
 
 PROMPTS = {0: [5, 6, 7], 1: [5, 6, 7, 8], 2: [9, 9]}
 
 
 def test_a_label_is_the_sum_of_its_spellings(model) -> None:
     texts = {"yes": ["yes", "Yes"], "no": ["no"]}
-    asker = Choosing(model, PROMPTS, texts, 100)
+    asker = ChoiceScorer(model, PROMPTS, texts, 100)
     columns, tokens = tokenise(model, texts)
-    bare = Scorer(model, Task(PROMPTS, tokens)).score([0, 1, 2]).exp()
-    for row, fields in enumerate(asker.ask([0, 1, 2])):
+    bare = LogProbabilities(model, SpellingTask(PROMPTS, tokens)).score([0, 1, 2]).exp()
+    for row, fields in enumerate(asker.score([0, 1, 2])):
         for label, parts in columns.items():
             assert math.exp(fields["choices"][label]) == pytest.approx(
                 bare[row, parts].sum().item(), rel=1e-4
@@ -51,8 +51,8 @@ def test_where_one_label_begins_another_the_end_decides(tiny_model) -> None:
         step.step(), step.zero_grad()
     taught.net.requires_grad_(False)
     labels = {"no": ["no"], "no maybe": ["no maybe"]}
-    asker = Choosing(taught, dict(enumerate(ask)), labels, 100)
-    fields = asker.ask([0, 1])
+    asker = ChoiceScorer(taught, dict(enumerate(ask)), labels, 100)
+    fields = asker.score([0, 1])
     assert [f["predicted_output"] for f in fields] == ["no", "no maybe"]
     assert all(0 < f["label_mass"] <= 1 for f in fields)
     for prompt, found in zip(ask, fields, strict=True):
@@ -62,7 +62,7 @@ def test_where_one_label_begins_another_the_end_decides(tiny_model) -> None:
             assert found["choices"][label] == pytest.approx(sum(each), abs=1e-4)
     passes = []
     handle = taught.net.register_forward_hook(lambda *_: passes.append(1))
-    asker.ask([0, 1])
+    asker.score([0, 1])
     handle.remove()
     assert len(passes) == 1  # the shorter label's end is read where the longer one goes on
 
@@ -85,7 +85,7 @@ class Full:
         self.error = error
         self.sizes: list[int] = []
 
-    def ask(self, batch):
+    def score(self, batch):
         self.sizes.append(len(batch))
         if len(batch) > 2:
             raise self.error
@@ -97,20 +97,20 @@ def test_a_batch_is_halved_until_the_memory_holds_it() -> None:
 
     for error in (torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
         full = Full(error)
-        assert ask_in_halves(full, list(range(7))) == [{"row": row} for row in range(7)]
+        assert score_in_halves(full, list(range(7))) == [{"row": row} for row in range(7)]
         assert full.sizes == [7, 3, 1, 2, 4, 2, 2]
 
 
 def test_other_errors_are_not_taken_for_memory() -> None:
     with pytest.raises(RuntimeError, match="device-side assert"):
-        ask_in_halves(Full(RuntimeError("device-side assert")), [1, 2, 3])
+        score_in_halves(Full(RuntimeError("device-side assert")), [1, 2, 3])
 
 
 def test_greedy_generation_does_not_depend_on_the_batch(model) -> None:
     talks = {row: [{"role": "user", "content": text}] for row, text in enumerate(["yes", "no, maybe", "a"])}
-    speaker = Local(model, chat_encoder(model.tokenizer, None), 1000)
-    together = Generating(speaker, talks, 6).ask([0, 1, 2])
-    assert together == [Generating(speaker, talks, 6).ask([row])[0] for row in talks]
+    speaker = LocalGenerator(model, chat_encoder(model.tokenizer, None), 1000)
+    together = GenerationScorer(speaker, talks, 6).score([0, 1, 2])
+    assert together == [GenerationScorer(speaker, talks, 6).score([row])[0] for row in talks]
     assert len({fields["model_output"] for fields in together}) > 1
 
 

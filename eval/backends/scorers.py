@@ -9,28 +9,30 @@ from typing import TYPE_CHECKING, Protocol
 
 from core.errors import ContentError, RequestError
 from core.prompt import Message
-from eval.backends.score import Ids, Scorer, Task
+from eval.backends.score import Ids, LogProbabilities, SpellingTask
 
 if TYPE_CHECKING:
     from eval.backends.load import Model
 
 Prompts = Mapping[int, Ids]  # by row
-Talk = list[Message]
+Messages = list[Message]
+Plan = tuple[list[list[int]], dict[int, str]]
+"""The rows in batches, and why the others cannot be prompted, by row."""
 Fields = dict[str, object]
 DIGITS = 6  # of a log-probability in the files: fp32 holds no more
 
 
-class Asker(Protocol):
+class Scorer(Protocol):
     """How a set is asked: in which batches of rows, which rows cannot be, and what comes of a batch."""
 
     batches: list[list[int]]
     refused: dict[int, str]
 
-    def ask(self, batch: Sequence[int]) -> list[Fields]:
+    def score(self, batch: Sequence[int]) -> list[Fields]:
         """Return `model_output` and what else is known of each row."""
 
 
-class Choosing:
+class ChoiceScorer:
     """Compares the probabilities of the labels after the prompt, each summed over its spellings."""
 
     def __init__(
@@ -39,11 +41,11 @@ class Choosing:
         """Prepare to choose between labels, given with the texts that count as each."""
         self.columns, tokens = tokenise(model, spellings)
         self.refused = refuse(prompts, max(map(len, tokens)) - 1, model.context)
-        task = Task({row: ids for row, ids in prompts.items() if row not in self.refused}, tokens)
+        task = SpellingTask({row: ids for row, ids in prompts.items() if row not in self.refused}, tokens)
         self.batches = task.batches(budget)
-        self.scorer = Scorer(model, task)
+        self.scorer = LogProbabilities(model, task)
 
-    def ask(self, batch: Sequence[int]) -> list[Fields]:
+    def score(self, batch: Sequence[int]) -> list[Fields]:
         """Return the likeliest label with every label's log-probability and their sum, the label mass.
 
         `ContentError` if the model's probabilities are no numbers.
@@ -69,41 +71,41 @@ class Choosing:
         }
 
 
-class Speaker(Protocol):
+class Generator(Protocol):
     """Who generates answers to conversations: the model in this process, or one behind a server."""
 
-    def plan(self, talks: Mapping[int, Talk], longest: int, /) -> tuple[list[list[int]], dict[int, str]]:
+    def plan(self, talks: Mapping[int, Messages], longest: int, /) -> Plan:
         """Return the rows in batches, and why the others cannot be asked."""
 
-    def say(self, talks: Sequence[Talk], max_new_tokens: int) -> list[str]:
+    def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
         """Return the greedy answer to each conversation, whose last turn is the user's."""
 
 
-class Generating:
+class GenerationScorer:
     """Generates a greedy answer to each conversation."""
 
-    def __init__(self, speaker: Speaker, talks: Mapping[int, Talk], max_new_tokens: int) -> None:
+    def __init__(self, generator: Generator, talks: Mapping[int, Messages], max_new_tokens: int) -> None:
         """Prepare to generate at most `max_new_tokens` tokens for each conversation."""
-        self.speaker, self.talks, self.max_new_tokens = speaker, talks, max_new_tokens
-        self.batches, self.refused = speaker.plan(talks, max_new_tokens)
+        self.generator, self.talks, self.max_new_tokens = generator, talks, max_new_tokens
+        self.batches, self.refused = generator.plan(talks, max_new_tokens)
 
-    def ask(self, batch: Sequence[int]) -> list[Fields]:
+    def score(self, batch: Sequence[int]) -> list[Fields]:
         """Return the whole generated text, a thought included, as `model_output`."""
-        texts = self.speaker.say([self.talks[row] for row in batch], self.max_new_tokens)
+        texts = self.generator.generate([self.talks[row] for row in batch], self.max_new_tokens)
         return [{"model_output": text} for text in texts]
 
 
-def ask_in_halves(asker: Asker, batch: Sequence[int]) -> list[Fields]:
+def score_in_halves(scorer: Scorer, batch: Sequence[int]) -> list[Fields]:
     """Ask a batch, halved for as long as the memory does not hold it; `RequestError` for a single row."""
     try:
-        return asker.ask(batch)
+        return scorer.score(batch)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
             raise
         if len(batch) == 1:
             raise RequestError(f"row {batch[0]}: out of memory with a single prompt") from error
     middle = len(batch) // 2
-    return ask_in_halves(asker, batch[:middle]) + ask_in_halves(asker, batch[middle:])
+    return score_in_halves(scorer, batch[:middle]) + score_in_halves(scorer, batch[middle:])
 
 
 def refuse(prompts: Prompts, answer: int, context: int) -> dict[int, str]:

@@ -19,7 +19,7 @@ DRAWN = "accuracy on the rows to choose on, %"
 
 
 @dataclass(frozen=True, slots=True)
-class Landscape:
+class SweepPlot:
     """The accuracies of a set by point of the sweep on the rows to choose on, the point chosen on them, and
     the one to ship; `reported` is what the chosen point reached on the other rows."""
 
@@ -42,7 +42,7 @@ class Landscape:
         )
 
 
-def draw(landscape: Landscape, path: Path) -> None:
+def draw(landscape: SweepPlot, path: Path) -> None:
     """Write the picture of a set: two axes as a heat map, one as a curve with its 95 % band."""
     typeface = choose_typeface([landscape.name, *landscape.axes])
     width = 7.0
@@ -58,7 +58,7 @@ def draw(landscape: Landscape, path: Path) -> None:
         save(figure, path)
 
 
-def _heat(landscape: Landscape, axes: "Axes", names: Sequence[str]) -> None:
+def _heat(landscape: SweepPlot, axes: "Axes", names: Sequence[str]) -> None:
     """Draw the first axis upwards and the second to the right, each cell with its interval."""
     ups, rights = (sorted({point[i] for point in landscape.scores}) for i in (0, 1))
     shares = [
@@ -93,14 +93,14 @@ def _frame(corner: tuple[float, float], style: str, label: str) -> "Rectangle":
     return look
 
 
-def _curve(landscape: Landscape, axes: "Axes", name: str) -> None:
+def _curve(landscape: SweepPlot, axes: "Axes", name: str) -> None:
     ordered = sorted(landscape.scores.items())
     places = [point[0] for point, _ in ordered]
     lows, highs = [100 * found.low for _, found in ordered], [100 * found.high for _, found in ordered]
     axes.fill_between(places, lows, highs, color=COLOURS[1], alpha=0.2, label="95 % interval")
     axes.plot(places, [100 * found.accuracy for _, found in ordered], color=COLOURS[1], marker="o")
     majority = 100 * ordered[0][1].majority
-    axes.axhline(majority, color="black", linestyle="dashed", linewidth=1.2, label="majority class")
+    axes.axhline(majority, color="black", linestyle="dashed", linewidth=1.2, label="majority-class baseline")
     best = landscape.scores[landscape.chosen]
     at = ([landscape.chosen[0]], [100 * best.accuracy])
     axes.scatter(*at, s=170, facecolors="none", edgecolors=COLOURS[6], linewidths=2, label="chosen", zorder=3)

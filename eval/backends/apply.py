@@ -1,7 +1,7 @@
-"""Adapters in force for a while: live beside the base's weights, or folded into them.
+"""Adapters applied for a while: unmerged beside the base's weights, or merged into them.
 
-Live is exact: each adapted linear gives y + s·B(Ax), two small products in a hook, and the base's
-weights stay as they are. Folded is what `adapters fuse` would ship: the sum rounded to the base's dtype.
+Unmerged is exact: each adapted linear gives y + s·B(Ax), two small products in a hook, and the base's
+weights stay as they are. Merged is what `adapters fuse` would ship: the sum rounded to the base's dtype.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ def _sizes(module: "Module | None") -> list[int] | None:
 
 
 @contextlib.contextmanager
-def applied(model: "Model", parts: Sequence[WeightedAdapter], fold: bool = False) -> Iterator[None]:
+def applied(model: "Model", parts: Sequence[WeightedAdapter], merged: bool = False) -> Iterator[None]:
     """Let the model answer as the base + Σ weight·ΔW of the parts (none: the base) while it lasts."""
     with contextlib.ExitStack() as stack:
         for name in dict.fromkeys(name for part in parts for name in part.adapter.full_tensors):
@@ -60,12 +60,12 @@ def applied(model: "Model", parts: Sequence[WeightedAdapter], fold: bool = False
             stack.enter_context(_replaced(model, holders, name))
         for path in dict.fromkeys(path for part in parts for path in part.adapter.modules):
             holders = [part for part in parts if path in part.adapter.layout]
-            stack.enter_context((_folded if fold else _live)(model, holders, path))
+            stack.enter_context((_merged if merged else _unmerged)(model, holders, path))
         yield
 
 
 @contextlib.contextmanager
-def _live(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Iterator[None]:
+def _unmerged(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Iterator[None]:
     module = model.net.get_submodule(path)
     a, b = (t.to(model.device, model.net.dtype) for t in _factors(parts, path))
     hook = _beside_embedding(a, b) if _kind(parts, path) == "embedding" else _beside_linear(a, b)
@@ -77,7 +77,7 @@ def _live(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Iterat
 
 
 @contextlib.contextmanager
-def _folded(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Iterator[None]:
+def _merged(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Iterator[None]:
     import torch
 
     weight = model.net.get_submodule(path).weight

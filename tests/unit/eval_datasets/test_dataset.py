@@ -5,13 +5,13 @@ import json
 import pytest
 
 from core.errors import ContentError
-from eval.datasets.questions import read_questions
+from eval.datasets.dataset import read_datasets
 
 
 def test_a_text_file_has_a_prompt_in_every_line(tmp_path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("\ufeff什么是 LoRA？\r\n\n  Why?  \n", encoding="utf-8")
-    (questions,) = read_questions((), (path,))
+    (questions,) = read_datasets((), (path,))
     assert questions.name == "prompts"
     assert [talk.messages[-1]["content"] for talk in questions.conversations] == ["什么是 LoRA？", "Why?"]
     assert questions.answers == ["", ""]
@@ -24,7 +24,7 @@ def test_a_text_file_has_a_prompt_in_every_line(tmp_path) -> None:
 def test_an_empty_or_undecodable_text_file(tmp_path, data, said) -> None:
     (tmp_path / "prompts.txt").write_bytes(data)
     with pytest.raises(ContentError, match=said):
-        read_questions((), (tmp_path / "prompts.txt",))
+        read_datasets((), (tmp_path / "prompts.txt",))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_an_empty_or_undecodable_text_file(tmp_path, data, said) -> None:
 )
 def test_a_record_may_be_nothing_but_a_question(tmp_path, record) -> None:
     (tmp_path / "p.json").write_text(json.dumps([record]))
-    (questions,) = read_questions((), (tmp_path / "p.json",))
+    (questions,) = read_datasets((), (tmp_path / "p.json",))
     assert questions.conversations[0].messages == [{"role": "user", "content": "Q"}]
     assert questions.answers == [""]
 
@@ -40,7 +40,7 @@ def test_a_record_may_be_nothing_but_a_question(tmp_path, record) -> None:
 def test_a_question_with_another_pairs_answer_is_not_guessed_at(tmp_path) -> None:
     (tmp_path / "p.json").write_text(json.dumps([{"prompt": "Q", "output": "A"}]))
     with pytest.raises(ContentError, match="no column 'instruction'"):
-        read_questions((), (tmp_path / "p.json",))
+        read_datasets((), (tmp_path / "p.json",))
 
 
 def write(path, *records):
@@ -52,13 +52,13 @@ def write(path, *records):
 def test_half_a_character_is_refused_before_anything_is_asked(tmp_path, field) -> None:
     whole = {"instruction": "Q", "output": "A", "idx": ""}
     with pytest.raises(ContentError, match=r"record 2: half a character \('.ud800'\)"):
-        read_questions((), (write(tmp_path / "p.jsonl", whole, {**whole, field: "\ud800"}),))
+        read_datasets((), (write(tmp_path / "p.jsonl", whole, {**whole, field: "\ud800"}),))
 
 
 @pytest.mark.parametrize("missing", [{}, {"group": None}])
 def test_groups_are_of_all_rows_or_of_none(tmp_path, missing) -> None:
     whole = {"instruction": "Q", "output": "A"}
     with pytest.raises(ContentError, match="record 2: no group, but 1 other records have one"):
-        read_questions((), (write(tmp_path / "p.jsonl", {**whole, "group": 0}, {**whole, **missing}),))
-    (questions,) = read_questions((), (write(tmp_path / "p.jsonl", {**whole, **missing}, whole),))
+        read_datasets((), (write(tmp_path / "p.jsonl", {**whole, "group": 0}, {**whole, **missing}),))
+    (questions,) = read_datasets((), (write(tmp_path / "p.jsonl", {**whole, **missing}, whole),))
     assert (questions.cluster, questions.clusters) == (None, None)

@@ -4,19 +4,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from core.supervision import Lesson
-from eval.backends.ask import DIGITS, Asker, Fields
 from eval.backends.likelihood import losses
 from eval.backends.score import plan_batches
+from eval.backends.scorers import DIGITS, Fields, Scorer
 
 if TYPE_CHECKING:
     from eval.backends.load import Model
 
 
-class Reading:
+class LikelihoodScorer:
     """Gives the loss of every row, and a generated answer beside it where one is asked for."""
 
     def __init__(
-        self, model: "Model", lessons: Mapping[int, Lesson], generating: Asker | None, budget: int
+        self, model: "Model", lessons: Mapping[int, Lesson], generating: Scorer | None, budget: int
     ) -> None:
         """Prepare to read lessons by row; rows that `generating` cannot ask are read all the same."""
         self.model, self.lessons, self.generating, self.budget = model, lessons, generating, budget
@@ -25,7 +25,7 @@ class Reading:
         rest = lessons.keys() - {row for batch in planned for row in batch}
         self.batches = planned + plan_batches({row: len(lessons[row].ids) for row in rest}, budget)
 
-    def ask(self, batch: Sequence[int]) -> list[Fields]:
+    def score(self, batch: Sequence[int]) -> list[Fields]:
         """Return `loss` (nats, summed), `tokens` that carry it, and `model_output` or `refused`;
         `example_tokens` is how long the whole was before it was cut (`truncated`).
 
@@ -49,7 +49,7 @@ class Reading:
         if self.generating is None:
             return said
         asked = [row for row in batch if row not in self.generating.refused]
-        said.update(zip(asked, self.generating.ask(asked) if asked else [], strict=True))
+        said.update(zip(asked, self.generating.score(asked) if asked else [], strict=True))
         for row in said.keys() - asked:
             said[row] = {"refused": self.generating.refused[row]}
         return said

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from adapters.store import open_adapter
 from adapters.weighted import WeightedAdapter
 from core.errors import ContentError
-from eval.backends.live import applied, check_fits
+from eval.backends.apply import applied, check_fits
 
 SHAPES = {  # of the tiny model: outputs, inputs
     "model.layers.0.self_attn.q_proj": (64, 64),
@@ -64,13 +64,13 @@ def torch_close(found, expected) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("fold", [False, True], ids=["live", "fold"])
+@pytest.mark.parametrize("fold", [False, True], ids=["unmerged", "merged"])
 def test_an_adapter_answers_as_the_dense_sum_and_leaves_no_trace(model, tmp_path, fold) -> None:
     import torch
 
     adapter = open_adapter(write(tmp_path / "a", use_rslora=True))
     before, weights = logits(model), {k: v.clone() for k, v in model.net.state_dict().items()}
-    with applied(model, [WeightedAdapter(adapter, 1.0)], fold=fold):
+    with applied(model, [WeightedAdapter(adapter, 1.0)], merged=fold):
         within = logits(model)
     torch_close(within, dense(model, (adapter, 1)))
     assert (within - before).abs().max() > 0.1
@@ -78,12 +78,12 @@ def test_an_adapter_answers_as_the_dense_sum_and_leaves_no_trace(model, tmp_path
     assert all(torch.equal(weights[k], v) for k, v in model.net.state_dict().items())
 
 
-@pytest.mark.parametrize("fold", [False, True], ids=["live", "fold"])
+@pytest.mark.parametrize("fold", [False, True], ids=["unmerged", "merged"])
 def test_two_adapters_add_by_weight(model, tmp_path, fold) -> None:
     few = {path: SHAPES[path] for path in list(SHAPES)[:2]}
     one = open_adapter(write(tmp_path / "a", alpha=3))
     two = open_adapter(write(tmp_path / "b", few, rank=2, seed=1, use_rslora=True))
-    with applied(model, [WeightedAdapter(one, 0.7), WeightedAdapter(two, -1.5)], fold=fold):
+    with applied(model, [WeightedAdapter(one, 0.7), WeightedAdapter(two, -1.5)], merged=fold):
         within = logits(model)
     torch_close(within, dense(model, (one, 0.7), (two, -1.5)))
 

@@ -14,7 +14,7 @@ from eval.datasets.clusters import find_clusters
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
+class EvalDataset:
     """One test set: its rows as they stand in the file and as conversations, in the same order."""
 
     name: str
@@ -38,7 +38,7 @@ class Questions:
         sums = [sha256(path) for path in (self.path, *self.beside)]
         return sums[0] if len(sums) == 1 else hashlib.sha256(" ".join(sums).encode()).hexdigest()
 
-    def take(self, rows: Sequence[int]) -> "Questions":
+    def take(self, rows: Sequence[int]) -> "EvalDataset":
         """Return the set with some of its rows alone, in the order given."""
         return replace(
             self,
@@ -48,9 +48,9 @@ class Questions:
         )
 
 
-def read_questions(
+def read_datasets(
     datasets: tuple[str, ...], files: tuple[Path, ...], cluster: str | None = None
-) -> list[Questions]:
+) -> list[EvalDataset]:
     """Read registered datasets by name and files by path; a set is named by dataset or file stem.
 
     A .txt file has a prompt in every line that is not blank, and no answers. `cluster` is `find_clusters's`
@@ -64,13 +64,13 @@ def read_questions(
     sets += [_read(path.stem, require(path, "data file"), {}, cluster) for path in files]
     names = [questions.name for questions in sets]
     if doubles := {name for name in names if names.count(name) > 1}:
-        raise RequestError(f"two sets are named {', '.join(sorted(doubles))}: rename a file")
+        raise RequestError(f"two datasets are named {', '.join(sorted(doubles))}: rename a file")
     if not sets:
-        raise RequestError("nothing to ask: name a set with --dataset NAME or --data FILE")
+        raise RequestError("no dataset: name one with --dataset NAME or --data FILE")
     return sets
 
 
-def _read(name: str, path: Path, entry: dict[str, object], cluster: str | None) -> Questions:
+def _read(name: str, path: Path, entry: dict[str, object], cluster: str | None) -> EvalDataset:
     records = _read_lines(path) if path.suffix == ".txt" else read_records(path)
     if not records:
         raise ContentError(f"{path}: no records")
@@ -78,7 +78,7 @@ def _read(name: str, path: Path, entry: dict[str, object], cluster: str | None) 
     for number, record in enumerate(records, 1):
         _check_characters(record, f"{path}: record {number}")
     column, clusters = find_clusters(path, records, cluster)
-    return Questions(name, path, records, asked, cluster=column, clusters=clusters)
+    return EvalDataset(name, path, records, asked, cluster=column, clusters=clusters)
 
 
 def _check_characters(record: dict[str, object], place: str) -> None:
