@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from core import version
 from core.errors import ContentError, RequestError
 from eval.runs.results import PREDICTIONS, RUN, PredictionLog, begin_run, check_new
 
@@ -64,6 +65,17 @@ def test_a_log_of_other_things_is_named_with_its_line(tmp_path, line, said) -> N
     (tmp_path / PREDICTIONS).write_text(f"{line}\n")
     with pytest.raises(ContentError, match=f"predictions.jsonl:1: {said}.*--force starts anew"):
         PredictionLog(tmp_path, BATCHES)
+
+
+def test_a_run_that_an_older_version_began_is_resumed_and_says_what_resumed_it(tmp_path) -> None:
+    """`--apply live` is called unmerged since, and run.json held no version."""
+    old = {**IDENTITY, "settings": {"apply": "live"}}
+    (tmp_path / RUN).write_text(json.dumps(old))
+    begin_run(tmp_path, {**IDENTITY, "settings": {"apply": "unmerged"}}, force=False)
+    found = json.loads((tmp_path / RUN).read_text())
+    assert found["settings"] == {"apply": "unmerged"} and found["tuneyard"] == version()
+    with pytest.raises(RequestError, match='settings apply: was "unmerged", is "merged"'):
+        begin_run(tmp_path, {**IDENTITY, "settings": {"apply": "merged"}}, force=False)
 
 
 def test_rows_that_the_set_does_not_have_are_dropped(tmp_path) -> None:
