@@ -58,6 +58,14 @@ class Retained:
         return self.unchanged / self.elements if self.elements else 0.0
 
 
+def total(retained: dict[str, Retained]) -> Retained:
+    """Return the sums over all modules."""
+    found = Retained()
+    for counts in retained.values():
+        found.add(counts)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Delta:
     """What happens to a tensor: `left` [rows, R] · `right` [R, columns] is added, after NF4 where asked.

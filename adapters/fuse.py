@@ -129,6 +129,26 @@ def _both_stored(base: Base, targets: list[str]) -> bool:
     return base.tied and any(name.endswith((*EMBEDDINGS, "lm_head.weight")) for name in targets)
 
 
+def fused_config(plan: FusePlan) -> dict[str, object]:
+    """Return the base's config.json with what fusing changed: dtype, and tying where it was undone."""
+    config = _changed(plan.base.config, plan)
+    nested = config.get("text_config")
+    if isinstance(nested, dict):
+        config["text_config"] = _changed(nested, plan)
+    return {**config, "tie_word_embeddings": False} if plan.untied else config
+
+
+def _changed(config: dict[str, object], plan: FusePlan) -> dict[str, object]:
+    changes: dict[str, object] = {}
+    if plan.untied:
+        changes["tie_word_embeddings"] = False
+    if plan.vocabulary:
+        changes["vocab_size"] = plan.vocabulary
+    if plan.options.dtype == "F32":
+        changes |= {"torch_dtype": "float32", "dtype": "float32"}
+    return {**config, **{field: value for field, value in changes.items() if field in config}}
+
+
 def fingerprint(plan: FusePlan) -> dict[str, object]:
     """Return what a run must have in common with an interrupted one to go on where that stopped."""
     files = [shard.path.stat() for shard in plan.base.shards.values()]

@@ -5,13 +5,13 @@ The methods are files in adapters/methods; how far each result is from the exact
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from adapters import lowrank
+from adapters import lowrank, vllm
 from adapters.base import Base
 from adapters.compatibility import check_compatible
 from adapters.lowrank import Factor
@@ -22,9 +22,6 @@ from adapters.store import PAIRS, PREFIX, WEIGHTS, Module
 from adapters.weighted import WeightedAdapter, active, factors_of, notes, union
 from core.errors import ContentError, RequestError
 from core.weights import SIZES, Array, Spec, from_fp32, require_finite, to_fp32, write_weights
-
-VLLM_RANK = 16  # vLLM's default for --max-lora-rank
-VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)  # what it takes there (vllm/config/lora.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +94,58 @@ def plan_merge(weighted: list[WeightedAdapter], options: MergeOptions, base: Bas
         check_compatible(base, used)
     full_tensors = plan_full_tensors(used, base, options.dtype)
     return MergePlan(
-        used, options, rank, plain, full_tensors, [*notes(weighted), *_vllm_notes(rank, full_tensors)], base
+        used,
+        options,
+        rank,
+        plain,
+        full_tensors,
+        [*notes(weighted), *vllm.notes(rank, any(one.base for one in full_tensors))],
+        base,
     )
 
 
-def _vllm_notes(rank: int, full_tensors: list[FullTensor]) -> Iterator[str]:
-    """Yield what vLLM would refuse, by the rules of vllm/lora/peft_helper.py."""
-    enough = next((known for known in VLLM_RANKS if known >= rank), None)
-    if enough is None:
-        yield f"rank {rank} passes vLLM's largest, {VLLM_RANKS[-1]}: take --method svd --rank, or fuse it"
-    elif enough > VLLM_RANK:
-        yield f"rank {rank} passes vLLM's default of {VLLM_RANK}: serve with --max-lora-rank {enough}"
-    if any(whole.base for whole in full_tensors):
-        yield "vLLM takes no adapter with modules_to_save or bias: fuse it for vLLM"
+def merged_config(plan: MergePlan) -> dict[str, object]:
+    """Return a plain adapter_config.json: one rank, alpha = rank, no patterns, no rsLoRA."""
+    first = plan.weighted[0].adapter
+    loras = [item.adapter.lora for item in plan.weighted]
+    full_tensors = sorted({name for lora in loras for name in lora.modules_to_save})
+    return {
+        "base_model_name_or_path": base_name(plan.weighted, plan.base),
+        "bias": "all" if any(whole.name.endswith(".bias") for whole in plan.full_tensors) else "none",
+        "fan_in_fan_out": first.lora.fan_in_fan_out,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": plan.rank,
+        "lora_dropout": 0.0,
+        "modules_to_save": full_tensors or None,
+        "peft_type": "LORA",
+        "r": plan.rank,
+        "revision": first.config.get("revision"),
+        "target_modules": _targets(plan),
+        "task_type": first.config.get("task_type"),
+        "use_dora": False,
+        "use_rslora": False,
+    }
+
+
+def _targets(plan: MergePlan) -> list[str]:
+    """Return the sources' plain names where together they mean these modules alone, else every path."""
+    narrowing = ("exclude_modules", "layers_to_transform")
+    names: set[str] = set()
+    for item in plan.weighted:
+        targets = item.adapter.config.get("target_modules")
+        if not isinstance(targets, list) or any(
+            item.adapter.config.get(f) not in (None, []) for f in narrowing
+        ):
+            return sorted(plan.modules)
+        names.update(targets)
+    return sorted(names)
+
+
+def base_name(weighted: Iterable[WeightedAdapter], base: Base | None) -> str | None:
+    """Return the base as the adapters name it, or the folder given where they name it differently."""
+    named = list(dict.fromkeys(item.adapter.base for item in weighted if item.adapter.base))
+    return str(base.folder) if base and len(named) > 1 else next(iter(named), None)
 
 
 def write_merge(plan: MergePlan, folder: Path, progress: Callable[[int], object]) -> FrobeniusErrors:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base import open_base
-from adapters.card import card, merged_config
+from adapters.cards import fused_card, merge_card
 from adapters.compatibility import check_base
 from adapters.config import CONFIG
 from adapters.delta import Retained
-from adapters.fuse import FuseOptions, FusePlan, plan_fuse, write_fuse
-from adapters.fusedcard import fused_card, fused_config
-from adapters.merge import FrobeniusErrors, MergeOptions, MergePlan, plan_merge, write_merge
+from adapters.fuse import FuseOptions, FusePlan, fused_config, plan_fuse, write_fuse
+from adapters.merge import FrobeniusErrors, MergeOptions, MergePlan, merged_config, plan_merge, write_merge
 from adapters.merge_recipe import DTYPES, MergeRecipe, read_recipe
 from adapters.output import (
     CARD,
@@ -114,7 +113,7 @@ def merge(
         differing = carry_tokenizer(folders, staged)
         if differing:
             say(f"not carried, since the adapters differ in them: {', '.join(differing)}")
-        write_text(staged / CARD, card(planned, errors))
+        write_text(staged / CARD, merge_card(planned, errors))
         write_json(staged / CONFIG, merged_config(planned))
     return errors
 

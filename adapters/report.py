@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
-from adapters.delta import Retained
+from adapters.delta import Retained, total
 from adapters.fuse import FusePlan
-from adapters.fusedcard import advice, total
 from adapters.merge import FrobeniusErrors, MergePlan
 from adapters.pipeline import FuseRequest, MergeRequest
+
+MUCH_LOST = 0.1  # of ‖ΔW‖; below it bf16 rounding is as good as invisible in the adapters' own effect
 
 
 def merge_head(request: MergeRequest, plan: MergePlan) -> str:
@@ -55,3 +56,13 @@ def fuse_retained(plan: FusePlan, retained: dict[str, Retained]) -> Iterator[str
     )
     if advice(plan, retained):
         yield f"note: {advice(plan, retained)}"
+
+
+def advice(plan: FusePlan, retained: dict[str, Retained]) -> str:
+    """Return what to do where rounding takes much of ΔW away, else an empty string."""
+    lost = total(retained).error
+    if lost <= MUCH_LOST or plan.options.dtype == "F32":
+        return ""
+    return (
+        f"{lost:.0%} of ΔW is rounded away: write --dtype fp32, or serve the adapter unmerged, which is exact"
+    )

@@ -6,15 +6,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.card import made_from
+from adapters import vllm
+from adapters.cards import made_from, markdown_table
 from adapters.config import CONFIG
 from adapters.export.source import ExportSource, front_matter, licence_of
-from adapters.export.usage import usage
 from adapters.output import CARD, MARK
 from adapters.store import Adapter
 from core.errors import ContentError, RequestError
 from core.files import read_json, read_object, require, sha256
 from core.runs import run_of
+
+USAGE = """## How to load it
+
+```python
+{peft}from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{model}", dtype="auto")
+{adapted}tokenizer = AutoTokenizer.from_pretrained("{tokenizer}")
+messages = [{{"role": "user", "content": "…"}}]
+prompt = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+)
+answer = model.generate(**prompt, max_new_tokens=256)[0, prompt["input_ids"].shape[1] :]
+print(tokenizer.decode(answer, skip_special_tokens=True))
+```
+
+```console
+$ llamafactory-cli chat {named}{template}
+{served}
+```"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +56,7 @@ def make_card(source: ExportSource, name: str, licence: str | None, results: lis
         f"# {name.rpartition('/')[2]}",
         _description(source, base, runs),
         _introduction(source, licence, notes),
-        usage(source, name, base, settings),
+        _usage(source, name, base, settings.get("template")),
         _data(runs, notes),
         _recipe(runs, notes),
         _results(source, results, notes),
@@ -109,17 +129,39 @@ def _introduction(source: ExportSource, licence: str | None, notes: list[str]) -
     base = _base_name(source)
     if base and _on_hub(base):
         terms += f", [stated there](https://huggingface.co/{base})"
-    rows = [("base", base or "not recorded"), ("licence of the base", terms)]
+    rows = [["base", base or "not recorded"], ["licence of the base", terms]]
     if source.adapter:
         lora, layout = source.adapter.lora, source.adapter.layout
         targets = sorted({module.rpartition(".")[2] for module in layout})
         ranks = sorted({module.rank for module in layout.values()})
         size = sum(module.rank * (module.inputs + module.outputs) for module in layout.values())
         rank = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]}–{ranks[-1]}"
-        rows.append(("adapter", f"LoRA of rank {rank}, alpha {lora.alpha:g}, on {', '.join(targets)}"))
-        rows.append(("parameters", f"{size:,} in {len(layout)} modules"))
-        rows.append(("SHA-256 of the weights", f"`{source.adapter.weights_sha256}`"))
-    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)])
+        rows += [
+            ["adapter", f"LoRA of rank {rank}, alpha {lora.alpha:g}, on {', '.join(targets)}"],
+            ["parameters", f"{size:,} in {len(layout)} modules"],
+            ["SHA-256 of the weights", f"`{source.adapter.weights_sha256}`"],
+        ]
+    return markdown_table(["", ""], rows)
+
+
+def _usage(source: ExportSource, repo: str, base: str, template: object) -> str:
+    """Return how it is loaded: PEFT or transformers, LLaMA-Factory (`template`: the training's) and vLLM."""
+    model, named = repo, f"--model_name_or_path {repo}"
+    peft, adapted, tokenizer, served = "", "", repo, f"$ vllm serve {repo}"
+    if source.adapter:
+        model, named = base, f"--model_name_or_path {base} --adapter_name_or_path {repo}"
+        peft = "from peft import PeftModel\n"
+        adapted = f'model = PeftModel.from_pretrained(model, "{repo}")\n'
+        tokenizer = repo if (source.folder / "tokenizer_config.json").is_file() else base
+        rank = max(module.rank for module in source.adapter.layout.values())
+        rank = vllm.max_rank(rank) or rank
+        served = f"$ vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules mine={repo}"
+        if source.adapter.full_tensors:
+            served = f"# {vllm.NO_FULL_TENSORS}"
+    return USAGE.format(
+        peft=peft, model=model, adapted=adapted, tokenizer=tokenizer, named=named, served=served,
+        template=f" --template {template}" if template else "",
+    )  # fmt: skip
 
 
 def _data(runs: Mapping[str, dict[str, Any]], notes: list[str]) -> str:
@@ -128,8 +170,8 @@ def _data(runs: Mapping[str, dict[str, Any]], notes: list[str]) -> str:
     if not used:
         notes.append("data not recorded beside the weights (run.json of `python -m recipes train`)")
         return ""
-    rows = [f"| {entry['dataset']} | {_about(entry)} | `{entry['sha256']}` |" for entry in used]
-    return "\n".join(["## Data", "", "| dataset | what it is | SHA-256 |", "|---|---|---|", *rows])
+    rows = [[entry["dataset"], _about(entry), f"`{entry['sha256']}`"] for entry in used]
+    return "## Data\n\n" + markdown_table(["dataset", "what it is", "SHA-256"], rows)
 
 
 def _about(entry: dict[str, Any]) -> str:
@@ -156,7 +198,7 @@ def _recipe(runs: Mapping[str, dict[str, Any]], notes: list[str]) -> str:
 
 
 def _results(source: ExportSource, places: list[Path], notes: list[str]) -> str:
-    """Return the results found under the given folders; scores of other weights are told apart by hash."""
+    """Return the results found under the given folders; those of this adapter are known by its hash."""
     files = [file for place in places for file in _result_files(place)]
     if not files:
         return ""
@@ -167,14 +209,13 @@ def _results(source: ExportSource, places: list[Path], notes: list[str]) -> str:
         own = source.adapter is not None and source.adapter.digest in hashes.values()
         proved |= own
         low, high = fields["ci95"]
-        rows.append(
-            f"| {fields['model']}{' (this adapter)' if own else ''} | {fields['set']} | {fields['n']:,} "
-            f"| {fields['accuracy']:.1%} | {low:.1%}–{high:.1%} | {fields['majority']:.1%} |"
-        )
+        shares = f"{fields['accuracy']:.1%}", f"{low:.1%}–{high:.1%}", f"{fields['majority']:.1%}"
+        model = f"{fields['model']}{' (this adapter)' if own else ''}"
+        rows.append([model, fields["set"], f"{fields['n']:,}", *shares])
     if source.adapter and not proved:
         notes.append("none of the results is of this adapter: their hashes are of other weights")
-    head = ["| model | set | rows | accuracy | 95 % interval | majority class |", "|---|---|---|---|---|---|"]
-    return "\n".join(["## Results", "", *head, *rows])
+    header = ["model", "set", "examples", "accuracy", "95 % interval", "majority-class baseline"]
+    return "## Results\n\n" + markdown_table(header, rows)
 
 
 def _result_files(place: Path) -> list[Path]:

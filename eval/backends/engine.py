@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.vllm import RANKS, max_rank
 from adapters.weighted import WeightedAdapter
 from core.errors import ContentError, RequestError
 from core.packages import missing
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 AT_ONCE = 256  # rows between two writes of the log; vLLM makes its own batches of them
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what its max_lora_rank may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def load_engine(folder: Path, dtype: str | None, parts: Sequence[WeightedAdapter
     for part in parts:
         if part.weight != 1 or part.adapter.full_tensors:
             raise RequestError(
-                f"adapter {part.adapter.folder}: vLLM takes no weights and no whole tensors: "
+                f"adapter {part.adapter.folder}: vLLM takes no weights, no modules_to_save and no bias: "
                 "merge or fuse it first (python -m adapters), or leave --backend out"
             )
     try:
@@ -96,7 +96,6 @@ def load_engine(folder: Path, dtype: str | None, parts: Sequence[WeightedAdapter
 
 
 def _fitting(rank: int) -> int:
-    for allowed in RANKS:
-        if rank <= allowed:
-            return allowed
+    if enough := max_rank(rank):
+        return enough
     raise RequestError(f"an adapter of rank {rank}: vLLM takes {RANKS[-1]} at most; merge with --method svd")

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.card import made_from
+from adapters.cards import made_from
 from adapters.config import CONFIG
 from adapters.output import CARD
 from adapters.store import Adapter

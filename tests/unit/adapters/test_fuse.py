@@ -7,9 +7,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from adapters import nf4
+from adapters.delta import total
 from adapters.fuse import RECORD, FuseOptions
-from adapters.fusedcard import advice, total
 from adapters.pipeline import FuseRequest, fuse, plan_fusing
+from adapters.report import advice
 from adapters.shards import copy_range
 from adapters.store import open_adapter
 from core.errors import ContentError, RequestError
