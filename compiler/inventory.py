@@ -38,6 +38,8 @@ def _stale(made_from: dict[str, Any]) -> str:
     """Return what has changed since a set was made, or an empty string."""
     for source in made_from["sources"]:
         path = Path(source["path"])
+        if "://" in source["path"]:  # of a hub: only a compile asks it
+            continue
         if not path.is_file():
             return f"source {path} is gone"
         if sha256(path) != source["sha256"]:

@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from compiler.hub import HubFile, find
 from compiler.read import SUFFIXES
+from compiler.read.hub import HubFile, find_files
 from compiler.read.stream import suffix
 from compiler.spec import PART, Spec
 from core.errors import RequestError, nearest
 from core.files import sha256
 
 RAW = Path("data/raw")
-HUB = "hub:"
-_HUB = re.compile(r"hub:(?P<path>[^@:]+)(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?")
+HUBS = ("hub:", "modelscope:")
+_HUB = re.compile(
+    r"(?P<hub>hub|modelscope):(?P<path>[^@:]+)"
+    r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
+)
 Stamp = tuple[int, int, int, int] | None
 
 
@@ -42,8 +45,8 @@ class Input:
         return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
     def sha256(self) -> str:
-        """Return the hash of the file's content (for a file of the hub: the one that the hub gives it)."""
-        return self.path.sha256 if isinstance(self.path, HubFile) else sha256(self.path)
+        """Return the hash of the file's content (the address of a file of the hub holds its commit)."""
+        return "" if isinstance(self.path, HubFile) else sha256(self.path)
 
     def within(self, folder: Path) -> bool:
         """Tell whether the file lies inside a folder."""
@@ -72,7 +75,7 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
         ways = f"give it with --source {missing[0]}=PATH"
         raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {ways}")
     if not inputs and spec.source.hub:
-        inputs = _from_hub(spec, spec.source.hub, _homes(spec))
+        inputs = _from_hub(spec, spec.source.hub, _names_of_splits(spec))
     if not inputs:
         ways = f"give one with --source PATH, or put its files into {RAW / spec.name}/"
         raise RequestError(f"no source for {spec.name}: {ways}")
@@ -80,32 +83,36 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
     return sorted(inputs, key=lambda found: order[found.split])
 
 
-def _homes(spec: Spec) -> dict[str, str]:
+def _names_of_splits(spec: Spec) -> dict[str, str]:
     """Return the split for each name that one goes by."""
     splits = spec.source.splits or {PART: ()}
     return {called: split for split, names in splits.items() for called in (split, *names)}
 
 
-def _from_hub(spec: Spec, hub: Mapping[str, object], homes: Mapping[str, str]) -> list[Input]:
-    option = f"--source {next(iter(homes.values()))}=PATH" if spec.mix else "--source PATH"
+def _from_hub(spec: Spec, hub: Mapping[str, object], splits: Mapping[str, str]) -> list[Input]:
+    option = f"--source {next(iter(splits.values()))}=PATH" if spec.mix else "--source PATH"
     where = "" if spec.mix else f", or put its files into {RAW / spec.name}/"
-    ways = f"without the hub: give files with {option}{where}; with it: a network, or a mirror in HF_ENDPOINT"
-    return [Input(split, path) for split, path in find(hub, homes, ways)]
+    fixes = (
+        f"without the hub: give files with {option}{where}; with it: a network, or a mirror in HF_ENDPOINT"
+    )
+    return [Input(split, path) for split, path in find_files(hub, splits, fixes)]
 
 
-def _asked_of_hub(spec: Spec, split: str, text: str) -> list[Input]:
-    """Return the files of a dataset of the hub, for a split or part of ours, or for all splits ("")."""
-    asked = _HUB.fullmatch(text)
-    if asked is None:
+def _named_on_hub(spec: Spec, split: str, text: str) -> list[Input]:
+    """Return the splits of a hub's dataset, for a split or part of the spec, or for all splits ("")."""
+    match = _HUB.fullmatch(text)
+    if match is None:
         raise RequestError(f"--source {text}: expected hub:owner/name[@revision][:config][:split]")
     own = spec.mix.parts[split].spec if spec.mix else spec
-    hub = {key: value for key, value in asked.groupdict().items() if value}
-    theirs = hub.pop("split", None)
-    homes = {theirs: split or (_split_called(spec, theirs) if spec.source.splits else PART)} if theirs else {}
-    if not theirs:
-        homes = {PART: split} if spec.mix else _homes(spec)
-        homes = {called: home for called, home in homes.items() if split in ("", home)}
-    return _from_hub(spec, {"stream": own.source.hub.get("stream", False), **hub}, homes)
+    hub: dict[str, object] = {"stream": own.source.hub.get("stream", False)}
+    hub |= {key: value for key, value in match.groupdict().items() if value}
+    hub["from"], name = hub.pop("hub"), hub.pop("split", None)
+    if isinstance(name, str):
+        splits = {name: split or (_split_called(spec, name) if spec.source.splits else PART)}
+    else:
+        splits = {PART: split} if spec.mix else _names_of_splits(spec)
+        splits = {called: ours for called, ours in splits.items() if split in ("", ours)}
+    return _from_hub(spec, hub, splits)
 
 
 def _given(spec: Spec, text: str) -> list[Input]:
@@ -115,12 +122,12 @@ def _given(spec: Spec, text: str) -> list[Input]:
         raise RequestError(f"--source {text!r}: empty path, expected PATH or SPLIT=PATH")
     if named:
         split = _split_called(spec, name)
-        if rest.startswith(HUB):
-            return _asked_of_hub(spec, split, rest)
+        if rest.startswith(HUBS):
+            return _named_on_hub(spec, split, rest)
         return [Input(split, path) for path in _files(Path(rest))]
     if spec.mix:
         raise RequestError(f"--source {text}: say for which part: PART=PATH (parts: {', '.join(spec.parts)})")
-    return _asked_of_hub(spec, "", text) if text.startswith(HUB) else _sorted_out(spec, Path(text))
+    return _named_on_hub(spec, "", text) if text.startswith(HUBS) else _sorted_out(spec, Path(text))
 
 
 def _split_called(spec: Spec, name: str) -> str:

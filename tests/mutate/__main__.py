@@ -29,7 +29,7 @@ NOT = (
     "*/__main__.py",
     "compiler/cli.py",
     "compiler/explain.py",
-    "compiler/hub.py",
+    "compiler/read/hub.py",
     "compiler/progress.py",
     "compiler/init/*",
     "compiler/verify/*",

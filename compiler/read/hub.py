@@ -1,0 +1,131 @@
+"""Datasets of a hub: its own library finds their files, and ours reads these as any other file.
+
+`datasets` resolves revision, configuration, `data_files` and splits of a dataset, asks for access (HF_TOKEN),
+and takes the mirror from HF_ENDPOINT; torch is never imported for it. Its own readers are not used: they
+alter cells of text files (007 is 7, NA is null) and may abort Python at its end (huggingface/datasets#7467).
+"""
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from core.errors import RequestError
+from core.packages import need
+
+BLOCK = 1 << 20
+OPTIONS = ("name", "revision", "data_files")  # of a `source.hub`, beside its path
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file that is read in place (`hf://datasets/OWNER/NAME@COMMIT/PATH`), only as far as it is needed."""
+
+    address: str
+    fixes: str
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folders."""
+        return self.address.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return self.address
+
+    def open(self, mode: Literal["rb"], buffering: Literal[0]) -> io.RawIOBase:
+        """Return the file's bytes as a stream that asks the hub only for those that are read."""
+        from huggingface_hub import HfFileSystem
+
+        del mode, buffering  # as a Path is opened, and there is no other way
+        with _named(self.address, self.fixes):  # 32 blocks are kept
+            file = HfFileSystem().open(self.address, "rb", block_size=BLOCK, cache_type="blockcache")
+            return _Remote(self, file)
+
+
+class _Remote(io.RawIOBase):
+    """The bytes of a file of the hub; what goes wrong on the way names it."""
+
+    def __init__(self, file: HubFile, stream: Any) -> None:
+        self._file, self._stream = file, stream
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._stream.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._stream.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        with _named(self._file.address, self._file.fixes):
+            return int(self._stream.readinto(buffer))
+
+
+def find_files(
+    hub: Mapping[str, Any], splits: Mapping[str, str], fixes: str
+) -> list[tuple[str, Path | HubFile]]:
+    """Return (our split, file) for a `source.hub`; `splits` has ours for each name of one.
+
+    Files are local ones, fetched unless they are in the cache, or with `stream: true` files of the hub.
+    `RequestError` where the hub cannot be reached (`fixes` say what to do then) or has no such dataset,
+    revision, configuration or split.
+    """
+    address = f"{hub['path']}" + "".join(f" {key} {hub[key]}" for key in OPTIONS if key in hub)
+    with _named(address, fixes):
+        if hub.get("from") == "modelscope":
+            need("modelscope")
+            from modelscope.hub.snapshot_download import dataset_snapshot_download
+
+            folder = dataset_snapshot_download(hub["path"], revision=hub.get("revision"))
+            hub = {key: hub[key] for key in hub if key != "revision"} | {"path": folder}
+        options = {key: hub[key] for key in OPTIONS if key in hub}
+        found = _library().load_dataset_builder(hub["path"], **options).config.data_files or {}
+        chosen = [(splits[name], file) for name, files in found.items() if name in splits for file in files]
+        if not chosen:
+            there = ", ".join(found) or "none"
+            raise RequestError(f"{address}: none of the splits {', '.join(splits)} (found: {there}); {fixes}")
+        return [(ours, _file(file, bool(hub.get("stream")), fixes)) for ours, file in chosen]
+
+
+def _file(address: str, stream: bool, fixes: str) -> Path | HubFile:
+    if "://" not in address:
+        return Path(address)
+    if stream:
+        return HubFile(address, fixes)
+    from huggingface_hub import hf_hub_download
+
+    repo, _, rest = address.removeprefix("hf://datasets/").partition("@")
+    commit, _, file = rest.partition("/")
+    return Path(hf_hub_download(repo, file, repo_type="dataset", revision=commit))
+
+
+def _library() -> Any:
+    """Import `datasets` without torch, which it would load for its own formats, and without its messages."""
+    for name, value in (("USE_TORCH", "0"), ("HF_HUB_VERBOSITY", "error"), ("DATASETS_VERBOSITY", "error")):
+        os.environ.setdefault(name, value)
+    import datasets
+
+    datasets.disable_progress_bars()
+    return datasets
+
+
+@contextlib.contextmanager
+def _named(address: str, fixes: str) -> Iterator[None]:
+    """Turn what the libraries raise into a `RequestError` with the address, the reason and the fixes."""
+    from httpx import HTTPError
+
+    errors = _library().exceptions
+    try:
+        yield
+    except errors.DatasetNotFoundError as error:
+        raise RequestError(f"{error} {fixes}") from error
+    except (errors.DatasetsError, HTTPError, OSError, ValueError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200] or repr(error)
+        raise RequestError(f"{address}: cannot be read from the hub ({reason}); {fixes}") from error
