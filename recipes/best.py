@@ -89,7 +89,7 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
 
 
 def read_scores(results: Path, metric: str) -> list[tuple[int, float]]:
-    """Return (step, value) of every scored checkpoint, the mean over its datasets; `ContentError` without any.
+    """Return (step, value) of every scored checkpoint, the mean over its datasets; `ContentError` if none.
 
     Checkpoints are compared on the same datasets: one that lacks a dataset is left out, and named.
     """

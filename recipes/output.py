@@ -1,4 +1,4 @@
-"""What is in an output_dir: complete and incomplete checkpoints, the run that made them, and who writes there.
+"""What is in an output_dir: complete and incomplete checkpoints, the run that made them, who writes there.
 
 A checkpoint is complete when everything that a resumed training reads is there in full length. The
 trainer writes trainer_state.json last, but not everything before it is synced, so each file is looked at.

@@ -8,6 +8,7 @@ import enum
 import json
 import typing
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,16 @@ BOUNDS: tuple[tuple[dict[str, int], str], ...] = (
 CODES = {"type": "E302", "enum": "E303"}  # by the keyword that a value fails; else E313
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Where a value fails its schema (`rules.0.weight`, "" for itself) and by which keyword; the fix."""
+
+    place: str
+    keyword: str
+    message: str
+    hint: str = ""
+
+
 @cache
 def known_keys() -> dict[str, dict[str, Any]]:
     """Return the schema of each key that LLaMA-Factory takes."""
@@ -58,36 +69,51 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
         if key not in known_keys():
             hint = nearest(key, known_keys()) or "LLaMA-Factory has no such setting"
             yield recipe.problem("E301", key, "unknown key", hint)
-        elif value is not None and (found := refusal(known_keys()[key], value)):
-            keyword, expected, hint = found
-            code = "E305" if key == "template" and keyword == "enum" else CODES.get(keyword, "E313")
-            yield recipe.problem(code, key, f"found {show_value(value)}, expected {expected}", hint)
+        elif value is not None and (wrong := refusal(known_keys()[key], value)):
+            code = (
+                "E305" if key == "template" and wrong.keyword == "enum" else CODES.get(wrong.keyword, "E313")
+            )
+            yield recipe.problem(code, key, wrong.message, wrong.hint)
 
 
-def refusal(schema: Mapping[str, Any], value: object) -> tuple[str, str, str] | None:
-    """Return the keyword of a key's schema that a value fails, what is expected, and the fix; else None."""
-    from jsonschema import Draft4Validator, Draft202012Validator
-    from jsonschema.validators import extend
-
-    if isinstance(value, float | int) and not is_number(value) and not isinstance(value, bool):
-        return "maximum", f"a number of at most {LARGEST:,.0f}", ""  # or NaN, which passes every bound
-    strict = Draft4Validator.TYPE_CHECKER  # to which 8.0 is no integer
-    validator = extend(Draft202012Validator, type_checker=strict)  # type: ignore[no-untyped-call]  # its stubs
-    error = next(validator(schema).iter_errors(value), None)
+def refusal(schema: Mapping[str, Any], value: object) -> Refusal | None:
+    """Return the first thing that a JSON Schema refuses in a value, None where it refuses nothing."""
+    error = next(_validator()(schema).iter_errors(value), None)
     if error is None:
         return None
-    error = max(error.context or [error], key=lambda one: len(one.path))  # of an item where a list is given
-    known = [choice for choice in error.schema.get("enum", ()) if choice is not None]
-    if error.validator == "enum":
-        shown = ", ".join(map(str, known[:12])) + (", …" if len(known) > 12 else "")
-        return "enum", f"one of {shown}", nearest(str(error.instance), map(str, known))
-    if error.validator == "type":
-        wanted = " or ".join(WORDS[kind] for kind in _types(schema) if kind != "null")
-        no = value is False and "no" in known
-        return "type", wanted, 'YAML reads a bare no as false: write "no" in quotes' if no else ""
-    above, low, high = (schema.get(bound) for bound in ("exclusiveMinimum", "minimum", "maximum"))
-    start = f"from {low}" if above is None else f"above {above}"
-    return str(error.validator), f"a number {start}" + ("" if high is None else f" to {high}"), ""
+    if error.validator == "anyOf":
+        error = max(error.context, key=lambda one: len(one.path))  # of an item where a list is given
+    found, schema, keyword, hint = error.instance, error.schema, str(error.validator), ""
+    expected = str(schema.get("description"))
+    if isinstance(found, int | float) and not isinstance(found, bool) and not is_number(found):
+        keyword, expected = "maximum", f"a number of at most {LARGEST:,.0f}"
+    elif keyword == "enum":
+        known = [str(choice) for choice in schema["enum"] if choice is not None]
+        expected = f"one of {', '.join(known[:12])}{', …' * (len(known) > 12)}"
+        hint = nearest(str(found), known)
+    elif keyword == "type":
+        expected = " or ".join(WORDS[kind] for kind in _types(schema) if kind != "null")
+        if isinstance(found, bool) and "string" in _types(schema):
+            hint = "YAML reads a bare yes or no as true or false: write it in quotes"
+    elif keyword.endswith("imum"):
+        start = f"above {schema['exclusiveMinimum']}" if "exclusiveMinimum" in schema else "from {minimum}"
+        expected = f"a number {start}{' to {maximum}' if 'maximum' in schema else ''}".format(**schema)
+    place = ".".join(map(str, error.absolute_path))
+    return Refusal(place, keyword, f"found {show_value(found)}, expected {expected}", hint)
+
+
+@cache
+def _validator() -> Any:
+    """Return a validator to which 8.0 is no integer, and NaN, infinity and what is too large no number."""
+    from jsonschema import Draft202012Validator as Validator
+    from jsonschema.validators import extend
+
+    numbers = {
+        "integer": lambda _, value: is_number(value) and isinstance(value, int),
+        "number": lambda _, value: is_number(value),
+    }
+    checker = Validator.TYPE_CHECKER.redefine_many(numbers)
+    return extend(Validator, type_checker=checker)  # type: ignore[no-untyped-call]  # its stubs
 
 
 def _types(schema: Mapping[str, Any]) -> list[str]:

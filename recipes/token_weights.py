@@ -8,14 +8,16 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from core.documents import read_mapping
 from core.errors import ContentError, show_value
+from core.files import read_object
 from core.patterns import bounded
-from recipes.recipe import is_number
+from recipes.schema import refusal
 
 IGNORED = -100  # the label of a token that carries no loss
-KINDS = ("regex", "words", "field")
+SCHEMA = Path(__file__).with_name("weights") / "schema.json"
 Decode = Callable[[list[int]], str]
 
 
@@ -94,54 +96,34 @@ def weights_file(recipe: Path) -> Path | None:
 
 def read_weights(path: Path) -> TokenWeights:
     """Read a weights file; `ContentError` says which rule is wrong, what was found and expected."""
-    value = read_mapping(path, "weights file")
-    rules = value.get("rules")
-    if not isinstance(rules, list):
-        raise ContentError(f"{path}: expected `rules`, a list, and perhaps `default`, a number")
-    if unknown := value.keys() - {"default", "rules"}:
-        raise ContentError(f"{path}: unknown key {sorted(unknown)[0]}, expected default and rules")
-    read = tuple(_rule(rule, f"{path}: rule {number}") for number, rule in enumerate(rules, 1))
-    return TokenWeights(_weight(value.get("default", 1.0), f"{path}: default"), read)
+    value: dict[str, Any] = read_mapping(path, "weights file")
+    if wrong := refusal(read_object(SCHEMA), value):
+        hint = f"; {wrong.hint}" if wrong.hint else ""
+        raise ContentError(f"{path}: {wrong.place or 'the file'}: {wrong.message}{hint}")
+    rules = tuple(_rule(rule, f"{path}: rules.{number}") for number, rule in enumerate(value["rules"]))
+    return TokenWeights(float(value.get("default", 1.0)), rules)
 
 
-def _rule(value: object, place: str) -> Rule:
-    if not isinstance(value, dict):
-        raise ContentError(
-            f"{place}: found {show_value(value)}, expected a map with weight and one of {KINDS}"
-        )
-    kinds = [kind for kind in KINDS if kind in value]
-    allowed = {"weight", *kinds} | ({"in"} if "field" in kinds else set())
-    if len(kinds) != 1 or value.keys() - allowed:
-        found = ", ".join(map(str, value))
-        raise ContentError(
-            f"{place}: found {found}; expected weight and one of {', '.join(KINDS)} (field with `in`)"
-        )
+def _rule(rule: dict[str, Any], place: str) -> Rule:
     try:
-        pattern = re.compile(_expression(kinds[0], value, place), re.DOTALL if "field" in kinds else 0)
+        pattern = re.compile(_expression(rule, place), re.DOTALL if "field" in rule else 0)
     except re.error as error:
         raise ContentError(
-            f"{place}: {show_value(value[kinds[0]])} is no regular expression: {error}"
+            f"{place}: {show_value(rule['regex'])} is no regular expression: {error}"
         ) from error
-    return Rule(pattern, _weight(value.get("weight"), f"{place}: weight"))
+    return Rule(pattern, float(rule["weight"]))
 
 
-def _expression(kind: str, rule: dict[object, object], place: str) -> str:
-    value = rule[kind]
-    if kind == "words":
-        if not isinstance(value, list) or not value:
-            raise ContentError(f"{place}: words: found {show_value(value)}, expected a list of words")
-        if not all(isinstance(word, str) and word for word in value):
-            raise ContentError(f'{place}: words: found {show_value(value)}; write "yes" and "no" in quotes')
-        longest_first = sorted(value, key=len, reverse=True)
+def _expression(rule: dict[str, Any], place: str) -> str:
+    if "words" in rule:
+        longest_first = sorted(rule["words"], key=len, reverse=True)
         return r"(?<!\w)(?:" + "|".join(re.escape(word) for word in longest_first) + r")(?!\w)"
-    if not isinstance(value, str) or not value:
-        raise ContentError(f"{place}: {kind}: found {show_value(value)}, expected a text")
-    return value if kind == "regex" else _field_expression(value, rule.get("in"), place)
+    return rule["regex"] if "regex" in rule else _field_expression(rule["field"], rule["in"], place)
 
 
-def _field_expression(field: str, template: object, place: str) -> str:
+def _field_expression(field: str, template: str, place: str) -> str:
     """Return the expression that finds a field's text in an answer written as the template says."""
-    if not isinstance(template, str) or f"{{{field}}}" not in template:
+    if f"{{{field}}}" not in template:
         raise ContentError(
             f"{place}: in: found {show_value(template)}, expected the answer's template with {{{field}}}"
         )
@@ -153,9 +135,3 @@ def _field_expression(field: str, template: object, place: str) -> str:
         else:
             expression += re.escape(part)
     return expression if parts[-1] else f"{expression}$"
-
-
-def _weight(value: object, place: str) -> float:
-    if not is_number(value) or value < 0:
-        raise ContentError(f"{place}: found {show_value(value)}, expected a number of at least 0")
-    return float(value)

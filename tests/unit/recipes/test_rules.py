@@ -155,7 +155,7 @@ def test_a_misspelt_key_names_the_nearest_and_a_bare_no_is_explained():
     recipe = Recipe(Path("r.yaml"), {**SOUND, "learning_rat": 1, "save_strategy": False}, {"learning_rat": 7})
     lines = [problem.line() for problem in problems_of(recipe, Machine(()))]
     assert lines[0] == 'r.yaml:7: E301 learning_rat: unknown key; did you mean "learning_rate"?'
-    assert 'write "no" in quotes' in lines[1]
+    assert "write it in quotes" in lines[1]
 
 
 def test_world_size_counts_gpus_and_nodes(monkeypatch):

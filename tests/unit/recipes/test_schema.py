@@ -67,4 +67,4 @@ def test_the_schema_of_weights_accepts_what_the_reader_reads(tmp_path, text):
 )
 def test_a_refused_value_is_told_what_is_expected(key, value, expected):
     found = refusal(known_keys()[key], value)
-    assert found and found[1].startswith(expected)
+    assert found and f", expected {expected}" in found.message
