@@ -4,13 +4,13 @@ import random
 from collections.abc import Sequence
 from itertools import groupby
 
-from compiler.seen import Seen
+from compiler.fingerprints import Fingerprints
 from compiler.spec import PART, Split
 
 Order = Sequence[int]
 
 
-def without_repeats(seen: Seen) -> list[int]:
+def without_repeats(seen: Fingerprints) -> list[int]:
     """Return the rows that did not come before (same texts, same answer)."""
     same, _ = seen.repeats()
     again = {row for _, row in same}
@@ -30,7 +30,7 @@ def shuffled(order: Order, seed: int) -> Order:
     return rows
 
 
-def split_rows(split: Split, seen: Seen, order: Order, seed: int) -> dict[str, Order]:
+def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dict[str, Order]:
     """Return the rows of each split; `train` is what the others leave. Order is kept within each."""
     units = _units(seen, order) if split.group else [[row] for row in order]
     if split.by_hash:
@@ -44,7 +44,7 @@ def split_rows(split: Split, seen: Seen, order: Order, seed: int) -> dict[str, O
     return {name: sorted(found, key=places.__getitem__) for name, found in rows.items()}
 
 
-def lone_classes(split: Split, seen: Seen, order: Order) -> list[str]:
+def lone_classes(split: Split, seen: Fingerprints, order: Order) -> list[str]:
     """Return the classes of a single row: such a row goes to the other split, and none is trained on."""
     if not split.stratify:
         return []
@@ -54,7 +54,7 @@ def lone_classes(split: Split, seen: Seen, order: Order) -> list[str]:
     return [str(names[code]) for code in alone]
 
 
-def _units(seen: Seen, order: Order) -> list[list[int]]:
+def _units(seen: Fingerprints, order: Order) -> list[list[int]]:
     """Return rows that must stay together, by group, in the order of their first row."""
     units: dict[int, list[int]] = {}
     for row in order:
@@ -72,7 +72,7 @@ def _home(shares: dict[str, float], key: int) -> str:
     return PART
 
 
-def _drawn(split: Split, seen: Seen, units: list[list[int]], seed: int) -> list[str]:
+def _drawn(split: Split, seen: Fingerprints, units: list[list[int]], seed: int) -> list[str]:
     """Draw units for each split: exact shares of rows, of each class where the split is stratified."""
     draw = random.Random(seed)
     order = list(range(len(units)))

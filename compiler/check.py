@@ -1,4 +1,4 @@
-"""Rows as read become checked columns: JSON Schema on every value, labels mapped, bad rows told apart."""
+"""Rows as read become checked columns: JSON Schema on every value, labels mapped, bad rows named."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -43,7 +43,7 @@ class Checker:
         self.unused = unused
         self.tools = keeps_tools(spec.outputs)
         self.known: set[str] = set()
-        self.theirs: dict[str, str] = {}
+        self.sources: dict[str, str] = {}
         self.lookup = _labels(spec)
         self.clean = cleaner(spec.clean)
         self.ids = [column.name for column in spec.columns if column.kind == "id"]
@@ -62,6 +62,7 @@ class Checker:
     def check(self, rows: Rows) -> Batch | None:
         """Return the good rows as columns, or None where the file lacks a column that is needed."""
         if not self._resolve(rows):
+            self.problems.settle()
             return None
         others = [name for name in rows.names() if name not in self.known]
         self.unused.look(self.spec, rows, [name for name in others if name.lower() not in self.spec.ignore])
@@ -79,19 +80,20 @@ class Checker:
     def notes(self, shown: str) -> list[str]:
         """Return, for people, which columns were taken of those that go by several names.
 
-        For a source that the spec names, only those that are neither ours nor the first we look for.
+        For a source that the spec names, only those that are neither the target nor the first looked for.
         """
         several = [column for column in self.spec.columns if len(column.names) > 1 and column.kind != "id"]
         taken = [column for column in several if self._worth_a_note(column)]
-        none = [column.name for column in several if self.spec.anyones and column.name not in self.theirs]
-        parts = [f"took {', '.join(f'{c.name} = {self.theirs[c.name]}' for c in taken)}"] if taken else []
-        parts += [f"found none for {', '.join(none)}"] if taken and none else []
+        none = [column.name for column in several if self.spec.anyones and column.name not in self.sources]
+        named = [f"column {show_value(self.sources[column.name])} as {column.name}" for column in taken]
+        parts = [f"using {', '.join(named)}"] if taken else []
+        parts += [f"no column for {', '.join(none)}"] if taken and none else []
         return [f"{shown}: {', '.join(parts)}"] if parts else []
 
     def _worth_a_note(self, column: Column) -> bool:
-        theirs = self.theirs.get(column.name)
+        source = self.sources.get(column.name)
         usual = () if self.spec.anyones else (column.name, column.names[0])
-        return theirs is not None and theirs not in usual
+        return source is not None and source not in usual
 
     def _shape(self, column: Column, batch: Batch, rows: Rows) -> Batch:
         """Bring the values of a column that passed into the one form that rendering knows."""
@@ -132,15 +134,15 @@ class Checker:
         """Find the columns that are not found yet by the names they go by; False if one is missing."""
         if self.failed:
             return False
-        absent = [column for column in self.spec.columns if column.name not in self.theirs]
+        absent = [column for column in self.spec.columns if column.name not in self.sources]
         names = rows.names() if absent else []
         for column in absent:
-            theirs = self._find(column, names, rows)
-            if theirs is not None:
-                self.theirs[column.name] = theirs
+            source = self._find(column, names, rows)
+            if source is not None:
+                self.sources[column.name] = source
                 if column.name in self.spec.used:
-                    self.known |= {theirs, theirs.partition(".")[0]}
-        absent = [column for column in absent if column.name not in self.theirs]
+                    self.known |= {source, source.partition(".")[0]}
+        absent = [column for column in absent if column.name not in self.sources]
         if lacking := [column for column in absent if column.required and column.kind != "label"]:
             self.failed = True
             self.problems.bad_file(self._lack(lacking, names, rows))
@@ -165,10 +167,10 @@ class Checker:
         return next((lower[name.lower()] for name in column.names if name.lower() in lower), None)
 
     def _values(self, column: Column, rows: Rows) -> Values:
-        theirs = self.theirs.get(column.name)
-        if theirs is None:
+        source = self.sources.get(column.name)
+        if source is None:
             return self._absent(column, len(rows.lines))
-        values = self.clean(rows.column(theirs)) if column.kind in CLEANED else rows.column(theirs)
+        values = self.clean(rows.column(source)) if column.kind in CLEANED else rows.column(source)
         if not column.required and column.kind != "id":
             values = [column.default if value is MISSING else value for value in values]
         if column.kind == "id" and not rows.typed:
@@ -188,7 +190,7 @@ class Checker:
         One call of the compiled validator is enough for a whole column in which nothing is wrong.
         """
         if name == "label" and self.lookup:
-            return self._unknown(values) if name in self.theirs else ()
+            return self._unknown(values) if name in self.sources else ()
         kinds = set(map(type, values))
         whole = kinds.isdisjoint((type(MISSING), float) if name in self.ids else (type(MISSING),))
         if whole and _holds(self.all_valid[name], values) and not self._may_change(name, kinds, values[0]):
@@ -263,12 +265,12 @@ class Checker:
         return Problem("E105", place, f"found {found} ({_type(value)}), expected {expected}", field, fix)
 
     def _field(self, name: str) -> str:
-        theirs = self.theirs[name]
-        return theirs if theirs == name else f"{theirs} ({name})"
+        source = self.sources[name]
+        return source if source == name else f"{source} ({name})"
 
     def _label(self, batch: Batch) -> Batch:
         """Map labels to what we write; rows without a gold label are dropped and counted."""
-        if "label" not in self.theirs:
+        if "label" not in self.sources:
             self.unlabelled += len(batch)
             return batch.keep(())
         labels = list(map(self.lookup.__getitem__, _keys(batch.columns["label"])))

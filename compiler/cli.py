@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import click
 
-from compiler.request import Report, Request
+from compiler.request import CompileReport, CompileRequest
 from core.datasets import DEFAULT_FOLDER
 from core.errors import CLI, ContentError, RequestError, summarise
 
@@ -17,7 +17,7 @@ _OUT = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=DEFAULT_FOLDER,
     show_default=True,
-    help="The folder of compiled sets.",
+    help="The folder of compiled datasets.",
 )
 _SOURCE = click.option(
     "--source",
@@ -27,8 +27,15 @@ _SOURCE = click.option(
     help="A file, a folder, or hub:owner/name[@revision][:config][:split]; may repeat.",
 )
 _COLUMN = click.option(
-    "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="What the file calls a column."
+    "--column", "columns", multiple=True, metavar="TARGET=SOURCE", help="What the file calls a column."
 )
+
+
+class _OnError(click.Choice[str]):
+    """fail or reject; `quarantine`, the name of the latter before, is still taken."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert("reject" if value == "quarantine" else value, param, ctx)
 
 
 @click.group(context_settings=CLI)
@@ -67,14 +74,14 @@ def _common(command: Any) -> Any:
 @_common
 @click.option(
     "--on-error",
-    type=click.Choice(["fail", "quarantine"]),
+    type=_OnError(["fail", "reject"]),
     default="fail",
     show_default=True,
-    help="What a bad row does.",
+    help="A bad row: write nothing, or list it in rejected.jsonl and go on.",
 )
 @click.option("--force", is_flag=True, help="Compile even what is up to date.")
 def compile_command(name: str, **options: Any) -> None:
-    """Compile a set and register it in dataset_info.json."""
+    """Compile a dataset and register it in dataset_info.json."""
     from compiler.pipeline import compile_spec
 
     _tell(compile_spec(*_asked(name, options)), options)
@@ -89,17 +96,17 @@ def check_command(name: str, **options: Any) -> None:
     _tell(check_spec(*_asked(name, options)), options)
 
 
-def _asked(name: str, options: Options) -> tuple[Any, Request]:
+def _asked(name: str, options: Options) -> tuple[Any, CompileRequest]:
     """Return the spec as the options change it, and what else is asked of a compile."""
     from compiler.spec import load_spec
 
     over = _over(options, load_spec(name))
-    return load_spec(name, over), Request(
+    return load_spec(name, over), CompileRequest(
         sources=options["sources"],
         out=options["out"],
         limit=options["limit"],
         seed=options["seed"],
-        quarantine=options.get("on_error") == "quarantine",
+        reject=options.get("on_error") == "reject",
         force=options.get("force", False),
         over=over,
         duplicates=options["duplicates"],
@@ -123,14 +130,16 @@ def _over(options: Options, spec: Any) -> dict[str, object]:
         raise RequestError(f"--split: the shares add up to {sum(shares.values()):g}, expected below 1")
     known = [column.name for column in spec.columns]
     for text in options["columns"]:
-        ours, _, theirs = text.partition("=")
-        if not theirs or ours not in known:
-            raise RequestError(f"--column {text}: expected OURS=THEIRS with OURS one of {', '.join(known)}")
-        over.setdefault("columns", {})[ours] = {"names": [theirs]}
+        target, _, source = text.partition("=")
+        if not source or target not in known:
+            raise RequestError(
+                f"--column {text}: expected TARGET=SOURCE with TARGET one of {', '.join(known)}"
+            )
+        over.setdefault("columns", {})[target] = {"names": [source]}
     return cast("dict[str, object]", over)
 
 
-def _tell(report: Report, options: Options) -> None:
+def _tell(report: CompileReport, options: Options) -> None:
     """Print problems, warnings and the last line; raise where the compile failed."""
     problems = report.problems
     if options["as_json"]:
@@ -150,7 +159,7 @@ def _tell(report: Report, options: Options) -> None:
 @cli.command("list", context_settings=CLI)
 @_OUT
 def list_command(out: Path) -> None:
-    """List the specs known and the sets compiled, with their rows; stale ones are marked."""
+    """List the specs known and the datasets compiled, with their rows; stale ones are marked."""
     from compiler.inventory import compiled_lines, spec_lines
 
     click.echo("specs")
@@ -183,16 +192,10 @@ def show_command(
 @click.argument("name")
 @_OUT
 def remove_command(name: str, out: Path) -> None:
-    """Unregister a compiled set and delete the files that compile made."""
-    from compiler.registry import compiled, remove
-    from core.errors import nearest
+    """Unregister a compiled dataset and delete the files that compile made."""
+    from compiler.registry import Registry
 
-    if name not in compiled(out):
-        known = ", ".join(compiled(out)) or "none"
-        raise RequestError(
-            f"no compiled set {name!r} in {out} (compiled: {known}) {nearest(name, compiled(out))}".rstrip()
-        )
-    click.echo(f"removed {name}: {', '.join(remove(out / name))}")
+    click.echo(f"removed {name}: {', '.join(Registry(out).remove(name))}")
 
 
 @cli.command("verify", context_settings=CLI)
@@ -200,7 +203,7 @@ def remove_command(name: str, out: Path) -> None:
 @click.option(
     "--recipe",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Audit what is learned with this recipe's tokenizer, template and cutoff_len.",
+    help="Audit the loss tokens under this recipe's tokenizer, template and cutoff_len.",
 )
 @click.option("--model", "model_name_or_path", metavar="DIR", help="A model folder with the tokenizer.")
 @click.option("--template", help="LLaMA-Factory's template (without one: the tokenizer's own chat template).")
@@ -211,8 +214,8 @@ def remove_command(name: str, out: Path) -> None:
 def verify_command(
     name: str, recipe: Path | None, out: Path, every: bool, as_json: bool, **options: Any
 ) -> None:
-    """Load a set with LLaMA-Factory's own loader and audit what each row teaches."""
-    from compiler.verify import tell
+    """Load a dataset with LLaMA-Factory's own loader and audit the loss tokens of each example."""
+    from compiler.verify import report
     from compiler.verify.run import datasets_of, read_settings, verify
 
     settings = read_settings(recipe, options)
@@ -220,9 +223,9 @@ def verify_command(
     for dataset in datasets_of(name, out):
         verdict = verify(dataset, out, settings)
         if as_json:
-            click.echo(json.dumps(tell.as_json(verdict), ensure_ascii=False))
+            click.echo(json.dumps(report.as_json(verdict), ensure_ascii=False))
         else:
-            click.echo("\n".join(tell.lines(verdict, every)))
+            click.echo("\n".join(report.lines(verdict, every)))
         failed += [dataset] if verdict.failed else []
     if failed:
         raise ContentError(f"{', '.join(failed)}: not what LLaMA-Factory should train on")

@@ -3,15 +3,15 @@
 from collections.abc import Iterable
 from functools import partial
 
+from compiler.fingerprints import Fingerprints, repeated
 from compiler.near import Twin, near_repeats, near_rows
 from compiler.problems import Problems
-from compiler.seen import Seen, repeated
 from compiler.spec import PART
 from core.errors import Problem
 
 
 def compare(
-    splits: dict[str, Seen], group: str | None, problems: Problems, *, near: bool = False
+    splits: dict[str, Fingerprints], group: str | None, problems: Problems, *, near: bool = False
 ) -> dict[str, object]:
     """Warn of what rows do to each other; return what the manifest says about the splits.
 
@@ -36,14 +36,14 @@ def compare(
     return report
 
 
-def leaks(train: Seen, other: Seen) -> list[tuple[int, int]]:
+def leaks(train: Fingerprints, other: Fingerprints) -> list[tuple[int, int]]:
     """Return (training row, row of the other split) for every training row whose input is there too."""
     there = {key: row for row, key in enumerate(other.prompts)}
     return [(row, there[key]) for row, key in enumerate(train.prompts) if key in there]
 
 
 def _nearly(
-    code: str, form: str, twins: Iterable[Twin], rows: Seen, others: Seen, problems: Problems
+    code: str, form: str, twins: Iterable[Twin], rows: Fingerprints, others: Fingerprints, problems: Problems
 ) -> None:
     found = list(twins)
     said = (form.format(others.place(twin), share) for _, twin, share in found)
@@ -51,14 +51,14 @@ def _nearly(
     problems.warn_of(code, len(found), map(partial(Problem, code), places, said))
 
 
-def _leaked(train: Seen, other: Seen, name: str, problems: Problems) -> None:
+def _leaked(train: Fingerprints, other: Fingerprints, name: str, problems: Problems) -> None:
     found = leaks(train, other)
     said = (f"the same input stands in {name}: {other.place(twin)}" for _, twin in found)
     places = (train.place(row) for row, _ in found)
     problems.warn_of("W208", len(found), map(partial(Problem, "W208"), places, said))
 
 
-def _repeats(seen: Seen, problems: Problems) -> None:
+def _repeats(seen: Fingerprints, problems: Problems) -> None:
     same, conflicts = seen.repeats()
     for code, form, found in (
         ("W201", "the same id as in {}", repeated(seen.ids)),

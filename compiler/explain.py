@@ -1,4 +1,4 @@
-"""What JSON Schema refuses, in the house's words; imported only where something is wrong.
+"""What JSON Schema refuses, in plain words; imported only where something is wrong.
 
 jsonschema-rs says in a fraction of a microsecond whether a value is valid. Where it is not, jsonschema
 walks over the value again and tells each keyword that failed, with its place and with the schema around it.

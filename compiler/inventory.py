@@ -2,14 +2,14 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from compiler.manifest import own_hash
-from compiler.registry import compiled, repair
+from compiler.registry import Registry
 from compiler.spec import MANIFEST, load_spec
 from compiler.specfile import known_specs
 from core.errors import ContentError, RequestError
-from core.files import read_object, sha256
+from core.files import sha256
 
 
 def spec_lines() -> list[str]:
@@ -21,11 +21,9 @@ def spec_lines() -> list[str]:
 
 def compiled_lines(out: Path) -> list[str]:
     """Return one line for each compiled dataset: name, records, set, when, and why it is stale if it is."""
-    repair(out)
     lines = []
-    for name, folder in compiled(out).items():
-        manifest = cast("dict[str, Any]", read_object(folder / MANIFEST))
-        made = datetime.fromtimestamp((folder / MANIFEST).stat().st_mtime).strftime("%Y-%m-%d %H:%M")
+    for name, manifest in Registry(out).manifests.items():
+        made = datetime.fromtimestamp((out / name / MANIFEST).stat().st_mtime).strftime("%Y-%m-%d %H:%M")
         copied = manifest["made_from"]["spec"] != name
         stale = "a copied folder, not registered" if copied else _stale(manifest["made_from"])
         mark = f"  stale: {stale}" if stale else ""

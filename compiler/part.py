@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import repeat
@@ -9,13 +10,13 @@ from pathlib import Path
 
 from compiler.check import Checker
 from compiler.filters import Sieve
-from compiler.fit import Fit
+from compiler.fingerprints import Fingerprints
+from compiler.lint import Lint
 from compiler.read import read, reading
 from compiler.readback import look_back
 from compiler.render import Renderer
-from compiler.request import Report, Request
+from compiler.request import Context, Counts
 from compiler.rows import Batch
-from compiler.seen import Seen
 from compiler.sources import Input
 from compiler.spec import Filter, Spec
 from compiler.texts import TextColumns
@@ -26,11 +27,11 @@ from core.errors import Problem
 class PartRun:
     """Reads the files of one part and writes what is kept into one file for each output."""
 
-    def __init__(self, spec: Spec, name: str, request: Request, report: Report, seen: Seen) -> None:
-        self.spec, self.name, self.request, self.report, self.seen = spec, name, request, report, seen
-        self.problems = report.problems
+    def __init__(self, spec: Spec, name: str, context: Context, seen: Fingerprints) -> None:
+        self.spec, self.name, self.context, self.seen = spec, name, context, seen
+        self.problems = context.problems
         self.renderers = [Renderer(spec, output) for output in spec.outputs]
-        self.fit = Fit(spec, report.problems)
+        self.lint = Lint(spec, context.problems)
         self.sieve = Sieve(spec.filter) if spec.filter != Filter() else None
         self.texts = TextColumns(spec)
         self.source = reading(spec)
@@ -38,41 +39,41 @@ class PartRun:
         self.read = 0
         self.kept = 0
 
-    def run(self, inputs: Sequence[Input], files: Sequence[RecordFile], enough: int | None = None) -> None:
-        """Read all files (or until `enough` rows are kept) and write the rows; counts go to the report."""
-        limit = self.request.limit
+    def run(self, inputs: Sequence[Input], files: Sequence[RecordFile], enough: int | None = None) -> Counts:
+        """Read all files (or until `enough` rows are kept) and write the rows; returns their counts."""
+        limit = self.context.request.limit
+        dropped: Counter[str] = Counter()
         for found in inputs:
             if (enough is None or self.kept < enough) and (limit is None or self.read < limit):
-                self._file(found, files, enough)
-        self.report.read += self.read
-        self.report.kept += self.kept
-        if self.sieve:
-            for reason, count in self.sieve.dropped.items():
-                self.report.drop(reason, count)
+                dropped += self._file(found, files, enough)
         if self.read and not self.kept and not self.problems.stopped:
             message = f"none of the {self.read} rows of {self.name} is kept, so it is not written"
             self.problems.warn(Problem("W209", inputs[0].shown, message))
+        filtered = self.sieve.dropped if self.sieve else {}
+        return Counts(self.read, self.kept, dropped={**dropped, **filtered})
 
-    def _file(self, found: Input, files: Sequence[RecordFile], enough: int | None) -> None:
-        checker = Checker(self.spec, self.problems, self.report.unused, self.types, self.read)
+    def _file(self, found: Input, files: Sequence[RecordFile], enough: int | None) -> Counter[str]:
+        """Read one file; returns the rows dropped without a look at their texts, by reason."""
+        checker = Checker(self.spec, self.problems, self.context.unused, self.types, self.read)
         bad_before = self.problems.bad_rows
-        limit = self.request.limit
+        limit = self.context.request.limit
         room = sys.maxsize if limit is None else limit - self.read
-        passed_on = 0
-        path = self.report.progress.watch(found.path)
+        passed_on = column_missing = 0
+        path = self.context.progress.watch(found.path)
         for rows in read(path, found.shown, self.source, self.problems, self.name):
             rows = rows.head(room - passed_on) if room - passed_on < len(rows.lines) else rows
             passed_on += len(rows.lines)
             if (batch := checker.check(rows)) is None:  # read on all the same, for the counts
-                self.report.drop("column missing", len(rows.lines))
+                column_missing += len(rows.lines)
             else:
-                self._take(batch, "idx" in checker.theirs, files)
+                self._take(batch, "idx" in checker.sources, files)
             if passed_on == room or (enough is not None and self.kept >= enough):
                 break
+        self.problems.settle()
         self.problems.notes += checker.notes(found.shown)
         unreadable = self.problems.bad_rows - bad_before - checker.bad
         self.read += passed_on + unreadable
-        self.report.drop("no gold label", checker.unlabelled)
+        return Counter({"column missing": column_missing, "no gold label": checker.unlabelled})
 
     def _take(self, batch: Batch, numbered: bool, files: Sequence[RecordFile]) -> None:
         if self.problems.stopped or not batch.lines:
@@ -82,7 +83,7 @@ class PartRun:
             if not batch.lines:
                 return
         self.kept += len(batch)
-        self.fit.see(self.seen, batch, numbered)
+        self.lint.see(self.seen, batch, numbered)
         for renderer, file in zip(self.renderers, files, strict=False):  # a check writes no files
             file.write(renderer.render(batch))
 

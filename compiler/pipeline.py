@@ -5,27 +5,28 @@ import gc
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
 
 from compiler.arranged import Arranged
 from compiler.compare import compare
-from compiler.manifest import Identity, entries, identify, read_standing, seal
+from compiler.entries import entries_of
+from compiler.fingerprints import Fingerprints
+from compiler.manifest import Identity, identify, is_whole, seal
 from compiler.part import PartRun, split_files
-from compiler.problems import Problems
+from compiler.problems import KEPT, Problems
 from compiler.progress import Progress, size_of
 from compiler.readback import account
-from compiler.registry import check_names, put_in_place, repair
-from compiler.request import Report, Request
-from compiler.seen import Seen
-from compiler.sources import Input, Stamp, find_inputs, told_apart
-from compiler.spec import MANIFEST, QUARANTINE, Spec
+from compiler.registry import Manifest, Registry
+from compiler.request import CompileReport, CompileRequest, Context, Counts, Written
+from compiler.sources import Input, Stamp, find_inputs, with_rivals
+from compiler.spec import REJECTED, Spec
 from compiler.unused import Unused
 from core.errors import ContentError, Problem, RequestError
-from core.files import read_object, staging
+from core.files import staging
 
 
-def compile_spec(spec: Spec, request: Request) -> Report:
+def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     """Compile a spec into `request.out/NAME` and register it; nothing changes where a problem is found."""
     started = time.perf_counter()
     inputs = find_inputs(spec, request.sources)
@@ -33,14 +34,15 @@ def compile_spec(spec: Spec, request: Request) -> Report:
     for found in inputs:
         if found.within(target):
             raise RequestError(f"{found.shown}: the source lies inside the output folder {target}")
-    repair(request.out)
-    check_names(target, entries(spec, spec.splits))
+    registry = Registry(request.out)
+    registry.check(spec.name, entries_of(spec, spec.splits))
+    there = registry.manifests.get(spec.name, {})
     if not request.force:
-        _refuse_to_lose(spec, inputs, target)
+        _refuse_to_lose(spec, inputs, target, there)
     before = [found.stamp() for found in inputs]
     with _no_empty_folder(request.out), ThreadPoolExecutor(1) as hashing:  # which needs no interpreter lock
         identity = hashing.submit(identify, spec, request, inputs)
-        report = None if request.force else _standing(target, identity, request)
+        report = None if request.force else _standing(target, there, identity, request)
         if report is None:
             with staging(target) as staged:
                 report = _run(spec, request, inputs, staged)
@@ -48,12 +50,12 @@ def compile_spec(spec: Spec, request: Request) -> Report:
                     made_from = identity.result()
                     _refuse_changed(inputs, before)
                     seal(spec, made_from, report, staged)
-                    put_in_place(staged, target)
+                    registry.publish(staged, spec.name)
     report.seconds = time.perf_counter() - started
     return report
 
 
-def check_spec(spec: Spec, request: Request) -> Report:
+def check_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     """Find every problem that a compile would find; writes nothing."""
     started = time.perf_counter()
     report = _run(spec, request, find_inputs(spec, request.sources), None)
@@ -61,17 +63,15 @@ def check_spec(spec: Spec, request: Request) -> Report:
     return report
 
 
-def _refuse_to_lose(spec: Spec, inputs: list[Input], target: Path) -> None:
-    """Refuse to replace a set by one that lacks a split of it, since no source was given for that."""
-    if spec.split or spec.mix or not (target / MANIFEST).is_file():
-        return
-    there = cast("dict[str, object]", read_object(target / MANIFEST).get("files") or {})
+def _refuse_to_lose(spec: Spec, inputs: list[Input], target: Path, there: Manifest) -> None:
+    """Refuse to replace a dataset by one that lacks a split of it, since no source was given for that."""
     given = {found.split for found in inputs}
-    for split in [split for split in spec.splits if split not in given]:
-        files = [file for output in spec.outputs if (file := output.file.format(split=split)) in there]
-        if files:
+    lacking = [] if spec.split or spec.mix else [split for split in spec.splits if split not in given]
+    for split in lacking:
+        files = [output.file.format(split=split) for output in spec.outputs]
+        if lost := [file for file in files if file in (there.get("files") or {})]:
             raise RequestError(
-                f"{target}: holds the split {split} ({', '.join(files)}), for which there is no source: it "
+                f"{target}: holds the split {split} ({', '.join(lost)}), for which there is no source: it "
                 f"would be deleted and unregistered; give --source {split}=PATH too, or --force to let it go"
             )
 
@@ -98,36 +98,45 @@ def _no_empty_folder(out: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _run(spec: Spec, request: Request, inputs: list[Input], staged: Path | None) -> Report:
+def _run(spec: Spec, request: CompileRequest, inputs: list[Input], staged: Path | None) -> CompileReport:
     if (spec.arranged or spec.near) and not request.duplicates:
         raise RequestError(
             f"--no-duplicates: {spec.name} is sampled, split, mixed or searched for near rows: all are needed"
         )
-    limit = None if request.every_problem else 1000
-    aside = staged / QUARANTINE if staged and request.quarantine else None
-    progress = Progress(size_of(found.path for found in inputs))
-    report = Report(spec.name, Problems(limit, aside), progress=progress)
-    with _no_collection(), contextlib.closing(progress):
+    rejected = staged / REJECTED if staged and request.reject else None
+    problems = Problems(None if request.every_problem else KEPT, rejected)
+    context = Context(request, problems, Unused(), Progress(size_of(found.path for found in inputs)))
+    fit: dict[str, object] = {}
+    with _no_collection(), contextlib.closing(context.progress):
         if spec.arranged:
-            splits = Arranged(told_apart(spec, inputs), request, inputs, staged, report).run()
+            counts, written = Arranged(with_rivals(spec, inputs), context, inputs, staged).run()
         else:
-            splits = _straight(spec, request, inputs, staged, report)
-        report.problems.settle()
-        report.problems.lead(report.unused.problems(spec, report.read))
-        if not report.problems.stopped:
-            report.fit = compare(splits, spec.group, report.problems, near=spec.near)
-    if report.problems.stopped:
-        for _, _, file in report.written:
+            counts, written = _straight(spec, context, inputs, staged)
+        problems.lead(context.unused.problems(spec, counts.read))
+        if not problems.stopped:
+            fit = compare(written.splits, spec.group, problems, near=spec.near)
+    if problems.stopped:
+        for _, _, file in written.files:
             file.forget()
-    report.rejected = _lines_of(aside) if aside else report.problems.bad_rows
-    if not report.problems.stopped:
+    counts += Counts(rejected=_lines_of(rejected) if rejected else problems.bad_rows)
+    datasets: dict[str, int] = {}
+    files: dict[str, dict[str, object]] = {}
+    if not problems.stopped:
         if staged:
-            account(spec, report, splits)
-        report.balance()
-    _complain_of_nothing(report, inputs)
-    if request.strict and report.problems.count("W"):
-        report.problems.fatal = True
-    return report
+            datasets, files = account(spec, counts.kept, written)
+        counts.balance(spec.name)
+        if not counts.kept:
+            problems.lead([_nothing_left(counts, inputs)])
+    problems.fatal |= request.strict and problems.count("W") > 0
+    return CompileReport(
+        **asdict(counts),
+        name=spec.name,
+        problems=problems,
+        unused=context.unused,
+        fit=fit,
+        datasets=datasets,
+        files=files,
+    )
 
 
 def _lines_of(path: Path) -> int:
@@ -139,18 +148,18 @@ def _lines_of(path: Path) -> int:
 
 
 def _straight(
-    spec: Spec, request: Request, inputs: list[Input], staged: Path | None, report: Report
-) -> dict[str, Seen]:
+    spec: Spec, context: Context, inputs: list[Input], staged: Path | None
+) -> tuple[Counts, Written]:
     """Write each split as it is read; nothing is held but what comparing needs."""
-    splits = {}
+    counts, written = Counts(), Written()
     for split in spec.splits:
         part = [found for found in inputs if found.split == split]
         if part:
-            splits[split] = seen = Seen(counted_only=not request.duplicates)
+            written.splits[split] = seen = Fingerprints(counted_only=not context.request.duplicates)
             with split_files(staged, spec, split) as files:
-                PartRun(spec, split, request, report, seen).run(part, files)
-            report.keep_files(spec, split, files)
-    return splits
+                counts += PartRun(spec, split, context, seen).run(part, files)
+            written.add(spec, split, files)
+    return counts, written
 
 
 @contextlib.contextmanager
@@ -165,36 +174,34 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _complain_of_nothing(report: Report, inputs: list[Input]) -> None:
-    """A compile without a single record is an error; why there is none stands in the counts."""
-    problems = report.problems
-    if problems.stopped or report.kept:
-        return
+def _nothing_left(counts: Counts, inputs: list[Input]) -> Problem:
+    """Return the error of a compile without a single record; why there is none stands in the counts."""
     shown = ", ".join(found.shown for found in inputs)
-    why = ", ".join(f"{reason} {count}" for reason, count in report.dropped.items())
-    message = f"no rows left of {report.read}: {why}" if report.read else "no rows: the source holds none"
-    problems.bad_file(Problem("E013", shown, message))
+    why = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items())
+    message = f"no rows left of {counts.read}: {why}" if counts.read else "no rows: the source holds none"
+    return Problem("E013", shown, message)
 
 
-def _standing(target: Path, identity: Future[Identity], request: Request) -> Report | None:
-    """Return the report of the set that stands, if it is what this compile would make.
+def _standing(
+    target: Path, manifest: Manifest, identity: Future[Identity], request: CompileRequest
+) -> CompileReport | None:
+    """Return the report of the dataset that is there, if it is what this compile would make.
 
     A manifest holds the first thousand problems: where every one was asked for and there are more, None.
     """
-    manifest = cast("dict[str, Any] | None", read_standing(target))
-    if manifest is None or manifest["made_from"] != identity.result():
+    if not is_whole(target, manifest) or manifest["made_from"] != identity.result():
         return None
     counts, first = manifest["counts"], manifest["first_problems"]
     if request.every_problem and len(first) < sum(manifest["problems"].values()):
         return None
-    report = Report(
-        target.name,
-        Problems.again(manifest["problems"], first, manifest["notes"]),
+    problems = Problems.again(manifest["problems"], first, manifest["notes"])
+    problems.fatal = request.strict and problems.count("W") > 0
+    return CompileReport(
+        name=target.name,
+        problems=problems,
         **{name: counts[name] for name in ("read", "kept", "dropped", "rejected", "not_sampled")},
         datasets=counts["records"],
         fit=manifest["fit"],
         unused=Unused(manifest["not_used"]),
         up_to_date=True,
     )
-    report.problems.fatal = request.strict and report.problems.count("W") > 0
-    return report

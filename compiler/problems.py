@@ -1,4 +1,4 @@
-"""The problems of one compile: every one counted, the first thousand kept, bad rows put aside."""
+"""The problems of one compile: every one counted, the first thousand kept, bad rows in rejected.jsonl."""
 
 import json
 import re
@@ -68,11 +68,11 @@ class Problems:
 
     `limit` bounds how many errors and how many warnings are kept as text (None: every one).
     `notes` are for people: what a file was taken for, which columns were.
-    `aside` is the quarantine file of bad rows, or None where bad rows end the compile.
+    `rejected` is the file of bad rows, or None where bad rows end the compile.
     """
 
     limit: int | None = KEPT
-    aside: Path | None = None
+    rejected: Path | None = None
     warnings: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -84,8 +84,7 @@ class Problems:
 
     @property
     def errors(self) -> list[Problem]:
-        """The errors that are kept, in the order of their lines."""
-        self.settle()
+        """The errors that are kept and settled, in the order of their lines."""
         return [self._with_others(problem) for problem in self._errors]
 
     def bad_row(self, found: Sequence[Problem], row: object) -> None:
@@ -94,21 +93,21 @@ class Problems:
         self._record(found, row)
 
     def bad_file(self, problem: Problem) -> None:
-        """Record a file that cannot be read on: even a quarantining compile ends in failure."""
+        """Record a file that cannot be read on: even `--on-error reject` ends in failure."""
         self.fatal = True
         self._record([problem], _NO_ROW)
 
     def lead(self, problems: Sequence[Problem]) -> None:
-        """Record errors of whole columns, which explain those of rows and so stand before them."""
-        self.settle()
+        """Record errors of whole columns or inputs, which explain those of rows and so stand before them."""
         self.fatal = self.fatal or bool(problems)
         self.counts.update(problem.code for problem in problems)
         self._errors[:0] = problems
 
     def settle(self) -> None:
-        """Bring what was found since the last call into the order of its lines, and put bad rows aside.
+        """Bring what was found since the last call into the order of its lines, and write down bad rows.
 
-        Called after each block of rows: its reader and then its checks have said what is wrong with it.
+        Called after each block of rows, when its reader and then its checks have said what is wrong with it,
+        and at the end of each file.
         """
         fresh, self._fresh = sorted(self._fresh, key=lambda entry: _line_of(entry[0][0])), []
         for found, _ in fresh:
@@ -118,9 +117,9 @@ class Problems:
             room = len(found) if self.limit is None else self.limit - len(self._errors)
             self._errors.extend(found[: max(room, 0)])
         rows = [(found, row) for found, row in fresh if row is not _NO_ROW]
-        if self.aside and rows:
-            with named(self.aside), self.aside.open("ab") as file:
-                file.writelines(starmap(_set_aside, rows))
+        if self.rejected and rows:
+            with named(self.rejected), self.rejected.open("ab") as file:
+                file.writelines(starmap(_rejected_line, rows))
 
     def warn(self, problem: Problem) -> None:
         """Record something to look at that stops nothing (unless `--strict`)."""
@@ -178,7 +177,7 @@ class Problems:
     @property
     def stopped(self) -> bool:
         """Whether nothing will be published any more, so that only checking goes on."""
-        return self.fatal or (self.bad_rows > 0 and self.aside is None)
+        return self.fatal or (self.bad_rows > 0 and self.rejected is None)
 
     def _with_others(self, problem: Problem) -> Problem:
         others = self._undecoded[_file_of(problem)] - 1 if problem.code == "E001" else 0
@@ -219,8 +218,8 @@ def _file_of(problem: Problem) -> str:
     return place[1] if place else problem.place
 
 
-def _set_aside(found: Sequence[Problem], row: object) -> bytes:
-    """Return a bad row as a line of the quarantine: its place, what is wrong with it, the row."""
+def _rejected_line(found: Sequence[Problem], row: object) -> bytes:
+    """Return a bad row as a line of rejected.jsonl: its place, what is wrong with it, the row."""
     reasons = [f"{p.code} {p.field}: {p.message}" if p.field else f"{p.code} {p.message}" for p in found]
     line = {"place": found[0].place, "problems": reasons, "row": row}
     try:

@@ -1,4 +1,4 @@
-"""What a compile wrote, read back before it is published: counted, looked at, and told apart for eval.
+"""What a compile wrote, read back before it is published: counted, checked, and fingerprinted for eval.
 
 The counts that a compile prints are those found here; the writer's own are held against them.
 """
@@ -13,9 +13,8 @@ from typing import Any, BinaryIO, cast
 
 import orjson
 
-from compiler.registry import entry_of
-from compiler.request import Report
-from compiler.seen import Seen
+from compiler.entries import entry_of
+from compiler.request import Written
 from compiler.spec import Output, Spec
 from core.errors import ContentError
 from core.examples import SEPARATOR, examples_file, fingerprints, write_examples
@@ -23,40 +22,46 @@ from core.files import sha256
 
 BLOCK = 1 << 18
 Record = dict[str, Any]
-Found = tuple[int, "array[int]"]
+Contents = tuple[int, "array[int]"]
 
 
-def account(spec: Spec, report: Report, splits: Mapping[str, Seen]) -> None:
-    """Note in the report what the written files hold, and write beside each dataset what eval needs.
+Accounts = tuple[dict[str, int], dict[str, dict[str, object]]]
 
-    `splits` says what was seen of the rows of each split, in the order of its files. `ContentError` where
-    a file is not what was meant, or its records are not those that were counted.
+
+def account(spec: Spec, kept: int, written: Written) -> Accounts:
+    """Write beside each dataset what eval needs; returns records by dataset, and rows and hash by file.
+
+    `kept` is how many rows each output should hold. `ContentError` where a file is not what was meant, or its
+    records are not those that were counted.
     """
     totals: Counter[str] = Counter()
+    datasets: dict[str, int] = {}
+    files: dict[str, dict[str, object]] = {}
     prints = []
-    for split, output, file in report.written:
+    for split, output, file in written.files:
         rows, found = file.looked()
         if rows != file.rows:
             raise _wrong(file.path, f"the count of records ({file.rows} written, {rows} found)")
         totals[output.file] += rows
         prints.append(found)
-        report.datasets[output.dataset.format(split=split) if output.dataset else file.path.name] = rows
-        report.files[file.path.name] = {"rows": rows, "sha256": file.sha256}
+        datasets[output.dataset.format(split=split) if output.dataset else file.path.name] = rows
+        files[file.path.name] = {"rows": rows, "sha256": file.sha256}
     for output in spec.outputs:
-        if totals[output.file] != report.kept:
+        if totals[output.file] != kept:
             raise ContentError(
-                f"{spec.name}: internal error: {report.kept} rows were kept, and {totals[output.file]} "
+                f"{spec.name}: internal error: {kept} rows were kept, and {totals[output.file]} "
                 f"records were written to {output.file}: nothing was published; please report this"
             )
-    for (split, output, file), found in zip(report.written, prints, strict=True):
+    for (split, output, file), found in zip(written.files, prints, strict=True):
         if output.dataset:
             beside = examples_file(file.path)
-            clusters = {spec.group: splits[split].clusters()} if spec.group else {}
+            clusters = {spec.group: written.splits[split].clusters()} if spec.group else {}
             write_examples(beside, found, clusters)
-            report.files[beside.name] = {"rows": len(found), "sha256": sha256(beside)}
+            files[beside.name] = {"rows": len(found), "sha256": sha256(beside)}
+    return datasets, files
 
 
-def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> "Found":
+def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> Contents:
     """Return how many records a file holds (`file`, open at its beginning), and each one's fingerprint.
 
     There are fingerprints for a dataset's file only.

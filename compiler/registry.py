@@ -1,174 +1,151 @@
-"""dataset_info.json: the entries of compiled sets, and how a set is published, repaired and removed.
+"""dataset_info.json and the compiled datasets beside it: opened once by a command, checked, published.
 
-A folder with a manifest.json is a compiled set, and its entries are those that the manifest names for
+A folder with a manifest.json is a compiled dataset, and its entries are those that the manifest names for
 files of this folder: a copied folder has none. In them the keys of `OWN` are the compiler's, and what a user
 added stays. Every other entry was written by hand and stays as it is.
 """
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import cast
+from typing import Any, cast
 
-from compiler.spec import MANIFEST, QUARANTINE, Output, Spec
+from compiler.entries import Entry
+from compiler.spec import MANIFEST, REJECTED, REJECTED_BEFORE
 from core.datasets import REGISTRY, read_registry
-from core.errors import ContentError, RequestError
+from core.errors import ContentError, RequestError, nearest
 from core.examples import examples_file
 from core.files import OURS, locked, publish, read_object, recover, sync_folder, write_json
 
-Entry = dict[str, object]
 OWN = ("file_name", "formatting", "columns", "tags")
+Manifest = dict[str, Any]
 
 
-def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
-    """Return the registry entry of a dataset, with complete `columns` (and `tags`) for LLaMA-Factory."""
-    entry: Entry = {"file_name": file_name, "formatting": "sharegpt"}
-    names = {column.name for column in spec.columns} | set(output.templates)
-    extras: tuple[str, ...]
-    if output.format == "alpaca":
-        entry["formatting"] = "alpaca"
-        columns = {"prompt": "instruction", "query": "input", "response": "output"}
-        extras = ("system",) if "system" in output.templates else ()
-        extras += ("history",) if output.turns == "history" else ()
-    elif output.format == "text":
-        return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
-    else:
-        columns = {"messages": output.field}
-        wanted = ("system", "tools") if output.format == "sharegpt" else ("tools",)
-        extras = tuple(name for name in wanted if name in names)
-        entry["tags"] = _SHAREGPT if output.format == "sharegpt" else _MESSAGES
-    entry["columns"] = columns | {name: name for name in extras}
-    return entry
+class Registry:
+    """The registry of a folder: its `entries` by name and the `manifests` of the compiled datasets by name.
 
+    Opening it finishes what a killed command left: interrupted publications, entries not yet written.
+    """
 
-_SHAREGPT = {
-    "role_tag": "from",
-    "content_tag": "value",
-    "user_tag": "human",
-    "assistant_tag": "gpt",
-    "observation_tag": "observation",
-    "function_tag": "function_call",
-    "system_tag": "system",
-}
-_MESSAGES = _SHAREGPT | {
-    "role_tag": "role",
-    "content_tag": "content",
-    "user_tag": "user",
-    "assistant_tag": "assistant",
-}
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if folder.is_dir():
+            with locked(folder):
+                self._read()
+        else:
+            self.entries, self.manifests = read_registry(folder), dict[str, Manifest]()
 
+    def check(self, name: str, entries: dict[str, Entry], files: Iterable[str] = ()) -> None:
+        """Refuse a dataset whose folder holds what no compile wrote, or whose names are taken.
 
-def put_in_place(staged: Path, target: Path) -> None:
-    """Publish a staged set and then register it, under the folder's lock."""
-    with locked(target.parent):
-        _repair(target.parent)
-        _refuse_foreign(target, {path.name for path in staged.iterdir()})
-        _refuse_taken_names(target, cast("dict[str, Entry]", read_object(staged / MANIFEST)["entries"]))
-        publish(staged, target)
-        _repair(target.parent)
+        `files` are those that would be written beside the ones that the entries name.
+        """
+        written = [Path(str(entry["file_name"])) for entry in entries.values()]
+        beside = [path.name for file in written for path in (file, examples_file(file))]
+        self._refuse_foreign(self.folder / name, {*files, *beside})
+        for dataset in entries:
+            there = self.entries.get(dataset)
+            if there is not None and _folder_of(there) != name:
+                raise ContentError(
+                    f"{self.folder / REGISTRY}: the dataset name {dataset!r} is taken by "
+                    f"{there.get('file_name')!r}: rename one of the two"
+                )
 
+    def publish(self, staged: Path, name: str) -> None:
+        """Put a staged dataset in its place and register it, under the folder's lock."""
+        manifest = read_object(staged / MANIFEST)
+        with locked(self.folder):
+            self._read()  # others may have published since
+            entries = cast("dict[str, Entry]", manifest["entries"])
+            self.check(name, entries, [path.name for path in staged.iterdir()])
+            publish(staged, self.folder / name)
+            self.manifests[name] = manifest
+            self._register()
 
-def repair(out: Path) -> None:
-    """Finish what a killed command left: interrupted publications, entries not yet written."""
-    if out.is_dir():
-        with locked(out):
-            _repair(out)
+    def remove(self, name: str) -> list[str]:
+        """Unregister a compiled dataset and delete its folder; returns the dataset names that are gone."""
+        if name not in self.manifests:
+            known = ", ".join(self.manifests) or "none"
+            hint = nearest(name, self.manifests)
+            raise RequestError(
+                f"no compiled dataset {name!r} in {self.folder} (found: {known}) {hint}".rstrip()
+            )
+        target = self.folder / name
+        self._refuse_foreign(target, set())
+        with locked(self.folder):
+            self._read()
+            gone = list(entries_in(name, self.manifests[name]))
+            kept = {key: entry for key, entry in self.entries.items() if key not in gone}
+            write_json(self.folder / REGISTRY, kept, ascii_only=True)
+            aside = target.with_name(f".{name}.{OURS}old")
+            target.rename(aside)
+            sync_folder(self.folder)
+            shutil.rmtree(aside)
+        return gone
 
+    def _read(self) -> None:
+        """Read what is there, under the lock."""
+        recover(self.folder)
+        self.entries, self.manifests = read_registry(self.folder), read_manifests(self.folder)
+        self._register()
 
-def check_names(target: Path, entries: dict[str, Entry]) -> None:
-    """Refuse early what `put_in_place` would refuse: a broken registry, foreign files, taken names."""
-    read_registry(target.parent)
-    files = [Path(str(entry["file_name"])) for entry in entries.values()]
-    _refuse_foreign(target, {path.name for file in files for path in (file, examples_file(file))})
-    _refuse_taken_names(target, entries)
-
-
-def remove(target: Path) -> list[str]:
-    """Unregister a compiled set and delete its folder; returns the dataset names that are gone."""
-    out = target.parent
-    if not (target / MANIFEST).is_file():
-        raise RequestError(f"{target}: no compiled set (no {MANIFEST} in it); nothing was removed")
-    _refuse_foreign(target, set())
-    with locked(out):
-        _repair(out)
-        names = list(entries_in(target))
-        registry = read_registry(out)
-        write_json(out / REGISTRY, {k: v for k, v in registry.items() if k not in names}, ascii_only=True)
-        gone = target.with_name(f".{target.name}.{OURS}old")
-        target.rename(gone)
-        sync_folder(out)
-        shutil.rmtree(gone)
-    return names
-
-
-def compiled(out: Path) -> dict[str, Path]:
-    """Return the compiled sets under a folder: name → folder, by name."""
-    return {path.parent.name: path.parent for path in sorted(out.glob(f"[!.]*/{MANIFEST}"))}
-
-
-def entries_in(folder: Path) -> dict[str, Entry]:
-    """Return the entries of a compiled set: those of its manifest that name files of this very folder."""
-    path = folder / MANIFEST
-    entries = read_object(path).get("entries") if path.is_file() else None
-    found = cast("dict[str, Entry]", entries or {})
-    return {name: entry for name, entry in found.items() if _folder_of(entry) == folder.name}
-
-
-def _repair(out: Path) -> None:
-    recover(out)
-    registry = read_registry(out)
-    sets = compiled(out)
-    wanted = {
-        k: v for k, v in registry.items() if _folder_of(v) not in sets or (out / str(v["file_name"])).exists()
-    }
-    for folder in sets.values():
-        for name, entry in entries_in(folder).items():
-            there = registry.get(name, entry)
-            if _folder_of(there) == folder.name:  # else the name was given by hand to something else
-                wanted[name] = {k: v for k, v in there.items() if k in entry or k not in OWN} | entry
-    if wanted != registry:
-        ordered = {
-            k: wanted[k]
-            for k in [*(k for k in registry if k in wanted), *(k for k in wanted if k not in registry)]
+    def _register(self) -> None:
+        """Bring the entries in line with the compiled datasets; write them where that changed any."""
+        before = self.entries
+        wanted = {
+            name: entry
+            for name, entry in before.items()
+            if _folder_of(entry) not in self.manifests or (self.folder / str(entry["file_name"])).exists()
         }
-        write_json(out / REGISTRY, ordered, ascii_only=True)
+        for folder, manifest in self.manifests.items():
+            for name, entry in entries_in(folder, manifest).items():
+                there = before.get(name, entry)
+                if _folder_of(there) == folder:  # else the name was given by hand to something else
+                    wanted[name] = {k: v for k, v in there.items() if k in entry or k not in OWN} | entry
+        if wanted != before:
+            names = [
+                *(name for name in before if name in wanted),
+                *(name for name in wanted if name not in before),
+            ]
+            self.entries = {name: wanted[name] for name in names}
+            write_json(self.folder / REGISTRY, self.entries, ascii_only=True)
+
+    def _refuse_foreign(self, target: Path, written: set[str]) -> None:
+        """Refuse a folder that is a link or holds what no compile wrote: publishing replaces it whole.
+
+        Beside a manifest, what it names is a compile's, and what this compile writes under the same names.
+        """
+        if target.is_symlink():
+            raise RequestError(f"{target}: a link; compile replaces the whole folder: give another --out")
+        if not target.exists():
+            return
+        if not target.is_dir():
+            raise RequestError(f"{target}: a file, where the dataset's folder has to be: give another --out")
+        own: set[str] = set()
+        if target.name in self.manifests:
+            files = self.manifests[target.name].get("files")
+            own = {MANIFEST, REJECTED, REJECTED_BEFORE, *written, *(files if isinstance(files, dict) else ())}
+        foreign = sorted(path.name for path in target.iterdir() if path.name not in own)
+        if foreign:
+            shown = ", ".join(foreign[:3]) + (" …" if len(foreign) > 3 else "")
+            raise RequestError(
+                f"{target}: holds {len(foreign)} files that compile did not make ({shown}), and compile "
+                "replaces the whole folder: move them, or give another --out"
+            )
+
+
+def read_manifests(folder: Path) -> dict[str, Manifest]:
+    """Return the manifests of the compiled datasets in a folder, by name; `ContentError` if one is broken."""
+    return {path.parent.name: read_object(path) for path in sorted(folder.glob(f"[!.]*/{MANIFEST}"))}
+
+
+def entries_in(folder: str, manifest: Manifest) -> dict[str, Entry]:
+    """Return the entries of a compiled dataset: those of its manifest that name files of this very folder."""
+    found = cast("dict[str, Entry]", manifest.get("entries") or {})
+    return {name: entry for name, entry in found.items() if _folder_of(entry) == folder}
 
 
 def _folder_of(entry: Entry) -> str:
     file_name = entry.get("file_name")
     parts = PurePosixPath(file_name).parts if isinstance(file_name, str) else ()
     return parts[0] if len(parts) > 1 else ""
-
-
-def _refuse_foreign(target: Path, written: set[str]) -> None:
-    """Refuse a set's folder that is a link or holds what no compile wrote: publishing replaces it whole.
-
-    Beside a manifest, what it names is a compile's, and what this compile writes under the same names.
-    """
-    if target.is_symlink():
-        raise RequestError(f"{target}: a link; compile replaces the whole folder: give another --out")
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise RequestError(f"{target}: a file, where the folder of the set has to be: give another --out")
-    ours: set[str] = set()
-    if (target / MANIFEST).is_file():
-        files = read_object(target / MANIFEST).get("files")
-        ours = {MANIFEST, QUARANTINE, *written, *(files if isinstance(files, dict) else ())}
-    foreign = sorted(path.name for path in target.iterdir() if path.name not in ours)
-    if foreign:
-        shown = ", ".join(foreign[:3]) + (" …" if len(foreign) > 3 else "")
-        raise RequestError(
-            f"{target}: holds {len(foreign)} files that compile did not make ({shown}), and compile "
-            "replaces the whole folder: move them, or give another --out"
-        )
-
-
-def _refuse_taken_names(target: Path, entries: dict[str, Entry]) -> None:
-    registry = read_registry(target.parent)
-    for name in entries:
-        if name in registry and _folder_of(registry[name]) != target.name:
-            other = registry[name].get("file_name")
-            where = target.parent / REGISTRY
-            raise ContentError(
-                f"{where}: the dataset name {name!r} is taken by {other!r}: rename one of the two"
-            )

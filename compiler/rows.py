@@ -1,4 +1,4 @@
-"""Rows on their way: as read from a file (`Objects`, `Table`), then as checked columns (`Batch`)."""
+"""Rows on their way: as read from a file (`ObjectRows`, `TableRows`), then as checked columns (`Batch`)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Rows(Protocol):
         """Return the values of a field (`a.0.b` walks inwards), `MISSING` where it is not there."""
 
     def row(self, number: int) -> object:
-        """Return one raw row, for messages and the quarantine."""
+        """Return one raw row, for messages and rejected.jsonl."""
 
     def filled(self, name: str) -> list[int]:
         """Return the numbers of the rows in which a field (a key, no path) holds something."""
@@ -47,7 +47,7 @@ class Rows(Protocol):
 
 
 @dataclass(slots=True)
-class Objects:
+class ObjectRows:
     """JSON objects as read."""
 
     prefix: str
@@ -77,13 +77,13 @@ class Objects:
         """Return the numbers of the objects in which a key holds something."""
         return filled([row.get(name) for row in self.rows])
 
-    def head(self, count: int) -> "Objects":
+    def head(self, count: int) -> "ObjectRows":
         """Return the first rows alone."""
-        return Objects(self.prefix, self.lines[:count], self.rows[:count])
+        return ObjectRows(self.prefix, self.lines[:count], self.rows[:count])
 
 
 @dataclass(slots=True)
-class Table:
+class TableRows:
     """Columns of equal length as read from csv, tsv or parquet."""
 
     prefix: str
@@ -113,10 +113,10 @@ class Table:
         """Return the numbers of the rows in which a column holds something."""
         return filled(self.columns[name])
 
-    def head(self, count: int) -> "Table":
+    def head(self, count: int) -> "TableRows":
         """Return the first rows alone."""
         columns = {name: values[:count] for name, values in self.columns.items()}
-        return Table(self.prefix, self.lines[:count], columns, self.typed)
+        return TableRows(self.prefix, self.lines[:count], columns, self.typed)
 
 
 @dataclass(slots=True)

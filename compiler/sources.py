@@ -65,20 +65,20 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
             if not any(found.split == part for found in inputs):
                 inputs += [Input(part, path) for text in texts for path in _files(Path(text))]
     if not inputs and not spec.mix and (RAW / spec.name).is_dir():
-        inputs = _sorted_out(spec, RAW / spec.name)
+        inputs = _by_name(spec, RAW / spec.name)
     found_parts = {found.split for found in inputs}
     missing = [part for part in spec.parts if part not in found_parts] if spec.mix else []
     for part in [part for part in missing if spec.mix and spec.mix.parts[part].spec.source.hub]:
         inputs += _from_hub(spec, spec.mix.parts[part].spec.source.hub, {PART: part})  # type: ignore[union-attr]  # a mixture, see the line above
         missing.remove(part)
     if missing:
-        ways = f"give it with --source {missing[0]}=PATH"
-        raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {ways}")
+        fix = f"give it with --source {missing[0]}=PATH"
+        raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {fix}")
     if not inputs and spec.source.hub:
         inputs = _from_hub(spec, spec.source.hub, _names_of_splits(spec))
     if not inputs:
-        ways = f"give one with --source PATH, or put its files into {RAW / spec.name}/"
-        raise RequestError(f"no source for {spec.name}: {ways}")
+        fix = f"give one with --source PATH, or put its files into {RAW / spec.name}/"
+        raise RequestError(f"no source for {spec.name}: {fix}")
     order = {part: number for number, part in enumerate(spec.parts)}
     return sorted(inputs, key=lambda found: order[found.split])
 
@@ -127,7 +127,7 @@ def _given(spec: Spec, text: str) -> list[Input]:
         return [Input(split, path) for path in _files(Path(rest))]
     if spec.mix:
         raise RequestError(f"--source {text}: say for which part: PART=PATH (parts: {', '.join(spec.parts)})")
-    return _named_on_hub(spec, "", text) if text.startswith(HUBS) else _sorted_out(spec, Path(text))
+    return _named_on_hub(spec, "", text) if text.startswith(HUBS) else _by_name(spec, Path(text))
 
 
 def _split_called(spec: Spec, name: str) -> str:
@@ -138,7 +138,7 @@ def _split_called(spec: Spec, name: str) -> str:
     raise RequestError(f"{spec.name} has no split {name!r} (splits: {', '.join(spec.parts)}) {hint}".rstrip())
 
 
-def _sorted_out(spec: Spec, path: Path) -> list[Input]:
+def _by_name(spec: Spec, path: Path) -> list[Input]:
     """Put each file into the split whose name it carries; the longest matching name wins.
 
     Where the spec says under which keys a file holds the rows of several splits, it is read for each.
@@ -190,7 +190,7 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-def told_apart(spec: Spec, inputs: Sequence[Input]) -> Spec:
+def with_rivals(spec: Spec, inputs: Sequence[Input]) -> Spec:
     """Return a mixture in which parts that sort the same files by keywords know of each other's."""
     parts = dict(spec.mix.parts) if spec.mix else {}
     sorts = {name: part.spec.filter for name, part in parts.items() if part.spec.filter.keywords}

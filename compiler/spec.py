@@ -15,7 +15,8 @@ ROW_NUMBER = "row number"
 PART = "train"
 WHOLE = ""  # stands for all splits together
 MANIFEST = "manifest.json"
-QUARANTINE = "quarantine.jsonl"
+REJECTED = "rejected.jsonl"
+REJECTED_BEFORE = "quarantine.jsonl"  # what compiles before version 0.2 called it
 TEMPLATES = ("instruction", "input", "output", "system", "user", "assistant", "text")
 FIELDS = {"alpaca": "", "sharegpt": "conversations", "messages": "messages", "text": "text"}
 
@@ -149,7 +150,7 @@ class Spec:
 
     @property
     def used(self) -> set[str]:
-        """The columns that reach an output, or that rows are told apart, grouped or split by."""
+        """The columns that reach an output, or that rows are identified, grouped or split by."""
         templates = [text for output in self.outputs for text in output.templates.values()]
         names = {name for text in templates for _, name in placeholders(text) if name is not None}
         names.update(*(output.keep for output in self.outputs))
@@ -376,9 +377,9 @@ def _check_files(spec: Spec) -> None:
 
 def _refuse_same(names: list[str]) -> None:
     """Refuse names of files or datasets that two outputs have, or that the compiler itself writes."""
-    taken = {MANIFEST, QUARANTINE}
+    taken = {MANIFEST, REJECTED}
     for name in names:
         if name in taken:
-            whose = "the compiler's own" if name in (MANIFEST, QUARANTINE) else "another output's"
+            whose = "the compiler's own" if name in (MANIFEST, REJECTED) else "another output's"
             raise ValueError(f"write: {name!r} is {whose} file or dataset name too: rename one")
         taken.add(name)

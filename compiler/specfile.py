@@ -10,9 +10,9 @@ from core.datasets import REGISTRY
 from core.documents import read_yaml
 from core.errors import ContentError, RequestError, nearest, show_value
 
-ROOM = Path(__file__).parent
-SPECS = ROOM / "specs"
-SCHEMAS = ROOM / "schemas"
+PACKAGE = Path(__file__).parent
+SPECS = PACKAGE / "specs"
+SCHEMAS = PACKAGE / "schemas"
 _NAME = re.compile(r"\w[\w .+-]*")
 Raw = dict[str, object]
 
@@ -35,14 +35,14 @@ def known_specs() -> list[str]:
 def find_spec(name: str) -> Path:
     """Return the file of a spec given by name or path."""
     if name.endswith((".yaml", ".yml")):
-        return _fit_to_name_a_set(Path(name))
+        return _require_dataset_name(Path(name))
     if name not in known_specs():
         hint = nearest(name, known_specs())
         raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}) {hint}".rstrip())
     return SPECS / f"{name}.yaml"
 
 
-def _fit_to_name_a_set(path: Path) -> Path:
+def _require_dataset_name(path: Path) -> Path:
     """Refuse a spec whose file name cannot be the name of a set, which is its folder beside the registry."""
     if not path.is_file():
         raise RequestError(f"{path}: spec not found")
@@ -55,7 +55,7 @@ def _fit_to_name_a_set(path: Path) -> Path:
 
 @cache
 def read_schema(name: str) -> Raw:
-    """Return a JSON Schema of this room by name (`spec`, `columns`, `alpaca`, …)."""
+    """Return a JSON Schema of this package by name (`spec`, `columns`, `alpaca`, …)."""
     return cast("Raw", json.loads((SCHEMAS / f"{name}.json").read_bytes()))
 
 
@@ -96,8 +96,8 @@ def _refuse_others(path: Path, value: object) -> None:
     elif isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                way_out = 'write "yes" or "no" in quotes' if isinstance(key, bool) else "write it in quotes"
-                raise ContentError(f"{path}: found the key {show_value(key)}, expected text: {way_out}")
+                fix = 'write "yes" or "no" in quotes' if isinstance(key, bool) else "write it in quotes"
+                raise ContentError(f"{path}: found the key {show_value(key)}, expected text: {fix}")
             _refuse_others(path, item)
     elif not isinstance(value, str | int | float | None):
         kind = type(value).__name__

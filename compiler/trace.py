@@ -5,20 +5,20 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from compiler.check import Checker
+from compiler.entries import entry_of
 from compiler.filters import Sieve
 from compiler.problems import Problems
 from compiler.read import read, reading
-from compiler.registry import entry_of
 from compiler.render import Renderer
 from compiler.rows import Batch, Rows
-from compiler.sources import find_inputs, told_apart
+from compiler.sources import find_inputs, with_rivals
 from compiler.spec import Spec
 from compiler.texts import TextColumns
 from compiler.unused import Unused
 from core.errors import ProblemsError, RequestError, show_value
 
 
-class Found(NamedTuple):
+class KeptRow(NamedTuple):
     """A kept row: the spec that it was read by, its split or part, itself as read and as checked."""
 
     spec: Spec
@@ -41,16 +41,16 @@ def trace(spec: Spec, sources: Sequence[str], row: int, template: str | None) ->
         record = Renderer(found.spec, output).render(found.batch)[0].decode()
         yield f"record in {output.file.format(split=found.split)}", record
         if template and output.dataset:
-            title = f"what the model sees with template {template}, learned between ⟦ and ⟧"
+            title = f"what the model sees with template {template}, loss tokens between ⟦ and ⟧"
             entry = entry_of(found.spec, output, output.file)
             yield title, seen_by_model(json.loads(record), entry, template)
 
 
-def _find(spec: Spec, sources: Sequence[str], row: int) -> Found:
+def _find(spec: Spec, sources: Sequence[str], row: int) -> KeptRow:
     before = 0
     problems = Problems()
     inputs = find_inputs(spec, sources)
-    spec = told_apart(spec, inputs)
+    spec = with_rivals(spec, inputs)
     for found in inputs:
         own = spec.mix.parts[found.split].spec if spec.mix else spec
         split = spec.splits[0] if spec.mix else found.split
@@ -62,7 +62,7 @@ def _find(spec: Spec, sources: Sequence[str], row: int) -> Found:
             batch = Sieve(own.filter).sift(batch, list(TextColumns(own).of(batch).values()))
             if row <= before + len(batch):
                 one = batch.keep([row - before - 1])
-                return Found(own, split, _raw(rows, one), one)
+                return KeptRow(own, split, _raw(rows, one), one)
             before += len(batch)
     if problems.errors:
         raise ProblemsError(problems.errors, spec.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from compiler.init.guess import Proposal, guess, quoted
 from compiler.init.look import Found, look
 from compiler.pipeline import check_spec
-from compiler.request import Request
+from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from compiler.specsource import Source
 from core.errors import ContentError
@@ -26,7 +26,7 @@ def propose(path: Path) -> tuple[str, str]:
     with tempfile.TemporaryDirectory(prefix="tuneyard-init-") as folder:
         spec = Path(folder) / f"{_stem(path)}.yaml"
         spec.write_text(text, encoding="utf-8")
-        report = check_spec(load_spec(str(spec)), Request())
+        report = check_spec(load_spec(str(spec)), CompileRequest())
     errors = report.problems.errors
     if errors:
         count = report.problems.count("E")

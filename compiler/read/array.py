@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from compiler.problems import Problems
 from compiler.read.scan import BrokenError, Scanner, Wrong
-from compiler.rows import Line, Objects
+from compiler.rows import Line, ObjectRows
 from core.errors import Problem, show_value
 
 BATCH = 1000
@@ -16,7 +16,7 @@ Found = tuple[Line, object, Wrong | None]
 
 def read_array(
     scanner: Scanner, shown: str, steps: Steps | None, guessed: bool, problems: Problems
-) -> Iterator[Objects]:
+) -> Iterator[ObjectRows]:
     """Yield the rows under these keys (() the root's, None: the root is one); a list is held item by item.
 
     A list on the way is walked item by item; a row keeps the scalar fields of the objects around it.
@@ -36,13 +36,13 @@ def read_array(
                 code, message = wrong or ("E005", f"found {show_value(row)}, expected an object")
                 problems.bad_row([Problem(code, f"{shown}:{place}", message)], row)
             if len(rows) == BATCH or (rows and scanner.offset - done > BATCH_BYTES):
-                yield Objects(f"{shown}:", lines, rows)
+                yield ObjectRows(f"{shown}:", lines, rows)
                 rows, lines, done = [], [], scanner.offset
     except BrokenError as error:
         before = f"; {count} whole records came before" if error.code in ("E003", "E014") else ""
         problems.bad_file(Problem(error.code, f"{shown}:{scanner.line_now()}", f"{error}{before}"))
     if rows:
-        yield Objects(f"{shown}:", lines, rows)
+        yield ObjectRows(f"{shown}:", lines, rows)
     if walk.late:
         problems.notes.append(f"{shown}: not kept, as they stand after the list: {', '.join(walk.late)}")
 

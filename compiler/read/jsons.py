@@ -22,7 +22,7 @@ from compiler.read.stream import (
     is_cut,
     whole_lines,
 )
-from compiler.rows import Objects
+from compiler.rows import ObjectRows
 from compiler.specsource import Source
 from core.errors import Problem, show_value
 
@@ -33,7 +33,7 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+(:?)')
 
 def read_json(
     stream: io.BufferedReader, shown: str, kind: str, source: Source, split: str, problems: Problems
-) -> Iterator[Objects]:
+) -> Iterator[ObjectRows]:
     """Yield the rows of a JSON file: in .jsonl and .ndjson a line is a row, else the content decides.
 
     Where the source names no keys that lead to a document's rows, what it was taken for is noted.
@@ -63,7 +63,7 @@ def read_json(
         yield from read_array(scanner, shown, way, not steps, problems)
 
 
-def _read_lines(chunks: Iterable[bytes], shown: str, start: int, problems: Problems) -> Iterator[Objects]:
+def _read_lines(chunks: Iterable[bytes], shown: str, start: int, problems: Problems) -> Iterator[ObjectRows]:
     offset = 0
     try:
         for data in whole_lines(chunks):
@@ -82,7 +82,7 @@ class _Place:
         self.prefix, self.line, self.offset = prefix, line, offset
 
 
-def _parse_block(block: list[bytes], at: _Place, problems: Problems) -> Iterator[Objects]:
+def _parse_block(block: list[bytes], at: _Place, problems: Problems) -> Iterator[ObjectRows]:
     lines: Sequence[int] = range(at.line, at.line + len(block))
     try:
         rows = list(map(orjson.loads, block))
@@ -93,7 +93,7 @@ def _parse_block(block: list[bytes], at: _Place, problems: Problems) -> Iterator
         block, lines, rows = _parse_each(block, at, problems)
     lines, rows = _drop_repeated_keys(block, lines, rows, at.prefix, problems)
     if rows:
-        yield Objects(at.prefix, lines, rows)
+        yield ObjectRows(at.prefix, lines, rows)
 
 
 def _parse_each(

@@ -17,7 +17,7 @@ from compiler.read.stream import (
     is_cut,
     whole_lines,
 )
-from compiler.rows import Table
+from compiler.rows import TableRows
 from compiler.specsource import Source
 from core.errors import Problem
 
@@ -29,7 +29,7 @@ Fields = list[str]
 
 def read_table(
     stream: io.BufferedReader, shown: str, kind: str, source: Source, problems: Problems
-) -> Iterator[Table]:
+) -> Iterator[TableRows]:
     """Yield the rows below a header; rows with another number of fields are problems."""
     delimiter = source.delimiter or ("\t" if kind == ".tsv" else ",")
     quoted = source.quoted if source.quoted is not None else kind == ".csv"
@@ -54,11 +54,11 @@ def read_table(
 
 def _table(
     header: Fields, lines: Sequence[int], rows: list[Fields], text: "_Text", problems: Problems
-) -> Iterator[Table]:
+) -> Iterator[TableRows]:
     if set(map(len, rows)) != {len(header)} or text.undecoded or header in rows:
         lines, rows = _good(header, lines, rows, text, problems)
     if rows:
-        yield Table(
+        yield TableRows(
             f"{text.shown}:", lines, dict(zip(header, zip(*rows, strict=True), strict=True)), typed=False
         )
 

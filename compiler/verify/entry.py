@@ -8,20 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from compiler.entries import TAGS
 from core.errors import Problem, nearest, show_value
+from core.prompt import ALPACA
 
-ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
 SHAREGPT = {"messages": "conversations"}
 EXTRAS = ("history", "system", "tools", "images", "videos", "audios", "chosen", "rejected", "kto_tag")
-TAGS = {
-    "role_tag": "from",
-    "content_tag": "value",
-    "user_tag": "human",
-    "assistant_tag": "gpt",
-    "observation_tag": "observation",
-    "function_tag": "function_call",
-    "system_tag": "system",
-}
 FORMATS = ("alpaca", "sharegpt")
 OPENAI = "LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags"
 KEYS = {

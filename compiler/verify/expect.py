@@ -20,7 +20,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
+class ExpectedRow:
     """One record as LLaMA-Factory should have it: turns (role, text), the last one learned; system, tools."""
 
     turns: list[Turn]
@@ -44,7 +44,7 @@ class Expected:
     _told: set[str] = field(default_factory=set)
     _shapes: set[tuple[object, ...]] = field(default_factory=set)
 
-    def records(self) -> Iterator[tuple[str, Talk | str]]:
+    def records(self) -> Iterator[tuple[str, ExpectedRow | str]]:
         """Yield (place, talk) for every record, or (place, why it is lost).
 
         `ProblemsError` where the file itself cannot be read on; its problems have their places.
@@ -56,7 +56,7 @@ class Expected:
                 record = rows.row(number)
                 place = f"{rows.prefix}{line}"
                 self._note(record, place)
-                yield place, talk_of(record, self.meaning)
+                yield place, expected_row(record, self.meaning)
         if found.errors:
             raise ProblemsError(found.errors, str(self.path))
 
@@ -87,7 +87,7 @@ class Expected:
             self._shapes.add(shape)
 
 
-def talk_of(record: object, meaning: Meaning) -> Talk | str:
+def expected_row(record: object, meaning: Meaning) -> ExpectedRow | str:
     """Return the turns that LLaMA-Factory should make of a record, or why it drops it."""
     if not isinstance(record, dict):
         return f"found {show_value(record)}, expected an object"
@@ -97,7 +97,7 @@ def talk_of(record: object, meaning: Meaning) -> Talk | str:
         return str(error)
 
 
-def _alpaca(record: Record, meaning: Meaning) -> Talk:
+def _alpaca(record: Record, meaning: Meaning) -> ExpectedRow:
     columns = meaning.columns
     turns: list[Turn] = []
     for pair in _list(record, columns.get("history")):
@@ -108,7 +108,7 @@ def _alpaca(record: Record, meaning: Meaning) -> Talk:
     turns.append(("user", "\n".join(str(text) for text in asked if text)))
     if not meaning.text_only:
         turns.append(("assistant", _answer(record, columns["response"])))
-    return Talk(turns, _extra(record, columns, "system"), _extra(record, columns, "tools"))
+    return ExpectedRow(turns, _extra(record, columns, "system"), _extra(record, columns, "tools"))
 
 
 def _answer(record: Record, column: str) -> str:
@@ -119,7 +119,7 @@ def _answer(record: Record, column: str) -> str:
     return answer
 
 
-def _sharegpt(record: Record, meaning: Meaning) -> Talk:
+def _sharegpt(record: Record, meaning: Meaning) -> ExpectedRow:
     column, tags = meaning.columns.get("messages", ""), meaning.tags
     roles = {
         tags.get(f"{role}_tag"): role for role in ("user", "assistant", "observation", "function", "system")
@@ -145,7 +145,7 @@ def _sharegpt(record: Record, meaning: Meaning) -> Talk:
         )
     if not turns or len(turns) % 2:
         raise LostError(f"{column}: {len(turns)} turns, expected an even number that ends with an answer")
-    return Talk(turns, system, _extra(record, meaning.columns, "tools"))
+    return ExpectedRow(turns, system, _extra(record, meaning.columns, "tools"))
 
 
 def _list(record: Record, column: str | None) -> list[object]:

@@ -25,7 +25,7 @@ class Measuring:
         return whole
 
 
-class Pretraining:
+class PretrainingAuditor:
     """Audits batches of texts with LLaMA-Factory's own processor, which packs or cuts them."""
 
     def __init__(self, loaded: Loaded, tokenizer: Any, template: Any) -> None:

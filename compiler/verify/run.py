@@ -6,23 +6,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from compiler.registry import compiled
-from compiler.spec import MANIFEST
+from compiler.registry import read_manifests
 from compiler.verify.audit import FIRST, KINDS, Audit, Auditor
 from compiler.verify.entry import Meaning, column_problems, entry_problems, meaning_of
-from compiler.verify.expect import Expected, Talk
+from compiler.verify.expect import Expected, ExpectedRow
 from compiler.verify.load import Loaded, LoaderError, load, tools_of
-from compiler.verify.pretrained import Pretraining
-from compiler.verify.supervised import Supervision
+from compiler.verify.pretrained import PretrainingAuditor
+from compiler.verify.supervised import SupervisedAuditor
 from compiler.verify.workers import audits, workers_for
 from core.datasets import REGISTRY, find_dataset, read_registry
 from core.documents import read_mapping
 from core.errors import Problem, ProblemsError, RequestError, nearest, show_value
-from core.files import read_object
 
-AUDITORS: dict[str, Callable[..., Auditor]] = {"sft": Supervision, "pt": Pretraining}
+AUDITORS: dict[str, Callable[..., Auditor]] = {"sft": SupervisedAuditor, "pt": PretrainingAuditor}
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 Settings = Mapping[str, object]
 
@@ -57,11 +55,13 @@ class Verdict:
 
 def datasets_of(name: str, out: Path) -> list[str]:
     """Return the datasets of a compiled set, or the one registered dataset of that name."""
-    sets = compiled(out)
+    sets = read_manifests(out)
     if name in sets:
-        found = list(cast("dict[str, Any]", read_object(sets[name] / MANIFEST).get("entries", {})))
+        found = list(sets[name].get("entries", {}))
         if not found:
-            raise RequestError(f"{name}: no output of this set is registered: LLaMA-Factory reads none of it")
+            raise RequestError(
+                f"{name}: no output of this dataset is registered: LLaMA-Factory reads none of it"
+            )
         return found
     registered = read_registry(out)
     if name in registered:
@@ -69,7 +69,7 @@ def datasets_of(name: str, out: Path) -> list[str]:
     known = sorted({*sets, *registered})
     hint = nearest(name, known)
     there = ", ".join(known) or "none"
-    raise RequestError(f"nothing called {name!r} in {out} (sets and datasets: {there}) {hint}".rstrip())
+    raise RequestError(f"nothing called {name!r} in {out} (found: {there}) {hint}".rstrip())
 
 
 def read_settings(recipe: Path | None, options: Settings) -> dict[str, object]:
@@ -110,10 +110,7 @@ def _with_stage(settings: Settings, meaning: Meaning, ours: bool) -> Settings:
 
 
 def _made_by_us(name: str, entry: Mapping[str, object], out: Path) -> bool:
-    manifests = (read_object(folder / MANIFEST) for folder in compiled(out).values())
-    return any(
-        cast("dict[str, Any]", manifest.get("entries", {})).get(name) == entry for manifest in manifests
-    )
+    return any(manifest.get("entries", {}).get(name) == entry for manifest in read_manifests(out).values())
 
 
 def _without_loader(expected: Expected, verdict: Verdict, error: LoaderError) -> None:
@@ -198,7 +195,7 @@ def _compare_all(loaded: Loaded, starts: range, expected: Expected, verdict: Ver
 
 
 def _compare(
-    place: str, talk: Talk | str, rows: Mapping[str, Any], number: int, verdict: Verdict, stage: str
+    place: str, talk: ExpectedRow | str, rows: Mapping[str, Any], number: int, verdict: Verdict, stage: str
 ) -> None:
     """One record against the loader's row: is it there, with the same turns, system, tools?"""
     prompt, answer = rows["_prompt"][number], rows["_response"][number]
@@ -207,7 +204,7 @@ def _compare(
         verdict.add(Problem("E406", place, why))
         return
     turns = [(turn["role"], turn["content"]) for turn in prompt + answer]
-    theirs = Talk(turns, rows["_system"][number] or "", rows["_tools"][number] or "")
+    theirs = ExpectedRow(turns, rows["_system"][number] or "", rows["_tools"][number] or "")
     if theirs == talk:
         verdict.same += 1
         return

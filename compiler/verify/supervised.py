@@ -17,7 +17,7 @@ IGNORED = -100  # IGNORE_INDEX of LLaMA-Factory and torch
 SAMPLE = 100
 
 
-class Supervision:
+class SupervisedAuditor:
     """What supervised fine-tuning (stage sft) learns of each row."""
 
     def __init__(self, loaded: Loaded, tokenizer: Any, template: Any) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from compiler.verify.entry import meaning_of
-from compiler.verify.expect import talk_of
+from compiler.verify.expect import expected_row
 from compiler.verify.load import imported
 from core.errors import ContentError, RequestError, nearest
 
@@ -40,13 +40,13 @@ class Writing:
 
 
 def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], name: str) -> str:
-    """Return a record of a dataset as text, what is learned between ⟦ and ⟧.
+    """Return a record of a dataset as text, loss tokens between ⟦ and ⟧.
 
     `name` is one of LLaMA-Factory's templates (`RequestError` where it knows none of that name).
     """
     template, writing = _template(name), Writing()
     meaning = meaning_of(entry)
-    talk = talk_of(record, meaning)
+    talk = expected_row(record, meaning)
     if isinstance(talk, str):
         raise ContentError(talk)
     if meaning.text_only:

@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from compiler import part, pipeline, readback
-from compiler.request import Request
-from compiler.seen import Seen
+from compiler.fingerprints import Fingerprints
+from compiler.request import CompileRequest
 from compiler.spec import load_spec
 
 PARTS = {
     "check": (part.Checker, "check"),
-    "lint and keys": (part.Fit, "see"),
+    "lint and keys": (part.Lint, "see"),
     "render": (part.Renderer, "render"),
     "hand over to the writer": (part.RecordFile, "write"),
     "compare rows": (pipeline, "compare"),
     "read back, with what follows": (pipeline, "account"),
     "  fingerprints": (readback, "fingerprints"),
-    "  clusters": (Seen, "clusters"),
+    "  clusters": (Fingerprints, "clusters"),
     "  write beside": (readback, "write_examples"),
-    "publish": (pipeline, "put_in_place"),
+    "publish": (pipeline.Registry, "publish"),
 }
 seconds: dict[str, float] = {}
 
@@ -59,7 +59,7 @@ def main() -> None:
     part.read = read
     with tempfile.TemporaryDirectory(prefix="tuneyard-bench-") as name:
         source = Path(sys.argv[1]) if len(sys.argv) > 1 else made_up(Path(name))
-        request = Request(sources=(f"train={source}",), out=Path(name) / "out")
+        request = CompileRequest(sources=(f"train={source}",), out=Path(name) / "out")
         timed("all of the main thread", pipeline.compile_spec)(load_spec("mnli"), request)
     for name, spent in seconds.items():
         print(f"{name:30} {spent:.2f} CPU s")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from compiler.pipeline import compile_spec
-from compiler.request import Request
+from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from compiler.verify.run import verify
 from core.datasets import read_records
@@ -27,7 +27,7 @@ def main(rows: int) -> None:
         folder = Path(name)
         model = QWEN if QWEN.is_dir() else make_tiny(folder / "model")
         source = make_rows(folder / "train.jsonl", rows)
-        compile_spec(load_spec("mnli"), Request(sources=(f"train={source}",), out=folder / "out"))
+        compile_spec(load_spec("mnli"), CompileRequest(sources=(f"train={source}",), out=folder / "out"))
         settings = {"model_name_or_path": str(model), "template": "qwen", "cutoff_len": 4096}
         start, _ = measured("importing LLaMA-Factory", import_all, 1)
         one, verdict = measured("verify", lambda: verify("alpaca_mnli_train", folder / "out", settings), rows)

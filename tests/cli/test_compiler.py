@@ -28,13 +28,13 @@ def test_compile_list_show_remove(run, tmp_path):
     assert [path.name for path in out.iterdir()] == ["dataset_info.json"]
 
 
-def test_bad_rows_exit_1_with_the_place_and_quarantine_exits_0(run, tmp_path):
+def test_bad_rows_exit_1_with_the_place_and_reject_exits_0(run, tmp_path):
     bad = f"train={BAD / 'E104-label.rte.jsonl'}"
     done = run("-m", "compiler", "compile", "rte", "--source", bad, "--out", tmp_path / "out", code=1)
     assert f'{BAD / "E104-label.rte.jsonl"}:2: E104 label: found "7"' in done.stderr
     assert "error: rte: 1 problem; nothing was written" in done.stderr
     assert not (tmp_path / "out").exists()
-    args = ("--on_error", "quarantine", "--out", tmp_path / "out")
+    args = ("--on_error", "reject", "--out", tmp_path / "out")
     done = run("-m", "compiler", "compile", "rte", "--source", bad, *args)
     assert "kept 2  dropped 0  rejected 1" in done.stdout
 
@@ -61,7 +61,7 @@ def test_wrong_requests_exit_2_in_one_line(run, tmp_path):
             ("compile", "mix-small", "--source", f"orca={GOOD / 'mix-small' / 'orca.jsonl'}"),
             "my_dataset.json",
         ),
-        (("remove", "rte", "--out", tmp_path), "no compiled set 'rte'"),
+        (("remove", "rte", "--out", tmp_path), "no compiled dataset 'rte'"),
         (("compile", "rte", "--source", GOOD / "rte", "--out", GOOD / "rte" / "train.tsv"), "train.tsv"),
     ):
         done = run("-m", "compiler", *args, code=2)

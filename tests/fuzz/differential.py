@@ -128,7 +128,7 @@ def run(seed: str) -> list[str]:
     with scratch() as folder:
         (folder / name).write_bytes(data)
         (folder / "s.yaml").write_text(SPEC)
-        outcome = execute("compile", "s.yaml", "--source", name, "--out", "out", "--on-error", "quarantine")
+        outcome = execute("compile", "s.yaml", "--source", name, "--out", "out", "--on-error", "reject")
         wrong = outcome.wrong + leftovers(folder / "out", outcome)
         if wrong or bool(wanted) != (outcome.code == 0):
             return wrong or [f"exit code {outcome.code} where Python reads {len(wanted)} rows: {outcome.err}"]

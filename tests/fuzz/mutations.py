@@ -60,9 +60,7 @@ def draw(rng: random.Random) -> Case:
         data = mutated(rng, data, TOKENS)
     if rng.random() < 0.05:
         name = f"train.{rng.choice(SUFFIXES)}"
-    command = rng.choice(
-        [["compile"], ["compile"], ["compile", "--on-error", "quarantine"], ["check"], ["show"]]
-    )
+    command = rng.choice([["compile"], ["compile"], ["compile", "--on-error", "reject"], ["check"], ["show"]])
     if command[0] == "compile" and rng.random() < 0.2:
         command = [*command, rng.choice(["--no-duplicates", "--strict", "--json", "--limit=2"])]
     named = "qa" if path.parent.name.startswith(("good-", "bad-")) else path.parent.name

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from compiler.pipeline import compile_spec
-from compiler.request import Request
+from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from compiler.specfile import known_specs
 from compiler.verify import encode, supervised, workers
+from compiler.verify.report import as_json, lines
 from compiler.verify.run import Verdict, read_settings, verify
-from compiler.verify.tell import as_json, lines
 from compiler.verify.template import seen_by_model
 from core.errors import RequestError
 from tests.conftest import ROOT
@@ -168,9 +168,9 @@ def test_a_template_of_another_model(sets):
 
 
 def test_another_question_goes_to_the_template_itself(sets, monkeypatch):
-    ask = supervised.Supervision._question
+    ask = supervised.SupervisedAuditor._question
     other = lambda self, rows, number: (*ask(self, rows, number)[:1], "another system", "", False)  # noqa: E731
-    monkeypatch.setattr(supervised.Supervision, "_question", other)
+    monkeypatch.setattr(supervised.SupervisedAuditor, "_question", other)
     assert "E413" not in sets.audit(ROWS).counts
 
 
@@ -189,7 +189,9 @@ def test_two_processes_find_what_one_finds(sets, monkeypatch):
 def test_a_killed_process_is_said(sets, monkeypatch):
     monkeypatch.setattr(workers, "MANY", 0)
     monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr(supervised.Supervision, "audit", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(
+        supervised.SupervisedAuditor, "audit", lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    )
     with pytest.raises(RequestError, match="was killed"):
         sets.audit(ROWS)
 
@@ -246,7 +248,7 @@ def test_what_our_recipes_train_on(recipe, tiny_model, tmp_path):
         spec = SPECS[name]
         files = sorted((ROOT / "tests/examples/good" / spec.name).glob("*"))  # none: bundled samples
         sources = tuple(f"{file.stem}={file}" if spec.mix else str(file) for file in files)
-        report = compile_spec(spec, Request(sources=sources, out=tmp_path))
+        report = compile_spec(spec, CompileRequest(sources=sources, out=tmp_path))
         verdict = verify(name, tmp_path, settings)
         assert not verdict.failed and not verdict.not_checked, verdict.problems
         assert verdict.stage == settings["stage"] and verdict.packing == bool(settings.get("packing"))

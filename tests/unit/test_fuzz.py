@@ -45,7 +45,7 @@ def test_a_file_of_the_corpus_comes_to_what_its_name_says(path):
 )
 def test_the_lines_around_a_broken_one_are_kept(path):
     with scratch() as folder:
-        outcome = compiled(path, folder, "--on-error", "quarantine")
+        outcome = compiled(path, folder, "--on-error", "reject")
         assert outcome.code == 0 and f"{path.name}:2: E00" in outcome.err
         kept = records_of(folder / "out" / "qa" / "qa.jsonl")
         assert [record["instruction"] for record in kept] == ["Good?", "Last?"]

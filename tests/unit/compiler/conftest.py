@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from compiler.pipeline import compile_spec
-from compiler.request import Report, Request
+from compiler.request import CompileReport, CompileRequest
 from compiler.spec import load_spec
 from core.datasets import read_records
 
@@ -36,14 +36,14 @@ class Bench:
     def rows(self, name: str, rows: list[dict]) -> Path:
         return self.write(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
-    def compile(self, spec: str, *sources: object, **options) -> Report:
+    def compile(self, spec: str, *sources: object, **options) -> CompileReport:
         options.setdefault("out", self.out)
-        return compile_spec(load_spec(str(spec)), Request(sources=tuple(map(str, sources)), **options))
+        return compile_spec(load_spec(str(spec)), CompileRequest(sources=tuple(map(str, sources)), **options))
 
     def records(self, name: str) -> list[dict]:
         return read_records(next(self.out.rglob(name)))
 
-    def codes(self, report: Report) -> list[tuple[str, str]]:
+    def codes(self, report: CompileReport) -> list[tuple[str, str]]:
         """Return (code, place below the folder) of every problem and warning."""
         found = [*report.problems.errors, *report.problems.warnings]
         return [(problem.code, problem.place.removeprefix(f"{self.folder}/")) for problem in found]

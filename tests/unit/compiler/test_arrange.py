@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from compiler.arrange import split_rows
 from compiler.filters import speaks
-from compiler.seen import Seen
+from compiler.fingerprints import Fingerprints
 from compiler.spec import Split
 from tests.unit.compiler.conftest import ROWS
 
@@ -26,8 +26,8 @@ MANY = [
 ]
 
 
-def seen_of(classes, groups=None) -> Seen:
-    seen = Seen()
+def seen_of(classes, groups=None) -> Fingerprints:
+    seen = Fingerprints()
     seen.classes.note(classes)
     seen.units.note(groups or range(len(classes)))
     seen.prompts.extend(range(len(classes)))

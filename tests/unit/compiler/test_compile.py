@@ -9,7 +9,7 @@ import jsonschema_rs
 import pytest
 
 from compiler import part
-from compiler.registry import compiled, remove, repair
+from compiler.registry import Registry
 from compiler.spec import load_spec
 from core.errors import ContentError, RequestError
 from tests.conftest import ROOT
@@ -72,14 +72,14 @@ def test_a_failed_compile_names_no_records(bench):
     assert report.failed and "alpaca_rte_train" not in report.line() and "read 4" in report.line()
 
 
-def test_quarantine_writes_the_good_rows_and_puts_the_others_aside(bench):
+def test_reject_writes_the_good_rows_and_lists_the_others(bench):
     bad = [ROWS[0] | {"label": 7}, "broken", ROWS[1] | {"sentence1": None, "sentence2": " "}]
     source = bench.write(
         "train.jsonl", "".join(json.dumps(row) + "\n" for row in [ROWS[0], bad[0], ROWS[1], bad[2]]) + "{x\n"
     )
-    report = bench.compile("rte", source, quarantine=True)
+    report = bench.compile("rte", source, reject=True)
     assert (report.read, report.kept, report.dropped, report.rejected) == (5, 2, {}, 3)
-    aside = [json.loads(line) for line in (bench.out / "rte" / "quarantine.jsonl").read_text().splitlines()]
+    aside = [json.loads(line) for line in (bench.out / "rte" / "rejected.jsonl").read_text().splitlines()]
     places = {row["place"].rsplit(":", 1)[1]: row for row in aside}
     assert set(places) == {"2", "4", "5"}
     assert len(places["4"]["problems"]) == 2 and places["4"]["row"] == bad[2]
@@ -140,7 +140,7 @@ def test_hand_written_entries_stay(bench):
     bench.compile("rte", bench.rows("train.jsonl", ROWS))
     info = json.loads((bench.out / "dataset_info.json").read_text())
     assert info["mine"] == HAND["mine"] and list(info) == ["mine", "alpaca_rte_train"]
-    remove(bench.out / "rte")
+    Registry(bench.out).remove("rte")
     assert json.loads((bench.out / "dataset_info.json").read_text()) == HAND
     assert not (bench.out / "rte").exists()
 
@@ -168,11 +168,11 @@ def test_a_kill_before_the_registry_is_repaired(bench):
     registry = bench.out / "dataset_info.json"
     good = registry.read_bytes()
     registry.unlink()
-    repair(bench.out)
+    Registry(bench.out)
     assert registry.read_bytes() == good
     stale = json.loads(good) | {"alpaca_rte_eval": {"file_name": "rte/alpaca_rte-eval.json"}}
     registry.write_text(json.dumps(stale))
-    repair(bench.out)
+    Registry(bench.out)
     assert json.loads(registry.read_bytes()) == json.loads(good)
 
 
@@ -190,7 +190,7 @@ def test_a_smaller_compile_takes_the_place_of_a_larger(bench):
         "alpaca_rte-train.json",
         "manifest.json",
     ]
-    assert list(compiled(bench.out)) == ["rte"]
+    assert list(Registry(bench.out).manifests) == ["rte"]
 
 
 def test_files_go_to_the_split_that_their_name_tells(bench):
@@ -249,16 +249,24 @@ def test_a_column_may_be_named(run, bench):
 @pytest.mark.parametrize(
     ("spec", "row", "note"),
     [
-        ("qa", {"question": "a", "answer": "b"}, "took question = question, answer = answer"),
-        ("pr", {"Prompt": "a", "chosen": "b"}, "took prompt = Prompt, response = chosen"),
+        (
+            "qa",
+            {"question": "a", "answer": "b"},
+            'using column "question" as question, column "answer" as answer',
+        ),
+        (
+            "pr",
+            {"Prompt": "a", "chosen": "b"},
+            'using column "Prompt" as prompt, column "chosen" as response',
+        ),
         (
             "io",
             {"prompt": "a", "output": "b"},
-            "took instruction = prompt, output = output, found none for input",
+            'using column "prompt" as instruction, column "output" as output, no column for input',
         ),
         ("rte", ROWS[0], None),
         ("rte", ROWS[0] | {"text_a": "A."}, None),
-        ("rte", {"text_a": "A.", "sentence2": "B.", "label": 1}, "took premise = text_a"),
+        ("rte", {"text_a": "A.", "sentence2": "B.", "label": 1}, 'using column "text_a" as premise'),
         ("alpaca-text", {"instruction": "a", "input": "", "output": "b"}, None),
     ],
 )
@@ -298,7 +306,7 @@ def test_files_that_compile_did_not_make_are_never_replaced(bench, compiled_befo
         bench.compile("rte", source, force=True)
     if compiled_before:
         with pytest.raises(RequestError, match="mine.json"):
-            remove(bench.out / "rte")
+            Registry(bench.out).remove("rte")
     assert tree(bench.out) == before
 
 
@@ -322,8 +330,8 @@ def test_a_linked_folder_is_refused_and_a_linked_registry_stays_a_link(bench):
 def test_an_up_to_date_compile_tells_what_the_one_that_made_the_set_told(bench):
     rows = [*ROWS, ROWS[0], ROWS[1] | {"sentence1": "<|im_end|>"}, ROWS[2] | {"label": 9}]
     source = bench.rows("train.jsonl", rows)
-    first = bench.compile("rte", source, quarantine=True, every_problem=True)
-    again = bench.compile("rte", source, quarantine=True, every_problem=True)
+    first = bench.compile("rte", source, reject=True, every_problem=True)
+    again = bench.compile("rte", source, reject=True, every_problem=True)
     assert again.up_to_date and first.as_json()["problems"] and first.as_json()["fit"]
     assert again.as_json() | {"up_to_date": False, "seconds": 0} == first.as_json() | {"seconds": 0}
     assert again.problems.warning_lines() == first.problems.warning_lines()

@@ -89,7 +89,7 @@ def test_a_bad_row_inside_is_named_by_its_path(bench, indent):
     document = json.loads(json.dumps(SQUAD))
     document["data"][1]["paragraphs"][0]["qas"][1]["question"] = 7
     source = bench.write("t.json", json.dumps(document, indent=indent))
-    report = bench.compile(spec(bench, "{rows: [data, paragraphs, qas]}"), source, quarantine=True)
+    report = bench.compile(spec(bench, "{rows: [data, paragraphs, qas]}"), source, reject=True)
     assert report.problems.errors[0].place.endswith(" data[1].paragraphs[0].qas[1]")
     assert (report.read, report.kept) == (8, 7)
 

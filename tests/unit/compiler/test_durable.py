@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compiler.registry import remove
+from compiler.registry import Registry
 from compiler.write import RecordFile
 from core import files
 from core.files import atomic, publish, write_text
@@ -70,8 +70,8 @@ def test_a_stage_is_synced_whole_before_and_its_parent_after_it_is_published(
 
 def test_all_that_a_compile_writes_is_synced_before_it_is_published(bench, events):
     bad = ROWS[0] | {"label": 7}
-    bench.compile("rte", bench.rows("train.jsonl", [*ROWS, bad]), quarantine=True)
-    made = ["alpaca_rte-train.json", "alpaca_rte-train.examples.npy", "manifest.json", "quarantine.jsonl"]
+    bench.compile("rte", bench.rows("train.jsonl", [*ROWS, bad]), reject=True)
+    made = ["alpaca_rte-train.json", "alpaca_rte-train.examples.npy", "manifest.json", "rejected.jsonl"]
     assert sorted(path.name for path in (bench.out / "rte").iterdir()) == sorted(made)
     for name in made:
         assert before(events, ("sync", name), ("name", "rte"), ("sync", "out"), ("name", "dataset_info.json"))
@@ -87,7 +87,7 @@ def test_a_removed_set_is_unregistered_and_its_new_name_synced_before_it_is_dele
     monkeypatch.setattr(
         files.shutil, "rmtree", lambda path: (events.append(("delete", Path(path).name)), rmtree(path))
     )
-    remove(bench.out / "rte")
+    Registry(bench.out).remove("rte")
     gone = ".rte.tuneyard-old"
     assert before(events, ("name", "dataset_info.json"), ("name", gone), ("sync", "out"), ("delete", gone))
 

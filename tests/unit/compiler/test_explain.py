@@ -128,8 +128,8 @@ def test_every_nested_value_that_is_refused_is_explained(kind, value):
 def test_jsonschema_is_loaded_only_where_something_is_wrong(bench, run):
     script = (
         "import sys; from pathlib import Path; from compiler.pipeline import check_spec; "
-        "from compiler.request import Request; from compiler.spec import load_spec; "
-        "report = check_spec(load_spec('messages'), Request(sources=(sys.argv[1],))); "
+        "from compiler.request import CompileRequest; from compiler.spec import load_spec; "
+        "report = check_spec(load_spec('messages'), CompileRequest(sources=(sys.argv[1],))); "
         "print(report.kept, 'jsonschema' in sys.modules)"
     )
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]

@@ -4,8 +4,8 @@ from array import array
 
 import pytest
 
-import compiler.seen
-from compiler.seen import repeated
+import compiler.fingerprints
+from compiler.fingerprints import repeated
 from core.errors import RequestError
 from tests.unit.compiler.conftest import ROWS
 
@@ -87,7 +87,7 @@ def test_repeats_are_found_alike_with_and_without_numpy(monkeypatch):
     keys = array("q", [5, -1, 5, 7, -1, 5])
     expected = [(0, 2), (1, 4), (0, 5)]
     assert repeated(keys) == expected
-    monkeypatch.setattr(compiler.seen, "_NUMPY_PAYS", 0)
+    monkeypatch.setattr(compiler.fingerprints, "_NUMPY_PAYS", 0)
     assert repeated(keys) == expected
     assert repeated(array("q", [1, 2])) == []
 

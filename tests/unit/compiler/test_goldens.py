@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from compiler.pipeline import compile_spec
-from compiler.request import Request
+from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from tests.unit.compiler.test_specs import GOLDEN, GOOD, sources
 
@@ -165,7 +165,7 @@ def mixture(name):
 def test_mixtures_by_hand(name, tmp_path):
     """What is compiled: every row of the parts (filtered by keyword) once, shuffled, one in ten in eval."""
     spec = load_spec(name)
-    assert not compile_spec(spec, Request(sources=sources(spec), out=tmp_path)).problems.errors
+    assert not compile_spec(spec, CompileRequest(sources=sources(spec), out=tmp_path)).problems.errors
     train, held_out = (
         [tuple(row.values()) for row in lines((tmp_path / f"{name}/{name}-{split}.jsonl").read_text("utf-8"))]
         for split in ("train", "eval")

@@ -24,7 +24,7 @@ def deep(depth: int) -> str:
 
 
 @pytest.mark.parametrize("layout", ["jsonl", "json"])
-@pytest.mark.parametrize("quarantine", [False, True])
+@pytest.mark.parametrize("reject", [False, True])
 @pytest.mark.parametrize(
     ("changes", "codes"),
     [
@@ -41,16 +41,16 @@ def deep(depth: int) -> str:
         ({"sentence1": '"\\ud83d"'}, ["E002"]),
     ],
 )
-def test_a_hostile_value_is_a_problem_with_its_line_or_harmless(bench, layout, quarantine, changes, codes):
+def test_a_hostile_value_is_a_problem_with_its_line_or_harmless(bench, layout, reject, changes, codes):
     good = {key: json.dumps(value) for key, value in ROWS[0].items()}
     rows = [
         "{" + ",".join(f'"{k}":{v}' for k, v in row.items()) + "}" for row in (good, good | changes, good)
     ]
     text = "\n".join(rows) if layout == "jsonl" else "[" + ",\n".join(rows) + "]"
-    report = bench.compile("rte", f"train={bench.write(f'train.{layout}', text)}", quarantine=quarantine)
+    report = bench.compile("rte", f"train={bench.write(f'train.{layout}', text)}", reject=reject)
     assert [(p.code, p.place.rsplit(":", 1)[1]) for p in report.problems.errors] == [(c, "2") for c in codes]
-    if quarantine and codes:
-        aside = (bench.out / "rte" / "quarantine.jsonl").read_text()
+    if reject and codes:
+        aside = (bench.out / "rte" / "rejected.jsonl").read_text()
         assert json.loads(aside)["problems"][0].startswith(codes[0])
 
 
@@ -114,9 +114,9 @@ def test_a_yaml_value_that_does_not_fit_its_tag_is_one_message(bench, value):
 def test_problems_of_reader_and_checks_stand_in_the_order_of_lines(bench):
     good, bad = json.dumps(ROWS[0]), json.dumps(ROWS[0] | {"label": 7})
     text = "\n".join([good, bad, "{", bad, "[]", bad])
-    report = bench.compile("rte", bench.write("train.jsonl", text), quarantine=True)
+    report = bench.compile("rte", bench.write("train.jsonl", text), reject=True)
     assert [place for _, place in bench.codes(report)][:5] == [f"train.jsonl:{n}" for n in range(2, 7)]
-    aside = [json.loads(line)["place"] for line in (bench.out / "rte" / "quarantine.jsonl").open()]
+    aside = [json.loads(line)["place"] for line in (bench.out / "rte" / "rejected.jsonl").open()]
     assert [place.rsplit(":", 1)[1] for place in aside] == ["2", "3", "4", "5", "6"]
 
 
@@ -128,7 +128,7 @@ def test_a_parquet_value_that_python_cannot_hold_is_a_problem_of_its_row(bench, 
     far = pa.array([0, 2**60], pa.timestamp("us"))
     table = pa.table({"q": no_text, "a": ["x", "y"], "k": far, "unused": far})
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
-    report = bench.compile(str(bench.write("t.yaml", SPEC)), tmp_path / "t.parquet", quarantine=True)
+    report = bench.compile(str(bench.write("t.yaml", SPEC)), tmp_path / "t.parquet", reject=True)
     assert bench.codes(report) == [("E105", "t.parquet row 2")] * 2
     assert "no valid string" in report.problems.errors[0].line()
     assert (report.read, report.kept, report.rejected) == (2, 1, 1)

@@ -246,9 +246,9 @@ def test_a_dataset_of_the_hub_is_fetched_once_and_compiled(check, hub, tmp_path)
 
 def test_torch_is_not_imported_for_the_hub(run, hub):
     code = (
-        "import sys; from compiler.pipeline import check_spec; from compiler.request import Request\n"
+        "import sys; from compiler.pipeline import check_spec; from compiler.request import CompileRequest\n"
         "from compiler.spec import load_spec\n"
-        "print(check_spec(load_spec('rte'), Request()).read, 'torch' in sys.modules)"
+        "print(check_spec(load_spec('rte'), CompileRequest()).read, 'torch' in sys.modules)"
     )
     assert run("-c", code, env=hub.env).stdout == "9 False\n"
 
@@ -256,7 +256,9 @@ def test_torch_is_not_imported_for_the_hub(run, hub):
 def test_a_mixture_streams_only_as_far_as_its_shares_go(check, hub, tmp_path):
     """mix-small: 800 reports here, 800 of SlimOrca's 10,000 rows, 400 of PubMedQA's 500."""
     reports = tmp_path / "reports.jsonl"
-    reports.write_bytes(lines([{"instruction": f"Report {n}?", "output": f"It is {n}."} for n in range(900)]))
+    reports.write_bytes(
+        lines([{"instruction": f"CompileReport {n}?", "output": f"It is {n}."} for n in range(900)])
+    )
     command = ("compile", "mix-small", "--source", f"reports={reports}", "--out", tmp_path / "o")
     done = check(*command)
     assert "mix_small_train 1800  mix_small_eval 200" in done.stdout

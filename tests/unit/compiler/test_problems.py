@@ -9,7 +9,7 @@ import pytest
 
 from compiler.pipeline import check_spec
 from compiler.problems import CODES, NAMES, PLACES, Problems, some_of
-from compiler.request import Request
+from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from core.errors import Problem
 from tests.conftest import ROOT
@@ -25,7 +25,7 @@ def messages(example: Path) -> str:
     name = str(spec) if spec else example.name.split(".")[1]
     if load_spec(name).near:
         pytest.importorskip("rensa")
-    report = check_spec(load_spec(name), Request(sources=tuple(sources(example, name))))
+    report = check_spec(load_spec(name), CompileRequest(sources=tuple(sources(example, name))))
     found = [*report.problems.errors, *report.problems.warnings]
     return "".join(problem.line().replace(f"{BAD}/", "") + "\n" for problem in found)
 
@@ -68,12 +68,12 @@ WHOLE_FILES = {"E003", "E004", "E007", "E009", "E011", "E012", "E013", "E014", "
 
 
 @pytest.mark.parametrize("example", [p for p in EXAMPLES if p.name[0] == "E"], ids=lambda path: path.name)
-def test_a_quarantining_compile_ends_only_where_a_file_cannot_be_read_on(bench, example):
+def test_a_compile_that_rejects_rows_ends_only_where_a_file_cannot_be_read_on(bench, example):
     name = example.name.split(".")[1]
-    report = bench.compile(name, *sources(example, name), quarantine=True)
+    report = bench.compile(name, *sources(example, name), reject=True)
     whole = WHOLE_FILES & set(report.problems.counts) or "csv: E001: " in messages(example)
     assert report.failed == bool(whole)
-    assert (bench.out / name / "quarantine.jsonl").exists() != report.failed
+    assert (bench.out / name / "rejected.jsonl").exists() != report.failed
 
 
 def test_the_first_places_of_each_warning_are_shown_or_every_one():

@@ -10,7 +10,7 @@ import pytest
 from compiler.part import RecordFile
 from compiler.pipeline import check_spec, compile_spec
 from compiler.readback import look_back, read_back
-from compiler.request import Request
+from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from compiler.specfile import known_specs
 from core.datasets import find_dataset, read_records
@@ -158,19 +158,19 @@ def test_a_row_that_no_count_knows_is_an_internal_error(bench, monkeypatch):
     source = bench.rows("train.jsonl", ROWS)
     for way in (compile_spec, check_spec):
         with pytest.raises(ContentError, match=r"internal error: read 3, but kept 1 \+ dropped 0 .* = 1: "):
-            way(load_spec("rte"), Request(sources=(str(source),), out=bench.out))
+            way(load_spec("rte"), CompileRequest(sources=(str(source),), out=bench.out))
 
 
-def test_a_bad_row_that_the_quarantine_lost_is_an_internal_error(bench, monkeypatch):
+def test_a_bad_row_that_was_not_written_down_is_an_internal_error(bench, monkeypatch):
     monkeypatch.setattr("compiler.problems._set_aside", lambda *_: b"")
     with pytest.raises(ContentError, match="read 4, but kept 3 .* rejected 0"):
-        bench.compile("rte", bench.rows("train.jsonl", [*ROWS, ROWS[0] | {"label": 7}]), quarantine=True)
+        bench.compile("rte", bench.rows("train.jsonl", [*ROWS, ROWS[0] | {"label": 7}]), reject=True)
 
 
 @pytest.mark.parametrize("name", [name for name in known_specs() if name not in DEMO])
 def test_fingerprints_are_those_of_the_prompts_that_eval_makes(name, tmp_path):
     spec = load_spec(name)
-    report = compile_spec(spec, Request(sources=sources(spec), out=tmp_path))
+    report = compile_spec(spec, CompileRequest(sources=sources(spec), out=tmp_path))
     registered = json.loads((tmp_path / "dataset_info.json").read_text())
     assert registered
     for dataset in registered:
@@ -195,7 +195,7 @@ def test_fingerprints_are_those_of_the_prompts_that_eval_makes(name, tmp_path):
         ("", {}),
         ("", {"limit": 123}),
         ("", {"duplicates": False}),
-        ("", {"quarantine": True}),
+        ("", {"reject": True}),
         ("drop_duplicates: true", {}),
         ("drop_leaks: true", {}),
         ("sample: 0.4", {}),
@@ -209,7 +209,7 @@ def test_row_i_of_the_clusters_is_record_i_of_the_file(bench, spec, options):
     """Whatever drops, samples, splits or orders the rows: equal clusters are equal premises."""
     about = load_spec("rte").raw | {"source": {}} if "split:" in spec else {"like": "rte"}
     mine = bench.write("rte.yaml", f"{json.dumps(about)[:-1]},\n{spec.replace(chr(10), ',')} }}\n")
-    rows = [*MANY, *MANY[:50], MANY[0] | {"label": 9}] if options.get("quarantine") else [*MANY, *MANY[:50]]
+    rows = [*MANY, *MANY[:50], MANY[0] | {"label": 9}] if options.get("reject") else [*MANY, *MANY[:50]]
     random.Random(3).shuffle(rows)
     given = [bench.rows("train.jsonl", rows)]
     if "split:" not in spec:

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from compiler.inventory import compiled_lines, spec_lines
-from compiler.registry import put_in_place, remove, repair
+from compiler.registry import Registry
 from core.errors import ContentError, RequestError
 from core.files import staging
 from tests.unit.compiler.conftest import ROWS
@@ -48,7 +48,7 @@ def test_a_copied_folder_takes_over_no_entry(bench):
     )
     assert registry(bench)["alpaca_rte_train"] == before["alpaca_rte_train"]
     assert "stale: a copied folder, not registered" in compiled_lines(bench.out)[0]
-    assert remove(bench.out / "backup") == []
+    assert Registry(bench.out).remove("backup") == []
     assert "alpaca_rte_train" in registry(bench)
 
 
@@ -87,7 +87,7 @@ def test_what_a_user_added_to_an_entry_stays(bench, what):
     elif what == "itself":
         bench.compile("rte", source, force=True)
     else:
-        repair(bench.out)
+        Registry(bench.out)
     assert registry(bench)["alpaca_rte_train"] == ours | {"num_samples": 2}
 
 
@@ -96,7 +96,7 @@ def test_an_entry_that_a_user_turned_to_a_file_of_his_own_stays(bench):
     bench.compile("rte", source)
     edit(bench, alpaca_rte_train={"file_name": "mine.json"})
     before = registry(bench)
-    repair(bench.out)
+    Registry(bench.out)
     assert registry(bench) == before
     with pytest.raises(ContentError, match="'alpaca_rte_train' is taken by 'mine.json'"):
         bench.compile("rte", source, force=True)
@@ -116,7 +116,7 @@ def test_entries_of_a_user_stay_whatever_they_name(bench, entry):
     bench.compile("rte", source)
     edit(bench, mine=entry)
     bench.compile("rte", source, force=True)
-    remove(bench.out / "rte")
+    Registry(bench.out).remove("rte")
     assert registry(bench) == {"mine": entry}
 
 
@@ -128,7 +128,7 @@ def test_a_name_taken_between_planning_and_publishing_is_refused(bench):
         staged(bench, "rte") as folder,
         pytest.raises(ContentError, match="'alpaca_rte_train' is taken by 'mine.json'"),
     ):
-        put_in_place(folder, bench.out / "rte")
+        Registry(bench.out).publish(folder, "rte")
     assert registry(bench) == before and not (bench.out / "rte").exists()
 
 
@@ -141,7 +141,7 @@ def test_a_file_put_there_between_planning_and_publishing_is_not_replaced(bench,
         staged(bench, "rte") as folder,
         pytest.raises(RequestError, match=r"files that compile did not make \(mine.json\)"),
     ):
-        put_in_place(folder, bench.out / "rte")
+        Registry(bench.out).publish(folder, "rte")
     assert (bench.out / "rte" / "mine.json").read_text() == "precious"
 
 
@@ -153,7 +153,7 @@ def test_a_set_whose_registration_was_killed_keeps_its_names(bench):
         staged(bench, "other", {"alpaca_rte_train": entry}) as folder,
         pytest.raises(ContentError, match="'alpaca_rte_train' is taken by 'rte/alpaca_rte-train.json'"),
     ):
-        put_in_place(folder, bench.out / "other")
+        Registry(bench.out).publish(folder, "other")
 
 
 def test_removing_a_set_brings_back_the_entries_of_the_others(bench):
@@ -161,5 +161,5 @@ def test_removing_a_set_brings_back_the_entries_of_the_others(bench):
     entries = registry(bench)
     bench.compile("qa", bench.rows("qa.jsonl", [{"question": "a", "answer": "b"}]))
     (bench.out / "dataset_info.json").unlink()
-    remove(bench.out / "qa")
+    Registry(bench.out).remove("qa")
     assert registry(bench) == entries

@@ -2,7 +2,7 @@
 
 import pytest
 
-from compiler.registry import compiled
+from compiler.registry import Registry
 from compiler.spec import load_spec, placeholders
 from compiler.specfile import known_specs
 from core.errors import ContentError, RequestError
@@ -118,7 +118,7 @@ def test_a_spec_whose_name_no_set_can_have_is_refused(bench, name):
 def test_a_spec_may_be_called_so(bench, name):
     spec = str(bench.write(f"specs/{name}", GOOD))
     bench.compile(spec, bench.rows("x.jsonl", [{"q": "a", "a": "b"}]))
-    assert list(compiled(bench.out)) == [name.rpartition(".")[0]]
+    assert list(Registry(bench.out).manifests) == [name.rpartition(".")[0]]
 
 
 @pytest.mark.parametrize(

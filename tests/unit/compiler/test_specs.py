@@ -7,7 +7,7 @@ import jsonschema_rs
 import pytest
 
 from compiler.pipeline import compile_spec
-from compiler.request import Request
+from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from compiler.specfile import known_specs, read_schema
 from tests.conftest import ROOT
@@ -25,7 +25,7 @@ def sources(spec) -> tuple[str, ...]:
 @pytest.mark.parametrize("name", [name for name in known_specs() if name not in DEMO])
 def test_example_compiles_to_the_golden_bytes(name, tmp_path):
     spec = load_spec(name)
-    report = compile_spec(spec, Request(sources=sources(spec), out=tmp_path))
+    report = compile_spec(spec, CompileRequest(sources=sources(spec), out=tmp_path))
     assert not report.problems.errors, report.problems.errors
     files = [path for path in (tmp_path / name).iterdir() if path.name != "manifest.json"]
     made = {path.name: path.read_bytes() for path in files if path.suffix != ".npy"}

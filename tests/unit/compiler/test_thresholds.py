@@ -5,7 +5,7 @@ import pytest
 from compiler.filters import Sieve, speaks
 from compiler.near import near_repeats, near_rows, similarity
 from compiler.pipeline import check_spec
-from compiler.request import Request
+from compiler.request import CompileRequest
 from compiler.rows import Batch
 from compiler.spec import Filter, load_spec
 from tests.unit.compiler.conftest import Bench
@@ -57,7 +57,7 @@ def test_every_control_character_and_no_other_is_told(bench):
     spec, told = load_spec("qa"), []
     for code in (*range(33), 126, 127, 128):
         source = bench.rows("t.jsonl", [{"question": "q", "answer": f"{chr(code)}z"}])
-        found = check_spec(spec, Request(sources=(str(source),))).problems.warnings
+        found = check_spec(spec, CompileRequest(sources=(str(source),))).problems.warnings
         told += [code for problem in found if problem.code == "W206"]
     assert told == sorted(CONTROLS)
 

@@ -7,9 +7,9 @@ import pytest
 
 from compiler.verify.audit import Audit
 from compiler.verify.entry import column_problems, entry_problems, meaning_of
-from compiler.verify.expect import Expected, Talk
+from compiler.verify.expect import Expected, ExpectedRow
+from compiler.verify.report import as_json, histogram, lines, quantiles
 from compiler.verify.run import Verdict, datasets_of, read_settings
-from compiler.verify.tell import as_json, histogram, lines, quantiles
 from core.errors import ContentError, Problem, ProblemsError, RequestError
 
 ALPACA = {"file_name": "x", "columns": {"prompt": "instruction", "query": "input", "response": "output"}}
@@ -86,8 +86,8 @@ def test_alpaca_records_as_turns(bench):
     content = "".join(json.dumps(row) + "\n" for row in rows)
     records, problems = read(bench, "a.jsonl", content)
     assert [talk for _, talk in records[:2]] == [
-        Talk([("user", "I\nJ"), ("assistant", "O")]),
-        Talk([("user", "I"), ("assistant", "")]),
+        ExpectedRow([("user", "I\nJ"), ("assistant", "O")]),
+        ExpectedRow([("user", "I"), ("assistant", "")]),
     ]
     assert [talk.split(",")[0] for _, talk in records[2:]] == [
         "output: found null",
@@ -103,7 +103,7 @@ def test_history_and_system(bench):
     row = {"instruction": "I", "output": "O", "h": [["a", "b"]], "s": "S"}
     records, _ = read(bench, "h.jsonl", json.dumps(row), entry)
     turns = [("user", "a"), ("assistant", "b"), ("user", "I"), ("assistant", "O")]
-    assert records[0][1] == Talk(turns, "S")
+    assert records[0][1] == ExpectedRow(turns, "S")
     records, _ = read(bench, "h.jsonl", json.dumps(row | {"h": [["a"]]}), entry)
     assert "expected [question, answer]" in records[0][1]
 
@@ -123,7 +123,7 @@ def test_sharegpt_records_as_turns(bench):
     ]
     records, _ = read(bench, "s.json", json.dumps(rows), SHAREGPT)
     talks = [talk for _, talk in records]
-    assert talks[0] == Talk([("user", "a"), ("assistant", "b")], "S")
+    assert talks[0] == ExpectedRow([("user", "a"), ("assistant", "b")], "S")
     assert talks[1].system == "S" and [role for role, _ in talks[1].turns] == [
         "user", "function", "observation", "assistant",
     ]  # fmt: skip
@@ -170,7 +170,7 @@ def test_the_report(capsys):
     verdict.add(Problem("E406", "f:2", "gone"))
     text = "\n".join(lines(verdict, every=False))
     assert verdict.failed and "f:2: E406: gone" in text and "1 problem (E406 1)" in text
-    assert "10 tokens are trained on, 2 of them learned (20.0%)" in text and text.endswith("ask ⟦yes⟧")
+    assert "10 tokens, 2 of them loss tokens (20.0%)" in text and text.endswith("ask ⟦yes⟧")
     report = as_json(verdict)
     assert report["failed"] and report["tokens"]["learned"] == 2 and json.dumps(report)
     clean = Verdict("set", records=1, loaded=1, same=1, not_checked=["lengths"])

@@ -1,4 +1,4 @@
-"""What verify says: a line of counts, findings with their first places, token lengths, one marked example."""
+"""The report of verify: counts, findings with their first places, token lengths, one marked example."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -99,11 +99,12 @@ def _audit_lines(audit: Audit, cutoff: int) -> Iterator[str]:
 def _learned_pretraining(verdict: Verdict) -> Iterator[str]:
     audit = cast("Audit", verdict.audit)
     if not verdict.packing:
-        yield f"{audit.seen} tokens, all of them learned (stage pt)"
+        yield f"{audit.seen} tokens, all of them loss tokens (stage pt)"
         return
     rest = sum(length * rows for length, rows in audit.lengths.items()) - audit.seen
     yield (
-        f"{audit.seen} tokens, all of them learned (stage pt), in {audit.blocks} blocks of {verdict.cutoff}; "
+        f"{audit.seen} tokens, all of them loss tokens (stage pt), "
+        f"in {audit.blocks} blocks of {verdict.cutoff}; "
         f"{rest} left over: LLaMA-Factory drops what does not fill the last block of each batch of rows"
     )
 
@@ -111,11 +112,11 @@ def _learned_pretraining(verdict: Verdict) -> Iterator[str]:
 def _learned(verdict: Verdict) -> Iterator[str]:
     audit = cast("Audit", verdict.audit)
     share = audit.learned / audit.seen if audit.seen else 0
-    yield f"{audit.seen} tokens are trained on, {audit.learned} of them learned ({share:.1%})"
+    yield f"{audit.seen} tokens, {audit.learned} of them loss tokens ({share:.1%}); everything else is masked"
     yield (
         f"labels: LLaMA-Factory's processor on every row, texts tokenised in batches; "
         f"{audit.sampled} rows compared with its plain tokenizer"
     )
     if audit.example:
-        yield "the first row, what is learned between ⟦ and ⟧:"
+        yield "the first example, loss tokens between ⟦ and ⟧:"
         yield "".join(f"⟦{text}⟧" if learned else text for text, learned in audit.example)

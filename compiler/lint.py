@@ -7,9 +7,9 @@ from itertools import chain
 from operator import add
 
 from compiler.clean import HTML
+from compiler.fingerprints import Fingerprints
 from compiler.problems import Problems
 from compiler.rows import Batch
-from compiler.seen import Seen
 from compiler.spec import Spec
 from compiler.texts import TextColumns, Texts
 from core.errors import Problem, show_value
@@ -30,15 +30,15 @@ _PLAIN = bytes.maketrans(bytes(range(65, 91)) + _CONTROLS, bytes(range(97, 123))
 _BLANKS = b" \t\r\n"
 
 
-class Fit:
-    """Looks at every kept row of a spec once, batch by batch, and notes it in a `Seen`."""
+class Lint:
+    """Looks at every kept row of a spec once, batch by batch, and notes it in a `Fingerprints`."""
 
     def __init__(self, spec: Spec, problems: Problems) -> None:
         self.spec = spec
         self.problems = problems
         self.texts = TextColumns(spec)
 
-    def see(self, seen: Seen, batch: Batch, numbered: bool) -> None:
+    def see(self, seen: Fingerprints, batch: Batch, numbered: bool) -> None:
         """Take in a batch; `numbered`: its ids come from the file, so that they should differ."""
         seen.begin(batch.prefix, batch.lines)
         texts = self.texts.of(batch)
@@ -89,7 +89,7 @@ class Fit:
             self._search(TOKENS, "W205", "a token of a chat template inside the text", columns, batch)
         return [parts[start : start + size] for start in range(0, len(parts), size)]
 
-    def _for_split(self, seen: Seen, batch: Batch, asked: list[list[bytes]]) -> None:
+    def _for_split(self, seen: Fingerprints, batch: Batch, asked: list[list[bytes]]) -> None:
         """Note what a split goes by: class, group, or a hash that is the same in every run."""
         split = self.spec.split
         if split is None:
@@ -111,7 +111,7 @@ class Fit:
             if hit:
                 self._warn(code, batch, [number], f"{what}: {show_value(hit[0])}")
 
-    def _lengths(self, seen: Seen, columns: list[Texts], batch: Batch) -> None:
+    def _lengths(self, seen: Fingerprints, columns: list[Texts], batch: Batch) -> None:
         lengths = list(map(len, columns[0]))
         for column in columns[1:]:
             lengths = list(map(add, lengths, map(len, column)))

@@ -45,7 +45,7 @@ def _keys() -> "array[int]":
 
 
 @dataclass(slots=True)
-class Seen:
+class Fingerprints:
     """Keys of normalised texts (hashes of 8 bytes), places, labels and lengths, row by row.
 
     With `counted_only`, rows are folded into counts as they come, and cannot be compared.
@@ -96,7 +96,7 @@ class Seen:
         prefix, lines = self._places[part]
         return f"{prefix}{lines[row - self._starts[part]]}"
 
-    def take(self, order: Sequence[int]) -> "Seen":
+    def take(self, order: Sequence[int]) -> "Fingerprints":
         """Return what was seen of some rows, in this order (what a split goes by stays behind)."""
         return replace(
             self,
