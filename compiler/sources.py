@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from compiler.read import SUFFIXES
+from compiler.read import known_suffixes, readers
 from compiler.read.hub import HubFile, find_files
 from compiler.read.stream import suffix
 from compiler.spec import PART, Spec
@@ -176,10 +176,9 @@ def _files(path: Path) -> list[Path]:
     try:
         path.stat()
         if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.is_file() and suffix(file) in SUFFIXES)
+            found = sorted(file for file in path.iterdir() if file.is_file() and suffix(file) in readers())
             if not found:
-                known = f"{', '.join(SUFFIXES)}, each also .gz or .zst"
-                raise RequestError(f"{path}: no data files in this folder (known: {known})")
+                raise RequestError(f"{path}: no data files in this folder (known: {known_suffixes()})")
             return found
         if not path.is_file():
             raise RequestError(f"{path}: not a file or a folder")

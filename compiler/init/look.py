@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from compiler.problems import Problems
-from compiler.read import SUFFIXES, read
+from compiler.read import find_reader, read
 from compiler.read.layout import LOOKED_AT, is_rows, is_turn, layout_of
 from compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, opened, suffix
 from compiler.spec import PART
@@ -70,11 +70,9 @@ def look(path: Path) -> Iterator[Found]:
     """
     if not path.is_file():
         raise RequestError(f"{path}: {'not a file' if path.exists() else 'file not found'}")
-    if suffix(path) not in SUFFIXES:
-        known = f"{', '.join(SUFFIXES)}, each also .gz or .zst"
-        raise RequestError(f"{path}: unknown kind of file {suffix(path)!r} (known: {known})")
+    text = find_reader(suffix(path), str(path)).text
     try:
-        encoding = "utf-8" if suffix(path) == ".parquet" else _encoding(path)
+        encoding = _encoding(path) if text else "utf-8"
         for ways in _ways(path, encoding):
             found = _best_reading(path, ways)
             if not found.rows:

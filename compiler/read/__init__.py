@@ -1,18 +1,111 @@
-"""Readers: a file of any kind as a stream of rows with their places."""
+"""Readers: a file here, or an entry point `tuneyard.readers`, holds one function with `@reader`.
 
-from collections.abc import Iterator
-from dataclasses import replace
+A reader gets an open file and yields its rows with their places, some hundreds at a time.
+"""
+
+import functools
+import importlib
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 from compiler.problems import Problems
-from compiler.read import jsons, parquet, tables
 from compiler.read.layout import row_of
 from compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, Readable, opened, suffix
 from compiler.rows import Rows
 from compiler.spec import PART, Spec
 from compiler.specsource import Source
 from core.errors import Problem, RequestError
+from core.plugins import Plugin, load, warn
 
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+GROUP: Literal["tuneyard.readers"] = "tuneyard.readers"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """What a reader is given.
+
+    `stream` has the bytes, unpacked, and as UTF-8 where the reader takes text; `shown` is the path as it is
+    in places and messages, `kind` its suffix, `source` how a spec says that it is written, and `split` whose
+    rows are wanted of a file that holds those of several (`rows:` of a source).
+    """
+
+    stream: io.BufferedReader
+    shown: str
+    kind: str
+    source: Source
+    split: str
+
+
+ReadRows = Callable[[OpenFile, Problems], Iterator[Rows]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A reader of files with these suffixes; `plugin` is where it came from, None for one of this folder."""
+
+    suffixes: tuple[str, ...]
+    text: bool
+    function: ReadRows
+    plugin: Plugin | None = None
+
+    def rows(self, file: OpenFile, problems: Problems) -> Iterator[Rows]:
+        """Yield the rows of a file; `PluginError` for what a plug-in raises."""
+        if self.plugin is None:
+            yield from self.function(file, problems)
+            return
+        with self.plugin.guarded():
+            batches = iter(self.function(file, problems))
+        while True:
+            with self.plugin.guarded():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+
+def reader(*suffixes: str, text: bool = True) -> Callable[[ReadRows], Reader]:
+    """Declare a function as the reader of files with these suffixes; `text` ones may have any encoding."""
+    return lambda function: Reader(suffixes, text, function)
+
+
+@functools.cache
+def _own() -> dict[str, Reader]:
+    """Return the readers of this folder by suffix."""
+    names = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    found = [each for module in modules for each in vars(module).values() if isinstance(each, Reader)]
+    return {kind: each for each in found for kind in each.suffixes}
+
+
+@functools.cache
+def readers() -> dict[str, Reader]:
+    """Return every reader by suffix; a plug-in that cannot be used is left out with a warning."""
+    found = dict(_own())
+    for plugin in load(GROUP).values():
+        if not isinstance(plugin.value, Reader):
+            warn(f"plug-in {plugin.name!r} of {plugin.package} ({GROUP}): no function with @reader")
+            continue
+        for kind in plugin.value.suffixes:
+            if kind in found:
+                warn(f"the reader of {kind} in {plugin.package}: {kind} has a reader already")
+            else:
+                found[kind] = replace(plugin.value, plugin=plugin)
+    return found
+
+
+def find_reader(kind: str, shown: str) -> Reader:
+    """Return the reader of files with this suffix; `RequestError` names `shown` and the suffixes known."""
+    if found := _own().get(kind) or readers().get(kind):
+        return found
+    raise RequestError(f"{shown}: unknown kind of file {kind!r} (known: {known_suffixes()})")
+
+
+def known_suffixes() -> str:
+    """Return the suffixes that have a reader, for messages."""
+    return f"{', '.join(readers())}, each also .gz or .zst"
 
 
 def reading(spec: Spec) -> Source:
@@ -26,18 +119,12 @@ def read(path: Readable, shown: str, source: Source, problems: Problems, split: 
     `split` tells which rows to read of a file that holds those of several splits (`rows:` of a source).
     """
     kind = suffix(path)
-    if kind not in SUFFIXES:
-        known = f"{', '.join(SUFFIXES)}, each also .gz or .zst"
-        raise RequestError(f"{shown}: unknown kind of file {kind!r} (known: {known})")
+    found = find_reader(kind, shown)
     try:
-        with opened(path, source.encoding if kind != ".parquet" else "utf-8") as stream:
-            if kind == ".parquet":
-                yield from parquet.read_parquet(stream, shown, problems)
-            elif kind in (".csv", ".tsv"):
-                yield from tables.read_table(stream, shown, kind, source, problems)
-            else:
-                yield from jsons.read_json(stream, shown, kind, source, split, problems)
+        with opened(path, source.encoding if found.text else "utf-8") as stream:
+            yield from found.rows(OpenFile(stream, shown, kind, source, split), problems)
     except NotTextError as error:
         problems.bad_file(Problem("E001", shown, str(error), hint=error.hint))
     except DamagedError as error:
         problems.bad_file(Problem("E004", shown, str(error), hint=GET_AGAIN))
+    problems.settle()

@@ -10,6 +10,7 @@ from operator import ne
 import orjson
 
 from compiler.problems import Problems
+from compiler.read import OpenFile, reader
 from compiler.read.array import ambiguous, read_array
 from compiler.read.layout import LINES, LOOKED_AT, ROW, layout_of
 from compiler.read.scan import Scanner
@@ -23,7 +24,6 @@ from compiler.read.stream import (
     whole_lines,
 )
 from compiler.rows import ObjectRows
-from compiler.specsource import Source
 from core.errors import Problem, show_value
 
 CONSTANTS = (b"NaN", b"Infinity", b"-Infinity")
@@ -31,14 +31,14 @@ _SPACED = re.compile(rb'"[ \t\r]+:')
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+(:?)')
 
 
-def read_json(
-    stream: io.BufferedReader, shown: str, kind: str, source: Source, split: str, problems: Problems
-) -> Iterator[ObjectRows]:
+@reader(".json", ".jsonl", ".ndjson")
+def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
     """Yield the rows of a JSON file: in .jsonl and .ndjson a line is a row, else the content decides.
 
     Where the source names no keys that lead to a document's rows, what it was taken for is noted.
     """
-    steps = source.steps(split)
+    stream, shown, kind, source = file.stream, file.shown, file.kind, file.source
+    steps = source.steps(file.split)
     start, head = 1, b""
     while not head.strip():
         start += head.count(b"\n")

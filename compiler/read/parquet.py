@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 from compiler.problems import Problems
+from compiler.read import OpenFile, reader
 from compiler.read.stream import BLOCK, RECORD, TOO_LONG
 from compiler.rows import MISSING, Line, filled, walker
 from core.errors import Problem, show_value
@@ -69,25 +70,27 @@ class ArrowRows:
         return ArrowRows(self.prefix, self.lines[:count], self.batch.slice(0, count))  # type: ignore[attr-defined]  # as above
 
 
-def read_parquet(stream: io.BufferedReader, shown: str, problems: Problems) -> Iterator[ArrowRows]:
+@reader(".parquet", text=False)
+def read_parquet(file: OpenFile, problems: Problems) -> Iterator[ArrowRows]:
     """Yield the rows of a Parquet file; a broken one is a problem."""
     import pyarrow
     import pyarrow.parquet
 
-    source = stream if stream.seekable() else _unpacked(stream)
+    shown = file.shown
+    source = file.stream if file.stream.seekable() else _unpacked(file.stream)
     start = 1
     try:
         # else all groups are read at once, and a group is held whole
-        file = pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=BLOCK)
-        names = file.schema_arrow.names
-        str(file.schema_arrow)  # names inside of columns, too
+        table = pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=BLOCK)
+        names = table.schema_arrow.names
+        str(table.schema_arrow)  # names inside of columns, too
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             problems.bad_file(Problem("E009", shown, "the header names it twice", twice))
             return
-        size = sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
-        rows = BATCH_BYTES * file.metadata.num_rows // max(size, 1)  # of the file's average size
-        for batch in file.iter_batches(min(max(rows, 1), BATCH), use_threads=False):
+        size = sum(table.metadata.row_group(n).total_byte_size for n in range(table.metadata.num_row_groups))
+        rows = BATCH_BYTES * table.metadata.num_rows // max(size, 1)  # of the file's average size
+        for batch in table.iter_batches(min(max(rows, 1), BATCH), use_threads=False):
             if batch.nbytes > RECORD and (long := _too_long(batch)) is not None:
                 problems.bad_file(Problem("E014", f"{shown} row {start + long}", TOO_LONG))
                 return

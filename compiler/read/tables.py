@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from compiler.problems import Problems
+from compiler.read import OpenFile, reader
 from compiler.read.stream import (
     CUT_OFF,
     GET_AGAIN,
@@ -18,7 +19,6 @@ from compiler.read.stream import (
     whole_lines,
 )
 from compiler.rows import TableRows
-from compiler.specsource import Source
 from core.errors import Problem
 
 BATCH = 1000
@@ -27,13 +27,13 @@ _SURROGATE = re.compile("[\udc80-\udcff]")
 Fields = list[str]
 
 
-def read_table(
-    stream: io.BufferedReader, shown: str, kind: str, source: Source, problems: Problems
-) -> Iterator[TableRows]:
+@reader(".csv", ".tsv")
+def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     """Yield the rows below a header; rows with another number of fields are problems."""
-    delimiter = source.delimiter or ("\t" if kind == ".tsv" else ",")
-    quoted = source.quoted if source.quoted is not None else kind == ".csv"
-    text = _Text(stream, shown)
+    source, shown = file.source, file.shown
+    delimiter = source.delimiter or ("\t" if file.kind == ".tsv" else ",")
+    quoted = source.quoted if source.quoted is not None else file.kind == ".csv"
+    text = _Text(file.stream, shown)
     blocks = _quoted(text, delimiter, problems) if quoted else _unquoted(text, delimiter, problems)
     header: Fields | None = None
     for lines, rows in blocks:

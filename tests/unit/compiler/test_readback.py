@@ -162,7 +162,7 @@ def test_a_row_that_no_count_knows_is_an_internal_error(bench, monkeypatch):
 
 
 def test_a_bad_row_that_was_not_written_down_is_an_internal_error(bench, monkeypatch):
-    monkeypatch.setattr("compiler.problems._set_aside", lambda *_: b"")
+    monkeypatch.setattr("compiler.problems._rejected_line", lambda *_: b"")
     with pytest.raises(ContentError, match="read 4, but kept 3 .* rejected 0"):
         bench.compile("rte", bench.rows("train.jsonl", [*ROWS, ROWS[0] | {"label": 7}]), reject=True)
 

@@ -1,0 +1,80 @@
+"""Readers by suffix: those of the folder, and plug-ins, each named where it fails."""
+
+import re
+
+import pytest
+
+from tests.unit.compiler.conftest import ROWS
+
+PLUGIN = '''
+from compiler.read import OpenFile, reader
+from compiler.rows import ObjectRows
+
+
+@reader(".pairs")
+def pairs(file, problems):
+    """Read `sentence1 | sentence2 | label` lines."""
+    lines = [line.decode().split(" | ") for line in file.stream]
+    rows = [{"sentence1": a, "sentence2": b, "label": int(c)} for a, b, c in lines]
+    yield ObjectRows(f"{file.shown}:", range(1, len(rows) + 1), rows)
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path, run):
+    """Install a package of one module with an entry point; returns a compile of a file of its kind."""
+
+    def install(name: str, code: str, attribute: str = "pairs"):
+        folder = tmp_path / "lib"
+        about = folder / f"plug_{name}-1.2.dist-info"
+        about.mkdir(parents=True)
+        (folder / f"plug_{name}.py").write_text(code)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: plug_{name}\nVersion: 1.2\n")
+        (about / "entry_points.txt").write_text(f"[tuneyard.readers]\n{name} = plug_{name}:{attribute}\n")
+
+    def compile_it(source, code=0):
+        command = ("compile", "rte", "--source", f"train={source}", "--out", tmp_path / "out")
+        return run("-m", "compiler", *command, code=code, env={"PYTHONPATH": str(tmp_path / "lib")})
+
+    install.compile = compile_it
+    return install
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    file = tmp_path / "train.pairs"
+    file.write_text("".join(f"{row['sentence1']} | {row['sentence2']} | {row['label']}\n" for row in ROWS))
+    return file
+
+
+def test_a_plugin_reads_files_of_its_kind(plugin, pairs):
+    plugin("good", PLUGIN)
+    assert "read 3  kept 3" in plugin.compile(pairs).stdout
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (PLUGIN.replace("lines = [", "raise KeyError('x')\n    lines = ["), "KeyError: 'x'"),
+        (PLUGIN.replace("rows = [", "yield from []\n    rows = 1 / 0, ["), "ZeroDivisionError"),
+    ],
+)
+def test_a_plugin_that_raises_is_named(plugin, pairs, broken, said):
+    plugin("bad", broken)
+    error = plugin.compile(pairs, code=1).stderr
+    assert re.search(rf"plug-in 'bad' of plug_bad 1.2 \(tuneyard.readers\) failed: {said}", error)
+    assert "Traceback" not in error
+
+
+def test_a_plugin_that_is_no_reader_or_takes_a_kind_that_is_taken(plugin, pairs):
+    plugin("csv", PLUGIN.replace(".pairs", ".csv"))
+    plugin("plain", PLUGIN.replace('@reader(".pairs")\n', ""))
+    error = plugin.compile(pairs, code=2).stderr
+    assert "the reader of .csv in plug_csv 1.2: .csv has a reader already" in error
+    assert "plug-in 'plain' of plug_plain 1.2 (tuneyard.readers): no function with @reader" in error
+    assert "unknown kind of file '.pairs'" in error
+
+
+def test_a_plugin_is_not_loaded_for_files_that_have_a_reader(plugin, bench):
+    plugin("bad", "raise SystemExit('no')")
+    assert plugin.compile(bench.rows("train.jsonl", ROWS)).stderr == ""
