@@ -11,11 +11,11 @@ KINDS = {
     "E412": "the template ends no turn: the model never learns to stop",
     "E413": "LLaMA-Factory's plain tokenizer gives other labels than the batch",
     "E418": "the template writes a token that this tokenizer does not have: it is another model's template",
-    "W414": "the answer is cut off by cutoff_len",
+    "W414": "the answer is truncated by cutoff_len",
     "W415": "the end of the turn is cut off: the model does not learn to stop there",
-    "W416": "the prompt is cut off by cutoff_len",
+    "W416": "the prompt is truncated by cutoff_len",
     "W417": "the answer is empty: only the end of the turn is learned",
-    "W419": "the text is cut off by cutoff_len (stage pt without packing)",
+    "W419": "the text is truncated by cutoff_len (stage pt without packing)",
 }
 Row = Mapping[str, Any]
 

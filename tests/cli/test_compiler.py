@@ -55,7 +55,7 @@ def test_wrong_requests_exit_2_in_one_line(run, tmp_path):
         (("compile", "rte", "--source", "no/such"), "no/such: source not found"),
         (
             ("compile", "rte", "--column", "premis=x", "--source", GOOD / "rte"),
-            "OURS one of premise, hypothesis",
+            "TARGET one of premise, hypothesis",
         ),
         (
             ("compile", "mix-small", "--source", f"orca={GOOD / 'mix-small' / 'orca.jsonl'}"),
@@ -66,3 +66,14 @@ def test_wrong_requests_exit_2_in_one_line(run, tmp_path):
     ):
         done = run("-m", "compiler", *args, code=2)
         assert says in done.stderr and len(done.stderr.splitlines()) <= 4
+
+
+def test_the_name_of_rejecting_rows_before_still_works(run, tmp_path):
+    """`--on-error quarantine`, and a folder with the quarantine.jsonl that it wrote then."""
+    bad = tmp_path / "train.jsonl"
+    bad.write_text('{"sentence1": "A.", "sentence2": "B.", "label": 0, "idx": 0}\n{"sentence1": "A."}\n')
+    command = ("compile", "rte", "--source", bad, "--out", tmp_path / "out", "--on-error")
+    assert "rejected 1" in run("-m", "compiler", *command, "quarantine").stdout
+    (tmp_path / "out/rte/rejected.jsonl").rename(tmp_path / "out/rte/quarantine.jsonl")
+    run("-m", "compiler", *command, "reject", "--force")
+    assert {path.name for path in (tmp_path / "out/rte").glob("*.jsonl")} == {"rejected.jsonl"}

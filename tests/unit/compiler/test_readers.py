@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.unit.compiler.conftest import ROWS
 
 PLUGIN = '''
@@ -50,6 +51,20 @@ def pairs(tmp_path):
 def test_a_plugin_reads_files_of_its_kind(plugin, pairs):
     plugin("good", PLUGIN)
     assert "read 3  kept 3" in plugin.compile(pairs).stdout
+
+
+def test_the_example_of_the_docs_is_a_reader(plugin, run, tmp_path):
+    text = (ROOT / "docs/extending.md").read_text()
+    (code,) = re.findall(r"```python\n(from compiler.*?)```", text, re.DOTALL)
+    plugin("chatlog", code, "chatlog")
+    file = tmp_path / "talk.chatlog"
+    file.write_text("How many? => Three.\nnothing\n")
+    command = ("compile", "qa", "--source", file, "--out", tmp_path / "out")
+    env = {"PYTHONPATH": str(tmp_path / "lib")}
+    bad = run("-m", "compiler", *command, code=1, env=env).stderr
+    assert "talk.chatlog:2: E002: found no =>, expected question => answer" in bad
+    good = run("-m", "compiler", *command, "--on-error", "reject", env=env).stdout
+    assert "read 2  kept 1  dropped 0  rejected 1" in good
 
 
 @pytest.mark.parametrize(
