@@ -22,7 +22,7 @@ class Source:
     delimiter: str | None = None
     quoted: bool | None = None
     rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    is_row: Callable[[object], bool] = field(default=no_row, compare=False)
+    is_row: Callable[[object], bool] = no_row
 
     def steps(self, split: str) -> tuple[str, ...]:
         """Return the keys that lead to the rows of a split in a JSON document, () for none."""
