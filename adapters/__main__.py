@@ -2,14 +2,21 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from adapters.export.command import export
 from adapters.methods import names
 from core.errors import CLI, run
+
+if TYPE_CHECKING:
+    from adapters.fuse import FusePlan
+    from adapters.merge import MergePlan
+
+Progress = Callable[[int], object]  # is given bytes
 
 # The matrices are small: more BLAS threads gain little on an idle machine and spin on a busy one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -45,25 +52,15 @@ def cli() -> None:
 @click.option("--force", is_flag=True, help="Replace an adapter that merge wrote there, and nothing else.")
 def merge(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) -> None:  # Click's values
     """Write the weighted sum of adapters as one plain adapter."""
-    from tqdm import tqdm
-
     from adapters import pipeline, report
 
-    started = time.monotonic()
     request = pipeline.merge_request(adapters, options, force=force)
     plan = pipeline.plan(request)
-    for note in plan.notes:
-        click.echo(f"note: {note}", err=True)
-    if dry_run:
-        for line in (report.merge_head(request, plan), *report.merge_plan(plan)):
-            click.echo(line)
-        click.echo(f"nothing written (--dry-run); would write {request.out}")
-        return
-    with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
-        errors = pipeline.merge(request, plan, bar.update, lambda text: click.echo(f"note: {text}", err=True))
-    click.echo(report.merge_head(request, plan))
-    click.echo(report.merge_error(errors))
-    click.echo(f"{request.out}  {time.monotonic() - started:.1f} s")
+
+    def work(progress: Progress) -> list[str]:
+        return [report.merge_error(pipeline.merge(request, plan, progress, _note))]
+
+    _write(plan, request.out, report.merge_lines(request, plan), None if dry_run else work)
 
 
 @cli.command(context_settings=CLI)
@@ -80,27 +77,37 @@ def merge(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any)
 @click.option("--force", is_flag=True, help="Replace a model that fuse wrote there, and nothing else.")
 def fuse(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) -> None:  # Click's values
     """Write the base with adapters added in as a full model, shard by shard."""
-    from tqdm import tqdm
-
     from adapters import pipeline, report
 
-    started = time.monotonic()
     request = pipeline.fuse_request(adapters, options, force=force)
     plan = pipeline.plan_fusing(request)
+
+    def work(progress: Progress) -> list[str]:
+        return list(report.fuse_retained(plan, pipeline.fuse(request, plan, progress, _note)))
+
+    _write(plan, request.out, report.fuse_lines(request, plan), None if dry_run else work)
+
+
+def _write(
+    plan: "MergePlan | FusePlan", out: Path, lines: list[str], work: Callable[[Progress], list[str]] | None
+) -> None:
+    """Print a plan's `lines` (`work` is None: a dry run), or its first line and those of what `work` did."""
+    from tqdm import tqdm
+
+    started = time.monotonic()
     for note in plan.notes:
-        click.echo(f"note: {note}", err=True)
-    if dry_run:
-        for line in (report.fuse_head(request, plan), *report.fuse_plan(plan)):
-            click.echo(line)
-        click.echo(f"nothing written (--dry-run); would write {request.out}")
-        return
-    with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
-        retained = pipeline.fuse(
-            request, plan, bar.update, lambda text: click.echo(f"note: {text}", err=True)
-        )
-    for line in (report.fuse_head(request, plan), *report.fuse_retained(plan, retained)):
-        click.echo(line)
-    click.echo(f"{request.out}  {time.monotonic() - started:.1f} s")
+        _note(note)
+    if work is None:
+        lines = [*lines, f"nothing written (--dry-run); would write {out}"]
+    else:
+        with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
+            done = work(bar.update)
+        lines = [lines[0], *done, f"{out}  {time.monotonic() - started:.1f} s"]
+    click.echo("\n".join(lines))
+
+
+def _note(text: str) -> None:
+    click.echo(f"note: {text}", err=True)
 
 
 @cli.command(context_settings=CLI)

@@ -3,47 +3,52 @@
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from adapters.merge import MergeOptions, MergePlan
+from adapters.merge import MergePlan
 from adapters.methods import methods
 from adapters.store import SAVES
-from adapters.weighted import WeightedAdapter, parse_reference_weight
+from adapters.weighted import WeightedAdapter
 from core.documents import read_mapping
 from core.errors import ContentError, nearest, show_value
 
-FIELDS = ("adapters", "base", "dtype", "energy", "method", "out", "rank")
 DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
+FOLDER = "a folder"
+EXPECTED = {
+    "adapters": "a list like [rte=0.5, mnli=0.5]", "base": FOLDER, "dtype": ", ".join(DTYPES),
+    "energy": "a share such as 0.99", "method": "", "out": FOLDER, "rank": "a whole number",
+}  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class MergeRecipe:
-    """A merge as written down: adapters with weights, the method, and folders where it names them."""
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read a merge recipe: the options of `merge` by name, and the list `adapters`.
 
-    wanted: list[tuple[str, float]]
-    options: MergeOptions
-    out: Path | None
-    base: Path | None
-
-
-def read_recipe(path: Path) -> MergeRecipe:
-    """Read a merge recipe; `ContentError` names the field that is wrong."""
+    `ContentError` names the field that is wrong.
+    """
     fields = read_mapping(path, "merge recipe")
-    for field in fields:
-        if field not in FIELDS:
-            hint = nearest(str(field), FIELDS)
+    for name, value in (fields | {"adapters": fields.get("adapters")}).items():
+        if name not in EXPECTED:
+            hint = nearest(name, EXPECTED)
             raise ContentError(
-                f"{path}: unknown field {field!r}, expected {', '.join(FIELDS)} {hint}".rstrip()
+                f"{path}: unknown field {name!r}, expected {', '.join(EXPECTED)} {hint}".rstrip()
             )
-    adapters = fields.get("adapters")
-    if not isinstance(adapters, list) or not adapters or not all(isinstance(item, str) for item in adapters):
-        raise ContentError(
-            f"{path}: adapters: {show_value(adapters)}: expected a list like [rte=0.5, mnli=0.5]"
-        )
-    return MergeRecipe(
-        [parse_reference_weight(item) for item in adapters], _options(fields, path), *_folders(fields, path)
-    )
+        if not _is_right(name, value):
+            expected = EXPECTED[name] or ", ".join(methods())
+            raise ContentError(f"{path}: {name}: {show_value(value)}, expected {expected}")
+    return fields
+
+
+def _is_right(name: str, value: object) -> bool:
+    if name == "adapters":
+        return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+    if name in ("method", "dtype"):
+        return isinstance(value, str) and value in (methods() if name == "method" else DTYPES)
+    if name == "rank":
+        return value is None or type(value) is int
+    if name == "energy":
+        return not isinstance(value, bool) and isinstance(value, int | float | None)
+    return value is None or (isinstance(value, str) and "\0" not in value)
 
 
 def recipe_text(plan: MergePlan) -> str:
@@ -69,26 +74,3 @@ def _item(item: WeightedAdapter) -> str:
     path = str(folder) if "/" in str(folder) else f"./{folder}"
     text = f"{item.adapter.name if found else path}={item.weight!r}"
     return text if re.fullmatch(r"[\w./][\w./=+-]*", text) else json.dumps(text, ensure_ascii=False)
-
-
-def _options(fields: dict[str, object], path: Path) -> MergeOptions:
-    name, dtype = fields.get("method", "exact"), fields.get("dtype", "fp32")
-    rank, energy = fields.get("rank"), fields.get("energy")
-    if not isinstance(name, str) or name not in methods():
-        raise ContentError(f"{path}: method: {show_value(name)}, expected {', '.join(methods())}")
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ContentError(f"{path}: dtype: {show_value(dtype)}, expected {', '.join(DTYPES)}")
-    if rank is not None and type(rank) is not int:
-        raise ContentError(f"{path}: rank: {show_value(rank)}, expected a whole number")
-    if isinstance(energy, bool) or not isinstance(energy, int | float | None):
-        raise ContentError(f"{path}: energy: {show_value(energy)}, expected a share such as 0.99")
-    return MergeOptions(name, rank, energy, DTYPES[dtype])
-
-
-def _folders(fields: dict[str, object], path: Path) -> tuple[Path | None, Path | None]:
-    for field in ("out", "base"):
-        value = fields.get(field)
-        if not isinstance(value, str | None) or (value and "\0" in value):
-            raise ContentError(f"{path}: {field}: {show_value(value)}, expected a folder")
-    out, base = fields.get("out"), fields.get("base")
-    return Path(str(out)) if out else None, Path(str(base)) if base else None

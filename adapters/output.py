@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from adapters.base import INDEX
-from adapters.config import CONFIG
 from core.errors import RequestError, TuneyardError
 from core.files import OURS, abandoned, folder_size, locked, publish, recover, staging
 
@@ -26,7 +25,7 @@ MARK = "written by Tuneyard"  # in the card of every adapter or model that we wr
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
 
 
-def check_output(out: Path, inputs: Iterable[Path], *, force: bool, marker: str = CONFIG) -> Path:
+def check_output(out: Path, inputs: Iterable[Path], *, force: bool, marker: str) -> Path:
     """Return `out` resolved; `RequestError` where writing there could cost data.
 
     Refused: an output that is, holds or lies in an input; one that exists, without `force`; with

@@ -13,7 +13,7 @@ from adapters.config import CONFIG
 from adapters.delta import Retained
 from adapters.fuse import FuseOptions, FusePlan, fused_config, plan_fuse, write_fuse
 from adapters.merge import FrobeniusErrors, MergeOptions, MergePlan, merged_config, plan_merge, write_merge
-from adapters.merge_recipe import DTYPES, MergeRecipe, read_recipe
+from adapters.merge_recipe import DTYPES, read_recipe
 from adapters.output import (
     CARD,
     carry_model_files,
@@ -54,28 +54,22 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bo
 
     `options` are the command's: out, base, same_base, method, rank, energy, dtype.
     """
-    recipe = MergeRecipe([], MergeOptions(), None, None)
+    recipe: dict[str, Any] = {"adapters": texts, "method": "exact", "dtype": "fp32"}
     if len(texts) == 1 and texts[0].endswith((".yaml", ".yml")):
-        recipe = read_recipe(Path(texts[0]))
+        recipe |= read_recipe(Path(texts[0]))
     elif any(text.endswith((".yaml", ".yml")) for text in texts):
         raise RequestError("a recipe stands alone: it names its adapters itself")
-    rank, energy = options["rank"], options["energy"]
-    if rank is None and energy is None and options["method"] in (None, recipe.options.method):
-        rank, energy = recipe.options.rank, recipe.options.energy
-    how = MergeOptions(
-        options["method"] or recipe.options.method,
-        rank,
-        energy,
-        DTYPES[options["dtype"]] if options["dtype"] else recipe.options.dtype,
-    )
-    out = options["out"] or recipe.out
-    if out is None:
+    given = {name: value for name, value in options.items() if value is not None}
+    if {"rank", "energy"} & given.keys() or given.get("method", recipe["method"]) != recipe["method"]:
+        recipe |= {"rank": None, "energy": None}
+    chosen = recipe | given
+    if not chosen.get("out"):
         raise RequestError("no --out: the folder of the merged adapter")
     return MergeRequest(
-        recipe.wanted or [parse_reference_weight(text) for text in texts],
-        how,
-        out,
-        options["base"] or recipe.base,
+        [parse_reference_weight(text) for text in chosen["adapters"]],
+        MergeOptions(chosen["method"], chosen.get("rank"), chosen.get("energy"), DTYPES[chosen["dtype"]]),
+        Path(chosen["out"]),
+        Path(chosen["base"]) if chosen.get("base") else None,
         force,
         options["same_base"],
     )
@@ -84,7 +78,7 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bo
 def plan(request: MergeRequest) -> MergePlan:
     """Open everything that a request names and return what would be written; nothing is written."""
     weighted = open_weighted(request.wanted)
-    _check_merged(request, weighted)
+    _check_output(request, weighted)
     if request.base is None:
         check_one_base(weighted)
         return plan_merge(weighted, request.options)
@@ -97,16 +91,17 @@ def _check_bases(weighted: Iterable[WeightedAdapter], base: Path, *, same: bool)
     return list(filter(None, (check_base(item.adapter, base, str(base), same=same) for item in weighted)))
 
 
-def _check_merged(request: MergeRequest, weighted: Iterable[WeightedAdapter]) -> Path:
+def _check_output(request: "MergeRequest | FuseRequest", weighted: Iterable[WeightedAdapter]) -> Path:
     inputs = [item.adapter.folder for item in weighted] + ([request.base] if request.base else [])
-    return check_output(request.out, inputs, force=request.force)
+    marker = CONFIG if isinstance(request, MergeRequest) else "config.json"
+    return check_output(request.out, inputs, force=request.force, marker=marker)
 
 
 def merge(
     request: MergeRequest, planned: MergePlan, progress: Callable[[int], object], say: Callable[[str], None]
 ) -> FrobeniusErrors:
     """Write a planned merge as a whole folder; the config comes last, so that nothing unfinished loads."""
-    check = functools.partial(_check_merged, request, planned.weighted)
+    check = functools.partial(_check_output, request, planned.weighted)
     with hashed(planned.weighted), staged_for(check(), check, say) as staged:
         errors = write_merge(planned, staged, progress)
         folders = [item.adapter.folder for item in planned.weighted]
@@ -143,23 +138,18 @@ def fuse_request(texts: Sequence[str], options: Mapping[str, Any], *, force: boo
 def plan_fusing(request: FuseRequest) -> FusePlan:
     """Open base and adapters and return what would be written; nothing is written."""
     weighted = open_weighted(request.wanted)
-    _check_fused(request, weighted)
+    _check_output(request, weighted)
     planned = plan_fuse(open_base(request.base), weighted, request.options)
     planned.notes.extend(_check_bases(weighted, request.base, same=request.same_base))
     require_space(request.out.resolve(), planned.bytes)
     return planned
 
 
-def _check_fused(request: FuseRequest, weighted: Iterable[WeightedAdapter]) -> Path:
-    inputs = [request.base, *(item.adapter.folder for item in weighted)]
-    return check_output(request.out, inputs, force=request.force, marker="config.json")
-
-
 def fuse(
     request: FuseRequest, planned: FusePlan, progress: Callable[[int], object], say: Callable[[str], None]
 ) -> dict[str, Retained]:
     """Write a planned model as a whole folder, its config last; an interrupted run can be taken up."""
-    check = functools.partial(_check_fused, request, planned.weighted)
+    check = functools.partial(_check_output, request, planned.weighted)
     with resumable(check(), check, say) as folder:
         retained = write_fuse(planned, folder, progress)
         carry_model_files(planned.base.folder, folder)

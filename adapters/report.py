@@ -10,19 +10,13 @@ from adapters.pipeline import FuseRequest, MergeRequest
 MUCH_LOST = 0.1  # of ‖ΔW‖; below it bf16 rounding is as good as invisible in the adapters' own effect
 
 
-def merge_head(request: MergeRequest, plan: MergePlan) -> str:
-    """Return one line on what a merge will write."""
-    parts = "  ".join(f"{reference}={weight:g}" for reference, weight in request.wanted)
-    return (
-        f"{plan.options.method}  {parts}  modules {len(plan.modules)}  tensors {len(plan.specs)}  "
-        f"rank {plan.rank}  {plan.bytes / 1e6:.1f} MB"
-    )
-
-
-def merge_plan(plan: MergePlan) -> Iterator[str]:
-    """Yield the tensors that a merge will write."""
-    for name, dtype, shape in plan.specs:
-        yield f"  {name}  {'×'.join(map(str, shape))}  {dtype}"
+def merge_lines(request: MergeRequest, plan: MergePlan) -> list[str]:
+    """Return one line on what a merge will write, and one for each tensor."""
+    return [
+        f"{plan.options.method}  {_weights(request)}  modules {len(plan.modules)}  "
+        f"tensors {len(plan.specs)}  rank {plan.rank}  {plan.bytes / 1e6:.1f} MB",
+        *(f"  {name}  {'×'.join(map(str, shape))}  {dtype}" for name, dtype, shape in plan.specs),
+    ]
 
 
 def merge_error(errors: FrobeniusErrors) -> str:
@@ -32,19 +26,17 @@ def merge_error(errors: FrobeniusErrors) -> str:
     return f"relative Frobenius error {errors.relative():.1e}, at most {most:.1e} ({worst})"
 
 
-def fuse_head(request: FuseRequest, plan: FusePlan) -> str:
-    """Return one line on what fusing will write."""
-    parts = "  ".join(f"{reference}={weight:g}" for reference, weight in request.wanted)
-    return (
-        f"fuse  {parts}  into {request.base}  modules {len(plan.modules)}  shards {len(plan.shards)}  "
-        f"{plan.bytes / 1e9:.2f} GB"
-    )
+def fuse_lines(request: FuseRequest, plan: FusePlan) -> list[str]:
+    """Return one line on what fusing will write, and one for each file."""
+    return [
+        f"fuse  {_weights(request)}  into {request.base}  modules {len(plan.modules)}  "
+        f"shards {len(plan.shards)}  {plan.bytes / 1e9:.2f} GB",
+        *(f"  {one.name}  {len(one.pieces)} tensors  {one.bytes / 1e9:.2f} GB" for one in plan.shards),
+    ]
 
 
-def fuse_plan(plan: FusePlan) -> Iterator[str]:
-    """Yield the files that fusing will write."""
-    for shard in plan.shards:
-        yield f"  {shard.name}  {len(shard.pieces)} tensors  {shard.bytes / 1e9:.2f} GB"
+def _weights(request: MergeRequest | FuseRequest) -> str:
+    return "  ".join(f"{reference}={weight:g}" for reference, weight in request.wanted)
 
 
 def fuse_retained(plan: FusePlan, retained: dict[str, Retained]) -> Iterator[str]:

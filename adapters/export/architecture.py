@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter, TensorNameMap
 
 LARGEST = float(np.finfo(np.float32).max)  # a GGUF holds these in fp32
+OTHERS = "convert_hf_to_gguf.py of llama.cpp may take it"
 KNOWN = ("llama", "qwen2", "qwen3")
 # The rows of Llama's q and k are reordered for the rotary embedding that llama.cpp uses for it.
 REORDERED = ("attn_q", "attn_k")
@@ -87,11 +88,10 @@ def read_architecture(path: Path, fields: dict[str, Any]) -> Architecture:
     kind = fields.get("model_type")
     if kind not in KNOWN:
         raise ContentError(
-            f"{path}: model_type {show_value(kind)}: only {', '.join(KNOWN)} are written here; "
-            "--llama-cpp DIR takes the others"
+            f"{path}: model_type {show_value(kind)}: only {', '.join(KNOWN)} are written here; {OTHERS}"
         )
     for reason in _refusals(fields):
-        raise ContentError(f"{path}: {reason}: not written here; --llama-cpp DIR may take it")
+        raise ContentError(f"{path}: {reason}: not written here; {OTHERS}")
     return Architecture(path, kind, fields)
 
 

@@ -53,40 +53,38 @@ def to_gguf(source: ExportSource, options: Options) -> None:
     staged = staged_for(target, check, _say)
     if source.adapter:
         _lora(source, options, target, staged)
-    elif options["llama_cpp"]:
-        _converted(source, options["llama_cpp"], kind, target, staged)
     else:
-        _model(source, kind, target, staged)
+        _model(source, kind, options["llama_cpp"], target, staged)
     size = target.stat().st_size
     click.echo(f"{options['out']}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
 
 
-def _model(source: ExportSource, kind: str, target: Path, staged: Staged) -> None:
+def _model(source: ExportSource, kind: str, llama_cpp: Path | None, target: Path, staged: Staged) -> None:
+    """Write a model in one of our types, or in f16 that llama.cpp's quantiser turns into `kind`."""
     from tqdm import tqdm
 
     from adapters.export.gguf_model import TYPES, plan_gguf, write_gguf
+    from adapters.export.quantise import find_quantiser, quantise
 
-    if kind not in TYPES:
+    if kind in TYPES and llama_cpp:
+        raise RequestError(f"--llama-cpp: {kind} is written without it; it is for types such as q4_k_m")
+    if kind not in TYPES and not llama_cpp:
         raise RequestError(
             f"--type {kind}: {', '.join(TYPES)} are written here; for others the gguf package has "
             "no quantiser, --llama-cpp DIR, a checkout of llama.cpp with its llama-quantize, makes them"
         )
-    plan = plan_gguf(open_base(source.folder), kind)
+    quantiser = find_quantiser(llama_cpp) if llama_cpp else None
+    plan = plan_gguf(open_base(source.folder), "f16" if quantiser else kind)
     require_space(target, plan.bytes)
     if plan.vocabulary.composed:
         _say("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text")
     licence = licence_of(source)
     about = {"name": source.name} | ({"license": licence[0]} if licence else {})
     with staged as folder, tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
-        write_gguf(plan, folder / target.name, about, bar.update)
-
-
-def _converted(source: ExportSource, llama_cpp: Path, kind: str, target: Path, staged: Staged) -> None:
-    from adapters.export.convert import check_llama_cpp, convert
-
-    check_llama_cpp(llama_cpp, kind)
-    with staged as folder:
-        convert(llama_cpp, source.folder, kind, folder / target.name)
+        written = folder / (f"{target.name}.f16" if quantiser else target.name)
+        write_gguf(plan, written, about, bar.update)
+        if quantiser:
+            quantise(quantiser, written, folder / target.name, kind)
 
 
 def _lora(source: ExportSource, options: Options, target: Path, staged: Staged) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.export.architecture import OTHERS
 from core.errors import ContentError, show_value
 from core.files import read_object, require
 
@@ -60,8 +61,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     model = fields.get("model") or {}
     if model.get("type") != "BPE":
         raise ContentError(
-            f"{path}: {show_value(model.get('type'))}: only byte-level BPE is written here; --llama-cpp DIR "
-            "takes the others"
+            f"{path}: {show_value(model.get('type'))}: only byte-level BPE is written here; {OTHERS}"
         )
     tokens, types = _tokens(path, model.get("vocab") or {}, fields.get("added_tokens") or [], size)
     return Vocabulary(folder, tokens, types, _pre_tokenizer(path, fields), _composes(path, fields))
@@ -88,8 +88,8 @@ def _pre_tokenizer(path: Path, fields: dict[str, Any]) -> str:
     steps = tuple(_step(path, step) for step in _parts(fields.get("pre_tokenizer"), "pretokenizers"))
     if steps not in PRE_TOKENIZERS:
         raise ContentError(
-            f"{path}: a pre-tokenizer that is none of {', '.join(PRE_TOKENIZERS.values())}; --llama-cpp DIR "
-            f"may know it (found: {', '.join(steps) or 'none'})"
+            f"{path}: a pre-tokenizer that is none of {', '.join(PRE_TOKENIZERS.values())}; {OTHERS} "
+            f"(found: {', '.join(steps) or 'none'})"
         )
     return PRE_TOKENIZERS[steps]
 

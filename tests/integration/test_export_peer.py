@@ -58,7 +58,8 @@ def read(path):
 def test_models(run, llama_cpp, model, tmp_path, kind):
     words = ["-m", "adapters", "export", model, "--to", "gguf", "--type", kind, "--out"]
     run(*words, tmp_path / "ours.gguf")
-    run(*words, tmp_path / "theirs.gguf", "--llama-cpp", llama_cpp)
+    theirs = ["--outfile", tmp_path / "theirs.gguf", "--outtype", kind]
+    run(llama_cpp / "convert_hf_to_gguf.py", model, *theirs)
     (ours, fields), (theirs, others) = read(tmp_path / "ours.gguf"), read(tmp_path / "theirs.gguf")
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == []

@@ -211,32 +211,28 @@ def test_adapters_are_to_be_fused_first_or_need_their_base():
     assert "no module of llama" in call("export", "strange", *GGUF, "--base", "model", code=1)[1]
 
 
-CONVERTER = """import sys
-model, out, kind = sys.argv[1], sys.argv[3], sys.argv[5]
-assert sys.argv[2::2] == ["--outfile", "--outtype"]
-open(out, "wb").write(b"GGUF " + kind.encode())
-sys.exit(3 if "broken" in model else 0)
+QUANTISER = """#!{python}
+import sys
+source, out, kind = sys.argv[1:]
+open(out, "wb").write(open(source, "rb").read(4) + b" to " + kind.encode())
+sys.exit(3 if kind == "iq9" else 0)
 """
 
 
-def test_other_types_are_left_to_llama_cpp():
-    words = ("export", "model", *GGUF, "--type", "Q4_K_M")
-    said = call(*words, code=2)[1]
+def test_other_types_are_left_to_llama_cpps_quantiser():
+    words = ("export", "model", *GGUF, "--type")
+    said = call(*words, "Q4_K_M", code=2)[1]
     assert "f16, q8_0, q4_0 are written here" in said and "no quantiser, --llama-cpp DIR" in said
     Path("llama.cpp").mkdir()
-    assert "expected a checkout" in call(*words, "--llama-cpp", "llama.cpp", code=2)[1]
-    Path("llama.cpp/convert_hf_to_gguf.py").write_text(CONVERTER)
-    assert "cmake --build" in call(*words, "--llama-cpp", "llama.cpp", code=2)[1]
+    said = call(*words, "Q4_K_M", "--llama-cpp", "llama.cpp", code=2)[1]
+    assert "expected a checkout" in said and "cmake --build" in said
     quantiser = Path("llama.cpp/llama-quantize")
-    quantiser.write_text(
-        f"#!{sys.executable}\nimport sys\nopen(sys.argv[2], 'wb').write(open(sys.argv[1], 'rb').read()"
-        " + b' to ' + sys.argv[3].encode())\n"
-    )
+    quantiser.write_text(QUANTISER.format(python=sys.executable))
     quantiser.chmod(0o755)
-    call(*words, "--llama-cpp", "llama.cpp")
-    assert Path("out/model.gguf").read_bytes() == b"GGUF f16 to q4_k_m"
+    assert "q8_0 is written without it" in call(*words, "q8_0", "--llama-cpp", "llama.cpp", code=2)[1]
+    call(*words, "Q4_K_M", "--llama-cpp", "llama.cpp")
+    assert Path("out/model.gguf").read_bytes() == b"GGUF to q4_k_m"
     assert [path.name for path in Path("out").iterdir()] == ["model.gguf"]
-    write("broken")
-    failing = ("export", "broken", "--to", "gguf", "--llama-cpp", "llama.cpp", "--out", "out/other.gguf")
-    assert "exit code 3" in call(*failing, code=1)[1]
+    assert "exit code 3" in call(*words, "iq9", "--llama-cpp", "llama.cpp", "--force", code=1)[1]
+    assert Path("out/model.gguf").read_bytes() == b"GGUF to q4_k_m"
     assert [path.name for path in Path("out").iterdir()] == ["model.gguf"]
