@@ -152,13 +152,6 @@ def mend_tokenizer(tokenizer: "PreTrainedTokenizerFast") -> "PreTrainedTokenizer
 def forget_reading(path: Path) -> None:
     """Drop from a written tokenizer_config.json what was only true while the tokenizer was read."""
     settings = read_object(path)
-    for key in (
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "unk_token_id",
-        "is_local",
-        "local_files_only",
-    ):
-        settings.pop(key, None)
-    write_json(path, settings)
+    ids = {f"{token}_token_id" for token in ("bos", "eos", "pad", "unk")}
+    read = {*ids, "is_local", "local_files_only"}
+    write_json(path, {key: value for key, value in settings.items() if key not in read})

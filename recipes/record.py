@@ -9,21 +9,15 @@ import platform
 import subprocess
 from pathlib import Path
 
+from core.checkout import ROOT, version
 from core.files import read_object, sha256, versions
 from core.runs import files_sha256, model_sha256
 from recipes.data import dataset_dir, files_of, locate
 from recipes.recipe import Recipe
 
 PACKAGES = (
-    "llamafactory",
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "datasets",
-    "deepspeed",
-    "bitsandbytes",
-)
+    "llamafactory", "torch", "transformers", "peft", "accelerate", "datasets", "deepspeed", "bitsandbytes",
+)  # fmt: skip
 # Settings that change what is shown or kept, or how fast, and not what is learned.
 INCIDENTAL = {
     "bf16_full_eval", "dataloader_num_workers", "dataloader_pin_memory", "ddp_timeout", "disable_tqdm",
@@ -76,6 +70,7 @@ def run_record(recipe: Recipe, inputs: dict[str, object], facts: dict[str, objec
         **facts,
         "result": _result(recipe.output_dir),
         "versions": {"python": platform.python_version(), **versions(*PACKAGES)},
+        "tuneyard": version(),
         "git": git_state(),
     }
 
@@ -90,9 +85,7 @@ def git_state() -> dict[str, object] | None:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, env=quiet, capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     commit, dirty, _ = done.stdout.strip().partition("-")
