@@ -34,11 +34,6 @@ class Recipe:
     overrides: tuple[str, ...] = ()
 
     @property
-    def name(self) -> str:
-        """Return the file's name without its suffix: `mnli` for recipes/mnli.yaml."""
-        return self.path.stem
-
-    @property
     def output_dir(self) -> Path:
         """Return the folder that the training writes; `ContentError` where the recipe names none."""
         return Path(os.path.expanduser(self.text("output_dir")))  # noqa: PTH111  # as transformers: ~nobody too
