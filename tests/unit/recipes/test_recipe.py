@@ -26,7 +26,7 @@ def test_values_and_places(tmp_path):
     assert recipe.place("dataset") == f"{path}:3"
     assert recipe.place("bf16") == f"{path} (override)"
     assert recipe.place("missing") == str(path)
-    assert (recipe.name, recipe.output_dir) == ("r", Path("out"))
+    assert (recipe.path.stem, recipe.output_dir) == ("r", Path("out"))
 
 
 @pytest.mark.parametrize(
