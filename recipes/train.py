@@ -122,8 +122,9 @@ def _reserve(
             lock = attempt.enter_context(reserved(output_dir))
             differs, grown = other_run(output_dir, inputs), other_world(output_dir, world)
             if not differs and grown and not force:
-                hint = f"`recipes train {recipe.path} output_dir={output_dir} --force` trains it again"
-                raise ContentError(f"{output_dir} was trained with {grown}: other steps; {hint}")
+                again = f"`recipes train {recipe.path} output_dir={output_dir} --force` trains it again"
+                message = f"{output_dir} was trained with {grown}: other steps"
+                raise ContentError(f"{message}; take as many processes as then, or {again}")
             if not differs and not grown:
                 stack.enter_context(attempt.pop_all())
                 return lock
