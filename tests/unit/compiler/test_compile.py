@@ -227,6 +227,12 @@ def test_sources_that_cannot_be_used_are_refused(bench, source, says):
         bench.compile("rte", source.format(folder=bench.folder))
 
 
+def test_a_report_gives_the_time_in_thousandths_of_a_second(bench):
+    report = bench.compile("rte", bench.rows("train.jsonl", ROWS))
+    report.seconds = 0.12345
+    assert report.as_json()["seconds"] == 0.123
+
+
 def test_without_a_source_the_files_of_data_raw_are_read(bench, monkeypatch):
     monkeypatch.chdir(bench.folder)
     with pytest.raises(RequestError, match="no source for qa: give one with --source PATH, or put its files"):

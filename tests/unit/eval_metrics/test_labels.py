@@ -5,6 +5,7 @@ import pytest
 from core.errors import ContentError, RequestError
 from eval.metrics.labels import (
     check_labels,
+    choose_labels,
     class_scores,
     confusion,
     find_labels,
@@ -89,6 +90,8 @@ def test_an_answer_outside_the_choices_is_named() -> None:
         ContentError, match=r"f: record 2: answer 'perhaps', expected one of yes, no \(1 such"
     ):
         check_labels(["yes", "perhaps"], ["yes", "no"], "f")
+    with pytest.raises(ContentError, match="answer 'perhaps', expected one of yes, no"):
+        choose_labels(["yes", "perhaps"], "yes,no", [], "f")
 
 
 @pytest.mark.parametrize("text", ["yes", "yes,yes", ",", ""])

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from eval.metrics.reading import generated_figures, read_figures
+from eval.metrics.reading import generated_figures, percentiles, read_figures
 
 READ = [
     {"loss": 6.0, "tokens": 2, "truncated": False},
@@ -30,6 +30,11 @@ def test_the_loss_is_summed_over_tokens_and_never_averaged_over_rows() -> None:
 def test_rows_of_one_group_are_taken_together() -> None:
     grouped = [{**row, "group": group} for row, group in zip(READ, "aab", strict=True)]
     assert read_figures(grouped).estimates["eval_loss"]["stderr"] == pytest.approx(0)  # 4 - 4, and 0
+
+
+def test_percentiles_by_hand() -> None:
+    ranks = {f"p{p}": 10 * p for p in (5, 25, 50, 75, 95, 99)}
+    assert percentiles(range(1000, 0, -1)) == {"n": 1000, "mean": 500.5, "min": 1, **ranks, "max": 1000}
 
 
 def test_a_hopeless_model_has_a_perplexity_that_json_holds() -> None:

@@ -150,6 +150,14 @@ def test_bleus_limits_are_the_same_each_time_and_widen_by_group() -> None:
     assert grouped.stderr > 1.2 * alone.stderr
 
 
+def test_bleu_of_rows_that_are_all_alike_is_in_no_doubt() -> None:
+    found, _ = bleu(
+        ["the quick fox jumps over the dog"] * 9, ["the quick fox jumps over a dog"] * 9, range(9)
+    )
+    assert found.ci95 == (pytest.approx(found.value), pytest.approx(found.value))
+    assert found.stderr == pytest.approx(0)
+
+
 @settings(max_examples=10)
 @given(st.lists(st.text("ab 好,", max_size=8), min_size=1, max_size=5))
 def test_measures_of_any_texts_lie_within_their_range(texts) -> None:

@@ -54,6 +54,13 @@ def test_figures_of_one_set() -> None:
     assert (section.best, section.rivals) == ("a", [])
 
 
+def test_rows_that_were_trained_on_are_counted_where_they_are_known() -> None:
+    runs = [make(name, [True, False]) for name in ("base", "a", "b")]
+    known, unknown = {"trained_on": {"examples": 2}}, {"trained_on": {"not checked": "no run.json"}}
+    section = only(judge(runs[0], replace(runs[1], facts=known), replace(runs[2], facts=unknown)))
+    assert [figure.trained_on for figure in section.figures.values()] == [0, 2, 0]
+
+
 def test_holm_counts_the_models_against_the_base() -> None:
     base, better = flags(20, 4, 14, 62)
     section = only(judge(make("base", base), make("a", better), make("b", base), make("c", base)))
@@ -114,7 +121,10 @@ def test_the_mean_takes_models_that_have_every_set() -> None:
     assert figure.accuracy - figure.low == pytest.approx((single.accuracy - single.low) / math.sqrt(2))
     (test,) = comparison.mean.against_base
     assert test.value == 0.25 and test.shown
-    assert test.low > comparison.sets[0].against_base[0].low
+    (one,) = (test for test in comparison.sets[0].against_base if test.model == "a")
+    below, above = one.value - one.low, one.high - one.value
+    assert test.low == pytest.approx(test.value - below / math.sqrt(2))
+    assert test.high == pytest.approx(test.value + above / math.sqrt(2))
 
 
 def test_sets_without_a_difference_count_in_what_the_mean_could_show_as_if_a_row_differed() -> None:

@@ -236,6 +236,14 @@ def test_other_ways_of_asking_are_warned_of(folder: Path) -> None:
     assert warning.endswith('prompted differently: mode "generate" and "choice"; dtype "bf16" and "fp32"')
 
 
+def test_a_run_that_does_not_name_its_data_is_paired_with_a_warning(folder: Path) -> None:
+    path = folder / "a" / "s" / "results.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"hashes": {**told["hashes"], "data": None}}))
+    (warning,) = check_rows(read(folder)[0])
+    assert warning.endswith("paired by row and expected answer alone (not both name their data)")
+
+
 def test_settings_and_chat_templates_that_differ_are_named(folder: Path) -> None:
     shutil.rmtree(folder / "a")
     hashes = {"data": hashlib.sha256("".join(GOLD).encode()).hexdigest(), "chat_template": "u"}

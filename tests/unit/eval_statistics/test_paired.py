@@ -177,6 +177,8 @@ def test_bootstrap_of_single_rows_is_near_bonett_price() -> None:
 def test_an_interval_is_no_point_where_nothing_differs() -> None:
     found = difference([True] * 90, [True] * 90, [i // 3 for i in range(90)])
     assert found.p == 1.0 and found.low < 0 < found.high
+    few = difference([True] * 10, [True] * 10, [i // 2 for i in range(10)])
+    assert few.low == -few.high < 0  # the row gained and the row lost weigh the same
 
 
 def test_one_group_says_nothing() -> None:

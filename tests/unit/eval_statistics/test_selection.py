@@ -3,7 +3,7 @@
 import pytest
 
 from core.errors import ContentError
-from eval.statistics.selection import split_halves
+from eval.statistics.selection import choose, split_halves
 
 KEYS = [f"question {n // 2}" for n in range(400)]
 
@@ -25,3 +25,7 @@ def test_halves_depend_on_the_key_and_the_seed_alone():
 def test_a_half_without_rows_is_refused():
     with pytest.raises(ContentError, match="here: 3 rows: too few to choose on one half"):
         split_halves(["same"] * 3, 42, "here")
+
+
+def test_the_best_is_chosen_and_of_equals_the_first():
+    assert choose({"a": 0.5, "b": 0.7, "c": 0.7, "d": 0.1}) == "b"

@@ -2,6 +2,7 @@
 
 import math
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -77,6 +78,12 @@ def test_macro_f1_equals_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     value, low, high = macro_f1(label_cells(gold, predicted))
     assert value == pytest.approx(expected)
     assert 0 <= low <= high <= 1
+
+
+def test_a_label_that_a_draw_lacks_is_left_out_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert macro_f1(label_cells(["yes"] * 9 + ["no"], ["yes"] * 10))[0] == pytest.approx(9 / 19)
 
 
 def test_macro_f1_interval_is_that_of_a_plain_bootstrap() -> None:
