@@ -332,7 +332,7 @@ def test_a_run_refused_before_its_first_prediction_leaves_nothing(nli, data, tmp
 
 
 BAD = {
-    "nothing to ask": ([], RequestError, "name a set with --dataset NAME or --data FILE"),
+    "nothing to ask": ([], RequestError, "no dataset: name one with --dataset NAME or --data FILE"),
     "no such file": (["--data", "nowhere.json"], RequestError, "nowhere.json: data file not found"),
     "not registered": (["--dataset", "rte"], RequestError, "dataset 'rte' is not in .*registered:"),
     "no such adapter": (["--data", "DATA", "--adapter", "x=nowhere"], RequestError, "adapter 'nowhere'"),
