@@ -17,8 +17,8 @@ from eval import compare, report
 from eval.backends import shards
 from eval.reports.compared import compare_results
 from eval.reports.markdown import grid
+from eval.reports.numbers import NONE, interval, percent
 from eval.reports.tables import Table
-from eval.reports.verdict import percent
 from eval.runs.results import RESULTS, check_new
 from eval.scoring.candidates import open_models
 from eval.scoring.options import ScoringRequest, model_options, run_options, take
@@ -96,7 +96,7 @@ def steps_table(found: Found, models: Sequence[str]) -> Table:
         for name, by_model in figures.items():
             first = next(iter(by_model.values()))
             majority = "" if first.majority is None else percent(first.majority)
-            cells = [_cell(by_model[model]) if model in by_model else "–" for model in models]
+            cells = [_cell(by_model[model]) if model in by_model else NONE for model in models]
             rows.append([f"{step}: {name}", f"{first.n:,}", majority, *cells])
     return Table(["figure (95 % interval)", "n", "majority-class baseline", *models], rows)
 
@@ -104,7 +104,7 @@ def steps_table(found: Found, models: Sequence[str]) -> Table:
 def _cell(one: Figure) -> str:
     low, high = one.ci95
     if one.share:
-        return f"{percent(one.value)} ({100 * low:.1f}–{100 * high:.1f})"
+        return interval((one.value, low, high))
     return f"{one.value:.4g} ({low:.4g}–{high:.4g})"
 
 

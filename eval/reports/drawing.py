@@ -1,7 +1,8 @@
 """Grouped bars with their intervals, standing or lying, in colours and letters that everybody can read."""
 
+import contextlib
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito 2008: distinct with any kind of colour vision.
 COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+FAINT = "#dddddd"
 HATCHES = (None, "//", "..", "xx")
 AXIS = "accuracy, % (whiskers: 95 % interval)"
 GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
@@ -39,8 +41,7 @@ def draw_standing(chart: Chart, path: Path, typeface: Typeface) -> None:
     """Write the chart as standing bars with their values above them: for few places."""
     count = len(chart.series)
     width = max(6.0, 1.6 + len(chart.places) * (0.5 + 0.45 * count))
-    with typeface.used():
-        figure, axes = _page(typeface.show(chart.title), min(20.0, width), 4.8)
+    with plot(chart.title, (min(20.0, width), 4.8), path, typeface) as axes:
         for index, (name, shares) in enumerate(chart.series.items()):
             at, values, errors = _bars(shares, index, count)
             axes.bar(at, values, 0.75 / count, **_look(index, typeface.show(name)))
@@ -51,16 +52,14 @@ def draw_standing(chart: Chart, path: Path, typeface: Typeface) -> None:
             axes.plot([place - GAP, place + GAP], [100 * share] * 2, **_mark(place))
         axes.set_xticks(range(len(chart.places)), [typeface.show(place) for place in chart.places])
         axes.set(ylabel=AXIS, ylim=(0, 112), yticks=range(0, 101, 20))
-        axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-        axes.legend(ncols=min(5, count + 1), loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)
-        save(figure, path)
+        axes.grid(axis="y", color=FAINT, linewidth=0.8)
+        legend_below(axes, min(5, count + 1))
 
 
 def draw_lying(chart: Chart, path: Path, typeface: Typeface) -> None:
     """Write the chart as lying bars: for many places, or long names."""
     count, places = len(chart.series), len(chart.places)
-    with typeface.used():
-        figure, axes = _page(typeface.show(chart.title), 8.0, 1.6 + places * (0.15 + 0.16 * count))
+    with plot(chart.title, (8.0, 1.6 + places * (0.15 + 0.16 * count)), path, typeface) as axes:
         for index, (name, shares) in enumerate(chart.series.items()):
             at, values, errors = _bars(shares, index, count)
             axes.barh(at, values, 0.75 / count, **_look(index, typeface.show(name)))
@@ -69,9 +68,8 @@ def draw_lying(chart: Chart, path: Path, typeface: Typeface) -> None:
             axes.plot([100 * share] * 2, [place - GAP, place + GAP], **_mark(place))
         axes.set_yticks(range(places), [typeface.show(place) for place in chart.places], fontsize=9)
         axes.set(xlabel=AXIS, xlim=(0, 101), ylim=(places - 0.4, -0.6))
-        axes.grid(axis="x", color="#dddddd", linewidth=0.8)
+        axes.grid(axis="x", color=FAINT, linewidth=0.8)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-        save(figure, path)
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -84,13 +82,22 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def _page(title: str, width: float, height: float) -> "tuple[Figure, Axes]":
-    figure = new_figure(width, height)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-    axes.set_title(wrapped(title, width), fontsize=11, loc="left")
-    return figure, axes
+@contextlib.contextmanager
+def plot(title: str, size: tuple[float, float], path: Path, typeface: Typeface) -> Iterator["Axes"]:
+    """Yield the axes of a plot of `size` inches under its title, and write it as PNG in the end."""
+    with typeface.used():
+        figure = new_figure(*size)
+        axes = figure.add_subplot()
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_axisbelow(True)
+        axes.set_title(wrapped(typeface.show(title), size[0]), fontsize=11, loc="left")
+        yield axes
+        save(figure, path)
+
+
+def legend_below(axes: "Axes", columns: int) -> None:
+    """Show the legend under the plot."""
+    axes.legend(ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)
 
 
 def wrapped(title: str, width: float) -> str:

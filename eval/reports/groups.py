@@ -8,8 +8,8 @@ from typing import Any
 from core.files import read_object
 from eval.metrics.macro import GroupScore, SetScore, group_score
 from eval.reports.markdown import grid
+from eval.reports.numbers import interval, percent
 from eval.reports.tables import Table
-from eval.reports.verdict import percent
 from eval.runs.results import RESULTS
 
 AVERAGE = "average over subjects"
@@ -41,7 +41,7 @@ def group_table(scores: Scores) -> str:
             str(one.sets),
             f"{one.n:,}",
             percent(one.majority),
-            *(_cell(own[group]) for own in scores.values()),
+            *(interval((own[group].accuracy, *own[group].ci95)) for own in scores.values()),
         ]
         for group, one in first.items()
     ]
@@ -60,7 +60,3 @@ def set_score(results: Mapping[str, Any]) -> SetScore:
     """Return a set's score as results.json has it."""
     low, high = results["ci95"]
     return SetScore(results["accuracy"], (low, high), results["n"], results["majority"])
-
-
-def _cell(one: GroupScore) -> str:
-    return f"{percent(one.accuracy)} ({100 * one.ci95[0]:.1f}–{100 * one.ci95[1]:.1f})"

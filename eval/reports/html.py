@@ -7,9 +7,10 @@ forbids every connection.
 import base64
 import html
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 from core import version
 from core.files import versions
@@ -30,16 +31,8 @@ from eval.reports.tables import (
 from eval.reports.verdict import verdict
 from eval.runs.judgement import Comparison, ScoredRun, Section
 
-PARTS = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-SECTIONS = {
-    "verdict": "Verdict",
-    "figures": "Figures",
-    "comparisons": "Comparisons",
-    "errors": "Incorrect examples",
-    "provenance": "Provenance",
-}
-FILTERS = {"set": "Dataset", "model": "Incorrect model", "expected": "Expected", "predicted": "Predicted"}
 LONG_FACTS = ("classes", "confusion", "check_generate")  # shown as tables and plots, or not worth a line
 
 
@@ -58,38 +51,27 @@ def page(
 
     It may be mailed: paths in it are relative, or the last name alone.
     """
-    found, title = compared.comparison, without_places(title)
-    style, script = ((PARTS / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
-    body = [
-        '<a class="skip" href="#errors">To the incorrect examples</a>',
-        f"<header><h1>{text(title)}</h1>{_contents()}</header><main>",
-        _section("verdict", _verdicts(found, compared.warnings)),
-        _section("figures", [*_tables(compared), *_figures(plots)]),
-        _section("comparisons", [_compared(section) for section in found.sections]),
-        _section("errors", _errors(errors)),
-        _section("provenance", _provenance(compared.runs, command)),
-        f"</main>{_data(found, errors)}<script>{script}</script>",
-    ]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{style}</style></head><body>{''.join(body)}</body></html>\n"
+    found = compared.comparison
+    template, style, script = (
+        (PAGE / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", "script.js")
+    )
+    return Template(template).substitute(
+        title=text(without_places(title)),
+        policy=POLICY,
+        style=style,
+        verdict="".join(_verdicts(found, compared.warnings)),
+        figures="".join([*_tables(compared), *_figures(plots)]),
+        comparisons="".join(map(_compared, found.sections)),
+        errors="".join(f"<p>{_shown(one)}</p>" for one in errors),
+        provenance="".join(_provenance(compared.runs, command)),
+        data=_data(found, errors),
+        script=script,
     )
 
 
 def text(value: object) -> str:
     """Return a value as HTML text or attribute; half characters (lone surrogates) become `?`."""
     return html.escape(str(value).encode(errors="replace").decode())
-
-
-def _contents() -> str:
-    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in SECTIONS.items())
-    return f'<nav aria-label="Contents"><ul>{links}</ul></nav>'
-
-
-def _section(name: str, parts: Iterable[str]) -> str:
-    return f'<section id="{name}"><h2>{SECTIONS[name]}</h2>{"".join(parts)}</section>'
 
 
 def _verdicts(comparison: Comparison, warnings: Sequence[str]) -> list[str]:
@@ -151,27 +133,6 @@ def _compared(section: Section) -> str:
     return f"<h3>{text(section.name)}</h3>{''.join(found)}{how}"
 
 
-def _errors(errors: Sequence[IncorrectExamples]) -> list[str]:
-    lists = [_select(name, title, {"": "any"}) for name, title in FILTERS.items()]
-    agree = {"": "any", "agree": "answer alike", "differ": "answer differently"}
-    return [
-        *(f"<p>{_shown(one)}</p>" for one in errors),
-        '<form id="filters" aria-label="Filter the incorrect examples">',
-        *lists,
-        _select("agree", "Models", agree),
-        '<label>Text<input type="search" name="text"></label>',
-        '<label>Filters<button type="reset">Clear</button></label></form>',
-        '<div class="pages"><button type="button" id="previous">Previous</button>',
-        '<button type="button" id="next">Next</button><span id="count" role="status"></span></div>',
-        '<ul id="list"></ul><noscript><p>They need JavaScript, which is off here.</p></noscript>',
-    ]
-
-
-def _select(name: str, title: str, options: Mapping[str, str]) -> str:
-    offered = "".join(f'<option value="{value}">{shown}</option>' for value, shown in options.items())
-    return f'<label>{title}<select name="{name}">{offered}</select></label>'
-
-
 def _shown(errors: IncorrectExamples) -> str:
     all_here = len(errors.rows) == errors.total
     here = "all are here" if all_here else f"{len(errors.rows):,} of them, evenly spread, are here"
@@ -213,5 +174,4 @@ def _data(comparison: Comparison, errors: Sequence[IncorrectExamples]) -> str:
         "most": MOST,
     }
     plain = json.dumps(content, separators=(",", ":")).replace("&", "\\u0026")
-    escaped = plain.replace("<", "\\u003c").replace(">", "\\u003e")
-    return f'<script type="application/json" id="data">{escaped}</script>'
+    return plain.replace("<", "\\u003c").replace(">", "\\u003e")

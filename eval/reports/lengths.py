@@ -5,7 +5,7 @@ from pathlib import Path
 
 from core.typeface import choose_typeface
 from eval.metrics.reading import percentiles
-from eval.reports.drawing import COLOURS, new_figure, save, wrapped
+from eval.reports.drawing import COLOURS, FAINT, plot
 
 PLOT = "lengths.png"
 LINES = ("solid", "dashed", "dashdot", "dotted")  # distinct without colours too
@@ -14,9 +14,7 @@ LINES = ("solid", "dashed", "dashdot", "dotted")  # distinct without colours too
 def draw_lengths(lengths: Mapping[str, Sequence[int]], title: str, limit: int, path: Path) -> None:
     """Write a curve for each part, up to 100 % of its rows; `limit` is where training cuts an example."""
     typeface = choose_typeface([title])
-    with typeface.used():
-        figure = new_figure(7.0, 4.2)
-        axes = figure.add_subplot()
+    with plot(f"Lengths in tokens: {title}", (7.0, 4.2), path, typeface) as axes:
         for index, (name, values) in enumerate(lengths.items()):
             found = percentiles(values)
             told = f"{name}: median {found['p50']:,}, 95 % up to {found['p95']:,}"
@@ -28,9 +26,5 @@ def draw_lengths(lengths: Mapping[str, Sequence[int]], title: str, limit: int, p
             xlabel="tokens", ylabel="share of rows at most this long, %", xlim=(-0.1, None), ylim=(0, 1.02)
         )
         axes.set_yticks([0, 0.25, 0.5, 0.75, 0.95, 1], ["0", "25", "50", "75", "95", "100"], fontsize=8)
-        axes.grid(color="#dddddd", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(typeface.show(wrapped(f"Lengths in tokens: {title}", 7.0)), fontsize=11, loc="left")
+        axes.grid(color=FAINT, linewidth=0.8)
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False, ncols=2, fontsize=8)
-        save(figure, path)

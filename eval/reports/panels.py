@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.typeface import Typeface
 from eval.metrics.calibration import Calibration
-from eval.reports.drawing import COLOURS, new_figure, save, wrapped
+from eval.reports.drawing import COLOURS, FAINT, new_figure, save, wrapped
 from eval.runs.judgement import ScoredRun
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 IN_A_ROW = 4
 DARK = 0.7  # a cell of a larger share has white letters
-FAINT = "#dddddd"
 FLOOR = -14  # below 0 % stand the rows of each bin
 Panel = TypeVar("Panel")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from core.typeface import Typeface, choose_typeface
 from eval.metrics.labels import MOST
 from eval.reports.drawing import Chart, Share, draw_lying, draw_standing
+from eval.reports.numbers import points, show_p
 from eval.reports.panels import draw_calibration, draw_confusion
-from eval.reports.verdict import points, show_p
 from eval.runs.judgement import Comparison, ModelScore, ScoredRun, Section
 from eval.statistics.rates import rate_of
 

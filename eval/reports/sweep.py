@@ -7,9 +7,9 @@ from pathlib import Path
 from core.documents import json_lines
 from core.files import read_object, write_json, write_text
 from eval.reports.markdown import grid
+from eval.reports.numbers import interval, percent
 from eval.reports.sweep_plot import SweepPlot, draw
 from eval.reports.tables import Table
-from eval.reports.verdict import percent
 from eval.runs.results import PREDICTIONS, RESULTS
 from eval.scoring.candidates import BASE
 from eval.statistics.selection import Score, Split, choose, score
@@ -40,8 +40,8 @@ def report(sweep: Sweep) -> str:
     for name in sets:
         scores = {point: found[name][model][0] for model, point in sweep.points.items()}
         best, (_, reported) = sweep.points[chosen[name]], found[name][chosen[name]]
-        landscape = SweepPlot(name, sweep.axes, scores, best, sweep.points[ship], reported)
-        draw(landscape, sweep.out / f"{name}.png")
+        plotted = SweepPlot(name, sweep.axes, scores, best, sweep.points[ship], reported)
+        draw(plotted, sweep.out / f"{name}.png")
     text = f"{_choosing(found, chosen)}\n\n{_reporting(found, chosen)}"
     write_text(sweep.out / "table.md", text + "\n")
     write_json(sweep.out / "sweep.json", _told(sweep, found, chosen, ship))
@@ -89,7 +89,7 @@ def _any(models: Mapping[str, Halves]) -> Halves:
 
 
 def _shown(found: Score) -> str:
-    return f"{percent(found.accuracy)} ({100 * found.low:.1f}–{100 * found.high:.1f})"
+    return interval((found.accuracy, found.low, found.high))
 
 
 def _told(

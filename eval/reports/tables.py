@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from core import version
 from core.files import versions
-from eval.reports.verdict import percent, points, show_p, verdict
+from eval.reports.numbers import NONE, interval, p_cell, percent, points_interval
+from eval.reports.verdict import verdict
 from eval.runs.judgement import MEAN, Comparison, ModelScore, ScoredRun, Section, Test
 
 LEFT_OUT = (
@@ -25,7 +26,6 @@ DIFFERENCES = [
 ]
 F1_DIFFERENCES = ["", "difference of macro-F1, points (95 %)", "p, Holm"]
 CALIBRATION = ["calibration", "ECE, points", "95th percentile if calibrated", "n"]
-Interval = tuple[float, float, float]  # value, low and high limit
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def macro_f1s(comparison: Comparison) -> Table | None:
     for section in comparison.sets:
         scores = {model: figure.macro_f1 for model, figure in section.figures.items()}
         if any(scores.values()):
-            columns.append([section.name, *(_interval(scores.get(model)) for model in comparison.models)])
+            columns.append([section.name, *(interval(scores.get(model)) for model in comparison.models)])
     return _turned(columns) if len(columns) > 1 else None
 
 
@@ -75,7 +75,7 @@ def differences(section: Section) -> Table | None:
 def f1_differences(section: Section) -> Table | None:
     """Return the same comparisons' macro-F1, None where the answers are no labels."""
     rows = [
-        [_pair(test), _points(f1.value, f1.low, f1.high), show_p(f1.p).removeprefix("= ")]
+        [_pair(test), points_interval(f1.value, f1.low, f1.high), p_cell(f1.p)]
         for test in _shown(section)
         if (f1 := test.macro_f1)
     ]
@@ -113,27 +113,16 @@ def _turned(columns: Sequence[Sequence[str]]) -> Table:
 
 def _majority(section: Section) -> str:
     if math.isnan(section.majority):
-        return "–"
+        return NONE
     return percent(section.majority) + (f" ({section.majority_label})" if section.majority_label else "")
 
 
 def _accuracy(figure: ModelScore | None) -> str:
     if figure is None:
-        return "–"
+        return NONE
     unparsed = f", {figure.unparsed} unparsed" if figure.unparsed else ""
     trained = f", trained on {figure.trained_on:,}" if figure.trained_on else ""
-    return _interval((figure.accuracy, figure.low, figure.high)) + unparsed + trained
-
-
-def _interval(share: Interval | None) -> str:
-    if share is None:
-        return "–"
-    value, low, high = share
-    return f"{percent(value)} ({100 * low:.1f}–{100 * high:.1f})"
-
-
-def _points(value: float, low: float, high: float) -> str:
-    return f"{points(value)} ({points(low)} to {points(high)})"
+    return interval((figure.accuracy, figure.low, figure.high)) + unparsed + trained
 
 
 def _pair(test: Test) -> str:
@@ -141,9 +130,15 @@ def _pair(test: Test) -> str:
 
 
 def _difference(test: Test) -> list[str]:
-    p, adjusted = (show_p(value).removeprefix("= ") for value in (test.p_alone, test.p))
-    won, lost, least = f"{test.better:,}", f"{test.worse:,}", f"{100 * test.smallest:.1f}"
-    return [_pair(test), _points(test.value, test.low, test.high), won, lost, p, adjusted, least]
+    return [
+        _pair(test),
+        points_interval(test.value, test.low, test.high),
+        f"{test.better:,}",
+        f"{test.worse:,}",
+        p_cell(test.p_alone),
+        p_cell(test.p),
+        f"{100 * test.smallest:.1f}",
+    ]
 
 
 def to_json(

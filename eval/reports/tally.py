@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from eval.reports.markdown import grid
+from eval.reports.numbers import NONE, interval, p_cell, show_p
 from eval.reports.tables import Table
-from eval.reports.verdict import percent, show_p
 from eval.statistics.paired import ALPHA
 from eval.statistics.ratings import CRITERIA, OVERALL, Outcome, Rating, agreement, mean_marks, outcomes
 
@@ -64,14 +64,10 @@ def tally_json(
 
 
 def _row(one: Outcome) -> list[str]:
-    share = "–"
-    if one.share is not None:
-        value, low, high = one.share
-        share = f"{percent(value)} ({100 * low:.1f}–{100 * high:.1f})"
     counts = [str(one.wins), str(one.ties), str(one.losses)]
-    chances = [show_p(p).removeprefix("= ") for p in (one.p, one.p_holm)]
-    return [f"{one.model} − {one.against}", one.criterion, *counts, share, *chances]
+    chances = map(p_cell, (one.p, one.p_holm))
+    return [f"{one.model} − {one.against}", one.criterion, *counts, interval(one.share), *chances]
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    return NONE if value is None else f"{value:.2f}"

@@ -1,23 +1,8 @@
-"""What follows from a comparison, in a sentence or two, and how its numbers are written."""
+"""What follows from a comparison, in a sentence or two."""
 
+from eval.reports.numbers import percent, points, points_interval, show_p
 from eval.runs.judgement import MEAN, Section, Test
 from eval.runs.training import contamination
-
-
-def percent(share: float) -> str:
-    """Return a share as `93.3 %`."""
-    return f"{100 * share:.1f} %"
-
-
-def points(share: float) -> str:
-    """Return a difference of shares in percentage points with its sign, `+43.3` or `−1.0`."""
-    text = f"{100 * share:+.1f}"
-    return "+0.0" if text == "-0.0" else text.replace("-", "−")
-
-
-def show_p(p: float) -> str:
-    """Return `= 0.032`, or `< 0.001` where it is smaller."""
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
 
 
 def verdict(section: Section, base: str) -> str:
@@ -38,14 +23,14 @@ def _decision(section: Section, base: str) -> str:
         return _not_better(section, base)
     test = next(t for t in section.against_base if t.model == best)
     ours, theirs = (percent(section.figures[model].accuracy) for model in (best, base))
-    text = f"Ship {best}: {ours} against {theirs} of {base}, {_interval(test)}, p {show_p(test.p)}."
+    text = f"Ship {best}: {ours} against {theirs} of {base}, {_points(test)}, p {show_p(test.p)}."
     if section.figures[best].low <= section.majority:
         text += f" But it is not shown to beat the majority-class baseline ({percent(section.majority)})."
     return text + "".join(_rival(rival) for rival in section.rivals)
 
 
-def _interval(test: Test) -> str:
-    return f"{points(test.value)} points ({points(test.low)} to {points(test.high)})"
+def _points(test: Test) -> str:
+    return points_interval(test.value, test.low, test.high, " points")
 
 
 def _rival(test: Test) -> str:
@@ -61,7 +46,7 @@ def _not_better(section: Section, base: str) -> str:
         return f"Keep {base}: all others are worse ({listed}; p {show_p(max(t.p for t in worse))})."
     best = max(unknown, key=lambda test: test.value)
     text = (
-        f"No evidence of a difference from {base}: {best.model} is at {_interval(best)}, p {show_p(best.p)}"
+        f"No evidence of a difference from {base}: {best.model} is at {_points(best)}, p {show_p(best.p)}"
         f"; minimum detectable effect at n = {best.n:,}: {100 * best.smallest:.1f} points."
     )
     return text + "".join(f" {t.model} is worse ({points(t.value)} points, p {show_p(t.p)})." for t in worse)

@@ -103,13 +103,13 @@ def test_the_pictures_headline_is_the_figure_of_the_held_out_rows(tmp_path, monk
     for model, right in (("base", [0] * 6 + [1] * 6), ("r=1", [1] * 9 + [0] * 3)):
         said = [g if r else "unknown" for g, r in zip(gold, right, strict=True)]
         write_run(tmp_path, model, "s", gold, said, majority=0.5)
-    monkeypatch.setattr("eval.reports.sweep.draw", lambda landscape, _: drawn.append(landscape))
+    monkeypatch.setattr("eval.reports.sweep.draw", lambda sweep, _: drawn.append(sweep))
     report(Sweep(tmp_path, ["r"], {"base": (0.0,), "r=1": (1.0,)}, {"s": ([*range(6)], [*range(6, 12)])}))
-    (landscape,) = drawn
-    assert landscape.title == (
-        "s: 50.0 % (18.8–81.2) of 6 held-out rows at r 1; chosen on 6 other rows, which are drawn here"
+    (sweep,) = drawn
+    assert sweep.title == (
+        "s: 50.0 % (18.8–81.2) of 6 held-out examples at r 1; chosen on 6 others, which are drawn here"
     )
-    assert landscape.scores[(1.0,)].accuracy == 1.0
+    assert sweep.scores[(1.0,)].accuracy == 1.0
 
 
 def test_a_dry_run_counts_the_rows_and_writes_nothing(folders, tmp_path, capsys) -> None:

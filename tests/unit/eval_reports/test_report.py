@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core import version
 from core.errors import ContentError, RequestError
 from eval.report import cli, render
 from eval.reports.compared import compare_results
@@ -82,7 +83,7 @@ def test_provenance_is_on_the_page(page: str) -> None:
         "base on demo_mnli_eval",
         "chat_template t",
         "fp32",
-        "tuneyard 0.1.0",
+        f"version {version()['version']}",
         "python -m eval.report",
     ):
         assert text in page

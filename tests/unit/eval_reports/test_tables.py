@@ -6,8 +6,9 @@ import jsonschema_rs
 import pytest
 
 from eval.reports.markdown import markdown
+from eval.reports.numbers import percent, points, show_p
 from eval.reports.tables import to_json
-from eval.reports.verdict import percent, points, show_p, verdict
+from eval.reports.verdict import verdict
 from eval.runs.comparison import compare
 from eval.runs.judgement import Comparison, ModelScore, ScoredRun, Section, Test
 from tests.conftest import ROOT

@@ -1,0 +1,41 @@
+"""How figures are written, in every table, plot and sentence: one rule for each kind."""
+
+from collections.abc import Sequence
+
+NONE = "–"
+
+
+def percent(share: float) -> str:
+    """Return a share as `93.3 %`."""
+    return f"{100 * share:.1f} %"
+
+
+def limits(low: float, high: float) -> str:
+    """Return the limits of a share in percent, `90.1–95.2`."""
+    return f"{100 * low:.1f}–{100 * high:.1f}"
+
+
+def interval(share: Sequence[float] | None) -> str:
+    """Return (value, low, high) as `93.3 % (90.1–95.2)`, a dash where there is none."""
+    return NONE if share is None else f"{percent(share[0])} ({limits(*share[1:])})"
+
+
+def points(share: float) -> str:
+    """Return a difference of shares in percentage points with its sign, `+43.3` or `−1.0`."""
+    text = f"{100 * share:+.1f}"
+    return "+0.0" if text == "-0.0" else text.replace("-", "−")
+
+
+def points_interval(value: float, low: float, high: float, unit: str = "") -> str:
+    """Return a difference with its limits, `+43.3 (+39.1 to +47.5)`."""
+    return f"{points(value)}{unit} ({points(low)} to {points(high)})"
+
+
+def show_p(p: float) -> str:
+    """Return `= 0.032`, or `< 0.001` where it is smaller."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
+
+
+def p_cell(p: float) -> str:
+    """Return a p as the cell of a table."""
+    return show_p(p).removeprefix("= ")
