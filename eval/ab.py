@@ -25,8 +25,9 @@ from eval.reports.side_by_side import side_by_side
 from eval.reports.tally import tally_json, tally_table
 from eval.runs.results import PREDICTIONS, Prediction, check_new
 from eval.scoring.candidates import open_models
+from eval.scoring.job import Job
 from eval.scoring.options import generate_options, model_options, run_options, set_options, take
-from eval.scoring.pipeline import Job, score_opened
+from eval.scoring.pipeline import score_opened
 from eval.scoring.task import Task
 from eval.statistics.rates import group_of
 

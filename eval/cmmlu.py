@@ -33,8 +33,9 @@ from eval.metrics.macro import group_score
 from eval.reports.groups import group_table, groups_json, read_groups, set_score
 from eval.runs.results import Prediction, check_new
 from eval.scoring.candidates import Opened
+from eval.scoring.job import Job
 from eval.scoring.options import model_options, run_options, take
-from eval.scoring.pipeline import Job, score
+from eval.scoring.pipeline import score
 from eval.scoring.task import Figure, Prepared, Task, line_of
 
 PLAIN = "the benchmark's text (no chat template)"
@@ -94,7 +95,7 @@ class Cmmlu(Task):
     exams: Mapping[str, Exam]
     command: str = "eval.cmmlu"
 
-    def asked(self, opened: Opened) -> Opened:
+    def prompted(self, opened: Opened) -> Opened:
         """Return the models asked in plain text, unless a chat is asked for."""
         return opened if self.chat else _plain(opened)
 

@@ -18,8 +18,9 @@ from eval.metrics.answers import cut_thought
 from eval.metrics.labels import accuracy_line
 from eval.metrics.sandbox import run_tests
 from eval.runs.results import Prediction
+from eval.scoring.job import Job
 from eval.scoring.options import generate_options, model_options, run_options, set_options, take
-from eval.scoring.pipeline import Job, score
+from eval.scoring.pipeline import score
 from eval.scoring.task import Prepared, Task, line_of
 from eval.statistics.rates import groups_of, rate_of
 

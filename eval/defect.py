@@ -19,8 +19,9 @@ from eval.metrics.reports import Report, judge, parse_report, report_summary
 from eval.reports.defects import PLOT, write_defects
 from eval.runs.detailed import DETAILED
 from eval.runs.results import Prediction
+from eval.scoring.job import Job
 from eval.scoring.options import generate_options, model_options, run_options, set_options, take
-from eval.scoring.pipeline import Job, score
+from eval.scoring.pipeline import score
 from eval.scoring.task import Prepared, Task, line_of
 
 

@@ -20,8 +20,9 @@ from eval.datasets.dataset import read_datasets
 from eval.metrics.coherence import Talk, carry_over, repetition
 from eval.metrics.text import Estimate, ratio
 from eval.runs.results import Prediction
+from eval.scoring.job import Job
 from eval.scoring.options import generate_options, model_options, run_options, set_options, take
-from eval.scoring.pipeline import Job, score
+from eval.scoring.pipeline import score
 from eval.scoring.task import Figure, Prepared, Task
 from eval.statistics.rates import groups_of
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from core.errors import CLI, RequestError, run
-from eval.backends.scorers import Fields, Scorer, score_in_halves
+from eval.backends.scorers import ChoiceScorer, Fields, Prompts, Scorer, score_in_halves
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.answers import PARSERS
 from eval.metrics.labels import (
@@ -24,8 +24,9 @@ from eval.metrics.labels import (
     summary,
 )
 from eval.runs.results import Prediction
+from eval.scoring.job import Job
 from eval.scoring.options import Command, generate_options, model_options, run_options, set_options, take
-from eval.scoring.pipeline import Conversations, Job, score
+from eval.scoring.pipeline import score
 from eval.scoring.task import Prepared, Task
 
 CHECKED = 100  # rows that generate mode also answers by choice: a forward pass each
@@ -137,11 +138,11 @@ class Nli(Task):
 
     def scorer(self, job: Job) -> Scorer:
         """Return one that chooses between the labels, or one that generates."""
-        return job.generating() if self.mode == "generate" else self._choosing(job)
+        return job.generating() if self.mode == "generate" else self._choosing(job, job.prompts())
 
-    def _choosing(self, job: Job, talks: Conversations | None = None) -> Scorer:
-        every_form = self.variants == "all"
-        return job.choosing({label: spellings(label, every_form) for label in self.labels(job)}, talks)
+    def _choosing(self, job: Job, prompts: Prompts) -> Scorer:
+        forms = {label: spellings(label, self.variants == "all") for label in self.labels(job)}
+        return ChoiceScorer(job.model, prompts, forms, job.opened.budget)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the six fields of the published script, the row's number, and what else is known of it."""
@@ -203,8 +204,9 @@ class Nli(Task):
         count = min(checks, len(answered))
         if not count:
             return {}
-        some = job.talks([answered[i * len(answered) // count] for i in range(count)])
-        scorer = self._choosing(job, some) if self.mode == "generate" else job.generating(some)
+        some = [answered[i * len(answered) // count] for i in range(count)]
+        other = self.mode == "generate"
+        scorer = self._choosing(job, job.prompts(some)) if other else job.generating(job.messages(some))
         found: dict[int, Fields] = {}
         for batch in scorer.batches:
             found.update(zip(batch, score_in_halves(scorer, batch), strict=True))

@@ -18,8 +18,9 @@ from eval.metrics.answers import cut_thought
 from eval.metrics.matching import exact_match, token_f1
 from eval.metrics.qa import SIMILAR, Lexical, qa_summary
 from eval.runs.results import Prediction
+from eval.scoring.job import Job
 from eval.scoring.options import generate_options, model_options, run_options, set_options, take
-from eval.scoring.pipeline import Job, score
+from eval.scoring.pipeline import score
 from eval.scoring.task import Figure, Prepared, Task, line_of
 
 TYPES = ("type", "subset", "category")

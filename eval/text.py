@@ -21,8 +21,9 @@ from eval.metrics.answers import cut_thought
 from eval.metrics.reading import Figures, generated_figures, lengths_of, percentiles, read_figures
 from eval.reports.lengths import PLOT, draw_lengths
 from eval.runs.results import METRICS, Prediction
+from eval.scoring.job import Job
 from eval.scoring.options import Finite, generate_options, model_options, run_options, set_options, take
-from eval.scoring.pipeline import Job, score
+from eval.scoring.pipeline import score
 from eval.scoring.task import Figure, Prepared, Task
 from eval.statistics.selection import held_out_rows
 

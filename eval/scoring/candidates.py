@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,11 +48,12 @@ class Candidate:
         told = "+".join(f"{part.adapter.digest}:{part.weight!r}" for part in self.parts)
         return hashlib.sha256(told.encode()).hexdigest()
 
-    def per_adapter(self, values: Callable[[WeightedAdapter], object]) -> dict[str, object]:
-        """Return a value for each part, by the adapter's name (its folder where two have one name)."""
+    @property
+    def adapters(self) -> dict[str, WeightedAdapter]:
+        """The adapters by name (by folder where two have one name)."""
         names = [part.adapter.name for part in self.parts]
         return {
-            name if names.count(name) == 1 else str(part.adapter.folder): values(part)
+            name if names.count(name) == 1 else str(part.adapter.folder): part
             for name, part in zip(names, self.parts, strict=True)
         }
 

@@ -1,24 +1,22 @@
-"""From a request to results: every model asked every set, in batches, with the base loaded once.
+"""From a request to results: dataset → prompts → answers → metrics → run, for every model and dataset.
 
-What a command does with a set is its Task; all else (the loop, the log, resuming, several processes)
-is here, once. docs/eval-nli.md describes the files.
+What a command does with a dataset is its Task; the stages themselves (batches, log, resuming, several
+processes) are here, once. docs/eval-nli.md describes the files.
 """
 
 import shlex
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from core import version
 from core.files import versions, write_json
-from core.prompt import Conversation, Message
 from eval.backends import shards
-from eval.backends.scorers import ChoiceScorer, Fields, GenerationScorer, Generator, Scorer, score_in_halves
+from eval.backends.scorers import Fields, Scorer, score_in_halves
 from eval.datasets.dataset import EvalDataset
 from eval.datasets.training import trained_on, trainings_of
 from eval.runs.results import (
@@ -31,200 +29,141 @@ from eval.runs.results import (
     unless_refused,
 )
 from eval.runs.training import training_warnings
-from eval.scoring.candidates import Candidate, Opened, open_models
+from eval.scoring.candidates import Opened, open_models
+from eval.scoring.job import Job
 from eval.scoring.options import ScoringRequest
 from eval.scoring.task import Task
 from eval.statistics.rates import groups_of
 
-if TYPE_CHECKING:
-    from eval.backends.load import Model
-
 PACKAGES = ("torch", "transformers", "tokenizers")
-Conversations = Mapping[int, list[Message]]  # what is asked, by row
+SETTINGS = ("template", "apply", "quantize", "limit", "think", "cluster", "preset")
 
 
 def score(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset]) -> None:
-    """Ask every model every set; what can be refused is refused before anything is written."""
+    """Score every model on every dataset; what can be refused is refused before anything is written."""
     check_new(request.out, resume=request.resume, force=request.force)
     score_opened(request, task, sets, open_models(request))
 
 
 def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset], opened: Opened) -> None:
-    """Ask models that are open every set, in a folder that was found fit."""
-    opened = task.asked(opened)
-    settings = _settings(request, task, opened)
-    if request.preset and not opened.local.sampling.get("temperature"):
-        _warn("--preset: the model's generation_config does not sample: answers are greedy")
-    if shards.first():
-        begin_run(request.out, _identity(settings, opened.candidates, sets), force=request.force)
+    """Score models that are open on every dataset, into a folder that was found fit."""
+    opened = task.prompted(opened)
+    identity = _identity(request, task, opened, sets)
+    first = shards.first()
+    if first:
+        if request.preset and not opened.local.sampling.get("temperature"):
+            _warn("--preset: the model's generation_config does not sample: answers are greedy")
+        begin_run(request.out, identity, force=request.force)
     shards.wait()
     with unless_refused(request.out):
         for candidate in opened.candidates:
             with opened.applied(candidate):
                 for dataset in sets:
-                    Job(request, settings, opened, candidate, dataset).run(task)
-    if shards.first():
+                    _score(Job(request, opened, candidate, dataset), task, identity, first)
+    if first:
         task.finish(request.out, [candidate.name for candidate in opened.candidates])
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One model on one set, of which --limit may ask the first rows alone, and who may be asked."""
-
-    request: ScoringRequest
-    settings: dict[str, object]
-    opened: Opened
-    candidate: Candidate
-    dataset: EvalDataset
-
-    @property
-    def folder(self) -> Path:
-        """Where its files are: OUT/model/set."""
-        return self.request.out / self.candidate.name / self.dataset.name
-
-    @property
-    def rows(self) -> list[Conversation]:
-        """What is asked, in the order of the data, as far as --limit goes."""
-        return self.dataset.conversations[: self.request.limit]
-
-    @property
-    def model(self) -> "Model":
-        """The model, for what needs its probabilities; `RequestError` for a server."""
-        return self.opened.local
-
-    @property
-    def generator(self) -> Generator:
-        """Who generates answers."""
-        return self.opened.generator(self.candidate, sampled=bool(self.request.preset))
-
-    @property
-    def chooses(self) -> bool:
-        """Whether the model's probabilities after these prompts are at hand, and mean the answer's."""
-        return self.request.backend == "hf" and not self.request.think
-
-    def talks(self, rows: Collection[int] | None = None) -> Conversations:
-        """Return the conversations by row, of all rows or of some."""
-        return {row: self.rows[row].messages for row in (range(len(self.rows)) if rows is None else rows)}
-
-    def choosing(self, spellings: Mapping[str, Sequence[str]], talks: Conversations | None = None) -> Scorer:
-        """Return one that compares the probabilities of labels, given with the texts that count as each."""
-        asked = self.talks() if talks is None else talks
-        prompts = {row: self.candidate.prompting.encode(talk) for row, talk in asked.items()}
-        return ChoiceScorer(self.model, prompts, spellings, self.opened.budget)
-
-    def generating(self, talks: Conversations | None = None) -> Scorer:
-        """Return one that generates an answer to every row, or to the given conversations by row."""
-        asked = self.talks() if talks is None else talks
-        return GenerationScorer(self.generator, asked, self.request.max_new_tokens)
-
-    def run(self, task: Task) -> None:
-        """Ask what has not been asked yet (of several processes, each its share), write results.json last."""
-        who = f"{self.candidate.name}  {self.dataset.name}"
-        if (self.folder / RESULTS).is_file():
-            _say(f"{who}  done before")
-            return
-        began = time.monotonic()
-        scorer = task.scorer(self)
-        log = PredictionLog(self.folder, scorer.batches)
-        asked = sum(map(len, log.pending))
-        if shards.first():
-            log.tidy()
-        shards.wait()
-        self._ask(task, scorer, log)
-        shards.wait()
-        if shards.first():
-            refused = [self._line(task, row, {"refused": why}) for row, why in scorer.refused.items()]
-            predictions = PredictionLog(self.folder, scorer.batches).finish(refused)
-            trained = self._trained_on()
-            results = self._results(task, predictions, trained)
-            write_json(self.folder / RESULTS, results)
-            seconds = time.monotonic() - began
-            _say(f"{who}  {task.line(results)}  {seconds:.1f} s ({asked / seconds:.1f} rows/s)")
-            for warning in task.warnings(results):
-                _warn(f"{self.candidate.name} on {self.dataset.name}: {warning}")
-            for warning in training_warnings(self.candidate.name, len(self.rows), trained):
-                _warn(warning)
-        shards.wait()
-
-    def _trained_on(self) -> dict[str, object] | None:
-        """Which of the rows the model was trained on; None where nothing tells that it was trained at all."""
-        folders = [part.adapter.folder for part in self.candidate.parts]
-        trainings = trainings_of(folders, Path(self.request.model))
-        return trained_on(trainings, self.dataset.name, self.rows) if trainings else None
-
-    def _ask(self, task: Task, scorer: Scorer, log: PredictionLog) -> None:
-        from tqdm import tqdm
-
-        mine = shards.share(log.pending)
-        done = len(self.rows) - sum(map(len, mine))
-        name = f"{self.candidate.name} {self.dataset.name}"
-        quiet = not shards.first()
-        with tqdm(
-            total=len(self.rows), initial=done, desc=name, delay=2, leave=False, disable=quiet or None
-        ) as bar:
-            for batch in mine:
-                answers = score_in_halves(scorer, batch)
-                log.append(self._line(task, row, a) for row, a in zip(batch, answers, strict=True))
-                bar.update(len(batch))
-
-    def _line(self, task: Task, row: int, fields: Fields) -> Prediction:
-        """A row's line of predictions.jsonl, with its cluster where rows have one."""
-        clusters = self.dataset.clusters
-        return {**task.prediction(self, row, fields), **({"cluster": clusters[row]} if clusters else {})}
-
-    def _results(
-        self, task: Task, predictions: list[Prediction], trained: dict[str, object] | None
-    ) -> dict[str, object]:
-        return {
-            "model": self.candidate.name,
-            "set": self.dataset.name,
-            **task.results(self, predictions),
-            "refused": sum("refused" in p for p in predictions),
-            "cluster": self.dataset.cluster,
-            "clusters": None if (found := groups_of(predictions)) is None else len(set(found)),
-            "trained_on": trained,
-            "weights": self.candidate.per_adapter(lambda part: part.weight),
-            "prompt": self.candidate.prompting.source,
-            "settings": self.settings,
-            "dtype": self.opened.model.dtype,
-            "device": self.opened.model.device,
-            "versions": versions(*PACKAGES),
-            "tuneyard": version(),
-            "hashes": {
-                "model": self.opened.digest,
-                "adapters": self.candidate.per_adapter(lambda part: part.adapter.digest),
-                "data": self.dataset.digest,
-                "chat_template": self.candidate.prompting.digest,
-            },
-            "command": _command(self.request.by or task.command),
-        }
+def _score(job: Job, task: Task, identity: Identity, first: bool) -> None:
+    """Score what has not been scored yet (of several processes, each its share), results.json last."""
+    name = f"{job.candidate.name}  {job.dataset.name}"
+    if (job.folder / RESULTS).is_file():
+        if first:
+            click.echo(f"{name}  done before")
+        return
+    began = time.monotonic()
+    scorer = task.scorer(job)
+    log = PredictionLog(job.folder, scorer.batches)
+    pending = sum(map(len, log.pending))
+    if first:
+        log.tidy()
+    shards.wait()
+    _answer(job, task, scorer, log, first)
+    shards.wait()
+    if first:
+        refused = [_prediction(job, task, row, {"refused": why}) for row, why in scorer.refused.items()]
+        predictions = PredictionLog(job.folder, scorer.batches).finish(refused)
+        results = _results(job, task, predictions, identity)
+        write_json(job.folder / RESULTS, results)
+        seconds = time.monotonic() - began
+        click.echo(f"{name}  {task.line(results)}  {seconds:.1f} s ({pending / seconds:.1f} rows/s)")
+        for warning in task.warnings(results):
+            _warn(f"{job.candidate.name} on {job.dataset.name}: {warning}")
+        for warning in training_warnings(job.candidate.name, len(job.rows), results["trained_on"]):
+            _warn(warning)
 
 
-def _settings(request: ScoringRequest, task: Task, opened: Opened) -> dict[str, object]:
-    """Return what a run must have in common with the one that it resumes, beside adapters and data."""
+def _answer(job: Job, task: Task, scorer: Scorer, log: PredictionLog, first: bool) -> None:
+    """Append the predictions of this process's batches to the log, batch by batch."""
+    from tqdm import tqdm
+
+    mine, total = shards.share(log.pending), len(job.rows)
+    name = f"{job.candidate.name} {job.dataset.name}"
+    done, quiet = total - sum(map(len, mine)), None if first else True
+    with tqdm(total=total, initial=done, desc=name, delay=2, leave=False, disable=quiet) as bar:
+        for batch in mine:
+            answers = score_in_halves(scorer, batch)
+            log.append(_prediction(job, task, row, a) for row, a in zip(batch, answers, strict=True))
+            bar.update(len(batch))
+
+
+def _prediction(job: Job, task: Task, row: int, fields: Fields) -> Prediction:
+    """A row's line of predictions.jsonl, with its cluster where rows have one."""
+    clusters = job.dataset.clusters
+    return {**task.prediction(job, row, fields), **({"cluster": clusters[row]} if clusters else {})}
+
+
+def _results(job: Job, task: Task, predictions: list[Prediction], identity: Identity) -> dict[str, Any]:
+    candidate, settings, clusters = job.candidate, identity["settings"], groups_of(predictions)
     return {
+        "model": candidate.name,
+        "set": job.dataset.name,
+        **task.results(job, predictions),
+        "refused": sum("refused" in p for p in predictions),
+        "cluster": job.dataset.cluster,
+        "clusters": None if clusters is None else len(set(clusters)),
+        "trained_on": _trained_on(job),
+        "weights": {name: part.weight for name, part in candidate.adapters.items()},
+        "prompt": candidate.prompting.source,
+        "settings": settings,
+        "dtype": settings["dtype"],
+        "device": settings["device"],
+        "versions": {name: settings[name] for name in PACKAGES if name in settings},
+        "tuneyard": version(),
+        "hashes": {
+            "model": settings["model"],
+            "adapters": {name: part.adapter.digest for name, part in candidate.adapters.items()},
+            "data": identity["sets"][job.dataset.name],
+            "chat_template": candidate.prompting.digest,
+        },
+        "command": _command(job.request.by or task.command),
+    }
+
+
+def _trained_on(job: Job) -> dict[str, object] | None:
+    """Which of the rows the model was trained on; None where nothing tells that it was trained at all."""
+    folders = [part.adapter.folder for part in job.candidate.parts]
+    trainings = trainings_of(folders, Path(job.request.model))
+    return trained_on(trainings, job.dataset.name, job.rows) if trainings else None
+
+
+def _identity(request: ScoringRequest, task: Task, opened: Opened, sets: Sequence[EvalDataset]) -> Identity:
+    """Return what a run must have in common with the one that it resumes."""
+    settings = {
         "command": task.command,
         "model": opened.digest,
         **task.settings(),
-        **{
-            name: getattr(request, name)
-            for name in ("template", "apply", "quantize", "limit", "think", "cluster", "preset")
-        },
+        **{name: getattr(request, name) for name in SETTINGS},
         **({"sampling": dict(opened.local.sampling)} if request.preset else {}),
         "dtype": opened.model.dtype,
         "device": opened.model.device,
         "batch_tokens": opened.budget,
         **versions(*PACKAGES),
     }
-
-
-def _identity(
-    settings: dict[str, object], candidates: list[Candidate], sets: Sequence[EvalDataset]
-) -> Identity:
     return {
         "settings": settings,
-        "models": {s.name: s.identity for s in candidates},
-        "prompts": {s.name: s.prompting.digest for s in candidates},
+        "models": {one.name: one.identity for one in opened.candidates},
+        "prompts": {one.name: one.prompting.digest for one in opened.candidates},
         "sets": {dataset.name: dataset.digest for dataset in sets},
     }
 
@@ -235,10 +174,4 @@ def _command(module: str) -> str:
 
 
 def _warn(text: str) -> None:
-    if shards.first():
-        click.echo(f"warning: {text}", err=True)
-
-
-def _say(text: str) -> None:
-    if shards.first():
-        click.echo(text)
+    click.echo(f"warning: {text}", err=True)

@@ -4,17 +4,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eval.backends.scorers import Fields, Scorer
 from eval.datasets.dataset import EvalDataset
 from eval.metrics.labels import UNKNOWN
 from eval.runs.results import Prediction
+from eval.scoring.candidates import Opened
+from eval.scoring.job import Job
 from eval.scoring.options import ScoringRequest
-
-if TYPE_CHECKING:
-    from eval.scoring.candidates import Opened
-    from eval.scoring.pipeline import Job
 
 Prepared = tuple[ScoringRequest, "Task", Sequence[EvalDataset]]
 """What a command makes of its options before any model is loaded: `score` takes it."""
@@ -45,19 +43,19 @@ class Task(ABC):
         """Return what a resumed run must have in common with the one before, beyond the shared options."""
         return {"max_new_tokens": self.max_new_tokens}
 
-    def scorer(self, job: "Job") -> Scorer:
-        """Return who asks the rows, in which batches: `job.choosing(…)`, `job.generating()` or an own one."""
+    def scorer(self, job: Job) -> Scorer:
+        """Return what scores the examples, and in which batches."""
         return job.generating()
 
     @abstractmethod
-    def prediction(self, job: "Job", row: int, fields: Fields) -> Prediction:
+    def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return a row's line of predictions.jsonl (`row` among it) from what the scorer returned.
 
         A prompt that the context could not hold comes with no other field than `refused`, the reason.
         """
 
     @abstractmethod
-    def results(self, job: "Job", predictions: list[Prediction]) -> dict[str, object]:
+    def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return the figures of results.json; may write plots into `job.folder`."""
 
     @abstractmethod
@@ -69,8 +67,8 @@ class Task(ABC):
         refused = results["refused"]
         return [f"{refused} prompts exceed the context and count as incorrect"] if refused else []
 
-    def asked(self, opened: "Opened") -> "Opened":
-        """Return the models as this command asks them."""
+    def prompted(self, opened: Opened) -> Opened:
+        """Return the models as this command prompts them."""
         return opened
 
     def finish(self, out: Path, models: Sequence[str]) -> None:  # noqa: B027  most have nothing to add
@@ -91,7 +89,7 @@ class Task(ABC):
         }
 
 
-def line_of(job: "Job", row: int, fields: Fields) -> Prediction:
+def line_of(job: Job, row: int, fields: Fields) -> Prediction:
     """Return the fields that all predictions have; the answer is not taken for anything yet."""
     record, asked = job.dataset.records[row], job.rows[row]
     return {

@@ -1,0 +1,68 @@
+"""One model on one dataset: what a task has its examples scored with."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.prompt import Conversation, Message
+from eval.backends.scorers import GenerationScorer, Generator, Scorer
+from eval.datasets.dataset import EvalDataset
+from eval.scoring.candidates import Candidate, Opened
+from eval.scoring.options import ScoringRequest
+
+if TYPE_CHECKING:
+    from eval.backends.load import Model
+
+Conversations = Mapping[int, list[Message]]
+"""The messages of examples before their answers, by row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A candidate, loaded and applied, and a dataset, of which --limit may take the first rows alone."""
+
+    request: ScoringRequest
+    opened: Opened
+    candidate: Candidate
+    dataset: EvalDataset
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are: OUT/model/dataset."""
+        return self.request.out / self.candidate.name / self.dataset.name
+
+    @property
+    def rows(self) -> list[Conversation]:
+        """The examples in the order of the data, as far as --limit goes."""
+        return self.dataset.conversations[: self.request.limit]
+
+    @property
+    def model(self) -> "Model":
+        """The model, for what needs its probabilities; `RequestError` for a server."""
+        return self.opened.local
+
+    @property
+    def generator(self) -> Generator:
+        """What generates answers."""
+        return self.opened.generator(self.candidate, sampled=bool(self.request.preset))
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the model's probabilities after these prompts are at hand, and mean the answer's."""
+        return self.request.backend == "hf" and not self.request.think
+
+    def messages(self, rows: Collection[int] | None = None) -> Conversations:
+        """Return the messages by row, of all rows or of some."""
+        examples = self.rows
+        return {row: examples[row].messages for row in (range(len(examples)) if rows is None else rows)}
+
+    def prompts(self, rows: Collection[int] | None = None) -> dict[int, list[int]]:
+        """Return the token ids of the prompts by row, of all rows or of some."""
+        encode = self.candidate.prompting.encode
+        return {row: encode(messages) for row, messages in self.messages(rows).items()}
+
+    def generating(self, messages: Conversations | None = None) -> Scorer:
+        """Return a scorer that generates an answer to every row, or to the given messages by row."""
+        prompted = self.messages() if messages is None else messages
+        return GenerationScorer(self.generator, prompted, self.request.max_new_tokens)
