@@ -89,13 +89,12 @@ class PredictionLog:
         _sweep(self.path.parent)
         _write_lines(self.path, self.rows.values())
 
-    def append(self, predictions: Iterable[Prediction]) -> None:
+    def append(self, predictions: Sequence[Prediction]) -> None:
         """Add one batch, each prediction with its `row`, in a single write: several processes may do so."""
-        new = list(predictions)
-        self.rows.update((_row(p), p) for p in new)
+        self.rows.update((_row(p), p) for p in predictions)
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         try:
-            _write_all(handle, b"".join(map(_line, new)))
+            _write_all(handle, b"".join(map(_line, predictions)))
         finally:
             os.close(handle)
 

@@ -1,6 +1,6 @@
 """One model on one dataset: what a task has its examples scored with."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,22 +20,17 @@ Conversations = Mapping[int, list[Message]]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A candidate, loaded and applied, and a dataset, of which --limit may take the first rows alone."""
+    """A candidate, loaded and applied, and a dataset.
+
+    `folder` is OUT/model/dataset, `rows` the dataset's examples in its order, as far as --limit goes.
+    """
 
     request: ScoringRequest
     opened: Opened
     candidate: Candidate
     dataset: EvalDataset
-
-    @property
-    def folder(self) -> Path:
-        """Where its files are: OUT/model/dataset."""
-        return self.request.out / self.candidate.name / self.dataset.name
-
-    @property
-    def rows(self) -> list[Conversation]:
-        """The examples in the order of the data, as far as --limit goes."""
-        return self.dataset.conversations[: self.request.limit]
+    folder: Path
+    rows: Sequence[Conversation]
 
     @property
     def model(self) -> "Model":
@@ -54,8 +49,7 @@ class Job:
 
     def messages(self, rows: Collection[int] | None = None) -> Conversations:
         """Return the messages by row, of all rows or of some."""
-        examples = self.rows
-        return {row: examples[row].messages for row in (range(len(examples)) if rows is None else rows)}
+        return {row: self.rows[row].messages for row in (range(len(self.rows)) if rows is None else rows)}
 
     def prompts(self, rows: Collection[int] | None = None) -> dict[int, list[int]]:
         """Return the token ids of the prompts by row, of all rows or of some."""

@@ -59,7 +59,9 @@ def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset
         for candidate in opened.candidates:
             with opened.applied(candidate):
                 for dataset in sets:
-                    _score(Job(request, opened, candidate, dataset), task, identity, first)
+                    folder = request.out / candidate.name / dataset.name
+                    rows = dataset.conversations[: request.limit]
+                    _score(Job(request, opened, candidate, dataset, folder, rows), task, identity, first)
     if first:
         task.finish(request.out, [candidate.name for candidate in opened.candidates])
 
@@ -103,7 +105,7 @@ def _answer(job: Job, task: Task, scorer: Scorer, log: PredictionLog, first: boo
     with tqdm(total=total, initial=done, desc=name, delay=2, leave=False, disable=quiet) as bar:
         for batch in mine:
             answers = score_in_halves(scorer, batch)
-            log.append(_prediction(job, task, row, a) for row, a in zip(batch, answers, strict=True))
+            log.append([_prediction(job, task, row, a) for row, a in zip(batch, answers, strict=True)])
             bar.update(len(batch))
 
 
@@ -115,6 +117,7 @@ def _prediction(job: Job, task: Task, row: int, fields: Fields) -> Prediction:
 
 def _results(job: Job, task: Task, predictions: list[Prediction], identity: Identity) -> dict[str, Any]:
     candidate, settings, clusters = job.candidate, identity["settings"], groups_of(predictions)
+    adapters = candidate.adapters
     return {
         "model": candidate.name,
         "set": job.dataset.name,
@@ -123,7 +126,7 @@ def _results(job: Job, task: Task, predictions: list[Prediction], identity: Iden
         "cluster": job.dataset.cluster,
         "clusters": None if clusters is None else len(set(clusters)),
         "trained_on": _trained_on(job),
-        "weights": {name: part.weight for name, part in candidate.adapters.items()},
+        "weights": {name: part.weight for name, part in adapters.items()},
         "prompt": candidate.prompting.source,
         "settings": settings,
         "dtype": settings["dtype"],
@@ -132,7 +135,7 @@ def _results(job: Job, task: Task, predictions: list[Prediction], identity: Iden
         "tuneyard": version(),
         "hashes": {
             "model": settings["model"],
-            "adapters": {name: part.adapter.digest for name, part in candidate.adapters.items()},
+            "adapters": {name: part.adapter.digest for name, part in adapters.items()},
             "data": identity["sets"][job.dataset.name],
             "chat_template": candidate.prompting.digest,
         },
