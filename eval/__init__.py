@@ -1,3 +1,3 @@
-"""Asking a model and believing the answer: one file is one command (design §5)."""
+"""Scoring models and comparing what they answered: one file here is one command (design §5)."""
 
 import core as core  # first: it says in one sentence which package is not installed

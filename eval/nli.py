@@ -1,6 +1,6 @@
 """python -m eval.nli --model models/demo-base --adapter rte --dataset alpaca_rte_eval --out results/rte
 
-Asks a base model and any number of adapters, the base loaded once, for yes, no or maybe (or any other
+Prompts a base model and any number of adapters, the base loaded once, for yes, no or maybe (or any other
 labels), and writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-nli.md explains them.
 """
 

@@ -34,7 +34,7 @@ PROMPTS = (
 
 
 class Similarity(Protocol):
-    """How alike two texts are, at most 1; `name` says what made the figures."""
+    """The similarity of two texts, at most 1; `name` says what made the figures."""
 
     name: str
 

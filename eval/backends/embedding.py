@@ -1,4 +1,4 @@
-"""How alike two answers are in meaning: the cosine of their embeddings."""
+"""The similarity of two answers in meaning: the cosine of their embeddings."""
 
 from pathlib import Path
 

@@ -19,7 +19,7 @@ LOGITS = 1 << 28  # at a time: 1 GiB of them in fp32
 
 
 def losses(model: "Model", lessons: Mapping[int, Lesson], budget: int) -> dict[int, float]:
-    """Return each row's loss: -log p in nats, summed over its learned tokens (0 where there is none).
+    """Return each row's loss: -log p in nats, summed over its loss tokens (0 where there is none).
 
     `ContentError` if it is no finite number.
     """
@@ -39,7 +39,7 @@ def losses(model: "Model", lessons: Mapping[int, Lesson], budget: int) -> dict[i
 
 
 def _parts(batch: Sequence[int], lessons: Mapping[int, Lesson], most: int) -> Iterator[list[int]]:
-    """Yield a batch in parts of at most `most` learned tokens (a row with more is a part by itself)."""
+    """Yield a batch in parts of at most `most` loss tokens (a row with more is a part by itself)."""
     part: list[int] = []
     for row in batch:
         if part and sum(len(lessons[r].learned) for r in (*part, row)) > most:

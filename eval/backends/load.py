@@ -1,4 +1,4 @@
-"""A base model from a folder or the hub, ready to be asked."""
+"""A base model from a folder or the hub, ready to be prompted."""
 
 import hashlib
 import logging

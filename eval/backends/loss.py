@@ -1,4 +1,4 @@
-"""Asking twice about a row: how likely its answer is to the model, and what the model answers by itself."""
+"""Scoring a row twice: how likely its answer is to the model, and what the model answers by itself."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING

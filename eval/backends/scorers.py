@@ -1,4 +1,4 @@
-"""Asking a set: by the probabilities of labels, or by generating an answer.
+"""Scoring a dataset: by the probabilities of labels, or by generating an answer.
 
 Both plan all batches beforehand and return, for each row of a batch, what is known of its answer.
 """

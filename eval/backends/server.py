@@ -1,4 +1,4 @@
-"""Asking a model behind an OpenAI-compatible server: generated answers, the server's own chat template."""
+"""Prompting a model behind an OpenAI-compatible server: generated answers, the server's own chat template."""
 
 import http.client
 import json

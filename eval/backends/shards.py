@@ -1,4 +1,4 @@
-"""torchrun --nproc-per-node N -m eval.nli …: every process asks its share of the batches."""
+"""torchrun --nproc-per-node N -m eval.nli …: every process scores its share of the batches."""
 
 import os
 from collections.abc import Sequence

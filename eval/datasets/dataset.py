@@ -1,4 +1,4 @@
-"""What a model is asked: the rows of a registered dataset or of a file, as conversations with answers."""
+"""What a model is prompted with: the rows of a registered dataset or of a file, as conversations with answers."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Which prompt a model is asked with: the one its adapter was trained with.
+"""Which prompt a model is given: the one its adapter was trained with.
 
 `--template NAME` renders LLaMA-Factory's template; else the chat template saved beside the adapter,
 else the base tokenizer's, else plain text.

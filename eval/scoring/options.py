@@ -36,7 +36,7 @@ class Finite(click.FloatRange):
 
 @dataclass(frozen=True, slots=True)
 class ScoringRequest:
-    """What was asked for, as far as every command asks for it: a field for each shared option."""
+    """What a command line asks for, as far as every scoring command has it: a field for each shared option."""
 
     model: str
     out: Path

@@ -1,4 +1,4 @@
-"""What a command does with a set: all that differs from one command to the next."""
+"""What a command does with a dataset: all that differs from one command to the next."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
