@@ -1,4 +1,4 @@
-"""A GGUF file as a model to prompt: transformers reads its weights, whatever their type, and its tokenizer."""
+"""A GGUF file as a model to prompt: transformers reads its weights of any type, and its tokenizer."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a model is prompted with: the rows of a registered dataset or of a file, as conversations with answers."""
+"""What a model is prompted with: examples of a registered dataset or of a file, as conversations."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Whether an adapter is prompted with the prompt that its recipe trained it with, where the recipe is known."""
+"""Whether an adapter is prompted as its recipe trained it, where the recipe is known."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -36,7 +36,7 @@ class Finite(click.FloatRange):
 
 @dataclass(frozen=True, slots=True)
 class ScoringRequest:
-    """What a command line asks for, as far as every scoring command has it: a field for each shared option."""
+    """What a command line asks for: a field for each option that the scoring commands share."""
 
     model: str
     out: Path
