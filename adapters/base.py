@@ -141,7 +141,7 @@ def read_shards(index: Path) -> dict[str, Weights]:
         if announced != shard.tensors.keys():
             name = min(announced ^ shard.tensors.keys())
             where = "the index" if name in announced else "the file"
-            raise ContentError(f"{index}: {file}: tensor {name!r} stands only in {where}")
+            raise ContentError(f"{index}: {file}: tensor {name!r} is only in {where}")
     return shards
 
 

@@ -55,7 +55,7 @@ REFUSED = {
 
 @dataclass(frozen=True, slots=True)
 class LoraConfig:
-    """A checked adapter_config.json: `raw` as it stands in the file, the rest with its meaning."""
+    """A checked adapter_config.json: `raw` as it is in the file, the rest with its meaning."""
 
     path: Path
     raw: dict[str, object]

@@ -150,7 +150,7 @@ def _changed(config: dict[str, object], plan: FusePlan) -> dict[str, object]:
 
 
 def fingerprint(plan: FusePlan) -> dict[str, object]:
-    """Return what a run must have in common with an interrupted one to go on where that stopped."""
+    """Return what a run must have in common with an interrupted one to resume it."""
     files = [shard.path.stat() for shard in plan.base.shards.values()]
     return {
         "base": [[name, s.st_size, s.st_mtime_ns] for name, s in zip(plan.base.shards, files, strict=True)],
@@ -162,8 +162,8 @@ def fingerprint(plan: FusePlan) -> dict[str, object]:
 def write_fuse(plan: FusePlan, folder: Path, progress: Callable[[int], object]) -> dict[str, Retained]:
     """Write every shard that `folder` does not hold yet; return by module what is retained of ΔW.
 
-    A shard appears under its name when it is whole and synced, and is then noted in the record,
-    so that a killed run goes on behind it. `progress` is given bytes.
+    A shard appears under its name when it is complete and synced, and is then noted in the record,
+    so that a killed run resumes behind it. `progress` is given bytes.
     """
     record = _resume(plan, folder)
     done = record.shards

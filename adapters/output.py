@@ -1,4 +1,4 @@
-"""A finished folder in its place, whole or not at all: what may be replaced, and what never."""
+"""A finished folder put in its place atomically: what may be replaced, and what never."""
 
 import contextlib
 import fcntl
@@ -87,7 +87,7 @@ def staged_for(target: Path, check: Check, say: Say) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def resumable(target: Path, check: Check, say: Say) -> Iterator[Path]:
-    """Yield `.NAME.tuneyard-fusing` beside `target`, kept by an interruption and taken up by the next run.
+    """Yield `.NAME.tuneyard-fusing` beside `target`, kept by an interruption and resumed by the next run.
 
     It takes the place of `target` when the block ends without an error, and goes away where the
     content was wrong. `RequestError` while another run holds it.
@@ -138,7 +138,7 @@ def _put(staged: Path, target: Path, check: Check) -> None:
 def require_space(target: Path, needed: int) -> None:
     """Raise `RequestError` where the disk has less than `needed` bytes free for `target`.
 
-    What killed runs left beside it counts as free, since the run removes it or goes on with it.
+    What killed runs left beside it counts as free, since the run removes it or resumes from it.
     """
     there = next(path for path in target.parents if path.exists())
     free = shutil.disk_usage(there).free + sum(map(folder_size, abandoned(target.parent)))

@@ -1,4 +1,4 @@
-"""Merging and fusing from request to folder in its place: open, plan, write, describe, publish."""
+"""Merging and fusing from request to published folder: open, plan, write, card, publish."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,7 +58,7 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bo
     if len(texts) == 1 and texts[0].endswith((".yaml", ".yml")):
         recipe |= read_recipe(Path(texts[0]))
     elif any(text.endswith((".yaml", ".yml")) for text in texts):
-        raise RequestError("a recipe stands alone: it names its adapters itself")
+        raise RequestError("a recipe is given alone: it names its adapters itself")
     given = {name: value for name, value in options.items() if value is not None}
     if {"rank", "energy"} & given.keys() or given.get("method", recipe["method"]) != recipe["method"]:
         recipe |= {"rank": None, "energy": None}
@@ -100,7 +100,7 @@ def _check_output(request: "MergeRequest | FuseRequest", weighted: Iterable[Weig
 def merge(
     request: MergeRequest, planned: MergePlan, progress: Callable[[int], object], say: Callable[[str], None]
 ) -> FrobeniusErrors:
-    """Write a planned merge as a whole folder; the config comes last, so that nothing unfinished loads."""
+    """Write a planned merge as one folder; the config comes last, so that nothing unfinished loads."""
     check = functools.partial(_check_output, request, planned.weighted)
     with hashed(planned.weighted), staged_for(check(), check, say) as staged:
         errors = write_merge(planned, staged, progress)
@@ -148,7 +148,7 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
 def fuse(
     request: FuseRequest, planned: FusePlan, progress: Callable[[int], object], say: Callable[[str], None]
 ) -> dict[str, Retained]:
-    """Write a planned model as a whole folder, its config last; an interrupted run can be taken up."""
+    """Write a planned model as one folder, its config last; an interrupted run can be resumed."""
     check = functools.partial(_check_output, request, planned.weighted)
     with resumable(check(), check, say) as folder:
         retained = write_fuse(planned, folder, progress)

@@ -21,7 +21,7 @@ REACH = 4.0  # histograms end at this many root mean squares
 
 @dataclass(frozen=True, slots=True)
 class ModuleStatistics:
-    """One module: where it stands, its factors' sizes, and what its ΔW does."""
+    """One module: its place, the sizes of its factors, and the norm and spectrum of its ΔW."""
 
     path: str
     layer: int | None
@@ -69,7 +69,7 @@ class AdapterStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Counts of values in even bins from −`reach` to `reach`; what lies beyond stands in the outer bins."""
+    """Counts of values in even bins from −`reach` to `reach`; what lies beyond is in the outer bins."""
 
     target: str
     side: str

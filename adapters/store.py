@@ -64,7 +64,7 @@ class Adapter:
 
     @property
     def config(self) -> dict[str, object]:
-        """adapter_config.json as it stands."""
+        """The content of adapter_config.json."""
         return self.lora.raw
 
     @property

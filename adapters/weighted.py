@@ -118,7 +118,7 @@ def notes(weighted: list[WeightedAdapter]) -> Iterator[str]:
     for folder, count in folders.items():
         if count > 1:
             total = sum(item.weight for item in weighted if item.adapter.folder.resolve() == folder)
-            yield f"{folder.name} stands {count} times: its weights add up to {total:g}"
+            yield f"{folder.name} is given {count} times: its weights add up to {total:g}"
     heads = (path for item in active(weighted) for path in sorted(item.adapter.folder.glob("value_head.*")))
     for head in heads:
         yield f"left out: {head}, the value head of a reward model, which the result does not hold"

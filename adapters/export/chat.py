@@ -1,4 +1,4 @@
-"""A Jinja chat template as what it puts around each message, found by asking it and proved on probes.
+"""A Jinja chat template as what it puts around each message, found by rendering and checked on probes.
 
 Most chat templates wrap: a fixed text before and after each message by its role, an opening for the
 answer, and sometimes a system message where none is given. Such a one is translated exactly. One
@@ -15,7 +15,7 @@ from core.prompt import Message
 
 Render = Callable[[list[Message], bool], str]  # messages, whether to open an answer → text
 ROLES = ("system", "user", "assistant")
-MARK = "\u2042{}\u2042"  # a text that stands in no template
+MARK = "\u2042{}\u2042"  # a text that is in no template
 TEXTS = ("yes", " two \n\nlines \n", "<b>{{ x }}</b> \"q\" 'a' 文本", "7")
 
 
@@ -114,11 +114,11 @@ def _guess(render: Render) -> Wrapping:
     assistant_after = _between(answered, marks[:2])[2]
     turns = _between(render(_conversation(["user", "assistant", "user"], marks), False), marks)
     user_before = turns[2].removeprefix(assistant_after)
-    asked = _between(render(_conversation(["system", "user"], marks), False), marks[:2])
-    system_after = asked[1].removesuffix(user_before)
-    start, default = _opening(asked[0], system_after, turns[0].removesuffix(user_before))
+    opened = _between(render(_conversation(["system", "user"], marks), False), marks[:2])
+    system_after = opened[1].removesuffix(user_before)
+    start, default = _opening(opened[0], system_after, turns[0].removesuffix(user_before))
     around = {
-        "system": (asked[0].removeprefix(start), system_after),
+        "system": (opened[0].removeprefix(start), system_after),
         "user": (user_before, user_after),
         "assistant": (turns[1].removeprefix(user_after), assistant_after),
     }

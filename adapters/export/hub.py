@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
 
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
-WAYS_OUT = "export HF_TOKEN=… of an account that may write there, or run `hf auth login`"
+TOKEN_FIX = "export HF_TOKEN=… of an account that may write there, or run `hf auth login`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def _check_ready(offline: bool) -> None:
     if offline:
         raise RequestError("HF_HUB_OFFLINE is set: unset it to upload; --dry-run shows what would be sent")
     if not get_token():
-        raise RequestError(f"no token for the hub: {WAYS_OUT}; --dry-run shows what would be sent")
+        raise RequestError(f"no token for the hub: {TOKEN_FIX}; --dry-run shows what would be sent")
 
 
 def _commit(api: "HfApi", upload: Upload, additions: "list[CommitOperationAdd]") -> str:
@@ -107,5 +107,5 @@ def _commit(api: "HfApi", upload: Upload, additions: "list[CommitOperationAdd]")
 
 def _refused(status: int, repo: str, message: str) -> RequestError:
     if status in (401, 403):
-        return RequestError(f"{repo}: the hub refuses the token ({status}): {WAYS_OUT}")
+        return RequestError(f"{repo}: the hub refuses the token ({status}): {TOKEN_FIX}")
     return RequestError(f"{repo}: the hub answers {status}: {message.strip()}")

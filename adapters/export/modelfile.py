@@ -65,7 +65,7 @@ def go_template(wrapping: Wrapping) -> str:
 
 
 def _literal(text: str) -> str:
-    """Return text that a Go template prints as it stands."""
+    """Return text that a Go template prints unchanged."""
     return text.replace("{{", '{{ "{{" }}')
 
 
@@ -122,7 +122,7 @@ def special_texts(folders: list[Path]) -> dict[str, str]:
 
 
 def token_text(value: object) -> str | None:
-    """Return a token of tokenizer_config.json, which stands there as text or as an object."""
+    """Return a token of tokenizer_config.json, which is there as text or as an object."""
     content = value.get("content") if isinstance(value, dict) else value
     return content if isinstance(content, str) else None
 

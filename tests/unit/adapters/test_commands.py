@@ -105,7 +105,7 @@ def test_bases_are_not_checked_where_one_of_several_names_none():
 
 def test_an_adapter_given_twice_is_said():
     _, notes = call("merge", "rte=0.5", "saves/../saves/rte=-0.2", "mnli=1", "--out", "x", "--dry-run")
-    assert "rte stands 2 times: its weights add up to 0.3\n" in notes
+    assert "rte is given 2 times: its weights add up to 0.3\n" in notes
 
 
 HUGE = {m: (a * np.float32(1e30), b) for m, (a, b) in factors(1).items()}
@@ -507,7 +507,7 @@ def test_options_take_the_place_of_a_recipes_method():
     assert "rank 16 " in call("merge", "r.yaml", "--method", "exact", "--dry-run")[0]
     assert "rank 4 " in call("merge", "r.yaml", "--method", "svd", "--dry-run")[0]
     assert "rank 16 " in call("merge", "r.yaml", "--energy", "1", "--dry-run")[0]
-    assert "a recipe stands alone" in call("merge", "r.yaml", "rte=1", code=2)[1]
+    assert "a recipe is given alone" in call("merge", "r.yaml", "rte=1", code=2)[1]
 
 
 # 440 bytes that mean 9^10 texts: a reader that builds them never comes back

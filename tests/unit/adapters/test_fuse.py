@@ -310,7 +310,7 @@ def test_index_and_shards_must_agree(tmp_path):
     value = json.loads(index.read_text())
     value["weight_map"]["ghost"] = value["weight_map"]["model.embed_tokens.weight"]
     index.write_text(json.dumps(value))
-    with pytest.raises(ContentError, match="'ghost' stands only in the index"):
+    with pytest.raises(ContentError, match="'ghost' is only in the index"):
         fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
 
 
