@@ -120,10 +120,15 @@ def _over(options: Options, spec: Any) -> dict[str, object]:
     shares = dict(spec.split.shares) if spec.split else {}
     over: dict[str, dict[str, object]] = {}
     for text in options.get("shares", ()):
+        if not shares:
+            raise RequestError(
+                f"--split {text}: the spec {spec.name} has no `split` of its own, whose share could be another; "
+                "hold rows out in the recipe (`val_size: 0.1`), or write a spec with `split` (docs/compiler.md)"
+            )
         split, _, share = text.partition("=")
         if split not in shares or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
-            there = f"a SPLIT of {', '.join(shares)}" if shares else f"a `split` in the spec {spec.name}"
-            raise RequestError(f"--split {text}: expected SPLIT=SHARE, as test=0.3, with {there}")
+            there = ", ".join(shares)
+            raise RequestError(f"--split {text}: expected SPLIT=SHARE, as test=0.3, with a SPLIT of {there}")
         shares[split] = float(share)
         over.setdefault("split", {})[split] = shares[split]
     if sum(shares.values()) >= 1:

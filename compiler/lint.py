@@ -20,6 +20,12 @@ _NO_ID = -(1 << 62)  # and up: distinct keys for rows that the file does not num
 TOKENS = re.compile(
     r"<\|[A-Za-z_0-9 ]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<｜[^｜]{1,40}｜>"
 )
+# An answer that is a program, or a question for one: its tags are meant, and no scraps of a web page.
+MARKUP = re.compile(
+    r"```|<!doctype|<html|<\?php|html|\bcss\b|\breact\b|jsx|\bvue\b|angular|javascript|\bphp\b|xml|markup|\btags?\b"
+    r"|\bweb ?(?:page|site|app|form)|网页|标签",
+    re.IGNORECASE,
+)
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 # One pass over the bytes of a batch: ASCII letters become small, blanks go, and each control
@@ -66,7 +72,7 @@ class Lint:
         learned = [texts[name] for name in self.texts.answered]
         joined = "\n".join(chain.from_iterable(learned))
         if "<" in joined and HTML.search(joined):
-            self._search(HTML, "W214", "HTML in an answer", learned, batch)
+            self._scraps(batch, [texts[name] for name in self.texts.asked], learned)
         for name in self.texts.may_be_blank:
             if b"" in plain[name]:
                 empty = [number for number, text in enumerate(plain[name]) if not text]
@@ -104,6 +110,13 @@ class Lint:
             )
             stable = [int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) for text in texts]
             seen.stable.fromlist(stable)
+
+    def _scraps(self, batch: Batch, asked: list[Texts], learned: list[Texts]) -> None:
+        """Warn of tags in answers that neither are nor were asked to be a program."""
+        for number, answers in enumerate(zip(*learned, strict=True)):
+            hit = next((hit for text in answers if (hit := HTML.search(text))), None)
+            if hit and not any(MARKUP.search(texts[number]) for texts in (*asked, *learned)):
+                self._warn("W214", batch, [number], f"HTML in an answer: {show_value(hit[0])}")
 
     def _search(self, bad: re.Pattern[str], code: str, what: str, columns: list[Texts], batch: Batch) -> None:
         for number, texts in enumerate(zip(*columns, strict=True)):

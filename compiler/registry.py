@@ -45,10 +45,13 @@ class Registry:
         self._refuse_foreign(self.folder / name, {*files, *beside})
         for dataset in entries:
             there = self.entries.get(dataset)
-            if there is not None and _folder_of(there) != name:
+            if there is not None and (other := _folder_of(there)) != name:
+                fix = "rename one of the two"
+                if other in self.manifests:
+                    fix = f"`python -m compiler remove {other}` first, or give another --out"
                 raise ContentError(
                     f"{self.folder / REGISTRY}: the dataset name {dataset!r} is taken by "
-                    f"{there.get('file_name')!r}: rename one of the two"
+                    f"{there.get('file_name')!r}: {fix}"
                 )
 
     def publish(self, staged: Path, name: str) -> None:

@@ -111,13 +111,20 @@ def _turn(number: int, item: dict[str, object]) -> Turn:
 def _refuse_loss(number: int, item: dict[str, object], own: tuple[str, str], called: bool) -> None:
     """Refuse a turn with more than its role and text (`own`) in it that changes what it means."""
     taken = (*own, "tool_calls") if called else own
-    lost = [key for key in item if key not in taken and meaning(key) and filled([item[key]])]
+    lost = [key for key in item if key not in taken and _means(key, item[key], own[0] == "role")]
     if called and str(item.get(own[1]) or "").strip():
         lost.append(own[1])
     if lost:
         beside = "tool_calls" if called else own[1]
         what = f"{', '.join(lost)} beside {beside}"
         raise WrongValueError(f"turn {number}: {what} would be lost; put it into the text or leave it out")
+
+
+def _means(key: str, value: object, openai: bool) -> bool:
+    """Whether a key of a turn changes what is learned: OpenAI's `weight: 0` keeps an answer from it."""
+    if openai and key == "weight":
+        return value is not None and value != 1
+    return bool(meaning(key) or key == "refusal") and filled([value])
 
 
 def _calls(number: int, calls: object) -> str:

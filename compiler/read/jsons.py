@@ -27,6 +27,11 @@ from compiler.rows import ObjectRows
 from core.errors import Problem, show_value
 
 CONSTANTS = (b"NaN", b"Infinity", b"-Infinity")
+OVER_LINES = (
+    "an object over several lines, where each line is a row: name the file .json if that is all of it, "
+    "else write each object on one line, as `jq -c .` does"
+)
+_OPEN = re.compile(rb"\s*\{[ \t]*\r?\n")  # an object that is indented
 _SPACED = re.compile(rb'"[ \t\r]+:')
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+(:?)')
 
@@ -55,6 +60,8 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         problems.bad_file(Problem("E007", f"{shown}:{start}", message))
     elif not steps and len(layout.lists) > 1:
         problems.bad_file(Problem("E007", f"{shown}:{start}", ambiguous(list(layout.lists))))
+    elif not steps and layout is LINES and _OPEN.match(head):
+        problems.bad_file(Problem("E007", f"{shown}:{start}", OVER_LINES))
     elif not steps and layout.steps is None:
         yield from _read_lines(chunks, shown, start, problems)
     else:

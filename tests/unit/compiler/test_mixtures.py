@@ -128,3 +128,18 @@ def test_turns_are_cleaned_but_not_what_tools_are_told(bench):
     assert not bench.compile(spec, bench.rows("a.jsonl", [row])).problems.counts
     talk = [turn["value"] for turn in bench.records("messages.jsonl")[0]["conversations"]]
     assert talk == ["Ask", call, "<p>y</p>", PLAIN]
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "named"),
+    [
+        ("Why?", PAGE, True),
+        ("Make a link in HTML.", "<a href='/'>Home</a>", False),
+        ("写一个网页", "<p>好</p>", False),
+        ("Show it.", "So:\n```\n<p>Hello</p>\n```", False),
+        ("Show it.", "<!DOCTYPE html>\n<p>Hello</p>", False),
+    ],
+)
+def test_tags_of_a_program_are_no_scraps_of_a_page(bench, asked, answer, named):
+    source = bench.rows("a.jsonl", [{"question": asked, "answer": answer}])
+    assert bench.compile("qa", source).problems.counts == ({"W214": 1} if named else {})
