@@ -20,7 +20,7 @@ from recipes.ask import ask, ask_weights
 from recipes.data import NamedDataset, dataset_dir, locate, read_datasets
 from recipes.hardware import Machine
 from recipes.hardware import machine as machine_of
-from recipes.output import other_run
+from recipes.output import other_run, other_world
 from recipes.recipe import Recipe, read_recipe
 from recipes.record import inputs_of
 from recipes.rules import problems_of, world_size
@@ -128,7 +128,11 @@ def quick_check(recipe: Recipe, target: Machine) -> tuple[list[NamedDataset], li
     if recipe.settings.get("do_train") is True and counted:
         problems += schedule_problems(recipe, schedule)
     if not any(problem.code.startswith("E") for problem in problems):
-        problems += output_problems(recipe)
+        world: dict[str, object] = {
+            "world_size": world_size(recipe, target.gpus),
+            "global_batch": schedule.batch,
+        }
+        problems += output_problems(recipe, world if target.here else {})
     return datasets, _noted(problems, target)
 
 
@@ -187,8 +191,11 @@ def not_local(datasets: list[NamedDataset]) -> Iterator[str]:
             yield f"{dataset.key} {dataset.name}: no local file ({dataset.elsewhere})"
 
 
-def output_problems(recipe: Recipe) -> Iterator[Problem]:
-    """Yield what an output_dir that is already there means for a training into it."""
+def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Problem]:
+    """Yield what an output_dir that is already there means for a training into it.
+
+    `world` has the `world_size` and `global_batch` of this machine, nothing for another machine.
+    """
     folder = recipe.output_dir
     differs = other_run(folder, inputs_of(recipe, weights_file(recipe.path)))
     another = f"{folder} holds another run ({differs})"
@@ -197,6 +204,9 @@ def output_problems(recipe: Recipe) -> Iterator[Problem]:
     elif differs:
         hint = "another output_dir, or overwrite_output_dir: true to set the old one aside"
         yield recipe.problem("E340", "output_dir", another, hint)
+    elif world and (grown := other_world(folder, world)):
+        message = f"{folder} was trained with {grown}: other steps"
+        yield recipe.problem("W341", "output_dir", message, "`recipes train --force` trains it again")
     elif (folder / RUN).is_file():
         yield recipe.problem("W341", "output_dir", f"{folder}: this run already finished here")
     elif (folder / STARTED).is_file():

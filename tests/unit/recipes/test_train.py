@@ -9,6 +9,7 @@ from core.errors import ContentError, ProblemsError, RequestError
 from core.runs import RUN, STARTED
 from recipes import check, output
 from recipes import train as training
+from recipes.hardware import machine
 from recipes.model import require_model
 from recipes.output import Checkpoint
 from recipes.recipe import read_recipe
@@ -67,6 +68,12 @@ def test_a_run_of_another_world_size_is_not_this_one(recipe, tmp_path, monkeypat
     )
     with pytest.raises(ContentError, match=said):
         train(recipe)  # though overwrite_output_dir is true
+    for here, message in (
+        ("this", "world size 2 (global batch 16) → world size 1"),
+        ("gpu", "already finished"),
+    ):
+        found = check.quick_check(recipe, machine(here))[1]
+        assert message in next(problem.message for problem in found if problem.code == "W341")
     monkeypatch.setenv("FORCE_TORCHRUN", "1")
     monkeypatch.setenv("NPROC_PER_NODE", "2")
     train(recipe)
