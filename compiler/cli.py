@@ -122,8 +122,8 @@ def _over(options: Options, spec: Any) -> dict[str, object]:
     for text in options.get("shares", ()):
         if not shares:
             raise RequestError(
-                f"--split {text}: the spec {spec.name} has no `split` of its own, whose share could be another; "
-                "hold rows out in the recipe (`val_size: 0.1`), or write a spec with `split` (docs/compiler.md)"
+                f"--split {text}: the spec {spec.name} has no `split` of its own to give another share; hold "
+                "rows out in the recipe (`val_size: 0.1`), or write a spec with `split` (docs/compiler.md)"
             )
         split, _, share = text.partition("=")
         if split not in shares or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
