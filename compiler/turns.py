@@ -124,7 +124,7 @@ def _means(key: str, value: object, openai: bool) -> bool:
     """Whether a key of a turn changes what is learned: OpenAI's `weight: 0` keeps an answer from it."""
     if openai and key == "weight":
         return value is not None and value != 1
-    return bool(meaning(key) or key == "refusal") and filled([value])
+    return bool((meaning(key) or key == "refusal") and filled([value]))
 
 
 def _calls(number: int, calls: object) -> str:

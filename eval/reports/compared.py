@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import click
 
@@ -49,4 +50,7 @@ def _trained_on(runs: Sequence[ScoredRun]) -> list[str]:
         found = run.facts.get("trained_on")
         own = training_warnings(run.model, len(run.rows), found if isinstance(found, Mapping) else None)
         told += [text if "not checked" in text else f"{run.dataset}: {text}" for text in own]
+    logged = dict.fromkeys(run.model for run in runs if run.model != BASE and Path(run.source).is_file())
+    if logged:
+        told.append(f"training examples not checked: no log says what {', '.join(logged)} was trained on")
     return list(dict.fromkeys(told))

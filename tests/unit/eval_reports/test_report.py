@@ -134,6 +134,7 @@ def test_the_script_makes_no_html() -> None:
 def test_other_tools_logs_have_their_questions() -> None:
     folder = ROOT / "tests/golden/compare/harness"
     judged = compare_results([str(folder / "base"), str(folder / "tuned")])
+    assert "training examples not checked: no log says what tuned was trained on" in judged.warnings
     errors = collect_incorrect(judged.runs, judged.comparison.models, 1000)
     nli = next(one for one in errors if one.dataset == "nli3")
     assert "imply An animal is outside." in str(nli.rows[0]["question"])
