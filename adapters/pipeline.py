@@ -33,6 +33,7 @@ from adapters.weighted import (
     parse_reference_weight,
     parse_size,
 )
+from core.checkout import bundled
 from core.errors import RequestError
 from core.files import write_json, write_text
 
@@ -56,7 +57,7 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bo
     """
     recipe: dict[str, Any] = {"adapters": texts, "method": "exact", "dtype": "fp32"}
     if len(texts) == 1 and texts[0].endswith((".yaml", ".yml")):
-        recipe |= read_recipe(Path(texts[0]))
+        recipe |= read_recipe(bundled(Path(texts[0])))
     elif any(text.endswith((".yaml", ".yml")) for text in texts):
         raise RequestError("a recipe is given alone: it names its adapters itself")
     given = {name: value for name, value in options.items() if value is not None}

@@ -8,16 +8,26 @@ from typing import Any, cast
 import click
 
 from compiler.request import CompileReport, CompileRequest
-from core.datasets import DEFAULT_FOLDER
+from core.datasets import DEFAULT_FOLDER, registry_folder
 from core.errors import CLI, ContentError, RequestError, summarise
 
 Options = dict[str, Any]
 _OUT = click.option(
     "--out",
+    "--dataset-dir",
+    "out",
     type=click.Path(path_type=Path, file_okay=False),
     default=DEFAULT_FOLDER,
     show_default=True,
     help="The folder of compiled datasets.",
+)
+_REGISTRY = click.option(
+    "--out",
+    "--dataset-dir",
+    "out",
+    type=click.Path(path_type=Path, file_okay=False),
+    callback=lambda _context, _option, given: registry_folder(given),
+    help="The folder of dataset_info.json.  [default: dataset_info, else data]",
 )
 _SOURCE = click.option(
     "--source",
@@ -162,7 +172,7 @@ def _tell(report: CompileReport, options: Options) -> None:
 
 
 @cli.command("list", context_settings=CLI)
-@_OUT
+@_REGISTRY
 def list_command(out: Path) -> None:
     """List the specs known and the datasets compiled, with their rows; stale ones are marked."""
     from compiler.inventory import compiled_lines, spec_lines
@@ -195,7 +205,7 @@ def show_command(
 
 @cli.command("remove", context_settings=CLI)
 @click.argument("name")
-@_OUT
+@_REGISTRY
 def remove_command(name: str, out: Path) -> None:
     """Unregister a compiled dataset and delete the files that compile made."""
     from compiler.registry import Registry
@@ -213,7 +223,7 @@ def remove_command(name: str, out: Path) -> None:
 @click.option("--model", "model_name_or_path", metavar="DIR", help="A model folder with the tokenizer.")
 @click.option("--template", help="LLaMA-Factory's template (without one: the tokenizer's own chat template).")
 @click.option("--cutoff-len", type=click.IntRange(1), help="Tokens after which LLaMA-Factory cuts a row.")
-@_OUT
+@_REGISTRY
 @click.option("--all", "every", is_flag=True, help="Show every problem, not the first 20.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each dataset.")
 def verify_command(

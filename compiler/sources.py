@@ -10,6 +10,7 @@ from compiler.read import known_suffixes, readers
 from compiler.read.hub import HubFile, find_files
 from compiler.read.stream import suffix
 from compiler.spec import PART, Spec
+from core.checkout import bundled
 from core.errors import RequestError, nearest
 from core.files import sha256
 
@@ -63,7 +64,7 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
     if spec.mix or not inputs:
         for part, texts in spec.source.files.items():
             if not any(found.split == part for found in inputs):
-                inputs += [Input(part, path) for text in texts for path in _files(Path(text))]
+                inputs += [Input(part, path) for text in texts for path in _files(bundled(Path(text)))]
     if not inputs and not spec.mix and (RAW / spec.name).is_dir():
         inputs = _by_name(spec, RAW / spec.name)
     found_parts = {found.split for found in inputs}

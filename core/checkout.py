@@ -7,6 +7,12 @@ ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds core/, compiler/, recipes/, adapters/ and eval/: the root of a checkout."""
 
 
+def bundled(path: Path) -> Path:
+    """Return a path as it is where it exists, else the file of that name in the checkout, if there is one."""
+    ours = ROOT / path
+    return ours if not path.exists() and ours.is_file() else path
+
+
 def version() -> dict[str, str]:
     """Return `{"version": "0.1.0", "commit": "<40 hex digits>"}`; no commit where this is no checkout."""
     return dict(_version())

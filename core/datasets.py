@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from core.documents import BOM, json_lines
 from core.errors import ContentError, RequestError, nearest
 from core.files import read_json, read_object
 
 REGISTRY = "dataset_info.json"
 DEFAULT_FOLDER = Path("dataset_info")
+LLAMAFACTORY_FOLDER = Path("data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,18 @@ class Dataset:
     name: str
     path: Path
     entry: dict[str, object]
+
+
+def registry_folder(given: Path | None = None) -> Path:
+    """Return the registry's folder to read: the given one, else dataset_info/, else LLaMA-Factory's data/.
+
+    Where it is data/, stderr says so.
+    """
+    ours, theirs = DEFAULT_FOLDER / REGISTRY, LLAMAFACTORY_FOLDER / REGISTRY
+    if given is None and not ours.exists() and theirs.is_file():
+        click.echo(f"no {ours} here: reading {theirs}", err=True)
+        return LLAMAFACTORY_FOLDER
+    return given or DEFAULT_FOLDER
 
 
 def read_registry(folder: Path) -> dict[str, dict[str, object]]:
@@ -34,7 +49,7 @@ def read_registry(folder: Path) -> dict[str, dict[str, object]]:
     return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
 
 
-def find_dataset(name: str, folder: Path = DEFAULT_FOLDER) -> Dataset:
+def find_dataset(name: str, folder: Path) -> Dataset:
     """Return the registered dataset `name`; `RequestError` lists what is registered otherwise."""
     entries = read_registry(folder)
     if name not in entries:

@@ -76,7 +76,7 @@ def _inspect(settings: dict[str, object], *more: str) -> dict[str, Any]:
         json.dump(settings, file, default=str)  # bytes of !!binary
         file.flush()
         process = subprocess.Popen(
-            [sys.executable, "-m", "recipes.inspect", file.name, *more],
+            [sys.executable, "-P", "-m", "recipes.inspect", file.name, *more],
             env={**environment(), "HF_HUB_OFFLINE": "1", "LLAMAFACTORY_VERBOSITY": "ERROR"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

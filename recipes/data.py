@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.checkout import ROOT
 from core.datasets import REGISTRY, read_records, read_registry
 from core.errors import ContentError, Problem, RequestError, TuneyardError, nearest
 from core.files import read_object, sha256
@@ -48,8 +49,8 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
 
 def _compile_hint(name: str) -> str:
     stem = name.removeprefix("alpaca_").rsplit("_", 1)[0]
-    specs = {path.stem.replace("-", "_"): path.stem for path in Path("compiler/specs").glob("*.yaml")}
-    return f"make compile DATA={specs[stem]}" if stem in specs else "python -m compiler list"
+    specs = {path.stem.replace("-", "_"): path.stem for path in (ROOT / "compiler/specs").glob("*.yaml")}
+    return f"python -m compiler compile {specs[stem]}" if stem in specs else "python -m compiler list"
 
 
 def dataset_dir(recipe: Recipe) -> str:

@@ -64,7 +64,7 @@ def launch(command: list[str], output_dir: Path, lock: int, torchrun: bool = Fal
     known = progress.stat().st_size if progress.exists() else 0  # of a run that is resumed
     with (output_dir / LOG).open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "recipes.supervisor", str(os.getpid()), *command],
+            [sys.executable, "-P", "-m", "recipes.supervisor", str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
+from core.checkout import bundled
 from core.documents import read_yaml
 from core.errors import ContentError, Problem, RequestError, nearest, show_value
 from core.files import read_object, require
@@ -102,14 +103,16 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ContentError(f"{path}: {str(error).splitlines()[0]}") from error
     if not isinstance(settings, dict) or not settings:
         raise ContentError(f"{path}: found no settings, expected keys with values (learning_rate: 1.0e-4)")
+    if isinstance(settings.get("deepspeed"), str):
+        settings["deepspeed"] = str(bundled(Path(settings["deepspeed"])))
     return Recipe(path, {str(key): value for key, value in settings.items()}, parsed.lines, tuple(overrides))
 
 
 def _found(path: Path) -> Path:
     """Return the file of a recipe; a bare name stands for recipes/NAME.yaml where there is no such path."""
-    named = Path("recipes") / f"{path}.yaml"
+    named = bundled(Path("recipes") / f"{path}.yaml")
     if path.exists() or path.suffix or len(path.parts) != 1:
-        return require(path, "recipe")
+        return require(bundled(path), "recipe")
     if not named.is_file():
         known = sorted(file.stem for file in named.parent.glob("*.yaml"))
         raise RequestError(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from core.checkout import ROOT
 from core.errors import ContentError, Problem, show_value
 from core.metrics import UNKNOWN, direction, metric_of
 from recipes.hardware import Gpu, Machine
@@ -165,7 +166,9 @@ def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
     if not isinstance(name, str):
         return
     if not Path(name).is_file():
-        known = ", ".join(sorted(str(path) for path in Path("recipes/deepspeed").glob("*.json")))
+        known = ", ".join(
+            sorted(f"recipes/deepspeed/{path.name}" for path in (ROOT / "recipes/deepspeed").glob("*.json"))
+        )
         yield recipe.problem("E310", "deepspeed", f"{name}: file not found", f"there are {known}")
         return
     try:

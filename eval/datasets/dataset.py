@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.datasets import find_dataset, read_records
+from core.datasets import find_dataset, read_records, registry_folder
 from core.errors import ContentError, RequestError
 from core.files import require, sha256
 from core.prompt import Conversation, conversation
@@ -58,8 +58,9 @@ def read_datasets(
     `RequestError` for what is not there or named twice, `ContentError` for an empty or broken set.
     """
     sets = []
+    registry = registry_folder() if datasets else Path()
     for name in datasets:
-        found = find_dataset(name)
+        found = find_dataset(name, registry)
         sets.append(_read(name, found.path, found.entry, cluster))
     sets += [_read(path.stem, require(path, "data file"), {}, cluster) for path in files]
     names = [questions.name for questions in sets]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.datasets import DEFAULT_FOLDER, find_dataset, read_records
+from core.datasets import find_dataset, read_records, registry_folder
 from core.documents import read_yaml
 from core.errors import ContentError, RequestError
 from core.prompt import Encode, conversation, llamafactory_encoder
@@ -62,7 +62,7 @@ def trained_system(folder: Path) -> str | None:
     `TuneyardError` where a dataset is gone or damaged, or the examples have several.
     """
     settings = next(_recipes(folder), {})
-    named, registry = settings.get("dataset"), Path(str(settings.get("dataset_dir", DEFAULT_FOLDER)))
+    named, registry = settings.get("dataset"), Path(str(settings.get("dataset_dir") or registry_folder()))
     texts = set()
     for name in names_in(named):
         dataset = find_dataset(name, registry)

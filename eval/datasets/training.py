@@ -15,7 +15,7 @@ from adapters.cards import made_from
 from adapters.config import CONFIG
 from adapters.output import CARD
 from adapters.store import Adapter
-from core.datasets import DEFAULT_FOLDER, find_dataset, read_records
+from core.datasets import find_dataset, read_records, registry_folder
 from core.errors import ContentError, RequestError, TuneyardError
 from core.examples import fingerprint
 from core.files import sha256
@@ -124,7 +124,7 @@ def _training(source: Path, data: Sequence[Mapping[str, Any]], settings: Mapping
     import numpy as np
 
     parts, reasons = [np.empty(0, np.uint64)], []
-    registry = Path(settings.get("dataset_dir", DEFAULT_FOLDER))
+    registry = Path(settings.get("dataset_dir") or registry_folder())
     for one in data:
         try:
             parts.append(_fingerprints(one, registry)[: settings.get("max_samples")])

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from core.checkout import bundled
 from core.documents import read_yaml
 from core.errors import ContentError, RequestError, TuneyardError, nearest, show_value
 from eval.scoring.task import Prepared
@@ -47,6 +48,7 @@ def read_steps(path: Path, shared: Iterable[str], skipped: Iterable[str]) -> lis
     `shared` names the options (as Click has them) that the suite itself takes for all steps.
     `ContentError` names every option, command and value that is wrong; `RequestError` an unknown step.
     """
+    path = bundled(path)
     read = read_yaml(path, "suite")
     if not isinstance(read.value, dict) or not all(isinstance(name, str) for name in read.value):
         raise ContentError(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -104,3 +105,70 @@ def test_doctor_names_a_lack_its_fix_and_exits_1(monkeypatch: pytest.MonkeyPatch
     assert any(line.startswith("ok       torch") for line in lines)
     assert any(line.startswith("warning  transformers  4.0.0 (tested: ") for line in lines)
     assert any(line.startswith("warning  hub           cannot reach http://127.0.0.1:9") for line in lines)
+
+
+IDENTITY = '{"identity": {"file_name": "identity.json"}}'
+ROW = '[{"instruction": "Who are you?", "input": "", "output": "A model."}]'
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A folder as LLaMA-Factory's: its registry in data/, packages of its own with the names of ours."""
+    for name in ("core", "recipes", "eval"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('a module of the working folder')\n")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/dataset_info.json").write_text(IDENTITY)
+    (tmp_path / "data/identity.json").write_text(ROW)
+    return tmp_path
+
+
+def test_verify_in_a_folder_of_llamafactory_takes_data_and_says_so(foreign: Path) -> None:
+    ended = tuneyard("data", "verify", "identity", cwd=foreign)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("identity: 1 records in the file, 1 rows from LLaMA-Factory's loader")
+    said = "no dataset_info/dataset_info.json here: reading data/dataset_info.json"
+    assert said in ended.stderr
+    assert not (foreign / "dataset_info").exists()
+    for option in ("--dataset-dir", "--out"):
+        ended = tuneyard("data", "verify", "identity", option, "data", cwd=foreign)
+        assert ended.returncode == 0 and said not in ended.stderr
+
+
+def test_a_registry_of_ours_is_taken_first(foreign: Path) -> None:
+    (foreign / "dataset_info").mkdir()
+    (foreign / "dataset_info/dataset_info.json").write_text("{}")
+    ended = tuneyard("data", "verify", "identity", cwd=foreign)
+    assert ended.returncode == 2 and "nothing called 'identity' in dataset_info" in ended.stderr
+
+
+def test_bundled_specs_are_compiled_into_the_current_folder(foreign: Path) -> None:
+    ended = tuneyard("data", "compile", "demo_rte", "--limit", "4", cwd=foreign)
+    assert ended.returncode == 0, ended.stderr
+    assert (foreign / "dataset_info/demo_rte/demo_rte-train.json").is_file()
+    assert "demo_rte_train" in (foreign / "dataset_info/dataset_info.json").read_text()
+
+
+@pytest.mark.parametrize("named", ["demo-rte", "recipes/demo-rte.yaml"])
+def test_bundled_recipes_are_found_from_anywhere(foreign: Path, named: str) -> None:
+    """LLaMA-Factory is asked too: in a process that must not import the packages of this folder."""
+    tuneyard("data", "compile", "demo_rte", "--limit", "4", cwd=foreign)
+    ended = tuneyard("recipe", "check", named, "deepspeed=recipes/deepspeed/z2.json", cwd=foreign)
+    assert f"{ROOT}/recipes/demo-rte.yaml: " in ended.stdout
+    assert "E343" not in ended.stdout and "E310" not in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr and "working folder" not in ended.stderr
+
+
+def test_a_recipe_of_the_folder_goes_before_a_bundled_one(foreign: Path) -> None:
+    (foreign / "recipes/demo-rte.yaml").write_text("stage: sft\n")
+    ended = tuneyard("recipe", "check", "demo-rte", "--quick", cwd=foreign)
+    assert str(ROOT) not in ended.stdout and "recipes/demo-rte.yaml: " in ended.stdout
+
+
+@pytest.mark.parametrize("recipe", ["qwen3_lora_dpo", "qwen3_lora_sft"])
+def test_recipes_and_datasets_of_llamafactory_itself(real_data: Path, tmp_path: Path, recipe: str) -> None:
+    folder = shutil.copytree(real_data / "lf", tmp_path / "lf", copy_function=shutil.copyfile)
+    ended = tuneyard("recipe", "check", f"examples/train_lora/{recipe}.yaml", "--quick", cwd=folder)
+    assert ended.returncode == 0 and "0 errors" in ended.stdout
+    ended = tuneyard("data", "verify", "identity", cwd=folder)
+    assert ended.returncode == 0 and "91 records in the file, 91 rows" in ended.stdout
