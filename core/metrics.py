@@ -4,7 +4,7 @@ The one place that says so: whatever chooses by a figure asks here.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -50,7 +50,19 @@ def metric_of(name: str) -> Metric:
     return known or next((METRICS[one] for one in METRICS if plain.endswith(f"_{one}")), UNKNOWN)
 
 
-def direction(name: str) -> str:
+def direction(name: str, metric: Metric | None = None) -> str:
     """Return in words which value of a figure is its best, e.g. `eval_loss (nats, lower is better)`."""
-    metric = metric_of(name)
+    metric = metric or metric_of(name)
     return f"{name} ({metric.unit}, {'higher' if metric.higher else 'lower'} is better)"
+
+
+def read_metric(results: Mapping[str, object], name: str) -> tuple[object, Metric]:
+    """Return the value of a figure in a results.json (None without it) and what it means.
+
+    What eval's metrics of examples are is declared under `metrics`, where those of plug-ins are too.
+    """
+    declared = results.get("metrics")
+    figure = declared.get(name) if isinstance(declared, Mapping) else None
+    if name in results or not isinstance(figure, Mapping):
+        return results.get(name), metric_of(name)
+    return figure.get("value"), Metric(str(figure.get("unit")), figure.get("higher_is_better") is True)

@@ -17,8 +17,9 @@ from core.errors import CLI, RequestError, run
 from core.files import read_object
 from eval.backends import shards
 from eval.datasets.dataset import EvalDataset, read_datasets
+from eval.metrics import find_metric
 from eval.nli import Nli, label_options, label_sets
-from eval.reports.sweep import Sweep, report
+from eval.reports.sweep import ACCURACY, Sweep, report
 from eval.runs.results import RESULTS, check_new
 from eval.scoring.candidates import BASE, load_candidates, open_adapters
 from eval.scoring.options import ScoringRequest, model_options, run_options, set_options, take
@@ -46,9 +47,10 @@ STEPS = "trainer_state.json"
 @set_options
 @label_options
 @click.option("--seed", type=int, default=42, show_default=True, help="Of the halves.")
+@click.option("--metric", default=ACCURACY, show_default=True, metavar="NAME", help="What to choose by.")
 @click.option("--dry-run", is_flag=True, help="Say how many examples would be prompted, and write nothing.")
 @run_options
-def cli(checkpoints: Path | None, grid: str, seed: int, dry_run: bool, **given: Any) -> None:
+def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bool, **given: Any) -> None:
     """Find the best merge weights of one or two adapters, or the best checkpoint of a run.
 
     The choice is made on one half of the rows; its score on the other half is the one to believe.
@@ -56,6 +58,8 @@ def cli(checkpoints: Path | None, grid: str, seed: int, dry_run: bool, **given: 
     request = take(given)
     if request.backend != "hf":
         raise RequestError(f"--backend {request.backend} only generates: a sweep compares probabilities")
+    if metric != ACCURACY:
+        find_metric(metric)
     check_new(request.out, resume=request.resume, force=request.force)
     sets = read_datasets(request.datasets, request.data, request.cluster)
     labels = label_sets(sets, given)
@@ -67,7 +71,7 @@ def cli(checkpoints: Path | None, grid: str, seed: int, dry_run: bool, **given: 
         return
     score_opened(request, task, sets, load_candidates(request, axes.reference, axes.models))
     if shards.first():
-        click.echo(report(Sweep(request.out, axes.names, axes.points, splits)))
+        click.echo(report(Sweep(request.out, axes.names, axes.points, splits, metric)))
 
 
 @dataclass(frozen=True, slots=True)

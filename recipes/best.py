@@ -14,7 +14,7 @@ import click
 
 from core.errors import CLI, ContentError, RequestError
 from core.files import read_object, require
-from core.metrics import direction, metric_of
+from core.metrics import Metric, direction, metric_of, read_metric
 from recipes.output import CHECKPOINT, checkpoints, find_flaw
 from recipes.recipe import is_number
 
@@ -47,14 +47,19 @@ class Best:
 def command(output_dir: Path, metric: str | None, results: Path | None, as_json: bool) -> None:
     """Name the best checkpoint of the run in OUTPUT_DIR and say whether it overfits or is cut short."""
     metric = metric or ("accuracy" if results else "eval_loss")
-    curve = read_scores(results, metric) if results else read_curve(output_dir, metric)
-    best = find_best(curve, metric, output_dir)
-    plot(curve, best, output_dir / "best.png")
+    meaning = metric_of(metric)
+    if results:
+        curve, meaning = read_scores(results, metric)
+    else:
+        curve = read_curve(output_dir, metric)
+    best = find_best(curve, metric, output_dir, meaning)
+    said = direction(metric, meaning)
+    plot(curve, best, output_dir / "best.png", said)
     if as_json:
         click.echo(json.dumps(asdict(best), ensure_ascii=False))
         return
     found = f"{best.value:.4g} at step {best.step}, the best of {best.evaluations} evaluations"
-    click.echo(f"{direction(metric)}: {found}")
+    click.echo(f"{said}: {found}")
     click.echo(f"checkpoint: {best.checkpoint or 'not on the disk any more (save_total_limit)'}")
     click.echo(best.advice)
     click.echo(f"curve: {output_dir / 'best.png'}")
@@ -88,17 +93,21 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     return sorted(curve.items())
 
 
-def read_scores(results: Path, metric: str) -> list[tuple[int, float]]:
-    """Return (step, value) of every scored checkpoint, the mean over its datasets; `ContentError` if none.
+def read_scores(results: Path, metric: str) -> tuple[list[tuple[int, float]], Metric]:
+    """Return (step, value) of every scored checkpoint, the mean over its datasets, and what a value means.
+
+    `ContentError` without any.
 
     Checkpoints are compared on the same datasets: one that lacks a dataset is left out, and named.
     """
     found: dict[int, dict[str, float]] = defaultdict(dict)
+    meaning = metric_of(metric)
     for path in sorted(require(results, "folder of results").rglob("results.json")):
         result = read_object(path)
-        name, value = CHECKPOINT.fullmatch(str(result.get("model"))), result.get(metric)
+        name, (value, meant) = CHECKPOINT.fullmatch(str(result.get("model"))), read_metric(result, metric)
         if not name or not is_number(value):
             continue
+        meaning = meant
         scores, rows = found[int(name[1])], f" ({result['n']} rows)" if "n" in result else ""
         dataset = f"{result.get('set', path.parent.name)}{rows}"
         if dataset in scores:
@@ -117,12 +126,15 @@ def read_scores(results: Path, metric: str) -> list[tuple[int, float]]:
         raise ContentError(f"{results}: no checkpoint was scored on all datasets: {'; '.join(left_out)}")
     for line in left_out:
         click.echo(f"left out: {line}", err=True)
-    return [(step, statistics.fmean(found[step].values())) for step, lacks in lacking.items() if not lacks]
+    means = [(step, statistics.fmean(found[step].values())) for step, lacks in lacking.items() if not lacks]
+    return means, meaning
 
 
-def find_best(curve: list[tuple[int, float]], metric: str, output_dir: Path) -> Best:
+def find_best(
+    curve: list[tuple[int, float]], metric: str, output_dir: Path, meaning: Metric | None = None
+) -> Best:
     """Return the best point of a curve with its checkpoint (complete, or None) and what its place means."""
-    rank = metric_of(metric).rank
+    rank = (meaning or metric_of(metric)).rank
     step, value = min(curve, key=lambda point: (rank(point[1]), point[0]))  # of equals the earlier
     folder = output_dir / f"checkpoint-{step}"
     kept = folder.is_dir() and not find_flaw(folder)
@@ -142,7 +154,7 @@ def _advice(curve: list[tuple[int, float]], step: int) -> str:
     return f"it got no better in the {after} evaluations that followed: later checkpoints overfit"
 
 
-def plot(curve: list[tuple[int, float]], best: Best, path: Path) -> None:
+def plot(curve: list[tuple[int, float]], best: Best, path: Path, label: str) -> None:
     """Draw the curve with its best point marked, as PNG."""
     from matplotlib.figure import Figure
 
@@ -152,5 +164,5 @@ def plot(curve: list[tuple[int, float]], best: Best, path: Path) -> None:
     axes.plot([best.step], [best.value], marker="*", markersize=16, color="#D55E00", linestyle="none")
     axes.set_title(f"Best at step {best.step}: {best.metric} {best.value:.4g}")
     axes.set_xlabel("step")
-    axes.set_ylabel(direction(best.metric))
+    axes.set_ylabel(label)
     figure.savefig(path, dpi=150)

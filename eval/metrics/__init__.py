@@ -1,1 +1,125 @@
-"""How answers are read and measured: one kind of figure a file."""
+"""How answers are read and measured. A metric of examples is one file here, found by existing, or an entry
+point `tuneyard.metrics`: one function with `@metric` that gives the value of one prediction.
+
+Its mean appears in results.json, and from there in compare's and report's tables, `eval.sweep --metric` and
+`recipes best --results … --metric`, without a change to any of them (docs/extending.md).
+"""
+
+import functools
+import importlib
+import math
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from core.errors import RequestError
+from core.metrics import METRICS, Metric
+from core.plugins import Plugin, PluginError, load, warn
+from eval.statistics.rates import Rows, groups_of, rate_of
+from eval.statistics.shares import Z95, clustered_stderr
+
+Function = Callable[[Mapping[str, Any]], float]
+GROUP: Literal["tuneyard.metrics"] = "tuneyard.metrics"
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleMetric:
+    """A metric by name: its unit and direction, the fields of a prediction that it needs, and its function.
+
+    `plugin` is where it came from, None for one of this folder.
+    """
+
+    name: str
+    meaning: Metric
+    needs: tuple[str, ...]
+    function: Function
+    plugin: Plugin | None = None
+
+    def values(self, rows: Rows) -> list[float]:
+        """Return the value of each row; `PluginError` for a plug-in that raises or gives no number."""
+        if self.plugin is None:
+            return [self._value(row) for row in rows]
+        with self.plugin.guarded():
+            return [self._value(row) for row in rows]
+
+    def _value(self, row: Mapping[str, object]) -> float:
+        value = float(self.function(row))
+        if not math.isfinite(value) or (self.meaning.unit == "share" and not 0 <= value <= 1):
+            raise ValueError(f"{self.name}: found {value}, expected a {self.meaning.unit}")
+        return value
+
+    def of(self, rows: Rows) -> dict[str, object] | None:
+        """Return the mean over the rows that hold what it needs, None where no row does.
+
+        `value` and `stderr` in its unit with `n`, and `ci95` (None of a single cluster): Wilson's for a
+        share, else normal; both by cluster where rows have one.
+        """
+        own = [
+            row for row in rows if "refused" not in row and all(row.get(n) is not None for n in self.needs)
+        ]
+        if not own:
+            return None
+        found = _mean(self.values(own), groups_of(own), share=self.meaning.unit == "share")
+        return {**found, "unit": self.meaning.unit, "higher_is_better": self.meaning.higher}
+
+
+def metric(
+    name: str, *, unit: str, higher: bool, needs: Sequence[str]
+) -> Callable[[Function], ExampleMetric]:
+    """Declare a function of one prediction (a line of predictions.jsonl) as the metric `name`.
+
+    A unit "share" is 0 to 1; `higher` says that more is better; a row without the fields in
+    `needs` is left out.
+    """
+    return lambda function: ExampleMetric(name, Metric(unit, higher), tuple(needs), function)
+
+
+@functools.cache
+def metrics() -> dict[str, ExampleMetric]:
+    """Return every metric of examples by name; a plug-in that cannot be used is left out with a warning."""
+    modules = [
+        importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)
+    ]
+    own = [each for module in modules for each in vars(module).values() if isinstance(each, ExampleMetric)]
+    found = {each.name: each for each in own}
+    for plugin in load(GROUP).values():
+        if not isinstance(plugin.value, ExampleMetric):
+            warn(f"plug-in {plugin.name!r} of {plugin.package} ({GROUP}): no function with @metric")
+        elif plugin.value.name in found or plugin.value.name in METRICS:
+            warn(f"metric {plugin.value.name!r} of {plugin.package}: the name is taken")
+        else:
+            found[plugin.value.name] = replace(plugin.value, plugin=plugin)
+    return found
+
+
+def find_metric(name: str) -> ExampleMetric:
+    """Return a metric by its name; `RequestError` names those that are there."""
+    if name not in metrics():
+        raise RequestError(f"--metric {name!r} is not one of {', '.join(['accuracy', *metrics()])}")
+    return metrics()[name]
+
+
+def measure(rows: Rows) -> dict[str, dict[str, object]]:
+    """Return every metric that the rows hold the fields of; one that fails is left out with a warning."""
+    found = {}
+    for each in metrics().values():
+        try:
+            figure = each.of(rows)
+        except PluginError as error:
+            warn(f"{error}; the metric is left out")
+            continue
+        if figure:
+            found[each.name] = figure
+    return found
+
+
+def _mean(values: Sequence[float], groups: Sequence[str] | None, *, share: bool) -> dict[str, object]:
+    if share:
+        found = rate_of(values, groups)
+        return {"value": found.value, "n": found.n, "stderr": found.stderr, "ci95": list(found.ci95)}
+    keys = range(len(values)) if groups is None else groups
+    mean, error = math.fsum(values) / len(values), clustered_stderr(values, keys)
+    known = len(set(keys)) > 1
+    limits = [mean - Z95 * error, mean + Z95 * error] if known else None
+    return {"value": mean, "n": len(values), "stderr": error if known else None, "ci95": limits}

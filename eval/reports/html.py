@@ -24,6 +24,7 @@ from eval.reports.tables import (
     accuracies,
     calibrations,
     differences,
+    example_metrics,
     f1_differences,
     macro_f1s,
     method,
@@ -93,6 +94,7 @@ def _tables(compared: ComparedRuns) -> list[str]:
         "Accuracy": accuracies(comparison),
         "Macro-F1": macro_f1s(comparison),
         "Calibration": calibrations(comparison),
+        "Metrics of examples": example_metrics(comparison),
     }
     return [_table(name, table) for name, table in found.items() if table]
 

@@ -9,6 +9,7 @@ from eval.reports.tables import (
     accuracies,
     calibrations,
     differences,
+    example_metrics,
     f1_differences,
     macro_f1s,
     method,
@@ -22,7 +23,12 @@ def markdown(comparison: Comparison, numbered: Mapping[str, str]) -> str:
 
     `numbered` is the key of the labels that the plots could not write out.
     """
-    tables = (accuracies(comparison), macro_f1s(comparison), calibrations(comparison))
+    tables = (
+        accuracies(comparison),
+        macro_f1s(comparison),
+        calibrations(comparison),
+        example_metrics(comparison),
+    )
     parts = [grid(table) for table in tables if table]
     parts += [_section(section, comparison.base) for section in comparison.sections]
     if numbered:

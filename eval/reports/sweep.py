@@ -1,11 +1,14 @@
 """From a sweep's predictions to its choice: on one half of each set, reported on the other."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from core.documents import json_lines
+from core.errors import ContentError
 from core.files import read_object, write_json, write_text
+from core.metrics import Metric, metric_of
+from eval.metrics import find_metric
 from eval.reports.markdown import grid
 from eval.reports.numbers import interval, percent
 from eval.reports.sweep_plot import SweepPlot, draw
@@ -15,27 +18,38 @@ from eval.scoring.candidates import BASE
 from eval.statistics.selection import Score, Split, choose, score
 
 MEAN = "all sets"
+ACCURACY = "accuracy"
 Halves = tuple[Score, Score]  # of the rows to choose on, and of those to report
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A sweep's folder, the names of its axes, where each model stands on them, and each set's halves."""
+    """A sweep's folder, the names of its axes, where each model stands on them, and each set's halves.
+
+    `metric` is what the choice is made by: accuracy, or a metric of examples.
+    """
 
     out: Path
     axes: Sequence[str]
     points: Mapping[str, tuple[float, ...]]
     splits: Mapping[str, Split]
+    metric: str = ACCURACY
+
+    @property
+    def meaning(self) -> Metric:
+        """The unit and direction of the metric that the choice is made by."""
+        return metric_of(ACCURACY) if self.metric == ACCURACY else find_metric(self.metric).meaning
 
 
 def report(sweep: Sweep) -> str:
     """Write sweep.json, table.md and a plot for each set; return the table."""
     sets = list(sweep.splits)
     found = {name: _read(sweep, name) for name in sets}
-    chosen = {name: choose({m: first.accuracy for m, (first, _) in found[name].items()}) for name in sets}
+    chosen = {name: choose(_values(models), sweep.meaning) for name, models in found.items()}
     if len(sets) > 1:
-        mean = {m: sum(found[name][m][0].accuracy for name in sets) / len(sets) for m in sweep.points}
-        chosen[MEAN] = choose(mean)
+        values = [_values(models) for models in found.values()]
+        mean = {m: sum(own[m] for own in values) / len(sets) for m in sweep.points}
+        chosen[MEAN] = choose(mean, sweep.meaning)
     ship = chosen[MEAN if len(sets) > 1 else sets[0]]
     for name in sets:
         scores = {point: found[name][model][0] for model, point in sweep.points.items()}
@@ -56,8 +70,29 @@ def _read(sweep: Sweep, name: str) -> dict[str, Halves]:
         folder = sweep.out / model / name
         rows = [row for _, row in json_lines(folder / PREDICTIONS)]
         majority = float(str(read_object(folder / RESULTS)["majority"]))
-        found[model] = (score(rows, first, majority), score(rows, second, majority))
+        scores = score(rows, first, majority), score(rows, second, majority)
+        if sweep.metric != ACCURACY:
+            one, other = ([rows[row] for row in half] for half in (first, second))
+            scores = _add(scores[0], sweep.metric, one), _add(scores[1], sweep.metric, other)
+        found[model] = scores
     return found
+
+
+def _add(found: Score, name: str, rows: Sequence[Mapping[str, object]]) -> Score:
+    """Return a score with the metric of its rows too; `ContentError` where no row holds what that needs."""
+    metric = find_metric(name)
+    figure = metric.of(rows)
+    if figure is None:
+        raise ContentError(f"--metric {name}: no prediction holds {' and '.join(metric.needs)}")
+    limits = figure["ci95"]
+    return replace(
+        found, value=float(str(figure["value"])), value_ci95=limits if isinstance(limits, list) else None
+    )
+
+
+def _values(models: Mapping[str, Halves]) -> dict[str, float]:
+    """Return by model what is chosen by: its metric, else its accuracy, on the rows to choose on."""
+    return {m: one.accuracy if one.value is None else one.value for m, (one, _) in models.items()}
 
 
 def _choosing(found: Mapping[str, Mapping[str, Halves]], chosen: Mapping[str, str]) -> str:
@@ -89,7 +124,8 @@ def _any(models: Mapping[str, Halves]) -> Halves:
 
 
 def _shown(found: Score) -> str:
-    return interval((found.accuracy, found.low, found.high))
+    accuracy = interval((found.accuracy, found.low, found.high))
+    return accuracy if found.value is None else f"{found.value:.4g}, accuracy {accuracy}"
 
 
 def _told(
@@ -104,6 +140,7 @@ def _told(
     points = {model: list(point) for model, point in sweep.points.items()}
     return {
         "axes": list(sweep.axes),
+        "metric": sweep.metric,
         "points": points,
         "chosen": dict(chosen),
         "ship": ship,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from core import version
 from core.files import versions
@@ -64,6 +64,28 @@ def calibrations(comparison: Comparison) -> Table | None:
         if (one := figure.calibration)
     ]
     return Table(CALIBRATION, rows) if rows else None
+
+
+def example_metrics(comparison: Comparison) -> Table | None:
+    """Return every metric of examples that results.json declares, a line for each dataset; None without."""
+    rows = []
+    for section in comparison.sets:
+        for name in dict.fromkeys(name for figure in section.figures.values() for name in figure.metrics):
+            own = {model: one.metrics[name] for model, one in section.figures.items() if name in one.metrics}
+            one = next(iter(own.values()))
+            better = "higher" if one.get("higher_is_better") is True else "lower"
+            told = f"{name} on {section.name} ({one.get('unit')}, {better} is better)"
+            rows.append([told, *(_measured(own.get(model)) for model in comparison.models)])
+    return Table(["metric (95 % interval)", *comparison.models], rows) if rows else None
+
+
+def _measured(figure: Mapping[str, object] | None) -> str:
+    if figure is None:
+        return "–"
+    value, limits = figure.get("value"), figure.get("ci95")
+    low, high = limits if isinstance(limits, list) and len(limits) == 2 else (None, None)
+    shown = f" ({low:.3g} to {high:.3g})" if low is not None and high is not None else ""
+    return f"{float(str(value)):.3g}{shown}, n = {figure.get('n')}"
 
 
 def differences(section: Section) -> Table | None:

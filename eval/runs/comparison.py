@@ -187,7 +187,9 @@ def _figure(run: ScoredRun, cells: "NDArray[np.int64] | None") -> ModelScore:
     reliable = calibration(run.confidence, run.correct, run.groups) if run.confidence else None
     trained = run.facts.get("trained_on")
     seen = trained.get("examples", 0) if isinstance(trained, Mapping) else 0
-    return ModelScore(found.value, *found.ci95, found.stderr, found.n, unparsed, f1, reliable, seen)
+    metrics = run.facts.get("metrics")
+    own = metrics if isinstance(metrics, Mapping) else {}
+    return ModelScore(found.value, *found.ci95, found.stderr, found.n, unparsed, f1, reliable, seen, own)
 
 
 def _mean_figure(figures: Sequence[ModelScore]) -> ModelScore:

@@ -40,7 +40,7 @@ class ModelScore:
 
     `macro_f1` is (value, low, high), None on average and where the answers are free text;
     `calibration` is there where the labels' probabilities were logged; `trained_on` counts the rows that
-    the model was trained on, as far as is known.
+    the model was trained on, as far as is known; `metrics` are those of results.json.
     """
 
     accuracy: float
@@ -52,6 +52,7 @@ class ModelScore:
     macro_f1: tuple[float, float, float] | None = None
     calibration: Calibration | None = None
     trained_on: int = 0
+    metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from eval.backends import shards
 from eval.backends.scorers import Fields, Scorer, score_in_halves
 from eval.datasets.dataset import EvalDataset
 from eval.datasets.training import trained_on, trainings_of
+from eval.metrics import measure
 from eval.runs.results import (
     RESULTS,
     Identity,
@@ -122,6 +123,7 @@ def _results(job: Job, task: Task, predictions: list[Prediction], identity: Iden
         "model": candidate.name,
         "set": job.dataset.name,
         **task.results(job, predictions),
+        "metrics": measure(predictions),
         "refused": sum("refused" in p for p in predictions),
         "cluster": job.dataset.cluster,
         "clusters": None if clusters is None else len(set(clusters)),

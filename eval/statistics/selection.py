@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.errors import ContentError
+from core.metrics import Metric
 from eval.statistics.rates import groups_of, hits, rate_of
 
 Rows = Sequence[Mapping[str, object]]  # predictions, in the order of the data
@@ -14,13 +15,18 @@ Split = tuple[list[int], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Accuracy of some rows with its 95 % interval, their number, and the baseline (a share)."""
+    """Accuracy of some rows with its 95 % interval, their number, and the baseline (a share).
+
+    `value` is the metric that is chosen by, and `value_ci95` its interval, None for the accuracy itself.
+    """
 
     accuracy: float
     low: float
     high: float
     n: int
     majority: float
+    value: float | None = None
+    value_ci95: Sequence[float] | None = None
 
 
 def split_halves(keys: Sequence[str], seed: int, place: str) -> Split:
@@ -59,6 +65,6 @@ def score(rows: Rows, half: Sequence[int], majority: float) -> Score:
     return Score(found.value, *found.ci95, found.n, majority)
 
 
-def choose(scores: Mapping[str, float]) -> str:
-    """Return the name of the best score; of equals the first."""
-    return max(scores, key=scores.__getitem__)
+def choose(scores: Mapping[str, float], metric: Metric) -> str:
+    """Return the name of the best score by the metric's direction; of equals the first."""
+    return min(scores, key=lambda name: metric.rank(scores[name]))

@@ -1,0 +1,20 @@
+"""The Brier score: how far the labels' probabilities are from the expected label."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from eval.metrics import metric
+
+
+@metric("brier", unit="squared error", higher=False, needs=("choices", "expected_output"))
+def brier(prediction: Mapping[str, Any]) -> float:
+    """Return Σ (p - y)² over the labels (Brier 1950): 0 is certain and correct, 2 certain and incorrect.
+
+    The labels' log-probabilities in `choices` are normalised to sum to 1.
+    """
+    choices, gold = prediction["choices"], prediction["expected_output"]
+    top = max(choices.values())
+    shares = {label: math.exp(log - top) for label, log in choices.items()}
+    total = math.fsum(shares.values())
+    return math.fsum((share / total - (label == gold)) ** 2 for label, share in shares.items())

@@ -1,0 +1,170 @@
+"""Metrics of examples: a file of the folder, the example of docs/extending.md, and plug-ins that go wrong."""
+
+import json
+import math
+import re
+import sys
+from dataclasses import asdict
+
+import pytest
+
+from core import plugins
+from core.errors import ContentError, RequestError
+from core.metrics import Metric
+from eval import metrics
+from eval.compare import cli as compare
+from eval.metrics.brier import brier
+from eval.report import cli as report
+from eval.reports.sweep import Sweep
+from eval.reports.sweep import report as choose
+from recipes.best import read_scores
+from tests.conftest import ROOT
+from tests.fake_runs import write_run
+
+LENGTHS = {"base": "a long answer", "one": "short"}
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Lay installed distributions `plug_NAME` with one metric into a folder of sys.path."""
+    site = tmp_path / "site"
+    site.mkdir()
+
+    def lay(name, code):
+        info = site / f"plug_{name}-1.2.dist-info"
+        info.mkdir()
+        (site / f"plug_{name}.py").write_text(code)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: plug_{name}\nVersion: 1.2\n")
+        (info / "entry_points.txt").write_text(f"[{metrics.GROUP}]\n{name} = plug_{name}:{name}\n")
+
+    monkeypatch.syspath_prepend(site)
+    forget()
+    yield lay
+    forget()
+
+
+def forget():
+    plugins.load.cache_clear()
+    metrics.metrics.cache_clear()
+    for name in [name for name in sys.modules if name.startswith("plug_")]:
+        del sys.modules[name]
+
+
+def example():
+    text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(from eval.metrics.*?)```", text, re.DOTALL)
+    return code
+
+
+def runs(folder):
+    """Two scored models whose results.json holds what `measure` finds in their predictions."""
+    for model, said in LENGTHS.items():
+        write_run(folder, model, "s", ["yes", "no"] * 4, ["yes", "no"] * 4, majority=0.5)
+        place = folder / model / "s"
+        lines = (place / "predictions.jsonl").read_text().splitlines()
+        rows = [{**json.loads(line), "model_output": said} for line in lines]
+        (place / "predictions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        facts = json.loads((place / "results.json").read_text())
+        (place / "results.json").write_text(json.dumps({**facts, "metrics": metrics.measure(rows)}))
+
+
+def call(command, *arguments):
+    command.main(list(map(str, arguments)), standalone_mode=False)
+
+
+def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install, tmp_path, capsys):
+    install("answer_length", example())
+    folder = tmp_path / "runs"
+    runs(folder)
+    found = json.loads((folder / "one/s/results.json").read_text())["metrics"]["answer_length"]
+    assert found == {
+        "value": 5.0, "n": 8, "stderr": 0.0, "ci95": [5.0, 5.0],
+        "unit": "characters", "higher_is_better": False,
+    }  # fmt: skip
+    call(compare, folder, "--out", tmp_path / "compared")
+    line = "answer_length on s (characters, lower is better) | 13 (13 to 13), n = 8 | 5 (5 to 5), n = 8"
+    assert line in " ".join(capsys.readouterr().out.split())
+    told = json.loads((tmp_path / "compared/table.json").read_text())
+    assert told["sets"]["s"]["models"]["one"]["metrics"]["answer_length"]["value"] == 5.0
+    call(report, folder, "--out", tmp_path / "page.html")
+    assert "answer_length on s (characters, lower is better)" in (tmp_path / "page.html").read_text()
+    halves = {"s": ([*range(4)], [*range(4, 8)])}
+    choose(Sweep(folder, ["w"], {"base": (0.0,), "one": (1.0,)}, halves, "answer_length"))
+    swept = json.loads((folder / "sweep.json").read_text())
+    assert (swept["ship"], swept["metric"]) == ("one", "answer_length")  # accuracy alone would take the first
+    steps = {"checkpoint-1": 13.0, "checkpoint-2": 5.0}
+    for name, value in steps.items():
+        place = tmp_path / "steps" / name / "s"
+        place.mkdir(parents=True)
+        declared = {"answer_length": {**found, "value": value}}
+        (place / "results.json").write_text(json.dumps({"model": name, "set": "s", "metrics": declared}))
+    curve, meaning = read_scores(tmp_path / "steps", "answer_length")
+    assert curve == [(1, 13.0), (2, 5.0)] and meaning == Metric("characters", higher=False)
+
+
+@pytest.mark.parametrize(
+    ("unit", "body", "said"),
+    [
+        ("points", "return 1 / 0", "ZeroDivisionError: division by zero"),
+        ("points", "return None", "TypeError: "),
+        ("points", "return float('nan')", "ValueError: bad: found nan, expected a points"),
+        ("share", "return 2", "ValueError: bad: found 2.0, expected a share"),
+    ],
+)
+def test_a_metric_that_fails_is_named_with_its_package_and_takes_no_other_with_it(
+    install, capsys, unit, body, said
+):
+    head = f"from eval.metrics import metric\n@metric('bad', unit={unit!r}, higher=True, needs=())\n"
+    install("bad", f"{head}def bad(prediction):\n    {body}\n")
+    install("answer_length", example())
+    found = metrics.measure([{"model_output": "abc"}])
+    assert list(found) == ["answer_length"] and found["answer_length"]["ci95"] is None
+    told = capsys.readouterr().err
+    assert f"plug-in 'bad' of plug_bad 1.2 (tuneyard.metrics) failed: {said}" in told
+
+
+def test_a_name_that_is_taken_is_left_out(install, capsys):
+    head = "from eval.metrics import metric\n"
+    for name in ("brier", "loss"):
+        install(
+            name, f"{head}@metric({name!r}, unit='points', higher=True, needs=())\ndef {name}(_): return 1\n"
+        )
+    assert metrics.metrics()["brier"] is brier and "loss" not in metrics.metrics()
+    assert "metric 'loss' of plug_loss 1.2: the name is taken" in capsys.readouterr().err
+
+
+def test_brier_equals_scikit_learns():
+    from sklearn.metrics import brier_score_loss
+
+    shares = [[0.7, 0.2, 0.1], [0.25, 0.25, 0.5], [0.1, 0.8, 0.1]]
+    labels, gold = ["maybe", "no", "yes"], ["maybe", "no", "no"]
+    rows = [
+        {"expected_output": g, "choices": {x: math.log(p / 3) for x, p in zip(labels, own, strict=True)}}
+        for g, own in zip(gold, shares, strict=True)
+    ]
+    expected = brier_score_loss(gold, shares, labels=labels, scale_by_half=False)
+    assert asdict(brier)["name"] == "brier"
+    assert metrics.measure(rows)["brier"]["value"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_rows_without_the_fields_and_refused_ones_are_left_out_and_the_interval_is_by_cluster():
+    choices = {"yes": 0.0, "no": -math.inf}
+    rows = [
+        {"expected_output": gold, "choices": choices, "cluster": cluster}
+        for gold, cluster in (("yes", "a"), ("yes", "a"), ("no", "b"), ("no", "b"))
+    ]
+    found = metrics.measure([*rows, {"expected_output": "yes"}, {**rows[0], "refused": "too long"}])["brier"]
+    assert (found["value"], found["n"]) == (1.0, 4)
+    assert found["stderr"] == pytest.approx(1.0)  # two clusters: 0 and 2, standard deviation √2, over √2
+    assert metrics.measure([{"expected_output": "yes"}]) == {}
+
+
+def test_unknown_metrics_and_rows_without_their_fields_are_refused(tmp_path):
+    with pytest.raises(RequestError, match="--metric 'nope' is not one of accuracy, brier"):
+        metrics.find_metric("nope")
+    write_run(tmp_path, "base", "s", ["yes", "no"], ["yes", "no"], majority=0.5)
+    lines = (tmp_path / "base/s/predictions.jsonl").read_text().splitlines()
+    kept = [{key: value for key, value in json.loads(line).items() if key != "choices"} for line in lines]
+    (tmp_path / "base/s/predictions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in kept))
+    with pytest.raises(ContentError, match="--metric brier: no prediction holds choices and expected_output"):
+        choose(Sweep(tmp_path, ["w"], {"base": (0.0,)}, {"s": ([0], [1])}, "brier"))
