@@ -1,13 +1,14 @@
 """python -m tests.mutate [PATTERN…]: put errors into the code, one by one, and count those that tests see.
 
 Errors that change nothing anybody could see stand in equivalent.yaml with the reason. Runs in a copy of the
-checkout, so that the one you work in stays as it is.
+checkout, so that the one you work in stays as it is. A run that was ended goes on where it was, unless a file
+has changed since.
 """
 
 import argparse
 import fnmatch
 import hashlib
-import json
+import shutil
 import sys
 import tempfile
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.mutate.found import Found, checkout
 from tests.mutate.mutants import Mutant, mutants
 from tests.mutate.sandbox import ROOT, Sandbox, tracked
 
@@ -53,10 +55,11 @@ def main() -> int:
     known = {(one["file"], one["line"], one["column"], one["change"]) for one in listed}
     sample = [one for one in drawn if one.key() not in known]
     print(f"{len(drawn)} of {len(every)} errors, {len(drawn) - len(sample)} of them equivalent", flush=True)
+    found = Found(given.out, checkout(ROOT, tracked()))
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
-        found = _judge(sample, Sandbox(Path(folder)), given.out)
-    counts = Counter(found)
-    for one in (one for one, became in zip(sample, found, strict=True) if became == "survived"):
+        _judge(sample, Sandbox(Path(folder)), found)
+    counts = Counter(found.by_key[one.key()] for one in sample)
+    for one in (one for one in sample if found.by_key[one.key()] == "survived"):
         print(f"survived: {one.path}:{one.start[0]}: {one.change()}   in   {one.line}")
     killed = 1 - counts["survived"] / max(1, len(sample))
     print(f"{killed:.1%} of {len(sample)} killed: {dict(counts)}")
@@ -77,27 +80,22 @@ def _lot(one: Mutant, seed: int) -> bytes:
     return hashlib.sha256(repr((seed, one.key())).encode()).digest()
 
 
-def _judge(sample: list[Mutant], sandbox: Sandbox, out: Path) -> list[str]:
-    """Return what became of each error, written to `out` as it comes; ends where tests fail without one."""
-    if (became := sandbox.record()) != "survived":
+def _judge(sample: list[Mutant], sandbox: Sandbox, found: Found) -> None:
+    """Find out what becomes of each error that is not in `found`; ends where tests fail without one."""
+    if found.begun:
+        shutil.copy2(found.notes, sandbox.notes)
+    elif (became := sandbox.record()) == "survived":
+        found.begin(sandbox.notes)
+    else:
         sys.exit(f"the tests fail without any error ({became}):\n{sandbox.log.read_text('utf-8')[-3000:]}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    found = []
-    with out.open("w", encoding="utf-8") as file:
-        for number, one in enumerate(sample, 1):
-            clock = time.monotonic()
-            found.append(sandbox.judge(one))
-            place, seconds = f"{one.path}:{one.start[0]}", round(time.monotonic() - clock, 1)
-            told = {
-                "at": place,
-                "line": one.line,
-                "column": one.column,
-                "change": one.change(),
-                "became": found[-1],
-            }
-            print(json.dumps({**told, "by": sandbox.failed()}, ensure_ascii=False), file=file, flush=True)
-            print(f"{number}/{len(sample)} {place} {one.change()}: {found[-1]}, {seconds} s", flush=True)
-    return found
+    left = [one for one in sample if one.key() not in found.by_key]
+    print(f"{len(left)} of {len(sample)} to be judged", flush=True)
+    for number, one in enumerate(left, 1):
+        clock = time.monotonic()
+        became = sandbox.judge(one)
+        found.add(one.key(), became, sandbox.failed())
+        place, seconds = f"{one.path}:{one.start[0]}", round(time.monotonic() - clock, 1)
+        print(f"{number}/{len(left)} {place} {one.change()}: {became}, {seconds} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 
+from tests.mutate.found import Found, checkout
 from tests.mutate.mutants import mutants
 from tests.mutate.notes import Entered
 
@@ -54,3 +55,25 @@ def test_an_error_is_for_those_tests_that_enter_its_function_or_use_a_fixture_th
     assert entered.tests("x.py", 9) == {"a.py::one"}
     assert entered.tests("x.py", None) == {"a.py::one", "a.py::two"}
     assert entered.tests("y.py", None) == set()
+
+
+def test_a_run_goes_on_where_it_was_ended_unless_a_file_has_changed(tmp_path):
+    code, notes, out = tmp_path / "x.py", tmp_path / "notes", tmp_path / "build" / "found.jsonl"
+    code.write_bytes(SOURCE)
+    notes.write_text("entered")
+    first, second, *_ = (one.key() for one in mutants("x.py", SOURCE))
+
+    def found():
+        return Found(out, checkout(tmp_path, ["x.py"]))
+
+    assert not found().begun
+    found().begin(notes)
+    found().add(first, "killed", "a.py::one")
+    with out.open("a") as file:
+        file.write('{"file": "x')  # torn by a kill
+    again = found()
+    assert again.begun and again.notes.read_text() == "entered" and again.by_key == {first: "killed"}
+    again.add(second, "survived", "")
+    assert found().by_key == {first: "killed", second: "survived"}
+    code.write_bytes(SOURCE + b"# more")
+    assert not found().begun and found().by_key == {}
