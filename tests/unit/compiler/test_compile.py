@@ -227,6 +227,12 @@ def test_sources_that_cannot_be_used_are_refused(bench, source, says):
         bench.compile("rte", source.format(folder=bench.folder))
 
 
+def test_under_strict_a_single_warning_is_an_error(bench):
+    source = bench.rows("train.jsonl", [ROWS[0], ROWS[0] | {"idx": 9}])
+    report = bench.compile("rte", source, strict=True)
+    assert (len(report.problems.warnings), report.problems.fatal, bench.out.exists()) == (1, True, False)
+
+
 def test_a_report_gives_the_time_in_thousandths_of_a_second(bench):
     report = bench.compile("rte", bench.rows("train.jsonl", ROWS))
     report.seconds = 0.12345
