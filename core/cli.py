@@ -55,9 +55,11 @@ def source(module: str) -> Path:
     return Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
 
 
-def command_line(without: Collection[str] = ()) -> str:
-    """Return the command as it was called, in either form, without some of its words."""
-    program = click.get_current_context().find_root().info_name
+def command_line(module: str, without: Collection[str] = ()) -> str:
+    """Return the command as it was called (`tuneyard …`, `python -m MODULE …`) without some of its words."""
+    context = click.get_current_context(silent=True)
+    name = context.find_root().info_name if context else None
+    program = "tuneyard" if name == "tuneyard" else f"python -m {module}"
     return f"{program} {shlex.join(word for word in sys.argv[1:] if word not in without)}"
 
 

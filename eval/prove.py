@@ -4,13 +4,12 @@ Prove that what was trained is what is scored and what is served: the same token
 making prompts, the same answers from the unmerged adapter, the fused model and the GGUF. docs/eval-prove.md.
 """
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from core.cli import command_line
 from core.errors import CLI, ContentError, RequestError, run
 from core.files import write_json, write_text
 from eval.scoring.options import Finite, data_options, same_base
@@ -78,7 +77,7 @@ def cli(out: Path, flips: int, tolerance: float, **given: Any) -> None:
     proof = prove(ParityRequest(**given))
     page = markdown(proof, allowed)
     write_text(out / "prove.md", page)
-    command = f"python -m eval.prove {shlex.join(sys.argv[1:])}"
+    command = command_line("eval.prove")
     write_json(out / "prove.json", to_json(proof, allowed, command))
     click.echo(page, nl=False)
     if not holds(proof, allowed):

@@ -4,13 +4,12 @@ Put what eval.compare finds, and the errors to look through, into one HTML file 
 and no other file. Needs no model and no torch. docs/eval-report.md describes the page.
 """
 
-import shlex
-import sys
 import tempfile
 from pathlib import Path
 
 import click
 
+from core.cli import command_line
 from core.errors import CLI, RequestError, run
 from core.files import write_text
 from eval.reports.compared import ComparedRuns, compare_results
@@ -50,7 +49,7 @@ def render(compared: ComparedRuns, title: str, most: int = MOST_ERRORS, module: 
         names, typeface = write_plots(compared.comparison, compared.runs, Path(folder))
         plots = Plots({name: (Path(folder) / name).read_bytes() for name in names}, typeface.numbered)
     errors = collect_incorrect(compared.runs, compared.comparison.models, most)
-    return page(title, compared, plots, errors, f"python -m {module} {shlex.join(sys.argv[1:])}")
+    return page(title, compared, plots, errors, command_line(module))
 
 
 if __name__ == "__main__":

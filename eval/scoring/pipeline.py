@@ -4,8 +4,6 @@ What a command does with a dataset is its Task; the stages themselves (batches, 
 processes) are here, once. docs/eval-nli.md describes the files.
 """
 
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import click
 
 from core import version
+from core.cli import command_line
 from core.files import versions, write_json
 from eval.backends import shards
 from eval.backends.scorers import Fields, Scorer, score_in_halves
@@ -141,7 +140,7 @@ def _results(job: Job, task: Task, predictions: list[Prediction], identity: Iden
             "data": identity["sets"][job.dataset.name],
             "chat_template": candidate.prompting.digest,
         },
-        "command": _command(job.request.by or task.command),
+        "command": command_line(job.request.by or task.command, ("--resume", "--force")),
     }
 
 
@@ -171,11 +170,6 @@ def _identity(request: ScoringRequest, task: Task, opened: Opened, sets: Sequenc
         "prompts": {one.name: one.prompting.digest for one in opened.candidates},
         "sets": {dataset.name: dataset.digest for dataset in sets},
     }
-
-
-def _command(module: str) -> str:
-    kept = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--force")]
-    return f"python -m {module} {shlex.join(kept)}"
 
 
 def _warn(text: str) -> None:

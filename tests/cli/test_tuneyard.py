@@ -172,3 +172,23 @@ def test_recipes_and_datasets_of_llamafactory_itself(real_data: Path, tmp_path: 
     assert ended.returncode == 0 and "0 errors" in ended.stdout
     ended = tuneyard("data", "verify", "identity", cwd=folder)
     assert ended.returncode == 0 and "91 records in the file, 91 rows" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("program", "said"), [("tuneyard", "tuneyard"), ("python -m eval", "python -m eval.nli")]
+)
+def test_a_recorded_command_can_be_typed_again(
+    monkeypatch: pytest.MonkeyPatch, program: str, said: str
+) -> None:
+    import click
+
+    from core.cli import command_line
+
+    words = (
+        ["eval", "nli", "--out", "a b", "--resume"] if program == "tuneyard" else ["--out", "a b", "--resume"]
+    )
+    monkeypatch.setattr(sys, "argv", [program, *words])
+    with click.Context(cli, info_name=program):
+        assert command_line(
+            "eval.nli", ("--resume",)
+        ) == f"{said} {' '.join(words[:-3])} --out 'a b'".replace("  ", " ")
