@@ -3,6 +3,7 @@
 import pytest
 
 from core.errors import ContentError
+from core.metrics import METRICS
 from eval.statistics.selection import choose, split_halves
 
 KEYS = [f"question {n // 2}" for n in range(400)]
@@ -28,4 +29,6 @@ def test_a_half_without_rows_is_refused():
 
 
 def test_the_best_is_chosen_and_of_equals_the_first():
-    assert choose({"a": 0.5, "b": 0.7, "c": 0.7, "d": 0.1}) == "b"
+    scores = {"a": 0.5, "b": 0.7, "c": 0.7, "d": 0.1, "e": 0.1}
+    assert choose(scores, METRICS["accuracy"]) == "b"
+    assert choose(scores, METRICS["loss"]) == "d"
