@@ -82,7 +82,7 @@ def test_filters_search_and_pages(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [int(text.split()[0]) for text, _ in seen] == expected
     assert expected[3] == 0 and 0 < expected[4] < expected[2] < len(rows)  # rte has all of its set right
-    assert seen[0][0] == f"{len(rows)} of {len(rows)} rows, page 1 of {-(-len(rows) // 25)}"
+    assert seen[0][0] == f"{len(rows)} of {len(rows)} examples, page 1 of {-(-len(rows) // 25)}"
     assert seen[1][0].endswith(f"page 2 of {-(-len(rows) // 25)}")
     assert len(seen[0][1]) == len(seen[1][1]) == 25 and not set(seen[0][1][:1]) & set(seen[1][1])
     assert all("question 17" in question for question in seen[6][1]) and seen[6][1]
@@ -95,7 +95,7 @@ def test_hostile_answers_do_nothing(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     dom = open_page(render(compare_results([str(path)]), hostile, 9), tmp_path)
-    assert dom.count("✗ wrong: &lt;!-- &lt;script &lt;/script&gt;&lt;img") == 3
+    assert dom.count("✗ incorrect: &lt;!-- &lt;script &lt;/script&gt;&lt;img") == 3
     assert "<title>&lt;!-- &lt;script &lt;/script&gt;" in dom and "<img src=" not in dom.replace(
         '<img alt="Plot', ""
     )
