@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 REAL = Path(os.environ.get("TUNEYARD_DATA", ROOT.parent / "shared" / "data"))
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_environment() -> Iterator[None]:
+    """What a module of tests, or LLaMA-Factory within it, sets in the environment ends with the module."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()  # by its name: `Dataset.map` puts another object in its place
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

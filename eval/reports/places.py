@@ -4,7 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
-ABSOLUTE = re.compile(r"(?<![\w./~-])~?/(?:[^\s/'\",;=+]+/)*([^\s/'\",;=+]+)/?")
+ABSOLUTE = re.compile(r"(?<![\w./~<-])~?/(?:[^\s/'\",;=+]+/)*([^\s/'\",;=+]+)/?")
 
 
 def without_places(text: str) -> str:
