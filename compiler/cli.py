@@ -8,6 +8,7 @@ from typing import Any, cast
 import click
 
 from compiler.request import CompileReport, CompileRequest
+from core.cli import examples
 from core.datasets import DEFAULT_FOLDER, registry_folder
 from core.errors import CLI, ContentError, RequestError, summarise
 
@@ -190,16 +191,19 @@ def list_command(out: Path) -> None:
 @_SOURCE
 @_COLUMN
 @click.option("--row", type=click.IntRange(1), default=1, show_default=True, help="Which kept row, from 1.")
+@click.option(
+    "--rows", type=click.IntRange(1), default=1, show_default=True, help="How many rows from it on."
+)
 @click.option("--template", help="Also show the text that a model sees with this LLaMA-Factory template.")
 def show_command(
-    name: str, sources: tuple[str, ...], columns: tuple[str, ...], row: int, template: str | None
+    name: str, sources: tuple[str, ...], columns: tuple[str, ...], row: int, rows: int, template: str | None
 ) -> None:
-    """Show one row on its way: raw, as checked columns, as records, as the text that a model sees."""
+    """Show rows on their way: raw, as checked columns, as records, as the text that a model sees."""
     from compiler.spec import load_spec
     from compiler.trace import trace
 
     spec = load_spec(name, _over({"columns": columns}, load_spec(name)))
-    for title, text in trace(spec, sources, row, template):
+    for title, text in trace(spec, sources, row, template, rows):
         click.echo(f"{title}\n{text}\n")
 
 
@@ -246,12 +250,41 @@ def verify_command(
         raise ContentError(f"{', '.join(failed)}: not what LLaMA-Factory should train on")
 
 
-@cli.command("init", context_settings=CLI)
+@cli.command(
+    "init",
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard data init samples/rte/train.jsonl",
+        "tuneyard data init samples/rte/train.jsonl --text sentence1 --label label --split 0.2",
+    ),
+)
 @click.argument("file", type=click.Path(path_type=Path))
-def init_command(file: Path) -> None:
-    """Look at a file and print a spec that compiles it: init data.csv > mine.yaml."""
-    from compiler.init.propose import propose
+@click.option("--text", metavar="COLUMN", help="The column that the model reads.")
+@click.option("--label", metavar="COLUMN", help="The column of the classes to answer with.")
+@click.option("--answer", metavar="COLUMN", help="The column of the answers, as free text.")
+@click.option(
+    "--split",
+    "share",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="The share of rows for evaluation; 0 for no split.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the spec there, not to stdout."
+)
+def init_command(file: Path, share: float, out: Path | None, **columns: str | None) -> None:
+    """Look at a file or folder and propose a spec that compiles it: init data.csv --out mine.yaml."""
+    from compiler.init.propose import Wanted, propose
+    from core.files import atomic
 
-    spec, said = propose(file)
-    click.echo(spec, nl=False)
+    told = {role: column for role, column in columns.items() if column}
+    if out and out.exists():
+        raise RequestError(f"--out {out}: it exists; name another file, or delete it first")
+    spec, said = propose(file, Wanted(told, share, out))
+    if out:
+        with atomic(out) as staged:
+            staged.write(spec.encode())
+    else:
+        click.echo(spec, nl=False)
     click.echo(said, err=True)

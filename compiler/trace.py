@@ -1,7 +1,8 @@
-"""One kept row on its way: raw → checked columns → records → with a template, the text the model sees."""
+"""Kept rows on their way: raw → checked columns → records → with a template, the text the model sees."""
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from compiler.check import Checker
@@ -27,46 +28,52 @@ class KeptRow(NamedTuple):
     batch: Batch
 
 
-def trace(spec: Spec, sources: Sequence[str], row: int, template: str | None) -> Iterator[tuple[str, str]]:
-    """Yield (title, text) for the steps of one kept row, numbered from 1 over all inputs.
+def trace(
+    spec: Spec, sources: Sequence[str], row: int, template: str | None, rows: int = 1
+) -> Iterator[tuple[str, str]]:
+    """Yield (title, text) for the steps of kept rows from `row` on, numbered from 1 over all inputs.
 
     In a mixture those of all parts count, before shares are drawn. `template` is one of LLaMA-Factory's.
+    `RequestError` where there is no such row, `ProblemsError` where rows before it cannot be read.
     """
     from compiler.verify.template import seen_by_model
 
-    found = _find(spec, sources, row)
-    yield f"raw row, {found.batch.place(0)}", _pretty(found.raw)
-    yield "columns", _pretty({name: values[0] for name, values in found.batch.columns.items()})
-    for output in found.spec.outputs:
-        record = Renderer(found.spec, output).render(found.batch)[0].decode()
-        yield f"record in {output.file.format(split=found.split)}", record
-        if template and output.dataset:
-            title = f"what the model sees with template {template}, loss tokens between ⟦ and ⟧"
-            entry = entry_of(found.spec, output, output.file)
-            yield title, seen_by_model(json.loads(record), entry, template)
-
-
-def _find(spec: Spec, sources: Sequence[str], row: int) -> KeptRow:
-    before = 0
     problems = Problems()
+    number = 0
+    for number, found in enumerate(islice(kept_rows(spec, sources, problems), row + rows - 1), 1):
+        if number < row:
+            continue
+        yield f"raw row, {found.batch.place(0)}", _pretty(found.raw)
+        yield "columns", _pretty({name: values[0] for name, values in found.batch.columns.items()})
+        for output in found.spec.outputs:
+            record = Renderer(found.spec, output).render(found.batch)[0].decode()
+            yield f"record in {output.file.format(split=found.split)}", record
+            if template and output.dataset:
+                title = f"what the model sees with template {template}, loss tokens between ⟦ and ⟧"
+                entry = entry_of(found.spec, output, output.file)
+                yield title, seen_by_model(json.loads(record), entry, template)
+    if number < row:
+        if problems.errors:
+            raise ProblemsError(problems.errors, spec.name)
+        raise RequestError(f"no row {row}: {number} rows are kept")
+
+
+def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterator[KeptRow]:
+    """Yield every kept row, in order, each by itself; `ProblemsError` where a file lacks a column."""
     inputs = find_inputs(spec, sources)
     spec = with_rivals(spec, inputs)
     for found in inputs:
         own = spec.mix.parts[found.split].spec if spec.mix else spec
-        split = spec.splits[0] if spec.mix else found.split
+        split = spec.splits[0] if spec.mix or spec.split else found.split
         checker = Checker(own, problems, Unused(), {})
         for rows in read(found.path, found.shown, reading(own), problems, found.split):
             batch = checker.check(rows)
             if batch is None:
                 raise ProblemsError(problems.errors, spec.name)
             batch = Sieve(own.filter).sift(batch, list(TextColumns(own).of(batch).values()))
-            if row <= before + len(batch):
-                one = batch.keep([row - before - 1])
-                return KeptRow(own, split, _raw(rows, one), one)
-            before += len(batch)
-    if problems.errors:
-        raise ProblemsError(problems.errors, spec.name)
-    raise RequestError(f"no row {row}: {before} rows are kept")
+            for number in range(len(batch)):
+                one = batch.keep([number])
+                yield KeptRow(own, split, _raw(rows, one), one)
 
 
 def _raw(rows: Rows, one: Batch) -> object:

@@ -2,55 +2,88 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from compiler.init.look import MOST_VALUES, Found, Leaf
-from core.errors import ContentError
+from compiler.init.names import (
+    ANSWERED,
+    ASKED,
+    CHINESE,
+    CHOSEN,
+    CLASSES,
+    CLASSIFY,
+    CONTEXT,
+    GLUE,
+    JUDGE,
+    LABELS,
+    MEANINGS,
+    OR,
+    PAIRS,
+    TEXT,
+)
+from core.errors import ContentError, RequestError, nearest
 
-PAIRS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text_a", "text_b"), ("text1", "text2"))
-LABELS = ("gold_label", "label", "final_decision", "category", "class", "target", "label1")
-CLASSES = ("type", "class", "category", "类型", "类别", "分类")  # how the name of a column of classes ends
-ASKED = ("instruction", "prompt", "question", "query", "problem", "task", "q")
-CONTEXT = ("input", "context", "contexts", "passage", "event")
-ANSWERED = ("output", "response", "answer", "long_answer", "completion", "solution", "response_chosen",
-            "answers.text", "chosen", "a", "judgement")  # fmt: skip
-TEXT = ("text", "content", "body", "document")
-MEANINGS = {
-    "entailment": "yes", "not_entailment": "no", "neutral": "maybe", "contradiction": "no",
-    "-": "unlabelled", -1: "unlabelled",
-}  # fmt: skip
 PROSE = 15  # characters that a text has on average, at least
-GLUE = {2: ("yes", "no"), 3: ("yes", "maybe", "no")}
 
 
 @dataclass(slots=True)
 class Proposal:
-    """The lines of a spec: what it is about, its columns, its one output, its labels."""
+    """The lines of a spec: what it is about, its columns, its one output, its labels.
+
+    `prompts` are the leaves of the texts that the model reads, by our column; `answer` is that of the answer.
+    """
 
     about: str
     columns: list[str]
     write: list[str]
     labels: list[str] = field(default_factory=list)
+    prompts: dict[str, Leaf] = field(default_factory=dict)
+    answer: Leaf | None = None
 
 
 def guess(found: Found) -> Proposal:
     """Return the first proposal that fits; `ContentError` says what was found where none does."""
-    for way in (_talk, _pair, _choices, _exchange, _class, _plain):
-        proposal = way(found)
+    shapes = _told(found) if found.told else SHAPES
+    for shape in shapes:
+        proposal = shape(found)
         if proposal:
             return proposal
     kinds = ", ".join(f"{leaf.path} ({leaf.kind})" for leaf in found.leaves.values())
     shown = kinds if len(kinds) < 400 else f"{kinds[:400]}…"
     raise ContentError(
         f"{found.path}: nothing in it looks like turns, question and answer, a labelled text or plain text; "
-        f"found {shown or 'no named fields'}; write a spec by hand, as compiler/specs/qa.yaml"
+        f"found {shown or 'no named fields'}; name its columns with --text and --label or "
+        "--answer, or write a spec by hand, as compiler/specs/qa.yaml"
     )
 
 
 def quoted(value: object) -> str:
     """Return a value as YAML and JSON both read it."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def _told(found: Found) -> "tuple[Shape, ...]":
+    """Return the shapes that use the columns that the user named; `RequestError` where one is not there."""
+    for option, path in found.told.items():
+        if path not in found.leaves:
+            there = ", ".join(found.leaves) or "none"
+            raise RequestError(
+                f"--{option} {path}: no such column in {found.path} (columns: {there}) "
+                f"{nearest(path, found.leaves)}".rstrip()
+            )
+    if "answer" in found.told:
+        return (_exchange,)
+    if "label" in found.told:
+        count = len(found.leaves[found.told["label"]].values)
+        if not 2 <= count <= MOST_VALUES:
+            many = f"more than {MOST_VALUES}" if count > MOST_VALUES else str(count)
+            raise RequestError(
+                f"--label {found.told['label']}: {many} values, expected 2 to {MOST_VALUES}; "
+                "name a column of free text with --answer"
+            )
+        return (_class,) if "text" in found.told else (_pair, _class)
+    return (_class, _plain)
 
 
 def _talk(found: Found) -> Proposal | None:
@@ -70,15 +103,17 @@ def _pair(found: Found) -> Proposal | None:
     first, second = next(((one, two) for one, two in pairs if one and two), (None, None))
     if first is None or second is None or label is None:
         return None
-    labels, words = _labels(label, judgement=True)
+    chinese = first.in_chinese
+    labels, words = _labels(label, judgement=True, chinese=chinese)
     columns = [_column("premise", first), _column("hypothesis", second), _column("label", label)]
-    ask = f'Does "{{premise}}" imply that "{{hypothesis}}"? Please answer {words}.'
-    return Proposal("Pairs of texts with a judgement", columns, _alpaca(ask, "{label}"), labels)
+    write = _alpaca(JUDGE[chinese].format(words), "{label}")
+    prompts = {"premise": first, "hypothesis": second}
+    return Proposal("Pairs of texts with a judgement", columns, write, labels, prompts, label)
 
 
 def _choices(found: Found) -> Proposal | None:
     """A question, its choices in columns of one letter each, and the letter that is right."""
-    asked, answered = _named(found, ASKED), _named(found, ["answer"])
+    asked, answered = _named(found, ASKED), _named(found, CHOSEN)
     letters = [leaf for name in "abcdef" if (leaf := _named(found, [name]))]
     if asked is None or answered is None or len(letters) < 3:
         return None
@@ -86,40 +121,55 @@ def _choices(found: Found) -> Proposal | None:
     columns = [_column("question", asked), *(_column(leaf.name, leaf) for leaf in letters)]
     choices = "\n".join(f"{name.upper()}. {{{name}}}" for name in names)
     columns.append(_column("answer", answered, "answer"))
-    return Proposal("Questions with choices", columns, _alpaca(f"{{question}}\n{choices}", "{answer}"))
+    return Proposal(
+        "Questions with choices",
+        columns,
+        _alpaca(f"{{question}}\n{choices}", "{answer}"),
+        prompts={"question": asked},
+        answer=answered,
+    )
 
 
 def _exchange(found: Found) -> Proposal | None:
-    asked, answered = _named(found, ASKED), _named(found, ANSWERED)
-    if asked is None or answered is None:
+    asked = found.leaf_told("text") or _named(found, ASKED) or _named(found, TEXT if found.told else ())
+    answered = found.leaf_told("answer") or _named(found, ANSWERED)
+    if asked is None or answered is None or asked is answered:
         return None
     columns = [_column("question", asked), _column("answer", answered, "answer")]
     context = _named(found, CONTEXT) or _named(found, CONTEXT, "texts")
     if context:
         columns.append(_column("context", context, "list" if context.kind == "texts" else "extra"))
     write = _alpaca("{question}", "{answer}", "{context}" if context else "")
-    return Proposal("Questions and answers", columns, write)
+    prompts = {"question": asked, **({"context": context} if context else {})}
+    return Proposal("Questions and answers", columns, write, prompts=prompts, answer=answered)
 
 
 def _class(found: Found) -> Proposal | None:
-    named, labelled = _named(found, TEXT), _label(found)
+    named, labelled = found.leaf_told("text") or _named(found, TEXT), _label(found)
     text, label = named or _longest(found), labelled or _class_by_ending(found)
-    if text is None or label is None:
+    if text is None or label is None or text is label:
         return None
-    labels, words = _labels(label, judgement=False)
-    ask = f"{{text}}\n\nPlease answer {words}."
+    labels, words = _labels(label, judgement=False, chinese=text.in_chinese)
+    ask = CLASSIFY[text.in_chinese].format(words)
     columns = [
         _column("text", text, why="by its name" if named else "guessed: the longest of its texts"),
         _column("label", label, why="by its name" if labelled else "guessed: few values, a class's name"),
     ]
-    return Proposal("Texts with a class", columns, _alpaca(ask, "{label}"), labels)
+    write = _alpaca(ask, "{label}")
+    return Proposal("Texts with a class", columns, write, labels, {"text": text}, label)
 
 
 def _plain(found: Found) -> Proposal | None:
-    text = _named(found, TEXT)
-    if text is None or _named(found, ASKED):  # a text beside a question is its answer
+    text = found.leaf_told("text") or _named(found, TEXT)
+    if text is None or (_named(found, ASKED) and not found.told):  # a text beside a question is its answer
         return None
-    return Proposal("Plain text for pretraining", [_column("text", text)], ["format: text", 'text: "{text}"'])
+    write = ["format: text", 'text: "{text}"']
+    return Proposal("Plain text for pretraining", [_column("text", text)], write, prompts={"text": text})
+
+
+Shape = Callable[[Found], Proposal | None]
+SHAPES: tuple[Shape, ...] = (_talk, _pair, _choices, _exchange, _class, _plain)
+"""What a file may be, the surest first: the first shape that returns a proposal is taken."""
 
 
 def _named(found: Found, names: Iterable[str], kind: str = "text") -> Leaf | None:
@@ -145,36 +195,46 @@ def _class_by_ending(found: Found) -> Leaf | None:
 
 
 def _label(found: Found) -> Leaf | None:
-    """Return the label's leaf: at least two values and not many, whole numbers or texts."""
+    """Return the label's leaf: at least two values and not many, whole numbers, truth values or texts."""
+    if told := found.leaf_told("label"):
+        return told
     for name in LABELS:
-        leaf = _named(found, [name]) or _named(found, [name], "number")
+        leaves = (_named(found, [name], kind) for kind in ("text", "number", "truth value", "fraction"))
+        leaf = next(filter(None, leaves), None)
         if leaf and 2 <= len(leaf.values) <= MOST_VALUES and "" not in leaf.values:
             return leaf
     return None
 
 
-def _labels(leaf: Leaf, judgement: bool) -> tuple[list[str], str]:
+def _labels(leaf: Leaf, judgement: bool, chinese: bool) -> tuple[list[str], str]:
     """Return the lines of the label map, and the words to answer with."""
     values = list(dict.fromkeys(_number(value) for value in leaf.values))
     real = sorted((value for value in values if value not in (-1, "-", "")), key=str)
+    truths = leaf.kind == "truth value"
     if judgement and all(value in MEANINGS for value in values):
         meanings, why = {value: MEANINGS[value] for value in [*real, *values]}, "by their names"
-    elif judgement and real == list(range(len(real))) and len(real) in GLUE:
+    elif judgement and not truths and real == list(range(len(real))) and len(real) in GLUE:
         meanings = dict(zip(real, GLUE[len(real)], strict=True))
         why = "guessed: GLUE numbers them so; look whether this file does"
+    elif truths:
+        meanings, why = {True: "yes", False: "no"}, "a truth value"
     else:
         meanings, why = {value: str(value) for value in real}, "each label as it stands"
+    if chinese and why != "each label as it stands":
+        meanings = {value: CHINESE[name] for value, name in meanings.items()}
     meanings |= {value: "unlabelled" for value in values if value not in real}
     ours: dict[str, list[object]] = {}
     for value, name in meanings.items():
         ours.setdefault(name, []).append(value)
     lines = [f"  {quoted(name)}: {json.dumps(raws, ensure_ascii=False)}" for name, raws in ours.items()]
-    words = " or ".join(name for name in ours if name != "unlabelled")
+    words = OR[chinese].join(name for name in ours if name != "unlabelled")
     return [f"{lines[0]} # {why}", *lines[1:]], words.replace("{", "{{").replace("}", "}}")
 
 
 def _number(value: object) -> object:
-    """Return digits as the whole number that they are: the text cells of a table have no other way."""
+    """Return digits, and 1.0, as the whole number that they are: the cells of a table have no other way."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return int(value) if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", value) else value
 
 

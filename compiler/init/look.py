@@ -1,6 +1,7 @@
 """What a file is: its encoding and dialect, and by path the types and few values of what stands in it."""
 
 import codecs
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,10 @@ from core.errors import ContentError, RequestError
 SAMPLE = 20_000
 SPLITS = {"train", "training", "test", "dev", "val", "valid", "validation", "eval", "evaluation"}
 MOST_VALUES = 30
+KEPT = 1000
 FEW = 0.01
+SCALARS = ("text", "number", "truth value", "fraction")
+CHINESE = re.compile("[\u3400-\u9fff]")
 
 
 @dataclass(slots=True)
@@ -29,6 +33,19 @@ class Leaf:
     kinds: Counter[str] = field(default_factory=Counter)
     values: dict[object, None] = field(default_factory=dict)
     characters: int = 0
+    chinese: int = 0
+    filled: int = 0
+    hashes: set[int] = field(default_factory=set)
+
+    @property
+    def in_chinese(self) -> bool:
+        """Whether it is Chinese text: three tenths of its characters are."""
+        return self.chinese > 0.3 * self.characters
+
+    @property
+    def repeats(self) -> int:
+        """How many rows have a value that stood in a row before."""
+        return self.filled - len(self.hashes)
 
     @property
     def steps(self) -> list[str]:
@@ -54,13 +71,22 @@ class Leaf:
 
 @dataclass(slots=True)
 class Found:
-    """A file looked at: how it is read, the rows looked at, the leaves by path, what was wrong."""
+    """A file looked at: how it is read, the rows looked at, the leaves by path, what was wrong.
+
+    `told` are the columns that the user named, by role; `first` the first thousand rows.
+    """
 
     path: Path
     source: Source
     rows: int = 0
     leaves: dict[str, Leaf] = field(default_factory=dict)
     problems: Problems = field(default_factory=lambda: Problems(1))
+    told: dict[str, str] = field(default_factory=dict)
+    first: list[object] = field(default_factory=list)
+
+    def leaf_told(self, role: str) -> Leaf | None:
+        """Return the leaf that the user named for a role (text, label, answer)."""
+        return self.leaves.get(self.told.get(role, ""))
 
 
 def look(path: Path) -> Iterator[Found]:
@@ -94,7 +120,9 @@ def _best_reading(path: Path, ways: Iterable[Source]) -> Found:
             for rows in read(path, str(path), source, found.problems, split):
                 found.rows += len(rows.lines)
                 for number in range(len(rows.lines)):
-                    _note(found.leaves, several, "", rows.row(number))
+                    row = rows.row(number)
+                    _note(found.leaves, several, "", row)
+                    found.first += [row] if len(found.first) < KEPT else []
                 if found.rows >= SAMPLE:
                     break
         for path_in in several:  # the first of several is not all of them
@@ -181,8 +209,13 @@ def _note(leaves: dict[str, Leaf], several: set[str], path: str, value: object) 
         several |= {path} if kind == "several objects" else set()
         leaf = leaves.setdefault(path, Leaf(path))
         leaf.kinds[kind] += 1
-        leaf.characters += len(value) if isinstance(value, str) else 0
-        if kind in ("text", "number") and len(leaf.values) <= MOST_VALUES:
+        if isinstance(value, str):
+            leaf.characters += len(value)
+            leaf.chinese += len(CHINESE.findall(value))
+        if kind in SCALARS and value != "":
+            leaf.filled += 1
+            leaf.hashes.add(hash(value))
+        if kind in SCALARS and len(leaf.values) <= MOST_VALUES:
             leaf.values[value] = None
 
 

@@ -4,48 +4,94 @@ import re
 import shlex
 import tempfile
 import unicodedata
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from compiler.init.advise import bundled_spec, split_lines, warnings
 from compiler.init.guess import Proposal, guess, quoted
 from compiler.init.look import Found, look
+from compiler.init.preview import preview
 from compiler.pipeline import check_spec
 from compiler.request import CompileRequest
-from compiler.spec import load_spec
+from compiler.spec import Spec, load_spec
 from compiler.specsource import Source
-from core.errors import ContentError
+from core.errors import ContentError, RequestError
 
-ENDINGS = re.compile(r"(\.(json|jsonl|ndjson|csv|tsv|parquet))?(\.(gz|zst))?$", re.IGNORECASE)
+ENDINGS = re.compile(
+    r"(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|arrow|xlsx|zip))?(\.(gz|zst))?$", re.IGNORECASE
+)
 
 
-def propose(path: Path) -> tuple[str, str]:
-    """Return (spec as YAML, in one line what compiling the whole file with it finds).
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the user asks for: columns by role (text, label, answer), the share of eval, the spec's file."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    share: float = 0.1
+    out: Path | None = None
+
+
+def propose(path: Path, wanted: Wanted | None = None) -> tuple[str, str]:
+    """Return (spec as YAML, what is said of it: warnings, examples, a try on all rows, the next commands).
 
     `RequestError` where the file cannot be read as rows, `ContentError` where no role can be guessed.
     """
-    text = _guessed(path)
+    wanted = wanted or Wanted()
+    found, proposal = _guessed(path, wanted.columns)
+    text = _written(found, proposal, wanted.share)
+    name = wanted.out.stem if wanted.out else _stem(path)
     with tempfile.TemporaryDirectory(prefix="tuneyard-init-") as folder:
-        spec = Path(folder) / f"{_stem(path)}.yaml"
-        spec.write_text(text, encoding="utf-8")
-        report = check_spec(load_spec(str(spec)), CompileRequest())
+        file = Path(folder) / f"{name}.yaml"
+        file.write_text(text, encoding="utf-8")
+        spec = load_spec(str(file))
+        report = check_spec(spec, CompileRequest())
+        said = [*warnings(found, proposal), *_preview(spec)]
+    if bundled := bundled_spec(found, proposal):
+        source = shlex.quote(str(path))
+        said.append(f"this is what spec {bundled} reads: tuneyard data compile {bundled} --source {source}")
     errors = report.problems.errors
     if errors:
         count = report.problems.count("E")
-        return text, f"tried on the whole file: problems {count}, the first: {errors[0].line()}"
-    return text, f"tried on the whole file: {report.line()}"
+        said.append(f"tried on the whole file: problems {count}, the first: {errors[0].line()}")
+    else:
+        said.append(f"tried on the whole file: {report.line()}")
+    return text, "\n".join([*said, *_next(path, spec, wanted.out)])
 
 
-def _guessed(path: Path) -> str:
-    """Return the spec for the outermost list of rows in which the roles can be guessed."""
+def _preview(spec: Spec) -> list[str]:
+    """Return the examples, or why there are none: what is wrong with the rows is said after them."""
+    try:
+        return preview(spec)
+    except ContentError as error:
+        return [f"no example can be shown: {str(error).splitlines()[0]}"]
+
+
+def _next(path: Path, spec: Spec, out: Path | None) -> list[str]:
+    """Return the two commands that follow; the first writes the spec where it was only printed."""
+    file = out or Path(f"{spec.name}.yaml")
+    save = "" if out else f"tuneyard data init {shlex.quote(str(path))} --out {shlex.quote(str(file))} && "
+    dataset = str(spec.outputs[0].dataset).format(split=spec.splits[0])
+    return [
+        f"next: {save}tuneyard data compile {shlex.quote(str(file))}",
+        f"then: tuneyard recipe new --dataset {shlex.quote(dataset)} --model MODEL",
+    ]
+
+
+def _guessed(path: Path, told: dict[str, str]) -> tuple[Found, Proposal]:
+    """Return what is proposed for the outermost list of rows in which the roles can be guessed."""
+    refused: ContentError | RequestError
     for found in look(path):
+        found.told = told
         try:
-            return _written(found, guess(found))
-        except ContentError as error:
+            return found, guess(found)
+        except (ContentError, RequestError) as error:
             refused = error
     raise refused
 
 
-def _written(found: Found, proposal: Proposal) -> str:
-    name = _stem(found.path) + ("_{split}" if found.source.splits else "")
+def _written(found: Found, proposal: Proposal, share: float) -> str:
+    split = split_lines(found, proposal, share)
+    name = _stem(found.path) + ("_{split}" if found.source.splits or split else "")
     lines = [
         f"# Proposed by `python -m compiler init {shlex.quote(str(found.path))}` after {found.rows} rows.",
         "# What its comments say was guessed: look at it before you trust it.",
@@ -55,6 +101,7 @@ def _written(found: Found, proposal: Proposal) -> str:
         "columns:",
         *proposal.columns,
         *(["labels:", *proposal.labels] if proposal.labels else []),
+        *split,
         "write:",
         f"  - dataset: {quoted(name)}",
         f"    file: {quoted(f'{name}.jsonl')}",

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compiler.init.propose import propose
+from compiler.init.propose import Wanted, propose
 from core.errors import ContentError, RequestError
 from tests.unit.compiler.conftest import ROWS, as_csv, layouts
 
@@ -236,4 +236,82 @@ def test_any_row_is_proposed_for_or_refused(bench, row):
         text, said = propose(source)
     except ContentError:
         return
-    assert yaml.safe_load(text)["about"] and re.match("tried on the whole file", said)
+    assert yaml.safe_load(text)["about"] and re.search("^tried on the whole file", said, re.M)
+
+
+MANY = [{"问题": f"第{n // 2}个问题怎么办？", "回答": f"第{n}个答案。"} for n in range(120)]
+
+
+def test_a_split_keeps_repeated_questions_on_one_side_and_chinese_headers_are_read(bench):
+    source = bench.rows("问答.jsonl", MANY)
+    text, said = propose(source)
+    assert "split: {eval: 0.1, group: question, seed: 42}" in text and "问题 repeats" in text
+    report = bench.compile(bench.write("mine.yaml", text))
+    assert report.datasets == {"问答_train": 108, "问答_eval": 12}
+    train, other = (
+        {r["instruction"] for r in bench.records(f"*_{part}.jsonl")} for part in ("train", "eval")
+    )
+    assert not train & other
+    assert said.count("example ") == 3 and "  user: 第0个问题怎么办？\n  answer: 第0个答案。" in said
+    assert said.splitlines()[-2:] == [
+        f"next: tuneyard data init '{source}' --out '问答.yaml' && tuneyard data compile '问答.yaml'",
+        "then: tuneyard recipe new --dataset '问答_train' --model MODEL",
+    ]
+
+
+def test_rows_that_share_an_id_are_a_group(bench):
+    rows = [{"patient_id": f"p{n % 40}", "question": f"Q{n}?", "answer": f"A{n}."} for n in range(100)]
+    text, _ = propose(bench.rows("qa.jsonl", rows))
+    assert 'group: {names: ["patient_id"], is: extra}' in text and "group: group" in text
+    assert "split" not in propose(bench.rows("qa.jsonl", rows), Wanted(share=0))[0]
+
+
+def test_chinese_pairs_get_a_chinese_prompt_and_the_bundled_spec_is_named(bench):
+    names = ("entailment", "neutral", "contradiction")
+    rows = [
+        {"sentence1": f"他去了第{n}个商店", "sentence2": "他出门了", "label": names[n % 3]} for n in range(30)
+    ]
+    source = bench.rows("对.jsonl", rows)
+    text, said = propose(source)
+    assert "请只用一个词回答：否、是、可能。" in text
+    assert f"this is what spec ocnli reads: tuneyard data compile ocnli --source '{source}'" in said
+    bench.compile(bench.write("mine.yaml", text))
+    assert {record["output"] for record in bench.records("*_train.jsonl")} == {"是", "否", "可能"}
+
+
+@pytest.mark.parametrize(
+    ("values", "answers"),
+    [((True, False), {"yes", "no"}), ((1.0, 2.0), {"1", "2"}), ((1.5, 2.5), {"1.5", "2.5"})],
+)
+def test_truth_values_and_fractions_are_labels(bench, values, answers):
+    rows = [{"text": f"A review of some length, number {n}.", "label": values[n % 2]} for n in range(10)]
+    _, records = proposed(bench, bench.rows("reviews.jsonl", rows))
+    assert {record["output"] for record in records} == answers
+
+
+def test_a_text_that_gives_the_answer_away_is_warned_of(bench):
+    names = ("sports", "politics")
+    rows = [{"text": f"[{names[n % 2]}] Some news, number {n}.", "label": names[n % 2]} for n in range(30)]
+    _, said = propose(bench.rows("news.jsonl", rows))
+    assert "warning: text contains label in 30 of 30 rows" in said
+    codes = [{"text": f"A code of the kind {n % 2}", "label": names[n % 2]} for n in range(30)]
+    _, said = propose(bench.rows("codes.jsonl", codes))
+    assert "label follows from it in 100% of rows" in said
+    honest = [{"text": f"Some news, number {n}.", "label": names[n % 2]} for n in range(30)]
+    assert "warning" not in propose(bench.rows("honest.jsonl", honest))[1]
+
+
+def test_columns_that_the_user_names_are_taken(bench):
+    rows = [
+        {"body": f"Body {n}.", "remark": f"Some remark, number {n}.", "kind": "ab"[n % 2]} for n in range(30)
+    ]
+    source = bench.rows("own.jsonl", rows)
+    text, _ = propose(source, Wanted({"text": "remark", "label": "kind"}, 0.2))
+    assert "Texts with a class" in text and "split: {eval: 0.2, stratify: label, seed: 42}" in text
+    assert '"remark"' in text and '"kind"' in text
+    assert "Questions and answers" in propose(source, Wanted({"text": "body", "answer": "remark"}))[0]
+    with pytest.raises(RequestError, match="--label kinds: no such column.*columns: body, remark, kind"):
+        propose(source, Wanted({"label": "kinds"}))
+    many = bench.rows("many.jsonl", [{"body": "A text.", "kind": f"k{n}"} for n in range(40)])
+    with pytest.raises(RequestError, match="more than 30 values.*--answer"):
+        propose(many, Wanted({"label": "kind"}))

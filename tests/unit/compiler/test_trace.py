@@ -36,3 +36,10 @@ def test_a_row_of_a_second_file_counts_on(bench):
     sources = tuple(f"train={path}" for path in paths)
     (place, raw), *_ = trace(load_spec("rte"), sources, 3, None)
     assert place.endswith("b.jsonl:1") and json.loads(raw)["idx"] == 7
+
+
+def test_several_rows_from_one_on(bench):
+    steps = list(
+        trace(load_spec("rte"), [str(bench.rows("train.jsonl", [row(1), row(2), row(3)]))], 2, None, rows=5)
+    )
+    assert [title.rpartition(":")[2] for title, _ in steps if title.startswith("raw")] == ["2", "3"]
