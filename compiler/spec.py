@@ -354,9 +354,11 @@ def _check_files(spec: Spec) -> None:
     """Refuse outputs that would collide, and settings that do not go together."""
     if spec.split and spec.source.splits:
         raise ValueError("`split` and `source.splits` do not go together: the source has its own splits")
-    strange = [part for part in spec.source.rows if part and part not in spec.parts]
-    if strange:
-        raise ValueError(f"source.rows: no split {strange[0]!r} (splits: {', '.join(spec.parts)})")
+    for key, named in (("rows", spec.source.rows), ("files", spec.source.files)):
+        strange = [part for part in named if part and part not in spec.parts]
+        if strange:
+            splits = f"splits: {', '.join(spec.parts)}; `source.splits` names others"
+            raise ValueError(f"source.{key}: no split {strange[0]!r} ({splits})")
     if spec.split and PART in spec.split.shares:
         raise ValueError(f"split: {PART!r} is what the others leave: name the others only")
     if spec.sample is not None and (spec.mix or PART not in spec.parts):

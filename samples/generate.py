@@ -53,11 +53,26 @@ def negation(pick: Pick, label: str) -> Pair:
     return pick.choice(premises[label]), f"{name} {past} {spot}."
 
 
-def passive(pick: Pick, label: str) -> Pair:
-    """Active to passive, with the roles kept or swapped."""
-    [one, two], deed, spot = pick.words("people", 2), pick.word("deeds"), pick.word("spots")
-    done, doer = (two, one) if label == YES else (one, two)
-    return f"The {one} {deed} the {two} {spot}.", f"The {done} was {deed} by the {doer} {spot}."
+def implicatives(pick: Pick, label: str) -> Pair:
+    """Who managed to do it did it; who failed to did not."""
+    return _cue(pick, "{name} {cue} to {base} {spot}.", {YES: "managed", NO: "failed"}[label])
+
+
+def factives(pick: Pick, label: str) -> Pair:
+    """What somebody knows is so; what somebody only dreamt is not."""
+    return _cue(pick, "{who} {cue} that {name} {past} {spot}.", {YES: "knows", NO: "imagines"}[label])
+
+
+def adverbs(pick: Pick, label: str) -> Pair:
+    """What was finally done was done; what was nearly done was not."""
+    return _cue(pick, "{name} {cue} {past} {spot}.", {YES: "finally", NO: "nearly"}[label])
+
+
+def _cue(pick: Pick, premise: str, cues: str) -> Pair:
+    """Return what somebody did as the hypothesis, and the premise with the word that decides about it."""
+    [name, who], [(past, base)], spot = pick.words("names", 2), pick.entries("acts"), pick.word("spots")
+    fields = {"name": name, "who": who, "past": past, "base": base, "spot": spot, "cue": pick.word(cues)}
+    return premise.format(**fields), f"{name} {past} {spot}."
 
 
 def numbers(pick: Pick, label: str) -> Pair:
@@ -71,17 +86,6 @@ def numbers(pick: Pick, label: str) -> Pair:
     }
     premise, hypothesis = pick.choice(options[label])
     return f"{premise} {rest}", f"{hypothesis} {rest}"
-
-
-def temporal(pick: Pick, label: str) -> Pair:
-    """`A before B` is `B after A`, and never `B before A`."""
-    name, [(first, _), (second, _)] = pick.word("names"), pick.entries("acts", 2)
-    premise = f"{name} {first} before the guest {second}."
-    hypothesis = {
-        YES: f"The guest {second} after {name} {first}.",
-        NO: f"The guest {second} before {name} {first}.",
-    }
-    return premise, hypothesis[label]
 
 
 def hypernyms(pick: Pick, label: str) -> Pair:
@@ -113,32 +117,13 @@ def coordination(pick: Pick, label: str) -> Pair:
     return f"{who[label]} {past} {spot}.", f"{pick.choice([one, two])} {past} {spot}."
 
 
-def comparison(pick: Pick, label: str) -> Pair:
-    """`Taller than` turned round, reversed, or about somebody of whom nothing is known."""
-    [one, two, third], [(more, less)] = pick.words("names", 3), pick.entries("comparatives")
-    hypothesis = {
-        YES: f"{two} is {less} than {one}.",
-        NO: f"{two} is {more} than {one}.",
-        MAYBE: f"{two} is {pick.choice([less, more])} than {third}.",
-    }
-    return f"{one} is {more} than {two}.", hypothesis[label]
-
-
-def opposites(pick: Pick, label: str) -> Pair:
-    """What is hot is not cold."""
-    [(one, other)], start = pick.entries("opposites"), f"The {pick.word('objects')} was"
-    when = pick.word("times")
-    hypothesis = {YES: f"not {other}", NO: pick.choice([other, f"not {one}"])}
-    return f"{start} {one} {when}.", f"{start} {hypothesis[label]} {when}."
-
-
 def _a(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 SETS: dict[str, tuple[list[Callable[[Pick, str], Pair]], dict[str, str]]] = {
-    "rte": ([negation, opposites, passive, temporal], {YES: YES, NO: NOT_YES}),
-    "mnli": ([coordination, quantifiers, hypernyms, comparison, numbers], {YES: YES, MAYBE: MAYBE, NO: NO}),
+    "rte": ([negation, implicatives, factives, adverbs], {YES: YES, NO: NOT_YES}),
+    "mnli": ([coordination, quantifiers, hypernyms, numbers], {YES: YES, MAYBE: MAYBE, NO: NO}),
 }
 
 
