@@ -52,9 +52,12 @@ DEMO := results/demo
 # Scored in the dtype in which `recipes base` saved the model: the fastest on this machine.
 DTYPE = $(if $(shell grep -s bfloat16 $(MODEL)/config.json),--dtype bf16)
 
-demo: $(DEMO)/table.json ## compile, train, merge, score and compare on the bundled samples (MODEL=… takes another base)
-	@cat $(DEMO)/table.md
-	@echo "plot: $(DEMO)/accuracy.png"
+demo: $(DEMO)/verdict/table.json $(DEMO)/report.html saves/demo-merge/adapter_config.json ## which merge to ship: compile, train two adapters, sweep their weights, judge (MODEL=… takes another base)
+	@cat $(DEMO)/verdict/table.md
+	@printf '%s\n' 'the page: $(DEMO)/report.html   the merge: saves/demo-merge' 'next, with a file of yours:' \
+		'  .venv/bin/tuneyard data init FILE              a spec for it, with a prompt and a split' \
+		'  .venv/bin/tuneyard data verify DATASET         what LLaMA-Factory trains on of it' \
+		'  .venv/bin/tuneyard recipe check RECIPE.yaml    before a GPU is reserved'
 
 models/demo-base/config.json: .venv/.all
 	$(PY) -m recipes base --out models/demo-base
@@ -74,14 +77,20 @@ saves/demo-%/run.json: dataset_info/demo_%/manifest.json recipes/demo-%.yaml sav
 	@touch $@
 	@rm -rf $(DEMO)
 
-saves/demo-merge/adapter_config.json: saves/demo-rte/run.json saves/demo-mnli/run.json
-	$(PY) -m adapters merge demo-rte=0.5 demo-mnli=0.5 --out saves/demo-merge --force
-
-$(DEMO)/table.json: saves/demo-merge/adapter_config.json
-	$(PY) -m eval.nli --model $(MODEL) --dataset demo_rte_eval --dataset demo_mnli_eval \
-		--adapter rte=saves/demo-rte --adapter mnli=saves/demo-mnli --adapter merge=saves/demo-merge \
+# Chosen on one half of each dataset; what is judged, and shown on the page, is the other half.
+$(DEMO)/sweep.json: saves/demo-rte/run.json saves/demo-mnli/run.json
+	$(PY) -m eval.sweep --model $(MODEL) --dataset demo_rte_eval --dataset demo_mnli_eval \
+		--adapter rte=saves/demo-rte --adapter mnli=saves/demo-mnli --grid 0,0.5,1 \
 		--out $(DEMO) --resume $(DTYPE)
-	$(PY) -m eval.compare $(DEMO) --out $(DEMO)
+
+saves/demo-merge/adapter_config.json: $(DEMO)/sweep.json
+	$(PY) -m adapters merge $(DEMO)/merge.yaml --out saves/demo-merge --force
+
+$(DEMO)/verdict/table.json: $(DEMO)/sweep.json
+	$(PY) -m eval.compare $(DEMO) --out $(DEMO)/verdict
+
+$(DEMO)/report.html: $(DEMO)/sweep.json
+	$(PY) -m eval.report $(DEMO) --out $@
 
 # A text may hold quotes: it reaches the shell as a variable of the environment.
 chat: $(BASE) .venv/.all ## talk to a model in the terminal: make chat [MODEL=…] [ADAPTER=demo-rte] [ARGS='--system …']

@@ -5,6 +5,8 @@ written; chooses on one half of the rows and reports on the other. docs/eval-swe
 """
 
 import itertools
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import click
 from adapters.config import CONFIG
 from adapters.weighted import WeightedAdapter, parse_weight
 from core.errors import CLI, RequestError, run
-from core.files import read_object
+from core.files import read_object, write_text
 from eval.backends import shards
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics import find_metric
@@ -27,6 +29,7 @@ from eval.scoring.pipeline import score_opened
 from eval.statistics.selection import Split, split_halves
 
 STEPS = "trainer_state.json"
+RECIPE = "merge.yaml"
 
 
 @click.command(context_settings=CLI)
@@ -71,7 +74,10 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
         return
     score_opened(request, task, sets, load_candidates(request, axes.reference, axes.models))
     if shards.first():
-        click.echo(report(Sweep(request.out, axes.names, axes.points, splits, metric)))
+        sweep = Sweep(request.out, axes.names, axes.points, splits, metric)
+        text, ship = report(sweep)
+        click.echo(text)
+        _write_recipe(request.out, axes.models[ship])
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,15 @@ def _grid(request: ScoringRequest, weights: list[float]) -> Axes:
         points.pop(BASE, None)
         models.pop(BASE, None)
     return Axes(reference, list(adapters), points, models)
+
+
+def _write_recipe(out: Path, parts: Sequence[WeightedAdapter]) -> None:
+    """Write the merge that was chosen as a recipe of `adapters merge`, unless the base was."""
+    if parts:
+        listed = json.dumps([f"{part.adapter.folder}={part.weight:g}" for part in parts])
+        write_text(out / RECIPE, f"adapters: {listed}\n")
+    else:
+        (out / RECIPE).unlink(missing_ok=True)
 
 
 def _weights(text: str) -> list[float]:

@@ -41,8 +41,8 @@ class Sweep:
         return metric_of(ACCURACY) if self.metric == ACCURACY else find_metric(self.metric).meaning
 
 
-def report(sweep: Sweep) -> str:
-    """Write sweep.json, table.md and a plot for each set; return the table."""
+def report(sweep: Sweep) -> tuple[str, str]:
+    """Write sweep.json, table.md and a plot for each set; return the table, and the model to ship."""
     sets = list(sweep.splits)
     found = {name: _read(sweep, name) for name in sets}
     chosen = {name: choose(_values(models), sweep.meaning) for name, models in found.items()}
@@ -59,7 +59,7 @@ def report(sweep: Sweep) -> str:
     text = f"{_choosing(found, chosen)}\n\n{_reporting(found, chosen)}"
     write_text(sweep.out / "table.md", text + "\n")
     write_json(sweep.out / "sweep.json", _told(sweep, found, chosen, ship))
-    return text
+    return text, ship
 
 
 def _read(sweep: Sweep, name: str) -> dict[str, Halves]:

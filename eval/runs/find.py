@@ -9,6 +9,7 @@ from core.documents import json_lines
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, require
 from eval.runs.detailed import DETAILED, read_detailed
+from eval.runs.held_out import held_out, is_sweep
 from eval.runs.judgement import ScoredRun
 from eval.runs.logs import read_log
 from eval.runs.records import (
@@ -59,7 +60,9 @@ def read_runs(sources: Sequence[RunSource]) -> tuple[list[ScoredRun], list[str]]
         warnings += [f"{place}: left out, unfinished; resume with --resume" for place in unfinished]
         new = [place for place in whole if place.resolve() not in done]
         done |= {place.resolve() for place in new}
-        own = [run for place in new for run in _read(place)]
+        own = held_out(source.path, [run for place in new for run in _read(place)])
+        if is_sweep(source.path):
+            warnings.append(f"{source.path}: a sweep: compared on the examples that it did not choose on")
         runs += [(source, run) for run in _named(own, source)]
     return _distinct(runs), warnings
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from core.errors import ContentError, RequestError
 from eval.nli import cli as nli
@@ -86,7 +87,7 @@ def test_every_point_is_what_nli_says_of_that_mix_and_the_choice_is_made_on_one_
             assert halves["choose"]["n"] + halves["report"]["n"] == count
     assert told["ship"] == told["chosen"]["all sets"]
     kept = {path.name for path in out.rglob("*") if path.is_file()}
-    assert kept == {
+    written = {
         "run.json",
         "predictions.jsonl",
         "results.json",
@@ -95,6 +96,13 @@ def test_every_point_is_what_nli_says_of_that_mix_and_the_choice_is_made_on_one_
         "one.png",
         "two.png",
     }
+    if told["ship"] != "base":
+        written.add("merge.yaml")
+        weights = dict(part.split("=") for part in told["ship"].split(","))
+        parts = {"l": f"{tmp_path}/left", "r": f"{tmp_path}/right"}
+        shipped = [f"{parts[axis]}={weight}" for axis, weight in weights.items() if weight != "0"]
+        assert yaml.safe_load((out / "merge.yaml").read_text()) == {"adapters": shipped}
+    assert kept == written
 
 
 def test_the_pictures_headline_is_the_figure_of_the_held_out_rows(tmp_path, monkeypatch) -> None:

@@ -79,7 +79,7 @@ def demo(checkout: Checkout) -> Demo:
     kept["entry"] = entry(checkout)
     kill_in_training(checkout)
     said = checkout.shell("make demo")
-    table = json.loads((checkout.root / "results/demo/table.json").read_text())
+    table = json.loads((checkout.root / "results/demo/verdict/table.json").read_text())
     return Demo(checkout, said, table, kept)
 
 
