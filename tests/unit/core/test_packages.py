@@ -1,5 +1,6 @@
 """A missing package, an old Python, a reader that went away: one sentence or none, and the exit code."""
 
+import ast
 import os
 import re
 import subprocess
@@ -19,6 +20,44 @@ def test_the_core_packages_are_those_of_pyproject() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     names = [re.split(r"[<>=!~ \[]", name)[0] for name in declared]
     assert set(CORE) == {IMPORTED_AS.get(name, name).replace("-", "_") for name in names}
+
+
+ROOMS = ("core", "compiler", "recipes", "adapters", "eval", "samples")
+NOT_IMPORTED = {
+    "torchaudio": "llamafactory wants the one that fits this torch",
+    "torchvision": "llamafactory wants the one that fits this torch",
+    "deepspeed": "imported by transformers where a recipe names a DeepSpeed file",
+    "wandb": "imported by transformers where a recipe says report_to: wandb",
+    "setuptools": "makes the editable install",
+}
+NOT_DECLARED = {"modelscope": "asked for only where it is installed; else it is refused by name"}
+
+
+def _imported() -> set[str]:
+    """The top-level modules that product code imports, our own and Python's left out."""
+    found: set[str] = set()
+    for path in (path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found - set(ROOMS) - set(sys.stdlib_module_names)
+
+
+def _declared() -> set[str]:
+    """What pyproject.toml declares for users (dev is for the tests), by the names of its modules."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [names for extra, names in project["optional-dependencies"].items() if extra != "dev"]
+    every = [*project["dependencies"], *(name for names in extras for name in names)]
+    names = {re.split(r"[<>=!~ \[]", name)[0] for name in every}
+    return {IMPORTED_AS.get(name, name).replace("-", "_") for name in names}
+
+
+def test_what_is_declared_is_imported_and_what_is_imported_is_declared() -> None:
+    imported, declared = _imported(), _declared()
+    assert declared - imported == set(NOT_IMPORTED), "declared, and imported by no product file"
+    assert imported - declared == set(NOT_DECLARED), "imported, and not declared"
 
 
 def _without(package: str, *command: str) -> subprocess.CompletedProcess[str]:
