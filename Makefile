@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 # Files made by pattern rules are results, not leftovers for make to delete.
 .SECONDARY:
-.PHONY: help setup setup-core setup-wandb demo chat ask test test-slow compile bench mutate fuzz lint lock clean
+.PHONY: help setup setup-core setup-wandb demo chat ask test test-slow compile bench mutate fuzz lint reference lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -118,6 +118,9 @@ mutate: .venv/.all ## put 300 seeded errors into the code, one by one; tests mus
 
 fuzz: .venv/.all ## mutated and random files through the compiler: make fuzz MINUTES=10 [SEED=1]
 	$(PY) -m tests.fuzz --minutes $(or $(MINUTES),1) --seed $(or $(SEED),0)
+
+reference: .venv/.all ## write docs/reference.md from the commands
+	$(PY) -m core.reference > docs/reference.md.new && mv docs/reference.md.new docs/reference.md
 
 lock: ## resolve pyproject.toml into the lock files (needs uv)
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra all --extra dev \

@@ -10,6 +10,7 @@ import click
 
 from adapters.export.command import export
 from adapters.methods import names
+from core.cli import examples
 from core.errors import CLI, run
 
 if TYPE_CHECKING:
@@ -35,7 +36,13 @@ def cli() -> None:
     """
 
 
-@cli.command(context_settings=CLI)
+@cli.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard adapter merge demo-rte=0.5 demo-mnli=0.5 --out saves/half",
+        "tuneyard adapter merge demo-rte=1 demo-mnli=-0.5 --out saves/less --dry-run",
+    ),
+)
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR=WEIGHT…|RECIPE.yaml")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the merged adapter.")
 @click.option("--method", help=f"{', '.join(names())}, or a plug-in's.  [default: exact]")
@@ -63,7 +70,13 @@ def merge(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any)
     _write(plan, request.out, report.merge_lines(request, plan), None if dry_run else work)
 
 
-@cli.command(context_settings=CLI)
+@cli.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard adapter fuse demo-rte --base models/demo-base --out models/rte",
+        "tuneyard adapter fuse demo-rte=0.5 demo-mnli=1 --base models/demo-base --out models/both",
+    ),
+)
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR[=WEIGHT]…")
 @click.option("--base", type=click.Path(path_type=Path), required=True, help="Base model folder.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the full model.")
@@ -110,7 +123,13 @@ def _note(text: str) -> None:
     click.echo(f"note: {text}", err=True)
 
 
-@cli.command(context_settings=CLI)
+@cli.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard adapter show demo-rte",
+        "tuneyard adapter show demo-rte demo-mnli --plot build/plots",
+    ),
+)
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR…")
 @click.option("--plot", type=click.Path(path_type=Path), help="Folder to write pictures into.")
 @click.option(

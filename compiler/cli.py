@@ -81,7 +81,14 @@ def _common(command: Any) -> Any:
     return command
 
 
-@cli.command("compile", context_settings=CLI)
+@cli.command(
+    "compile",
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard data compile demo_rte",
+        "tuneyard data compile demo_rte --limit 10 --out build/try",
+    ),
+)
 @_common
 @click.option(
     "--on-error",
@@ -98,7 +105,14 @@ def compile_command(name: str, **options: Any) -> None:
     _tell(compile_spec(*_asked(name, options)), options)
 
 
-@cli.command("check", context_settings=CLI)
+@cli.command(
+    "check",
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard data check demo_rte",
+        "tuneyard data check rte --source train=samples/rte/train.jsonl",
+    ),
+)
 @_common
 def check_command(name: str, **options: Any) -> None:
     """Find every problem that compile would find; nothing is written."""
@@ -172,7 +186,14 @@ def _tell(report: CompileReport, options: Options) -> None:
         raise ContentError(f"{report.name}: {report.verdict()}")
 
 
-@cli.command("list", context_settings=CLI)
+@cli.command(
+    "list",
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard data list",
+        "tuneyard data list --out dataset_info",
+    ),
+)
 @_REGISTRY
 def list_command(out: Path) -> None:
     """List the specs known and the datasets compiled, with their rows; stale ones are marked."""
@@ -186,7 +207,14 @@ def list_command(out: Path) -> None:
         click.echo(f"  {line}")
 
 
-@cli.command("show", context_settings=CLI)
+@cli.command(
+    "show",
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard data show demo_rte --row 3",
+        "tuneyard data show demo_rte --row 3 --template models/demo-base",
+    ),
+)
 @click.argument("name", metavar="NAME|SPEC.yaml")
 @_SOURCE
 @_COLUMN
@@ -207,7 +235,14 @@ def show_command(
         click.echo(f"{title}\n{text}\n")
 
 
-@cli.command("remove", context_settings=CLI)
+@cli.command(
+    "remove",
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard data compile demo_rte --out build/old",
+        "tuneyard data remove demo_rte --out build/old",
+    ),
+)
 @click.argument("name")
 @_REGISTRY
 def remove_command(name: str, out: Path) -> None:
@@ -217,7 +252,14 @@ def remove_command(name: str, out: Path) -> None:
     click.echo(f"removed {name}: {', '.join(Registry(out).remove(name))}")
 
 
-@cli.command("verify", context_settings=CLI)
+@cli.command(
+    "verify",
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard data verify demo_rte --model models/demo-base",
+        "tuneyard data verify demo_mnli_eval --model models/demo-base --json",
+    ),
+)
 @click.argument("name")
 @click.option(
     "--recipe",
@@ -255,7 +297,7 @@ def verify_command(
     context_settings=CLI,
     epilog=examples(
         "tuneyard data init samples/rte/train.jsonl",
-        "tuneyard data init samples/rte/train.jsonl --text sentence1 --label label --split 0.2",
+        "tuneyard data init samples/rte/train.jsonl --text premise --label label --split 0.2",
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path))

@@ -5,8 +5,10 @@
 
 import ast
 import importlib
+import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -64,8 +66,19 @@ def command_line(module: str, without: Collection[str] = ()) -> str:
 
 
 def examples(*commands: str) -> str:
-    """Return the end of a `--help`: what to type, each line run by the tests."""
-    return "\n".join(("\b", "Examples:", *(f"  {command}" for command in commands)))
+    """Return the end of a `--help`: what to type, each command run by the tests, a long one in two lines."""
+    return "\n".join(("\b", "Examples:", *map(_wrapped, commands)))
+
+
+def _wrapped(command: str) -> str:
+    lines = textwrap.wrap(command, 74, break_long_words=False, break_on_hyphens=False)
+    return "  " + " \\\n      ".join(lines)
+
+
+def examples_of(command: click.Command) -> list[str]:
+    """Return the commands at the end of a `--help`, each as one line."""
+    text = (command.epilog or "").partition("Examples:\n")[2]
+    return [line.strip() for line in re.sub(r" \\\n +", " ", text).splitlines()]
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

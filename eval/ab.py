@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from core.cli import examples
 from core.documents import json_lines
 from core.errors import CLI, RequestError, run
 from core.files import atomic, require, write_json, write_text
@@ -48,7 +49,14 @@ def cli() -> None:
     """Have people judge the answers of a base model and adapters without knowing whose they are."""
 
 
-@cli.command(context_settings=CLI)
+@cli.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard eval ab --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
+        "--limit 2 --max-new-tokens 4 --out build/ab",
+        "tuneyard eval ab tally build/ab/*.csv --out build/tally",
+    ),
+)
 @model_options
 @set_options
 @generate_options(max_new_tokens=512)
@@ -78,7 +86,14 @@ def ask(seed: int, **given: Any) -> None:
         _write_sheet(request.out, asked, facts, seed)
 
 
-@cli.command(context_settings=CLI)
+@cli.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard eval ab --model models/demo-base --adapter demo-rte --dataset demo_mnli_eval "
+        "--limit 2 --max-new-tokens 4 --out build/asked",
+        "tuneyard eval ab tally build/asked/*.csv --out build/told",
+    ),
+)
 @click.argument("sheets", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SHEET…")
 @click.option("--key", type=click.Path(path_type=Path), help="[key.json beside the first sheet]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for tally.md and tally.json.")

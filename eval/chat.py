@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, RequestError, TuneyardError, run, show_value
 from core.prompt import Encode, Message
 from eval.backends.stream import PRESETS, Sampling, ThoughtFilter, choose_sampling, stream
@@ -29,7 +30,14 @@ WAYS_OUT = ("exit", "quit")
 USE = "/use"
 
 
-@click.command(context_settings=CLI)
+@click.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard eval chat --model models/demo-base --once 'What is LoRA?' --max-new-tokens 8",
+        "tuneyard eval chat --model models/demo-base --adapter demo-rte --once 'true or false?' "
+        "--max-new-tokens 4",
+    ),
+)
 @click.option("--model", required=True, metavar="DIR|ID", help="Model or LoRA folder, or hub id.")
 @click.option(
     "--adapter",

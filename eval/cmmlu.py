@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, RequestError, run
 from core.files import write_json, write_text
 from core.prompt import Conversation
@@ -41,7 +42,13 @@ from eval.scoring.task import Figure, Prepared, Task, line_of
 PLAIN = "the benchmark's text (no chat template)"
 
 
-@click.command(context_settings=CLI)
+@click.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard eval cmmlu --model Qwen/Qwen2.5-0.5B --out results/cmmlu",
+        "tuneyard eval cmmlu --model Qwen/Qwen2.5-0.5B --adapter qa --shots 5 --out results/shots",
+    ),
+)
 @model_options
 @click.option(
     "--data",

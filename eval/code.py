@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, ContentError, RequestError, run, show_value
 from eval.backends.scorers import Fields, Scorer
 from eval.datasets.dataset import EvalDataset, read_datasets
@@ -27,7 +28,15 @@ from eval.statistics.rates import groups_of, rate_of
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
-@click.command(context_settings=CLI)
+@click.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard eval code --model models/demo-base --data eval/suites/toolkit-code.jsonl --limit "
+        "1 --max-new-tokens 8 --out results/code",
+        "tuneyard eval code --model models/demo-base --data eval/suites/toolkit-code.jsonl "
+        "--run-code --limit 1 --max-new-tokens 8 --out results/run",
+    ),
+)
 @model_options
 @set_options
 @click.option("--run-code", is_flag=True, help="Agree that what the models write is run on this machine.")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, run
 from core.files import write_json, write_text
 from eval.reports.compared import ComparedRuns, compare_results
@@ -17,7 +18,13 @@ from eval.reports.markdown import grid, markdown
 from eval.reports.tables import to_json
 
 
-@click.command(context_settings=CLI)
+@click.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard eval compare results/demo --out build/verdict",
+        "tuneyard eval compare before=results/demo/base after=results/demo/rte=1,mnli=0 --out build/named",
+    ),
+)
 @click.argument("results", nargs=-1, required=True, metavar="[NAME=]RESULTS…")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for tables and plots.")
 def cli(results: tuple[str, ...], out: Path) -> None:

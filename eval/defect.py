@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, ContentError, run, show_value
 from eval.backends.scorers import Fields
 from eval.datasets.dataset import EvalDataset, read_datasets
@@ -25,7 +26,15 @@ from eval.scoring.pipeline import score
 from eval.scoring.task import Prepared, Task, line_of
 
 
-@click.command(context_settings=CLI)
+@click.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard eval defect --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
+        "--limit 4 --max-new-tokens 4 --out results/defects",
+        "tuneyard eval defect --model models/demo-base --dataset demo_rte_eval --limit 2 "
+        "--max-new-tokens 4 --out results/types",
+    ),
+)
 @model_options
 @set_options
 @generate_options(max_new_tokens=512)

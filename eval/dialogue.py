@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, ContentError, run
 from core.prompt import Conversation
 from eval.backends.conversation import ConversationScorer, questions
@@ -29,7 +30,15 @@ from eval.statistics.rates import groups_of
 FIGURES = ("carry_over", "chance", "repetition")
 
 
-@click.command(context_settings=CLI)
+@click.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard eval dialogue --model models/demo-base --dataset demo_rte_eval --limit 2 --out "
+        "results/talk",
+        "tuneyard eval dialogue --model models/demo-base --adapter demo-rte --dataset "
+        "demo_rte_eval --limit 2 --out results/talks",
+    ),
+)
 @model_options
 @set_options
 @generate_options(max_new_tokens=256)

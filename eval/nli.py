@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, RequestError, run
 from eval.backends.scorers import ChoiceScorer, Fields, Prompts, Scorer, score_in_halves
 from eval.datasets.dataset import EvalDataset, read_datasets
@@ -53,7 +54,14 @@ def label_options(command: Command) -> Command:
     return variants(choices(count(command)))
 
 
-@click.command(context_settings=CLI)
+@click.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard eval nli --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
+        "--limit 8 --out results/nli",
+        "tuneyard eval nli --model models/demo-base --dataset demo_mnli_eval --limit 8 --out results/base",
+    ),
+)
 @model_options
 @set_options
 @click.option(

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from core.cli import command_line
+from core.cli import command_line, examples
 from core.errors import CLI, ContentError, RequestError, run
 from core.files import write_json, write_text
 from eval.scoring.options import Finite, data_options, same_base
@@ -18,7 +18,14 @@ COMPARED = ("template", "fused", "gguf", "modelfile")
 PATH = click.Path(path_type=Path)
 
 
-@click.command(context_settings=CLI)
+@click.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard eval prove --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
+        "--limit 4 --out results/one",
+        "tuneyard eval prove --model models/demo-base --dataset demo_mnli_eval --limit 4 --out results/two",
+    ),
+)
 @click.option("--model", required=True, metavar="DIR|ID", help="The base (or a LoRA folder that names it).")
 @click.option("--adapter", metavar="NAME[=DIR]", help="The adapter; NAME alone means saves/NAME.")
 @same_base

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, ContentError, run
 from eval.backends.scorers import Fields, score_in_halves
 from eval.datasets.dataset import EvalDataset, read_datasets
@@ -42,7 +43,15 @@ class Similarity(Protocol):
         """Return the similarity of a reference and an answer."""
 
 
-@click.command(context_settings=CLI)
+@click.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard eval qa --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
+        "--limit 4 --max-new-tokens 4 --out results/qa",
+        "tuneyard eval qa --model models/demo-base --dataset demo_mnli_eval --limit 4 "
+        "--max-new-tokens 4 --out results/free",
+    ),
+)
 @model_options
 @set_options
 @click.option(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from core.cli import command_line
+from core.cli import command_line, examples
 from core.errors import CLI, RequestError, run
 from core.files import write_text
 from eval.reports.compared import ComparedRuns, compare_results
@@ -18,7 +18,13 @@ from eval.reports.places import argument
 MOST_ERRORS = 2000
 
 
-@click.command(context_settings=CLI)
+@click.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard eval report results/demo --out build/report.html",
+        "tuneyard eval report results/demo/base results/demo/rte=1,mnli=0 --out build/two.html",
+    ),
+)
 @click.argument("results", nargs=-1, required=True, metavar="[NAME=]RESULTS…")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The page.")
 @click.option("--errors", type=click.IntRange(0), default=MOST_ERRORS, show_default=True, metavar="N",

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, RequestError, run
 from core.files import read_object, write_json, write_text
 from eval import compare, report
@@ -30,7 +31,15 @@ CAPTION = "All steps"
 Found = dict[str, dict[str, dict[str, Figure]]]  # by step, then by figure, then by model
 
 
-@click.command(context_settings=CLI)
+@click.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard eval suite eval/suites/toolkit.yaml --model models/demo-base --skip cmmlu "
+        "--limit 1 --out results/kit",
+        "tuneyard eval suite eval/suites/toolkit.yaml --model models/demo-base --skip cmmlu "
+        "--limit 1 --dry-run --out results/dry",
+    ),
+)
 @click.argument("suite", type=click.Path(path_type=Path), metavar="SUITE.yaml")
 @model_options
 @click.option("--skip", multiple=True, metavar="STEP", help="Leave this step out. Repeatable.")

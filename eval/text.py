@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, ContentError, RequestError, run
 from core.files import write_json
 from core.supervision import Lesson, supervise, text_lesson
@@ -30,7 +31,15 @@ from eval.statistics.selection import held_out_rows
 SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # beside other commands' figures
 
 
-@click.command(context_settings=CLI)
+@click.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard eval text --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
+        "--limit 4 --no-generate --out results/loss",
+        "tuneyard eval text --model models/demo-base --dataset demo_rte_eval --limit 2 "
+        "--max-new-tokens 8 --out results/rouge",
+    ),
+)
 @model_options
 @set_options
 @click.option(

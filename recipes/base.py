@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, RequestError
 from core.files import locked, publish, read_object, recover, staging, versions, write_json, write_text
 from recipes.hardware import cpu_computes_bf16, find_gpus
@@ -46,7 +47,14 @@ Made by `python -m recipes base`; what it was made with is in {ORIGIN}.
 """
 
 
-@click.command("base", context_settings=CLI)
+@click.command(
+    "base",
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard recipe base",
+        "tuneyard recipe base --out models/demo-base",
+    ),
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

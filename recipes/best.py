@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, ContentError, RequestError
 from core.files import read_object, require
 from core.metrics import Metric, direction, metric_of, read_metric
@@ -35,7 +36,14 @@ class Best:
     advice: str
 
 
-@click.command("best", context_settings=CLI)
+@click.command(
+    "best",
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard recipe train recipes/demo-rte.yaml max_steps=2 save_steps=1 output_dir=saves/try",
+        "tuneyard recipe best saves/try",
+    ),
+)
 @click.argument("output_dir", type=click.Path(path_type=Path))
 @click.option("--metric", help="A number to choose by: eval_loss, or accuracy with --results.")
 @click.option(

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, SHOWN, ContentError, Problem, ProblemsError, RequestError, counted
 from core.runs import RUN, STARTED
 from recipes.ask import ask, ask_weights
@@ -32,7 +33,14 @@ Answer = dict[str, Any]  # LLaMA-Factory's, as recipes/inspect.py gives it; {} w
 HERE = {"E309", "E342", "E343", "E344"}  # what this machine lacks: a note on a recipe for another
 
 
-@click.command("check", context_settings=CLI)
+@click.command(
+    "check",
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard recipe check recipes/demo-rte.yaml",
+        "tuneyard recipe check --quick recipes/demo-rte.yaml learning_rate=2.0e-4",
+    ),
+)
 @click.argument("arguments", nargs=-1, required=True, metavar="RECIPE... [KEY=VALUE]...")
 @click.option("--model", help="Take tokenizer and config from this model folder (for a hub id, offline).")
 @click.option(

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, RequestError
 from recipes.check import ask_check, quick_check, refuse_errors, training_schedule
 from recipes.hardware import GPUS, find_gpus, machine
@@ -22,7 +23,14 @@ OF_THE_DISK = {"E340", "E342", "E343", "E344"}  # what the plan says itself, or 
 NAMES = [*Memory.__slots__, "total"]
 
 
-@click.command("plan", context_settings=CLI)
+@click.command(
+    "plan",
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard recipe plan recipes/demo-rte.yaml",
+        "tuneyard recipe plan recipes/demo-rte.yaml --gpu A100",
+    ),
+)
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--gpu", type=click.Choice(list(GPUS), case_sensitive=False), default="A100", show_default=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, ContentError, RequestError, show_value
 from core.files import read_object, write_json, write_text
 from core.metrics import direction, metric_of
@@ -33,7 +34,14 @@ OF_ROWS = ("stage", "model_name_or_path", "template", "dataset_dir", "dataset", 
 Row = dict[str, Any]  # the settings of a run, its figure (NaN where it diverged) and its folder
 
 
-@click.command("sweep", context_settings=CLI)
+@click.command(
+    "sweep",
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard recipe sweep recipes/demo-rte.yaml rank=4,8,16 --dry-run",
+        "tuneyard recipe sweep recipes/demo-rte.yaml seed=42,43,44 --dry-run",
+    ),
+)
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("grid", nargs=-1, required=True, metavar="KEY=V1,V2...")
 @click.option(

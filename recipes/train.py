@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import yaml
 
+from core.cli import examples
 from core.errors import CLI, ContentError, Problem
 from core.files import locked, write_json, write_text
 from core.runs import RUN, STARTED
@@ -34,7 +35,14 @@ from recipes.token_weights import weights_file
 OF_NO_NEWS = {"W340", "W341"}  # what training itself says about its output_dir
 
 
-@click.command("train", context_settings=CLI)
+@click.command(
+    "train",
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard recipe train recipes/demo-rte.yaml --dry-run",
+        "tuneyard recipe train recipes/demo-rte.yaml max_steps=2 output_dir=saves/two",
+    ),
+)
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--force", is_flag=True, help="Train again what was trained on another number of processes.")

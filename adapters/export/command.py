@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, RequestError
 
 BELONGS = {  # options that only some targets take
@@ -17,7 +18,13 @@ BELONGS = {  # options that only some targets take
 FOLDER = click.Path(path_type=Path)
 
 
-@click.command(context_settings=CLI)
+@click.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard adapter export demo-rte --to gguf --base models/demo-base --out build/rte.gguf",
+        "tuneyard adapter export demo-rte --to hub --repo me/rte-lora --license apache-2.0 --dry-run",
+    ),
+)
 @click.argument("reference", metavar="NAME_OR_DIR")
 @click.option("--to", "target", type=click.Choice(["hub", "ollama", "gguf"]), required=True)
 @click.option("--base", type=FOLDER, help="Base model's folder, where none is named that is here.")

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from core import reference
+from core.cli import examples_of
 from tests.conftest import ROOT
 from tests.integration.conftest import Demo
 
@@ -53,3 +55,16 @@ def test_the_commands_of_a_page_run(demo: Demo, page: Path) -> None:
             continue
         for check in checks(command):
             demo.checkout.shell(check)
+
+
+NEEDS_A_HUB = ("tuneyard eval cmmlu",)
+"""Their data and their base come from a hub."""
+
+
+@pytest.mark.parametrize("name", [context.command_path for context in reference.commands()])
+def test_the_examples_of_a_help_run(demo: Demo, name: str) -> None:
+    if name in NEEDS_A_HUB:
+        pytest.skip("a model and a benchmark from a hub")
+    command = next(found.command for found in reference.commands() if found.command_path == name)
+    for example in examples_of(command):
+        demo.checkout.shell(f"mkdir -p build; {example}")

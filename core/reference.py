@@ -1,0 +1,59 @@
+"""python -m core.reference   prints docs/reference.md: every command with its options and examples.
+
+Made from the Click commands themselves, so that it cannot say anything else than their `--help`.
+"""
+
+import inspect
+import re
+from collections.abc import Iterator
+
+import click
+
+from core.cli import cli, examples_of
+
+HEAD = """# Commands and options
+
+Made by `make reference` from the commands themselves; a test holds it current. `tuneyard data`, `recipe`,
+`adapter` and `eval NAME` are `python -m compiler`, `recipes`, `adapters` and `eval.NAME`. The examples run
+from the root of the checkout after `make demo`.
+"""
+
+
+def reference() -> str:
+    """Return the reference as Markdown: a section for each command, with a table of its options."""
+    return "\n".join([HEAD, *(_section(context) for context in commands())])
+
+
+def commands() -> Iterator[click.Context]:
+    """Yield the context of every command of `tuneyard`, in the order of their names."""
+    return _below(click.Context(cli, info_name="tuneyard"))
+
+
+def _below(context: click.Context) -> Iterator[click.Context]:
+    group = context.command
+    if not isinstance(group, click.Group):
+        yield context
+        return
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if command is not None and not command.hidden:
+            yield from _below(click.Context(command, info_name=name, parent=context))
+
+
+def _section(context: click.Context) -> str:
+    command = context.command
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    rows = [row for parameter in command.params if (row := parameter.get_help_record(context))]
+    table = ["| option | |", "|---|---|", *(f"| `{_cell(name)}` | {_cell(text)} |" for name, text in rows)]
+    parts = [f"## {context.command_path}", inspect.cleandoc(command.help or "").replace("\b\n", "")]
+    parts += [f"```\n{usage}\n```", "\n".join(table) if rows else ""]
+    parts.append("\n".join(["```", *examples_of(command), "```"]))
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"\s+", " ", text).replace("|", r"\|")
+
+
+if __name__ == "__main__":
+    click.echo(reference(), nl=False)
