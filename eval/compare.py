@@ -1,7 +1,7 @@
 """python -m eval.compare results/a [results/b …] --out DIR
 
-Judge scored runs on the same rows: accuracies with intervals, every model against the base (exact
-McNemar, Holm), the minimum detectable effect, and a verdict. Needs no model and no torch.
+Judge scored runs on the same rows: accuracies with intervals, every model against the base (paired,
+p and interval of all together), the minimum detectable effect, and a verdict. Needs no model and no torch.
 docs/eval-compare.md explains the figures.
 """
 
@@ -27,7 +27,10 @@ from eval.reports.tables import to_json
 )
 @click.argument("results", nargs=-1, required=True, metavar="[NAME=]RESULTS…")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for tables and plots.")
-def cli(results: tuple[str, ...], out: Path) -> None:
+@click.option(
+    "--decide-on", default="", metavar="DATASET", help="What the verdict is on.  [default: the mean]"
+)
+def cli(results: tuple[str, ...], out: Path, decide_on: str) -> None:
     """Compare models on the rows that all of them answered.
 
     RESULTS is a folder that eval.nli and the like wrote (OUT, OUT/MODEL or OUT/MODEL/SET), or another
@@ -35,7 +38,7 @@ def cli(results: tuple[str, ...], out: Path) -> None:
     evaluation_results.json.
     NAME is MODEL or MODEL/SET, for what is not named yet. The base is the model `base`, else the first.
     """
-    write(compare_results(results), out)
+    write(compare_results(results, decide_on), out)
 
 
 def write(compared: ComparedRuns, out: Path, facts: Mapping[str, object] | None = None) -> None:

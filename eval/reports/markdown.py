@@ -30,7 +30,8 @@ def markdown(comparison: Comparison, numbered: Mapping[str, str]) -> str:
         example_metrics(comparison),
     )
     parts = [grid(table) for table in tables if table]
-    parts += [_section(section, comparison.base) for section in comparison.sections]
+    sections = sorted(comparison.sections, key=lambda section: bool(section.decided_by))
+    parts += [_section(section, comparison.base) for section in sections]
     if numbered:
         key = "\n".join(f"- {number} {label}" for label, number in numbered.items())
         parts.append(f"The plots number what no installed font can write (a CJK font would):\n\n{key}")

@@ -98,7 +98,8 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
     models = [model for model in comparison.models if any(model in section.figures for section in sections)]
     series = {model: [_accuracy(section.figures.get(model)) for section in sections] for model in models}
     places = [f"{section.name}\nn = {section.n:,}" for section in sections]
-    judged = next((s for s in reversed(sections) if s.against_base), sections[-1])
+    asked = sorted(sections, key=lambda section: bool(section.decided_by) - bool(section.against_base))
+    judged = asked[0] if asked[0].against_base else sections[-1]
     known = not any(math.isnan(section.majority) for section in sections)
     return Chart(_finding(comparison, judged), places, series, [s.majority for s in sections if known])
 

@@ -21,7 +21,6 @@ DIFFERENCES = [
     "fixed",
     "regressed",
     "p",
-    "p, Holm",
     "minimum detectable effect",
 ]
 F1_DIFFERENCES = ["", "difference of macro-F1, points (95 %)", "p, Holm"]
@@ -106,19 +105,23 @@ def f1_differences(section: Section) -> Table | None:
 
 def method(section: Section) -> str:
     """Return how the comparisons of a section were made, in a line."""
-    family = f"Holm over {len(section.against_base)} against the base"
-    if section.between:
-        family += f", over {len(section.between)} among the others"
+    families = [
+        f"{len(family)} {told}"
+        for family, told in (
+            (section.against_base, "against the base"),
+            (section.between, "among the others"),
+        )
+        if family
+    ]
+    how = "p and interval from the same sign flips, the largest statistic of each family: "
+    how += ", ".join(families)
     if section.name == MEAN:
-        p = "p by sign flips within each dataset (100,000 permutations)"
-        return f"Every dataset counts alike; {p}; {family}."
+        return f"Every dataset counts alike; {how}."
     f1 = " Macro-F1: bootstrap and permutations, 10,000 resamples each." if f1_differences(section) else ""
-    if section.groups is None:
-        return f"{section.n:,} independent examples: exact McNemar, Bonett–Price intervals; {family}.{f1}"
-    return (
-        f"{section.n:,} examples in {section.groups:,} clusters: exact sign flips by cluster, "
-        f"cluster bootstrap (10,000 resamples); {family}.{f1}"
-    )
+    if section.groups is not None:
+        return f"{section.n:,} examples in {section.groups:,} clusters, flipped whole: {how}.{f1}"
+    alone = "mid-p McNemar" if len(section.against_base) == 1 and not section.between else how
+    return f"{section.n:,} independent examples: {alone}.{f1}"
 
 
 def _shown(section: Section) -> list[Test]:
@@ -157,7 +160,6 @@ def _difference(test: Test) -> list[str]:
         points_interval(test.value, test.low, test.high),
         f"{test.better:,}",
         f"{test.worse:,}",
-        p_cell(test.p_alone),
         p_cell(test.p),
         f"{100 * test.smallest:.1f}",
     ]
@@ -190,6 +192,7 @@ def _section_json(section: Section, base: str) -> dict[str, object]:
         "models": {model: dataclasses.asdict(figure) for model, figure in section.figures.items()},
         "comparisons": [dataclasses.asdict(test) for test in (*section.against_base, *section.between)],
         "ship": section.best,
+        "decided_by": section.decided_by or None,
         "tied_with": [test.against for test in section.rivals],
         "verdict": verdict(section, base),
     }

@@ -4,15 +4,31 @@ from eval.reports.numbers import percent, points, points_interval, show_p
 from eval.runs.judgement import MEAN, Section, Test
 from eval.runs.training import contamination
 
+SHIP = "Ship {best}: {ours} against {theirs} of {base}, {gain}, p {p}."
+AHEAD = "Better than {base} here: {best}, {ours} against {theirs}, {gain}, p {p}."
+NOT_OVER_MAJORITY = " But it is not shown to beat the majority-class baseline ({share})."
+CHOSEN = " The best of {count} candidates is partly lucky: drawn towards their mean it is at {points} points."
+TIED = " Statistically tied with {model} ({points} points, p {p})."
+KEEP = "Keep {base}: all others are worse ({listed}; p {p})."
+BEHIND = "Worse than {base} here: all others ({listed}; p {p})."
+NO_EVIDENCE = (
+    "No evidence of a difference from {base}: {model} is at {gain}, p {p}; "
+    "minimum detectable effect at n = {n:,}: {smallest:.1f} points."
+)
+WORSE = " {model} is worse ({points} points, p {p})."
+DESCRIBED = " This describes; the verdict is the one on {section}."
+
 
 def verdict(section: Section, base: str) -> str:
     """Return what follows: ship a model, keep the base, or no evidence and what could have been shown.
 
-    Models that were trained on some of the examples are named behind it.
+    A section that another decides for only describes. Models that were trained on some of the examples
+    are named behind it.
     """
     trained = [(model, figure) for model, figure in section.figures.items() if figure.trained_on]
     told = (f" {contamination(model, one.trained_on, one.n, [])}." for model, one in trained)
-    return _decision(section, base) + "".join(told)
+    described = DESCRIBED.format(section=section.decided_by) if section.decided_by else ""
+    return _decision(section, base) + "".join(told) + described
 
 
 def _decision(section: Section, base: str) -> str:
@@ -23,19 +39,21 @@ def _decision(section: Section, base: str) -> str:
         return _not_better(section, base)
     test = next(t for t in section.against_base if t.model == best)
     ours, theirs = (percent(section.figures[model].accuracy) for model in (best, base))
-    text = f"Ship {best}: {ours} against {theirs} of {base}, {_points(test)}, p {show_p(test.p)}."
-    if section.figures[best].low <= section.majority:
-        text += f" But it is not shown to beat the majority-class baseline ({percent(section.majority)})."
-    return text + "".join(_rival(rival) for rival in section.rivals)
+    told = AHEAD if section.decided_by else SHIP
+    text = told.format(best=best, base=base, ours=ours, theirs=theirs, gain=_points(test), p=show_p(test.p))
+    if test.shrunk is not None:
+        text += CHOSEN.format(count=len(section.against_base), points=points(test.shrunk))
+    over = section.over_majority.get(best)
+    if over and not (over.shown and over.value > 0):
+        text += NOT_OVER_MAJORITY.format(share=percent(section.majority))
+    return text + "".join(
+        TIED.format(model=rival.against, points=points(rival.value), p=show_p(rival.p))
+        for rival in section.rivals
+    )
 
 
 def _points(test: Test) -> str:
     return points_interval(test.value, test.low, test.high, " points")
-
-
-def _rival(test: Test) -> str:
-    seen = f"{points(test.value)} points, p {show_p(test.p)}"
-    return f" Statistically tied with {test.against} ({seen})."
 
 
 def _not_better(section: Section, base: str) -> str:
@@ -43,13 +61,14 @@ def _not_better(section: Section, base: str) -> str:
     unknown = [test for test in section.against_base if not test.shown]
     if not unknown:
         listed = ", ".join(f"{t.model} {points(t.value)} points" for t in worse)
-        return f"Keep {base}: all others are worse ({listed}; p {show_p(max(t.p for t in worse))})."
+        told = BEHIND if section.decided_by else KEEP
+        return told.format(base=base, listed=listed, p=show_p(max(t.p for t in worse)))
     best = max(unknown, key=lambda test: test.value)
-    text = (
-        f"No evidence of a difference from {base}: {best.model} is at {_points(best)}, p {show_p(best.p)}"
-        f"; minimum detectable effect at n = {best.n:,}: {100 * best.smallest:.1f} points."
-    )
-    return text + "".join(f" {t.model} is worse ({points(t.value)} points, p {show_p(t.p)})." for t in worse)
+    text = NO_EVIDENCE.format(
+        base=base, model=best.model, gain=_points(best), p=show_p(best.p), n=best.n,
+        smallest=100 * best.smallest,
+    )  # fmt: skip
+    return text + "".join(WORSE.format(model=t.model, points=points(t.value), p=show_p(t.p)) for t in worse)
 
 
 def _only(section: Section, base: str) -> str:

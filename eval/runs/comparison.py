@@ -1,30 +1,23 @@
 """From scored runs to a judgement: accuracies by set and on average, paired tests, a decision.
 
 Pure functions from `ScoredRun`s to a `Comparison`; reading runs and showing the judgement is not their
-business. The family of Holm's correction is what one section (a set, or the mean) is asked: every
-model against the base; and apart from it every pair of the other models.
+business. A family of comparisons is what one section (a set, or the mean) is asked: every model
+against the base; and apart from it every pair of the other models.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from core.errors import RequestError
 from eval.metrics.calibration import calibration
 from eval.metrics.labels import MOST, UNKNOWN
 from eval.runs.judgement import MEAN, Comparison, ModelScore, ScoredRun, Section, Test
-from eval.statistics.paired import (
-    Z_POWER,
-    Difference,
-    critical,
-    difference,
-    f1_difference,
-    holm,
-    mean_sign_flip,
-    smallest_difference,
-)
+from eval.statistics.family import Units, estimates, shrunk, units_of
+from eval.statistics.paired import f1_difference, holm
 from eval.statistics.rates import rate_of
 from eval.statistics.shares import label_cells, macro_f1
 
@@ -32,23 +25,32 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Differences = Mapping[tuple[str, str], Difference]
+MANY = 3  # from so many candidates on, the figure of the best is noticeably too high
 
 
-def compare(runs: Sequence[ScoredRun], base: str) -> Comparison:
-    """Judge runs that hold each model and set at most once; the mean takes the models that have every set."""
+def compare(runs: Sequence[ScoredRun], base: str, decide_on: str = "") -> Comparison:
+    """Judge runs that hold each model and set at most once; the mean takes the models that have every set.
+
+    The verdict is on the mean, or on the set `decide_on`; the other sections describe.
+    `RequestError` where there is no such set.
+    """
     models = list(dict.fromkeys(run.model for run in runs))
     by_set: dict[str, dict[str, ScoredRun]] = {}
     for run in runs:
         by_set.setdefault(run.dataset, {})[run.model] = run
+    if decide_on not in ("", *by_set):
+        raise RequestError(f"--decide-on {decide_on}: no such dataset; expected one of {', '.join(by_set)}")
     from tqdm import tqdm
 
-    found, sets = {}, []
-    for name, own in tqdm(by_set.items(), desc="sets compared", delay=2, leave=False):
-        found[name] = _differences(own, base)
-        sets.append(_set_section(name, own, found[name], base))
+    shown = tqdm(by_set.items(), desc="sets compared", delay=2, leave=False)
+    sets = [_set_section(name, own, base) for name, own in shown]
     whole = [model for model in models if all(model in own for own in by_set.values())]
-    mean = _mean_section(sets, list(found.values()), whole, base) if len(sets) > 1 and whole else None
+    mean = _mean_section(sets, list(by_set.values()), whole, base) if len(sets) > 1 and whole else None
+    asked = decide_on or (MEAN if mean else "")
+    if mean and asked != MEAN:
+        mean = replace(mean, decided_by=asked)
+    if asked:
+        sets = [replace(one, decided_by="" if one.name == asked else asked) for one in sets]
     return Comparison(base, models, sets, mean)
 
 
@@ -58,25 +60,69 @@ def _pairs(models: Sequence[str], base: str) -> list[tuple[str, str]]:
     return [(base, model) for model in others if base in models] + list(combinations(others, 2))
 
 
-def _differences(runs: Mapping[str, ScoredRun], base: str) -> Differences:
-    groups = _with_rows(runs).groups
-    correct = {model: run.correct for model, run in runs.items()}
-    pairs = [(a, b) for a, b in _pairs([*runs], base) if runs[a].rows and runs[b].rows]
-    return {(old, new): difference(correct[old], correct[new], groups) for old, new in pairs}
-
-
-def _set_section(name: str, runs: Mapping[str, ScoredRun], found: Differences, base: str) -> Section:
+def _set_section(name: str, runs: Mapping[str, ScoredRun], base: str) -> Section:
     run = _with_rows(runs)
     majority, label = _majority(run)
     cells = _cells(runs)
-    tests = {pair: _set_test(pair, one, _family(pair, [*found], base)) for pair, one in found.items()}
+    families = _families([runs], [*runs], base)
     if cells:
-        f1s = {pair: f1_difference(cells[pair[0]], cells[pair[1]]) for pair in tests}
-        tests = {pair: replace(test, macro_f1=f1s[pair]) for pair, test in tests.items()}
+        families = [_with_f1(family, cells) for family in families]
     groups = None if run.groups is None else len(set(run.groups))
-    n = len(run.gold)
     figures = {model: _figure(own, cells.get(model)) for model, own in runs.items()}
-    return Section(name, n, groups, majority, label, figures, *_adjusted(tests.values(), base))
+    over = {model: _over_majority([own]) for model, own in runs.items() if own.rows}
+    return Section(name, len(run.gold), groups, majority, label, figures, families[0], families[1], over)
+
+
+def _families(
+    by_set: Sequence[Mapping[str, ScoredRun]], models: Sequence[str], base: str
+) -> list[list[Test]]:
+    """The tests against the base and those between the others, each family judged together."""
+    known = [model for model in models if all(own[model].rows for own in by_set)]
+    pairs = _pairs(known, base)
+    return [
+        _family([pair for pair in pairs if (pair[0] == base) == first], by_set, first)
+        for first in (True, False)
+    ]
+
+
+def _family(
+    pairs: Sequence[tuple[str, str]], by_set: Sequence[Mapping[str, ScoredRun]], against_base: bool
+) -> list[Test]:
+    if not pairs:
+        return []
+    import numpy as np
+
+    correct = [{model: np.array(run.correct, dtype=float) for model, run in own.items()} for own in by_set]
+    steps = [np.stack([own[new] - own[old] for old, new in pairs], axis=1) for own in correct]
+    units = units_of(steps, [_with_rows(own).groups for own in by_set])
+    tests = _tests(pairs, steps, units)
+    if not against_base or len(pairs) < MANY:
+        return tests
+    return [replace(test, shrunk=float(value)) for test, value in zip(tests, shrunk(units), strict=True)]
+
+
+def _tests(
+    pairs: Sequence[tuple[str, str]], steps: "Sequence[NDArray[np.float64]]", units: Units
+) -> list[Test]:
+    n = sum(map(len, steps))
+    better, worse = (sum((sign * own > 0).sum(0) for own in steps) for sign in (1, -1))
+    return [
+        Test(new, old, one.value, one.low, one.high, n, int(gains), int(losses), one.smallest, one.p)
+        for (old, new), one, gains, losses in zip(pairs, estimates(units), better, worse, strict=True)
+    ]
+
+
+def _over_majority(runs: Sequence[ScoredRun]) -> Test:
+    """The test of a model against always giving each set's commonest answer, on the same rows."""
+    import numpy as np
+
+    steps = []
+    for run in runs:
+        label = _majority(run)[1]
+        constant = np.array([gold == label for gold in run.gold], dtype=float)
+        steps.append((np.array(run.correct, dtype=float) - constant)[:, None])
+    (test,) = _tests([("majority", runs[0].model)], steps, units_of(steps, [run.groups for run in runs]))
+    return test
 
 
 def _with_rows(runs: Mapping[str, ScoredRun]) -> ScoredRun:
@@ -99,85 +145,25 @@ def _cells(runs: Mapping[str, ScoredRun]) -> "dict[str, NDArray[np.int64]]":
 
 
 def _mean_section(
-    sets: Sequence[Section], found: Sequence[Differences], models: Sequence[str], base: str
+    sets: Sequence[Section], by_set: Sequence[Mapping[str, ScoredRun]], models: Sequence[str], base: str
 ) -> Section:
-    pairs = [pair for pair in _pairs(models, base) if all(pair in own for own in found)]
-    tests = {p: _mean_test(p, [own[p] for own in found], _family(p, pairs, base)) for p in pairs}
+    families = _families(by_set, models, base)
     figures = {model: _mean_figure([section.figures[model] for section in sets]) for model in models}
     majority = math.fsum(section.majority for section in sets) / len(sets)
     n = sum(section.n for section in sets)
-    return Section(MEAN, n, None, majority, "", figures, *_adjusted(tests.values(), base))
+    known = [model for model in models if all(own[model].rows for own in by_set)]
+    over = {model: _over_majority([own[model] for own in by_set]) for model in known}
+    return Section(MEAN, n, None, majority, "", figures, families[0], families[1], over)
 
 
-def _family(pair: tuple[str, str], pairs: Sequence[tuple[str, str]], base: str) -> int:
-    """How many comparisons are judged together with this one."""
-    return sum((base in other) == (base in pair) for other in pairs)
-
-
-def _adjusted(tests: Iterable[Test], base: str) -> tuple[list[Test], list[Test]]:
-    """The tests against the base and those between the others, each with Holm's p in its own family."""
-    families: tuple[list[Test], list[Test]] = ([], [])
-    for test in tests:
-        families[test.against != base].append(test)
-    first, second = (_holm(family) for family in families)
-    return first, second
-
-
-def _holm(family: Sequence[Test]) -> list[Test]:
-    """The tests of one family with Holm's p, of accuracy and, where it is there, of macro-F1."""
-    found = [replace(test, p=p) for test, p in zip(family, holm([t.p_alone for t in family]), strict=True)]
-    f1s = [test.macro_f1 for test in found if test.macro_f1]
-    adjusted = iter(holm([f1.p for f1 in f1s]))
+def _with_f1(family: Sequence[Test], cells: "Mapping[str, NDArray[np.int64]]") -> list[Test]:
+    """The tests of one family with the difference of macro-F1, its p Holm's."""
+    found = [f1_difference(cells[test.against], cells[test.model]) for test in family]
+    adjusted = holm([one.p for one in found])
     return [
-        replace(test, macro_f1=test.macro_f1 and replace(test.macro_f1, p=next(adjusted))) for test in found
+        replace(test, macro_f1=replace(one, p=p))
+        for test, one, p in zip(family, found, adjusted, strict=True)
     ]
-
-
-def _set_test(pair: tuple[str, str], found: Difference, tests: int) -> Test:
-    return Test(
-        model=pair[1],
-        against=pair[0],
-        value=found.value,
-        low=found.low,
-        high=found.high,
-        p_alone=found.p,
-        p=found.p,
-        n=found.n,
-        better=found.better,
-        worse=found.worse,
-        smallest=smallest_difference(found.n / found.design_effect, found.discordance, tests),
-    )
-
-
-def _mean_test(pair: tuple[str, str], found: Sequence[Difference], tests: int) -> Test:
-    """The mean of independent sets' differences; limits by squares of the distances to each set's limits.
-
-    That is MOVER (Zou and Donner 2008, doi:10.1002/sim.3095); the standard error under no
-    difference is √Σ(discordance·design effect/n) / sets.
-    """
-    count, n = len(found), sum(one.n for one in found)
-    value = math.fsum(one.value for one in found) / count
-    below = math.hypot(*(one.value - one.low for one in found)) / count
-    above = math.hypot(*(one.high - one.value for one in found)) / count
-    error = (
-        math.sqrt(math.fsum(max(one.discordance, 1 / one.n) * one.design_effect / one.n for one in found))
-        / count
-    )
-    smallest = min(1.0, (critical(tests) + Z_POWER) * error)
-    p = mean_sign_flip([one.nets for one in found], [one.n for one in found])
-    return Test(
-        model=pair[1],
-        against=pair[0],
-        value=value,
-        low=value - below,
-        high=value + above,
-        p_alone=p,
-        p=p,
-        n=n,
-        better=sum(one.better for one in found),
-        worse=sum(one.worse for one in found),
-        smallest=smallest,
-    )
 
 
 def _figure(run: ScoredRun, cells: "NDArray[np.int64] | None") -> ModelScore:

@@ -57,10 +57,11 @@ class ModelScore:
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """`model` minus `against` on the same rows; `p` is Holm's, `p_alone` the comparison's own.
+    """`model` minus `against` on the same rows; p and limits are those of the whole family.
 
     `smallest` is the least difference that these rows show with 80 % power, `macro_f1` the difference
-    of macro-F1 with Holm's p in the same family.
+    of macro-F1 with Holm's p in the same family, `shrunk` the value drawn towards the candidates' mean
+    (of three or more candidates against the base).
     """
 
     model: str
@@ -68,17 +69,17 @@ class Test:
     value: float
     low: float
     high: float
-    p_alone: float
     n: int
     better: int
     worse: int
     smallest: float
     p: float
     macro_f1: F1Difference | None = None
+    shrunk: float | None = None
 
     @property
     def shown(self) -> bool:
-        """Whether the difference is significant at 5 % after Holm."""
+        """Whether the difference is significant at 5 % in its family: its interval leaves 0 out."""
         return self.p < ALPHA
 
     def seen_from(self, model: str) -> "Test":
@@ -98,7 +99,9 @@ class Test:
 class Section:
     """What is known of one set, or of the mean over sets, and what follows from it.
 
-    `majority` is nan where the expected answers are not known.
+    `majority` is nan where the expected answers are not known; `over_majority` holds for each model the
+    test against always giving the commonest answer, on the same rows, where they are known.
+    `decided_by` names the section that decides where this one only describes.
     """
 
     name: str
@@ -109,6 +112,8 @@ class Section:
     figures: Mapping[str, ModelScore]
     against_base: Sequence[Test]
     between: Sequence[Test]
+    over_majority: Mapping[str, Test] = field(default_factory=dict)
+    decided_by: str = ""
 
     @property
     def best(self) -> str | None:

@@ -74,7 +74,7 @@ def test_the_page_stands_alone_and_is_whole(page: str) -> None:
 def test_the_verdict_comes_first_and_what_the_intervals_leave_out_with_it(page: str) -> None:
     verdict = page.index('<p class="verdict">Ship mnli: 83.5 % against 41.7 % of base')
     assert verdict < page.index(LEFT_OUT) < page.index("<table") < page.index("<figure>")
-    assert "<strong>demo_rte_eval</strong>: Ship rte: 100.0 %" in page
+    assert "<strong>demo_rte_eval</strong>: Better than base here: rte, 100.0 %" in page
     assert "majority-class baseline" in page and "n = 300" in page and "50.0 % (44.4–55.6)" in page
 
 

@@ -1,0 +1,86 @@
+"""python -m tests.bench.verdict [PAGES]   what a page of compare promises, simulated with known truth.
+
+Each line is PAGES pages (400 unless given) of k candidates and n examples. `before` is Holm over exact
+McNemar beside Bonett and Price's intervals, as compare had it before; `now` is `estimates`, 2,000 flips.
+Contradictions: pages on which a p under 5 % stands beside an interval that holds 0, or the reverse. Coverage:
+of the candidate with the highest figure, shipped or not. Bias: of its figure, in points; `ship` given "Ship".
+"""
+
+import sys
+
+import numpy as np
+from scipy.stats import binom
+
+from eval.statistics import family
+from eval.statistics.paired import holm
+
+DISCORDANCE = 0.25
+SHARED = 0.5  # of the examples, on which all candidates are fixed or regressed together
+TRUTHS = {"all at 0": (0.0, 0.0), "all at +3": (0.03, 0.03), "one at +6": (0.06, 0.0)}
+HEADER = "truth, k, n: contradictions, coverage, ship before → now; bias raw (ship) → shrunk (ship), points"
+
+
+def steps(generator: np.random.Generator, gains: np.ndarray, n: int) -> np.ndarray:
+    """Return differences -1, 0 or 1 [n, candidates] with these expected values."""
+    shared = generator.random((n, 1)) < SHARED
+    drawn = np.where(shared, generator.random((n, 1)), generator.random((n, len(gains))))
+    better, worse = (DISCORDANCE + gains) / 2, (DISCORDANCE - gains) / 2
+    return (drawn < better).astype(float) - (drawn > 1 - worse)
+
+
+def before(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return p (Holm over exact McNemar) and Bonett and Price's limits of each candidate."""
+    n, better, worse = len(drawn), (drawn > 0).sum(0), (drawn < 0).sum(0)
+    alone = np.minimum(1, 2 * binom.cdf(np.minimum(better, worse), better + worse, 0.5))
+    gain, loss = (better + 1) / (n + 2), (worse + 1) / (n + 2)
+    half = 1.959964 * np.sqrt((gain + loss - (gain - loss) ** 2) / (n + 2))
+    return np.array(holm(alone.tolist())), gain - loss - half, gain - loss + half
+
+
+def page(drawn: np.ndarray, gains: np.ndarray) -> list[float]:
+    """Return of one page what `HEADER` names, before and now; nan where it does not apply."""
+    units = family.units_of([drawn], [None])
+    found = family.estimates(units)
+    best = int(units.values.argmax())
+    shrunk = family.shrunk(units)[best] if len(found) > 2 else np.nan
+    told: list[float] = []
+    now = tuple(np.array([getattr(one, name) for one in found]) for name in ("p", "low", "high"))
+    for p, low, high in (before(drawn), now):
+        against = np.any((p < 0.05) != ((low > 0) | (high < 0)))
+        covered = low[best] <= gains[best] <= high[best]
+        told += [against, covered, p[best] < 0.05 and units.values[best] > 0]
+    raw, corrected = 100 * (units.values[best] - gains[best]), 100 * (shrunk - gains[best])
+    return [*told, raw, raw if told[5] else np.nan, corrected, corrected if told[5] else np.nan]
+
+
+def mean(column: np.ndarray) -> float:
+    """Return the mean of the pages to which a figure applies, nan without any."""
+    kept = column[~np.isnan(column)]
+    return float(kept.mean()) if len(kept) else float("nan")
+
+
+def cell(gains: np.ndarray, n: int, pages: int) -> list[float]:
+    """Return the means of `pages` simulated pages."""
+    generator = np.random.default_rng([n, len(gains), round(1000 * gains.sum())])
+    return [
+        mean(column) for column in np.array([page(steps(generator, gains, n), gains) for _ in range(pages)]).T
+    ]
+
+
+def main() -> None:
+    """Print a line for each truth, number of candidates and n."""
+    family.FLIPS = 2_000
+    print(HEADER)
+    for name, (first, others) in TRUTHS.items():
+        for k in (1, 3, 8):
+            for n in (100, 300, 1000):
+                f = cell(np.array([first] + [others] * (k - 1)), n, int(sys.argv[1]) if sys.argv[1:] else 400)
+                print(
+                    f"{name}, {k}, {n:>4}: {f[0]:5.1%} → {f[3]:4.1%}, {f[1]:.1%} → {f[4]:.1%}, "
+                    f"{f[2]:5.1%} → {f[5]:5.1%}; {f[6]:+.1f} ({f[7]:+.1f}) → {f[8]:+.1f} ({f[9]:+.1f})",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
