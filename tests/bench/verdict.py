@@ -1,7 +1,8 @@
 """python -m tests.bench.verdict [PAGES]   what a page of compare promises, simulated with known truth.
 
-Each line is PAGES pages (400 unless given) of k candidates and n examples. `before` is Holm over exact
-McNemar beside Bonett and Price's intervals, as compare had it before; `now` is `estimates`, 2,000 flips.
+Each line is PAGES pages (400 unless given; of one candidate ten times as many) of k candidates and n
+examples. `before` is Holm over exact McNemar beside Bonett and Price's intervals, which compare had; `now` is
+`estimates`, with 2,000 flips.
 Contradictions: pages on which a p under 5 % stands beside an interval that holds 0, or the reverse. Coverage:
 of the candidate with the highest figure, shipped or not. Bias: of its figure, in points; `ship` given "Ship".
 """
@@ -70,11 +71,12 @@ def cell(gains: np.ndarray, n: int, pages: int) -> list[float]:
 def main() -> None:
     """Print a line for each truth, number of candidates and n."""
     family.FLIPS = 2_000
+    pages = int(sys.argv[1]) if sys.argv[1:] else 400
     print(HEADER)
     for name, (first, others) in TRUTHS.items():
         for k in (1, 3, 8):
             for n in (100, 300, 1000):
-                f = cell(np.array([first] + [others] * (k - 1)), n, int(sys.argv[1]) if sys.argv[1:] else 400)
+                f = cell(np.array([first] + [others] * (k - 1)), n, pages * (10 if k == 1 else 1))
                 print(
                     f"{name}, {k}, {n:>4}: {f[0]:5.1%} → {f[3]:4.1%}, {f[1]:.1%} → {f[4]:.1%}, "
                     f"{f[2]:5.1%} → {f[5]:5.1%}; {f[6]:+.1f} ({f[7]:+.1f}) → {f[8]:+.1f} ({f[9]:+.1f})",
