@@ -1,4 +1,4 @@
-"""The commands of the compiler: compile, check, list, show, verify, init, remove."""
+"""The commands of the compiler: compile, check, list, show, diff, stats, verify, init, remove."""
 
 import json
 import re
@@ -233,6 +233,57 @@ def show_command(
     spec = load_spec(name, _over({"columns": columns}, load_spec(name)))
     for title, text in trace(spec, sources, row, template, rows):
         click.echo(f"{title}\n{text}\n")
+
+
+@cli.command(
+    "diff",
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard data diff demo_rte_train dataset_info/demo_rte/demo_rte-train.json",
+        "tuneyard data diff demo_rte_train demo_rte_train --json",
+    ),
+)
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@_REGISTRY
+@click.option("--all", "every", is_flag=True, help="Show every place, not the first 20 of each kind.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with every place.")
+@click.pass_context
+def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: bool, as_json: bool) -> None:
+    """Compare two datasets, or files of records: examples added, removed, changed; 0 same, 1 different."""
+    from compiler.diff import diff
+
+    found = diff(first, second, out)
+    click.echo(json.dumps(found.as_json(), ensure_ascii=False) if as_json else "\n".join(found.lines(every)))
+    ctx.exit(int(found.different))
+
+
+@cli.command(
+    "stats",
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard data stats demo_rte_train --model models/demo-base",
+        "tuneyard data stats demo_rte_eval --plot results/lengths.png",
+    ),
+)
+@click.argument("name", metavar="NAME|FILE")
+@_REGISTRY
+@click.option("--model", type=click.Path(path_type=Path), help="A model folder: count lengths in its tokens.")
+@click.option(
+    "--plot",
+    "drawn",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw the lengths there (.png, .svg, .pdf).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def stats_command(name: str, out: Path, model: Path | None, drawn: Path | None, as_json: bool) -> None:
+    """Count what a dataset holds: lengths, labels, languages, duplicates."""
+    from compiler.stats import plot, stats
+
+    found = stats(name, out, model)
+    click.echo(json.dumps(found.as_json(), ensure_ascii=False) if as_json else "\n".join(found.lines()))
+    if drawn:
+        plot(found, drawn)
 
 
 @cli.command(

@@ -134,7 +134,7 @@ class Fingerprints:
         return {
             "rows": self.rows,
             "labels": labels,
-            "characters": _quantiles(self._lengths + Counter(self.lengths)),
+            "characters": quantiles(self._lengths + Counter(self.lengths)),
         }
 
 
@@ -169,7 +169,7 @@ def _compact(lines: Sequence[Line]) -> Sequence[Line]:
     return array("L", cast("Sequence[int]", lines)) if plain else lines
 
 
-def _quantiles(lengths: Counter[int]) -> dict[str, int]:
+def quantiles(lengths: Counter[int]) -> dict[str, int]:
     """Return the shortest, median, 95th percentile and longest length (nearest rank)."""
     ordered = sorted(lengths.items())
     total = sum(lengths.values())

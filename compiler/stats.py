@@ -1,0 +1,133 @@
+"""What a dataset holds: lengths in tokens or characters, labels, languages, duplicates; drawn on request."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from compiler.diff import LONGEST, MOST_LABELS
+from compiler.filters import speaks
+from compiler.fingerprints import quantiles
+from compiler.stored import Example, stored_examples
+from core.errors import ContentError, RequestError
+from core.files import read_object
+from core.packages import need
+
+BATCH = 256
+LANGUAGES = {"zh": "Chinese", "en": "Latin letters without accents"}
+Measure = Callable[[list[str]], list[int]]
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counts over the examples of a dataset; `lengths` has how often each length is there, in `unit`s."""
+
+    name: str
+    unit: str
+    examples: int = 0
+    lengths: dict[str, Counter[int]] = field(default_factory=dict)
+    labels: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
+    conflicts: int = 0
+
+    def as_json(self) -> dict[str, object]:
+        """Return all of it for `--json`; lengths as their quantiles (nearest rank)."""
+        return {
+            "dataset": self.name,
+            "examples": self.examples,
+            "unit": self.unit,
+            "lengths": {what: quantiles(counts) for what, counts in self.lengths.items()},
+            "labels": dict(self.labels.most_common()),
+            "languages": dict(self.languages.most_common()),
+            "duplicates": self.duplicates,
+            "same_prompt_other_answer": self.conflicts,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines for people."""
+        yield f"{self.name}: {self.examples} examples, {self.duplicates} of them duplicates"
+        yield f"same prompt, other answer: {self.conflicts}"
+        for what, counts in self.lengths.items():
+            found = ", ".join(f"{name} {value}" for name, value in quantiles(counts).items())
+            yield f"{self.unit} of {what}: {found}, total {sum(n * times for n, times in counts.items())}"
+        for what, counter in (("labels", self.labels), ("languages by script", self.languages)):
+            shares = (
+                f"{name} {count} ({count / self.examples:.1%})" for name, count in counter.most_common()
+            )
+            if counter:
+                yield f"{what}: {', '.join(shares)}"
+
+
+def stats(name: str, folder: Path, model: Path | None) -> Stats:
+    """Count over a dataset or a file of records; lengths in tokens of `model`'s tokenizer, else characters.
+
+    Memory holds two hashes an example. `ContentError` where there are no examples, `RequestError` where there
+    is no tokenizer.
+    """
+    measure = _tokens(model) if model else (lambda texts: list(map(len, texts)))
+    result = Stats(name, "tokens" if model else "characters")
+    result.lengths = {"prompts": Counter(), "answers": Counter()}
+    answers: dict[int, int] = {}
+    rows: set[tuple[int, int]] = set()
+    found = stored_examples(name, folder)
+    while batch := list(islice(found, BATCH)):
+        result.lengths["prompts"].update(measure([example.prompt for example in batch]))
+        result.lengths["answers"].update(measure([example.answer for example in batch]))
+        for example in batch:
+            _count(result, example, rows, answers)
+    if not result.examples:
+        raise ContentError(f"{name}: no examples")
+    if len(result.labels) > MOST_LABELS or "" in result.labels:
+        result.labels.clear()
+    return result
+
+
+def _count(result: Stats, example: Example, rows: set[tuple[int, int]], answers: dict[int, int]) -> None:
+    key, content = example.key, example.content
+    result.examples += 1
+    result.duplicates += (key, content) in rows
+    result.conflicts += answers.setdefault(key, content) != content and (key, content) not in rows
+    rows.add((key, content))
+    text = f"{example.prompt}\n{example.answer}"
+    language = next((shown for name, shown in LANGUAGES.items() if speaks(name, text)), "other")
+    result.languages[language] += 1
+    if len(result.labels) <= MOST_LABELS:
+        result.labels[example.answer if len(example.answer) <= LONGEST else ""] += 1
+
+
+def _tokens(model: Path) -> Measure:
+    """Return what counts tokens by the tokenizer of a model folder, without special tokens."""
+    path = model / "tokenizer.json"
+    if not path.is_file():
+        raise RequestError(f"--model {model}: no tokenizer.json in it; name a folder with a fast tokenizer")
+    need("tokenizers")
+    from tokenizers import Tokenizer
+
+    if not isinstance(read_object(path).get("model"), dict):
+        raise ContentError(f"{path}: no `model` in it, so it is no tokenizer; get the file again")
+    tokenizer: Any = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    return lambda texts: [len(each.ids) for each in tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+
+def plot(found: Stats, path: Path) -> None:
+    """Draw how long prompts and answers are, as two histograms; the suffix decides the format."""
+    from matplotlib.figure import Figure
+
+    from core.typeface import choose_typeface
+
+    face = choose_typeface([found.name])
+    with face.used():
+        figure = Figure(figsize=(9, 3.5), layout="constrained")
+        figure.suptitle(face.show(f"{found.name}: {found.examples} examples"))
+        for axes, (what, counts) in zip(figure.subplots(1, 2), found.lengths.items(), strict=True):
+            axes.hist(list(counts), bins=40, weights=list(counts.values()))
+            axes.set(xlabel=f"{found.unit} of {what}", ylabel="examples")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            figure.savefig(path, dpi=150)
+        except ValueError as error:
+            raise RequestError(f"--plot {path}: {error}") from error

@@ -1,0 +1,100 @@
+"""The examples of a dataset that is compiled, or of any file of records, one after another."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from compiler.problems import Problems
+from compiler.progress import Progress, size_of
+from compiler.read import read
+from compiler.specsource import Source
+from core.datasets import find_dataset
+from core.errors import ContentError, ProblemsError, RequestError
+from core.prompt import conversation
+
+TURNS = ("conversations", "messages", "text")
+CONTENT = ("value", "content", "tool_calls")
+BESIDE = ("tools", "images", "videos", "audios", "chosen", "rejected", "kto_tag")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What is asked and answered, as text; `beside` is what else its record holds for the model."""
+
+    place: str
+    prompt: str
+    answer: str
+    beside: str
+    idx: object
+
+    @property
+    def key(self) -> int:
+        """8 bytes of what is asked."""
+        return _hash(self.prompt)
+
+    @property
+    def content(self) -> int:
+        """8 bytes of what is answered and what stands beside it."""
+        return _hash(f"{self.answer}\x1e{self.beside}")
+
+
+def stored_examples(name: str, folder: Path) -> Iterator[Example]:
+    """Yield the examples of a registered dataset, or of a file of records (`….json`, `….jsonl`, …).
+
+    A bar stands on stderr from two seconds on; memory holds some hundred records. `RequestError` where there
+    is no such dataset, `ContentError` where a record is not what its entry says.
+    """
+    path, entry = Path(name), dict[str, object]()
+    if not path.is_file():
+        if "/" in name:
+            raise RequestError(f"{name}: file not found; expected a dataset's name or a file of records")
+        dataset = find_dataset(name, folder)
+        path, entry = dataset.path, dataset.entry
+    columns = entry.get("columns")
+    named = columns if isinstance(columns, dict) else {}
+    beside = [str(named[each]) for each in BESIDE if each in named] or list(BESIDE)
+    progress, problems = Progress(size_of([path])), Problems()
+    try:
+        for rows in read(progress.watch(path), str(path), Source({}, {}, {}), problems):
+            for number, line in enumerate(rows.lines):
+                yield _example(rows.row(number), entry, f"{rows.prefix}{line}", beside)
+    finally:
+        progress.close()
+    if problems.errors:
+        raise ProblemsError(problems.errors, name)
+
+
+def _example(record: object, entry: dict[str, object], place: str, beside: list[str]) -> Example:
+    if not isinstance(record, dict):
+        raise ContentError(f"{place}: found no object, expected a record")
+    prompt, answer = _texts(record, entry, place)
+    others = {name: record[name] for name in beside if record.get(name)}
+    rest = json.dumps(others, ensure_ascii=False, sort_keys=True) if others else ""
+    idx = record.get("idx", record.get("id"))
+    return Example(place, prompt, answer, rest, idx if isinstance(idx, str | int) else None)
+
+
+def _texts(record: dict[str, object], entry: dict[str, object], place: str) -> tuple[str, str]:
+    """Return what stands before the last turn, and that turn; those of tools and observations count, too."""
+    columns = entry.get("columns")
+    named = columns.get("messages") if isinstance(columns, dict) else None
+    turns = next((x for name in (named, *TURNS) if isinstance(x := record.get(str(name)), list)), None)
+    if not turns or not all(isinstance(turn, dict) for turn in turns):
+        talk = conversation(record, entry, place)
+        return "\n".join(turn["content"] for turn in talk.messages), talk.answer
+    tags = entry.get("tags")
+    content = str(tags.get("content_tag")) if isinstance(tags, dict) else ""
+    texts = [_said(next((turn[x] for x in (content, *CONTENT) if turn.get(x)), "")) for turn in turns]
+    system = [record["system"]] if record.get("system") else []
+    return "\n".join([*map(_said, system), *texts[:-1]]), texts[-1]
+
+
+def _said(content: object) -> str:
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+
+
+def _hash(text: str) -> int:
+    data = text.encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -1,0 +1,121 @@
+"""data diff and data stats: what changed between two datasets, and what a dataset holds."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from compiler.cli import cli
+from compiler.diff import diff
+from compiler.stats import stats
+from core.errors import ContentError, RequestError
+from tests.conftest import ROOT
+
+
+def record(number, answer="yes", **more):
+    return {"instruction": f"Question {number}?", "input": "", "output": answer, **more}
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, [str(each) for each in arguments])
+
+
+def test_added_removed_changed_and_shifted_labels_have_their_places(bench):
+    old = bench.rows("old.jsonl", [record(0), record(1), record(2), record(3, "no"), record(3, "no")])
+    new = bench.rows("new.jsonl", [record(3, "no"), record(2, "no"), record(0), record(4, "no")])
+    found = diff(str(old), str(new), bench.out)
+    assert (found.same, found.added, found.removed) == (2, [f"{new}:4"], [f"{old}:2", f"{old}:5"])
+    assert found.changed == [(f"{old}:3", f"{new}:2", "yes", "no")]
+    assert found.labels == {"no": (2, 3), "yes": (3, 1)}
+    said = run("diff", old, new)
+    assert said.exit_code == 1
+    assert "shift    yes → no: 1 example\n" in said.output
+    assert "label    yes: 3 (60.0%) → 1 (25.0%)" in said.output
+    assert said.output.splitlines()[-1].endswith("same 2, added 1, removed 2, changed 1")
+    assert json.loads(run("diff", old, new, "--json").output)["added"] == [f"{new}:4"]
+
+
+def test_the_same_in_another_order_is_no_difference(bench):
+    rows = [record(n) for n in range(30)]
+    old, new = bench.rows("old.jsonl", rows), bench.rows("new.jsonl", rows[::-1])
+    said = run("diff", old, new)
+    assert (said.exit_code, "same 30, added 0" in said.output) == (0, True)
+
+
+def test_a_prompt_that_changed_is_found_by_its_idx(bench):
+    old = bench.rows("old.jsonl", [record(1, idx=7), record(2, idx=8)])
+    new = bench.rows("new.jsonl", [record(5, idx=7), record(2, idx=8)])
+    found = diff(str(old), str(new), bench.out)
+    assert found.changed == [(f"{old}:1", f"{new}:1", "yes", "yes")] and not found.added
+
+
+def test_what_stands_beside_the_answer_counts(bench):
+    turns = [{"from": "human", "value": "q"}, {"from": "function_call", "value": "{}"}]
+    old = bench.rows("old.jsonl", [{"conversations": turns, "tools": "[1]"}])
+    new = bench.rows("new.jsonl", [{"conversations": turns, "tools": "[2]"}])
+    assert len(diff(str(old), str(new), bench.out).changed) == 1
+
+
+def test_many_places_are_cut_unless_all_are_wanted(bench):
+    old, new = bench.rows("old.jsonl", [record(0)]), bench.rows("new.jsonl", [record(n) for n in range(40)])
+    assert "… and 19 more (--all shows them)" in run("diff", old, new).output
+    assert run("diff", old, new, "--all").output.count("added    ") == 39
+
+
+def test_compiled_datasets_go_by_name(bench):
+    rows = [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(4)]
+    bench.compile("qa", bench.rows("qa.jsonl", rows))
+    assert diff("qa", "qa", bench.out).same == 4
+    assert stats("qa", bench.out, None).examples == 4
+
+
+def test_stats_count_lengths_labels_languages_and_duplicates(bench, tmp_path):
+    rows = [record(0), record(0), record(0, "no"), record(1), {**record(2), "instruction": "问题二是什么？"}]
+    source = bench.rows("set.jsonl", rows)
+    found = stats(str(source), bench.out, None)
+    assert (found.examples, found.duplicates, found.conflicts) == (5, 1, 1)
+    assert found.labels == {"yes": 4, "no": 1} and found.languages["Chinese"] == 1
+    assert found.as_json()["lengths"]["prompts"] == {"min": 7, "median": 11, "p95": 11, "max": 11}
+    said = run("stats", source, "--plot", tmp_path / "lengths.png")
+    assert "set.jsonl: 5 examples, 1 of them duplicates" in said.output
+    assert (tmp_path / "lengths.png").stat().st_size > 5000
+    assert json.loads(run("stats", source, "--json").output)["labels"] == {"yes": 4, "no": 1}
+
+
+def test_free_answers_are_no_labels(bench):
+    source = bench.rows("set.jsonl", [record(n, f"Answer {n}.") for n in range(40)])
+    assert not stats(str(source), bench.out, None).labels
+
+
+def test_lengths_in_tokens_are_those_of_the_tokenizer(bench):
+    folder = next((ROOT.parent / "shared/tokenizers").glob("*/tokenizer.json"), None)
+    if folder is None:
+        pytest.skip("no tokenizer here")
+    source = bench.rows("set.jsonl", [record(0, "yes"), record(1, "yes yes yes")])
+    found = stats(str(source), bench.out, folder.parent)
+    assert found.unit == "tokens" and found.lengths["answers"] == {1: 1, 3: 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "said"),
+    [
+        ("", ContentError, "no examples"),
+        ('{"other": 1}\n', ContentError, "set.jsonl:1: no column"),
+        ("{broken\n", ContentError, "E0"),
+    ],
+)
+def test_what_is_no_dataset_is_refused_with_its_place(bench, content, error, said):
+    with pytest.raises(error, match=said):
+        stats(str(bench.write("set.jsonl", content)), bench.out, None)
+
+
+def test_a_missing_file_dataset_or_tokenizer_is_named(bench):
+    for name, said in ((f"{bench.folder}/none.jsonl", "file not found"), ("none", "is not in")):
+        with pytest.raises(RequestError, match=said):
+            stats(name, bench.out, None)
+    source = bench.rows("set.jsonl", [record(0)])
+    with pytest.raises(RequestError, match="no tokenizer.json"):
+        stats(str(source), bench.out, bench.folder)
+    bench.write("tokenizer.json", "{}")
+    with pytest.raises(ContentError, match="no `model` in it"):
+        stats(str(source), bench.out, bench.folder)
