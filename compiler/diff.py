@@ -69,8 +69,8 @@ class Difference:
         for name, (before, after) in self.labels.items():
             yield f"label    {name}: {_share(before, self.counts[0])} → {_share(after, self.counts[1])}"
         yield (
-            f"{self.names[0]} {self.counts[0]} → {self.names[1]} {self.counts[1]}: same {self.same}, added {len(self.added)}, "
-            f"removed {len(self.removed)}, changed {len(self.changed)}"
+            f"{self.names[0]} {self.counts[0]} → {self.names[1]} {self.counts[1]}: same {self.same}, "
+            f"added {len(self.added)}, removed {len(self.removed)}, changed {len(self.changed)}"
         )
 
 
