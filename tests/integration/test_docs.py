@@ -2,9 +2,11 @@
 
 Blocks fenced as ```console hold commands behind `$ `. Those marked ```console gpu need hardware or
 a hub that CI has not: of them the recipes that they name are put through `python -m recipes check`.
+Those marked ```console lf run in a folder of LLaMA-Factory's own files, where that is here.
 """
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,19 +14,19 @@ import yaml
 
 from core import reference
 from core.cli import examples_of
-from tests.conftest import ROOT
+from tests.conftest import REAL, ROOT
 from tests.integration.conftest import Demo
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 PAGES = [ROOT / "README.md", ROOT / "recipes/README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```console(?P<where> gpu)?\n(?P<body>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^```console(?P<where> gpu| lf)?\n(?P<body>.*?)^```$", re.M | re.S)
 ALREADY_RUN = re.compile(r"^make (test|test-slow|lint|setup|setup-core|clean|bench)\b|^git clone|^cd ")
 
 
-def commands(page: Path) -> list[tuple[bool, str]]:
-    """All commands of a page as (needs a GPU, command); a backslash goes on with the next line."""
+def commands(page: Path) -> list[tuple[str, str]]:
+    """All commands of a page as (where, command); a backslash goes on with the next line."""
     return [
-        (bool(block["where"]), line.replace("\\\n", " "))
+        ((block["where"] or "").strip(), line.replace("\\\n", " "))
         for block in BLOCK.finditer(page.read_text(encoding="utf-8"))
         for line in re.findall(r"^\$ ((?:.*\\\n)*.*)$", block["body"], re.M)
     ]
@@ -47,14 +49,27 @@ def checks(command: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_page_run(demo: Demo, page: Path) -> None:
-    for needs_gpu, command in commands(page):
+    for where, command in commands(page):
         if ALREADY_RUN.match(command):
             continue
-        if not needs_gpu:
+        if where == "gpu":
+            for check in checks(command):
+                demo.checkout.shell(check)
+        elif where == "":
             demo.checkout.shell(command)
-            continue
-        for check in checks(command):
-            demo.checkout.shell(check)
+
+
+def test_the_commands_in_a_llamafactory_folder_find_what_is_shown(demo: Demo, tmp_path: Path) -> None:
+    if not (REAL / "lf").is_dir():
+        pytest.skip(f"no real data at {REAL}")
+    shutil.copytree(REAL / "lf", tmp_path / "lf")
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    of_this = [command for where, command in commands(ROOT / "README.md") if where == "lf"]
+    said = "".join(demo.checkout.shell(f"cd {tmp_path}/lf && {command}") for command in of_this)
+    shown = re.findall(r"^(?:identity: 91|examples/train_lora).*$", page, re.M)
+    assert len(shown) == 3
+    for line in shown:
+        assert line in said
 
 
 NEEDS_A_HUB = ("tuneyard eval cmmlu",)
