@@ -30,7 +30,13 @@ from eval.reports.tables import to_json
 @click.option(
     "--decide-on", default="", metavar="DATASET", help="What the verdict is on.  [default: the mean]"
 )
-def cli(results: tuple[str, ...], out: Path, decide_on: str) -> None:
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 100, min_open=True),
+    metavar="POINTS",
+    help="Say which models are shown to lose no more than this to the most accurate one.",
+)
+def cli(results: tuple[str, ...], out: Path, decide_on: str, margin: float | None) -> None:
     """Compare models on the rows that all of them answered.
 
     RESULTS is a folder that eval.nli and the like wrote (OUT, OUT/MODEL or OUT/MODEL/SET), or another
@@ -38,7 +44,7 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str) -> None:
     evaluation_results.json.
     NAME is MODEL or MODEL/SET, for what is not named yet. The base is the model `base`, else the first.
     """
-    write(compare_results(results, decide_on), out)
+    write(compare_results(results, decide_on, None if margin is None else margin / 100), out)
 
 
 def write(compared: ComparedRuns, out: Path, facts: Mapping[str, object] | None = None) -> None:

@@ -27,10 +27,10 @@ class ComparedRuns:
     """What is to be read before the comparison, by its caption."""
 
 
-def compare_results(results: Sequence[str], decide_on: str = "") -> ComparedRuns:
+def compare_results(results: Sequence[str], decide_on: str = "", margin: float | None = None) -> ComparedRuns:
     """Read and compare the runs named by `[NAME=]RESULTS`; the base is the model `base`, else the first.
 
-    The verdict is on the mean, or on the dataset `decide_on`.
+    The verdict is on the mean, or on the dataset `decide_on`; `margin` is a share.
 
     Warnings go to stderr too. Errors are those of `read_runs` and `check_rows`.
     """
@@ -39,7 +39,7 @@ def compare_results(results: Sequence[str], decide_on: str = "") -> ComparedRuns
         warnings += check_rows([one for one in runs if one.dataset == dataset])
     warnings += _trained_on(runs)
     base = BASE if any(one.model == BASE for one in runs) else runs[0].model
-    comparison = compare(runs, base, decide_on)
+    comparison = compare(runs, base, decide_on, margin)
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     return ComparedRuns(comparison, runs, warnings)

@@ -192,6 +192,12 @@ def _section_json(section: Section, base: str) -> dict[str, object]:
         "models": {model: dataclasses.asdict(figure) for model, figure in section.figures.items()},
         "comparisons": [dataclasses.asdict(test) for test in (*section.against_base, *section.between)],
         "ship": section.best,
+        "margin": section.margin,
+        "within_margin": [
+            test.model
+            for test in section.against_top
+            if section.margin is not None and test.low > -section.margin
+        ],
         "decided_by": section.decided_by or None,
         "tied_with": [test.against for test in section.rivals],
         "verdict": verdict(section, base),

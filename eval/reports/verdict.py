@@ -16,6 +16,7 @@ NO_EVIDENCE = (
     "minimum detectable effect at n = {n:,}: {smallest:.1f} points."
 )
 WORSE = " {model} is worse ({points} points, p {p})."
+WITHIN = " {model} is {shown} to be within {margin:g} points of {other}: {gain}."
 DESCRIBED = " This describes; the verdict is the one on {section}."
 
 
@@ -28,7 +29,7 @@ def verdict(section: Section, base: str) -> str:
     trained = [(model, figure) for model, figure in section.figures.items() if figure.trained_on]
     told = (f" {contamination(model, one.trained_on, one.n, [])}." for model, one in trained)
     described = DESCRIBED.format(section=section.decided_by) if section.decided_by else ""
-    return _decision(section, base) + "".join(told) + described
+    return _decision(section, base) + _within(section) + "".join(told) + described
 
 
 def _decision(section: Section, base: str) -> str:
@@ -69,6 +70,19 @@ def _not_better(section: Section, base: str) -> str:
         smallest=100 * best.smallest,
     )  # fmt: skip
     return text + "".join(WORSE.format(model=t.model, points=points(t.value), p=show_p(t.p)) for t in worse)
+
+
+def _within(section: Section) -> str:
+    """Say of each model whether the lower limit of its difference from the best leaves the margin out."""
+    if section.margin is None:
+        return ""
+    return "".join(
+        WITHIN.format(
+            model=test.model, other=test.against, margin=100 * section.margin, gain=_points(test),
+            shown="shown" if test.low > -section.margin else "not shown",
+        )
+        for test in section.against_top
+    )  # fmt: skip
 
 
 def _only(section: Section, base: str) -> str:

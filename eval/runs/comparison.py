@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 MANY = 3  # from so many candidates on, the figure of the best is noticeably too high
 
 
-def compare(runs: Sequence[ScoredRun], base: str, decide_on: str = "") -> Comparison:
+def compare(
+    runs: Sequence[ScoredRun], base: str, decide_on: str = "", margin: float | None = None
+) -> Comparison:
     """Judge runs that hold each model and set at most once; the mean takes the models that have every set.
 
-    The verdict is on the mean, or on the set `decide_on`; the other sections describe.
-    `RequestError` where there is no such set.
+    The verdict is on the mean, or on the set `decide_on`; the other sections describe. `margin` is a share.
+    `RequestError` where there is no such set, or a margin and nothing to compare with.
     """
     models = list(dict.fromkeys(run.model for run in runs))
     by_set: dict[str, dict[str, ScoredRun]] = {}
@@ -40,6 +42,8 @@ def compare(runs: Sequence[ScoredRun], base: str, decide_on: str = "") -> Compar
         by_set.setdefault(run.dataset, {})[run.model] = run
     if decide_on not in ("", *by_set):
         raise RequestError(f"--decide-on {decide_on}: no such dataset; expected one of {', '.join(by_set)}")
+    if margin is not None and len(models) < 2:
+        raise RequestError(f"--margin: only {models[0]} was given; expected a model to compare it with")
     from tqdm import tqdm
 
     shown = tqdm(by_set.items(), desc="sets compared", delay=2, leave=False)
@@ -51,7 +55,8 @@ def compare(runs: Sequence[ScoredRun], base: str, decide_on: str = "") -> Compar
         mean = replace(mean, decided_by=asked)
     if asked:
         sets = [replace(one, decided_by="" if one.name == asked else asked) for one in sets]
-    return Comparison(base, models, sets, mean)
+    sets = [replace(one, margin=margin) for one in sets]
+    return Comparison(base, models, sets, mean and replace(mean, margin=margin))
 
 
 def _pairs(models: Sequence[str], base: str) -> list[tuple[str, str]]:

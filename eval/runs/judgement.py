@@ -101,7 +101,8 @@ class Section:
 
     `majority` is nan where the expected answers are not known; `over_majority` holds for each model the
     test against always giving the commonest answer, on the same rows, where they are known.
-    `decided_by` names the section that decides where this one only describes.
+    `decided_by` names the section that decides where this one only describes; `margin` is the loss (a
+    share) that may be shown not to be exceeded.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Section:
     between: Sequence[Test]
     over_majority: Mapping[str, Test] = field(default_factory=dict)
     decided_by: str = ""
+    margin: float | None = None
 
     @property
     def best(self) -> str | None:
@@ -128,6 +130,13 @@ class Section:
         if best is None:
             return []
         return [t.seen_from(best) for t in self.between if best in (t.model, t.against) and not t.shown]
+
+    @property
+    def against_top(self) -> list[Test]:
+        """The tests of every other model against the most accurate one, where they were paired."""
+        top = max(self.figures, key=lambda model: self.figures[model].accuracy)
+        tests = [t for t in (*self.against_base, *self.between) if top in (t.model, t.against)]
+        return [t.seen_from(t.against if t.model == top else t.model) for t in tests]
 
 
 @dataclass(frozen=True, slots=True)

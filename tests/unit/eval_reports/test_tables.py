@@ -5,6 +5,7 @@ import json
 import jsonschema_rs
 import pytest
 
+from core.errors import RequestError
 from eval.reports.markdown import markdown
 from eval.reports.numbers import percent, points, show_p
 from eval.reports.tables import to_json
@@ -184,3 +185,22 @@ def test_the_best_of_many_has_a_figure_without_its_luck() -> None:
     text = told(make("base", old), make("a", new), make("b", old), make("c", old[::-1]))
     assert "The best of 3 candidates is partly lucky: drawn towards their mean it is at +" in text
     assert "partly lucky" not in told(make("base", old), make("a", new), make("b", old))
+
+
+def test_a_model_is_within_a_margin_if_its_lower_limit_is() -> None:
+    """1,000 examples: `a` and `b` differ on 10, so that `b` is shown to lose less than 2 points."""
+    base, a = [True] * 500 + [False] * 500, [True] * 900 + [False] * 100
+    b = [False] * 6 + [True] * 894 + [True] * 4 + [False] * 96
+    runs = [make("base", base), make("a", a), make("b", b)]
+    (section,) = (two := compare(runs, "base", margin=0.02)).sets
+    (test,) = (test for test in section.against_top if test.model == "b")
+    assert test.against == "a" and -0.02 < test.low < -0.005 < test.value == pytest.approx(-0.002)
+    assert "b is shown to be within 2 points of a: −0.2 points (−0.8 to +0.4)." in verdict(section, "base")
+    assert "base is not shown to be within 2 points of a: −40.0 points (" in verdict(section, "base")
+    found = to_json(two, runs, [], [])
+    assert VALID(found) and found["sets"]["s"]["within_margin"] == ["b"]
+    (tight,) = compare(runs, "base", margin=0.005).sets
+    assert "b is not shown to be within 0.5 points of a" in verdict(tight, "base")
+    assert "within" not in verdict(compare(runs, "base").sets[0], "base")
+    with pytest.raises(RequestError, match="--margin: only base was given; expected a model"):
+        compare(runs[:1], "base", margin=0.01)
