@@ -1,4 +1,4 @@
-"""manifest.json: what a compiled set was made of and what it holds; without clock time."""
+"""manifest.json: what a compiled dataset was made of and what it holds; without clock time."""
 
 import hashlib
 import sys
@@ -57,7 +57,7 @@ def is_whole(folder: Path, manifest: Mapping[str, Any]) -> bool:
 
 
 def seal(spec: Spec, identity: Identity, report: CompileReport, staged: Path) -> None:
-    """Write the manifest into a staged set; it is what makes the folder a compiled set."""
+    """Write the manifest into a staged dataset; it is what makes the folder a compiled dataset."""
     there = {name: entry for name, entry in entries_of(spec, spec.splits).items() if name in report.datasets}
     manifest = {
         "about": spec.about,

@@ -101,7 +101,7 @@ def record_files(
 def split_files(
     staged: Path | None, spec: Spec, split: str
 ) -> contextlib.AbstractContextManager[list[RecordFile]]:
-    """Open what is written for a split, or for `WHOLE`, in a staged set (none without one)."""
+    """Open what is written for a split, or for `WHOLE`, in a staged dataset (none without one)."""
     outputs = [output for _, output in spec.outputs_of(split)] if staged else []
     paths = [staged / output.file.format(split=split) for output in outputs] if staged else []
     looks = [partial(look_back, spec, output, path) for output, path in zip(outputs, paths, strict=True)]

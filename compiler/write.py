@@ -127,7 +127,7 @@ def rearrange(path: Path, lines_there: int, order: Sequence[int], target: Record
             starts.append(starts[-1] + len(line))
         if len(starts) - 1 != lines_there:
             raise ContentError(
-                f"{target.path.name}: internal error: {lines_there} rows were put aside to be arranged, and "
+                f"{target.path.name}: internal error: {lines_there} rows were staged to be arranged, and "
                 f"{len(starts) - 1} came back: nothing was published; please report this"
             )
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as lines:

@@ -41,7 +41,7 @@ class RequestError(TuneyardError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, as one line: place, code, field, found, expected, way out.
+    """One thing that is wrong, as one line: place, code, field, found, expected, fix.
 
     `place` is `file:line`, `file row N` or another address that a user can go to;
     codes are E… (errors) and W… (warnings) and are documented in docs/problems.md.
@@ -89,7 +89,7 @@ def _hyphens(name: str) -> str:
     return name.replace("_", "-")
 
 
-# --max_new_tokens of document 001 means --max-new-tokens: Click normalises every option name so.
+# --max_new_tokens, as scripts with argparse write it, is --max-new-tokens: Click normalises every name so.
 CLI: dict[str, object] = {
     "token_normalize_func": _hyphens,
     "help_option_names": ["-h", "--help"],

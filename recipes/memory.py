@@ -37,7 +37,7 @@ class Shapes:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How it is trained: tokens of a micro batch, bits of frozen weights, ZeRO stage, ranks, recomputing."""
+    """A training: tokens of a micro batch, bits of frozen parameters, ZeRO stage, ranks, recomputing."""
 
     tokens: int
     full: bool
@@ -133,7 +133,7 @@ def _activations(shapes: Shapes, setup: Setup) -> float:
 
 
 def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
-    """Return the size of one checkpoint: the trained weights, and Adam's state unless `only_model`."""
+    """Return the size of one checkpoint: the trainable parameters, and Adam's state unless `only_model`."""
     weights = shapes.parameters * BF16 if setup.full else shapes.trainable * setup.trained_bytes
     if only_model:
         return weights

@@ -34,7 +34,7 @@ class LostError(Exception):
 
 @dataclass(slots=True)
 class Expected:
-    """Reads a file record by record and notes what the loader will stumble over as a whole."""
+    """Reads a file record by record and notes what makes the loader fail on the whole file."""
 
     path: Path
     meaning: Meaning

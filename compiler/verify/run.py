@@ -54,7 +54,7 @@ class Verdict:
 
 
 def datasets_of(name: str, out: Path) -> list[str]:
-    """Return the datasets of a compiled set, or the one registered dataset of that name."""
+    """Return the datasets that one compile wrote, or the one registered dataset of that name."""
     sets = read_manifests(out)
     if name in sets:
         found = list(sets[name].get("entries", {}))

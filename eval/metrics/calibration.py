@@ -11,7 +11,7 @@ BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Rows of like confidence: their number, mean confidence, and share of right answers with 95 % limits."""
+    """Examples of like confidence: their number, mean confidence, and accuracy with 95 % limits."""
 
     n: int
     confidence: float

@@ -15,7 +15,7 @@ MOST = 20  # more different answers than this are free text and no labels
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """How one label fared: shares (0-1) and how often it is the right answer."""
+    """How one label fared: shares (0-1) and how often it is the expected answer."""
 
     precision: float
     recall: float
@@ -136,7 +136,7 @@ def accuracy_line(results: Mapping[str, Any]) -> str:
 
 
 def class_scores(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, ClassScore]:
-    """Return precision, recall and F1 of each label among the right answers (0 where undefined)."""
+    """Return precision, recall and F1 of each label among the expected answers (0 where undefined)."""
     scores = {}
     for label in sorted(set(expected)):
         hit = sum(e == p == label for e, p in zip(expected, predicted, strict=True))
@@ -147,7 +147,7 @@ def class_scores(expected: Sequence[str], predicted: Sequence[str]) -> dict[str,
 
 
 def confusion(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return counts by right answer and prediction, `unknown` included where it was predicted."""
+    """Return counts by expected answer and prediction, `unknown` included where it was predicted."""
     labels = sorted({*expected, *predicted})
     counts = Counter(zip(expected, predicted, strict=True))
     return {right: {said: counts[right, said] for said in labels} for right in sorted(set(expected))}

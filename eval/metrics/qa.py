@@ -9,7 +9,7 @@ SIMILAR = 0.7  # the 0.5B toolkit's: an answer matches partly above this
 
 
 class Lexical:
-    """How alike two texts are by their letters: token F1, which sees no meaning in other words."""
+    """The similarity of two texts by their letters: token F1, which sees no meaning in other words."""
 
     name = "lexical: token F1"
 

@@ -1,4 +1,4 @@
-"""A proof as Markdown for people and as JSON for programs, and whether it holds."""
+"""A parity check as Markdown for people and as JSON for programs, and whether it holds."""
 
 import dataclasses
 from collections.abc import Sequence

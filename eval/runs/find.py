@@ -160,7 +160,7 @@ def _origin(path: Path) -> str:
 def read_run(folder: Path) -> ScoredRun:
     """Read one run of ours; `ContentError` where its files are damaged or disagree.
 
-    `RequestError` for one without an accuracy: only right and wrong answers can be compared row by row.
+    `RequestError` for one without an accuracy: only correct and incorrect answers can be compared row by row.
     """
     facts = read_object(folder / RESULTS)
     where = str(folder / RESULTS)

@@ -1,0 +1,110 @@
+"""What users read keeps to standard terms: the private words of before are in no text, help, message or page.
+
+Words with an ordinary meaning beside the private one (set, right, stand, live) cannot be looked for.
+"""
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from core.cli import cli
+from tests.conftest import ROOT
+
+INSTEAD = {
+    r"told apart|told from": "statistically tied with; no significant difference from",
+    r"least shown|could have shown": "minimum detectable effect",
+    r"rows needed": "additional examples needed",
+    r"put aside|puts? .{1,20} aside": "rejected",
+    r"ways? out": "fix",
+    r"\b(?:compiled|staged) sets?\b": "compiled dataset",
+    r"\bthe (?:room|house)s?\b": "package, command",
+    r"\b(?:ours|theirs) ?(?:=|: ?)(?:ours|theirs)|\btook \w+ = ": "target column, source column",
+    r"\b(?:trained|frozen) weights\b": "trainable, frozen parameters",
+    r"of them learned|learned tokens": "loss tokens",
+    r"\b(?:whole|broken) checkpoints?\b": "complete, incomplete checkpoint",
+    r"to be had\b": "not found on, cannot reach",
+    r"\bbooked\b|book a GPU": "reserve",
+    r"holds this very|this very run": "this run already finished here",
+    r"\bsurvives\b": "retained fraction",
+    r"distance from the exact sum": "relative Frobenius error",
+    r"how alike": "cosine similarity",
+    r"a look inside": "inspect",
+    r"any server of that kind": "OpenAI-compatible server",
+    r"\bstumbles?\b": "transient error",
+    r"\ba proofs?\b": "parity check",
+    r"\b(?:right|wrong) answers?\b|answers? (?:is|are) (?:right|wrong)\b": "correct, incorrect",
+    r"share right": "accuracy",
+    r"share of the chosen label": "confidence",
+    r"off by\b|by chance up to": "ECE; 95th percentile under perfect calibration",
+    r"(?:is|are|was|were) laid beside": "is compared with",
+    r"documents? 00\d": "the name of the source (recipes/README.md)",
+}
+PROSE = ["README.md", "CHANGELOG.md", "docs/**/*.md", "dataset_info/README.md", "recipes/**/*.md"]
+PROSE += ["recipes/**/*.yaml", "compiler/**/*.yaml", "compiler/**/*.json", "core/**/*.json", "eval/**/*.yaml"]
+PROSE += ["eval/reports/page/*", "Makefile", "pyproject.toml"]
+CODE = [f"{package}/**/*.py" for package in ("core", "compiler", "recipes", "adapters", "eval")]
+
+
+def files(patterns: list[str]) -> list[Path]:
+    return [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+
+
+def private(text: str) -> dict[str, str]:
+    """The private words of a text, each with what to write instead; names in backticks are no prose."""
+    line = re.sub(r"\s+", " ", re.sub(r"`[^`]*`", "", re.sub(r"\n[ \t]*#+", " ", text)))
+    found = ((re.findall(word, line, re.IGNORECASE), instead) for word, instead in INSTEAD.items())
+    return {hit: instead for hits, instead in found for hit in hits}
+
+
+def spoken(code: str) -> Iterator[str]:
+    """The strings of a module, docstrings included, and its comments as one text."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+    tokens = tokenize.generate_tokens(io.StringIO(code).readline)
+    yield "\n".join(token.string for token in tokens if token.type == tokenize.COMMENT)
+
+
+def helps(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
+    """Every command below with its `--help`."""
+    yield context.command_path, command.get_help(context)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below
+            yield from helps(below, click.Context(below, info_name=name, parent=context))
+
+
+@pytest.mark.parametrize("path", files(PROSE), ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_read_has_no_private_words(path: Path) -> None:
+    assert private(path.read_text(encoding="utf-8")) == {}
+
+
+@pytest.mark.parametrize("path", files(CODE), ids=lambda path: str(path.relative_to(ROOT)))
+def test_messages_and_comments_have_no_private_words(path: Path) -> None:
+    found = {}
+    for text in spoken(path.read_text(encoding="utf-8")):
+        found |= private(text)
+    assert found == {}
+
+
+def test_help_has_no_private_words() -> None:
+    texts = dict(helps(cli, click.Context(cli, info_name="tuneyard")))
+    assert len(texts) > 30
+    assert {name: found for name, text in texts.items() if (found := private(text))} == {}
+
+
+@pytest.mark.parametrize("text", ["put\n# aside", "A B told apart from C", "of document 001", "12 Way  outs"])
+def test_a_private_word_is_found_over_lines_and_in_any_case(text: str) -> None:
+    assert private(text)
+
+
+def test_what_is_looked_for_is_in_texts() -> None:
+    assert len(files(PROSE)) > 80 and len(files(CODE)) > 200
+    assert list(spoken('"""Say."""\nx = f"a {1} b"  # why\n')) == ["Say.", "a ", " b", "# why"]
