@@ -1,4 +1,4 @@
-"""Parity of adapter, fused model, GGUF and Modelfile: the same prompts, the same answers, or where they differ.
+"""Parity of adapter, fused model, GGUF and Modelfile: same prompts, same answers, or where they differ.
 
 The first way to make prompts is the reference for the others: LLaMA-Factory's template where it is
 known, else the chat template that the adapter is scored with. The live adapter's answers to the

@@ -192,3 +192,25 @@ def test_a_recorded_command_can_be_typed_again(
         assert command_line(
             "eval.nli", ("--resume",)
         ) == f"{said} {' '.join(words[:-3])} --out 'a b'".replace("  ", " ")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("tuneyard da", "data"), ("tuneyard data co", "compile"), ("tuneyard eval nli --adap", "--adapter")],
+)
+def test_the_shell_completes_groups_commands_and_options(typed: str, offered: str) -> None:
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    ended = tuneyard(env={**words, "_TUNEYARD_COMPLETE": "bash_complete"})
+    assert f"plain,{offered}" in ended.stdout.splitlines()
+
+
+def test_the_line_that_the_readme_has_for_completion_defines_it(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    line = next(one for one in readme.split("`") if one.startswith("echo 'eval"))
+    script = tmp_path / "tuneyard"
+    script.write_text(f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n{ENTRY}\n")
+    script.chmod(0o755)
+    env = {**os.environ, "HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    then = f"{line}; source ~/.bashrc; complete -p tuneyard"
+    ended = subprocess.run(["bash", "-c", then], capture_output=True, text=True, env=env)
+    assert ended.returncode == 0 and "_tuneyard_completion" in ended.stdout, ended.stderr

@@ -10,10 +10,9 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 
-from core.cli import cli
+from core.reference import commands
 from tests.conftest import ROOT
 
 INSTEAD = {
@@ -71,16 +70,6 @@ def spoken(code: str) -> Iterator[str]:
     yield "\n".join(token.string for token in tokens if token.type == tokenize.COMMENT)
 
 
-def helps(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
-    """Every command below with its `--help`."""
-    yield context.command_path, command.get_help(context)
-    if isinstance(command, click.Group):
-        for name in command.list_commands(context):
-            below = command.get_command(context, name)
-            assert below
-            yield from helps(below, click.Context(below, info_name=name, parent=context))
-
-
 @pytest.mark.parametrize("path", files(PROSE), ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_is_read_has_no_private_words(path: Path) -> None:
     assert private(path.read_text(encoding="utf-8")) == {}
@@ -95,7 +84,7 @@ def test_messages_and_comments_have_no_private_words(path: Path) -> None:
 
 
 def test_help_has_no_private_words() -> None:
-    texts = dict(helps(cli, click.Context(cli, info_name="tuneyard")))
+    texts = {context.command_path: context.get_help() for context in commands()}
     assert len(texts) > 30
     assert {name: found for name, text in texts.items() if (found := private(text))} == {}
 
