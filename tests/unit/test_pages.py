@@ -1,0 +1,54 @@
+"""Links of the documents lead somewhere, and what is said beside the commands holds."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").glob("*.md")]
+LINK = re.compile(r"\]\((?!https?://|mailto:)([^)\s]+)\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), f"{link}: no such file"
+        assert not anchor or anchor in anchors(target), f"{link}: no such heading"
+
+
+def test_the_example_of_a_gate_runs_the_commands_of_the_readme() -> None:
+    steps = yaml.safe_load((ROOT / "docs/ci/github-actions.yml").read_text())["jobs"]["check"]["steps"]
+    run = " ".join(step.get("run", "") for step in steps)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for command in re.findall(r"^\$ tuneyard (data verify .*|recipe check .*)$", readme, re.M):
+        verb, target = command.rsplit(" ", 1)
+        assert re.search(rf"tuneyard {verb} .*{re.escape(target)}|tuneyard {re.escape(command)}", run), (
+            command
+        )
+
+
+def test_completion_is_clicks() -> None:
+    made = subprocess.run(
+        [sys.executable, "-c", "from core.cli import cli; cli(prog_name='tuneyard')"],
+        env={"_TUNEYARD_COMPLETE": "bash_source", "PATH": "/usr/bin:/bin"},
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "_tuneyard_completion" in made.stdout and made.returncode == 0
+
+
+def test_the_version_is_one() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
+    assert f'version = "{cited}"' in (ROOT / "pyproject.toml").read_text()
