@@ -23,7 +23,7 @@ DIFFERENCES = [
     "p",
     "minimum detectable effect",
 ]
-F1_DIFFERENCES = ["", "difference of macro-F1, points (95 %)", "p, Holm"]
+F1_DIFFERENCES = ["", "difference of macro-F1, points (95 %)", "p"]
 CALIBRATION = ["calibration", "ECE, points", "95th percentile if calibrated", "n"]
 
 
@@ -117,11 +117,10 @@ def method(section: Section) -> str:
     how += ", ".join(families)
     if section.name == MEAN:
         return f"Every dataset counts alike; {how}."
-    f1 = " Macro-F1: bootstrap and permutations, 10,000 resamples each." if f1_differences(section) else ""
     if section.groups is not None:
-        return f"{section.n:,} examples in {section.groups:,} clusters, flipped whole: {how}.{f1}"
+        return f"{section.n:,} examples in {section.groups:,} clusters, flipped whole: {how}."
     alone = "mid-p McNemar" if len(section.against_base) == 1 and not section.between else how
-    return f"{section.n:,} independent examples: {alone}.{f1}"
+    return f"{section.n:,} independent examples: {alone}."
 
 
 def _shown(section: Section) -> list[Test]:

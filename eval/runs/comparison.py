@@ -17,9 +17,8 @@ from eval.metrics.calibration import calibration
 from eval.metrics.labels import MOST, UNKNOWN
 from eval.runs.judgement import MEAN, Comparison, ModelScore, ScoredRun, Section, Test
 from eval.statistics.family import Units, estimates, shrunk, units_of
-from eval.statistics.paired import f1_difference, holm
 from eval.statistics.rates import rate_of
-from eval.statistics.shares import label_cells, macro_f1
+from eval.statistics.shares import f1_parts, label_cells, macro_f1
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,13 +161,15 @@ def _mean_section(
 
 
 def _with_f1(family: Sequence[Test], cells: "Mapping[str, NDArray[np.int64]]") -> list[Test]:
-    """The tests of one family with the difference of macro-F1, its p Holm's."""
-    found = [f1_difference(cells[test.against], cells[test.model]) for test in family]
-    adjusted = holm([one.p for one in found])
-    return [
-        replace(test, macro_f1=replace(one, p=p))
-        for test, one, p in zip(family, found, adjusted, strict=True)
-    ]
+    """The tests of one family with the differences of macro-F1, by the same procedure on each row's part."""
+    if not family:
+        return []
+    import numpy as np
+
+    parts = {model: f1_parts(own) for model, own in cells.items()}
+    steps = np.stack([parts[test.model] - parts[test.against] for test in family], axis=1)
+    found = estimates(units_of([steps], [None]))
+    return [replace(test, macro_f1=one) for test, one in zip(family, found, strict=True)]
 
 
 def _figure(run: ScoredRun, cells: "NDArray[np.int64] | None") -> ModelScore:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from eval.metrics.calibration import Calibration
-from eval.statistics.paired import ALPHA, F1Difference
+from eval.statistics.family import Estimate
+from eval.statistics.paired import ALPHA
 
 MEAN = "mean"
 
@@ -60,7 +61,7 @@ class Test:
     """`model` minus `against` on the same rows; p and limits are those of the whole family.
 
     `smallest` is the least difference that these rows show with 80 % power, `macro_f1` the difference
-    of macro-F1 with Holm's p in the same family, `shrunk` the value drawn towards the candidates' mean
+    of macro-F1 in the same family, `shrunk` the value drawn towards the candidates' mean
     (of three or more candidates against the base).
     """
 
@@ -74,7 +75,7 @@ class Test:
     worse: int
     smallest: float
     p: float
-    macro_f1: F1Difference | None = None
+    macro_f1: Estimate | None = None
     shrunk: float | None = None
 
     @property

@@ -1,12 +1,9 @@
-"""Two systems on the same rows: McNemar's test, sign flips of whole groups, and macro-F1's difference."""
+"""Two systems on the same rows: McNemar's test, sign flips of whole groups, and Holm's correction."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from eval.statistics.shares import DRAWS, SEED, f1_means, resample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,35 +11,6 @@ if TYPE_CHECKING:
 
 ALPHA = 0.05
 Z_POWER = 0.8416212335729143  # the normal distribution's 80 % point
-
-
-@dataclass(frozen=True, slots=True)
-class F1Difference:
-    """Macro-F1 of `new` minus that of `old` on the same rows (-1 to 1), 95 % limits, and a two-sided p."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-
-
-def f1_difference(old: "NDArray[np.int64]", new: "NDArray[np.int64]") -> F1Difference:
-    """Compare two systems' macro-F1 by their `label_cells` of the same groups.
-
-    A percentile bootstrap over groups, and a randomisation test that swaps the two systems in whole
-    groups (Yeh 2000): 10,000 draws each, seed fixed, so that p is never under 1e-4.
-    """
-    import numpy as np
-
-    width = old.shape[1]
-    drawn = resample(np.hstack([old, new]))
-    low, high = np.quantile(f1_means(drawn[:, width:]) - f1_means(drawn[:, :width]), (0.025, 0.975))
-    kinds, counts = np.unique(new - old, axis=0, return_counts=True)
-    swapped = np.random.default_rng(SEED).binomial(counts, 0.5, size=(DRAWS, len(counts))) @ kinds
-    both = f1_means(new.sum(0) - swapped) - f1_means(old.sum(0) + swapped)
-    value = float(f1_means(new.sum(0, keepdims=True))[0] - f1_means(old.sum(0, keepdims=True))[0])
-    p = float((1 + (np.abs(both) >= abs(value) - 1e-12).sum()) / (1 + DRAWS))
-    return F1Difference(value, float(low), float(high), p)
 
 
 def mcnemar(better: int, worse: int) -> float:

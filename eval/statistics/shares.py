@@ -110,6 +110,20 @@ def macro_f1(cells: "NDArray[np.int64]") -> tuple[float, float, float]:
     return float(f1_means(cells.sum(0, keepdims=True))[0]), float(low), float(high)
 
 
+def f1_parts(cells: "NDArray[np.int64]") -> "NDArray[np.float64]":
+    """Return each group's part in the macro-F1 of `label_cells` [groups]; the mean of parts is macro-F1.
+
+    A part is macro-F1 and the group's influence on it (its derivative by the group's weight), so that the
+    spread of parts is macro-F1's standard error (the infinitesimal jackknife, Efron 1982).
+    """
+    import numpy as np
+
+    hits, said = cells[:, 0::2], np.maximum(cells[:, 1::2].sum(axis=0), 1)
+    f1 = 2 * hits.sum(axis=0) / said
+    influence = (2 * hits - f1 * cells[:, 1::2]) / said
+    return np.asarray(f1.mean() + len(cells) * influence.mean(axis=1))
+
+
 def f1_means(cells: "NDArray[np.int64]") -> "NDArray[np.float64]":
     """Return the macro-F1 of each row of summed cells (shape [rows, 2·labels])."""
     import numpy as np

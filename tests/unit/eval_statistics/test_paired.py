@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from sklearn.metrics import f1_score
 
-from eval.statistics.paired import F1Difference, f1_difference, holm, mcnemar, sign_flip
-from eval.statistics.shares import label_cells
+from eval.statistics.family import Estimate, estimates, units_of
+from eval.statistics.paired import holm, mcnemar, sign_flip
+from eval.statistics.shares import f1_parts, label_cells, macro_f1
 
 COUNTS = st.integers(0, 400)
 
@@ -47,8 +49,10 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-def f1_of(gold: list[str], old: list[str], new: list[str], groups: list[str] | None = None) -> F1Difference:
-    return f1_difference(label_cells(gold, old, groups), label_cells(gold, new, groups))
+def f1_of(gold: list[str], old: list[str], new: list[str], groups: list[str] | None = None) -> Estimate:
+    """The difference of macro-F1 as compare finds it, for one model and for one of several."""
+    parts = [f1_parts(label_cells(gold, said, groups)) for said in (old, new)]
+    return estimates(units_of([(parts[1] - parts[0])[:, None]], [None]))[0]
 
 
 def test_f1_difference_is_that_of_a_plain_bootstrap_and_of_plain_swaps() -> None:
@@ -88,4 +92,31 @@ def test_f1_difference_knows_groups_and_sameness() -> None:
     alone, grouped = f1_of(gold, old, new), f1_of(gold, old, new, [str(i // 10) for i in range(120)])
     assert grouped.value == alone.value and grouped.high - grouped.low > 2 * (alone.high - alone.low)
     assert alone.p < 0.001 < grouped.p
-    assert f1_of(gold, old, old) == F1Difference(0.0, 0.0, 0.0, 1.0)
+    same = f1_of(gold, old, old)
+    assert (same.value, same.p) == (0.0, 1.0) and same.low == -same.high < 0
+
+
+@pytest.mark.parametrize("groups", [None, [str(n // 3) for n in range(60)]])
+def test_macro_f1s_interval_leaves_out_zero_exactly_if_p_is_under_five_percent(groups) -> None:
+    draw, shown = random.Random(7), 0
+    for _ in range(60):
+        gold = [draw.choice(["yes", "no", "maybe"]) for _ in range(60)]
+        old, new = (
+            [g if draw.random() < p else draw.choice(["yes", "no"]) for g in gold] for p in (0.4, 0.6)
+        )
+        found = f1_of(gold, old, new, groups)
+        shown += found.p < 0.05
+        assert (found.low > 0 or found.high < 0) == (found.p < 0.05)
+        assert found.low <= found.value <= found.high
+    assert 5 < shown < 55
+
+
+def test_parts_of_macro_f1_have_scikit_learns_value_and_the_bootstraps_spread() -> None:
+    draw = random.Random(1)
+    gold = [draw.choice(["yes", "no", "maybe"]) for _ in range(300)]
+    said = [g if draw.random() < 0.6 else draw.choice(["yes", "no"]) for g in gold]
+    cells = label_cells(gold, said)
+    parts = f1_parts(cells)
+    assert parts.mean() == pytest.approx(f1_score(gold, said, average="macro"))
+    _value, low, high = macro_f1(cells)
+    assert parts.std() / 300**0.5 == pytest.approx((high - low) / 3.92, rel=0.05)
