@@ -146,7 +146,8 @@ def _accuracy(figure: ModelScore | None) -> str:
         return NONE
     unparsed = f", {figure.unparsed} unparsed" if figure.unparsed else ""
     trained = f", trained on {figure.trained_on:,}" if figure.trained_on else ""
-    return interval((figure.accuracy, figure.low, figure.high)) + unparsed + trained
+    always = f', always "{figure.always}"' if figure.always else ""
+    return interval((figure.accuracy, figure.low, figure.high)) + always + unparsed + trained
 
 
 def _pair(test: Test) -> str:

@@ -181,7 +181,11 @@ def _figure(run: ScoredRun, cells: "NDArray[np.int64] | None") -> ModelScore:
     seen = trained.get("examples", 0) if isinstance(trained, Mapping) else 0
     metrics = run.facts.get("metrics")
     own = metrics if isinstance(metrics, Mapping) else {}
-    return ModelScore(found.value, *found.ci95, found.stderr, found.n, unparsed, f1, reliable, seen, own)
+    said = set(run.predicted) if len(set(run.gold)) > 1 and run.rows else set()
+    always = said.pop() if len(said) == 1 else ""
+    return ModelScore(
+        found.value, *found.ci95, found.stderr, found.n, unparsed, f1, reliable, seen, own, always
+    )  # fmt: skip
 
 
 def _mean_figure(figures: Sequence[ModelScore]) -> ModelScore:

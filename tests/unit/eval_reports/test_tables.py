@@ -204,3 +204,15 @@ def test_a_model_is_within_a_margin_if_its_lower_limit_is() -> None:
     assert "within" not in verdict(compare(runs, "base").sets[0], "base")
     with pytest.raises(RequestError, match="--margin: only base was given; expected a model"):
         compare(runs[:1], "base", margin=0.01)
+
+
+def test_a_model_that_gives_one_answer_to_every_example_is_marked() -> None:
+    gold = ["yes", "no", "no", "no"]
+    rows = list("0123")
+    base = ScoredRun("base", "s", "", rows, gold, ["no"] * 4, [g == "no" for g in gold])
+    tuned = ScoredRun("a", "s", "", rows, gold, gold, [True] * 4)
+    comparison = compare([base, tuned], "base")
+    lines = markdown(comparison, {}).splitlines()
+    assert ', always "no"' in lines[3] and "always" not in lines[4]
+    assert VALID(to_json(comparison, [base, tuned], [], []))
+    assert "always" not in markdown(compare([make("base", [True] * 4)], "base"), {})
