@@ -41,8 +41,8 @@ class ModelScore:
 
     `macro_f1` is (value, low, high), None on average and where the answers are free text;
     `calibration` is there where the labels' probabilities were logged; `trained_on` counts the rows that
-    the model was trained on, as far as is known; `metrics` are those of results.json; `always` is the one answer
-    given to every example, where several were expected.
+    the model was trained on, as far as is known; `metrics` are those of results.json; `always` is the one
+    answer given to every example, where several were expected.
     """
 
     accuracy: float
