@@ -5,6 +5,7 @@ p and interval of all together), the minimum detectable effect, and a verdict. N
 docs/eval-compare.md explains the figures.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -56,10 +57,26 @@ def write(compared: ComparedRuns, out: Path, facts: Mapping[str, object] | None 
         [*map(grid, compared.tables.values()), markdown(compared.comparison, typeface.numbered)]
     )
     write_text(out / "table.md", text)
+    write_text(out / "changed.jsonl", changed_examples(compared))
     told = to_json(compared.comparison, compared.runs, compared.warnings, plots)
     write_json(out / "table.json", {**(facts or {}), **told})
     click.echo(text, nl=False)
-    click.echo(f"\n{out}: {', '.join([*plots, 'table.md', 'table.json'])}", err=True)
+    click.echo(f"\n{out}: {', '.join([*plots, 'table.md', 'changed.jsonl', 'table.json'])}", err=True)
+
+
+def changed_examples(compared: ComparedRuns) -> str:
+    """Return as JSON Lines the examples that each model fixed, or regressed on, against the base."""
+    bases = {one.dataset: one for one in compared.runs if one.model == compared.comparison.base}
+    lines = []
+    for one in compared.runs:
+        base = bases.get(one.dataset, one)
+        for i, row in enumerate(one.rows if base.rows else ()):
+            if one.correct[i] != base.correct[i]:
+                change = "fixed" if one.correct[i] else "regressed"
+                told = {"dataset": one.dataset, "model": one.model, "change": change, "row": row}
+                told |= {"expected": one.gold[i], "predicted": one.predicted[i], "base": base.predicted[i]}
+                lines.append(json.dumps(told, ensure_ascii=False) + "\n")
+    return "".join(lines)
 
 
 if __name__ == "__main__":

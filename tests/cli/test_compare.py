@@ -29,7 +29,11 @@ def test_the_demo_page_is_golden(run: Run, tmp_path: Path) -> None:
         == GOLDEN.read_text(encoding="utf-8")
         == (tmp_path / "table.md").read_text(encoding="utf-8")
     )
-    assert json.loads((tmp_path / "table.json").read_text())["mean"]["ship"] == "mnli"
+    found = json.loads((tmp_path / "table.json").read_text())
+    assert found["mean"]["ship"] == "mnli"
+    changed = [json.loads(line) for line in (tmp_path / "changed.jsonl").read_text().splitlines()]
+    fixed = [one for one in changed if (one["model"], one["change"]) == ("merge", "fixed")]
+    assert len(fixed) == 134 + 131 and all(one["expected"] == one["predicted"] for one in fixed)
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert "accuracy.png, demo_mnli_eval/confusion.png, demo_mnli_eval/calibration.png," in done.stderr
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
