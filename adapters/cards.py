@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from adapters.merge_recipe import adapters_text, recipe_text
 from adapters.output import MARK
 from adapters.store import WEIGHTS, Adapter, find_folder, open_adapter
 from adapters.weighted import WeightedAdapter, parse_reference_weight
-from core.documents import parse_yaml
+from core.documents import markdown_table, parse_yaml
 from core.errors import ContentError, TuneyardError
 from core.files import versions
 
@@ -63,12 +63,6 @@ def _card(plan: MergePlan | FusePlan, head: str, title: str, *sections: str) -> 
     adapters = _sources(plan.weighted)
     made = (front, f"# {title}", introduction, f"```yaml\n{recipe}```", adapters, result, table)
     return "\n\n".join(made) + "\n"
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [f"| {' | '.join(line)} |" for line in (header, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 
 
 def _base_line(weighted: Iterable[WeightedAdapter], folder: Base | None) -> str:

@@ -170,12 +170,13 @@ def _compact(lines: Sequence[Line]) -> Sequence[Line]:
 
 
 def quantiles(lengths: Counter[int]) -> dict[str, int]:
-    """Return the shortest, median, 95th percentile and longest length (nearest rank)."""
+    """Return the shortest, median, 95th percentile and longest length (nearest rank); {} of none."""
     ordered = sorted(lengths.items())
-    total = sum(lengths.values())
+    if not ordered:
+        return {}
     sums = list(accumulate(count for _, count in ordered))
 
     def at(share: float) -> int:
-        return ordered[bisect_left(sums, max(1, ceil(share * total)))][0]
+        return ordered[bisect_left(sums, max(1, ceil(share * sums[-1])))][0]
 
     return {"min": ordered[0][0], "median": at(0.5), "p95": at(0.95), "max": ordered[-1][0]}

@@ -1,10 +1,10 @@
-"""The one reader of YAML and of JSON Lines: bounded, strict, every error with its file and line.
+"""The one reader and writer of YAML, the reader of JSON Lines: bounded, strict, errors with file and line.
 
 YAML is read as YAML 1.1 without dates (they stay text) and without what it allows but nobody means: equal
 keys, of which most readers keep the last, and aliases that stand for themselves or for endless values.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -77,6 +77,19 @@ def parse_yaml(text: bytes | str, place: str) -> Yaml:
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
     lines = {key.value: key.start_mark.line + 1 for key, _ in pairs if isinstance(key, yaml.ScalarNode)}
     return Yaml(value, lines)
+
+
+def dump_yaml(value: Mapping[str, object]) -> str:
+    """Return a mapping as YAML, its keys in their order, other letters than ASCII as they are."""
+    import yaml
+
+    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown; cells are text in which a `|` is escaped already."""
+    lines = [f"| {' | '.join(line)} |" for line in (header, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 
 
 def _check_depth(place: str, text: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import click
 
 from core.cli import cli, examples_of
+from core.documents import markdown_table
 
 HEAD = """# Commands and options
 
@@ -44,9 +45,9 @@ def _section(context: click.Context) -> str:
     command = context.command
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     rows = [row for parameter in command.params if (row := parameter.get_help_record(context))]
-    table = ["| option | |", "|---|---|", *(f"| `{_cell(name)}` | {_cell(text)} |" for name, text in rows)]
+    table = markdown_table(["option", "meaning"], [[f"`{_cell(name)}`", _cell(text)] for name, text in rows])
     parts = [f"## {context.command_path}", inspect.cleandoc(command.help or "").replace("\b\n", "")]
-    parts += [f"```\n{usage}\n```", "\n".join(table) if rows else ""]
+    parts += [f"```\n{usage}\n```", table if rows else ""]
     parts.append("\n".join(["```", *examples_of(command), "```"]))
     return "\n\n".join(filter(None, parts)) + "\n"
 

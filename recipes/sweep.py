@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from core.cli import examples
+from core.documents import markdown_table
 from core.errors import CLI, ContentError, RequestError, show_value
 from core.files import read_object, write_json, write_text
 from core.metrics import direction, metric_of
@@ -167,9 +168,9 @@ def _evaluate(folder: Path, evaluation: str) -> None:
 def table(rows: list[Row], grid: dict[str, list[str]], metric: str) -> str:
     """Return the runs as a Markdown table, the best first; over seeds alone, with mean and deviation."""
     head, scores = [*grid, metric], [row[metric] for row in rows]
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     ordered = sorted(rows, key=lambda row: metric_of(metric).rank(row[metric]))
-    lines += [f"| {' | '.join(str(row[key]) for key in grid)} | {row[metric]:.4f} |" for row in ordered]
+    cells = [[*(str(row[key]) for key in grid), f"{row[metric]:.4f}"] for row in ordered]
+    lines = [markdown_table(head, cells)]
     if list(grid) == ["seed"] and len(rows) > 1:
         mean, deviation = statistics.fmean(scores), statistics.stdev(scores)
         lines.append(f"\nmean {mean:.4f}, standard deviation {deviation:.4f} over {len(scores)} seeds")

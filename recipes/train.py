@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-import yaml
 
 from core.cli import examples
+from core.documents import dump_yaml
 from core.errors import CLI, ContentError, Problem
 from core.files import locked, write_json, write_text
 from core.runs import RUN, STARTED
@@ -87,7 +87,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         added = additions(recipe, newest)
         write_json(output_dir / STARTED, {**inputs, **world})
         effective = output_dir / "recipe.yaml"
-        write_text(effective, yaml.safe_dump({**recipe.settings, **added}, sort_keys=False))
+        write_text(effective, dump_yaml({**recipe.settings, **added}))
         started, clock = datetime.now(UTC), time.monotonic()
         launch([*command, str(effective)], output_dir, lock, ranks)
         facts = {

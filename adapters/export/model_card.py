@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from adapters import vllm
-from adapters.cards import made_from, markdown_table
+from adapters.cards import made_from
 from adapters.config import CONFIG
 from adapters.export.source import ExportSource, front_matter, licence_of
 from adapters.output import CARD, MARK
 from adapters.store import Adapter
+from core.documents import dump_yaml, markdown_table
 from core.errors import ContentError, RequestError
 from core.files import read_json, read_object, require, sha256
 from core.runs import run_of
@@ -67,8 +68,6 @@ def make_card(source: ExportSource, name: str, licence: str | None, results: lis
 
 
 def _front_matter(source: ExportSource, licence: str | None, notes: list[str]) -> str:
-    import yaml
-
     base, found = _base_name(source), licence_of(source)
     fields: dict[str, object] = {"license": licence or (found[0] if found else "unknown")}
     if base and _on_hub(base):
@@ -81,7 +80,7 @@ def _front_matter(source: ExportSource, licence: str | None, notes: list[str]) -
     fields["library_name"] = "peft" if source.adapter else "transformers"
     fields["pipeline_tag"] = "text-generation"
     fields["tags"] = ["lora", "tuneyard"] if source.adapter else ["tuneyard"]
-    return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---\n"
+    return f"---\n{dump_yaml(fields)}---\n"
 
 
 def _on_hub(base: str) -> bool:
@@ -185,14 +184,11 @@ def _about(entry: dict[str, Any]) -> str:
 
 
 def _recipe(runs: Mapping[str, dict[str, Any]], notes: list[str]) -> str:
-    import yaml
-
     known = {name: run["settings"] for name, run in runs.items() if run.get("settings")}
     if not known:
         notes.append("recipe not recorded beside the weights (run.json of `python -m recipes train`)")
     return "\n\n".join(
-        f"## Recipe{f' of {name}' if len(runs) > 1 else ''}\n\n"
-        f"```yaml\n{yaml.safe_dump(settings, allow_unicode=True)}```"
+        f"## Recipe{f' of {name}' if len(runs) > 1 else ''}\n\n```yaml\n{dump_yaml(settings)}```"
         for name, settings in known.items()
     )
 

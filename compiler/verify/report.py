@@ -1,13 +1,12 @@
 """The report of verify: counts, findings with their first places, token lengths, one marked example."""
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import accumulate
 from math import ceil
 from typing import cast
 
+from compiler.fingerprints import quantiles
 from compiler.verify.audit import Audit
 from compiler.verify.run import Verdict
 from core.errors import summarise
@@ -58,19 +57,6 @@ def as_json(verdict: Verdict) -> dict[str, object]:
         report["compared_with_plain_tokenizer"] = audit.sampled
         report["example"] = [{"text": text, "learned": learned} for text, learned in audit.example]
     return report
-
-
-def quantiles(lengths: Counter[int]) -> dict[str, int]:
-    """Return the shortest, median, 95th percentile and longest length (nearest rank)."""
-    ordered = sorted(lengths.items())
-    if not ordered:
-        return {}
-    sums = list(accumulate(count for _, count in ordered))
-
-    def at(share: float) -> int:
-        return ordered[bisect_left(sums, max(1, ceil(share * sums[-1])))][0]
-
-    return {"min": ordered[0][0], "median": at(0.5), "p95": at(0.95), "max": ordered[-1][0]}
 
 
 def histogram(lengths: Counter[int]) -> list[tuple[int, int, int]]:

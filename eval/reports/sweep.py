@@ -9,12 +9,12 @@ from core.errors import ContentError
 from core.files import read_object, write_json, write_text
 from core.metrics import Metric, metric_of
 from eval.metrics import find_metric
+from eval.reports.compared import BASE
 from eval.reports.markdown import grid
 from eval.reports.numbers import interval, percent
 from eval.reports.sweep_plot import SweepPlot, draw
 from eval.reports.tables import Table
 from eval.runs.results import PREDICTIONS, RESULTS
-from eval.scoring.candidates import BASE
 from eval.statistics.selection import Score, Split, choose, score
 
 MEAN = "all sets"

@@ -8,6 +8,15 @@ import pytest
 from tests.conftest import ROOT
 
 ROOMS = ("core", "compiler", "recipes", "adapters", "eval")
+EVAL = {
+    "statistics": set(),
+    "metrics": {"statistics"},
+    "datasets": {"statistics"},
+    "backends": {"metrics"},
+    "runs": {"metrics", "statistics"},
+    "scoring": {"backends", "datasets", "metrics", "runs", "statistics"},
+    "reports": {"metrics", "runs", "statistics"},
+}
 ALLOWED = {"core": set(), "eval": {"core", "adapters"}}
 HEAVY = {
     "torch",
@@ -43,6 +52,23 @@ def test_rooms_import_only_core_and_what_lies_below(path: Path) -> None:
             top = module.split(".")[0]
             if top in ROOMS and top != room:
                 assert top in ALLOWED.get(room, {"core"}), f"{name(path)} imports {module}"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if name(path.parent).startswith("eval/")], ids=name)
+def test_inside_eval_imports_go_one_way(path: Path) -> None:
+    """Statistics are lowest, reports and scoring highest and apart; only commands, on top, use both."""
+    layer = name(path).split("/")[1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for module in imported(node):
+            top, *below = module.split(".")
+            if top == "eval" and below and below[0] != layer:
+                assert below[0] in EVAL[layer], f"{name(path)} imports {module}"
+
+
+def test_yaml_is_read_and_written_in_one_place() -> None:
+    nodes = ((path, node) for path in FILES for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    users = {name(path) for path, node in nodes if "yaml" in imported(node)}
+    assert users == {"core/documents.py", "recipes/recipe.py"}  # OmegaConf raises its errors
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
