@@ -64,7 +64,7 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
     if spec.mix or not inputs:
         for part, texts in spec.source.files.items():
             if not any(found.split == part for found in inputs):
-                inputs += [Input(part, path) for text in texts for path in _files(bundled(Path(text)))]
+                inputs += [Input(part, path) for text in texts for path in data_files(bundled(Path(text)))]
     if not inputs and not spec.mix and (RAW / spec.name).is_dir():
         inputs = _by_name(spec, RAW / spec.name)
     found_parts = {found.split for found in inputs}
@@ -125,7 +125,7 @@ def _given(spec: Spec, text: str) -> list[Input]:
         split = _split_called(spec, name)
         if rest.startswith(HUBS):
             return _named_on_hub(spec, split, rest)
-        return [Input(split, path) for path in _files(Path(rest))]
+        return [Input(split, path) for path in data_files(Path(rest))]
     if spec.mix:
         raise RequestError(f"--source {text}: say for which part: PART=PATH (parts: {', '.join(spec.parts)})")
     return _named_on_hub(spec, "", text) if text.startswith(HUBS) else _by_name(spec, Path(text))
@@ -145,9 +145,9 @@ def _by_name(spec: Spec, path: Path) -> list[Input]:
     Where the spec says under which keys a file holds the rows of several splits, it is read for each.
     """
     if not spec.source.splits:
-        return [Input(PART, file) for file in _files(path)]
+        return [Input(PART, file) for file in data_files(path)]
     inputs = []
-    for file in _files(path):
+    for file in data_files(path):
         held = [part for part in spec.source.rows if part in spec.splits]
         if held:
             inputs += [Input(part, file) for part in held]
@@ -173,11 +173,13 @@ def _split_in(spec: Spec, path: Path) -> str | None:
     return best[1] if best else None
 
 
-def _files(path: Path) -> list[Path]:
+def data_files(path: Path) -> list[Path]:
+    """Return a file, or the data files of a folder; `RequestError` where there are none."""
     try:
         path.stat()
         if path.is_dir():
             found = sorted(file for file in path.iterdir() if file.is_file() and suffix(file) in readers())
+            found = [file for file in found if suffix(file) != ".txt"] or found  # a licence, a readme
             if not found:
                 raise RequestError(f"{path}: no data files in this folder (known: {known_suffixes()})")
             return found

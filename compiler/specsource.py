@@ -21,6 +21,7 @@ class Source:
     encoding: str = "utf-8"
     delimiter: str | None = None
     quoted: bool | None = None
+    header: tuple[str, ...] = ()
     rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
     is_row: Callable[[object], bool] = no_row
 
@@ -38,6 +39,7 @@ def source_of(raw: Any, part: str) -> Source:
         encoding=raw.get("encoding", "utf-8"),
         delimiter=raw.get("delimiter"),
         quoted=raw.get("quoted"),
+        header=tuple(raw.get("header", ())),
         rows=_by_part(raw.get("rows", {}), ""),
     )
 

@@ -68,7 +68,12 @@ def warnings(found: Found, proposal: Proposal) -> Iterator[str]:
         text_of = walker(leaf.path)
         pairs = [(text_of(row), answer_of(row)) for row in found.first]
         texts = [(x.lower(), str(y).lower()) for x, y in pairs if isinstance(x, str) and _says(y)]
-        inside = sum(answer in text for text, answer in texts)
+        every = {answer for _, answer in texts}
+        lists_choices = len(every) <= MOST_VALUES  # a text that names every answer gives none away
+        inside = sum(
+            answer in text and not (lists_choices and len(every) > 1 and all(one in text for one in every))
+            for text, answer in texts
+        )
         if texts and inside > GIVEN_AWAY * len(texts):
             yield (
                 f"warning: {leaf.path} contains {proposal.answer.path} in {inside} of {len(texts)} rows: "
@@ -101,7 +106,14 @@ def bundled_spec(found: Found, proposal: Proposal) -> str:
 
     Of equals, one in the data's language is taken, and one of instructions before one of plain text.
     """
-    if found.source.rows or found.source.delimiter or found.source.encoding != "utf-8" or found.told:
+    if (
+        found.source.header
+        or found.source.splits
+        or found.source.rows
+        or found.source.delimiter
+        or found.source.encoding != "utf-8"
+        or found.told
+    ):
         return ""
     chinese = any(leaf.in_chinese for leaf in proposal.prompts.values())
 

@@ -1,23 +1,32 @@
 """What a file is: its encoding and dialect, and by path the types and few values of what stands in it."""
 
 import codecs
+import contextlib
 import re
+import shutil
+import tempfile
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
+from compiler.init.headless import header_of
+from compiler.init.names import SPLITS
 from compiler.problems import Problems
-from compiler.read import find_reader, read
+from compiler.read import find_reader, known_suffixes, read
 from compiler.read.layout import LOOKED_AT, is_rows, is_turn, layout_of
 from compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, opened, suffix
+from compiler.read.zips import members
+from compiler.sources import data_files
 from compiler.spec import PART
 from compiler.specsource import Source
-from core.errors import ContentError, RequestError
+from core.errors import ContentError
 
 SAMPLE = 20_000
-SPLITS = {"train", "training", "test", "dev", "val", "valid", "validation", "eval", "evaluation"}
+SPLIT_NAMES = {name for names in SPLITS.values() for name in names}
 MOST_VALUES = 30
 KEPT = 1000
 FEW = 0.01
@@ -92,22 +101,58 @@ class Found:
 def look(path: Path) -> Iterator[Found]:
     """Read the first 20,000 rows, for each list that may hold them, the outermost first.
 
-    `RequestError` or `ContentError` where there are none to be read.
+    Of a folder or an archive the first data file (of train, where one is) tells how all are written. `RequestError` or `ContentError`
+    where there are none to be read.
     """
-    if not path.is_file():
-        raise RequestError(f"{path}: {'not a file' if path.exists() else 'file not found'}")
-    text = find_reader(suffix(path), str(path)).text
+    files = data_files(path)
+    parts = _parts(files)
+    first = Path(parts["train"][0]) if "train" in parts else files[0]
+    with contextlib.ExitStack() as stack:
+        inner = stack.enter_context(_unzipped(first)) if suffix(first) == ".zip" else first
+        text = find_reader(suffix(inner), str(inner)).text
+        try:
+            encoding = _encoding(inner) if text else "utf-8"
+            for ways in _ways(inner, encoding):
+                found = _best_reading(inner, ways)
+                if not found.rows:
+                    errors = found.problems.errors
+                    why = errors[0].line() if errors else f"{path}: no rows"
+                    raise ContentError(f"{why}; there is nothing to guess from")
+                found.path = path
+                if parts:
+                    splits: dict[str, tuple[str, ...]] = {name: (name,) for name in parts}
+                    found.source = replace(found.source, files=parts, splits=splits)
+                yield found
+        except DamagedError as error:
+            raise ContentError(f"{path}: {error}; {GET_AGAIN}") from error
+
+
+@contextlib.contextmanager
+def _unzipped(path: Path) -> Iterator[Path]:
+    """Give the first data file of an archive as a file of its own."""
     try:
-        encoding = _encoding(path) if text else "utf-8"
-        for ways in _ways(path, encoding):
-            found = _best_reading(path, ways)
-            if not found.rows:
-                errors = found.problems.errors
-                why = errors[0].line() if errors else f"{path}: no rows"
-                raise ContentError(f"{why}; there is nothing to guess from")
-            yield found
-    except DamagedError as error:
-        raise ContentError(f"{path}: {error}; {GET_AGAIN}") from error
+        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory(prefix="tuneyard-init-") as folder:
+            found = members(archive)
+            if not found:
+                raise ContentError(f"{path}: no data file in the archive (known: {known_suffixes()})")
+            inner = Path(folder) / found[0].name
+            with archive.open(found[0].path) as source, inner.open("wb") as file:
+                shutil.copyfileobj(source, file)
+            yield inner
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise ContentError(f"{path}: the archive cannot be read: {error}; {GET_AGAIN}") from error
+
+
+def _parts(files: list[Path]) -> dict[str, tuple[str, ...]]:
+    """Return a folder's files by split, where the names of all tell one and there are two splits at least."""
+    parts: dict[str, list[str]] = {}
+    for file in files:
+        words = re.split(r"[\W_\d]+", file.name.split(".")[0].lower())
+        split = next((split for split, names in SPLITS.items() if set(names).intersection(words)), None)
+        if split is None:
+            return {}
+        parts.setdefault(split, []).append(str(file))
+    return {split: tuple(paths) for split, paths in parts.items()} if len(parts) > 1 else {}
 
 
 def _best_reading(path: Path, ways: Iterable[Source]) -> Found:
@@ -142,7 +187,7 @@ def _ways(path: Path, encoding: str) -> Iterator[Iterable[Source]]:
         with opened(path, encoding) as stream:
             head = stream.read(LOOKED_AT)
         lists = layout_of(head, len(head) < LOOKED_AT).lists
-    if len(lists) > 1 and SPLITS.issuperset(map(str.lower, lists)):
+    if len(lists) > 1 and SPLIT_NAMES.issuperset(map(str.lower, lists)):
         yield [Source({}, {}, {name: (name,) for name in lists}, encoding, rows={x: (x,) for x in lists})]
     elif len(lists) == 1:
         for steps in _deeper(next(iter(lists.values())), tuple(lists)):
@@ -189,12 +234,14 @@ def _dialects(path: Path, encoding: str) -> Iterator[Source]:
     """Yield the ways in which a table may be written, the usual one first."""
     usual = "\t" if suffix(path) == ".tsv" else ","
     with opened(path, encoding) as stream:
-        header = stream.readline(LOOKED_AT).decode(errors="replace")
-    counts = {sign: header.count(sign) for sign in (usual, ";", "\t", "|", ",")}
+        head = codecs.getincrementaldecoder("utf-8")("replace").decode(stream.read(LOOKED_AT))
+    first = head.partition("\n")[0]
+    counts = {sign: first.count(sign) for sign in (usual, ";", "\t", "|", ",")}
     most = usual if counts[usual] else max(counts, key=lambda sign: counts[sign])
-    delimiter = None if most == usual else most
-    yield Source({}, {}, {}, encoding, delimiter)
-    yield Source({}, {}, {}, encoding, delimiter, quoted=suffix(path) == ".tsv")
+    csv_like = suffix(path) == ".csv"
+    for quoted in (None, not csv_like):
+        names = header_of(head, most, csv_like if quoted is None else quoted)
+        yield Source({}, {}, {}, encoding, None if most == usual else most, quoted, names)
 
 
 def _note(leaves: dict[str, Leaf], several: set[str], path: str, value: object) -> None:

@@ -46,10 +46,10 @@ def propose(path: Path, wanted: Wanted | None = None) -> tuple[str, str]:
         spec = load_spec(str(file))
         report = check_spec(spec, CompileRequest())
         said = [*warnings(found, proposal), *_preview(spec)]
-    if bundled := bundled_spec(found, proposal):
+    errors = report.problems.errors
+    if not errors and (bundled := bundled_spec(found, proposal)):
         source = shlex.quote(str(path))
         said.append(f"this is what spec {bundled} reads: tuneyard data compile {bundled} --source {source}")
-    errors = report.problems.errors
     if errors:
         count = report.problems.count("E")
         said.append(f"tried on the whole file: problems {count}, the first: {errors[0].line()}")
@@ -112,7 +112,7 @@ def _written(found: Found, proposal: Proposal, share: float) -> str:
 
 def _source(path: str, source: Source) -> list[str]:
     """Return the lines that say where the rows are, and what was guessed of how they are written."""
-    files = dict.fromkeys(source.splits, path) or path
+    files: object = source.files or dict.fromkeys(source.splits, (path,)) or path
     lines = [f"  files: {quoted(files)}"]
     lines += [f"  splits: {quoted(source.splits)}"] if source.splits else []
     if source.rows:
@@ -120,6 +120,10 @@ def _source(path: str, source: Source) -> list[str]:
     lines += [f"  encoding: {source.encoding} # guessed from the bytes"] if source.encoding != "utf-8" else []
     if source.delimiter:
         lines.append(f"  delimiter: {quoted(source.delimiter)} # guessed from the header")
+    if source.header:
+        lines.append(
+            f"  header: {quoted(source.header)} # guessed: its first row is a row, these name the columns"
+        )
     if source.quoted is not None:
         lines.append(f"  quoted: {quoted(source.quoted)} # guessed: otherwise rows differ in fields")
     return lines

@@ -77,7 +77,7 @@ def read_parquet(file: OpenFile, problems: Problems) -> Iterator[ArrowRows]:
     import pyarrow.parquet
 
     shown = file.shown
-    source = file.stream if file.stream.seekable() else _unpacked(file.stream)
+    source = file.stream if file.stream.seekable() else unpacked(file.stream)
     start = 1
     try:
         # else all groups are read at once, and a group is held whole
@@ -106,7 +106,7 @@ def read_parquet(file: OpenFile, problems: Problems) -> Iterator[ArrowRows]:
         problems.bad_file(Problem("E012", f"{shown} row {start}", f"Parquet cannot be read: {message}"))
 
 
-def _unpacked(stream: io.BufferedReader) -> BinaryIO:
+def unpacked(stream: io.BufferedReader) -> BinaryIO:
     """Return a file that can be read in any order: a temporary one with the same bytes."""
     file = tempfile.TemporaryFile()  # noqa: SIM115  # goes with the reader that holds it
     shutil.copyfileobj(stream, file)

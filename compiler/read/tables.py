@@ -35,7 +35,7 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     quoted = source.quoted if source.quoted is not None else file.kind == ".csv"
     text = _Text(file.stream, shown)
     blocks = _quoted(text, delimiter, problems) if quoted else _unquoted(text, delimiter, problems)
-    header: Fields | None = None
+    header: Fields | None = list(source.header) or None
     for lines, rows in blocks:
         while header is None and rows and rows[0] in ([], [""]):
             lines, rows = lines[1:], rows[1:]

@@ -211,13 +211,13 @@ def test_files_go_to_the_split_that_their_name_tells(bench):
         ("evl={folder}/train.jsonl", "no split 'evl'.*did you mean \"eval\""),
         ("{folder}/other.jsonl", "its name tells no split of rte .splits: train, eval, test."),
         ("{folder}/empty", "no data files in this folder"),
-        ("train={folder}/train.xlsx", "unknown kind of file '.xlsx'"),
+        ("train={folder}/train.docx", "unknown kind of file '.docx'"),
         ("{folder}/loop", "Too many levels of symbolic links"),
         ("train={folder}/out/rte/x.jsonl", "lies inside the output folder"),
     ],
 )
 def test_sources_that_cannot_be_used_are_refused(bench, source, says):
-    for name in ("train.jsonl", "other.jsonl", "train.xlsx"):
+    for name in ("train.jsonl", "other.jsonl", "train.docx"):
         bench.rows(name, ROWS)
     if "out/rte" in source:
         bench.rows("out/rte/x.jsonl", ROWS)

@@ -132,7 +132,7 @@ def test_a_bad_row_is_said_and_the_rest_still_guessed(bench):
         ("head.tsv", "0\tA text.\t1\n1\tB\t0\n", ContentError, "nothing in it looks like"),
         ("empty.jsonl", "", ContentError, "no rows; there is nothing to guess from"),
         ("scalar.json", "3", ContentError, "E007"),
-        ("words.txt", "a", RequestError, "unknown kind of file '.txt'"),
+        ("words.doc", "a", RequestError, "unknown kind of file '.doc'"),
         ("latin.csv", "question,answer\nété ça,où à é è ù\n".encode("latin-1"), ContentError, "not UTF-8"),
         ("cut.jsonl.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab", ContentError, "get the file again"),
     ],
@@ -143,12 +143,12 @@ def test_what_cannot_be_guessed_is_refused(bench, name, content, error, said):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(RequestError, match="file not found"):
+    with pytest.raises(RequestError, match="source not found"):
         propose(tmp_path / "none.jsonl")
 
 
-def test_a_folder_is_not_called_missing(tmp_path):
-    with pytest.raises(RequestError, match="not a file"):
+def test_a_folder_without_data_is_refused(tmp_path):
+    with pytest.raises(RequestError, match="no data files in this folder"):
         propose(tmp_path)
 
 
@@ -299,6 +299,8 @@ def test_a_text_that_gives_the_answer_away_is_warned_of(bench):
     assert "label follows from it in 100% of rows" in said
     honest = [{"text": f"Some news, number {n}.", "label": names[n % 2]} for n in range(30)]
     assert "warning" not in propose(bench.rows("honest.jsonl", honest))[1]
+    listed = [{"text": f"News {n}: sports or politics?", "label": names[n % 2]} for n in range(30)]
+    assert "warning" not in propose(bench.rows("listed.jsonl", listed))[1]
 
 
 def test_columns_that_the_user_names_are_taken(bench):
@@ -315,3 +317,38 @@ def test_columns_that_the_user_names_are_taken(bench):
     many = bench.rows("many.jsonl", [{"body": "A text.", "kind": f"k{n}"} for n in range(40)])
     with pytest.raises(RequestError, match="more than 30 values.*--answer"):
         propose(many, Wanted({"label": "kind"}))
+
+
+def test_a_folder_whose_files_are_named_as_splits(bench):
+    for name, count in (("train.jsonl", 8), ("dev.jsonl", 3), ("test_1.jsonl", 2)):
+        bench.rows(f"own/{name}", [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(count)])
+    text, _ = propose(bench.folder / "own")
+    report = bench.compile(bench.write("mine.yaml", text))
+    assert report.datasets == {"own_train": 8, "own_eval": 3, "own_test": 2}
+
+
+def test_a_folder_of_other_names_is_one_source(bench):
+    bench.rows("own/a.jsonl", QA)
+    bench.rows("own/b.jsonl", QA)
+    bench.write("own/README.txt", "About this data.")
+    _, records = proposed(bench, bench.folder / "own")
+    assert len(records) == 4
+
+
+def test_a_table_without_a_header_gets_names_by_what_is_in_it(bench):
+    names = ("entailment", "not_entailment")
+    lines = [f"{n}\tA man number {n} walks his dog.\tSome man is outside.\t{names[n % 2]}" for n in range(30)]
+    text, records = proposed(bench, bench.write("pairs.tsv", "\n".join(lines) + "\n"))
+    assert 'header: ["idx", "premise", "hypothesis", "label"]' in text and len(records) == 27
+    assert records[0]["output"] == "yes" and "A man number 0" in records[0]["instruction"]
+    said = [f"What is number {n} in words?;It is the number {n}, as it says." for n in range(30)]
+    text, _ = propose(bench.write("asked.csv", "\n".join(said)))
+    assert "Texts" not in text and "premise" not in text
+
+
+@pytest.mark.parametrize("name", ["plain.tsv", "plain.csv"])
+def test_a_header_is_never_taken_for_a_row(bench, name):
+    sign = "\t" if name.endswith("tsv") else ","
+    rows = [sign.join(("id", "question", "answer")), *(sign.join((str(n), f"Q{n}?", "A.")) for n in range(9))]
+    text, records = proposed(bench, bench.write(name, "\n".join(rows)))
+    assert "header:" not in text and len(records) == 9

@@ -1,0 +1,106 @@
+"""Text, Arrow, Excel and archives: compiled as any other file, with places, and refused with a fix."""
+
+import io
+import sys
+import zipfile
+
+import pytest
+
+from core.errors import RequestError
+from tests.unit.compiler.conftest import as_csv, as_parquet
+
+QA = [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(4)]
+
+
+def zipped(files):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return data.getvalue()
+
+
+def arrow(rows, stream):
+    import pyarrow
+
+    table = pyarrow.Table.from_pylist(rows)
+    sink = io.BytesIO()
+    with (pyarrow.ipc.new_stream if stream else pyarrow.ipc.new_file)(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def test_each_line_of_a_text_is_a_row(bench):
+    source = bench.write("words.txt", "One line.\r\n\n   \nAnother, 二.\nThe last")
+    bench.compile("text", source)
+    assert [record["text"] for record in bench.records("text.jsonl")] == [
+        "One line.",
+        "Another, 二.",
+        "The last",
+    ]
+
+
+def test_a_line_that_is_no_text_has_its_place(bench):
+    report = bench.compile("text", bench.write("words.txt", b"One\n\xff\xfe broken\nTwo\n"), reject=True)
+    assert bench.codes(report)[0] == ("E001", "words.txt:2") and report.datasets == {"text": 2}
+
+
+def test_a_text_in_another_encoding_says_how_to_name_it(bench):
+    report = bench.compile("text", bench.write("words.txt", "肝炎怎么办\n".encode("gb18030")))
+    assert "encoding: gb18030" in report.problems.errors[0].line()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_arrow_files_and_streams(bench, stream):
+    bench.compile("qa", bench.write("data.arrow", arrow(QA, stream)))
+    assert [record["output"] for record in bench.records("qa.jsonl")] == [row["answer"] for row in QA]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_arrow_file_cut_off_is_a_problem(bench, stream):
+    report = bench.compile("qa", bench.write("data.arrow", arrow(QA * 50, stream)[:-700]))
+    assert "E012" in {code for code, _ in bench.codes(report)} and report.failed
+
+
+def test_every_data_file_of_an_archive_is_read_with_its_place(bench):
+    jsonl = '{"question": "Q8?", "answer": "A8."}\n{"question": "Q9?"}\n'
+    data = {"b/two.jsonl": jsonl, "a.csv": as_csv(QA[:2]), "c.parquet": as_parquet(QA[2:]), "LICENSE": "x"}
+    report = bench.compile("qa", bench.write("all.zip", zipped(data)), reject=True)
+    assert bench.codes(report)[0] == ("E102", "all.zip/b/two.jsonl:2")
+    answers = [record["output"] for record in bench.records("qa.jsonl")]
+    assert answers == ["A0.", "A1.", "A8.", "A2.", "A3."]
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(zipped({"LICENSE": "x"}), "E013"), (b"PK\x03\x04 nothing more", "E004"), (b"", "E004")],
+)
+def test_an_archive_without_data_or_damaged_is_refused(bench, content, code):
+    report = bench.compile("qa", bench.write("all.zip", content))
+    assert report.failed and bench.codes(report)[0][0] == code
+
+
+def test_a_damaged_member_is_named(bench):
+    data = bytearray(zipped({"a.csv": as_csv(QA * 100)}))
+    data[80] ^= 255
+    report = bench.compile("qa", bench.write("all.zip", bytes(data)))
+    assert report.failed and bench.codes(report)[0][0] in ("E004", "E012")
+
+
+def test_without_openpyxl_the_package_is_named(bench, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(RequestError, match="needs openpyxl: pip install openpyxl"):
+        bench.compile("qa", bench.write("book.xlsx", b"PK"))
+
+
+def test_a_workbook_is_read_by_its_header(bench):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for cells in (("question", "answer"), ("Q1?", "A1."), (None, None), ("Q2?", None)):
+        book.active.append(cells)
+    path = bench.folder / "book.xlsx"
+    book.save(path)
+    report = bench.compile("qa", path, reject=True)
+    assert bench.codes(report)[0] == ("E103", "book.xlsx row 4") and report.datasets == {"qa": 1}
+    path.write_bytes(path.read_bytes()[:900])
+    assert bench.compile("qa", path).failed
