@@ -101,8 +101,8 @@ class Found:
 def look(path: Path) -> Iterator[Found]:
     """Read the first 20,000 rows, for each list that may hold them, the outermost first.
 
-    Of a folder or an archive the first data file (of train, where one is) tells how all are written. `RequestError` or `ContentError`
-    where there are none to be read.
+    Of a folder or an archive the first data file (of train, where one is) tells how all are written.
+    `RequestError` or `ContentError` where there are none to be read.
     """
     files = data_files(path)
     parts = _parts(files)
