@@ -1,6 +1,6 @@
 """For how many of 30 real files of many kinds init's first proposal is right; docs/init.md has the figure.
 
-Right is: the shape and the columns that a person chose by looking at the file, and a compile of the whole file
+Right is: the shape and the columns that a person chose by looking at it, and a compile of the whole file
 that finds no problem, or only rows that are themselves bad (a blank text, no answer).
 """
 
