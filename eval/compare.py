@@ -7,6 +7,7 @@ docs/eval-compare.md explains the figures.
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -37,7 +38,15 @@ from eval.reports.tables import to_json
     metavar="POINTS",
     help="Say which models are shown to lose no more than this to the most accurate one.",
 )
-def cli(results: tuple[str, ...], out: Path, decide_on: str, margin: float | None) -> None:
+@click.option(
+    "--replicates",
+    multiple=True,
+    metavar="NAME=MODEL,MODEL…",
+    help="Models that one recipe gave with different seeds: their mean against the base.",
+)
+def cli(
+    results: tuple[str, ...], out: Path, decide_on: str, margin: float | None, replicates: tuple[str, ...]
+) -> None:
     """Compare models on the rows that all of them answered.
 
     RESULTS is a folder that eval.nli and the like wrote (OUT, OUT/MODEL or OUT/MODEL/SET), or another
@@ -45,7 +54,9 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, margin: float | Non
     evaluation_results.json.
     NAME is MODEL or MODEL/SET, for what is not named yet. The base is the model `base`, else the first.
     """
-    write(compare_results(results, decide_on, None if margin is None else margin / 100), out)
+    share = None if margin is None else margin / 100
+    compared = compare_results(results, decide_on, share, replicates)
+    write(compared, out, {"replicates": [asdict(one) for one in compared.recipes]})
 
 
 def write(compared: ComparedRuns, out: Path, facts: Mapping[str, object] | None = None) -> None:

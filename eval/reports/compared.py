@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from eval.reports.tables import Table
+from eval.reports.tables import Table, replicate_table
 from eval.runs.alignment import check_rows
 from eval.runs.comparison import compare
 from eval.runs.find import parse_source, read_runs
 from eval.runs.judgement import Comparison, ScoredRun
+from eval.runs.replicates import Recipe, compare_replicates, parse_replicates
 from eval.runs.training import training_warnings
 
 BASE = "base"
@@ -25,24 +26,34 @@ class ComparedRuns:
     warnings: Sequence[str]
     tables: Mapping[str, Table] = field(default_factory=dict)
     """What is to be read before the comparison, by its caption."""
+    recipes: Sequence[Recipe] = ()
 
 
-def compare_results(results: Sequence[str], decide_on: str = "", margin: float | None = None) -> ComparedRuns:
+def compare_results(
+    results: Sequence[str],
+    decide_on: str = "",
+    margin: float | None = None,
+    replicates: Sequence[str] = (),
+) -> ComparedRuns:
     """Read and compare the runs named by `[NAME=]RESULTS`; the base is the model `base`, else the first.
 
-    The verdict is on the mean, or on the dataset `decide_on`; `margin` is a share.
+    The verdict is on the mean, or on the dataset `decide_on`; `margin` is a share,
+    `replicates` names the models of a recipe (`NAME=MODEL,MODEL`).
 
-    Warnings go to stderr too. Errors are those of `read_runs` and `check_rows`.
+    Warnings go to stderr too. Errors are those of `read_runs`, `check_rows` and `parse_replicates`.
     """
+    recipes = parse_replicates(replicates)
     runs, warnings = read_runs([parse_source(text) for text in results])
     for dataset in dict.fromkeys(one.dataset for one in runs):
         warnings += check_rows([one for one in runs if one.dataset == dataset])
     warnings += _trained_on(runs)
     base = BASE if any(one.model == BASE for one in runs) else runs[0].model
     comparison = compare(runs, base, decide_on, margin)
+    found = compare_replicates(runs, base, recipes)
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
-    return ComparedRuns(comparison, runs, warnings)
+    tables = {"Replicates": replicate_table(found)} if found else {}
+    return ComparedRuns(comparison, runs, warnings, tables, found)
 
 
 def _trained_on(runs: Sequence[ScoredRun]) -> list[str]:

@@ -9,6 +9,7 @@ from core.files import versions
 from eval.reports.numbers import NONE, interval, p_cell, percent, points_interval
 from eval.reports.verdict import verdict
 from eval.runs.judgement import MEAN, Comparison, ModelScore, ScoredRun, Section, Test
+from eval.runs.replicates import Recipe
 
 LEFT_OUT = (
     "The intervals are for these examples and these weights. They leave out what another training seed, "
@@ -22,6 +23,14 @@ DIFFERENCES = [
     "regressed",
     "p",
     "minimum detectable effect",
+]
+REPLICATES = [
+    "replicates",
+    "trainings",
+    "difference from the base, points (95 % over seeds and examples)",
+    "p",
+    "standard deviation between seeds",
+    "standard error of the examples",
 ]
 F1_DIFFERENCES = ["", "difference of macro-F1, points (95 %)", "p"]
 CALIBRATION = ["calibration", "ECE, points", "95th percentile if calibrated", "n"]
@@ -101,6 +110,22 @@ def f1_differences(section: Section) -> Table | None:
         if (f1 := test.macro_f1)
     ]
     return Table(F1_DIFFERENCES, rows) if rows else None
+
+
+def replicate_table(recipes: Sequence[Recipe]) -> Table:
+    """Return each recipe's mean over its trainings against the base; limits over seeds and examples."""
+    rows = [
+        [
+            f"{one.name} on {one.dataset}",
+            f"{len(one.models)}",
+            points_interval(one.found.value, one.found.low, one.found.high),
+            p_cell(one.found.p),
+            f"{100 * one.found.between:.1f}",
+            NONE if one.found.sampling is None else f"{100 * one.found.sampling:.1f}",
+        ]
+        for one in recipes
+    ]
+    return Table(REPLICATES, rows)
 
 
 def method(section: Section) -> str:

@@ -1,0 +1,93 @@
+"""Several trainings of one recipe against the base: examples and seeds are both drawn at random."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from core.errors import RequestError
+from eval.runs.judgement import MEAN, ScoredRun
+from eval.statistics.family import units_of
+from eval.statistics.replicates import Replicated, replicated
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The mean accuracy of a recipe's `models` minus the base's, on one dataset or on the mean of all."""
+
+    name: str
+    models: Sequence[str]
+    dataset: str
+    found: Replicated
+
+
+def parse_replicates(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Return the models of each recipe from `NAME=MODEL,MODEL,…`; `RequestError` for fewer than two."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        name, _, listed = text.partition("=")
+        models = [model.strip() for model in listed.split(",") if model.strip()]
+        if not name or name in found or len(set(models)) < max(2, len(models)):
+            raise RequestError(
+                f"--replicates {text}: expected NAME=MODEL,MODEL,… with two different models or more, "
+                "each name once"
+            )
+        found[name] = models
+    return found
+
+
+def compare_replicates(
+    runs: Sequence[ScoredRun], base: str, recipes: Mapping[str, Sequence[str]]
+) -> list[Recipe]:
+    """Compare each recipe with the base on every dataset, and on their mean where there are several.
+
+    Of several recipes, p and limits are Bonferroni's. `RequestError` where a model is the base, or was
+    not scored row by row on the datasets of the others.
+    """
+    by_model: dict[str, dict[str, ScoredRun]] = {}
+    for run in runs:
+        if run.rows:
+            by_model.setdefault(run.model, {})[run.dataset] = run
+    found: list[Recipe] = []
+    for name, models in recipes.items():
+        datasets = _datasets(name, [base, *models], by_model)
+        for own in [*([one] for one in datasets), *([datasets] if len(datasets) > 1 else [])]:
+            told = _one(by_model, base, models, own, len(recipes))
+            found.append(Recipe(name, models, own[0] if len(own) == 1 else MEAN, told))
+    return found
+
+
+def _datasets(name: str, models: Sequence[str], by_model: Mapping[str, Mapping[str, ScoredRun]]) -> list[str]:
+    """The datasets of a recipe's models, which are those of each of them and of the base."""
+    base, *own = models
+    if base in own:
+        raise RequestError(f"--replicates {name}: {base} is what the others are compared with")
+    for model in models:
+        if model not in by_model:
+            raise RequestError(
+                f"--replicates {name}: no model {model} with rows; expected some of {', '.join(by_model)}"
+            )
+    first = by_model[own[0]]
+    for model in own[1:]:
+        if set(by_model[model]) != set(first):
+            listed = ", ".join(sorted(set(by_model[model]) ^ set(first)))
+            raise RequestError(f"--replicates {name}: {own[0]} and {model} were not both scored on {listed}")
+    datasets = [dataset for dataset in first if dataset in by_model[base]]
+    if not datasets:
+        raise RequestError(f"--replicates {name}: {base} was not scored on {', '.join(first)}")
+    return datasets
+
+
+def _one(
+    by_model: Mapping[str, Mapping[str, ScoredRun]],
+    base: str,
+    models: Sequence[str],
+    datasets: Sequence[str],
+    tests: int,
+) -> Replicated:
+    import numpy as np
+
+    steps = []
+    for dataset in datasets:
+        old = np.array(by_model[base][dataset].correct, dtype=float)
+        new = [np.array(by_model[model][dataset].correct, dtype=float) for model in models]
+        steps.append(np.stack(new, axis=1) - old[:, None])
+    return replicated(units_of(steps, [by_model[base][dataset].groups for dataset in datasets]), tests)

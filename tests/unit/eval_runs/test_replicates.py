@@ -1,0 +1,67 @@
+"""Replicates on the command line: what is shown, and what is refused."""
+
+import json
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+from click.testing import CliRunner
+
+from core.errors import RequestError
+from eval.compare import cli
+from eval.runs.judgement import ScoredRun
+from eval.runs.replicates import compare_replicates, parse_replicates
+from tests.conftest import ROOT
+from tests.fake_runs import answers, write_run
+from tests.unit.eval_runs.test_comparison import make
+
+SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
+
+
+def test_the_table_and_json_have_the_recipe(tmp_path: Path) -> None:
+    gold = ["yes", "no"] * 60
+    for model, right in (("base", 60), ("rte-s1", 80), ("rte-s2", 90), ("rte-s3", 84)):
+        for dataset in ("s", "t"):
+            write_run(tmp_path / "runs", model, dataset, gold, answers(gold, right, right))
+    given = [str(tmp_path / "runs"), "--replicates", "rte=rte-s1,rte-s2,rte-s3", "--out", str(tmp_path / "o")]
+    done = CliRunner().invoke(cli, given)
+    assert done.exit_code == 0, done.output
+    assert "rte on s " in done.output and "rte on mean" in done.output
+    found = json.loads((tmp_path / "o" / "table.json").read_text())
+    assert jsonschema_rs.validator_for(SCHEMA).is_valid(found)
+    mean = found["replicates"][-1]
+    assert (mean["dataset"], mean["models"]) == ("mean", ["rte-s1", "rte-s2", "rte-s3"])
+    gains = [found["mean"]["models"][m]["accuracy"] for m in mean["models"]]
+    base = found["mean"]["models"]["base"]["accuracy"]
+    assert mean["found"]["value"] == pytest.approx(sum(gains) / 3 - base)
+
+
+@pytest.mark.parametrize("text", ["rte", "rte=a", "=a,b", "rte=a,a", "rte=a,,"])
+def test_what_is_no_recipe(text: str) -> None:
+    with pytest.raises(RequestError, match=r"--replicates .*two different models or more"):
+        parse_replicates([text])
+
+
+def runs() -> list[ScoredRun]:
+    flags = [True, False] * 10
+    return [make("base", flags), make("a", flags), make("b", flags, "t"), make("c", flags)]
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        (["a", "base"], "base is what the others are compared with"),
+        (["a", "x"], "no model x with rows; expected some of base, a, b, c"),
+        (["a", "b"], "a and b were not both scored on s, t"),
+    ],
+)
+def test_what_cannot_be_replicates(models: list[str], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        compare_replicates(runs(), "base", {"r": models})
+
+
+def test_replicates_need_the_base_on_their_dataset() -> None:
+    flags = [True, False] * 10
+    own = [make("base", flags), make("a", flags, "t"), make("b", flags, "t")]
+    with pytest.raises(RequestError, match="base was not scored on t"):
+        compare_replicates(own, "base", {"r": ["a", "b"]})
