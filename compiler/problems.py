@@ -31,7 +31,7 @@ CODES = {
     "E009": "a header that names a column twice",
     "E010": "a header among the rows",
     "E011": "broken quoting",
-    "E012": "a Parquet file that cannot be read",
+    "E012": "a Parquet, Arrow or Excel file that cannot be read",
     "E013": "no rows",
     "E014": "a record that is too large",
     "E101": "a column that is not there",
