@@ -73,7 +73,7 @@ def _next(path: Path, spec: Spec, out: Path | None) -> list[str]:
     dataset = str(spec.outputs[0].dataset).format(split=spec.splits[0])
     return [
         f"next: {save}tuneyard data compile {shlex.quote(str(file))}",
-        f"then: tuneyard recipe new --dataset {shlex.quote(dataset)} --model MODEL",
+        f"then: tuneyard recipe check recipes/rte.yaml dataset={shlex.quote(dataset)} model_name_or_path=MODEL",
     ]
 
 

@@ -255,7 +255,7 @@ def test_a_split_keeps_repeated_questions_on_one_side_and_chinese_headers_are_re
     assert said.count("example ") == 3 and "  user: 第0个问题怎么办？\n  answer: 第0个答案。" in said
     assert said.splitlines()[-2:] == [
         f"next: tuneyard data init '{source}' --out '问答.yaml' && tuneyard data compile '问答.yaml'",
-        "then: tuneyard recipe new --dataset '问答_train' --model MODEL",
+        "then: tuneyard recipe check recipes/rte.yaml dataset='问答_train' model_name_or_path=MODEL",
     ]
 
 
