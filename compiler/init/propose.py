@@ -70,10 +70,10 @@ def _next(path: Path, spec: Spec, out: Path | None) -> list[str]:
     """Return the two commands that follow; the first writes the spec where it was only printed."""
     file = out or Path(f"{spec.name}.yaml")
     save = "" if out else f"tuneyard data init {shlex.quote(str(path))} --out {shlex.quote(str(file))} && "
-    dataset = str(spec.outputs[0].dataset).format(split=spec.splits[0])
+    dataset = shlex.quote(str(spec.outputs[0].dataset).format(split=spec.splits[0]))
     return [
         f"next: {save}tuneyard data compile {shlex.quote(str(file))}",
-        f"then: tuneyard recipe check recipes/rte.yaml dataset={shlex.quote(dataset)} model_name_or_path=MODEL",
+        f"then: tuneyard recipe check recipes/rte.yaml dataset={dataset} model_name_or_path=MODEL",
     ]
 
 
