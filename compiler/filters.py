@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from compiler.rows import Batch
 from compiler.spec import Filter
+from core.han import HAN
 
-_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+_HAN = re.compile(f"[{HAN}]")
 _ASCII = re.compile("[A-Za-z]")
 
 

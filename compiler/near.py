@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from core.han import HAN
+
 THRESHOLD = 0.8
 PERMUTATIONS = 64
 BANDS = 16
@@ -17,7 +19,7 @@ BATCH = 5000
 WIDTH = 3
 SEED = 42
 _MIXER = 0x9E3779B97F4A7C15  # odd, near 2**64 over the golden ratio (Knuth: TAOCP 3, section 6.4)
-_WORDS = re.compile("[\u3400-\u9fff\uf900-\ufaff]|[^\\W\u3400-\u9fff\uf900-\ufaff]+")
+_WORDS = re.compile(f"[{HAN}]|[^\\W{HAN}]+")
 
 _ASCII = {code: sign.lower() if (sign := chr(code)).isalnum() or sign == "_" else " " for code in range(128)}
 

@@ -30,7 +30,7 @@ class Turns:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class SupervisedText:
     """Ids and labels of one record, `IGNORED` where nothing is learned; `length` before the cut."""
 
     ids: list[int]
@@ -87,7 +87,7 @@ def llamafactory_turns(tokenizer: "PreTrainedTokenizerBase", name: str, think: b
     return turns
 
 
-def supervise(turns: Turns, cutoff: int) -> Lesson:
+def supervise(turns: Turns, cutoff: int) -> SupervisedText:
     """Return what is learned of the turns within `cutoff` tokens."""
     ids: list[int] = []
     labels: list[int] = []
@@ -101,15 +101,15 @@ def supervise(turns: Turns, cutoff: int) -> Lesson:
         labels += [*ended, *[IGNORED] * asked][:asked] + target[:answered]
         ids += source[:asked] + target[:answered]
     length = sum(len(source) + len(target) for source, target in turns.pairs) + len(end)
-    return Lesson(ids + end, labels + end, length)
+    return SupervisedText(ids + end, labels + end, length)
 
 
-def text_lesson(tokenizer: "PreTrainedTokenizerBase", text: str, cutoff: int) -> Lesson:
+def supervise_text(tokenizer: "PreTrainedTokenizerBase", text: str, cutoff: int) -> SupervisedText:
     """Return what pretraining learns of a text within `cutoff` tokens: all of it, and where it ends."""
     begin = tokenizer.bos_token if getattr(tokenizer, "add_bos_token", False) else ""
     whole = f"{begin}{text}{tokenizer.eos_token or ''}"
     ids = list(tokenizer(whole, add_special_tokens=False)["input_ids"])
-    return Lesson(ids[:cutoff], ids[:cutoff], len(ids))
+    return SupervisedText(ids[:cutoff], ids[:cutoff], len(ids))
 
 
 def _fit(source: int, target: int, room: int) -> tuple[int, int]:

@@ -47,7 +47,7 @@ from eval.reports.tables import to_json
 def cli(
     results: tuple[str, ...], out: Path, decide_on: str, margin: float | None, replicates: tuple[str, ...]
 ) -> None:
-    """Compare models on the rows that all of them answered.
+    """Compare models on the examples that all of them answered.
 
     RESULTS is a folder that eval.nli and the like wrote (OUT, OUT/MODEL or OUT/MODEL/SET), or another
     tool's log (lm-evaluation-harness's samples_*.jsonl; JSON Lines with id, gold, prediction), or an

@@ -30,7 +30,7 @@ MOST_ERRORS = 2000
 @click.option("--errors", type=click.IntRange(0), default=MOST_ERRORS, show_default=True, metavar="N",
               help="The most examples to look through; of more, N are taken, evenly spread.")  # fmt: skip
 def cli(results: tuple[str, ...], out: Path, errors: int) -> None:
-    """Write a page with the verdict, tables, plots, errors and provenance of scored runs.
+    """Write a page with the verdict, tables, plots, incorrect examples and provenance of scored runs.
 
     RESULTS are named as for eval.compare: folders that eval.nli and the like wrote, or other tools' logs.
     """

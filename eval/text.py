@@ -14,7 +14,7 @@ import click
 from core.cli import examples
 from core.errors import CLI, ContentError, RequestError, run
 from core.files import write_json
-from core.supervision import Lesson, supervise, text_lesson
+from core.supervision import SupervisedText, supervise, supervise_text
 from eval.backends.loss import LikelihoodScorer
 from eval.backends.scorers import Fields, Scorer
 from eval.datasets.dataset import EvalDataset, read_datasets
@@ -120,16 +120,16 @@ class Text(Task):
                 f"--max-seq-length {self.max_seq_length} exceeds the model's context of {job.model.context} "
                 f"tokens: --max-seq-length {job.model.context}"
             )
-        lessons = {row: self._lesson(job, row) for row in range(len(job.rows))}
-        if not any(lesson.learned for lesson in lessons.values()):
-            raise ContentError(f"{job.dataset.path}: no token of its {len(lessons)} rows carries loss")
+        texts = {row: self._supervised(job, row) for row in range(len(job.rows))}
+        if not any(supervised.learned for supervised in texts.values()):
+            raise ContentError(f"{job.dataset.path}: no token of its {len(texts)} rows carries loss")
         generating = job.generating() if self.generate and not self._plain(job) else None
-        return LikelihoodScorer(job.model, lessons, generating, job.opened.budget)
+        return LikelihoodScorer(job.model, texts, generating, job.opened.budget)
 
-    def _lesson(self, job: Job, row: int) -> Lesson:
+    def _supervised(self, job: Job, row: int) -> SupervisedText:
         asked = job.rows[row]
         if self._plain(job):
-            return text_lesson(job.model.tokenizer, asked.messages[-1]["content"], self.max_seq_length)
+            return supervise_text(job.model.tokenizer, asked.messages[-1]["content"], self.max_seq_length)
         answer = {"role": "assistant", "content": asked.answer}
         return supervise(job.candidate.prompting.turns([*asked.messages, answer]), self.max_seq_length)
 

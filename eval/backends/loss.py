@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from core.supervision import Lesson
+from core.supervision import SupervisedText
 from eval.backends.likelihood import losses
 from eval.backends.score import plan_batches
 from eval.backends.scorers import DIGITS, Fields, Scorer
@@ -16,14 +16,14 @@ class LikelihoodScorer:
     """Gives the loss of every row, and a generated answer beside it where one is asked for."""
 
     def __init__(
-        self, model: "Model", lessons: Mapping[int, Lesson], generating: Scorer | None, budget: int
+        self, model: "Model", texts: Mapping[int, SupervisedText], generating: Scorer | None, budget: int
     ) -> None:
-        """Prepare to read lessons by row; rows that `generating` cannot ask are read all the same."""
-        self.model, self.lessons, self.generating, self.budget = model, lessons, generating, budget
+        """Prepare to read texts by row; rows that `generating` cannot ask are read all the same."""
+        self.model, self.texts, self.generating, self.budget = model, texts, generating, budget
         self.refused: dict[int, str] = {}
         planned = generating.batches if generating else []
-        rest = lessons.keys() - {row for batch in planned for row in batch}
-        self.batches = planned + plan_batches({row: len(lessons[row].ids) for row in rest}, budget)
+        rest = texts.keys() - {row for batch in planned for row in batch}
+        self.batches = planned + plan_batches({row: len(texts[row].ids) for row in rest}, budget)
 
     def score(self, batch: Sequence[int]) -> list[Fields]:
         """Return `loss` (nats, summed), `tokens` that carry it, and `model_output` or `refused`;
@@ -32,13 +32,13 @@ class LikelihoodScorer:
         `ContentError` if a loss is no finite number.
         """
         said = self._said(batch)
-        found = losses(self.model, {row: self.lessons[row] for row in batch}, self.budget)
+        found = losses(self.model, {row: self.texts[row] for row in batch}, self.budget)
         return [
             {
                 "loss": round(found[row], DIGITS),
-                "tokens": len(self.lessons[row].learned),
-                "truncated": self.lessons[row].cut,
-                "example_tokens": self.lessons[row].length,
+                "tokens": len(self.texts[row].learned),
+                "truncated": self.texts[row].cut,
+                "example_tokens": self.texts[row].length,
                 **said[row],
             }
             for row in batch

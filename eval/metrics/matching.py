@@ -18,8 +18,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
+from core.han import HAN
+
 ARTICLES = {"a", "an", "the"}
-IDEOGRAPH = re.compile(r"[\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+IDEOGRAPH = re.compile(rf"[\u3005-\u3007\u3040-\u30ff{HAN}]")
 MARK = re.compile(
     r"(?P<joint>(?<=\w)['’](?=\w)|(?<=\d),(?=\d{3}(?!\d))|(?<=\b[^\W\d])\.(?=[^\W\d]\b))"
     r"|(?P<point>(?:(?<=\d)|(?<![\w.]))\.(?=\d))|(?P<sign>(?<![\w.])[-−](?=\.?\d))|[^\w\s]|_"

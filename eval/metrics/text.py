@@ -7,9 +7,9 @@ import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+from core.han import HAN
 from eval.statistics.shares import Z95, clustered_stderr, resample
 
-HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 UNSPACED = f"{HAN}\u3041-\u30ff"  # and kana
 WORD = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
 

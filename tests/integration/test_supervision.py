@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from core.errors import ContentError
 from core.prompt import chat_renderer
-from core.supervision import _fit, chat_turns, llamafactory_turns, supervise, text_lesson
+from core.supervision import _fit, chat_turns, llamafactory_turns, supervise, supervise_text
 from eval.text import held_out
 from tests.integration.test_prompt import TALKS, TEMPLATES, tokenizer  # noqa: F401
 
@@ -37,9 +37,9 @@ def test_ids_and_labels_equal_llamafactorys(tokenizer, name, talk, cutoff) -> No
     by_jinja = chat_turns(tokenizer, chat_renderer(tokenizer, TEMPLATES[name]))
     expected = trained(tokenizer, talk, name, cutoff)
     for turns in (by_jinja, llamafactory_turns(tokenizer, name)):
-        lesson = supervise(turns([*talk, ANSWER]), cutoff)
-        assert (lesson.ids, lesson.labels) == expected
-        assert lesson.cut == (len(lesson.ids) < len(trained(tokenizer, talk, name, 4096)[0]))
+        supervised = supervise(turns([*talk, ANSWER]), cutoff)
+        assert (supervised.ids, supervised.labels) == expected
+        assert supervised.cut == (len(supervised.ids) < len(trained(tokenizer, talk, name, 4096)[0]))
 
 
 @pytest.mark.parametrize("name", ["solar", "qwen3", "empty"])
@@ -47,8 +47,8 @@ def test_labels_equal_under_other_kinds_of_template(tokenizer, name) -> None:  #
     """solar teaches the end of a turn at the next one's first token, qwen3 can think, empty has no marks."""
     turns = llamafactory_turns(tokenizer, name)([*TALKS["turns"], ANSWER])
     for cutoff in (60, 4096):
-        lesson = supervise(turns, cutoff)
-        assert (lesson.ids, lesson.labels) == trained(tokenizer, TALKS["turns"], name, cutoff)
+        supervised = supervise(turns, cutoff)
+        assert (supervised.ids, supervised.labels) == trained(tokenizer, TALKS["turns"], name, cutoff)
 
 
 @settings(deadline=None, max_examples=300)
@@ -69,10 +69,10 @@ def test_texts_are_learned_as_in_pretraining(tokenizer, cutoff) -> None:  # noqa
     )
     text = "A man is walking. 不确定"
     theirs = processor.preprocess_dataset({"_prompt": [[{"role": "user", "content": text}]]})["input_ids"][0]
-    lesson = text_lesson(tokenizer, text, cutoff)
-    assert lesson.ids == lesson.labels == theirs
-    assert lesson.learned == list(range(1, len(theirs)))
-    assert lesson.cut == (cutoff == 5)
+    supervised = supervise_text(tokenizer, text, cutoff)
+    assert supervised.ids == supervised.labels == theirs
+    assert supervised.learned == list(range(1, len(theirs)))
+    assert supervised.cut == (cutoff == 5)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.supervision import IGNORED, Lesson, Turns, supervise, text_lesson
+from core.supervision import IGNORED, SupervisedText, Turns, supervise, supervise_text
 
 
 def turn(asked: int, answered: int) -> tuple[list[int], list[int]]:
@@ -23,10 +23,10 @@ def turn(asked: int, answered: int) -> tuple[list[int], list[int]]:
 )
 def test_the_shorter_of_question_and_answer_stays_whole_below_half_of_the_room(asked, answered, cutoff, kept):
     source, target = turn(asked, answered)
-    lesson = supervise(Turns([(source, target)]), cutoff)
-    assert lesson.ids == source[: kept[0]] + target[: kept[1]]
-    assert lesson.labels == [IGNORED] * kept[0] + target[: kept[1]]
-    assert lesson.length == asked + answered and lesson.cut == (asked + answered > cutoff)
+    supervised = supervise(Turns([(source, target)]), cutoff)
+    assert supervised.ids == source[: kept[0]] + target[: kept[1]]
+    assert supervised.labels == [IGNORED] * kept[0] + target[: kept[1]]
+    assert supervised.length == asked + answered and supervised.cut == (asked + answered > cutoff)
 
 
 def test_turns_beyond_the_cut_are_left_out():
@@ -37,14 +37,14 @@ def test_turns_beyond_the_cut_are_left_out():
 
 def test_a_stop_of_the_template_is_learned_after_every_answer():
     one, other = turn(2, 2), turn(3, 1)
-    lesson = supervise(Turns([one, other], stop=9), 20)
-    assert lesson.ids == [*one[0], *one[1], *other[0], *other[1], 9]
-    assert lesson.labels == [IGNORED, IGNORED, *one[1], 9, IGNORED, IGNORED, *other[1], 9]
-    assert lesson.length == 9 and not lesson.cut
+    supervised = supervise(Turns([one, other], stop=9), 20)
+    assert supervised.ids == [*one[0], *one[1], *other[0], *other[1], 9]
+    assert supervised.labels == [IGNORED, IGNORED, *one[1], 9, IGNORED, IGNORED, *other[1], 9]
+    assert supervised.length == 9 and not supervised.cut
 
 
 def test_the_first_token_is_never_learned_since_nothing_stands_before_it():
-    assert Lesson([1, 2, 3], [1, IGNORED, 3], 3).learned == [2]
+    assert SupervisedText([1, 2, 3], [1, IGNORED, 3], 3).learned == [2]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,6 @@ def test_a_text_is_learned_whole_up_to_the_cut(begins, cutoff, kept):
         def __call__(self, text, add_special_tokens):
             return {"input_ids": [*([0] if add_special_tokens else []), *map(ord, text)]}
 
-    lesson = text_lesson(Letters(), "ab", cutoff)
-    assert lesson.ids == lesson.labels == list(map(ord, kept))
-    assert lesson.length == 3 + begins and lesson.cut == (cutoff == 3)
+    supervised = supervise_text(Letters(), "ab", cutoff)
+    assert supervised.ids == supervised.labels == list(map(ord, kept))
+    assert supervised.length == 3 + begins and supervised.cut == (cutoff == 3)

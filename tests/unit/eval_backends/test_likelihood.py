@@ -3,27 +3,27 @@
 import pytest
 
 from core.errors import ContentError
-from core.supervision import IGNORED, Lesson
+from core.supervision import IGNORED, SupervisedText
 from eval.backends import likelihood
 from eval.backends.likelihood import losses
 
 I = IGNORED  # noqa: E741
 LESSONS = {
-    0: Lesson([7, 8, 9, 10, 11], [I, I, 9, 10, 11], 5),
-    3: Lesson([7, 8, 9, 10, 11, 12, 13, 14, 40, 41], [I, I, I, 10, 11, I, I, I, 40, 41], 12),
-    4: Lesson([20, 21], [I, I], 2),
-    8: Lesson([30, 31, 32, 33], [30, 31, 32, 33], 4),
+    0: SupervisedText([7, 8, 9, 10, 11], [I, I, 9, 10, 11], 5),
+    3: SupervisedText([7, 8, 9, 10, 11, 12, 13, 14, 40, 41], [I, I, I, 10, 11, I, I, I, 40, 41], 12),
+    4: SupervisedText([20, 21], [I, I], 2),
+    8: SupervisedText([30, 31, 32, 33], [30, 31, 32, 33], 4),
 }
 
 
-def one_by_one(model, lesson: Lesson) -> float:
+def one_by_one(model, supervised: SupervisedText) -> float:
     """The definition: -log softmax at i - 1 of the token at i, summed in fp64 over the labels."""
     import torch
 
     with torch.no_grad():
-        logs = model.net(torch.tensor([lesson.ids])).logits[0].double().log_softmax(-1)
-    places = [i for i, label in enumerate(lesson.labels) if i > 0 and label != I]
-    return -sum(logs[i - 1, lesson.labels[i]].item() for i in places)
+        logs = model.net(torch.tensor([supervised.ids])).logits[0].double().log_softmax(-1)
+    places = [i for i, label in enumerate(supervised.labels) if i > 0 and label != I]
+    return -sum(logs[i - 1, supervised.labels[i]].item() for i in places)
 
 
 @pytest.mark.parametrize("most", [1, 5, 10_000])
@@ -38,10 +38,10 @@ def test_losses_equal_the_plain_loop(model, monkeypatch, budget, most) -> None:
 def test_the_mean_is_the_loss_of_training(model) -> None:
     import torch
 
-    lesson = LESSONS[3]
-    ids, labels = torch.tensor([lesson.ids]), torch.tensor([lesson.labels])
+    supervised = LESSONS[3]
+    ids, labels = torch.tensor([supervised.ids]), torch.tensor([supervised.labels])
     theirs = model.net(input_ids=ids, labels=labels).loss.item()
-    assert losses(model, {3: lesson}, 100)[3] / len(lesson.learned) == pytest.approx(theirs, abs=1e-5)
+    assert losses(model, {3: supervised}, 100)[3] / len(supervised.learned) == pytest.approx(theirs, abs=1e-5)
 
 
 def test_the_head_sees_the_learned_positions_alone(model) -> None:
