@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from eval.metrics.text import HAN, ngrams, words
+from core.han import HAN
+from eval.metrics.text import ngrams, words
 
 SHORTEST = 4  # letters of a word that carries content: no list of stop words is needed
 PHRASE = 4  # words in a row that are said again
