@@ -29,6 +29,18 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{link}: no such heading"
 
 
+def test_the_chinese_readme_has_the_commands_and_figures_of_the_english_one() -> None:
+    """The commands are run from the English one (tests/integration/test_docs.py)."""
+    one, other = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md"))
+    commands = [
+        [line.partition("  #")[0].rstrip() for line in re.findall(r"^\$ (.*)$", text, re.M)]
+        for text in (one, other)
+    ]
+    assert commands[0] == commands[1]
+    tables = [re.findall(r"^\| .* % .*\|$", text, re.M) for text in (one, other)]
+    assert tables[0] == tables[1] and len(tables[0]) == 6
+
+
 def test_the_example_of_a_gate_runs_the_commands_of_the_readme() -> None:
     steps = yaml.safe_load((ROOT / "docs/ci/github-actions.yml").read_text())["jobs"]["check"]["steps"]
     run = " ".join(step.get("run", "") for step in steps)
