@@ -39,7 +39,7 @@ def cli() -> None:
 @cli.command(
     context_settings=CLI,
     epilog=examples(
-        "tuneyard adapter merge demo-rte=0.5 demo-mnli=0.5 --out saves/half",
+        "tuneyard adapter merge demo-rte=0.5 demo-mnli=0.5 --out saves/both-halves",
         "tuneyard adapter merge demo-rte=1 demo-mnli=-0.5 --out saves/less --dry-run",
     ),
 )

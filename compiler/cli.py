@@ -212,7 +212,7 @@ def list_command(out: Path) -> None:
     context_settings=CLI,
     epilog=examples(
         "tuneyard data show demo_rte --row 3",
-        "tuneyard data show demo_rte --row 3 --template models/demo-base",
+        "tuneyard data show demo_rte --row 3 --template qwen",
     ),
 )
 @click.argument("name", metavar="NAME|SPEC.yaml")

@@ -54,7 +54,8 @@ def cli() -> None:
     epilog=examples(
         "tuneyard eval ab --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
         "--limit 2 --max-new-tokens 4 --out build/ab",
-        "tuneyard eval ab tally build/ab/*.csv --out build/tally",
+        "tuneyard eval ab --model models/demo-base --adapter demo-rte --data "
+        "eval/suites/toolkit-questions.jsonl --limit 2 --max-new-tokens 4 --out build/asked",
     ),
 )
 @model_options
@@ -89,9 +90,8 @@ def ask(seed: int, **given: Any) -> None:
 @cli.command(
     context_settings=CLI,
     epilog=examples(
-        "tuneyard eval ab --model models/demo-base --adapter demo-rte --dataset demo_mnli_eval "
-        "--limit 2 --max-new-tokens 4 --out build/asked",
-        "tuneyard eval ab tally build/asked/*.csv --out build/told",
+        "tuneyard eval ab tally build/ab/anna.csv",
+        "tuneyard eval ab tally build/ab/anna.csv build/ab/ben.csv --out build/tally",
     ),
 )
 @click.argument("sheets", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SHEET…")

@@ -31,10 +31,10 @@ _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 @click.command(
     context_settings=CLI,
     epilog=examples(
-        "tuneyard eval code --model models/demo-base --data eval/suites/toolkit-code.jsonl --limit "
-        "1 --max-new-tokens 8 --out results/code",
         "tuneyard eval code --model models/demo-base --data eval/suites/toolkit-code.jsonl "
         "--run-code --limit 1 --max-new-tokens 8 --out results/run",
+        "tuneyard eval code --model models/demo-base --adapter demo-rte --data "
+        "eval/suites/toolkit-code.jsonl --run-code --limit 1 --max-new-tokens 8 --out results/programs",
     ),
 )
 @model_options

@@ -29,10 +29,9 @@ from eval.scoring.task import Prepared, Task, line_of
 @click.command(
     context_settings=CLI,
     epilog=examples(
-        "tuneyard eval defect --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
-        "--limit 4 --max-new-tokens 4 --out results/defects",
-        "tuneyard eval defect --model models/demo-base --dataset demo_rte_eval --limit 2 "
-        "--max-new-tokens 4 --out results/types",
+        "tuneyard data compile defect --source tests/examples/good/defect --out build/defect",
+        "tuneyard eval defect --model models/demo-base --dataset defect_test --dataset-dir "
+        "build/defect --limit 2 --max-new-tokens 4 --out results/defects",
     ),
 )
 @model_options

@@ -33,10 +33,10 @@ FIGURES = ("carry_over", "chance", "repetition")
 @click.command(
     context_settings=CLI,
     epilog=examples(
-        "tuneyard eval dialogue --model models/demo-base --dataset demo_rte_eval --limit 2 --out "
-        "results/talk",
-        "tuneyard eval dialogue --model models/demo-base --adapter demo-rte --dataset "
-        "demo_rte_eval --limit 2 --out results/talks",
+        "tuneyard eval dialogue --model models/demo-base --data eval/suites/toolkit-talks.jsonl "
+        "--limit 1 --max-new-tokens 4 --out results/talk",
+        "tuneyard eval dialogue --model models/demo-base --adapter demo-rte --data "
+        "eval/suites/toolkit-talks.jsonl --limit 1 --max-new-tokens 4 --out results/talks-of-rte",
     ),
 )
 @model_options

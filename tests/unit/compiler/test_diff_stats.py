@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from compiler.cli import cli
 from compiler.diff import diff
 from compiler.stats import stats
+from compiler.stored import stored_examples
 from core.errors import ContentError, RequestError
 from tests.conftest import ROOT
 
@@ -67,6 +68,15 @@ def test_compiled_datasets_go_by_name(bench):
     bench.compile("qa", bench.rows("qa.jsonl", rows))
     assert diff("qa", "qa", bench.out).same == 4
     assert stats("qa", bench.out, None).examples == 4
+
+
+def test_a_file_without_an_entry_has_its_system_text_and_history_too(bench):
+    told = record(0, system="Be brief.", history=[["Hello?", "Hello."]])
+    one, other = bench.rows("one.jsonl", [told]), bench.rows("other.jsonl", [record(0, system="Be long.")])
+    (example,) = stored_examples(str(one), bench.out)
+    assert example.prompt == "Be brief.\nHello?\nHello.\nQuestion 0?"
+    assert not diff(str(one), str(one), bench.out).different
+    assert diff(str(one), str(other), bench.out).removed == [f"{one}:1"]
 
 
 def test_stats_count_lengths_labels_languages_and_duplicates(bench, tmp_path):
