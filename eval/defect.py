@@ -30,8 +30,8 @@ from eval.scoring.task import Prepared, Task, line_of
     context_settings=CLI,
     epilog=examples(
         "tuneyard data compile defect --source tests/examples/good/defect --out build/defect",
-        "tuneyard eval defect --model models/demo-base --dataset defect_test --dataset-dir "
-        "build/defect --limit 2 --max-new-tokens 4 --out results/defects",
+        "tuneyard eval defect --model models/demo-base --data build/defect/defect/test.jsonl "
+        "--limit 2 --max-new-tokens 4 --out results/defects",
     ),
 )
 @model_options

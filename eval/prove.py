@@ -21,9 +21,9 @@ PATH = click.Path(path_type=Path)
 @click.command(
     context_settings=CLI,
     epilog=examples(
-        "tuneyard eval prove --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
-        "--limit 4 --out results/one",
-        "tuneyard eval prove --model models/demo-base --dataset demo_mnli_eval --limit 4 --out results/two",
+        "tuneyard adapter fuse demo-rte --base models/demo-base --dtype fp32 --out saves/fused",
+        "tuneyard eval prove --model models/demo-base --adapter demo-rte --fused saves/fused "
+        "--dataset demo_rte_eval --limit 4 --out results/parity",
     ),
 )
 @click.option("--model", required=True, metavar="DIR|ID", help="The base (or a LoRA folder that names it).")

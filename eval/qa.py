@@ -47,7 +47,7 @@ class Similarity(Protocol):
     context_settings=CLI,
     epilog=examples(
         "tuneyard eval qa --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
-        "--limit 4 --max-new-tokens 4 --out results/qa",
+        "--limit 4 --max-new-tokens 4 --out results/answers",
         "tuneyard eval qa --model models/demo-base --dataset demo_mnli_eval --limit 4 "
         "--max-new-tokens 4 --out results/free",
     ),

@@ -37,9 +37,9 @@ RECIPE = "merge.yaml"
     context_settings=CLI,
     epilog=examples(
         "tuneyard eval sweep --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
-        "--grid 0,1 --limit 16 --out results/grid",
+        "--grid 0,1 --limit 16 --out results/weights",
         "tuneyard eval sweep --model models/demo-base --checkpoints saves/demo-rte --dataset "
-        "demo_rte_eval --dry-run --out results/steps",
+        "demo_rte_eval --dry-run --out results/checkpoints",
     ),
 )
 @model_options

@@ -5,6 +5,7 @@ and outcome.json: {name: {"parsed": error or null, "trained": error or train_los
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def shrink(settings: dict, folder: Path, model: str, name: str) -> tuple[dict, l
     """Return the recipe at a size for a test, and which of its settings were replaced to get there."""
     small = {**settings, **SMALL, "model_name_or_path": model, "dataset_dir": str(folder)}
     small["output_dir"] = str(folder / "saves" / name)
+    if re.match(r"\d+\.", str(settings.get("lora_target"))):  # layers by number, of which MODEL has fewer
+        small["lora_target"] = re.sub(r"\d+\.", "1.", settings["lora_target"])
     for key in ("save_steps", "eval_steps"):
         if key in small:
             small[key] = 3

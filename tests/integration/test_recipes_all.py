@@ -46,7 +46,8 @@ def test_parsed_and_trained(outcome, name):
         "lora_target",
         "learning_rate",
     }
-    assert not kept & set(outcome[name]["replaced"])
+    numbered = {"lora_target"} if name.startswith("demo-") else set()  # layers 20 to 29 of the base's 30
+    assert kept & set(outcome[name]["replaced"]) == numbered
 
 
 @pytest.fixture(scope="module")
