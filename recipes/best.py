@@ -40,8 +40,8 @@ class Best:
     "best",
     context_settings=CLI,
     epilog=examples(
-        "tuneyard recipe train recipes/demo-rte.yaml max_steps=2 save_steps=1 eval_strategy=steps eval_steps=1 "
-        "val_size=16 output_dir=saves/steps",
+        "tuneyard recipe train recipes/demo-rte.yaml max_steps=2 save_steps=1 eval_strategy=steps "
+        "eval_steps=1 val_size=16 output_dir=saves/steps",
         "tuneyard recipe best saves/steps",
     ),
 )
