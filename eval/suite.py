@@ -35,9 +35,9 @@ Found = dict[str, dict[str, dict[str, Figure]]]  # by step, then by figure, then
     context_settings=CLI,
     epilog=examples(
         "tuneyard eval suite eval/suites/toolkit.yaml --model models/demo-base --skip cmmlu "
-        "--limit 1 --out results/kit",
-        "tuneyard eval suite eval/suites/toolkit.yaml --model models/demo-base --skip cmmlu "
-        "--limit 1 --dry-run --out results/dry",
+        "--limit 1 --out results/suite",
+        "tuneyard eval suite eval/suites/toolkit.yaml --model models/demo-base --adapter demo-rte "
+        "--skip cmmlu --skip talks --limit 1 --out results/suite-of-rte",
     ),
 )
 @click.argument("suite", type=click.Path(path_type=Path), metavar="SUITE.yaml")

@@ -39,8 +39,9 @@ Row = dict[str, Any]  # the settings of a run, its figure (NaN where it diverged
     "sweep",
     context_settings=CLI,
     epilog=examples(
-        "tuneyard recipe sweep recipes/demo-rte.yaml rank=4,8,16 --dry-run",
-        "tuneyard recipe sweep recipes/demo-rte.yaml seed=42,43,44 --dry-run",
+        "tuneyard recipe sweep recipes/demo-rte.yaml rank=4,8,16 val_size=0.1 eval_strategy=epoch --dry-run",
+        "tuneyard recipe sweep recipes/demo-rte.yaml seed=42,43,44 --dry-run --eval 'tuneyard eval nli "
+        "--model models/demo-base --adapter {adapter} --dataset demo_rte_eval --out {results}'",
     ),
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
@@ -52,11 +53,19 @@ Row = dict[str, Any]  # the settings of a run, its figure (NaN where it diverged
     "--eval", "evaluation", help="Command that scores a run; {adapter} and {results} stand for its folders."
 )
 @click.option("--metric", help="What to read: eval_loss without --eval, accuracy with it.")
+@click.option("--dry-run", is_flag=True, help="Check every run and name its folder; train nothing.")
 def command(
-    recipe: Path, grid: tuple[str, ...], out: Path | None, evaluation: str | None, metric: str | None
+    recipe: Path, grid: tuple[str, ...], out: Path | None, dry_run: bool, **scored: str | None
 ) -> None:
     """Train RECIPE over a grid of settings (rank=4,8 alpha=8,16), and table and plot what came out."""
-    sweep(recipe, parse_grid(grid), out or Path("saves") / f"sweep-{recipe.stem}", evaluation, metric)
+    values, evaluation = parse_grid(grid), scored["evaluation"]
+    metric = scored["metric"] or ("accuracy" if evaluation else "eval_loss")
+    runs = plan_runs(recipe, values, out or Path("saves") / f"sweep-{recipe.stem}")
+    check_first([recipe for _, recipe in runs], None if evaluation else metric)
+    if dry_run:
+        click.echo("\n".join(str(recipe.output_dir) for _, recipe in runs))
+    else:
+        sweep(runs, values, evaluation, metric)
 
 
 def parse_grid(arguments: Sequence[str]) -> dict[str, list[str]]:
@@ -72,21 +81,29 @@ def parse_grid(arguments: Sequence[str]) -> dict[str, list[str]]:
     return grid
 
 
-def sweep(
-    path: Path, grid: dict[str, list[str]], out: Path, evaluation: str | None, metric: str | None
-) -> list[Row]:
-    """Bring every point of the grid to a finished, scored run; write sweep.json, sweep.md and sweep.png."""
+def plan_runs(path: Path, grid: dict[str, list[str]], out: Path) -> list[tuple[dict[str, str], Recipe]]:
+    """Return each point of the grid with its recipe, whose output_dir is a folder of its own in `out`."""
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    metric = metric or ("accuracy" if evaluation else "eval_loss")
+    settings = [[f"{key}={value}" for key, value in point.items()] for point in points]
     folders = [out / name for name in run_names(grid)]
-    recipes = [
-        read_recipe(path, [*(f"{key}={value}" for key, value in point.items()), f"output_dir={folder}"])
-        for point, folder in zip(points, folders, strict=True)
+    return [
+        (point, read_recipe(path, [*own, f"output_dir={folder}"]))
+        for point, own, folder in zip(points, settings, folders, strict=True)
     ]
-    check_first(recipes, None if evaluation else metric)
+
+
+def sweep(
+    runs: Sequence[tuple[dict[str, str], Recipe]],
+    grid: dict[str, list[str]],
+    evaluation: str | None,
+    metric: str,
+) -> list[Row]:
+    """Bring every checked run to a finished, scored one; write sweep.json, sweep.md and sweep.png."""
+    out = runs[0][1].output_dir.parent
     rows: list[Row] = []
-    for point, folder, recipe in zip(points, folders, recipes, strict=True):
-        click.echo(f"{len(rows) + 1}/{len(points)} {folder.name}", err=True)
+    for point, recipe in runs:
+        folder = recipe.output_dir
+        click.echo(f"{len(rows) + 1}/{len(runs)} {folder.name}", err=True)
         train(recipe, ask=False)
         rows.append({**point, metric: score(folder, evaluation, metric), "run": str(folder)})
         write_json(out / "sweep.json", {"metric": metric, "grid": grid, "rows": rows})

@@ -39,8 +39,8 @@ OF_NO_NEWS = {"W340", "W341"}  # what training itself says about its output_dir
     "train",
     context_settings=CLI,
     epilog=examples(
-        "tuneyard recipe train recipes/demo-rte.yaml --dry-run",
         "tuneyard recipe train recipes/demo-rte.yaml max_steps=2 output_dir=saves/two",
+        "tuneyard recipe train recipes/demo-rte.yaml max_steps=2 lora_rank=4 output_dir=saves/rank-4",
     ),
 )
 @click.argument("recipe", type=click.Path(path_type=Path))

@@ -21,7 +21,7 @@ FOLDER = click.Path(path_type=Path)
 @click.command(
     context_settings=CLI,
     epilog=examples(
-        "tuneyard adapter export demo-rte --to gguf --base models/demo-base --out build/rte.gguf",
+        "tuneyard adapter export demo-rte --to gguf --base models/demo-base --out build/rte-lora.gguf",
         "tuneyard adapter export demo-rte --to hub --repo me/rte-lora --license apache-2.0 --dry-run",
     ),
 )

@@ -143,8 +143,8 @@ def untrained(tmp_path, monkeypatch):
     return tmp_path / "r.yaml", asked, trained
 
 
-def swept(path, *grid, judge=None, metric=None):
-    return sweep.sweep(path, sweep.parse_grid(grid), path.parent / "runs", judge, metric)
+def swept(path, *grid, judge=None, metric=None, dry_run=False):
+    return sweep.command.callback(path, grid, path.parent / "runs", dry_run, evaluation=judge, metric=metric)
 
 
 EVALUATED = ("val_size=0.1", "eval_strategy=steps")
@@ -165,6 +165,16 @@ def test_what_no_run_can_give_is_refused_before_the_first_is_trained(untrained, 
     with pytest.raises(ContentError, match=said):
         swept(path, *grid, metric=metric)
     assert trained == [] and not (path.parent / "runs").exists()
+
+
+def test_a_dry_run_checks_and_names_the_folders_and_trains_nothing(untrained, capsys):
+    path, asked, trained = untrained
+    swept(path, "rank=4,8", metric="train_loss", dry_run=True)
+    runs = path.parent / "runs"
+    assert capsys.readouterr().out.split() == [str(runs / "lora_rank-4"), str(runs / "lora_rank-8")]
+    assert len(asked) == 1 and trained == [] and not runs.exists()
+    with pytest.raises(ContentError, match="E313 lora_rank"):
+        swept(path, "rank=0", metric="train_loss", dry_run=True)
 
 
 def test_llamafactory_is_asked_once_for_each_dataset(untrained):
