@@ -137,17 +137,18 @@ def accuracy_line(results: Mapping[str, Any]) -> str:
 
 def class_scores(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, ClassScore]:
     """Return precision, recall and F1 of each label among the expected answers (0 where undefined)."""
-    scores = {}
-    for label in sorted(set(expected)):
-        hit = sum(e == p == label for e, p in zip(expected, predicted, strict=True))
-        said, support = predicted.count(label), expected.count(label)
-        precision, recall = hit / said if said else 0.0, hit / support
-        scores[label] = ClassScore(precision, recall, 2 * hit / (said + support), support)
-    return scores
+    from sklearn.metrics import precision_recall_fscore_support
+
+    labels = sorted(set(expected))
+    found = precision_recall_fscore_support(expected, predicted, labels=labels, zero_division=0.0)
+    columns = (column.tolist() for column in found)
+    return {label: ClassScore(*row) for label, *row in zip(labels, *columns, strict=True)}
 
 
 def confusion(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, int]]:
     """Return counts by expected answer and prediction, `unknown` included where it was predicted."""
+    from sklearn.metrics import confusion_matrix
+
     labels = sorted({*expected, *predicted})
-    counts = Counter(zip(expected, predicted, strict=True))
-    return {right: {said: counts[right, said] for said in labels} for right in sorted(set(expected))}
+    counts = dict(zip(labels, confusion_matrix(expected, predicted, labels=labels).tolist(), strict=True))
+    return {right: dict(zip(labels, counts[right], strict=True)) for right in sorted(set(expected))}

@@ -8,7 +8,7 @@ from core import version
 from core.files import versions
 from eval.reports.numbers import NONE, interval, p_cell, percent, points_interval
 from eval.reports.verdict import verdict
-from eval.runs.judgement import MEAN, Comparison, ModelScore, ScoredRun, Section, Test
+from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
 from eval.runs.replicates import Recipe
 
 LEFT_OUT = (
@@ -148,7 +148,7 @@ def method(section: Section) -> str:
     return f"{section.n:,} independent examples: {alone}."
 
 
-def _shown(section: Section) -> list[Test]:
+def _shown(section: Section) -> list[PairedTest]:
     best = section.best
     others = [test for test in section.between if best in (test.model, test.against)]
     return [*section.against_base, *(test.seen_from(best) for test in others if best)]
@@ -175,11 +175,11 @@ def _accuracy(figure: ModelScore | None) -> str:
     return interval((figure.accuracy, figure.low, figure.high)) + always + unparsed + trained
 
 
-def _pair(test: Test) -> str:
+def _pair(test: PairedTest) -> str:
     return f"{test.model} − {test.against}"
 
 
-def _difference(test: Test) -> list[str]:
+def _difference(test: PairedTest) -> list[str]:
     return [
         _pair(test),
         points_interval(test.value, test.low, test.high),

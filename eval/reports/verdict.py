@@ -1,7 +1,7 @@
 """What follows from a comparison, in a sentence or two."""
 
 from eval.reports.numbers import percent, points, points_interval, show_p
-from eval.runs.judgement import MEAN, Section, Test
+from eval.runs.judgement import MEAN, PairedTest, Section
 from eval.runs.training import contamination
 
 SHIP = "Ship {best}: {ours} against {theirs} of {base}, {gain}, p {p}."
@@ -53,7 +53,7 @@ def _decision(section: Section, base: str) -> str:
     )
 
 
-def _points(test: Test) -> str:
+def _points(test: PairedTest) -> str:
     return points_interval(test.value, test.low, test.high, " points")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from core.errors import RequestError
 from eval.metrics.calibration import calibration
 from eval.metrics.labels import MOST, UNKNOWN
-from eval.runs.judgement import MEAN, Comparison, ModelScore, ScoredRun, Section, Test
+from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
 from eval.statistics.family import Units, estimates, shrunk, units_of
 from eval.statistics.rates import rate_of
 from eval.statistics.shares import f1_parts, label_cells, macro_f1
@@ -79,7 +79,7 @@ def _set_section(name: str, runs: Mapping[str, ScoredRun], base: str) -> Section
 
 def _families(
     by_set: Sequence[Mapping[str, ScoredRun]], models: Sequence[str], base: str
-) -> list[list[Test]]:
+) -> list[list[PairedTest]]:
     """The tests against the base and those between the others, each family judged together."""
     known = [model for model in models if all(own[model].rows for own in by_set)]
     pairs = _pairs(known, base)
@@ -91,7 +91,7 @@ def _families(
 
 def _family(
     pairs: Sequence[tuple[str, str]], by_set: Sequence[Mapping[str, ScoredRun]], against_base: bool
-) -> list[Test]:
+) -> list[PairedTest]:
     if not pairs:
         return []
     import numpy as np
@@ -107,16 +107,16 @@ def _family(
 
 def _tests(
     pairs: Sequence[tuple[str, str]], steps: "Sequence[NDArray[np.float64]]", units: Units
-) -> list[Test]:
+) -> list[PairedTest]:
     n = sum(map(len, steps))
     better, worse = (sum((sign * own > 0).sum(0) for own in steps) for sign in (1, -1))
     return [
-        Test(new, old, one.value, one.low, one.high, n, int(gains), int(losses), one.smallest, one.p)
+        PairedTest(new, old, one.value, one.low, one.high, n, int(gains), int(losses), one.smallest, one.p)
         for (old, new), one, gains, losses in zip(pairs, estimates(units), better, worse, strict=True)
     ]
 
 
-def _over_majority(runs: Sequence[ScoredRun]) -> Test:
+def _over_majority(runs: Sequence[ScoredRun]) -> PairedTest:
     """The test of a model against always giving each set's commonest answer, on the same rows."""
     import numpy as np
 
@@ -160,7 +160,7 @@ def _mean_section(
     return Section(MEAN, n, None, majority, "", figures, families[0], families[1], over)
 
 
-def _with_f1(family: Sequence[Test], cells: "Mapping[str, NDArray[np.int64]]") -> list[Test]:
+def _with_f1(family: Sequence[PairedTest], cells: "Mapping[str, NDArray[np.int64]]") -> list[PairedTest]:
     """The tests of one family with the differences of macro-F1, by the same procedure on each row's part."""
     if not family:
         return []

@@ -59,7 +59,7 @@ class ModelScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class PairedTest:
     """`model` minus `against` on the same rows; p and limits are those of the whole family.
 
     `smallest` is the least difference that these rows show with 80 % power, `macro_f1` the difference
@@ -85,7 +85,7 @@ class Test:
         """Whether the difference is significant at 5 % in its family: its interval leaves 0 out."""
         return self.p < ALPHA
 
-    def seen_from(self, model: str) -> "Test":
+    def seen_from(self, model: str) -> "PairedTest":
         """The same test with `model` as the one that is compared."""
         if model == self.model:
             return self
@@ -114,9 +114,9 @@ class Section:
     majority: float
     majority_label: str
     figures: Mapping[str, ModelScore]
-    against_base: Sequence[Test]
-    between: Sequence[Test]
-    over_majority: Mapping[str, Test] = field(default_factory=dict)
+    against_base: Sequence[PairedTest]
+    between: Sequence[PairedTest]
+    over_majority: Mapping[str, PairedTest] = field(default_factory=dict)
     decided_by: str = ""
     margin: float | None = None
 
@@ -127,7 +127,7 @@ class Section:
         return max(better, key=lambda model: self.figures[model].accuracy, default=None)
 
     @property
-    def rivals(self) -> list[Test]:
+    def rivals(self) -> list[PairedTest]:
         """The tests of the best model against those that it is statistically tied with."""
         best = self.best
         if best is None:
@@ -135,7 +135,7 @@ class Section:
         return [t.seen_from(best) for t in self.between if best in (t.model, t.against) and not t.shown]
 
     @property
-    def against_top(self) -> list[Test]:
+    def against_top(self) -> list[PairedTest]:
         """The tests of every other model against the most accurate one, where they were paired."""
         top = max(self.figures, key=lambda model: self.figures[model].accuracy)
         tests = [t for t in (*self.against_base, *self.between) if top in (t.model, t.against)]

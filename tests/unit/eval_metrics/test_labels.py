@@ -1,4 +1,4 @@
-"""Labels and their measures, against figures worked out by hand and scikit-learn."""
+"""Labels and their measures, against figures worked out by hand."""
 
 import pytest
 
@@ -6,7 +6,6 @@ from core.errors import ContentError, RequestError
 from eval.metrics.labels import (
     check_labels,
     choose_labels,
-    class_scores,
     confusion,
     find_labels,
     parse_choices,
@@ -50,15 +49,6 @@ def test_rows_of_one_group_widen_the_interval() -> None:
     assert alone["ci95"] == pytest.approx(list(wilson(3, 6)))
     assert grouped["stderr"] > alone["stderr"]
     assert grouped["ci95"][0] < alone["ci95"][0]
-
-
-@pytest.mark.slow
-def test_class_scores_equal_scikit_learn() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    labels = sorted(set(EXPECTED))
-    theirs = metrics.precision_recall_fscore_support(EXPECTED, PREDICTED, labels=labels, zero_division=0)
-    for i, (_, ours) in enumerate(sorted(class_scores(EXPECTED, PREDICTED).items())):
-        assert (ours.precision, ours.recall, ours.f1, ours.support) == pytest.approx([t[i] for t in theirs])
 
 
 def test_confusion_counts_every_row_once() -> None:

@@ -11,7 +11,7 @@ from eval.reports.numbers import percent, points, show_p
 from eval.reports.tables import to_json
 from eval.reports.verdict import verdict
 from eval.runs.comparison import compare
-from eval.runs.judgement import Comparison, ModelScore, ScoredRun, Section, Test
+from eval.runs.judgement import Comparison, ModelScore, PairedTest, ScoredRun, Section
 from tests.conftest import ROOT
 from tests.unit.eval_runs.test_comparison import flags, make
 
@@ -49,8 +49,8 @@ def test_a_model_beats_the_majority_class_only_if_their_paired_test_shows_it(
     value: float, p: float, told: bool
 ) -> None:
     figures = {"base": ModelScore(0.4, 0.3, 0.5, 0.05, 100, 0), "a": ModelScore(0.7, 0.6, 0.8, 0.05, 100, 0)}
-    test = Test("a", "base", 0.3, 0.2, 0.4, 100, 40, 10, 0.1, 0.001)
-    over = Test("a", "majority", value, -0.2, 0.2, 100, 40, 30, 0.1, p)
+    test = PairedTest("a", "base", 0.3, 0.2, 0.4, 100, 40, 10, 0.1, 0.001)
+    over = PairedTest("a", "majority", value, -0.2, 0.2, 100, 40, 30, 0.1, p)
     section = Section("s", 100, None, 0.6, "yes", figures, [test], [], {"a": over})
     caveat = " But it is not shown to beat the majority-class baseline (60.0 %)."
     assert verdict(section, "base").endswith(caveat) == told
