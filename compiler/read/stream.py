@@ -13,6 +13,7 @@ GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
 BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 BLOCK = 1 << 17
+AHEAD = 1 << 20  # bytes: each read gives up the interpreter lock, and waits for it where rows are written
 RECORD = 1 << 24
 _PACKED = 1 << 11  # 4 bytes of Zstandard can stand for 128 KiB, which come at once
 TOO_LONG = f"found a record of more than {RECORD >> 20} MiB, expected {RECORD >> 20} MiB at most"
@@ -109,7 +110,7 @@ def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _buffered(raw: object) -> io.BufferedReader:
-    return io.BufferedReader(cast("io.RawIOBase", raw), BLOCK)
+    return io.BufferedReader(cast("io.RawIOBase", raw), AHEAD)
 
 
 @contextlib.contextmanager
