@@ -5,20 +5,21 @@ from functools import lru_cache, partial
 from itertools import chain
 from typing import Any, cast
 
+from compiler.calls import WrongValueError, misfits, tools_text
 from compiler.clean import cleaner, wrapped
 from compiler.problems import Problems, some_of
 from compiler.rows import MISSING, Batch, Rows
 from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
 from compiler.specfile import read_schema
 from compiler.texts import numbers_in, writable, written
-from compiler.turns import Turn, WrongValueError, best_of, cleaned, keeps_tools, read_turns
+from compiler.turns import Turn, best_of, calls_in, cleaned, keeps_tools, read_turns
 from compiler.unused import Unused, looks_like
 from core.errors import Problem, nearest, show_value
 
 Values = list[object]
 Validator = Callable[[object], bool]
 CLEANED = ("text", "answer", "extra")
-NESTED = ("list", "turns", "best")
+NESTED = ("list", "turns", "best", "tools")
 EXPECTED = {
     "text": "text",
     "answer": "text",
@@ -28,6 +29,7 @@ EXPECTED = {
     "list": "a list of texts",
     "turns": "a list of turns",
     "best": "a list of objects",
+    "tools": "a list of tools, or one as JSON text",
 }
 
 
@@ -74,6 +76,7 @@ class Checker:
         self.number += len(rows.lines)
         for column in self.spec.columns:
             batch = self._shape(column, batch, rows)
+        batch = self._held_to_tools(batch, rows)
         self.problems.settle()
         return self._label(batch) if self.lookup else batch
 
@@ -99,7 +102,9 @@ class Checker:
         """Bring the values of a column that passed into the one form that rendering knows."""
         values = batch.columns[column.name]
         if column.kind == "turns":
-            return self._reread(column, batch, rows, self._talk)
+            return self._reread(column, batch, rows, partial(self._talk, column.calls == "text"))
+        if column.kind == "tools":
+            return self._reread(column, batch, rows, tools_text)
         if column.kind == "best":
             return self._reread(column, batch, rows, partial(best_of, column, self.clean))
         if column.kind == "list":
@@ -109,26 +114,46 @@ class Checker:
         batch.columns[column.name] = wrapped(column.wrap, values)
         return batch
 
-    def _talk(self, value: list[dict[str, object]]) -> list[Turn]:
-        talk = read_turns(value, self.tools)
+    def _talk(self, beside: bool, value: list[dict[str, object]]) -> list[Turn]:
+        talk = read_turns(value, self.tools, beside)
         return cleaned(talk, self.clean) if self.spec.clean else talk
 
     def _reread(self, column: Column, batch: Batch, rows: Rows, reader: Callable[[Any], object]) -> Batch:
         """Read each value of a nested column; what its reader refuses is a bad row."""
         read: Values = []
         good = []
-        numbers = {line: number for number, line in enumerate(rows.lines)}
         for number, value in enumerate(batch.columns[column.name]):
             try:
                 read.append(reader(value))
                 good.append(number)
             except WrongValueError as error:
                 problem = Problem("E107", batch.place(number), str(error), self._field(column.name))
-                self.problems.bad_row([problem], rows.row(numbers[batch.lines[number]]))
-                self.bad += 1
+                self._reject([problem], batch, number, rows)
         batch = batch.keep(good) if len(good) < len(batch) else batch
         batch.columns[column.name] = read
         return batch
+
+    def _reject(self, found: list[Problem], batch: Batch, number: int, rows: Rows) -> None:
+        self.problems.bad_row(found, rows.row(rows.lines.index(batch.lines[number])))
+        self.bad += 1
+
+    def _held_to_tools(self, batch: Batch, rows: Rows) -> Batch:
+        """Hold every call against the tools that its row declares; an undeclared one makes a bad row."""
+        columns = {column.kind: column for column in self.spec.columns if column.kind in ("turns", "tools")}
+        if len(columns) < 2:
+            return batch
+        talks, tools = (batch.columns[columns[kind].name] for kind in ("turns", "tools"))
+        good = []
+        for row, (talk, declared) in enumerate(zip(talks, tools, strict=True)):
+            found = dict.fromkeys(misfits(calls_in(cast("list[Turn]", talk)), str(declared)))
+            place, strict = batch.place(row), columns["tools"].arguments == "error"
+            if wrong := [Problem("E109", place, one.message) for one in found if one.error or strict]:
+                self._reject(wrong, batch, row, rows)
+                continue
+            good.append(row)
+            for one in found:
+                self.problems.warn(Problem("W215", place, one.message))
+        return batch.keep(good) if len(good) < len(batch) else batch
 
     def _resolve(self, rows: Rows) -> bool:
         """Find the columns that are not found yet by the names they go by; False if one is missing."""

@@ -42,6 +42,7 @@ CODES = {
     "E106": "text that is blank",
     "E107": "turns that cannot be trained on",
     "E108": "a column that changes what an answer means, and is not used",
+    "E109": "a call that does not fit the tools of its row",
     "W201": "an id that came before",
     "W202": "a row that came before",
     "W203": "the same input with another answer",
@@ -56,6 +57,7 @@ CODES = {
     "W212": "a row that is nearly the same as one before it",
     "W213": "a training input that nearly stands in another split",
     "W214": "HTML in an answer",
+    "W215": "a call that no tool of its row declares so",
 }
 
 

@@ -32,11 +32,13 @@ class Column:
     wrap: str = "{}"
     best_by: str = ""
     best_take: str = ""
+    calls: str = ""
+    arguments: str = ""
 
     @property
     def required(self) -> bool:
         """Whether every row must have it."""
-        return self.default is None and self.kind != "extra"
+        return self.default is None and self.kind not in ("extra", "tools")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +238,8 @@ def _column(name: str, value: Any, raw: Raw) -> Column:
         full.get("wrap", "{}"),
         best.get("by", ""),
         best.get("take", ""),
+        full.get("calls", ""),
+        full.get("arguments", ""),
     )
 
 

@@ -11,7 +11,7 @@ from compiler.spec import Output, Spec, placeholders
 from compiler.turns import Turn
 
 Texts = list[str]
-TEXTUAL = ("text", "answer", "extra", "list", "best")
+TEXTUAL = ("text", "answer", "extra", "list", "best", "tools")
 _ASKED = ("instruction", "input", "system", "user", "text")
 _ANSWERED = ("output", "assistant")
 SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1  # what orjson writes
@@ -31,6 +31,7 @@ class TextColumns:
         self.may_be_blank = [name for name in self.answered if kinds[name] == "answer"]
         if self.turns:
             self.asked, self.answered, self.may_be_blank = ["asked"], ["answered"], ["answered"]
+            self.asked += [name for name, kind in kinds.items() if kind == "tools"]
 
     def of(self, batch: Batch) -> dict[str, Texts]:
         """Return the texts of a batch by name: what is asked, then what is to be learned."""
@@ -40,7 +41,8 @@ class TextColumns:
             }
         talks = cast("list[list[Turn]]", batch.columns[self.turns])
         asked = ["\n".join(turn.text for turn in talk[:-1]) for talk in talks]
-        return {"asked": asked, "answered": [talk[-1].text for talk in talks]}
+        tools = {name: cast("Texts", batch.columns[name]) for name in self.asked[1:]}
+        return {"asked": asked, **tools, "answered": [talk[-1].text for talk in talks]}
 
 
 def _used(output: Output, fields: Iterable[str]) -> list[str]:

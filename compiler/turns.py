@@ -1,9 +1,22 @@
 """Nested values: the turns of a conversation (ShareGPT, OpenAI messages), the best of several answers."""
 
-import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from itertools import takewhile
+from typing import NamedTuple, cast
 
+from compiler.calls import (
+    RESULTS,
+    Call,
+    WrongValueError,
+    call_text,
+    calls_of,
+    function_text,
+    only_thought,
+    parse_calls,
+    thought,
+)
 from compiler.rows import filled
 from compiler.spec import Column, Output
 from compiler.unused import meaning
@@ -36,14 +49,18 @@ OPENAI = {
     CALL: "function_call",
     OBSERVATION: "observation",
 }
+CALL_MARKUP = re.compile(r"tool_call|<function|python_tag|^Action:", re.IGNORECASE | re.MULTILINE)
+"""What models write where they call a tool: an answer that is a call already, as text."""
+TEXT_PARTS = ("text", "input_text", "output_text")
 Clean = Callable[[list[object]], list[object]]
 
 
 class Turn(NamedTuple):
-    """One turn: who speaks (user, assistant, system, call, observation), and the text."""
+    """One turn: who speaks (user, assistant, system, call, observation), the text, its number in the row."""
 
     role: str
     text: str
+    number: int = 0
 
 
 def keeps_tools(outputs: Iterable[Output]) -> bool:
@@ -52,42 +69,67 @@ def keeps_tools(outputs: Iterable[Output]) -> bool:
     return all(output.format in ("sharegpt", "messages") or both <= output.roles.keys() for output in outputs)
 
 
-class WrongValueError(Exception):
-    """A nested value that cannot be used: the message says what was found and expected."""
-
-
-def read_turns(value: list[dict[str, object]], tools: bool = True) -> list[Turn]:
+def read_turns(value: list[dict[str, object]], tools: bool = True, beside: bool = False) -> list[Turn]:
     """Return turns in order; `WrongValueError` names the turn that is wrong.
 
-    `tools` says whether calls of tools and what they return can be written.
-    After an optional system turn, user (or observation) and assistant (or call) must alternate,
-    and the last turn is the assistant's: what LLaMA-Factory's converters ask for.
+    `tools` says whether calls of tools and what they return can be written, `beside` whether text beside a
+    call is kept with it. Results that follow one another become one turn, and reasoning of its own key a
+    thought before the answer or call. After an optional system turn, user (or observation) and assistant (or
+    call) must alternate, and the last turn is the assistant's: what LLaMA-Factory's converters ask for.
     """
-    turns = [_turn(number, item) for number, item in enumerate(value, 1)]
-    talk = turns[1:] if turns[0].role == SYSTEM else turns
-    skipped = len(turns) - len(talk)
-    if not talk:
-        raise WrongValueError("found a system turn alone, expected a conversation")
-    for number, turn in enumerate(talk):
-        due = (USER, OBSERVATION) if number % 2 == 0 else (ASSISTANT, CALL)
+    turns = [_turn(number, item, beside) for number, item in enumerate(value, 1)]
+    talk: list[Turn] = []
+    for turn in turns[int(turns[0].role == SYSTEM) :]:
         if turn.role in (CALL, OBSERVATION) and not tools:
             raise WrongValueError(
-                f"turn {number + skipped + 1}: found the {turn.role} of a tool, which this output would make "
+                f"turn {turn.number}: found the {turn.role} of a tool, which this output would make "
                 "plain text; write sharegpt or messages"
             )
-        if turn.role not in due:
-            raise WrongValueError(
-                f"turn {number + skipped + 1}: found {turn.role}, expected {due[0]} (turns alternate)"
-            )
+        if talk and turn.role == OBSERVATION == talk[-1].role:
+            talk[-1] = talk[-1]._replace(text=f"{talk[-1].text}{RESULTS}{turn.text}")
+            continue
+        _refuse_order(turn, talk)
+        talk.append(turn)
+    if not talk:
+        raise WrongValueError("found a system turn alone, expected a conversation")
     if len(talk) % 2:
         raise WrongValueError(
             f"the last turn is the {talk[-1].role}'s: nothing to learn; expected an assistant's"
         )
-    return turns
+    _refuse_lost_results(value, turns)
+    return [*turns[: int(turns[0].role == SYSTEM)], *talk]
 
 
-def _turn(number: int, item: dict[str, object]) -> Turn:
-    name, text = ("from", "value") if "from" in item else ("role", "content")
+def _refuse_order(turn: Turn, before: list[Turn]) -> None:
+    """Refuse a turn of the wrong side, a call without its result and a result without its call."""
+    due = (ASSISTANT, CALL) if len(before) % 2 else (USER, OBSERVATION)
+    last = before[-1] if before else None
+    if turn.role not in due:
+        raise WrongValueError(f"turn {turn.number}: found {turn.role}, expected {due[0]} (turns alternate)")
+    if last and last.role == CALL and turn.role == USER:
+        raise WrongValueError(f"turn {turn.number}: found user, expected the result of the call before it")
+    called = last and (last.role == CALL or CALL_MARKUP.search(last.text))
+    if turn.role == OBSERVATION and not called:
+        raise WrongValueError(f"turn {turn.number}: found the result of a tool, and no call before it")
+
+
+def _refuse_lost_results(value: list[dict[str, object]], turns: list[Turn]) -> None:
+    """Refuse results that are not those of OpenAI's calls before them, by their number and their ids."""
+    for number, item in enumerate(value):
+        calls = item.get("tool_calls") if turns[number].role == CALL else None
+        after = list(takewhile(lambda turn: turn.role == OBSERVATION, turns[number + 1 :]))
+        if not isinstance(calls, list) or not after:
+            continue
+        due = [call.get("id") for call in calls]
+        found = [value[turn.number - 1].get("tool_call_id") for turn in after]
+        if len(found) != len(due) or (all(due) and all(found) and Counter(map(str, found)) != Counter(due)):
+            shown = ", ".join(map(show_value, found)) if all(found) else f"{len(found)}"
+            expected = ", ".join(map(show_value, due)) if all(found) and all(due) else f"{len(due)}"
+            raise WrongValueError(f"turn {number + 1}: found the results {shown}, expected {expected}")
+
+
+def _turn(number: int, item: dict[str, object], beside: bool) -> Turn:
+    name, key = ("from", "value") if "from" in item else ("role", "content")
     role = ROLES.get(str(item.get(name)).lower())
     if role is None:
         known = ", ".join(ROLES)
@@ -95,25 +137,49 @@ def _turn(number: int, item: dict[str, object]) -> Turn:
             f"turn {number}: found the role {show_value(item.get(name))}, expected one of {known}"
         )
     calls = item.get("tool_calls") if role == ASSISTANT else None
+    reasons = [each for each in item if role in (ASSISTANT, CALL) and meaning(each) == meaning("reasoning")]
     if len(item) > 2:
-        _refuse_loss(number, item, (name, text), bool(calls))
-    if calls:
-        return Turn(CALL, _calls(number, calls))
-    content = item.get(text)
+        _refuse_loss(number, item, (name, key, *reasons[:1]), bool(calls))
+    thoughts, text = _content(number, item, key, bool(calls))
+    thoughts = [*(str(item[each]) for each in reasons[:1] if item[each]), *thoughts]
+    before = thought("\n".join(thoughts))
+    try:
+        if before and "<think>" in text:
+            raise WrongValueError(f"found reasoning both in {key!r} and beside it, expected it in one place")
+        if calls:
+            if text.strip() and not only_thought(text) and not beside:
+                raise WrongValueError(
+                    f"{key} beside tool_calls would be lost; `calls: text` at the spec's column of turns "
+                    "keeps both"
+                )
+            return Turn(CALL, call_text(parse_calls(calls), before + text), number)
+        return Turn(role, before + (function_text(text) if role == CALL else text), number)
+    except WrongValueError as error:
+        raise WrongValueError(f"turn {number}: {error}") from error
+
+
+def _content(number: int, item: dict[str, object], key: str, called: bool) -> tuple[list[str], str]:
+    """Return the thoughts and the text in a turn's content, which may be OpenAI's list of parts."""
+    content = item.get(key)
+    if content is None and called:
+        return [], ""
     if isinstance(content, list) and content and all(isinstance(part, dict) for part in content):
-        kinds = ", ".join(dict.fromkeys(str(part.get("type")) for part in content))
-        raise WrongValueError(f"turn {number}: found parts ({kinds}), expected text in {text!r}")
+        parts = [(str(part.get("type")), part) for part in content]
+        texts = [part.get("text") for kind, part in parts if kind in TEXT_PARTS]
+        thoughts = [part.get("thinking") for kind, part in parts if kind == "thinking"]
+        if len(texts) + len(thoughts) == len(parts) and all(isinstance(x, str) for x in (*texts, *thoughts)):
+            return cast("list[str]", thoughts), "".join(cast("list[str]", texts))
+        kinds = ", ".join(dict.fromkeys(kind for kind, _ in parts))
+        raise WrongValueError(f"turn {number}: found parts ({kinds}), expected text in {key!r}")
     if not isinstance(content, str):
-        raise WrongValueError(f"turn {number}: found {show_value(content)}, expected text in {text!r}")
-    return Turn(role, content)
+        raise WrongValueError(f"turn {number}: found {show_value(content)}, expected text in {key!r}")
+    return [], content
 
 
-def _refuse_loss(number: int, item: dict[str, object], own: tuple[str, str], called: bool) -> None:
-    """Refuse a turn with more than its role and text (`own`) in it that changes what it means."""
+def _refuse_loss(number: int, item: dict[str, object], own: tuple[str, ...], called: bool) -> None:
+    """Refuse a turn with more than its role, text and reasoning (`own`) in it that changes what it means."""
     taken = (*own, "tool_calls") if called else own
     lost = [key for key in item if key not in taken and _means(key, item[key], own[0] == "role")]
-    if called and str(item.get(own[1]) or "").strip():
-        lost.append(own[1])
     if lost:
         beside = "tool_calls" if called else own[1]
         what = f"{', '.join(lost)} beside {beside}"
@@ -127,30 +193,15 @@ def _means(key: str, value: object, openai: bool) -> bool:
     return bool((meaning(key) or key == "refusal") and filled([value]))
 
 
-def _calls(number: int, calls: object) -> str:
-    """Return OpenAI tool calls as the JSON text that LLaMA-Factory's function turns hold."""
-    try:
-        found = [call["function"] for call in calls]  # type: ignore[attr-defined]  # the except tells what else it was
-        plain = [
-            {
-                "name": f["name"],
-                "arguments": json.loads(f["arguments"])
-                if isinstance(f["arguments"], str)
-                else f["arguments"],
-            }
-            for f in found
-        ]
-        text = json.dumps(plain if len(plain) > 1 else plain[0], ensure_ascii=False, allow_nan=False)
-        text.encode()  # halves of characters are no text
-    except (TypeError, KeyError, ValueError, RecursionError) as error:
-        raise WrongValueError(f"turn {number}: tool_calls are not OpenAI's: {error!r}") from error
-    return text
+def calls_in(talk: list[Turn]) -> list[tuple[int, Call]]:
+    """Return the calls in turns, each with the number of its turn."""
+    return [(turn.number, call) for turn in talk if turn.role == CALL for call in calls_of(turn.text)]
 
 
 def cleaned(talk: list[Turn], clean: Clean) -> list[Turn]:
     """Return turns with their texts cleaned; what is said to tools and by them stays."""
     said = (USER, ASSISTANT, SYSTEM)
-    return [Turn(t.role, str(clean([t.text])[0])) if t.role in said else t for t in talk]
+    return [t._replace(text=str(clean([t.text])[0])) if t.role in said else t for t in talk]
 
 
 def best_of(column: Column, clean: Clean, value: list[dict[str, object]]) -> str:

@@ -90,10 +90,16 @@ def _talk(found: Found) -> Proposal | None:
     turns = next((leaf for leaf in found.leaves.values() if leaf.kind == "turns"), None)
     if turns is None:
         return None
-    columns = [f"  turns: {{names: [{quoted(turns.path)}], is: turns}} # its values are lists of turns"]
-    columns += [
-        _column(name, leaf, "extra") for name in ("system", "tools") if (leaf := _named(found, [name]))
-    ]
+    rows = [row for row in found.first if isinstance(row, dict)]
+    talks = (talk for row in rows if isinstance(talk := row.get(turns.path), list))
+    said = any(
+        t.get("tool_calls") and t.get("content") for talk in talks for t in talk if isinstance(t, dict)
+    )
+    beside, why = (", calls: text", ", some with text beside a call of a tool") if said else ("", "")
+    columns = [f"  turns: {{names: [{quoted(turns.path)}], is: turns{beside}}} # its values are turns{why}"]
+    columns += [_column("system", leaf, "extra") for leaf in [_named(found, ["system"])] if leaf]
+    if any(row.get("tools") for row in rows):
+        columns.append("  tools: {names: [tools], is: tools} # by its name")
     return Proposal("Conversations", columns, ["format: sharegpt"])
 
 

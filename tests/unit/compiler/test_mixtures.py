@@ -124,6 +124,7 @@ def test_turns_are_cleaned_but_not_what_tools_are_told(bench):
     call = '{"name": "show", "arguments": {"page": "<p>x</p>"}}'
     turns = [("human", "<p>Ask</p>"), ("function_call", call), ("observation", "<p>y</p>"), ("gpt", PAGE)]
     row = {"conversations": [{"from": role, "value": text} for role, text in turns]}
+    row["tools"] = [{"name": "show", "description": "<b>Show</b> a page"}]
     spec = bench.write("t.yaml", "like: messages\nabout: t\nclean: [html]\n")
     assert not bench.compile(spec, bench.rows("a.jsonl", [row])).problems.counts
     talk = [turn["value"] for turn in bench.records("messages.jsonl")[0]["conversations"]]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from compiler.init.propose import Wanted, propose
 from tests.unit.compiler.conftest import Bench
 
 ASK = {"role": "user", "content": "Sum 2 and 3."}
@@ -26,10 +27,13 @@ def compiled(bench: Bench, spec: object, *talks: list[dict]) -> list[tuple[str, 
 @pytest.mark.parametrize(
     ("number", "change", "says"),
     [
-        (2, CALL | {"content": "Let me see."}, "turn 2: content beside tool_calls would be lost"),
-        (2, CALL | {"reasoning": "Add."}, "turn 2: reasoning beside tool_calls would be lost"),
-        (4, SAY | {"reasoning_content": "Add."}, "turn 4: reasoning_content beside content would be lost"),
-        (4, SAY | {"thinking": "Add."}, "turn 4: thinking beside content would be lost"),
+        (2, CALL | {"content": "Let me see."},
+         "turn 2: content beside tool_calls would be lost; `calls: text` at the spec's column of turns keeps "
+         "both"),
+        (4, SAY | {"reasoning": "Add.", "thinking": "2."}, "turn 4: thinking beside content would be lost"),
+        (1, ASK | {"reasoning": "Add."}, "turn 1: reasoning beside content would be lost"),
+        (4, {"role": "assistant", "reasoning": "Add.", "content": "<think>Add.</think>It is 5."},
+         "turn 4: found reasoning both in 'content' and beside it, expected it in one place"),
         (4, SAY | {"function_call": {"name": "f"}}, "turn 4: function_call beside content would be lost"),
         (4, {"role": "assistant", "content": "", "function_call": {"name": "f", "arguments": "{}"}},
          "turn 4: function_call beside content would be lost"),
@@ -66,7 +70,8 @@ def test_a_system_turn_may_come_first(bench):
 
 def test_all_calls_of_a_turn_are_kept(bench):
     calls = [{"function": {"name": name, "arguments": {}}} for name in ("add", "sub")]
-    assert compiled(bench, "messages", [ASK, {"role": "assistant", "tool_calls": calls}, RESULT, SAY]) == []
+    talk = [ASK, {"role": "assistant", "tool_calls": calls}, RESULT, RESULT, SAY]
+    assert compiled(bench, "messages", talk) == []
     value = bench.records("messages.jsonl")[0]["conversations"][1]["value"]
     assert json.loads(value) == [{"name": "add", "arguments": {}}, {"name": "sub", "arguments": {}}]
 
@@ -98,3 +103,172 @@ def test_plain_text_keeps_tools_where_its_roles_have_both(bench, roles, kept):
     if kept:
         text = 'U Sum 2 and 3.\n\nC {"name": "add", "arguments": {"a": 2}}\n\nO 5\n\nA It is 5.'
         assert bench.records("t.jsonl") == [{"text": text}]
+
+
+CALLS = [{"id": name, "function": {"name": "add", "arguments": {"a": 1}}} for name in "xy"]
+TWO = {"role": "assistant", "tool_calls": CALLS}
+RESULTS = [{"role": "tool", "content": text, "tool_call_id": name} for name, text in ("x5", "y6")]
+TOOLS = [{"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}]
+
+
+def call(value: object) -> list[dict]:
+    text = value if isinstance(value, str) else json.dumps(value)
+    turns = [("human", "Sum."), ("function_call", text), ("observation", "5"), ("gpt", "5.")]
+    return [{"from": role, "value": said} for role, said in turns]
+
+
+def test_several_results_are_one_turn_as_llamafactory_joins_them(bench):
+    assert compiled(bench, "messages", [ASK, TWO, *RESULTS, SAY]) == []
+    turns = bench.records("messages.jsonl")[0]["conversations"]
+    assert turns[2] == {"from": "observation", "value": "5\n</tool_response>\n<tool_response>\n6"}
+
+
+@pytest.mark.parametrize(
+    ("talk", "says"),
+    [
+        ([ASK, TWO, RESULTS[0], SAY], 'turn 2: found the results "x", expected "x", "y"'),
+        ([ASK, TWO, RESULTS[0], RESULTS[0], SAY], 'turn 2: found the results "x", "x", expected "x", "y"'),
+        ([ASK, TWO, ASK, SAY], "turn 3: found user, expected the result of the call before it"),
+        ([ASK, SAY, RESULT, SAY], "turn 3: found the result of a tool, and no call before it"),
+        (call('{"name": "add"'), "turn 2: found \"{\\\"name\\\": \\\"add\\\"\", expected JSON, "
+         '{"name": …, "arguments": {…}}'),
+        (call({"arguments": {}}),
+         'turn 2: found the call {"arguments": {}}, expected a "name" and "arguments"'),
+        (call({"name": "add", "arguments": "5"}), 'turn 2: the call of "add": found the arguments 5, '
+         "expected an object of them as JSON"),
+        (call([]), "turn 2: found no call, expected at least one"),
+        (call('<tool_call>{"name": "a", "arguments": {}}</tool_call> Done.'), 'turn 2: found "Done." after '
+         "</tool_call>, which LLaMA-Factory would put before the call; expected one <tool_call> with all "
+         "calls as a list in it, last"),
+    ],
+)  # fmt: skip
+def test_a_call_that_cannot_be_trained_on_is_named(bench, talk, says):
+    assert compiled(bench, "messages", talk) == [("1", says)]
+
+
+def test_a_result_may_follow_a_call_that_is_text(bench):
+    hermes = SAY | {"content": '<tool_call>{"name": "add", "arguments": {}}</tool_call>'}
+    assert compiled(bench, "messages", [ASK, hermes, RESULT, SAY]) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ('{"name":  "add", "arguments": {}}', '{"name":  "add", "arguments": {}}'),
+        ({"name": "add", "arguments": '{"a": 1}'}, '{"name": "add", "arguments": {"a": 1}}'),
+        ('<think>Sum</think>{"name": "add", "arguments": {}}',
+         '<think>\nSum\n</think>\n\n{"name": "add", "arguments": {}}'),
+        ('Well.<tool_call>{"name": "add", "arguments": {}}</tool_call>',
+         'Well.<tool_call>{"name": "add", "arguments": {}}</tool_call>'),
+        ('Well.<tool_call>{"name": "add", "arguments": "{}"}</tool_call>',
+         'Well.<tool_call>{"name": "add", "arguments": {}}</tool_call>'),
+    ],
+)  # fmt: skip
+def test_a_call_is_kept_as_it_is_or_made_what_llamafactory_takes(bench, value, kept):
+    assert compiled(bench, "messages", call(value)) == []
+    assert bench.records("messages.jsonl")[0]["conversations"][1]["value"] == kept
+
+
+THOUGHT = "<think>\nAdd.\n</think>\n\n"
+PARTS = [
+    {"type": "thinking", "thinking": "Add."},
+    {"type": "text", "text": "It "},
+    {"type": "text", "text": "is 5."},
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "role", "text"),
+    [
+        (SAY | {"reasoning_content": "\nAdd.\n"}, "gpt", THOUGHT + "It is 5."),
+        (SAY | {"content": PARTS}, "gpt", THOUGHT + "It is 5."),
+        (CALL | {"reasoning": "Add."}, "function_call", THOUGHT + '{"name": "add", "arguments": {"a": 2}}'),
+        (CALL | {"content": "<think>Add.</think>"}, "function_call",
+         THOUGHT + '{"name": "add", "arguments": {"a": 2}}'),
+    ],
+)  # fmt: skip
+def test_reasoning_becomes_a_thought_before_what_it_leads_to(bench, change, role, text):
+    assert compiled(bench, "messages", [ASK, change]) == []
+    assert bench.records("messages.jsonl")[0]["conversations"][1] == {"from": role, "value": text}
+
+
+def test_calls_text_keeps_what_is_said_before_a_call(bench):
+    spec = bench.write(
+        "t.yaml", "about: a\nlike: messages\ncolumns: {turns: {names: [messages], is: turns, calls: text}}"
+    )
+    said = CALL | {"content": "Let me see.", "reasoning": "Add."}
+    assert compiled(bench, spec, [ASK, said, RESULT, SAY]) == []
+    value = '<tool_call>{"name": "add", "arguments": {"a": 2}}</tool_call>'
+    assert bench.records("messages.jsonl")[0]["conversations"][1]["value"] == f"{THOUGHT}Let me see.\n{value}"
+
+
+@pytest.mark.parametrize(
+    ("tools", "kept"),
+    [
+        (TOOLS, json.dumps(TOOLS)),
+        (json.dumps(TOOLS, indent=1), json.dumps(TOOLS, indent=1)),
+        *[(none, "") for none in (None, "", " ", [], "[]")],
+    ],
+)
+def test_tools_are_a_list_or_its_text_and_none_is_empty(bench, tools, kept):
+    source = bench.rows("t.jsonl", [{"messages": [ASK, SAY], "tools": tools}])
+    assert not bench.compile("messages", source).problems.errors
+    assert bench.records("messages.jsonl")[0]["tools"] == kept
+
+
+@pytest.mark.parametrize(
+    ("tools", "says"),
+    [
+        ("{", 'found "{", expected a list of tools as JSON'),
+        ('{"name": "add"}', 'found {"name": "add"}, expected a list of tools'),
+        ([{"type": "function"}], 'tool 1: found {"type": "function"}, expected an object with a "name"'),
+        ([{"name": "a", "parameters": "b"}], 'tool 1: found the parameters "b", expected an object'),
+        ([{"name": "a", "parameters": {"type": "dict"}}], ""),
+    ],
+)
+def test_tools_that_are_none_are_named(bench, tools, says):
+    source = bench.rows("t.jsonl", [{"messages": [ASK, SAY], "tools": tools}])
+    errors = bench.compile("messages", source).problems.errors
+    assert [error.message for error in errors] == ([says] if says else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "tools", "code", "says"),
+    [
+        ("sub", {}, TOOLS, "E109", 'turn 2: the tool "sub" is not declared: the row has "add"'),
+        ("sub", {}, [], "W215", 'turn 2: the tool "sub" is not declared: the row declares none'),
+        ("add", {"a": "b"}, TOOLS, "W215", 'turn 2: the call of "add": a: "b" is not of type "integer"'),
+        ("add", {"a": 1}, [{"type": "function", "function": TOOLS[0]}], None, None),
+        ("add", {}, [{"name": "add", "parameters": {"$ref": "http://localhost:9/x"}}], "W215",
+         'turn 2: the call of "add": the tool\'s parameters are no JSON Schema: Resource '),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("strict", [False, True])
+def test_calls_are_held_against_the_tools_of_their_row(bench, name, arguments, tools, code, says, strict):
+    source = bench.rows(
+        "t.jsonl", [{"conversations": call({"name": name, "arguments": arguments}), "tools": tools}]
+    )
+    more = ", arguments: error" if strict else ""
+    spec = f"about: a\nlike: messages\ncolumns: {{tools: {{names: [tools], is: tools{more}}}}}"
+    problems = bench.compile(str(bench.write("t.yaml", spec)), source).problems
+    both = (*problems.errors, *problems.warnings)
+    found = [(problem.code, problem.message[: len(says or "")]) for problem in both]
+    assert found == ([("E109" if strict else code, says)] if code else [])
+
+
+def test_the_same_question_with_other_tools_is_another_question(bench):
+    rows = [
+        {"messages": [ASK, SAY], "tools": TOOLS},
+        {"messages": [ASK, SAY | {"content": "I have no tool for it."}], "tools": []},
+    ]
+    assert not bench.compile("messages", bench.rows("t.jsonl", rows)).problems.counts
+
+
+@pytest.mark.parametrize("tools", [TOOLS, [*TOOLS, {"name": "sub"}], json.dumps(TOOLS), None])
+@pytest.mark.parametrize("content", [None, "Let me see."])
+def test_init_proposes_a_column_of_tools_and_keeps_text_beside_calls(bench, tools, content):
+    talk = [ASK, CALL | {"content": content}, RESULT, SAY]
+    source = bench.rows("t.jsonl", [{"messages": [ASK, SAY]}, {"messages": talk, "tools": tools}])
+    text, said = propose(source, Wanted(share=0))
+    assert ("is: tools" in text, "calls: text" in text) == (bool(tools), bool(content))
+    assert "tried on the whole file: t  read 2  kept 2" in said

@@ -101,7 +101,7 @@ def test_a_column_that_changes_what_an_answer_means_is_refused(bench, spec, row,
 @pytest.mark.parametrize(
     ("spec", "row"),
     [
-        ("messages", {"messages": TALK, "system": "S", "tools": "[{}]", "label": None, "images": []}),
+        ("messages", {"messages": TALK, "system": "S", "tools": "[]", "label": None, "images": []}),
         ("io", IO | {"system": "", "history": [], "tools": "[]"}),
         ("qa", {"question": "a", "chosen_by": "b", "answer": "c", "rejected": "d"}),
         ("pr", {"prompt": "a", "chosen": "b", "rejected": "c"}),

@@ -1,0 +1,203 @@
+"""Calls of tools, in the JSON that LLaMA-Factory's function turns hold, and the tools that a row declares.
+
+LLaMA-Factory 0.9.5 (data/formatter.py, FunctionFormatter) takes one call {"name", "arguments"} or a list of
+them. A thought between <think> and </think> may stand before it, and any other text where the JSON is put
+between <tool_call> and </tool_call>: the text is kept, and both are trained.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from core.errors import show_value
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+RESULTS = "\n</tool_response>\n<tool_response>\n"
+"""Between several results of one turn, as LLaMA-Factory's own OpenAI converter joins them."""
+_THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+
+
+class WrongValueError(Exception):
+    """A nested value that cannot be used: the message says what was found and expected."""
+
+
+class Call(NamedTuple):
+    """One call: the tool's name and its arguments."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+class Misfit(NamedTuple):
+    """What is wrong between a row's calls and its tools; an error, or a warning unless the spec is strict."""
+
+    message: str
+    error: bool
+
+
+def thought(text: str) -> str:
+    """Return reasoning as Qwen3's chat template and LLaMA-Factory have it before an answer."""
+    inner = text.strip("\n")
+    return f"<think>\n{inner}\n</think>\n\n" if inner.strip() else ""
+
+
+def call_text(calls: list[Call], before: str = "") -> str:
+    """Return calls as the value of a function turn, with the thought or text that stands before them."""
+    plain = [call._asdict() for call in calls]
+    try:
+        text = json.dumps(plain if len(plain) > 1 else plain[0], ensure_ascii=False, allow_nan=False)
+        text.encode()  # halves of characters are no text
+    except (ValueError, RecursionError) as error:
+        raise WrongValueError(f"a call that JSON cannot hold: {error}") from error
+    if only := only_thought(before):
+        return only + text
+    return f"{before}\n{OPEN}{text}{CLOSE}" if before.strip() else text
+
+
+def only_thought(text: str) -> str:
+    """Return a text that is a thought and nothing else, in the form of `thought`; "" for any other."""
+    found = _THOUGHT.fullmatch(text.strip())
+    return thought(found[1]) if found else ""
+
+
+def function_text(text: str) -> str:
+    """Return the value of a function turn as LLaMA-Factory can take it; `WrongValueError` names a fault.
+
+    It stays as it is where the calls in it are as they should be; a thought gets the form of `thought`.
+    """
+    before, body = _parted(text)
+    calls = parse_calls(body)
+    plain = [call._asdict() for call in calls]
+    found = json.loads(body)
+    if (only_thought(before) or not before.strip()) and OPEN not in text:
+        kept = found in (plain, plain[0])
+        return only_thought(before) + body.strip() if kept else call_text(calls, before)
+    return text if found in (plain, plain[0]) else f"{before}{OPEN}{call_text(calls)}{CLOSE}"
+
+
+def calls_of(text: str) -> list[Call]:
+    """Return the calls in the value of a function turn."""
+    return parse_calls(_parted(text)[1])
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """Return what stands before the calls of a function turn, and their JSON, as LLaMA-Factory finds them."""
+    start, opened, rest = text.partition(OPEN)
+    if opened:
+        body, _, after = rest.partition(CLOSE)
+        if after.strip():
+            raise WrongValueError(
+                f"found {show_value(after.strip())} after {CLOSE}, which LLaMA-Factory would put before the "
+                f"call; expected one {OPEN} with all calls as a list in it, last"
+            )
+        return start, body
+    found = _THOUGHT.match(text.lstrip())
+    return (found[0], text.lstrip()[found.end() :]) if found else ("", text)
+
+
+def parse_calls(value: object) -> list[Call]:
+    """Return the calls in JSON text, or in what it holds: {"name", "arguments"}, or a list of such.
+
+    OpenAI's {"function": {…}} around a call goes, and arguments that are JSON text become what they hold.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise WrongValueError(
+                f'found {show_value(value)}, expected JSON, {{"name": …, "arguments": {{…}}}}'
+            ) from error
+    calls = [_call(each) for each in (value if isinstance(value, list) else [value])]
+    if not calls:
+        raise WrongValueError("found no call, expected at least one")
+    return calls
+
+
+def _call(value: object) -> Call:
+    inner = value.get("function", value) if isinstance(value, dict) else value
+    name = inner.get("name") if isinstance(inner, dict) else None
+    if not isinstance(inner, dict) or not isinstance(name, str) or not name.strip():
+        raise WrongValueError(f'found the call {show_value(value)}, expected a "name" and "arguments"')
+    arguments = inner.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments) if arguments.strip() else {}
+        except (ValueError, RecursionError):
+            arguments = inner["arguments"]
+    if not isinstance(arguments, dict):
+        raise WrongValueError(
+            f"the call of {show_value(name)}: found the arguments {show_value(arguments)}, "
+            "expected an object of them as JSON"
+        )
+    return Call(name, arguments)
+
+
+def tools_text(value: object) -> str:
+    """Return the tools of a row as LLaMA-Factory takes them: a JSON list as text, "" for none.
+
+    `WrongValueError` where it is none, or where a tool has no name.
+    """
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) if value else ""
+    return text if declared(text) else ""
+
+
+@lru_cache(1000)  # the same tools often stand in many rows
+def declared(text: str) -> dict[str, dict[str, Any]]:
+    """Return the JSON Schema of each tool's arguments by its name; {} where a tool has none."""
+    try:
+        tools = json.loads(text) if text.strip() else []
+    except (ValueError, RecursionError) as error:
+        raise WrongValueError(f"found {show_value(text)}, expected a list of tools as JSON") from error
+    if not isinstance(tools, list):
+        raise WrongValueError(f"found {show_value(tools)}, expected a list of tools")
+    return dict(_tool(number, tool) for number, tool in enumerate(tools, 1))
+
+
+def _tool(number: int, tool: object) -> tuple[str, dict[str, Any]]:
+    inner = tool.get("function", tool) if isinstance(tool, dict) else tool
+    name = inner.get("name") if isinstance(inner, dict) else None
+    if not isinstance(inner, dict) or not isinstance(name, str) or not name.strip():
+        raise WrongValueError(f'tool {number}: found {show_value(tool)}, expected an object with a "name"')
+    schema = inner.get("parameters") or {}
+    if not isinstance(schema, dict):
+        raise WrongValueError(f"tool {number}: found the parameters {show_value(schema)}, expected an object")
+    return name, schema
+
+
+def misfits(calls: list[tuple[int, Call]], tools: str) -> Iterator[Misfit]:
+    """Yield what is wrong between calls (each with the number of its turn) and the tools of their row."""
+    known = declared(tools)
+    for turn, (name, arguments) in calls:
+        if name not in known:
+            there = f"the row has {', '.join(map(show_value, known))}" if known else "the row declares none"
+            yield Misfit(f"turn {turn}: the tool {show_value(name)} is not declared: {there}", bool(known))
+        elif said := _refused(json.dumps(known[name], sort_keys=True), arguments):
+            yield Misfit(f"turn {turn}: the call of {show_value(name)}: {said}", False)
+
+
+def _refused(schema: str, arguments: dict[str, Any]) -> str:
+    """Return the first thing that a tool's JSON Schema refuses of arguments, "" where they fit."""
+    validator = _validator(schema)
+    if isinstance(validator, str):
+        return validator
+    for error in validator.iter_errors(arguments):
+        place = ".".join(map(str, error.instance_path))
+        return f"{place}: {error.message}" if place else str(error.message)
+    return ""
+
+
+@lru_cache(1000)
+def _validator(schema: str) -> Any:
+    """Return the compiled validator of a schema, or in words why it is none; nothing is fetched for it."""
+    import jsonschema_rs
+
+    try:
+        return jsonschema_rs.validator_for(json.loads(schema), retriever=_no_retrieval)
+    except (ValueError, RecursionError) as error:
+        return f"the tool's parameters are no JSON Schema: {str(error).splitlines()[0]}"
+
+
+def _no_retrieval(uri: str) -> dict[str, Any]:
+    raise ValueError(f"{uri} is outside of it")
