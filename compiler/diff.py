@@ -14,7 +14,7 @@ SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class RowKey:
     """An example in a few bytes: hashes of what is asked and answered, place, id, and label ("" for none)."""
 
     prompt: int
@@ -98,12 +98,12 @@ def diff(first: str, second: str, folder: Path) -> Difference:
     return result
 
 
-def _key(example: Example) -> Key:
+def _key(example: Example) -> RowKey:
     label = example.answer if len(example.answer) <= LONGEST else ""
-    return Key(example.key, example.content, example.place, example.idx, label)
+    return RowKey(example.key, example.content, example.place, example.idx, label)
 
 
-def _labels(side: list[Key]) -> Counter[str]:
+def _labels(side: list[RowKey]) -> Counter[str]:
     """Return how often each label is there; empty where the answers are no few short texts."""
     labels: Counter[str] = Counter()
     for key in side:
@@ -114,10 +114,10 @@ def _labels(side: list[Key]) -> Counter[str]:
 
 
 def _matched(
-    first: list[Key], second: list[Key], by: str
-) -> tuple[list[Key], list[Key], list[tuple[Key, Key]]]:
+    first: list[RowKey], second: list[RowKey], by: str
+) -> tuple[list[RowKey], list[RowKey], list[tuple[RowKey, RowKey]]]:
     """Return what is left of both sides, and the pairs that are equal by this, in the order of the second."""
-    waiting: defaultdict[object, list[Key]] = defaultdict(list)
+    waiting: defaultdict[object, list[RowKey]] = defaultdict(list)
     for key in reversed(first):
         if (value := _value(key, by)) is not None:
             waiting[value].append(key)
@@ -133,7 +133,7 @@ def _matched(
     return [key for key in first if id(key) not in taken], left, pairs
 
 
-def _value(key: Key, by: str) -> object:
+def _value(key: RowKey, by: str) -> object:
     if by == "idx":
         return key.idx
     return key.prompt if by == "prompt" else (key.prompt, key.content)

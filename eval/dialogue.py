@@ -19,7 +19,7 @@ from eval.backends.scorers import Fields, Messages, Scorer
 from eval.backends.server import Server
 from eval.datasets.dataset import read_datasets
 from eval.metrics.coherence import Talk, carry_over, repetition
-from eval.metrics.text import Estimate, ratio
+from eval.metrics.text import Measured, ratio
 from eval.runs.results import Prediction
 from eval.scoring.job import Job
 from eval.scoring.options import generate_options, model_options, run_options, set_options, take
@@ -125,7 +125,7 @@ class Dialogue(Task):
         }
 
 
-def _figures(talks: Sequence[Talk], groups: Sequence[Hashable]) -> dict[str, Estimate]:
+def _figures(talks: Sequence[Talk], groups: Sequence[Hashable]) -> dict[str, Measured]:
     """Return the means of what can be measured; chance takes each talk with the turns before of the next."""
     others = [*talks[1:], *talks[:1]]
     each = {
@@ -143,7 +143,7 @@ def _figures(talks: Sequence[Talk], groups: Sequence[Hashable]) -> dict[str, Est
     return found
 
 
-def _values(figures: Mapping[str, Estimate]) -> dict[str, float | None]:
+def _values(figures: Mapping[str, Measured]) -> dict[str, float | None]:
     return {name: figures[name].value if name in figures else None for name in FIGURES}
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from core.files import read_object
 from core.patterns import bounded
 from recipes.packing import epoch
-from recipes.rows import Reader, look, refusals, replaced, words
+from recipes.rows import RecipeData, look, refusals, replaced, words
 from recipes.token_weights import read_weights, token_spans
 
 CHAT = [{"role": "user", "content": "Is 12 even?"}, {"role": "assistant", "content": "yes"}]
@@ -39,7 +39,7 @@ def inspect(settings: dict[str, object]) -> dict[str, object]:
     except refusals() as error:
         return {"rejected": words(error)}
     stage = LOADED_AS.get(finetuning_args.stage, finetuning_args.stage)
-    reader = Reader(model_args, data_args, training_args, stage)
+    reader = RecipeData(model_args, data_args, training_args, stage)
     tokens: dict[str, Any]
     try:
         reader, difference = _with_tokenizer(reader)
@@ -82,7 +82,7 @@ def _arguments(settings: dict[str, object], **changes: object) -> tuple[Any, ...
     return arguments
 
 
-def _with_tokenizer(reader: Reader) -> tuple[Reader, str]:
+def _with_tokenizer(reader: RecipeData) -> tuple[RecipeData, str]:
     """Return the reader with template and tokenizer, and where its prompt leaves the chat template."""
     from llamafactory.data import get_template_and_fix_tokenizer
     from llamafactory.model import load_tokenizer
@@ -100,7 +100,7 @@ def preview(settings: dict[str, object], weights: Path, count: int) -> list[list
     from llamafactory.data.parser import get_dataset_list
 
     model_args, data_args, training_args, _, _ = _arguments(settings, max_samples=count)
-    reader, _ = _with_tokenizer(Reader(model_args, data_args, training_args, "sft"))
+    reader, _ = _with_tokenizer(RecipeData(model_args, data_args, training_args, "sft"))
     template, tokenizer = reader.template, (reader.module or {})["tokenizer"]
     rules = read_weights(weights)
     (attributes,) = get_dataset_list(data_args.dataset[:1], data_args.dataset_dir)

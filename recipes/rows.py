@@ -23,7 +23,7 @@ SEQUENCES = {"rm": 4, "kto": 5}  # lists that a processor's encoder returns for 
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class RecipeData:
     """How a recipe reads its data: LLaMA-Factory's arguments, template and tokenizer (None: not at hand)."""
 
     model_args: Any
@@ -66,7 +66,7 @@ def replaced(module: Any, **functions: Any) -> Iterator[None]:
         vars(module).update(before)
 
 
-def look(reader: Reader, name: str) -> dict[str, Any]:
+def look(reader: RecipeData, name: str) -> dict[str, Any]:
     """Return what becomes of a dataset: `rows`, `bad` (how many cannot be trained on), `problems`, `tokens`.
 
     `problems` are (number of a row in the file, or 0; why) of the first bad ones. `tokens` is {} without a
@@ -107,7 +107,7 @@ def _answer(rows: int, bad: list[tuple[int, str]], tokens: dict[str, int]) -> di
     return {"rows": rows, "bad": len(bad), "problems": bad[:SHOWN], "tokens": tokens}
 
 
-def _aligned(reader: Reader, attributes: Any) -> Any:
+def _aligned(reader: RecipeData, attributes: Any) -> Any:
     """Return all rows of a dataset in LLaMA-Factory's own format, in the order of the file."""
     from llamafactory.data import loader
 
@@ -124,7 +124,7 @@ def _aligned(reader: Reader, attributes: Any) -> Any:
         return loader._get_merged_dataset(["it"], arguments[0], read_whole, *arguments[2:])
 
 
-def _locate(reader: Reader, attributes: Any) -> Iterator[tuple[int, str]]:
+def _locate(reader: RecipeData, attributes: Any) -> Iterator[tuple[int, str]]:
     """Yield the rows for which a dataset cannot be read, and why; none where no single row is at fault."""
     from llamafactory.data import loader
     from llamafactory.data.converter import get_dataset_converter
@@ -172,7 +172,7 @@ def _clashes(path: Path) -> Iterator[tuple[int, str]]:
             )
 
 
-def _encoded(reader: Reader, rows: Any, name: str) -> Iterator[list[int] | str]:
+def _encoded(reader: RecipeData, rows: Any, name: str) -> Iterator[list[int] | str]:
     """Yield for each row the tokens of its sequences before they are cut, or why it cannot be trained on."""
     from llamafactory.data.loader import _get_dataset_processor
     from tqdm import tqdm

@@ -4,7 +4,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from eval.metrics.text import Estimate, bleu, distinct, ratio, rouge
+from eval.metrics.text import Measured, bleu, distinct, ratio, rouge
 from eval.statistics.rates import Rows, groups_of, rate
 
 LARGEST = 700.0  # exp of more is no number that JSON holds
@@ -33,7 +33,7 @@ def read_figures(rows: Rows) -> Figures:
     """
     loss = ratio(_numbers(rows, "loss"), _numbers(rows, "tokens"), _groups(rows))
     low, high = map(_exp, loss.ci95)
-    perplexity = Estimate(_exp(loss.value), _exp(loss.value) * loss.stderr, (low, high))
+    perplexity = Measured(_exp(loss.value), _exp(loss.value) * loss.stderr, (low, high))
     cut = sum(bool(row["truncated"]) for row in rows) / len(rows)
     values = {"eval_loss": loss.value, "perplexity": perplexity.value, "truncation_rate": cut}
     return Figures({**values}, {"eval_loss": asdict(loss), "perplexity": asdict(perplexity)})

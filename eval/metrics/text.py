@@ -15,7 +15,7 @@ WORD = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class Measured:
     """A figure with its standard error and 95 % limits."""
 
     value: float
@@ -32,7 +32,7 @@ def words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
-def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hashable]) -> Estimate:
+def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hashable]) -> Measured:
     """Return Σtops / Σbottoms over rows that come in groups; with bottoms of 1 it is the mean.
 
     The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group.
@@ -44,7 +44,7 @@ def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hash
     value = sum(tops) / total
     residuals = [top - value * bottom for top, bottom in zip(tops, bottoms, strict=True)]
     error = clustered_stderr(residuals, groups) * len(tops) / total
-    return Estimate(value, error, (value - Z95 * error, value + Z95 * error))
+    return Measured(value, error, (value - Z95 * error, value + Z95 * error))
 
 
 def distinct(texts: Sequence[str], n: int) -> float:
@@ -79,7 +79,7 @@ class _Words:
 
 def bleu(
     references: Sequence[str], predictions: Sequence[str], groups: Sequence[Hashable]
-) -> tuple[Estimate, str]:
+) -> tuple[Measured, str]:
     """Return corpus BLEU (0-100) with its bootstrap limits by group, and sacrebleu's signature.
 
     The tokenizer is sacrebleu's `zh` where a Chinese character stands in a reference, else `13a`.
@@ -99,7 +99,7 @@ def bleu(
         cells[group] = [a + b for a, b in zip(before, counts, strict=True)]
     drawn = [_score(row) for row in resample(list(cells.values())).tolist()]
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Estimate(value, float(np.std(drawn)), (float(low), float(high))), str(whole.get_signature())
+    return Measured(value, float(np.std(drawn)), (float(low), float(high))), str(whole.get_signature())
 
 
 def _score(cells: list[int]) -> float:

@@ -11,7 +11,7 @@ from eval.runs.alignment import check_rows
 from eval.runs.comparison import compare
 from eval.runs.find import parse_source, read_runs
 from eval.runs.judgement import Comparison, ScoredRun
-from eval.runs.replicates import Recipe, compare_replicates, parse_replicates
+from eval.runs.replicates import ReplicatedRecipe, compare_replicates, parse_replicates
 from eval.runs.training import training_warnings
 
 BASE = "base"
@@ -26,7 +26,7 @@ class ComparedRuns:
     warnings: Sequence[str]
     tables: Mapping[str, Table] = field(default_factory=dict)
     """What is to be read before the comparison, by its caption."""
-    recipes: Sequence[Recipe] = ()
+    recipes: Sequence[ReplicatedRecipe] = ()
 
 
 def compare_results(

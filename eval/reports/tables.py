@@ -9,7 +9,7 @@ from core.files import versions
 from eval.reports.numbers import NONE, interval, p_cell, percent, points_interval
 from eval.reports.verdict import verdict
 from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
-from eval.runs.replicates import Recipe
+from eval.runs.replicates import ReplicatedRecipe
 
 LEFT_OUT = (
     "The intervals are for these examples and these weights. They leave out what another training seed, "
@@ -112,7 +112,7 @@ def f1_differences(section: Section) -> Table | None:
     return Table(F1_DIFFERENCES, rows) if rows else None
 
 
-def replicate_table(recipes: Sequence[Recipe]) -> Table:
+def replicate_table(recipes: Sequence[ReplicatedRecipe]) -> Table:
     """Return each recipe's mean over its trainings against the base; limits over seeds and examples."""
     rows = [
         [

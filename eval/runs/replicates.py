@@ -10,7 +10,7 @@ from eval.statistics.replicates import Replicated, replicated
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class ReplicatedRecipe:
     """The mean accuracy of a recipe's `models` minus the base's, on one dataset or on the mean of all."""
 
     name: str
@@ -36,7 +36,7 @@ def parse_replicates(texts: Sequence[str]) -> dict[str, list[str]]:
 
 def compare_replicates(
     runs: Sequence[ScoredRun], base: str, recipes: Mapping[str, Sequence[str]]
-) -> list[Recipe]:
+) -> list[ReplicatedRecipe]:
     """Compare each recipe with the base on every dataset, and on their mean where there are several.
 
     Of several recipes, p and limits are Bonferroni's. `RequestError` where a model is the base, or was
@@ -46,12 +46,12 @@ def compare_replicates(
     for run in runs:
         if run.rows:
             by_model.setdefault(run.model, {})[run.dataset] = run
-    found: list[Recipe] = []
+    found: list[ReplicatedRecipe] = []
     for name, models in recipes.items():
         datasets = _datasets(name, [base, *models], by_model)
         for own in [*([one] for one in datasets), *([datasets] if len(datasets) > 1 else [])]:
             told = _one(by_model, base, models, own, len(recipes))
-            found.append(Recipe(name, models, own[0] if len(own) == 1 else MEAN, told))
+            found.append(ReplicatedRecipe(name, models, own[0] if len(own) == 1 else MEAN, told))
     return found
 
 

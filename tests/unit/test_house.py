@@ -86,3 +86,14 @@ def test_files_and_functions_stay_small(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} in {name(path)}"
+
+
+def test_a_name_of_a_class_has_one_meaning() -> None:
+    parsed = [(path, ast.walk(ast.parse(path.read_text(encoding="utf-8")))) for path in FILES]
+    classes = [
+        (node.name, name(path)) for path, nodes in parsed for node in nodes if isinstance(node, ast.ClassDef)
+    ]
+    where: dict[str, list[str]] = {}
+    for found, path in classes:
+        where.setdefault(found, []).append(path)
+    assert {found: paths for found, paths in where.items() if len(paths) > 1} == {}
