@@ -15,6 +15,7 @@ KINDS = {
     "W415": "the end of the turn is cut off: the model does not learn to stop there",
     "W416": "the prompt is truncated by cutoff_len",
     "W417": "the answer is empty: only the end of the turn is learned",
+    "E420": "the template cannot write the row's tools or calls (they lack what it asks for): training stops",
     "W419": "the text is truncated by cutoff_len (stage pt without packing)",
 }
 Row = Mapping[str, Any]
@@ -22,7 +23,11 @@ Row = Mapping[str, Any]
 
 @dataclass(slots=True)
 class Audit:
-    """Counts over the rows of a set; `places` holds the first row numbers (from 0) of each finding."""
+    """Counts over the rows of a set; `places` holds the first row numbers (from 0) of each finding.
+
+    `turns` counts those that are learned by role (assistant, function), and of these those with a `thought`,
+    a thought `removed` and an `empty` one put before them; and the masked observations.
+    """
 
     lengths: Counter[int] = field(default_factory=Counter)
     rows: int = 0
@@ -30,6 +35,7 @@ class Audit:
     learned: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[int]] = field(default_factory=dict)
+    turns: Counter[str] = field(default_factory=Counter)
     sampled: int = 0
     blocks: int = 0
     example: list[tuple[str, bool]] = field(default_factory=list)
@@ -48,6 +54,7 @@ class Audit:
         self.seen += later.seen
         self.learned += later.learned
         self.counts.update(later.counts)
+        self.turns.update(later.turns)
         for code, places in later.places.items():
             kept = self.places.setdefault(code, [])
             kept += places[: FIRST - len(kept)]

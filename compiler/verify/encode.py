@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from compiler.verify.load import REFUSALS
+
 Pairs = list[tuple[list[int], list[int]]]
 Question = tuple[list[dict[str, str]], str, str, bool]  # messages, system, tools, history without thoughts
 
@@ -50,6 +52,14 @@ class Prepared:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._template, name)
+
+    def writes(self, question: Question) -> bool:
+        """Whether the template can write a row: one lacks a tool's parameters, one takes one call alone."""
+        try:
+            self._template.encode_multiturn(self._marking, *question)
+        except REFUSALS:
+            return False
+        return True
 
     def prepare(self, questions: Sequence[Question]) -> list[Pairs]:
         """Return the ids of every (prompt, answer) pair of these rows, and keep them for the processor."""

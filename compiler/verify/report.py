@@ -50,6 +50,7 @@ def as_json(verdict: Verdict) -> dict[str, object]:
             "rows": audit.rows,
             "seen": audit.seen,
             "learned": audit.learned,
+            "turns": dict(audit.turns),
             "histogram": histogram(audit.lengths),
         }
         if verdict.packing:
@@ -103,6 +104,22 @@ def _learned(verdict: Verdict) -> Iterator[str]:
         f"labels: LLaMA-Factory's processor on every row, texts tokenised in batches; "
         f"{audit.sampled} rows compared with its plain tokenizer"
     )
+    yield from _turns(audit.turns)
     if audit.example:
         yield "the first example, loss tokens between ⟦ and ⟧:"
         yield "".join(f"⟦{text}⟧" if learned else text for text, learned in audit.example)
+
+
+def _turns(turns: Counter[str]) -> Iterator[str]:
+    """Yield what is learned of calls, results and reasoning, where there are any."""
+    learned = turns["assistant"] + turns["function"]
+    if turns["function"] or turns["observation"]:
+        yield (
+            f"turns: {turns['assistant']} answers and {turns['function']} calls of tools learned, "
+            f"{turns['observation']} results of tools masked"
+        )
+    if turns["thought"] or turns["removed"]:
+        yield (
+            f"reasoning: learned in {turns['thought']} of {learned} turns; removed from {turns['removed']} "
+            f"(enable_thinking: false); an empty thought put before {turns['empty']}"
+        )

@@ -6,7 +6,7 @@ its plain tokenizer too and must give the same labels.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from compiler.verify.audit import Audit, Row
@@ -22,7 +22,9 @@ class SupervisedAuditor:
 
     def __init__(self, loaded: Loaded, tokenizer: Any, template: Any) -> None:
         from llamafactory.data.processor import SupervisedDatasetProcessor
+        from llamafactory.data.template import ReasoningTemplate
 
+        self.reasoning = ReasoningTemplate
         self.args = loaded.data_args
         self.tokenizer = tokenizer
         self.template = template
@@ -40,18 +42,47 @@ class SupervisedAuditor:
             for number, (asked, answered) in enumerate(zip(rows["_prompt"], rows["_response"], strict=True))
             if len(asked) % 2 and len(answered) == 1
         ]
-        prepared = self.prepared.prepare([self._question(rows, number) for number in numbers])
+        refused = [n for n in numbers if self._has_tools(rows, n) and not self._writes(rows, n)]
+        for number in refused:
+            audit.find("E420", start + number)
+        numbers = [number for number in numbers if number not in refused]
+        rows = {name: [values[number] for number in numbers] for name, values in rows.items()}
+        prepared = self.prepared.prepare([self._question(rows, place) for place in range(len(numbers))])
         made = self.processor.preprocess_dataset(rows)
         labels = made.get("labels", [])
-        for number, pairs, row_ids, row_labels in zip(
-            numbers, prepared, made.get("input_ids", []), labels, strict=True
+        for place, (number, pairs, row_ids) in enumerate(
+            zip(numbers, prepared, made.get("input_ids", []), strict=True)
         ):
-            self._look(audit, start + number, pairs, row_ids, row_labels)
-            if not rows["_response"][number][0]["content"].strip():
+            self._look(audit, start + number, pairs, row_ids, labels[place])
+            self._count(audit, self._question(rows, place)[0])
+            if not rows["_response"][place][0]["content"].strip():
                 audit.find("W417", start + number)
-        chosen = [number for number in numbers if start + number in self.sample]
-        self._compare(audit, chosen, rows, start, dict(zip(numbers, labels, strict=True)))
+        self._compare(audit, [start + number for number in numbers], rows, labels)
         return audit
+
+    def _has_tools(self, rows: Row, number: int) -> bool:
+        turns = rows["_prompt"][number] + rows["_response"][number]
+        return bool(rows["_tools"][number]) or any(turn["role"] == "function" for turn in turns)
+
+    def _writes(self, rows: Row, number: int) -> bool:
+        return self.prepared.writes(self._question(rows, number))
+
+    def _count(self, audit: Audit, messages: list[dict[str, str]]) -> None:
+        """Count a row's turns by what is learned of them, as the template's settings have it."""
+        audit.turns["observation"] += sum(message["role"] == "observation" for message in messages)
+        learned = messages[-1:] if self.args.mask_history else messages[1::2]
+        reasons = isinstance(self.template, self.reasoning)
+        for message in learned:
+            text = message["content"]
+            without = self.template.remove_thought(text)
+            removed = reasons and self.template.enable_thinking is False and without != text
+            if removed:
+                text = without
+            marked = any(word.strip() in text for word in self.template.thought_words)
+            audit.turns[message["role"]] += 1
+            audit.turns["removed"] += removed
+            audit.turns["thought"] += marked
+            audit.turns["empty"] += reasons and not marked
 
     def _question(self, rows: Row, number: int) -> Question:
         """Return what the processor will ask the template for."""
@@ -105,14 +136,13 @@ class SupervisedAuditor:
         known = [([token for token in tokens if token is not None], learned) for tokens, learned in pieces]
         return [(self.tokenizer.decode(tokens), learned) for tokens, learned in known]
 
-    def _compare(
-        self, audit: Audit, numbers: Sequence[int], rows: Row, start: int, labels: Mapping[int, list[int]]
-    ) -> None:
+    def _compare(self, audit: Audit, numbers: Sequence[int], rows: Row, labels: Sequence[list[int]]) -> None:
         """Put sampled rows through LLaMA-Factory's processor with its plain tokenizer: the same labels?"""
-        if not numbers:
+        places = [place for place, number in enumerate(numbers) if number in self.sample]
+        if not places:
             return
-        chosen = {name: [values[n] for n in numbers] for name, values in rows.items()}
-        for number, plain in zip(numbers, self.plain.preprocess_dataset(chosen)["labels"], strict=True):
+        chosen = {name: [values[place] for place in places] for name, values in rows.items()}
+        for place, plain in zip(places, self.plain.preprocess_dataset(chosen)["labels"], strict=True):
             audit.sampled += 1
-            if plain != labels[number]:
-                audit.find("E413", start + number)
+            if plain != labels[place]:
+                audit.find("E413", numbers[place])

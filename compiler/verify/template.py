@@ -9,7 +9,7 @@ from typing import Any
 
 from compiler.verify.entry import meaning_of
 from compiler.verify.expect import expected_row
-from compiler.verify.load import imported
+from compiler.verify.load import REFUSALS, imported
 from core.errors import ContentError, RequestError, nearest
 
 BOS, EOS = "<bos>", "<eos>"
@@ -52,7 +52,11 @@ def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], nam
     if meaning.text_only:
         return f"⟦{talk.turns[0][1]}{EOS}⟧"
     messages = [{"role": role, "content": text} for role, text in talk.turns]
-    pairs = template.encode_multiturn(writing, messages, talk.system, talk.tools)
+    try:
+        pairs = template.encode_multiturn(writing, messages, talk.system, talk.tools)
+    except REFUSALS as error:
+        what = f"the template {name!r} cannot write the row's tools or calls: {error!r}"
+        raise ContentError(f"{what}; training would stop at it") from error
     end = EOS if template.efficient_eos else ""
     return "".join(f"{writing.text(asked)}⟦{writing.text(told)}{end}⟧" for asked, told in pairs)
 

@@ -15,12 +15,28 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [f"Is {n} even? Answer yes or no." for n in range(24)]
 ANSWER = {"role": "assistant", "content": "判断:是\n\n原因：无"}
 OPENAI = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+TOOLS = json.dumps(
+    [{"name": "even", "parameters": {"type": "object", "properties": {"n": {"type": "string"}}}}]
+)
+
+
+def called(text: str) -> dict:
+    """Return a conversation in which a tool is called."""
+    call = json.dumps({"name": "even", "arguments": {"n": text}})
+    turns = [("human", text), ("function_call", call), ("observation", "true"), ("gpt", "yes")]
+    return {"conversations": [{"from": who, "value": said} for who, said in turns], "tools": TOOLS}
+
+
 FORMATS = {
     "alpaca": ({}, lambda text: {"instruction": text, "input": "", "output": "yes"}),
     "text": ({"columns": {"prompt": "text"}}, lambda text: {"text": text * 9}),
     "sharegpt": (
         {"formatting": "sharegpt", "columns": {"messages": "text"}, "tags": OPENAI},
         lambda text: {"text": [{"role": "user", "content": text}, ANSWER]},
+    ),
+    "tools": (
+        {"formatting": "sharegpt", "columns": {"messages": "conversations", "tools": "tools"}},
+        called,
     ),
 }  # fmt: skip
 SMALL = {
@@ -37,7 +53,8 @@ SMALL = {
 
 
 def format_of(dataset: str) -> str:
-    return "sharegpt" if "defect" in dataset else "text" if "text" in dataset else "alpaca"
+    words = {"defect": "sharegpt", "text": "text", "tools": "tools"}
+    return next((form for word, form in words.items() if word in dataset), "alpaca")
 
 
 def register(folder: Path, names: list[str]) -> None:

@@ -16,7 +16,7 @@ from compiler.verify import encode, supervised, workers
 from compiler.verify.report import as_json, lines
 from compiler.verify.run import Verdict, read_settings, verify
 from compiler.verify.template import seen_by_model
-from core.errors import RequestError
+from core.errors import ContentError, RequestError
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -254,3 +254,71 @@ def test_what_our_recipes_train_on(recipe, tiny_model, tmp_path):
         assert verdict.stage == settings["stage"] and verdict.packing == bool(settings.get("packing"))
         assert verdict.same == verdict.loaded == verdict.audit.rows == report.datasets[name]
         assert verdict.audit.learned or verdict.packing, "a few short texts fill no block"
+
+
+TOOLS = json.dumps(
+    [{"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}]
+)
+WITH_TOOLS = {
+    "file_name": "a.jsonl",
+    "formatting": "sharegpt",
+    "columns": {"messages": "conversations", "tools": "tools"},
+}
+
+
+def talk(call: str, tools: str = TOOLS, answer: str = "It is 5.") -> dict:
+    turns = [("human", "Sum."), ("function_call", call), ("observation", "5"), ("gpt", answer)]
+    return {"conversations": [{"from": role, "value": said} for role, said in turns], "tools": tools}
+
+
+def test_calls_are_learned_with_what_stands_before_them_and_results_are_masked(sets):
+    call = '{"name": "add", "arguments": {"a": 5}}'
+    before = "<think>\nAdd.\n</think>\n\nI add."
+    verdict = sets.audit([talk(f"{before}\n<tool_call>[{call}, {call}]</tool_call>")], entry=WITH_TOOLS)
+    written = f"<tool_call>\n{call}\n</tool_call>"
+    learned = [text for text, is_learned in verdict.audit.example if is_learned]
+    assert learned == [f"{before}\n{written}\n{written}<|im_end|>\n", "It is 5.<|im_end|>\n"]
+    assert not verdict.failed
+    said = list(lines(verdict, every=False))
+    assert "turns: 1 answers and 1 calls of tools learned, 1 results of tools masked" in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "turns", "learned"),
+    [
+        ({}, {"thought": 1, "removed": 0, "empty": 1}, ["<think>\nAdd.", "<think>\n\n</think>"]),
+        ({"enable_thinking": False}, {"thought": 0, "removed": 1, "empty": 2}, ["<tool_call>", "It is 5."]),
+        ({"mask_history": True}, {"thought": 0, "removed": 0, "empty": 1}, ["<think>\n\n</think>"]),
+    ],
+)
+def test_reasoning_is_learned_or_removed_as_the_recipe_has_it(sets, settings, turns, learned):
+    row = talk('<think>\nAdd.\n</think>\n\n{"name": "add", "arguments": {"a": 5}}')
+    verdict = sets.audit([row], entry=WITH_TOOLS, template="qwen3", **settings)
+    assert {name: verdict.audit.turns[name] for name in turns} == turns
+    texts = [text for text, is_learned in verdict.audit.example if is_learned]
+    assert len(texts) == len(learned) and all(map(str.startswith, texts, learned))
+
+
+def test_a_row_that_the_template_cannot_write_is_named(sets):
+    rows = [
+        talk('{"name": "add", "arguments": {}}'),
+        talk('{"name": "f", "arguments": {}}', '[{"name": "f"}]'),
+    ]
+    rows.append(talk("no JSON"))
+    verdict = sets.audit(rows, entry=WITH_TOOLS, template="vicuna")
+    assert found(verdict) == [("E420", "a.jsonl:2"), ("E420", "a.jsonl:3")]
+    assert verdict.audit.rows == 1 and verdict.audit.sampled == 1
+    with pytest.raises(ContentError, match="the template 'vicuna' cannot write the row's tools or calls"):
+        seen_by_model(rows[1], WITH_TOOLS, "vicuna")
+
+
+@pytest.mark.parametrize(("language", "calls", "results"), [("en", 211, 211), ("zh", 216, 216)])
+def test_llamafactorys_own_tool_data(sets, real_data, tmp_path, language, calls, results):
+    source = real_data / "lf/data" / f"glaive_toolcall_{language}_demo.json"
+    request = CompileRequest(sources=(str(source),), out=tmp_path / "out", reject=True)
+    report = compile_spec(load_spec("messages"), request)
+    assert (report.read, report.rejected) == (300, 0 if language == "en" else 2)
+    settings = {"template": "qwen", "model_name_or_path": str(sets.model), "cutoff_len": 1 << 14}
+    verdict = verify("messages", tmp_path / "out", settings)
+    assert verdict.loaded == verdict.same == report.kept and not verdict.failed
+    assert (verdict.audit.turns["function"], verdict.audit.turns["observation"]) == (calls, results)
