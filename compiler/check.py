@@ -1,15 +1,18 @@
 """Rows as read become checked columns: JSON Schema on every value, labels mapped, bad rows named."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any, cast
 
 from compiler.calls import WrongValueError, misfits, tools_text
 from compiler.clean import cleaner, wrapped
+from compiler.labels import keys_of, label_keys, nearest_label
+from compiler.media import media_of
 from compiler.problems import Problems, some_of
 from compiler.rows import MISSING, Batch, Rows
-from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
+from compiler.spec import PLACEHOLDERS, ROW_NUMBER, UNLABELLED, Column, Spec
 from compiler.specfile import read_schema
 from compiler.texts import numbers_in, writable, written
 from compiler.turns import Turn, best_of, calls_in, cleaned, keeps_tools, read_turns
@@ -19,7 +22,7 @@ from core.errors import Problem, nearest, show_value
 Values = list[object]
 Validator = Callable[[object], bool]
 CLEANED = ("text", "answer", "extra")
-NESTED = ("list", "turns", "best", "tools")
+NESTED = ("list", "turns", "best", "tools", *PLACEHOLDERS)
 EXPECTED = {
     "text": "text",
     "answer": "text",
@@ -30,6 +33,7 @@ EXPECTED = {
     "turns": "a list of turns",
     "best": "a list of objects",
     "tools": "a list of tools, or one as JSON text",
+    **dict.fromkeys(PLACEHOLDERS, "a list of paths, or one as text"),
 }
 
 
@@ -44,9 +48,10 @@ class Checker:
         self.problems = problems
         self.unused = unused
         self.tools = keeps_tools(spec.outputs)
+        self.media = media_of(spec)
         self.known: set[str] = set()
         self.sources: dict[str, str] = {}
-        self.lookup = _labels(spec)
+        self.lookup = label_keys(spec)
         self.clean = cleaner(spec.clean)
         self.ids = [column.name for column in spec.columns if column.kind == "id"]
         self.kept = {name for output in spec.outputs for name in output.keep}
@@ -61,8 +66,11 @@ class Checker:
         self.unlabelled = 0
         self.failed = False
 
-    def check(self, rows: Rows) -> Batch | None:
-        """Return the good rows as columns, or None where the file lacks a column that is needed."""
+    def check(self, rows: Rows, folder: Path) -> Batch | None:
+        """Return the good rows as columns, or None where the file lacks a column that is needed.
+
+        `folder` is where the images, videos and audios of the rows lie.
+        """
         if not self._resolve(rows):
             self.problems.settle()
             return None
@@ -75,12 +83,12 @@ class Checker:
             batch = batch.keep(self._sort_out(rows, columns, wrong))
         self.number += len(rows.lines)
         for column in self.spec.columns:
-            batch = self._shape(column, batch, rows)
-        batch = self._held_to_tools(batch, rows)
+            batch = self._shape(column, batch, rows, folder)
+        batch = self._placed(self._held_to_tools(batch, rows), rows)
         self.problems.settle()
         return self._label(batch) if self.lookup else batch
 
-    def notes(self, shown: str) -> list[str]:
+    def notes(self, shown: str, folder: Path) -> list[str]:
         """Return, for people, which columns were taken of those that go by several names.
 
         For a source that the spec names, only those that are neither the target nor the first looked for.
@@ -91,20 +99,23 @@ class Checker:
         named = [f"column {show_value(self.sources[column.name])} as {column.name}" for column in taken]
         parts = [f"using {', '.join(named)}"] if taken else []
         parts += [f"no column for {', '.join(none)}"] if taken and none else []
-        return [f"{shown}: {', '.join(parts)}"] if parts else []
+        said = [*([", ".join(parts)] if parts else []), *(self.media.notes(folder) if self.media else [])]
+        return [f"{shown}: {each}" for each in said]
 
     def _worth_a_note(self, column: Column) -> bool:
         source = self.sources.get(column.name)
         usual = () if self.spec.anyones else (column.name, column.names[0])
         return source is not None and source not in usual
 
-    def _shape(self, column: Column, batch: Batch, rows: Rows) -> Batch:
+    def _shape(self, column: Column, batch: Batch, rows: Rows, folder: Path) -> Batch:
         """Bring the values of a column that passed into the one form that rendering knows."""
         values = batch.columns[column.name]
         if column.kind == "turns":
             return self._reread(column, batch, rows, partial(self._talk, column.calls == "text"))
         if column.kind == "tools":
             return self._reread(column, batch, rows, tools_text)
+        if self.media and column.kind in PLACEHOLDERS:
+            return self._reread(column, batch, rows, partial(self.media.paths, column.kind, folder))
         if column.kind == "best":
             return self._reread(column, batch, rows, partial(best_of, column, self.clean))
         if column.kind == "list":
@@ -127,7 +138,8 @@ class Checker:
                 read.append(reader(value))
                 good.append(number)
             except WrongValueError as error:
-                problem = Problem("E107", batch.place(number), str(error), self._field(column.name))
+                code = "E110" if column.kind in PLACEHOLDERS else "E107"
+                problem = Problem(code, batch.place(number), str(error), self._field(column.name))
                 self._reject([problem], batch, number, rows)
         batch = batch.keep(good) if len(good) < len(batch) else batch
         batch.columns[column.name] = read
@@ -154,6 +166,22 @@ class Checker:
             for one in found:
                 self.problems.warn(Problem("W215", place, one.message))
         return batch.keep(good) if len(good) < len(batch) else batch
+
+    def _placed(self, batch: Batch, rows: Rows) -> Batch:
+        """Hold the files that each row names against the placeholders in its texts."""
+        if self.media is None:
+            return batch
+        good, placed = [], []
+        for number in range(len(batch)):
+            row = {name: values[number] for name, values in batch.columns.items()}
+            try:
+                placed.append(self.media.place(row))
+                good.append(number)
+            except WrongValueError as error:
+                self._reject([Problem("E110", batch.place(number), str(error))], batch, number, rows)
+        batch = batch.keep(good)
+        batch.columns |= {name: [row[name] for row in placed] for name in batch.columns}
+        return batch
 
     def _resolve(self, rows: Rows) -> bool:
         """Find the columns that are not found yet by the names they go by; False if one is missing."""
@@ -227,7 +255,7 @@ class Checker:
 
     def _unknown(self, labels: Values) -> Sequence[int]:
         """Return the numbers of the labels that the spec does not name."""
-        keys = _keys(labels)
+        keys = keys_of(labels)
         unknown = set(keys) - self.lookup.keys()
         return [n for n, key in enumerate(keys) if key in unknown] if unknown else ()
 
@@ -266,7 +294,7 @@ class Checker:
             return Problem("E102", place, f"missing; the row has {keys}", field)
         if kind == "label":
             options = tuple(dict.fromkeys(written(raw) for raws in self.spec.labels.values() for raw in raws))
-            near = _nearest(value, options) if isinstance(value, str) else ""
+            near = nearest_label(value, options) if isinstance(value, str) else ""
             message = f"found {show_value(value)}, expected one of {', '.join(options)}"
             return Problem("E104", place, message, field, near)
         if value is None:
@@ -298,7 +326,7 @@ class Checker:
         if "label" not in self.sources:
             self.unlabelled += len(batch)
             return batch.keep(())
-        labels = list(map(self.lookup.__getitem__, _keys(batch.columns["label"])))
+        labels = list(map(self.lookup.__getitem__, keys_of(batch.columns["label"])))
         batch.columns["label"] = labels
         if UNLABELLED not in labels:
             return batch
@@ -326,62 +354,28 @@ def _holds(valid: Validator, value: object) -> bool:
         return False
 
 
-def _labels(spec: Spec) -> dict[object, object]:
-    """Return the key of a raw label → what we write, or UNLABELLED.
-
-    Numbers and truth values stand there as the texts of a table, too: 1, 1.0 and "True".
-    """
-    pairs = [(raw, ours) for ours, raws in spec.labels.items() for raw in raws]
-    keys = _keys([raw for raw, _ in pairs])
-    lookup: dict[object, object] = {}
-    lookup.update((text, ours) for raw, ours in pairs if not isinstance(raw, str) for text in _as_cells(raw))
-    lookup.update((key, ours) for key, (_, ours) in zip(keys, pairs, strict=True))
-    return lookup
-
-
-def _as_cells(raw: object) -> tuple[str, ...]:
-    """Return how tables write a number or a truth value."""
-    if isinstance(raw, bool):
-        return str(raw), str(raw).lower(), str(raw).upper()
-    number = cast("float", raw)
-    return (str(int(number)), f"{int(number)}.0") if float(number).is_integer() else (str(number),)
-
-
-def _keys(labels: Values) -> Values:
-    """Return what labels are looked up by: `true` is 1 to Python; lists and objects are no labels."""
-    if set(map(type, labels)) <= {int, float, str}:
-        return labels
-    plain = (int, float, str)
-    return [
-        (label,) if isinstance(label, bool) else label if isinstance(label, plain) else MISSING
-        for label in labels
-    ]
-
-
 def _validators(column: Column) -> tuple[Validator, Validator]:
     """Return the compiled validators of one value of a column, and of a list of them."""
     import jsonschema_rs
 
     if column.kind == "any":
         return writable, writable
-    schemas = cast("dict[str, dict[str, Any]]", read_schema("columns")["$defs"])
-    schema = schemas[column.kind]
+    schema = _schema(column.kind)
     of_list = {"type": "array", "items": schema}
     return jsonschema_rs.validator_for(schema).is_valid, jsonschema_rs.validator_for(of_list).is_valid
 
 
-@lru_cache(1000)
-def _nearest(label: str, options: tuple[str, ...]) -> str:
-    """Return the hint for a label; a wrong one often stands in every row, and looking takes 70 µs."""
-    return nearest(label, options)
+def _schema(kind: str) -> dict[str, Any]:
+    """Return the JSON Schema of a value of this kind of column."""
+    schemas = cast("dict[str, dict[str, Any]]", read_schema("columns")["$defs"])
+    return schemas["media" if kind in PLACEHOLDERS else kind]
 
 
 def _inside(kind: str, value: object) -> tuple[str, str]:
     """Return where in a nested value the first thing is wrong, and what: the words that we have not here."""
     from compiler.explain import explain
 
-    schema = cast("dict[str, dict[str, Any]]", read_schema("columns")["$defs"])[kind]
-    return next(explain(schema, value))
+    return next(explain(_schema(kind), value))
 
 
 def _type(value: object) -> str:

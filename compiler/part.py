@@ -12,6 +12,7 @@ from compiler.check import Checker
 from compiler.filters import Sieve
 from compiler.fingerprints import Fingerprints
 from compiler.lint import Lint
+from compiler.media import media_folder
 from compiler.read import read, reading
 from compiler.readback import look_back
 from compiler.render import Renderer
@@ -59,18 +60,18 @@ class PartRun:
         limit = self.context.request.limit
         room = sys.maxsize if limit is None else limit - self.read
         passed_on = column_missing = 0
-        path = self.context.progress.watch(found.path)
+        path, folder = self.context.progress.watch(found.path), media_folder(self.spec, found.shown)
         for rows in read(path, found.shown, self.source, self.problems, self.name):
             rows = rows.head(room - passed_on) if room - passed_on < len(rows.lines) else rows
             passed_on += len(rows.lines)
-            if (batch := checker.check(rows)) is None:  # read on all the same, for the counts
+            if (batch := checker.check(rows, folder)) is None:  # read on all the same, for the counts
                 column_missing += len(rows.lines)
             else:
                 self._take(batch, "idx" in checker.sources, files)
             if passed_on == room or (enough is not None and self.kept >= enough):
                 break
         self.problems.settle()
-        self.problems.notes += checker.notes(found.shown)
+        self.problems.notes += checker.notes(found.shown, folder)
         unreadable = self.problems.bad_rows - bad_before - checker.bad
         self.read += passed_on + unreadable
         return Counter({"column missing": column_missing, "no gold label": checker.unlabelled})

@@ -43,6 +43,7 @@ CODES = {
     "E107": "turns that cannot be trained on",
     "E108": "a column that changes what an answer means, and is not used",
     "E109": "a call that does not fit the tools of its row",
+    "E110": "an image, video or audio that cannot be used",
     "W201": "an id that came before",
     "W202": "a row that came before",
     "W203": "the same input with another answer",

@@ -15,7 +15,7 @@ import orjson
 
 from compiler.entries import entry_of
 from compiler.request import Written
-from compiler.spec import Output, Spec
+from compiler.spec import PLACEHOLDERS, Output, Spec
 from core.errors import ContentError
 from core.examples import SEPARATOR, examples_file, fingerprints, write_examples
 from core.files import sha256
@@ -78,7 +78,17 @@ def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> Content
 
 
 def _asked(records: list[Record], entry: Mapping[str, Any]) -> list[str]:
-    """Return what each record asks, as `core.prompt.conversation` has it: the turns before its answer."""
+    """Return what each record asks: the turns before its answer, and the paths of its images and the like."""
+    asked = _turns_before(records, entry)
+    media = [entry["columns"][kind] for kind in PLACEHOLDERS if kind in entry["columns"]]
+    if not media:
+        return asked
+    paths = [[path for name in media for path in record[name]] for record in records]
+    return [SEPARATOR.join([text, *own]) for text, own in zip(asked, paths, strict=True)]
+
+
+def _turns_before(records: list[Record], entry: Mapping[str, Any]) -> list[str]:
+    """Return what each record asks in words, as `core.prompt.conversation` has it."""
     columns = entry["columns"]
     if entry["formatting"] == "sharegpt":
         role, content, system = (entry["tags"][f"{tag}_tag"] for tag in ("role", "content", "system"))

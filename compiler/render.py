@@ -9,7 +9,7 @@ import orjson
 
 from compiler.clean import wrapped
 from compiler.rows import Batch
-from compiler.spec import Output, Spec, placeholders
+from compiler.spec import PLACEHOLDERS, Output, Spec, placeholders
 from compiler.texts import as_texts
 from compiler.turns import ASSISTANT, OPENAI, SHAREGPT, SYSTEM, USER, Turn
 
@@ -57,6 +57,7 @@ class Renderer:
         self.output = output
         self.turns = next((column.name for column in spec.columns if column.kind == "turns"), None)
         self.columns = {column.name for column in spec.columns}
+        self.media = [column.name for column in spec.columns if column.kind in PLACEHOLDERS]
 
     def render(self, batch: Batch) -> list[bytes]:
         """Return the records of a batch as JSON texts, keys in a fixed order, non-ASCII as it is."""
@@ -74,7 +75,7 @@ class Renderer:
     def _fields(self, batch: Batch) -> list[Field]:
         """Return the record's fields in order: a template filled in, or a value for each row."""
         out = self.output
-        kept: list[Field] = [(name, batch.columns[name]) for name in out.keep]
+        kept: list[Field] = [(name, batch.columns[name]) for name in [*self.media, *out.keep]]
         if out.format == "alpaca" and self.turns:
             return [*self._alpaca(batch), *self._system(batch), *kept]
         if out.format == "alpaca":

@@ -18,6 +18,8 @@ MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
 REJECTED_BEFORE = "quarantine.jsonl"  # what compiles before version 0.2 called it
 TEMPLATES = ("instruction", "input", "output", "system", "user", "assistant", "text")
+PLACEHOLDERS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
+"""What stands in a text for each file of these columns, as LLaMA-Factory has it."""
 FIELDS = {"alpaca": "", "sharegpt": "conversations", "messages": "messages", "text": "text"}
 
 
@@ -156,7 +158,8 @@ class Spec:
         templates = [text for output in self.outputs for text in output.templates.values()]
         names = {name for text in templates for _, name in placeholders(text) if name is not None}
         names.update(*(output.keep for output in self.outputs))
-        names.update(column.name for column in self.columns if column.kind in ("id", "turns", "label"))
+        kinds = ("id", "turns", "label", *PLACEHOLDERS)
+        names.update(column.name for column in self.columns if column.kind in kinds)
         if any(output.format in ("sharegpt", "messages") for output in self.outputs):
             names |= {"system", "tools"}
         if self.in_mix and any("system" in output.templates for output in self.outputs):
@@ -333,6 +336,9 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
 def _check_names(spec: Spec) -> None:
     """Refuse what the schema cannot see: names that no column has."""
     known = {column.name for column in spec.columns}
+    media = [column.name for column in spec.columns if column.kind in PLACEHOLDERS]
+    if media and (spec.mix or spec.in_mix or any(output.format == "text" for output in spec.outputs)):
+        raise ValueError(f"column {media[0]}: neither a mixture nor a text for pretraining holds media")
     uses = [("fit.group", spec.group)]
     if spec.split:
         uses += [("split.stratify", spec.split.stratify), ("split.group", spec.split.group)]

@@ -22,6 +22,7 @@ class Source:
     delimiter: str | None = None
     quoted: bool | None = None
     header: tuple[str, ...] = ()
+    media_dir: str = ""
     rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
     is_row: Callable[[object], bool] = no_row
 
@@ -40,6 +41,7 @@ def source_of(raw: Any, part: str) -> Source:
         delimiter=raw.get("delimiter"),
         quoted=raw.get("quoted"),
         header=tuple(raw.get("header", ())),
+        media_dir=raw.get("media_dir", ""),
         rows=_by_part(raw.get("rows", {}), ""),
     )
 

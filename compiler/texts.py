@@ -7,7 +7,7 @@ from typing import cast
 import orjson
 
 from compiler.rows import Batch
-from compiler.spec import Output, Spec, placeholders
+from compiler.spec import PLACEHOLDERS, Output, Spec, placeholders
 from compiler.turns import Turn
 
 Texts = list[str]
@@ -32,6 +32,7 @@ class TextColumns:
         if self.turns:
             self.asked, self.answered, self.may_be_blank = ["asked"], ["answered"], ["answered"]
             self.asked += [name for name, kind in kinds.items() if kind == "tools"]
+        self.asked += [name for name, kind in kinds.items() if kind in PLACEHOLDERS]
 
     def of(self, batch: Batch) -> dict[str, Texts]:
         """Return the texts of a batch by name: what is asked, then what is to be learned."""
@@ -41,7 +42,7 @@ class TextColumns:
             }
         talks = cast("list[list[Turn]]", batch.columns[self.turns])
         asked = ["\n".join(turn.text for turn in talk[:-1]) for talk in talks]
-        tools = {name: cast("Texts", batch.columns[name]) for name in self.asked[1:]}
+        tools = {name: as_texts(self.spec, name, batch.columns[name]) for name in self.asked[1:]}
         return {"asked": asked, **tools, "answered": [talk[-1].text for talk in talks]}
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from compiler.check import Checker
 from compiler.entries import entry_of
 from compiler.filters import Sieve
+from compiler.media import media_folder
 from compiler.problems import Problems
 from compiler.read import read, reading
 from compiler.render import Renderer
@@ -67,7 +68,7 @@ def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterato
         split = spec.splits[0] if spec.mix or spec.split else found.split
         checker = Checker(own, problems, Unused(), {})
         for rows in read(found.path, found.shown, reading(own), problems, found.split):
-            batch = checker.check(rows)
+            batch = checker.check(rows, media_folder(own, found.shown))
             if batch is None:
                 raise ProblemsError(problems.errors, spec.name)
             batch = Sieve(own.filter).sift(batch, list(TextColumns(own).of(batch).values()))

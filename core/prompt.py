@@ -36,6 +36,7 @@ OPENAI = {
     "formatting": "sharegpt",
     "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
 }
+MEDIA = ("images", "videos", "audios")
 MESSAGES = ("messages", "text")  # where records keep messages as OpenAI has them
 
 
@@ -59,10 +60,19 @@ def conversation(record: Mapping[str, object], entry: Mapping[str, object], plac
         entry = {"formatting": "sharegpt"}
     elif not entry and isinstance(record.get("text"), str):
         entry = {"columns": {"prompt": "text"}}
+    _refuse_media(record, entry, place)
     if entry.get("formatting", "alpaca") == "alpaca":
         default = ALPACA if entry else _found_columns(record)
         return _from_alpaca(record, _strings(entry.get("columns")) or default, place)
     return _from_sharegpt(record, entry, place)
+
+
+def _refuse_media(record: Mapping[str, object], entry: Mapping[str, object], place: str) -> None:
+    """Refuse a record with images, videos or audios: its text is not all that the model is asked."""
+    named = _strings(entry.get("columns")) or {kind: kind for kind in MEDIA}
+    for kind in MEDIA:
+        if kind in named and record.get(named[kind]):
+            raise ContentError(f"{place}: {named[kind]}: rows with {kind} are not scored, only those of text")
 
 
 def saved_chat_template(folder: Path) -> str | None:

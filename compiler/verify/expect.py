@@ -9,6 +9,7 @@ from pathlib import Path
 
 from compiler.problems import Problems
 from compiler.read import read
+from compiler.spec import PLACEHOLDERS
 from compiler.specsource import Source
 from compiler.verify.entry import Meaning
 from core.errors import Problem, ProblemsError, show_value
@@ -21,11 +22,15 @@ BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class ExpectedRow:
-    """One record as LLaMA-Factory should have it: turns (role, text), the last one learned; system, tools."""
+    """One record as LLaMA-Factory should have it: turns (role, text), the last one learned; system, tools.
+
+    `media` holds the paths of its images, videos and audios.
+    """
 
     turns: list[Turn]
     system: str = ""
     tools: str = ""
+    media: tuple[str, ...] = ()
 
 
 class LostError(Exception):
@@ -108,7 +113,7 @@ def _alpaca(record: Record, meaning: Meaning) -> ExpectedRow:
     turns.append(("user", "\n".join(str(text) for text in asked if text)))
     if not meaning.text_only:
         turns.append(("assistant", _answer(record, columns["response"])))
-    return ExpectedRow(turns, _extra(record, columns, "system"), _extra(record, columns, "tools"))
+    return ExpectedRow(turns, *_beside(record, columns))
 
 
 def _answer(record: Record, column: str) -> str:
@@ -134,7 +139,7 @@ def _sharegpt(record: Record, meaning: Meaning) -> ExpectedRow:
                 f"{column}: turn {number}: found {show_value(message)}, expected a known role and a text"
             )
         turns.append((role, text))
-    system = _extra(record, meaning.columns, "system")
+    system, tools, media = _beside(record, meaning.columns)
     if turns and turns[0][0] == "system":
         system = turns.pop(0)[1]
     due = (("user", "observation"), ("assistant", "function"))
@@ -145,7 +150,14 @@ def _sharegpt(record: Record, meaning: Meaning) -> ExpectedRow:
         )
     if not turns or len(turns) % 2:
         raise LostError(f"{column}: {len(turns)} turns, expected an even number that ends with an answer")
-    return ExpectedRow(turns, system, _extra(record, meaning.columns, "tools"))
+    return ExpectedRow(turns, system, tools, media)
+
+
+def _beside(record: Record, columns: Mapping[str, str]) -> tuple[str, str, tuple[str, ...]]:
+    """Return what stands beside a record's turns: its system text, its tools, the paths of its media."""
+    values = [record.get(columns[kind]) for kind in PLACEHOLDERS if kind in columns]
+    paths = [path for value in values for path in (value if isinstance(value, list) else [value]) if path]
+    return _extra(record, columns, "system"), _extra(record, columns, "tools"), tuple(map(str, paths))
 
 
 def _list(record: Record, column: str | None) -> list[object]:

@@ -16,7 +16,8 @@ from core.errors import RequestError
 
 # What of a recipe decides how rows are read, tokenised, cut and masked.
 SETTINGS = (
-    "stage", "template", "cutoff_len", "train_on_prompt", "mask_history", "tool_format", "default_system",
+    "stage", "template", "media_dir", "cutoff_len", "train_on_prompt", "mask_history", "tool_format",
+    "default_system",
     "enable_thinking", "preserve_thinking", "use_fast_tokenizer", "split_special_tokens", "add_tokens",
     "add_special_tokens", "packing", "preprocessing_batch_size",
 )  # fmt: skip

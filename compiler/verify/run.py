@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compiler.registry import read_manifests
+from compiler.spec import PLACEHOLDERS
 from compiler.verify.audit import FIRST, KINDS, Audit, Auditor
 from compiler.verify.entry import Meaning, column_problems, entry_problems, meaning_of
 from compiler.verify.expect import Expected, ExpectedRow
@@ -160,6 +161,9 @@ def _auditor(loaded: Loaded, verdict: Verdict, settings: Settings) -> Auditor | 
             f"what is learned, token lengths ({why}); give a model folder with --model DIR"
         )
         return None
+    if any(getattr(loaded.rows.features[f"_{kind}"], "dtype", "") != "null" for kind in PLACEHOLDERS):
+        verdict.not_checked.append("what is learned of rows with media: it takes the model's own processor")
+        return None
     tokenizer, template = tools_of(loaded, folder)
     verdict.cutoff, verdict.packing = loaded.data_args.cutoff_len, bool(loaded.data_args.packing)
     return AUDITORS[loaded.stage](loaded, tokenizer, template)
@@ -175,7 +179,8 @@ def _compare_all(loaded: Loaded, starts: range, expected: Expected, verdict: Ver
     """Compare every row with its record; returns the places of the records."""
     places: list[str] = []
     ours = expected.records()
-    columns = loaded.rows.select_columns(["_prompt", "_response", "_system", "_tools"])
+    media = [f"_{kind}" for kind in PLACEHOLDERS]
+    columns = loaded.rows.select_columns(["_prompt", "_response", "_system", "_tools", *media])
     with _bar(f"comparing {verdict.dataset}", loaded) as bar:
         for start in starts:
             rows = columns[start : start + starts.step]
@@ -204,11 +209,17 @@ def _compare(
         verdict.add(Problem("E406", place, why))
         return
     turns = [(turn["role"], turn["content"]) for turn in prompt + answer]
-    theirs = ExpectedRow(turns, rows["_system"][number] or "", rows["_tools"][number] or "")
+    found = [path for kind in PLACEHOLDERS for path in rows[f"_{kind}"][number] or ()]
+    pairs = zip_longest(found, talk.media, fillvalue="")
+    named = tuple(ours if ours and path.endswith(ours) else path for path, ours in pairs)
+    theirs = ExpectedRow(turns, rows["_system"][number] or "", rows["_tools"][number] or "", named)
     if theirs == talk:
         verdict.same += 1
+        if lost := [path for path in found if not Path(path).is_file()]:
+            message = f"LLaMA-Factory does not find {lost[0]}: a recipe names the folder as media_dir"
+            verdict.add(Problem("E408", place, message))
         return
-    pairs = [*zip_longest(talk.turns, turns), (talk.system, theirs.system), (talk.tools, theirs.tools)]
-    wrong = next((ours, other) for ours, other in pairs if ours != other)
+    beside = [(talk.system, theirs.system), (talk.tools, theirs.tools), *zip_longest(talk.media, named)]
+    wrong = next((ours, other) for ours, other in [*zip_longest(talk.turns, turns), *beside] if ours != other)
     message = f"the file has {show_value(wrong[0])}, LLaMA-Factory reads {show_value(wrong[1])}"
     verdict.add(Problem("E407", place, message))

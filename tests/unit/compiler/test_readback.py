@@ -154,7 +154,7 @@ def test_a_row_that_no_count_knows_is_an_internal_error(bench, monkeypatch):
     from compiler import part
 
     sift = part.Checker.check
-    monkeypatch.setattr(part.Checker, "check", lambda self, rows: sift(self, rows).keep([0]))
+    monkeypatch.setattr(part.Checker, "check", lambda self, *given: sift(self, *given).keep([0]))
     source = bench.rows("train.jsonl", ROWS)
     for way in (compile_spec, check_spec):
         with pytest.raises(ContentError, match=r"internal error: read 3, but kept 1 \+ dropped 0 .* = 1: "):
@@ -177,10 +177,15 @@ def test_fingerprints_are_those_of_the_prompts_that_eval_makes(name, tmp_path):
         found = find_dataset(dataset, tmp_path)
         examples = read_examples(found.path)
         records = read_records(found.path)
-        if name == "messages":  # holds calls of tools, which no conversation of ours has
+        if name in ("messages", "tools"):  # hold calls of tools, which no conversation of ours has
             talks = [record.get("conversations") or record["messages"] for record in records]
             kept = [[turn for turn in talk[:-1] if "system" not in turn.values()] for talk in talks]
             told = [[list(turn.values())[1] for turn in talk] for talk in kept]
+        elif name == "media":  # nor images
+            talks = [(record["conversations"], record) for record in records]
+            words = [[t["value"] for t in talk[:-1] if t["from"] != "system"] for talk, _ in talks]
+            files = [[*record["images"], *record["videos"], *record["audios"]] for _, record in talks]
+            told = [[*asked, *paths] for asked, paths in zip(words, files, strict=True)]
         else:
             asked = [conversation(record, found.entry, "here").messages for record in records]
             told = [[m["content"] for m in messages if m["role"] != "system"] for messages in asked]

@@ -13,7 +13,7 @@ import pytest
 from core.packages import CORE
 
 ROOT = Path(__file__).parents[3]
-IMPORTED_AS = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
+IMPORTED_AS = {"scikit-learn": "sklearn", "pillow": "PIL", "pyyaml": "yaml"}
 
 
 def test_the_core_packages_are_those_of_pyproject() -> None:

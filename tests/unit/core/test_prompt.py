@@ -143,3 +143,11 @@ def test_llamafactorys_template_is_given_the_system_apart_and_an_open_answer(mon
         "assistant ",
     ]
     assert encode([USER]) == ["own", "None", "user Q", "assistant "]
+
+
+def test_a_row_with_images_is_not_scored_as_text():
+    row = {"instruction": "What?", "output": "x", "pictures": ["a.png"]}
+    entry = {"columns": {"prompt": "instruction", "response": "output", "images": "pictures"}}
+    with pytest.raises(ContentError, match="here: pictures: rows with images are not scored"):
+        conversation(row, entry, "here")
+    assert conversation({**row, "pictures": []}, entry, "here").answer == "x"

@@ -1,0 +1,116 @@
+"""Images, videos and audios of a row: files named by path, one for each placeholder in its texts.
+
+LLaMA-Factory 0.9.5 looks for them below its `media_dir` and refuses a row that names more or fewer than its
+turns have placeholders (data/mm_plugin.py); it opens them only while it trains.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path, PurePath
+from typing import cast
+
+from compiler.calls import WrongValueError
+from compiler.spec import PLACEHOLDERS, Column, Spec, placeholders
+from compiler.turns import USER, Turn
+from core.errors import counted, show_value
+
+PIXELS = 768 * 768  # LLaMA-Factory's image_max_pixels: what has more is made smaller before it is trained on
+
+
+@dataclass(slots=True)
+class Media:
+    """Reads the media columns of a spec's rows; counts what LLaMA-Factory will change or not find."""
+
+    columns: Sequence[Column]
+    turns: str | None
+    asked: Sequence[str]
+    literal: str
+    absolute: set[str] = field(default_factory=set)
+    large: set[str] = field(default_factory=set)
+
+    def paths(self, kind: str, folder: Path, value: object) -> list[str]:
+        """Return the paths in a cell, one as text or a list; `WrongValueError` names what is wrong."""
+        found = [value] if isinstance(value, str) and value else value or []
+        for path in cast("list[object]", found):
+            if not isinstance(path, str) or not path.strip():
+                raise WrongValueError(f"found {show_value(path)}, expected the path of a file")
+            if ".." in PurePath(path).parts:
+                raise WrongValueError(f"{path}: leads out of the folder; expected a path below it")
+            pixels = looked_at(folder / path, kind == "images")
+            if PurePath(path).is_absolute():
+                self.absolute.add(path)
+            if pixels > PIXELS:
+                self.large.add(path)
+        return cast("list[str]", found)
+
+    def place(self, row: dict[str, object]) -> dict[str, object]:
+        """Return a row with as many placeholders as it names files: where it has none, they come first.
+
+        `WrongValueError` where it has some, but not as many.
+        """
+        for column in self.columns:
+            paths, mark = cast("list[str]", row[column.name]), PLACEHOLDERS[column.kind]
+            talk = cast("list[Turn]", row[self.turns]) if self.turns else []
+            texts = [turn.text for turn in talk] or [self.literal, *(str(row[name]) for name in self.asked)]
+            count = sum(text.count(mark) for text in texts)
+            if count == len(paths):
+                continue
+            if count:
+                raise WrongValueError(
+                    f"{count} of {mark} in the texts, and {len(paths)} {column.kind}: expected one for each"
+                )
+            row = row | self._marked(row, talk, mark * len(paths))
+        return row
+
+    def _marked(self, row: dict[str, object], talk: list[Turn], marks: str) -> dict[str, object]:
+        """Return what changes where the first question begins with placeholders."""
+        if not self.turns:
+            return {self.asked[0]: f"{marks}{row[self.asked[0]]}"}
+        first = next(number for number, turn in enumerate(talk) if turn.role == USER)
+        question = talk[first]._replace(text=marks + talk[first].text)
+        return {self.turns: [*talk[:first], question, *talk[first + 1 :]]}
+
+    def notes(self, folder: Path) -> list[str]:
+        """Return, for people, what the records do not show: where the files are looked for."""
+        there = [f"media are looked for in {folder}: a recipe names it as media_dir"]
+        several = counted(len(self.large), "image")
+        said = [f"{several} of more than {PIXELS} pixels: LLaMA-Factory shrinks them (image_max_pixels)"]
+        known = [f"{counted(len(self.absolute), 'absolute path')}: they hold on this machine only"]
+        return [*there, *(said if self.large else []), *(known if self.absolute else [])]
+
+
+def media_of(spec: Spec) -> Media | None:
+    """Return what reads a spec's media columns, None where it has none."""
+    columns = [column for column in spec.columns if column.kind in PLACEHOLDERS]
+    if not columns:
+        return None
+    turns = next((column.name for column in spec.columns if column.kind == "turns"), None)
+    templates = [spec.outputs[0].templates.get(key, "") for key in ("instruction", "input", "user")]
+    pieces = [piece for text in templates for piece in placeholders(text)]
+    asked = list(dict.fromkeys(name for _, name in pieces if name is not None))
+    return Media(columns, turns, asked, "".join(text for text, _ in pieces))
+
+
+def media_folder(spec: Spec, shown: str) -> Path:
+    """Return the folder of the media that a source file names, by its path as the user gave it."""
+    return Path(spec.source.media_dir) if spec.source.media_dir else Path(shown).parent
+
+
+@cache
+def looked_at(path: Path, image: bool) -> int:
+    """Return how many pixels an image has, 0 for any other file; `WrongValueError` where it cannot be used.
+
+    Of an image the head is read, which says what it is and how large.
+    """
+    if not path.is_file():
+        raise WrongValueError(f"{path}: file not found; `source.media_dir` in a spec says where they lie")
+    if not image:
+        return 0
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            return int(opened.width * opened.height)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise WrongValueError(f"{path}: no image that can be opened") from error

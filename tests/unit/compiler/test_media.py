@@ -1,0 +1,104 @@
+"""Images, videos and audios: one placeholder for each file, files that are there, entries that name them."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from compiler.entries import entries_of
+from compiler.pipeline import compile_spec
+from compiler.request import CompileRequest
+from compiler.spec import load_spec
+from compiler.verify.entry import meaning_of
+from compiler.verify.expect import expected_row
+from core.errors import ContentError
+from tests.conftest import REAL
+
+ALPACA = """
+about: Questions about pictures
+columns: {question: [question], answer: [answer], pictures: {names: [image], is: images, default: []}}
+write: [{dataset: seen, file: seen.json, format: alpaca, instruction: "Look: {question}", output: "{answer}"}]
+"""
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "pictures/a.png")
+    return tmp_path
+
+
+def compiled(folder, rows, spec=ALPACA, **source):
+    (folder / "seen.yaml").write_text(spec + (f"source: {json.dumps(source)}" if source else ""))
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    request = CompileRequest(sources=(str(folder / "rows.jsonl"),), out=folder / "out", force=True)
+    report = compile_spec(load_spec(str(folder / "seen.yaml")), request)
+    written = folder / "out/seen/seen.json"
+    return report, json.loads(written.read_text()) if written.exists() else []
+
+
+def test_alpaca_gets_its_placeholders_where_it_has_none(pictures):
+    rows = [
+        {"question": "What?", "answer": "a", "image": "pictures/a.png"},
+        {"question": "What <image>?", "answer": "b", "image": ["pictures/a.png"]},
+        {"question": "Two?", "answer": "c", "image": ["pictures/a.png", "pictures/a.png"]},
+        {"question": "None?", "answer": "d", "image": None},
+    ]
+    report, records = compiled(pictures, rows)
+    assert [record["instruction"] for record in records] == [
+        "Look: <image>What?", "Look: What <image>?", "Look: <image><image>Two?", "Look: None?",
+    ]  # fmt: skip
+    assert [len(record["pictures"]) for record in records] == [1, 1, 2, 0]
+    assert (report.read, report.kept) == (4, 4)
+    entry = entries_of(load_spec(str(pictures / "seen.yaml")), ["train"])["seen"]
+    assert entry["columns"]["images"] == "pictures"
+    assert expected_row(records[2], meaning_of(entry)).media == ("pictures/a.png",) * 2
+
+
+def test_the_same_question_about_another_picture_is_no_repeated_row(pictures):
+    Image.new("RGB", (4, 4)).save(pictures / "pictures/b.png")
+    rows = [{"question": "What?", "answer": "x", "image": f"pictures/{name}.png"} for name in "ab"]
+    report, _ = compiled(pictures, rows)
+    assert report.problems.counts == {}
+    report, _ = compiled(pictures, [rows[0], rows[0]])
+    assert report.problems.counts == {"W202": 1}
+
+
+def test_files_lie_where_the_spec_says_and_what_changes_is_told(pictures, tmp_path):
+    Image.new("RGB", (800, 800)).save(pictures / "pictures/large.png")
+    rows = [
+        {"question": "a?", "answer": "x", "image": "large.png"},
+        {"question": "b?", "answer": "x", "image": str(pictures / "pictures/a.png")},
+    ]
+    report, _ = compiled(pictures, rows)
+    assert report.failed and report.problems.counts == {"E110": 1}
+    report, _ = compiled(pictures, rows, media_dir=str(pictures / "pictures"))
+    said = "\n".join(report.notes)
+    assert f"media are looked for in {pictures / 'pictures'}: a recipe names it as media_dir" in said
+    assert "1 image of more than 589824 pixels" in said and "1 absolute path" in said
+
+
+def test_what_holds_no_media_is_refused(pictures):
+    text = ALPACA.replace("format: alpaca, instruction", "format: text, text").replace(
+        ', output: "{answer}"', ""
+    )
+    with pytest.raises(ContentError, match="column pictures: neither a mixture nor a text for pretraining"):
+        compiled(pictures, [], text)
+
+
+def test_a_picture_that_is_cut_off_at_its_head_is_named(pictures):
+    (pictures / "pictures/cut.png").write_bytes((pictures / "pictures/a.png").read_bytes()[:20])
+    report, _ = compiled(pictures, [{"question": "a?", "answer": "x", "image": "pictures/cut.png"}])
+    assert "cut.png: no image that can be opened" in report.problems.errors[0].line()
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [("mllm_demo", 6), ("mllm_audio_demo", 3), ("mllm_video_demo", 3), ("mllm_video_audio_demo", 3)],
+)
+def test_llamafactorys_own_demo_files(name, rows, tmp_path):
+    source = REAL / "lf/data" / f"{name}.json"
+    if not source.is_file():
+        pytest.skip(f"no real data at {REAL}")
+    report = compile_spec(load_spec("media"), CompileRequest(sources=(str(source),), out=tmp_path))
+    assert (report.read, report.kept, report.problems.counts) == (rows, rows, {})
