@@ -17,7 +17,7 @@ from core.weights import Array
 Matrix = NDArray[np.float64]
 Factor = Array | Matrix
 Pair = tuple[Factor, Factor]  # A [r, inputs], B [outputs, r]
-TINY = 1e-8  # root mean square of B below which the squares of its rounding errors leave fp32's range
+TINY, HUGE = 1e-8, 1e8  # root mean squares of B between which fp32 holds the squares of its rounding errors
 NEGLIGIBLE = 1e-8  # of the largest singular value: below it lies what fp64 Gram matrices cannot tell
 
 
@@ -66,7 +66,8 @@ def norms(exact: tuple[Factor, Factor], found: tuple[Factor, Factor]) -> tuple[f
     if found[0] is exact[0]:
         shared, whole = gram(exact[0]), gram(exact[1].T)
         # Taken in fp64, measured in fp32 where that can hold the squares.
-        kind = np.float64 if np.trace(whole) < TINY**2 * exact[1].size else np.float32
+        held = TINY**2 <= np.trace(whole) / exact[1].size <= HUGE**2
+        kind = np.float32 if held else np.float64
         missing = np.empty(exact[1].shape, kind)
         np.subtract(exact[1], found[1], out=missing, dtype=np.float64)
         return _norm(shared, whole), _norm(shared, (missing.T @ missing).astype(np.float64))

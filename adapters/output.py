@@ -4,8 +4,9 @@ import contextlib
 import fcntl
 import itertools
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from adapters.base import INDEX
@@ -22,22 +23,23 @@ TOKENIZER = (
 )  # fmt: skip
 CARD = "README.md"
 MARK = "written by Tuneyard"  # in the card of every adapter or model that we write
+_SHARD = re.compile(r"(adapter_)?model(-\d+-of-\d+)?\.safetensors")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
 
 
-def check_output(out: Path, inputs: Iterable[Path], *, force: bool, marker: str) -> Path:
+def check_output(out: Path, inputs: Sequence[Path], *, force: bool, marker: str) -> Path:
     """Return `out` resolved; `RequestError` where writing there could cost data.
 
     Refused: an output that is, holds or lies in an input; one that exists, without `force`; with
-    `force` anything but a folder of plain files with `marker` and our card among them, as we write it.
+    `force` anything but a folder of files that we write, with `marker` and our card among them.
     """
     target = out.resolve()
-    for folder in inputs:
-        source = folder.resolve()
+    sources = [folder.resolve() for folder in inputs]
+    for folder, source in zip(inputs, sources, strict=True):
         if target == source or target in source.parents or source in target.parents:
             raise RequestError(f"{out}: output over an input ({folder}); choose another --out")
     check_free(out, force=force)
-    foreign = _foreign(target, marker) if target.exists() else ""
+    foreign = _foreign(target, marker, sources) if target.exists() else ""
     if foreign:
         raise RequestError(
             f"{out}: found {foreign}: no folder that this command wrote, --force will not replace it; "
@@ -58,8 +60,11 @@ def check_free(out: Path, *, force: bool) -> None:
     raise RequestError(f"{out}: already there{found}; choose another --out, or replace it with --force")
 
 
-def _foreign(target: Path, marker: str) -> str:
-    """Return in words what shows that we did not write what lies at `target`, "" where we did."""
+def _foreign(target: Path, marker: str, sources: Iterable[Path]) -> str:
+    """Return in words what shows that we did not write all that lies at `target`, "" where we did.
+
+    What is ours has the name of a file that we write, or carry from one of the `sources`.
+    """
     if not target.is_dir():
         return "a file"
     for name in (marker, CARD):
@@ -68,7 +73,12 @@ def _foreign(target: Path, marker: str) -> str:
     inner = next((path.name for path in target.iterdir() if path.is_dir()), None)
     if inner:
         return f"a folder {inner} in it"
-    return "" if MARK.encode() in (target / CARD).read_bytes() else f"a {CARD} that is not ours"
+    if MARK.encode() not in (target / CARD).read_bytes():
+        return f"a {CARD} that is not ours"
+    carried = {path.name for source in sources if source.is_dir() for path in source.iterdir()}
+    ours = carried | {marker, CARD, INDEX, *TOKENIZER}
+    others = {path.name for path in target.iterdir() if not _SHARD.fullmatch(path.name)} - ours
+    return f"{min(others)} in it" if others else ""
 
 
 @contextlib.contextmanager

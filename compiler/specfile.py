@@ -112,5 +112,5 @@ def _validate(path: Path, raw: Raw) -> None:
         from compiler.explain import explain
 
         # Python's `$` lets a line break at the end of a name pass, which jsonschema-rs refuses
-        wrong = list(explain(schema, raw)) or [("", "found a name with a line break at its end")]
+        wrong = dict.fromkeys(explain(schema, raw)) or [("", "found a name with a line break at its end")]
         raise ContentError("\n".join(f"{path}: {where or 'the spec'}: {what}" for where, what in wrong))

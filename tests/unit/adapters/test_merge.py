@@ -301,6 +301,12 @@ def test_the_distance_of_a_tiny_sum_is_no_zero():
     assert missing / exact == pytest.approx(abs(float(np.float32(b[0, 0])) / b[0, 0] - 1))
 
 
+def test_the_distance_of_a_huge_sum_is_a_number():
+    a, b = np.ones((1, 8), np.float32), np.full((8, 1), 1.1e37 / 3)
+    exact, missing = lowrank.norms((a, b), (a, b.astype(np.float32)))
+    assert missing / exact == pytest.approx(abs(float(np.float32(b[0, 0])) / b[0, 0] - 1))
+
+
 def test_what_is_missing_is_told_relative_to_the_whole():
     found = FrobeniusErrors({"a": 3.0, "b": 4.0, "c": 0.0}, {"a": 0.6, "b": 0.8, "c": 0.0})
     assert found.relative() == pytest.approx(0.2)

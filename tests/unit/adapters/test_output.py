@@ -69,6 +69,18 @@ def test_force_is_for_what_lay_there_and_not_for_what_came(work):
 
 
 @pytest.mark.parametrize("work", [merge, fuse])
+def test_force_keeps_files_that_the_command_does_not_write(work):
+    Path("base/LICENSE").write_text("carried by fuse")
+    work(lambda _: None)
+    work(lambda _: None, force=True)
+    Path("out/notes.txt").write_text("mine")
+    with pytest.raises(RequestError, match=r"out: found notes\.txt in it: .* --force will not replace it"):
+        work(lambda _: None, force=True)
+    assert Path("out/notes.txt").read_text() == "mine"
+    assert "out-2" not in names(".")
+
+
+@pytest.mark.parametrize("work", [merge, fuse])
 def test_what_came_before_the_first_byte_costs_no_work(work, monkeypatch):
     planned = {merge: "plan", fuse: "plan_fusing"}[work]
     plan = getattr(pipeline, planned)

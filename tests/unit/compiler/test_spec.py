@@ -105,6 +105,11 @@ def test_what_is_wrong_in_a_spec_is_said(bench, change, says):
     assert says in refused(bench, GOOD.replace(*change))
 
 
+def test_what_is_missing_is_said_once(bench):
+    said = refused(bench, "columns: {q: [q]}").splitlines()
+    assert [line.partition(": ")[2] for line in said] == ["the spec: 'about', 'write' is missing"]
+
+
 @pytest.mark.parametrize(
     "name",
     ["dataset_info.json.yaml", ".hidden.yaml", "-x.yaml", "..yaml", "a{b}.yaml", "a\nb.yaml", "a,b.yml"],
