@@ -9,13 +9,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from core.cli import examples
-from core.errors import CLI, run
+from core.errors import CLI, RequestError, run
 from core.files import write_json, write_text
-from eval.reports.compared import ComparedRuns, compare_results
+from eval.reports.compared import ComparedRuns, GradedRuns, compare_in_metric, compare_results
+from eval.reports.graded import graded_json, graded_markdown
 from eval.reports.markdown import grid, markdown
 from eval.reports.tables import to_json
 
@@ -33,6 +35,12 @@ from eval.reports.tables import to_json
     "--decide-on", default="", metavar="DATASET", help="What the verdict is on.  [default: the mean]"
 )
 @click.option(
+    "--metric",
+    default="",
+    metavar="NAME",
+    help="Compare this figure of each example (eval_loss, rougeL, bleu, token_f1, …), not what is correct.",
+)
+@click.option(
     "--margin",
     type=click.FloatRange(0, 100, min_open=True),
     metavar="POINTS",
@@ -44,9 +52,7 @@ from eval.reports.tables import to_json
     metavar="NAME=MODEL,MODEL…",
     help="Models that one recipe gave with different seeds: their mean against the base.",
 )
-def cli(
-    results: tuple[str, ...], out: Path, decide_on: str, margin: float | None, replicates: tuple[str, ...]
-) -> None:
+def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **asked: Any) -> None:
     """Compare models on the examples that all of them answered.
 
     RESULTS is a folder that eval.nli and the like wrote (OUT, OUT/MODEL or OUT/MODEL/SET), or another
@@ -54,6 +60,12 @@ def cli(
     evaluation_results.json.
     NAME is MODEL or MODEL/SET, for what is not named yet. The base is the model `base`, else the first.
     """
+    margin, replicates = asked["margin"], asked["replicates"]
+    if metric and (margin is not None or replicates):
+        raise RequestError("--margin and --replicates are of accuracy: leave them out, or --metric")
+    if metric:
+        write_graded(compare_in_metric(results, metric, decide_on), out)
+        return
     share = None if margin is None else margin / 100
     compared = compare_results(results, decide_on, share, replicates)
     write(compared, out, {"replicates": [asdict(one) for one in compared.recipes]})
@@ -73,6 +85,15 @@ def write(compared: ComparedRuns, out: Path, facts: Mapping[str, object] | None 
     write_json(out / "table.json", {**(facts or {}), **told})
     click.echo(text, nl=False)
     click.echo(f"\n{out}: {', '.join([*plots, 'table.md', 'changed.jsonl', 'table.json'])}", err=True)
+
+
+def write_graded(graded: GradedRuns, out: Path) -> None:
+    """Write table.md and, last, table.json of a comparison in a metric into `out`, and print the table."""
+    text = graded_markdown(graded.comparison)
+    write_text(out / "table.md", text)
+    write_json(out / "table.json", graded_json(graded.comparison, graded.runs, graded.warnings))
+    click.echo(text, nl=False)
+    click.echo(f"\n{out}: table.md, table.json", err=True)
 
 
 def changed_examples(compared: ComparedRuns) -> str:

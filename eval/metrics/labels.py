@@ -1,5 +1,6 @@
 """Labels: which a set has, how each may be spelt, and how well each was found."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -150,5 +151,8 @@ def confusion(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, di
     from sklearn.metrics import confusion_matrix
 
     labels = sorted({*expected, *predicted})
-    counts = dict(zip(labels, confusion_matrix(expected, predicted, labels=labels).tolist(), strict=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a single label, although `labels` names it
+        cells = confusion_matrix(expected, predicted, labels=labels).tolist()
+    counts = dict(zip(labels, cells, strict=True))
     return {right: dict(zip(labels, counts[right], strict=True)) for right in sorted(set(expected))}

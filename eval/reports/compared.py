@@ -10,7 +10,9 @@ from eval.reports.tables import Table, replicate_table
 from eval.runs.alignment import check_rows
 from eval.runs.comparison import compare
 from eval.runs.find import parse_source, read_runs
+from eval.runs.graded import GradedComparison, compare_graded
 from eval.runs.judgement import Comparison, ScoredRun
+from eval.runs.measured import meaning
 from eval.runs.replicates import ReplicatedRecipe, compare_replicates, parse_replicates
 from eval.runs.training import training_warnings
 
@@ -29,6 +31,15 @@ class ComparedRuns:
     recipes: Sequence[ReplicatedRecipe] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class GradedRuns:
+    """Runs with their values in a metric, what follows from them, and what to bear in mind."""
+
+    comparison: GradedComparison
+    runs: Sequence[ScoredRun]
+    warnings: Sequence[str]
+
+
 def compare_results(
     results: Sequence[str],
     decide_on: str = "",
@@ -43,17 +54,34 @@ def compare_results(
     Warnings go to stderr too. Errors are those of `read_runs`, `check_rows` and `parse_replicates`.
     """
     recipes = parse_replicates(replicates)
-    runs, warnings = read_runs([parse_source(text) for text in results])
+    runs, warnings = _read(results)
+    base = _base(runs)
+    comparison = compare(runs, base, decide_on, margin)
+    found = compare_replicates(runs, base, recipes)
+    tables = {"Replicates": replicate_table(found)} if found else {}
+    return ComparedRuns(comparison, runs, warnings, tables, found)
+
+
+def compare_in_metric(results: Sequence[str], metric: str, decide_on: str) -> GradedRuns:
+    """Read the values that runs have in a metric, and compare them; errors are those of `compare_results`."""
+    runs, warnings = _read(results, metric)
+    compared = compare_graded(runs, _base(runs), metric, meaning(metric), decide_on)
+    return GradedRuns(compared, runs, warnings)
+
+
+def _read(results: Sequence[str], metric: str = "") -> tuple[list[ScoredRun], list[str]]:
+    """Return the runs and the warnings about them, which go to stderr."""
+    runs, warnings = read_runs([parse_source(text) for text in results], metric)
     for dataset in dict.fromkeys(one.dataset for one in runs):
         warnings += check_rows([one for one in runs if one.dataset == dataset])
     warnings += _trained_on(runs)
-    base = BASE if any(one.model == BASE for one in runs) else runs[0].model
-    comparison = compare(runs, base, decide_on, margin)
-    found = compare_replicates(runs, base, recipes)
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
-    tables = {"Replicates": replicate_table(found)} if found else {}
-    return ComparedRuns(comparison, runs, warnings, tables, found)
+    return runs, warnings
+
+
+def _base(runs: Sequence[ScoredRun]) -> str:
+    return BASE if any(one.model == BASE for one in runs) else runs[0].model
 
 
 def _trained_on(runs: Sequence[ScoredRun]) -> list[str]:

@@ -58,8 +58,8 @@ def compare(
     return Comparison(base, models, sets, mean and replace(mean, margin=margin))
 
 
-def _pairs(models: Sequence[str], base: str) -> list[tuple[str, str]]:
-    """(old, new) of every comparison: the base with each model first, then the models among each other."""
+def pairs_with(models: Sequence[str], base: str) -> list[tuple[str, str]]:
+    """Return (old, new) of every comparison: the base with each model, then the models among each other."""
     others = [model for model in models if model != base]
     return [(base, model) for model in others if base in models] + list(combinations(others, 2))
 
@@ -82,7 +82,7 @@ def _families(
 ) -> list[list[PairedTest]]:
     """The tests against the base and those between the others, each family judged together."""
     known = [model for model in models if all(own[model].rows for own in by_set)]
-    pairs = _pairs(known, base)
+    pairs = pairs_with(known, base)
     return [
         _family([pair for pair in pairs if (pair[0] == base) == first], by_set, first)
         for first in (True, False)

@@ -12,6 +12,7 @@ from eval.runs.detailed import DETAILED, read_detailed
 from eval.runs.held_out import held_out, is_sweep
 from eval.runs.judgement import ScoredRun
 from eval.runs.logs import read_log
+from eval.runs.measured import measurable, measured_examples
 from eval.runs.records import (
     ScoredExample,
     assemble,
@@ -47,8 +48,8 @@ def parse_source(text: str) -> RunSource:
     return RunSource(require(Path(rest), "results"), model, dataset)
 
 
-def read_runs(sources: Sequence[RunSource]) -> tuple[list[ScoredRun], list[str]]:
-    """Return every run of the sources once, and warnings.
+def read_runs(sources: Sequence[RunSource], metric: str = "") -> tuple[list[ScoredRun], list[str]]:
+    """Return every run of the sources once, and warnings; with the values of a metric where one is named.
 
     Models of one name that answered differently are named with the folder they came from.
     """
@@ -60,14 +61,16 @@ def read_runs(sources: Sequence[RunSource]) -> tuple[list[ScoredRun], list[str]]
         warnings += [f"{place}: left out, unfinished; resume with --resume" for place in unfinished]
         new = [place for place in whole if place.resolve() not in done]
         done |= {place.resolve() for place in new}
-        own = held_out(source.path, [run for place in new for run in _read(place)])
+        own = held_out(source.path, [run for place in new for run in _read(place, metric)])
         if is_sweep(source.path):
             warnings.append(f"{source.path}: a sweep: compared on the examples that it did not choose on")
         runs += [(source, run) for run in _named(own, source)]
     return _distinct(runs), warnings
 
 
-def _read(place: Path) -> list[ScoredRun]:
+def _read(place: Path, metric: str) -> list[ScoredRun]:
+    if metric:
+        return [read_measured(place, metric)]
     if place.is_dir():
         return [read_run(place)]
     return [read_detailed(place)] if place.suffix == ".json" else read_log(place)
@@ -168,7 +171,8 @@ def read_run(folder: Path) -> ScoredRun:
     if "accuracy" not in facts:
         found = ", ".join(list(facts)[:8])
         raise RequestError(
-            f"{folder}: no accuracy in {RESULTS} (found {found}); only what is correct or not is compared"
+            f"{folder}: no accuracy in {RESULTS} (found {found}); another figure of each example is compared "
+            f"by --metric: {', '.join(measurable(folder / PREDICTIONS))}"
         )
     path = folder / PREDICTIONS
     if not path.is_file():
@@ -177,6 +181,18 @@ def read_run(folder: Path) -> ScoredRun:
     run = assemble(model, dataset, folder, records, facts)
     _check_totals(run)
     return run
+
+
+def read_measured(place: Path, metric: str) -> ScoredRun:
+    """Read the values of a metric of one run of ours, or of any JSON Lines with an `id` and that number."""
+    ours = place.is_dir()
+    path = place / PREDICTIONS if ours else place
+    facts = read_object(place / RESULTS) if ours else {"model": place.stem, "set": "rows"}
+    where = str(place / RESULTS if ours else place)
+    model, dataset = text_field(facts, "model", where), text_field(facts, "set", where)
+    if not path.is_file():
+        raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
+    return assemble(model, dataset, place, measured_examples(path, metric), facts)
 
 
 def _record(where: str, record: dict[str, object]) -> ScoredExample:

@@ -75,5 +75,7 @@ def _without(run: ScoredRun, rows: Collection[str]) -> ScoredRun:
         groups=None if run.groups is None else list(compress(run.groups, keep)),
         kinds={name: list(compress(values, keep)) for name, values in run.kinds.items()},
         confidence=None if run.confidence is None else list(compress(run.confidence, keep)),
+        values=list(compress(run.values, keep)),
+        weights=list(compress(run.weights, keep)),
         facts={name: value for name, value in run.facts.items() if name not in FIGURES},
     )

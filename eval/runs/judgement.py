@@ -20,6 +20,8 @@ class ScoredRun:
     `kinds` may part the rows, by `type` or `subtype`; `confidence` is the share (0-1) of the chosen
     label among the labels' probabilities; `facts` say how it was scored (results.json).
     Where only counts are known, `rows` is empty, and which flag belongs to which row is not known.
+    Where another metric than accuracy was asked for, `values` are its own (None: missing), and `weights`
+    what each row counts (the tokens that a loss is of).
     """
 
     model: str
@@ -33,6 +35,8 @@ class ScoredRun:
     kinds: Mapping[str, Sequence[str]] = field(default_factory=dict)
     confidence: Sequence[float] | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
+    values: Sequence[float | None] = ()
+    weights: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)

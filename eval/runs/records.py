@@ -24,6 +24,8 @@ class ScoredExample:
     group: str | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
     confidence: float | None = None
+    value: float | None = None
+    weight: float = 1.0
 
 
 def text_field(record: Mapping[str, object], name: str, where: str) -> str:
@@ -75,6 +77,7 @@ def assemble(
         [record.row for record in ordered], [record.gold for record in ordered],
         [record.predicted for record in ordered], [record.correct for record in ordered],
         _groups(ordered), kinds, _confidence(ordered), facts,
+        [record.value for record in ordered], [record.weight for record in ordered],
     )  # fmt: skip
 
 

@@ -29,12 +29,14 @@ class Units:
     """What is flipped as a whole: `sums` [units, candidates] of differences and `sizes` [units] in rows.
 
     Both are weighted, so that every dataset counts alike; `squares` is the sum of the rows' squared weights.
+    `bound` is the largest difference that there can be: 1 of shares, none of a loss.
     """
 
     sums: "NDArray[np.float64]"
     sizes: "NDArray[np.float64]"
     squares: float
     rows_are_units: bool
+    bound: float = 1.0
 
     @property
     def values(self) -> "NDArray[np.float64]":
@@ -54,29 +56,37 @@ class Estimate:
     smallest: float
 
 
-def units_of(steps: "Sequence[NDArray[np.float64]]", groups: Sequence[Sequence[Hashable] | None]) -> Units:
+def units_of(
+    steps: "Sequence[NDArray[np.float64]]",
+    groups: Sequence[Sequence[Hashable] | None],
+    counts: "Sequence[NDArray[np.float64]] | None" = None,
+    bound: float = 1.0,
+) -> Units:
     """Return the units of one or more datasets, each with its differences [rows, candidates] and clusters.
 
-    `ValueError` where a dataset has no rows, or not as many clusters as rows.
+    `counts` [rows] is what each row counts where that is not 1: the tokens that its loss is of. `ValueError`
+    where a dataset has no rows, or not as many clusters as rows.
     """
     import numpy as np
 
     sums, sizes, squares = [], [], 0.0
-    for own, keys in zip(steps, groups, strict=True):
+    ones = counts or [np.ones(len(own)) for own in steps]
+    for own, keys, weights in zip(steps, groups, ones, strict=True):
         count = len(own)
         if count == 0 or (keys is not None and len(keys) != count):
             raise ValueError("expected the same rows, at least one, for both models and the clusters")
-        weight = 1.0 if len(steps) == 1 else 1 / count
+        weight = 1.0 if len(steps) == 1 else 1 / float(weights.sum())
         numbers: dict[Hashable, int] = {}
         places = np.array(
             [numbers.setdefault(key, len(numbers)) for key in (range(count) if keys is None else keys)]
         )
         total = np.zeros((len(numbers), own.shape[1]))
-        np.add.at(total, places, own)
+        np.add.at(total, places, own * weights[:, None])
         sums.append(weight * total)
-        sizes.append(weight * np.bincount(places))
-        squares += count * weight**2
-    return Units(np.concatenate(sums), np.concatenate(sizes), squares, all(keys is None for keys in groups))
+        sizes.append(weight * np.bincount(places, weights))
+        squares += float((weights**2).sum()) * weight**2
+    alone = all(keys is None for keys in groups)
+    return Units(np.concatenate(sums), np.concatenate(sizes), squares, alone, bound)
 
 
 def estimates(units: Units) -> list[Estimate]:
@@ -89,11 +99,13 @@ def estimates(units: Units) -> list[Estimate]:
 
     total, power = np.abs(units.sums.sum(0)), np.sqrt((units.sums**2).sum(0))
     seen = np.round(np.divide(total, power, out=np.zeros_like(total), where=power > 0), 9)
-    alone = len(seen) == 1 and bool(np.all(units.sums == np.round(units.sums)))
+    whole = units.bound == 1 and bool(np.all(units.sums == np.round(units.sums)))
+    alone = len(seen) == 1 and whole
     p, reach = _exact(units, float(power[0])) if alone else _flipped(units, power, seen)
-    size, floor = units.sizes.sum(), math.sqrt(units.squares / len(units.sizes))
+    floor = math.sqrt(units.squares / len(units.sizes)) if units.bound == 1 else 0.0
+    size = units.sizes.sum()
     limits = [_limits(units, column, reach) for column in range(len(seen))]
-    least = np.minimum(1.0, (reach + Z_POWER) * np.maximum(power, floor) / size)
+    least = np.minimum(units.bound, (reach + Z_POWER) * np.maximum(power, floor) / size)
     return [
         Estimate(float(value), *limit, float(chance), float(small))
         for value, limit, chance, small in zip(units.values, limits, p, least, strict=True)
@@ -196,19 +208,21 @@ def _within(kept: float, above: float, units: Units) -> float:
 
 
 def _limits(units: Units, column: int, reach: float) -> tuple[float, float]:
-    """Return the differences that T does not reject, within -1 and 1: the roots of a quadratic.
+    """Return the differences that T does not reject, within the bound: the roots of a quadratic.
 
-    The variance at δ is no smaller than |δ|(1 - |δ|), which is that of the fewest rows that can differ: so an
-    interval is no point where two models never differ, and Wilson's where they differ in one direction only.
+    Of shares the variance at δ is no smaller than |δ|(1 - |δ|), that of the fewest rows that can differ: so
+    an interval is no point where two models never differ, and Wilson's where they differ one way only.
     """
     sums, sizes = units.sums[:, column], units.sizes
     total, size, square = float(sums.sum()), float(sizes.sum()), reach * reach
     a = size**2 - square * float((sizes**2).sum())
     if a <= 0:  # so few clusters say nothing
-        return -1.0, 1.0
+        return -units.bound, units.bound
     b, c = total * size - square * float((sums * sizes).sum()), total**2 - square * float((sums**2).sum())
     root = math.sqrt(max(0.0, b * b - a * c))
     low, high = (b - root) / a, (b + root) / a
+    if units.bound != 1:
+        return low, high
     least = square * units.squares
     half = abs(total) * size + least / 2
     outer = (half + math.sqrt(max(0.0, half**2 - (size**2 + least) * total**2))) / (size**2 + least)

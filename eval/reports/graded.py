@@ -1,0 +1,114 @@
+"""A comparison in any metric as tables, a verdict and JSON."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from core import version
+from core.files import versions
+from core.metrics import direction
+from eval.reports.markdown import grid
+from eval.reports.numbers import NONE, p_cell, show_p
+from eval.reports.tables import LEFT_OUT, Table
+from eval.runs.graded import GradedComparison, GradedSection, GradedTest
+from eval.runs.judgement import ScoredRun
+from eval.statistics.paired import ALPHA
+
+
+def graded_markdown(compared: GradedComparison) -> str:
+    """Return figures, then each section's differences under what follows, the one that decides first."""
+    sections = sorted(compared.sections, key=lambda section: not section.decides)
+    parts = [grid(_figures(compared))]
+    for section in sections:
+        rows = [_row(one) for one in (*section.against_base, *section.between)]
+        table = Table(["", "difference (95 %)", "better", "worse", "p", "minimum detectable effect"], rows)
+        parts += [f"## {section.name}", graded_verdict(section, compared), *([grid(table)] if rows else [])]
+    return "\n\n".join([*parts, LEFT_OUT]) + "\n"
+
+
+def graded_verdict(section: GradedSection, compared: GradedComparison) -> str:
+    """Return what follows of a section: ship a model, keep the base, or no evidence of a difference."""
+    rank, base = compared.meaning.rank, compared.base
+    left = f" Left out: {section.left_out} rows without a value." if section.left_out else ""
+    if not section.against_base:
+        return f"Nothing to compare with {base}.{left}"
+    sign = 1 if compared.meaning.higher else -1
+    shown = [one for one in section.against_base if one.found.p < ALPHA]
+    better = [one for one in shown if sign * one.found.value > 0]
+    order = sorted(better or section.against_base, key=lambda one: rank(section.figures[one.model].value))
+    first = order[0]
+    ours, theirs = (_number(section.figures[model].value) for model in (first.model, base))
+    gain = f"{_gain(first)}, p {show_p(first.found.p)}"
+    if better:
+        told = "Ship" if section.decides else "Better here:"
+        also = "".join(f" Statistically tied with {rival}." for rival in _rivals(section, first.model))
+        if first.shrunk is not None:
+            drawn = f"drawn towards their mean it is at {_number(first.shrunk, '+')}"
+            also = f" The best of {len(section.against_base)} candidates is partly lucky: {drawn}.{also}"
+        figures = f"{compared.metric} {ours} against {theirs} of {base}"
+        return f"{told} {first.model}: {figures}, {gain}.{also}{left}"
+    if len(shown) == len(section.against_base):
+        told = f"Keep {base}" if section.decides else f"Worse than {base} here"
+        return f"{told}: the best of the others is {first.model}, {gain}.{left}"
+    least = _number(first.found.smallest)
+    return (
+        f"No evidence of a difference from {base}: {first.model} is at {gain}; minimum detectable effect at "
+        f"n = {section.n:,}: {least}.{left}"
+    )
+
+
+def _rivals(section: GradedSection, best: str) -> list[str]:
+    """Return the models that the best one is not shown to differ from."""
+    tied = [one for one in section.between if best in (one.model, one.against) and one.found.p >= ALPHA]
+    return [one.against if one.model == best else one.model for one in tied]
+
+
+def graded_json(
+    compared: GradedComparison, runs: Sequence[ScoredRun], warnings: Sequence[str]
+) -> dict[str, object]:
+    """Return the comparison as plain JSON values, each section with its verdict."""
+    return {
+        "metric": compared.metric,
+        "unit": compared.meaning.unit,
+        "higher_is_better": compared.meaning.higher,
+        "base": compared.base,
+        "models": list(compared.models),
+        "sections": [{**asdict(one), "verdict": graded_verdict(one, compared)} for one in compared.sections],
+        "left_out": LEFT_OUT,
+        "warnings": list(warnings),
+        "runs": [run.source for run in runs],
+        "versions": versions("numpy"),
+        "tuneyard": version(),
+    }
+
+
+def _figures(compared: GradedComparison) -> Table:
+    """Models as rows, sections as columns."""
+    named = f"{direction(compared.metric, compared.meaning)}, 95 % interval"
+    heads = [f"{section.name}, n = {section.n:,}" for section in compared.sections]
+    rows = [
+        [model, *(_interval(section, model) for section in compared.sections)] for model in compared.models
+    ]
+    return Table([named, *heads], rows)
+
+
+def _interval(section: GradedSection, model: str) -> str:
+    one = section.figures.get(model)
+    return NONE if one is None else f"{_number(one.value)} ({_number(one.ci95[0])} to {_number(one.ci95[1])})"
+
+
+def _row(one: GradedTest) -> list[str]:
+    return [
+        f"{one.model} − {one.against}", _gain(one), f"{one.better:,}", f"{one.worse:,}",
+        p_cell(one.found.p), _number(one.found.smallest),
+    ]  # fmt: skip
+
+
+def _gain(one: GradedTest) -> str:
+    found = one.found
+    return f"{_number(found.value, '+')} ({_number(found.low, '+')} to {_number(found.high, '+')})"
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Return three digits that count, with the true minus sign."""
+    text = f"{value:{sign}.4g}" if abs(value) >= 1000 else f"{value:{sign}.3g}"
+    return text.replace("-", "−")
