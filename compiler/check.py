@@ -6,7 +6,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
-from compiler.calls import WrongValueError, misfits, tools_text
 from compiler.clean import cleaner, wrapped
 from compiler.labels import keys_of, label_keys, nearest_label
 from compiler.media import media_of
@@ -17,6 +16,7 @@ from compiler.specfile import read_schema
 from compiler.texts import numbers_in, writable, written
 from compiler.turns import Turn, best_of, calls_in, cleaned, keeps_tools, read_turns
 from compiler.unused import Unused, looks_like
+from core.calls import WrongValueError, misfits, tools_text
 from core.errors import Problem, nearest, show_value
 
 Values = list[object]

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable
 from itertools import takewhile
 from typing import NamedTuple, cast
 
-from compiler.calls import (
+from compiler.rows import filled
+from compiler.spec import Column, Output
+from compiler.unused import meaning
+from core.calls import (
     RESULTS,
     Call,
     WrongValueError,
@@ -17,9 +20,6 @@ from compiler.calls import (
     parse_calls,
     thought,
 )
-from compiler.rows import filled
-from compiler.spec import Column, Output
-from compiler.unused import meaning
 from core.errors import show_value
 
 USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"

@@ -9,8 +9,9 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from core.calls import RESULTS, WrongValueError, before_calls, calls_of, tools_text, wrapped_tools
 from core.errors import ContentError, RequestError, nearest, show_value
 from core.files import read_object
 from core.patterns import bounded
@@ -31,21 +32,30 @@ SHAREGPT_TAGS = {
     "user_tag": "human",
     "assistant_tag": "gpt",
     "system_tag": "system",
+    "function_tag": "function_call",
+    "observation_tag": "observation",
 }
 OPENAI = {
     "formatting": "sharegpt",
     "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
 }
 MEDIA = ("images", "videos", "audios")
+ANSWERS = ("assistant", "function")  # the roles of what a model writes
 MESSAGES = ("messages", "text")  # where records keep messages as OpenAI has them
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What is asked (`messages`, the user's turn last) and the answer that the data expects, or ""."""
+    """What is asked (`messages`, the user's turn last) and the answer that the data expects, or "".
+
+    Calls of tools are messages of the role `function`, what they return of `observation`, both as
+    LLaMA-Factory holds them; the first message has the `tools` (a JSON list as text) where there are any.
+    `role` is the answer's: `assistant`, or `function` for a call.
+    """
 
     messages: list[Message]
     answer: str
+    role: str = "assistant"
 
 
 def conversation(record: Mapping[str, object], entry: Mapping[str, object], place: str) -> Conversation:
@@ -55,9 +65,10 @@ def conversation(record: Mapping[str, object], entry: Mapping[str, object], plac
     """
     field = next((name for name in MESSAGES if isinstance(record.get(name), list)), None)
     if not entry and field:
-        entry = {**OPENAI, "columns": {"messages": field}}
+        entry = {**OPENAI, "columns": {"messages": field, "tools": "tools"}}
     elif not entry and isinstance(record.get("conversations"), list):
-        entry = {"formatting": "sharegpt"}
+        columns = {"messages": "conversations", "system": "system", "tools": "tools"}
+        entry = {"formatting": "sharegpt", "columns": columns}
     elif not entry and isinstance(record.get("text"), str):
         entry = {"columns": {"prompt": "text"}}
     _refuse_media(record, entry, place)
@@ -101,8 +112,10 @@ def chat_renderer(tokenizer: "PreTrainedTokenizerBase", template: str | None, th
             return "\n".join(contents) if ask else "\n".join(contents[:-1]) + contents[-1]
         try:
             with bounded("the chat template"):
+                plain, tools = openai_messages(messages)
                 text: str = tokenizer.apply_chat_template(
-                    messages,
+                    plain,
+                    **({"tools": tools} if tools else {}),
                     chat_template=template,
                     add_generation_prompt=ask,
                     enable_thinking=think,
@@ -111,11 +124,38 @@ def chat_renderer(tokenizer: "PreTrainedTokenizerBase", template: str | None, th
         except TemplateError as error:
             roles = ", ".join(m["role"] for m in messages)
             raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
+        called = [call["function"] for message in plain for call in message.get("tool_calls", ())]
+        if lost := [f["name"] for f in (*(t["function"] for t in tools), *called) if f["name"] not in text]:
+            raise ContentError(
+                f"the chat template leaves out the tool {lost[0]!r}: it knows none; name LLaMA-Factory's "
+                "template with --template NAME"
+            )
         if ask and not think and text.rstrip().endswith("<think>"):  # it begins the thought by itself
             text = f"{text.rstrip()}\n\n</think>\n\n"
         return text
 
     return render
+
+
+def openai_messages(messages: list[Message]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return messages and tools as chat templates take them: `tool_calls`, a `tool` message for each result.
+
+    `ContentError` where a call or the tools are not what compile writes.
+    """
+    plain: list[dict[str, Any]] = []
+    try:
+        for message in messages:
+            role, content = message["role"], message["content"]
+            if role == "function":
+                calls = [{"type": "function", "function": call._asdict()} for call in calls_of(content)]
+                plain.append({"role": "assistant", "content": before_calls(content), "tool_calls": calls})
+            elif role == "observation":
+                plain += [{"role": "tool", "content": result} for result in content.split(RESULTS)]
+            else:
+                plain.append({"role": role, "content": content})
+        return plain, wrapped_tools(messages[0].get("tools", "") if messages else "")
+    except WrongValueError as error:
+        raise ContentError(f"a call or the tools of a conversation: {error}") from error
 
 
 def chat_encoder(tokenizer: "PreTrainedTokenizerBase", template: str | None, think: bool = False) -> Encode:
@@ -135,12 +175,18 @@ def llamafactory_encoder(tokenizer: "PreTrainedTokenizerBase", name: str, think:
 
     def encode(messages: list[Message]) -> list[int]:
         """Return the ids of a prompt as the template has it before an answer."""
-        system = messages[0]["content"] if messages[0]["role"] == "system" else None
-        turns = [m for m in messages if m["role"] != "system"]
+        turns, system, tools = llamafactory_messages(messages)
         answer = {"role": "assistant", "content": ""}
-        return list(template.encode_oneturn(own, [*turns, answer], system)[0])
+        return list(template.encode_oneturn(own, [*turns, answer], system, tools)[0])
 
     return encode
+
+
+def llamafactory_messages(messages: list[Message]) -> tuple[list[Message], str | None, str | None]:
+    """Return the turns, the system text and the tools, as LLaMA-Factory's templates take them."""
+    system = messages[0]["content"] if messages[0]["role"] == "system" else None
+    turns = [{"role": m["role"], "content": m["content"]} for m in messages if m["role"] != "system"]
+    return turns, system, messages[0].get("tools")
 
 
 def llamafactory_template(
@@ -187,7 +233,8 @@ def _from_sharegpt(record: Mapping[str, object], entry: Mapping[str, object], pl
     turns = record.get(column)
     if not isinstance(turns, list):
         raise ContentError(f"{place}: {column}: found {show_value(turns)}, expected a list of messages")
-    roles = {tags["user_tag"]: "user", tags["assistant_tag"]: "assistant", tags["system_tag"]: "system"}
+    names = ("user", "assistant", "system", "function", "observation")
+    roles = {tags[f"{name}_tag"]: name for name in names}
     messages = [_message(turn, tags, roles, f"{place}: {column}") for turn in turns]
     late = [number for number, m in enumerate(messages[1:], 2) if m["role"] == "system"]
     if late:  # LLaMA-Factory drops such a record
@@ -195,11 +242,17 @@ def _from_sharegpt(record: Mapping[str, object], entry: Mapping[str, object], pl
     system = _text(record, columns.get("system"), place)
     if system and messages and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system})
-    answer = messages.pop()["content"] if messages and messages[-1]["role"] == "assistant" else ""
-    if not messages or messages[-1]["role"] != "user":
+    answers = messages and messages[-1]["role"] in ANSWERS
+    answer = messages.pop() if answers else {"role": "assistant", "content": ""}
+    if not messages or messages[-1]["role"] not in ("user", "observation"):
         found = f"found {len(turns)} messages"
         raise ContentError(f"{place}: {column}: {found}, expected a user's as the last before the answer")
-    return Conversation(messages, answer)
+    try:
+        if tools := tools_text(record.get(columns.get("tools", ""))):
+            messages[0]["tools"] = tools
+    except WrongValueError as error:
+        raise ContentError(f"{place}: {columns['tools']}: {error}") from error
+    return Conversation(messages, answer["content"], answer["role"])
 
 
 def _message(turn: object, tags: Mapping[str, str], roles: Mapping[str, str], place: str) -> Message:

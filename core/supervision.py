@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.errors import ContentError
-from core.prompt import Message, Render, llamafactory_template
+from core.prompt import ANSWERS, Message, Render, llamafactory_messages, llamafactory_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,7 +61,7 @@ def chat_turns(tokenizer: "PreTrainedTokenizerBase", render: Render) -> ToTurns:
         """Return for each answer what it follows and what is learned, as ids."""
         pairs, before = [], ""
         for place, message in enumerate(messages):
-            if message["role"] == "assistant":
+            if message["role"] in ANSWERS:
                 asked = render(messages[:place], True)
                 answered = render(messages[: place + 1], False)
                 pieces = (_after(before, asked), _after(asked, answered))
@@ -79,10 +79,9 @@ def llamafactory_turns(tokenizer: "PreTrainedTokenizerBase", name: str, think: b
 
     def turns(messages: list[Message]) -> Turns:
         """Return the pairs that LLaMA-Factory makes of a conversation, and its last token."""
-        system = messages[0]["content"] if messages[0]["role"] == "system" else None
-        talk = [m for m in messages if m["role"] != "system"]
+        talk, system, tools = llamafactory_messages(messages)
         stop = own.eos_token_id if template.efficient_eos else None
-        return Turns(template.encode_multiturn(own, talk, system), stop)
+        return Turns(template.encode_multiturn(own, talk, system, tools), stop)
 
     return turns
 

@@ -130,7 +130,7 @@ class Text(Task):
         asked = job.rows[row]
         if self._plain(job):
             return supervise_text(job.model.tokenizer, asked.messages[-1]["content"], self.max_seq_length)
-        answer = {"role": "assistant", "content": asked.answer}
+        answer = {"role": asked.role, "content": asked.answer}
         return supervise(job.candidate.prompting.turns([*asked.messages, answer]), self.max_seq_length)
 
     def _plain(self, job: Job) -> bool:

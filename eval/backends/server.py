@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from core.errors import RequestError
+from core.prompt import openai_messages
 from eval.backends.scorers import Messages, Plan
 
 AT_ONCE = 8
@@ -62,7 +63,7 @@ class Server:
             return list(pool.map(lambda talk: self._answer(talk, max_new_tokens), talks))
 
     def _answer(self, talk: Messages, max_new_tokens: int) -> str:
-        body = {"model": self.name, "messages": talk, "max_tokens": max_new_tokens, "temperature": 0}
+        body = {"model": self.name, **_asked(talk), "max_tokens": max_new_tokens, "temperature": 0}
         problem = ""
         for wait in (0.0, *WAITS):
             time.sleep(wait)
@@ -91,8 +92,22 @@ def _post(url: str, body: dict[str, object]) -> bytes:
     return data
 
 
+def _asked(talk: Messages) -> dict[str, object]:
+    """Return messages and tools in OpenAI's form: arguments as JSON text, ids that join call and result."""
+    messages, tools = openai_messages(talk)
+    due: list[str] = []
+    for number, message in enumerate(messages):
+        for place, call in enumerate(message.get("tool_calls", ())):
+            call["id"] = f"call_{number}_{place}"
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+            due.append(call["id"])
+        if message["role"] == "tool" and due:
+            message["tool_call_id"] = due.pop(0)
+    return {"messages": messages, **({"tools": tools} if tools else {})}
+
+
 def _content(data: bytes) -> str:
-    """Return the answer's text, with what the server gives as reasoning in <think> before it.
+    """Return the answer's text, with the server's reasoning in <think> before it and its calls after it.
 
     `ValueError` for what is no chat completion.
     """
@@ -100,6 +115,9 @@ def _content(data: bytes) -> str:
         message = json.loads(data)["choices"][0]["message"]
         thought = message.get("reasoning_content")
         text = f"<think>{thought}</think>" * bool(thought) + (message["content"] or "")
+        for call in message.get("tool_calls") or ():
+            name, arguments = json.dumps(call["function"]["name"]), call["function"]["arguments"]
+            text += f'\n<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"no chat completion: {data[:60]!r}") from error
     return text.encode(errors="replace").decode()  # JSON can hold half a character, no file can

@@ -1,13 +1,13 @@
 """Whether an adapter is prompted as its recipe trained it, where the recipe is known."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.datasets import find_dataset, read_records, registry_folder
 from core.documents import read_yaml
 from core.errors import ContentError, RequestError
-from core.prompt import Encode, conversation, llamafactory_encoder
+from core.prompt import Encode, Message, conversation, llamafactory_encoder
 from core.runs import names_in, run_folders, run_of
 from eval.datasets.prompts import Prompting, choose_prompting
 
@@ -25,11 +25,16 @@ TALKS = (
 
 
 def other_prompt(
-    tokenizer: "PreTrainedTokenizerBase", folder: Path, prompting: Prompting, asked: str | None
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+    prompting: Prompting,
+    asked: str | None,
+    talks: Sequence[list[Message]] = TALKS,
 ) -> str | None:
     """Return what to warn of if an adapter was trained with another prompt than it is asked with, else None.
 
-    `asked` is the --template. A recipe that names another costs the import of LLaMA-Factory (10 s).
+    `asked` is the --template, `talks` what is compared. A recipe that names another template costs the import
+    of LLaMA-Factory (10 s).
     """
     settings = next(_recipes(folder), None)
     template = settings.get("template") if settings else None
@@ -37,7 +42,7 @@ def other_prompt(
         return None
     try:
         trained = _trained(tokenizer, folder, template)
-        same = all(trained(talk) == prompting.encode(talk) for talk in TALKS)
+        same = all(trained(talk) == prompting.encode(talk) for talk in talks)
     except RequestError as error:
         return (
             f"{folder} was trained with template {template}, not checked whether it is prompted so: {error}"

@@ -17,7 +17,7 @@ from core.documents import read_yaml
 from core.errors import ContentError, RequestError, TuneyardError, nearest, show_value
 from eval.scoring.task import Prepared
 
-COMMANDS = ("nli", "qa", "text", "dialogue", "cmmlu", "code", "defect")
+COMMANDS = ("nli", "qa", "text", "dialogue", "cmmlu", "code", "defect", "tools")
 
 
 @dataclass(frozen=True, slots=True)

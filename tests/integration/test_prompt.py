@@ -1,11 +1,13 @@
 """The prompt that is scored is the prompt that LLaMA-Factory trains on, id by id."""
 
+import json
 import os
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from core.errors import RequestError
+from core.errors import ContentError, RequestError
 from core.prompt import chat_encoder, conversation, llamafactory_encoder, saved_chat_template
 from tests.conftest import ROOT
 from tests.tiny import CHATML
@@ -149,3 +151,91 @@ def test_records_become_the_messages_that_llamafactory_makes(entry, record) -> N
     system = [{"role": "system", "content": theirs["_system"]}] if theirs["_system"] else []
     assert ours.messages == [*system, *theirs["_prompt"]]
     assert [{"role": "assistant", "content": ours.answer}] == theirs["_response"]
+
+
+TOOLS_PROMPT = """
+
+# Tools
+
+You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>{% for tool in tools %}
+{{ tool | tojson }}{% endfor %}
+</tools>
+
+For each function call, return a json object with function name and arguments within <tool_call></tool_call> \
+XML tags:
+<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call>"""
+CALLING = (  # ChatML with tools as Qwen2.5 writes them, in few words
+    "{% set system = 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.' %}"
+    "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}"
+    "{% set messages = messages[1:] %}{% endif %}"
+    "{{ '<|im_start|>system\\n' + system }}{% if tools %}TOOLS{% endif %}{{ '<|im_end|>\\n' }}"
+    "{% for m in messages %}{% set before, after = loop.previtem, loop.nextitem %}"
+    "{% if m.role == 'tool' %}{% if before.role != 'tool' %}{{ '<|im_start|>user' }}{% endif %}"
+    "{{ '\\n<tool_response>\\n' + m.content + '\\n</tool_response>' }}"
+    "{% if not after or after.role != 'tool' %}{{ '<|im_end|>\\n' }}{% endif %}"
+    "{% else %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}"
+    "{% for call in m.tool_calls or [] %}{{ '\\n' if m.content or not loop.first else '' }}"
+    """{{ '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}"""
+    "{{ call.function.arguments | tojson }}{{ '}\\n</tool_call>' }}{% endfor %}{{ '<|im_end|>\\n' }}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+).replace("TOOLS", TOOLS_PROMPT.replace("\n", "{{ '\\n' }}"))
+ADD = {"name": "add", "description": "Zählt 加", "parameters": {"type": "object", "properties": {"a": {}}}}
+ADD_CALL = '{"name": "add", "arguments": {"a": [1, "二", null]}}'
+TOOL_TURNS = [
+    ("human", "Sum."),
+    ("function_call", ADD_CALL),
+    ("observation", "5"),
+    ("gpt", "It is 5."),
+    ("human", "And twice?"),
+    ("function_call", f"I add.\n<tool_call>[{ADD_CALL}, {ADD_CALL}]</tool_call>"),
+    ("observation", "5\n</tool_response>\n<tool_response>\n6"),
+    ("gpt", "5 and 6."),
+    ("human", "Again."),
+    ("function_call", f"<think>\nAgain.\n</think>\n\n{ADD_CALL}"),
+    ("observation", "5"),
+    ("gpt", "<think>\nTell.\n</think>\n\nStill 5."),
+]
+
+
+@pytest.mark.parametrize("system", ["", "Be brief."])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_calls_results_and_tools_are_asked_and_taught_as_in_training(tokenizer, system, wrapped) -> None:
+    """A chat template with `tools=` beside LLaMA-Factory's template, prompt by prompt and label by label."""
+    from core.prompt import chat_renderer
+    from core.supervision import chat_turns, llamafactory_turns
+
+    tools = json.dumps([{"type": "function", "function": ADD} if wrapped else ADD], ensure_ascii=False)
+    turns = [{"from": role, "value": text} for role, text in TOOL_TURNS]
+    talk = conversation({"conversations": turns, "tools": tools, "system": system}, {}, "x")
+    whole = [*talk.messages, {"role": talk.role, "content": talk.answer}]
+    jinja, named = chat_encoder(tokenizer, CALLING), llamafactory_encoder(tokenizer, "qwen")
+    asked = [n for n, turn in enumerate(whole) if turn["role"] in ("assistant", "function")]
+    assert len(asked) == 6
+    for place in asked:
+        assert jinja(whole[:place]) == named(whole[:place])
+    assert named(whole[:-1]) == trained_with_tools(tokenizer, whole, tools)
+    ours = chat_turns(tokenizer, chat_renderer(tokenizer, CALLING))(whole).pairs
+    theirs = llamafactory_turns(tokenizer, "qwen")(whole).pairs
+    joined = [list(chain.from_iterable(x + y for x, y in pairs)) for pairs in (ours, theirs)]
+    assert joined[0] == joined[1]
+
+
+def trained_with_tools(tokenizer, messages, tools):
+    from llamafactory.data.template import get_template_and_fix_tokenizer
+    from llamafactory.hparams import DataArguments
+
+    found = get_template_and_fix_tokenizer(tokenizer, DataArguments(template="qwen"))
+    system = messages[0]["content"] if messages[0]["role"] == "system" else None
+    pairs = found.encode_multiturn(tokenizer, [m for m in messages if m["role"] != "system"], system, tools)
+    return [*chain.from_iterable(source + target for source, target in pairs[:-1]), *pairs[-1][0]]
+
+
+def test_a_chat_template_that_leaves_tools_out_is_refused(tokenizer) -> None:
+    talk = [{"role": "user", "content": "Q", "tools": json.dumps([ADD])}]
+    with pytest.raises(ContentError, match="the chat template leaves out the tool 'add': it knows none"):
+        chat_encoder(tokenizer, CHATML)(talk)

@@ -127,8 +127,8 @@ def test_a_role_that_a_registry_does_not_know_is_refused() -> None:
 
 def test_llamafactorys_template_is_given_the_system_apart_and_an_open_answer(monkeypatch) -> None:
     class Template:
-        def encode_oneturn(self, own: str, messages: list[dict[str, str]], system: str | None) -> object:
-            asked = [own, str(system), *(f"{m['role']} {m['content']}" for m in messages)]
+        def encode_oneturn(self, own: str, messages: list[dict[str, str]], *beside: str | None) -> object:
+            asked = [own, *map(str, beside), *(f"{m['role']} {m['content']}" for m in messages)]
             return asked, ["what it would answer"]
 
     monkeypatch.setattr(prompt, "llamafactory_template", lambda *_: (Template(), "own"))
@@ -137,12 +137,62 @@ def test_llamafactorys_template_is_given_the_system_apart_and_an_open_answer(mon
     assert encode([system, USER, ANSWER, USER]) == [
         "own",
         "S",
+        "None",
         "user Q",
         "assistant A",
         "user Q",
         "assistant ",
     ]
-    assert encode([USER]) == ["own", "None", "user Q", "assistant "]
+    assert encode([{**USER, "tools": "[]"}]) == ["own", "None", "[]", "user Q", "assistant "]
+
+
+TOOLS = [{"name": "f"}, {"type": "function", "function": {"name": "g"}}]
+TALK = [("human", "Q"), ("function_call", 'So.\n<tool_call>{"name": "f", "arguments": {}}</tool_call>')]
+
+
+def test_calls_results_and_tools_become_what_chat_templates_take() -> None:
+    call = '<think>\nT\n</think>\n\n[{"name": "f", "arguments": {}}, {"name": "g", "arguments": {"a": 1}}]'
+    results = "one\n</tool_response>\n<tool_response>\ntwo"
+    turns = [*TALK, ("observation", "r"), ("function_call", call), ("observation", results)]
+    record = {"conversations": [{"from": role, "value": text} for role, text in turns], "tools": TOOLS}
+    talk = conversation(record, {}, "here")
+    assert (talk.answer, talk.role) == ("", "assistant")
+    messages, tools = prompt.openai_messages(talk.messages)
+    f, g = (
+        {"type": "function", "function": {"name": name, "arguments": a}}
+        for name, a in (("f", {}), ("g", {"a": 1}))
+    )
+    assert messages == [
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": "So.", "tool_calls": [f]},
+        {"role": "tool", "content": "r"},
+        {"role": "assistant", "content": "<think>\nT\n</think>\n", "tool_calls": [f, g]},
+        {"role": "tool", "content": "one"},
+        {"role": "tool", "content": "two"},
+    ]
+    assert tools == [{"type": "function", "function": {"name": "f"}}, TOOLS[1]]
+
+
+def test_a_call_may_be_the_answer() -> None:
+    talk = conversation({"conversations": [{"from": r, "value": t} for r, t in TALK]}, {}, "here")
+    assert (talk.messages, talk.answer, talk.role) == ([USER], TALK[1][1], "function")
+
+
+@pytest.mark.parametrize(
+    ("turns", "tools", "says"),
+    [
+        (
+            [*TALK, ("observation", "r"), ("gpt", "a")],
+            "{",
+            'here: tools: found "{", expected a list of tools',
+        ),
+        ([("human", "Q"), ("function_call", "f()"), ("observation", "r")], None, 'a call .* found "f\\(\\)"'),
+    ],
+)
+def test_what_is_no_call_and_what_are_no_tools_is_named(turns, tools, says) -> None:
+    record = {"conversations": [{"from": role, "value": text} for role, text in turns], "tools": tools}
+    with pytest.raises(ContentError, match=says):
+        prompt.openai_messages(conversation(record, {}, "here").messages)
 
 
 def test_a_row_with_images_is_not_scored_as_text():

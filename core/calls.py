@@ -82,6 +82,12 @@ def calls_of(text: str) -> list[Call]:
     return parse_calls(_parted(text)[1])
 
 
+def before_calls(text: str) -> str:
+    """Return the thought or text before the calls of a function turn, without the line break between them."""
+    before = _parted(text)[0]
+    return (only_thought(before) or before).removesuffix("\n")
+
+
 def _parted(text: str) -> tuple[str, str]:
     """Return what stands before the calls of a function turn, and their JSON, as LLaMA-Factory finds them."""
     start, opened, rest = text.partition(OPEN)
@@ -153,6 +159,12 @@ def declared(text: str) -> dict[str, dict[str, Any]]:
     if not isinstance(tools, list):
         raise WrongValueError(f"found {show_value(tools)}, expected a list of tools")
     return dict(_tool(number, tool) for number, tool in enumerate(tools, 1))
+
+
+def wrapped_tools(text: str) -> list[dict[str, Any]]:
+    """Return declared tools as chat templates take them: {"type": "function", "function": {…}} each."""
+    tools = json.loads(text) if declared(text) else []
+    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
 
 
 def _tool(number: int, tool: object) -> tuple[str, dict[str, Any]]:

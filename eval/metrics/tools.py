@@ -1,0 +1,142 @@
+"""Calls of tools: what a generated answer calls, and how far that is what the data calls.
+
+Calls are read from <tool_call> … </tool_call> (Qwen, Hermes), `Action:` and `Action Input:` (LLaMA-Factory's
+own form), <function=name> … </function> (Llama 3.1), or an answer that is nothing but their JSON.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from core.calls import OPEN, Call, WrongValueError, declared, parse_calls
+from eval.metrics.answers import cut_thought
+from eval.metrics.labels import UNKNOWN
+from eval.statistics.rates import Rows, groups_of, hits, rate, rate_of
+
+NONE = "no call"
+_BLOCK = re.compile(rf"{OPEN}(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+_NAMED = re.compile(
+    r"^Action:[ \t]*(\S+)\s*Action Input:\s*(.*?)(?=^Action:|\Z)|<function=([^>\s]+)>(.*?)(?:</function>|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+_MARK = re.compile(r"\A\s*(?:\[TOOL_CALLS\]|<\|python_tag\|>|functools)\s*")
+_BEGUN = re.compile(r'\A\s*\[?\s*\{\s*"name"\s*:')
+
+
+class Answer(NamedTuple):
+    """The calls in an answer ([] for none); `valid` is False where it begins one that cannot be read."""
+
+    calls: list[Call]
+    valid: bool
+
+
+def read_answer(text: str) -> Answer:
+    """Return what an answer calls, a thought and the text beside calls left out."""
+    said = cut_thought(text)
+    named = [(one or other, body or more) for one, body, other, more in _NAMED.findall(said)]
+    bodies: Sequence[object] = _BLOCK.findall(said)
+    if not bodies and named:
+        bodies = [{"name": name, "arguments": body} for name, body in named]
+    bare = _MARK.sub("", said)
+    if not bodies and (_BEGUN.match(bare) or bare != said):
+        bodies = [bare]
+    try:
+        return Answer([call for body in bodies for call in parse_calls(_with_arguments(body))], True)
+    except WrongValueError:
+        return Answer([], False)
+
+
+def _with_arguments(body: object) -> object:
+    """Return the JSON of calls with `arguments` where Llama 3 writes `parameters`."""
+    if isinstance(body, str):
+        try:
+            body = json.loads(body)
+        except (ValueError, RecursionError):
+            return body
+    calls = body if isinstance(body, list) else [body]
+    return [
+        {"name": one.get("name"), "arguments": one["parameters"]}
+        if isinstance(one, dict) and "parameters" in one and "arguments" not in one
+        else one
+        for one in calls
+    ]
+
+
+def written(calls: Sequence[Call], tools: str) -> str:
+    """Return calls as one text that is equal for equal calls, `no call` for none.
+
+    Arguments are compared as JSON values: the order of keys and of calls is none, 5 is 5.0 (JSON Schema's
+    integer) and no "5", and an argument that is left out is the default of its tool's JSON Schema.
+    """
+    schemas = declared(tools)
+    texts = []
+    for name, arguments in calls:
+        properties = schemas.get(name, {}).get("properties")
+        known = properties.items() if isinstance(properties, dict) else ()
+        usual = {key: one["default"] for key, one in known if isinstance(one, dict) and "default" in one}
+        plain = _plain({**usual, **arguments})
+        texts.append(f"{name} {json.dumps(plain, ensure_ascii=False, sort_keys=True)}")
+    return "\n".join(sorted(texts)) or NONE
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def judge(expected: Sequence[Call], text: str, tools: str) -> dict[str, object]:
+    """Return what a prediction holds: both sides as text, and whether function, number and JSON are right."""
+    answer = read_answer(text)
+    names, called = ([one.name for one in calls] for calls in (expected, answer.calls))
+    return {
+        "expected_output": written(expected, tools),
+        "predicted_output": written(answer.calls, tools) if answer.valid else UNKNOWN,
+        "functions": sorted(set(names)),
+        "calls": len(called) if answer.valid else None,
+        "right_function": answer.valid and Counter(names) == Counter(called),
+        "right_number": answer.valid and len(names) == len(called),
+    }
+
+
+def tool_summary(rows: Rows, expected: Sequence[str]) -> dict[str, object]:
+    """Return the figures of scored turns, and under `tools` those of each tool that is expected.
+
+    `accuracy` counts turns in which everything is right, arguments included, or nothing is called where
+    nothing is due. `majority` is what always giving the commonest of `expected` would score.
+    """
+    whole = rate_of(hits(rows), groups_of(rows))
+    due = [row for row in rows if row["functions"]]
+    begun = [row for row in rows if "refused" not in row and row["calls"] != 0]
+    none = [row for row in rows if not row["functions"]]
+    names = Counter(name for row in due for name in row["functions"])  # type: ignore[attr-defined]  # a list
+    return {
+        "accuracy": whole.value,
+        "n": whole.n,
+        "stderr": whole.stderr,
+        "ci95": list(whole.ci95),
+        "majority": max(Counter(expected).values()) / len(expected),
+        **_of_calls(due),
+        "valid_json": _share([row["calls"] is not None for row in begun], begun),
+        "no_call": _share(hits(none), none),
+        "tools": {
+            name: _of_calls([row for row in due if name in row["functions"]])  # type: ignore[operator]  # a list
+            for name, _ in names.most_common()
+        },
+    }
+
+
+def _of_calls(rows: Rows) -> dict[str, dict[str, object] | None]:
+    return {
+        "function": _share([bool(row["right_function"]) for row in rows], rows),
+        "arguments": _share(hits(rows), rows),
+        "number": _share([bool(row["right_number"]) for row in rows], rows),
+    }
+
+
+def _share(flags: Sequence[bool], rows: Sequence[Mapping[str, object]]) -> dict[str, object] | None:
+    return rate(flags, groups_of(rows)) if flags else None

@@ -1,0 +1,162 @@
+"""python -m eval.tools --model models/base --adapter tools-lora --dataset tools_eval --out results/tools
+
+Has models answer every turn of conversations with tools, and holds what they call against the data: function,
+arguments, number of calls, valid JSON, and no call where none is due. Writes
+OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-tools.md explains them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import click
+
+from core.calls import WrongValueError, calls_of
+from core.cli import examples
+from core.errors import CLI, ContentError, run
+from core.prompt import ANSWERS, Conversation, Message
+from eval.backends.scorers import Fields
+from eval.datasets.clusters import INDEPENDENT
+from eval.datasets.dataset import EvalDataset, read_datasets
+from eval.datasets.recipe import other_prompt
+from eval.metrics.labels import UNKNOWN, accuracy_line
+from eval.metrics.tools import judge, tool_summary
+from eval.runs.results import Prediction
+from eval.scoring.candidates import Opened
+from eval.scoring.job import Job
+from eval.scoring.options import generate_options, model_options, run_options, set_options, take
+from eval.scoring.pipeline import score
+from eval.scoring.task import Figure, Prepared, Task, line_of
+
+COMPARED = 20  # turns whose prompts are held against those of training
+SHARES = {
+    "function": "right function",
+    "arguments": "right arguments",
+    "number": "right number of calls",
+    "valid_json": "valid JSON",
+    "no_call": "no call where none is due",
+}
+
+
+@click.command(
+    context_settings=CLI,
+    epilog=examples(
+        "tuneyard data compile tools --source tests/examples/good/tools --out build/tools",
+        "tuneyard eval tools --model models/demo-base --template qwen "
+        "--data build/tools/tools/tools-eval.jsonl --limit 2 --max-new-tokens 4 --out results/calls",
+    ),
+)
+@model_options
+@set_options
+@generate_options(max_new_tokens=512)
+@run_options
+def cli(**given: Any) -> None:
+    """Score calls of tools: function, arguments, number, valid JSON, no call where none is due.
+
+    Every turn of the model's in a conversation is an example, prompted with the data's own turns before it.
+    """
+    score(*prepare(**given))
+
+
+def prepare(**given: Any) -> Prepared:
+    """Return what is asked and how; `ContentError` where no conversation declares tools."""
+    request = take(given)
+    read = read_datasets(request.datasets, request.data, request.cluster)
+    sets = [turns_of(one, request.cluster != INDEPENDENT) for one in read]
+    expected = {one.name: expected_of(one) for one in sets}
+    talks = [talk.messages for one in sets for talk in one.conversations[:COMPARED]]
+    return request, Tools(expected, talks, request.max_new_tokens, request.template), sets
+
+
+def turns_of(dataset: EvalDataset, clustered: bool = True) -> EvalDataset:
+    """Return a set with an example for each turn of the model's, in conversations that declare tools or call.
+
+    Turns of one conversation are no independent rows: they make a cluster, unless the set has other ones, or
+    they are not to be `clustered`.
+    """
+    rows, talks = [], []
+    for row, talk in enumerate(dataset.conversations):
+        whole = [*talk.messages, {"role": talk.role, "content": talk.answer}]
+        if "tools" in whole[0] or any(turn["role"] == "function" for turn in whole):
+            turns = [n for n, turn in enumerate(whole) if turn["role"] in ANSWERS and turn["content"]]
+            talks += [Conversation(whole[:n], whole[n]["content"], whole[n]["role"]) for n in turns]
+            rows += [row] * len(turns)
+    if not rows:
+        raise ContentError(
+            f"{dataset.path}: no conversation has tools and an answer; compile it by a spec with a column of "
+            "`is: tools`, as tools"
+        )
+    taken = replace(dataset.take(rows), conversations=talks)
+    own = clustered and not taken.clusters
+    return replace(taken, cluster="conversation", clusters=list(map(str, rows))) if own else taken
+
+
+def expected_of(dataset: EvalDataset) -> list[dict[str, object]]:
+    """Return what judging each turn's own answer gives; `ContentError` where a call is none."""
+    try:
+        return [_judged(talk, talk.answer) for talk in dataset.conversations]
+    except WrongValueError as error:
+        raise ContentError(f"{dataset.path}: {error}; compile it again, which names the place") from error
+
+
+def _judged(talk: Conversation, answer: str) -> dict[str, object]:
+    calls = calls_of(talk.answer) if talk.role == "function" else []
+    return judge(calls, answer, talk.messages[0].get("tools", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Tools(Task):
+    """Calls of tools; what is expected of each set's turns, and prompts to compare with training's."""
+
+    expected: Mapping[str, Sequence[Mapping[str, object]]]
+    talks: Sequence[list[Message]]
+    max_new_tokens: int
+    template: str | None
+    command: str = "eval.tools"
+
+    def prompted(self, opened: Opened) -> Opened:
+        """Warn where an adapter was trained on other ids than these prompts have."""
+        if tokenizer := getattr(opened.model, "tokenizer", None):
+            for candidate in opened.candidates:
+                for folder in dict.fromkeys(part.adapter.folder for part in candidate.parts):
+                    told = other_prompt(tokenizer, folder, candidate.prompting, self.template, self.talks)
+                    if told:
+                        click.echo(f"warning: adapter {told}", err=True)
+        return opened
+
+    def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
+        """Return the raw answer, what it calls and what is expected; of a refused prompt nothing is right."""
+        line = line_of(job, row, fields)
+        judged = _judged(job.rows[row], str(line["model_output"]))
+        if "refused" in fields:
+            wrong = {"calls": None, "right_function": False, "right_number": False}
+            judged |= {"predicted_output": UNKNOWN, **wrong}
+        return {**line, **judged}
+
+    def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
+        """Return the figures, overall and by tool."""
+        expected = [str(one["expected_output"]) for one in self.expected[job.dataset.name]]
+        return tool_summary(predictions, expected)
+
+    def line(self, results: Mapping[str, Any]) -> str:
+        """Return a line for each tool, then all shares."""
+        tools = [f"{name}  {_shares(part)}" for name, part in results["tools"].items()]
+        return "\n  ".join(["", *tools, f"{accuracy_line(results)}  {_shares(results)}"])
+
+    def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
+        """Return accuracy and the shares."""
+        found = {SHARES[name]: results[name] for name in SHARES if results[name]}
+        shares = {name: Figure(one["value"], one["ci95"], one["n"]) for name, one in found.items()}
+        return Task.figures(self, results) | shares
+
+
+def _shares(part: Mapping[str, Any]) -> str:
+    return "  ".join(
+        f"{said} {one['value']:.1%} [{one['ci95'][0]:.1%}, {one['ci95'][1]:.1%}] of {one['n']}"
+        for name, said in SHARES.items()
+        if (one := part.get(name))
+    )
+
+
+if __name__ == "__main__":
+    run(cli)

@@ -1,0 +1,82 @@
+"""python -m eval.tools against a server that calls known tools, and on a tiny model, in this process."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import ContentError
+from eval.datasets.dataset import read_datasets
+from eval.tools import cli, turns_of
+from tests.serving import answering
+
+TOOLS = json.dumps([{"name": "add", "parameters": {"properties": {"a": {"type": "integer"}}}}])
+CALL = '{"name": "add", "arguments": {"a": 1}}'
+
+
+def talk(*turns: tuple[str, str], tools: str = TOOLS) -> dict[str, object]:
+    return {"conversations": [{"from": role, "value": text} for role, text in turns], "tools": tools}
+
+
+ROWS = [
+    talk(("human", "Add 1."), ("function_call", CALL), ("observation", "sum 1"), ("gpt", "It is 1.")),
+    talk(("human", "Sing."), ("gpt", "La.")),
+    talk(("human", "Hi."), ("gpt", "Hello."), tools=""),
+]
+SAID = {
+    "Add 1.": f"<tool_call>{CALL}</tool_call>",
+    "sum 1": f"<tool_call>{CALL}</tool_call>",
+    "Sing.": "La la.",
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "talks.jsonl"
+    path.write_text("\n".join(map(json.dumps, ROWS)))
+    return path
+
+
+def ask(data: Path, out: Path, *more: str) -> tuple[list[dict], dict]:
+    with answering(lambda text: SAID.get(text, "?")) as url:
+        given = ["--model", "m", "--backend", "openai", "--url", url, "--data", data, "--out", out, *more]
+        cli.main(list(map(str, given)), standalone_mode=False)
+    lines = (out / "m/talks/predictions.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines], json.loads((out / "m/talks/results.json").read_text())
+
+
+def test_every_turn_of_the_models_is_an_example_and_conversations_are_clusters(data, tmp_path, capsys):
+    rows, found = ask(data, tmp_path / "out")
+    assert [(r["instruction"], r["expected_output"], r["predicted_output"]) for r in rows] == [
+        ("Add 1.", 'add {"a": 1}', 'add {"a": 1}'),
+        ("sum 1", "no call", 'add {"a": 1}'),
+        ("Sing.", "no call", "no call"),
+    ]
+    assert rows[0]["model_output"] == SAID["Add 1."]
+    assert (found["cluster"], found["clusters"]) == ("conversation", 2)
+    assert (found["accuracy"], found["no_call"]["value"], found["function"]["value"]) == (2 / 3, 0.5, 1)
+    assert "add  right function 100.0%" in capsys.readouterr().out
+    assert ask(data, tmp_path / "apart", "--cluster", "none")[1]["clusters"] is None
+
+
+def test_a_set_without_tools_is_refused(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(ROWS[2]))
+    with pytest.raises(ContentError, match="no conversation has tools and an answer; compile it by a spec"):
+        turns_of(read_datasets((), (path,))[0])
+
+
+def test_a_call_that_is_none_is_named(data, tmp_path):
+    data.write_text(json.dumps(talk(("human", "Add 1."), ("function_call", "add(1)"))))
+    with pytest.raises(ContentError, match=r'found "add\(1\)", expected JSON.*; compile it again'):
+        ask(data, tmp_path / "out")
+
+
+def test_a_chat_template_without_tools_is_refused_and_a_template_of_llamafactorys_takes_them(
+    data, tmp_path, tiny_model
+):
+    given = ["--model", str(tiny_model), "--data", str(data), "--max-new-tokens", "2"]
+    with pytest.raises(ContentError, match="the chat template leaves out the tool 'add'"):
+        cli.main([*given, "--out", str(tmp_path / "a")], standalone_mode=False)
+    cli.main([*given, "--out", str(tmp_path / "b"), "--template", "qwen"], standalone_mode=False)
+    assert json.loads((tmp_path / "b/base/talks/results.json").read_text())["n"] == 3
