@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path, PurePath
 from typing import cast
 
-from compiler.calls import WrongValueError
 from compiler.spec import PLACEHOLDERS, Column, Spec, placeholders
 from compiler.turns import USER, Turn
+from core.calls import WrongValueError
 from core.errors import counted, show_value
 
 PIXELS = 768 * 768  # LLaMA-Factory's image_max_pixels: what has more is made smaller before it is trained on

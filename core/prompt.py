@@ -63,6 +63,7 @@ def conversation(record: Mapping[str, object], entry: Mapping[str, object], plac
 
     `ContentError` names `place` and the column that is missing or is no text.
     """
+    _refuse_media(record, entry, place)
     field = next((name for name in MESSAGES if isinstance(record.get(name), list)), None)
     if not entry and field:
         entry = {**OPENAI, "columns": {"messages": field, "tools": "tools"}}
@@ -71,7 +72,6 @@ def conversation(record: Mapping[str, object], entry: Mapping[str, object], plac
         entry = {"formatting": "sharegpt", "columns": columns}
     elif not entry and isinstance(record.get("text"), str):
         entry = {"columns": {"prompt": "text"}}
-    _refuse_media(record, entry, place)
     if entry.get("formatting", "alpaca") == "alpaca":
         default = ALPACA if entry else _found_columns(record)
         return _from_alpaca(record, _strings(entry.get("columns")) or default, place)
