@@ -41,6 +41,12 @@ from eval.reports.tables import to_json
     help="Compare this figure of each example (eval_loss, rougeL, bleu, token_f1, …), not what is correct.",
 )
 @click.option(
+    "--by",
+    default="",
+    metavar="FIELD",
+    help="Compare on the rows of each value of this field, too: type, subtype, any field of the rows.",
+)
+@click.option(
     "--margin",
     type=click.FloatRange(0, 100, min_open=True),
     metavar="POINTS",
@@ -60,15 +66,16 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
     evaluation_results.json.
     NAME is MODEL or MODEL/SET, for what is not named yet. The base is the model `base`, else the first.
     """
-    margin, replicates = asked["margin"], asked["replicates"]
-    if metric and (margin is not None or replicates):
-        raise RequestError("--margin and --replicates are of accuracy: leave them out, or --metric")
+    margin, replicates, by = asked["margin"], asked["replicates"], asked["by"]
+    if metric and (margin is not None or replicates or by):
+        raise RequestError("--margin, --replicates and --by are of accuracy: leave them out, or --metric")
     if metric:
         write_graded(compare_in_metric(results, metric, decide_on), out)
         return
     share = None if margin is None else margin / 100
-    compared = compare_results(results, decide_on, share, replicates)
-    write(compared, out, {"replicates": [asdict(one) for one in compared.recipes]})
+    compared = compare_results(results, decide_on, share, replicates, by)
+    slices = [asdict(one) for one in compared.slices]
+    write(compared, out, {"replicates": [asdict(one) for one in compared.recipes], "slices": slices})
 
 
 def write(compared: ComparedRuns, out: Path, facts: Mapping[str, object] | None = None) -> None:
@@ -76,9 +83,8 @@ def write(compared: ComparedRuns, out: Path, facts: Mapping[str, object] | None 
     from eval.reports.plots import write_plots
 
     plots, typeface = write_plots(compared.comparison, compared.runs, out)
-    text = "\n\n".join(
-        [*map(grid, compared.tables.values()), markdown(compared.comparison, typeface.numbered)]
-    )
+    tables = [f"## {caption}\n\n{grid(table)}" for caption, table in compared.tables.items()]
+    text = "\n\n".join([*tables, markdown(compared.comparison, typeface.numbered)])
     write_text(out / "table.md", text)
     write_text(out / "changed.jsonl", changed_examples(compared))
     told = to_json(compared.comparison, compared.runs, compared.warnings, plots)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from eval.reports.tables import Table, replicate_table
+from eval.reports.tables import Table, replicate_table, slice_table
 from eval.runs.alignment import check_rows
 from eval.runs.comparison import compare
 from eval.runs.find import parse_source, read_runs
@@ -14,6 +14,7 @@ from eval.runs.graded import GradedComparison, compare_graded
 from eval.runs.judgement import Comparison, ScoredRun
 from eval.runs.measured import meaning
 from eval.runs.replicates import ReplicatedRecipe, compare_replicates, parse_replicates
+from eval.runs.slices import Slice, compare_slices
 from eval.runs.training import training_warnings
 
 BASE = "base"
@@ -29,6 +30,7 @@ class ComparedRuns:
     tables: Mapping[str, Table] = field(default_factory=dict)
     """What is to be read before the comparison, by its caption."""
     recipes: Sequence[ReplicatedRecipe] = ()
+    slices: Sequence[Slice] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +47,25 @@ def compare_results(
     decide_on: str = "",
     margin: float | None = None,
     replicates: Sequence[str] = (),
+    by: str = "",
 ) -> ComparedRuns:
     """Read and compare the runs named by `[NAME=]RESULTS`; the base is the model `base`, else the first.
 
     The verdict is on the mean, or on the dataset `decide_on`; `margin` is a share,
-    `replicates` names the models of a recipe (`NAME=MODEL,MODEL`).
+    `replicates` names the models of a recipe (`NAME=MODEL,MODEL`), `by` a field to part the rows by.
 
     Warnings go to stderr too. Errors are those of `read_runs`, `check_rows` and `parse_replicates`.
     """
     recipes = parse_replicates(replicates)
-    runs, warnings = _read(results)
+    runs, warnings = _read(results, by=by)
     base = _base(runs)
     comparison = compare(runs, base, decide_on, margin)
     found = compare_replicates(runs, base, recipes)
     tables = {"Replicates": replicate_table(found)} if found else {}
-    return ComparedRuns(comparison, runs, warnings, tables, found)
+    slices = compare_slices(runs, base, by) if by else []
+    if slices:
+        tables[f"By {by}"] = slice_table(slices, base)
+    return ComparedRuns(comparison, runs, warnings, tables, found, slices)
 
 
 def compare_in_metric(results: Sequence[str], metric: str, decide_on: str) -> GradedRuns:
@@ -69,9 +75,9 @@ def compare_in_metric(results: Sequence[str], metric: str, decide_on: str) -> Gr
     return GradedRuns(compared, runs, warnings)
 
 
-def _read(results: Sequence[str], metric: str = "") -> tuple[list[ScoredRun], list[str]]:
+def _read(results: Sequence[str], metric: str = "", by: str = "") -> tuple[list[ScoredRun], list[str]]:
     """Return the runs and the warnings about them, which go to stderr."""
-    runs, warnings = read_runs([parse_source(text) for text in results], metric)
+    runs, warnings = read_runs([parse_source(text) for text in results], metric, by)
     for dataset in dict.fromkeys(one.dataset for one in runs):
         warnings += check_rows([one for one in runs if one.dataset == dataset])
     warnings += _trained_on(runs)

@@ -55,10 +55,11 @@ def _plots(
     for section in comparison.sets:
         folder = "" if len(comparison.sets) == 1 else f"{folder_name(section.name)}/"
         own = [run for run in runs if run.dataset == section.name]
-        if own[0].kinds:
+        parted = [kind for kind in BY_KIND if all(kind in run.kinds for run in own)]
+        if parted:
             overall = accuracy_chart(comparison, [section])
             yield f"{folder}overall_accuracy_comparison.png", _bars(overall, typeface)
-        for kind in (kind for kind in own[0].kinds if all(kind in run.kinds for run in own)):
+        for kind in parted:
             yield f"{folder}{BY_KIND[kind]}", _bars(kinds_chart(own, kind, comparison.base), typeface)
         if len(comparison.sets) <= DETAILED:
             for name, draw in _panels(section, own, typeface):

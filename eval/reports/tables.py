@@ -10,6 +10,7 @@ from eval.reports.numbers import NONE, interval, p_cell, percent, points_interva
 from eval.reports.verdict import verdict
 from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
 from eval.runs.replicates import ReplicatedRecipe
+from eval.runs.slices import Slice
 
 LEFT_OUT = (
     "The intervals are for these examples and these weights. They leave out what another training seed, "
@@ -126,6 +127,21 @@ def replicate_table(recipes: Sequence[ReplicatedRecipe]) -> Table:
         for one in recipes
     ]
     return Table(REPLICATES, rows)
+
+
+def slice_table(slices: Sequence[Slice], base: str) -> Table:
+    """Return every model against the base on each slice; limits and p are those of all slices together."""
+    rows = [
+        [
+            f"{one.value} of {one.dataset}, n = {one.n:,}",
+            f"{test.model} − {base}",
+            f"{percent(one.accuracy[test.model])} − {percent(one.accuracy[base])}",
+            *_difference(test)[1:5],
+        ]
+        for one in slices
+        for test in one.tests
+    ]
+    return Table(["slice", "", "accuracy", *DIFFERENCES[1:5]], rows)
 
 
 def method(section: Section) -> str:

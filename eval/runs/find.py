@@ -48,8 +48,12 @@ def parse_source(text: str) -> RunSource:
     return RunSource(require(Path(rest), "results"), model, dataset)
 
 
-def read_runs(sources: Sequence[RunSource], metric: str = "") -> tuple[list[ScoredRun], list[str]]:
+def read_runs(
+    sources: Sequence[RunSource], metric: str = "", by: str = ""
+) -> tuple[list[ScoredRun], list[str]]:
     """Return every run of the sources once, and warnings; with the values of a metric where one is named.
+
+    `by` is a field of the rows that is read beside `type` and `subtype`, for a run of ours.
 
     Models of one name that answered differently are named with the folder they came from.
     """
@@ -61,18 +65,18 @@ def read_runs(sources: Sequence[RunSource], metric: str = "") -> tuple[list[Scor
         warnings += [f"{place}: left out, unfinished; resume with --resume" for place in unfinished]
         new = [place for place in whole if place.resolve() not in done]
         done |= {place.resolve() for place in new}
-        own = held_out(source.path, [run for place in new for run in _read(place, metric)])
+        own = held_out(source.path, [run for place in new for run in _read(place, metric, by)])
         if is_sweep(source.path):
             warnings.append(f"{source.path}: a sweep: compared on the examples that it did not choose on")
         runs += [(source, run) for run in _named(own, source)]
     return _distinct(runs), warnings
 
 
-def _read(place: Path, metric: str) -> list[ScoredRun]:
+def _read(place: Path, metric: str, by: str) -> list[ScoredRun]:
     if metric:
         return [read_measured(place, metric)]
     if place.is_dir():
-        return [read_run(place)]
+        return [read_run(place, by)]
     return [read_detailed(place)] if place.suffix == ".json" else read_log(place)
 
 
@@ -160,7 +164,7 @@ def _origin(path: Path) -> str:
     return path.parent.name if path.name == DETAILED else path.name
 
 
-def read_run(folder: Path) -> ScoredRun:
+def read_run(folder: Path, by: str = "") -> ScoredRun:
     """Read one run of ours; `ContentError` where its files are damaged or disagree.
 
     `RequestError` for one without an accuracy: only correct and incorrect answers can be compared row by row.
@@ -177,7 +181,7 @@ def read_run(folder: Path) -> ScoredRun:
     path = folder / PREDICTIONS
     if not path.is_file():
         raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
-    records = (_record(f"{path}:{number}", record) for number, record in json_lines(path))
+    records = (_record(f"{path}:{number}", record, by) for number, record in json_lines(path))
     run = assemble(model, dataset, folder, records, facts)
     _check_totals(run)
     return run
@@ -195,7 +199,7 @@ def read_measured(place: Path, metric: str) -> ScoredRun:
     return assemble(model, dataset, place, measured_examples(path, metric), facts)
 
 
-def _record(where: str, record: dict[str, object]) -> ScoredExample:
+def _record(where: str, record: dict[str, object], by: str) -> ScoredExample:
     row = record.get("row")
     if type(row) is not int:
         raise ContentError(f"{where}: row: found {show_value(row)}, expected a whole number")
@@ -206,7 +210,10 @@ def _record(where: str, record: dict[str, object]) -> ScoredExample:
     else:
         gold, predicted = (text_field(record, name, where) for name in ANSWERS)
         correct = gold == predicted
-    return ScoredExample(str(row), gold, predicted, correct, where, group, kinds_of(record, gold), confidence)
+    kinds = kinds_of(record, gold)
+    if by and (value := optional_text(record, by)) is not None:
+        kinds[by] = value
+    return ScoredExample(str(row), gold, predicted, correct, where, group, kinds, confidence)
 
 
 def _confidence(where: str, choices: object) -> float | None:

@@ -101,15 +101,49 @@ def estimates(units: Units) -> list[Estimate]:
     seen = np.round(np.divide(total, power, out=np.zeros_like(total), where=power > 0), 9)
     whole = units.bound == 1 and bool(np.all(units.sums == np.round(units.sums)))
     alone = len(seen) == 1 and whole
-    p, reach = _exact(units, float(power[0])) if alone else _flipped(units, power, seen)
+    return _estimated(units, *(_exact(units, float(power[0])) if alone else _flipped(units, power, seen)))
+
+
+def _estimated(units: Units, p: "NDArray[np.float64]", reach: float) -> list[Estimate]:
+    """Return the estimates by each candidate's p and the family's critical value."""
+    import numpy as np
+
+    power = np.sqrt((units.sums**2).sum(0))
     floor = math.sqrt(units.squares / len(units.sizes)) if units.bound == 1 else 0.0
     size = units.sizes.sum()
-    limits = [_limits(units, column, reach) for column in range(len(seen))]
+    limits = [_limits(units, column, reach) for column in range(units.sums.shape[1])]
     least = np.minimum(units.bound, (reach + Z_POWER) * np.maximum(power, floor) / size)
     return [
         Estimate(float(value), *limit, float(chance), float(small))
         for value, limit, chance, small in zip(units.values, limits, p, least, strict=True)
     ]
+
+
+def sliced(
+    steps: "NDArray[np.float64]", labels: Sequence[str], groups: Sequence[Hashable] | None
+) -> dict[str, list[Estimate]]:
+    """Return the estimates of each candidate on the rows of each label, as one family: slices and candidates.
+
+    `steps` are the differences [rows, candidates] of shares. A cluster with rows in several slices is
+    flipped whole in all of them.
+    """
+    import numpy as np
+
+    names, candidates = list(dict.fromkeys(labels)), steps.shape[1]
+    held = np.array([[label == name for name in names] for label in labels], dtype=float)
+    whole = units_of([(held[:, :, None] * steps[:, None, :]).reshape(len(steps), -1)], [groups])
+    sizes = units_of([held], [groups]).sums  # rows of each slice in each cluster
+    total, power = np.abs(whole.sums.sum(0)), np.sqrt((whole.sums**2).sum(0))
+    seen = np.round(np.divide(total, power, out=np.zeros_like(total), where=power > 0), 9)
+    p, reach = _flipped(whole, power, seen)
+    found = {}
+    for place, name in enumerate(names):
+        inside, columns = sizes[:, place] > 0, slice(place * candidates, (place + 1) * candidates)
+        own = Units(
+            whole.sums[inside, columns], sizes[inside, place], float(held[:, place].sum()), groups is None
+        )
+        found[name] = _estimated(own, p[columns], reach)
+    return found
 
 
 def shrunk(units: Units) -> "NDArray[np.float64]":

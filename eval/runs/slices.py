@@ -1,0 +1,77 @@
+"""Models against the base on the parts of a dataset: by type, subtype or any other field of the rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress
+
+from core.errors import RequestError
+from eval.metrics.labels import MOST
+from eval.runs.judgement import PairedTest, ScoredRun
+from eval.statistics.family import sliced
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The rows of a dataset with one value of a field: each model's accuracy, and the tests against the base.
+
+    p and limits are those of all slices and models of the dataset together.
+    """
+
+    dataset: str
+    value: str
+    n: int
+    accuracy: dict[str, float]
+    tests: Sequence[PairedTest]
+
+
+def compare_slices(runs: Sequence[ScoredRun], base: str, by: str) -> list[Slice]:
+    """Compare every model with the base on each slice of each dataset, a slice for every value of `by`.
+
+    Datasets whose rows do not have the field, or that the base has no rows of, are left out. `RequestError`
+    where no dataset has it, or one has more than 20 values.
+    """
+    by_set: dict[str, dict[str, ScoredRun]] = {}
+    for run in runs:
+        if run.rows:
+            by_set.setdefault(run.dataset, {})[run.model] = run
+    found = [
+        one
+        for own in by_set.values()
+        if base in own and any(own[base].kinds.get(by, ()))
+        for one in _slices(own, base, by)
+    ]
+    if not found:
+        known = ", ".join(dict.fromkeys(name for run in runs for name in run.kinds)) or "none"
+        raise RequestError(f"--by {by}: no dataset's rows have it (fields to part them by: {known})")
+    return found
+
+
+def _slices(runs: dict[str, ScoredRun], base: str, by: str) -> list[Slice]:
+    import numpy as np
+
+    first = runs[base]
+    labels = list(first.kinds[by])
+    values = sorted(set(labels), key=lambda value: (-labels.count(value), value))
+    if len(values) > MOST:
+        raise RequestError(f"--by {by}: {len(values)} values on {first.dataset}, expected at most {MOST}")
+    others = [model for model in runs if model != base]
+    if not others:
+        return []
+    right = {model: np.array(run.correct, dtype=float) for model, run in runs.items()}
+    steps = np.stack([right[model] - right[base] for model in others], axis=1)
+    estimates = sliced(steps, labels, first.groups)
+    slices = []
+    for value in values:
+        own = [label == value for label in labels]
+        tests = []
+        for column, (model, one) in enumerate(zip(others, estimates[value], strict=True)):
+            changes = list(compress(steps[:, column].tolist(), own))
+            fixed, regressed = sum(step > 0 for step in changes), sum(step < 0 for step in changes)
+            tests.append(
+                PairedTest(
+                    model, base, one.value, one.low, one.high, sum(own), fixed, regressed, one.smallest, one.p
+                )
+            )
+        accuracy = {model: float(right[model][own].mean()) for model in runs}
+        slices.append(Slice(first.dataset, value, sum(own), accuracy, tests))
+    return slices
