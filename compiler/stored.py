@@ -16,9 +16,6 @@ from core.prompt import conversation
 
 TURNS = ("conversations", "messages", "text")
 CONTENT = ("value", "content", "tool_calls")
-NAMES = {"prompt": "instruction", "query": "input", "response": "output"}
-ALPACA = {"columns": {**NAMES, "system": "system", "history": "history"}}
-"""The entry of a file that is in no registry: its system text and its history are part of the prompt, too."""
 BESIDE = ("tools", "images", "videos", "audios", "chosen", "rejected", "kto_tag")
 
 
@@ -49,7 +46,7 @@ def stored_examples(name: str, folder: Path) -> Iterator[Example]:
     A bar stands on stderr from two seconds on; memory holds some hundred records. `RequestError` where there
     is no such dataset, `ContentError` where a record is not what its entry says.
     """
-    path, entry = Path(name), dict[str, object](ALPACA)
+    path, entry = Path(name), dict[str, object]()
     if not path.is_file():
         if "/" in name:
             raise RequestError(f"{name}: file not found; expected a dataset's name or a file of records")

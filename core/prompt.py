@@ -39,6 +39,7 @@ OPENAI = {
     "formatting": "sharegpt",
     "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
 }
+BARE = {name: name for name in ("system", "history", "tools")}  # columns of a record without a registry entry
 MEDIA = ("images", "videos", "audios")
 ANSWERS = ("assistant", "function")  # the roles of what a model writes
 MESSAGES = ("messages", "text")  # where records keep messages as OpenAI has them
@@ -63,22 +64,20 @@ def conversation(record: Mapping[str, object], entry: Mapping[str, object], plac
 
     `ContentError` names `place` and the column that is missing or is no text.
     """
-    _refuse_media(record, entry, place)
     field = next((name for name in MESSAGES if isinstance(record.get(name), list)), None)
     if not entry and field:
-        entry = {**OPENAI, "columns": {"messages": field, "tools": "tools"}}
+        entry = {**OPENAI, "columns": {"messages": field, **BARE}}
     elif not entry and isinstance(record.get("conversations"), list):
-        columns = {"messages": "conversations", "system": "system", "tools": "tools"}
-        entry = {"formatting": "sharegpt", "columns": columns}
+        entry = {"formatting": "sharegpt", "columns": BARE}
     elif not entry and isinstance(record.get("text"), str):
         entry = {"columns": {"prompt": "text"}}
     if entry.get("formatting", "alpaca") == "alpaca":
-        default = ALPACA if entry else _found_columns(record)
+        default = ALPACA if entry else {**_found_columns(record), **BARE}
         return _from_alpaca(record, _strings(entry.get("columns")) or default, place)
     return _from_sharegpt(record, entry, place)
 
 
-def _refuse_media(record: Mapping[str, object], entry: Mapping[str, object], place: str) -> None:
+def refuse_media(record: Mapping[str, object], entry: Mapping[str, object], place: str) -> None:
     """Refuse a record with images, videos or audios: its text is not all that the model is asked."""
     named = _strings(entry.get("columns")) or {kind: kind for kind in MEDIA}
     for kind in MEDIA:
@@ -223,7 +222,8 @@ def _from_alpaca(record: Mapping[str, object], columns: Mapping[str, str], place
         messages += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
     asked = [_text(record, columns.get(part), place) for part in ("prompt", "query")]
     messages.append({"role": "user", "content": "\n".join(text for text in asked if text)})
-    return Conversation(messages, _text(record, columns.get("response"), place))
+    answer = _text(record, columns.get("response"), place)
+    return Conversation(_with_tools(messages, record, columns, place), answer)
 
 
 def _from_sharegpt(record: Mapping[str, object], entry: Mapping[str, object], place: str) -> Conversation:
@@ -247,12 +247,18 @@ def _from_sharegpt(record: Mapping[str, object], entry: Mapping[str, object], pl
     if not messages or messages[-1]["role"] not in ("user", "observation"):
         found = f"found {len(turns)} messages"
         raise ContentError(f"{place}: {column}: {found}, expected a user's as the last before the answer")
+    return Conversation(_with_tools(messages, record, columns, place), answer["content"], answer["role"])
+
+
+def _with_tools(
+    messages: list[Message], record: Mapping[str, object], columns: Mapping[str, str], place: str
+) -> list[Message]:
+    """Return messages, the first of which has the record's tools where there are any."""
     try:
-        if tools := tools_text(record.get(columns.get("tools", ""))):
-            messages[0]["tools"] = tools
+        tools = tools_text(record.get(columns.get("tools", "")))
     except WrongValueError as error:
         raise ContentError(f"{place}: {columns['tools']}: {error}") from error
-    return Conversation(messages, answer["content"], answer["role"])
+    return [{**messages[0], "tools": tools}, *messages[1:]] if tools else messages
 
 
 def _message(turn: object, tags: Mapping[str, str], roles: Mapping[str, str], place: str) -> Message:

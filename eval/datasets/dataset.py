@@ -9,7 +9,7 @@ from pathlib import Path
 from core.datasets import find_dataset, read_records, registry_folder
 from core.errors import ContentError, RequestError
 from core.files import require, sha256
-from core.prompt import Conversation, conversation
+from core.prompt import Conversation, conversation, refuse_media
 from eval.datasets.clusters import find_clusters
 
 
@@ -77,6 +77,7 @@ def _read(name: str, path: Path, entry: dict[str, object], cluster: str | None) 
         raise ContentError(f"{path}: no records")
     asked = [conversation(record, entry, f"{path}: record {n}") for n, record in enumerate(records, 1)]
     for number, record in enumerate(records, 1):
+        refuse_media(record, entry, f"{path}: record {number}")
         _check_characters(record, f"{path}: record {number}")
     column, clusters = find_clusters(path, records, cluster)
     return EvalDataset(name, path, records, asked, cluster=column, clusters=clusters)

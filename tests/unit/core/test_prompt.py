@@ -195,9 +195,28 @@ def test_what_is_no_call_and_what_are_no_tools_is_named(turns, tools, says) -> N
         prompt.openai_messages(conversation(record, {}, "here").messages)
 
 
+def test_what_a_bare_record_says_before_the_question_is_asked_too():
+    system, said = {"role": "system", "content": "S"}, [{**USER, "content": "1"}, {**ANSWER, "content": "2"}]
+    alpaca = {"system": "S", "history": [["1", "2"]], "instruction": "Q", "output": "A"}
+    pair = {"system": "S", "history": None, "question": "Q", "answer": "A"}
+    turns = {"system": "S", "conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]}
+    assert conversation(alpaca, {}, "here").messages == [system, *said, USER]
+    for record in (pair, turns, {"system": "S", "messages": [USER, ANSWER]}):
+        assert conversation(record, {}, "here").messages == [system, USER]
+
+
+def test_the_tools_of_an_alpaca_record_are_asked_too():
+    record, text = {"instruction": "Q", "output": "A"}, '[{"name": "f"}]'
+    for entry in ({}, {"columns": {"prompt": "instruction", "response": "output", "tools": "own"}}):
+        tools = {"own" if entry else "tools": text}
+        (asked,) = conversation(record | tools, entry, "here").messages
+        assert asked == {**USER, "tools": text}
+
+
 def test_a_row_with_images_is_not_scored_as_text():
     row = {"instruction": "What?", "output": "x", "pictures": ["a.png"]}
     entry = {"columns": {"prompt": "instruction", "response": "output", "images": "pictures"}}
     with pytest.raises(ContentError, match="here: pictures: rows with images are not scored"):
-        conversation(row, entry, "here")
-    assert conversation({**row, "pictures": []}, entry, "here").answer == "x"
+        prompt.refuse_media(row, entry, "here")
+    prompt.refuse_media({**row, "pictures": []}, entry, "here")
+    assert conversation(row, entry, "here").answer == "x"

@@ -55,6 +55,12 @@ def test_half_a_character_is_refused_before_anything_is_asked(tmp_path, field) -
         read_datasets((), (write(tmp_path / "p.jsonl", whole, {**whole, field: "\ud800"}),))
 
 
+def test_a_row_with_images_is_refused_before_anything_is_asked(tmp_path) -> None:
+    record = {"instruction": "Q", "output": "A", "images": ["a.png"]}
+    with pytest.raises(ContentError, match="record 1: images: rows with images are not scored"):
+        read_datasets((), (write(tmp_path / "p.jsonl", record),))
+
+
 @pytest.mark.parametrize("missing", [{}, {"group": None}])
 def test_groups_are_of_all_rows_or_of_none(tmp_path, missing) -> None:
     whole = {"instruction": "Q", "output": "A"}
