@@ -41,6 +41,11 @@ from eval.reports.tables import to_json
     help="Compare this figure of each example (eval_loss, rougeL, bleu, token_f1, …), not what is correct.",
 )
 @click.option(
+    "--choose-on",
+    type=click.Choice(["half"]),
+    help="Choose the best model on half of the examples, and compare it with the base on the other half.",
+)
+@click.option(
     "--by",
     default="",
     metavar="FIELD",
@@ -67,13 +72,16 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
     NAME is MODEL or MODEL/SET, for what is not named yet. The base is the model `base`, else the first.
     """
     margin, replicates, by = asked["margin"], asked["replicates"], asked["by"]
-    if metric and (margin is not None or replicates or by):
-        raise RequestError("--margin, --replicates and --by are of accuracy: leave them out, or --metric")
+    choose = asked["choose_on"] == "half"
+    if metric and (margin is not None or replicates or by or choose):
+        raise RequestError(
+            "--margin, --replicates, --by and --choose-on are of accuracy: leave them out, or --metric"
+        )
     if metric:
         write_graded(compare_in_metric(results, metric, decide_on), out)
         return
     share = None if margin is None else margin / 100
-    compared = compare_results(results, decide_on, share, replicates, by)
+    compared = compare_results(results, decide_on, share, replicates, by, choose)
     slices = [asdict(one) for one in compared.slices]
     write(compared, out, {"replicates": [asdict(one) for one in compared.recipes], "slices": slices})
 

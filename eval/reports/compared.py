@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from eval.reports.tables import Table, replicate_table, slice_table
+from eval.reports.tables import Table, choice_table, replicate_table, slice_table
 from eval.runs.alignment import check_rows
+from eval.runs.choice import choose_on_half
 from eval.runs.comparison import compare
 from eval.runs.find import parse_source, read_runs
 from eval.runs.graded import GradedComparison, compare_graded
@@ -48,20 +49,27 @@ def compare_results(
     margin: float | None = None,
     replicates: Sequence[str] = (),
     by: str = "",
+    choose: bool = False,
 ) -> ComparedRuns:
     """Read and compare the runs named by `[NAME=]RESULTS`; the base is the model `base`, else the first.
 
     The verdict is on the mean, or on the dataset `decide_on`; `margin` is a share,
-    `replicates` names the models of a recipe (`NAME=MODEL,MODEL`), `by` a field to part the rows by.
+    `replicates` names the models of a recipe (`NAME=MODEL,MODEL`), `by` a field to part the rows by. With
+    `choose`, the best model is chosen on one half of the rows and compared with the base on the other.
 
     Warnings go to stderr too. Errors are those of `read_runs`, `check_rows` and `parse_replicates`.
     """
     recipes = parse_replicates(replicates)
     runs, warnings = _read(results, by=by)
     base = _base(runs)
+    tables: dict[str, Table] = {}
+    if choose:
+        runs, choice = choose_on_half(runs, base)
+        tables[f"Chosen on {choice.n:,} examples, compared on the others"] = choice_table(choice)
     comparison = compare(runs, base, decide_on, margin)
     found = compare_replicates(runs, base, recipes)
-    tables = {"Replicates": replicate_table(found)} if found else {}
+    if found:
+        tables["Replicates"] = replicate_table(found)
     slices = compare_slices(runs, base, by) if by else []
     if slices:
         tables[f"By {by}"] = slice_table(slices, base)

@@ -8,6 +8,7 @@ from core import version
 from core.files import versions
 from eval.reports.numbers import NONE, interval, p_cell, percent, points_interval
 from eval.reports.verdict import verdict
+from eval.runs.choice import Choice
 from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
 from eval.runs.replicates import ReplicatedRecipe
 from eval.runs.slices import Slice
@@ -127,6 +128,13 @@ def replicate_table(recipes: Sequence[ReplicatedRecipe]) -> Table:
         for one in recipes
     ]
     return Table(REPLICATES, rows)
+
+
+def choice_table(choice: Choice) -> Table:
+    """Return every candidate's accuracy on the rows that were chosen on, the best first."""
+    ordered = sorted(choice.scores.items(), key=lambda item: -item[1])
+    rows = [[f"{model} (chosen)" if model == choice.model else model, percent(one)] for model, one in ordered]
+    return Table(["candidate", "mean accuracy there"], rows)
 
 
 def slice_table(slices: Sequence[Slice], base: str) -> Table:

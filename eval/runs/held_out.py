@@ -39,7 +39,7 @@ def held_out(folder: Path, runs: Sequence[ScoredRun]) -> list[ScoredRun]:
     asked = sorted((run for run in runs if run.model in names), key=lambda run: order.index(run.model))
     kept = [(run, chose.get(run.dataset)) for run in asked]
     return [
-        _without(replace(run, model=names[run.model]), {str(row) for row in rows})
+        without(replace(run, model=names[run.model]), {str(row) for row in rows})
         for run, rows in kept
         if isinstance(rows, list)
     ]
@@ -63,7 +63,7 @@ def _singles(points: Mapping[str, object], axes: Sequence[object]) -> dict[str, 
     }
 
 
-def _without(run: ScoredRun, rows: Collection[str]) -> ScoredRun:
+def without(run: ScoredRun, rows: Collection[str]) -> ScoredRun:
     """Return the run without some of its rows, and without figures that were of all of them."""
     keep = [row not in rows for row in run.rows]
     return replace(
