@@ -119,8 +119,9 @@ class Tools(Task):
         if tokenizer := getattr(opened.model, "tokenizer", None):
             for candidate in opened.candidates:
                 for folder in dict.fromkeys(part.adapter.folder for part in candidate.parts):
-                    told = other_prompt(tokenizer, folder, candidate.prompting, self.template, self.talks)
-                    if told:
+                    trained = (tokenizer, folder, candidate.prompting, self.template)
+                    told = other_prompt(*trained, self.talks)
+                    if told and not other_prompt(*trained):  # which was said when the models were opened
                         click.echo(f"warning: adapter {told}", err=True)
         return opened
 

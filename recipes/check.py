@@ -236,6 +236,10 @@ def answer_problems(recipe: Recipe, answer: Answer, known: list[Problem]) -> Ite
         yield Problem("E351", str(recipe.path), f"LLaMA-Factory cannot adapt it: {model['refused']}")
     if tokens.get("template"):
         hint = "leave `template` out to train the model's own" if "template" in recipe.settings else ""
+        if tokens["template"].startswith(
+            "with tools"
+        ):  # a chat template's own form of tools is never trained
+            hint = "give every row a system text, or score with --template, too"
         yield recipe.problem("W352", "template", f"scoring sees another prompt: {tokens['template']}", hint)
     if packs(recipe):
         return

@@ -24,6 +24,7 @@ from recipes.rows import RecipeData, look, refusals, replaced, words
 from recipes.token_weights import read_weights, token_spans
 
 CHAT = [{"role": "user", "content": "Is 12 even?"}, {"role": "assistant", "content": "yes"}]
+TOOL = {"type": "function", "function": {"name": "even", "parameters": {"type": "object", "properties": {}}}}
 # What only the machine and the launcher that train can be asked about; recipes/rules.py judges it.
 ELSEWHERE = ("deepspeed", "fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")
 LOADED_AS = {"dpo": "rm"}  # the stage whose data a stage trains on, where that is another
@@ -88,10 +89,23 @@ def _with_tokenizer(reader: RecipeData) -> tuple[RecipeData, str]:
     from llamafactory.model import load_tokenizer
 
     module = load_tokenizer(reader.model_args)
-    chat = _chat_ids(module["tokenizer"])
-    template = get_template_and_fix_tokenizer(module["tokenizer"], reader.data_args)
-    difference = "" if reader.stage == "pt" else _template_difference(template, module["tokenizer"], chat)
+    tokenizer = module["tokenizer"]
+    tools = [None, TOOL] if _has_tools(reader.data_args) else [None]
+    chats = [_chat_ids(tokenizer, tool) for tool in tools]
+    template = get_template_and_fix_tokenizer(tokenizer, reader.data_args)
+    found = (_template_difference(template, tokenizer, *pair) for pair in zip(chats, tools, strict=True))
+    difference = "" if reader.stage == "pt" else next(filter(None, found), "")
     return replace(reader, template=template, module=module), difference
+
+
+def _has_tools(data_args: Any) -> bool:
+    """Whether a dataset of the recipe has a column of tools; what cannot be looked up is named elsewhere."""
+    from llamafactory.data.parser import get_dataset_list
+
+    try:
+        return any(one.tools for one in get_dataset_list(data_args.dataset, data_args.dataset_dir))
+    except refusals():
+        return False
 
 
 def preview(settings: dict[str, object], weights: Path, count: int) -> list[list[tuple[str, float]]]:
@@ -119,22 +133,26 @@ def preview(settings: dict[str, object], weights: Path, count: int) -> list[list
     return shown
 
 
-def _chat_ids(tokenizer: Any) -> list[int] | None:
+def _chat_ids(tokenizer: Any, tool: object = None) -> list[int] | None:
     """Return one exchange as the tokenizer's own chat template has it, thinking off (None: no template)."""
     if not isinstance(tokenizer.chat_template, str):
         return None
     with bounded("the tokenizer's chat template"):
         ids = tokenizer.apply_chat_template(
-            CHAT[:1], add_generation_prompt=True, enable_thinking=False, return_dict=False
+            CHAT[:1],
+            tools=[tool] if tool else None,
+            add_generation_prompt=True,
+            enable_thinking=False,
+            return_dict=False,
         )
     return list(ids)
 
 
-def _template_difference(template: Any, tokenizer: Any, chat: list[int] | None) -> str:
+def _template_difference(template: Any, tokenizer: Any, chat: list[int] | None, tool: object = None) -> str:
     """Return where LLaMA-Factory's prompt leaves the tokenizer's own chat template, "" where it does not."""
     if chat is None:
         return "the tokenizer has no chat template to compare with"
-    prompt = list(template.encode_oneturn(tokenizer, CHAT)[0])
+    prompt = list(template.encode_oneturn(tokenizer, CHAT, None, json.dumps([tool]) if tool else None)[0])
     if prompt == chat:
         return ""
     place = next(
@@ -142,7 +160,8 @@ def _template_difference(template: Any, tokenizer: Any, chat: list[int] | None) 
         min(len(prompt), len(chat)),
     )
     ours, theirs = (tokenizer.decode(ids[max(0, place - 3) : place + 8]) for ids in (prompt, chat))
-    return f"at token {place + 1} it trains {ours!r}, the model's own chat template has {theirs!r}"
+    where = "with tools and no system text, " if tool else ""
+    return f"{where}at token {place + 1} it trains {ours!r}, the model's own chat template has {theirs!r}"
 
 
 def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, object]:
