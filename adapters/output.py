@@ -11,7 +11,7 @@ from pathlib import Path
 
 from adapters.base import INDEX
 from core.errors import RequestError, TuneyardError
-from core.files import OURS, abandoned, folder_size, locked, publish, recover, staging
+from core.files import OURS, abandoned, folder_size, locked, named, publish, recover, staging
 
 Check = Callable[[], object]  # raises `RequestError` where the output may not be written
 Say = Callable[[str], object]
@@ -119,7 +119,8 @@ def resumable(target: Path, check: Check, say: Say) -> Iterator[Path]:
                 raise RequestError(f"{target}: another run is writing it") from error
         clean_up(target.parent, say)
         try:
-            yield folder
+            with named(target):
+                yield folder
             _put(folder, target, check)
         except TuneyardError:
             shutil.rmtree(folder, ignore_errors=True)

@@ -51,7 +51,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Say of which file an error of a full or failing disk is: the system names none when it writes."""
+    """Say of what an error of a full or failing disk is: the system names no file when it writes."""
     try:
         yield
     except OSError as error:
@@ -197,6 +197,7 @@ def staging(target: Path) -> Iterator[Path]:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             fcntl.flock(stack.enter_context(_opened(folder)), fcntl.LOCK_EX)
         folder.chmod(0o777 & ~_umask())
+        stack.enter_context(named(target))
         yield folder
 
 

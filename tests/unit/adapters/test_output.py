@@ -1,5 +1,6 @@
 """What comes to --out while a command works, and what killed runs left: nothing of anybody's is lost."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,16 @@ def test_force_is_for_what_lay_there_and_not_for_what_came(work):
         work(replaced, force=True)
     assert open_adapter("./out").digest == open_adapter(make("same", factors(7))).digest
     assert names("old") == names("out-2")
+
+
+@pytest.mark.parametrize("work", [merge, fuse])
+def test_a_full_disk_is_named(work):
+    def full(_count):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as error:
+        work(full)
+    assert error.value.filename == str(Path("out").resolve())
 
 
 @pytest.mark.parametrize("work", [merge, fuse])
