@@ -17,6 +17,7 @@ KINDS = {
     "W417": "the answer is empty: only the end of the turn is learned",
     "E420": "the template cannot write the row's tools or calls (they lack what it asks for): training stops",
     "W419": "the text is truncated by cutoff_len (stage pt without packing)",
+    "W421": "a thought in another form than the template's: it is learned whatever enable_thinking says",
 }
 Row = Mapping[str, Any]
 

@@ -54,7 +54,7 @@ class SupervisedAuditor:
             zip(numbers, prepared, made.get("input_ids", []), strict=True)
         ):
             self._look(audit, start + number, pairs, row_ids, labels[place])
-            self._count(audit, self._question(rows, place)[0])
+            self._count(audit, start + number, self._question(rows, place)[0])
             if not rows["_response"][place][0]["content"].strip():
                 audit.find("W417", start + number)
         self._compare(audit, [start + number for number in numbers], rows, labels)
@@ -67,22 +67,22 @@ class SupervisedAuditor:
     def _writes(self, rows: Row, number: int) -> bool:
         return self.prepared.writes(self._question(rows, number))
 
-    def _count(self, audit: Audit, messages: list[dict[str, str]]) -> None:
+    def _count(self, audit: Audit, row: int, messages: list[dict[str, str]]) -> None:
         """Count a row's turns by what is learned of them, as the template's settings have it."""
         audit.turns["observation"] += sum(message["role"] == "observation" for message in messages)
-        learned = messages[-1:] if self.args.mask_history else messages[1::2]
         reasons = isinstance(self.template, self.reasoning)
-        for message in learned:
-            text = message["content"]
+        for message in messages[-1:] if self.args.mask_history else messages[1::2]:
+            text = message["content"].lstrip("\n")
             without = self.template.remove_thought(text)
             removed = reasons and self.template.enable_thinking is False and without != text
-            if removed:
-                text = without
-            marked = any(word.strip() in text for word in self.template.thought_words)
+            left = without if removed else text
+            marked = any(word.strip() in left for word in self.template.thought_words)
             audit.turns[message["role"]] += 1
             audit.turns["removed"] += removed
             audit.turns["thought"] += marked
             audit.turns["empty"] += reasons and not marked
+            if reasons and marked and self.template.remove_thought(left) == left:
+                audit.find("W421", row)
 
     def _question(self, rows: Row, number: int) -> Question:
         """Return what the processor will ask the template for."""

@@ -299,6 +299,18 @@ def test_reasoning_is_learned_or_removed_as_the_recipe_has_it(sets, settings, tu
     assert len(texts) == len(learned) and all(map(str.startswith, texts, learned))
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_thought_in_another_form_is_named(sets, enabled):
+    call = '{"name": "add", "arguments": {"a": 5}}'
+    rows = [
+        talk(call, answer=f"{thought}It is 5.")
+        for thought in ("<think>\nA\n</think>\n\n", "<think>A</think>")
+    ]
+    verdict = sets.audit(rows, entry=WITH_TOOLS, template="qwen3", enable_thinking=enabled)
+    assert found(verdict) == [("W421", "a.jsonl:2")]
+    assert "W421" not in sets.audit(rows, entry=WITH_TOOLS, template="qwen").counts
+
+
 def test_a_row_that_the_template_cannot_write_is_named(sets):
     rows = [
         talk('{"name": "add", "arguments": {}}'),
