@@ -16,6 +16,7 @@ from core.errors import show_value
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 RESULTS = "\n</tool_response>\n<tool_response>\n"
 """Between several results of one turn, as LLaMA-Factory's own OpenAI converter joins them."""
+DEEPEST = 100  # levels of a value: jsonschema-rs takes 255, and nobody means more
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
@@ -48,8 +49,8 @@ def call_text(calls: list[Call], before: str = "") -> str:
     plain = [call._asdict() for call in calls]
     try:
         text = json.dumps(plain if len(plain) > 1 else plain[0], ensure_ascii=False, allow_nan=False)
-        text.encode()  # halves of characters are no text
-    except (ValueError, RecursionError) as error:
+        read_strict(text)
+    except (TypeError, ValueError, RecursionError) as error:
         raise WrongValueError(f"a call that JSON cannot hold: {error}") from error
     if only := only_thought(before):
         return only + text
@@ -103,6 +104,38 @@ def _parted(text: str) -> tuple[str, str]:
     return (found[0], text.lstrip()[found.end() :]) if found else ("", text)
 
 
+def read_strict(text: str) -> Any:
+    """Return what JSON text holds; `ValueError` where a model or another reader would take it otherwise.
+
+    That is NaN, a key that stands twice, half of a character, and values nested deeper than `DEEPEST`.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) < len(pairs):
+            raise ValueError("a key stands twice")
+        return found
+
+    def refused(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        value = json.loads(text, object_pairs_hook=once, parse_constant=refused)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    level, depth = [value], 0
+    while level := [
+        inner
+        for outer in level
+        if isinstance(outer, dict | list)
+        for inner in (outer.values() if isinstance(outer, dict) else outer)
+    ]:
+        depth += 1
+        if depth > DEEPEST:
+            raise ValueError("nested too deep")
+    return value
+
+
 def parse_calls(value: object) -> list[Call]:
     """Return the calls in JSON text, or in what it holds: {"name", "arguments"}, or a list of such.
 
@@ -110,10 +143,10 @@ def parse_calls(value: object) -> list[Call]:
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
+            value = read_strict(value)
+        except ValueError as error:
             raise WrongValueError(
-                f'found {show_value(value)}, expected JSON, {{"name": …, "arguments": {{…}}}}'
+                f'found {show_value(value)}, expected JSON, {{"name": …, "arguments": {{…}}}} ({error})'
             ) from error
     calls = [_call(each) for each in (value if isinstance(value, list) else [value])]
     if not calls:
@@ -129,8 +162,8 @@ def _call(value: object) -> Call:
     arguments = inner.get("arguments")
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments) if arguments.strip() else {}
-        except (ValueError, RecursionError):
+            arguments = read_strict(arguments) if arguments.strip() else {}
+        except ValueError:
             arguments = inner["arguments"]
     if not isinstance(arguments, dict):
         raise WrongValueError(
@@ -145,7 +178,11 @@ def tools_text(value: object) -> str:
 
     `WrongValueError` where it is none, or where a tool has no name.
     """
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) if value else ""
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) if value else ""
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"found {show_value(value)}, expected a list of tools that JSON can hold ({error})"
+        raise WrongValueError(message) from error
     return text if declared(text) else ""
 
 
@@ -153,9 +190,10 @@ def tools_text(value: object) -> str:
 def declared(text: str) -> dict[str, dict[str, Any]]:
     """Return the JSON Schema of each tool's arguments by its name; {} where a tool has none."""
     try:
-        tools = json.loads(text) if text.strip() else []
-    except (ValueError, RecursionError) as error:
-        raise WrongValueError(f"found {show_value(text)}, expected a list of tools as JSON") from error
+        tools = read_strict(text) if text.strip() else []
+    except ValueError as error:
+        message = f"found {show_value(text)}, expected a list of tools as JSON ({error})"
+        raise WrongValueError(message) from error
     if not isinstance(tools, list):
         raise WrongValueError(f"found {show_value(tools)}, expected a list of tools")
     return dict(_tool(number, tool) for number, tool in enumerate(tools, 1))

@@ -131,7 +131,7 @@ def test_several_results_are_one_turn_as_llamafactory_joins_them(bench):
         ([ASK, TWO, ASK, SAY], "turn 3: found user, expected the result of the call before it"),
         ([ASK, SAY, RESULT, SAY], "turn 3: found the result of a tool, and no call before it"),
         (call('{"name": "add"'), "turn 2: found \"{\\\"name\\\": \\\"add\\\"\", expected JSON, "
-         '{"name": …, "arguments": {…}}'),
+         '{"name": …, "arguments": {…}} (Expecting \',\' delimiter: line 1 column 15 (char 14))'),
         (call({"arguments": {}}),
          'turn 2: found the call {"arguments": {}}, expected a "name" and "arguments"'),
         (call({"name": "add", "arguments": "5"}), 'turn 2: the call of "add": found the arguments 5, '
@@ -219,7 +219,11 @@ def test_tools_are_a_list_or_its_text_and_none_is_empty(bench, tools, kept):
 @pytest.mark.parametrize(
     ("tools", "says"),
     [
-        ("{", 'found "{", expected a list of tools as JSON'),
+        (
+            "{",
+            'found "{", expected a list of tools as JSON (Expecting property name enclosed in double quotes: '
+            "line 1 column 2 (char 1))",
+        ),
         ('{"name": "add"}', 'found {"name": "add"}, expected a list of tools'),
         ([{"type": "function"}], 'tool 1: found {"type": "function"}, expected an object with a "name"'),
         ([{"name": "a", "parameters": "b"}], 'tool 1: found the parameters "b", expected an object'),
@@ -273,3 +277,35 @@ def test_init_proposes_a_column_of_tools_and_keeps_text_beside_calls(bench, tool
     assert ("is: tools" in text, "calls: text" in text) == (bool(tools), bool(content))
     assert "tried on the whole file: t  read 2  kept 2" in said
     assert f"recipe check recipes/{'tools-lora' if tools else 'rte'}.yaml" in said
+
+
+DEEP: object = 1
+for _ in range(150):
+    DEEP = {"x": DEEP}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (DEEP, "nested too deep"),
+        ('{"x": NaN}', "NaN is not JSON"),
+        ('{"x": 1e999}', "Out of range float values"),
+        ('{"x": 1, "x": 2}', "a key stands twice"),
+        ('{"x": "\\ud800"}', "surrogates not allowed"),
+    ],
+)
+@pytest.mark.parametrize("form", ["text", "object"])
+def test_what_no_other_reader_takes_is_no_call(bench, arguments, why, form):
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    talk = call(f'{{"name": "add", "arguments": {text}}}')
+    if form == "object":
+        given = {"function": {"name": "add", "arguments": arguments}}
+        talk = [ASK, {"role": "assistant", "tool_calls": [given]}, RESULT, SAY]
+    [(line, message)] = compiled(bench, "messages", talk)
+    assert line == "1" and (why in message or "found the arguments" in message)
+
+
+def test_tools_that_are_nested_too_deep_are_named(bench):
+    for tools in ([{"name": "a", "parameters": DEEP}], json.dumps([{"name": "a", "parameters": DEEP}])):
+        source = bench.rows("t.jsonl", [{"messages": [ASK, SAY], "tools": tools}])
+        assert "(nested too deep)" in bench.compile("messages", source).problems.errors[0].message
