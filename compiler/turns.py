@@ -122,7 +122,9 @@ def _refuse_lost_results(value: list[dict[str, object]], turns: list[Turn]) -> N
             continue
         due = [call.get("id") for call in calls]
         found = [value[turn.number - 1].get("tool_call_id") for turn in after]
-        if len(found) != len(due) or (all(due) and all(found) and Counter(map(str, found)) != Counter(due)):
+        if len(found) != len(due) or (
+            all(due) and all(found) and Counter(map(str, found)) != Counter(map(str, due))
+        ):
             shown = ", ".join(map(show_value, found)) if all(found) else f"{len(found)}"
             expected = ", ".join(map(show_value, due)) if all(found) and all(due) else f"{len(due)}"
             raise WrongValueError(f"turn {number + 1}: found the results {shown}, expected {expected}")
@@ -137,11 +139,11 @@ def _turn(number: int, item: dict[str, object], beside: bool) -> Turn:
             f"turn {number}: found the role {show_value(item.get(name))}, expected one of {known}"
         )
     calls = item.get("tool_calls") if role == ASSISTANT else None
-    reasons = [each for each in item if role in (ASSISTANT, CALL) and meaning(each) == meaning("reasoning")]
+    reasons = _reasons(item) if role in (ASSISTANT, CALL) else {}
     if len(item) > 2:
-        _refuse_loss(number, item, (name, key, *reasons[:1]), bool(calls))
+        _refuse_loss(number, item, (name, key, *reasons), bool(calls))
     thoughts, text = _content(number, item, key, bool(calls))
-    thoughts = [*(str(item[each]) for each in reasons[:1] if item[each]), *thoughts]
+    thoughts = [*dict.fromkeys(reasons.values()), *thoughts]
     before = thought("\n".join(thoughts))
     try:
         if before and "<think>" in text:
@@ -156,6 +158,13 @@ def _turn(number: int, item: dict[str, object], beside: bool) -> Turn:
         return Turn(role, before + (function_text(text) if role == CALL else text), number)
     except WrongValueError as error:
         raise WrongValueError(f"turn {number}: {error}") from error
+
+
+def _reasons(item: dict[str, object]) -> dict[str, str]:
+    """Return the reasoning beside a turn's text by its keys, of which servers fill two with the same."""
+    found = {key: text for key, text in item.items() if isinstance(text, str) and text}
+    found = {key: text for key, text in found.items() if meaning(key) == meaning("reasoning")}
+    return {key: text for key, text in found.items() if text == next(iter(found.values()))}
 
 
 def _content(number: int, item: dict[str, object], key: str, called: bool) -> tuple[list[str], str]:

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from core.errors import ContentError
+from eval import tools
 from eval.datasets.dataset import read_datasets
-from eval.tools import cli, turns_of
+from eval.tools import cli, prepare, turns_of
 from tests.serving import answering
 
 TOOLS = json.dumps([{"name": "add", "parameters": {"properties": {"a": {"type": "integer"}}}}])
@@ -80,3 +82,34 @@ def test_a_chat_template_without_tools_is_refused_and_a_template_of_llamafactory
         cli.main([*given, "--out", str(tmp_path / "a")], standalone_mode=False)
     cli.main([*given, "--out", str(tmp_path / "b"), "--template", "qwen"], standalone_mode=False)
     assert json.loads((tmp_path / "b/base/talks/results.json").read_text())["n"] == 3
+
+
+@pytest.mark.parametrize(
+    ("with_tools", "without", "said"),
+    [
+        ("was trained otherwise", None, 1),
+        (None, None, 0),
+        ("was trained otherwise", "was trained otherwise", 0),
+    ],
+)
+def test_a_prompt_with_tools_that_was_not_trained_is_said_once(
+    data, tmp_path, monkeypatch, capsys, with_tools, without, said
+):
+    asked = []
+
+    def other_prompt(_tokenizer, _folder, _prompting, template, talks=None):
+        asked.append((template, talks))
+        return with_tools if talks else without
+
+    monkeypatch.setattr(tools, "other_prompt", other_prompt)
+    part = SimpleNamespace(adapter=SimpleNamespace(folder=tmp_path))
+    candidates = [
+        SimpleNamespace(parts=(part, part), prompting=None),
+        SimpleNamespace(parts=(), prompting=None),
+    ]
+    opened = SimpleNamespace(model=SimpleNamespace(tokenizer="own"), candidates=candidates)
+    given = ["--model", "m", "--data", str(data), "--out", str(tmp_path / "out"), "--template", "qwen"]
+    _, task, _ = prepare(**cli.make_context("tools", given).params)
+    assert task.prompted(opened) is opened
+    assert asked[0][0] == "qwen" and "tools" in asked[0][1][0][0]
+    assert capsys.readouterr().err.count("warning: adapter was trained otherwise") == said

@@ -31,6 +31,7 @@ def compiled(bench: Bench, spec: object, *talks: list[dict]) -> list[tuple[str, 
          "turn 2: content beside tool_calls would be lost; `calls: text` at the spec's column of turns keeps "
          "both"),
         (4, SAY | {"reasoning": "Add.", "thinking": "2."}, "turn 4: thinking beside content would be lost"),
+        (4, SAY | {"reasoning": {"steps": 2}}, "turn 4: reasoning beside content would be lost"),
         (1, ASK | {"reasoning": "Add."}, "turn 1: reasoning beside content would be lost"),
         (4, {"role": "assistant", "reasoning": "Add.", "content": "<think>Add.</think>It is 5."},
          "turn 4: found reasoning both in 'content' and beside it, expected it in one place"),
@@ -123,6 +124,12 @@ def test_several_results_are_one_turn_as_llamafactory_joins_them(bench):
     assert turns[2] == {"from": "observation", "value": "5\n</tool_response>\n<tool_response>\n6"}
 
 
+def test_ids_may_be_numbers_and_results_in_any_order(bench):
+    calls = [call | {"id": number} for number, call in enumerate(CALLS, 1)]
+    results = [RESULT | {"tool_call_id": number} for number in (2, 1)]
+    assert compiled(bench, "messages", [ASK, {"role": "assistant", "tool_calls": calls}, *results, SAY]) == []
+
+
 @pytest.mark.parametrize(
     ("talk", "says"),
     [
@@ -181,6 +188,8 @@ PARTS = [
     ("change", "role", "text"),
     [
         (SAY | {"reasoning_content": "\nAdd.\n"}, "gpt", THOUGHT + "It is 5."),
+        (SAY | {"reasoning_content": None, "reasoning": "Add."}, "gpt", THOUGHT + "It is 5."),
+        (SAY | {"reasoning_content": "Add.", "reasoning": "Add."}, "gpt", THOUGHT + "It is 5."),
         (SAY | {"content": PARTS}, "gpt", THOUGHT + "It is 5."),
         (CALL | {"reasoning": "Add."}, "function_call", THOUGHT + '{"name": "add", "arguments": {"a": 2}}'),
         (CALL | {"content": "<think>Add.</think>"}, "function_call",
