@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from compiler.clean import cleaner, wrapped
+from compiler.kinds import CLEANED, CODES, EXPECTED, KTO, NESTED, PAIR, PLACEHOLDERS
 from compiler.labels import keys_of, label_keys, nearest_label
 from compiler.media import media_of
+from compiler.pairs import checked_pair, pair_of, reply_of, wanted
 from compiler.problems import Problems, some_of
 from compiler.rows import MISSING, Batch, Rows
-from compiler.spec import PLACEHOLDERS, ROW_NUMBER, UNLABELLED, Column, Spec
+from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
 from compiler.specfile import read_schema
 from compiler.texts import numbers_in, writable, written
 from compiler.turns import Turn, best_of, calls_in, cleaned, keeps_tools, read_turns
@@ -21,20 +23,6 @@ from core.errors import Problem, nearest, show_value
 
 Values = list[object]
 Validator = Callable[[object], bool]
-CLEANED = ("text", "answer", "extra")
-NESTED = ("list", "turns", "best", "tools", *PLACEHOLDERS)
-EXPECTED = {
-    "text": "text",
-    "answer": "text",
-    "extra": "text or nothing",
-    "any": "a value that JSON can hold, numbers below 2^64",
-    "id": "a whole number or text",
-    "list": "a list of texts",
-    "turns": "a list of turns",
-    "best": "a list of objects",
-    "tools": "a list of tools, or one as JSON text",
-    **dict.fromkeys(PLACEHOLDERS, "a list of paths, or one as text"),
-}
 
 
 class Checker:
@@ -49,6 +37,8 @@ class Checker:
         self.unused = unused
         self.tools = keeps_tools(spec.outputs)
         self.media = media_of(spec)
+        self.pair = pair_of(spec)
+        self.turns = next((column.name for column in spec.columns if column.kind == "turns"), None)
         self.known: set[str] = set()
         self.sources: dict[str, str] = {}
         self.lookup = label_keys(spec)
@@ -85,6 +75,10 @@ class Checker:
         for column in self.spec.columns:
             batch = self._shape(column, batch, rows, folder)
         batch = self._placed(self._held_to_tools(batch, rows), rows)
+        if self.pair:
+            batch = self._each_row(
+                batch, rows, "E111", partial(checked_pair, pair=self.pair, turns=self.turns)
+            )
         self.problems.settle()
         return self._label(batch) if self.lookup else batch
 
@@ -114,6 +108,10 @@ class Checker:
             return self._reread(column, batch, rows, partial(self._talk, column.calls == "text"))
         if column.kind == "tools":
             return self._reread(column, batch, rows, tools_text)
+        if column.kind in PAIR:
+            return self._reread(column, batch, rows, reply_of)
+        if column.kind == KTO:
+            return self._reread(column, batch, rows, partial(wanted, column))
         if self.media and column.kind in PLACEHOLDERS:
             return self._reread(column, batch, rows, partial(self.media.paths, column.kind, folder))
         if column.kind == "best":
@@ -126,7 +124,9 @@ class Checker:
         return batch
 
     def _talk(self, beside: bool, value: list[dict[str, object]]) -> list[Turn]:
-        talk = read_turns(value, self.tools, beside)
+        if self.pair and self.sources[self.turns or ""] == self.sources[self.pair[0]]:
+            value = value[:-1]  # the prompt stands before the chosen answer
+        talk = read_turns(value, self.tools, beside, asks=bool(self.pair))
         return cleaned(talk, self.clean) if self.spec.clean else talk
 
     def _reread(self, column: Column, batch: Batch, rows: Rows, reader: Callable[[Any], object]) -> Batch:
@@ -138,7 +138,7 @@ class Checker:
                 read.append(reader(value))
                 good.append(number)
             except WrongValueError as error:
-                code = "E110" if column.kind in PLACEHOLDERS else "E107"
+                code = CODES.get(column.kind, "E107")
                 problem = Problem(code, batch.place(number), str(error), self._field(column.name))
                 self._reject([problem], batch, number, rows)
         batch = batch.keep(good) if len(good) < len(batch) else batch
@@ -169,18 +169,22 @@ class Checker:
 
     def _placed(self, batch: Batch, rows: Rows) -> Batch:
         """Hold the files that each row names against the placeholders in its texts."""
-        if self.media is None:
-            return batch
-        good, placed = [], []
+        return self._each_row(batch, rows, "E110", self.media.place) if self.media else batch
+
+    def _each_row(
+        self, batch: Batch, rows: Rows, code: str, change: Callable[[dict[str, Any]], dict[str, object]]
+    ) -> Batch:
+        """Change values of each row by all of them together; a row that this refuses is a bad one."""
+        good, changed = [], []
         for number in range(len(batch)):
             row = {name: values[number] for name, values in batch.columns.items()}
             try:
-                placed.append(self.media.place(row))
+                changed.append(row | change(row))
                 good.append(number)
             except WrongValueError as error:
-                self._reject([Problem("E110", batch.place(number), str(error))], batch, number, rows)
+                self._reject([Problem(code, batch.place(number), str(error))], batch, number, rows)
         batch = batch.keep(good)
-        batch.columns |= {name: [row[name] for row in placed] for name in batch.columns}
+        batch.columns |= {name: [row[name] for row in changed] for name in batch.columns}
         return batch
 
     def _resolve(self, rows: Rows) -> bool:
@@ -368,7 +372,7 @@ def _validators(column: Column) -> tuple[Validator, Validator]:
 def _schema(kind: str) -> dict[str, Any]:
     """Return the JSON Schema of a value of this kind of column."""
     schemas = cast("dict[str, dict[str, Any]]", read_schema("columns")["$defs"])
-    return schemas["media" if kind in PLACEHOLDERS else kind]
+    return schemas["media" if kind in PLACEHOLDERS else "reply" if kind in PAIR else kind]
 
 
 def _inside(kind: str, value: object) -> tuple[str, str]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from compiler.spec import PLACEHOLDERS, Output, Spec
+from compiler.kinds import KTO, RECORDED
+from compiler.spec import Output, Spec
 from core.prompt import ALPACA
 
 Entry = dict[str, object]
@@ -27,17 +28,24 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
     """Return the registry entry of a dataset, with complete `columns` (and `tags`) for LLaMA-Factory."""
     if output.format == "text":
         return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
-    media = {column.kind: column.name for column in spec.columns if column.kind in PLACEHOLDERS}
+    beside = {
+        "kto_tag" if column.kind == KTO else column.kind: column.name
+        for column in spec.columns
+        if column.kind in RECORDED
+    }
+    ranking = {"ranking": True} if "chosen" in beside else {}
     if output.format == "alpaca":
         extras = [name for name in ("system",) if name in output.templates]
         extras += ["history"] if output.turns == "history" else []
-        columns = ALPACA | {name: name for name in extras} | media
-        return {"file_name": file_name, "formatting": "alpaca", "columns": columns}
+        columns = ALPACA | {name: name for name in extras} | beside
+        if ranking:
+            del columns["response"]
+        return {**ranking, "file_name": file_name, "formatting": "alpaca", "columns": columns}
     names = {column.name for column in spec.columns} | set(output.templates)
     wanted = ("system", "tools") if output.format == "sharegpt" else ("tools",)
-    columns = {"messages": output.field} | {name: name for name in wanted if name in names} | media
+    columns = {"messages": output.field} | {name: name for name in wanted if name in names} | beside
     tags = TAGS if output.format == "sharegpt" else _MESSAGES
-    return {"file_name": file_name, "formatting": "sharegpt", "tags": tags, "columns": columns}
+    return {**ranking, "file_name": file_name, "formatting": "sharegpt", "tags": tags, "columns": columns}
 
 
 def entries_of(spec: Spec, splits: Sequence[str]) -> dict[str, Entry]:

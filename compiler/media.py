@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path, PurePath
 from typing import cast
 
-from compiler.spec import PLACEHOLDERS, Column, Spec, placeholders
+from compiler.kinds import PLACEHOLDERS
+from compiler.spec import Column, Spec, placeholders
 from compiler.turns import USER, Turn
 from core.calls import WrongValueError
 from core.errors import counted, show_value

@@ -11,8 +11,10 @@ from pathlib import Path
 from compiler.check import Checker
 from compiler.filters import Sieve
 from compiler.fingerprints import Fingerprints
+from compiler.kinds import KTO
 from compiler.lint import Lint
 from compiler.media import media_folder
+from compiler.pairs import one_class
 from compiler.read import read, reading
 from compiler.readback import look_back
 from compiler.render import Renderer
@@ -37,6 +39,8 @@ class PartRun:
         self.texts = TextColumns(spec)
         self.source = reading(spec)
         self.types: dict[str, str] = {}
+        self.kto = next((column.name for column in spec.columns if column.kind == KTO), None)
+        self.classes: Counter[object] = Counter()
         self.read = 0
         self.kept = 0
 
@@ -50,6 +54,8 @@ class PartRun:
         if self.read and not self.kept and not self.problems.stopped:
             message = f"none of the {self.read} rows of {self.name} is kept, so it is not written"
             self.problems.warn(Problem("W209", inputs[0].shown, message))
+        if self.kto and limit is None and enough is None and len(self.classes) == 1:
+            self.problems.lead([one_class(self.classes, inputs[0].shown)])
         filtered = self.sieve.dropped if self.sieve else {}
         return Counts(self.read, self.kept, dropped={**dropped, **filtered})
 
@@ -84,6 +90,8 @@ class PartRun:
             if not batch.lines:
                 return
         self.kept += len(batch)
+        if self.kto:
+            self.classes.update(batch.columns[self.kto])
         self.lint.see(self.seen, batch, numbered)
         for renderer, file in zip(self.renderers, files, strict=False):  # a check writes no files
             file.write(renderer.render(batch))

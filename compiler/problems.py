@@ -44,6 +44,8 @@ CODES = {
     "E108": "a column that changes what an answer means, and is not used",
     "E109": "a call that does not fit the tools of its row",
     "E110": "an image, video or audio that cannot be used",
+    "E111": "answers that no preference can be learned from",
+    "E112": "a KTO set whose answers are all of one kind",
     "W201": "an id that came before",
     "W202": "a row that came before",
     "W203": "the same input with another answer",

@@ -14,8 +14,9 @@ from typing import Any, BinaryIO, cast
 import orjson
 
 from compiler.entries import entry_of
+from compiler.kinds import PLACEHOLDERS
 from compiler.request import Written
-from compiler.spec import PLACEHOLDERS, Output, Spec
+from compiler.spec import Output, Spec
 from core.errors import ContentError
 from core.examples import SEPARATOR, examples_file, fingerprints, write_examples
 from core.files import sha256
@@ -93,7 +94,8 @@ def _turns_before(records: list[Record], entry: Mapping[str, Any]) -> list[str]:
     if entry["formatting"] == "sharegpt":
         role, content, system = (entry["tags"][f"{tag}_tag"] for tag in ("role", "content", "system"))
         talks = map(itemgetter(columns["messages"]), records)
-        return [SEPARATOR.join(t[content] for t in talk[:-1] if t[role] != system) for talk in talks]
+        end = None if entry.get("ranking") else -1  # whose answers stand beside the turns
+        return [SEPARATOR.join(t[content] for t in talk[:end] if t[role] != system) for talk in talks]
     asked = list(map(itemgetter(columns["prompt"]), records))
     if "query" in columns:
         inputs = list(map(itemgetter(columns["query"]), records))

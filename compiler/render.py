@@ -8,8 +8,9 @@ from typing import cast
 import orjson
 
 from compiler.clean import wrapped
+from compiler.kinds import PAIR, RECORDED
 from compiler.rows import Batch
-from compiler.spec import PLACEHOLDERS, Output, Spec, placeholders
+from compiler.spec import Output, Spec, placeholders
 from compiler.texts import as_texts
 from compiler.turns import ASSISTANT, OPENAI, SHAREGPT, SYSTEM, USER, Turn
 
@@ -57,7 +58,7 @@ class Renderer:
         self.output = output
         self.turns = next((column.name for column in spec.columns if column.kind == "turns"), None)
         self.columns = {column.name for column in spec.columns}
-        self.media = [column.name for column in spec.columns if column.kind in PLACEHOLDERS]
+        self.beside = {column.name: column.kind for column in spec.columns if column.kind in RECORDED}
 
     def render(self, batch: Batch) -> list[bytes]:
         """Return the records of a batch as JSON texts, keys in a fixed order, non-ASCII as it is."""
@@ -75,14 +76,15 @@ class Renderer:
     def _fields(self, batch: Batch) -> list[Field]:
         """Return the record's fields in order: a template filled in, or a value for each row."""
         out = self.output
-        kept: list[Field] = [(name, batch.columns[name]) for name in [*self.media, *out.keep]]
+        kept = [*self._beside(batch), *((name, batch.columns[name]) for name in out.keep)]
         if out.format == "alpaca" and self.turns:
             return [*self._alpaca(batch), *self._system(batch), *kept]
         if out.format == "alpaca":
             history: list[Field] = []
             if out.turns == "history":  # other parts of a mixture have one
                 history = [("history", repeat([], len(batch)))]
-            texts = {name: self._text(batch, name) for name in ("instruction", "input", "output")}
+            due = ("instruction", "input", *(() if "chosen" in self.beside.values() else ("output",)))
+            texts = {name: self._text(batch, name) for name in due}
             if out.wrap_input != "{}":
                 given = wrapped(out.wrap_input, list(texts["input"].texts(len(batch))))
                 texts["input"] = Filled(["", ""], [cast("list[str]", given)])
@@ -95,6 +97,17 @@ class Renderer:
             return [*kept, (out.field, self._messages(batch)), *self._extras(batch, ("tools",))]
         talks = ([{"from": SHAREGPT[t.role], "value": t.text} for t in talk] for talk in self._talks(batch))
         return [(out.field, talks), *self._extras(batch, ("system", "tools")), *kept]
+
+    def _beside(self, batch: Batch) -> Iterator[Field]:
+        """Yield what stands beside the texts of a record; in conversations answers are turns."""
+        who = {"sharegpt": ("from", SHAREGPT, "value"), "messages": ("role", OPENAI, "content")}
+        for name, kind in self.beside.items():
+            values = batch.columns[name]
+            if kind in PAIR and self.output.format in who:
+                role, names, content = who[self.output.format]
+                yield name, [{role: names[ASSISTANT], content: text} for text in values]
+            else:
+                yield name, values
 
     def _system(self, batch: Batch) -> list[Field]:
         """Return the system text that an output gives, [] where it gives none."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from compiler.kinds import RECORDED, check_kinds
 from compiler.specfile import Raw, find_spec, read_spec
 from compiler.specsource import Source, reads_piece_by_piece, source_of
 from core.errors import ContentError, nearest, show_value
@@ -18,8 +19,6 @@ MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
 REJECTED_BEFORE = "quarantine.jsonl"  # what compiles before version 0.2 called it
 TEMPLATES = ("instruction", "input", "output", "system", "user", "assistant", "text")
-PLACEHOLDERS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
-"""What stands in a text for each file of these columns, as LLaMA-Factory has it."""
 FIELDS = {"alpaca": "", "sharegpt": "conversations", "messages": "messages", "text": "text"}
 
 
@@ -34,6 +33,7 @@ class Column:
     wrap: str = "{}"
     best_by: str = ""
     best_take: str = ""
+    at_least: float | None = None
     calls: str = ""
     arguments: str = ""
 
@@ -158,7 +158,7 @@ class Spec:
         templates = [text for output in self.outputs for text in output.templates.values()]
         names = {name for text in templates for _, name in placeholders(text) if name is not None}
         names.update(*(output.keep for output in self.outputs))
-        kinds = ("id", "turns", "label", *PLACEHOLDERS)
+        kinds = ("id", "turns", "label", *RECORDED)
         names.update(column.name for column in self.columns if column.kind in kinds)
         if any(output.format in ("sharegpt", "messages") for output in self.outputs):
             names |= {"system", "tools"}
@@ -241,6 +241,7 @@ def _column(name: str, value: Any, raw: Raw) -> Column:
         full.get("wrap", "{}"),
         best.get("by", ""),
         best.get("take", ""),
+        full.get("at_least"),
         full.get("calls", ""),
         full.get("arguments", ""),
     )
@@ -336,9 +337,10 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
 def _check_names(spec: Spec) -> None:
     """Refuse what the schema cannot see: names that no column has."""
     known = {column.name for column in spec.columns}
-    media = [column.name for column in spec.columns if column.kind in PLACEHOLDERS]
-    if media and (spec.mix or spec.in_mix or any(output.format == "text" for output in spec.outputs)):
-        raise ValueError(f"column {media[0]}: neither a mixture nor a text for pretraining holds media")
+    kinds = {column.name: column.kind for column in spec.columns}
+    texts = bool(spec.mix) or spec.in_mix or any(output.format == "text" for output in spec.outputs)
+    answered = any({"output", "assistant"} & output.templates.keys() for output in spec.outputs)
+    check_kinds(kinds, texts=texts, answered=answered)
     uses = [("fit.group", spec.group)]
     if spec.split:
         uses += [("split.stratify", spec.split.stratify), ("split.group", spec.split.group)]

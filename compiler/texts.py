@@ -6,12 +6,13 @@ from typing import cast
 
 import orjson
 
+from compiler.kinds import PAIR, PLACEHOLDERS
 from compiler.rows import Batch
-from compiler.spec import PLACEHOLDERS, Output, Spec, placeholders
+from compiler.spec import Output, Spec, placeholders
 from compiler.turns import Turn
 
 Texts = list[str]
-TEXTUAL = ("text", "answer", "extra", "list", "best", "tools")
+TEXTUAL = ("text", "answer", "extra", "list", "best", "tools", *PAIR)
 _ASKED = ("instruction", "input", "system", "user", "text")
 _ANSWERED = ("output", "assistant")
 SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1  # what orjson writes
@@ -32,6 +33,9 @@ class TextColumns:
         if self.turns:
             self.asked, self.answered, self.may_be_blank = ["asked"], ["answered"], ["answered"]
             self.asked += [name for name, kind in kinds.items() if kind == "tools"]
+        self.pair = [name for name, kind in kinds.items() if kind in PAIR]
+        if self.pair:
+            self.answered, self.may_be_blank = self.pair, []
         self.asked += [name for name, kind in kinds.items() if kind in PLACEHOLDERS]
 
     def of(self, batch: Batch) -> dict[str, Texts]:
@@ -41,8 +45,15 @@ class TextColumns:
                 name: as_texts(self.spec, name, batch.columns[name]) for name in [*self.asked, *self.answered]
             }
         talks = cast("list[list[Turn]]", batch.columns[self.turns])
-        asked = ["\n".join(turn.text for turn in talk[:-1]) for talk in talks]
+        end = None if self.pair else -1
+        asked = ["\n".join(turn.text for turn in talk[:end]) for talk in talks]
         tools = {name: as_texts(self.spec, name, batch.columns[name]) for name in self.asked[1:]}
+        if self.pair:
+            return {
+                "asked": asked,
+                **tools,
+                **{name: cast("Texts", batch.columns[name]) for name in self.pair},
+            }
         return {"asked": asked, **tools, "answered": [talk[-1].text for talk in talks]}
 
 

@@ -69,15 +69,27 @@ def keeps_tools(outputs: Iterable[Output]) -> bool:
     return all(output.format in ("sharegpt", "messages") or both <= output.roles.keys() for output in outputs)
 
 
-def read_turns(value: list[dict[str, object]], tools: bool = True, beside: bool = False) -> list[Turn]:
+def read_turns(
+    value: list[dict[str, object]],
+    tools: bool = True,
+    beside: bool = False,
+    *,
+    asks: bool = False,
+    answers: bool = False,
+) -> list[Turn]:
     """Return turns in order; `WrongValueError` names the turn that is wrong.
 
     `tools` says whether calls of tools and what they return can be written, `beside` whether text beside a
     call is kept with it. Results that follow one another become one turn, and reasoning of its own key a
     thought before the answer or call. After an optional system turn, user (or observation) and assistant (or
-    call) must alternate, and the last turn is the assistant's: what LLaMA-Factory's converters ask for.
+    call) must alternate, and the last turn is the assistant's: what LLaMA-Factory's converters ask for. With
+    `asks` the last turn is the user's (answers stand elsewhere), with `answers` there is one answer alone.
     """
     turns = [_turn(number, item, beside) for number, item in enumerate(value, 1)]
+    if answers:
+        if [turn.role for turn in turns] != [ASSISTANT]:
+            raise WrongValueError(f"found {turns[0].role}, expected an answer of the assistant")
+        return turns
     talk: list[Turn] = []
     for turn in turns[int(turns[0].role == SYSTEM) :]:
         if turn.role in (CALL, OBSERVATION) and not tools:
@@ -92,7 +104,9 @@ def read_turns(value: list[dict[str, object]], tools: bool = True, beside: bool 
         talk.append(turn)
     if not talk:
         raise WrongValueError("found a system turn alone, expected a conversation")
-    if len(talk) % 2:
+    if asks and len(talk) % 2 == 0:
+        raise WrongValueError("the last turn is the assistant's, and so are chosen and rejected")
+    if not asks and len(talk) % 2:
         raise WrongValueError(
             f"the last turn is the {talk[-1].role}'s: nothing to learn; expected an assistant's"
         )

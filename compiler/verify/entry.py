@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from compiler.entries import TAGS
+from compiler.kinds import PAIR
 from core.errors import Problem, nearest, show_value
 from core.prompt import ALPACA
 
@@ -29,18 +30,24 @@ class Meaning:
     format: str
     columns: Mapping[str, str]
     tags: Mapping[str, str]
+    ranking: bool = False
 
     @property
     def text_only(self) -> bool:
         """Whether there is nothing to answer with: a set for pretraining, or a response left out."""
-        return self.format == "alpaca" and "response" not in self.columns
+        return self.format == "alpaca" and "response" not in self.columns and not self.ranking
+
+    @property
+    def stage(self) -> str:
+        """The stage that its rows are for, as LLaMA-Factory's loader calls it (dpo reads what rm reads)."""
+        return "rm" if self.ranking else "kto" if "kto_tag" in self.columns else "sft"
 
 
 def meaning_of(entry: Mapping[str, object]) -> Meaning:
     """Return what LLaMA-Factory makes of an entry, right or wrong."""
     columns = _texts(entry["columns"]) if "columns" in entry else {**ALPACA, **SHAREGPT}
     tags = _texts(entry["tags"]) if "tags" in entry else dict(TAGS)
-    return Meaning(str(entry.get("formatting", "alpaca")), columns, tags)
+    return Meaning(str(entry.get("formatting", "alpaca")), columns, tags, entry.get("ranking") is True)
 
 
 def entry_problems(place: str, entry: Mapping[str, object], meaning: Meaning) -> Iterator[Problem]:
@@ -53,8 +60,8 @@ def entry_problems(place: str, entry: Mapping[str, object], meaning: Meaning) ->
         hint = OPENAI if meaning.format == "openai" else nearest(meaning.format, FORMATS)
         yield Problem("E401", place, message, "formatting", hint)
         return
-    due = ("prompt", "response") if meaning.format == "alpaca" else ("messages",)
-    for part in due:
+    answers = PAIR if meaning.ranking else ("response",) if meaning.format == "alpaca" else ()
+    for part in ("prompt" if meaning.format == "alpaca" else "messages", *answers):
         if part not in meaning.columns:
             why = "naming `columns` makes every part that is not named empty"
             yield Problem(

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from compiler.kinds import PAIR, PLACEHOLDERS
 from compiler.problems import Problems
 from compiler.read import read
-from compiler.spec import PLACEHOLDERS
 from compiler.specsource import Source
 from compiler.verify.entry import Meaning
 from core.errors import Problem, ProblemsError, show_value
@@ -111,9 +111,20 @@ def _alpaca(record: Record, meaning: Meaning) -> ExpectedRow:
         turns += [("user", str(pair[0])), ("assistant", str(pair[1]))]
     asked = [record.get(columns[part]) for part in ("prompt", "query") if part in columns]
     turns.append(("user", "\n".join(str(text) for text in asked if text)))
-    if not meaning.text_only:
+    if meaning.ranking:
+        turns += [("assistant", _answer(record, columns.get(part, part))) for part in PAIR]
+    elif not meaning.text_only:
         turns.append(("assistant", _answer(record, columns["response"])))
-    return ExpectedRow(turns, *_beside(record, columns))
+    return ExpectedRow(_marked(turns, record, columns), *_beside(record, columns))
+
+
+def _marked(turns: list[Turn], record: Record, columns: Mapping[str, str]) -> list[Turn]:
+    """Return turns with the empty answer that LLaMA-Factory puts beside a KTO answer: what it is not."""
+    mark = record.get(columns["kto_tag"]) if "kto_tag" in columns else None
+    if not isinstance(mark, bool):
+        return turns
+    empty = [("assistant", "")]
+    return [*turns, *empty] if mark else [*turns[:-1], *empty, turns[-1]]
 
 
 def _answer(record: Record, column: str) -> str:
@@ -148,9 +159,22 @@ def _sharegpt(record: Record, meaning: Meaning) -> ExpectedRow:
         raise LostError(
             f"{column}: turn {wrong + 1} is the {turns[wrong][0]}'s, expected {due[wrong % 2][0]}"
         )
-    if not turns or len(turns) % 2:
+    if meaning.ranking:
+        if len(turns) % 2 == 0:
+            raise LostError(f"{column}: {len(turns)} turns, expected an odd number: the answers stand beside")
+        turns += [("assistant", _reply(record, meaning, part)) for part in PAIR]
+    elif not turns or len(turns) % 2:
         raise LostError(f"{column}: {len(turns)} turns, expected an even number that ends with an answer")
-    return ExpectedRow(turns, system, tools, media)
+    return ExpectedRow(_marked(turns, record, meaning.columns), system, tools, media)
+
+
+def _reply(record: Record, meaning: Meaning, part: str) -> str:
+    column = meaning.columns.get(part, part)
+    turn = record.get(column)
+    text = turn.get(meaning.tags.get("content_tag", "")) if isinstance(turn, dict) else None
+    if not isinstance(text, str):
+        raise LostError(f"{column}: found {show_value(turn)}, expected a turn with a text")
+    return text
 
 
 def _beside(record: Record, columns: Mapping[str, str]) -> tuple[str, str, tuple[str, ...]]:

@@ -8,8 +8,8 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
+from compiler.kinds import PLACEHOLDERS
 from compiler.registry import read_manifests
-from compiler.spec import PLACEHOLDERS
 from compiler.verify.audit import FIRST, KINDS, Audit, Auditor
 from compiler.verify.entry import Meaning, column_problems, entry_problems, meaning_of
 from compiler.verify.expect import Expected, ExpectedRow
@@ -106,8 +106,8 @@ def verify(name: str, out: Path, settings: Settings) -> Verdict:
 
 
 def _with_stage(settings: Settings, meaning: Meaning, ours: bool) -> Settings:
-    """Texts without answers, compiled as such, are for pretraining unless a recipe says otherwise."""
-    return {"stage": "pt", **settings} if meaning.text_only and ours else settings
+    """Unless a recipe has a stage: rm for pairs, kto for marked answers, pt for our texts without answers."""
+    return {"stage": "pt" if meaning.text_only and ours else meaning.stage, **settings}
 
 
 def _made_by_us(name: str, entry: Mapping[str, object], out: Path) -> bool:
@@ -204,7 +204,8 @@ def _compare(
 ) -> None:
     """One record against the loader's row: is it there, with the same turns, system, tools?"""
     prompt, answer = rows["_prompt"][number], rows["_response"][number]
-    if isinstance(talk, str) or (stage == "sft" and (len(prompt) % 2 != 1 or len(answer) != 1)):
+    answers = {"sft": 1, "rm": 2, "kto": 2}.get(stage)
+    if isinstance(talk, str) or (answers and (len(prompt) % 2 != 1 or len(answer) != answers)):
         why = talk if isinstance(talk, str) else "LLaMA-Factory finds no answer in it"
         verdict.add(Problem("E406", place, why))
         return

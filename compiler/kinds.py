@@ -1,0 +1,42 @@
+"""Kinds of columns: which stand in a record beside its texts, what a value of each may be."""
+
+from collections.abc import Mapping
+
+PLACEHOLDERS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
+"""What stands in a text for each file of these columns, as LLaMA-Factory has it."""
+PAIR = ("chosen", "rejected")
+KTO = "kto"
+RECORDED = (*PLACEHOLDERS, *PAIR, KTO)
+CLEANED = ("text", "answer", "extra")
+NESTED = ("list", "turns", "best", "tools", *PLACEHOLDERS, *PAIR)
+CODES = {**dict.fromkeys(PLACEHOLDERS, "E110"), **dict.fromkeys((*PAIR, KTO), "E111")}
+EXPECTED = {
+    "text": "text",
+    "answer": "text",
+    "extra": "text or nothing",
+    "any": "a value that JSON can hold, numbers below 2^64",
+    "id": "a whole number or text",
+    "list": "a list of texts",
+    "turns": "a list of turns",
+    "best": "a list of objects",
+    "tools": "a list of tools, or one as JSON text",
+    **dict.fromkeys(PLACEHOLDERS, "a list of paths, or one as text"),
+    **dict.fromkeys(PAIR, "an answer: text, a message, or messages that end with it"),
+    "kto": "true or false, or a number",
+}
+
+
+def check_kinds(kinds: Mapping[str, str], *, texts: bool, answered: bool) -> None:
+    """Refuse columns (kind by name) that the outputs cannot hold, as `ValueError`.
+
+    `texts` says that some output is one text, or a mixture's; `answered`, that some has an answer of its own.
+    """
+    beside = {name: kind for name, kind in kinds.items() if kind in RECORDED}
+    if beside and texts:
+        name = next(iter(beside))
+        raise ValueError(f"column {name}: neither a mixture nor a text for pretraining holds {beside[name]}")
+    pair = sorted(kind for kind in beside.values() if kind in PAIR)
+    if pair and (pair != [*PAIR] or answered):
+        raise ValueError(
+            "chosen and rejected: expected a column of each, in place of `output` and `assistant`"
+        )
