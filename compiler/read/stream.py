@@ -189,9 +189,9 @@ def _recoded(source: BinaryIO, encoding: str) -> Iterator[bytes]:
             if not chunk:
                 raise NotTextError(CUT_OFF, "") from error
             where = offset - held + error.start
-            raise NotTextError(f"not {encoding}: byte {where}: {error.reason}") from error
+            raise NotTextError(f"not {encoding}: byte {where}: {error.reason}", "utf-8") from error
         except UnicodeError as error:  # no byte-order mark; half of a character in UTF-7
-            guess = f"{encoding}-le" if "BOM" in str(error) else "gb18030"
+            guess = f"{encoding}-le" if "BOM" in str(error) else "utf-8"
             raise NotTextError(f"not {encoding}: {error}", guess) from error
         yield ready
         offset += len(chunk)

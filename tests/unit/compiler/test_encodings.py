@@ -53,6 +53,12 @@ def test_utf_16_without_a_mark_is_told_what_to_write(bench):
     assert bench.compile(spec(bench, "utf-16-le"), source).kept == 1
 
 
+@pytest.mark.parametrize("encoding", ["gb18030", "utf-7", "utf-32"])
+def test_a_wrong_name_of_an_encoding_is_not_proposed_again(bench, encoding):
+    report = bench.compile(spec(bench, encoding), bench.write("t.csv", b"q,a\nx,\xff\n"))
+    assert report.problems.errors[0].line().endswith("such as `encoding: utf-8`")
+
+
 def test_a_mark_is_dropped_at_the_start_alone(bench):
     text = "q,a\n" + "x,\ufeffy\n" * 50_000  # so that a piece begins with one
     report = bench.compile(spec(bench, "utf-16"), bench.write("t.csv", text.encode("utf-16")))
