@@ -34,6 +34,14 @@ FORMATS = {
         {"formatting": "sharegpt", "columns": {"messages": "text"}, "tags": OPENAI},
         lambda text: {"text": [{"role": "user", "content": text}, ANSWER]},
     ),
+    "pairs": (
+        {"ranking": True, "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}},
+        lambda text: {"instruction": text, "chosen": "yes", "rejected": "no"},
+    ),
+    "kto": (
+        {"columns": {"prompt": "instruction", "response": "output", "kto_tag": "kto_tag"}},
+        lambda text: {"instruction": text, "output": "yes", "kto_tag": len(text) % 2 == 0},
+    ),
     "tools": (
         {"formatting": "sharegpt", "columns": {"messages": "conversations", "tools": "tools"}},
         called,
@@ -53,7 +61,7 @@ SMALL = {
 
 
 def format_of(dataset: str) -> str:
-    words = {"defect": "sharegpt", "text": "text", "tools": "tools"}
+    words = {"defect": "sharegpt", "text": "text", "tools": "tools", "pairs": "pairs", "kto": "kto"}
     return next((form for word, form in words.items() if word in dataset), "alpaca")
 
 
