@@ -20,11 +20,13 @@ REFUSED = 77  # the exit code of a child (below) that could not leave the networ
 # unshare(2) takes network and processes away: root makes these namespaces itself and becomes nobody, whom a
 # limit of processes holds, anybody else makes them in a user namespace. The program is the first process of
 # its namespace, so that its end is the end of all that it starts, and it ends with its parent (prctl(2),
-# PR_SET_PDEATHSIG). What it prints goes nowhere; the verdict leaves by a descriptor of its own.
+# PR_SET_PDEATHSIG). Modules that answers use are loaded before: nobody may be kept from reading Python's own.
+# What it prints goes nowhere; the verdict leaves by a descriptor of its own.
 _CHILD = """
 import ctypes, json, os, resource, sys
-import bisect, collections, copy, datetime, decimal, fractions, functools, heapq, itertools, math, operator
-import random, re, statistics, string, typing
+import array, bisect, calendar, cmath, collections, contextlib, copy, dataclasses, datetime, decimal, enum
+import fractions, functools, hashlib, heapq, io, itertools, json, math, numbers, operator, queue, random, re
+import statistics, string, struct, textwrap, time, types, typing, unicodedata
 job, libc, root = json.load(sys.stdin), ctypes.CDLL(None), os.getuid() == 0
 if libc.unshare(0x60000000 if root else 0x70000000):
     os._exit(77)

@@ -31,6 +31,13 @@ def runnable() -> None:
         pytest.skip(str(error))
 
 
+def test_a_program_may_import_what_answers_use() -> None:
+    """Also where Python's own folder is not for nobody to read, as root's is."""
+    names = "calendar contextlib dataclasses enum hashlib queue struct textwrap unicodedata"
+    program = f"import {', '.join(names.split())}\nf = lambda: textwrap.dedent(' a')"
+    assert run_tests(program, ["f() == 'a'"]) == ""
+
+
 @pytest.mark.parametrize("task", TASKS, ids=[task["name"] for task in TASKS])
 def test_the_solution_of_a_bundled_task_passes_and_nothing_else(task: dict) -> None:
     assert run_tests(task["output"], task["tests"]) == ""
