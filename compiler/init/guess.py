@@ -17,11 +17,13 @@ from compiler.init.names import (
     GLUE,
     JUDGE,
     LABELS,
+    MARKS,
     MEANINGS,
     OR,
     PAIRS,
     TEXT,
 )
+from compiler.kinds import PAIR, PLACEHOLDERS
 from core.errors import ContentError, RequestError, nearest
 
 PROSE = 15  # characters that a text has on average, at least
@@ -100,7 +102,35 @@ def _talk(found: Found) -> Proposal | None:
     columns += [_column("system", leaf, "extra") for leaf in [_named(found, ["system"])] if leaf]
     if any(row.get("tools") for row in rows):
         columns.append("  tools: {names: [tools], is: tools} # by its name")
-    return Proposal("Conversations", columns, ["format: sharegpt"])
+    return Proposal("Conversations", [*columns, *_beside(rows)], ["format: sharegpt"])
+
+
+def _beside(rows: list[dict[str, object]]) -> list[str]:
+    """Return the columns of conversations with media, pairs or KTO marks, by the names in circulation."""
+    named = {key for row in rows for key, value in row.items() if value not in (None, "", [])}
+    media = [kind for kind in PLACEHOLDERS if kind in named]
+    columns = [f"  {kind}: {{names: [{kind}], is: {kind}, default: []}} # by its name" for kind in media]
+    if named >= set(PAIR):
+        return columns + [f"  {kind}: {{names: [{kind}], is: {kind}}} # by its name" for kind in PAIR]
+    marks = [key for key in MARKS if all(isinstance(row.get(key), bool) for row in rows)]
+    return columns + [
+        f"  kto_tag: {{names: [{key}], is: kto}} # true or false in every row" for key in marks[:1]
+    ]
+
+
+def _preference(found: Found) -> Proposal | None:
+    asked = found.leaf_told("text") or _named(found, ASKED)
+    answers = {kind: _named(found, [kind]) for kind in PAIR}
+    if asked is None or None in answers.values():
+        return None
+    columns = [_column("question", asked)]
+    columns += [_column(kind, leaf, kind) for kind, leaf in answers.items() if leaf]
+    context, write = _named(found, CONTEXT), ["format: alpaca", 'instruction: "{question}"']
+    if context:
+        columns.append(_column("context", context, "extra"))
+        write.append('input: "{context}"')
+    prompts = {"question": asked, **({"context": context} if context else {})}
+    return Proposal("Preference pairs", columns, write, prompts=prompts)
 
 
 def _pair(found: Found) -> Proposal | None:
@@ -174,7 +204,7 @@ def _plain(found: Found) -> Proposal | None:
 
 
 Shape = Callable[[Found], Proposal | None]
-SHAPES: tuple[Shape, ...] = (_talk, _pair, _choices, _exchange, _class, _plain)
+SHAPES: tuple[Shape, ...] = (_talk, _pair, _preference, _choices, _exchange, _class, _plain)
 """What a file may be, the surest first: the first shape that returns a proposal is taken."""
 
 

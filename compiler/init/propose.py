@@ -71,7 +71,9 @@ def _next(path: Path, spec: Spec, out: Path | None) -> list[str]:
     file = out or Path(f"{spec.name}.yaml")
     save = "" if out else f"tuneyard data init {shlex.quote(str(path))} --out {shlex.quote(str(file))} && "
     dataset = shlex.quote(str(spec.outputs[0].dataset).format(split=spec.splits[0]))
-    recipe = "tools-lora" if any(column.kind == "tools" for column in spec.columns) else "rte"
+    kinds = {column.kind for column in spec.columns}
+    fitting = {"chosen": "dpo-lora", "kto": "kto-lora", "tools": "tools-lora"}
+    recipe = next((name for kind, name in fitting.items() if kind in kinds), "rte")
     return [
         f"next: {save}tuneyard data compile {shlex.quote(str(file))}",
         f"then: tuneyard recipe check recipes/{recipe}.yaml dataset={dataset} model_name_or_path=MODEL",
