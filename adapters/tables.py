@@ -6,6 +6,7 @@ from dataclasses import asdict
 from statistics import median
 
 from adapters.statistics import AdapterStatistics, Histogram, ModuleStatistics
+from core.errors import show_value
 
 Matrix = list[list[float | None]]
 CONFIG = (
@@ -54,7 +55,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
 
 
 def _adapter(found: AdapterStatistics) -> Iterator[str]:
-    yield f"{found.name}  base {found.base or 'not named'}  {'+'.join(found.dtypes)}  sha256 {found.sha256}"
+    base = found.base or "not named"
+    base = base if base.isprintable() else show_value(base)  # a terminal obeys what control characters say
+    yield f"{found.name}  base {base}  {'+'.join(found.dtypes)}  sha256 {found.sha256}"
     yield (
         f"{len(found.modules)} modules  {found.tensors} tensors  {found.parameters:,} parameters  "
         f"{found.bytes:,} bytes ({math.ceil(found.bytes / 2**20 * 10) / 10} MiB)  norm of ΔW {found.norm:.4g}"

@@ -86,6 +86,8 @@ def test_names_in_the_card_are_no_yaml_of_their_own():
     assert yaml.safe_load(front) == {
         "base_model": "x\nlicense: mit", "library_name": "peft", "tags": ["lora", "merge"],
     }  # fmt: skip
+    make("saves/red", factors(1), base_model_name_or_path="\x1b[31mred\n")
+    assert call("show", "red")[0].splitlines()[0].startswith('red  base "\\u001b[31mred\\n"  ')
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing():
