@@ -1,6 +1,7 @@
 """Text, Arrow, Excel and archives: compiled as any other file, with places, and refused with a fix."""
 
 import io
+import json
 import sys
 import zipfile
 
@@ -57,6 +58,14 @@ def test_arrow_files_and_streams(bench, stream):
 
 
 @pytest.mark.parametrize("stream", [True, False])
+def test_rows_of_arrow_have_their_places_in_every_batch(bench, stream):
+    rows = [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(5000)]
+    rows[4321]["question"] = " "
+    report = bench.compile("qa", bench.write("data.arrow", arrow(rows, stream)), reject=True)
+    assert bench.codes(report) == [("E106", "data.arrow row 4322")]
+
+
+@pytest.mark.parametrize("stream", [True, False])
 def test_an_arrow_file_cut_off_is_a_problem(bench, stream):
     report = bench.compile("qa", bench.write("data.arrow", arrow(QA * 50, stream)[:-700]))
     assert "E012" in {code for code, _ in bench.codes(report)} and report.failed
@@ -94,7 +103,8 @@ def test_without_openpyxl_the_package_is_named(bench, monkeypatch):
 
 
 def test_a_workbook_is_read_by_its_header(bench):
-    openpyxl = pytest.importorskip("openpyxl")
+    import openpyxl
+
     book = openpyxl.Workbook()
     for cells in (("question", "answer"), ("Q1?", "A1."), (None, None), ("Q2?", None)):
         book.active.append(cells)
@@ -104,3 +114,25 @@ def test_a_workbook_is_read_by_its_header(bench):
     assert bench.codes(report)[0] == ("E103", "book.xlsx row 4") and report.datasets == {"qa": 1}
     path.write_bytes(path.read_bytes()[:900])
     assert bench.compile("qa", path).failed
+
+
+def test_cells_of_a_workbook_are_json_values(bench):
+    import datetime
+
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    asked = datetime.datetime(2026, 1, 2, 3, 4)
+    for cells in (("question", "answer", "idx"), ("Q1?", asked, 7.0), ("Q2?", 2.5, 8)):
+        book.active.append(cells)
+    path = bench.folder / "book.xlsx"
+    book.save(path)
+    spec = bench.folder / "cells.yaml"
+    spec.write_text(
+        "about: cells\ncolumns: {q: [question], a: {names: [answer], is: any}, idx: {names: [idx], is: id}}\n"
+        "write: [{dataset: cells, file: cells.jsonl, format: alpaca, "
+        'instruction: "{q}", output: "{a}", keep: [idx]}]'
+    )
+    bench.compile(str(spec), path)
+    rows = [json.loads(line) for line in (bench.out / "cells/cells.jsonl").read_text().splitlines()]
+    assert [(row["output"], row["idx"]) for row in rows] == [("2026-01-02 03:04:00", 7), ("2.5", 8)]

@@ -133,6 +133,11 @@ def test_a_name_that_is_taken_is_left_out(install, capsys):
     assert "metric 'loss' of plug_loss 1.2: the name is taken" in capsys.readouterr().err
 
 
+def test_brier_of_labels_that_the_model_would_never_say():
+    row = {"choices": {"yes": -900.0, "no": -900.0 - math.log(3)}, "expected_output": "yes"}
+    assert metrics.metrics()["brier"].values([row]) == pytest.approx([2 * 0.25**2])
+
+
 def test_brier_equals_scikit_learns():
     from sklearn.metrics import brier_score_loss
 
