@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito 2008: distinct for colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DARK = 0.6  # a cell of a larger |cosine| has white letters
 
 
 def draw(
@@ -64,7 +65,7 @@ def _norms(measured: list[AdapterStatistics]) -> "Figure":
         axis.set_xlabel("layer")
         axis.set_ylabel("norm of ΔW (Frobenius)")
         axis.set_ylim(bottom=0)
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return figure
 
 
@@ -82,7 +83,7 @@ def _spectrum(measured: list[AdapterStatistics]) -> "Figure":
     axis.set_xlabel("singular value of ΔW, largest first")
     axis.set_ylabel("share of the largest (median)")
     axis.set_ylim(0, 1.05)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return figure
 
 
@@ -99,17 +100,19 @@ def _values(found: AdapterStatistics, shapes: list[Histogram]) -> "Figure":
         axis.set_title(f"{found.name}: elements of {side}")
         axis.set_xlabel("value")
         axis.set_ylabel("density")
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return figure
 
 
 def _cosine(names: list[str], cosines: Matrix) -> "Figure":
-    figure, (axis,) = _figure(1.6 + 0.9 * len(names), 1.4 + 0.8 * len(names))
+    figure, (axis,) = _figure(3.2 + 0.9 * len(names), 2.0 + 0.8 * len(names))
     shown = [[0.0 if value is None else value for value in row] for row in cosines]
     image = axis.imshow(shown, cmap="PuOr", vmin=-1, vmax=1)
     for i, row in enumerate(cosines):
         for k, value in enumerate(row):
-            axis.text(k, i, "–" if value is None else f"{value:.2f}", ha="center", va="center")
+            colour = "white" if abs(value or 0) > DARK else "black"
+            text = "–" if value is None else f"{value:.2f}"
+            axis.text(k, i, text, ha="center", va="center", color=colour)
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axis.set_yticks(range(len(names)), names)
     axis.set_title("cosine similarity of ΔW")

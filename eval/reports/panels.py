@@ -27,7 +27,7 @@ def draw_confusion(runs: Sequence[ScoredRun], path: Path, typeface: Typeface) ->
     columns = rows + sorted(set(said) - set(rows))
     n = len(runs[0].gold)
     title = f"{runs[0].dataset}: predicted (columns) by actual (rows); n = {n:,}"
-    size = max(2.6, 0.45 * len(columns)) + 0.5, max(2.2, 0.4 * len(rows)) + 0.9
+    size = max(2.6, 0.45 * len(columns)) + 0.5, max(2.2, 0.4 * len(rows)) + 1.2
 
     def draw(axes: "Axes", run: ScoredRun) -> str:
         return _matrix(axes, run, rows, columns, typeface)
@@ -45,11 +45,13 @@ def _matrix(
     small = 8 if len(columns) <= 6 else 5
     for y, right in enumerate(rows):
         for x, said in enumerate(columns):
-            text = f"{counts[right, said]:,}\n{100 * shares[y][x]:.0f} %"
+            count = counts[right, said]
+            text = f"{count:,}\n{100 * shares[y][x]:.0f} %" if count else "0"
             colour = "white" if shares[y][x] > DARK else "black"
             axes.text(x, y, text, ha="center", va="center", fontsize=small, color=colour)
     axes.set_xticks(range(len(columns)), [_short(typeface.show(label)) for label in columns], fontsize=small)
     axes.set_yticks(range(len(rows)), [_short(typeface.show(label)) for label in rows], fontsize=small)
+    axes.set(xlabel="predicted", ylabel="actual (shares are of its row)")
     axes.tick_params(length=0)
     return _commonest_error(counts)
 

@@ -12,8 +12,8 @@ from matplotlib import font_manager
 
 from core import typeface as faces
 from core.typeface import CJK, Typeface, choose_typeface
-from eval.reports.drawing import Chart, draw_lying, draw_standing
-from eval.reports.panels import _commonest_error
+from eval.reports.drawing import Chart, draw_lying, draw_standing, new_figure
+from eval.reports.panels import _commonest_error, _matrix
 from eval.reports.plots import accuracy_chart, folder_name, kinds_chart, write_plots
 from eval.runs.comparison import compare
 from eval.runs.judgement import ScoredRun
@@ -181,3 +181,12 @@ def test_a_matrix_names_the_commonest_error() -> None:
 @pytest.mark.parametrize("name", ["..", "", "a/b", "/etc", "集 合", ".hidden"])
 def test_a_set_names_a_folder_inside_out(name: str) -> None:
     assert len(Path(folder_name(name)).parts) == 1 and not folder_name(name).startswith((".", "/"))
+
+
+def test_a_matrix_names_its_axes_and_gives_no_share_to_an_empty_cell() -> None:
+    gold, said = ["yes", "yes", "no"], ["yes", "no", "no"]
+    run = ScoredRun("m", "s", "", ["0", "1", "2"], gold, said, [True, False, True])
+    axes = new_figure(4, 4).add_subplot()
+    _matrix(axes, run, ["no", "yes"], ["no", "yes"], choose_typeface(["m"]))
+    assert [text.get_text() for text in axes.texts] == ["1\n100 %", "0", "1\n50 %", "1\n50 %"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "actual (shares are of its row)")
