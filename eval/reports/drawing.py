@@ -21,6 +21,7 @@ FAINT = "#dddddd"
 HATCHES = (None, "//", "..", "xx")
 AXIS = "accuracy, % (whiskers: 95 % interval)"
 GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
+STUB = 0.6  # percent
 Share = tuple[float, float, float]  # value, low and high limit
 
 
@@ -44,7 +45,7 @@ def draw_standing(chart: Chart, path: Path, typeface: Typeface) -> None:
     with plot(chart.title, (min(20.0, width), 4.8), path, typeface) as axes:
         for index, (name, shares) in enumerate(chart.series.items()):
             at, values, errors = _bars(shares, index, count)
-            axes.bar(at, values, 0.75 / count, **_look(index, typeface.show(name)))
+            axes.bar(at, _seen(values), 0.75 / count, **_look(index, typeface.show(name)))
             axes.errorbar(at, values, errors, fmt="none", ecolor="black", elinewidth=1, capsize=3)
             for place, value, above in zip(at, values, errors[1], strict=True):
                 axes.text(place, value + above + 1.5, f"{value:.1f}", ha="center", va="bottom", fontsize=8)
@@ -62,7 +63,7 @@ def draw_lying(chart: Chart, path: Path, typeface: Typeface) -> None:
     with plot(chart.title, (8.0, 1.6 + places * (0.15 + 0.16 * count)), path, typeface) as axes:
         for index, (name, shares) in enumerate(chart.series.items()):
             at, values, errors = _bars(shares, index, count)
-            axes.barh(at, values, 0.75 / count, **_look(index, typeface.show(name)))
+            axes.barh(at, _seen(values), 0.75 / count, **_look(index, typeface.show(name)))
             axes.errorbar(values, at, xerr=errors, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5)
         for place, share in enumerate(chart.baselines):
             axes.plot([100 * share] * 2, [place - GAP, place + GAP], **_mark(place))
@@ -115,6 +116,11 @@ def _bars(
     below = [100 * (value - low) for _, (value, low, _) in there]
     above = [100 * (high - value) for _, (value, _, high) in there]
     return [place for place, _ in there], values, [below, above]
+
+
+def _seen(values: Sequence[float]) -> list[float]:
+    """The lengths of the bars: a bar of 0 % is a stub, else it would look like a model that is not there."""
+    return [value or STUB for value in values]
 
 
 def _look(index: int, label: str) -> dict[str, Any]:

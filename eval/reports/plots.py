@@ -21,6 +21,7 @@ from eval.statistics.rates import rate_of
 
 STANDING = 8  # more places than this are drawn as lying bars
 KINDS = 25
+RARE = 5  # kinds of fewer rows are taken together
 DETAILED = 12  # of more sets than this, matrices and diagrams would be a pile that nobody looks through
 OTHERS = "others"
 BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.png"}
@@ -139,9 +140,11 @@ def _share(right: Sequence[bool], groups: Sequence[str]) -> Share:
 
 
 def _commonest(kinds: Sequence[str]) -> list[str]:
-    """The names by number of rows; what is beyond the first 25 is taken together as `others`."""
-    names = [name for name, _ in sorted(Counter(kinds).items(), key=lambda item: (-item[1], item[0]))]
-    return names if len(names) <= KINDS else [*names[: KINDS - 1], OTHERS]
+    """The names by number of rows; of several rare ones, and beyond the first 25, the rest is `others`."""
+    counted = Counter(kinds)
+    names = sorted(counted, key=lambda name: (-counted[name], name))
+    kept = ([name for name in names if counted[name] >= RARE] or names)[: KINDS - 1]
+    return names if len(names) <= len(kept) + 1 else [*kept, OTHERS]
 
 
 def _by_kind(run: ScoredRun, kind: str, names: Sequence[str]) -> dict[str, Kind]:

@@ -12,7 +12,7 @@ from matplotlib import font_manager
 
 from core import typeface as faces
 from core.typeface import CJK, Typeface, choose_typeface
-from eval.reports.drawing import Chart, draw_lying, draw_standing, new_figure
+from eval.reports.drawing import STUB, Chart, _seen, draw_lying, draw_standing, new_figure
 from eval.reports.panels import _commonest_error, _matrix
 from eval.reports.plots import accuracy_chart, folder_name, kinds_chart, write_plots
 from eval.runs.comparison import compare
@@ -130,9 +130,20 @@ def typed(model: str, right: list[bool], **kinds: list[str]) -> ScoredRun:
 def test_kinds_are_counted_and_the_rare_ones_taken_together() -> None:
     kinds = ["a"] * 5 + ["b"] * 3 + [f"rare {n:02}" for n in range(30)]
     chart = kinds_chart([typed("m", [True] * 4 + [False] * 34, subtype=kinds)], "subtype", "base")
-    assert chart.places[:2] == ["a (n = 5)", "b (n = 3)"] and chart.places[-1] == "others (n = 8)"
-    assert len(chart.places) == 25 and chart.title == "Accuracy by subtype"
-    assert chart.series["m"][:2] == [(0.8, *wilson(4, 5)), (0.0, *wilson(0, 3))]
+    assert chart.places == ["a (n = 5)", "others (n = 33)"] and chart.title == "Accuracy by subtype"
+    assert chart.series["m"] == [(0.8, *wilson(4, 5)), (0.0, *wilson(0, 33))]
+
+
+def test_beyond_25_kinds_the_rest_is_taken_together_and_one_rare_kind_keeps_its_name() -> None:
+    many = [f"kind {n:02}" for n in range(30) for _ in range(5)]
+    chart = kinds_chart([typed("m", [True] * 150, subtype=many)], "subtype", "base")
+    assert len(chart.places) == 25 and chart.places[-1] == "others (n = 30)"
+    chart = kinds_chart([typed("m", [True] * 9, subtype=["a"] * 8 + ["b"])], "subtype", "base")
+    assert chart.places == ["a (n = 8)", "b (n = 1)"]
+
+
+def test_a_bar_of_nothing_is_seen() -> None:
+    assert _seen([0.0, 0.2, 50.0]) == [STUB, 0.2, 50.0]
 
 
 def test_the_title_by_kind_counts_kinds() -> None:
