@@ -1,0 +1,47 @@
+"""How often the chosen answer of a pair is likelier than the rejected one, also against the base."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eval.metrics.text import ratio
+from eval.statistics.rates import Rows, groups_of, hits, rate
+
+CHOSEN, REJECTED = "chosen", "rejected"
+
+
+def margin_of(row: Mapping[str, Any]) -> float:
+    """Return log p(chosen) - log p(rejected) in nats, both summed over the answer's tokens."""
+    return float(row["chosen_logp"]) - float(row["rejected_logp"])
+
+
+def preference_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> dict[str, object]:
+    """Return the share of pairs whose chosen answer is likelier, in sum and per token, and the margin.
+
+    With the `base`'s rows, `reward` is the share in which the chosen answer gained more: DPO's implicit
+    reward (Rafailov et al. 2023) without its factor β. Refused rows count as wrong.
+    """
+    groups, right = groups_of(rows), hits(rows)
+    found = rate(right, groups)
+    scored = [row for row in rows if "refused" not in row]
+    own = groups_of(scored)
+    keys = own or range(len(scored))
+    per_token = [_per_token(row, CHOSEN) > _per_token(row, REJECTED) for row in scored]
+    margins = [margin_of(row) for row in scored]
+    mean = ratio(margins, [1] * len(scored), keys) if scored else None
+    told: dict[str, object] = {
+        "accuracy": found["value"], "n": found["n"], "stderr": found["stderr"], "ci95": found["ci95"],
+        "majority": 0.5, "majority_label": "chance",
+        "per_token": rate(per_token, own) if scored else None,
+        "margin": mean and {"value": mean.value, "stderr": mean.stderr, "ci95": list(mean.ci95)},
+        "reward": None,
+    }  # fmt: skip
+    if base is not None and scored:
+        before = {row["row"]: row for row in base if "refused" not in row}
+        both = [row for row in scored if row["row"] in before]
+        gained = [margin_of(row) > margin_of(before[row["row"]]) for row in both]
+        told["reward"] = rate(gained, groups_of(both)) if both else None
+    return told
+
+
+def _per_token(row: Mapping[str, Any], side: str) -> float:
+    return float(row[f"{side}_logp"]) / max(1, int(row[f"{side}_tokens"]))

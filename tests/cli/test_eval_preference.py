@@ -1,0 +1,146 @@
+"""python -m eval.preference on a tiny model, in this process: against a plain loop, what is refused."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from core.errors import ContentError, RequestError
+from eval.compare import cli as compare
+from eval.datasets.pairs import read_pairs
+from eval.metrics.preference import preference_summary
+from eval.preference import cli
+from tests.unit.eval_backends.test_apply import write as write_adapter
+
+PAIRS = [
+    {"instruction": "2 + 2?", "input": "", "chosen": "4", "rejected": "five, I think"},
+    {"instruction": "Name a colour.", "input": "in English", "chosen": "red", "rejected": "rot"},
+    {"instruction": "Name a river.", "chosen": "The Rhine.", "rejected": "A river."},
+]
+ASK = {"from": "human", "value": "Hi"}
+TALK = {
+    "conversations": [ASK, {"from": "gpt", "value": "Hello."}, {"from": "human", "value": "2 + 2?"}],
+    "chosen": {"from": "gpt", "value": "4"},
+    "rejected": {"from": "gpt", "value": "5"},
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*PAIRS, TALK]))
+    return path
+
+
+def ask(model: Path, data: Path, out: Path, *more: object) -> None:
+    given = ["--model", model, "--data", data, "--out", out, "--dtype", "fp32", *more]
+    cli.main(list(map(str, given)), standalone_mode=False)
+
+
+def read(out: Path, model: str) -> tuple[list[dict], dict]:
+    place = out / model / "pairs"
+    lines = (place / "predictions.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines], json.loads((place / "results.json").read_text())
+
+
+def plain(model: Path, messages: list[dict], answer: str) -> tuple[float, int]:
+    """log p of an answer and its end, token by token, one text at a time."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    asked = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    whole = tokenizer.apply_chat_template(
+        [*messages, {"role": "assistant", "content": answer}], tokenize=False
+    )
+    prompt = tokenizer(asked, add_special_tokens=False)["input_ids"]
+    told = tokenizer(whole[len(asked) :], add_special_tokens=False)["input_ids"]
+    with torch.inference_mode():
+        logits = net(torch.tensor([prompt + told])).logits[0].log_softmax(-1)
+    return sum(float(logits[len(prompt) + n - 1, token]) for n, token in enumerate(told)), len(told)
+
+
+def test_log_probabilities_are_those_of_a_plain_loop(data, tmp_path, tiny_model, capsys):
+    ask(tiny_model, data, tmp_path / "out")
+    rows, found = read(tmp_path / "out", "base")
+    asked = ["2 + 2?", "Name a colour.\nin English", "Name a river."]
+    talks = [[{"role": "user", "content": text}] for text in asked]
+    names = {"human": "user", "gpt": "assistant"}
+    talks.append([{"role": names[t["from"]], "content": t["value"]} for t in TALK["conversations"]])
+    for row, messages in zip(rows, talks, strict=True):
+        for side in ("chosen", "rejected"):
+            value, tokens = plain(tiny_model, messages, row[side])
+            assert row[f"{side}_logp"] == pytest.approx(value, abs=1e-4)
+            assert row[f"{side}_tokens"] == tokens
+    right = [row["chosen_logp"] > row["rejected_logp"] for row in rows]
+    assert found["accuracy"] == sum(right) / 4 and found["reward"] is None
+    assert [row["predicted_output"] == "chosen" for row in rows] == right
+    assert "per token" in capsys.readouterr().out
+
+
+def test_an_adapter_is_held_against_the_base_and_runs_pair_up(data, tmp_path, tiny_model):
+    adapter = write_adapter(tmp_path / "dpo")
+    ask(tiny_model, data, tmp_path / "out", "--adapter", f"dpo={adapter}")
+    base, own = (read(tmp_path / "out", name)[0] for name in ("base", "dpo"))
+    gained = [
+        new["chosen_logp"] - new["rejected_logp"] > old["chosen_logp"] - old["rejected_logp"]
+        for old, new in zip(base, own, strict=True)
+    ]
+    assert read(tmp_path / "out", "dpo")[1]["reward"]["value"] == sum(gained) / 4
+    compare.main([str(tmp_path / "out"), "--out", str(tmp_path / "t")], standalone_mode=False)
+    table = json.loads((tmp_path / "t/table.json").read_text())["sets"]["pairs"]
+    assert table["n"] == 4 and table["comparisons"][0]["model"] == "dpo"
+
+
+def test_a_pair_that_the_context_cannot_hold_is_refused_and_counts_as_wrong(tmp_path, tiny_model):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(
+        "".join(json.dumps(row) + "\n" for row in [PAIRS[0], {**PAIRS[2], "rejected": "word " * 9000}])
+    )
+    ask(tiny_model, path, tmp_path / "out")
+    rows, found = read(tmp_path / "out", "base")
+    assert "exceed the context" in rows[1]["refused"] and found["refused"] == 1
+    assert found["accuracy"] in (0, 0.5) and found["per_token"]["n"] == 1
+
+
+def test_figures_by_hand():
+    def row(number, chosen, rejected, tokens=(1, 1)):
+        side = "chosen" if chosen > rejected else "rejected"
+        return {
+            "row": number, "chosen_logp": chosen, "rejected_logp": rejected, "chosen_tokens": tokens[0],
+            "rejected_tokens": tokens[1], "expected_output": "chosen", "predicted_output": side,
+        }  # fmt: skip
+
+    rows = [row(0, -2, -3), row(1, -4, -3, (4, 1)), row(2, -1, -9)]
+    found = preference_summary(rows, [row(0, -2, -2), row(1, -9, -3), row(2, -1, -10)])
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["per_token"]["value"] == 1  # -4 / 4 is likelier than -3
+    assert found["margin"]["value"] == pytest.approx((1 - 1 + 8) / 3)
+    assert found["reward"]["value"] == pytest.approx(2 / 3)  # 1 > 0, -1 > -6, 8 < 9
+    assert math.isfinite(found["margin"]["stderr"])
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"instruction": "a", "chosen": "b"}, "record 1: rejected: found null"),
+        ({"instruction": "a", "chosen": 1, "rejected": "c"}, "record 1: chosen: found 1, expected an answer"),
+    ],
+)
+def test_what_is_no_pair_is_named(tmp_path, row, said):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(ContentError, match=said):
+        read_pairs((), (path,), None)
+
+
+def test_a_dataset_without_ranking_and_a_server_are_refused(tmp_path, tiny_model, monkeypatch, data):
+    (tmp_path / "dataset_info.json").write_text('{"qa": {"file_name": "qa.json"}}')
+    (tmp_path / "qa.json").write_text("[]")
+    monkeypatch.setattr("eval.datasets.pairs.registry_folder", lambda: tmp_path)
+    with pytest.raises(RequestError, match='qa: no pairs: .* no "ranking": true'):
+        read_pairs(("qa",), (), None)
+    with pytest.raises(RequestError, match="which a server does not show"):
+        ask(tiny_model, data, tmp_path / "out", "--backend", "openai", "--url", "http://localhost:9")
