@@ -21,7 +21,7 @@ FAINT = "#dddddd"
 HATCHES = (None, "//", "..", "xx")
 AXIS = "accuracy, % (whiskers: 95 % interval)"
 GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
-STUB = 0.6  # percent
+STUB = 1.5  # percent
 Share = tuple[float, float, float]  # value, low and high limit
 
 

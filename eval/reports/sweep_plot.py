@@ -37,9 +37,11 @@ class SweepPlot:
         one, best = self.reported, self.scores[self.chosen]
         at = ", ".join(f"{axis} {value:g}" for axis, value in zip(self.axes, self.chosen, strict=True))
         share = interval((one.accuracy, one.low, one.high))
+        equal = sum(score.accuracy == best.accuracy for score in self.scores.values()) - 1
+        ties = f" (ties: {equal})" if equal else ""
         return (
             f"{self.name}: {share} of {one.n} held-out examples at {at}; "
-            f"chosen on {best.n} others, which are drawn here"
+            f"chosen on {best.n} others, which are drawn here{ties}"
         )
 
 

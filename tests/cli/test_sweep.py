@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,8 @@ def test_the_pictures_headline_is_the_figure_of_the_held_out_rows(tmp_path, monk
         "s: 50.0 % (18.8–81.2) of 6 held-out examples at r 1; chosen on 6 others, which are drawn here"
     )
     assert sweep.scores[(1.0,)].accuracy == 1.0
+    tied = replace(sweep, scores={**sweep.scores, (0.5,): sweep.scores[(1.0,)]})
+    assert tied.title == f"{sweep.title} (ties: 1)"
 
 
 def test_a_dry_run_counts_the_rows_and_writes_nothing(folders, tmp_path, capsys) -> None:
