@@ -35,7 +35,7 @@ from eval.scoring.task import Figure, Prepared, Task
     epilog=examples(
         "tuneyard data compile pairs --source tests/examples/good/pairs/a.jsonl --out build/pairs",
         "tuneyard eval preference --model models/demo-base --adapter demo-rte "
-        "--data build/pairs/pairs/pairs.json --out results/preference",
+        "--data build/pairs/pairs/pairs.json --out results/pairs",
     ),
 )
 @model_options

@@ -17,6 +17,7 @@ KINDS = {
     "W417": "the answer is empty: only the end of the turn is learned",
     "E420": "the template cannot write the row's tools or calls (they lack what it asks for): training stops",
     "W419": "the text is truncated by cutoff_len (stage pt without packing)",
+    "W422": "chosen and rejected are the same within cutoff_len: nothing tells them apart",
     "W421": "a thought in another form than the template's: it is learned whatever enable_thinking says",
 }
 Row = Mapping[str, Any]
@@ -27,7 +28,9 @@ class Audit:
     """Counts over the rows of a set; `places` holds the first row numbers (from 0) of each finding.
 
     `turns` counts those that are learned by role (assistant, function), and of these those with a `thought`,
-    a thought `removed` and an `empty` one put before them; and the masked observations.
+    a thought `removed` and an `empty` one put before them; and the masked observations. `example` is the
+    first row (of a pair: its chosen side) as pieces of text, each with whether it is learned; `rejected` what
+    is learned of its other side.
     """
 
     lengths: Counter[int] = field(default_factory=Counter)
@@ -40,6 +43,7 @@ class Audit:
     sampled: int = 0
     blocks: int = 0
     example: list[tuple[str, bool]] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
 
     def find(self, code: str, row: int) -> None:
         """Count a finding and keep the first places."""
@@ -62,6 +66,7 @@ class Audit:
         self.sampled += later.sampled
         self.blocks += later.blocks
         self.example = self.example or later.example
+        self.rejected = self.rejected or later.rejected
 
 
 class Auditor(Protocol):

@@ -57,6 +57,8 @@ def as_json(verdict: Verdict) -> dict[str, object]:
             report["blocks"] = audit.blocks
         report["compared_with_plain_tokenizer"] = audit.sampled
         report["example"] = [{"text": text, "learned": learned} for text, learned in audit.example]
+        if audit.rejected:
+            report["rejected"] = audit.rejected
     return report
 
 
@@ -100,14 +102,17 @@ def _learned(verdict: Verdict) -> Iterator[str]:
     audit = cast("Audit", verdict.audit)
     share = audit.learned / audit.seen if audit.seen else 0
     yield f"{audit.seen} tokens, {audit.learned} of them loss tokens ({share:.1%}); everything else is masked"
-    yield (
-        f"labels: LLaMA-Factory's processor on every row, texts tokenised in batches; "
-        f"{audit.sampled} rows compared with its plain tokenizer"
-    )
+    how = "its plain tokenizer too"
+    if audit.sampled:
+        how = f"texts tokenised in batches; {audit.sampled} rows compared with its plain tokenizer"
+    yield f"labels: LLaMA-Factory's processor on every row, {how}"
     yield from _turns(audit.turns)
     if audit.example:
         yield "the first example, loss tokens between ⟦ and ⟧:"
         yield "".join(f"⟦{text}⟧" if learned else text for text, learned in audit.example)
+    if audit.rejected:
+        yield "rejected, after the same prompt:"
+        yield "".join(f"⟦{text}⟧" for text in audit.rejected)
 
 
 def _turns(turns: Counter[str]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from compiler.verify.audit import FIRST, KINDS, Audit, Auditor
 from compiler.verify.entry import Meaning, column_problems, entry_problems, meaning_of
 from compiler.verify.expect import Expected, ExpectedRow
 from compiler.verify.load import Loaded, LoaderError, load, tools_of
+from compiler.verify.preference import PreferenceAuditor
 from compiler.verify.pretrained import PretrainingAuditor
 from compiler.verify.supervised import SupervisedAuditor
 from compiler.verify.workers import audits, workers_for
@@ -21,7 +22,14 @@ from core.datasets import REGISTRY, find_dataset, read_registry
 from core.documents import read_mapping
 from core.errors import Problem, ProblemsError, RequestError, nearest, show_value
 
-AUDITORS: dict[str, Callable[..., Auditor]] = {"sft": SupervisedAuditor, "pt": PretrainingAuditor}
+AUDITORS: dict[str, Callable[..., Auditor]] = {
+    "sft": SupervisedAuditor,
+    "pt": PretrainingAuditor,
+    "rm": PreferenceAuditor,
+    "dpo": PreferenceAuditor,
+    "kto": PreferenceAuditor,
+}
+ANSWERS = {"sft": 1, "rm": 2, "dpo": 2, "kto": 2}  # of a loaded row, by stage
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 Settings = Mapping[str, object]
 
@@ -204,7 +212,7 @@ def _compare(
 ) -> None:
     """One record against the loader's row: is it there, with the same turns, system, tools?"""
     prompt, answer = rows["_prompt"][number], rows["_response"][number]
-    answers = {"sft": 1, "rm": 2, "kto": 2}.get(stage)
+    answers = ANSWERS.get(stage)
     if isinstance(talk, str) or (answers and (len(prompt) % 2 != 1 or len(answer) != answers)):
         why = talk if isinstance(talk, str) else "LLaMA-Factory finds no answer in it"
         verdict.add(Problem("E406", place, why))

@@ -11,9 +11,9 @@ from typing import Any
 
 from compiler.verify.audit import Audit, Row
 from compiler.verify.encode import Pairs, Prepared, Question
+from compiler.verify.labels import IGNORED, marked, probe
 from compiler.verify.load import Loaded
 
-IGNORED = -100  # IGNORE_INDEX of LLaMA-Factory and torch
 SAMPLE = 100
 
 
@@ -32,7 +32,7 @@ class SupervisedAuditor:
         self.processor = SupervisedDatasetProcessor(self.prepared, tokenizer, None, self.args)
         self.plain = SupervisedDatasetProcessor(template, tokenizer, None, self.args)
         self.sample = set(random.Random(42).sample(range(len(loaded.rows)), min(SAMPLE, len(loaded.rows))))
-        self.ending, self.foreign = self._probe()
+        self.ending, self.foreign = probe(template, tokenizer)
 
     def audit(self, rows: Row, start: int) -> Audit:
         """Audit a batch (columns of LLaMA-Factory's rows) whose first row has the number `start`."""
@@ -114,27 +114,7 @@ class SupervisedAuditor:
         if self.foreign:
             audit.find("E418", row)
         if not audit.example:
-            audit.example = self._marked(ids, labels)
-
-    def _probe(self) -> tuple[list[int], bool]:
-        """Return the ids that end a turn, from the first stop token on, and whether a token is unknown."""
-        talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]
-        asked, told = self.template.encode_multiturn(self.tokenizer, talk)[0]
-        stops = set(self.template.get_stop_token_ids(self.tokenizer))
-        ending: list[int] = next((told[place:] for place, token in enumerate(told) if token in stops), [])
-        if self.template.efficient_eos:
-            ending = [self.tokenizer.eos_token_id]
-        return ending, None in [*asked, *told, *stops]
-
-    def _marked(self, ids: list[int], labels: list[int]) -> list[tuple[str, bool]]:
-        """Return a row as pieces of text, each with whether it is learned."""
-        pieces: list[tuple[list[int], bool]] = []
-        for token, label in zip(ids, labels, strict=True):
-            if not pieces or pieces[-1][1] != (label != IGNORED):
-                pieces.append(([], label != IGNORED))
-            pieces[-1][0].append(token)
-        known = [([token for token in tokens if token is not None], learned) for tokens, learned in pieces]
-        return [(self.tokenizer.decode(tokens), learned) for tokens, learned in known]
+            audit.example = marked(self.tokenizer, ids, labels)
 
     def _compare(self, audit: Audit, numbers: Sequence[int], rows: Row, labels: Sequence[list[int]]) -> None:
         """Put sampled rows through LLaMA-Factory's processor with its plain tokenizer: the same labels?"""

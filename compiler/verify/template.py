@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from compiler.verify.entry import meaning_of
-from compiler.verify.expect import expected_row
+from compiler.verify.expect import ExpectedRow, expected_row
 from compiler.verify.load import REFUSALS, imported
 from core.errors import ContentError, RequestError, nearest
 
@@ -40,7 +40,7 @@ class Writing:
 
 
 def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], name: str) -> str:
-    """Return a record of a dataset as text, loss tokens between ⟦ and ⟧.
+    """Return a record of a dataset as text, loss tokens between ⟦ and ⟧; of a pair both sides.
 
     `name` is one of LLaMA-Factory's templates (`RequestError` where it knows none of that name).
     """
@@ -53,12 +53,29 @@ def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], nam
         return f"⟦{talk.turns[0][1]}{EOS}⟧"
     messages = [{"role": role, "content": text} for role, text in talk.turns]
     try:
+        if meaning.stage != "sft":
+            return _answers(template, messages, talk, meaning.ranking)
         pairs = template.encode_multiturn(writing, messages, talk.system, talk.tools)
     except REFUSALS as error:
         what = f"the template {name!r} cannot write the row's tools or calls: {error!r}"
         raise ContentError(f"{what}; training would stop at it") from error
     end = EOS if template.efficient_eos else ""
     return "".join(f"{writing.text(asked)}⟦{writing.text(told)}{end}⟧" for asked, told in pairs)
+
+
+def _answers(template: Any, messages: list[dict[str, str]], talk: ExpectedRow, ranking: bool) -> str:
+    """Return the prompt once, and what is learned of each answer after it."""
+    *prompt, chosen, rejected = messages
+    sides = [("chosen", chosen), ("rejected", rejected)]
+    if not ranking:  # KTO: one of the two answers is empty and is not trained on
+        sides = [("desirable", chosen) if chosen["content"] else ("undesirable", rejected)]
+    end, written, asked = EOS if template.efficient_eos else "", [], ""
+    for side, answer in sides:
+        writing = Writing()
+        ids, told = template.encode_oneturn(writing, [*prompt, answer], talk.system, talk.tools)
+        asked = writing.text(ids)
+        written.append(f"{side}: ⟦{writing.text(told)}{end}⟧")
+    return "\n".join([asked, *written])
 
 
 def _template(name: str) -> Any:

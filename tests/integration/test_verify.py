@@ -334,3 +334,78 @@ def test_llamafactorys_own_tool_data(sets, real_data, tmp_path, language, calls,
     verdict = verify("messages", tmp_path / "out", settings)
     assert verdict.loaded == verdict.same == report.kept and not verdict.failed
     assert (verdict.audit.turns["function"], verdict.audit.turns["observation"]) == (calls, results)
+
+
+PAIRS = {
+    "file_name": "a.jsonl",
+    "ranking": True,
+    "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"},
+}
+MARKS = {"file_name": "a.jsonl", "columns": COLUMNS | {"kto_tag": "good"}}
+
+
+def pair(chosen: str, rejected: str) -> dict:
+    return {"instruction": "Is 7 even?", "chosen": chosen, "rejected": rejected}
+
+
+def tokens(model: Path, text: str) -> int:
+    from transformers import AutoTokenizer
+
+    return len(AutoTokenizer.from_pretrained(model)(text, add_special_tokens=False)["input_ids"])
+
+
+@pytest.mark.parametrize("stage", ["rm", "dpo"])
+def test_what_is_learned_of_both_sides_of_a_pair(sets, stage):
+    verdict = sets.audit([pair("No.", "Yes, of course it is.")], entry=PAIRS, stage=stage)
+    model = sets.model
+    answers = [tokens(model, f"{text}<|im_end|>\n") for text in ("No.", "Yes, of course it is.")]
+    asked = tokens(model, seen_by_model(pair("a", "b"), PAIRS, "qwen").split("\nchosen:")[0])
+    assert verdict.audit.learned == sum(answers)
+    assert verdict.audit.seen == 2 * asked + sum(answers)
+    assert verdict.audit.lengths == {asked + max(answers): 1}
+    assert not verdict.counts and not verdict.not_checked
+    assert verdict.audit.example[1] == ("No.<|im_end|>\n", True)
+    assert list(lines(verdict, every=False))[-1] == "⟦Yes, of course it is.<|im_end|>\n⟧"
+    assert as_json(verdict)["rejected"] == ["Yes, of course it is.<|im_end|>\n"]
+
+
+def test_what_cutoff_len_takes_of_pairs(sets):
+    rows = [pair("No.", "Yes."), pair("No " * 400, "No " * 399 + "yes"), pair("", "Yes.")]
+    verdict = sets.audit(rows, entry=PAIRS, stage="dpo", cutoff_len=256)
+    assert found(verdict) == [
+        ("W414", "a.jsonl:2"),
+        ("W415", "a.jsonl:2"),
+        ("W417", "a.jsonl:3"),
+        ("W422", "a.jsonl:2"),
+    ]
+    assert verdict.audit.rows == 3 and not verdict.failed
+
+
+def test_a_pair_whose_tools_the_template_cannot_write(sets):
+    rows = [pair("No.", "Yes.") | {"tools": tools} for tools in (TOOLS, '[{"name": "f"}]')]
+    entry = PAIRS | {"columns": PAIRS["columns"] | {"tools": "tools"}}
+    verdict = sets.audit(rows, entry=entry, template="vicuna")
+    assert found(verdict) == [("E420", "a.jsonl:2")] and verdict.audit.rows == 1
+
+
+def test_what_is_learned_of_marked_answers(sets):
+    rows = [{**ROWS[0], "good": True}, {**ROWS[1], "good": False}, {**ROWS[1], "output": "", "good": False}]
+    verdict = sets.audit(rows, entry=MARKS)
+    assert (verdict.stage, verdict.audit.rows) == ("kto", 3)
+    assert found(verdict) == [("W417", "a.jsonl:3")]
+    ends = [tokens(sets.model, f"{text}<|im_end|>\n") for text in ("yes", "no", "")]
+    assert verdict.audit.learned == sum(ends)
+
+
+def test_show_writes_the_prompt_once_and_both_answers():
+    shown = seen_by_model(pair("No.", "Yes."), PAIRS, "qwen").splitlines()
+    assert shown[-6:] == [
+        "<|im_start|>assistant",
+        "",
+        "chosen: ⟦No.<|im_end|>",
+        "⟧",
+        "rejected: ⟦Yes.<|im_end|>",
+        "⟧",
+    ]
+    marked = seen_by_model({**ROWS[1], "good": False}, MARKS, "qwen")
+    assert marked.endswith("\nundesirable: ⟦no<|im_end|>\n⟧") and "chosen" not in marked
