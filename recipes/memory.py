@@ -49,6 +49,7 @@ class Setup:
     recompute: bool
     optimizer_bytes: int
     trained_bytes: int = FP32  # of a trained weight and of its gradient; 2 with pure_bf16
+    reference: bool = False  # a second model in bf16 is read beside the one that is trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Memory:
 def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
     """Return the bytes per GPU that a training takes: the lower end and the upper, at most half above it."""
     shared, split = (setup.ranks if setup.stage >= stage else 1 for stage in (2, 3))
-    frozen = _frozen(shapes, setup) / split
+    frozen = (_frozen(shapes, setup) + setup.reference * shapes.parameters * BF16) / split
     trained = shapes.trainable * setup.trained_bytes / split
     gradients = shapes.trainable * setup.trained_bytes / shared
     optimizer = shapes.trainable * setup.optimizer_bytes / shared
@@ -152,6 +153,12 @@ def flops(shapes: Shapes, setup: Setup, tokens: float, length: float) -> float:
     attention = length * shapes.hidden * shapes.layers
     again = 2 if setup.recompute else 0
     return tokens * ((4 + 2 * setup.full + again) * matrices + (6 + again) * attention)
+
+
+def read_flops(shapes: Shapes, tokens: float, length: float) -> float:
+    """Return the operations of reading `tokens` in rows of `length` once, without gradients."""
+    matrices = shapes.linear + shapes.hidden * shapes.vocabulary
+    return tokens * 2 * (matrices + length * shapes.hidden * shapes.layers)
 
 
 def seconds(

@@ -13,7 +13,8 @@ from core.cli import examples
 from core.errors import CLI, RequestError
 from recipes.check import ask_check, quick_check, refuse_errors, training_schedule
 from recipes.hardware import GPUS, find_gpus, machine
-from recipes.memory import PEAK, Memory, estimate, flops, seconds
+from recipes.memory import PEAK, Memory, estimate, flops, read_flops, seconds
+from recipes.passes import passes_of
 from recipes.recipe import Recipe, read_recipe
 from recipes.rules import world_size
 from recipes.schedule import gathered
@@ -63,8 +64,11 @@ def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> 
     setup = setup_of(recipe, longest, ranks)
     total = each * schedule.batch * schedule.steps
     memory = dict(zip(("lower", "upper"), estimate(shapes, setup), strict=True))
-    work = flops(shapes, setup, total, each) / ranks
-    micro_batches = schedule.steps * gathered(recipe)
+    passes = passes_of(recipe)
+    length = each / passes.sequences
+    trained = flops(shapes, setup, total * passes.trained, length)
+    work = (trained + read_flops(shapes, total * passes.read, length)) / ranks
+    micro_batches = schedule.steps * gathered(recipe) * (1 + passes.read / 3)  # a step has three such passes
     time = seconds(shapes, setup, work, micro_batches, GPUS[gpu][0] * 1e12)
     disk = disk_of(recipe, shapes, setup, schedule)
     return {

@@ -7,6 +7,7 @@ from typing import Any
 
 from core.errors import RequestError
 from recipes.memory import BF16, FP32, Setup, Shapes, checkpoint_bytes
+from recipes.passes import MODELLED, passes_of
 from recipes.recipe import Recipe
 from recipes.schedule import Schedule
 
@@ -40,12 +41,12 @@ def shapes_of(model: dict[str, Any]) -> Shapes:
 
 def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
     """Return how a recipe trains rows of at most `longest` tokens over `ranks` processes."""
-    settings = recipe.settings
+    settings, passes = recipe.settings, passes_of(recipe)
     zero = recipe.zero()
     trained = BF16 if settings.get("pure_bf16") is True else FP32
     bits, each = settings.get("quantization_bit"), settings.get("per_device_train_batch_size", 8)
     return Setup(
-        tokens=longest * (each if isinstance(each, int) else 8),
+        tokens=longest * (each if isinstance(each, int) else 8) * passes.together,
         full=settings.get("finetuning_type") == "full",
         bits=bits if isinstance(bits, int) else 16,
         stage=int(str(zero.get("stage", 0))),
@@ -55,6 +56,7 @@ def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
         recompute=settings.get("disable_gradient_checkpointing") is not True,
         optimizer_bytes=OPTIMIZERS.get(str(settings.get("optim")), 2 * trained),
         trained_bytes=trained,
+        reference=passes.copy,
     )
 
 
@@ -69,8 +71,10 @@ def unmodelled(recipe: Recipe, shapes: Shapes) -> list[str]:
     """Return what of a recipe and of its model no term of the plan stands for."""
     settings = recipe.settings
     found = [key for key in UNMODELLED if settings.get(key)]
-    if settings.get("stage", "sft") not in ("pt", "sft"):
+    if settings.get("stage", "sft") not in MODELLED:
         found.append(f"stage {settings['stage']} (more than one pass, or a second model)")
+    if settings.get("ref_model"):
+        found.append("ref_model (taken to be as large as the model)")
     if settings.get("pure_bf16") is True and settings.get("deepspeed"):
         found.append("pure_bf16 under DeepSpeed")
     if shapes.parameters - shapes.linear > 2.1 * shapes.hidden * shapes.vocabulary:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from recipes.memory import Shapes
+from recipes.passes import passes_of
 from recipes.plan import fits
 from recipes.recipe import Recipe
 from recipes.sizes import setup_of, unmodelled
@@ -37,12 +38,46 @@ def test_what_deepspeed_offloads(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("settings", "tokens", "reference"),
+    [
+        ({"stage": "sft", "finetuning_type": "full"}, 30, False),
+        ({"stage": "rm"}, 60, False),
+        ({"stage": "dpo"}, 60, False),
+        ({"stage": "dpo", "ref_model": "b"}, 60, True),
+        ({"stage": "dpo", "finetuning_type": "full"}, 60, True),
+        ({"stage": "dpo", "finetuning_type": "full", "pref_loss": "orpo"}, 60, False),
+        ({"stage": "kto", "finetuning_type": "full"}, 30, True),
+    ],
+)
+def test_sides_in_a_micro_batch_and_a_second_model(settings, tokens, reference):
+    setup = setup_of(recipe(per_device_train_batch_size=3, **settings), 10, 1)
+    assert (setup.tokens, setup.reference) == (tokens, reference)
+
+
+@pytest.mark.parametrize(
+    ("settings", "trained", "read"),
+    [
+        ({"stage": "rm"}, 1, 0),
+        ({"stage": "dpo"}, 1, 1),  # both sides once more under the reference
+        ({"stage": "dpo", "pref_loss": "simpo"}, 1, 0),
+        # the answer is trained; its twin is read; the reference reads both: 3 reads of 2 sequences
+        ({"stage": "kto"}, 1 / 2, 3 / 2),
+    ],
+)
+def test_passes_through_the_tokens_of_a_row(settings, trained, read):
+    passes = passes_of(recipe(**settings))
+    assert (passes.trained, passes.read) == (trained, read)
+
+
+@pytest.mark.parametrize(
     ("settings", "found"),
     [
         ({}, []),
         ({"stage": "pt", "use_dora": False}, []),
         ({"use_dora": True, "use_galore": True}, ["use_dora", "use_galore"]),
-        ({"stage": "dpo"}, ["stage dpo (more than one pass, or a second model)"]),
+        ({"stage": "ppo"}, ["stage ppo (more than one pass, or a second model)"]),
+        ({"stage": "dpo"}, []),
+        ({"stage": "dpo", "ref_model": "b"}, ["ref_model (taken to be as large as the model)"]),
         ({"pure_bf16": True, "deepspeed": "z3.json"}, ["pure_bf16 under DeepSpeed"]),
     ],
 )
