@@ -27,7 +27,7 @@ class Metric:
 UNKNOWN = Metric("unknown figure", higher=True)
 _NAMES = {
     ("share", True): "accuracy overall_accuracy macro_f1 f1 exact_match partial_match token_f1 rouge1 rouge2 "
-    "rougeL distinct-1 distinct-2 label_mass rewards/accuracies",
+    "rougeL distinct-1 distinct-2 label_mass rewards/accuracies auc",
     ("points", True): "bleu rouge-1 rouge-2 rouge-l bleu-4",  # LLaMA-Factory writes the hyphens
     ("nats", True): "rewards/margins rewards/chosen logps/chosen",
     ("nats", False): "loss kl rewards/rejected logps/rejected",

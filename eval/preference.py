@@ -1,6 +1,7 @@
 """python -m eval.preference --model models/base --adapter dpo-lora --dataset pairs --out results/preference
 
-Reads how likely the two answers of preference pairs are to a model, and how often the chosen one is likelier.
+Reads how likely the two answers of preference pairs are to a model, and how often the chosen one is likelier;
+of single answers with a mark (KTO), how well their likelihood tells the desirable ones (AUC).
 Writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-preference.md explains them.
 """
 
@@ -15,12 +16,20 @@ from core.documents import json_lines
 from core.errors import CLI, RequestError, run
 from core.prompt import Conversation
 from core.supervision import SupervisedText, Turns, supervise
-from eval.backends.likelihood import losses
-from eval.backends.score import plan_batches
-from eval.backends.scorers import DIGITS, Fields, Scorer
-from eval.datasets.pairs import read_pairs
+from eval.backends.answers import AnswerScorer
+from eval.backends.scorers import Fields, Scorer
+from eval.datasets.pairs import read_preferences
+from eval.metrics.auc import AUC
 from eval.metrics.labels import UNKNOWN, accuracy_line
-from eval.metrics.preference import CHOSEN, REJECTED, preference_summary
+from eval.metrics.preference import (
+    ANSWER,
+    CHOSEN,
+    DESIRABLE,
+    REJECTED,
+    UNDESIRABLE,
+    marked_summary,
+    preference_summary,
+)
 from eval.runs.find import PREDICTIONS
 from eval.runs.results import RESULTS, Prediction
 from eval.scoring.candidates import BASE
@@ -42,8 +51,9 @@ from eval.scoring.task import Figure, Prepared, Task
 @set_options
 @run_options
 def cli(**given: Any) -> None:
-    """Score preference pairs: is the chosen answer likelier than the rejected one, and by how much?
+    """Score preferences: is the chosen answer likelier than the rejected one, and by how much?
 
+    Of single answers with a mark (KTO): how well does their likelihood tell the desirable ones (AUC)?
     Each answer is read after the same prompt, without generating; beside adapters the base is the reference.
     """
     score(*prepare(**given))
@@ -54,40 +64,14 @@ def prepare(**given: Any) -> Prepared:
     request = take(given)
     if request.backend != "hf":
         raise RequestError("eval.preference reads the model's probabilities, which a server does not show")
-    pairs = read_pairs(request.datasets, request.data, request.cluster)
-    rejected = {one.dataset.name: one.rejected for one in pairs}
-    return request, Preference(rejected), [one.dataset for one in pairs]
-
-
-class PairScorer:
-    """Gives how likely both answers of each row are; a row that the context cannot hold is refused."""
-
-    def __init__(self, job: Job, texts: Mapping[int, tuple[SupervisedText, SupervisedText]]) -> None:
-        self.model, self.texts, self.budget = job.model, texts, job.opened.budget
-        longest = {row: max(one.length for one in pair) for row, pair in texts.items()}
-        self.refused = {
-            row: f"{length} tokens exceed the context of {job.model.context}"
-            for row, length in longest.items()
-            if length > job.model.context
-        }
-        fit = {row: length for row, length in longest.items() if row not in self.refused}
-        self.batches = plan_batches(fit, max(1, self.budget // 2))
-
-    def score(self, batch: Sequence[int]) -> list[Fields]:
-        """Return log p in nats (`chosen_logp`, `rejected_logp`), summed over `…_tokens` tokens."""
-        both = {2 * row + side: self.texts[row][side] for row in batch for side in (0, 1)}
-        found = losses(self.model, both, self.budget)
-        return [
-            {
-                key: value
-                for side, name in enumerate((CHOSEN, REJECTED))
-                for key, value in (
-                    (f"{name}_logp", -round(found[2 * row + side], DIGITS)),
-                    (f"{name}_tokens", len(self.texts[row][side].learned)),
-                )
-            }
-            for row in batch
-        ]
+    sets = read_preferences(request.datasets, request.data, request.cluster)
+    marked = {one.dataset.name: one.desirable for one in sets if one.desirable}
+    if marked and len(marked) < len(sets):
+        raise RequestError(
+            f"{', '.join(marked)}: marked answers; the others are pairs: score each kind in a run of its own"
+        )
+    task = Marked(marked) if marked else Preference({one.dataset.name: one.rejected for one in sets})
+    return request, task, [one.dataset for one in sets]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +88,11 @@ class Preference(Task):
     def scorer(self, job: Job) -> Scorer:
         """Return what reads both answers of every row."""
         other = self.rejected[job.dataset.name]
-        return PairScorer(
-            job,
-            {
-                row: (_read(job, talk, talk.answer), _read(job, talk, other[row]))
-                for row, talk in enumerate(job.rows)
-            },
-        )
+        texts = {
+            row: [_read(job, talk, answer) for answer in (talk.answer, other[row])]
+            for row, talk in enumerate(job.rows)
+        }
+        return AnswerScorer(job.model, job.opened.budget, (CHOSEN, REJECTED), texts)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the prompt, the likelier answer's side, and how likely both are."""
@@ -126,10 +108,7 @@ class Preference(Task):
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return the figures; against the base where that was scored before."""
-        base = job.request.out / BASE / job.dataset.name
-        known = job.candidate.name != BASE and (base / RESULTS).is_file()
-        rows = [row for _, row in json_lines(base / PREDICTIONS)] if known else None
-        return preference_summary(predictions, rows)
+        return preference_summary(predictions, _base_rows(job))
 
     def line(self, results: Mapping[str, Any]) -> str:
         """Return the share of pairs in sum, per token and against the base, and the margin."""
@@ -146,6 +125,61 @@ class Preference(Task):
         found = {"per token": results["per_token"], "against the base": results["reward"]}
         shares = {name: Figure(one["value"], one["ci95"], one["n"]) for name, one in found.items() if one}
         return Task.figures(self, results) | shares
+
+
+@dataclass(frozen=True, slots=True)
+class Marked(Task):
+    """Single answers marked as desirable or not (KTO); the marks of each set stand here."""
+
+    desirable: Mapping[str, Sequence[bool]]
+    command: str = "eval.preference"
+
+    def settings(self) -> dict[str, object]:
+        """Return nothing: no option of its own changes a figure."""
+        return {}
+
+    def scorer(self, job: Job) -> Scorer:
+        """Return what reads the answer of every row."""
+        texts = {row: [_read(job, talk, talk.answer)] for row, talk in enumerate(job.rows)}
+        return AnswerScorer(job.model, job.opened.budget, (ANSWER,), texts)
+
+    def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
+        """Return the prompt, the answer with its mark, and how likely it is; nothing is predicted."""
+        talk = job.rows[row]
+        mark = DESIRABLE if self.desirable[job.dataset.name][row] else UNDESIRABLE
+        return {
+            "instruction": talk.messages[-1]["content"], "expected_output": mark, "row": row,
+            ANSWER: talk.answer, **fields,
+        }  # fmt: skip
+
+    def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
+        """Return the figures; against the base where that was scored before."""
+        return marked_summary(predictions, _base_rows(job))
+
+    def line(self, results: Mapping[str, Any]) -> str:
+        """Return both AUCs that are known, and the rows of each mark."""
+        areas = [
+            f"{name} {one.value:.3f} [{one.ci95[0]:.3f}, {one.ci95[1]:.3f}]"
+            for name, one in self.figures(results).items()
+        ]
+        return "  ".join([*areas, f"n {results['n']} ({results['desirable']} {DESIRABLE})"])
+
+    def warnings(self, results: Mapping[str, Any]) -> list[str]:
+        """Say how many answers were too long."""
+        refused = results["refused"]
+        return [f"{refused} prompts exceed the context and are left out"] if refused else []
+
+    def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
+        """Return the AUCs that are known."""
+        found = {"AUC": results[AUC], "AUC against the base": results["reward_auc"]}
+        return {name: Figure(one["value"], one["ci95"], one["n"]) for name, one in found.items() if one}
+
+
+def _base_rows(job: Job) -> list[Prediction] | None:
+    """Return the base's rows where it was scored before in this run, None for the base itself."""
+    base = job.request.out / BASE / job.dataset.name
+    known = job.candidate.name != BASE and (base / RESULTS).is_file()
+    return [row for _, row in json_lines(base / PREDICTIONS)] if known else None
 
 
 def _read(job: Job, talk: Conversation, answer: str) -> SupervisedText:

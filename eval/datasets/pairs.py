@@ -1,7 +1,7 @@
-"""Preference pairs to score: a prompt and two answers to it, from registered datasets and files."""
+"""Preference data to score, from registered datasets and files: pairs of answers, or answers with a mark."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,28 @@ from eval.datasets.clusters import find_clusters
 from eval.datasets.dataset import EvalDataset
 
 PAIR = ("chosen", "rejected")
+MARK = "kto_tag"
 
 
 @dataclass(frozen=True, slots=True)
-class PairDataset:
-    """A set whose conversations end with the chosen answer, and the rejected ones in the same order."""
+class PreferenceDataset:
+    """Of pairs the conversations end with the chosen answer, and `rejected` are the others in their order.
+
+    Of single answers (KTO) `desirable` holds their marks.
+    """
 
     dataset: EvalDataset
-    rejected: list[str]
+    rejected: list[str] = field(default_factory=list)
+    desirable: list[bool] = field(default_factory=list)
 
 
-def read_pairs(datasets: tuple[str, ...], files: tuple[Path, ...], cluster: str | None) -> list[PairDataset]:
+def read_preferences(
+    datasets: tuple[str, ...], files: tuple[Path, ...], cluster: str | None
+) -> list[PreferenceDataset]:
     """Read registered datasets by name and files by path.
 
-    `RequestError` for what is not there, or no dataset of pairs; `ContentError` for a record that is no pair.
+    `RequestError` for what is not there, or no preference data; `ContentError` for a record that is no pair
+    or has no mark, and for marks that are all alike.
     """
     registry = registry_folder() if datasets else Path()
     found = [(name, find_dataset(name, registry)) for name in datasets]
@@ -37,22 +45,39 @@ def read_pairs(datasets: tuple[str, ...], files: tuple[Path, ...], cluster: str 
     return [_read(*one, cluster) for one in named]
 
 
-def _read(name: str, path: Path, entry: dict[str, Any], cluster: str | None) -> PairDataset:
-    if entry and entry.get("ranking") is not True:
-        raise RequestError(f'{name}: no pairs: its entry in dataset_info.json has no "ranking": true')
+def _read(name: str, path: Path, entry: dict[str, Any], cluster: str | None) -> PreferenceDataset:
     records = read_records(path)
     if not records:
         raise ContentError(f"{path}: no records")
+    mark = (entry.get("columns") or {}).get(MARK) if entry else MARK if MARK in records[0] else None
+    if entry and entry.get("ranking") is not True and mark is None:
+        raise RequestError(
+            f'{name}: no preferences: its entry in dataset_info.json has neither "ranking": true nor a {MARK}'
+        )
     talks: list[Conversation] = []
-    rejected = []
+    rejected, desirable = [], []
     for number, record in enumerate(records, 1):
         place = f"{path}: record {number}"
         refuse_media(record, entry, place)
-        chosen, other = (_answered(record, entry, side, place) for side in PAIR)
-        talks.append(chosen)
-        rejected.append(other.answer)
+        if mark is None:
+            chosen, other = (_answered(record, entry, side, place) for side in PAIR)
+            rejected.append(other.answer)
+            talks.append(chosen)
+        else:
+            desirable.append(_mark(record, mark, place))
+            talks.append(conversation(record, entry, place))
+    if mark and len(set(desirable)) == 1:
+        raise ContentError(f"{path}: {mark} is {desirable[0]} in every record: AUC needs both")
     column, clusters = find_clusters(path, records, cluster)
-    return PairDataset(EvalDataset(name, path, records, talks, cluster=column, clusters=clusters), rejected)
+    dataset = EvalDataset(name, path, records, talks, cluster=column, clusters=clusters)
+    return PreferenceDataset(dataset, rejected, desirable)
+
+
+def _mark(record: Mapping[str, Any], column: str, place: str) -> bool:
+    value = record.get(column)
+    if not isinstance(value, bool):
+        raise ContentError(f"{place}: {column}: found {show_value(value)}, expected true or false")
+    return value
 
 
 def _answered(record: Mapping[str, Any], entry: Mapping[str, Any], side: str, place: str) -> Conversation:

@@ -1,12 +1,16 @@
-"""How often the chosen answer of a pair is likelier than the rejected one, also against the base."""
+"""How often the chosen answer of a pair is likelier than the rejected one, how well marked answers are told
+apart (AUC), also against the base."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eval.metrics.auc import AUC, auc_parts
 from eval.metrics.text import ratio
 from eval.statistics.rates import Rows, groups_of, hits, rate
 
 CHOSEN, REJECTED = "chosen", "rejected"
+DESIRABLE, UNDESIRABLE = "desirable", "undesirable"
+ANSWER = "answer"
 
 
 def margin_of(row: Mapping[str, Any]) -> float:
@@ -41,6 +45,42 @@ def preference_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> 
         gained = [margin_of(row) > margin_of(before[row["row"]]) for row in both]
         told["reward"] = rate(gained, groups_of(both)) if both else None
     return told
+
+
+def marked_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> dict[str, object]:
+    """Return how well desirable answers are told from undesirable ones: `auc` by log p per token.
+
+    With the `base`'s rows, `reward_auc` is that of log p - log p of the base, summed: KTO's implicit reward
+    (Ethayarajh et al. 2024) without its factor β. Refused rows are left out.
+    """
+    scored = [row for row in rows if "refused" not in row]
+    told: dict[str, object] = {
+        "n": len(scored), "desirable": sum(row["expected_output"] == DESIRABLE for row in scored),
+        AUC: _area(scored, [_per_token(row, ANSWER) for row in scored]), "reward_auc": None,
+    }  # fmt: skip
+    if base is not None:
+        before = {row["row"]: float(row["answer_logp"]) for row in base if "refused" not in row}
+        both = [row for row in scored if row["row"] in before]
+        gained = [float(str(row["answer_logp"])) - before[row["row"]] for row in both]
+        told["reward_auc"] = _area(both, gained)
+    return told
+
+
+def auc_of(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return each row's part in the AUC by log p per token; `ValueError` where all marks are alike."""
+    return auc_parts(
+        [_per_token(row, ANSWER) for row in rows], [row["expected_output"] == DESIRABLE for row in rows]
+    )
+
+
+def _area(rows: Rows, scores: Sequence[float]) -> dict[str, object] | None:
+    """Return the AUC of scores with its limits, None where the rows left have one mark alone."""
+    marks = [row["expected_output"] == DESIRABLE for row in rows]
+    if len(set(marks)) < 2:
+        return None
+    found = ratio(auc_parts(scores, marks), [1] * len(rows), groups_of(rows) or range(len(rows)))
+    limits = [max(0.0, found.ci95[0]), min(1.0, found.ci95[1])]
+    return {"value": found.value, "n": len(rows), "stderr": found.stderr, "ci95": limits}
 
 
 def _per_token(row: Mapping[str, Any], side: str) -> float:

@@ -9,6 +9,8 @@ from core.documents import json_lines
 from core.errors import ContentError, RequestError, show_value
 from core.metrics import Metric, metric_of
 from eval.metrics import metrics
+from eval.metrics.auc import AUC
+from eval.metrics.preference import ANSWER, auc_of
 from eval.metrics.text import bleu_parts, rouge
 from eval.runs.records import ScoredExample, kinds_of, optional_text
 from eval.statistics.rates import group_of
@@ -33,7 +35,8 @@ def measurable(path: Path) -> list[str]:
     texts = [BLEU, *ROUGE] if {"prediction", "reference"} <= row.keys() else []
     declared = [name for name, each in metrics().items() if all(row.get(n) is not None for n in each.needs)]
     numbers = [name for name in row if name not in (*IDS, "idx") and _number(row[name]) is not None]
-    return [*([LOSS] if {"loss", "tokens"} <= row.keys() else []), *texts, *declared, *numbers]
+    marked = [AUC] if f"{ANSWER}_logp" in row else []
+    return [*([LOSS] if {"loss", "tokens"} <= row.keys() else []), *marked, *texts, *declared, *numbers]
 
 
 def measured_examples(path: Path, metric: str) -> list[ScoredExample]:
@@ -69,6 +72,8 @@ def _find(metric: str) -> Callable[[Sequence[Record]], Values]:
     """Return what gives the values of rows in a metric."""
     if metric == LOSS:
         return lambda rows: [_per_token(row) for row in rows]
+    if metric == AUC:
+        return _areas
     if metric in (BLEU, *ROUGE):
         return lambda rows: _overlap(metric, rows)
     if metric in metrics():
@@ -81,6 +86,15 @@ def _find(metric: str) -> Callable[[Sequence[Record]], Values]:
 
         return values
     return lambda rows: [_number(row.get(metric), metric) for row in rows]
+
+
+def _areas(rows: Sequence[Record]) -> Values:
+    """Return each row's part in the AUC of marked answers."""
+    held = [row for row in rows if {f"{ANSWER}_logp", f"{ANSWER}_tokens", "expected_output"} <= row.keys()]
+    if len({row["expected_output"] for row in held}) < 2:
+        return [None] * len(rows)
+    by_row = dict(zip(map(id, held), auc_of(held), strict=True))
+    return [by_row.get(id(row)) for row in rows]
 
 
 def _per_token(row: Record) -> float | None:

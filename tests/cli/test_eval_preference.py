@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import ContentError, RequestError
 from eval.compare import cli as compare
-from eval.datasets.pairs import read_pairs
+from eval.datasets.pairs import read_preferences
 from eval.metrics.preference import preference_summary
 from eval.preference import cli
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -133,14 +133,70 @@ def test_what_is_no_pair_is_named(tmp_path, row, said):
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps(row))
     with pytest.raises(ContentError, match=said):
-        read_pairs((), (path,), None)
+        read_preferences((), (path,), None)
 
 
 def test_a_dataset_without_ranking_and_a_server_are_refused(tmp_path, tiny_model, monkeypatch, data):
     (tmp_path / "dataset_info.json").write_text('{"qa": {"file_name": "qa.json"}}')
-    (tmp_path / "qa.json").write_text("[]")
+    (tmp_path / "qa.json").write_text('[{"instruction": "a", "output": "b"}]')
     monkeypatch.setattr("eval.datasets.pairs.registry_folder", lambda: tmp_path)
-    with pytest.raises(RequestError, match='qa: no pairs: .* no "ranking": true'):
-        read_pairs(("qa",), (), None)
+    with pytest.raises(RequestError, match='qa: no preferences: .* neither "ranking": true nor a kto_tag'):
+        read_preferences(("qa",), (), None)
     with pytest.raises(RequestError, match="which a server does not show"):
         ask(tiny_model, data, tmp_path / "out", "--backend", "openai", "--url", "http://localhost:9")
+
+
+MARKED = [
+    {"instruction": "2 + 2?", "output": "4", "kto_tag": True},
+    {"instruction": "2 + 2?", "output": "five, I think", "kto_tag": False},
+    {"instruction": "Name a colour.", "input": "in English", "output": "red", "kto_tag": True},
+    {"instruction": "Name a river.", "output": "A river.", "kto_tag": False},
+]
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_marked_answers_are_told_apart_by_their_likelihood(tmp_path, tiny_model, capsys):
+    from sklearn.metrics import roc_auc_score
+
+    data = write(tmp_path / "pairs.jsonl", MARKED)
+    adapter = write_adapter(tmp_path / "kto")
+    ask(tiny_model, data, tmp_path / "out", "--adapter", f"kto={adapter}")
+    base, found = read(tmp_path / "out", "base")
+    own, against = read(tmp_path / "out", "kto")
+    marks = [row["kto_tag"] for row in MARKED]
+    for row, given in zip(base, MARKED, strict=True):
+        asked = given["instruction"] + ("\nin English" if "input" in given else "")
+        value, tokens = plain(tiny_model, [{"role": "user", "content": asked}], given["output"])
+        assert row["answer_logp"] == pytest.approx(value, abs=1e-4) and row["answer_tokens"] == tokens
+    each = [row["answer_logp"] / row["answer_tokens"] for row in base]
+    assert found["auc"]["value"] == pytest.approx(roc_auc_score(marks, each)) and found["reward_auc"] is None
+    gained = [new["answer_logp"] - old["answer_logp"] for old, new in zip(base, own, strict=True)]
+    assert against["reward_auc"]["value"] == pytest.approx(roc_auc_score(marks, gained))
+    assert (found["n"], found["desirable"]) == (4, 2)
+    assert "AUC against the base" in capsys.readouterr().out
+    arguments = [str(tmp_path / "out"), "--metric", "auc", "--out", str(tmp_path / "t")]
+    compare.main(arguments, standalone_mode=False)
+    (section,) = json.loads((tmp_path / "t/table.json").read_text())["sections"]
+    assert section["figures"]["base"]["value"] == pytest.approx(found["auc"]["value"])
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"kto_tag": True}, "kto_tag is True in every record: AUC needs both"),
+        ({"kto_tag": "no"}, 'record 5: kto_tag: found "no", expected true or false'),
+    ],
+)
+def test_marks_that_cannot_be_scored_are_named(tmp_path, row, said):
+    rows = [*(MARKED if row["kto_tag"] == "no" else MARKED[:1]), {**MARKED[0], **row}]
+    with pytest.raises(ContentError, match=said):
+        read_preferences((), (write(tmp_path / "a.jsonl", rows),), None)
+
+
+def test_pairs_and_marked_answers_are_not_scored_in_one_run(tmp_path, tiny_model, data):
+    with pytest.raises(RequestError, match="marks: marked answers; the others are pairs"):
+        ask(tiny_model, data, tmp_path / "out", "--data", write(tmp_path / "marks.jsonl", MARKED))

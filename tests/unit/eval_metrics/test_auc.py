@@ -1,0 +1,40 @@
+"""AUC as a mean of parts: against scikit-learn, and its error against the spread of samples."""
+
+import random
+import statistics
+
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from eval.metrics.auc import auc_parts
+from eval.metrics.text import ratio
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_mean_is_scikit_learns(seed):
+    draw = random.Random(seed)
+    marks = [True, False, *(draw.random() < 0.3 for _ in range(60))]
+    scores = [draw.choice([0, 1, 2, 3, 4]) + mark for mark in marks]  # many ties
+    assert statistics.fmean(auc_parts(scores, marks)) == pytest.approx(roc_auc_score(marks, scores))
+
+
+def test_a_small_case_by_hand():
+    # 3 beats 1 and ties 3: 1.5 of 2; 4 beats both: AUC 3.5 / 4
+    parts = auc_parts([3, 4, 1, 3], [True, True, False, False])
+    assert parts == pytest.approx([0.875 + 2 * (0.75 - 0.875), 0.875 + 2 * 0.125, 0.875 + 0.25, 0.875 - 0.25])
+
+
+def test_the_error_is_that_of_repeated_samples():
+    def sample(draw):
+        marks = [n < 80 for n in range(200)]
+        parts = auc_parts([draw.gauss(0.8 * mark, 1) for mark in marks], marks)
+        return ratio(parts, [1] * len(parts), range(len(parts)))
+
+    found = [sample(random.Random(seed)) for seed in range(400)]
+    spread = statistics.stdev(one.value for one in found)
+    assert statistics.fmean(one.stderr for one in found) == pytest.approx(spread, rel=0.1)
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match="expected both"):
+        auc_parts([1, 2], [True, True])
