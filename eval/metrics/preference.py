@@ -1,5 +1,5 @@
-"""How often the chosen answer of a pair is likelier than the rejected one, how well marked answers are told
-apart (AUC), also against the base."""
+"""How often the chosen answer of a pair is likelier than the rejected one, and the AUC of marked answers; both
+also against the base."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,7 +48,7 @@ def preference_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> 
 
 
 def marked_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> dict[str, object]:
-    """Return how well desirable answers are told from undesirable ones: `auc` by log p per token.
+    """Return the AUC of desirable against undesirable answers: `auc` by log p per token.
 
     With the `base`'s rows, `reward_auc` is that of log p - log p of the base, summed: KTO's implicit reward
     (Ethayarajh et al. 2024) without its factor β. Refused rows are left out.
