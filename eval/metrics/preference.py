@@ -1,5 +1,7 @@
-"""How often the chosen answer of a pair is likelier than the rejected one, and the AUC of marked answers; both
-also against the base."""
+"""How often the chosen answer of a pair is likelier than the rejected one; the AUC of marked answers.
+
+Both also against the base.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
