@@ -4,6 +4,7 @@ Prompts a base model and any number of adapters, the base loaded once, for yes, 
 labels), and writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-nli.md explains them.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import click
 
 from core.cli import examples
 from core.errors import CLI, RequestError, run
-from eval.backends.scorers import ChoiceScorer, Fields, Prompts, Scorer, score_in_halves
+from eval.backends.scorers import DIGITS, ChoiceScorer, Fields, Prompts, Scorer, score_in_halves
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.answers import PARSERS
 from eval.metrics.labels import (
@@ -26,7 +27,15 @@ from eval.metrics.labels import (
 )
 from eval.runs.results import Prediction
 from eval.scoring.job import Job
-from eval.scoring.options import Command, generate_options, model_options, run_options, set_options, take
+from eval.scoring.options import (
+    Command,
+    generate_options,
+    model_options,
+    rescore_option,
+    run_options,
+    set_options,
+    take,
+)
 from eval.scoring.pipeline import score
 from eval.scoring.task import Prepared, Task
 
@@ -63,6 +72,7 @@ def label_options(command: Command) -> Command:
     ),
 )
 @model_options
+@rescore_option
 @set_options
 @click.option(
     "--mode",
@@ -108,6 +118,8 @@ def prepare(**given: Any) -> Prepared:
         raise RequestError("--backend openai needs --url and --mode generate, and takes no --adapter")
     if mode == "choice" and request.backend == "vllm":
         raise RequestError("--backend vllm only generates: give --mode generate with it")
+    if request.rescore and mode == "choice" and given["parser"] != "word":
+        raise RequestError("--parser: these labels were chosen by log-probabilities, nothing is parsed")
     if given["check_generate"] and mode == "generate":
         raise RequestError("--check-generate is for --mode choice: here every answer is generated")
     sets = read_datasets(request.datasets, request.data, request.cluster)
@@ -166,6 +178,23 @@ class Nli(Task):
             **{key: value for key, value in fields.items() if not key.endswith("_output")},
         }
 
+    def again(self, job: Job, kept: Prediction) -> Prediction:
+        """Return the line anew; of kept log-probabilities, those of the labels that are asked for now."""
+        logs = kept.get("choices")
+        if not isinstance(logs, Mapping):
+            return Task.again(self, job, kept)
+        labels = self.labels(job)
+        if missing := [label for label in labels if label not in logs]:
+            raise RequestError(
+                f"--rescore: {', '.join(missing)}: the kept log-probabilities are of {', '.join(logs)}; "
+                "score without --rescore for other labels"
+            )
+        own = {label: float(logs[label]) for label in labels}
+        best = max(own, key=lambda label: (own[label], label == kept["model_output"]))
+        mass = {} if own == logs else {"label_mass": round(sum(map(math.exp, own.values())), DIGITS)}
+        line = Task.again(self, job, {**kept, "choices": own, **mass})
+        return {**line, "predicted_output": self.label_sets[job.dataset.name].counts.get(best, best)}
+
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return accuracy and all that a decision needs beside it."""
         masses = [float(str(p["label_mass"])) for p in predictions if "label_mass" in p]
@@ -206,6 +235,8 @@ class Nli(Task):
 
     def _agreement(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Answer some of the rows, evenly spread, in the other mode too; return how often both agree."""
+        if job.kept:  # it would need the model
+            return {}
         name, key = ("check_choice", "chosen") if self.mode == "generate" else ("check_generate", "generated")
         answered = [row for row, p in enumerate(predictions) if "refused" not in p]
         checks = self.check_generate or CHECKED * (self.mode == "generate" and job.chooses)

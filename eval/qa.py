@@ -20,7 +20,14 @@ from eval.metrics.matching import exact_match, token_f1
 from eval.metrics.qa import SIMILAR, Lexical, qa_summary
 from eval.runs.results import Prediction
 from eval.scoring.job import Job
-from eval.scoring.options import generate_options, model_options, run_options, set_options, take
+from eval.scoring.options import (
+    generate_options,
+    model_options,
+    rescore_option,
+    run_options,
+    set_options,
+    take,
+)
 from eval.scoring.pipeline import score
 from eval.scoring.task import Figure, Prepared, Task, line_of
 
@@ -53,6 +60,7 @@ class Similarity(Protocol):
     ),
 )
 @model_options
+@rescore_option
 @set_options
 @click.option(
     "--embedding-model",
@@ -124,10 +132,11 @@ class Qa(Task):
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return the figures, overall and by type, and the answers to the fixed prompts."""
+        shown = _generation(job) if job.dataset.name == self.shown_with and not job.kept else []
         return {
             **qa_summary(predictions, job.dataset.answers),
             "similarity": {"by": self.similarity.name, "above": SIMILAR},
-            "generation": _generation(job) if job.dataset.name == self.shown_with else [],
+            "generation": job.kept["generation"] if job.kept else shown,
         }
 
     def line(self, results: Mapping[str, Any]) -> str:

@@ -23,7 +23,15 @@ from eval.metrics.reading import Figures, generated_figures, lengths_of, percent
 from eval.reports.lengths import PLOT, draw_lengths
 from eval.runs.results import METRICS, Prediction
 from eval.scoring.job import Job
-from eval.scoring.options import Finite, generate_options, model_options, run_options, set_options, take
+from eval.scoring.options import (
+    Finite,
+    generate_options,
+    model_options,
+    rescore_option,
+    run_options,
+    set_options,
+    take,
+)
 from eval.scoring.pipeline import score
 from eval.scoring.task import Figure, Prepared, Task
 from eval.statistics.selection import held_out_rows
@@ -41,6 +49,7 @@ SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # bes
     ),
 )
 @model_options
+@rescore_option
 @set_options
 @click.option(
     "--max-seq-length",
@@ -159,6 +168,10 @@ class Text(Task):
             **({} if plain else {"prompt_tokens": len(job.candidate.prompting.encode(asked.messages))}),
             "reference_tokens": _count(job, reference),
         }
+
+    def again(self, job: Job, kept: Prediction) -> Prediction:  # noqa: ARG002
+        """Return the line as it is: loss, answer and lengths do not depend on what can be chosen anew."""
+        return {name: value for name, value in kept.items() if name != "cluster"}
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Write a plot of lengths and, in the published script's layout, metrics.json; return all of it."""

@@ -42,6 +42,16 @@ def check_new(out: Path, *, resume: bool, force: bool) -> None:
         raise RequestError(f"{out}: its {RUN} is not of eval (of a training?): choose another --out")
 
 
+def read_identity(out: Path) -> Identity:
+    """Return what run.json of a results folder says; `RequestError` where OUT is none."""
+    run = read_object(out / RUN) if (out / RUN).is_file() else {}
+    identity = {part: _part(run, part) for part in (*PARTS, "prompts")}
+    if not all(identity[part] for part in PARTS):
+        raise RequestError(f"{out}: no results folder (it has no {RUN} of a scoring command)")
+    _own_folders(out, run)
+    return identity
+
+
 def begin_run(out: Path, identity: Identity, *, force: bool) -> None:
     """Write run.json: of a new run, of one begun before (the same), or (force) in place of another.
 
@@ -125,17 +135,19 @@ def _check_same(out: Path, before: Mapping[str, object], now: Identity) -> None:
 
 
 def _remove(out: Path, before: Mapping[str, object]) -> None:
-    """Delete what run.json lists, and nothing that somebody else put there.
+    """Delete what run.json lists, and nothing that somebody else put there."""
+    for folder in _own_folders(out, before):
+        shutil.rmtree(folder, ignore_errors=True)
 
-    `ContentError`, before anything is deleted, if it names folders that do not lie right below OUT.
-    """
+
+def _own_folders(out: Path, before: Mapping[str, object]) -> list[Path]:
+    """The folders that run.json lists; `ContentError` if one does not lie right below OUT."""
     folders = [out / model / data for model in _part(before, "models") for data in _part(before, "sets")]
     for folder in folders:
         own = folder.is_relative_to(out) and len(folder.relative_to(out).parts) == 2
         if not own or folder.resolve() != out.resolve() / folder.relative_to(out):
             raise ContentError(f"{out / RUN}: names {folder}, which no run of ours would: remove it by hand")
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+    return folders
 
 
 def _read_whole_lines(path: Path) -> dict[int, Prediction]:

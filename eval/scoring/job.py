@@ -3,8 +3,9 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from core.errors import RequestError
 from core.prompt import Conversation, Message
 from eval.backends.scorers import GenerationScorer, Generator, Scorer
 from eval.datasets.dataset import EvalDataset
@@ -20,17 +21,26 @@ Conversations = Mapping[int, list[Message]]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A candidate, loaded and applied, and a dataset.
+    """A candidate, loaded and applied (--rescore: `loaded` is None), and a dataset.
 
-    `folder` is OUT/model/dataset, `rows` the dataset's examples in its order, as far as --limit goes.
+    `folder` is OUT/model/dataset, `rows` the dataset's examples in its order, as far as --limit goes, and
+    `kept` the results whose outputs are scored again.
     """
 
     request: ScoringRequest
-    opened: Opened
+    loaded: Opened | None
     candidate: Candidate
     dataset: EvalDataset
     folder: Path
     rows: Sequence[Conversation]
+    kept: Mapping[str, Any] | None = None
+
+    @property
+    def opened(self) -> Opened:
+        """The models of the run; `RequestError` where kept outputs are scored again without one."""
+        if self.loaded is None:
+            raise RequestError("--rescore has no model: this figure needs one, score without --rescore")
+        return self.loaded
 
     @property
     def model(self) -> "Model":
@@ -45,7 +55,7 @@ class Job:
     @property
     def chooses(self) -> bool:
         """Whether the model's probabilities after these prompts are at hand, and mean the answer's."""
-        return self.request.backend == "hf" and not self.request.think
+        return self.loaded is not None and self.request.backend == "hf" and not self.request.think
 
     def messages(self, rows: Collection[int] | None = None) -> Conversations:
         """Return the messages by row, of all rows or of some."""

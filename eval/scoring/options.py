@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from core.errors import RequestError
 from eval.backends.stream import PRESETS
-from eval.runs.results import MERGED, OLD_APPLY, UNMERGED
+from eval.runs.results import MERGED, OLD_APPLY, UNMERGED, read_identity
 
 Command = Callable[..., Any]
+RESCORED = frozenset(
+    {"rescore", "out", "force", "datasets", "data", "cluster", "parser", "choices", "count"}
+    | {"embedding_model", "rouge", "run_code"}
+)
+"""The options that --rescore goes with: where outputs are, and what they are taken for."""
 
 
 class ApplyChoice(click.Choice[str]):
@@ -32,6 +38,16 @@ class Finite(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is no finite number.", param, ctx)
         return number
+
+
+class UnlessRescored(click.Option):
+    """An option that is required, but not beside --rescore."""
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """Return the value; a usage error where there is none and the model is needed."""
+        if isinstance(ctx.params.get("rescore"), Path) and not isinstance(value, str):
+            return None
+        return super().process_value(ctx, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +75,7 @@ class ScoringRequest:
     same_base: bool = False
     resume: bool = False
     force: bool = False
+    rescore: Path | None = None
     by: str = ""
     """The module that was called, where it is another than the task's: `eval.suite`."""
 
@@ -66,14 +83,42 @@ class ScoringRequest:
 def take(given: dict[str, Any]) -> ScoringRequest:
     """Take the shared options out of a command's; what is left in `given` is the command's own.
 
-    `RequestError` where they do not go together.
+    With --rescore, what is not given is what the run had. `RequestError` where they do not go together.
     """
+    if given.get("rescore"):
+        given.update(_kept_options(given))
     request = ScoringRequest(**{f.name: given.pop(f.name) for f in fields(ScoringRequest) if f.name in given})
     if request.preset and request.backend != "hf":
         raise RequestError(f"--preset reads generation_config.json: leave out --backend {request.backend}")
     return request
 
 
+def _kept_options(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of the run to score again, for those that the command line leaves open."""
+    context = click.get_current_context()
+    said = {
+        str(option.name): option.opts[0]
+        for option in context.command.params
+        if context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+    }
+    if fixed := [flag for name, flag in said.items() if name not in RESCORED]:
+        raise RequestError(
+            f"--rescore keeps the model's outputs: {', '.join(fixed)} would change them or has no effect; "
+            "leave it out, or score without --rescore"
+        )
+    run = read_identity(given["rescore"])
+    kept = {name: value for name, value in run["settings"].items() if name in given and name not in said}
+    named = given["datasets"] or given["data"]
+    return {**kept, "model": "", **({} if named else {"datasets": tuple(run["sets"])})}
+
+
+rescore_option = click.option(
+    "--rescore",
+    is_eager=True,  # before --model, which is not needed then
+    type=click.Path(path_type=Path),
+    metavar="RESULTS",
+    help="Score the outputs of a run again, without the model, as the other options say.",
+)
 same_base = click.option(
     "--same-base", is_flag=True, help="The base that an adapter names and --model are the same model."
 )
@@ -83,7 +128,9 @@ def model_options(command: Command) -> Command:
     """--model, --adapter and how both are loaded and asked."""
     return _all(
         command,
-        click.option("--model", required=True, metavar="DIR|ID", help="Model folder or hub id."),
+        click.option(
+            "--model", cls=UnlessRescored, required=True, metavar="DIR|ID", help="Model folder or hub id."
+        ),
         click.option(
             "--adapter",
             "adapters",

@@ -6,42 +6,30 @@ processes) are here, once. docs/eval-nli.md describes the files.
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import click
 
-from core import version
-from core.cli import command_line
 from core.files import versions, write_json
 from eval.backends import shards
-from eval.backends.scorers import Fields, Scorer, score_in_halves
+from eval.backends.scorers import Scorer, score_in_halves
 from eval.datasets.dataset import EvalDataset
-from eval.datasets.training import trained_on, trainings_of
-from eval.metrics import measure
-from eval.runs.results import (
-    RESULTS,
-    Identity,
-    Prediction,
-    PredictionLog,
-    begin_run,
-    check_new,
-    unless_refused,
-)
-from eval.runs.training import training_warnings
+from eval.runs.results import RESULTS, Identity, PredictionLog, begin_run, check_new, unless_refused
 from eval.scoring.candidates import Opened, open_models
 from eval.scoring.job import Job
 from eval.scoring.options import ScoringRequest
+from eval.scoring.rescore import rescore
 from eval.scoring.task import Task
-from eval.statistics.rates import groups_of
+from eval.scoring.written import PACKAGES, prediction_of, results_of, tell, warn
 
-PACKAGES = ("torch", "transformers", "tokenizers")
 SETTINGS = ("template", "apply", "quantize", "limit", "think", "cluster", "preset")
 
 
 def score(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset]) -> None:
     """Score every model on every dataset; what can be refused is refused before anything is written."""
     check_new(request.out, resume=request.resume, force=request.force)
+    if request.rescore:
+        rescore(request.rescore, request, task, sets)
+        return
     score_opened(request, task, sets, open_models(request))
 
 
@@ -52,7 +40,7 @@ def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset
     first = shards.first()
     if first:
         if request.preset and not opened.local.sampling.get("temperature"):
-            _warn("--preset: the model's generation_config does not sample: answers are greedy")
+            warn("--preset: the model's generation_config does not sample: answers are greedy")
         begin_run(request.out, identity, force=request.force)
     shards.wait()
     with unless_refused(request.out):
@@ -83,16 +71,12 @@ def _score(job: Job, task: Task, identity: Identity, first: bool) -> None:
     _answer(job, task, scorer, log, first)
     shards.wait()
     if first:
-        refused = [_prediction(job, task, row, {"refused": why}) for row, why in scorer.refused.items()]
+        refused = [prediction_of(job, task, row, {"refused": why}) for row, why in scorer.refused.items()]
         predictions = PredictionLog(job.folder, scorer.batches).finish(refused)
-        results = _results(job, task, predictions, identity)
+        results = results_of(job, task, predictions, identity)
         write_json(job.folder / RESULTS, results)
         seconds = time.monotonic() - began
-        click.echo(f"{name}  {task.line(results)}  {seconds:.1f} s ({pending / seconds:.1f} rows/s)")
-        for warning in task.warnings(results):
-            _warn(f"{job.candidate.name} on {job.dataset.name}: {warning}")
-        for warning in training_warnings(job.candidate.name, len(job.rows), results["trained_on"]):
-            _warn(warning)
+        tell(job, task, results, f"{seconds:.1f} s ({pending / seconds:.1f} rows/s)")
 
 
 def _answer(job: Job, task: Task, scorer: Scorer, log: PredictionLog, first: bool) -> None:
@@ -105,50 +89,8 @@ def _answer(job: Job, task: Task, scorer: Scorer, log: PredictionLog, first: boo
     with tqdm(total=total, initial=done, desc=name, delay=2, leave=False, disable=quiet) as bar:
         for batch in mine:
             answers = score_in_halves(scorer, batch)
-            log.append([_prediction(job, task, row, a) for row, a in zip(batch, answers, strict=True)])
+            log.append([prediction_of(job, task, row, a) for row, a in zip(batch, answers, strict=True)])
             bar.update(len(batch))
-
-
-def _prediction(job: Job, task: Task, row: int, fields: Fields) -> Prediction:
-    """A row's line of predictions.jsonl, with its cluster where rows have one."""
-    clusters = job.dataset.clusters
-    return {**task.prediction(job, row, fields), **({"cluster": clusters[row]} if clusters else {})}
-
-
-def _results(job: Job, task: Task, predictions: list[Prediction], identity: Identity) -> dict[str, Any]:
-    candidate, settings, clusters = job.candidate, identity["settings"], groups_of(predictions)
-    adapters = candidate.adapters
-    return {
-        "model": candidate.name,
-        "set": job.dataset.name,
-        **task.results(job, predictions),
-        "metrics": measure(predictions),
-        "refused": sum("refused" in p for p in predictions),
-        "cluster": job.dataset.cluster,
-        "clusters": None if clusters is None else len(set(clusters)),
-        "trained_on": _trained_on(job),
-        "weights": {name: part.weight for name, part in adapters.items()},
-        "prompt": candidate.prompting.source,
-        "settings": settings,
-        "dtype": settings["dtype"],
-        "device": settings["device"],
-        "versions": {name: settings[name] for name in PACKAGES if name in settings},
-        "tuneyard": version(),
-        "hashes": {
-            "model": settings["model"],
-            "adapters": {name: part.adapter.digest for name, part in adapters.items()},
-            "data": identity["sets"][job.dataset.name],
-            "chat_template": candidate.prompting.digest,
-        },
-        "command": command_line(job.request.by or task.command, ("--resume", "--force")),
-    }
-
-
-def _trained_on(job: Job) -> dict[str, object] | None:
-    """Which of the rows the model was trained on; None where nothing tells that it was trained at all."""
-    folders = [part.adapter.folder for part in job.candidate.parts]
-    trainings = trainings_of(folders, Path(job.request.model))
-    return trained_on(trainings, job.dataset.name, job.rows) if trainings else None
 
 
 def _identity(request: ScoringRequest, task: Task, opened: Opened, sets: Sequence[EvalDataset]) -> Identity:
@@ -170,7 +112,3 @@ def _identity(request: ScoringRequest, task: Task, opened: Opened, sets: Sequenc
         "prompts": {one.name: one.prompting.digest for one in opened.candidates},
         "sets": {dataset.name: dataset.digest for dataset in sets},
     }
-
-
-def _warn(text: str) -> None:
-    click.echo(f"warning: {text}", err=True)

@@ -101,6 +101,8 @@ def _arguments(
         if option is None:
             hint = nearest(name, known) or f"see python -m eval.{options['command']} --help"
             raise ContentError(f"{key}: {options['command']} has no such option; {hint}")
+        if option.name == "rescore":
+            raise ContentError(f"rescore: a suite prompts models: run eval.{options['command']} by itself")
         if option.name == "think":  # it changes how a model is opened, and some commands refuse it
             raise ContentError(f"think: a suite prompts without it; run eval.{options['command']} by itself")
         if option.name in shared:

@@ -14,6 +14,8 @@ from eval.scoring.candidates import Opened
 from eval.scoring.job import Job
 from eval.scoring.options import ScoringRequest
 
+RAW = ("model_output", "transcript", "cut_short", "choices", "label_mass", "refused")
+"""What a scorer returns of a row, as predictions.jsonl keeps it."""
 Prepared = tuple[ScoringRequest, "Task", Sequence[EvalDataset]]
 """What a command makes of its options before any model is loaded: `score` takes it."""
 
@@ -53,6 +55,16 @@ class Task(ABC):
 
         A prompt that the context could not hold comes with no other field than `refused`, the reason.
         """
+
+    def again(self, job: Job, kept: Prediction) -> Prediction:
+        """Return a line of predictions.jsonl anew, from the outputs that it keeps (--rescore).
+
+        `RequestError` where they do not tell what the options ask for.
+        """
+        fields = {name: kept[name] for name in RAW if name in kept}
+        if "refused" in fields:
+            fields = {"refused": fields["refused"]}
+        return self.prediction(job, int(str(kept["row"])), fields)
 
     @abstractmethod
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:

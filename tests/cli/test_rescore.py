@@ -1,0 +1,244 @@
+"""--rescore: kept outputs are scored again, without a model and with the outputs' bytes as they were."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from core.errors import ContentError, RequestError
+from core.files import sha256
+from eval.code import cli as code
+from eval.defect import cli as defect
+from eval.dialogue import cli as dialogue
+from eval.nli import cli as nli
+from eval.qa import cli as qa
+from eval.text import cli as text
+from eval.tools import cli as tools
+from tests.cli.test_nli import ROWS
+from tests.cli.test_text import ROWS as TEXTS
+from tests.runs_cut import tree
+from tests.serving import answering
+
+SAID = ["I know nothing", "No.", "maybe", "Yes, he eats.", "no"]
+
+
+def call(command: click.Command, *arguments: object) -> None:
+    command.main(list(map(str, arguments)), standalone_mode=False)
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(ROWS))
+    return path
+
+
+@pytest.fixture
+def generated(data: Path, tmp_path: Path) -> Path:
+    """A run of eval.nli whose answers are SAID."""
+    said = {row["instruction"]: answer for row, answer in zip(ROWS, SAID, strict=True)}
+    with answering(said.__getitem__) as url:
+        server = ("--model", "m", "--backend", "openai", "--url", url, "--mode", "generate")
+        call(nli, *server, "--data", data, "--out", tmp_path / "old")
+    return tmp_path / "old"
+
+
+@pytest.fixture
+def chosen(data: Path, tmp_path: Path, tiny_model: Path) -> Path:
+    """A run of eval.nli that chose between yes, no and maybe."""
+    call(nli, "--model", tiny_model, "--data", data, "--out", tmp_path / "old")
+    return tmp_path / "old"
+
+
+def test_another_parser_takes_the_same_outputs_anew(generated, data, tmp_path, capsys) -> None:
+    before = tree(generated)
+    call(nli, "--rescore", generated, "--data", data, "--parser", "substring", "--out", tmp_path / "new")
+    assert tree(generated) == before
+    old, new = generated / "m" / "tiny", tmp_path / "new" / "m" / "tiny"
+    assert [line["model_output"] for line in lines(new)] == SAID
+    assert [line["predicted_output"] for line in lines(old)] == ["unknown", "no", "maybe", "yes", "no"]
+    assert [line["predicted_output"] for line in lines(new)] == ["no", "no", "maybe", "yes", "no"]
+    was, found = results(old), results(new)
+    assert (was["unparsed"], found["unparsed"]) == (1, 0)
+    assert found["rescored_from"] == {
+        "path": str(old / "predictions.jsonl"),
+        "sha256": sha256(old / "predictions.jsonl"),
+    }
+    assert (was["settings"]["parser"], found["settings"]["parser"]) == ("word", "substring")
+    assert {**found["settings"], "parser": "word"} == was["settings"]
+    assert all(found[name] == was[name] for name in ("hashes", "versions", "device", "prompt", "trained_on"))
+    assert "rescored from" in capsys.readouterr().out
+
+
+def test_labels_and_counts_are_those_asked_for(generated, data, tmp_path) -> None:
+    data.write_text(json.dumps([{**row, "output": "yes" if n else "no"} for n, row in enumerate(ROWS)]))
+    run = json.loads((generated / "run.json").read_text())
+    (generated / "run.json").write_text(json.dumps({**run, "sets": {"tiny": sha256(data)}}))
+    counting = ("--choices", "yes,no,maybe", "--count", "maybe=no")
+    call(nli, "--rescore", generated, "--data", data, *counting, "--out", tmp_path / "new")
+    found = lines(tmp_path / "new" / "m" / "tiny")
+    assert [line["predicted_output"] for line in found] == ["unknown", "no", "no", "yes", "no"]
+
+
+def test_of_chosen_labels_fewer_can_be_taken_and_others_not(chosen, data, tmp_path) -> None:
+    old = lines(chosen / "base" / "tiny")
+    with pytest.raises(RequestError, match="perhaps: the kept log-probabilities are of maybe, no, yes"):
+        choices = ("--choices", "yes,no,maybe,perhaps")
+        call(nli, "--rescore", chosen, "--data", data, *choices, "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(RequestError, match="--parser: these labels were chosen by log-prob"):
+        call(nli, "--rescore", chosen, "--data", data, "--parser", "substring", "--out", tmp_path / "new")
+    two = [{**row, "output": "no"} if row["output"] == "maybe" else row for row in ROWS]
+    data.write_text(json.dumps(two))
+    run = json.loads((chosen / "run.json").read_text())
+    (chosen / "run.json").write_text(json.dumps({**run, "sets": {"tiny": sha256(data)}}))
+    call(nli, "--rescore", chosen, "--data", data, "--choices", "yes,no", "--out", tmp_path / "new")
+    for was, line in zip(old, lines(tmp_path / "new" / "base" / "tiny"), strict=True):
+        assert line["model_output"] == was["model_output"]
+        assert line["choices"] == {name: was["choices"][name] for name in ("yes", "no")}
+        assert line["predicted_output"] == max(line["choices"], key=line["choices"].get)
+        assert line["label_mass"] < was["label_mass"]
+
+
+def test_a_run_scored_again_as_it_was_has_the_same_bytes(chosen, data, tmp_path) -> None:
+    """In a process of its own, which says whether torch was imported."""
+    program = (
+        "import sys\nfrom eval.nli import cli\n"
+        "cli.main(sys.argv[1:], standalone_mode=False)\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    given = ("--rescore", chosen, "--data", data, "--out", tmp_path / "new")
+    subprocess.run([sys.executable, "-c", program, *map(str, given)], check=True)
+    new, old = (tree(folder) for folder in (tmp_path / "new", chosen))
+    assert new["base/tiny/predictions.jsonl"] == old["base/tiny/predictions.jsonl"]
+    assert results(tmp_path / "new/base/tiny")["accuracy"] == results(chosen / "base/tiny")["accuracy"]
+
+
+def qa_rows() -> list[dict]:
+    return [
+        {"question": "Capital of France?", "answer": "Paris", "type": "fact"},
+        {"question": "2?", "answer": "2"},
+    ]
+
+
+REPORTS = [
+    {"instruction": "judge", "output": "判断:网络设备\n\n原因：无", "subtype": "a", "type": "b"},
+    {"instruction": "judge it", "output": "判断:其他\n\n原因：无", "subtype": "c"},
+]
+TALKS = [
+    {
+        "messages": [
+            {"role": role, "content": text}
+            for role, text in zip(
+                ["user", "assistant"] * 2, ["Hi?", "Hello.", "And you?", "Well."], strict=True
+            )
+        ]
+    }
+]
+TOOLS = json.dumps([{"name": "look", "description": "d", "parameters": {"type": "object", "properties": {}}}])
+CALLS = [
+    {
+        "conversations": [
+            {"from": "human", "value": "Look."},
+            {"from": "function_call", "value": '{"name": "look", "arguments": {}}'},
+        ],
+        "tools": TOOLS,
+    }
+]
+PROGRAMS = [{"instruction": "Write f.", "output": "", "tests": ["f() == 1"]}]
+EVERY = {
+    "qa": (qa, qa_rows(), ()),
+    "defect": (defect, REPORTS, ()),
+    "dialogue": (dialogue, TALKS, ()),
+    "tools": (tools, CALLS, ()),
+    "code": (code, PROGRAMS, ("--run-code",)),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_command_that_generates_can_score_again(name, tmp_path) -> None:
+    command, rows, own = EVERY[name]
+    data = tmp_path / "asked.json"
+    data.write_text(json.dumps(rows))
+    with answering(lambda asked: f"<think>x</think> def f(): return 1 {asked}") as url:
+        server = ("--model", "m", "--backend", "openai", "--url", url, "--data", data, *own)
+        call(command, *server, "--out", tmp_path / "old")
+    call(command, "--rescore", tmp_path / "old", "--data", data, *own, "--out", tmp_path / "new")
+    old, new = (tmp_path / folder / "m" / "asked" for folder in ("old", "new"))
+    assert (new / "predictions.jsonl").read_bytes() == (old / "predictions.jsonl").read_bytes()
+    was, found = results(old), results(new)
+    assert found.pop("rescored_from")["path"] == str(old / "predictions.jsonl")
+    assert {**found, "command": ""} == {**was, "command": ""}
+
+
+def test_text_is_measured_again_with_rouge(tmp_path, tiny_model) -> None:
+    data = tmp_path / "said.json"
+    data.write_text(json.dumps(TEXTS))
+    model = ("--model", tiny_model, "--data", data, "--max-new-tokens", "4")
+    call(text, *model, "--out", tmp_path / "old")
+    call(text, "--rescore", tmp_path / "old", "--data", data, "--rouge", "--out", tmp_path / "new")
+    old, new = (tmp_path / folder / "base" / "said" for folder in ("old", "new"))
+    assert (new / "predictions.jsonl").read_bytes() == (old / "predictions.jsonl").read_bytes()
+    assert "rougeL" not in results(old)
+    assert 0 <= results(new)["rougeL"] <= 1
+    assert results(new)["eval_loss"] == results(old)["eval_loss"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--mode", "choice"), "--rescore keeps the model's outputs: --mode would change them"),
+        (("--model", "m", "--adapter", "a=b"), "outputs: --model, --adapter would change them"),
+        (("--limit", "2"), "--limit would change them"),
+        (("--resume",), "--resume would change them"),
+    ],
+)
+def test_what_outputs_do_not_tell_is_refused(generated, data, tmp_path, arguments, said) -> None:
+    with pytest.raises(RequestError, match=said):
+        call(nli, "--rescore", generated, "--data", data, *arguments, "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_no_finished_run_of_this_data_and_command_is_refused(generated, data, tmp_path) -> None:
+    new = ("--out", tmp_path / "new")
+    with pytest.raises(RequestError, match="no results folder"):
+        call(nli, "--rescore", tmp_path / "none", "--data", data, *new)
+    with pytest.raises(RequestError, match="of eval.nli: python -m eval.nli"):
+        call(qa, "--rescore", generated, "--data", data, *new)
+    with pytest.raises(RequestError, match="expected a folder of its own"):
+        call(nli, "--rescore", generated, "--data", data, "--out", generated, "--force")
+    other = tmp_path / "other.json"
+    other.write_text(data.read_text())
+    with pytest.raises(RequestError, match="no outputs on other, on tiny"):
+        call(nli, "--rescore", generated, "--data", other, *new)
+    data.write_text(json.dumps([*ROWS, ROWS[0]]))
+    with pytest.raises(ContentError, match="its outputs on tiny are of another"):
+        call(nli, "--rescore", generated, "--data", data, *new)
+    data.write_text(json.dumps(ROWS))
+    (generated / "m" / "tiny" / "results.json").unlink()
+    with pytest.raises(RequestError, match="unfinished: finish it with --resume"):
+        call(nli, "--rescore", generated, "--data", data, *new)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_names_folders_elsewhere_is_refused(generated, data, tmp_path) -> None:
+    run = json.loads((generated / "run.json").read_text())
+    (generated / "run.json").write_text(json.dumps({**run, "models": {"../../m": "x"}}))
+    with pytest.raises(ContentError, match="which no run of ours would"):
+        call(nli, "--rescore", generated, "--data", data, "--out", tmp_path / "new")
+
+
+def test_without_rescore_a_model_is_required(data, tmp_path) -> None:
+    with pytest.raises(click.MissingParameter, match="model"):
+        call(nli, "--data", data, "--out", tmp_path / "new")
