@@ -125,11 +125,10 @@ def test_a_run_scored_again_as_it_was_has_the_same_bytes(chosen, data, tmp_path)
     assert results(tmp_path / "new/base/tiny")["accuracy"] == results(chosen / "base/tiny")["accuracy"]
 
 
-def qa_rows() -> list[dict]:
-    return [
-        {"question": "Capital of France?", "answer": "Paris", "type": "fact"},
-        {"question": "2?", "answer": "2"},
-    ]
+QUESTIONS = [
+    {"question": "Capital of France?", "answer": "Paris", "type": "fact"},
+    {"question": "2?", "answer": "2"},
+]
 
 
 REPORTS = [
@@ -140,8 +139,11 @@ TALKS = [
     {
         "messages": [
             {"role": role, "content": text}
-            for role, text in zip(
-                ["user", "assistant"] * 2, ["Hi?", "Hello.", "And you?", "Well."], strict=True
+            for role, text in (
+                ("user", "Hi?"),
+                ("assistant", "Hello."),
+                ("user", "And?"),
+                ("assistant", "Ok."),
             )
         ]
     }
@@ -158,7 +160,7 @@ CALLS = [
 ]
 PROGRAMS = [{"instruction": "Write f.", "output": "", "tests": ["f() == 1"]}]
 EVERY = {
-    "qa": (qa, qa_rows(), ()),
+    "qa": (qa, QUESTIONS, ()),
     "defect": (defect, REPORTS, ()),
     "dialogue": (dialogue, TALKS, ()),
     "tools": (tools, CALLS, ()),
@@ -242,3 +244,18 @@ def test_a_run_that_names_folders_elsewhere_is_refused(generated, data, tmp_path
 def test_without_rescore_a_model_is_required(data, tmp_path) -> None:
     with pytest.raises(click.MissingParameter, match="model"):
         call(nli, "--data", data, "--out", tmp_path / "new")
+
+
+def test_registered_datasets_of_the_run_need_no_name(tmp_path, monkeypatch) -> None:
+    registry = tmp_path / "dataset_info"
+    registry.mkdir()
+    (registry / "tiny.json").write_text(json.dumps(QUESTIONS))
+    entry = {"file_name": "tiny.json", "columns": {"prompt": "question", "response": "answer"}}
+    (registry / "dataset_info.json").write_text(json.dumps({"asked": entry}))
+    monkeypatch.chdir(tmp_path)
+    with answering(str) as url:
+        server = ("--model", "m", "--backend", "openai", "--url", url)
+        call(qa, *server, "--dataset", "asked", "--limit", 1, "--out", "a")
+    call(qa, "--rescore", "a", "--out", "b")
+    assert results(tmp_path / "b/m/asked")["n"] == 1
+    assert results(tmp_path / "b/m/asked")["rescored_from"]["path"] == "a/m/asked/predictions.jsonl"
