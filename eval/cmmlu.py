@@ -85,6 +85,8 @@ def prepare(*, data: str, subjects: str | None, shots: int, chat: bool, **given:
         )
     if request.template and not chat:
         raise RequestError("--template needs --chat: without it no template is used")
+    if request.bos and not chat:
+        raise RequestError("--bos needs --chat: the benchmark's text begins with the tokenizer's BOS already")
     check_new(request.out, resume=request.resume, force=request.force)
     folder = Path(data) if Path(data).is_dir() else None
     chosen = choose_subjects(subjects, folder)

@@ -6,16 +6,27 @@ else the base tokenizer's, else plain text.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import RequestError
-from core.prompt import Encode, chat_encoder, chat_renderer, llamafactory_encoder, saved_chat_template
-from core.supervision import ToTurns, chat_turns, llamafactory_turns
+from core.prompt import (
+    Encode,
+    Message,
+    chat_encoder,
+    chat_renderer,
+    llamafactory_encoder,
+    saved_chat_template,
+)
+from core.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+PLAIN = "plain text (no chat template)"
+WITHOUT_BOS = f"{PLAIN} without the tokenizer's BOS"
+AFTER_BOS = f"{PLAIN} after BOS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +40,16 @@ class Prompting:
 
 
 def choose_prompting(
-    tokenizer: "PreTrainedTokenizerBase", adapters: Sequence[Path], template: str | None, think: bool = False
+    tokenizer: "PreTrainedTokenizerBase",
+    adapters: Sequence[Path],
+    template: str | None,
+    think: bool = False,
+    bos: bool = False,
 ) -> Prompting:
     """Return the prompting of a model with some adapter folders (none for the base itself).
 
-    `RequestError` if LLaMA-Factory has no template of that name, or the adapters have different ones.
+    Plain text begins with the tokenizer's BOS if `bos`. `RequestError` if there is none, LLaMA-Factory has no
+    template of that name, or the adapters have different ones.
     """
     if template:
         encode = llamafactory_encoder(tokenizer, template, think)
@@ -44,13 +60,33 @@ def choose_prompting(
     if len({saved or own for saved in beside.values()}) > 1:
         named = ", ".join(map(str, adapters))
         raise RequestError(f"{named} were trained with different chat templates: name one with --template")
-    source = "chat template of the tokenizer" if own else "plain text (no chat template)"
+    source = "chat template of the tokenizer" if own else WITHOUT_BOS if _adds_bos(tokenizer) else PLAIN
     text = own
     for folder, saved in beside.items():
         if saved:
             source, text = f"chat template of {folder}", saved
     turns = chat_turns(tokenizer, chat_renderer(tokenizer, text, think))
-    return Prompting(chat_encoder(tokenizer, text, think), turns, source, _hash(text or ""))
+    prompting = Prompting(chat_encoder(tokenizer, text, think), turns, source, _hash(text or ""))
+    return _after_bos(tokenizer, prompting) if bos and text is None else prompting
+
+
+def _adds_bos(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    bos = tokenizer.bos_token_id
+    return bos is not None and tokenizer("a")["input_ids"][0] == bos
+
+
+def _after_bos(tokenizer: "PreTrainedTokenizerBase", plain: Prompting) -> Prompting:
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        raise RequestError("--bos: this tokenizer has no BOS token: leave it out")
+
+    def turns(messages: list[Message]) -> Turns:
+        told = plain.turns(messages)
+        (source, target), *others = told.pairs
+        return replace(told, pairs=[([bos, *source], target), *others])
+
+    digest = _hash(str(tokenizer.bos_token))
+    return Prompting(lambda messages: [bos, *plain.encode(messages)], turns, AFTER_BOS, digest)
 
 
 def _hash(text: str) -> str:

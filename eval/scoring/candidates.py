@@ -21,7 +21,7 @@ from eval.backends.generate import LocalGenerator
 from eval.backends.load import Model, find_model, load_model, model_digest
 from eval.backends.scorers import Generator
 from eval.backends.server import Server, check_url
-from eval.datasets.prompts import Prompting, choose_prompting
+from eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting
 from eval.datasets.recipe import other_prompt
 from eval.runs.results import MERGED
 from eval.scoring.options import ScoringRequest
@@ -131,12 +131,16 @@ def load_candidates(
     )
     digest = model_digest(folder)
     ask = functools.cache(
-        lambda *beside: choose_prompting(model.tokenizer, beside, request.template, request.think)
+        lambda *beside: choose_prompting(
+            model.tokenizer, beside, request.template, request.think, request.bos
+        )
     )
     candidates = [
         Candidate(name, parts, ask(*(part.adapter.folder for part in parts)))
         for name, parts in wanted.items()
     ]
+    if request.bos and all(one.prompting.source != AFTER_BOS for one in candidates):
+        raise RequestError("--bos is for models without a chat template: here a template begins the prompt")
     if request.template and isinstance(model, Model):
         _check_template(model, candidates[0].prompting, request.template)
     for beside in adapters if not request.think else ():
@@ -169,6 +173,8 @@ def _check_template(model: Model, prompting: Prompting, name: str) -> None:
 def _open_server(request: ScoringRequest) -> Opened:
     if request.adapters or not request.url:
         raise RequestError("--backend openai needs --url and --mode generate, and takes no --adapter")
+    if request.bos:
+        raise RequestError("--bos: the server makes the prompt: leave it out")
     server = Server(check_url(request.url), request.model)
     digest = hashlib.sha256(f"{server.url} {server.name}".encode()).hexdigest()
     prompting = Prompting(lambda _: [], lambda _: Turns([]), "the server's own", digest)

@@ -63,6 +63,7 @@ class ScoringRequest:
     backend: str = "hf"
     url: str | None = None
     template: str | None = None
+    bos: bool = False
     apply: str = UNMERGED
     dtype: str | None = None
     quantize: int | None = None
@@ -162,13 +163,14 @@ def model_options(command: Command) -> Command:
 
 
 def loading_options(command: Command) -> Command:
-    """--same-base, --template, --dtype and --quantize: how a model reads, and how its weights are held."""
+    """--same-base, --template, --bos, --dtype and --quantize: how a model reads, and its weights."""
     return _all(
         command,
         same_base,
         click.option(
             "--template", metavar="NAME", help="Prompt with LLaMA-Factory's template, not the saved one."
         ),
+        click.option("--bos", is_flag=True, help="Without a chat template: begin the prompt with BOS."),
         click.option(
             "--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[fp32 on CPU, bf16 on GPU]"
         ),

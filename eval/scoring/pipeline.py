@@ -13,6 +13,7 @@ from core.files import versions, write_json
 from eval.backends import shards
 from eval.backends.scorers import Scorer, score_in_halves
 from eval.datasets.dataset import EvalDataset
+from eval.datasets.prompts import WITHOUT_BOS
 from eval.runs.results import RESULTS, Identity, PredictionLog, begin_run, check_new, unless_refused
 from eval.scoring.candidates import Opened, open_models
 from eval.scoring.job import Job
@@ -21,7 +22,7 @@ from eval.scoring.rescore import rescore
 from eval.scoring.task import Task
 from eval.scoring.written import PACKAGES, prediction_of, results_of, tell, warn
 
-SETTINGS = ("template", "apply", "quantize", "limit", "think", "cluster", "preset")
+SETTINGS = ("template", "bos", "apply", "quantize", "limit", "think", "cluster", "preset")
 
 
 def score(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset]) -> None:
@@ -41,6 +42,11 @@ def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset
     if first:
         if request.preset and not opened.local.sampling.get("temperature"):
             warn("--preset: the model's generation_config does not sample: answers are greedy")
+        if any(one.prompting.source == WITHOUT_BOS for one in opened.candidates):
+            warn(
+                "no chat template: prompted without the BOS that the tokenizer adds, as LLaMA-Factory's "
+                "template `empty` trains; --bos begins prompts with it, as lm-evaluation-harness does"
+            )
         begin_run(request.out, identity, force=request.force)
     shards.wait()
     with unless_refused(request.out):
