@@ -65,9 +65,15 @@ def make_tiny(folder: Path, *, seed: int = 0, tied: bool = True, **sizes: int) -
     return folder
 
 
-def make_seeing(folder: Path) -> Path:
-    """Write config, tokenizer and processor of a tiny Qwen2.5-VL (no weights) into `folder` and return it."""
-    from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLProcessor, Qwen2VLImageProcessor
+def make_seeing(folder: Path, *, weights: bool = False) -> Path:
+    """Write config, tokenizer and processor of a tiny Qwen2.5-VL into `folder` and return it."""
+    from transformers import (
+        AutoTokenizer,
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+    )
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
     tokenizer = AutoTokenizer.from_pretrained(make_tiny(folder))
@@ -83,9 +89,12 @@ def make_seeing(folder: Path) -> Path:
     ).save_pretrained(folder)
     rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
     eyes = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 64}
-    Qwen2_5_VLConfig(
+    config = Qwen2_5_VLConfig(
         text_config={**SIZES, "vocab_size": len(tokenizer), "rope_parameters": rope},
         vision_config={**eyes, "fullatt_block_indexes": [0]},
         **{f"{name}_token_id": tokenizer.convert_tokens_to_ids(mark) for name, mark in marks.items()},
-    ).save_pretrained(folder)
+    )
+    config.save_pretrained(folder)
+    if weights:
+        Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
     return folder

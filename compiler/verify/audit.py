@@ -16,6 +16,7 @@ KINDS = {
     "W416": "the prompt is truncated by cutoff_len",
     "W417": "the answer is empty: only the end of the turn is learned",
     "E420": "the template cannot write the row's tools or calls (they lack what it asks for): training stops",
+    "E423": "LLaMA-Factory's processor stops at the row's media (unreadable, or none that this model takes)",
     "W419": "the text is truncated by cutoff_len (stage pt without packing)",
     "W422": "chosen and rejected are the same within cutoff_len: nothing tells them apart",
     "W421": "a thought in another form than the template's: it is learned whatever enable_thinking says",

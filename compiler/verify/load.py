@@ -19,7 +19,9 @@ SETTINGS = (
     "stage", "template", "media_dir", "cutoff_len", "train_on_prompt", "mask_history", "tool_format",
     "default_system",
     "enable_thinking", "preserve_thinking", "use_fast_tokenizer", "split_special_tokens", "add_tokens",
-    "add_special_tokens", "packing", "preprocessing_batch_size",
+    "add_special_tokens", "packing", "preprocessing_batch_size", "image_max_pixels", "image_min_pixels",
+    "image_do_pan_and_scan", "crop_to_patches", "video_max_pixels", "video_min_pixels", "video_fps",
+    "video_maxlen", "use_audio_in_video", "audio_sampling_rate",
 )  # fmt: skip
 # What its loader, `datasets` and pyarrow raise for a file or an entry that they cannot use.
 REFUSALS = (
@@ -88,15 +90,19 @@ def load(name: str, folder: Path, settings: Mapping[str, object], cache: Path, w
     return Loaded(rows, model_args, data_args, stage)
 
 
-def tools_of(loaded: Loaded, model: Path) -> tuple[Any, Any]:
-    """Return the tokenizer of a model folder and the template, both as LLaMA-Factory mends them."""
+def tools_of(loaded: Loaded, model: Path) -> tuple[Any, Any, Any]:
+    """Return the tokenizer of a model folder and the template as LLaMA-Factory mends them, and the processor.
+
+    The processor is None for a model that takes text alone.
+    """
     from llamafactory.data import get_template_and_fix_tokenizer
     from llamafactory.model import load_tokenizer
 
     try:
         with quiet():
-            tokenizer = load_tokenizer(loaded.model_args)["tokenizer"]
-            return tokenizer, get_template_and_fix_tokenizer(tokenizer, loaded.data_args)
+            found = load_tokenizer(loaded.model_args)
+            template = get_template_and_fix_tokenizer(found["tokenizer"], loaded.data_args)
+            return found["tokenizer"], template, found["processor"]
     except REFUSALS as error:
         raise RequestError(
             f"{model}: LLaMA-Factory cannot use this tokenizer or template: {error}"

@@ -1,5 +1,6 @@
 """The report of verify: counts, findings with their first places, token lengths, one marked example."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from compiler.verify.run import Verdict
 from core.errors import summarise
 
 BARS = 8
+REPEATED = re.compile(r"(<\|[^|<>]+\|>)\1{3,}")
 WIDTH = 40
 
 
@@ -23,7 +25,7 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
         f"{verdict.dataset}: {verdict.records} records in the file, {verdict.loaded} rows from "
         f"LLaMA-Factory's loader, {verdict.same} with the same turns and text"
     )
-    if verdict.audit:
+    if verdict.audit and verdict.audit.rows:
         yield from _audit_lines(verdict.audit, verdict.cutoff)
         yield from (_learned_pretraining if verdict.stage == "pt" else _learned)(verdict)
     yield from (f"not checked: {reason}" for reason in verdict.not_checked)
@@ -109,10 +111,16 @@ def _learned(verdict: Verdict) -> Iterator[str]:
     yield from _turns(audit.turns)
     if audit.example:
         yield "the first example, loss tokens between ⟦ and ⟧:"
-        yield "".join(f"⟦{text}⟧" if learned else text for text, learned in audit.example)
+        shown = "".join(f"⟦{text}⟧" if learned else text for text, learned in audit.example)
+        yield REPEATED.sub(_times, shown)
     if audit.rejected:
         yield "rejected, after the same prompt:"
         yield "".join(f"⟦{text}⟧" for text in audit.rejected)
+
+
+def _times(found: re.Match[str]) -> str:
+    """Return a token that stands many times in a row (those of an image) once, with its number."""
+    return f"{found[1]} × {len(found[0]) // len(found[1])} "
 
 
 def _turns(turns: Counter[str]) -> Iterator[str]:

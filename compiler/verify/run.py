@@ -14,7 +14,7 @@ from compiler.verify.audit import FIRST, KINDS, Audit, Auditor
 from compiler.verify.entry import Meaning, column_problems, entry_problems, meaning_of
 from compiler.verify.expect import Expected, ExpectedRow
 from compiler.verify.load import Loaded, LoaderError, load, tools_of
-from compiler.verify.preference import PreferenceAuditor
+from compiler.verify.plain import PlainAuditor
 from compiler.verify.pretrained import PretrainingAuditor
 from compiler.verify.supervised import SupervisedAuditor
 from compiler.verify.workers import audits, workers_for
@@ -25,9 +25,9 @@ from core.errors import Problem, ProblemsError, RequestError, nearest, show_valu
 AUDITORS: dict[str, Callable[..., Auditor]] = {
     "sft": SupervisedAuditor,
     "pt": PretrainingAuditor,
-    "rm": PreferenceAuditor,
-    "dpo": PreferenceAuditor,
-    "kto": PreferenceAuditor,
+    "rm": PlainAuditor,
+    "dpo": PlainAuditor,
+    "kto": PlainAuditor,
 }
 ANSWERS = {"sft": 1, "rm": 2, "dpo": 2, "kto": 2}  # of a loaded row, by stage
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -169,11 +169,15 @@ def _auditor(loaded: Loaded, verdict: Verdict, settings: Settings) -> Auditor | 
             f"what is learned, token lengths ({why}); give a model folder with --model DIR"
         )
         return None
-    if any(getattr(loaded.rows.features[f"_{kind}"], "dtype", "") != "null" for kind in PLACEHOLDERS):
-        verdict.not_checked.append("what is learned of rows with media: it takes the model's own processor")
-        return None
-    tokenizer, template = tools_of(loaded, folder)
+    tokenizer, template, processor = tools_of(loaded, folder)
     verdict.cutoff, verdict.packing = loaded.data_args.cutoff_len, bool(loaded.data_args.packing)
+    if any(getattr(loaded.rows.features[f"_{kind}"], "dtype", "") != "null" for kind in PLACEHOLDERS):
+        if processor is None:
+            verdict.not_checked.append(
+                f"what is learned of rows with media: {model} has no processor for them"
+            )
+            return None
+        return PlainAuditor(loaded, tokenizer, template, processor)
     return AUDITORS[loaded.stage](loaded, tokenizer, template)
 
 

@@ -9,7 +9,10 @@ import re
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from recipes.recipe import read_recipe
+from tests.tiny import make_seeing
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [f"Is {n} even? Answer yes or no." for n in range(24)]
@@ -42,6 +45,17 @@ FORMATS = {
         {"columns": {"prompt": "instruction", "response": "output", "kto_tag": "kto_tag"}},
         lambda text: {"instruction": text, "output": "yes", "kto_tag": len(text) % 2 == 0},
     ),
+    "media": (
+        {
+            "formatting": "sharegpt",
+            "columns": {"messages": "messages", "images": "images"},
+            "tags": OPENAI,
+        },
+        lambda text: {
+            "messages": [{"role": "user", "content": f"<image>{text}"}, ANSWER],
+            "images": ["seen.png"],
+        },
+    ),
     "tools": (
         {"formatting": "sharegpt", "columns": {"messages": "conversations", "tools": "tools"}},
         called,
@@ -61,11 +75,13 @@ SMALL = {
 
 
 def format_of(dataset: str) -> str:
-    words = {"defect": "sharegpt", "text": "text", "tools": "tools", "pairs": "pairs", "kto": "kto"}
-    return next((form for word, form in words.items() if word in dataset), "alpaca")
+    words = ("text", "tools", "pairs", "kto", "media")
+    form = next((word for word in words if word in dataset), "alpaca")
+    return "sharegpt" if "defect" in dataset else form
 
 
 def register(folder: Path, names: list[str]) -> None:
+    Image.new("RGB", (64, 64), "red").save(folder / "seen.png")
     registry = {}
     for name in names:
         entry, row = FORMATS[format_of(name)]
@@ -83,6 +99,8 @@ def shrink(settings: dict, folder: Path, model: str, name: str) -> tuple[dict, l
     for key in ("save_steps", "eval_steps"):
         if key in small:
             small[key] = 3
+    if "media_dir" in small:
+        small |= {"media_dir": str(folder), "model_name_or_path": str(folder / "sees")}
     small.pop("deepspeed", None)  # needs torchrun; tests/integration/test_recipes_ranks.py runs it
     return small, sorted(key for key in settings if settings[key] != small.get(key))
 
@@ -103,6 +121,7 @@ def main(folder: Path, model: str) -> None:
     register(
         folder, sorted({n for r in recipes.values() for k in ("dataset", "eval_dataset") for n in r.names(k)})
     )
+    make_seeing(folder / "sees", weights=True)
     outcome = {}
     for name, recipe in recipes.items():
         asked = {k: v for k, v in recipe.settings.items() if k != "deepspeed"}
