@@ -15,6 +15,7 @@ from core.cli import examples
 from core.errors import CLI, RequestError, run
 from eval.backends.scorers import DIGITS, ChoiceScorer, Fields, Prompts, Scorer, score_in_halves
 from eval.datasets.dataset import EvalDataset, read_datasets
+from eval.datasets.shots import with_shots
 from eval.metrics.answers import PARSERS
 from eval.metrics.labels import (
     LOW_MASS,
@@ -34,6 +35,7 @@ from eval.scoring.options import (
     rescore_option,
     run_options,
     set_options,
+    shots_options,
     take,
 )
 from eval.scoring.pipeline import score
@@ -74,6 +76,7 @@ def label_options(command: Command) -> Command:
 @model_options
 @rescore_option
 @set_options
+@shots_options
 @click.option(
     "--mode",
     type=click.Choice(["choice", "generate"]),
@@ -122,8 +125,11 @@ def prepare(**given: Any) -> Prepared:
         raise RequestError("--parser: these labels were chosen by log-probabilities, nothing is parsed")
     if given["check_generate"] and mode == "generate":
         raise RequestError("--check-generate is for --mode choice: here every answer is generated")
+    shots = given.pop("shots"), given.pop("shots_from")
     sets = read_datasets(request.datasets, request.data, request.cluster)
-    return request, Nli(label_sets(sets, given), **given, max_new_tokens=request.max_new_tokens), sets
+    labels = label_sets(sets, given)
+    sets = with_shots(sets, *shots, {name: own.labels for name, own in labels.items()})
+    return request, Nli(labels, **given, max_new_tokens=request.max_new_tokens), sets
 
 
 def label_sets(sets: Sequence[EvalDataset], given: Mapping[str, Any]) -> dict[str, LabelSet]:

@@ -15,6 +15,7 @@ from core.cli import examples
 from core.errors import CLI, ContentError, run
 from eval.backends.scorers import Fields, score_in_halves
 from eval.datasets.dataset import EvalDataset, read_datasets
+from eval.datasets.shots import with_shots
 from eval.metrics.answers import cut_thought
 from eval.metrics.matching import exact_match, token_f1
 from eval.metrics.qa import SIMILAR, Lexical, qa_summary
@@ -26,6 +27,7 @@ from eval.scoring.options import (
     rescore_option,
     run_options,
     set_options,
+    shots_options,
     take,
 )
 from eval.scoring.pipeline import score
@@ -62,6 +64,7 @@ class Similarity(Protocol):
 @model_options
 @rescore_option
 @set_options
+@shots_options
 @click.option(
     "--embedding-model",
     metavar="DIR|ID",
@@ -77,12 +80,13 @@ def cli(**given: Any) -> None:
     score(*prepare(**given))
 
 
-def prepare(embedding_model: str | None, **given: Any) -> Prepared:
+def prepare(embedding_model: str | None, shots: int, shots_from: tuple[str, ...], **given: Any) -> Prepared:
     """Return what is asked and how; `ContentError` where a row has no reference."""
     request = take(given)
     sets = read_datasets(request.datasets, request.data, request.cluster)
     for dataset in sets:
         check_references(dataset)
+    sets = with_shots(sets, shots, shots_from)
     return request, Qa(_similarity(embedding_model), sets[0].name, request.max_new_tokens), sets
 
 

@@ -8,12 +8,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextlib.contextmanager
-def answering(answer: Callable[[str], str]) -> Iterator[str]:
-    """Serve `answer(the user's last message)` inside the block; yields the server's URL."""
+def answering(answer: Callable[[str], str], heard: list[list[dict]] | None = None) -> Iterator[str]:
+    """Serve `answer(the user's last message)` inside the block; yields the server's URL.
+
+    All messages of each request are added to `heard`.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if heard is not None:
+                heard.append(body["messages"])
             message = {"content": answer(body["messages"][-1]["content"])}
             self.send_response(200)
             self.end_headers()

@@ -9,8 +9,18 @@ from pathlib import Path
 from core.datasets import find_dataset, read_records, registry_folder
 from core.errors import ContentError, RequestError
 from core.files import require, sha256
-from core.prompt import Conversation, conversation, refuse_media
+from core.prompt import Conversation, Message, conversation, refuse_media
 from eval.datasets.clusters import find_clusters
+
+
+@dataclass(frozen=True, slots=True)
+class Shots:
+    """Examples with their answers before each question: their dataset, its rows, the turns and their hash."""
+
+    source: str
+    rows: list[int]
+    turns: list[Message]
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,8 @@ class EvalDataset:
     cluster: str | None = None
     """The column whose equal values make a cluster, and each row's; None where rows are independent."""
     clusters: list[str] | None = None
+    shots: Shots | None = None
+    """What a candidate with shots is shown before each question."""
 
     @property
     def answers(self) -> list[str]:

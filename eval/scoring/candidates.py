@@ -4,7 +4,7 @@ import contextlib
 import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -13,7 +13,7 @@ from adapters.compatibility import check_base
 from adapters.config import CONFIG
 from adapters.store import Adapter, open_adapter
 from adapters.weighted import WeightedAdapter, open_weighted, parse_optional_weight, parse_reference_weight
-from core.errors import RequestError
+from core.errors import RequestError, counted
 from core.supervision import Turns
 from eval.backends import shards
 from eval.backends.engine import Engine, EngineGenerator, load_engine
@@ -32,17 +32,21 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "server": 0, "vllm": 0}
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One model of the table: the base (no parts), or with adapters by weight, and how it is asked."""
+    """One model of the table: the base (no parts), or with adapters by weight, and how it is asked.
+
+    With `shots`, each question comes after its dataset's examples.
+    """
 
     name: str
     parts: tuple[WeightedAdapter, ...]
     prompting: Prompting
+    shots: int = 0
 
     @property
     def identity(self) -> str:
         """What must be the same in a run that is resumed."""
         if not self.parts:
-            return "no adapter"
+            return f"no adapter, {counted(self.shots, 'shot')}" if self.shots else "no adapter"
         if [part.weight for part in self.parts] == [1.0]:
             return self.parts[0].adapter.digest
         told = "+".join(f"{part.adapter.digest}:{part.weight!r}" for part in self.parts)
@@ -67,6 +71,20 @@ class Opened:
     candidates: list[Candidate]
     budget: int
     merged: bool
+
+    def with_shots(self, count: int) -> "Opened":
+        """Return the models and, after the base, the base with `count` examples before each question."""
+        if not count:
+            return self
+        base = next((one for one in self.candidates if not one.parts), None)
+        if base is None:
+            raise RequestError("--shots prompts the base with examples: leave out --no-base")
+        name = f"{base.name} ({counted(count, 'shot')})"
+        if name in (one.name for one in self.candidates):
+            raise RequestError(f"--adapter {name}: --shots names the base so: another name")
+        place = self.candidates.index(base) + 1
+        added = replace(base, name=name, shots=count)
+        return replace(self, candidates=[*self.candidates[:place], added, *self.candidates[place:]])
 
     @contextlib.contextmanager
     def applied(self, candidate: Candidate) -> Iterator[None]:

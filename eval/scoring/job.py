@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import RequestError
 from core.prompt import Conversation, Message
 from eval.backends.scorers import GenerationScorer, Generator, Scorer
-from eval.datasets.dataset import EvalDataset
+from eval.datasets.dataset import EvalDataset, Shots
 from eval.scoring.candidates import Candidate, Opened
 from eval.scoring.options import ScoringRequest
 
@@ -58,8 +58,20 @@ class Job:
         return self.loaded is not None and self.request.backend == "hf" and not self.request.think
 
     def messages(self, rows: Collection[int] | None = None) -> Conversations:
-        """Return the messages by row, of all rows or of some."""
-        return {row: self.rows[row].messages for row in (range(len(self.rows)) if rows is None else rows)}
+        """Return the messages by row, of all rows or of some; of a candidate with shots, after these."""
+        chosen = range(len(self.rows)) if rows is None else rows
+        return {row: self._after_shots(self.rows[row].messages) for row in chosen}
+
+    def _after_shots(self, messages: list[Message]) -> list[Message]:
+        if not self.shots:
+            return messages
+        begin = int(messages[0]["role"] == "system")
+        return [*messages[:begin], *self.shots.turns, *messages[begin:]]
+
+    @property
+    def shots(self) -> Shots | None:
+        """The examples before each question, None for a candidate without."""
+        return self.dataset.shots if self.candidate.shots else None
 
     def prompts(self, rows: Collection[int] | None = None) -> dict[int, list[int]]:
         """Return the token ids of the prompts by row, of all rows or of some."""

@@ -194,6 +194,26 @@ def set_options(command: Command) -> Command:
     )
 
 
+def shots_options(command: Command) -> Command:
+    """--shots and --shots-from: the base, shown examples before each question."""
+    return _all(
+        command,
+        click.option(
+            "--shots",
+            type=click.IntRange(0),
+            default=0,
+            metavar="N",
+            help="Score the base also after N examples of the training split, as `base (N shots)`.",
+        ),
+        click.option(
+            "--shots-from",
+            multiple=True,
+            metavar="[SET=]NAME",
+            help="The training split, a registered dataset or a file. [SET's name with train] Repeatable.",
+        ),
+    )
+
+
 def data_options(command: Command) -> Command:
     """--dataset and --data: which sets are asked."""
     return _all(

@@ -36,7 +36,8 @@ def score(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset]) -> N
 
 def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset], opened: Opened) -> None:
     """Score models that are open on every dataset, into a folder that was found fit."""
-    opened = task.prompted(opened)
+    shots = next((len(one.shots.rows) for one in sets if one.shots), 0)
+    opened = task.prompted(opened).with_shots(shots)
     identity = _identity(request, task, opened, sets)
     first = shards.first()
     if first:
@@ -110,6 +111,7 @@ def _identity(request: ScoringRequest, task: Task, opened: Opened, sets: Sequenc
         "dtype": opened.model.dtype,
         "device": opened.model.device,
         "batch_tokens": opened.budget,
+        **{f"shots of {one.name}": one.shots.digest for one in sets if one.shots},
         **versions(*PACKAGES),
     }
     return {

@@ -103,6 +103,8 @@ def _arguments(
             raise ContentError(f"{key}: {options['command']} has no such option; {hint}")
         if option.name == "rescore":
             raise ContentError(f"rescore: a suite prompts models: run eval.{options['command']} by itself")
+        if key == "shots" and "--shots-from" in known:
+            raise ContentError(f"shots: a suite adds no model: run eval.{options['command']} by itself")
         if option.name == "think":  # it changes how a model is opened, and some commands refuse it
             raise ContentError(f"think: a suite prompts without it; run eval.{options['command']} by itself")
         if option.name in shared:

@@ -1,5 +1,6 @@
 """What a run writes and says of a model on a dataset: a line for each row, the results, the screen."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def results_of(job: Job, task: Task, predictions: list[Prediction], identity: Id
         "refused": sum("refused" in p for p in predictions),
         "cluster": job.dataset.cluster,
         "clusters": None if clusters is None else len(set(clusters)),
-        **({name: job.kept[name] for name in ORIGIN} if job.kept else _origin(job, identity)),
+        **(_kept_origin(job.kept) if job.kept else _origin(job, identity)),
         "settings": settings,
         "tuneyard": version(),
         "command": command_line(job.request.by or task.command, ("--resume", "--force")),
@@ -49,6 +50,11 @@ def results_of(job: Job, task: Task, predictions: list[Prediction], identity: Id
 
 
 ORIGIN = ("trained_on", "weights", "prompt", "dtype", "device", "versions", "hashes")
+SHOTS = "shots"
+
+
+def _kept_origin(kept: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: kept[name] for name in (*ORIGIN, SHOTS) if name in kept}
 
 
 def _origin(job: Job, identity: Identity) -> dict[str, Any]:
@@ -69,7 +75,8 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
             "chat_template": candidate.prompting.digest,
         },
     }
-    return {name: found[name] for name in ORIGIN}
+    shown = {} if job.shots is None else {SHOTS: {"from": job.shots.source, "rows": job.shots.rows}}
+    return {**{name: found[name] for name in ORIGIN}, **shown}
 
 
 def _trained_on(job: Job) -> dict[str, object] | None:
