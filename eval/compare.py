@@ -18,6 +18,7 @@ from core.errors import CLI, RequestError, run
 from core.files import write_json, write_text
 from eval.reports.compared import ComparedRuns, GradedRuns, compare_in_metric, compare_results
 from eval.reports.graded import graded_json, graded_markdown
+from eval.reports.language import ENGLISH, in_language, lang_option
 from eval.reports.markdown import grid, markdown
 from eval.reports.tables import to_json
 
@@ -63,6 +64,7 @@ from eval.reports.tables import to_json
     metavar="NAME=MODEL,MODEL…",
     help="Models that one recipe gave with different seeds: their mean against the base.",
 )
+@lang_option
 def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **asked: Any) -> None:
     """Compare models on the examples that all of them answered.
 
@@ -77,13 +79,16 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
         raise RequestError(
             "--margin, --replicates, --by and --choose-on are of accuracy: leave them out, or --metric"
         )
+    if metric and asked["lang"] != ENGLISH:
+        raise RequestError("--lang: the tables of --metric are in English only; leave one of the two out")
     if metric:
         write_graded(compare_in_metric(results, metric, decide_on), out)
         return
     share = None if margin is None else margin / 100
-    compared = compare_results(results, decide_on, share, replicates, by, choose)
-    slices = [asdict(one) for one in compared.slices]
-    write(compared, out, {"replicates": [asdict(one) for one in compared.recipes], "slices": slices})
+    with in_language(asked["lang"]):
+        compared = compare_results(results, decide_on, share, replicates, by, choose)
+        slices = [asdict(one) for one in compared.slices]
+        write(compared, out, {"replicates": [asdict(one) for one in compared.recipes], "slices": slices})
 
 
 def write(compared: ComparedRuns, out: Path, facts: Mapping[str, object] | None = None) -> None:

@@ -13,6 +13,7 @@ from core.cli import command_line, examples
 from core.errors import CLI, RequestError, run
 from core.files import write_text
 from eval.reports.compared import ComparedRuns, compare_results
+from eval.reports.language import in_language, lang_option, tr
 from eval.reports.places import argument
 
 MOST_ERRORS = 2000
@@ -29,14 +30,17 @@ MOST_ERRORS = 2000
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The page.")
 @click.option("--errors", type=click.IntRange(0), default=MOST_ERRORS, show_default=True, metavar="N",
               help="The most examples to look through; of more, N are taken, evenly spread.")  # fmt: skip
-def cli(results: tuple[str, ...], out: Path, errors: int) -> None:
+@lang_option
+def cli(results: tuple[str, ...], out: Path, errors: int, lang: str) -> None:
     """Write a page with the verdict, tables, plots, incorrect examples and provenance of scored runs.
 
     RESULTS are named as for eval.compare: folders that eval.nli and the like wrote, or other tools' logs.
     """
     if out.is_dir():
         raise RequestError(f"--out {out}: a folder; expected the name of a file, e.g. {out / 'report.html'}")
-    write(render(compare_results(results), f"Report on {', '.join(map(argument, results))}", errors), out)
+    with in_language(lang):
+        title = tr("Report on {names}", names=", ".join(map(argument, results)))
+        write(render(compare_results(results), title, errors), out)
 
 
 def write(text: str, out: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from eval.reports.language import tr
 from eval.reports.tables import Table, choice_table, replicate_table, slice_table
 from eval.runs.alignment import check_rows
 from eval.runs.choice import choose_on_half
@@ -65,14 +66,14 @@ def compare_results(
     tables: dict[str, Table] = {}
     if choose:
         runs, choice = choose_on_half(runs, base)
-        tables[f"Chosen on {choice.n:,} examples, compared on the others"] = choice_table(choice)
+        tables[tr("Chosen on {n:,} examples, compared on the others", n=choice.n)] = choice_table(choice)
     comparison = compare(runs, base, decide_on, margin)
     found = compare_replicates(runs, base, recipes)
     if found:
-        tables["Replicates"] = replicate_table(found)
+        tables[tr("Replicates")] = replicate_table(found)
     slices = compare_slices(runs, base, by) if by else []
     if slices:
-        tables[f"By {by}"] = slice_table(slices, base)
+        tables[tr("By {field}", field=by)] = slice_table(slices, base)
     return ComparedRuns(comparison, runs, warnings, tables, found, slices)
 
 
@@ -102,10 +103,12 @@ def _trained_on(runs: Sequence[ScoredRun]) -> list[str]:
     """What the runs tell of training examples among their rows; what is not checked once for each model."""
     told = []
     for run in runs:
-        found = run.facts.get("trained_on")
-        own = training_warnings(run.model, len(run.rows), found if isinstance(found, Mapping) else None)
-        told += [text if "not checked" in text else f"{run.dataset}: {text}" for text in own]
+        facts = run.facts.get("trained_on")
+        found = facts if isinstance(facts, Mapping) else {}
+        own, reasons = training_warnings(run.model, len(run.rows), found), tuple(found.get("not_checked", ()))
+        told += [text if text.endswith(reasons) else f"{run.dataset}: {text}" for text in own]
     logged = dict.fromkeys(run.model for run in runs if run.model != BASE and Path(run.source).is_file())
     if logged:
-        told.append(f"training examples not checked: no log says what {', '.join(logged)} was trained on")
+        said = "training examples not checked: no log says what {models} was trained on"
+        told.append(tr(said, models=", ".join(logged)))
     return list(dict.fromkeys(told))

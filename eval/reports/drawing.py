@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.files import atomic
 from core.typeface import Typeface
+from eval.reports.language import tr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +53,7 @@ def draw_standing(chart: Chart, path: Path, typeface: Typeface) -> None:
         for place, share in enumerate(chart.baselines):
             axes.plot([place - GAP, place + GAP], [100 * share] * 2, **_mark(place))
         axes.set_xticks(range(len(chart.places)), [typeface.show(place) for place in chart.places])
-        axes.set(ylabel=AXIS, ylim=(0, 112), yticks=range(0, 101, 20))
+        axes.set(ylabel=tr(AXIS), ylim=(0, 112), yticks=range(0, 101, 20))
         axes.grid(axis="y", color=FAINT, linewidth=0.8)
         legend_below(axes, min(5, count + 1))
 
@@ -68,7 +69,7 @@ def draw_lying(chart: Chart, path: Path, typeface: Typeface) -> None:
         for place, share in enumerate(chart.baselines):
             axes.plot([100 * share] * 2, [place - GAP, place + GAP], **_mark(place))
         axes.set_yticks(range(places), [typeface.show(place) for place in chart.places], fontsize=9)
-        axes.set(xlabel=AXIS, xlim=(0, 101), ylim=(places - 0.4, -0.6))
+        axes.set(xlabel=tr(AXIS), xlim=(0, 101), ylim=(places - 0.4, -0.6))
         axes.grid(axis="x", color=FAINT, linewidth=0.8)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
@@ -102,8 +103,9 @@ def legend_below(axes: "Axes", columns: int) -> None:
 
 
 def wrapped(title: str, width: float) -> str:
-    """Return a title in lines that fit a plot of that many inches."""
-    return "\n".join(textwrap.wrap(title, int(width * 10.5)))
+    """Return a title in lines that fit a plot of that many inches; a Chinese letter counts as two."""
+    wide = sum(ord(letter) > 0x2E80 for letter in title) / max(1, len(title))
+    return "\n".join(textwrap.wrap(title, int(width * 10.5 / (1 + wide))))
 
 
 def _bars(
@@ -134,7 +136,7 @@ def _look(index: int, label: str) -> dict[str, Any]:
 
 
 def _mark(place: int) -> dict[str, Any]:
-    label = "majority-class baseline" if place == 0 else ""
+    label = tr("majority-class baseline") if place == 0 else ""
     return {"color": "black", "linestyle": "dashed", "linewidth": 1.2, "label": label}
 
 

@@ -1,4 +1,4 @@
-"""A judgement as one HTML file that needs nothing else: no network, no other file, no library.
+"""A comparison as one HTML file that needs nothing else: no network, no other file, no library.
 
 Whatever comes from a run is escaped, or set as text by the page's script; a policy in the page's head
 forbids every connection.
@@ -7,17 +7,24 @@ forbids every connection.
 import base64
 import html
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from core import version
-from core.files import versions
 from eval.metrics.labels import MOST
 from eval.reports.compared import ComparedRuns
+from eval.reports.glossary import IN_PROSE, explained, terms
 from eval.reports.incorrect import IncorrectExamples
-from eval.reports.places import command_line, without_places
+from eval.reports.language import catalogue, current, tr
+from eval.reports.markdown import NUMBERED
+from eval.reports.places import without_places
+from eval.reports.plots import NOT_WRITTEN, caption, plot_language
+from eval.reports.provenance import provenance
 from eval.reports.tables import (
     LEFT_OUT,
     Table,
@@ -29,12 +36,13 @@ from eval.reports.tables import (
     macro_f1s,
     method,
 )
-from eval.reports.verdict import verdict
-from eval.runs.judgement import Comparison, ScoredRun, Section
+from eval.reports.verdict import headline, section_name, verdict
+from eval.runs.judgement import Comparison, Section
 
 PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-LONG_FACTS = ("classes", "confusion", "check_generate")  # shown as tables and plots, or not worth a line
+STATIC = 50  # examples that are there without JavaScript
+SAME = "overall_accuracy_comparison.png"  # what accuracy.png shows, of one dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +64,25 @@ def page(
     template, style, script = (
         (PAGE / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", "script.js")
     )
-    return Template(template).substitute(
+    figures = [_figure(name, png, found) for name, png in plots.files.items() if not name.endswith(SAME)]
+    return Template(re.sub(r"{{(.*?)}}", lambda marked: text(tr(marked[1])), template)).substitute(
+        lang={"zh": "zh-CN"}.get(current(), current()),
         title=text(without_places(title)),
+        about=_about(found),
+        base=text(found.base),
         policy=POLICY,
         style=style,
-        verdict="".join(_verdicts(found, compared.warnings)),
-        figures="".join([*_tables(compared), *_figures(plots)]),
-        comparisons="".join(map(_compared, found.sections)),
+        verdict="".join([*_verdicts(compared), *figures[:1], *_notes(compared, plots)]),
+        figures="".join([*_tables(compared), *figures[1:]]),
+        comparisons="".join(_compared(section, found.base) for section in found.sections),
         errors="".join(f"<p>{_shown(one)}</p>" for one in errors),
-        provenance="".join(_provenance(compared.runs, command)),
+        cards="".join(_cards(found.models, errors)),
+        glossary=_list([(text(term), text(meaning)) for term, meaning in terms()]),
+        provenance=_table(
+            tr("How every run was scored, and what made this page."),
+            provenance(compared.runs, command),
+            "facts",
+        ),
         data=_data(found, errors),
         script=script,
     )
@@ -75,32 +93,63 @@ def text(value: object) -> str:
     return html.escape(str(value).encode(errors="replace").decode())
 
 
-def _verdicts(comparison: Comparison, warnings: Sequence[str]) -> list[str]:
-    """The verdict on the whole where there is one, then on each set, then what to bear in mind."""
-    sets = [(section.name, verdict(section, comparison.base)) for section in comparison.sections]
-    whole = [sets.pop()] if comparison.mean or len(sets) == 1 else []
-    return [
-        *(f'<p class="verdict">{text(said)}</p>' for _, said in whole),
-        *(f"<p><strong>{text(name)}</strong>: {text(said)}</p>" for name, said in sets),
-        *(f'<p class="note">Warning: {text(without_places(warning))}</p>' for warning in warnings),
-        f'<p class="note">{LEFT_OUT}</p>',
-    ]
+def _about(comparison: Comparison) -> str:
+    made = version()
+    commit = made.get("commit", "")[:9]
+    sets = [f"{section.name} (n = {section.n:,})" for section in comparison.sets]
+    facts = {
+        "Date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "Tuneyard": f"{made['version']}{f' ({commit})' if commit else ''}",
+        "Models": tr(", ").join(comparison.models),
+        "Datasets": tr(", ").join(sets),
+    }
+    return _list([(tr(name), text(value)) for name, value in facts.items()], "about")
+
+
+def _list(items: Sequence[tuple[str, str]], kind: str = "") -> str:
+    parts = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in items)
+    return f'<dl class="{kind}">{parts}</dl>'
+
+
+def _verdicts(compared: ComparedRuns) -> Iterator[str]:
+    """The whole in a sentence, the verdict in figures, then the table that it is read from."""
+    comparison = compared.comparison
+    sentence = headline(comparison)
+    yield f'<p class="verdict">{explained(text(sentence), IN_PROSE)}</p>' if sentence else ""
+    sections = sorted(comparison.sections, key=lambda section: bool(section.decided_by))
+    for section in sections if not sentence else sections[:1]:
+        told = explained(text(verdict(section, comparison.base)), IN_PROSE)
+        yield f"<p><strong>{text(section_name(section.name))}</strong>: {told}</p>"
+    yield _table(
+        tr("Accuracy of every model on every dataset, beside the majority-class baseline."),
+        accuracies(comparison),
+    )
+
+
+def _notes(compared: ComparedRuns, plots: Plots) -> Iterator[str]:
+    for warning in compared.warnings:
+        yield f'<p class="note">{tr("Warning:")} {text(without_places(warning))}</p>'
+    yield f'<p class="note">{text(tr(LEFT_OUT))}</p>'
+    if plot_language() != current():
+        yield f'<p class="note">{text(tr(NOT_WRITTEN))}</p>'
+    if plots.numbered:
+        key = "".join(f"<li>{number} {text(label)}</li>" for label, number in plots.numbered.items())
+        yield f'<p class="note">{text(tr(NUMBERED))}</p><ul>{key}</ul>'
 
 
 def _tables(compared: ComparedRuns) -> list[str]:
     comparison = compared.comparison
     found = {
-        **compared.tables,
-        "Accuracy": accuracies(comparison),
-        "Macro-F1": macro_f1s(comparison),
-        "Calibration": calibrations(comparison),
-        "Metrics of examples": example_metrics(comparison),
+        **{f"{caption}.": table for caption, table in compared.tables.items()},
+        tr("Macro-F1 of every model on every dataset that has labels."): macro_f1s(comparison),
+        tr("Calibration: how far confidence is from accuracy."): calibrations(comparison),
+        tr("Means of the metrics that are computed for each example."): example_metrics(comparison),
     }
     return [_table(name, table) for name, table in found.items() if table]
 
 
 def _table(caption: str, table: Table, kind: str = "") -> str:
-    head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in table.header)
+    head = "".join(f'<th scope="col">{explained(text(cell))}</th>' for cell in table.header)
     rows = "".join(_row(cells) for cells in table.rows)
     return (
         f'<div class="wide" role="region" tabindex="0" aria-label="{text(caption)}"><table class="{kind}">'
@@ -113,67 +162,72 @@ def _row(cells: Sequence[str]) -> str:
     return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
 
 
-def _figures(plots: Plots) -> Iterator[str]:
-    yield from (_figure(name, png) for name, png in plots.files.items())
-    if plots.numbered:
-        key = "".join(f"<li>{number} {text(label)}</li>" for label, number in plots.numbered.items())
-        yield f"<p>The plots number what no installed font can write:</p><ul>{key}</ul>"
-
-
-def _figure(name: str, png: bytes) -> str:
-    data = base64.b64encode(png).decode()
+def _figure(name: str, png: bytes, comparison: Comparison) -> str:
+    data, told = base64.b64encode(png).decode(), text(caption(name, comparison))
     return (
-        f'<figure><div class="wide"><img alt="Plot {text(name)}; its numbers are in the tables" '
-        f'src="data:image/png;base64,{data}"></div><figcaption>{text(name)}</figcaption></figure>'
+        f'<figure><div class="wide"><img alt="{told}" src="data:image/png;base64,{data}"></div>'
+        f"<figcaption>{told}</figcaption></figure>"
     )
 
 
-def _compared(section: Section) -> str:
-    tables = {"Accuracy": differences(section), "Macro-F1": f1_differences(section)}
-    found = [_table(f"{name} on {section.name}", table) for name, table in tables.items() if table]
-    how = f'<p class="method">{text(method(section))}</p>' if found else "<p>Nothing was compared.</p>"
-    return f"<h3>{text(section.name)}</h3>{''.join(found)}{how}"
+def _compared(section: Section, base: str) -> str:
+    where = section_name(section.name)
+    tables = {
+        tr("Differences in accuracy on {name}, example by example.", name=where): differences(section),
+        tr("Differences in macro-F1 on {name}.", name=where): f1_differences(section),
+    }
+    found = [_table(name, table) for name, table in tables.items() if table]
+    how = (
+        f'<p class="method">{text(method(section))}</p>' if found else f"<p>{tr('Nothing was compared.')}</p>"
+    )
+    told = explained(text(verdict(section, base)), IN_PROSE)
+    return f"<h3>{text(where)}</h3><p>{told}</p>{''.join(found)}{how}"
 
 
 def _shown(errors: IncorrectExamples) -> str:
-    all_here = len(errors.rows) == errors.total
-    here = "all are here" if all_here else f"{len(errors.rows):,} of them, evenly spread, are here"
-    name = f"<strong>{text(errors.dataset)}</strong>"
-    return f"{name}: {errors.total:,} examples that at least one model has incorrect; {here}."
+    here = tr("all are here")
+    if len(errors.rows) < errors.total:
+        here = tr("{count:,} of them, evenly spread, are here", count=len(errors.rows))
+    told = tr(
+        "{total:,} examples that at least one model has incorrect; {here}.", total=errors.total, here=here
+    )
+    return f"<strong>{text(errors.dataset)}</strong>: {text(told)}"
 
 
-def _provenance(runs: Sequence[ScoredRun], command: str) -> list[str]:
-    facts = {"command": command, "tuneyard": version(), **versions("numpy", "matplotlib")}
-    return [
-        _facts("This page", facts),
-        *(_facts(f"{run.model} on {run.dataset}", {"source": run.source, **run.facts}) for run in runs),
-    ]
+def _cards(models: Sequence[str], errors: Sequence[IncorrectExamples]) -> Iterator[str]:
+    """The first examples, for browsers without the script, which else puts its own in their place."""
+    rows = [(one.dataset, row) for one in errors for row in one.rows]
+    for dataset, row in rows[:STATIC]:
+        answers = "".join(_answer(models[answer["model"]], answer) for answer in row["answers"])
+        where = tr("{dataset}, example {row}", dataset=dataset, row=row["row"])
+        yield (
+            f'<li><div class="where">{text(where)}</div>'
+            f'<div class="question" dir="auto">{text(row["question"])}</div>'
+            f"<div>{text(tr('expected'))}: <bdi>{text(row['expected'])}</bdi></div>"
+            f'<ul class="answers">{answers}</ul></li>'
+        )
 
 
-def _facts(caption: str, facts: Mapping[str, object]) -> str:
-    rows = [
-        [key, command_line(str(value)) if key == "command" else without_places(_plain(value))]
-        for key, value in facts.items()
-        if key not in LONG_FACTS
-    ]
-    table = _table(caption, Table(["", ""], rows), "facts")
-    return f"<details><summary>{text(caption)}</summary>{table}</details>"
-
-
-def _plain(value: object) -> str:
-    """A fact as people read it: of objects each field as `name value`."""
-    if isinstance(value, Mapping):
-        return "; ".join(f"{key} {_plain(part)}" for key, part in value.items())
-    return value if isinstance(value, str) else json.dumps(value)
+def _answer(model: str, answer: Mapping[str, Any]) -> str:
+    kind, verdict = ("right", "✓ correct") if answer["right"] else ("wrong", "✗ incorrect")
+    sure = "" if answer["confidence"] is None else f" ({100 * answer['confidence']:.0f} %)"
+    output = answer["output"] if answer["output"] != answer["predicted"] else ""
+    return (
+        f'<li><strong>{text(model)}</strong>: <span class="{kind}">{tr(verdict)}: '
+        f"<bdi>{text(answer['predicted'])}</bdi>{sure}</span>"
+        f"{f'<div class=output dir=auto>{text(output)}</div>' if output else ''}</li>"
+    )
 
 
 def _data(comparison: Comparison, errors: Sequence[IncorrectExamples]) -> str:
     """The rows for the page's script, as JSON in which no letter can end the element that it stands in."""
     content = {
         "models": list(comparison.models),
+        "base": list(comparison.models).index(comparison.base),
         "sets": [{"name": one.dataset, "total": one.total} for one in errors],
         "rows": [{"set": place, **row} for place, one in enumerate(errors) for row in one.rows],
         "most": MOST,
+        "words": catalogue(current()),
     }
     plain = json.dumps(content, separators=(",", ":")).replace("&", "\\u0026")
     return plain.replace("<", "\\u003c").replace(">", "\\u003e")

@@ -1,16 +1,21 @@
 """The rows that somebody got wrong, with what was asked and answered, for a report to look through."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from core.documents import json_lines
+from eval.reports.language import tr
 from eval.runs.detailed import detailed_rows
 from eval.runs.find import PREDICTIONS
 from eval.runs.judgement import ScoredRun
 from eval.runs.records import optional_text
 
 LONGEST = 2000  # characters of a question or an answer that are shown
+MOST_LETTERS = 12_000_000  # of all rows on a page, which a browser still opens at once
+KINDS = ("type", "subtype")
 ROW_NAMES = ("row", "doc_id", "id")
 QUESTION_NAMES = ("instruction", "prompt", "question", "user")
 ANSWER_NAMES = ("model_output", "prediction")
@@ -22,23 +27,29 @@ class IncorrectExamples:
 
     dataset: str
     total: int
-    rows: Sequence[dict[str, object]]
+    rows: Sequence[dict[str, Any]]
 
 
 def collect_incorrect(runs: Sequence[ScoredRun], models: Sequence[str], most: int) -> list[IncorrectExamples]:
     """Return each set's wrong rows, at most `most` in all, evenly spread where there are more.
 
-    A row has `row`, `question`, `expected` and `answers` (`model` by its place in `models`, `predicted`,
-    `output`, `right`, `confidence`); long texts are cut, and say so.
+    A row has `row`, `question`, `expected`, `type` and `subtype` where it has them, and `answers` (`model` by
+    its place in `models`, `predicted`, `output`, `right`, `confidence`); long texts are cut, and say so.
+    Fewer rows are taken where they would hold more than `MOST_LETTERS` in all.
     """
     by_set: dict[str, list[ScoredRun]] = {}
     for run in filter(lambda run: run.rows, runs):
         by_set.setdefault(run.dataset, []).append(run)
     wrong = {name: _wrong(own) for name, own in by_set.items()}
     shares = fair_shares({name: len(rows) for name, rows in wrong.items()}, most)
+    found = {name: _rows(own, models, spread(wrong[name], shares[name])) for name, own in by_set.items()}
+    letters = sum(len(json.dumps(row)) for rows in found.values() for row in rows)
+    kept = min(1.0, MOST_LETTERS / max(1, letters))
     return [
-        IncorrectExamples(name, len(wrong[name]), _rows(own, models, spread(wrong[name], shares[name])))
-        for name, own in by_set.items()
+        IncorrectExamples(
+            name, len(wrong[name]), [rows[i] for i in spread(range(len(rows)), int(kept * len(rows)))]
+        )
+        for name, rows in found.items()
     ]
 
 
@@ -62,7 +73,7 @@ def spread(places: Sequence[int], count: int) -> list[int]:
     return [places[i * len(places) // count] for i in range(count)]
 
 
-def _rows(runs: Sequence[ScoredRun], models: Sequence[str], places: Sequence[int]) -> list[dict[str, object]]:
+def _rows(runs: Sequence[ScoredRun], models: Sequence[str], places: Sequence[int]) -> list[dict[str, Any]]:
     wanted = {runs[0].rows[place] for place in places}
     records = [_records(run, wanted) for run in runs]
     return [
@@ -70,6 +81,7 @@ def _rows(runs: Sequence[ScoredRun], models: Sequence[str], places: Sequence[int
             "row": runs[0].rows[place],
             "question": _question(records[0][runs[0].rows[place]]),
             "expected": cut(runs[0].gold[place]),
+            **{kind: cut(runs[0].kinds[kind][place]) for kind in KINDS if kind in runs[0].kinds},
             "answers": [
                 _answer(run, models.index(run.model), place, own[run.rows[place]])
                 for run, own in zip(runs, records, strict=True)
@@ -125,4 +137,8 @@ def cut(text: str) -> str:
     >>> cut("ab")
     'ab'
     """
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text) - LONGEST:,} more characters)"
+    return (
+        text
+        if len(text) <= LONGEST
+        else text[:LONGEST] + tr("… ({count:,} more characters)", count=len(text) - LONGEST)
+    )

@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+from eval.reports.language import tr
 from eval.reports.tables import (
     LEFT_OUT,
     Table,
@@ -14,8 +15,10 @@ from eval.reports.tables import (
     macro_f1s,
     method,
 )
-from eval.reports.verdict import verdict
+from eval.reports.verdict import section_name, verdict
 from eval.runs.judgement import Comparison, Section
+
+NUMBERED = "The plots number what no installed font can write (a CJK font would):"
 
 
 def markdown(comparison: Comparison, numbered: Mapping[str, str]) -> str:
@@ -34,12 +37,12 @@ def markdown(comparison: Comparison, numbered: Mapping[str, str]) -> str:
     parts += [_section(section, comparison.base) for section in sections]
     if numbered:
         key = "\n".join(f"- {number} {label}" for label, number in numbered.items())
-        parts.append(f"The plots number what no installed font can write (a CJK font would):\n\n{key}")
-    return "\n\n".join([*parts, LEFT_OUT]) + "\n"
+        parts.append(f"{tr(NUMBERED)}\n\n{key}")
+    return "\n\n".join([*parts, tr(LEFT_OUT)]) + "\n"
 
 
 def _section(section: Section, base: str) -> str:
-    parts = [f"## {section.name}", verdict(section, base)]
+    parts = [f"## {section_name(section.name)}", verdict(section, base)]
     tables = [grid(table) for table in (differences(section), f1_differences(section)) if table]
     return "\n\n".join([*parts, *tables, *([method(section)] if tables else [])])
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from eval.reports.language import tr
+
 NONE = "–"
 
 
@@ -28,7 +30,9 @@ def points(share: float) -> str:
 
 def points_interval(value: float, low: float, high: float, unit: str = "") -> str:
     """Return a difference with its limits, `+43.3 (+39.1 to +47.5)`."""
-    return f"{points(value)}{unit} ({points(low)} to {points(high)})"
+    return tr(
+        "{value}{unit} ({low} to {high})", value=points(value), unit=unit, low=points(low), high=points(high)
+    )
 
 
 def show_p(p: float) -> str:

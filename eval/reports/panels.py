@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from core.typeface import Typeface
 from eval.metrics.calibration import Calibration
 from eval.reports.drawing import COLOURS, FAINT, new_figure, save, wrapped
+from eval.reports.language import tr
 from eval.runs.judgement import ScoredRun
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def draw_confusion(runs: Sequence[ScoredRun], path: Path, typeface: Typeface) ->
     rows = sorted(set(runs[0].gold))
     columns = rows + sorted(set(said) - set(rows))
     n = len(runs[0].gold)
-    title = f"{runs[0].dataset}: predicted (columns) by actual (rows); n = {n:,}"
+    title = tr("{name}: predicted (columns) by actual (rows); n = {n:,}", name=runs[0].dataset, n=n)
     size = max(2.6, 0.45 * len(columns)) + 0.5, max(2.2, 0.4 * len(rows)) + 1.2
 
     def draw(axes: "Axes", run: ScoredRun) -> str:
@@ -51,7 +52,7 @@ def _matrix(
             axes.text(x, y, text, ha="center", va="center", fontsize=small, color=colour)
     axes.set_xticks(range(len(columns)), [_short(typeface.show(label)) for label in columns], fontsize=small)
     axes.set_yticks(range(len(rows)), [_short(typeface.show(label)) for label in rows], fontsize=small)
-    axes.set(xlabel="predicted", ylabel="actual (shares are of its row)")
+    axes.set(xlabel=tr("predicted"), ylabel=tr("actual (shares are of its row)"))
     axes.tick_params(length=0)
     return _commonest_error(counts)
 
@@ -59,15 +60,16 @@ def _matrix(
 def _commonest_error(counts: Mapping[tuple[str, str], int]) -> str:
     errors = {pair: count for pair, count in sorted(counts.items()) if pair[0] != pair[1]}
     if not errors:
-        return "no error"
+        return tr("no error")
     (right, said), count = max(errors.items(), key=lambda item: item[1])
-    return f"{said} for {right} {count:,} times"
+    return tr("{said} for {right} {count:,} times", said=said, right=right, count=count)
 
 
 def draw_calibration(dataset: str, found: Mapping[str, Calibration], path: Path, typeface: Typeface) -> None:
     """Write the reliability diagrams of one set's models: accuracy by confidence, rows of each bin."""
     n = next(iter(found.values())).n
-    title = f"{dataset}: accuracy (whiskers: 95 % interval) by confidence; n = {n:,}"
+    told = "{name}: accuracy (whiskers: 95 % interval) by confidence; n = {n:,}"
+    title = tr(told, name=dataset, n=n)
     _panels(found, _reliability, title, (3.3, 3.2), path, typeface)
 
 
@@ -92,11 +94,12 @@ def _reliability(axes: "Axes", found: Calibration) -> str:
         xlim=(0, 103),
         ylim=(FLOOR, 103),
         yticks=range(0, 101, 20),
-        xlabel="confidence, %",
-        ylabel="accuracy, %",
+        xlabel=tr("confidence, %"),
+        ylabel=tr("accuracy, %"),
     )
     axes.spines[["top", "right"]].set_visible(False)
-    return f"ECE {100 * found.error:.1f} points, if calibrated up to {100 * found.chance:.1f}"
+    told = "ECE {error:.1f} points, if calibrated up to {chance:.1f}"
+    return tr(told, error=100 * found.error, chance=100 * found.chance)
 
 
 def _panels(

@@ -11,20 +11,34 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import click
+
 from core.typeface import Typeface, choose_typeface
 from eval.metrics.labels import MOST
 from eval.reports.drawing import Chart, Share, draw_lying, draw_standing
+from eval.reports.language import ENGLISH, catalogue, current, in_language, tr
 from eval.reports.numbers import points, show_p
 from eval.reports.panels import draw_calibration, draw_confusion
+from eval.reports.verdict import section_name
 from eval.runs.judgement import Comparison, ModelScore, ScoredRun, Section
 from eval.statistics.rates import rate_of
 
 STANDING = 8  # more places than this are drawn as lying bars
+NOT_WRITTEN = "The plots are in English: no installed font has Chinese letters."
 KINDS = 25
 RARE = 5  # kinds of fewer rows are taken together
 DETAILED = 12  # of more sets than this, matrices and diagrams would be a pile that nobody looks through
 OTHERS = "others"
 BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.png"}
+CAPTIONS = {
+    "accuracy": "Accuracy of every model with its 95 % interval; dashed is the majority-class baseline.",
+    "overall_accuracy_comparison": "Accuracy of every model on {name} with its 95 % interval.",
+    "type_accuracy_comparison": "Accuracy on {name} by type with 95 % intervals, the commonest type first.",
+    "model_comparison": "Accuracy on {name} by subtype with 95 % intervals, the commonest subtype first.",
+    "confusion": "Predicted by actual labels on {name}: counts of examples, and their shares of the row.",
+    "calibration": "Accuracy by confidence on {name}, beside the dashed line on which both are equal; "
+    "bars count the examples.",
+}
 Kind = tuple[list[bool], list[str]]  # of each row whether it is right, and its group (none: independent)
 Draw = Callable[[Path], None]
 
@@ -33,11 +47,27 @@ def write_plots(comparison: Comparison, runs: Sequence[ScoredRun], out: Path) ->
     """Write all plots that the runs allow; return their paths below `out` and the typeface they have."""
     from tqdm import tqdm
 
-    typeface = choose_typeface(_labels(comparison, runs))
-    plots = dict(_plots(comparison, runs, typeface))
-    for name, draw in tqdm(plots.items(), desc="plots", delay=2, leave=False):
-        draw(out / name)
+    language = plot_language()
+    if language != current():
+        click.echo(tr(NOT_WRITTEN), err=True)
+    with in_language(language):
+        typeface = choose_typeface([*_labels(comparison, runs), *catalogue(current()).values()])
+        plots = dict(_plots(comparison, runs, typeface))
+        for name, draw in tqdm(plots.items(), desc="plots", delay=2, leave=False):
+            draw(out / name)
     return list(plots), typeface
+
+
+def plot_language() -> str:
+    """Return the current language, or English where no installed font has the letters of its texts."""
+    return ENGLISH if choose_typeface(list(catalogue(current()).values())).numbered else current()
+
+
+def caption(name: str, comparison: Comparison) -> str:
+    """Return the sentence below a plot, by the path that `write_plots` gave it."""
+    folder, _, file = name.rpartition("/")
+    names = [one.name for one in comparison.sets if not folder or folder_name(one.name) == folder]
+    return tr(CAPTIONS[Path(file).stem], name=names[0])
 
 
 def _labels(comparison: Comparison, runs: Sequence[ScoredRun]) -> list[str]:
@@ -99,7 +129,7 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
     """Return accuracy by section and model, with the majority class; the title is on the last compared."""
     models = [model for model in comparison.models if any(model in section.figures for section in sections)]
     series = {model: [_accuracy(section.figures.get(model)) for section in sections] for model in models}
-    places = [f"{section.name}\nn = {section.n:,}" for section in sections]
+    places = [f"{section_name(section.name)}\nn = {section.n:,}" for section in sections]
     asked = sorted(sections, key=lambda section: bool(section.decided_by) - bool(section.against_base))
     judged = asked[0] if asked[0].against_base else sections[-1]
     known = not any(math.isnan(section.majority) for section in sections)
@@ -112,24 +142,29 @@ def _accuracy(figure: ModelScore | None) -> Share | None:
 
 def _finding(comparison: Comparison, section: Section) -> str:
     if not section.against_base:
-        return f"Accuracy; nothing was compared with {comparison.base}"
+        return tr("Accuracy; nothing was compared with {base}", base=comparison.base)
     best = section.best
     if best is None:
-        return f"No model is shown to be better than {comparison.base} ({section.name})"
+        where = section_name(section.name)
+        return tr("No model is shown to be better than {base} ({where})", base=comparison.base, where=where)
     test = next(test for test in section.against_base if test.model == best)
-    where = f"on {section.name}"
+    where = tr("on {name}", name=section.name)
     if section is comparison.mean:
-        where = f"on average over {len(comparison.sets)} sets"
-    gain = f"{points(test.value)[1:]} points {where} (p {show_p(test.p)})"
-    rivals = "".join(f", statistically tied with {test.against}" for test in section.rivals)
-    return f"{best} beats {comparison.base} by {gain}{rivals}"
+        where = tr("on average over {count} datasets", count=len(comparison.sets))
+    rivals = "".join(tr(", statistically tied with {model}", model=test.against) for test in section.rivals)
+    told = "{model} beats {base} by {gain} points {where} (p {p})"
+    gain, p = points(test.value)[1:], show_p(test.p)
+    return tr(told, model=best, base=comparison.base, gain=gain, where=where, p=p) + rivals
 
 
 def kinds_chart(runs: Sequence[ScoredRun], kind: str, base: str) -> Chart:
     """Return each model's accuracy by `kind` (type or subtype), the commonest kinds first."""
     names = _commonest(runs[0].kinds[kind])
     counts = {run.model: _by_kind(run, kind, names) for run in runs}
-    places = [f"{name} (n = {len(right):,})" for name, (right, _) in counts[runs[0].model].items()]
+    shown = {OTHERS: tr(OTHERS)} if OTHERS in names else {}
+    places = [
+        f"{shown.get(name, name)} (n = {len(right):,})" for name, (right, _) in counts[runs[0].model].items()
+    ]
     series = {model: [_share(*count) for count in own.values()] for model, own in counts.items()}
     return Chart(_kinds_finding(counts, kind, base), places, series)
 
@@ -160,8 +195,9 @@ def _kinds_finding(counts: Mapping[str, Mapping[str, Kind]], kind: str, base: st
     """How the best of the other models stands against the base, kind by kind."""
     others = [model for model in counts if model != base]
     if base not in counts or not others:
-        return f"Accuracy by {kind}"
+        return tr("Accuracy by {kind}", kind=tr(kind))
     best = max(others, key=lambda model: sum(sum(right) for right, _ in counts[model].values()))
     pairs = [(sum(counts[best][name][0]), sum(counts[base][name][0])) for name in counts[base]]
     ahead, behind = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
-    return f"{best} is ahead of {base} in {ahead} of {len(pairs)} {kind}s, behind in {behind}"
+    told = "{best} is ahead of {base} in {ahead} of {count} " + f"{kind}s, behind in {{behind}}"
+    return tr(told, best=best, base=base, ahead=ahead, count=len(pairs), behind=behind)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from core import version
 from core.files import versions
+from eval.reports.language import tr
 from eval.reports.numbers import NONE, interval, p_cell, percent, points_interval
-from eval.reports.verdict import verdict
+from eval.reports.verdict import section_name, verdict
 from eval.runs.choice import Choice
 from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
 from eval.runs.replicates import ReplicatedRecipe
@@ -48,16 +49,16 @@ class Table:
 
 def accuracies(comparison: Comparison) -> Table:
     """Return every model's accuracy on every set and on average, beside the majority class's."""
-    columns = [["accuracy (95 % interval)", "majority-class baseline", *comparison.models]]
+    columns = [[tr("accuracy (95 % interval)"), tr("majority-class baseline"), *comparison.models]]
     for section in comparison.sections:
         cells = [_accuracy(section.figures.get(model)) for model in comparison.models]
-        columns.append([f"{section.name}, n = {section.n:,}", _majority(section), *cells])
+        columns.append([f"{section_name(section.name)}, n = {section.n:,}", _majority(section), *cells])
     return _turned(columns)
 
 
 def macro_f1s(comparison: Comparison) -> Table | None:
     """Return every model's macro-F1 on the sets that have labels, None if none has."""
-    columns = [["macro-F1 (95 % interval)", *comparison.models]]
+    columns = [[tr("macro-F1 (95 % interval)"), *comparison.models]]
     for section in comparison.sets:
         scores = {model: figure.macro_f1 for model, figure in section.figures.items()}
         if any(scores.values()):
@@ -68,12 +69,12 @@ def macro_f1s(comparison: Comparison) -> Table | None:
 def calibrations(comparison: Comparison) -> Table | None:
     """Return how far each model's confidence is from its accuracy, None where no probabilities are known."""
     rows = [
-        [f"{model} on {section.name}", f"{100 * one.error:.1f}", f"{100 * one.chance:.1f}", f"{one.n:,}"]
+        [_on(model, section.name), f"{100 * one.error:.1f}", f"{100 * one.chance:.1f}", f"{one.n:,}"]
         for section in comparison.sets
         for model, figure in section.figures.items()
         if (one := figure.calibration)
     ]
-    return Table(CALIBRATION, rows) if rows else None
+    return Table(_head(CALIBRATION), rows) if rows else None
 
 
 def example_metrics(comparison: Comparison) -> Table | None:
@@ -83,10 +84,12 @@ def example_metrics(comparison: Comparison) -> Table | None:
         for name in dict.fromkeys(name for figure in section.figures.values() for name in figure.metrics):
             own = {model: one.metrics[name] for model, one in section.figures.items() if name in one.metrics}
             one = next(iter(own.values()))
-            better = "higher" if one.get("higher_is_better") is True else "lower"
-            told = f"{name} on {section.name} ({one.get('unit')}, {better} is better)"
+            told = "{name} on {dataset} ({unit}, lower is better)"
+            if one.get("higher_is_better") is True:
+                told = "{name} on {dataset} ({unit}, higher is better)"
+            told = tr(told, name=name, dataset=section.name, unit=tr(str(one.get("unit"))))
             rows.append([told, *(_measured(own.get(model)) for model in comparison.models)])
-    return Table(["metric (95 % interval)", *comparison.models], rows) if rows else None
+    return Table([tr("metric (95 % interval)"), *comparison.models], rows) if rows else None
 
 
 def _measured(figure: Mapping[str, object] | None) -> str:
@@ -101,7 +104,7 @@ def _measured(figure: Mapping[str, object] | None) -> str:
 def differences(section: Section) -> Table | None:
     """Return every comparison with the base, then the best model's with the others; None without any."""
     rows = [_difference(test) for test in _shown(section)]
-    return Table(DIFFERENCES, rows) if rows else None
+    return Table(_head(DIFFERENCES), rows) if rows else None
 
 
 def f1_differences(section: Section) -> Table | None:
@@ -111,14 +114,14 @@ def f1_differences(section: Section) -> Table | None:
         for test in _shown(section)
         if (f1 := test.macro_f1)
     ]
-    return Table(F1_DIFFERENCES, rows) if rows else None
+    return Table(_head(F1_DIFFERENCES), rows) if rows else None
 
 
 def replicate_table(recipes: Sequence[ReplicatedRecipe]) -> Table:
     """Return each recipe's mean over its trainings against the base; limits over seeds and examples."""
     rows = [
         [
-            f"{one.name} on {one.dataset}",
+            _on(one.name, one.dataset),
             f"{len(one.models)}",
             points_interval(one.found.value, one.found.low, one.found.high),
             p_cell(one.found.p),
@@ -127,21 +130,24 @@ def replicate_table(recipes: Sequence[ReplicatedRecipe]) -> Table:
         ]
         for one in recipes
     ]
-    return Table(REPLICATES, rows)
+    return Table(_head(REPLICATES), rows)
 
 
 def choice_table(choice: Choice) -> Table:
     """Return every candidate's accuracy on the rows that were chosen on, the best first."""
     ordered = sorted(choice.scores.items(), key=lambda item: -item[1])
-    rows = [[f"{model} (chosen)" if model == choice.model else model, percent(one)] for model, one in ordered]
-    return Table(["candidate", "mean accuracy there"], rows)
+    rows = [
+        [tr("{model} (chosen)", model=model) if model == choice.model else model, percent(one)]
+        for model, one in ordered
+    ]
+    return Table(_head(["candidate", "mean accuracy there"]), rows)
 
 
 def slice_table(slices: Sequence[Slice], base: str) -> Table:
     """Return every model against the base on each slice; limits and p are those of all slices together."""
     rows = [
         [
-            f"{one.value} of {one.dataset}, n = {one.n:,}",
+            tr("{value} of {dataset}, n = {n:,}", value=one.value, dataset=one.dataset, n=one.n),
             f"{test.model} − {base}",
             f"{percent(one.accuracy[test.model])} − {percent(one.accuracy[base])}",
             *_difference(test)[1:5],
@@ -149,27 +155,36 @@ def slice_table(slices: Sequence[Slice], base: str) -> Table:
         for one in slices
         for test in one.tests
     ]
-    return Table(["slice", "", "accuracy", *DIFFERENCES[1:5]], rows)
+    return Table(_head(["slice", "", "accuracy", *DIFFERENCES[1:5]]), rows)
 
 
 def method(section: Section) -> str:
     """Return how the comparisons of a section were made, in a line."""
     families = [
-        f"{len(family)} {told}"
+        tr(told, count=len(family))
         for family, told in (
-            (section.against_base, "against the base"),
-            (section.between, "among the others"),
+            (section.against_base, "{count} against the base"),
+            (section.between, "{count} among the others"),
         )
         if family
     ]
-    how = "p and interval from the same sign flips, the largest statistic of each family: "
-    how += ", ".join(families)
+    how = tr("p and interval from the same sign flips, the largest statistic of each family: ")
+    how += tr(", ").join(families)
     if section.name == MEAN:
-        return f"Every dataset counts alike; {how}."
+        return tr("Every dataset counts alike; {how}.", how=how)
     if section.groups is not None:
-        return f"{section.n:,} examples in {section.groups:,} clusters, flipped whole: {how}."
-    alone = "mid-p McNemar" if len(section.against_base) == 1 and not section.between else how
-    return f"{section.n:,} independent examples: {alone}."
+        told = "{n:,} examples in {clusters:,} clusters, flipped whole: {how}."
+        return tr(told, n=section.n, clusters=section.groups, how=how)
+    alone = tr("mid-p McNemar") if len(section.against_base) == 1 and not section.between else how
+    return tr("{n:,} independent examples: {how}.", n=section.n, how=alone)
+
+
+def _head(names: Sequence[str]) -> list[str]:
+    return [name and tr(name) for name in names]
+
+
+def _on(model: str, dataset: str) -> str:
+    return tr("{model} on {dataset}", model=model, dataset=dataset)
 
 
 def _shown(section: Section) -> list[PairedTest]:
@@ -193,9 +208,9 @@ def _majority(section: Section) -> str:
 def _accuracy(figure: ModelScore | None) -> str:
     if figure is None:
         return NONE
-    unparsed = f", {figure.unparsed} unparsed" if figure.unparsed else ""
-    trained = f", trained on {figure.trained_on:,}" if figure.trained_on else ""
-    always = f', always "{figure.always}"' if figure.always else ""
+    unparsed = tr(", {count} unparsed", count=figure.unparsed) if figure.unparsed else ""
+    trained = tr(", trained on {count:,}", count=figure.trained_on) if figure.trained_on else ""
+    always = tr(', always "{label}"', label=figure.always) if figure.always else ""
     return interval((figure.accuracy, figure.low, figure.high)) + always + unparsed + trained
 
 

@@ -1,7 +1,10 @@
 """What follows from a comparison, in a sentence or two."""
 
+from collections.abc import Sequence
+
+from eval.reports.language import listed, tr
 from eval.reports.numbers import percent, points, points_interval, show_p
-from eval.runs.judgement import MEAN, PairedTest, Section
+from eval.runs.judgement import MEAN, Comparison, PairedTest, Section
 from eval.runs.training import contamination
 
 SHIP = "Ship {best}: {ours} against {theirs} of {base}, {gain}, p {p}."
@@ -18,6 +21,61 @@ NO_EVIDENCE = (
 WORSE = " {model} is worse ({points} points, p {p})."
 WITHIN = " {model} is {shown} to be within {margin:g} points of {other}: {gain}."
 DESCRIBED = " This describes; the verdict is the one on {section}."
+BEATS = "{models} beats {base} on {where}"
+BEAT = "{models} beat {base} on {where}"
+ALL_TIED = " and are statistically tied"
+BEST_TIED = "; {best} is statistically tied with {models}"
+NONE_BEATS = "No model is shown to beat {base} on {where}"
+BEST = "; best per dataset: {best}"
+DEFAULT = "; default: {model} (highest mean)."
+DEFAULT_ACCURACY = "; default: {model} (highest accuracy)."
+DEFAULT_BASE = "; default: {base}."
+MOST_NAMED = 6
+
+
+def headline(comparison: Comparison) -> str:
+    """Return the whole in a sentence: who beats the base on what, ties, the best per dataset, the default.
+
+    Empty where no section decides alone: several datasets without a mean (different tasks).
+    """
+    deciding = [section for section in comparison.sections if not section.decided_by]
+    if len(deciding) != 1:
+        return ""
+    (section,) = deciding
+    base, where = comparison.base, section.name
+    if section.name == MEAN:
+        names = ", ".join(one.name for one in comparison.sets)
+        where = tr("the average of {count} datasets ({names})", count=len(comparison.sets), names=names)
+    if not section.against_base:
+        return tr("Nothing to compare: {why}.", why=_only(section, base))
+    best = [tr("{model} on {name}", model=_highest(one), name=one.name) for one in comparison.sets]
+    per_set = tr(BEST, best=tr(", ").join(best)) if section.name == MEAN else ""
+    if section.best is None:
+        return tr(NONE_BEATS, base=base, where=where) + per_set + tr(DEFAULT_BASE, base=base)
+    default = DEFAULT if section.name == MEAN else DEFAULT_ACCURACY
+    return _winners(section, base, where) + per_set + tr(default, model=section.best)
+
+
+def _highest(section: Section) -> str:
+    model = max(section.figures, key=lambda model: section.figures[model].accuracy)
+    return f"{model} ({percent(section.figures[model].accuracy)})"
+
+
+def _winners(section: Section, base: str, where: str) -> str:
+    """Who beats the base, and which of them no test tells apart."""
+    beating = [test.model for test in section.against_base if test.shown and test.value > 0]
+    models = _named(sorted(beating, key=lambda model: -section.figures[model].accuracy))
+    among = [t for t in section.between if t.model in beating and t.against in beating]
+    text = tr(BEATS if len(beating) == 1 else BEAT, models=models, base=base, where=where)
+    if among and not any(test.shown for test in among):
+        return text + tr(ALL_TIED)
+    tied = [test.against for test in section.rivals]
+    return text + (tr(BEST_TIED, best=section.best, models=_named(tied)) if tied else "")
+
+
+def _named(models: Sequence[str]) -> str:
+    more = len(models) - MOST_NAMED
+    return listed([*models[:MOST_NAMED], tr("{more} more", more=more)] if more > 0 else models)
 
 
 def verdict(section: Section, base: str) -> str:
@@ -26,50 +84,54 @@ def verdict(section: Section, base: str) -> str:
     A section that another decides for only describes. Models that were trained on some of the examples
     are named behind it.
     """
-    trained = [(model, figure) for model, figure in section.figures.items() if figure.trained_on]
-    told = (f" {contamination(model, one.trained_on, one.n, [])}." for model, one in trained)
-    described = DESCRIBED.format(section=section.decided_by) if section.decided_by else ""
+    told = (
+        f" {contamination(model, one.trained_on, one.n, [])}{tr('.')}"
+        for model, one in section.figures.items()
+        if one.trained_on
+    )
+    described = tr(DESCRIBED, section=section_name(section.decided_by)) if section.decided_by else ""
     return _decision(section, base) + _within(section) + "".join(told) + described
 
 
 def _decision(section: Section, base: str) -> str:
     if not section.against_base:
-        return f"Nothing to compare: {_only(section, base)}."
+        return tr("Nothing to compare: {why}.", why=_only(section, base))
     best = section.best
     if best is None:
         return _not_better(section, base)
     test = next(t for t in section.against_base if t.model == best)
     ours, theirs = (percent(section.figures[model].accuracy) for model in (best, base))
     told = AHEAD if section.decided_by else SHIP
-    text = told.format(best=best, base=base, ours=ours, theirs=theirs, gain=_points(test), p=show_p(test.p))
+    text = tr(told, best=best, base=base, ours=ours, theirs=theirs, gain=_points(test), p=show_p(test.p))
     if test.shrunk is not None:
-        text += CHOSEN.format(count=len(section.against_base), points=points(test.shrunk))
+        text += tr(CHOSEN, count=len(section.against_base), points=points(test.shrunk))
     over = section.over_majority.get(best)
     if over and not (over.shown and over.value > 0):
-        text += NOT_OVER_MAJORITY.format(share=percent(section.majority))
+        text += tr(NOT_OVER_MAJORITY, share=percent(section.majority))
     return text + "".join(
-        TIED.format(model=rival.against, points=points(rival.value), p=show_p(rival.p))
+        tr(TIED, model=rival.against, points=points(rival.value), p=show_p(rival.p))
         for rival in section.rivals
     )
 
 
 def _points(test: PairedTest) -> str:
-    return points_interval(test.value, test.low, test.high, " points")
+    return points_interval(test.value, test.low, test.high, tr(" points"))
 
 
 def _not_better(section: Section, base: str) -> str:
     worse = [test for test in section.against_base if test.shown]
     unknown = [test for test in section.against_base if not test.shown]
     if not unknown:
-        listed = ", ".join(f"{t.model} {points(t.value)} points" for t in worse)
+        points_each = (f"{t.model} {points(t.value)}{tr(' points')}" for t in worse)
         told = BEHIND if section.decided_by else KEEP
-        return told.format(base=base, listed=listed, p=show_p(max(t.p for t in worse)))
+        return tr(told, base=base, listed=tr(", ").join(points_each), p=show_p(max(t.p for t in worse)))
     best = max(unknown, key=lambda test: test.value)
-    text = NO_EVIDENCE.format(
+    text = tr(
+        NO_EVIDENCE,
         base=base, model=best.model, gain=_points(best), p=show_p(best.p), n=best.n,
         smallest=100 * best.smallest,
     )  # fmt: skip
-    return text + "".join(WORSE.format(model=t.model, points=points(t.value), p=show_p(t.p)) for t in worse)
+    return text + "".join(tr(WORSE, model=t.model, points=points(t.value), p=show_p(t.p)) for t in worse)
 
 
 def _within(section: Section) -> str:
@@ -77,9 +139,10 @@ def _within(section: Section) -> str:
     if section.margin is None:
         return ""
     return "".join(
-        WITHIN.format(
+        tr(
+            WITHIN,
             model=test.model, other=test.against, margin=100 * section.margin, gain=_points(test),
-            shown="shown" if test.low > -section.margin else "not shown",
+            shown=tr("shown" if test.low > -section.margin else "not shown"),
         )
         for test in section.against_top
     )  # fmt: skip
@@ -87,7 +150,14 @@ def _within(section: Section) -> str:
 
 def _only(section: Section, base: str) -> str:
     if base not in section.figures:
-        return f"{base} was not scored on {section.name}"
+        return tr("{base} was not scored on {name}", base=base, name=section_name(section.name))
     if len(section.figures) > 1:
-        return "figures without their rows cannot be paired and tested"
-    return f"only {base} was scored" + (" on all sets" if section.name == MEAN else "")
+        return tr("figures without their rows cannot be paired and tested")
+    if section.name == MEAN:
+        return tr("only {base} was scored on all sets", base=base)
+    return tr("only {base} was scored", base=base)
+
+
+def section_name(name: str) -> str:
+    """Return a dataset's name as it is, and that of the mean in the current language."""
+    return tr(MEAN) if name == MEAN else name

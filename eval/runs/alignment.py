@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from core.errors import RequestError, show_value
+from eval.reports.language import tr
 from eval.runs.judgement import ScoredRun
 from eval.runs.results import current_settings
 
@@ -20,9 +21,8 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
     warnings = []
     if first.groups is not None and len(set(first.groups)) < FEW_GROUPS:
         count = len(set(first.groups))
-        warnings.append(
-            f"{first.dataset}: {count} groups are few; intervals by group are too narrow under {FEW_GROUPS}"
-        )
+        told = "{dataset}: {count} clusters are few; intervals by cluster are too narrow under {few}"
+        warnings.append(tr(told, dataset=first.dataset, count=count, few=FEW_GROUPS))
     for run in others:
         if not run.rows:
             warnings.append(_check_counts(run, first))
@@ -59,7 +59,8 @@ def _check_counts(run: ScoredRun, first: ScoredRun) -> str:
             raise RequestError(
                 f"{both}: {one[name]:,} and {other[name]:,} rows of {kind} {name}: other rows were scored"
             )
-    return f"{both}: not paired and not tested: {run.source} has figures by type, not the rows"
+    told = "{both}: not paired and not tested: {source} has figures by type, not the rows"
+    return tr(told, both=both, source=run.source)
 
 
 def _data(run: ScoredRun) -> str:
@@ -72,7 +73,8 @@ def _differences(run: ScoredRun, first: ScoredRun) -> list[str]:
     both = f"{run.source} and {first.source}"
     warnings = []
     if not (_data(run) and _data(first)):
-        warnings.append(f"{both}: paired by row and expected answer alone (not both name their data)")
+        told = "{both}: paired by row and expected answer alone (not both name their data)"
+        warnings.append(tr(told, both=both))
     one, other = _asked(run), _asked(first)
     differing = [
         f"{name} {show_value(one[name])} and {show_value(other[name])}"
@@ -80,7 +82,8 @@ def _differences(run: ScoredRun, first: ScoredRun) -> list[str]:
         if name in other and one[name] != other[name]
     ]
     if differing:
-        warnings.append(f"{both} were prompted differently: {'; '.join(differing)}")
+        told = "{both} were prompted differently: {differing}"
+        warnings.append(tr(told, both=both, differing="; ".join(differing)))
     return warnings
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from core.documents import json_lines
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, require
+from eval.reports.language import tr
 from eval.runs.detailed import DETAILED, read_detailed
 from eval.runs.held_out import held_out, is_sweep
 from eval.runs.judgement import ScoredRun
@@ -62,12 +63,15 @@ def read_runs(
     warnings: list[str] = []
     for source in sources:
         whole, unfinished = find_runs(source.path)
-        warnings += [f"{place}: left out, unfinished; resume with --resume" for place in unfinished]
+        warnings += [
+            tr("{place}: left out, unfinished; resume with --resume", place=one) for one in unfinished
+        ]
         new = [place for place in whole if place.resolve() not in done]
         done |= {place.resolve() for place in new}
         own = held_out(source.path, [run for place in new for run in _read(place, metric, by)])
         if is_sweep(source.path):
-            warnings.append(f"{source.path}: a sweep: compared on the examples that it did not choose on")
+            said = "{place}: a sweep: compared on the examples that it did not choose on"
+            warnings.append(tr(said, place=source.path))
         runs += [(source, run) for run in _named(own, source)]
     return _distinct(runs), warnings
 

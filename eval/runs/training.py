@@ -3,18 +3,23 @@
 from collections.abc import Mapping
 from typing import Any
 
+from eval.reports.language import tr
+
 
 def training_warnings(model: str, n: int, found: Mapping[str, Any] | None) -> list[str]:
     """Return what to bear in mind of `trained_on` in results.json, for a model scored on `n` examples."""
     if not found:
         return []
     said = [contamination(model, found["examples"], n, found["sources"])] if found["examples"] else []
-    said += [f"{model} was trained on a dataset of this name ({source})" for source in found["same_name"]]
-    return said + [f"{model}: training examples not checked: {reason}" for reason in found["not_checked"]]
+    same = "{model} was trained on a dataset of this name ({source})"
+    unknown = "{model}: training examples not checked: {reason}"
+    said += [tr(same, model=model, source=source) for source in found["same_name"]]
+    return said + [tr(unknown, model=model, reason=reason) for reason in found["not_checked"]]
 
 
 def contamination(model: str, examples: int, n: int, sources: list[str]) -> str:
     """Return how many of `n` examples a model was trained on, and what its accuracy is then."""
     where = f" ({', '.join(sources)})" if sources else ""
-    told = "this is training accuracy" if examples == n else "its accuracy on them is training accuracy"
-    return f"{model} was trained on {examples:,} of these {n:,} examples{where}: {told}"
+    told = "{model} was trained on {count:,} of these {n:,} examples{where}: {what}"
+    what = tr("this is training accuracy" if examples == n else "its accuracy on them is training accuracy")
+    return tr(told, model=model, count=examples, n=n, where=where, what=what)

@@ -95,7 +95,7 @@ def test_hostile_answers_do_nothing(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     dom = open_page(render(compare_results([str(path)]), hostile, 9), tmp_path)
-    assert dom.count("✗ incorrect: &lt;!-- &lt;script &lt;/script&gt;&lt;img") == 3
+    assert dom.count("✗ incorrect: <bdi>&lt;!-- &lt;script &lt;/script&gt;&lt;img") == 3
     assert "<title>&lt;!-- &lt;script &lt;/script&gt;" in dom and "<img src=" not in dom.replace(
         '<img alt="Plot', ""
     )

@@ -2,83 +2,200 @@
 // Everything shown is set as text, never as HTML: what models answered is not to be trusted.
 const data = JSON.parse(document.getElementById("data").textContent);
 const PER_PAGE = 25;
+const MOST_KINDS = 200;
 const form = document.getElementById("filters");
 const list = document.getElementById("list");
 const count = document.getElementById("count");
+const bar = document.querySelector(".pages");
 let page = 0;
+let found = [];
+
+// The catalogue has the texts of the page's language by their English.
+function tr(english, values = {}) {
+  return (data.words[english] ?? english).replace(/\{(\w+)\}/g, (_, name) => values[name]);
+}
 
 const option = (select, value, text) => select.add(new Option(text, value));
-// Free text is no choice of a few: then the list offers "any" alone, and the search is there.
-function fill(name, values) {
-  const distinct = [...new Set(values)].sort();
-  if (distinct.length <= data.most) distinct.forEach((text) => option(form.elements[name], text, text));
+// Free text is no choice of a few: then there is no list to choose from, and the search is there.
+function fill(name, values, most) {
+  const distinct = [...new Set(values)].filter((text) => text !== undefined).sort();
+  if (distinct.length <= most) distinct.forEach((text) => option(form.elements[name], text, text));
+  form.elements[name].parentElement.hidden = form.elements[name].length === 1;
 }
 
 data.sets.forEach((set, index) => option(form.elements.set, index, set.name));
 data.models.forEach((model, index) => option(form.elements.model, index, model));
-fill("expected", data.rows.map((row) => row.expected));
-fill("predicted", data.rows.flatMap((row) => row.answers.map((a) => a.predicted)));
+fill("expected", data.rows.map((row) => row.expected), data.most);
+fill("predicted", data.rows.flatMap((row) => row.answers.map((a) => a.predicted)), data.most);
+fill("type", data.rows.map((row) => row.type), MOST_KINDS);
+fill("subtype", data.rows.map((row) => row.subtype), MOST_KINDS);
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
-  made.className = className;
+  if (className) made.className = className;
   made.textContent = text;
   return made;
 }
 
-function matches(row, wanted) {
-  const asked = row.answers.filter((a) => wanted.model === "" || a.model === Number(wanted.model));
-  const said = new Set(row.answers.map((a) => a.predicted));
-  const text = [row.question, row.expected, ...row.answers.map((a) => a.output)].join("\n").toLowerCase();
-  return (
-    (wanted.set === "" || row.set === Number(wanted.set)) &&
-    asked.some((a) => !a.right && (wanted.predicted === "" || a.predicted === wanted.predicted)) &&
-    (wanted.expected === "" || row.expected === wanted.expected) &&
-    (wanted.agree === "" || (wanted.agree === "agree") === (said.size === 1)) &&
-    text.includes(wanted.text.toLowerCase())
+// A text in its own direction, whichever way the text around it runs.
+function directed(tag, className, text) {
+  const made = element(tag, className, text);
+  made.dir = "auto";
+  return made;
+}
+
+const name = (row) => `${data.sets[row.set].name}/${row.row}`;
+const link = (row) => `#example=${encodeURIComponent(name(row))}`;
+
+// The answers of a row that the filters on model, outcome and prediction are about.
+function meant(row, wanted) {
+  const base = row.answers.find((a) => a.model === data.base);
+  const outcomes = {
+    "": (a) => !a.right,
+    right: (a) => a.right,
+    regressed: (a) => base && base.right && !a.right,
+    fixed: (a) => base && !base.right && a.right,
+  };
+  return row.answers.filter(
+    (a) =>
+      (wanted.model === "" || a.model === Number(wanted.model)) &&
+      outcomes[wanted.outcome](a) &&
+      (wanted.predicted === "" || a.predicted === wanted.predicted),
   );
 }
 
-function answer(found) {
+function matches(row, wanted) {
+  const said = new Set(row.answers.map((a) => a.predicted));
+  const texts = row.answers.flatMap((a) => [data.models[a.model], a.predicted, a.output]);
+  const text = [name(row), row.type, row.subtype, row.question, row.expected, ...texts].join("\n");
+  return (
+    (wanted.set === "" || row.set === Number(wanted.set)) &&
+    meant(row, wanted).length > 0 &&
+    (wanted.expected === "" || row.expected === wanted.expected) &&
+    (wanted.type === "" || row.type === wanted.type) &&
+    (wanted.subtype === "" || row.subtype === wanted.subtype) &&
+    (wanted.agree === "" || (wanted.agree === "agree") === (said.size === 1)) &&
+    text.toLowerCase().includes(wanted.text.toLowerCase())
+  );
+}
+
+// Rows by the confidence of the answers meant; those without one come last.
+function ordered(rows, wanted) {
+  if (wanted.order === "") return rows;
+  const sign = wanted.order === "sure" ? -1 : 1;
+  const place = (row) => Math.min(...meant(row, wanted).map((a) => (a.confidence === null ? 2 : sign * a.confidence)));
+  return rows.map((row) => [place(row), row]).sort(([a], [b]) => a - b).map(([, row]) => row);
+}
+
+function answer(given) {
   const item = document.createElement("li");
-  const sure = found.confidence === null ? "" : ` (${(100 * found.confidence).toFixed(0)} %)`;
-  const verdict = found.right ? "✓ correct" : "✗ incorrect";
-  item.append(element("strong", "", data.models[found.model]), ": ");
-  item.append(element("span", found.right ? "right" : "wrong", `${verdict}: ${found.predicted}${sure}`));
-  if (found.output !== found.predicted) item.append(element("div", "output", found.output));
+  const sure = given.confidence === null ? "" : ` (${(100 * given.confidence).toFixed(0)} %)`;
+  const verdict = element("span", given.right ? "right" : "wrong", "");
+  verdict.append(`${tr(given.right ? "✓ correct" : "✗ incorrect")}: `, element("bdi", "", given.predicted), sure);
+  item.append(element("strong", "", data.models[given.model]), ": ", verdict);
+  if (given.output !== given.predicted) item.append(directed("div", "output", given.output));
   return item;
 }
 
 function card(row) {
   const item = document.createElement("li");
   const answers = element("ul", "answers", "");
+  const where = element("a", "where", tr("{dataset}, example {row}", { dataset: data.sets[row.set].name, row: row.row }));
+  const expected = element("div", "", `${tr("expected")}: `);
+  const kinds = [row.type, row.subtype].filter((kind) => kind !== undefined);
+  where.href = link(row);
+  item.id = link(row).slice(1);
   answers.append(...row.answers.map(answer));
-  item.append(element("div", "where", `${data.sets[row.set].name}, example ${row.row}`));
-  item.append(element("div", "question", row.question));
-  item.append(element("div", "", `expected: ${row.expected}`), answers);
+  expected.append(element("bdi", "", row.expected));
+  item.append(where, element("span", "where", kinds.map((kind) => ` · ${kind}`).join("")));
+  item.append(directed("div", "question", row.question), expected, answers);
   return item;
 }
 
-function show() {
-  const wanted = Object.fromEntries(new FormData(form));
-  const found = data.rows.filter((row) => matches(row, wanted));
+function draw() {
   const pages = Math.max(1, Math.ceil(found.length / PER_PAGE));
-  page = Math.min(page, pages - 1);
-  list.replaceChildren(...found.slice(page * PER_PAGE, (page + 1) * PER_PAGE).map(card));
-  count.textContent = `${found.length} of ${data.rows.length} examples, page ${page + 1} of ${pages}`;
+  const shown = found.slice(page * PER_PAGE, (page + 1) * PER_PAGE).map(card);
+  list.replaceChildren(...(shown.length ? shown : [element("li", "", tr("No example matches these filters."))]));
+  const figures = { found: found.length, all: data.rows.length, page: page + 1, pages };
+  count.textContent = tr("{found} of {all} examples, page {page} of {pages}", figures);
   document.getElementById("previous").disabled = page === 0;
   document.getElementById("next").disabled = page === pages - 1;
 }
 
+function show() {
+  const wanted = Object.fromEntries(new FormData(form));
+  found = ordered(data.rows.filter((row) => matches(row, wanted)), wanted);
+  page = 0;
+  draw();
+}
+
+function clear() {
+  [...form.elements].forEach((field) => { field.value = ""; });
+  show();
+}
+
 function turn(step) {
   page += step;
-  show();
+  draw();
   document.getElementById("errors").scrollIntoView();
 }
 
-form.addEventListener("input", () => { page = 0; show(); });
+// A link to an example shows it whatever the filters were, on the page on which it is.
+function follow() {
+  const place = data.rows.findIndex((row) => link(row) === location.hash);
+  if (place < 0) return;
+  clear();
+  page = Math.floor(place / PER_PAGE);
+  draw();
+  const item = list.children[place % PER_PAGE];
+  item.classList.add("linked");
+  item.scrollIntoView();
+}
+
+// A cell that a spreadsheet would take for a formula begins with an apostrophe.
+function cell(value) {
+  const text = String(value ?? "").replace(/^(?=\s*[=+\-@＝＋－＠])/, "'");
+  return `"${text.replaceAll('"', '""')}"`;
+}
+
+function table() {
+  const header = ["dataset", "example", "type", "subtype", "question", "expected"];
+  const columns = ["predicted", "correct", "confidence", "output"];
+  const lines = found.map((row) => {
+    const given = data.models.flatMap((_, index) => {
+      const one = row.answers.find((a) => a.model === index) ?? {};
+      return [one.predicted, one.right, one.confidence, one.output];
+    });
+    return [data.sets[row.set].name, row.row, row.type, row.subtype, row.question, row.expected, ...given];
+  });
+  const named = data.models.flatMap((model) => columns.map((column) => `${column} (${model})`));
+  return [[...header, ...named], ...lines].map((line) => line.map(cell).join(",") + "\r\n").join("");
+}
+
+function download() {
+  const made = document.createElement("a");
+  made.download = "examples.csv";
+  made.href = URL.createObjectURL(new Blob(["\ufeff", table()], { type: "text/csv" }));
+  made.click();
+  setTimeout(() => URL.revokeObjectURL(made.href), 10000);
+}
+
+// Only tables and plots that are wider than the screen say that they scroll.
+function hint() {
+  document.querySelectorAll(".wide").forEach((box) => {
+    box.dataset.hint = box.scrollWidth > box.clientWidth ? tr("Scrolls sideways →") : "";
+  });
+}
+
+form.addEventListener("input", show);
 form.addEventListener("submit", (event) => event.preventDefault());
-form.addEventListener("reset", () => setTimeout(() => { page = 0; show(); }));
 document.getElementById("previous").addEventListener("click", () => turn(-1));
 document.getElementById("next").addEventListener("click", () => turn(1));
+document.getElementById("clear").addEventListener("click", clear);
+document.getElementById("csv").addEventListener("click", download);
+window.addEventListener("hashchange", follow);
+window.addEventListener("resize", hint);
+form.hidden = bar.hidden = false;
 show();
+follow();
+hint();

@@ -109,7 +109,7 @@ def test_the_title_of_several_sets_is_on_their_mean() -> None:
         make("b", new, "t"),
     ]
     chart = accuracy_chart(found := compare(runs, "base"), found.sections)
-    assert chart.title == "a beats base by 25.0 points on average over 2 sets (p < 0.001)"
+    assert chart.title == "a beats base by 25.0 points on average over 2 datasets (p < 0.001)"
     assert [len(shares) for shares in chart.series.values()] == [3, 3, 3] and chart.series["b"][0] is None
 
 

@@ -13,8 +13,11 @@ from core import version
 from core.errors import ContentError, RequestError
 from eval.report import cli, render
 from eval.reports.compared import compare_results
-from eval.reports.html import LEFT_OUT, POLICY
+from eval.reports.glossary import GLOSSARY, explained
+from eval.reports.html import LEFT_OUT, POLICY, text
 from eval.reports.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
+from eval.reports.provenance import provenance
+from eval.runs.judgement import ScoredRun
 from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, write_run
 
@@ -71,22 +74,62 @@ def test_the_page_stands_alone_and_is_whole(page: str) -> None:
     assert "Report on &lt;runs&gt;" in page
 
 
-def test_the_verdict_comes_first_and_what_the_intervals_leave_out_with_it(page: str) -> None:
-    verdict = page.index('<p class="verdict">Ship mnli: 83.5 % against 41.7 % of base')
-    assert verdict < page.index(LEFT_OUT) < page.index("<table") < page.index("<figure>")
-    assert "<strong>demo_rte_eval</strong>: Better than base here: rte, 100.0 %" in page
+def test_the_verdict_comes_first_then_a_table_a_plot_and_what_the_intervals_leave_out(page: str) -> None:
+    whole = (
+        "mnli, merge and rte beat base on the average of 2 datasets (demo_mnli_eval, demo_rte_eval); best "
+        "per dataset: mnli (98.3 %) on demo_mnli_eval, rte (100.0 %) on demo_rte_eval; default: mnli ("
+    )
+    said = page.index(f'<p class="verdict">{whole}')
+    ship = page.index("<strong>mean</strong>: Ship mnli: 83.5 % against 41.7 % of base")
+    assert said < ship < page.index("<table") < page.index("<figure>") < page.index(LEFT_OUT)
+    assert page.index(LEFT_OUT) < page.index('<section id="figures">') < page.index("<h3>demo_rte_eval</h3>")
+    assert "<h3>demo_rte_eval</h3><p>Better than base here: rte, 100.0 %" in page
     assert "majority-class baseline" in page and "n = 300" in page and "50.0 % (44.4–55.6)" in page
 
 
+def test_what_the_page_is_of_stands_at_its_top(page: str) -> None:
+    head = page[: page.index("<nav")]
+    for told in (version()["version"], "base, merge, mnli, rte", "demo_mnli_eval (n = 300)"):
+        assert f"{told}" in head
+    assert re.search(r"<dd>20\d\d-\d\d-\d\d</dd>", head)
+
+
+def test_captions_are_sentences(page: str) -> None:
+    captions = re.findall("<(?:fig)?caption>(.*?)</(?:fig)?caption>", page)
+    assert len(captions) > 10 and all(re.match(r"[A-Z].{20,}\.$", one) for one in captions)
+
+
+def test_terms_have_their_meaning_as_hover_text_and_in_one_list() -> None:
+    told = explained(text("p & mean, maps; macro-F1"))
+    assert [re.sub("<.*?>", "", told), told.count("<abbr")] == ["p &amp; mean, maps; macro-F1", 3]
+    assert f'<abbr title="{text(GLOSSARY["macro-F1"])}">macro-F1</abbr>' in told
+
+
+def test_a_fact_that_runs_share_is_one_row_of_the_provenance() -> None:
+    runs = [
+        ScoredRun(
+            model, "s", f"/srv/x/{model}", [], [], [], [],
+            facts={"dtype": "fp32", "seed": seed, "ci95": [0, 1]},
+        )
+        for model, seed in [("a", 1), ("b", 1), ("c", 2)]
+    ]  # fmt: skip
+    rows = provenance(runs, "python -m eval.report /srv/x").rows
+    assert ["dtype", "fp32", "all"] in rows and ["seed", "1", "a on s, b on s"] in rows
+    assert ["seed", "2", "c on s"] in rows and ["source", "a", "a on s"] in rows
+    assert ["command", "python -m eval.report x", "this page"] in rows and "ci95" not in [
+        row[0] for row in rows
+    ]
+
+
 def test_provenance_is_on_the_page(page: str) -> None:
-    for text in (
+    for told in (
         "base on demo_mnli_eval",
         "chat_template t",
         "fp32",
         f"version {version()['version']}",
         "python -m eval.report",
     ):
-        assert text in page
+        assert told in page
 
 
 def test_the_errors_are_those_rows_that_a_model_has_wrong(page: str) -> None:

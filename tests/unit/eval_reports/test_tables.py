@@ -1,6 +1,7 @@
 """What people and programs read: a golden page, verdicts for each decision, numbers as shown."""
 
 import json
+from dataclasses import replace
 
 import jsonschema_rs
 import pytest
@@ -9,7 +10,7 @@ from core.errors import RequestError
 from eval.reports.markdown import markdown
 from eval.reports.numbers import percent, points, show_p
 from eval.reports.tables import to_json
-from eval.reports.verdict import verdict
+from eval.reports.verdict import headline, verdict
 from eval.runs.comparison import compare
 from eval.runs.judgement import Comparison, ModelScore, PairedTest, ScoredRun, Section
 from tests.conftest import ROOT
@@ -62,6 +63,43 @@ def test_ship_with_a_rival() -> None:
     text = told(make("base", base), make("b", b), make("a", a))
     assert text.startswith("Ship a: 100.0 %")
     assert text.endswith("Statistically tied with b (+2.0 points, p = 0.25).")
+
+
+def test_the_headline_says_what_it_is_about_and_who_is_tied() -> None:
+    base, a, b = [False] * 60 + [True] * 40, [True] * 100, [True] * 58 + [False] * 2 + [True] * 40
+
+    def said(**answers: list[bool]) -> str:
+        return headline(compare([make(model, right) for model, right in answers.items()], "base"))
+
+    assert (
+        said(base=base, a=a, b=b)
+        == "a and b beat base on s and are statistically tied; default: a (highest accuracy)."
+    )
+    assert said(base=base, a=a) == "a beats base on s; default: a (highest accuracy)."
+    assert said(base=base, a=base) == "No model is shown to beat base on s; default: base."
+    assert said(base=base) == "Nothing to compare: only base was scored."
+    two = [
+        make(model, right, name)
+        for name in "st"
+        for model, right in [("base", base), ("a", a), ("b", a[:-9] + [False] * 9)]
+    ]
+    assert headline(compare(two, "base")) == (
+        "a and b beat base on the average of 2 datasets (s, t); best per dataset: a (100.0 %) on s, "
+        "a (100.0 %) on t; default: a (highest mean)."
+    )
+
+
+def test_a_headline_of_many_models_names_six_and_says_how_many_more() -> None:
+    runs = [make("base", [False] * 100), *(make(f"m{n}", [True] * 100) for n in range(8))]
+    assert "m0, m1, m2, m3, m4, m5 and 2 more beat base on s" in headline(compare(runs, "base"))
+
+
+def test_different_tasks_have_no_headline() -> None:
+    found = compare(
+        [make(model, [right] * 50, name) for name in "st" for model, right in [("base", False), ("a", True)]],
+        "base",
+    )
+    assert headline(replace(found, mean=None)) == ""
 
 
 def test_no_evidence() -> None:

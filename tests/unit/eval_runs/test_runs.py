@@ -289,4 +289,4 @@ def test_confidence_is_the_share_of_the_chosen_label(folder: Path) -> None:
 def test_few_groups_are_warned_of(tmp_path: Path) -> None:
     write_run(tmp_path, "base", "s", GOLD, GOLD, groups=list("abcdefghij") * 2)
     (warning,) = check_rows(read(tmp_path)[0])
-    assert "10 groups are few" in warning
+    assert "10 clusters are few" in warning

@@ -1,0 +1,54 @@
+"""The texts of tables, plots, verdicts and the page in the language asked for; the English text is the key.
+
+zh.json, beside this file, has the Chinese of each key; a text that it lacks stays English.
+"""
+
+import contextlib
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+
+import click
+
+ENGLISH, CHINESE = "en", "zh"
+_current: ContextVar[str] = ContextVar("language", default=ENGLISH)
+lang_option = click.option(
+    "--lang", type=click.Choice([ENGLISH, CHINESE]), default=ENGLISH, show_default=True,
+    help="The language of tables, plots and verdicts.",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def in_language(name: str) -> Iterator[None]:
+    """Write texts in this language (`en` or `zh`) inside the block."""
+    token = _current.set(name)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current() -> str:
+    """Return the language that texts are written in now."""
+    return _current.get()
+
+
+@functools.cache
+def catalogue(name: str) -> Mapping[str, str]:
+    """Return the texts of a language by their English; of English none."""
+    file = Path(__file__).with_name(f"{name}.json")
+    found: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if name != ENGLISH else {}
+    return found
+
+
+def tr(english: str, **values: object) -> str:
+    """Return a text in the current language with its {fields} filled in."""
+    return catalogue(current()).get(english, english).format(**values)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as `a, b and c`."""
+    *first, last = names
+    return tr("{first} and {last}", first=tr(", ").join(first), last=last) if first else last
