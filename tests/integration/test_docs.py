@@ -1,13 +1,16 @@
 """Every command in README and docs runs, in the order of the page, in a copy of the checkout.
 
-Blocks fenced as ```console hold commands behind `$ `. Those marked ```console gpu need hardware or
-a hub that CI has not: of them the recipes that they name are put through `python -m recipes check`.
-Those marked ```console lf run in a folder of LLaMA-Factory's own files, where that is here.
+Blocks fenced as ```console hold commands behind `$ `; a command may hold a text up to its EOF. What stands
+below a command must be in what it says, line by line. `cd` holds to the end of the page. Blocks marked
+```console gpu need hardware or a hub that CI has not: of them the recipes that they name are put through
+`python -m recipes check`. Blocks marked ```console lf run in a
+folder of LLaMA-Factory's own files, where that is here.
 """
 
 import re
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -18,18 +21,31 @@ from tests.conftest import REAL, ROOT
 from tests.integration.conftest import Demo
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-PAGES = [ROOT / "README.md", ROOT / "recipes/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "recipes/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```console(?P<where> gpu| lf)?\n(?P<body>.*?)^```$", re.M | re.S)
-ALREADY_RUN = re.compile(r"^make (test|test-slow|lint|setup|setup-core|clean|bench)\b|^git clone|^cd ")
+COMMAND = re.compile(r"^\$ (?P<line>(?:.*\\\n)*.*)\n(?P<below>(?:(?!\$ ).*\n)*)", re.M)
+ALREADY_RUN = re.compile(r"^make (test|test-slow|lint|setup|setup-core|clean|bench)\b|^git clone")
 
 
-def commands(page: Path) -> list[tuple[str, str]]:
-    """All commands of a page as (where, command); a backslash goes on with the next line."""
-    return [
-        ((block["where"] or "").strip(), line.replace("\\\n", " "))
-        for block in BLOCK.finditer(page.read_text(encoding="utf-8"))
-        for line in re.findall(r"^\$ ((?:.*\\\n)*.*)$", block["body"], re.M)
-    ]
+class Step(NamedTuple):
+    """A command of a page: where it runs, its text, and the lines that it is shown to say."""
+
+    where: str
+    command: str
+    shown: list[str]
+
+
+def commands(page: Path) -> list[Step]:
+    """All commands of a page; a backslash goes on with the next line, `<<'EOF'` up to a line EOF."""
+    steps = []
+    for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        for found in COMMAND.finditer(block["body"]):
+            line, below = found["line"].replace("\\\n", " "), found["below"]
+            if line.endswith("<<'EOF'"):
+                text, end, below = below.partition("EOF\n")
+                line += f"\n{text}{end}"
+            steps.append(Step((block["where"] or "").strip(), line, below.splitlines()))
+    return steps
 
 
 def checks(command: str) -> list[str]:
@@ -49,14 +65,18 @@ def checks(command: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_page_run(demo: Demo, page: Path) -> None:
-    for where, command in commands(page):
+    folder = Path()
+    for where, command, shown in commands(page):
         if ALREADY_RUN.match(command):
             continue
-        if where == "gpu":
+        if command.startswith("cd "):
+            folder /= command.removeprefix("cd ")
+        elif where == "gpu":
             for check in checks(command):
                 demo.checkout.shell(check)
         elif where == "":
-            demo.checkout.shell(command)
+            said = demo.checkout.shell(f"cd {folder} && {command}")
+            assert [line for line in shown if line not in said] == [], f"$ {command}\n{said}"
 
 
 def test_the_commands_in_a_llamafactory_folder_find_what_is_shown(demo: Demo, tmp_path: Path) -> None:
@@ -64,7 +84,7 @@ def test_the_commands_in_a_llamafactory_folder_find_what_is_shown(demo: Demo, tm
         pytest.skip(f"no real data at {REAL}")
     shutil.copytree(REAL / "lf", tmp_path / "lf")
     page = (ROOT / "README.md").read_text(encoding="utf-8")
-    of_this = [command for where, command in commands(ROOT / "README.md") if where == "lf"]
+    of_this = [step.command for step in commands(ROOT / "README.md") if step.where == "lf"]
     said = "".join(demo.checkout.shell(f"cd {tmp_path}/lf && {command}") for command in of_this)
     shown = re.findall(r"^(?:identity: 91|examples/train_lora).*$", page, re.M)
     assert len(shown) == 3
