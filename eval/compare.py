@@ -16,9 +16,9 @@ import click
 from core.cli import examples
 from core.errors import CLI, RequestError, run
 from core.files import write_json, write_text
+from core.language import ENGLISH, in_language, lang_option
 from eval.reports.compared import ComparedRuns, GradedRuns, compare_in_metric, compare_results
 from eval.reports.graded import graded_json, graded_markdown
-from eval.reports.language import ENGLISH, in_language, lang_option
 from eval.reports.markdown import grid, markdown
 from eval.reports.tables import to_json
 

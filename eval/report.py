@@ -12,8 +12,8 @@ import click
 from core.cli import command_line, examples
 from core.errors import CLI, RequestError, run
 from core.files import write_text
+from core.language import in_language, lang_option, tr
 from eval.reports.compared import ComparedRuns, compare_results
-from eval.reports.language import in_language, lang_option, tr
 from eval.reports.places import argument
 
 MOST_ERRORS = 2000

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from eval.reports.language import tr
+from core.language import tr
 from eval.reports.tables import Table, choice_table, replicate_table, slice_table
 from eval.runs.alignment import check_rows
 from eval.runs.choice import choose_on_half

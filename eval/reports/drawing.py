@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.files import atomic
+from core.language import tr
 from core.typeface import Typeface
-from eval.reports.language import tr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,7 @@ import html
 import re
 from collections.abc import Collection, Iterator
 
-from eval.reports.language import tr
+from core.language import tr
 
 GLOSSARY = {
     "accuracy": "The share of examples that a model answers correctly.",
@@ -17,9 +17,9 @@ GLOSSARY = {
     "regressed": "Examples that the second model, or the base, has correct and the first incorrect.",
     "p": "How often chance alone gives a difference as large, in any of the comparisons made together.",
     "minimum detectable effect": "The least difference, in points, that these examples show with 80 % power.",
-    "statistically tied": "No significant difference at 5 % on these examples; not a proof of equality.",
+    "statistically tied": "No significant difference at 5 % on these examples, which does not show them to be equal.",
     "drawn towards their mean": "Corrected for having been chosen as the best of several.",
-    "confidence": "The share of the chosen label among the labels' probabilities.",
+    "confidence": "The probability of the label that was chosen, out of that of all labels.",
     "calibration": "How well a model's confidence agrees with its accuracy.",
     "ECE": "Expected calibration error: the mean distance between confidence and accuracy.",
     "95th percentile if calibrated": "The ECE that a perfectly calibrated model exceeds 5 times of 100.",

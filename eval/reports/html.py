@@ -16,11 +16,11 @@ from string import Template
 from typing import Any
 
 from core import version
+from core.language import catalogue, current, tr
 from eval.metrics.labels import MOST
 from eval.reports.compared import ComparedRuns
 from eval.reports.glossary import IN_PROSE, explained, terms
 from eval.reports.incorrect import IncorrectExamples
-from eval.reports.language import catalogue, current, tr
 from eval.reports.markdown import NUMBERED
 from eval.reports.places import without_places
 from eval.reports.plots import NOT_WRITTEN, caption, plot_language

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.documents import json_lines
-from eval.reports.language import tr
+from core.language import tr
 from eval.runs.detailed import detailed_rows
 from eval.runs.find import PREDICTIONS
 from eval.runs.judgement import ScoredRun

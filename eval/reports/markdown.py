@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-from eval.reports.language import tr
+from core.language import tr
 from eval.reports.tables import (
     LEFT_OUT,
     Table,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from eval.reports.language import tr
+from core.language import tr
 
 NONE = "–"
 

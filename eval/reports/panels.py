@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from core.language import tr
 from core.typeface import Typeface
 from eval.metrics.calibration import Calibration
 from eval.reports.drawing import COLOURS, FAINT, new_figure, save, wrapped
-from eval.reports.language import tr
 from eval.runs.judgement import ScoredRun
 
 if TYPE_CHECKING:

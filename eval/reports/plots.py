@@ -13,10 +13,10 @@ from pathlib import Path
 
 import click
 
+from core.language import ENGLISH, catalogue, current, in_language, tr
 from core.typeface import Typeface, choose_typeface
 from eval.metrics.labels import MOST
 from eval.reports.drawing import Chart, Share, draw_lying, draw_standing
-from eval.reports.language import ENGLISH, catalogue, current, in_language, tr
 from eval.reports.numbers import points, show_p
 from eval.reports.panels import draw_calibration, draw_confusion
 from eval.reports.verdict import section_name

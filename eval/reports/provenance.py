@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from core import version
 from core.files import versions
-from eval.reports.language import tr
+from core.language import tr
 from eval.reports.places import command_line, without_places
 from eval.reports.tables import Table
 from eval.runs.judgement import ScoredRun

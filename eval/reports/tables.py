@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from core import version
 from core.files import versions
-from eval.reports.language import tr
+from core.language import tr
 from eval.reports.numbers import NONE, interval, p_cell, percent, points_interval
 from eval.reports.verdict import section_name, verdict
 from eval.runs.choice import Choice

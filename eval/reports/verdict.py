@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from eval.reports.language import listed, tr
+from core.language import listed, tr
 from eval.reports.numbers import percent, points, points_interval, show_p
 from eval.runs.judgement import MEAN, Comparison, PairedTest, Section
 from eval.runs.training import contamination

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from core.errors import RequestError, show_value
-from eval.reports.language import tr
+from core.language import tr
 from eval.runs.judgement import ScoredRun
 from eval.runs.results import current_settings
 

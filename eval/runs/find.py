@@ -8,7 +8,7 @@ from pathlib import Path
 from core.documents import json_lines
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, require
-from eval.reports.language import tr
+from core.language import tr
 from eval.runs.detailed import DETAILED, read_detailed
 from eval.runs.held_out import held_out, is_sweep
 from eval.runs.judgement import ScoredRun

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from eval.reports.language import tr
+from core.language import tr
 
 
 def training_warnings(model: str, n: int, found: Mapping[str, Any] | None) -> list[str]:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from core import language
+from core.language import CHINESE, catalogue, in_language, listed, tr
 from core.typeface import Typeface
 from eval import compare, report
-from eval.reports import language, plots
+from eval.reports import plots
 from eval.reports.compared import compare_results
 from eval.reports.glossary import GLOSSARY
-from eval.reports.language import CHINESE, catalogue, in_language, listed, tr
 from eval.reports.markdown import markdown
 from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, write_run
@@ -46,7 +47,7 @@ def test_the_fields_of_both_languages_are_the_same() -> None:
 
 
 def test_no_text_is_left_that_nothing_asks_for() -> None:
-    asked = strings(ROOT / "eval") | on_the_page()
+    asked = strings(ROOT / "eval") | strings(ROOT / "core") | on_the_page()
     kinds = {key for key in catalogue(CHINESE) if "types, behind in" in key}  # put together by kind
     assert {*catalogue(CHINESE)} - asked - kinds == set()
 
