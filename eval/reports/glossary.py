@@ -17,7 +17,7 @@ GLOSSARY = {
     "regressed": "Examples that the second model, or the base, has correct and the first incorrect.",
     "p": "How often chance alone gives a difference as large, in any of the comparisons made together.",
     "minimum detectable effect": "The least difference, in points, that these examples show with 80 % power.",
-    "statistically tied": "No significant difference at 5 % on these examples, which does not show them to be equal.",
+    "statistically tied": "No significant difference at 5 % here, which does not show them to be equal.",
     "drawn towards their mean": "Corrected for having been chosen as the best of several.",
     "confidence": "The probability of the label that was chosen, out of that of all labels.",
     "calibration": "How well a model's confidence agrees with its accuracy.",
