@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.integration.test_docs import commands
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").glob("*.md")]
 LINK = re.compile(r"\]\((?!https?://|mailto:)([^)\s]+)\)")
@@ -39,6 +40,31 @@ def test_the_chinese_readme_has_the_commands_and_figures_of_the_english_one() ->
     assert commands[0] == commands[1]
     tables = [re.findall(r"^\| .* % .*\|$", text, re.M) for text in (one, other)]
     assert tables[0] == tables[1] and len(tables[0]) == 6
+
+
+TRANSLATED = sorted((ROOT / "docs/zh").rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_chinese_page_has_the_commands_of_the_english_one(page: Path) -> None:
+    english = ROOT / "docs" / page.relative_to(ROOT / "docs/zh")
+    steps = [step._replace(command=step.command.replace(" --lang zh", "")) for step in commands(page)]
+    assert steps == commands(english)
+    assert "tutorials" not in page.parts or len(steps) > 5
+
+
+def test_the_chinese_troubleshooting_has_every_symptom_with_its_commands() -> None:
+    symptoms = [
+        [
+            re.findall(r"`(tuneyard [^`]*|[\w.]+)`", text.replace("\n", " "))
+            for text in re.split(r"^\*\*", page, flags=re.M)
+        ]
+        for page in (
+            (ROOT / f"docs/{name}troubleshooting.md").read_text(encoding="utf-8") for name in ("", "zh/")
+        )
+    ]
+    assert [sorted(set(named)) for named in symptoms[0]] == [sorted(set(named)) for named in symptoms[1]]
+    assert len(symptoms[0]) > 20
 
 
 def test_the_example_of_a_gate_runs_the_commands_of_the_readme() -> None:
