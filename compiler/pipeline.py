@@ -19,7 +19,7 @@ from compiler.progress import Progress, size_of
 from compiler.readback import account
 from compiler.registry import Manifest, Registry
 from compiler.request import CompileReport, CompileRequest, Context, Counts, Written
-from compiler.sources import Input, Stamp, find_inputs, with_rivals
+from compiler.sources import Input, Stamp, find_inputs, unread, with_rivals
 from compiler.spec import REJECTED, Spec
 from compiler.unused import Unused
 from core.errors import ContentError, Problem, RequestError
@@ -105,6 +105,7 @@ def _run(spec: Spec, request: CompileRequest, inputs: list[Input], staged: Path 
         )
     rejected = staged / REJECTED if staged and request.reject else None
     problems = Problems(None if request.every_problem else KEPT, rejected)
+    problems.notes += unread(request.sources)
     context = Context(request, problems, Unused(), Progress(size_of(found.path for found in inputs)))
     fit: dict[str, object] = {}
     with _no_collection(), contextlib.closing(context.progress):

@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from compiler.read import known_suffixes, readers
@@ -16,6 +17,7 @@ from core.files import sha256
 
 RAW = Path("data/raw")
 HUBS = ("hub:", "modelscope:")
+MOST_LEFT = 1000
 _HUB = re.compile(
     r"(?P<hub>hub|modelscope):(?P<path>[^@:]+)"
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
@@ -117,11 +119,10 @@ def _named_on_hub(spec: Spec, split: str, text: str) -> list[Input]:
 
 
 def _given(spec: Spec, text: str) -> list[Input]:
-    name, sign, rest = text.partition("=")
-    named = sign and not Path(text).exists() and "/" not in name
-    if not (rest if named else text):
+    name, rest = _parted(text)
+    if not rest:
         raise RequestError(f"--source {text!r}: empty path, expected PATH or SPLIT=PATH")
-    if named:
+    if name:
         split = _split_called(spec, name)
         if rest.startswith(HUBS):
             return _named_on_hub(spec, split, rest)
@@ -129,6 +130,12 @@ def _given(spec: Spec, text: str) -> list[Input]:
     if spec.mix:
         raise RequestError(f"--source {text}: say for which part: PART=PATH (parts: {', '.join(spec.parts)})")
     return _named_on_hub(spec, "", text) if text.startswith(HUBS) else _by_name(spec, Path(text))
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """Return the split that a source names, "" for none, and its path."""
+    name, sign, rest = text.partition("=")
+    return (name, rest) if sign and not Path(text).exists() and "/" not in name else ("", text)
 
 
 def _split_called(spec: Spec, name: str) -> str:
@@ -190,6 +197,20 @@ def data_files(path: Path) -> list[Path]:
     except OSError as error:  # a loop of links, a name too long, no permission
         raise RequestError(f"{path}: {error.strerror}") from error
     return [path]
+
+
+def unread(given: Sequence[str]) -> Iterator[str]:
+    """Yield a sentence for each folder given whose texts, or data files in folders below, are left out."""
+    for text in given:
+        folder = Path(_parted(text)[1])
+        if not folder.is_dir():
+            continue
+        read = set(data_files(folder))
+        below = (file for file in folder.rglob("*") if suffix(file) in readers() and file.is_file())
+        kept = (file for file in below if not any(p.startswith(".") for p in file.relative_to(folder).parts))
+        if left := sorted(islice((file for file in kept if file not in read), MOST_LEFT)):
+            many = f"{len(left)}{'+' if len(left) == MOST_LEFT else ''}"
+            yield f"{folder}: {many} data files are not read, {left[0]} first: name them with --source"
 
 
 def with_rivals(spec: Spec, inputs: Sequence[Input]) -> Spec:

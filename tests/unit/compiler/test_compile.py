@@ -9,7 +9,9 @@ import jsonschema_rs
 import pytest
 
 from compiler import part
+from compiler.pipeline import compile_spec
 from compiler.registry import Registry
+from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from core.errors import ContentError, RequestError
 from tests.conftest import ROOT
@@ -440,3 +442,20 @@ def test_a_limit_beyond_the_first_block_is_kept_to_the_row(bench, monkeypatch):
     source = bench.rows("train.jsonl", [ROWS[0] | {"idx": n, "sentence1": f"{n}"} for n in range(5000)])
     for limit in (1, 2049, 4500):
         assert bench.compile("rte", source, limit=limit, force=True).read == limit
+
+
+def test_files_of_a_folder_that_are_not_read_are_told(tmp_path):
+    source = tmp_path / "texts"
+    (source / "below").mkdir(parents=True)
+    (source / ".cache").mkdir()
+    for name in ("a.txt", "below/b.txt", "below/c.md", ".cache/d.txt"):
+        (source / name).write_text("A text.\n")
+    report = compile_spec(load_spec("text"), CompileRequest(sources=(str(source),), out=tmp_path / "out"))
+    told = f"{source}: 1 data files are not read, {source / 'below/b.txt'} first: name them with --source"
+    assert told in report.notes and report.read == 1
+    (source / "e.jsonl").write_text('{"text": "Another."}\n')
+    report = compile_spec(load_spec("text"), CompileRequest(sources=(str(source),), out=tmp_path / "out"))
+    assert (
+        f"{source}: 2 data files are not read, {source / 'a.txt'} first: name them with --source"
+        in report.notes
+    )
