@@ -7,7 +7,7 @@ docs/eval-compare.md explains the figures.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import click
 from core.cli import examples
 from core.errors import CLI, RequestError, run
 from core.files import write_json, write_text
-from core.language import ENGLISH, in_language, lang_option
+from core.language import ENGLISH, in_language, lang_option, tr
 from eval.reports.compared import ComparedRuns, GradedRuns, compare_in_metric, compare_results
 from eval.reports.graded import graded_json, graded_markdown
 from eval.reports.markdown import grid, markdown
-from eval.reports.tables import to_json
+from eval.reports.tables import BIAS, bias_table, to_json
+from eval.runs.label_bias import label_biases
 
 
 @click.command(
@@ -45,6 +46,11 @@ from eval.reports.tables import to_json
     "--choose-on",
     type=click.Choice(["half"]),
     help="Choose the best model on half of the examples, and compare it with the base on the other half.",
+)
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Say how much of each accuracy and gain is label bias: fit one on half of the examples.",
 )
 @click.option(
     "--by",
@@ -75,20 +81,28 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
     """
     margin, replicates, by = asked["margin"], asked["replicates"], asked["by"]
     choose = asked["choose_on"] == "half"
-    if metric and (margin is not None or replicates or by or choose):
+    if metric and (margin is not None or replicates or by or choose or asked["calibrate"]):
         raise RequestError(
-            "--margin, --replicates, --by and --choose-on are of accuracy: leave them out, or --metric"
+            "--margin, --replicates, --by, --choose-on and --calibrate are of accuracy: leave them out, or "
+            "--metric"
         )
     if metric and asked["lang"] != ENGLISH:
         raise RequestError("--lang: the tables of --metric are in English only; leave one of the two out")
+    if choose and asked["calibrate"]:
+        raise RequestError("--calibrate fits on the half that --choose-on chooses on: give one of them")
     if metric:
         write_graded(compare_in_metric(results, metric, decide_on), out)
         return
     share = None if margin is None else margin / 100
     with in_language(asked["lang"]):
         compared = compare_results(results, decide_on, share, replicates, by, choose)
-        slices = [asdict(one) for one in compared.slices]
-        write(compared, out, {"replicates": [asdict(one) for one in compared.recipes], "slices": slices})
+        facts = {"replicates": [asdict(one) for one in compared.recipes]}
+        facts["slices"] = [asdict(one) for one in compared.slices]
+        if asked["calibrate"]:
+            found = label_biases(compared.runs, compared.comparison.base)
+            facts["label_bias"] = [asdict(one) for one in found]
+            compared = replace(compared, tables={**compared.tables, tr(BIAS): bias_table(found)})
+        write(compared, out, facts)
 
 
 def write(compared: ComparedRuns, out: Path, facts: Mapping[str, object] | None = None) -> None:

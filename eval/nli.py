@@ -221,7 +221,9 @@ class Nli(Task):
             for check, who in (("check_generate", "generated"), ("check_choice", "chosen"))
             if check in results
         ]
-        return f"{accuracy_line(results)}  unparsed {results['unparsed']}{mass}{''.join(agree)}"
+        said = {given for row in results["confusion"].values() for given, count in row.items() if count}
+        always = f'  always "{said.pop()}"' if len(said) == 1 < len(results["confusion"]) else ""
+        return f"{accuracy_line(results)}{always}  unparsed {results['unparsed']}{mass}{''.join(agree)}"
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Warn of labels that the model would hardly say, and of prompts that did not fit."""

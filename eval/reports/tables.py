@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from core import version
 from core.files import versions
 from core.language import tr
-from eval.reports.numbers import NONE, interval, p_cell, percent, points_interval
+from eval.reports.numbers import NONE, interval, p_cell, percent, points, points_interval
 from eval.reports.verdict import section_name, verdict
 from eval.runs.choice import Choice
 from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
+from eval.runs.label_bias import LabelBias
 from eval.runs.replicates import ReplicatedRecipe
 from eval.runs.slices import Slice
 
@@ -34,6 +35,16 @@ REPLICATES = [
     "p",
     "standard deviation between seeds",
     "standard error of the examples",
+]
+BIAS = "Label bias, fitted on half of the examples: accuracy on the other half"
+BIASES = [
+    "",
+    "accuracy (95 % interval)",
+    "without label bias",
+    "label bias, nats",
+    "gain over the base, points",
+    "gain without label bias, points (95 %)",
+    "of it label bias, points (95 %)",
 ]
 F1_DIFFERENCES = ["", "difference of macro-F1, points (95 %)", "p"]
 CALIBRATION = ["calibration", "ECE, points", "95th percentile if calibrated", "n"]
@@ -141,6 +152,25 @@ def choice_table(choice: Choice) -> Table:
         for model, one in ordered
     ]
     return Table(_head(["candidate", "mean accuracy there"]), rows)
+
+
+def bias_table(found: Sequence[LabelBias]) -> Table:
+    """Return every model's accuracy and gain over the base with and without its label bias."""
+    return Table(_head(BIASES), [_biased(one) for one in found])
+
+
+def _biased(one: LabelBias) -> list[str]:
+    gains = [
+        NONE if part is None else points_interval(part.value, part.low, part.high)
+        for part in (one.gain, one.of_bias)
+    ]
+    return [
+        f"{_on(one.model, one.dataset)}, n = {one.raw.n:,}",
+        *(interval((rate.value, *rate.ci95)) for rate in (one.raw, one.calibrated)),
+        ", ".join(f"{label} {value:+.2f}".replace("-", "−") for label, value in one.bias.items()),
+        NONE if one.raw_gain is None else points(one.raw_gain),
+        *gains,
+    ]
 
 
 def slice_table(slices: Sequence[Slice], base: str) -> Table:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from core.language import CHINESE, catalogue
 from eval.compare import cli
+from eval.reports.tables import BIAS, BIASES
 from tests.conftest import ROOT, Run
 from tests.fake_runs import answers, demo, write_run
 
@@ -164,3 +166,29 @@ def test_what_the_guides_results_may_not_be(
 ) -> None:
     a, b = guide(tmp_path / "a", BEFORE), guide(tmp_path / "b", AFTER, rows=False, **changes)
     assert message in run("-m", "eval.compare", a, b, "--out", tmp_path / "ab", code=code).stderr
+
+
+def test_label_bias_is_a_table_of_its_own(run: Run, tmp_path: Path) -> None:
+    demo(tmp_path / "runs")
+    plain = run("-m", "eval.compare", tmp_path / "runs", "--out", tmp_path / "plain").stdout
+    done = run("-m", "eval.compare", tmp_path / "runs", "--calibrate", "--out", tmp_path / "out")
+    bias, _, rest = done.stdout.partition("\n\n| accuracy (95 % interval)")
+    assert f"| accuracy (95 % interval){rest}" == plain
+    assert bias.startswith("## Label bias, fitted on half of the examples: accuracy on the other half")
+    found = json.loads((tmp_path / "out" / "table.json").read_text())["label_bias"]
+    assert found[0]["model"] == "base" and found[0]["gain"] is None
+    rte = next(one for one in found if (one["model"], one["dataset"]) == ("rte", "demo_rte_eval"))
+    assert rte["gain"]["low"] > 0.2
+    assert f"| rte on demo_rte_eval, n = {rte['raw']['n']} " in bias
+
+
+def test_label_bias_has_its_chinese() -> None:
+    assert {BIAS, *filter(None, BIASES)} <= {*catalogue(CHINESE)}
+
+
+@pytest.mark.parametrize("other", [("--metric", "brier"), ("--choose-on", "half")])
+def test_label_bias_has_its_own_halves_and_is_of_accuracy(run: Run, tmp_path: Path, other) -> None:
+    demo(tmp_path / "runs")
+    given = ("--calibrate", *other, "--out", tmp_path / "out")
+    done = run("-m", "eval.compare", tmp_path / "runs", *given, code=2)
+    assert "--calibrate" in done.stderr and not (tmp_path / "out").exists()

@@ -10,6 +10,7 @@ import pytest
 from core.errors import CLI, ContentError, RequestError
 from eval.nli import cli
 from tests.runs_cut import tree
+from tests.serving import answering
 from tests.tiny import make_tiny
 from tests.unit.eval_backends.test_apply import write as write_adapter
 
@@ -109,6 +110,12 @@ def test_generate_mode_parses_what_was_generated(nli, data) -> None:
     assert "choices" not in predictions(out)[0]
     unknown = [p["row"] for p in predictions(out) if p["predicted_output"] == "unknown"]
     assert results(out)["unparsed_rows"] == unknown
+
+
+def test_a_model_that_gives_one_answer_to_every_example_is_told(nli, data, capsys) -> None:
+    with answering(lambda _: "No.") as url:
+        nli("--data", data, "--backend", "openai", "--url", url, "--mode", "generate", model=Path("m"))
+    assert '  always "no"  unparsed 0' in capsys.readouterr().out
 
 
 def test_a_finished_run_is_resumed_without_a_change(nli, data) -> None:

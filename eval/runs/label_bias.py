@@ -1,0 +1,143 @@
+"""How much of a model's accuracy is which label it prefers: a bias per label, fitted on half of the examples.
+
+It is taken off the labels' kept log-probabilities on the other half, where accuracy is reported beside the
+raw one. Contextual calibration (Zhao et al. 2021) takes off the bias of a content-free prompt in this way.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.documents import json_lines
+from core.errors import ContentError, RequestError
+from eval.runs.choice import SEED
+from eval.runs.judgement import ScoredRun
+from eval.runs.results import PREDICTIONS
+from eval.statistics.family import Estimate, estimates, units_of
+from eval.statistics.rates import Rate, rate_of
+from eval.statistics.selection import split_halves
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+STEPS = 10_000
+NEAR = 1e-7  # nats
+SMALLEST = 1e-300
+
+
+@dataclass(frozen=True, slots=True)
+class LabelBias:
+    """A model on the half of a dataset that the bias was not fitted on.
+
+    `bias` is how much (nats, mean 0) it prefers each label, `calibrated` the accuracy without it, `gain` that
+    minus the base's, `of_bias` the raw gain minus `gain`. Limits are those of all models of the dataset
+    together; None for the base.
+    """
+
+    model: str
+    dataset: str
+    bias: Mapping[str, float]
+    raw: Rate
+    calibrated: Rate
+    raw_gain: float | None = None
+    gain: Estimate | None = None
+    of_bias: Estimate | None = None
+
+
+def label_biases(runs: Sequence[ScoredRun], base: str) -> list[LabelBias]:
+    """Return every model of every dataset, the base first; clusters are whole, all models have one split.
+
+    `RequestError` for a run whose labels' log-probabilities are not kept.
+    """
+    found = []
+    for dataset in dict.fromkeys(run.dataset for run in runs):
+        own = sorted((run for run in runs if run.dataset == dataset), key=lambda run: run.model != base)
+        found += _of_dataset(own, base)
+    return found
+
+
+def fit_bias(logs: "NDArray[np.float64]", answers: "NDArray[np.int64]") -> "NDArray[np.float64]":
+    """Return what to add to each label's log-probability (nats, mean 0), given those of [rows, labels].
+
+    It makes each label's mean probability its share of `answers`: the maximum-likelihood intercepts of a
+    softmax, by iterative scaling (Darroch and Ratcliff 1972). Half an example more of each label keeps the
+    bias of one that is not expected finite.
+    """
+    import numpy as np
+
+    labels = logs.shape[1]
+    share = (np.bincount(answers, minlength=labels) + 0.5) / (len(answers) + 0.5 * labels)
+    bias = np.zeros(labels)
+    for _ in range(STEPS):
+        scores = logs + bias
+        chances = np.exp(scores - scores.max(1, keepdims=True))
+        chances /= chances.sum(1, keepdims=True)
+        step = np.log(share / np.maximum(chances.mean(0), SMALLEST))
+        bias += step
+        if np.abs(step).max() < NEAR:
+            break
+    centred: NDArray[np.float64] = bias - bias.mean()
+    return centred
+
+
+def _of_dataset(runs: Sequence[ScoredRun], base: str) -> list[LabelBias]:
+    import numpy as np
+
+    first = runs[0]
+    fitted, other = split_halves(first.groups or first.rows, SEED, first.dataset)
+    groups = None if first.groups is None else [first.groups[row] for row in other]
+    found, right = [], {}
+    for run in runs:
+        bias, calibrated = _calibrated(run, fitted)
+        raw, now = ([flags[row] for row in other] for flags in (run.correct, calibrated))
+        right[run.model] = np.array([raw, now], dtype=float)
+        found.append(LabelBias(run.model, run.dataset, bias, rate_of(raw, groups), rate_of(now, groups)))
+    others = [one for one in found if one.model != base]
+    if base not in right or not others:
+        return found
+    gains = np.stack([right[one.model] - right[base] for one in others], axis=2)  # raw and calibrated
+    steps = np.concatenate([gains[1], gains[0] - gains[1]], axis=1)
+    told = estimates(units_of([steps], [groups], bound=2.0))
+    of_each = zip(others, told[: len(others)], told[len(others) :], strict=True)
+    return [one for one in found if one.model == base] + [
+        LabelBias(
+            one.model, one.dataset, one.bias, one.raw, one.calibrated,
+            one.raw.value - found[0].raw.value, gain, of_bias,
+        )
+        for one, gain, of_bias in of_each
+    ]  # fmt: skip
+
+
+def _calibrated(run: ScoredRun, fitted: Sequence[int]) -> tuple[dict[str, float], list[bool]]:
+    """The bias that the rows `fitted` give, and whether each row is correct without it."""
+    import numpy as np
+
+    kept = _log_probabilities(run)
+    labels = list(next(iter(kept.values())))
+    known = [row for row in fitted if run.rows[row] in kept and run.gold[row] in labels]
+    if not known:
+        raise RequestError(f"--calibrate: {run.model} on {run.dataset}: no example to fit a bias on")
+    logs = np.array([[kept[run.rows[row]][label] for label in labels] for row in known])
+    added = fit_bias(logs, np.array([labels.index(run.gold[row]) for row in known]))
+    bias = dict(zip(labels, (-added).tolist(), strict=True))
+    best = {row: max(labels, key=lambda label: own[label] - bias[label]) for row, own in kept.items()}
+    return bias, [best.get(row) == gold for row, gold in zip(run.rows, run.gold, strict=True)]
+
+
+def _log_probabilities(run: ScoredRun) -> dict[str, Mapping[str, float]]:
+    """The log-probabilities of the labels by row; a prompt that was refused has none."""
+    path = Path(run.source) / PREDICTIONS
+    lines = [line for _, line in json_lines(path)] if path.is_file() else []
+    kept: dict[str, Mapping[str, float]] = {
+        str(line["row"]): own for line in lines if isinstance(own := line.get("choices"), dict)
+    }
+    if not kept:
+        raise RequestError(
+            f"--calibrate: {run.model} on {run.dataset} ({run.source}) keeps no log-probabilities of labels: "
+            "score it with eval.nli --mode choice"
+        )
+    if len({tuple(sorted(own)) for own in kept.values()}) > 1:
+        raise ContentError(f"{path}: choices: found other labels from one example to the next")
+    return kept
