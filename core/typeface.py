@@ -3,7 +3,9 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+STYLE = Path(__file__).with_name("plots.mplstyle")
 LATIN = "DejaVu Sans"  # comes with matplotlib
 CJK = (
     "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei",
@@ -24,14 +26,14 @@ class Typeface:
         """Return the text with every label that cannot be drawn replaced by its number (`#1`)."""
         for label in sorted(self.numbered, key=len, reverse=True):
             text = text.replace(label, self.numbered[label])
-        return text.replace("$", r"\$")  # else matplotlib sets what is between two of them as mathematics
+        return text
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
-        """Draw with these families inside the block."""
+        """Draw with these families, and in the style of all plots, inside the block."""
         import matplotlib
 
-        with matplotlib.rc_context({"font.family": list(self.families), "axes.unicode_minus": False}):
+        with matplotlib.rc_context({"font.family": list(self.families)}, STYLE):
             yield
 
 

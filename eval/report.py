@@ -56,8 +56,9 @@ def render(compared: ComparedRuns, title: str, most: int = MOST_ERRORS, module: 
     from eval.reports.plots import write_plots
 
     with tempfile.TemporaryDirectory() as folder:
-        names, typeface = write_plots(compared.comparison, compared.runs, Path(folder))
-        plots = Plots({name: (Path(folder) / name).read_bytes() for name in names}, typeface.numbered)
+        names, typeface = write_plots(compared.comparison, compared.runs, Path(folder), "svg")
+        texts = {name: (Path(folder) / name).read_text(encoding="utf-8") for name in names}
+        plots = Plots(texts, typeface.numbered)
     errors = collect_incorrect(compared.runs, compared.comparison.models, most)
     return page(title, compared, plots, errors, command_line(module))
 

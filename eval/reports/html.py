@@ -4,7 +4,6 @@ Whatever comes from a run is escaped, or set as text by the page's script; a pol
 forbids every connection.
 """
 
-import base64
 import html
 import json
 import re
@@ -23,8 +22,9 @@ from eval.reports.glossary import IN_PROSE, explained, terms
 from eval.reports.incorrect import IncorrectExamples
 from eval.reports.markdown import NUMBERED
 from eval.reports.places import without_places
-from eval.reports.plots import NOT_WRITTEN, caption, plot_language
+from eval.reports.plots import NOT_WRITTEN, caption, folder_name, plot_language
 from eval.reports.provenance import provenance
+from eval.reports.svg import inline
 from eval.reports.tables import (
     LEFT_OUT,
     Table,
@@ -42,14 +42,14 @@ from eval.runs.judgement import Comparison, Section
 PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 STATIC = 50  # examples that are there without JavaScript
-SAME = "overall_accuracy_comparison.png"  # what accuracy.png shows, of one dataset
+SAME = "overall_accuracy_comparison.svg"  # what accuracy.svg shows, of one dataset
 
 
 @dataclass(frozen=True, slots=True)
 class Plots:
-    """PNG files by name, and the key of the labels that no font could write on them."""
+    """SVG files by name, and the key of the labels that no font could write on them."""
 
-    files: Mapping[str, bytes]
+    files: Mapping[str, str]
     numbered: Mapping[str, str]
 
 
@@ -64,7 +64,7 @@ def page(
     template, style, script = (
         (PAGE / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", "script.js")
     )
-    figures = [_figure(name, png, found) for name, png in plots.files.items() if not name.endswith(SAME)]
+    figures = [_figure(name, svg, found) for name, svg in plots.files.items() if not name.endswith(SAME)]
     return Template(re.sub(r"{{(.*?)}}", lambda marked: text(tr(marked[1])), template)).substitute(
         lang={"zh": "zh-CN"}.get(current(), current()),
         title=text(without_places(title)),
@@ -153,7 +153,7 @@ def _table(caption: str, table: Table, kind: str = "") -> str:
     rows = "".join(_row(cells) for cells in table.rows)
     return (
         f'<div class="wide" role="region" tabindex="0" aria-label="{text(caption)}"><table class="{kind}">'
-        f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<caption><span>{text(caption)}</span></caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -162,12 +162,10 @@ def _row(cells: Sequence[str]) -> str:
     return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
 
 
-def _figure(name: str, png: bytes, comparison: Comparison) -> str:
-    data, told = base64.b64encode(png).decode(), text(caption(name, comparison))
-    return (
-        f'<figure><div class="wide"><img alt="{told}" src="data:image/png;base64,{data}"></div>'
-        f"<figcaption>{told}</figcaption></figure>"
-    )
+def _figure(name: str, svg: str, comparison: Comparison) -> str:
+    told = text(caption(name, comparison))
+    drawn = inline(svg, f"{folder_name(name)}-", told)
+    return f'<figure><div class="wide" tabindex="0">{drawn}</div><figcaption>{told}</figcaption></figure>'
 
 
 def _compared(section: Section, base: str) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 IN_A_ROW = 4
 DARK = 0.7  # a cell of a larger share has white letters
+ON_DARK, ON_LIGHT = "#fafafa", "#111111"  # black and white themselves follow the reader's colours on a page
 FLOOR = -14  # below 0 % stand the rows of each bin
 Panel = TypeVar("Panel")
 
@@ -48,7 +49,7 @@ def _matrix(
         for x, said in enumerate(columns):
             count = counts[right, said]
             text = f"{count:,}\n{100 * shares[y][x]:.0f} %" if count else "0"
-            colour = "white" if shares[y][x] > DARK else "black"
+            colour = ON_DARK if shares[y][x] > DARK else ON_LIGHT
             axes.text(x, y, text, ha="center", va="center", fontsize=small, color=colour)
     axes.set_xticks(range(len(columns)), [_short(typeface.show(label)) for label in columns], fontsize=small)
     axes.set_yticks(range(len(rows)), [_short(typeface.show(label)) for label in rows], fontsize=small)
@@ -88,16 +89,16 @@ def _reliability(axes: "Axes", found: Calibration) -> str:
         "ecolor": "black",
         "capsize": 2,
         "markersize": 4,
+        "clip_on": False,
     }
     axes.errorbar(sure, right, [below, above], **look)
     axes.set(
-        xlim=(0, 103),
-        ylim=(FLOOR, 103),
+        xlim=(0, 100),
+        ylim=(FLOOR, 100),
         yticks=range(0, 101, 20),
         xlabel=tr("confidence, %"),
         ylabel=tr("accuracy, %"),
     )
-    axes.spines[["top", "right"]].set_visible(False)
     told = "ECE {error:.1f} points, if calibrated up to {chance:.1f}"
     return tr(told, error=100 * found.error, chance=100 * found.chance)
 
@@ -116,11 +117,11 @@ def _panels(
     width = max(5.0, across * size[0])
     with typeface.used():
         figure = new_figure(width, down * size[1] + 0.5)
-        figure.suptitle(wrapped(typeface.show(title), width), fontsize=11, x=0.01, ha="left")
+        figure.suptitle(wrapped(typeface.show(title), width), x=0.01, ha="left", fontsize=11)
         places = list(figure.subplots(down, across, squeeze=False).flat)
         for axes, (name, panel) in zip(places, panels.items(), strict=False):
             lines = (_short(typeface.show(line), 44) for line in (name, draw(axes, panel)))
-            axes.set_title("\n".join(lines), fontsize=9, loc="left")
+            axes.set_title("\n".join(lines), fontsize=9, pad=8)
         for axes in places[len(panels) :]:
             axes.remove()
         save(figure, path)

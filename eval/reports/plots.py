@@ -43,8 +43,10 @@ Kind = tuple[list[bool], list[str]]  # of each row whether it is right, and its 
 Draw = Callable[[Path], None]
 
 
-def write_plots(comparison: Comparison, runs: Sequence[ScoredRun], out: Path) -> tuple[list[str], Typeface]:
-    """Write all plots that the runs allow; return their paths below `out` and the typeface they have."""
+def write_plots(
+    comparison: Comparison, runs: Sequence[ScoredRun], out: Path, form: str = "png"
+) -> tuple[list[str], Typeface]:
+    """Write all plots that the runs allow, as PNG or SVG; return their paths below `out` and the typeface."""
     from tqdm import tqdm
 
     language = plot_language()
@@ -52,7 +54,9 @@ def write_plots(comparison: Comparison, runs: Sequence[ScoredRun], out: Path) ->
         click.echo(tr(NOT_WRITTEN), err=True)
     with in_language(language):
         typeface = choose_typeface([*_labels(comparison, runs), *catalogue(current()).values()])
-        plots = dict(_plots(comparison, runs, typeface))
+        plots = {
+            f"{name.removesuffix('png')}{form}": draw for name, draw in _plots(comparison, runs, typeface)
+        }
         for name, draw in tqdm(plots.items(), desc="plots", delay=2, leave=False):
             draw(out / name)
     return list(plots), typeface

@@ -1,17 +1,21 @@
 """The report in a real browser, from file://: filters, search and pages, and what hostile text does."""
 
+import csv
 import html
+import io
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from core.language import in_language
 from eval.report import render
 from eval.reports.compared import compare_results
-from tests.fake_runs import demo
+from tests.fake_runs import answers, demo, write_run
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -44,15 +48,173 @@ document.body.append(result);
 """
 
 
-def open_page(page: str, folder: Path) -> str:
+def open_page(page: str, folder: Path, *flags: str, fragment: str = "") -> str:
     """Return the DOM of a page after its scripts have run."""
     (folder / "report.html").write_text(page, encoding="utf-8")
     done = subprocess.run(
-        [str(BROWSER), *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom",
-         (folder / "report.html").as_uri()],
+        [str(BROWSER), *FLAGS, *flags, f"--user-data-dir={folder / 'profile'}", "--dump-dom",
+         (folder / "report.html").as_uri() + fragment],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     return done.stdout
+
+
+def answered(page: str, script: str, folder: Path, *flags: str) -> Any:
+    """Return what the last expression of a script is, run on the page behind the page's own."""
+    program = (
+        "const told = document.createElement('pre'); told.id = 'told';"
+        f"told.textContent = JSON.stringify((() => {{ {script} }})()); document.body.append(told);"
+    )
+    dom = open_page(page.replace("</body>", f"<script>{program}</script></body>"), folder, *flags)
+    return json.loads(html.unescape(re.findall(r'<pre id="told">(.*?)</pre>', dom, re.S)[0]))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    gold = ["yes", "no"] * 20
+    kinds = {"type": ["a", "b"] * 20, "subtype": [f"k{n % 3}" for n in range(40)]}
+    for model, right, seed in [("base", 20, 1), ("=m", 30, 2)]:
+        write_run(folder, model, "s", gold, answers(gold, right, seed), kinds=kinds)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(runs: Path) -> str:
+    return render(compare_results([str(runs)]), "x")
+
+
+SHOWN = """
+const shown = (values) => {
+  Object.entries({...Object.fromEntries([...form.elements].map((e) => [e.name, ""])), ...values}).forEach(
+    ([name, value]) => { if (name) form.elements[name].value = value; });
+  form.dispatchEvent(new Event("input"));
+  return found;
+};
+"""
+
+
+def test_regressions_fixes_types_and_order(small: str, tmp_path: Path) -> None:
+    rows = json.loads(re.findall(r'id="data">(.*?)</script>', small, re.S)[0])["rows"]
+
+    def those(base: bool | None, model: bool | None, kind: str = "") -> list[str]:
+        """The rows by whether the base and the model are right."""
+        wanted = [
+            (row, [a["right"] for a in sorted(row["answers"], key=lambda a: a["model"])]) for row in rows
+        ]
+        return [
+            r["row"] for r, found in wanted if found == [base, model] and r["type"] == (kind or r["type"])
+        ]
+
+    seen = answered(small, SHOWN + """
+      const names = (values) => shown(values).map((row) => row.row);
+      const sure = (values) => shown(values).map((row) => row.answers.find((a) => a.model === 1).confidence);
+      return [names({outcome: "fixed"}), names({outcome: "regressed"}), names({outcome: "fixed", type: "b"}),
+        names({subtype: "k1"}), sure({order: "sure", model: "1"}), sure({order: "unsure", model: "1"}),
+        names({text: `S/${data.rows[3].row}`}), names({text: "K2"}), [...shown({text: "no such"}), list.textContent]];
+    """, tmp_path)  # fmt: skip
+    assert data_models(small) == ["base", "=m"]
+    assert [sorted(one) for one in seen[:3]] == [
+        sorted(those(False, True)), sorted(those(True, False)), sorted(those(False, True, "b"))
+    ]  # fmt: skip
+    assert all(seen[:7]) and seen[3] == [row["row"] for row in rows if row["subtype"] == "k1"]
+    assert seen[4] == sorted(seen[4], reverse=True) and seen[5] == sorted(seen[5])
+    assert rows[3]["row"] in seen[6] and len(seen[6]) < len(rows)
+    assert seen[7] == [row["row"] for row in rows if row["subtype"] == "k2"]
+    assert seen[8] == ["No example matches these filters."]
+
+
+def data_models(page: str) -> list[str]:
+    return list(json.loads(re.findall(r'id="data">(.*?)</script>', page, re.S)[0])["models"])
+
+
+def test_an_example_has_a_link_that_shows_it_whatever_was_filtered(small: str, tmp_path: Path) -> None:
+    rows = json.loads(re.findall(r'id="data">(.*?)</script>', small, re.S)[0])["rows"]
+    last = rows[-1]["row"]
+    dom = open_page(small, tmp_path, fragment=f"#example=s%2F{last}")
+    assert len(rows) <= 25 or "page 2 of 2" in dom
+    (linked,) = re.findall('<li id="([^"]*)" class="linked">', dom)
+    assert linked == f"example=s%2F{last}" and f'href="#{linked}"' in dom
+    assert 'class="linked"' not in open_page(small, tmp_path, fragment="#example=s%2Fnone")
+
+
+def test_what_is_shown_is_saved_as_csv(small: str, tmp_path: Path) -> None:
+    text = answered(small, SHOWN + 'shown({outcome: "fixed"}); download(); return table();', tmp_path)
+    header, *lines = csv.reader(io.StringIO(text))
+    assert header[:6] == ["dataset", "example", "type", "subtype", "question", "expected"]
+    assert header[6:8] == ["predicted (base)", "correct (base)"] and lines
+    assert all(
+        line[7] == "false" and line[11] == "true" and line[4] == f"question {line[1]}" for line in lines
+    )
+    assert answered(small, "return [cell('=1+1'), cell(' -x'), cell('a\"b'), cell(null)]", tmp_path) == [
+        "\"'=1+1\"", "\"' -x\"", '"a""b"', '""'
+    ]  # fmt: skip
+
+
+def test_a_phone_scrolls_tables_and_not_the_page(small: str, tmp_path: Path) -> None:
+    (tmp_path / "inner.html").write_text(small, encoding="utf-8")
+    outer = "<body><iframe src=inner.html style='width:390px;height:900px'></iframe></body>"
+    script = """
+      const frame = document.querySelector("iframe");
+      frame.onload = () => {
+        const inner = frame.contentDocument;
+        const hints = [...inner.querySelectorAll(".wide")].map((box) => box.dataset.hint);
+        const root = inner.documentElement;
+        document.body.append(JSON.stringify([root.scrollWidth <= root.clientWidth, hints[0]]));
+      };
+    """
+    dom = open_page(
+        outer.replace("</body>", f"<script>{script}</script></body>"),
+        tmp_path,
+        "--allow-file-access-from-files",
+    )
+    assert '[true,"Scrolls sideways →"]' in dom
+    wide = answered(
+        small, "return document.querySelector('.wide').dataset.hint", tmp_path, "--window-size=1400,900"
+    )
+    assert wide == ""
+
+
+def test_plots_follow_dark_mode(small: str, tmp_path: Path) -> None:
+    script = """
+      const colour = (one, what) => getComputedStyle(one)[what];
+      return [colour(document.body, "backgroundColor"), colour(document.querySelector("svg text"), "fill"),
+        colour(document.querySelector("svg path"), "fill")];
+    """
+    light, dark = answered(small, script, tmp_path), answered(small, script, tmp_path, "--force-dark-mode")
+    assert light == ["rgb(255, 255, 255)", "rgb(27, 31, 36)", "rgb(255, 255, 255)"]
+    assert dark == ["rgb(20, 24, 29)", "rgb(230, 233, 237)", "rgb(20, 24, 29)"]
+
+
+def test_without_javascript_the_first_examples_are_read(small: str, tmp_path: Path) -> None:
+    dom = open_page(small.replace("script-src 'unsafe-inline'", "script-src 'none'"), tmp_path)
+    cards = dom[dom.index('<ul id="list">') : dom.index('<section id="glossary">')]
+    assert "question" in cards and "✗ incorrect: <bdi>" in cards and "expected: <bdi>" in cards
+    assert '<form id="filters" aria-label="Filter the incorrect examples" hidden' in dom
+    assert "Without JavaScript there are no filters" in dom
+
+
+def test_the_keyboard_reaches_everything(small: str, tmp_path: Path) -> None:
+    script = """
+      const reached = [...document.querySelectorAll("a, button, select, input, [tabindex]")];
+      reached[0].focus();
+      return [document.activeElement.className, reached.every((one) => one.tabIndex === 0),
+        [...form.elements].every((one) => one.labels.length === 1), document.querySelectorAll(".wide").length,
+        document.querySelectorAll('.wide[tabindex="0"]').length];
+    """
+    skip, reachable, labelled, wide, scrolled = answered(small, script, tmp_path)
+    assert (skip, reachable, labelled) == ("skip", True, True) and wide == scrolled > 3
+
+
+def test_the_page_in_chinese(runs: Path, tmp_path: Path) -> None:
+    with in_language("zh"):
+        page = render(compare_results([str(runs)]), "x")
+    dom = open_page(page, tmp_path)
+    assert (
+        "✗ 错误: <bdi>" in dom
+        and "个样本中的" in dom
+        and ", page" not in re.sub("<script.*?</script>", "", dom, flags=re.S)
+    )
 
 
 def test_filters_search_and_pages(tmp_path: Path) -> None:

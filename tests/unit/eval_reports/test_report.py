@@ -95,7 +95,7 @@ def test_what_the_page_is_of_stands_at_its_top(page: str) -> None:
 
 
 def test_captions_are_sentences(page: str) -> None:
-    captions = re.findall("<(?:fig)?caption>(.*?)</(?:fig)?caption>", page)
+    captions = re.findall("<(?:figcaption|caption><span)>(.*?)</", page)
     assert len(captions) > 10 and all(re.match(r"[A-Z].{20,}\.$", one) for one in captions)
 
 
