@@ -37,10 +37,12 @@ from eval.reports.tables import (
     method,
 )
 from eval.reports.verdict import headline, section_name, verdict
-from eval.runs.judgement import Comparison, Section
+from eval.runs.judgement import MEAN, Comparison, Section
 
 PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+DIFFERING = "Differences in accuracy on {name}, example by example."
+DIFFERING_MEAN = "Differences in mean accuracy, example by example."
 STATIC = 50  # examples that are there without JavaScript
 SAME = "overall_accuracy_comparison.svg"  # what accuracy.svg shows, of one dataset
 
@@ -171,7 +173,7 @@ def _figure(name: str, svg: str, comparison: Comparison) -> str:
 def _compared(section: Section, base: str) -> str:
     where = section_name(section.name)
     tables = {
-        tr("Differences in accuracy on {name}, example by example.", name=where): differences(section),
+        tr(DIFFERING_MEAN if section.name == MEAN else DIFFERING, name=where): differences(section),
         tr("Differences in macro-F1 on {name}.", name=where): f1_differences(section),
     }
     found = [_table(name, table) for name, table in tables.items() if table]

@@ -111,7 +111,8 @@ def test_regressions_fixes_types_and_order(small: str, tmp_path: Path) -> None:
       const sure = (values) => shown(values).map((row) => row.answers.find((a) => a.model === 1).confidence);
       return [names({outcome: "fixed"}), names({outcome: "regressed"}), names({outcome: "fixed", type: "b"}),
         names({subtype: "k1"}), sure({order: "sure", model: "1"}), sure({order: "unsure", model: "1"}),
-        names({text: `S/${data.rows[3].row}`}), names({text: "K2"}), [...shown({text: "no such"}), list.textContent]];
+        names({text: `S/${data.rows[3].row}`}), names({text: "K2"}),
+        [...shown({text: "no such"}), list.textContent]];
     """, tmp_path)  # fmt: skip
     assert data_models(small) == ["base", "=m"]
     assert [sorted(one) for one in seen[:3]] == [
