@@ -17,7 +17,7 @@ from core.errors import RequestError
 from core.metrics import METRICS, Metric
 from core.plugins import Plugin, PluginError, load, warn
 from eval.statistics.rates import Rows, groups_of, rate_of
-from eval.statistics.shares import Z95, clustered_stderr
+from eval.statistics.shares import clustered_stderr, critical
 
 Function = Callable[[Mapping[str, Any]], float]
 GROUP: Literal["tuneyard.metrics"] = "tuneyard.metrics"
@@ -121,5 +121,6 @@ def _mean(values: Sequence[float], groups: Sequence[str] | None, *, share: bool)
     keys = range(len(values)) if groups is None else groups
     mean, error = math.fsum(values) / len(values), clustered_stderr(values, keys)
     known = len(set(keys)) > 1
-    limits = [mean - Z95 * error, mean + Z95 * error] if known else None
+    reach = critical(len(values), groups) * error
+    limits = [mean - reach, mean + reach] if known else None
     return {"value": mean, "n": len(values), "stderr": error if known else None, "ci95": limits}

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from core.han import HAN
-from eval.statistics.shares import Z95, clustered_stderr, resample
+from eval.statistics.shares import clustered_stderr, critical, resample
 
 UNSPACED = f"{HAN}\u3041-\u30ff"  # and kana
 PARTS = 1_000_000
@@ -45,7 +45,8 @@ def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hash
     value = sum(tops) / total
     residuals = [top - value * bottom for top, bottom in zip(tops, bottoms, strict=True)]
     error = clustered_stderr(residuals, groups) * len(tops) / total
-    return Measured(value, error, (value - Z95 * error, value + Z95 * error))
+    reach = critical(len(tops), groups) * error
+    return Measured(value, error, (value - reach, value + reach))
 
 
 def distinct(texts: Sequence[str], n: int) -> float:

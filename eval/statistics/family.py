@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eval.statistics.paired import ALPHA, Z_POWER, null_sums
-from eval.statistics.shares import AT_ONCE, SEED, Z95
+from eval.statistics.shares import AT_ONCE, SEED, t95
 
 if TYPE_CHECKING:
     import numpy as np
@@ -235,8 +235,7 @@ def _within(kept: float, above: float, units: Units) -> float:
     """Return the 95 % point of t(G - 1) where it lies between the two attained values, else the nearest."""
     size = float(units.sizes.sum() ** 2 / (units.sizes**2).sum())  # clusters, by their weights
     freedom = max(1.0, size - 1)
-    z = Z95  # Cornish and Fisher's expansion of t's 97.5 % point
-    t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    t = t95(freedom)
     wanted = t * math.sqrt(size / (freedom + t * t))
     return max(kept + NEAR, wanted if wanted < above - NEAR else (kept + above) / 2)
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.statistics.shares import clustered_stderr, design_effect, wilson
+from eval.statistics.shares import clustered_stderr, critical, design_effect, wilson
 
 Rows = Sequence[Mapping[str, object]]
 
@@ -39,13 +39,15 @@ class Rate:
 def rate_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> Rate:
     """Return the mean of values between 0 and 1 (flags: their share) with Wilson's interval.
 
-    Rows that share a group are not independent: error and interval are then by group. For values
-    other than flags the interval is on the safe side: no mean varies more than a share of its size.
+    Rows that share a group are not independent: error and interval are then by group, with t(G - 1) for z.
+    For values other than flags the interval is on the safe side: no mean varies more than a share of its
+    size.
     `ValueError` where there are none.
     """
     error, effect = clustered_stderr(values, range(len(values))), design_effect(values, groups)
     n, mean = len(values), sum(values) / len(values)
-    return Rate(mean, n, error * math.sqrt(effect), wilson(mean * n / effect, n / effect))
+    reach = critical(n, groups)
+    return Rate(mean, n, error * math.sqrt(effect), wilson(mean * n / effect, n / effect, reach))
 
 
 def rate(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> dict[str, object]:

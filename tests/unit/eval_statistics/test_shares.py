@@ -9,10 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from scipy.stats import t as student
 from sklearn.metrics import f1_score
 
 from eval.metrics.calibration import calibration
-from eval.statistics.shares import clustered_stderr, design_effect, label_cells, macro_f1, wilson
+from eval.statistics.shares import (
+    Z95,
+    clustered_stderr,
+    design_effect,
+    label_cells,
+    macro_f1,
+    t95,
+    wilson,
+)
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -133,3 +142,9 @@ def test_calibration_by_chance_is_what_a_perfect_model_gets() -> None:
     inside = sum(found.error <= found.chance for found in errors) / 300
     assert 0.91 < inside < 0.99
     assert calibration([1.0] * 5, [True] * 5).error == calibration([1.0] * 5, [True] * 5).chance == 0
+
+
+@pytest.mark.parametrize(("freedom", "within"), [(1, 1e-9), (2, 1e-9), (3, 0.008), (5, 0.002), (10, 1e-4)])
+def test_t_equals_scipy(freedom: float, within: float) -> None:
+    assert t95(freedom) == pytest.approx(student.ppf(0.975, freedom), rel=within)
+    assert t95(10**9) == pytest.approx(Z95)
