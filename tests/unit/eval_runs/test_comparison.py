@@ -207,7 +207,7 @@ def test_a_run_has_one_interval_wherever_it_is_told() -> None:
         [figure.low, figure.high]
         == told["ci95"]
         == qa_summary(rows, run.gold)["ci95"]
-        == list(wilson(104, 208))
+        == list(wilson(104, 208, t95(3)))
     )
     assert figure.stderr == told["stderr"]
     assert chart == (figure.accuracy, figure.low, figure.high)
