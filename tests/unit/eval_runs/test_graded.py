@@ -179,4 +179,4 @@ def test_a_run_without_an_accuracy_is_refused_with_the_metrics_that_it_has(tmp_p
     done = CliRunner().invoke(
         cli, [str(tmp_path), "--metric", "x", "--margin", "1", "--out", str(tmp_path / "t")]
     )
-    assert "--margin, --replicates, --by and --choose-on are of accuracy" in str(done.exception)
+    assert "--choose-on and --calibrate are of accuracy" in str(done.exception)
