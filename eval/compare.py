@@ -88,8 +88,6 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
         )
     if metric and asked["lang"] != ENGLISH:
         raise RequestError("--lang: the tables of --metric are in English only; leave one of the two out")
-    if choose and asked["calibrate"]:
-        raise RequestError("--calibrate fits on the half that --choose-on chooses on: give one of them")
     if metric:
         write_graded(compare_in_metric(results, metric, decide_on), out)
         return

@@ -140,7 +140,7 @@ class Qa(Task):
         return {
             **qa_summary(predictions, job.dataset.answers),
             "similarity": {"by": self.similarity.name, "above": SIMILAR},
-            "generation": job.kept["generation"] if job.kept else shown,
+            "generation": job.kept.get("generation", []) if job.kept else shown,
         }
 
     def line(self, results: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ from eval.scoring.candidates import Candidate
 from eval.scoring.job import Job
 from eval.scoring.options import ScoringRequest
 from eval.scoring.task import Task
-from eval.scoring.written import ORIGIN, clustered, results_of, tell
+from eval.scoring.written import clustered, results_of, tell
 
 
 def rescore(source: Path, request: ScoringRequest, task: Task, sets: Sequence[EvalDataset]) -> None:
@@ -56,8 +56,6 @@ def _check(
 ) -> None:
     if (command := run["settings"].get("command")) != task.command:
         raise RequestError(f"--rescore {source}: its outputs are of {command}: python -m {command} --rescore")
-    if request.resume:
-        raise RequestError("--rescore takes seconds: --force in place of --resume")
     here, there = source.resolve(), request.out.resolve()
     if here.is_relative_to(there) or there.is_relative_to(here):
         raise RequestError(f"--rescore {source}: --out {request.out}: expected a folder of its own")
@@ -74,9 +72,7 @@ def _job(source: Path, request: ScoringRequest, model: str, dataset: EvalDataset
     if not path.is_file():
         raise RequestError(f"{path.parent}: unfinished: finish it with --resume, then --rescore")
     kept = read_object(path)
-    if missing := [name for name in ORIGIN if name not in kept]:
-        raise ContentError(f"{path}: no {missing[0]}: expected the results of a scoring command")
-    prompting = Prompting(lambda _: [], lambda _: Turns([]), str(kept["prompt"]), "")
+    prompting = Prompting(lambda _: [], lambda _: Turns([]), "kept outputs", "")
     rows = dataset.conversations[: request.limit]
     return Job(request, None, Candidate(model, (), prompting), dataset, folder, rows, kept)
 

@@ -91,7 +91,7 @@ def tell(job: Job, task: Task, results: dict[str, Any], took: str) -> None:
     click.echo(f"{job.candidate.name}  {job.dataset.name}  {task.line(results)}  {took}")
     for warning in task.warnings(results):
         warn(f"{job.candidate.name} on {job.dataset.name}: {warning}")
-    for warning in training_warnings(job.candidate.name, len(job.rows), results["trained_on"]):
+    for warning in training_warnings(job.candidate.name, len(job.rows), results.get("trained_on")):
         warn(warning)
 
 
