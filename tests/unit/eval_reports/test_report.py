@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from eval.reports.glossary import GLOSSARY, explained
 from eval.reports.html import LEFT_OUT, POLICY, text
 from eval.reports.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
 from eval.reports.provenance import provenance
+from eval.reports.svg import inline
 from eval.runs.judgement import ScoredRun
 from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, write_run
@@ -258,3 +260,51 @@ def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pyte
     assert "python -m eval.report runs b=z --out page.html" in page
     command = "python -m eval.nli --model &#x27;my base&#x27; --adapter m=mine --out runs"
     assert command in page and "and/or" in page and "http://localhost:8000/v1" in page
+
+
+def test_answers_of_megabytes_are_cut_and_right_to_left_texts_keep_their_direction(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps({"id": 1, "gold": "a", "prediction": "א" * 3_000_000, "prompt": "هل؟"}) + "\n")
+    page = render(compare_results([str(path)]), "x")
+    assert len(page) < 500_000 and "… (2,998,000 more characters)" in page
+    assert '<div class="question" dir="auto">هل؟</div>' in page and "<bdi>אא" in page
+
+
+def test_examples_of_too_many_letters_are_thinned_out_and_the_page_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eval.reports.incorrect.MOST_LETTERS", 12_000)
+    gold = ["yes", "no"] * 50
+    write_run(tmp_path, "base", "s", gold, gold[::-1], kinds={"type": gold})
+    found = compare_results([str(tmp_path)])
+    (errors,) = collect_incorrect(found.runs, ["base"], 1000)
+    assert errors.total == 100 and 0 < len(errors.rows) < 100 and len(json.dumps(errors.rows)) < 12_500
+    places = [int(row["row"]) for row in errors.rows]
+    assert places[-1] > 90 and max(b - a for a, b in pairwise(places)) <= 3
+    assert f"{len(errors.rows)} of them, evenly spread, are here" in render(found, "x")
+
+
+def test_a_plot_in_the_page_has_no_id_that_another_has_and_no_colour_of_its_own_for_ink() -> None:
+    path, text_style = (
+        '<path id="{id}m1" style="stroke: {ink}"/>',
+        "font-family: 'DejaVu Sans'{more}; fill: #0072b2",
+    )
+    label = ' id="m1" : #000000 &lt;b&gt;</text></svg>'
+    svg = (
+        '<?xml version="1.0"?><!DOCTYPE svg>\n<svg width="1pt"><metadata>x</metadata><defs>'
+        f'<style type="text/css">*{{}}</style>{path.format(id="", ink="#000000")}</defs>'
+        f'<g id="axes_1"><use xlink:href="#m1"/></g><text style="{text_style.format(more="")}">{label}'
+    )
+    assert inline(svg, "s/x-", "a &amp; b") == (
+        '<svg role="img" aria-label="a &amp; b" width="1pt"><defs>'
+        f"{path.format(id='s/x-', ink='currentColor')}</defs>"
+        '<g><use xlink:href="#s/x-m1"/></g>'
+        f'<text style="{text_style.format(more=", Verdana, var(--font)")}">{label}'
+    )
+
+
+def test_the_same_runs_have_the_same_plots(tmp_path: Path) -> None:
+    demo(tmp_path)
+    found = compare_results([str(tmp_path)])
+    one, other = ([*re.findall("<svg.*?</svg>", render(found, "x"), re.S)] for _ in range(2))
+    assert one == other and len(one) == 5
