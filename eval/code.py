@@ -20,14 +20,7 @@ from eval.metrics.labels import accuracy_line
 from eval.metrics.sandbox import run_tests
 from eval.runs.results import Prediction
 from eval.scoring.job import Job
-from eval.scoring.options import (
-    generate_options,
-    model_options,
-    rescore_option,
-    run_options,
-    set_options,
-    take,
-)
+from eval.scoring.options import generate_options, model_options, rescoring, run_options, set_options, take
 from eval.scoring.pipeline import score
 from eval.scoring.task import Prepared, Task, line_of
 from eval.statistics.rates import groups_of, rate_of
@@ -45,7 +38,7 @@ _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
     ),
 )
 @model_options
-@rescore_option
+@rescoring
 @set_options
 @click.option("--run-code", is_flag=True, help="Agree that what the models write is run on this machine.")
 @generate_options(max_new_tokens=384)

@@ -21,14 +21,7 @@ from eval.reports.defects import PLOT, write_defects
 from eval.runs.detailed import DETAILED
 from eval.runs.results import Prediction
 from eval.scoring.job import Job
-from eval.scoring.options import (
-    generate_options,
-    model_options,
-    rescore_option,
-    run_options,
-    set_options,
-    take,
-)
+from eval.scoring.options import generate_options, model_options, rescoring, run_options, set_options, take
 from eval.scoring.pipeline import score
 from eval.scoring.task import Prepared, Task, line_of
 
@@ -42,7 +35,7 @@ from eval.scoring.task import Prepared, Task, line_of
     ),
 )
 @model_options
-@rescore_option
+@rescoring
 @set_options
 @generate_options(max_new_tokens=512)
 @run_options

@@ -22,14 +22,7 @@ from eval.metrics.coherence import Talk, carry_over, repetition
 from eval.metrics.text import Measured, ratio
 from eval.runs.results import Prediction
 from eval.scoring.job import Job
-from eval.scoring.options import (
-    generate_options,
-    model_options,
-    rescore_option,
-    run_options,
-    set_options,
-    take,
-)
+from eval.scoring.options import generate_options, model_options, rescoring, run_options, set_options, take
 from eval.scoring.pipeline import score
 from eval.scoring.task import Figure, Prepared, Task
 from eval.statistics.rates import groups_of
@@ -47,7 +40,7 @@ FIGURES = ("carry_over", "chance", "repetition")
     ),
 )
 @model_options
-@rescore_option
+@rescoring
 @set_options
 @generate_options(max_new_tokens=256)
 @run_options

@@ -32,7 +32,7 @@ from eval.scoring.options import (
     Command,
     generate_options,
     model_options,
-    rescore_option,
+    rescoring,
     run_options,
     set_options,
     shots_options,
@@ -74,7 +74,7 @@ def label_options(command: Command) -> Command:
     ),
 )
 @model_options
-@rescore_option
+@rescoring
 @set_options
 @shots_options
 @click.option(

@@ -24,7 +24,7 @@ from eval.scoring.job import Job
 from eval.scoring.options import (
     generate_options,
     model_options,
-    rescore_option,
+    rescoring,
     run_options,
     set_options,
     shots_options,
@@ -62,7 +62,7 @@ class Similarity(Protocol):
     ),
 )
 @model_options
-@rescore_option
+@rescoring
 @set_options
 @shots_options
 @click.option(

@@ -27,7 +27,7 @@ from eval.scoring.options import (
     Finite,
     generate_options,
     model_options,
-    rescore_option,
+    rescoring,
     run_options,
     set_options,
     take,
@@ -49,7 +49,7 @@ SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # bes
     ),
 )
 @model_options
-@rescore_option
+@rescoring
 @set_options
 @click.option(
     "--max-seq-length",

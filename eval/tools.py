@@ -24,14 +24,7 @@ from eval.metrics.tools import judge, tool_summary
 from eval.runs.results import Prediction
 from eval.scoring.candidates import Opened
 from eval.scoring.job import Job
-from eval.scoring.options import (
-    generate_options,
-    model_options,
-    rescore_option,
-    run_options,
-    set_options,
-    take,
-)
+from eval.scoring.options import generate_options, model_options, rescoring, run_options, set_options, take
 from eval.scoring.pipeline import score
 from eval.scoring.task import Figure, Prepared, Task, line_of
 
@@ -54,7 +47,7 @@ SHARES = {
     ),
 )
 @model_options
-@rescore_option
+@rescoring
 @set_options
 @generate_options(max_new_tokens=512)
 @run_options

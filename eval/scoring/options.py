@@ -113,7 +113,7 @@ def _kept_options(given: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "model": "", **({} if named else {"datasets": tuple(run["sets"])})}
 
 
-rescore_option = click.option(
+rescoring = click.option(
     "--rescore",
     is_eager=True,  # before --model, which is not needed then
     type=click.Path(path_type=Path),
