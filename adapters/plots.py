@@ -1,55 +1,52 @@
 """Pictures of adapters: norms by layer, spectra, the distribution of their elements, cosine similarity."""
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+import click
+
 from adapters.statistics import AdapterStatistics, Histogram
 from adapters.tables import Matrix
+from core.typeface import choose_typeface
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito 2008: distinct for colour-blind readers too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DARK = 0.6  # a cell of a larger |cosine| has white letters
 
 
 def draw(
     folder: Path, measured: list[AdapterStatistics], cosines: Matrix, shapes: list[list[Histogram]]
 ) -> list[Path]:
-    """Write the pictures into `folder` and return their paths."""
-    pictures = {"norms": _norms(measured), "spectrum": _spectrum(measured)}
+    """Write the pictures into `folder` and return their paths; names that no font has are numbered."""
+    typeface = choose_typeface([found.name for found in measured])
+    for name, number in typeface.numbered.items():
+        click.echo(f"plots: {number} is {name}, which no installed font can write", err=True)
     names = [found.name for found in measured]
-    for i, (found, own) in enumerate(zip(measured, shapes, strict=True), 1):
-        number = f"-{i}" if names.count(found.name) > 1 else ""
-        pictures[f"values-{found.name}{number}"] = _values(found, own)
-    if len(measured) > 1:
-        pictures["cosine"] = _cosine(names, cosines)
+    drawn = [replace(found, name=typeface.show(found.name)) for found in measured]
     folder.mkdir(parents=True, exist_ok=True)
-    return [_save(figure, folder / f"{name}.png") for name, figure in pictures.items()]
+    with typeface.used():
+        pictures = {"norms": _norms(drawn), "spectrum": _spectrum(drawn)}
+        for i, (name, found, own) in enumerate(zip(names, drawn, shapes, strict=True), 1):
+            number = f"-{i}" if names.count(name) > 1 else ""
+            pictures[f"values-{name}{number}"] = _values(found, own)
+        if len(drawn) > 1:
+            pictures["cosine"] = _cosine([found.name for found in drawn], cosines)
+        return [_save(figure, folder / f"{name}.png") for name, figure in pictures.items()]
 
 
 def _figure(width: float, height: float, columns: int = 1) -> "tuple[Figure, list[Axes]]":
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    mpl.rcParams["font.sans-serif"] = ["Noto Sans CJK SC", "DejaVu Sans"]
-    mpl.rcParams["text.parse_math"] = False  # names of folders are no formulas
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(
-        1, columns, figsize=(width * columns, height), layout="constrained", squeeze=False
-    )
-    return figure, list(axes[0])
+    figure = Figure(figsize=(width * columns, height))
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 
 def _save(figure: "Figure", path: Path) -> Path:
-    from matplotlib import pyplot as plt
-
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    figure.savefig(path)
     return path
 
 
@@ -60,12 +57,11 @@ def _norms(measured: list[AdapterStatistics]) -> "Figure":
         axis.set_title(f"{found.name}: largest change in {largest.target}, layer {largest.layer}")
         for i, target in enumerate(dict.fromkeys(module.target for module in found.modules)):
             points = [(m.layer, m.norm) for m in found.modules if m.target == target and m.layer is not None]
-            colour = COLOURS[i % len(COLOURS)]
-            axis.plot([p[0] for p in points], [p[1] for p in points], "o-", ms=3, color=colour, label=target)
+            axis.plot([p[0] for p in points], [p[1] for p in points], "o-", ms=3, color=f"C{i}", label=target)
         axis.set_xlabel("layer")
         axis.set_ylabel("norm of ΔW (Frobenius)")
         axis.set_ylim(bottom=0)
-        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -75,15 +71,13 @@ def _spectrum(measured: list[AdapterStatistics]) -> "Figure":
         rows = [[v / m.singular_values[0] for v in m.singular_values] for m in found.modules if m.norm]
         longest = max((len(row) for row in rows), default=0)
         middle = [median(row[k] for row in rows if len(row) > k) for k in range(longest)]
-        axis.plot(
-            range(1, longest + 1), middle, "o-", ms=3, color=COLOURS[i % len(COLOURS)], label=found.name
-        )
+        axis.plot(range(1, longest + 1), middle, "o-", ms=3, color=f"C{i}", label=found.name)
     ranks = ", ".join(f"{f.name} {median(m.effective_rank for m in f.modules):.1f}" for f in measured)
     axis.set_title(f"effective rank (median): {ranks}")
     axis.set_xlabel("singular value of ΔW, largest first")
     axis.set_ylabel("share of the largest (median)")
     axis.set_ylim(0, 1.05)
-    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -96,11 +90,11 @@ def _values(found: AdapterStatistics, shapes: list[Histogram]) -> "Figure":
             edges = [-shape.reach + step * k for k in range(len(shape.counts) + 1)]
             total = sum(shape.counts) * step
             heights = [count / total for count in shape.counts]
-            axis.stairs(heights, edges, color=COLOURS[i % len(COLOURS)], label=shape.target)
+            axis.stairs(heights, edges, color=f"C{i}", label=shape.target)
         axis.set_title(f"{found.name}: elements of {side}")
         axis.set_xlabel("value")
         axis.set_ylabel("density")
-        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

@@ -121,13 +121,13 @@ def plot(found: Stats, path: Path) -> None:
 
     face = choose_typeface([found.name])
     with face.used():
-        figure = Figure(figsize=(9, 3.5), layout="constrained")
+        figure = Figure(figsize=(9, 3.5))
         figure.suptitle(face.show(f"{found.name}: {found.examples} examples"))
         for axes, (what, counts) in zip(figure.subplots(1, 2), found.lengths.items(), strict=True):
             axes.hist(list(counts), bins=40, weights=list(counts.values()))
             axes.set(xlabel=f"{found.unit} of {what}", ylabel="examples")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            figure.savefig(path, dpi=150)
+            figure.savefig(path)
         except ValueError as error:
             raise RequestError(f"--plot {path}: {error}") from error

@@ -16,6 +16,7 @@ from core.cli import examples
 from core.errors import CLI, ContentError, RequestError
 from core.files import read_object, require
 from core.metrics import Metric, direction, metric_of, read_metric
+from core.typeface import choose_typeface
 from recipes.output import CHECKPOINT, checkpoints, find_flaw
 from recipes.recipe import is_number
 
@@ -167,11 +168,12 @@ def plot(curve: list[tuple[int, float]], best: Best, path: Path, label: str) -> 
     """Draw the curve with its best point marked, as PNG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(*zip(*curve, strict=True), marker="o", color="#0072B2")
-    axes.plot([best.step], [best.value], marker="*", markersize=16, color="#D55E00", linestyle="none")
-    axes.set_title(f"Best at step {best.step}: {best.metric} {best.value:.4g}")
-    axes.set_xlabel("step")
-    axes.set_ylabel(label)
-    figure.savefig(path, dpi=150)
+    typeface = choose_typeface([label])
+    with typeface.used():
+        figure = Figure(figsize=(6.4, 4))
+        axes = figure.subplots()
+        axes.plot(*zip(*curve, strict=True), marker="o", color="C0")
+        axes.plot([best.step], [best.value], marker="*", markersize=16, color="C5", linestyle="none")
+        axes.set_title(f"Best at step {best.step}: {best.metric} {best.value:.4g}")
+        axes.set(xlabel="step", ylabel=typeface.show(label))
+        figure.savefig(path)

@@ -20,6 +20,7 @@ from core.documents import markdown_table
 from core.errors import CLI, ContentError, RequestError, show_value
 from core.files import read_object, write_json, write_text
 from core.metrics import direction, metric_of
+from core.typeface import choose_typeface
 from recipes.best import DivergedError, read_curve
 from recipes.check import quick_check, refuse_errors
 from recipes.hardware import machine
@@ -198,26 +199,27 @@ def plot(rows: list[Row], grid: dict[str, list[str]], metric: str, path: Path) -
     """Draw a heat map over two keys, else one point for each run, as PNG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.subplots()
-    best = min(rows, key=lambda row: metric_of(metric).rank(row[metric]))
-    named = ", ".join(f"{key} {best[key]}" for key in grid)
-    axes.set_title(f"Best {metric} {best[metric]:.4g} at {named}")
-    if len(grid) == 2:
-        (down, downs), (across, acrosses) = grid.items()
-        scores = {(row[down], row[across]): row[metric] for row in rows}
-        values = [[scores[one, other] for other in acrosses] for one in downs]
-        axes.imshow(values, cmap="cividis" if metric_of(metric).higher else "cividis_r", aspect="auto")
-        for (i, one), (j, other) in itertools.product(enumerate(downs), enumerate(acrosses)):
-            box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
-            axes.text(j, i, f"{scores[one, other]:.4g}", ha="center", va="center", bbox=box)
-        axes.set_xticks(range(len(acrosses)), acrosses)
-        axes.set_yticks(range(len(downs)), downs)
-        axes.set_xlabel(across)
-        axes.set_ylabel(down)
-    else:
-        names = [", ".join(str(row[key]) for key in grid) for row in rows]
-        axes.plot(names, [row[metric] for row in rows], marker="o", color="#0072B2")
-        axes.set_xlabel(", ".join(grid))
-        axes.set_ylabel(direction(metric))
-    figure.savefig(path, dpi=150)
+    with choose_typeface([*grid, *itertools.chain(*grid.values())]).used():
+        figure = Figure(figsize=(6.4, 4.2))
+        axes = figure.subplots()
+        best = min(rows, key=lambda row: metric_of(metric).rank(row[metric]))
+        named = ", ".join(f"{key} {best[key]}" for key in grid)
+        axes.set_title(f"Best {metric} {best[metric]:.4g} at {named}")
+        if len(grid) == 2:
+            (down, downs), (across, acrosses) = grid.items()
+            scores = {(row[down], row[across]): row[metric] for row in rows}
+            values = [[scores[one, other] for other in acrosses] for one in downs]
+            axes.imshow(values, cmap="cividis" if metric_of(metric).higher else "cividis_r", aspect="auto")
+            for (i, one), (j, other) in itertools.product(enumerate(downs), enumerate(acrosses)):
+                box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
+                axes.text(j, i, f"{scores[one, other]:.4g}", ha="center", va="center", bbox=box)
+            axes.set_xticks(range(len(acrosses)), acrosses)
+            axes.set_yticks(range(len(downs)), downs)
+            axes.set_xlabel(across)
+            axes.set_ylabel(down)
+        else:
+            names = [", ".join(str(row[key]) for key in grid) for row in rows]
+            axes.plot(names, [row[metric] for row in rows], marker="o", color="C0")
+            axes.set_xlabel(", ".join(grid))
+            axes.set_ylabel(direction(metric))
+        figure.savefig(path)
