@@ -44,7 +44,7 @@ def headline(comparison: Comparison) -> str:
     (section,) = deciding
     base, where = comparison.base, section.name
     if section.name == MEAN:
-        names = ", ".join(one.name for one in comparison.sets)
+        names = tr(", ").join(one.name for one in comparison.sets)
         where = tr("the average of {count} datasets ({names})", count=len(comparison.sets), names=names)
     if not section.against_base:
         return tr("Nothing to compare: {why}.", why=_only(section, base))

@@ -110,7 +110,7 @@ def test_a_chinese_page_and_table(tmp_path: Path) -> None:
     page = (tmp_path / "x.html").read_text(encoding="utf-8")
     assert done.exit_code == 0 and '<html lang="zh-CN">' in page
     plain = re.sub("<.*?>", "", page)
-    assert "mnli、merge 和 rte 在 2 个数据集（demo_mnli_eval, demo_rte_eval）的平均准确率上优于 base" in plain
+    assert "mnli、merge 和 rte 在 2 个数据集（demo_mnli_eval、demo_rte_eval）的平均准确率上优于 base" in plain
     for term in ("置信区间", "配对检验", "多数类基线", "错误样本", "改对", "术语表"):
         assert term in plain
     page = re.sub("<svg.*?</svg>", "", page, flags=re.S)  # in English where no font has Chinese letters
