@@ -9,6 +9,7 @@ from operator import add
 
 from compiler.clean import HTML
 from compiler.fingerprints import Fingerprints
+from compiler.kinds import KTO
 from compiler.problems import Problems
 from compiler.rows import Batch
 from compiler.spec import Spec
@@ -54,6 +55,7 @@ class Lint:
         answers = [keys[name] for name in self.texts.answered]
         if self.texts.label_is_learned:
             answers.append(list(map(hash, batch.columns["label"])))
+        answers += [list(map(hash, batch.columns[c.name])) for c in self.spec.columns if c.kind == KTO]
         if self.spec.group:
             # of texts as compared elsewhere; numbers by what they look like, since -1 and -2 have one hash
             groups = keys.get(self.spec.group) or list(map(hash, map(repr, batch.columns[self.spec.group])))

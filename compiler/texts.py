@@ -32,7 +32,7 @@ class TextColumns:
         self.may_be_blank = [name for name in self.answered if kinds[name] == "answer"]
         if self.turns:
             self.asked, self.answered, self.may_be_blank = ["asked"], ["answered"], ["answered"]
-            self.asked += [name for name, kind in kinds.items() if kind == "tools"]
+            self.asked += [name for name, kind in kinds.items() if name == "system" or kind == "tools"]
         self.pair = [name for name, kind in kinds.items() if kind in PAIR]
         if self.pair:
             self.answered, self.may_be_blank = self.pair, []
@@ -47,14 +47,14 @@ class TextColumns:
         talks = cast("list[list[Turn]]", batch.columns[self.turns])
         end = None if self.pair else -1
         asked = ["\n".join(turn.text for turn in talk[:end]) for talk in talks]
-        tools = {name: as_texts(self.spec, name, batch.columns[name]) for name in self.asked[1:]}
+        beside = {name: as_texts(self.spec, name, batch.columns[name]) for name in self.asked[1:]}
         if self.pair:
             return {
                 "asked": asked,
-                **tools,
+                **beside,
                 **{name: cast("Texts", batch.columns[name]) for name in self.pair},
             }
-        return {"asked": asked, **tools, "answered": [talk[-1].text for talk in talks]}
+        return {"asked": asked, **beside, "answered": [talk[-1].text for talk in talks]}
 
 
 def _used(output: Output, fields: Iterable[str]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from compiler.init.guess import Proposal
 from compiler.init.look import CHINESE, MOST_VALUES, Found, Leaf
+from compiler.kinds import PAIR, RECORDED
 from compiler.rows import walker
 from compiler.spec import UNLABELLED, Column, Spec, load_spec
 from compiler.specfile import known_specs
@@ -101,10 +102,11 @@ def _follows(pairs: list[tuple[object, object]]) -> float:
     return sum(max(counts.values()) for counts in by_text.values()) / len(pairs)
 
 
-def bundled_spec(found: Found, proposal: Proposal) -> str:
+def bundled_spec(found: Found, proposal: Proposal, proposed: Spec) -> str:
     """Return the name of the bundled spec that reads just this, with the most columns, or "".
 
-    Of equals, one in the data's language is taken, and one of instructions before one of plain text.
+    It must read the media, pairs or marks that the proposed one reads. Of equals, one in the data's language
+    is taken, and one of instructions before one of plain text.
     """
     if (
         found.source.header
@@ -123,20 +125,29 @@ def bundled_spec(found: Found, proposal: Proposal) -> str:
         return len(_there(spec, found)), output.format != "text", same_language
 
     specs = [load_spec(name) for name in known_specs()]
-    fits = [spec for spec in specs if not spec.mix and not spec.source.files and _fits(spec, found)]
+    fits = [spec for spec in specs if not spec.mix and not spec.source.files and _fits(spec, found, proposed)]
     return max(fits, key=worth).name if fits else ""
 
 
 def _there(spec: Spec, found: Found) -> list[Column]:
-    return [c for c in spec.columns if c.kind != "id" and any(name in found.leaves for name in c.names)]
+    """Return the columns of a spec that the file has, turns where the spec reads turns and nowhere else."""
+    tops = {path.partition(".")[0]: "object" for path in found.leaves}  # of a message: `chosen.value`
+    kinds = {**tops, **{path: leaf.kind for path, leaf in found.leaves.items()}}
+
+    def read(column: Column, name: str) -> bool:
+        return name in kinds and (column.kind in PAIR or (kinds[name] == "turns") == (column.kind == "turns"))
+
+    return [c for c in spec.columns if c.kind != "id" and any(read(c, name) for name in c.names)]
 
 
-def _fits(spec: Spec, found: Found) -> bool:
+def _fits(spec: Spec, found: Found, proposed: Spec) -> bool:
     """Whether three columns or turns, and all that a row must have, are there, and just the spec's labels."""
     there = _there(spec, found)
     turns = any(column.kind == "turns" for column in there)
     needed = [column for column in spec.columns if column.required and column.kind != "id"]
     if not (turns or len(there) > 2) or any(column not in there for column in needed):
+        return False
+    if {c.kind for c in proposed.columns} & set(RECORDED) - {c.kind for c in there}:
         return False
     label = next((column for column in there if column.kind == "label"), None)
     if label is None:

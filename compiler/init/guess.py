@@ -24,6 +24,7 @@ from compiler.init.names import (
     TEXT,
 )
 from compiler.kinds import PAIR, PLACEHOLDERS
+from compiler.pairs import WORDS
 from core.errors import ContentError, RequestError, nearest
 
 PROSE = 15  # characters that a text has on average, at least
@@ -108,14 +109,21 @@ def _talk(found: Found) -> Proposal | None:
 def _beside(rows: list[dict[str, object]]) -> list[str]:
     """Return the columns of conversations with media, pairs or KTO marks, by the names in circulation."""
     named = {key for row in rows for key, value in row.items() if value not in (None, "", [])}
-    media = [kind for kind in PLACEHOLDERS if kind in named]
-    columns = [f"  {kind}: {{names: [{kind}], is: {kind}, default: []}} # by its name" for kind in media]
+    media = [(kind, name) for kind in PLACEHOLDERS for name in (kind, kind[:-1]) if name in named]
+    columns = [
+        f"  {kind}: {{names: [{name}], is: {kind}, default: []}} # by its name" for kind, name in media
+    ]
     if named >= set(PAIR):
         return columns + [f"  {kind}: {{names: [{kind}], is: {kind}}} # by its name" for kind in PAIR]
-    marks = [key for key in MARKS if all(isinstance(row.get(key), bool) for row in rows)]
+    marks = [key for key in MARKS if all(_is_mark(key, row.get(key)) for row in rows)]
     return columns + [
         f"  kto_tag: {{names: [{key}], is: kto}} # true or false in every row" for key in marks[:1]
     ]
+
+
+def _is_mark(name: str, value: object) -> bool:
+    """Whether a value says true or false: in a `label` only as a truth value: 0 and 1 are classes too."""
+    return isinstance(value, bool) or (name != "label" and str(value).strip().lower() in WORDS)
 
 
 def _preference(found: Found) -> Proposal | None:

@@ -3,6 +3,7 @@
 import json
 
 from compiler.entries import entry_of
+from compiler.kinds import PAIR
 from compiler.problems import Problems
 from compiler.render import Renderer
 from compiler.spec import Spec
@@ -25,7 +26,10 @@ def preview(spec: Spec) -> list[str]:
         else:
             talk = conversation(record, entry_of(row.spec, output, output.file), row.batch.place(0))
             lines += [f"  {turn['role']}: {_short(turn['content'])}" for turn in talk.messages]
-            lines.append(f"  answer: {_short(talk.answer)}")
+            for name in PAIR if PAIR[0] in record else ():
+                side = record[name]
+                lines.append(f"  {name}: {_short(side['value'] if isinstance(side, dict) else side)}")
+            lines += [f"  answer: {_short(talk.answer)}"] if PAIR[0] not in record else []
         if number == SHOWN:
             break
     return lines

@@ -11,6 +11,7 @@ from compiler.init.advise import bundled_spec, split_lines, warnings
 from compiler.init.guess import Proposal, guess, quoted
 from compiler.init.look import Found, look
 from compiler.init.preview import preview
+from compiler.kinds import PLACEHOLDERS
 from compiler.pipeline import check_spec
 from compiler.request import CompileRequest
 from compiler.spec import Spec, load_spec
@@ -47,7 +48,7 @@ def propose(path: Path, wanted: Wanted | None = None) -> tuple[str, str]:
         report = check_spec(spec, CompileRequest())
         said = [*warnings(found, proposal), *_preview(spec)]
     errors = report.problems.errors
-    if not errors and (bundled := bundled_spec(found, proposal)):
+    if not errors and (bundled := bundled_spec(found, proposal, spec)):
         source = shlex.quote(str(path))
         said.append(f"this is what spec {bundled} reads: tuneyard data compile {bundled} --source {source}")
     if errors:
@@ -73,7 +74,11 @@ def _next(path: Path, spec: Spec, out: Path | None) -> list[str]:
     dataset = shlex.quote(str(spec.outputs[0].dataset).format(split=spec.splits[0]))
     kinds = {column.kind for column in spec.columns}
     fitting = {"chosen": "dpo-lora", "kto": "kto-lora", "tools": "tools-lora"}
-    recipe = next((name for kind, name in fitting.items() if kind in kinds), "rte")
+    usual = "text-lora" if spec.outputs[0].format == "text" else "rte"
+    recipe = next((name for kind, name in fitting.items() if kind in kinds), usual)
+    if kinds & set(PLACEHOLDERS):
+        folder = shlex.quote(str(path if path.is_dir() else path.parent))
+        recipe, dataset = "vl-lora", f"{dataset} media_dir={folder}"
     return [
         f"next: {save}tuneyard data compile {shlex.quote(str(file))}",
         f"then: tuneyard recipe check recipes/{recipe}.yaml dataset={dataset} model_name_or_path=MODEL",

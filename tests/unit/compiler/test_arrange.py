@@ -109,6 +109,14 @@ def test_duplicates_are_dropped_and_counted(bench):
     assert bench.codes(report) == []
 
 
+def test_conversations_under_other_system_texts_are_other_rows(bench):
+    talk = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    rows = [{"conversations": talk, "system": text} for text in ("Be brief.", "Be polite.", "Be brief.")]
+    spec = bench.write("t.yaml", "about: t\nlike: messages\ndrop_duplicates: true\n")
+    report = bench.compile(spec, bench.rows("a.jsonl", rows))
+    assert (report.kept, report.dropped) == (2, {"duplicate": 1})
+
+
 def test_leaks_are_dropped_from_the_training_rows(bench):
     spec = bench.write("leak.yaml", "about: t\nlike: rte\ndrop_leaks: true\n")
     train, dev = bench.rows("train.jsonl", ROWS), bench.rows("dev.jsonl", ROWS[1:2])

@@ -66,3 +66,45 @@ def test_images_beside_conversations(tmp_path):
     path.write_text(json.dumps({"messages": [*ASK, *GOOD], "images": ["a.png"]}) + "\n")
     spec, _ = proposed(path, tmp_path)
     assert "images" in {column.kind for column in spec.columns}
+
+
+@pytest.mark.parametrize("form", ["trl", "llamafactory"])
+def test_of_pairs_both_answers_are_shown_and_the_bundled_spec_of_pairs_is_named(form, tmp_path):
+    (path := tmp_path / "rows.jsonl").write_text(json.dumps(FORMS[form]) + "\n")
+    said = propose(path)[1]
+    assert "  user: Name a river.\n  chosen: The Rhine.\n  rejected: A river.\n" in said
+    assert "  answer:" not in said and "this is what spec pairs-chat reads" in said
+    assert "recipes/dpo-lora.yaml dataset=rows model" in said
+
+
+def test_media_and_plain_text_get_the_recipes_that_train_them(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    talk = [*ASK, *GOOD]
+    (seen := tmp_path / "seen.jsonl").write_text(json.dumps({"messages": talk, "images": ["a.png"]}) + "\n")
+    said = propose(seen)[1]
+    assert "this is what spec media reads" in said
+    assert f"recipes/vl-lora.yaml dataset=seen media_dir={tmp_path} model_name_or_path=MODEL" in said
+    (text := tmp_path / "text.jsonl").write_text(
+        json.dumps({"text": "The Rhine is a river in Europe."}) + "\n"
+    )
+    assert "recipes/text-lora.yaml dataset=text model_name_or_path=MODEL" in propose(text)[1]
+
+
+def test_llavas_image_is_read(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    talk = [{"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": "A square."}]
+    (path := tmp_path / "rows.jsonl").write_text(json.dumps({"image": "a.png", "conversations": talk}) + "\n")
+    spec, report = proposed(path, tmp_path)
+    assert "images" in {column.kind for column in spec.columns} and report.kept == 1
+
+
+@pytest.mark.parametrize("marks", [("true", "false"), (1, 0)])
+def test_marks_of_kto_as_words_or_numbers(marks, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = (
+        {"messages": [*ASK, *answer], "kto_tag": mark}
+        for answer, mark in zip((GOOD, BAD), marks, strict=True)
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert proposed(path, tmp_path)[1].kept == 2
+    assert "this is what spec kto reads" in propose(path)[1]

@@ -110,3 +110,10 @@ def test_llamafactorys_own_demo_files(spec, name, tmp_path):
         pytest.skip(f"no real data at {REAL}")
     report = compile_spec(load_spec(spec), CompileRequest(sources=(str(source),), out=tmp_path))
     assert (report.read, report.kept, report.problems.count("E")) == (300, 300, 0)
+
+
+def test_one_answer_marked_both_ways_is_a_conflict_and_no_row_that_came_before(tmp_path):
+    rows = [{"messages": answer("4"), "kto_tag": mark} for mark in (True, False)]
+    report, (records,) = compiled(tmp_path, rows, over={"drop_duplicates": True})
+    assert len(records) == 2
+    assert report.problems.counts["W203"] == 1 and not report.problems.counts["W202"]
