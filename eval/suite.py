@@ -87,7 +87,8 @@ def tell(request: ScoringRequest, plans: Mapping[str, Prepared], models: Sequenc
     }
     if judged:
         whole = compare_results(judged)
-        alone = replace(whole.comparison, mean=None)  # different tasks have no mean
+        sets = [replace(one, decided_by="") for one in whole.comparison.sets]  # each has a verdict of its own
+        alone = replace(whole.comparison, sets=sets, mean=None)  # different tasks have no mean
         whole = replace(whole, comparison=alone, tables={CAPTION: table})
         compare.write(whole, request.out, facts)
         page = report.render(whole, f"Suite {request.out.name}", module="eval.suite")

@@ -85,7 +85,7 @@ def test_figures_of_known_answers_stand_in_one_table(folder: Path, capsys) -> No
     row = next(line for line in shown.splitlines() if line.startswith("| asked: factual, exact_match"))
     assert [cell.strip() for cell in row.split("|")[2:5]] == ["2", "", "50.0 % (9.5–90.5)"]
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "<caption>All steps</caption>" in page
+    assert "<caption><span>All steps.</span></caption>" in page
     assert "asked: factual, exact_match" in page
     assert (out / "table.md").read_text(encoding="utf-8") in shown
 
@@ -117,6 +117,7 @@ def test_each_step_is_what_its_command_alone_finds_and_the_model_is_loaded_once(
     sets = json.loads((out / "table.json").read_text())
     assert list(sets["sets"]) == ["asked", "even", "cmmlu/anatomy", "cmmlu/logical"]
     assert sets["mean"] is None  # different tasks have none
+    assert not any(one["decided_by"] or "the one on mean" in one["verdict"] for one in sets["sets"].values())
 
 
 def test_steps_without_right_and_wrong_have_a_table_alone(folder: Path, tiny_model: Path) -> None:
