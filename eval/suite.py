@@ -87,8 +87,8 @@ def tell(request: ScoringRequest, plans: Mapping[str, Prepared], models: Sequenc
     }
     if judged:
         whole = compare_results(judged)
-        sets = [replace(one, decided_by="") for one in whole.comparison.sets]  # each has a verdict of its own
-        alone = replace(whole.comparison, sets=sets, mean=None)  # different tasks have no mean
+        each = [replace(section, decided_by="") for section in whole.comparison.sets]
+        alone = replace(whole.comparison, sets=each, mean=None)  # different tasks have no mean
         whole = replace(whole, comparison=alone, tables={CAPTION: table})
         compare.write(whole, request.out, facts)
         page = report.render(whole, f"Suite {request.out.name}", module="eval.suite")
