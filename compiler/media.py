@@ -4,6 +4,8 @@ LLaMA-Factory 0.9.5 looks for them below its `media_dir` and refuses a row that 
 turns have placeholders (data/mm_plugin.py); it opens them only while it trains.
 """
 
+import contextlib
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,6 +19,7 @@ from core.calls import WrongValueError
 from core.errors import counted, show_value
 
 PIXELS = 768 * 768  # LLaMA-Factory's image_max_pixels: what has more is made smaller before it is trained on
+BROKEN_IMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error)  # of Pillow's decoders
 
 
 @dataclass(slots=True)
@@ -38,6 +41,10 @@ class Media:
                 raise WrongValueError(f"found {show_value(path)}, expected the path of a file")
             if ".." in PurePath(path).parts:
                 raise WrongValueError(f"{path}: leads out of the folder; expected a path below it")
+            if "://" in path or path.startswith("data:"):
+                raise WrongValueError(
+                    f"found {show_value(path)}, expected the path of a file: save it as one"
+                )
             pixels = looked_at(folder / path, kind == "images")
             if PurePath(path).is_absolute():
                 self.absolute.add(path)
@@ -102,9 +109,12 @@ def media_folder(spec: Spec, shown: str) -> Path:
 def looked_at(path: Path, image: bool) -> int:
     """Return how many pixels an image has, 0 for any other file; `WrongValueError` where it cannot be used.
 
-    Of an image the head is read, which says what it is and how large.
+    An image is read to its end: a PNG by its checksums, a JPEG decoded at an eighth of its size.
     """
-    if not path.is_file():
+    there = False
+    with contextlib.suppress(OSError):  # a name that is too long
+        there = path.is_file()
+    if not there:
         raise WrongValueError(f"{path}: file not found; `source.media_dir` in a spec says where they lie")
     if not image:
         return 0
@@ -112,6 +122,16 @@ def looked_at(path: Path, image: bool) -> int:
 
     try:
         with Image.open(path) as opened:
-            return int(opened.width * opened.height)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            pixels = int(opened.width * opened.height)
+            if opened.format == "PNG":
+                opened.verify()
+            else:
+                opened.draft("RGB", (1, 1))
+                opened.load()
+            return pixels
+    except UnidentifiedImageError as error:
         raise WrongValueError(f"{path}: no image that can be opened") from error
+    except BROKEN_IMAGE as error:
+        raise WrongValueError(f"{path}: the image is broken or cut off") from error
+    except Image.DecompressionBombError as error:
+        raise WrongValueError(f"{path}: {error}") from error

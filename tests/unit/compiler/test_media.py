@@ -89,7 +89,7 @@ def test_what_holds_no_media_is_refused(pictures):
 def test_a_picture_that_is_cut_off_at_its_head_is_named(pictures):
     (pictures / "pictures/cut.png").write_bytes((pictures / "pictures/a.png").read_bytes()[:20])
     report, _ = compiled(pictures, [{"question": "a?", "answer": "x", "image": "pictures/cut.png"}])
-    assert "cut.png: no image that can be opened" in report.problems.errors[0].line()
+    assert "cut.png: the image is broken or cut off" in report.problems.errors[0].line()
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,31 @@ def test_llamafactorys_own_demo_files(name, rows, tmp_path):
         pytest.skip(f"no real data at {REAL}")
     report = compile_spec(load_spec("media"), CompileRequest(sources=(str(source),), out=tmp_path))
     assert (report.read, report.kept, report.problems.counts) == (rows, rows, {})
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "gif", "bmp", "tiff"])
+def test_an_image_that_is_cut_off_is_named_and_a_whole_one_is_kept(ending, pictures):
+    whole = pictures / f"pictures/whole.{ending}"
+    Image.effect_noise((64, 64), 60).convert("RGB").save(whole)
+    (pictures / f"pictures/half.{ending}").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    rows = [{"question": "What?", "answer": x, "image": f"pictures/{x}.{ending}"} for x in ("whole", "half")]
+    report, _ = compiled(pictures, rows)
+    (problem,) = report.problems.errors
+    assert problem.code == "E110" and f"half.{ending}: the image is broken or cut off" in problem.line()
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (
+            "https://example.org/a.png",
+            'found "https://example.org/a.png", expected the path of a file: save it',
+        ),
+        ("data:image/png;base64," + "A" * 5000, "expected the path of a file: save it"),
+        ("a" * 5000 + ".png", "file not found"),
+    ],
+)
+def test_what_is_no_path_is_named_in_short(path, said, pictures):
+    report, _ = compiled(pictures, [{"question": "What?", "answer": "a", "image": path}])
+    (problem,) = report.problems.errors
+    assert problem.code == "E110" and said in problem.line()
