@@ -20,7 +20,7 @@ def inline(svg: str, prefix: str, escaped: str) -> str:
 
     def changed(tag: re.Match[str]) -> str:
         text = ID.sub(lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else "", tag[0])
-        text = REFERENCE.sub(rf"\1{prefix}\2", text)
+        text = REFERENCE.sub(rf"\g<1>{prefix}\g<2>", text)
         text = COLOUR.sub(lambda found: COLOURS.get(found[0], found[0]), text)
         return FONT.sub(r"\1, Verdana, var(--font)", text)  # Verdana is as wide as DejaVu Sans
 

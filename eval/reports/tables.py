@@ -98,7 +98,7 @@ def example_metrics(comparison: Comparison) -> Table | None:
             told = "{name} on {dataset} ({unit}, lower is better)"
             if one.get("higher_is_better") is True:
                 told = "{name} on {dataset} ({unit}, higher is better)"
-            told = tr(told, name=name, dataset=section.name, unit=tr(str(one.get("unit"))))
+            told = tr(told, name=name, dataset=section.name, unit=one.get("unit"))
             rows.append([told, *(_measured(own.get(model)) for model in comparison.models)])
     return Table([tr("metric (95 % interval)"), *comparison.models], rows) if rows else None
 

@@ -295,10 +295,10 @@ def test_a_plot_in_the_page_has_no_id_that_another_has_and_no_colour_of_its_own_
         f'<style type="text/css">*{{}}</style>{path.format(id="", ink="#000000")}</defs>'
         f'<g id="axes_1"><use xlink:href="#m1"/></g><text style="{text_style.format(more="")}">{label}'
     )
-    assert inline(svg, "s/x-", "a &amp; b") == (
+    assert inline(svg, "2024_x-", "a &amp; b") == (
         '<svg role="img" aria-label="a &amp; b" width="1pt"><defs>'
-        f"{path.format(id='s/x-', ink='currentColor')}</defs>"
-        '<g><use xlink:href="#s/x-m1"/></g>'
+        f"{path.format(id='2024_x-', ink='currentColor')}</defs>"
+        '<g><use xlink:href="#2024_x-m1"/></g>'
         f'<text style="{text_style.format(more=", Verdana, var(--font)")}">{label}'
     )
 
@@ -308,3 +308,13 @@ def test_the_same_runs_have_the_same_plots(tmp_path: Path) -> None:
     found = compare_results([str(tmp_path)])
     one, other = ([*re.findall("<svg.*?</svg>", render(found, "x"), re.S)] for _ in range(2))
     assert one == other and len(one) == 5
+
+
+def test_names_of_digits_and_units_of_braces(tmp_path: Path) -> None:
+    gold = ["yes", "no"] * 10
+    metric = {"brier": {"value": 0.5, "n": 20, "unit": "{x}", "higher_is_better": True}}
+    for name in ("2024", "1"):
+        write_run(tmp_path, "{base}", name, gold, answers(gold, 12, 3), metrics=metric)
+    page = render(compare_results([str(tmp_path)]), "{x}")
+    assert "brier on 2024 ({x}, higher is better)" in page and 'id="2024_confusion.svg-' in page
+    assert Outline(page).open == []
