@@ -25,7 +25,9 @@ COLUMNS = ("id", "prompt", "reference", "answer", *CRITERIA, "comment")
 # after each line break, since the quotes stand in the middle of cells.
 _BEGIN, _FORMULA = r"(^|[;\t\n])", r"((?:[^\S\t\n]|[\"'])*+[=+\-@＝＋－＠])"
 FORMULA, NEUTRAL = re.compile(_BEGIN + _FORMULA), re.compile(f"{_BEGIN}'{_FORMULA}")
-BLANK = re.compile(r"'*[\t\n]")  # what a cell may not begin with either
+_TAB = r"([\"']*\t)"  # what a part of a cell may not begin with either
+TAB, SAFE_TAB = re.compile(f"(^|[;\n]){_TAB}"), re.compile(f"(^|[;\n])'{_TAB}")
+LINE = re.compile(r"'*\n")  # nor a whole cell
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 LONGEST = 32_000  # letters in a cell; Excel holds 32,767
 MARK = re.compile(r"[1-5](?:\.0+)?")
@@ -86,15 +88,15 @@ def safe_cell(text: str) -> str:
     An apostrophe is put before what would begin one; without control characters, and cut where a cell ends.
     """
     text = CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = FORMULA.sub(r"\1'\2", text)
-    text = f"'{text}" if BLANK.match(text) else text
+    text = TAB.sub(r"\1'\2", FORMULA.sub(r"\1'\2", text))
+    text = f"'{text}" if LINE.match(text) else text
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… (cut: the whole text is in answers.md)"
 
 
 def restored(cell: str) -> str:
     """Return the text that `safe_cell` made a cell of, if it was not cut."""
-    cell = cell[1:] if cell.startswith("'") and BLANK.match(cell) else cell
-    return NEUTRAL.sub(r"\1\2", cell)
+    cell = cell[1:] if cell.startswith("'") and LINE.match(cell) else cell
+    return NEUTRAL.sub(r"\1\2", SAFE_TAB.sub(r"\1\2", cell))
 
 
 def check_key(path: Path, facts: Mapping[str, object]) -> None:

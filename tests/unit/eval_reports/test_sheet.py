@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.errors import ContentError, RequestError
@@ -106,6 +106,8 @@ def begins_a_formula(cell: str) -> bool:
 
 
 @given(st.lists(HOSTILE, min_size=3, max_size=3))
+@example(["", "", "\r\t"])
+@example(["", ';"\t', "a\n'\t"])
 def test_no_delimiter_makes_a_formula_of_a_part_of_a_cell(texts) -> None:
     """Spreadsheets whose language has ; or tab open the sheet with it: quotes then stand in mid-cell."""
     prompt, reference, answer = texts
