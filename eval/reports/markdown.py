@@ -15,7 +15,7 @@ from eval.reports.tables import (
     macro_f1s,
     method,
 )
-from eval.reports.verdict import section_name, verdict
+from eval.reports.verdict import headline, section_name, verdict
 from eval.runs.judgement import Comparison, Section
 
 NUMBERED = "The plots number what no installed font can write (a CJK font would):"
@@ -34,15 +34,16 @@ def markdown(comparison: Comparison, numbered: Mapping[str, str]) -> str:
     )
     parts = [grid(table) for table in tables if table]
     sections = sorted(comparison.sections, key=lambda section: bool(section.decided_by))
-    parts += [_section(section, comparison.base) for section in sections]
+    parts += [_section(section, comparison) for section in sections]
     if numbered:
         key = "\n".join(f"- {number} {label}" for label, number in numbered.items())
         parts.append(f"{tr(NUMBERED)}\n\n{key}")
     return "\n\n".join([*parts, tr(LEFT_OUT)]) + "\n"
 
 
-def _section(section: Section, base: str) -> str:
-    parts = [f"## {section_name(section.name)}", verdict(section, base)]
+def _section(section: Section, comparison: Comparison) -> str:
+    whole = [headline(comparison)] if section is comparison.mean and not section.decided_by else []
+    parts = [f"## {section_name(section.name)}", *whole, verdict(section, comparison.base)]
     tables = [grid(table) for table in (differences(section), f1_differences(section)) if table]
     return "\n\n".join([*parts, *tables, *([method(section)] if tables else [])])
 

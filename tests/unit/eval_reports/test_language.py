@@ -119,7 +119,8 @@ def test_a_chinese_page_and_table(tmp_path: Path) -> None:
     done = CliRunner().invoke(
         compare.cli, [str(tmp_path / "runs"), "--lang", "zh", "--out", str(tmp_path / "c")]
     )
-    assert done.exit_code == 0 and "## 平均\n\n采用 mnli：83.5 %，base 为 41.7 %" in done.stdout
+    assert done.exit_code == 0 and "\n\n采用 mnli：83.5 %，base 为 41.7 %" in done.stdout
+    assert "## 平均\n\nmnli、merge 和 rte 在 2 个数据集" in done.stdout
 
 
 def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
