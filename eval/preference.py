@@ -115,7 +115,8 @@ class Preference(Task):
         parts = [accuracy_line(results)]
         for name, told in (("per_token", "per token"), ("reward", "against the base")):
             if one := results[name]:
-                parts.append(f"{told} {one['value']:.1%} [{one['ci95'][0]:.1%}, {one['ci95'][1]:.1%}]")
+                low, high = one["ci95"]
+                parts.append(f"{told} {one['value']:.1%} [{low:.1%}, {high:.1%}] of {one['n']}")
         if margin := results["margin"]:
             parts.append(f"margin {margin['value']:+.2f} nats")
         return "  ".join(parts)

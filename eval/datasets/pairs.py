@@ -61,6 +61,8 @@ def _read(name: str, path: Path, entry: dict[str, Any], cluster: str | None) -> 
         refuse_media(record, entry, place)
         if mark is None:
             chosen, other = (_answered(record, entry, side, place) for side in PAIR)
+            if chosen.answer == other.answer:
+                raise ContentError(f"{place}: chosen and rejected are the same: {show_value(chosen.answer)}")
             rejected.append(other.answer)
             talks.append(chosen)
         else:
@@ -83,7 +85,8 @@ def _mark(record: Mapping[str, Any], column: str, place: str) -> bool:
 def _answered(record: Mapping[str, Any], entry: Mapping[str, Any], side: str, place: str) -> Conversation:
     """Return the prompt with one of its answers, as a conversation."""
     columns = dict(entry.get("columns") or {})
-    value = record.get(columns.pop(side, side))
+    column = columns.pop(side, side)
+    value = record.get(column)
     own = {key: name for key, name in columns.items() if key not in PAIR}
     if isinstance(value, str):
         known = {**entry, "columns": {**own, "response": side}} if entry else {}
@@ -91,6 +94,6 @@ def _answered(record: Mapping[str, Any], entry: Mapping[str, Any], side: str, pl
     field = own.get("messages", "conversations" if "conversations" in record else "messages")
     turns = record.get(field)
     if not isinstance(value, dict) or not isinstance(turns, list):
-        raise ContentError(f"{place}: {side}: found {show_value(value)}, expected an answer")
+        raise ContentError(f"{place}: {column}: found {show_value(value)}, expected an answer")
     known = {**entry, "columns": own} if entry else {}
     return conversation({**record, field: [*turns, value]}, known, place)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_log_probabilities_are_those_of_a_plain_loop(data, tmp_path, tiny_model,
     right = [row["chosen_logp"] > row["rejected_logp"] for row in rows]
     assert found["accuracy"] == sum(right) / 4 and found["reward"] is None
     assert [row["predicted_output"] == "chosen" for row in rows] == right
-    assert "per token" in capsys.readouterr().out
+    assert re.search(r"per token \S+% \[.+?\] of 4 ", capsys.readouterr().out)
 
 
 def test_an_adapter_is_held_against_the_base_and_runs_pair_up(data, tmp_path, tiny_model):
@@ -127,6 +128,7 @@ def test_figures_by_hand():
     [
         ({"instruction": "a", "chosen": "b"}, "record 1: rejected: found null"),
         ({"instruction": "a", "chosen": 1, "rejected": "c"}, "record 1: chosen: found 1, expected an answer"),
+        ({"instruction": "a", "chosen": "b", "rejected": "b"}, "record 1: chosen and rejected are the same"),
     ],
 )
 def test_what_is_no_pair_is_named(tmp_path, row, said):
@@ -134,6 +136,19 @@ def test_what_is_no_pair_is_named(tmp_path, row, said):
     path.write_text(json.dumps(row))
     with pytest.raises(ContentError, match=said):
         read_preferences((), (path,), None)
+
+
+def test_a_column_without_an_answer_is_named_as_the_entry_names_it(tmp_path, monkeypatch):
+    entry = {
+        "file_name": "a.json",
+        "ranking": True,
+        "columns": {"prompt": "q", "chosen": "up", "rejected": "down"},
+    }
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"a": entry}))
+    (tmp_path / "a.json").write_text('[{"q": "a", "up": "b"}]')
+    monkeypatch.setattr("eval.datasets.pairs.registry_folder", lambda: tmp_path)
+    with pytest.raises(ContentError, match="record 1: down: found null, expected an answer"):
+        read_preferences(("a",), (), None)
 
 
 def test_a_dataset_without_ranking_and_a_server_are_refused(tmp_path, tiny_model, monkeypatch, data):
