@@ -90,6 +90,7 @@ def read_turns(
         if [turn.role for turn in turns] != [ASSISTANT]:
             raise WrongValueError(f"found {turns[0].role}, expected an answer of the assistant")
         return turns
+    _order_results(value, turns)
     talk: list[Turn] = []
     for turn in turns[int(turns[0].role == SYSTEM) :]:
         if turn.role in (CALL, OBSERVATION) and not tools:
@@ -110,7 +111,6 @@ def read_turns(
         raise WrongValueError(
             f"the last turn is the {talk[-1].role}'s: nothing to learn; expected an assistant's"
         )
-    _refuse_lost_results(value, turns)
     return [*turns[: int(turns[0].role == SYSTEM)], *talk]
 
 
@@ -127,8 +127,11 @@ def _refuse_order(turn: Turn, before: list[Turn]) -> None:
         raise WrongValueError(f"turn {turn.number}: found the result of a tool, and no call before it")
 
 
-def _refuse_lost_results(value: list[dict[str, object]], turns: list[Turn]) -> None:
-    """Refuse results that are not those of OpenAI's calls before them, by their number and their ids."""
+def _order_results(value: list[dict[str, object]], turns: list[Turn]) -> None:
+    """Give results the order of OpenAI's calls before them by their ids, which no record keeps.
+
+    `WrongValueError` where they are not those of the calls, by their number or their ids.
+    """
     for number, item in enumerate(value):
         calls = item.get("tool_calls") if turns[number].role == CALL else None
         after = list(takewhile(lambda turn: turn.role == OBSERVATION, turns[number + 1 :]))
@@ -142,6 +145,10 @@ def _refuse_lost_results(value: list[dict[str, object]], turns: list[Turn]) -> N
             shown = ", ".join(map(show_value, found)) if all(found) else f"{len(found)}"
             expected = ", ".join(map(show_value, due)) if all(found) and all(due) else f"{len(due)}"
             raise WrongValueError(f"turn {number + 1}: found the results {shown}, expected {expected}")
+        texts = {str(name): turn.text for name, turn in zip(found, after, strict=True)}
+        if all(found) and all(due) and len(texts) == len(due):
+            for at, (name, turn) in enumerate(zip(due, after, strict=True), number + 1):
+                turns[at] = turn._replace(text=texts[str(name)])
 
 
 def _turn(number: int, item: dict[str, object], beside: bool) -> Turn:

@@ -130,6 +130,12 @@ def test_ids_may_be_numbers_and_results_in_any_order(bench):
     assert compiled(bench, "messages", [ASK, {"role": "assistant", "tool_calls": calls}, *results, SAY]) == []
 
 
+def test_results_get_the_order_of_their_calls_since_no_record_keeps_ids(bench):
+    assert compiled(bench, "messages", [ASK, TWO, *reversed(RESULTS), SAY]) == []
+    turns = bench.records("messages.jsonl")[0]["conversations"]
+    assert turns[2]["value"] == "5\n</tool_response>\n<tool_response>\n6"
+
+
 @pytest.mark.parametrize(
     ("talk", "says"),
     [
