@@ -129,3 +129,12 @@ def test_a_missing_file_dataset_or_tokenizer_is_named(bench):
     bench.write("tokenizer.json", "{}")
     with pytest.raises(ContentError, match="no `model` in it"):
         stats(str(source), bench.out, bench.folder)
+
+
+def test_each_side_has_its_own_name_and_number(bench):
+    old, new = bench.rows("old.jsonl", [record(0)]), bench.rows("new.jsonl", [record(0), record(1)])
+    said = json.loads(run("diff", old, new, "--json").output)
+    assert (said["a"], said["b"]) == (
+        {"name": str(old), "examples": 1},
+        {"name": str(new), "examples": 2},
+    )

@@ -243,3 +243,12 @@ def test_a_cell_may_be_longer_than_pythons_own_bound(bench):
     long = "a long, long text; " * 10_000
     report = bench.compile("qa", bench.write("qa.csv", as_csv([{"question": long, "answer": "b"}])))
     assert (report.kept, report.problems.errors) == (1, [])
+
+
+def test_a_compressed_file_with_wrong_bytes_inside_is_damaged_and_not_cut(bench):
+    whole = bytearray(
+        as_zst(b"".join(b'{"question": "%d", "answer": "%d"}\n' % (n, n * n) for n in range(5000)))
+    )
+    whole[len(whole) // 2 : len(whole) // 2 + 200] = bytes(200)
+    report = bench.compile("qa", bench.write("rows.jsonl.zst", bytes(whole)))
+    assert "the compressed file is damaged" in str(report.problems.errors[0].message)

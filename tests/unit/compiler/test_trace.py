@@ -6,7 +6,7 @@ import pytest
 
 from compiler.spec import load_spec
 from compiler.trace import trace
-from core.errors import RequestError
+from core.errors import ProblemsError, RequestError
 
 
 def row(n, **more):
@@ -43,3 +43,14 @@ def test_several_rows_from_one_on(bench):
         trace(load_spec("rte"), [str(bench.rows("train.jsonl", [row(1), row(2), row(3)]))], 2, None, rows=5)
     )
     assert [title.rpartition(":")[2] for title, _ in steps if title.startswith("raw")] == ["2", "3"]
+
+
+def test_a_row_that_cannot_be_shown_for_those_before_it_says_why(bench):
+    bad = bench.rows("bad.jsonl", [row(1) | {"sentence1": ""}, row(2) | {"sentence2": None}])
+    with pytest.raises(ProblemsError) as found:
+        list(trace(load_spec("rte"), [f"train={bad}"], 1, None))
+    assert [problem.place.rpartition(":")[2] for problem in found.value.problems] == ["1", "2"]
+    other = bench.rows("other.jsonl", [{"question": "a", "answer": "b"}])
+    with pytest.raises(ProblemsError) as found:
+        list(trace(load_spec("rte"), [f"train={other}"], 1, None))
+    assert {problem.code for problem in found.value.problems} == {"E101"}

@@ -130,3 +130,10 @@ def test_a_bad_id_makes_no_other_row_a_bad_one(bench):
     rows = [row | {"idx": n} for row, n in zip(ROWS, (1, 2.5, 3), strict=True)]
     report = bench.compile("rte", bench.rows("train.jsonl", rows))
     assert [place for _, place in bench.codes(report)] == ["train.jsonl:2"]
+
+
+def test_a_name_inside_of_another_is_found_where_any_row_has_it(bench):
+    spec = bench.write("own.yaml", "like: qa\ncolumns: {question: [asked.text], answer: [answer]}\n")
+    rows = bench.rows("rows.jsonl", [{"answer": "1"}, {"asked": {"text": "a"}, "answer": "2"}])
+    report = bench.compile(spec, rows)
+    assert bench.codes(report) == [("E102", "rows.jsonl:1")]

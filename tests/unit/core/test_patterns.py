@@ -58,3 +58,15 @@ def test_other_threads_run_on() -> None:
     thread.start()
     thread.join()
     assert done == [True]
+
+
+def test_the_shorter_limit_is_kept_in_time() -> None:
+    started = time.process_time()
+    with pytest.raises(ContentError), bounded("outer", 0.2), bounded("inner", 60):
+        while time.process_time() - started < 10:
+            pass
+    assert time.process_time() - started < 2
+    with pytest.raises(ContentError), bounded("outer", 60), bounded("inner", 0.2):
+        while time.process_time() - started < 10:
+            pass
+    assert time.process_time() - started < 4

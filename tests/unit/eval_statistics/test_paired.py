@@ -120,3 +120,9 @@ def test_parts_of_macro_f1_have_scikit_learns_value_and_the_bootstraps_spread() 
     assert parts.mean() == pytest.approx(f1_score(gold, said, average="macro"))
     _value, low, high = macro_f1(cells)
     assert parts.std() / 300**0.5 == pytest.approx((high - low) / 3.92, rel=0.05)
+
+
+def test_a_group_that_is_all_correct_has_a_higher_part_in_macro_f1() -> None:
+    gold, said = ["yes", "no", "yes", "no"], ["yes", "no", "no", "no"]
+    parts = f1_parts(label_cells(gold, said))
+    assert parts[2] < parts.mean() < parts[0]

@@ -71,3 +71,9 @@ def test_nothing_differs_and_one_cluster() -> None:
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
     one = of(np.ones((9, 2)), [0] * 9)
     assert (one.low, one.high, one.p) == (-1, 1, 1)
+
+
+def test_one_cluster_says_nothing() -> None:
+    found = of(np.array([[0.2, 0.4], [0.0, 0.2]]), groups=[1, 1])
+    assert (found.low, found.high, found.p, found.sampling) == (-1.0, 1.0, 1.0, None)
+    assert found.value == pytest.approx(0.2) and found.between == pytest.approx(0.2 / np.sqrt(2))
