@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from compiler.clean import cleaner, wrapped
-from compiler.kinds import CLEANED, CODES, EXPECTED, KTO, NESTED, PAIR, PLACEHOLDERS
+from compiler.kinds import CLEANED, CODES, DIALOGUES, EXPECTED, KTO, NESTED, PAIR, PLACEHOLDERS
 from compiler.labels import keys_of, label_keys, nearest_label
 from compiler.media import media_of
-from compiler.pairs import checked_pair, pair_of, reply_of, wanted
+from compiler.pairs import checked_pair, pair_of, ranked, reply_of, wanted
 from compiler.problems import Problems, some_of
 from compiler.rows import MISSING, Batch, Rows
 from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
 from compiler.specfile import read_schema
 from compiler.texts import numbers_in, writable, written
-from compiler.turns import Turn, best_of, calls_in, cleaned, keeps_tools, read_turns
+from compiler.turns import Turn, best_of, calls_in, cleaned, keeps_tools, read_turns, transcript
 from compiler.unused import Unused, looks_like
 from core.calls import WrongValueError, misfits, tools_text
 from core.errors import Problem, nearest, show_value
@@ -109,7 +109,8 @@ class Checker:
         if column.kind == "tools":
             return self._reread(column, batch, rows, tools_text)
         if column.kind in PAIR:
-            return self._reread(column, batch, rows, reply_of)
+            reader = partial(ranked, column, self.clean) if column.best_by else reply_of
+            return self._reread(column, batch, rows, reader)
         if column.kind == KTO:
             return self._reread(column, batch, rows, partial(wanted, column))
         if self.media and column.kind in PLACEHOLDERS:
@@ -228,6 +229,8 @@ class Checker:
         if source is None:
             return self._absent(column, len(rows.lines))
         values = self.clean(rows.column(source)) if column.kind in CLEANED else rows.column(source)
+        if column.kind in DIALOGUES:
+            values = [transcript(value) for value in values]
         if not column.required and column.kind != "id":
             values = [column.default if value is MISSING else value for value in values]
         if column.kind == "id" and not rows.typed:

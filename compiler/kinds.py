@@ -6,6 +6,7 @@ PLACEHOLDERS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
 """What stands in a text for each file of these columns, as LLaMA-Factory has it."""
 PAIR = ("chosen", "rejected")
 KTO = "kto"
+DIALOGUES = ("turns", *PAIR)
 RECORDED = (*PLACEHOLDERS, *PAIR, KTO)
 CLEANED = ("text", "answer", "extra")
 NESTED = ("list", "turns", "best", "tools", *PLACEHOLDERS, *PAIR)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from compiler.kinds import PAIR
 from compiler.spec import Column, Spec
-from compiler.turns import Turn, read_turns
+from compiler.turns import Clean, Turn, best_of, read_turns
 from core.calls import WrongValueError
 from core.errors import Problem, show_value
 
@@ -38,6 +38,11 @@ def reply_of(value: object) -> Reply:
     if not reply.text.strip():
         raise WrongValueError(f"found {show_value(reply.text)}, expected an answer that is not blank")
     return reply
+
+
+def ranked(column: Column, clean: Clean, value: object) -> Reply:
+    """Return the best of several rated answers, or for `rejected` the worst."""
+    return Reply([], best_of(column, clean, value))
 
 
 def wanted(column: Column, value: object) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import takewhile
 from typing import NamedTuple, cast
 
+from compiler.kinds import PAIR
 from compiler.rows import filled
 from compiler.spec import Column, Output
 from compiler.unused import meaning
@@ -51,6 +52,7 @@ OPENAI = {
 }
 CALL_MARKUP = re.compile(r"tool_call|<function|python_tag|^Action:", re.IGNORECASE | re.MULTILINE)
 """What models write where they call a tool: an answer that is a call already, as text."""
+SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 TEXT_PARTS = ("text", "input_text", "output_text")
 Clean = Callable[[list[object]], list[object]]
 
@@ -234,17 +236,37 @@ def cleaned(talk: list[Turn], clean: Clean) -> list[Turn]:
     return [t._replace(text=str(clean([t.text])[0])) if t.role in said else t for t in talk]
 
 
-def best_of(column: Column, clean: Clean, value: list[dict[str, object]]) -> str:
-    """Return the text of the object with the highest number, cleaned; of equals the first."""
-    best: tuple[float, str] | None = None
-    for number, item in enumerate(value, 1):
-        score, text = item.get(column.best_by), item.get(column.best_take)
+def best_of(column: Column, clean: Clean, value: object) -> str:
+    """Return the text of the object with the highest number, cleaned; of equals the first.
+
+    A column `rejected` takes the lowest; it and `chosen` refuse answers with one number for all.
+    """
+    scored: list[tuple[float, str]] = []
+    for number, item in enumerate(value if isinstance(value, list) else [value], 1):
+        fields = item if isinstance(item, dict) else {}
+        score, text = fields.get(column.best_by), fields.get(column.best_take)
         if isinstance(score, bool) or not isinstance(score, int | float) or not isinstance(text, str):
             expected = f"a number {column.best_by!r} and a text {column.best_take!r}"
             raise WrongValueError(f"item {number}: found {show_value(item)}, expected {expected}")
-        if best is None or score > best[0]:
-            best = (score, text)
-    text = str(clean([best[1]])[0]) if best else ""
+        scored.append((score, text))
+    if column.kind in PAIR and len({score for score, _ in scored}) == 1:
+        raise WrongValueError(
+            f"{column.best_by} is {scored[0][0]} for all of {len(scored)} answers: none is preferred"
+        )
+    _, best = (min if column.kind == PAIR[1] else max)(scored, key=lambda one: one[0])
+    text = str(clean([best])[0])
     if not text.strip():
         raise WrongValueError("the best of them has no text")
     return text
+
+
+def transcript(value: object) -> object:
+    """Return the turns of a dialogue that is one text, as HH-RLHF has it; any other value as it is.
+
+    Such a text begins with `Human:`, and each further turn stands after a blank line.
+    """
+    if not isinstance(value, str) or not value.lstrip().startswith("Human:") or "\n\nAssistant:" not in value:
+        return value
+    _, *pieces = SPEAKERS.split(value.lstrip())
+    names = {"Human": "human", "Assistant": "gpt"}
+    return [{"from": names[who], "value": said} for who, said in zip(pieces[::2], pieces[1::2], strict=True)]

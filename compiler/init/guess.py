@@ -21,10 +21,12 @@ from compiler.init.names import (
     MEANINGS,
     OR,
     PAIRS,
+    RATINGS,
     TEXT,
 )
 from compiler.kinds import PAIR, PLACEHOLDERS
 from compiler.pairs import WORDS
+from compiler.turns import transcript
 from core.errors import ContentError, RequestError, nearest
 
 PROSE = 15  # characters that a text has on average, at least
@@ -115,10 +117,13 @@ def _beside(rows: list[dict[str, object]]) -> list[str]:
     ]
     if named >= set(PAIR):
         return columns + [f"  {kind}: {{names: [{kind}], is: {kind}}} # by its name" for kind in PAIR]
-    marks = [key for key in MARKS if all(_is_mark(key, row.get(key)) for row in rows)]
-    return columns + [
-        f"  kto_tag: {{names: [{key}], is: kto}} # true or false in every row" for key in marks[:1]
-    ]
+    return columns + _marks(rows)
+
+
+def _marks(rows: list[dict[str, object]]) -> list[str]:
+    """Return the column of KTO marks, where there is one."""
+    marks = [key for key in MARKS if rows and all(_is_mark(key, row.get(key)) for row in rows)]
+    return [f"  kto_tag: {{names: [{key}], is: kto}} # true or false in every row" for key in marks[:1]]
 
 
 def _is_mark(name: str, value: object) -> bool:
@@ -139,6 +144,49 @@ def _preference(found: Found) -> Proposal | None:
         write.append('input: "{context}"')
     prompts = {"question": asked, **({"context": context} if context else {})}
     return Proposal("Preference pairs", columns, write, prompts=prompts)
+
+
+def _dialogues(found: Found) -> Proposal | None:
+    """Two whole dialogues to choose from, each one text: HH-RLHF's form."""
+    rows = [row for row in found.first if isinstance(row, dict)]
+    if not rows or any(transcript(row.get(kind)) is row.get(kind) for row in rows for kind in PAIR):
+        return None
+    columns = ["  turns: {names: [chosen], is: turns} # the prompt stands before the chosen answer"]
+    columns += [f"  {kind}: {{names: [{kind}], is: {kind}}} # by its name" for kind in PAIR]
+    return Proposal("Preference pairs of dialogues", columns, ["format: sharegpt"])
+
+
+def _ranked(found: Found) -> Proposal | None:
+    """A question and rated answers to it in a list: the best and the worst are a pair."""
+    asked = found.leaf_told("text") or _named(found, ASKED)
+    rows = [row for row in found.first if isinstance(row, dict)]
+    answers = next((key for row in rows[:1] for key, value in row.items() if _rated(value)), None)
+    if asked is None or answers is None or not all(_rated(row.get(answers)) for row in rows):
+        return None
+    by, take = _rated(rows[0][answers])
+    best = f"best: {{by: {quoted(by)}, take: {quoted(take)}}}"
+    columns = [_column("question", asked)]
+    columns += [
+        f"  {kind}: {{names: [{quoted(answers)}], is: {kind}, {best}}} # its {end} {by}"
+        for kind, end in zip(PAIR, ("highest", "lowest"), strict=True)
+    ]
+    write = ["format: alpaca", 'instruction: "{question}"']
+    return Proposal("Preference pairs from ratings", columns, write, prompts={"question": asked})
+
+
+def _rated(value: object) -> tuple[str, ...]:
+    """Return the keys of the rating and of the text in a list of rated answers, () for anything else."""
+    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+        return ()
+    by = next((name for name in RATINGS if all(_is_number(item.get(name)) for item in value)), None)
+    take = next(
+        (name for name in (*ANSWERED, *TEXT) if all(isinstance(item.get(name), str) for item in value)), None
+    )
+    return (by, take) if by and take else ()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _pair(found: Found) -> Proposal | None:
@@ -183,6 +231,7 @@ def _exchange(found: Found) -> Proposal | None:
     context = _named(found, CONTEXT) or _named(found, CONTEXT, "texts")
     if context:
         columns.append(_column("context", context, "list" if context.kind == "texts" else "extra"))
+    columns += _marks([row for row in found.first if isinstance(row, dict)])
     write = _alpaca("{question}", "{answer}", "{context}" if context else "")
     prompts = {"question": asked, **({"context": context} if context else {})}
     return Proposal("Questions and answers", columns, write, prompts=prompts, answer=answered)
@@ -212,7 +261,17 @@ def _plain(found: Found) -> Proposal | None:
 
 
 Shape = Callable[[Found], Proposal | None]
-SHAPES: tuple[Shape, ...] = (_talk, _pair, _preference, _choices, _exchange, _class, _plain)
+SHAPES: tuple[Shape, ...] = (
+    _talk,
+    _dialogues,
+    _ranked,
+    _pair,
+    _preference,
+    _choices,
+    _exchange,
+    _class,
+    _plain,
+)
 """What a file may be, the surest first: the first shape that returns a proposal is taken."""
 
 

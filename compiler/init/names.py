@@ -14,6 +14,7 @@ ANSWERED = ("output", "response", "answer", "long_answer", "completion", "soluti
             "answers.text", "chosen", "a", "judgement", "reply",
             "输出", "回答", "答案", "回复", "答复")  # fmt: skip
 MARKS = ("kto_tag", "label", "desirable", "is_desirable")  # of KTO: whether an answer is wanted
+RATINGS = ("overall_score", "score", "rating", "reward", "votes", "pm_score", "评分", "得分")
 CHOSEN = ("answer", "答案", "正确答案")  # the letter of a choice
 TEXT = ("text", "content", "body", "document", "文本", "内容", "正文", "句子", "评论")
 MEANINGS: dict[object, str] = {

@@ -23,6 +23,17 @@ FORMS = {
         "chosen": {"from": "gpt", "value": "The Rhine."},
         "rejected": {"from": "gpt", "value": "A river."},
     },
+    "hh-rlhf": {
+        "chosen": "\n\nHuman: Name a river.\n\nAssistant: The Rhine.",
+        "rejected": "\n\nHuman: Name a river.\n\nAssistant: A river.",
+    },
+    "ratings": {
+        "instruction": "Name a river.",
+        "completions": [
+            {"model": "a", "response": "A river.", "overall_score": 2.5},
+            {"model": "b", "response": "The Rhine.", "overall_score": 8},
+        ],
+    },
     "ultrafeedback": {"prompt": "Name a river.", "chosen": [*ASK, *GOOD], "rejected": [*ASK, *BAD]},
 }
 
@@ -58,6 +69,17 @@ def test_llamafactorys_own_demo_files(name, kinds, tmp_path):
     spec, report = proposed(source, tmp_path)
     assert {column.kind for column in spec.columns} - {"turns", "extra"} == kinds
     assert report.kept == report.read
+
+
+def test_marked_completions_are_kto(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"prompt": "Name a river.", "completion": text, "label": len(text) > 8}
+        for text in ("Rhine", "The Rhine.")
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec, report = proposed(path, tmp_path)
+    assert "kto" in {column.kind for column in spec.columns} and report.kept == 2
 
 
 def test_images_beside_conversations(tmp_path):

@@ -117,3 +117,65 @@ def test_one_answer_marked_both_ways_is_a_conflict_and_no_row_that_came_before(t
     report, (records,) = compiled(tmp_path, rows, over={"drop_duplicates": True})
     assert len(records) == 2
     assert report.problems.counts["W203"] == 1 and not report.problems.counts["W202"]
+
+
+def dialogue(*said):
+    return "".join(f"\n\n{('Human', 'Assistant')[n % 2]}: {text}" for n, text in enumerate(said))
+
+
+def test_dialogues_as_one_text_are_turns(tmp_path):
+    rows = [
+        {"chosen": dialogue("a\n\nb", "c", "d", "e"), "rejected": dialogue("a\n\nb", "c", "d", "Human: f")},
+        {"chosen": dialogue("a", "b"), "rejected": dialogue("x", "c")},
+        {"chosen": dialogue("a", "b") + "\n\nAssistant: c", "rejected": dialogue("a", "b")},
+    ]
+    over = {"columns": {"turns": {"names": ["chosen"], "is": "turns"}}}
+    report, (records,) = compiled(tmp_path, rows[:1], "pairs-chat", over)
+    turns = [("human", "a\n\nb"), ("gpt", "c"), ("human", "d")]
+    assert records == [
+        {
+            "conversations": [{"from": who, "value": said} for who, said in turns],
+            "system": "",
+            "chosen": {"from": "gpt", "value": "e"},
+            "rejected": {"from": "gpt", "value": "Human: f"},
+        }
+    ]
+    report, _ = compiled(tmp_path, rows, "pairs-chat", over)
+    said = [problem.line() for problem in report.problems.errors]
+    assert len(said) == 2 and "do not answer the same prompt" in said[0] and "jsonl:3: E107" in said[1]
+
+
+def test_a_text_that_only_begins_as_a_dialogue_stays_a_text(tmp_path):
+    row = {"prompt": "Who speaks?", "chosen": "Human: it says.", "rejected": "Nobody."}
+    _, (records,) = compiled(tmp_path, [row], "pairs")
+    assert records[0]["chosen"] == "Human: it says."
+
+
+RATED = {"by": "score", "take": "text"}
+FROM_RATINGS = {
+    "columns": {kind: {"names": ["answers"], "is": kind, "best": RATED} for kind in ("chosen", "rejected")}
+}
+
+
+def rated(*answers):
+    return {"prompt": "2+2?", "answers": [{"score": score, "text": text} for score, text in answers]}
+
+
+def test_the_best_and_the_worst_of_rated_answers_are_a_pair(tmp_path):
+    _, (records,) = compiled(tmp_path, [rated((2, "5"), (9.5, "4"), (2, "6"))], "pairs", FROM_RATINGS)
+    assert [(record["chosen"], record["rejected"]) for record in records] == [("4", "5")]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (rated((3, "a"), (3, "b")), "score is 3 for all of 2 answers: none is preferred"),
+        (rated((3, "a")), "score is 3 for all of 1 answers"),
+        (rated((3, "a"), (True, "b")), "item 2: found"),
+        ({"prompt": "q", "answers": "4"}, "expected a number 'score' and a text 'text'"),
+        (rated((3, "a"), (1, " ")), "has no text"),
+    ],
+)
+def test_ratings_that_make_no_pair_are_named(tmp_path, row, says):
+    report, _ = compiled(tmp_path, [row], "pairs", FROM_RATINGS)
+    assert says in report.problems.errors[0].line()
