@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 # Files made by pattern rules are results, not leftovers for make to delete.
 .SECONDARY:
-.PHONY: help setup setup-core setup-wandb demo chat ask test test-slow compile bench mutate fuzz lint reference lock clean
+.PHONY: help setup setup-core setup-wandb demo chat ask test test-slow compile bench mutate fuzz lint reference site lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -121,6 +121,9 @@ fuzz: .venv/.all ## mutated and random files through the compiler: make fuzz MIN
 
 reference: .venv/.all ## write docs/reference.md from the commands
 	$(PY) -m core.reference > docs/reference.md.new && mv docs/reference.md.new docs/reference.md
+
+site: .venv/.all ## build the documents as a site into build/site; links and anchors are checked
+	$(PY) -m mkdocs build --strict --quiet
 
 lock: ## resolve pyproject.toml into the lock files (needs uv)
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra all --extra dev \
