@@ -66,8 +66,18 @@ def _merged(path: Path, seen: tuple[Path, ...]) -> Raw:
     base = raw.get("like")
     if not isinstance(base, str):
         return raw
-    under = _merged(find_spec(base), (*seen, path))
+    under = _without_rivals(_merged(find_spec(base), (*seen, path)), raw)
     return cast("Raw", _over({k: v for k, v in raw.items() if k != "like"}, under))
+
+
+def _without_rivals(under: Raw, raw: Raw) -> Raw:
+    """Leave out of a base where its rows come from if `raw` names files, and its splits if `raw` splits."""
+    own, source = raw.get("source"), under.get("source")
+    if not isinstance(source, dict):
+        return under
+    gone = {"hub"} if isinstance(own, dict) and "files" in own else set()
+    gone |= {"splits"} if "split" in raw else set()
+    return {**under, "source": {key: value for key, value in source.items() if key not in gone}}
 
 
 def _over(top: object, under: object) -> object:

@@ -53,6 +53,18 @@ def test_like_replaces_the_names_of_a_column_whole(bench, column):
     assert next(one for one in spec.columns if one.name == column).names == ("b", "c")
 
 
+def test_own_files_and_an_own_split_go_without_those_of_the_base(bench):
+    """They were refused as two sources, or as a split beside the splits that the source has."""
+    own = "source: {files: mine.csv}\nsplit: {eval: 0.25}\nwrite: [{file: '{split}.json'}]\n"
+    path = bench.folder / "mine.yaml"
+    path.write_text(f"about: mine\nlike: mnli\n{own}")
+    spec = load_spec(str(path))
+    assert spec.source.hub == {} and spec.source.splits == {} and set(spec.splits) == {"train", "eval"}
+    path.write_text("about: mine\nlike: mnli\n")
+    spec = load_spec(str(path))
+    assert spec.source.hub and "mismatched" in spec.source.splits
+
+
 def test_like_in_a_circle_is_refused(bench):
     a, b = bench.folder / "a.yaml", bench.folder / "b.yaml"
     a.write_text(f"like: {b}\n")
