@@ -16,10 +16,19 @@ from compiler.rows import MISSING, Batch, Rows
 from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
 from compiler.specfile import read_schema
 from compiler.texts import numbers_in, writable, written
-from compiler.turns import Turn, best_of, calls_in, cleaned, keeps_tools, read_turns, transcript
-from compiler.unused import Unused, looks_like
-from core.calls import WrongValueError, misfits, tools_text
-from core.errors import Problem, nearest, show_value
+from compiler.turns import (
+    Turn,
+    best_of,
+    calls_as_text,
+    calls_in,
+    cleaned,
+    keeps_tools,
+    read_turns,
+    transcript,
+)
+from compiler.unused import Unused, missing_fix
+from core.calls import OPEN, WrongValueError, misfits, tools_text
+from core.errors import Problem, show_value
 
 Values = list[object]
 Validator = Callable[[object], bool]
@@ -166,6 +175,10 @@ class Checker:
             good.append(row)
             for one in found:
                 self.problems.warn(Problem("W215", place, one.message))
+            for turn in calls_as_text(cast("list[Turn]", talk)):
+                message = f"turn {turn}: {OPEN} in an answer: neither checked nor scored as a call"
+                fix = "give the turn the role function_call"
+                self.problems.warn(Problem("W216", place, message, "", fix))
         return batch.keep(good) if len(good) < len(batch) else batch
 
     def _placed(self, batch: Batch, rows: Rows) -> Batch:
@@ -211,7 +224,7 @@ class Checker:
         accepted = [column.names for column in columns]
         expected = ", and ".join(" or ".join(map(show_value, names)) for names in accepted)
         found = some_of(tuple(names), tuple(chain.from_iterable(accepted))) or "none at all"
-        fixes = [_fix(column.name, names, rows.typed) for column in columns]
+        fixes = [missing_fix(column.name, names, rows.typed, self.spec.name) for column in columns]
         place = f"{rows.prefix}{rows.lines[0] if rows.typed else 1}"
         message = f"no such column{'s' * (len(columns) > 1)}: found {found}, expected {expected}"
         field = ", ".join(column.name for column in columns)
@@ -340,17 +353,6 @@ class Checker:
         kept = [number for number, label in enumerate(labels) if label != UNLABELLED]
         self.unlabelled += len(batch) - len(kept)
         return batch.keep(kept)
-
-
-def _fix(name: str, names: list[str], typed: bool) -> str:
-    """Return what to do about a column that is not there: a header of one field has another delimiter."""
-    if what := looks_like(names):
-        return f"the columns look like {what}"
-    sign = next((sign for sign in ";\t|," if not typed and len(names) == 1 and sign in names[0]), None)
-    if sign:
-        return f"name the delimiter in a spec under `source:`: `delimiter: {show_value(sign)}`"
-    near = nearest(name, names)
-    return f"{near} --column {name}=NAME says which it is" if near else ""
 
 
 def _holds(valid: Validator, value: object) -> bool:

@@ -56,6 +56,10 @@ class PartRun:
             self.problems.warn(Problem("W209", inputs[0].shown, message))
         if self.kto and limit is None and enough is None and len(self.classes) == 1:
             self.problems.lead([one_class(self.classes, inputs[0].shown)])
+        if len(self.classes) > 1:
+            wanted, unwanted = self.classes[True], self.classes[False]
+            ratio = f"{wanted} answers wanted, {unwanted} unwanted ({wanted / unwanted:.2f} to 1)"
+            self.problems.notes.append(f"{inputs[0].shown}: {ratio}")
         filtered = self.sieve.dropped if self.sieve else {}
         return Counts(self.read, self.kept, dropped={**dropped, **filtered})
 

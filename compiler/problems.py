@@ -61,6 +61,7 @@ CODES = {
     "W213": "a training input that nearly stands in another split",
     "W214": "HTML in an answer",
     "W215": "a call that no tool of its row declares so",
+    "W216": "a call of a tool in the text of an answer",
 }
 
 

@@ -11,6 +11,7 @@ from compiler.rows import filled
 from compiler.spec import Column, Output
 from compiler.unused import meaning
 from core.calls import (
+    OPEN,
     RESULTS,
     Call,
     WrongValueError,
@@ -228,6 +229,11 @@ def _means(key: str, value: object, openai: bool) -> bool:
 def calls_in(talk: list[Turn]) -> list[tuple[int, Call]]:
     """Return the calls in turns, each with the number of its turn."""
     return [(turn.number, call) for turn in talk if turn.role == CALL for call in calls_of(turn.text)]
+
+
+def calls_as_text(talk: list[Turn]) -> list[int]:
+    """Return the numbers of the assistant's turns whose text holds a call in markup."""
+    return [turn.number for turn in talk if turn.role == ASSISTANT and OPEN in turn.text]
 
 
 def cleaned(talk: list[Turn], clean: Clean) -> list[Turn]:

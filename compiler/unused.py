@@ -1,10 +1,10 @@
 """Source columns that nothing in a spec uses: counted, and refused where they change what an answer means."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from compiler.rows import Rows
 from compiler.spec import Spec
-from core.errors import Problem, show_value
+from core.errors import Problem, nearest, show_value
 
 MOST = 200  # of the columns without a meaning below: bounded, whatever keys the rows have
 SHOWN = 20
@@ -20,6 +20,9 @@ _RANKING = {
     "response_bad better_response_id winner",
     "feedback (KTO marks a rejected answer so)": "kto_tag kto_label desirable is_desirable is_preferred",
 }
+_READERS = dict(zip(_RANKING, ("pairs", "kto"), strict=True))
+_QUESTIONS = {"instruction", "prompt", "question", "query"}
+_TALKS = {"conversations", "messages"}
 _OTHERS = {
     "a label beside the answer (KTO marks a rejected one so)": "label",
     "choices of a question": "choices options option_a option_b option_c option_d A B C D",
@@ -40,10 +43,28 @@ def meaning(name: str) -> str:
     return MEANINGS.get(name) or MEANINGS.get(name.lower(), "")
 
 
-def looks_like(names: Iterable[str]) -> str:
-    """Return in words what data has such columns where it is ranked or has media, else ""."""
-    found = {meaning(name): name for name in names}
-    return " and ".join(what for what in found if what in _MEDIA or what in _RANKING)
+def _looks_like(names: Collection[str], spec: str) -> str:
+    """Return in words what data has such columns where it is ranked or has media, and the spec that reads it.
+
+    "" where it is neither, or `spec` is that one.
+    """
+    found = [what for what in dict.fromkeys(map(meaning, names)) if what in _MEDIA or what in _RANKING]
+    reader = next((_READERS.get(what, "media") for what in found), "")
+    if reader == "pairs" and not _QUESTIONS.intersection(names):
+        reader = "pairs-chat" if _TALKS.intersection(names) else "pairs-chat with --column turns=chosen"
+    told = f"the columns look like {' and '.join(found)}: spec {reader} reads them"
+    return "" if reader in ("", spec) else told
+
+
+def missing_fix(name: str, names: list[str], typed: bool, spec: str) -> str:
+    """Return what to do about a column that is not there: a header of one field has another delimiter."""
+    if told := _looks_like(names, spec):
+        return told
+    sign = next((sign for sign in ";\t|," if not typed and len(names) == 1 and sign in names[0]), None)
+    if sign:
+        return f"name the delimiter in a spec under `source:`: `delimiter: {show_value(sign)}`"
+    near = nearest(name, names)
+    return f"{near} --column {name}=NAME says which it is" if near else ""
 
 
 class Unused:

@@ -205,6 +205,12 @@ def wrapped_tools(text: str) -> list[dict[str, Any]]:
     return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
 
 
+@lru_cache(1000)
+def _declared_twice(text: str) -> list[str]:
+    names = [tool["function"]["name"] for tool in wrapped_tools(text)]
+    return list(dict.fromkeys(name for name in names if names.count(name) > 1))
+
+
 def _tool(number: int, tool: object) -> tuple[str, dict[str, Any]]:
     inner = tool.get("function", tool) if isinstance(tool, dict) else tool
     name = inner.get("name") if isinstance(inner, dict) else None
@@ -217,8 +223,10 @@ def _tool(number: int, tool: object) -> tuple[str, dict[str, Any]]:
 
 
 def misfits(calls: list[tuple[int, Call]], tools: str) -> Iterator[Misfit]:
-    """Yield what is wrong between calls (each with the number of its turn) and the tools of their row."""
+    """Yield what is wrong with the tools of a row, and between them and its calls (by number of the turn)."""
     known = declared(tools)
+    for name in _declared_twice(tools):
+        yield Misfit(f"the tool {show_value(name)} is declared twice: calls are held to the last", False)
     for turn, (name, arguments) in calls:
         if name not in known:
             there = f"the row has {', '.join(map(show_value, known))}" if known else "the row declares none"

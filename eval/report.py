@@ -5,6 +5,7 @@ and no other file. Needs no model and no torch. docs/eval-report.md describes th
 """
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -13,10 +14,12 @@ from core.cli import command_line, examples
 from core.errors import CLI, RequestError, run
 from core.files import write_text
 from core.language import in_language, lang_option, tr
-from eval.reports.compared import ComparedRuns, compare_results
+from eval.reports.compared import ComparedRuns, compare_in_stated_metrics, compare_results
+from eval.reports.graded import metric_differences
 from eval.reports.places import argument
 
 MOST_ERRORS = 2000
+OTHERS = "Differences in the other metrics of the examples; the verdict rests on accuracy"
 
 
 @click.command(
@@ -40,7 +43,10 @@ def cli(results: tuple[str, ...], out: Path, errors: int, lang: str) -> None:
         raise RequestError(f"--out {out}: a folder; expected the name of a file, e.g. {out / 'report.html'}")
     with in_language(lang):
         title = tr("Report on {names}", names=", ".join(map(argument, results)))
-        write(render(compare_results(results), title, errors), out)
+        compared = compare_results(results)
+        if found := compare_in_stated_metrics(results, compared):
+            compared = replace(compared, tables={**compared.tables, tr(OTHERS): metric_differences(found)})
+        write(render(compared, title, errors), out)
 
 
 def write(text: str, out: Path) -> None:

@@ -149,6 +149,8 @@ def _fits(spec: Spec, found: Found, proposed: Spec) -> bool:
         return False
     if {c.kind for c in proposed.columns} & set(RECORDED) - {c.kind for c in there}:
         return False
+    if "system" in {c.name for c in proposed.columns} - {c.name for c in there}:
+        return False
     label = next((column for column in there if column.kind == "label"), None)
     if label is None:
         return True

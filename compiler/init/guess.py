@@ -102,7 +102,7 @@ def _talk(found: Found) -> Proposal | None:
     )
     beside, why = (", calls: text", ", some with text beside a call of a tool") if said else ("", "")
     columns = [f"  turns: {{names: [{quoted(turns.path)}], is: turns{beside}}} # its values are turns{why}"]
-    columns += [_column("system", leaf, "extra") for leaf in [_named(found, ["system"])] if leaf]
+    columns += _system(found)
     if any(row.get("tools") for row in rows):
         columns.append("  tools: {names: [tools], is: tools} # by its name")
     return Proposal("Conversations", [*columns, *_beside(rows)], ["format: sharegpt"])
@@ -142,6 +142,8 @@ def _preference(found: Found) -> Proposal | None:
     if context:
         columns.append(_column("context", context, "extra"))
         write.append('input: "{context}"')
+    columns += (system := _system(found))
+    write += ['system: "{system}"'] if system else []
     prompts = {"question": asked, **({"context": context} if context else {})}
     return Proposal("Preference pairs", columns, write, prompts=prompts)
 
@@ -232,7 +234,9 @@ def _exchange(found: Found) -> Proposal | None:
     if context:
         columns.append(_column("context", context, "list" if context.kind == "texts" else "extra"))
     columns += _marks([row for row in found.first if isinstance(row, dict)])
+    columns += (system := _system(found))
     write = _alpaca("{question}", "{answer}", "{context}" if context else "")
+    write += ['system: "{system}"'] if system else []
     prompts = {"question": asked, **({"context": context} if context else {})}
     return Proposal("Questions and answers", columns, write, prompts=prompts, answer=answered)
 
@@ -339,6 +343,11 @@ def _number(value: object) -> object:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return int(value) if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", value) else value
+
+
+def _system(found: Found) -> list[str]:
+    leaf = _named(found, ["system"])
+    return [_column("system", leaf, "extra")] if leaf else []
 
 
 def _column(name: str, leaf: Leaf, kind: str = "", why: str = "by its name") -> str:

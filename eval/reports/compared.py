@@ -6,20 +6,23 @@ from pathlib import Path
 
 import click
 
+from core.errors import RequestError
 from core.language import tr
+from core.metrics import METRICS
 from eval.reports.tables import Table, choice_table, replicate_table, slice_table
 from eval.runs.alignment import check_rows
 from eval.runs.choice import choose_on_half
 from eval.runs.comparison import compare
-from eval.runs.find import parse_source, read_runs
+from eval.runs.find import PREDICTIONS, parse_source, read_runs
 from eval.runs.graded import GradedComparison, compare_graded
 from eval.runs.judgement import Comparison, ScoredRun
-from eval.runs.measured import meaning
+from eval.runs.measured import meaning, measurable
 from eval.runs.replicates import ReplicatedRecipe, compare_replicates, parse_replicates
 from eval.runs.slices import Slice, compare_slices
 from eval.runs.training import training_warnings
 
 BASE = "base"
+MASS = "label_mass"  # how much of the probability any label has: says nothing of which model to ship
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ def compare_results(
     Warnings go to stderr too. Errors are those of `read_runs`, `check_rows` and `parse_replicates`.
     """
     recipes = parse_replicates(replicates)
+    if choose and recipes:
+        raise RequestError("--choose-on half leaves one model beside the base: leave it out, or --replicates")
     runs, warnings = _read(results, by=by)
     base = _base(runs)
     tables: dict[str, Table] = {}
@@ -82,6 +87,20 @@ def compare_in_metric(results: Sequence[str], metric: str, decide_on: str) -> Gr
     runs, warnings = _read(results, metric)
     compared = compare_graded(runs, _base(runs), metric, meaning(metric), decide_on)
     return GradedRuns(compared, runs, warnings)
+
+
+def compare_in_stated_metrics(results: Sequence[str], compared: ComparedRuns) -> list[GradedComparison]:
+    """Compare runs in every metric whose mean all of them state and whose values all their examples have."""
+    stated = [_stated_metrics(run) for run in compared.runs]
+    names = [name for name in stated[0] if all(name in each for each in stated)]
+    sources, base = [parse_source(text) for text in results], compared.comparison.base
+    return [compare_graded(read_runs(sources, name)[0], base, name, meaning(name)) for name in names]
+
+
+def _stated_metrics(run: ScoredRun) -> list[str]:
+    declared = run.facts.get("metrics")
+    stated = {*METRICS} & run.facts.keys() | {*(declared if isinstance(declared, Mapping) else ())}
+    return [name for name in measurable(Path(run.source) / PREDICTIONS) if name in stated - {MASS}]
 
 
 def _read(results: Sequence[str], metric: str = "", by: str = "") -> tuple[list[ScoredRun], list[str]]:

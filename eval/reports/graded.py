@@ -5,10 +5,12 @@ from dataclasses import asdict
 
 from core import version
 from core.files import versions
+from core.language import tr
 from core.metrics import direction
 from eval.reports.markdown import grid
 from eval.reports.numbers import NONE, p_cell, show_p
-from eval.reports.tables import LEFT_OUT, Table
+from eval.reports.tables import LEFT_OUT, Table, metric_on
+from eval.reports.verdict import section_name
 from eval.runs.graded import GradedComparison, GradedSection, GradedTest
 from eval.runs.judgement import ScoredRun
 from eval.statistics.paired import ALPHA
@@ -23,6 +25,17 @@ def graded_markdown(compared: GradedComparison) -> str:
         table = Table(["", "difference (95 %)", "better", "worse", "p", "minimum detectable effect"], rows)
         parts += [f"## {section.name}", graded_verdict(section, compared), *([grid(table)] if rows else [])]
     return "\n\n".join([*parts, LEFT_OUT]) + "\n"
+
+
+def metric_differences(found: Sequence[GradedComparison]) -> Table:
+    """Return every model against the base in several metrics, a row for each dataset and the mean."""
+    rows = []
+    for each in found:
+        for section in each.sections:
+            where = section_name(section.name)
+            named = metric_on(each.metric, where, each.meaning.unit, each.meaning.higher)
+            rows += [[named, *_row(test)[:5]] for test in section.against_base]
+    return Table([tr("metric"), "", tr("difference (95 %)"), tr("better"), tr("worse"), "p"], rows)
 
 
 def graded_verdict(section: GradedSection, compared: GradedComparison) -> str:

@@ -95,12 +95,17 @@ def example_metrics(comparison: Comparison) -> Table | None:
         for name in dict.fromkeys(name for figure in section.figures.values() for name in figure.metrics):
             own = {model: one.metrics[name] for model, one in section.figures.items() if name in one.metrics}
             one = next(iter(own.values()))
-            told = "{name} on {dataset} ({unit}, lower is better)"
-            if one.get("higher_is_better") is True:
-                told = "{name} on {dataset} ({unit}, higher is better)"
-            told = tr(told, name=name, dataset=section.name, unit=one.get("unit"))
+            told = metric_on(name, section.name, one.get("unit"), one.get("higher_is_better") is True)
             rows.append([told, *(_measured(own.get(model)) for model in comparison.models)])
     return Table([tr("metric (95 % interval)"), *comparison.models], rows) if rows else None
+
+
+def metric_on(name: str, dataset: str, unit: object, higher: bool) -> str:
+    """Return a metric on a dataset in words, with its unit and direction."""
+    told = "{name} on {dataset} ({unit}, lower is better)"
+    if higher:
+        told = "{name} on {dataset} ({unit}, higher is better)"
+    return tr(told, name=name, dataset=dataset, unit=unit)
 
 
 def _measured(figure: Mapping[str, object] | None) -> str:

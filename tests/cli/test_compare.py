@@ -192,5 +192,7 @@ def test_label_bias_is_of_accuracy_and_has_halves_of_its_own(run: Run, tmp_path:
     done = run(*given, "--metric", "brier", code=2)
     assert "--calibrate" in done.stderr and not (tmp_path / "out").exists()
     run(*given, "--choose-on", "half")
+    done = run(*given, "--choose-on", "half", "--replicates", "x=rte,mnli", code=2)
+    assert "--choose-on half leaves one model beside the base" in done.stderr
     found = json.loads((tmp_path / "out" / "table.json").read_text())
     assert 0 < found["label_bias"][0]["raw"]["n"] < found["sets"]["demo_rte_eval"]["n"] < 300

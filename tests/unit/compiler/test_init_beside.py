@@ -130,3 +130,18 @@ def test_marks_of_kto_as_words_or_numbers(marks, tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert proposed(path, tmp_path)[1].kept == 2
     assert "this is what spec kto reads" in propose(path)[1]
+
+
+@pytest.mark.parametrize("answers", [{"output": "4"}, {"chosen": "4", "rejected": "5"}])
+def test_a_system_text_beside_instructions_is_read_and_no_spec_without_it_is_named(tmp_path, answers):
+    source = tmp_path / "t.jsonl"
+    rows = [
+        {"instruction": f"2+{n}?", "input": "", **answers, "system": "Be brief." * (n % 2)} for n in range(4)
+    ]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text, said = propose(source)
+    assert "this is what spec" not in said and "kept 4" in said
+    (tmp_path / "mine.yaml").write_text(text)
+    compile_spec(load_spec(str(tmp_path / "mine.yaml")), CompileRequest(out=tmp_path / "out"))
+    lines = (tmp_path / "out" / "mine" / "t.jsonl").read_text().splitlines()
+    assert [json.loads(line)["system"] for line in lines] == ["", "Be brief.", "", "Be brief."]

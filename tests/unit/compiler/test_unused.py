@@ -147,12 +147,31 @@ def test_errors_of_columns_stand_before_those_of_rows(bench):
     assert report.problems.errors[0].place.endswith("t.jsonl:1")
 
 
-@pytest.mark.parametrize("column", ["rejected", "images"])
-def test_missing_columns_are_told_with_what_the_data_looks_like(bench, column):
-    report = bench.compile("pr", bench.rows("t.jsonl", [{"conversations": [], column: "x"}]))
-    looks = {"rejected": "preference data", "images": "images"}[column]
-    assert {problem.code for problem in report.problems.errors} == {"E101"}
-    assert all(f"the columns look like {looks}" in problem.hint for problem in report.problems.errors)
+RANKED = "preference data (a chosen answer and a rejected one)"
+INSIDE = "--column turns=chosen"
+
+
+@pytest.mark.parametrize(
+    ("row", "spec", "looks"),
+    [
+        ({"conversations": [], "rejected": "x"}, "pr", f"{RANKED}: spec pairs-chat"),
+        ({"chosen": "", "rejected": "x"}, "pairs-chat", f"{RANKED}: spec pairs-chat with {INSIDE}"),
+        ({"question": "", "rejected": "x"}, "pairs-chat", f"{RANKED}: spec pairs"),
+        ({"conversations": [], "kto_tag": True}, "pr", "feedback (KTO marks a rejected answer so): spec kto"),
+        ({"conversations": [], "images": "x"}, "pr", "images: spec media"),
+    ],
+)  # fmt: skip
+def test_missing_columns_are_told_with_the_spec_that_reads_such_data(bench, row, spec, looks):
+    report = bench.compile(spec, bench.rows("t.jsonl", [row]))
+    hints = {problem.code: problem.hint for problem in report.problems.errors}
+    assert hints == {"E101": f"the columns look like {looks} reads them"}
+
+
+def test_a_spec_is_not_told_to_take_itself(bench):
+    report = bench.compile(
+        "pairs-chat", bench.rows("t.jsonl", [{"messages": [], "chosen": "x", "reject": "y"}])
+    )
+    assert report.problems.errors[0].hint == 'did you mean "reject"? --column rejected=NAME says which it is'
 
 
 def test_twenty_columns_are_named_in_the_line(bench):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from core import version
 from core.errors import ContentError, RequestError
 from eval.report import cli, render
-from eval.reports.compared import compare_results
+from eval.reports.compared import compare_in_metric, compare_results
 from eval.reports.glossary import GLOSSARY, explained
 from eval.reports.html import LEFT_OUT, POLICY, text
 from eval.reports.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
@@ -318,3 +318,21 @@ def test_names_of_digits_and_units_of_braces(tmp_path: Path) -> None:
     page = render(compare_results([str(tmp_path)]), "{x}")
     assert "brier on 2024 ({x}, higher is better)" in page and 'id="2024_confusion.svg-' in page
     assert Outline(page).open == []
+
+
+def test_the_page_compares_models_in_the_other_metrics_that_all_of_them_state(tmp_path: Path) -> None:
+    gold = ["yes", "no"] * 30
+    stated = {"brier": {"value": 0.5, "n": 60, "unit": "squared error", "higher_is_better": False}}
+    for model, right in (("base", 20), ("rte", 50)):
+        write_run(tmp_path / "runs", model, "d1", gold, answers(gold, right, 3), metrics=stated, label_mass=1)
+        write_run(tmp_path / "more", model, "d1", gold, answers(gold, right, 3), label_mass=1)
+    for folder in ("runs", "more"):
+        given = [str(tmp_path / folder), "--out", str(tmp_path / f"{folder}.html")]
+        cli.main(given, standalone_mode=False)
+    page = (tmp_path / "runs.html").read_text()
+    (section,) = compare_in_metric([str(tmp_path / "runs")], "brier", "").comparison.sections
+    gain = section.against_base[0].found
+    row = re.search(r"brier on d1 \(squared error, lower is better\)</th><td>rte − base</td><td>(\S+)", page)
+    assert row and float(row[1].replace("−", "-")) == pytest.approx(gain.value, rel=0.01)
+    assert "the verdict rests on accuracy" in page and "label_mass on d1" not in page
+    assert "the verdict rests on accuracy" not in (tmp_path / "more.html").read_text()
