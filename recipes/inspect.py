@@ -172,7 +172,7 @@ def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, o
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-    config = AutoConfig.from_pretrained(model_args.model_name_or_path)
+    config = AutoConfig.from_pretrained(model_args.model_name_or_path, trust_remote_code=False)
     sees = type(config) in AutoModelForImageTextToText._model_mapping
     with torch.device("meta"):
         model = (AutoModelForImageTextToText if sees else AutoModelForCausalLM).from_config(config)
