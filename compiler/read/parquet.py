@@ -113,11 +113,12 @@ def unpacked(stream: io.BufferedReader) -> BinaryIO:
 
 
 def _batch_rows(table: Any) -> int:
-    """Return the rows of a batch, by the file's average and by the first rows: what repeats is stored once."""
+    """Return the rows of a batch, by the average and by the first ones: what repeats is stored once."""
     size = sum(table.metadata.row_group(n).total_byte_size for n in range(table.metadata.num_row_groups))
-    rows = min(max(BATCH_BYTES * table.metadata.num_rows // max(size, 1), 1), BATCH)
-    first = next(table.iter_batches(min(rows, PROBE), use_threads=False), None)
-    return min(rows, max(BATCH_BYTES * first.num_rows // max(first.nbytes, 1), 1)) if first else rows
+    rows: int = min(max(BATCH_BYTES * table.metadata.num_rows // max(size, 1), 1), BATCH)
+    for first in table.iter_batches(min(rows, PROBE), use_threads=False):
+        return min(rows, max(BATCH_BYTES * int(first.num_rows) // max(int(first.nbytes), 1), 1))
+    return rows
 
 
 def _too_long(batch: Any) -> int | None:
