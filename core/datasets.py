@@ -1,5 +1,6 @@
 """The registry `dataset_info.json`: what LLaMA-Factory, recipes and eval know a dataset by."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from core.errors import ContentError, RequestError, nearest
 from core.files import read_json, read_object
 
 REGISTRY = "dataset_info.json"
+NAMES = 10  # so many registered ones are named in a message
 DEFAULT_FOLDER = Path("dataset_info")
 LLAMAFACTORY_FOLDER = Path("data")
 
@@ -49,15 +51,30 @@ def read_registry(folder: Path) -> dict[str, dict[str, object]]:
     return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
 
 
+def not_registered(
+    name: str, folder: Path, entries: Iterable[str], alike: Iterable[str] | None = None
+) -> RequestError:
+    """Return the error for a name that `folder` does not register: the nearest ones, and one that was meant.
+
+    That is one of `alike`, by default of all entries.
+    """
+    import difflib
+
+    known = sorted(entries)
+    shown = known if len(known) <= NAMES else difflib.get_close_matches(name, known, NAMES, 0)
+    more = f", … and {len(known) - len(shown)} more" if len(known) > len(shown) else ""
+    hint = nearest(name, known if alike is None else alike)
+    listed = f"{', '.join(shown) or 'none'}{more}"
+    return RequestError(
+        f"dataset {name!r} is not in {folder / REGISTRY} (registered: {listed}) {hint}".rstrip()
+    )
+
+
 def find_dataset(name: str, folder: Path) -> Dataset:
     """Return the registered dataset `name`; `RequestError` lists what is registered otherwise."""
     entries = read_registry(folder)
     if name not in entries:
-        known = ", ".join(sorted(entries)) or "none"
-        hint = nearest(name, entries)
-        raise RequestError(
-            f"dataset {name!r} is not in {folder / REGISTRY} (registered: {known}) {hint}".rstrip()
-        )
+        raise not_registered(name, folder, entries)
     file_name = entries[name].get("file_name")
     if not isinstance(file_name, str):
         raise ContentError(f"{folder / REGISTRY}: {name}: no file_name: only local files can be read here")

@@ -78,6 +78,7 @@ def _inspect(settings: dict[str, object], *more: str) -> dict[str, Any]:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "recipes.inspect", file.name, *more],
             env={**environment(), "HF_HUB_OFFLINE": "1", "LLAMAFACTORY_VERBOSITY": "ERROR"},
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.checkout import ROOT
-from core.datasets import REGISTRY, read_records, read_registry
-from core.errors import ContentError, Problem, RequestError, TuneyardError, nearest
+from core.datasets import REGISTRY, not_registered, read_records, read_registry
+from core.errors import ContentError, Problem, RequestError, TuneyardError
 from core.files import read_object, sha256
 from recipes.recipe import Recipe
 from recipes.rows import COUNTED
@@ -67,10 +67,7 @@ def locate(name: str, folder: str, key: str = "dataset") -> tuple[dict[str, obje
         return {}, f"dataset_dir: {folder}"
     entries = read_registry(Path(folder))
     if name not in entries:
-        known = ", ".join(sorted(entries)) or "none"
-        registry = Path(folder) / REGISTRY
-        hint = nearest(name, _alike(entries, key))
-        raise RequestError(f"dataset {name!r} is not in {registry} (registered: {known}) {hint}".rstrip())
+        raise not_registered(name, Path(folder), entries, _alike(entries, key))
     entry = entries[name]
     if source := next((source for source in ELSEWHERE if source in entry), ""):
         return entry, f"{source}: {entry[source]}"

@@ -172,7 +172,7 @@ def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, o
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-    config = AutoConfig.from_pretrained(model_args.model_name_or_path)
+    config = AutoConfig.from_pretrained(model_args.model_name_or_path, trust_remote_code=False)
     sees = type(config) in AutoModelForImageTextToText._model_mapping
     with torch.device("meta"):
         model = (AutoModelForImageTextToText if sees else AutoModelForCausalLM).from_config(config)
@@ -191,6 +191,7 @@ def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, o
         "intermediate": getattr(text, "intermediate_size", 4 * text.hidden_size),
         "layers": text.num_hidden_layers,
         "heads": text.num_attention_heads,
+        "quantised": hasattr(config, "quantization_config"),  # GPTQ, AWQ: its weights are no 16 bits
         "vocabulary": len(model.get_input_embeddings().weight),
         **_adapted(config, model, model_args, finetuning_args),
     }
@@ -217,6 +218,7 @@ def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> 
         for key, paths in {"lora_target": layers, "additional_target": modules}.items()
     }
     model_args.adapter_name_or_path, finetuning_args.pissa_init = None, False  # which read weights
+    model_args.use_unsloth = False  # which patches the same modules, and may not be installed here
     try:
         with torch.device("meta"):
             model = init_adapter(config, model, model_args, finetuning_args, is_trainable=True)

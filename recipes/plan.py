@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from core.cli import examples
-from core.errors import CLI, RequestError
+from core.errors import CLI, RequestError, counted
 from recipes.check import ask_check, quick_check, refuse_errors, training_schedule
 from recipes.hardware import GPUS, find_gpus, machine
 from recipes.memory import PEAK, Memory, estimate, flops, read_flops, seconds
@@ -79,7 +79,7 @@ def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> 
         "gpu": gpu, "gpus": ranks, "gpu_bytes": GPUS[gpu][1] * 1e9,
         "memory": {end: {name: round(getattr(one, name)) for name in NAMES} for end, one in memory.items()},
         "seconds": [round(one) for one in time] if work else None,
-        "not_modelled": unmodelled(recipe, shapes),
+        "not_modelled": unmodelled(recipe, shapes, answer["model"]["quantised"]),
         "checkpoint": disk.checkpoint, "checkpoints": disk.checkpoints, "disk_free": disk.free,
     }  # fmt: skip
 
@@ -87,19 +87,21 @@ def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> 
 def _lines(plan: dict[str, Any]) -> list[str]:
     lower, upper = plan["memory"]["lower"], plan["memory"]["upper"]
     parts = ", ".join(f"{name} {_range(lower[name], upper[name])}" for name in Memory.__slots__)
-    counted = "counted" if plan["tokens_counted"] else "not counted: no tokenizer at hand (--model DIR)"
+    tokens = "not counted, rows or tokenizer are not at hand (--model DIR); the rest is for rows of"
+    if plan["tokens_counted"]:
+        tokens = f"{plan['tokens']:,} in all (counted); the longest row has"
     time = " to ".join(dict.fromkeys(map(_duration, plan["seconds"] or []))) or "not known"
     disk = plan["checkpoint"] * plan["checkpoints"]
     free = f": NOT enough disk, {plan['disk_free'] / 1e9:.0f} GB are free"
     lines = [
         f"{plan['recipe']}: {plan['schedule']}",
-        f"tokens       {plan['tokens']:,} in all ({counted}); the longest row has {plan['longest']}",
+        f"tokens       {tokens} {plan['longest']}",
         f"parameters   {plan['trainable']:,} trained of {plan['parameters']:,} "
         f"({plan['trainable'] / plan['parameters']:.2%})",
         f"memory       {_range(lower['total'], upper['total'])} GB a GPU, {fits(plan)} {plan['gpu']} "
         f"({plan['gpu_bytes'] / 1e9:.0f} GB): {parts}",
         f"time         {time} on {plan['gpus']} × {plan['gpu']}, at {PEAK[0]:.0%} to {PEAK[1]:.0%} of peak",
-        f"disk         {plan['checkpoints']} checkpoints of {plan['checkpoint'] / 1e6:,.0f} MB"
+        f"disk         {counted(plan['checkpoints'], 'checkpoint')} of {plan['checkpoint'] / 1e6:,.0f} MB"
         + ("" if disk < plan["disk_free"] else free),
     ]
     unknown = ", ".join(plan["not_modelled"])

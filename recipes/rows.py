@@ -47,10 +47,14 @@ def refusals() -> tuple[type[Exception], ...]:
 
 def words(error: BaseException) -> str:
     """Return in one line what an error of LLaMA-Factory or of a library below it is about."""
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
     while error.__cause__ is not None:  # "an error occurred while generating the dataset"
         error = error.__cause__
     if isinstance(error, StopIteration):
         return "it holds no rows"
+    if isinstance(error, LocalEntryNotFoundError | HFValidationError):  # their words are about downloading
+        return "its files are not on this machine"
     text = " ".join((str(error) or type(error).__name__).split())[:300]
     return f"there is no {text}" if isinstance(error, KeyError) else text
 

@@ -85,9 +85,11 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             yield recipe.problem("E306", "model_name_or_path", f"{name} has no config.json: no model folder")
+    elif folder.is_absolute():
+        yield recipe.problem("E344", "model_name_or_path", f"{name}: no such folder")
     elif (
         not HUB_ID.fullmatch(name)
-        or name.startswith((".", "/", "~", "models/", "saves/"))
+        or name.startswith((".", "~", "models/", "saves/"))
         or folder.parent.is_dir()
     ):
         hint = "make it with `python -m recipes base`" if name == "models/demo-base" else ""
@@ -220,8 +222,8 @@ def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     if settings.get("bf16") is True and settings.get("fp16") is True:
         yield recipe.problem("E312", "fp16", "and bf16 are both true: choose one")
     if settings.get("bf16") is True and on_gpu and any(gpu.generation < AMPERE for gpu in gpus):
-        hint = "bf16=false fp16=true"
-        yield recipe.problem("E312", "bf16", f"{gpus[0].name} has no bfloat16", hint)
+        message = f"{gpus[0].name} has no bfloat16: PyTorch imitates it, many times slower"
+        yield recipe.problem("W312", "bf16", message, "bf16=false fp16=true")
     if settings.get("quantization_bit") and not on_gpu:
         message = "on CPU: works, but many times slower than without; meant for a GPU"
         yield recipe.problem("W312", "quantization_bit", message)

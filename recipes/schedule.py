@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from core.errors import Problem
+from core.errors import Problem, counted
 from recipes.recipe import Recipe, is_number
 
 
@@ -20,9 +20,9 @@ class Schedule:
 
     def line(self) -> str:
         """Return the schedule in one line, e.g. `1200 rows, batch 16, 75 steps an epoch, 75 in all`."""
-        steps = f"{self.steps_per_epoch} steps an epoch, {self.steps} in all"
+        steps = f"{counted(self.steps_per_epoch, 'step')} an epoch, {self.steps} in all"
         share = f", warm-up {self.warmup / self.steps:.0%}" if self.steps and self.warmup else ""
-        return f"{self.rows} rows, batch {self.batch}, {steps}{share}"
+        return f"{counted(self.rows, 'row')}, batch {self.batch}, {steps}{share}"
 
 
 def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
@@ -75,7 +75,7 @@ def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
     }
     for key, value in every.items():
         if isinstance(value, int) and value > schedule.steps:
-            message = f"is {value}, but the training ends after {schedule.steps} steps"
+            message = f"is {value}, but the training ends after {counted(schedule.steps, 'step')}"
             hint = "only the end is saved" if key == "save_steps" else "it is never evaluated"
             yield recipe.problem("W330", key, message, hint)
     if schedule.warmup >= schedule.steps:

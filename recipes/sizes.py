@@ -67,14 +67,16 @@ UNMODELLED = (
 )  # fmt: skip
 
 
-def unmodelled(recipe: Recipe, shapes: Shapes) -> list[str]:
-    """Return what of a recipe and of its model no term of the plan stands for."""
+def unmodelled(recipe: Recipe, shapes: Shapes, quantised: bool) -> list[str]:
+    """Return what of a recipe and its model, which may come `quantised`, no term of the plan stands for."""
     settings = recipe.settings
     found = [key for key in UNMODELLED if settings.get(key)]
     if settings.get("stage", "sft") not in MODELLED:
         found.append(f"stage {settings['stage']} (more than one pass, or a second model)")
     if settings.get("ref_model"):
         found.append("ref_model (taken to be as large as the model)")
+    if quantised:
+        found.append("a model that is quantised as it is (counted in 16 bits)")
     if settings.get("pure_bf16") is True and settings.get("deepspeed"):
         found.append("pure_bf16 under DeepSpeed")
     if shapes.parameters - shapes.linear > 2.1 * shapes.hidden * shapes.vocabulary:

@@ -1,6 +1,7 @@
 """python -m recipes train R.yaml [key=value …]: checked, resumed where it was cut off, recorded last."""
 
 import os
+import shlex
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -130,7 +131,8 @@ def _reserve(
             lock = attempt.enter_context(reserved(output_dir))
             differs, grown = other_run(output_dir, inputs), other_world(output_dir, world)
             if not differs and grown and not force:
-                again = f"`recipes train {recipe.path} output_dir={output_dir} --force` trains it again"
+                words = dict.fromkeys([*recipe.overrides, f"output_dir={output_dir}"])
+                again = f"`recipes train {shlex.join([str(recipe.path), *words])} --force` trains it again"
                 message = f"{output_dir} was trained with {grown}: other steps"
                 raise ContentError(f"{message}; take as many processes as then, or {again}")
             if not differs and not grown:

@@ -14,6 +14,7 @@ from core.errors import Problem, show_value
 
 BATCH = 2048
 BATCH_BYTES = 1 << 22
+PROBE = 16  # rows
 
 
 class Unreadable:
@@ -88,9 +89,7 @@ def read_parquet(file: OpenFile, problems: Problems) -> Iterator[ArrowRows]:
             twice = next(name for name in names if names.count(name) > 1)
             problems.bad_file(Problem("E009", shown, "the header names it twice", twice))
             return
-        size = sum(table.metadata.row_group(n).total_byte_size for n in range(table.metadata.num_row_groups))
-        rows = BATCH_BYTES * table.metadata.num_rows // max(size, 1)  # of the file's average size
-        for batch in table.iter_batches(min(max(rows, 1), BATCH), use_threads=False):
+        for batch in table.iter_batches(_batch_rows(table), use_threads=False):
             if batch.nbytes > RECORD and (long := _too_long(batch)) is not None:
                 problems.bad_file(Problem("E014", f"{shown} row {start + long}", TOO_LONG))
                 return
@@ -111,6 +110,15 @@ def unpacked(stream: io.BufferedReader) -> BinaryIO:
     file = tempfile.TemporaryFile()  # noqa: SIM115  # goes with the reader that holds it
     shutil.copyfileobj(stream, file)
     return file
+
+
+def _batch_rows(table: Any) -> int:
+    """Return the rows of a batch, by the average and by the first ones: what repeats is stored once."""
+    size = sum(table.metadata.row_group(n).total_byte_size for n in range(table.metadata.num_row_groups))
+    rows: int = min(max(BATCH_BYTES * table.metadata.num_rows // max(size, 1), 1), BATCH)
+    for first in table.iter_batches(min(rows, PROBE), use_threads=False):
+        return min(rows, max(BATCH_BYTES * int(first.num_rows) // max(int(first.nbytes), 1), 1))
+    return rows
 
 
 def _too_long(batch: Any) -> int | None:

@@ -92,7 +92,8 @@ def load_engine(folder: Path, dtype: str | None, parts: Sequence[WeightedAdapter
         raise ContentError(f"{folder}: vLLM cannot load it: {str(error).splitlines()[0]}") from error
     context = llm.llm_engine.model_config.max_model_len
     adapters = [part.adapter.folder for part in parts]
-    return Engine(llm, AutoTokenizer.from_pretrained(folder), adapters, dtype, context)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return Engine(llm, tokenizer, adapters, dtype, context)
 
 
 def _fitting(rank: int) -> int:

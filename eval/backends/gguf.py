@@ -31,7 +31,10 @@ def load_gguf(path: Path, like: Model) -> Model:
 
     try:
         net = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=getattr(torch, DTYPES[like.dtype])
+            path.parent,
+            gguf_file=path.name,
+            dtype=getattr(torch, DTYPES[like.dtype]),
+            trust_remote_code=False,
         )
     except (OSError, ValueError, RuntimeError, KeyError, NotImplementedError) as error:
         raise ContentError(f"{path}: transformers cannot read it: {str(error).splitlines()[0]}") from error
@@ -45,6 +48,6 @@ def load_gguf_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, NotImplementedError) as error:
         raise ContentError(f"{path}: transformers cannot read its tokenizer: {error}") from error

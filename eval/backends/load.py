@@ -74,9 +74,10 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = dtype or ("fp32" if device == "cpu" else "bf16")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # else it asks the user
         net = AutoModelForCausalLM.from_pretrained(
             folder,
+            trust_remote_code=False,
             dtype=getattr(torch, DTYPES[dtype]),
             use_safetensors=True,
             **(_quantized(bits, DTYPES[dtype], device) if bits else {}),

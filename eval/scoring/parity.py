@@ -140,7 +140,7 @@ def _tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
     from eval.backends.load import find_model
 
-    return AutoTokenizer.from_pretrained(find_model(str(folder)))
+    return AutoTokenizer.from_pretrained(find_model(str(folder)), trust_remote_code=False)
 
 
 def _as_ollama(served: ServedModelfile, tokenizer: "PreTrainedTokenizerBase") -> Encode:

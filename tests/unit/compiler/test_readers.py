@@ -1,11 +1,12 @@
 """Readers by suffix: those of the folder, and plug-ins, each named where it fails."""
 
 import re
+from collections.abc import Sequence
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.unit.compiler.conftest import ROWS
+from tests.unit.compiler.conftest import ROWS, as_parquet
 
 PLUGIN = '''
 from compiler.read import OpenFile, reader
@@ -93,3 +94,20 @@ def test_a_plugin_that_is_no_reader_or_takes_a_kind_that_is_taken(plugin, pairs)
 def test_a_plugin_is_not_loaded_for_files_that_have_a_reader(plugin, bench):
     plugin("bad", "raise SystemExit('no')")
     assert plugin.compile(bench.rows("train.jsonl", ROWS)).stderr == ""
+
+
+def test_parquet_batches_are_bounded_by_what_rows_take_unpacked(bench, monkeypatch):
+    """A text that stands in every row is stored once: 20 MB of rows are a file of some kilobytes."""
+    from compiler.read import parquet
+
+    taken: list[int] = []
+    plain = parquet.ArrowRows.__init__
+
+    def counted(self: object, prefix: str, lines: Sequence, batch: object) -> None:
+        taken.append(batch.nbytes)
+        plain(self, prefix, lines, batch)
+
+    monkeypatch.setattr(parquet.ArrowRows, "__init__", counted)
+    source = bench.write("qa.parquet", as_parquet([{"question": "x" * 100_000, "answer": "y"}] * 200))
+    assert bench.compile("qa", source).read == 200
+    assert source.stat().st_size < 50_000 and max(taken) <= parquet.BATCH_BYTES

@@ -101,7 +101,11 @@ def test_recipes_are_checked_for_the_machine_that_trains_them(tmp_path):
     for words in (["pure_bf16=true"], ["fp16=true"]):
         assert "nothing wrong" in quick(tmp_path, *words)
         assert "E312" in quick(tmp_path, *words, "--for", "cpu")
-    assert "E312 bf16: V100 has no bfloat16" in quick(tmp_path, "bf16=true", "--for", "2xV100")
+    found = quick(tmp_path, "bf16=true", "--for", "2xV100")
+    assert "W312 bf16: V100 has no bfloat16" in found and "exit 1" not in found
+    elsewhere = "model_name_or_path=/mnt/models/Qwen3"
+    assert "N344 model_name_or_path: /mnt/models/Qwen3: no such folder" in quick(tmp_path, elsewhere)
+    assert "E344 model_name_or_path" in quick(tmp_path, elsewhere, "--for", "this")
     assert "batch 32" in quick(tmp_path, "--for", "4xA100-80")  # 4 ranks of 8
     assert "expected this, cpu, gpu, or GPUs such as 4xA100-80" in quick(tmp_path, "--for", "4xA1000")
 

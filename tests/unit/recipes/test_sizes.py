@@ -82,12 +82,15 @@ def test_passes_through_the_tokens_of_a_row(settings, trained, read):
     ],
 )
 def test_what_is_not_modelled_is_named(settings, found):
-    assert unmodelled(recipe(**settings), SHAPES) == found
+    assert unmodelled(recipe(**settings), SHAPES, False) == found
 
 
 def test_experts_are_not_modelled():
     experts = Shapes(5_000_000, 10_000, 800_000, 100, 400, 4, 4, 1000)
-    assert unmodelled(recipe(), experts) == ["weights outside of linear layers and vocabulary (experts?)"]
+    assert unmodelled(recipe(), SHAPES, True) == ["a model that is quantised as it is (counted in 16 bits)"]
+    assert unmodelled(recipe(), experts, False) == [
+        "weights outside of linear layers and vocabulary (experts?)"
+    ]
 
 
 @pytest.mark.parametrize(
