@@ -100,7 +100,7 @@ ask: $(BASE) .venv/.all ## one answer: make ask [TEXT='…'] [MODEL=…] [ADAPTE
 	@$(PY) -m eval.chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) --once "$${TEXT:-Explain in two sentences what LoRA fine-tuning is.}" $(ARGS)
 
 test: .venv/.all ## unit and command line tests and two tiny trainings (under 6 minutes on 2 cores)
-	$(PY) -m pytest -m "not slow and not gpu and not peer"
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not peer"
 
 test-slow: .venv/.all ## every recipe, the docs, kill and peer tests (under 30 minutes)
 	$(PY) -m pytest -m "(slow or peer) and not gpu"
