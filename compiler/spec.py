@@ -319,7 +319,7 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
             name=spec.name,
             source=source,
             outputs=outputs,
-            filter=_filter(about.get("filter", {})),
+            filter=_filter(cast("Raw", own.raw.get("filter", {})) | about.get("filter", {})),
             group=None,
             split=spec.split,
             in_mix=True,
