@@ -88,6 +88,12 @@ class Unused:
                 self.rows[name] = self.rows.get(name, 0) + len(numbers)
                 if what and numbers:
                     self._first.setdefault(name, (what, f"{rows.prefix}{rows.lines[numbers[0]]}"))
+                elif numbers and (other := _alias(spec, name, used)):
+                    column, taken = other
+                    filled_there = set(rows.filled(taken)) if taken in rows.names() else ()
+                    if alone := [number for number in numbers if number not in filled_there]:
+                        told = f"another name of {column}, where {_shown(taken)} is empty here; filled"
+                        self._first.setdefault(name, (told, f"{rows.prefix}{rows.lines[alone[0]]}"))
 
     def counts(self) -> dict[str, int]:
         """Return the rows that hold something by column; columns that are empty in every row are left out."""
@@ -109,6 +115,12 @@ class Unused:
             fix = f"in a spec (`like: {spec.name}`) map it to a column, or leave it out by {ignore}"
             found.append(Problem("E108", place, message, _shown(name), fix))
         return found
+
+
+def _alias(spec: Spec, name: str, used: set[str]) -> tuple[str, str] | None:
+    """Return the column that goes by this source name, too, and the one that was taken for it, else None."""
+    found = (column for column in spec.columns if name in column.names and column.kind not in ("id", "label"))
+    return next(((c.name, taken) for c in found for taken in c.names if taken in used), None)
 
 
 def _harmless(spec: Spec, name: str) -> bool:

@@ -8,6 +8,7 @@ from compiler.entries import entries_of
 from compiler.pipeline import compile_spec
 from compiler.request import CompileRequest
 from compiler.spec import load_spec
+from compiler.stored import stored_examples
 from compiler.verify.entry import entry_problems, meaning_of
 from compiler.verify.expect import expected_row
 from core.errors import ContentError
@@ -204,3 +205,13 @@ def test_a_call_at_the_end_of_a_pair_is_not_made_plain_text(tmp_path):
 def test_what_stands_beside_turns_is_not_written_as_alpaca(name):
     with pytest.raises(ContentError, match="alpaca leaves turns out"):
         load_spec(name, {"write": [{"dataset": "a", "file": "a.json", "format": "alpaca"}]})
+
+
+@pytest.mark.parametrize("name", ["pairs", "pairs-chat"])
+def test_of_stored_pairs_the_prompt_is_asked_and_the_chosen_text_is_answered(tmp_path, name):
+    prompt = ASK if name == "pairs-chat" else "2+2?"
+    compiled(tmp_path, [{"prompt": prompt, "chosen": "four", "rejected": "5"}], name)
+    file = next((tmp_path / "out").glob("*/pairs*.json"))
+    for read in (name.replace("-", "_"), str(file)):
+        (example,) = stored_examples(read, tmp_path / "out")
+        assert (example.prompt, example.answer) == ("2+2?", "four") and '"5"' in example.beside

@@ -207,3 +207,11 @@ def test_items_of_a_list_beside_the_one_that_is_used_are_named(bench):
 )
 def test_a_column_means_the_same_however_its_name_is_written(bench, name):
     assert len(refused(bench, "qa", [QA | {name: "x"}])) == 1
+
+
+def test_another_name_of_a_column_that_is_empty_is_not_left_out(bench):
+    rows = [IO | {"input": ""}, {"instruction": "a", "output": "b", "context": "c"}]
+    says = "another name of input, where input is empty here; filled in 1 of 2 rows"
+    assert refused(bench, "io", rows) == {"context": f"{says}, and the spec uses no such column"}
+    assert refused(bench, "io", [IO | {"input": "x", "context": "c"}]) == {}
+    assert list(refused(bench, "qa", [QA | {"answer": "", "response": "b"}])) == ["response"]
