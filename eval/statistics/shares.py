@@ -81,7 +81,7 @@ def design_effect(values: Sequence[float], groups: Sequence[Hashable] | None) ->
     """Return the variance of a mean by group over that of independent rows, 1 at least.
 
     Few groups can look more even than independent rows by luck: an interval is never narrowed for that.
-    Of values that are all the same nothing says how alike a group's rows are: each group counts as one row.
+    Values that are all the same do not show how similar a group's rows are: each group counts as one row.
     """
     if groups is None:
         return 1.0
