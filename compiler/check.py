@@ -10,22 +10,14 @@ from compiler.clean import cleaner, wrapped
 from compiler.kinds import CLEANED, CODES, DIALOGUES, EXPECTED, KTO, NESTED, PAIR, PLACEHOLDERS
 from compiler.labels import keys_of, label_keys, nearest_label
 from compiler.media import media_of
-from compiler.pairs import checked_pair, pair_of, ranked, reply_of, wanted
+from compiler.pairs import checked_pair, pair_of, reply_of, wanted
 from compiler.problems import Problems, some_of
 from compiler.rows import MISSING, Batch, Rows
 from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
 from compiler.specfile import read_schema
+from compiler.talks import Talks
 from compiler.texts import numbers_in, writable, written
-from compiler.turns import (
-    Turn,
-    best_of,
-    calls_as_text,
-    calls_in,
-    cleaned,
-    keeps_tools,
-    read_turns,
-    transcript,
-)
+from compiler.turns import Turn, best_of, calls_as_text, calls_in, transcript
 from compiler.unused import Unused, missing_fix
 from core.calls import OPEN, WrongValueError, misfits, tools_text
 from core.errors import Problem, show_value
@@ -44,7 +36,6 @@ class Checker:
         self.spec = spec
         self.problems = problems
         self.unused = unused
-        self.tools = keeps_tools(spec.outputs)
         self.media = media_of(spec)
         self.pair = pair_of(spec)
         self.turns = next((column.name for column in spec.columns if column.kind == "turns"), None)
@@ -52,6 +43,7 @@ class Checker:
         self.sources: dict[str, str] = {}
         self.lookup = label_keys(spec)
         self.clean = cleaner(spec.clean)
+        self.talks = Talks(spec, self.clean)
         self.ids = [column.name for column in spec.columns if column.kind == "id"]
         self.kept = {name for output in spec.outputs for name in output.keep}
         self.types = types
@@ -73,8 +65,7 @@ class Checker:
         if not self._resolve(rows):
             self.problems.settle()
             return None
-        others = [name for name in rows.names() if name not in self.known]
-        self.unused.look(self.spec, rows, [name for name in others if name.lower() not in self.spec.ignore])
+        self.unused.look(self.spec, rows, self.known)
         columns = {column.name: self._values(column, rows) for column in self.spec.columns}
         batch = Batch(rows.prefix, rows.lines, columns)
         wrong = {name: self._wrong(name, values) for name, values in columns.items()}
@@ -84,6 +75,8 @@ class Checker:
         for column in self.spec.columns:
             batch = self._shape(column, batch, rows, folder)
         batch = self._placed(self._held_to_tools(batch, rows), rows)
+        if self.talks.doubtful(batch):
+            batch = self._each_row(batch, rows, "E107", self.talks.one_system)
         if self.pair:
             batch = self._each_row(
                 batch, rows, "E111", partial(checked_pair, pair=self.pair, turns=self.turns)
@@ -103,6 +96,7 @@ class Checker:
         parts = [f"using {', '.join(named)}"] if taken else []
         parts += [f"no column for {', '.join(none)}"] if taken and none else []
         said = [*([", ".join(parts)] if parts else []), *(self.media.notes(folder) if self.media else [])]
+        said += self.talks.notes()
         return [f"{shown}: {each}" for each in said]
 
     def _worth_a_note(self, column: Column) -> bool:
@@ -114,12 +108,11 @@ class Checker:
         """Bring the values of a column that passed into the one form that rendering knows."""
         values = batch.columns[column.name]
         if column.kind == "turns":
-            return self._reread(column, batch, rows, partial(self._talk, column.calls == "text"))
+            return self._reread(column, batch, rows, partial(self.talks.read, self._answered()))
         if column.kind == "tools":
             return self._reread(column, batch, rows, tools_text)
         if column.kind in PAIR:
-            reader = partial(ranked, column, self.clean) if column.best_by else reply_of
-            return self._reread(column, batch, rows, reader)
+            return self._reread(column, batch, rows, partial(reply_of, column, self.clean))
         if column.kind == KTO:
             return self._reread(column, batch, rows, partial(wanted, column))
         if self.media and column.kind in PLACEHOLDERS:
@@ -133,11 +126,9 @@ class Checker:
         batch.columns[column.name] = wrapped(column.wrap, values)
         return batch
 
-    def _talk(self, beside: bool, value: list[dict[str, object]]) -> list[Turn]:
-        if self.pair and self.sources[self.turns or ""] == self.sources[self.pair[0]]:
-            value = value[:-1]  # the prompt stands before the chosen answer
-        talk = read_turns(value, self.tools, beside, asks=bool(self.pair))
-        return cleaned(talk, self.clean) if self.spec.clean else talk
+    def _answered(self) -> bool:
+        """Whether the turns are those of the chosen answer, before which the prompt stands."""
+        return bool(self.pair) and self.sources[self.turns or ""] == self.sources[self.pair[0]]
 
     def _reread(self, column: Column, batch: Batch, rows: Rows, reader: Callable[[Any], object]) -> Batch:
         """Read each value of a nested column; what its reader refuses is a bad row."""
@@ -212,7 +203,7 @@ class Checker:
             if source is not None:
                 self.sources[column.name] = source
                 if column.name in self.spec.used:
-                    self.known |= {source, source.partition(".")[0]}
+                    self.known.add(source)
         absent = [column for column in absent if column.name not in self.sources]
         if lacking := [column for column in absent if column.required and column.kind != "label"]:
             self.failed = True

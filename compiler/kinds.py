@@ -27,15 +27,21 @@ EXPECTED = {
 }
 
 
-def check_kinds(kinds: Mapping[str, str], *, texts: bool, answered: bool) -> None:
+def check_kinds(kinds: Mapping[str, str], *, texts: bool, answered: bool, alpaca: bool) -> None:
     """Refuse columns (kind by name) that the outputs cannot hold, as `ValueError`.
 
-    `texts` says that some output is one text, or a mixture's; `answered`, that some has an answer of its own.
+    `texts` says that some output is one text, or a mixture's; `answered`, that some has an answer of its own;
+    `alpaca`, that some is alpaca, which leaves turns out.
     """
     beside = {name: kind for name, kind in kinds.items() if kind in RECORDED}
     if beside and texts:
         name = next(iter(beside))
         raise ValueError(f"column {name}: neither a mixture nor a text for pretraining holds {beside[name]}")
+    if alpaca and beside and "turns" in kinds.values():
+        name = next(iter(beside))
+        raise ValueError(
+            f"column {name}: alpaca leaves turns out that it may be of; write sharegpt or messages"
+        )
     pair = sorted(kind for kind in beside.values() if kind in PAIR)
     if pair and (pair != [*PAIR] or answered):
         raise ValueError(

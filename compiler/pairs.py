@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from compiler.kinds import PAIR
 from compiler.spec import Column, Spec
-from compiler.turns import Clean, Turn, best_of, read_turns
+from compiler.turns import ASSISTANT, Clean, Turn, best_of, cleaned, read_turns
 from core.calls import WrongValueError
 from core.errors import Problem, show_value
 
@@ -23,8 +23,13 @@ class Reply(NamedTuple):
     text: str
 
 
-def reply_of(value: object) -> Reply:
-    """Return the answer in a text, a message of the assistant, or messages that end with one."""
+def reply_of(column: Column, clean: Clean, value: object) -> Reply:
+    """Return the answer in a text, a message of the assistant, or messages that end with one, cleaned.
+
+    Of several rated answers it is the best, or for a column `rejected` the worst.
+    """
+    if column.best_by:
+        return Reply([], best_of(column, clean, value))
     if isinstance(value, dict):
         value = [value]
     if isinstance(value, str):
@@ -34,15 +39,12 @@ def reply_of(value: object) -> Reply:
         reply = Reply([], turn.text)
     else:
         *before, last = read_turns(cast("list[dict[str, object]]", value))
-        reply = Reply(before, last.text)
+        reply = Reply(cleaned(before, clean), last.text)
+        if last.role != ASSISTANT:
+            raise WrongValueError(f"the last turn is a {last.role}, which a pair would make plain text")
     if not reply.text.strip():
         raise WrongValueError(f"found {show_value(reply.text)}, expected an answer that is not blank")
-    return reply
-
-
-def ranked(column: Column, clean: Clean, value: object) -> Reply:
-    """Return the best of several rated answers, or for `rejected` the worst."""
-    return Reply([], best_of(column, clean, value))
+    return reply._replace(text=str(clean([reply.text])[0]))
 
 
 def wanted(column: Column, value: object) -> bool:

@@ -17,7 +17,7 @@ from core.errors import ContentError, RequestError, nearest
 from core.examples import examples_file
 from core.files import OURS, locked, publish, read_object, recover, sync_folder, write_json
 
-OWN = ("file_name", "formatting", "columns", "tags")
+OWN = ("ranking", "file_name", "formatting", "columns", "tags")
 Manifest = dict[str, Any]
 
 

@@ -38,14 +38,17 @@ class Input:
         return os.fsencode(str(self.path)).decode(errors="backslashreplace")
 
     def stamp(self) -> Stamp:
-        """Return what changes when the file does: device, inode, size, time of change (None: it is gone)."""
+        """Return what changes when the file does: device, inode, size, time of change (None: it is gone).
+
+        That is ctime: who writes can set mtime back, as copies that keep times do.
+        """
         if isinstance(self.path, HubFile):
             return None
         try:
             about = self.path.stat()
         except FileNotFoundError:
             return None
-        return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
+        return about.st_dev, about.st_ino, about.st_size, about.st_ctime_ns
 
     def sha256(self) -> str:
         """Return the hash of the file's content (the address of a file of the hub holds its commit)."""

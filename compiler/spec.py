@@ -319,7 +319,7 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
             name=spec.name,
             source=source,
             outputs=outputs,
-            filter=_filter(about.get("filter", {})),
+            filter=_filter(cast("Raw", own.raw.get("filter", {})) | about.get("filter", {})),
             group=None,
             split=spec.split,
             in_mix=True,
@@ -340,7 +340,8 @@ def _check_names(spec: Spec) -> None:
     kinds = {column.name: column.kind for column in spec.columns}
     texts = bool(spec.mix) or spec.in_mix or any(output.format == "text" for output in spec.outputs)
     answered = any({"output", "assistant"} & output.templates.keys() for output in spec.outputs)
-    check_kinds(kinds, texts=texts, answered=answered)
+    alpaca = any(output.format == "alpaca" for output in spec.outputs)
+    check_kinds(kinds, texts=texts, answered=answered, alpaca=alpaca)
     uses = [("fit.group", spec.group)]
     if spec.split:
         uses += [("split.stratify", spec.split.stratify), ("split.group", spec.split.group)]

@@ -77,21 +77,26 @@ def _example(record: object, entry: dict[str, object], place: str, beside: list[
 
 
 def _texts(record: dict[str, object], entry: dict[str, object], place: str) -> tuple[str, str]:
-    """Return what stands before the last turn, and that turn; those of tools and observations count, too."""
-    columns = entry.get("columns")
-    named = columns.get("messages") if isinstance(columns, dict) else None
-    turns = next((x for name in (named, *TURNS) if isinstance(x := record.get(str(name)), list)), None)
+    """Return what stands before the answer, and that: the last turn (also a tool's), of a pair the chosen."""
+    columns, tags = entry.get("columns"), entry.get("tags")
+    named = columns if isinstance(columns, dict) else {}
+    content = str(tags.get("content_tag")) if isinstance(tags, dict) else ""
+    pair = entry.get("ranking") is True if entry else {"chosen", "rejected"} <= record.keys()
+    chosen = [_said(record.get(str(named.get("chosen", "chosen"))), content)] if pair else []
+    names = (named.get("messages"), *TURNS)
+    turns = next((x for name in names if isinstance(x := record.get(str(name)), list)), None)
     if not turns or not all(isinstance(turn, dict) for turn in turns):
         talk = conversation(record, entry, place)
-        return "\n".join(turn["content"] for turn in talk.messages), talk.answer
-    tags = entry.get("tags")
-    content = str(tags.get("content_tag")) if isinstance(tags, dict) else ""
-    texts = [_said(next((turn[x] for x in (content, *CONTENT) if turn.get(x)), "")) for turn in turns]
+        return "\n".join(turn["content"] for turn in talk.messages), (chosen or [talk.answer])[0]
+    texts = [*(_said(turn, content) for turn in turns), *chosen]
     system = [record["system"]] if record.get("system") else []
     return "\n".join([*map(_said, system), *texts[:-1]]), texts[-1]
 
 
-def _said(content: object) -> str:
+def _said(content: object, key: str = "") -> str:
+    """Return a text, the one that a turn holds, or what else it holds as JSON."""
+    if isinstance(content, dict):
+        content = next((content[x] for x in (key, *CONTENT) if content.get(x)), "")
     return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
 
 

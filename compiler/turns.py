@@ -66,10 +66,9 @@ class Turn(NamedTuple):
     number: int = 0
 
 
-def keeps_tools(outputs: Iterable[Output]) -> bool:
-    """Whether every output can hold calls of tools and what they return."""
-    both = {CALL, OBSERVATION}
-    return all(output.format in ("sharegpt", "messages") or both <= output.roles.keys() for output in outputs)
+def keeps(outputs: Iterable[Output], *roles: str) -> bool:
+    """Whether every output can hold turns of these speakers."""
+    return all(o.format in ("sharegpt", "messages") or o.roles.keys() >= set(roles) for o in outputs)
 
 
 def read_turns(

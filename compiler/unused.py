@@ -1,15 +1,19 @@
 """Source columns that nothing in a spec uses: counted, and refused where they change what an answer means."""
 
-from collections.abc import Collection, Iterable
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import lru_cache, partial
 
-from compiler.rows import Rows
+from compiler.rows import Rows, filled
 from compiler.spec import Spec
 from core.errors import Problem, nearest, show_value
 
 MOST = 200  # of the columns without a meaning below: bounded, whatever keys the rows have
 SHOWN = 20
 _MEDIA = {
-    "images": "image images image_path image_paths image_url image_urls img imgs",
+    "images": "image images image_path image_paths image_url image_urls image_file image_files img imgs "
+    "picture pictures photo photos",
     "videos": "video videos video_path video_paths video_url video_urls",
     "audios": "audio audios audio_path audio_paths audio_url audio_urls speech",
 }
@@ -17,7 +21,7 @@ _RANKING = {
     "preference data (a chosen answer and a rejected one)": "chosen rejected preferred dispreferred "
     "response_chosen response_rejected chosen_response rejected_response answer_chosen answer_rejected "
     "chosen_messages rejected_messages response_j response_k response_0 response_1 response_good "
-    "response_bad better_response_id winner",
+    "response_bad better_response_id winner chosen_answer rejected_answer is_chosen is_rejected",
     "feedback (KTO marks a rejected answer so)": "kto_tag kto_label desirable is_desirable is_preferred",
 }
 _READERS = dict(zip(_RANKING, ("pairs", "kto"), strict=True))
@@ -36,11 +40,21 @@ MEANINGS = {
 }
 _BESIDE_AN_ANSWER = {name for name in MEANINGS if MEANINGS[name] in (MEANINGS["label"], MEANINGS["choices"])}
 _ANSWERS = ("answer", "turns", "best", "label")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SIGNS = re.compile(r"[\W_]+")
 
 
 def meaning(name: str) -> str:
     """Return what a source column (or a key of a message) of this name says of an answer, "" if nothing."""
-    return MEANINGS.get(name) or MEANINGS.get(name.lower(), "")
+    return MEANINGS.get(_usual(name), "")
+
+
+@lru_cache(1000)
+def _usual(name: str) -> str:
+    """Return a name (of a path, its end) as it is usually written: `systemPrompt` is `system_prompt`."""
+    name = name.rpartition(".")[2]
+    words = (name if name.isupper() else _HUMP.sub("_", name)).lower()
+    return name if name in MEANINGS else _SIGNS.sub("_", words).strip("_")
 
 
 def _looks_like(names: Collection[str], spec: str) -> str:
@@ -74,15 +88,33 @@ class Unused:
         self.rows = rows or {}
         self._first: dict[str, tuple[str, str]] = {}
 
-    def look(self, spec: Spec, rows: Rows, names: Iterable[str]) -> None:
-        """Count in these source columns, none of which the spec uses or ignores."""
-        for name in names:
+    def look(self, spec: Spec, rows: Rows, used: set[str]) -> None:
+        """Count in the source columns that are not `used`, and beside the paths that are."""
+        heads = {path.partition(".")[0] for path in used}
+        columns: dict[str, Callable[[], list[int]]] = {
+            name: partial(rows.filled, name) for name in rows.names() if name not in used | heads
+        }
+        for head in heads - used:
+            paths = [path.split(".")[1:] for path in used if path.startswith(f"{head}.")]
+            columns |= {
+                f"{head}.{name}": partial(list, numbers)
+                for name, numbers in _beside(rows.column(head), paths).items()
+            }
+        for name, numbers_of in columns.items():
+            if not {name.lower(), name.partition(".")[0].lower()}.isdisjoint(spec.ignore):
+                continue
             what = "" if _harmless(spec, name) else meaning(name)
             if what or name in self.rows or len(self.rows) < MOST:
-                numbers = rows.filled(name)
+                numbers = numbers_of()
                 self.rows[name] = self.rows.get(name, 0) + len(numbers)
                 if what and numbers:
                     self._first.setdefault(name, (what, f"{rows.prefix}{rows.lines[numbers[0]]}"))
+                elif numbers and (other := _alias(spec, name, used)):
+                    column, taken = other
+                    filled_there = set(rows.filled(taken)) if taken in rows.names() else ()
+                    if alone := [number for number in numbers if number not in filled_there]:
+                        told = f"another name of {column}, where {_shown(taken)} is empty here; filled"
+                        self._first.setdefault(name, (told, f"{rows.prefix}{rows.lines[alone[0]]}"))
 
     def counts(self) -> dict[str, int]:
         """Return the rows that hold something by column; columns that are empty in every row are left out."""
@@ -106,12 +138,42 @@ class Unused:
         return found
 
 
+def _alias(spec: Spec, name: str, used: set[str]) -> tuple[str, str] | None:
+    """Return the column that goes by this source name, too, and the one that was taken for it, else None."""
+    found = (column for column in spec.columns if name in column.names and column.kind not in ("id", "label"))
+    return next(((c.name, taken) for c in found for taken in c.names if taken in used), None)
+
+
 def _harmless(spec: Spec, name: str) -> bool:
     """Whether a column says nothing here: no answer stands beside it, or the spec has labels of its own."""
     answered = any(column.kind in _ANSWERS for column in spec.columns)
     answered = answered or any({"output", "assistant"} & output.templates.keys() for output in spec.outputs)
-    key = name if name in MEANINGS else name.lower()
+    key = _usual(name)
     return key in _BESIDE_AN_ANSWER and (not answered or (key == "label" and bool(spec.labels)))
+
+
+def _beside(values: Sequence[object], paths: Sequence[Sequence[str]]) -> dict[str, list[int]]:
+    """Return what is filled in values beside these paths, by path, with the numbers of its values."""
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for number, value in enumerate(values):
+        for name in _others(value, paths):
+            found[name].append(number)
+    return found
+
+
+def _others(value: object, paths: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the paths to what is filled in a value and on none of these, the first one of each list."""
+    if [] in paths or not isinstance(value, dict | list):
+        return
+    items = value.items() if isinstance(value, dict) else ((str(at), item) for at, item in enumerate(value))
+    for key, item in items:
+        within = [path[1:] for path in paths if path[0] == key]
+        if within:
+            yield from (f"{key}.{name}" for name in _others(item, within))
+        elif filled([item]):
+            yield key
+            if isinstance(value, list):
+                return
 
 
 def _shown(name: str) -> str:

@@ -31,8 +31,9 @@ _NAMES = {
     ("points", True): "bleu rouge-1 rouge-2 rouge-l bleu-4",  # LLaMA-Factory writes the hyphens
     ("nats", True): "rewards/margins rewards/chosen logps/chosen",
     ("nats", False): "loss kl rewards/rejected logps/rejected",
-    ("choices", False): "perplexity",
-    ("share", False): "error empty_rate truncation_rate",
+    ("choices", False): "perplexity ppl",
+    ("share", False): "error empty_rate truncation_rate ece wer cer",
+    ("squared error", False): "brier mse",
     ("rows", False): "unparsed refused",
     ("seconds", False): "runtime",
 }

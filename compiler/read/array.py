@@ -1,6 +1,6 @@
 """One JSON document, read piece by piece: a list or an object of rows, a list further inside, one row."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from compiler.problems import Problems
 from compiler.read.scan import BrokenError, Scanner, Wrong
@@ -15,12 +15,18 @@ Found = tuple[Line, object, Wrong | None]
 
 
 def read_array(
-    scanner: Scanner, shown: str, steps: Steps | None, guessed: bool, problems: Problems
+    scanner: Scanner,
+    shown: str,
+    steps: Steps | None,
+    guessed: bool,
+    problems: Problems,
+    known: Collection[str] = (),
 ) -> Iterator[ObjectRows]:
     """Yield the rows under these keys (() the root's, None: the root is one); a list is held item by item.
 
-    A list on the way is walked item by item; a row keeps the scalar fields of the objects around it.
-    Where the keys are `guessed`, a second list of objects beside theirs is a problem.
+    A list on the way is walked item by item; a row keeps the other fields of the objects around it, of the
+    outermost the scalar ones. `known` keys of the outermost are meant for other rows; the rest that is left
+    out is noted. Where the keys are `guessed`, a second list of objects beside theirs is a problem.
     """
     walk = _Walk(scanner, guessed)
     rows: list[Fields] = []
@@ -43,8 +49,10 @@ def read_array(
         problems.bad_file(Problem(error.code, f"{shown}:{scanner.line_now()}", f"{error}{before}"))
     if rows:
         yield ObjectRows(f"{shown}:", lines, rows)
-    if walk.late:
-        problems.notes.append(f"{shown}: not kept, as they stand after the list: {', '.join(walk.late)}")
+    nested = [key for key in walk.nested if key not in known]
+    for keys, why in ((walk.late, "stand after the list"), (nested, "are lists or objects beside the rows")):
+        if keys:
+            problems.notes.append(f"{shown}: not kept, as they {why}: {', '.join(map(_shown, keys))}")
 
 
 class _Walk:
@@ -54,6 +62,7 @@ class _Walk:
         self.scanner, self.guessed = scanner, guessed
         self.last_line = -1
         self.late: list[str] = []
+        self.nested: list[str] = []
 
     def rows(self, steps: Steps | None) -> Iterator[Found]:
         """Yield (place, row, what is wrong with it); `BrokenError` where the document cannot be read on."""
@@ -111,6 +120,7 @@ class _Walk:
             if key == step:
                 yield from self._rows(steps[1:], f"{where}.{_shown(key)}".lstrip("."), outer)
             elif self.scanner.next_sign() in ("[", "{"):
+                self.nested.append(key)
                 if self.scanner.skip() and self.guessed:
                     raise BrokenError("E007", ambiguous([step, key]))
             else:
@@ -130,14 +140,14 @@ def _inside(value: object, steps: Steps, where: str, outer: Fields, wrong: Wrong
     elif isinstance(value, dict) and not steps:
         yield where, {**outer, **value}, None
     elif isinstance(value, dict) and steps[0] in value:
-        scalars = {key: field for key, field in value.items() if not isinstance(field, dict | list)}
+        others = {key: field for key, field in value.items() if key != steps[0]}
         here = f"{where}.{_shown(steps[0])}"
         inner = value[steps[0]]
         items = (
             [(f"{here}[{n}]", x) for n, x in enumerate(inner)] if isinstance(inner, list) else [(here, inner)]
         )
         for place, item in items:
-            yield from _inside(item, steps[1:], place, outer | scalars, None)
+            yield from _inside(item, steps[1:], place, outer | others, None)
     elif isinstance(value, dict):
         there = ", ".join(map(show_value, value)) or "none"
         yield where, value, ("E005", f"no key {show_value(steps[0])} (keys: {there})")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from compiler.problems import Problems
 from compiler.read import OpenFile, reader
-from compiler.read.parquet import BATCH, ArrowRows, unpacked
+from compiler.read.parquet import BATCH, ArrowRows, refuse_twice, unpacked
 from core.errors import Problem
 
 MAGIC = b"ARROW1"
@@ -21,9 +21,13 @@ def read_arrow(file: OpenFile, problems: Problems) -> Iterator[ArrowRows]:
         if file.stream.peek(len(MAGIC)).startswith(MAGIC):
             source = file.stream if file.stream.seekable() else unpacked(file.stream)
             whole = pyarrow.ipc.open_file(source)
+            names = whole.schema.names
             batches = (whole.get_batch(number) for number in range(whole.num_record_batches))
         else:
-            batches = iter(pyarrow.ipc.open_stream(file.stream))
+            stream = pyarrow.ipc.open_stream(file.stream)
+            names, batches = stream.schema.names, iter(stream)
+        if refuse_twice(names, file.shown, problems):
+            return
         for batch in batches:
             for at in range(0, batch.num_rows, BATCH):
                 part = batch.slice(at, BATCH)

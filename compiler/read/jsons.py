@@ -67,7 +67,8 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
     else:
         scanner = Scanner(chunks, start)
         way = steps or (None if layout is ROW else layout.steps or ())
-        yield from read_array(scanner, shown, way, not steps, problems)
+        known = {path[0] for path in source.rows.values()}
+        yield from read_array(scanner, shown, way, not steps, problems, known)
 
 
 def _read_lines(chunks: Iterable[bytes], shown: str, start: int, problems: Problems) -> Iterator[ObjectRows]:

@@ -85,9 +85,7 @@ def read_parquet(file: OpenFile, problems: Problems) -> Iterator[ArrowRows]:
         table = pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=BLOCK)
         names = table.schema_arrow.names
         str(table.schema_arrow)  # names inside of columns, too
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            problems.bad_file(Problem("E009", shown, "the header names it twice", twice))
+        if refuse_twice(names, shown, problems):
             return
         for batch in table.iter_batches(_batch_rows(table), use_threads=False):
             if batch.nbytes > RECORD and (long := _too_long(batch)) is not None:
@@ -103,6 +101,14 @@ def read_parquet(file: OpenFile, problems: Problems) -> Iterator[ArrowRows]:
     except (pyarrow.ArrowException, OSError) as error:
         message = str(error).splitlines()[0]
         problems.bad_file(Problem("E012", f"{shown} row {start}", f"Parquet cannot be read: {message}"))
+
+
+def refuse_twice(names: Sequence[str], shown: str, problems: Problems) -> bool:
+    """Tell whether one column's name is that of another, which is a problem: only one would be read."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        problems.bad_file(Problem("E009", shown, "the header names it twice", twice or '""'))
+    return twice is not None
 
 
 def unpacked(stream: io.BufferedReader) -> BinaryIO:

@@ -8,9 +8,9 @@ from typing import Any
 
 from compiler.problems import Problems
 from compiler.read import OpenFile, reader
-from compiler.read.parquet import unpacked
+from compiler.read.parquet import refuse_twice, unpacked
 from compiler.rows import ObjectRows
-from core.errors import Problem, RequestError
+from core.errors import Problem, RequestError, show_value
 
 BATCH = 1000
 
@@ -27,13 +27,16 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
     source = file.stream if file.stream.seekable() else unpacked(file.stream)
     try:
         book = openpyxl.load_workbook(source, read_only=True, data_only=True)
-        yield from _rows(book.worksheets[0], f"{file.shown} row ", problems)
+        first, *others = book.worksheets
+        if left := [sheet.title for sheet in others if sheet.max_row or sheet.max_column]:
+            problems.notes.append(f"{file.shown}: only the first sheet is read, not {', '.join(left)}")
+        yield from _rows(first, file.shown, problems)
     except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, SyntaxError) as error:
         problems.bad_file(Problem("E012", f"{file.shown} row 1", f"the workbook cannot be read: {error}"))
 
 
-def _rows(sheet: Any, prefix: str, problems: Problems) -> Iterator[ObjectRows]:
-    header: list[str] = []
+def _rows(sheet: Any, shown: str, problems: Problems) -> Iterator[ObjectRows]:
+    prefix, header = f"{shown} row ", list[str]()
     rows: list[dict[str, object]] = []
     lines: list[int] = []
     for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
@@ -41,12 +44,17 @@ def _rows(sheet: Any, prefix: str, problems: Problems) -> Iterator[ObjectRows]:
             continue
         if not header:
             header = ["" if cell is None else str(cell) for cell in cells]
-            twice = next((name for name in header if name and header.count(name) > 1), None)
-            if twice:
-                problems.bad_file(Problem("E009", f"{prefix}{number}", "the header names it twice", twice))
+            if refuse_twice([name for name in header if name], f"{prefix}{number}", problems):
                 return
             continue
-        rows.append({name: _plain(cell) for name, cell in zip(header, cells, strict=False) if name})
+        names = [*header, *[""] * (len(cells) - len(header))]
+        if odd := [cell for name, cell in zip(names, cells, strict=False) if not name and cell is not None]:
+            message = f"found {show_value(_plain(odd[0]))} in a column that the header does not name"
+            problems.bad_row(
+                [Problem("E008", f"{prefix}{number}", message)], [_plain(cell) for cell in cells]
+            )
+            continue
+        rows.append({name: _plain(cell) for name, cell in zip(names, cells, strict=False) if name})
         lines.append(number)
         if len(rows) == BATCH:
             yield ObjectRows(prefix, lines, rows)

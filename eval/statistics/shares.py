@@ -81,9 +81,14 @@ def design_effect(values: Sequence[float], groups: Sequence[Hashable] | None) ->
     """Return the variance of a mean by group over that of independent rows, 1 at least.
 
     Few groups can look more even than independent rows by luck: an interval is never narrowed for that.
+    Values that are all the same do not show how similar a group's rows are: each group counts as one row.
     """
+    if groups is None:
+        return 1.0
     plain = clustered_stderr(values, range(len(values)))
-    return 1.0 if groups is None or not plain else max(1.0, (clustered_stderr(values, groups) / plain) ** 2)
+    if not plain:
+        return len(values) / len(set(groups))
+    return max(1.0, (clustered_stderr(values, groups) / plain) ** 2)
 
 
 def resample(cells: "Sequence[Sequence[int]] | NDArray[np.int64]") -> "NDArray[np.int64]":

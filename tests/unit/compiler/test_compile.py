@@ -382,6 +382,13 @@ def rewritten(path):
     path.write_bytes(bytes(reversed(path.read_bytes())))
 
 
+def dated_back(path):
+    time_of = path.stat().st_mtime_ns
+    with path.open("r+b") as file:
+        file.write(file.read(1))
+    os.utime(path, ns=(0, time_of))
+
+
 def replaced(path):
     copy = path.with_name("copy")
     copy.write_bytes(path.read_bytes())
@@ -389,7 +396,7 @@ def replaced(path):
     copy.replace(path)
 
 
-@pytest.mark.parametrize("change", [appended, rewritten, replaced, Path.unlink])
+@pytest.mark.parametrize("change", [appended, rewritten, dated_back, replaced, Path.unlink])
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet", "jsonl.gz", "jsonl.zst"])
 def test_a_source_that_changes_while_it_is_read_is_refused(bench, monkeypatch, kind, change):
     names = {"jsonl": "lines.jsonl", "json": "array.json", "csv": "table.csv", "parquet": "table.parquet"}

@@ -136,3 +136,29 @@ def test_cells_of_a_workbook_are_json_values(bench):
     bench.compile(str(spec), path)
     rows = [json.loads(line) for line in (bench.out / "cells/cells.jsonl").read_text().splitlines()]
     assert [(row["output"], row["idx"]) for row in rows] == [("2026-01-02 03:04:00", 7), ("2.5", 8)]
+
+
+def test_cells_and_sheets_of_a_workbook_that_no_row_holds_are_said(bench):
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for cells in (("question", "answer", None), ("Q1?", "A1."), ("Q2?", "A2.", 7), ("Q3?", "A3.", None, "x")):
+        book.active.append(cells)
+    book.create_sheet("More").append(("question", "answer"))
+    path = bench.folder / "book.xlsx"
+    book.save(path)
+    report = bench.compile("qa", path, reject=True)
+    assert bench.codes(report) == [("E008", "book.xlsx row 3"), ("E008", "book.xlsx row 4")]
+    assert any(note.endswith("book.xlsx: only the first sheet is read, not More") for note in report.notes)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_column_that_an_arrow_file_has_twice_is_a_problem(bench, stream):
+    import pyarrow
+
+    table = pyarrow.table([["a"], ["b"], ["c"]], names=["question", "answer", "answer"])
+    sink = io.BytesIO()
+    with (pyarrow.ipc.new_stream if stream else pyarrow.ipc.new_file)(sink, table.schema) as writer:
+        writer.write_table(table)
+    report = bench.compile("qa", bench.write("data.arrow", sink.getvalue()))
+    assert bench.codes(report) == [("E009", "data.arrow")]

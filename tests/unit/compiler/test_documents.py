@@ -252,3 +252,15 @@ def test_a_compressed_file_with_wrong_bytes_inside_is_damaged_and_not_cut(bench)
     whole[len(whole) // 2 : len(whole) // 2 + 200] = bytes(200)
     report = bench.compile("qa", bench.write("rows.jsonl.zst", bytes(whole)))
     assert "the compressed file is damaged" in str(report.problems.errors[0].message)
+
+
+def test_lists_of_the_objects_around_a_row_are_kept_or_named(bench):
+    inner = {"tools": ["f"], "qas": [{"question": "a", "answer": "b"}]}
+    source = bench.write("t.json", json.dumps({"images": ["x"], "data": [inner], "choices": {"a": 1}}))
+    report = bench.compile(spec(bench, "{rows: [data, qas]}"), source)
+    assert report.unused.counts() == {"tools": 1}
+    assert [problem.code for problem in report.problems.errors] == ["E108"]
+    assert any(
+        note.endswith("not kept, as they are lists or objects beside the rows: images, choices")
+        for note in report.notes
+    )

@@ -144,3 +144,13 @@ def test_turns_are_cleaned_but_not_what_tools_are_told(bench):
 def test_tags_of_a_program_are_no_scraps_of_a_page(bench, asked, answer, named):
     source = bench.rows("a.jsonl", [{"question": asked, "answer": answer}])
     assert bench.compile("qa", source).problems.counts == ({"W214": 1} if named else {})
+
+
+def test_a_filter_of_a_part_s_own_spec_holds_beside_the_part_s(bench):
+    bench.write("own.yaml", "about: o\nlike: qa\nfilter: {keywords: [LLM], max: 60}\n")
+    part = f"{{share: 1, as: {bench.folder / 'own.yaml'}, filter: {{max: 50}}}}"
+    mix = bench.write("m.yaml", f"about: m\nmix: {{total: 9, parts: {{p: {part}}}}}\n{WRITE}")
+    source = bench.rows("p.jsonl", questions("LLM", "CMOS", "LLM " * 5))
+    report = bench.compile(str(mix), f"p={source}")
+    assert [record["instruction"] for record in bench.records("m.jsonl")] == ["LLM"]
+    assert report.dropped == {"no keyword": 1, "too long": 1}

@@ -8,6 +8,7 @@ from compiler.entries import entries_of
 from compiler.pipeline import compile_spec
 from compiler.request import CompileRequest
 from compiler.spec import load_spec
+from compiler.stored import stored_examples
 from compiler.verify.entry import entry_problems, meaning_of
 from compiler.verify.expect import expected_row
 from core.errors import ContentError
@@ -181,3 +182,38 @@ def test_the_best_and_the_worst_of_rated_answers_are_a_pair(tmp_path):
 def test_ratings_that_make_no_pair_are_named(tmp_path, row, says):
     report, _ = compiled(tmp_path, [row], "pairs", FROM_RATINGS)
     assert says in report.problems.errors[0].line()
+
+
+def test_answers_of_a_pair_are_cleaned_as_their_prompt_is(tmp_path):
+    said = [{"role": "user", "content": " 2+2? "}]
+    row = {"prompt": said, "chosen": [*said, {"role": "assistant", "content": " 4 "}],
+           "rejected": [*said, {"role": "assistant", "content": " 5 "}]}  # fmt: skip
+    report, ((record,),) = compiled(tmp_path, [row], "pairs-chat", over={"clean": "strip"})
+    assert not report.problems.errors
+    assert record["conversations"] == [{"from": "human", "value": "2+2?"}]
+    assert (record["chosen"]["value"], record["rejected"]["value"]) == ("4", "5")
+
+
+def test_a_call_at_the_end_of_a_pair_is_not_made_plain_text(tmp_path):
+    calls = [{"function": {"name": "f", "arguments": {"a": n}}} for n in (1, 2)]
+    chosen, rejected = ([*ASK, {"role": "assistant", "tool_calls": [call]}] for call in calls)
+    report, records = compiled(
+        tmp_path, [{"prompt": ASK, "chosen": chosen, "rejected": rejected}], "pairs-chat"
+    )
+    assert {problem.code for problem in report.problems.errors} == {"E111"} and not records
+
+
+@pytest.mark.parametrize("name", ["pairs-chat", "media", "kto"])
+def test_what_stands_beside_turns_is_not_written_as_alpaca(name):
+    with pytest.raises(ContentError, match="alpaca leaves turns out"):
+        load_spec(name, {"write": [{"dataset": "a", "file": "a.json", "format": "alpaca"}]})
+
+
+@pytest.mark.parametrize("name", ["pairs", "pairs-chat"])
+def test_of_stored_pairs_the_prompt_is_asked_and_the_chosen_text_is_answered(tmp_path, name):
+    prompt = ASK if name == "pairs-chat" else "2+2?"
+    compiled(tmp_path, [{"prompt": prompt, "chosen": "four", "rejected": "5"}], name)
+    file = next((tmp_path / "out").glob("*/pairs*.json"))
+    for read in (name.replace("-", "_"), str(file)):
+        (example,) = stored_examples(read, tmp_path / "out")
+        assert (example.prompt, example.answer) == ("2+2?", "four") and '"5"' in example.beside

@@ -91,6 +91,17 @@ def test_what_a_user_added_to_an_entry_stays(bench, what):
     assert registry(bench)["alpaca_rte_train"] == ours | {"num_samples": 2}
 
 
+def test_pairs_that_become_answers_are_no_longer_ranked(bench):
+    source = bench.rows("t.jsonl", [{"q": "a", "c": "b", "r": "d"}])
+    write = 'write: [{dataset: s, file: s.jsonl, format: alpaca, instruction: "{q}"'
+    pair = "c: {names: [c], is: chosen}, r: {names: [r], is: rejected}"
+    bench.compile(bench.write("s.yaml", f"about: a\ncolumns: {{q: [q], {pair}}}\n{write}}}]\n"), source)
+    assert registry(bench)["s"]["ranking"] is True
+    plain = f'about: a\nignore: [r]\ncolumns: {{q: [q], c: [c]}}\n{write}, output: "{{c}}"}}]\n'
+    bench.compile(bench.write("s.yaml", plain), source)
+    assert "ranking" not in registry(bench)["s"]
+
+
 def test_an_entry_that_a_user_turned_to_a_file_of_his_own_stays(bench):
     source = bench.rows("train.jsonl", ROWS)
     bench.compile("rte", source)

@@ -85,6 +85,43 @@ def test_an_exchange_has_no_place_for_tools(bench, turns):
     assert compiled(bench, spec, [ASK, SAY]) == []
 
 
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+def test_a_system_turn_that_an_output_leaves_out_is_an_error(bench):
+    outputs = [ALPACA.replace("TURNS", turns) for turns in ("first", "history")]
+    for output in [*outputs, "{file: t.jsonl, format: text, roles: {user: '{}', assistant: '{}'}}"]:
+        spec = bench.write("t.yaml", HEAD + output)
+        ((line, says),) = compiled(bench, spec, [ASK, SAY], [SYSTEM, ASK, SAY])
+        assert line == "2" and says.startswith(
+            "turn 1: found a system text, which this output would leave out"
+        )
+        ignoring = bench.write("t.yaml", "ignore: [system]\n" + HEAD + output)
+        assert compiled(bench, ignoring, [SYSTEM, ASK, SAY]) == []
+
+
+@pytest.mark.parametrize("spec", ["messages", "tools", "kto"])
+def test_two_system_texts_of_a_row_are_an_error_where_they_differ(bench, spec):
+    texts = {"": True, "Be brief.\n": False, "Be long.": True}
+    rows = [{"system": text, "messages": [SYSTEM, ASK, SAY]} for text in texts]
+    if spec == "kto":
+        rows = [row | {"kto_tag": texts[row["system"]]} for row in rows]
+    report = bench.compile(spec, bench.rows("t.jsonl", rows))
+    ((code, place),) = [found for found in bench.codes(report) if found[0].startswith("E")]
+    assert (code, place) == ("E107", "t.jsonl:3")
+    assert '"Be brief." as a turn and "Be long." beside the turns' in report.problems.errors[0].message
+
+
+def test_conversations_of_which_one_exchange_is_kept_are_counted(bench):
+    spec = bench.write("t.yaml", HEAD + ALPACA.replace("TURNS", "first"))
+    source = bench.rows("t.jsonl", [{"messages": [ASK, SAY, ASK, SAY]}, {"messages": [ASK, SAY]}])
+    (note,) = bench.compile(str(spec), source).notes
+    assert note.endswith(
+        "t.jsonl: 1 conversations have more than the first exchange, which alone is written "
+        "(`turns: history` keeps the others)"
+    )
+
+
 def test_nor_has_a_mixture(bench, monkeypatch):
     monkeypatch.chdir(bench.folder)
     mix = "about: a\nmix: {total: 1, parts: {p: {share: 1, as: messages}}}\nwrite:\n  - "

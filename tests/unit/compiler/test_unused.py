@@ -201,3 +201,36 @@ def test_real_files_of_other_kinds_are_named(bench, real_data, file, columns):
     report = bench.compile("messages", real_data / "lf" / "data" / f"{file}.json")
     assert [p.field for p in report.problems.errors if p.code == "E108"] == columns
     assert report.failed == bool(columns)
+
+
+def test_what_stands_beside_a_path_is_named_and_refused_where_it_has_a_meaning(bench):
+    columns = "{turns: {names: [conv.messages], is: turns}}"
+    text = f"columns: {columns}\nwrite: [{{dataset: s, file: s.jsonl, format: sharegpt}}]\n"
+    rows = [{"conv": {"messages": TALK, "images": ["x.png"], "id": 7, "empty": []}}]
+    assert refused(bench, bench.write("s.yaml", f"about: a\n{text}"), rows) == {
+        '"conv.images"': "images in 1 of 1 rows, and the spec uses no such column"
+    }
+    for ignored in ("conv.images", "conv"):
+        spec = bench.write("s.yaml", f"about: a\nignore: [{ignored}]\n{text}")
+        assert refused(bench, spec, rows) == {}
+
+
+def test_items_of_a_list_beside_the_one_that_is_used_are_named(bench):
+    items = [{"input": "", "output": "So."}, {"input": "", "output": "Thus."}]
+    source = bench.rows("t.jsonl", [{"instruction": "Why?", "instances": items}])
+    assert bench.compile("io", source).unused.counts() == {"instances.1": 1}
+
+
+@pytest.mark.parametrize(
+    "name", ["KTO-Tag", "kto tag", "isPreferred", "imagePath", "systemPrompt", "Images "]
+)
+def test_a_column_means_the_same_however_its_name_is_written(bench, name):
+    assert len(refused(bench, "qa", [QA | {name: "x"}])) == 1
+
+
+def test_another_name_of_a_column_that_is_empty_is_not_left_out(bench):
+    rows = [IO | {"input": ""}, {"instruction": "a", "output": "b", "context": "c"}]
+    says = "another name of input, where input is empty here; filled in 1 of 2 rows"
+    assert refused(bench, "io", rows) == {"context": f"{says}, and the spec uses no such column"}
+    assert refused(bench, "io", [IO | {"input": "x", "context": "c"}]) == {}
+    assert list(refused(bench, "qa", [QA | {"answer": "", "response": "b"}])) == ["response"]

@@ -14,7 +14,18 @@ def test_more_is_better(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["loss", "eval_loss", "train_loss", "eval_alpaca_rte_eval_loss", "perplexity", "kl", "error"],
+    [
+        "loss",
+        "eval_loss",
+        "train_loss",
+        "eval_alpaca_rte_eval_loss",
+        "perplexity",
+        "kl",
+        "error",
+        "eval_ece",
+        "brier",
+        "ppl",
+    ],
 )
 def test_less_is_better(name):
     assert metric_of(name).best([0.5, 0.9, 0.1]) == 0.1

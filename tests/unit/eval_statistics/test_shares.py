@@ -51,7 +51,7 @@ def test_design_effect_by_hand() -> None:
     # by group sqrt(4)/4, alone sqrt(0.25/3): (1/4) / (1/12)
     assert design_effect(rows, list("aabb")) == pytest.approx(3)
     assert design_effect(rows, list("abab")) == 1.0  # groups more even than chance narrow nothing
-    assert design_effect([True] * 4, list("aabb")) == 1.0
+    assert design_effect([True] * 4, list("aabb")) == 2.0  # each group counts as one row
 
 
 def test_clustered_stderr_by_hand() -> None:
