@@ -196,14 +196,14 @@ def _tell(report: CompileReport, options: Options) -> None:
 )
 @_REGISTRY
 def list_command(out: Path) -> None:
-    """List the specs known and the datasets compiled, with their rows; stale ones are marked."""
-    from compiler.inventory import compiled_lines, spec_lines
+    """List the specs known and the datasets registered; compiled ones with rows, marked where stale."""
+    from compiler.inventory import registered_lines, spec_lines
 
     click.echo("specs")
     for line in spec_lines():
         click.echo(f"  {line}")
     click.echo(f"datasets in {out}")
-    for line in compiled_lines(out) or ["none"]:
+    for line in registered_lines(out) or ["none"]:
         click.echo(f"  {line}")
 
 

@@ -1,4 +1,4 @@
-"""What is there: the specs that can be compiled and the sets that were."""
+"""What is there: the specs that can be compiled and the datasets that are registered."""
 
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +11,14 @@ from compiler.specfile import known_specs
 from core.errors import ContentError, RequestError
 from core.files import sha256
 
+HUBS = (
+    "hf_hub_url",
+    "ms_hub_url",
+    "om_hub_url",
+    "script_url",
+    "cloud_file_name",
+)  # of LLaMA-Factory's entries
+
 
 def spec_lines() -> list[str]:
     """Return one line for each spec: its name and what it is about."""
@@ -19,16 +27,24 @@ def spec_lines() -> list[str]:
     return [f"{spec.name:{width}}  {spec.about}" for spec in specs]
 
 
-def compiled_lines(out: Path) -> list[str]:
-    """Return one line for each compiled dataset: name, records, set, when, and why it is stale if it is."""
-    lines = []
-    for name, manifest in Registry(out).manifests.items():
+def registered_lines(out: Path) -> list[str]:
+    """Return one line for each dataset of a registry, compiled ones first.
+
+    Of those: name, records, spec, when, and why it is stale if it is. Of others: name and file or address.
+    """
+    lines, registry = [], Registry(out)
+    others = dict(registry.entries)
+    for name, manifest in registry.manifests.items():
         made = datetime.fromtimestamp((out / name / MANIFEST).stat().st_mtime).strftime("%Y-%m-%d %H:%M")
         copied = manifest["made_from"]["spec"] != name
         stale = "a copied folder, not registered" if copied else _stale(manifest["made_from"])
         mark = f"  stale: {stale}" if stale else ""
         records = manifest["counts"]["records"]
         lines += [f"{dataset}  {rows} rows  {name}  {made}{mark}" for dataset, rows in records.items()]
+        others = {key: entry for key, entry in others.items() if key not in records}
+    for dataset, entry in others.items():
+        where = next((entry[key] for key in ("file_name", *HUBS) if entry.get(key)), "no file")
+        lines.append(f"{dataset}  {where}  not compiled here")
     return lines
 
 

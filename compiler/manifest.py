@@ -12,6 +12,7 @@ from compiler.request import CompileReport, CompileRequest
 from compiler.sources import Input
 from compiler.spec import MANIFEST, Spec
 from compiler.specfile import PACKAGE
+from core.checkout import version
 from core.files import sha256, versions, write_json
 
 Identity = dict[str, object]
@@ -78,5 +79,6 @@ def seal(spec: Spec, identity: Identity, report: CompileReport, staged: Path) ->
         "files": report.files,
         "entries": there,
         "made_from": identity,
+        "tuneyard": version(),  # beside the identity: a commit elsewhere makes no dataset stale
     }
     write_json(staged / MANIFEST, manifest)

@@ -111,7 +111,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def _found(path: Path) -> Path:
     """Return the file of a recipe; a bare name stands for recipes/NAME.yaml where there is no such path."""
     named = bundled(Path("recipes") / f"{path}.yaml")
-    if path.exists() or path.suffix or len(path.parts) != 1:
+    if path.exists() or path.suffix in {".yaml", ".yml"} or len(path.parts) != 1:  # qwen0.5b-qa has no suffix
         return require(bundled(path), "recipe")
     if not named.is_file():
         known = sorted(file.stem for file in named.parent.glob("*.yaml"))

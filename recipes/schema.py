@@ -94,7 +94,9 @@ def refusal(schema: Mapping[str, Any], value: object) -> Refusal | None:
     elif keyword == "type":
         expected = " or ".join(WORDS[kind] for kind in _types(schema) if kind != "null")
         if isinstance(found, bool) and "string" in _types(schema):
-            hint = "YAML reads a bare yes or no as true or false: write it in quotes"
+            hint = (
+                "YAML reads a bare yes or no as true or false: write it in quotes (in a shell 'KEY=\"no\"')"
+            )
     elif keyword.endswith("imum"):
         start = f"above {schema['exclusiveMinimum']}" if "exclusiveMinimum" in schema else "from {minimum}"
         expected = f"a number {start}{' to {maximum}' if 'maximum' in schema else ''}".format(**schema)

@@ -69,7 +69,8 @@ def make_card(source: ExportSource, name: str, licence: str | None, results: lis
 
 def _front_matter(source: ExportSource, licence: str | None, notes: list[str]) -> str:
     base, found = _base_name(source), licence_of(source)
-    fields: dict[str, object] = {"license": licence or (found[0] if found else "unknown")}
+    stated = found[0] if found else {"license": "unknown"}
+    fields: dict[str, object] = {"license": licence} if licence else {**stated}
     if base and _on_hub(base):
         fields["base_model"] = base
     else:
@@ -121,13 +122,15 @@ def _introduction(source: ExportSource, licence: str | None, notes: list[str]) -
     if licence:
         terms = f"{licence} (as stated at export)"
     elif found:
-        terms = f"{found[0]} (from the base's {found[1].name})"
+        where = "the base's" if found[1].parent == source.base else "this folder's"
+        terms = f"{found[0].get('license_name', found[0]['license'])} (from {where} {found[1].name})"
     else:
         terms = "unknown: look it up at the base before you use this model"
         notes.append("licence of the base unknown: state it with --license ID, e.g. apache-2.0")
     base = _base_name(source)
     if base and _on_hub(base):
-        terms += f", [stated there](https://huggingface.co/{base})"
+        page = f"https://huggingface.co/{base}"
+        terms += f", [stated there]({page if licence or not found else found[0].get('license_link', page)})"
     rows = [["base", base or "not recorded"], ["licence of the base", terms]]
     if source.adapter:
         lora, layout = source.adapter.lora, source.adapter.layout

@@ -10,6 +10,7 @@ from core.errors import RequestError
 from core.files import read_object, require
 
 ORIGIN = "origin.json"  # written by `python -m recipes base` beside the embedded model
+LICENCE = ("license", "license_name", "license_link")  # of a hub card
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +68,23 @@ def front_matter(folder: Path) -> dict[str, object]:
     return fields if isinstance(fields, dict) else {}
 
 
-def licence_of(source: ExportSource) -> tuple[str, Path] | None:
-    """Return the base's licence in the hub's spelling and the file that says so; None where none does."""
+def licence_of(source: ExportSource) -> tuple[dict[str, str], Path] | None:
+    """Return the base's licence in the fields of a hub card, and the file that says so; None where none does.
+
+    The fields are `license`, and where the hub has no id for it (`other`) `license_name` and `license_link`.
+    """
     for folder in (source.base, source.folder):
         if folder is None:
             continue
-        card = front_matter(folder).get("license")
-        if isinstance(card, str) and card != "unknown":
-            return card.lower(), folder / "README.md"
+        card = front_matter(folder)
+        found = {key: value for key in LICENCE if isinstance(value := card.get(key), str)}
+        # `other` without a name says nothing: LLaMA-Factory writes it beside all that it trains.
+        nothing = {"unknown"} if "license_name" in found else {"unknown", "other"}
+        if "license" in found and found["license"] not in nothing:
+            return {**found, "license": found["license"].lower()}, folder / "README.md"
         for file in (ORIGIN, "config.json"):
             fields = read_object(folder / file) if (folder / file).is_file() else {}
             for key in ("licence", "license"):
                 if isinstance(fields.get(key), str):
-                    return str(fields[key]).lower(), folder / file
+                    return {"license": str(fields[key]).lower()}, folder / file
     return None

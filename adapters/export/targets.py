@@ -79,7 +79,9 @@ def _model(source: ExportSource, kind: str, llama_cpp: Path | None, target: Path
     if plan.vocabulary.composed:
         _say("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text")
     licence = licence_of(source)
-    about = {"name": source.name} | ({"license": licence[0]} if licence else {})
+    about = {"name": source.name} | (
+        {"license": licence[0].get("license_name", licence[0]["license"])} if licence else {}
+    )
     with staged as folder, tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
         written = folder / (f"{target.name}.f16" if quantiser else target.name)
         write_gguf(plan, written, about, bar.update)

@@ -89,6 +89,22 @@ def test_what_is_not_known_is_said_so():
     assert parts(call("export", "plain", *HUB, "--license", "mit")[0])[0]["license"] == "mit"
 
 
+def test_the_licence_that_llamafactory_writes_is_not_the_bases():
+    make("saves/plain", factors(), base_model_name_or_path="org/elsewhere")
+    Path("saves/plain/README.md").write_text("---\nlibrary_name: peft\nlicense: other\n---\n")
+    said, notes = call("export", "plain", *HUB)
+    assert parts(said)[0]["license"] == "unknown" and "--license ID" in notes
+
+
+def test_a_licence_that_the_hub_has_no_id_for_keeps_its_name_and_link():
+    link = "https://huggingface.co/Qwen/Qwen2.5-3B-Instruct/blob/main/LICENSE"
+    stated = {"license": "other", "license_name": "qwen-research", "license_link": link}
+    Path("models/base/README.md").write_text(f"---\n{yaml.safe_dump(stated)}---\n")
+    front, card = parts(call("export", "saves/rte/checkpoint-50", *HUB)[0])
+    assert {key: front[key] for key in stated} == stated
+    assert "| licence of the base | qwen-research (from the base's README.md) |" in card
+
+
 def test_a_manifest_of_a_later_compile_is_not_the_trainings():
     Path("dataset_info/rte/manifest.json").write_text("{}")
     said, _ = call("export", "saves/rte/checkpoint-50", *HUB)

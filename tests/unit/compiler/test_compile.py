@@ -13,6 +13,7 @@ from compiler.pipeline import compile_spec
 from compiler.registry import Registry
 from compiler.request import CompileRequest
 from compiler.spec import load_spec
+from core.checkout import version
 from core.errors import ContentError, RequestError
 from tests.conftest import ROOT
 from tests.unit.compiler.conftest import ROWS, layouts
@@ -124,6 +125,7 @@ def test_manifest_and_registry_fit_their_schemas(bench):
     bench.compile("rte", bench.rows("train.jsonl", ROWS))
     made = manifest(bench)
     assert list(schema("manifest.json").iter_errors(made)) == []
+    assert made["tuneyard"] == version()
     for entry in json.loads((bench.out / "dataset_info.json").read_text()).values():
         assert list(schema("dataset_info.json").iter_errors(entry)) == []
     assert made["counts"] == {

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from compiler.inventory import compiled_lines, spec_lines
+from compiler.inventory import registered_lines, spec_lines
 from compiler.registry import Registry
 from core.errors import ContentError, RequestError
 from core.files import staging
@@ -47,7 +47,7 @@ def test_a_copied_folder_takes_over_no_entry(bench):
         bench.rows("mnli.jsonl", [ROWS[0] | {"gold_label": "neutral"}]).rename(bench.folder / "train.json"),
     )
     assert registry(bench)["alpaca_rte_train"] == before["alpaca_rte_train"]
-    assert "stale: a copied folder, not registered" in compiled_lines(bench.out)[0]
+    assert "stale: a copied folder, not registered" in registered_lines(bench.out)[0]
     assert Registry(bench.out).remove("backup") == []
     assert "alpaca_rte_train" in registry(bench)
 
@@ -57,16 +57,25 @@ def test_a_listed_set_says_why_it_is_stale(bench):
     bench.compile("rte", source)
     manifest = bench.out / "rte" / "manifest.json"
     made = json.loads(manifest.read_text())
-    (line,) = compiled_lines(bench.out)
+    (line,) = registered_lines(bench.out)
     assert line.startswith("alpaca_rte_train  3 rows  rte  20") and "stale" not in line
     for field, why in (("definition", "the spec has changed"), ("compiler", "the compiler has changed")):
         manifest.write_text(json.dumps(made | {"made_from": made["made_from"] | {field: "old"}}))
-        assert compiled_lines(bench.out)[0].endswith(f"  stale: {why}")
+        assert registered_lines(bench.out)[0].endswith(f"  stale: {why}")
     manifest.write_text(json.dumps(made))
     bench.rows("train.jsonl", ROWS[:2])
-    assert compiled_lines(bench.out)[0].endswith(f"  stale: source {source} has changed")
+    assert registered_lines(bench.out)[0].endswith(f"  stale: source {source} has changed")
     source.unlink()
-    assert compiled_lines(bench.out)[0].endswith(f"  stale: source {source} is gone")
+    assert registered_lines(bench.out)[0].endswith(f"  stale: source {source} is gone")
+
+
+def test_entries_of_others_are_listed_too(bench):
+    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+    path = bench.out / "dataset_info.json"
+    mine = {"mine": {"file_name": "mine.json"}, "far": {"hf_hub_url": "a/b"}}
+    path.write_text(json.dumps(mine | json.loads(path.read_text())))
+    lines = registered_lines(bench.out)
+    assert lines[1:] == ["mine  mine.json  not compiled here", "far  a/b  not compiled here"]
 
 
 def test_specs_are_listed_with_what_they_are_about_in_one_column():

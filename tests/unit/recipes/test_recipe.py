@@ -85,6 +85,7 @@ def test_a_bare_name_is_a_recipe_of_ours(tmp_path, monkeypatch):
     (tmp_path / "recipes/demo-rte.yaml").write_text("lora_rank: 4\n")
     monkeypatch.chdir(tmp_path)
     assert read_recipe(Path("demo-rte")).path == Path("recipes/demo-rte.yaml")
+    assert read_recipe(Path("qwen0.5b-qa")).path.name == "qwen0.5b-qa.yaml"
     with pytest.raises(RequestError, match='recipe not found: demo-rta.*did you mean "demo-rte"'):
         read_recipe(Path("demo-rta"))
 

@@ -1,6 +1,7 @@
 """Every rule about settings fires on what it is for and on nothing else."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,18 @@ def test_headers_say_how_to_launch_and_what_to_expect(path):
     for words in ("before", "1 GPU", "N GPUs", "N nodes", "watch", "Expect", f"recipes/{path.name}"):
         assert words in header, words
     assert max(map(len, path.read_text(encoding="utf-8").splitlines())) <= 110
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_commands_of_headers_have_settings_that_are_taken(path):
+    header = path.read_text(encoding="utf-8").replace("\\\n#", "")
+    for command in re.findall(r"^#.*python -m recipes train \S+((?: +[a-z_]+=\S+)*)", header, re.M):
+        recipe = read_recipe(path, command.split())
+        assert [
+            problem.line()
+            for problem in problems_of(recipe, Machine((HOPPER,)))
+            if problem.code in {"E301", "E302", "E303", "E313", "E350"}
+        ] == []
 
 
 def compiled_datasets() -> set[str]:
