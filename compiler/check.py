@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from compiler.clean import cleaner, wrapped
-from compiler.kinds import CLEANED, CODES, DIALOGUES, EXPECTED, KTO, NESTED, PAIR, PLACEHOLDERS
+from compiler.kinds import CLEANED, CODES, DIALOGUES, EXPECTED, HISTORY, KTO, NESTED, PAIR, PLACEHOLDERS
 from compiler.labels import keys_of, label_keys, nearest_label
 from compiler.media import media_of
 from compiler.pairs import checked_pair, pair_of, reply_of, wanted
@@ -115,6 +115,8 @@ class Checker:
             return self._reread(column, batch, rows, partial(reply_of, column, self.clean))
         if column.kind == KTO:
             return self._reread(column, batch, rows, partial(wanted, column))
+        if column.kind == HISTORY:
+            values = [[self.clean(pair) for pair in cast("list[Values]", value or [])] for value in values]
         if self.media and column.kind in PLACEHOLDERS:
             return self._reread(column, batch, rows, partial(self.media.paths, column.kind, folder))
         if column.kind == "best":

@@ -1,15 +1,16 @@
 """Kinds of columns: which stand in a record beside its texts, what a value of each may be."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 PLACEHOLDERS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
 """What stands in a text for each file of these columns, as LLaMA-Factory has it."""
 PAIR = ("chosen", "rejected")
 KTO = "kto"
+HISTORY = "history"
 DIALOGUES = ("turns", *PAIR)
-RECORDED = (*PLACEHOLDERS, *PAIR, KTO)
+RECORDED = (*PLACEHOLDERS, *PAIR, KTO, HISTORY)
 CLEANED = ("text", "answer", "extra")
-NESTED = ("list", "turns", "best", "tools", *PLACEHOLDERS, *PAIR)
+NESTED = ("list", "turns", "best", "tools", HISTORY, *PLACEHOLDERS, *PAIR)
 CODES = {**dict.fromkeys(PLACEHOLDERS, "E110"), **dict.fromkeys((*PAIR, KTO), "E111")}
 EXPECTED = {
     "text": "text",
@@ -24,20 +25,24 @@ EXPECTED = {
     **dict.fromkeys(PLACEHOLDERS, "a list of paths, or one as text"),
     **dict.fromkeys(PAIR, "an answer: text, a message, or messages that end with it"),
     "kto": "true or false, or a number",
+    "history": "a list of pairs, each a question and its answer",
 }
 
 
-def check_kinds(kinds: Mapping[str, str], *, texts: bool, answered: bool, alpaca: bool) -> None:
+def check_kinds(kinds: Mapping[str, str], *, texts: bool, answered: bool, formats: Collection[str]) -> None:
     """Refuse columns (kind by name) that the outputs cannot hold, as `ValueError`.
 
     `texts` says that some output is one text, or a mixture's; `answered`, that some has an answer of its own;
-    `alpaca`, that some is alpaca, which leaves turns out.
+    `formats` are those of the outputs.
     """
     beside = {name: kind for name, kind in kinds.items() if kind in RECORDED}
     if beside and texts:
         name = next(iter(beside))
         raise ValueError(f"column {name}: neither a mixture nor a text for pretraining holds {beside[name]}")
-    if alpaca and beside and "turns" in kinds.values():
+    if HISTORY in kinds.values() and ("turns" in kinds.values() or {*formats} != {"alpaca"}):
+        name = next(name for name, kind in kinds.items() if kind == HISTORY)
+        raise ValueError(f"column {name}: history stands beside the question of an alpaca record alone")
+    if "alpaca" in formats and beside and "turns" in kinds.values():
         name = next(iter(beside))
         raise ValueError(
             f"column {name}: alpaca leaves turns out that it may be of; write sharegpt or messages"

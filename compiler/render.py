@@ -8,7 +8,7 @@ from typing import cast
 import orjson
 
 from compiler.clean import wrapped
-from compiler.kinds import PAIR, RECORDED
+from compiler.kinds import HISTORY, PAIR, RECORDED
 from compiler.rows import Batch
 from compiler.spec import Output, Spec, placeholders
 from compiler.texts import as_texts
@@ -81,8 +81,10 @@ class Renderer:
             return [*self._alpaca(batch), *self._system(batch), *kept]
         if out.format == "alpaca":
             history: list[Field] = []
-            if out.turns == "history":  # other parts of a mixture have one
-                history = [("history", repeat([], len(batch)))]
+            if (
+                out.turns == HISTORY and HISTORY not in self.beside.values()
+            ):  # other parts of a mixture have one
+                history = [(HISTORY, repeat([], len(batch)))]
             due = ("instruction", "input", *(() if "chosen" in self.beside.values() else ("output",)))
             texts = {name: self._text(batch, name) for name in due}
             if out.wrap_input != "{}":

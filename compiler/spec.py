@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from compiler.kinds import RECORDED, check_kinds
+from compiler.kinds import HISTORY, RECORDED, check_kinds
 from compiler.specfile import Raw, find_spec, read_spec
 from compiler.specsource import Source, reads_piece_by_piece, source_of
 from core.errors import ContentError, nearest, show_value
@@ -237,7 +237,7 @@ def _column(name: str, value: Any, raw: Raw) -> Column:
         name,
         tuple(full["names"]),
         kind,
-        full.get("default", ROW_NUMBER if kind == "id" else None),
+        full.get("default", {"id": ROW_NUMBER, HISTORY: []}.get(kind)),
         full.get("wrap", "{}"),
         best.get("by", ""),
         best.get("take", ""),
@@ -340,8 +340,8 @@ def _check_names(spec: Spec) -> None:
     kinds = {column.name: column.kind for column in spec.columns}
     texts = bool(spec.mix) or spec.in_mix or any(output.format == "text" for output in spec.outputs)
     answered = any({"output", "assistant"} & output.templates.keys() for output in spec.outputs)
-    alpaca = any(output.format == "alpaca" for output in spec.outputs)
-    check_kinds(kinds, texts=texts, answered=answered, alpaca=alpaca)
+    formats = {output.format for output in spec.outputs}
+    check_kinds(kinds, texts=texts, answered=answered, formats=formats)
     uses = [("fit.group", spec.group)]
     if spec.split:
         uses += [("split.stratify", spec.split.stratify), ("split.group", spec.split.group)]

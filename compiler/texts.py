@@ -6,7 +6,7 @@ from typing import cast
 
 import orjson
 
-from compiler.kinds import PAIR, PLACEHOLDERS
+from compiler.kinds import HISTORY, PAIR, PLACEHOLDERS
 from compiler.rows import Batch
 from compiler.spec import Output, Spec, placeholders
 from compiler.turns import Turn
@@ -36,7 +36,7 @@ class TextColumns:
         self.pair = [name for name, kind in kinds.items() if kind in PAIR]
         if self.pair:
             self.answered, self.may_be_blank = self.pair, []
-        self.asked += [name for name, kind in kinds.items() if kind in PLACEHOLDERS]
+        self.asked += [name for name, kind in kinds.items() if kind in (*PLACEHOLDERS, HISTORY)]
 
     def of(self, batch: Batch) -> dict[str, Texts]:
         """Return the texts of a batch by name: what is asked, then what is to be learned."""

@@ -40,6 +40,7 @@ MEANINGS = {
 }
 _BESIDE_AN_ANSWER = {name for name in MEANINGS if MEANINGS[name] in (MEANINGS["label"], MEANINGS["choices"])}
 _ANSWERS = ("answer", "turns", "best", "label")
+_IN_ALPACA = ("a system text", "earlier turns")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SIGNS = re.compile(r"[\W_]+")
 
@@ -133,7 +134,8 @@ class Unused:
         for name, (what, place) in self._first.items():
             message = f"{what} in {self.rows[name]} of {read} rows, and the spec uses no such column"
             ignore = f"`ignore: [{_shown(name)}]`"
-            fix = f"in a spec (`like: {spec.name}`) map it to a column, or leave it out by {ignore}"
+            reader = "spec alpaca reads it; or " if spec.name == "io" and what in _IN_ALPACA else ""
+            fix = f"{reader}in a spec (`like: {spec.name}`) map it to a column, or leave it out by {ignore}"
             found.append(Problem("E108", place, message, _shown(name), fix))
         return found
 

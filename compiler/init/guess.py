@@ -235,6 +235,8 @@ def _exchange(found: Found) -> Proposal | None:
         columns.append(_column("context", context, "list" if context.kind == "texts" else "extra"))
     columns += _marks([row for row in found.first if isinstance(row, dict)])
     columns += (system := _system(found))
+    if any(isinstance(row, dict) and row.get("history") for row in found.first):
+        columns.append("  history: {names: [history], is: history} # by its name")
     write = _alpaca("{question}", "{answer}", "{context}" if context else "")
     write += ['system: "{system}"'] if system else []
     prompts = {"question": asked, **({"context": context} if context else {})}

@@ -261,6 +261,19 @@ def test_what_our_recipes_train_on(recipe, tiny_model, tmp_path):
         assert verdict.audit.learned or verdict.packing, "a few short texts fill no block"
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_earlier_turns_of_alpaca_are_loaded_and_learned(tiny_model, tmp_path, masked):
+    """The first row's answers before the last are learned too, but where `mask_history` leaves them out."""
+    source = str(ROOT / "tests/examples/good/alpaca/alpaca.json")
+    report = compile_spec(load_spec("alpaca"), CompileRequest(sources=(source,), out=tmp_path))
+    settings = {"template": "qwen", "model_name_or_path": str(tiny_model), "mask_history": masked}
+    verdict = verify("alpaca", tmp_path, settings)
+    assert not verdict.failed and verdict.same == verdict.loaded == report.datasets["alpaca"] == 4
+    learned = "".join(text for text, is_learned in verdict.audit.example if is_learned)
+    assert [answer in learned for answer in ("In town.", "Till six.")] == [not masked] * 2
+    assert "We go home." in learned and "Where are we?" not in learned
+
+
 TOOLS = json.dumps(
     [{"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}]
 )

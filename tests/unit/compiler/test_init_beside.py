@@ -1,6 +1,7 @@
 """init on conversations and questions with media, pairs or KTO marks: what it proposes compiles."""
 
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -132,16 +133,27 @@ def test_marks_of_kto_as_words_or_numbers(marks, tmp_path):
     assert "this is what spec kto reads" in propose(path)[1]
 
 
-@pytest.mark.parametrize("answers", [{"output": "4"}, {"chosen": "4", "rejected": "5"}])
-def test_a_system_text_beside_instructions_is_read_and_no_spec_without_it_is_named(tmp_path, answers):
+@pytest.mark.parametrize(
+    ("answers", "named"), [({"output": "4"}, ["alpaca"]), ({"chosen": "4", "rejected": "5"}, [])]
+)
+def test_a_system_text_beside_instructions_is_read_and_no_spec_without_it_is_named(tmp_path, answers, named):
     source = tmp_path / "t.jsonl"
     rows = [
         {"instruction": f"2+{n}?", "input": "", **answers, "system": "Be brief." * (n % 2)} for n in range(4)
     ]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     text, said = propose(source)
-    assert "this is what spec" not in said and "kept 4" in said
+    assert re.findall("this is what spec (.+) reads", said) == named and "kept 4" in said
     (tmp_path / "mine.yaml").write_text(text)
     compile_spec(load_spec(str(tmp_path / "mine.yaml")), CompileRequest(out=tmp_path / "out"))
     lines = (tmp_path / "out" / "mine" / "t.jsonl").read_text().splitlines()
     assert [json.loads(line)["system"] for line in lines] == ["", "Be brief.", "", "Be brief."]
+
+
+def test_earlier_turns_beside_instructions_are_read(tmp_path):
+    source = tmp_path / "t.jsonl"
+    row = {"instruction": "2+2?", "output": "4", "history": [["1+1?", "2"]]}
+    source.write_text(json.dumps({**row, "history": []}) + "\n" + json.dumps(row) + "\n")
+    spec, report = proposed(source, tmp_path)
+    assert "history" in {column.kind for column in spec.columns} and report.kept == 2
+    assert "this is what spec alpaca reads" in propose(source)[1]

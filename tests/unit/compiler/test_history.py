@@ -1,0 +1,59 @@
+"""Alpaca records with earlier turns beside the question: written as they stand, and part of what is asked."""
+
+import json
+
+import pytest
+
+from compiler.spec import load_spec
+from compiler.stored import stored_examples
+from core.errors import ContentError
+
+ASKED = {"instruction": "And then?", "output": "We go home."}
+EARLIER = [["Where are we?", "In town."]]
+
+
+def test_rows_that_differ_in_history_alone_are_different_questions(bench):
+    rows = [ASKED | {"history": EARLIER}, ASKED, ASKED | {"output": "We stay.", "history": []}]
+    report = bench.compile("alpaca", bench.rows("a.jsonl", rows))
+    assert [(code, place.rsplit("/", 1)[-1]) for code, place in bench.codes(report)] == [
+        ("W203", "a.jsonl:3")
+    ]
+    shown = [example.prompt for example in stored_examples("alpaca", bench.out)]
+    assert shown == ["Where are we?\nIn town.\nAnd then?", "And then?", "And then?"]
+
+
+def test_history_is_cleaned_as_the_question_is(bench):
+    spec = bench.write("own.yaml", "about: own\nlike: alpaca\nclean: [strip]\n")
+    bench.compile(spec, bench.rows("a.jsonl", [ASKED | {"history": [[" Where?\n", "\tHere. "]]}]))
+    assert bench.records("alpaca.jsonl")[0]["history"] == [["Where?", "Here."]]
+
+
+@pytest.mark.parametrize(
+    ("write", "turns", "expected"),
+    [
+        ("{format: sharegpt, user: '{q}', assistant: '{a}'}", "", "alpaca record alone"),
+        ("{format: alpaca, turns: history}", "  t: {names: [t], is: turns}\n", "alpaca record alone"),
+        ("{format: text, text: '{q}'}", "", "text for pretraining holds history"),
+    ],
+)
+def test_other_records_have_no_place_for_it(bench, write, turns, expected):
+    output = write.replace("{format", "{dataset: d, file: d.jsonl, format", 1)
+    columns = "  q: [q]\n  a: [a]\n  before: {names: [history], is: history}\n"
+    spec = bench.write("own.yaml", f"about: own\ncolumns:\n{columns}{turns}write:\n  - {output}\n")
+    with pytest.raises(ContentError, match=expected):
+        load_spec(str(spec))
+
+
+def test_a_history_of_preference_pairs(bench):
+    spec = bench.write(
+        "own.yaml",
+        "about: own\nlike: pairs\ncolumns:\n  history: {names: [history], is: history}\n",
+    )
+    row = {"instruction": "And then?", "chosen": "We go home.", "rejected": "No.", "history": EARLIER}
+    bench.compile(spec, bench.rows("a.jsonl", [row]))
+    entry = json.loads((bench.out / "dataset_info.json").read_text())["pairs"]
+    assert entry["ranking"] and entry["columns"]["history"] == "history"
+    assert (
+        next(bench.out.rglob("pairs*.json*")).read_text().count('"history":[["Where are we?","In town."]]')
+        == 1
+    )
