@@ -18,7 +18,7 @@ from compiler.specfile import read_schema
 from compiler.talks import Talks
 from compiler.texts import numbers_in, writable, written
 from compiler.turns import Turn, best_of, calls_as_text, calls_in, transcript
-from compiler.unused import Unused, missing_fix
+from compiler.unused import Unused, missing_fix, other_kind
 from core.calls import OPEN, WrongValueError, misfits, tools_text
 from core.errors import Problem, show_value
 
@@ -326,8 +326,7 @@ class Checker:
         if isinstance(value, list) and kind in NESTED:
             where, what = _inside(kind, value)
             return Problem("E105", place, what, f"{field} {where}".rstrip())
-        scalar = isinstance(value, int | float) and kind in CLEANED
-        fix = "in a spec, `is: any` writes it as JSON has it, and `labels` maps it" if scalar else ""
+        fix = other_kind(value, self.spec.name) if kind in CLEANED else ""
         return Problem("E105", place, f"found {found} ({_type(value)}), expected {expected}", field, fix)
 
     def _field(self, name: str) -> str:

@@ -82,6 +82,16 @@ def missing_fix(name: str, names: list[str], typed: bool, spec: str) -> str:
     return f"{near} --column {name}=NAME says which it is" if near else ""
 
 
+def other_kind(value: object, spec: str) -> str:
+    """Return what reads a value that is no text where one should be: a number, or turns (TRL's prompt)."""
+    if isinstance(value, int | float):
+        return "in a spec, `is: any` writes it as JSON has it, and `labels` maps it"
+    turns = isinstance(value, list) and value and all(isinstance(x, dict) and len(x) > 1 for x in value)
+    if not turns:
+        return ""
+    return "spec pairs-chat reads turns" if spec == "pairs" else "in a spec, `is: turns` reads turns"
+
+
 class Unused:
     """Counts, over all files of a compile, the rows that fill each source column that nothing uses."""
 
