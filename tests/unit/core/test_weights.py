@@ -101,6 +101,8 @@ def put(key, **fields):
         (put("a", shape=[-2, -3]), "expected a list of sizes"),
         (put("a", shape=[2.0, 3]), "expected a list of sizes"),
         (put("a", shape=[2**40, 2**40]), "takes"),
+        (put("a", shape=[0, 2**62]), "expected a list of sizes"),
+        (put("a", shape=[0, 2**62 - 1]), "takes 0"),
         (put("a", dtype="F7"), "dtype 'F7'"),
         (put("a", dtype=["F32"]), "dtype"),
         (put("a", dtype="F16"), "takes 12"),
