@@ -71,10 +71,11 @@ def tell(request: ScoringRequest, plans: Mapping[str, Prepared], models: Sequenc
     found: Found = {}
     judged: list[str] = []
     for step, (own, task, sets) in plans.items():
+        found[step] = {}
         for model in models:
             results = {one.name: read_object(own.out / model / one.name / RESULTS) for one in sets}
             for figure, value in task.table(results).items():
-                found.setdefault(step, {}).setdefault(figure, {})[model] = value
+                found[step].setdefault(figure, {})[model] = value
             for name in (name for name, one in results.items() if "accuracy" in one):
                 label = step if len(sets) == 1 else f"{step}/{name}"
                 judged.append(f"{model}/{label}={own.out / model / name}")
@@ -100,9 +101,11 @@ def tell(request: ScoringRequest, plans: Mapping[str, Prepared], models: Sequenc
 
 
 def steps_table(found: Found, models: Sequence[str]) -> Table:
-    """Return a row for each figure of each step and a column for each model."""
+    """Return a row for each figure of each step (one for a step that has none) and a column for each model."""
     rows = []
     for step, figures in found.items():
+        if not figures:
+            rows.append([f"{step}: nothing to measure in the answers", "0", "", *[NONE for _ in models]])
         for name, by_model in figures.items():
             first = next(iter(by_model.values()))
             majority = "" if first.majority is None else percent(first.majority)

@@ -127,6 +127,14 @@ def test_steps_without_right_and_wrong_have_a_table_alone(folder: Path, tiny_mod
     assert not (out / "report.html").exists()
 
 
+def test_a_step_whose_answers_hold_nothing_to_measure_has_a_row_that_says_so(folder: Path) -> None:
+    with answering(lambda asked: "") as url:
+        given = ("--model", "org/m", "--backend", "openai", "--url", url)
+        out = call(folder, {"talks": SUITE["talks"]}, *given)
+    assert told(out) == {"talks": {}}
+    assert "| talks: nothing to measure in the answers" in (out / "table.md").read_text(encoding="utf-8")
+
+
 def test_a_finished_suite_is_gone_on_with_and_a_changed_one_is_not(folder, tiny_model, capsys) -> None:
     parts = {name: SUITE[name] for name in ("asked", "even")}
     out = call(folder, parts, "--model", tiny_model)
