@@ -128,7 +128,7 @@ def test_steps_without_right_and_wrong_have_a_table_alone(folder: Path, tiny_mod
 
 
 def test_a_step_whose_answers_hold_nothing_to_measure_has_a_row_that_says_so(folder: Path) -> None:
-    with answering(lambda asked: "") as url:
+    with answering(lambda _: "") as url:
         given = ("--model", "org/m", "--backend", "openai", "--url", url)
         out = call(folder, {"talks": SUITE["talks"]}, *given)
     assert told(out) == {"talks": {}}

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import t, ttest_1samp
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
@@ -36,6 +36,13 @@ def test_the_variance_is_that_of_statsmodels_mean_squares() -> None:
     assert found.between == pytest.approx(steps.mean(axis=0).std(ddof=1))
     half = (found.high - found.low) / 2
     assert 1.96 * error < half < 3.2 * error  # between the normal and t with 3 degrees of freedom
+
+
+def test_three_rows_by_hand() -> None:
+    """Seeds agree on the mean; the rows' mean square is .015, the residual one .005: t(2) × √(.01 / 6)."""
+    found = of(np.array([[0.1, 0.0], [0.0, 0.1], [-0.1, -0.1]]))
+    assert found.between == pytest.approx(0, abs=1e-12)
+    assert found.high == pytest.approx(t.ppf(0.975, 2) * np.sqrt(0.01 / 6), rel=0.03)
 
 
 def test_equal_trainings_are_one_training() -> None:
