@@ -101,7 +101,7 @@ def tell(request: ScoringRequest, plans: Mapping[str, Prepared], models: Sequenc
 
 
 def steps_table(found: Found, models: Sequence[str]) -> Table:
-    """Return a row for each figure of each step (one for a step that has none) and a column for each model."""
+    """Return a row for each figure of each step (one where it has none) and a column for each model."""
     rows = []
     for step, figures in found.items():
         if not figures:
