@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import cast
 
 from compiler.entries import TAGS
-from compiler.kinds import PAIR
+from compiler.kinds import PAIR, PLACEHOLDERS
 from core.errors import Problem, nearest, show_value
 from core.prompt import ALPACA
 
 SHAREGPT = {"messages": "conversations"}
 EXTRAS = ("history", "system", "tools", "images", "videos", "audios", "chosen", "rejected", "kto_tag")
+LEFT_OUT = ("system", "history", "tools", *PLACEHOLDERS, "kto_tag")
+"""Parts that mean the same under any entry: filled in a record, they are no column kept for people."""
+NOT_NEEDED = ("system_tag", "observation_tag", "function_tag")  # a record with such a turn is E406
 FORMATS = ("alpaca", "sharegpt")
 OPENAI = "LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags"
 KEYS = {
@@ -69,7 +72,7 @@ def entry_problems(place: str, entry: Mapping[str, object], meaning: Meaning) ->
             )
     if meaning.format == "sharegpt":
         for tag in TAGS:
-            if tag not in meaning.tags and tag != "system_tag":
+            if tag not in meaning.tags and tag not in NOT_NEEDED:
                 why = "naming `tags` makes every tag that is not named None"
                 yield Problem(
                     "E402", place, f"{tag!r} is not named: {why}", "tags", f"add {tag!r}: {TAGS[tag]!r}"

@@ -10,8 +10,9 @@ from pathlib import Path
 from compiler.kinds import PAIR, PLACEHOLDERS
 from compiler.problems import Problems
 from compiler.read import read
+from compiler.rows import Rows
 from compiler.specsource import Source
-from compiler.verify.entry import Meaning
+from compiler.verify.entry import LEFT_OUT, Meaning
 from core.errors import Problem, ProblemsError, show_value
 
 Record = Mapping[str, object]
@@ -45,6 +46,7 @@ class Expected:
     meaning: Meaning
     keys: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
+    _left_out: dict[str, tuple[str, int]] = field(default_factory=dict)
     _types: dict[str, str] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
     _shapes: set[tuple[object, ...]] = field(default_factory=set)
@@ -57,13 +59,34 @@ class Expected:
         self._look_for_bom()
         found = Problems()
         for rows in read(self.path, str(self.path), Source({}, {}, {}), found):
+            self._look_for_left_out(rows)
             for number, line in enumerate(rows.lines):
                 record = rows.row(number)
                 place = f"{rows.prefix}{line}"
                 self._note(record, place)
                 yield place, expected_row(record, self.meaning)
+        self.problems += [
+            Problem(
+                "E409",
+                place,
+                f"{name!r} is filled in {count} record{'s' * (count > 1)}, and the entry does not name it: "
+                "LLaMA-Factory leaves it out",
+                name,
+                f'add "{name}": "{name}" to the entry\'s `columns`, or take it out of the file',
+            )
+            for name, (place, count) in self._left_out.items()
+        ]
         if found.errors:
             raise ProblemsError(found.errors, str(self.path))
+
+    def _look_for_left_out(self, rows: Rows) -> None:
+        """Count the records that hold a part which LLaMA-Factory knows and this entry does not name."""
+        if self.meaning.text_only:
+            return
+        for name in {*LEFT_OUT}.intersection(rows.names()) - {*self.meaning.columns.values()}:
+            if numbers := rows.filled(name):
+                place, count = self._left_out.get(name, (f"{rows.prefix}{rows.lines[numbers[0]]}", 0))
+                self._left_out[name] = (place, count + len(numbers))
 
     def _look_for_bom(self) -> None:
         with self.path.open("rb") as file:

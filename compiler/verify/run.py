@@ -114,8 +114,12 @@ def verify(name: str, out: Path, settings: Settings) -> Verdict:
 
 
 def _with_stage(settings: Settings, meaning: Meaning, ours: bool) -> Settings:
-    """Unless a recipe has a stage: rm for pairs, kto for marked answers, pt for our texts without answers."""
-    return {"stage": "pt" if meaning.text_only and ours else meaning.stage, **settings}
+    """Unless a recipe has a stage: rm for pairs, kto for marked answers, pt for texts without answers.
+
+    Those are ours, and entries of which the one column is called text, as LLaMA-Factory's own are.
+    """
+    text = ours or list(meaning.columns.values()) == ["text"]
+    return {"stage": "pt" if meaning.text_only and text else meaning.stage, **settings}
 
 
 def _made_by_us(name: str, entry: Mapping[str, object], out: Path) -> bool:

@@ -202,6 +202,13 @@ def test_a_killed_process_is_said(sets, monkeypatch):
 TEXT = {"file_name": "a.jsonl", "formatting": "alpaca", "columns": {"prompt": "text"}}
 
 
+def test_one_column_called_text_is_for_pretraining(sets):
+    """As LLaMA-Factory registers its own texts; a question alone lacks its answer."""
+    entry = {"file_name": "a.jsonl", "columns": {"prompt": "text"}}
+    verdict = sets.verify([{"text": "One."}, {"text": "Two."}], entry=entry)
+    assert (verdict.stage, verdict.same, verdict.failed) == ("pt", 2, False)
+
+
 @pytest.mark.parametrize("packing", [True, False])
 def test_texts_for_pretraining(sets, tiny_model, packing):
     """Stage pt by hand: packed, every batch gives whole blocks and drops the rest; unpacked, rows are cut."""

@@ -57,6 +57,11 @@ def found(entry, keys=None):
         (ALPACA | {"formatting": "openai"}, None, [("E401", "formatting", "use sharegpt with tags")]),
         (ALPACA | {"columns": ["x"]}, None, [("E401", "columns", ""), *[("E402", "columns", "")] * 2]),
         (
+            SHAREGPT | {"tags": dict(list(TAGS.items())[:4])},  # those that every conversation needs
+            None,
+            [],
+        ),
+        (
             SHAREGPT | {"tags": {name: tag for name, tag in TAGS.items() if name != "assistant_tag"}},
             None,
             [("E402", "tags", "add 'assistant_tag': 'gpt'")],

@@ -1,0 +1,33 @@
+"""Parts of records that the registry entry does not name, which LLaMA-Factory leaves out without a word."""
+
+import json
+
+import pytest
+
+from compiler.verify.entry import meaning_of
+from compiler.verify.expect import Expected
+
+ROW = {"instruction": "And then?", "output": "We go home."}
+NAMED = {"prompt": "instruction", "response": "output"}
+
+
+@pytest.mark.parametrize(
+    ("beside", "entry", "expected"),
+    [
+        ({"history": [["Where?", "Here."]]}, {}, [("E409", "a.jsonl:2", "history")]),
+        ({"system": "Be short."}, {"columns": NAMED}, [("E409", "a.jsonl:2", "system")]),
+        ({"images": ["a.png"]}, {}, [("E409", "a.jsonl:2", "images")]),
+        ({"kto_tag": False}, {}, [("E409", "a.jsonl:1", "kto_tag")]),
+        ({"system": "Be short."}, {"columns": {**NAMED, "system": "system"}}, []),
+        ({"system": "", "history": [], "tools": None, "images": [], "topic": "x"}, {}, []),
+        ({"system": "Be short."}, {"columns": {"prompt": "instruction"}}, []),
+    ],
+)
+def test_what_is_filled_and_not_named_is_an_error_with_its_first_place(bench, beside, entry, expected):
+    empty = {name: False if value is False else None for name, value in beside.items()}
+    rows = [{**ROW, **empty}, {**ROW, **beside}]
+    path = bench.write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    found = Expected(path, meaning_of({"file_name": "a.jsonl", **entry}))
+    list(found.records())
+    assert [(p.code, p.place.rsplit("/", 1)[-1], p.field) for p in found.problems] == expected
+    assert all(("in 1 record," in p.message) == (p.field != "kto_tag") for p in found.problems)
