@@ -27,7 +27,7 @@ _REGISTRY = click.option(
     "--dataset-dir",
     "out",
     type=click.Path(path_type=Path, file_okay=False),
-    callback=lambda _context, _option, given: registry_folder(given),
+    callback=lambda context, _option, given: registry_folder(given, str(context.params.get("name", ""))),
     help="The folder of dataset_info.json.  [default: dataset_info, else data]",
 )
 _SOURCE = click.option(

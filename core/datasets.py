@@ -25,16 +25,30 @@ class Dataset:
     entry: dict[str, object]
 
 
-def registry_folder(given: Path | None = None) -> Path:
+def registry_folder(given: Path | None = None, name: str = "") -> Path:
     """Return the registry's folder to read: the given one, else dataset_info/, else LLaMA-Factory's data/.
 
-    Where it is data/, stderr says so.
+    It is data/, too, where that alone registers `name`. Where it is data/, stderr says so.
     """
+    if given is not None:
+        return given
     ours, theirs = DEFAULT_FOLDER / REGISTRY, LLAMAFACTORY_FOLDER / REGISTRY
-    if given is None and not ours.exists() and theirs.is_file():
+    if not ours.exists() and theirs.is_file():
         click.echo(f"no {ours} here: reading {theirs}", err=True)
         return LLAMAFACTORY_FOLDER
-    return given or DEFAULT_FOLDER
+    if name and not (DEFAULT_FOLDER / name).exists() and other_folder(name, DEFAULT_FOLDER):
+        click.echo(f"{name} is not in {ours}: reading {theirs}", err=True)
+        return LLAMAFACTORY_FOLDER
+    return DEFAULT_FOLDER
+
+
+def other_folder(name: str, folder: Path) -> Path | None:
+    """Return the other one of dataset_info/ and data/ where it registers a name that `folder` does not."""
+    other = LLAMAFACTORY_FOLDER if folder.resolve() != LLAMAFACTORY_FOLDER.resolve() else DEFAULT_FOLDER
+    try:
+        return other if name in read_registry(other) and name not in read_registry(folder) else None
+    except ContentError:  # a broken one registers nothing
+        return None
 
 
 def read_registry(folder: Path) -> dict[str, dict[str, object]]:
@@ -64,6 +78,8 @@ def not_registered(
     shown = known if len(known) <= NAMES else difflib.get_close_matches(name, known, NAMES, 0)
     more = f", … and {len(known) - len(shown)} more" if len(known) > len(shown) else ""
     hint = nearest(name, known if alike is None else alike)
+    if other := other_folder(name, folder):
+        hint = f"it is in {other / REGISTRY}: in a recipe `dataset_dir: {other}`, else --dataset-dir {other}"
     listed = f"{', '.join(shown) or 'none'}{more}"
     return RequestError(
         f"dataset {name!r} is not in {folder / REGISTRY} (registered: {listed}) {hint}".rstrip()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.checkout import ROOT
-from core.datasets import REGISTRY, not_registered, read_records, read_registry
+from core.datasets import REGISTRY, not_registered, other_folder, read_records, read_registry
 from core.errors import ContentError, Problem, RequestError, TuneyardError
 from core.files import read_object, sha256
 from recipes.recipe import Recipe
@@ -39,7 +39,8 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
             try:
                 dataset, found = _read_dataset(recipe, key, name)
             except TuneyardError as error:
-                hint = f"compile it: {_compile_hint(name)}"
+                there = other_folder(name, Path(dataset_dir(recipe)))
+                hint = "" if there else f"compile it: {_compile_hint(name)}"
                 problems.append(recipe.problem("E320", key, str(error), hint))
                 continue
             datasets.append(dataset)

@@ -70,9 +70,8 @@ def read_datasets(
     `RequestError` for what is not there or named twice, `ContentError` for an empty or broken set.
     """
     sets = []
-    registry = registry_folder() if datasets else Path()
     for name in datasets:
-        found = find_dataset(name, registry)
+        found = find_dataset(name, registry_folder(name=name))
         sets.append(_read(name, found.path, found.entry, cluster))
     sets += [_read(path.stem, require(path, "data file"), {}, cluster) for path in files]
     names = [questions.name for questions in sets]

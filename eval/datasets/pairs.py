@@ -36,8 +36,7 @@ def read_preferences(
     `RequestError` for what is not there, or no preference data; `ContentError` for a record that is no pair
     or has no mark, and for marks that are all alike.
     """
-    registry = registry_folder() if datasets else Path()
-    found = [(name, find_dataset(name, registry)) for name in datasets]
+    found = [(name, find_dataset(name, registry_folder(name=name))) for name in datasets]
     named = [(name, one.path, one.entry) for name, one in found]
     named += [(path.stem, require(path, "data file"), {}) for path in files]
     if not named:

@@ -72,7 +72,7 @@ def _named(sources: Sequence[str], sets: Sequence[str]) -> dict[str, str]:
 def _training_split(name: str, given: str | None) -> Dataset:
     if given and Path(given).is_file():
         return Dataset(given, Path(given), {})
-    folder = registry_folder()
+    folder = registry_folder(name=given or name)
     if given:
         return find_dataset(given, folder)
     train = SPLIT.sub("train", name)

@@ -137,9 +137,13 @@ def test_verify_in_a_folder_of_llamafactory_takes_data_and_says_so(foreign: Path
 
 def test_a_registry_of_ours_is_taken_first(foreign: Path) -> None:
     (foreign / "dataset_info").mkdir()
-    (foreign / "dataset_info/dataset_info.json").write_text("{}")
+    registry = foreign / "dataset_info/dataset_info.json"
+    registry.write_text('{"identity": {"file_name": "gone.json"}}')
     ended = tuneyard("data", "verify", "identity", cwd=foreign)
-    assert ended.returncode == 2 and "nothing called 'identity' in dataset_info" in ended.stderr
+    assert ended.returncode == 2 and "dataset_info/gone.json: file of dataset" in ended.stderr
+    registry.write_text("{}")
+    ended = tuneyard("data", "verify", "identity", cwd=foreign)
+    assert ended.returncode == 0 and "reading data/dataset_info.json" in ended.stderr
 
 
 def test_bundled_specs_are_compiled_into_the_current_folder(foreign: Path) -> None:

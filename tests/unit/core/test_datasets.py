@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core.datasets import find_dataset, read_records, read_registry
+from core.datasets import find_dataset, read_records, read_registry, registry_folder
 from core.errors import ContentError, RequestError
 
 
@@ -82,3 +82,24 @@ def test_the_line_that_is_no_json_is_named(tmp_path: Path, text: str, said: str)
     path.write_text(text)
     with pytest.raises(ContentError, match=said):
         read_records(path)
+
+
+def test_a_name_that_one_of_both_folders_registers_is_found_there(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, name in (("data", "identity"), ("dataset_info", "alpaca")):
+        (tmp_path / folder).mkdir()
+        registry(tmp_path / folder, json.dumps({name: {"file_name": "x"}, "both": {"file_name": "x"}}))
+    names = ("identity", "alpaca", "both", "neither", "")
+    found = [str(registry_folder(name=name)) for name in names]
+    assert found == ["data", "dataset_info", "dataset_info", "dataset_info", "dataset_info"]
+    assert (
+        "identity is not in dataset_info/dataset_info.json: reading data/dataset_info.json"
+        in capsys.readouterr().err
+    )
+    assert str(registry_folder(Path("dataset_info"), "identity")) == "dataset_info"
+    with pytest.raises(
+        RequestError, match="it is in dataset_info/dataset_info.json: in a recipe `dataset_dir"
+    ):
+        find_dataset("alpaca", Path("data"))
+    registry(tmp_path / "data", "{")
+    assert str(registry_folder(name="identity")) == "dataset_info"
