@@ -51,6 +51,7 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
                     _refuse_changed(inputs, before)
                     seal(spec, made_from, report, staged)
                     registry.publish(staged, spec.name)
+                    report.problems.notes += _replaced(spec.name, inputs, target, there)
     report.seconds = time.perf_counter() - started
     return report
 
@@ -74,6 +75,15 @@ def _refuse_to_lose(spec: Spec, inputs: list[Input], target: Path, there: Manife
                 f"{target}: holds the split {split} ({', '.join(lost)}), for which there is no source: it "
                 f"would be deleted and unregistered; give --source {split}=PATH too, or --force to let it go"
             )
+
+
+def _replaced(name: str, inputs: list[Input], target: Path, there: Manifest) -> list[str]:
+    """Return, for people, that another source's dataset was replaced: one spec writes one set."""
+    before = [str(one["path"]) for one in there.get("made_from", {}).get("sources", ())]
+    if not before or {found.shown for found in inputs}.intersection(before):
+        return []
+    ways = f"a spec of your own (`like: {name}`, another `dataset:`) or another --out keeps both"
+    return [f"{target}: replaced what was compiled from {', '.join(before[:3])}; {ways}"]
 
 
 def _refuse_changed(inputs: list[Input], before: list[Stamp]) -> None:

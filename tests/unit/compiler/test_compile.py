@@ -468,3 +468,13 @@ def test_files_of_a_folder_that_are_not_read_are_told(tmp_path):
         f"{source}: 2 data files are not read, {source / 'a.txt'} first: name them with --source"
         in report.notes
     )
+
+
+def test_another_source_in_the_place_of_the_first_is_said(bench):
+    first, second = (bench.rows(name, [{"question": "q", "answer": name}]) for name in ("a.jsonl", "b.jsonl"))
+    assert not any("replaced" in note for note in bench.compile("qa", first).notes)
+    (note,) = (note for note in bench.compile("qa", second).notes if "replaced" in note)
+    assert f"replaced what was compiled from {first}; a spec of your own (`like: qa`" in note
+    assert not any("replaced" in note for note in bench.compile("qa", second).notes)  # up to date
+    bench.rows("b.jsonl", [{"question": "q", "answer": "other"}])
+    assert not any("replaced" in note for note in bench.compile("qa", second).notes)
