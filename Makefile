@@ -1,8 +1,6 @@
 # Thin lines over `python -m …`: the logic and the exit codes live there.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-# Files made by pattern rules are results, not leftovers for make to delete.
-.SECONDARY:
 .PHONY: help setup setup-core setup-wandb demo chat ask test test-slow compile bench mutate fuzz lint reference site lock clean
 .DEFAULT_GOAL := help
 
@@ -62,7 +60,11 @@ demo: $(DEMO)/verdict/table.json $(DEMO)/report.html saves/demo-merge/adapter_co
 models/demo-base/config.json: .venv/.all
 	$(PY) -m recipes base --out models/demo-base
 
-dataset_info/demo_%/manifest.json: samples/%/train.jsonl samples/%/eval.jsonl compiler/specs/demo_%.yaml | .venv/.core
+# Named one by one: a file that only a pattern names is an intermediate one, which make deletes, or does not miss.
+SETS := dataset_info/demo_rte/manifest.json dataset_info/demo_mnli/manifest.json
+ADAPTERS := saves/demo-rte/run.json saves/demo-mnli/run.json
+
+$(SETS): dataset_info/demo_%/manifest.json: samples/%/train.jsonl samples/%/eval.jsonl compiler/specs/demo_%.yaml | .venv/.core
 	$(PY) -m compiler compile demo_$*
 	@touch $@
 
@@ -72,13 +74,13 @@ saves/demo-model: .FORCE
 	@echo '$(MODEL)' | cmp --silent - $@ || echo '$(MODEL)' > $@
 .FORCE:
 
-saves/demo-%/run.json: dataset_info/demo_%/manifest.json recipes/demo-%.yaml saves/demo-model $(BASE) | .venv/.all
+$(ADAPTERS): saves/demo-%/run.json: dataset_info/demo_%/manifest.json recipes/demo-%.yaml saves/demo-model $(BASE) | .venv/.all
 	$(PY) -m recipes train recipes/demo-$*.yaml model_name_or_path=$(MODEL)
 	@touch $@
 	@rm -rf $(DEMO)
 
 # Chosen on one half of each dataset; what is judged, and shown on the page, is the other half.
-$(DEMO)/sweep.json: saves/demo-rte/run.json saves/demo-mnli/run.json
+$(DEMO)/sweep.json: $(ADAPTERS)
 	$(PY) -m eval.sweep --model $(MODEL) --dataset demo_rte_eval --dataset demo_mnli_eval \
 		--adapter rte=saves/demo-rte --adapter mnli=saves/demo-mnli --grid 0,0.5,1 \
 		--out $(DEMO) --resume $(DTYPE)

@@ -227,10 +227,13 @@ def show_command(
     name: str, sources: tuple[str, ...], columns: tuple[str, ...], row: int, rows: int, template: str | None
 ) -> None:
     """Show rows on their way: raw, as checked columns, as records, as the text that a model sees."""
+    from compiler.manifest import sources_before
     from compiler.spec import load_spec
     from compiler.trace import trace
 
     spec = load_spec(name, _over({"columns": columns}, load_spec(name)))
+    if not sources and (sources := sources_before(spec, DEFAULT_FOLDER)):
+        click.echo(f"without --source, as {spec.name} was compiled: {', '.join(sources)}", err=True)
     for title, text in trace(spec, sources, row, template, rows):
         click.echo(f"{title}\n{text}\n")
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from compiler.entries import entries_of
 from compiler.request import CompileReport, CompileRequest
-from compiler.sources import Input
+from compiler.sources import RAW, Input
 from compiler.spec import MANIFEST, Spec
 from compiler.specfile import PACKAGE
 from core.checkout import version
-from core.files import sha256, versions, write_json
+from core.errors import RequestError
+from core.files import read_object, sha256, versions, write_json
 
 Identity = dict[str, object]
 PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow", "zstandard")
@@ -82,3 +83,29 @@ def seal(spec: Spec, identity: Identity, report: CompileReport, staged: Path) ->
         "tuneyard": version(),  # beside the identity: a commit elsewhere makes no dataset stale
     }
     write_json(staged / MANIFEST, manifest)
+
+
+def sources_before(spec: Spec, folder: Path) -> tuple[str, ...]:
+    """Return, as --source takes them, the files that a set was compiled from and that its spec does not find.
+
+    None where it was not compiled here. `RequestError` where one is gone: the others are not the whole set.
+    """
+    path = folder / spec.name / MANIFEST
+    named = spec.source.files
+    if not path.is_file() or (named and not spec.mix):
+        return ()
+    made_from = read_object(path).get("made_from")
+    listed = made_from.get("sources", []) if isinstance(made_from, dict) else []
+    own = [each for each in listed if each["split"] not in named and not _found_without(spec, each["path"])]
+    for each in own:
+        if not Path(each["path"]).is_file():
+            raise RequestError(
+                f"{path}: {spec.name} was compiled from {each['path']}, which is gone: "
+                "say where it is now with --source PATH"
+            )
+    return tuple(f"{each['split']}={each['path']}" for each in own)
+
+
+def _found_without(spec: Spec, path: str) -> bool:
+    """Whether a source is of a hub or of data/raw/NAME, where the next compile looks by itself."""
+    return "://" in path or Path(path).is_relative_to(RAW / spec.name)

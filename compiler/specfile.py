@@ -1,7 +1,9 @@
 """A spec's YAML file: found, read, laid over the spec that it is `like`, validated by schemas/spec.json."""
 
+import contextlib
 import json
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -37,9 +39,21 @@ def find_spec(name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         return _require_dataset_name(Path(name))
     if name not in known_specs():
+        _refuse_data(name)
         hint = nearest(name, known_specs())
         raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}) {hint}".rstrip())
     return SPECS / f"{name}.yaml"
+
+
+def _refuse_data(name: str) -> None:
+    """Refuse a data file that is given in place of a spec: `RequestError` says what makes one."""
+    with contextlib.suppress(OSError):  # a name that is too long
+        if Path(name).is_file():
+            file = shlex.quote(name)
+            raise RequestError(
+                f"{name}: a data file, no spec; `tuneyard data init {file}` proposes one, and "
+                f"`tuneyard data compile SPEC --source {file}` compiles it with a spec that reads it"
+            )
 
 
 def _require_dataset_name(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """What a dataset holds: lengths in tokens or characters, labels, languages, duplicates; drawn on request."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,13 +16,19 @@ from core.files import read_object
 from core.packages import need
 
 BATCH = 256
+NAMED = 3  # duplicates for people, of the first that --json names
+KEPT = 20
 LANGUAGES = {"zh": "Chinese", "en": "Latin letters without accents"}
 Measure = Callable[[list[str]], list[int]]
 
 
 @dataclass(slots=True)
 class Stats:
-    """Counts over the examples of a dataset; `lengths` has how often each length is there, in `unit`s."""
+    """Counts over the examples of a dataset; `lengths` has how often each length is there, in `unit`s.
+
+    `repeats` are the first duplicates, each with the example that it is the same as, by number from 1;
+    `places` says where they stand.
+    """
 
     name: str
     unit: str
@@ -32,6 +38,8 @@ class Stats:
     languages: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     conflicts: int = 0
+    repeats: list[tuple[int, int]] = field(default_factory=list)
+    places: list[tuple[str, str]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, object]:
         """Return all of it for `--json`; lengths as their quantiles (nearest rank)."""
@@ -43,12 +51,17 @@ class Stats:
             "labels": dict(self.labels.most_common()),
             "languages": dict(self.languages.most_common()),
             "duplicates": self.duplicates,
+            "duplicates_first": [{"place": place, "same_as": before} for place, before in self.places],
             "same_prompt_other_answer": self.conflicts,
         }
 
     def lines(self) -> Iterator[str]:
         """Yield the lines for people."""
         yield f"{self.name}: {self.examples} examples, {self.duplicates} of them duplicates"
+        if self.places:
+            shown = ", ".join(f"{place} (as {before})" for place, before in _lines_of(self.places[:NAMED]))
+            left = self.duplicates - NAMED
+            yield f"duplicates: {shown}{f', … and {left} more' if left > 0 else ''}"
         yield f"same prompt, other answer: {self.conflicts}"
         for what, counts in self.lengths.items():
             found = ", ".join(f"{name} {value}" for name, value in quantiles(counts).items())
@@ -64,14 +77,14 @@ class Stats:
 def stats(name: str, folder: Path, model: Path | None) -> Stats:
     """Count over a dataset or a file of records; lengths in tokens of `model`'s tokenizer, else characters.
 
-    Memory holds two hashes an example. `ContentError` where there are no examples, `RequestError` where there
-    is no tokenizer.
+    Memory holds two hashes and a number an example. `ContentError` where there are no examples,
+    `RequestError` where there is no tokenizer.
     """
     measure = _tokens(model) if model else (lambda texts: list(map(len, texts)))
     result = Stats(name, "tokens" if model else "characters")
     result.lengths = {"prompts": Counter(), "answers": Counter()}
     answers: dict[int, int] = {}
-    rows: set[tuple[int, int]] = set()
+    rows: dict[tuple[int, int], int] = {}
     found = stored_examples(name, folder)
     while batch := list(islice(found, BATCH)):
         result.lengths["prompts"].update(measure([example.prompt for example in batch]))
@@ -82,15 +95,35 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
         raise ContentError(f"{name}: no examples")
     if len(result.labels) > MOST_LABELS or "" in result.labels:
         result.labels.clear()
+    result.places = _places(result.repeats, stored_examples(name, folder))
     return result
 
 
-def _count(result: Stats, example: Example, rows: set[tuple[int, int]], answers: dict[int, int]) -> None:
+def _places(repeats: Sequence[tuple[int, int]], examples: Iterator[Example]) -> list[tuple[str, str]]:
+    """Return where examples stand, by number: read once more, since all places would double the memory."""
+    wanted = {number for pair in repeats for number in pair}
+    read = enumerate(islice(examples, max(wanted, default=0)), 1)
+    found = {number: example.place for number, example in read if number in wanted}
+    return [(found[number], found[before]) for number, before in repeats]
+
+
+def _lines_of(places: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return `file:12` as `line 12` where all are of one file of lines, else the places as they stand."""
+    if len({place.rpartition(":")[0] for pair in places for place in pair} | {""}) != 2:
+        return list(places)
+    return [(f"line {one.rpartition(':')[2]}", f"line {other.rpartition(':')[2]}") for one, other in places]
+
+
+def _count(
+    result: Stats, example: Example, rows: dict[tuple[int, int], int], answers: dict[int, int]
+) -> None:
     key, content = example.key, example.content
     result.examples += 1
-    result.duplicates += (key, content) in rows
-    result.conflicts += answers.setdefault(key, content) != content and (key, content) not in rows
-    rows.add((key, content))
+    before = rows.setdefault((key, content), result.examples)
+    if before < result.examples:
+        result.duplicates += 1
+        result.repeats += [(result.examples, before)] if len(result.repeats) < KEPT else []
+    result.conflicts += answers.setdefault(key, content) != content and before == result.examples
     text = f"{example.prompt}\n{example.answer}"
     language = next((shown for name, shown in LANGUAGES.items() if speaks(name, text)), "other")
     result.languages[language] += 1

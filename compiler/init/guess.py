@@ -245,17 +245,27 @@ def _exchange(found: Found) -> Proposal | None:
 
 def _class(found: Found) -> Proposal | None:
     named, labelled = found.leaf_told("text") or _named(found, TEXT), _label(found)
-    text, label = named or _longest(found), labelled or _class_by_ending(found)
+    asked = _question(found, labelled) if labelled and not named else None
+    text, label = named or asked or _longest(found), labelled or _class_by_ending(found)
     if text is None or label is None or text is label:
         return None
     labels, words = _labels(label, judgement=False, chinese=text.in_chinese)
     ask = CLASSIFY[text.in_chinese].format(words)
     columns = [
-        _column("text", text, why="by its name" if named else "guessed: the longest of its texts"),
+        _column("text", text, why="by its name" if named or asked else "guessed: the longest of its texts"),
         _column("label", label, why="by its name" if labelled else "guessed: few values, a class's name"),
     ]
     write = _alpaca(ask, "{label}")
     return Proposal("Texts with a class", columns, write, labels, {"text": text}, label)
+
+
+def _question(found: Found, label: Leaf) -> Leaf | None:
+    """Return the question that a label is of, be it short: where nothing answers it or stands beside it.
+
+    What has fewer values than the label does not decide it: an instruction or a task that all rows share.
+    """
+    asked, beside = _named(found, ASKED), _named(found, (*ANSWERED, *CONTEXT))
+    return asked if asked and not beside and len(asked.hashes) >= len(label.values) else None
 
 
 def _plain(found: Found) -> Proposal | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.documents import json_lines
 from core.errors import ContentError
-from core.files import read_object, write_json, write_text
+from core.files import write_json, write_text
 from core.metrics import Metric, metric_of
 from eval.metrics import find_metric
 from eval.reports.compared import BASE
@@ -14,7 +14,7 @@ from eval.reports.markdown import grid
 from eval.reports.numbers import interval, percent
 from eval.reports.sweep_plot import SweepPlot, draw
 from eval.reports.tables import Table
-from eval.runs.results import PREDICTIONS, RESULTS
+from eval.runs.results import PREDICTIONS
 from eval.statistics.selection import Score, Split, choose, score
 
 MEAN = "all sets"
@@ -67,10 +67,8 @@ def _read(sweep: Sweep, name: str) -> dict[str, Halves]:
     first, second = sweep.splits[name]
     found = {}
     for model in sweep.points:
-        folder = sweep.out / model / name
-        rows = [row for _, row in json_lines(folder / PREDICTIONS)]
-        majority = float(str(read_object(folder / RESULTS)["majority"]))
-        scores = score(rows, first, majority), score(rows, second, majority)
+        rows = [row for _, row in json_lines(sweep.out / model / name / PREDICTIONS)]
+        scores = score(rows, first), score(rows, second)
         if sweep.metric != ACCURACY:
             one, other = ([rows[row] for row in half] for half in (first, second))
             scores = _add(scores[0], sweep.metric, one), _add(scores[1], sweep.metric, other)
@@ -108,7 +106,7 @@ def _choosing(found: Mapping[str, Mapping[str, Halves]], chosen: Mapping[str, st
 
 
 def _reporting(found: Mapping[str, Mapping[str, Halves]], chosen: Mapping[str, str]) -> str:
-    """Return the chosen models' accuracy on the other half, beside the base's and the majority class's."""
+    """Return the chosen models' accuracy on the other half, beside the base and the majority class there."""
     named = {f"best on {name}: {model}": model for name, model in chosen.items()}
     named |= {BASE: BASE} if BASE in next(iter(found.values())) else {}
     rows = [[told, *(_shown(models[model][1]) for models in found.values())] for told, model in named.items()]

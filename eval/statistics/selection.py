@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ Split = tuple[list[int], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Accuracy of some rows with its 95 % interval, their number, and the baseline (a share).
+    """Accuracy of some rows with its 95 % interval, their number, and their baseline (a share).
 
     `value` is the metric that is chosen by, and `value_ci95` its interval, None for the accuracy itself.
     """
@@ -58,11 +59,15 @@ def held_out_rows(count: int, size: float, seed: int) -> list[int]:
     return sorted(held)
 
 
-def score(rows: Rows, half: Sequence[int], majority: float) -> Score:
-    """Return how some of the rows were answered; `majority` is the whole set's baseline."""
+def score(rows: Rows, half: Sequence[int]) -> Score:
+    """Return how some of the rows were answered; `majority` is what their commonest answer would score.
+
+    Not the whole set's: the halves differ, and `eval.compare` judges the same rows by their own baseline.
+    """
     own = [rows[number] for number in half]
     found = rate_of(hits(own), groups_of(own))
-    return Score(found.value, *found.ci95, found.n, majority)
+    commonest = max(Counter(row["expected_output"] for row in own).values())
+    return Score(found.value, *found.ci95, found.n, commonest / found.n)
 
 
 def choose(scores: Mapping[str, float], metric: Metric) -> str:

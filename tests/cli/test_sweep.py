@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from core.errors import ContentError, RequestError
+from eval.compare import cli as compare
 from eval.nli import cli as nli
 from eval.reports.sweep import Sweep, report
 from eval.sweep import cli
@@ -121,6 +122,23 @@ def test_the_pictures_headline_is_the_figure_of_the_held_out_rows(tmp_path, monk
     assert sweep.scores[(1.0,)].accuracy == 1.0
     tied = replace(sweep, scores={**sweep.scores, (0.5,): sweep.scores[(1.0,)]})
     assert tied.title == f"{sweep.title} (ties: 1)"
+
+
+def test_the_baseline_is_that_of_the_half_reported_on_as_compare_has_it(tmp_path, capsys) -> None:
+    """4 of 10 answers are `no`: 4 of the 5 that are chosen on, none of the 5 that are reported on."""
+    gold = ["no"] * 4 + ["yes"] * 6
+    for model in ("base", "r=1"):
+        write_run(tmp_path, model, "s", gold, gold, majority=0.6)
+    halves = {"s": ([*range(5)], [*range(5, 10)])}
+    text, _ = report(Sweep(tmp_path, ["r"], {"base": (0.0,), "r=1": (1.0,)}, halves))
+    assert [cell.strip() for cell in text.splitlines()[-1].split("|")[1:3]] == [
+        "majority-class baseline",
+        "100.0 %",
+    ]
+    told = json.loads((tmp_path / "sweep.json").read_text())["sets"]["s"]["base"]
+    assert (told["choose"]["majority"], told["report"]["majority"]) == (0.8, 1.0)
+    call(compare, tmp_path, "--out", tmp_path / "verdict")
+    assert "| majority-class baseline  | 100.0 % (yes)" in capsys.readouterr().out
 
 
 def test_a_dry_run_counts_the_rows_and_writes_nothing(folders, tmp_path, capsys) -> None:

@@ -11,6 +11,7 @@ from compiler.stats import stats
 from compiler.stored import stored_examples
 from core.errors import ContentError, RequestError
 from tests.conftest import ROOT
+from tests.unit.compiler.conftest import as_parquet
 
 
 def record(number, answer="yes", **more):
@@ -90,6 +91,25 @@ def test_stats_count_lengths_labels_languages_and_duplicates(bench, tmp_path):
     assert "set.jsonl: 5 examples, 1 of them duplicates" in said.output
     assert (tmp_path / "lengths.png").stat().st_size > 5000
     assert json.loads(run("stats", source, "--json").output)["labels"] == {"yes": 4, "no": 1}
+
+
+def test_stats_say_where_the_first_duplicates_stand(bench):
+    rows = [record(n) for n in range(3)]
+    source = bench.rows("set.jsonl", [*rows, rows[1], record(1, "no"), *[rows[0]] * 25])
+    said = run("stats", source).output.splitlines()
+    assert said[0] == f"{source}: 30 examples, 26 of them duplicates"
+    assert said[1] == "duplicates: line 4 (as line 2), line 6 (as line 1), line 7 (as line 1), … and 23 more"
+    places = json.loads(run("stats", source, "--json").output)["duplicates_first"]
+    assert places[0] == {"place": f"{source}:4", "same_as": f"{source}:2"} and len(places) == 20
+    few = bench.rows("few.jsonl", [*rows, rows[2]])
+    assert run("stats", few).output.splitlines()[1] == "duplicates: line 4 (as line 3)"
+    assert "duplicates:" not in run("stats", bench.rows("none.jsonl", rows)).output
+
+
+def test_duplicates_of_rows_without_lines_have_their_places_as_they_are(bench):
+    source = bench.write("set.parquet", as_parquet([record(0), record(0)]))
+    said = run("stats", source).output.splitlines()
+    assert said[1] == f"duplicates: {source} row 2 (as {source} row 1)"
 
 
 def test_free_answers_are_no_labels(bench):

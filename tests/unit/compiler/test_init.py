@@ -352,3 +352,35 @@ def test_a_header_is_never_taken_for_a_row(bench, name):
     rows = [sign.join(("id", "question", "answer")), *(sign.join((str(n), f"Q{n}?", "A.")) for n in range(9))]
     text, records = proposed(bench, bench.write(name, "\n".join(rows)))
     assert "header:" not in text and len(records) == 9
+
+
+@pytest.mark.parametrize(
+    ("names", "question", "said"),
+    [
+        (("问题", "标签"), "怎么退{}", "请只用一个词回答：售前、售后。"),
+        (("question", "label"), "Is {} ok?", "Please answer 售前 or 售后."),
+    ],
+)
+def test_a_short_question_beside_a_label_is_the_text(bench, names, question, said):
+    asked, label = names
+    rows = [{"id": f"{n}", asked: question.format(n % 40), label: ("售前", "售后")[n % 2]} for n in range(60)]
+    source = bench.write("kefu.csv", as_csv(rows))
+    text, told = propose(source)
+    assert "about: Texts with a class" in text and f'text: ["{asked}"] # by its name' in text
+    assert "split: {eval: 0.1, group: text, seed: 42}" in text and f"{asked} repeats" in text
+    assert "tried on the whole file: kefu" in told and "warning" not in told
+    assert bench.compile(bench.write("mine.yaml", text)).kept == 60
+    assert bench.records("*_train.jsonl")[0]["instruction"] == f"{question.format(0)}\n\n{said}"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"task": "Judge the tone.", "remark": f"It is number {n} of the remarks."} for n in range(20)],
+        [{"question": f"Is {n}?", "passage": f"Much is said about number {n} here."} for n in range(20)],
+    ],
+    ids=["of all rows", "about a passage"],
+)
+def test_a_question_that_does_not_decide_a_label_alone_is_not_the_text(bench, rows):
+    source = bench.rows("set.jsonl", [row | {"label": "ab"[n % 2]} for n, row in enumerate(rows)])
+    assert "guessed: the longest of its texts" in propose(source)[0]

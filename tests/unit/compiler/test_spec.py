@@ -1,5 +1,7 @@
 """Specs: validated, inherited, and refused with the place and the way out."""
 
+import re
+
 import pytest
 
 from compiler.registry import Registry
@@ -139,11 +141,18 @@ def test_a_spec_may_be_called_so(bench, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "rte/", "a/rte", "../specs/rte", "RTE", "rte.yaml", "r\0e", "." * 5000]
+    "name", ["", ".", "..", "rte/", "a/rte", "../specs/rte", "RTE", "rte.yaml", "r\0e", "e" * 300, "." * 5000]
 )
 def test_a_name_that_is_no_spec_is_refused(name):
     with pytest.raises(RequestError, match="unknown spec|spec not found"):
         load_spec(name)
+
+
+def test_a_data_file_in_place_of_a_spec_is_told_what_makes_one(bench):
+    file = bench.write("my hist.json", "[]")
+    said = f"my hist.json: a data file, no spec; `tuneyard data init '{file}'` proposes one"
+    with pytest.raises(RequestError, match=re.escape(said)):
+        load_spec(str(file))
 
 
 def test_an_alias_may_stand_for_a_part_twice(bench):

@@ -3,9 +3,12 @@
 import json
 
 import pytest
+from click.testing import CliRunner
 
+from compiler.cli import cli
 from compiler.spec import load_spec
 from compiler.trace import trace
+from core.datasets import DEFAULT_FOLDER
 from core.errors import ProblemsError, RequestError
 
 
@@ -54,3 +57,34 @@ def test_a_row_that_cannot_be_shown_for_those_before_it_says_why(bench):
     with pytest.raises(ProblemsError) as found:
         list(trace(load_spec("rte"), [f"train={other}"], 1, None))
     assert {problem.code for problem in found.value.problems} == {"E101"}
+
+
+def test_without_a_source_the_rows_are_those_that_the_set_was_compiled_from(bench, monkeypatch):
+    monkeypatch.chdir(bench.folder)
+    source = bench.rows("f.json", [{"question": "Who?", "answer": "She."}])
+    bench.compile("qa", "f.json", out=DEFAULT_FOLDER)
+    said = CliRunner().invoke(cli, ["show", "qa"])
+    assert said.stderr == "without --source, as qa was compiled: train=f.json\n"
+    assert "raw row, f.json:1\n" in said.stdout and '"Who?"' in said.stdout
+    other = str(bench.rows("g.json", [{"question": "Why?", "answer": "So."}]))
+    told = CliRunner().invoke(cli, ["show", "qa", "--source", other])
+    assert '"Why?"' in told.stdout and told.stderr == ""
+    source.unlink()
+    with pytest.raises(RequestError, match="qa/manifest.json: qa was compiled from f.json, which is gone"):
+        cli(["show", "qa"], standalone_mode=False)
+
+
+def test_sources_that_the_spec_finds_itself_are_not_those_of_the_last_compile(bench, monkeypatch):
+    monkeypatch.chdir(bench.folder)
+    before = bench.rows("data/raw/qa/a.jsonl", [{"question": "Who?", "answer": "She."}])
+    bench.compile("qa", out=DEFAULT_FOLDER)
+    before.unlink()
+    bench.rows("data/raw/qa/b.jsonl", [{"question": "Why?", "answer": "So."}])
+    said = CliRunner().invoke(cli, ["show", "qa"])
+    assert '"Why?"' in said.stdout and said.stderr == ""
+    spec = bench.write("own.yaml", "like: qa\nsource: {files: c.jsonl}\nwrite: [{dataset: own}]\n")
+    for name in ("c.jsonl", "d.jsonl"):
+        bench.rows(name, [{"question": f"{name}?", "answer": "So."}])
+    bench.compile(spec, "d.jsonl", out=DEFAULT_FOLDER)
+    said = CliRunner().invoke(cli, ["show", "own.yaml"])
+    assert '"c.jsonl?"' in said.stdout and said.stderr == ""
