@@ -169,7 +169,10 @@ def chat_encoder(tokenizer: "PreTrainedTokenizerBase", template: str | None, thi
 
 
 def llamafactory_encoder(tokenizer: "PreTrainedTokenizerBase", name: str, think: bool = False) -> Encode:
-    """Return messages → prompt ids by LLaMA-Factory's own template `name` (imports it: about 10 s)."""
+    """Return messages → prompt ids by LLaMA-Factory's template `name`, "" as in `llamafactory_template`.
+
+    Imports LLaMA-Factory: about 10 s.
+    """
     template, own = llamafactory_template(tokenizer, name, think)
 
     def encode(messages: list[Message]) -> list[int]:
@@ -191,15 +194,22 @@ def llamafactory_messages(messages: list[Message]) -> tuple[list[Message], str |
 def llamafactory_template(
     tokenizer: "PreTrainedTokenizerBase", name: str, think: bool
 ) -> "tuple[Template, PreTrainedTokenizerBase]":
-    """Return LLaMA-Factory's template `name` and a copy of the tokenizer with the tokens that it sets."""
-    from llamafactory.data.template import TEMPLATES, ReasoningTemplate
+    """Return LLaMA-Factory's template `name` and a copy of the tokenizer with the tokens that it sets.
 
-    if name not in TEMPLATES:
+    Of no name (""), what a recipe without `template` trains with: what LLaMA-Factory reads out of the
+    tokenizer's chat template, and `empty` where it has none.
+    """
+    from llamafactory.data.template import TEMPLATES, ReasoningTemplate, parse_template
+
+    own = copy.deepcopy(tokenizer)
+    if not name and isinstance(own.chat_template, str):
+        template = parse_template(own)
+    elif (known := name or "empty") in TEMPLATES:
+        template = copy.copy(TEMPLATES[known])
+    else:
         raise RequestError(f"LLaMA-Factory has no template {name!r} {nearest(name, TEMPLATES)}".rstrip())
-    template = copy.copy(TEMPLATES[name])
     if isinstance(template, ReasoningTemplate):
         template.enable_thinking = think
-    own = copy.deepcopy(tokenizer)
     template.fix_special_tokens(own)
     return template, own
 

@@ -55,9 +55,14 @@ def other_prompt(
 
 
 def trained_template(folder: Path) -> str | None:
-    """Return LLaMA-Factory's template that an adapter's recipe names, None where none is known."""
-    template = (next(_recipes(folder), None) or {}).get("template")
-    return template if isinstance(template, str) else None
+    """Return LLaMA-Factory's template that an adapter's recipe names, "" where it names none.
+
+    None where no recipe is known, or where it trains on plain texts (stage pt).
+    """
+    settings = next(_recipes(folder), None)
+    if settings is None or settings.get("stage") == "pt":
+        return None
+    return str(settings.get("template") or "")
 
 
 def trained_system(folder: Path) -> str | None:

@@ -110,7 +110,7 @@ def _read(results: Sequence[str], metric: str = "", by: str = "") -> tuple[list[
         warnings += check_rows([one for one in runs if one.dataset == dataset])
     warnings += _trained_on(runs)
     for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(tr("warning: {what}", what=warning), err=True)
     return runs, warnings
 
 

@@ -70,7 +70,7 @@ def markdown(proof: Proof, tolerance: Tolerance) -> str:
     """Return the page: the verdict, prompts, answers, what was not checked, and what is allowed."""
     prompts = Table(PROMPTS, [_prompt(one) for one in proof.prompts])
     parts = [
-        "# Train = eval = serve",
+        "# Parity of training, scoring and serving",
         verdict(proof, tolerance),
         f"Reference of the prompts: {proof.reference}. Reference of the answers: the unmerged adapter. "
         f"Allowed: {counted(tolerance.flips, 'flip')}, {tolerance.nats:g} nats.",

@@ -24,7 +24,10 @@ from eval.runs.judgement import Comparison, ModelScore, ScoredRun, Section
 from eval.statistics.rates import rate_of
 
 STANDING = 8  # more places than this are drawn as lying bars
-NOT_WRITTEN = "The plots are in English: no installed font has Chinese letters."
+NOT_WRITTEN = (
+    "The plots are in English: no installed font has Chinese letters; "
+    "install one (fonts-noto-cjk; see tuneyard doctor)."
+)
 KINDS = 25
 RARE = 5  # kinds of fewer rows are taken together
 DETAILED = 12  # of more sets than this, matrices and diagrams would be a pile that nobody looks through

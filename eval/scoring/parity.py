@@ -53,7 +53,10 @@ class ParityRequest:
 
 @dataclass(frozen=True, slots=True)
 class _Tuned:
-    """The base with its one adapter (or several by weight), loaded, and the template of its training."""
+    """The base with its one adapter (or several by weight), loaded, and the template of its training.
+
+    The template is "" where the recipe names none: LLaMA-Factory then reads the base's chat template.
+    """
 
     opened: Opened
     candidate: Candidate
@@ -118,8 +121,10 @@ def _ways(
 ) -> Iterator[tuple[str, Encode]]:
     """Every way in which a prompt is made between training and serving, training's first."""
     tokenizer = tuned.model.tokenizer
-    if tuned.template:
-        yield f"LLaMA-Factory template {tuned.template}", llamafactory_encoder(tokenizer, tuned.template)
+    if tuned.template is not None:
+        read = "LLaMA-Factory's reading of the base's chat template (the recipe names no template)"
+        way = f"LLaMA-Factory template {tuned.template}" if tuned.template else read
+        yield way, llamafactory_encoder(tokenizer, tuned.template)
     yield tuned.candidate.prompting.source, tuned.candidate.prompting.encode
     if request.fused:
         own = _tokenizer(request.fused)
@@ -239,7 +244,7 @@ def _chosen(
 
 def _unchecked(request: ParityRequest, tuned: _Tuned) -> list[str]:
     missing = [f"no --{option}" for option in SERVED if getattr(request, option) is None]
-    if tuned.template:
+    if tuned.template is not None:
         return missing
     return ["training's template: no recipe beside the adapter names one (--template NAME)", *missing]
 

@@ -101,6 +101,23 @@ def test_all_is_equal(home: Path) -> None:
     assert found["answers"][1]["largest"] is None
 
 
+def test_a_recipe_without_a_template_trained_with_what_llamafactory_reads_of_the_bases(home: Path) -> None:
+    (home / "lora" / "run.json").write_text(json.dumps({"inputs": {"settings": {"stage": "sft"}}}))
+    found = prove(home, "--data", home / "free.json")
+    assert found["reference"].startswith("LLaMA-Factory's reading of the base's chat template")
+    assert found["not_checked"] == [] and len(found["prompts"]) == 2 * len(WAYS)
+    template = TEMPLATES["qwen"].replace("created by", "made by")
+    (home / "lora" / "chat_template.jinja").write_text(template)
+    assert broken(prove(home, holds=False)) == (["chat template of"], [])
+
+
+def test_of_plain_texts_no_template_was_trained(home: Path) -> None:
+    (home / "lora" / "run.json").write_text(json.dumps({"inputs": {"settings": {"stage": "pt"}}}))
+    found = prove(home)
+    assert found["not_checked"][0].startswith("training's template: no recipe")
+    assert found["reference"].startswith("chat template of")
+
+
 def test_another_template_beside_the_adapter_is_found(home: Path) -> None:
     template = TEMPLATES["qwen"].replace("created by", "made by")
     (home / "lora" / "chat_template.jinja").write_text(template)

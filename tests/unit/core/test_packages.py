@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from core.packages import CORE
+from core import packages
+from core.packages import CORE, missing
 
 ROOT = Path(__file__).parents[3]
 IMPORTED_AS = {"scikit-learn": "sklearn", "pillow": "PIL", "pyyaml": "yaml"}
@@ -98,6 +99,26 @@ def test_a_package_of_the_whole_set_up_names_that(tmp_path: Path) -> None:
         f"error: omegaconf is not installed in {sys.executable}; "
         'run "make setup", then "source .venv/bin/activate"\n'
     )
+
+
+def test_where_the_environment_is_there_it_is_only_to_be_activated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    set_up = missing("PIL")
+    assert "make setup-core" in set_up
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    activate = 'run "source .venv/bin/activate"'
+    assert missing("PIL") == f"PIL is not installed in {sys.executable}; {activate}"
+    assert missing("torch.nn") == f"torch is not installed in {sys.executable}; {activate}"
+    assert ".venv-vllm" in missing("vllm")
+    monkeypatch.chdir("/")
+    assert missing("PIL").endswith(f'; run "cd {tmp_path} && source .venv/bin/activate"')
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    assert missing("PIL") == set_up
 
 
 COMMANDS = [

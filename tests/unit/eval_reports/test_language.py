@@ -111,7 +111,7 @@ def test_a_chinese_page_and_table(tmp_path: Path) -> None:
     assert done.exit_code == 0 and '<html lang="zh-CN">' in page
     plain = re.sub("<.*?>", "", page)
     assert "mnli、merge 和 rte 在 2 个数据集（demo_mnli_eval、demo_rte_eval）的平均准确率上优于 base" in plain
-    for term in ("置信区间", "配对检验", "多数类基线", "错误样本", "改对", "术语表"):
+    for term in ("置信区间", "配对检验", "多数类基线", "错误样本", "由错变对", "由对变错", "术语表"):
         assert term in plain
     page = re.sub("<svg.*?</svg>", "", page, flags=re.S)  # in English where no font has Chinese letters
     for english in (">Verdict<", "interval)", "majority-class", "examples that"):
@@ -123,6 +123,16 @@ def test_a_chinese_page_and_table(tmp_path: Path) -> None:
     assert "## 平均\n\nmnli、merge 和 rte 在 2 个数据集" in done.stdout
 
 
+def test_a_warning_is_in_one_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    demo(tmp_path / "runs")
+    unfinished = next(tmp_path.rglob("results.json"))
+    unfinished.unlink()
+    with in_language(CHINESE):
+        compare_results([str(tmp_path / "runs")])
+    told = capsys.readouterr().err
+    assert f"警告：{unfinished.parent}：未完成" in told and "warning:" not in told
+
+
 def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,8 +142,9 @@ def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
         found = compare_results([str(tmp_path / "runs")])
         page = report.render(found, "x")
         assert language.current() == CHINESE and plots.plot_language() == "en"
-    assert "图中文字为英文：没有安装中文字体。" in capsys.readouterr().err
-    assert re.findall("<p class=.note.>(.*?)</p>", page)[1:] == ["图中文字为英文：没有安装中文字体。"]
+    said = "图中文字为英文：没有安装中文字体；请安装一种（如 fonts-noto-cjk，见 tuneyard doctor）。"
+    assert said in capsys.readouterr().err
+    assert re.findall("<p class=.note.>(.*?)</p>", page)[1:] == [said]
 
 
 def test_metrics_have_no_chinese_tables(tmp_path: Path) -> None:
