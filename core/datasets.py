@@ -12,6 +12,8 @@ from core.files import read_json, read_object
 
 REGISTRY = "dataset_info.json"
 NAMES = 10  # so many registered ones are named in a message
+PARTS = ("system", "history", "tools", "images", "videos", "audios", "kto_tag")
+"""What LLaMA-Factory reads where an entry names it: filled in a record, it is no column kept for people."""
 DEFAULT_FOLDER = Path("dataset_info")
 LLAMAFACTORY_FOLDER = Path("data")
 

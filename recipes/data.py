@@ -3,12 +3,12 @@
 Whether its rows can be trained on is LLaMA-Factory's to say: recipes/rows.py asks it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.checkout import ROOT
-from core.datasets import REGISTRY, not_registered, other_folder, read_records, read_registry
+from core.datasets import PARTS, REGISTRY, not_registered, other_folder, read_records, read_registry
 from core.errors import ContentError, Problem, RequestError, TuneyardError
 from core.files import read_object, sha256
 from recipes.recipe import Recipe
@@ -97,13 +97,30 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
         return NamedDataset(key, name, None, path), []
     if path.suffix not in COUNTED or path.is_dir():
         return NamedDataset(key, name, None), []
-    rows, found = len(read_records(path)), []
+    records = read_records(path)
+    rows, found = len(records), []
     if not rows:
         found.append(recipe.problem("E321", key, f"{path}: holds no records"))
+    if recipe.settings.get("stage") != "pt":
+        found += [recipe.problem("W324", key, *told) for told in _left_out(name, entry, records)]
     if changed := _changed(path):
         found.append(recipe.problem("W322", key, changed, f"compile it again: {_compile_hint(name)}"))
     sampled = entry.get("num_samples")
     return NamedDataset(key, name, sampled if isinstance(sampled, int) else rows), found
+
+
+def _left_out(
+    name: str, entry: dict[str, object], records: list[dict[str, object]]
+) -> Iterator[tuple[str, str]]:
+    """Yield (what, how to mend it) of each part that records hold and LLaMA-Factory leaves out silently."""
+    columns = entry.get("columns")
+    named = columns.values() if isinstance(columns, dict) else ()
+    for part in PARTS:
+        count = sum(bool(record.get(part)) for record in records)
+        if count and part not in named:
+            share = f"{count} of {len(records)} records"
+            what = f"{name}: {part!r} is filled in {share}, and the entry does not name it"
+            yield what, f'LLaMA-Factory leaves it out; add "{part}": "{part}" to the entry\'s `columns`'
 
 
 def _changed(path: Path) -> str:

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from typing import cast
 
 from compiler.entries import TAGS
-from compiler.kinds import PAIR, PLACEHOLDERS
+from compiler.kinds import PAIR
 from core.errors import Problem, nearest, show_value
 from core.prompt import ALPACA
 
 SHAREGPT = {"messages": "conversations"}
 EXTRAS = ("history", "system", "tools", "images", "videos", "audios", "chosen", "rejected", "kto_tag")
-LEFT_OUT = ("system", "history", "tools", *PLACEHOLDERS, "kto_tag")
-"""Parts that mean the same under any entry: filled in a record, they are no column kept for people."""
 NOT_NEEDED = ("system_tag", "observation_tag", "function_tag")  # a record with such a turn is E406
 FORMATS = ("alpaca", "sharegpt")
 OPENAI = "LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags"

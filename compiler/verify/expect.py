@@ -12,7 +12,8 @@ from compiler.problems import Problems
 from compiler.read import read
 from compiler.rows import Rows
 from compiler.specsource import Source
-from compiler.verify.entry import LEFT_OUT, Meaning
+from compiler.verify.entry import Meaning
+from core.datasets import PARTS
 from core.errors import Problem, ProblemsError, show_value
 
 Record = Mapping[str, object]
@@ -83,7 +84,7 @@ class Expected:
         """Count the records that hold a part which LLaMA-Factory knows and this entry does not name."""
         if self.meaning.text_only:
             return
-        for name in {*LEFT_OUT}.intersection(rows.names()) - {*self.meaning.columns.values()}:
+        for name in {*PARTS}.intersection(rows.names()) - {*self.meaning.columns.values()}:
             if numbers := rows.filled(name):
                 place, count = self._left_out.get(name, (f"{rows.prefix}{rows.lines[numbers[0]]}", 0))
                 self._left_out[name] = (place, count + len(numbers))

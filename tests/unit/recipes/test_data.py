@@ -76,3 +76,15 @@ def test_changed_since_it_was_compiled(tmp_path):
     assert look(tmp_path)[1] == []
     path.write_text(json.dumps(GOOD * 2))
     assert look(tmp_path)[1] == ["W322"]
+
+
+def test_parts_that_records_hold_and_the_entry_does_not_name(tmp_path):
+    rows = [*GOOD, GOOD[0] | {"history": [["q", "a"]], "system": "", "topic": "x"}]
+    register(tmp_path, rows)
+    _, codes, messages = look(tmp_path)
+    assert codes == ["W324"] and "'history' is filled in 1 of 2 records" in messages[0]
+    named = {"prompt": "instruction", "query": "input", "response": "output", "history": "history"}
+    register(tmp_path, rows, {"columns": named})
+    assert look(tmp_path)[1] == []
+    register(tmp_path, [{"text": "a", "system": "b"}], {"columns": {"prompt": "text"}})
+    assert look(tmp_path, stage="pt")[1] == []
