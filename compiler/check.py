@@ -16,7 +16,7 @@ from compiler.rows import MISSING, Batch, Rows
 from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
 from compiler.specfile import read_schema
 from compiler.talks import Talks
-from compiler.texts import numbers_in, writable, written
+from compiler.texts import numbers_in, stand_ins, writable, written
 from compiler.turns import Turn, best_of, calls_as_text, calls_in, transcript
 from compiler.unused import Unused, missing_fix, other_kind
 from core.calls import OPEN, WrongValueError, misfits, tools_text
@@ -39,6 +39,7 @@ class Checker:
         self.media = media_of(spec)
         self.pair = pair_of(spec)
         self.turns = next((column.name for column in spec.columns if column.kind == "turns"), None)
+        self.stand_ins = stand_ins(spec)
         self.known: set[str] = set()
         self.sources: dict[str, str] = {}
         self.lookup = label_keys(spec)
@@ -69,6 +70,9 @@ class Checker:
         columns = {column.name: self._values(column, rows) for column in self.spec.columns}
         batch = Batch(rows.prefix, rows.lines, columns)
         wrong = {name: self._wrong(name, values) for name, values in columns.items()}
+        for name, other in self.stand_ins.items():
+            values, beside = columns[name], columns[other]
+            wrong[name] = [row for row in wrong[name] if values[row] != "" or not beside[row]]
         if any(wrong.values()):
             batch = batch.keep(self._sort_out(rows, columns, wrong))
         self.number += len(rows.lines)

@@ -63,6 +63,23 @@ def _used(output: Output, fields: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name for text in texts for _, name in placeholders(text) if name is not None))
 
 
+def stand_ins(spec: Spec) -> dict[str, str]:
+    """Return by column the one that asks alone where it is empty: the input of alpaca for its instruction.
+
+    LLaMA-Factory joins what is filled of the two. {} where a template has other words than the column's.
+    """
+    asked = [[o.templates.get(key, "") for key in ("instruction", "input")] for o in spec.outputs]
+    bare = {tuple(_bare(template) for template in templates) for templates in asked}
+    name, other = next(iter(bare)) if len(bare) == 1 else ("", "")
+    return {name: other} if name and other else {}
+
+
+def _bare(template: str) -> str:
+    """Return the column that a template is no more than, "" where there is none."""
+    pieces = placeholders(template)
+    return pieces[0][1] or "" if len(pieces) == 1 and not pieces[0][0] else ""
+
+
 def as_texts(spec: Spec, name: str, values: list[object]) -> Texts:
     """Return a column as texts, whatever is in it."""
     kinds = {column.name: column.kind for column in spec.columns}

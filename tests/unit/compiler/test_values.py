@@ -137,3 +137,17 @@ def test_a_name_inside_of_another_is_found_where_any_row_has_it(bench):
     rows = bench.rows("rows.jsonl", [{"answer": "1"}, {"asked": {"text": "a"}, "answer": "2"}])
     report = bench.compile(spec, rows)
     assert bench.codes(report) == [("E102", "rows.jsonl:1")]
+
+
+def test_an_input_may_ask_alone(bench):
+    """As LLaMA-Factory reads alpaca: an empty instruction leaves its input as the question."""
+    asked = ("", "a"), ("a", ""), ("", ""), (" ", "a")
+    rows = [{"instruction": one, "input": two, "output": "b"} for one, two in asked]
+    report = bench.compile("io", bench.rows("a.jsonl", rows), reject=True)
+    assert bench.codes(report) == [("E106", "a.jsonl:3"), ("E106", "a.jsonl:4")]
+    assert [(r["instruction"], r["input"]) for r in bench.records("io.jsonl")] == [("", "a"), ("a", "")]
+    other = bench.write(
+        "own.yaml", "about: x\nlike: io\nwrite:\n  - {dataset: own, instruction: 'Do: {instruction}'}\n"
+    )
+    report = bench.compile(other, bench.rows("b.jsonl", rows[:2]), reject=True)
+    assert bench.codes(report) == [("E106", "b.jsonl:1")]
