@@ -104,7 +104,7 @@ ask: $(BASE) .venv/.all ## one answer: make ask [TEXT='…'] [MODEL=…] [ADAPTE
 test: .venv/.all ## unit and command line tests and two tiny trainings (under 6 minutes on 2 cores)
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not peer"
 
-test-slow: .venv/.all ## every recipe, the docs, kill and peer tests (under 30 minutes)
+test-slow: .venv/.all ## every recipe, the docs, kill and peer tests (about 45 minutes on 2 cores)
 	$(PY) -m pytest -m "(slow or peer) and not gpu"
 
 lint: .venv/.all ## ruff and mypy --strict
