@@ -121,6 +121,11 @@ def test_figures_by_hand():
     assert found["margin"]["value"] == pytest.approx((1 - 1 + 8) / 3)
     assert found["reward"]["value"] == pytest.approx(2 / 3)  # 1 > 0, -1 > -6, 8 < 9
     assert math.isfinite(found["margin"]["stderr"])
+    half = preference_summary(rows, [row(0, -2, -2), {"row": 1, "refused": "too long"}, row(2, -1, -10)])
+    assert (half["reward"]["n"], half["reward"]["value"]) == (
+        2,
+        0.5,
+    )  # the second has no base
 
 
 @pytest.mark.parametrize(
