@@ -8,7 +8,7 @@ from pathlib import Path
 from core.checkout import ROOT
 
 CORE = (
-    "PIL", "click", "datasets", "httpx", "huggingface_hub", "jsonschema", "jsonschema_rs", "lxml",
+    "click", "datasets", "httpx", "huggingface_hub", "jsonschema", "jsonschema_rs", "lxml",
     "matplotlib", "numpy", "orjson", "pyarrow", "rensa", "tqdm", "yaml", "zstandard",
 )  # fmt: skip
 """Import names of what requirements-core.lock installs; a test holds them equal to pyproject.toml."""

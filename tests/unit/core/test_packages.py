@@ -106,19 +106,19 @@ def test_where_the_environment_is_there_it_is_only_to_be_activated(
 ) -> None:
     monkeypatch.setattr(packages, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
-    set_up = missing("PIL")
+    set_up = missing("click")
     assert "make setup-core" in set_up
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
     activate = 'run "source .venv/bin/activate"'
-    assert missing("PIL") == f"PIL is not installed in {sys.executable}; {activate}"
+    assert missing("click") == f"click is not installed in {sys.executable}; {activate}"
     assert missing("torch.nn") == f"torch is not installed in {sys.executable}; {activate}"
     assert ".venv-vllm" in missing("vllm")
     monkeypatch.chdir("/")
-    assert missing("PIL").endswith(f'; run "cd {tmp_path} && source .venv/bin/activate"')
+    assert missing("click").endswith(f'; run "cd {tmp_path} && source .venv/bin/activate"')
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
-    assert missing("PIL") == set_up
+    assert missing("click") == set_up
 
 
 COMMANDS = [
