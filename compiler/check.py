@@ -120,7 +120,7 @@ class Checker:
         if column.kind == KTO:
             return self._reread(column, batch, rows, partial(wanted, column))
         if column.kind == HISTORY:
-            values = [[self.clean(pair) for pair in cast("list[Values]", value or [])] for value in values]
+            return self._reread(column, batch, rows, self.talks.earlier)
         if self.media and column.kind in PLACEHOLDERS:
             return self._reread(column, batch, rows, partial(self.media.paths, column.kind, folder))
         if column.kind == "best":

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Protocol
 
+from core.datasets import filled
+
 Line = int | str
 
 
@@ -16,8 +18,6 @@ class _Missing:
 
 
 MISSING = _Missing()
-# The texts are what a table has for the others.
-_BLANK: tuple[object, ...] = ("", None, "[]", "{}", "null", [], {})
 
 
 class Rows(Protocol):
@@ -139,11 +139,6 @@ class Batch:
         chosen = list(numbers)
         columns = {name: [values[i] for i in chosen] for name, values in self.columns.items()}
         return Batch(self.prefix, [self.lines[i] for i in chosen], columns)
-
-
-def filled(values: Sequence[object]) -> list[int]:
-    """Return the numbers of the values that hold something: not null, nor an empty text, list or object."""
-    return [number for number, value in enumerate(values) if value not in _BLANK]
 
 
 def walker(path: str) -> Callable[[object], object]:

@@ -41,6 +41,11 @@ class Talks:
         self.shortened += self.first and len(talk) - (talk[0].role == SYSTEM) > 2
         return cleaned(talk, self.clean) if self.clean else talk
 
+    def earlier(self, value: list[list[object]] | None) -> list[list[object]]:
+        """Return the pairs of a question and its answer that stand before the question of one row."""
+        pairs = value or []
+        return [self.clean(pair) for pair in pairs] if self.clean else pairs
+
     def doubtful(self, batch: Batch) -> bool:
         """Whether rows of a batch may have two system texts: in a column of its own and as a turn."""
         systems, talks = batch.columns.get("system", ()), batch.columns.get(self.turns, ())

@@ -7,7 +7,6 @@ from itertools import takewhile
 from typing import NamedTuple, cast
 
 from compiler.kinds import PAIR
-from compiler.rows import filled
 from compiler.spec import Column, Output
 from compiler.unused import meaning
 from core.calls import (
@@ -22,6 +21,7 @@ from core.calls import (
     parse_calls,
     thought,
 )
+from core.datasets import filled
 from core.errors import show_value
 
 USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"

@@ -5,8 +5,9 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache, partial
 
-from compiler.rows import Rows, filled
+from compiler.rows import Rows
 from compiler.spec import Spec
+from core.datasets import filled
 from core.errors import Problem, nearest, show_value
 
 MOST = 200  # of the columns without a meaning below: bounded, whatever keys the rows have

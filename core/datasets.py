@@ -1,6 +1,6 @@
 """The registry `dataset_info.json`: what LLaMA-Factory, recipes and eval know a dataset by."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ REGISTRY = "dataset_info.json"
 NAMES = 10  # so many registered ones are named in a message
 PARTS = ("system", "history", "tools", "images", "videos", "audios", "kto_tag")
 """What LLaMA-Factory reads where an entry names it: filled in a record, it is no column kept for people."""
+# The texts are what a table has for the others.
+_BLANK: tuple[object, ...] = ("", None, "[]", "{}", "null", [], {})
 DEFAULT_FOLDER = Path("dataset_info")
 LLAMAFACTORY_FOLDER = Path("data")
 
@@ -113,3 +115,8 @@ def read_records(path: Path) -> list[dict[str, object]]:
         if not isinstance(row, dict):
             raise ContentError(f"{path}: record {number}: found {type(row).__name__}, expected an object")
     return rows
+
+
+def filled(values: Sequence[object]) -> list[int]:
+    """Return the numbers of the values that hold something: not null, nor an empty text, list or object."""
+    return [number for number, value in enumerate(values) if value not in _BLANK]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.checkout import ROOT
-from core.datasets import PARTS, REGISTRY, not_registered, other_folder, read_records, read_registry
+from core.datasets import PARTS, REGISTRY, filled, not_registered, other_folder, read_records, read_registry
 from core.errors import ContentError, Problem, RequestError, TuneyardError
 from core.files import read_object, sha256
 from recipes.recipe import Recipe
@@ -115,9 +115,8 @@ def _left_out(
     """Yield (what, how to mend it) of each part that records hold and LLaMA-Factory leaves out silently."""
     columns = entry.get("columns")
     named = columns.values() if isinstance(columns, dict) else ()
-    for part in PARTS:
-        count = sum(bool(record.get(part)) for record in records)
-        if count and part not in named:
+    for part in (part for part in PARTS if part not in named):
+        if count := len(filled([record.get(part) for record in records])):
             share = f"{count} of {len(records)} records"
             what = f"{name}: {part!r} is filled in {share}, and the entry does not name it"
             yield what, f'LLaMA-Factory leaves it out; add "{part}": "{part}" to the entry\'s `columns`'

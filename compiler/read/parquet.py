@@ -9,7 +9,8 @@ from typing import Any, BinaryIO, cast
 from compiler.problems import Problems
 from compiler.read import OpenFile, reader
 from compiler.read.stream import BLOCK, RECORD, TOO_LONG
-from compiler.rows import MISSING, Line, filled, walker
+from compiler.rows import MISSING, Line, walker
+from core.datasets import filled
 from core.errors import Problem, show_value
 
 BATCH = 2048

@@ -84,7 +84,8 @@ class Expected:
         """Count the records that hold a part which LLaMA-Factory knows and this entry does not name."""
         if self.meaning.text_only:
             return
-        for name in {*PARTS}.intersection(rows.names()) - {*self.meaning.columns.values()}:
+        held, named = set(rows.names()), set(self.meaning.columns.values())
+        for name in (part for part in PARTS if part in held and part not in named):
             if numbers := rows.filled(name):
                 place, count = self._left_out.get(name, (f"{rows.prefix}{rows.lines[numbers[0]]}", 0))
                 self._left_out[name] = (place, count + len(numbers))

@@ -31,3 +31,11 @@ def test_what_is_filled_and_not_named_is_an_error_with_its_first_place(bench, be
     list(found.records())
     assert [(p.code, p.place.rsplit("/", 1)[-1], p.field) for p in found.problems] == expected
     assert all(("in 1 record," in p.message) == (p.field != "kto_tag") for p in found.problems)
+
+
+def test_several_parts_are_named_in_one_order(bench):
+    """Whatever Python makes of a set of names: a report is the same bytes each time."""
+    beside = {"kto_tag": True, "tools": "[{}]", "history": [["q", "a"]], "system": "s", "videos": ["v"]}
+    found = Expected(bench.write("a.jsonl", json.dumps({**ROW, **beside}) + "\n"), meaning_of({}))
+    list(found.records())
+    assert [p.field for p in found.problems] == ["system", "history", "tools", "videos", "kto_tag"]

@@ -79,7 +79,7 @@ def test_changed_since_it_was_compiled(tmp_path):
 
 
 def test_parts_that_records_hold_and_the_entry_does_not_name(tmp_path):
-    rows = [*GOOD, GOOD[0] | {"history": [["q", "a"]], "system": "", "topic": "x"}]
+    rows = [*GOOD, GOOD[0] | {"history": [["q", "a"]], "system": "", "tools": "[]"}]
     register(tmp_path, rows)
     _, codes, messages = look(tmp_path)
     assert codes == ["W324"] and "'history' is filled in 1 of 2 records" in messages[0]
