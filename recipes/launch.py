@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 LOG = "train.log"
 PROGRESS = "trainer_log.jsonl"
-_ERROR = re.compile(r"^(?:\[rank\d+\]: *)?((?:\w+\.)*\w*(?:Error|Exception|Exit)\b.*)$")
+_ERROR = re.compile(
+    r"^(?:\[rank\d+\]: *)?((?:terminate called|Fatal Python error|(?:\w+\.)*\w*(?:Error|Exception|Exit)\b).*)"
+)
+_STARTERS = ("ChildFailedError", "CalledProcessError")  # of torchrun and the launcher: another process failed
+_RANK = re.compile(r"Signal (\d+) \(SIG\w+\) received by PID")  # torchrun's table; the root cause is last
 
 
 def llamafactory() -> list[str]:
@@ -63,6 +67,7 @@ def launch(command: list[str], output_dir: Path, lock: int, torchrun: bool = Fal
     progress = output_dir / PROGRESS
     known = progress.stat().st_size if progress.exists() else 0  # of a run that is resumed
     with (output_dir / LOG).open("ab") as log:
+        start = log.tell()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "recipes.supervisor", str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
@@ -77,7 +82,7 @@ def launch(command: list[str], output_dir: Path, lock: int, torchrun: bool = Fal
     finally:
         _end(process)
     if process.returncode:
-        raise ContentError(failure(process.returncode, output_dir / LOG))
+        raise ContentError(failure(process.returncode, output_dir / LOG, start))
 
 
 def environment() -> dict[str, str]:
@@ -142,12 +147,16 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             return
 
 
-def failure(code: int, log: Path) -> str:
-    """Return why a training failed: the last errors in its log, or the signal that ended it."""
-    lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
-    errors = [match[1] for line in lines if (match := _ERROR.match(line)) and "ChildFailed" not in line]
-    reason = "\n".join(dict.fromkeys(errors[-3:])) or "\n".join(line for line in lines if line.strip())[-500:]
-    how = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
-    if code == -signal.SIGKILL:
+def failure(code: int, log: Path, start: int = 0) -> str:
+    """Return why a training failed: the last errors in its log from byte `start`, or the signal."""
+    text = log.read_bytes()[start:].decode("utf-8", errors="replace").replace("\r", "\n")
+    lines = [line for line in text.splitlines() if line.strip()]
+    errors = [match[1] for line in lines if (match := _ERROR.match(line))]
+    reasons = [error for error in errors if not any(name in error for name in _STARTERS)]
+    reason = "\n".join(dict.fromkeys(reasons[-3:])) or "\n".join(lines)[-500:]
+    ranks = _RANK.findall(text) if code > 0 else []
+    ended = int(ranks[-1]) if ranks else -code
+    how = f"exit code {code}" if ended < 0 else f"ended by {signal.Signals(ended).name}"
+    if ended == signal.SIGKILL:
         how += " (by the system where memory runs out: a smaller batch or cutoff_len takes less)"
-    return f"LLaMA-Factory failed, {how}; its output is in {log}\n{reason}"
+    return f"LLaMA-Factory failed, {'a rank was ' if ranks else ''}{how}; its output is in {log}\n{reason}"

@@ -74,6 +74,34 @@ def test_the_reason_is_found_among_other_lines(tmp_path):
     assert failure(3, log).endswith("\nsomething odd")
 
 
+TORCHRUN = """step 12
+[rank0]: RuntimeError: [pair.cc:538] Read error: Connection reset by peer
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+  exitcode  : -15 (pid: 25796)
+  traceback : Signal 15 (SIGTERM) received by PID 25796
+Root Cause (first observed failure):
+  exitcode  : {code} (pid: 25798)
+  traceback : Signal {number} ({name}) received by PID 25798
+subprocess.CalledProcessError: Command '['torchrun']' returned non-zero exit status 1.
+"""
+
+
+def test_a_rank_that_a_signal_ended_is_told(tmp_path):
+    log = tmp_path / LOG
+    log.write_text(TORCHRUN.format(code=-6, number=6, name="SIGABRT"))
+    said = failure(1, log)
+    assert "failed, a rank was ended by SIGABRT; its output" in said
+    assert said.endswith("\nRuntimeError: [pair.cc:538] Read error: Connection reset by peer")
+    log.write_text(TORCHRUN.format(code=-9, number=9, name="SIGKILL"))
+    assert "a rank was ended by SIGKILL (by the system where memory runs out" in failure(1, log)
+
+
+def test_the_starters_own_words_are_no_reason(tmp_path):
+    log = tmp_path / LOG
+    log.write_text("loading\nsubprocess.CalledProcessError: Command '['torchrun']' returned 1.\n")
+    assert "\nloading\n" in failure(1, log)  # the end of the log, in place of the one line
+
+
 def start(folder: Path, training: str) -> tuple[subprocess.Popen, int]:
     """Start a python that launches a sleeping training; return it and the training's process id."""
     code = f"""
