@@ -11,15 +11,21 @@ from tests.peers import installed
 
 NEEDED = (  # of its dependencies, what our lock has not
     "--no-deps", "lm_eval==0.4.13", "evaluate", "jsonlines", "more-itertools", "sqlitedict", "word2number",
-    "pytablewriter", "dataproperty", "mbstrdecoder", "pathvalidate", "tabledata", "tcolorpy", "typepy",
+    "pytablewriter", "chardet", "dataproperty", "mbstrdecoder", "pathvalidate", "tabledata", "tcolorpy",
+    "typepy",
 )  # fmt: skip
+
+
+def lm_eval_environment() -> dict[str, str]:
+    """Return the environment in which lm_eval can be imported, without asking the hub."""
+    path = {"PYTHONPATH": str(installed("lm-eval", *NEEDED)), "HF_HUB_OFFLINE": "1"}
+    return {**os.environ, **path}
 
 
 def lm_eval(model: Path, adapter: Path | None, data: Path, out: Path, *options: str) -> dict:
     """Return what tests/integration/lm_eval_scores.py writes: rows, scoring_s, process_s."""
     script = ROOT / "tests" / "integration" / "lm_eval_scores.py"
-    path = {"PYTHONPATH": str(installed("lm-eval", *NEEDED)), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, script, model, adapter or "-", data, out, *options]
-    done = subprocess.run(command, env={**os.environ, **path}, capture_output=True, text=True)
+    done = subprocess.run(command, env=lm_eval_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(out.read_text())

@@ -1,7 +1,7 @@
-"""`python -m tests.bench.nli_processes [--model DIR] [--rows N]`: whole commands, start-up and all.
+"""`python -m tests.bench.nli_processes [--model DIR] [--rows N] …`: whole commands, start-up and all.
 
-4 models on 2 sets in one process against 8 processes, with the peak memory of each;
-eval.nli on one set against lm-evaluation-harness 0.4.13, scoring and whole process (fp32, batch 16).
+eval.nli on one set against lm-evaluation-harness 0.4.13 (batch 16), scoring and whole process;
+4 models on 2 sets in one process against 8 processes, with the peak memory of each.
 """
 
 import argparse
@@ -17,17 +17,28 @@ from pathlib import Path
 from eval.backends.load import load_model
 from tests.bench.nli import as_record, random_adapter
 from tests.conftest import ROOT
-from tests.peer_lm_eval import lm_eval
+from tests.peer_lm_eval import lm_eval, lm_eval_environment
 
+TASK = """task: own
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{instruction}}}}"
+doc_to_choice: {labels}
+doc_to_target: output
+metric_list: [{{metric: acc}}]
+"""
+HARNESS = {"fp32": "float32", "bf16": "bfloat16"}
 NAMES = ("base", "one", "two", "three")
 
 
-def spent(*arguments: object) -> tuple[float, float, float, str]:
-    """Run eval.nli; return wall seconds, CPU seconds, peak memory in GB and what it printed."""
+def spent(*arguments: object, module: str = "eval.nli") -> tuple[float, float, float, str]:
+    """Run a module as a command; return wall seconds, CPU seconds, peak memory in GB and what it printed."""
     began = time.perf_counter()
-    command = [sys.executable, "-m", "eval.nli", *map(str, arguments)]
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=said)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=said, env=lm_eval_environment())
         _, status, usage = os.wait4(process.pid, 0)
         if status:
             raise SystemExit(f"{command} failed")
@@ -60,14 +71,22 @@ def processes(model: Path, folder: Path, sets: dict[str, Path]) -> dict[str, flo
     }
 
 
-def beside_harness(model: Path, folder: Path, data: Path) -> dict[str, float]:
-    """Return how many times as fast as the harness one set is scored, scoring alone and start-up included."""
-    wall, _, _, said = spent("--model", model, "--data", data, "--out", folder / "ours")
-    scoring = float(re.findall(r"([\d.]+) s \(", said)[-1])
-    theirs = lm_eval(model, None, data, folder / "theirs.json", str(os.cpu_count()), "16")
+def beside_harness(model: Path, data: Path, threads: int, dtype: str) -> dict[str, float]:
+    """Return how many times as fast as the harness one set is scored, scoring alone and as whole commands."""
+    folder = data.parent
+    labels = sorted({row["output"] for row in json.loads(data.read_text())})
+    (folder / "own.yaml").write_text(TASK.format(data=data, labels=json.dumps(labels)))
+    ours = spent("--model", model, "--data", data, "--out", folder / "ours", "--dtype", dtype)
+    scoring = float(re.findall(r"([\d.]+) s \(", ours[-1])[-1])
+    theirs = lm_eval(model, None, data, folder / "theirs.json", str(threads), "16", HARNESS[dtype])
+    given = f"pretrained={model},dtype={HARNESS[dtype]}"
+    asked = ["--tasks", "own", "--include_path", folder, "--apply_chat_template"]
+    where = ["--device", "cpu", "--batch_size", 16, "--output_path", folder / "harness"]
+    whole = spent("--model", "hf", "--model_args", given, *asked, *where, module="lm_eval")
     return {
         "the harness's time against ours, scoring": theirs["scoring_s"] / scoring,
-        "the harness's time against ours, whole": theirs["process_s"] / wall,
+        "the harness's time against ours, commands": whole[0] / ours[0],
+        "the same in CPU seconds": whole[1] / ours[1],
     }
 
 
@@ -78,7 +97,10 @@ def main() -> None:
     )
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "demo-base")
     parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--dtype", choices=HARNESS, default="fp32", help="of the part beside the harness")
     given = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(given.threads)
     lines = (ROOT / "samples" / "mnli" / "eval.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [as_record(json.loads(line)) for line in lines[: given.rows]]
     with tempfile.TemporaryDirectory() as place:
@@ -87,9 +109,11 @@ def main() -> None:
         sets = {name: folder / f"{name}.json" for name in (*halves, "whole")}
         for name, part in {**halves, "whole": rows}.items():
             sets[name].write_text(json.dumps(part))
-        figures = beside_harness(given.model, folder, sets.pop("whole"))
+        figures = beside_harness(given.model, sets.pop("whole"), given.threads, given.dtype)
         figures |= processes(given.model, folder, sets)
-    print(f"eval.nli as commands, {given.model.name}, {len(rows)} rows, fp32")
+    print(
+        f"eval.nli as commands, {given.model.name}, {len(rows)} rows, {given.threads} threads, {given.dtype}"
+    )
     for name, value in figures.items():
         print(f"  {name:<42} {value:8.2f}")
 
