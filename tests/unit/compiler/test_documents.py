@@ -264,3 +264,11 @@ def test_lists_of_the_objects_around_a_row_are_kept_or_named(bench):
         note.endswith("not kept, as they are lists or objects beside the rows: images, choices")
         for note in report.notes
     )
+
+
+def test_a_record_is_measured_from_where_it_begins(monkeypatch):
+    """What was walked over before it, in the same piece of the file, does not count."""
+    monkeypatch.setattr("compiler.read.scan.RECORD", 130)
+    scanner = Scanner([b'["' + b"a" * 100 + b'","' + b"b" * 60, b'"]'], 1)
+    scanner.next_sign()
+    assert [len(str(scanner.value())) for _ in scanner.items("]")] == [100, 60]
