@@ -17,7 +17,7 @@ import click
 from core.cli import examples
 from core.errors import CLI, RequestError, TuneyardError, run, show_value
 from core.prompt import Encode, Message
-from eval.backends.stream import PRESETS, Sampling, ThoughtFilter, choose_sampling, stream
+from eval.backends.generate import PRESETS, Sampling, ThoughtFilter, choose_sampling, stream
 from eval.datasets.recipe import trained_system
 from eval.metrics.answers import cut_thought
 from eval.scoring.candidates import Candidate, open_models

@@ -12,7 +12,7 @@ import click
 from core.cli import command_line, examples
 from core.errors import CLI, ContentError, RequestError, run
 from core.files import write_json, write_text
-from eval.scoring.options import Finite, data_options, same_base
+from eval.scoring.options import Finite, ScoringRequest, data_options, dtype, same_base
 
 COMPARED = ("template", "fused", "gguf", "modelfile")
 PATH = click.Path(path_type=Path)
@@ -50,7 +50,7 @@ PATH = click.Path(path_type=Path)
     metavar="N",
     help="The longest answer that is generated.",
 )
-@click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[fp32 on CPU, bf16 on GPU]")
+@dtype
 @click.option(
     "--flips",
     type=click.IntRange(0),
@@ -68,24 +68,26 @@ PATH = click.Path(path_type=Path)
     help="By how much a label's log-probability may differ.",
 )
 @click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder for prove.md and prove.json.")
-def cli(out: Path, flips: int, tolerance: float, **given: Any) -> None:
+def cli(out: Path, adapter: str | None, flips: int, tolerance: float, **given: Any) -> None:
     """Compare prompts and answers from training to serving; exit 1 where they differ.
 
     Prompts must have the same token ids. Answers may differ by --flips and --tolerance.
     """
     from eval.reports.parity import Tolerance, holds, markdown, to_json
-    from eval.scoring.parity import ParityRequest, prove
+    from eval.scoring.parity import Compared, prove
 
     if out.exists() and not out.is_dir():
         raise RequestError(f"--out {out}: a file; expected a folder")
-    if not any(given[option] for option in COMPARED):
+    compared = {name: given.pop(name) for name in COMPARED}
+    if not any(compared.values()):
         raise RequestError(f"nothing to compare with: name {', '.join(f'--{name}' for name in COMPARED)}")
+    adapters = (adapter,) if adapter else ()
+    request = ScoringRequest(out=out, adapters=adapters, no_base=True, **given)
     allowed = Tolerance(flips, tolerance)
-    proof = prove(ParityRequest(**given))
+    proof = prove(request, Compared(**compared))
     page = markdown(proof, allowed)
     write_text(out / "prove.md", page)
-    command = command_line("eval.prove")
-    write_json(out / "prove.json", to_json(proof, allowed, command))
+    write_json(out / "prove.json", to_json(proof, allowed, command_line("eval.prove")))
     click.echo(page, nl=False)
     if not holds(proof, allowed):
         raise ContentError(f"not equal, see {out / 'prove.md'}")

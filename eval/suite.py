@@ -24,8 +24,8 @@ from eval.runs.results import RESULTS, check_new
 from eval.scoring.candidates import open_models
 from eval.scoring.options import ScoringRequest, model_options, run_options, take
 from eval.scoring.pipeline import score_opened
-from eval.scoring.steps import read_steps
-from eval.scoring.task import Figure, Prepared
+from eval.scoring.steps import Prepared, read_steps
+from eval.scoring.task import Figure
 
 CAPTION = "All steps"
 Found = dict[str, dict[str, dict[str, Figure]]]  # by step, then by figure, then by model

@@ -75,7 +75,7 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
     check_new(request.out, resume=request.resume, force=request.force)
     sets = read_datasets(request.datasets, request.data, request.cluster)
     labels = label_sets(sets, given)
-    task = Nli(labels, "choice", "word", check_generate=0, max_new_tokens=0, command="eval.sweep", **given)
+    task = Nli(labels, "choice", "word", check_generate=0, command="eval.sweep", **given)
     splits = {dataset.name: _split(dataset, request.limit, seed) for dataset in sets}
     axes = _checkpoints(request, checkpoints) if checkpoints else _grid(request, _weights(grid))
     if dry_run:

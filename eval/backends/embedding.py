@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from core.errors import ContentError, RequestError
-from eval.backends.load import find_model, model_digest
+from core.errors import RequestError
+from eval.backends.load import find_model, loading, model_digest
 
 
 class Embedding:
@@ -22,11 +22,10 @@ class Embedding:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        options = {"use_safetensors": True}
-        try:
-            self._model = SentenceTransformer(str(folder), trust_remote_code=False, model_kwargs=options)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise ContentError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from error
+        with loading(folder):
+            self._model = SentenceTransformer(
+                str(folder), trust_remote_code=False, model_kwargs={"use_safetensors": True}
+            )
         self.name = f"semantic: cosine by {Path(reference).name} ({model_digest(folder)[:16]})"
 
     def compare(self, expected: str, given: str) -> float:

@@ -1,4 +1,4 @@
-"""How likely a model finds texts that are given: the loss that training reports, token by token.
+"""How likely a model finds texts that are given: answers, or all that training reports a loss of.
 
 The loss is summed over the tokens that carry it and never averaged over batches, so that it depends on
 neither batch size nor padding. The head is applied to the positions before these tokens alone.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from core.errors import ContentError
 from core.supervision import SupervisedText
 from eval.backends.score import head_only_at, plan_batches
+from eval.backends.scorers import DIGITS, Fields, Scorer
 
 if TYPE_CHECKING:
     from eval.backends.load import Model
@@ -65,3 +66,72 @@ def _losses(model: "Model", texts: Sequence[SupervisedText]) -> list[float]:
         )
     sums = torch.zeros(len(texts), dtype=torch.float64)
     return sums.index_add(0, rows.cpu(), each.double().cpu()).tolist()
+
+
+class AnswerScorer:
+    """Reads the answers of each row, named by `sides`; a row that the context cannot hold is refused."""
+
+    def __init__(
+        self, model: "Model", budget: int, sides: Sequence[str], texts: Mapping[int, Sequence[SupervisedText]]
+    ) -> None:
+        self.model, self.budget, self.sides, self.texts = model, budget, sides, texts
+        longest = {row: max(one.length for one in answers) for row, answers in texts.items()}
+        self.refused = {
+            row: f"{length} tokens exceed the context of {model.context}"
+            for row, length in longest.items()
+            if length > model.context
+        }
+        fit = {row: length for row, length in longest.items() if row not in self.refused}
+        self.batches = plan_batches(fit, budget)
+
+    def score(self, batch: Sequence[int]) -> list[Fields]:
+        """Return log p in nats (`SIDE_logp`), summed over `SIDE_tokens` tokens, of every answer of a row."""
+        said: dict[int, Fields] = {row: {} for row in batch}
+        for place, side in enumerate(self.sides):
+            found = losses(self.model, {row: self.texts[row][place] for row in batch}, self.budget)
+            for row, fields in said.items():
+                fields[f"{side}_logp"] = -round(found[row], DIGITS)
+                fields[f"{side}_tokens"] = len(self.texts[row][place].learned)
+        return list(said.values())
+
+
+class LikelihoodScorer:
+    """Gives the loss of every row, and a generated answer beside it where one is asked for."""
+
+    def __init__(
+        self, model: "Model", texts: Mapping[int, SupervisedText], generating: Scorer | None, budget: int
+    ) -> None:
+        """Prepare to read texts by row; rows that `generating` cannot ask are read all the same."""
+        self.model, self.texts, self.generating, self.budget = model, texts, generating, budget
+        self.refused: dict[int, str] = {}
+        planned = generating.batches if generating else []
+        rest = texts.keys() - {row for batch in planned for row in batch}
+        self.batches = planned + plan_batches({row: len(texts[row].ids) for row in rest}, budget)
+
+    def score(self, batch: Sequence[int]) -> list[Fields]:
+        """Return `loss` (nats, summed), `tokens` that carry it, and `model_output` or `refused`;
+        `example_tokens` is how long the whole was before it was cut (`truncated`).
+
+        `ContentError` if a loss is no finite number.
+        """
+        said = self._said(batch)
+        found = losses(self.model, {row: self.texts[row] for row in batch}, self.budget)
+        return [
+            {
+                "loss": round(found[row], DIGITS),
+                "tokens": len(self.texts[row].learned),
+                "truncated": self.texts[row].cut,
+                "example_tokens": self.texts[row].length,
+                **said.get(row, {}),
+            }
+            for row in batch
+        ]
+
+    def _said(self, batch: Sequence[int]) -> dict[int, Fields]:
+        if self.generating is None:
+            return {}
+        refused = self.generating.refused
+        asked = [row for row in batch if row not in refused]
+        answers = self.generating.score(asked) if asked else []
+        cut = {row: {"refused": refused[row]} for row in batch if row in refused}
+        return {**dict(zip(asked, answers, strict=True)), **cut}

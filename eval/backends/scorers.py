@@ -5,7 +5,7 @@ Both plan all batches beforehand and return, for each row of a batch, what is kn
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from core.errors import ContentError, RequestError
 from core.prompt import Message
@@ -18,7 +18,7 @@ Prompts = Mapping[int, Ids]  # by row
 Messages = list[Message]
 Plan = tuple[list[list[int]], dict[int, str]]
 """The rows in batches, and why the others cannot be prompted, by row."""
-Fields = dict[str, object]
+Fields = dict[str, Any]
 DIGITS = 6  # of a log-probability in the files: fp32 holds no more
 
 
@@ -106,6 +106,16 @@ def score_in_halves(scorer: Scorer, batch: Sequence[int]) -> list[Fields]:
             raise RequestError(f"row {batch[0]}: out of memory with a single prompt") from error
     middle = len(batch) // 2
     return score_in_halves(scorer, batch[:middle]) + score_in_halves(scorer, batch[middle:])
+
+
+def score_all(scorer: Scorer, about: str) -> dict[int, Fields]:
+    """Return what is known of every row that can be asked, in their order; a bar says what it is `about`."""
+    from tqdm import tqdm
+
+    found: dict[int, Fields] = {}
+    for batch in tqdm(scorer.batches, desc=about, delay=2, leave=False):
+        found.update(zip(batch, score_in_halves(scorer, batch), strict=True))
+    return dict(sorted(found.items()))
 
 
 def refuse(prompts: Prompts, answer: int, context: int) -> dict[int, str]:

@@ -23,10 +23,9 @@ from eval.runs.results import (
     unless_refused,
 )
 from eval.scoring.candidates import Candidate
-from eval.scoring.job import Job
 from eval.scoring.options import ScoringRequest
-from eval.scoring.task import Task
-from eval.scoring.written import clustered, results_of, tell
+from eval.scoring.pipeline import clustered, results_of, tell
+from eval.scoring.task import Job, Task
 
 
 def rescore(source: Path, request: ScoringRequest, task: Task, sets: Sequence[EvalDataset]) -> None:
@@ -37,12 +36,8 @@ def rescore(source: Path, request: ScoringRequest, task: Task, sets: Sequence[Ev
     """
     run = read_identity(source)
     _check(source, run, request, task, sets)
-    jobs = [
-        _job(source, request, str(model), dataset, request.out / model / dataset.name)
-        for model in run["models"]
-        for dataset in sets
-    ]
-    settings = {**run["settings"], **task.settings(), "cluster": request.cluster}
+    jobs = [_job(source, request, model, dataset) for model in run["models"] for dataset in sets]
+    settings = {**run["settings"], **task.settings(request), "cluster": request.cluster}
     identity: Identity = {**run, "settings": settings, "sets": {one.name: one.digest for one in sets}}
     begin_run(request.out, identity, force=request.force)
     with unless_refused(request.out):
@@ -66,22 +61,20 @@ def _check(
             raise ContentError(f"--rescore {source}: its outputs on {one.name} are of another {one.path}")
 
 
-def _job(source: Path, request: ScoringRequest, model: str, dataset: EvalDataset, folder: Path) -> Job:
+def _job(source: Path, request: ScoringRequest, model: str, dataset: EvalDataset) -> Job:
     """What was scored, without the model; `RequestError` where it is not finished."""
     path = source / model / dataset.name / RESULTS
     if not path.is_file():
         raise RequestError(f"{path.parent}: unfinished: finish it with --resume, then --rescore")
-    kept = read_object(path)
     prompting = Prompting(lambda _: [], lambda _: Turns([]), "kept outputs", "")
-    rows = dataset.conversations[: request.limit]
-    return Job(request, None, Candidate(model, (), prompting), dataset, folder, rows, kept)
+    return Job(request, None, Candidate(model, (), prompting), dataset, read_object(path))
 
 
 def _rescore(source: Path, job: Job, task: Task, identity: Identity) -> None:
     lines = [_line(f"{source}:{number}", job, task, line) for number, line in json_lines(source)]
     log = PredictionLog(job.folder, [])
     log.tidy()
-    results = results_of(job, task, log.finish(lines), identity)
+    results = results_of(job, task, log.finish(clustered(job, lines)), identity)
     origin = {"path": str(source), "sha256": sha256(source)}
     write_json(job.folder / RESULTS, {**results, "rescored_from": origin})
     tell(job, task, results, f"rescored from {source}")
@@ -91,4 +84,4 @@ def _line(place: str, job: Job, task: Task, kept: Prediction) -> Prediction:
     row = kept.get("row")
     if type(row) is not int or not 0 <= row < len(job.rows):
         raise ContentError(f"{place}: row {show_value(row)}, expected one of the {len(job.rows)} examples")
-    return clustered(job, task.again(job, kept))
+    return task.again(job, kept)

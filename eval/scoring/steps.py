@@ -4,10 +4,9 @@ Everything that can be wrong with a step is found here, before a model is loaded
 """
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import click
@@ -15,8 +14,12 @@ import click
 from core.checkout import bundled
 from core.documents import read_yaml
 from core.errors import ContentError, RequestError, TuneyardError, nearest, show_value
-from eval.scoring.task import Prepared
+from eval.datasets.dataset import EvalDataset
+from eval.scoring.command import ScoringCommand
+from eval.scoring.options import ScoringRequest
+from eval.scoring.task import Task
 
+Prepared = tuple[ScoringRequest, Task, Sequence[EvalDataset]]
 COMMANDS = ("nli", "qa", "text", "dialogue", "cmmlu", "code", "defect", "tools")
 
 
@@ -26,7 +29,7 @@ class Step:
 
     name: str
     place: str
-    module: ModuleType
+    command: ScoringCommand
     options: Mapping[str, Any]
 
     def prepare(self, shared: Mapping[str, Any]) -> Prepared:
@@ -34,12 +37,11 @@ class Step:
         limit = shared["limit"] or self.options["limit"]
         given = {**self.options, **shared, "limit": limit, "out": shared["out"] / self.name}
         try:
-            prepared: Prepared = self.module.prepare(**given)
+            return self.command.prepare(given)
         except TuneyardError as error:
             raise type(error)(
                 f"{self.place}: {error}; change the step, or leave it out: --skip {self.name}"
             ) from error
-        return prepared
 
 
 def read_steps(path: Path, shared: Iterable[str], skipped: Iterable[str]) -> list[Step]:
@@ -77,15 +79,15 @@ def _step(name: str, place: str, options: object, beside: Path, shared: frozense
     if not isinstance(options, dict) or options.get("command") not in COMMANDS:
         found = show_value(options.get("command") if isinstance(options, dict) else options)
         raise ContentError(f"{place}: command: found {found}, expected one of {', '.join(COMMANDS)}")
-    module = importlib.import_module(f"eval.{options['command']}")
+    command: ScoringCommand = importlib.import_module(f"eval.{options['command']}").cli
     try:
-        arguments = list(_arguments(module.cli, options, beside, shared))
+        arguments = list(_arguments(command, options, beside, shared))
         # what every command requires stands on the suite's command line
-        context = module.cli.make_context(name, ["--model", "-", "--out", "-", *arguments])
+        context = command.make_context(name, ["--model", "-", "--out", "-", *arguments])
     except (click.UsageError, ContentError) as error:
         told = error.format_message() if isinstance(error, click.UsageError) else error
         raise ContentError(f"{place}: {told}") from error
-    return Step(name, place, module, context.params)
+    return Step(name, place, command, context.params)
 
 
 def _arguments(
@@ -117,5 +119,5 @@ def _arguments(
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, bool) or not isinstance(one, str | int | float):
                 raise ContentError(f"{key}: found {show_value(one)}, expected a text or a number")
-            there = option.name == "data" and (beside / str(one)).exists()
+            there = name == "--data" and (beside / str(one)).exists()
             yield f"{name}={beside / str(one) if there else one}"

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from adapters.export.chat import find_wrapping, renderer
 from adapters.export.modelfile import Modelfile as Written
 from core.errors import ContentError, RequestError
-from eval.backends.gotemplate import compile_template
-from eval.backends.modelfile import read_modelfile
+from eval.backends.modelfile import compile_template, read_modelfile
 from tests.unit.adapters.test_export_ollama import BRACES, CHATML, CONVERSATIONS, LLAMA3, LLAMAFACTORY
 
 PARTS = [

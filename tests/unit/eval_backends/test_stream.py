@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import ContentError
-from eval.backends.generate import draw, generate
+from eval.backends.generate import Sampling, ThoughtFilter, choose_sampling, draw, generate, stream
 from eval.backends.load import load_model
-from eval.backends.stream import Sampling, ThoughtFilter, choose_sampling, stream
 from eval.metrics.answers import cut_thought
 
 GREEDY = Sampling(8, {"temperature": 0.0, "top_p": 0.9, "repetition_penalty": 1.0})
