@@ -24,9 +24,9 @@ def find_clusters(
     The column is `wanted`, else the one that the dataset's manifest names, else `group` where records have
     it. `RequestError` names the columns there are; `ContentError` where only some records have a cluster.
     """
-    declared = _declared(path)
+    declared = _manifest(path)[0].get("cluster")
     in_use = any(record.get(DEFAULT) is not None for record in records)
-    column = wanted or declared or (DEFAULT if in_use else None)
+    column = wanted or (declared if isinstance(declared, str) else None) or (DEFAULT if in_use else None)
     if column is None or wanted == INDEPENDENT:
         return None, None
     beside = _beside(path, len(records))
@@ -59,11 +59,6 @@ def _manifest(path: Path) -> tuple[Record, Record]:
     files = found.get("files") if isinstance(found, dict) else None
     own = files.get(path.name) if isinstance(files, dict) else None
     return (found, own) if isinstance(found, dict) and isinstance(own, dict) else ({}, {})
-
-
-def _declared(path: Path) -> str | None:
-    column = _manifest(path)[0].get("cluster")
-    return column if isinstance(column, str) else None
 
 
 def examples_of(path: Path) -> Examples | None:

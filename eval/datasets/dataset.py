@@ -2,15 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.datasets import find_dataset, read_records, registry_folder
+from core.datasets import Dataset, find_dataset, read_records, registry_folder
 from core.errors import ContentError, RequestError
 from core.files import require, sha256
 from core.prompt import Conversation, Message, conversation, refuse_media
-from eval.datasets.clusters import find_clusters
+from eval.datasets.clusters import Record, find_clusters
+
+Read = Callable[[Mapping[str, object], Mapping[str, object], str], Conversation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class EvalDataset:
 
     name: str
     path: Path
-    records: list[dict[str, object]]
+    records: list[Record]
     conversations: list[Conversation]
     beside: tuple[Path, ...] = ()
     """Other files that change what is asked, such as worked examples."""
@@ -61,20 +63,25 @@ class EvalDataset:
 
 
 def read_datasets(
-    datasets: tuple[str, ...], files: tuple[Path, ...], cluster: str | None = None
+    datasets: Sequence[str], files: Sequence[Path], cluster: str | None = None
 ) -> list[EvalDataset]:
     """Read registered datasets by name and files by path; a set is named by dataset or file stem.
 
-    A .txt file has a prompt in every line that is not blank, and no answers. `cluster` is `find_clusters's`
+    A .txt file has a prompt in every line that is not blank, and no answers. `cluster` is `find_clusters`'s
     column.
     `RequestError` for what is not there or named twice, `ContentError` for an empty or broken set.
     """
-    sets = []
-    for name in datasets:
-        found = find_dataset(name, registry_folder(name=name))
-        sets.append(_read(name, found.path, found.entry, cluster))
-    sets += [_read(path.stem, require(path, "data file"), {}, cluster) for path in files]
-    names = [questions.name for questions in sets]
+    return [make_set(one, read_rows(one.path), cluster) for one in find_sets(datasets, files)]
+
+
+def find_sets(datasets: Sequence[str], files: Sequence[Path]) -> list[Dataset]:
+    """Return registered datasets by name, and files, which have no entry, by their stem.
+
+    `RequestError` for what is not there or named twice, or if nothing is named.
+    """
+    sets = [find_dataset(name, registry_folder(name=name)) for name in datasets]
+    sets += [Dataset(path.stem, require(path, "data file"), {}) for path in files]
+    names = [one.name for one in sets]
     if doubles := {name for name in names if names.count(name) > 1}:
         raise RequestError(f"two datasets are named {', '.join(sorted(doubles))}: rename a file")
     if not sets:
@@ -82,19 +89,29 @@ def read_datasets(
     return sets
 
 
-def _read(name: str, path: Path, entry: dict[str, object], cluster: str | None) -> EvalDataset:
+def read_rows(path: Path) -> list[Record]:
+    """Return the records of a dataset's file, of a .txt its lines; `ContentError` where there are none."""
     records = _read_lines(path) if path.suffix == ".txt" else read_records(path)
     if not records:
         raise ContentError(f"{path}: no records")
-    asked = [conversation(record, entry, f"{path}: record {n}") for n, record in enumerate(records, 1)]
+    return records
+
+
+def make_set(
+    found: Dataset, records: list[Record], cluster: str | None, read: Read = conversation
+) -> EvalDataset:
+    """Return a dataset's records with what is asked by each, as `read` has it of record, entry and place."""
+    talks = []
     for number, record in enumerate(records, 1):
-        refuse_media(record, entry, f"{path}: record {number}")
-        _check_characters(record, f"{path}: record {number}")
-    column, clusters = find_clusters(path, records, cluster)
-    return EvalDataset(name, path, records, asked, cluster=column, clusters=clusters)
+        place = f"{found.path}: record {number}"
+        refuse_media(record, found.entry, place)
+        talks.append(read(record, found.entry, place))
+        _check_characters(record, place)
+    column, clusters = find_clusters(found.path, records, cluster)
+    return EvalDataset(found.name, found.path, records, talks, cluster=column, clusters=clusters)
 
 
-def _check_characters(record: dict[str, object], place: str) -> None:
+def _check_characters(record: Record, place: str) -> None:
     """Refuse halves of characters (lone surrogates), which no tokenizer takes and no file of text holds."""
     try:
         json.dumps(record, ensure_ascii=False).encode()
@@ -103,7 +120,7 @@ def _check_characters(record: dict[str, object], place: str) -> None:
         raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
 
 
-def _read_lines(path: Path) -> list[dict[str, object]]:
+def _read_lines(path: Path) -> list[Record]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
