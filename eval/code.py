@@ -86,12 +86,7 @@ class Code(Task):
         program = program_of(str(fields.get("model_output", "")))
         tests = [str(test) for test in record["tests"]] if isinstance(record["tests"], list) else []
         why = str(fields["refused"]) if "refused" in fields else run_tests(program, tests)
-        return {
-            **line_of(job, row, fields),
-            "predicted_output": program,
-            "correct": not why,
-            "why": why,
-        }
+        return {**line_of(job, row, fields), "predicted_output": program, "correct": not why, "why": why}
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002
         """Return pass@1 as the accuracy, and how the programs that failed ended."""

@@ -16,15 +16,7 @@ from eval.backends.scorers import DIGITS, ChoiceScorer, Fields, Prompts, Scorer,
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.datasets.shots import with_shots
 from eval.metrics.answers import PARSERS
-from eval.metrics.labels import (
-    LOW_MASS,
-    UNKNOWN,
-    LabelSet,
-    accuracy_line,
-    choose_labels,
-    spellings,
-    summary,
-)
+from eval.metrics.labels import LOW_MASS, UNKNOWN, LabelSet, accuracy_line, choose_labels, spellings, summary
 from eval.runs.results import Prediction
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.options import ScoringRequest, shots_options, together
