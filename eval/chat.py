@@ -18,10 +18,10 @@ from core.cli import examples
 from core.errors import CLI, RequestError, TuneyardError, run, show_value
 from core.prompt import Encode, Message
 from eval.backends.generate import PRESETS, Sampling, ThoughtFilter, choose_sampling, stream
-from eval.datasets.recipe import trained_system
+from eval.datasets.prompts import trained_system
 from eval.metrics.answers import cut_thought
 from eval.scoring.candidates import Candidate, open_models
-from eval.scoring.options import Finite, loading_options, take
+from eval.scoring.options import Finite, loading_options, number, take
 
 if TYPE_CHECKING:
     from eval.backends.load import Model
@@ -49,7 +49,7 @@ USE = "/use"
 @click.option("--once", metavar="TEXT", help="Answer this and leave.")
 @click.option("--system", metavar="TEXT", help="What the model is told first.  [as it was trained]")
 @click.option("--think", is_flag=True, help="Let a model think, and show it.")
-@click.option("--max-new-tokens", type=click.IntRange(1), metavar="N", default=512, show_default=True)
+@number("--max-new-tokens", "The longest answer.", default=512)
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
@@ -58,7 +58,7 @@ USE = "/use"
 @click.option("--temperature", type=Finite(0), help="0: greedy.")
 @click.option("--top-p", type=Finite(0, 1, min_open=True))
 @click.option("--repetition-penalty", type=Finite(0, min_open=True), help="1: none.")
-@click.option("--no-repeat-ngram-size", type=click.IntRange(0), metavar="N", help="0: off.")
+@number("--no-repeat-ngram-size", "0: off.", least=0)
 @loading_options
 def cli(once: str | None, system: str | None, preset: str | None, **given: Any) -> None:
     """Talk to a model in the terminal, or have it answer one question.

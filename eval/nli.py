@@ -19,17 +19,15 @@ from eval.metrics.answers import PARSERS
 from eval.metrics.labels import LOW_MASS, UNKNOWN, LabelSet, accuracy_line, choose_labels, spellings, summary
 from eval.runs.results import Prediction
 from eval.scoring.command import Asked, scoring_command
-from eval.scoring.options import ScoringRequest, shots_options, together
+from eval.scoring.options import ScoringRequest, choice, number, shots_options, together
 from eval.scoring.task import Job, Task
 
 CHECKED = 100  # rows that generate mode also answers by choice: a forward pass each
 label_options = together(
-    click.option(
+    choice(
         "--variants",
-        type=click.Choice(["all", "none"]),
-        default="all",
-        show_default=True,
-        help="choice: sum yes, Yes and both after a space, or take the bare label alone.",
+        ["all", "none"],
+        "choice: sum yes, Yes and both after a space, or take the bare label alone.",
     ),
     click.option("--choices", metavar="A,B,…", help="The labels; by default those found in the data."),
     click.option(
@@ -47,27 +45,22 @@ label_options = together(
     "tuneyard eval nli --model models/demo-base --dataset demo_mnli_eval --limit 8 --out results/base",
     own=[
         shots_options,
-        click.option(
+        choice(
             "--mode",
-            type=click.Choice(["choice", "generate"]),
-            default="choice",
-            show_default=True,
-            help="Compare the labels' probabilities, or generate an answer and parse it.",
+            ["choice", "generate"],
+            "Compare the labels' probabilities, or generate an answer and parse it.",
         ),
-        click.option(
+        choice(
             "--parser",
-            type=click.Choice(list(PARSERS)),
-            default="word",
-            show_default=True,
-            help="generate: take the answer as a word, or search it as the published script did.",
+            PARSERS,
+            "generate: take the answer as a word, or search it as the published script did.",
         ),
         label_options,
-        click.option(
+        number(
             "--check-generate",
-            type=click.IntRange(0),
-            metavar="N",
+            "choice: also generate for N of the examples and say how often both agree.",
+            least=0,
             default=0,
-            help="choice: also generate for N of the examples and say how often both agree.",
         ),
     ],
     longest=64,

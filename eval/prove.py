@@ -12,10 +12,9 @@ import click
 from core.cli import command_line, examples
 from core.errors import CLI, ContentError, RequestError, run
 from core.files import write_json, write_text
-from eval.scoring.options import Finite, ScoringRequest, data_options, dtype, same_base
+from eval.scoring.options import PATH, Finite, ScoringRequest, data_options, dtype, number, same_base
 
 COMPARED = ("template", "fused", "gguf", "modelfile")
-PATH = click.Path(path_type=Path)
 
 
 @click.command(
@@ -34,22 +33,8 @@ PATH = click.Path(path_type=Path)
 @click.option("--gguf", type=PATH, metavar="FILE", help="The model that adapters export --to gguf made.")
 @click.option("--modelfile", type=PATH, metavar="FILE", help="What adapters export --to ollama made.")
 @data_options
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="The first N examples of each dataset.",
-)
-@click.option(
-    "--max-new-tokens",
-    type=click.IntRange(1),
-    default=16,
-    show_default=True,
-    metavar="N",
-    help="The longest answer that is generated.",
-)
+@number("--limit", "The first N examples of each dataset.", default=100)
+@number("--max-new-tokens", "The longest answer that is generated.", default=16)
 @dtype
 @click.option(
     "--flips",

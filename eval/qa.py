@@ -7,12 +7,13 @@ prompts. Writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-qa
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import click
 
-from core.errors import ContentError, run
-from eval.backends.embedding import Embedding
+from core.errors import ContentError, RequestError, run
+from eval.backends.load import find_model, loading, model_digest
 from eval.backends.scorers import Fields, score_all
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.datasets.shots import with_shots
@@ -72,6 +73,39 @@ def check_references(dataset: EvalDataset) -> None:
             f"{dataset.path}: record {without[0]} has no reference answer ({len(without)} such records of "
             f"{len(dataset.answers)}): take them out, or lay answers side by side with eval.ab"
         )
+
+
+class Embedding:
+    """The similarity of two answers in meaning, the cosine of their embeddings.
+
+    By a sentence-transformers model, from a folder or the hub: safetensors only, none of its own code.
+    """
+
+    def __init__(self, reference: str) -> None:
+        """Load the model; `name` says what made the figures, its weights included.
+
+        `RequestError` if it is not there, `ContentError` if it is none that embeds sentences.
+        """
+        folder = find_model(reference)
+        if not (folder / "modules.json").is_file():
+            raise RequestError(f"{folder}: no modules.json: not a sentence-transformers model")
+
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        with loading(folder):
+            self._model = SentenceTransformer(
+                str(folder), trust_remote_code=False, model_kwargs={"use_safetensors": True}
+            )
+        self.name = f"semantic: cosine by {Path(reference).name} ({model_digest(folder)[:16]})"
+
+    def compare(self, expected: str, given: str) -> float:
+        """Return the cosine of two texts, -1 to 1."""
+        wanted, said = self._model.encode(
+            [expected, given], normalize_embeddings=True, show_progress_bar=False
+        )
+        return float(wanted @ said)
 
 
 @dataclass(frozen=True, slots=True)

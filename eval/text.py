@@ -22,7 +22,7 @@ from eval.metrics.reading import Figures, generated_figures, lengths_of, percent
 from eval.reports.lengths import PLOT, draw_lengths
 from eval.runs.results import METRICS, Prediction
 from eval.scoring.command import Asked, scoring_command
-from eval.scoring.options import Finite, ScoringRequest
+from eval.scoring.options import Finite, ScoringRequest, number
 from eval.scoring.task import Figure, Job, Task
 from eval.statistics.selection import held_out_rows
 
@@ -35,13 +35,11 @@ SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # bes
     "tuneyard eval text --model models/demo-base --dataset demo_rte_eval --limit 2 "
     "--max-new-tokens 8 --out results/rouge",
     own=[
-        click.option(
+        number(
             "--max-seq-length",
-            type=click.IntRange(2),
-            metavar="N",
+            "Cut prompt and answer to this many tokens for the loss, as training's cutoff_len does.",
+            least=2,
             default=2048,
-            show_default=True,
-            help="Cut prompt and answer to this many tokens for the loss, as training's cutoff_len does.",
         ),
         click.option(
             "--eval-ratio",

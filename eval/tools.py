@@ -15,7 +15,7 @@ from core.prompt import ANSWERS, Conversation, Message
 from eval.backends.scorers import Fields
 from eval.datasets.clusters import INDEPENDENT
 from eval.datasets.dataset import EvalDataset, read_datasets
-from eval.datasets.recipe import other_prompt
+from eval.datasets.prompts import other_prompt
 from eval.metrics.labels import UNKNOWN, accuracy_line
 from eval.metrics.tools import judge, tool_summary
 from eval.runs.results import Prediction

@@ -1,24 +1,28 @@
-"""Which prompt a model is given: the one its adapter was trained with.
+"""Which prompt a model is given: the one its adapter was trained with, or what to warn of.
 
 `--template NAME` renders LLaMA-Factory's template; else the chat template saved beside the adapter,
 else the base tokenizer's, else plain text.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import RequestError
+from core.datasets import find_dataset, read_records, registry_folder
+from core.documents import read_yaml
+from core.errors import ContentError, RequestError
 from core.prompt import (
     Encode,
     Message,
     chat_encoder,
     chat_renderer,
+    conversation,
     llamafactory_encoder,
     saved_chat_template,
 )
+from core.runs import names_in, run_folders, run_of
 from core.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
 
 if TYPE_CHECKING:
@@ -27,6 +31,14 @@ if TYPE_CHECKING:
 PLAIN = "plain text (no chat template)"
 WITHOUT_BOS = f"{PLAIN} without the tokenizer's BOS"
 AFTER_BOS = f"{PLAIN} after BOS"
+SETTINGS = ("recipe.yaml", "training_args.yaml")  # of a training that ours began, or LLaMA-Factory's web page
+QUESTION = {"role": "user", "content": "Is it?"}
+SAMPLED = 1000
+TALKS = (
+    [QUESTION],
+    [{"role": "system", "content": "Be brief."}, QUESTION],
+    [QUESTION, {"role": "assistant", "content": "Yes."}, QUESTION],
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +103,78 @@ def _after_bos(tokenizer: "PreTrainedTokenizerBase", plain: Prompting) -> Prompt
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def other_prompt(
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+    prompting: Prompting,
+    asked: str | None,
+    talks: Sequence[list[Message]] = TALKS,
+) -> str | None:
+    """Return what to warn of if an adapter was trained with another prompt than it is asked with, else None.
+
+    `asked` is the --template, `talks` what is compared. A recipe that names another template costs the import
+    of LLaMA-Factory (10 s).
+    """
+    settings = next(_recipes(folder), None)
+    template = settings.get("template") if settings else None
+    if settings is None or template == asked:
+        return None
+    try:
+        trained = _trained(tokenizer, folder, template)
+        same = all(trained(talk) == prompting.encode(talk) for talk in talks)
+    except RequestError as error:
+        return (
+            f"{folder} was trained with template {template}, not checked whether it is prompted so: {error}"
+        )
+    if same:
+        return None
+    way = f"--template {template} prompts with it" if template else "leave --template out to prompt with it"
+    own = template or "its own chat template"
+    return f"{folder} was trained with {own}, and is prompted with {prompting.source}: {way}"
+
+
+def trained_template(folder: Path) -> str | None:
+    """Return LLaMA-Factory's template that an adapter's recipe names, "" where it names none.
+
+    None where no recipe is known, or where it trains on plain texts (stage pt).
+    """
+    settings = next(_recipes(folder), None)
+    if settings is None or settings.get("stage") == "pt":
+        return None
+    return str(settings.get("template") or "")
+
+
+def trained_system(folder: Path) -> str | None:
+    """Return the system text that an adapter was trained with, None where it had none or no recipe is known.
+
+    It is that of the examples (of each dataset the first 1,000), or the recipe's where they have none.
+    `TuneyardError` where a dataset is gone or damaged, or the examples have several.
+    """
+    settings = next(_recipes(folder), {})
+    named, registry = settings.get("dataset"), Path(str(settings.get("dataset_dir") or registry_folder()))
+    texts = set()
+    for name in names_in(named):
+        dataset = find_dataset(name, registry)
+        for number, record in enumerate(read_records(dataset.path)[:SAMPLED], 1):
+            first = conversation(record, dataset.entry, f"{dataset.path}: record {number}").messages[0]
+            texts.add(first["content"] if first["role"] == "system" else settings.get("default_system"))
+    if len(texts) > 1:
+        raise ContentError(f"the examples of {named} have several; --system gives one")
+    text = texts.pop() if texts else None
+    return text if isinstance(text, str) else None
+
+
+def _trained(tokenizer: "PreTrainedTokenizerBase", folder: Path, template: object) -> Encode:
+    if template:
+        return llamafactory_encoder(tokenizer, str(template))
+    return choose_prompting(tokenizer, [folder], None).encode
+
+
+def _recipes(folder: Path) -> Iterator[dict[str, object]]:
+    """Yield the settings of the training that left the adapter, itself a run or a checkpoint in one."""
+    kept = [run_of(folder).get("settings")]
+    for place in run_folders(folder):
+        kept += [read_yaml(place / name, "recipe").value for name in SETTINGS if (place / name).is_file()]
+    yield from (settings for settings in kept if isinstance(settings, dict))

@@ -21,8 +21,7 @@ from eval.backends.generate import LocalGenerator
 from eval.backends.load import Model, find_model, load_model, model_digest
 from eval.backends.scorers import Generator
 from eval.backends.server import Server, check_url
-from eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting
-from eval.datasets.recipe import other_prompt
+from eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
 from eval.runs.results import MERGED
 from eval.scoring.options import ScoringRequest
 

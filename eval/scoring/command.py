@@ -21,8 +21,7 @@ from eval.scoring.options import (
     take,
     together,
 )
-from eval.scoring.pipeline import score_opened
-from eval.scoring.rescore import rescore
+from eval.scoring.pipeline import rescore, score_opened
 from eval.scoring.task import Task
 
 Asked = tuple[Task, Sequence[EvalDataset]]

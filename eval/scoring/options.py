@@ -1,7 +1,7 @@
 """The options that the scoring commands share, and what was given for them as one ScoringRequest."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -125,10 +125,25 @@ def together(*options: Option) -> Option:
     return declare
 
 
+def number(flag: str, told: str, *, least: int = 1, default: int | None = None) -> Option:
+    """Return an option of a whole number, whose default is shown unless it is 0."""
+    shown = bool(default)
+    return click.option(
+        flag, type=click.IntRange(least), metavar="N", default=default, show_default=shown, help=told
+    )
+
+
+def choice(flag: str, values: Iterable[str], told: str) -> Option:
+    """Return an option with the first of its values as the default."""
+    known = list(values)
+    return click.option(flag, type=click.Choice(known), default=known[0], show_default=True, help=told)
+
+
+PATH = click.Path(path_type=Path)
 rescoring = click.option(
     "--rescore",
     is_eager=True,  # before --model, which is not needed then
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="RESULTS",
     help="Score the outputs of a run again, without the model, as the other options say.",
 )
@@ -164,12 +179,10 @@ model_options = together(
         help="Score this adapter too; NAME alone means saves/NAME. Repeatable.",
     ),
     click.option("--no-base", is_flag=True, help="Do not score the base itself."),
-    click.option(
+    choice(
         "--backend",
-        type=click.Choice(["hf", "vllm", "openai"]),
-        default="hf",
-        show_default=True,
-        help="openai: an OpenAI-compatible server. It and vllm only generate.",
+        ["hf", "vllm", "openai"],
+        "openai: an OpenAI-compatible server. It and vllm only generate.",
     ),
     click.option("--url", metavar="URL", help="openai: the server, e.g. http://localhost:8000/v1."),
     loading_options,
@@ -180,7 +193,7 @@ model_options = together(
         show_default=True,
         help="Adapters exact beside the base, or added into its weights and rounded.",
     ),
-    click.option("--batch-tokens", type=click.IntRange(1), metavar="N", help="[2048 on CPU, 32768 on GPU]"),
+    number("--batch-tokens", "[2048 on CPU, 32768 on GPU]"),
 )
 data_options = together(
     click.option(
@@ -189,7 +202,7 @@ data_options = together(
     click.option(
         "--data",
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="FILE",
         help="A JSON, JSON Lines or (prompts alone) .txt file.",
     ),
@@ -203,12 +216,11 @@ set_options = together(
     ),
 )
 shots_options = together(
-    click.option(
+    number(
         "--shots",
-        type=click.IntRange(0),
+        "Score the base also after N examples of the training split, as `base (N shots)`.",
+        least=0,
         default=0,
-        metavar="N",
-        help="Score the base also after N examples of the training split, as `base (N shots)`.",
     ),
     click.option(
         "--shots-from",
@@ -218,10 +230,8 @@ shots_options = together(
     ),
 )
 run_options = together(
-    click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the results."),
-    click.option(
-        "--limit", type=click.IntRange(1), metavar="N", help="The first N examples of each dataset."
-    ),
+    click.option("--out", required=True, type=PATH, help="Folder of the results."),
+    number("--limit", "The first N examples of each dataset."),
     click.option("--resume", is_flag=True, help="Resume the run in OUT; refused if anything changed."),
     click.option("--force", is_flag=True, help="Start the run in OUT anew."),
 )

@@ -19,7 +19,7 @@ from eval.backends.modelfile import ServedModelfile, read_modelfile
 from eval.backends.scorers import ChoiceScorer, refuse, score_all
 from eval.datasets.clusters import INDEPENDENT
 from eval.datasets.dataset import EvalDataset, read_datasets
-from eval.datasets.recipe import trained_template
+from eval.datasets.prompts import trained_template
 from eval.metrics.labels import MOST, spellings
 from eval.metrics.parity import AnswerProof, Answers, Proof, prove_answers, prove_prompts
 from eval.scoring.candidates import Candidate, Opened, open_models
