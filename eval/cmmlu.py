@@ -147,27 +147,23 @@ class Cmmlu(Task):
         return {"accuracy, average over subjects": mean}
 
 
-class FewShotScorer:
+class FewShotScorer(ChoiceScorer):
     """Chooses between the letters, and tells how many shots each prompt had room for."""
 
     def __init__(self, job: Job, exam: Exam) -> None:
         """Make the prompts of an exam's questions, with as many of its examples as fit the context."""
-        room = job.model.context
 
         def encode(text: str) -> list[int]:
             return job.candidate.prompting.encode([{"role": "user", "content": text}])
 
-        made = [prompt(exam, item, encode, room) for item in exam.items[: len(job.rows)]]
+        made = [prompt(exam, item, encode, job.model.context) for item in exam.items[: len(job.rows)]]
         self.shots = [shots for _, shots in made]
         ids = {row: ids for row, (ids, _) in enumerate(made)}
-        self.choosing = ChoiceScorer(
-            job.model, ids, {letter: [letter] for letter in LETTERS}, job.opened.budget
-        )
-        self.batches, self.refused = self.choosing.batches, self.choosing.refused
+        super().__init__(job.model, ids, {letter: [letter] for letter in LETTERS}, job.opened.budget)
 
     def score(self, batch: Sequence[int]) -> list[Fields]:
         """Return what choosing returns of each row, and its shots."""
-        answers = self.choosing.score(batch)
+        answers = super().score(batch)
         return [{**fields, "shots": self.shots[row]} for row, fields in zip(batch, answers, strict=True)]
 
 
@@ -187,13 +183,11 @@ def _plain(opened: Opened) -> Opened:
     def encode(messages: list[dict[str, str]]) -> list[int]:
         return list(tokenizer(messages[-1]["content"])["input_ids"])
 
-    return replace(
-        opened,
-        candidates=[
-            replace(s, prompting=replace(s.prompting, encode=encode, source=PLAIN, digest=digest))
-            for s in opened.candidates
-        ],
-    )
+    candidates = [
+        replace(one, prompting=replace(one.prompting, encode=encode, source=PLAIN, digest=digest))
+        for one in opened.candidates
+    ]
+    return replace(opened, candidates=candidates)
 
 
 if __name__ == "__main__":

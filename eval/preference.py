@@ -69,12 +69,7 @@ class Preference(Task):
 
     def scorer(self, job: Job) -> Scorer:
         """Return what reads both answers of every row."""
-        other = self.rejected[job.dataset.name]
-        texts = {
-            row: [_read(job, talk, answer) for answer in (talk.answer, other[row])]
-            for row, talk in enumerate(job.rows)
-        }
-        return AnswerScorer(job.model, job.opened.budget, (CHOSEN, REJECTED), texts)
+        return _reading(job, {CHOSEN: job.dataset.answers, REJECTED: self.rejected[job.dataset.name]})
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the prompt, the likelier answer's side, and how likely both are."""
@@ -118,8 +113,7 @@ class Marked(Task):
 
     def scorer(self, job: Job) -> Scorer:
         """Return what reads the answer of every row."""
-        texts = {row: [_read(job, talk, talk.answer)] for row, talk in enumerate(job.rows)}
-        return AnswerScorer(job.model, job.opened.budget, (ANSWER,), texts)
+        return _reading(job, {ANSWER: job.dataset.answers})
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the prompt, the answer with its mark, and how likely it is; nothing is predicted."""
@@ -154,7 +148,16 @@ def _base_rows(job: Job) -> list[Prediction] | None:
     return [row for _, row in json_lines(base / PREDICTIONS)] if known else None
 
 
-def _read(job: Job, talk: Conversation, answer: str) -> SupervisedText:
+def _reading(job: Job, answers: Mapping[str, Sequence[str]]) -> AnswerScorer:
+    """Return what reads the answers of all rows, given by name, each after its row's prompt."""
+    texts = {
+        row: {name: _supervised(job, talk, own[row]) for name, own in answers.items()}
+        for row, talk in enumerate(job.rows)
+    }
+    return AnswerScorer(job.model, job.opened.budget, texts)
+
+
+def _supervised(job: Job, talk: Conversation, answer: str) -> SupervisedText:
     """Return the prompt with an answer, which alone carries loss, as LLaMA-Factory trains pairs."""
     turns = job.candidate.prompting.turns([*talk.messages, {"role": talk.role, "content": answer}])
     before = [token for source, target in turns.pairs[:-1] for token in (*source, *target)]

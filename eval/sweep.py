@@ -6,7 +6,6 @@ written; chooses on one half of the rows and reports on the other. docs/eval-swe
 
 import itertools
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,16 +76,22 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
     labels = label_sets(sets, given)
     task = Nli(labels, "choice", "word", check_generate=0, command="eval.sweep", **given)
     splits = {dataset.name: _split(dataset, request.limit, seed) for dataset in sets}
-    axes = _checkpoints(request, checkpoints) if checkpoints else _grid(request, _weights(grid))
+    if checkpoints:
+        axes = _checkpoints(request, checkpoints)
+    else:
+        axes = _grid(request, sorted({parse_weight(part.strip(), "--grid") for part in grid.split(",")}))
     if dry_run:
         click.echo(_forecast(request, axes, sets))
         return
     score_opened(request, task, sets, load_candidates(request, axes.reference, axes.models))
     if shards.first():
-        sweep = Sweep(request.out, axes.names, axes.points, splits, metric)
-        text, ship = report(sweep)
+        text, ship = report(Sweep(request.out, axes.names, axes.points, splits, metric))
         click.echo(text)
-        _write_recipe(request.out, axes.models[ship])
+        chosen = [f"{part.adapter.folder}={part.weight:g}" for part in axes.models[ship]]
+        if chosen:  # a recipe of `adapters merge`; none where the base is best
+            write_text(request.out / RECIPE, f"adapters: {json.dumps(chosen)}\n")
+        else:
+            (request.out / RECIPE).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +125,6 @@ def _grid(request: ScoringRequest, weights: list[float]) -> Axes:
         points.pop(BASE, None)
         models.pop(BASE, None)
     return Axes(reference, list(adapters), points, models)
-
-
-def _write_recipe(out: Path, parts: Sequence[WeightedAdapter]) -> None:
-    """Write the merge that was chosen as a recipe of `adapters merge`, unless the base was."""
-    if parts:
-        listed = json.dumps([f"{part.adapter.folder}={part.weight:g}" for part in parts])
-        write_text(out / RECIPE, f"adapters: {listed}\n")
-    else:
-        (out / RECIPE).unlink(missing_ok=True)
-
-
-def _weights(text: str) -> list[float]:
-    """Return the weights of `--grid 0,0.5,1` in rising order; `RequestError` for what is no number."""
-    return sorted({parse_weight(part.strip(), "--grid") for part in text.split(",")})
 
 
 def _checkpoints(request: ScoringRequest, folder: Path) -> Axes:

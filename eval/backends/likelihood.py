@@ -16,6 +16,7 @@ from eval.backends.scorers import DIGITS, Fields, Scorer
 if TYPE_CHECKING:
     from eval.backends.load import Model
 
+AnswerTexts = Mapping[str, SupervisedText]  # a row's answers by name
 LOGITS = 1 << 28  # at a time: 1 GiB of them in fp32
 
 
@@ -69,29 +70,26 @@ def _losses(model: "Model", texts: Sequence[SupervisedText]) -> list[float]:
 
 
 class AnswerScorer:
-    """Reads the answers of each row, named by `sides`; a row that the context cannot hold is refused."""
+    """Reads each row's answers, given by name; a row that the context cannot hold is refused."""
 
-    def __init__(
-        self, model: "Model", budget: int, sides: Sequence[str], texts: Mapping[int, Sequence[SupervisedText]]
-    ) -> None:
-        self.model, self.budget, self.sides, self.texts = model, budget, sides, texts
-        longest = {row: max(one.length for one in answers) for row, answers in texts.items()}
+    def __init__(self, model: "Model", budget: int, texts: Mapping[int, AnswerTexts]) -> None:
+        self.model, self.budget, self.texts = model, budget, texts
+        longest = {row: max(one.length for one in answers.values()) for row, answers in texts.items()}
         self.refused = {
             row: f"{length} tokens exceed the context of {model.context}"
             for row, length in longest.items()
             if length > model.context
         }
-        fit = {row: length for row, length in longest.items() if row not in self.refused}
-        self.batches = plan_batches(fit, budget)
+        self.batches = plan_batches({row: longest[row] for row in longest.keys() - self.refused}, budget)
 
     def score(self, batch: Sequence[int]) -> list[Fields]:
-        """Return log p in nats (`SIDE_logp`), summed over `SIDE_tokens` tokens, of every answer of a row."""
+        """Return log p in nats (`NAME_logp`), summed over `NAME_tokens` tokens, of every answer of a row."""
         said: dict[int, Fields] = {row: {} for row in batch}
-        for place, side in enumerate(self.sides):
-            found = losses(self.model, {row: self.texts[row][place] for row in batch}, self.budget)
-            for row, fields in said.items():
-                fields[f"{side}_logp"] = -round(found[row], DIGITS)
-                fields[f"{side}_tokens"] = len(self.texts[row][place].learned)
+        for name in self.texts[batch[0]]:
+            answers = {row: self.texts[row][name] for row in batch}
+            for row, loss in losses(self.model, answers, self.budget).items():
+                said[row][f"{name}_logp"] = -round(loss, DIGITS)
+                said[row][f"{name}_tokens"] = len(answers[row].learned)
         return list(said.values())
 
 

@@ -50,24 +50,23 @@ class ChoiceScorer:
 
         `ContentError` if the model's probabilities are no numbers.
         """
-        scores = self.scorer.score(batch).double().tolist()
-        return [self._fields(row, logs) for row, logs in zip(batch, scores, strict=True)]
+        scores = self.scorer.score(batch).double()
+        for row, logs in zip(batch, scores.tolist(), strict=True):
+            if not all(map(math.isfinite, logs)):
+                raise ContentError(
+                    f"row {row}: the model gives {logs[0]} as a log-probability: its weights or the "
+                    "adapter's overflow; try --dtype fp32"
+                )
+        sums = {label: scores[:, own].logsumexp(1).tolist() for label, own in self.columns.items()}
+        return [self._fields({label: own[n] for label, own in sums.items()}) for n in range(len(batch))]
 
-    def _fields(self, row: int, logs: list[float]) -> Fields:
-        if not all(map(math.isfinite, logs)):
-            raise ContentError(
-                f"row {row}: the model gives {logs[0]} as a log-probability: its weights or the adapter's "
-                "overflow; try --dtype fp32"
-            )
-        choices = {label: _log_sum([logs[i] for i in columns]) for label, columns in self.columns.items()}
+    def _fields(self, choices: Mapping[str, float]) -> Fields:
         best = max(choices, key=choices.__getitem__)
-        mass = sum(map(math.exp, choices.values()))
-        rounded = {label: round(value, DIGITS) for label, value in choices.items()}
         return {
             "model_output": best,
             "predicted_output": best,
-            "choices": rounded,
-            "label_mass": round(mass, DIGITS),
+            "choices": {label: round(value, DIGITS) for label, value in choices.items()},
+            "label_mass": round(sum(map(math.exp, choices.values())), DIGITS),
         }
 
 
@@ -155,8 +154,3 @@ def tokenise(
         owners = {(*ids, end): label for ids, label in owners.items() for end in ends} or owners
     columns = {label: [i for i, owner in enumerate(owners.values()) if owner == label] for label in spellings}
     return columns, [list(ids) for ids in owners]
-
-
-def _log_sum(logs: Sequence[float]) -> float:
-    top = max(logs)
-    return top + math.log(sum(math.exp(value - top) for value in logs))

@@ -72,7 +72,9 @@ def choose_prompting(
     if len({saved or own for saved in beside.values()}) > 1:
         named = ", ".join(map(str, adapters))
         raise RequestError(f"{named} were trained with different chat templates: name one with --template")
-    source = "chat template of the tokenizer" if own else WITHOUT_BOS if _adds_bos(tokenizer) else PLAIN
+    begin = tokenizer.bos_token_id
+    adds_bos = begin is not None and tokenizer("a")["input_ids"][0] == begin
+    source = "chat template of the tokenizer" if own else WITHOUT_BOS if adds_bos else PLAIN
     text = own
     for folder, saved in beside.items():
         if saved:
@@ -80,11 +82,6 @@ def choose_prompting(
     turns = chat_turns(tokenizer, chat_renderer(tokenizer, text, think))
     prompting = Prompting(chat_encoder(tokenizer, text, think), turns, source, _hash(text or ""))
     return _after_bos(tokenizer, prompting) if bos and text is None else prompting
-
-
-def _adds_bos(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    bos = tokenizer.bos_token_id
-    return bos is not None and tokenizer("a")["input_ids"][0] == bos
 
 
 def _after_bos(tokenizer: "PreTrainedTokenizerBase", plain: Prompting) -> Prompting:
@@ -122,8 +119,8 @@ def other_prompt(
     if settings is None or template == asked:
         return None
     try:
-        trained = _trained(tokenizer, folder, template)
-        same = all(trained(talk) == prompting.encode(talk) for talk in talks)
+        chosen = choose_prompting(tokenizer, [folder], str(template or ""))
+        same = all(chosen.encode(talk) == prompting.encode(talk) for talk in talks)
     except RequestError as error:
         return (
             f"{folder} was trained with template {template}, not checked whether it is prompted so: {error}"
@@ -164,12 +161,6 @@ def trained_system(folder: Path) -> str | None:
         raise ContentError(f"the examples of {named} have several; --system gives one")
     text = texts.pop() if texts else None
     return text if isinstance(text, str) else None
-
-
-def _trained(tokenizer: "PreTrainedTokenizerBase", folder: Path, template: object) -> Encode:
-    if template:
-        return llamafactory_encoder(tokenizer, str(template))
-    return choose_prompting(tokenizer, [folder], None).encode
 
 
 def _recipes(folder: Path) -> Iterator[dict[str, object]]:

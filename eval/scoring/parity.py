@@ -54,11 +54,18 @@ def prove(request: ScoringRequest, compared: Compared) -> Proof:
     if len(opened.candidates) != 1:
         raise RequestError(f"{request.model} is an adapter itself: leave --adapter out")
     (candidate,) = opened.candidates
-    template = compared.template or _recorded(candidate)
+    trained = {trained_template(part.adapter.folder) for part in candidate.parts}
+    template = compared.template or (trained.pop() if len(trained) == 1 else None)
     tokenizer = opened.local.tokenizer
     ways = dict(_ways(replace(compared, template=template), candidate, tokenizer, served))
     jobs = [Job(request, opened, candidate, one) for one in sets]
-    encoded = {job.dataset.name: {way: _encode(encode, job) for way, encode in ways.items()} for job in jobs}
+    encoded: dict[str, dict[str, Prompts]] = {
+        job.dataset.name: {
+            way: {row: encode(asked.messages) for row, asked in enumerate(job.rows)}
+            for way, encode in ways.items()
+        }
+        for job in jobs
+    }
     reference, scored = next(iter(ways)), candidate.prompting.source
     prompts = [
         prove_prompts(way, name, own[reference], found, tokenizer.decode)
@@ -79,19 +86,16 @@ def prove(request: ScoringRequest, compared: Compared) -> Proof:
     return Proof(reference, prompts, answers, unchecked, _facts(request, compared, opened, sets))
 
 
-def _recorded(candidate: Candidate) -> str | None:
-    """LLaMA-Factory's template of the training: "" where its recipe names none."""
-    templates = {trained_template(part.adapter.folder) for part in candidate.parts}
-    return templates.pop() if len(templates) == 1 else None
-
-
 def _ways(
     compared: Compared,
     candidate: Candidate,
     tokenizer: "PreTrainedTokenizerBase",
     served: ServedModelfile | None,
 ) -> Iterator[tuple[str, Encode]]:
-    """Every way in which a prompt is made between training and serving, training's first."""
+    """Every way in which a prompt is made between training and serving, training's first.
+
+    The template is "" where the recipe names none: LLaMA-Factory then reads the base's chat template.
+    """
     if compared.template is not None:
         read = "LLaMA-Factory's reading of the base's chat template (the recipe names no template)"
         way = f"LLaMA-Factory template {compared.template}" if compared.template else read
@@ -118,10 +122,6 @@ def _as_ollama(served: ServedModelfile, tokenizer: "PreTrainedTokenizerBase") ->
         return list(tokenizer(served.render(messages))["input_ids"])
 
     return encode
-
-
-def _encode(encode: Encode, job: Job) -> Prompts:
-    return {row: encode(asked.messages) for row, asked in enumerate(job.rows)}
 
 
 def _answers(

@@ -5,7 +5,7 @@ processes; --rescore, which takes kept answers) are here, once. docs/eval-nli.md
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,13 +200,20 @@ def rescore(source: Path, request: ScoringRequest, task: Task, sets: Sequence[Ev
     """
     run = read_identity(source)
     _check(source, run, request, task, sets)
-    jobs = [_job(source, request, model, dataset) for model in run["models"] for dataset in sets]
+    jobs = [_kept_job(source, request, model, dataset) for model in run["models"] for dataset in sets]
     settings = {**run["settings"], **task.settings(request), "cluster": request.cluster}
     identity: Identity = {**run, "settings": settings, "sets": {one.name: one.digest for one in sets}}
     begin_run(request.out, identity, force=request.force)
     with unless_refused(request.out):
         for job in jobs:
-            _rescore(source / job.candidate.name / job.dataset.name / PREDICTIONS, job, task, identity)
+            kept = source / job.candidate.name / job.dataset.name / PREDICTIONS
+            lines = list(_again(kept, job, task))
+            log = PredictionLog(job.folder, [])
+            log.tidy()
+            results = results_of(job, task, log.finish(clustered(job, lines)), identity)
+            origin = {"path": str(kept), "sha256": sha256(kept)}
+            write_json(job.folder / RESULTS, {**results, "rescored_from": origin})
+            tell(job, task, results, f"rescored from {kept}")
     task.finish(request.out, list(run["models"]))
 
 
@@ -225,7 +232,7 @@ def _check(
             raise ContentError(f"--rescore {source}: its outputs on {one.name} are of another {one.path}")
 
 
-def _job(source: Path, request: ScoringRequest, model: str, dataset: EvalDataset) -> Job:
+def _kept_job(source: Path, request: ScoringRequest, model: str, dataset: EvalDataset) -> Job:
     """What was scored, without the model; `RequestError` where it is not finished."""
     path = source / model / dataset.name / RESULTS
     if not path.is_file():
@@ -234,18 +241,11 @@ def _job(source: Path, request: ScoringRequest, model: str, dataset: EvalDataset
     return Job(request, None, Candidate(model, (), prompting), dataset, read_object(path))
 
 
-def _rescore(source: Path, job: Job, task: Task, identity: Identity) -> None:
-    lines = [_line(f"{source}:{number}", job, task, line) for number, line in json_lines(source)]
-    log = PredictionLog(job.folder, [])
-    log.tidy()
-    results = results_of(job, task, log.finish(clustered(job, lines)), identity)
-    origin = {"path": str(source), "sha256": sha256(source)}
-    write_json(job.folder / RESULTS, {**results, "rescored_from": origin})
-    tell(job, task, results, f"rescored from {source}")
-
-
-def _line(place: str, job: Job, task: Task, kept: Prediction) -> Prediction:
-    row = kept.get("row")
-    if type(row) is not int or not 0 <= row < len(job.rows):
-        raise ContentError(f"{place}: row {show_value(row)}, expected one of the {len(job.rows)} examples")
-    return task.again(job, kept)
+def _again(source: Path, job: Job, task: Task) -> Iterator[Prediction]:
+    for number, line in json_lines(source):
+        row, rows = line.get("row"), len(job.rows)
+        if type(row) is not int or not 0 <= row < rows:
+            raise ContentError(
+                f"{source}:{number}: row {show_value(row)}, expected one of the {rows} examples"
+            )
+        yield task.again(job, line)

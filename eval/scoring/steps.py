@@ -20,6 +20,11 @@ from eval.scoring.options import ScoringRequest
 from eval.scoring.task import Task
 
 Prepared = tuple[ScoringRequest, Task, Sequence[EvalDataset]]
+ALONE = {
+    "--rescore": "prompts models:",
+    "--shots": "adds no model:",
+    "--think": "prompts without it;",  # it changes how a model is opened, and some commands refuse it
+}
 COMMANDS = ("nli", "qa", "text", "dialogue", "cmmlu", "code", "defect", "tools")
 
 
@@ -103,12 +108,8 @@ def _arguments(
         if option is None:
             hint = nearest(name, known) or f"see python -m eval.{options['command']} --help"
             raise ContentError(f"{key}: {options['command']} has no such option; {hint}")
-        if option.name == "rescore":
-            raise ContentError(f"rescore: a suite prompts models: run eval.{options['command']} by itself")
-        if key == "shots" and "--shots-from" in known:
-            raise ContentError(f"shots: a suite adds no model: run eval.{options['command']} by itself")
-        if option.name == "think":  # it changes how a model is opened, and some commands refuse it
-            raise ContentError(f"think: a suite prompts without it; run eval.{options['command']} by itself")
+        if name in ALONE and (name != "--shots" or "--shots-from" in known):
+            raise ContentError(f"{name[2:]}: a suite {ALONE[name]} run eval.{options['command']} by itself")
         if option.name in shared:
             raise ContentError(f"{key}: the same for all steps: give it on the command line")
         if getattr(option, "is_flag", False):
