@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from core.cli import examples
+from core.cli import command
 from core.documents import json_lines
 from core.errors import CLI, RequestError, run
 from core.files import atomic, require, write_json, write_text
@@ -74,12 +74,9 @@ def ask(request: ScoringRequest, seed: int) -> Asked:
 cli.add_command(ask)
 
 
-@cli.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard eval ab tally build/ab/anna.csv",
-        "tuneyard eval ab tally build/ab/anna.csv build/ab/ben.csv --out build/tally",
-    ),
+@command(
+    "tuneyard eval ab tally build/ab/anna.csv",
+    "tuneyard eval ab tally build/ab/anna.csv build/ab/ben.csv --out build/tally",
 )
 @click.argument("sheets", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SHEET…")
 @click.option("--key", type=click.Path(path_type=Path), help="[key.json beside the first sheet]")
@@ -96,6 +93,9 @@ def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
     if out:
         write_text(out / "tally.md", text)
         write_json(out / "tally.json", tally_json(ratings, known.models, known.clusters))
+
+
+cli.add_command(tally)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, RequestError, TuneyardError, run, show_value
+from core.cli import command
+from core.errors import RequestError, TuneyardError, run, show_value
 from core.prompt import Encode, Message
 from eval.backends.generate import PRESETS, Sampling, ThoughtFilter, choose_sampling, stream
 from eval.datasets.prompts import trained_system
@@ -30,13 +30,10 @@ WAYS_OUT = ("exit", "quit")
 USE = "/use"
 
 
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard eval chat --model models/demo-base --once 'What is LoRA?' --max-new-tokens 8",
-        "tuneyard eval chat --model models/demo-base --adapter demo-rte --once 'true or false?' "
-        "--max-new-tokens 4",
-    ),
+@command(
+    "tuneyard eval chat --model models/demo-base --once 'What is LoRA?' --max-new-tokens 8",
+    "tuneyard eval chat --model models/demo-base --adapter demo-rte --once 'true or false?' "
+    "--max-new-tokens 4",
 )
 @click.option("--model", required=True, metavar="DIR|ID", help="Model or LoRA folder, or hub id.")
 @click.option(

@@ -9,21 +9,18 @@ from typing import Any
 
 import click
 
-from core.cli import command_line, examples
-from core.errors import CLI, ContentError, RequestError, run
+from core.cli import command, command_line
+from core.errors import ContentError, RequestError, run
 from core.files import write_json, write_text
 from eval.scoring.options import PATH, Finite, ScoringRequest, data_options, dtype, number, same_base
 
 COMPARED = ("template", "fused", "gguf", "modelfile")
 
 
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard adapter fuse demo-rte --base models/demo-base --dtype fp32 --out saves/fused",
-        "tuneyard eval prove --model models/demo-base --adapter demo-rte --fused saves/fused "
-        "--dataset demo_rte_eval --limit 4 --out results/parity",
-    ),
+@command(
+    "tuneyard adapter fuse demo-rte --base models/demo-base --dtype fp32 --out saves/fused",
+    "tuneyard eval prove --model models/demo-base --adapter demo-rte --fused saves/fused "
+    "--dataset demo_rte_eval --limit 4 --out results/parity",
 )
 @click.option("--model", required=True, metavar="DIR|ID", help="The base (or a LoRA folder that names it).")
 @click.option("--adapter", metavar="NAME[=DIR]", help="The adapter; NAME alone means saves/NAME.")

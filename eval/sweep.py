@@ -14,8 +14,8 @@ import click
 
 from adapters.config import CONFIG
 from adapters.weighted import WeightedAdapter, parse_weight
-from core.cli import examples
-from core.errors import CLI, RequestError, run
+from core.cli import command
+from core.errors import RequestError, run
 from core.files import read_object, write_text
 from eval.backends import shards
 from eval.datasets.dataset import EvalDataset, read_datasets
@@ -32,14 +32,11 @@ STEPS = "trainer_state.json"
 RECIPE = "merge.yaml"
 
 
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard eval sweep --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
-        "--grid 0,1 --limit 16 --out results/weights",
-        "tuneyard eval sweep --model models/demo-base --checkpoints saves/demo-rte --dataset "
-        "demo_rte_eval --dry-run --out results/checkpoints",
-    ),
+@command(
+    "tuneyard eval sweep --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
+    "--grid 0,1 --limit 16 --out results/weights",
+    "tuneyard eval sweep --model models/demo-base --checkpoints saves/demo-rte --dataset "
+    "demo_rte_eval --dry-run --out results/checkpoints",
 )
 @model_options
 @click.option(

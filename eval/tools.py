@@ -13,8 +13,7 @@ from core.calls import WrongValueError, calls_of
 from core.errors import ContentError, run
 from core.prompt import ANSWERS, Conversation, Message
 from eval.backends.scorers import Fields
-from eval.datasets.clusters import INDEPENDENT
-from eval.datasets.dataset import EvalDataset, read_datasets
+from eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
 from eval.datasets.prompts import other_prompt
 from eval.metrics.labels import UNKNOWN, accuracy_line
 from eval.metrics.tools import judge, tool_summary

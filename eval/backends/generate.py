@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import ContentError, RequestError
 from core.prompt import Encode
-from eval.backends.score import plan_batches
-from eval.backends.scorers import Messages, Plan, refuse
+from eval.backends.scorers import Messages, Plan, plan_batches, refuse
 
 if TYPE_CHECKING:
     import torch

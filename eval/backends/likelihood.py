@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import ContentError
 from core.supervision import SupervisedText
-from eval.backends.score import head_only_at, plan_batches
-from eval.backends.scorers import DIGITS, Fields, Scorer
+from eval.backends.scorers import DIGITS, Fields, Scorer, head_only_at, plan_batches
 
 if TYPE_CHECKING:
     from eval.backends.load import Model

@@ -1,4 +1,8 @@
-"""What a model is prompted with: examples of a registered dataset or of a file, as conversations."""
+"""What a model is prompted with: examples of a registered dataset or of a file, as conversations.
+
+Those that share a premise, say, are not independent, by a column of that name: one of the records, or of the
+file that compile writes beside them (core/examples.py).
+"""
 
 import hashlib
 import json
@@ -8,10 +12,14 @@ from pathlib import Path
 
 from core.datasets import Dataset, find_dataset, read_records, registry_folder
 from core.errors import ContentError, RequestError
-from core.files import require, sha256
+from core.examples import Examples, examples_file, read_examples
+from core.files import read_json, require, sha256
 from core.prompt import Conversation, Message, conversation, refuse_media
-from eval.datasets.clusters import Record, find_clusters
 
+INDEPENDENT = "none"  # --cluster none
+MANIFEST = "manifest.json"
+DEFAULT = "group"  # the column of records that needs not be named
+Record = dict[str, object]
 Read = Callable[[Mapping[str, object], Mapping[str, object], str], Conversation]
 
 
@@ -126,3 +134,67 @@ def _read_lines(path: Path) -> list[Record]:
     except UnicodeDecodeError as error:
         raise ContentError(f"{path}: not UTF-8 at byte {error.start}") from error
     return [{"instruction": line.strip()} for line in lines if line.strip()]
+
+
+def find_clusters(
+    path: Path, records: Sequence[Record], wanted: str | None
+) -> tuple[str | None, list[str] | None]:
+    """Return the cluster column and each record's cluster; both None where records are independent.
+
+    The column is `wanted`, else the one that the dataset's manifest names, else `group` where records have
+    it. `RequestError` names the columns there are; `ContentError` where only some records have a cluster.
+    """
+    declared = _manifest(path)[0].get("cluster")
+    in_use = any(record.get(DEFAULT) is not None for record in records)
+    column = wanted or (declared if isinstance(declared, str) else None) or (DEFAULT if in_use else None)
+    if column is None or wanted == INDEPENDENT:
+        return None, None
+    beside = _beside(path, len(records))
+    if column in beside:
+        return column, beside[column]
+    if all(record.get(column) is None for record in records):
+        names = ", ".join(dict.fromkeys([*beside, *(name for record in records for name in record)]))
+        says = "" if wanted else f" (which {MANIFEST} names)"
+        raise RequestError(
+            f"{path}: no column {column!r}{says} to cluster by, found {names}: name one with --cluster, "
+            f"or take every example as independent with --cluster {INDEPENDENT}"
+        )
+    return column, _in_records(path, records, column)
+
+
+def _in_records(path: Path, records: Sequence[Record], column: str) -> list[str]:
+    found = [record.get(column) for record in records]
+    if None in found:
+        others = len(found) - found.count(None)
+        raise ContentError(
+            f"{path}: record {found.index(None) + 1}: no {column}, but {others} other records have one"
+        )
+    return [str(value) for value in found]
+
+
+def _manifest(path: Path) -> tuple[Record, Record]:
+    """The manifest of the compiled dataset that a file belongs to, and what it says of the file; else {}."""
+    manifest = path.parent / MANIFEST
+    found = read_json(manifest) if manifest.is_file() else None
+    files = found.get("files") if isinstance(found, dict) else None
+    own = files.get(path.name) if isinstance(files, dict) else None
+    return (found, own) if isinstance(found, dict) and isinstance(own, dict) else ({}, {})
+
+
+def examples_of(path: Path) -> Examples | None:
+    """Return what compile wrote beside a file of records, None where the file is another one by now."""
+    found = read_examples(path)
+    return found if found and _manifest(path)[1].get("sha256") in (None, sha256(path)) else None
+
+
+def _beside(path: Path, count: int) -> dict[str, list[str]]:
+    """The clusters beside a file, by column; `ContentError` where they are of other records."""
+    if not examples_file(path).is_file():
+        return {}
+    found = examples_of(path)
+    if found is None or len(found.fingerprints) != count:
+        raise ContentError(
+            f"{path}: changed since it was compiled, {examples_file(path).name} is of other records: compile "
+            f"it again, or take every example as independent with --cluster {INDEPENDENT}"
+        )
+    return {name: [str(number) for number in numbers] for name, numbers in found.clusters.items()}

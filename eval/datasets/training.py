@@ -21,7 +21,7 @@ from core.examples import fingerprint
 from core.files import sha256
 from core.prompt import Conversation, conversation
 from core.runs import RUN, names_in, record_of, run_folders, run_of
-from eval.datasets.clusters import examples_of
+from eval.datasets.dataset import examples_of
 from eval.statistics.selection import held_out_rows
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ from eval.scoring.task import Task
 
 Asked = tuple[Task, Sequence[EvalDataset]]
 """What a command makes of its options before any model is loaded: what it does, and with which datasets."""
+Prepared = tuple[ScoringRequest, Task, Sequence[EvalDataset]]
 
 
 class ScoringCommand(click.Command):
@@ -35,7 +36,7 @@ class ScoringCommand(click.Command):
     not go together.
     """
 
-    def prepare(self, given: dict[str, Any]) -> tuple[ScoringRequest, Task, Sequence[EvalDataset]]:
+    def prepare(self, given: dict[str, Any]) -> Prepared:
         """Return the request, the task and the datasets that options (by Click's names) ask for."""
         own = dict(given)
         request = take(own)

@@ -17,8 +17,7 @@ from core.prompt import Encode, Message, chat_encoder, llamafactory_encoder, sav
 from eval.backends.load import check_gguf, find_model, load_gguf, load_gguf_tokenizer, load_model
 from eval.backends.modelfile import ServedModelfile, read_modelfile
 from eval.backends.scorers import ChoiceScorer, refuse, score_all
-from eval.datasets.clusters import INDEPENDENT
-from eval.datasets.dataset import EvalDataset, read_datasets
+from eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
 from eval.datasets.prompts import trained_template
 from eval.metrics.labels import MOST, spellings
 from eval.metrics.parity import AnswerProof, Answers, Proof, prove_answers, prove_prompts

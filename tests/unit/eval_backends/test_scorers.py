@@ -7,8 +7,15 @@ import pytest
 from core.errors import ContentError, RequestError
 from core.prompt import chat_encoder
 from eval.backends.generate import LocalGenerator
-from eval.backends.score import LogProbabilities, SpellingTask
-from eval.backends.scorers import ChoiceScorer, GenerationScorer, refuse, score_in_halves, tokenise
+from eval.backends.scorers import (
+    ChoiceScorer,
+    GenerationScorer,
+    LogProbabilities,
+    SpellingTask,
+    refuse,
+    score_in_halves,
+    tokenise,
+)
 
 PROMPTS = {0: [5, 6, 7], 1: [5, 6, 7, 8], 2: [9, 9]}
 
