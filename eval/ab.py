@@ -5,6 +5,7 @@ Base against tuned: all models answer the same prompts, raters mark the answers 
 tell whose they are, and `tally` says who won. docs/eval-ab.md describes sheet and figures.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,13 @@ from core.cli import command
 from core.documents import json_lines
 from core.errors import CLI, RequestError, run
 from core.files import atomic, require, write_json, write_text
-from core.prompt import Conversation
 from eval.backends.scorers import Fields
 from eval.datasets.dataset import read_datasets
 from eval.metrics.answers import cut_thought
 from eval.reports.sheet import Answered, check_key, check_unrated, make_sheet, read_key, read_sheet
 from eval.reports.side_by_side import side_by_side
 from eval.reports.tally import tally_json, tally_table
-from eval.runs.results import PREDICTIONS, Prediction, check_new
+from eval.runs.results import PREDICTIONS, Prediction
 from eval.scoring.candidates import Opened
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.options import ScoringRequest
@@ -65,7 +65,6 @@ def ask(request: ScoringRequest, seed: int) -> Asked:
 
     Prompts need no reference answers: --data also takes a .txt file with one prompt a line.
     """
-    check_new(request.out, resume=request.resume, force=request.force)
     check_unrated(request.out / SHEET)
     sets = read_datasets(request.datasets, request.data, request.cluster)
     return Ab(request, seed, [dataset.name for dataset in sets]), sets
@@ -83,7 +82,10 @@ cli.add_command(ask)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for tally.md and tally.json.")
 def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
     """Read filled sheets back, one of each rater, and say who won, by criterion and overall."""
-    named = {_rater(sheet, sheets): require(sheet, "sheet") for sheet in sheets}
+    stems = Counter(sheet.stem for sheet in sheets)  # a rater's name, or the path where two sheets have one
+    named = {
+        sheet.stem if stems[sheet.stem] == 1 else str(sheet): require(sheet, "sheet") for sheet in sheets
+    }
     if len(named) < len(sheets):
         raise RequestError("a sheet is named twice: give each rater's sheet once")
     known = read_key(require(key or sheets[0].with_name(KEY), "key"))
@@ -122,14 +124,11 @@ class Ab(Task):
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the prompt, the answer that the data expects ("" without one), and the model's."""
-        asked = job.rows[row]
-        return {
-            "instruction": _shown(asked),
-            "expected_output": asked.answer,
-            "model_output": "",
-            "row": row,
-            **fields,
-        }
+        asked, turns = job.rows[row], job.rows[row].messages
+        said = [f"{turn['role']}: {turn['content']}" for turn in turns]
+        shown = turns[0]["content"] if len(turns) == 1 else "\n".join(said)  # who said what, of several turns
+        known = {"instruction": shown, "expected_output": asked.answer, "model_output": "", "row": row}
+        return {**known, **fields}
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002
         """Return how many answers there are, and how many are none."""
@@ -158,13 +157,6 @@ class Ab(Task):
         )
 
 
-def _shown(asked: Conversation) -> str:
-    """A single question as it stands; where more was said, every turn behind its role."""
-    if len(asked.messages) == 1:
-        return asked.messages[0]["content"]
-    return "\n".join(f"{message['role']}: {message['content']}" for message in asked.messages)
-
-
 def _answers(out: Path, models: Sequence[str], name: str) -> list[Answered]:
     """Return the prompts of a set that every model could be asked."""
     logs = [[line for _, line in json_lines(out / model / name / PREDICTIONS)] for model in models]
@@ -181,11 +173,6 @@ def _answers(out: Path, models: Sequence[str], name: str) -> list[Answered]:
         for lines in zip(*logs, strict=True)
         if not any("refused" in line for line in lines)
     ]
-
-
-def _rater(sheet: Path, sheets: Sequence[Path]) -> str:
-    """A rater is named by the sheet's file name, or by its path where two sheets have one name."""
-    return sheet.stem if [other.stem for other in sheets].count(sheet.stem) == 1 else str(sheet)
 
 
 if __name__ == "__main__":

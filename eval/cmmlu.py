@@ -32,7 +32,7 @@ from eval.metrics.labels import accuracy_line, summary
 from eval.metrics.macro import group_score
 from eval.nli import mass_warnings, mean_mass
 from eval.reports.groups import group_table, groups_json, read_groups, set_score
-from eval.runs.results import Prediction, check_new
+from eval.runs.results import Prediction
 from eval.scoring.candidates import Opened
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.options import ScoringRequest
@@ -82,7 +82,6 @@ def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, 
         raise RequestError("--template needs --chat: without it no template is used")
     if request.bos and not chat:
         raise RequestError("--bos needs --chat: the benchmark's text begins with the tokenizer's BOS already")
-    check_new(request.out, resume=request.resume, force=request.force)
     folder = Path(source) if Path(source).is_dir() else None
     chosen = choose_subjects(subjects, folder)
     folder = folder or fetch(source, [subject.name for subject in chosen])

@@ -57,14 +57,14 @@ class Dialogue(Task):
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the data's own answers, the row's number, and the transcript or why there is none."""
-        return {"references": _talk(_whole(job.rows[row])).answers, "row": row, **fields}
+        return {"references": _reference(job.rows[row]).answers, "row": row, **fields}
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return both figures of the model and of the data's own answers, means over conversations."""
         led = [p for p in predictions if "refused" not in p]
         groups = groups_of(led) or range(len(led))
         own = _figures([_talk(p["transcript"]) for p in led], groups)
-        reference = _figures([_talk(_whole(job.rows[p["row"]])) for p in led], groups)
+        reference = _figures([_reference(job.rows[p["row"]]) for p in led], groups)
         return {
             **_values(own),
             "reference": _values(reference),
@@ -170,8 +170,8 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-def _whole(asked: Conversation) -> Messages:
-    return [*asked.messages, {"role": "assistant", "content": asked.answer}]
+def _reference(asked: Conversation) -> Talk:
+    return _talk([*asked.messages, {"role": "assistant", "content": asked.answer}])
 
 
 def _several(asked: Conversation) -> bool:

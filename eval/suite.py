@@ -23,7 +23,7 @@ from eval.reports.compared import compare_results
 from eval.reports.markdown import grid
 from eval.reports.numbers import NONE, interval, percent
 from eval.reports.tables import Table
-from eval.runs.results import RESULTS, check_new
+from eval.runs.results import RESULTS
 from eval.scoring.candidates import open_models
 from eval.scoring.command import Prepared, ScoringCommand
 from eval.scoring.options import ScoringRequest, model_options, run_options, take
@@ -61,8 +61,6 @@ def cli(suite: Path, skip: tuple[str, ...], **given: Any) -> None:
     if request.out.exists() and not (request.resume or request.force):
         raise RequestError(f"{request.out} exists: --resume resumes it, --force starts it anew")
     plans = {step.name: step.prepare(shared) for step in steps}
-    for own, _, _ in plans.values():
-        check_new(own.out, resume=own.resume, force=own.force)
     opened = open_models(request)
     for name, (own, task, sets) in plans.items():
         if shards.first():

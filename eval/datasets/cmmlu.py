@@ -53,10 +53,8 @@ class Exam:
 
 def read_subjects() -> dict[str, Subject]:
     """Return all subjects by name, sorted as the benchmark's files are; groups in the table's order."""
-    table = _table()
-    chinese = {
-        name: text for group in table.values() if isinstance(group, dict) for name, text in group.items()
-    }
+    table: dict[str, Any] = read_mapping(TABLE, "table of subjects")
+    chinese = {name: text for group in table.values() for name, text in group.items()}
     return {
         name: Subject(name, chinese[name], tuple(group for group in table if name in table[group]))
         for name in sorted(chinese)
@@ -120,7 +118,8 @@ def read_exam(data: Path, subject: Subject, shots: int) -> Exam:
 
 def in_groups(subjects: Sequence[Subject]) -> dict[str, list[str]]:
     """Return the names of the subjects by group, in the benchmark's order of groups."""
-    groups = {group: [s.name for s in subjects if group in s.groups] for group in _table()}
+    table = read_mapping(TABLE, "table of subjects")
+    groups = {group: [one.name for one in subjects if group in one.groups] for group in table}
     return {group: names for group, names in groups.items() if names}
 
 
@@ -143,11 +142,6 @@ def prompt(exam: Exam, item: Item, encode: Encode, longest: int) -> tuple[list[i
         shown.remove(max(shown, key=lambda text: len(encode(text))))
         ids = encode(head + "".join(shown) + question)
     return ids, len(shown)
-
-
-def _table() -> dict[str, Any]:
-    table: dict[str, Any] = read_mapping(TABLE, "table of subjects")
-    return table
 
 
 def _read(data: Path, subject: Subject, split: str) -> tuple[Path, list[Item]]:

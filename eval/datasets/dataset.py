@@ -99,7 +99,15 @@ def find_sets(datasets: Sequence[str], files: Sequence[Path]) -> list[Dataset]:
 
 def read_rows(path: Path) -> list[Record]:
     """Return the records of a dataset's file, of a .txt its lines; `ContentError` where there are none."""
-    records = _read_lines(path) if path.suffix == ".txt" else read_records(path)
+    records: list[Record]
+    if path.suffix == ".txt":
+        try:
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
+        except UnicodeDecodeError as error:
+            raise ContentError(f"{path}: not UTF-8 at byte {error.start}") from error
+        records = [{"instruction": line.strip()} for line in lines if line.strip()]
+    else:
+        records = read_records(path)
     if not records:
         raise ContentError(f"{path}: no records")
     return records
@@ -114,26 +122,13 @@ def make_set(
         place = f"{found.path}: record {number}"
         refuse_media(record, found.entry, place)
         talks.append(read(record, found.entry, place))
-        _check_characters(record, place)
+        try:
+            json.dumps(record, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:  # which no tokenizer takes and no file of text holds
+            half = error.object[error.start]
+            raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
     column, clusters = find_clusters(found.path, records, cluster)
     return EvalDataset(found.name, found.path, records, talks, cluster=column, clusters=clusters)
-
-
-def _check_characters(record: Record, place: str) -> None:
-    """Refuse halves of characters (lone surrogates), which no tokenizer takes and no file of text holds."""
-    try:
-        json.dumps(record, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = error.object[error.start]
-        raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
-
-
-def _read_lines(path: Path) -> list[Record]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ContentError(f"{path}: not UTF-8 at byte {error.start}") from error
-    return [{"instruction": line.strip()} for line in lines if line.strip()]
 
 
 def find_clusters(
@@ -159,17 +154,13 @@ def find_clusters(
             f"{path}: no column {column!r}{says} to cluster by, found {names}: name one with --cluster, "
             f"or take every example as independent with --cluster {INDEPENDENT}"
         )
-    return column, _in_records(path, records, column)
-
-
-def _in_records(path: Path, records: Sequence[Record], column: str) -> list[str]:
     found = [record.get(column) for record in records]
     if None in found:
-        others = len(found) - found.count(None)
         raise ContentError(
-            f"{path}: record {found.index(None) + 1}: no {column}, but {others} other records have one"
+            f"{path}: record {found.index(None) + 1}: no {column}, but "
+            f"{len(found) - found.count(None)} other records have one"
         )
-    return [str(value) for value in found]
+    return column, [str(value) for value in found]
 
 
 def _manifest(path: Path) -> tuple[Record, Record]:

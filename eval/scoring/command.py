@@ -40,6 +40,7 @@ class ScoringCommand(click.Command):
         """Return the request, the task and the datasets that options (by Click's names) ask for."""
         own = dict(given)
         request = take(own)
+        check_new(request.out, resume=request.resume, force=request.force)
         ask: Callable[..., Asked] | None = self.callback
         assert ask is not None
         return request, *ask(request, **own)
@@ -47,7 +48,6 @@ class ScoringCommand(click.Command):
     def invoke(self, ctx: click.Context) -> None:
         """Score every model on every dataset; what can be refused is refused before anything is written."""
         request, task, sets = self.prepare(ctx.params)
-        check_new(request.out, resume=request.resume, force=request.force)
         if request.rescore:
             rescore(request.rescore, request, task, sets)
         else:
