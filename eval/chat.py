@@ -17,7 +17,7 @@ import click
 from core.cli import command
 from core.errors import RequestError, TuneyardError, run, show_value
 from core.prompt import Encode, Message
-from eval.backends.generate import PRESETS, Sampling, ThoughtFilter, choose_sampling, stream
+from eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
 from eval.datasets.prompts import trained_system
 from eval.metrics.answers import cut_thought
 from eval.scoring.candidates import Candidate, open_models
@@ -116,18 +116,19 @@ class Chat:
         """
         self.messages.append({"role": "user", "content": text})
         prompt = self._fitting()
-        said: list[str] = []
-        thoughts = ThoughtFilter()
+        said = shown = ""
 
-        def show(piece: str) -> None:
-            said.append(piece)
-            click.echo(piece if self.think else thoughts.feed(piece), nl=False)
+        def show(piece: str, ended: bool = False) -> None:
+            nonlocal said, shown
+            said += piece
+            before, shown = shown, said if self.think else without_thoughts(said, ended)
+            click.echo(shown[len(before) :], nl=ended)
 
         try:
             stream(self.model, prompt, self.sampling, show)
         finally:
-            click.echo("" if self.think else thoughts.end())
-            answer = cut_thought("".join(said))
+            show("", ended=True)
+            answer = cut_thought(said)
             self.messages.append({"role": "assistant", "content": answer})
         if not answer:
             click.echo("(no answer: nothing was said, or nothing but a thought)", err=True)

@@ -1,5 +1,6 @@
 """Answers that a model in this process generates: several prompts at a time, or one shown as it grows."""
 
+import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ PRESETS = {
 `document`: the guide of the 7B QLoRA recipe for a chat, that of RTE and MNLI for scoring.
 """
 PRESET_TOKENS = 512  # the longest answer with a preset
-OPEN, CLOSE = "<think>", "</think>"
+THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+BEGUN = re.compile(r"<(?:t(?:h(?:i(?:nk?)?)?)?)?\Z")  # a part of <think> at the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,34 +148,7 @@ def stream(model: "Model", prompt: Sequence[int], sampling: Sampling, show: Call
         raise ContentError("the model's probabilities are no numbers: try --dtype fp32") from error
 
 
-class ThoughtFilter:
-    """Lets a text through piece by piece without its <think> part, wherever the pieces are cut."""
-
-    def __init__(self) -> None:
-        self._held, self._inside, self._begun = "", False, False
-
-    def feed(self, piece: str) -> str:
-        """Return what of the text so far can be shown now; blank space before the answer cannot."""
-        self._held += piece
-        shown = ""
-        while True:
-            tag = CLOSE if self._inside else OPEN
-            before, found, after = self._held.partition(tag)
-            if not found:
-                break
-            shown += before * (not self._inside)
-            self._held, self._inside = after, not self._inside
-        kept = max(n for n in range(len(tag)) if self._held.endswith(tag[:n]))
-        cut = len(self._held) - kept
-        shown += self._held[:cut] * (not self._inside)
-        self._held = self._held[cut:]
-        return self._after_blanks(shown)
-
-    def end(self) -> str:
-        """Return what was held back because it could have begun a thought."""
-        return "" if self._inside else self._after_blanks(self._held)
-
-    def _after_blanks(self, shown: str) -> str:
-        shown = shown if self._begun else shown.lstrip()
-        self._begun = self._begun or bool(shown)
-        return shown
+def without_thoughts(text: str, ended: bool = False) -> str:
+    """Return what of an answer can be shown: no thought, nor what may begin one until it has `ended`."""
+    shown = THOUGHT.sub("", text)
+    return (shown if ended else BEGUN.sub("", shown)).lstrip()
