@@ -11,7 +11,6 @@ import copy
 import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from core.errors import ContentError, RequestError
@@ -58,45 +57,36 @@ def beginnings(spellings: Sequence[Ids]) -> list[tuple[int, ...]]:
     return sorted(x for x in all_of_them if not any(y != x and y[: len(x)] == x for y in all_of_them))
 
 
-@dataclass(frozen=True, slots=True)
-class SpellingTask:
-    """Prompts by row, and the spellings (token ids, none empty) to be scored after each of them."""
+class LogProbabilities:
+    """Scores spellings (token ids, none empty) after each prompt; made anew whenever the weights change."""
 
-    prompts: Mapping[int, Ids]
-    spellings: Sequence[Ids]
+    def __init__(self, model: "Model", prompts: Mapping[int, Ids], spellings: Sequence[Ids]) -> None:
+        self.model, self.prompts, self.spellings = model, prompts, spellings
+        self.beginnings = beginnings(spellings)
+        self.shared = 0 if model.alone else shared_prefix(prompts.values())
+        self.cache = self._shared_cache()
 
     def batches(self, budget: int) -> list[list[int]]:
-        """Return the plan over all rows: it depends on nothing but the task and the budget."""
+        """Return the plan over all rows: it depends on nothing but prompts, spellings and the budget."""
         extra = max(map(len, self.spellings)) - 1 - shared_prefix(self.prompts.values())
         return plan_batches({row: len(ids) + extra for row, ids in self.prompts.items()}, budget)
-
-
-class LogProbabilities:
-    """Scores batches of a task with a model; made anew whenever the model's weights change."""
-
-    def __init__(self, model: "Model", task: SpellingTask) -> None:
-        self.model = model
-        self.task = task
-        self.beginnings = beginnings(task.spellings)
-        self.shared = 0 if model.alone else shared_prefix(task.prompts.values())
-        self.cache = self._shared_cache()
 
     def score(self, batch: Sequence[int]) -> "torch.Tensor":
         """Return fp32 log-probabilities [rows of the batch, spellings] on the CPU."""
         import torch
 
-        scores = torch.zeros(len(batch), len(self.task.spellings))
+        scores = torch.zeros(len(batch), len(self.spellings))
         done: set[int] = set()
         with torch.inference_mode():
             for begin in self.beginnings:
                 ready = [
-                    s for s, ids in enumerate(self.task.spellings)
+                    s for s, ids in enumerate(self.spellings)
                     if s not in done and tuple(ids[:-1]) == begin[: len(ids) - 1]
                 ]  # fmt: skip
-                depth = max(len(self.task.spellings[s]) for s in ready)
+                depth = max(len(self.spellings[s]) for s in ready)
                 logits = self._logits(batch, begin[: depth - 1])
                 for s in ready:
-                    ids = self.task.spellings[s]
+                    ids = self.spellings[s]
                     scores[:, s] = logits[:, range(len(ids)), ids].sum(1).cpu()
                 done.update(ready)
         return scores
@@ -105,7 +95,7 @@ class LogProbabilities:
         """Return log-probabilities [rows, len(begin) + 1, vocabulary] from the prompt's last token on."""
         import torch
 
-        rows = [[*self.task.prompts[i][self.shared :], *begin] for i in batch]
+        rows = [[*self.prompts[i][self.shared :], *begin] for i in batch]
         width = max(map(len, rows))
         # Padding on the right is never seen by the tokens before it: no mask is needed.
         ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self.model.device)
@@ -127,9 +117,8 @@ class LogProbabilities:
 
         if not self.shared:
             return None
-        ids = torch.tensor(
-            [list(next(iter(self.task.prompts.values())))[: self.shared]], device=self.model.device
-        )
+        begin = list(next(iter(self.prompts.values())))[: self.shared]
+        ids = torch.tensor([begin], device=self.model.device)
         with torch.inference_mode(), head_only_at(self.model.net, ids.new_zeros(1), ids.new_zeros(1)):
             cache = self.model.net(input_ids=ids, use_cache=True).past_key_values
         if all(type(layer) is DynamicLayer for layer in cache.layers):
@@ -175,9 +164,9 @@ class ChoiceScorer:
         """Prepare to choose between labels, given with the texts that count as each."""
         self.columns, tokens = tokenise(model, spellings)
         self.refused = refuse(prompts, max(map(len, tokens)) - 1, model.context)
-        task = SpellingTask({row: ids for row, ids in prompts.items() if row not in self.refused}, tokens)
-        self.batches = task.batches(budget)
-        self.scorer = LogProbabilities(model, task)
+        fitting = {row: ids for row, ids in prompts.items() if row not in self.refused}
+        self.scorer = LogProbabilities(model, fitting, tokens)
+        self.batches = self.scorer.batches(budget)
 
     def score(self, batch: Sequence[int]) -> list[Fields]:
         """Return the likeliest label with every label's log-probability and their sum, the label mass.

@@ -54,7 +54,8 @@ class Exam:
 def read_subjects() -> dict[str, Subject]:
     """Return all subjects by name, sorted as the benchmark's files are; groups in the table's order."""
     table: dict[str, Any] = read_mapping(TABLE, "table of subjects")
-    chinese = {name: text for group in table.values() for name, text in group.items()}
+    named = [group for group in table.values() if isinstance(group, dict)]
+    chinese = {name: text for group in named for name, text in group.items()}
     return {
         name: Subject(name, chinese[name], tuple(group for group in table if name in table[group]))
         for name in sorted(chinese)

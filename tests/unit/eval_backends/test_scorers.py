@@ -11,7 +11,6 @@ from eval.backends.scorers import (
     ChoiceScorer,
     GenerationScorer,
     LogProbabilities,
-    SpellingTask,
     refuse,
     score_in_halves,
     tokenise,
@@ -24,7 +23,7 @@ def test_a_label_is_the_sum_of_its_spellings(model) -> None:
     texts = {"yes": ["yes", "Yes"], "no": ["no"]}
     asker = ChoiceScorer(model, PROMPTS, texts, 100)
     columns, tokens = tokenise(model, texts)
-    bare = LogProbabilities(model, SpellingTask(PROMPTS, tokens)).score([0, 1, 2]).exp()
+    bare = LogProbabilities(model, PROMPTS, tokens).score([0, 1, 2]).exp()
     for row, fields in enumerate(asker.score([0, 1, 2])):
         for label, parts in columns.items():
             assert math.exp(fields["choices"][label]) == pytest.approx(
