@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -18,13 +18,11 @@ from core.cli import command
 from core.errors import RequestError, TuneyardError, run, show_value
 from core.prompt import Encode, Message
 from eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
+from eval.backends.load import Model
 from eval.datasets.prompts import trained_system
 from eval.metrics.answers import cut_thought
 from eval.scoring.candidates import Candidate, open_models
 from eval.scoring.options import Finite, loading_options, number, take
-
-if TYPE_CHECKING:
-    from eval.backends.load import Model
 
 WAYS_OUT = ("exit", "quit")
 USE = "/use"
@@ -102,7 +100,7 @@ def _begin(candidate: Candidate, system: str | None) -> list[Message]:
 class Chat:
     """A conversation: who answers and how, and all that was said, the system text first."""
 
-    model: "Model"
+    model: Model
     encode: Encode
     sampling: Sampling
     think: bool

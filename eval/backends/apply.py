@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING
 from adapters.store import Adapter
 from adapters.weighted import WeightedAdapter
 from core.errors import ContentError
+from eval.backends.load import Model
 
 if TYPE_CHECKING:
     import torch
     from torch.nn import Module
 
-    from eval.backends.load import Model
-
 Undo = Callable[[], object]
 
 
-def check_fits(model: "Model", adapter: Adapter) -> None:
+def check_fits(model: Model, adapter: Adapter) -> None:
     """Raise `ContentError` unless the model has every module of the adapter, in its shape."""
     modules = dict(model.net.named_modules())
     for path, layout in adapter.layout.items():
@@ -52,7 +51,7 @@ def _sizes(module: "Module | None") -> list[int] | None:
 
 
 @contextlib.contextmanager
-def applied(model: "Model", parts: Sequence[WeightedAdapter], merged: bool = False) -> Iterator[None]:
+def applied(model: Model, parts: Sequence[WeightedAdapter], merged: bool = False) -> Iterator[None]:
     """Let the model answer as the base + Σ weight·ΔW of the parts (none: the base) while it lasts."""
     with contextlib.ExitStack() as stack:
         for name in dict.fromkeys(name for part in parts for name in part.adapter.full_tensors):
@@ -64,7 +63,7 @@ def applied(model: "Model", parts: Sequence[WeightedAdapter], merged: bool = Fal
         yield
 
 
-def _hook(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Undo:
+def _hook(model: Model, parts: Sequence[WeightedAdapter], path: str) -> Undo:
     """Add the parts' products to what a module gives; return what takes them away."""
     import torch
 
@@ -82,7 +81,7 @@ def _hook(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Undo:
     return undo
 
 
-def _merge(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Undo:
+def _merge(model: Model, parts: Sequence[WeightedAdapter], path: str) -> Undo:
     """Add the parts' sum to a module's weight, rounded to its dtype; return what restores it."""
     weight = model.net.get_submodule(path).weight
     kept = weight.clone()
@@ -93,7 +92,7 @@ def _merge(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Undo:
     return lambda: weight.copy_(kept)
 
 
-def _replace(model: "Model", parts: Sequence[WeightedAdapter], name: str) -> Undo:
+def _replace(model: Model, parts: Sequence[WeightedAdapter], name: str) -> Undo:
     """Set a parameter that adapters keep whole to W₀ + Σ weight·(W − W₀); a tied twin of it keeps W₀."""
     import torch
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import ContentError, RequestError
 from core.prompt import Encode
+from eval.backends.load import Model
 from eval.backends.scorers import Messages, Plan, plan_batches, refuse
 
 if TYPE_CHECKING:
     import torch
-
-    from eval.backends.load import Model
 
 DRAWING = ("temperature", "top_p", "top_k", "min_p")
 PRESETS = {
@@ -43,7 +42,7 @@ class Sampling:
 
 
 def choose_sampling(
-    model: "Model", preset: str | None, max_new_tokens: int, given: Mapping[str, float | None]
+    model: Model, preset: str | None, max_new_tokens: int, given: Mapping[str, float | None]
 ) -> Sampling:
     """Return what is `given`, beside it a preset's settings or else those that the model ships."""
     own = PRESETS[preset] if preset else model.sampling
@@ -54,7 +53,7 @@ def choose_sampling(
 class LocalGenerator:
     """A model in this process as a Generator: how it reads a conversation, and tokens per batch."""
 
-    model: "Model"
+    model: Model
     encode: Encode
     budget: int
     sampling: Mapping[str, float] | None = None
@@ -76,7 +75,7 @@ class LocalGenerator:
         return [draw(self.model, prompt, max_new_tokens, self.sampling) for prompt in prompts]
 
 
-def draw(model: "Model", prompt: Sequence[int], max_new_tokens: int, sampling: Mapping[str, float]) -> str:
+def draw(model: Model, prompt: Sequence[int], max_new_tokens: int, sampling: Mapping[str, float]) -> str:
     """Return a sampled answer to a prompt (ids): the same in every run, whatever was drawn before."""
     import torch
 
@@ -85,7 +84,7 @@ def draw(model: "Model", prompt: Sequence[int], max_new_tokens: int, sampling: M
 
 
 def generate(
-    model: "Model",
+    model: Model,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     sampling: Mapping[str, float] | None = None,
@@ -119,7 +118,7 @@ def generate(
     return answers
 
 
-def stream(model: "Model", prompt: Sequence[int], sampling: Sampling, show: Callable[[str], None]) -> None:
+def stream(model: Model, prompt: Sequence[int], sampling: Sampling, show: Callable[[str], None]) -> None:
     """Generate an answer to a prompt (ids), giving its text to `show` as words get whole.
 
     `RequestError` if the memory does not hold it, `ContentError` if the probabilities are no numbers.

@@ -6,20 +6,17 @@ neither batch size nor padding. The head is applied to the positions before thes
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from core.errors import ContentError
 from core.supervision import SupervisedText
+from eval.backends.load import Model
 from eval.backends.scorers import DIGITS, Fields, Scorer, head_only_at, plan_batches
-
-if TYPE_CHECKING:
-    from eval.backends.load import Model
 
 AnswerTexts = Mapping[str, SupervisedText]  # a row's answers by name
 LOGITS = 1 << 28  # at a time: 1 GiB of them in fp32
 
 
-def losses(model: "Model", texts: Mapping[int, SupervisedText], budget: int) -> dict[int, float]:
+def losses(model: Model, texts: Mapping[int, SupervisedText], budget: int) -> dict[int, float]:
     """Return each row's loss: -log p in nats, summed over its loss tokens (0 where there is none).
 
     `ContentError` if it is no finite number.
@@ -50,7 +47,7 @@ def _parts(batch: Sequence[int], texts: Mapping[int, SupervisedText], most: int)
     yield part
 
 
-def _losses(model: "Model", texts: Sequence[SupervisedText]) -> list[float]:
+def _losses(model: Model, texts: Sequence[SupervisedText]) -> list[float]:
     import torch
 
     width = max(len(text.ids) for text in texts)
@@ -71,7 +68,7 @@ def _losses(model: "Model", texts: Sequence[SupervisedText]) -> list[float]:
 class AnswerScorer:
     """Reads each row's answers, given by name; a row that the context cannot hold is refused."""
 
-    def __init__(self, model: "Model", budget: int, texts: Mapping[int, AnswerTexts]) -> None:
+    def __init__(self, model: Model, budget: int, texts: Mapping[int, AnswerTexts]) -> None:
         self.model, self.budget, self.texts = model, budget, texts
         longest = {row: max(one.length for one in answers.values()) for row, answers in texts.items()}
         self.refused = {
@@ -96,7 +93,7 @@ class LikelihoodScorer:
     """Gives the loss of every row, and a generated answer beside it where one is asked for."""
 
     def __init__(
-        self, model: "Model", texts: Mapping[int, SupervisedText], generating: Scorer | None, budget: int
+        self, model: Model, texts: Mapping[int, SupervisedText], generating: Scorer | None, budget: int
     ) -> None:
         """Prepare to read texts by row; rows that `generating` cannot ask are read all the same."""
         self.model, self.texts, self.generating, self.budget = model, texts, generating, budget

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from core.errors import ContentError, RequestError
 from core.prompt import Message
+from eval.backends.load import Model
 
 if TYPE_CHECKING:
     import torch
-
-    from eval.backends.load import Model
 
 Ids = Sequence[int]
 Prompts = Mapping[int, Ids]  # by row
@@ -60,7 +59,7 @@ def beginnings(spellings: Sequence[Ids]) -> list[tuple[int, ...]]:
 class LogProbabilities:
     """Scores spellings (token ids, none empty) after each prompt; made anew whenever the weights change."""
 
-    def __init__(self, model: "Model", prompts: Mapping[int, Ids], spellings: Sequence[Ids]) -> None:
+    def __init__(self, model: Model, prompts: Mapping[int, Ids], spellings: Sequence[Ids]) -> None:
         self.model, self.prompts, self.spellings = model, prompts, spellings
         self.beginnings = beginnings(spellings)
         self.shared = 0 if model.alone else shared_prefix(prompts.values())
@@ -159,7 +158,7 @@ class ChoiceScorer:
     """Compares the probabilities of the labels after the prompt, each summed over its spellings."""
 
     def __init__(
-        self, model: "Model", prompts: Prompts, spellings: Mapping[str, Sequence[str]], budget: int
+        self, model: Model, prompts: Prompts, spellings: Mapping[str, Sequence[str]], budget: int
     ) -> None:
         """Prepare to choose between labels, given with the texts that count as each."""
         self.columns, tokens = tokenise(model, spellings)
@@ -256,7 +255,7 @@ def refuse(prompts: Prompts, answer: int, context: int) -> dict[int, str]:
 
 
 def tokenise(
-    model: "Model", spellings: Mapping[str, Sequence[str]]
+    model: Model, spellings: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, list[int]], list[list[int]]]:
     """Return each label's columns among all spellings, and the spellings as ids, tokenised by themselves.
 

@@ -5,19 +5,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.errors import RequestError
 from core.prompt import Conversation, Message
+from eval.backends.load import Model
 from eval.backends.scorers import Fields, GenerationScorer, Generator, Scorer
 from eval.datasets.dataset import EvalDataset, Shots
 from eval.metrics.labels import UNKNOWN
 from eval.runs.results import Prediction
 from eval.scoring.candidates import Candidate, Opened
 from eval.scoring.options import ScoringRequest
-
-if TYPE_CHECKING:
-    from eval.backends.load import Model
 
 RAW = ("model_output", "transcript", "cut_short", "choices", "label_mass", "refused")
 """What a scorer returns of a row, as predictions.jsonl keeps it."""
@@ -56,7 +54,7 @@ class Job:
         return self.loaded
 
     @property
-    def model(self) -> "Model":
+    def model(self) -> Model:
         """The model, for what needs its probabilities; `RequestError` for a server."""
         return self.opened.local
 
