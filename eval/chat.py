@@ -107,11 +107,7 @@ class Chat:
     messages: list[Message] = field(default_factory=list)
 
     def answer(self, text: str) -> None:
-        """Show the answer to a text and remember both, without the thought.
-
-        An answer cut short (by Ctrl-C) is remembered as far as it was shown. `RequestError` if the text
-        does not fit the context even without what was said before.
-        """
+        """Show the answer, remember what was shown but the thought; `RequestError` for too long a text."""
         self.messages.append({"role": "user", "content": text})
         prompt = self._fitting()
         said = shown = ""

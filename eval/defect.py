@@ -38,10 +38,7 @@ def cli(request: ScoringRequest) -> Asked:
 
 
 def read_references(dataset: EvalDataset) -> list[Report]:
-    """Return the parsed reference of every record.
-
-    `ContentError` names the first record that has no subtype, or whose reference holds no judgement.
-    """
+    """Return each record's parsed reference; `ContentError` names the first without subtype or judgement."""
     found = []
     for number, (record, answer) in enumerate(zip(dataset.records, dataset.answers, strict=True), 1):
         place = f"{dataset.path}: record {number}"

@@ -111,10 +111,7 @@ class ConversationScorer:
         fits: Callable[[Messages], bool],
         max_new_tokens: int,
     ) -> None:
-        """Prepare for conversations by row, the data's own answers in them and the user's turn last.
-
-        A talk in which `fits` is no longer true of what the model would have to read ends there.
-        """
+        """Prepare for conversations by row, a user's turn last; each ends where it no longer `fits`."""
         self.generator, self.talks, self.fits, self.max_new_tokens = generator, talks, fits, max_new_tokens
         self.batches, self.refused = generator.plan(talks, max_new_tokens)
 

@@ -76,16 +76,10 @@ def check_references(dataset: EvalDataset) -> None:
 
 
 class Embedding:
-    """The similarity of two answers in meaning, the cosine of their embeddings.
-
-    By a sentence-transformers model, from a folder or the hub: safetensors only, none of its own code.
-    """
+    """Similarity in meaning: the cosine of embeddings, by a sentence-transformers model of safetensors."""
 
     def __init__(self, reference: str) -> None:
-        """Load the model; `name` says what made the figures, its weights included.
-
-        `RequestError` if it is not there, `ContentError` if it is none that embeds sentences.
-        """
+        """Load a model from a folder or the hub; `RequestError` or `ContentError` if it embeds nothing."""
         folder = find_model(reference)
         if not (folder / "modules.json").is_file():
             raise RequestError(f"{folder}: no modules.json: not a sentence-transformers model")

@@ -147,11 +147,7 @@ class Step:
 
 
 def read_steps(path: Path, shared: Iterable[str], skipped: Iterable[str]) -> list[Step]:
-    """Return the steps of a suite's file in their order, without those `skipped`.
-
-    `shared` names the options (as Click has them) that the suite itself takes for all steps.
-    `ContentError` names every option, command and value that is wrong; `RequestError` an unknown step.
-    """
+    """Return a suite's steps but the `skipped`; `ContentError` names what is wrong, `shared` options too."""
     path = bundled(path)
     read = read_yaml(path, "suite")
     if not isinstance(read.value, dict) or not all(isinstance(name, str) for name in read.value):

@@ -86,10 +86,7 @@ def held_out(dataset: EvalDataset, ratio: float, seed: int) -> EvalDataset:
 
 @dataclass(frozen=True, slots=True)
 class Text(Task):
-    """Measuring texts: a field for each of the command's own options, and which sets are `texts`.
-
-    These have no answers: all of a text is read, as pretraining reads it, and nothing is generated.
-    """
+    """Measuring texts, by own options; the sets `texts` have no answers, read as pretraining does."""
 
     max_seq_length: int
     eval_ratio: float | None

@@ -67,10 +67,7 @@ class EngineGenerator:
 
 
 def load_engine(folder: Path, dtype: str | None, parts: Sequence[WeightedAdapter]) -> Engine:
-    """Load a base that serves the given adapters; bf16 by default.
-
-    `RequestError` where vLLM is not installed, or cannot serve an adapter as it is asked for.
-    """
+    """Load a base with its adapters (default: bf16); `RequestError` if vLLM is absent or refuses one."""
     for part in parts:
         if part.weight != 1 or part.adapter.full_tensors:
             raise RequestError(

@@ -89,11 +89,7 @@ def generate(
     max_new_tokens: int,
     sampling: Mapping[str, float] | None = None,
 ) -> list[str]:
-    """Return the model's answer to each prompt (ids), greedy without `sampling`, special tokens left out.
-
-    Prompts are padded on the left, so that every answer begins right after its prompt. `ContentError` if
-    the model's logits are no numbers.
-    """
+    """Return answers to prompts (ids, padded left), greedy without `sampling`; `ContentError` for nan."""
     import torch
 
     def check(_: "torch.Tensor", logits: "torch.Tensor") -> "torch.Tensor":
@@ -119,10 +115,7 @@ def generate(
 
 
 def stream(model: Model, prompt: Sequence[int], sampling: Sampling, show: Callable[[str], None]) -> None:
-    """Generate an answer to a prompt (ids), giving its text to `show` as words get whole.
-
-    `RequestError` if the memory does not hold it, `ContentError` if the probabilities are no numbers.
-    """
+    """Generate an answer, giving words to `show`; `RequestError` if out of memory, `ContentError` for nan."""
     import torch
     from transformers import TextStreamer
 

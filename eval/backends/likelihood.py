@@ -17,10 +17,7 @@ LOGITS = 1 << 28  # at a time: 1 GiB of them in fp32
 
 
 def losses(model: Model, texts: Mapping[int, SupervisedText], budget: int) -> dict[int, float]:
-    """Return each row's loss: -log p in nats, summed over its loss tokens (0 where there is none).
-
-    `ContentError` if it is no finite number.
-    """
+    """Return each row's loss, -log p in nats over its loss tokens; `ContentError` if it is not finite."""
     found = {row: 0.0 for row, text in texts.items() if not text.learned}
     lengths = {row: len(text.ids) for row, text in texts.items() if row not in found}
     most = LOGITS // model.net.config.get_text_config().vocab_size

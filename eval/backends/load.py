@@ -38,10 +38,7 @@ class Model:
 
 
 def find_model(reference: str) -> Path:
-    """Return the folder of a model given as folder or hub id, downloading it if need be.
-
-    Only safetensors weights are taken. `RequestError` where there is neither folder nor network.
-    """
+    """Return the folder of a model or hub id; `RequestError` for none, `ContentError` without safetensors."""
     folder = Path(reference)
     if not folder.is_dir():
         folder = _from_hub(reference)
@@ -60,11 +57,7 @@ def model_digest(folder: Path) -> str:
 
 
 def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Model:
-    """Load model and tokenizer on the GPU where there is one; fp32 on CPU and bf16 on GPU by default.
-
-    With 4 or 8 `bits` the linears but the head are quantised, as QLoRA training has them. `ContentError`
-    says what transformers found wrong with the folder.
-    """
+    """Load a model, its linears in `bits`, by default fp32 (bf16 on GPU); `ContentError` if it is broken."""
     import torch
     from transformers import utils
 
@@ -114,10 +107,7 @@ def check_gguf(path: Path) -> None:
 
 
 def load_gguf(path: Path, like: Model) -> Model:
-    """Load a GGUF of any type in the dtype and on the device of `like`, whose tokenizer the model keeps.
-
-    `ContentError` says what transformers cannot read.
-    """
+    """Load a GGUF with dtype, device and tokenizer of `like`; `ContentError` says what cannot be read."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -157,10 +147,7 @@ def _attends(net: "PreTrainedModel", device: str) -> bool:
 
 
 def _quantized(bits: int, dtype: str, device: str) -> dict[str, Any]:
-    """Return what loads as LLaMA-Factory trains: NF4 whose scales are quantised too, or LLM.int8().
-
-    `RequestError` without bitsandbytes.
-    """
+    """Return what loads as LLaMA-Factory trains: NF4 whose scales are quantised too, or LLM.int8()."""
     from transformers import BitsAndBytesConfig
 
     if importlib.util.find_spec("bitsandbytes") is None:

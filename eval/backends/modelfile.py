@@ -30,11 +30,7 @@ class ServedModelfile:
     system: str | None
 
     def render(self, messages: list[Message]) -> str:
-        """Return the prompt of a conversation.
-
-        As Ollama does it: SYSTEM stands before a conversation that has no system message of its own, and
-        neighbouring messages of one role become one.
-        """
+        """Return Ollama's prompt: SYSTEM where no message is a system's, neighbours of one role joined."""
         if self.system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
         joined: list[Message] = []

@@ -128,11 +128,7 @@ class LogProbabilities:
 
 @contextlib.contextmanager
 def head_only_at(net: Any, rows: "torch.Tensor", positions: "torch.Tensor") -> Iterator[None]:
-    """Let the head see k states alone, as one contiguous block [k, hidden].
-
-    `rows` and `positions` say which, as indices that broadcast to k. What a model does to its logits
-    afterwards (caps, scales) still happens, whatever its architecture.
-    """
+    """Let the head see k states alone, [k, hidden], at `rows` and `positions`, which broadcast to k."""
 
     def pick(_: object, inputs: "tuple[torch.Tensor, ...]") -> "torch.Tensor":
         return inputs[0][rows, positions].reshape(-1, inputs[0].shape[-1]).contiguous()
@@ -168,10 +164,7 @@ class ChoiceScorer:
         self.batches = self.scorer.batches(budget)
 
     def score(self, batch: Sequence[int]) -> list[Fields]:
-        """Return the likeliest label with every label's log-probability and their sum, the label mass.
-
-        `ContentError` if the model's probabilities are no numbers.
-        """
+        """Return the likeliest label, all log-probabilities and the label mass; `ContentError` for nan."""
         scores = self.scorer.score(batch).double()
         for row, logs in zip(batch, scores.tolist(), strict=True):
             if not all(map(math.isfinite, logs)):
@@ -240,10 +233,7 @@ def score_all(scorer: Scorer, about: str) -> dict[int, Fields]:
 
 
 def refuse(prompts: Prompts, answer: int, context: int) -> dict[int, str]:
-    """Return why, for each prompt that leaves less than `answer` tokens of the context: none is cut.
-
-    `ContentError` if no prompt is left.
-    """
+    """Say why, of prompts that leave less than `answer` tokens of the context; `ContentError` if all do."""
     refused = {
         row: f"a prompt of {len(ids)} tokens and {answer} for the answer, a context of {context}"
         for row, ids in prompts.items()
@@ -257,12 +247,7 @@ def refuse(prompts: Prompts, answer: int, context: int) -> dict[int, str]:
 def tokenise(
     model: Model, spellings: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, list[int]], list[list[int]]]:
-    """Return each label's columns among all spellings, and the spellings as ids, tokenised by themselves.
-
-    That is how training tokenises an answer. Where one spelling begins another, which it would then never
-    be less likely than, all are followed by each token that ends an answer. `RequestError` if two labels
-    share a spelling.
-    """
+    """Return each label's columns among all spellings, and their ids; `RequestError` for a shared one."""
     owners: dict[tuple[int, ...], str] = {}
     for label, texts in spellings.items():
         for text in texts:
@@ -271,6 +256,7 @@ def tokenise(
                 raise RequestError(
                     f"{label!r} and {owners[ids]!r} share the spelling {text!r}: --variants none"
                 )
+    # a spelling that begins another is never less likely: all are followed by each token that ends an answer
     if any(one != other and other[: len(one)] == one for one in owners for other in owners):
         ends = model.net.generation_config.eos_token_id or []
         owners = {(*ids, end): label for ids, label in owners.items() for end in ends} or owners

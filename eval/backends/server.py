@@ -101,10 +101,7 @@ def _asked(talk: Messages) -> dict[str, object]:
 
 
 def _content(data: bytes) -> str:
-    """Return the answer's text, with the server's reasoning in <think> before it and its calls after it.
-
-    `ValueError` for what is no chat completion.
-    """
+    """Return the text, thoughts in <think> before it, calls after it; `ValueError` for no chat completion."""
     try:
         message = json.loads(data)["choices"][0]["message"]
         thought = message.get("reasoning_content")

@@ -63,10 +63,7 @@ def read_subjects() -> dict[str, Subject]:
 
 
 def choose_subjects(text: str | None, data: Path | None) -> list[Subject]:
-    """Return the subjects of `--subjects a,b`, by default all that a local folder has (None: the hub's).
-
-    `RequestError` for a name that is no subject's, and for a folder without any.
-    """
+    """Return the subjects of `--subjects a,b`, else all of a folder or the hub; `RequestError` for none."""
     known = read_subjects()
     if text is None:
         there = [s for s in known.values() if data is None or _file(data, s.name, "test")]
@@ -84,10 +81,7 @@ def choose_subjects(text: str | None, data: Path | None) -> list[Subject]:
 
 
 def fetch(repo: str, names: Iterable[str]) -> Path:
-    """Return the folder in the hub's cache that holds the subjects of a dataset's Parquet branch.
-
-    `RequestError` where the hub cannot be reached or has no such dataset; HF_ENDPOINT names a mirror.
-    """
+    """Return the cached folder of the subjects' Parquet; `RequestError` if the hub cannot be reached."""
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -103,11 +97,7 @@ def fetch(repo: str, names: Iterable[str]) -> Path:
 
 
 def read_exam(data: Path, subject: Subject, shots: int) -> Exam:
-    """Read a subject's test questions and its first `shots` dev questions.
-
-    `RequestError` where a file is not there or has too few examples, `ContentError` for one that is empty
-    or broken, with the place.
-    """
+    """Read test questions and `shots` dev ones; `RequestError` for too few, `ContentError` if broken."""
     path, items = _read(data, subject, "test")
     if not shots:
         return Exam(subject, items, [], path, ())
@@ -131,10 +121,7 @@ def show_item(item: Item, with_answer: bool) -> str:
 
 
 def prompt(exam: Exam, item: Item, encode: Encode, longest: int) -> tuple[list[int], int]:
-    """Return the ids of a question's prompt and how many of the examples stand in it.
-
-    While it has more than `longest` ids, the longest example is left out, as in the benchmark's code.
-    """
+    """Return a prompt's ids and number of shots: beyond `longest` ids the longest shots are left out."""
     head = f"以下是关于{exam.subject.chinese}的单项选择题，请直接给出正确答案的选项。\n\n"
     shown = [show_item(example, with_answer=True) for example in exam.examples]
     question = show_item(item, with_answer=False)

@@ -73,20 +73,12 @@ class EvalDataset:
 def read_datasets(
     datasets: Sequence[str], files: Sequence[Path], cluster: str | None = None
 ) -> list[EvalDataset]:
-    """Read registered datasets by name and files by path; a set is named by dataset or file stem.
-
-    A .txt file has a prompt in every line that is not blank, and no answers. `cluster` is `find_clusters`'s
-    column.
-    `RequestError` for what is not there or named twice, `ContentError` for an empty or broken set.
-    """
+    """Read the datasets of `find_sets`, clustered by column `cluster`; `ContentError` for a broken one."""
     return [make_set(one, read_rows(one.path), cluster) for one in find_sets(datasets, files)]
 
 
 def find_sets(datasets: Sequence[str], files: Sequence[Path]) -> list[Dataset]:
-    """Return registered datasets by name, and files, which have no entry, by their stem.
-
-    `RequestError` for what is not there or named twice, or if nothing is named.
-    """
+    """Return registered datasets, and files by their stem; `RequestError` for none, missing or doubled."""
     sets = [find_dataset(name, registry_folder(name=name)) for name in datasets]
     sets += [Dataset(path.stem, require(path, "data file"), {}) for path in files]
     names = [one.name for one in sets]
@@ -98,7 +90,7 @@ def find_sets(datasets: Sequence[str], files: Sequence[Path]) -> list[Dataset]:
 
 
 def read_rows(path: Path) -> list[Record]:
-    """Return the records of a dataset's file, of a .txt its lines; `ContentError` where there are none."""
+    """Return a file's records, of a .txt its lines, prompts without answers; `ContentError` for none."""
     records: list[Record]
     if path.suffix == ".txt":
         try:

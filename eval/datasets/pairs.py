@@ -17,10 +17,7 @@ MARK = "kto_tag"
 
 @dataclass(frozen=True, slots=True)
 class PreferenceDataset:
-    """Of pairs the conversations end with the chosen answer, and `rejected` are the others in their order.
-
-    Of single answers (KTO) `desirable` holds their marks.
-    """
+    """Pairs (conversations with the chosen answer, and the `rejected`), or answers with marks `desirable`."""
 
     dataset: EvalDataset
     rejected: list[str] = field(default_factory=list)
@@ -30,11 +27,7 @@ class PreferenceDataset:
 def read_preferences(
     datasets: tuple[str, ...], files: tuple[Path, ...], cluster: str | None
 ) -> list[PreferenceDataset]:
-    """Read registered datasets by name and files by path.
-
-    `RequestError` for what is not there, or no preference data; `ContentError` for a record that is no pair
-    or has no mark, and for marks that are all alike.
-    """
+    """Read preference data; `RequestError` if it is none, `ContentError` for a record without either."""
     return [_read(found, cluster) for found in find_sets(datasets, files)]
 
 

@@ -58,11 +58,7 @@ def choose_prompting(
     think: bool = False,
     bos: bool = False,
 ) -> Prompting:
-    """Return the prompting of a model with some adapter folders (none for the base itself).
-
-    Plain text begins with the tokenizer's BOS if `bos`. `RequestError` if there is none, LLaMA-Factory has no
-    template of that name, or the adapters have different ones.
-    """
+    """Return the prompting with adapters' folders (`bos`: after BOS); `RequestError` where none fits all."""
     if template:
         encode = llamafactory_encoder(tokenizer, template, think)
         turns = llamafactory_turns(tokenizer, template, think)
@@ -133,10 +129,7 @@ def other_prompt(
 
 
 def trained_template(folder: Path) -> str | None:
-    """Return LLaMA-Factory's template that an adapter's recipe names, "" where it names none.
-
-    None where no recipe is known, or where it trains on plain texts (stage pt).
-    """
+    """Return the template that a recipe names, "" if it names none; None without recipe or for stage pt."""
     settings = next(_recipes(folder), None)
     if settings is None or settings.get("stage") == "pt":
         return None
@@ -144,11 +137,7 @@ def trained_template(folder: Path) -> str | None:
 
 
 def trained_system(folder: Path) -> str | None:
-    """Return the system text that an adapter was trained with, None where it had none or no recipe is known.
-
-    It is that of the examples (of each dataset the first 1,000), or the recipe's where they have none.
-    `TuneyardError` where a dataset is gone or damaged, or the examples have several.
-    """
+    """Return the one system text of a training's examples or recipe, or None; `TuneyardError` for several."""
     settings = next(_recipes(folder), {})
     named, registry = settings.get("dataset"), Path(str(settings.get("dataset_dir") or registry_folder()))
     texts = set()

@@ -32,10 +32,7 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "vllm": 0}
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One model of the table: the base (no parts), or with adapters by weight, and how it is asked.
-
-    With `shots`, each question comes after its dataset's examples.
-    """
+    """A model of the table: the base (no parts) or adapters, how it is asked, after how many shots."""
 
     name: str
     parts: tuple[WeightedAdapter, ...]
@@ -194,10 +191,7 @@ def _open_server(request: ScoringRequest) -> Opened:
 
 
 def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, tuple[WeightedAdapter, ...]]]:
-    """Return the base model and the models of the table by name; a LoRA folder as --model is one of them.
-
-    `RequestError` for a name that is taken or cannot name a folder, or if nothing is left to score.
-    """
+    """Return base and models by name, a LoRA --model among them; `RequestError` for bad names or none."""
     candidates: dict[str, tuple[WeightedAdapter, ...]] = {} if request.no_base else {BASE: ()}
     reference = request.model
     if (Path(reference) / CONFIG).is_file():

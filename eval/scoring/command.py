@@ -30,11 +30,7 @@ Prepared = tuple[ScoringRequest, Task, Sequence[EvalDataset]]
 
 
 class ScoringCommand(click.Command):
-    """Has the command's function say what is asked, and scores it.
-
-    The function takes a `ScoringRequest` and the options that are the command's own, and refuses what does
-    not go together.
-    """
+    """Has its function make task and datasets of a `ScoringRequest` and its own options, and scores them."""
 
     def prepare(self, given: dict[str, Any]) -> Prepared:
         """Return the request, the task and the datasets that options (by Click's names) ask for."""
@@ -57,10 +53,7 @@ class ScoringCommand(click.Command):
 def scoring_command(
     *shown: str, own: Sequence[Option] = (), data: bool = True, rescored: bool = True, longest: int = 0
 ) -> Callable[[Callable[..., Asked]], ScoringCommand]:
-    """Return what makes a function a command: examples for its help, and its options among the shared ones.
-
-    `data`: it reads datasets; `longest`: it generates answers of so many tokens.
-    """
+    """Return what declares a command: examples, `own` options; `longest`: the tokens of its answers, if any."""
     options: list[Option] = [model_options]
     options += [rescoring] if rescored else []
     options += [set_options] if data else []

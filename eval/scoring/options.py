@@ -83,10 +83,7 @@ class ScoringRequest:
 
 
 def take(given: dict[str, Any]) -> ScoringRequest:
-    """Take the shared options out of a command's; what is left in `given` is the command's own.
-
-    With --rescore, what is not given is what the run had. `RequestError` where they do not go together.
-    """
+    """Take the shared options of `given`; --rescore: as the run had them; `RequestError` for conflicts."""
     if given.get("rescore"):
         given.update(_kept_options(given))
     request = ScoringRequest(**{f.name: given.pop(f.name) for f in fields(ScoringRequest) if f.name in given})

@@ -91,11 +91,8 @@ def _ways(
     tokenizer: "PreTrainedTokenizerBase",
     served: ServedModelfile | None,
 ) -> Iterator[tuple[str, Encode]]:
-    """Every way in which a prompt is made between training and serving, training's first.
-
-    The template is "" where the recipe names none: LLaMA-Factory then reads the base's chat template.
-    """
-    if compared.template is not None:
+    """Every way in which a prompt is made between training and serving, training's first."""
+    if compared.template is not None:  # "": the recipe names none
         read = "LLaMA-Factory's reading of the base's chat template (the recipe names no template)"
         way = f"LLaMA-Factory template {compared.template}" if compared.template else read
         yield way, llamafactory_encoder(tokenizer, compared.template)

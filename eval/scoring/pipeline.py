@@ -193,11 +193,7 @@ def warn(text: str) -> None:
 
 
 def rescore(source: Path, request: ScoringRequest, task: Task, sets: Sequence[EvalDataset]) -> None:
-    """Write what `task` makes of the outputs in `source`, which stay, into another folder, without a model.
-
-    `RequestError` or `ContentError`, before anything is written, where the run is of another command, is
-    not finished, or was of other data.
-    """
+    """Write what `task` makes of outputs in `source` into another folder; what is wrong is said before."""
     run = read_identity(source)
     _check(source, run, request, task, sets)
     jobs = [_kept_job(source, request, model, dataset) for model in run["models"] for dataset in sets]

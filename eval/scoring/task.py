@@ -25,10 +25,7 @@ Conversations = Mapping[int, list[Message]]
 
 @dataclass(frozen=True)
 class Job:
-    """A candidate, loaded and applied (--rescore: `loaded` is None), and a dataset.
-
-    `kept` are the results whose outputs are scored again.
-    """
+    """A candidate, loaded and applied (--rescore: None), and a dataset; `kept`: results to score again."""
 
     request: ScoringRequest
     loaded: Opened | None
@@ -92,10 +89,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure with its 95 % limits, how many rows it tells of, and what the commonest answer would reach.
-
-    `share`: it is one, from 0 to 1.
-    """
+    """A figure (`share`: from 0 to 1), its 95 % limits and rows, and what the commonest answer reaches."""
 
     value: float
     ci95: tuple[float, float]
@@ -124,16 +118,10 @@ class Task(ABC):
 
     @abstractmethod
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """Return a row's line of predictions.jsonl (`row` among it) from what the scorer returned.
-
-        A prompt that the context could not hold comes with no other field than `refused`, the reason.
-        """
+        """Return a line of predictions.jsonl from a scorer's fields (too long a prompt: `refused` alone)."""
 
     def again(self, job: Job, kept: Prediction) -> Prediction:
-        """Return a line of predictions.jsonl anew, from the outputs that it keeps (--rescore).
-
-        `RequestError` where they do not tell what the options ask for.
-        """
+        """Return a line anew from the outputs it keeps (--rescore); `RequestError` where they do not tell."""
         fields = {name: kept[name] for name in RAW if name in kept}
         if "refused" in fields:
             fields = {"refused": fields["refused"]}
