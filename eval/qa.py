@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 from core.errors import ContentError, RequestError, run
-from eval.backends.load import find_model, loading, model_digest
+from core.runs import model_sha256
+from eval.backends.load import find_model, loading
 from eval.backends.scorers import Fields, score_all
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.datasets.shots import with_shots
@@ -92,7 +93,7 @@ class Embedding:
             self._model = SentenceTransformer(
                 str(folder), trust_remote_code=False, model_kwargs={"use_safetensors": True}
             )
-        self.name = f"semantic: cosine by {Path(reference).name} ({model_digest(folder)[:16]})"
+        self.name = f"semantic: cosine by {Path(reference).name} ({model_sha256(folder)[:16]})"
 
     def compare(self, expected: str, given: str) -> float:
         """Return the cosine of two texts, -1 to 1."""

@@ -26,7 +26,7 @@ from eval.runs.results import RESULTS, check_new
 from eval.scoring.candidates import BASE, load_candidates, open_adapters
 from eval.scoring.options import ScoringRequest, model_options, run_options, set_options, take
 from eval.scoring.pipeline import score_opened
-from eval.statistics.selection import Split, split_halves
+from eval.statistics.selection import split_halves
 
 STEPS = "trainer_state.json"
 RECIPE = "merge.yaml"
@@ -72,7 +72,10 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
     sets = read_datasets(request.datasets, request.data, request.cluster)
     labels = label_sets(sets, given)
     task = Nli(labels, "choice", "word", check_generate=0, command="eval.sweep", **given)
-    splits = {dataset.name: _split(dataset, request.limit, seed) for dataset in sets}
+    splits = {}
+    for one in sets:  # by cluster where rows have one, else by what is asked
+        keys = one.clusters or [str([m["content"] for m in talk.messages]) for talk in one.conversations]
+        splits[one.name] = split_halves(keys[: request.limit], seed, str(one.path))
     if checkpoints:
         axes = _checkpoints(request, checkpoints)
     else:
@@ -141,12 +144,6 @@ def _checkpoints(request: ScoringRequest, folder: Path) -> Axes:
     given = tuple(f"{name}={steps[step]}/" for name, step in named.items())
     reference, models = open_adapters(replace(request, adapters=given))
     return Axes(reference, ["step"], {name: (float(named.get(name, 0)),) for name in models}, models)
-
-
-def _split(dataset: EvalDataset, limit: int | None, seed: int) -> Split:
-    """Return the halves of a set, by cluster where rows have one, else by what is asked."""
-    asked = [str([m["content"] for m in talk.messages]) for talk in dataset.conversations]
-    return split_halves((dataset.clusters or asked)[:limit], seed, str(dataset.path))
 
 
 def _forecast(request: ScoringRequest, axes: Axes, sets: list[EvalDataset]) -> str:

@@ -1,7 +1,6 @@
 """A base model from a folder or the hub, or a GGUF beside it, ready to be prompted."""
 
 import contextlib
-import hashlib
 import importlib.util
 import logging
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ContentError, RequestError
-from core.files import no_folder, sha256
+from core.files import no_folder
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -47,13 +46,6 @@ def find_model(reference: str) -> Path:
     if not any(folder.glob(WEIGHTS)):
         raise ContentError(f"{folder}: no {WEIGHTS}: only safetensors weights are read, convert the model")
     return folder
-
-
-def model_digest(folder: Path) -> str:
-    """Return a SHA-256 over config, tokenizer and weights: other bytes give another digest."""
-    names = [*folder.glob(WEIGHTS), folder / "config.json", folder / "tokenizer.json"]
-    lines = [f"{path.name} {sha256(path)}" for path in sorted(names) if path.is_file()]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Model:

@@ -14,12 +14,13 @@ from adapters.config import CONFIG
 from adapters.store import open_adapter
 from adapters.weighted import WeightedAdapter, open_weighted, parse_optional_weight, parse_reference_weight
 from core.errors import RequestError, counted
+from core.runs import model_sha256
 from core.supervision import Turns
 from eval.backends import shards
 from eval.backends.apply import applied, check_fits
 from eval.backends.engine import Engine, EngineGenerator, load_engine
 from eval.backends.generate import LocalGenerator
-from eval.backends.load import Model, find_model, load_model, model_digest
+from eval.backends.load import Model, find_model, load_model
 from eval.backends.scorers import Generator
 from eval.backends.server import Server, check_url
 from eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
@@ -161,7 +162,7 @@ def load_candidates(
             click.echo(f"warning: adapter {told}", err=True)
     alone = isinstance(model, Model) and model.alone  # one row a batch, whatever --batch-tokens says
     budget = 1 if alone else request.batch_tokens or BATCH_TOKENS[model.device]
-    return Opened(model, model_digest(folder), candidates, budget, request.apply == MERGED)
+    return Opened(model, model_sha256(folder), candidates, budget, request.apply == MERGED)
 
 
 def _check_template(model: Model, prompting: Prompting, name: str) -> None:

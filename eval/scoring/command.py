@@ -53,7 +53,7 @@ class ScoringCommand(click.Command):
 def scoring_command(
     *shown: str, own: Sequence[Option] = (), data: bool = True, rescored: bool = True, longest: int = 0
 ) -> Callable[[Callable[..., Asked]], ScoringCommand]:
-    """Return what declares a command: examples, `own` options; `longest`: the tokens of its answers, if any."""
+    """Return what declares a command: examples, `own` options, answers of `longest` tokens (0: of none)."""
     options: list[Option] = [model_options]
     options += [rescoring] if rescored else []
     options += [set_options] if data else []

@@ -67,14 +67,12 @@ class Job:
 
     def messages(self, rows: Collection[int] | None = None) -> Conversations:
         """Return the messages by row, of all rows or of some; of a candidate with shots, after these."""
-        chosen = range(len(self.rows)) if rows is None else rows
-        return {row: self._after_shots(self.rows[row].messages) for row in chosen}
-
-    def _after_shots(self, messages: list[Message]) -> list[Message]:
-        if not self.shots:
-            return messages
-        begin = int(messages[0]["role"] == "system")
-        return [*messages[:begin], *self.shots.turns, *messages[begin:]]
+        shots, found = self.shots.turns if self.shots else [], {}
+        for row in range(len(self.rows)) if rows is None else rows:
+            asked = self.rows[row].messages
+            begin = int(asked[0]["role"] == "system")
+            found[row] = [*asked[:begin], *shots, *asked[begin:]]
+        return found
 
     def prompts(self, rows: Collection[int] | None = None) -> dict[int, list[int]]:
         """Return the token ids of the prompts by row, of all rows or of some."""
