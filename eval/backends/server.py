@@ -57,7 +57,7 @@ class Server:
             return list(pool.map(lambda talk: self._answer(client, talk, max_new_tokens), talks))
 
     def _answer(self, client: "httpx.Client", talk: Messages, max_new_tokens: int) -> str:
-        from httpx import HTTPError
+        from httpx import HTTPError, InvalidURL
 
         body = {"model": self.name, **_asked(talk), "max_tokens": max_new_tokens, "temperature": 0}
         problem = ""
@@ -69,7 +69,7 @@ class Server:
                 if response.is_success:
                     return _content(response.content)
                 problem, code = _refusal(response), response.status_code
-            except (OSError, HTTPError, ValueError) as error:
+            except (OSError, HTTPError, InvalidURL, ValueError) as error:
                 problem, code = f"{type(error).__name__}: {error}", 0
             if 0 < code < 500 and code != TOO_MANY_REQUESTS:
                 raise RequestError(f"{self.url}: {problem}")

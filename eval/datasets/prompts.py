@@ -5,7 +5,7 @@ else the base tokenizer's, else plain text.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,9 +110,9 @@ def other_prompt(
     `asked` is the --template, `talks` what is compared. A recipe that names another template costs the import
     of LLaMA-Factory (10 s).
     """
-    settings = next(_recipes(folder), None)
-    template = settings.get("template") if settings else None
-    if settings is None or template == asked:
+    settings = _recipe(folder)
+    template = settings.get("template")
+    if not settings or template == asked:
         return None
     try:
         chosen = choose_prompting(tokenizer, [folder], str(template or ""))
@@ -130,15 +130,13 @@ def other_prompt(
 
 def trained_template(folder: Path) -> str | None:
     """Return the template that a recipe names, "" if it names none; None without recipe or for stage pt."""
-    settings = next(_recipes(folder), None)
-    if settings is None or settings.get("stage") == "pt":
-        return None
-    return str(settings.get("template") or "")
+    settings = _recipe(folder)
+    return str(settings.get("template") or "") if settings and settings.get("stage") != "pt" else None
 
 
 def trained_system(folder: Path) -> str | None:
     """Return the one system text of a training's examples or recipe, or None; `TuneyardError` for several."""
-    settings = next(_recipes(folder), {})
+    settings = _recipe(folder)
     named, registry = settings.get("dataset"), Path(str(settings.get("dataset_dir") or registry_folder()))
     texts = set()
     for name in names_in(named):
@@ -152,9 +150,9 @@ def trained_system(folder: Path) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _recipes(folder: Path) -> Iterator[dict[str, object]]:
-    """Yield the settings of the training that left the adapter, itself a run or a checkpoint in one."""
+def _recipe(folder: Path) -> dict[str, object]:
+    """The settings of the training that left an adapter, a run or a checkpoint of one; {} if unknown."""
     kept = [run_of(folder).get("settings")]
     for place in run_folders(folder):
         kept += [read_yaml(place / name, "recipe").value for name in SETTINGS if (place / name).is_file()]
-    yield from (settings for settings in kept if isinstance(settings, dict))
+    return next((settings for settings in kept if isinstance(settings, dict)), {})
