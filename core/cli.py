@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -68,6 +68,11 @@ def command_line(module: str, without: Collection[str] = ()) -> str:
 def examples(*commands: str) -> str:
     """Return the end of a `--help`: what to type, each command run by the tests, a long one in two lines."""
     return "\n".join(("\b", "Examples:", *map(_wrapped, commands)))
+
+
+def command(*shown: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Return what makes a function a command whose help ends in these examples."""
+    return click.command(context_settings=CLI, epilog=examples(*shown))
 
 
 def _wrapped(command: str) -> str:

@@ -5,6 +5,7 @@ Base against tuned: all models answer the same prompts, raters mark the answers 
 tell whose they are, and `tally` says who won. docs/eval-ab.md describes sheet and figures.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +13,21 @@ from typing import Any
 
 import click
 
-from core.cli import examples
+from core.cli import command
 from core.documents import json_lines
 from core.errors import CLI, RequestError, run
 from core.files import atomic, require, write_json, write_text
-from core.prompt import Conversation
-from eval.backends import shards
 from eval.backends.scorers import Fields
 from eval.datasets.dataset import read_datasets
 from eval.metrics.answers import cut_thought
 from eval.reports.sheet import Answered, check_key, check_unrated, make_sheet, read_key, read_sheet
 from eval.reports.side_by_side import side_by_side
 from eval.reports.tally import tally_json, tally_table
-from eval.runs.results import PREDICTIONS, Prediction, check_new
-from eval.scoring.candidates import open_models
-from eval.scoring.job import Job
-from eval.scoring.options import generate_options, model_options, run_options, set_options, take
-from eval.scoring.pipeline import score_opened
-from eval.scoring.task import Task
+from eval.runs.results import PREDICTIONS, Prediction
+from eval.scoring.candidates import Opened
+from eval.scoring.command import Asked, scoring_command
+from eval.scoring.options import ScoringRequest
+from eval.scoring.task import Job, Task
 from eval.statistics.rates import group_of
 
 SHEET, KEY, ANSWERS = "sheet.csv", "key.json", "answers.md"
@@ -49,57 +47,45 @@ def cli() -> None:
     """Have people judge the answers of a base model and adapters without knowing whose they are."""
 
 
-@cli.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard eval ab --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
-        "--limit 2 --max-new-tokens 4 --out build/ab",
-        "tuneyard eval ab --model models/demo-base --adapter demo-rte --data "
-        "eval/suites/toolkit-questions.jsonl --limit 2 --max-new-tokens 4 --out build/asked",
-    ),
+@scoring_command(
+    "tuneyard eval ab --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
+    "--limit 2 --max-new-tokens 4 --out build/ab",
+    "tuneyard eval ab --model models/demo-base --adapter demo-rte --data "
+    "eval/suites/toolkit-questions.jsonl --limit 2 --max-new-tokens 4 --out build/asked",
+    own=[
+        click.option(
+            "--seed", default=42, show_default=True, metavar="N", help="Of the answers' order in the sheet."
+        )
+    ],
+    rescored=False,
+    longest=512,
 )
-@model_options
-@set_options
-@generate_options(max_new_tokens=512)
-@click.option(
-    "--seed", default=42, show_default=True, metavar="N", help="Of the answers' order in the sheet."
-)
-@run_options
-def ask(seed: int, **given: Any) -> None:
+def ask(request: ScoringRequest, seed: int) -> Asked:
     """Answer every prompt with every model and write the sheet (needs not be named: the default).
 
     Prompts need no reference answers: --data also takes a .txt file with one prompt a line.
     """
-    request = take(given)
-    check_new(request.out, resume=request.resume, force=request.force)
     check_unrated(request.out / SHEET)
     sets = read_datasets(request.datasets, request.data, request.cluster)
-    opened = open_models(request)
-    models = [candidate.name for candidate in opened.candidates]
-    if len(models) < 2:
-        raise RequestError(f"only {models[0]} is prompted: name another model with --adapter NAME[=DIR]")
-    facts = {"seed": seed, "models": models, "sets": [dataset.name for dataset in sets]}
-    if not request.force:
-        check_key(request.out / KEY, facts)
-    score_opened(request, Ab(request.max_new_tokens), sets, opened)
-    if shards.first():
-        asked = [one for dataset in sets for one in _answers(request.out, models, dataset.name)]
-        _write_sheet(request.out, asked, facts, seed)
+    return Ab(request, seed, [dataset.name for dataset in sets]), sets
 
 
-@cli.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard eval ab tally build/ab/anna.csv",
-        "tuneyard eval ab tally build/ab/anna.csv build/ab/ben.csv --out build/tally",
-    ),
+cli.add_command(ask)
+
+
+@command(
+    "tuneyard eval ab tally build/ab/anna.csv",
+    "tuneyard eval ab tally build/ab/anna.csv build/ab/ben.csv --out build/tally",
 )
 @click.argument("sheets", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SHEET…")
 @click.option("--key", type=click.Path(path_type=Path), help="[key.json beside the first sheet]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for tally.md and tally.json.")
 def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
     """Read filled sheets back, one of each rater, and say who won, by criterion and overall."""
-    named = {_rater(sheet, sheets): require(sheet, "sheet") for sheet in sheets}
+    stems = Counter(sheet.stem for sheet in sheets)  # a rater's name, or the path where two sheets have one
+    named = {
+        sheet.stem if stems[sheet.stem] == 1 else str(sheet): require(sheet, "sheet") for sheet in sheets
+    }
     if len(named) < len(sheets):
         raise RequestError("a sheet is named twice: give each rater's sheet once")
     known = read_key(require(key or sheets[0].with_name(KEY), "key"))
@@ -111,23 +97,38 @@ def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
         write_json(out / "tally.json", tally_json(ratings, known.models, known.clusters))
 
 
+cli.add_command(tally)
+
+
 @dataclass(frozen=True, slots=True)
 class Ab(Task):
-    """Answering prompts: nothing is judged here."""
+    """Answering prompts: nothing is judged here, the answers of all models go into a sheet."""
 
-    max_new_tokens: int
-    command: str = "eval.ab"
+    request: ScoringRequest
+    seed: int
+    sets: Sequence[str]
+    command = "eval.ab"
+    refused = "are left out of the sheet"
+
+    def prompted(self, opened: Opened) -> Opened:
+        """Return the models; `RequestError` for a single one, or where the key in OUT is of another sheet."""
+        models = [candidate.name for candidate in opened.candidates]
+        if len(models) < 2:
+            raise RequestError(f"only {models[0]} is prompted: name another model with --adapter NAME[=DIR]")
+        if not self.request.force:
+            check_key(self.request.out / KEY, self._facts(models))
+        return opened
+
+    def _facts(self, models: Sequence[str]) -> dict[str, object]:
+        return {"seed": self.seed, "models": list(models), "sets": list(self.sets)}
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the prompt, the answer that the data expects ("" without one), and the model's."""
-        asked = job.rows[row]
-        return {
-            "instruction": _shown(asked),
-            "expected_output": asked.answer,
-            "model_output": "",
-            "row": row,
-            **fields,
-        }
+        asked, turns = job.rows[row], job.rows[row].messages
+        said = [f"{turn['role']}: {turn['content']}" for turn in turns]
+        shown = turns[0]["content"] if len(turns) == 1 else "\n".join(said)  # who said what, of several turns
+        known = {"instruction": shown, "expected_output": asked.answer, "model_output": "", "row": row}
+        return {**known, **fields}
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002
         """Return how many answers there are, and how many are none."""
@@ -141,29 +142,19 @@ class Ab(Task):
         """Return the number of answers."""
         return f"n {results['n']}  empty {results['empty']}"
 
-    def warnings(self, results: Mapping[str, Any]) -> list[str]:
-        """Warn of prompts that did not fit."""
-        refused = results["refused"]
-        return [f"{refused} prompts exceed the context and are left out of the sheet"] if refused else []
-
-
-def _shown(asked: Conversation) -> str:
-    """A single question as it stands; where more was said, every turn behind its role."""
-    if len(asked.messages) == 1:
-        return asked.messages[0]["content"]
-    return "\n".join(f"{message['role']}: {message['content']}" for message in asked.messages)
-
-
-def _write_sheet(out: Path, asked: Sequence[Answered], facts: Mapping[str, object], seed: int) -> None:
-    sheet, answers = make_sheet(asked, seed)
-    write_text(out / ANSWERS, side_by_side(asked))
-    write_json(out / KEY, {**facts, "answers": answers})
-    with atomic(out / SHEET) as file:
-        file.write(sheet)
-    click.echo(
-        f"\n{len(asked)} prompts, {len(answers)} answers\n{out / SHEET}: for the raters, marks from 1 to 5\n"
-        f"{out / KEY}: whose answers they are\n{out / ANSWERS}: the answers side by side, named"
-    )
+    def finish(self, out: Path, models: Sequence[str]) -> None:
+        """Write the sheet for the raters, its key, and the answers side by side."""
+        asked = [one for name in self.sets for one in _answers(out, models, name)]
+        sheet, answers = make_sheet(asked, self.seed)
+        write_text(out / ANSWERS, side_by_side(asked))
+        write_json(out / KEY, {**self._facts(models), "answers": answers})
+        with atomic(out / SHEET) as file:
+            file.write(sheet)
+        click.echo(
+            f"\n{len(asked)} prompts, {len(answers)} answers\n"
+            f"{out / SHEET}: for the raters, marks from 1 to 5\n{out / KEY}: whose answers they are\n"
+            f"{out / ANSWERS}: the answers side by side, named"
+        )
 
 
 def _answers(out: Path, models: Sequence[str], name: str) -> list[Answered]:
@@ -182,11 +173,6 @@ def _answers(out: Path, models: Sequence[str], name: str) -> list[Answered]:
         for lines in zip(*logs, strict=True)
         if not any("refused" in line for line in lines)
     ]
-
-
-def _rater(sheet: Path, sheets: Sequence[Path]) -> str:
-    """A rater is named by the sheet's file name, or by its path where two sheets have one name."""
-    return sheet.stem if [other.stem for other in sheets].count(sheet.stem) == 1 else str(sheet)
 
 
 if __name__ == "__main__":

@@ -10,33 +10,28 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, RequestError, TuneyardError, run, show_value
+from core.cli import command
+from core.errors import RequestError, TuneyardError, run, show_value
 from core.prompt import Encode, Message
-from eval.backends.stream import PRESETS, Sampling, ThoughtFilter, choose_sampling, stream
-from eval.datasets.recipe import trained_system
+from eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
+from eval.backends.load import Model
+from eval.datasets.prompts import trained_system
 from eval.metrics.answers import cut_thought
 from eval.scoring.candidates import Candidate, open_models
-from eval.scoring.options import Finite, loading_options, take
-
-if TYPE_CHECKING:
-    from eval.backends.load import Model
+from eval.scoring.options import Finite, loading_options, number, take
 
 WAYS_OUT = ("exit", "quit")
 USE = "/use"
 
 
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard eval chat --model models/demo-base --once 'What is LoRA?' --max-new-tokens 8",
-        "tuneyard eval chat --model models/demo-base --adapter demo-rte --once 'true or false?' "
-        "--max-new-tokens 4",
-    ),
+@command(
+    "tuneyard eval chat --model models/demo-base --once 'What is LoRA?' --max-new-tokens 8",
+    "tuneyard eval chat --model models/demo-base --adapter demo-rte --once 'true or false?' "
+    "--max-new-tokens 4",
 )
 @click.option("--model", required=True, metavar="DIR|ID", help="Model or LoRA folder, or hub id.")
 @click.option(
@@ -49,7 +44,7 @@ USE = "/use"
 @click.option("--once", metavar="TEXT", help="Answer this and leave.")
 @click.option("--system", metavar="TEXT", help="What the model is told first.  [as it was trained]")
 @click.option("--think", is_flag=True, help="Let a model think, and show it.")
-@click.option("--max-new-tokens", type=click.IntRange(1), metavar="N", default=512, show_default=True)
+@number("--max-new-tokens", "The longest answer.", default=512)
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
@@ -58,7 +53,7 @@ USE = "/use"
 @click.option("--temperature", type=Finite(0), help="0: greedy.")
 @click.option("--top-p", type=Finite(0, 1, min_open=True))
 @click.option("--repetition-penalty", type=Finite(0, min_open=True), help="1: none.")
-@click.option("--no-repeat-ngram-size", type=click.IntRange(0), metavar="N", help="0: off.")
+@number("--no-repeat-ngram-size", "0: off.", least=0)
 @loading_options
 def cli(once: str | None, system: str | None, preset: str | None, **given: Any) -> None:
     """Talk to a model in the terminal, or have it answer one question.
@@ -105,32 +100,29 @@ def _begin(candidate: Candidate, system: str | None) -> list[Message]:
 class Chat:
     """A conversation: who answers and how, and all that was said, the system text first."""
 
-    model: "Model"
+    model: Model
     encode: Encode
     sampling: Sampling
     think: bool
     messages: list[Message] = field(default_factory=list)
 
     def answer(self, text: str) -> None:
-        """Show the answer to a text and remember both, without the thought.
-
-        An answer cut short (by Ctrl-C) is remembered as far as it was shown. `RequestError` if the text
-        does not fit the context even without what was said before.
-        """
+        """Show the answer, remember what was shown but the thought; `RequestError` for too long a text."""
         self.messages.append({"role": "user", "content": text})
         prompt = self._fitting()
-        said: list[str] = []
-        thoughts = ThoughtFilter()
+        said = shown = ""
 
-        def show(piece: str) -> None:
-            said.append(piece)
-            click.echo(piece if self.think else thoughts.feed(piece), nl=False)
+        def show(piece: str, ended: bool = False) -> None:
+            nonlocal said, shown
+            said += piece
+            before, shown = shown, said if self.think else without_thoughts(said, ended)
+            click.echo(shown[len(before) :], nl=ended)
 
         try:
             stream(self.model, prompt, self.sampling, show)
         finally:
-            click.echo("" if self.think else thoughts.end())
-            answer = cut_thought("".join(said))
+            show("", ended=True)
+            answer = cut_thought(said)
             self.messages.append({"role": "assistant", "content": answer})
         if not answer:
             click.echo("(no answer: nothing was said, or nothing but a thought)", err=True)

@@ -12,8 +12,7 @@ from typing import Any
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, RequestError, run
+from core.errors import RequestError, run
 from core.files import write_json, write_text
 from core.prompt import Conversation
 from eval.backends.scorers import ChoiceScorer, Fields, Scorer
@@ -29,56 +28,52 @@ from eval.datasets.cmmlu import (
     show_item,
 )
 from eval.datasets.dataset import EvalDataset
-from eval.metrics.labels import LOW_MASS, accuracy_line, summary
+from eval.metrics.labels import accuracy_line, summary
 from eval.metrics.macro import group_score
+from eval.nli import mass_warnings, mean_mass
 from eval.reports.groups import group_table, groups_json, read_groups, set_score
-from eval.runs.results import Prediction, check_new
+from eval.runs.results import Prediction
 from eval.scoring.candidates import Opened
-from eval.scoring.job import Job
-from eval.scoring.options import model_options, run_options, take
-from eval.scoring.pipeline import score
-from eval.scoring.task import Figure, Prepared, Task, line_of
+from eval.scoring.command import Asked, scoring_command
+from eval.scoring.options import ScoringRequest
+from eval.scoring.task import Figure, Job, Task, line_of
 
 PLAIN = "the benchmark's text (no chat template)"
 
 
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard eval cmmlu --model Qwen/Qwen2.5-0.5B --out results/cmmlu",
-        "tuneyard eval cmmlu --model Qwen/Qwen2.5-0.5B --adapter qa --shots 5 --out results/shots",
-    ),
+@scoring_command(
+    "tuneyard eval cmmlu --model Qwen/Qwen2.5-0.5B --out results/cmmlu",
+    "tuneyard eval cmmlu --model Qwen/Qwen2.5-0.5B --adapter qa --shots 5 --out results/shots",
+    own=[
+        click.option(
+            "--data",
+            "source",
+            default=HUB_ID,
+            metavar="DIR|ID",
+            show_default=True,
+            help="Folder with dev/ and test/ of the benchmark, or its id on the hub.",
+        ),
+        click.option(
+            "--subjects", metavar="A,B,…", help="Only these subjects; by default all that are there."
+        ),
+        click.option(
+            "--shots",
+            type=click.IntRange(0, 5),
+            default=5,
+            show_default=True,
+            metavar="N",
+            help="Questions with answers before each question.",
+        ),
+        click.option("--chat", is_flag=True, help="Prompt in the chat template, not as plain text."),
+    ],
+    data=False,
+    rescored=False,
 )
-@model_options
-@click.option(
-    "--data",
-    default=HUB_ID,
-    metavar="DIR|ID",
-    show_default=True,
-    help="Folder with dev/ and test/ of the benchmark, or its id on the hub.",
-)
-@click.option("--subjects", metavar="A,B,…", help="Only these subjects; by default all that are there.")
-@click.option(
-    "--shots",
-    type=click.IntRange(0, 5),
-    default=5,
-    show_default=True,
-    metavar="N",
-    help="Questions with answers before each question.",
-)
-@click.option("--chat", is_flag=True, help="Prompt in the chat template, not as plain text.")
-@run_options
-def cli(**given: Any) -> None:
+def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, chat: bool) -> Asked:
     """Score a base model and adapters on CMMLU, by subject, group and on average.
 
     Averages are over subjects, as the benchmark's, each with its n, 95 % interval and majority baseline.
     """
-    score(*prepare(**given))
-
-
-def prepare(*, data: str, subjects: str | None, shots: int, chat: bool, **given: Any) -> Prepared:
-    """Return what is asked and how, the questions fetched; `RequestError` where they cannot be had."""
-    request = take(given)
     if request.backend != "hf":
         raise RequestError(
             f"--backend {request.backend}: CMMLU needs the probabilities of A to D, which hf gives"
@@ -87,12 +82,11 @@ def prepare(*, data: str, subjects: str | None, shots: int, chat: bool, **given:
         raise RequestError("--template needs --chat: without it no template is used")
     if request.bos and not chat:
         raise RequestError("--bos needs --chat: the benchmark's text begins with the tokenizer's BOS already")
-    check_new(request.out, resume=request.resume, force=request.force)
-    folder = Path(data) if Path(data).is_dir() else None
+    folder = Path(source) if Path(source).is_dir() else None
     chosen = choose_subjects(subjects, folder)
-    folder = folder or fetch(data, [subject.name for subject in chosen])
+    folder = folder or fetch(source, [subject.name for subject in chosen])
     exams = {subject.name: read_exam(folder, subject, shots) for subject in chosen}
-    return request, Cmmlu(shots, chat, exams), [_questions(exam) for exam in exams.values()]
+    return Cmmlu(shots, chat, exams), [_questions(exam) for exam in exams.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +96,12 @@ class Cmmlu(Task):
     shots: int
     chat: bool
     exams: Mapping[str, Exam]
-    command: str = "eval.cmmlu"
+    command = "eval.cmmlu"
+    kept = ("shots", "chat")
 
     def prompted(self, opened: Opened) -> Opened:
         """Return the models asked in plain text, unless a chat is asked for."""
         return opened if self.chat else _plain(opened)
-
-    def settings(self) -> dict[str, object]:
-        """Return the options that change the prompt."""
-        return {"shots": self.shots, "chat": self.chat}
 
     def scorer(self, job: Job) -> Scorer:
         """Return one that compares the four letters' probabilities after each question's prompt."""
@@ -122,11 +113,10 @@ class Cmmlu(Task):
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return accuracy with its uncertainty and baseline, and what the context had no room for."""
-        masses = [float(str(p["label_mass"])) for p in predictions if "label_mass" in p]
         return {
             "mode": "choice",
             **summary(predictions, job.dataset.answers),
-            "label_mass": round(sum(masses) / len(masses), 6),
+            "label_mass": mean_mass(predictions),
             "fewer_shots": sum("shots" in p and p["shots"] != self.shots for p in predictions),
             "labels": list(LETTERS),
         }
@@ -137,12 +127,9 @@ class Cmmlu(Task):
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Warn of letters that the model would hardly say, and of prompts that did not fit."""
-        said = []
-        if results["label_mass"] < LOW_MASS:
-            said.append(f"label mass {results['label_mass']:.2f}: it would hardly say these letters")
-        if results["fewer_shots"]:
-            said.append(f"{results['fewer_shots']} prompts have fewer shots, for the context's sake")
-        return said + Task.warnings(self, results)
+        fewer = results["fewer_shots"]
+        cut = [f"{fewer} prompts have fewer shots, for the context's sake"] if fewer else []
+        return mass_warnings(results["label_mass"], "letters") + cut + Task.warnings(self, results)
 
     def finish(self, out: Path, models: Sequence[str]) -> None:
         """Write and show the groups' table."""
@@ -159,27 +146,23 @@ class Cmmlu(Task):
         return {"accuracy, average over subjects": mean}
 
 
-class FewShotScorer:
+class FewShotScorer(ChoiceScorer):
     """Chooses between the letters, and tells how many shots each prompt had room for."""
 
     def __init__(self, job: Job, exam: Exam) -> None:
         """Make the prompts of an exam's questions, with as many of its examples as fit the context."""
-        room = job.model.context
 
         def encode(text: str) -> list[int]:
             return job.candidate.prompting.encode([{"role": "user", "content": text}])
 
-        made = [prompt(exam, item, encode, room) for item in exam.items[: len(job.rows)]]
+        made = [prompt(exam, item, encode, job.model.context) for item in exam.items[: len(job.rows)]]
         self.shots = [shots for _, shots in made]
         ids = {row: ids for row, (ids, _) in enumerate(made)}
-        self.choosing = ChoiceScorer(
-            job.model, ids, {letter: [letter] for letter in LETTERS}, job.opened.budget
-        )
-        self.batches, self.refused = self.choosing.batches, self.choosing.refused
+        super().__init__(job.model, ids, {letter: [letter] for letter in LETTERS}, job.opened.budget)
 
     def score(self, batch: Sequence[int]) -> list[Fields]:
         """Return what choosing returns of each row, and its shots."""
-        answers = self.choosing.score(batch)
+        answers = super().score(batch)
         return [{**fields, "shots": self.shots[row]} for row, fields in zip(batch, answers, strict=True)]
 
 
@@ -199,13 +182,11 @@ def _plain(opened: Opened) -> Opened:
     def encode(messages: list[dict[str, str]]) -> list[int]:
         return list(tokenizer(messages[-1]["content"])["input_ids"])
 
-    return replace(
-        opened,
-        candidates=[
-            replace(s, prompting=replace(s.prompting, encode=encode, source=PLAIN, digest=digest))
-            for s in opened.candidates
-        ],
-    )
+    candidates = [
+        replace(one, prompting=replace(one.prompting, encode=encode, source=PLAIN, digest=digest))
+        for one in opened.candidates
+    ]
+    return replace(opened, candidates=candidates)
 
 
 if __name__ == "__main__":

@@ -6,54 +6,42 @@ Writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-code.md exp
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, ContentError, RequestError, run, show_value
+from core.errors import ContentError, RequestError, run, show_value
 from eval.backends.scorers import Fields, Scorer
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.answers import cut_thought
 from eval.metrics.labels import accuracy_line
 from eval.metrics.sandbox import run_tests
 from eval.runs.results import Prediction
-from eval.scoring.job import Job
-from eval.scoring.options import generate_options, model_options, rescoring, run_options, set_options, take
-from eval.scoring.pipeline import score
-from eval.scoring.task import Prepared, Task, line_of
+from eval.scoring.command import Asked, scoring_command
+from eval.scoring.options import ScoringRequest
+from eval.scoring.task import Job, Task, line_of
 from eval.statistics.rates import groups_of, rate_of
 
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard eval code --model models/demo-base --data eval/suites/toolkit-code.jsonl "
-        "--run-code --limit 1 --max-new-tokens 8 --out results/run",
-        "tuneyard eval code --model models/demo-base --adapter demo-rte --data "
-        "eval/suites/toolkit-code.jsonl --run-code --limit 1 --max-new-tokens 8 --out results/programs",
-    ),
+@scoring_command(
+    "tuneyard eval code --model models/demo-base --data eval/suites/toolkit-code.jsonl "
+    "--run-code --limit 1 --max-new-tokens 8 --out results/run",
+    "tuneyard eval code --model models/demo-base --adapter demo-rte --data "
+    "eval/suites/toolkit-code.jsonl --run-code --limit 1 --max-new-tokens 8 --out results/programs",
+    own=[
+        click.option(
+            "--run-code", is_flag=True, help="Agree that what the models write is run on this machine."
+        )
+    ],
+    longest=384,
 )
-@model_options
-@rescoring
-@set_options
-@click.option("--run-code", is_flag=True, help="Agree that what the models write is run on this machine.")
-@generate_options(max_new_tokens=384)
-@run_options
-def cli(**given: Any) -> None:
+def cli(request: ScoringRequest, run_code: bool) -> Asked:
     """Have functions written and run their tests: pass@1 with its 95 % interval.
 
     Programs run one by one with bounds of time and memory and without a network; they can read what you can.
     """
-    score(*prepare(**given))
-
-
-def prepare(*, run_code: bool, **given: Any) -> Prepared:
-    """Return what is asked and how; `RequestError` where running is not agreed to."""
-    request = take(given)
     if not run_code:
         raise RequestError(
             "what models write is run as a program here: agree by --run-code (best in a container)"
@@ -61,7 +49,7 @@ def prepare(*, run_code: bool, **given: Any) -> Prepared:
     sets = read_datasets(request.datasets, request.data, request.cluster)
     for dataset in sets:
         check_tests(dataset)
-    return request, Code(request.max_new_tokens), sets
+    return Code(), sets
 
 
 def check_tests(dataset: EvalDataset) -> None:
@@ -82,12 +70,10 @@ def program_of(answer: str) -> str:
     return found[1] if found else text
 
 
-@dataclass(frozen=True, slots=True)
 class Code(Task):
     """Programs against tests, one answer a task."""
 
-    max_new_tokens: int
-    command: str = "eval.code"
+    command = "eval.code"
 
     def scorer(self, job: Job) -> Scorer:
         """Return one that generates; `RequestError` beforehand where programs cannot be run here."""
@@ -100,12 +86,7 @@ class Code(Task):
         program = program_of(str(fields.get("model_output", "")))
         tests = [str(test) for test in record["tests"]] if isinstance(record["tests"], list) else []
         why = str(fields["refused"]) if "refused" in fields else run_tests(program, tests)
-        return {
-            **line_of(job, row, fields),
-            "predicted_output": program,
-            "correct": not why,
-            "why": why,
-        }
+        return {**line_of(job, row, fields), "predicted_output": program, "correct": not why, "why": why}
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002
         """Return pass@1 as the accuracy, and how the programs that failed ended."""

@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, RequestError, run
+from core.cli import command
+from core.errors import RequestError, run
 from core.files import write_json, write_text
 from core.language import ENGLISH, in_language, lang_option, tr
 from eval.reports.compared import ComparedRuns, GradedRuns, compare_in_metric, compare_results
@@ -24,12 +24,9 @@ from eval.reports.tables import BIAS, bias_table, to_json
 from eval.runs.label_bias import label_biases
 
 
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard eval compare results/demo --out build/verdict",
-        "tuneyard eval compare before=results/demo/base after=results/demo/rte=1,mnli=0 --out build/named",
-    ),
+@command(
+    "tuneyard eval compare results/demo --out build/verdict",
+    "tuneyard eval compare before=results/demo/base after=results/demo/rte=1,mnli=0 --out build/named",
 )
 @click.argument("results", nargs=-1, required=True, metavar="[NAME=]RESULTS…")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for tables and plots.")

@@ -9,10 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import click
-
-from core.cli import examples
-from core.errors import CLI, ContentError, run, show_value
+from core.errors import ContentError, run, show_value
 from eval.backends.scorers import Fields
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.labels import UNKNOWN, accuracy_line
@@ -20,45 +17,28 @@ from eval.metrics.reports import Report, judge, parse_report, report_summary
 from eval.reports.defects import PLOT, write_defects
 from eval.runs.detailed import DETAILED
 from eval.runs.results import Prediction
-from eval.scoring.job import Job
-from eval.scoring.options import generate_options, model_options, rescoring, run_options, set_options, take
-from eval.scoring.pipeline import score
-from eval.scoring.task import Prepared, Task, line_of
+from eval.scoring.command import Asked, scoring_command
+from eval.scoring.options import ScoringRequest
+from eval.scoring.task import Job, Task, line_of
 
 
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard data compile defect --source tests/examples/good/defect --out build/defect",
-        "tuneyard eval defect --model models/demo-base --data build/defect/defect/test.jsonl "
-        "--limit 2 --max-new-tokens 4 --out results/defects",
-    ),
+@scoring_command(
+    "tuneyard data compile defect --source tests/examples/good/defect --out build/defect",
+    "tuneyard eval defect --model models/demo-base --data build/defect/defect/test.jsonl "
+    "--limit 2 --max-new-tokens 4 --out results/defects",
+    longest=512,
 )
-@model_options
-@rescoring
-@set_options
-@generate_options(max_new_tokens=512)
-@run_options
-def cli(**given: Any) -> None:
+def cli(request: ScoringRequest) -> Asked:
     """Judge defect reports and score the judgements, overall, by subtype and by type.
 
     Answers that hold no judgement are counted apart, and as wrong.
     """
-    score(*prepare(**given))
-
-
-def prepare(**given: Any) -> Prepared:
-    """Return what is asked and how; `ContentError` where a row's reference holds no judgement."""
-    request = take(given)
     sets = read_datasets(request.datasets, request.data, request.cluster)
-    return request, Defect({q.name: read_references(q) for q in sets}, request.max_new_tokens), sets
+    return Defect({one.name: read_references(one) for one in sets}), sets
 
 
 def read_references(dataset: EvalDataset) -> list[Report]:
-    """Return the parsed reference of every record.
-
-    `ContentError` names the first record that has no subtype, or whose reference holds no judgement.
-    """
+    """Return each record's parsed reference; `ContentError` names the first without subtype or judgement."""
     found = []
     for number, (record, answer) in enumerate(zip(dataset.records, dataset.answers, strict=True), 1):
         place = f"{dataset.path}: record {number}"
@@ -79,8 +59,7 @@ class Defect(Task):
     """Judging defect reports; the parsed references of each set by its name."""
 
     references: Mapping[str, list[Report]]
-    max_new_tokens: int
-    command: str = "eval.defect"
+    command = "eval.defect"
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the report, the reference and what the answer was taken for."""
@@ -98,10 +77,7 @@ class Defect(Task):
         """Return the figures; write the document's two files."""
         references = self.references[job.dataset.name]
         figures = report_summary(predictions, [reference.judgement for reference in references])
-        return {
-            **figures,
-            "numbered_labels": write_defects(job.folder, predictions, figures),
-        }
+        return {**figures, "numbered_labels": write_defects(job.folder, predictions, figures)}
 
     def line(self, results: Mapping[str, Any]) -> str:
         """Return accuracy, interval, n, majority, and how many answers did not parse."""

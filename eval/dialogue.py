@@ -6,90 +6,65 @@ said and how much they repeat: heuristics, docs/eval-dialogue.md. Writes OUT/<mo
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-import click
-
-from core.cli import examples
-from core.errors import CLI, ContentError, run
+from core.errors import ContentError, run
 from core.prompt import Conversation
-from eval.backends.conversation import ConversationScorer, questions
-from eval.backends.scorers import Fields, Messages, Scorer
+from eval.backends.scorers import Fields, Generator, Messages, Scorer
 from eval.backends.server import Server
 from eval.datasets.dataset import read_datasets
+from eval.metrics.answers import cut_thought
 from eval.metrics.coherence import Talk, carry_over, repetition
 from eval.metrics.text import Measured, ratio
 from eval.runs.results import Prediction
-from eval.scoring.job import Job
-from eval.scoring.options import generate_options, model_options, rescoring, run_options, set_options, take
-from eval.scoring.pipeline import score
-from eval.scoring.task import Figure, Prepared, Task
+from eval.scoring.command import Asked, scoring_command
+from eval.scoring.options import ScoringRequest
+from eval.scoring.task import Figure, Job, Task
 from eval.statistics.rates import groups_of
 
 FIGURES = ("carry_over", "chance", "repetition")
 
 
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard eval dialogue --model models/demo-base --data eval/suites/toolkit-talks.jsonl "
-        "--limit 1 --max-new-tokens 4 --out results/talk",
-        "tuneyard eval dialogue --model models/demo-base --adapter demo-rte --data "
-        "eval/suites/toolkit-talks.jsonl --limit 1 --max-new-tokens 4 --out results/talks-of-rte",
-    ),
+@scoring_command(
+    "tuneyard eval dialogue --model models/demo-base --data eval/suites/toolkit-talks.jsonl "
+    "--limit 1 --max-new-tokens 4 --out results/talk",
+    "tuneyard eval dialogue --model models/demo-base --adapter demo-rte --data "
+    "eval/suites/toolkit-talks.jsonl --limit 1 --max-new-tokens 4 --out results/talks-of-rte",
+    longest=256,
 )
-@model_options
-@rescoring
-@set_options
-@generate_options(max_new_tokens=256)
-@run_options
-def cli(**given: Any) -> None:
+def cli(request: ScoringRequest) -> Asked:
     """Measure multi-turn coherence by two heuristics, carry-over and repetition, and keep the transcripts.
 
     Both stand beside those of the data's own answers, and carry-over beside what chance gives.
     """
-    score(*prepare(**given))
-
-
-def prepare(**given: Any) -> Prepared:
-    """Return what is asked and how; `ContentError` for a set without a second question."""
-    request = take(given)
     sets = read_datasets(request.datasets, request.data, request.cluster)
     for one in sets:
         if not any(map(_several, one.conversations[: request.limit])):
             raise ContentError(f"{one.path}: no conversation has a second question: nothing to measure")
-    return request, Dialogue(request.max_new_tokens), sets
+    return Dialogue(), sets
 
 
-@dataclass(frozen=True, slots=True)
 class Dialogue(Task):
     """Leading conversations with the model's own answers."""
 
-    max_new_tokens: int
-    command: str = "eval.dialogue"
+    command = "eval.dialogue"
 
     def scorer(self, job: Job) -> Scorer:
         """Return one that leads every conversation of several questions; the others show nothing."""
         talks = {row: talk.messages for row, talk in enumerate(job.rows) if _several(talk)}
-        return ConversationScorer(job.generator, talks, self._fits(job), self.max_new_tokens)
-
-    def _fits(self, job: Job) -> Callable[[Messages], bool]:
-        if isinstance(job.opened.model, Server):
-            return lambda _: True  # it refuses by itself
-        room = job.opened.model.context - self.max_new_tokens
-        return lambda talk: len(job.candidate.prompting.encode(talk)) <= room
+        return ConversationScorer(job.generator, talks, _fits(job), job.request.max_new_tokens)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the data's own answers, the row's number, and the transcript or why there is none."""
-        return {"references": _talk(_whole(job.rows[row])).answers, "row": row, **fields}
+        return {"references": _reference(job.rows[row]).answers, "row": row, **fields}
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return both figures of the model and of the data's own answers, means over conversations."""
         led = [p for p in predictions if "refused" not in p]
         groups = groups_of(led) or range(len(led))
         own = _figures([_talk(p["transcript"]) for p in led], groups)
-        reference = _figures([_talk(_whole(job.rows[int(str(p["row"]))])) for p in led], groups)
+        reference = _figures([_reference(job.rows[p["row"]]) for p in led], groups)
         return {
             **_values(own),
             "reference": _values(reference),
@@ -126,6 +101,46 @@ class Dialogue(Task):
         }
 
 
+class ConversationScorer:
+    """Has a generator answer turn after turn, each on all that was said before."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        talks: Mapping[int, Messages],
+        fits: Callable[[Messages], bool],
+        max_new_tokens: int,
+    ) -> None:
+        """Prepare for conversations by row, a user's turn last; each ends where it no longer `fits`."""
+        self.generator, self.talks, self.fits, self.max_new_tokens = generator, talks, fits, max_new_tokens
+        self.batches, self.refused = generator.plan(talks, max_new_tokens)
+
+    def score(self, batch: Sequence[int]) -> list[Fields]:
+        """Return the `transcript` of each row, thoughts left out, and whether it was `cut_short`."""
+        turns = [_questions(self.talks[row]) for row in batch]
+        said: list[Messages] = [[] for _ in batch]
+        ended = [False for _ in batch]
+        for turn in range(max(map(len, turns))):
+            now = []
+            for n, asked in enumerate(turns):
+                if turn < len(asked) and not ended[n]:
+                    ended[n] = not self.fits([*said[n], *asked[turn]])
+                    if not ended[n]:
+                        said[n] += asked[turn]
+                        now.append(n)
+            answers = self.generator.generate([said[n] for n in now], self.max_new_tokens) if now else []
+            for n, answer in zip(now, answers, strict=True):
+                said[n].append({"role": "assistant", "content": cut_thought(answer)})
+        return [{"transcript": s, "cut_short": e} for s, e in zip(said, ended, strict=True)]
+
+
+def _fits(job: Job) -> Callable[[Messages], bool]:
+    if isinstance(job.opened.model, Server):
+        return lambda _: True  # it refuses by itself
+    room = job.opened.model.context - job.request.max_new_tokens
+    return lambda talk: len(job.candidate.prompting.encode(talk)) <= room
+
+
 def _figures(talks: Sequence[Talk], groups: Sequence[Hashable]) -> dict[str, Measured]:
     """Return the means of what can be measured; chance takes each talk with the turns before of the next."""
     others = [*talks[1:], *talks[:1]]
@@ -152,17 +167,28 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-def _whole(asked: Conversation) -> Messages:
-    return [*asked.messages, {"role": "assistant", "content": asked.answer}]
+def _reference(asked: Conversation) -> Talk:
+    return _talk([*asked.messages, {"role": "assistant", "content": asked.answer}])
 
 
 def _several(asked: Conversation) -> bool:
-    return len(questions(asked.messages)) > 1
+    return len(_questions(asked.messages)) > 1
+
+
+def _questions(talk: Messages) -> list[Messages]:
+    """Return what stands before each answer: the user's turn, the first with the system's text."""
+    parts: list[Messages] = [[]]
+    for message in talk:
+        if message["role"] == "assistant":
+            parts.append([])
+        else:
+            parts[-1].append(message)
+    return parts
 
 
 def _talk(messages: Any) -> Talk:
     """Return the two sides of messages, as they come from a record or from predictions.jsonl."""
-    asked = ["\n".join(m["content"] for m in part if m["role"] == "user") for part in questions(messages)]
+    asked = ["\n".join(m["content"] for m in part if m["role"] == "user") for part in _questions(messages)]
     return Talk(asked, [m["content"] for m in messages if m["role"] == "assistant"])
 
 

@@ -11,130 +11,104 @@ from typing import Any
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, RequestError, run
-from eval.backends.scorers import DIGITS, ChoiceScorer, Fields, Prompts, Scorer, score_in_halves
+from core.errors import RequestError, run
+from eval.backends.scorers import DIGITS, ChoiceScorer, Fields, Prompts, Scorer, score_all
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.datasets.shots import with_shots
 from eval.metrics.answers import PARSERS
-from eval.metrics.labels import (
-    LOW_MASS,
-    UNKNOWN,
-    LabelSet,
-    accuracy_line,
-    choose_labels,
-    spellings,
-    summary,
-)
+from eval.metrics.labels import LOW_MASS, UNKNOWN, LabelSet, accuracy_line, choose_labels, spellings, summary
 from eval.runs.results import Prediction
-from eval.scoring.job import Job
-from eval.scoring.options import (
-    Command,
-    generate_options,
-    model_options,
-    rescoring,
-    run_options,
-    set_options,
-    shots_options,
-    take,
-)
-from eval.scoring.pipeline import score
-from eval.scoring.task import Prepared, Task
+from eval.scoring.command import Asked, scoring_command
+from eval.scoring.options import ScoringRequest, choice, number, shots_options, together
+from eval.scoring.task import Job, Task
 
 CHECKED = 100  # rows that generate mode also answers by choice: a forward pass each
-
-
-def label_options(command: Command) -> Command:
-    """--variants, --choices and --count: between which labels is chosen."""
-    variants = click.option(
+label_options = together(
+    choice(
         "--variants",
-        type=click.Choice(["all", "none"]),
-        default="all",
-        show_default=True,
-        help="choice: sum yes, Yes and both after a space, or take the bare label alone.",
-    )
-    choices = click.option(
-        "--choices", metavar="A,B,…", help="The labels; by default those found in the data."
-    )
-    count = click.option(
+        ["all", "none"],
+        "choice: sum yes, Yes and both after a space, or take the bare label alone.",
+    ),
+    click.option("--choices", metavar="A,B,…", help="The labels; by default those found in the data."),
+    click.option(
         "--count",
         multiple=True,
         metavar="A=B",
         help="Let an answer A count as B: maybe=no for a set without maybe. Repeatable.",
-    )
-    return variants(choices(count(command)))
-
-
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard eval nli --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
-        "--limit 8 --out results/nli",
-        "tuneyard eval nli --model models/demo-base --dataset demo_mnli_eval --limit 8 --out results/base",
     ),
 )
-@model_options
-@rescoring
-@set_options
-@shots_options
-@click.option(
-    "--mode",
-    type=click.Choice(["choice", "generate"]),
-    default="choice",
-    show_default=True,
-    help="Compare the labels' probabilities, or generate an answer and parse it.",
+
+
+@scoring_command(
+    "tuneyard eval nli --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
+    "--limit 8 --out results/nli",
+    "tuneyard eval nli --model models/demo-base --dataset demo_mnli_eval --limit 8 --out results/base",
+    own=[
+        shots_options,
+        choice(
+            "--mode",
+            ["choice", "generate"],
+            "Compare the labels' probabilities, or generate an answer and parse it.",
+        ),
+        choice(
+            "--parser",
+            PARSERS,
+            "generate: take the answer as a word, or search it as the published script did.",
+        ),
+        label_options,
+        number(
+            "--check-generate",
+            "choice: also generate for N of the examples and say how often both agree.",
+            least=0,
+            default=0,
+        ),
+    ],
+    longest=64,
 )
-@click.option(
-    "--parser",
-    type=click.Choice(list(PARSERS)),
-    default="word",
-    show_default=True,
-    help="generate: take the answer as a word, or search it as the published script did.",
-)
-@label_options
-@click.option(
-    "--check-generate",
-    type=click.IntRange(0),
-    metavar="N",
-    default=0,
-    help="choice: also generate for N of the examples and say how often both agree.",
-)
-@generate_options(max_new_tokens=64)
-@run_options
-def cli(**given: Any) -> None:
+def cli(request: ScoringRequest, shots: int, shots_from: tuple[str, ...], **given: Any) -> Asked:
     """Score yes/no/maybe questions (or any labels) with a base model and adapters on it.
 
     Each accuracy comes with its n, 95 % interval and the share of the commonest answer.
     """
-    score(*prepare(**given))
-
-
-def prepare(**given: Any) -> Prepared:
-    """Return what is asked and how; `RequestError` for options that do not go together."""
-    request = take(given)
-    mode = given["mode"]
-    if mode == "choice" and request.think:
-        raise RequestError("--think needs --mode generate: a thought would stand before the labels")
-    if mode == "choice" and request.preset:
-        raise RequestError("--preset needs --mode generate: nothing is sampled where labels are compared")
-    if mode == "choice" and request.backend == "openai":
-        raise RequestError("--backend openai needs --url and --mode generate, and takes no --adapter")
-    if mode == "choice" and request.backend == "vllm":
-        raise RequestError("--backend vllm only generates: give --mode generate with it")
-    if request.rescore and mode == "choice" and given["parser"] != "word":
-        raise RequestError("--parser: these labels were chosen by log-probabilities, nothing is parsed")
-    if given["check_generate"] and mode == "generate":
+    if given["mode"] == "choice":
+        _check_choice(request, given["parser"])
+    elif given["check_generate"]:
         raise RequestError("--check-generate is for --mode choice: here every answer is generated")
-    shots = given.pop("shots"), given.pop("shots_from")
     sets = read_datasets(request.datasets, request.data, request.cluster)
     labels = label_sets(sets, given)
-    sets = with_shots(sets, *shots, {name: own.labels for name, own in labels.items()})
-    return request, Nli(labels, **given, max_new_tokens=request.max_new_tokens), sets
+    sets = with_shots(sets, shots, shots_from, {name: own.labels for name, own in labels.items()})
+    return Nli(labels, **given), sets
+
+
+def _check_choice(request: ScoringRequest, parser: str) -> None:
+    """Refuse what does not go with comparing the labels' probabilities."""
+    if request.think:
+        raise RequestError("--think needs --mode generate: a thought would stand before the labels")
+    if request.preset:
+        raise RequestError("--preset needs --mode generate: nothing is sampled where labels are compared")
+    if request.backend == "openai":
+        raise RequestError("--backend openai needs --url and --mode generate, and takes no --adapter")
+    if request.backend == "vllm":
+        raise RequestError("--backend vllm only generates: give --mode generate with it")
+    if request.rescore and parser != "word":
+        raise RequestError("--parser: these labels were chosen by log-probabilities, nothing is parsed")
 
 
 def label_sets(sets: Sequence[EvalDataset], given: Mapping[str, Any]) -> dict[str, LabelSet]:
     """Return each dataset's labels by its name, of all its rows and by --choices and --count."""
     return {q.name: choose_labels(q.answers, given["choices"], given["count"], str(q.path)) for q in sets}
+
+
+def mean_mass(predictions: Sequence[Prediction]) -> float | None:
+    """Return the mean label mass of those predictions that have one, None where none has."""
+    masses = [p["label_mass"] for p in predictions if "label_mass" in p]
+    return round(sum(masses) / len(masses), 6) if masses else None
+
+
+def mass_warnings(mass: float | None, said: str = "labels") -> list[str]:
+    """Warn of labels that the model would hardly say."""
+    low = mass is not None and mass < LOW_MASS
+    return [f"label mass {mass:.2f}: it would hardly say these {said}"] if low else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +122,18 @@ class Nli(Task):
     choices: str | None
     count: tuple[str, ...]
     check_generate: int
-    max_new_tokens: int
     command: str = "eval.nli"
 
     def labels(self, job: Job) -> list[str]:
         """Return the labels of the job's dataset."""
         return self.label_sets[job.dataset.name].labels
 
-    def settings(self) -> dict[str, object]:
+    def settings(self, request: ScoringRequest) -> dict[str, object]:
         """Return the options that change an answer or what it counts as."""
-        kept = ("mode", "variants", "choices", "check_generate")
-        generates = self.mode == "generate" or self.check_generate
-        generating = ("parser", "max_new_tokens") if generates else ()
-        return {"count": list(self.count), **{name: getattr(self, name) for name in (*kept, *generating)}}
+        kept = {name: getattr(self, name) for name in ("mode", "variants", "choices", "check_generate")}
+        if self.mode == "generate" or self.check_generate:
+            kept |= {"parser": self.parser, **Task.settings(self, request)}
+        return {"count": list(self.count), **kept}
 
     def scorer(self, job: Job) -> Scorer:
         """Return one that chooses between the labels, or one that generates."""
@@ -203,12 +176,11 @@ class Nli(Task):
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return accuracy and all that a decision needs beside it."""
-        masses = [float(str(p["label_mass"])) for p in predictions if "label_mass" in p]
         return {
             "mode": self.mode,
             **summary(predictions, job.dataset.answers),
             "unparsed_rows": [p["row"] for p in predictions if p["predicted_output"] == UNKNOWN],
-            "label_mass": round(sum(masses) / len(masses), 6) if masses else None,
+            "label_mass": mean_mass(predictions),
             "labels": self.labels(job),
             **self._agreement(job, predictions),
         }
@@ -227,10 +199,7 @@ class Nli(Task):
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Warn of labels that the model would hardly say, and of prompts that did not fit."""
-        mass, said = results["label_mass"], []
-        if mass is not None and mass < LOW_MASS:
-            said.append(f"label mass {mass:.2f}: it would hardly say these labels")
-        return said + Task.warnings(self, results)
+        return mass_warnings(results["label_mass"]) + Task.warnings(self, results)
 
     def _label(self, job: Job, fields: Fields) -> str:
         """Return what an answer is taken for, chosen or parsed, and what --count lets it count as."""
@@ -245,21 +214,19 @@ class Nli(Task):
         """Answer some of the rows, evenly spread, in the other mode too; return how often both agree."""
         if job.kept:  # it would need the model
             return {}
-        name, key = ("check_choice", "chosen") if self.mode == "generate" else ("check_generate", "generated")
+        generates = self.mode == "generate"
+        name, key = ("check_choice", "chosen") if generates else ("check_generate", "generated")
         answered = [row for row, p in enumerate(predictions) if "refused" not in p]
-        checks = self.check_generate or CHECKED * (self.mode == "generate" and job.chooses)
-        count = min(checks, len(answered))
+        chooses = job.request.backend == "hf" and not job.request.think
+        count = min(self.check_generate or CHECKED * (generates and chooses), len(answered))
         if not count:
             return {}
         some = [answered[i * len(answered) // count] for i in range(count)]
-        other = self.mode == "generate"
-        scorer = self._choosing(job, job.prompts(some)) if other else job.generating(job.messages(some))
-        found: dict[int, Fields] = {}
-        for batch in scorer.batches:
-            found.update(zip(batch, score_in_halves(scorer, batch), strict=True))
+        scorer = self._choosing(job, job.prompts(some)) if generates else job.generating(job.messages(some))
+        found = score_all(scorer, name.replace("_", " "))
         differing = [
             {"row": row, key: found[row]["model_output"]}
-            for row in sorted(found)
+            for row in found
             if self._label(job, found[row]) != predictions[row]["predicted_output"]
         ]
         return {name: {"n": len(found), "agree": len(found) - len(differing), "differing": differing}}

@@ -9,22 +9,18 @@ from typing import Any
 
 import click
 
-from core.cli import command_line, examples
-from core.errors import CLI, ContentError, RequestError, run
+from core.cli import command, command_line
+from core.errors import ContentError, RequestError, run
 from core.files import write_json, write_text
-from eval.scoring.options import Finite, data_options, same_base
+from eval.scoring.options import PATH, Finite, ScoringRequest, data_options, dtype, number, same_base
 
 COMPARED = ("template", "fused", "gguf", "modelfile")
-PATH = click.Path(path_type=Path)
 
 
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard adapter fuse demo-rte --base models/demo-base --dtype fp32 --out saves/fused",
-        "tuneyard eval prove --model models/demo-base --adapter demo-rte --fused saves/fused "
-        "--dataset demo_rte_eval --limit 4 --out results/parity",
-    ),
+@command(
+    "tuneyard adapter fuse demo-rte --base models/demo-base --dtype fp32 --out saves/fused",
+    "tuneyard eval prove --model models/demo-base --adapter demo-rte --fused saves/fused "
+    "--dataset demo_rte_eval --limit 4 --out results/parity",
 )
 @click.option("--model", required=True, metavar="DIR|ID", help="The base (or a LoRA folder that names it).")
 @click.option("--adapter", metavar="NAME[=DIR]", help="The adapter; NAME alone means saves/NAME.")
@@ -34,23 +30,9 @@ PATH = click.Path(path_type=Path)
 @click.option("--gguf", type=PATH, metavar="FILE", help="The model that adapters export --to gguf made.")
 @click.option("--modelfile", type=PATH, metavar="FILE", help="What adapters export --to ollama made.")
 @data_options
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="The first N examples of each dataset.",
-)
-@click.option(
-    "--max-new-tokens",
-    type=click.IntRange(1),
-    default=16,
-    show_default=True,
-    metavar="N",
-    help="The longest answer that is generated.",
-)
-@click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[fp32 on CPU, bf16 on GPU]")
+@number("--limit", "The first N examples of each dataset.", default=100)
+@number("--max-new-tokens", "The longest answer that is generated.", default=16)
+@dtype
 @click.option(
     "--flips",
     type=click.IntRange(0),
@@ -68,24 +50,26 @@ PATH = click.Path(path_type=Path)
     help="By how much a label's log-probability may differ.",
 )
 @click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder for prove.md and prove.json.")
-def cli(out: Path, flips: int, tolerance: float, **given: Any) -> None:
+def cli(out: Path, adapter: str | None, flips: int, tolerance: float, **given: Any) -> None:
     """Compare prompts and answers from training to serving; exit 1 where they differ.
 
     Prompts must have the same token ids. Answers may differ by --flips and --tolerance.
     """
     from eval.reports.parity import Tolerance, holds, markdown, to_json
-    from eval.scoring.parity import ParityRequest, prove
+    from eval.scoring.parity import Compared, prove
 
     if out.exists() and not out.is_dir():
         raise RequestError(f"--out {out}: a file; expected a folder")
-    if not any(given[option] for option in COMPARED):
+    compared = {name: given.pop(name) for name in COMPARED}
+    if not any(compared.values()):
         raise RequestError(f"nothing to compare with: name {', '.join(f'--{name}' for name in COMPARED)}")
+    adapters = (adapter,) if adapter else ()
+    request = ScoringRequest(out=out, adapters=adapters, no_base=True, **given)
     allowed = Tolerance(flips, tolerance)
-    proof = prove(ParityRequest(**given))
+    proof = prove(request, Compared(**compared))
     page = markdown(proof, allowed)
     write_text(out / "prove.md", page)
-    command = command_line("eval.prove")
-    write_json(out / "prove.json", to_json(proof, allowed, command))
+    write_json(out / "prove.json", to_json(proof, allowed, command_line("eval.prove")))
     click.echo(page, nl=False)
     if not holds(proof, allowed):
         raise ContentError(f"not equal, see {out / 'prove.md'}")

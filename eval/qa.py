@@ -6,32 +6,25 @@ prompts. Writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-qa
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, ContentError, run
-from eval.backends.scorers import Fields, score_in_halves
+from core.errors import ContentError, RequestError, run
+from core.runs import model_sha256
+from eval.backends.load import find_model, loading
+from eval.backends.scorers import Fields, score_all
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.datasets.shots import with_shots
 from eval.metrics.answers import cut_thought
 from eval.metrics.matching import exact_match, token_f1
 from eval.metrics.qa import SIMILAR, Lexical, qa_summary
 from eval.runs.results import Prediction
-from eval.scoring.job import Job
-from eval.scoring.options import (
-    generate_options,
-    model_options,
-    rescoring,
-    run_options,
-    set_options,
-    shots_options,
-    take,
-)
-from eval.scoring.pipeline import score
-from eval.scoring.task import Figure, Prepared, Task, line_of
+from eval.scoring.command import Asked, scoring_command
+from eval.scoring.options import ScoringRequest, shots_options
+from eval.scoring.task import Figure, Job, Task, figures_of, line_of, share_line
 
 TYPES = ("type", "subset", "category")
 DIGITS = 6  # of a similarity in the files: fp32 holds no more
@@ -43,51 +36,34 @@ PROMPTS = (
 )
 
 
-class Similarity(Protocol):
-    """The similarity of two texts, at most 1; `name` says what made the figures."""
-
-    name: str
-
-    def compare(self, expected: str, given: str) -> float:
-        """Return the similarity of a reference and an answer."""
-
-
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard eval qa --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
-        "--limit 4 --max-new-tokens 4 --out results/answers",
-        "tuneyard eval qa --model models/demo-base --dataset demo_mnli_eval --limit 4 "
-        "--max-new-tokens 4 --out results/free",
-    ),
+@scoring_command(
+    "tuneyard eval qa --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
+    "--limit 4 --max-new-tokens 4 --out results/answers",
+    "tuneyard eval qa --model models/demo-base --dataset demo_mnli_eval --limit 4 "
+    "--max-new-tokens 4 --out results/free",
+    own=[
+        shots_options,
+        click.option(
+            "--embedding-model",
+            metavar="DIR|ID",
+            help="A sentence-transformers model: partial match by meaning. [token F1]",
+        ),
+    ],
+    longest=256,
 )
-@model_options
-@rescoring
-@set_options
-@shots_options
-@click.option(
-    "--embedding-model",
-    metavar="DIR|ID",
-    help="A sentence-transformers model: partial match by meaning. [token F1]",
-)
-@generate_options(max_new_tokens=256)
-@run_options
-def cli(**given: Any) -> None:
+def cli(
+    request: ScoringRequest, embedding_model: str | None, shots: int, shots_from: tuple[str, ...]
+) -> Asked:
     """Answer questions freely and score the answers against references.
 
     Each share comes with its n and 95 % interval, and the commonest answer's share.
     """
-    score(*prepare(**given))
-
-
-def prepare(embedding_model: str | None, shots: int, shots_from: tuple[str, ...], **given: Any) -> Prepared:
-    """Return what is asked and how; `ContentError` where a row has no reference."""
-    request = take(given)
     sets = read_datasets(request.datasets, request.data, request.cluster)
     for dataset in sets:
         check_references(dataset)
     sets = with_shots(sets, shots, shots_from)
-    return request, Qa(_similarity(embedding_model), sets[0].name, request.max_new_tokens), sets
+    similarity = Embedding(embedding_model) if embedding_model else Lexical()
+    return Qa(similarity, sets[0].name), sets
 
 
 def check_references(dataset: EvalDataset) -> None:
@@ -100,26 +76,44 @@ def check_references(dataset: EvalDataset) -> None:
         )
 
 
-def _similarity(embedding_model: str | None) -> Similarity:
-    if embedding_model is None:
-        return Lexical()
-    from eval.backends.embedding import Embedding
+class Embedding:
+    """Similarity in meaning: the cosine of embeddings, by a sentence-transformers model of safetensors."""
 
-    return Embedding(embedding_model)
+    def __init__(self, reference: str) -> None:
+        """Load a model from a folder or the hub; `RequestError` or `ContentError` if it embeds nothing."""
+        folder = find_model(reference)
+        if not (folder / "modules.json").is_file():
+            raise RequestError(f"{folder}: no modules.json: not a sentence-transformers model")
+
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        with loading(folder):
+            self._model = SentenceTransformer(
+                str(folder), trust_remote_code=False, model_kwargs={"use_safetensors": True}
+            )
+        self.name = f"semantic: cosine by {Path(reference).name} ({model_sha256(folder)[:16]})"
+
+    def compare(self, expected: str, given: str) -> float:
+        """Return the cosine of two texts, -1 to 1."""
+        wanted, said = self._model.encode(
+            [expected, given], normalize_embeddings=True, show_progress_bar=False
+        )
+        return float(wanted @ said)
 
 
 @dataclass(frozen=True, slots=True)
 class Qa(Task):
     """Free answers against references; the fixed prompts are asked with the set `shown_with`."""
 
-    similarity: Similarity
+    similarity: Lexical | Embedding
     shown_with: str
-    max_new_tokens: int
-    command: str = "eval.qa"
+    command = "eval.qa"
 
-    def settings(self) -> dict[str, object]:
+    def settings(self, request: ScoringRequest) -> dict[str, object]:
         """Return what changes an answer or a figure."""
-        return {"similarity": self.similarity.name, "max_new_tokens": self.max_new_tokens}
+        return {"similarity": self.similarity.name, **Task.settings(self, request)}
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return question, reference and answer (in the reference's spelling if it matches), and how near."""
@@ -154,28 +148,21 @@ class Qa(Task):
         """Return all three figures, and each type's exact match."""
         shares = {name: results[name] for name in ("exact_match", "partial_match", "token_f1")}
         shares |= {f"{name}, exact_match": part["exact_match"] for name, part in results["types"].items()}
-        majority = {"exact_match": results["majority"]}
-        return {
-            name: Figure(share["value"], share["ci95"], share["n"], majority.get(name))
-            for name, share in shares.items()
-        }
+        found = figures_of(shares)
+        return {**found, "exact_match": replace(found["exact_match"], majority=results["majority"])}
 
 
 def _generation(job: Job) -> list[dict[str, object]]:
     """Ask the fixed prompts, that everybody may see how the model talks."""
     scorer = job.generating({row: [{"role": "user", "content": text}] for row, text in enumerate(PROMPTS)})
-    said: dict[int, object] = {}
-    for batch in scorer.batches:
-        texts = (fields["model_output"] for fields in score_in_halves(scorer, batch))
-        said.update(zip(batch, texts, strict=True))
-    return [{"prompt": PROMPTS[row], "answer": said[row]} for row in sorted(said)]
+    return [
+        {"prompt": PROMPTS[row], "answer": fields["model_output"]}
+        for row, fields in score_all(scorer, "fixed prompts").items()
+    ]
 
 
 def _figures(part: Mapping[str, Any]) -> str:
-    shares = "  ".join(
-        f"{name} {share['value']:.1%} [{share['ci95'][0]:.1%}, {share['ci95'][1]:.1%}]"
-        for name, share in (("exact", part["exact_match"]), ("partial", part["partial_match"]))
-    )
+    shares = f"exact {share_line(part['exact_match'])}  partial {share_line(part['partial_match'])}"
     return f"{shares}  token F1 {part['token_f1']['value']:.3f}  n {part['exact_match']['n']}"
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from core.cli import command_line, examples
-from core.errors import CLI, RequestError, run
+from core.cli import command, command_line
+from core.errors import RequestError, run
 from core.files import write_text
 from core.language import in_language, lang_option, tr
 from eval.reports.compared import ComparedRuns, compare_in_stated_metrics, compare_results
@@ -22,12 +22,9 @@ MOST_ERRORS = 2000
 OTHERS = "Differences in the other metrics of the examples; the verdict rests on accuracy"
 
 
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard eval report results/demo --out build/report.html",
-        "tuneyard eval report results/demo/base results/demo/rte=1,mnli=0 --out build/two.html",
-    ),
+@command(
+    "tuneyard eval report results/demo --out build/report.html",
+    "tuneyard eval report results/demo/base results/demo/rte=1,mnli=0 --out build/two.html",
 )
 @click.argument("results", nargs=-1, required=True, metavar="[NAME=]RESULTS…")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The page.")

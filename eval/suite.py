@@ -4,15 +4,18 @@ Runs several commands over models that are opened once, and puts what they found
 page. Writes OUT/<step>/<model>/<set>/… as each command does. docs/eval-suite.md explains suites.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+import importlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, RequestError, run
+from core.checkout import bundled
+from core.cli import command
+from core.documents import read_yaml
+from core.errors import ContentError, RequestError, TuneyardError, nearest, run, show_value
 from core.files import read_object, write_json, write_text
 from eval import compare, report
 from eval.backends import shards
@@ -20,25 +23,28 @@ from eval.reports.compared import compare_results
 from eval.reports.markdown import grid
 from eval.reports.numbers import NONE, interval, percent
 from eval.reports.tables import Table
-from eval.runs.results import RESULTS, check_new
+from eval.runs.results import RESULTS
 from eval.scoring.candidates import open_models
+from eval.scoring.command import Prepared, ScoringCommand
 from eval.scoring.options import ScoringRequest, model_options, run_options, take
 from eval.scoring.pipeline import score_opened
-from eval.scoring.steps import read_steps
-from eval.scoring.task import Figure, Prepared
+from eval.scoring.task import Figure
 
+ALONE = {
+    "--rescore": "prompts models:",
+    "--shots": "adds no model:",
+    "--think": "prompts without it;",  # it changes how a model is opened, and some commands refuse it
+}
+COMMANDS = ("nli", "qa", "text", "dialogue", "cmmlu", "code", "defect", "tools")
 CAPTION = "All steps"
 Found = dict[str, dict[str, dict[str, Figure]]]  # by step, then by figure, then by model
 
 
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard eval suite eval/suites/toolkit.yaml --model models/demo-base --skip cmmlu "
-        "--limit 1 --out results/suite",
-        "tuneyard eval suite eval/suites/toolkit.yaml --model models/demo-base --adapter demo-rte "
-        "--skip cmmlu --skip talks --limit 1 --out results/suite-of-rte",
-    ),
+@command(
+    "tuneyard eval suite eval/suites/toolkit.yaml --model models/demo-base --skip cmmlu "
+    "--limit 1 --out results/suite",
+    "tuneyard eval suite eval/suites/toolkit.yaml --model models/demo-base --adapter demo-rte "
+    "--skip cmmlu --skip talks --limit 1 --out results/suite-of-rte",
 )
 @click.argument("suite", type=click.Path(path_type=Path), metavar="SUITE.yaml")
 @model_options
@@ -55,8 +61,6 @@ def cli(suite: Path, skip: tuple[str, ...], **given: Any) -> None:
     if request.out.exists() and not (request.resume or request.force):
         raise RequestError(f"{request.out} exists: --resume resumes it, --force starts it anew")
     plans = {step.name: step.prepare(shared) for step in steps}
-    for own, _, _ in plans.values():
-        check_new(own.out, resume=own.resume, force=own.force)
     opened = open_models(request)
     for name, (own, task, sets) in plans.items():
         if shards.first():
@@ -119,6 +123,98 @@ def _cell(one: Figure) -> str:
     if one.share:
         return interval((one.value, low, high))
     return f"{one.value:.4g} ({low:.4g}–{high:.4g})"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step's name, its place in the file, its command and the options that are its own."""
+
+    name: str
+    place: str
+    command: ScoringCommand
+    options: Mapping[str, Any]
+
+    def prepare(self, shared: Mapping[str, Any]) -> Prepared:
+        """Return what is asked, with the suite's options and this step's; errors name the place."""
+        limit = shared["limit"] or self.options["limit"]
+        given = {**self.options, **shared, "limit": limit, "out": shared["out"] / self.name}
+        try:
+            return self.command.prepare(given)
+        except TuneyardError as error:
+            raise type(error)(
+                f"{self.place}: {error}; change the step, or leave it out: --skip {self.name}"
+            ) from error
+
+
+def read_steps(path: Path, shared: Iterable[str], skipped: Iterable[str]) -> list[Step]:
+    """Return a suite's steps but the `skipped`; `ContentError` names what is wrong, `shared` options too."""
+    path = bundled(path)
+    read = read_yaml(path, "suite")
+    if not isinstance(read.value, dict) or not all(isinstance(name, str) for name in read.value):
+        raise ContentError(
+            f"{path}: found {show_value(read.value)}, expected the name of each step above its options"
+        )
+    for name in skipped:
+        if name not in read.value:
+            raise RequestError(f"--skip {name}: {path} has the steps {', '.join(read.value)}")
+    steps: list[Step] = []
+    wrong: list[str] = []
+    for name, options in read.value.items():
+        place = f"{path}:{read.lines[name]}: {name}"
+        try:
+            step = _step(name, place, options, path.parent, frozenset(shared))
+            steps += [step] if name not in skipped else []
+        except ContentError as error:
+            wrong.append(str(error))
+    if wrong or not steps:
+        raise ContentError("\n".join(wrong) or f"{path}: no step is left")
+    return steps
+
+
+def _step(name: str, place: str, options: object, beside: Path, shared: frozenset[str]) -> Step:
+    if Path(name).name != name or name.startswith("."):
+        raise ContentError(f"{place}: expected a name that can name a folder")
+    if not isinstance(options, dict) or options.get("command") not in COMMANDS:
+        found = show_value(options.get("command") if isinstance(options, dict) else options)
+        raise ContentError(f"{place}: command: found {found}, expected one of {', '.join(COMMANDS)}")
+    command: ScoringCommand = importlib.import_module(f"eval.{options['command']}").cli
+    try:
+        arguments = list(_arguments(command, options, beside, shared))
+        # what every command requires stands on the suite's command line
+        context = command.make_context(name, ["--model", "-", "--out", "-", *arguments])
+    except (click.UsageError, ContentError) as error:
+        told = error.format_message() if isinstance(error, click.UsageError) else error
+        raise ContentError(f"{place}: {told}") from error
+    return Step(name, place, command, context.params)
+
+
+def _arguments(
+    command: click.Command, options: Mapping[object, object], beside: Path, shared: frozenset[str]
+) -> Iterator[str]:
+    """Yield a step's options as a command line has them; `data` may lie beside the suite's file."""
+    known = {name: option for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    for key, value in options.items():
+        name = f"--{str(key).replace('_', '-')}"
+        option = known.get(name)
+        if key == "command":
+            continue
+        if option is None:
+            hint = nearest(name, known) or f"see python -m eval.{options['command']} --help"
+            raise ContentError(f"{key}: {options['command']} has no such option; {hint}")
+        if name in ALONE and (name != "--shots" or "--shots-from" in known):
+            raise ContentError(f"{name[2:]}: a suite {ALONE[name]} run eval.{options['command']} by itself")
+        if option.name in shared:
+            raise ContentError(f"{key}: the same for all steps: give it on the command line")
+        if getattr(option, "is_flag", False):
+            if not isinstance(value, bool):
+                raise ContentError(f"{key}: found {show_value(value)}, expected true or false")
+            yield from option.opts[:1] if value else option.secondary_opts[:1]
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, bool) or not isinstance(one, str | int | float):
+                raise ContentError(f"{key}: found {show_value(one)}, expected a text or a number")
+            there = name == "--data" and (beside / str(one)).exists()
+            yield f"{name}={beside / str(one) if there else one}"
 
 
 if __name__ == "__main__":

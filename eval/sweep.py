@@ -6,7 +6,6 @@ written; chooses on one half of the rows and reports on the other. docs/eval-swe
 
 import itertools
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,32 +14,29 @@ import click
 
 from adapters.config import CONFIG
 from adapters.weighted import WeightedAdapter, parse_weight
-from core.cli import examples
-from core.errors import CLI, RequestError, run
+from core.cli import command
+from core.errors import RequestError, run
 from core.files import read_object, write_text
 from eval.backends import shards
-from eval.datasets.dataset import EvalDataset, read_datasets
+from eval.datasets.dataset import read_datasets
 from eval.metrics import find_metric
 from eval.nli import Nli, label_options, label_sets
 from eval.reports.sweep import ACCURACY, Sweep, report
-from eval.runs.results import RESULTS, check_new
+from eval.runs.results import check_new
 from eval.scoring.candidates import BASE, load_candidates, open_adapters
 from eval.scoring.options import ScoringRequest, model_options, run_options, set_options, take
 from eval.scoring.pipeline import score_opened
-from eval.statistics.selection import Split, split_halves
+from eval.statistics.selection import split_halves
 
 STEPS = "trainer_state.json"
 RECIPE = "merge.yaml"
 
 
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard eval sweep --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
-        "--grid 0,1 --limit 16 --out results/weights",
-        "tuneyard eval sweep --model models/demo-base --checkpoints saves/demo-rte --dataset "
-        "demo_rte_eval --dry-run --out results/checkpoints",
-    ),
+@command(
+    "tuneyard eval sweep --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
+    "--grid 0,1 --limit 16 --out results/weights",
+    "tuneyard eval sweep --model models/demo-base --checkpoints saves/demo-rte --dataset "
+    "demo_rte_eval --limit 16 --out results/checkpoints",
 )
 @model_options
 @click.option(
@@ -60,9 +56,8 @@ RECIPE = "merge.yaml"
 @label_options
 @click.option("--seed", type=int, default=42, show_default=True, help="Of the halves.")
 @click.option("--metric", default=ACCURACY, show_default=True, metavar="NAME", help="What to choose by.")
-@click.option("--dry-run", is_flag=True, help="Say how many examples would be prompted, and write nothing.")
 @run_options
-def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bool, **given: Any) -> None:
+def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, **given: Any) -> None:
     """Find the best merge weights of one or two adapters, or the best checkpoint of a run.
 
     The choice is made on one half of the rows; its score on the other half is the one to believe.
@@ -75,18 +70,24 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
     check_new(request.out, resume=request.resume, force=request.force)
     sets = read_datasets(request.datasets, request.data, request.cluster)
     labels = label_sets(sets, given)
-    task = Nli(labels, "choice", "word", check_generate=0, max_new_tokens=0, command="eval.sweep", **given)
-    splits = {dataset.name: _split(dataset, request.limit, seed) for dataset in sets}
-    axes = _checkpoints(request, checkpoints) if checkpoints else _grid(request, _weights(grid))
-    if dry_run:
-        click.echo(_forecast(request, axes, sets))
-        return
+    task = Nli(labels, "choice", "word", check_generate=0, command="eval.sweep", **given)
+    splits = {}
+    for one in sets:  # by cluster where rows have one, else by what is asked
+        keys = one.clusters or [str([m["content"] for m in talk.messages]) for talk in one.conversations]
+        splits[one.name] = split_halves(keys[: request.limit], seed, str(one.path))
+    if checkpoints:
+        axes = _checkpoints(request, checkpoints)
+    else:
+        axes = _grid(request, sorted({parse_weight(part.strip(), "--grid") for part in grid.split(",")}))
     score_opened(request, task, sets, load_candidates(request, axes.reference, axes.models))
     if shards.first():
-        sweep = Sweep(request.out, axes.names, axes.points, splits, metric)
-        text, ship = report(sweep)
+        text, ship = report(Sweep(request.out, axes.names, axes.points, splits, metric))
         click.echo(text)
-        _write_recipe(request.out, axes.models[ship])
+        chosen = [f"{part.adapter.folder}={part.weight:g}" for part in axes.models[ship]]
+        if chosen:  # a recipe of `adapters merge`; none where the base is best
+            write_text(request.out / RECIPE, f"adapters: {json.dumps(chosen)}\n")
+        else:
+            (request.out / RECIPE).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +123,6 @@ def _grid(request: ScoringRequest, weights: list[float]) -> Axes:
     return Axes(reference, list(adapters), points, models)
 
 
-def _write_recipe(out: Path, parts: Sequence[WeightedAdapter]) -> None:
-    """Write the merge that was chosen as a recipe of `adapters merge`, unless the base was."""
-    if parts:
-        listed = json.dumps([f"{part.adapter.folder}={part.weight:g}" for part in parts])
-        write_text(out / RECIPE, f"adapters: {listed}\n")
-    else:
-        (out / RECIPE).unlink(missing_ok=True)
-
-
-def _weights(text: str) -> list[float]:
-    """Return the weights of `--grid 0,0.5,1` in rising order; `RequestError` for what is no number."""
-    return sorted({parse_weight(part.strip(), "--grid") for part in text.split(",")})
-
-
 def _checkpoints(request: ScoringRequest, folder: Path) -> Axes:
     """Return the base (step 0), every checkpoint of a run, and its end where that is none of them."""
     if request.adapters:
@@ -153,24 +140,6 @@ def _checkpoints(request: ScoringRequest, folder: Path) -> Axes:
     given = tuple(f"{name}={steps[step]}/" for name, step in named.items())
     reference, models = open_adapters(replace(request, adapters=given))
     return Axes(reference, ["step"], {name: (float(named.get(name, 0)),) for name in models}, models)
-
-
-def _split(dataset: EvalDataset, limit: int | None, seed: int) -> Split:
-    """Return the halves of a set, by cluster where rows have one, else by what is asked."""
-    asked = [str([m["content"] for m in talk.messages]) for talk in dataset.conversations]
-    return split_halves((dataset.clusters or asked)[:limit], seed, str(dataset.path))
-
-
-def _forecast(request: ScoringRequest, axes: Axes, sets: list[EvalDataset]) -> str:
-    """Say how many rows go through the model, and how many of them a run before has answered."""
-    rows = {dataset.name: len(dataset.conversations[: request.limit]) for dataset in sets}
-    every = len(axes.models) * sum(rows.values())
-    done = sum(
-        rows[name] for model in axes.models for name in rows
-        if not request.force and (request.out / model / name / RESULTS).is_file()
-    )  # fmt: skip
-    listed = " + ".join(f"{name} {count}" for name, count in rows.items())
-    return f"{len(axes.models)} models × ({listed}) examples = {every} in all, {done} of them done before"
 
 
 if __name__ == "__main__":

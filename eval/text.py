@@ -11,78 +11,63 @@ from typing import Any
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, ContentError, RequestError, run
+from core.errors import ContentError, RequestError, run
 from core.files import write_json
 from core.supervision import SupervisedText, supervise, supervise_text
-from eval.backends.loss import LikelihoodScorer
+from eval.backends.likelihood import LikelihoodScorer
 from eval.backends.scorers import Fields, Scorer
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.answers import cut_thought
 from eval.metrics.reading import Figures, generated_figures, lengths_of, percentiles, read_figures
 from eval.reports.lengths import PLOT, draw_lengths
 from eval.runs.results import METRICS, Prediction
-from eval.scoring.job import Job
-from eval.scoring.options import (
-    Finite,
-    generate_options,
-    model_options,
-    rescoring,
-    run_options,
-    set_options,
-    take,
-)
-from eval.scoring.pipeline import score
-from eval.scoring.task import Figure, Prepared, Task
+from eval.scoring.command import Asked, scoring_command
+from eval.scoring.options import Finite, ScoringRequest, number
+from eval.scoring.task import Figure, Job, Task
 from eval.statistics.selection import held_out_rows
 
 SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # beside other commands' figures
 
 
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard eval text --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
-        "--limit 4 --no-generate --out results/loss",
-        "tuneyard eval text --model models/demo-base --dataset demo_rte_eval --limit 2 "
-        "--max-new-tokens 8 --out results/rouge",
-    ),
+@scoring_command(
+    "tuneyard eval text --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
+    "--limit 4 --no-generate --out results/loss",
+    "tuneyard eval text --model models/demo-base --dataset demo_rte_eval --limit 2 "
+    "--max-new-tokens 8 --out results/rouge",
+    own=[
+        number(
+            "--max-seq-length",
+            "Cut prompt and answer to this many tokens for the loss, as training's cutoff_len does.",
+            least=2,
+            default=2048,
+        ),
+        click.option(
+            "--eval-ratio",
+            type=Finite(0, 1, min_open=True, max_open=True),
+            metavar="R",
+            help="Only the examples that LLaMA-Factory's val_size holds out of each dataset; by default all.",
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(0),
+            default=42,
+            show_default=True,
+            help="--eval-ratio: the training's seed.",
+        ),
+        click.option(
+            "--generate/--no-generate", default=True, help="Whether to generate answers.  [generate]"
+        ),
+        click.option(
+            "--rouge", is_flag=True, help="Compare them with the expected ones: ROUGE-1/2/L and BLEU."
+        ),
+    ],
+    longest=512,
 )
-@model_options
-@rescoring
-@set_options
-@click.option(
-    "--max-seq-length",
-    type=click.IntRange(2),
-    metavar="N",
-    default=2048,
-    show_default=True,
-    help="Cut prompt and answer to this many tokens for the loss, as training's cutoff_len does.",
-)
-@click.option(
-    "--eval-ratio",
-    type=Finite(0, 1, min_open=True, max_open=True),
-    metavar="R",
-    help="Only the examples that LLaMA-Factory's val_size holds out of each dataset; by default all.",
-)
-@click.option(
-    "--seed", type=click.IntRange(0), default=42, show_default=True, help="--eval-ratio: the training's seed."
-)
-@click.option("--generate/--no-generate", default=True, help="Whether to generate answers.  [generate]")
-@click.option("--rouge", is_flag=True, help="Compare them with the expected ones: ROUGE-1/2/L and BLEU.")
-@generate_options(max_new_tokens=512)
-@run_options
-def cli(**given: Any) -> None:
+def cli(request: ScoringRequest, **given: Any) -> Asked:
     """Measure perplexity on the expected answers, and the answers that a model generates itself.
 
     A set of plain texts (`text` alone) has its perplexity measured over all of its tokens.
     """
-    score(*prepare(**given))
-
-
-def prepare(**given: Any) -> Prepared:
-    """Return what is asked and how; `RequestError` for options that do not go together."""
-    request = take(given)
     if request.backend != "hf":
         raise RequestError("eval.text reads the model's probabilities, which a server does not show")
     if given["rouge"] and not given["generate"]:
@@ -91,7 +76,7 @@ def prepare(**given: Any) -> Prepared:
     if ratio := given["eval_ratio"]:
         sets = [held_out(dataset, ratio, given["seed"]) for dataset in sets]
     texts = frozenset(dataset.name for dataset in sets if not any(dataset.answers))
-    return request, Text(**given, max_new_tokens=request.max_new_tokens, texts=texts), sets
+    return Text(**given, texts=texts), sets
 
 
 def held_out(dataset: EvalDataset, ratio: float, seed: int) -> EvalDataset:
@@ -101,26 +86,22 @@ def held_out(dataset: EvalDataset, ratio: float, seed: int) -> EvalDataset:
 
 @dataclass(frozen=True, slots=True)
 class Text(Task):
-    """Measuring texts: a field for each of the command's own options, and which sets are `texts`.
-
-    These have no answers: all of a text is read, as pretraining reads it, and nothing is generated.
-    """
+    """Measuring texts, by own options; the sets `texts` have no answers, read as pretraining does."""
 
     max_seq_length: int
     eval_ratio: float | None
     seed: int
     generate: bool
     rouge: bool
-    max_new_tokens: int
     texts: frozenset[str]
-    command: str = "eval.text"
+    command = "eval.text"
 
-    def settings(self) -> dict[str, object]:
+    def settings(self, request: ScoringRequest) -> dict[str, object]:
         """Return the options that change a figure."""
-        generating = {"max_new_tokens": self.max_new_tokens, "rouge": self.rouge} if self.generate else {}
+        kept = {name: getattr(self, name) for name in ("max_seq_length", "eval_ratio", "generate")}
         parted = {"seed": self.seed} if self.eval_ratio else {}
-        kept = ("max_seq_length", "eval_ratio", "generate")
-        return {**{name: getattr(self, name) for name in kept}, **parted, **generating}
+        generating = {**Task.settings(self, request), "rouge": self.rouge} if self.generate else {}
+        return {**kept, **parted, **generating}
 
     def scorer(self, job: Job) -> Scorer:
         """Return one that reads the losses and generates; `RequestError` where the context is too short."""
@@ -151,10 +132,8 @@ class Text(Task):
         plain = self._plain(job)
         question = "" if plain else record.get("instruction", asked.messages[-1]["content"])
         reference = asked.messages[-1]["content"] if plain else asked.answer
-        known = dict(fields)
         said: Fields = {}
-        if "model_output" in known:
-            output = str(known.pop("model_output"))
+        if (output := fields.get("model_output")) is not None:
             answer = cut_thought(output)
             thought = {"model_output": output} if answer != output.strip() else {}
             said = {"prediction": answer, **thought, "prediction_tokens": _count(job, answer)}
@@ -164,7 +143,7 @@ class Text(Task):
             "reference": reference,
             **said,
             "row": row,
-            **known,
+            **{name: value for name, value in fields.items() if name != "model_output"},
             **({} if plain else {"prompt_tokens": len(job.candidate.prompting.encode(asked.messages))}),
             "reference_tokens": _count(job, reference),
         }
@@ -188,7 +167,7 @@ class Text(Task):
             "scored": "texts" if self._plain(job) else "answers",
             **metrics,
             "n": len(predictions),
-            "tokens": sum(int(str(p["tokens"])) for p in predictions),
+            "tokens": sum(p["tokens"] for p in predictions),
             "lengths": {name: percentiles(values) for name, values in lengths.items()},
             "generated": len(said),
             "estimates": {**read.estimates, **written.estimates},
@@ -211,19 +190,14 @@ class Text(Task):
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Say what was cut, and what could not be asked."""
-        cut = round(results["truncation_rate"] * results["n"])
-        warnings = []
-        if cut:
-            warnings.append(
-                f"{cut} of {results['n']} rows exceed --max-seq-length {self.max_seq_length} and were cut as "
-                "training cuts them: their loss is that of what is left"
-            )
-        if results["refused"]:
-            warnings.append(
-                f"{results['refused']} prompts exceed the context with --max-new-tokens "
-                f"{self.max_new_tokens}: no answer was generated to them"
-            )
-        return warnings
+        cut, refused = round(results["truncation_rate"] * results["n"]), results["refused"]
+        told = {
+            f"{cut} of {results['n']} rows exceed --max-seq-length {self.max_seq_length} and were cut as "
+            "training cuts them: their loss is that of what is left": cut,
+            f"{refused} prompts exceed the context with --max-new-tokens "
+            f"{results['settings'].get('max_new_tokens')}: no answer was generated to them": refused,
+        }
+        return [warning for warning, count in told.items() if count]
 
     def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
         """Return loss, perplexity and nearness to the references, those that were measured."""

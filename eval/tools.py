@@ -9,24 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import click
-
 from core.calls import WrongValueError, calls_of
-from core.cli import examples
-from core.errors import CLI, ContentError, run
+from core.errors import ContentError, run
 from core.prompt import ANSWERS, Conversation, Message
 from eval.backends.scorers import Fields
-from eval.datasets.clusters import INDEPENDENT
-from eval.datasets.dataset import EvalDataset, read_datasets
-from eval.datasets.recipe import other_prompt
+from eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
+from eval.datasets.prompts import other_prompt
 from eval.metrics.labels import UNKNOWN, accuracy_line
 from eval.metrics.tools import judge, tool_summary
 from eval.runs.results import Prediction
 from eval.scoring.candidates import Opened
-from eval.scoring.job import Job
-from eval.scoring.options import generate_options, model_options, rescoring, run_options, set_options, take
-from eval.scoring.pipeline import score
-from eval.scoring.task import Figure, Prepared, Task, line_of
+from eval.scoring.command import Asked, scoring_command
+from eval.scoring.options import ScoringRequest
+from eval.scoring.pipeline import warn
+from eval.scoring.task import Figure, Job, Task, figures_of, line_of, share_line
 
 COMPARED = 20  # turns whose prompts are held against those of training
 SHARES = {
@@ -38,35 +34,22 @@ SHARES = {
 }
 
 
-@click.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard data compile tools --source tests/examples/good/tools --out build/tools",
-        "tuneyard eval tools --model models/demo-base --template qwen "
-        "--data build/tools/tools/tools-eval.jsonl --limit 2 --max-new-tokens 4 --out results/calls",
-    ),
+@scoring_command(
+    "tuneyard data compile tools --source tests/examples/good/tools --out build/tools",
+    "tuneyard eval tools --model models/demo-base --template qwen "
+    "--data build/tools/tools/tools-eval.jsonl --limit 2 --max-new-tokens 4 --out results/calls",
+    longest=512,
 )
-@model_options
-@rescoring
-@set_options
-@generate_options(max_new_tokens=512)
-@run_options
-def cli(**given: Any) -> None:
+def cli(request: ScoringRequest) -> Asked:
     """Score calls of tools: function, arguments, number, valid JSON, no call where none is due.
 
     Every turn of the model's in a conversation is an example, prompted with the data's own turns before it.
     """
-    score(*prepare(**given))
-
-
-def prepare(**given: Any) -> Prepared:
-    """Return what is asked and how; `ContentError` where no conversation declares tools."""
-    request = take(given)
     read = read_datasets(request.datasets, request.data, request.cluster)
     sets = [turns_of(one, request.cluster != INDEPENDENT) for one in read]
     expected = {one.name: expected_of(one) for one in sets}
     talks = [talk.messages for one in sets for talk in one.conversations[:COMPARED]]
-    return request, Tools(expected, talks, request.max_new_tokens, request.template), sets
+    return Tools(expected, talks, request.template), sets
 
 
 def turns_of(dataset: EvalDataset, clustered: bool = True) -> EvalDataset:
@@ -111,9 +94,8 @@ class Tools(Task):
 
     expected: Mapping[str, Sequence[Mapping[str, object]]]
     talks: Sequence[list[Message]]
-    max_new_tokens: int
     template: str | None
-    command: str = "eval.tools"
+    command = "eval.tools"
 
     def prompted(self, opened: Opened) -> Opened:
         """Warn where an adapter was trained on other ids than these prompts have."""
@@ -123,7 +105,7 @@ class Tools(Task):
                     trained = (tokenizer, folder, candidate.prompting, self.template)
                     told = other_prompt(*trained, self.talks)
                     if told and not other_prompt(*trained):  # which was said when the models were opened
-                        click.echo(f"warning: adapter {told}", err=True)
+                        warn(f"adapter {told}")
         return opened
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
@@ -147,16 +129,13 @@ class Tools(Task):
 
     def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
         """Return accuracy and the shares."""
-        found = {SHARES[name]: results[name] for name in SHARES if results[name]}
-        shares = {name: Figure(one["value"], one["ci95"], one["n"]) for name, one in found.items()}
-        return Task.figures(self, results) | shares
+        shares = {told: results[name] for name, told in SHARES.items()}
+        return Task.figures(self, results) | figures_of(shares)
 
 
 def _shares(part: Mapping[str, Any]) -> str:
     return "  ".join(
-        f"{said} {one['value']:.1%} [{one['ci95'][0]:.1%}, {one['ci95'][1]:.1%}] of {one['n']}"
-        for name, said in SHARES.items()
-        if (one := part.get(name))
+        f"{said} {share_line(one)} of {one['n']}" for name, said in SHARES.items() if (one := part.get(name))
     )
 
 

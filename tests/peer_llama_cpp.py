@@ -18,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.backends.gguf import load_gguf
-from eval.backends.load import Model, load_model
+from eval.backends.load import Model, load_gguf, load_model
 from eval.backends.scorers import ChoiceScorer
 from eval.datasets.dataset import read_datasets
 from eval.datasets.prompts import choose_prompting

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.vllm import RANKS, max_rank
 from adapters.weighted import WeightedAdapter
-from core.errors import ContentError, RequestError
+from core.errors import RequestError
 from core.packages import missing
 from core.prompt import Encode
-from eval.backends.load import DTYPES
+from eval.backends.load import DTYPES, loading
 from eval.backends.scorers import Messages, Plan, refuse
 
 if TYPE_CHECKING:
@@ -67,10 +67,7 @@ class EngineGenerator:
 
 
 def load_engine(folder: Path, dtype: str | None, parts: Sequence[WeightedAdapter]) -> Engine:
-    """Load a base that serves the given adapters; bf16 by default.
-
-    `RequestError` where vLLM is not installed, or cannot serve an adapter as it is asked for.
-    """
+    """Load a base with its adapters (default: bf16); `RequestError` if vLLM is absent or refuses one."""
     for part in parts:
         if part.weight != 1 or part.adapter.full_tensors:
             raise RequestError(
@@ -85,18 +82,15 @@ def load_engine(folder: Path, dtype: str | None, parts: Sequence[WeightedAdapter
 
     dtype = dtype or "bf16"
     ranks = [layout.rank for part in parts for layout in part.adapter.layout.values()]
-    lora = {"enable_lora": True, "max_loras": 1, "max_lora_rank": _fitting(max(ranks))} if ranks else {}
-    try:
+    fitting = max_rank(max(ranks, default=0))
+    if fitting is None:
+        raise RequestError(
+            f"an adapter of rank {max(ranks)}: vLLM takes {RANKS[-1]} at most; merge with --method svd"
+        )
+    lora = {"enable_lora": True, "max_loras": 1, "max_lora_rank": fitting} if ranks else {}
+    with loading(folder, "vLLM cannot load it"):
         llm = LLM(model=str(folder), dtype=DTYPES[dtype], seed=0, generation_config="vllm", **lora)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ContentError(f"{folder}: vLLM cannot load it: {str(error).splitlines()[0]}") from error
     context = llm.llm_engine.model_config.max_model_len
     adapters = [part.adapter.folder for part in parts]
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return Engine(llm, tokenizer, adapters, dtype, context)
-
-
-def _fitting(rank: int) -> int:
-    if enough := max_rank(rank):
-        return enough
-    raise RequestError(f"an adapter of rank {rank}: vLLM takes {RANKS[-1]} at most; merge with --method svd")

@@ -1,29 +1,63 @@
-"""Greedy answers, several prompts at a time, and sampled ones."""
+"""Answers that a model in this process generates: several prompts at a time, or one shown as it grows."""
 
+import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from core.errors import ContentError
+from core.errors import ContentError, RequestError
 from core.prompt import Encode
-from eval.backends.score import plan_batches
-from eval.backends.scorers import Messages, Plan, refuse
-from eval.backends.stream import Sampling
+from eval.backends.load import Model
+from eval.backends.scorers import Messages, Plan, plan_batches, refuse
 
 if TYPE_CHECKING:
-    from eval.backends.load import Model
+    import torch
+
+DRAWING = ("temperature", "top_p", "top_k", "min_p")
+PRESETS = {
+    "document": {"temperature": 0.8, "top_p": 0.9, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3}
+}
+"""Settings of a chat by name; scoring with a preset draws as the model's own generation_config says.
+
+`document`: the guide of the 7B QLoRA recipe for a chat, that of RTE and MNLI for scoring.
+"""
+PRESET_TOKENS = 512  # the longest answer with a preset
+THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+BEGUN = re.compile(r"<(?:t(?:h(?:i(?:nk?)?)?)?)?\Z")  # a part of <think> at the end
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn: `settings` in the words of transformers' `generate`; no temperature is greedy."""
+
+    max_new_tokens: int
+    settings: Mapping[str, float]
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what `generate` takes."""
+        draws = bool(self.settings.get("temperature"))
+        kept = {name: value for name, value in self.settings.items() if draws or name not in DRAWING}
+        return {"do_sample": draws, "max_new_tokens": self.max_new_tokens, **kept}
+
+
+def choose_sampling(
+    model: Model, preset: str | None, max_new_tokens: int, given: Mapping[str, float | None]
+) -> Sampling:
+    """Return what is `given`, beside it a preset's settings or else those that the model ships."""
+    own = PRESETS[preset] if preset else model.sampling
+    return Sampling(max_new_tokens, {**own, **{name: x for name, x in given.items() if x is not None}})
 
 
 @dataclass(frozen=True, slots=True)
 class LocalGenerator:
     """A model in this process as a Generator: how it reads a conversation, and tokens per batch."""
 
-    model: "Model"
+    model: Model
     encode: Encode
     budget: int
     sampling: Mapping[str, float] | None = None
-    """How tokens are drawn, in the words of transformers' `generate`; None: the likeliest is taken."""
+    """As `Sampling.settings`; None: the likeliest token is taken."""
 
     def plan(self, talks: Mapping[int, Messages], max_new_tokens: int) -> Plan:
         """Return batches of rows, longest first, and why the others do not fit the context."""
@@ -41,7 +75,7 @@ class LocalGenerator:
         return [draw(self.model, prompt, max_new_tokens, self.sampling) for prompt in prompts]
 
 
-def draw(model: "Model", prompt: Sequence[int], max_new_tokens: int, sampling: Mapping[str, float]) -> str:
+def draw(model: Model, prompt: Sequence[int], max_new_tokens: int, sampling: Mapping[str, float]) -> str:
     """Return a sampled answer to a prompt (ids): the same in every run, whatever was drawn before."""
     import torch
 
@@ -50,16 +84,12 @@ def draw(model: "Model", prompt: Sequence[int], max_new_tokens: int, sampling: M
 
 
 def generate(
-    model: "Model",
+    model: Model,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     sampling: Mapping[str, float] | None = None,
 ) -> list[str]:
-    """Return the model's answer to each prompt (ids), greedy without `sampling`, special tokens left out.
-
-    Prompts are padded on the left, so that every answer begins right after its prompt. `ContentError` if
-    the model's logits are no numbers.
-    """
+    """Return answers to prompts (ids, padded left), greedy without `sampling`; `ContentError` for nan."""
     import torch
 
     def check(_: "torch.Tensor", logits: "torch.Tensor") -> "torch.Tensor":
@@ -82,3 +112,35 @@ def generate(
         )
     answers: list[str] = model.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
     return answers
+
+
+def stream(model: Model, prompt: Sequence[int], sampling: Sampling, show: Callable[[str], None]) -> None:
+    """Generate an answer, giving words to `show`; `RequestError` if out of memory, `ContentError` for nan."""
+    import torch
+    from transformers import TextStreamer
+
+    class Pieces(TextStreamer):  # type: ignore[misc]  # transformers comes without types
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:  # noqa: ARG002
+            show(text)
+
+    ids = torch.tensor([list(prompt)], device=model.device)
+    try:
+        with torch.inference_mode():
+            model.net.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                streamer=Pieces(model.tokenizer, skip_prompt=True, skip_special_tokens=True),
+                **sampling.arguments(),
+            )
+    except torch.OutOfMemoryError as error:
+        raise RequestError(f"out of memory with a prompt of {len(prompt)} tokens") from error
+    except RuntimeError as error:
+        if "probability tensor" not in str(error):
+            raise
+        raise ContentError("the model's probabilities are no numbers: try --dtype fp32") from error
+
+
+def without_thoughts(text: str, ended: bool = False) -> str:
+    """Return what of an answer can be shown: no thought, nor what may begin one until it has `ended`."""
+    shown = THOUGHT.sub("", text)
+    return (shown if ended else BEGUN.sub("", shown)).lstrip()

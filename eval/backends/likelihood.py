@@ -1,4 +1,4 @@
-"""How likely a model finds texts that are given: the loss that training reports, token by token.
+"""How likely a model finds texts that are given: answers, or all that training reports a loss of.
 
 The loss is summed over the tokens that carry it and never averaged over batches, so that it depends on
 neither batch size nor padding. The head is applied to the positions before these tokens alone.
@@ -6,23 +6,18 @@ neither batch size nor padding. The head is applied to the positions before thes
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from core.errors import ContentError
 from core.supervision import SupervisedText
-from eval.backends.score import head_only_at, plan_batches
+from eval.backends.load import Model
+from eval.backends.scorers import DIGITS, Fields, Scorer, head_only_at, plan_batches
 
-if TYPE_CHECKING:
-    from eval.backends.load import Model
-
+AnswerTexts = Mapping[str, SupervisedText]  # a row's answers by name
 LOGITS = 1 << 28  # at a time: 1 GiB of them in fp32
 
 
-def losses(model: "Model", texts: Mapping[int, SupervisedText], budget: int) -> dict[int, float]:
-    """Return each row's loss: -log p in nats, summed over its loss tokens (0 where there is none).
-
-    `ContentError` if it is no finite number.
-    """
+def losses(model: Model, texts: Mapping[int, SupervisedText], budget: int) -> dict[int, float]:
+    """Return each row's loss, -log p in nats over its loss tokens; `ContentError` if it is not finite."""
     found = {row: 0.0 for row, text in texts.items() if not text.learned}
     lengths = {row: len(text.ids) for row, text in texts.items() if row not in found}
     most = LOGITS // model.net.config.get_text_config().vocab_size
@@ -49,7 +44,7 @@ def _parts(batch: Sequence[int], texts: Mapping[int, SupervisedText], most: int)
     yield part
 
 
-def _losses(model: "Model", texts: Sequence[SupervisedText]) -> list[float]:
+def _losses(model: Model, texts: Sequence[SupervisedText]) -> list[float]:
     import torch
 
     width = max(len(text.ids) for text in texts)
@@ -65,3 +60,69 @@ def _losses(model: "Model", texts: Sequence[SupervisedText]) -> list[float]:
         )
     sums = torch.zeros(len(texts), dtype=torch.float64)
     return sums.index_add(0, rows.cpu(), each.double().cpu()).tolist()
+
+
+class AnswerScorer:
+    """Reads each row's answers, given by name; a row that the context cannot hold is refused."""
+
+    def __init__(self, model: Model, budget: int, texts: Mapping[int, AnswerTexts]) -> None:
+        self.model, self.budget, self.texts = model, budget, texts
+        longest = {row: max(one.length for one in answers.values()) for row, answers in texts.items()}
+        self.refused = {
+            row: f"{length} tokens exceed the context of {model.context}"
+            for row, length in longest.items()
+            if length > model.context
+        }
+        self.batches = plan_batches({row: longest[row] for row in longest.keys() - self.refused}, budget)
+
+    def score(self, batch: Sequence[int]) -> list[Fields]:
+        """Return log p in nats (`NAME_logp`), summed over `NAME_tokens` tokens, of every answer of a row."""
+        said: dict[int, Fields] = {row: {} for row in batch}
+        for name in self.texts[batch[0]]:
+            answers = {row: self.texts[row][name] for row in batch}
+            for row, loss in losses(self.model, answers, self.budget).items():
+                said[row][f"{name}_logp"] = -round(loss, DIGITS)
+                said[row][f"{name}_tokens"] = len(answers[row].learned)
+        return list(said.values())
+
+
+class LikelihoodScorer:
+    """Gives the loss of every row, and a generated answer beside it where one is asked for."""
+
+    def __init__(
+        self, model: Model, texts: Mapping[int, SupervisedText], generating: Scorer | None, budget: int
+    ) -> None:
+        """Prepare to read texts by row; rows that `generating` cannot ask are read all the same."""
+        self.model, self.texts, self.generating, self.budget = model, texts, generating, budget
+        self.refused: dict[int, str] = {}
+        planned = generating.batches if generating else []
+        rest = texts.keys() - {row for batch in planned for row in batch}
+        self.batches = planned + plan_batches({row: len(texts[row].ids) for row in rest}, budget)
+
+    def score(self, batch: Sequence[int]) -> list[Fields]:
+        """Return `loss` (nats, summed), `tokens` that carry it, and `model_output` or `refused`;
+        `example_tokens` is how long the whole was before it was cut (`truncated`).
+
+        `ContentError` if a loss is no finite number.
+        """
+        said = self._said(batch)
+        found = losses(self.model, {row: self.texts[row] for row in batch}, self.budget)
+        return [
+            {
+                "loss": round(found[row], DIGITS),
+                "tokens": len(self.texts[row].learned),
+                "truncated": self.texts[row].cut,
+                "example_tokens": self.texts[row].length,
+                **said.get(row, {}),
+            }
+            for row in batch
+        ]
+
+    def _said(self, batch: Sequence[int]) -> dict[int, Fields]:
+        if self.generating is None:
+            return {}
+        refused = self.generating.refused
+        asked = [row for row in batch if row not in refused]
+        answers = self.generating.score(asked) if asked else []
+        cut = {row: {"refused": refused[row]} for row in batch if row in refused}
+        return {**dict(zip(asked, answers, strict=True)), **cut}

@@ -1,14 +1,15 @@
-"""A base model from a folder or the hub, ready to be prompted."""
+"""A base model from a folder or the hub, or a GGUF beside it, ready to be prompted."""
 
-import hashlib
+import contextlib
+import importlib.util
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ContentError, RequestError
-from core.files import no_folder, sha256
+from core.files import no_folder
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -36,10 +37,7 @@ class Model:
 
 
 def find_model(reference: str) -> Path:
-    """Return the folder of a model given as folder or hub id, downloading it if need be.
-
-    Only safetensors weights are taken. `RequestError` where there is neither folder nor network.
-    """
+    """Return the folder of a model or hub id; `RequestError` for none, `ContentError` without safetensors."""
     folder = Path(reference)
     if not folder.is_dir():
         folder = _from_hub(reference)
@@ -50,19 +48,8 @@ def find_model(reference: str) -> Path:
     return folder
 
 
-def model_digest(folder: Path) -> str:
-    """Return a SHA-256 over config, tokenizer and weights: other bytes give another digest."""
-    names = [*folder.glob(WEIGHTS), folder / "config.json", folder / "tokenizer.json"]
-    lines = [f"{path.name} {sha256(path)}" for path in sorted(names) if path.is_file()]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
 def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Model:
-    """Load model and tokenizer on the GPU where there is one; fp32 on CPU and bf16 on GPU by default.
-
-    With 4 or 8 `bits` the linears but the head are quantised, as QLoRA training has them. `ContentError`
-    says what transformers found wrong with the folder.
-    """
+    """Load a model, its linears in `bits`, by default fp32 (bf16 on GPU); `ContentError` if it is broken."""
     import torch
     from transformers import utils
 
@@ -73,7 +60,7 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     utils.logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = dtype or ("fp32" if device == "cpu" else "bf16")
-    try:
+    with loading(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # else it asks the user
         net = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -82,8 +69,6 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
             use_safetensors=True,
             **(_quantized(bits, DTYPES[dtype], device) if bits else {}),
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ContentError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from error
     net = (net if bits else net.to(device)).eval().requires_grad_(False)
     sampling = _sampling(net.generation_config)
     ends = net.generation_config.eos_token_id
@@ -94,6 +79,44 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     limit = getattr(net.config.get_text_config(), "max_position_embeddings", None)
     alone = bits == 8 or not _attends(net, device)  # LLM.int8() takes outliers by column of the whole batch
     return Model(net, tokenizer, device, dtype, limit or 1 << 30, alone, sampling)
+
+
+@contextlib.contextmanager
+def loading(path: Path, problem: str = "cannot be loaded") -> Iterator[None]:
+    """Let a library read a model; `ContentError` with the first line of what it found wrong with it."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ContentError(f"{path}: {problem}: {str(error).splitlines()[0]}") from error
+
+
+def check_gguf(path: Path) -> None:
+    """Raise `RequestError` unless the file begins as a GGUF does and the reader is installed."""
+    if not path.is_file() or path.open("rb").read(4) != b"GGUF":
+        raise RequestError(f"{path}: no GGUF file; python -m adapters export --to gguf writes one")
+    if importlib.util.find_spec("gguf") is None:
+        raise RequestError("reading GGUF needs the package gguf: run `make setup`")
+
+
+def load_gguf(path: Path, like: Model) -> Model:
+    """Load a GGUF with dtype, device and tokenizer of `like`; `ContentError` says what cannot be read."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    options = {"gguf_file": path.name, "dtype": getattr(torch, DTYPES[like.dtype])}
+    with loading(path, "transformers cannot read it"):
+        net = AutoModelForCausalLM.from_pretrained(path.parent, trust_remote_code=False, **options)
+    net = net.to(like.device).eval().requires_grad_(False)
+    net.generation_config = like.net.generation_config
+    return replace(like, net=net)
+
+
+def load_gguf_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer, with its chat template, that the file holds; `ContentError` as for the weights."""
+    from transformers import AutoTokenizer
+
+    with loading(path, "transformers cannot read its tokenizer"):
+        return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
 
 
 def _sampling(config: "GenerationConfig") -> dict[str, float]:
@@ -116,12 +139,7 @@ def _attends(net: "PreTrainedModel", device: str) -> bool:
 
 
 def _quantized(bits: int, dtype: str, device: str) -> dict[str, Any]:
-    """Return what loads as LLaMA-Factory trains: NF4 whose scales are quantised too, or LLM.int8().
-
-    `RequestError` without bitsandbytes.
-    """
-    import importlib.util
-
+    """Return what loads as LLaMA-Factory trains: NF4 whose scales are quantised too, or LLM.int8()."""
     from transformers import BitsAndBytesConfig
 
     if importlib.util.find_spec("bitsandbytes") is None:

@@ -1,17 +1,25 @@
-"""What Ollama makes of a Modelfile: the text that its model reads for a conversation."""
+"""What Ollama makes of a Modelfile: the text that its model reads for a conversation.
 
+Of Go's text/template (pkg.go.dev/text/template) the part that exported Modelfiles use is rendered, by Jinja:
+messages, their fields, choices by role, and `{{-` and `-}}`, which trim the space beside them. Whatever else
+a template does is refused by name.
+"""
+
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import ContentError
+from core.errors import ContentError, show_value
 from core.files import require
 from core.patterns import bounded
 from core.prompt import Message
-from eval.backends.gotemplate import compile_template
 
 INSTRUCTION = re.compile(r'^[ \t]*([A-Za-z]+)[ \t]+("""(?:.*?)"""|[^\n]*)', re.M | re.S)
+ACTION = re.compile(r'\{\{(-\s)?\s*((?:"(?:[^"\\]|\\.)*"|[^"}])*?)\s*(\s-)?\}\}', re.S)
+WORD = re.compile(r'"(?:[^"\\]|\\.)*"|\S+')
+FIELDS = {".Role": "message['role']", ".Content": "message['content']"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +30,7 @@ class ServedModelfile:
     system: str | None
 
     def render(self, messages: list[Message]) -> str:
-        """Return the prompt of a conversation.
-
-        As Ollama does it: SYSTEM stands before a conversation that has no system message of its own, and
-        neighbouring messages of one role become one.
-        """
+        """Return Ollama's prompt: SYSTEM where no message is a system's, neighbours of one role joined."""
         if self.system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
         joined: list[Message] = []
@@ -59,3 +63,80 @@ def _unquoted(value: str) -> str:
         if len(value) >= 2 * len(quotes) and value.startswith(quotes) and value.rstrip().endswith(quotes):
             return value.rstrip()[len(quotes) : -len(quotes)]
     return value.strip()
+
+
+def compile_template(template: str) -> Callable[[list[Message]], str]:
+    """Return what renders conversations by a Go template; `ContentError` names an action not known here."""
+    from jinja2 import Environment
+
+    jinja = _Jinja()
+    pieces = [jinja.action(text) if acts else jinja.constant(text) for acts, text in _pieces(template)]
+    if jinja.blocks:
+        raise _unknown(f"{jinja.blocks[-1]} without end")
+    whole = Environment(autoescape=False).from_string("".join(pieces))
+    return lambda messages: whole.render(messages=messages, texts=jinja.texts)
+
+
+def _pieces(template: str) -> Iterator[tuple[bool, str]]:
+    """Yield a template in pieces: whether each is an action, and its text."""
+    place, trim = 0, False
+    for action in ACTION.finditer(template):
+        text = template[place : action.start()]
+        text = text.lstrip() if trim else text
+        yield False, text.rstrip() if action[1] else text
+        yield True, action[2]
+        place, trim = action.end(), bool(action[3])
+    rest = template[place:].lstrip() if trim else template[place:]
+    if "{{" in rest:
+        raise _unknown(rest)
+    yield False, rest
+
+
+class _Jinja:
+    """A Go template piece by piece in Jinja: the texts that it holds, and the `blocks` that are open."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []  # written as they are: no character of them is Jinja's
+        self.blocks: list[str] = []
+
+    def constant(self, text: str) -> str:
+        return f"{{{{ {self._held(text)} }}}}"
+
+    def action(self, body: str) -> str:
+        innermost = self.blocks[-1] if self.blocks else ""
+        test = body.removeprefix("else ").removeprefix("if ")
+        if body == "end" and innermost:
+            return "{% endfor %}" if self.blocks.pop() == "range" else "{% endif %}"
+        if body == "else" and innermost == "if":
+            return "{% else %}"
+        if body.startswith("else if ") and innermost == "if":
+            return f"{{% elif {self._condition(test)} %}}"
+        if body == "range .Messages" and "range" not in self.blocks:
+            self.blocks.append("range")
+            return "{% for message in messages %}"
+        if body.startswith("if "):
+            self.blocks.append("if")
+            return f"{{% if {self._condition(test)} %}}"
+        return f"{{{{ {self._value(body)} }}}}"
+
+    def _condition(self, test: str) -> str:
+        words = WORD.findall(test)
+        if len(words) != 1 and not (len(words) == 3 and words[0] == "eq"):
+            raise _unknown(f"if {test}")
+        return " == ".join(map(self._value, words[-2:]))
+
+    def _value(self, body: str) -> str:
+        if body in FIELDS and "range" in self.blocks:
+            return FIELDS[body]
+        try:
+            return self._held(str(json.loads(body if body.startswith('"') else "")))
+        except ValueError as error:
+            raise _unknown(body) from error
+
+    def _held(self, text: str) -> str:
+        self.texts.append(text)
+        return f"texts[{len(self.texts) - 1}]"
+
+
+def _unknown(body: str) -> ContentError:
+    return ContentError(f"the TEMPLATE does {show_value(body)}, which is not rendered here")

@@ -1,25 +1,143 @@
 """Scoring a dataset: by the probabilities of labels, or by generating an answer.
 
-Both plan all batches beforehand and return, for each row of a batch, what is known of its answer.
+All batches are planned beforehand, longest first, within a budget of tokens; of each row of a batch what is
+known of its answer is returned. Labels take one forward pass per prompt and label beginning: the beginning
+that all prompts share is computed once, and the head is applied to the positions that matter alone: with the
+whole vocabulary there, so that the probabilities are true ones.
 """
 
+import contextlib
+import copy
+import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from core.errors import ContentError, RequestError
 from core.prompt import Message
-from eval.backends.score import Ids, LogProbabilities, SpellingTask
+from eval.backends.load import Model
 
 if TYPE_CHECKING:
-    from eval.backends.load import Model
+    import torch
 
+Ids = Sequence[int]
 Prompts = Mapping[int, Ids]  # by row
 Messages = list[Message]
 Plan = tuple[list[list[int]], dict[int, str]]
 """The rows in batches, and why the others cannot be prompted, by row."""
-Fields = dict[str, object]
+Fields = dict[str, Any]
 DIGITS = 6  # of a log-probability in the files: fp32 holds no more
+SHORTEST_PREFIX = 8  # below this, continuing from a cache costs more than it saves
+
+
+def shared_prefix(prompts: Collection[Ids]) -> int:
+    """Return how many ids all prompts begin with, at least one left over for each; 0 if too few to gain."""
+    low, high = min(map(tuple, prompts)), max(map(tuple, prompts))
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(low, high, strict=False))
+    length = min(min(map(len, prompts)) - 1, sum(1 for _ in same))
+    return length if length >= SHORTEST_PREFIX and len(prompts) > 1 else 0
+
+
+def plan_batches(lengths: Mapping[int, int], budget: int) -> list[list[int]]:
+    """Return the rows of `lengths` in batches, longest first, rows × longest within `budget`."""
+    order = sorted(lengths, key=lambda row: (-lengths[row], row))
+    batches = []
+    while order:
+        count = max(1, budget // max(1, lengths[order[0]]))
+        batches.append(order[:count])
+        order = order[count:]
+    return batches
+
+
+def beginnings(spellings: Sequence[Ids]) -> list[tuple[int, ...]]:
+    """Return the label beginnings that need a pass of their own: each spelling but its last token,
+    without those that another begins with (its pass reads their position too)."""
+    all_of_them = {tuple(s[:-1]) for s in spellings}
+    return sorted(x for x in all_of_them if not any(y != x and y[: len(x)] == x for y in all_of_them))
+
+
+class LogProbabilities:
+    """Scores spellings (token ids, none empty) after each prompt; made anew whenever the weights change."""
+
+    def __init__(self, model: Model, prompts: Mapping[int, Ids], spellings: Sequence[Ids]) -> None:
+        self.model, self.prompts, self.spellings = model, prompts, spellings
+        self.beginnings = beginnings(spellings)
+        self.shared = 0 if model.alone else shared_prefix(prompts.values())
+        self.cache = self._shared_cache()
+
+    def batches(self, budget: int) -> list[list[int]]:
+        """Return the plan over all rows: it depends on nothing but prompts, spellings and the budget."""
+        extra = max(map(len, self.spellings)) - 1 - shared_prefix(self.prompts.values())
+        return plan_batches({row: len(ids) + extra for row, ids in self.prompts.items()}, budget)
+
+    def score(self, batch: Sequence[int]) -> "torch.Tensor":
+        """Return fp32 log-probabilities [rows of the batch, spellings] on the CPU."""
+        import torch
+
+        scores = torch.zeros(len(batch), len(self.spellings))
+        done: set[int] = set()
+        with torch.inference_mode():
+            for begin in self.beginnings:
+                ready = [
+                    s for s, ids in enumerate(self.spellings)
+                    if s not in done and tuple(ids[:-1]) == begin[: len(ids) - 1]
+                ]  # fmt: skip
+                depth = max(len(self.spellings[s]) for s in ready)
+                logits = self._logits(batch, begin[: depth - 1])
+                for s in ready:
+                    ids = self.spellings[s]
+                    scores[:, s] = logits[:, range(len(ids)), ids].sum(1).cpu()
+                done.update(ready)
+        return scores
+
+    def _logits(self, batch: Sequence[int], begin: tuple[int, ...]) -> "torch.Tensor":
+        """Return log-probabilities [rows, len(begin) + 1, vocabulary] from the prompt's last token on."""
+        import torch
+
+        rows = [[*self.prompts[i][self.shared :], *begin] for i in batch]
+        width = max(map(len, rows))
+        # Padding on the right is never seen by the tokens before it: no mask is needed.
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self.model.device)
+        last = torch.tensor([len(row) - 1 - len(begin) for row in rows])
+        wanted = (last[:, None] + torch.arange(len(begin) + 1)).to(self.model.device)
+        each = torch.arange(len(rows), device=self.model.device)[:, None]
+        kept = {}
+        if self.cache is not None:
+            kept["past_key_values"] = copy.deepcopy(self.cache)
+            kept["past_key_values"].batch_repeat_interleave(len(rows))
+        with head_only_at(self.model.net, each, wanted):
+            logits = self.model.net(input_ids=ids, use_cache=bool(kept), **kept).logits
+        scores: torch.Tensor = logits.view(*wanted.shape, -1).float().log_softmax(-1)
+        return scores
+
+    def _shared_cache(self) -> Any:
+        import torch
+        from transformers.cache_utils import DynamicLayer
+
+        if not self.shared:
+            return None
+        begin = list(next(iter(self.prompts.values())))[: self.shared]
+        ids = torch.tensor([begin], device=self.model.device)
+        with torch.inference_mode(), head_only_at(self.model.net, ids.new_zeros(1), ids.new_zeros(1)):
+            cache = self.model.net(input_ids=ids, use_cache=True).past_key_values
+        if all(type(layer) is DynamicLayer for layer in cache.layers):
+            return cache
+        self.shared = 0  # windows and recurrent states cannot be continued by rows of other lengths
+        return None
+
+
+@contextlib.contextmanager
+def head_only_at(net: Any, rows: "torch.Tensor", positions: "torch.Tensor") -> Iterator[None]:
+    """Let the head see k states alone, [k, hidden], at `rows` and `positions`, which broadcast to k."""
+
+    def pick(_: object, inputs: "tuple[torch.Tensor, ...]") -> "torch.Tensor":
+        return inputs[0][rows, positions].reshape(-1, inputs[0].shape[-1]).contiguous()
+
+    handle = net.get_output_embeddings().register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 class Scorer(Protocol):
@@ -36,38 +154,34 @@ class ChoiceScorer:
     """Compares the probabilities of the labels after the prompt, each summed over its spellings."""
 
     def __init__(
-        self, model: "Model", prompts: Prompts, spellings: Mapping[str, Sequence[str]], budget: int
+        self, model: Model, prompts: Prompts, spellings: Mapping[str, Sequence[str]], budget: int
     ) -> None:
         """Prepare to choose between labels, given with the texts that count as each."""
         self.columns, tokens = tokenise(model, spellings)
         self.refused = refuse(prompts, max(map(len, tokens)) - 1, model.context)
-        task = SpellingTask({row: ids for row, ids in prompts.items() if row not in self.refused}, tokens)
-        self.batches = task.batches(budget)
-        self.scorer = LogProbabilities(model, task)
+        fitting = {row: ids for row, ids in prompts.items() if row not in self.refused}
+        self.scorer = LogProbabilities(model, fitting, tokens)
+        self.batches = self.scorer.batches(budget)
 
     def score(self, batch: Sequence[int]) -> list[Fields]:
-        """Return the likeliest label with every label's log-probability and their sum, the label mass.
+        """Return the likeliest label, all log-probabilities and the label mass; `ContentError` for nan."""
+        scores = self.scorer.score(batch).double()
+        for row, logs in zip(batch, scores.tolist(), strict=True):
+            if not all(map(math.isfinite, logs)):
+                raise ContentError(
+                    f"row {row}: the model gives {logs[0]} as a log-probability: its weights or the "
+                    "adapter's overflow; try --dtype fp32"
+                )
+        sums = {label: scores[:, own].logsumexp(1).tolist() for label, own in self.columns.items()}
+        return [self._fields({label: own[n] for label, own in sums.items()}) for n in range(len(batch))]
 
-        `ContentError` if the model's probabilities are no numbers.
-        """
-        scores = self.scorer.score(batch).double().tolist()
-        return [self._fields(row, logs) for row, logs in zip(batch, scores, strict=True)]
-
-    def _fields(self, row: int, logs: list[float]) -> Fields:
-        if not all(map(math.isfinite, logs)):
-            raise ContentError(
-                f"row {row}: the model gives {logs[0]} as a log-probability: its weights or the adapter's "
-                "overflow; try --dtype fp32"
-            )
-        choices = {label: _log_sum([logs[i] for i in columns]) for label, columns in self.columns.items()}
+    def _fields(self, choices: Mapping[str, float]) -> Fields:
         best = max(choices, key=choices.__getitem__)
-        mass = sum(map(math.exp, choices.values()))
-        rounded = {label: round(value, DIGITS) for label, value in choices.items()}
         return {
             "model_output": best,
             "predicted_output": best,
-            "choices": rounded,
-            "label_mass": round(mass, DIGITS),
+            "choices": {label: round(value, DIGITS) for label, value in choices.items()},
+            "label_mass": round(sum(map(math.exp, choices.values())), DIGITS),
         }
 
 
@@ -108,11 +222,18 @@ def score_in_halves(scorer: Scorer, batch: Sequence[int]) -> list[Fields]:
     return score_in_halves(scorer, batch[:middle]) + score_in_halves(scorer, batch[middle:])
 
 
-def refuse(prompts: Prompts, answer: int, context: int) -> dict[int, str]:
-    """Return why, for each prompt that leaves less than `answer` tokens of the context: none is cut.
+def score_all(scorer: Scorer, about: str) -> dict[int, Fields]:
+    """Return what is known of every row that can be asked, in their order; a bar says what it is `about`."""
+    from tqdm import tqdm
 
-    `ContentError` if no prompt is left.
-    """
+    found: dict[int, Fields] = {}
+    for batch in tqdm(scorer.batches, desc=about, delay=2, leave=False):
+        found.update(zip(batch, score_in_halves(scorer, batch), strict=True))
+    return dict(sorted(found.items()))
+
+
+def refuse(prompts: Prompts, answer: int, context: int) -> dict[int, str]:
+    """Say why, of prompts that leave less than `answer` tokens of the context; `ContentError` if all do."""
     refused = {
         row: f"a prompt of {len(ids)} tokens and {answer} for the answer, a context of {context}"
         for row, ids in prompts.items()
@@ -124,14 +245,9 @@ def refuse(prompts: Prompts, answer: int, context: int) -> dict[int, str]:
 
 
 def tokenise(
-    model: "Model", spellings: Mapping[str, Sequence[str]]
+    model: Model, spellings: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, list[int]], list[list[int]]]:
-    """Return each label's columns among all spellings, and the spellings as ids, tokenised by themselves.
-
-    That is how training tokenises an answer. Where one spelling begins another, which it would then never
-    be less likely than, all are followed by each token that ends an answer. `RequestError` if two labels
-    share a spelling.
-    """
+    """Return each label's columns among all spellings, and their ids; `RequestError` for a shared one."""
     owners: dict[tuple[int, ...], str] = {}
     for label, texts in spellings.items():
         for text in texts:
@@ -140,13 +256,9 @@ def tokenise(
                 raise RequestError(
                     f"{label!r} and {owners[ids]!r} share the spelling {text!r}: --variants none"
                 )
+    # a spelling that begins another is never less likely: all are followed by each token that ends an answer
     if any(one != other and other[: len(one)] == one for one in owners for other in owners):
         ends = model.net.generation_config.eos_token_id or []
         owners = {(*ids, end): label for ids, label in owners.items() for end in ends} or owners
     columns = {label: [i for i, owner in enumerate(owners.values()) if owner == label] for label in spellings}
     return columns, [list(ids) for ids in owners]
-
-
-def _log_sum(logs: Sequence[float]) -> float:
-    top = max(logs)
-    return top + math.log(sum(math.exp(value - top) for value in logs))

@@ -1,34 +1,26 @@
 """Prompting a model behind an OpenAI-compatible server: generated answers, the server's own chat template."""
 
-import http.client
 import json
 import os
 import re
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from core.errors import RequestError
 from core.prompt import openai_messages
 from eval.backends.scorers import Messages, Plan
 
+if TYPE_CHECKING:
+    import httpx
+
 AT_ONCE = 8
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new try
 TIMEOUT = 300
-
-
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: the key is for the host that was named, and a POST would become a GET."""
-
-    def redirect_request(self, *_: object) -> None:
-        """Leave the answer as it is: an HTTPError with its code."""
-
-
-OPENER = urllib.request.build_opener(_Stay)
+TOO_MANY_REQUESTS = 429
 
 
 def check_url(url: str) -> str:
@@ -59,37 +51,39 @@ class Server:
 
     def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
         """Return the greedy answers; `RequestError` where the server refuses or stays away."""
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            return list(pool.map(lambda talk: self._answer(talk, max_new_tokens), talks))
+        import httpx
 
-    def _answer(self, talk: Messages, max_new_tokens: int) -> str:
+        with httpx.Client(timeout=TIMEOUT) as client, ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(lambda talk: self._answer(client, talk, max_new_tokens), talks))
+
+    def _answer(self, client: "httpx.Client", talk: Messages, max_new_tokens: int) -> str:
+        from httpx import HTTPError, InvalidURL
+
         body = {"model": self.name, **_asked(talk), "max_tokens": max_new_tokens, "temperature": 0}
         problem = ""
         for wait in (0.0, *WAITS):
             time.sleep(wait)
             try:
-                return _content(_post(f"{self.url}/chat/completions", body))
-            except urllib.error.HTTPError as error:
-                problem = f"HTTP {error.code} {error.read(200).decode(errors='replace')}".strip()
-                if to := error.headers.get("Location"):
-                    problem = f"HTTP {error.code}: it sends elsewhere, {to!r}: name that address in --url"
-                if error.code < 500 and error.code != http.client.TOO_MANY_REQUESTS:
-                    raise RequestError(f"{self.url}: {problem}") from error
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                problem = f"{type(error).__name__}: {error}"
+                key = {"Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', 'none')}"}
+                response = client.post(f"{self.url}/chat/completions", json=body, headers=key)
+                if response.is_success:
+                    return _content(response.content)
+                problem, code = _refusal(response), response.status_code
+            except (OSError, HTTPError, InvalidURL, ValueError) as error:
+                problem, code = f"{type(error).__name__}: {error}", 0
+            if 0 < code < 500 and code != TOO_MANY_REQUESTS:
+                raise RequestError(f"{self.url}: {problem}")
         raise RequestError(
             f"{self.url}: {talk[-1]['content'][:40]!r}: no answer in {len(WAITS) + 1} tries ({problem}); "
             "what was answered is kept: resume with --resume"
         )
 
 
-def _post(url: str, body: dict[str, object]) -> bytes:
-    key = os.environ.get("OPENAI_API_KEY", "none")
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with OPENER.open(request, timeout=TIMEOUT) as response:
-        data: bytes = response.read()
-    return data
+def _refusal(response: "httpx.Response") -> str:
+    """No redirect is followed: the key is for the host that was named."""
+    if to := response.headers.get("Location"):
+        return f"HTTP {response.status_code}: it sends elsewhere, {to!r}: name that address in --url"
+    return f"HTTP {response.status_code} {response.text[:200]}".strip()
 
 
 def _asked(talk: Messages) -> dict[str, object]:
@@ -107,10 +101,7 @@ def _asked(talk: Messages) -> dict[str, object]:
 
 
 def _content(data: bytes) -> str:
-    """Return the answer's text, with the server's reasoning in <think> before it and its calls after it.
-
-    `ValueError` for what is no chat completion.
-    """
+    """Return the text, thoughts in <think> before it, calls after it; `ValueError` for no chat completion."""
     try:
         message = json.loads(data)["choices"][0]["message"]
         thought = message.get("reasoning_content")

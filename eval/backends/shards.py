@@ -3,10 +3,12 @@
 import os
 from collections.abc import Sequence
 
+COUNT, RANK = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+
 
 def start() -> None:
     """Join the other processes of a torchrun; nothing to do where there is one."""
-    if _count() > 1:
+    if COUNT > 1:
         import torch
 
         if torch.cuda.is_available():
@@ -16,12 +18,12 @@ def start() -> None:
 
 def first() -> bool:
     """Return whether this process writes what all share."""
-    return _rank() == 0
+    return RANK == 0
 
 
 def wait() -> None:
     """Wait until every process is here."""
-    if _count() > 1:
+    if COUNT > 1:
         import torch
 
         torch.distributed.barrier()
@@ -29,12 +31,4 @@ def wait() -> None:
 
 def share(batches: Sequence[list[int]]) -> Sequence[list[int]]:
     """Return the batches of this process: every N-th, so that each has long ones and short ones."""
-    return batches[_rank() :: _count()]
-
-
-def _count() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _rank() -> int:
-    return int(os.environ.get("RANK", "0"))
+    return batches[RANK::COUNT]

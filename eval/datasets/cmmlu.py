@@ -53,10 +53,9 @@ class Exam:
 
 def read_subjects() -> dict[str, Subject]:
     """Return all subjects by name, sorted as the benchmark's files are; groups in the table's order."""
-    table = _table()
-    chinese = {
-        name: text for group in table.values() if isinstance(group, dict) for name, text in group.items()
-    }
+    table: dict[str, Any] = read_mapping(TABLE, "table of subjects")
+    named = [group for group in table.values() if isinstance(group, dict)]
+    chinese = {name: text for group in named for name, text in group.items()}
     return {
         name: Subject(name, chinese[name], tuple(group for group in table if name in table[group]))
         for name in sorted(chinese)
@@ -64,10 +63,7 @@ def read_subjects() -> dict[str, Subject]:
 
 
 def choose_subjects(text: str | None, data: Path | None) -> list[Subject]:
-    """Return the subjects of `--subjects a,b`, by default all that a local folder has (None: the hub's).
-
-    `RequestError` for a name that is no subject's, and for a folder without any.
-    """
+    """Return the subjects of `--subjects a,b`, else all of a folder or the hub; `RequestError` for none."""
     known = read_subjects()
     if text is None:
         there = [s for s in known.values() if data is None or _file(data, s.name, "test")]
@@ -85,10 +81,7 @@ def choose_subjects(text: str | None, data: Path | None) -> list[Subject]:
 
 
 def fetch(repo: str, names: Iterable[str]) -> Path:
-    """Return the folder in the hub's cache that holds the subjects of a dataset's Parquet branch.
-
-    `RequestError` where the hub cannot be reached or has no such dataset; HF_ENDPOINT names a mirror.
-    """
+    """Return the cached folder of the subjects' Parquet; `RequestError` if the hub cannot be reached."""
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -104,11 +97,7 @@ def fetch(repo: str, names: Iterable[str]) -> Path:
 
 
 def read_exam(data: Path, subject: Subject, shots: int) -> Exam:
-    """Read a subject's test questions and its first `shots` dev questions.
-
-    `RequestError` where a file is not there or has too few examples, `ContentError` for one that is empty
-    or broken, with the place.
-    """
+    """Read test questions and `shots` dev ones; `RequestError` for too few, `ContentError` if broken."""
     path, items = _read(data, subject, "test")
     if not shots:
         return Exam(subject, items, [], path, ())
@@ -120,7 +109,8 @@ def read_exam(data: Path, subject: Subject, shots: int) -> Exam:
 
 def in_groups(subjects: Sequence[Subject]) -> dict[str, list[str]]:
     """Return the names of the subjects by group, in the benchmark's order of groups."""
-    groups = {group: [s.name for s in subjects if group in s.groups] for group in _table()}
+    table = read_mapping(TABLE, "table of subjects")
+    groups = {group: [one.name for one in subjects if group in one.groups] for group in table}
     return {group: names for group, names in groups.items() if names}
 
 
@@ -131,10 +121,7 @@ def show_item(item: Item, with_answer: bool) -> str:
 
 
 def prompt(exam: Exam, item: Item, encode: Encode, longest: int) -> tuple[list[int], int]:
-    """Return the ids of a question's prompt and how many of the examples stand in it.
-
-    While it has more than `longest` ids, the longest example is left out, as in the benchmark's code.
-    """
+    """Return a prompt's ids and number of shots: beyond `longest` ids the longest shots are left out."""
     head = f"以下是关于{exam.subject.chinese}的单项选择题，请直接给出正确答案的选项。\n\n"
     shown = [show_item(example, with_answer=True) for example in exam.examples]
     question = show_item(item, with_answer=False)
@@ -143,11 +130,6 @@ def prompt(exam: Exam, item: Item, encode: Encode, longest: int) -> tuple[list[i
         shown.remove(max(shown, key=lambda text: len(encode(text))))
         ids = encode(head + "".join(shown) + question)
     return ids, len(shown)
-
-
-def _table() -> dict[str, Any]:
-    table: dict[str, Any] = read_mapping(TABLE, "table of subjects")
-    return table
 
 
 def _read(data: Path, subject: Subject, split: str) -> tuple[Path, list[Item]]:

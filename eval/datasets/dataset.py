@@ -1,16 +1,26 @@
-"""What a model is prompted with: examples of a registered dataset or of a file, as conversations."""
+"""What a model is prompted with: examples of a registered dataset or of a file, as conversations.
+
+Those that share a premise, say, are not independent, by a column of that name: one of the records, or of the
+file that compile writes beside them (core/examples.py).
+"""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.datasets import find_dataset, read_records, registry_folder
+from core.datasets import Dataset, find_dataset, read_records, registry_folder
 from core.errors import ContentError, RequestError
-from core.files import require, sha256
+from core.examples import Examples, examples_file, read_examples
+from core.files import read_json, require, sha256
 from core.prompt import Conversation, Message, conversation, refuse_media
-from eval.datasets.clusters import find_clusters
+
+INDEPENDENT = "none"  # --cluster none
+MANIFEST = "manifest.json"
+DEFAULT = "group"  # the column of records that needs not be named
+Record = dict[str, object]
+Read = Callable[[Mapping[str, object], Mapping[str, object], str], Conversation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +39,7 @@ class EvalDataset:
 
     name: str
     path: Path
-    records: list[dict[str, object]]
+    records: list[Record]
     conversations: list[Conversation]
     beside: tuple[Path, ...] = ()
     """Other files that change what is asked, such as worked examples."""
@@ -61,20 +71,17 @@ class EvalDataset:
 
 
 def read_datasets(
-    datasets: tuple[str, ...], files: tuple[Path, ...], cluster: str | None = None
+    datasets: Sequence[str], files: Sequence[Path], cluster: str | None = None
 ) -> list[EvalDataset]:
-    """Read registered datasets by name and files by path; a set is named by dataset or file stem.
+    """Read the datasets of `find_sets`, clustered by column `cluster`; `ContentError` for a broken one."""
+    return [make_set(one, read_rows(one.path), cluster) for one in find_sets(datasets, files)]
 
-    A .txt file has a prompt in every line that is not blank, and no answers. `cluster` is `find_clusters's`
-    column.
-    `RequestError` for what is not there or named twice, `ContentError` for an empty or broken set.
-    """
-    sets = []
-    for name in datasets:
-        found = find_dataset(name, registry_folder(name=name))
-        sets.append(_read(name, found.path, found.entry, cluster))
-    sets += [_read(path.stem, require(path, "data file"), {}, cluster) for path in files]
-    names = [questions.name for questions in sets]
+
+def find_sets(datasets: Sequence[str], files: Sequence[Path]) -> list[Dataset]:
+    """Return registered datasets, and files by their stem; `RequestError` for none, missing or doubled."""
+    sets = [find_dataset(name, registry_folder(name=name)) for name in datasets]
+    sets += [Dataset(path.stem, require(path, "data file"), {}) for path in files]
+    names = [one.name for one in sets]
     if doubles := {name for name in names if names.count(name) > 1}:
         raise RequestError(f"two datasets are named {', '.join(sorted(doubles))}: rename a file")
     if not sets:
@@ -82,30 +89,95 @@ def read_datasets(
     return sets
 
 
-def _read(name: str, path: Path, entry: dict[str, object], cluster: str | None) -> EvalDataset:
-    records = _read_lines(path) if path.suffix == ".txt" else read_records(path)
+def read_rows(path: Path) -> list[Record]:
+    """Return a file's records, of a .txt its lines, prompts without answers; `ContentError` for none."""
+    records: list[Record]
+    if path.suffix == ".txt":
+        try:
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
+        except UnicodeDecodeError as error:
+            raise ContentError(f"{path}: not UTF-8 at byte {error.start}") from error
+        records = [{"instruction": line.strip()} for line in lines if line.strip()]
+    else:
+        records = read_records(path)
     if not records:
         raise ContentError(f"{path}: no records")
-    asked = [conversation(record, entry, f"{path}: record {n}") for n, record in enumerate(records, 1)]
+    return records
+
+
+def make_set(
+    found: Dataset, records: list[Record], cluster: str | None, read: Read = conversation
+) -> EvalDataset:
+    """Return a dataset's records with what is asked by each, as `read` has it of record, entry and place."""
+    talks = []
     for number, record in enumerate(records, 1):
-        refuse_media(record, entry, f"{path}: record {number}")
-        _check_characters(record, f"{path}: record {number}")
-    column, clusters = find_clusters(path, records, cluster)
-    return EvalDataset(name, path, records, asked, cluster=column, clusters=clusters)
+        place = f"{found.path}: record {number}"
+        refuse_media(record, found.entry, place)
+        talks.append(read(record, found.entry, place))
+        try:
+            json.dumps(record, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:  # which no tokenizer takes and no file of text holds
+            half = error.object[error.start]
+            raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
+    column, clusters = find_clusters(found.path, records, cluster)
+    return EvalDataset(found.name, found.path, records, talks, cluster=column, clusters=clusters)
 
 
-def _check_characters(record: dict[str, object], place: str) -> None:
-    """Refuse halves of characters (lone surrogates), which no tokenizer takes and no file of text holds."""
-    try:
-        json.dumps(record, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = error.object[error.start]
-        raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
+def find_clusters(
+    path: Path, records: Sequence[Record], wanted: str | None
+) -> tuple[str | None, list[str] | None]:
+    """Return the cluster column and each record's cluster; both None where records are independent.
+
+    The column is `wanted`, else the one that the dataset's manifest names, else `group` where records have
+    it. `RequestError` names the columns there are; `ContentError` where only some records have a cluster.
+    """
+    declared = _manifest(path)[0].get("cluster")
+    in_use = any(record.get(DEFAULT) is not None for record in records)
+    column = wanted or (declared if isinstance(declared, str) else None) or (DEFAULT if in_use else None)
+    if column is None or wanted == INDEPENDENT:
+        return None, None
+    beside = _beside(path, len(records))
+    if column in beside:
+        return column, beside[column]
+    if all(record.get(column) is None for record in records):
+        names = ", ".join(dict.fromkeys([*beside, *(name for record in records for name in record)]))
+        says = "" if wanted else f" (which {MANIFEST} names)"
+        raise RequestError(
+            f"{path}: no column {column!r}{says} to cluster by, found {names}: name one with --cluster, "
+            f"or take every example as independent with --cluster {INDEPENDENT}"
+        )
+    found = [record.get(column) for record in records]
+    if None in found:
+        raise ContentError(
+            f"{path}: record {found.index(None) + 1}: no {column}, but "
+            f"{len(found) - found.count(None)} other records have one"
+        )
+    return column, [str(value) for value in found]
 
 
-def _read_lines(path: Path) -> list[dict[str, object]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ContentError(f"{path}: not UTF-8 at byte {error.start}") from error
-    return [{"instruction": line.strip()} for line in lines if line.strip()]
+def _manifest(path: Path) -> tuple[Record, Record]:
+    """The manifest of the compiled dataset that a file belongs to, and what it says of the file; else {}."""
+    manifest = path.parent / MANIFEST
+    found = read_json(manifest) if manifest.is_file() else None
+    files = found.get("files") if isinstance(found, dict) else None
+    own = files.get(path.name) if isinstance(files, dict) else None
+    return (found, own) if isinstance(found, dict) and isinstance(own, dict) else ({}, {})
+
+
+def examples_of(path: Path) -> Examples | None:
+    """Return what compile wrote beside a file of records, None where the file is another one by now."""
+    found = read_examples(path)
+    return found if found and _manifest(path)[1].get("sha256") in (None, sha256(path)) else None
+
+
+def _beside(path: Path, count: int) -> dict[str, list[str]]:
+    """The clusters beside a file, by column; `ContentError` where they are of other records."""
+    if not examples_file(path).is_file():
+        return {}
+    found = examples_of(path)
+    if found is None or len(found.fingerprints) != count:
+        raise ContentError(
+            f"{path}: changed since it was compiled, {examples_file(path).name} is of other records: compile "
+            f"it again, or take every example as independent with --cluster {INDEPENDENT}"
+        )
+    return {name: [str(number) for number in numbers] for name, numbers in found.clusters.items()}

@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.datasets import find_dataset, read_records, registry_folder
+from core.datasets import Dataset
 from core.errors import ContentError, RequestError, show_value
-from core.files import require
-from core.prompt import Conversation, conversation, refuse_media
-from eval.datasets.clusters import find_clusters
-from eval.datasets.dataset import EvalDataset
+from core.prompt import Conversation, conversation
+from eval.datasets.dataset import EvalDataset, find_sets, make_set, read_rows
 
 PAIR = ("chosen", "rejected")
 MARK = "kto_tag"
@@ -18,10 +17,7 @@ MARK = "kto_tag"
 
 @dataclass(frozen=True, slots=True)
 class PreferenceDataset:
-    """Of pairs the conversations end with the chosen answer, and `rejected` are the others in their order.
-
-    Of single answers (KTO) `desirable` holds their marks.
-    """
+    """Pairs (conversations with the chosen answer, and the `rejected`), or answers with marks `desirable`."""
 
     dataset: EvalDataset
     rejected: list[str] = field(default_factory=list)
@@ -31,47 +27,33 @@ class PreferenceDataset:
 def read_preferences(
     datasets: tuple[str, ...], files: tuple[Path, ...], cluster: str | None
 ) -> list[PreferenceDataset]:
-    """Read registered datasets by name and files by path.
-
-    `RequestError` for what is not there, or no preference data; `ContentError` for a record that is no pair
-    or has no mark, and for marks that are all alike.
-    """
-    found = [(name, find_dataset(name, registry_folder(name=name))) for name in datasets]
-    named = [(name, one.path, one.entry) for name, one in found]
-    named += [(path.stem, require(path, "data file"), {}) for path in files]
-    if not named:
-        raise RequestError("no dataset: name one with --dataset NAME or --data FILE")
-    return [_read(*one, cluster) for one in named]
+    """Read preference data; `RequestError` if it is none, `ContentError` for a record without either."""
+    return [_read(found, cluster) for found in find_sets(datasets, files)]
 
 
-def _read(name: str, path: Path, entry: dict[str, Any], cluster: str | None) -> PreferenceDataset:
-    records = read_records(path)
-    if not records:
-        raise ContentError(f"{path}: no records")
-    mark = (entry.get("columns") or {}).get(MARK) if entry else MARK if MARK in records[0] else None
+def _read(found: Dataset, cluster: str | None) -> PreferenceDataset:
+    path, records = found.path, read_rows(found.path)
+    entry: Mapping[str, Any] = found.entry
+    columns = (entry.get("columns") or {}) if entry else {name: name for name in records[0]}
+    mark = columns.get(MARK)
     if entry and entry.get("ranking") is not True and mark is None:
         raise RequestError(
-            f'{name}: no preferences: its entry in dataset_info.json has neither "ranking": true nor a {MARK}'
+            f'{found.name}: no preferences: its entry in dataset_info.json has neither "ranking": true nor a '
+            f"{MARK}"
         )
-    talks: list[Conversation] = []
-    rejected, desirable = [], []
-    for number, record in enumerate(records, 1):
-        place = f"{path}: record {number}"
-        refuse_media(record, entry, place)
-        if mark is None:
-            chosen, other = (_answered(record, entry, side, place) for side in PAIR)
-            if chosen.answer == other.answer:
-                raise ContentError(f"{place}: chosen and rejected are the same: {show_value(chosen.answer)}")
-            rejected.append(other.answer)
-            talks.append(chosen)
-        else:
-            desirable.append(_mark(record, mark, place))
-            talks.append(conversation(record, entry, place))
-    if mark and len(set(desirable)) == 1:
-        raise ContentError(f"{path}: {mark} is {desirable[0]} in every record: AUC needs both")
-    column, clusters = find_clusters(path, records, cluster)
-    dataset = EvalDataset(name, path, records, talks, cluster=column, clusters=clusters)
-    return PreferenceDataset(dataset, rejected, desirable)
+    places = [(record, f"{path}: record {number}") for number, record in enumerate(records, 1)]
+    if mark is not None:
+        dataset = make_set(found, records, cluster)
+        desirable = [_mark(record, mark, place) for record, place in places]
+        if len(set(desirable)) == 1:
+            raise ContentError(f"{path}: {mark} is {desirable[0]} in every record: AUC needs both")
+        return PreferenceDataset(dataset, desirable=desirable)
+    dataset = make_set(found, records, cluster, partial(_answered, PAIR[0]))
+    rejected = [_answered(PAIR[1], record, entry, place).answer for record, place in places]
+    for (_, place), chosen, other in zip(places, dataset.answers, rejected, strict=True):
+        if chosen == other:
+            raise ContentError(f"{place}: chosen and rejected are the same: {show_value(chosen)}")
+    return PreferenceDataset(dataset, rejected)
 
 
 def _mark(record: Mapping[str, Any], column: str, place: str) -> bool:
@@ -81,7 +63,7 @@ def _mark(record: Mapping[str, Any], column: str, place: str) -> bool:
     return value
 
 
-def _answered(record: Mapping[str, Any], entry: Mapping[str, Any], side: str, place: str) -> Conversation:
+def _answered(side: str, record: Mapping[str, Any], entry: Mapping[str, Any], place: str) -> Conversation:
     """Return the prompt with one of its answers, as a conversation."""
     columns = dict(entry.get("columns") or {})
     column = columns.pop(side, side)

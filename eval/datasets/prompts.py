@@ -1,4 +1,4 @@
-"""Which prompt a model is given: the one its adapter was trained with.
+"""Which prompt a model is given: the one its adapter was trained with, or what to warn of.
 
 `--template NAME` renders LLaMA-Factory's template; else the chat template saved beside the adapter,
 else the base tokenizer's, else plain text.
@@ -10,15 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import RequestError
+from core.datasets import find_dataset, read_records, registry_folder
+from core.documents import read_yaml
+from core.errors import ContentError, RequestError
 from core.prompt import (
     Encode,
     Message,
     chat_encoder,
     chat_renderer,
+    conversation,
     llamafactory_encoder,
     saved_chat_template,
 )
+from core.runs import names_in, run_folders, run_of
 from core.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
 
 if TYPE_CHECKING:
@@ -27,6 +31,14 @@ if TYPE_CHECKING:
 PLAIN = "plain text (no chat template)"
 WITHOUT_BOS = f"{PLAIN} without the tokenizer's BOS"
 AFTER_BOS = f"{PLAIN} after BOS"
+SETTINGS = ("recipe.yaml", "training_args.yaml")  # of a training that ours began, or LLaMA-Factory's web page
+QUESTION = {"role": "user", "content": "Is it?"}
+SAMPLED = 1000
+TALKS = (
+    [QUESTION],
+    [{"role": "system", "content": "Be brief."}, QUESTION],
+    [QUESTION, {"role": "assistant", "content": "Yes."}, QUESTION],
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +58,7 @@ def choose_prompting(
     think: bool = False,
     bos: bool = False,
 ) -> Prompting:
-    """Return the prompting of a model with some adapter folders (none for the base itself).
-
-    Plain text begins with the tokenizer's BOS if `bos`. `RequestError` if there is none, LLaMA-Factory has no
-    template of that name, or the adapters have different ones.
-    """
+    """Return the prompting with adapters' folders (`bos`: after BOS); `RequestError` where none fits all."""
     if template:
         encode = llamafactory_encoder(tokenizer, template, think)
         turns = llamafactory_turns(tokenizer, template, think)
@@ -60,7 +68,9 @@ def choose_prompting(
     if len({saved or own for saved in beside.values()}) > 1:
         named = ", ".join(map(str, adapters))
         raise RequestError(f"{named} were trained with different chat templates: name one with --template")
-    source = "chat template of the tokenizer" if own else WITHOUT_BOS if _adds_bos(tokenizer) else PLAIN
+    begin = tokenizer.bos_token_id
+    adds_bos = begin is not None and tokenizer("a")["input_ids"][0] == begin
+    source = "chat template of the tokenizer" if own else WITHOUT_BOS if adds_bos else PLAIN
     text = own
     for folder, saved in beside.items():
         if saved:
@@ -68,11 +78,6 @@ def choose_prompting(
     turns = chat_turns(tokenizer, chat_renderer(tokenizer, text, think))
     prompting = Prompting(chat_encoder(tokenizer, text, think), turns, source, _hash(text or ""))
     return _after_bos(tokenizer, prompting) if bos and text is None else prompting
-
-
-def _adds_bos(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    bos = tokenizer.bos_token_id
-    return bos is not None and tokenizer("a")["input_ids"][0] == bos
 
 
 def _after_bos(tokenizer: "PreTrainedTokenizerBase", plain: Prompting) -> Prompting:
@@ -91,3 +96,63 @@ def _after_bos(tokenizer: "PreTrainedTokenizerBase", plain: Prompting) -> Prompt
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def other_prompt(
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+    prompting: Prompting,
+    asked: str | None,
+    talks: Sequence[list[Message]] = TALKS,
+) -> str | None:
+    """Return what to warn of if an adapter was trained with another prompt than it is asked with, else None.
+
+    `asked` is the --template, `talks` what is compared. A recipe that names another template costs the import
+    of LLaMA-Factory (10 s).
+    """
+    settings = _recipe(folder)
+    template = settings.get("template")
+    if not settings or template == asked:
+        return None
+    try:
+        chosen = choose_prompting(tokenizer, [folder], str(template or ""))
+        same = all(chosen.encode(talk) == prompting.encode(talk) for talk in talks)
+    except RequestError as error:
+        return (
+            f"{folder} was trained with template {template}, not checked whether it is prompted so: {error}"
+        )
+    if same:
+        return None
+    way = f"--template {template} prompts with it" if template else "leave --template out to prompt with it"
+    own = template or "its own chat template"
+    return f"{folder} was trained with {own}, and is prompted with {prompting.source}: {way}"
+
+
+def trained_template(folder: Path) -> str | None:
+    """Return the template that a recipe names, "" if it names none; None without recipe or for stage pt."""
+    settings = _recipe(folder)
+    return str(settings.get("template") or "") if settings and settings.get("stage") != "pt" else None
+
+
+def trained_system(folder: Path) -> str | None:
+    """Return the one system text of a training's examples or recipe, or None; `TuneyardError` for several."""
+    settings = _recipe(folder)
+    named, registry = settings.get("dataset"), Path(str(settings.get("dataset_dir") or registry_folder()))
+    texts = set()
+    for name in names_in(named):
+        dataset = find_dataset(name, registry)
+        for number, record in enumerate(read_records(dataset.path)[:SAMPLED], 1):
+            first = conversation(record, dataset.entry, f"{dataset.path}: record {number}").messages[0]
+            texts.add(first["content"] if first["role"] == "system" else settings.get("default_system"))
+    if len(texts) > 1:
+        raise ContentError(f"the examples of {named} have several; --system gives one")
+    text = texts.pop() if texts else None
+    return text if isinstance(text, str) else None
+
+
+def _recipe(folder: Path) -> dict[str, object]:
+    """The settings of the training that left an adapter, a run or a checkpoint of one; {} if unknown."""
+    kept = [run_of(folder).get("settings")]
+    for place in run_folders(folder):
+        kept += [read_yaml(place / name, "recipe").value for name in SETTINGS if (place / name).is_file()]
+    return next((settings for settings in kept if isinstance(settings, dict)), {})

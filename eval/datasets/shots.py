@@ -97,11 +97,11 @@ def _drawn(train: Dataset) -> Iterator[tuple[int, Conversation]]:
 def _in_turn(drawn: Sequence[tuple[int, Conversation]]) -> list[tuple[int, Conversation]]:
     """The first of every answer, then the second of every answer, …, each time as they were drawn."""
     before: Counter[str] = Counter()
-    keys = []
-    for _, talk in drawn:
-        keys.append(before[talk.answer])
+    places = []
+    for place, (_, talk) in enumerate(drawn):
+        places.append((before[talk.answer], place))
         before[talk.answer] += 1
-    return [drawn[place] for place in sorted(range(len(drawn)), key=keys.__getitem__)]
+    return [drawn[place] for _, place in sorted(places)]
 
 
 def _shots(train: Dataset, chosen: Sequence[tuple[int, Conversation]]) -> Shots:

@@ -9,7 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from adapters.cards import made_from
 from adapters.config import CONFIG
@@ -21,15 +24,10 @@ from core.examples import fingerprint
 from core.files import sha256
 from core.prompt import Conversation, conversation
 from core.runs import RUN, names_in, record_of, run_folders, run_of
-from eval.datasets.clusters import examples_of
+from eval.datasets.dataset import examples_of
 from eval.statistics.selection import held_out_rows
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Prints = NDArray[np.uint64]
-
+Prints = NDArray[np.uint64]
 SENTENCE = re.compile(r"fine-tuned version of .* on (the .+?) datasets?\.")  # of transformers' model card
 
 
@@ -39,7 +37,7 @@ class Training:
 
     source: str
     datasets: tuple[str, ...]
-    fingerprints: "Prints"
+    fingerprints: Prints
     not_checked: tuple[str, ...]
 
 
@@ -54,8 +52,6 @@ def trained_on(trainings: Sequence[Training], name: str, asked: Sequence[Convers
 
     `same_name` lists the trainings on a dataset `name` whose examples could not be compared.
     """
-    import numpy as np
-
     prints = np.array([fingerprint_of(one) for one in asked], np.uint64)
     hits = {training.source: np.isin(prints, training.fingerprints) for training in trainings}
     every = np.any([*hits.values()], axis=0) if hits else np.zeros(len(asked), bool)
@@ -80,8 +76,13 @@ def _of_adapter(folder: Path) -> Sequence[Training]:
 @cache
 def _trainings(folder: Path) -> tuple[Training, ...]:
     """The trainings of a folder, or of the run that a checkpoint lies in; none where nothing tells of one."""
-    if record := record_of(folder):
-        return (_recorded(record, run_of(folder)),)
+    if record := record_of(folder):  # of ours: of its data those datasets that were no eval_dataset
+        inputs = run_of(folder)
+        settings, data = inputs.get("settings"), inputs.get("data")
+        settings = settings if isinstance(settings, dict) else {}
+        names = names_in(settings.get("dataset"))
+        entries = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
+        return (_training(record, [one for one in entries if one.get("dataset") in names], settings),)
     for card in (place / CARD for place in run_folders(folder)):
         text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
         if merged := tuple(_merged(card)):
@@ -90,18 +91,6 @@ def _trainings(folder: Path) -> tuple[Training, ...]:
             names = re.findall(r"the (\S+?)(?=,|$| and )", said[1])
             return (_training(card, [{"dataset": name} for name in names], {}),)
     return ()
-
-
-def _recorded(path: Path, inputs: dict[str, Any]) -> Training:
-    """A training of ours: of run.json's data those datasets that were no eval_dataset."""
-    settings, data = _object(inputs.get("settings")), inputs.get("data")
-    names = names_in(settings.get("dataset"))
-    entries = [_object(one) for one in (data if isinstance(data, list) else [])]
-    return _training(path, [one for one in entries if one.get("dataset") in names], settings)
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _merged(card: Path) -> Iterator[Training]:
@@ -114,15 +103,11 @@ def _merged(card: Path) -> Iterator[Training]:
 
 
 def _unknown(folder: Path, reason: str) -> Training:
-    import numpy as np
-
     return Training(_shown(folder), (), np.empty(0, np.uint64), (f"{_shown(folder)}: {reason}",))
 
 
 def _training(source: Path, data: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> Training:
     """What a training read, without the rows that its val_size held out."""
-    import numpy as np
-
     parts, reasons = [np.empty(0, np.uint64)], []
     registry = Path(settings.get("dataset_dir") or registry_folder())
     for one in data:
@@ -138,10 +123,8 @@ def _training(source: Path, data: Sequence[Mapping[str, Any]], settings: Mapping
     return Training(_shown(source), tuple(str(one["dataset"]) for one in data), every, tuple(reasons))
 
 
-def _fingerprints(data: Mapping[str, Any], registry: Path) -> "Prints":
+def _fingerprints(data: Mapping[str, Any], registry: Path) -> Prints:
     """The fingerprints of a dataset's examples; an error where its file is not that of the training."""
-    import numpy as np
-
     path = Path(data["file"]) if "file" in data else find_dataset(data["dataset"], registry).path
     if not path.is_file():
         raise RequestError(f"{path} is not there any more")

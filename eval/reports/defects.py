@@ -79,4 +79,4 @@ def _detail(prediction: Prediction) -> dict[str, object]:
 
 
 def _is_correct(prediction: Prediction) -> bool:
-    return prediction["expected_output"] == prediction["predicted_output"]
+    return bool(prediction["expected_output"] == prediction["predicted_output"])

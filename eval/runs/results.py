@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from core import version
 from core.documents import json_lines
@@ -25,8 +26,8 @@ PARTS = ("settings", "models", "sets")  # what every run.json of ours holds, and
 UNMERGED, MERGED = "unmerged", "merged"
 OLD_APPLY = {"live": UNMERGED, "fold": MERGED}
 """What runs before 0.2 call how adapters are applied."""
-Prediction = dict[str, object]
-Identity = dict[str, dict[str, object]]  # settings, models and sets, each by name
+Prediction = dict[str, Any]
+Identity = dict[str, dict[str, Any]]  # settings, models and sets, each by name
 
 
 def check_new(out: Path, *, resume: bool, force: bool) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,31 +11,29 @@ import click
 
 from adapters.compatibility import check_base
 from adapters.config import CONFIG
-from adapters.store import Adapter, open_adapter
+from adapters.store import open_adapter
 from adapters.weighted import WeightedAdapter, open_weighted, parse_optional_weight, parse_reference_weight
 from core.errors import RequestError, counted
+from core.runs import model_sha256
 from core.supervision import Turns
 from eval.backends import shards
+from eval.backends.apply import applied, check_fits
 from eval.backends.engine import Engine, EngineGenerator, load_engine
 from eval.backends.generate import LocalGenerator
-from eval.backends.load import Model, find_model, load_model, model_digest
+from eval.backends.load import Model, find_model, load_model
 from eval.backends.scorers import Generator
 from eval.backends.server import Server, check_url
-from eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting
-from eval.datasets.recipe import other_prompt
+from eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
 from eval.runs.results import MERGED
 from eval.scoring.options import ScoringRequest
 
 BASE = "base"
-BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "server": 0, "vllm": 0}
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "vllm": 0}
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One model of the table: the base (no parts), or with adapters by weight, and how it is asked.
-
-    With `shots`, each question comes after its dataset's examples.
-    """
+    """A model of the table: the base (no parts) or adapters, how it is asked, after how many shots."""
 
     name: str
     parts: tuple[WeightedAdapter, ...]
@@ -89,12 +87,10 @@ class Opened:
     @contextlib.contextmanager
     def applied(self, candidate: Candidate) -> Iterator[None]:
         """Let the model answer as `candidate` while the context lasts."""
-        if not isinstance(self.model, Model):  # told with each question, or has none
-            yield
-            return
-        from eval.backends.apply import applied
-
-        with applied(self.model, candidate.parts, merged=self.merged):
+        if isinstance(self.model, Model):
+            with applied(self.model, candidate.parts, merged=self.merged):
+                yield
+        else:  # told with each question, or has none
             yield
 
     @property
@@ -142,20 +138,20 @@ def load_candidates(
     for adapter in adapters.values():
         if unchecked := check_base(adapter, folder, reference, same=request.same_base):
             click.echo(f"warning: {unchecked}", err=True)
-    model = (
-        load_engine(folder, request.dtype, parts)
-        if request.backend == "vllm"
-        else _load(request, folder, adapters.values())
-    )
-    digest = model_digest(folder)
-    ask = functools.cache(
-        lambda *beside: choose_prompting(
-            model.tokenizer, beside, request.template, request.think, request.bos
-        )
-    )
+    model: Model | Engine
+    if request.backend == "vllm":
+        model = load_engine(folder, request.dtype, parts)
+    else:
+        model = load_model(folder, request.dtype, request.quantize)
+        for adapter in adapters.values():
+            check_fits(model, adapter)
+
+    @functools.cache
+    def ask(*beside: Path) -> Prompting:
+        return choose_prompting(model.tokenizer, beside, request.template, request.think, request.bos)
+
     candidates = [
-        Candidate(name, parts, ask(*(part.adapter.folder for part in parts)))
-        for name, parts in wanted.items()
+        Candidate(name, own, ask(*(part.adapter.folder for part in own))) for name, own in wanted.items()
     ]
     if request.bos and all(one.prompting.source != AFTER_BOS for one in candidates):
         raise RequestError("--bos is for models without a chat template: here a template begins the prompt")
@@ -164,16 +160,9 @@ def load_candidates(
     for beside in adapters if not request.think else ():
         if told := other_prompt(model.tokenizer, beside, ask(beside), request.template):
             click.echo(f"warning: adapter {told}", err=True)
-    return Opened(model, digest, candidates, _budget(request, model), request.apply == MERGED)
-
-
-def _load(request: ScoringRequest, folder: Path, adapters: Iterable[Adapter]) -> Model:
-    from eval.backends.apply import check_fits
-
-    model = load_model(folder, request.dtype, request.quantize)
-    for adapter in adapters:
-        check_fits(model, adapter)
-    return model
+    alone = isinstance(model, Model) and model.alone  # one row a batch, whatever --batch-tokens says
+    budget = 1 if alone else request.batch_tokens or BATCH_TOKENS[model.device]
+    return Opened(model, model_sha256(folder), candidates, budget, request.apply == MERGED)
 
 
 def _check_template(model: Model, prompting: Prompting, name: str) -> None:
@@ -199,21 +188,11 @@ def _open_server(request: ScoringRequest) -> Opened:
     name = Path(request.model).name
     if not name or name.startswith("."):
         raise RequestError(f"--model {request.model!r}: expected a name that can name a folder")
-    candidate = Candidate(name, (), prompting)
-    return Opened(server, digest, [candidate], _budget(request, server), merged=False)
-
-
-def _budget(request: ScoringRequest, model: Model | Engine | Server) -> int:
-    if isinstance(model, Model) and model.alone:
-        return 1  # one row a batch, whatever --batch-tokens says
-    return request.batch_tokens or BATCH_TOKENS[model.device]
+    return Opened(server, digest, [Candidate(name, (), prompting)], request.batch_tokens or 0, merged=False)
 
 
 def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, tuple[WeightedAdapter, ...]]]:
-    """Return the base model and the models of the table by name; a LoRA folder as --model is one of them.
-
-    `RequestError` for a name that is taken or cannot name a folder, or if nothing is left to score.
-    """
+    """Return base and models by name, a LoRA --model among them; `RequestError` for bad names or none."""
     candidates: dict[str, tuple[WeightedAdapter, ...]] = {} if request.no_base else {BASE: ()}
     reference = request.model
     if (Path(reference) / CONFIG).is_file():
@@ -227,13 +206,14 @@ def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, tuple[Weighte
         name, _, given = text.partition("=")
         if not name or Path(name).name != name or name.startswith(".") or name == BASE or name in candidates:
             raise RequestError(f"--adapter {text}: expected NAME=DIR with a new NAME that can name a folder")
-        candidates[name] = tuple(_open_parts(given or name))
+        candidates[name] = _open_parts(given or name)
     if not candidates:
         raise RequestError("--no-base without --adapter leaves nothing to score")
     return reference, candidates
 
 
-def _open_parts(given: str) -> list[WeightedAdapter]:
+def _open_parts(given: str) -> tuple[WeightedAdapter, ...]:
     """Open an adapter, or several with their weights: `rte:0.5+mnli:0.5`."""
-    whole = parse_optional_weight(given) if "+" not in given or Path(given).is_dir() else None
-    return open_weighted([whole] if whole else [parse_reference_weight(text) for text in given.split("+")])
+    if "+" not in given or Path(given).is_dir():
+        return tuple(open_weighted([parse_optional_weight(given)]))
+    return tuple(open_weighted([parse_reference_weight(text) for text in given.split("+")]))

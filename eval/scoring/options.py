@@ -1,7 +1,7 @@
 """The options that the scoring commands share, and what was given for them as one ScoringRequest."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ import click
 from click.core import ParameterSource
 
 from core.errors import RequestError
-from eval.backends.stream import PRESETS
+from eval.backends.generate import PRESET_TOKENS, PRESETS
 from eval.runs.results import MERGED, OLD_APPLY, UNMERGED, read_identity
 
-Command = Callable[..., Any]
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Gives a command an option, or several."""
 RESCORED = frozenset(
     {"rescore", "out", "force", "datasets", "data", "cluster", "parser", "choices", "count"}
     | {"embedding_model", "rouge", "run_code"}
@@ -82,10 +83,7 @@ class ScoringRequest:
 
 
 def take(given: dict[str, Any]) -> ScoringRequest:
-    """Take the shared options out of a command's; what is left in `given` is the command's own.
-
-    With --rescore, what is not given is what the run had. `RequestError` where they do not go together.
-    """
+    """Take the shared options of `given`; --rescore: as the run had them; `RequestError` for conflicts."""
     if given.get("rescore"):
         given.update(_kept_options(given))
     request = ScoringRequest(**{f.name: given.pop(f.name) for f in fields(ScoringRequest) if f.name in given})
@@ -113,133 +111,137 @@ def _kept_options(given: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "model": "", **({} if named else {"datasets": tuple(run["sets"])})}
 
 
+def together(*options: Option) -> Option:
+    """Return what gives a command all of these options, in their order."""
+
+    def declare(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return declare
+
+
+def number(flag: str, told: str, *, least: int = 1, default: int | None = None) -> Option:
+    """Return an option of a whole number, whose default is shown unless it is 0."""
+    shown = bool(default)
+    return click.option(
+        flag, type=click.IntRange(least), metavar="N", default=default, show_default=shown, help=told
+    )
+
+
+def choice(flag: str, values: Iterable[str], told: str) -> Option:
+    """Return an option with the first of its values as the default."""
+    known = list(values)
+    return click.option(flag, type=click.Choice(known), default=known[0], show_default=True, help=told)
+
+
+PATH = click.Path(path_type=Path)
 rescoring = click.option(
     "--rescore",
     is_eager=True,  # before --model, which is not needed then
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="RESULTS",
     help="Score the outputs of a run again, without the model, as the other options say.",
 )
 same_base = click.option(
     "--same-base", is_flag=True, help="The base that an adapter names and --model are the same model."
 )
+dtype = click.option(
+    "--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[fp32 on CPU, bf16 on GPU]"
+)
+loading_options = together(
+    same_base,
+    click.option(
+        "--template", metavar="NAME", help="Prompt with LLaMA-Factory's template, not the saved one."
+    ),
+    click.option("--bos", is_flag=True, help="Without a chat template: begin the prompt with BOS."),
+    dtype,
+    click.option(
+        "--quantize",
+        type=click.Choice(["4", "8"]),
+        callback=lambda _, __, bits: bits and int(bits),
+        help="Load the weights as NF4 or 8-bit integers.",
+    ),
+)
+model_options = together(
+    click.option(
+        "--model", cls=UnlessRescored, required=True, metavar="DIR|ID", help="Model folder or hub id."
+    ),
+    click.option(
+        "--adapter",
+        "adapters",
+        multiple=True,
+        metavar="NAME[=DIR]",
+        help="Score this adapter too; NAME alone means saves/NAME. Repeatable.",
+    ),
+    click.option("--no-base", is_flag=True, help="Do not score the base itself."),
+    choice(
+        "--backend",
+        ["hf", "vllm", "openai"],
+        "openai: an OpenAI-compatible server. It and vllm only generate.",
+    ),
+    click.option("--url", metavar="URL", help="openai: the server, e.g. http://localhost:8000/v1."),
+    loading_options,
+    click.option(
+        "--apply",
+        type=ApplyChoice([UNMERGED, MERGED]),
+        default=UNMERGED,
+        show_default=True,
+        help="Adapters exact beside the base, or added into its weights and rounded.",
+    ),
+    number("--batch-tokens", "[2048 on CPU, 32768 on GPU]"),
+)
+data_options = together(
+    click.option(
+        "--dataset", "datasets", multiple=True, metavar="NAME", help="A registered dataset. Repeatable."
+    ),
+    click.option(
+        "--data",
+        multiple=True,
+        type=PATH,
+        metavar="FILE",
+        help="A JSON, JSON Lines or (prompts alone) .txt file.",
+    ),
+)
+set_options = together(
+    data_options,
+    click.option(
+        "--cluster",
+        metavar="COLUMN",
+        help="Examples that share its value are not independent; `none`: all are. [the manifest's]",
+    ),
+)
+shots_options = together(
+    number(
+        "--shots",
+        "Score the base also after N examples of the training split, as `base (N shots)`.",
+        least=0,
+        default=0,
+    ),
+    click.option(
+        "--shots-from",
+        multiple=True,
+        metavar="[SET=]NAME",
+        help="The training split, a registered dataset or a file. [SET's name with train] Repeatable.",
+    ),
+)
+run_options = together(
+    click.option("--out", required=True, type=PATH, help="Folder of the results."),
+    number("--limit", "The first N examples of each dataset."),
+    click.option("--resume", is_flag=True, help="Resume the run in OUT; refused if anything changed."),
+    click.option("--force", is_flag=True, help="Start the run in OUT anew."),
+)
 
 
-def model_options(command: Command) -> Command:
-    """--model, --adapter and how both are loaded and asked."""
-    return _all(
-        command,
-        click.option(
-            "--model", cls=UnlessRescored, required=True, metavar="DIR|ID", help="Model folder or hub id."
-        ),
-        click.option(
-            "--adapter",
-            "adapters",
-            multiple=True,
-            metavar="NAME[=DIR]",
-            help="Score this adapter too; NAME alone means saves/NAME. Repeatable.",
-        ),
-        click.option("--no-base", is_flag=True, help="Do not score the base itself."),
-        click.option(
-            "--backend",
-            type=click.Choice(["hf", "vllm", "openai"]),
-            default="hf",
-            show_default=True,
-            help="openai: an OpenAI-compatible server. It and vllm only generate.",
-        ),
-        click.option("--url", metavar="URL", help="openai: the server, e.g. http://localhost:8000/v1."),
-        loading_options,
-        click.option(
-            "--apply",
-            type=ApplyChoice([UNMERGED, MERGED]),
-            default=UNMERGED,
-            show_default=True,
-            help="Adapters exact beside the base, or added into its weights and rounded.",
-        ),
-        click.option(
-            "--batch-tokens", type=click.IntRange(1), metavar="N", help="[2048 on CPU, 32768 on GPU]"
-        ),
-    )
-
-
-def loading_options(command: Command) -> Command:
-    """--same-base, --template, --bos, --dtype and --quantize: how a model reads, and its weights."""
-    return _all(
-        command,
-        same_base,
-        click.option(
-            "--template", metavar="NAME", help="Prompt with LLaMA-Factory's template, not the saved one."
-        ),
-        click.option("--bos", is_flag=True, help="Without a chat template: begin the prompt with BOS."),
-        click.option(
-            "--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[fp32 on CPU, bf16 on GPU]"
-        ),
-        click.option(
-            "--quantize",
-            type=click.Choice(["4", "8"]),
-            callback=lambda _, __, bits: bits and int(bits),
-            help="Load the weights as NF4 or 8-bit integers.",
-        ),
-    )
-
-
-def set_options(command: Command) -> Command:
-    """--dataset, --data and --cluster: which sets are asked, and which of their rows belong together."""
-    return data_options(
-        click.option(
-            "--cluster",
-            metavar="COLUMN",
-            help="Examples that share its value are not independent; `none`: all are. [the manifest's]",
-        )(command)
-    )
-
-
-def shots_options(command: Command) -> Command:
-    """--shots and --shots-from: the base, shown examples before each question."""
-    return _all(
-        command,
-        click.option(
-            "--shots",
-            type=click.IntRange(0),
-            default=0,
-            metavar="N",
-            help="Score the base also after N examples of the training split, as `base (N shots)`.",
-        ),
-        click.option(
-            "--shots-from",
-            multiple=True,
-            metavar="[SET=]NAME",
-            help="The training split, a registered dataset or a file. [SET's name with train] Repeatable.",
-        ),
-    )
-
-
-def data_options(command: Command) -> Command:
-    """--dataset and --data: which sets are asked."""
-    return _all(
-        command,
-        click.option(
-            "--dataset", "datasets", multiple=True, metavar="NAME", help="A registered dataset. Repeatable."
-        ),
-        click.option(
-            "--data",
-            multiple=True,
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="A JSON, JSON Lines or (prompts alone) .txt file.",
-        ),
-    )
-
-
-def generate_options(max_new_tokens: int) -> Callable[[Command], Command]:
-    """--max-new-tokens, with the command's default, --preset and --think."""
+def generate_options(max_new_tokens: int) -> Option:
+    """Return --max-new-tokens, with the command's default, --preset and --think."""
 
     def longest() -> int:
         preset = click.get_current_context().params.get("preset")
-        return PRESETS[preset].max_new_tokens if preset in PRESETS else max_new_tokens
+        return PRESET_TOKENS if preset in PRESETS else max_new_tokens
 
-    return lambda command: _all(
-        command,
+    return together(
         click.option(
             "--max-new-tokens",
             type=click.IntRange(1),
@@ -256,22 +258,3 @@ def generate_options(max_new_tokens: int) -> Callable[[Command], Command]:
         ),
         click.option("--think", is_flag=True, help="generate: let a model think before it answers."),
     )
-
-
-def run_options(command: Command) -> Command:
-    """--out, --limit, --resume and --force: where results go, and what becomes of a run begun before."""
-    return _all(
-        command,
-        click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the results."),
-        click.option(
-            "--limit", type=click.IntRange(1), metavar="N", help="The first N examples of each dataset."
-        ),
-        click.option("--resume", is_flag=True, help="Resume the run in OUT; refused if anything changed."),
-        click.option("--force", is_flag=True, help="Start the run in OUT anew."),
-    )
-
-
-def _all(command: Command, *options: Callable[[Command], Command]) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command

@@ -6,146 +6,109 @@ prompts that it is scored with are the reference for what is served: every model
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from core import version
 from core.errors import RequestError
 from core.files import sha256, versions
 from core.prompt import Encode, Message, chat_encoder, llamafactory_encoder, saved_chat_template
+from eval.backends.load import check_gguf, find_model, load_gguf, load_gguf_tokenizer, load_model
 from eval.backends.modelfile import ServedModelfile, read_modelfile
-from eval.datasets.clusters import INDEPENDENT
-from eval.datasets.dataset import EvalDataset, read_datasets
-from eval.datasets.recipe import trained_template
+from eval.backends.scorers import ChoiceScorer, refuse, score_all
+from eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
+from eval.datasets.prompts import trained_template
 from eval.metrics.labels import MOST, spellings
 from eval.metrics.parity import AnswerProof, Answers, Proof, prove_answers, prove_prompts
 from eval.scoring.candidates import Candidate, Opened, open_models
 from eval.scoring.options import ScoringRequest
+from eval.scoring.task import Job
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from eval.backends.load import Model
-
 SERVED = ("fused", "gguf", "modelfile")
 PACKAGES = ("torch", "transformers", "tokenizers", "llamafactory", "gguf")
-Prompts = dict[int, list[int]]
+Prompts = Mapping[int, list[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class ParityRequest:
-    """The command line, as far as it decides what is compared: a field for each option."""
+class Compared:
+    """What the adapter is compared with: the template of its training, and what is served."""
 
-    model: str
-    adapter: str | None
-    same_base: bool
     template: str | None
     fused: Path | None
     gguf: Path | None
     modelfile: Path | None
-    datasets: tuple[str, ...]
-    data: tuple[Path, ...]
-    limit: int
-    max_new_tokens: int
-    dtype: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Tuned:
-    """The base with its one adapter (or several by weight), loaded, and the template of its training.
-
-    The template is "" where the recipe names none: LLaMA-Factory then reads the base's chat template.
-    """
-
-    opened: Opened
-    candidate: Candidate
-    template: str | None
-
-    @property
-    def model(self) -> "Model":
-        return self.opened.local
-
-
-def prove(request: ParityRequest) -> Proof:
+def prove(request: ScoringRequest, compared: Compared) -> Proof:
     """Compare prompts and answers on the first rows of every set. Errors are those of its inputs."""
     sets = read_datasets(request.datasets, request.data, INDEPENDENT)
-    served = read_modelfile(request.modelfile) if request.modelfile else None
-    if request.gguf:
-        from eval.backends.gguf import check_gguf
-
-        check_gguf(request.gguf)
-    tuned = _open(request)
-    ways = dict(_ways(request, tuned, served))
-    reference, scored = next(iter(ways)), tuned.candidate.prompting.source
-    encoded = {one.name: _encode(ways, one, request.limit) for one in sets}
+    served = read_modelfile(compared.modelfile) if compared.modelfile else None
+    if compared.gguf:
+        check_gguf(compared.gguf)
+    opened = open_models(request)
+    if len(opened.candidates) != 1:
+        raise RequestError(f"{request.model} is an adapter itself: leave --adapter out")
+    (candidate,) = opened.candidates
+    trained = {trained_template(part.adapter.folder) for part in candidate.parts}
+    template = compared.template or (trained.pop() if len(trained) == 1 else None)
+    tokenizer = opened.local.tokenizer
+    ways = dict(_ways(replace(compared, template=template), candidate, tokenizer, served))
+    jobs = [Job(request, opened, candidate, one) for one in sets]
+    encoded: dict[str, dict[str, Prompts]] = {
+        job.dataset.name: {
+            way: {row: encode(asked.messages) for row, asked in enumerate(job.rows)}
+            for way, encode in ways.items()
+        }
+        for job in jobs
+    }
+    reference, scored = next(iter(ways)), candidate.prompting.source
     prompts = [
-        prove_prompts(way, name, own[reference], found, tuned.model.tokenizer.decode)
+        prove_prompts(way, name, own[reference], found, tokenizer.decode)
         for name, own in encoded.items()
         for way, found in own.items()
         if way != reference
     ]
-    asked, refused = _fitting(tuned.model, {name: own[scored] for name, own in encoded.items()}, request)
-    answers = list(_answers(request, tuned, sets, asked))
-    return Proof(
-        reference,
-        prompts,
-        answers,
-        [*_unchecked(request, tuned), *refused],
-        _facts(request, tuned, sets),
-    )
-
-
-def _open(request: ParityRequest) -> _Tuned:
-    adapters = (request.adapter,) if request.adapter else ()
-    opened = open_models(
-        ScoringRequest(
-            model=request.model,
-            out=Path(),
-            adapters=adapters,
-            no_base=True,
-            same_base=request.same_base,
-            dtype=request.dtype,
-        )
-    )
-    if len(opened.candidates) != 1:
-        raise RequestError(f"{request.model} is an adapter itself: leave --adapter out")
-    (candidate,) = opened.candidates
-    templates = {trained_template(part.adapter.folder) for part in candidate.parts}
-    recorded = templates.pop() if len(templates) == 1 else None
-    return _Tuned(opened, candidate, request.template or recorded)
+    unchecked = [f"no --{option}" for option in SERVED if getattr(compared, option) is None]
+    if template is None:
+        unchecked.insert(0, "training's template: no recipe beside the adapter names one (--template NAME)")
+    fitting = {}
+    for name, own in encoded.items():
+        refused = refuse(own[scored], request.max_new_tokens, opened.local.context)
+        fitting[name] = [row for row in own[scored] if row not in refused]
+        if refused:
+            unchecked.append(f"answers to {len(refused)} rows of {name}: too long for the context")
+    answers = list(_answers(jobs, compared, fitting))
+    return Proof(reference, prompts, answers, unchecked, _facts(request, compared, opened, sets))
 
 
 def _ways(
-    request: ParityRequest, tuned: _Tuned, served: ServedModelfile | None
+    compared: Compared,
+    candidate: Candidate,
+    tokenizer: "PreTrainedTokenizerBase",
+    served: ServedModelfile | None,
 ) -> Iterator[tuple[str, Encode]]:
     """Every way in which a prompt is made between training and serving, training's first."""
-    tokenizer = tuned.model.tokenizer
-    if tuned.template is not None:
+    if compared.template is not None:  # "": the recipe names none
         read = "LLaMA-Factory's reading of the base's chat template (the recipe names no template)"
-        way = f"LLaMA-Factory template {tuned.template}" if tuned.template else read
-        yield way, llamafactory_encoder(tokenizer, tuned.template)
-    yield tuned.candidate.prompting.source, tuned.candidate.prompting.encode
-    if request.fused:
-        own = _tokenizer(request.fused)
-        template = saved_chat_template(request.fused)
-        yield f"chat template and tokenizer of {request.fused}", chat_encoder(own, template)
-    if request.gguf:
-        from eval.backends.gguf import load_gguf_tokenizer
+        way = f"LLaMA-Factory template {compared.template}" if compared.template else read
+        yield way, llamafactory_encoder(tokenizer, compared.template)
+    yield candidate.prompting.source, candidate.prompting.encode
+    if compared.fused:
+        from transformers import AutoTokenizer
 
-        own = load_gguf_tokenizer(request.gguf)
+        own = AutoTokenizer.from_pretrained(find_model(str(compared.fused)), trust_remote_code=False)
+        template = saved_chat_template(compared.fused)
+        yield f"chat template and tokenizer of {compared.fused}", chat_encoder(own, template)
+    if compared.gguf:
+        own = load_gguf_tokenizer(compared.gguf)
         template = own.chat_template if isinstance(own.chat_template, str) else None
-        yield f"chat template and tokenizer in {request.gguf}", chat_encoder(own, template)
+        yield f"chat template and tokenizer in {compared.gguf}", chat_encoder(own, template)
     if served:
-        yield f"TEMPLATE of {request.modelfile}", _as_ollama(served, tokenizer)
-
-
-def _tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer
-
-    from eval.backends.load import find_model
-
-    return AutoTokenizer.from_pretrained(find_model(str(folder)), trust_remote_code=False)
+        yield f"TEMPLATE of {compared.modelfile}", _as_ollama(served, tokenizer)
 
 
 def _as_ollama(served: ServedModelfile, tokenizer: "PreTrainedTokenizerBase") -> Encode:
@@ -157,110 +120,55 @@ def _as_ollama(served: ServedModelfile, tokenizer: "PreTrainedTokenizerBase") ->
     return encode
 
 
-def _encode(ways: Mapping[str, Encode], dataset: EvalDataset, limit: int) -> dict[str, Prompts]:
-    rows = dataset.conversations[:limit]
-    return {way: {row: encode(c.messages) for row, c in enumerate(rows)} for way, encode in ways.items()}
-
-
-def _fitting(
-    model: "Model", prompts: Mapping[str, Prompts], request: ParityRequest
-) -> tuple[dict[str, Prompts], list[str]]:
-    """The prompts that leave room for an answer, by set, and a line on those that do not."""
-    from eval.backends.scorers import refuse
-
-    kept, lines = {}, []
-    for name, own in prompts.items():
-        refused = refuse(own, request.max_new_tokens, model.context)
-        kept[name] = {row: ids for row, ids in own.items() if row not in refused}
-        lines += [f"answers to {len(refused)} rows of {name}: too long for the context"] * bool(refused)
-    return kept, lines
-
-
 def _answers(
-    request: ParityRequest, tuned: _Tuned, sets: Sequence[EvalDataset], prompts: Mapping[str, Prompts]
+    jobs: Sequence[Job], compared: Compared, rows: Mapping[str, Sequence[int]]
 ) -> Iterator[AnswerProof]:
     """Every served model's answers against the unmerged adapter's; one of them is loaded beside the base."""
-    from eval.backends.gguf import load_gguf
-    from eval.backends.load import load_model
-
-    decode = tuned.model.tokenizer.decode
-
-    def ask(model: "Model") -> dict[str, Answers]:
-        budget = tuned.opened.budget
-        return {
-            one.name: Answers(
-                _tokens(model, prompts[one.name], request.max_new_tokens, budget),
-                _chosen(model, one, prompts[one.name], budget),
-            )
-            for one in sets
-        }
-
-    if not (request.fused or request.gguf):
+    opened, candidate = jobs[0].opened, jobs[0].candidate
+    models = [path for path in (compared.fused, compared.gguf) if path]
+    if not models:
         return
-    with tuned.opened.applied(tuned.candidate):
-        live = ask(tuned.model)
-    if request.fused:
-        found = ask(load_model(request.fused, tuned.model.dtype))
-        yield from (prove_answers(str(request.fused), name, live[name], found[name], decode) for name in live)
-    if request.gguf:
-        found = ask(load_gguf(request.gguf, tuned.model))
-        yield from (prove_answers(str(request.gguf), name, live[name], found[name], decode) for name in live)
+    with opened.applied(candidate):
+        live = [_ask(job, rows[job.dataset.name]) for job in jobs]
+    for path in models:
+        base = opened.local
+        other = load_gguf(path, base) if path == compared.gguf else load_model(path, base.dtype)
+        beside = replace(opened, model=other)
+        for job, expected in zip(jobs, live, strict=True):
+            name = job.dataset.name
+            found = _ask(replace(job, loaded=beside), rows[name])
+            yield prove_answers(str(path), name, expected, found, base.tokenizer.decode)
 
 
-def _tokens(model: "Model", prompts: Prompts, longest: int, budget: int) -> dict[int, list[int]]:
-    """The tokens of the text that the model generates to each prompt."""
-    from tqdm import tqdm
-
-    from eval.backends.generate import generate
-    from eval.backends.score import plan_batches
-
-    found: dict[int, list[int]] = {}
-    lengths = {row: len(ids) + longest for row, ids in prompts.items()}
-    for batch in tqdm(plan_batches(lengths, budget), desc="generating", delay=2, leave=False):
-        texts = generate(model, [prompts[row] for row in batch], longest)
-        ids = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        found.update(zip(batch, ids, strict=True))
-    return dict(sorted(found.items()))
-
-
-def _chosen(
-    model: "Model", dataset: EvalDataset, prompts: Prompts, budget: int
-) -> dict[int, dict[str, float]] | None:
-    """Every label's log-probability after each prompt, None where a set's answers are free text."""
-    from tqdm import tqdm
-
-    from eval.backends.scorers import ChoiceScorer, score_in_halves
-
-    labels = sorted(set(dataset.answers))
+def _ask(job: Job, rows: Sequence[int]) -> Answers:
+    """The tokens of the text that the model generates, and of a set of labels their log-probabilities."""
+    said = score_all(job.generating(job.messages(rows)), "generating")
+    texts = [str(fields["model_output"]) for fields in said.values()]
+    ids = job.model.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    tokens = dict(zip(said, ids, strict=True))
+    labels = sorted(set(job.dataset.answers))
     if not 1 < len(labels) <= MOST or "" in labels:
-        return None
-    scorer = ChoiceScorer(model, prompts, {label: spellings(label) for label in labels}, budget)
-    found: dict[int, dict[str, float]] = {}
-    for batch in tqdm(scorer.batches, desc="labels", delay=2, leave=False):
-        for row, fields in zip(batch, score_in_halves(scorer, batch), strict=True):
-            found[row] = cast("dict[str, float]", fields["choices"])
-    return dict(sorted(found.items()))
+        return Answers(tokens, None)
+    forms = {label: spellings(label) for label in labels}
+    chosen = score_all(ChoiceScorer(job.model, job.prompts(rows), forms, job.opened.budget), "labels")
+    return Answers(tokens, {row: fields["choices"] for row, fields in chosen.items()})
 
 
-def _unchecked(request: ParityRequest, tuned: _Tuned) -> list[str]:
-    missing = [f"no --{option}" for option in SERVED if getattr(request, option) is None]
-    if tuned.template is not None:
-        return missing
-    return ["training's template: no recipe beside the adapter names one (--template NAME)", *missing]
-
-
-def _facts(request: ParityRequest, tuned: _Tuned, sets: Sequence[EvalDataset]) -> dict[str, object]:
-    files = {name: path for name in ("gguf", "modelfile") if (path := getattr(request, name))}
+def _facts(
+    request: ScoringRequest, compared: Compared, opened: Opened, sets: Sequence[EvalDataset]
+) -> dict[str, object]:
+    parts = opened.candidates[0].parts
+    files = {name: path for name in ("gguf", "modelfile") if (path := getattr(compared, name))}
     return {
         "model": request.model,
-        "adapters": [{"folder": str(p.adapter.folder), "weight": p.weight} for p in tuned.candidate.parts],
-        "dtype": tuned.model.dtype,
-        "device": tuned.model.device,
+        "adapters": [{"folder": str(part.adapter.folder), "weight": part.weight} for part in parts],
+        "dtype": opened.local.dtype,
+        "device": opened.local.device,
         "limit": request.limit,
         "max_new_tokens": request.max_new_tokens,
         "hashes": {
-            "model": tuned.opened.digest,
-            **{f"adapter {p.adapter.name}": p.adapter.digest for p in tuned.candidate.parts},
+            "model": opened.digest,
+            **{f"adapter {part.adapter.name}": part.adapter.digest for part in parts},
             **{name: sha256(path) for name, path in files.items()},
             **{f"set {one.name}": one.digest for one in sets},
         },

@@ -1,37 +1,48 @@
 """From a request to results: dataset → prompts → answers → metrics → run, for every model and dataset.
 
 What a command does with a dataset is its Task; the stages themselves (batches, log, resuming, several
-processes) are here, once. docs/eval-nli.md describes the files.
+processes; --rescore, which takes kept answers) are here, once. docs/eval-nli.md describes the files.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import click
 
-from core.files import versions, write_json
+from core import version
+from core.cli import command_line
+from core.documents import json_lines
+from core.errors import ContentError, RequestError, show_value
+from core.files import read_object, sha256, versions, write_json
+from core.supervision import Turns
 from eval.backends import shards
 from eval.backends.scorers import Scorer, score_in_halves
 from eval.datasets.dataset import EvalDataset
-from eval.datasets.prompts import WITHOUT_BOS
-from eval.runs.results import RESULTS, Identity, PredictionLog, begin_run, check_new, unless_refused
-from eval.scoring.candidates import Opened, open_models
-from eval.scoring.job import Job
+from eval.datasets.prompts import WITHOUT_BOS, Prompting
+from eval.datasets.training import trained_on, trainings_of
+from eval.metrics import measure
+from eval.runs.results import (
+    PREDICTIONS,
+    RESULTS,
+    Identity,
+    Prediction,
+    PredictionLog,
+    begin_run,
+    read_identity,
+    unless_refused,
+)
+from eval.runs.training import training_warnings
+from eval.scoring.candidates import Candidate, Opened
 from eval.scoring.options import ScoringRequest
-from eval.scoring.rescore import rescore
-from eval.scoring.task import Task
-from eval.scoring.written import PACKAGES, prediction_of, results_of, tell, warn
+from eval.scoring.task import Job, Task
+from eval.statistics.rates import groups_of
 
 SETTINGS = ("template", "bos", "apply", "quantize", "limit", "think", "cluster", "preset")
-
-
-def score(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset]) -> None:
-    """Score every model on every dataset; what can be refused is refused before anything is written."""
-    check_new(request.out, resume=request.resume, force=request.force)
-    if request.rescore:
-        rescore(request.rescore, request, task, sets)
-        return
-    score_opened(request, task, sets, open_models(request))
+PACKAGES = ("torch", "transformers", "tokenizers")
+ORIGIN = ("trained_on", "weights", "prompt", "dtype", "device", "versions", "hashes", "shots")
+"""What results.json says of where outputs come from, and keeps where they are scored again."""
 
 
 def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset], opened: Opened) -> None:
@@ -39,8 +50,7 @@ def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset
     shots = next((len(one.shots.rows) for one in sets if one.shots), 0)
     opened = task.prompted(opened).with_shots(shots)
     identity = _identity(request, task, opened, sets)
-    first = shards.first()
-    if first:
+    if shards.first():
         if request.preset and not opened.local.sampling.get("temperature"):
             warn("--preset: the model's generation_config does not sample: answers are greedy")
         if any(one.prompting.source == WITHOUT_BOS for one in opened.candidates):
@@ -54,19 +64,17 @@ def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset
         for candidate in opened.candidates:
             with opened.applied(candidate):
                 for dataset in sets:
-                    folder = request.out / candidate.name / dataset.name
-                    rows = dataset.conversations[: request.limit]
-                    _score(Job(request, opened, candidate, dataset, folder, rows), task, identity, first)
-    if first:
+                    _score(Job(request, opened, candidate, dataset), task, identity)
+    if shards.first():
         task.finish(request.out, [candidate.name for candidate in opened.candidates])
 
 
-def _score(job: Job, task: Task, identity: Identity, first: bool) -> None:
+def _score(job: Job, task: Task, identity: Identity) -> None:
     """Score what has not been scored yet (of several processes, each its share), results.json last."""
-    name = f"{job.candidate.name}  {job.dataset.name}"
+    first = shards.first()
     if (job.folder / RESULTS).is_file():
         if first:
-            click.echo(f"{name}  done before")
+            click.echo(f"{job.candidate.name}  {job.dataset.name}  done before")
         return
     began = time.monotonic()
     scorer = task.scorer(job)
@@ -75,28 +83,28 @@ def _score(job: Job, task: Task, identity: Identity, first: bool) -> None:
     if first:
         log.tidy()
     shards.wait()
-    _answer(job, task, scorer, log, first)
+    _answer(job, task, scorer, log)
     shards.wait()
     if first:
-        refused = [prediction_of(job, task, row, {"refused": why}) for row, why in scorer.refused.items()]
-        predictions = PredictionLog(job.folder, scorer.batches).finish(refused)
+        refused = [task.prediction(job, row, {"refused": why}) for row, why in scorer.refused.items()]
+        predictions = PredictionLog(job.folder, scorer.batches).finish(clustered(job, refused))
         results = results_of(job, task, predictions, identity)
         write_json(job.folder / RESULTS, results)
         seconds = time.monotonic() - began
         tell(job, task, results, f"{seconds:.1f} s ({pending / seconds:.1f} rows/s)")
 
 
-def _answer(job: Job, task: Task, scorer: Scorer, log: PredictionLog, first: bool) -> None:
+def _answer(job: Job, task: Task, scorer: Scorer, log: PredictionLog) -> None:
     """Append the predictions of this process's batches to the log, batch by batch."""
     from tqdm import tqdm
 
     mine, total = shards.share(log.pending), len(job.rows)
     name = f"{job.candidate.name} {job.dataset.name}"
-    done, quiet = total - sum(map(len, mine)), None if first else True
+    done, quiet = total - sum(map(len, mine)), None if shards.first() else True
     with tqdm(total=total, initial=done, desc=name, delay=2, leave=False, disable=quiet) as bar:
         for batch in mine:
-            answers = score_in_halves(scorer, batch)
-            log.append([prediction_of(job, task, row, a) for row, a in zip(batch, answers, strict=True)])
+            answers = zip(batch, score_in_halves(scorer, batch), strict=True)
+            log.append(clustered(job, [task.prediction(job, row, fields) for row, fields in answers]))
             bar.update(len(batch))
 
 
@@ -105,7 +113,7 @@ def _identity(request: ScoringRequest, task: Task, opened: Opened, sets: Sequenc
     settings = {
         "command": task.command,
         "model": opened.digest,
-        **task.settings(),
+        **task.settings(request),
         **{name: getattr(request, name) for name in SETTINGS},
         **({"sampling": dict(opened.local.sampling)} if request.preset else {}),
         "dtype": opened.model.dtype,
@@ -120,3 +128,120 @@ def _identity(request: ScoringRequest, task: Task, opened: Opened, sets: Sequenc
         "prompts": {one.name: one.prompting.digest for one in opened.candidates},
         "sets": {dataset.name: dataset.digest for dataset in sets},
     }
+
+
+def clustered(job: Job, lines: list[Prediction]) -> list[Prediction]:
+    """Return lines of predictions.jsonl with their rows' clusters, where rows have one."""
+    clusters = job.dataset.clusters
+    return [{**line, "cluster": clusters[line["row"]]} for line in lines] if clusters else lines
+
+
+def results_of(job: Job, task: Task, predictions: list[Prediction], identity: Identity) -> dict[str, Any]:
+    """Return results.json: the figures, then what they are of."""
+    clusters = groups_of(predictions)
+    origin = job.kept or _origin(job, identity)
+    return {
+        "model": job.candidate.name,
+        "set": job.dataset.name,
+        **task.results(job, predictions),
+        "metrics": measure(predictions),
+        "refused": sum("refused" in p for p in predictions),
+        "cluster": job.dataset.cluster,
+        "clusters": None if clusters is None else len(set(clusters)),
+        **{name: origin[name] for name in ORIGIN if name in origin},
+        "settings": identity["settings"],
+        "tuneyard": version(),
+        "command": command_line(job.request.by or task.command, ("--resume", "--force")),
+    }
+
+
+def _origin(job: Job, identity: Identity) -> dict[str, Any]:
+    """Where the outputs come from, under the names of ORIGIN."""
+    settings, candidate = identity["settings"], job.candidate
+    trainings = trainings_of([part.adapter.folder for part in candidate.parts], Path(job.request.model))
+    return {
+        # None where nothing tells that the model was trained at all
+        "trained_on": trained_on(trainings, job.dataset.name, job.rows) if trainings else None,
+        "weights": {name: part.weight for name, part in candidate.adapters.items()},
+        "prompt": candidate.prompting.source,
+        "dtype": settings["dtype"],
+        "device": settings["device"],
+        "versions": {name: settings[name] for name in PACKAGES if name in settings},
+        "hashes": {
+            "model": settings["model"],
+            "adapters": {name: part.adapter.digest for name, part in candidate.adapters.items()},
+            "data": identity["sets"][job.dataset.name],
+            "chat_template": candidate.prompting.digest,
+        },
+        **({"shots": {"from": job.shots.source, "rows": job.shots.rows}} if job.shots else {}),
+    }
+
+
+def tell(job: Job, task: Task, results: Mapping[str, Any], took: str) -> None:
+    """Show a line of figures and how long they `took`, and what the user must be told of them."""
+    name = job.candidate.name
+    click.echo(f"{name}  {job.dataset.name}  {task.line(results)}  {took}")
+    for warning in task.warnings(results):
+        warn(f"{name} on {job.dataset.name}: {warning}")
+    for warning in training_warnings(name, len(job.rows), results.get("trained_on")):
+        warn(warning)
+
+
+def warn(text: str) -> None:
+    """Show a warning."""
+    click.echo(f"warning: {text}", err=True)
+
+
+def rescore(source: Path, request: ScoringRequest, task: Task, sets: Sequence[EvalDataset]) -> None:
+    """Write what `task` makes of outputs in `source` into another folder; what is wrong is said before."""
+    run = read_identity(source)
+    _check(source, run, request, task, sets)
+    jobs = [_kept_job(source, request, model, dataset) for model in run["models"] for dataset in sets]
+    settings = {**run["settings"], **task.settings(request), "cluster": request.cluster}
+    identity: Identity = {**run, "settings": settings, "sets": {one.name: one.digest for one in sets}}
+    begin_run(request.out, identity, force=request.force)
+    with unless_refused(request.out):
+        for job in jobs:
+            kept = source / job.candidate.name / job.dataset.name / PREDICTIONS
+            lines = list(_again(kept, job, task))
+            log = PredictionLog(job.folder, [])
+            log.tidy()
+            results = results_of(job, task, log.finish(clustered(job, lines)), identity)
+            origin = {"path": str(kept), "sha256": sha256(kept)}
+            write_json(job.folder / RESULTS, {**results, "rescored_from": origin})
+            tell(job, task, results, f"rescored from {kept}")
+    task.finish(request.out, list(run["models"]))
+
+
+def _check(
+    source: Path, run: Identity, request: ScoringRequest, task: Task, sets: Sequence[EvalDataset]
+) -> None:
+    if (command := run["settings"].get("command")) != task.command:
+        raise RequestError(f"--rescore {source}: its outputs are of {command}: python -m {command} --rescore")
+    here, there = source.resolve(), request.out.resolve()
+    if here.is_relative_to(there) or there.is_relative_to(here):
+        raise RequestError(f"--rescore {source}: --out {request.out}: expected a folder of its own")
+    for one in sets:
+        if one.name not in run["sets"]:
+            raise RequestError(f"--rescore {source}: no outputs on {one.name}, on {', '.join(run['sets'])}")
+        if one.digest != run["sets"][one.name]:
+            raise ContentError(f"--rescore {source}: its outputs on {one.name} are of another {one.path}")
+
+
+def _kept_job(source: Path, request: ScoringRequest, model: str, dataset: EvalDataset) -> Job:
+    """What was scored, without the model; `RequestError` where it is not finished."""
+    path = source / model / dataset.name / RESULTS
+    if not path.is_file():
+        raise RequestError(f"{path.parent}: unfinished: finish it with --resume, then --rescore")
+    prompting = Prompting(lambda _: [], lambda _: Turns([]), "kept outputs", "")
+    return Job(request, None, Candidate(model, (), prompting), dataset, read_object(path))
+
+
+def _again(source: Path, job: Job, task: Task) -> Iterator[Prediction]:
+    for number, line in json_lines(source):
+        row, rows = line.get("row"), len(job.rows)
+        if type(row) is not int or not 0 <= row < rows:
+            raise ContentError(
+                f"{source}:{number}: row {show_value(row)}, expected one of the {rows} examples"
+            )
+        yield task.again(job, line)

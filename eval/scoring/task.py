@@ -1,31 +1,93 @@
-"""What a command does with a dataset: all that differs from one command to the next."""
+"""What a command does with a dataset (its Task), and one model on one dataset, which it is done for (Job)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eval.backends.scorers import Fields, Scorer
-from eval.datasets.dataset import EvalDataset
+from core.errors import RequestError
+from core.prompt import Conversation, Message
+from eval.backends.load import Model
+from eval.backends.scorers import Fields, GenerationScorer, Generator, Scorer
+from eval.datasets.dataset import EvalDataset, Shots
 from eval.metrics.labels import UNKNOWN
 from eval.runs.results import Prediction
-from eval.scoring.candidates import Opened
-from eval.scoring.job import Job
+from eval.scoring.candidates import Candidate, Opened
 from eval.scoring.options import ScoringRequest
 
 RAW = ("model_output", "transcript", "cut_short", "choices", "label_mass", "refused")
 """What a scorer returns of a row, as predictions.jsonl keeps it."""
-Prepared = tuple[ScoringRequest, "Task", Sequence[EvalDataset]]
-"""What a command makes of its options before any model is loaded: `score` takes it."""
+Conversations = Mapping[int, list[Message]]
+"""The messages of examples before their answers, by row."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A candidate, loaded and applied (--rescore: None), and a dataset; `kept`: results to score again."""
+
+    request: ScoringRequest
+    loaded: Opened | None
+    candidate: Candidate
+    dataset: EvalDataset
+    kept: Mapping[str, Any] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """OUT/model/dataset."""
+        return self.request.out / self.candidate.name / self.dataset.name
+
+    @cached_property
+    def rows(self) -> Sequence[Conversation]:
+        """The dataset's examples in its order, as far as --limit goes."""
+        return self.dataset.conversations[: self.request.limit]
+
+    @property
+    def opened(self) -> Opened:
+        """The models of the run; `RequestError` where kept outputs are scored again without one."""
+        if self.loaded is None:
+            raise RequestError("--rescore has no model: this figure needs one, score without --rescore")
+        return self.loaded
+
+    @property
+    def model(self) -> Model:
+        """The model, for what needs its probabilities; `RequestError` for a server."""
+        return self.opened.local
+
+    @property
+    def generator(self) -> Generator:
+        """What generates answers."""
+        return self.opened.generator(self.candidate, sampled=bool(self.request.preset))
+
+    @property
+    def shots(self) -> Shots | None:
+        """The examples before each question, None for a candidate without."""
+        return self.dataset.shots if self.candidate.shots else None
+
+    def messages(self, rows: Collection[int] | None = None) -> Conversations:
+        """Return the messages by row, of all rows or of some; of a candidate with shots, after these."""
+        shots, found = self.shots.turns if self.shots else [], {}
+        for row in range(len(self.rows)) if rows is None else rows:
+            asked = self.rows[row].messages
+            begin = int(asked[0]["role"] == "system")
+            found[row] = [*asked[:begin], *shots, *asked[begin:]]
+        return found
+
+    def prompts(self, rows: Collection[int] | None = None) -> dict[int, list[int]]:
+        """Return the token ids of the prompts by row, of all rows or of some."""
+        encode = self.candidate.prompting.encode
+        return {row: encode(messages) for row, messages in self.messages(rows).items()}
+
+    def generating(self, messages: Conversations | None = None) -> Scorer:
+        """Return a scorer that generates an answer to every row, or to the given messages by row."""
+        prompted = self.messages() if messages is None else messages
+        return GenerationScorer(self.generator, prompted, self.request.max_new_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure with its 95 % limits, how many rows it tells of, and what the commonest answer would reach.
-
-    `share`: it is one, from 0 to 1.
-    """
+    """A figure (`share`: from 0 to 1), its 95 % limits and rows, and what the commonest answer reaches."""
 
     value: float
     ci95: tuple[float, float]
@@ -39,11 +101,14 @@ class Task(ABC):
 
     command: str
     """Its module, e.g. `eval.nli`."""
-    max_new_tokens: int
+    kept: tuple[str, ...] = ("max_new_tokens",)
+    """The options (the task's own, else of the request) that change an answer or a figure."""
+    refused = "count as incorrect"
+    """What becomes of prompts that exceed the context."""
 
-    def settings(self) -> dict[str, object]:
+    def settings(self, request: ScoringRequest) -> dict[str, object]:
         """Return what a resumed run must have in common with the one before, beyond the shared options."""
-        return {"max_new_tokens": self.max_new_tokens}
+        return {name: getattr(self if hasattr(self, name) else request, name) for name in self.kept}
 
     def scorer(self, job: Job) -> Scorer:
         """Return what scores the examples, and in which batches."""
@@ -51,20 +116,14 @@ class Task(ABC):
 
     @abstractmethod
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """Return a row's line of predictions.jsonl (`row` among it) from what the scorer returned.
-
-        A prompt that the context could not hold comes with no other field than `refused`, the reason.
-        """
+        """Return a line of predictions.jsonl from a scorer's fields (too long a prompt: `refused` alone)."""
 
     def again(self, job: Job, kept: Prediction) -> Prediction:
-        """Return a line of predictions.jsonl anew, from the outputs that it keeps (--rescore).
-
-        `RequestError` where they do not tell what the options ask for.
-        """
+        """Return a line anew from the outputs it keeps (--rescore); `RequestError` where they do not tell."""
         fields = {name: kept[name] for name in RAW if name in kept}
         if "refused" in fields:
             fields = {"refused": fields["refused"]}
-        return self.prediction(job, int(str(kept["row"])), fields)
+        return self.prediction(job, kept["row"], fields)
 
     @abstractmethod
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
@@ -77,7 +136,7 @@ class Task(ABC):
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Return what the user must be told of these results."""
         refused = results["refused"]
-        return [f"{refused} prompts exceed the context and count as incorrect"] if refused else []
+        return [f"{refused} prompts exceed the context and {self.refused}"] if refused else []
 
     def prompted(self, opened: Opened) -> Opened:
         """Return the models as this command prompts them."""
@@ -99,6 +158,17 @@ class Task(ABC):
             for name, own in shown.items()
             for figure, one in own.items()
         }
+
+
+def figures_of(rates: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Figure]:
+    """Return the rates of results.json that are known as figures, by name."""
+    return {name: Figure(one["value"], one["ci95"], one["n"]) for name, one in rates.items() if one}
+
+
+def share_line(share: Mapping[str, Any]) -> str:
+    """Return a rate of results.json with its limits: `85.0% [80.1%, 89.2%]`."""
+    low, high = share["ci95"]
+    return f"{share['value']:.1%} [{low:.1%}, {high:.1%}]"
 
 
 def line_of(job: Job, row: int, fields: Fields) -> Prediction:

@@ -16,9 +16,8 @@ import pytest
 from click.testing import CliRunner
 
 from core.errors import RequestError
-from eval.backends.generate import generate
+from eval.backends.generate import Sampling, generate
 from eval.backends.load import load_model
-from eval.backends.stream import Sampling
 from eval.chat import Chat, cli
 from eval.datasets.prompts import choose_prompting
 from tests.conftest import ROOT

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ContentError
-from eval.backends.conversation import ConversationScorer
-from eval.dialogue import cli
+from eval.dialogue import ConversationScorer, cli
 from tests.cli.test_text import read, tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
 

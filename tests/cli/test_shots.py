@@ -11,7 +11,7 @@ from eval.datasets.dataset import read_datasets
 from eval.datasets.shots import with_shots
 from eval.nli import cli as nli
 from eval.qa import cli as qa
-from eval.scoring.steps import read_steps
+from eval.suite import read_steps
 from tests.serving import answering
 from tests.unit.eval_backends.test_apply import write as write_adapter
 

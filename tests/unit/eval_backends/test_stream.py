@@ -1,5 +1,6 @@
 """Thoughts cut out of a stream wherever its pieces are cut, and what is given to generate."""
 
+import itertools
 import json
 import shutil
 
@@ -8,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import ContentError
-from eval.backends.generate import draw, generate
+from eval.backends.generate import Sampling, choose_sampling, draw, generate, stream, without_thoughts
 from eval.backends.load import load_model
-from eval.backends.stream import Sampling, ThoughtFilter, choose_sampling, stream
 from eval.metrics.answers import cut_thought
 
 GREEDY = Sampling(8, {"temperature": 0.0, "top_p": 0.9, "repetition_penalty": 1.0})
@@ -18,8 +18,11 @@ HOT = {"temperature": 5.0, "top_p": 1.0}
 
 
 def through(pieces) -> str:
-    thoughts = ThoughtFilter()
-    return "".join([*map(thoughts.feed, pieces), thoughts.end()])
+    """What is shown of pieces in the end; nothing that was shown before is taken back."""
+    texts = ["".join(pieces[: n + 1]) for n in range(len(pieces))]
+    shown = [*map(without_thoughts, texts), without_thoughts("".join(pieces), ended=True)]
+    assert all(after.startswith(before) for before, after in itertools.pairwise(shown))
+    return shown[-1]
 
 
 @pytest.mark.parametrize(
@@ -42,8 +45,8 @@ def test_the_thought_is_cut_wherever_the_pieces_are(text, shown, data) -> None:
 
 
 def test_what_can_be_shown_is_shown_at_once() -> None:
-    thoughts = ThoughtFilter()
-    assert [thoughts.feed(piece) for piece in ("  a b", " <", "c")] == ["a b", " ", "<c"]
+    assert [without_thoughts(text) for text in ("  a b", "  a b <", "  a b <c")] == ["a b", "a b ", "a b <c"]
+    assert without_thoughts("a <thin") == "a " != without_thoughts("a <thin", ended=True)
 
 
 def test_a_temperature_of_0_is_greedy() -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ContentError
-from eval.datasets.prompts import choose_prompting
-from eval.datasets.recipe import other_prompt
+from eval.datasets.prompts import choose_prompting, other_prompt
 from tests.tiny import CHATML
 
 OTHER = "{% for m in messages %}{{ m['content'] }} {% endfor %}"

@@ -1,0 +1,62 @@
+"""How a scoring command is declared: one function, from the request to what is asked and of what."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from core.cli import examples
+from core.errors import CLI
+from eval.datasets.dataset import EvalDataset
+from eval.runs.results import check_new
+from eval.scoring.candidates import open_models
+from eval.scoring.options import (
+    Option,
+    ScoringRequest,
+    generate_options,
+    model_options,
+    rescoring,
+    run_options,
+    set_options,
+    take,
+    together,
+)
+from eval.scoring.pipeline import rescore, score_opened
+from eval.scoring.task import Task
+
+Asked = tuple[Task, Sequence[EvalDataset]]
+"""What a command makes of its options before any model is loaded: what it does, and with which datasets."""
+Prepared = tuple[ScoringRequest, Task, Sequence[EvalDataset]]
+
+
+class ScoringCommand(click.Command):
+    """Has its function make task and datasets of a `ScoringRequest` and its own options, and scores them."""
+
+    def prepare(self, given: dict[str, Any]) -> Prepared:
+        """Return the request, the task and the datasets that options (by Click's names) ask for."""
+        own = dict(given)
+        request = take(own)
+        check_new(request.out, resume=request.resume, force=request.force)
+        ask: Callable[..., Asked] | None = self.callback
+        assert ask is not None
+        return request, *ask(request, **own)
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Score every model on every dataset; what can be refused is refused before anything is written."""
+        request, task, sets = self.prepare(ctx.params)
+        if request.rescore:
+            rescore(request.rescore, request, task, sets)
+        else:
+            score_opened(request, task, sets, open_models(request))
+
+
+def scoring_command(
+    *shown: str, own: Sequence[Option] = (), data: bool = True, rescored: bool = True, longest: int = 0
+) -> Callable[[Callable[..., Asked]], ScoringCommand]:
+    """Return what declares a command: examples, `own` options, answers of `longest` tokens (0: of none)."""
+    options: list[Option] = [model_options]
+    options += [rescoring] if rescored else []
+    options += [set_options] if data else []
+    options += [*own, generate_options(longest)] if longest else own
+    declare = click.command(cls=ScoringCommand, context_settings=CLI, epilog=examples(*shown))
+    return lambda ask: declare(together(*options, run_options)(ask))
