@@ -18,11 +18,11 @@ from core.cli import command
 from core.errors import RequestError, run
 from core.files import read_object, write_text
 from eval.backends import shards
-from eval.datasets.dataset import read_datasets
+from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics import find_metric
 from eval.nli import Nli, label_options, label_sets
 from eval.reports.sweep import ACCURACY, Sweep, report
-from eval.runs.results import check_new
+from eval.runs.results import RESULTS, check_new
 from eval.scoring.candidates import BASE, load_candidates, open_adapters
 from eval.scoring.options import ScoringRequest, model_options, run_options, set_options, take
 from eval.scoring.pipeline import score_opened
@@ -36,7 +36,7 @@ RECIPE = "merge.yaml"
     "tuneyard eval sweep --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
     "--grid 0,1 --limit 16 --out results/weights",
     "tuneyard eval sweep --model models/demo-base --checkpoints saves/demo-rte --dataset "
-    "demo_rte_eval --limit 16 --out results/checkpoints",
+    "demo_rte_eval --dry-run --out results/checkpoints",
 )
 @model_options
 @click.option(
@@ -56,8 +56,9 @@ RECIPE = "merge.yaml"
 @label_options
 @click.option("--seed", type=int, default=42, show_default=True, help="Of the halves.")
 @click.option("--metric", default=ACCURACY, show_default=True, metavar="NAME", help="What to choose by.")
+@click.option("--dry-run", is_flag=True, help="Say how many examples would be prompted, and write nothing.")
 @run_options
-def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, **given: Any) -> None:
+def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bool, **given: Any) -> None:
     """Find the best merge weights of one or two adapters, or the best checkpoint of a run.
 
     The choice is made on one half of the rows; its score on the other half is the one to believe.
@@ -79,6 +80,9 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, **given: An
         axes = _checkpoints(request, checkpoints)
     else:
         axes = _grid(request, sorted({parse_weight(part.strip(), "--grid") for part in grid.split(",")}))
+    if dry_run:
+        click.echo(_forecast(request, axes, sets))
+        return
     score_opened(request, task, sets, load_candidates(request, axes.reference, axes.models))
     if shards.first():
         text, ship = report(Sweep(request.out, axes.names, axes.points, splits, metric))
@@ -140,6 +144,18 @@ def _checkpoints(request: ScoringRequest, folder: Path) -> Axes:
     given = tuple(f"{name}={steps[step]}/" for name, step in named.items())
     reference, models = open_adapters(replace(request, adapters=given))
     return Axes(reference, ["step"], {name: (float(named.get(name, 0)),) for name in models}, models)
+
+
+def _forecast(request: ScoringRequest, axes: Axes, sets: list[EvalDataset]) -> str:
+    """Say how many rows go through the model, and how many of them a run before has answered."""
+    rows = {dataset.name: len(dataset.conversations[: request.limit]) for dataset in sets}
+    every = len(axes.models) * sum(rows.values())
+    done = sum(
+        rows[name] for model in axes.models for name in rows
+        if not request.force and (request.out / model / name / RESULTS).is_file()
+    )  # fmt: skip
+    listed = " + ".join(f"{name} {count}" for name, count in rows.items())
+    return f"{len(axes.models)} models × ({listed}) examples = {every} in all, {done} of them done before"
 
 
 if __name__ == "__main__":

@@ -141,6 +141,13 @@ def test_the_baseline_is_that_of_the_half_reported_on_as_compare_has_it(tmp_path
     assert "| majority-class baseline  | 100.0 % (yes)" in capsys.readouterr().out
 
 
+def test_a_dry_run_counts_the_rows_and_writes_nothing(folders, tmp_path, capsys) -> None:
+    call(cli, *folders, "--out", tmp_path / "out", "--dry-run", "--limit", "10")
+    said = "25 models × (one 10 + two 10) examples = 500 in all, 0 of them done before\n"
+    assert capsys.readouterr().out == said
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_resumed_sweep_asks_only_what_is_missing_and_ends_alike(folders, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     call(cli, *folders, "--grid", "0,1", "--out", out)
@@ -149,6 +156,8 @@ def test_a_resumed_sweep_asks_only_what_is_missing_and_ends_alike(folders, tmp_p
     for name in ("sweep.json", "table.md", "one.png"):
         (out / name).unlink()
     capsys.readouterr()
+    call(cli, *folders, "--grid", "0,1", "--out", out, "--resume", "--dry-run")
+    assert "= 124 in all, 112 of them done before" in capsys.readouterr().out
     call(cli, *folders, "--grid", "0,1", "--out", out, "--resume")
     assert tree(out) == whole
     assert capsys.readouterr().out.count("done before") == 7
