@@ -7,7 +7,7 @@ remembered): its validators, its template against the tokenizer's, and what `cut
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -167,9 +167,9 @@ def _noted(problems: list[Problem], target: Machine) -> list[Problem]:
     ]
 
 
-def refuse_errors(recipe: Recipe, problems: list[Problem]) -> list[Problem]:
-    """Return problems as they are; `ProblemsError` with the errors where there are any."""
-    if errors := [problem for problem in problems if problem.code.startswith("E")]:
+def refuse_errors(recipe: Recipe, problems: list[Problem], but: Collection[str] = ()) -> list[Problem]:
+    """Return problems as they are; `ProblemsError` with the errors, `but` for some codes, if any."""
+    if errors := [one for one in problems if one.code.startswith("E") and one.code not in but]:
         raise ProblemsError(errors, str(recipe.path))
     return problems
 
@@ -270,12 +270,13 @@ def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule, target: Ma
     model = answer.get("model", {})
     if not schedule.rows or not model.get("trainable"):
         return
-    disk = disk_of(recipe, shapes_of(model), setup_of(recipe, 0, world_size(recipe, target.gpus)), schedule)
-    if disk.needed > disk.free:
-        message = f"{disk.checkpoints} checkpoints take {disk.needed / 1e9:,.1f} GB"
+    setup = setup_of(recipe, 0, world_size(recipe, target.gpus))
+    each, count, free = disk_of(recipe, shapes_of(model), setup, schedule)
+    if each * count > free:
+        message = f"{count} checkpoints take {each * count / 1e9:,.1f} GB"
         hint = "a smaller save_total_limit, or save_only_model: true"
-        free = f"{message}, {disk.free / 1e9:,.1f} GB are free in {existing(recipe.output_dir)}"
-        yield recipe.problem("E342", "output_dir", free, hint)
+        there = f"{message}, {free / 1e9:,.1f} GB are free in {existing(recipe.output_dir)}"
+        yield recipe.problem("E342", "output_dir", there, hint)
 
 
 def packs(recipe: Recipe) -> bool:

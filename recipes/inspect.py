@@ -10,7 +10,6 @@ import contextlib
 import io
 import itertools
 import json
-import math
 import sys
 import tempfile
 from dataclasses import replace
@@ -185,12 +184,10 @@ def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, o
     text = config.get_text_config()
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "embeddings": math.prod(model.get_input_embeddings().weight.shape),
         "linear": sum(m.weight.numel() for name, m in model.named_modules() if _is_linear(name, m)),
         "hidden": text.hidden_size,
         "intermediate": getattr(text, "intermediate_size", 4 * text.hidden_size),
         "layers": text.num_hidden_layers,
-        "heads": text.num_attention_heads,
         "quantised": hasattr(config, "quantization_config"),  # GPTQ, AWQ: its weights are no 16 bits
         "vocabulary": len(model.get_input_embeddings().weight),
         **_adapted(config, model, model_args, finetuning_args),

@@ -6,11 +6,10 @@ range, from what a training must hold to the most that was measured (tests/golde
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 FP32, BF16 = 4, 2
-NF4 = (
-    0.5 + 4 / 64 / 4 + 4 / 64 / 256
-)  # 4 bits, a scale of 8 bits for 64 weights, one of 32 bits for 256 scales
+NF4 = 0.5 + 1 / 64 + 4 / 64 / 256  # 4 bits, a scale of 8 bits for 64 weights, one of 32 bits for 256 scales
 CUDA = 0.8e9, 1.6e9  # context, workspaces and buffers of communication
 # What is added at most: by the allocator to weights, by optimizer step and autocast's copies to a training of
 # all weights, by fragments to activations.
@@ -31,13 +30,15 @@ class Shapes:
     hidden: int
     intermediate: int
     layers: int
-    heads: int
     vocabulary: int
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A training: tokens of a micro batch, bits of frozen parameters, ZeRO stage, ranks, recomputing."""
+    """A training: tokens of a micro batch, bits of frozen parameters, ZeRO stage, ranks, recomputing.
+
+    Of a row's `sequences` the share `learned` is trained on; each token is `read` so often without gradients.
+    """
 
     tokens: int
     full: bool
@@ -50,10 +51,12 @@ class Setup:
     optimizer_bytes: int
     trained_bytes: int = FP32  # of a trained weight and of its gradient; 2 with pure_bf16
     reference: bool = False  # a second model in bf16 is read beside the one that is trained
+    sequences: int = 1
+    learned: float = 1.0
+    read: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """Bytes per GPU by what they are for."""
 
     weights: float
@@ -65,17 +68,16 @@ class Memory:
     @property
     def total(self) -> float:
         """Return all bytes per GPU."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.fixed
-
-    def scaled(self, by: float) -> "Memory":
-        """Return the same shares of another whole."""
-        return Memory(*(getattr(self, name) * by for name in self.__slots__))
+        return sum(self)
 
 
 def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
     """Return the bytes per GPU that a training takes: the lower end and the upper, at most half above it."""
     shared, split = (setup.ranks if setup.stage >= stage else 1 for stage in (2, 3))
-    frozen = (_frozen(shapes, setup) + setup.reference * shapes.parameters * BF16) / split
+    rest = shapes.parameters - shapes.linear  # embedding, head, norms and biases
+    each = {4: NF4, 8: 1.0}.get(setup.bits, BF16)
+    frozen = 0 if setup.full else shapes.linear * each + rest * BF16  # of LoRA: the model's
+    frozen = (frozen + setup.reference * shapes.parameters * BF16) / split
     trained = shapes.trainable * setup.trained_bytes / split
     gradients = shapes.trainable * setup.trained_bytes / shared
     optimizer = shapes.trainable * setup.optimizer_bytes / shared
@@ -86,34 +88,17 @@ def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
         optimizer = 0
     if setup.offload_weights:
         frozen = trained = 0
-    gathered = (2 * _layer(shapes) + shapes.hidden * shapes.vocabulary) * BF16 if split > 1 else 0
-    in_fp32 = (
-        _rest(shapes) * (FP32 - BF16) if setup.bits < 16 and not setup.full else 0
-    )  # as PEFT prepares it
+    layers = 2 * shapes.linear / shapes.layers + shapes.hidden * shapes.vocabulary
+    gathered = layers * BF16 if split > 1 else 0
+    in_fp32 = 0 if setup.full or setup.bits >= 16 else rest * (FP32 - BF16)  # as PEFT prepares it
     kept, most = _activations(shapes, setup), FULL if setup.full else STATE
     lower = Memory(frozen + trained + gathered, gradients, optimizer, kept, CUDA[0])
     upper = Memory(
         frozen * FROZEN + in_fp32 + trained * most + gathered * GATHERED,
         gradients * most, optimizer * most, kept * ACTIVATIONS, CUDA[1],
     )  # fmt: skip
-    return lower, upper.scaled(min(1.0, WIDEST * lower.total / upper.total))
-
-
-def _frozen(shapes: Shapes, setup: Setup) -> float:
-    """Return the bytes of the weights that are not trained (of LoRA: those of the model)."""
-    if setup.full:
-        return 0
-    each = {4: NF4, 8: 1.0}.get(setup.bits, BF16)
-    return shapes.linear * each + _rest(shapes) * BF16
-
-
-def _rest(shapes: Shapes) -> int:
-    """Return the parameters outside of the linear layers: embedding, head, norms and biases."""
-    return shapes.parameters - shapes.linear
-
-
-def _layer(shapes: Shapes) -> float:
-    return shapes.linear / shapes.layers
+    share = min(1.0, WIDEST * lower.total / upper.total)
+    return lower, Memory(*(part * share for part in upper))
 
 
 def _activations(shapes: Shapes, setup: Setup) -> float:
@@ -124,13 +109,9 @@ def _activations(shapes: Shapes, setup: Setup) -> float:
     Logits stand in bf16 and twice in fp32 (the cast, and its gradient).
     """
     layer = setup.tokens * (8 * shapes.hidden + 3 * shapes.intermediate) * BF16
-    kept = (
-        setup.tokens * shapes.hidden * BF16 * shapes.layers + layer
-        if setup.recompute
-        else layer * shapes.layers
-    )
+    inputs = setup.tokens * shapes.hidden * BF16 * shapes.layers
     logits = setup.tokens * shapes.vocabulary * (BF16 + 2 * FP32)
-    return kept + logits
+    return logits + (inputs + layer if setup.recompute else layer * shapes.layers)
 
 
 def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
@@ -169,6 +150,6 @@ def seconds(
     `micro_batches` are those of this GPU, `peak` its operations a second. At worst every layer of each waits
     for its kernels, and for its weights where they are unpacked (4 and 8 bits) or gathered (ZeRO-3).
     """
-    moved = MOVED * _layer(shapes) if setup.bits < 16 or setup.stage >= 3 else 0
+    moved = MOVED * shapes.linear / shapes.layers if setup.bits < 16 or setup.stage >= 3 else 0
     waits = micro_batches * shapes.layers * (LAUNCH + moved)
     return work / (peak * PEAK[0]), work / (peak * PEAK[1]) + waits

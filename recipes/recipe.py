@@ -50,6 +50,11 @@ class Recipe:
         """Return a comma-separated setting (datasets, modules) as a list, [] where it is absent."""
         return names_in(self.settings.get(key))
 
+    def number(self, key: str, default: float) -> float:
+        """Return a setting as a number, `default` where it is none or too large (E302 and E313 say so)."""
+        value = self.settings.get(key)
+        return float(value) if is_number(value) else default
+
     def place(self, key: str) -> str:
         """Return `file:line` of a key, or `file (key=value)` where an override set it."""
         if any(override.partition("=")[0] == key for override in self.overrides):

@@ -1,13 +1,16 @@
-"""How large a training is: shapes and setup for recipes/memory.py, and what its checkpoints take."""
+"""How large a training is: shapes and setup for recipes/memory.py, and what its checkpoints take.
+
+What a stage does with a row follows LLaMA-Factory 0.9.5: train/dpo and train/rm put both sides of a pair
+through the model in one batch; train/kto also reads each answer's mismatched twin (its KL term) without
+gradients; the reference is the base under the adapter for LoRA, a second model otherwise.
+"""
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
 from recipes.memory import BF16, FP32, Setup, Shapes, checkpoint_bytes
-from recipes.passes import MODELLED, passes_of
 from recipes.recipe import Recipe
 from recipes.schedule import Schedule
 
@@ -15,18 +18,9 @@ from recipes.schedule import Schedule
 OPTIMIZERS = {"adafactor": 1, "sgd": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2}
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """Bytes of one checkpoint, how many are kept, and the bytes free where they go."""
-
-    checkpoint: int
-    checkpoints: int
-    free: int
-
-    @property
-    def needed(self) -> int:
-        """Return the bytes that all kept checkpoints take."""
-        return self.checkpoint * self.checkpoints
+PAIRS = ("dpo", "rm")
+MODELLED = ("pt", "sft", "kto", *PAIRS)
+WITHOUT_REFERENCE = ("orpo", "simpo")  # pref_loss of stage dpo
 
 
 def shapes_of(model: dict[str, Any]) -> Shapes:
@@ -41,14 +35,15 @@ def shapes_of(model: dict[str, Any]) -> Shapes:
 
 def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
     """Return how a recipe trains rows of at most `longest` tokens over `ranks` processes."""
-    settings, passes = recipe.settings, passes_of(recipe)
-    zero = recipe.zero()
+    settings, zero, stage = recipe.settings, recipe.zero(), recipe.settings.get("stage", "sft")
     trained = BF16 if settings.get("pure_bf16") is True else FP32
-    bits, each = settings.get("quantization_bit"), settings.get("per_device_train_batch_size", 8)
+    compares = stage == "dpo" and settings.get("pref_loss", "sigmoid") not in WITHOUT_REFERENCE
+    second = settings.get("finetuning_type", "lora") != "lora" or bool(settings.get("ref_model"))
+    together = 2 if stage in PAIRS else 1  # sides of a row in one micro batch
     return Setup(
-        tokens=longest * (each if isinstance(each, int) else 8) * passes.together,
+        tokens=longest * int(recipe.number("per_device_train_batch_size", 8)) * together,
         full=settings.get("finetuning_type") == "full",
-        bits=bits if isinstance(bits, int) else 16,
+        bits=int(recipe.number("quantization_bit", 16)),
         stage=int(str(zero.get("stage", 0))),
         ranks=ranks,
         offload_optimizer="offload_optimizer" in zero,
@@ -56,7 +51,10 @@ def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
         recompute=settings.get("disable_gradient_checkpointing") is not True,
         optimizer_bytes=OPTIMIZERS.get(str(settings.get("optim")), 2 * trained),
         trained_bytes=trained,
-        reference=passes.copy,
+        reference=second and (compares or stage == "kto"),
+        sequences=2 if stage == "kto" else together,
+        learned=0.5 if stage == "kto" else 1.0,
+        read=1.5 if stage == "kto" else float(compares),
     )
 
 
@@ -84,20 +82,20 @@ def unmodelled(recipe: Recipe, shapes: Shapes, quantised: bool) -> list[str]:
     return found
 
 
-def disk_of(recipe: Recipe, shapes: Shapes, setup: Setup, schedule: Schedule) -> Disk:
-    """Return what the checkpoints of a training take where its output_dir lies."""
+def disk_of(recipe: Recipe, shapes: Shapes, setup: Setup, schedule: Schedule) -> tuple[int, int, int]:
+    """Return the bytes of a checkpoint, how many are kept, and the bytes free where they go."""
     settings = recipe.settings
     every, limit = settings.get("save_steps", 500), settings.get("save_total_limit")
     saves = settings.get("save_strategy", "steps")
     count = 0
     if saves == "steps" and isinstance(every, int):
-        count = schedule.steps // every + (schedule.steps % every > 0)
+        count = -(-schedule.steps // every)
     elif saves == "epoch":
         count = -(-schedule.steps // schedule.steps_per_epoch)
     if isinstance(limit, int):
         count = min(count, limit + bool(settings.get("load_best_model_at_end")))
     each = checkpoint_bytes(shapes, setup, settings.get("save_only_model") is True)
-    return Disk(round(each), count, shutil.disk_usage(existing(recipe.output_dir)).free)
+    return round(each), count, shutil.disk_usage(existing(recipe.output_dir)).free
 
 
 def existing(path: Path) -> Path:

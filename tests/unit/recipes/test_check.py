@@ -15,7 +15,7 @@ from recipes.schedule import schedule_of
 
 SHAPES = {
     "parameters": 3_000, "trainable": 1_000, "linear": 2_000, "hidden": 10, "intermediate": 20, "layers": 2,
-    "heads": 1, "vocabulary": 100,
+    "vocabulary": 100,
 }  # fmt: skip
 LIMITED = {"save_steps": 10, "save_total_limit": 3}
 
