@@ -1,8 +1,9 @@
-"""The datasets of a recipe: where each lies, how many rows it has, whether it changed since it was compiled.
+"""Datasets and model of a recipe: where each lies, how many rows it has, whether it changed since compiled.
 
-Whether its rows can be trained on is LLaMA-Factory's to say: recipes/rows.py asks it.
+Whether rows can be trained on is LLaMA-Factory's to say: recipes/rows.py asks it.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,16 @@ from pathlib import Path
 from core.checkout import ROOT
 from core.datasets import PARTS, REGISTRY, filled, not_registered, other_folder, read_records, read_registry
 from core.errors import ContentError, Problem, RequestError, TuneyardError
-from core.files import read_object, sha256
+from core.files import no_folder, read_object, sha256
 from recipes.recipe import Recipe
 from recipes.rows import COUNTED
 
 ELSEWHERE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 HELD_OUT = ("eval", "test", "dev", "validation", "val")
+WEIGHTS = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+OTHER_HUBS = ("USE_MODELSCOPE_HUB", "USE_OPENMIND_HUB")  # LLaMA-Factory's switches; not looked into
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +135,40 @@ def _changed(path: Path) -> str:
     if isinstance(about, dict) and about.get("sha256") != sha256(path):
         return f"{path}: changed since it was compiled"
     return ""
+
+
+def require_model(recipe: Recipe) -> None:
+    """Raise `RequestError` where a model is neither here nor to be downloaded; nothing is written."""
+    name = recipe.text("model_name_or_path")
+    if Path(name).is_dir() or any(os.environ.get(hub) for hub in OTHER_HUBS) or _cached(recipe, name):
+        return
+    import httpx
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    token = recipe.settings.get("hf_hub_token")
+    try:
+        url = hf_hub_url(name, "config.json", revision=_revision(recipe))
+        get_hf_file_metadata(url, token=str(token) if token else None)
+    except (OSError, httpx.HTTPError, HfHubHTTPError, HFValidationError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        hub = f"not in the hub's cache; not found on, or cannot reach, the Hugging Face Hub: {reason[:200]}"
+        told = no_folder(name, f"{hub}; give a local folder: model_name_or_path=DIR")
+        raise RequestError(f"{recipe.place('model_name_or_path')}: {told}") from error
+
+
+def _cached(recipe: Recipe, name: str) -> bool:
+    """Return whether weights lie in the cache; config and tokenizer alone may come from a check."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    folder = recipe.settings.get("cache_dir")
+    where = str(folder) if folder else None, _revision(recipe)
+    try:
+        return any(isinstance(try_to_load_from_cache(name, file, *where), str) for file in WEIGHTS)
+    except HFValidationError:
+        return False
+
+
+def _revision(recipe: Recipe) -> str:
+    return str(recipe.settings.get("model_revision") or "main")

@@ -1,12 +1,15 @@
 """What a training runs on: this machine, asked without importing torch (which takes seconds), or another."""
 
 import ctypes
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import RequestError
 from core.files import versions
+from recipes.recipe import Recipe
 
 # Dense bf16 tera-operations a second, gigabytes, compute capability (the major number); NVIDIA's data sheets.
 GPUS = {
@@ -88,3 +91,31 @@ def describe() -> str:
     """Return the hardware in a few words, e.g. `2 × NVIDIA H200` or `CPU`."""
     gpus = find_gpus()
     return f"{len(gpus)} × {gpus[0].name}" if gpus else "CPU"
+
+
+def under_ray() -> bool:
+    """Return whether LLaMA-Factory's launcher hands trainings to Ray."""
+    return _is_set("USE_RAY")
+
+
+def uses_torchrun(recipe: Recipe, gpus: Sequence[Gpu]) -> bool:
+    """Return whether LLaMA-Factory trains this recipe under torchrun: DeepSpeed, several GPUs, forced."""
+    many = _is_set("FORCE_TORCHRUN") or bool(recipe.settings.get("deepspeed")) or len(gpus) > 1
+    return many and not under_ray()
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "0").lower() in {"1", "true", "y"}
+
+
+def world_size(recipe: Recipe, gpus: Sequence[Gpu]) -> int:
+    """Return over how many processes a training spreads (under torchrun NNODES and NPROC_PER_NODE count)."""
+    if not uses_torchrun(recipe, gpus):
+        return _count(recipe.settings.get("ray_num_workers")) if under_ray() else 1
+    here = len(gpus) if gpus and recipe.settings.get("use_cpu") is not True else 1
+    return _count(os.environ.get("NNODES")) * _count(os.environ.get("NPROC_PER_NODE") or here)
+
+
+def _count(value: object) -> int:
+    """Return a number of processes, 1 where it is none."""
+    return max(1, int(str(value))) if str(value).isdigit() else 1

@@ -12,10 +12,9 @@ import click
 from core.cli import examples
 from core.errors import CLI, RequestError, counted
 from recipes.check import ask_check, quick_check, refuse_errors, training_schedule
-from recipes.hardware import GPUS, find_gpus, machine
+from recipes.hardware import GPUS, find_gpus, machine, world_size
 from recipes.memory import PEAK, Memory, estimate, flops, read_flops, seconds
 from recipes.recipe import Recipe, read_recipe
-from recipes.rules import world_size
 from recipes.schedule import gathered
 from recipes.sizes import disk_of, setup_of, shapes_of, unmodelled
 

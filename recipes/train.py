@@ -15,10 +15,9 @@ from core.errors import CLI, ContentError, Problem
 from core.files import locked, write_json, write_text
 from core.runs import RUN, STARTED
 from recipes.check import ask_check, not_checked, quick_check, refuse_errors, training_schedule
-from recipes.data import NamedDataset
-from recipes.hardware import cpu_computes_bf16, describe, find_gpus, machine
+from recipes.data import NamedDataset, require_model
+from recipes.hardware import cpu_computes_bf16, describe, find_gpus, machine, uses_torchrun, world_size
 from recipes.launch import launch, llamafactory, weighted
-from recipes.model import require_model
 from recipes.output import (
     Checkpoint,
     checkpoints,
@@ -30,7 +29,6 @@ from recipes.output import (
 )
 from recipes.recipe import Recipe, read_recipe
 from recipes.record import inputs_of, run_record
-from recipes.rules import uses_torchrun, world_size
 from recipes.token_weights import weights_file
 
 OF_NO_NEWS = {"W340", "W341"}  # what training itself says about its output_dir

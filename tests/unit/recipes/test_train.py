@@ -9,8 +9,8 @@ from core.errors import ContentError, ProblemsError, RequestError
 from core.runs import RUN, STARTED
 from recipes import check, output
 from recipes import train as training
+from recipes.data import require_model
 from recipes.hardware import machine
-from recipes.model import require_model
 from recipes.output import Checkpoint
 from recipes.recipe import read_recipe
 from recipes.record import inputs_of
