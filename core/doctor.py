@@ -13,8 +13,7 @@ from pathlib import Path
 import click
 
 from core.checkout import ROOT, version
-from core.cli import examples
-from core.errors import CLI
+from core.cli import cli_command
 from core.files import versions
 from core.packages import in_checkout
 
@@ -35,7 +34,7 @@ class Finding:
     fix: str = ""
 
 
-@click.command(context_settings=CLI, epilog=examples("tuneyard doctor", "tuneyard doctor --json"))
+@cli_command("doctor", "tuneyard doctor", "tuneyard doctor --json")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
 @click.pass_context
 def cli(ctx: click.Context, as_json: bool) -> None:

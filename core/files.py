@@ -171,14 +171,14 @@ def flush_soon(file: BinaryIO | int, start: int, stop: int) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make renames inside `folder` durable (fsync on the directory itself, see fsync(2))."""
-    with _opened(folder) as handle:
+    with opened(folder) as handle:
         os.fsync(handle)
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold an exclusive lock on a folder (flock(2) on the directory: no lock file is left behind)."""
-    with _opened(folder) as handle:
+    with opened(folder) as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
@@ -195,7 +195,7 @@ def staging(target: Path) -> Iterator[Path]:
         with locked(target.parent):
             folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.{OURS}"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            fcntl.flock(stack.enter_context(_opened(folder)), fcntl.LOCK_EX)
+            fcntl.flock(stack.enter_context(opened(folder)), fcntl.LOCK_EX)
         folder.chmod(0o777 & ~_umask())
         stack.enter_context(named(target))
         yield folder
@@ -242,7 +242,7 @@ def abandoned(parent: Path) -> Iterator[Path]:
     for folder in sorted(parent.glob(f".*.{OURS}*")):
         if folder.is_symlink():  # nobody's stage: what a link leads to would be emptied
             continue
-        with contextlib.suppress(FileNotFoundError, BlockingIOError), _opened(folder) as handle:
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), opened(folder) as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield folder
 
@@ -275,7 +275,8 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
+def opened(folder: Path) -> Iterator[int]:
+    """Open a folder; yield its file descriptor."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield handle

@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, SHOWN, ContentError, Problem, ProblemsError, RequestError, counted
+from core.cli import cli_command
+from core.errors import SHOWN, ContentError, Problem, ProblemsError, RequestError, counted
 from core.runs import RUN, STARTED
 from recipes.ask import ask, ask_weights
 from recipes.data import NamedDataset, dataset_dir, locate, read_datasets
@@ -33,13 +33,10 @@ Answer = dict[str, Any]  # LLaMA-Factory's, as recipes/inspect.py gives it; {} w
 HERE = {"E309", "E342", "E343", "E344"}  # what this machine lacks: a note on a recipe for another
 
 
-@click.command(
+@cli_command(
     "check",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard recipe check recipes/demo-rte.yaml",
-        "tuneyard recipe check --quick recipes/demo-rte.yaml learning_rate=2.0e-4",
-    ),
+    "tuneyard recipe check recipes/demo-rte.yaml",
+    "tuneyard recipe check --quick recipes/demo-rte.yaml learning_rate=2.0e-4",
 )
 @click.argument("arguments", nargs=-1, required=True, metavar="RECIPE... [KEY=VALUE]...")
 @click.option("--model", help="Take tokenizer and config from this model folder (for a hub id, offline).")
@@ -56,12 +53,7 @@ HERE = {"E309", "E342", "E343", "E344"}  # what this machine lacks: a note on a 
 @click.option("--all", "show_all", is_flag=True, help="Show every problem, not the first 20.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each recipe.")
 def command(
-    arguments: tuple[str, ...],
-    model: str | None,
-    machine: str,
-    show_weights: int | None,
-    quick: bool,
-    **shown: bool,
+    arguments: tuple[str, ...], model: str | None, machine: str, show_weights: int | None, **shown: bool
 ) -> None:
     """Say everything that is wrong with recipes, before you reserve a GPU."""
     overrides = [argument for argument in arguments if "=" in argument]
@@ -75,7 +67,7 @@ def command(
             if show_weights:
                 print_weights(recipe, model, show_weights)
             else:
-                failed += check(recipe, model, target, quick, **shown)
+                failed += check(recipe, model, target, **shown)
         except ContentError as error:
             click.echo(str(error), err=True)
             failed += 1

@@ -87,12 +87,6 @@ def cpu_computes_bf16() -> bool:
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(words))
 
 
-def describe() -> str:
-    """Return the hardware in a few words, e.g. `2 × NVIDIA H200` or `CPU`."""
-    gpus = find_gpus()
-    return f"{len(gpus)} × {gpus[0].name}" if gpus else "CPU"
-
-
 def under_ray() -> bool:
     """Return whether LLaMA-Factory's launcher hands trainings to Ray."""
     return _is_set("USE_RAY")

@@ -20,6 +20,7 @@ from recipes.rows import RecipeData, epoch, look, refusals, replaced, words
 from recipes.token_weights import read_weights, token_spans
 
 CHAT = [{"role": "user", "content": "Is 12 even?"}, {"role": "assistant", "content": "yes"}]
+ASKED = {"add_generation_prompt": True, "enable_thinking": False, "return_dict": False}
 TOOL = {"type": "function", "function": {"name": "even", "parameters": {"type": "object", "properties": {}}}}
 # What only the machine and the launcher that train can be asked about; recipes/rules.py judges it.
 ELSEWHERE = ("deepspeed", "fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")
@@ -128,11 +129,7 @@ def _chat_ids(tokenizer: Any, tool: object = None) -> list[int] | None:
     if not isinstance(tokenizer.chat_template, str):
         return None
     with bounded("the tokenizer's chat template"):
-        ids = tokenizer.apply_chat_template(
-            CHAT[:1], tools=[tool] if tool else None, add_generation_prompt=True, enable_thinking=False,
-            return_dict=False,
-        )  # fmt: skip
-    return list(ids)
+        return list(tokenizer.apply_chat_template(CHAT[:1], tools=[tool] if tool else None, **ASKED))
 
 
 def _template_difference(template: Any, tokenizer: Any, chat: list[int] | None, tool: object = None) -> str:

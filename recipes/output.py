@@ -6,18 +6,21 @@ trainer writes trainer_state.json last, but not everything before it is synced, 
 
 import contextlib
 import fcntl
-import os
+import itertools
 import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from core.errors import ContentError, RequestError, show_value
-from core.files import read_object
+from core.files import opened, read_object
 from core.runs import RUN, STARTED
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+MARKS = ("checkpoint-*", "*.safetensors", "*.bin", "trainer_*.json*", STARTED, RUN)  # a training was here
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,10 @@ class Checkpoint:
 
 def checkpoints(output_dir: Path) -> list[Checkpoint]:
     """Return the checkpoints of an output_dir, newest first."""
-    found = []
-    for path in output_dir.glob("checkpoint-*"):
-        match = CHECKPOINT.fullmatch(path.name)
-        if match and path.is_dir():
-            found.append(Checkpoint(path, int(match[1]), find_flaw(path)))
+    named = [(CHECKPOINT.fullmatch(path.name), path) for path in output_dir.glob("checkpoint-*")]
+    found = [
+        Checkpoint(path, int(name[1]), find_flaw(path)) for name, path in named if name and path.is_dir()
+    ]
     return sorted(found, key=lambda checkpoint: -checkpoint.step)
 
 
@@ -68,11 +70,10 @@ def _check_weights(folder: Path) -> None:
     from core.weights import open_weights
 
     index = folder / "model.safetensors.index.json"
+    names = {path.name for path in folder.glob("*model.safetensors")} or {"model.safetensors"}
     if index.is_file():
         weight_map = read_object(index).get("weight_map")
         names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
-    else:
-        names = {path.name for path in folder.glob("*model.safetensors")} or {"model.safetensors"}
     for name in names:
         if not (folder / name).is_file():
             raise ContentError(f"{name} is missing")
@@ -104,11 +105,20 @@ def _check_torch_file(path: Path) -> None:
         raise ContentError(f"{path.name} is cut off ({path.stat().st_size} bytes)") from error
 
 
-def set_aside_incomplete(found: list[Checkpoint]) -> None:
-    """Rename incomplete checkpoints to `incomplete-…`, out of the way of LLaMA-Factory's own search."""
-    for checkpoint in found:
-        if checkpoint.flaw:
-            checkpoint.path.rename(_free(checkpoint.path.with_name(f"incomplete-{checkpoint.path.name}")))
+def resume_point(output_dir: Path) -> Path | None:
+    """Return the newest complete checkpoint, and say so.
+
+    Incomplete ones are named, and renamed to `incomplete-…`: out of the way of LLaMA-Factory's own search.
+    """
+    found = checkpoints(output_dir)
+    for path, flaw in ((checkpoint.path, checkpoint.flaw) for checkpoint in found if checkpoint.flaw):
+        click.echo(f"{path}: passed over, {flaw}")
+        path.rename(_free(path.with_name(f"incomplete-{path.name}")))
+    newest = next((checkpoint for checkpoint in found if not checkpoint.flaw), None)
+    if newest is None:
+        return None
+    click.echo(f"{newest.path}: resuming after step {newest.step}")
+    return newest.path
 
 
 def set_aside(output_dir: Path) -> Path:
@@ -119,23 +129,15 @@ def set_aside(output_dir: Path) -> Path:
 
 
 def _free(path: Path) -> Path:
-    if not path.exists() and path.name.startswith("incomplete-"):
+    if not path.exists():
         return path
-    number = 1
-    while (numbered := path.with_name(f"{path.name}.{number}")).exists():
-        number += 1
-    return numbered
-
-
-def holds_a_run(output_dir: Path) -> bool:
-    """Return whether a training has left anything in a folder: checkpoints, weights, or its state."""
-    marks = ("checkpoint-*", "*.safetensors", "*.bin", "trainer_*.json*", STARTED, RUN)
-    return any(any(output_dir.glob(mark)) for mark in marks)
+    numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
+    return next(other for other in numbered if not other.exists())
 
 
 def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
     """Return how the run in a folder differs from the one with these inputs, "" for the same or none."""
-    if not holds_a_run(output_dir):
+    if not any(any(output_dir.glob(mark)) for mark in MARKS):
         return ""
     if not (output_dir / STARTED).is_file():
         return "not started by `recipes train`"
@@ -166,17 +168,12 @@ def other_world(output_dir: Path, world: dict[str, object]) -> str:
 def differences(old: dict[str, object], new: dict[str, object]) -> list[str]:
     """Return in words what differs between the inputs of two runs, [] where they are the same."""
     before, after = old.get("settings"), new.get("settings")
-    found: list[str] = []
+    keys: list[str] = []
     if isinstance(before, dict) and isinstance(after, dict):
-        found = [
-            f"{key} {before.get(key, 'unset')} → {after.get(key, 'unset')}"
-            for key in sorted(before.keys() | after.keys())
-            if before.get(key) != after.get(key)
-        ]
-    for part in ("data", "model", "weights"):
-        if _hashes(old.get(part)) != _hashes(new.get(part)):
-            found.append(part)
-    return found
+        keys = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
+        keys = [f"{key} {before.get(key, 'unset')} → {after.get(key, 'unset')}" for key in keys]
+    parts = ("data", "model", "weights")
+    return keys + [part for part in parts if _hashes(old.get(part)) != _hashes(new.get(part))]
 
 
 def _hashes(part: object) -> object:
@@ -196,15 +193,10 @@ def reserved(output_dir: Path) -> Iterator[int]:
     as long as it lives, even if this one is killed.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    handle = os.open(output_dir, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise RequestError(
-            f"{output_dir}: another training is writing there; wait for it, or give another output_dir=…"
-        ) from error
-    try:
+    with opened(output_dir) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            busy = f"{output_dir}: another training is writing there"
+            raise RequestError(f"{busy}; wait for it, or give another output_dir=…") from error
         yield handle
-    finally:
-        os.close(handle)

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, RequestError, counted
+from core.cli import cli_command
+from core.errors import RequestError, counted
 from recipes.check import ask_check, quick_check, refuse_errors, training_schedule
 from recipes.hardware import GPUS, find_gpus, machine, world_size
 from recipes.memory import PEAK, Memory, estimate, flops, read_flops, seconds
@@ -21,13 +21,10 @@ from recipes.sizes import disk_of, setup_of, shapes_of, unmodelled
 OF_THE_DISK = {"E340", "E342", "E343", "E344"}  # what the plan says itself, or has nothing to do with it
 
 
-@click.command(
+@cli_command(
     "plan",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard recipe plan recipes/demo-rte.yaml",
-        "tuneyard recipe plan recipes/demo-rte.yaml --gpu A100",
-    ),
+    "tuneyard recipe plan recipes/demo-rte.yaml",
+    "tuneyard recipe plan recipes/demo-rte.yaml --gpu A100",
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TypeGuard
 
 from core.checkout import bundled
 from core.documents import read_yaml
@@ -12,10 +12,6 @@ from core.errors import ContentError, Problem, RequestError, nearest, show_value
 from core.files import read_object, require
 from core.packages import need
 from core.runs import names_in
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
 
 LARGEST = 2.0**53  # above it not every whole number is a float; no step, rank or rate is as large
 
@@ -97,17 +93,19 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if path.suffix not in {".yaml", ".yml"}:
         raise RequestError(f"{path}: LLaMA-Factory takes recipes that end in .yaml or .yml")
     parsed = read_yaml(path, "recipe")  # refuses what OmegaConf would work on for ever
+    expected = "expected keys with values (learning_rate: 1.0e-4)"
     if not isinstance(parsed.value, dict):
         found = "is empty" if parsed.value is None else f"found {show_value(parsed.value)}"
-        raise ContentError(f"{path}: {found}, expected keys with values (learning_rate: 1.0e-4)")
+        raise ContentError(f"{path}: {found}, {expected}")
+    _check_overrides(overrides)
     try:
         base = OmegaConf.create(path.read_text(encoding="utf-8"))
-        merged = OmegaConf.merge(base, _assignments(overrides))
+        merged = OmegaConf.merge(base, OmegaConf.from_cli(list(overrides)))
         settings = OmegaConf.to_container(merged, resolve=False)
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ContentError(f"{path}: {str(error).splitlines()[0]}") from error
     if not isinstance(settings, dict) or not settings:
-        raise ContentError(f"{path}: found no settings, expected keys with values (learning_rate: 1.0e-4)")
+        raise ContentError(f"{path}: found no settings, {expected}")
     if isinstance(settings.get("deepspeed"), str):
         settings["deepspeed"] = str(bundled(Path(settings["deepspeed"])))
     return Recipe(path, {str(key): value for key, value in settings.items()}, parsed.lines, tuple(overrides))
@@ -119,14 +117,12 @@ def _found(path: Path) -> Path:
     if path.exists() or path.suffix in {".yaml", ".yml"} or len(path.parts) != 1:  # qwen0.5b-qa has no suffix
         return require(bundled(path), "recipe")
     if not named.is_file():
-        known = sorted(file.stem for file in named.parent.glob("*.yaml"))
-        raise RequestError(
-            f"recipe not found: {path}; neither is {named} {nearest(str(path), known)}".rstrip()
-        )
+        hint = nearest(str(path), sorted(file.stem for file in named.parent.glob("*.yaml")))
+        raise RequestError(f"recipe not found: {path}; neither is {named} {hint}".rstrip())
     return named
 
 
-def _assignments(overrides: Sequence[str]) -> "DictConfig":
+def _check_overrides(overrides: Sequence[str]) -> None:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -139,4 +135,3 @@ def _assignments(overrides: Sequence[str]) -> "DictConfig":
             OmegaConf.from_cli([override])
         except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
             raise RequestError(f"{override!r}: the value is not YAML") from error
-    return OmegaConf.from_cli(list(overrides))

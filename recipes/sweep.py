@@ -15,9 +15,9 @@ from typing import Any
 
 import click
 
-from core.cli import examples
+from core.cli import cli_command
 from core.documents import markdown_table
-from core.errors import CLI, ContentError, RequestError, show_value
+from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, write_json, write_text
 from core.metrics import direction, metric_of
 from core.typeface import choose_typeface
@@ -36,14 +36,11 @@ OF_ROWS = ("stage", "model_name_or_path", "template", "dataset_dir", "dataset", 
 Row = dict[str, Any]  # the settings of a run, its figure (NaN where it diverged) and its folder
 
 
-@click.command(
+@cli_command(
     "sweep",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard recipe sweep recipes/demo-rte.yaml rank=4,8,16 val_size=0.1 eval_strategy=epoch --dry-run",
-        "tuneyard recipe sweep recipes/demo-rte.yaml seed=42,43,44 --dry-run --eval 'tuneyard eval nli "
-        "--model models/demo-base --adapter {adapter} --dataset demo_rte_eval --out {results}'",
-    ),
+    "tuneyard recipe sweep recipes/demo-rte.yaml rank=4,8,16 val_size=0.1 eval_strategy=epoch --dry-run",
+    "tuneyard recipe sweep recipes/demo-rte.yaml seed=42,43,44 --dry-run --eval 'tuneyard eval nli --model "
+    "models/demo-base --adapter {adapter} --dataset demo_rte_eval --out {results}'",
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("grid", nargs=-1, required=True, metavar="KEY=V1,V2...")
