@@ -32,10 +32,7 @@ class Yaml:
 
 
 def read_yaml(path: Path, what: str) -> Yaml:
-    """Read a YAML file; `what` names it in messages ("recipe", "spec").
-
-    Raises `RequestError` where it is not there, `ContentError` (`path:line`) where it is broken.
-    """
+    """Read a YAML file, `what` in messages; `RequestError` without it, `ContentError` if broken."""
     require(path, what)
     with path.open("rb") as file:
         return parse_yaml(file.read(MOST_BYTES + 1), str(path))

@@ -43,8 +43,7 @@ class RequestError(TuneyardError):
 class Problem:
     """One thing that is wrong, as one line: place, code, field, found, expected, fix.
 
-    `place` is `file:line`, `file row N` or another address that a user can go to;
-    codes are E… (errors) and W… (warnings) and are documented in docs/problems.md.
+    `place` is `file:line`, `file row N` or the like; codes are E… and W…, see docs/problems.md.
     """
 
     code: str
@@ -72,10 +71,7 @@ class ProblemsError(ContentError):
 def summarise(
     problems: list[Problem], show_all: bool = False, counts: Mapping[str, int] | None = None
 ) -> str:
-    """Return the problems as lines (20 at most unless `show_all`) above a total with counts by code.
-
-    `counts` gives the true counts where `problems` holds only the first of many.
-    """
+    """Return problems (20 unless `show_all`) above a total with counts by code, `counts` if given."""
     counts = Counter(p.code for p in problems) if counts is None else counts
     shown = problems if show_all else problems[:SHOWN]
     by_code = ", ".join(f"{code} {n}" for code, n in sorted(counts.items()))
@@ -117,7 +113,6 @@ def run(command: click.Command) -> NoReturn:
 
 
 def _run(command: click.Command) -> int:
-    """Return the exit code of a command, its errors shown; an `OSError` is raised."""
     try:
         code = command.main(standalone_mode=False)
     except click.Abort:

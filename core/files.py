@@ -1,8 +1,8 @@
 """Files that are either the old ones or the new ones: atomic writes, locks, staged folders, hashes.
 
-A staged folder lies beside its target as `.NAME.tuneyard-XXXX` and holds a lock while its writer
-lives. `publish` exchanges the two in one step (RENAME_EXCHANGE, renameat2(2)); where the file
-system cannot, it renames twice, and the name `.NAME.tuneyard-new` is the journal that `recover` finishes.
+A staged folder lies beside its target as `.NAME.tuneyard-XXXX`, locked while its writer lives. `publish`
+exchanges the two (RENAME_EXCHANGE, renameat2(2)); where the file system cannot, it renames twice, and
+`.NAME.tuneyard-new` is the journal that `recover` finishes.
 """
 
 import contextlib
@@ -29,10 +29,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` for writing; it becomes `path` (synced) only on success.
-
-    A link stays a link: the file that it points to is replaced.
-    """
+    """Open a file that replaces `path` (of a link, what it points to), synced, only on success."""
     if path.is_symlink():
         path = Path(os.path.realpath(path))  # Path.resolve fails at a loop of links, which this replaces
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,24 +69,18 @@ def write_json(path: Path, value: object, *, ascii_only: bool = False) -> None:
 
 
 def read_json(path: Path, *, unique_keys: bool = False) -> object:
-    """Read a JSON file; `ContentError` names the file, line and column where it is broken.
-
-    `unique_keys` refuses an object with equal keys, for files that are written back.
-    """
+    """Read a JSON file as `parse_json` does; `unique_keys` is for files that are written back."""
     return parse_json(path.read_bytes(), str(path), unique_keys=unique_keys)
 
 
 def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: bool = False) -> object:
-    """Return the value of a JSON text (UTF-8) that begins in `line` of the file `place`.
+    """Return the value of JSON text (UTF-8) from `line` of the file `place`; `ContentError` names the place.
 
     `unique_keys` refuses an object with equal keys, of which Python's reader keeps the last only.
-    `ContentError` names the file, the line and the column where it is broken.
     """
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        """Return the pairs as an object; `ContentError` for a key that stands twice."""
-        keys = Counter(key for key, _ in pairs)
-        for key, count in keys.items():
+        for key, count in Counter(key for key, _ in pairs).items():
             if count > 1:
                 raise ContentError(f"{place}: the key {key!r} stands {count} times, keep one")
         return dict(pairs)
@@ -159,11 +150,7 @@ def sync(file: BinaryIO) -> None:
 
 
 def flush_soon(file: BinaryIO | int, start: int, stop: int) -> None:
-    """Have the kernel begin to write these bytes of a file to the disk, so that a sync at the end waits less.
-
-    Linux starts the writeback of dirty pages that are said to be of no more use (posix_fadvise(2)), and
-    does not wait; elsewhere nothing happens before the sync.
-    """
+    """Have Linux begin to write these bytes (posix_fadvise(2)), so that a sync at the end waits less."""
     if hasattr(os, "posix_fadvise"):
         handle = file if isinstance(file, int) else file.fileno()
         os.posix_fadvise(handle, start, stop - start, os.POSIX_FADV_DONTNEED)
@@ -185,10 +172,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """Yield a new locked folder beside `target` to write into; it is removed unless published.
+    """Yield a new locked folder beside `target` to write into, removed unless published.
 
-    The caller must not hold `locked(target.parent)` on entry: the folder is made and marked as
-    alive under that lock, so that no `recover` takes it for a dead one in between.
+    It is made under `locked(target.parent)`, which the caller must not hold: no `recover` takes it for dead.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -202,10 +188,7 @@ def staging(target: Path) -> Iterator[Path]:
 
 
 def publish(staged: Path, target: Path) -> None:
-    """Put a whole staged folder (or file) in the place of `target`, in one step, and drop the old one.
-
-    The caller holds `locked(target.parent)`. All files of `staged` are synced first; it may be a file itself.
-    """
+    """Put a staged folder or file, synced, in the place of `target`; under `locked(target.parent)`."""
     for path in (staged, *staged.rglob("*")):
         if path.is_file():
             with named(path), path.open("rb") as file:
@@ -224,10 +207,7 @@ def publish(staged: Path, target: Path) -> None:
 
 
 def recover(parent: Path) -> dict[str, int]:
-    """Finish interrupted publications in `parent` and drop stages whose writers are dead: {name: bytes}.
-
-    The caller holds `locked(parent)`.
-    """
+    """Finish interrupted publications, drop dead writers' stages ({name: bytes}); under `locked(parent)`."""
     for journal in parent.glob(f".*.{OURS}new"):
         _finish(journal)
     dropped = {}

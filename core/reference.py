@@ -1,7 +1,4 @@
-"""python -m core.reference   prints docs/reference.md: every command with its options and examples.
-
-Made from the Click commands themselves, so that it cannot say anything else than their `--help`.
-"""
+"""python -m core.reference   prints docs/reference.md from the Click commands: their options and examples."""
 
 import inspect
 import re

@@ -27,10 +27,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "
 
 
 def ask(recipe: Recipe, model: str) -> dict[str, Any]:
-    """Return what recipes/inspect.py finds in a recipe, with tokenizer and config of `model`.
-
-    Unknown keys are left out, since LLaMA-Factory would stop at them. `ContentError` where it crashed.
-    """
+    """Return what recipes/inspect.py finds in a recipe's known keys; `ContentError` where it crashed."""
     settings = {key: value for key, value in recipe.settings.items() if key in known_keys()}
     settings["model_name_or_path"] = model
     remembered = _folder() / f"{_key(settings, recipe)}.json"

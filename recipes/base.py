@@ -1,7 +1,7 @@
 """python -m recipes base: the embedded base model (SmolLM2-135M-Instruct) as a model folder, without a hub.
 
-The model comes out of a package on the Python package index that ships it as a GGUF file. Weights are
-dequantised by transformers; the tokenizer, which GGUF describes only in part, is mended here.
+It comes as a GGUF file in a package on the Python package index. Weights are dequantised by transformers; the
+tokenizer, which GGUF describes only in part, is mended here.
 """
 
 import importlib.util

@@ -147,10 +147,7 @@ def _template_difference(template: Any, tokenizer: Any, chat: list[int] | None, 
 
 
 def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, object]:
-    """Return parameters, all and trainable, and the shapes that memory depends on, from the config alone.
-
-    `unfit` are the names of modules to train that fit nothing; `refused` is why LLaMA-Factory adapts none.
-    """
+    """Return parameters and shapes from the config alone, modules that are `unfit`, why it is `refused`."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 

@@ -36,11 +36,7 @@ def llamafactory() -> list[str]:
 
 
 def weighted(weights: Path, torchrun: bool) -> list[str]:
-    """Return the command that trains with key-token weights, under torchrun where several ranks train.
-
-    The ranks are chosen by the same variables as with LLaMA-Factory's launcher: NNODES, NODE_RANK,
-    NPROC_PER_NODE, MASTER_ADDR, MASTER_PORT.
-    """
+    """Return the command that trains with key-token weights, under torchrun by LLaMA-Factory's variables."""
     program = ["-m", "recipes.weighted", str(weights)]
     if not torchrun:
         return [sys.executable, *program]
@@ -57,8 +53,7 @@ def weighted(weights: Path, torchrun: bool) -> list[str]:
 def launch(command: list[str], output_dir: Path, lock: int, torchrun: bool = False) -> None:
     """Run a training command to its end; `ContentError` with the reason's last lines where it fails.
 
-    `lock` is a file descriptor that the training inherits; `torchrun` has LLaMA-Factory start ranks.
-    Whatever ends this process (SIGINT, SIGTERM, an error, kill -9) ends the training with all its workers.
+    It inherits the descriptor `lock`. Whatever ends this process (even kill -9) ends it with all its workers.
     """
     progress = output_dir / PROGRESS
     known = progress.stat().st_size if progress.exists() else 0  # of a run that is resumed

@@ -1,8 +1,7 @@
 """How much memory and time a training takes, from a model's shapes alone; docs/recipes.md explains the terms.
 
-Bytes per GPU: weights, gradients, optimizer, activations, and a fixed share for CUDA itself. ZeRO-2 divides
-gradients and optimizer by the ranks, ZeRO-3 the weights too; offloading moves them to the CPU. Each is a
-range, from what a training must hold to the most that was measured (tests/golden/recipes/published.yaml).
+ZeRO-2 divides gradients and optimizer by the ranks, ZeRO-3 the weights too; offloading moves them to the
+CPU. Each is a range, up to the most that was measured (tests/golden/recipes/published.yaml).
 """
 
 from dataclasses import dataclass

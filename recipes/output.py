@@ -106,10 +106,7 @@ def _check_torch_file(path: Path) -> None:
 
 
 def resume_point(output_dir: Path) -> Path | None:
-    """Return the newest complete checkpoint, and say so.
-
-    Incomplete ones are named, and renamed to `incomplete-…`: out of the way of LLaMA-Factory's own search.
-    """
+    """Return the newest complete checkpoint; incomplete ones are renamed, for LLaMA-Factory's search."""
     found = checkpoints(output_dir)
     for path, flaw in ((checkpoint.path, checkpoint.flaw) for checkpoint in found if checkpoint.flaw):
         click.echo(f"{path}: passed over, {flaw}")
@@ -150,10 +147,7 @@ def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
 
 
 def other_world(output_dir: Path, world: dict[str, object]) -> str:
-    """Return on how many processes the run in a folder was trained, finished or cut off, and on how many now.
-
-    "" where they are as many, with nothing to resume, and for records from before this was recorded.
-    """
+    """Return the world sizes of a folder's run and of this one, "" where nothing is lost by them."""
     finished = (output_dir / RUN).is_file()
     if not finished and all(checkpoint.flaw for checkpoint in checkpoints(output_dir)):
         return ""
@@ -187,11 +181,7 @@ def _hashes(part: object) -> object:
 
 @contextlib.contextmanager
 def reserved(output_dir: Path) -> Iterator[int]:
-    """Hold the only right to train into a folder; a second training gets `RequestError`.
-
-    Yields the file descriptor of the lock. A process that inherits it keeps the folder reserved for
-    as long as it lives, even if this one is killed.
-    """
+    """Hold the only right to train into a folder, else `RequestError`; yields the descriptor to inherit."""
     output_dir.mkdir(parents=True, exist_ok=True)
     with opened(output_dir) as handle:
         try:

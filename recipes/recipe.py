@@ -79,8 +79,7 @@ class Recipe:
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe through OmegaConf, as LLaMA-Factory does, so that `1e-4` means the same to both.
 
-    Raises `RequestError` for a missing file or an override that is no `key=value`, `ContentError`
-    for a file that is not YAML, empty, or no map of keys to values.
+    `RequestError` for a missing file or an override that is no `key=value`, `ContentError` for bad content.
     """
     need("omegaconf")
     from omegaconf import OmegaConf

@@ -1,7 +1,6 @@
 """run.json: what a training was made of, so that it can be compared with another and repeated.
 
-`inputs` decides whether two runs are the same: the settings, the bytes of the data, the model and
-the key-token weights. Versions, times and hardware are recorded beside it and decide nothing.
+Its `inputs` decide whether two runs are the same; versions, times and hardware beside them decide nothing.
 """
 
 import os
@@ -53,7 +52,6 @@ def _data(name: str, folder: str) -> dict[str, object]:
 
 
 def _model(name: str) -> dict[str, object]:
-    """Return a model's name with one hash over its files' names and bytes (None for a hub id)."""
     folder = Path(name)
     if not folder.is_dir():
         return {"name": name, "sha256": None}

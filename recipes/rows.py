@@ -75,9 +75,8 @@ def replaced(module: Any, **functions: Any) -> Iterator[None]:
 def look(reader: RecipeData, name: str) -> dict[str, Any]:
     """Return what becomes of a dataset: `rows`, `bad` (how many cannot be trained on), `problems`, `tokens`.
 
-    `problems` are (number of a row in the file, or 0; why) of the first bad ones. `tokens` is {} without a
-    tokenizer; with one there are the `lengths` of the rows drawn. The answer is {} for a dataset that is no
-    local file.
+    `problems` are (row in the file, or 0; why) of the first bad ones; a tokenizer adds `tokens` and the
+    `lengths` of the rows drawn. {} for a dataset that is no local file.
     """
     from llamafactory.data.parser import get_dataset_list
 
@@ -198,7 +197,6 @@ def _encoded(reader: RecipeData, rows: Any, name: str) -> Iterator[list[int] | s
 
 
 def _dropped(row: dict[str, Any], stage: str) -> str:
-    """Return in what form LLaMA-Factory sees a row that it drops."""
     wanted = {"rm": "two answers", "kto": "an answer with true or false"}.get(stage, "one answer")
     turns, answers = len(row["_prompt"]), len(row["_response"])
     found = f"found {counted(turns, 'turn')} before {counted(answers, 'answer')}"

@@ -207,7 +207,6 @@ def _output_dir(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _weights(recipe: Recipe) -> Iterator[Problem]:
-    """Refuse key-token weights where their loss has not been proved."""
     path = weights_file(recipe.path)
     if path is None:
         return

@@ -26,11 +26,7 @@ class Schedule:
 
 
 def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
-    """Return the schedule of a recipe on `rows` training rows (packed blocks count as rows).
-
-    Follows transformers' Trainer: the last batch of an epoch may be smaller, the last accumulation of
-    an epoch too (`set_initial_training_values` in transformers 5).
-    """
+    """Return the schedule on `rows` training rows (or packed blocks), as transformers' Trainer has it."""
     held_out = recipe.number("val_size", 0)  # a share below 1, or a number of rows
     rows = max(0, rows - (math.ceil(rows * held_out) if held_out < 1 else int(held_out)))
     each = int(recipe.number("per_device_train_batch_size", 8))

@@ -1,7 +1,4 @@
-"""python -m recipes sweep R.yaml key=v1,v2 …: a grid of trainings, each in its folder, finished ones skipped.
-
-Each run is scored by its best eval_loss, or by any command with --eval, whose results.json is read.
-"""
+"""python -m recipes sweep R.yaml key=v1,v2 …: a grid of trainings, finished ones skipped, scored, plotted."""
 
 import itertools
 import re
@@ -122,10 +119,7 @@ def run_names(grid: dict[str, list[str]]) -> list[str]:
 
 
 def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
-    """Refuse a grid of which a run cannot be trained, or not be scored by `metric`, before the first begins.
-
-    LLaMA-Factory is asked once about the rows of each dataset and stage. Raises `ContentError`.
-    """
+    """Refuse a grid of which a run cannot be trained or scored; each dataset is asked about once."""
     asked: set[tuple[str, ...]] = set()
     for recipe in recipes:
         known = quick_check(recipe, machine("this"))

@@ -1,7 +1,7 @@
 """Which tokens of an answer weigh what: rules from recipes/weights/NAME.yaml, laid over token ids.
 
-A rule is a regular expression (its first group, else all of it), a list of words, or a field of the
-template that the answer was written with. Where rules overlap, the last one counts.
+A rule is a regular expression (its first group, else all of it), a list of words, or a field of the answer's
+template. Where rules overlap, the last one counts.
 """
 
 import re
@@ -68,8 +68,8 @@ class TokenWeights:
 def token_spans(ids: Sequence[int], decode: Decode) -> Iterator[tuple[int, int, str]]:
     """Yield each token's first and last character in the decoded text, and what it adds to the text.
 
-    Tokens that only together make a character (parts of UTF-8) share its span, and the last of them adds
-    it. Decoding starts one token back, since some tokenizers drop the space of the first token.
+    Parts of one character (UTF-8) share its span, and the last adds it. Decoding starts one token back,
+    since some tokenizers drop the space of the first token.
     """
     position, before, waiting = 0, 0, 0
     for index in range(len(ids)):

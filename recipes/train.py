@@ -45,8 +45,7 @@ def command(recipe: Path, overrides: tuple[str, ...], force: bool) -> None:
 def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     """Bring a recipe's output_dir to a finished run; run.json is written last.
 
-    A run of another number of processes, finished or cut off, is `ContentError`; `force` sets it aside. Where
-    LLaMA-Factory was asked about these rows before, `ask` is false.
+    `force` sets a run of another number of processes aside; `ask` is false where it was asked before.
     """
     target = machine("this")
     known = quick_check(recipe, target)
@@ -89,10 +88,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
 
 
 def ask_first(recipe: Recipe, known: tuple[list[NamedDataset], list[Problem]]) -> list[Problem]:
-    """Return what LLaMA-Factory adds to a quick check; `ProblemsError` for what it rejects or drops.
-
-    It is asked in a process of its own, which leaves the training's as llamafactory-cli would start it.
-    """
+    """Return what LLaMA-Factory adds to a quick check; `ProblemsError` for its errors."""
     answer, found = ask_check(recipe, None, machine("this"), known)
     for line in not_checked(answer, recipe.text("model_name_or_path")):
         click.echo(f"not checked: {line}", err=True)
@@ -133,7 +129,6 @@ def _reserve(
 
 
 def _for_cpus(recipe: Recipe) -> dict[str, object]:
-    """Return the settings that a machine without a GPU adds to a recipe, and say each."""
     if "use_cpu" in recipe.settings:
         return {}
     click.echo("no GPU here: added use_cpu=true")

@@ -1,8 +1,7 @@
 """python -m recipes.weighted WEIGHTS.yaml RECIPE.yaml: LLaMA-Factory's SFT with key-token weights.
 
-`run_sft` looks its trainer up as a global of its module, so a subclass put there before `run_exp()`
-trains with everything else unchanged. `recipes train` starts this instead of llamafactory-cli where a
-recipe has weights, under torchrun as LLaMA-Factory's launcher would (tests/integration proves the losses).
+`run_sft` looks its trainer up as a global of its module, so a subclass put there before `run_exp()` trains
+with everything else unchanged, under torchrun too (tests/integration proves the losses).
 """
 
 import sys
@@ -20,10 +19,9 @@ PROVED = "0.9.5"  # the version of LLaMA-Factory whose workflow was read and tes
 
 
 def weighted_trainer(parent: type[Any], weights: TokenWeights) -> type[Any]:
-    """Return a subclass of LLaMA-Factory's SFT trainer whose loss is Σ w·ce / Σ w.
+    """Return LLaMA-Factory's SFT trainer with the loss Σ w·ce / Σ w over all tokens of a step, all ranks'.
 
-    The sums run over all tokens of an optimizer step, on all ranks and accumulation steps. Where all
-    weights of a step are 1, the parent computes the loss; evaluation is always the parent's.
+    Where all weights of a step are 1, the parent computes the loss; evaluation is always the parent's.
     """
     import torch
 
@@ -78,10 +76,9 @@ def weights_of(batch: dict[str, Any]) -> "torch.Tensor":
 def weighted_loss(
     logits: "torch.Tensor", labels: "torch.Tensor", weights: "torch.Tensor", total: "torch.Tensor | None"
 ) -> "torch.Tensor":
-    """Return Σ weight × cross entropy / total (fp32); without `total`, over the sum of the weights.
+    """Return Σ weight × cross entropy / total (fp32), or / Σ weight; logits predict the next label.
 
-    `logits` is batch × length × vocabulary, `labels` and `weights` are batch × length; the logits at one
-    place predict the label at the next.
+    `logits` is batch × length × vocabulary, `labels` and `weights` are batch × length.
     """
     import torch
     from torch.nn.functional import cross_entropy
