@@ -87,10 +87,8 @@ def check(
         if not as_json:
             _show(found, SHOWN - shown if not show_all else len(found))
         problems += found
-    unchecked = [
-        *not_local(datasets),
-        *not_checked(answer, model or str(recipe.settings.get("model_name_or_path"))),
-    ]
+    asked = model or str(recipe.settings.get("model_name_or_path"))
+    unchecked = [*not_local(datasets), *not_checked(answer, asked)]
     schedule = training_schedule(recipe, datasets, target, answer)
     if as_json:
         report = {"recipe": str(recipe.path), "problems": [asdict(problem) for problem in problems]}
@@ -128,11 +126,7 @@ def quick_check(recipe: Recipe, target: Machine) -> tuple[list[NamedDataset], li
     if recipe.settings.get("do_train") is True and counted:
         problems += schedule_problems(recipe, schedule)
     if not any(problem.code.startswith("E") for problem in problems):
-        world: dict[str, object] = {
-            "world_size": world_size(recipe, target.gpus),
-            "global_batch": schedule.batch,
-        }
-        problems += output_problems(recipe, world if target.here else {})
+        problems += output_problems(recipe, schedule.world if target.here else {})
     return datasets, _noted(problems, target)
 
 
@@ -147,16 +141,15 @@ def ask_check(
     if regroups(recipe) and schedule.rows and recipe.settings.get("do_train") is True:
         found += schedule_problems(recipe, schedule)
     if not any(problem.code.startswith(("E30", "E31")) for problem in problems):  # it reads paths and numbers
-        found += disk_problems(recipe, answer, schedule, target)
+        found += disk_problems(recipe, answer, schedule)
     return answer, _noted(found, target)
 
 
 def _noted(problems: list[Problem], target: Machine) -> list[Problem]:
     """Return problems for a training on `target`: what another machine than that lacks is a note (N…)."""
-    return [
-        replace(problem, code=f"N{problem.code[1:]}") if problem.code in HERE and not target.here else problem
-        for problem in problems
-    ]
+    if target.here:
+        return problems
+    return [replace(one, code=f"N{one.code[1:]}") if one.code in HERE else one for one in problems]
 
 
 def refuse_errors(recipe: Recipe, problems: list[Problem], but: Collection[str] = ()) -> list[Problem]:
@@ -173,11 +166,8 @@ def training_schedule(
     world, answer = world_size(recipe, target.gpus), answer or {}
     if train := answer.get("tokens", {}).get("train"):  # merged, split and packed
         return schedule_of(recipe.with_settings({"val_size": 0}), train["rows"], world)
-    rows = [
-        answer.get("data", {}).get(dataset.name, {}).get("rows") if dataset.rows is None else dataset.rows
-        for dataset in datasets
-        if dataset.key == "dataset"
-    ]
+    asked, trained = answer.get("data", {}), [dataset for dataset in datasets if dataset.key == "dataset"]
+    rows = [asked.get(one.name, {}).get("rows") if one.rows is None else one.rows for one in trained]
     if regroups(recipe) or None in rows:
         return schedule_of(recipe, 0, world)
     limit = recipe.settings.get("max_samples")
@@ -192,10 +182,7 @@ def not_local(datasets: list[NamedDataset]) -> Iterator[str]:
 
 
 def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Problem]:
-    """Yield what an output_dir that is already there means for a training into it.
-
-    `world` has the `world_size` and `global_batch` of this machine, nothing for another machine.
-    """
+    """Yield what an output_dir that is there means for a training in this `world`, {} on another machine."""
     folder = recipe.output_dir
     differs = other_run(folder, inputs_of(recipe, weights_file(recipe.path)))
     another = f"{folder} holds another run ({differs})"
@@ -228,9 +215,7 @@ def answer_problems(recipe: Recipe, answer: Answer, known: list[Problem]) -> Ite
         yield Problem("E351", str(recipe.path), f"LLaMA-Factory cannot adapt it: {model['refused']}")
     if tokens.get("template"):
         hint = "leave `template` out to train the model's own" if "template" in recipe.settings else ""
-        if tokens["template"].startswith(
-            "with tools"
-        ):  # a chat template's own form of tools is never trained
+        if tokens["template"].startswith("with tools"):  # the model's own form of tools is never trained
             hint = "give every row a system text, or score with --template, too"
         yield recipe.problem("W352", "template", f"scoring sees another prompt: {tokens['template']}", hint)
     if packs(recipe):
@@ -257,12 +242,12 @@ def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) 
             yield Problem("E323", str(path), message, dataset.name)
 
 
-def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule, target: Machine) -> Iterator[Problem]:
+def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule) -> Iterator[Problem]:
     """Yield that the checkpoints do not fit where they go."""
     model = answer.get("model", {})
     if not schedule.rows or not model.get("trainable"):
         return
-    setup = setup_of(recipe, 0, world_size(recipe, target.gpus))
+    setup = setup_of(recipe, 0, schedule.world_size)
     each, count, free = disk_of(recipe, shapes_of(model), setup, schedule)
     if each * count > free:
         message = f"{count} checkpoints take {each * count / 1e9:,.1f} GB"

@@ -44,9 +44,8 @@ def machine(name: str) -> Machine:
     parts = re.fullmatch(r"(?:([1-9]\d{0,3})x)?(.+)", "A100-80" if name == "gpu" else name, re.IGNORECASE)
     model = parts[2].upper() if parts else ""
     if parts is None or model not in GPUS:
-        raise RequestError(
-            f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {', '.join(GPUS)})"
-        )
+        known = f"(known are {', '.join(GPUS)})"
+        raise RequestError(f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 {known}")
     _, gigabytes, generation = GPUS[model]
     return Machine((Gpu(model, gigabytes * 10**9, generation),) * int(parts[1] or 1))
 

@@ -4,6 +4,7 @@ Its whole output goes to train.log in the output_dir; of a failure the reason is
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -104,25 +105,14 @@ def _show(bar: "tqdm[Any]", path: Path, position: int) -> int:
         if os.fstat(file.fileno()).st_size < position:  # LLaMA-Factory has begun the file anew
             position = 0
         file.seek(position)
-        text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        for line in whole.splitlines():
+        for line in itertools.takewhile(lambda line: line.endswith(b"\n"), file):
+            position += len(line)
             with contextlib.suppress(ValueError, TypeError, AttributeError):  # no reason to end a training
-                _advance(bar, json.loads(line))
-        if whole:
-            bar.refresh()
-        return position + len(whole)
+                row = json.loads(line)
+                bar.n, bar.total = row.get("current_steps", bar.n), bar.total or row.get("total_steps")
+                bar.set_description("training" if bar.total else "starting", refresh=False)
+                bar.set_postfix({key: f"{row[key]:.4g}" for key in ("loss", "eval_loss") if key in row})
     return position
-
-
-def _advance(bar: "tqdm[Any]", row: dict[str, Any]) -> None:
-    if bar.total is None:
-        bar.set_description("training", refresh=False)
-        bar.total = row.get("total_steps")
-    bar.n = row.get("current_steps", bar.n)
-    losses: dict[str, object] = {key: f"{row[key]:.4g}" for key in ("loss", "eval_loss") if key in row}
-    if losses:
-        bar.set_postfix(losses, refresh=False)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

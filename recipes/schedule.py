@@ -13,10 +13,16 @@ class Schedule:
     """The course of a training: rows and batch of one step, steps of an epoch and in all, warm-up steps."""
 
     rows: int
+    world_size: int
     batch: int
     steps_per_epoch: int
     steps: int
     warmup: int
+
+    @property
+    def world(self) -> dict[str, object]:
+        """Return over how many processes and rows a step goes, as run.json has it."""
+        return {"world_size": self.world_size, "global_batch": self.batch}
 
     def line(self) -> str:
         """Return the schedule in one line, e.g. `1200 rows, batch 16, 75 steps an epoch, 75 in all`."""
@@ -37,7 +43,8 @@ def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
     steps = limit if limit > 0 else math.ceil(epochs * steps_per_epoch)
     warmup = recipe.number("warmup_steps", 0) or recipe.number("warmup_ratio", 0)
     warmup = math.ceil(steps * warmup) if warmup < 1 else int(warmup)
-    return Schedule(rows, each * gathered(recipe) * world_size, steps_per_epoch, steps, warmup)
+    batch = each * gathered(recipe) * world_size
+    return Schedule(rows, world_size, batch, steps_per_epoch, steps, warmup)
 
 
 def gathered(recipe: Recipe) -> int:

@@ -78,13 +78,12 @@ def parse_grid(arguments: Sequence[str]) -> dict[str, list[str]]:
 
 def plan_runs(path: Path, grid: dict[str, list[str]], out: Path) -> list[tuple[dict[str, str], Recipe]]:
     """Return each point of the grid with its recipe, whose output_dir is a folder of its own in `out`."""
-    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    settings = [[f"{key}={value}" for key, value in point.items()] for point in points]
-    folders = [out / name for name in run_names(grid)]
-    return [
-        (point, read_recipe(path, [*own, f"output_dir={folder}"]))
-        for point, own, folder in zip(points, settings, folders, strict=True)
-    ]
+    runs = []
+    for name, values in zip(run_names(grid), itertools.product(*grid.values()), strict=True):
+        point = dict(zip(grid, values, strict=True))
+        settings = [*(f"{key}={value}" for key, value in point.items()), f"output_dir={out / name}"]
+        runs.append((point, read_recipe(path, settings)))
+    return runs
 
 
 def sweep(
@@ -127,10 +126,8 @@ def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
         rows = tuple(str(recipe.settings.get(key)) for key in OF_ROWS)
         if metric and metric not in measured(recipe):
             evaluates = "" if evaluated(recipe) else "; hold rows out: val_size=0.1 eval_strategy=epoch"
-            raise ContentError(
-                f"{recipe.path}: a run of it does not write {metric}, only {', '.join(measured(recipe))}"
-                f"{evaluates}; or let a command score it: --eval"
-            )
+            only = f"a run of it does not write {metric}, only {', '.join(measured(recipe))}"
+            raise ContentError(f"{recipe.path}: {only}{evaluates}; or let a command score it: --eval")
         if rows not in asked:
             problems = [*problems, *ask_first(recipe, known)]
         asked.add(rows)
@@ -164,10 +161,8 @@ def _evaluate(folder: Path, evaluation: str) -> None:
     results = folder / "results"
     if results.exists():
         click.echo(f"{results}: cut off, or of another command; it is now {set_aside(results)}", err=True)
-    words = [
-        word.replace("{adapter}", str(folder)).replace("{results}", str(results))
-        for word in shlex.split(evaluation)
-    ]
+    words = [word.replace("{adapter}", str(folder)) for word in shlex.split(evaluation)]
+    words = [word.replace("{results}", str(results)) for word in words]
     program = [sys.executable, *words[1:]] if words[:1] == ["python"] else words
     if subprocess.run(program, check=False, stdout=sys.stderr).returncode:
         raise ContentError(f"{folder}: the command that scores it failed: {shlex.join(words)}")

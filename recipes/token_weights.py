@@ -105,33 +105,26 @@ def read_weights(path: Path) -> TokenWeights:
 
 
 def _rule(rule: dict[str, Any], place: str) -> Rule:
+    if "words" in rule:
+        longest_first = sorted(rule["words"], key=len, reverse=True)
+        expression = r"(?<!\w)(?:" + "|".join(re.escape(word) for word in longest_first) + r")(?!\w)"
+    else:
+        expression = rule["regex"] if "regex" in rule else _in_template(rule["field"], rule["in"], place)
     try:
-        pattern = re.compile(_expression(rule, place), re.DOTALL if "field" in rule else 0)
+        pattern = re.compile(expression, re.DOTALL if "field" in rule else 0)
     except re.error as error:
-        raise ContentError(
-            f"{place}: {show_value(rule['regex'])} is no regular expression: {error}"
-        ) from error
+        wrong = f"{place}: {show_value(rule['regex'])} is no regular expression: {error}"
+        raise ContentError(wrong) from error
     return Rule(pattern, float(rule["weight"]))
 
 
-def _expression(rule: dict[str, Any], place: str) -> str:
-    if "words" in rule:
-        longest_first = sorted(rule["words"], key=len, reverse=True)
-        return r"(?<!\w)(?:" + "|".join(re.escape(word) for word in longest_first) + r")(?!\w)"
-    return rule["regex"] if "regex" in rule else _field_expression(rule["field"], rule["in"], place)
-
-
-def _field_expression(field: str, template: str, place: str) -> str:
+def _in_template(field: str, template: str, place: str) -> str:
     """Return the expression that finds a field's text in an answer written as the template says."""
-    if f"{{{field}}}" not in template:
-        raise ContentError(
-            f"{place}: in: found {show_value(template)}, expected the answer's template with {{{field}}}"
-        )
-    parts = re.split(r"\{(\w+)\}", template)
-    expression = ""
-    for index, part in enumerate(parts):
-        if index % 2:
-            expression += "(.*?)" if part == field and "(.*?)" not in expression else "(?:.*?)"
-        else:
-            expression += re.escape(part)
-    return expression if parts[-1] else f"{expression}$"
+    parts = re.split(r"\{(\w+)\}", template)  # texts and, between them, the names of fields
+    if field not in parts[1::2]:
+        expected = f"expected the answer's template with {{{field}}}"
+        raise ContentError(f"{place}: in: found {show_value(template)}, {expected}")
+    pieces = [re.escape(part) for part in parts]
+    pieces[1::2] = ["(?:.*?)"] * (len(parts) // 2)
+    pieces[2 * parts[1::2].index(field) + 1] = "(.*?)"
+    return "".join(pieces) + "$" * (not parts[-1])

@@ -16,7 +16,7 @@ from core.files import locked, write_json, write_text
 from core.runs import RUN, STARTED
 from recipes.check import ask_check, not_checked, quick_check, refuse_errors, training_schedule
 from recipes.data import NamedDataset, require_model
-from recipes.hardware import cpu_computes_bf16, machine, uses_torchrun, world_size
+from recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
 from recipes.launch import launch, llamafactory, weighted
 from recipes.output import other_run, other_world, reserved, resume_point, set_aside
 from recipes.recipe import Recipe, read_recipe
@@ -50,8 +50,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     target = machine("this")
     known = quick_check(recipe, target)
     _show_warnings(refuse_errors(recipe, known[1]))
-    batch = training_schedule(recipe, known[0], target).batch
-    world: dict[str, object] = {"world_size": world_size(recipe, target.gpus), "global_batch": batch}
+    world = training_schedule(recipe, known[0], target).world
     weights = weights_file(recipe.path)
     ranks = uses_torchrun(recipe, target.gpus)
     if ranks and not target.gpus:
@@ -120,10 +119,8 @@ def _reserve(
                 stack.enter_context(attempt.pop_all())
                 return lock
         if differs and recipe.settings.get("overwrite_output_dir") is not True:
-            raise ContentError(
-                f"{output_dir} holds another run ({differs}); give another output_dir=…, "
-                "or overwrite_output_dir=true to set the old one aside"
-            )
+            mend = "give another output_dir=…, or overwrite_output_dir=true to set the old one aside"
+            raise ContentError(f"{output_dir} holds another run ({differs}); {mend}")
         click.echo(f"{output_dir} held another run ({differs or grown}); it is now {set_aside(output_dir)}")
         return stack.enter_context(reserved(output_dir))
 

@@ -84,9 +84,8 @@ def weighted_loss(
     from torch.nn.functional import cross_entropy
 
     following = labels[:, 1:].reshape(-1).to(logits.device)
-    each = cross_entropy(
-        logits[:, :-1].float().reshape(-1, logits.size(-1)), following, ignore_index=IGNORED, reduction="none"
-    )
+    flat = logits[:, :-1].float().reshape(-1, logits.size(-1))
+    each = cross_entropy(flat, following, ignore_index=IGNORED, reduction="none")
     shares = weights[:, 1:].reshape(-1).to(logits.device)
     summed = shares.sum() if total is None else total
     return (each * shares).sum() / summed.clamp(min=torch.finfo(torch.float32).tiny)  # 0 where none weighs
@@ -98,10 +97,8 @@ def install(weights: TokenWeights) -> None:
 
     found = versions("llamafactory").get("llamafactory")
     if found != PROVED:
-        raise ContentError(
-            f"key-token weights are proved with LLaMA-Factory {PROVED}, found {found}; "
-            "install that version, or train without recipes/weights"
-        )
+        proved = f"key-token weights are proved with LLaMA-Factory {PROVED}, found {found}"
+        raise ContentError(f"{proved}; install that version, or train without recipes/weights")
     workflow.CustomSeq2SeqTrainer = weighted_trainer(workflow.CustomSeq2SeqTrainer, weights)
 
 

@@ -23,10 +23,7 @@ LIMITED = {"save_steps": 10, "save_total_limit": 3}
 def disk_lines(tmp_path: Path, trainable: int, **settings: object) -> list[str]:
     recipe = Recipe(Path("r.yaml"), {"output_dir": str(tmp_path / "a/b"), **settings}, {"output_dir": 4})
     model = {**SHAPES, "trainable": trainable}
-    return [
-        p.line()
-        for p in disk_problems(recipe, {"model": model}, schedule_of(recipe, 800, 1), machine("this"))
-    ]
+    return [p.line() for p in disk_problems(recipe, {"model": model}, schedule_of(recipe, 800, 1))]
 
 
 def test_checkpoints_that_do_not_fit_are_an_error(tmp_path):
