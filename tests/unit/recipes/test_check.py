@@ -41,12 +41,7 @@ def test_checkpoints_that_fit_or_are_never_written_are_none(tmp_path):
 
 def test_an_unknown_model_is_not_judged(tmp_path):
     recipe = Recipe(Path("r.yaml"), {"output_dir": str(tmp_path)}, {})
-    assert (
-        list(
-            disk_problems(recipe, {"model": {"error": "offline"}}, schedule_of(recipe, 8, 1), machine("this"))
-        )
-        == []
-    )
+    assert list(disk_problems(recipe, {"model": {"error": "offline"}}, schedule_of(recipe, 8, 1))) == []
 
 
 def test_what_is_wrong_with_one_recipe_does_not_hide_the_next(tmp_path, monkeypatch):
