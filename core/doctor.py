@@ -125,7 +125,6 @@ def _fonts() -> Finding:
 
 
 def _hub() -> Finding:
-    """Ask the hub, or the mirror that HF_ENDPOINT names, for any answer at all."""
     import http.client
     import urllib.error
     import urllib.request

@@ -1,7 +1,6 @@
 """The one reader and writer of YAML, the reader of JSON Lines: bounded, strict, errors with file and line.
 
-YAML is read as YAML 1.1 without dates (they stay text) and without what it allows but nobody means: equal
-keys, of which most readers keep the last, and aliases that stand for themselves or for endless values.
+YAML 1.1 without dates (they stay text), equal keys, and aliases for themselves or for endless values.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -102,7 +101,6 @@ def _check_depth(place: str, text: str) -> None:
 
 @cache
 def _loader() -> "type[yaml.SafeLoader]":
-    """Return PyYAML's safe loader (the one in C where it is built in) without dates."""
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # chosen at run time

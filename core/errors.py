@@ -1,7 +1,7 @@
 """Errors that a user can act on, and the one door through which every command leaves.
 
-Exit codes: 0 clean, 1 the content of data, recipe, adapter or registry is wrong (or a program
-we started failed), 2 the request cannot be served as asked, 130/143 interrupted.
+Exit codes: 0 clean, 1 wrong content of data, recipe, adapter or registry (or a program of ours failed),
+2 the request cannot be served as asked, 130/143 interrupted.
 """
 
 import errno

@@ -1,7 +1,6 @@
-"""A bound on the time of what a user wrote and we run: regular expressions, chat templates.
+"""A bound on the time of what a user wrote and we run: regular expressions (`(a+)+b`), chat templates.
 
-PEFT and LLaMA-Factory match with `re`, so we do; a pattern such as `(a+)+b` takes it centuries. Both `re` and
-Jinja's compiled templates let signals through while they work, so a timer ends either.
+Both `re` and Jinja's compiled templates let signals through while they work, so a timer ends either.
 """
 
 import contextlib

@@ -1,7 +1,4 @@
-"""What other packages add by entry points: metrics, merge methods and readers (docs/extending.md).
-
-What such a package raises is said with its name and version, and takes no other plug-in with it.
-"""
+"""What other packages add by entry points: metrics, merge methods and readers (docs/extending.md)."""
 
 import contextlib
 import functools

@@ -1,7 +1,6 @@
 """From a record to what the model reads: messages, then text, then token ids, the same as in training.
 
-A record becomes messages as LLaMA-Factory 0.9.5 makes them (data/converter.py), these become ids by a chat
-template, or by LLaMA-Factory's of a name; tests/integration/test_prompt.py holds both to what it trains on.
+As LLaMA-Factory 0.9.5 makes them (data/converter.py); tests/integration/test_prompt.py holds it to that.
 """
 
 import copy
@@ -197,7 +196,6 @@ def llamafactory_template(
 
 
 def _found_columns(record: Mapping[str, object]) -> Mapping[str, str]:
-    """Alpaca's own columns, or those of a question and its answer, which a prompt may lack."""
     answers = {pair["response"] for pair in (ALPACA, *PAIRS)} & record.keys()
     found = (pair for pair in PAIRS if pair["prompt"] in record and answers <= {pair["response"]})
     return ALPACA if ALPACA["prompt"] in record else next(found, ALPACA)

@@ -1,7 +1,4 @@
-"""LLaMA-Factory's view of a recipe from a process of its own, remembered: its import alone takes 12 s.
-
-Answers lie under $XDG_CACHE_HOME/tuneyard, each named by a hash over all that it depends on.
-"""
+"""LLaMA-Factory's view of a recipe from a process of its own, remembered under $XDG_CACHE_HOME/tuneyard."""
 
 import contextlib
 import hashlib
@@ -89,7 +86,7 @@ def _inspect(settings: dict[str, object], *more: str) -> dict[str, Any]:
 
 
 def _pass_on_progress(process: "subprocess.Popen[bytes]") -> str:
-    """Show the progress lines of the process as they come; return all that it wrote to stderr."""
+    """Show the progress lines of the process as they come; return its whole stderr."""
     text = bytearray()
     while process.stderr and (piece := os.read(process.stderr.fileno(), 4096)):
         text += piece

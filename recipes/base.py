@@ -90,10 +90,9 @@ def installer() -> list[str]:
     """Return the start of an install command: uv's, else this Python's pip, else the pip on PATH."""
     if uv := shutil.which("uv"):
         return [uv, "pip", "install", "--python", sys.executable]
-    if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-    if pip := shutil.which("pip"):
-        return [pip, "install", "--disable-pip-version-check"]
+    own = [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else []
+    if pip := own or [path for path in [shutil.which("pip")] if path]:
+        return [*pip, "install", "--disable-pip-version-check"]
     raise RequestError("neither uv nor pip found; install one of them (python -m ensurepip)")
 
 

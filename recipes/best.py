@@ -1,7 +1,6 @@
 """python -m recipes best OUTPUT_DIR: the checkpoint with the best eval_loss, and whether to train longer.
 
-Read from the trainer_state.json of the run (or of its newest checkpoint), or with --results from what an
-evaluation of its checkpoints wrote; plotted to OUTPUT_DIR/best.png.
+Read from trainer_state.json, or with --results from what an evaluation of its checkpoints wrote; plotted.
 """
 
 import json
@@ -65,10 +64,8 @@ def command(output_dir: Path, metric: str | None, results: Path | None, as_json:
         click.echo(json.dumps(asdict(best), ensure_ascii=False))
         return
     found = f"{best.value:.4g} at step {best.step}, the best of {best.evaluations} evaluations"
-    click.echo(f"{said}: {found}")
-    click.echo(f"checkpoint: {best.checkpoint or 'not on the disk any more (save_total_limit)'}")
-    click.echo(best.advice)
-    click.echo(f"curve: {output_dir / 'best.png'}")
+    kept = best.checkpoint or "not on the disk any more (save_total_limit)"
+    click.echo(f"{said}: {found}\ncheckpoint: {kept}\n{best.advice}\ncurve: {output_dir / 'best.png'}")
 
 
 def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:

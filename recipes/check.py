@@ -1,11 +1,11 @@
 """python -m recipes check R.yaml … [key=value …]: everything wrong with a recipe, before it takes a GPU.
 
-Our own rules come first and at once; then LLaMA-Factory is asked in a process of its own (about 15 s,
-remembered): its validators, its template against the tokenizer's, and what `cutoff_len` cuts.
+Our own rules at once; then LLaMA-Factory is asked in a process of its own (about 15 s, remembered).
 """
 
 import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, replace
@@ -170,15 +170,13 @@ def training_schedule(
     rows = [asked.get(one.name, {}).get("rows") if one.rows is None else one.rows for one in trained]
     if regroups(recipe) or None in rows:
         return schedule_of(recipe, 0, world)
-    limit = recipe.settings.get("max_samples")
-    return schedule_of(recipe, sum(min(n, limit) if isinstance(limit, int) else n for n in rows), world)
+    limit = recipe.number("max_samples", math.inf)
+    return schedule_of(recipe, int(sum(min(n, limit) for n in rows)), world)
 
 
-def not_local(datasets: list[NamedDataset]) -> Iterator[str]:
-    """Yield which datasets could not be looked at, since they lie elsewhere."""
-    for dataset in datasets:
-        if dataset.elsewhere:
-            yield f"{dataset.key} {dataset.name}: no local file ({dataset.elsewhere})"
+def not_local(datasets: list[NamedDataset]) -> list[str]:
+    """Return which datasets could not be looked at, since they lie elsewhere."""
+    return [f"{one.key} {one.name}: no local file ({one.elsewhere})" for one in datasets if one.elsewhere]
 
 
 def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Problem]:
@@ -280,11 +278,12 @@ def not_checked(answer: Answer, model: str) -> Iterator[str]:
 
 def _show(problems: list[Problem], limit: int) -> int:
     """Print the first problems, say how many more there are, and return how many were printed."""
-    for problem in problems[: max(0, limit)]:
+    shown = problems[: max(0, limit)]
+    for problem in shown:
         click.echo(problem.line())
-    if len(problems) > max(0, limit):
-        click.echo(f"… {len(problems) - max(0, limit)} more (--all shows every one)")
-    return min(len(problems), max(0, limit))
+    if more := len(problems) - len(shown):
+        click.echo(f"… {more} more (--all shows every one)")
+    return len(shown)
 
 
 def _verdict(problems: list[Problem]) -> str:

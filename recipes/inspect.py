@@ -28,22 +28,18 @@ LOADED_AS = {"dpo": "rm"}  # the stage whose data a stage trains on, where that 
 
 
 def inspect(settings: dict[str, object]) -> dict[str, object]:
-    """Return LLaMA-Factory's view of settings: `rejected`, `data`, `tokens` (with `template`) and `model`.
-
-    A part that could not be looked at is {"error": why}; after a rejection of the settings there is none.
-    """
+    """Return LLaMA-Factory's view: `rejected`, else `data`, `tokens`, `model`; {"error": why} for a lack."""
     try:
         model_args, data_args, training_args, finetuning_args, _ = _arguments(settings)
     except refusals() as error:
         return {"rejected": words(error)}
     stage = LOADED_AS.get(finetuning_args.stage, finetuning_args.stage)
     reader = RecipeData(model_args, data_args, training_args, stage)
-    tokens: dict[str, Any]
+    tokens: dict[str, Any] = {}
     try:
-        reader, difference = _with_tokenizer(reader)
-        tokens = {"template": difference}
+        reader, tokens["template"] = _with_tokenizer(reader)
     except refusals() as error:
-        tokens = {"error": words(error)}
+        tokens["error"] = words(error)
     try:
         model = _model(model_args, finetuning_args, (reader.module or {}).get("tokenizer"))
     except refusals() as error:
@@ -92,7 +88,6 @@ def _with_tokenizer(reader: RecipeData) -> tuple[RecipeData, str]:
 
 
 def _has_tools(data_args: Any) -> bool:
-    """Whether a dataset of the recipe has a column of tools; what cannot be looked up is named elsewhere."""
     from llamafactory.data.parser import get_dataset_list
 
     try:
@@ -108,19 +103,16 @@ def preview(settings: dict[str, object], weights: Path, count: int) -> list[list
 
     model_args, data_args, training_args, _, _ = _arguments(settings, max_samples=count)
     reader, _ = _with_tokenizer(RecipeData(model_args, data_args, training_args, "sft"))
-    template, tokenizer = reader.template, (reader.module or {})["tokenizer"]
-    rules = read_weights(weights)
+    template, tokenizer, rules = reader.template, (reader.module or {})["tokenizer"], read_weights(weights)
     (attributes,) = get_dataset_list(data_args.dataset[:1], data_args.dataset_dir)
-    shown = []
+    shown: list[list[tuple[str, float]]] = []
     for row in _load_single_dataset(attributes, model_args, data_args, training_args):
-        pieces: list[tuple[str, float]] = []
+        shown.append([])
         turns = row["_prompt"] + row["_response"][:1]
-        for asked_ids, answer in template.encode_multiturn(tokenizer, turns, row["_system"], row["_tools"]):
-            pieces.append((tokenizer.decode(asked_ids), 0.0))
-            spans = token_spans(answer, tokenizer.decode)
-            weighed = rules.of_answer(answer, tokenizer.decode)
-            pieces += [(text, weight) for (_, _, text), weight in zip(spans, weighed, strict=True)]
-        shown.append(pieces)
+        for asked, answer in template.encode_multiturn(tokenizer, turns, row["_system"], row["_tools"]):
+            texts = [text for _, _, text in token_spans(answer, tokenizer.decode)]
+            weighed = zip(texts, rules.of_answer(answer, tokenizer.decode), strict=True)
+            shown[-1] += [(tokenizer.decode(asked), 0.0), *weighed]
     return shown
 
 

@@ -1,7 +1,4 @@
-"""LLaMA-Factory in a process of its own: started, watched with one progress line, ended with us.
-
-Its whole output goes to train.log in the output_dir; of a failure the reason is taken from there.
-"""
+"""LLaMA-Factory in a process of its own: started, watched with one progress line, logged, ended with us."""
 
 import contextlib
 import itertools

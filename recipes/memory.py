@@ -101,11 +101,10 @@ def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
 
 
 def _activations(shapes: Shapes, setup: Setup) -> float:
-    """Return the bytes kept for the backward pass, and the logits, which are largest at the end.
+    """Return the bytes kept for the backward pass, and the logits (bf16, twice fp32), which are largest.
 
-    One layer keeps about 8 tensors of the hidden size and 3 of the intermediate size in bf16 (attention is
-    never written out: SDPA); recomputing keeps one hidden tensor for each layer, and one layer in full.
-    Logits stand in bf16 and twice in fp32 (the cast, and its gradient).
+    A layer keeps about 8 tensors of the hidden size and 3 of the intermediate size in bf16 (SDPA writes no
+    attention); recomputing keeps one hidden tensor for each layer, and one layer in full.
     """
     layer = setup.tokens * (8 * shapes.hidden + 3 * shapes.intermediate) * BF16
     inputs = setup.tokens * shapes.hidden * BF16 * shapes.layers
@@ -125,9 +124,8 @@ def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
 def flops(shapes: Shapes, setup: Setup, tokens: float, length: float) -> float:
     """Return the floating-point operations of training on `tokens` in rows of `length`.
 
-    2 a weight forward, 2 back through the activations, 2 for the weights' gradients where they are trained,
-    and the forward again when it is recomputed (Kaplan et al. 2020, arXiv:2001.08361, appendix B). Attention
-    to half a row on average has as many as a trained matrix of row by hidden size.
+    2 a weight forward, 2 back through the activations, 2 for trained weights' gradients, the forward again if
+    recomputed (Kaplan et al. 2020, arXiv:2001.08361, appendix B). Attention is to half a row on average.
     """
     matrices = shapes.linear + shapes.hidden * shapes.vocabulary
     attention = length * shapes.hidden * shapes.layers
@@ -144,10 +142,9 @@ def read_flops(shapes: Shapes, tokens: float, length: float) -> float:
 def seconds(
     shapes: Shapes, setup: Setup, work: float, micro_batches: float, peak: float
 ) -> tuple[float, float]:
-    """Return the shortest and the longest time of one GPU for `work` operations.
+    """Return the shortest and the longest time of one GPU for `work` operations, `peak` a second.
 
-    `micro_batches` are those of this GPU, `peak` its operations a second. At worst every layer of each waits
-    for its kernels, and for its weights where they are unpacked (4 and 8 bits) or gathered (ZeRO-3).
+    At worst every layer of each of its micro batches waits for kernels and for weights unpacked or gathered.
     """
     moved = MOVED * shapes.linear / shapes.layers if setup.bits < 16 or setup.stage >= 3 else 0
     waits = micro_batches * shapes.layers * (LAUNCH + moved)

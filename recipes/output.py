@@ -1,7 +1,6 @@
 """What is in an output_dir: complete and incomplete checkpoints, the run that made them, who writes there.
 
-A checkpoint is complete when everything that a resumed training reads is there in full length. The
-trainer writes trainer_state.json last, but not everything before it is synced, so each file is looked at.
+The trainer writes trainer_state.json last, but not everything before it is synced: each file is looked at.
 """
 
 import contextlib
@@ -59,7 +58,6 @@ def find_flaw(folder: Path) -> str:
 
 
 def _check_state(folder: Path) -> None:
-    """Check that the step is the folder's own: from another, training goes on as if at that one."""
     step = read_object(folder / "trainer_state.json").get("global_step")
     match = CHECKPOINT.fullmatch(folder.name)
     if match and step != int(match[1]):

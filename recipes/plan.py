@@ -1,7 +1,4 @@
-"""python -m recipes plan R.yaml [key=value …]: steps, tokens, memory, time and disk of a training.
-
-Tokens are counted with the recipe's tokenizer and template, the model is laid out from its config alone.
-"""
+"""python -m recipes plan R.yaml [key=value …]: steps, tokens, memory, time and disk of a training."""
 
 import json
 from pathlib import Path

@@ -30,10 +30,12 @@ INCIDENTAL = {
 def inputs_of(recipe: Recipe, weights: Path | None) -> dict[str, object]:
     """Return what decides the result of a recipe: settings, data, model, weights, each with its hash."""
     names = [*recipe.names("dataset"), *recipe.names("eval_dataset")]
+    model = recipe.text("model_name_or_path")
+    known = model_sha256(Path(model)) if Path(model).is_dir() else None  # of a hub id
     return {
         "settings": {key: recipe.settings[key] for key in sorted(recipe.settings) if key not in INCIDENTAL},
         "data": [_data(name, dataset_dir(recipe)) for name in names],
-        "model": _model(recipe.text("model_name_or_path")),
+        "model": {"name": model, "sha256": known},
         "weights": None if weights is None else {"file": str(weights), "sha256": sha256(weights)},
     }
 
@@ -51,31 +53,20 @@ def _data(name: str, folder: str) -> dict[str, object]:
     }
 
 
-def _model(name: str) -> dict[str, object]:
-    folder = Path(name)
-    if not folder.is_dir():
-        return {"name": name, "sha256": None}
-    return {"name": name, "sha256": model_sha256(folder)}
-
-
 def run_record(recipe: Recipe, inputs: dict[str, object], facts: dict[str, object]) -> dict[str, object]:
     """Return the content of run.json: the inputs, the facts of this run, versions, commit and result."""
+    results = recipe.output_dir / "all_results.json"
     return {
         "recipe": str(recipe.path),
         "recipe_sha256": sha256(recipe.path),
         "overrides": list(recipe.overrides),
         "inputs": inputs,
         **facts,
-        "result": _result(recipe.output_dir),
+        "result": read_object(results) if results.is_file() else {},
         "versions": {"python": platform.python_version(), **versions(*PACKAGES)},
         "tuneyard": version(),
         "git": git_state(),
     }
-
-
-def _result(output_dir: Path) -> dict[str, object]:
-    path = output_dir / "all_results.json"
-    return read_object(path) if path.is_file() else {}
 
 
 def git_state() -> dict[str, object] | None:

@@ -1,7 +1,6 @@
 """What LLaMA-Factory makes of the rows of a dataset, asked of its own loader, converter and processor.
 
-Runs in the process of recipes/inspect.py. No rule of theirs is restated here: a row that they reject or drop
-is named by its number in the file, with what they said of it. Epochs are merged, split and packed by them.
+Runs in the process of recipes/inspect.py, restates no rule of theirs, and names bad rows by their number.
 """
 
 import bisect

@@ -1,7 +1,4 @@
-"""What can be wrong with the settings of a recipe, found without importing LLaMA-Factory.
-
-Each rule yields problems; E… stops a training, W… is worth a look. docs/recipes.md lists the codes.
-"""
+"""What can be wrong with the settings of a recipe, found without LLaMA-Factory (codes: docs/recipes.md)."""
 
 import contextlib
 import os

@@ -1,8 +1,7 @@
 """How large a training is: shapes and setup for recipes/memory.py, and what its checkpoints take.
 
-What a stage does with a row follows LLaMA-Factory 0.9.5: train/dpo and train/rm put both sides of a pair
-through the model in one batch; train/kto also reads each answer's mismatched twin (its KL term) without
-gradients; the reference is the base under the adapter for LoRA, a second model otherwise.
+Stages are LLaMA-Factory 0.9.5's: dpo and rm put both sides of a pair through the model in one batch; kto also
+reads each answer's mismatched twin (its KL term); the reference is LoRA's base, else a second model.
 """
 
 import shutil

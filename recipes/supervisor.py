@@ -1,7 +1,7 @@
 """python -m recipes.supervisor PID COMMAND…: a command whose whole family ends with it, or with process PID.
 
-torchrun puts each of its ranks into a session of its own, so neither a signal to the group nor the death
-of a parent reaches them: after kill -9 they would train on. Orphans come to this process, which ends them.
+torchrun's ranks have sessions of their own: no signal to the group, no parent's death reaches them. Orphans
+come to this process, which ends them.
 """
 
 import contextlib
