@@ -27,7 +27,8 @@ def ask(recipe: Recipe, model: str) -> dict[str, Any]:
     """Return what recipes/inspect.py finds in a recipe's known keys; `ContentError` where it crashed."""
     settings = {key: value for key, value in recipe.settings.items() if key in known_keys()}
     settings["model_name_or_path"] = model
-    remembered = _folder() / f"{_key(settings, recipe)}.json"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    remembered = cache / "tuneyard" / "inspect" / f"{_key(settings, recipe)}.json"
     with contextlib.suppress(OSError, ContentError):  # none yet, or broken: asked again
         return read_object(remembered)
     click.echo(f"{recipe.path}: asking LLaMA-Factory …", err=True)
@@ -43,10 +44,6 @@ def ask_weights(recipe: Recipe, model: str, weights: Path, count: int) -> list[l
     settings = {**recipe.settings, "model_name_or_path": model}
     rows: list[list[tuple[str, float]]] = _inspect(settings, str(weights), str(count))["rows"]
     return rows
-
-
-def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tuneyard" / "inspect"
 
 
 def _key(settings: dict[str, object], recipe: Recipe) -> str:

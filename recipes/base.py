@@ -123,17 +123,12 @@ def convert(gguf: Path, folder: Path, dtype: str) -> None:
 
 
 def mend_tokenizer(tokenizer: "PreTrainedTokenizerFast") -> "PreTrainedTokenizerFast":
-    """Return the tokenizer with what GGUF leaves out: digits split one by one, byte decoder, special tokens.
-
-    Read from GGUF, it ends a turn with <|im_start|>, has no padding, keeps digits together and cleans
-    up spaces; the model was trained with Digits(individual) + ByteLevel and <|im_end|> for both.
-    """
+    """Return the tokenizer with what GGUF leaves out, as the model was trained with it."""
     from tokenizers import decoders, pre_tokenizers
 
-    backend = tokenizer.backend_tokenizer
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
+    backend, digits = tokenizer.backend_tokenizer, pre_tokenizers.Digits(individual_digits=True)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
     backend.decoder = decoders.ByteLevel()
     tokenizer.bos_token = "<|im_start|>"
     tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"

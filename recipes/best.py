@@ -71,8 +71,7 @@ def command(output_dir: Path, metric: str | None, results: Path | None, as_json:
 def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     """Return (step, value) of every evaluation; `ContentError` names what the run holds instead."""
     require(output_dir, "output_dir of a training")
-    newest = [checkpoint.path for checkpoint in checkpoints(output_dir)][:1]
-    states = [folder / "trainer_state.json" for folder in [output_dir, *newest]]
+    states = [folder / "trainer_state.json" for folder in [output_dir, *checkpoints(output_dir)][:2]]
     state = next((path for path in states if path.is_file()), None)
     if state is None:
         raise RequestError(f"{output_dir}: no trainer_state.json: no training has saved here yet")

@@ -9,7 +9,6 @@ import itertools
 import re
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -22,22 +21,11 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 MARKS = ("checkpoint-*", "*.safetensors", "*.bin", "trainer_*.json*", STARTED, RUN)  # a training was here
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A folder `checkpoint-STEP`; `flaw` says why it cannot be resumed from, empty where it is complete."""
-
-    path: Path
-    step: int
-    flaw: str
-
-
-def checkpoints(output_dir: Path) -> list[Checkpoint]:
-    """Return the checkpoints of an output_dir, newest first."""
-    named = [(CHECKPOINT.fullmatch(path.name), path) for path in output_dir.glob("checkpoint-*")]
-    found = [
-        Checkpoint(path, int(name[1]), find_flaw(path)) for name, path in named if name and path.is_dir()
-    ]
-    return sorted(found, key=lambda checkpoint: -checkpoint.step)
+def checkpoints(output_dir: Path) -> dict[Path, str]:
+    """Return why each folder `checkpoint-STEP` cannot be resumed from, "" where it can, the newest first."""
+    folders = [path for path in output_dir.glob("checkpoint-*") if path.is_dir()]
+    steps = {path: int(name[1]) for path in folders if (name := CHECKPOINT.fullmatch(path.name))}
+    return {path: find_flaw(path) for path in sorted(steps, key=lambda path: -steps[path])}
 
 
 def find_flaw(folder: Path) -> str:
@@ -105,15 +93,15 @@ def _check_torch_file(path: Path) -> None:
 
 def resume_point(output_dir: Path) -> Path | None:
     """Return the newest complete checkpoint; incomplete ones are renamed, for LLaMA-Factory's search."""
-    found = checkpoints(output_dir)
-    for path, flaw in ((checkpoint.path, checkpoint.flaw) for checkpoint in found if checkpoint.flaw):
-        click.echo(f"{path}: passed over, {flaw}")
-        path.rename(_free(path.with_name(f"incomplete-{path.name}")))
-    newest = next((checkpoint for checkpoint in found if not checkpoint.flaw), None)
-    if newest is None:
-        return None
-    click.echo(f"{newest.path}: resuming after step {newest.step}")
-    return newest.path
+    newest = None
+    for path, flaw in checkpoints(output_dir).items():
+        if flaw:
+            click.echo(f"{path}: passed over, {flaw}")
+            path.rename(_free(path.with_name(f"incomplete-{path.name}")))
+        newest = newest or (None if flaw else path)
+    if newest:
+        click.echo(f"{newest}: resuming after step {newest.name.removeprefix('checkpoint-')}")
+    return newest
 
 
 def set_aside(output_dir: Path) -> Path:
@@ -147,14 +135,13 @@ def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
 def other_world(output_dir: Path, world: dict[str, object]) -> str:
     """Return the world sizes of a folder's run and of this one, "" where nothing is lost by them."""
     finished = (output_dir / RUN).is_file()
-    if not finished and all(checkpoint.flaw for checkpoint in checkpoints(output_dir)):
+    if not finished and all(checkpoints(output_dir).values()):
         return ""
     then = read_object(output_dir / (RUN if finished else STARTED))
     if then.get("world_size") in (None, world["world_size"]):
         return ""
-    return " → ".join(
-        f"world size {one['world_size']} (global batch {one.get('global_batch')})" for one in (then, world)
-    )
+    sizes = [f"{one['world_size']} (global batch {one.get('global_batch')})" for one in (then, world)]
+    return f"world size {sizes[0]} → world size {sizes[1]}"
 
 
 def differences(old: dict[str, object], new: dict[str, object]) -> list[str]:
