@@ -21,12 +21,11 @@ from recipes.ask import ask, ask_weights
 from recipes.data import NamedDataset, dataset_dir, locate, read_datasets
 from recipes.hardware import Machine, world_size
 from recipes.hardware import machine as machine_of
-from recipes.output import other_run, other_world
+from recipes.memory import disk_of, existing, setup_of, shapes_of
+from recipes.output import inputs_of, other_run, other_world
 from recipes.recipe import Recipe, read_recipe
-from recipes.record import inputs_of
 from recipes.rules import problems_of
 from recipes.schedule import Schedule, schedule_of, schedule_problems
-from recipes.sizes import disk_of, existing, setup_of, shapes_of
 from recipes.token_weights import weights_file
 
 Answer = dict[str, Any]  # LLaMA-Factory's, as recipes/inspect.py gives it; {} where it was not asked

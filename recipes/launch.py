@@ -1,6 +1,12 @@
-"""LLaMA-Factory in a process of its own: started, watched with one progress line, logged, ended with us."""
+"""LLaMA-Factory in a process of its own: started, watched with one progress line, logged, ended with us.
+
+python -m recipes.launch PID COMMAND… runs a command whose whole family ends with it, or with process PID:
+torchrun's ranks have sessions of their own, which no signal to a group and no parent's death reaches: orphans
+come to that process, which ends them.
+"""
 
 import contextlib
+import ctypes
 import itertools
 import json
 import os
@@ -11,15 +17,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from core.checkout import ROOT
 from core.errors import ContentError, RequestError
-from recipes.supervisor import GRACE
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+GRACE = 20.0  # seconds that a training gets to end by itself after SIGTERM
+_PDEATHSIG, _SUBREAPER = 1, 36  # PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER of prctl(2)
 LOG = "train.log"
 PROGRESS = "trainer_log.jsonl"
 _ERROR = re.compile(r"^(?:\[rank\d+\]: *)?((?:\w+\.)*\w*(?:Error|Exception|Exit)\b.*)$")
@@ -35,7 +43,7 @@ def llamafactory() -> list[str]:
 
 def weighted(weights: Path, torchrun: bool) -> list[str]:
     """Return the command that trains with key-token weights, under torchrun by LLaMA-Factory's variables."""
-    program = ["-m", "recipes.weighted", str(weights)]
+    program = ["-m", "recipes.token_weights", str(weights)]
     if not torchrun:
         return [sys.executable, *program]
     given = os.environ.get
@@ -57,7 +65,7 @@ def launch(command: list[str], output_dir: Path, lock: int, torchrun: bool = Fal
     known = progress.stat().st_size if progress.exists() else 0  # of a run that is resumed
     with (output_dir / LOG).open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "recipes.supervisor", str(os.getpid()), *command],
+            [sys.executable, "-P", "-m", "recipes.launch", str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -133,3 +141,44 @@ def failure(code: int, log: Path) -> str:
     if code == -signal.SIGKILL:
         how += " (by the system where memory runs out: a smaller batch or cutoff_len takes less)"
     return f"LLaMA-Factory failed, {how}; its output is in {log}\n{reason}"
+
+
+def supervise(parent: int, command: list[str]) -> int:
+    """Run a command for the process `parent` to its end; return its exit code, negative for a signal."""
+    signal.signal(signal.SIGTERM, _leave)
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.prctl(_SUBREAPER, 1)
+        libc.prctl(_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before the kernel knew that we want to be told
+        return 128 + signal.SIGTERM
+    try:
+        return subprocess.Popen(command, close_fds=False).wait()  # the output_dir's lock is handed on
+    finally:
+        end_family()
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the kernel tells of each of the parent's threads
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def end_family() -> None:
+    """End every process below this one: SIGTERM, and SIGKILL after a grace period."""
+    import psutil
+
+    for end in ("terminate", "kill"):
+        family = psutil.Process().children(recursive=True)
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                getattr(process, end)()
+        if not psutil.wait_procs(family, timeout=GRACE)[1]:
+            return
+
+
+if __name__ == "__main__":
+    code = supervise(int(sys.argv[1]), sys.argv[2:])
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code)

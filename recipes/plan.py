@@ -10,10 +10,20 @@ from core.cli import cli_command
 from core.errors import RequestError, counted
 from recipes.check import ask_check, quick_check, refuse_errors, training_schedule
 from recipes.hardware import GPUS, find_gpus, machine, world_size
-from recipes.memory import PEAK, Memory, estimate, flops, read_flops, seconds
+from recipes.memory import (
+    PEAK,
+    Memory,
+    disk_of,
+    estimate,
+    flops,
+    read_flops,
+    seconds,
+    setup_of,
+    shapes_of,
+    unmodelled,
+)
 from recipes.recipe import Recipe, read_recipe
 from recipes.schedule import gathered
-from recipes.sizes import disk_of, setup_of, shapes_of, unmodelled
 
 OF_THE_DISK = {"E340", "E342", "E343", "E344"}  # what the plan says itself, or has nothing to do with it
 

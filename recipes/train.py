@@ -18,9 +18,8 @@ from recipes.check import ask_check, not_checked, quick_check, refuse_errors, tr
 from recipes.data import NamedDataset, require_model
 from recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
 from recipes.launch import launch, llamafactory, weighted
-from recipes.output import other_run, other_world, reserved, resume_point, set_aside
+from recipes.output import inputs_of, other_run, other_world, reserved, resume_point, run_record, set_aside
 from recipes.recipe import Recipe, read_recipe
-from recipes.record import inputs_of, run_record
 from recipes.token_weights import weights_file
 
 OF_NO_NEWS = {"W340", "W341"}  # what training itself says about its output_dir

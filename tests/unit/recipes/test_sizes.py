@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from recipes.memory import Shapes
+from recipes.memory import Shapes, setup_of, unmodelled
 from recipes.plan import fits
 from recipes.recipe import Recipe
-from recipes.sizes import setup_of, unmodelled
 
 SHAPES = Shapes(1_000_000, 10_000, 800_000, 100, 400, 4, 1000)
 

@@ -10,8 +10,8 @@ from recipes import check, output
 from recipes import train as training
 from recipes.data import require_model
 from recipes.hardware import machine
+from recipes.output import inputs_of
 from recipes.recipe import read_recipe
-from recipes.record import inputs_of
 from recipes.train import train
 
 
