@@ -104,11 +104,11 @@ def run(command: click.Command) -> NoReturn:
             sys.stdout.flush()
     except OSError as error:
         if error.errno == errno.EPIPE and _reader_is_gone():
-            _silence()
-            code = 141
-        else:
-            click.echo(f"error: {describe_os_error(error)}", err=True)
-            code = 2
+            for stream in (1, 2):  # what is still buffered goes nowhere: Python's exit has nothing to say
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+            sys.exit(141)
+        click.echo(f"error: {describe_os_error(error)}", err=True)
+        code = 2
     sys.exit(code)
 
 
@@ -143,13 +143,6 @@ def _reader_is_gone() -> bool:
     for stream in (1, 2):
         poll.register(stream, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
-
-
-def _silence() -> None:
-    """Let what is still buffered go nowhere, so that Python's own exit has nothing to say about it."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        os.dup2(nowhere, stream)
 
 
 def describe_os_error(error: OSError) -> str:

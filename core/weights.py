@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,28 +76,24 @@ def open_weights(path: Path) -> Weights:
     """Read and check the header of a safetensors file; `ContentError` says what is wrong with it."""
     require(path, "safetensors file")
     size = path.stat().st_size
+    if size < 8:
+        raise ContentError(f"{path}: truncated safetensors: {size} bytes, expected at least 8")
     with path.open("rb") as file:
-        text, start = _header_bytes(file, path, size)
-    header = _parse(text, path)
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > MAX_HEADER:
+            most = f"at most {MAX_HEADER} are accepted"
+            raise ContentError(f"{path}: no safetensors: header of {length} bytes, {most}")
+        start = 8 + length
+        if start > size:
+            ends = f"header ends at byte {start}, the file at {size}"
+            raise ContentError(f"{path}: truncated safetensors, or none: {ends}")
+        header = _parse(file.read(length), path)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ContentError(f"{path}: damaged safetensors: __metadata__ is no map of strings")
     tensors = [_tensor(name, entry, start, path) for name, entry in header.items()]
     _check_layout(tensors, start, size, path)
     return Weights(path, {tensor.name: tensor for tensor in tensors}, metadata)
-
-
-def _header_bytes(file: BinaryIO, path: Path, size: int) -> tuple[bytes, int]:
-    if size < 8:
-        raise ContentError(f"{path}: truncated safetensors: {size} bytes, expected at least 8")
-    (length,) = struct.unpack("<Q", file.read(8))
-    if length > MAX_HEADER:
-        most = f"at most {MAX_HEADER} are accepted"
-        raise ContentError(f"{path}: no safetensors: header of {length} bytes, {most}")
-    if 8 + length > size:
-        ends = f"header ends at byte {8 + length}, the file at {size}"
-        raise ContentError(f"{path}: truncated safetensors, or none: {ends}")
-    return file.read(length), 8 + length
 
 
 def _parse(text: bytes, path: Path) -> dict[str, object]:
@@ -175,13 +171,10 @@ def to_fp32(values: Stored, dtype: str) -> Array:
 
 def from_fp32(values: Array, dtype: str) -> Stored:
     """Round fp32 to `dtype`, to nearest and ties to even (IEEE 754); BF16 comes as uint16 bit patterns."""
-    if dtype == "BF16":
-        return _to_bf16(np.ascontiguousarray(values, np.float32))
-    with np.errstate(over="ignore"):
-        return values.astype(STORED[dtype], copy=False)
-
-
-def _to_bf16(values: Array) -> NDArray[np.uint16]:
+    if dtype != "BF16":
+        with np.errstate(over="ignore"):
+            return values.astype(STORED[dtype], copy=False)
+    values = np.ascontiguousarray(values, np.float32)
     bits = values.view(np.uint32)
     rounded = bits >> 16
     rounded &= 1

@@ -19,8 +19,7 @@ from core.errors import SHOWN, ContentError, Problem, ProblemsError, RequestErro
 from core.runs import RUN, STARTED
 from recipes.ask import ask, ask_weights
 from recipes.data import NamedDataset, dataset_dir, locate, read_datasets
-from recipes.hardware import Machine, world_size
-from recipes.hardware import machine as machine_of
+from recipes.hardware import Machine, machine, world_size
 from recipes.memory import disk_of, existing, setup_of, shapes_of
 from recipes.output import inputs_of, other_run, other_world
 from recipes.recipe import Recipe, read_recipe
@@ -41,7 +40,7 @@ HERE = {"E309", "E342", "E343", "E344"}  # what this machine lacks: a note on a 
 @click.option("--model", help="Take tokenizer and config from this model folder (for a hub id, offline).")
 @click.option(
     "--for",
-    "machine",
+    "trains_on",
     default="gpu",
     show_default=True,
     metavar="gpu|cpu|this|4xA100-80",
@@ -52,14 +51,14 @@ HERE = {"E309", "E342", "E343", "E344"}  # what this machine lacks: a note on a 
 @click.option("--all", "show_all", is_flag=True, help="Show every problem, not the first 20.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each recipe.")
 def command(
-    arguments: tuple[str, ...], model: str | None, machine: str, show_weights: int | None, **shown: bool
+    arguments: tuple[str, ...], model: str | None, trains_on: str, show_weights: int | None, **shown: bool
 ) -> None:
     """Say everything that is wrong with recipes, before you reserve a GPU."""
     overrides = [argument for argument in arguments if "=" in argument]
     paths = [Path(argument) for argument in arguments if "=" not in argument]
     if not paths:
         raise RequestError("no recipe named; expected RECIPE… KEY=VALUE…, as in recipes/rte.yaml lora_rank=4")
-    failed, target = 0, machine_of(machine)
+    failed, target = 0, machine(trains_on)
     for path in paths:
         try:
             recipe = read_recipe(path, overrides)

@@ -64,17 +64,16 @@ def find_gpus() -> list[Gpu]:
     count = ctypes.c_int()
     if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
         return []
-    return [_gpu(cuda, index) for index in range(count.value)]
-
-
-def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:
-    device, memory, major = ctypes.c_int(), ctypes.c_size_t(), ctypes.c_int()
-    name = ctypes.create_string_buffer(128)
-    cuda.cuDeviceGet(ctypes.byref(device), index)
-    cuda.cuDeviceGetName(name, len(name), device)
-    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-    cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-    return Gpu(name.value.decode(errors="replace"), memory.value, major.value)
+    found = []
+    for index in range(count.value):
+        device, memory, major = ctypes.c_int(), ctypes.c_size_t(), ctypes.c_int()
+        name = ctypes.create_string_buffer(128)
+        cuda.cuDeviceGet(ctypes.byref(device), index)
+        cuda.cuDeviceGetName(name, len(name), device)
+        cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+        cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+        found.append(Gpu(name.value.decode(errors="replace"), memory.value, major.value))
+    return found
 
 
 def cpu_computes_bf16() -> bool:

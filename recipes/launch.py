@@ -33,16 +33,13 @@ PROGRESS = "trainer_log.jsonl"
 _ERROR = re.compile(r"^(?:\[rank\d+\]: *)?((?:\w+\.)*\w*(?:Error|Exception|Exit)\b.*)$")
 
 
-def llamafactory() -> list[str]:
-    """Return the command of LLaMA-Factory in this environment; `RequestError` where it is not installed."""
-    program = shutil.which("llamafactory-cli", path=environment()["PATH"])
-    if program is None:
-        raise RequestError("llamafactory-cli not found; install it with `make setup`")
-    return [program, "train"]
-
-
-def weighted(weights: Path, torchrun: bool) -> list[str]:
-    """Return the command that trains with key-token weights, under torchrun by LLaMA-Factory's variables."""
+def training_command(weights: Path | None, torchrun: bool) -> list[str]:
+    """Return LLaMA-Factory's command (`RequestError` without it); with weights ours, torchrun as it would."""
+    if weights is None:
+        cli = shutil.which("llamafactory-cli", path=environment()["PATH"])
+        if cli is None:
+            raise RequestError("llamafactory-cli not found; install it with `make setup`")
+        return [cli, "train"]
     program = ["-m", "recipes.token_weights", str(weights)]
     if not torchrun:
         return [sys.executable, *program]

@@ -61,31 +61,27 @@ def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> 
     unknown = {"rows": 0, "seen": 0, "longest": recipe.settings.get("cutoff_len") or 2048}
     train = answer["tokens"].get("train", unknown)
     schedule = training_schedule(recipe, parts, target, answer)
-    longest, each = train["longest"], train["seen"] / max(1, train["rows"])
+    longest, mean = train["longest"], train["seen"] / max(1, train["rows"])
     setup = setup_of(recipe, longest, ranks)
-    total = each * schedule.batch * schedule.steps
-    memory = [
-        {name: round(part) for name, part in {**end._asdict(), "total": end.total}.items()}
-        for end in estimate(shapes, setup)
-    ]
-    length = each / setup.sequences
+    total = mean * schedule.batch * schedule.steps
+    ends = [{**end._asdict(), "total": end.total} for end in estimate(shapes, setup)]
+    lower, upper = ({name: round(part) for name, part in end.items()} for end in ends)
+    length = mean / setup.sequences
     trained = flops(shapes, setup, total * setup.learned, length)
     work = (trained + read_flops(shapes, total * setup.read, length)) / ranks
     micro_batches = schedule.steps * gathered(recipe) * (1 + setup.read / 3)  # a step has three such passes
     time = seconds(shapes, setup, work, micro_batches, GPUS[gpu][0] * 1e12)
-    disk = zip(
-        ("checkpoint", "checkpoints", "disk_free"), disk_of(recipe, shapes, setup, schedule), strict=True
-    )
+    each, checkpoints, free = disk_of(recipe, shapes, setup, schedule)
     return {
         "recipe": str(recipe.path), "steps": schedule.steps if schedule.rows else None,
         "schedule": schedule.line() if schedule.rows else "rows and steps are not known",
         "tokens": round(total), "tokens_counted": train is not unknown, "longest": longest,
         "trainable": shapes.trainable, "parameters": shapes.parameters,
         "gpu": gpu, "gpus": ranks, "gpu_bytes": GPUS[gpu][1] * 1e9,
-        "memory": dict(zip(("lower", "upper"), memory, strict=True)),
+        "memory": {"lower": lower, "upper": upper},
         "seconds": [round(one) for one in time] if work else None,
         "not_modelled": unmodelled(recipe, shapes, answer["model"]["quantised"]),
-        **dict(disk),
+        "checkpoint": each, "checkpoints": checkpoints, "disk_free": free,
     }  # fmt: skip
 
 

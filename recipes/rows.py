@@ -20,6 +20,7 @@ COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
 SHOWN = 20  # so many of the rows that cannot be trained on are named
 UNCUT = 1 << 30  # tokens: a cutoff_len that cuts nothing
 SEQUENCES = {"rm": 4, "kto": 5}  # lists that a processor's encoder returns for a row; 2 in the other stages
+ANSWERS = {"rm": "two answers", "kto": "an answer with true or false"}
 Lengths = list[list[int]]  # for each row the tokens of each of its sequences
 
 
@@ -191,15 +192,12 @@ def _encoded(reader: RecipeData, rows: Any, name: str) -> Iterator[list[int] | s
         except refusals() as error:
             yield f"LLaMA-Factory stops at it: {words(error)}"
             continue
-        sequences = [ids[0] for key, ids in found.items() if key.endswith("input_ids")]
-        yield [len(ids) for ids in sequences] if sequences else _dropped(row, reader.stage)
-
-
-def _dropped(row: dict[str, Any], stage: str) -> str:
-    wanted = {"rm": "two answers", "kto": "an answer with true or false"}.get(stage, "one answer")
-    turns, answers = len(row["_prompt"]), len(row["_response"])
-    found = f"found {counted(turns, 'turn')} before {counted(answers, 'answer')}"
-    return f"LLaMA-Factory drops it: {found}, expected an odd number of turns and {wanted}"
+        if sequences := [ids[0] for key, ids in found.items() if key.endswith("input_ids")]:
+            yield [len(ids) for ids in sequences]
+            continue
+        turns, answers = counted(len(row["_prompt"]), "turn"), counted(len(row["_response"]), "answer")
+        wanted = f"expected an odd number of turns and {ANSWERS.get(reader.stage, 'one answer')}"
+        yield f"LLaMA-Factory drops it: found {turns} before {answers}, {wanted}"
 
 
 def _summary(lengths: list[list[int]], cutoff: int, share: float) -> dict[str, int]:

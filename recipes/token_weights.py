@@ -221,17 +221,11 @@ def install(weights: TokenWeights) -> None:
     workflow.CustomSeq2SeqTrainer = weighted_trainer(workflow.CustomSeq2SeqTrainer, weights)
 
 
-def main() -> None:
-    """Train the recipe that follows the weights file on the command line."""
-    weights = read_weights(Path(sys.argv.pop(1)))
-    install(weights)
-    from llamafactory.train.tuner import run_exp
-
-    run_exp()
-
-
 if __name__ == "__main__":
     try:
-        main()
+        install(read_weights(Path(sys.argv.pop(1))))
+        from llamafactory.train.tuner import run_exp
+
+        run_exp()
     except TuneyardError as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -17,7 +17,7 @@ from core.runs import RUN, STARTED
 from recipes.check import ask_check, not_checked, quick_check, refuse_errors, training_schedule
 from recipes.data import NamedDataset, require_model
 from recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
-from recipes.launch import launch, llamafactory, weighted
+from recipes.launch import launch, training_command
 from recipes.output import inputs_of, other_run, other_world, reserved, resume_point, run_record, set_aside
 from recipes.recipe import Recipe, read_recipe
 from recipes.token_weights import weights_file
@@ -54,7 +54,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     ranks = uses_torchrun(recipe, target.gpus)
     if ranks and not target.gpus:
         os.environ.setdefault("NPROC_PER_NODE", "1")  # torchrun would start one for each GPU: none
-    command = weighted(weights, ranks) if weights else llamafactory()
+    command = training_command(weights, ranks)
     inputs = inputs_of(recipe, weights)
     output_dir = recipe.output_dir
     if force or other_run(output_dir, inputs) or not (output_dir / RUN).is_file():
