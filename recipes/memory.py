@@ -144,7 +144,7 @@ def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
 def flops(shapes: Shapes, setup: Setup, tokens: float, length: float) -> float:
     """Return the floating-point operations of training on `tokens` in rows of `length`.
 
-    2 a weight forward, 2 back through the activations, 2 for trained weights' gradients, the forward again if
+    2 a weight forward, 2 back through the activations, 2 for gradients of what is trained, the forward again if
     recomputed (Kaplan et al. 2020, arXiv:2001.08361, appendix B). Attention is to half a row on average.
     """
     matrices = shapes.linear + shapes.hidden * shapes.vocabulary
