@@ -140,10 +140,9 @@ def _check(
 
 
 def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, dict[str, object]]]:
-    """Yield (line number from 1, object) of each line that is not blank; memory holds one line.
+    """Yield (line number from 1, object) of each line that is not blank; `ContentError` names `path:line`.
 
     Of a file that is still `growing`, a last line without its end is left out: its writer was killed.
-    `ContentError` names `path:line` of what is no UTF-8, no JSON, no object, or longer than 64 MB.
     """
     with path.open("rb") as file:
         number = 0

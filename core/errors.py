@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import NoReturn
 
@@ -81,13 +82,9 @@ def summarise(
     return "\n".join(p.line() for p in shown) + f"{more}\n{counted(total, 'problem')} ({by_code})"
 
 
-def _hyphens(name: str) -> str:
-    return name.replace("_", "-")
-
-
 # --max_new_tokens, as scripts with argparse write it, is --max-new-tokens: Click normalises every name so.
 CLI: dict[str, object] = {
-    "token_normalize_func": _hyphens,
+    "token_normalize_func": methodcaller("replace", "_", "-"),
     "help_option_names": ["-h", "--help"],
     "max_content_width": 110,
 }

@@ -92,8 +92,8 @@ def saved_chat_template(folder: Path) -> str | None:
 def chat_renderer(tokenizer: "PreTrainedTokenizerBase", template: str | None, think: bool = False) -> Render:
     """Return messages → text by a Jinja chat template, up to where an answer begins if one is asked for.
 
-    Without a template the texts stand line by line and the answer right after them, as LLaMA-Factory's
-    `empty` has them for one turn. Models that can think get an empty thought unless `think`.
+    Without a template texts stand line by line, as LLaMA-Factory's `empty` has one turn. Models that can
+    think get an empty thought unless `think`.
     """
     from jinja2 import TemplateError
 
@@ -207,7 +207,7 @@ def _from_alpaca(record: Mapping[str, object], columns: Mapping[str, str], place
         raise ContentError(f"{place}: no column {columns.get('prompt')!r} (found: {found})")
     system = _text(record, columns.get("system"), place)
     messages = [{"role": "system", "content": system}] if system else []
-    history = record.get(columns.get("history", ""))
+    history = record.get(columns["history"]) if "history" in columns else None
     for pair in history if isinstance(history, list) else []:
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
             column = columns["history"]

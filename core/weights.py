@@ -204,10 +204,9 @@ def header_bytes(tensors: Iterable[Spec], metadata: Mapping[str, str]) -> bytes:
 def write_weights(
     path: Path, tensors: Sequence[Spec], values: Iterable[Array], metadata: Mapping[str, str]
 ) -> None:
-    """Write a new safetensors file from fp32 arrays that come one by one in the order of `tensors`.
+    """Write a new safetensors file, synced, from fp32 arrays that come one by one in the order of `tensors`.
 
-    Each is rounded to its dtype as it passes. The file is synced, not renamed: the caller writes into a
-    staged folder. `ContentError` where a value leaves the range of its dtype (fp16 ends at 65,504).
+    Each is rounded to its dtype as it passes; `ContentError` where a value leaves its range (fp16: 65,504).
     """
     with path.open("xb") as file:
         file.write(header_bytes(tensors, metadata))

@@ -1,8 +1,7 @@
 """LLaMA-Factory in a process of its own: started, watched with one progress line, logged, ended with us.
 
 python -m recipes.launch PID COMMAND… runs a command whose whole family ends with it, or with process PID:
-torchrun's ranks have sessions of their own, which no signal to a group and no parent's death reaches: orphans
-come to that process, which ends them.
+torchrun's ranks have sessions of their own, out of reach of signals to a group; orphans come to that process.
 """
 
 import contextlib

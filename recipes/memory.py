@@ -1,8 +1,7 @@
-"""How much memory and time a training takes, from a model's shapes alone; docs/recipes.md explains the terms.
+"""How much memory, time and disk a training takes, from a model's shapes alone (terms: docs/recipes.md).
 
-ZeRO-2 divides gradients and optimizer by the ranks, ZeRO-3 the weights too; offloading moves them to the
-CPU. Each is a range, up to the most that was measured (tests/golden/recipes/published.yaml). Stages are
-LLaMA-Factory 0.9.5's: dpo and rm put both sides of a pair through the model in one batch; kto also reads each
+Memory is a range, up to the most that was measured (tests/golden/recipes/published.yaml). Stages are those of
+LLaMA-Factory 0.9.5: dpo and rm put both sides of a pair through the model in one batch; kto also reads each
 answer's mismatched twin (its KL term); the reference is LoRA's base, else a second model.
 """
 
@@ -144,8 +143,8 @@ def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
 def flops(shapes: Shapes, setup: Setup, tokens: float, length: float) -> float:
     """Return the floating-point operations of training on `tokens` in rows of `length`.
 
-    2 a weight forward, 2 back through the activations, 2 for gradients of what is trained, the forward again if
-    recomputed (Kaplan et al. 2020, arXiv:2001.08361, appendix B). Attention is to half a row on average.
+    2 a weight forward, 2 back through the activations, 2 for gradients, the forward again when recomputed
+    (Kaplan et al. 2020, arXiv:2001.08361, appendix B). Attention is to half a row on average.
     """
     matrices = shapes.linear + shapes.hidden * shapes.vocabulary
     attention = length * shapes.hidden * shapes.layers

@@ -48,8 +48,11 @@ def checkpoints(output_dir: Path) -> dict[Path, str]:
 
 def find_flaw(folder: Path) -> str:
     """Return why training cannot go on from a checkpoint folder, or an empty string where it can."""
+    name = CHECKPOINT.fullmatch(folder.name)
     try:
-        _check_state(folder)
+        step = read_object(folder / "trainer_state.json").get("global_step")
+        if name and step != int(name[1]):  # training would go on as if at that one
+            return f"trainer_state.json: found global_step {show_value(step)}, expected {name[1]}"
         _check_weights(folder)
         _check_optimizer(folder)
         for path in [*folder.glob("rng_state*.pth"), *folder.glob("scheduler.pt")]:
@@ -61,13 +64,6 @@ def find_flaw(folder: Path) -> str:
     except (OSError, ValueError, TypeError) as error:  # a folder for a file, bytes that are no text
         return f"cannot be read: {error}"
     return ""
-
-
-def _check_state(folder: Path) -> None:
-    step = read_object(folder / "trainer_state.json").get("global_step")
-    match = CHECKPOINT.fullmatch(folder.name)
-    if match and step != int(match[1]):
-        raise ContentError(f"trainer_state.json: found global_step {show_value(step)}, expected {match[1]}")
 
 
 def _check_weights(folder: Path) -> None:

@@ -96,7 +96,14 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(parsed.value, dict):
         found = "is empty" if parsed.value is None else f"found {show_value(parsed.value)}"
         raise ContentError(f"{path}: {found}, {expected}")
-    _check_overrides(overrides)
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not key.isidentifier():
+            raise RequestError(f"{override!r}: expected key=value, as in learning_rate=1e-4")
+        try:
+            OmegaConf.from_cli([override])
+        except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+            raise RequestError(f"{override!r}: the value is not YAML") from error
     try:
         base = OmegaConf.create(path.read_text(encoding="utf-8"))
         merged = OmegaConf.merge(base, OmegaConf.from_cli(list(overrides)))
@@ -119,18 +126,3 @@ def _found(path: Path) -> Path:
         hint = nearest(str(path), sorted(file.stem for file in named.parent.glob("*.yaml")))
         raise RequestError(f"recipe not found: {path}; neither is {named} {hint}".rstrip())
     return named
-
-
-def _check_overrides(overrides: Sequence[str]) -> None:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    for override in overrides:
-        key, equals, _ = override.partition("=")
-        if not equals or not key.isidentifier():
-            raise RequestError(f"{override!r}: expected key=value, as in learning_rate=1e-4")
-        try:
-            OmegaConf.from_cli([override])
-        except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-            raise RequestError(f"{override!r}: the value is not YAML") from error

@@ -75,8 +75,7 @@ def replaced(module: Any, **functions: Any) -> Iterator[None]:
 def look(reader: RecipeData, name: str) -> dict[str, Any]:
     """Return what becomes of a dataset: `rows`, `bad` (how many cannot be trained on), `problems`, `tokens`.
 
-    `problems` are (row in the file, or 0; why) of the first bad ones; a tokenizer adds `tokens` and the
-    `lengths` of the rows drawn. {} for a dataset that is no local file.
+    `problems` are (row in the file, or 0; why), `lengths` those of the rows drawn; {} for no local file.
     """
     from llamafactory.data.parser import get_dataset_list
 

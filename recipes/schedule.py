@@ -55,16 +55,14 @@ def gathered(recipe: Recipe) -> int:
 def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
     """Yield what never happens in a training of this length: saves, evaluations, the end of the warm-up."""
     settings = recipe.settings
-    logged = settings.get("logging_steps", 500)  # what evaluates by default
-    every = {
-        "save_steps": settings.get("save_strategy", "steps") == "steps" and settings.get("save_steps"),
-        "eval_steps": settings.get("eval_strategy") == "steps" and (settings.get("eval_steps") or logged),
-    }
-    for key, value in every.items():
+    saves = settings.get("save_strategy", "steps") == "steps" and settings.get("save_steps")
+    evaluates = settings.get("eval_steps") or settings.get("logging_steps", 500)
+    evaluates = settings.get("eval_strategy") == "steps" and evaluates
+    never = {"save_steps": "only the end is saved", "eval_steps": "it is never evaluated"}
+    for key, value in {"save_steps": saves, "eval_steps": evaluates}.items():
         if isinstance(value, int) and value > schedule.steps:
             message = f"is {value}, but the training ends after {counted(schedule.steps, 'step')}"
-            hint = "only the end is saved" if key == "save_steps" else "it is never evaluated"
-            yield recipe.problem("W330", key, message, hint)
+            yield recipe.problem("W330", key, message, never[key])
     if schedule.warmup >= schedule.steps:
         message = f"{schedule.warmup} steps of {schedule.steps}: the full learning rate is never reached"
         yield recipe.problem("W331", "warmup_steps", message)

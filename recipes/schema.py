@@ -1,7 +1,6 @@
 """python -m recipes.schema: write recipes/schema.json, the JSON Schema of a recipe, for editors and `check`.
 
-Keys, types and choices are those of LLaMA-Factory's arguments (12 s to import), the bounds ours: it accepts a
-learning rate of -1. A test (test_recipes_all.py) holds the file current.
+Keys, types and choices are LLaMA-Factory's (12 s to import), bounds ours; test_recipes_all.py keeps it so.
 """
 
 import enum

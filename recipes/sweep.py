@@ -150,9 +150,9 @@ def score(folder: Path, evaluation: str | None, metric: str) -> float:
     numbers = [float(value) for value in values.values() if isinstance(value, int | float)]
     if not numbers:
         raise ContentError(f"{results}: no results.json with the number {show_value(metric)}")
-    if len(numbers) < len(values):
-        lacking = next(path for path, value in values.items() if not isinstance(value, int | float))
-        raise ContentError(f"{lacking}: no number {show_value(metric)}, which the other results have")
+    for path, value in values.items():
+        if not isinstance(value, int | float):
+            raise ContentError(f"{path}: no number {show_value(metric)}, which the other results have")
     return statistics.fmean(numbers)
 
 
@@ -201,11 +201,9 @@ def plot(rows: list[Row], grid: dict[str, list[str]], metric: str, path: Path) -
                 axes.text(j, i, f"{scores[one, other]:.4g}", ha="center", va="center", bbox=box)
             axes.set_xticks(range(len(acrosses)), acrosses)
             axes.set_yticks(range(len(downs)), downs)
-            axes.set_xlabel(across)
-            axes.set_ylabel(down)
+            axes.set(xlabel=across, ylabel=down)
         else:
             names = [", ".join(str(row[key]) for key in grid) for row in rows]
             axes.plot(names, [row[metric] for row in rows], marker="o", color="C0")
-            axes.set_xlabel(", ".join(grid))
-            axes.set_ylabel(direction(metric))
+            axes.set(xlabel=", ".join(grid), ylabel=direction(metric))
         figure.savefig(path)

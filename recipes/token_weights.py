@@ -1,9 +1,8 @@
 """python -m recipes.token_weights WEIGHTS.yaml RECIPE.yaml: LLaMA-Factory's SFT with key-token weights.
 
 `run_sft` looks its trainer up as a global of its module, so a subclass put there before `run_exp()` trains
-with everything else unchanged, under torchrun too (tests/integration proves the losses).
-A rule is a regular expression (its first group, else all of it), a list of words, or a field of the answer's
-template. Where rules overlap, the last one counts.
+with everything else unchanged. A rule is a regular expression (its first group, else all of it), a list of
+words, or a field of the answer's template; where rules overlap, the last one counts.
 """
 
 import re
