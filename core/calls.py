@@ -1,10 +1,10 @@
 """Calls of tools, in the JSON that LLaMA-Factory's function turns hold, and the tools that a row declares.
 
 LLaMA-Factory 0.9.5 (data/formatter.py, FunctionFormatter) takes one call {"name", "arguments"} or a list of
-them. A thought between <think> and </think> may stand before it, and any other text where the JSON is put
-between <tool_call> and </tool_call>: the text is kept, and both are trained.
+them, after a thought in <think> tags; after other text where the JSON stands in <tool_call> tags. Both train.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -64,10 +64,7 @@ def only_thought(text: str) -> str:
 
 
 def function_text(text: str) -> str:
-    """Return the value of a function turn as LLaMA-Factory can take it; `WrongValueError` names a fault.
-
-    It stays as it is where the calls in it are as they should be; a thought gets the form of `thought`.
-    """
+    """Return a function turn as LLaMA-Factory takes it; `WrongValueError` names a fault."""
     before, body = _parted(text)
     calls = parse_calls(body)
     plain = [call._asdict() for call in calls]
@@ -92,23 +89,20 @@ def before_calls(text: str) -> str:
 def _parted(text: str) -> tuple[str, str]:
     """Return what stands before the calls of a function turn, and their JSON, as LLaMA-Factory finds them."""
     start, opened, rest = text.partition(OPEN)
-    if opened:
-        body, _, after = rest.partition(CLOSE)
-        if after.strip():
-            raise WrongValueError(
-                f"found {show_value(after.strip())} after {CLOSE}, which LLaMA-Factory would put before the "
-                f"call; expected one {OPEN} with all calls as a list in it, last"
-            )
-        return start, body
-    found = _THOUGHT.match(text.lstrip())
-    return (found[0], text.lstrip()[found.end() :]) if found else ("", text)
+    if not opened:
+        found = _THOUGHT.match(text.lstrip())
+        return (found[0], text.lstrip()[found.end() :]) if found else ("", text)
+    body, _, after = rest.partition(CLOSE)
+    if after.strip():
+        raise WrongValueError(
+            f"found {show_value(after.strip())} after {CLOSE}, which LLaMA-Factory would put before the "
+            f"call; expected one {OPEN} with all calls as a list in it, last"
+        )
+    return start, body
 
 
 def read_strict(text: str) -> Any:
-    """Return what JSON text holds; `ValueError` where a model or another reader would take it otherwise.
-
-    That is NaN, a key that stands twice, half of a character, and values nested deeper than `DEEPEST`.
-    """
+    """Return what JSON text holds; `ValueError` for NaN, equal keys, half a character, too many levels."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(found := dict(pairs)) < len(pairs):
@@ -124,23 +118,17 @@ def read_strict(text: str) -> Any:
     except RecursionError as error:
         raise ValueError("nested too deep") from error
     level, depth = [value], 0
-    while level := [
-        inner
-        for outer in level
-        if isinstance(outer, dict | list)
-        for inner in (outer.values() if isinstance(outer, dict) else outer)
-    ]:
-        depth += 1
+    while level:
         if depth > DEEPEST:
             raise ValueError("nested too deep")
+        outer = [one for one in level if isinstance(one, dict | list)]
+        level = [inner for one in outer for inner in (one.values() if isinstance(one, dict) else one)]
+        depth += 1
     return value
 
 
 def parse_calls(value: object) -> list[Call]:
-    """Return the calls in JSON text, or in what it holds: {"name", "arguments"}, or a list of such.
-
-    OpenAI's {"function": {…}} around a call goes, and arguments that are JSON text become what they hold.
-    """
+    """Return the calls in JSON text or its value, out of OpenAI's wrappers and arguments as text."""
     if isinstance(value, str):
         try:
             value = read_strict(value)
@@ -155,29 +143,29 @@ def parse_calls(value: object) -> list[Call]:
 
 
 def _call(value: object) -> Call:
-    inner = value.get("function", value) if isinstance(value, dict) else value
-    name = inner.get("name") if isinstance(inner, dict) else None
-    if not isinstance(inner, dict) or not isinstance(name, str) or not name.strip():
+    name, inner = _named(value)
+    if not name:
         raise WrongValueError(f'found the call {show_value(value)}, expected a "name" and "arguments"')
     arguments = inner.get("arguments")
     if isinstance(arguments, str):
-        try:
+        with contextlib.suppress(ValueError):
             arguments = read_strict(arguments) if arguments.strip() else {}
-        except ValueError:
-            arguments = inner["arguments"]
     if not isinstance(arguments, dict):
-        raise WrongValueError(
-            f"the call of {show_value(name)}: found the arguments {show_value(arguments)}, "
-            "expected an object of them as JSON"
-        )
+        found = f"the call of {show_value(name)}: found the arguments {show_value(arguments)}"
+        raise WrongValueError(f"{found}, expected an object of them as JSON")
     return Call(name, arguments)
 
 
-def tools_text(value: object) -> str:
-    """Return the tools of a row as LLaMA-Factory takes them: a JSON list as text, "" for none.
+def _named(value: object) -> tuple[str, dict[str, Any]]:
+    """Return the name of a call or a tool ("" without) and itself, out of OpenAI's {"function": {…}}."""
+    inner = value.get("function", value) if isinstance(value, dict) else {}
+    inner = inner if isinstance(inner, dict) else {}
+    name = inner.get("name")
+    return (name if isinstance(name, str) and name.strip() else ""), inner
 
-    `WrongValueError` where it is none, or where a tool has no name.
-    """
+
+def tools_text(value: object) -> str:
+    """Return a row's tools as a JSON list in text, "" for none; `WrongValueError` for anything else."""
     try:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) if value else ""
     except (TypeError, ValueError, RecursionError) as error:
@@ -212,9 +200,8 @@ def _declared_twice(text: str) -> list[str]:
 
 
 def _tool(number: int, tool: object) -> tuple[str, dict[str, Any]]:
-    inner = tool.get("function", tool) if isinstance(tool, dict) else tool
-    name = inner.get("name") if isinstance(inner, dict) else None
-    if not isinstance(inner, dict) or not isinstance(name, str) or not name.strip():
+    name, inner = _named(tool)
+    if not name:
         raise WrongValueError(f'tool {number}: found {show_value(tool)}, expected an object with a "name"')
     schema = inner.get("parameters") or {}
     if not isinstance(schema, dict):

@@ -1,6 +1,5 @@
 """Where Tuneyard itself lies, and which version of it runs: written into everything that it makes."""
 
-import functools
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,32 +14,20 @@ def bundled(path: Path) -> Path:
 
 def version() -> dict[str, str]:
     """Return `{"version": "0.1.0", "commit": "<40 hex digits>"}`; no commit where this is no checkout."""
-    return dict(_version())
-
-
-@functools.cache
-def _version() -> tuple[tuple[str, str], ...]:
-    commit = head(ROOT)
-    return (("version", _release()), *([("commit", commit)] if commit else []))
-
-
-def _release() -> str:
-    """Return the version that pyproject.toml declares, or outside of a checkout the installed one."""
-    declared = ROOT / "pyproject.toml"
+    commit, declared = head(ROOT), ROOT / "pyproject.toml"
     if declared.is_file():
         import tomllib  # 20 ms that most commands do not need
 
-        return str(tomllib.loads(declared.read_text(encoding="utf-8"))["project"]["version"])
-    from importlib import metadata  # 30 ms that a checkout does not need
+        release = str(tomllib.loads(declared.read_text(encoding="utf-8"))["project"]["version"])
+    else:  # the installed one
+        from importlib import metadata  # 30 ms that a checkout does not need
 
-    return metadata.version("tuneyard")
+        release = metadata.version("tuneyard")
+    return {"version": release, **({"commit": commit} if commit else {})}
 
 
 def head(root: Path) -> str | None:
-    """Return the commit that is checked out in `root`, None where git keeps none there that can be read.
-
-    Reads the files of gitrepository-layout(5), worktrees and packed refs among them, and starts no program.
-    """
+    """Return the commit checked out in `root` by gitrepository-layout(5), None where there is none."""
     try:
         git = root / ".git"
         if git.is_file():  # a worktree or submodule: "gitdir: PATH"
@@ -48,12 +35,10 @@ def head(root: Path) -> str | None:
         found = (git / "HEAD").read_text(encoding="utf-8").strip()
         if not found.startswith("ref: "):
             return found
-        name = found.removeprefix("ref: ")
-        shared = git / "commondir"
+        name, shared = found.removeprefix("ref: "), git / "commondir"
         folders = [git, git / shared.read_text(encoding="utf-8").strip()] if shared.is_file() else [git]
-        for folder in folders:
-            if (folder / name).is_file():
-                return (folder / name).read_text(encoding="utf-8").strip()
+        if there := next((folder / name for folder in folders if (folder / name).is_file()), None):
+            return there.read_text(encoding="utf-8").strip()
         packed = (folders[-1] / "packed-refs").read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return None

@@ -65,19 +65,15 @@ def command_line(module: str, without: Collection[str] = ()) -> str:
     return f"{program} {shlex.join(word for word in sys.argv[1:] if word not in without)}"
 
 
+def cli_command(name: str, *commands: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Return the decorator of a command of ours, whose `--help` ends in `examples` of it."""
+    return click.command(name, context_settings=CLI, epilog=examples(*commands))
+
+
 def examples(*commands: str) -> str:
     """Return the end of a `--help`: what to type, each command run by the tests, a long one in two lines."""
-    return "\n".join(("\b", "Examples:", *map(_wrapped, commands)))
-
-
-def command(*shown: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Return what makes a function a command whose help ends in these examples."""
-    return click.command(context_settings=CLI, epilog=examples(*shown))
-
-
-def _wrapped(command: str) -> str:
-    lines = textwrap.wrap(command, 74, break_long_words=False, break_on_hyphens=False)
-    return "  " + " \\\n      ".join(lines)
+    lines = (textwrap.wrap(one, 74, break_long_words=False, break_on_hyphens=False) for one in commands)
+    return "\n".join(("\b", "Examples:", *("  " + " \\\n      ".join(wrapped) for wrapped in lines)))
 
 
 def examples_of(command: click.Command) -> list[str]:
@@ -104,12 +100,10 @@ GROUPS = {
 }
 
 
-@click.group(
-    cls=LazyGroup,
-    lazy=GROUPS,
-    context_settings=CLI,
-    epilog=examples("tuneyard doctor", "tuneyard data compile demo_rte"),
-)
+EXAMPLES = examples("tuneyard doctor", "tuneyard data compile demo_rte")
+
+
+@click.group(cls=LazyGroup, lazy=GROUPS, context_settings=CLI, epilog=EXAMPLES)
 @click.option(
     "--version",
     is_flag=True,

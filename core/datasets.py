@@ -30,20 +30,18 @@ class Dataset:
 
 
 def registry_folder(given: Path | None = None, name: str = "") -> Path:
-    """Return the registry's folder to read: the given one, else dataset_info/, else LLaMA-Factory's data/.
-
-    It is data/, too, where that alone registers `name`. Where it is data/, stderr says so.
-    """
+    """Return the folder given, else dataset_info/, or data/ where that alone has `name` (stderr says so)."""
     if given is not None:
         return given
-    ours, theirs = DEFAULT_FOLDER / REGISTRY, LLAMAFACTORY_FOLDER / REGISTRY
+    ours, theirs, why = DEFAULT_FOLDER / REGISTRY, LLAMAFACTORY_FOLDER / REGISTRY, ""
     if not ours.exists() and theirs.is_file():
-        click.echo(f"no {ours} here: reading {theirs}", err=True)
-        return LLAMAFACTORY_FOLDER
-    if name and not (DEFAULT_FOLDER / name).exists() and other_folder(name, DEFAULT_FOLDER):
-        click.echo(f"{name} is not in {ours}: reading {theirs}", err=True)
-        return LLAMAFACTORY_FOLDER
-    return DEFAULT_FOLDER
+        why = f"no {ours} here"
+    elif name and not (DEFAULT_FOLDER / name).exists() and other_folder(name, DEFAULT_FOLDER):
+        why = f"{name} is not in {ours}"
+    if not why:
+        return DEFAULT_FOLDER
+    click.echo(f"{why}: reading {theirs}", err=True)
+    return LLAMAFACTORY_FOLDER
 
 
 def other_folder(name: str, folder: Path) -> Path | None:
@@ -62,20 +60,18 @@ def read_registry(folder: Path) -> dict[str, dict[str, object]]:
         path.stat()  # which names a loop of links, where `exists` would say that there is nothing
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    entries = read_object(path, unique_keys=True)
-    for name, entry in entries.items():
+    entries: dict[str, dict[str, object]] = {}
+    for name, entry in read_object(path, unique_keys=True).items():
         if not isinstance(entry, dict):
             raise ContentError(f"{path}: entry {name!r}: found {type(entry).__name__}, expected an object")
-    return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
+        entries[name] = entry
+    return entries
 
 
 def not_registered(
     name: str, folder: Path, entries: Iterable[str], alike: Iterable[str] | None = None
 ) -> RequestError:
-    """Return the error for a name that `folder` does not register: the nearest ones, and one that was meant.
-
-    That is one of `alike`, by default of all entries.
-    """
+    """Return the error for a name that `folder` lacks, with the nearest, of `alike` the one meant."""
     import difflib
 
     known = sorted(entries)

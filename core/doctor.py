@@ -13,8 +13,7 @@ from pathlib import Path
 import click
 
 from core.checkout import ROOT, version
-from core.cli import examples
-from core.errors import CLI
+from core.cli import cli_command
 from core.files import versions
 from core.packages import in_checkout
 
@@ -35,7 +34,7 @@ class Finding:
     fix: str = ""
 
 
-@click.command(context_settings=CLI, epilog=examples("tuneyard doctor", "tuneyard doctor --json"))
+@cli_command("doctor", "tuneyard doctor", "tuneyard doctor --json")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
 @click.pass_context
 def cli(ctx: click.Context, as_json: bool) -> None:
@@ -102,9 +101,9 @@ def _gpu() -> Finding:
 def _memory() -> Finding:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     found = f"{total / GB:.0f} GB, {os.cpu_count()} CPU cores"
-    if total < MEMORY_LOW:
-        return Finding("memory", "warning", found, "take a smaller model, or a machine with more memory")
-    return Finding("memory", "ok", found)
+    if total >= MEMORY_LOW:
+        return Finding("memory", "ok", found)
+    return Finding("memory", "warning", found, "take a smaller model, or a machine with more memory")
 
 
 def _disk(folder: Path, name: str) -> Finding:
@@ -126,7 +125,6 @@ def _fonts() -> Finding:
 
 
 def _hub() -> Finding:
-    """Ask the hub, or the mirror that HF_ENDPOINT names, for any answer at all."""
     import http.client
     import urllib.error
     import urllib.request

@@ -1,7 +1,6 @@
 """The one reader and writer of YAML, the reader of JSON Lines: bounded, strict, errors with file and line.
 
-YAML is read as YAML 1.1 without dates (they stay text) and without what it allows but nobody means: equal
-keys, of which most readers keep the last, and aliases that stand for themselves or for endless values.
+YAML 1.1 without dates (they stay text), equal keys, and aliases for themselves or for endless values.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,10 +31,7 @@ class Yaml:
 
 
 def read_yaml(path: Path, what: str) -> Yaml:
-    """Read a YAML file; `what` names it in messages ("recipe", "spec").
-
-    Raises `RequestError` where it is not there, `ContentError` (`path:line`) where it is broken.
-    """
+    """Read a YAML file, `what` in messages; `RequestError` without it, `ContentError` if broken."""
     require(path, what)
     with path.open("rb") as file:
         return parse_yaml(file.read(MOST_BYTES + 1), str(path))
@@ -105,7 +101,6 @@ def _check_depth(place: str, text: str) -> None:
 
 @cache
 def _loader() -> "type[yaml.SafeLoader]":
-    """Return PyYAML's safe loader (the one in C where it is built in) without dates."""
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # chosen at run time
@@ -145,10 +140,9 @@ def _check(
 
 
 def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, dict[str, object]]]:
-    """Yield (line number from 1, object) of each line that is not blank; memory holds one line.
+    """Yield (line number from 1, object) of each line that is not blank; `ContentError` names `path:line`.
 
     Of a file that is still `growing`, a last line without its end is left out: its writer was killed.
-    `ContentError` names `path:line` of what is no UTF-8, no JSON, no object, or longer than 64 MB.
     """
     with path.open("rb") as file:
         number = 0

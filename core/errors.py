@@ -1,7 +1,7 @@
 """Errors that a user can act on, and the one door through which every command leaves.
 
-Exit codes: 0 clean, 1 the content of data, recipe, adapter or registry is wrong (or a program
-we started failed), 2 the request cannot be served as asked, 130/143 interrupted.
+Exit codes: 0 clean, 1 wrong content of data, recipe, adapter or registry (or a program of ours failed),
+2 the request cannot be served as asked, 130/143 interrupted.
 """
 
 import errno
@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import NoReturn
 
@@ -43,8 +44,7 @@ class RequestError(TuneyardError):
 class Problem:
     """One thing that is wrong, as one line: place, code, field, found, expected, fix.
 
-    `place` is `file:line`, `file row N` or another address that a user can go to;
-    codes are E… (errors) and W… (warnings) and are documented in docs/problems.md.
+    `place` is `file:line`, `file row N` or the like; codes are E… and W…, see docs/problems.md.
     """
 
     code: str
@@ -72,10 +72,7 @@ class ProblemsError(ContentError):
 def summarise(
     problems: list[Problem], show_all: bool = False, counts: Mapping[str, int] | None = None
 ) -> str:
-    """Return the problems as lines (20 at most unless `show_all`) above a total with counts by code.
-
-    `counts` gives the true counts where `problems` holds only the first of many.
-    """
+    """Return problems (20 unless `show_all`) above a total with counts by code, `counts` if given."""
     counts = Counter(p.code for p in problems) if counts is None else counts
     shown = problems if show_all else problems[:SHOWN]
     by_code = ", ".join(f"{code} {n}" for code, n in sorted(counts.items()))
@@ -85,13 +82,9 @@ def summarise(
     return "\n".join(p.line() for p in shown) + f"{more}\n{counted(total, 'problem')} ({by_code})"
 
 
-def _hyphens(name: str) -> str:
-    return name.replace("_", "-")
-
-
 # --max_new_tokens, as scripts with argparse write it, is --max-new-tokens: Click normalises every name so.
 CLI: dict[str, object] = {
-    "token_normalize_func": _hyphens,
+    "token_normalize_func": methodcaller("replace", "_", "-"),
     "help_option_names": ["-h", "--help"],
     "max_content_width": 110,
 }
@@ -108,16 +101,15 @@ def run(command: click.Command) -> NoReturn:
             sys.stdout.flush()
     except OSError as error:
         if error.errno == errno.EPIPE and _reader_is_gone():
-            _silence()
-            code = 141
-        else:
-            click.echo(f"error: {describe_os_error(error)}", err=True)
-            code = 2
+            for stream in (1, 2):  # what is still buffered goes nowhere: Python's exit has nothing to say
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+            sys.exit(141)
+        click.echo(f"error: {describe_os_error(error)}", err=True)
+        code = 2
     sys.exit(code)
 
 
 def _run(command: click.Command) -> int:
-    """Return the exit code of a command, its errors shown; an `OSError` is raised."""
     try:
         code = command.main(standalone_mode=False)
     except click.Abort:
@@ -148,13 +140,6 @@ def _reader_is_gone() -> bool:
     for stream in (1, 2):
         poll.register(stream, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
-
-
-def _silence() -> None:
-    """Let what is still buffered go nowhere, so that Python's own exit has nothing to say about it."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        os.dup2(nowhere, stream)
 
 
 def describe_os_error(error: OSError) -> str:

@@ -1,8 +1,7 @@
 """What lies beside the records of a dataset, row by row: fingerprints of its examples, and their clusters.
 
-`NAME/alpaca_rte-train.examples.npy` goes with `NAME/alpaca_rte-train.json`: a numpy array of as many rows
-as the file has records, with a field `fingerprint` and, where the dataset has a cluster column, a field of
-its name. Records keep the keys that their format fixes.
+`NAME/train.examples.npy` goes with `NAME/train.json`: a numpy array of as many rows, with a field
+`fingerprint` and one named as the cluster column, if any. Records keep the keys that their format fixes.
 """
 
 import struct
@@ -41,8 +40,7 @@ def examples_file(records: Path) -> Path:
 def fingerprint(texts: Iterable[str]) -> int:
     """Return 8 bytes of BLAKE2 over what an example asks: its turns' texts before the last answer.
 
-    The system text is left out: it is the same example under another one. Equal prompts have equal
-    fingerprints whatever their answers; other prompts share one with a probability of 2^-64.
+    The system text is left out: it is the same example under another one. Other prompts share one by 2^-64.
     """
     return fingerprints([SEPARATOR.join(texts)])[0]
 
@@ -57,10 +55,9 @@ def fingerprints(joined: Sequence[str]) -> "array[int]":
 
 
 def write_examples(path: Path, fingerprints: Sequence[int], clusters: Mapping[str, Iterable[int]]) -> None:
-    """Write the fingerprints of all examples and, by column, the number of each one's cluster.
+    """Write all examples' fingerprints and, by column, their clusters' numbers; `ValueError` unless as many.
 
     The bytes are numpy's format 3.0, made without numpy, whose import takes longer than a small compile.
-    Raises `ValueError` where there are more of the one than of the other.
     """
     columns = [array("Q", fingerprints), *(array("I", numbers) for numbers in clusters.values())]
     width, at = 8 + 4 * len(clusters), 0

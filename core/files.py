@@ -1,8 +1,8 @@
 """Files that are either the old ones or the new ones: atomic writes, locks, staged folders, hashes.
 
-A staged folder lies beside its target as `.NAME.tuneyard-XXXX` and holds a lock while its writer
-lives. `publish` exchanges the two in one step (RENAME_EXCHANGE, renameat2(2)); where the file
-system cannot, it renames twice, and the name `.NAME.tuneyard-new` is the journal that `recover` finishes.
+A staged folder lies beside its target as `.NAME.tuneyard-XXXX`, locked while its writer lives. `publish`
+exchanges the two (RENAME_EXCHANGE, renameat2(2)); where the file system cannot, it renames twice, and
+`.NAME.tuneyard-new` is the journal that `recover` finishes.
 """
 
 import contextlib
@@ -29,10 +29,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` for writing; it becomes `path` (synced) only on success.
-
-    A link stays a link: the file that it points to is replaced.
-    """
+    """Open a file that replaces `path` (of a link, what it points to), synced, only on success."""
     if path.is_symlink():
         path = Path(os.path.realpath(path))  # Path.resolve fails at a loop of links, which this replaces
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,24 +69,18 @@ def write_json(path: Path, value: object, *, ascii_only: bool = False) -> None:
 
 
 def read_json(path: Path, *, unique_keys: bool = False) -> object:
-    """Read a JSON file; `ContentError` names the file, line and column where it is broken.
-
-    `unique_keys` refuses an object with equal keys, for files that are written back.
-    """
+    """Read a JSON file as `parse_json` does; `unique_keys` is for files that are written back."""
     return parse_json(path.read_bytes(), str(path), unique_keys=unique_keys)
 
 
 def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: bool = False) -> object:
-    """Return the value of a JSON text (UTF-8) that begins in `line` of the file `place`.
+    """Return the value of JSON text (UTF-8) from `line` of the file `place`; `ContentError` names the place.
 
     `unique_keys` refuses an object with equal keys, of which Python's reader keeps the last only.
-    `ContentError` names the file, the line and the column where it is broken.
     """
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        """Return the pairs as an object; `ContentError` for a key that stands twice."""
-        keys = Counter(key for key, _ in pairs)
-        for key, count in keys.items():
+        for key, count in Counter(key for key, _ in pairs).items():
             if count > 1:
                 raise ContentError(f"{place}: the key {key!r} stands {count} times, keep one")
         return dict(pairs)
@@ -159,11 +150,7 @@ def sync(file: BinaryIO) -> None:
 
 
 def flush_soon(file: BinaryIO | int, start: int, stop: int) -> None:
-    """Have the kernel begin to write these bytes of a file to the disk, so that a sync at the end waits less.
-
-    Linux starts the writeback of dirty pages that are said to be of no more use (posix_fadvise(2)), and
-    does not wait; elsewhere nothing happens before the sync.
-    """
+    """Have Linux begin to write these bytes (posix_fadvise(2)), so that a sync at the end waits less."""
     if hasattr(os, "posix_fadvise"):
         handle = file if isinstance(file, int) else file.fileno()
         os.posix_fadvise(handle, start, stop - start, os.POSIX_FADV_DONTNEED)
@@ -171,41 +158,37 @@ def flush_soon(file: BinaryIO | int, start: int, stop: int) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make renames inside `folder` durable (fsync on the directory itself, see fsync(2))."""
-    with _opened(folder) as handle:
+    with opened(folder) as handle:
         os.fsync(handle)
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold an exclusive lock on a folder (flock(2) on the directory: no lock file is left behind)."""
-    with _opened(folder) as handle:
+    with opened(folder) as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 @contextlib.contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """Yield a new locked folder beside `target` to write into; it is removed unless published.
+    """Yield a new locked folder beside `target` to write into, removed unless published.
 
-    The caller must not hold `locked(target.parent)` on entry: the folder is made and marked as
-    alive under that lock, so that no `recover` takes it for a dead one in between.
+    It is made under `locked(target.parent)`, which the caller must not hold: no `recover` takes it for dead.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         with locked(target.parent):
             folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.{OURS}"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            fcntl.flock(stack.enter_context(_opened(folder)), fcntl.LOCK_EX)
+            fcntl.flock(stack.enter_context(opened(folder)), fcntl.LOCK_EX)
         folder.chmod(0o777 & ~_umask())
         stack.enter_context(named(target))
         yield folder
 
 
 def publish(staged: Path, target: Path) -> None:
-    """Put a whole staged folder (or file) in the place of `target`, in one step, and drop the old one.
-
-    The caller holds `locked(target.parent)`. All files of `staged` are synced first; it may be a file itself.
-    """
+    """Put a staged folder or file, synced, in the place of `target`; under `locked(target.parent)`."""
     for path in (staged, *staged.rglob("*")):
         if path.is_file():
             with named(path), path.open("rb") as file:
@@ -224,10 +207,7 @@ def publish(staged: Path, target: Path) -> None:
 
 
 def recover(parent: Path) -> dict[str, int]:
-    """Finish interrupted publications in `parent` and drop stages whose writers are dead: {name: bytes}.
-
-    The caller holds `locked(parent)`.
-    """
+    """Finish interrupted publications, drop dead writers' stages ({name: bytes}); under `locked(parent)`."""
     for journal in parent.glob(f".*.{OURS}new"):
         _finish(journal)
     dropped = {}
@@ -242,7 +222,7 @@ def abandoned(parent: Path) -> Iterator[Path]:
     for folder in sorted(parent.glob(f".*.{OURS}*")):
         if folder.is_symlink():  # nobody's stage: what a link leads to would be emptied
             continue
-        with contextlib.suppress(FileNotFoundError, BlockingIOError), _opened(folder) as handle:
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), opened(folder) as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield folder
 
@@ -275,7 +255,8 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
+def opened(folder: Path) -> Iterator[int]:
+    """Open a folder; yield its file descriptor."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield handle

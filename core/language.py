@@ -1,7 +1,4 @@
-"""The texts of tables, plots, verdicts and the page in the language asked for; the English text is the key.
-
-zh.json, beside this file, has the Chinese of each key; a text that it lacks stays English.
-"""
+"""The texts of tables, plots, verdicts and the page in another language (zh.json), by their English."""
 
 import contextlib
 import functools

@@ -1,7 +1,4 @@
-"""What the figures of trainings and evaluations mean: the unit of each, and whether more of it is better.
-
-The one place that says so: whatever chooses by a figure asks here.
-"""
+"""What the figures of trainings and evaluations mean: the unit of each, and whether more of it is better."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -42,10 +39,7 @@ _PREFIX = re.compile(r"^(?:eval|train|test|predict)_")
 
 
 def metric_of(name: str) -> Metric:
-    """Return what a figure means; `UNKNOWN`, of which the highest is taken, for one that nobody here knows.
-
-    The trainer's names are known too: `eval_loss`, and `eval_DATASET_loss` where several sets are evaluated.
-    """
+    """Return what a figure means (`eval_loss`, `eval_DATASET_loss` too); `UNKNOWN` if nobody here knows."""
     plain = _PREFIX.sub("", name)
     known = METRICS.get(plain)
     return known or next((METRICS[one] for one in METRICS if plain.endswith(f"_{one}")), UNKNOWN)
@@ -58,10 +52,7 @@ def direction(name: str, metric: Metric | None = None) -> str:
 
 
 def read_metric(results: Mapping[str, object], name: str) -> tuple[object, Metric]:
-    """Return the value of a figure in a results.json (None without it) and what it means.
-
-    What eval's metrics of examples are is declared under `metrics`, where those of plug-ins are too.
-    """
+    """Return a figure's value in a results.json, its `metrics` too (None without it), and what it means."""
     declared = results.get("metrics")
     figure = declared.get(name) if isinstance(declared, Mapping) else None
     if name in results or not isinstance(figure, Mapping):

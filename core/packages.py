@@ -20,26 +20,15 @@ EXTRAS = {
 
 
 def missing(module: str) -> str:
-    """Return the sentence for a module that cannot be imported: which, where, and what mends it.
-
-    Where `make setup` has been run and another Python runs, that is to activate the environment, which only
-    an extra package asks more than.
-    """
-    name = module.partition(".")[0]
-    if name not in EXTRAS and _not_activated():
-        activate = in_checkout("source .venv/bin/activate")
-        return f'{name} is not installed in {sys.executable}; run "{activate}"'
+    """Return the sentence for a module that cannot be imported, with the command that mends it."""
+    name, environment = module.partition(".")[0], ROOT / ".venv"
+    there = (environment / "bin" / "python").exists()  # itself a link to the Python that it was made with
     core = '"make setup-core" (or "make setup" for training and evaluation)'
     setup = core if name in CORE else '"make setup"'
-    fix = EXTRAS.get(name, f'run {setup}, then "source .venv/bin/activate"')
-    return f"{name} is not installed in {sys.executable}; {fix}"
-
-
-def _not_activated() -> bool:
-    """Whether the checkout has an environment, and another Python runs than that one."""
-    environment = ROOT / ".venv"
-    there = (environment / "bin" / "python").exists()  # itself a link to the Python that it was made with
-    return there and Path(sys.prefix).resolve() != environment.resolve()
+    fix = f'run {setup}, then "source .venv/bin/activate"'
+    if there and Path(sys.prefix).resolve() != environment.resolve():
+        fix = f'run "{in_checkout("source .venv/bin/activate")}"'
+    return f"{name} is not installed in {sys.executable}; {EXTRAS.get(name, fix)}"
 
 
 def in_checkout(command: str) -> str:

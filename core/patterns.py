@@ -1,8 +1,6 @@
-"""A bound on the time of what a user wrote and we run: regular expressions, chat templates.
+"""A bound on the time of what a user wrote and we run: regular expressions (`(a+)+b`), chat templates.
 
-PEFT and LLaMA-Factory match with `re`, so that is what we match with; a pattern such as `(a+)+b` takes
-it centuries. Both `re` and Jinja's compiled templates let signals through while they work, so a timer
-ends either.
+Both `re` and Jinja's compiled templates let signals through while they work, so a timer ends either.
 """
 
 import contextlib
@@ -18,15 +16,13 @@ SECONDS = 5.0
 
 @contextlib.contextmanager
 def bounded(what: str, seconds: float | None = None) -> Iterator[None]:
-    """Let a block compute for at most `seconds` (5) of CPU time, so that a busy machine fails nothing.
+    """Let a block compute for at most `seconds` (5) of CPU time, else `ContentError`, which `what` opens.
 
-    `what` opens the message of the `ContentError` beyond that. Blocks may be nested. Only the main thread
-    gets signals: in another one the block runs without a bound.
+    Blocks may be nested. Only the main thread gets signals: in another one the block runs without a bound.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
     seconds = SECONDS if seconds is None else seconds
 
     def stop(_number: int, _frame: FrameType | None) -> None:

@@ -1,8 +1,6 @@
-"""From a record to what the model reads: messages, then text, then token ids.
+"""From a record to what the model reads: messages, then text, then token ids, the same as in training.
 
-Training and scoring must see the same ids. A record becomes messages as LLaMA-Factory 0.9.5 makes
-them (data/converter.py), the messages become ids by a chat template, or by LLaMA-Factory's template
-of a name; tests/integration/test_prompt.py holds that both give what LLaMA-Factory trains on.
+As LLaMA-Factory 0.9.5 makes them (data/converter.py); tests/integration/test_prompt.py holds it to that.
 """
 
 import copy
@@ -47,11 +45,10 @@ MESSAGES = ("messages", "text")  # where records keep messages as OpenAI has the
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What is asked (`messages`, the user's turn last) and the answer that the data expects, or "".
+    """What is asked (`messages`, the user's turn last), the answer that the data expects, or "", its role.
 
     Calls of tools are messages of the role `function`, what they return of `observation`, both as
     LLaMA-Factory holds them; the first message has the `tools` (a JSON list as text) where there are any.
-    `role` is the answer's: `assistant`, or `function` for a call.
     """
 
     messages: list[Message]
@@ -60,10 +57,7 @@ class Conversation:
 
 
 def conversation(record: Mapping[str, object], entry: Mapping[str, object], place: str) -> Conversation:
-    """Return a record as messages and answer, by its registry entry ({} lets its keys decide).
-
-    `ContentError` names `place` and the column that is missing or is no text.
-    """
+    """Return a record as messages and answer, by its entry ({}: its keys); `ContentError` names `place`."""
     field = next((name for name in MESSAGES if isinstance(record.get(name), list)), None)
     if not entry and field:
         entry = {**OPENAI, "columns": {"messages": field, **BARE}}
@@ -98,37 +92,33 @@ def saved_chat_template(folder: Path) -> str | None:
 def chat_renderer(tokenizer: "PreTrainedTokenizerBase", template: str | None, think: bool = False) -> Render:
     """Return messages → text by a Jinja chat template, up to where an answer begins if one is asked for.
 
-    Without a template the texts stand line by line and the answer right after them, as LLaMA-Factory's
-    `empty` template has them for one turn. Models that can think are asked not to, by an empty thought,
-    unless `think`.
+    Without a template texts stand line by line, as LLaMA-Factory's `empty` has one turn. Models that can
+    think get an empty thought unless `think`.
     """
     from jinja2 import TemplateError
 
     def render(messages: list[Message], ask: bool) -> str:
-        """Return the text of messages, with what begins an answer where one is asked for."""
         if template is None:
             contents = [m["content"] for m in messages]
             return "\n".join(contents) if ask else "\n".join(contents[:-1]) + contents[-1]
         try:
             with bounded("the chat template"):
                 plain, tools = openai_messages(messages)
-                text: str = tokenizer.apply_chat_template(
-                    plain,
-                    **({"tools": tools} if tools else {}),
-                    chat_template=template,
-                    add_generation_prompt=ask,
-                    enable_thinking=think,
-                    tokenize=False,
-                )
+                asked: dict[str, Any] = {
+                    "add_generation_prompt": ask,
+                    "enable_thinking": think,
+                    "tokenize": False,
+                }
+                asked |= {"tools": tools} if tools else {}
+                text: str = tokenizer.apply_chat_template(plain, chat_template=template, **asked)
         except TemplateError as error:
             roles = ", ".join(m["role"] for m in messages)
             raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
-        called = [call["function"] for message in plain for call in message.get("tool_calls", ())]
-        if lost := [f["name"] for f in (*(t["function"] for t in tools), *called) if f["name"] not in text]:
-            raise ContentError(
-                f"the chat template leaves out the tool {lost[0]!r}: it knows none; name LLaMA-Factory's "
-                "template with --template NAME"
-            )
+        called = [call for message in plain for call in message.get("tool_calls", ())]
+        named = [one["function"]["name"] for one in (*tools, *called)]
+        if lost := next((name for name in named if name not in text), ""):
+            mend = "it knows none; name LLaMA-Factory's template with --template NAME"
+            raise ContentError(f"the chat template leaves out the tool {lost!r}: {mend}")
         if ask and not think and text.rstrip().endswith("<think>"):  # it begins the thought by itself
             text = f"{text.rstrip()}\n\n</think>\n\n"
         return text
@@ -137,10 +127,7 @@ def chat_renderer(tokenizer: "PreTrainedTokenizerBase", template: str | None, th
 
 
 def openai_messages(messages: list[Message]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return messages and tools as chat templates take them: `tool_calls`, a `tool` message for each result.
-
-    `ContentError` where a call or the tools are not what compile writes.
-    """
+    """Return messages and tools as chat templates take them; `ContentError` where calls are broken."""
     plain: list[dict[str, Any]] = []
     try:
         for message in messages:
@@ -162,21 +149,16 @@ def chat_encoder(tokenizer: "PreTrainedTokenizerBase", template: str | None, thi
     render = chat_renderer(tokenizer, template, think)
 
     def encode(messages: list[Message]) -> list[int]:
-        """Return the ids of a prompt, with what begins the answer."""
         return list(tokenizer(render(messages, True), add_special_tokens=False)["input_ids"])
 
     return encode
 
 
 def llamafactory_encoder(tokenizer: "PreTrainedTokenizerBase", name: str, think: bool = False) -> Encode:
-    """Return messages → prompt ids by LLaMA-Factory's template `name`, "" as in `llamafactory_template`.
-
-    Imports LLaMA-Factory: about 10 s.
-    """
+    """Return messages → prompt ids as `llamafactory_template` has them (imported in about 10 s)."""
     template, own = llamafactory_template(tokenizer, name, think)
 
     def encode(messages: list[Message]) -> list[int]:
-        """Return the ids of a prompt as the template has it before an answer."""
         turns, system, tools = llamafactory_messages(messages)
         answer = {"role": "assistant", "content": ""}
         return list(template.encode_oneturn(own, [*turns, answer], system, tools)[0])
@@ -196,8 +178,7 @@ def llamafactory_template(
 ) -> "tuple[Template, PreTrainedTokenizerBase]":
     """Return LLaMA-Factory's template `name` and a copy of the tokenizer with the tokens that it sets.
 
-    Of no name (""), what a recipe without `template` trains with: what LLaMA-Factory reads out of the
-    tokenizer's chat template, and `empty` where it has none.
+    Of no name (""), as a recipe without one: that of the tokenizer's chat template, or `empty`.
     """
     from llamafactory.data.template import TEMPLATES, ReasoningTemplate, parse_template
 
@@ -215,7 +196,6 @@ def llamafactory_template(
 
 
 def _found_columns(record: Mapping[str, object]) -> Mapping[str, str]:
-    """Alpaca's own columns, or those of a question and its answer, which a prompt may lack."""
     answers = {pair["response"] for pair in (ALPACA, *PAIRS)} & record.keys()
     found = (pair for pair in PAIRS if pair["prompt"] in record and answers <= {pair["response"]})
     return ALPACA if ALPACA["prompt"] in record else next(found, ALPACA)
@@ -225,11 +205,14 @@ def _from_alpaca(record: Mapping[str, object], columns: Mapping[str, str], place
     if columns.get("prompt") not in record:
         found = ", ".join(record) or "none"
         raise ContentError(f"{place}: no column {columns.get('prompt')!r} (found: {found})")
-    messages = []
-    if system := _text(record, columns.get("system"), place):
-        messages.append({"role": "system", "content": system})
-    for turn in _turns(record, columns.get("history"), place):
-        messages += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
+    system = _text(record, columns.get("system"), place)
+    messages = [{"role": "system", "content": system}] if system else []
+    history = record.get(columns["history"]) if "history" in columns else None
+    for pair in history if isinstance(history, list) else []:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            column = columns["history"]
+            raise ContentError(f"{place}: {column}: found {show_value(pair)}, expected [question, answer]")
+        messages += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
     asked = [_text(record, columns.get(part), place) for part in ("prompt", "query")]
     messages.append({"role": "user", "content": "\n".join(text for text in asked if text)})
     answer = _text(record, columns.get("response"), place)
@@ -263,7 +246,6 @@ def _from_sharegpt(record: Mapping[str, object], entry: Mapping[str, object], pl
 def _with_tools(
     messages: list[Message], record: Mapping[str, object], columns: Mapping[str, str], place: str
 ) -> list[Message]:
-    """Return messages, the first of which has the record's tools where there are any."""
     try:
         tools = tools_text(record.get(columns.get("tools", "")))
     except WrongValueError as error:
@@ -278,15 +260,6 @@ def _message(turn: object, tags: Mapping[str, str], roles: Mapping[str, str], pl
         known = ", ".join(roles)
         raise ContentError(f"{place}: {tags['role_tag']} {show_value(role)}, expected one of {known}")
     return {"role": roles[str(role)], "content": _text(fields, tags["content_tag"], place)}
-
-
-def _turns(record: Mapping[str, object], column: str | None, place: str) -> list[tuple[str, str]]:
-    history = record.get(column) if column else None
-    pairs = history if isinstance(history, list) else []
-    for pair in pairs:
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
-            raise ContentError(f"{place}: {column}: found {show_value(pair)}, expected [question, answer]")
-    return [(question, answer) for question, answer in pairs]
 
 
 def _text(record: Mapping[str, object], column: str | None, place: str) -> str:

@@ -1,7 +1,4 @@
-"""python -m core.reference   prints docs/reference.md: every command with its options and examples.
-
-Made from the Click commands themselves, so that it cannot say anything else than their `--help`.
-"""
+"""python -m core.reference   prints docs/reference.md from the Click commands: their options and examples."""
 
 import inspect
 import re
@@ -25,12 +22,9 @@ def reference() -> str:
     return "\n".join([HEAD, *(_section(context) for context in commands())])
 
 
-def commands() -> Iterator[click.Context]:
-    """Yield the context of every command of `tuneyard`, in the order of their names."""
-    return _below(click.Context(cli, info_name="tuneyard"))
-
-
-def _below(context: click.Context) -> Iterator[click.Context]:
+def commands(context: click.Context | None = None) -> Iterator[click.Context]:
+    """Yield the context of every command of `tuneyard`, or below another one, in the order of their names."""
+    context = context or click.Context(cli, info_name="tuneyard")
     group = context.command
     if not isinstance(group, click.Group):
         yield context
@@ -38,7 +32,7 @@ def _below(context: click.Context) -> Iterator[click.Context]:
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         if command is not None and not command.hidden:
-            yield from _below(click.Context(command, info_name=name, parent=context))
+            yield from commands(click.Context(command, info_name=name, parent=context))
 
 
 def _section(context: click.Context) -> str:

@@ -1,7 +1,7 @@
 """What a training recorded beside its weights, and the hash by which it told its base model."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from core.files import read_object, sha256
 
 RUN = "run.json"  # written last: its existence means that the training is finished
 STARTED = "started.json"  # the inputs of the training that writes here, finished or not
+OF_A_MODEL = {".json", ".jinja", ".safetensors", ".model", ".txt"}
 
 
 def run_folders(folder: Path) -> list[Path]:
@@ -38,7 +39,8 @@ def names_in(value: object) -> list[str]:
 
 def model_sha256(folder: Path) -> str:
     """Return one hash over the names and bytes of a model folder's config, tokenizer and weights."""
-    return files_sha256(_model_files(folder))
+    files = (path for path in sorted(folder.iterdir()) if path.suffix in OF_A_MODEL and path.is_file())
+    return files_sha256(files)
 
 
 def files_sha256(paths: Iterable[Path]) -> str:
@@ -47,9 +49,3 @@ def files_sha256(paths: Iterable[Path]) -> str:
     for path in paths:
         total.update(f"{path.name}\0{sha256(path)}\n".encode())
     return total.hexdigest()
-
-
-def _model_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.suffix in {".json", ".jinja", ".safetensors", ".model", ".txt"} and path.is_file():
-            yield path

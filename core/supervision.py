@@ -1,8 +1,7 @@
 """What training teaches from a conversation: token ids, and which of them carry loss.
 
-As LLaMA-Factory 0.9.5 does it (data/processor): question and answer of each turn are tokenised by
-themselves, every answer carries loss with its end of turn, and both are cut to `cutoff_len` together.
-tests/integration/test_supervision.py holds that ids and labels are LLaMA-Factory's.
+As LLaMA-Factory 0.9.5 (data/processor): question and answer of each turn are tokenised by themselves, answers
+carry loss with their end of turn, both are cut to `cutoff_len` (tests/integration/test_supervision.py).
 """
 
 from collections.abc import Callable
@@ -20,10 +19,7 @@ IGNORED = -100  # PyTorch's cross-entropy leaves these labels out
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """Question and answer of every turn as ids.
-
-    `stop` is the token that a template teaches after an answer without writing it into the history.
-    """
+    """Question and answer of every turn as ids; `stop` is taught after an answer and not in the history."""
 
     pairs: list[tuple[list[int], list[int]]]
     stop: int | None = None
@@ -52,13 +48,9 @@ ToTurns = Callable[[list[Message]], Turns]  # of messages that end with an answe
 
 
 def chat_turns(tokenizer: "PreTrainedTokenizerBase", render: Render) -> ToTurns:
-    """Return messages → turns by a chat template, given as `core.prompt.chat_renderer` makes it.
-
-    `ContentError` where the template writes an answered turn otherwise than it asked it.
-    """
+    """Return messages → turns by a renderer; `ContentError` where an answer changes what was asked."""
 
     def turns(messages: list[Message]) -> Turns:
-        """Return for each answer what it follows and what is learned, as ids."""
         pairs, before = [], ""
         for place, message in enumerate(messages):
             if message["role"] in ANSWERS:
@@ -78,7 +70,6 @@ def llamafactory_turns(tokenizer: "PreTrainedTokenizerBase", name: str, think: b
     template, own = llamafactory_template(tokenizer, name, think)
 
     def turns(messages: list[Message]) -> Turns:
-        """Return the pairs that LLaMA-Factory makes of a conversation, and its last token."""
         talk, system, tools = llamafactory_messages(messages)
         stop = own.eos_token_id if template.efficient_eos else None
         return Turns(template.encode_multiturn(own, talk, system, tools), stop)
@@ -113,12 +104,9 @@ def supervise_text(tokenizer: "PreTrainedTokenizerBase", text: str, cutoff: int)
 
 def _fit(source: int, target: int, room: int) -> tuple[int, int]:
     """Return how many tokens of question and answer stay: the shorter one whole, else both by share."""
-    if target * 2 < room:
-        most = room
-    elif source * 2 < room:
-        most = room - source
-    else:
-        most = int(room * (target / (source + target)))
+    most = int(room * (target / (source + target)))
+    if target * 2 < room or source * 2 < room:
+        most = room if target * 2 < room else room - source
     kept = min(target, most)
     return min(source, max(room - kept, 0)), kept
 

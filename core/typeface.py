@@ -67,9 +67,7 @@ def _add_fonts() -> bool:
     listed = {font.fname for font in font_manager.fontManager.ttflist}
     new = sorted(set(font_manager.findSystemFonts()) - listed)
     for path in new:
-        with contextlib.suppress(
-            OSError, RuntimeError
-        ):  # no font that can be drawn with, as matplotlib has it
+        with contextlib.suppress(OSError, RuntimeError):  # no font that matplotlib can draw with
             font_manager.fontManager.addfont(path)
     return bool(new)
 

@@ -1,8 +1,7 @@
 """Safetensors without torch: a header checked in full, tensors read one at a time, files written as a stream.
 
-The format is 8 bytes of header length (little-endian), a JSON object of names with dtype, shape
-and offsets, then the bytes of all tensors without holes (github.com/huggingface/safetensors).
-Tensors are read from their place; no file is mapped or loaded whole.
+8 bytes of header length (little-endian), a JSON object of names with dtype, shape and offsets, the bytes of
+all tensors without holes (github.com/huggingface/safetensors). No file is mapped or loaded whole.
 """
 
 import json
@@ -11,7 +10,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,17 +53,15 @@ class Weights:
     def stored(self, name: str) -> Stored:
         """Return a floating-point tensor as it is stored; BF16 comes as uint16 bit patterns."""
         tensor = self.tensors[name]
+        where, count = f"{self.path}: tensor {name!r}", math.prod(tensor.shape)
         if tensor.dtype not in STORED:
-            raise ContentError(
-                f"{self.path}: tensor {name!r}: dtype {tensor.dtype}, expected {' or '.join(STORED)}"
-            )
-        count = math.prod(tensor.shape)
+            raise ContentError(f"{where}: dtype {tensor.dtype}, expected {' or '.join(STORED)}")
         try:
             flat = np.fromfile(tensor.file, STORED[tensor.dtype], count, offset=tensor.start)
         except OSError as error:
-            raise ContentError(f"{self.path}: tensor {name!r}: {describe_os_error(error)}") from error
+            raise ContentError(f"{where}: {describe_os_error(error)}") from error
         if len(flat) != count:
-            raise ContentError(f"{self.path}: tensor {name!r}: the file became shorter while it was read")
+            raise ContentError(f"{where}: the file became shorter while it was read")
         return flat.reshape(tensor.shape)
 
     def read(self, name: str) -> Array:
@@ -79,9 +76,18 @@ def open_weights(path: Path) -> Weights:
     """Read and check the header of a safetensors file; `ContentError` says what is wrong with it."""
     require(path, "safetensors file")
     size = path.stat().st_size
+    if size < 8:
+        raise ContentError(f"{path}: truncated safetensors: {size} bytes, expected at least 8")
     with path.open("rb") as file:
-        text, start = _header_bytes(file, path, size)
-    header = _parse(text, path)
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > MAX_HEADER:
+            most = f"at most {MAX_HEADER} are accepted"
+            raise ContentError(f"{path}: no safetensors: header of {length} bytes, {most}")
+        start = 8 + length
+        if start > size:
+            ends = f"header ends at byte {start}, the file at {size}"
+            raise ContentError(f"{path}: truncated safetensors, or none: {ends}")
+        header = _parse(file.read(length), path)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ContentError(f"{path}: damaged safetensors: __metadata__ is no map of strings")
@@ -90,30 +96,14 @@ def open_weights(path: Path) -> Weights:
     return Weights(path, {tensor.name: tensor for tensor in tensors}, metadata)
 
 
-def _header_bytes(file: BinaryIO, path: Path, size: int) -> tuple[bytes, int]:
-    if size < 8:
-        raise ContentError(f"{path}: truncated safetensors: {size} bytes, expected at least 8")
-    (length,) = struct.unpack("<Q", file.read(8))
-    if length > MAX_HEADER:
-        raise ContentError(
-            f"{path}: no safetensors: header of {length} bytes, at most {MAX_HEADER} are accepted"
-        )
-    if 8 + length > size:
-        raise ContentError(
-            f"{path}: truncated safetensors, or none: header ends at byte {8 + length}, the file at {size}"
-        )
-    return file.read(length), 8 + length
-
-
 def _parse(text: bytes, path: Path) -> dict[str, object]:
     try:
         header = json.loads(text, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
         raise ContentError(f"{path}: damaged safetensors: header is not JSON: {error}") from error
     if not isinstance(header, dict):
-        raise ContentError(
-            f"{path}: damaged safetensors: header is {type(header).__name__}, expected an object"
-        )
+        found = type(header).__name__
+        raise ContentError(f"{path}: damaged safetensors: header is {found}, expected an object")
     return header
 
 
@@ -135,11 +125,9 @@ def _tensor(name: str, entry: object, start: int, path: Path) -> Tensor:
         raise ContentError(f"{where}: shape {shape!r}, expected a list of sizes")
     if not _counts(offsets) or len(offsets) != 2:
         raise ContentError(f"{where}: data_offsets {offsets!r}, expected two byte positions")
-    expected = math.prod(shape) * SIZES[dtype]
-    if offsets[1] - offsets[0] != expected:
-        raise ContentError(
-            f"{where}: {offsets[1] - offsets[0]} bytes, but {dtype} of shape {shape} takes {expected}"
-        )
+    expected, found = math.prod(shape) * SIZES[dtype], offsets[1] - offsets[0]
+    if found != expected:
+        raise ContentError(f"{where}: {found} bytes, but {dtype} of shape {shape} takes {expected}")
     return Tensor(path, name, dtype, tuple(shape), start + offsets[0], start + offsets[1])
 
 
@@ -148,21 +136,18 @@ def _counts(value: object) -> TypeGuard[list[int]]:
 
 
 def _check_layout(tensors: list[Tensor], start: int, size: int, path: Path) -> None:
-    position, before = start, "the header"
+    position, before, damaged = start, "the header", f"{path}: damaged safetensors"
     for tensor in sorted(tensors, key=lambda item: (item.start, item.stop)):
         if tensor.start < position:
-            raise ContentError(f"{path}: damaged safetensors: tensor {tensor.name!r} overlaps {before}")
+            raise ContentError(f"{damaged}: tensor {tensor.name!r} overlaps {before}")
         if tensor.start > position:
-            raise ContentError(
-                f"{path}: damaged safetensors: hole of {tensor.start - position} bytes before {tensor.name!r}"
-            )
+            raise ContentError(f"{damaged}: hole of {tensor.start - position} bytes before {tensor.name!r}")
         position, before = tensor.stop, f"{tensor.name!r}"
     if position > size:
-        raise ContentError(
-            f"{path}: truncated safetensors: tensors end at byte {position}, the file at {size}"
-        )
+        ends = f"tensors end at byte {position}, the file at {size}"
+        raise ContentError(f"{path}: truncated safetensors: {ends}")
     if position < size:
-        raise ContentError(f"{path}: damaged safetensors: {size - position} bytes after the last tensor")
+        raise ContentError(f"{damaged}: {size - position} bytes after the last tensor")
 
 
 def require_finite(values: Array, where: str) -> None:
@@ -186,13 +171,10 @@ def to_fp32(values: Stored, dtype: str) -> Array:
 
 def from_fp32(values: Array, dtype: str) -> Stored:
     """Round fp32 to `dtype`, to nearest and ties to even (IEEE 754); BF16 comes as uint16 bit patterns."""
-    if dtype == "BF16":
-        return _to_bf16(np.ascontiguousarray(values, np.float32))
-    with np.errstate(over="ignore"):
-        return values.astype(STORED[dtype], copy=False)
-
-
-def _to_bf16(values: Array) -> NDArray[np.uint16]:
+    if dtype != "BF16":
+        with np.errstate(over="ignore"):
+            return values.astype(STORED[dtype], copy=False)
+    values = np.ascontiguousarray(values, np.float32)
     bits = values.view(np.uint32)
     rounded = bits >> 16
     rounded &= 1
@@ -222,11 +204,9 @@ def header_bytes(tensors: Iterable[Spec], metadata: Mapping[str, str]) -> bytes:
 def write_weights(
     path: Path, tensors: Sequence[Spec], values: Iterable[Array], metadata: Mapping[str, str]
 ) -> None:
-    """Write a new safetensors file from fp32 arrays that come one by one in the order of `tensors`.
+    """Write a new safetensors file, synced, from fp32 arrays that come one by one in the order of `tensors`.
 
-    Each array is rounded to its dtype as it passes, so that one at a time is held. The file is
-    synced but not renamed: the caller writes into a staged folder. `ContentError` where a value
-    leaves the range of its dtype (fp16 ends at 65,504).
+    Each is rounded to its dtype as it passes; `ContentError` where a value leaves its range (fp16: 65,504).
     """
     with path.open("xb") as file:
         file.write(header_bytes(tensors, metadata))

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from core.cli import command
+from core.cli import cli_command
 from core.documents import json_lines
 from core.errors import CLI, RequestError, run
 from core.files import atomic, require, write_json, write_text
@@ -73,7 +73,8 @@ def ask(request: ScoringRequest, seed: int) -> Asked:
 cli.add_command(ask)
 
 
-@command(
+@cli_command(
+    "tally",
     "tuneyard eval ab tally build/ab/anna.csv",
     "tuneyard eval ab tally build/ab/anna.csv build/ab/ben.csv --out build/tally",
 )

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from core.cli import command
+from core.cli import cli_command
 from core.errors import RequestError, TuneyardError, run, show_value
 from core.prompt import Encode, Message
 from eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
@@ -28,7 +28,8 @@ WAYS_OUT = ("exit", "quit")
 USE = "/use"
 
 
-@command(
+@cli_command(
+    "chat",
     "tuneyard eval chat --model models/demo-base --once 'What is LoRA?' --max-new-tokens 8",
     "tuneyard eval chat --model models/demo-base --adapter demo-rte --once 'true or false?' "
     "--max-new-tokens 4",

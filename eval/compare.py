@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from core.cli import command
+from core.cli import cli_command
 from core.errors import RequestError, run
 from core.files import write_json, write_text
 from core.language import ENGLISH, in_language, lang_option, tr
@@ -24,7 +24,8 @@ from eval.reports.tables import BIAS, bias_table, to_json
 from eval.runs.label_bias import label_biases
 
 
-@command(
+@cli_command(
+    "compare",
     "tuneyard eval compare results/demo --out build/verdict",
     "tuneyard eval compare before=results/demo/base after=results/demo/rte=1,mnli=0 --out build/named",
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from core.cli import command, command_line
+from core.cli import cli_command, command_line
 from core.errors import ContentError, RequestError, run
 from core.files import write_json, write_text
 from eval.scoring.options import PATH, Finite, ScoringRequest, data_options, dtype, number, same_base
@@ -17,7 +17,8 @@ from eval.scoring.options import PATH, Finite, ScoringRequest, data_options, dty
 COMPARED = ("template", "fused", "gguf", "modelfile")
 
 
-@command(
+@cli_command(
+    "prove",
     "tuneyard adapter fuse demo-rte --base models/demo-base --dtype fp32 --out saves/fused",
     "tuneyard eval prove --model models/demo-base --adapter demo-rte --fused saves/fused "
     "--dataset demo_rte_eval --limit 4 --out results/parity",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from core.cli import command, command_line
+from core.cli import cli_command, command_line
 from core.errors import RequestError, run
 from core.files import write_text
 from core.language import in_language, lang_option, tr
@@ -22,7 +22,8 @@ MOST_ERRORS = 2000
 OTHERS = "Differences in the other metrics of the examples; the verdict rests on accuracy"
 
 
-@command(
+@cli_command(
+    "report",
     "tuneyard eval report results/demo --out build/report.html",
     "tuneyard eval report results/demo/base results/demo/rte=1,mnli=0 --out build/two.html",
 )

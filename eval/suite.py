@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from core.checkout import bundled
-from core.cli import command
+from core.cli import cli_command
 from core.documents import read_yaml
 from core.errors import ContentError, RequestError, TuneyardError, nearest, run, show_value
 from core.files import read_object, write_json, write_text
@@ -40,7 +40,8 @@ CAPTION = "All steps"
 Found = dict[str, dict[str, dict[str, Figure]]]  # by step, then by figure, then by model
 
 
-@command(
+@cli_command(
+    "suite",
     "tuneyard eval suite eval/suites/toolkit.yaml --model models/demo-base --skip cmmlu "
     "--limit 1 --out results/suite",
     "tuneyard eval suite eval/suites/toolkit.yaml --model models/demo-base --adapter demo-rte "

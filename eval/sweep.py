@@ -14,7 +14,7 @@ import click
 
 from adapters.config import CONFIG
 from adapters.weighted import WeightedAdapter, parse_weight
-from core.cli import command
+from core.cli import cli_command
 from core.errors import RequestError, run
 from core.files import read_object, write_text
 from eval.backends import shards
@@ -32,7 +32,8 @@ STEPS = "trainer_state.json"
 RECIPE = "merge.yaml"
 
 
-@command(
+@cli_command(
+    "sweep",
     "tuneyard eval sweep --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
     "--grid 0,1 --limit 16 --out results/weights",
     "tuneyard eval sweep --model models/demo-base --checkpoints saves/demo-rte --dataset "

@@ -1,7 +1,4 @@
-"""LLaMA-Factory's view of a recipe from a process of its own, remembered: its import alone takes 12 s.
-
-Answers lie under $XDG_CACHE_HOME/tuneyard, each named by a hash over all that it depends on.
-"""
+"""LLaMA-Factory's view of a recipe from a process of its own, remembered under $XDG_CACHE_HOME/tuneyard."""
 
 import contextlib
 import hashlib
@@ -27,13 +24,11 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "
 
 
 def ask(recipe: Recipe, model: str) -> dict[str, Any]:
-    """Return what recipes/inspect.py finds in a recipe, with tokenizer and config of `model`.
-
-    Unknown keys are left out, since LLaMA-Factory would stop at them. `ContentError` where it crashed.
-    """
+    """Return what recipes/inspect.py finds in a recipe's known keys; `ContentError` where it crashed."""
     settings = {key: value for key, value in recipe.settings.items() if key in known_keys()}
     settings["model_name_or_path"] = model
-    remembered = _folder() / f"{_key(settings, recipe)}.json"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    remembered = cache / "tuneyard" / "inspect" / f"{_key(settings, recipe)}.json"
     with contextlib.suppress(OSError, ContentError):  # none yet, or broken: asked again
         return read_object(remembered)
     click.echo(f"{recipe.path}: asking LLaMA-Factory …", err=True)
@@ -51,10 +46,6 @@ def ask_weights(recipe: Recipe, model: str, weights: Path, count: int) -> list[l
     return rows
 
 
-def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tuneyard" / "inspect"
-
-
 def _key(settings: dict[str, object], recipe: Recipe) -> str:
     data: dict[str, object] = {}
     for name in [*recipe.names("dataset"), *recipe.names("eval_dataset")]:
@@ -65,7 +56,7 @@ def _key(settings: dict[str, object], recipe: Recipe) -> str:
             data[name] = None
     model = Path(str(settings["model_name_or_path"]))
     tokenizer = {name: sha256(model / name) for name in TOKENIZER if (model / name).is_file()}
-    code = [sha256(Path(__file__).with_name(name)) for name in ("inspect.py", "packing.py", "rows.py")]
+    code = [sha256(Path(__file__).with_name(name)) for name in ("inspect.py", "rows.py")]
     parts = [settings, data, tokenizer, versions("llamafactory", "transformers", "tokenizers"), code]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -92,7 +83,7 @@ def _inspect(settings: dict[str, object], *more: str) -> dict[str, Any]:
 
 
 def _pass_on_progress(process: "subprocess.Popen[bytes]") -> str:
-    """Show the progress lines of the process as they come; return all that it wrote to stderr."""
+    """Show the progress lines of the process as they come; return its whole stderr."""
     text = bytearray()
     while process.stderr and (piece := os.read(process.stderr.fileno(), 4096)):
         text += piece

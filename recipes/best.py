@@ -1,7 +1,6 @@
 """python -m recipes best OUTPUT_DIR: the checkpoint with the best eval_loss, and whether to train longer.
 
-Read from the trainer_state.json of the run (or of its newest checkpoint), or with --results from what an
-evaluation of its checkpoints wrote; plotted to OUTPUT_DIR/best.png.
+Read from trainer_state.json, or with --results from what an evaluation of its checkpoints wrote; plotted.
 """
 
 import json
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, ContentError, RequestError
+from core.cli import cli_command
+from core.errors import ContentError, RequestError
 from core.files import read_object, require
 from core.metrics import Metric, direction, metric_of, read_metric
 from core.typeface import choose_typeface
@@ -37,14 +36,11 @@ class Best:
     advice: str
 
 
-@click.command(
+@cli_command(
     "best",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard recipe train recipes/demo-rte.yaml max_steps=2 save_steps=1 eval_strategy=steps "
-        "eval_steps=1 val_size=16 output_dir=saves/steps",
-        "tuneyard recipe best saves/steps",
-    ),
+    "tuneyard recipe train recipes/demo-rte.yaml max_steps=2 save_steps=1 eval_strategy=steps eval_steps=1 "
+    "val_size=16 output_dir=saves/steps",
+    "tuneyard recipe best saves/steps",
 )
 @click.argument("output_dir", type=click.Path(path_type=Path))
 @click.option("--metric", help="A number to choose by: eval_loss, or accuracy with --results.")
@@ -57,11 +53,10 @@ class Best:
 def command(output_dir: Path, metric: str | None, results: Path | None, as_json: bool) -> None:
     """Name the best checkpoint of the run in OUTPUT_DIR and say whether it overfits or is cut short."""
     metric = metric or ("accuracy" if results else "eval_loss")
-    meaning = metric_of(metric)
     if results:
         curve, meaning = read_scores(results, metric)
     else:
-        curve = read_curve(output_dir, metric)
+        curve, meaning = read_curve(output_dir, metric), metric_of(metric)
     best = find_best(curve, metric, output_dir, meaning)
     said = direction(metric, meaning)
     plot(curve, best, output_dir / "best.png", said)
@@ -69,46 +64,35 @@ def command(output_dir: Path, metric: str | None, results: Path | None, as_json:
         click.echo(json.dumps(asdict(best), ensure_ascii=False))
         return
     found = f"{best.value:.4g} at step {best.step}, the best of {best.evaluations} evaluations"
-    click.echo(f"{said}: {found}")
-    click.echo(f"checkpoint: {best.checkpoint or 'not on the disk any more (save_total_limit)'}")
-    click.echo(best.advice)
-    click.echo(f"curve: {output_dir / 'best.png'}")
+    kept = best.checkpoint or "not on the disk any more (save_total_limit)"
+    click.echo(f"{said}: {found}\ncheckpoint: {kept}\n{best.advice}\ncurve: {output_dir / 'best.png'}")
 
 
 def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     """Return (step, value) of every evaluation; `ContentError` names what the run holds instead."""
     require(output_dir, "output_dir of a training")
-    newest = [checkpoint.path for checkpoint in checkpoints(output_dir)][:1]
-    states = [folder / "trainer_state.json" for folder in [output_dir, *newest]]
+    states = [folder / "trainer_state.json" for folder in [output_dir, *checkpoints(output_dir)][:2]]
     state = next((path for path in states if path.is_file()), None)
     if state is None:
         raise RequestError(f"{output_dir}: no trainer_state.json: no training has saved here yet")
     history = read_object(state).get("log_history")
     rows = [row for row in history if isinstance(row, dict)] if isinstance(history, list) else []
-    curve = {
-        int(row["step"]): float(row[metric])
-        for row in rows
-        if is_number(row.get(metric)) and is_number(row.get("step"))
-    }
-    if not curve and any(metric in row for row in rows):
-        raise DivergedError(
-            f"{state}: {metric} was never a finite number: it diverged, try a smaller learning_rate"
-        )
-    if not curve:
-        known = sorted(
-            {key for row in rows for key, value in row.items() if is_number(value)} - {"step", "epoch"}
-        )
-        hint = "the recipe has no eval_strategy" if "eval_loss" not in known else "choose one with --metric"
-        raise ContentError(f"{state}: no {metric}; found {', '.join(known) or 'nothing'}; {hint}")
-    return sorted(curve.items())
+    points = [(row.get("step"), row.get(metric)) for row in rows]
+    curve = {int(step): float(value) for step, value in points if is_number(step) and is_number(value)}
+    if curve:
+        return sorted(curve.items())
+    if any(metric in row for row in rows):
+        told = "was never a finite number: it diverged, try a smaller learning_rate"
+        raise DivergedError(f"{state}: {metric} {told}")
+    known = sorted({key for row in rows for key in row if is_number(row[key])} - {"step", "epoch"})
+    hint = "the recipe has no eval_strategy" if "eval_loss" not in known else "choose one with --metric"
+    raise ContentError(f"{state}: no {metric}; found {', '.join(known) or 'nothing'}; {hint}")
 
 
 def read_scores(results: Path, metric: str) -> tuple[list[tuple[int, float]], Metric]:
     """Return (step, value) of every scored checkpoint, the mean over its datasets, and what a value means.
 
-    `ContentError` without any.
-
-    Checkpoints are compared on the same datasets: one that lacks a dataset is left out, and named.
+    One that lacks a dataset of the others is left out, and named. `ContentError` without any.
     """
     found: dict[int, dict[str, float]] = defaultdict(dict)
     meaning = metric_of(metric)
@@ -124,28 +108,21 @@ def read_scores(results: Path, metric: str) -> tuple[list[tuple[int, float]], Me
             raise ContentError(f"{path}: {name[0]} was scored twice on {dataset}; keep one of its folders")
         scores[dataset] = float(value)
     if not found:
-        raise ContentError(
-            f"{results}: no results.json of a model named checkpoint-N with the number {metric}"
-        )
-    sets = sorted({dataset for scores in found.values() for dataset in scores})
-    lacking = {step: sorted(set(sets) - set(found[step])) for step in sorted(found)}
-    left_out = [
-        f"checkpoint-{step} has no {metric} of {', '.join(lacks)}" for step, lacks in lacking.items() if lacks
-    ]
+        missing = "no results.json of a model named checkpoint-N with the number"
+        raise ContentError(f"{results}: {missing} {metric}")
+    sets = {dataset for scores in found.values() for dataset in scores}
+    lacking = {step: sorted(sets - scores.keys()) for step, scores in sorted(found.items())}
+    left_out = [f"checkpoint-{n} has no {metric} of {', '.join(no)}" for n, no in lacking.items() if no]
     if len(left_out) == len(found):
         raise ContentError(f"{results}: no checkpoint was scored on all datasets: {'; '.join(left_out)}")
     for line in left_out:
         click.echo(f"left out: {line}", err=True)
-    means = [(step, statistics.fmean(found[step].values())) for step, lacks in lacking.items() if not lacks]
-    return means, meaning
+    return [(n, statistics.fmean(found[n].values())) for n, no in lacking.items() if not no], meaning
 
 
-def find_best(
-    curve: list[tuple[int, float]], metric: str, output_dir: Path, meaning: Metric | None = None
-) -> Best:
+def find_best(curve: list[tuple[int, float]], metric: str, output_dir: Path, meaning: Metric) -> Best:
     """Return the best point of a curve with its checkpoint (complete, or None) and what its place means."""
-    rank = (meaning or metric_of(metric)).rank
-    step, value = min(curve, key=lambda point: (rank(point[1]), point[0]))  # of equals the earlier
+    step, value = min(curve, key=lambda point: (meaning.rank(point[1]), point[0]))  # of equals the earlier
     folder = output_dir / f"checkpoint-{step}"
     kept = folder.is_dir() and not find_flaw(folder)
     return Best(metric, step, value, len(curve), str(folder) if kept else None, _advice(curve, step))
@@ -157,10 +134,9 @@ def _advice(curve: list[tuple[int, float]], step: int) -> str:
     if step == curve[-1][0]:
         return "the best is the last: it was still getting better, train longer"
     if step == curve[0][0]:
-        return (
-            "the best is the first: it overfits from the start; fewer epochs, a smaller learning rate or rank"
-        )
-    after = len([point for point in curve if point[0] > step])
+        mend = "fewer epochs, a smaller learning rate or rank"
+        return f"the best is the first: it overfits from the start; {mend}"
+    after = sum(other > step for other, _ in curve)
     return f"it got no better in the {after} evaluations that followed: later checkpoints overfit"
 
 

@@ -1,51 +1,46 @@
 """python -m recipes check R.yaml … [key=value …]: everything wrong with a recipe, before it takes a GPU.
 
-Our own rules come first and at once; then LLaMA-Factory is asked in a process of its own (about 15 s,
-remembered): its validators, its template against the tokenizer's, and what `cutoff_len` cuts.
+Our own rules at once; then LLaMA-Factory is asked in a process of its own (about 15 s, remembered).
 """
 
 import itertools
 import json
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, SHOWN, ContentError, Problem, ProblemsError, RequestError, counted
+from core.cli import cli_command
+from core.errors import SHOWN, ContentError, Problem, ProblemsError, RequestError, counted
 from core.runs import RUN, STARTED
 from recipes.ask import ask, ask_weights
 from recipes.data import NamedDataset, dataset_dir, locate, read_datasets
-from recipes.hardware import Machine
-from recipes.hardware import machine as machine_of
-from recipes.output import other_run, other_world
+from recipes.hardware import Machine, machine, world_size
+from recipes.memory import disk_of, existing, setup_of, shapes_of
+from recipes.output import inputs_of, other_run, other_world
 from recipes.recipe import Recipe, read_recipe
-from recipes.record import inputs_of
-from recipes.rules import problems_of, world_size
+from recipes.rules import problems_of
 from recipes.schedule import Schedule, schedule_of, schedule_problems
-from recipes.sizes import disk_of, existing, setup_of, shapes_of
 from recipes.token_weights import weights_file
 
 Answer = dict[str, Any]  # LLaMA-Factory's, as recipes/inspect.py gives it; {} where it was not asked
 HERE = {"E309", "E342", "E343", "E344"}  # what this machine lacks: a note on a recipe for another
 
 
-@click.command(
+@cli_command(
     "check",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard recipe check recipes/demo-rte.yaml",
-        "tuneyard recipe check --quick recipes/demo-rte.yaml learning_rate=2.0e-4",
-    ),
+    "tuneyard recipe check recipes/demo-rte.yaml",
+    "tuneyard recipe check --quick recipes/demo-rte.yaml learning_rate=2.0e-4",
 )
 @click.argument("arguments", nargs=-1, required=True, metavar="RECIPE... [KEY=VALUE]...")
 @click.option("--model", help="Take tokenizer and config from this model folder (for a hub id, offline).")
 @click.option(
     "--for",
-    "machine",
+    "trains_on",
     default="gpu",
     show_default=True,
     metavar="gpu|cpu|this|4xA100-80",
@@ -56,26 +51,21 @@ HERE = {"E309", "E342", "E343", "E344"}  # what this machine lacks: a note on a 
 @click.option("--all", "show_all", is_flag=True, help="Show every problem, not the first 20.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each recipe.")
 def command(
-    arguments: tuple[str, ...],
-    model: str | None,
-    machine: str,
-    show_weights: int | None,
-    quick: bool,
-    **shown: bool,
+    arguments: tuple[str, ...], model: str | None, trains_on: str, show_weights: int | None, **shown: bool
 ) -> None:
     """Say everything that is wrong with recipes, before you reserve a GPU."""
     overrides = [argument for argument in arguments if "=" in argument]
     paths = [Path(argument) for argument in arguments if "=" not in argument]
     if not paths:
         raise RequestError("no recipe named; expected RECIPE… KEY=VALUE…, as in recipes/rte.yaml lora_rank=4")
-    failed, target = 0, machine_of(machine)
+    failed, target = 0, machine(trains_on)
     for path in paths:
         try:
             recipe = read_recipe(path, overrides)
             if show_weights:
                 print_weights(recipe, model, show_weights)
             else:
-                failed += check(recipe, model, target, quick, **shown)
+                failed += check(recipe, model, target, **shown)
         except ContentError as error:
             click.echo(str(error), err=True)
             failed += 1
@@ -95,10 +85,8 @@ def check(
         if not as_json:
             _show(found, SHOWN - shown if not show_all else len(found))
         problems += found
-    unchecked = [
-        *not_local(datasets),
-        *not_checked(answer, model or str(recipe.settings.get("model_name_or_path"))),
-    ]
+    asked = model or str(recipe.settings.get("model_name_or_path"))
+    unchecked = [*not_local(datasets), *not_checked(answer, asked)]
     schedule = training_schedule(recipe, datasets, target, answer)
     if as_json:
         report = {"recipe": str(recipe.path), "problems": [asdict(problem) for problem in problems]}
@@ -136,11 +124,7 @@ def quick_check(recipe: Recipe, target: Machine) -> tuple[list[NamedDataset], li
     if recipe.settings.get("do_train") is True and counted:
         problems += schedule_problems(recipe, schedule)
     if not any(problem.code.startswith("E") for problem in problems):
-        world: dict[str, object] = {
-            "world_size": world_size(recipe, target.gpus),
-            "global_batch": schedule.batch,
-        }
-        problems += output_problems(recipe, world if target.here else {})
+        problems += output_problems(recipe, schedule.world if target.here else {})
     return datasets, _noted(problems, target)
 
 
@@ -155,21 +139,20 @@ def ask_check(
     if regroups(recipe) and schedule.rows and recipe.settings.get("do_train") is True:
         found += schedule_problems(recipe, schedule)
     if not any(problem.code.startswith(("E30", "E31")) for problem in problems):  # it reads paths and numbers
-        found += disk_problems(recipe, answer, schedule, target)
+        found += disk_problems(recipe, answer, schedule)
     return answer, _noted(found, target)
 
 
 def _noted(problems: list[Problem], target: Machine) -> list[Problem]:
     """Return problems for a training on `target`: what another machine than that lacks is a note (N…)."""
-    return [
-        replace(problem, code=f"N{problem.code[1:]}") if problem.code in HERE and not target.here else problem
-        for problem in problems
-    ]
+    if target.here:
+        return problems
+    return [replace(one, code=f"N{one.code[1:]}") if one.code in HERE else one for one in problems]
 
 
-def refuse_errors(recipe: Recipe, problems: list[Problem]) -> list[Problem]:
-    """Return problems as they are; `ProblemsError` with the errors where there are any."""
-    if errors := [problem for problem in problems if problem.code.startswith("E")]:
+def refuse_errors(recipe: Recipe, problems: list[Problem], but: Collection[str] = ()) -> list[Problem]:
+    """Return problems as they are; `ProblemsError` with the errors, `but` for some codes, if any."""
+    if errors := [one for one in problems if one.code.startswith("E") and one.code not in but]:
         raise ProblemsError(errors, str(recipe.path))
     return problems
 
@@ -181,29 +164,21 @@ def training_schedule(
     world, answer = world_size(recipe, target.gpus), answer or {}
     if train := answer.get("tokens", {}).get("train"):  # merged, split and packed
         return schedule_of(recipe.with_settings({"val_size": 0}), train["rows"], world)
-    rows = [
-        answer.get("data", {}).get(dataset.name, {}).get("rows") if dataset.rows is None else dataset.rows
-        for dataset in datasets
-        if dataset.key == "dataset"
-    ]
+    asked, trained = answer.get("data", {}), [dataset for dataset in datasets if dataset.key == "dataset"]
+    rows = [asked.get(one.name, {}).get("rows") if one.rows is None else one.rows for one in trained]
     if regroups(recipe) or None in rows:
         return schedule_of(recipe, 0, world)
-    limit = recipe.settings.get("max_samples")
-    return schedule_of(recipe, sum(min(n, limit) if isinstance(limit, int) else n for n in rows), world)
+    limit = recipe.number("max_samples", math.inf)
+    return schedule_of(recipe, int(sum(min(n, limit) for n in rows)), world)
 
 
-def not_local(datasets: list[NamedDataset]) -> Iterator[str]:
-    """Yield which datasets could not be looked at, since they lie elsewhere."""
-    for dataset in datasets:
-        if dataset.elsewhere:
-            yield f"{dataset.key} {dataset.name}: no local file ({dataset.elsewhere})"
+def not_local(datasets: list[NamedDataset]) -> list[str]:
+    """Return which datasets could not be looked at, since they lie elsewhere."""
+    return [f"{one.key} {one.name}: no local file ({one.elsewhere})" for one in datasets if one.elsewhere]
 
 
 def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Problem]:
-    """Yield what an output_dir that is already there means for a training into it.
-
-    `world` has the `world_size` and `global_batch` of this machine, nothing for another machine.
-    """
+    """Yield what an output_dir that is there means for a training in this `world`, {} on another machine."""
     folder = recipe.output_dir
     differs = other_run(folder, inputs_of(recipe, weights_file(recipe.path)))
     another = f"{folder} holds another run ({differs})"
@@ -236,9 +211,7 @@ def answer_problems(recipe: Recipe, answer: Answer, known: list[Problem]) -> Ite
         yield Problem("E351", str(recipe.path), f"LLaMA-Factory cannot adapt it: {model['refused']}")
     if tokens.get("template"):
         hint = "leave `template` out to train the model's own" if "template" in recipe.settings else ""
-        if tokens["template"].startswith(
-            "with tools"
-        ):  # a chat template's own form of tools is never trained
+        if tokens["template"].startswith("with tools"):  # the model's own form of tools is never trained
             hint = "give every row a system text, or score with --template, too"
         yield recipe.problem("W352", "template", f"scoring sees another prompt: {tokens['template']}", hint)
     if packs(recipe):
@@ -265,17 +238,18 @@ def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) 
             yield Problem("E323", str(path), message, dataset.name)
 
 
-def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule, target: Machine) -> Iterator[Problem]:
+def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule) -> Iterator[Problem]:
     """Yield that the checkpoints do not fit where they go."""
     model = answer.get("model", {})
     if not schedule.rows or not model.get("trainable"):
         return
-    disk = disk_of(recipe, shapes_of(model), setup_of(recipe, 0, world_size(recipe, target.gpus)), schedule)
-    if disk.needed > disk.free:
-        message = f"{disk.checkpoints} checkpoints take {disk.needed / 1e9:,.1f} GB"
+    setup = setup_of(recipe, 0, schedule.world_size)
+    each, count, free = disk_of(recipe, shapes_of(model), setup, schedule)
+    if each * count > free:
+        message = f"{count} checkpoints take {each * count / 1e9:,.1f} GB"
         hint = "a smaller save_total_limit, or save_only_model: true"
-        free = f"{message}, {disk.free / 1e9:,.1f} GB are free in {existing(recipe.output_dir)}"
-        yield recipe.problem("E342", "output_dir", free, hint)
+        there = f"{message}, {free / 1e9:,.1f} GB are free in {existing(recipe.output_dir)}"
+        yield recipe.problem("E342", "output_dir", there, hint)
 
 
 def packs(recipe: Recipe) -> bool:
@@ -302,11 +276,12 @@ def not_checked(answer: Answer, model: str) -> Iterator[str]:
 
 def _show(problems: list[Problem], limit: int) -> int:
     """Print the first problems, say how many more there are, and return how many were printed."""
-    for problem in problems[: max(0, limit)]:
+    shown = problems[: max(0, limit)]
+    for problem in shown:
         click.echo(problem.line())
-    if len(problems) > max(0, limit):
-        click.echo(f"… {len(problems) - max(0, limit)} more (--all shows every one)")
-    return min(len(problems), max(0, limit))
+    if more := len(problems) - len(shown):
+        click.echo(f"… {more} more (--all shows every one)")
+    return len(shown)
 
 
 def _verdict(problems: list[Problem]) -> str:

@@ -1,12 +1,15 @@
 """What a training runs on: this machine, asked without importing torch (which takes seconds), or another."""
 
 import ctypes
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import RequestError
 from core.files import versions
+from recipes.recipe import Recipe
 
 # Dense bf16 tera-operations a second, gigabytes, compute capability (the major number); NVIDIA's data sheets.
 GPUS = {
@@ -41,9 +44,8 @@ def machine(name: str) -> Machine:
     parts = re.fullmatch(r"(?:([1-9]\d{0,3})x)?(.+)", "A100-80" if name == "gpu" else name, re.IGNORECASE)
     model = parts[2].upper() if parts else ""
     if parts is None or model not in GPUS:
-        raise RequestError(
-            f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {', '.join(GPUS)})"
-        )
+        known = f"(known are {', '.join(GPUS)})"
+        raise RequestError(f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 {known}")
     _, gigabytes, generation = GPUS[model]
     return Machine((Gpu(model, gigabytes * 10**9, generation),) * int(parts[1] or 1))
 
@@ -62,17 +64,16 @@ def find_gpus() -> list[Gpu]:
     count = ctypes.c_int()
     if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
         return []
-    return [_gpu(cuda, index) for index in range(count.value)]
-
-
-def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:
-    device, memory, major = ctypes.c_int(), ctypes.c_size_t(), ctypes.c_int()
-    name = ctypes.create_string_buffer(128)
-    cuda.cuDeviceGet(ctypes.byref(device), index)
-    cuda.cuDeviceGetName(name, len(name), device)
-    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-    cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-    return Gpu(name.value.decode(errors="replace"), memory.value, major.value)
+    found = []
+    for index in range(count.value):
+        device, memory, major = ctypes.c_int(), ctypes.c_size_t(), ctypes.c_int()
+        name = ctypes.create_string_buffer(128)
+        cuda.cuDeviceGet(ctypes.byref(device), index)
+        cuda.cuDeviceGetName(name, len(name), device)
+        cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+        cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+        found.append(Gpu(name.value.decode(errors="replace"), memory.value, major.value))
+    return found
 
 
 def cpu_computes_bf16() -> bool:
@@ -84,7 +85,29 @@ def cpu_computes_bf16() -> bool:
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(words))
 
 
-def describe() -> str:
-    """Return the hardware in a few words, e.g. `2 × NVIDIA H200` or `CPU`."""
-    gpus = find_gpus()
-    return f"{len(gpus)} × {gpus[0].name}" if gpus else "CPU"
+def under_ray() -> bool:
+    """Return whether LLaMA-Factory's launcher hands trainings to Ray."""
+    return _is_set("USE_RAY")
+
+
+def uses_torchrun(recipe: Recipe, gpus: Sequence[Gpu]) -> bool:
+    """Return whether LLaMA-Factory trains this recipe under torchrun: DeepSpeed, several GPUs, forced."""
+    many = _is_set("FORCE_TORCHRUN") or bool(recipe.settings.get("deepspeed")) or len(gpus) > 1
+    return many and not under_ray()
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "0").lower() in {"1", "true", "y"}
+
+
+def world_size(recipe: Recipe, gpus: Sequence[Gpu]) -> int:
+    """Return over how many processes a training spreads (under torchrun NNODES and NPROC_PER_NODE count)."""
+    if not uses_torchrun(recipe, gpus):
+        return _count(recipe.settings.get("ray_num_workers")) if under_ray() else 1
+    here = len(gpus) if gpus and recipe.settings.get("use_cpu") is not True else 1
+    return _count(os.environ.get("NNODES")) * _count(os.environ.get("NPROC_PER_NODE") or here)
+
+
+def _count(value: object) -> int:
+    """Return a number of processes, 1 where it is none."""
+    return max(1, int(str(value))) if str(value).isdigit() else 1

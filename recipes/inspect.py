@@ -1,16 +1,13 @@
 """python -m recipes.inspect SETTINGS.json [WEIGHTS.yaml COUNT]: ask LLaMA-Factory about a recipe.
 
-Runs in a process of its own.
-Its argument classes judge the settings, its loader, converter and processor the rows (recipes/rows.py), and
-the model with its adapter is laid out on the meta device from its config alone. Reads one JSON object of
-settings from the file, writes one to stdout; nothing is trained, no weights are read, no network is used.
+In a process of its own: its argument classes judge the settings, its loader, converter and processor the rows
+(recipes/rows.py), and the model with its adapter is laid out on the meta device from its config alone. Writes
+one JSON object to stdout; nothing is trained, no weights are read, no network is used.
 """
 
 import contextlib
 import io
-import itertools
 import json
-import math
 import sys
 import tempfile
 from dataclasses import replace
@@ -19,11 +16,11 @@ from typing import Any
 
 from core.files import read_object
 from core.patterns import bounded
-from recipes.packing import epoch
-from recipes.rows import RecipeData, look, refusals, replaced, words
+from recipes.rows import RecipeData, epoch, look, refusals, replaced, words
 from recipes.token_weights import read_weights, token_spans
 
 CHAT = [{"role": "user", "content": "Is 12 even?"}, {"role": "assistant", "content": "yes"}]
+ASKED = {"add_generation_prompt": True, "enable_thinking": False, "return_dict": False}
 TOOL = {"type": "function", "function": {"name": "even", "parameters": {"type": "object", "properties": {}}}}
 # What only the machine and the launcher that train can be asked about; recipes/rules.py judges it.
 ELSEWHERE = ("deepspeed", "fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")
@@ -31,22 +28,18 @@ LOADED_AS = {"dpo": "rm"}  # the stage whose data a stage trains on, where that 
 
 
 def inspect(settings: dict[str, object]) -> dict[str, object]:
-    """Return LLaMA-Factory's view of settings: `rejected`, `data`, `tokens` (with `template`) and `model`.
-
-    A part that could not be looked at is {"error": why}; after a rejection of the settings there is none.
-    """
+    """Return LLaMA-Factory's view: `rejected`, else `data`, `tokens`, `model`; {"error": why} for a lack."""
     try:
         model_args, data_args, training_args, finetuning_args, _ = _arguments(settings)
     except refusals() as error:
         return {"rejected": words(error)}
     stage = LOADED_AS.get(finetuning_args.stage, finetuning_args.stage)
     reader = RecipeData(model_args, data_args, training_args, stage)
-    tokens: dict[str, Any]
+    tokens: dict[str, Any] = {}
     try:
-        reader, difference = _with_tokenizer(reader)
-        tokens = {"template": difference}
+        reader, tokens["template"] = _with_tokenizer(reader)
     except refusals() as error:
-        tokens = {"error": words(error)}
+        tokens["error"] = words(error)
     try:
         model = _model(model_args, finetuning_args, (reader.module or {}).get("tokenizer"))
     except refusals() as error:
@@ -57,13 +50,9 @@ def inspect(settings: dict[str, object]) -> dict[str, object]:
     rejected = None
     sets = [lengths[name] for name in data_args.dataset or []]
     if sets and all(sets):
-        workers = settings.get("preprocessing_num_workers")
-        processes = workers if isinstance(workers, int) else None
         others = [lengths[name] or [] for name in data_args.eval_dataset or []]
-        held_out = others if data_args.eval_on_each_dataset else [list(itertools.chain(*others))]
-        held_out = held_out if others and all(others) else []
         try:
-            tokens["train"] = epoch(sets, held_out, data_args, training_args.seed, processes, stage)
+            tokens["train"] = epoch(reader, sets, others, settings.get("preprocessing_num_workers"))
         except refusals() as error:  # a share held out, or probabilities, that it cannot take
             rejected = words(error)
     if reader.module:
@@ -99,7 +88,6 @@ def _with_tokenizer(reader: RecipeData) -> tuple[RecipeData, str]:
 
 
 def _has_tools(data_args: Any) -> bool:
-    """Whether a dataset of the recipe has a column of tools; what cannot be looked up is named elsewhere."""
     from llamafactory.data.parser import get_dataset_list
 
     try:
@@ -115,21 +103,16 @@ def preview(settings: dict[str, object], weights: Path, count: int) -> list[list
 
     model_args, data_args, training_args, _, _ = _arguments(settings, max_samples=count)
     reader, _ = _with_tokenizer(RecipeData(model_args, data_args, training_args, "sft"))
-    template, tokenizer = reader.template, (reader.module or {})["tokenizer"]
-    rules = read_weights(weights)
+    template, tokenizer, rules = reader.template, (reader.module or {})["tokenizer"], read_weights(weights)
     (attributes,) = get_dataset_list(data_args.dataset[:1], data_args.dataset_dir)
-    shown = []
+    shown: list[list[tuple[str, float]]] = []
     for row in _load_single_dataset(attributes, model_args, data_args, training_args):
-        pieces: list[tuple[str, float]] = []
-        turns = template.encode_multiturn(
-            tokenizer, row["_prompt"] + row["_response"][:1], row["_system"], row["_tools"]
-        )
-        for asked_ids, answer in turns:
-            pieces.append((tokenizer.decode(asked_ids), 0.0))
-            spans = token_spans(answer, tokenizer.decode)
-            weighed = rules.of_answer(answer, tokenizer.decode)
-            pieces += [(text, weight) for (_, _, text), weight in zip(spans, weighed, strict=True)]
-        shown.append(pieces)
+        shown.append([])
+        turns = row["_prompt"] + row["_response"][:1]
+        for asked, answer in template.encode_multiturn(tokenizer, turns, row["_system"], row["_tools"]):
+            texts = [text for _, _, text in token_spans(answer, tokenizer.decode)]
+            weighed = zip(texts, rules.of_answer(answer, tokenizer.decode), strict=True)
+            shown[-1] += [(tokenizer.decode(asked), 0.0), *weighed]
     return shown
 
 
@@ -138,14 +121,7 @@ def _chat_ids(tokenizer: Any, tool: object = None) -> list[int] | None:
     if not isinstance(tokenizer.chat_template, str):
         return None
     with bounded("the tokenizer's chat template"):
-        ids = tokenizer.apply_chat_template(
-            CHAT[:1],
-            tools=[tool] if tool else None,
-            add_generation_prompt=True,
-            enable_thinking=False,
-            return_dict=False,
-        )
-    return list(ids)
+        return list(tokenizer.apply_chat_template(CHAT[:1], tools=[tool] if tool else None, **ASKED))
 
 
 def _template_difference(template: Any, tokenizer: Any, chat: list[int] | None, tool: object = None) -> str:
@@ -155,20 +131,15 @@ def _template_difference(template: Any, tokenizer: Any, chat: list[int] | None, 
     prompt = list(template.encode_oneturn(tokenizer, CHAT, None, json.dumps([tool]) if tool else None)[0])
     if prompt == chat:
         return ""
-    place = next(
-        (i for i, (one, two) in enumerate(zip(prompt, chat, strict=False)) if one != two),
-        min(len(prompt), len(chat)),
-    )
+    equal = [one == two for one, two in zip(prompt, chat, strict=False)]
+    place = [*equal, False].index(False)
     ours, theirs = (tokenizer.decode(ids[max(0, place - 3) : place + 8]) for ids in (prompt, chat))
     where = "with tools and no system text, " if tool else ""
     return f"{where}at token {place + 1} it trains {ours!r}, the model's own chat template has {theirs!r}"
 
 
 def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, object]:
-    """Return parameters, all and trainable, and the shapes that memory depends on, from the config alone.
-
-    `unfit` are the names of modules to train that fit nothing; `refused` is why LLaMA-Factory adapts none.
-    """
+    """Return parameters and shapes from the config alone, modules that are `unfit`, why it is `refused`."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
@@ -176,29 +147,21 @@ def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, o
     sees = type(config) in AutoModelForImageTextToText._model_mapping
     with torch.device("meta"):
         model = (AutoModelForImageTextToText if sees else AutoModelForCausalLM).from_config(config)
-        if (
-            model_args.resize_vocab
-            and tokenizer
-            and len(tokenizer) > len(model.get_input_embeddings().weight)
-        ):
+        known = len(model.get_input_embeddings().weight)
+        if model_args.resize_vocab and tokenizer and len(tokenizer) > known:
             model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
     text = config.get_text_config()
+    linear = [m for name, m in model.named_modules() if not name.endswith("lm_head")]
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "embeddings": math.prod(model.get_input_embeddings().weight.shape),
-        "linear": sum(m.weight.numel() for name, m in model.named_modules() if _is_linear(name, m)),
+        "linear": sum(m.weight.numel() for m in linear if type(m).__name__ == "Linear"),
         "hidden": text.hidden_size,
         "intermediate": getattr(text, "intermediate_size", 4 * text.hidden_size),
         "layers": text.num_hidden_layers,
-        "heads": text.num_attention_heads,
         "quantised": hasattr(config, "quantization_config"),  # GPTQ, AWQ: its weights are no 16 bits
         "vocabulary": len(model.get_input_embeddings().weight),
         **_adapted(config, model, model_args, finetuning_args),
     }
-
-
-def _is_linear(name: str, module: Any) -> bool:
-    return type(module).__name__ == "Linear" and not name.endswith("lm_head")
 
 
 def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> dict[str, object]:
@@ -209,14 +172,10 @@ def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> 
     modules = [f".{name}" for name, _ in model.named_modules()]
     weights = model.named_parameters(remove_duplicate=False)  # a tied head is a layer of its own
     layers = [f".{name}".removesuffix(".weight") for name, _ in weights]
-    unfit = {
-        key: [
-            name
-            for name in getattr(finetuning_args, key, None) or []
-            if name != "all" and not any(path.endswith(f".{name}") for path in paths)
-        ]
-        for key, paths in {"lora_target": layers, "additional_target": modules}.items()
-    }
+    unfit = {}
+    for key, paths in {"lora_target": layers, "additional_target": modules}.items():
+        names = [name for name in getattr(finetuning_args, key, None) or [] if name != "all"]
+        unfit[key] = [name for name in names if not any(path.endswith(f".{name}") for path in paths)]
     model_args.adapter_name_or_path, finetuning_args.pissa_init = None, False  # which read weights
     model_args.use_unsloth = False  # which patches the same modules, and may not be installed here
     try:

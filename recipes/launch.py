@@ -1,9 +1,12 @@
-"""LLaMA-Factory in a process of its own: started, watched with one progress line, ended with us.
+"""LLaMA-Factory in a process of its own: started, watched with one progress line, logged, ended with us.
 
-Its whole output goes to train.log in the output_dir; of a failure the reason is taken from there.
+python -m recipes.launch PID COMMAND… runs a command whose whole family ends with it, or with process PID:
+torchrun's ranks have sessions of their own, out of reach of signals to a group; orphans come to that process.
 """
 
 import contextlib
+import ctypes
+import itertools
 import json
 import os
 import re
@@ -13,15 +16,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from core.checkout import ROOT
 from core.errors import ContentError, RequestError
-from recipes.supervisor import GRACE
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+GRACE = 20.0  # seconds that a training gets to end by itself after SIGTERM
+_PDEATHSIG, _SUBREAPER = 1, 36  # PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER of prctl(2)
 LOG = "train.log"
 PROGRESS = "trainer_log.jsonl"
 _ERROR = re.compile(
@@ -31,21 +36,14 @@ _STARTERS = ("ChildFailedError", "CalledProcessError")  # of torchrun and the la
 _RANK = re.compile(r"Signal (\d+) \(SIG\w+\) received by PID")  # torchrun's table; the root cause is last
 
 
-def llamafactory() -> list[str]:
-    """Return the command of LLaMA-Factory in this environment; `RequestError` where it is not installed."""
-    program = shutil.which("llamafactory-cli", path=environment()["PATH"])
-    if program is None:
-        raise RequestError("llamafactory-cli not found; install it with `make setup`")
-    return [program, "train"]
-
-
-def weighted(weights: Path, torchrun: bool) -> list[str]:
-    """Return the command that trains with key-token weights, under torchrun where several ranks train.
-
-    The ranks are chosen by the same variables as with LLaMA-Factory's launcher: NNODES, NODE_RANK,
-    NPROC_PER_NODE, MASTER_ADDR, MASTER_PORT.
-    """
-    program = ["-m", "recipes.weighted", str(weights)]
+def training_command(weights: Path | None, torchrun: bool) -> list[str]:
+    """Return LLaMA-Factory's command (`RequestError` without it); with weights ours, torchrun as it would."""
+    if weights is None:
+        cli = shutil.which("llamafactory-cli", path=environment()["PATH"])
+        if cli is None:
+            raise RequestError("llamafactory-cli not found; install it with `make setup`")
+        return [cli, "train"]
+    program = ["-m", "recipes.token_weights", str(weights)]
     if not torchrun:
         return [sys.executable, *program]
     given = os.environ.get
@@ -61,15 +59,14 @@ def weighted(weights: Path, torchrun: bool) -> list[str]:
 def launch(command: list[str], output_dir: Path, lock: int, torchrun: bool = False) -> None:
     """Run a training command to its end; `ContentError` with the reason's last lines where it fails.
 
-    `lock` is a file descriptor that the training inherits; `torchrun` has LLaMA-Factory start ranks.
-    Whatever ends this process (SIGINT, SIGTERM, an error, kill -9) ends the training with all its workers.
+    It inherits the descriptor `lock`. Whatever ends this process (even kill -9) ends it with all its workers.
     """
     progress = output_dir / PROGRESS
     known = progress.stat().st_size if progress.exists() else 0  # of a run that is resumed
     with (output_dir / LOG).open("ab") as log:
         start = log.tell()
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "recipes.supervisor", str(os.getpid()), *command],
+            [sys.executable, "-P", "-m", "recipes.launch", str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -114,25 +111,14 @@ def _show(bar: "tqdm[Any]", path: Path, position: int) -> int:
         if os.fstat(file.fileno()).st_size < position:  # LLaMA-Factory has begun the file anew
             position = 0
         file.seek(position)
-        text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        for line in whole.splitlines():
+        for line in itertools.takewhile(lambda line: line.endswith(b"\n"), file):
+            position += len(line)
             with contextlib.suppress(ValueError, TypeError, AttributeError):  # no reason to end a training
-                _advance(bar, json.loads(line))
-        if whole:
-            bar.refresh()
-        return position + len(whole)
+                row = json.loads(line)
+                bar.n, bar.total = row.get("current_steps", bar.n), bar.total or row.get("total_steps")
+                bar.set_description("training" if bar.total else "starting", refresh=False)
+                bar.set_postfix({key: f"{row[key]:.4g}" for key in ("loss", "eval_loss") if key in row})
     return position
-
-
-def _advance(bar: "tqdm[Any]", row: dict[str, Any]) -> None:
-    if bar.total is None:
-        bar.set_description("training", refresh=False)
-        bar.total = row.get("total_steps")
-    bar.n = row.get("current_steps", bar.n)
-    losses: dict[str, object] = {key: f"{row[key]:.4g}" for key in ("loss", "eval_loss") if key in row}
-    if losses:
-        bar.set_postfix(losses, refresh=False)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -160,3 +146,44 @@ def failure(code: int, log: Path, start: int = 0) -> str:
     if ended == signal.SIGKILL:
         how += " (by the system where memory runs out: a smaller batch or cutoff_len takes less)"
     return f"LLaMA-Factory failed, {'a rank was ' if ranks else ''}{how}; its output is in {log}\n{reason}"
+
+
+def supervise(parent: int, command: list[str]) -> int:
+    """Run a command for the process `parent` to its end; return its exit code, negative for a signal."""
+    signal.signal(signal.SIGTERM, _leave)
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.prctl(_SUBREAPER, 1)
+        libc.prctl(_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before the kernel knew that we want to be told
+        return 128 + signal.SIGTERM
+    try:
+        return subprocess.Popen(command, close_fds=False).wait()  # the output_dir's lock is handed on
+    finally:
+        end_family()
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the kernel tells of each of the parent's threads
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def end_family() -> None:
+    """End every process below this one: SIGTERM, and SIGKILL after a grace period."""
+    import psutil
+
+    for end in ("terminate", "kill"):
+        family = psutil.Process().children(recursive=True)
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                getattr(process, end)()
+        if not psutil.wait_procs(family, timeout=GRACE)[1]:
+            return
+
+
+if __name__ == "__main__":
+    code = supervise(int(sys.argv[1]), sys.argv[2:])
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code)

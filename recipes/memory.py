@@ -1,16 +1,21 @@
-"""How much memory and time a training takes, from a model's shapes alone; docs/recipes.md explains the terms.
+"""How much memory, time and disk a training takes, from a model's shapes alone (terms: docs/recipes.md).
 
-Bytes per GPU: weights, gradients, optimizer, activations, and a fixed share for CUDA itself. ZeRO-2 divides
-gradients and optimizer by the ranks, ZeRO-3 the weights too; offloading moves them to the CPU. Each is a
-range, from what a training must hold to the most that was measured (tests/golden/recipes/published.yaml).
+Memory is a range, up to the most that was measured (tests/golden/recipes/published.yaml). Stages are those of
+LLaMA-Factory 0.9.5: dpo and rm put both sides of a pair through the model in one batch; kto also reads each
+answer's mismatched twin (its KL term); the reference is LoRA's base, else a second model.
 """
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from core.errors import RequestError
+from recipes.recipe import Recipe
+from recipes.schedule import Schedule
 
 FP32, BF16 = 4, 2
-NF4 = (
-    0.5 + 4 / 64 / 4 + 4 / 64 / 256
-)  # 4 bits, a scale of 8 bits for 64 weights, one of 32 bits for 256 scales
+NF4 = 0.5 + 1 / 64 + 4 / 64 / 256  # 4 bits, a scale of 8 bits for 64 weights, one of 32 bits for 256 scales
 CUDA = 0.8e9, 1.6e9  # context, workspaces and buffers of communication
 # What is added at most: by the allocator to weights, by optimizer step and autocast's copies to a training of
 # all weights, by fragments to activations.
@@ -19,6 +24,18 @@ WIDEST = 1.5  # the upper end of all over the lower
 PEAK = 0.65, 0.25  # the share of its peak that a GPU reaches, at best and at worst
 LAUNCH = 0.01  # seconds for a layer of a micro batch that is too small to fill the GPU, at worst
 MOVED = 4.5e-11  # seconds to unpack or to gather one weight of a layer for a micro batch, at worst
+# bytes a parameter
+OPTIMIZERS = {"adafactor": 1, "sgd": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2}
+
+
+PAIRS = ("dpo", "rm")
+MODELLED = ("pt", "sft", "kto", *PAIRS)
+WITHOUT_REFERENCE = ("orpo", "simpo")  # pref_loss of stage dpo
+# What changes memory or time by an amount that is not worked out here.
+UNMODELLED = (
+    "enable_liger_kernel", "fsdp", "mixture_of_depths", "ray_num_workers", "shift_attn", "upcast_layernorm",
+    "use_apollo", "use_badam", "use_dora", "use_galore", "use_kt", "use_llama_pro", "use_muon", "use_unsloth",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +48,15 @@ class Shapes:
     hidden: int
     intermediate: int
     layers: int
-    heads: int
     vocabulary: int
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A training: tokens of a micro batch, bits of frozen parameters, ZeRO stage, ranks, recomputing."""
+    """A training: tokens of a micro batch, bits of frozen parameters, ZeRO stage, ranks, recomputing.
+
+    Of a row's `sequences` the share `learned` is trained on; each token is `read` so often without gradients.
+    """
 
     tokens: int
     full: bool
@@ -50,10 +69,12 @@ class Setup:
     optimizer_bytes: int
     trained_bytes: int = FP32  # of a trained weight and of its gradient; 2 with pure_bf16
     reference: bool = False  # a second model in bf16 is read beside the one that is trained
+    sequences: int = 1
+    learned: float = 1.0
+    read: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """Bytes per GPU by what they are for."""
 
     weights: float
@@ -65,17 +86,16 @@ class Memory:
     @property
     def total(self) -> float:
         """Return all bytes per GPU."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.fixed
-
-    def scaled(self, by: float) -> "Memory":
-        """Return the same shares of another whole."""
-        return Memory(*(getattr(self, name) * by for name in self.__slots__))
+        return sum(self)
 
 
 def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
     """Return the bytes per GPU that a training takes: the lower end and the upper, at most half above it."""
     shared, split = (setup.ranks if setup.stage >= stage else 1 for stage in (2, 3))
-    frozen = (_frozen(shapes, setup) + setup.reference * shapes.parameters * BF16) / split
+    rest = shapes.parameters - shapes.linear  # embedding, head, norms and biases
+    each = {4: NF4, 8: 1.0}.get(setup.bits, BF16)
+    frozen = 0 if setup.full else shapes.linear * each + rest * BF16  # of LoRA: the model's
+    frozen = (frozen + setup.reference * shapes.parameters * BF16) / split
     trained = shapes.trainable * setup.trained_bytes / split
     gradients = shapes.trainable * setup.trained_bytes / shared
     optimizer = shapes.trainable * setup.optimizer_bytes / shared
@@ -86,51 +106,29 @@ def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
         optimizer = 0
     if setup.offload_weights:
         frozen = trained = 0
-    gathered = (2 * _layer(shapes) + shapes.hidden * shapes.vocabulary) * BF16 if split > 1 else 0
-    in_fp32 = (
-        _rest(shapes) * (FP32 - BF16) if setup.bits < 16 and not setup.full else 0
-    )  # as PEFT prepares it
+    layers = 2 * shapes.linear / shapes.layers + shapes.hidden * shapes.vocabulary
+    gathered = layers * BF16 if split > 1 else 0
+    in_fp32 = 0 if setup.full or setup.bits >= 16 else rest * (FP32 - BF16)  # as PEFT prepares it
     kept, most = _activations(shapes, setup), FULL if setup.full else STATE
     lower = Memory(frozen + trained + gathered, gradients, optimizer, kept, CUDA[0])
     upper = Memory(
         frozen * FROZEN + in_fp32 + trained * most + gathered * GATHERED,
         gradients * most, optimizer * most, kept * ACTIVATIONS, CUDA[1],
     )  # fmt: skip
-    return lower, upper.scaled(min(1.0, WIDEST * lower.total / upper.total))
-
-
-def _frozen(shapes: Shapes, setup: Setup) -> float:
-    """Return the bytes of the weights that are not trained (of LoRA: those of the model)."""
-    if setup.full:
-        return 0
-    each = {4: NF4, 8: 1.0}.get(setup.bits, BF16)
-    return shapes.linear * each + _rest(shapes) * BF16
-
-
-def _rest(shapes: Shapes) -> int:
-    """Return the parameters outside of the linear layers: embedding, head, norms and biases."""
-    return shapes.parameters - shapes.linear
-
-
-def _layer(shapes: Shapes) -> float:
-    return shapes.linear / shapes.layers
+    share = min(1.0, WIDEST * lower.total / upper.total)
+    return lower, Memory(*(part * share for part in upper))
 
 
 def _activations(shapes: Shapes, setup: Setup) -> float:
-    """Return the bytes kept for the backward pass, and the logits, which are largest at the end.
+    """Return the bytes kept for the backward pass, and the logits (bf16, twice fp32), which are largest.
 
-    One layer keeps about 8 tensors of the hidden size and 3 of the intermediate size in bf16 (attention is
-    never written out: SDPA); recomputing keeps one hidden tensor for each layer, and one layer in full.
-    Logits stand in bf16 and twice in fp32 (the cast, and its gradient).
+    A layer keeps about 8 tensors of the hidden size and 3 of the intermediate size in bf16 (SDPA writes no
+    attention); recomputing keeps one hidden tensor for each layer, and one layer in full.
     """
     layer = setup.tokens * (8 * shapes.hidden + 3 * shapes.intermediate) * BF16
-    kept = (
-        setup.tokens * shapes.hidden * BF16 * shapes.layers + layer
-        if setup.recompute
-        else layer * shapes.layers
-    )
+    inputs = setup.tokens * shapes.hidden * BF16 * shapes.layers
     logits = setup.tokens * shapes.vocabulary * (BF16 + 2 * FP32)
-    return kept + logits
+    return logits + (inputs + layer if setup.recompute else layer * shapes.layers)
 
 
 def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
@@ -145,9 +143,8 @@ def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
 def flops(shapes: Shapes, setup: Setup, tokens: float, length: float) -> float:
     """Return the floating-point operations of training on `tokens` in rows of `length`.
 
-    2 a weight forward, 2 back through the activations, 2 for the weights' gradients where they are trained,
-    and the forward again when it is recomputed (Kaplan et al. 2020, arXiv:2001.08361, appendix B). Attention
-    to half a row on average has as many as a trained matrix of row by hidden size.
+    2 a weight forward, 2 back through the activations, 2 for gradients, the forward again when recomputed
+    (Kaplan et al. 2020, arXiv:2001.08361, appendix B). Attention is to half a row on average.
     """
     matrices = shapes.linear + shapes.hidden * shapes.vocabulary
     attention = length * shapes.hidden * shapes.layers
@@ -164,11 +161,83 @@ def read_flops(shapes: Shapes, tokens: float, length: float) -> float:
 def seconds(
     shapes: Shapes, setup: Setup, work: float, micro_batches: float, peak: float
 ) -> tuple[float, float]:
-    """Return the shortest and the longest time of one GPU for `work` operations.
+    """Return the shortest and the longest time of one GPU for `work` operations, `peak` a second.
 
-    `micro_batches` are those of this GPU, `peak` its operations a second. At worst every layer of each waits
-    for its kernels, and for its weights where they are unpacked (4 and 8 bits) or gathered (ZeRO-3).
+    At worst every layer of each of its micro batches waits for kernels and for weights unpacked or gathered.
     """
-    moved = MOVED * _layer(shapes) if setup.bits < 16 or setup.stage >= 3 else 0
+    moved = MOVED * shapes.linear / shapes.layers if setup.bits < 16 or setup.stage >= 3 else 0
     waits = micro_batches * shapes.layers * (LAUNCH + moved)
     return work / (peak * PEAK[0]), work / (peak * PEAK[1]) + waits
+
+
+def shapes_of(model: dict[str, Any]) -> Shapes:
+    """Return the shapes in LLaMA-Factory's answer about a model; `RequestError` where it has none."""
+    if "error" in model:
+        why = f"the model's config is not at hand ({model['error']})"
+        raise RequestError(f"{why}; give a folder with config.json: --model DIR")
+    if model["trainable"] is None:
+        raise RequestError("only finetuning_type lora and full can be planned")
+    return Shapes(**{name: model[name] for name in Shapes.__slots__})
+
+
+def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
+    """Return how a recipe trains rows of at most `longest` tokens over `ranks` processes."""
+    settings, zero, stage = recipe.settings, recipe.zero(), recipe.settings.get("stage", "sft")
+    trained = BF16 if settings.get("pure_bf16") is True else FP32
+    compares = stage == "dpo" and settings.get("pref_loss", "sigmoid") not in WITHOUT_REFERENCE
+    second = settings.get("finetuning_type", "lora") != "lora" or bool(settings.get("ref_model"))
+    together = 2 if stage in PAIRS else 1  # sides of a row in one micro batch
+    return Setup(
+        tokens=longest * int(recipe.number("per_device_train_batch_size", 8)) * together,
+        full=settings.get("finetuning_type") == "full",
+        bits=int(recipe.number("quantization_bit", 16)),
+        stage=int(str(zero.get("stage", 0))),
+        ranks=ranks,
+        offload_optimizer="offload_optimizer" in zero,
+        offload_weights="offload_param" in zero,
+        recompute=settings.get("disable_gradient_checkpointing") is not True,
+        optimizer_bytes=OPTIMIZERS.get(str(settings.get("optim")), 2 * trained),
+        trained_bytes=trained,
+        reference=second and (compares or stage == "kto"),
+        sequences=2 if stage == "kto" else together,
+        learned=0.5 if stage == "kto" else 1.0,
+        read=1.5 if stage == "kto" else float(compares),
+    )
+
+
+def unmodelled(recipe: Recipe, shapes: Shapes, quantised: bool) -> list[str]:
+    """Return what of a recipe and its model, which may come `quantised`, no term of the plan stands for."""
+    settings = recipe.settings
+    found = [key for key in UNMODELLED if settings.get(key)]
+    if settings.get("stage", "sft") not in MODELLED:
+        found.append(f"stage {settings['stage']} (more than one pass, or a second model)")
+    if settings.get("ref_model"):
+        found.append("ref_model (taken to be as large as the model)")
+    if quantised:
+        found.append("a model that is quantised as it is (counted in 16 bits)")
+    if settings.get("pure_bf16") is True and settings.get("deepspeed"):
+        found.append("pure_bf16 under DeepSpeed")
+    if shapes.parameters - shapes.linear > 2.1 * shapes.hidden * shapes.vocabulary:
+        found.append("weights outside of linear layers and vocabulary (experts?)")
+    return found
+
+
+def disk_of(recipe: Recipe, shapes: Shapes, setup: Setup, schedule: Schedule) -> tuple[int, int, int]:
+    """Return the bytes of a checkpoint, how many are kept, and the bytes free where they go."""
+    settings = recipe.settings
+    every, limit = settings.get("save_steps", 500), settings.get("save_total_limit")
+    saves = settings.get("save_strategy", "steps")
+    count = 0
+    if saves == "steps" and isinstance(every, int):
+        count = -(-schedule.steps // every)
+    elif saves == "epoch":
+        count = -(-schedule.steps // schedule.steps_per_epoch)
+    if isinstance(limit, int):
+        count = min(count, limit + bool(settings.get("load_best_model_at_end")))
+    each = checkpoint_bytes(shapes, setup, settings.get("save_only_model") is True)
+    return round(each), count, shutil.disk_usage(existing(recipe.output_dir)).free
+
+
+def existing(path: Path) -> Path:
+    """Return a path where it exists, else the nearest folder above it that does."""
+    return next(one for one in [path.absolute(), *path.absolute().parents] if one.exists())

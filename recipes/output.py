@@ -1,48 +1,58 @@
 """What is in an output_dir: complete and incomplete checkpoints, the run that made them, who writes there.
 
-A checkpoint is complete when everything that a resumed training reads is there in full length. The
-trainer writes trainer_state.json last, but not everything before it is synced, so each file is looked at.
+The trainer writes trainer_state.json last, but not everything before it is synced: each file is looked at.
+In run.json `inputs` decides whether two runs are the same; versions, times and hardware decide nothing.
 """
 
 import contextlib
 import fcntl
+import itertools
 import os
+import platform
 import re
+import subprocess
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
+from core.checkout import ROOT, version
 from core.errors import ContentError, RequestError, show_value
-from core.files import read_object
-from core.runs import RUN, STARTED
+from core.files import opened, read_object, sha256, versions
+from core.runs import RUN, STARTED, files_sha256, model_sha256
+from recipes.data import dataset_dir, files_of, locate
+from recipes.recipe import Recipe
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+PACKAGES = (
+    "llamafactory", "torch", "transformers", "peft", "accelerate", "datasets", "deepspeed", "bitsandbytes",
+)  # fmt: skip
+# Settings that change what is shown or kept, or how fast, and not what is learned.
+INCIDENTAL = {
+    "bf16_full_eval", "dataloader_num_workers", "dataloader_pin_memory", "ddp_timeout", "disable_tqdm",
+    "include_num_input_tokens_seen", "log_level", "logging_dir", "logging_first_step", "logging_steps",
+    "logging_strategy", "output_dir", "overwrite_cache", "overwrite_output_dir", "plot_loss",
+    "preprocessing_num_workers", "preprocessing_batch_size", "project", "report_to", "resume_from_checkpoint",
+    "run_name", "save_steps", "save_total_limit", "use_cpu",
+}  # fmt: skip
+MARKS = ("checkpoint-*", "*.safetensors", "*.bin", "trainer_*.json*", STARTED, RUN)  # a training was here
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A folder `checkpoint-STEP`; `flaw` says why it cannot be resumed from, empty where it is complete."""
-
-    path: Path
-    step: int
-    flaw: str
-
-
-def checkpoints(output_dir: Path) -> list[Checkpoint]:
-    """Return the checkpoints of an output_dir, newest first."""
-    found = []
-    for path in output_dir.glob("checkpoint-*"):
-        match = CHECKPOINT.fullmatch(path.name)
-        if match and path.is_dir():
-            found.append(Checkpoint(path, int(match[1]), find_flaw(path)))
-    return sorted(found, key=lambda checkpoint: -checkpoint.step)
+def checkpoints(output_dir: Path) -> dict[Path, str]:
+    """Return why each folder `checkpoint-STEP` cannot be resumed from, "" where it can, the newest first."""
+    folders = [path for path in output_dir.glob("checkpoint-*") if path.is_dir()]
+    steps = {path: int(name[1]) for path in folders if (name := CHECKPOINT.fullmatch(path.name))}
+    return {path: find_flaw(path) for path in sorted(steps, key=lambda path: -steps[path])}
 
 
 def find_flaw(folder: Path) -> str:
     """Return why training cannot go on from a checkpoint folder, or an empty string where it can."""
+    name = CHECKPOINT.fullmatch(folder.name)
     try:
-        _check_state(folder)
+        step = read_object(folder / "trainer_state.json").get("global_step")
+        if name and step != int(name[1]):  # training would go on as if at that one
+            return f"trainer_state.json: found global_step {show_value(step)}, expected {name[1]}"
         _check_weights(folder)
         _check_optimizer(folder)
         for path in [*folder.glob("rng_state*.pth"), *folder.glob("scheduler.pt")]:
@@ -56,23 +66,14 @@ def find_flaw(folder: Path) -> str:
     return ""
 
 
-def _check_state(folder: Path) -> None:
-    """Check that the step is the folder's own: from another, training goes on as if at that one."""
-    step = read_object(folder / "trainer_state.json").get("global_step")
-    match = CHECKPOINT.fullmatch(folder.name)
-    if match and step != int(match[1]):
-        raise ContentError(f"trainer_state.json: found global_step {show_value(step)}, expected {match[1]}")
-
-
 def _check_weights(folder: Path) -> None:
     from core.weights import open_weights
 
     index = folder / "model.safetensors.index.json"
+    names = {path.name for path in folder.glob("*model.safetensors")} or {"model.safetensors"}
     if index.is_file():
         weight_map = read_object(index).get("weight_map")
         names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
-    else:
-        names = {path.name for path in folder.glob("*model.safetensors")} or {"model.safetensors"}
     for name in names:
         if not (folder / name).is_file():
             raise ContentError(f"{name} is missing")
@@ -104,11 +105,17 @@ def _check_torch_file(path: Path) -> None:
         raise ContentError(f"{path.name} is cut off ({path.stat().st_size} bytes)") from error
 
 
-def set_aside_incomplete(found: list[Checkpoint]) -> None:
-    """Rename incomplete checkpoints to `incomplete-…`, out of the way of LLaMA-Factory's own search."""
-    for checkpoint in found:
-        if checkpoint.flaw:
-            checkpoint.path.rename(_free(checkpoint.path.with_name(f"incomplete-{checkpoint.path.name}")))
+def resume_point(output_dir: Path) -> Path | None:
+    """Return the newest complete checkpoint; incomplete ones are renamed, for LLaMA-Factory's search."""
+    newest = None
+    for path, flaw in checkpoints(output_dir).items():
+        if flaw:
+            click.echo(f"{path}: passed over, {flaw}")
+            path.rename(_free(path.with_name(f"incomplete-{path.name}")))
+        newest = newest or (None if flaw else path)
+    if newest:
+        click.echo(f"{newest}: resuming after step {newest.name.removeprefix('checkpoint-')}")
+    return newest
 
 
 def set_aside(output_dir: Path) -> Path:
@@ -119,23 +126,15 @@ def set_aside(output_dir: Path) -> Path:
 
 
 def _free(path: Path) -> Path:
-    if not path.exists() and path.name.startswith("incomplete-"):
+    if not path.exists():
         return path
-    number = 1
-    while (numbered := path.with_name(f"{path.name}.{number}")).exists():
-        number += 1
-    return numbered
-
-
-def holds_a_run(output_dir: Path) -> bool:
-    """Return whether a training has left anything in a folder: checkpoints, weights, or its state."""
-    marks = ("checkpoint-*", "*.safetensors", "*.bin", "trainer_*.json*", STARTED, RUN)
-    return any(any(output_dir.glob(mark)) for mark in marks)
+    numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
+    return next(other for other in numbered if not other.exists())
 
 
 def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
     """Return how the run in a folder differs from the one with these inputs, "" for the same or none."""
-    if not holds_a_run(output_dir):
+    if not any(any(output_dir.glob(mark)) for mark in MARKS):
         return ""
     if not (output_dir / STARTED).is_file():
         return "not started by `recipes train`"
@@ -148,35 +147,26 @@ def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
 
 
 def other_world(output_dir: Path, world: dict[str, object]) -> str:
-    """Return on how many processes the run in a folder was trained, finished or cut off, and on how many now.
-
-    "" where they are as many, with nothing to resume, and for records from before this was recorded.
-    """
+    """Return the world sizes of a folder's run and of this one, "" where nothing is lost by them."""
     finished = (output_dir / RUN).is_file()
-    if not finished and all(checkpoint.flaw for checkpoint in checkpoints(output_dir)):
+    if not finished and all(checkpoints(output_dir).values()):
         return ""
     then = read_object(output_dir / (RUN if finished else STARTED))
     if then.get("world_size") in (None, world["world_size"]):
         return ""
-    return " → ".join(
-        f"world size {one['world_size']} (global batch {one.get('global_batch')})" for one in (then, world)
-    )
+    sizes = [f"{one['world_size']} (global batch {one.get('global_batch')})" for one in (then, world)]
+    return f"world size {sizes[0]} → world size {sizes[1]}"
 
 
 def differences(old: dict[str, object], new: dict[str, object]) -> list[str]:
     """Return in words what differs between the inputs of two runs, [] where they are the same."""
     before, after = old.get("settings"), new.get("settings")
-    found: list[str] = []
+    keys: list[str] = []
     if isinstance(before, dict) and isinstance(after, dict):
-        found = [
-            f"{key} {before.get(key, 'unset')} → {after.get(key, 'unset')}"
-            for key in sorted(before.keys() | after.keys())
-            if before.get(key) != after.get(key)
-        ]
-    for part in ("data", "model", "weights"):
-        if _hashes(old.get(part)) != _hashes(new.get(part)):
-            found.append(part)
-    return found
+        keys = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
+        keys = [f"{key} {before.get(key, 'unset')} → {after.get(key, 'unset')}" for key in keys]
+    parts = ("data", "model", "weights")
+    return keys + [part for part in parts if _hashes(old.get(part)) != _hashes(new.get(part))]
 
 
 def _hashes(part: object) -> object:
@@ -190,21 +180,66 @@ def _hashes(part: object) -> object:
 
 @contextlib.contextmanager
 def reserved(output_dir: Path) -> Iterator[int]:
-    """Hold the only right to train into a folder; a second training gets `RequestError`.
-
-    Yields the file descriptor of the lock. A process that inherits it keeps the folder reserved for
-    as long as it lives, even if this one is killed.
-    """
+    """Hold the only right to train into a folder, else `RequestError`; yields the descriptor to inherit."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    handle = os.open(output_dir, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise RequestError(
-            f"{output_dir}: another training is writing there; wait for it, or give another output_dir=…"
-        ) from error
-    try:
+    with opened(output_dir) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            busy = f"{output_dir}: another training is writing there"
+            raise RequestError(f"{busy}; wait for it, or give another output_dir=…") from error
         yield handle
-    finally:
-        os.close(handle)
+
+
+def inputs_of(recipe: Recipe, weights: Path | None) -> dict[str, object]:
+    """Return what decides the result of a recipe: settings, data, model, weights, each with its hash."""
+    names = [*recipe.names("dataset"), *recipe.names("eval_dataset")]
+    model = recipe.text("model_name_or_path")
+    known = model_sha256(Path(model)) if Path(model).is_dir() else None  # of a hub id
+    return {
+        "settings": {key: recipe.settings[key] for key in sorted(recipe.settings) if key not in INCIDENTAL},
+        "data": [_data(name, dataset_dir(recipe)) for name in names],
+        "model": {"name": model, "sha256": known},
+        "weights": None if weights is None else {"file": str(weights), "sha256": sha256(weights)},
+    }
+
+
+def _data(name: str, folder: str) -> dict[str, object]:
+    _, path = locate(name, folder)
+    if isinstance(path, str):  # on a hub, made by a script, in a cloud: nothing here to hash
+        return {"dataset": name, "file": path, "sha256": None, "manifest_sha256": None}
+    manifest = path.parent / "manifest.json"
+    return {
+        "dataset": name,
+        "file": str(path),
+        "sha256": sha256(path) if path.is_file() else files_sha256(files_of(path)),
+        "manifest_sha256": sha256(manifest) if manifest.is_file() else None,
+    }
+
+
+def run_record(recipe: Recipe, inputs: dict[str, object], facts: dict[str, object]) -> dict[str, object]:
+    """Return the content of run.json: the inputs, the facts of this run, versions, commit and result."""
+    results = recipe.output_dir / "all_results.json"
+    return {
+        "recipe": str(recipe.path),
+        "recipe_sha256": sha256(recipe.path),
+        "overrides": list(recipe.overrides),
+        "inputs": inputs,
+        **facts,
+        "result": read_object(results) if results.is_file() else {},
+        "versions": {"python": platform.python_version(), **versions(*PACKAGES)},
+        "tuneyard": version(),
+        "git": git_state(),
+    }
+
+
+def git_state() -> dict[str, object] | None:
+    """Return commit and cleanness of the working tree that this file lies in, None outside of git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    commit, dirty, _ = done.stdout.strip().partition("-")
+    return {"commit": commit, "clean": not dirty}

@@ -1,7 +1,4 @@
-"""python -m recipes plan R.yaml [key=value …]: steps, tokens, memory, time and disk of a training.
-
-Tokens are counted with the recipe's tokenizer and template, the model is laid out from its config alone.
-"""
+"""python -m recipes plan R.yaml [key=value …]: steps, tokens, memory, time and disk of a training."""
 
 import json
 from pathlib import Path
@@ -9,28 +6,32 @@ from typing import Any
 
 import click
 
-from core.cli import examples
-from core.errors import CLI, RequestError, counted
+from core.cli import cli_command
+from core.errors import RequestError, counted
 from recipes.check import ask_check, quick_check, refuse_errors, training_schedule
-from recipes.hardware import GPUS, find_gpus, machine
-from recipes.memory import PEAK, Memory, estimate, flops, read_flops, seconds
-from recipes.passes import passes_of
+from recipes.hardware import GPUS, find_gpus, machine, world_size
+from recipes.memory import (
+    PEAK,
+    Memory,
+    disk_of,
+    estimate,
+    flops,
+    read_flops,
+    seconds,
+    setup_of,
+    shapes_of,
+    unmodelled,
+)
 from recipes.recipe import Recipe, read_recipe
-from recipes.rules import world_size
 from recipes.schedule import gathered
-from recipes.sizes import disk_of, setup_of, shapes_of, unmodelled
 
 OF_THE_DISK = {"E340", "E342", "E343", "E344"}  # what the plan says itself, or has nothing to do with it
-NAMES = [*Memory.__slots__, "total"]
 
 
-@click.command(
+@cli_command(
     "plan",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard recipe plan recipes/demo-rte.yaml",
-        "tuneyard recipe plan recipes/demo-rte.yaml --gpu A100",
-    ),
+    "tuneyard recipe plan recipes/demo-rte.yaml",
+    "tuneyard recipe plan recipes/demo-rte.yaml --gpu A100",
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -53,40 +54,40 @@ def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> 
     ranks = gpus or world_size(recipe, find_gpus())
     target = machine(f"{ranks}x{gpu}")
     parts, problems = quick_check(recipe, target)
-    refuse_errors(recipe, [problem for problem in problems if problem.code not in OF_THE_DISK])
+    refuse_errors(recipe, problems, OF_THE_DISK)
     answer, found = ask_check(recipe, model, target, (parts, problems))
-    refuse_errors(recipe, [problem for problem in found if problem.code not in OF_THE_DISK])
+    refuse_errors(recipe, found, OF_THE_DISK)
     shapes = shapes_of(answer["model"])
     unknown = {"rows": 0, "seen": 0, "longest": recipe.settings.get("cutoff_len") or 2048}
     train = answer["tokens"].get("train", unknown)
     schedule = training_schedule(recipe, parts, target, answer)
-    longest, each = train["longest"], train["seen"] / max(1, train["rows"])
+    longest, mean = train["longest"], train["seen"] / max(1, train["rows"])
     setup = setup_of(recipe, longest, ranks)
-    total = each * schedule.batch * schedule.steps
-    memory = dict(zip(("lower", "upper"), estimate(shapes, setup), strict=True))
-    passes = passes_of(recipe)
-    length = each / passes.sequences
-    trained = flops(shapes, setup, total * passes.trained, length)
-    work = (trained + read_flops(shapes, total * passes.read, length)) / ranks
-    micro_batches = schedule.steps * gathered(recipe) * (1 + passes.read / 3)  # a step has three such passes
+    total = mean * schedule.batch * schedule.steps
+    ends = [{**end._asdict(), "total": end.total} for end in estimate(shapes, setup)]
+    lower, upper = ({name: round(part) for name, part in end.items()} for end in ends)
+    length = mean / setup.sequences
+    trained = flops(shapes, setup, total * setup.learned, length)
+    work = (trained + read_flops(shapes, total * setup.read, length)) / ranks
+    micro_batches = schedule.steps * gathered(recipe) * (1 + setup.read / 3)  # a step has three such passes
     time = seconds(shapes, setup, work, micro_batches, GPUS[gpu][0] * 1e12)
-    disk = disk_of(recipe, shapes, setup, schedule)
+    each, checkpoints, free = disk_of(recipe, shapes, setup, schedule)
     return {
         "recipe": str(recipe.path), "steps": schedule.steps if schedule.rows else None,
         "schedule": schedule.line() if schedule.rows else "rows and steps are not known",
         "tokens": round(total), "tokens_counted": train is not unknown, "longest": longest,
         "trainable": shapes.trainable, "parameters": shapes.parameters,
         "gpu": gpu, "gpus": ranks, "gpu_bytes": GPUS[gpu][1] * 1e9,
-        "memory": {end: {name: round(getattr(one, name)) for name in NAMES} for end, one in memory.items()},
+        "memory": {"lower": lower, "upper": upper},
         "seconds": [round(one) for one in time] if work else None,
         "not_modelled": unmodelled(recipe, shapes, answer["model"]["quantised"]),
-        "checkpoint": disk.checkpoint, "checkpoints": disk.checkpoints, "disk_free": disk.free,
+        "checkpoint": each, "checkpoints": checkpoints, "disk_free": free,
     }  # fmt: skip
 
 
 def _lines(plan: dict[str, Any]) -> list[str]:
     lower, upper = plan["memory"]["lower"], plan["memory"]["upper"]
-    parts = ", ".join(f"{name} {_range(lower[name], upper[name])}" for name in Memory.__slots__)
+    parts = ", ".join(f"{name} {_range(lower[name], upper[name])}" for name in Memory._fields)
     tokens = "not counted, rows or tokenizer are not at hand (--model DIR); the rest is for rows of"
     if plan["tokens_counted"]:
         tokens = f"{plan['tokens']:,} in all (counted); the longest row has"

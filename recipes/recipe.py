@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TypeGuard
 
 from core.checkout import bundled
 from core.documents import read_yaml
@@ -12,10 +12,6 @@ from core.errors import ContentError, Problem, RequestError, nearest, show_value
 from core.files import read_object, require
 from core.packages import need
 from core.runs import names_in
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
 
 LARGEST = 2.0**53  # above it not every whole number is a float; no step, rank or rate is as large
 
@@ -50,6 +46,11 @@ class Recipe:
         """Return a comma-separated setting (datasets, modules) as a list, [] where it is absent."""
         return names_in(self.settings.get(key))
 
+    def number(self, key: str, default: float) -> float:
+        """Return a setting as a number, `default` where it is none or too large (E302 and E313 say so)."""
+        value = self.settings.get(key)
+        return float(value) if is_number(value) else default
+
     def place(self, key: str) -> str:
         """Return `file:line` of a key, or `file (key=value)` where an override set it."""
         if any(override.partition("=")[0] == key for override in self.overrides):
@@ -78,8 +79,7 @@ class Recipe:
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe through OmegaConf, as LLaMA-Factory does, so that `1e-4` means the same to both.
 
-    Raises `RequestError` for a missing file or an override that is no `key=value`, `ContentError`
-    for a file that is not YAML, empty, or no map of keys to values.
+    `RequestError` for a missing file or an override that is no `key=value`, `ContentError` for bad content.
     """
     need("omegaconf")
     from omegaconf import OmegaConf
@@ -92,17 +92,26 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if path.suffix not in {".yaml", ".yml"}:
         raise RequestError(f"{path}: LLaMA-Factory takes recipes that end in .yaml or .yml")
     parsed = read_yaml(path, "recipe")  # refuses what OmegaConf would work on for ever
+    expected = "expected keys with values (learning_rate: 1.0e-4)"
     if not isinstance(parsed.value, dict):
         found = "is empty" if parsed.value is None else f"found {show_value(parsed.value)}"
-        raise ContentError(f"{path}: {found}, expected keys with values (learning_rate: 1.0e-4)")
+        raise ContentError(f"{path}: {found}, {expected}")
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not key.isidentifier():
+            raise RequestError(f"{override!r}: expected key=value, as in learning_rate=1e-4")
+        try:
+            OmegaConf.from_cli([override])
+        except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+            raise RequestError(f"{override!r}: the value is not YAML") from error
     try:
         base = OmegaConf.create(path.read_text(encoding="utf-8"))
-        merged = OmegaConf.merge(base, _assignments(overrides))
+        merged = OmegaConf.merge(base, OmegaConf.from_cli(list(overrides)))
         settings = OmegaConf.to_container(merged, resolve=False)
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ContentError(f"{path}: {str(error).splitlines()[0]}") from error
     if not isinstance(settings, dict) or not settings:
-        raise ContentError(f"{path}: found no settings, expected keys with values (learning_rate: 1.0e-4)")
+        raise ContentError(f"{path}: found no settings, {expected}")
     if isinstance(settings.get("deepspeed"), str):
         settings["deepspeed"] = str(bundled(Path(settings["deepspeed"])))
     return Recipe(path, {str(key): value for key, value in settings.items()}, parsed.lines, tuple(overrides))
@@ -114,24 +123,6 @@ def _found(path: Path) -> Path:
     if path.exists() or path.suffix in {".yaml", ".yml"} or len(path.parts) != 1:  # qwen0.5b-qa has no suffix
         return require(bundled(path), "recipe")
     if not named.is_file():
-        known = sorted(file.stem for file in named.parent.glob("*.yaml"))
-        raise RequestError(
-            f"recipe not found: {path}; neither is {named} {nearest(str(path), known)}".rstrip()
-        )
+        hint = nearest(str(path), sorted(file.stem for file in named.parent.glob("*.yaml")))
+        raise RequestError(f"recipe not found: {path}; neither is {named} {hint}".rstrip())
     return named
-
-
-def _assignments(overrides: Sequence[str]) -> "DictConfig":
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    for override in overrides:
-        key, equals, _ = override.partition("=")
-        if not equals or not key.isidentifier():
-            raise RequestError(f"{override!r}: expected key=value, as in learning_rate=1e-4")
-        try:
-            OmegaConf.from_cli([override])
-        except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-            raise RequestError(f"{override!r}: the value is not YAML") from error
-    return OmegaConf.from_cli(list(overrides))

@@ -1,14 +1,14 @@
 """What LLaMA-Factory makes of the rows of a dataset, asked of its own loader, converter and processor.
 
-Runs in the process of recipes/inspect.py. No rule of theirs is restated here: a row that they reject or drop
-is named by its number in the file, with what they said of it.
+Runs in the process of recipes/inspect.py, restates no rule of theirs, and names bad rows by their number.
 """
 
 import bisect
 import contextlib
 import copy
+import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
 SHOWN = 20  # so many of the rows that cannot be trained on are named
 UNCUT = 1 << 30  # tokens: a cutoff_len that cuts nothing
 SEQUENCES = {"rm": 4, "kto": 5}  # lists that a processor's encoder returns for a row; 2 in the other stages
+ANSWERS = {"rm": "two answers", "kto": "an answer with true or false"}
+Lengths = list[list[int]]  # for each row the tokens of each of its sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,7 @@ def replaced(module: Any, **functions: Any) -> Iterator[None]:
 def look(reader: RecipeData, name: str) -> dict[str, Any]:
     """Return what becomes of a dataset: `rows`, `bad` (how many cannot be trained on), `problems`, `tokens`.
 
-    `problems` are (number of a row in the file, or 0; why) of the first bad ones. `tokens` is {} without a
-    tokenizer; with one there are the `lengths` of the rows drawn. The answer is {} for a dataset that is no
-    local file.
+    `problems` are (row in the file, or 0; why), `lengths` those of the rows drawn; {} for no local file.
     """
     from llamafactory.data.parser import get_dataset_list
 
@@ -97,14 +97,11 @@ def look(reader: RecipeData, name: str) -> dict[str, Any]:
         else:
             lengths.append(found)
     drawn = attributes.num_samples or len(rows)  # any row of the file may be among them
-    share = drawn / max(1, len(rows))
     if not reader.module:
         return _answer(drawn, bad, {})
     again = -(-drawn // max(1, len(lengths)))
-    return {
-        **_answer(drawn, bad, _summary(lengths, reader.data_args.cutoff_len, share)),
-        "lengths": (lengths * again)[:drawn],
-    }
+    tokens = _summary(lengths, reader.data_args.cutoff_len, drawn / max(1, len(rows)))
+    return {**_answer(drawn, bad, tokens), "lengths": (lengths * again)[:drawn]}
 
 
 def _answer(rows: int, bad: list[tuple[int, str]], tokens: dict[str, int]) -> dict[str, Any]:
@@ -169,11 +166,8 @@ def _clashes(path: Path) -> Iterator[tuple[int, str]]:
         values = [record.get(key) for record in records]
         if mixed(values):
             row = bisect.bisect_left(range(len(values)), True, key=lambda last: mixed(values[: last + 1]))
-            found = f"column {show_value(key)} holds {show_value(values[row])}"
-            yield (
-                row + 1,
-                f"LLaMA-Factory cannot read it: {found}, another kind of value than in the rows above",
-            )
+            found = f"column {show_value(key)} holds {show_value(values[row])}, another kind of value"
+            yield row + 1, f"LLaMA-Factory cannot read it: {found} than in the rows above"
 
 
 def _encoded(reader: RecipeData, rows: Any, name: str) -> Iterator[list[int] | str]:
@@ -197,16 +191,12 @@ def _encoded(reader: RecipeData, rows: Any, name: str) -> Iterator[list[int] | s
         except refusals() as error:
             yield f"LLaMA-Factory stops at it: {words(error)}"
             continue
-        sequences = [ids[0] for key, ids in found.items() if key.endswith("input_ids")]
-        yield [len(ids) for ids in sequences] if sequences else _dropped(row, reader.stage)
-
-
-def _dropped(row: dict[str, Any], stage: str) -> str:
-    """Return in what form LLaMA-Factory sees a row that it drops."""
-    wanted = {"rm": "two answers", "kto": "an answer with true or false"}.get(stage, "one answer")
-    turns, answers = len(row["_prompt"]), len(row["_response"])
-    found = f"found {counted(turns, 'turn')} before {counted(answers, 'answer')}"
-    return f"LLaMA-Factory drops it: {found}, expected an odd number of turns and {wanted}"
+        if sequences := [ids[0] for key, ids in found.items() if key.endswith("input_ids")]:
+            yield [len(ids) for ids in sequences]
+            continue
+        turns, answers = counted(len(row["_prompt"]), "turn"), counted(len(row["_response"]), "answer")
+        wanted = f"expected an odd number of turns and {ANSWERS.get(reader.stage, 'one answer')}"
+        yield f"LLaMA-Factory drops it: found {turns} before {answers}, {wanted}"
 
 
 def _summary(lengths: list[list[int]], cutoff: int, share: float) -> dict[str, int]:
@@ -219,3 +209,55 @@ def _summary(lengths: list[list[int]], cutoff: int, share: float) -> dict[str, i
         "longest": ordered[-1] if ordered else 0,
         "cut": round(sum(n > cutoff for n in ordered) * share),
     }
+
+
+def epoch(
+    reader: RecipeData, sets: Sequence[Lengths], others: list[Lengths], workers: object
+) -> dict[str, int]:
+    """Return the `rows` of an epoch (packed blocks count), the tokens `seen` in them, and the `longest`.
+
+    `others` are the sets that are evaluated on. `ValueError` where packed rows do not fill a single block.
+    """
+    from datasets import Dataset
+    from llamafactory.data.data_utils import merge_dataset, split_dataset
+
+    whole, seed = copy.copy(reader.data_args), reader.training_args.seed
+    whole.streaming = False
+    merged = merge_dataset([Dataset.from_dict({"lengths": rows}) for rows in sets], whole, seed)
+    kept, held = split_dataset(merged, None, whole, seed)
+    train: Lengths = list(kept["train"]["lengths"])
+    cutoff: int = whole.cutoff_len
+    if not whole.packing:
+        cut = [[min(length, cutoff) for length in row] for row in train]
+        return {"rows": len(cut), "seen": sum(map(sum, cut)), "longest": max(map(max, cut), default=0)}
+    held_out = others if whole.eval_on_each_dataset else [list(itertools.chain(*others))]
+    held_out = held_out if others and all(others) else []
+    blocks = []
+    for rows in [train, *(list(part["lengths"]) for part in held.values()), *held_out]:
+        batches = _batches(rows, whole.preprocessing_batch_size, workers if isinstance(workers, int) else 1)
+        blocks.append(sum(_blocks(batch, cutoff, reader.stage) for batch in batches))
+        if not blocks[-1]:
+            total = sum(map(sum, rows))
+            raise ValueError(f"{total} tokens in all fill no block of {cutoff} (packing, cutoff_len)")
+    return {"rows": blocks[0], "seen": blocks[0] * cutoff, "longest": cutoff}
+
+
+def _batches(rows: Lengths, size: int, workers: int) -> Iterator[list[int]]:
+    """Yield the lengths of the rows that are packed together: batches of each worker's share of the rows."""
+    count = max(1, min(workers, len(rows)))
+    each, more = divmod(len(rows), count)
+    start = 0
+    for number in range(count):
+        share = rows[start : start + each + (number < more)]
+        start += len(share)
+        for first in range(0, len(share), size):
+            yield [length for row in share[first : first + size] for length in row]
+
+
+def _blocks(lengths: list[int], cutoff: int, stage: str) -> int:
+    """Return the blocks that rows are packed into: running text flows on, cut conversations stay together."""
+    from llamafactory.data.processor.processor_utils import greedy_knapsack
+
+    if stage == "pt":
+        return sum(lengths) // cutoff
+    return len(greedy_knapsack([min(length, cutoff) for length in lengths], cutoff))

@@ -1,7 +1,4 @@
-"""What can be wrong with the settings of a recipe, found without importing LLaMA-Factory.
-
-Each rule yields problems; E… stops a training, W… is worth a look. docs/recipes.md lists the codes.
-"""
+"""What can be wrong with the settings of a recipe, found without LLaMA-Factory (codes: docs/recipes.md)."""
 
 import contextlib
 import os
@@ -13,8 +10,8 @@ from pathlib import Path
 from core.checkout import ROOT
 from core.errors import ContentError, Problem, show_value
 from core.metrics import UNKNOWN, direction, metric_of
-from recipes.hardware import Gpu, Machine
-from recipes.paths import path_problems
+from recipes.hardware import Gpu, Machine, under_ray
+from recipes.memory import existing
 from recipes.recipe import Recipe
 from recipes.schema import setting_problems
 from recipes.token_weights import read_weights, weights_file
@@ -51,15 +48,19 @@ METRICS = {  # what LLaMA-Factory's trainers compute beside the loss
     "kto": (*PREFERRED, "rewards/margins"),
 }
 LOGGED = {**METRICS, "rm": (), "ppo": ("reward",)}  # what they write as they train
+TRACKERS = ("wandb", "tensorboard", "swanlab", "mlflow", "trackio")  # report_to: packages of these names
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 AMPERE = 8  # the compute capability from which NVIDIA GPUs calculate in bfloat16
+CHOOSE = "choose another output_dir"
+LOADED = ("adapter_name_or_path", "ref_model", "ref_model_adapters", "reward_model", "media_dir")
+KEPT = ("model_name_or_path", "adapter_name_or_path", "dataset_dir")
 
 
 def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
     """Return everything wrong with a recipe's settings on a machine."""
     rules: list[Callable[[Recipe], Iterator[Problem]]] = [
-        setting_problems, _missing, _model, _schedule, _packages, _deepspeed, path_problems, _weights,
-        _metric,
+        setting_problems, _missing, _model, _evaluation, _packages, _deepspeed, _paths, _output_dir, _weights,
+        _best,
     ]  # fmt: skip
     found = [problem for rule in rules for problem in rule(recipe)]
     return found + list(_hardware(recipe, machine.gpus))
@@ -67,72 +68,64 @@ def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
 
 def _missing(recipe: Recipe) -> Iterator[Problem]:
     works = [key for key in ("do_train", "do_eval", "do_predict") if recipe.settings.get(key) is True]
-    idle = not works and not recipe.settings.get("tokenized_path")  # which is written without a training
     for key, meaning in REQUIRED.items():
         evaluates = key == "dataset" and works and "do_train" not in works
         if not recipe.names(key) and not evaluates:
             yield recipe.problem("E304", key, f"is missing, expected {meaning}")
-    if idle:
-        message = "is not true, so nothing would be trained"
-        yield recipe.problem("E304", "do_train", message, "do_train: true")
+    if not works and not recipe.settings.get("tokenized_path"):  # which is written without a training
+        yield recipe.problem("E304", "do_train", "is not true, so nothing would be trained", "do_train: true")
 
 
 def _model(recipe: Recipe) -> Iterator[Problem]:
     name = recipe.settings.get("model_name_or_path")
     if not isinstance(name, str) or not name:
         return
-    folder = Path(name)
+    folder, key = Path(name), "model_name_or_path"
+    remote = HUB_ID.fullmatch(name) and not name.startswith((".", "~", "models/", "saves/"))
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            yield recipe.problem("E306", "model_name_or_path", f"{name} has no config.json: no model folder")
+            yield recipe.problem("E306", key, f"{name} has no config.json: no model folder")
     elif folder.is_absolute():
-        yield recipe.problem("E344", "model_name_or_path", f"{name}: no such folder")
-    elif (
-        not HUB_ID.fullmatch(name)
-        or name.startswith((".", "~", "models/", "saves/"))
-        or folder.parent.is_dir()
-    ):
+        yield recipe.problem("E344", key, f"{name}: no such folder")
+    elif not remote or folder.parent.is_dir():
         hint = "make it with `python -m recipes base`" if name == "models/demo-base" else ""
-        message = f"{name}: no such folder, and no hub id (owner/name) either"
-        yield recipe.problem("E306", "model_name_or_path", message, hint)
+        yield recipe.problem("E306", key, f"{name}: no such folder, and no hub id (owner/name) either", hint)
 
 
-def _schedule(recipe: Recipe) -> Iterator[Problem]:
+def _evaluation(recipe: Recipe) -> Iterator[Problem]:
     settings = recipe.settings
-    evaluates = settings.get("eval_strategy", "no") not in ("no", False)
-    has_rows = settings.get("eval_dataset") or settings.get("val_size")
-    if has_rows and not evaluates and not settings.get("do_eval") and not settings.get("do_predict"):
-        key = "eval_dataset" if settings.get("eval_dataset") else "val_size"
-        yield recipe.problem("W307", key, "is given but never evaluated", "eval_strategy: steps")
-    if settings.get("load_best_model_at_end") is True:
-        yield from _best_at_end(recipe)
+    never = not evaluates(recipe) and not settings.get("do_eval") and not settings.get("do_predict")
+    held_out = next((key for key in ("eval_dataset", "val_size") if settings.get(key)), "")
+    if held_out and never:
+        yield recipe.problem("W307", held_out, "is given but never evaluated", "eval_strategy: steps")
 
 
-def _best_at_end(recipe: Recipe) -> Iterator[Problem]:
-    settings = recipe.settings
-    name, highest = str(settings.get("metric_for_best_model") or "loss"), settings.get("greater_is_better")
-    if not isinstance(highest, bool):
-        highest = not name.endswith("loss")  # what transformers takes
-    if metric_of(name) is not UNKNOWN and highest != metric_of(name).higher:
-        message = f"is {str(highest).lower()}, which keeps the worst: {direction(name)}"
-        yield recipe.problem(
-            "E308", "greater_is_better", message, f"greater_is_better: {not highest}".lower()
-        )
-
-
-def _metric(recipe: Recipe) -> Iterator[Problem]:
-    """Refuse a metric to choose by that no evaluation of this recipe computes: it ends at the first one."""
+def _best(recipe: Recipe) -> Iterator[Problem]:
+    """Refuse to keep the worst, and a figure that no evaluation computes: training ends at the first one."""
     key, computed = "metric_for_best_model", evaluated(recipe)
-    name = recipe.settings.get(key)
+    name, highest = recipe.settings.get(key), recipe.settings.get("greater_is_better")
+    by = str(name or "loss")
+    if not isinstance(highest, bool):
+        highest = not by.endswith("loss")  # what transformers takes
+    kept = recipe.settings.get("load_best_model_at_end") is True and metric_of(by) is not UNKNOWN
+    if kept and highest != metric_of(by).higher:
+        message = f"is {str(highest).lower()}, which keeps the worst: {direction(by)}"
+        hint = f"greater_is_better: {not highest}".lower()
+        yield recipe.problem("E308", "greater_is_better", message, hint)
     if isinstance(name, str) and computed and f"eval_{name.removeprefix('eval_')}" not in computed:
         known = ", ".join(one for one in computed if not one.endswith(TIMES))
         yield recipe.problem("E314", key, f"found {show_value(name)}, which no evaluation computes: {known}")
 
 
+def evaluates(recipe: Recipe) -> bool:
+    """Return whether a recipe evaluates as it trains."""
+    return recipe.settings.get("eval_strategy", "no") not in ("no", False)
+
+
 def evaluated(recipe: Recipe) -> list[str]:
     """Return the figures that the evaluations of a training compute, [] where it makes none."""
     settings, stage = recipe.settings, str(recipe.settings.get("stage", "sft"))
-    if settings.get("eval_strategy", "no") in ("no", False):
+    if not evaluates(recipe):
         return []
     computed = [*TIMES, "loss", *METRICS.get(stage, ())]
     if stage == "sft" and settings.get("predict_with_generate"):
@@ -154,9 +147,8 @@ def _packages(recipe: Recipe) -> Iterator[Problem]:
     wanted = {key: name for key, name in PACKAGES.items() if recipe.settings.get(key)}
     if "8bit" in str(recipe.settings.get("optim", "")):
         wanted["optim"] = "bitsandbytes"
-    for tool in recipe.names("report_to"):
-        if tool in {"wandb", "tensorboard", "swanlab", "mlflow", "trackio"}:
-            wanted["report_to"] = tool
+    for tool in TRACKERS:
+        wanted |= {"report_to": tool} if tool in recipe.names("report_to") else {}
     for key, package in wanted.items():
         if find_spec(package) is None:
             hint = f"pip install {package.replace('_', '-')}"
@@ -164,23 +156,54 @@ def _packages(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
-    name = recipe.settings.get("deepspeed")
-    if not isinstance(name, str):
-        return
-    if not Path(name).is_file():
-        known = ", ".join(
-            sorted(f"recipes/deepspeed/{path.name}" for path in (ROOT / "recipes/deepspeed").glob("*.json"))
-        )
-        yield recipe.problem("E310", "deepspeed", f"{name}: file not found", f"there are {known}")
-        return
+    name, folder = recipe.settings.get("deepspeed"), "recipes/deepspeed"
     try:
         recipe.zero()
     except ContentError as error:
         yield recipe.problem("E310", "deepspeed", str(error))
+    except OSError:
+        known = ", ".join(sorted(f"{folder}/{path.name}" for path in (ROOT / folder).glob("*.json")))
+        yield recipe.problem("E310", "deepspeed", f"{name}: file not found", f"there are {known}")
+
+
+def _paths(recipe: Recipe) -> Iterator[Problem]:
+    """Refuse paths that LLaMA-Factory's launcher splits, and those to read that are missing."""
+    for key in ("output_dir", "resume_from_checkpoint"):
+        value = recipe.settings.get(key)
+        if isinstance(value, str) and len(value.split()) > 1:
+            message = f"found {show_value(value)}: LLaMA-Factory's launcher splits its arguments at spaces"
+            yield recipe.problem("E311", key, message, "choose a path without spaces")
+        elif isinstance(value, str) and not value.isprintable():
+            message = f"found {show_value(value)}, expected a path without control characters"
+            yield recipe.problem("E311", key, message)
+    value = recipe.settings.get("resume_from_checkpoint")
+    if isinstance(value, str) and not Path(value).is_dir():
+        yield recipe.problem("E311", "resume_from_checkpoint", f"{value}: folder not found")
+    for loaded in LOADED:
+        for name in recipe.names(loaded):
+            if name.startswith((".", "/", "~", "saves/", "models/")) and not Path(name).expanduser().exists():
+                yield recipe.problem("E344", loaded, f"{name}: no such file or folder")
+
+
+def _output_dir(recipe: Recipe) -> Iterator[Problem]:
+    """Refuse a folder that cannot be written, or holds what is needed: a run's may be set aside with it."""
+    out = recipe.settings.get("output_dir")
+    if not isinstance(out, str) or not out.strip() or not out.isprintable():
+        return
+    folder, there = recipe.output_dir.resolve(), existing(recipe.output_dir)
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        message = f"{there} is no folder that can be written to"
+        yield recipe.problem("E343", "output_dir", message, CHOOSE)
+        return
+    needed = {"the current folder": Path(), "the recipe": recipe.path}
+    needed |= {key: Path(name) for key in KEPT for name in recipe.names(key) if name.isprintable()}
+    held = (what for what, path in needed.items() if path.exists() and path.resolve().is_relative_to(folder))
+    if what := next(held, ""):
+        message = f"{recipe.output_dir} holds {what}, so it cannot be a run's own"
+        yield recipe.problem("E341", "output_dir", message, CHOOSE)
 
 
 def _weights(recipe: Recipe) -> Iterator[Problem]:
-    """Refuse key-token weights where their loss has not been proved."""
     path = weights_file(recipe.path)
     if path is None:
         return
@@ -188,28 +211,14 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
         read_weights(path)
     except ContentError as error:
         yield Problem("E360", str(path), str(error).removeprefix(f"{path}: "))
-    settings = recipe.settings
-    refused = [key for key in UNWEIGHTED if settings.get(key)]
-    if settings.get("stage", "sft") != "sft":
-        refused.append("stage")
-    if _under_ray():
-        refused.append("USE_RAY")
+    refused = [key for key in UNWEIGHTED if recipe.settings.get(key)]
+    refused += ["stage"] * (recipe.settings.get("stage", "sft") != "sft") + ["USE_RAY"] * under_ray()
     with contextlib.suppress(ContentError, OSError):  # E310 says so
         refused += ["deepspeed"] * (recipe.zero().get("stage") == 3)
     for key in refused:
         message = f"does not go with key-token weights ({path}): not proved"
         hint = f"change it, or train without weights: llamafactory-cli train {recipe.path}"
         yield recipe.problem("E361", key, message, hint)
-
-
-def _under_ray() -> bool:
-    return os.environ.get("USE_RAY", "0").lower() in {"1", "true", "y"}
-
-
-def uses_torchrun(recipe: Recipe, gpus: Sequence[Gpu]) -> bool:
-    """Return whether LLaMA-Factory trains this recipe under torchrun: DeepSpeed, several GPUs, forced."""
-    forced = os.environ.get("FORCE_TORCHRUN", "0").lower() in {"1", "true", "y"}
-    return not _under_ray() and (forced or bool(recipe.settings.get("deepspeed")) or len(gpus) > 1)
 
 
 def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
@@ -227,16 +236,3 @@ def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     if settings.get("quantization_bit") and not on_gpu:
         message = "on CPU: works, but many times slower than without; meant for a GPU"
         yield recipe.problem("W312", "quantization_bit", message)
-
-
-def world_size(recipe: Recipe, gpus: Sequence[Gpu]) -> int:
-    """Return over how many processes a training spreads (under torchrun NNODES and NPROC_PER_NODE count)."""
-    if not uses_torchrun(recipe, gpus):
-        return _count(recipe.settings.get("ray_num_workers")) if _under_ray() else 1
-    here = len(gpus) if gpus and recipe.settings.get("use_cpu") is not True else 1
-    return _count(os.environ.get("NNODES")) * _count(os.environ.get("NPROC_PER_NODE") or here)
-
-
-def _count(value: object) -> int:
-    """Return a number of processes, 1 where it is none."""
-    return max(1, int(str(value))) if str(value).isdigit() else 1

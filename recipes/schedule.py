@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from core.errors import Problem, counted
-from recipes.recipe import Recipe, is_number
+from recipes.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,10 +13,16 @@ class Schedule:
     """The course of a training: rows and batch of one step, steps of an epoch and in all, warm-up steps."""
 
     rows: int
+    world_size: int
     batch: int
     steps_per_epoch: int
     steps: int
     warmup: int
+
+    @property
+    def world(self) -> dict[str, object]:
+        """Return over how many processes and rows a step goes, as run.json has it."""
+        return {"world_size": self.world_size, "global_batch": self.batch}
 
     def line(self) -> str:
         """Return the schedule in one line, e.g. `1200 rows, batch 16, 75 steps an epoch, 75 in all`."""
@@ -26,58 +32,37 @@ class Schedule:
 
 
 def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
-    """Return the schedule of a recipe on `rows` training rows (packed blocks count as rows).
-
-    Follows transformers' Trainer: the last batch of an epoch may be smaller, the last accumulation of
-    an epoch too (`set_initial_training_values` in transformers 5).
-    """
-    settings = recipe.settings
-    rows = _after_split(rows, _number(settings.get("val_size"), 0.0))
-    each = int(_number(settings.get("per_device_train_batch_size"), 8))
+    """Return the schedule on `rows` training rows (or packed blocks), as transformers' Trainer has it."""
+    held_out = recipe.number("val_size", 0)  # a share below 1, or a number of rows
+    rows = max(0, rows - (math.ceil(rows * held_out) if held_out < 1 else int(held_out)))
+    each = int(recipe.number("per_device_train_batch_size", 8))
     batches = math.ceil(rows / max(1, each * world_size))
     steps_per_epoch = max(1, math.ceil(batches / max(1, gathered(recipe))))
-    limit = int(_number(settings.get("max_steps"), -1))
-    epochs = _number(settings.get("num_train_epochs"), 3.0)
+    limit = int(recipe.number("max_steps", -1))
+    epochs = recipe.number("num_train_epochs", 3)
     steps = limit if limit > 0 else math.ceil(epochs * steps_per_epoch)
-    return Schedule(
-        rows, each * gathered(recipe) * world_size, steps_per_epoch, steps, _warmup(settings, steps)
-    )
+    warmup = recipe.number("warmup_steps", 0) or recipe.number("warmup_ratio", 0)
+    warmup = math.ceil(steps * warmup) if warmup < 1 else int(warmup)
+    batch = each * gathered(recipe) * world_size
+    return Schedule(rows, world_size, batch, steps_per_epoch, steps, warmup)
 
 
 def gathered(recipe: Recipe) -> int:
     """Return the micro batches of one step of each process."""
-    return int(_number(recipe.settings.get("gradient_accumulation_steps"), 1))
-
-
-def _number(value: object, default: float) -> float:
-    """Return a setting as a number, `default` where it is none or too large (E302 and E313 say so)."""
-    return float(value) if is_number(value) else default
-
-
-def _after_split(rows: int, held_out: float) -> int:
-    """Return the training rows left by val_size, a share below 1 or a number of rows."""
-    held = math.ceil(rows * held_out) if held_out < 1 else int(held_out)
-    return max(0, rows - held)
-
-
-def _warmup(settings: dict[str, object], steps: int) -> int:
-    given = _number(settings.get("warmup_steps"), 0.0) or _number(settings.get("warmup_ratio"), 0.0)
-    return math.ceil(steps * given) if given < 1 else int(given)
+    return int(recipe.number("gradient_accumulation_steps", 1))
 
 
 def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
     """Yield what never happens in a training of this length: saves, evaluations, the end of the warm-up."""
     settings = recipe.settings
-    logged = settings.get("logging_steps", 500)  # what evaluates by default
-    every = {
-        "save_steps": settings.get("save_strategy", "steps") == "steps" and settings.get("save_steps"),
-        "eval_steps": settings.get("eval_strategy") == "steps" and (settings.get("eval_steps") or logged),
-    }
-    for key, value in every.items():
+    saves = settings.get("save_strategy", "steps") == "steps" and settings.get("save_steps")
+    evaluates = settings.get("eval_steps") or settings.get("logging_steps", 500)
+    evaluates = settings.get("eval_strategy") == "steps" and evaluates
+    never = {"save_steps": "only the end is saved", "eval_steps": "it is never evaluated"}
+    for key, value in {"save_steps": saves, "eval_steps": evaluates}.items():
         if isinstance(value, int) and value > schedule.steps:
             message = f"is {value}, but the training ends after {counted(schedule.steps, 'step')}"
-            hint = "only the end is saved" if key == "save_steps" else "it is never evaluated"
-            yield recipe.problem("W330", key, message, hint)
+            yield recipe.problem("W330", key, message, never[key])
     if schedule.warmup >= schedule.steps:
         message = f"{schedule.warmup} steps of {schedule.steps}: the full learning rate is never reached"
         yield recipe.problem("W331", "warmup_steps", message)

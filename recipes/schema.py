@@ -1,7 +1,6 @@
 """python -m recipes.schema: write recipes/schema.json, the JSON Schema of a recipe, for editors and `check`.
 
-Keys, types and choices are those of LLaMA-Factory's arguments, which take 12 s to import. The bounds are
-ours: LLaMA-Factory accepts a learning rate of -1. A test (test_recipes_all.py) holds the file current.
+Keys, types and choices are LLaMA-Factory's (12 s to import), bounds ours; test_recipes_all.py keeps it so.
 """
 
 import enum
@@ -70,10 +69,9 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
             hint = nearest(key, known_keys()) or "LLaMA-Factory has no such setting"
             yield recipe.problem("E301", key, "unknown key", hint)
         elif value is not None and (wrong := refusal(known_keys()[key], value)):
-            code = (
-                "E305" if key == "template" and wrong.keyword == "enum" else CODES.get(wrong.keyword, "E313")
-            )
-            yield recipe.problem(code, key, wrong.message, wrong.hint)
+            code = CODES.get(wrong.keyword, "E313")
+            named = key == "template" and code == "E303"
+            yield recipe.problem("E305" if named else code, key, wrong.message, wrong.hint)
 
 
 def refusal(schema: Mapping[str, Any], value: object) -> Refusal | None:
@@ -110,11 +108,10 @@ def _validator() -> Any:
     from jsonschema import Draft202012Validator as Validator
     from jsonschema.validators import extend
 
-    numbers = {
-        "integer": lambda _, value: is_number(value) and isinstance(value, int),
-        "number": lambda _, value: is_number(value),
-    }
-    checker = Validator.TYPE_CHECKER.redefine_many(numbers)
+    integer = Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, one: is_number(one) and isinstance(one, int)
+    )
+    checker = integer.redefine("number", lambda _, one: is_number(one))
     return extend(Validator, type_checker=checker)  # type: ignore[no-untyped-call]  # its stubs
 
 
@@ -155,7 +152,7 @@ def schema() -> dict[str, Any]:
 
 def _schema_of(hint: object) -> dict[str, Any]:
     """Return the schema of a type annotation; {} where it takes objects that no YAML file holds."""
-    parts = [_kind(part) for part in _plain(hint)]
+    parts = list(_kinds(hint))
     types = sorted({kind for kind, _ in parts})
     choices = [choice for _, some in parts for choice in some]
     if "other" in types:
@@ -166,33 +163,24 @@ def _schema_of(hint: object) -> dict[str, Any]:
     return found
 
 
-def _plain(hint: object) -> Iterator[object]:
-    """Yield the parts of a type annotation that are no unions; of literals each for itself."""
+def _kinds(hint: object) -> Iterator[tuple[str, list[object]]]:
+    """Yield the JSON type of each part of an annotation ("other" for none), and the values it allows."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
-        yield from (typing.Literal[part] for part in parts)
+        yield from ((TYPES[type(choice)], [choice]) for choice in parts)
+    elif isinstance(hint, type) and issubclass(hint, enum.Enum):
+        yield "string", [member.value for member in hint]
     elif origin in (None, list, dict):
-        yield hint
+        yield TYPES.get(origin or hint, "other"), []
     else:
         for part in parts:
-            yield from _plain(part)
-
-
-def _kind(hint: object) -> tuple[str, list[object]]:
-    """Return the JSON type of a part of an annotation ("other" for none), and the values it is limited to."""
-    if typing.get_origin(hint) is typing.Literal:
-        (choice,) = typing.get_args(hint)
-        return TYPES[type(choice)], [choice]
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return "string", [member.value for member in hint]
-    return TYPES.get(typing.get_origin(hint) or hint, "other"), []
+            yield from _kinds(part)
 
 
 def schema_text() -> str:
     """Return the schema as the file has it: a line for each key."""
-    head, lines = schema(), []
-    for key, about in head.pop("properties").items():
-        lines.append(f"    {json.dumps(key)}: {json.dumps(about)}")
+    head = schema()
+    lines = [f"    {json.dumps(key)}: {json.dumps(about)}" for key, about in head.pop("properties").items()]
     start = json.dumps(head, indent=2)[:-2]
     return f'{start},\n  "properties": {{\n' + ",\n".join(lines) + "\n  }\n}\n"
 

@@ -1,7 +1,4 @@
-"""python -m recipes sweep R.yaml key=v1,v2 …: a grid of trainings, each in its folder, finished ones skipped.
-
-Each run is scored by its best eval_loss, or by any command with --eval, whose results.json is read.
-"""
+"""python -m recipes sweep R.yaml key=v1,v2 …: a grid of trainings, finished ones skipped, scored, plotted."""
 
 import itertools
 import re
@@ -15,9 +12,9 @@ from typing import Any
 
 import click
 
-from core.cli import examples
+from core.cli import cli_command
 from core.documents import markdown_table
-from core.errors import CLI, ContentError, RequestError, show_value
+from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, write_json, write_text
 from core.metrics import direction, metric_of
 from core.typeface import choose_typeface
@@ -36,14 +33,11 @@ OF_ROWS = ("stage", "model_name_or_path", "template", "dataset_dir", "dataset", 
 Row = dict[str, Any]  # the settings of a run, its figure (NaN where it diverged) and its folder
 
 
-@click.command(
+@cli_command(
     "sweep",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard recipe sweep recipes/demo-rte.yaml rank=4,8,16 val_size=0.1 eval_strategy=epoch --dry-run",
-        "tuneyard recipe sweep recipes/demo-rte.yaml seed=42,43,44 --dry-run --eval 'tuneyard eval nli "
-        "--model models/demo-base --adapter {adapter} --dataset demo_rte_eval --out {results}'",
-    ),
+    "tuneyard recipe sweep recipes/demo-rte.yaml rank=4,8,16 val_size=0.1 eval_strategy=epoch --dry-run",
+    "tuneyard recipe sweep recipes/demo-rte.yaml seed=42,43,44 --dry-run --eval 'tuneyard eval nli --model "
+    "models/demo-base --adapter {adapter} --dataset demo_rte_eval --out {results}'",
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("grid", nargs=-1, required=True, metavar="KEY=V1,V2...")
@@ -84,13 +78,12 @@ def parse_grid(arguments: Sequence[str]) -> dict[str, list[str]]:
 
 def plan_runs(path: Path, grid: dict[str, list[str]], out: Path) -> list[tuple[dict[str, str], Recipe]]:
     """Return each point of the grid with its recipe, whose output_dir is a folder of its own in `out`."""
-    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    settings = [[f"{key}={value}" for key, value in point.items()] for point in points]
-    folders = [out / name for name in run_names(grid)]
-    return [
-        (point, read_recipe(path, [*own, f"output_dir={folder}"]))
-        for point, own, folder in zip(points, settings, folders, strict=True)
-    ]
+    runs = []
+    for name, values in zip(run_names(grid), itertools.product(*grid.values()), strict=True):
+        point = dict(zip(grid, values, strict=True))
+        settings = [*(f"{key}={value}" for key, value in point.items()), f"output_dir={out / name}"]
+        runs.append((point, read_recipe(path, settings)))
+    return runs
 
 
 def sweep(
@@ -125,10 +118,7 @@ def run_names(grid: dict[str, list[str]]) -> list[str]:
 
 
 def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
-    """Refuse a grid of which a run cannot be trained, or not be scored by `metric`, before the first begins.
-
-    LLaMA-Factory is asked once about the rows of each dataset and stage. Raises `ContentError`.
-    """
+    """Refuse a grid of which a run cannot be trained or scored; each dataset is asked about once."""
     asked: set[tuple[str, ...]] = set()
     for recipe in recipes:
         known = quick_check(recipe, machine("this"))
@@ -136,10 +126,8 @@ def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
         rows = tuple(str(recipe.settings.get(key)) for key in OF_ROWS)
         if metric and metric not in measured(recipe):
             evaluates = "" if evaluated(recipe) else "; hold rows out: val_size=0.1 eval_strategy=epoch"
-            raise ContentError(
-                f"{recipe.path}: a run of it does not write {metric}, only {', '.join(measured(recipe))}"
-                f"{evaluates}; or let a command score it: --eval"
-            )
+            only = f"a run of it does not write {metric}, only {', '.join(measured(recipe))}"
+            raise ContentError(f"{recipe.path}: {only}{evaluates}; or let a command score it: --eval")
         if rows not in asked:
             problems = [*problems, *ask_first(recipe, known)]
         asked.add(rows)
@@ -162,9 +150,9 @@ def score(folder: Path, evaluation: str | None, metric: str) -> float:
     numbers = [float(value) for value in values.values() if isinstance(value, int | float)]
     if not numbers:
         raise ContentError(f"{results}: no results.json with the number {show_value(metric)}")
-    if len(numbers) < len(values):
-        lacking = next(path for path, value in values.items() if not isinstance(value, int | float))
-        raise ContentError(f"{lacking}: no number {show_value(metric)}, which the other results have")
+    for path, value in values.items():
+        if not isinstance(value, int | float):
+            raise ContentError(f"{path}: no number {show_value(metric)}, which the other results have")
     return statistics.fmean(numbers)
 
 
@@ -173,10 +161,8 @@ def _evaluate(folder: Path, evaluation: str) -> None:
     results = folder / "results"
     if results.exists():
         click.echo(f"{results}: cut off, or of another command; it is now {set_aside(results)}", err=True)
-    words = [
-        word.replace("{adapter}", str(folder)).replace("{results}", str(results))
-        for word in shlex.split(evaluation)
-    ]
+    words = [word.replace("{adapter}", str(folder)) for word in shlex.split(evaluation)]
+    words = [word.replace("{results}", str(results)) for word in words]
     program = [sys.executable, *words[1:]] if words[:1] == ["python"] else words
     if subprocess.run(program, check=False, stdout=sys.stderr).returncode:
         raise ContentError(f"{folder}: the command that scores it failed: {shlex.join(words)}")
@@ -215,11 +201,9 @@ def plot(rows: list[Row], grid: dict[str, list[str]], metric: str, path: Path) -
                 axes.text(j, i, f"{scores[one, other]:.4g}", ha="center", va="center", bbox=box)
             axes.set_xticks(range(len(acrosses)), acrosses)
             axes.set_yticks(range(len(downs)), downs)
-            axes.set_xlabel(across)
-            axes.set_ylabel(down)
+            axes.set(xlabel=across, ylabel=down)
         else:
             names = [", ".join(str(row[key]) for key in grid) for row in rows]
             axes.plot(names, [row[metric] for row in rows], marker="o", color="C0")
-            axes.set_xlabel(", ".join(grid))
-            axes.set_ylabel(direction(metric))
+            axes.set(xlabel=", ".join(grid), ylabel=direction(metric))
         figure.savefig(path)

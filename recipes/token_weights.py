@@ -1,21 +1,27 @@
-"""Which tokens of an answer weigh what: rules from recipes/weights/NAME.yaml, laid over token ids.
+"""python -m recipes.token_weights WEIGHTS.yaml RECIPE.yaml: LLaMA-Factory's SFT with key-token weights.
 
-A rule is a regular expression (its first group, else all of it), a list of words, or a field of the
-template that the answer was written with. Where rules overlap, the last one counts.
+`run_sft` looks its trainer up as a global of its module, so a subclass put there before `run_exp()` trains
+with everything else unchanged. A rule is a regular expression (its first group, else all of it), a list of
+words, or a field of the answer's template; where rules overlap, the last one counts.
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.documents import read_mapping
-from core.errors import ContentError, show_value
-from core.files import read_object
+from core.errors import ContentError, TuneyardError, show_value
+from core.files import read_object, versions
 from core.patterns import bounded
 from recipes.schema import refusal
 
+if TYPE_CHECKING:
+    import torch
+
+PROVED = "0.9.5"  # the version of LLaMA-Factory whose workflow was read and tested
 IGNORED = -100  # the label of a token that carries no loss
 SCHEMA = Path(__file__).with_name("weights") / "schema.json"
 Decode = Callable[[list[int]], str]
@@ -68,8 +74,8 @@ class TokenWeights:
 def token_spans(ids: Sequence[int], decode: Decode) -> Iterator[tuple[int, int, str]]:
     """Yield each token's first and last character in the decoded text, and what it adds to the text.
 
-    Tokens that only together make a character (parts of UTF-8) share its span, and the last of them adds
-    it. Decoding starts one token back, since some tokenizers drop the space of the first token.
+    Parts of one character (UTF-8) share its span, and the last adds it. Decoding starts one token back,
+    since some tokenizers drop the space of the first token.
     """
     position, before, waiting = 0, 0, 0
     for index in range(len(ids)):
@@ -105,33 +111,120 @@ def read_weights(path: Path) -> TokenWeights:
 
 
 def _rule(rule: dict[str, Any], place: str) -> Rule:
+    if "words" in rule:
+        longest_first = sorted(rule["words"], key=len, reverse=True)
+        expression = r"(?<!\w)(?:" + "|".join(re.escape(word) for word in longest_first) + r")(?!\w)"
+    else:
+        expression = rule["regex"] if "regex" in rule else _in_template(rule["field"], rule["in"], place)
     try:
-        pattern = re.compile(_expression(rule, place), re.DOTALL if "field" in rule else 0)
+        pattern = re.compile(expression, re.DOTALL if "field" in rule else 0)
     except re.error as error:
-        raise ContentError(
-            f"{place}: {show_value(rule['regex'])} is no regular expression: {error}"
-        ) from error
+        wrong = f"{place}: {show_value(rule['regex'])} is no regular expression: {error}"
+        raise ContentError(wrong) from error
     return Rule(pattern, float(rule["weight"]))
 
 
-def _expression(rule: dict[str, Any], place: str) -> str:
-    if "words" in rule:
-        longest_first = sorted(rule["words"], key=len, reverse=True)
-        return r"(?<!\w)(?:" + "|".join(re.escape(word) for word in longest_first) + r")(?!\w)"
-    return rule["regex"] if "regex" in rule else _field_expression(rule["field"], rule["in"], place)
-
-
-def _field_expression(field: str, template: str, place: str) -> str:
+def _in_template(field: str, template: str, place: str) -> str:
     """Return the expression that finds a field's text in an answer written as the template says."""
-    if f"{{{field}}}" not in template:
-        raise ContentError(
-            f"{place}: in: found {show_value(template)}, expected the answer's template with {{{field}}}"
-        )
-    parts = re.split(r"\{(\w+)\}", template)
-    expression = ""
-    for index, part in enumerate(parts):
-        if index % 2:
-            expression += "(.*?)" if part == field and "(.*?)" not in expression else "(?:.*?)"
-        else:
-            expression += re.escape(part)
-    return expression if parts[-1] else f"{expression}$"
+    parts = re.split(r"\{(\w+)\}", template)  # texts and, between them, the names of fields
+    if field not in parts[1::2]:
+        expected = f"expected the answer's template with {{{field}}}"
+        raise ContentError(f"{place}: in: found {show_value(template)}, {expected}")
+    pieces = [re.escape(part) for part in parts]
+    pieces[1::2] = ["(?:.*?)"] * (len(parts) // 2)
+    pieces[2 * parts[1::2].index(field) + 1] = "(.*?)"
+    return "".join(pieces) + "$" * (not parts[-1])
+
+
+def weighted_trainer(parent: type[Any], weights: TokenWeights) -> type[Any]:
+    """Return LLaMA-Factory's SFT trainer with the loss Σ w·ce / Σ w over all tokens of a step, all ranks'.
+
+    Where all weights of a step are 1, the parent computes the loss; evaluation is always the parent's.
+    """
+    import torch
+
+    class WeightedTrainer(parent):  # type: ignore[misc]  # the parent is found at run time
+        data_collator: Any
+
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            collate, tokenizer = self.data_collator, named["tokenizer"]
+
+            def weigh(features: list[dict[str, Any]]) -> dict[str, Any]:
+                batch: dict[str, Any] = collate(features)
+                rows = [weights.of_labels(row, tokenizer.decode) for row in batch["labels"].tolist()]
+                # as bits: DeepSpeed would round floating-point inputs to its own dtype
+                batch["token_weights"] = torch.tensor(rows, dtype=torch.float32).view(torch.int32)
+                return batch
+
+            self.data_collator = weigh
+
+        def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
+            if super()._get_num_items_in_batch(batch_samples, device) is None:
+                return None
+            total = torch.stack([weights_of(batch).sum() for batch in batch_samples]).sum().to(device)
+            if self.args.average_tokens_across_devices and self.args.world_size > 1:
+                total = self.accelerator.gather(total).sum()
+            return total
+
+        def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+            token_weights = weights_of(inputs)
+            inputs = {key: value for key, value in inputs.items() if key != "token_weights"}
+            if not model.training or bool((token_weights == inputs["labels"].ne(IGNORED)).all()):
+                return super().compute_loss(model, inputs, *arguments, **named)
+            labels = inputs.pop("labels")
+            outputs = model(**inputs)
+            items = named.get("num_items_in_batch")
+            loss = weighted_loss(outputs.logits, labels, token_weights, items)
+            if self.args.average_tokens_across_devices and items is not None:
+                loss = loss * self.accelerator.num_processes
+            return (loss, outputs) if named.get("return_outputs") else loss
+
+    return WeightedTrainer
+
+
+def weights_of(batch: dict[str, Any]) -> "torch.Tensor":
+    """Return the weights of a batch as fp32, one for each label."""
+    import torch
+
+    weights: torch.Tensor = batch["token_weights"]
+    return weights.view(torch.float32)
+
+
+def weighted_loss(
+    logits: "torch.Tensor", labels: "torch.Tensor", weights: "torch.Tensor", total: "torch.Tensor | None"
+) -> "torch.Tensor":
+    """Return Σ weight × cross entropy / total (fp32), or / Σ weight; logits predict the next label.
+
+    `logits` is batch × length × vocabulary, `labels` and `weights` are batch × length.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    following = labels[:, 1:].reshape(-1).to(logits.device)
+    flat = logits[:, :-1].float().reshape(-1, logits.size(-1))
+    each = cross_entropy(flat, following, ignore_index=IGNORED, reduction="none")
+    shares = weights[:, 1:].reshape(-1).to(logits.device)
+    summed = shares.sum() if total is None else total
+    return (each * shares).sum() / summed.clamp(min=torch.finfo(torch.float32).tiny)  # 0 where none weighs
+
+
+def install(weights: TokenWeights) -> None:
+    """Put the weighted trainer where LLaMA-Factory looks it up; `ContentError` for a version not proved."""
+    from llamafactory.train.sft import workflow
+
+    found = versions("llamafactory").get("llamafactory")
+    if found != PROVED:
+        proved = f"key-token weights are proved with LLaMA-Factory {PROVED}, found {found}"
+        raise ContentError(f"{proved}; install that version, or train without recipes/weights")
+    workflow.CustomSeq2SeqTrainer = weighted_trainer(workflow.CustomSeq2SeqTrainer, weights)
+
+
+if __name__ == "__main__":
+    try:
+        install(read_weights(Path(sys.argv.pop(1))))
+        from llamafactory.train.tuner import run_exp
+
+        run_exp()
+    except TuneyardError as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -9,40 +9,26 @@ from pathlib import Path
 
 import click
 
-from core.cli import examples
+from core.cli import cli_command
 from core.documents import dump_yaml
-from core.errors import CLI, ContentError, Problem
+from core.errors import ContentError, Problem
 from core.files import locked, write_json, write_text
 from core.runs import RUN, STARTED
 from recipes.check import ask_check, not_checked, quick_check, refuse_errors, training_schedule
-from recipes.data import NamedDataset
-from recipes.hardware import cpu_computes_bf16, describe, find_gpus, machine
-from recipes.launch import launch, llamafactory, weighted
-from recipes.model import require_model
-from recipes.output import (
-    Checkpoint,
-    checkpoints,
-    other_run,
-    other_world,
-    reserved,
-    set_aside,
-    set_aside_incomplete,
-)
+from recipes.data import NamedDataset, require_model
+from recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
+from recipes.launch import launch, training_command
+from recipes.output import inputs_of, other_run, other_world, reserved, resume_point, run_record, set_aside
 from recipes.recipe import Recipe, read_recipe
-from recipes.record import inputs_of, run_record
-from recipes.rules import uses_torchrun, world_size
 from recipes.token_weights import weights_file
 
 OF_NO_NEWS = {"W340", "W341"}  # what training itself says about its output_dir
 
 
-@click.command(
+@cli_command(
     "train",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard recipe train recipes/demo-rte.yaml max_steps=2 output_dir=saves/two",
-        "tuneyard recipe train recipes/demo-rte.yaml max_steps=2 lora_rank=4 output_dir=saves/rank-4",
-    ),
+    "tuneyard recipe train recipes/demo-rte.yaml max_steps=2 output_dir=saves/two",
+    "tuneyard recipe train recipes/demo-rte.yaml max_steps=2 lora_rank=4 output_dir=saves/rank-4",
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -58,63 +44,56 @@ def command(recipe: Path, overrides: tuple[str, ...], force: bool) -> None:
 def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     """Bring a recipe's output_dir to a finished run; run.json is written last.
 
-    A run of another number of processes, finished or cut off, is `ContentError`; `force` sets it aside. Where
-    LLaMA-Factory was asked about these rows before, `ask` is false.
+    `force` sets a run of another number of processes aside; `ask` is false where it was asked before.
     """
     target = machine("this")
     known = quick_check(recipe, target)
-    show_warnings(refuse_errors(recipe, known[1]))
-    batch = training_schedule(recipe, known[0], target).batch
-    world: dict[str, object] = {"world_size": world_size(recipe, find_gpus()), "global_batch": batch}
+    _show_warnings(refuse_errors(recipe, known[1]))
+    world = training_schedule(recipe, known[0], target).world
     weights = weights_file(recipe.path)
-    ranks = uses_torchrun(recipe, find_gpus())
-    if ranks and not find_gpus():
+    ranks = uses_torchrun(recipe, target.gpus)
+    if ranks and not target.gpus:
         os.environ.setdefault("NPROC_PER_NODE", "1")  # torchrun would start one for each GPU: none
-    command = weighted(weights, ranks) if weights else llamafactory()
+    command = training_command(weights, ranks)
     inputs = inputs_of(recipe, weights)
     output_dir = recipe.output_dir
     if force or other_run(output_dir, inputs) or not (output_dir / RUN).is_file():
         require_model(recipe)  # before anything is renamed or written
         if ask:
-            show_warnings(ask_first(recipe, known))
+            _show_warnings(ask_first(recipe, known))
     with ExitStack() as stack:
         lock = _reserve(recipe, inputs, world, force, stack)
         if (output_dir / RUN).is_file():
             click.echo(f"{output_dir}: up to date")
             return
-        newest = _resume_point(output_dir)
+        newest = resume_point(output_dir)
         if weights:
             click.echo(f"key-token weights from {weights}")
-        added = additions(recipe, newest)
+        added = {} if target.gpus else _for_cpus(recipe)
+        if newest:  # overwrite_output_dir would delete the log of the steps before the checkpoint
+            added |= {"resume_from_checkpoint": str(newest), "overwrite_output_dir": False}
         write_json(output_dir / STARTED, {**inputs, **world})
         effective = output_dir / "recipe.yaml"
         write_text(effective, dump_yaml({**recipe.settings, **added}))
         started, clock = datetime.now(UTC), time.monotonic()
         launch([*command, str(effective)], output_dir, lock, ranks)
-        facts = {
-            **world,
-            "added": added,
-            "hardware": describe(),
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - clock, 1),
-        }
-        write_json(output_dir / RUN, run_record(recipe, inputs, facts))
-    click.echo(f"{output_dir}: trained in {facts['seconds']} s")
+        seconds = round(time.monotonic() - clock, 1)
+        facts = {"hardware": f"{len(target.gpus)} × {target.gpus[0].name}" if target.gpus else "CPU"}
+        facts |= {"started": started.isoformat(timespec="seconds")}
+        record = run_record(recipe, inputs, {**world, "added": added, **facts, "seconds": seconds})
+        write_json(output_dir / RUN, record)
+    click.echo(f"{output_dir}: trained in {seconds} s")
 
 
 def ask_first(recipe: Recipe, known: tuple[list[NamedDataset], list[Problem]]) -> list[Problem]:
-    """Return what LLaMA-Factory adds to a quick check; `ProblemsError` for what it rejects or drops.
-
-    It is asked in a process of its own, which leaves the training's as llamafactory-cli would start it.
-    """
+    """Return what LLaMA-Factory adds to a quick check; `ProblemsError` for its errors."""
     answer, found = ask_check(recipe, None, machine("this"), known)
     for line in not_checked(answer, recipe.text("model_name_or_path")):
         click.echo(f"not checked: {line}", err=True)
     return refuse_errors(recipe, found)
 
 
-def show_warnings(problems: list[Problem]) -> None:
-    """Print what is worth a look in a recipe that is about to be trained."""
+def _show_warnings(problems: list[Problem]) -> None:
     for problem in problems:
         if problem.code not in OF_NO_NEWS:
             click.echo(problem.line(), err=True)
@@ -139,37 +118,17 @@ def _reserve(
                 stack.enter_context(attempt.pop_all())
                 return lock
         if differs and recipe.settings.get("overwrite_output_dir") is not True:
-            raise ContentError(
-                f"{output_dir} holds another run ({differs}); give another output_dir=…, "
-                "or overwrite_output_dir=true to set the old one aside"
-            )
+            mend = "give another output_dir=…, or overwrite_output_dir=true to set the old one aside"
+            raise ContentError(f"{output_dir} holds another run ({differs}); {mend}")
         click.echo(f"{output_dir} held another run ({differs or grown}); it is now {set_aside(output_dir)}")
         return stack.enter_context(reserved(output_dir))
 
 
-def _resume_point(output_dir: Path) -> Checkpoint | None:
-    """Return the newest complete checkpoint; incomplete ones are named and moved out of the way."""
-    found = checkpoints(output_dir)
-    for checkpoint in found:
-        if checkpoint.flaw:
-            click.echo(f"{checkpoint.path}: passed over, {checkpoint.flaw}")
-    set_aside_incomplete(found)
-    newest = next((checkpoint for checkpoint in found if not checkpoint.flaw), None)
-    if newest:
-        click.echo(f"{newest.path}: resuming after step {newest.step}")
-    return newest
-
-
-def additions(recipe: Recipe, newest: Checkpoint | None) -> dict[str, object]:
-    """Return the settings that this machine and this moment add to a recipe, and say each."""
-    added: dict[str, object] = {}
-    if not find_gpus() and "use_cpu" not in recipe.settings:
-        added["use_cpu"] = True
-        click.echo("no GPU here: added use_cpu=true")
-        if recipe.settings.get("bf16") is True and not cpu_computes_bf16():
-            added["bf16"] = False
-            click.echo("this CPU has no bfloat16 arithmetic: added bf16=false")
-    if newest:
-        # overwrite_output_dir would delete the log of the steps before the checkpoint
-        added |= {"resume_from_checkpoint": str(newest.path), "overwrite_output_dir": False}
-    return added
+def _for_cpus(recipe: Recipe) -> dict[str, object]:
+    if "use_cpu" in recipe.settings:
+        return {}
+    click.echo("no GPU here: added use_cpu=true")
+    if recipe.settings.get("bf16") is not True or cpu_computes_bf16():
+        return {"use_cpu": True}
+    click.echo("this CPU has no bfloat16 arithmetic: added bf16=false")
+    return {"use_cpu": True, "bf16": False}

@@ -6,8 +6,11 @@ import pytest
 from click.testing import CliRunner
 
 from core.errors import ContentError, RequestError
+from core.metrics import metric_of
 from recipes.best import DivergedError, command, find_best, read_curve, read_scores
 from tests.unit.recipes.test_output import checkpoint
+
+LOSS, ACCURACY = metric_of("eval_loss"), metric_of("eval_accuracy")
 
 
 def run_with(folder, values, metric="eval_loss"):
@@ -30,19 +33,25 @@ def run_with(folder, values, metric="eval_loss"):
     ],
 )
 def test_best(tmp_path, values, step, advice):
-    best = find_best(read_curve(run_with(tmp_path, values), "eval_loss"), "eval_loss", tmp_path)
+    best = find_best(read_curve(run_with(tmp_path, values), "eval_loss"), "eval_loss", tmp_path, LOSS)
     assert best.step == step
     assert advice in best.advice
 
 
 def test_a_metric_that_grows_and_the_checkpoint_on_the_disk(tmp_path):
     run_with(tmp_path, [0.5, 0.9, 0.8], "eval_accuracy")
-    assert find_best(read_curve(tmp_path, "eval_accuracy"), "eval_accuracy", tmp_path).checkpoint is None
+    assert (
+        find_best(read_curve(tmp_path, "eval_accuracy"), "eval_accuracy", tmp_path, ACCURACY).checkpoint
+        is None
+    )
     kept = checkpoint(tmp_path, 20)
-    best = find_best(read_curve(tmp_path, "eval_accuracy"), "eval_accuracy", tmp_path)
+    best = find_best(read_curve(tmp_path, "eval_accuracy"), "eval_accuracy", tmp_path, ACCURACY)
     assert (best.step, best.checkpoint) == (20, str(kept))
     (kept / "optimizer.pt").unlink()
-    assert find_best(read_curve(tmp_path, "eval_accuracy"), "eval_accuracy", tmp_path).checkpoint is None
+    assert (
+        find_best(read_curve(tmp_path, "eval_accuracy"), "eval_accuracy", tmp_path, ACCURACY).checkpoint
+        is None
+    )
 
 
 def test_a_run_still_going_is_read_from_its_newest_checkpoint(tmp_path):

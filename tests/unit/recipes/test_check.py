@@ -15,7 +15,7 @@ from recipes.schedule import schedule_of
 
 SHAPES = {
     "parameters": 3_000, "trainable": 1_000, "linear": 2_000, "hidden": 10, "intermediate": 20, "layers": 2,
-    "heads": 1, "vocabulary": 100,
+    "vocabulary": 100,
 }  # fmt: skip
 LIMITED = {"save_steps": 10, "save_total_limit": 3}
 
@@ -23,10 +23,7 @@ LIMITED = {"save_steps": 10, "save_total_limit": 3}
 def disk_lines(tmp_path: Path, trainable: int, **settings: object) -> list[str]:
     recipe = Recipe(Path("r.yaml"), {"output_dir": str(tmp_path / "a/b"), **settings}, {"output_dir": 4})
     model = {**SHAPES, "trainable": trainable}
-    return [
-        p.line()
-        for p in disk_problems(recipe, {"model": model}, schedule_of(recipe, 800, 1), machine("this"))
-    ]
+    return [p.line() for p in disk_problems(recipe, {"model": model}, schedule_of(recipe, 800, 1))]
 
 
 def test_checkpoints_that_do_not_fit_are_an_error(tmp_path):
@@ -44,12 +41,7 @@ def test_checkpoints_that_fit_or_are_never_written_are_none(tmp_path):
 
 def test_an_unknown_model_is_not_judged(tmp_path):
     recipe = Recipe(Path("r.yaml"), {"output_dir": str(tmp_path)}, {})
-    assert (
-        list(
-            disk_problems(recipe, {"model": {"error": "offline"}}, schedule_of(recipe, 8, 1), machine("this"))
-        )
-        == []
-    )
+    assert list(disk_problems(recipe, {"model": {"error": "offline"}}, schedule_of(recipe, 8, 1))) == []
 
 
 def test_what_is_wrong_with_one_recipe_does_not_hide_the_next(tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ def cases():
         lora = 64 * layers * (9 * hidden + 3 * width)
         trained = lora + (2 * vocabulary * hidden if one.get("vocabulary") else 0)
         shapes = Shapes(
-            whole, whole if one.get("full") else trained, linear, hidden, width, layers, 1, vocabulary
+            whole, whole if one.get("full") else trained, linear, hidden, width, layers, vocabulary
         )
         for tokens, (gigabytes, step) in one["at"].items():
             setup = Setup(
@@ -81,7 +81,7 @@ def test_the_table_has_every_case():
     assert len(CASES) == 81
 
 
-PAPER = Shapes(7_500_000_000, 7_500_000_000, 7_000_000_000, 1, 1, 10_000, 1, 1)
+PAPER = Shapes(7_500_000_000, 7_500_000_000, 7_000_000_000, 1, 1, 10_000, 1)
 ADAM = Setup(
     tokens=0, full=True, bits=16, stage=0, ranks=64, offload_optimizer=False, offload_weights=False,
     recompute=True, optimizer_bytes=8,
@@ -105,7 +105,7 @@ def test_operations_are_those_of_gpt_3():
     """Brown et al. 2020, arXiv:2005.14165, table D.1: 3.14e23 for 300 billion tokens (attention left out)."""
     hidden, layers, vocabulary = 12288, 96, 50257
     linear = 12 * layers * hidden**2
-    shapes = Shapes(linear + vocabulary * hidden, linear, linear, hidden, 4 * hidden, layers, 96, vocabulary)
+    shapes = Shapes(linear + vocabulary * hidden, linear, linear, hidden, 4 * hidden, layers, vocabulary)
     assert flops(shapes, replace(ADAM, recompute=False), 300e9, 0) == pytest.approx(3.14e23, rel=0.01)
     with_attention = flops(shapes, replace(ADAM, recompute=False), 300e9, 2048)
     assert 1.01 < with_attention / 3.14e23 < 1.03
@@ -127,7 +127,7 @@ def test_operations_are_those_that_torch_counts(tmp_path):
         Qwen2ForCausalLM(config), LoraConfig(r=1, target_modules="all-linear", task_type="CAUSAL_LM")
     )
     linear = layers * (4 * hidden**2 + 3 * hidden * width)
-    shapes = Shapes(linear + 2 * words * hidden, 0, linear, hidden, width, layers, 4, words)
+    shapes = Shapes(linear + 2 * words * hidden, 0, linear, hidden, width, layers, words)
     ids = torch.arange(length).reshape(1, -1)
     with torch.no_grad(), FlopCounterMode(display=False) as reading:
         model(input_ids=ids)

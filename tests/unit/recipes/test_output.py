@@ -112,8 +112,12 @@ def test_newest_first_and_broken_ones_out_of_the_way(tmp_path):
     (tmp_path / "checkpoint-12" / "optimizer.pt").unlink()
     (tmp_path / "checkpoint-best").mkdir()
     found = output.checkpoints(tmp_path)
-    assert [(c.step, bool(c.flaw)) for c in found] == [(100, False), (12, True), (4, False)]
-    output.set_aside_incomplete(found)
+    assert [(path.name, bool(flaw)) for path, flaw in found.items()] == [
+        ("checkpoint-100", False),
+        ("checkpoint-12", True),
+        ("checkpoint-4", False),
+    ]
+    assert output.resume_point(tmp_path) == tmp_path / "checkpoint-100"
     assert not (tmp_path / "checkpoint-12").exists()
     assert (tmp_path / "incomplete-checkpoint-12").is_dir()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recipes.hardware import Gpu, Machine
+from recipes.hardware import Gpu, Machine, world_size
 from recipes.recipe import Recipe, read_recipe
-from recipes.rules import measured, problems_of, world_size
+from recipes.rules import measured, problems_of
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from recipes.memory import Shapes
-from recipes.passes import passes_of
+from recipes.memory import Shapes, setup_of, unmodelled
 from recipes.plan import fits
 from recipes.recipe import Recipe
-from recipes.sizes import setup_of, unmodelled
 
-SHAPES = Shapes(1_000_000, 10_000, 800_000, 100, 400, 4, 4, 1000)
+SHAPES = Shapes(1_000_000, 10_000, 800_000, 100, 400, 4, 1000)
 
 
 def recipe(**settings):
@@ -65,8 +63,8 @@ def test_sides_in_a_micro_batch_and_a_second_model(settings, tokens, reference):
     ],
 )
 def test_passes_through_the_tokens_of_a_row(settings, trained, read):
-    passes = passes_of(recipe(**settings))
-    assert (passes.trained, passes.read) == (trained, read)
+    setup = setup_of(recipe(**settings), 10, 1)
+    assert (setup.learned, setup.read) == (trained, read)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +84,7 @@ def test_what_is_not_modelled_is_named(settings, found):
 
 
 def test_experts_are_not_modelled():
-    experts = Shapes(5_000_000, 10_000, 800_000, 100, 400, 4, 4, 1000)
+    experts = Shapes(5_000_000, 10_000, 800_000, 100, 400, 4, 1000)
     assert unmodelled(recipe(), SHAPES, True) == ["a model that is quantised as it is (counted in 16 bits)"]
     assert unmodelled(recipe(), experts, False) == [
         "weights outside of linear layers and vocabulary (experts?)"

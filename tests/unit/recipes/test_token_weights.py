@@ -132,7 +132,7 @@ def test_mistakes_are_named(tmp_path, text, message):
 
 def test_a_step_in_which_nothing_weighs_teaches_nothing():
     torch = pytest.importorskip("torch")
-    from recipes.weighted import weighted_loss
+    from recipes.token_weights import weighted_loss
 
     logits = torch.zeros(1, 3, 4, requires_grad=True)
     nothing = torch.zeros(1, 3)

@@ -1,7 +1,6 @@
 """What `recipes train` settles before it touches an output_dir."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -9,11 +8,10 @@ from core.errors import ContentError, ProblemsError, RequestError
 from core.runs import RUN, STARTED
 from recipes import check, output
 from recipes import train as training
+from recipes.data import require_model
 from recipes.hardware import machine
-from recipes.model import require_model
-from recipes.output import Checkpoint
+from recipes.output import inputs_of
 from recipes.recipe import read_recipe
-from recipes.record import inputs_of
 from recipes.train import train
 
 
@@ -88,15 +86,15 @@ def test_a_run_that_was_cut_off_is_not_resumed_on_another_world_size(recipe, mon
     recipe.output_dir.mkdir()
     world = {"world_size": 2, "global_batch": 16}
     (recipe.output_dir / STARTED).write_text(json.dumps({**inputs_of(recipe, None), **world}))
-    checkpoint = Checkpoint(recipe.output_dir / "checkpoint-3", 3, "")
-    monkeypatch.setattr(output, "checkpoints", lambda _: [checkpoint])
+    checkpoint = recipe.output_dir / "checkpoint-3"
+    monkeypatch.setattr(output, "checkpoints", lambda _: {checkpoint: ""})
     monkeypatch.setattr(training, "require_model", lambda _: None)
     monkeypatch.setattr(training, "launch", lambda *_: pytest.fail("it was resumed"))
     with pytest.raises(ContentError, match=r"world size 2 \(global batch 16\) → world size 1"):
         train(recipe, ask=False)
     now = {"world_size": 1, "global_batch": 8}
     assert output.other_world(recipe.output_dir, world) == ""
-    monkeypatch.setattr(output, "checkpoints", lambda _: [replace(checkpoint, flaw="cut off")])
+    monkeypatch.setattr(output, "checkpoints", lambda _: {checkpoint: "cut off"})
     assert output.other_world(recipe.output_dir, now) == ""  # nothing to resume from
 
 
