@@ -84,14 +84,6 @@ class Base:
         """Return a tensor as fp32, by its stored name."""
         return next(shard for shard in self.shards.values() if name in shard.tensors).read(name)
 
-    def bytes_of(self, name: str) -> Iterator[bytes]:
-        """Yield a tensor's bytes as they are stored, a piece at a time."""
-        tensor = self.tensors[name]
-        with tensor.file.open("rb") as file:
-            file.seek(tensor.start)
-            for start in range(tensor.start, tensor.stop, PIECE):
-                yield file.read(min(PIECE, tensor.stop - start))
-
 
 def open_base(folder: Path) -> Base:
     """Open a model folder and check every shard's header; `ContentError` names what is damaged."""
@@ -120,11 +112,19 @@ def same_weights(one: Base, other: Base) -> bool:
 def _same(one: Base, other: Base, name: str) -> bool:
     mine, theirs = one.tensors[name].dtype, other.tensors[name].dtype
     if mine == theirs:
-        return all(a == b for a, b in zip(one.bytes_of(name), other.bytes_of(name), strict=True))
+        pieces = zip(_bytes_of(one.tensors[name]), _bytes_of(other.tensors[name]), strict=True)
+        return all(a == b for a, b in pieces)
     if not {mine, theirs} <= STORED.keys():
         return False
     narrow = min(mine, theirs, key=SIZES.__getitem__)
     return bool((from_fp32(one.read(name), narrow) == from_fp32(other.read(name), narrow)).all())
+
+
+def _bytes_of(tensor: Tensor) -> Iterator[bytes]:
+    with tensor.file.open("rb") as file:
+        file.seek(tensor.start)
+        for start in range(tensor.start, tensor.stop, PIECE):
+            yield file.read(min(PIECE, tensor.stop - start))
 
 
 def read_shards(index: Path) -> dict[str, Weights]:

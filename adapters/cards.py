@@ -42,7 +42,7 @@ def fused_card(plan: FusePlan, retained: dict[str, Retained]) -> str:
         [module, f"{one.fraction:.1%}", f"{one.error:.2e}", f"{one.unchanged_share:.1%}"]
         for module, one in retained.items()
     ]
-    overall = total(retained)
+    overall = total(retained.values())
     as_nf4 = f" as {plan.options.base_as} gives it back" if plan.options.base_as else ""
     return _card(
         plan,

@@ -4,11 +4,11 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from adapters.base import EMBEDDINGS, HEADS, Base
 from adapters.compatibility import check_compatible, transposed
-from adapters.delta import Delta, Retained, apply
+from adapters.delta import Retained, apply, total
 from adapters.modules_to_save import FullTensor, plan_full_tensors
 from adapters.shards import Piece, Shard, pieces_of, plan_shards, write_shard
 from adapters.weighted import WeightedAdapter, active, factors_of, notes, union
@@ -149,74 +149,61 @@ def _changed(config: dict[str, object], plan: FusePlan) -> dict[str, object]:
     return {**config, **{field: value for field, value in changes.items() if field in config}}
 
 
-def fingerprint(plan: FusePlan) -> dict[str, object]:
-    """Return what a run must have in common with an interrupted one to resume it."""
+def write_fuse(plan: FusePlan, folder: Path, progress: Callable[[int], object]) -> dict[str, Retained]:
+    """Write every shard that `folder` does not hold yet; return by module what is retained of ΔW.
+
+    A shard appears under its name when it is complete and synced, and is then noted in the record with the
+    `Retained` of its modules, so that a killed run resumes behind it. `progress` is given bytes.
+    """
+    record = _resume(plan, folder)
+    for shard in plan.shards:
+        if shard.name in record["shards"]:
+            progress(shard.bytes)
+            continue
+        retained: dict[str, list[Retained]] = {}
+        partial = folder / f"{shard.name}.partial"
+        touched = {piece.name for piece in shard.pieces if plan.changes(piece)}
+        for count in write_shard(partial, shard, touched, functools.partial(_blocks, plan, retained)):
+            progress(count)
+        partial.replace(folder / shard.name)
+        record["shards"][shard.name] = {module: total(counts) for module, counts in retained.items()}
+        write_json(folder / RECORD, record)
+    (folder / RECORD).unlink()
+    shards = record["shards"].values()
+    return {module: Retained(*sums) for found in shards for module, sums in found.items()}
+
+
+def _resume(plan: FusePlan, folder: Path) -> dict[str, Any]:
+    """Return the record of an interrupted run of the same plan, else empty the folder and begin one."""
     files = [shard.path.stat() for shard in plan.base.shards.values()]
-    return {
+    wanted = {
         "base": [[name, s.st_size, s.st_mtime_ns] for name, s in zip(plan.base.shards, files, strict=True)],
         "adapters": [[item.adapter.digest, item.weight] for item in plan.weighted],
         "options": asdict(plan.options),
     }
-
-
-def write_fuse(plan: FusePlan, folder: Path, progress: Callable[[int], object]) -> dict[str, Retained]:
-    """Write every shard that `folder` does not hold yet; return by module what is retained of ΔW.
-
-    A shard appears under its name when it is complete and synced, and is then noted in the record,
-    so that a killed run resumes behind it. `progress` is given bytes.
-    """
-    record = _resume(plan, folder)
-    done = record.shards
-    for shard in plan.shards:
-        if shard.name not in done:
-            retained: dict[str, Retained] = {}
-            partial = folder / f"{shard.name}.partial"
-            touched = {piece.name for piece in shard.pieces if plan.changes(piece)}
-            for count in write_shard(partial, shard, touched, functools.partial(_blocks, plan, retained)):
-                progress(count)
-            partial.replace(folder / shard.name)
-            done[shard.name] = {module: asdict(counts) for module, counts in retained.items()}
-            write_json(folder / RECORD, asdict(record))
-        else:
-            progress(shard.bytes)
-    (folder / RECORD).unlink()
-    return {module: Retained(**sums) for found in done.values() for module, sums in found.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class FuseRecord:
-    """What an interrupted run leaves: its plan, and by finished shard the `Retained` of each module."""
-
-    plan: dict[str, object]
-    shards: dict[str, dict[str, dict[str, float]]]
-
-
-def _resume(plan: FusePlan, folder: Path) -> FuseRecord:
-    """Return the record of an interrupted run of the same plan, else empty the folder and begin."""
-    wanted = fingerprint(plan)
     path = folder / RECORD
-    if path.is_file():
-        found = read_object(path)
-        if found.get("plan") == wanted:
-            return FuseRecord(wanted, cast("dict[str, dict[str, dict[str, float]]]", found["shards"]))
+    found = read_object(path) if path.is_file() else {}
+    if found.get("plan") == wanted:
+        return found
     for file in folder.iterdir():
         file.unlink()
-    write_json(path, asdict(FuseRecord(wanted, {})))
-    return FuseRecord(wanted, {})
+    record = {"plan": wanted, "shards": {}}
+    write_json(path, record)
+    return record
 
 
-def _blocks(plan: FusePlan, retained: dict[str, Retained], piece: Piece) -> Iterator[Stored]:
+def _blocks(plan: FusePlan, retained: dict[str, list[Retained]], piece: Piece) -> Iterator[Stored]:
     """Yield a changed tensor's new values; what is retained of a module's ΔW is put into `retained`."""
     if piece.name in plan.full_tensors:
         return _full_tensor(plan.full_tensors[piece.name], piece)
-    quantise = plan.options.base_as if plan.quantises(piece) else None
+    base_as = plan.options.base_as if plan.quantises(piece) else None
     if piece.name not in plan.modules:
-        return apply(piece, Delta(quantise=quantise), Retained())
+        return apply(piece, None, base_as, [])
     path = plan.modules[piece.name]
     a, b = factors_of(plan.weighted, path).exact
     holder = next(item.adapter for item in plan.weighted if path in item.adapter.layout)
-    left, right = (a.T, b.T) if transposed(holder, holder.layout[path]) else (b, a)
-    return apply(piece, Delta(left, right, quantise), retained.setdefault(path, Retained()))
+    factors = (a.T, b.T) if transposed(holder, holder.layout[path]) else (b, a)
+    return apply(piece, factors, base_as, retained.setdefault(path, []))
 
 
 def _full_tensor(tensor: FullTensor, piece: Piece) -> Iterator[Stored]:

@@ -41,7 +41,7 @@ def _weights(request: MergeRequest | FuseRequest) -> str:
 
 def fuse_retained(plan: FusePlan, retained: dict[str, Retained]) -> Iterator[str]:
     """Yield the retained fraction of ΔW over all modules, and what to do where much is lost."""
-    overall = total(retained)
+    overall = total(retained.values())
     yield (
         f"retained fraction of ΔW {overall.fraction:.1%}, relative Frobenius error {overall.error:.1e}, "
         f"{overall.unchanged_share:.1%} of the elements unchanged (by module in README.md)"
@@ -52,7 +52,7 @@ def fuse_retained(plan: FusePlan, retained: dict[str, Retained]) -> Iterator[str
 
 def advice(plan: FusePlan, retained: dict[str, Retained]) -> str:
     """Return what to do where rounding takes much of ΔW away, else an empty string."""
-    lost = total(retained).error
+    lost = total(retained.values()).error
     if lost <= MUCH_LOST or plan.options.dtype == "F32":
         return ""
     return (

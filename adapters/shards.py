@@ -1,13 +1,12 @@
 """The weight files of a model that is written anew: which tensors go where, copied or computed.
 
-Tensors that nothing touches are copied by the kernel from file to file (copy_file_range(2)),
-neighbours in one piece; only what changes passes through memory.
+Tensors that nothing touches are copied by the kernel from file to file (sendfile(2)); only what changes
+passes through memory.
 """
 
-import errno
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,10 @@ import numpy as np
 
 from adapters.base import INDEX, SINGLE, Base
 from core.errors import ContentError
-from core.files import flush_soon, write_json
-from core.weights import SIZES, Stored, Tensor, header_bytes
+from core.files import flush_soon, sync, write_json
+from core.weights import SIZES, STORED, Array, Stored, Tensor, header_bytes, require_finite, to_fp32
 
 COPIED_AT_ONCE = 1 << 26
-NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 Blocks = Iterator[Stored]
 
 
@@ -32,7 +30,6 @@ class Piece:
     dtype: str
     shape: tuple[int, ...]
     source: Tensor
-    file: Path
 
     @property
     def bytes(self) -> int:
@@ -66,10 +63,8 @@ def pieces_of(
         found[file] = []
         for tensor in sorted(shard.tensors.values(), key=lambda t: (t.start, t.stop)):
             names = [tensor.name, *(new for new, stored in copies.items() if stored == tensor.name)]
-            kept = dtype if dtype and tensor.dtype in ("F64", "F32", "F16", "BF16") else tensor.dtype
-            found[file] += [
-                Piece(name, kept, shapes.get(name, tensor.shape), tensor, shard.path) for name in names
-            ]
+            kept = dtype if dtype and tensor.dtype in STORED else tensor.dtype
+            found[file] += [Piece(name, kept, shapes.get(name, tensor.shape), tensor) for name in names]
     return found
 
 
@@ -93,34 +88,30 @@ def write_shard(
 ) -> Iterator[int]:
     """Write one file and sync it, yielding the bytes done.
 
-    `blocks` gives the values of `touched` tensors; the others are copied by a second thread, each
-    run to its own place.
+    `blocks` gives the values of `touched` tensors; a second thread copies the others, each to its place.
     """
     specs = [(piece.name, piece.dtype, piece.shape) for piece in shard.pieces]
-    header = header_bytes(specs, {"format": "pt"})
     copier = ThreadPoolExecutor(1)
-    with path.open("wb", buffering=0) as file:
-        out = file.fileno()
-        position = _write(out, 0, header)
-        copies: list[tuple[Future[None], int]] = []
+    copies: list[tuple[Future[None], int]] = []
+    with path.open("wb") as file:
+        file.write(header_bytes(specs, {"format": "pt"}))
         try:
-            for run in _runs(shard.pieces, touched):
-                if run.piece is None:
-                    job = copier.submit(copy_range, run.file, run.start, out, position, run.stop - run.start)
-                    copies.append((job, run.stop - run.start))
-                    position += run.stop - run.start
+            for piece in shard.pieces:
+                first = file.tell()
+                if piece.name not in touched:
+                    copies.append((copier.submit(copy_tensor, piece.source, path, first), piece.bytes))
+                    file.seek(piece.bytes, os.SEEK_CUR)
                     continue
-                first = position
-                for block in blocks(run.piece):
-                    position = _write(out, position, np.ascontiguousarray(block).data)
-                flush_soon(out, first, position)
-                yield run.piece.bytes
+                for block in blocks(piece):
+                    file.write(np.ascontiguousarray(block).data)
+                flush_soon(file, first, file.tell())
+                yield piece.bytes
             for job, count in copies:
                 job.result()
                 yield count
         finally:
             copier.shutdown(cancel_futures=True)
-        os.fsync(out)
+        sync(file)
 
 
 def write_index(folder: Path, shards: list[Shard]) -> None:
@@ -134,56 +125,29 @@ def write_index(folder: Path, shards: list[Shard]) -> None:
     )
 
 
-def copy_range(source: Path, start: int, out: int, position: int, count: int) -> None:
-    """Copy `count` bytes of a file from `start` to `position` of the descriptor `out`, inside the kernel."""
-    with source.open("rb") as file:
-        while count:
-            done = _copy_some(file.fileno(), start, out, position, min(count, COPIED_AT_ONCE))
+def copy_tensor(tensor: Tensor, out: Path, position: int) -> None:
+    """Copy a tensor's bytes into the file `out` at `position`, inside the kernel."""
+    start = tensor.start
+    with tensor.file.open("rb") as source, out.open("r+b", buffering=0) as target:
+        target.seek(position)
+        while count := min(tensor.stop - start, COPIED_AT_ONCE):
+            done = os.sendfile(target.fileno(), source.fileno(), start, count)
             if not done:
-                raise ContentError(f"{source}: the file became shorter while it was read")
-            flush_soon(out, position, position + done)
-            start, position, count = start + done, position + done, count - done
+                raise ContentError(f"{tensor.file}: the file became shorter while it was read")
+            flush_soon(target, position, position + done)
+            start, position = start + done, position + done
 
 
-def _copy_some(source: int, start: int, out: int, position: int, count: int) -> int:
-    try:
-        return os.copy_file_range(source, out, count, offset_src=start, offset_dst=position)
-    except OSError as error:  # between file systems, or on one that has no such copy
-        if error.errno not in NO_COPY:
-            raise
-    return os.pwrite(out, os.pread(source, min(count, 1 << 20), start), position)
+def blocks_of(tensor: Tensor, elements: int) -> Iterator[tuple[int, Array]]:
+    """Yield (first row, rows as fp32 [rows, columns]) of a tensor, some `elements` at a time.
 
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """A stretch of an old file: neighbours to be copied, or the one `piece` that is computed."""
-
-    file: Path
-    start: int
-    stop: int
-    piece: Piece | None = None
-
-
-def _runs(pieces: Iterable[Piece], touched: Set[str]) -> Iterator[Stretch]:
-    run: Stretch | None = None
-    for piece in pieces:
-        computed = piece.name in touched
-        if run and (computed or (run.file, run.stop) != (piece.file, piece.source.start)):
-            yield run
-            run = None
-        if computed:
-            yield Stretch(piece.file, piece.source.start, piece.source.stop, piece)
-        else:
-            run = Stretch(piece.file, run.start if run else piece.source.start, piece.source.stop)
-    if run:
-        yield run
-
-
-def _write(out: int, position: int, data: bytes | memoryview) -> int:
-    """Write all of `data` at `position`; return where it ends."""
-    view = memoryview(data)
-    view = view.cast("B") if view.nbytes else memoryview(b"")
-    while view:
-        done = os.pwrite(out, view, position)
-        view, position = view[done:], position + done
-    return position
+    A vector has one column. NaN and infinity are a `ContentError`.
+    """
+    kind = np.dtype(STORED[tensor.dtype])
+    rows, columns = math.prod(tensor.shape[:1]), math.prod(tensor.shape[1:])
+    step = max(elements // max(columns, 1), 1)
+    for first in range(0, rows, step):
+        count, offset = min(step, rows - first) * columns, tensor.start + first * columns * kind.itemsize
+        values = to_fp32(np.fromfile(tensor.file, kind, count, offset=offset), tensor.dtype)
+        require_finite(values, f"{tensor.file}: tensor {tensor.name!r} from row {first}")
+        yield first, values.reshape(-1, columns)
