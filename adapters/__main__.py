@@ -57,17 +57,17 @@ def cli() -> None:
 @SAME_BASE
 @click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 @click.option("--force", is_flag=True, help="Replace an adapter that merge wrote there, and nothing else.")
-def merge(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) -> None:  # Click's values
+def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the weighted sum of adapters as one plain adapter."""
-    from adapters import pipeline, report
+    from adapters import pipeline
+    from adapters.request import merge_request
 
-    request = pipeline.merge_request(adapters, options, force=force)
-    plan = pipeline.plan(request)
+    plan = pipeline.plan_merging(merge_request(adapters, options))
 
     def work(progress: Progress) -> list[str]:
-        return [report.merge_error(pipeline.merge(request, plan, progress, _note))]
+        return [pipeline.error_line(pipeline.merge(plan, progress))]
 
-    _write(plan, request.out, report.merge_lines(request, plan), None if dry_run else work)
+    _run(plan, pipeline.merge_lines(plan), work, dry_run)
 
 
 @cli.command(
@@ -88,39 +88,37 @@ def merge(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any)
 @click.option("--max-shard-size", help="Largest weight file, e.g. 5GB; else the base's own files.")
 @click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 @click.option("--force", is_flag=True, help="Replace a model that fuse wrote there, and nothing else.")
-def fuse(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) -> None:  # Click's values
+def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the base with adapters added in as a full model, shard by shard."""
-    from adapters import pipeline, report
+    from adapters import pipeline
+    from adapters.request import fuse_request
 
-    request = pipeline.fuse_request(adapters, options, force=force)
-    plan = pipeline.plan_fusing(request)
+    plan = pipeline.plan_fusing(fuse_request(adapters, options))
 
     def work(progress: Progress) -> list[str]:
-        return list(report.fuse_retained(plan, pipeline.fuse(request, plan, progress, _note)))
+        return pipeline.retained_lines(plan, pipeline.fuse(plan, progress))
 
-    _write(plan, request.out, report.fuse_lines(request, plan), None if dry_run else work)
+    _run(plan, pipeline.fuse_lines(plan), work, dry_run)
 
 
-def _write(
-    plan: "MergePlan | FusePlan", out: Path, lines: list[str], work: Callable[[Progress], list[str]] | None
+def _run(
+    plan: "MergePlan | FusePlan", lines: list[str], work: Callable[[Progress], list[str]], dry_run: bool
 ) -> None:
-    """Print a plan's `lines` (`work` is None: a dry run), or its first line and those of what `work` did."""
+    """Print a plan's `lines`, or the first of them and those of what `work` did."""
     from tqdm import tqdm
 
-    started = time.monotonic()
-    for note in plan.notes:
-        _note(note)
-    if work is None:
+    from adapters.output import note
+
+    started, out = time.monotonic(), plan.request.out
+    for text in plan.notes:
+        note(text)
+    if dry_run:
         lines = [*lines, f"nothing written (--dry-run); would write {out}"]
     else:
         with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
             done = work(bar.update)
         lines = [lines[0], *done, f"{out}  {time.monotonic() - started:.1f} s"]
     click.echo("\n".join(lines))
-
-
-def _note(text: str) -> None:
-    click.echo(f"note: {text}", err=True)
 
 
 @cli.command(

@@ -11,6 +11,7 @@ import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from adapters.base import EMBEDDINGS, HEADS
 from core.errors import ContentError, RequestError, show_value
@@ -58,7 +59,7 @@ class LoraConfig:
     """A checked adapter_config.json: `raw` as it is in the file, the rest with its meaning."""
 
     path: Path
-    raw: dict[str, object]
+    raw: dict[str, Any]
     rank: int
     alpha: float
     ranks: dict[str, int]
@@ -173,7 +174,7 @@ def _checkpoints(folder: Path) -> str:
     return f" (but {', '.join(found)} in it)" if found else ""
 
 
-def _refuse_other_kinds(raw: dict[str, object], path: Path) -> None:
+def _refuse_other_kinds(raw: dict[str, Any], path: Path) -> None:
     kind = raw.get("peft_type")
     if kind != "LORA":
         raise ContentError(f"{path}: peft_type {show_value(kind)}: only LORA adapters can be taken")
@@ -200,7 +201,7 @@ def _refuse_other_kinds(raw: dict[str, object], path: Path) -> None:
         raise ContentError(f"{path}: {', '.join(unknown)}: unknown fields, which may change what B·A means")
 
 
-def _refuse_malformed(raw: dict[str, object], path: Path) -> None:
+def _refuse_malformed(raw: dict[str, Any], path: Path) -> None:
     for field in ("target_modules", "exclude_modules", "layers_pattern"):
         if not isinstance(raw.get(field), str):
             _strings(raw.get(field), path, field)
@@ -229,14 +230,14 @@ def _compiles(pattern: str, path: Path, field: str) -> None:
         ) from error
 
 
-def _base(raw: dict[str, object], path: Path) -> str | None:
+def _base(raw: dict[str, Any], path: Path) -> str | None:
     base = raw.get("base_model_name_or_path")
     if base is not None and not isinstance(base, str):
         raise ContentError(f"{path}: base_model_name_or_path {show_value(base)}: expected a name")
     return base or None
 
 
-def _map(raw: dict[str, object], field: str, path: Path) -> list[tuple[str, object]]:
+def _map(raw: dict[str, Any], field: str, path: Path) -> list[tuple[str, object]]:
     value = raw.get(field) or {}
     if not isinstance(value, dict):
         raise ContentError(f"{path}: {field} {show_value(value)}: expected a map of module patterns")

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,20 @@ RECORD = "fuse.json"
 
 
 @dataclass(frozen=True, slots=True)
-class FuseOptions:
-    """How to fuse: `dtype` of the result (None keeps the base's), NF4, and the largest shard in bytes."""
+class FuseRequest:
+    """What a user asked to be fused: references with weights, the base, where to, and how.
 
+    `dtype` of the result (None keeps the base's), `base_as` NF4, and the largest shard in bytes.
+    """
+
+    wanted: list[tuple[str, float]]
+    base: Path
+    out: Path
     dtype: str | None = None
     base_as: str | None = None
     max_shard: int | None = None
+    force: bool = False
+    same_base: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +44,9 @@ class FusePlan:
     `vocabulary` is the number of rows of embedding and head where the adapters enlarge them.
     """
 
-    base: Base
+    request: FuseRequest
     weighted: list[WeightedAdapter]
-    options: FuseOptions
+    base: Base
     shards: list[Shard]
     modules: dict[str, str]
     full_tensors: dict[str, FullTensor]
@@ -58,19 +66,19 @@ class FusePlan:
 
     def quantises(self, piece: Piece) -> bool:
         """Return whether bitsandbytes would have held this tensor in NF4: linear layers but the head."""
-        if not self.options.base_as or len(piece.source.shape) != 2:
+        if not self.request.base_as or len(piece.source.shape) != 2:
             return False
         return piece.name.endswith(".weight") and not piece.name.endswith((*EMBEDDINGS, "lm_head.weight"))
 
 
-def plan_fuse(base: Base, weighted: list[WeightedAdapter], options: FuseOptions) -> FusePlan:
+def plan_fuse(weighted: list[WeightedAdapter], request: FuseRequest, base: Base) -> FusePlan:
     """Check that the adapters belong to the base and return what will be written."""
     if base.config.get("quantization_config"):
         raise ContentError(
             f"{base.folder}: its weights are quantised; fuse into the unquantised model "
             "(--base-as nf4 for an adapter trained by QLoRA)"
         )
-    if options.base_as:
+    if request.base_as:
         need("bitsandbytes", "torch")
     used = active(weighted)
     check_compatible(base, used)
@@ -80,14 +88,14 @@ def plan_fuse(base: Base, weighted: list[WeightedAdapter], options: FuseOptions)
     copies = _untie(base, targets)
     full_tensors = dict(zip(targets[len(names) :], whole, strict=True))
     shapes = {name: one.shape for name, one in full_tensors.items()}
-    shards = plan_shards(pieces_of(base, options.dtype, copies, shapes), options.max_shard)
+    shards = plan_shards(pieces_of(base, request.dtype, copies, shapes), request.max_shard)
     said = list(notes(weighted))
     if copies:
         said.append(
             f"tied embeddings: {', '.join(copies)} written as a tensor of its own, tying switched off"
         )
     return FusePlan(
-        base, used, options, shards,
+        request, used, base, shards,
         modules={name: path for path, name in names.items()},
         full_tensors=full_tensors,
         untied=bool(copies) or _both_stored(base, targets),
@@ -144,7 +152,7 @@ def _changed(config: dict[str, object], plan: FusePlan) -> dict[str, object]:
         changes["tie_word_embeddings"] = False
     if plan.vocabulary:
         changes["vocab_size"] = plan.vocabulary
-    if plan.options.dtype == "F32":
+    if plan.request.dtype == "F32":
         changes |= {"torch_dtype": "float32", "dtype": "float32"}
     return {**config, **{field: value for field, value in changes.items() if field in config}}
 
@@ -179,7 +187,7 @@ def _resume(plan: FusePlan, folder: Path) -> dict[str, Any]:
     wanted = {
         "base": [[name, s.st_size, s.st_mtime_ns] for name, s in zip(plan.base.shards, files, strict=True)],
         "adapters": [[item.adapter.digest, item.weight] for item in plan.weighted],
-        "options": asdict(plan.options),
+        "options": [plan.request.dtype, plan.request.base_as, plan.request.max_shard],
     }
     path = folder / RECORD
     found = read_object(path) if path.is_file() else {}
@@ -196,7 +204,7 @@ def _blocks(plan: FusePlan, retained: dict[str, list[Retained]], piece: Piece) -
     """Yield a changed tensor's new values; what is retained of a module's ΔW is put into `retained`."""
     if piece.name in plan.full_tensors:
         return _full_tensor(plan.full_tensors[piece.name], piece)
-    base_as = plan.options.base_as if plan.quantises(piece) else None
+    base_as = plan.request.base_as if plan.quantises(piece) else None
     if piece.name not in plan.modules:
         return apply(piece, None, base_as, [])
     path = plan.modules[piece.name]

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,21 +26,29 @@ from core.weights import SIZES, Array, Spec, from_fp32, require_finite, to_fp32,
 
 
 @dataclass(frozen=True, slots=True)
-class MergeOptions:
-    """How to merge: `rank` or `energy` where the method has its rank chosen; `dtype` as in safetensors."""
+class MergeRequest:
+    """What a user asked to be merged: references with weights, where to, against which base, and how.
 
+    `rank` or `energy` is given where the method has its rank chosen; `dtype` is as in safetensors.
+    """
+
+    wanted: list[tuple[str, float]]
+    out: Path
+    base: Path | None = None
     method: str = "exact"
     rank: int | None = None
     energy: float | None = None
     dtype: str = "F32"
+    force: bool = False
+    same_base: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class MergePlan:
     """What a merge will write: every module with one rank, and the tensors saved in full."""
 
+    request: MergeRequest
     weighted: list[WeightedAdapter]
-    options: MergeOptions
     rank: int
     modules: dict[str, Module]
     full_tensors: list[FullTensor]
@@ -49,18 +58,17 @@ class MergePlan:
     @property
     def specs(self) -> list[Spec]:
         """Name, dtype and shape of each tensor, in the order in which they are written."""
-        factors = [spec for path, module in self.modules.items() for spec in self._pair(path, module)]
-        return factors + [(PREFIX + whole.name, whole.dtype, whole.shape) for whole in self.full_tensors]
+        specs: list[Spec] = []
+        for path, module in self.modules.items():
+            shapes = (self.rank, module.inputs), (module.outputs, self.rank)
+            for suffix, shape in zip(PAIRS[module.kind], shapes, strict=True):
+                specs.append((f"{PREFIX}{path}{suffix}", self.request.dtype, shape))
+        return specs + [(PREFIX + whole.name, whole.dtype, whole.shape) for whole in self.full_tensors]
 
     @property
     def bytes(self) -> int:
         """Size of all tensors together."""
         return sum(math.prod(shape) * SIZES[dtype] for _, dtype, shape in self.specs)
-
-    def _pair(self, path: str, module: Module) -> Iterator[Spec]:
-        down, up = PAIRS[module.kind]
-        yield f"{PREFIX}{path}{down}", self.options.dtype, (self.rank, module.inputs)
-        yield f"{PREFIX}{path}{up}", self.options.dtype, (module.outputs, self.rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,26 +90,19 @@ class FrobeniusErrors:
         return max(self.exact, key=lambda module: self.relative([module]))
 
 
-def plan_merge(weighted: list[WeightedAdapter], options: MergeOptions, base: Base | None = None) -> MergePlan:
+def plan_merge(weighted: list[WeightedAdapter], request: MergeRequest, base: Base | None = None) -> MergePlan:
     """Return what merging will write; the content of no tensor is read except to find a rank by energy."""
-    method = find_method(options.method)
-    _check_rank(options, method)
+    method = find_method(request.method)
+    _check_rank(request, method)
     used = active(weighted)
     modules = union(used)
-    rank = _rank(used, modules, options, method)
+    rank = _rank(used, modules, request, method)
     plain = {path: Module(m.kind, m.outputs, m.inputs, rank) for path, m in modules.items()}
     if base:
         check_compatible(base, used)
-    full_tensors = plan_full_tensors(used, base, options.dtype)
-    return MergePlan(
-        used,
-        options,
-        rank,
-        plain,
-        full_tensors,
-        [*notes(weighted), *vllm.notes(rank, any(one.base for one in full_tensors))],
-        base,
-    )
+    full_tensors = plan_full_tensors(used, base, request.dtype)
+    said = [*notes(weighted), *vllm.notes(rank, any(one.base for one in full_tensors))]
+    return MergePlan(request, used, rank, plain, full_tensors, said, base)
 
 
 def merged_config(plan: MergePlan) -> dict[str, object]:
@@ -130,16 +131,14 @@ def merged_config(plan: MergePlan) -> dict[str, object]:
 
 def _targets(plan: MergePlan) -> list[str]:
     """Return the sources' plain names where together they mean these modules alone, else every path."""
-    narrowing = ("exclude_modules", "layers_to_transform")
-    names: set[str] = set()
-    for item in plan.weighted:
-        targets = item.adapter.config.get("target_modules")
-        if not isinstance(targets, list) or any(
-            item.adapter.config.get(f) not in (None, []) for f in narrowing
-        ):
-            return sorted(plan.modules)
-        names.update(targets)
-    return sorted(names)
+    configs = [item.adapter.config for item in plan.weighted]
+    narrowing = [
+        config.get(field) for config in configs for field in ("exclude_modules", "layers_to_transform")
+    ]
+    targets: list[Any] = [config.get("target_modules") for config in configs]
+    if any(found not in (None, []) for found in narrowing) or not all(isinstance(t, list) for t in targets):
+        return sorted(plan.modules)
+    return sorted({name for names in targets for name in names})
 
 
 def base_name(weighted: Iterable[WeightedAdapter], base: Base | None) -> str | None:
@@ -159,44 +158,38 @@ def write_merge(plan: MergePlan, folder: Path, progress: Callable[[int], object]
     return errors
 
 
-def _check_rank(options: MergeOptions, method: Method) -> None:
-    given = f"method {method.name}"
-    if method.rank == "chosen" and (options.rank is None) == (options.energy is None):
+def _check_rank(request: MergeRequest, method: Method) -> None:
+    rank, energy, given = request.rank, request.energy, f"method {method.name}"
+    if method.rank == "chosen" and (rank is None) == (energy is None):
         raise RequestError(f"{given}: give either --rank R or --energy E")
-    if method.rank != "chosen" and (options.rank is not None or options.energy is not None):
+    if method.rank != "chosen" and (rank is not None or energy is not None):
         chosen = " or ".join(each.name for each in methods().values() if each.rank == "chosen")
         raise RequestError(f"{given}: --rank and --energy belong to --method {chosen}")
-    if options.rank is not None and options.rank < 1:
-        raise RequestError(f"--rank {options.rank}: expected at least 1")
-    if options.energy is not None and not 0 < options.energy <= 1:
-        raise RequestError(f"--energy {options.energy}: expected a share above 0 and at most 1")
+    if rank is not None and rank < 1:
+        raise RequestError(f"--rank {rank}: expected at least 1")
+    if energy is not None and not 0 < energy <= 1:
+        raise RequestError(f"--energy {energy}: expected a share above 0 and at most 1")
 
 
 def _rank(
-    weighted: list[WeightedAdapter], modules: dict[str, Module], options: MergeOptions, method: Method
+    weighted: list[WeightedAdapter], modules: dict[str, Module], request: MergeRequest, method: Method
 ) -> int:
     full = max(module.rank for module in modules.values())
     if method.rank == "equal":
-        return _equal_rank(weighted, method.name)
-    if options.rank is not None:
-        return min(options.rank, full)
-    if options.energy is None:
-        return full
+        ranks = sorted({module.rank for item in weighted for module in item.adapter.layout.values()})
+        if len(ranks) > 1:
+            raise ContentError(
+                f"method {method.name}: ranks {ranks} differ, and matrices of different size have no average"
+            )
+        return ranks[0]
+    if request.energy is None:
+        return min(request.rank or full, full)
     spectra = (lowrank.singular_values(*factors_of(weighted, path).exact) for path in modules)
-    return max(lowrank.rank_for(values, options.energy) for values in spectra)
-
-
-def _equal_rank(weighted: list[WeightedAdapter], method: str) -> int:
-    ranks = sorted({module.rank for item in weighted for module in item.adapter.layout.values()})
-    if len(ranks) > 1:
-        raise ContentError(
-            f"method {method}: ranks {ranks} differ, and matrices of different size have no average"
-        )
-    return ranks[0]
+    return max(lowrank.rank_for(values, request.energy) for values in spectra)
 
 
 def _tensors(plan: MergePlan, errors: FrobeniusErrors, progress: Callable[[int], object]) -> Iterator[Array]:
-    merged = prefetch(functools.partial(_module, plan, find_method(plan.options.method)), plan.modules)
+    merged = prefetch(functools.partial(_module, plan, find_method(plan.request.method)), plan.modules)
     for path, (written, norms) in zip(plan.modules, merged, strict=True):
         errors.exact[path], errors.missing[path] = norms
         for factor, axis in zip(written, (0, 1), strict=True):
@@ -212,11 +205,11 @@ def _module(plan: MergePlan, method: Method, path: str) -> tuple[tuple[Array, Ar
     """Return (A, B) as the file will hold them, and the norms of the exact ΔW and of what is missing."""
     factors = factors_of(plan.weighted, path)
     a, b = method.combine(factors, plan.rank)
-    written = _rounded(a, plan.options.dtype), _rounded(b, plan.options.dtype)
+    written = _rounded(a, plan.request.dtype), _rounded(b, plan.request.dtype)
     for factor, wanted, side in zip(written, (a, b), "AB", strict=True):
         if factor is wanted:  # as it was read, and checked then
             continue
-        where = f"{path}: merged {side} in {plan.options.dtype}"
+        where = f"{path}: merged {side} in {plan.request.dtype}"
         require_finite(factor, f"{where}: too large for it")
         if not factor.any() and wanted.any():
             raise ContentError(f"{where}: too small for it, all of it would become 0")

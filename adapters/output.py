@@ -9,12 +9,13 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import click
+
 from adapters.base import INDEX
 from core.errors import RequestError, TuneyardError
 from core.files import OURS, abandoned, folder_size, locked, named, publish, recover, staging
 
 Check = Callable[[], object]  # raises `RequestError` where the output may not be written
-Say = Callable[[str], object]
 
 # Written beside an adapter by LLaMA-Factory: the prompt that it was trained with.
 TOKENIZER = (
@@ -25,6 +26,16 @@ CARD = "README.md"
 MARK = "written by Tuneyard"  # in the card of every adapter or model that we write
 _SHARD = re.compile(r"(adapter_)?model(-\d+-of-\d+)?\.safetensors")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
+
+
+def note(text: str) -> None:
+    """Tell the user of something that stops nothing, on stderr."""
+    click.echo(f"note: {text}", err=True)
+
+
+def read_card(card: Path) -> str:
+    """Return a README.md as text, "" where there is none."""
+    return card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
 
 
 def check_output(out: Path, inputs: Sequence[Path], *, force: bool, marker: str) -> Path:
@@ -73,7 +84,7 @@ def _foreign(target: Path, marker: str, sources: Iterable[Path]) -> str:
     inner = next((path.name for path in target.iterdir() if path.is_dir()), None)
     if inner:
         return f"a folder {inner} in it"
-    if MARK.encode() not in (target / CARD).read_bytes():
+    if MARK not in read_card(target / CARD):
         return f"a {CARD} that is not ours"
     carried = {path.name for source in sources if source.is_dir() for path in source.iterdir()}
     ours = carried | {marker, CARD, INDEX, *TOKENIZER}
@@ -82,13 +93,13 @@ def _foreign(target: Path, marker: str, sources: Iterable[Path]) -> str:
 
 
 @contextlib.contextmanager
-def staged_for(target: Path, check: Check, say: Say) -> Iterator[Path]:
+def staged_for(target: Path, check: Check) -> Iterator[Path]:
     """Yield a staged folder; what killed runs left beside `target` is removed before.
 
     The folder, or the file of the target's name that the block put into it, takes the place of `target`
     when the block ends without an error (see `_put`).
     """
-    clean_up(target.parent, say)
+    _clean_up(target.parent)
     with staging(target) as staged:
         yield staged
         file = staged / target.name
@@ -96,7 +107,7 @@ def staged_for(target: Path, check: Check, say: Say) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def resumable(target: Path, check: Check, say: Say) -> Iterator[Path]:
+def resumable(target: Path, check: Check) -> Iterator[Path]:
     """Yield `.NAME.tuneyard-fusing` beside `target`, kept by an interruption and resumed by the next run.
 
     It takes the place of `target` when the block ends without an error, and goes away where the
@@ -117,7 +128,7 @@ def resumable(target: Path, check: Check, say: Say) -> Iterator[Path]:
                 ) from error
             except BlockingIOError as error:
                 raise RequestError(f"{target}: another run is writing it") from error
-        clean_up(target.parent, say)
+        _clean_up(target.parent)
         try:
             with named(target):
                 yield folder
@@ -165,13 +176,13 @@ def carry_model_files(base: Path, staged: Path) -> None:
             shutil.copyfile(file, staged / file.name)
 
 
-def clean_up(parent: Path, say: Say) -> None:
+def _clean_up(parent: Path) -> None:
     """Drop what killed runs left in `parent`, and say so."""
     if parent.is_dir():
         with locked(parent):
             dropped = recover(parent)
         for name, size in dropped.items():
-            say(f"removed {parent / name}, {size / 1e9:.2f} GB that a killed run left")
+            note(f"removed {parent / name}, {size / 1e9:.2f} GB that a killed run left")
 
 
 def carry_tokenizer(sources: list[Path], staged: Path) -> list[str]:

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-import click
+from typing import Any
 
 from adapters.base import read_shards
 from adapters.config import CONFIG, LoraConfig, read_config, require_text
 from adapters.missing import find_missing
+from adapters.output import note
 from core.errors import ContentError, RequestError, nearest
 from core.files import sha256
 from core.weights import Array, Weights, open_weights
@@ -63,7 +63,7 @@ class Adapter:
         return name_of(self.folder)
 
     @property
-    def config(self) -> dict[str, object]:
+    def config(self) -> dict[str, Any]:
         """The content of adapter_config.json."""
         return self.lora.raw
 
@@ -157,7 +157,7 @@ def find_folder(reference: str | Path) -> Path:
     bare = isinstance(reference, str) and "/" not in reference and reference not in (".", "..")
     found = [folder for folder in ([SAVES / here, here] if bare else [here]) if folder.is_dir()]
     if len(found) > 1:
-        click.echo(f"note: {text} means {SAVES}/{text}; for the folder {text} here, write ./{text}", err=True)
+        note(f"{text} means {SAVES}/{text}; for the folder {text} here, write ./{text}")
     if found:
         return found[0]
     saved = sorted(p.parent.name for p in SAVES.glob(f"*/{CONFIG}"))

@@ -38,15 +38,6 @@ def parse_optional_weight(text: str) -> tuple[str, float]:
     return (text, 1.0) if there or not re.search("[=:]", text) else parse_reference_weight(text)
 
 
-def parse_size(text: str) -> int:
-    """Return bytes of a size such as `500MB` or `5GB` (powers of ten); `RequestError` where it is none."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", text.strip(), re.IGNORECASE)
-    size = float(match[1]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[match[2].upper()] if match else 0
-    if not 1 <= size < math.inf:
-        raise RequestError(f"{text!r}: expected a size such as 500MB or 5GB")
-    return int(size)
-
-
 def parse_weight(value: object, reference: str) -> float:
     """Return a finite weight; `RequestError` names the adapter whose weight is none."""
     try:

@@ -13,7 +13,7 @@ import click
 from adapters.base import open_base
 from adapters.export.architecture import Architecture, read_architecture
 from adapters.export.source import ExportSource, licence_of
-from adapters.output import check_free, require_space, staged_for
+from adapters.output import check_free, note, require_space, staged_for
 from core.errors import ContentError, RequestError
 from core.files import write_text
 from core.packages import need
@@ -31,13 +31,13 @@ def to_hub(source: ExportSource, options: Options) -> None:
     repo = check_repo(options["repo"])
     card = make_card(source, repo, options["license"], list(options["results"]))
     upload = plan_upload(source, repo, card.text, private=options["private"])
-    for note in card.notes:
-        _say(note)
+    for text in card.notes:
+        note(text)
     for file in upload.files:
         click.echo(f"{file.stat().st_size:>14,}  {file.name}")
     click.echo(f"{len(card.text.encode()):>14,}  README.md (the card)")
     if upload.left_out:
-        _say(f"left out: {', '.join(upload.left_out)}")
+        note(f"left out: {', '.join(upload.left_out)}")
     if options["dry_run"]:
         click.echo(f"\n{card.text}\nnothing sent (--dry-run); would send to {repo}")
         return
@@ -50,7 +50,7 @@ def to_gguf(source: ExportSource, options: Options) -> None:
     check = functools.partial(check_file, options["out"], source, force=options["force"])
     target = check()
     need("gguf")
-    staged = staged_for(target, check, _say)
+    staged = staged_for(target, check)
     if source.adapter:
         _lora(source, options, target, staged)
     else:
@@ -77,7 +77,7 @@ def _model(source: ExportSource, kind: str, llama_cpp: Path | None, target: Path
     plan = plan_gguf(open_base(source.folder), "f16" if quantiser else kind)
     require_space(target, plan.bytes)
     if plan.vocabulary.composed:
-        _say("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text")
+        note("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text")
     licence = licence_of(source)
     about = {"name": source.name} | (
         {"license": licence[0].get("license_name", licence[0]["license"])} if licence else {}
@@ -126,7 +126,7 @@ def to_ollama(source: ExportSource, options: Options) -> None:
     render = renderer(template, modelfile.special_texts(folders))
     wrapping = find_wrapping(render)
     if thinks(render, wrapping):
-        _say("the chat template takes thoughts out of earlier answers, this TEMPLATE keeps them")
+        note("the chat template takes thoughts out of earlier answers, this TEMPLATE keeps them")
     if options["gguf"]:
         _check_gguf(options["gguf"])
     here = _relative(modelfile.adapter_line(source, options["gguf"]), target.parent)
@@ -166,7 +166,3 @@ def check_file(out: Path, source: ExportSource, *, force: bool) -> Path:
         raise RequestError(f"{out}: a folder; expected the name of a file")
     check_free(out, force=force)
     return target
-
-
-def _say(text: str) -> None:
-    click.echo(f"note: {text}", err=True)

@@ -7,9 +7,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from adapters.delta import nf4, total
-from adapters.fuse import RECORD, FuseOptions
-from adapters.pipeline import FuseRequest, fuse, plan_fusing
-from adapters.report import advice
+from adapters.fuse import RECORD, FuseRequest
+from adapters.pipeline import fuse, plan_fusing, retained_lines
 from adapters.shards import copy_tensor
 from adapters.store import open_adapter
 from core.errors import ContentError, RequestError
@@ -19,11 +18,10 @@ from tests.unit.adapters.make import base_tensors, bf16_bits, delta, factors, ma
 BIG = {"q_proj": (256, 192), "v_proj": (64, 192)}
 
 
-def fused(wanted, base, out, *, said=None, **options):
+def fused(wanted, base, out, **options):
     """Fuse and return ({tensor: stored values}, retained by module, plan)."""
-    request = FuseRequest(list(wanted), base, FuseOptions(**options), out)
-    plan = plan_fusing(request)
-    retained = fuse(request, plan, lambda _: None, (said if said is not None else []).append)
+    plan = plan_fusing(FuseRequest(list(wanted), base, out, **options))
+    retained = fuse(plan, lambda _: None)
     return stored_in(out), retained, plan
 
 
@@ -176,7 +174,7 @@ def test_fp32_keeps_all_of_delta_and_says_so_in_the_config(tmp_path):
     found, retained, plan = fused([(tmp_path / "a", 1)], base, tmp_path / "out", dtype="F32")
     assert {v.dtype for v in found.values()} == {np.dtype(np.float32)}
     assert total(retained.values()).error < 1e-4
-    assert not advice(plan, retained)
+    assert len(retained_lines(plan, retained)) == 1
     assert json.loads((tmp_path / "out/config.json").read_text())["torch_dtype"] == "float32"
     before = stored_in(base)
     np.testing.assert_array_equal(
@@ -201,8 +199,7 @@ def test_retained_fraction_by_its_definition_and_by_the_published_figure(tmp_pat
     assert abs(counts.error - np.linalg.norm(shown - b) / np.linalg.norm(b)) < 1e-6
     assert counts.unchanged_share == (shown == 0).mean()
     assert 0.44 < counts.unchanged_share < 0.48  # design.md: 46 %
-    assert "fp32" in advice(plan, retained)
-    assert "unmerged" in advice(plan, retained)
+    assert "write --dtype fp32, or serve the adapter unmerged" in retained_lines(plan, retained)[1]
 
 
 def test_nf4_base_is_quantised_everywhere_it_was_and_the_rest_stays(tmp_path):
@@ -223,8 +220,7 @@ def test_nf4_base_is_quantised_everywhere_it_was_and_the_rest_stays(tmp_path):
 
 
 def interrupt_after(shards, wanted, base, out):
-    request = FuseRequest(list(wanted), base, FuseOptions(), out)
-    plan = plan_fusing(request)
+    plan = plan_fusing(FuseRequest(list(wanted), base, out))
     done = 0
 
     def progress(count):
@@ -234,7 +230,7 @@ def interrupt_after(shards, wanted, base, out):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fuse(request, plan, progress, print)
+        fuse(plan, progress)
 
 
 def test_interrupted_run_goes_on_and_ends_as_an_unbroken_one(tmp_path):

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters import lowrank
-from adapters.merge import FrobeniusErrors, MergeOptions
-from adapters.pipeline import MergeRequest, merge, plan
+from adapters.merge import FrobeniusErrors, MergeRequest
+from adapters.pipeline import merge, plan_merging
 from adapters.store import open_adapter
 from core.errors import ContentError, RequestError
 from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, make, tensors_of
@@ -18,10 +18,7 @@ from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, m
 
 def merged(wanted, out, **how):
     """Merge {folder: weight} by a method with these fields; return the opened result and its errors."""
-    said = []
-    base = how.pop("base", None)
-    request = MergeRequest(list(wanted), MergeOptions(**how), out, base)
-    errors = merge(request, plan(request), lambda _: None, said.append)
+    errors = merge(plan_merging(MergeRequest(list(wanted), out, **how)), lambda _: None)
     return open_adapter(out), errors
 
 

@@ -9,6 +9,7 @@ from adapters import pipeline
 from adapters.export.gguf_model import write_gguf
 from adapters.export.source import open_source
 from adapters.export.targets import to_gguf
+from adapters.request import fuse_request, merge_request
 from adapters.store import open_adapter
 from core.errors import RequestError
 from core.files import staging
@@ -26,14 +27,14 @@ FUSE = {
 
 def merge(meanwhile, force=False):
     """Merge, with something else happening at the first bytes written."""
-    request = pipeline.merge_request(["rte=1"], MERGE, force=force)
-    return pipeline.merge(request, pipeline.plan(request), meanwhile, lambda _: None)
+    return pipeline.merge(
+        pipeline.plan_merging(merge_request(["rte=1"], MERGE | {"force": force})), meanwhile
+    )
 
 
 def fuse(meanwhile, force=False):
     """Fuse, with something else happening at the first bytes written."""
-    request = pipeline.fuse_request(["rte"], FUSE, force=force)
-    return pipeline.fuse(request, pipeline.plan_fusing(request), meanwhile, lambda _: None)
+    return pipeline.fuse(pipeline.plan_fusing(fuse_request(["rte"], FUSE | {"force": force})), meanwhile)
 
 
 def trained(_count):
@@ -93,7 +94,7 @@ def test_force_keeps_files_that_the_command_does_not_write(work):
 
 @pytest.mark.parametrize("work", [merge, fuse])
 def test_what_came_before_the_first_byte_costs_no_work(work, monkeypatch):
-    planned = {merge: "plan", fuse: "plan_fusing"}[work]
+    planned = {merge: "plan_merging", fuse: "plan_fusing"}[work]
     plan = getattr(pipeline, planned)
 
     def late(request):
