@@ -136,29 +136,30 @@ def _run(
 def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     """Inspect adapters: modules, shapes, norms, spectra, cosine similarity."""
     import json
+    from dataclasses import asdict
 
     from tqdm import tqdm
 
     from adapters import tables
-    from adapters.statistics import histograms, measure, similarity
+    from adapters.statistics import measure, similarity
     from adapters.store import open_adapter
 
     opened = [open_adapter(reference) for reference in adapters]
+    shapes = bool(plot) or as_json
     measured = [
-        measure(adapter, tqdm(adapter.modules, adapter.name, delay=2, leave=False)) for adapter in opened
+        measure(one, tqdm(one.modules, one.name, delay=2, leave=False), histograms=shapes) for one in opened
     ]
     pairs = list(zip(opened, measured, strict=True))
     cosines = [[similarity(one, other, (f.norm, g.norm)) for other, g in pairs] for one, f in pairs]
-    shapes = [histograms(adapter) if plot or as_json else [] for adapter in opened]
     if as_json:
-        click.echo(json.dumps(tables.as_json(measured, cosines, shapes), ensure_ascii=False))
+        found = {"adapters": [asdict(one) for one in measured], "cosine": cosines}
+        click.echo(json.dumps(found, ensure_ascii=False))
     else:
-        for line in tables.text(measured, cosines):
-            click.echo(line)
+        click.echo("\n".join(tables.text(measured, cosines)))
     if plot:
         from adapters.plots import draw
 
-        for path in draw(plot, measured, cosines, shapes):
+        for path in draw(plot, measured, cosines):
             click.echo(f"wrote {path}", err=True)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from adapters import lowrank
 from adapters.prefetch import prefetch
@@ -21,7 +20,10 @@ REACH = 4.0  # histograms end at this many root mean squares
 
 @dataclass(frozen=True, slots=True)
 class ModuleStatistics:
-    """One module: its place, the sizes of its factors, and the norm and spectrum of its ΔW."""
+    """One module: its place, the sizes of its factors, and the norm and spectrum of its ΔW.
+
+    The effective rank is exp of the entropy of the normalised singular values (Roy and Vetterli 2007).
+    """
 
     path: str
     layer: int | None
@@ -42,8 +44,22 @@ class ModuleStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts of values in even bins from −`reach` to `reach`; what lies beyond is in the outer bins."""
+
+    target: str
+    side: str
+    reach: float
+    counts: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class AdapterStatistics:
-    """One adapter with its adapter_config.json and all its modules; `bytes` is the weights file's size."""
+    """One adapter with its adapter_config.json and all its modules; `bytes` is the weights file's size.
+
+    `norm` is the Frobenius norm of ΔW over all modules, `parameters` counts the elements of all factors;
+    `histograms` may be empty, where nobody asked for them.
+    """
 
     name: str
     digest: str
@@ -55,29 +71,12 @@ class AdapterStatistics:
     full_tensors: list[str]
     config: dict[str, object]
     modules: list[ModuleStatistics]
-
-    @property
-    def parameters(self) -> int:
-        """Number of elements of all factors."""
-        return sum(module.parameters for module in self.modules)
-
-    @property
-    def norm(self) -> float:
-        """Frobenius norm of ΔW over all modules."""
-        return math.hypot(*(module.norm for module in self.modules))
+    parameters: int
+    norm: float
+    histograms: list[Histogram]
 
 
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """Counts of values in even bins from −`reach` to `reach`; what lies beyond is in the outer bins."""
-
-    target: str
-    side: str
-    reach: float
-    counts: list[int]
-
-
-def measure(adapter: Adapter, progress: Iterable[str]) -> AdapterStatistics:
+def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> AdapterStatistics:
     """Measure an adapter; `progress` gives its module paths, one after the other."""
     tensors = adapter.weights.tensors.values()
     modules = list(prefetch(functools.partial(_module, adapter), progress))
@@ -90,24 +89,18 @@ def measure(adapter: Adapter, progress: Iterable[str]) -> AdapterStatistics:
         tensors=len(tensors),
         bytes=sum(file.stat().st_size for file in adapter.files),
         full_tensors=adapter.full_tensors,
-        config=dict(adapter.config),
+        config=adapter.config,
         modules=modules,
+        parameters=sum(module.parameters for module in modules),
+        norm=math.hypot(*(module.norm for module in modules)),
+        histograms=_histograms(adapter) if histograms else [],
     )
 
 
-def split(path: str) -> tuple[int | None, str]:
+def _split(path: str) -> tuple[int | None, str]:
     """Return (layer, target) of a module path: the first number in it, and its last name."""
     found = re.search(r"\.(\d+)\.", path)
     return int(found[1]) if found else None, path.rpartition(".")[2]
-
-
-def effective_rank(values: NDArray[np.float64]) -> float:
-    """Return exp of the entropy of the normalised singular values (Roy and Vetterli 2007); 0 for ΔW = 0."""
-    total = values.sum()
-    if not total:
-        return 0.0
-    shares = values[values > 0] / total
-    return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 def similarity(one: Adapter, other: Adapter, norms: tuple[float, float]) -> float | None:
@@ -125,11 +118,11 @@ def similarity(one: Adapter, other: Adapter, norms: tuple[float, float]) -> floa
     return product / (norms[0] * norms[1]) if norms[0] and norms[1] else None
 
 
-def histograms(adapter: Adapter) -> list[Histogram]:
+def _histograms(adapter: Adapter) -> list[Histogram]:
     """Return for each target the distribution of the elements of its A and of its B, all layers together."""
     paths: dict[str, list[str]] = {}
     for path in adapter.modules:
-        paths.setdefault(split(path)[1], []).append(path)
+        paths.setdefault(_split(path)[1], []).append(path)
     return [
         _histogram(target, side, [adapter.factors(path)[side == "B"] for path in found])
         for target, found in paths.items()
@@ -150,10 +143,10 @@ def _histogram(target: str, side: str, factors: list[Array]) -> Histogram:
 def _module(adapter: Adapter, path: str) -> ModuleStatistics:
     found, scale = adapter.layout[path], adapter.scale(path)
     values = scale * lowrank.singular_values(*adapter.factors(path))
-    layer, target = split(path)
+    shares = values[values > 0] / (values.sum() or 1.0)
     return ModuleStatistics(
-        path, layer, target, found.kind, found.outputs, found.inputs, found.rank, scale,
+        path, *_split(path), found.kind, found.outputs, found.inputs, found.rank, scale,
         norm=float(np.sqrt((values**2).sum())),
-        effective_rank=effective_rank(values),
-        singular_values=[float(value) for value in values],
+        effective_rank=float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 0.0,
+        singular_values=values.tolist(),
     )  # fmt: skip
