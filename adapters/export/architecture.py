@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.config import positive, positive_int
 from core.errors import ContentError, show_value
 
 if TYPE_CHECKING:
@@ -37,10 +38,7 @@ class Architecture:
 
     def count(self, field: str) -> int:
         """Return a positive whole number of the config; `ContentError` where it is none."""
-        value = self.fields.get(field)
-        if type(value) is not int or value < 1:
-            raise ContentError(f"{self.path}: {field} {show_value(value)}: expected a whole number above 0")
-        return value
+        return positive_int(self.fields.get(field), f"{self.path}: {field}")
 
     @property
     def key_heads(self) -> int:
@@ -74,8 +72,9 @@ class Architecture:
         writer.add_feed_forward_length(self.count("intermediate_size"))
         writer.add_head_count(self.count("num_attention_heads"))
         writer.add_head_count_kv(self.key_heads)
-        writer.add_layer_norm_rms_eps(_number(self.fields.get("rms_norm_eps"), self.path, "rms_norm_eps"))
-        writer.add_rope_freq_base(_number(_rope(self.fields)["rope_theta"], self.path, "rope_theta"))
+        epsilon, theta = self.fields.get("rms_norm_eps"), _rope(self.fields)["rope_theta"]
+        writer.add_layer_norm_rms_eps(positive(epsilon, f"{self.path}: rms_norm_eps", LARGEST))
+        writer.add_rope_freq_base(positive(theta, f"{self.path}: rope_theta", LARGEST))
         writer.add_vocab_size(self.count("vocab_size"))
         width = self.head_width
         writer.add_rope_dimension_count(width)
@@ -121,12 +120,6 @@ def _rope(fields: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise ContentError(f"rope_parameters {show_value(said)}: expected a map of settings")
     return {"rope_theta": fields.get("rope_theta", 10000.0)} | said
-
-
-def _number(value: object, path: Path, field: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST:
-        raise ContentError(f"{path}: {field} {show_value(value)}: expected a finite number above 0")
-    return float(value)
 
 
 def reorder(rows: NDArray[Value], heads: int) -> NDArray[Value]:

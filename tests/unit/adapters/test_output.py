@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from adapters import pipeline
+from adapters.export.gguf_files import to_gguf
 from adapters.export.gguf_model import write_gguf
 from adapters.export.source import open_source
-from adapters.export.targets import to_gguf
 from adapters.request import fuse_request, merge_request
 from adapters.store import open_adapter
 from core.errors import RequestError
@@ -117,7 +117,7 @@ def test_a_file_that_comes_while_a_gguf_is_written_is_kept(monkeypatch):
         Path("m.gguf").write_text("mine")
 
     with monkeypatch.context() as patch:
-        patch.setattr("adapters.export.gguf_model.write_gguf", interrupted)
+        patch.setattr("adapters.export.gguf_files.write_gguf", interrupted)
         with pytest.raises(RequestError, match=r"m.gguf: already there; .* kept as .*/m-2.gguf$"):
             to_gguf(open_source("./model", None), options)
     assert Path("m.gguf").read_text() == "mine"
