@@ -1,7 +1,7 @@
 """Compatibility of adapters with a base: each module there, of its shape, and none left out."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from adapters.base import Base, open_base, same_weights
@@ -14,9 +14,10 @@ from core.runs import RUN, model_sha256, run_of
 def check_compatible(base: Base, weighted: Iterable[WeightedAdapter]) -> None:
     """Refuse adapters whose modules the base lacks or shapes otherwise, or that lack what they target."""
     for item in weighted:
-        for path, module in item.adapter.layout.items():
-            _check_module(base, item.adapter, path, module)
-        _check_complete(base, item.adapter)
+        with item.adapter.lora.bounded():
+            reason = next(_refusals(base, item.adapter), "")
+        if reason:
+            raise ContentError(reason)
 
 
 def check_base(adapter: Adapter, folder: Path, reference: str, *, same: bool) -> str:
@@ -71,38 +72,23 @@ def transposed(adapter: Adapter, module: Module) -> bool:
     return module.kind == "embedding" or adapter.lora.fan_in_fan_out
 
 
-def _check_module(base: Base, adapter: Adapter, path: str, module: Module) -> None:
-    stored = base.find(f"{path}.weight")
-    if stored is None:
-        raise ContentError(f"{adapter.name}: {path}: {base.folder} has no such module: another base?")
-    expected = (module.outputs, module.inputs)
-    expected, found = expected[::-1] if transposed(adapter, module) else expected, base.tensors[stored].shape
-    if found != expected:
-        raise ContentError(
-            f"{adapter.name}: {path}: made for a weight of shape {list(expected)}, "
-            f"{base.folder} has {list(found)}"
-        )
-
-
-def _check_complete(base: Base, adapter: Adapter) -> None:
-    """Refuse a file that lacks factors for a module of the base that its config takes in."""
-    biases = [name for name in base.tensors if name.endswith(".bias")]
-    if (
-        adapter.lora.bias == "all"
-        and biases
-        and not any(name.endswith(".bias") for name in adapter.full_tensors)
-    ):
-        raise ContentError(
-            f"{adapter.weights.path}: bias 'all', but {biases[0]} of {base.folder} is not in it"
-        )
+def _refusals(base: Base, adapter: Adapter) -> Iterator[str]:
+    """Yield which modules the base lacks or shapes otherwise, and which the file lacks of its targets."""
+    for path, module in adapter.layout.items():
+        stored = base.find(f"{path}.weight")
+        expected = [module.outputs, module.inputs][:: -1 if transposed(adapter, module) else 1]
+        if stored is None:
+            yield f"{adapter.name}: {path}: {base.folder} has no such module: another base?"
+        elif list(base.tensors[stored].shape) != expected:
+            found = list(base.tensors[stored].shape)
+            yield f"{adapter.name}: {path}: made for a weight of shape {expected}, {base.folder} has {found}"
+    bias = next((name for name in base.tensors if name.endswith(".bias")), None)
+    if bias and adapter.lora.bias == "all" and not any(n.endswith(".bias") for n in adapter.full_tensors):
+        yield f"{adapter.weights.path}: bias 'all', but {bias} of {base.folder} is not in it"
     if adapter.config.get("target_modules") == "all-linear":  # PEFT writes the names themselves when it saves
         return
-    paths = [
-        base.module_name(name).removesuffix(".weight")
-        for name, tensor in base.tensors.items()
-        if name.endswith(".weight") and len(tensor.shape) == 2
-    ]
-    with adapter.lora.bounded():
-        missing = next((p for p in paths if p not in adapter.layout and adapter.lora.targets(p)), None)
-    if missing:
-        raise ContentError(f"{adapter.weights.path}: {missing} is missing, although its config targets it")
+    for name, tensor in base.tensors.items():
+        path = base.module_name(name).removesuffix(".weight")
+        matrix = name.endswith(".weight") and len(tensor.shape) == 2
+        if matrix and path not in adapter.layout and adapter.lora.targets(path):
+            yield f"{adapter.weights.path}: {path} is missing, although its config targets it"

@@ -68,7 +68,7 @@ class FusePlan:
         """Return whether bitsandbytes would have held this tensor in NF4: linear layers but the head."""
         if not self.request.base_as or len(piece.source.shape) != 2:
             return False
-        return piece.name.endswith(".weight") and not piece.name.endswith((*EMBEDDINGS, "lm_head.weight"))
+        return piece.name.endswith(".weight") and not piece.name.endswith((*EMBEDDINGS, *HEADS))
 
 
 def plan_fuse(weighted: list[WeightedAdapter], request: FuseRequest, base: Base) -> FusePlan:
@@ -83,10 +83,11 @@ def plan_fuse(weighted: list[WeightedAdapter], request: FuseRequest, base: Base)
     used = active(weighted)
     check_compatible(base, used)
     whole = [w for w in plan_full_tensors(used, base, "F32") if w.base]
-    names = {path: base.stored_name(f"{path}.weight") for path in union(used)}
-    targets = [*names.values(), *(base.stored_name(w.name.replace(".base_layer.", ".")) for w in whole)]
-    copies = _untie(base, targets)
-    full_tensors = dict(zip(targets[len(names) :], whole, strict=True))
+    modules = {base.stored_name(f"{path}.weight"): path for path in union(used)}
+    full_tensors = {base.stored_name(w.name.replace(".base_layer.", ".")): w for w in whole}
+    targets = [*modules, *full_tensors]
+    untied = base.tied and any(name.endswith((*EMBEDDINGS, *HEADS)) for name in targets)
+    copies = _copies(base, targets) if untied else {}
     shapes = {name: one.shape for name, one in full_tensors.items()}
     shards = plan_shards(pieces_of(base, request.dtype, copies, shapes), request.max_shard)
     said = list(notes(weighted))
@@ -94,21 +95,13 @@ def plan_fuse(weighted: list[WeightedAdapter], request: FuseRequest, base: Base)
         said.append(
             f"tied embeddings: {', '.join(copies)} written as a tensor of its own, tying switched off"
         )
-    return FusePlan(
-        request, used, base, shards,
-        modules={name: path for path, name in names.items()},
-        full_tensors=full_tensors,
-        untied=bool(copies) or _both_stored(base, targets),
-        vocabulary=_vocabulary(shards),
-        notes=said,
-    )  # fmt: skip
+    return FusePlan(request, used, base, shards, modules, full_tensors, untied, _vocabulary(shards), said)
 
 
 def _vocabulary(shards: list[Shard]) -> int | None:
     """Return the rows of embedding and head where they grow, None where not; they must grow alike."""
-    pieces = [
-        piece for shard in shards for piece in shard.pieces if piece.name.endswith((*EMBEDDINGS, *HEADS))
-    ]
+    tables = (*EMBEDDINGS, *HEADS)
+    pieces = [piece for shard in shards for piece in shard.pieces if piece.name.endswith(tables)]
     if all(piece.shape == piece.source.shape for piece in pieces):
         return None
     rows = {piece.name: piece.shape[0] for piece in pieces}
@@ -117,44 +110,29 @@ def _vocabulary(shards: list[Shard]) -> int | None:
         raise ContentError(
             f"embedding and head would differ in their rows: {found}; both must be in the adapter"
         )
-    return next(iter(rows.values()))
+    return pieces[0].shape[0]
 
 
-def _untie(base: Base, targets: list[str]) -> dict[str, str]:
+def _copies(base: Base, targets: list[str]) -> dict[str, str]:
     """Return {head: embedding} where an adapter touches one of two tied tensors and only one is stored."""
-    if not base.tied:
-        return {}
-    stored = base.tensors
-    embedding = next((name for name in stored if name.endswith(EMBEDDINGS)), None)
-    head = next((name for name in targets if name.endswith("lm_head.weight")), "lm_head.weight")
-    if embedding is None or head in stored or not {embedding, head} & set(targets):
-        return {}
-    return {head: embedding}
-
-
-def _both_stored(base: Base, targets: list[str]) -> bool:
-    """Return whether a tied base stores head and embedding both, and an adapter touches one."""
-    return base.tied and any(name.endswith((*EMBEDDINGS, "lm_head.weight")) for name in targets)
+    embedding = next((name for name in base.tensors if name.endswith(EMBEDDINGS)), None)
+    head = next((name for name in targets if name.endswith(HEADS)), HEADS[0])
+    touched = embedding in targets or head in targets
+    return {head: embedding} if embedding and touched and head not in base.tensors else {}
 
 
 def fused_config(plan: FusePlan) -> dict[str, object]:
     """Return the base's config.json with what fusing changed: dtype, and tying where it was undone."""
-    config = _changed(plan.base.config, plan)
-    nested = config.get("text_config")
-    if isinstance(nested, dict):
-        config["text_config"] = _changed(nested, plan)
-    return {**config, "tie_word_embeddings": False} if plan.untied else config
-
-
-def _changed(config: dict[str, object], plan: FusePlan) -> dict[str, object]:
-    changes: dict[str, object] = {}
-    if plan.untied:
-        changes["tie_word_embeddings"] = False
+    changes: dict[str, object] = {"tie_word_embeddings": False} if plan.untied else {}
     if plan.vocabulary:
         changes["vocab_size"] = plan.vocabulary
     if plan.request.dtype == "F32":
         changes |= {"torch_dtype": "float32", "dtype": "float32"}
-    return {**config, **{field: value for field, value in changes.items() if field in config}}
+    config = plan.base.config
+    config = config | {field: value for field, value in changes.items() if field in config}
+    if isinstance(nested := config.get("text_config"), dict):
+        config["text_config"] = nested | {f: value for f, value in changes.items() if f in nested}
+    return config | ({"tie_word_embeddings": False} if plan.untied else {})
 
 
 def write_fuse(plan: FusePlan, folder: Path, progress: Callable[[int], object]) -> dict[str, Retained]:

@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -60,9 +59,8 @@ def open_weighted(wanted: Iterable[tuple[str, float]]) -> list[WeightedAdapter]:
     if not any(item.weight for item in weighted):
         raise RequestError("all weights are 0: nothing would be left")
     for one, other in combinations((item.adapter for item in weighted), 2):
-        _same_revision(one, other)
-        _same_shapes(one, other)
-        _same_layers(one, other)
+        for reason in (*_differences(one, other), *_gaps(one, other), *_gaps(other, one)):
+            raise ContentError(reason)
     return weighted
 
 
@@ -105,14 +103,15 @@ def notes(weighted: list[WeightedAdapter]) -> Iterator[str]:
     unnamed = [item.adapter.name for item in weighted if item.adapter.base is None]
     if unnamed and len(weighted) > 1:
         yield f"not checked: {', '.join(unnamed)} names no base model"
-    folders = Counter(item.adapter.folder.resolve() for item in active(weighted))
-    for folder, count in folders.items():
-        if count > 1:
-            total = sum(item.weight for item in weighted if item.adapter.folder.resolve() == folder)
-            yield f"{folder.name} is given {count} times: its weights add up to {total:g}"
-    heads = (path for item in active(weighted) for path in sorted(item.adapter.folder.glob("value_head.*")))
-    for head in heads:
-        yield f"left out: {head}, the value head of a reward model, which the result does not hold"
+    weights: dict[Path, list[float]] = {}
+    for item in active(weighted):
+        weights.setdefault(item.adapter.folder.resolve(), []).append(item.weight)
+    for folder, given in weights.items():
+        if len(given) > 1:
+            yield f"{folder.name} is given {len(given)} times: its weights add up to {sum(given):g}"
+    for item in active(weighted):
+        for head in sorted(item.adapter.folder.glob("value_head.*")):
+            yield f"left out: {head}, the value head of a reward model, which the result does not hold"
     skipped = [item.adapter.name for item in weighted if not item.weight]
     if skipped:
         yield f"weight 0: {', '.join(skipped)} left out"
@@ -129,37 +128,32 @@ def check_one_base(weighted: Iterable[WeightedAdapter]) -> None:
         )
 
 
-def _same_revision(one: Adapter, other: Adapter) -> None:
+def _differences(one: Adapter, other: Adapter) -> Iterator[str]:
+    """Yield what forbids to add two adapters: another revision of the base, other shapes."""
     revisions = [adapter.config.get("revision") or "main" for adapter in (one, other)]
     if revisions[0] != revisions[1]:
-        raise ContentError(
+        yield (
             f"different base revisions: {one.name} was trained on {revisions[0]}, "
             f"{other.name} on {revisions[1]}"
         )
     if one.lora.fan_in_fan_out != other.lora.fan_in_fan_out:
-        raise ContentError(f"fan_in_fan_out differs between {one.name} and {other.name}: not the same layers")
+        yield f"fan_in_fan_out differs between {one.name} and {other.name}: not the same layers"
+    for path, module in other.layout.items():
+        known = one.layout.get(path, module)
+        if (known.kind, known.outputs, known.inputs) != (module.kind, module.outputs, module.inputs):
+            yield (
+                f"different base models: {path} is {known.kind} {known.outputs}×{known.inputs} "
+                f"in {one.name}, {module.kind} {module.outputs}×{module.inputs} in {other.name}"
+            )
 
 
 def _model(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).exists() else name.rstrip("/")
 
 
-def _same_shapes(one: Adapter, other: Adapter) -> None:
-    for path, module in other.layout.items():
-        known = one.layout.get(path, module)
-        if (known.kind, known.outputs, known.inputs) != (module.kind, module.outputs, module.inputs):
-            raise ContentError(
-                f"different base models: {path} is {known.kind} {known.outputs}×{known.inputs} "
-                f"in {one.name}, {module.kind} {module.outputs}×{module.inputs} in {other.name}"
-            )
-
-
-def _same_layers(one: Adapter, other: Adapter) -> None:
-    """Refuse when both take a module by its plain name and one file lacks it in some layer."""
-    for have, lack in ((one, other), (other, one)):
-        with lack.lora.bounded():
-            missing = next((p for p in have.layout if p not in lack.layout and lack.lora.targets(p)), None)
-        if missing:
-            raise ContentError(
-                f"{lack.weights.path}: {missing} is missing: its config targets it, and {have.name} has it"
-            )
+def _gaps(have: Adapter, lack: Adapter) -> list[str]:
+    """Return each module that both take by its plain name, and whose factors are in one file alone."""
+    with lack.lora.bounded():
+        paths = [path for path in have.layout if path not in lack.layout and lack.lora.targets(path)]
+    told = "is missing: its config targets it, and"
+    return [f"{lack.weights.path}: {path} {told} {have.name} has it" for path in paths]

@@ -1,7 +1,6 @@
 """The model types that are written as GGUF here: their names, hyperparameters and row order."""
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -84,13 +83,22 @@ class Architecture:
 
 def read_architecture(path: Path, fields: dict[str, Any]) -> Architecture:
     """Check that a config.json is of a kind that is written here; `ContentError` names what is not."""
-    kind = fields.get("model_type")
+    kind, rope = fields.get("model_type"), _rope(fields)
     if kind not in KNOWN:
         raise ContentError(
             f"{path}: model_type {show_value(kind)}: only {', '.join(KNOWN)} are written here; {OTHERS}"
         )
-    for reason in _refusals(fields):
-        raise ContentError(f"{path}: {reason}: not written here; {OTHERS}")
+    scaling = rope.get("rope_type") or rope.get("type") or "default"
+    activation = fields.get("hidden_act", "silu")
+    refused = {
+        f"rope_type {show_value(scaling)}": scaling != "default",
+        "use_sliding_window": fields.get("use_sliding_window"),
+        "its weights are quantised": fields.get("quantization_config"),
+        f"hidden_act {show_value(activation)}": activation != "silu",
+    }
+    for reason, found in refused.items():
+        if found:
+            raise ContentError(f"{path}: {reason}: not written here; {OTHERS}")
     return Architecture(path, kind, fields)
 
 
@@ -100,18 +108,6 @@ def _names(architecture: str, layers: int) -> "TensorNameMap":
 
     key = next(key for key, name in MODEL_ARCH_NAMES.items() if name == architecture)
     return get_tensor_name_map(key, layers)
-
-
-def _refusals(fields: dict[str, Any]) -> Iterator[str]:
-    scaling = _rope(fields).get("rope_type") or _rope(fields).get("type") or "default"
-    if scaling != "default":
-        yield f"rope_type {show_value(scaling)}"
-    if fields.get("use_sliding_window"):
-        yield "use_sliding_window"
-    if fields.get("quantization_config"):
-        yield "its weights are quantised"
-    if fields.get("hidden_act", "silu") != "silu":
-        yield f"hidden_act {show_value(fields['hidden_act'])}"
 
 
 def _rope(fields: dict[str, Any]) -> dict[str, Any]:

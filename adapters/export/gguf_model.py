@@ -17,7 +17,7 @@ from core.errors import ContentError
 from core.weights import STORED, Tensor, require_finite
 
 if TYPE_CHECKING:
-    from gguf import GGMLQuantizationType, GGUFWriter
+    from gguf import GGMLQuantizationType
 
 TYPES = ("f16", "q8_0", "q4_0")  # gguf-py has no quantiser for llama.cpp's K types (q4_k_m and the like)
 TABLES = ("token_embd.weight", "output.weight")
@@ -144,23 +144,18 @@ def write_gguf(plan: GgufPlan, path: Path, about: dict[str, str], progress: Call
             entry.name, entry.source.shape, np.dtype(np.float32), entry.bytes, raw_dtype=entry.kind
         )
     try:
-        _write(plan, writer, progress)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        file: Any = writer.fout[0]  # past the writer, which would want each tensor whole
+        writer.write_padding(file, file.tell())
+        for entry in plan.entries:
+            for block in _blocks(entry):
+                file.write(block.data)
+                progress(block.nbytes)
+            writer.write_padding(file, entry.bytes)
     finally:
         writer.close()
-
-
-def _write(plan: GgufPlan, writer: "GGUFWriter", progress: Callable[[int], object]) -> None:
-    """Write header and tensors; the data goes past the writer, which would want each tensor whole."""
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    file: Any = writer.fout[0]
-    writer.write_padding(file, file.tell())
-    for entry in plan.entries:
-        for block in _blocks(entry):
-            file.write(block.data)
-            progress(block.nbytes)
-        writer.write_padding(file, entry.bytes)
 
 
 def _blocks(entry: Entry) -> Iterator[NDArray[Any]]:
