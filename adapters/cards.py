@@ -8,7 +8,7 @@ from typing import Any
 
 from adapters.delta import Retained, total
 from adapters.fuse import FusePlan
-from adapters.merge import FrobeniusErrors, MergePlan, base_name
+from adapters.merge import MergePlan, Norms, base_name, relative
 from adapters.output import MARK, read_card
 from adapters.request import DTYPES
 from adapters.store import SAVES, WEIGHTS, Adapter, find_folder, open_adapter
@@ -20,7 +20,7 @@ from core.files import versions
 SOURCE = re.compile(r"^\| (.+?) \| [^|]+ \| [^|]+ \| `[0-9a-f]{64}` \| `([0-9a-f]{64})` \|$", re.MULTILINE)
 
 
-def merge_card(plan: MergePlan, errors: FrobeniusErrors) -> str:
+def merge_card(plan: MergePlan, norms: Norms) -> str:
     """Return README.md of a merge: how it was made, from which files, and the error of every module."""
     request = plan.request
     lines = [f"method: {request.method}"]
@@ -28,7 +28,7 @@ def merge_card(plan: MergePlan, errors: FrobeniusErrors) -> str:
     lines += [f"energy: {request.energy!r}"] if request.energy is not None else []
     lines += [f"dtype: {name}" for name, stored in DTYPES.items() if stored == request.dtype != "F32"]
     lines += [f"base: {json.dumps(str(plan.base.folder))}"] if plan.base else []
-    rows = [[path, f"{errors.exact[path]:.4g}", f"{errors.relative([path]):.2e}"] for path in plan.modules]
+    rows = [[path, f"{pair[0]:.4g}", f"{relative([pair]):.2e}"] for path, pair in norms.items()]
     return _card(
         plan,
         "library_name: peft\ntags: [lora, merge]",
@@ -36,7 +36,7 @@ def merge_card(plan: MergePlan, errors: FrobeniusErrors) -> str:
         f"ΔW = Σ weight · scale · B·A, method `{request.method}`, rank {plan.rank}, {_made_with()}.\n"
         "Scales and weights are folded into B: alpha equals the rank, so the file's own scale is 1.",
         "\n".join(lines) + "\n",
-        f"Relative Frobenius error against the exact sum: {errors.relative():.2e} in all.",
+        f"Relative Frobenius error against the exact sum: {relative(norms.values()):.2e} in all.",
         markdown_table(["module", "norm of ΔW", "relative error"], rows),
     )
 

@@ -6,7 +6,7 @@ The methods are files in adapters/methods; how far each result is from the exact
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from adapters.store import PAIRS, PREFIX, WEIGHTS, Module
 from adapters.weighted import WeightedAdapter, active, factors_of, notes, union
 from core.errors import ContentError, RequestError
 from core.weights import SIZES, Array, Spec, from_fp32, require_finite, to_fp32, write_weights
+
+Norms = dict[str, tuple[float, float]]  # by module: ‖ΔW‖ (Frobenius), and of what the file misses of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +73,10 @@ class MergePlan:
         return sum(math.prod(shape) * SIZES[dtype] for _, dtype, shape in self.specs)
 
 
-@dataclass(frozen=True, slots=True)
-class FrobeniusErrors:
-    """Frobenius norms by module: of the exact sum, and of its difference to what the file holds."""
-
-    exact: dict[str, float] = field(default_factory=dict)
-    missing: dict[str, float] = field(default_factory=dict)
-
-    def relative(self, modules: list[str] | None = None) -> float:
-        """Return ‖missing‖ / ‖exact‖ over some modules, all of them by default."""
-        chosen = self.exact if modules is None else modules
-        missing = math.hypot(*(self.missing[m] for m in chosen))
-        exact = math.hypot(*(self.exact[m] for m in chosen))
-        return missing / exact if exact else (math.inf if missing else 0.0)
-
-    def worst(self) -> str:
-        """Return the module that is relatively farthest from the exact sum."""
-        return max(self.exact, key=lambda module: self.relative([module]))
+def relative(norms: Iterable[tuple[float, float]]) -> float:
+    """Return ‖missing‖ / ‖exact‖ of all modules together whose `Norms` are given."""
+    exact, missing = (math.hypot(*values) for values in zip(*norms, strict=True))
+    return missing / exact if exact else (math.inf if missing else 0.0)
 
 
 def plan_merge(weighted: list[WeightedAdapter], request: MergeRequest, base: Base | None = None) -> MergePlan:
@@ -147,15 +136,11 @@ def base_name(weighted: Iterable[WeightedAdapter], base: Base | None) -> str | N
     return str(base.folder) if base and len(named) > 1 else next(iter(named), None)
 
 
-def write_merge(plan: MergePlan, folder: Path, progress: Callable[[int], object]) -> FrobeniusErrors:
-    """Write the weights of a plan into `folder`, a few modules in memory at a time; return the errors.
-
-    `progress` is given bytes.
-    """
-    errors = FrobeniusErrors()
-    metadata = {"format": "pt"}
-    write_weights(folder / WEIGHTS, plan.specs, _tensors(plan, errors, progress), metadata)
-    return errors
+def write_merge(plan: MergePlan, folder: Path, progress: Callable[[int], object]) -> Norms:
+    """Write the weights into `folder`, a few modules in memory at a time; `progress` is given bytes."""
+    norms: Norms = {}
+    write_weights(folder / WEIGHTS, plan.specs, _tensors(plan, norms, progress), {"format": "pt"})
+    return norms
 
 
 def _check_rank(request: MergeRequest, method: Method) -> None:
@@ -188,12 +173,14 @@ def _rank(
     return max(lowrank.rank_for(values, request.energy) for values in spectra)
 
 
-def _tensors(plan: MergePlan, errors: FrobeniusErrors, progress: Callable[[int], object]) -> Iterator[Array]:
+def _tensors(plan: MergePlan, norms: Norms, progress: Callable[[int], object]) -> Iterator[Array]:
     merged = prefetch(functools.partial(_module, plan, find_method(plan.request.method)), plan.modules)
-    for path, (written, norms) in zip(plan.modules, merged, strict=True):
-        errors.exact[path], errors.missing[path] = norms
-        for factor, axis in zip(written, (0, 1), strict=True):
-            yield _padded(factor, plan.rank, axis)
+    for path, (written, found) in zip(plan.modules, merged, strict=True):
+        norms[path] = found
+        for axis, factor in enumerate(written):
+            padding = [(0, 0), (0, 0)]
+            padding[axis] = (0, plan.rank - factor.shape[axis])
+            yield np.pad(factor, padding) if factor.shape[axis] < plan.rank else factor
             progress(factor.nbytes)
     for whole in plan.full_tensors:
         values = whole.read()
@@ -207,9 +194,9 @@ def _module(plan: MergePlan, method: Method, path: str) -> tuple[tuple[Array, Ar
     a, b = method.combine(factors, plan.rank)
     written = _rounded(a, plan.request.dtype), _rounded(b, plan.request.dtype)
     for factor, wanted, side in zip(written, (a, b), "AB", strict=True):
+        where = f"{path}: merged {side} in {plan.request.dtype}"
         if factor is wanted:  # as it was read, and checked then
             continue
-        where = f"{path}: merged {side} in {plan.request.dtype}"
         require_finite(factor, f"{where}: too large for it")
         if not factor.any() and wanted.any():
             raise ContentError(f"{where}: too small for it, all of it would become 0")
@@ -221,10 +208,3 @@ def _rounded(factor: Factor, dtype: str) -> Array:
     with np.errstate(over="ignore"):  # infinity is refused by its place
         narrow = factor.astype(np.float32, copy=False)
     return to_fp32(from_fp32(narrow, dtype), dtype)
-
-
-def _padded(factor: Array, rank: int, axis: int) -> Array:
-    lacking = rank - factor.shape[axis]
-    if not lacking:
-        return factor
-    return np.pad(factor, [(0, lacking), (0, 0)] if axis == 0 else [(0, 0), (0, lacking)])

@@ -10,7 +10,7 @@ from adapters.compatibility import check_base
 from adapters.config import CONFIG
 from adapters.delta import Retained, total
 from adapters.fuse import FusePlan, FuseRequest, fused_config, plan_fuse, write_fuse
-from adapters.merge import FrobeniusErrors, MergePlan, MergeRequest, merged_config, plan_merge, write_merge
+from adapters.merge import MergePlan, MergeRequest, Norms, merged_config, plan_merge, relative, write_merge
 from adapters.output import (
     CARD,
     carry_model_files,
@@ -61,17 +61,17 @@ def _check_output(request: MergeRequest | FuseRequest, weighted: Iterable[Weight
     return check_output(request.out, inputs, force=request.force, marker=marker)
 
 
-def merge(plan: MergePlan, progress: Progress) -> FrobeniusErrors:
+def merge(plan: MergePlan, progress: Progress) -> Norms:
     """Write a planned merge as one folder; the config comes last, so that nothing unfinished loads."""
     check = functools.partial(_check_output, plan.request, plan.weighted)
     with hashed(plan.weighted), staged_for(check(), check) as staged:
-        errors = write_merge(plan, staged, progress)
+        norms = write_merge(plan, staged, progress)
         differing = carry_tokenizer([item.adapter.folder for item in plan.weighted], staged)
         if differing:
             note(f"not carried, since the adapters differ in them: {', '.join(differing)}")
-        write_text(staged / CARD, merge_card(plan, errors))
+        write_text(staged / CARD, merge_card(plan, norms))
         write_json(staged / CONFIG, merged_config(plan))
-    return errors
+    return norms
 
 
 def fuse(plan: FusePlan, progress: Progress) -> dict[str, Retained]:
@@ -98,11 +98,12 @@ def merge_lines(plan: MergePlan) -> list[str]:
     ]
 
 
-def error_line(errors: FrobeniusErrors) -> str:
+def error_line(norms: Norms) -> str:
     """Return one line on the error of the written adapter against the exact sum."""
-    worst = errors.worst()
-    most = errors.relative([worst])
-    return f"relative Frobenius error {errors.relative():.1e}, at most {most:.1e} ({worst})"
+    errors = {module: relative([pair]) for module, pair in norms.items()}
+    worst = max(errors, key=lambda module: errors[module])
+    found = f"{relative(norms.values()):.1e}, at most {errors[worst]:.1e} ({worst})"
+    return f"relative Frobenius error {found}"
 
 
 def fuse_lines(plan: FusePlan) -> list[str]:

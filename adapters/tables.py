@@ -56,7 +56,13 @@ def _adapter(found: AdapterStatistics) -> Iterator[str]:
     layers = sorted({module.layer for module in found.modules if module.layer is not None})
     if layers:
         yield ""
-        yield from _layers(found, layers)
+        yield "norm of ΔW by layer"
+        targets = list(dict.fromkeys(module.target for module in found.modules if module.layer is not None))
+        norms = {(module.layer, module.target): module.norm for module in found.modules}
+        rows = [
+            [str(layer), *(_number(norms.get((layer, target))) for target in targets)] for layer in layers
+        ]
+        yield from _table(["layer", *targets], rows)
 
 
 def _setting(config: Mapping[str, object], name: str, key: str) -> str:
@@ -77,16 +83,6 @@ def _target(modules: list[ModuleStatistics]) -> list[str]:
         _range([min(m.norm for m in modules), max(m.norm for m in modules)]),
         f"{median(m.effective_rank for m in modules):.1f}",
     ]  # fmt: skip
-
-
-def _layers(found: AdapterStatistics, layers: list[int]) -> Iterator[str]:
-    targets = list(dict.fromkeys(module.target for module in found.modules if module.layer is not None))
-    norms = {(module.layer, module.target): module.norm for module in found.modules}
-    yield "norm of ΔW by layer"
-    yield from _table(
-        ["layer", *targets],
-        [[str(layer), *(_number(norms.get((layer, target))) for target in targets)] for layer in layers],
-    )
 
 
 def _range(values: Sequence[float]) -> str:

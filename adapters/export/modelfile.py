@@ -9,17 +9,13 @@ from typing import Any
 
 import click
 
-from adapters.config import CONFIG
 from adapters.export.chat import Wrapping, find_wrapping, renderer, thinks
 from adapters.export.source import ExportSource, check_file
 from adapters.output import note
-from adapters.store import Adapter
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, write_text
 from core.prompt import saved_chat_template
 
-# Ollama's converter (convert.go) takes a PEFT folder for these alone, and reads nothing but lora_alpha.
-TAKES_ADAPTERS = ("llama", "mistral", "mixtral", "gemma2")
 PARAMETERS = {  # the key is generation_config.json's name, the value Ollama's
     "temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
     "repetition_penalty": "repeat_penalty",
@@ -44,8 +40,10 @@ def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
         note("the chat template takes thoughts out of earlier answers, this TEMPLATE keeps them")
     if gguf and (not gguf.is_file() or gguf.open("rb").read(4) != b"GGUF"):
         raise RequestError(f"--gguf {gguf}: no GGUF file there; make it with --to gguf")
-    if source.adapter and not gguf:
-        _check_readable(source.adapter, source.base)
+    if source.adapter and not gguf:  # Ollama reads few safetensors, and of their config lora_alpha alone
+        raise RequestError(
+            "--gguf is needed for an adapter: what --to gguf --base DIR --out FILE makes of it"
+        )
     here = os.path.relpath((gguf or source.folder).resolve(), target.parent)
     here = here if here.startswith("..") else f"./{here}"  # Ollama takes it from the Modelfile's folder
     stops, parameters = _parameters(folders, options["parameter"])
@@ -180,21 +178,3 @@ def _parameters(folders: list[Path], given: tuple[str, ...]) -> tuple[list[str],
         else:
             found[name] = value
     return stops, known | found
-
-
-def _check_readable(adapter: Adapter, base: Path | None) -> None:
-    """Refuse an adapter whose safetensors Ollama would not read, or not rightly."""
-    config = adapter.config
-    kind = read_object(base / "config.json").get("model_type") if base else None
-    overlooked = ("use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save")
-    reasons = [f"it overlooks {field} of {CONFIG}" for field in overlooked if config.get(field)]
-    if kind not in TAKES_ADAPTERS:
-        model = kind or "not known, for want of --base"
-        reasons = [f"the base is {model}; it takes {', '.join(TAKES_ADAPTERS)} only"]
-    elif type(config.get("lora_alpha")) is not int:
-        reasons.append("its lora_alpha is no whole number")
-    if reasons:
-        raise RequestError(
-            f"{adapter.folder}: Ollama cannot read this adapter's safetensors ({reasons[0]}); make a GGUF of "
-            "it with --to gguf --base DIR --out FILE.gguf and name it with --gguf FILE.gguf"
-        )
