@@ -1,10 +1,11 @@
 """`python -m adapters merge|fuse|show|export`: exact arithmetic on adapters; no torch, no base in memory."""
 
+import functools
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from adapters.merge import MergePlan
 
 Progress = Callable[[int], object]  # is given bytes
+Written = TypeVar("Written")
 
 # The matrices are small: more BLAS threads gain little on an idle machine and spin on a busy one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -63,11 +65,8 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
     from adapters.request import merge_request
 
     plan = pipeline.plan_merging(merge_request(adapters, options))
-
-    def work(progress: Progress) -> list[str]:
-        return [pipeline.error_line(pipeline.merge(plan, progress))]
-
-    _run(plan, pipeline.merge_lines(plan), work, dry_run)
+    write = functools.partial(pipeline.merge, plan)
+    _run(plan, pipeline.merge_lines(plan), write, pipeline.error_lines, dry_run)
 
 
 @cli.command(
@@ -94,17 +93,18 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # C
     from adapters.request import fuse_request
 
     plan = pipeline.plan_fusing(fuse_request(adapters, options))
-
-    def work(progress: Progress) -> list[str]:
-        return pipeline.retained_lines(plan, pipeline.fuse(plan, progress))
-
-    _run(plan, pipeline.fuse_lines(plan), work, dry_run)
+    write, tell = functools.partial(pipeline.fuse, plan), functools.partial(pipeline.retained_lines, plan)
+    _run(plan, pipeline.fuse_lines(plan), write, tell, dry_run)
 
 
 def _run(
-    plan: "MergePlan | FusePlan", lines: list[str], work: Callable[[Progress], list[str]], dry_run: bool
+    plan: "MergePlan | FusePlan",
+    lines: list[str],
+    write: Callable[[Progress], Written],
+    tell: Callable[[Written], list[str]],
+    dry_run: bool,
 ) -> None:
-    """Print a plan's `lines`, or the first of them and those of what `work` did."""
+    """Print a plan's `lines`, or the first of them and what `tell` says of what `write` gave."""
     from tqdm import tqdm
 
     from adapters.output import note
@@ -116,7 +116,7 @@ def _run(
         lines = [*lines, f"nothing written (--dry-run); would write {out}"]
     else:
         with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
-            done = work(bar.update)
+            done = tell(write(bar.update))
         lines = [lines[0], *done, f"{out}  {time.monotonic() - started:.1f} s"]
     click.echo("\n".join(lines))
 

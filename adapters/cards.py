@@ -69,7 +69,13 @@ def _card(plan: MergePlan | FusePlan, head: str, title: str, *sections: str) -> 
     if base is not None:
         named = f"base_model: {base if re.fullmatch(r'[A-Za-z0-9_./-]+', base) else json.dumps(base)}"
     recipe = how + "".join(["adapters:\n", *(f"  - {_item(item)}\n" for item in plan.weighted)])
-    front, adapters = f"---\n{named}\n{head}\n---", _sources(plan.weighted)
+    header = ["adapter", "weight", "rank", f"SHA-256 of {WEIGHTS}", "digest (weights and config)"]
+    pairs = [(item.adapter, item.weight) for item in plan.weighted]
+    rows = [  # each as `SOURCE` reads it
+        [one.name, f"{weight:g}", str(one.lora.rank), f"`{one.weights_sha256}`", f"`{one.digest}`"]
+        for one, weight in pairs
+    ]
+    front, adapters = f"---\n{named}\n{head}\n---", markdown_table(header, rows)
     return "\n\n".join(
         [front, f"# {title}", introduction, f"```yaml\n{recipe}```", adapters, result, f"{table}\n"]
     )
@@ -92,17 +98,6 @@ def _weighted_names(weighted: Iterable[WeightedAdapter]) -> str:
 def _made_with() -> str:
     """Return the mark by which a card is known as ours, with the versions that matter."""
     return f"{MARK} with " + ", ".join(f"{name} {found}" for name, found in versions("numpy").items())
-
-
-def _sources(weighted: Iterable[WeightedAdapter]) -> str:
-    """Return the table of adapters, of which `SOURCE` is a row."""
-    header = ["adapter", "weight", "rank", f"SHA-256 of {WEIGHTS}", "digest (weights and config)"]
-    pairs = ((item.adapter, item.weight) for item in weighted)
-    rows = (
-        [one.name, f"{weight:g}", str(one.lora.rank), f"`{one.weights_sha256}`", f"`{one.digest}`"]
-        for one, weight in pairs
-    )
-    return markdown_table(header, rows)
 
 
 def made_from(card: Path) -> Iterator[Adapter | TuneyardError]:

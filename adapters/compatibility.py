@@ -44,7 +44,10 @@ def check_base(adapter: Adapter, folder: Path, reference: str, *, same: bool) ->
                 f"{reference}; where only other files than the weights differ, say so with --same-base"
             )
         return ""
-    if _plain(named) not in (_plain(reference), _plain(_published(folder.resolve()))):
+    published = folder.resolve()
+    if published.parent.name == "snapshots":  # the hub's cache: models--OWNER--NAME/snapshots/COMMIT
+        published = Path(published.parent.parent.name.rpartition("--")[2])
+    if _plain(named) not in (_plain(reference), _plain(published.name)):
         raise ContentError(
             f"{wrong}, not on {reference}, and {named} is no folder here whose weights could be compared; "
             "where both are the same model, say so with --same-base"
@@ -53,13 +56,6 @@ def check_base(adapter: Adapter, folder: Path, reference: str, *, same: bool) ->
         f"adapter {adapter.folder}: trained on {named}, which is not here: whether {reference} holds "
         f"the same weights could not be checked, only its name (no hash of the model in {RUN})"
     )
-
-
-def _published(folder: Path) -> str:
-    """Return a model folder's name, that of the repository for one in the hub's cache."""
-    if folder.parent.name == "snapshots":  # models--OWNER--NAME/snapshots/COMMIT
-        return folder.parent.parent.name.rpartition("--")[2]
-    return folder.name
 
 
 def _plain(name: str) -> str:

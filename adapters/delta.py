@@ -75,7 +75,7 @@ def apply(
         with np.errstate(over="ignore", invalid="ignore"):  # infinity is refused by its place
             added = np.asarray(rows @ right)
             total = base + added
-            stored = _rounded(total, piece.dtype)
+            stored = from_fp32(total, piece.dtype)  # of fp64 in one step: by way of fp32 fp16 is rounded twice
             if piece.dtype == "BF16":
                 _settle(stored, base, total, (rows, right))
         found = to_fp32(stored, piece.dtype)
@@ -101,13 +101,6 @@ def _wide(factor: Factor, dtype: str) -> Factor:
         return factor.astype(np.float64, copy=False)
     with np.errstate(over="ignore"):
         return factor.astype(np.float32, copy=False)
-
-
-def _rounded(values: NDArray[np.floating], dtype: str) -> Stored:
-    if dtype == "F16":  # from fp64 in one step: by way of fp32 it would be rounded twice
-        with np.errstate(over="ignore"):
-            return values.astype(np.float16)
-    return from_fp32(values.astype(np.float32, copy=False), dtype)
 
 
 def _settle(stored: Stored, base: Array, total: NDArray[np.floating], factors: tuple[Factor, Factor]) -> None:

@@ -87,14 +87,14 @@ def plan_fuse(weighted: list[WeightedAdapter], request: FuseRequest, base: Base)
     full_tensors = {base.stored_name(w.name.replace(".base_layer.", ".")): w for w in whole}
     targets = [*modules, *full_tensors]
     untied = base.tied and any(name.endswith((*EMBEDDINGS, *HEADS)) for name in targets)
-    copies = _copies(base, targets) if untied else {}
+    embedding = next((name for name in base.tensors if name.endswith(EMBEDDINGS)), None)
+    head = next((name for name in targets if name.endswith(HEADS)), HEADS[0])
+    copied = untied and head not in base.tensors and (embedding in targets or head in targets)
+    copies = {head: embedding} if copied and embedding else {}
     shapes = {name: one.shape for name, one in full_tensors.items()}
     shards = plan_shards(pieces_of(base, request.dtype, copies, shapes), request.max_shard)
-    said = list(notes(weighted))
-    if copies:
-        said.append(
-            f"tied embeddings: {', '.join(copies)} written as a tensor of its own, tying switched off"
-        )
+    tied = f"tied embeddings: {head} written as a tensor of its own, tying switched off"
+    said = [*notes(weighted), *([tied] if copies else [])]
     return FusePlan(request, used, base, shards, modules, full_tensors, untied, _vocabulary(shards), said)
 
 
@@ -111,14 +111,6 @@ def _vocabulary(shards: list[Shard]) -> int | None:
             f"embedding and head would differ in their rows: {found}; both must be in the adapter"
         )
     return pieces[0].shape[0]
-
-
-def _copies(base: Base, targets: list[str]) -> dict[str, str]:
-    """Return {head: embedding} where an adapter touches one of two tied tensors and only one is stored."""
-    embedding = next((name for name in base.tensors if name.endswith(EMBEDDINGS)), None)
-    head = next((name for name in targets if name.endswith(HEADS)), HEADS[0])
-    touched = embedding in targets or head in targets
-    return {head: embedding} if embedding and touched and head not in base.tensors else {}
 
 
 def fused_config(plan: FusePlan) -> dict[str, object]:
@@ -181,7 +173,9 @@ def _resume(plan: FusePlan, folder: Path) -> dict[str, Any]:
 def _blocks(plan: FusePlan, retained: dict[str, list[Retained]], piece: Piece) -> Iterator[Stored]:
     """Yield a changed tensor's new values; what is retained of a module's ΔW is put into `retained`."""
     if piece.name in plan.full_tensors:
-        return _full_tensor(plan.full_tensors[piece.name], piece)
+        stored = from_fp32(plan.full_tensors[piece.name].read(), piece.dtype)
+        require_finite(to_fp32(stored, piece.dtype), f"{piece.name}: in {piece.dtype}")
+        return iter([stored])
     base_as = plan.request.base_as if plan.quantises(piece) else None
     if piece.name not in plan.modules:
         return apply(piece, None, base_as, [])
@@ -190,9 +184,3 @@ def _blocks(plan: FusePlan, retained: dict[str, list[Retained]], piece: Piece) -
     holder = next(item.adapter for item in plan.weighted if path in item.adapter.layout)
     factors = (a.T, b.T) if transposed(holder, holder.layout[path]) else (b, a)
     return apply(piece, factors, base_as, retained.setdefault(path, []))
-
-
-def _full_tensor(tensor: FullTensor, piece: Piece) -> Iterator[Stored]:
-    stored = from_fp32(tensor.read(), piece.dtype)
-    require_finite(to_fp32(stored, piece.dtype), f"{piece.name}: in {piece.dtype}")
-    yield stored

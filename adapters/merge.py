@@ -82,7 +82,6 @@ def relative(norms: Iterable[tuple[float, float]]) -> float:
 def plan_merge(weighted: list[WeightedAdapter], request: MergeRequest, base: Base | None = None) -> MergePlan:
     """Return what merging will write; the content of no tensor is read except to find a rank by energy."""
     method = find_method(request.method)
-    _check_rank(request, method)
     used = active(weighted)
     modules = union(used)
     rank = _rank(used, modules, request, method)
@@ -143,7 +142,9 @@ def write_merge(plan: MergePlan, folder: Path, progress: Callable[[int], object]
     return norms
 
 
-def _check_rank(request: MergeRequest, method: Method) -> None:
+def _rank(
+    weighted: list[WeightedAdapter], modules: dict[str, Module], request: MergeRequest, method: Method
+) -> int:
     rank, energy, given = request.rank, request.energy, f"method {method.name}"
     if method.rank == "chosen" and (rank is None) == (energy is None):
         raise RequestError(f"{given}: give either --rank R or --energy E")
@@ -154,23 +155,14 @@ def _check_rank(request: MergeRequest, method: Method) -> None:
         raise RequestError(f"--rank {rank}: expected at least 1")
     if energy is not None and not 0 < energy <= 1:
         raise RequestError(f"--energy {energy}: expected a share above 0 and at most 1")
-
-
-def _rank(
-    weighted: list[WeightedAdapter], modules: dict[str, Module], request: MergeRequest, method: Method
-) -> int:
-    full = max(module.rank for module in modules.values())
-    if method.rank == "equal":
-        ranks = sorted({module.rank for item in weighted for module in item.adapter.layout.values()})
-        if len(ranks) > 1:
-            raise ContentError(
-                f"method {method.name}: ranks {ranks} differ, and matrices of different size have no average"
-            )
-        return ranks[0]
-    if request.energy is None:
-        return min(request.rank or full, full)
+    ranks = sorted({module.rank for item in weighted for module in item.adapter.layout.values()})
+    if method.rank == "equal" and len(ranks) > 1:
+        raise ContentError(f"{given}: ranks {ranks} differ, and matrices of different size have no average")
+    full = ranks[0] if method.rank == "equal" else max(module.rank for module in modules.values())
+    if energy is None:
+        return min(rank or full, full)
     spectra = (lowrank.singular_values(*factors_of(weighted, path).exact) for path in modules)
-    return max(lowrank.rank_for(values, request.energy) for values in spectra)
+    return max(lowrank.rank_for(values, energy) for values in spectra)
 
 
 def _tensors(plan: MergePlan, norms: Norms, progress: Callable[[int], object]) -> Iterator[Array]:

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from adapters import output
 from adapters.base import open_base
 from adapters.cards import fused_card, merge_card
 from adapters.compatibility import check_base
@@ -11,16 +12,7 @@ from adapters.config import CONFIG
 from adapters.delta import Retained, total
 from adapters.fuse import FusePlan, FuseRequest, fused_config, plan_fuse, write_fuse
 from adapters.merge import MergePlan, MergeRequest, Norms, merged_config, plan_merge, relative, write_merge
-from adapters.output import (
-    CARD,
-    carry_model_files,
-    carry_tokenizer,
-    check_output,
-    note,
-    require_space,
-    resumable,
-    staged_for,
-)
+from adapters.output import CARD
 from adapters.shards import write_index
 from adapters.weighted import WeightedAdapter, check_one_base, hashed, open_weighted
 from core.files import write_json, write_text
@@ -47,7 +39,7 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     _check_output(request, weighted)
     planned = plan_fuse(weighted, request, open_base(request.base))
     planned.notes.extend(_check_bases(weighted, request.base, same=request.same_base))
-    require_space(request.out.resolve(), planned.bytes)
+    output.require_space(request.out.resolve(), planned.bytes)
     return planned
 
 
@@ -58,17 +50,17 @@ def _check_bases(weighted: Iterable[WeightedAdapter], base: Path, *, same: bool)
 def _check_output(request: MergeRequest | FuseRequest, weighted: Iterable[WeightedAdapter]) -> Path:
     inputs = [item.adapter.folder for item in weighted] + ([request.base] if request.base else [])
     marker = CONFIG if isinstance(request, MergeRequest) else "config.json"
-    return check_output(request.out, inputs, force=request.force, marker=marker)
+    return output.check_output(request.out, inputs, force=request.force, marker=marker)
 
 
 def merge(plan: MergePlan, progress: Progress) -> Norms:
     """Write a planned merge as one folder; the config comes last, so that nothing unfinished loads."""
     check = functools.partial(_check_output, plan.request, plan.weighted)
-    with hashed(plan.weighted), staged_for(check(), check) as staged:
+    with hashed(plan.weighted), output.staged_for(check(), check) as staged:
         norms = write_merge(plan, staged, progress)
-        differing = carry_tokenizer([item.adapter.folder for item in plan.weighted], staged)
+        differing = output.carry_tokenizer([item.adapter.folder for item in plan.weighted], staged)
         if differing:
-            note(f"not carried, since the adapters differ in them: {', '.join(differing)}")
+            output.note(f"not carried, since the adapters differ in them: {', '.join(differing)}")
         write_text(staged / CARD, merge_card(plan, norms))
         write_json(staged / CONFIG, merged_config(plan))
     return norms
@@ -77,12 +69,12 @@ def merge(plan: MergePlan, progress: Progress) -> Norms:
 def fuse(plan: FusePlan, progress: Progress) -> dict[str, Retained]:
     """Write a planned model as one folder, its config last; an interrupted run can be resumed."""
     check = functools.partial(_check_output, plan.request, plan.weighted)
-    with resumable(check(), check) as folder:
+    with output.resumable(check(), check) as folder:
         retained = write_fuse(plan, folder, progress)
-        carry_model_files(plan.base.folder, folder)
-        differing = carry_tokenizer([item.adapter.folder for item in plan.weighted], folder)
+        output.carry_model_files(plan.base.folder, folder)
+        differing = output.carry_tokenizer([item.adapter.folder for item in plan.weighted], folder)
         if differing:
-            note(f"the base's taken, since the adapters differ in them: {', '.join(differing)}")
+            output.note(f"the base's taken, since the adapters differ in them: {', '.join(differing)}")
         write_index(folder, plan.shards)
         write_text(folder / CARD, fused_card(plan, retained))
         write_json(folder / "config.json", fused_config(plan))
@@ -98,12 +90,12 @@ def merge_lines(plan: MergePlan) -> list[str]:
     ]
 
 
-def error_line(norms: Norms) -> str:
+def error_lines(norms: Norms) -> list[str]:
     """Return one line on the error of the written adapter against the exact sum."""
     errors = {module: relative([pair]) for module, pair in norms.items()}
     worst = max(errors, key=lambda module: errors[module])
-    found = f"{relative(norms.values()):.1e}, at most {errors[worst]:.1e} ({worst})"
-    return f"relative Frobenius error {found}"
+    overall, most = relative(norms.values()), errors[worst]
+    return [f"relative Frobenius error {overall:.1e}, at most {most:.1e} ({worst})"]
 
 
 def fuse_lines(plan: FusePlan) -> list[str]:

@@ -1,6 +1,7 @@
 """Statistics of adapters: sizes, norms and spectra of ΔW, cosine similarities, all from the factors."""
 
 import functools
+import itertools
 import math
 import re
 from collections import Counter
@@ -12,7 +13,6 @@ import numpy as np
 from adapters import lowrank
 from adapters.prefetch import prefetch
 from adapters.store import Adapter
-from core.weights import Array
 
 BINS = 61
 REACH = 4.0  # histograms end at this many root mean squares
@@ -123,21 +123,17 @@ def _histograms(adapter: Adapter) -> list[Histogram]:
     paths: dict[str, list[str]] = {}
     for path in adapter.modules:
         paths.setdefault(_split(path)[1], []).append(path)
-    return [
-        _histogram(target, side, [adapter.factors(path)[side == "B"] for path in found])
-        for target, found in paths.items()
-        for side in ("A", "B")
-    ]
-
-
-def _histogram(target: str, side: str, factors: list[Array]) -> Histogram:
-    squares = sum(float(np.vdot(f, f)) for f in factors)
-    reach = REACH * math.sqrt(squares / sum(f.size for f in factors)) or 1.0
-    counts = np.zeros(BINS, np.int64)
-    for factor in factors:
-        places = factor.reshape(-1) * np.float32(BINS / 2 / reach) + np.float32(BINS / 2)
-        counts += np.bincount(np.clip(places, 0, BINS - 1).astype(np.intp), minlength=BINS)
-    return Histogram(target, side, reach, counts.tolist())
+    found = []
+    for (target, own), (i, side) in itertools.product(paths.items(), enumerate("AB")):
+        factors = [adapter.factors(path)[i] for path in own]
+        squares = sum(float(np.vdot(f, f)) for f in factors)
+        reach = REACH * math.sqrt(squares / sum(f.size for f in factors)) or 1.0
+        counts = np.zeros(BINS, np.int64)
+        for factor in factors:
+            places = factor.reshape(-1) * np.float32(BINS / 2 / reach) + np.float32(BINS / 2)
+            counts += np.bincount(np.clip(places, 0, BINS - 1).astype(np.intp), minlength=BINS)
+        found.append(Histogram(target, side, reach, counts.tolist()))
+    return found
 
 
 def _module(adapter: Adapter, path: str) -> ModuleStatistics:

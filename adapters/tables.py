@@ -1,7 +1,7 @@
 """The tables that `show` prints."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import median
 
 from adapters.statistics import AdapterStatistics, ModuleStatistics
@@ -42,7 +42,8 @@ def _adapter(found: AdapterStatistics) -> Iterator[str]:
         f"{len(found.modules)} modules  {found.tensors} tensors  {found.parameters:,} parameters  "
         f"{found.bytes:,} bytes ({math.ceil(found.bytes / 2**20 * 10) / 10} MiB)  norm of ΔW {found.norm:.4g}"
     )
-    yield f"config: {', '.join(_setting(found.config, *names) for names in CONFIG)}"
+    config = {name: found.config.get(key) for name, key in CONFIG}
+    yield f"config: {', '.join(f'{name} {_setting(value)}' for name, value in config.items())}"
     if found.full_tensors:
         yield f"saved in full (modules_to_save, bias): {', '.join(found.full_tensors)}"
     yield ""
@@ -65,11 +66,10 @@ def _adapter(found: AdapterStatistics) -> Iterator[str]:
         yield from _table(["layer", *targets], rows)
 
 
-def _setting(config: Mapping[str, object], name: str, key: str) -> str:
-    """Return `alpha 16` of a config, its lists in a row; `alpha not given` where it says nothing."""
-    value = config.get(key)
-    shown = " ".join(map(str, value)) if isinstance(value, list) else value
-    return f"{name} {'not given' if shown is None else shown}"
+def _setting(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "not given" if value is None else str(value)
 
 
 def _target(modules: list[ModuleStatistics]) -> list[str]:

@@ -57,7 +57,13 @@ def _model(
             f"--type {kind}: {', '.join(TYPES)} are written here; for others the gguf package has "
             f"no quantiser, --llama-cpp DIR, a checkout of llama.cpp with its {QUANTISER}, makes them"
         )
-    quantiser = _find_quantiser(llama_cpp) if llama_cpp else None
+    places = [llama_cpp / QUANTISER, llama_cpp / "build/bin" / QUANTISER] if llama_cpp else []
+    quantiser = next((place.resolve() for place in places if place.is_file()), None)
+    if places and quantiser is None:
+        raise RequestError(
+            f"{llama_cpp}: no {QUANTISER}; expected a checkout of llama.cpp with it built: cmake -B build && "
+            f"cmake --build build --target {QUANTISER}"
+        )
     plan = plan_gguf(open_base(source.folder), "f16" if quantiser else kind)
     require_space(target, plan.bytes)
     if plan.vocabulary.composed:
@@ -74,17 +80,6 @@ def _model(
                 raise ContentError(
                     f"{quantiser} ended with exit code {done.returncode}; its own message is above"
                 )
-
-
-def _find_quantiser(llama_cpp: Path) -> Path:
-    places = (llama_cpp / QUANTISER, llama_cpp / "build/bin" / QUANTISER)
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise RequestError(
-            f"{llama_cpp}: no {QUANTISER}; expected a checkout of llama.cpp with it built: cmake -B build && "
-            f"cmake --build build --target {QUANTISER}"
-        )
-    return found.resolve()
 
 
 def _lora(

@@ -82,7 +82,7 @@ def make_card(source: ExportSource, name: str, licence: str | None, results: lis
         _usage(source, name, shown, template),
         _data(data, notes),
         _recipe(recipes, len(runs) > 1, notes),
-        _results(adapter, [file for place in results for file in _result_files(place)], notes),
+        _results(adapter, results, notes),
         _own_words(source.folder),
     ]
     text = f"---\n{dump_yaml(head)}---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
@@ -179,8 +179,17 @@ def _recipe(recipes: dict[str, dict[str, Any]], several: bool, notes: list[str])
     )
 
 
-def _results(adapter: Adapter | None, files: list[Path], notes: list[str]) -> str:
-    """Return the results as a table; those of this adapter are known by its hash."""
+def _results(adapter: Adapter | None, places: list[Path], notes: list[str]) -> str:
+    """Return the results found under the given folders as a table; the hash tells those of this adapter."""
+    files: list[Path] = []
+    for place in places:
+        require(place, "results")
+        found = sorted(place.rglob("results.json")) if place.is_dir() else [place]
+        if not found:
+            raise RequestError(
+                f"{place}: no results.json in it; expected a folder that python -m eval.nli wrote"
+            )
+        files += found
     if not files:
         return ""
     rows, proved = [], False
@@ -201,14 +210,6 @@ def _results(adapter: Adapter | None, files: list[Path], notes: list[str]) -> st
         notes.append("none of the results is of this adapter: their hashes are of other weights")
     header = ["model", "set", "examples", "accuracy", "95 % interval", "majority-class baseline"]
     return "## Results\n\n" + markdown_table(header, rows)
-
-
-def _result_files(place: Path) -> list[Path]:
-    require(place, "results")
-    files = sorted(place.rglob("results.json")) if place.is_dir() else [place]
-    if not files:
-        raise RequestError(f"{place}: no results.json in it; expected a folder that python -m eval.nli wrote")
-    return files
 
 
 def _own_words(folder: Path) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adapters import lowrank
 from adapters.merge import MergeRequest, relative
-from adapters.pipeline import error_line, merge, plan_merging
+from adapters.pipeline import error_lines, merge, plan_merging
 from adapters.store import open_adapter
 from core.errors import ContentError, RequestError
 from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, make, tensors_of
@@ -310,7 +310,7 @@ def test_what_is_missing_is_told_relative_to_the_whole():
     assert relative([found["a"]]) == pytest.approx(0.2)
     assert relative([found["c"]]) == 0.0
     assert relative([(0.0, 1.0)]) == math.inf
-    assert error_line({"a": (1.0, 0.1), "b": (1.0, 0.2)}).endswith("at most 2.0e-01 (b)")
+    assert error_lines({"a": (1.0, 0.1), "b": (1.0, 0.2)})[0].endswith("at most 2.0e-01 (b)")
 
 
 @pytest.mark.parametrize("seed", range(8))
