@@ -204,9 +204,9 @@ def _refusals(raw: dict[str, Any]) -> Iterator[str]:
     if unknown:
         yield f"{', '.join(unknown)}: unknown fields, which may change what B·A means"
     for field in ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save"):
-        value = raw.get(field)
+        value, text = raw.get(field), () if field == "modules_to_save" else str
         names = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        if not names and value is not None and (field == "modules_to_save" or not isinstance(value, str)):
+        if not names and value is not None and not isinstance(value, text):
             yield f"{field} {show_value(value)}: expected a list of module names"
     yield from (
         f"{field} {show_value(text)}: {why}" for field, text in _patterns(raw) if (why := _broken(text))

@@ -75,7 +75,7 @@ def apply(
         with np.errstate(over="ignore", invalid="ignore"):  # infinity is refused by its place
             added = np.asarray(rows @ right)
             total = base + added
-            stored = from_fp32(total, piece.dtype)  # of fp64 in one step: by way of fp32 fp16 is rounded twice
+            stored = from_fp32(total, piece.dtype)  # from fp64 in one step, not by way of fp32
             if piece.dtype == "BF16":
                 _settle(stored, base, total, (rows, right))
         found = to_fp32(stored, piece.dtype)

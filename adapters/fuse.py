@@ -10,7 +10,7 @@ from adapters.base import EMBEDDINGS, HEADS, Base
 from adapters.compatibility import check_compatible, transposed
 from adapters.delta import Retained, apply, total
 from adapters.modules_to_save import FullTensor, plan_full_tensors
-from adapters.shards import Piece, Shard, pieces_of, plan_shards, write_shard
+from adapters.shards import Piece, Shard, plan_shards, write_shard
 from adapters.weighted import WeightedAdapter, active, factors_of, notes, union
 from core.errors import ContentError
 from core.files import read_object, write_json
@@ -92,7 +92,7 @@ def plan_fuse(weighted: list[WeightedAdapter], request: FuseRequest, base: Base)
     copied = untied and head not in base.tensors and (embedding in targets or head in targets)
     copies = {head: embedding} if copied and embedding else {}
     shapes = {name: one.shape for name, one in full_tensors.items()}
-    shards = plan_shards(pieces_of(base, request.dtype, copies, shapes), request.max_shard)
+    shards = plan_shards(base, request.dtype, copies, shapes, request.max_shard)
     tied = f"tied embeddings: {head} written as a tensor of its own, tying switched off"
     said = [*notes(weighted), *([tied] if copies else [])]
     return FusePlan(request, used, base, shards, modules, full_tensors, untied, _vocabulary(shards), said)

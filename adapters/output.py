@@ -187,13 +187,9 @@ def _clean_up(parent: Path) -> None:
 
 def carry_tokenizer(sources: list[Path], staged: Path) -> list[str]:
     """Copy tokenizer and chat template where all sources that have them agree; return those that differ."""
-    differing = []
-    for name in TOKENIZER:
-        files = [folder / name for folder in sources if (folder / name).is_file()]
-        if not files:
-            continue
-        if len({file.read_bytes() for file in files}) == 1:
+    found = {name: [folder / name for folder in sources if (folder / name).is_file()] for name in TOKENIZER}
+    differing = [name for name, files in found.items() if len({file.read_bytes() for file in files}) > 1]
+    for name, files in found.items():
+        if files and name not in differing:
             shutil.copyfile(files[0], staged / name)
-        else:
-            differing.append(name)
     return differing

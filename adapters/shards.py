@@ -50,30 +50,28 @@ class Shard:
         return sum(piece.bytes for piece in self.pieces)
 
 
-def pieces_of(
-    base: Base, dtype: str | None, copies: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, list[Piece]]:
-    """Return the tensors of each base shard in file order; `shapes` are those that another shape gets.
+def plan_shards(
+    base: Base,
+    dtype: str | None,
+    copies: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+    limit: int | None,
+) -> list[Shard]:
+    """Return the files to write: the base's own, or filled in order up to `limit` bytes each.
 
-    `dtype` converts all floats (None keeps each); `copies` {new name: stored name} adds a tensor
-    of its own right behind the one that it was tied to.
+    `dtype` converts all floats (None keeps each); `copies` {new name: stored name} adds a tensor of its own
+    right behind the one that it was tied to; `shapes` are those that another shape gets.
     """
-    found: dict[str, list[Piece]] = {}
-    for file, shard in base.shards.items():
-        found[file] = []
-        for tensor in sorted(shard.tensors.values(), key=lambda t: (t.start, t.stop)):
+    shards = [Shard(file, []) for file in base.shards]
+    for shard, weights in zip(shards, base.shards.values(), strict=True):
+        for tensor in sorted(weights.tensors.values(), key=lambda t: (t.start, t.stop)):
             names = [tensor.name, *(new for new, stored in copies.items() if stored == tensor.name)]
             kept = dtype if dtype and tensor.dtype in STORED else tensor.dtype
-            found[file] += [Piece(name, kept, shapes.get(name, tensor.shape), tensor) for name in names]
-    return found
-
-
-def plan_shards(pieces: dict[str, list[Piece]], limit: int | None) -> list[Shard]:
-    """Return the files to write: the base's own, or filled in order up to `limit` bytes each."""
+            shard.pieces.extend(Piece(name, kept, shapes.get(name, tensor.shape), tensor) for name in names)
     if limit is None:
-        return [Shard(file, found) for file, found in pieces.items()]
+        return shards
     groups: list[list[Piece]] = [[]]
-    for piece in (piece for found in pieces.values() for piece in found):
+    for piece in (piece for shard in shards for piece in shard.pieces):
         if groups[-1] and sum(p.bytes for p in groups[-1]) + piece.bytes > limit:
             groups.append([])
         groups[-1].append(piece)

@@ -1,6 +1,5 @@
 """`python -m adapters export NAME_OR_DIR --to hub|ollama|gguf`: hand an adapter or a model on."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +51,6 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
 
     from adapters.export.source import open_source
 
-    _check_options(target, options)
-    module = importlib.import_module(f"adapters.export.{TARGETS[target]}")
-    getattr(module, f"to_{target}")(open_source(reference, base), options)
-
-
-def _check_options(target: str, options: Mapping[str, Any]) -> None:
-    """Raise `RequestError` for an option of another target, or a file to write that is not named."""
     for name, value in options.items():
         if value and target not in BELONGS[name]:
             option = name.strip("_").replace("_", "-")
@@ -67,3 +59,5 @@ def _check_options(target: str, options: Mapping[str, Any]) -> None:
         raise RequestError("no --out: the file to write")
     if target == "hub" and options["repo"] is None:
         raise RequestError("no --repo: OWNER/NAME of the repository on the hub")
+    module = importlib.import_module(f"adapters.export.{TARGETS[target]}")
+    getattr(module, f"to_{target}")(open_source(reference, base), options)

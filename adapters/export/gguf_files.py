@@ -20,7 +20,7 @@ from adapters.export.architecture import Architecture, read_architecture, reorde
 from adapters.export.gguf_model import TYPES, plan_gguf, write_gguf
 from adapters.export.source import ExportSource, check_file, licence_of
 from adapters.output import note, require_space, staged_for
-from adapters.store import Adapter
+from adapters.store import Adapter, name_of
 from core.errors import ContentError, RequestError
 from core.files import read_object
 from core.packages import need
@@ -35,10 +35,7 @@ def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
     target = check()
     need("gguf")
     staged = staged_for(target, check)
-    if source.adapter:
-        _lora(source, source.adapter, options, target, staged)
-    else:
-        _model(source, options, target, staged)
+    (_lora if source.adapter else _model)(source, options, target, staged)
     size = target.stat().st_size
     click.echo(f"{options['out']}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
 
@@ -68,7 +65,7 @@ def _model(
     require_space(target, plan.bytes)
     if plan.vocabulary.composed:
         note("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text")
-    about, licence = {"name": source.name}, licence_of(source)
+    about, licence = {"name": name_of(source.folder)}, licence_of(source)
     if licence:
         about["license"] = licence[0].get("license_name", licence[0]["license"])
     with staged as folder, tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
@@ -83,15 +80,12 @@ def _model(
 
 
 def _lora(
-    source: ExportSource,
-    adapter: Adapter,
-    options: Mapping[str, Any],
-    target: Path,
-    staged: AbstractContextManager[Path],
+    source: ExportSource, options: Mapping[str, Any], target: Path, staged: AbstractContextManager[Path]
 ) -> None:
+    adapter = source.adapter
     if options["type"] or options["llama_cpp"]:
         raise RequestError("--type and --llama-cpp are for models; an adapter's GGUF holds fp32, made here")
-    if source.base is None:
+    if adapter is None or source.base is None:
         raise RequestError(
             f"{source.folder}: an adapter, which has no GGUF of its own as a model. Fuse it first: python -m "
             f"adapters fuse {source.folder} --base BASE --out DIR, and export that; or give --base BASE here "

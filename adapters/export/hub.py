@@ -21,19 +21,19 @@ TOKEN_FIX = "export HF_TOKEN=… of an account that may write there, or run `hf 
 def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
     """Upload with a card, or print what would be sent."""
     repo = _check_repo(options["repo"])
-    card = make_card(source, repo, options["license"], list(options["results"]))
+    card, notes = make_card(source, repo, options["license"], list(options["results"]))
     files, left_out = _chosen(source)
-    for text in card.notes:
+    for text in notes:
         note(text)
     for file in files:
         click.echo(f"{file.stat().st_size:>14,}  {file.name}")
-    click.echo(f"{len(card.text.encode()):>14,}  README.md (the card)")
+    click.echo(f"{len(card.encode()):>14,}  README.md (the card)")
     if left_out:
         note(f"left out: {', '.join(left_out)}")
     if options["dry_run"]:
-        click.echo(f"\n{card.text}\nnothing sent (--dry-run); would send to {repo}")
+        click.echo(f"\n{card}\nnothing sent (--dry-run); would send to {repo}")
     else:
-        click.echo(_send(repo, files, card.text, private=options["private"]))
+        click.echo(_send(repo, files, card, private=options["private"]))
 
 
 def _chosen(source: ExportSource) -> tuple[list[Path], list[str]]:

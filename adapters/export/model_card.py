@@ -1,7 +1,6 @@
 """The hub's model card: base and licence, data, recipe and results, as far as files beside it tell."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from adapters.cards import made_from
 from adapters.config import CONFIG
 from adapters.export.source import ExportSource, front_matter, licence_of
 from adapters.output import CARD, MARK, read_card
-from adapters.store import Adapter
+from adapters.store import Adapter, name_of
 from core.documents import dump_yaml, markdown_table
 from core.errors import ContentError, RequestError
 from core.files import read_json, read_object, require, sha256
@@ -37,16 +36,13 @@ $ llamafactory-cli chat {named}
 ```"""
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """The text of README.md, and what it could not find out."""
+def make_card(
+    source: ExportSource, name: str, licence: str | None, results: list[Path]
+) -> tuple[str, list[str]]:
+    """Return (the card of a model or adapter, notes on what could not be found out).
 
-    text: str
-    notes: list[str]
-
-
-def make_card(source: ExportSource, name: str, licence: str | None, results: list[Path]) -> Card:
-    """Return the card of a model or adapter; `licence` overrides what the base's files say."""
+    `licence` overrides what the base's files say.
+    """
     notes: list[str] = []
     adapter, found = source.adapter, front_matter(source.folder).get("base_model")
     base = adapter.base if adapter else found if isinstance(found, str) else None
@@ -67,7 +63,7 @@ def make_card(source: ExportSource, name: str, licence: str | None, results: lis
     head["tags"] = ["lora", "tuneyard"] if adapter else ["tuneyard"]
     shown = base or "BASE"
     shown = Path(shown).name if Path(shown).is_absolute() else shown
-    runs = _runs(source.folder, source.name, notes)
+    runs = _runs(source.folder, name_of(source.folder), notes)
     data = [entry for run in runs.values() for entry in run.get("data") or [] if isinstance(entry, dict)]
     recipes = {name: run["settings"] for name, run in runs.items() if run.get("settings")}
     settings: dict[str, Any] = next(iter(recipes.values()), {})
@@ -86,7 +82,7 @@ def make_card(source: ExportSource, name: str, licence: str | None, results: lis
         _own_words(source.folder),
     ]
     text = f"---\n{dump_yaml(head)}---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
-    return Card(text, notes)
+    return text, notes
 
 
 def _licence(source: ExportSource, stated: str | None, notes: list[str]) -> tuple[dict[str, str], str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from adapters.config import CONFIG, checkpoints_in
 from adapters.output import CARD, check_free, read_card
-from adapters.store import Adapter, find_folder, name_of, open_adapter
+from adapters.store import Adapter, find_folder, open_adapter
 from core.documents import parse_yaml
 from core.errors import RequestError
 from core.files import read_object, require
@@ -21,11 +21,6 @@ class ExportSource:
     folder: Path
     adapter: Adapter | None
     base: Path | None
-
-    @property
-    def name(self) -> str:
-        """The folder's name, a checkpoint's with that of its run before it."""
-        return name_of(self.folder)
 
 
 def open_source(reference: str, base: Path | None) -> ExportSource:
