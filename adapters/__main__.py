@@ -25,6 +25,8 @@ Written = TypeVar("Written")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+FOLDER = click.Path(path_type=Path)
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 SAME_BASE = click.option(
     "--same-base", is_flag=True, help="The base that an adapter names and --base are the same model."
 )
@@ -46,18 +48,18 @@ def cli() -> None:
     ),
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR=WEIGHT…|RECIPE.yaml")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the merged adapter.")
+@click.option("--out", type=FOLDER, help="Folder of the merged adapter.")
 @click.option("--method", help=f"{', '.join(names())}, or a plug-in's.  [default: exact]")
 @click.option("--rank", type=int, help="svd: rank of the result.")
 @click.option("--energy", type=float, help="svd: share of the squared singular values to keep, e.g. 0.99.")
 @click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), help="[default: fp32]")
 @click.option(
     "--base",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     help="Base model folder, for modules_to_save, bias, and adapters that name their base differently.",
 )
 @SAME_BASE
-@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
+@DRY_RUN
 @click.option("--force", is_flag=True, help="Replace an adapter that merge wrote there, and nothing else.")
 def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the weighted sum of adapters as one plain adapter."""
@@ -77,15 +79,15 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
     ),
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR[=WEIGHT]…")
-@click.option("--base", type=click.Path(path_type=Path), required=True, help="Base model folder.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the full model.")
+@click.option("--base", type=FOLDER, required=True, help="Base model folder.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the full model.")
 @click.option(
     "--dtype", type=click.Choice(["fp32"]), help="Write all in fp32; else each tensor keeps its dtype."
 )
 @click.option("--base-as", type=click.Choice(["nf4", "nf4-double"]), help="Fuse into what a QLoRA run saw.")
 @SAME_BASE
 @click.option("--max-shard-size", help="Largest weight file, e.g. 5GB; else the base's own files.")
-@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
+@DRY_RUN
 @click.option("--force", is_flag=True, help="Replace a model that fuse wrote there, and nothing else.")
 def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the base with adapters added in as a full model, shard by shard."""
@@ -129,7 +131,7 @@ def _run(
     ),
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR…")
-@click.option("--plot", type=click.Path(path_type=Path), help="Folder to write pictures into.")
+@click.option("--plot", type=FOLDER, help="Folder to write pictures into.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print all of it as JSON, spectra and histograms included."
 )

@@ -1,7 +1,7 @@
 """What an adapter's config says: ranks, scales and targets, and a refusal by name of what is no plain LoRA.
 
-PEFT ignores, in one place or another, nearly every field below when it merges or loads; here a
-field either is taken into account or stops the command. Meanings as in PEFT's LoraConfig.
+PEFT ignores nearly every field below in one place or another; here each is taken into account or stops the
+command. Meanings as in PEFT's LoraConfig.
 """
 
 import json

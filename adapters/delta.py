@@ -1,7 +1,7 @@
 """W + ΔW of one tensor, rounded once, a block of rows at a time.
 
-fp16 and fp32 bases are summed in fp64. For bf16 bases fp32 is enough, but for the few sums so near to
-the middle between two bf16 numbers that fp32's own error could decide: those are done again in fp64.
+fp16 and fp32 bases are summed in fp64, bf16 bases in fp32 but for the few sums so near to the middle between
+two bf16 numbers that fp32's own error could decide: those are done again in fp64.
 """
 
 import logging

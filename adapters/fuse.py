@@ -22,10 +22,7 @@ RECORD = "fuse.json"
 
 @dataclass(frozen=True, slots=True)
 class FuseRequest:
-    """What a user asked to be fused: references with weights, the base, where to, and how.
-
-    `dtype` of the result (None keeps the base's), `base_as` NF4, and the largest shard in bytes.
-    """
+    """What a user asked to be fused; `dtype` None keeps the base's, `max_shard` is in bytes."""
 
     wanted: list[tuple[str, float]]
     base: Path
@@ -58,11 +55,6 @@ class FusePlan:
     def bytes(self) -> int:
         """Size of all shards."""
         return sum(shard.bytes for shard in self.shards)
-
-    def changes(self, piece: Piece) -> bool:
-        """Return whether a tensor is computed and not copied."""
-        changed = piece.name in self.modules or piece.name in self.full_tensors
-        return changed or piece.dtype != piece.source.dtype or self.quantises(piece)
 
     def quantises(self, piece: Piece) -> bool:
         """Return whether bitsandbytes would have held this tensor in NF4: linear layers but the head."""
@@ -140,8 +132,7 @@ def write_fuse(plan: FusePlan, folder: Path, progress: Callable[[int], object]) 
             continue
         retained: dict[str, list[Retained]] = {}
         partial = folder / f"{shard.name}.partial"
-        touched = {piece.name for piece in shard.pieces if plan.changes(piece)}
-        for count in write_shard(partial, shard, touched, functools.partial(_blocks, plan, retained)):
+        for count in write_shard(partial, shard, functools.partial(_blocks, plan, retained)):
             progress(count)
         partial.replace(folder / shard.name)
         record["shards"][shard.name] = {module: total(counts) for module, counts in retained.items()}
@@ -170,14 +161,16 @@ def _resume(plan: FusePlan, folder: Path) -> dict[str, Any]:
     return record
 
 
-def _blocks(plan: FusePlan, retained: dict[str, list[Retained]], piece: Piece) -> Iterator[Stored]:
-    """Yield a changed tensor's new values; what is retained of a module's ΔW is put into `retained`."""
+def _blocks(plan: FusePlan, retained: dict[str, list[Retained]], piece: Piece) -> Iterator[Stored] | None:
+    """Return a tensor's new values, None where it keeps its own; `retained` gets what is kept of ΔW."""
     if piece.name in plan.full_tensors:
         stored = from_fp32(plan.full_tensors[piece.name].read(), piece.dtype)
         require_finite(to_fp32(stored, piece.dtype), f"{piece.name}: in {piece.dtype}")
         return iter([stored])
     base_as = plan.request.base_as if plan.quantises(piece) else None
     if piece.name not in plan.modules:
+        if not base_as and piece.dtype == piece.source.dtype:
+            return None
         return apply(piece, None, base_as, [])
     path = plan.modules[piece.name]
     a, b = factors_of(plan.weighted, path).exact

@@ -1,7 +1,4 @@
-"""Weighted merges: ΔW = Σ wᵢ·sᵢ·BᵢAᵢ written as one plain adapter, module by module.
-
-The methods are files in adapters/methods; how far each result is from the exact sum is measured and reported.
-"""
+"""Weighted merges: ΔW = Σ wᵢ·sᵢ·BᵢAᵢ written as one plain adapter, module by module, its error measured."""
 
 import functools
 import math
@@ -29,10 +26,7 @@ Norms = dict[str, tuple[float, float]]  # by module: ‖ΔW‖ (Frobenius), and 
 
 @dataclass(frozen=True, slots=True)
 class MergeRequest:
-    """What a user asked to be merged: references with weights, where to, against which base, and how.
-
-    `rank` or `energy` is given where the method has its rank chosen; `dtype` is as in safetensors.
-    """
+    """What a user asked to be merged; `rank` or `energy` is for methods that need one, `dtype` e.g. F32."""
 
     wanted: list[tuple[str, float]]
     out: Path

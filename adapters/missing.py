@@ -1,9 +1,7 @@
 """Missing tensors, found by an adapter's own regularity: PEFT fills them with zeros and only warns.
 
-Without the base nobody knows how many modules `q_proj` means. But a layer that lacks what its
-neighbours have, or a layer missing among others, is a lost tensor far more often than an
-architecture; those that do vary (every fourth layer another attention, the last ones sharing keys)
-vary regularly, and are let through.
+A layer that lacks what its neighbours have, or is missing among others, is a lost tensor far more often than
+an architecture; those that vary (every fourth layer another attention) vary regularly, and are let through.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Tensors that adapters save in full (`modules_to_save`, biases): merged as W₀ + Σwᵢ(Wᵢ − W₀).
 
-They hold values and no changes, so a weighted sum of them would scale the base itself; the base
-must be given. Copies of base embeddings, which PEFT saves beside their factors, are carried on.
+A weighted sum of values would scale the base itself, which must be given. Copies of its embeddings, which
+PEFT saves beside their factors, are carried on.
 """
 
 import math

@@ -72,10 +72,7 @@ def check_free(out: Path, *, force: bool) -> None:
 
 
 def _foreign(target: Path, marker: str, sources: Iterable[Path]) -> str:
-    """Return in words what shows that we did not write all that lies at `target`, "" where we did.
-
-    What is ours has the name of a file that we write, or carry from one of the `sources`.
-    """
+    """Return in words what we did not write at `target` nor carry to it from `sources`, "" without any."""
     if not target.is_dir():
         return "a file"
     for name in (marker, CARD):
@@ -139,10 +136,7 @@ def resumable(target: Path, check: Check) -> Iterator[Path]:
 
 
 def _put(staged: Path, target: Path, check: Check) -> None:
-    """Put a finished folder or file in its place, where `check` still lets it; else keep it beside.
-
-    Merging and fusing take minutes, in which something else may have come to `target`.
-    """
+    """Put a finished folder or file in its place, where `check` still lets it; else keep it beside."""
     with locked(target.parent):
         try:
             check()
@@ -158,10 +152,7 @@ def _put(staged: Path, target: Path, check: Check) -> None:
 
 
 def require_space(target: Path, needed: int) -> None:
-    """Raise `RequestError` where the disk has less than `needed` bytes free for `target`.
-
-    What killed runs left beside it counts as free, since the run removes it or resumes from it.
-    """
+    """Raise `RequestError` where less than `needed` bytes are free; what killed runs left counts as free."""
     there = next(path for path in target.parents if path.exists())
     free = shutil.disk_usage(there).free + sum(map(folder_size, abandoned(target.parent)))
     if free < needed:
@@ -185,11 +176,12 @@ def _clean_up(parent: Path) -> None:
             note(f"removed {parent / name}, {size / 1e9:.2f} GB that a killed run left")
 
 
-def carry_tokenizer(sources: list[Path], staged: Path) -> list[str]:
-    """Copy tokenizer and chat template where all sources that have them agree; return those that differ."""
+def carry_tokenizer(sources: list[Path], staged: Path, otherwise: str) -> None:
+    """Copy tokenizer and chat template where all sources that have them agree; of others say `otherwise`."""
     found = {name: [folder / name for folder in sources if (folder / name).is_file()] for name in TOKENIZER}
     differing = [name for name, files in found.items() if len({file.read_bytes() for file in files}) > 1]
     for name, files in found.items():
         if files and name not in differing:
             shutil.copyfile(files[0], staged / name)
-    return differing
+    if differing:
+        note(f"{otherwise}, since the adapters differ in them: {', '.join(differing)}")

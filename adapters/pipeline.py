@@ -58,9 +58,8 @@ def merge(plan: MergePlan, progress: Progress) -> Norms:
     check = functools.partial(_check_output, plan.request, plan.weighted)
     with hashed(plan.weighted), output.staged_for(check(), check) as staged:
         norms = write_merge(plan, staged, progress)
-        differing = output.carry_tokenizer([item.adapter.folder for item in plan.weighted], staged)
-        if differing:
-            output.note(f"not carried, since the adapters differ in them: {', '.join(differing)}")
+        folders = [item.adapter.folder for item in plan.weighted]
+        output.carry_tokenizer(folders, staged, "not carried")
         write_text(staged / CARD, merge_card(plan, norms))
         write_json(staged / CONFIG, merged_config(plan))
     return norms
@@ -72,9 +71,8 @@ def fuse(plan: FusePlan, progress: Progress) -> dict[str, Retained]:
     with output.resumable(check(), check) as folder:
         retained = write_fuse(plan, folder, progress)
         output.carry_model_files(plan.base.folder, folder)
-        differing = output.carry_tokenizer([item.adapter.folder for item in plan.weighted], folder)
-        if differing:
-            output.note(f"the base's taken, since the adapters differ in them: {', '.join(differing)}")
+        folders = [item.adapter.folder for item in plan.weighted]
+        output.carry_tokenizer(folders, folder, "the base's taken")
         write_index(folder, plan.shards)
         write_text(folder / CARD, fused_card(plan, retained))
         write_json(folder / "config.json", fused_config(plan))

@@ -6,7 +6,7 @@ passes through memory.
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,12 +81,10 @@ def plan_shards(
     return [Shard(f"model-{i:05d}-of-{total:05d}.safetensors", g) for i, g in enumerate(groups, 1)]
 
 
-def write_shard(
-    path: Path, shard: Shard, touched: Set[str], blocks: Callable[[Piece], Blocks]
-) -> Iterator[int]:
+def write_shard(path: Path, shard: Shard, blocks: Callable[[Piece], Blocks | None]) -> Iterator[int]:
     """Write one file and sync it, yielding the bytes done.
 
-    `blocks` gives the values of `touched` tensors; a second thread copies the others, each to its place.
+    `blocks` gives a tensor's values; where it gives None, a second thread copies the base's to their place.
     """
     specs = [(piece.name, piece.dtype, piece.shape) for piece in shard.pieces]
     copier = ThreadPoolExecutor(1)
@@ -96,11 +94,12 @@ def write_shard(
         try:
             for piece in shard.pieces:
                 first = file.tell()
-                if piece.name not in touched:
+                values = blocks(piece)
+                if values is None:
                     copies.append((copier.submit(copy_tensor, piece.source, path, first), piece.bytes))
                     file.seek(piece.bytes, os.SEEK_CUR)
                     continue
-                for block in blocks(piece):
+                for block in values:
                     file.write(np.ascontiguousarray(block).data)
                 flush_soon(file, first, file.tell())
                 yield piece.bytes

@@ -57,8 +57,7 @@ class Histogram:
 class AdapterStatistics:
     """One adapter with its adapter_config.json and all its modules; `bytes` is the weights file's size.
 
-    `norm` is the Frobenius norm of ΔW over all modules, `parameters` counts the elements of all factors;
-    `histograms` may be empty, where nobody asked for them.
+    `norm` is ‖ΔW‖ (Frobenius) over all modules, `parameters` the number of elements of all factors.
     """
 
     name: str

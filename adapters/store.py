@@ -1,7 +1,6 @@
 """Adapters on the disk: found by name or folder, checked against their own config, read factor by factor.
 
-Nothing here imports torch. What would be read wrongly in silence elsewhere (a missing tensor, a
-prefix that fits nothing, a rank that the config does not explain) is an error by name.
+What would be read wrongly in silence elsewhere (a missing tensor, an unknown prefix) is an error by name.
 """
 
 import hashlib
@@ -124,8 +123,7 @@ class Adapter:
 def open_adapter(reference: str | Path) -> Adapter:
     """Open an adapter by its reference (`find_folder`) and check that config and weights explain each other.
 
-    `RequestError` where there is no such adapter; `ContentError` by name where it is damaged or
-    is not a plain LoRA. Values are checked when they are read.
+    `RequestError` without one; `ContentError` where it is damaged or no plain LoRA; values are checked later.
     """
     folder = find_folder(reference)
     config = read_config(folder)

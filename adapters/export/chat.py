@@ -1,8 +1,7 @@
 """A Jinja chat template as what it puts around each message, found by rendering and checked on probes.
 
-Most chat templates wrap: a fixed text before and after each message by its role, an opening for the
-answer, and sometimes a system message where none is given. Such a one is translated exactly. One
-that does more (trims texts, numbers turns, cuts thoughts out) fails on a probe and is refused.
+Most chat templates wrap: a fixed text before and after each message by its role, an opening for the answer, a
+system message where none is given. One that does more (trims texts, numbers turns) fails on a probe: refused.
 """
 
 import itertools
@@ -22,8 +21,7 @@ TEXTS = ("yes", " two \n\nlines \n", "<b>{{ x }}</b> \"q\" 'a' 文本", "7")
 class Wrapping:
     """What stands around messages: `around` by role before and after, `answer` opens the answer.
 
-    `default` is the system text that the template adds where a conversation has none; `start` comes
-    once before all messages.
+    `default` is the system text of a conversation without one; `start` comes once before all messages.
     """
 
     start: str
@@ -37,15 +35,6 @@ class Wrapping:
             messages = [{"role": "system", "content": self.default}, *messages]
         parts = [f"{self.around[m['role']][0]}{m['content']}{self.around[m['role']][1]}" for m in messages]
         return self.start + "".join(parts) + self.answer
-
-    @property
-    def by_role_alone(self) -> tuple[str, str, str] | None:
-        """Return (before, after the role's name, after the text) where roles differ in their name alone."""
-        first, *others = (
-            (*before.partition(role)[::2], after) if before.count(role) == 1 else None
-            for role, (before, after) in self.around.items()
-        )
-        return first if all(other == first for other in others) else None
 
 
 def renderer(template: str, special: dict[str, str]) -> Render:

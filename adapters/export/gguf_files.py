@@ -1,7 +1,7 @@
 """Writing GGUF files: a model in a type of ours or of llama.cpp's quantiser, or an adapter as a LoRA.
 
-A LoRA is put beside the base's GGUF by llama.cpp (--lora) and Ollama (ADAPTER). llama.cpp scales every module
-by alpha over its own rank and knows neither patterns nor rsLoRA; what a scale is beyond that goes into B.
+llama.cpp (--lora) and Ollama (ADAPTER) put a LoRA beside the base's GGUF. llama.cpp scales every module by
+alpha over its own rank and knows neither patterns nor rsLoRA; what a scale is beyond that goes into B.
 """
 
 import functools

@@ -98,33 +98,30 @@ def _shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     return ends | blocks
 
 
-def _entries(base: Base, architecture: Architecture, kind: str) -> Iterator[Entry]:
-    for shard in base.shards.values():
-        for tensor in shard.tensors.values():
-            if tensor.name.endswith("rotary_emb.inv_freq"):
-                continue  # old checkpoints carry it; it follows from the config
-            name = architecture.gguf_name(tensor.name)
-            if name is None or tensor.dtype not in STORED or not 1 <= len(tensor.shape) <= 2:
-                raise ContentError(
-                    f"{shard.path}: tensor {tensor.name!r} ({tensor.dtype} {list(tensor.shape)}) has no "
-                    f"place in a GGUF of {architecture.name}"
-                )
-            if name == "output.weight" and base.tied:
-                continue
-            yield Entry(name, tensor, _kind(name, tensor, kind), architecture.heads(name))
-
-
-def _kind(name: str, tensor: Tensor, wanted: str) -> "GGMLQuantizationType":
-    """Return how a tensor is written: vectors in fp32, embedding and head in no less than 8 bits.
+def _entries(base: Base, architecture: Architecture, wanted: str) -> Iterator[Entry]:
+    """Yield the tensors with how each is written: vectors in fp32, embedding and head in no less than 8 bits.
 
     Rows of another length than whole blocks are f16, as llama.cpp has them.
     """
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    if len(tensor.shape) == 1:
-        return GGMLQuantizationType.F32
-    kind = GGMLQuantizationType["Q8_0" if wanted == "q4_0" and name in TABLES else wanted.upper()]
-    return kind if tensor.shape[-1] % GGML_QUANT_SIZES[kind][0] == 0 else GGMLQuantizationType.F16
+    for tensor in base.tensors.values():
+        if tensor.name.endswith("rotary_emb.inv_freq"):
+            continue  # old checkpoints carry it; it follows from the config
+        name = architecture.gguf_name(tensor.name)
+        if name is None or tensor.dtype not in STORED or not 1 <= len(tensor.shape) <= 2:
+            raise ContentError(
+                f"{tensor.file}: tensor {tensor.name!r} ({tensor.dtype} {list(tensor.shape)}) has no "
+                f"place in a GGUF of {architecture.name}"
+            )
+        if name == "output.weight" and base.tied:
+            continue
+        kind = GGMLQuantizationType["Q8_0" if wanted == "q4_0" and name in TABLES else wanted.upper()]
+        if len(tensor.shape) == 1:
+            kind = GGMLQuantizationType.F32
+        elif tensor.shape[-1] % GGML_QUANT_SIZES[kind][0]:
+            kind = GGMLQuantizationType.F16
+        yield Entry(name, tensor, kind, architecture.heads(name))
 
 
 def write_gguf(plan: GgufPlan, path: Path, about: dict[str, str], progress: Callable[[int], object]) -> None:

@@ -64,8 +64,7 @@ def _check_repo(repo: str) -> str:
 def _send(repo: str, files: list[Path], card: str, *, private: bool) -> str:
     """Upload as one commit, so that the repository has the old files or all new ones; return its address.
 
-    `RequestError` where there is no token, no network or no permission. Run again after an
-    interruption: files that arrived are found by their hash and not sent twice.
+    `RequestError` without token, network or permission. Files that arrived before are not sent twice.
     """
     import httpx
     from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token

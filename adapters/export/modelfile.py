@@ -86,13 +86,15 @@ def go_template(wrapping: Wrapping) -> str:
 
     The default system text is no part of it: Ollama puts SYSTEM before a conversation without one.
     """
-    if alike := wrapping.by_role_alone:
-        before, middle, after = map(_literal, alike)
+    pairs = wrapping.around.items()
+    named = {(*a.partition(role)[::2], b) for role, (a, b) in pairs if a.count(role) == 1}
+    if len(named) == 1 and all(a.count(role) == 1 for role, (a, _) in pairs):  # roles differ in name alone
+        before, middle, after = map(_literal, named.pop())
         body = f"{before}{{{{ .Role }}}}{middle}{{{{ .Content }}}}{after}"
     else:
         turns = [
             f'{{{{ {"else " * (i > 0)}if eq .Role "{role}" }}}}{_literal(a)}{{{{ .Content }}}}{_literal(b)}'
-            for i, (role, (a, b)) in enumerate(wrapping.around.items())
+            for i, (role, (a, b)) in enumerate(pairs)
         ]
         body = "".join(turns) + "{{ end }}"
     return (
@@ -126,10 +128,7 @@ def _find_stops(folders: list[Path], wrapping: Wrapping, eos: str | None) -> lis
 
 
 def _without_bos(wrapping: Wrapping, folders: list[Path], bos: str | None) -> Wrapping:
-    """Return the wrapping without the beginning-of-text token where the tokenizer adds it by itself.
-
-    Ollama adds it to every prompt then, and the model would read it twice.
-    """
+    """Return the wrapping without the beginning-of-text token where the tokenizer, and so Ollama, adds it."""
     post = _first(folders, "tokenizer.json").get("post_processor") or {}
     steps = [step for step in post.get("processors", [post]) if step.get("type") == "TemplateProcessing"]
     firsts = [step["single"][0].get("SpecialToken", {}).get("id") for step in steps if step.get("single")]
@@ -157,10 +156,7 @@ def _first(folders: list[Path], name: str) -> dict[str, Any]:
 
 
 def _parameters(folders: list[Path], given: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
-    """Return (stop words given, parameters of generation_config.json and, over them, those given).
-
-    `RequestError` for what is no NAME=VALUE, and for a parameter other than `stop` that is given twice.
-    """
+    """Return (stop words given, parameters of generation_config.json and, over them, those given)."""
     fields = _first(folders, "generation_config.json")
     known = {ours: f"{fields[name]}" for name, ours in PARAMETERS.items() if fields.get(name) is not None}
     if fields.get("do_sample") is False:

@@ -24,10 +24,9 @@ class ExportSource:
 
 
 def open_source(reference: str, base: Path | None) -> ExportSource:
-    """Open an adapter (a NAME under saves/ or a folder) or a model folder.
+    """Open an adapter (a NAME under saves/ or a folder) or a model folder; `base` overrides what they name.
 
-    `base` overrides where the adapter's config says that its base lies. `RequestError` where the
-    folder is neither; `ContentError` where the adapter is damaged.
+    `RequestError` where the folder is neither; `ContentError` where the adapter is damaged.
     """
     folder = find_folder(reference)
     if base:
