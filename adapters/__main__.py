@@ -1,11 +1,9 @@
 """`python -m adapters merge|fuse|show|export`: exact arithmetic on adapters; no torch, no base in memory."""
 
-import functools
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,9 +15,6 @@ from core.errors import CLI, run
 if TYPE_CHECKING:
     from adapters.fuse import FusePlan
     from adapters.merge import MergePlan
-
-Progress = Callable[[int], object]  # is given bytes
-Written = TypeVar("Written")
 
 # The matrices are small: more BLAS threads gain little on an idle machine and spin on a busy one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -66,9 +61,7 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
     from adapters import pipeline
     from adapters.request import merge_request
 
-    plan = pipeline.plan_merging(merge_request(adapters, options))
-    write = functools.partial(pipeline.merge, plan)
-    _run(plan, pipeline.merge_lines(plan), write, pipeline.error_lines, dry_run)
+    _run(pipeline.plan_merging(merge_request(adapters, options)), dry_run)
 
 
 @cli.command(
@@ -86,7 +79,9 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 )
 @click.option("--base-as", type=click.Choice(["nf4", "nf4-double"]), help="Fuse into what a QLoRA run saw.")
 @SAME_BASE
-@click.option("--max-shard-size", help="Largest weight file, e.g. 5GB; else the base's own files.")
+@click.option(
+    "--max-shard-size", "max_shard", help="Largest weight file, e.g. 5GB; else the base's own files."
+)
 @DRY_RUN
 @click.option("--force", is_flag=True, help="Replace a model that fuse wrote there, and nothing else.")
 def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
@@ -94,31 +89,23 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # C
     from adapters import pipeline
     from adapters.request import fuse_request
 
-    plan = pipeline.plan_fusing(fuse_request(adapters, options))
-    write, tell = functools.partial(pipeline.fuse, plan), functools.partial(pipeline.retained_lines, plan)
-    _run(plan, pipeline.fuse_lines(plan), write, tell, dry_run)
+    _run(pipeline.plan_fusing(fuse_request(adapters, options)), dry_run)
 
 
-def _run(
-    plan: "MergePlan | FusePlan",
-    lines: list[str],
-    write: Callable[[Progress], Written],
-    tell: Callable[[Written], list[str]],
-    dry_run: bool,
-) -> None:
-    """Print a plan's `lines`, or the first of them and what `tell` says of what `write` gave."""
+def _run(plan: "MergePlan | FusePlan", dry_run: bool) -> None:
+    """Write what is planned, or say it whole and write nothing."""
     from tqdm import tqdm
 
-    from adapters.output import note
+    from adapters import output, pipeline
 
-    started, out = time.monotonic(), plan.request.out
+    started, out, lines = time.monotonic(), plan.request.out, pipeline.plan_lines(plan)
     for text in plan.notes:
-        note(text)
+        output.note(text)
     if dry_run:
-        lines = [*lines, f"nothing written (--dry-run); would write {out}"]
+        lines.append(f"nothing written (--dry-run); would write {out}")
     else:
         with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
-            done = tell(write(bar.update))
+            done = pipeline.write(plan, bar.update)
         lines = [lines[0], *done, f"{out}  {time.monotonic() - started:.1f} s"]
     click.echo("\n".join(lines))
 

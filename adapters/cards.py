@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def merge_card(plan: MergePlan, norms: Norms) -> str:
     return _card(
         plan,
         "library_name: peft\ntags: [lora, merge]",
-        f"Merge of {_weighted_names(plan.weighted)}",
+        "Merge of",
         f"ΔW = Σ weight · scale · B·A, method `{request.method}`, rank {plan.rank}, {_made_with()}.\n"
         "Scales and weights are folded into B: alpha equals the rank, so the file's own scale is 1.",
         "\n".join(lines) + "\n",
@@ -52,7 +52,7 @@ def fused_card(plan: FusePlan, retained: dict[str, Retained]) -> str:
     return _card(
         plan,
         "tags: [lora, fused]",
-        f"{plan.base.folder.resolve().name} with {_weighted_names(plan.weighted)}",
+        f"{plan.base.folder.resolve().name} with",
         f"The base{as_nf4} plus ΔW = Σ weight · scale · B·A, rounded once, {_made_with()}.",
         "",
         f"After rounding: retained fraction of ΔW {overall.fraction:.1%}, relative Frobenius error "
@@ -71,6 +71,7 @@ def _card(plan: MergePlan | FusePlan, head: str, title: str, *sections: str) -> 
     recipe = how + "".join(["adapters:\n", *(f"  - {_item(item)}\n" for item in plan.weighted)])
     header = ["adapter", "weight", "rank", f"SHA-256 of {WEIGHTS}", "digest (weights and config)"]
     pairs = [(item.adapter, item.weight) for item in plan.weighted]
+    title += " " + " and ".join(f"{one.name} ({weight:g})" for one, weight in pairs)
     rows = [  # each as `SOURCE` reads it
         [one.name, f"{weight:g}", str(one.lora.rank), f"`{one.weights_sha256}`", f"`{one.digest}`"]
         for one, weight in pairs
@@ -88,11 +89,6 @@ def _item(item: WeightedAdapter) -> str:
     path = str(folder) if "/" in str(folder) else f"./{folder}"
     text = f"{item.adapter.name if found else path}={item.weight!r}"
     return text if re.fullmatch(r"[\w./][\w./=+-]*", text) else json.dumps(text, ensure_ascii=False)
-
-
-def _weighted_names(weighted: Iterable[WeightedAdapter]) -> str:
-    """Return `rte (0.5) and mnli (0.5)`."""
-    return " and ".join(f"{item.adapter.name} ({item.weight:g})" for item in weighted)
 
 
 def _made_with() -> str:

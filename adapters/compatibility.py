@@ -11,13 +11,19 @@ from core.errors import ContentError
 from core.runs import RUN, model_sha256, run_of
 
 
-def check_compatible(base: Base, weighted: Iterable[WeightedAdapter]) -> None:
-    """Refuse adapters whose modules the base lacks or shapes otherwise, or that lack what they target."""
+def check_bases(base: Base, weighted: Iterable[WeightedAdapter], *, same: bool) -> Iterator[str]:
+    """Refuse adapters whose modules the base lacks or shapes otherwise, or that lack what they target.
+
+    What is yielded says of which nobody knows whether they belong to the base; for `same` see `check_base`.
+    """
     for item in weighted:
         with item.adapter.lora.bounded():
-            reason = next(_refusals(base, item.adapter), "")
+            reason = next(_refusals(base, item.adapter), "") if item.weight else ""
         if reason:
             raise ContentError(reason)
+    for item in weighted:
+        if unchecked := check_base(item.adapter, base.folder, str(base.folder), same=same):
+            yield unchecked
 
 
 def check_base(adapter: Adapter, folder: Path, reference: str, *, same: bool) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base import EMBEDDINGS, HEADS, Base
-from adapters.compatibility import check_compatible, transposed
+from adapters.compatibility import check_bases, transposed
 from adapters.delta import Retained, apply, total
 from adapters.modules_to_save import FullTensor, plan_full_tensors
 from adapters.shards import Piece, Shard, plan_shards, write_shard
@@ -56,12 +56,6 @@ class FusePlan:
         """Size of all shards."""
         return sum(shard.bytes for shard in self.shards)
 
-    def quantises(self, piece: Piece) -> bool:
-        """Return whether bitsandbytes would have held this tensor in NF4: linear layers but the head."""
-        if not self.request.base_as or len(piece.source.shape) != 2:
-            return False
-        return piece.name.endswith(".weight") and not piece.name.endswith((*EMBEDDINGS, *HEADS))
-
 
 def plan_fuse(weighted: list[WeightedAdapter], request: FuseRequest, base: Base) -> FusePlan:
     """Check that the adapters belong to the base and return what will be written."""
@@ -73,7 +67,7 @@ def plan_fuse(weighted: list[WeightedAdapter], request: FuseRequest, base: Base)
     if request.base_as:
         need("bitsandbytes", "torch")
     used = active(weighted)
-    check_compatible(base, used)
+    unchecked = list(check_bases(base, weighted, same=request.same_base))
     whole = [w for w in plan_full_tensors(used, base, "F32") if w.base]
     modules = {base.stored_name(f"{path}.weight"): path for path in union(used)}
     full_tensors = {base.stored_name(w.name.replace(".base_layer.", ".")): w for w in whole}
@@ -86,7 +80,7 @@ def plan_fuse(weighted: list[WeightedAdapter], request: FuseRequest, base: Base)
     shapes = {name: one.shape for name, one in full_tensors.items()}
     shards = plan_shards(base, request.dtype, copies, shapes, request.max_shard)
     tied = f"tied embeddings: {head} written as a tensor of its own, tying switched off"
-    said = [*notes(weighted), *([tied] if copies else [])]
+    said = [*notes(weighted), *([tied] if copies else []), *unchecked]
     return FusePlan(request, used, base, shards, modules, full_tensors, untied, _vocabulary(shards), said)
 
 
@@ -167,7 +161,9 @@ def _blocks(plan: FusePlan, retained: dict[str, list[Retained]], piece: Piece) -
         stored = from_fp32(plan.full_tensors[piece.name].read(), piece.dtype)
         require_finite(to_fp32(stored, piece.dtype), f"{piece.name}: in {piece.dtype}")
         return iter([stored])
-    base_as = plan.request.base_as if plan.quantises(piece) else None
+    # bitsandbytes holds linear layers but the head in NF4
+    linear = piece.name.endswith(".weight") and not piece.name.endswith((*EMBEDDINGS, *HEADS))
+    base_as = plan.request.base_as if linear and len(piece.source.shape) == 2 else None
     if piece.name not in plan.modules:
         if not base_as and piece.dtype == piece.source.dtype:
             return None

@@ -11,13 +11,13 @@ import numpy as np
 
 from adapters import lowrank, vllm
 from adapters.base import Base
-from adapters.compatibility import check_compatible
+from adapters.compatibility import check_bases
 from adapters.lowrank import Factor
 from adapters.methods import Method, find_method, methods
 from adapters.modules_to_save import FullTensor, plan_full_tensors
 from adapters.prefetch import prefetch
 from adapters.store import PAIRS, PREFIX, WEIGHTS, Module
-from adapters.weighted import WeightedAdapter, active, factors_of, notes, union
+from adapters.weighted import WeightedAdapter, active, check_one_base, factors_of, notes, union
 from core.errors import ContentError, RequestError
 from core.weights import SIZES, Array, Spec, from_fp32, require_finite, to_fp32, write_weights
 
@@ -80,10 +80,11 @@ def plan_merge(weighted: list[WeightedAdapter], request: MergeRequest, base: Bas
     modules = union(used)
     rank = _rank(used, modules, request, method)
     plain = {path: Module(m.kind, m.outputs, m.inputs, rank) for path, m in modules.items()}
-    if base:
-        check_compatible(base, used)
+    if base is None:
+        check_one_base(weighted)
+    unchecked = list(check_bases(base, weighted, same=request.same_base)) if base else []
     full_tensors = plan_full_tensors(used, base, request.dtype)
-    said = [*notes(weighted), *vllm.notes(rank, any(one.base for one in full_tensors))]
+    said = [*notes(weighted), *vllm.notes(rank, any(one.base for one in full_tensors)), *unchecked]
     return MergePlan(request, used, rank, plain, full_tensors, said, base)
 
 

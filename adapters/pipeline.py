@@ -7,14 +7,13 @@ from pathlib import Path
 from adapters import output
 from adapters.base import open_base
 from adapters.cards import fused_card, merge_card
-from adapters.compatibility import check_base
 from adapters.config import CONFIG
 from adapters.delta import Retained, total
 from adapters.fuse import FusePlan, FuseRequest, fused_config, plan_fuse, write_fuse
 from adapters.merge import MergePlan, MergeRequest, Norms, merged_config, plan_merge, relative, write_merge
 from adapters.output import CARD
 from adapters.shards import write_index
-from adapters.weighted import WeightedAdapter, check_one_base, hashed, open_weighted
+from adapters.weighted import WeightedAdapter, hashed, open_weighted
 from core.files import write_json, write_text
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; below it bf16 rounding is as good as invisible in the adapters' own effect
@@ -25,12 +24,7 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     """Open everything that a request names and return what would be written; nothing is written."""
     weighted = open_weighted(request.wanted)
     _check_output(request, weighted)
-    if request.base is None:
-        check_one_base(weighted)
-        return plan_merge(weighted, request)
-    planned = plan_merge(weighted, request, open_base(request.base))
-    planned.notes.extend(_check_bases(weighted, request.base, same=request.same_base))
-    return planned
+    return plan_merge(weighted, request, open_base(request.base) if request.base else None)
 
 
 def plan_fusing(request: FuseRequest) -> FusePlan:
@@ -38,13 +32,8 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     weighted = open_weighted(request.wanted)
     _check_output(request, weighted)
     planned = plan_fuse(weighted, request, open_base(request.base))
-    planned.notes.extend(_check_bases(weighted, request.base, same=request.same_base))
     output.require_space(request.out.resolve(), planned.bytes)
     return planned
-
-
-def _check_bases(weighted: Iterable[WeightedAdapter], base: Path, *, same: bool) -> list[str]:
-    return list(filter(None, (check_base(item.adapter, base, str(base), same=same) for item in weighted)))
 
 
 def _check_output(request: MergeRequest | FuseRequest, weighted: Iterable[WeightedAdapter]) -> Path:
@@ -79,13 +68,27 @@ def fuse(plan: FusePlan, progress: Progress) -> dict[str, Retained]:
     return retained
 
 
-def merge_lines(plan: MergePlan) -> list[str]:
-    """Return one line on what a merge will write, and one for each tensor."""
+def plan_lines(plan: MergePlan | FusePlan) -> list[str]:
+    """Return one line on what would be written, and one for each tensor or file."""
+    weights = "  ".join(f"{reference}={weight:g}" for reference, weight in plan.request.wanted)
+    if isinstance(plan, MergePlan):
+        return [
+            f"{plan.request.method}  {weights}  modules {len(plan.modules)}  tensors {len(plan.specs)}  "
+            f"rank {plan.rank}  {plan.bytes / 1e6:.1f} MB",
+            *(f"  {name}  {'×'.join(map(str, shape))}  {dtype}" for name, dtype, shape in plan.specs),
+        ]
     return [
-        f"{plan.request.method}  {_weights(plan.request)}  modules {len(plan.modules)}  "
-        f"tensors {len(plan.specs)}  rank {plan.rank}  {plan.bytes / 1e6:.1f} MB",
-        *(f"  {name}  {'×'.join(map(str, shape))}  {dtype}" for name, dtype, shape in plan.specs),
+        f"fuse  {weights}  into {plan.request.base}  modules {len(plan.modules)}  "
+        f"shards {len(plan.shards)}  {plan.bytes / 1e9:.2f} GB",
+        *(f"  {one.name}  {len(one.pieces)} tensors  {one.bytes / 1e9:.2f} GB" for one in plan.shards),
     ]
+
+
+def write(plan: MergePlan | FusePlan, progress: Progress) -> list[str]:
+    """Write what is planned and return what to say of it."""
+    if isinstance(plan, MergePlan):
+        return error_lines(merge(plan, progress))
+    return retained_lines(plan, fuse(plan, progress))
 
 
 def error_lines(norms: Norms) -> list[str]:
@@ -94,15 +97,6 @@ def error_lines(norms: Norms) -> list[str]:
     worst = max(errors, key=lambda module: errors[module])
     overall, most = relative(norms.values()), errors[worst]
     return [f"relative Frobenius error {overall:.1e}, at most {most:.1e} ({worst})"]
-
-
-def fuse_lines(plan: FusePlan) -> list[str]:
-    """Return one line on what fusing will write, and one for each file."""
-    return [
-        f"fuse  {_weights(plan.request)}  into {plan.request.base}  modules {len(plan.modules)}  "
-        f"shards {len(plan.shards)}  {plan.bytes / 1e9:.2f} GB",
-        *(f"  {one.name}  {len(one.pieces)} tensors  {one.bytes / 1e9:.2f} GB" for one in plan.shards),
-    ]
 
 
 def retained_lines(plan: FusePlan, retained: dict[str, Retained]) -> list[str]:
@@ -118,7 +112,3 @@ def retained_lines(plan: FusePlan, retained: dict[str, Retained]) -> list[str]:
             "unmerged, which is exact"
         )
     return lines
-
-
-def _weights(request: MergeRequest | FuseRequest) -> str:
-    return "  ".join(f"{reference}={weight:g}" for reference, weight in request.wanted)

@@ -46,12 +46,9 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequ
 
 def fuse_request(texts: Sequence[str], options: Mapping[str, Any]) -> FuseRequest:
     """Return the request of a command line; `options` are the command's: those of `FuseRequest` by name."""
-    size, dtype = options["max_shard_size"], options["dtype"]
-    rest = {name: value for name, value in options.items() if name not in ("max_shard_size", "dtype")}
-    wanted = [parse_optional_weight(text) for text in texts]
-    return FuseRequest(
-        wanted, dtype="F32" if dtype else None, max_shard=parse_size(size) if size else None, **rest
-    )
+    dtype, size = options["dtype"], options["max_shard"]
+    fields = {**options, "dtype": DTYPES.get(dtype), "max_shard": parse_size(size) if size else None}
+    return FuseRequest([parse_optional_weight(text) for text in texts], **fields)
 
 
 def parse_size(text: str) -> int:

@@ -96,12 +96,6 @@ def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> A
     )
 
 
-def _split(path: str) -> tuple[int | None, str]:
-    """Return (layer, target) of a module path: the first number in it, and its last name."""
-    found = re.search(r"\.(\d+)\.", path)
-    return int(found[1]) if found else None, path.rpartition(".")[2]
-
-
 def similarity(one: Adapter, other: Adapter, norms: tuple[float, float]) -> float | None:
     """Return ⟨ΔW₁, ΔW₂⟩ / (‖ΔW₁‖·‖ΔW₂‖) over all modules; None where shapes or zero norms forbid it.
 
@@ -110,7 +104,7 @@ def similarity(one: Adapter, other: Adapter, norms: tuple[float, float]) -> floa
     product = 0.0
     for path in (path for path in one.layout if path in other.layout):
         mine, theirs = one.layout[path], other.layout[path]
-        if (mine.kind, mine.outputs, mine.inputs) != (theirs.kind, theirs.outputs, theirs.inputs):
+        if mine.sizes != theirs.sizes:
             return None
         scales = one.scale(path) * other.scale(path)
         product += scales * lowrank.inner(one.factors(path), other.factors(path))
@@ -121,7 +115,7 @@ def _histograms(adapter: Adapter) -> list[Histogram]:
     """Return for each target the distribution of the elements of its A and of its B, all layers together."""
     paths: dict[str, list[str]] = {}
     for path in adapter.modules:
-        paths.setdefault(_split(path)[1], []).append(path)
+        paths.setdefault(path.rpartition(".")[2], []).append(path)
     found = []
     for (target, own), (i, side) in itertools.product(paths.items(), enumerate("AB")):
         factors = [adapter.factors(path)[i] for path in own]
@@ -138,9 +132,11 @@ def _histograms(adapter: Adapter) -> list[Histogram]:
 def _module(adapter: Adapter, path: str) -> ModuleStatistics:
     found, scale = adapter.layout[path], adapter.scale(path)
     values = scale * lowrank.singular_values(*adapter.factors(path))
+    number, target = re.search(r"\.(\d+)\.", path), path.rpartition(".")[2]
+    layer = int(number[1]) if number else None
     shares = values[values > 0] / (values.sum() or 1.0)
     return ModuleStatistics(
-        path, *_split(path), found.kind, found.outputs, found.inputs, found.rank, scale,
+        path, layer, target, found.kind, found.outputs, found.inputs, found.rank, scale,
         norm=float(np.sqrt((values**2).sum())),
         effective_rank=float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 0.0,
         singular_values=values.tolist(),

@@ -46,6 +46,11 @@ class Module:
     inputs: int
     rank: int
 
+    @property
+    def sizes(self) -> str:
+        """What must be the same in adapters that are added, e.g. `linear 256×2048`."""
+        return f"{self.kind} {self.outputs}×{self.inputs}"
+
 
 @dataclass(frozen=True)
 class Adapter:

@@ -132,19 +132,15 @@ def _differences(one: Adapter, other: Adapter) -> Iterator[str]:
     """Yield what forbids to add two adapters: another revision of the base, other shapes."""
     revisions = [adapter.config.get("revision") or "main" for adapter in (one, other)]
     if revisions[0] != revisions[1]:
-        yield (
-            f"different base revisions: {one.name} was trained on {revisions[0]}, "
-            f"{other.name} on {revisions[1]}"
-        )
+        where = f"{one.name} was trained on {revisions[0]}, {other.name} on {revisions[1]}"
+        yield f"different base revisions: {where}"
     if one.lora.fan_in_fan_out != other.lora.fan_in_fan_out:
         yield f"fan_in_fan_out differs between {one.name} and {other.name}: not the same layers"
     for path, module in other.layout.items():
         known = one.layout.get(path, module)
-        if (known.kind, known.outputs, known.inputs) != (module.kind, module.outputs, module.inputs):
-            yield (
-                f"different base models: {path} is {known.kind} {known.outputs}×{known.inputs} "
-                f"in {one.name}, {module.kind} {module.outputs}×{module.inputs} in {other.name}"
-            )
+        if known.sizes != module.sizes:
+            where = f"is {known.sizes} in {one.name}, {module.sizes} in {other.name}"
+            yield f"different base models: {path} {where}"
 
 
 def _model(name: str) -> str:

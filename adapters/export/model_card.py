@@ -50,17 +50,17 @@ def make_card(
     fields, terms = _licence(source, licence, notes)
     page = fields.get("license_link", f"https://huggingface.co/{base}")
     terms += f", [stated there]({page})" if on_hub else ""
-    head: dict[str, object] = dict(fields)
-    if on_hub:
-        head["base_model"] = base
-    else:
+    head: dict[str, object] = {**fields, **({"base_model": base} if on_hub else {})}
+    if not on_hub:
         notes.append(
             f"the base is named {base or 'nowhere'}, no hub id: those who download this cannot find it"
             + (f"; set base_model_name_or_path in {CONFIG}" if adapter else "")
         )
-    head["library_name"] = "peft" if adapter else "transformers"
-    head["pipeline_tag"] = "text-generation"
-    head["tags"] = ["lora", "tuneyard"] if adapter else ["tuneyard"]
+    head |= {
+        "library_name": "peft" if adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "tuneyard"] if adapter else ["tuneyard"],
+    }
     shown = base or "BASE"
     shown = Path(shown).name if Path(shown).is_absolute() else shown
     runs = _runs(source.folder, name_of(source.folder), notes)

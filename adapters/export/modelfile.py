@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
     here = os.path.relpath((gguf or source.folder).resolve(), target.parent)
     here = here if here.startswith("..") else f"./{here}"  # Ollama takes it from the Modelfile's folder
     stops, parameters = _parameters(folders, options["parameter"])
-    written = Modelfile(
+    written = modelfile_text(
         options["from_"] or here,
         here if source.adapter else None,
         _without_bos(wrapping, folders, special.get("bos_token")),
@@ -55,30 +55,26 @@ def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
         parameters,
         wrapping.default if options["system"] is None else options["system"],
     )
-    write_text(target, written.text())
+    write_text(target, written)
     click.echo(f"{out}  now: ollama create NAME -f {out}")
 
 
-@dataclass(frozen=True, slots=True)
-class Modelfile:
-    """The lines of a Modelfile, by what they say."""
-
-    model: str
-    adapter: str | None
-    wrapping: Wrapping
-    stops: list[str]
-    parameters: dict[str, str]
-    system: str | None
-
-    def text(self) -> str:
-        """Return the file's content."""
-        lines = [f"FROM {self.model}"]
-        lines += [f"ADAPTER {self.adapter}"] if self.adapter else []
-        lines.append(f"TEMPLATE {quoted(go_template(self.wrapping))}")
-        lines += [f"SYSTEM {quoted(self.system)}"] if self.system is not None else []
-        lines += [f"PARAMETER stop {quoted(stop)}" for stop in self.stops]
-        lines += [f"PARAMETER {name} {value}" for name, value in self.parameters.items()]
-        return "\n".join(lines) + "\n"
+def modelfile_text(
+    model: str,
+    adapter: str | None,
+    wrapping: Wrapping,
+    stops: list[str],
+    parameters: dict[str, str],
+    system: str | None,
+) -> str:
+    """Return a Modelfile's content."""
+    lines = [f"FROM {model}"]
+    lines += [f"ADAPTER {adapter}"] if adapter else []
+    lines.append(f"TEMPLATE {quoted(go_template(wrapping))}")
+    lines += [f"SYSTEM {quoted(system)}"] if system is not None else []
+    lines += [f"PARAMETER stop {quoted(stop)}" for stop in stops]
+    lines += [f"PARAMETER {name} {value}" for name, value in parameters.items()]
+    return "\n".join(lines) + "\n"
 
 
 def go_template(wrapping: Wrapping) -> str:

@@ -19,7 +19,7 @@ from tests.unit.adapters.test_commands import at_home, call, names  # noqa: F401
 
 MERGE = {**dict.fromkeys(("method", "rank", "energy", "dtype", "base", "same_base")), "out": Path("out")}
 FUSE = {
-    **dict.fromkeys(("same_base", "dtype", "base_as", "max_shard_size")),
+    **dict.fromkeys(("same_base", "dtype", "base_as", "max_shard")),
     "base": Path("base"),
     "out": Path("out"),
 }
