@@ -86,15 +86,13 @@ def plan_fuse(weighted: list[WeightedAdapter], request: FuseRequest, base: Base)
 
 def _vocabulary(shards: list[Shard]) -> int | None:
     """Return the rows of embedding and head where they grow, None where not; they must grow alike."""
-    tables = (*EMBEDDINGS, *HEADS)
-    pieces = [piece for shard in shards for piece in shard.pieces if piece.name.endswith(tables)]
+    pieces = [p for shard in shards for p in shard.pieces if p.name.endswith((*EMBEDDINGS, *HEADS))]
     if all(piece.shape == piece.source.shape for piece in pieces):
         return None
-    rows = {piece.name: piece.shape[0] for piece in pieces}
-    if len(set(rows.values())) > 1:
-        found = ", ".join(f"{name} {count}" for name, count in rows.items())
+    if len({piece.shape[0] for piece in pieces}) > 1:
+        rows = ", ".join(f"{piece.name} {piece.shape[0]}" for piece in pieces)
         raise ContentError(
-            f"embedding and head would differ in their rows: {found}; both must be in the adapter"
+            f"embedding and head would differ in their rows: {rows}; both must be in the adapter"
         )
     return pieces[0].shape[0]
 

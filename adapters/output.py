@@ -65,9 +65,8 @@ def check_free(out: Path, *, force: bool) -> None:
     if not target.exists() or force:
         return
     rests = [path for path in abandoned(target.parent) if path.name.startswith(f".{target.name}.")]
-    found = "".join(
-        f" (beside it {path}, {folder_size(path) / 1e9:.2f} GB of a killed run)" for path in rests
-    )
+    sizes = [f"beside it {path}, {folder_size(path) / 1e9:.2f} GB of a killed run" for path in rests]
+    found = "".join(f" ({told})" for told in sizes)
     raise RequestError(f"{out}: already there{found}; choose another --out, or replace it with --force")
 
 
@@ -114,15 +113,13 @@ def resumable(target: Path, check: Check) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         with locked(target.parent):  # so that no other run takes it for one of the dead
+            if folder.is_symlink():  # nobody's run: what a link leads to would be emptied
+                raise RequestError(f"{folder}: a link, where an interrupted run keeps a folder; remove it")
             folder.mkdir(exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, handle)
             try:
-                handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-                stack.callback(os.close, handle)
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except NotADirectoryError as error:  # nobody's run: what a link leads to would be emptied
-                raise RequestError(
-                    f"{folder}: a link, where an interrupted run keeps a folder; remove it"
-                ) from error
             except BlockingIOError as error:
                 raise RequestError(f"{target}: another run is writing it") from error
         _clean_up(target.parent)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from adapters import output
@@ -13,7 +14,7 @@ from adapters.fuse import FusePlan, FuseRequest, fused_config, plan_fuse, write_
 from adapters.merge import MergePlan, MergeRequest, Norms, merged_config, plan_merge, relative, write_merge
 from adapters.output import CARD
 from adapters.shards import write_index
-from adapters.weighted import WeightedAdapter, hashed, open_weighted
+from adapters.weighted import WeightedAdapter, open_weighted
 from core.files import write_json, write_text
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; below it bf16 rounding is as good as invisible in the adapters' own effect
@@ -45,7 +46,9 @@ def _check_output(request: MergeRequest | FuseRequest, weighted: Iterable[Weight
 def merge(plan: MergePlan, progress: Progress) -> Norms:
     """Write a planned merge as one folder; the config comes last, so that nothing unfinished loads."""
     check = functools.partial(_check_output, plan.request, plan.weighted)
-    with hashed(plan.weighted), output.staged_for(check(), check) as staged:
+    with ThreadPoolExecutor(1) as pool, output.staged_for(check(), check) as staged:
+        for item in plan.weighted:  # hashed beside the merge, for the card
+            pool.submit(getattr, item.adapter, "digest")
         norms = write_merge(plan, staged, progress)
         folders = [item.adapter.folder for item in plan.weighted]
         output.carry_tokenizer(folders, staged, "not carried")

@@ -3,8 +3,6 @@
 import math
 import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -84,18 +82,6 @@ def factors_of(weighted: Iterable[WeightedAdapter], path: str) -> WeightedFactor
     adapters = [(item.adapter, item.weight) for item in weighted if path in item.adapter.layout]
     pairs = [adapter.factors(path) for adapter, _ in adapters]
     return WeightedFactors(pairs, [weight * adapter.scale(path) for adapter, weight in adapters])
-
-
-@contextmanager
-def hashed(weighted: Iterable[WeightedAdapter]) -> Iterator[None]:
-    """Work out the digests of all adapters, which cards name, on a thread beside what the block does."""
-    pool = ThreadPoolExecutor(1)
-    try:
-        for item in weighted:
-            pool.submit(getattr, item.adapter, "digest")
-        yield
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def notes(weighted: list[WeightedAdapter]) -> Iterator[str]:

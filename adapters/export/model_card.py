@@ -68,6 +68,8 @@ def make_card(
     recipes = {name: run["settings"] for name, run in runs.items() if run.get("settings")}
     settings: dict[str, Any] = next(iter(recipes.values()), {})
     template = f" --template {settings['template']}" if settings.get("template") else ""
+    if not recipes:
+        notes.append("recipe not recorded beside the weights (run.json of `python -m recipes train`)")
     trained = ", ".join(dict.fromkeys(str(one["dataset"]) for one in data))
     rows = [["base", base or "not recorded"], ["licence of the base", terms], *_sizes(adapter)]
     sections = [
@@ -77,7 +79,10 @@ def make_card(
         markdown_table(["", ""], rows),
         _usage(source, name, shown, template),
         _data(data, notes),
-        _recipe(recipes, len(runs) > 1, notes),
+        *(
+            f"## Recipe{f' of {one}' if len(runs) > 1 else ''}\n\n```yaml\n{dump_yaml(recipe)}```"
+            for one, recipe in recipes.items()
+        ),
         _results(adapter, results, notes),
         _own_words(source.folder),
     ]
@@ -164,15 +169,6 @@ def _about(entry: dict[str, Any]) -> str:
     fields: dict[str, Any] = read_object(manifest)
     rows = fields["files"].get(Path(entry["file"]).name, {}).get("rows")
     return f"{fields['about']}, {rows:,} rows" if rows else str(fields["about"])
-
-
-def _recipe(recipes: dict[str, dict[str, Any]], several: bool, notes: list[str]) -> str:
-    if not recipes:
-        notes.append("recipe not recorded beside the weights (run.json of `python -m recipes train`)")
-    return "\n\n".join(
-        f"## Recipe{f' of {name}' if several else ''}\n\n```yaml\n{dump_yaml(settings)}```"
-        for name, settings in recipes.items()
-    )
 
 
 def _results(adapter: Adapter | None, places: list[Path], notes: list[str]) -> str:
