@@ -101,10 +101,7 @@ def open_base(folder: Path) -> Base:
 
 
 def same_weights(one: Base, other: Base) -> bool:
-    """Return whether two models hold the same tensors, whatever files they lie in.
-
-    A copy in a narrower dtype is the same where it is the other rounded.
-    """
+    """Return whether two models hold the same tensors; one in a narrower dtype may be the other rounded."""
     mine, theirs = one.tensors, other.tensors
     if {n: t.shape for n, t in mine.items()} != {n: t.shape for n, t in theirs.items()}:
         return False

@@ -12,10 +12,7 @@ from core.runs import RUN, model_sha256, run_of
 
 
 def check_bases(base: Base, weighted: Iterable[WeightedAdapter], *, same: bool) -> Iterator[str]:
-    """Refuse adapters whose modules the base lacks or shapes otherwise, or that lack what they target.
-
-    What is yielded says of which nobody knows whether they belong to the base; for `same` see `check_base`.
-    """
+    """Refuse adapters that do not fit the base; yield what could not be checked (see `check_base`)."""
     for item in weighted:
         with item.adapter.lora.bounded():
             reason = next(_refusals(base, item.adapter), "") if item.weight else ""

@@ -80,7 +80,11 @@ def apply(
                 _settle(stored, base, total, (rows, right))
         found = to_fp32(stored, piece.dtype)
         require_finite(found, f"{piece.name}: W + ΔW in {piece.dtype}")
-        counts.append(_measure(base, added, found))
+        wanted = added.reshape(-1)
+        shown = np.subtract(found, base, dtype=wanted.dtype).reshape(-1)
+        unchanged, kept = wanted.size - int(np.count_nonzero(shown)), float(shown @ wanted)
+        shown -= wanted
+        counts.append(Retained(wanted.size, unchanged, float(wanted @ wanted), kept, float(shown @ shown)))
         yield stored
 
 
@@ -117,15 +121,6 @@ def _settle(stored: Stored, base: Array, total: NDArray[np.floating], factors: t
     toward = np.where(exact > near, np.inf, -np.inf).astype(np.float32)
     near[tie] = np.nextafter(near, toward)[tie]
     stored[where] = from_fp32(near, "BF16")
-
-
-def _measure(base: Array, delta: NDArray[np.floating], found: Array) -> Retained:
-    wanted = delta.reshape(-1)
-    shown = np.subtract(found, base, dtype=wanted.dtype).reshape(-1)
-    unchanged = wanted.size - int(np.count_nonzero(shown))
-    kept = float(shown @ wanted)
-    shown -= wanted
-    return Retained(wanted.size, unchanged, float(wanted @ wanted), kept, float(shown @ shown))
 
 
 def nf4(values: Array, dtype: str, *, double: bool) -> Array:

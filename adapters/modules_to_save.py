@@ -36,8 +36,7 @@ class FullTensor:
         start = np.pad(start, [(0, self.shape[0] - start.shape[0]), *[(0, 0)] * (start.ndim - 1)])
         total = start.astype(np.float64)
         for item in self.weighted:
-            change = np.subtract(item.adapter.full_tensor(self.name), start, dtype=np.float64)
-            total += item.weight * change
+            total += item.weight * np.subtract(item.adapter.full_tensor(self.name), start, dtype=np.float64)
         return total.astype(np.float32)
 
 
@@ -54,20 +53,18 @@ def plan_full_tensors(weighted: list[WeightedAdapter], base: Base | None, dtype:
             f"{kept}: full tensors (modules_to_save or bias), which can only be merged against the base's; "
             "give --base DIR"
         )
-    copies = [_carried(name, having) for name, having in holders.items() if name not in merged]
+    copies = []
+    for name in (name for name in holders if name not in merged):
+        first, *others = holders[name]
+        for item in others:
+            if not np.array_equal(item.adapter.full_tensor(name), first.adapter.full_tensor(name)):
+                raise ContentError(
+                    f"different base models: {name}, a copy of the base's, differs between "
+                    f"{first.adapter.name} and {item.adapter.name}"
+                )
+        tensor = first.adapter.weights.tensors[PREFIX + name]
+        copies.append(FullTensor(name, tensor.dtype, tensor.shape, holders[name], None))
     return copies + [_merged(name, holders[name], weighted, base, dtype) for name in merged if base]
-
-
-def _carried(name: str, holders: list[WeightedAdapter]) -> FullTensor:
-    first = holders[0].adapter
-    for item in holders[1:]:
-        if not np.array_equal(item.adapter.full_tensor(name), first.full_tensor(name)):
-            raise ContentError(
-                f"different base models: {name}, a copy of the base's, differs between {first.name} "
-                f"and {item.adapter.name}"
-            )
-    tensor = first.weights.tensors[PREFIX + name]
-    return FullTensor(name, tensor.dtype, tensor.shape, holders, None)
 
 
 def _merged(

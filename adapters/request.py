@@ -23,10 +23,7 @@ EXPECTED = {
 
 
 def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequest:
-    """Return the request of a command line: weighted adapters, or one recipe, whose fields options override.
-
-    `options` are the command's: out, base, same_base, force, method, rank, energy, dtype.
-    """
+    """Return the request of a command line: weighted adapters, or a recipe, which options override."""
     recipe: dict[str, Any] = {"adapters": texts, "method": "exact", "dtype": "fp32"}
     if len(texts) == 1 and texts[0].endswith((".yaml", ".yml")):
         recipe |= _read_recipe(bundled(Path(texts[0])))

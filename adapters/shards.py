@@ -6,7 +6,7 @@ passes through memory.
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from core.weights import SIZES, STORED, Array, Stored, Tensor, header_bytes, req
 
 COPIED_AT_ONCE = 1 << 26
 Blocks = Iterator[Stored]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Piece:
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: Shape
     source: Tensor
 
     @property
@@ -51,11 +52,7 @@ class Shard:
 
 
 def plan_shards(
-    base: Base,
-    dtype: str | None,
-    copies: Mapping[str, str],
-    shapes: Mapping[str, tuple[int, ...]],
-    limit: int | None,
+    base: Base, dtype: str | None, copies: dict[str, str], shapes: dict[str, Shape], limit: int | None
 ) -> list[Shard]:
     """Return the files to write: the base's own, or filled in order up to `limit` bytes each.
 

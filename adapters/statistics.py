@@ -37,11 +37,6 @@ class ModuleStatistics:
     effective_rank: float
     singular_values: list[float]
 
-    @property
-    def parameters(self) -> int:
-        """Number of elements of A and B."""
-        return self.rank * (self.outputs + self.inputs)
-
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
@@ -90,7 +85,7 @@ def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> A
         full_tensors=adapter.full_tensors,
         config=adapter.config,
         modules=modules,
-        parameters=sum(module.parameters for module in modules),
+        parameters=sum(m.rank * (m.outputs + m.inputs) for m in modules),
         norm=math.hypot(*(module.norm for module in modules)),
         histograms=_histograms(adapter) if histograms else [],
     )

@@ -79,7 +79,7 @@ def _target(modules: list[ModuleStatistics]) -> list[str]:
     return [
         one.target + (" (embedding)" if one.kind == "embedding" else ""),
         str(len(modules)), rank, _range(scales), f"{rank}×{one.inputs}", f"{one.outputs}×{rank}",
-        f"{sum(m.parameters for m in modules):,}",
+        f"{sum(m.rank * (m.outputs + m.inputs) for m in modules):,}",
         _range([min(m.norm for m in modules), max(m.norm for m in modules)]),
         f"{median(m.effective_rank for m in modules):.1f}",
     ]  # fmt: skip

@@ -38,10 +38,10 @@ def parse_optional_weight(text: str) -> tuple[str, float]:
 def parse_weight(value: object, reference: str) -> float:
     """Return a finite weight; `RequestError` names the adapter whose weight is none."""
     try:
-        weight = float(value) if isinstance(value, str | int | float) else math.nan
+        weight = math.nan if isinstance(value, bool) else float(str(value))
     except ValueError:
         weight = math.nan
-    if isinstance(value, bool) or not math.isfinite(weight):
+    if not math.isfinite(weight):
         raise RequestError(f"{reference}: weight {show_value(value)}: expected a finite number")
     return weight
 
@@ -105,12 +105,15 @@ def notes(weighted: list[WeightedAdapter]) -> Iterator[str]:
 
 def check_one_base(weighted: Iterable[WeightedAdapter]) -> None:
     """Refuse adapters whose configs name different bases, where no base is given that could decide."""
-    named = [item.adapter for item in weighted if item.adapter.base]
-    other = next((a for a in named if _model(str(a.base)) != _model(str(named[0].base))), None)
-    if other:
+    models: dict[str, Adapter] = {}
+    for adapter in (item.adapter for item in weighted if item.adapter.base):
+        base = Path(str(adapter.base))
+        models.setdefault(str(base.resolve()) if base.exists() else str(adapter.base).rstrip("/"), adapter)
+    if len(models) > 1:
+        one, other = list(models.values())[:2]
         raise ContentError(
-            f"different base models: {named[0].name} was trained on {named[0].base}, {other.name} on "
-            f"{other.base}; where both are the same model, give it as --base DIR, which decides"
+            f"different base models: {one.name} was trained on {one.base}, {other.name} on {other.base}; "
+            "where both are the same model, give it as --base DIR, which decides"
         )
 
 
@@ -127,10 +130,6 @@ def _differences(one: Adapter, other: Adapter) -> Iterator[str]:
         if known.sizes != module.sizes:
             where = f"is {known.sizes} in {one.name}, {module.sizes} in {other.name}"
             yield f"different base models: {path} {where}"
-
-
-def _model(name: str) -> str:
-    return str(Path(name).resolve()) if Path(name).exists() else name.rstrip("/")
 
 
 def _gaps(have: Adapter, lack: Adapter) -> list[str]:

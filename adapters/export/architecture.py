@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 LARGEST = float(np.finfo(np.float32).max)  # a GGUF holds these in fp32
 OTHERS = "convert_hf_to_gguf.py of llama.cpp may take it"
 KNOWN = ("llama", "qwen2", "qwen3")
-# The rows of Llama's q and k are reordered for the rotary embedding that llama.cpp uses for it.
-REORDERED = ("attn_q", "attn_k")
 Value = TypeVar("Value", bound=np.generic)
 
 
@@ -29,11 +27,6 @@ class Architecture:
     path: Path
     name: str
     fields: dict[str, Any]
-
-    @property
-    def layers(self) -> int:
-        """Number of transformer blocks."""
-        return self.count("num_hidden_layers")
 
     def count(self, field: str) -> int:
         """Return a positive whole number of the config; `ContentError` where it is none."""
@@ -54,18 +47,19 @@ class Architecture:
 
     def gguf_name(self, name: str) -> str | None:
         """Return llama.cpp's name of a tensor or module (`model.norm` → `output_norm`), None if unknown."""
-        found = _names(self.name, self.layers).get_name(name, (".weight", ".bias"))
+        found = _names(self.name, self.count("num_hidden_layers")).get_name(name, (".weight", ".bias"))
         return None if found is None else str(found)
 
     def heads(self, gguf_name: str) -> int | None:
-        """Return by how many heads the rows of a tensor are reordered, None where they keep their order."""
-        if self.name != "llama" or not any(f".{part}." in gguf_name for part in REORDERED):
+        """Return by how many heads a tensor's rows are reordered (Llama's q and k, for RoPE), None if not."""
+        query = ".attn_q." in gguf_name
+        if self.name != "llama" or not (query or ".attn_k." in gguf_name):
             return None
-        return self.count("num_attention_heads") if ".attn_q." in gguf_name else self.key_heads
+        return self.count("num_attention_heads") if query else self.key_heads
 
     def write(self, writer: "GGUFWriter") -> None:
         """Add the hyperparameters to a GGUF."""
-        writer.add_block_count(self.layers)
+        writer.add_block_count(self.count("num_hidden_layers"))
         writer.add_context_length(self.count("max_position_embeddings"))
         writer.add_embedding_length(self.count("hidden_size"))
         writer.add_feed_forward_length(self.count("intermediate_size"))

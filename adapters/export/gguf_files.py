@@ -7,7 +7,7 @@ alpha over its own rank and knows neither patterns nor rsLoRA; what a scale is b
 import functools
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -93,22 +93,16 @@ def _lora(
         )
     config = source.base / "config.json"
     architecture = read_architecture(config, read_object(config))
-    for reason in _refusals(adapter, architecture):
-        raise ContentError(f"{adapter.folder}: {reason}")
-    with staged as folder:
-        _write_lora(adapter, architecture, folder / target.name)
-
-
-def _refusals(adapter: Adapter, architecture: Architecture) -> Iterator[str]:
-    """Yield what llama.cpp cannot take beside a base: embeddings, full tensors, unknown modules."""
     fuse = "fuse it: python -m adapters fuse"
     for name in adapter.full_tensors:
-        yield f"{name}: a full tensor, not B·A; {fuse}"
+        raise ContentError(f"{adapter.folder}: {name}: a full tensor, not B·A; {fuse}")
     for path, module in adapter.layout.items():
         if module.kind != "linear" or path.endswith("lm_head"):
-            yield f"{path}: no GGUF LoRA for embeddings and head; {fuse}"
+            raise ContentError(f"{adapter.folder}: {path}: no GGUF LoRA for embeddings and head; {fuse}")
         if architecture.gguf_name(path) is None:
-            yield f"{path}: no module of {architecture.name}"
+            raise ContentError(f"{adapter.folder}: {path}: no module of {architecture.name}")
+    with staged as folder:
+        _write_lora(adapter, architecture, folder / target.name)
 
 
 def _write_lora(adapter: Adapter, architecture: Architecture, path: Path) -> None:

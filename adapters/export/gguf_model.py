@@ -61,10 +61,9 @@ class GgufPlan:
 def plan_gguf(base: Base, kind: str) -> GgufPlan:
     """Check that every tensor has its place in a GGUF of type `kind`; nothing is written."""
     architecture = read_architecture(base.folder / "config.json", base.config)
-    if architecture.layers > len(base.tensors):  # llama.cpp's table of names grows with it
-        raise ContentError(
-            f"{base.folder}: {len(base.tensors)} tensors, too few for num_hidden_layers {architecture.layers}"
-        )
+    layers, tensors = architecture.count("num_hidden_layers"), len(base.tensors)
+    if layers > tensors:  # llama.cpp's table of names grows with it
+        raise ContentError(f"{base.folder}: {tensors} tensors, too few for num_hidden_layers {layers}")
     entries = list(_entries(base, architecture, kind))
     shapes = _shapes(architecture)
     for entry in entries:  # llama.cpp would cut other shapes up wrongly
@@ -92,17 +91,15 @@ def _shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
         "attn_output": (hidden, query), "ffn_norm": (hidden,), "ffn_gate": (feed, hidden),
         "ffn_up": (feed, hidden), "ffn_down": (hidden, feed),
     }  # fmt: skip
-    blocks = {f"blk.{i}.{part}.weight": layer[part] for i in range(architecture.layers) for part in layer}
+    layers = range(architecture.count("num_hidden_layers"))
+    blocks = {f"blk.{i}.{part}.weight": shape for i in layers for part, shape in layer.items()}
     table = (vocabulary, hidden)
     ends = {"token_embd.weight": table, "output_norm.weight": (hidden,), "output.weight": table}
     return ends | blocks
 
 
 def _entries(base: Base, architecture: Architecture, wanted: str) -> Iterator[Entry]:
-    """Yield the tensors with how each is written: vectors in fp32, embedding and head in no less than 8 bits.
-
-    Rows of another length than whole blocks are f16, as llama.cpp has them.
-    """
+    """Yield what is written, and how: vectors in fp32, embedding and head in no less than 8 bits."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     for tensor in base.tensors.values():
@@ -119,7 +116,7 @@ def _entries(base: Base, architecture: Architecture, wanted: str) -> Iterator[En
         kind = GGMLQuantizationType["Q8_0" if wanted == "q4_0" and name in TABLES else wanted.upper()]
         if len(tensor.shape) == 1:
             kind = GGMLQuantizationType.F32
-        elif tensor.shape[-1] % GGML_QUANT_SIZES[kind][0]:
+        elif tensor.shape[-1] % GGML_QUANT_SIZES[kind][0]:  # no whole blocks: as llama.cpp has them
             kind = GGMLQuantizationType.F16
         yield Entry(name, tensor, kind, architecture.heads(name))
 

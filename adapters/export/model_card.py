@@ -39,13 +39,11 @@ $ llamafactory-cli chat {named}
 def make_card(
     source: ExportSource, name: str, licence: str | None, results: list[Path]
 ) -> tuple[str, list[str]]:
-    """Return (the card of a model or adapter, notes on what could not be found out).
-
-    `licence` overrides what the base's files say.
-    """
+    """Return a card, and what could not be found out; `licence` overrides what the base's files say."""
     notes: list[str] = []
-    adapter, found = source.adapter, front_matter(source.folder).get("base_model")
-    base = adapter.base if adapter else found if isinstance(found, str) else None
+    adapter = source.adapter
+    found = adapter.base if adapter else front_matter(source.folder).get("base_model")
+    base = found if isinstance(found, str) else None
     on_hub = bool(base and re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).is_dir())
     fields, terms = _licence(source, licence, notes)
     page = fields.get("license_link", f"https://huggingface.co/{base}")

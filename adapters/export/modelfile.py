@@ -48,8 +48,7 @@ def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
     here = here if here.startswith("..") else f"./{here}"  # Ollama takes it from the Modelfile's folder
     stops, parameters = _parameters(folders, options["parameter"])
     written = modelfile_text(
-        options["from_"] or here,
-        here if source.adapter else None,
+        [f"FROM {options['from_'] or here}", *([f"ADAPTER {here}"] if source.adapter else [])],
         _without_bos(wrapping, folders, special.get("bos_token")),
         list(dict.fromkeys([*_find_stops(folders, wrapping, special.get("eos_token")), *stops])),
         parameters,
@@ -60,17 +59,10 @@ def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
 
 
 def modelfile_text(
-    model: str,
-    adapter: str | None,
-    wrapping: Wrapping,
-    stops: list[str],
-    parameters: dict[str, str],
-    system: str | None,
+    head: list[str], wrapping: Wrapping, stops: list[str], parameters: dict[str, str], system: str | None
 ) -> str:
-    """Return a Modelfile's content."""
-    lines = [f"FROM {model}"]
-    lines += [f"ADAPTER {adapter}"] if adapter else []
-    lines.append(f"TEMPLATE {quoted(go_template(wrapping))}")
+    """Return a Modelfile's content; `head` are its first lines (FROM, ADAPTER)."""
+    lines = [*head, f"TEMPLATE {quoted(go_template(wrapping))}"]
     lines += [f"SYSTEM {quoted(system)}"] if system is not None else []
     lines += [f"PARAMETER stop {quoted(stop)}" for stop in stops]
     lines += [f"PARAMETER {name} {value}" for name, value in parameters.items()]

@@ -41,8 +41,7 @@ def open_source(reference: str, base: Path | None) -> ExportSource:
 
 
 def _local(name: object) -> Path | None:
-    found = isinstance(name, str) and (Path(name) / "config.json").is_file()
-    return Path(str(name)) if found else None
+    return Path(name) if isinstance(name, str) and (Path(name) / "config.json").is_file() else None
 
 
 def check_file(out: Path, source: ExportSource, *, force: bool) -> Path:

@@ -30,7 +30,7 @@ def write(path: Path, text: str) -> Path:
 def test_what_export_writes_renders_as_the_chat_template(tmp_path: Path, template: str) -> None:
     render = renderer(template, {"bos_token": "<bos>"})
     wrapping = find_wrapping(render)
-    written = modelfile_text("x.gguf", None, wrapping, ["<|im_end|>"], {"num_ctx": "4096"}, wrapping.default)
+    written = modelfile_text(["FROM x.gguf"], wrapping, ["<|im_end|>"], {"num_ctx": "4096"}, wrapping.default)
     served = read_modelfile(write(tmp_path / "Modelfile", written))
     for talk in CONVERSATIONS:
         messages = [{"role": role, "content": text} for role, text in talk]
