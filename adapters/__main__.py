@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +16,12 @@ if TYPE_CHECKING:
     from adapters.fuse import FusePlan
     from adapters.merge import MergePlan
 
-Progress = Callable[[int], object]  # is given bytes
-
 # The matrices are small: more BLAS threads gain little on an idle machine and spin on a busy one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+FOLDER = click.Path(path_type=Path)
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 SAME_BASE = click.option(
     "--same-base", is_flag=True, help="The base that an adapter names and --base are the same model."
 )
@@ -44,30 +43,25 @@ def cli() -> None:
     ),
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR=WEIGHT…|RECIPE.yaml")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the merged adapter.")
+@click.option("--out", type=FOLDER, help="Folder of the merged adapter.")
 @click.option("--method", help=f"{', '.join(names())}, or a plug-in's.  [default: exact]")
 @click.option("--rank", type=int, help="svd: rank of the result.")
 @click.option("--energy", type=float, help="svd: share of the squared singular values to keep, e.g. 0.99.")
 @click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), help="[default: fp32]")
 @click.option(
     "--base",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     help="Base model folder, for modules_to_save, bias, and adapters that name their base differently.",
 )
 @SAME_BASE
-@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
+@DRY_RUN
 @click.option("--force", is_flag=True, help="Replace an adapter that merge wrote there, and nothing else.")
-def merge(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) -> None:  # Click's values
+def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the weighted sum of adapters as one plain adapter."""
-    from adapters import pipeline, report
+    from adapters import pipeline
+    from adapters.request import merge_request
 
-    request = pipeline.merge_request(adapters, options, force=force)
-    plan = pipeline.plan(request)
-
-    def work(progress: Progress) -> list[str]:
-        return [report.merge_error(pipeline.merge(request, plan, progress, _note))]
-
-    _write(plan, request.out, report.merge_lines(request, plan), None if dry_run else work)
+    _run(pipeline.plan_merging(merge_request(adapters, options)), dry_run)
 
 
 @cli.command(
@@ -78,49 +72,42 @@ def merge(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any)
     ),
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR[=WEIGHT]…")
-@click.option("--base", type=click.Path(path_type=Path), required=True, help="Base model folder.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the full model.")
+@click.option("--base", type=FOLDER, required=True, help="Base model folder.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the full model.")
 @click.option(
     "--dtype", type=click.Choice(["fp32"]), help="Write all in fp32; else each tensor keeps its dtype."
 )
 @click.option("--base-as", type=click.Choice(["nf4", "nf4-double"]), help="Fuse into what a QLoRA run saw.")
 @SAME_BASE
-@click.option("--max-shard-size", help="Largest weight file, e.g. 5GB; else the base's own files.")
-@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
+@click.option(
+    "--max-shard-size", "max_shard", help="Largest weight file, e.g. 5GB; else the base's own files."
+)
+@DRY_RUN
 @click.option("--force", is_flag=True, help="Replace a model that fuse wrote there, and nothing else.")
-def fuse(adapters: tuple[str, ...], dry_run: bool, force: bool, **options: Any) -> None:  # Click's values
+def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the base with adapters added in as a full model, shard by shard."""
-    from adapters import pipeline, report
+    from adapters import pipeline
+    from adapters.request import fuse_request
 
-    request = pipeline.fuse_request(adapters, options, force=force)
-    plan = pipeline.plan_fusing(request)
-
-    def work(progress: Progress) -> list[str]:
-        return list(report.fuse_retained(plan, pipeline.fuse(request, plan, progress, _note)))
-
-    _write(plan, request.out, report.fuse_lines(request, plan), None if dry_run else work)
+    _run(pipeline.plan_fusing(fuse_request(adapters, options)), dry_run)
 
 
-def _write(
-    plan: "MergePlan | FusePlan", out: Path, lines: list[str], work: Callable[[Progress], list[str]] | None
-) -> None:
-    """Print a plan's `lines` (`work` is None: a dry run), or its first line and those of what `work` did."""
+def _run(plan: "MergePlan | FusePlan", dry_run: bool) -> None:
+    """Write what is planned, or say it whole and write nothing."""
     from tqdm import tqdm
 
-    started = time.monotonic()
-    for note in plan.notes:
-        _note(note)
-    if work is None:
-        lines = [*lines, f"nothing written (--dry-run); would write {out}"]
+    from adapters import output, pipeline
+
+    started, out, lines = time.monotonic(), plan.request.out, pipeline.plan_lines(plan)
+    for text in plan.notes:
+        output.note(text)
+    if dry_run:
+        lines.append(f"nothing written (--dry-run); would write {out}")
     else:
         with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
-            done = work(bar.update)
+            done = pipeline.write(plan, bar.update)
         lines = [lines[0], *done, f"{out}  {time.monotonic() - started:.1f} s"]
     click.echo("\n".join(lines))
-
-
-def _note(text: str) -> None:
-    click.echo(f"note: {text}", err=True)
 
 
 @cli.command(
@@ -131,36 +118,37 @@ def _note(text: str) -> None:
     ),
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR…")
-@click.option("--plot", type=click.Path(path_type=Path), help="Folder to write pictures into.")
+@click.option("--plot", type=FOLDER, help="Folder to write pictures into.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print all of it as JSON, spectra and histograms included."
 )
 def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     """Inspect adapters: modules, shapes, norms, spectra, cosine similarity."""
     import json
+    from dataclasses import asdict
 
     from tqdm import tqdm
 
     from adapters import tables
-    from adapters.statistics import histograms, measure, similarity
+    from adapters.statistics import measure, similarity
     from adapters.store import open_adapter
 
     opened = [open_adapter(reference) for reference in adapters]
+    shapes = bool(plot) or as_json
     measured = [
-        measure(adapter, tqdm(adapter.modules, adapter.name, delay=2, leave=False)) for adapter in opened
+        measure(one, tqdm(one.modules, one.name, delay=2, leave=False), histograms=shapes) for one in opened
     ]
     pairs = list(zip(opened, measured, strict=True))
     cosines = [[similarity(one, other, (f.norm, g.norm)) for other, g in pairs] for one, f in pairs]
-    shapes = [histograms(adapter) if plot or as_json else [] for adapter in opened]
     if as_json:
-        click.echo(json.dumps(tables.as_json(measured, cosines, shapes), ensure_ascii=False))
+        found = {"adapters": [asdict(one) for one in measured], "cosine": cosines}
+        click.echo(json.dumps(found, ensure_ascii=False))
     else:
-        for line in tables.text(measured, cosines):
-            click.echo(line)
+        click.echo("\n".join(tables.text(measured, cosines)))
     if plot:
         from adapters.plots import draw
 
-        for path in draw(plot, measured, cosines, shapes):
+        for path in draw(plot, measured, cosines):
             click.echo(f"wrote {path}", err=True)
 
 

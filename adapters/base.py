@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, require
 from core.weights import SIZES, STORED, Array, Tensor, Weights, from_fp32, open_weights
@@ -84,14 +86,6 @@ class Base:
         """Return a tensor as fp32, by its stored name."""
         return next(shard for shard in self.shards.values() if name in shard.tensors).read(name)
 
-    def bytes_of(self, name: str) -> Iterator[bytes]:
-        """Yield a tensor's bytes as they are stored, a piece at a time."""
-        tensor = self.tensors[name]
-        with tensor.file.open("rb") as file:
-            file.seek(tensor.start)
-            for start in range(tensor.start, tensor.stop, PIECE):
-                yield file.read(min(PIECE, tensor.stop - start))
-
 
 def open_base(folder: Path) -> Base:
     """Open a model folder and check every shard's header; `ContentError` names what is damaged."""
@@ -107,24 +101,29 @@ def open_base(folder: Path) -> Base:
 
 
 def same_weights(one: Base, other: Base) -> bool:
-    """Return whether two models hold the same tensors, whatever files they lie in.
-
-    A copy in a narrower dtype is the same where it is the other rounded.
-    """
+    """Return whether two models hold the same tensors; one in a narrower dtype may be the other rounded."""
     mine, theirs = one.tensors, other.tensors
     if {n: t.shape for n, t in mine.items()} != {n: t.shape for n, t in theirs.items()}:
         return False
-    return all(_same(one, other, name) for name in mine)
+    for name in mine:
+        kinds = {mine[name].dtype, theirs[name].dtype}
+        if len(kinds) == 1:
+            same = all(a == b for a, b in zip(_bytes_of(mine[name]), _bytes_of(theirs[name]), strict=True))
+        else:
+            narrow = min(kinds, key=SIZES.__getitem__)
+            same = kinds <= STORED.keys() and np.array_equal(
+                from_fp32(one.read(name), narrow), from_fp32(other.read(name), narrow)
+            )
+        if not same:
+            return False
+    return True
 
 
-def _same(one: Base, other: Base, name: str) -> bool:
-    mine, theirs = one.tensors[name].dtype, other.tensors[name].dtype
-    if mine == theirs:
-        return all(a == b for a, b in zip(one.bytes_of(name), other.bytes_of(name), strict=True))
-    if not {mine, theirs} <= STORED.keys():
-        return False
-    narrow = min(mine, theirs, key=SIZES.__getitem__)
-    return bool((from_fp32(one.read(name), narrow) == from_fp32(other.read(name), narrow)).all())
+def _bytes_of(tensor: Tensor) -> Iterator[bytes]:
+    with tensor.file.open("rb") as file:
+        file.seek(tensor.start)
+        for start in range(tensor.start, tensor.stop, PIECE):
+            yield file.read(min(PIECE, tensor.stop - start))
 
 
 def read_shards(index: Path) -> dict[str, Weights]:
@@ -134,8 +133,12 @@ def read_shards(index: Path) -> dict[str, Weights]:
         raise ContentError(
             f"{index}: weight_map: found {show_value(places)}, expected names with their files"
         )
+    for place in places.values():
+        if not isinstance(place, str) or Path(place).name != place or not place.endswith(".safetensors"):
+            found = show_value(place)
+            raise ContentError(f"{index}: file {found}: expected a .safetensors name without folders")
     shards = {}
-    for file in sorted({_plain_name(place, index) for place in places.values()}):
+    for file in sorted(set(places.values())):
         shard = shards[file] = open_weights(index.parent / file)
         announced = {name for name, place in places.items() if place == file}
         if announced != shard.tensors.keys():
@@ -143,10 +146,3 @@ def read_shards(index: Path) -> dict[str, Weights]:
             where = "the index" if name in announced else "the file"
             raise ContentError(f"{index}: {file}: tensor {name!r} is only in {where}")
     return shards
-
-
-def _plain_name(place: object, index: Path) -> str:
-    """Return a shard's file name; `ContentError` for a path that leads elsewhere."""
-    if not isinstance(place, str) or Path(place).name != place or not place.endswith(".safetensors"):
-        raise ContentError(f"{index}: file {show_value(place)}: expected a .safetensors name without folders")
-    return place

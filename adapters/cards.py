@@ -2,17 +2,16 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from adapters.base import Base
 from adapters.delta import Retained, total
 from adapters.fuse import FusePlan
-from adapters.merge import FrobeniusErrors, MergePlan, base_name
-from adapters.merge_recipe import adapters_text, recipe_text
-from adapters.output import MARK
-from adapters.store import WEIGHTS, Adapter, find_folder, open_adapter
+from adapters.merge import MergePlan, Norms, base_name, relative
+from adapters.output import MARK, read_card
+from adapters.request import DTYPES
+from adapters.store import SAVES, WEIGHTS, Adapter, find_folder, open_adapter
 from adapters.weighted import WeightedAdapter, parse_reference_weight
 from core.documents import markdown_table, parse_yaml
 from core.errors import ContentError, TuneyardError
@@ -21,17 +20,23 @@ from core.files import versions
 SOURCE = re.compile(r"^\| (.+?) \| [^|]+ \| [^|]+ \| `[0-9a-f]{64}` \| `([0-9a-f]{64})` \|$", re.MULTILINE)
 
 
-def merge_card(plan: MergePlan, errors: FrobeniusErrors) -> str:
+def merge_card(plan: MergePlan, norms: Norms) -> str:
     """Return README.md of a merge: how it was made, from which files, and the error of every module."""
-    rows = [[path, f"{errors.exact[path]:.4g}", f"{errors.relative([path]):.2e}"] for path in plan.modules]
+    request = plan.request
+    lines = [f"method: {request.method}"]
+    lines += [f"rank: {request.rank}"] if request.rank is not None else []
+    lines += [f"energy: {request.energy!r}"] if request.energy is not None else []
+    lines += [f"dtype: {name}" for name, stored in DTYPES.items() if stored == request.dtype != "F32"]
+    lines += [f"base: {json.dumps(str(plan.base.folder))}"] if plan.base else []
+    rows = [[path, f"{pair[0]:.4g}", f"{relative([pair]):.2e}"] for path, pair in norms.items()]
     return _card(
         plan,
         "library_name: peft\ntags: [lora, merge]",
-        f"Merge of {_weighted_names(plan.weighted)}",
-        f"ΔW = Σ weight · scale · B·A, method `{plan.options.method}`, rank {plan.rank}, {_made_with()}.\n"
+        "Merge of",
+        f"ΔW = Σ weight · scale · B·A, method `{request.method}`, rank {plan.rank}, {_made_with()}.\n"
         "Scales and weights are folded into B: alpha equals the rank, so the file's own scale is 1.",
-        recipe_text(plan),
-        f"Relative Frobenius error against the exact sum: {errors.relative():.2e} in all.",
+        "\n".join(lines) + "\n",
+        f"Relative Frobenius error against the exact sum: {relative(norms.values()):.2e} in all.",
         markdown_table(["module", "norm of ΔW", "relative error"], rows),
     )
 
@@ -42,14 +47,14 @@ def fused_card(plan: FusePlan, retained: dict[str, Retained]) -> str:
         [module, f"{one.fraction:.1%}", f"{one.error:.2e}", f"{one.unchanged_share:.1%}"]
         for module, one in retained.items()
     ]
-    overall = total(retained)
-    as_nf4 = f" as {plan.options.base_as} gives it back" if plan.options.base_as else ""
+    overall = total(retained.values())
+    as_nf4 = f" as {plan.request.base_as} gives it back" if plan.request.base_as else ""
     return _card(
         plan,
         "tags: [lora, fused]",
-        f"{plan.base.folder.resolve().name} with {_weighted_names(plan.weighted)}",
+        f"{plan.base.folder.resolve().name} with",
         f"The base{as_nf4} plus ΔW = Σ weight · scale · B·A, rounded once, {_made_with()}.",
-        adapters_text(plan.weighted),
+        "",
         f"After rounding: retained fraction of ΔW {overall.fraction:.1%}, relative Frobenius error "
         f"{overall.error:.2e},\nunchanged elements {overall.unchanged_share:.1%}.",
         markdown_table(["module", "retained fraction of ΔW", "relative error", "unchanged"], rows),
@@ -58,24 +63,32 @@ def fused_card(plan: FusePlan, retained: dict[str, Retained]) -> str:
 
 def _card(plan: MergePlan | FusePlan, head: str, title: str, *sections: str) -> str:
     """Return a card: front matter, title, introduction, recipe, adapters, result in all and by module."""
-    introduction, recipe, result, table = sections
-    front = f"---\n{_base_line(plan.weighted, plan.base)}\n{head}\n---"
-    adapters = _sources(plan.weighted)
-    made = (front, f"# {title}", introduction, f"```yaml\n{recipe}```", adapters, result, table)
-    return "\n\n".join(made) + "\n"
+    introduction, how, result, table = sections
+    base = base_name(plan.weighted, plan.base)
+    named = "# base_model: not named by the adapters"
+    if base is not None:
+        named = f"base_model: {base if re.fullmatch(r'[A-Za-z0-9_./-]+', base) else json.dumps(base)}"
+    recipe = how + "".join(["adapters:\n", *(f"  - {_item(item)}\n" for item in plan.weighted)])
+    header = ["adapter", "weight", "rank", f"SHA-256 of {WEIGHTS}", "digest (weights and config)"]
+    pairs = [(item.adapter, item.weight) for item in plan.weighted]
+    title += " " + " and ".join(f"{one.name} ({weight:g})" for one, weight in pairs)
+    rows = [  # each as `SOURCE` reads it
+        [one.name, f"{weight:g}", str(one.lora.rank), f"`{one.weights_sha256}`", f"`{one.digest}`"]
+        for one, weight in pairs
+    ]
+    front, adapters = f"---\n{named}\n{head}\n---", markdown_table(header, rows)
+    return "\n\n".join(
+        [front, f"# {title}", introduction, f"```yaml\n{recipe}```", adapters, result, f"{table}\n"]
+    )
 
 
-def _base_line(weighted: Iterable[WeightedAdapter], folder: Base | None) -> str:
-    """Return the card's YAML line on the base; a name that is no plain word is quoted."""
-    base = base_name(weighted, folder)
-    if base is None:
-        return "# base_model: not named by the adapters"
-    return f"base_model: {base if re.fullmatch(r'[A-Za-z0-9_./-]+', base) else json.dumps(base)}"
-
-
-def _weighted_names(weighted: Iterable[WeightedAdapter]) -> str:
-    """Return `rte (0.5) and mnli (0.5)`."""
-    return " and ".join(f"{item.adapter.name} ({item.weight:g})" for item in weighted)
+def _item(item: WeightedAdapter) -> str:
+    """Return `NAME=WEIGHT`, or the folder's path where the name alone would not find it."""
+    folder = item.adapter.folder
+    found = (SAVES / item.adapter.name).resolve() == folder.resolve()
+    path = str(folder) if "/" in str(folder) else f"./{folder}"
+    text = f"{item.adapter.name if found else path}={item.weight!r}"
+    return text if re.fullmatch(r"[\w./][\w./=+-]*", text) else json.dumps(text, ensure_ascii=False)
 
 
 def _made_with() -> str:
@@ -83,25 +96,9 @@ def _made_with() -> str:
     return f"{MARK} with " + ", ".join(f"{name} {found}" for name, found in versions("numpy").items())
 
 
-def _sources(weighted: Iterable[WeightedAdapter]) -> str:
-    """Return the table of adapters, of which `SOURCE` is a row."""
-    header = ["adapter", "weight", "rank", f"SHA-256 of {WEIGHTS}", "digest (weights and config)"]
-    rows = (
-        [
-            item.adapter.name,
-            f"{item.weight:g}",
-            str(item.adapter.lora.rank),
-            f"`{item.adapter.weights_sha256}`",
-            f"`{item.adapter.digest}`",
-        ]
-        for item in weighted
-    )
-    return markdown_table(header, rows)
-
-
 def made_from(card: Path) -> Iterator[Adapter | TuneyardError]:
     """Yield each adapter that a card of ours names, or the error where it is gone or changed."""
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    text = read_card(card)
     if MARK not in text:
         return
     recipe = re.search(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

@@ -1,7 +1,7 @@
 """Compatibility of adapters with a base: each module there, of its shape, and none left out."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from adapters.base import Base, open_base, same_weights
@@ -11,12 +11,16 @@ from core.errors import ContentError
 from core.runs import RUN, model_sha256, run_of
 
 
-def check_compatible(base: Base, weighted: Iterable[WeightedAdapter]) -> None:
-    """Refuse adapters whose modules the base lacks or shapes otherwise, or that lack what they target."""
+def check_bases(base: Base, weighted: Iterable[WeightedAdapter], *, same: bool) -> Iterator[str]:
+    """Refuse adapters that do not fit the base; yield what could not be checked (see `check_base`)."""
     for item in weighted:
-        for path, module in item.adapter.layout.items():
-            _check_module(base, item.adapter, path, module)
-        _check_complete(base, item.adapter)
+        with item.adapter.lora.bounded():
+            reason = next(_refusals(base, item.adapter), "") if item.weight else ""
+        if reason:
+            raise ContentError(reason)
+    for item in weighted:
+        if unchecked := check_base(item.adapter, base.folder, str(base.folder), same=same):
+            yield unchecked
 
 
 def check_base(adapter: Adapter, folder: Path, reference: str, *, same: bool) -> str:
@@ -43,7 +47,10 @@ def check_base(adapter: Adapter, folder: Path, reference: str, *, same: bool) ->
                 f"{reference}; where only other files than the weights differ, say so with --same-base"
             )
         return ""
-    if _plain(named) not in (_plain(reference), _plain(_published(folder.resolve()))):
+    published = folder.resolve()
+    if published.parent.name == "snapshots":  # the hub's cache: models--OWNER--NAME/snapshots/COMMIT
+        published = Path(published.parent.parent.name.rpartition("--")[2])
+    if _plain(named) not in (_plain(reference), _plain(published.name)):
         raise ContentError(
             f"{wrong}, not on {reference}, and {named} is no folder here whose weights could be compared; "
             "where both are the same model, say so with --same-base"
@@ -52,13 +59,6 @@ def check_base(adapter: Adapter, folder: Path, reference: str, *, same: bool) ->
         f"adapter {adapter.folder}: trained on {named}, which is not here: whether {reference} holds "
         f"the same weights could not be checked, only its name (no hash of the model in {RUN})"
     )
-
-
-def _published(folder: Path) -> str:
-    """Return a model folder's name, that of the repository for one in the hub's cache."""
-    if folder.parent.name == "snapshots":  # models--OWNER--NAME/snapshots/COMMIT
-        return folder.parent.parent.name.rpartition("--")[2]
-    return folder.name
 
 
 def _plain(name: str) -> str:
@@ -71,38 +71,23 @@ def transposed(adapter: Adapter, module: Module) -> bool:
     return module.kind == "embedding" or adapter.lora.fan_in_fan_out
 
 
-def _check_module(base: Base, adapter: Adapter, path: str, module: Module) -> None:
-    stored = base.find(f"{path}.weight")
-    if stored is None:
-        raise ContentError(f"{adapter.name}: {path}: {base.folder} has no such module: another base?")
-    expected = (module.outputs, module.inputs)
-    expected, found = expected[::-1] if transposed(adapter, module) else expected, base.tensors[stored].shape
-    if found != expected:
-        raise ContentError(
-            f"{adapter.name}: {path}: made for a weight of shape {list(expected)}, "
-            f"{base.folder} has {list(found)}"
-        )
-
-
-def _check_complete(base: Base, adapter: Adapter) -> None:
-    """Refuse a file that lacks factors for a module of the base that its config takes in."""
-    biases = [name for name in base.tensors if name.endswith(".bias")]
-    if (
-        adapter.lora.bias == "all"
-        and biases
-        and not any(name.endswith(".bias") for name in adapter.full_tensors)
-    ):
-        raise ContentError(
-            f"{adapter.weights.path}: bias 'all', but {biases[0]} of {base.folder} is not in it"
-        )
+def _refusals(base: Base, adapter: Adapter) -> Iterator[str]:
+    """Yield which modules the base lacks or shapes otherwise, and which the file lacks of its targets."""
+    for path, module in adapter.layout.items():
+        stored = base.find(f"{path}.weight")
+        expected = [module.outputs, module.inputs][:: -1 if transposed(adapter, module) else 1]
+        if stored is None:
+            yield f"{adapter.name}: {path}: {base.folder} has no such module: another base?"
+        elif list(base.tensors[stored].shape) != expected:
+            found = list(base.tensors[stored].shape)
+            yield f"{adapter.name}: {path}: made for a weight of shape {expected}, {base.folder} has {found}"
+    bias = next((name for name in base.tensors if name.endswith(".bias")), None)
+    if bias and adapter.lora.bias == "all" and not any(n.endswith(".bias") for n in adapter.full_tensors):
+        yield f"{adapter.weights.path}: bias 'all', but {bias} of {base.folder} is not in it"
     if adapter.config.get("target_modules") == "all-linear":  # PEFT writes the names themselves when it saves
         return
-    paths = [
-        base.module_name(name).removesuffix(".weight")
-        for name, tensor in base.tensors.items()
-        if name.endswith(".weight") and len(tensor.shape) == 2
-    ]
-    with adapter.lora.bounded():
-        missing = next((p for p in paths if p not in adapter.layout and adapter.lora.targets(p)), None)
-    if missing:
-        raise ContentError(f"{adapter.weights.path}: {missing} is missing, although its config targets it")
+    for name, tensor in base.tensors.items():
+        path = base.module_name(name).removesuffix(".weight")
+        matrix = name.endswith(".weight") and len(tensor.shape) == 2
+        if matrix and path not in adapter.layout and adapter.lora.targets(path):
+            yield f"{adapter.weights.path}: {path} is missing, although its config targets it"

@@ -1,16 +1,18 @@
 """What an adapter's config says: ranks, scales and targets, and a refusal by name of what is no plain LoRA.
 
-PEFT ignores, in one place or another, nearly every field below when it merges or loads; here a
-field either is taken into account or stops the command. Meanings as in PEFT's LoraConfig.
+PEFT ignores nearly every field below in one place or another; here each is taken into account or stops the
+command. Meanings as in PEFT's LoraConfig.
 """
 
 import json
 import math
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from adapters.base import EMBEDDINGS, HEADS
 from core.errors import ContentError, RequestError, show_value
@@ -58,7 +60,7 @@ class LoraConfig:
     """A checked adapter_config.json: `raw` as it is in the file, the rest with its meaning."""
 
     path: Path
-    raw: dict[str, object]
+    raw: dict[str, Any]
     rank: int
     alpha: float
     ranks: dict[str, int]
@@ -140,23 +142,30 @@ def read_config(folder: Path) -> LoraConfig:
     """Read and check adapter_config.json; `ContentError` names the field that cannot be taken rightly."""
     path = folder / CONFIG
     if not path.is_file():
-        raise RequestError(f"{folder}: no adapter: it has no {CONFIG}{_checkpoints(folder)}")
-    raw = read_object(path)
+        raise RequestError(f"{folder}: no adapter: it has no {CONFIG}{checkpoints_in(folder)}")
+    raw: dict[str, Any] = read_object(path)
     require_text(json.dumps(raw, ensure_ascii=False), path)
-    _refuse_other_kinds(raw, path)
-    _refuse_malformed(raw, path)
-    rank = _positive_int(raw.get("r"), path, "r")
-    return LoraConfig(
-        path, raw, rank,
-        alpha=_positive(raw.get("lora_alpha"), path, "lora_alpha"),
-        ranks={k: _positive_int(v, path, f"rank_pattern {k}") for k, v in _map(raw, "rank_pattern", path)},
-        alphas={k: _positive(v, path, f"alpha_pattern {k}") for k, v in _map(raw, "alpha_pattern", path)},
-        rslora=bool(raw.get("use_rslora")),
-        fan_in_fan_out=bool(raw.get("fan_in_fan_out")),
-        base=_base(raw, path),
-        bias=str(raw.get("bias", "none")),
-        modules_to_save=tuple(_strings(raw.get("modules_to_save"), path, "modules_to_save")),
-    )  # fmt: skip
+    if folder.resolve().name in PISSA_LEFTOVERS and raw.get("init_lora_weights", True) in PLAIN_STARTS:
+        raise ContentError(
+            f"{folder}: what LLaMA-Factory keeps of a PiSSA run, whose B·A is the change from PiSSA's "
+            "own base; take pissa_converted beside it"
+        )
+    try:
+        for reason in _refusals(raw):
+            raise ContentError(reason)
+        return LoraConfig(
+            path, raw, positive_int(raw.get("r"), "r"),
+            alpha=positive(raw.get("lora_alpha"), "lora_alpha"),
+            ranks={k: positive_int(v, f"rank_pattern {k}") for k, v in _map(raw, "rank_pattern").items()},
+            alphas={k: positive(v, f"alpha_pattern {k}") for k, v in _map(raw, "alpha_pattern").items()},
+            rslora=bool(raw.get("use_rslora")),
+            fan_in_fan_out=bool(raw.get("fan_in_fan_out")),
+            base=raw.get("base_model_name_or_path") or None,
+            bias=raw.get("bias", "none"),
+            modules_to_save=tuple(raw.get("modules_to_save") or ()),
+        )  # fmt: skip
+    except ContentError as error:
+        raise ContentError(f"{path}: {error}") from error
 
 
 def require_text(text: str, path: Path) -> None:
@@ -168,96 +177,84 @@ def require_text(text: str, path: Path) -> None:
         raise ContentError(f"{path}: {found} in it: half of a character, which no file can hold") from error
 
 
-def _checkpoints(folder: Path) -> str:
-    found = sorted(p.name for p in folder.glob("checkpoint-*") if (p / CONFIG).is_file())
+def checkpoints_in(folder: Path) -> str:
+    """Return what to say of a folder that has no adapter but checkpoints in it, "" without any."""
+    found = sorted(p.parent.name for p in folder.glob(f"checkpoint-*/{CONFIG}"))
     return f" (but {', '.join(found)} in it)" if found else ""
 
 
-def _refuse_other_kinds(raw: dict[str, object], path: Path) -> None:
-    kind = raw.get("peft_type")
+def _refusals(raw: dict[str, Any]) -> Iterator[str]:
+    """Yield what forbids to take an adapter as ΔW = s·B·A, or is no value of its field."""
+    kind, start = raw.get("peft_type"), raw.get("init_lora_weights", True)
     if kind != "LORA":
-        raise ContentError(f"{path}: peft_type {show_value(kind)}: only LORA adapters can be taken")
-    start = raw.get("init_lora_weights", True)
+        yield f"peft_type {show_value(kind)}: only LORA adapters can be taken"
     if isinstance(start, str) and start.lower().startswith(CHANGED_STARTS):
         able = start.lower().startswith(CONVERTED)
-        raise ContentError(
-            f"{path}: init_lora_weights {show_value(start)}: training began from a changed base, so B·A is "
-            "not the change from the published one; "
+        yield (
+            f"init_lora_weights {show_value(start)}: training began from a changed base, so B·A is not the "
+            "change from the published one; "
             + (HOW_TO_CONVERT if able else "no conversion is known: serve it on the base saved with it")
         )
-    if path.parent.resolve().name in PISSA_LEFTOVERS:
-        raise ContentError(
-            f"{path.parent}: what LLaMA-Factory keeps of a PiSSA run, whose B·A is the change from PiSSA's "
-            "own base; take pissa_converted beside it"
-        )
     if start not in PLAIN_STARTS:
-        raise ContentError(f"{path}: init_lora_weights {show_value(start)}: an unknown start")
-    for field, reason in REFUSED.items():
-        if raw.get(field):
-            raise ContentError(f"{path}: {field} {show_value(raw[field])}: {reason}")
+        yield f"init_lora_weights {show_value(start)}: an unknown start"
+    yield from (
+        f"{field} {show_value(raw[field])}: {why}" for field, why in REFUSED.items() if raw.get(field)
+    )
     unknown = [key for key, value in raw.items() if value and key not in NEUTRAL | USED | REFUSED.keys()]
     if unknown:
-        raise ContentError(f"{path}: {', '.join(unknown)}: unknown fields, which may change what B·A means")
-
-
-def _refuse_malformed(raw: dict[str, object], path: Path) -> None:
-    for field in ("target_modules", "exclude_modules", "layers_pattern"):
-        if not isinstance(raw.get(field), str):
-            _strings(raw.get(field), path, field)
-    for field in ("target_modules", "exclude_modules"):
-        if isinstance(raw.get(field), str):
-            _compiles(str(raw[field]), path, field)
-    for field in ("rank_pattern", "alpha_pattern"):
-        for key, _ in _map(raw, field, path):
-            _compiles(f"(.*\\.)?({key})$", path, field)
-    patterns = raw.get("layers_pattern") or []
-    for pattern in patterns if isinstance(patterns, list) else [patterns]:
-        _compiles(rf".*\.{pattern}\.(\d+)\.", path, "layers_pattern")
+        yield f"{', '.join(unknown)}: unknown fields, which may change what B·A means"
+    for field in ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save"):
+        value, text = raw.get(field), () if field == "modules_to_save" else str
+        names = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        if not names and value is not None and not isinstance(value, text):
+            yield f"{field} {show_value(value)}: expected a list of module names"
+    yield from (
+        f"{field} {show_value(text)}: {why}" for field, text in _patterns(raw) if (why := _broken(text))
+    )
     for field in ("use_rslora", "fan_in_fan_out"):
         if raw.get(field) not in (True, False, None):
-            raise ContentError(f"{path}: {field} {show_value(raw[field])}: expected true or false")
+            yield f"{field} {show_value(raw[field])}: expected true or false"
     if raw.get("bias", "none") not in ("none", "all", "lora_only"):
-        raise ContentError(f"{path}: bias {show_value(raw['bias'])}: expected none, all or lora_only")
+        yield f"bias {show_value(raw['bias'])}: expected none, all or lora_only"
+    base = raw.get("base_model_name_or_path")
+    if not isinstance(base, str | None):
+        yield f"base_model_name_or_path {show_value(base)}: expected a name"
 
 
-def _compiles(pattern: str, path: Path, field: str) -> None:
+def _patterns(raw: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (field, regular expression) of all that is matched."""
+    yield from ((f, raw[f]) for f in ("target_modules", "exclude_modules") if isinstance(raw.get(f), str))
+    for field in ("rank_pattern", "alpha_pattern"):
+        yield from ((field, f"(.*\\.)?({key})$") for key in _map(raw, field))
+    layers = raw.get("layers_pattern") or []
+    names = layers if isinstance(layers, list) else [layers]
+    yield from (("layers_pattern", rf".*\.{name}\.(\d+)\.") for name in names)
+
+
+def _broken(pattern: str) -> str:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ContentError(
-            f"{path}: {field} {show_value(pattern)}: no regular expression: {error}"
-        ) from error
+        return f"no regular expression: {error}"
+    return ""
 
 
-def _base(raw: dict[str, object], path: Path) -> str | None:
-    base = raw.get("base_model_name_or_path")
-    if base is not None and not isinstance(base, str):
-        raise ContentError(f"{path}: base_model_name_or_path {show_value(base)}: expected a name")
-    return base or None
-
-
-def _map(raw: dict[str, object], field: str, path: Path) -> list[tuple[str, object]]:
+def _map(raw: dict[str, Any], field: str) -> dict[str, Any]:
     value = raw.get(field) or {}
     if not isinstance(value, dict):
-        raise ContentError(f"{path}: {field} {show_value(value)}: expected a map of module patterns")
-    return list(value.items())
-
-
-def _strings(value: object, path: Path, field: str) -> list[str]:
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ContentError(f"{path}: {field} {show_value(value)}: expected a list of module names")
+        raise ContentError(f"{field} {show_value(value)}: expected a map of module patterns")
     return value
 
 
-def _positive_int(value: object, path: Path, field: str) -> int:
+def positive_int(value: object, where: str) -> int:
+    """Return a whole number above 0; the `ContentError` for another opens with `where`."""
     if type(value) is not int or value < 1:
-        raise ContentError(f"{path}: {field} {show_value(value)}: expected a whole number above 0")
+        raise ContentError(f"{where} {show_value(value)}: expected a whole number above 0")
     return value
 
 
-def _positive(value: object, path: Path, field: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST:
-        raise ContentError(f"{path}: {field} {show_value(value)}: expected a finite number above 0")
+def positive(value: object, where: str, largest: float = LARGEST) -> float:
+    """Return a finite number above 0; the `ContentError` for another opens with `where`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= largest:
+        raise ContentError(f"{where} {show_value(value)}: expected a finite number above 0")
     return float(value)

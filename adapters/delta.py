@@ -1,28 +1,29 @@
 """W + ΔW of one tensor, rounded once, a block of rows at a time.
 
-fp16 and fp32 bases are summed in fp64. For bf16 bases fp32 is enough, but for the few sums so near to
-the middle between two bf16 numbers that fp32's own error could decide: those are done again in fp64.
+fp16 and fp32 bases are summed in fp64, bf16 bases in fp32 but for the few sums so near to the middle between
+two bf16 numbers that fp32's own error could decide: those are done again in fp64.
 """
 
+import logging
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters import nf4
 from adapters.lowrank import Factor
-from adapters.shards import Piece
-from core.weights import STORED, Array, Stored, from_fp32, require_finite, to_fp32
+from adapters.shards import Piece, blocks_of
+from core.weights import Array, Stored, Tensor, from_fp32, require_finite, to_fp32
 
 BLOCK = 1 << 18  # elements in hand at once: what the second-level cache holds
 NEAR = 16  # fp32 units from a tie within which a sum is done again
+NF4_BLOCK = 64  # elements with one scale
+NF4_DTYPES = {"BF16": "bfloat16", "F16": "float16"}
 CANCELLED = 8  # a sum this many times smaller than the weight has lost too many of fp32's digits
 
 
-@dataclass(slots=True)
-class Retained:
+class Retained(NamedTuple):
     """What is retained of a ΔW after rounding into the base's dtype, as sums over the elements seen.
 
     `kept` is ⟨E, ΔW⟩ and `lost` ‖E − ΔW‖², where E is the change that the written weights show.
@@ -33,14 +34,6 @@ class Retained:
     wanted: float = 0.0
     kept: float = 0.0
     lost: float = 0.0
-
-    def add(self, other: "Retained") -> None:
-        """Count another set of elements in."""
-        self.elements += other.elements
-        self.unchanged += other.unchanged
-        self.wanted += other.wanted
-        self.kept += other.kept
-        self.lost += other.lost
 
     @property
     def fraction(self) -> float:
@@ -58,69 +51,60 @@ class Retained:
         return self.unchanged / self.elements if self.elements else 0.0
 
 
-def total(retained: dict[str, Retained]) -> Retained:
-    """Return the sums over all modules."""
-    found = Retained()
-    for counts in retained.values():
-        found.add(counts)
-    return found
+def total(retained: Iterable[Retained]) -> Retained:
+    """Return the sums over several sets of elements."""
+    return Retained(*map(sum, zip(*retained, strict=True)))
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """What happens to a tensor: `left` [rows, R] · `right` [R, columns] is added, after NF4 where asked.
+def apply(
+    piece: Piece, factors: tuple[Factor, Factor] | None, base_as: str | None, counts: list[Retained]
+) -> Iterator[Stored]:
+    """Yield the new values of a tensor in its output dtype; what is retained of ΔW is added to `counts`.
 
-    Factors are None where a tensor is only converted or only quantised; `quantise` is None,
-    "nf4" or "nf4-double".
+    ΔW is the product of `factors` [rows, R] and [R, columns], None where a tensor is only converted or
+    quantised; with `base_as` ("nf4" or "nf4-double") the base is as NF4 gives it back. `ContentError` where
+    the sum leaves the range of the dtype.
     """
-
-    left: Factor | None = None
-    right: Factor | None = None
-    quantise: str | None = None
-
-
-def apply(piece: Piece, delta: Delta, counts: Retained) -> Iterator[Stored]:
-    """Yield the new values of a tensor in its output dtype; `counts` adds up what is retained of ΔW.
-
-    `ContentError` where the sum leaves the range of the dtype.
-    """
-    shape = piece.source.shape
-    columns = math.prod(shape[1:])
-    rows = max(BLOCK // max(columns, 1), 1)
-    total_rows = shape[0] if shape else 1
-    quantised = None
-    if delta.quantise:
-        whole = _block(piece, 0, total_rows, columns)
-        quantised = nf4.round_trip(whole, piece.source.dtype, double=delta.quantise == "nf4-double")
-    wide = np.float32 if piece.dtype == "BF16" else np.float64
-    left, right = _as(delta.left, wide), _as(delta.right, wide)
-    for first in range(0, total_rows, rows):
-        base = _block(piece, first, rows, columns) if quantised is None else quantised[first : first + rows]
-        if left is None or right is None:
-            yield from_fp32(base, piece.dtype)
-            continue
+    bases = _bases(piece.source, base_as)
+    if factors is None:
+        yield from (from_fp32(base, piece.dtype) for _, base in bases)
+        return
+    left, right = (_wide(factor, piece.dtype) for factor in factors)
+    for first, base in bases:
+        rows = left[first : first + len(base)]
         with np.errstate(over="ignore", invalid="ignore"):  # infinity is refused by its place
-            added = np.asarray(left[first : first + rows] @ right)
-            total = base + added.reshape(base.shape)
-            stored = _rounded(total, piece.dtype)
+            added = np.asarray(rows @ right)
+            total = base + added
+            stored = from_fp32(total, piece.dtype)  # from fp64 in one step, not by way of fp32
             if piece.dtype == "BF16":
-                _settle(stored, base, total, (left[first : first + rows], right))
+                _settle(stored, base, total, (rows, right))
         found = to_fp32(stored, piece.dtype)
         require_finite(found, f"{piece.name}: W + ΔW in {piece.dtype}")
-        counts.add(_measure(base, added, found))
+        wanted = added.reshape(-1)
+        shown = np.subtract(found, base, dtype=wanted.dtype).reshape(-1)
+        unchanged, kept = wanted.size - int(np.count_nonzero(shown)), float(shown @ wanted)
+        shown -= wanted
+        counts.append(Retained(wanted.size, unchanged, float(wanted @ wanted), kept, float(shown @ shown)))
         yield stored
 
 
-def _as(factor: Factor | None, kind: type[np.float32] | type[np.float64]) -> NDArray[np.floating] | None:
+def _bases(tensor: Tensor, base_as: str | None) -> Iterator[tuple[int, Array]]:
+    """Yield (first row, rows) of a tensor; its NF4 is made of it as one, since scales are of blocks of it."""
+    if base_as is None:
+        yield from blocks_of(tensor, BLOCK)
+        return
+    _, whole = next(blocks_of(tensor, math.prod(tensor.shape)))
+    quantised = nf4(whole, tensor.dtype, double=base_as == "nf4-double")
+    step = max(BLOCK // whole.shape[1], 1)
+    yield from ((first, quantised[first : first + step]) for first in range(0, len(quantised), step))
+
+
+def _wide(factor: Factor, dtype: str) -> Factor:
+    """Return a factor in the precision that sums for `dtype` are taken in."""
+    if dtype != "BF16":
+        return factor.astype(np.float64, copy=False)
     with np.errstate(over="ignore"):
-        return None if factor is None else factor.astype(kind, copy=False)
-
-
-def _rounded(values: NDArray[np.floating], dtype: str) -> Stored:
-    if dtype == "F16":  # from fp64 in one step: by way of fp32 it would be rounded twice
-        with np.errstate(over="ignore"):
-            return values.astype(np.float16)
-    return from_fp32(values.astype(np.float32, copy=False), dtype)
+        return factor.astype(np.float32, copy=False)
 
 
 def _settle(stored: Stored, base: Array, total: NDArray[np.floating], factors: tuple[Factor, Factor]) -> None:
@@ -139,23 +123,19 @@ def _settle(stored: Stored, base: Array, total: NDArray[np.floating], factors: t
     stored[where] = from_fp32(near, "BF16")
 
 
-def _block(piece: Piece, first: int, rows: int, columns: int) -> Array:
-    """Return some rows of the base's tensor as fp32 [rows, columns]."""
-    source = piece.source
-    kind = np.dtype(STORED[source.dtype])
-    total = source.shape[0] if source.shape else 1
-    count = min(rows, total - first) * columns
-    offset = source.start + first * columns * kind.itemsize
-    flat = np.fromfile(piece.file, kind, count, offset=offset)
-    values = to_fp32(flat, source.dtype)
-    require_finite(values, f"{piece.file}: tensor {source.name!r} from row {first}")
-    return values.reshape(-1, columns)
+def nf4(values: Array, dtype: str, *, double: bool) -> Array:
+    """Return a matrix of stored `dtype` as bitsandbytes' NF4 gives it back in that dtype; both are fp32.
 
+    That is what a QLoRA adapter saw of it (Dettmers et al. 2023). `double`: the scales are quantised too.
+    """
+    import torch
 
-def _measure(base: Array, delta: NDArray[np.floating], found: Array) -> Retained:
-    wanted = delta.reshape(-1)
-    shown = np.subtract(found, base, dtype=wanted.dtype).reshape(-1)
-    unchanged = wanted.size - int(np.count_nonzero(shown))
-    kept = float(shown @ wanted)
-    shown -= wanted
-    return Retained(wanted.size, unchanged, float(wanted @ wanted), kept, float(shown @ shown))
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says which fast kernels it lacks
+    from bitsandbytes import functional
+
+    weights = torch.from_numpy(values).to(getattr(torch, NF4_DTYPES.get(dtype, "float32")))
+    packed, state = functional.quantize_4bit(
+        weights, blocksize=NF4_BLOCK, quant_type="nf4", compress_statistics=double
+    )
+    found: Array = functional.dequantize_4bit(packed, state).float().numpy()
+    return found

@@ -2,15 +2,15 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from adapters.base import EMBEDDINGS, HEADS, Base
-from adapters.compatibility import check_compatible, transposed
-from adapters.delta import Delta, Retained, apply
+from adapters.compatibility import check_bases, transposed
+from adapters.delta import Retained, apply, total
 from adapters.modules_to_save import FullTensor, plan_full_tensors
-from adapters.shards import Piece, Shard, pieces_of, plan_shards, write_shard
+from adapters.shards import Piece, Shard, plan_shards, write_shard
 from adapters.weighted import WeightedAdapter, active, factors_of, notes, union
 from core.errors import ContentError
 from core.files import read_object, write_json
@@ -21,12 +21,17 @@ RECORD = "fuse.json"
 
 
 @dataclass(frozen=True, slots=True)
-class FuseOptions:
-    """How to fuse: `dtype` of the result (None keeps the base's), NF4, and the largest shard in bytes."""
+class FuseRequest:
+    """What a user asked to be fused; `dtype` None keeps the base's, `max_shard` is in bytes."""
 
+    wanted: list[tuple[str, float]]
+    base: Path
+    out: Path
     dtype: str | None = None
     base_as: str | None = None
     max_shard: int | None = None
+    force: bool = False
+    same_base: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +41,9 @@ class FusePlan:
     `vocabulary` is the number of rows of embedding and head where the adapters enlarge them.
     """
 
-    base: Base
+    request: FuseRequest
     weighted: list[WeightedAdapter]
-    options: FuseOptions
+    base: Base
     shards: list[Shard]
     modules: dict[str, str]
     full_tensors: dict[str, FullTensor]
@@ -51,175 +56,118 @@ class FusePlan:
         """Size of all shards."""
         return sum(shard.bytes for shard in self.shards)
 
-    def changes(self, piece: Piece) -> bool:
-        """Return whether a tensor is computed and not copied."""
-        changed = piece.name in self.modules or piece.name in self.full_tensors
-        return changed or piece.dtype != piece.source.dtype or self.quantises(piece)
 
-    def quantises(self, piece: Piece) -> bool:
-        """Return whether bitsandbytes would have held this tensor in NF4: linear layers but the head."""
-        if not self.options.base_as or len(piece.source.shape) != 2:
-            return False
-        return piece.name.endswith(".weight") and not piece.name.endswith((*EMBEDDINGS, "lm_head.weight"))
-
-
-def plan_fuse(base: Base, weighted: list[WeightedAdapter], options: FuseOptions) -> FusePlan:
+def plan_fuse(weighted: list[WeightedAdapter], request: FuseRequest, base: Base) -> FusePlan:
     """Check that the adapters belong to the base and return what will be written."""
     if base.config.get("quantization_config"):
         raise ContentError(
             f"{base.folder}: its weights are quantised; fuse into the unquantised model "
             "(--base-as nf4 for an adapter trained by QLoRA)"
         )
-    if options.base_as:
+    if request.base_as:
         need("bitsandbytes", "torch")
     used = active(weighted)
-    check_compatible(base, used)
+    unchecked = list(check_bases(base, weighted, same=request.same_base))
     whole = [w for w in plan_full_tensors(used, base, "F32") if w.base]
-    names = {path: base.stored_name(f"{path}.weight") for path in union(used)}
-    targets = [*names.values(), *(base.stored_name(w.name.replace(".base_layer.", ".")) for w in whole)]
-    copies = _untie(base, targets)
-    full_tensors = dict(zip(targets[len(names) :], whole, strict=True))
+    modules = {base.stored_name(f"{path}.weight"): path for path in union(used)}
+    full_tensors = {base.stored_name(w.name.replace(".base_layer.", ".")): w for w in whole}
+    targets = [*modules, *full_tensors]
+    untied = base.tied and any(name.endswith((*EMBEDDINGS, *HEADS)) for name in targets)
+    embedding = next((name for name in base.tensors if name.endswith(EMBEDDINGS)), None)
+    head = next((name for name in targets if name.endswith(HEADS)), HEADS[0])
+    copied = untied and head not in base.tensors and (embedding in targets or head in targets)
+    copies = {head: embedding} if copied and embedding else {}
     shapes = {name: one.shape for name, one in full_tensors.items()}
-    shards = plan_shards(pieces_of(base, options.dtype, copies, shapes), options.max_shard)
-    said = list(notes(weighted))
-    if copies:
-        said.append(
-            f"tied embeddings: {', '.join(copies)} written as a tensor of its own, tying switched off"
-        )
-    return FusePlan(
-        base, used, options, shards,
-        modules={name: path for path, name in names.items()},
-        full_tensors=full_tensors,
-        untied=bool(copies) or _both_stored(base, targets),
-        vocabulary=_vocabulary(shards),
-        notes=said,
-    )  # fmt: skip
+    shards = plan_shards(base, request.dtype, copies, shapes, request.max_shard)
+    tied = f"tied embeddings: {head} written as a tensor of its own, tying switched off"
+    said = [*notes(weighted), *([tied] if copies else []), *unchecked]
+    return FusePlan(request, used, base, shards, modules, full_tensors, untied, _vocabulary(shards), said)
 
 
 def _vocabulary(shards: list[Shard]) -> int | None:
     """Return the rows of embedding and head where they grow, None where not; they must grow alike."""
-    pieces = [
-        piece for shard in shards for piece in shard.pieces if piece.name.endswith((*EMBEDDINGS, *HEADS))
-    ]
+    pieces = [p for shard in shards for p in shard.pieces if p.name.endswith((*EMBEDDINGS, *HEADS))]
     if all(piece.shape == piece.source.shape for piece in pieces):
         return None
-    rows = {piece.name: piece.shape[0] for piece in pieces}
-    if len(set(rows.values())) > 1:
-        found = ", ".join(f"{name} {count}" for name, count in rows.items())
+    if len({piece.shape[0] for piece in pieces}) > 1:
+        rows = ", ".join(f"{piece.name} {piece.shape[0]}" for piece in pieces)
         raise ContentError(
-            f"embedding and head would differ in their rows: {found}; both must be in the adapter"
+            f"embedding and head would differ in their rows: {rows}; both must be in the adapter"
         )
-    return next(iter(rows.values()))
-
-
-def _untie(base: Base, targets: list[str]) -> dict[str, str]:
-    """Return {head: embedding} where an adapter touches one of two tied tensors and only one is stored."""
-    if not base.tied:
-        return {}
-    stored = base.tensors
-    embedding = next((name for name in stored if name.endswith(EMBEDDINGS)), None)
-    head = next((name for name in targets if name.endswith("lm_head.weight")), "lm_head.weight")
-    if embedding is None or head in stored or not {embedding, head} & set(targets):
-        return {}
-    return {head: embedding}
-
-
-def _both_stored(base: Base, targets: list[str]) -> bool:
-    """Return whether a tied base stores head and embedding both, and an adapter touches one."""
-    return base.tied and any(name.endswith((*EMBEDDINGS, "lm_head.weight")) for name in targets)
+    return pieces[0].shape[0]
 
 
 def fused_config(plan: FusePlan) -> dict[str, object]:
     """Return the base's config.json with what fusing changed: dtype, and tying where it was undone."""
-    config = _changed(plan.base.config, plan)
-    nested = config.get("text_config")
-    if isinstance(nested, dict):
-        config["text_config"] = _changed(nested, plan)
-    return {**config, "tie_word_embeddings": False} if plan.untied else config
-
-
-def _changed(config: dict[str, object], plan: FusePlan) -> dict[str, object]:
-    changes: dict[str, object] = {}
-    if plan.untied:
-        changes["tie_word_embeddings"] = False
+    changes: dict[str, object] = {"tie_word_embeddings": False} if plan.untied else {}
     if plan.vocabulary:
         changes["vocab_size"] = plan.vocabulary
-    if plan.options.dtype == "F32":
+    if plan.request.dtype == "F32":
         changes |= {"torch_dtype": "float32", "dtype": "float32"}
-    return {**config, **{field: value for field, value in changes.items() if field in config}}
-
-
-def fingerprint(plan: FusePlan) -> dict[str, object]:
-    """Return what a run must have in common with an interrupted one to resume it."""
-    files = [shard.path.stat() for shard in plan.base.shards.values()]
-    return {
-        "base": [[name, s.st_size, s.st_mtime_ns] for name, s in zip(plan.base.shards, files, strict=True)],
-        "adapters": [[item.adapter.digest, item.weight] for item in plan.weighted],
-        "options": asdict(plan.options),
-    }
+    config = plan.base.config
+    config = config | {field: value for field, value in changes.items() if field in config}
+    if isinstance(nested := config.get("text_config"), dict):
+        config["text_config"] = nested | {f: value for f, value in changes.items() if f in nested}
+    return config | ({"tie_word_embeddings": False} if plan.untied else {})
 
 
 def write_fuse(plan: FusePlan, folder: Path, progress: Callable[[int], object]) -> dict[str, Retained]:
     """Write every shard that `folder` does not hold yet; return by module what is retained of ΔW.
 
-    A shard appears under its name when it is complete and synced, and is then noted in the record,
-    so that a killed run resumes behind it. `progress` is given bytes.
+    A shard appears under its name when it is complete and synced, and is then noted in the record with the
+    `Retained` of its modules, so that a killed run resumes behind it. `progress` is given bytes.
     """
     record = _resume(plan, folder)
-    done = record.shards
     for shard in plan.shards:
-        if shard.name not in done:
-            retained: dict[str, Retained] = {}
-            partial = folder / f"{shard.name}.partial"
-            touched = {piece.name for piece in shard.pieces if plan.changes(piece)}
-            for count in write_shard(partial, shard, touched, functools.partial(_blocks, plan, retained)):
-                progress(count)
-            partial.replace(folder / shard.name)
-            done[shard.name] = {module: asdict(counts) for module, counts in retained.items()}
-            write_json(folder / RECORD, asdict(record))
-        else:
+        if shard.name in record["shards"]:
             progress(shard.bytes)
+            continue
+        retained: dict[str, list[Retained]] = {}
+        partial = folder / f"{shard.name}.partial"
+        for count in write_shard(partial, shard, functools.partial(_blocks, plan, retained)):
+            progress(count)
+        partial.replace(folder / shard.name)
+        record["shards"][shard.name] = {module: total(counts) for module, counts in retained.items()}
+        write_json(folder / RECORD, record)
     (folder / RECORD).unlink()
-    return {module: Retained(**sums) for found in done.values() for module, sums in found.items()}
+    shards = record["shards"].values()
+    return {module: Retained(*sums) for found in shards for module, sums in found.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class FuseRecord:
-    """What an interrupted run leaves: its plan, and by finished shard the `Retained` of each module."""
-
-    plan: dict[str, object]
-    shards: dict[str, dict[str, dict[str, float]]]
-
-
-def _resume(plan: FusePlan, folder: Path) -> FuseRecord:
-    """Return the record of an interrupted run of the same plan, else empty the folder and begin."""
-    wanted = fingerprint(plan)
+def _resume(plan: FusePlan, folder: Path) -> dict[str, Any]:
+    """Return the record of an interrupted run of the same plan, else empty the folder and begin one."""
+    files = [shard.path.stat() for shard in plan.base.shards.values()]
+    wanted = {
+        "base": [[name, s.st_size, s.st_mtime_ns] for name, s in zip(plan.base.shards, files, strict=True)],
+        "adapters": [[item.adapter.digest, item.weight] for item in plan.weighted],
+        "options": [plan.request.dtype, plan.request.base_as, plan.request.max_shard],
+    }
     path = folder / RECORD
-    if path.is_file():
-        found = read_object(path)
-        if found.get("plan") == wanted:
-            return FuseRecord(wanted, cast("dict[str, dict[str, dict[str, float]]]", found["shards"]))
+    found = read_object(path) if path.is_file() else {}
+    if found.get("plan") == wanted:
+        return found
     for file in folder.iterdir():
         file.unlink()
-    write_json(path, asdict(FuseRecord(wanted, {})))
-    return FuseRecord(wanted, {})
+    record = {"plan": wanted, "shards": {}}
+    write_json(path, record)
+    return record
 
 
-def _blocks(plan: FusePlan, retained: dict[str, Retained], piece: Piece) -> Iterator[Stored]:
-    """Yield a changed tensor's new values; what is retained of a module's ΔW is put into `retained`."""
+def _blocks(plan: FusePlan, retained: dict[str, list[Retained]], piece: Piece) -> Iterator[Stored] | None:
+    """Return a tensor's new values, None where it keeps its own; `retained` gets what is kept of ΔW."""
     if piece.name in plan.full_tensors:
-        return _full_tensor(plan.full_tensors[piece.name], piece)
-    quantise = plan.options.base_as if plan.quantises(piece) else None
+        stored = from_fp32(plan.full_tensors[piece.name].read(), piece.dtype)
+        require_finite(to_fp32(stored, piece.dtype), f"{piece.name}: in {piece.dtype}")
+        return iter([stored])
+    # bitsandbytes holds linear layers but the head in NF4
+    linear = piece.name.endswith(".weight") and not piece.name.endswith((*EMBEDDINGS, *HEADS))
+    base_as = plan.request.base_as if linear and len(piece.source.shape) == 2 else None
     if piece.name not in plan.modules:
-        return apply(piece, Delta(quantise=quantise), Retained())
+        if not base_as and piece.dtype == piece.source.dtype:
+            return None
+        return apply(piece, None, base_as, [])
     path = plan.modules[piece.name]
     a, b = factors_of(plan.weighted, path).exact
     holder = next(item.adapter for item in plan.weighted if path in item.adapter.layout)
-    left, right = (a.T, b.T) if transposed(holder, holder.layout[path]) else (b, a)
-    return apply(piece, Delta(left, right, quantise), retained.setdefault(path, Retained()))
-
-
-def _full_tensor(tensor: FullTensor, piece: Piece) -> Iterator[Stored]:
-    stored = from_fp32(tensor.read(), piece.dtype)
-    require_finite(to_fp32(stored, piece.dtype), f"{piece.name}: in {piece.dtype}")
-    yield stored
+    factors = (a.T, b.T) if transposed(holder, holder.layout[path]) else (b, a)
+    return apply(piece, factors, base_as, retained.setdefault(path, []))

@@ -1,9 +1,7 @@
 """Missing tensors, found by an adapter's own regularity: PEFT fills them with zeros and only warns.
 
-Without the base nobody knows how many modules `q_proj` means. But a layer that lacks what its
-neighbours have, or a layer missing among others, is a lost tensor far more often than an
-architecture; those that do vary (every fourth layer another attention, the last ones sharing keys)
-vary regularly, and are let through.
+A layer that lacks what its neighbours have, or is missing among others, is a lost tensor far more often than
+an architecture; those that vary (every fourth layer another attention) vary regularly, and are let through.
 """
 
 import re
@@ -20,33 +18,28 @@ def find_missing(config: LoraConfig, modules: Iterable[str]) -> str | None:
 
     Configs that name layers or whole paths, or a regular expression, say themselves what is there.
     """
-    if _says_itself(config):
+    targets, excluded = (config.raw.get(name) or [] for name in ("target_modules", "exclude_modules"))
+    paths = any(
+        not isinstance(names, list) or any("." in name for name in names) for names in (targets, excluded)
+    )
+    if paths or not targets or config.raw.get("layers_to_transform") not in (None, []):
         return None
-    layers: dict[str, dict[int, set[str]]] = {}
-    parents: dict[tuple[str, str], dict[int, set[str]]] = {}
+    siblings: dict[tuple[str, str], dict[int, set[str]]] = {}
+    layers: dict[str, set[int]] = {}
     for module in modules:
-        found = re.match(r"(.*?)\.(\d+)\.(.*)$", f".{module}")
-        if found:
-            stack, number, rest = found[1].removeprefix("."), int(found[2]), found[3]
-            parent, _, name = rest.rpartition(".")
-            layers.setdefault(stack, {}).setdefault(number, set()).add(rest)
-            parents.setdefault((stack, parent), {}).setdefault(number, set()).add(name)
-    gaps = [_missing_layer(stack, found) for stack, found in layers.items()]
-    gaps += [_missing_sibling(*key, found) for key, found in parents.items()]
-    return next((gap for gap in gaps if gap), None)
+        if found := re.match(r"(.*?)\.(\d+)\.(.*)$", f".{module}"):
+            stack, (parent, _, name) = found[1].removeprefix("."), found[3].rpartition(".")
+            layers.setdefault(stack, set()).add(int(found[2]))
+            siblings.setdefault((stack, parent), {}).setdefault(int(found[2]), set()).add(name)
+    gaps = [_missing_layer(stack, sorted(numbers)) for stack, numbers in layers.items()]
+    gaps += [_missing_sibling(*key, found) for key, found in siblings.items()]
+    return next(filter(None, gaps), None)
 
 
-def _says_itself(config: LoraConfig) -> bool:
-    fields = [config.raw.get(name) or [] for name in ("target_modules", "exclude_modules")]
-    paths = any(not isinstance(names, list) or any("." in name for name in names) for names in fields)
-    return paths or not fields[0] or config.raw.get("layers_to_transform") not in (None, [])
-
-
-def _missing_layer(stack: str, found: dict[int, set[str]]) -> str | None:
-    numbers = sorted(found)
+def _missing_layer(stack: str, numbers: list[int]) -> str | None:
     if _even(numbers) and (numbers[0] == 0 or numbers[-1] - numbers[0] >= 2 * len(numbers) - 2 > 0):
         return None
-    absent = [number for number in range(numbers[-1] + 1) if number not in found]
+    absent = sorted(set(range(numbers[-1] + 1)) - set(numbers))
     if not absent or len(absent) > MOST_MISSING * (numbers[-1] + 1):
         return None
     return f"{stack}.{absent[0]}"
@@ -61,8 +54,7 @@ def _missing_sibling(stack: str, parent: str, found: dict[int, set[str]]) -> str
     numbers = sorted(lacking)
     if not numbers or (len(numbers) > 2 and _even(numbers)):
         return None
-    path = (stack, str(numbers[0]), parent, min(lacking[numbers[0]]))
-    return ".".join(part for part in path if part)
+    return ".".join(filter(None, (stack, str(numbers[0]), parent, min(lacking[numbers[0]]))))
 
 
 def _even(numbers: Sequence[int]) -> bool:

@@ -1,7 +1,7 @@
 """Tensors that adapters save in full (`modules_to_save`, biases): merged as W₀ + Σwᵢ(Wᵢ − W₀).
 
-They hold values and no changes, so a weighted sum of them would scale the base itself; the base
-must be given. Copies of base embeddings, which PEFT saves beside their factors, are carried on.
+A weighted sum of values would scale the base itself, which must be given. Copies of its embeddings, which
+PEFT saves beside their factors, are carried on.
 """
 
 import math
@@ -36,76 +36,63 @@ class FullTensor:
         start = np.pad(start, [(0, self.shape[0] - start.shape[0]), *[(0, 0)] * (start.ndim - 1)])
         total = start.astype(np.float64)
         for item in self.weighted:
-            change = np.subtract(item.adapter.full_tensor(self.name), start, dtype=np.float64)
-            total += item.weight * change
+            total += item.weight * np.subtract(item.adapter.full_tensor(self.name), start, dtype=np.float64)
         return total.astype(np.float32)
 
 
 def plan_full_tensors(weighted: list[WeightedAdapter], base: Base | None, dtype: str) -> list[FullTensor]:
     """Return the full tensors of a merge; refuse them without `base`, and where they clash with factors."""
-    names = list(dict.fromkeys(name for item in weighted for name in item.adapter.full_tensors))
-    if not names:
-        return []
-    holders = {name: [item for item in weighted if name in item.adapter.full_tensors] for name in names}
-    copies = [name for name in names if _is_copy(name)]
-    full_tensors = [_carried(name, holders[name]) for name in copies]
-    merged = [name for name in names if name not in copies]
+    holders: dict[str, list[WeightedAdapter]] = {}
+    for item in weighted:
+        for name in item.adapter.full_tensors:
+            holders.setdefault(name, []).append(item)
+    merged = [name for name in holders if not name.endswith(".base_layer.weight")]
     if merged and base is None:
         kept = ", ".join(merged[:3]) + (f" and {len(merged) - 3} more" if len(merged) > 3 else "")
         raise RequestError(
             f"{kept}: full tensors (modules_to_save or bias), which can only be merged against the base's; "
             "give --base DIR"
         )
-    return full_tensors + [_merged(name, holders[name], weighted, base, dtype) for name in merged if base]
-
-
-def _is_copy(name: str) -> bool:
-    return name.endswith(".base_layer.weight")
-
-
-def _carried(name: str, holders: list[WeightedAdapter]) -> FullTensor:
-    first = holders[0].adapter
-    for item in holders[1:]:
-        if not np.array_equal(item.adapter.full_tensor(name), first.full_tensor(name)):
-            raise ContentError(
-                f"different base models: {name}, a copy of the base's, differs between {first.name} "
-                f"and {item.adapter.name}"
-            )
-    tensor = first.weights.tensors[PREFIX + name]
-    return FullTensor(name, tensor.dtype, tensor.shape, holders, None)
+    copies = []
+    for name in (name for name in holders if name not in merged):
+        first, *others = holders[name]
+        for item in others:
+            if not np.array_equal(item.adapter.full_tensor(name), first.adapter.full_tensor(name)):
+                raise ContentError(
+                    f"different base models: {name}, a copy of the base's, differs between "
+                    f"{first.adapter.name} and {item.adapter.name}"
+                )
+        tensor = first.adapter.weights.tensors[PREFIX + name]
+        copies.append(FullTensor(name, tensor.dtype, tensor.shape, holders[name], None))
+    return copies + [_merged(name, holders[name], weighted, base, dtype) for name in merged if base]
 
 
 def _merged(
-    name: str, holders: list[WeightedAdapter], weighted: Iterable[WeightedAdapter], model: Base, dtype: str
+    name: str, holders: list[WeightedAdapter], weighted: Iterable[WeightedAdapter], base: Base, dtype: str
 ) -> FullTensor:
-    module = name.rpartition(".")[0]
+    module, first = name.rpartition(".")[0], holders[0].adapter.name
     for item in weighted:
         if module in item.adapter.layout:
             raise ContentError(
-                f"{module}: {item.adapter.name} has factors for it, {holders[0].adapter.name} saves it "
-                "in full: PEFT can hold only one of them"
+                f"{module}: {item.adapter.name} has factors for it, {first} saves it in full: PEFT can hold "
+                "only one of them"
             )
-    stored = model.find(name.replace(".base_layer.", "."))
+    stored = base.find(name.replace(".base_layer.", "."))
     if stored is None:
-        raise ContentError(
-            f"{model.folder}: has no tensor {name!r}, which {holders[0].adapter.name} saves in full"
-        )
-    shape = model.tensors[stored].shape
-    wanted = max((item.adapter.weights.tensors[PREFIX + name].shape for item in holders), default=shape)
-    for item in holders:
-        found = item.adapter.weights.tensors[PREFIX + name].shape
-        if found != wanted or (wanted != shape and not _enlarges(name, wanted, shape)):
+        raise ContentError(f"{base.folder}: has no tensor {name!r}, which {first} saves in full")
+    shape = base.tensors[stored].shape
+    shapes = [item.adapter.weights.tensors[PREFIX + name].shape for item in holders]
+    wanted = max(shapes)
+    table = name.endswith((*EMBEDDINGS, *HEADS))  # which resize_vocab gives further rows
+    enlarged = table and wanted[:1] > shape[:1] and wanted[1:] == shape[1:]
+    for item, found in zip(holders, shapes, strict=True):
+        if found != wanted or (wanted != shape and not enlarged):
             raise ContentError(
-                f"{name}: {list(found)} in {item.adapter.name}, {list(shape)} in {model.folder}"
+                f"{name}: {list(found)} in {item.adapter.name}, {list(shape)} in {base.folder}"
             )
-    if wanted != shape and math.fsum(item.weight for item in holders) != 1:
+    if enlarged and math.fsum(item.weight for item in holders) != 1:
         raise ContentError(
-            f"{name}: {wanted[0]} rows, {shape[0]} in {model.folder}: from where the training of the others "
+            f"{name}: {wanted[0]} rows, {shape[0]} in {base.folder}: from where the training of the others "
             "began is not known, so that the weights of the adapters must add up to 1"
         )
-    return FullTensor(name, dtype, wanted, holders, (model, stored))
-
-
-def _enlarges(name: str, shape: tuple[int, ...], base: tuple[int, ...]) -> bool:
-    """Return whether a tensor is the base's embedding or head with further rows (resize_vocab)."""
-    return name.endswith((*EMBEDDINGS, *HEADS)) and shape[0] > base[0] and shape[1:] == base[1:]
+    return FullTensor(name, dtype, wanted, holders, (base, stored))

@@ -9,12 +9,13 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import click
+
 from adapters.base import INDEX
 from core.errors import RequestError, TuneyardError
 from core.files import OURS, abandoned, folder_size, locked, named, publish, recover, staging
 
 Check = Callable[[], object]  # raises `RequestError` where the output may not be written
-Say = Callable[[str], object]
 
 # Written beside an adapter by LLaMA-Factory: the prompt that it was trained with.
 TOKENIZER = (
@@ -25,6 +26,16 @@ CARD = "README.md"
 MARK = "written by Tuneyard"  # in the card of every adapter or model that we write
 _SHARD = re.compile(r"(adapter_)?model(-\d+-of-\d+)?\.safetensors")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
+
+
+def note(text: str) -> None:
+    """Tell the user of something that stops nothing, on stderr."""
+    click.echo(f"note: {text}", err=True)
+
+
+def read_card(card: Path) -> str:
+    """Return a README.md as text, "" where there is none."""
+    return card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
 
 
 def check_output(out: Path, inputs: Sequence[Path], *, force: bool, marker: str) -> Path:
@@ -54,17 +65,13 @@ def check_free(out: Path, *, force: bool) -> None:
     if not target.exists() or force:
         return
     rests = [path for path in abandoned(target.parent) if path.name.startswith(f".{target.name}.")]
-    found = "".join(
-        f" (beside it {path}, {folder_size(path) / 1e9:.2f} GB of a killed run)" for path in rests
-    )
+    sizes = [f"beside it {path}, {folder_size(path) / 1e9:.2f} GB of a killed run" for path in rests]
+    found = "".join(f" ({told})" for told in sizes)
     raise RequestError(f"{out}: already there{found}; choose another --out, or replace it with --force")
 
 
 def _foreign(target: Path, marker: str, sources: Iterable[Path]) -> str:
-    """Return in words what shows that we did not write all that lies at `target`, "" where we did.
-
-    What is ours has the name of a file that we write, or carry from one of the `sources`.
-    """
+    """Return in words what we did not write at `target` nor carry to it from `sources`, "" without any."""
     if not target.is_dir():
         return "a file"
     for name in (marker, CARD):
@@ -73,7 +80,7 @@ def _foreign(target: Path, marker: str, sources: Iterable[Path]) -> str:
     inner = next((path.name for path in target.iterdir() if path.is_dir()), None)
     if inner:
         return f"a folder {inner} in it"
-    if MARK.encode() not in (target / CARD).read_bytes():
+    if MARK not in read_card(target / CARD):
         return f"a {CARD} that is not ours"
     carried = {path.name for source in sources if source.is_dir() for path in source.iterdir()}
     ours = carried | {marker, CARD, INDEX, *TOKENIZER}
@@ -82,13 +89,13 @@ def _foreign(target: Path, marker: str, sources: Iterable[Path]) -> str:
 
 
 @contextlib.contextmanager
-def staged_for(target: Path, check: Check, say: Say) -> Iterator[Path]:
+def staged_for(target: Path, check: Check) -> Iterator[Path]:
     """Yield a staged folder; what killed runs left beside `target` is removed before.
 
     The folder, or the file of the target's name that the block put into it, takes the place of `target`
     when the block ends without an error (see `_put`).
     """
-    clean_up(target.parent, say)
+    _clean_up(target.parent)
     with staging(target) as staged:
         yield staged
         file = staged / target.name
@@ -96,7 +103,7 @@ def staged_for(target: Path, check: Check, say: Say) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def resumable(target: Path, check: Check, say: Say) -> Iterator[Path]:
+def resumable(target: Path, check: Check) -> Iterator[Path]:
     """Yield `.NAME.tuneyard-fusing` beside `target`, kept by an interruption and resumed by the next run.
 
     It takes the place of `target` when the block ends without an error, and goes away where the
@@ -106,18 +113,16 @@ def resumable(target: Path, check: Check, say: Say) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         with locked(target.parent):  # so that no other run takes it for one of the dead
+            if folder.is_symlink():  # nobody's run: what a link leads to would be emptied
+                raise RequestError(f"{folder}: a link, where an interrupted run keeps a folder; remove it")
             folder.mkdir(exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, handle)
             try:
-                handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-                stack.callback(os.close, handle)
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except NotADirectoryError as error:  # nobody's run: what a link leads to would be emptied
-                raise RequestError(
-                    f"{folder}: a link, where an interrupted run keeps a folder; remove it"
-                ) from error
             except BlockingIOError as error:
                 raise RequestError(f"{target}: another run is writing it") from error
-        clean_up(target.parent, say)
+        _clean_up(target.parent)
         try:
             with named(target):
                 yield folder
@@ -128,10 +133,7 @@ def resumable(target: Path, check: Check, say: Say) -> Iterator[Path]:
 
 
 def _put(staged: Path, target: Path, check: Check) -> None:
-    """Put a finished folder or file in its place, where `check` still lets it; else keep it beside.
-
-    Merging and fusing take minutes, in which something else may have come to `target`.
-    """
+    """Put a finished folder or file in its place, where `check` still lets it; else keep it beside."""
     with locked(target.parent):
         try:
             check()
@@ -147,10 +149,7 @@ def _put(staged: Path, target: Path, check: Check) -> None:
 
 
 def require_space(target: Path, needed: int) -> None:
-    """Raise `RequestError` where the disk has less than `needed` bytes free for `target`.
-
-    What killed runs left beside it counts as free, since the run removes it or resumes from it.
-    """
+    """Raise `RequestError` where less than `needed` bytes are free; what killed runs left counts as free."""
     there = next(path for path in target.parents if path.exists())
     free = shutil.disk_usage(there).free + sum(map(folder_size, abandoned(target.parent)))
     if free < needed:
@@ -165,24 +164,21 @@ def carry_model_files(base: Path, staged: Path) -> None:
             shutil.copyfile(file, staged / file.name)
 
 
-def clean_up(parent: Path, say: Say) -> None:
+def _clean_up(parent: Path) -> None:
     """Drop what killed runs left in `parent`, and say so."""
     if parent.is_dir():
         with locked(parent):
             dropped = recover(parent)
         for name, size in dropped.items():
-            say(f"removed {parent / name}, {size / 1e9:.2f} GB that a killed run left")
+            note(f"removed {parent / name}, {size / 1e9:.2f} GB that a killed run left")
 
 
-def carry_tokenizer(sources: list[Path], staged: Path) -> list[str]:
-    """Copy tokenizer and chat template where all sources that have them agree; return those that differ."""
-    differing = []
-    for name in TOKENIZER:
-        files = [folder / name for folder in sources if (folder / name).is_file()]
-        if not files:
-            continue
-        if len({file.read_bytes() for file in files}) == 1:
+def carry_tokenizer(sources: list[Path], staged: Path, otherwise: str) -> None:
+    """Copy tokenizer and chat template where all sources that have them agree; of others say `otherwise`."""
+    found = {name: [folder / name for folder in sources if (folder / name).is_file()] for name in TOKENIZER}
+    differing = [name for name, files in found.items() if len({file.read_bytes() for file in files}) > 1]
+    for name, files in found.items():
+        if files and name not in differing:
             shutil.copyfile(files[0], staged / name)
-        else:
-            differing.append(name)
-    return differing
+    if differing:
+        note(f"{otherwise}, since the adapters differ in them: {', '.join(differing)}")

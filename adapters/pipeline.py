@@ -1,163 +1,117 @@
-"""Merging and fusing from request to published folder: open, plan, write, card, publish."""
+"""Merging and fusing from request to published folder: open, plan, write, card, publish; and what is said."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+from adapters import output
 from adapters.base import open_base
 from adapters.cards import fused_card, merge_card
-from adapters.compatibility import check_base
 from adapters.config import CONFIG
-from adapters.delta import Retained
-from adapters.fuse import FuseOptions, FusePlan, fused_config, plan_fuse, write_fuse
-from adapters.merge import FrobeniusErrors, MergeOptions, MergePlan, merged_config, plan_merge, write_merge
-from adapters.merge_recipe import DTYPES, read_recipe
-from adapters.output import (
-    CARD,
-    carry_model_files,
-    carry_tokenizer,
-    check_output,
-    require_space,
-    resumable,
-    staged_for,
-)
+from adapters.delta import Retained, total
+from adapters.fuse import FusePlan, FuseRequest, fused_config, plan_fuse, write_fuse
+from adapters.merge import MergePlan, MergeRequest, Norms, merged_config, plan_merge, relative, write_merge
+from adapters.output import CARD
 from adapters.shards import write_index
-from adapters.weighted import (
-    WeightedAdapter,
-    check_one_base,
-    hashed,
-    open_weighted,
-    parse_optional_weight,
-    parse_reference_weight,
-    parse_size,
-)
-from core.checkout import bundled
-from core.errors import RequestError
+from adapters.weighted import WeightedAdapter, open_weighted
 from core.files import write_json, write_text
 
-
-@dataclass(frozen=True, slots=True)
-class MergeRequest:
-    """What a user asked to be merged: references with weights, how, where, and against which base."""
-
-    wanted: list[tuple[str, float]]
-    options: MergeOptions
-    out: Path
-    base: Path | None = None
-    force: bool = False
-    same_base: bool = False
+MUCH_LOST = 0.1  # of ‖ΔW‖; below it bf16 rounding is as good as invisible in the adapters' own effect
+Progress = Callable[[int], object]  # is given bytes
 
 
-def merge_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bool) -> MergeRequest:
-    """Return the request of a command line: weighted adapters, or one recipe, whose fields options override.
-
-    `options` are the command's: out, base, same_base, method, rank, energy, dtype.
-    """
-    recipe: dict[str, Any] = {"adapters": texts, "method": "exact", "dtype": "fp32"}
-    if len(texts) == 1 and texts[0].endswith((".yaml", ".yml")):
-        recipe |= read_recipe(bundled(Path(texts[0])))
-    elif any(text.endswith((".yaml", ".yml")) for text in texts):
-        raise RequestError("a recipe is given alone: it names its adapters itself")
-    given = {name: value for name, value in options.items() if value is not None}
-    if {"rank", "energy"} & given.keys() or given.get("method", recipe["method"]) != recipe["method"]:
-        recipe |= {"rank": None, "energy": None}
-    chosen = recipe | given
-    if not chosen.get("out"):
-        raise RequestError("no --out: the folder of the merged adapter")
-    return MergeRequest(
-        [parse_reference_weight(text) for text in chosen["adapters"]],
-        MergeOptions(chosen["method"], chosen.get("rank"), chosen.get("energy"), DTYPES[chosen["dtype"]]),
-        Path(chosen["out"]),
-        Path(chosen["base"]) if chosen.get("base") else None,
-        force,
-        options["same_base"],
-    )
-
-
-def plan(request: MergeRequest) -> MergePlan:
+def plan_merging(request: MergeRequest) -> MergePlan:
     """Open everything that a request names and return what would be written; nothing is written."""
     weighted = open_weighted(request.wanted)
     _check_output(request, weighted)
-    if request.base is None:
-        check_one_base(weighted)
-        return plan_merge(weighted, request.options)
-    planned = plan_merge(weighted, request.options, open_base(request.base))
-    planned.notes.extend(_check_bases(weighted, request.base, same=request.same_base))
-    return planned
-
-
-def _check_bases(weighted: Iterable[WeightedAdapter], base: Path, *, same: bool) -> list[str]:
-    return list(filter(None, (check_base(item.adapter, base, str(base), same=same) for item in weighted)))
-
-
-def _check_output(request: "MergeRequest | FuseRequest", weighted: Iterable[WeightedAdapter]) -> Path:
-    inputs = [item.adapter.folder for item in weighted] + ([request.base] if request.base else [])
-    marker = CONFIG if isinstance(request, MergeRequest) else "config.json"
-    return check_output(request.out, inputs, force=request.force, marker=marker)
-
-
-def merge(
-    request: MergeRequest, planned: MergePlan, progress: Callable[[int], object], say: Callable[[str], None]
-) -> FrobeniusErrors:
-    """Write a planned merge as one folder; the config comes last, so that nothing unfinished loads."""
-    check = functools.partial(_check_output, request, planned.weighted)
-    with hashed(planned.weighted), staged_for(check(), check, say) as staged:
-        errors = write_merge(planned, staged, progress)
-        folders = [item.adapter.folder for item in planned.weighted]
-        differing = carry_tokenizer(folders, staged)
-        if differing:
-            say(f"not carried, since the adapters differ in them: {', '.join(differing)}")
-        write_text(staged / CARD, merge_card(planned, errors))
-        write_json(staged / CONFIG, merged_config(planned))
-    return errors
-
-
-@dataclass(frozen=True, slots=True)
-class FuseRequest:
-    """What a user asked to be fused: references with weights, the base, how, and where."""
-
-    wanted: list[tuple[str, float]]
-    base: Path
-    options: FuseOptions
-    out: Path
-    force: bool = False
-    same_base: bool = False
-
-
-def fuse_request(texts: Sequence[str], options: Mapping[str, Any], *, force: bool) -> FuseRequest:
-    """Return the request of a command line; `options` are the command's, by name."""
-    size = options["max_shard_size"]
-    chosen = FuseOptions(
-        "F32" if options["dtype"] else None, options["base_as"], parse_size(size) if size else None
-    )
-    wanted = [parse_optional_weight(text) for text in texts]
-    return FuseRequest(wanted, options["base"], chosen, options["out"], force, options["same_base"])
+    return plan_merge(weighted, request, open_base(request.base) if request.base else None)
 
 
 def plan_fusing(request: FuseRequest) -> FusePlan:
     """Open base and adapters and return what would be written; nothing is written."""
     weighted = open_weighted(request.wanted)
     _check_output(request, weighted)
-    planned = plan_fuse(open_base(request.base), weighted, request.options)
-    planned.notes.extend(_check_bases(weighted, request.base, same=request.same_base))
-    require_space(request.out.resolve(), planned.bytes)
+    planned = plan_fuse(weighted, request, open_base(request.base))
+    output.require_space(request.out.resolve(), planned.bytes)
     return planned
 
 
-def fuse(
-    request: FuseRequest, planned: FusePlan, progress: Callable[[int], object], say: Callable[[str], None]
-) -> dict[str, Retained]:
+def _check_output(request: MergeRequest | FuseRequest, weighted: Iterable[WeightedAdapter]) -> Path:
+    inputs = [item.adapter.folder for item in weighted] + ([request.base] if request.base else [])
+    marker = CONFIG if isinstance(request, MergeRequest) else "config.json"
+    return output.check_output(request.out, inputs, force=request.force, marker=marker)
+
+
+def merge(plan: MergePlan, progress: Progress) -> Norms:
+    """Write a planned merge as one folder; the config comes last, so that nothing unfinished loads."""
+    check = functools.partial(_check_output, plan.request, plan.weighted)
+    with ThreadPoolExecutor(1) as pool, output.staged_for(check(), check) as staged:
+        for item in plan.weighted:  # hashed beside the merge, for the card
+            pool.submit(getattr, item.adapter, "digest")
+        norms = write_merge(plan, staged, progress)
+        folders = [item.adapter.folder for item in plan.weighted]
+        output.carry_tokenizer(folders, staged, "not carried")
+        write_text(staged / CARD, merge_card(plan, norms))
+        write_json(staged / CONFIG, merged_config(plan))
+    return norms
+
+
+def fuse(plan: FusePlan, progress: Progress) -> dict[str, Retained]:
     """Write a planned model as one folder, its config last; an interrupted run can be resumed."""
-    check = functools.partial(_check_output, request, planned.weighted)
-    with resumable(check(), check, say) as folder:
-        retained = write_fuse(planned, folder, progress)
-        carry_model_files(planned.base.folder, folder)
-        differing = carry_tokenizer([item.adapter.folder for item in planned.weighted], folder)
-        if differing:
-            say(f"the base's taken, since the adapters differ in them: {', '.join(differing)}")
-        write_index(folder, planned.shards)
-        write_text(folder / CARD, fused_card(planned, retained))
-        write_json(folder / "config.json", fused_config(planned))
+    check = functools.partial(_check_output, plan.request, plan.weighted)
+    with output.resumable(check(), check) as folder:
+        retained = write_fuse(plan, folder, progress)
+        output.carry_model_files(plan.base.folder, folder)
+        folders = [item.adapter.folder for item in plan.weighted]
+        output.carry_tokenizer(folders, folder, "the base's taken")
+        write_index(folder, plan.shards)
+        write_text(folder / CARD, fused_card(plan, retained))
+        write_json(folder / "config.json", fused_config(plan))
     return retained
+
+
+def plan_lines(plan: MergePlan | FusePlan) -> list[str]:
+    """Return one line on what would be written, and one for each tensor or file."""
+    weights = "  ".join(f"{reference}={weight:g}" for reference, weight in plan.request.wanted)
+    if isinstance(plan, MergePlan):
+        return [
+            f"{plan.request.method}  {weights}  modules {len(plan.modules)}  tensors {len(plan.specs)}  "
+            f"rank {plan.rank}  {plan.bytes / 1e6:.1f} MB",
+            *(f"  {name}  {'×'.join(map(str, shape))}  {dtype}" for name, dtype, shape in plan.specs),
+        ]
+    return [
+        f"fuse  {weights}  into {plan.request.base}  modules {len(plan.modules)}  "
+        f"shards {len(plan.shards)}  {plan.bytes / 1e9:.2f} GB",
+        *(f"  {one.name}  {len(one.pieces)} tensors  {one.bytes / 1e9:.2f} GB" for one in plan.shards),
+    ]
+
+
+def write(plan: MergePlan | FusePlan, progress: Progress) -> list[str]:
+    """Write what is planned and return what to say of it."""
+    if isinstance(plan, MergePlan):
+        return error_lines(merge(plan, progress))
+    return retained_lines(plan, fuse(plan, progress))
+
+
+def error_lines(norms: Norms) -> list[str]:
+    """Return one line on the error of the written adapter against the exact sum."""
+    errors = {module: relative([pair]) for module, pair in norms.items()}
+    worst = max(errors, key=lambda module: errors[module])
+    overall, most = relative(norms.values()), errors[worst]
+    return [f"relative Frobenius error {overall:.1e}, at most {most:.1e} ({worst})"]
+
+
+def retained_lines(plan: FusePlan, retained: dict[str, Retained]) -> list[str]:
+    """Return the retained fraction of ΔW over all modules, and what to do where much is lost."""
+    overall = total(retained.values())
+    lines = [
+        f"retained fraction of ΔW {overall.fraction:.1%}, relative Frobenius error {overall.error:.1e}, "
+        f"{overall.unchanged_share:.1%} of the elements unchanged (by module in README.md)"
+    ]
+    if overall.error > MUCH_LOST and plan.request.dtype != "F32":
+        lines.append(
+            f"note: {overall.error:.0%} of ΔW is rounded away: write --dtype fp32, or serve the adapter "
+            "unmerged, which is exact"
+        )
+    return lines

@@ -13,14 +13,10 @@ Result = TypeVar("Result")
 
 def prefetch(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield `work(item)` of each item in order; up to `PREFETCHED` of them are ready before their turn."""
-    pool = ThreadPoolExecutor(THREADS)
     waiting: deque[Future[Result]] = deque()
-    try:
+    with ThreadPoolExecutor(THREADS) as pool:
         for item in items:
             waiting.append(pool.submit(work, item))
             if len(waiting) > PREFETCHED:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+        yield from (future.result() for future in waiting)

@@ -1,13 +1,12 @@
 """The weight files of a model that is written anew: which tensors go where, copied or computed.
 
-Tensors that nothing touches are copied by the kernel from file to file (copy_file_range(2)),
-neighbours in one piece; only what changes passes through memory.
+Tensors that nothing touches are copied by the kernel from file to file (sendfile(2)); only what changes
+passes through memory.
 """
 
-import errno
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,12 @@ import numpy as np
 
 from adapters.base import INDEX, SINGLE, Base
 from core.errors import ContentError
-from core.files import flush_soon, write_json
-from core.weights import SIZES, Stored, Tensor, header_bytes
+from core.files import flush_soon, sync, write_json
+from core.weights import SIZES, STORED, Array, Stored, Tensor, header_bytes, require_finite, to_fp32
 
 COPIED_AT_ONCE = 1 << 26
-NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 Blocks = Iterator[Stored]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +29,8 @@ class Piece:
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: Shape
     source: Tensor
-    file: Path
 
     @property
     def bytes(self) -> int:
@@ -53,32 +51,24 @@ class Shard:
         return sum(piece.bytes for piece in self.pieces)
 
 
-def pieces_of(
-    base: Base, dtype: str | None, copies: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, list[Piece]]:
-    """Return the tensors of each base shard in file order; `shapes` are those that another shape gets.
+def plan_shards(
+    base: Base, dtype: str | None, copies: dict[str, str], shapes: dict[str, Shape], limit: int | None
+) -> list[Shard]:
+    """Return the files to write: the base's own, or filled in order up to `limit` bytes each.
 
-    `dtype` converts all floats (None keeps each); `copies` {new name: stored name} adds a tensor
-    of its own right behind the one that it was tied to.
+    `dtype` converts all floats (None keeps each); `copies` {new name: stored name} adds a tensor of its own
+    right behind the one that it was tied to; `shapes` are those that another shape gets.
     """
-    found: dict[str, list[Piece]] = {}
-    for file, shard in base.shards.items():
-        found[file] = []
-        for tensor in sorted(shard.tensors.values(), key=lambda t: (t.start, t.stop)):
+    shards = [Shard(file, []) for file in base.shards]
+    for shard, weights in zip(shards, base.shards.values(), strict=True):
+        for tensor in sorted(weights.tensors.values(), key=lambda t: (t.start, t.stop)):
             names = [tensor.name, *(new for new, stored in copies.items() if stored == tensor.name)]
-            kept = dtype if dtype and tensor.dtype in ("F64", "F32", "F16", "BF16") else tensor.dtype
-            found[file] += [
-                Piece(name, kept, shapes.get(name, tensor.shape), tensor, shard.path) for name in names
-            ]
-    return found
-
-
-def plan_shards(pieces: dict[str, list[Piece]], limit: int | None) -> list[Shard]:
-    """Return the files to write: the base's own, or filled in order up to `limit` bytes each."""
+            kept = dtype if dtype and tensor.dtype in STORED else tensor.dtype
+            shard.pieces.extend(Piece(name, kept, shapes.get(name, tensor.shape), tensor) for name in names)
     if limit is None:
-        return [Shard(file, found) for file, found in pieces.items()]
+        return shards
     groups: list[list[Piece]] = [[]]
-    for piece in (piece for found in pieces.values() for piece in found):
+    for piece in (piece for shard in shards for piece in shard.pieces):
         if groups[-1] and sum(p.bytes for p in groups[-1]) + piece.bytes > limit:
             groups.append([])
         groups[-1].append(piece)
@@ -88,39 +78,34 @@ def plan_shards(pieces: dict[str, list[Piece]], limit: int | None) -> list[Shard
     return [Shard(f"model-{i:05d}-of-{total:05d}.safetensors", g) for i, g in enumerate(groups, 1)]
 
 
-def write_shard(
-    path: Path, shard: Shard, touched: Set[str], blocks: Callable[[Piece], Blocks]
-) -> Iterator[int]:
+def write_shard(path: Path, shard: Shard, blocks: Callable[[Piece], Blocks | None]) -> Iterator[int]:
     """Write one file and sync it, yielding the bytes done.
 
-    `blocks` gives the values of `touched` tensors; the others are copied by a second thread, each
-    run to its own place.
+    `blocks` gives a tensor's values; where it gives None, a second thread copies the base's to their place.
     """
     specs = [(piece.name, piece.dtype, piece.shape) for piece in shard.pieces]
-    header = header_bytes(specs, {"format": "pt"})
     copier = ThreadPoolExecutor(1)
-    with path.open("wb", buffering=0) as file:
-        out = file.fileno()
-        position = _write(out, 0, header)
-        copies: list[tuple[Future[None], int]] = []
+    copies: list[tuple[Future[None], int]] = []
+    with path.open("wb") as file:
+        file.write(header_bytes(specs, {"format": "pt"}))
         try:
-            for run in _runs(shard.pieces, touched):
-                if run.piece is None:
-                    job = copier.submit(copy_range, run.file, run.start, out, position, run.stop - run.start)
-                    copies.append((job, run.stop - run.start))
-                    position += run.stop - run.start
+            for piece in shard.pieces:
+                first = file.tell()
+                values = blocks(piece)
+                if values is None:
+                    copies.append((copier.submit(copy_tensor, piece.source, path, first), piece.bytes))
+                    file.seek(piece.bytes, os.SEEK_CUR)
                     continue
-                first = position
-                for block in blocks(run.piece):
-                    position = _write(out, position, np.ascontiguousarray(block).data)
-                flush_soon(out, first, position)
-                yield run.piece.bytes
+                for block in values:
+                    file.write(np.ascontiguousarray(block).data)
+                flush_soon(file, first, file.tell())
+                yield piece.bytes
             for job, count in copies:
                 job.result()
                 yield count
         finally:
             copier.shutdown(cancel_futures=True)
-        os.fsync(out)
+        sync(file)
 
 
 def write_index(folder: Path, shards: list[Shard]) -> None:
@@ -134,56 +119,29 @@ def write_index(folder: Path, shards: list[Shard]) -> None:
     )
 
 
-def copy_range(source: Path, start: int, out: int, position: int, count: int) -> None:
-    """Copy `count` bytes of a file from `start` to `position` of the descriptor `out`, inside the kernel."""
-    with source.open("rb") as file:
-        while count:
-            done = _copy_some(file.fileno(), start, out, position, min(count, COPIED_AT_ONCE))
+def copy_tensor(tensor: Tensor, out: Path, position: int) -> None:
+    """Copy a tensor's bytes into the file `out` at `position`, inside the kernel."""
+    start = tensor.start
+    with tensor.file.open("rb") as source, out.open("r+b", buffering=0) as target:
+        target.seek(position)
+        while count := min(tensor.stop - start, COPIED_AT_ONCE):
+            done = os.sendfile(target.fileno(), source.fileno(), start, count)
             if not done:
-                raise ContentError(f"{source}: the file became shorter while it was read")
-            flush_soon(out, position, position + done)
-            start, position, count = start + done, position + done, count - done
+                raise ContentError(f"{tensor.file}: the file became shorter while it was read")
+            flush_soon(target, position, position + done)
+            start, position = start + done, position + done
 
 
-def _copy_some(source: int, start: int, out: int, position: int, count: int) -> int:
-    try:
-        return os.copy_file_range(source, out, count, offset_src=start, offset_dst=position)
-    except OSError as error:  # between file systems, or on one that has no such copy
-        if error.errno not in NO_COPY:
-            raise
-    return os.pwrite(out, os.pread(source, min(count, 1 << 20), start), position)
+def blocks_of(tensor: Tensor, elements: int) -> Iterator[tuple[int, Array]]:
+    """Yield (first row, rows as fp32 [rows, columns]) of a tensor, some `elements` at a time.
 
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """A stretch of an old file: neighbours to be copied, or the one `piece` that is computed."""
-
-    file: Path
-    start: int
-    stop: int
-    piece: Piece | None = None
-
-
-def _runs(pieces: Iterable[Piece], touched: Set[str]) -> Iterator[Stretch]:
-    run: Stretch | None = None
-    for piece in pieces:
-        computed = piece.name in touched
-        if run and (computed or (run.file, run.stop) != (piece.file, piece.source.start)):
-            yield run
-            run = None
-        if computed:
-            yield Stretch(piece.file, piece.source.start, piece.source.stop, piece)
-        else:
-            run = Stretch(piece.file, run.start if run else piece.source.start, piece.source.stop)
-    if run:
-        yield run
-
-
-def _write(out: int, position: int, data: bytes | memoryview) -> int:
-    """Write all of `data` at `position`; return where it ends."""
-    view = memoryview(data)
-    view = view.cast("B") if view.nbytes else memoryview(b"")
-    while view:
-        done = os.pwrite(out, view, position)
-        view, position = view[done:], position + done
-    return position
+    A vector has one column. NaN and infinity are a `ContentError`.
+    """
+    kind = np.dtype(STORED[tensor.dtype])
+    rows, columns = math.prod(tensor.shape[:1]), math.prod(tensor.shape[1:])
+    step = max(elements // max(columns, 1), 1)
+    for first in range(0, rows, step):
+        count, offset = min(step, rows - first) * columns, tensor.start + first * columns * kind.itemsize
+        values = to_fp32(np.fromfile(tensor.file, kind, count, offset=offset), tensor.dtype)
+        require_finite(values, f"{tensor.file}: tensor {tensor.name!r} from row {first}")
+        yield first, values.reshape(-1, columns)

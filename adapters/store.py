@@ -1,7 +1,6 @@
 """Adapters on the disk: found by name or folder, checked against their own config, read factor by factor.
 
-Nothing here imports torch. What would be read wrongly in silence elsewhere (a missing tensor, a
-prefix that fits nothing, a rank that the config does not explain) is an error by name.
+What would be read wrongly in silence elsewhere (a missing tensor, an unknown prefix) is an error by name.
 """
 
 import hashlib
@@ -12,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-import click
+from typing import Any
 
 from adapters.base import read_shards
 from adapters.config import CONFIG, LoraConfig, read_config, require_text
 from adapters.missing import find_missing
+from adapters.output import note
 from core.errors import ContentError, RequestError, nearest
 from core.files import sha256
 from core.weights import Array, Weights, open_weights
@@ -47,6 +46,11 @@ class Module:
     inputs: int
     rank: int
 
+    @property
+    def sizes(self) -> str:
+        """What must be the same in adapters that are added, e.g. `linear 256×2048`."""
+        return f"{self.kind} {self.outputs}×{self.inputs}"
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -63,7 +67,7 @@ class Adapter:
         return name_of(self.folder)
 
     @property
-    def config(self) -> dict[str, object]:
+    def config(self) -> dict[str, Any]:
         """The content of adapter_config.json."""
         return self.lora.raw
 
@@ -124,24 +128,18 @@ class Adapter:
 def open_adapter(reference: str | Path) -> Adapter:
     """Open an adapter by its reference (`find_folder`) and check that config and weights explain each other.
 
-    `RequestError` where there is no such adapter; `ContentError` by name where it is damaged or
-    is not a plain LoRA. Values are checked when they are read.
+    `RequestError` without one; `ContentError` where it is damaged or no plain LoRA; values are checked later.
     """
     folder = find_folder(reference)
     config = read_config(folder)
     weights = _open_weights(folder)
     require_text("\n".join(weights.tensors), weights.path)
-    layout = dict(sorted(_pairs(weights), key=lambda pair: _natural(pair[0])))
+    layout = dict(sorted(_modules(weights), key=lambda pair: _natural(pair[0])))
     adapter = Adapter(folder, config, weights, layout)
     with config.bounded():
-        _check_explained(adapter)
-        _check_promised(adapter)
-        gap = find_missing(config, layout)
-    if gap:
-        raise ContentError(
-            f"{weights.path}: {gap} is missing among others that are there; where the base has no such "
-            f"module, write the whole paths of the modules into target_modules of {CONFIG}"
-        )
+        reason = next(_refusals(adapter), "")
+    if reason:
+        raise ContentError(f"{weights.path}: {reason}")
     return adapter
 
 
@@ -157,7 +155,7 @@ def find_folder(reference: str | Path) -> Path:
     bare = isinstance(reference, str) and "/" not in reference and reference not in (".", "..")
     found = [folder for folder in ([SAVES / here, here] if bare else [here]) if folder.is_dir()]
     if len(found) > 1:
-        click.echo(f"note: {text} means {SAVES}/{text}; for the folder {text} here, write ./{text}", err=True)
+        note(f"{text} means {SAVES}/{text}; for the folder {text} here, write ./{text}")
     if found:
         return found[0]
     saved = sorted(p.parent.name for p in SAVES.glob(f"*/{CONFIG}"))
@@ -184,96 +182,79 @@ def _open_weights(folder: Path) -> Weights:
     if index.is_file():
         shards = read_shards(index).values()
         return Weights(index, {name: t for shard in shards for name, t in shard.tensors.items()}, {})
-    for pickle in PICKLES:
-        if (folder / pickle).is_file():
-            raise ContentError(
-                f"{folder / pickle}: a pickle, which could run code when it is loaded; convert it without "
-                f"running any: {_conversion(folder / pickle, path)}"
-            )
-    raise ContentError(f"{folder}: {CONFIG} without {WEIGHTS}; training may not have finished")
-
-
-def _conversion(pickle: Path, out: Path) -> str:
-    """Return a command line that writes a pickle's tensors as safetensors; it refuses all but tensors."""
-    source, target = json.dumps(str(pickle)), json.dumps(str(out))
+    pickle = next((folder / name for name in PICKLES if (folder / name).is_file()), None)
+    if pickle is None:
+        raise ContentError(f"{folder}: {CONFIG} without {WEIGHTS}; training may not have finished")
+    source, target = json.dumps(str(pickle)), json.dumps(str(path))
     code = (
         "import torch; from safetensors.torch import save_file; "
         f'found = torch.load({source}, weights_only=True, map_location="cpu"); '
         f'save_file({{k: v.contiguous() for k, v in found.items()}}, {target}, {{"format": "pt"}})'
     )
-    return f"python -c {shlex.quote(code)}"
+    raise ContentError(
+        f"{pickle}: a pickle, which could run code when it is loaded; convert it without running any: "
+        f"python -c {shlex.quote(code)}"
+    )
 
 
-def _pairs(weights: Weights) -> Iterator[tuple[str, Module]]:
-    for key in weights.tensors:
+def _modules(weights: Weights) -> Iterator[tuple[str, Module]]:
+    """Yield (path, module) of each pair of factors; `ContentError` for what is none."""
+    tensors = weights.tensors
+    for key in tensors:
+        where = f"{weights.path}: {key}"
         for kind, (down, up) in PAIRS.items():
-            if key.endswith(down):
-                yield _module(weights, kind, key, key.removesuffix(down) + up)
-            elif key.endswith(up) and key.removesuffix(up) + down not in weights.tensors:
-                raise ContentError(f"{weights.path}: {key}: its A is missing")
+            if key.endswith(up) and key.removesuffix(up) + down not in tensors:
+                raise ContentError(f"{where}: its A is missing")
+            if not key.endswith(down):
+                continue
+            stem = key.removesuffix(down)
+            if stem + up not in tensors:
+                raise ContentError(f"{where}: its B is missing")
+            if not key.startswith(PREFIX):
+                raise ContentError(f"{where}: expected names that begin with {PREFIX!r}")
+            a, b = tensors[key].shape, tensors[stem + up].shape
+            if len(a) != 2 or len(b) != 2:
+                raise ContentError(f"{where}: shape {list(a)}, expected a matrix (no convolutions)")
+            if a[0] != b[1]:
+                raise ContentError(f"{where}: A {list(a)} and B {list(b)} do not fit together")
+            if 0 in a + b:
+                raise ContentError(f"{where}: A {list(a)} and B {list(b)} are empty (sharded ZeRO-3 save?)")
+            yield stem.removeprefix(PREFIX), Module(kind, b[0], a[1], a[0])
 
 
-def _module(weights: Weights, kind: str, down: str, up: str) -> tuple[str, Module]:
-    if up not in weights.tensors:
-        raise ContentError(f"{weights.path}: {down}: its B is missing")
-    if not down.startswith(PREFIX):
-        raise ContentError(f"{weights.path}: {down}: expected names that begin with {PREFIX!r}")
-    a, b = weights.tensors[down].shape, weights.tensors[up].shape
-    if len(a) != 2 or len(b) != 2:
-        raise ContentError(f"{weights.path}: {down}: shape {list(a)}, expected a matrix (no convolutions)")
-    if a[0] != b[1]:
-        raise ContentError(f"{weights.path}: {down}: A {list(a)} and B {list(b)} do not fit together")
-    if 0 in a + b:
-        raise ContentError(
-            f"{weights.path}: {down}: A {list(a)} and B {list(b)} are empty (sharded ZeRO-3 save?)"
-        )
-    return down.removeprefix(PREFIX).removesuffix(PAIRS[kind][0]), Module(kind, b[0], a[1], a[0])
-
-
-def _check_explained(adapter: Adapter) -> None:
-    """Refuse tensors for which the config has no explanation, and ranks other than it gives."""
-    for module, found in adapter.layout.items():
-        if not adapter.lora.targets(module):
-            raise ContentError(
-                f"{adapter.weights.path}: {module}: has factors, but {CONFIG} does not target it"
-            )
-        expected = adapter.lora.rank_of(module)
-        if found.rank != expected:
-            raise ContentError(
-                f"{adapter.weights.path}: {module}: rank {found.rank}, but {CONFIG} gives it {expected}"
-            )
+def _refusals(adapter: Adapter) -> Iterator[str]:
+    """Yield where config and weights do not explain each other: what is unexplained, and what is missing."""
+    lora, layout, full_tensors = adapter.lora, adapter.layout, adapter.full_tensors
+    for module, found in layout.items():
+        if not lora.targets(module):
+            yield f"{module}: has factors, but {CONFIG} does not target it"
+        if found.rank != lora.rank_of(module):
+            yield f"{module}: rank {found.rank}, but {CONFIG} gives it {lora.rank_of(module)}"
         adapter.scale(module)  # tries alpha_pattern too, here where its time is bounded
-    for name in adapter.full_tensors:
-        _check_full_tensor(adapter, name)
-
-
-def _check_full_tensor(adapter: Adapter, name: str) -> None:
-    module, _, _ = name.rpartition(".")
-    copy_of_base = module.endswith(".base_layer") and module.removesuffix(".base_layer") in adapter.layout
-    if PREFIX + name not in adapter.weights.tensors:
-        raise ContentError(f"{adapter.weights.path}: {name}: expected names that begin with {PREFIX!r}")
-    if not (copy_of_base or adapter.lora.saves_in_full(name)):
-        raise ContentError(f"{adapter.weights.path}: {name}: {CONFIG} does not explain this tensor")
-
-
-def _check_promised(adapter: Adapter) -> None:
-    """Refuse a file that lacks what its config promises."""
-    if not adapter.layout:
-        raise ContentError(f"{adapter.weights.path}: holds no LoRA factors")
-    targets = adapter.config.get("target_modules")
+    for name in full_tensors:
+        module = name.rpartition(".")[0]
+        copy_of_base = module.endswith(".base_layer") and module.removesuffix(".base_layer") in layout
+        if PREFIX + name not in adapter.weights.tensors:
+            yield f"{name}: expected names that begin with {PREFIX!r}"
+        if not (copy_of_base or lora.saves_in_full(name)):
+            yield f"{name}: {CONFIG} does not explain this tensor"
+    if not layout:
+        yield "holds no LoRA factors"
+    targets = lora.raw.get("target_modules")
     for target in targets if isinstance(targets, list) else []:
-        there = any(module == target or module.endswith(f".{target}") for module in adapter.layout)
-        if not there and not adapter.lora.may_exclude(target):
-            raise ContentError(
-                f"{adapter.weights.path}: {CONFIG} targets {target!r}, but no such tensor is there"
-            )
-    for kept in adapter.lora.modules_to_save:
-        if not any(name.rpartition(".")[0].endswith(kept) for name in adapter.full_tensors):
-            raise ContentError(
-                f"{adapter.weights.path}: modules_to_save names {kept!r}, but no such tensor is there"
-            )
-    if adapter.lora.bias == "lora_only" and not any(name.endswith(".bias") for name in adapter.full_tensors):
-        raise ContentError(
-            f"{adapter.weights.path}: bias 'lora_only', but no bias was saved (PEFT never writes those of "
-            "lora_only): its training cannot be reproduced"
+        there = any(module == target or module.endswith(f".{target}") for module in layout)
+        if not there and not lora.may_exclude(target):
+            yield f"{CONFIG} targets {target!r}, but no such tensor is there"
+    for kept in lora.modules_to_save:
+        if not any(name.rpartition(".")[0].endswith(kept) for name in full_tensors):
+            yield f"modules_to_save names {kept!r}, but no such tensor is there"
+    if lora.bias == "lora_only" and not any(name.endswith(".bias") for name in full_tensors):
+        yield (
+            "bias 'lora_only', but no bias was saved (PEFT never writes those of lora_only): its training "
+            "cannot be reproduced"
+        )
+    if gap := find_missing(lora, layout):
+        yield (
+            f"{gap} is missing among others that are there; where the base has no such module, write the "
+            f"whole paths of the modules into target_modules of {CONFIG}"
         )

@@ -1,11 +1,10 @@
-"""The tables that `show` prints, and the same as JSON."""
+"""The tables that `show` prints."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from statistics import median
 
-from adapters.statistics import AdapterStatistics, Histogram, ModuleStatistics
+from adapters.statistics import AdapterStatistics, ModuleStatistics
 from core.errors import show_value
 
 Matrix = list[list[float | None]]
@@ -24,33 +23,14 @@ def text(measured: list[AdapterStatistics], cosines: Matrix) -> Iterator[str]:
         names = [found.name for found in measured]
         yield "cosine similarity of ΔW (1: same direction, 0: orthogonal)"
         rows = [[name, *(_number(v) for v in row)] for name, row in zip(names, cosines, strict=True)]
-        yield from table(["", *names], rows)
+        yield from _table(["", *names], rows)
 
 
-def as_json(
-    measured: list[AdapterStatistics], cosines: Matrix, shapes: list[list[Histogram]]
-) -> dict[str, object]:
-    """Return everything measured, singular values and histograms included."""
-    adapters = [
-        {
-            **asdict(found),
-            "parameters": found.parameters,
-            "norm": found.norm,
-            "histograms": [asdict(h) for h in own],
-        }
-        for found, own in zip(measured, shapes, strict=True)
-    ]
-    return {"adapters": adapters, "cosine": cosines}
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield aligned lines: the first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    for row in (header, *rows):
-        cells = [
-            row[0].ljust(widths[0]),
-            *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
-        ]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for first, *others in (header, *rows):
+        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
         yield "  ".join(cells).rstrip()
 
 
@@ -62,56 +42,47 @@ def _adapter(found: AdapterStatistics) -> Iterator[str]:
         f"{len(found.modules)} modules  {found.tensors} tensors  {found.parameters:,} parameters  "
         f"{found.bytes:,} bytes ({math.ceil(found.bytes / 2**20 * 10) / 10} MiB)  norm of ΔW {found.norm:.4g}"
     )
-    yield f"config: {', '.join(_setting(found.config, *names) for names in CONFIG)}"
+    config = {name: found.config.get(key) for name, key in CONFIG}
+    yield f"config: {', '.join(f'{name} {_setting(value)}' for name, value in config.items())}"
     if found.full_tensors:
         yield f"saved in full (modules_to_save, bias): {', '.join(found.full_tensors)}"
     yield ""
-    yield from table(
+    groups: dict[tuple[str, int, int], list[ModuleStatistics]] = {}
+    for module in found.modules:
+        groups.setdefault((module.target, module.outputs, module.inputs), []).append(module)
+    yield from _table(
         ["target", "modules", "rank", "scale", "A", "B", "parameters", "norm of ΔW", "effective rank"],
-        [_target(name, modules) for name, modules in _grouped(found.modules)],
+        [_target(modules) for modules in groups.values()],
     )
     layers = sorted({module.layer for module in found.modules if module.layer is not None})
     if layers:
         yield ""
-        yield from _layers(found, layers)
+        yield "norm of ΔW by layer"
+        targets = list(dict.fromkeys(module.target for module in found.modules if module.layer is not None))
+        norms = {(module.layer, module.target): module.norm for module in found.modules}
+        rows = [
+            [str(layer), *(_number(norms.get((layer, target))) for target in targets)] for layer in layers
+        ]
+        yield from _table(["layer", *targets], rows)
 
 
-def _setting(config: Mapping[str, object], name: str, key: str) -> str:
-    """Return `alpha 16` of a config, its lists in a row; `alpha not given` where it says nothing."""
-    value = config.get(key)
-    shown = " ".join(map(str, value)) if isinstance(value, list) else value
-    return f"{name} {'not given' if shown is None else shown}"
+def _setting(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "not given" if value is None else str(value)
 
 
-def _grouped(modules: list[ModuleStatistics]) -> list[tuple[str, list[ModuleStatistics]]]:
-    """Return modules by target and shape, in the order in which they come."""
-    groups: dict[tuple[str, int, int], list[ModuleStatistics]] = {}
-    for module in modules:
-        groups.setdefault((module.target, module.outputs, module.inputs), []).append(module)
-    return [(key[0], found) for key, found in groups.items()]
-
-
-def _target(name: str, modules: list[ModuleStatistics]) -> list[str]:
+def _target(modules: list[ModuleStatistics]) -> list[str]:
     ranks, scales = sorted({m.rank for m in modules}), sorted({m.scale for m in modules})
     one = modules[0]
     rank = _range(ranks)
     return [
-        name + (" (embedding)" if one.kind == "embedding" else ""),
+        one.target + (" (embedding)" if one.kind == "embedding" else ""),
         str(len(modules)), rank, _range(scales), f"{rank}×{one.inputs}", f"{one.outputs}×{rank}",
-        f"{sum(m.parameters for m in modules):,}",
+        f"{sum(m.rank * (m.outputs + m.inputs) for m in modules):,}",
         _range([min(m.norm for m in modules), max(m.norm for m in modules)]),
         f"{median(m.effective_rank for m in modules):.1f}",
     ]  # fmt: skip
-
-
-def _layers(found: AdapterStatistics, layers: list[int]) -> Iterator[str]:
-    targets = list(dict.fromkeys(module.target for module in found.modules if module.layer is not None))
-    norms = {(module.layer, module.target): module.norm for module in found.modules}
-    yield "norm of ΔW by layer"
-    yield from table(
-        ["layer", *targets],
-        [[str(layer), *(_number(norms.get((layer, target))) for target in targets)] for layer in layers],
-    )
 
 
 def _range(values: Sequence[float]) -> str:

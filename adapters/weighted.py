@@ -2,10 +2,7 @@
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -38,22 +35,13 @@ def parse_optional_weight(text: str) -> tuple[str, float]:
     return (text, 1.0) if there or not re.search("[=:]", text) else parse_reference_weight(text)
 
 
-def parse_size(text: str) -> int:
-    """Return bytes of a size such as `500MB` or `5GB` (powers of ten); `RequestError` where it is none."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", text.strip(), re.IGNORECASE)
-    size = float(match[1]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[match[2].upper()] if match else 0
-    if not 1 <= size < math.inf:
-        raise RequestError(f"{text!r}: expected a size such as 500MB or 5GB")
-    return int(size)
-
-
 def parse_weight(value: object, reference: str) -> float:
     """Return a finite weight; `RequestError` names the adapter whose weight is none."""
     try:
-        weight = float(value) if isinstance(value, str | int | float) else math.nan
+        weight = math.nan if isinstance(value, bool) else float(str(value))
     except ValueError:
         weight = math.nan
-    if isinstance(value, bool) or not math.isfinite(weight):
+    if not math.isfinite(weight):
         raise RequestError(f"{reference}: weight {show_value(value)}: expected a finite number")
     return weight
 
@@ -69,9 +57,8 @@ def open_weighted(wanted: Iterable[tuple[str, float]]) -> list[WeightedAdapter]:
     if not any(item.weight for item in weighted):
         raise RequestError("all weights are 0: nothing would be left")
     for one, other in combinations((item.adapter for item in weighted), 2):
-        _same_revision(one, other)
-        _same_shapes(one, other)
-        _same_layers(one, other)
+        for reason in (*_differences(one, other), *_gaps(one, other), *_gaps(other, one)):
+            raise ContentError(reason)
     return weighted
 
 
@@ -97,31 +84,20 @@ def factors_of(weighted: Iterable[WeightedAdapter], path: str) -> WeightedFactor
     return WeightedFactors(pairs, [weight * adapter.scale(path) for adapter, weight in adapters])
 
 
-@contextmanager
-def hashed(weighted: Iterable[WeightedAdapter]) -> Iterator[None]:
-    """Work out the digests of all adapters, which cards name, on a thread beside what the block does."""
-    pool = ThreadPoolExecutor(1)
-    try:
-        for item in weighted:
-            pool.submit(getattr, item.adapter, "digest")
-        yield
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def notes(weighted: list[WeightedAdapter]) -> Iterator[str]:
     """Yield what a user should know although it stops nothing."""
     unnamed = [item.adapter.name for item in weighted if item.adapter.base is None]
     if unnamed and len(weighted) > 1:
         yield f"not checked: {', '.join(unnamed)} names no base model"
-    folders = Counter(item.adapter.folder.resolve() for item in active(weighted))
-    for folder, count in folders.items():
-        if count > 1:
-            total = sum(item.weight for item in weighted if item.adapter.folder.resolve() == folder)
-            yield f"{folder.name} is given {count} times: its weights add up to {total:g}"
-    heads = (path for item in active(weighted) for path in sorted(item.adapter.folder.glob("value_head.*")))
-    for head in heads:
-        yield f"left out: {head}, the value head of a reward model, which the result does not hold"
+    weights: dict[Path, list[float]] = {}
+    for item in active(weighted):
+        weights.setdefault(item.adapter.folder.resolve(), []).append(item.weight)
+    for folder, given in weights.items():
+        if len(given) > 1:
+            yield f"{folder.name} is given {len(given)} times: its weights add up to {sum(given):g}"
+    for item in active(weighted):
+        for head in sorted(item.adapter.folder.glob("value_head.*")):
+            yield f"left out: {head}, the value head of a reward model, which the result does not hold"
     skipped = [item.adapter.name for item in weighted if not item.weight]
     if skipped:
         yield f"weight 0: {', '.join(skipped)} left out"
@@ -129,46 +105,36 @@ def notes(weighted: list[WeightedAdapter]) -> Iterator[str]:
 
 def check_one_base(weighted: Iterable[WeightedAdapter]) -> None:
     """Refuse adapters whose configs name different bases, where no base is given that could decide."""
-    named = [item.adapter for item in weighted if item.adapter.base]
-    other = next((a for a in named if _model(str(a.base)) != _model(str(named[0].base))), None)
-    if other:
+    models: dict[str, Adapter] = {}
+    for adapter in (item.adapter for item in weighted if item.adapter.base):
+        base = Path(str(adapter.base))
+        models.setdefault(str(base.resolve()) if base.exists() else str(adapter.base).rstrip("/"), adapter)
+    if len(models) > 1:
+        one, other = list(models.values())[:2]
         raise ContentError(
-            f"different base models: {named[0].name} was trained on {named[0].base}, {other.name} on "
-            f"{other.base}; where both are the same model, give it as --base DIR, which decides"
+            f"different base models: {one.name} was trained on {one.base}, {other.name} on {other.base}; "
+            "where both are the same model, give it as --base DIR, which decides"
         )
 
 
-def _same_revision(one: Adapter, other: Adapter) -> None:
+def _differences(one: Adapter, other: Adapter) -> Iterator[str]:
+    """Yield what forbids to add two adapters: another revision of the base, other shapes."""
     revisions = [adapter.config.get("revision") or "main" for adapter in (one, other)]
     if revisions[0] != revisions[1]:
-        raise ContentError(
-            f"different base revisions: {one.name} was trained on {revisions[0]}, "
-            f"{other.name} on {revisions[1]}"
-        )
+        where = f"{one.name} was trained on {revisions[0]}, {other.name} on {revisions[1]}"
+        yield f"different base revisions: {where}"
     if one.lora.fan_in_fan_out != other.lora.fan_in_fan_out:
-        raise ContentError(f"fan_in_fan_out differs between {one.name} and {other.name}: not the same layers")
-
-
-def _model(name: str) -> str:
-    return str(Path(name).resolve()) if Path(name).exists() else name.rstrip("/")
-
-
-def _same_shapes(one: Adapter, other: Adapter) -> None:
+        yield f"fan_in_fan_out differs between {one.name} and {other.name}: not the same layers"
     for path, module in other.layout.items():
         known = one.layout.get(path, module)
-        if (known.kind, known.outputs, known.inputs) != (module.kind, module.outputs, module.inputs):
-            raise ContentError(
-                f"different base models: {path} is {known.kind} {known.outputs}×{known.inputs} "
-                f"in {one.name}, {module.kind} {module.outputs}×{module.inputs} in {other.name}"
-            )
+        if known.sizes != module.sizes:
+            where = f"is {known.sizes} in {one.name}, {module.sizes} in {other.name}"
+            yield f"different base models: {path} {where}"
 
 
-def _same_layers(one: Adapter, other: Adapter) -> None:
-    """Refuse when both take a module by its plain name and one file lacks it in some layer."""
-    for have, lack in ((one, other), (other, one)):
-        with lack.lora.bounded():
-            missing = next((p for p in have.layout if p not in lack.layout and lack.lora.targets(p)), None)
-        if missing:
-            raise ContentError(
-                f"{lack.weights.path}: {missing} is missing: its config targets it, and {have.name} has it"
-            )
+def _gaps(have: Adapter, lack: Adapter) -> list[str]:
+    """Return each module that both take by its plain name, and whose factors are in one file alone."""
+    with lack.lora.bounded():
+        paths = [path for path in have.layout if path not in lack.layout and lack.lora.targets(path)]
+    told = "is missing: its config targets it, and"
+    return [f"{lack.weights.path}: {path} {told} {have.name} has it" for path in paths]

@@ -1,7 +1,6 @@
 """The model types that are written as GGUF here: their names, hyperparameters and row order."""
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.config import positive, positive_int
 from core.errors import ContentError, show_value
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 LARGEST = float(np.finfo(np.float32).max)  # a GGUF holds these in fp32
 OTHERS = "convert_hf_to_gguf.py of llama.cpp may take it"
 KNOWN = ("llama", "qwen2", "qwen3")
-# The rows of Llama's q and k are reordered for the rotary embedding that llama.cpp uses for it.
-REORDERED = ("attn_q", "attn_k")
 Value = TypeVar("Value", bound=np.generic)
 
 
@@ -30,17 +28,9 @@ class Architecture:
     name: str
     fields: dict[str, Any]
 
-    @property
-    def layers(self) -> int:
-        """Number of transformer blocks."""
-        return self.count("num_hidden_layers")
-
     def count(self, field: str) -> int:
         """Return a positive whole number of the config; `ContentError` where it is none."""
-        value = self.fields.get(field)
-        if type(value) is not int or value < 1:
-            raise ContentError(f"{self.path}: {field} {show_value(value)}: expected a whole number above 0")
-        return value
+        return positive_int(self.fields.get(field), f"{self.path}: {field}")
 
     @property
     def key_heads(self) -> int:
@@ -57,25 +47,27 @@ class Architecture:
 
     def gguf_name(self, name: str) -> str | None:
         """Return llama.cpp's name of a tensor or module (`model.norm` → `output_norm`), None if unknown."""
-        found = _names(self.name, self.layers).get_name(name, (".weight", ".bias"))
+        found = _names(self.name, self.count("num_hidden_layers")).get_name(name, (".weight", ".bias"))
         return None if found is None else str(found)
 
     def heads(self, gguf_name: str) -> int | None:
-        """Return by how many heads the rows of a tensor are reordered, None where they keep their order."""
-        if self.name != "llama" or not any(f".{part}." in gguf_name for part in REORDERED):
+        """Return by how many heads a tensor's rows are reordered (Llama's q and k, for RoPE), None if not."""
+        query = ".attn_q." in gguf_name
+        if self.name != "llama" or not (query or ".attn_k." in gguf_name):
             return None
-        return self.count("num_attention_heads") if ".attn_q." in gguf_name else self.key_heads
+        return self.count("num_attention_heads") if query else self.key_heads
 
     def write(self, writer: "GGUFWriter") -> None:
         """Add the hyperparameters to a GGUF."""
-        writer.add_block_count(self.layers)
+        writer.add_block_count(self.count("num_hidden_layers"))
         writer.add_context_length(self.count("max_position_embeddings"))
         writer.add_embedding_length(self.count("hidden_size"))
         writer.add_feed_forward_length(self.count("intermediate_size"))
         writer.add_head_count(self.count("num_attention_heads"))
         writer.add_head_count_kv(self.key_heads)
-        writer.add_layer_norm_rms_eps(_number(self.fields.get("rms_norm_eps"), self.path, "rms_norm_eps"))
-        writer.add_rope_freq_base(_number(_rope(self.fields)["rope_theta"], self.path, "rope_theta"))
+        epsilon, theta = self.fields.get("rms_norm_eps"), _rope(self.fields)["rope_theta"]
+        writer.add_layer_norm_rms_eps(positive(epsilon, f"{self.path}: rms_norm_eps", LARGEST))
+        writer.add_rope_freq_base(positive(theta, f"{self.path}: rope_theta", LARGEST))
         writer.add_vocab_size(self.count("vocab_size"))
         width = self.head_width
         writer.add_rope_dimension_count(width)
@@ -85,13 +77,22 @@ class Architecture:
 
 def read_architecture(path: Path, fields: dict[str, Any]) -> Architecture:
     """Check that a config.json is of a kind that is written here; `ContentError` names what is not."""
-    kind = fields.get("model_type")
+    kind, rope = fields.get("model_type"), _rope(fields)
     if kind not in KNOWN:
         raise ContentError(
             f"{path}: model_type {show_value(kind)}: only {', '.join(KNOWN)} are written here; {OTHERS}"
         )
-    for reason in _refusals(fields):
-        raise ContentError(f"{path}: {reason}: not written here; {OTHERS}")
+    scaling = rope.get("rope_type") or rope.get("type") or "default"
+    activation = fields.get("hidden_act", "silu")
+    refused = {
+        f"rope_type {show_value(scaling)}": scaling != "default",
+        "use_sliding_window": fields.get("use_sliding_window"),
+        "its weights are quantised": fields.get("quantization_config"),
+        f"hidden_act {show_value(activation)}": activation != "silu",
+    }
+    for reason, found in refused.items():
+        if found:
+            raise ContentError(f"{path}: {reason}: not written here; {OTHERS}")
     return Architecture(path, kind, fields)
 
 
@@ -103,30 +104,12 @@ def _names(architecture: str, layers: int) -> "TensorNameMap":
     return get_tensor_name_map(key, layers)
 
 
-def _refusals(fields: dict[str, Any]) -> Iterator[str]:
-    scaling = _rope(fields).get("rope_type") or _rope(fields).get("type") or "default"
-    if scaling != "default":
-        yield f"rope_type {show_value(scaling)}"
-    if fields.get("use_sliding_window"):
-        yield "use_sliding_window"
-    if fields.get("quantization_config"):
-        yield "its weights are quantised"
-    if fields.get("hidden_act", "silu") != "silu":
-        yield f"hidden_act {show_value(fields['hidden_act'])}"
-
-
 def _rope(fields: dict[str, Any]) -> dict[str, Any]:
     """Return what the config says of rotary embeddings, in transformers 5's place or the older two."""
     said = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
     if not isinstance(said, dict):
         raise ContentError(f"rope_parameters {show_value(said)}: expected a map of settings")
     return {"rope_theta": fields.get("rope_theta", 10000.0)} | said
-
-
-def _number(value: object, path: Path, field: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST:
-        raise ContentError(f"{path}: {field} {show_value(value)}: expected a finite number above 0")
-    return float(value)
 
 
 def reorder(rows: NDArray[Value], heads: int) -> NDArray[Value]:

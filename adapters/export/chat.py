@@ -1,20 +1,18 @@
 """A Jinja chat template as what it puts around each message, found by rendering and checked on probes.
 
-Most chat templates wrap: a fixed text before and after each message by its role, an opening for the
-answer, and sometimes a system message where none is given. Such a one is translated exactly. One
-that does more (trims texts, numbers turns, cuts thoughts out) fails on a probe and is refused.
+Most chat templates wrap: a fixed text before and after each message by its role, an opening for the answer, a
+system message where none is given. One that does more (trims texts, numbers turns) fails on a probe: refused.
 """
 
-from collections.abc import Callable
+import itertools
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from core.errors import ContentError, show_value
 from core.patterns import bounded
-from core.prompt import Message
+from core.prompt import Message, Render
 
-Render = Callable[[list[Message], bool], str]  # messages, whether to open an answer → text
-ROLES = ("system", "user", "assistant")
 MARK = "\u2042{}\u2042"  # a text that is in no template
 TEXTS = ("yes", " two \n\nlines \n", "<b>{{ x }}</b> \"q\" 'a' 文本", "7")
 
@@ -23,8 +21,7 @@ TEXTS = ("yes", " two \n\nlines \n", "<b>{{ x }}</b> \"q\" 'a' 文本", "7")
 class Wrapping:
     """What stands around messages: `around` by role before and after, `answer` opens the answer.
 
-    `default` is the system text that the template adds where a conversation has none; `start` comes
-    once before all messages.
+    `default` is the system text of a conversation without one; `start` comes once before all messages.
     """
 
     start: str
@@ -39,31 +36,22 @@ class Wrapping:
         parts = [f"{self.around[m['role']][0]}{m['content']}{self.around[m['role']][1]}" for m in messages]
         return self.start + "".join(parts) + self.answer
 
-    @property
-    def by_role_alone(self) -> tuple[str, str, str] | None:
-        """Return (before, after the role's name, after the text) where roles differ in their name alone."""
-        first, *others = (
-            (*before.partition(role)[::2], after) if before.count(role) == 1 else None
-            for role, (before, after) in self.around.items()
-        )
-        return first if all(other == first for other in others) else None
-
 
 def renderer(template: str, special: dict[str, str]) -> Render:
     """Return a Jinja template's rendering in a sandbox, set up as transformers does.
 
     `special` are the texts of `bos_token` and its like. Thinking is switched off, as `eval` does.
     """
-    from jinja2 import TemplateError
-    from jinja2.exceptions import TemplateSyntaxError
+    from jinja2 import TemplateError, TemplateSyntaxError
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def refuse(message: str) -> None:
         raise TemplateError(message)
 
-    blocks = {"trim_blocks": True, "lstrip_blocks": True}
-    environment = ImmutableSandboxedEnvironment(**blocks, extensions=[loopcontrols])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
     environment.globals["raise_exception"] = refuse
     try:
         compiled = environment.from_string(template)
@@ -106,55 +94,45 @@ def thinks(render: Render, wrapping: Wrapping) -> bool:
 
 def _guess(render: Render) -> Wrapping:
     """Read the texts around marked messages; where the guess is wrong, the probes will tell."""
-    marks = [MARK.format(i) for i in range(3)]
-    alone = render(_conversation(["user"], marks), False)
-    user_after = _between(alone, marks[:1])[1]
-    answer = _between(render(_conversation(["user"], marks), True), marks[:1])[1].removeprefix(user_after)
-    answered = render(_conversation(["user", "assistant"], marks), False)
-    assistant_after = _between(answered, marks[:2])[2]
-    turns = _between(render(_conversation(["user", "assistant", "user"], marks), False), marks)
+
+    def around(*roles: str, opened: bool = False) -> list[str]:
+        """Return the texts before, between and after the messages of a conversation."""
+        marks = [MARK.format(i) for i in range(len(roles))]
+        text = render(_conversation(roles, marks), opened)
+        found = re.fullmatch("(.*?)".join(["", *map(re.escape, marks), ""]), text, re.DOTALL)
+        if found is None:
+            raise ContentError(
+                "the chat template leaves messages out or changes them; no TEMPLATE can say that"
+            )
+        return list(found.groups())
+
+    user_after = around("user")[1]
+    answer = around("user", opened=True)[1].removeprefix(user_after)
+    assistant_after = around("user", "assistant")[2]
+    turns = around("user", "assistant", "user")
     user_before = turns[2].removeprefix(assistant_after)
-    opened = _between(render(_conversation(["system", "user"], marks), False), marks[:2])
-    system_after = opened[1].removesuffix(user_before)
-    start, default = _opening(opened[0], system_after, turns[0].removesuffix(user_before))
-    around = {
-        "system": (opened[0].removeprefix(start), system_after),
+    before, between, _ = around("system", "user")
+    system_after, without = between.removesuffix(user_before), turns[0].removesuffix(user_before)
+    start, default = without, None
+    if len(without) > len(before) and without.startswith(before) and without.endswith(system_after):
+        start, default = (
+            "",
+            without[len(before) : len(without) - len(system_after)],
+        )  # a system text of its own
+    roles = {
+        "system": (before.removeprefix(start), system_after),
         "user": (user_before, user_after),
         "assistant": (turns[1].removeprefix(user_after), assistant_after),
     }
-    return Wrapping(start, around, answer, default)
+    return Wrapping(start, roles, answer, default)
 
 
-def _opening(before: str, after: str, without: str) -> tuple[str, str | None]:
-    """Return (start, default system text) from what opens a conversation with a system text and without.
-
-    `before` and `after` stand around a given system text; `without` stands before the first user.
-    """
-    if len(without) > len(before) and without.startswith(before) and without.endswith(after):
-        return "", without[len(before) : len(without) - len(after)]
-    return without, None
-
-
-def _between(text: str, marks: list[str]) -> list[str]:
-    """Return the texts before, between and after marks; `ContentError` where they are not all there."""
-    places = [text.find(mark) for mark in marks]
-    if -1 in places or places != sorted(places):
-        raise ContentError("the chat template leaves messages out or changes them; no TEMPLATE can say that")
-    ends = [place + len(mark) for place, mark in zip(places, marks, strict=True)]
-    borders = [0, *(x for pair in zip(places, ends, strict=True) for x in pair), len(text)]
-    return [text[a:b] for a, b in list(pairwise(borders))[::2]]
-
-
-def _conversation(roles: list[str], texts: list[str]) -> list[Message]:
+def _conversation(roles: Sequence[str], texts: Sequence[str]) -> list[Message]:
     return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
 
 
-def _probes() -> list[list[Message]]:
-    """Return conversations with and without a system message, of one to five turns, with awkward texts."""
+def _probes() -> Iterator[list[Message]]:
+    """Yield conversations with and without a system message, of one to five turns, with awkward texts."""
     turns = ["user", "assistant", "user", "assistant", "user"]
-    return [
-        _conversation([*system, *turns[:count]], [*TEXTS[first:], *TEXTS, *TEXTS])
-        for system in ([], ["system"])
-        for count in (1, 3, 5)
-        for first in range(len(TEXTS))
-    ]
+    for system, count, first in itertools.product(([], ["system"]), (1, 3, 5), range(len(TEXTS))):
+        yield _conversation([*system, *turns[:count]], [*TEXTS[first:], *TEXTS, *TEXTS])

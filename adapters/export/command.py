@@ -1,6 +1,5 @@
 """`python -m adapters export NAME_OR_DIR --to hub|ollama|gguf`: hand an adapter or a model on."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ BELONGS = {  # options that only some targets take
     "from_": ("ollama",), "gguf": ("ollama",), "system": ("ollama",), "parameter": ("ollama",),
     "force": ("gguf", "ollama"),
 }  # fmt: skip
+TARGETS = {"hub": "hub", "ollama": "modelfile", "gguf": "gguf_files"}  # and the module of each
 FOLDER = click.Path(path_type=Path)
 
 
@@ -26,7 +26,7 @@ FOLDER = click.Path(path_type=Path)
     ),
 )
 @click.argument("reference", metavar="NAME_OR_DIR")
-@click.option("--to", "target", type=click.Choice(["hub", "ollama", "gguf"]), required=True)
+@click.option("--to", "target", type=click.Choice(list(TARGETS)), required=True)
 @click.option("--base", type=FOLDER, help="Base model's folder, where none is named that is here.")
 @click.option("--out", type=FOLDER, help="gguf, ollama: the file to write.")
 @click.option("--force", is_flag=True, help="gguf, ollama: replace a file that is already there.")
@@ -47,21 +47,10 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--dry-run", is_flag=True, help="hub: list the files, print the card, send nothing.")
 def export(reference: str, target: str, base: Path | None, **options: Any) -> None:  # Click's values
     """Upload to the hub with a card, or write a GGUF or an Ollama Modelfile."""
-    from adapters.export import targets
+    import importlib
+
     from adapters.export.source import open_source
 
-    _check_options(target, options)
-    source = open_source(reference, base)
-    if target == "hub":
-        targets.to_hub(source, options)
-    elif target == "gguf":
-        targets.to_gguf(source, options)
-    else:
-        targets.to_ollama(source, options)
-
-
-def _check_options(target: str, options: Mapping[str, Any]) -> None:
-    """Raise `RequestError` for an option of another target, or a file to write that is not named."""
     for name, value in options.items():
         if value and target not in BELONGS[name]:
             option = name.strip("_").replace("_", "-")
@@ -70,3 +59,5 @@ def _check_options(target: str, options: Mapping[str, Any]) -> None:
         raise RequestError("no --out: the file to write")
     if target == "hub" and options["repo"] is None:
         raise RequestError("no --repo: OWNER/NAME of the repository on the hub")
+    module = importlib.import_module(f"adapters.export.{TARGETS[target]}")
+    getattr(module, f"to_{target}")(open_source(reference, base), options)

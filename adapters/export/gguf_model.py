@@ -12,19 +12,16 @@ from numpy.typing import NDArray
 from adapters.base import Base
 from adapters.export.architecture import Architecture, read_architecture, reorder
 from adapters.export.vocabulary import Vocabulary, read_vocabulary
+from adapters.shards import blocks_of
 from core.errors import ContentError
-from core.weights import STORED, Array, Tensor, require_finite, to_fp32
+from core.weights import STORED, Tensor, require_finite
 
 if TYPE_CHECKING:
-    from gguf import GGMLQuantizationType, GGUFWriter
+    from gguf import GGMLQuantizationType
 
 TYPES = ("f16", "q8_0", "q4_0")  # gguf-py has no quantiser for llama.cpp's K types (q4_k_m and the like)
 TABLES = ("token_embd.weight", "output.weight")
 AT_ONCE = 1 << 22  # elements in hand
-LAYER = (
-    "attn_norm.weight", "attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_output.weight",
-    "ffn_norm.weight", "ffn_gate.weight", "ffn_up.weight", "ffn_down.weight",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +29,17 @@ class Entry:
     """One tensor to write: its name in the GGUF, where it is read from, and as what it is written."""
 
     name: str
-    file: Path
     source: Tensor
     kind: "GGMLQuantizationType"
     heads: int | None
 
     @property
-    def row(self) -> int:
-        """Elements in a row, all of a vector."""
-        return self.source.shape[-1]
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a written row."""
+    def bytes(self) -> int:
+        """Bytes of the written tensor."""
         from gguf import GGML_QUANT_SIZES
 
         block, size = GGML_QUANT_SIZES[self.kind]
-        return self.row // int(block) * int(size)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the written tensor."""
-        return math.prod(self.source.shape) // self.row * self.row_bytes
+        return math.prod(self.source.shape) // int(block) * int(size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,68 +61,64 @@ class GgufPlan:
 def plan_gguf(base: Base, kind: str) -> GgufPlan:
     """Check that every tensor has its place in a GGUF of type `kind`; nothing is written."""
     architecture = read_architecture(base.folder / "config.json", base.config)
-    if architecture.layers > len(base.tensors):  # llama.cpp's table of names grows with it
-        raise ContentError(
-            f"{base.folder}: {len(base.tensors)} tensors, too few for num_hidden_layers {architecture.layers}"
-        )
+    layers, tensors = architecture.count("num_hidden_layers"), len(base.tensors)
+    if layers > tensors:  # llama.cpp's table of names grows with it
+        raise ContentError(f"{base.folder}: {tensors} tensors, too few for num_hidden_layers {layers}")
     entries = list(_entries(base, architecture, kind))
-    _check_shapes(architecture, entries)
+    shapes = _shapes(architecture)
+    for entry in entries:  # llama.cpp would cut other shapes up wrongly
+        shape = shapes.get(entry.name, entry.source.shape)
+        if entry.source.shape != shape:
+            raise ContentError(
+                f"{entry.source.file}: tensor {entry.source.name!r}: shape {list(entry.source.shape)}, but "
+                f"{architecture.path} makes it {list(shape)}"
+            )
     vocabulary = read_vocabulary(base.folder, architecture.count("vocab_size"))
-    found = {entry.name for entry in entries}
-    wanted = ["token_embd.weight", "output_norm.weight"] + ([] if base.tied else ["output.weight"])
-    wanted += [f"blk.{layer}.{part}" for layer in range(architecture.layers) for part in LAYER]
-    for name in wanted:
+    found = {entry.name for entry in entries} | ({"output.weight"} if base.tied else set())
+    for name in shapes:
         if name not in found:
             raise ContentError(f"{base.folder}: no tensor for {name} (as llama.cpp calls it): damaged model")
     return GgufPlan(base, architecture, vocabulary, kind, entries)
 
 
-def _check_shapes(architecture: Architecture, entries: list[Entry]) -> None:
-    """Refuse matrices that are not of the config's sizes: llama.cpp would cut them up wrongly."""
+def _shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor that a model of this config has, by its name in the GGUF."""
     hidden, feed = architecture.count("hidden_size"), architecture.count("intermediate_size")
     query = architecture.count("num_attention_heads") * architecture.head_width
     keys, vocabulary = architecture.key_heads * architecture.head_width, architecture.count("vocab_size")
-    wanted = {
-        "attn_q": (query, hidden), "attn_k": (keys, hidden), "attn_v": (keys, hidden),
-        "attn_output": (hidden, query), "ffn_gate": (feed, hidden), "ffn_up": (feed, hidden),
-        "ffn_down": (hidden, feed), "token_embd": (vocabulary, hidden), "output": (vocabulary, hidden),
+    layer = {
+        "attn_norm": (hidden,), "attn_q": (query, hidden), "attn_k": (keys, hidden), "attn_v": (keys, hidden),
+        "attn_output": (hidden, query), "ffn_norm": (hidden,), "ffn_gate": (feed, hidden),
+        "ffn_up": (feed, hidden), "ffn_down": (hidden, feed),
     }  # fmt: skip
-    for entry in entries:
-        shape = wanted.get(entry.name.removesuffix(".weight").rpartition(".")[2])
-        if shape and entry.source.shape != shape:
-            raise ContentError(
-                f"{entry.file}: tensor {entry.source.name!r}: shape {list(entry.source.shape)}, but "
-                f"{architecture.path} makes it {list(shape)}"
-            )
+    layers = range(architecture.count("num_hidden_layers"))
+    blocks = {f"blk.{i}.{part}.weight": shape for i in layers for part, shape in layer.items()}
+    table = (vocabulary, hidden)
+    ends = {"token_embd.weight": table, "output_norm.weight": (hidden,), "output.weight": table}
+    return ends | blocks
 
 
-def _entries(base: Base, architecture: Architecture, kind: str) -> Iterator[Entry]:
-    for shard in base.shards.values():
-        for tensor in shard.tensors.values():
-            if tensor.name.endswith("rotary_emb.inv_freq"):
-                continue  # old checkpoints carry it; it follows from the config
-            name = architecture.gguf_name(tensor.name)
-            if name is None or tensor.dtype not in STORED or not 1 <= len(tensor.shape) <= 2:
-                raise ContentError(
-                    f"{shard.path}: tensor {tensor.name!r} ({tensor.dtype} {list(tensor.shape)}) has no "
-                    f"place in a GGUF of {architecture.name}"
-                )
-            if name == "output.weight" and base.tied:
-                continue
-            yield Entry(name, shard.path, tensor, _kind(name, tensor, kind), architecture.heads(name))
-
-
-def _kind(name: str, tensor: Tensor, wanted: str) -> "GGMLQuantizationType":
-    """Return how a tensor is written: vectors in fp32, embedding and head in no less than 8 bits.
-
-    Rows of another length than whole blocks are f16, as llama.cpp has them.
-    """
+def _entries(base: Base, architecture: Architecture, wanted: str) -> Iterator[Entry]:
+    """Yield what is written, and how: vectors in fp32, embedding and head in no less than 8 bits."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    if len(tensor.shape) == 1:
-        return GGMLQuantizationType.F32
-    kind = GGMLQuantizationType["Q8_0" if wanted == "q4_0" and name in TABLES else wanted.upper()]
-    return kind if tensor.shape[-1] % GGML_QUANT_SIZES[kind][0] == 0 else GGMLQuantizationType.F16
+    for tensor in base.tensors.values():
+        if tensor.name.endswith("rotary_emb.inv_freq"):
+            continue  # old checkpoints carry it; it follows from the config
+        name = architecture.gguf_name(tensor.name)
+        if name is None or tensor.dtype not in STORED or not 1 <= len(tensor.shape) <= 2:
+            raise ContentError(
+                f"{tensor.file}: tensor {tensor.name!r} ({tensor.dtype} {list(tensor.shape)}) has no "
+                f"place in a GGUF of {architecture.name}"
+            )
+        if name == "output.weight" and base.tied:
+            continue
+        kind = GGMLQuantizationType["Q8_0" if wanted == "q4_0" and name in TABLES else wanted.upper()]
+        if len(tensor.shape) == 1:
+            kind = GGMLQuantizationType.F32
+        elif tensor.shape[-1] % GGML_QUANT_SIZES[kind][0]:  # no whole blocks: as llama.cpp has them
+            kind = GGMLQuantizationType.F16
+        yield Entry(name, tensor, kind, architecture.heads(name))
 
 
 def write_gguf(plan: GgufPlan, path: Path, about: dict[str, str], progress: Callable[[int], object]) -> None:
@@ -156,35 +138,26 @@ def write_gguf(plan: GgufPlan, path: Path, about: dict[str, str], progress: Call
             entry.name, entry.source.shape, np.dtype(np.float32), entry.bytes, raw_dtype=entry.kind
         )
     try:
-        _write(plan, writer, progress)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        file: Any = writer.fout[0]  # past the writer, which would want each tensor whole
+        writer.write_padding(file, file.tell())
+        for entry in plan.entries:
+            for block in _blocks(entry):
+                file.write(block.data)
+                progress(block.nbytes)
+            writer.write_padding(file, entry.bytes)
     finally:
         writer.close()
-
-
-def _write(plan: GgufPlan, writer: "GGUFWriter", progress: Callable[[int], object]) -> None:
-    """Write header and tensors; the data goes past the writer, which would want each tensor whole."""
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    file: Any = writer.fout[0]
-    writer.write_padding(file, file.tell())
-    for entry in plan.entries:
-        for block in _blocks(entry):
-            file.write(block.data)
-            progress(block.nbytes)
-        writer.write_padding(file, entry.bytes)
 
 
 def _blocks(entry: Entry) -> Iterator[NDArray[Any]]:
     """Yield a tensor's rows as they are written; one that is reordered by heads comes whole."""
     from gguf import GGMLQuantizationType, quantize
 
-    count = math.prod(entry.source.shape) // entry.row
-    step = count if entry.heads else max(AT_ONCE // entry.row, 1)
-    for first in range(0, count, step):
-        rows = _rows(entry, first, min(step, count - first))
-        if entry.heads:
-            rows = reorder(rows.reshape(entry.source.shape), entry.heads)
+    for _, block in blocks_of(entry.source, math.prod(entry.source.shape) if entry.heads else AT_ONCE):
+        rows = reorder(block, entry.heads) if entry.heads else block
         if entry.kind == GGMLQuantizationType.F16:
             with np.errstate(over="ignore"):
                 half = rows.astype(np.float16)
@@ -192,13 +165,3 @@ def _blocks(entry: Entry) -> Iterator[NDArray[Any]]:
             yield np.ascontiguousarray(half)
         else:
             yield np.ascontiguousarray(quantize(rows, entry.kind))
-
-
-def _rows(entry: Entry, first: int, count: int) -> Array:
-    """Return some rows as fp32 [count, row]; NaN and infinity are a `ContentError`."""
-    kind = np.dtype(STORED[entry.source.dtype])
-    offset = entry.source.start + first * entry.row * kind.itemsize
-    flat = np.fromfile(entry.file, kind, count * entry.row, offset=offset)
-    values = to_fp32(flat, entry.source.dtype)
-    require_finite(values, f"{entry.file}: tensor {entry.source.name!r} from row {first}")
-    return values.reshape(count, entry.row)

@@ -1,8 +1,6 @@
 """The hub's model card: base and licence, data, recipe and results, as far as files beside it tell."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +8,8 @@ from adapters import vllm
 from adapters.cards import made_from
 from adapters.config import CONFIG
 from adapters.export.source import ExportSource, front_matter, licence_of
-from adapters.output import CARD, MARK
-from adapters.store import Adapter
+from adapters.output import CARD, MARK, read_card
+from adapters.store import Adapter, name_of
 from core.documents import dump_yaml, markdown_table
 from core.errors import ContentError, RequestError
 from core.files import read_json, read_object, require, sha256
@@ -33,66 +31,73 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
 ```
 
 ```console
-$ llamafactory-cli chat {named}{template}
+$ llamafactory-cli chat {named}
 {served}
 ```"""
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """The text of README.md, and what it could not find out."""
-
-    text: str
-    notes: list[str]
-
-
-def make_card(source: ExportSource, name: str, licence: str | None, results: list[Path]) -> Card:
-    """Return the card of a model or adapter; `licence` overrides what the base's files say."""
+def make_card(
+    source: ExportSource, name: str, licence: str | None, results: list[Path]
+) -> tuple[str, list[str]]:
+    """Return a card, and what could not be found out; `licence` overrides what the base's files say."""
     notes: list[str] = []
-    runs = _runs(source.folder, source.name, notes)
-    base = _base_name(source) or "BASE"
-    base = Path(base).name if Path(base).is_absolute() else base
-    settings: dict[str, Any] = next((run["settings"] for run in runs.values() if run.get("settings")), {})
-    sections = [
-        f"# {name.rpartition('/')[2]}",
-        _description(source, base, runs),
-        _introduction(source, licence, notes),
-        _usage(source, name, base, settings.get("template")),
-        _data(runs, notes),
-        _recipe(runs, notes),
-        _results(source, results, notes),
-        _own_words(source),
-    ]
-    head = _front_matter(source, licence, notes)
-    return Card(head + "\n" + "\n\n".join(section for section in sections if section) + "\n", notes)
-
-
-def _front_matter(source: ExportSource, licence: str | None, notes: list[str]) -> str:
-    base, found = _base_name(source), licence_of(source)
-    stated = found[0] if found else {"license": "unknown"}
-    fields: dict[str, object] = {"license": licence} if licence else {**stated}
-    if base and _on_hub(base):
-        fields["base_model"] = base
-    else:
+    adapter = source.adapter
+    found = adapter.base if adapter else front_matter(source.folder).get("base_model")
+    base = found if isinstance(found, str) else None
+    on_hub = bool(base and re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).is_dir())
+    fields, terms = _licence(source, licence, notes)
+    page = fields.get("license_link", f"https://huggingface.co/{base}")
+    terms += f", [stated there]({page})" if on_hub else ""
+    head: dict[str, object] = {**fields, **({"base_model": base} if on_hub else {})}
+    if not on_hub:
         notes.append(
             f"the base is named {base or 'nowhere'}, no hub id: those who download this cannot find it"
-            + (f"; set base_model_name_or_path in {CONFIG}" if source.adapter else "")
+            + (f"; set base_model_name_or_path in {CONFIG}" if adapter else "")
         )
-    fields["library_name"] = "peft" if source.adapter else "transformers"
-    fields["pipeline_tag"] = "text-generation"
-    fields["tags"] = ["lora", "tuneyard"] if source.adapter else ["tuneyard"]
-    return f"---\n{dump_yaml(fields)}---\n"
+    head |= {
+        "library_name": "peft" if adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "tuneyard"] if adapter else ["tuneyard"],
+    }
+    shown = base or "BASE"
+    shown = Path(shown).name if Path(shown).is_absolute() else shown
+    runs = _runs(source.folder, name_of(source.folder), notes)
+    data = [entry for run in runs.values() for entry in run.get("data") or [] if isinstance(entry, dict)]
+    recipes = {name: run["settings"] for name, run in runs.items() if run.get("settings")}
+    settings: dict[str, Any] = next(iter(recipes.values()), {})
+    template = f" --template {settings['template']}" if settings.get("template") else ""
+    if not recipes:
+        notes.append("recipe not recorded beside the weights (run.json of `python -m recipes train`)")
+    trained = ", ".join(dict.fromkeys(str(one["dataset"]) for one in data))
+    rows = [["base", base or "not recorded"], ["licence of the base", terms], *_sizes(adapter)]
+    sections = [
+        f"# {name.rpartition('/')[2]}",
+        f"{'A LoRA adapter for' if adapter else 'A full model: adapters fused into'} {shown}"
+        f"{f', trained on {trained}' if trained else ''}.",
+        markdown_table(["", ""], rows),
+        _usage(source, name, shown, template),
+        _data(data, notes),
+        *(
+            f"## Recipe{f' of {one}' if len(runs) > 1 else ''}\n\n```yaml\n{dump_yaml(recipe)}```"
+            for one, recipe in recipes.items()
+        ),
+        _results(adapter, results, notes),
+        _own_words(source.folder),
+    ]
+    text = f"---\n{dump_yaml(head)}---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
+    return text, notes
 
 
-def _on_hub(base: str) -> bool:
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", base) is not None and not Path(base).is_dir()
-
-
-def _base_name(source: ExportSource) -> str | None:
-    if source.adapter:
-        return source.adapter.base
-    named = front_matter(source.folder).get("base_model")
-    return named if isinstance(named, str) else None
+def _licence(source: ExportSource, stated: str | None, notes: list[str]) -> tuple[dict[str, str], str]:
+    """Return the fields of the base's licence, and its name with where that is from."""
+    if stated:
+        return {"license": stated}, f"{stated} (as stated at export)"
+    if found := licence_of(source):
+        fields, file = found
+        where = "the base's" if file.parent == source.base else "this folder's"
+        return fields, f"{fields.get('license_name', fields['license'])} (from {where} {file.name})"
+    notes.append("licence of the base unknown: state it with --license ID, e.g. apache-2.0")
+    return {"license": "unknown"}, "unknown: look it up at the base before you use this model"
 
 
 def _runs(folder: Path, name: str, notes: list[str]) -> dict[str, dict[str, Any]]:
@@ -110,68 +115,46 @@ def _runs(folder: Path, name: str, notes: list[str]) -> dict[str, dict[str, Any]
     return runs
 
 
-def _description(source: ExportSource, base: str, runs: Mapping[str, dict[str, Any]]) -> str:
-    data = [str(one["dataset"]) for run in runs.values() for one in run.get("data") or []]
-    kind = "A LoRA adapter for" if source.adapter else "A full model: adapters fused into"
-    trained = f", trained on {', '.join(dict.fromkeys(data))}" if data else ""
-    return f"{kind} {base}{trained}."
+def _sizes(adapter: Adapter | None) -> list[list[str]]:
+    if adapter is None:
+        return []
+    layout = adapter.layout
+    targets = sorted({module.rpartition(".")[2] for module in layout})
+    ranks = sorted({module.rank for module in layout.values()})
+    size = sum(module.rank * (module.inputs + module.outputs) for module in layout.values())
+    rank = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]}–{ranks[-1]}"
+    return [
+        ["adapter", f"LoRA of rank {rank}, alpha {adapter.lora.alpha:g}, on {', '.join(targets)}"],
+        ["parameters", f"{size:,} in {len(layout)} modules"],
+        ["SHA-256 of the weights", f"`{adapter.weights_sha256}`"],
+    ]
 
 
-def _introduction(source: ExportSource, licence: str | None, notes: list[str]) -> str:
-    found = licence_of(source)
-    if licence:
-        terms = f"{licence} (as stated at export)"
-    elif found:
-        where = "the base's" if found[1].parent == source.base else "this folder's"
-        terms = f"{found[0].get('license_name', found[0]['license'])} (from {where} {found[1].name})"
-    else:
-        terms = "unknown: look it up at the base before you use this model"
-        notes.append("licence of the base unknown: state it with --license ID, e.g. apache-2.0")
-    base = _base_name(source)
-    if base and _on_hub(base):
-        page = f"https://huggingface.co/{base}"
-        terms += f", [stated there]({page if licence or not found else found[0].get('license_link', page)})"
-    rows = [["base", base or "not recorded"], ["licence of the base", terms]]
-    if source.adapter:
-        lora, layout = source.adapter.lora, source.adapter.layout
-        targets = sorted({module.rpartition(".")[2] for module in layout})
-        ranks = sorted({module.rank for module in layout.values()})
-        size = sum(module.rank * (module.inputs + module.outputs) for module in layout.values())
-        rank = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]}–{ranks[-1]}"
-        rows += [
-            ["adapter", f"LoRA of rank {rank}, alpha {lora.alpha:g}, on {', '.join(targets)}"],
-            ["parameters", f"{size:,} in {len(layout)} modules"],
-            ["SHA-256 of the weights", f"`{source.adapter.weights_sha256}`"],
-        ]
-    return markdown_table(["", ""], rows)
-
-
-def _usage(source: ExportSource, repo: str, base: str, template: object) -> str:
+def _usage(source: ExportSource, repo: str, base: str, template: str) -> str:
     """Return how it is loaded: PEFT or transformers, LLaMA-Factory (`template`: the training's) and vLLM."""
-    model, named = repo, f"--model_name_or_path {repo}"
-    peft, adapted, tokenizer, served = "", "", repo, f"$ vllm serve {repo}"
-    if source.adapter:
-        model, named = base, f"--model_name_or_path {base} --adapter_name_or_path {repo}"
-        peft = "from peft import PeftModel\n"
-        adapted = f'model = PeftModel.from_pretrained(model, "{repo}")\n'
-        tokenizer = repo if (source.folder / "tokenizer_config.json").is_file() else base
-        rank = max(module.rank for module in source.adapter.layout.values())
-        rank = vllm.max_rank(rank) or rank
-        served = f"$ vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules mine={repo}"
-        if source.adapter.full_tensors:
-            served = f"# {vllm.NO_FULL_TENSORS}"
+    if source.adapter is None:
+        named = f"--model_name_or_path {repo}{template}"
+        return USAGE.format(
+            peft="", model=repo, adapted="", tokenizer=repo, named=named, served=f"$ vllm serve {repo}"
+        )
+    rank = max(module.rank for module in source.adapter.layout.values())
+    rank = vllm.max_rank(rank) or rank
+    served = f"$ vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules mine={repo}"
     return USAGE.format(
-        peft=peft, model=model, adapted=adapted, tokenizer=tokenizer, named=named, served=served,
-        template=f" --template {template}" if template else "",
-    )  # fmt: skip
+        peft="from peft import PeftModel\n",
+        model=base,
+        adapted=f'model = PeftModel.from_pretrained(model, "{repo}")\n',
+        tokenizer=repo if (source.folder / "tokenizer_config.json").is_file() else base,
+        named=f"--model_name_or_path {base} --adapter_name_or_path {repo}{template}",
+        served=f"# {vllm.NO_FULL_TENSORS}" if source.adapter.full_tensors else served,
+    )
 
 
-def _data(runs: Mapping[str, dict[str, Any]], notes: list[str]) -> str:
-    listed = [entry for run in runs.values() for entry in run.get("data") or []]
-    used = {entry["dataset"]: entry for entry in listed if isinstance(entry, dict)}.values()
-    if not used:
+def _data(listed: list[dict[str, Any]], notes: list[str]) -> str:
+    if not listed:
         notes.append("data not recorded beside the weights (run.json of `python -m recipes train`)")
         return ""
+    used = {entry["dataset"]: entry for entry in listed}.values()
     rows = [[entry["dataset"], _about(entry), f"`{entry['sha256']}`"] for entry in used]
     return "## Data\n\n" + markdown_table(["dataset", "what it is", "SHA-256"], rows)
 
@@ -186,58 +169,42 @@ def _about(entry: dict[str, Any]) -> str:
     return f"{fields['about']}, {rows:,} rows" if rows else str(fields["about"])
 
 
-def _recipe(runs: Mapping[str, dict[str, Any]], notes: list[str]) -> str:
-    known = {name: run["settings"] for name, run in runs.items() if run.get("settings")}
-    if not known:
-        notes.append("recipe not recorded beside the weights (run.json of `python -m recipes train`)")
-    return "\n\n".join(
-        f"## Recipe{f' of {name}' if len(runs) > 1 else ''}\n\n```yaml\n{dump_yaml(settings)}```"
-        for name, settings in known.items()
-    )
-
-
-def _results(source: ExportSource, places: list[Path], notes: list[str]) -> str:
-    """Return the results found under the given folders; those of this adapter are known by its hash."""
-    files = [file for place in places for file in _result_files(place)]
+def _results(adapter: Adapter | None, places: list[Path], notes: list[str]) -> str:
+    """Return the results found under the given folders as a table; the hash tells those of this adapter."""
+    files: list[Path] = []
+    for place in places:
+        require(place, "results")
+        found = sorted(place.rglob("results.json")) if place.is_dir() else [place]
+        if not found:
+            raise RequestError(
+                f"{place}: no results.json in it; expected a folder that python -m eval.nli wrote"
+            )
+        files += found
     if not files:
         return ""
     rows, proved = [], False
     for file in files:
-        fields = _read_result(file)
+        fields: Any = read_json(file)
+        wanted = ("model", "set", "n", "accuracy", "ci95", "majority")
+        missing = [key for key in wanted if not isinstance(fields, dict) or key not in fields]
+        if missing:
+            raise ContentError(f"{file}: no {', '.join(missing)}: not a results.json of python -m eval.nli")
         hashes = fields.get("hashes", {}).get("adapters", {})
-        own = source.adapter is not None and source.adapter.digest in hashes.values()
+        own = adapter is not None and adapter.digest in hashes.values()
         proved |= own
         low, high = fields["ci95"]
         shares = f"{fields['accuracy']:.1%}", f"{low:.1%}–{high:.1%}", f"{fields['majority']:.1%}"
         model = f"{fields['model']}{' (this adapter)' if own else ''}"
         rows.append([model, fields["set"], f"{fields['n']:,}", *shares])
-    if source.adapter and not proved:
+    if adapter and not proved:
         notes.append("none of the results is of this adapter: their hashes are of other weights")
     header = ["model", "set", "examples", "accuracy", "95 % interval", "majority-class baseline"]
     return "## Results\n\n" + markdown_table(header, rows)
 
 
-def _result_files(place: Path) -> list[Path]:
-    require(place, "results")
-    files = sorted(place.rglob("results.json")) if place.is_dir() else [place]
-    if not files:
-        raise RequestError(f"{place}: no results.json in it; expected a folder that python -m eval.nli wrote")
-    return files
-
-
-def _read_result(file: Path) -> dict[str, Any]:
-    fields = read_json(file)
-    wanted = ("model", "set", "n", "accuracy", "ci95", "majority")
-    missing = [key for key in wanted if not isinstance(fields, dict) or key not in fields]
-    if missing or not isinstance(fields, dict):
-        raise ContentError(f"{file}: no {', '.join(missing)}: not a results.json of python -m eval.nli")
-    return fields
-
-
-def _own_words(source: ExportSource) -> str:
+def _own_words(folder: Path) -> str:
     """Return what merge or fuse wrote about how the folder was made."""
-    card = source.folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    text = read_card(folder / CARD)
     if MARK not in text:
         return ""
     body = text.partition("---\n")[2].partition("\n---\n")[2].strip()

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.config import CONFIG
-from adapters.store import Adapter, find_folder, name_of, open_adapter
+from adapters.config import CONFIG, checkpoints_in
+from adapters.output import CARD, check_free, read_card
+from adapters.store import Adapter, find_folder, open_adapter
 from core.documents import parse_yaml
 from core.errors import RequestError
 from core.files import read_object, require
@@ -21,23 +22,11 @@ class ExportSource:
     adapter: Adapter | None
     base: Path | None
 
-    @property
-    def name(self) -> str:
-        """The folder's name, a checkpoint's with that of its run before it."""
-        return name_of(self.folder)
-
-    @property
-    def config(self) -> dict[str, object] | None:
-        """config.json of the model, or of an adapter's base; None where the base is not local."""
-        folder = self.base if self.adapter else self.folder
-        return read_object(folder / "config.json") if folder else None
-
 
 def open_source(reference: str, base: Path | None) -> ExportSource:
-    """Open an adapter (a NAME under saves/ or a folder) or a model folder.
+    """Open an adapter (a NAME under saves/ or a folder) or a model folder; `base` overrides what they name.
 
-    `base` overrides where the adapter's config says that its base lies. `RequestError` where the
-    folder is neither; `ContentError` where the adapter is damaged.
+    `RequestError` where the folder is neither; `ContentError` where the adapter is damaged.
     """
     folder = find_folder(reference)
     if base:
@@ -47,24 +36,33 @@ def open_source(reference: str, base: Path | None) -> ExportSource:
         return ExportSource(folder, adapter, base or _local(adapter.base))
     if (folder / "config.json").is_file():
         return ExportSource(folder, None, base or _local(front_matter(folder).get("base_model")))
-    inside = sorted(path.parent.name for path in folder.glob(f"checkpoint-*/{CONFIG}"))
-    hint = f" (but {', '.join(inside)} in it)" if inside else ""
+    hint = checkpoints_in(folder)
     raise RequestError(f"{folder}: neither {CONFIG} nor config.json: no adapter and no model{hint}")
 
 
 def _local(name: object) -> Path | None:
-    found = isinstance(name, str) and (Path(name) / "config.json").is_file()
-    return Path(str(name)) if found else None
+    return Path(name) if isinstance(name, str) and (Path(name) / "config.json").is_file() else None
+
+
+def check_file(out: Path, source: ExportSource, *, force: bool) -> Path:
+    """Return `out` resolved; `RequestError` where it is a folder, lies in an input, or is there already."""
+    target = out.resolve()
+    for folder in (source.folder, source.base):
+        if folder and folder.resolve() in target.parents:
+            raise RequestError(f"{out}: lies in an input ({folder}); choose another --out")
+    if target.is_dir():
+        raise RequestError(f"{out}: a folder; expected the name of a file")
+    check_free(out, force=force)
+    return target
 
 
 def front_matter(folder: Path) -> dict[str, object]:
     """Return the YAML between the `---` lines that open README.md, {} where there is none."""
-    card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    opening, _, rest = text.partition("---\n")
+    opening, _, rest = read_card(folder / CARD).partition("---\n")
     if opening:
         return {}
-    fields = parse_yaml("\n" + rest.partition("\n---")[0], str(card)).value  # its lines are the card's
+    # the empty line: its lines are the card's
+    fields = parse_yaml("\n" + rest.partition("\n---")[0], str(folder / CARD)).value
     return fields if isinstance(fields, dict) else {}
 
 
@@ -73,15 +71,13 @@ def licence_of(source: ExportSource) -> tuple[dict[str, str], Path] | None:
 
     The fields are `license`, and where the hub has no id for it (`other`) `license_name` and `license_link`.
     """
-    for folder in (source.base, source.folder):
-        if folder is None:
-            continue
+    for folder in filter(None, (source.base, source.folder)):
         card = front_matter(folder)
         found = {key: value for key in LICENCE if isinstance(value := card.get(key), str)}
         # `other` without a name says nothing: LLaMA-Factory writes it beside all that it trains.
         nothing = {"unknown"} if "license_name" in found else {"unknown", "other"}
         if "license" in found and found["license"] not in nothing:
-            return {**found, "license": found["license"].lower()}, folder / "README.md"
+            return {**found, "license": found["license"].lower()}, folder / CARD
         for file in (ORIGIN, "config.json"):
             fields = read_object(folder / file) if (folder / file).is_file() else {}
             for key in ("licence", "license"):

@@ -29,7 +29,7 @@ NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # gguf.TokenType
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Tokens by id with their types, and the name of the pre-tokenizer."""
+    """Tokens by id with their types, and the name of the pre-tokenizer; `composed`: text becomes NFC."""
 
     folder: Path
     tokens: list[str]
@@ -63,35 +63,26 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
         raise ContentError(
             f"{path}: {show_value(model.get('type'))}: only byte-level BPE is written here; {OTHERS}"
         )
-    tokens, types = _tokens(path, model.get("vocab") or {}, fields.get("added_tokens") or [], size)
-    return Vocabulary(folder, tokens, types, _pre_tokenizer(path, fields), _composes(path, fields))
-
-
-def _tokens(
-    path: Path, vocabulary: dict[str, int], added: list[dict[str, Any]], size: int
-) -> tuple[list[str], list[int]]:
-    ids = {index: token for token, index in vocabulary.items()}
-    kinds = dict.fromkeys(ids, NORMAL)
-    for token in added:
-        ids[token["id"]] = token["content"]
-        kinds[token["id"]] = CONTROL if token.get("special") else USER_DEFINED
+    ids = {index: (token, NORMAL) for token, index in (model.get("vocab") or {}).items()}
+    for token in fields.get("added_tokens") or []:
+        ids[token["id"]] = token["content"], CONTROL if token.get("special") else USER_DEFINED
     if ids and max(ids) >= size:
         raise ContentError(
-            f"{path}: token {show_value(ids[max(ids)])} has id {max(ids)}, but the embedding has {size} "
+            f"{path}: token {show_value(ids[max(ids)][0])} has id {max(ids)}, but the embedding has {size} "
             "rows: the tokenizer belongs to another model"
         )
-    tokens = [ids.get(index, f"[PAD{index}]") for index in range(size)]
-    return tokens, [kinds.get(index, UNUSED) for index in range(size)]
-
-
-def _pre_tokenizer(path: Path, fields: dict[str, Any]) -> str:
+    every = [ids.get(index, (f"[PAD{index}]", UNUSED)) for index in range(size)]
     steps = tuple(_step(path, step) for step in _parts(fields.get("pre_tokenizer"), "pretokenizers"))
     if steps not in PRE_TOKENIZERS:
         raise ContentError(
             f"{path}: a pre-tokenizer that is none of {', '.join(PRE_TOKENIZERS.values())}; {OTHERS} "
             f"(found: {', '.join(steps) or 'none'})"
         )
-    return PRE_TOKENIZERS[steps]
+    kinds = [step.get("type") for step in _parts(fields.get("normalizer"), "normalizers")]
+    if set(kinds) - {"NFC"}:
+        raise ContentError(f"{path}: normalizer {', '.join(map(str, kinds))}: llama.cpp has no such step")
+    tokens, types = [token for token, _ in every], [kind for _, kind in every]
+    return Vocabulary(folder, tokens, types, PRE_TOKENIZERS[steps], bool(kinds))
 
 
 def _step(path: Path, step: dict[str, Any]) -> str:
@@ -104,14 +95,6 @@ def _step(path: Path, step: dict[str, Any]) -> str:
     if kind == "ByteLevel" and not step.get("add_prefix_space"):
         return "words and bytes" if step.get("use_regex", True) else "bytes"
     raise ContentError(f"{path}: pre-tokenizer {show_value(step)}: llama.cpp has no such step")
-
-
-def _composes(path: Path, fields: dict[str, Any]) -> bool:
-    """Return whether text is brought to NFC first, which llama.cpp does not do; refuse other changes."""
-    kinds = [step.get("type") for step in _parts(fields.get("normalizer"), "normalizers")]
-    if set(kinds) - {"NFC"}:
-        raise ContentError(f"{path}: normalizer {', '.join(map(str, kinds))}: llama.cpp has no such step")
-    return bool(kinds)
 
 
 def _parts(step: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ import copy
 import peft
 import torch
 
-from adapters.merge import MergeOptions
-from adapters.pipeline import MergeRequest, merge, plan
+from adapters.merge import MergeRequest
+from adapters.pipeline import merge, plan_merging
 
 
 def save_adapter(base, model, folder, *, seed=1, config=peft.LoraConfig, **fields):
@@ -25,8 +25,7 @@ def save_adapter(base, model, folder, *, seed=1, config=peft.LoraConfig, **field
 
 
 def ours(wanted, out, **how):
-    request = MergeRequest(list(wanted), MergeOptions(**how), out)
-    merge(request, plan(request), lambda _: None, print)
+    merge(plan_merging(MergeRequest(list(wanted), out, **how)), lambda _: None)
     return out
 
 

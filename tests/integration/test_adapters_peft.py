@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adapters.fuse import FuseOptions
-from adapters.merge import MergeOptions
-from adapters.pipeline import FuseRequest, MergeRequest, fuse, merge, plan, plan_fusing
+from adapters.fuse import FuseRequest
+from adapters.merge import MergeRequest
+from adapters.pipeline import fuse, merge, plan_fusing, plan_merging
 from adapters.store import open_adapter
 from core.errors import ContentError, TuneyardError
 from tests.integration.peft_oracle import deltas, error, exact, load, ours, peft_merge, save_adapter
@@ -174,8 +174,7 @@ def test_peft_takes_what_we_refuse(base, save):
 def fused(wanted, folder, out, **options):
     from transformers import AutoModelForCausalLM
 
-    request = FuseRequest(list(wanted), folder, FuseOptions(**options), out)
-    retained = fuse(request, plan_fusing(request), lambda _: None, print)
+    retained = fuse(plan_fusing(FuseRequest(list(wanted), folder, out, **options)), lambda _: None)
     return AutoModelForCausalLM.from_pretrained(out, dtype="auto").eval(), retained
 
 
@@ -229,8 +228,7 @@ def test_conv1d_models_are_fused_the_right_way_round(tmp_path):
 
 def test_modules_to_save_are_merged_against_the_base(base, save, tiny_model, tmp_path):
     wanted = [(save("a", seed=1, modules_to_save=["norm"]), 0.5), (save("b", seed=2), 1)]
-    request = MergeRequest(wanted, MergeOptions(), tmp_path / "out", base=tiny_model)
-    merge(request, plan(request), lambda _: None, print)
+    merge(plan_merging(MergeRequest(wanted, tmp_path / "out", tiny_model)), lambda _: None)
     found = load(base, tmp_path / "out")
     trained = load_file(tmp_path / "a/adapter_model.safetensors")["base_model.model.model.norm.weight"]
     expected = base.model.norm.weight + 0.5 * (trained - base.model.norm.weight)
@@ -274,8 +272,8 @@ def test_what_peft_saves_is_fused_as_peft_merges_it(tiny_model, tmp_path, name, 
         if parameter.requires_grad:
             parameter.data += torch.randn_like(parameter) * 0.1
     tuned.save_pretrained(tmp_path / "a", save_embedding_layers=save)
-    request = FuseRequest([(tmp_path / "a", 1.0)], tmp_path / "base", FuseOptions(), tmp_path / "fused")
-    fuse(request, plan_fusing(request), lambda _: None, print)
+    request = FuseRequest([(tmp_path / "a", 1.0)], tmp_path / "base", tmp_path / "fused")
+    fuse(plan_fusing(request), lambda _: None)
     ours = AutoModelForCausalLM.from_pretrained(tmp_path / "fused", dtype=torch.float32)
     assert ours.config.vocab_size == (rows or base.config.vocab_size)
     with torch.no_grad():

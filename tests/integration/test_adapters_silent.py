@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adapters.fuse import FuseOptions
-from adapters.pipeline import FuseRequest, plan_fusing
+from adapters.fuse import FuseRequest
+from adapters.pipeline import plan_fusing
 from adapters.store import open_adapter
 from core.errors import ContentError, TuneyardError
 from tests.integration.peft_oracle import deltas, error, exact, load, ours, save_adapter
@@ -136,7 +136,7 @@ def test_dora_is_no_sum(base, save, tmp_path):
 
 def plan_on(folder, adapter, out):
     """MergePlan a fuse of an adapter into the model in `folder`, where it is checked against its base."""
-    return plan_fusing(FuseRequest([(adapter, 1.0)], folder, FuseOptions(), out))
+    return plan_fusing(FuseRequest([(adapter, 1.0)], folder, out))
 
 
 def test_a_base_with_fewer_layers(base, save, tmp_path):

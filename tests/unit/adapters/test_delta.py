@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters import nf4
-from adapters.delta import Delta, Retained, apply
+from adapters.delta import apply, nf4
 from adapters.shards import Piece
 from core.weights import open_weights, to_fp32
 from tests.unit.adapters.make import write_file
@@ -20,7 +19,7 @@ def piece(folder, weight, dtype):
     """Store a weight and return it as what is to be changed."""
     write_file(folder / "w.safetensors", {"w": weight}, dtype)
     tensor = open_weights(folder / "w.safetensors").tensors["w"]
-    return Piece("w", dtype, tensor.shape, tensor, folder / "w.safetensors")
+    return Piece("w", dtype, tensor.shape, tensor)
 
 
 def rounded(value, bits):
@@ -58,8 +57,8 @@ def test_elements_are_the_exact_sum_rounded_once(tmp_path_factory, dtype, rank, 
     left = (rng.standard_normal((6, rank)) * size).astype(np.float32)
     right = rng.standard_normal((rank, 8)).astype(np.float32)
     given_piece = piece(tmp_path_factory.mktemp("w"), weight, dtype)
-    stored = np.concatenate(list(apply(given_piece, Delta(left, right), Retained())))
-    start = to_fp32(open_weights(given_piece.file).stored("w"), dtype)
+    stored = np.concatenate(list(apply(given_piece, (left, right), None, [])))
+    start = to_fp32(open_weights(given_piece.source.file).stored("w"), dtype)
     assert to_fp32(stored, dtype).tolist() == exactly(start, left, right, BITS[dtype])
 
 
@@ -68,15 +67,15 @@ def test_a_change_that_all_but_undoes_the_weight_leaves_what_is_really_left(tmp_
     weight = np.array([[1.0], [1.5], [1.375], [-1.9921875]], np.float32).repeat(8, axis=1)
     left, right = weight[:, :1].copy(), -(1 + np.arange(1, 9, dtype=np.float32)[None] * np.float32(2**-23))
     undone = piece(tmp_path, weight, "BF16")
-    stored = np.concatenate(list(apply(undone, Delta(left, right), Retained())))
+    stored = np.concatenate(list(apply(undone, (left, right), None, [])))
     assert to_fp32(stored, "BF16").tolist() == exactly(weight, left, right, BITS["BF16"])
 
 
 def test_nf4_is_the_same_by_pieces(tmp_path, monkeypatch):
     """Blocks of scales are larger than the rows worked on at once: the tensor is quantised as one."""
     weight = (np.random.default_rng(5).standard_normal((96, 40)) * 0.03).astype(np.float32)
-    whole = nf4.round_trip(weight, "F32", double=True)
+    whole = nf4(weight, "F32", double=True)
     monkeypatch.setattr("adapters.delta.BLOCK", 700)
-    stored = list(apply(piece(tmp_path, weight, "F32"), Delta(quantise="nf4-double"), Retained()))
+    stored = list(apply(piece(tmp_path, weight, "F32"), None, "nf4-double", []))
     assert len(stored) > 1
     assert np.concatenate(stored).tolist() == whole.tolist()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adapters import nf4
+from adapters.delta import nf4
 from core.weights import from_fp32, to_fp32
 
 LEVELS = np.array(
@@ -17,10 +17,10 @@ def test_nf4_by_hand():
     values = np.zeros((1, 70), np.float32)
     values[0, :4] = [4, -4, 2.9, 0.1]  # scale 4: 2.9 is nearest to level 0.723, 0.1 to 0
     values[0, 64:] = [0.5, -0.25, 0, 0, 0, 0]  # a short last block with scale 0.5
-    found = nf4.round_trip(values, "F32", double=False)[0]
+    found = nf4(values, "F32", double=False)[0]
     np.testing.assert_allclose(found[:4], [4, -4, 4 * 0.7229568, 0], rtol=1e-6)
     np.testing.assert_allclose(found[64:66], [0.5, 0.5 * -0.5250730], rtol=1e-6)
-    assert not nf4.round_trip(np.zeros((8, 8), np.float32), "F32", double=False).any()
+    assert not nf4(np.zeros((8, 8), np.float32), "F32", double=False).any()
 
 
 @pytest.mark.parametrize("dtype", ["F32", "BF16", "F16"])
@@ -28,7 +28,7 @@ def test_nf4_by_hand():
 def test_every_weight_becomes_the_nearest_level_of_its_block_in_its_own_dtype(dtype, double):
     values = (np.random.default_rng(1).standard_normal((40, 64)) * 0.03).astype(np.float32)
     values = to_fp32(from_fp32(values, dtype), dtype)
-    found = nf4.round_trip(values, dtype, double=double)
+    found = nf4(values, dtype, double=double)
     assert found.dtype == np.float32 and found.shape == values.shape
     np.testing.assert_array_equal(found, to_fp32(from_fp32(found, dtype), dtype))  # nothing beyond its dtype
     scales = np.abs(values).max(axis=1, keepdims=True)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from adapters import pipeline
+from adapters.export.gguf_files import to_gguf
 from adapters.export.gguf_model import write_gguf
 from adapters.export.source import open_source
-from adapters.export.targets import to_gguf
+from adapters.request import fuse_request, merge_request
 from adapters.store import open_adapter
 from core.errors import RequestError
 from core.files import staging
@@ -18,7 +19,7 @@ from tests.unit.adapters.test_commands import at_home, call, names  # noqa: F401
 
 MERGE = {**dict.fromkeys(("method", "rank", "energy", "dtype", "base", "same_base")), "out": Path("out")}
 FUSE = {
-    **dict.fromkeys(("same_base", "dtype", "base_as", "max_shard_size")),
+    **dict.fromkeys(("same_base", "dtype", "base_as", "max_shard")),
     "base": Path("base"),
     "out": Path("out"),
 }
@@ -26,14 +27,14 @@ FUSE = {
 
 def merge(meanwhile, force=False):
     """Merge, with something else happening at the first bytes written."""
-    request = pipeline.merge_request(["rte=1"], MERGE, force=force)
-    return pipeline.merge(request, pipeline.plan(request), meanwhile, lambda _: None)
+    return pipeline.merge(
+        pipeline.plan_merging(merge_request(["rte=1"], MERGE | {"force": force})), meanwhile
+    )
 
 
 def fuse(meanwhile, force=False):
     """Fuse, with something else happening at the first bytes written."""
-    request = pipeline.fuse_request(["rte"], FUSE, force=force)
-    return pipeline.fuse(request, pipeline.plan_fusing(request), meanwhile, lambda _: None)
+    return pipeline.fuse(pipeline.plan_fusing(fuse_request(["rte"], FUSE | {"force": force})), meanwhile)
 
 
 def trained(_count):
@@ -93,7 +94,7 @@ def test_force_keeps_files_that_the_command_does_not_write(work):
 
 @pytest.mark.parametrize("work", [merge, fuse])
 def test_what_came_before_the_first_byte_costs_no_work(work, monkeypatch):
-    planned = {merge: "plan", fuse: "plan_fusing"}[work]
+    planned = {merge: "plan_merging", fuse: "plan_fusing"}[work]
     plan = getattr(pipeline, planned)
 
     def late(request):
@@ -116,7 +117,7 @@ def test_a_file_that_comes_while_a_gguf_is_written_is_kept(monkeypatch):
         Path("m.gguf").write_text("mine")
 
     with monkeypatch.context() as patch:
-        patch.setattr("adapters.export.gguf_model.write_gguf", interrupted)
+        patch.setattr("adapters.export.gguf_files.write_gguf", interrupted)
         with pytest.raises(RequestError, match=r"m.gguf: already there; .* kept as .*/m-2.gguf$"):
             to_gguf(open_source("./model", None), options)
     assert Path("m.gguf").read_text() == "mine"

@@ -28,7 +28,8 @@ def test_names_that_no_font_has_are_numbered_and_said(
 ) -> None:
     monkeypatch.setattr("core.typeface.CJK", ())
     module = ModuleStatistics("m", 0, "q_proj", "attention", 4, 4, 2, 1.0, 1.0, 1.5, [1.0, 0.5])
-    found = AdapterStatistics("适配器", "d", "s", None, ["F32"], 2, 10, [], {}, [module])
-    written = draw(tmp_path, [found], [[1.0]], [[Histogram("q_proj", side, 1.0, [1, 2]) for side in "AB"]])
+    counts = [Histogram("q_proj", side, 1.0, [1, 2]) for side in "AB"]
+    found = AdapterStatistics("适配器", "d", "s", None, ["F32"], 2, 10, [], {}, [module], 16, 1.0, counts)
+    written = draw(tmp_path, [found], [[1.0]])
     assert [path.name for path in written] == ["norms.png", "spectrum.png", "values-适配器.png"]
     assert "plots: #1 is 适配器, which no installed font can write" in capsys.readouterr().err

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adapters.request import parse_size
 from adapters.store import open_adapter
 from adapters.weighted import (
     check_one_base,
     open_weighted,
     parse_optional_weight,
     parse_reference_weight,
-    parse_size,
 )
 from core.errors import ContentError, RequestError
 from tests.unit.adapters.make import CONFIG, PREFIX, factors, make

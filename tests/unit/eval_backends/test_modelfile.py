@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.export.chat import find_wrapping, renderer
-from adapters.export.modelfile import Modelfile as Written
+from adapters.export.modelfile import modelfile_text
 from core.errors import ContentError, RequestError
 from eval.backends.modelfile import compile_template, read_modelfile
 from tests.unit.adapters.test_export_ollama import BRACES, CHATML, CONVERSATIONS, LLAMA3, LLAMAFACTORY
@@ -29,8 +29,8 @@ def write(path: Path, text: str) -> Path:
 def test_what_export_writes_renders_as_the_chat_template(tmp_path: Path, template: str) -> None:
     render = renderer(template, {"bos_token": "<bos>"})
     wrapping = find_wrapping(render)
-    written = Written("x.gguf", None, wrapping, ["<|im_end|>"], {"num_ctx": "4096"}, wrapping.default)
-    served = read_modelfile(write(tmp_path / "Modelfile", written.text()))
+    written = modelfile_text(["FROM x.gguf"], wrapping, ["<|im_end|>"], {"num_ctx": "4096"}, wrapping.default)
+    served = read_modelfile(write(tmp_path / "Modelfile", written))
     for talk in CONVERSATIONS:
         messages = [{"role": role, "content": text} for role, text in talk]
         assert served.render(messages) == render(messages, True)

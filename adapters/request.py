@@ -1,0 +1,84 @@
+"""What a user asks of `merge` and `fuse`: the words of a command line, or a merge recipe in a YAML file."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from adapters.fuse import FuseRequest
+from adapters.merge import MergeRequest
+from adapters.methods import methods
+from adapters.weighted import parse_optional_weight, parse_reference_weight
+from core.checkout import bundled
+from core.documents import read_mapping
+from core.errors import ContentError, RequestError, nearest, show_value
+
+DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
+FOLDER = "a folder"
+EXPECTED = {
+    "adapters": "a list like [rte=0.5, mnli=0.5]", "base": FOLDER, "dtype": ", ".join(DTYPES),
+    "energy": "a share such as 0.99", "method": "", "out": FOLDER, "rank": "a whole number",
+}  # fmt: skip
+
+
+def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequest:
+    """Return the request of a command line: weighted adapters, or a recipe, which options override."""
+    recipe: dict[str, Any] = {"adapters": texts, "method": "exact", "dtype": "fp32"}
+    if len(texts) == 1 and texts[0].endswith((".yaml", ".yml")):
+        recipe |= _read_recipe(bundled(Path(texts[0])))
+    elif any(text.endswith((".yaml", ".yml")) for text in texts):
+        raise RequestError("a recipe is given alone: it names its adapters itself")
+    given = {name: value for name, value in options.items() if value is not None}
+    if {"rank", "energy"} & given.keys() or given.get("method", recipe["method"]) != recipe["method"]:
+        recipe |= {"rank": None, "energy": None}
+    chosen = recipe | given
+    if not chosen.get("out"):
+        raise RequestError("no --out: the folder of the merged adapter")
+    wanted = [parse_reference_weight(text) for text in chosen.pop("adapters")]
+    out, base = Path(chosen.pop("out")), chosen.pop("base", None)
+    dtype = DTYPES[chosen.pop("dtype")]
+    return MergeRequest(wanted, out, Path(base) if base else None, dtype=dtype, **chosen)
+
+
+def fuse_request(texts: Sequence[str], options: Mapping[str, Any]) -> FuseRequest:
+    """Return the request of a command line; `options` are the command's: those of `FuseRequest` by name."""
+    dtype, size = options["dtype"], options["max_shard"]
+    fields = {**options, "dtype": DTYPES.get(dtype), "max_shard": parse_size(size) if size else None}
+    return FuseRequest([parse_optional_weight(text) for text in texts], **fields)
+
+
+def parse_size(text: str) -> int:
+    """Return bytes of a size such as `500MB` or `5GB` (powers of ten)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", text.strip(), re.IGNORECASE)
+    size = float(match[1]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[match[2].upper()] if match else 0
+    if not 1 <= size < math.inf:
+        raise RequestError(f"{text!r}: expected a size such as 500MB or 5GB")
+    return int(size)
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    """Read a merge recipe: the options of `merge` by name, and the list `adapters`."""
+    fields = read_mapping(path, "merge recipe")
+    for name, value in (fields | {"adapters": fields.get("adapters")}).items():
+        if name not in EXPECTED:
+            hint = nearest(name, EXPECTED)
+            raise ContentError(
+                f"{path}: unknown field {name!r}, expected {', '.join(EXPECTED)} {hint}".rstrip()
+            )
+        if not _is_right(name, value):
+            expected = EXPECTED[name] or ", ".join(methods())
+            raise ContentError(f"{path}: {name}: {show_value(value)}, expected {expected}")
+    return fields
+
+
+def _is_right(name: str, value: object) -> bool:
+    if name == "adapters":
+        return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+    if name in ("method", "dtype"):
+        return isinstance(value, str) and value in (methods() if name == "method" else DTYPES)
+    if name == "rank":
+        return value is None or type(value) is int
+    if name == "energy":
+        return not isinstance(value, bool) and isinstance(value, int | float | None)
+    return value is None or (isinstance(value, str) and "\0" not in value)
