@@ -19,10 +19,10 @@ from core.supervision import SupervisedText, Turns, supervise
 from eval.backends.answers import AnswerScorer
 from eval.backends.scorers import Fields, Scorer
 from eval.datasets.pairs import read_preferences
-from eval.metrics.auc import AUC
 from eval.metrics.labels import UNKNOWN, accuracy_line
 from eval.metrics.preference import (
     ANSWER,
+    AUC,
     CHOSEN,
     DESIRABLE,
     REJECTED,

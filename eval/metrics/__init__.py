@@ -5,6 +5,7 @@ Its mean appears in results.json, and from there in compare's and report's table
 `recipes best --results … --metric`, without a change to any of them (docs/extending.md).
 """
 
+import contextlib
 import functools
 import importlib
 import math
@@ -16,8 +17,7 @@ from typing import Any, Literal
 from core.errors import RequestError
 from core.metrics import METRICS, Metric
 from core.plugins import Plugin, PluginError, load, warn
-from eval.statistics.rates import Rows, groups_of, rate_of
-from eval.statistics.shares import clustered_stderr, critical
+from eval.statistics.rates import Rows, groups_of, mean_of, rate
 
 Function = Callable[[Mapping[str, Any]], float]
 GROUP: Literal["tuneyard.metrics"] = "tuneyard.metrics"
@@ -36,11 +36,13 @@ class ExampleMetric:
     function: Function
     plugin: Plugin | None = None
 
+    def held(self, row: Mapping[str, object]) -> bool:
+        """Return whether a row has every field that is needed."""
+        return all(row.get(name) is not None for name in self.needs)
+
     def values(self, rows: Rows) -> list[float]:
         """Return the value of each row; `PluginError` for a plug-in that raises or gives no number."""
-        if self.plugin is None:
-            return [self._value(row) for row in rows]
-        with self.plugin.guarded():
+        with self.plugin.guarded() if self.plugin else contextlib.nullcontext():
             return [self._value(row) for row in rows]
 
     def _value(self, row: Mapping[str, object]) -> float:
@@ -55,13 +57,18 @@ class ExampleMetric:
         `value` and `stderr` in its unit with `n`, and `ci95` (None of a single cluster): Wilson's for a
         share, else normal; both by cluster where rows have one.
         """
-        own = [
-            row for row in rows if "refused" not in row and all(row.get(n) is not None for n in self.needs)
-        ]
+        own = [row for row in rows if "refused" not in row and self.held(row)]
         if not own:
             return None
-        found = _mean(self.values(own), groups_of(own), share=self.meaning.unit == "share")
-        return {**found, "unit": self.meaning.unit, "higher_is_better": self.meaning.higher}
+        values, groups = self.values(own), groups_of(own)
+        meant = {"unit": self.meaning.unit, "higher_is_better": self.meaning.higher}
+        if self.meaning.unit == "share":
+            return rate(values, groups) | meant
+        found, known = mean_of(values, groups), len(set(groups or range(len(own)))) > 1
+        spread = (
+            {"stderr": found.stderr, "ci95": list(found.ci95)} if known else {"stderr": None, "ci95": None}
+        )
+        return {"value": found.value, "n": len(own), **spread, **meant}
 
 
 def metric(
@@ -112,15 +119,3 @@ def measure(rows: Rows) -> dict[str, dict[str, object]]:
         if figure:
             found[each.name] = figure
     return found
-
-
-def _mean(values: Sequence[float], groups: Sequence[str] | None, *, share: bool) -> dict[str, object]:
-    if share:
-        found = rate_of(values, groups)
-        return {"value": found.value, "n": found.n, "stderr": found.stderr, "ci95": list(found.ci95)}
-    keys = range(len(values)) if groups is None else groups
-    mean, error = math.fsum(values) / len(values), clustered_stderr(values, keys)
-    known = len(set(keys)) > 1
-    reach = critical(len(values), groups) * error
-    limits = [mean - reach, mean + reach] if known else None
-    return {"value": mean, "n": len(values), "stderr": error if known else None, "ci95": limits}

@@ -3,6 +3,8 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from eval.statistics.rates import rate_of
 from eval.statistics.shares import DRAWS, SEED
 
@@ -41,8 +43,6 @@ def calibration(
     The error is Σ n_b/n · |accuracy_b - confidence_b| (Naeini et al. 2015). It is above 0 for a perfect
     model too, the more so the fewer rows there are: hence `chance`, after Bröcker and Smith 2007.
     """
-    import numpy as np
-
     sure, right = np.asarray(confidence), np.asarray(correct, dtype=float)
     places = np.minimum((sure * BINS).astype(int), BINS - 1)
     bins = []

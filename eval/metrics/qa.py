@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from eval.metrics.matching import commonest, token_f1
-from eval.statistics.rates import Rows, groups_of, hits, rate
+from eval.statistics.rates import Rows, accuracy_of, groups_of, hits, rate
 
 SIMILAR = 0.7  # the 0.5B toolkit's: an answer matches partly above this
 
@@ -25,20 +25,15 @@ def qa_summary(rows: Rows, answers: Sequence[str]) -> dict[str, object]:
     what always giving the commonest of `answers`, the references of the whole set, would score.
     `ValueError` where there are no rows.
     """
-    whole = _figures(rows)
-    exact = whole["exact_match"]
     types: dict[str, list[Mapping[str, object]]] = {}
     for row in rows:
         if "type" in row:
             types.setdefault(str(row["type"]), []).append(row)
     return {
-        "accuracy": exact["value"],
-        "n": len(rows),
-        "stderr": exact["stderr"],
-        "ci95": exact["ci95"],
+        **accuracy_of(hits(rows), groups_of(rows)),
         "majority": commonest(answers),
         "empty": sum("refused" not in row and not row["predicted_output"] for row in rows),
-        **whole,
+        **_figures(rows),
         "types": {name: _figures(own) for name, own in sorted(types.items())},
     }
 

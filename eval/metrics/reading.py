@@ -1,18 +1,17 @@
 """The figures of a set whose answers were read and generated: those of metrics.json, and their limits."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from eval.metrics.text import Measured, bleu, distinct, ratio, rouge
-from eval.statistics.rates import Rows, groups_of, rate
+from eval.metrics.text import bleu, distinct, rouge
+from eval.statistics.rates import Measured, Rows, groups_of, mean_of, rate, ratio
 
 LARGEST = 700.0  # exp of more is no number that JSON holds
 ORDER = (
     "empty_rate", "avg_pred_len_tokens", "avg_ref_len_tokens", "len_ratio_pred_over_ref",
     "distinct-1", "distinct-2", "rouge1", "rouge2", "rougeL", "bleu",
 )  # fmt: skip
-
 PARTS = ("prompt", "reference", "prediction", "example")
 PERCENTS = (5, 25, 50, 75, 95, 99)
 
@@ -31,12 +30,16 @@ def read_figures(rows: Rows) -> Figures:
 
     `rows` have `loss` (summed), `tokens`, `truncated` and perhaps `group`; `ValueError` without a token.
     """
-    loss = ratio(_numbers(rows, "loss"), _numbers(rows, "tokens"), _groups(rows))
+    loss = ratio(_numbers(rows, "loss"), _numbers(rows, "tokens"), groups_of(rows))
     low, high = map(_exp, loss.ci95)
     perplexity = Measured(_exp(loss.value), _exp(loss.value) * loss.stderr, (low, high))
     cut = sum(bool(row["truncated"]) for row in rows) / len(rows)
-    values = {"eval_loss": loss.value, "perplexity": perplexity.value, "truncation_rate": cut}
-    return Figures({**values}, {"eval_loss": asdict(loss), "perplexity": asdict(perplexity)})
+    values: dict[str, float | None] = {
+        "eval_loss": loss.value,
+        "perplexity": perplexity.value,
+        "truncation_rate": cut,
+    }
+    return Figures(values, {"eval_loss": asdict(loss), "perplexity": asdict(perplexity)})
 
 
 def generated_figures(rows: Rows, overlap: bool) -> Figures:
@@ -44,30 +47,29 @@ def generated_figures(rows: Rows, overlap: bool) -> Figures:
 
     `rows` have `reference`, `prediction_tokens` and `reference_tokens` beside it.
     """
-    said = [str(row["prediction"]) for row in rows]
-    groups, ones = _groups(rows), [1] * len(rows)
+    said, expected = ([str(row[name]) for row in rows] for name in ("prediction", "reference"))
+    groups = groups_of(rows)
     lengths, expected_lengths = (_numbers(rows, f"{name}_tokens") for name in ("prediction", "reference"))
-    ratios = {
-        "avg_pred_len_tokens": ratio(lengths, ones, groups),
-        "avg_ref_len_tokens": ratio(expected_lengths, ones, groups),
+    found = {
+        "avg_pred_len_tokens": mean_of(lengths, groups),
+        "avg_ref_len_tokens": mean_of(expected_lengths, groups),
     }
     if any(expected_lengths):
-        ratios["len_ratio_pred_over_ref"] = ratio(lengths, expected_lengths, groups)
+        found["len_ratio_pred_over_ref"] = ratio(lengths, expected_lengths, groups)
     signature = None
     if overlap:
-        expected = [str(row["reference"]) for row in rows]
-        ratios |= {name: ratio(each, ones, groups) for name, each in rouge(expected, said).items()}
-        ratios["bleu"], signature = bleu(expected, said, groups)
+        found |= {name: mean_of(each, groups) for name, each in rouge(expected, said).items()}
+        found["bleu"], signature = bleu(expected, said, groups)
     empty = [not text.strip() for text in said]
     values: dict[str, float | None] = {
         "empty_rate": sum(empty) / len(rows),
         "len_ratio_pred_over_ref": None,
         **{f"distinct-{n}": distinct(said, n) for n in (1, 2)},
-        **{name: estimate.value for name, estimate in ratios.items()},
+        **{name: estimate.value for name, estimate in found.items()},
     }
-    estimates = {name: asdict(estimate) for name, estimate in ratios.items()}
-    estimates["empty_rate"] = rate(empty, groups_of(rows))
-    return Figures(_in_order(values), estimates, signature)
+    estimates = {name: asdict(estimate) for name, estimate in found.items()}
+    estimates["empty_rate"] = rate(empty, groups)
+    return Figures({name: values[name] for name in ORDER if name in values}, estimates, signature)
 
 
 def lengths_of(rows: Rows) -> dict[str, list[int]]:
@@ -85,17 +87,9 @@ def percentiles(lengths: Sequence[int]) -> dict[str, float]:
     return {"n": n, "mean": sum(ordered) / n, "min": ordered[0], **ranks, "max": ordered[-1]}
 
 
-def _in_order(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    return {name: values[name] for name in ORDER if name in values}
-
-
 def _exp(value: float) -> float:
     return math.exp(min(value, LARGEST))
 
 
 def _numbers(rows: Rows, name: str) -> list[float]:
     return [float(str(row[name])) for row in rows]
-
-
-def _groups(rows: Rows) -> Sequence[Hashable]:
-    return groups_of(rows) or range(len(rows))

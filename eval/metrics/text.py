@@ -5,23 +5,16 @@ Texts are compared by words in lower case; Chinese and Japanese, which put no sp
 
 import re
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+
+import numpy as np
 
 from core.han import HAN
-from eval.statistics.shares import clustered_stderr, critical, resample
+from eval.statistics.rates import Measured
+from eval.statistics.shares import by_cluster, resample
 
 UNSPACED = f"{HAN}\u3041-\u30ff"  # and kana
 PARTS = 1_000_000
 WORD = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A figure with its standard error and 95 % limits."""
-
-    value: float
-    stderr: float
-    ci95: tuple[float, float]
 
 
 def words(text: str) -> list[str]:
@@ -31,22 +24,6 @@ def words(text: str) -> list[str]:
     ['lora', '适', '配', '器', 'rank', '8']
     """
     return WORD.findall(text.lower())
-
-
-def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hashable]) -> Measured:
-    """Return Σtops / Σbottoms over rows that come in groups; with bottoms of 1 it is the mean.
-
-    The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group.
-    `ValueError` where the bottoms sum to nothing.
-    """
-    total = sum(bottoms)
-    if total <= 0:
-        raise ValueError(f"found a sum of {total}, expected more than 0")
-    value = sum(tops) / total
-    residuals = [top - value * bottom for top, bottom in zip(tops, bottoms, strict=True)]
-    error = clustered_stderr(residuals, groups) * len(tops) / total
-    reach = critical(len(tops), groups) * error
-    return Measured(value, error, (value - reach, value + reach))
 
 
 def distinct(texts: Sequence[str], n: int) -> float:
@@ -80,22 +57,18 @@ class _Words:
 
 
 def bleu(
-    references: Sequence[str], predictions: Sequence[str], groups: Sequence[Hashable]
+    references: Sequence[str], predictions: Sequence[str], groups: Sequence[Hashable] | None = None
 ) -> tuple[Measured, str]:
     """Return corpus BLEU (0-100) with its bootstrap limits by group, and sacrebleu's signature.
 
     The tokenizer is sacrebleu's `zh` where a Chinese character stands in a reference, else `13a`.
     """
-    import numpy as np
     from sacrebleu.metrics import BLEU
 
     whole = BLEU(tokenize=_tokenizer(references))
     value = whole.corpus_score(list(predictions), [list(references)]).score
-    cells: dict[Hashable, list[int]] = {}
-    for group, counts in zip(groups, _counts(references, predictions), strict=True):
-        before = cells.get(group, [0] * len(counts))
-        cells[group] = [a + b for a, b in zip(before, counts, strict=True)]
-    drawn = [_score(row) for row in resample(list(cells.values())).tolist()]
+    cells = by_cluster(np.array(_counts(references, predictions)), groups)
+    drawn = [_score(row) for row in resample(cells).tolist()]
     low, high = np.quantile(drawn, (0.025, 0.975))
     return Measured(value, float(np.std(drawn)), (float(low), float(high))), str(whole.get_signature())
 
@@ -106,8 +79,6 @@ def bleu_parts(references: Sequence[str], predictions: Sequence[str]) -> list[fl
     A row's part is BLEU and n times what BLEU gains from its counts, by BLEU's slope at the whole corpus
     (the infinitesimal jackknife, Efron 1982): two models' parts differ row by row as their BLEU does.
     """
-    import numpy as np
-
     counts = np.array(_counts(references, predictions), dtype=float)
     whole = counts.sum(axis=0)
     value, slopes = _score(whole.tolist()), np.zeros(len(whole))

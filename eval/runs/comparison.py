@@ -10,19 +10,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from core.errors import RequestError
 from eval.metrics.calibration import calibration
 from eval.metrics.labels import MOST, UNKNOWN
 from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
 from eval.statistics.family import Units, estimates, shrunk, units_of
-from eval.statistics.rates import rate_of
+from eval.statistics.rates import Measured, average, rate_of
 from eval.statistics.shares import f1_parts, label_cells, macro_f1
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 MANY = 3  # from so many candidates on, the figure of the best is noticeably too high
 
@@ -94,8 +92,6 @@ def _family(
 ) -> list[PairedTest]:
     if not pairs:
         return []
-    import numpy as np
-
     correct = [{model: np.array(run.correct, dtype=float) for model, run in own.items()} for own in by_set]
     steps = [np.stack([own[new] - own[old] for old, new in pairs], axis=1) for own in correct]
     units = units_of(steps, [_with_rows(own).groups for own in by_set])
@@ -106,7 +102,7 @@ def _family(
 
 
 def _tests(
-    pairs: Sequence[tuple[str, str]], steps: "Sequence[NDArray[np.float64]]", units: Units
+    pairs: Sequence[tuple[str, str]], steps: Sequence[NDArray[np.float64]], units: Units
 ) -> list[PairedTest]:
     n = sum(map(len, steps))
     better, worse = (sum((sign * own > 0).sum(0) for own in steps) for sign in (1, -1))
@@ -118,8 +114,6 @@ def _tests(
 
 def _over_majority(runs: Sequence[ScoredRun]) -> PairedTest:
     """The test of a model against always giving each set's commonest answer, on the same rows."""
-    import numpy as np
-
     steps = []
     for run in runs:
         label = _majority(run)[1]
@@ -141,7 +135,7 @@ def _majority(run: ScoredRun) -> tuple[float, str]:
     return (float(share), str(said)) if isinstance(share, int | float) else (count / len(run.gold), label)
 
 
-def _cells(runs: Mapping[str, ScoredRun]) -> "dict[str, NDArray[np.int64]]":
+def _cells(runs: Mapping[str, ScoredRun]) -> dict[str, NDArray[np.int64]]:
     """What each model's macro-F1 is made of; nothing where the answers are free text or all the same."""
     if not all(1 < len(set(run.gold)) <= MOST for run in runs.values()):
         return {}
@@ -160,19 +154,17 @@ def _mean_section(
     return Section(MEAN, n, None, majority, "", figures, families[0], families[1], over)
 
 
-def _with_f1(family: Sequence[PairedTest], cells: "Mapping[str, NDArray[np.int64]]") -> list[PairedTest]:
+def _with_f1(family: Sequence[PairedTest], cells: Mapping[str, NDArray[np.int64]]) -> list[PairedTest]:
     """The tests of one family with the differences of macro-F1, by the same procedure on each row's part."""
     if not family:
         return []
-    import numpy as np
-
     parts = {model: f1_parts(own) for model, own in cells.items()}
     steps = np.stack([parts[test.model] - parts[test.against] for test in family], axis=1)
     found = estimates(units_of([steps], [None]))
     return [replace(test, macro_f1=one) for test, one in zip(family, found, strict=True)]
 
 
-def _figure(run: ScoredRun, cells: "NDArray[np.int64] | None") -> ModelScore:
+def _figure(run: ScoredRun, cells: NDArray[np.int64] | None) -> ModelScore:
     found = rate_of(run.correct, run.groups)
     unparsed = sum(given == UNKNOWN for given in run.predicted)
     f1 = None if cells is None else macro_f1(cells)
@@ -189,12 +181,8 @@ def _figure(run: ScoredRun, cells: "NDArray[np.int64] | None") -> ModelScore:
 
 
 def _mean_figure(figures: Sequence[ModelScore]) -> ModelScore:
-    count = len(figures)
-    share = math.fsum(one.accuracy for one in figures) / count
-    low = share - math.hypot(*(one.accuracy - one.low for one in figures)) / count
-    high = share + math.hypot(*(one.high - one.accuracy for one in figures)) / count
-    error = math.hypot(*(one.stderr for one in figures)) / count
+    mean = average([Measured(one.accuracy, one.stderr, (one.low, one.high)) for one in figures])
     n, unparsed, seen = (
         sum(getattr(figure, name) for figure in figures) for name in ("n", "unparsed", "trained_on")
     )
-    return ModelScore(share, low, high, error, n, unparsed, trained_on=seen)
+    return ModelScore(mean.value, *mean.ci95, mean.stderr, n, unparsed, trained_on=seen)

@@ -5,17 +5,17 @@ limits are those of a ratio (Cochran 1977, §6.3), by cluster. Differences are j
 are: p and limits of a family together, clusters flipped whole.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from core.errors import RequestError
 from core.metrics import Metric
-from eval.metrics.text import Measured, ratio
 from eval.runs.comparison import MANY, pairs_with
 from eval.runs.judgement import MEAN, ScoredRun
 from eval.statistics.family import Estimate, estimates, shrunk, units_of
-from eval.statistics.rates import rate_of
+from eval.statistics.rates import Measured, average, rate_of, ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +124,8 @@ def _figure(data: Sequence[_Dataset], model: str, meaning: Metric) -> Measured:
             found.append(Measured(share.value, share.stderr, share.ci95))
             continue
         tops = [value * weight for value, weight in zip(one.values[model], one.weights, strict=True)]
-        found.append(ratio(tops, one.weights, one.groups or range(len(tops))))
-    count = len(found)
-    value, error = sum(one.value for one in found) / count, math.hypot(*(one.stderr for one in found)) / count
-    low = value - math.hypot(*(one.value - one.ci95[0] for one in found)) / count
-    high = value + math.hypot(*(one.ci95[1] - one.value for one in found)) / count
-    return Measured(value, error, (low, high))
+        found.append(ratio(tops, one.weights, one.groups))
+    return average(found)
 
 
 def _family(
@@ -137,8 +133,6 @@ def _family(
 ) -> list[GradedTest]:
     if not pairs:
         return []
-    import numpy as np
-
     own = [{model: np.array(values) for model, values in one.values.items()} for one in data]
     steps = [np.stack([values[new] - values[old] for old, new in pairs], axis=1) for values in own]
     bound = 1.0 if meaning.unit == "share" else float("inf")

@@ -7,7 +7,9 @@ raw one. Contextual calibration (Zhao et al. 2021) takes off the bias of a conte
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from core.documents import json_lines
 from core.errors import ContentError, RequestError
@@ -16,10 +18,6 @@ from eval.runs.results import PREDICTIONS
 from eval.statistics.family import Estimate, estimates, units_of
 from eval.statistics.rates import Rate, rate_of
 from eval.statistics.selection import split_halves
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 SEED = 43  # not that of sweeps and --choose-on, whose reported half would be one half here
 STEPS = 10_000
@@ -58,15 +56,13 @@ def label_biases(runs: Sequence[ScoredRun], base: str) -> list[LabelBias]:
     return found
 
 
-def fit_bias(logs: "NDArray[np.float64]", answers: "NDArray[np.int64]") -> "NDArray[np.float64]":
+def fit_bias(logs: NDArray[np.float64], answers: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return what to add to each label's log-probability (nats, mean 0), given those of [rows, labels].
 
     It makes each label's mean probability its share of `answers`: the maximum-likelihood intercepts of a
     softmax, by iterative scaling (Darroch and Ratcliff 1972). Half an example more of each label keeps the
     bias of one that is not expected finite.
     """
-    import numpy as np
-
     labels = logs.shape[1]
     share = (np.bincount(answers, minlength=labels) + 0.5) / (len(answers) + 0.5 * labels)
     bias = np.zeros(labels)
@@ -83,8 +79,6 @@ def fit_bias(logs: "NDArray[np.float64]", answers: "NDArray[np.int64]") -> "NDAr
 
 
 def _of_dataset(runs: Sequence[ScoredRun], base: str) -> list[LabelBias]:
-    import numpy as np
-
     first = runs[0]
     fitted, other = split_halves(first.groups or first.rows, SEED, first.dataset)
     groups = None if first.groups is None else [first.groups[row] for row in other]
@@ -112,8 +106,6 @@ def _of_dataset(runs: Sequence[ScoredRun], base: str) -> list[LabelBias]:
 
 def _calibrated(run: ScoredRun, fitted: Sequence[int]) -> tuple[dict[str, float], list[bool]]:
     """The bias that the rows `fitted` give, and whether each row is correct without it."""
-    import numpy as np
-
     kept = _log_probabilities(run)
     labels = list(next(iter(kept.values())))
     known = [row for row in fitted if run.rows[row] in kept and run.gold[row] in labels]

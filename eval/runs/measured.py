@@ -9,8 +9,7 @@ from core.documents import json_lines
 from core.errors import ContentError, RequestError, show_value
 from core.metrics import Metric, metric_of
 from eval.metrics import metrics
-from eval.metrics.auc import AUC
-from eval.metrics.preference import ANSWER, auc_of
+from eval.metrics.preference import ANSWER, AUC, auc_of
 from eval.metrics.text import bleu_parts, rouge
 from eval.runs.records import ScoredExample, kinds_of, optional_text
 from eval.statistics.rates import group_of

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from core.errors import RequestError
 from eval.runs.judgement import MEAN, ScoredRun
 from eval.statistics.family import units_of
@@ -83,8 +85,6 @@ def _one(
     datasets: Sequence[str],
     tests: int,
 ) -> Replicated:
-    import numpy as np
-
     steps = []
     for dataset in datasets:
         old = np.array(by_model[base][dataset].correct, dtype=float)

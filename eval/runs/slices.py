@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 
+import numpy as np
+
 from core.errors import RequestError
 from eval.metrics.labels import MOST
 from eval.runs.judgement import PairedTest, ScoredRun
@@ -47,8 +49,6 @@ def compare_slices(runs: Sequence[ScoredRun], base: str, by: str) -> list[Slice]
 
 
 def _slices(runs: dict[str, ScoredRun], base: str, by: str) -> list[Slice]:
-    import numpy as np
-
     first = runs[base]
     labels = list(first.kinds[by])
     values = sorted(set(labels), key=lambda value: (-labels.count(value), value))

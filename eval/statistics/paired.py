@@ -3,11 +3,9 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 ALPHA = 0.05
 Z_POWER = 0.8416212335729143  # the normal distribution's 80 % point
@@ -29,18 +27,14 @@ def sign_flip(nets: Sequence[int]) -> float:
     Swapping the two systems in a whole group is what chance could do, whatever binds the group's
     rows together; with nets of ±1 this is McNemar's test.
     """
-    import numpy as np
-
     chances = null_sums(nets)
     centre = len(chances) // 2
     far = np.abs(np.arange(len(chances)) - centre) >= abs(sum(nets))
     return min(1.0, float(chances[far].sum()))
 
 
-def null_sums(nets: Sequence[int]) -> "NDArray[np.float64]":
+def null_sums(nets: Sequence[int]) -> NDArray[np.float64]:
     """Return the chances of each sum from -Σ|net| to Σ|net| when every net's sign is a fair coin."""
-    import numpy as np
-
     chances = np.ones(1)
     for size, count in Counter(abs(net) for net in nets).items():
         heads = np.arange(count + 1)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from eval.statistics.shares import clustered_stderr, critical, design_effect, wilson
 
@@ -41,10 +41,9 @@ def rate_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -
 
     Rows that share a group are not independent: error and interval are then by group, with t(G - 1) for z.
     For values other than flags the interval is on the safe side: no mean varies more than a share of its
-    size.
-    `ValueError` where there are none.
+    size. `ValueError` where there are none.
     """
-    error, effect = clustered_stderr(values, range(len(values))), design_effect(values, groups)
+    error, effect = clustered_stderr(values), design_effect(values, groups)
     n, mean = len(values), sum(values) / len(values)
     reach = critical(n, groups)
     return Rate(mean, n, error * math.sqrt(effect), wilson(mean * n / effect, n / effect, reach))
@@ -52,5 +51,59 @@ def rate_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -
 
 def rate(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> dict[str, object]:
     """Return `rate_of` as plain JSON values."""
-    found = rate_of(values, groups)
-    return {"value": found.value, "n": found.n, "stderr": found.stderr, "ci95": list(found.ci95)}
+    found = asdict(rate_of(values, groups))
+    return {**found, "ci95": list(found["ci95"])}
+
+
+def accuracy_of(right: Sequence[bool], groups: Sequence[Hashable] | None = None) -> dict[str, object]:
+    """Return the share of correct rows as results.json has it: `accuracy`, `n`, `stderr`, `ci95`."""
+    found = rate(right, groups)
+    return {"accuracy": found.pop("value"), **found}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A figure in any unit with its standard error and 95 % limits."""
+
+    value: float
+    stderr: float
+    ci95: tuple[float, float]
+
+
+def ratio(
+    tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hashable] | None = None
+) -> Measured:
+    """Return Σtops / Σbottoms over rows that may come in groups.
+
+    The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group.
+    `ValueError` where the bottoms sum to nothing.
+    """
+    total = sum(bottoms)
+    if total <= 0:
+        raise ValueError(f"found a sum of {total}, expected more than 0")
+    value = sum(tops) / total
+    residuals = [top - value * bottom for top, bottom in zip(tops, bottoms, strict=True)]
+    error = clustered_stderr(residuals, groups) * len(tops) / total
+    reach = critical(len(tops), groups) * error
+    return Measured(value, error, (value - reach, value + reach))
+
+
+def mean_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> Measured:
+    """Return the mean of values in any unit, with the error and limits of `ratio`."""
+    return ratio(values, [1] * len(values), groups)
+
+
+def average(figures: Sequence[Measured]) -> Measured:
+    """Return the unweighted mean of independent figures; `ValueError` where there is none.
+
+    The limits combine the figures' own (Zou, Huang and Zhang 2009, A note on confidence interval
+    estimation for a linear function of binomial proportions), so that they are no point where every share
+    is 0 or 1.
+    """
+    if not figures:
+        raise ValueError("no figures")
+    count = len(figures)
+    value = math.fsum(one.value for one in figures) / count
+    below, above = (math.hypot(*(one.value - one.ci95[side] for one in figures)) / count for side in (0, 1))
+    error = math.hypot(*(one.stderr for one in figures)) / count
+    return Measured(value, error, (value - below, value + above))

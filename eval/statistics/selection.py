@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from core.errors import ContentError
 from core.metrics import Metric
 from eval.statistics.rates import groups_of, hits, rate_of
@@ -52,8 +54,6 @@ def held_out_rows(count: int, size: float, seed: int) -> list[int]:
     They are those that `train_test_split` of the datasets library holds out, by which both LLaMA-Factory and
     the published script part their rows; a `size` of 1 or more is a number of rows.
     """
-    import numpy as np
-
     shuffled = np.random.default_rng(seed).permutation(count)
     held: list[int] = shuffled[: math.ceil(size * count) if size < 1 else int(size)].tolist()
     return sorted(held)

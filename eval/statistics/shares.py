@@ -5,15 +5,16 @@ measure here has a form by cluster. Numbers are shares (0-1), never percentages.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 DRAWS = 10_000
+Number = TypeVar("Number", bound=np.generic)
+Floats = NDArray[np.float64]
+Cells = NDArray[np.int64]
 AT_ONCE = 500  # draws whose counts of every kind of group are in memory at once
 SEED = 42
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
@@ -58,23 +59,31 @@ def critical(rows: int, groups: Sequence[Hashable] | None) -> float:
     return Z95 if clusters == rows else t95(clusters - 1)
 
 
-def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable]) -> float:
+def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> float:
     """Return the standard error of a mean whose rows come in groups (Miller 2024, arXiv:2411.00640, §2.2).
 
-    sqrt(G/(G-1) · Σ_g (Σ_{i∈g} (x_i - mean))²) / n: with one row in each group this is that of
-    independent rows, for a share sqrt(p(1-p)/(n-1)).
+    sqrt(G/(G-1) · Σ_g (Σ_{i∈g} (x_i - mean))²) / n: with one row in each group, or without groups, this is
+    that of independent rows, for a share sqrt(p(1-p)/(n-1)).
     0 where there is a single group; `ValueError` where the lengths differ or there are no rows.
     """
-    if not values or len(values) != len(groups):
-        raise ValueError(
-            f"found {len(values)} values and {len(groups)} groups, expected as many and one at least"
-        )
-    mean = sum(values) / len(values)
-    sums: defaultdict[Hashable, float] = defaultdict(float)
-    for value, group in zip(values, groups, strict=True):
-        sums[group] += value - mean
-    count = len(sums)
-    return math.sqrt(count / max(1, count - 1) * math.fsum(s * s for s in sums.values())) / len(values)
+    mean = sum(values) / max(1, len(values))
+    sums = by_cluster(np.asarray(values, dtype=float) - mean, groups)
+    return math.sqrt(len(sums) / max(1, len(sums) - 1) * float((sums**2).sum())) / len(values)
+
+
+def by_cluster(values: NDArray[Number], groups: Sequence[Hashable] | None) -> NDArray[Number]:
+    """Return the sums over the rows of each group [groups, …], by first row; without groups each row is one.
+
+    `ValueError` where the lengths differ or there are no rows.
+    """
+    keys = range(len(values)) if groups is None else groups
+    if len(values) != len(keys) or not len(keys):
+        raise ValueError(f"found {len(values)} values and {len(keys)} groups, expected as many, one at least")
+    numbers: dict[Hashable, int] = {}
+    places = [numbers.setdefault(key, len(numbers)) for key in keys]
+    sums = np.zeros((len(numbers), *values.shape[1:]), dtype=values.dtype)
+    np.add.at(sums, places, values)
+    return sums
 
 
 def design_effect(values: Sequence[float], groups: Sequence[Hashable] | None) -> float:
@@ -85,21 +94,19 @@ def design_effect(values: Sequence[float], groups: Sequence[Hashable] | None) ->
     """
     if groups is None:
         return 1.0
-    plain = clustered_stderr(values, range(len(values)))
+    plain = clustered_stderr(values)
     if not plain:
         return len(values) / len(set(groups))
     return max(1.0, (clustered_stderr(values, groups) / plain) ** 2)
 
 
-def resample(cells: "Sequence[Sequence[int]] | NDArray[np.int64]") -> "NDArray[np.int64]":
+def resample(cells: Cells) -> Cells:
     """Return the summed cells (shape [10,000, cells]) of bootstrap samples, the seed fixed.
 
     `cells` has one row of counts for each group. Groups with the same counts are alike, so drawing
     G groups with replacement is one multinomial draw over the distinct rows.
     """
-    import numpy as np
-
-    kinds, counts = np.unique(np.asarray(cells, dtype=np.int64), axis=0, return_counts=True)
+    kinds, counts = np.unique(cells, axis=0, return_counts=True)
     total = int(counts.sum())
     generator = np.random.default_rng(SEED)
     draws = (generator.multinomial(total, counts / total, size=AT_ONCE) for _ in range(0, DRAWS, AT_ONCE))
@@ -108,54 +115,44 @@ def resample(cells: "Sequence[Sequence[int]] | NDArray[np.int64]") -> "NDArray[n
 
 def label_cells(
     gold: Sequence[str], predicted: Sequence[str], groups: Sequence[Hashable] | None = None
-) -> "NDArray[np.int64]":
+) -> Cells:
     """Return what macro-F1 is made of, by group [groups, 2·labels] (by row where there are none).
 
     For each label of `gold`, sorted: how often it was found, and how often it was expected or given.
     """
-    import numpy as np
-
     labels = {label: place for place, label in enumerate(sorted(set(gold)))}
-    cells: defaultdict[Hashable, list[int]] = defaultdict(lambda: [0] * (2 * len(labels)))
-    keys = range(len(gold)) if groups is None else groups
-    for key, right, said in zip(keys, gold, predicted, strict=True):
-        cell = cells[key]
+    cells = np.zeros((len(gold), 2 * len(labels)), dtype=np.int64)
+    for cell, right, said in zip(cells, gold, predicted, strict=True):
         cell[2 * labels[right]] += right == said
         cell[2 * labels[right] + 1] += 1
         if said in labels:
             cell[2 * labels[said] + 1] += 1
-    return np.asarray(list(cells.values()), dtype=np.int64)
+    return by_cluster(cells, groups)
 
 
-def macro_f1(cells: "NDArray[np.int64]") -> tuple[float, float, float]:
+def macro_f1(cells: Cells) -> tuple[float, float, float]:
     """Return macro-F1 of `label_cells` and its 95 % percentile bootstrap limits, groups drawn whole.
 
     A label that a draw lacks is left out of it.
     """
-    import numpy as np
-
     low, high = np.quantile(f1_means(resample(cells)), (0.025, 0.975))
     return float(f1_means(cells.sum(0, keepdims=True))[0]), float(low), float(high)
 
 
-def f1_parts(cells: "NDArray[np.int64]") -> "NDArray[np.float64]":
+def f1_parts(cells: Cells) -> Floats:
     """Return each group's part in the macro-F1 of `label_cells` [groups]; the mean of parts is macro-F1.
 
     A part is macro-F1 and the group's influence on it (its derivative by the group's weight), so that the
     spread of parts is macro-F1's standard error (the infinitesimal jackknife, Efron 1982).
     """
-    import numpy as np
-
     hits, said = cells[:, 0::2], np.maximum(cells[:, 1::2].sum(axis=0), 1)
     f1 = 2 * hits.sum(axis=0) / said
     influence = (2 * hits - f1 * cells[:, 1::2]) / said
     return np.asarray(f1.mean() + len(cells) * influence.mean(axis=1))
 
 
-def f1_means(cells: "NDArray[np.int64]") -> "NDArray[np.float64]":
+def f1_means(cells: Cells) -> Floats:
     """Return the macro-F1 of each row of summed cells (shape [rows, 2·labels])."""
-    import numpy as np
-
     hits, said = cells[:, 0::2], cells[:, 1::2]
     each = np.divide(2 * hits, said, out=np.full(hits.shape, np.nan), where=said > 0)
     return np.asarray(np.nanmean(each, axis=1))

@@ -11,10 +11,11 @@ from scipy.stats import permutation_test
 
 from core.errors import ContentError, RequestError
 from eval.compare import cli
-from eval.metrics.text import bleu, bleu_parts, ratio
+from eval.metrics.text import bleu, bleu_parts
 from eval.reports.compared import compare_in_metric
 from eval.reports.graded import graded_verdict
 from eval.statistics.family import estimates, units_of
+from eval.statistics.rates import ratio
 
 N = 60
 
