@@ -10,7 +10,7 @@ from core.documents import json_lines
 from core.language import tr
 from eval.runs.detailed import detailed_rows
 from eval.runs.find import PREDICTIONS
-from eval.runs.judgement import ScoredRun
+from eval.runs.judgement import ScoredRun, by_dataset
 from eval.runs.records import optional_text
 
 LONGEST = 2000  # characters of a question or an answer that are shown
@@ -37,9 +37,7 @@ def collect_incorrect(runs: Sequence[ScoredRun], models: Sequence[str], most: in
     its place in `models`, `predicted`, `output`, `right`, `confidence`); long texts are cut, and say so.
     Fewer rows are taken where they would hold more than `MOST_LETTERS` in all.
     """
-    by_set: dict[str, list[ScoredRun]] = {}
-    for run in filter(lambda run: run.rows, runs):
-        by_set.setdefault(run.dataset, []).append(run)
+    by_set = {name: list(own.values()) for name, own in by_dataset(run for run in runs if run.rows).items()}
     wrong = {name: _wrong(own) for name, own in by_set.items()}
     shares = fair_shares({name: len(rows) for name, rows in wrong.items()}, most)
     found = {name: _rows(own, models, spread(wrong[name], shares[name])) for name, own in by_set.items()}

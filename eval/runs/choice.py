@@ -1,12 +1,12 @@
 """The best of several candidates, chosen on one half of the rows and compared with the base on the other."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from core.errors import RequestError
 from eval.runs.held_out import without
-from eval.runs.judgement import ScoredRun
+from eval.runs.judgement import ScoredRun, by_dataset
 from eval.statistics.selection import split_halves
 
 SEED = 42
@@ -27,37 +27,24 @@ def choose_on_half(runs: Sequence[ScoredRun], base: str) -> tuple[list[ScoredRun
     Rows of a cluster stay in one half. `RequestError` unless there are two candidates or more, and every
     model has rows on every dataset.
     """
-    by_set: dict[str, dict[str, ScoredRun]] = {}
-    for run in runs:
-        by_set.setdefault(run.dataset, {})[run.model] = run
+    by_set = by_dataset(runs)
     models = list(dict.fromkeys(run.model for run in runs))
     candidates = [model for model in models if model != base]
     if len(candidates) < 2 or base not in models:
         raise RequestError(
             f"--choose-on half: found {', '.join(models)}, expected {base} and two others or more"
         )
+    seen: dict[str, set[str]] = {}
     for dataset, own in by_set.items():
         if lacking := [model for model in models if model not in own or not own[model].rows]:
             raise RequestError(f"--choose-on half: no rows of {', '.join(lacking)} on {dataset}")
-    seen: dict[str, set[str]] = {}
-    for dataset, own in by_set.items():
         first = next(iter(own.values()))
         half, _ = split_halves(first.groups or first.rows, SEED, dataset)
         seen[dataset] = {first.rows[row] for row in half}
-    scores = {model: _mean(by_set, model, seen) for model in candidates}
+    chosen_on = [run.only([row in seen[run.dataset] for row in run.rows]) for run in runs]
+    scores = {
+        model: fmean(fmean(run.correct) for run in chosen_on if run.model == model) for model in candidates
+    }
     best = max(scores, key=lambda model: scores[model])
     told = Choice(best, sum(map(len, seen.values())), scores)
     return [without(run, seen[run.dataset]) for run in runs if run.model in (base, best)], told
-
-
-def _mean(by_set: Mapping[str, Mapping[str, ScoredRun]], model: str, seen: Mapping[str, set[str]]) -> float:
-    """A model's accuracy on the rows to choose on, every dataset alike."""
-    shares = []
-    for dataset, own in by_set.items():
-        right = [
-            good
-            for row, good in zip(own[model].rows, own[model].correct, strict=True)
-            if row in seen[dataset]
-        ]
-        shares.append(sum(right) / len(right))
-    return math.fsum(shares) / len(shares)

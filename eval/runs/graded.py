@@ -8,29 +8,11 @@ are: p and limits of a family together, clusters flipped whole.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from core.errors import RequestError
 from core.metrics import Metric
-from eval.runs.comparison import MANY, pairs_with
-from eval.runs.judgement import MEAN, ScoredRun
-from eval.statistics.family import Estimate, estimates, shrunk, units_of
+from eval.runs.comparison import PairedRows, families
+from eval.runs.judgement import MEAN, PairedTest, ScoredRun, by_dataset
 from eval.statistics.rates import Measured, average, rate_of, ratio
-
-
-@dataclass(frozen=True, slots=True)
-class GradedTest:
-    """`model` minus `against` in the metric's unit, and how many examples are better or worse by it.
-
-    `shrunk` is the difference drawn towards the candidates' mean, of three or more against the base.
-    """
-
-    model: str
-    against: str
-    found: Estimate
-    better: int
-    worse: int
-    shrunk: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +26,8 @@ class GradedSection:
     n: int
     left_out: int
     figures: Mapping[str, Measured]
-    against_base: Sequence[GradedTest]
-    between: Sequence[GradedTest]
+    against_base: Sequence[PairedTest]
+    between: Sequence[PairedTest]
     decides: bool = True
 
 
@@ -60,17 +42,6 @@ class GradedComparison:
     sections: Sequence[GradedSection]
 
 
-@dataclass(frozen=True, slots=True)
-class _Dataset:
-    """The rows of one dataset that every model has a value for, as arrays by model."""
-
-    name: str
-    values: Mapping[str, Sequence[float]]
-    weights: Sequence[float]
-    groups: Sequence[str] | None
-    left_out: int
-
-
 def compare_graded(
     runs: Sequence[ScoredRun], base: str, metric: str, meaning: Metric, decide_on: str = ""
 ) -> GradedComparison:
@@ -78,22 +49,24 @@ def compare_graded(
 
     `RequestError` where a dataset has no row that every model has a value for, or `decide_on` is none.
     """
-    by_set: dict[str, list[ScoredRun]] = {}
-    for run in runs:
-        by_set.setdefault(run.dataset, []).append(run)
-    if decide_on not in ("", *by_set):
-        raise RequestError(f"--decide-on {decide_on}: no such dataset; expected one of {', '.join(by_set)}")
-    data = [_paired(name, own, metric) for name, own in by_set.items()]
+    by_set = by_dataset(runs, decide_on)
+    data = {name: _paired(name, list(own.values()), metric) for name, own in by_set.items()}
     models = list(dict.fromkeys(run.model for run in runs))
-    whole = [model for model in models if all(model in one.values for one in data)]
-    asked = decide_on or (MEAN if len(data) > 1 and whole else data[0].name)
-    sections = [_section(one.name, [one], list(one.values), base, meaning, asked) for one in data]
-    if len(data) > 1 and whole:
-        sections.append(_section(MEAN, data, whole, base, meaning, asked))
+    whole = [model for model in models if all(model in own for own in by_set.values())]
+    mean = [(MEAN, (whole, list(data.values())))] if len(data) > 1 and whole else []
+    asked = decide_on or (MEAN if mean else next(iter(data)))
+    sections = []
+    for name, (own, rows) in [*((name, ([*one.values], [one])) for name, one in data.items()), *mean]:
+        figures = {model: _figure(rows, model, meaning) for model in own}
+        left_out = sum(one.left_out for one in rows)
+        tests = families(rows, own, base, meaning)
+        n = sum(len(one.weights) for one in rows)
+        sections.append(GradedSection(name, n, left_out, figures, *tests, decides=name == asked))
     return GradedComparison(metric, meaning, base, models, sections)
 
 
-def _paired(name: str, runs: Sequence[ScoredRun], metric: str) -> _Dataset:
+def _paired(name: str, runs: Sequence[ScoredRun], metric: str) -> PairedRows:
+    """The rows of one dataset that every model has a value for."""
     first = runs[0]
     held = [i for i in range(len(first.rows)) if all(run.values[i] is not None for run in runs)]
     if not held:
@@ -101,21 +74,10 @@ def _paired(name: str, runs: Sequence[ScoredRun], metric: str) -> _Dataset:
         raise RequestError(f"{name}: no row has {metric} in all of {listed}")
     values = {run.model: [float(run.values[i] or 0) for i in held] for run in runs}
     groups = None if first.groups is None else [first.groups[i] for i in held]
-    return _Dataset(name, values, [first.weights[i] for i in held], groups, len(first.rows) - len(held))
+    return PairedRows(values, [first.weights[i] for i in held], groups, len(first.rows) - len(held))
 
 
-def _section(
-    name: str, data: Sequence[_Dataset], models: Sequence[str], base: str, meaning: Metric, asked: str
-) -> GradedSection:
-    figures = {model: _figure(data, model, meaning) for model in models}
-    pairs = pairs_with(models, base)
-    against = _family([pair for pair in pairs if pair[0] == base], data, meaning, len(models) > MANY)
-    between = _family([pair for pair in pairs if pair[0] != base], data, meaning, False)
-    n, left_out = sum(len(one.weights) for one in data), sum(one.left_out for one in data)
-    return GradedSection(name, n, left_out, figures, against, between, name == asked)
-
-
-def _figure(data: Sequence[_Dataset], model: str, meaning: Metric) -> Measured:
+def _figure(data: Sequence[PairedRows], model: str, meaning: Metric) -> Measured:
     """A model's figure on a dataset (limits of a share: Wilson), or the unweighted mean over several."""
     found = []
     for one in data:
@@ -126,24 +88,3 @@ def _figure(data: Sequence[_Dataset], model: str, meaning: Metric) -> Measured:
         tops = [value * weight for value, weight in zip(one.values[model], one.weights, strict=True)]
         found.append(ratio(tops, one.weights, one.groups))
     return average(found)
-
-
-def _family(
-    pairs: Sequence[tuple[str, str]], data: Sequence[_Dataset], meaning: Metric, many: bool
-) -> list[GradedTest]:
-    if not pairs:
-        return []
-    own = [{model: np.array(values) for model, values in one.values.items()} for one in data]
-    steps = [np.stack([values[new] - values[old] for old, new in pairs], axis=1) for values in own]
-    bound = 1.0 if meaning.unit == "share" else float("inf")
-    counts = [np.array(one.weights) for one in data]
-    units = units_of(steps, [one.groups for one in data], counts, bound)
-    drawn = shrunk(units).tolist() if many else [None] * len(pairs)
-    sign = 1 if meaning.higher else -1
-    better, worse = (sum((side * sign * each > 0).sum(0) for each in steps) for side in (1, -1))
-    return [
-        GradedTest(new, old, one, int(up), int(down), towards)
-        for (old, new), one, up, down, towards in zip(
-            pairs, estimates(units), better, worse, drawn, strict=True
-        )
-    ]

@@ -3,7 +3,6 @@ each dataset that the choice did not see."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from itertools import compress
 from pathlib import Path
 
 from core.errors import ContentError, show_value
@@ -65,17 +64,5 @@ def _singles(points: Mapping[str, object], axes: Sequence[object]) -> dict[str, 
 
 def without(run: ScoredRun, rows: Collection[str]) -> ScoredRun:
     """Return the run without some of its rows, and without figures that were of all of them."""
-    keep = [row not in rows for row in run.rows]
-    return replace(
-        run,
-        rows=list(compress(run.rows, keep)),
-        gold=list(compress(run.gold, keep)),
-        predicted=list(compress(run.predicted, keep)),
-        correct=list(compress(run.correct, keep)),
-        groups=None if run.groups is None else list(compress(run.groups, keep)),
-        kinds={name: list(compress(values, keep)) for name, values in run.kinds.items()},
-        confidence=None if run.confidence is None else list(compress(run.confidence, keep)),
-        values=list(compress(run.values, keep)),
-        weights=list(compress(run.weights, keep)),
-        facts={name: value for name, value in run.facts.items() if name not in FIGURES},
-    )
+    facts = {name: value for name, value in run.facts.items() if name not in FIGURES}
+    return replace(run.only([row not in rows for row in run.rows]), facts=facts)

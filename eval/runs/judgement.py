@@ -3,9 +3,12 @@
 Shares are 0-1, differences -1 to 1, limits are at 95 %.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
+from typing import Any
 
+from core.errors import RequestError
 from eval.metrics.calibration import Calibration
 from eval.statistics.family import Estimate
 from eval.statistics.paired import ALPHA
@@ -37,6 +40,24 @@ class ScoredRun:
     facts: Mapping[str, object] = field(default_factory=dict)
     values: Sequence[float | None] = ()
     weights: Sequence[float] = ()
+
+    def only(self, keep: Sequence[bool]) -> "ScoredRun":
+        """The run with some of its rows."""
+        columns = ("rows", "gold", "predicted", "correct", "groups", "confidence", "values", "weights")
+        given = {name: getattr(self, name) for name in columns}
+        kept: dict[str, Any] = {name: own and list(compress(own, keep)) for name, own in given.items()}
+        kept["kinds"] = {name: list(compress(own, keep)) for name, own in self.kinds.items()}
+        return replace(self, **kept)
+
+
+def by_dataset(runs: Iterable[ScoredRun], decide_on: str = "") -> dict[str, dict[str, ScoredRun]]:
+    """Return the runs by dataset and model; `RequestError` where none is of the dataset `decide_on`."""
+    found: dict[str, dict[str, ScoredRun]] = {}
+    for run in runs:
+        found.setdefault(run.dataset, {})[run.model] = run
+    if decide_on not in ("", *found):
+        raise RequestError(f"--decide-on {decide_on}: no such dataset; expected one of {', '.join(found)}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ raw one. Contextual calibration (Zhao et al. 2021) takes off the bias of a conte
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from core.documents import json_lines
 from core.errors import ContentError, RequestError
-from eval.runs.judgement import ScoredRun
+from eval.runs.judgement import ScoredRun, by_dataset
 from eval.runs.results import PREDICTIONS
 from eval.statistics.family import Estimate, estimates, units_of
 from eval.statistics.rates import Rate, rate_of
@@ -50,9 +50,8 @@ def label_biases(runs: Sequence[ScoredRun], base: str) -> list[LabelBias]:
     `RequestError` for a run whose labels' log-probabilities are not kept.
     """
     found = []
-    for dataset in dict.fromkeys(run.dataset for run in runs):
-        own = sorted((run for run in runs if run.dataset == dataset), key=lambda run: run.model != base)
-        found += _of_dataset(own, base)
+    for own in by_dataset(runs).values():
+        found += _of_dataset(sorted(own.values(), key=lambda run: run.model != base), base)
     return found
 
 
@@ -82,26 +81,22 @@ def _of_dataset(runs: Sequence[ScoredRun], base: str) -> list[LabelBias]:
     first = runs[0]
     fitted, other = split_halves(first.groups or first.rows, SEED, first.dataset)
     groups = None if first.groups is None else [first.groups[row] for row in other]
-    found, right = [], {}
+    found, right = [], []
     for run in runs:
         bias, calibrated = _calibrated(run, fitted)
         raw, now = ([flags[row] for row in other] for flags in (run.correct, calibrated))
-        right[run.model] = np.array([raw, now], dtype=float)
+        right.append([raw, now])
         found.append(LabelBias(run.model, run.dataset, bias, rate_of(raw, groups), rate_of(now, groups)))
-    others = [one for one in found if one.model != base]
-    if base not in right or not others:
+    if runs[0].model != base or len(runs) < 2:
         return found
-    gains = np.stack([right[one.model] - right[base] for one in others], axis=2)  # raw and calibrated
-    steps = np.concatenate([gains[1], gains[0] - gains[1]], axis=1)
-    told = estimates(units_of([steps], [groups], bound=2.0))
-    of_each = zip(others, told[: len(others)], told[len(others) :], strict=True)
-    return [one for one in found if one.model == base] + [
-        LabelBias(
-            one.model, one.dataset, one.bias, one.raw, one.calibrated,
-            one.raw.value - found[0].raw.value, gain, of_bias,
-        )
-        for one, gain, of_bias in of_each
-    ]  # fmt: skip
+    correct = np.array(right, dtype=float)  # [models, raw and calibrated, rows]
+    raw_gains, gains = np.swapaxes(correct[1:] - correct[0], 0, 1)
+    told = estimates(units_of([np.concatenate([gains, raw_gains - gains]).T], [groups], bound=2.0))
+    others = zip(found[1:], told[: len(gains)], told[len(gains) :], strict=True)
+    return found[:1] + [
+        replace(one, raw_gain=one.raw.value - found[0].raw.value, gain=gain, of_bias=of_bias)
+        for one, gain, of_bias in others
+    ]
 
 
 def _calibrated(run: ScoredRun, fitted: Sequence[int]) -> tuple[dict[str, float], list[bool]]:

@@ -52,42 +52,30 @@ def compare_replicates(
     for name, models in recipes.items():
         datasets = _datasets(name, [base, *models], by_model)
         for own in [*([one] for one in datasets), *([datasets] if len(datasets) > 1 else [])]:
-            told = _one(by_model, base, models, own, len(recipes))
-            found.append(ReplicatedRecipe(name, models, own[0] if len(own) == 1 else MEAN, told))
+            scored = [[by_model[model][dataset] for model in (base, *models)] for dataset in own]
+            correct = [np.array([run.correct for run in each], dtype=float) for each in scored]
+            units = units_of(
+                [(each[1:] - each[0]).T for each in correct], [each[0].groups for each in scored]
+            )
+            where = own[0] if len(own) == 1 else MEAN
+            found.append(ReplicatedRecipe(name, models, where, replicated(units, len(recipes))))
     return found
 
 
 def _datasets(name: str, models: Sequence[str], by_model: Mapping[str, Mapping[str, ScoredRun]]) -> list[str]:
     """The datasets of a recipe's models, which are those of each of them and of the base."""
-    base, *own = models
-    if base in own:
+    base, first, *others = models
+    if base in (first, *others):
         raise RequestError(f"--replicates {name}: {base} is what the others are compared with")
-    for model in models:
-        if model not in by_model:
-            raise RequestError(
-                f"--replicates {name}: no model {model} with rows; expected some of {', '.join(by_model)}"
-            )
-    first = by_model[own[0]]
-    for model in own[1:]:
-        if set(by_model[model]) != set(first):
-            listed = ", ".join(sorted(set(by_model[model]) ^ set(first)))
-            raise RequestError(f"--replicates {name}: {own[0]} and {model} were not both scored on {listed}")
-    datasets = [dataset for dataset in first if dataset in by_model[base]]
+    if lacking := [model for model in models if model not in by_model]:
+        raise RequestError(
+            f"--replicates {name}: no model {lacking[0]} with rows; expected some of {', '.join(by_model)}"
+        )
+    for model in others:
+        if differing := by_model[model].keys() ^ by_model[first].keys():
+            listed = ", ".join(sorted(differing))
+            raise RequestError(f"--replicates {name}: {first} and {model} were not both scored on {listed}")
+    datasets = [dataset for dataset in by_model[first] if dataset in by_model[base]]
     if not datasets:
-        raise RequestError(f"--replicates {name}: {base} was not scored on {', '.join(first)}")
+        raise RequestError(f"--replicates {name}: {base} was not scored on {', '.join(by_model[first])}")
     return datasets
-
-
-def _one(
-    by_model: Mapping[str, Mapping[str, ScoredRun]],
-    base: str,
-    models: Sequence[str],
-    datasets: Sequence[str],
-    tests: int,
-) -> Replicated:
-    steps = []
-    for dataset in datasets:
-        old = np.array(by_model[base][dataset].correct, dtype=float)
-        new = [np.array(by_model[model][dataset].correct, dtype=float) for model in models]
-        steps.append(np.stack(new, axis=1) - old[:, None])
-    return replicated(units_of(steps, [by_model[base][dataset].groups for dataset in datasets]), tests)

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import compress
 
 import numpy as np
 
 from core.errors import RequestError
 from eval.metrics.labels import MOST
-from eval.runs.judgement import PairedTest, ScoredRun
+from eval.runs.comparison import paired_tests
+from eval.runs.judgement import PairedTest, ScoredRun, by_dataset
 from eval.statistics.family import sliced
 
 
@@ -32,13 +32,9 @@ def compare_slices(runs: Sequence[ScoredRun], base: str, by: str) -> list[Slice]
     Datasets whose rows do not have the field, or that the base has no rows of, are left out. `RequestError`
     where no dataset has it, or one has more than 20 values.
     """
-    by_set: dict[str, dict[str, ScoredRun]] = {}
-    for run in runs:
-        if run.rows:
-            by_set.setdefault(run.dataset, {})[run.model] = run
     found = [
         one
-        for own in by_set.values()
+        for own in by_dataset(run for run in runs if run.rows).values()
         if base in own and any(own[base].kinds.get(by, ()))
         for one in _slices(own, base, by)
     ]
@@ -62,16 +58,8 @@ def _slices(runs: dict[str, ScoredRun], base: str, by: str) -> list[Slice]:
     estimates = sliced(steps, labels, first.groups)
     slices = []
     for value in values:
-        own = [label == value for label in labels]
-        tests = []
-        for column, (model, one) in enumerate(zip(others, estimates[value], strict=True)):
-            changes = list(compress(steps[:, column].tolist(), own))
-            fixed, regressed = sum(step > 0 for step in changes), sum(step < 0 for step in changes)
-            tests.append(
-                PairedTest(
-                    model, base, one.value, one.low, one.high, sum(own), fixed, regressed, one.smallest, one.p
-                )
-            )
+        own = np.array(labels) == value
+        tests = paired_tests([(base, model) for model in others], steps[own], estimates[value])
         accuracy = {model: float(right[model][own].mean()) for model in runs}
-        slices.append(Slice(first.dataset, value, sum(own), accuracy, tests))
+        slices.append(Slice(first.dataset, value, int(own.sum()), accuracy, tests))
     return slices
