@@ -30,8 +30,7 @@ from eval.metrics.preference import (
     marked_summary,
     preference_summary,
 )
-from eval.runs.find import PREDICTIONS
-from eval.runs.results import RESULTS, Prediction
+from eval.runs.results import PREDICTIONS, RESULTS, Prediction
 from eval.scoring.candidates import BASE
 from eval.scoring.job import Job
 from eval.scoring.options import model_options, run_options, set_options, take

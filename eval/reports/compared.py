@@ -11,13 +11,14 @@ from core.language import tr
 from core.metrics import METRICS
 from eval.reports.tables import Table, choice_table, replicate_table, slice_table
 from eval.runs.alignment import check_rows
-from eval.runs.choice import choose_on_half
 from eval.runs.comparison import compare
-from eval.runs.find import PREDICTIONS, parse_source, read_runs
+from eval.runs.find import parse_source, read_runs
 from eval.runs.graded import GradedComparison, compare_graded
+from eval.runs.held_out import choose_on_half
 from eval.runs.judgement import Comparison, ScoredRun
 from eval.runs.measured import meaning, measurable
 from eval.runs.replicates import ReplicatedRecipe, compare_replicates, parse_replicates
+from eval.runs.results import PREDICTIONS
 from eval.runs.slices import Slice, compare_slices
 from eval.runs.training import training_warnings
 

@@ -9,9 +9,9 @@ from typing import Any
 from core.documents import json_lines
 from core.language import tr
 from eval.runs.detailed import detailed_rows
-from eval.runs.find import PREDICTIONS
 from eval.runs.judgement import ScoredRun, by_dataset
 from eval.runs.records import optional_text
+from eval.runs.results import PREDICTIONS
 
 LONGEST = 2000  # characters of a question or an answer that are shown
 MOST_LETTERS = 12_000_000  # of all rows on a page, which a browser still opens at once

@@ -9,7 +9,7 @@ from core.files import versions
 from core.language import tr
 from eval.reports.numbers import NONE, interval, p_cell, percent, points, points_interval
 from eval.reports.verdict import section_name, verdict
-from eval.runs.choice import Choice
+from eval.runs.held_out import Choice
 from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
 from eval.runs.label_bias import LabelBias
 from eval.runs.replicates import ReplicatedRecipe

@@ -54,9 +54,7 @@ def confidence_of(logs: Sequence[float]) -> float | None:
     None where not even the likeliest one has any probability.
     """
     top = max(logs)
-    if not math.isfinite(top):
-        return None
-    return 1 / math.fsum(math.exp(log - top) for log in logs)
+    return 1 / math.fsum(math.exp(log - top) for log in logs) if math.isfinite(top) else None
 
 
 def assemble(
@@ -66,34 +64,31 @@ def assemble(
     ordered = sorted(records, key=lambda record: (len(record.row), record.row))
     if not ordered:
         raise ContentError(f"{source}: no rows in it; score {model} on {dataset} again")
-    _check_characters(source, [model, dataset, *(text for r in ordered for text in (r.gold, r.predicted))])
+    try:  # halves of characters (lone surrogates): JSON can hold them, and no file of text can
+        "".join([model, dataset, *(text for one in ordered for text in (one.gold, one.predicted))]).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ContentError(f"{source}: an answer or a name holds half a character ({half!r})") from error
     for one, other in pairwise(ordered):
         if one.row == other.row:
             raise ContentError(f"{other.place}: row {other.row} stands in {one.place} already")
     named = sorted({name for record in ordered for name in record.kinds})
-    kinds = {name: [record.kinds.get(name, "") for record in ordered] for name in named}
+    known = [record.confidence for record in ordered if record.confidence is not None]
     return ScoredRun(
-        model, dataset, str(source),
-        [record.row for record in ordered], [record.gold for record in ordered],
-        [record.predicted for record in ordered], [record.correct for record in ordered],
-        _groups(ordered), kinds, _confidence(ordered), facts,
-        [record.value for record in ordered], [record.weight for record in ordered],
-    )  # fmt: skip
-
-
-def _confidence(records: list[ScoredExample]) -> list[float] | None:
-    """What is known of how sure the answers were, if it is known of every row."""
-    known = [record.confidence for record in records if record.confidence is not None]
-    return known if len(known) == len(records) else None
-
-
-def _check_characters(source: Path, texts: Iterable[str]) -> None:
-    """Refuse halves of characters (lone surrogates), which JSON can hold and no file of text can."""
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError as error:
-        half = error.object[error.start]
-        raise ContentError(f"{source}: an answer or a name holds half a character ({half!r})") from error
+        model,
+        dataset,
+        str(source),
+        rows=[record.row for record in ordered],
+        gold=[record.gold for record in ordered],
+        predicted=[record.predicted for record in ordered],
+        correct=[record.correct for record in ordered],
+        groups=_groups(ordered),
+        kinds={name: [record.kinds.get(name, "") for record in ordered] for name in named},
+        confidence=known if len(known) == len(ordered) else None,
+        facts=facts,
+        values=[record.value for record in ordered],
+        weights=[record.weight for record in ordered],
+    )
 
 
 def _groups(records: list[ScoredExample]) -> list[str] | None:
