@@ -25,10 +25,8 @@ GROUP: Literal["tuneyard.metrics"] = "tuneyard.metrics"
 
 @dataclass(frozen=True, slots=True)
 class ExampleMetric:
-    """A metric by name: its unit and direction, the fields of a prediction that it needs, and its function.
-
-    `plugin` is where it came from, None for one of this folder.
-    """
+    """A metric by name: unit and direction, the fields of a prediction that it needs, its function, and the
+    plug-in that it came from, if any."""
 
     name: str
     meaning: Metric
@@ -52,10 +50,11 @@ class ExampleMetric:
         return value
 
     def of(self, rows: Rows) -> dict[str, object] | None:
-        """Return the mean over the rows that hold what it needs, None where no row does.
+        """Return the mean over the rows that hold what it needs with `stderr`, `n` and `ci95`, None where no
+        row does.
 
-        `value` and `stderr` in its unit with `n`, and `ci95` (None of a single cluster): Wilson's for a
-        share, else normal; both by cluster where rows have one.
+        Limits are Wilson's for a share, else normal (None of a single cluster); both by cluster where rows
+        have one.
         """
         own = [row for row in rows if "refused" not in row and self.held(row)]
         if not own:
@@ -76,8 +75,7 @@ def metric(
 ) -> Callable[[Function], ExampleMetric]:
     """Declare a function of one prediction (a line of predictions.jsonl) as the metric `name`.
 
-    A unit "share" is 0 to 1; `higher` says that more is better; a row without the fields in
-    `needs` is left out.
+    A unit "share" is 0 to 1; `higher`: more is better; rows without the fields in `needs` are left out.
     """
     return lambda function: ExampleMetric(name, Metric(unit, higher), tuple(needs), function)
 

@@ -24,10 +24,8 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The expected calibration error (0-1) over `n` rows and the bins that it is made of.
-
-    `chance` is what 95 of 100 perfectly calibrated models with as many rows in each bin stay below.
-    """
+    """The expected calibration error (0-1) over `n` rows and its bins; `chance` is what 95 of 100 perfectly
+    calibrated models with as many rows in each bin stay below."""
 
     error: float
     chance: float

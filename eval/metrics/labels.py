@@ -23,10 +23,8 @@ class LabelSet:
 
 
 def choose_labels(answers: Sequence[str], choices: str | None, counts: Sequence[str], place: str) -> LabelSet:
-    """Return the labels of all of a dataset's answers, or of `--choices`, and what `--count` says of them.
-
-    `ContentError` or `RequestError` where answers and options disagree.
-    """
+    """Return the labels of all of a dataset's answers, or of `--choices`, and what `--count` says of them;
+    `ContentError` or `RequestError` where answers and options disagree."""
     labels = find_labels(answers, place) if choices is None else parse_choices(choices)
     check_labels(answers, labels, place)
     meant, expected = parse_counts(counts, labels), set(answers)

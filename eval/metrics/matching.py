@@ -46,10 +46,8 @@ def exact_match(expected: str, given: str) -> bool:
 
 
 def token_f1(expected: str, given: str) -> float:
-    """Return the harmonic mean of precision and recall over the tokens of both, each as often as it stands.
-
-    0 where they share none, 1 for the same tokens in any order.
-    """
+    """Return the harmonic mean of precision and recall over the tokens of both, each as often as it stands: 0
+    where they share none, 1 for the same tokens in any order."""
     wanted, said = Counter(tokens(expected)), Counter(tokens(given))
     total = wanted.total() + said.total()
     return 2 * (wanted & said).total() / total if total else 1.0

@@ -11,10 +11,8 @@ SHOWN = 8  # tokens of which the text is given
 
 @dataclass(frozen=True, slots=True)
 class FirstDifference:
-    """The first token in which two sequences of a row differ: its place, and both ids (None past the end).
-
-    The texts are those of this token and the seven after it.
-    """
+    """The first token in which two sequences of a row differ: its place, both ids (None past the end), and
+    the texts of this token and the seven after it."""
 
     row: int
     place: int
@@ -53,9 +51,9 @@ class Answers:
 class AnswerProof:
     """One model's answers against the unmerged adapter's, on the rows of a set.
 
-    `flips` are the rows whose answer is another: the likeliest label, or without labels the generated
-    text. `largest` is the largest difference of a label's log-probability in nats, in `largest_row`; None
-    without labels. `differing` counts the rows whose generated tokens differ, `first` is the first of them.
+    `flips` are the rows whose likeliest label, or without labels generated text, is another. `largest` is the
+    largest difference of a label's log-probability in nats, in `largest_row`; None without labels.
+    `differing` counts the rows whose generated tokens differ, `first` is the first of them.
     """
 
     model: str

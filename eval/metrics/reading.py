@@ -28,7 +28,7 @@ class Figures:
 def read_figures(rows: Rows) -> Figures:
     """Return the loss per token over all rows together, exp of it, and the share of rows that were cut.
 
-    `rows` have `loss` (summed), `tokens`, `truncated` and perhaps `group`; `ValueError` without a token.
+    `rows` have `loss` (summed), `tokens`, `truncated`; `ValueError` without a token.
     """
     loss = ratio(_numbers(rows, "loss"), _numbers(rows, "tokens"), groups_of(rows))
     low, high = map(_exp, loss.ci95)
@@ -43,10 +43,8 @@ def read_figures(rows: Rows) -> Figures:
 
 
 def generated_figures(rows: Rows, overlap: bool) -> Figures:
-    """Return lengths, variety and (`overlap`) ROUGE and BLEU of the rows that have a `prediction`.
-
-    `rows` have `reference`, `prediction_tokens` and `reference_tokens` beside it.
-    """
+    """Return lengths, variety and (`overlap`) ROUGE and BLEU of rows with `prediction`, `reference`,
+    `prediction_tokens` and `reference_tokens`."""
     said, expected = ([str(row[name]) for row in rows] for name in ("prediction", "reference"))
     groups = groups_of(rows)
     lengths, expected_lengths = (_numbers(rows, f"{name}_tokens") for name in ("prediction", "reference"))

@@ -27,10 +27,8 @@ def words(text: str) -> list[str]:
 
 
 def distinct(texts: Sequence[str], n: int) -> float:
-    """Return distinct-n (Li et al. 2016): different n-grams of all texts together over all n-grams.
-
-    No n-gram reaches from one text into the next; 0 where there is none.
-    """
+    """Return distinct-n (Li et al. 2016): different n-grams of all texts together, none from one text into
+    the next, over all n-grams; 0 where there is none."""
     grams = [gram for text in texts for gram in ngrams(words(text), n)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
@@ -59,10 +57,8 @@ class _Words:
 def bleu(
     references: Sequence[str], predictions: Sequence[str], groups: Sequence[Hashable] | None = None
 ) -> tuple[Measured, str]:
-    """Return corpus BLEU (0-100) with its bootstrap limits by group, and sacrebleu's signature.
-
-    The tokenizer is sacrebleu's `zh` where a Chinese character stands in a reference, else `13a`.
-    """
+    """Return corpus BLEU (0-100) with its bootstrap limits by group, and sacrebleu's signature; its tokenizer
+    is `zh` where a Chinese character stands in a reference, else `13a`."""
     from sacrebleu.metrics import BLEU
 
     whole = BLEU(tokenize=_tokenizer(references))

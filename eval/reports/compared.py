@@ -58,11 +58,9 @@ def compare_results(
 ) -> ComparedRuns:
     """Read and compare the runs named by `[NAME=]RESULTS`; the base is the model `base`, else the first.
 
-    The verdict is on the mean, or on the dataset `decide_on`; `margin` is a share,
-    `replicates` names the models of a recipe (`NAME=MODEL,MODEL`), `by` a field to part the rows by. With
-    `choose`, the best model is chosen on one half of the rows and compared with the base on the other.
-
-    Warnings go to stderr too. Errors are those of `read_runs`, `check_rows` and `parse_replicates`.
+    The verdict is on the mean, or on the dataset `decide_on`; `margin` is a share, `replicates` names the
+    models of a recipe (`NAME=MODEL,MODEL`), `by` a field to part the rows by. With `choose`, the best model
+    is chosen on one half of the rows and compared with the base on the other. Warnings go to stderr too.
     """
     recipes = parse_replicates(replicates)
     if choose and recipes:

@@ -17,10 +17,8 @@ PLOT = "subtype_accuracy.png"
 
 
 def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapping[str, Any]) -> int:
-    """Write both files into OUT/model/set; return how many labels no installed font can write.
-
-    Those are numbers in the plot, with their key in the JSON file.
-    """
+    """Write both files into OUT/model/set; return how many labels no installed font can write: those are
+    numbers in the plot, with their key in the JSON file."""
     numbered = _draw(folder, predictions, figures)
     details = {
         "model": folder.parent.name,

@@ -28,10 +28,8 @@ Share = tuple[float, float, float]  # value, low and high limit
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What is drawn: for each series (a model) its share at each place (a set or a type), None for no bar.
-
-    `baselines` are the majority class's shares, one for each place, or empty.
-    """
+    """What is drawn: for each series (a model) its share at each place (a set or a type), None for no bar;
+    `baselines` are the majority class's shares, one for each place, or empty."""
 
     title: str
     places: Sequence[str]

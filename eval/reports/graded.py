@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from core import version
-from core.files import versions
 from core.language import tr
 from core.metrics import direction
 from eval.reports.markdown import grid
 from eval.reports.numbers import NONE, p_cell, show_p
-from eval.reports.tables import LEFT_OUT, Table, metric_on
+from eval.reports.tables import LEFT_OUT, Table, made_of, metric_on
 from eval.reports.verdict import section_name
 from eval.runs.graded import GradedComparison, GradedSection
 from eval.runs.judgement import PairedTest, ScoredRun
@@ -85,11 +83,7 @@ def graded_json(
         "base": compared.base,
         "models": list(compared.models),
         "sections": [_section_json(one, compared) for one in compared.sections],
-        "left_out": LEFT_OUT,
-        "warnings": list(warnings),
-        "runs": [run.source for run in runs],
-        "versions": versions("numpy"),
-        "tuneyard": version(),
+        **made_of(runs, warnings),
     }
 
 

@@ -25,24 +25,12 @@ from eval.reports.places import without_places
 from eval.reports.plots import NOT_WRITTEN, caption, folder_name, plot_language
 from eval.reports.provenance import provenance
 from eval.reports.svg import inline
-from eval.reports.tables import (
-    LEFT_OUT,
-    Table,
-    accuracies,
-    calibrations,
-    differences,
-    example_metrics,
-    f1_differences,
-    macro_f1s,
-    method,
-)
+from eval.reports.tables import LEFT_OUT, Table, accuracies, differences, figures, method
 from eval.reports.verdict import headline, section_name, verdict
-from eval.runs.judgement import MEAN, Comparison, Section
+from eval.runs.judgement import Comparison, Section
 
 PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-DIFFERING = "Differences in accuracy on {name}, example by example."
-DIFFERING_MEAN = "Differences in mean accuracy, example by example."
 STATIC = 50  # examples that are there without JavaScript
 SAME = "overall_accuracy_comparison.svg"  # what accuracy.svg shows, of one dataset
 
@@ -58,15 +46,13 @@ class Plots:
 def page(
     title: str, compared: ComparedRuns, plots: Plots, errors: Sequence[IncorrectExamples], command: str
 ) -> str:
-    """Return the page with the rows of `errors` to look through; `command` is what made it.
-
-    It may be mailed: paths in it are relative, or the last name alone.
-    """
+    """Return the page with the rows of `errors` to look through; `command` is what made it. It may be mailed:
+    paths in it are relative, or the last name alone."""
     found = compared.comparison
     template, style, script = (
         (PAGE / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", "script.js")
     )
-    figures = [_figure(name, svg, found) for name, svg in plots.files.items() if not name.endswith(SAME)]
+    drawn = [_figure(name, svg, found) for name, svg in plots.files.items() if not name.endswith(SAME)]
     return Template(re.sub(r"{{(.*?)}}", lambda marked: text(tr(marked[1])), template)).substitute(
         lang={"zh": "zh-CN"}.get(current(), current()),
         title=text(without_places(title)),
@@ -74,8 +60,8 @@ def page(
         base=text(found.base),
         policy=POLICY,
         style=style,
-        verdict="".join([*_verdicts(compared), *figures[:1], *_notes(compared, plots)]),
-        figures="".join([*_tables(compared), *figures[1:]]),
+        verdict="".join([*_verdicts(compared), *drawn[:1], *_notes(compared, plots)]),
+        figures="".join([*_tables(compared), *drawn[1:]]),
         comparisons="".join(_compared(section, found.base) for section in found.sections),
         errors="".join(f"<p>{_shown(one)}</p>" for one in errors),
         cards="".join(_cards(found.models, errors)),
@@ -140,14 +126,8 @@ def _notes(compared: ComparedRuns, plots: Plots) -> Iterator[str]:
 
 
 def _tables(compared: ComparedRuns) -> list[str]:
-    comparison = compared.comparison
-    found = {
-        **{f"{caption}.": table for caption, table in compared.tables.items()},
-        tr("Macro-F1 of every model on every dataset that has labels."): macro_f1s(comparison),
-        tr("Calibration: how far confidence is from accuracy."): calibrations(comparison),
-        tr("Means of the metrics that are computed for each example."): example_metrics(comparison),
-    }
-    return [_table(name, table) for name, table in found.items() if table]
+    own = {f"{caption}.": table for caption, table in compared.tables.items()}
+    return [_table(caption, table) for caption, table in (own | figures(compared.comparison)).items()]
 
 
 def _table(caption: str, table: Table, kind: str = "") -> str:
@@ -172,11 +152,7 @@ def _figure(name: str, svg: str, comparison: Comparison) -> str:
 
 def _compared(section: Section, base: str) -> str:
     where = section_name(section.name)
-    tables = {
-        tr(DIFFERING_MEAN if section.name == MEAN else DIFFERING, name=where): differences(section),
-        tr("Differences in macro-F1 on {name}.", name=where): f1_differences(section),
-    }
-    found = [_table(name, table) for name, table in tables.items() if table]
+    found = [_table(caption, table) for caption, table in differences(section).items()]
     how = (
         f'<p class="method">{text(method(section))}</p>' if found else f"<p>{tr('Nothing was compared.')}</p>"
     )

@@ -31,11 +31,11 @@ class IncorrectExamples:
 
 
 def collect_incorrect(runs: Sequence[ScoredRun], models: Sequence[str], most: int) -> list[IncorrectExamples]:
-    """Return each set's wrong rows, at most `most` in all, evenly spread where there are more.
+    """Return each set's wrong rows, evenly spread where they are more than `most`, or than `MOST_LETTERS`
+    hold.
 
     A row has `row`, `question`, `expected`, `type` and `subtype` where it has them, and `answers` (`model` by
     its place in `models`, `predicted`, `output`, `right`, `confidence`); long texts are cut, and say so.
-    Fewer rows are taken where they would hold more than `MOST_LETTERS` in all.
     """
     by_set = {name: list(own.values()) for name, own in by_dataset(run for run in runs if run.rows).items()}
     wrong = {name: _wrong(own) for name, own in by_set.items()}
@@ -130,11 +130,7 @@ def _first(record: Mapping[str, object], names: Sequence[str]) -> str:
 
 
 def cut(text: str) -> str:
-    """Return a text of bearable length, which says how much of it is left out.
-
-    >>> cut("ab")
-    'ab'
-    """
+    """Return a text of bearable length, which says how much of it is left out."""
     return (
         text
         if len(text) <= LONGEST

@@ -9,10 +9,8 @@ FENCE = re.compile(r"^\s*(`{3,})", re.MULTILINE)
 
 
 def side_by_side(asked: Sequence[Answered]) -> str:
-    """Return every prompt, its reference answer where there is one, and each model's answer, named.
-
-    Texts stand in fenced blocks: nothing in an answer is taken for Markdown or HTML.
-    """
+    """Return every prompt, its reference answer where there is one, and each model's answer, named, in fenced
+    blocks: nothing in an answer is taken for Markdown or HTML."""
     parts = ["# Answers side by side", "This page names the models: raters get sheet.csv alone."]
     for number, one in enumerate(asked, 1):
         texts = {"Prompt": one.prompt, "Reference": one.reference, **one.answers}

@@ -24,10 +24,8 @@ Halves = tuple[Score, Score]  # of the rows to choose on, and of those to report
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A sweep's folder, the names of its axes, where each model stands on them, and each set's halves.
-
-    `metric` is what the choice is made by: accuracy, or a metric of examples.
-    """
+    """A sweep's folder, the names of its axes, where each model stands on them, each set's halves, and what
+    the choice is made by: accuracy, or a metric of examples."""
 
     out: Path
     axes: Sequence[str]

@@ -19,10 +19,8 @@ METHOD = (
 
 
 def tally_table(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping[int, str]) -> str:
-    """Return the verdicts, wins by criterion, mean marks, and the raters' agreement.
-
-    `clusters` are those of the prompts (from 1) that are not independent.
-    """
+    """Return the verdicts, wins by criterion, mean marks, and the raters' agreement; `clusters` are those of
+    the prompts (from 1) that are not independent."""
     found = outcomes(ratings, models, clusters)
     parts = [verdict(one) for one in found if one.criterion == OVERALL]
     parts += [grid(Table(HEADER, [_row(one) for one in found])), METHOD]

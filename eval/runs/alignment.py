@@ -13,10 +13,8 @@ FEW_GROUPS = 20
 
 
 def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
-    """Refuse runs of one set that did not answer the same rows; return warnings on how they were asked.
-
-    Raises `RequestError` naming both runs and what differs.
-    """
+    """Return warnings on how runs of one set were asked; `RequestError`, naming two runs and what differs,
+    where they did not answer the same rows."""
     first, *others = sorted(runs, key=lambda run: not run.rows)
     warnings = []
     if first.groups is not None and (count := len(set(first.groups))) < FEW_GROUPS:

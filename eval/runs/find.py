@@ -54,9 +54,8 @@ def read_runs(
 ) -> tuple[list[ScoredRun], list[str]]:
     """Return every run of the sources once, and warnings; with the values of a metric where one is named.
 
-    `by` is a field of the rows that is read beside `type` and `subtype`, for a run of ours.
-
-    Models of one name that answered differently are named with the folder they came from.
+    `by` is a field that is read beside `type` and `subtype`, for a run of ours. Models of one name that
+    answered differently are named with the folder they came from.
     """
     done: set[Path] = set()
     runs: list[tuple[RunSource, ScoredRun]] = []

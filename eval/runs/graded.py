@@ -17,10 +17,8 @@ from eval.statistics.rates import Measured, average, rate_of, ratio
 
 @dataclass(frozen=True, slots=True)
 class GradedSection:
-    """One dataset, or the mean over datasets: each model's figure and every difference.
-
-    `left_out` are rows without a value of some model. `decides` is False where another section does.
-    """
+    """One dataset, or the mean over datasets: each model's figure and every difference; `left_out` are rows
+    without a value of some model, `decides` is False where another section does."""
 
     name: str
     n: int

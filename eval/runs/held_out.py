@@ -21,11 +21,9 @@ def is_sweep(folder: Path) -> bool:
 
 
 def held_out(folder: Path, runs: Sequence[ScoredRun]) -> list[ScoredRun]:
-    """Return the runs of a sweep's folder that answer its question, each with the held-out examples alone.
-
-    A single adapter goes by its own name. Every other folder's runs come back as they are. `ContentError`
-    where sweep.json is damaged.
-    """
+    """Return the runs of a sweep's folder that answer its question, each with the held-out examples alone,
+    and a single adapter by its own name; those of any other folder as they are. `ContentError` for a damaged
+    sweep.json."""
     if not is_sweep(folder):
         return list(runs)
     found = read_object(folder / SWEEP)

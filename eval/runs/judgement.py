@@ -20,11 +20,10 @@ MEAN = "mean"
 class ScoredRun:
     """One model's answers to one set, row by row, in the same order for all models of the set.
 
-    `kinds` may part the rows, by `type` or `subtype`; `confidence` is the share (0-1) of the chosen
-    label among the labels' probabilities; `facts` say how it was scored (results.json).
-    Where only counts are known, `rows` is empty, and which flag belongs to which row is not known.
-    Where another metric than accuracy was asked for, `values` are its own (None: missing), and `weights`
-    what each row counts (the tokens that a loss is of).
+    `kinds` may part the rows, by `type` or `subtype`; `confidence` is the share (0-1) of the chosen label
+    among the labels' probabilities; `facts` say how it was scored (results.json). Where only counts are
+    known, `rows` is empty, and which flag belongs to which row is not known. Of another metric than accuracy,
+    `values` are its own (None: missing), and `weights` what each row counts (the tokens that a loss is of).
     """
 
     model: str
@@ -64,10 +63,9 @@ def by_dataset(runs: Iterable[ScoredRun], decide_on: str = "") -> dict[str, dict
 class ModelScore:
     """A model's accuracy (a share) on a set, or its unweighted mean over sets, with 95 % limits.
 
-    `macro_f1` is (value, low, high), None on average and where the answers are free text;
-    `calibration` is there where the labels' probabilities were logged; `trained_on` counts the rows that
-    the model was trained on, as far as is known; `metrics` are those of results.json; `always` is the one
-    answer given to every example, where several were expected.
+    `macro_f1` is (value, low, high), None on average and of free text; `calibration` needs the labels'
+    probabilities; `trained_on` counts the rows that the model is known to be trained on; `metrics` are those
+    of results.json; `always` is the one answer given to every example, where several were expected.
     """
 
     accuracy: float
@@ -87,9 +85,8 @@ class ModelScore:
 class PairedTest:
     """`model` minus `against` on the same rows; p and limits are those of the whole family.
 
-    `smallest` is the least difference that these rows show with 80 % power, `macro_f1` the difference
-    of macro-F1 in the same family, `shrunk` the value drawn towards the candidates' mean
-    (of three or more candidates against the base).
+    `smallest` is the least difference that these rows show with 80 % power, `macro_f1` that of macro-F1 in
+    the same family, `shrunk` the value drawn towards the mean of three or more candidates against the base.
     """
 
     model: str
@@ -127,10 +124,9 @@ class PairedTest:
 class Section:
     """What is known of one set, or of the mean over sets, and what follows from it.
 
-    `majority` is nan where the expected answers are not known; `over_majority` holds for each model the
-    test against always giving the commonest answer, on the same rows, where they are known.
-    `decided_by` names the section that decides where this one only describes; `margin` is the loss (a
-    share) that may be shown not to be exceeded.
+    `majority` is nan where the expected answers are not known; `over_majority` tests each model whose rows
+    are known against always giving the commonest answer. `decided_by` names the section that decides where
+    this one only describes; `margin` is the loss (a share) that may be shown not to be exceeded.
     """
 
     name: str

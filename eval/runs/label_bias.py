@@ -30,8 +30,8 @@ class LabelBias:
     """A model on the half of a dataset that the bias was not fitted on.
 
     `bias` is how much (nats, mean 0) it prefers each label, `calibrated` the accuracy without it, `gain` that
-    minus the base's, `of_bias` the raw gain minus `gain`. Limits are those of all models of the dataset
-    together; None for the base.
+    minus the base's, `of_bias` the raw gain minus `gain`; limits are of all models together, None for the
+    base.
     """
 
     model: str
@@ -46,9 +46,7 @@ class LabelBias:
 
 def label_biases(runs: Sequence[ScoredRun], base: str) -> list[LabelBias]:
     """Return every model of every dataset, the base first; clusters are whole, all models have one split.
-
-    `RequestError` for a run whose labels' log-probabilities are not kept.
-    """
+    `RequestError` for a run whose labels' log-probabilities are not kept."""
     found = []
     for own in by_dataset(runs).values():
         found += _of_dataset(sorted(own.values(), key=lambda run: run.model != base), base)
@@ -58,9 +56,8 @@ def label_biases(runs: Sequence[ScoredRun], base: str) -> list[LabelBias]:
 def fit_bias(logs: NDArray[np.float64], answers: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return what to add to each label's log-probability (nats, mean 0), given those of [rows, labels].
 
-    It makes each label's mean probability its share of `answers`: the maximum-likelihood intercepts of a
-    softmax, by iterative scaling (Darroch and Ratcliff 1972). Half an example more of each label keeps the
-    bias of one that is not expected finite.
+    It makes each label's mean probability its share of `answers`, half an example more of each keeping it
+    finite: the maximum-likelihood intercepts of a softmax, by iterative scaling (Darroch and Ratcliff 1972).
     """
     labels = logs.shape[1]
     share = (np.bincount(answers, minlength=labels) + 0.5) / (len(answers) + 0.5 * labels)

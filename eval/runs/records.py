@@ -49,10 +49,8 @@ def kinds_of(record: Mapping[str, object], gold: str) -> dict[str, str]:
 
 
 def confidence_of(logs: Sequence[float]) -> float | None:
-    """Return the share (0-1) of the likeliest label, given every label's log-probability.
-
-    None where not even the likeliest one has any probability.
-    """
+    """Return the share (0-1) of the likeliest label, given every label's log-probability; None where not even
+    that one has any probability."""
     top = max(logs)
     return 1 / math.fsum(math.exp(log - top) for log in logs) if math.isfinite(top) else None
 

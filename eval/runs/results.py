@@ -54,9 +54,7 @@ def read_identity(out: Path) -> Identity:
 
 def begin_run(out: Path, identity: Identity, *, force: bool) -> None:
     """Write run.json: of a new run, of one begun before (the same), or (force) in place of another.
-
-    `RequestError` names everything in which a run that is resumed differs from the one before.
-    """
+    `RequestError` names everything in which a run that is resumed differs from the one before."""
     before = read_object(out / RUN) if (out / RUN).is_file() else {}
     if force:
         _remove(out, before)

@@ -14,10 +14,8 @@ from eval.statistics.family import sliced
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The rows of a dataset with one value of a field: each model's accuracy, and the tests against the base.
-
-    p and limits are those of all slices and models of the dataset together.
-    """
+    """The rows of a dataset with one value of a field: each model's accuracy, and the tests against the base,
+    with p and limits of all slices and models of the dataset together."""
 
     dataset: str
     value: str
@@ -29,8 +27,8 @@ class Slice:
 def compare_slices(runs: Sequence[ScoredRun], base: str, by: str) -> list[Slice]:
     """Compare every model with the base on each slice of each dataset, a slice for every value of `by`.
 
-    Datasets whose rows do not have the field, or that the base has no rows of, are left out. `RequestError`
-    where no dataset has it, or one has more than 20 values.
+    Datasets whose rows lack the field, or that the base has no rows of, are left out; `RequestError` where no
+    dataset has it, or one has more than 20 values.
     """
     found = [
         one

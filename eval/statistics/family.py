@@ -73,8 +73,7 @@ def units_of(
 ) -> Units:
     """Return the units of one or more datasets, each with its differences [rows, candidates] and clusters.
 
-    `counts` [rows] is what each row counts where that is not 1: the tokens that its loss is of. `ValueError`
-    where a dataset has no rows, or not as many clusters as rows.
+    `counts` [rows] is what each row counts where that is not 1: the tokens that its loss is of.
     """
     sums, sizes, squares = [], [], 0.0
     ones = counts or [np.ones(len(own)) for own in steps]
@@ -89,10 +88,10 @@ def units_of(
 
 
 def estimates(units: Units) -> list[Estimate]:
-    """Return what is known of each candidate of a family; of one on independent rows by mid-p McNemar.
+    """Return what is known of each candidate of a family.
 
-    Of one candidate the null distribution is exact (of clusters without mid-p), of several it is 20,000 flips
-    with the seed fixed, or all of them where few clusters differ.
+    Of one on independent rows p is mid-p McNemar's, of one on clusters exact; of several it is that of 20,000
+    flips with the seed fixed, or of all of them where few clusters differ.
     """
     whole = units.bound == 1 and bool(np.all(units.sums == np.round(units.sums)))
     alone = units.sums.shape[1] == 1 and whole
@@ -116,8 +115,7 @@ def sliced(
 ) -> dict[str, list[Estimate]]:
     """Return the estimates of each candidate on the rows of each label, as one family: slices and candidates.
 
-    `steps` are the differences [rows, candidates] of shares. A cluster with rows in several slices is
-    flipped whole in all of them.
+    `steps` are the differences [rows, candidates] of shares. A cluster in several slices is flipped whole.
     """
     names, candidates = list(dict.fromkeys(labels)), steps.shape[1]
     held = np.array([[label == name for name in names] for label in labels], dtype=float)

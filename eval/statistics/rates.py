@@ -73,10 +73,10 @@ class Measured:
 def ratio(
     tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hashable] | None = None
 ) -> Measured:
-    """Return Σtops / Σbottoms over rows that may come in groups.
+    """Return Σtops / Σbottoms over rows that may come in groups; `ValueError` where the bottoms sum to
+    nothing.
 
     The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group.
-    `ValueError` where the bottoms sum to nothing.
     """
     total = sum(bottoms)
     if total <= 0:
@@ -96,9 +96,8 @@ def mean_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -
 def average(figures: Sequence[Measured]) -> Measured:
     """Return the unweighted mean of independent figures; `ValueError` where there is none.
 
-    The limits combine the figures' own (Zou, Huang and Zhang 2009, A note on confidence interval
-    estimation for a linear function of binomial proportions), so that they are no point where every share
-    is 0 or 1.
+    The limits combine the figures' own (Zou, Huang and Zhang 2009, A note on confidence interval estimation
+    for a linear function of binomial proportions): they are no point where every share is 0 or 1.
     """
     if not figures:
         raise ValueError("no figures")

@@ -30,8 +30,8 @@ class Rating:
 class Outcome:
     """How a model's answers fare against another's by one criterion, over the prompts rated for both.
 
-    `share` is that of wins among the prompts that are no tie, with its Wilson limits (None without any);
-    `p` is the exact two-sided sign test's, `p_holm` the same with Holm's correction.
+    `share` is that of wins among prompts that are no tie, with Wilson's limits (None without any); `p` the
+    exact two-sided sign test's, `p_holm` the same with Holm's correction.
     """
 
     model: str

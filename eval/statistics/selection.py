@@ -18,10 +18,8 @@ Split = tuple[list[int], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Accuracy of some rows with its 95 % interval, their number, and their baseline (a share).
-
-    `value` is the metric that is chosen by, and `value_ci95` its interval, None for the accuracy itself.
-    """
+    """Accuracy of some rows with its 95 % interval, their number, and their baseline (a share); `value` is
+    the metric that is chosen by, with its interval, None for the accuracy itself."""
 
     accuracy: float
     low: float
@@ -33,11 +31,8 @@ class Score:
 
 
 def split_halves(keys: Sequence[str], seed: int, place: str) -> Split:
-    """Return the rows to choose on and those to report, by a hash of what each row's group or question is.
-
-    The same in every run and for every model; rows of one key stay together. `ContentError` if a half is
-    empty.
-    """
+    """Return the rows to choose on and those to report, by a hash of what each row's group or question is:
+    the same in every run and for every model, rows of one key together. `ContentError` if a half is empty."""
     halves: Split = ([], [])
     for row, key in enumerate(keys):
         halves[hashlib.sha256(f"{seed} {key}".encode()).digest()[0] % 2].append(row)
@@ -60,10 +55,8 @@ def held_out_rows(count: int, size: float, seed: int) -> list[int]:
 
 
 def score(rows: Rows, half: Sequence[int]) -> Score:
-    """Return how some of the rows were answered; `majority` is what their commonest answer would score.
-
-    Not the whole set's: the halves differ, and `eval.compare` judges the same rows by their own baseline.
-    """
+    """Return how some of the rows were answered; `majority` is what their own commonest answer would score,
+    as `eval.compare` judges them, not that of the whole set."""
     own = [rows[number] for number in half]
     found = rate_of(hits(own), groups_of(own))
     commonest = max(Counter(row["expected_output"] for row in own).values())

@@ -22,9 +22,7 @@ Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
     """Return the Wilson score interval of a share (Wilson 1927); `n` may be an effective sample size.
-
-    Raises `ValueError` where there is no row, or not 0 <= successes <= n.
-    """
+    `ValueError` where there is no row, or not 0 <= successes <= n."""
     if not (n > 0 and 0 <= successes <= n):
         raise ValueError(f"found {successes} of {n}, expected 0 <= successes <= n and n > 0")
     share = successes / n
@@ -37,10 +35,8 @@ def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
 
 
 def t95(freedom: float) -> float:
-    """Return the 97.5 % point of Student's t, within 1.5 % (below 1 degree of freedom that of 1).
-
-    Exact for 1 and 2, else Cornish and Fisher's expansion (Abramowitz and Stegun 1964, 26.7.5).
-    """
+    """Return the 97.5 % point of Student's t, exact for 1 (and less) and 2 degrees of freedom, else within
+    1.5 % by Cornish and Fisher's expansion (Abramowitz and Stegun 1964, 26.7.5)."""
     if freedom <= 2:
         alpha = 0.95**2
         return math.tan(math.pi * 0.475) if freedom < 2 else math.sqrt(2 * alpha / (1 - alpha))
@@ -62,9 +58,8 @@ def critical(rows: int, groups: Sequence[Hashable] | None) -> float:
 def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> float:
     """Return the standard error of a mean whose rows come in groups (Miller 2024, arXiv:2411.00640, §2.2).
 
-    sqrt(G/(G-1) · Σ_g (Σ_{i∈g} (x_i - mean))²) / n: with one row in each group, or without groups, this is
-    that of independent rows, for a share sqrt(p(1-p)/(n-1)).
-    0 where there is a single group; `ValueError` where the lengths differ or there are no rows.
+    sqrt(G/(G-1) · Σ_g (Σ_{i∈g} (x_i - mean))²) / n: with a row in each group, or without groups, that of
+    independent rows, for a share sqrt(p(1-p)/(n-1)). 0 for one group; `ValueError` without rows.
     """
     mean = sum(values) / max(1, len(values))
     sums = by_cluster(np.asarray(values, dtype=float) - mean, groups)
@@ -73,9 +68,7 @@ def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable] | None 
 
 def by_cluster(values: NDArray[Number], groups: Sequence[Hashable] | None) -> NDArray[Number]:
     """Return the sums over the rows of each group [groups, …], by first row; without groups each row is one.
-
-    `ValueError` where the lengths differ or there are no rows.
-    """
+    `ValueError` where the lengths differ or there are no rows."""
     keys = range(len(values)) if groups is None else groups
     if len(values) != len(keys) or not len(keys):
         raise ValueError(f"found {len(values)} values and {len(keys)} groups, expected as many, one at least")
@@ -89,8 +82,8 @@ def by_cluster(values: NDArray[Number], groups: Sequence[Hashable] | None) -> ND
 def design_effect(values: Sequence[float], groups: Sequence[Hashable] | None) -> float:
     """Return the variance of a mean by group over that of independent rows, 1 at least.
 
-    Few groups can look more even than independent rows by luck: an interval is never narrowed for that.
-    Values that are all the same do not show how similar a group's rows are: each group counts as one row.
+    Few groups can look even by luck: an interval is never narrowed for that. Values that are all the same do
+    not show how similar a group's rows are: each group counts as one row.
     """
     if groups is None:
         return 1.0
@@ -101,10 +94,10 @@ def design_effect(values: Sequence[float], groups: Sequence[Hashable] | None) ->
 
 
 def resample(cells: Cells) -> Cells:
-    """Return the summed cells (shape [10,000, cells]) of bootstrap samples, the seed fixed.
+    """Return the summed cells [10,000, cells] of bootstrap samples of groups, the seed fixed.
 
-    `cells` has one row of counts for each group. Groups with the same counts are alike, so drawing
-    G groups with replacement is one multinomial draw over the distinct rows.
+    Groups with the same counts are alike: drawing G with replacement is one multinomial draw over distinct
+    rows.
     """
     kinds, counts = np.unique(cells, axis=0, return_counts=True)
     total = int(counts.sum())
@@ -116,10 +109,8 @@ def resample(cells: Cells) -> Cells:
 def label_cells(
     gold: Sequence[str], predicted: Sequence[str], groups: Sequence[Hashable] | None = None
 ) -> Cells:
-    """Return what macro-F1 is made of, by group [groups, 2·labels] (by row where there are none).
-
-    For each label of `gold`, sorted: how often it was found, and how often it was expected or given.
-    """
+    """Return what macro-F1 is made of, by group [groups, 2·labels]: for each label of `gold`, sorted, how
+    often it was found, and how often it was expected or given."""
     labels = {label: place for place, label in enumerate(sorted(set(gold)))}
     cells = np.zeros((len(gold), 2 * len(labels)), dtype=np.int64)
     for cell, right, said in zip(cells, gold, predicted, strict=True):
@@ -131,10 +122,8 @@ def label_cells(
 
 
 def macro_f1(cells: Cells) -> tuple[float, float, float]:
-    """Return macro-F1 of `label_cells` and its 95 % percentile bootstrap limits, groups drawn whole.
-
-    A label that a draw lacks is left out of it.
-    """
+    """Return macro-F1 of `label_cells` and its 95 % percentile bootstrap limits, groups drawn whole; a label
+    that a draw lacks is left out of it."""
     low, high = np.quantile(f1_means(resample(cells)), (0.025, 0.975))
     return float(f1_means(cells.sum(0, keepdims=True))[0]), float(low), float(high)
 
@@ -142,8 +131,8 @@ def macro_f1(cells: Cells) -> tuple[float, float, float]:
 def f1_parts(cells: Cells) -> Floats:
     """Return each group's part in the macro-F1 of `label_cells` [groups]; the mean of parts is macro-F1.
 
-    A part is macro-F1 and the group's influence on it (its derivative by the group's weight), so that the
-    spread of parts is macro-F1's standard error (the infinitesimal jackknife, Efron 1982).
+    A part is macro-F1 and the group's influence on it: the spread of parts is macro-F1's standard error (the
+    infinitesimal jackknife, Efron 1982).
     """
     hits, said = cells[:, 0::2], np.maximum(cells[:, 1::2].sum(axis=0), 1)
     f1 = 2 * hits.sum(axis=0) / said

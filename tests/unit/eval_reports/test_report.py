@@ -331,7 +331,7 @@ def test_the_page_compares_models_in_the_other_metrics_that_all_of_them_state(tm
         cli.main(given, standalone_mode=False)
     page = (tmp_path / "runs.html").read_text()
     (section,) = compare_in_metric([str(tmp_path / "runs")], "brier", "").comparison.sections
-    gain = section.against_base[0].found
+    gain = section.against_base[0]
     row = re.search(r"brier on d1 \(squared error, lower is better\)</th><td>rte − base</td><td>(\S+)", page)
     assert row and float(row[1].replace("−", "-")) == pytest.approx(gain.value, rel=0.01)
     assert "the verdict rests on accuracy" in page and "label_mass on d1" not in page
