@@ -16,7 +16,7 @@ from core.files import write_text
 from core.language import in_language, lang_option, tr
 from eval.reports.compared import ComparedRuns, compare_in_stated_metrics, compare_results
 from eval.reports.graded import metric_differences
-from eval.reports.places import argument
+from eval.reports.provenance import argument
 
 MOST_ERRORS = 2000
 OTHERS = "Differences in the other metrics of the examples; the verdict rests on accuracy"

@@ -21,10 +21,8 @@ from eval.reports.compared import ComparedRuns
 from eval.reports.glossary import IN_PROSE, explained, terms
 from eval.reports.incorrect import IncorrectExamples
 from eval.reports.markdown import NUMBERED
-from eval.reports.places import without_places
 from eval.reports.plots import NOT_WRITTEN, caption, folder_name, plot_language
-from eval.reports.provenance import provenance
-from eval.reports.svg import inline
+from eval.reports.provenance import provenance, without_places
 from eval.reports.tables import LEFT_OUT, Table, accuracies, differences, figures, method
 from eval.reports.verdict import headline, section_name, verdict
 from eval.runs.judgement import Comparison, Section
@@ -32,6 +30,14 @@ from eval.runs.judgement import Comparison, Section
 PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 STATIC = 50  # examples that are there without JavaScript
+# What the page changes in a plot: its colours, letters and ids.
+COLOURS = {"#000000": "currentColor", "#ffffff": "var(--paper)", "#dddddd": "var(--line)"}
+NOT_DRAWN = re.compile(r"<metadata>.*?</metadata>|<style .*?</style>", re.S)
+TAG = re.compile(r"<[^>]*>")
+ID = re.compile(r' id="([^"]*)"')
+REFERENCE = re.compile(r'(url\(#|xlink:href="#)([^)"]*)')
+COLOUR = re.compile(r"(?<=: )#\w{6}")
+FONT = re.compile(r"(font-family: [^;\"]*)")
 SAME = "overall_accuracy_comparison.svg"  # what accuracy.svg shows, of one dataset
 
 
@@ -207,3 +213,20 @@ def _data(comparison: Comparison, errors: Sequence[IncorrectExamples]) -> str:
     }
     plain = json.dumps(content, separators=(",", ":")).replace("&", "\\u0026")
     return plain.replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def inline(svg: str, prefix: str, escaped: str) -> str:
+    """Return matplotlib's SVG file as an element; `escaped` is its text for those who do not see it.
+
+    Ids that something refers to begin with `prefix`, which no other plot of the page has; the others go.
+    """
+    used = {found[2] for found in REFERENCE.finditer(svg)}
+
+    def changed(tag: re.Match[str]) -> str:
+        text = ID.sub(lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else "", tag[0])
+        text = REFERENCE.sub(rf"\g<1>{prefix}\g<2>", text)
+        text = COLOUR.sub(lambda found: COLOURS.get(found[0], found[0]), text)
+        return FONT.sub(r"\1, Verdana, var(--font)", text)  # Verdana is as wide as DejaVu Sans
+
+    drawn = TAG.sub(changed, NOT_DRAWN.sub("", svg[svg.index("<svg ") :]))
+    return drawn.replace("<svg ", f'<svg role="img" aria-label="{escaped}" ', 1)

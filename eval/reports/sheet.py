@@ -31,6 +31,7 @@ LINE = re.compile(r"'*\n")  # nor a whole cell
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 LONGEST = 32_000  # letters in a cell; Excel holds 32,767
 MARK = re.compile(r"[1-5](?:\.0+)?")
+FENCE = re.compile(r"^\s*(`{3,})", re.MULTILINE)
 DELIMITERS = (",", ";", "\t")  # spreadsheets save the one of their language
 
 
@@ -179,3 +180,21 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 yield number, dict.fromkeys((*names, "comment"), "") | dict(zip(names, plain, strict=False))
     except csv.Error as error:
         raise ContentError(f"{path}: line {reader.line_num}: not CSV: {error}") from error
+
+
+def side_by_side(asked: Sequence[Answered]) -> str:
+    """Return every prompt, its reference answer where there is one, and each model's answer, named, in fenced
+    blocks: nothing in an answer is taken for Markdown or HTML."""
+    parts = ["# Answers side by side", "This page names the models: raters get sheet.csv alone."]
+    for number, one in enumerate(asked, 1):
+        texts = {"Prompt": one.prompt, "Reference": one.reference, **one.answers}
+        if not one.reference:
+            del texts["Reference"]
+        parts += [f"## {number}", *(f"**{name}**\n\n{_fenced(text)}" for name, text in texts.items())]
+    return "\n\n".join(parts) + "\n"
+
+
+def _fenced(text: str) -> str:
+    longest = max((len(run) for run in FENCE.findall(text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}text\n{text}\n{fence}"

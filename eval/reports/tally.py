@@ -6,7 +6,7 @@ from dataclasses import asdict
 from eval.reports.markdown import grid
 from eval.reports.numbers import NONE, interval, p_cell, show_p
 from eval.reports.tables import Table
-from eval.statistics.paired import ALPHA
+from eval.statistics.family import ALPHA
 from eval.statistics.ratings import CRITERIA, OVERALL, Outcome, Rating, agreement, mean_marks, outcomes
 
 HEADER = ["", "criterion", "won", "tied", "lost", "won of the decided (95 %)", "p", "p, Holm"]

@@ -10,8 +10,7 @@ from typing import Any
 
 from core.errors import RequestError
 from eval.metrics.calibration import Calibration
-from eval.statistics.family import Estimate
-from eval.statistics.paired import ALPHA
+from eval.statistics.family import ALPHA, Estimate
 
 MEAN = "mean"
 

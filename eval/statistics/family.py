@@ -8,15 +8,17 @@ exactly where p is under 5 %, and covers all candidates together at 95 %, so als
 """
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.statistics.paired import ALPHA, Z_POWER, null_sums
 from eval.statistics.shares import AT_ONCE, SEED, Floats, by_cluster, t95
 
+ALPHA = 0.05
+Z_POWER = 0.8416212335729143  # the normal distribution's 80 % point
 FLIPS = 20_000
 ENUMERATED = 12  # with as many clusters that differ, or fewer, every flip is counted
 NEAR = 1e-6  # statistics nearer than this are equal
@@ -142,6 +144,18 @@ def shrunk(units: Units) -> Floats:
     expected, spread = (centred**2).sum() / size**2, ((values - mean) ** 2).sum()
     factor = max(0.0, 1 - expected / spread) if spread else 0.0
     return np.asarray(mean + factor * (values - mean))
+
+
+def null_sums(nets: Sequence[int]) -> NDArray[np.float64]:
+    """Return the chances of each sum from -Σ|net| to Σ|net| when every net's sign is a fair coin."""
+    chances = np.ones(1)
+    for size, count in Counter(abs(net) for net in nets).items():
+        heads = np.arange(count + 1)
+        logs = [math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) for k in heads]
+        spread = np.zeros(2 * size * count + 1)
+        spread[:: 2 * size] = np.exp(np.array(logs) - count * math.log(2))
+        chances = np.convolve(chances, spread)
+    return chances
 
 
 def _exact(units: Units) -> tuple[Floats, float]:

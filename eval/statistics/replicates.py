@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.statistics.family import Units
-from eval.statistics.paired import ALPHA
+from eval.statistics.family import ALPHA, Units
 from eval.statistics.shares import SEED
 
 DRAWN = 100_000

@@ -10,9 +10,8 @@ import numpy as np
 
 from core.errors import ContentError
 from core.metrics import Metric
-from eval.statistics.rates import groups_of, hits, rate_of
+from eval.statistics.rates import Rows, groups_of, hits, rate_of
 
-Rows = Sequence[Mapping[str, object]]  # predictions, in the order of the data
 Split = tuple[list[int], list[int]]
 
 
@@ -54,12 +53,11 @@ def held_out_rows(count: int, size: float, seed: int) -> list[int]:
     return sorted(held)
 
 
-def score(rows: Rows, half: Sequence[int]) -> Score:
-    """Return how some of the rows were answered; `majority` is what their own commonest answer would score,
+def score(rows: Rows) -> Score:
+    """Return how some rows were answered; `majority` is what their own commonest answer would score,
     as `eval.compare` judges them, not that of the whole set."""
-    own = [rows[number] for number in half]
-    found = rate_of(hits(own), groups_of(own))
-    commonest = max(Counter(row["expected_output"] for row in own).values())
+    found = rate_of(hits(rows), groups_of(rows))
+    commonest = max(Counter(row["expected_output"] for row in rows).values())
     return Score(found.value, *found.ci95, found.n, commonest / found.n)
 
 

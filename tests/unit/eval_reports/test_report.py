@@ -15,10 +15,9 @@ from core.errors import ContentError, RequestError
 from eval.report import cli, render
 from eval.reports.compared import compare_in_metric, compare_results
 from eval.reports.glossary import GLOSSARY, explained
-from eval.reports.html import LEFT_OUT, POLICY, text
+from eval.reports.html import LEFT_OUT, POLICY, inline, text
 from eval.reports.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
 from eval.reports.provenance import provenance
-from eval.reports.svg import inline
 from eval.runs.judgement import ScoredRun
 from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, write_run
