@@ -49,13 +49,10 @@ def find_labels(answers: Sequence[str], place: str) -> list[str]:
 
 def check_labels(answers: Sequence[str], labels: Sequence[str], place: str) -> None:
     """Raise `ContentError` naming the records whose answer is none of the labels."""
-    wrong = [(n, answer) for n, answer in enumerate(answers, 1) if answer not in labels]
-    if wrong:
+    if wrong := [(n, answer) for n, answer in enumerate(answers, 1) if answer not in labels]:
         number, answer = wrong[0]
-        raise ContentError(
-            f"{place}: record {number}: answer {answer!r}, expected one of {', '.join(labels)} "
-            f"({len(wrong)} such records)"
-        )
+        expected = f"expected one of {', '.join(labels)} ({len(wrong)} such records)"
+        raise ContentError(f"{place}: record {number}: answer {answer!r}, {expected}")
 
 
 def spellings(label: str, variants: bool = True) -> list[str]:

@@ -48,7 +48,7 @@ def _draw(folder: Path, predictions: Sequence[Prediction], figures: Mapping[str,
     )
     title = f"{model} judges {figures['accuracy']:.1%} of the {figures['n']} reports of {name} rightly"
     typeface = choose_typeface([model, name, *figures["subtypes"]])
-    draw_lying(replace(kinds_chart([run], "subtype", model), title=title), folder / PLOT, typeface)
+    draw_lying(replace(kinds_chart([run], "subtype", model), title=title), typeface, folder / PLOT)
     return typeface.numbered
 
 

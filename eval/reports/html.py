@@ -89,13 +89,12 @@ def text(value: object) -> str:
 
 def _about(comparison: Comparison) -> str:
     made = version()
-    commit = made.get("commit", "")[:9]
-    sets = [f"{section.name} (n = {section.n:,})" for section in comparison.sets]
+    commit = f" ({made['commit'][:9]})" if made.get("commit") else ""
     facts = {
         "Date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "Tuneyard": f"{made['version']}{f' ({commit})' if commit else ''}",
+        "Tuneyard": f"{made['version']}{commit}",
         "Models": tr(", ").join(comparison.models),
-        "Datasets": tr(", ").join(sets),
+        "Datasets": tr(", ").join(f"{section.name} (n = {section.n:,})" for section in comparison.sets),
     }
     return _list([(tr(name), text(value)) for name, value in facts.items()], "about")
 
@@ -138,16 +137,14 @@ def _tables(compared: ComparedRuns) -> list[str]:
 
 def _table(caption: str, table: Table, kind: str = "") -> str:
     head = "".join(f'<th scope="col">{explained(text(cell))}</th>' for cell in table.header)
-    rows = "".join(_row(cells) for cells in table.rows)
+    rows = "".join(
+        f'<tr><th scope="row">{text(first)}</th>{"".join(f"<td>{text(cell)}</td>" for cell in cells)}</tr>'
+        for first, *cells in table.rows
+    )
     return (
         f'<div class="wide" role="region" tabindex="0" aria-label="{text(caption)}"><table class="{kind}">'
         f"<caption><span>{text(caption)}</span></caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
-
-
-def _row(cells: Sequence[str]) -> str:
-    first, *others = map(text, cells)
-    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
 
 
 def _figure(name: str, svg: str, comparison: Comparison) -> str:
@@ -157,22 +154,19 @@ def _figure(name: str, svg: str, comparison: Comparison) -> str:
 
 
 def _compared(section: Section, base: str) -> str:
-    where = section_name(section.name)
     found = [_table(caption, table) for caption, table in differences(section).items()]
-    how = (
-        f'<p class="method">{text(method(section))}</p>' if found else f"<p>{tr('Nothing was compared.')}</p>"
-    )
+    how = f"<p>{tr('Nothing was compared.')}</p>"
+    if found:
+        how = f'<p class="method">{text(method(section))}</p>'
     told = explained(text(verdict(section, base)), IN_PROSE)
-    return f"<h3>{text(where)}</h3><p>{told}</p>{''.join(found)}{how}"
+    return f"<h3>{text(section_name(section.name))}</h3><p>{told}</p>{''.join(found)}{how}"
 
 
 def _shown(errors: IncorrectExamples) -> str:
-    here = tr("all are here")
-    if len(errors.rows) < errors.total:
+    here, total = tr("all are here"), errors.total
+    if len(errors.rows) < total:
         here = tr("{count:,} of them, evenly spread, are here", count=len(errors.rows))
-    told = tr(
-        "{total:,} examples that at least one model has incorrect; {here}.", total=errors.total, here=here
-    )
+    told = tr("{total:,} examples that at least one model has incorrect; {here}.", total=total, here=here)
     return f"<strong>{text(errors.dataset)}</strong>: {text(told)}"
 
 

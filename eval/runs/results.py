@@ -56,8 +56,9 @@ def begin_run(out: Path, identity: Identity, *, force: bool) -> None:
     """Write run.json: of a new run, of one begun before (the same), or (force) in place of another.
     `RequestError` names everything in which a run that is resumed differs from the one before."""
     before = read_object(out / RUN) if (out / RUN).is_file() else {}
-    if force:
-        _remove(out, before)
+    if force:  # what run.json lists is deleted, and nothing that somebody else put there
+        for folder in _own_folders(out, before):
+            shutil.rmtree(folder, ignore_errors=True)
     else:
         _check_same(out, before, identity)
         identity = {part: {**_part(before, part), **values} for part, values in identity.items()}
@@ -102,7 +103,9 @@ class PredictionLog:
         self.rows.update((_row(p), p) for p in predictions)
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         try:
-            _write_all(handle, b"".join(map(_line, predictions)))
+            data = b"".join(map(_line, predictions))
+            while data:
+                data = data[os.write(handle, data) :]
         finally:
             os.close(handle)
 
@@ -132,12 +135,6 @@ def _check_same(out: Path, before: Mapping[str, object], now: Identity) -> None:
         raise RequestError(f"{out} cannot be resumed, it was another run: {'; '.join(changed)}")
 
 
-def _remove(out: Path, before: Mapping[str, object]) -> None:
-    """Delete what run.json lists, and nothing that somebody else put there."""
-    for folder in _own_folders(out, before):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _own_folders(out: Path, before: Mapping[str, object]) -> list[Path]:
     """The folders that run.json lists; `ContentError` if one does not lie right below OUT."""
     folders = [out / model / data for model in _part(before, "models") for data in _part(before, "sets")]
@@ -161,11 +158,6 @@ def _write_lines(path: Path, predictions: Iterable[Prediction]) -> None:
         file.writelines(map(_line, predictions))
 
 
-def _write_all(handle: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(handle, data) :]
-
-
 def _line(prediction: Prediction) -> bytes:
     return json.dumps(prediction, ensure_ascii=False).encode() + b"\n"
 
@@ -184,11 +176,8 @@ def _part(run: Mapping[str, object], name: str) -> dict[str, object]:
 
 def current_settings(settings: Mapping[str, object]) -> dict[str, object]:
     """Return settings with the values of today in place of those of older runs."""
-    apply = settings.get("apply")
-    return {
-        **settings,
-        **({"apply": OLD_APPLY[apply]} if isinstance(apply, str) and apply in OLD_APPLY else {}),
-    }
+    current = OLD_APPLY.get(str(settings.get("apply")))
+    return {**settings, **({"apply": current} if current else {})}
 
 
 def _shown(value: object) -> str:
