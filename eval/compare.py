@@ -19,7 +19,8 @@ from core.files import write_json, write_text
 from core.language import ENGLISH, in_language, lang_option, tr
 from eval.reports.compared import ComparedRuns, GradedRuns, compare_in_metric, compare_results
 from eval.reports.graded import graded_json, graded_markdown
-from eval.reports.markdown import grid, markdown
+from eval.reports.markdown import markdown
+from eval.reports.numbers import grid
 from eval.reports.tables import BIAS, bias_table, to_json
 from eval.runs.label_bias import label_biases
 

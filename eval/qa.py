@@ -17,8 +17,7 @@ from eval.backends.scorers import Fields, score_in_halves
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.datasets.shots import with_shots
 from eval.metrics.answers import cut_thought
-from eval.metrics.matching import exact_match, token_f1
-from eval.metrics.qa import SIMILAR, Lexical, qa_summary
+from eval.metrics.qa import SIMILAR, Lexical, exact_match, qa_summary, token_f1
 from eval.runs.results import Prediction
 from eval.scoring.job import Job
 from eval.scoring.options import (

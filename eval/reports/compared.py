@@ -9,11 +9,11 @@ import click
 from core.errors import RequestError
 from core.language import tr
 from core.metrics import METRICS
-from eval.reports.tables import Table, choice_table, replicate_table, slice_table
+from eval.reports.numbers import Table
+from eval.reports.tables import choice_table, replicate_table, slice_table
 from eval.runs.alignment import check_rows
-from eval.runs.comparison import compare
+from eval.runs.comparison import GradedComparison, compare, compare_graded
 from eval.runs.find import parse_source, read_runs
-from eval.runs.graded import GradedComparison, compare_graded
 from eval.runs.held_out import choose_on_half
 from eval.runs.judgement import Comparison, ScoredRun
 from eval.runs.measured import meaning, measurable

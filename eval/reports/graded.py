@@ -5,11 +5,10 @@ from dataclasses import asdict
 
 from core.language import tr
 from core.metrics import direction
-from eval.reports.markdown import grid
-from eval.reports.numbers import NONE, p_cell, show_p
-from eval.reports.tables import LEFT_OUT, Table, made_of, metric_on
+from eval.reports.numbers import NONE, Table, grid, p_cell, show_p
+from eval.reports.tables import LEFT_OUT, made_of, metric_on
 from eval.reports.verdict import section_name
-from eval.runs.graded import GradedComparison, GradedSection
+from eval.runs.comparison import GradedComparison, GradedSection
 from eval.runs.judgement import PairedTest, ScoredRun
 
 

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files import read_object
-from eval.reports.markdown import grid
-from eval.reports.numbers import interval, percent
-from eval.reports.tables import Table
+from eval.reports.numbers import Table, grid, interval, percent
 from eval.runs.results import RESULTS
 from eval.statistics.rates import Measured, average
 

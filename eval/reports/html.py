@@ -21,9 +21,10 @@ from eval.reports.compared import ComparedRuns
 from eval.reports.glossary import IN_PROSE, explained, terms
 from eval.reports.incorrect import IncorrectExamples
 from eval.reports.markdown import NUMBERED
+from eval.reports.numbers import Table
 from eval.reports.plots import NOT_WRITTEN, caption, folder_name, plot_language
 from eval.reports.provenance import provenance, without_places
-from eval.reports.tables import LEFT_OUT, Table, accuracies, differences, figures, method
+from eval.reports.tables import LEFT_OUT, accuracies, differences, figures, method
 from eval.reports.verdict import headline, section_name, verdict
 from eval.runs.judgement import Comparison, Section
 

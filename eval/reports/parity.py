@@ -4,8 +4,7 @@ import dataclasses
 
 from core.errors import counted, show_value
 from eval.metrics.parity import AnswerProof, FirstDifference, Proof
-from eval.reports.markdown import grid
-from eval.reports.tables import Table
+from eval.reports.numbers import Table, grid
 
 PROMPTS = ("prompts made by", "dataset", "examples", "different ids", "first")
 ANSWERS = ("answers of", *PROMPTS[1:3], "flips", "largest difference, nats", "different texts", "first")

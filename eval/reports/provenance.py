@@ -12,7 +12,7 @@ from pathlib import Path
 from core import version
 from core.files import versions
 from core.language import tr
-from eval.reports.tables import Table
+from eval.reports.numbers import Table
 from eval.runs.judgement import ScoredRun
 
 FIGURES = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from core import version
 from core.files import versions
 from core.language import tr
-from eval.reports.numbers import NONE, interval, p_cell, percent, points, points_interval
+from eval.reports.numbers import NONE, Table, interval, p_cell, percent, points, points_interval
 from eval.reports.verdict import section_name, verdict
 from eval.runs.held_out import Choice
 from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
@@ -31,14 +31,6 @@ BIASES = (
     "gain without label bias, points (95 %)",
     "of it label bias, points (95 %)",
 )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Table:
-    """Cells as they are shown; the first column names what the others tell of."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 def accuracies(comparison: Comparison) -> Table:

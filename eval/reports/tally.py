@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from eval.reports.markdown import grid
-from eval.reports.numbers import NONE, interval, p_cell, show_p
-from eval.reports.tables import Table
+from eval.reports.numbers import NONE, Table, grid, interval, p_cell, show_p
 from eval.statistics.family import ALPHA
 from eval.statistics.ratings import CRITERIA, OVERALL, Outcome, Rating, agreement, mean_marks, outcomes
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from eval.metrics.matching import exact_match, token_f1
-from eval.metrics.qa import Lexical, qa_summary
+from eval.metrics.qa import Lexical, exact_match, qa_summary, token_f1
 from eval.statistics.shares import clustered_stderr, wilson
 
 
