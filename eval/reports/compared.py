@@ -90,16 +90,14 @@ def compare_in_metric(results: Sequence[str], metric: str, decide_on: str) -> Gr
 
 def compare_in_stated_metrics(results: Sequence[str], compared: ComparedRuns) -> list[GradedComparison]:
     """Compare runs in every metric whose mean all of them state and whose values all their examples have."""
-    stated = [_stated_metrics(run) for run in compared.runs]
-    names = [name for name in stated[0] if all(name in each for each in stated)]
+    stated = []
+    for run in compared.runs:
+        declared = run.facts.get("metrics")
+        known = {*METRICS} & run.facts.keys() | {*(declared if isinstance(declared, Mapping) else ())}
+        stated.append([one for one in measurable(Path(run.source) / PREDICTIONS) if one in known - {MASS}])
+    shared = [name for name in stated[0] if all(name in each for each in stated)]
     sources, base = [parse_source(text) for text in results], compared.comparison.base
-    return [compare_graded(read_runs(sources, name)[0], base, name, meaning(name)) for name in names]
-
-
-def _stated_metrics(run: ScoredRun) -> list[str]:
-    declared = run.facts.get("metrics")
-    stated = {*METRICS} & run.facts.keys() | {*(declared if isinstance(declared, Mapping) else ())}
-    return [name for name in measurable(Path(run.source) / PREDICTIONS) if name in stated - {MASS}]
+    return [compare_graded(read_runs(sources, name)[0], base, name, meaning(name)) for name in shared]
 
 
 def _read(results: Sequence[str], metric: str = "", by: str = "") -> tuple[list[ScoredRun], list[str]]:

@@ -195,6 +195,5 @@ def side_by_side(asked: Sequence[Answered]) -> str:
 
 
 def _fenced(text: str) -> str:
-    longest = max((len(run) for run in FENCE.findall(text)), default=2)
-    fence = "`" * (longest + 1)
+    fence = "`" * (max((len(run) for run in FENCE.findall(text)), default=2) + 1)
     return f"{fence}text\n{text}\n{fence}"

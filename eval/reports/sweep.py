@@ -1,6 +1,7 @@
 """From a sweep's predictions to its choice, on one half of each set, reported on the other; and its picture:
 a heat map over two weights, or a curve over one weight or the steps of a run."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from core.documents import json_lines
 from core.errors import ContentError
 from core.files import write_json, write_text
-from core.metrics import metric_of
+from core.metrics import Metric, metric_of
 from core.typeface import choose_typeface
 from eval.metrics import find_metric
 from eval.reports.compared import BASE
 from eval.reports.drawing import COLOURS, legend_below, plot
 from eval.reports.numbers import Table, grid, interval, percent
 from eval.runs.results import PREDICTIONS
-from eval.statistics.selection import Score, Split, choose, score
+from eval.statistics.rates import Rows, groups_of, hits, rate_of
+from eval.statistics.selection import Split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +27,22 @@ if TYPE_CHECKING:
 
 MEAN = "all sets"
 ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Accuracy of some rows with its 95 % interval, their number, and their baseline (a share); `value` is
+    the metric that is chosen by, with its interval, None for the accuracy itself."""
+
+    accuracy: float
+    low: float
+    high: float
+    n: int
+    majority: float
+    value: float | None = None
+    value_ci95: Sequence[float] | None = None
+
+
 Halves = tuple[Score, Score]  # of the rows to choose on, and of those to report
 
 
@@ -80,6 +98,11 @@ def report(sweep: Sweep) -> tuple[str, str]:
     return text, ship
 
 
+def choose(scores: Mapping[str, float], metric: Metric) -> str:
+    """Return the name of the best score by the metric's direction; of equals the first."""
+    return min(scores, key=lambda name: metric.rank(scores[name]))
+
+
 def _read(sweep: Sweep, model: str, name: str) -> Halves:
     """Return a model's scores on both halves of a set; `ContentError` where no row holds what the metric
     needs."""
@@ -88,15 +111,18 @@ def _read(sweep: Sweep, model: str, name: str) -> Halves:
     return first, second
 
 
-def _score(rows: Sequence[Mapping[str, object]], name: str) -> Score:
-    found = score(rows)
+def _score(rows: Rows, name: str) -> Score:
+    """How some rows were answered; the majority is theirs alone, as `eval.compare` judges them."""
+    found = rate_of(hits(rows), groups_of(rows))
+    commonest = max(Counter(row["expected_output"] for row in rows).values())
+    scored = Score(found.value, *found.ci95, found.n, commonest / found.n)
     if name == ACCURACY:
-        return found
+        return scored
     metric = find_metric(name)
     figure: Mapping[str, Any] | None = metric.of(rows)
     if figure is None:
         raise ContentError(f"--metric {name}: no prediction holds {' and '.join(metric.needs)}")
-    return replace(found, value=figure["value"], value_ci95=figure["ci95"])
+    return replace(scored, value=figure["value"], value_ci95=figure["ci95"])
 
 
 def _choosing(found: Mapping[str, Mapping[str, Halves]], chosen: Mapping[str, str]) -> str:

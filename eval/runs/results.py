@@ -33,13 +33,15 @@ def check_new(out: Path, *, resume: bool, force: bool) -> None:
     """Raise `RequestError` if OUT exists and the request does not say what is to become of it."""
     if resume and force:
         raise RequestError("--resume resumes and --force starts anew: give one of them")
-    if out.exists() and not (resume or force):
+    if not out.exists():
+        return
+    if not (resume or force):
         raise RequestError(f"{out} exists: --resume resumes it, --force starts it anew")
-    strange = out.is_dir() and any(not path.name.startswith(f".{RUN}.") for path in out.iterdir())
-    if out.exists() and not (out / RUN).is_file() and (strange or not out.is_dir()):
+    if (out / RUN).is_file():
+        if not all(_part(read_object(out / RUN), part) for part in PARTS):
+            raise RequestError(f"{out}: its {RUN} is not of eval (of a training?): choose another --out")
+    elif not out.is_dir() or any(not path.name.startswith(f".{RUN}.") for path in out.iterdir()):
         raise RequestError(f"{out}: no results folder (it has no {RUN}): choose another --out")
-    if (out / RUN).is_file() and not all(_part(read_object(out / RUN), part) for part in PARTS):
-        raise RequestError(f"{out}: its {RUN} is not of eval (of a training?): choose another --out")
 
 
 def read_identity(out: Path) -> Identity:
@@ -125,11 +127,12 @@ def _sweep(folder: Path) -> None:
 
 
 def _check_same(out: Path, before: Mapping[str, object], now: Identity) -> None:
+    parts = {part: _part(before, part) for part in now}
     changed = [
-        f"{part} {name}: was {_shown(_part(before, part)[name])}, is {_shown(value)}"
+        f"{part} {name}: was {_shown(parts[part][name])}, is {_shown(value)}"
         for part, values in now.items()
         for name, value in values.items()
-        if name in _part(before, part) and _part(before, part)[name] != value
+        if name in parts[part] and parts[part][name] != value
     ]
     if changed:
         raise RequestError(f"{out} cannot be resumed, it was another run: {'; '.join(changed)}")

@@ -2,31 +2,13 @@
 
 import hashlib
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 from core.errors import ContentError
-from core.metrics import Metric
-from eval.statistics.rates import Rows, groups_of, hits, rate_of
 
 Split = tuple[list[int], list[int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Accuracy of some rows with its 95 % interval, their number, and their baseline (a share); `value` is
-    the metric that is chosen by, with its interval, None for the accuracy itself."""
-
-    accuracy: float
-    low: float
-    high: float
-    n: int
-    majority: float
-    value: float | None = None
-    value_ci95: Sequence[float] | None = None
 
 
 def split_halves(keys: Sequence[str], seed: int, place: str) -> Split:
@@ -51,16 +33,3 @@ def held_out_rows(count: int, size: float, seed: int) -> list[int]:
     shuffled = np.random.default_rng(seed).permutation(count)
     held: list[int] = shuffled[: math.ceil(size * count) if size < 1 else int(size)].tolist()
     return sorted(held)
-
-
-def score(rows: Rows) -> Score:
-    """Return how some rows were answered; `majority` is what their own commonest answer would score,
-    as `eval.compare` judges them, not that of the whole set."""
-    found = rate_of(hits(rows), groups_of(rows))
-    commonest = max(Counter(row["expected_output"] for row in rows).values())
-    return Score(found.value, *found.ci95, found.n, commonest / found.n)
-
-
-def choose(scores: Mapping[str, float], metric: Metric) -> str:
-    """Return the name of the best score by the metric's direction; of equals the first."""
-    return min(scores, key=lambda name: metric.rank(scores[name]))
