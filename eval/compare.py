@@ -22,7 +22,7 @@ from eval.reports.graded import graded_json, graded_markdown
 from eval.reports.markdown import markdown
 from eval.reports.numbers import grid
 from eval.reports.tables import BIAS, bias_table, to_json
-from eval.runs.label_bias import label_biases
+from eval.runs.questions import label_biases
 
 
 @click.command(

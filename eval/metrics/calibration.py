@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.statistics.rates import rate_of
-from eval.statistics.shares import DRAWS, SEED
+from eval.statistics.rates import DRAWS, SEED, rate_of
 
 BINS = 10
 

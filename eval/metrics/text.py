@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from core.han import HAN
-from eval.statistics.rates import Measured, Rows, groups_of, mean_of, rate, ratio
-from eval.statistics.shares import by_cluster, resample
+from eval.statistics.rates import Measured, Rows, by_cluster, groups_of, mean_of, rate, ratio, resample
 
 UNSPACED = f"{HAN}\u3041-\u30ff"  # and kana
 PARTS = 1_000_000

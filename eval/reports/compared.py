@@ -17,9 +17,8 @@ from eval.runs.find import parse_source, read_runs
 from eval.runs.held_out import choose_on_half
 from eval.runs.judgement import Comparison, ScoredRun
 from eval.runs.measured import meaning, measurable
-from eval.runs.replicates import ReplicatedRecipe, compare_replicates, parse_replicates
+from eval.runs.questions import ReplicatedRecipe, Slice, compare_replicates, compare_slices, parse_replicates
 from eval.runs.results import PREDICTIONS
-from eval.runs.slices import Slice, compare_slices
 from eval.runs.training import training_warnings
 
 BASE = "base"

@@ -11,9 +11,7 @@ from eval.reports.numbers import NONE, Table, interval, p_cell, percent, points,
 from eval.reports.verdict import section_name, verdict
 from eval.runs.held_out import Choice
 from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
-from eval.runs.label_bias import LabelBias
-from eval.runs.replicates import ReplicatedRecipe
-from eval.runs.slices import Slice
+from eval.runs.questions import LabelBias, ReplicatedRecipe, Slice
 
 LEFT_OUT = (
     "The intervals are for these examples and these weights. They leave out what another training seed, "

@@ -20,8 +20,17 @@ from eval.metrics.calibration import calibration
 from eval.metrics.labels import MOST, UNKNOWN
 from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section, by_dataset
 from eval.statistics.family import Estimate, Units, estimates, shrunk, units_of
-from eval.statistics.rates import Measured, average, rate_of, ratio
-from eval.statistics.shares import Cells, Floats, f1_parts, label_cells, macro_f1
+from eval.statistics.rates import (
+    Cells,
+    Floats,
+    Measured,
+    average,
+    f1_parts,
+    label_cells,
+    macro_f1,
+    rate_of,
+    ratio,
+)
 
 MANY = 3  # from so many candidates on, the figure of the best is noticeably too high
 ACCURACY = metric_of("accuracy")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from core.errors import ContentError, show_value
 from core.files import read_object
-from eval.runs.judgement import ScoredRun
-from eval.runs.records import KINDS, ScoredExample, assemble, kinds_of, optional_text
+from eval.runs.judgement import KINDS, ScoredExample, ScoredRun, assemble, kinds_of, optional_text
 
 DETAILED = "evaluation_results.json"
 Counts = Mapping[str, tuple[int, int]]  # by name: right ones, all

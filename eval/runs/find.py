@@ -12,17 +12,17 @@ from core.files import read_object, require
 from core.language import tr
 from eval.runs.detailed import DETAILED, read_detailed
 from eval.runs.held_out import held_out, is_sweep
-from eval.runs.judgement import ScoredRun
-from eval.runs.logs import read_log
-from eval.runs.measured import measurable, measured_examples
-from eval.runs.records import (
+from eval.runs.judgement import (
     ScoredExample,
+    ScoredRun,
     assemble,
     confidence_of,
     kinds_of,
     optional_text,
     text_field,
 )
+from eval.runs.logs import read_log
+from eval.runs.measured import measurable, measured_examples
 from eval.runs.results import PREDICTIONS, RESULTS
 from eval.statistics.rates import group_of
 

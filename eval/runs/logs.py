@@ -13,8 +13,7 @@ from pathlib import Path
 
 from core.documents import json_lines
 from core.errors import ContentError, show_value
-from eval.runs.judgement import ScoredRun
-from eval.runs.records import ScoredExample, assemble, confidence_of, kinds_of, optional_text
+from eval.runs.judgement import ScoredExample, ScoredRun, assemble, confidence_of, kinds_of, optional_text
 from eval.statistics.rates import group_of
 
 PLAIN = ("id", "gold", "prediction")

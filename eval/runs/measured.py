@@ -12,7 +12,7 @@ from core.metrics import Metric, metric_of
 from eval.metrics import metrics
 from eval.metrics.preference import ANSWER, AUC, auc_of
 from eval.metrics.text import bleu_parts, rouge
-from eval.runs.records import ScoredExample, kinds_of, optional_text
+from eval.runs.judgement import ScoredExample, kinds_of, optional_text
 from eval.statistics.rates import group_of
 
 LOSS = "eval_loss"

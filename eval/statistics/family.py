@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.statistics.shares import AT_ONCE, SEED, Floats, by_cluster, t95
+from eval.statistics.rates import AT_ONCE, SEED, Floats, by_cluster, t95
 
 ALPHA = 0.05
 Z_POWER = 0.8416212335729143  # the normal distribution's 80 % point

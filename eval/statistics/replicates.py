@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.statistics.family import ALPHA, Units
-from eval.statistics.shares import SEED
+from eval.statistics.rates import SEED
 
 DRAWN = 100_000
 

@@ -18,7 +18,7 @@ from eval.reports.panels import _commonest_error, _matrix
 from eval.reports.plots import accuracy_chart, folder_name, kinds_chart, write_plots
 from eval.runs.comparison import compare
 from eval.runs.judgement import ScoredRun
-from eval.statistics.shares import wilson
+from eval.statistics.rates import wilson
 from tests.conftest import ROOT
 from tests.unit.eval_runs.test_comparison import flags, make
 

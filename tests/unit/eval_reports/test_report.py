@@ -14,8 +14,7 @@ from core import version
 from core.errors import ContentError, RequestError
 from eval.report import cli, render
 from eval.reports.compared import compare_in_metric, compare_results
-from eval.reports.glossary import GLOSSARY, explained
-from eval.reports.html import LEFT_OUT, POLICY, inline, text
+from eval.reports.html import GLOSSARY, LEFT_OUT, POLICY, explained, inline, text
 from eval.reports.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
 from eval.reports.provenance import provenance
 from eval.runs.judgement import ScoredRun

@@ -11,8 +11,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 from eval.statistics.family import Estimate, estimates, units_of
+from eval.statistics.rates import f1_parts, label_cells, macro_f1
 from eval.statistics.ratings import holm, sign_flip
-from eval.statistics.shares import f1_parts, label_cells, macro_f1
 
 COUNTS = st.integers(0, 400)
 
