@@ -49,7 +49,8 @@ def graded_verdict(section: GradedSection, compared: GradedComparison) -> str:
     gain = f"{_gain(first)}, p {show_p(first.p)}"
     if better:
         told = "Ship" if section.decides else "Better here:"
-        also = "".join(f" Statistically tied with {rival}." for rival in _rivals(section, first.model))
+        rivals = [one for one in section.between if first.model in (one.model, one.against) and not one.shown]
+        also = "".join(f" Statistically tied with {one.seen_from(first.model).against}." for one in rivals)
         if first.shrunk is not None:
             drawn = f"drawn towards their mean it is at {_number(first.shrunk, '+')}"
             also = f" The best of {len(section.against_base)} candidates is partly lucky: {drawn}.{also}"
@@ -63,12 +64,6 @@ def graded_verdict(section: GradedSection, compared: GradedComparison) -> str:
         f"No evidence of a difference from {base}: {first.model} is at {gain}; minimum detectable effect at "
         f"n = {section.n:,}: {least}.{left}"
     )
-
-
-def _rivals(section: GradedSection, best: str) -> list[str]:
-    """Return the models that the best one is not shown to differ from."""
-    tied = [one for one in section.between if best in (one.model, one.against) and not one.shown]
-    return [one.seen_from(best).against for one in tied]
 
 
 def graded_json(

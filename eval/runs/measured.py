@@ -80,7 +80,6 @@ def _field(name: str, rows: Records) -> Values:
 
 
 def _loss(rows: Records) -> Values:
-    """Return the loss per token of each row."""
     numbers = zip(_field("loss", rows), _field("tokens", rows), strict=True)
     return [loss / tokens if loss is not None and tokens else None for loss, tokens in numbers]
 
@@ -91,7 +90,6 @@ def _area(rows: Records) -> Values:
 
 
 def _overlap(metric: str, rows: Records) -> Values:
-    """Return ROUGE of each row, or its part in corpus BLEU."""
     expected, said = ([str(row[name]) for row in rows] for name in TEXTS)
     return bleu_parts(expected, said) if metric == "bleu" else rouge(expected, said)[metric]
 

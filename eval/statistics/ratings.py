@@ -54,11 +54,16 @@ def outcomes(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping
     for the rest, which describe. Prompts of one of `clusters` (by prompt) are not independent.
     """
     base, *others = models
-    families = (
-        [(model, OVERALL) for model in others],
-        [(model, criterion) for model in others for criterion in CRITERIA],
-    )
-    return [outcome for family in families for outcome in _family(ratings, base, family, clusters)]
+    found = []
+    for criteria in ((OVERALL,), CRITERIA):
+        family = [
+            _outcome(_steps(ratings, base, model, criterion), (model, base, criterion), clusters)
+            for model in others
+            for criterion in criteria
+        ]
+        adjusted = holm([outcome.p for outcome in family])
+        found += [replace(outcome, p_holm=p) for outcome, p in zip(family, adjusted, strict=True)]
+    return found
 
 
 def mean_marks(ratings: Iterable[Rating], model: str) -> dict[str, float | None]:
@@ -98,19 +103,10 @@ def _spread(values: Sequence[int]) -> Fraction:
     return Fraction(2 * (n * squares - total * total), n * (n - 1)) if n > 1 else Fraction()
 
 
-def _family(
-    ratings: Sequence[Rating], base: str, family: Sequence[tuple[str, str]], clusters: Mapping[int, str]
-) -> list[Outcome]:
-    found = [_outcome(_steps(ratings, base, *pair), (base, *pair), clusters) for pair in family]
-    adjusted = holm([outcome.p for outcome in found])
-    return [replace(outcome, p_holm=p) for outcome, p in zip(found, adjusted, strict=True)]
-
-
 def _outcome(
     steps: Mapping[int, Fraction], names: tuple[str, str, str], clusters: Mapping[int, str]
 ) -> Outcome:
     """What the prompts' steps say, before Holm; with clusters the sign test flips whole ones."""
-    base, model, criterion = names
     won = {prompt: step > 0 for prompt, step in steps.items() if step}
     groups: list[Hashable] = [clusters.get(prompt, prompt) for prompt in won]
     wins, losses = sum(won.values()), len(won) - sum(won.values())
@@ -120,7 +116,7 @@ def _outcome(
     p = sign_flip([net for net in nets.values() if net])
     share = rate_of(list(won.values()), groups) if won else None
     limits = (share.value, *share.ci95) if share else None
-    return Outcome(model, base, criterion, wins, len(steps) - len(won), losses, limits, p, p)
+    return Outcome(*names, wins, len(steps) - len(won), losses, limits, p, p)
 
 
 def _steps(ratings: Iterable[Rating], base: str, model: str, criterion: str) -> dict[int, Fraction]:
