@@ -102,13 +102,11 @@ def paired_tests(
 ) -> list[PairedTest]:
     """Return the tests of (old, new) models by their differences [rows, pairs] and what is known of each."""
     gains = steps if meaning.higher else -steps
+    better, worse = ((sign * gains > 0).sum(0).tolist() for sign in (1, -1))
     return [
-        PairedTest(
-            new, old, one.value, one.low, one.high, len(gain), int((gain > 0).sum()), int((gain < 0).sum()),
-            one.smallest, one.p,
-        )
-        for (old, new), one, gain in zip(pairs, found, gains.T, strict=True)
-    ]  # fmt: skip
+        PairedTest(new, old, one.value, one.low, one.high, len(gains), up, down, one.smallest, one.p)
+        for (old, new), one, up, down in zip(pairs, found, better, worse, strict=True)
+    ]
 
 
 def _set_section(name: str, runs: Mapping[str, ScoredRun], base: str) -> Section:
