@@ -20,8 +20,15 @@ from core.files import atomic, require, write_json, write_text
 from eval.backends.scorers import Fields
 from eval.datasets.dataset import read_datasets
 from eval.metrics.answers import cut_thought
-from eval.reports.sheet import Answered, check_key, check_unrated, make_sheet, read_key, read_sheet
-from eval.reports.side_by_side import side_by_side
+from eval.reports.sheet import (
+    Answered,
+    check_key,
+    check_unrated,
+    make_sheet,
+    read_key,
+    read_sheet,
+    side_by_side,
+)
 from eval.reports.tally import tally_json, tally_table
 from eval.runs.results import PREDICTIONS, Prediction
 from eval.scoring.candidates import Opened

@@ -29,9 +29,8 @@ from eval.datasets.cmmlu import (
 )
 from eval.datasets.dataset import EvalDataset
 from eval.metrics.labels import accuracy_line, summary
-from eval.metrics.macro import group_score
 from eval.nli import mass_warnings, mean_mass
-from eval.reports.groups import group_table, groups_json, read_groups, set_score
+from eval.reports.groups import group_score, group_table, groups_json, read_groups
 from eval.runs.results import Prediction
 from eval.scoring.candidates import Opened
 from eval.scoring.command import Asked, scoring_command
@@ -141,7 +140,7 @@ class Cmmlu(Task):
 
     def table(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
         """Return the average over subjects alone."""
-        average = group_score([set_score(results) for results in found.values()])
+        average = group_score(list(found.values()))
         mean = Figure(average.accuracy, average.ci95, average.n, average.majority)
         return {"accuracy, average over subjects": mean}
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,11 +17,9 @@ from core.cli import cli_command
 from core.errors import RequestError, run
 from core.files import write_json, write_text
 from core.language import ENGLISH, in_language, lang_option, tr
-from eval.reports.compared import ComparedRuns, GradedRuns, compare_in_metric, compare_results
-from eval.reports.graded import graded_json, graded_markdown
-from eval.reports.markdown import grid, markdown
-from eval.reports.tables import BIAS, bias_table, to_json
-from eval.runs.label_bias import label_biases
+
+if TYPE_CHECKING:
+    from eval.reports.compared import ComparedRuns, GradedRuns
 
 
 @cli_command(
@@ -77,6 +75,10 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
     evaluation_results.json.
     NAME is MODEL or MODEL/SET, for what is not named yet. The base is the model `base`, else the first.
     """
+    from eval.reports.compared import compare_in_metric, compare_results
+    from eval.reports.tables import BIAS, bias_table
+    from eval.runs.questions import label_biases
+
     margin, replicates, by = asked["margin"], asked["replicates"], asked["by"]
     choose = asked["choose_on"] == "half"
     if metric and (margin is not None or replicates or by or choose or asked["calibrate"]):
@@ -101,9 +103,12 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
         write(compared, out, facts)
 
 
-def write(compared: ComparedRuns, out: Path, facts: Mapping[str, object] | None = None) -> None:
+def write(compared: "ComparedRuns", out: Path, facts: Mapping[str, object] | None = None) -> None:
     """Write the plots, table.md and, last, table.json (`facts` among it) into `out`, and print the table."""
+    from eval.reports.markdown import markdown
+    from eval.reports.numbers import grid
     from eval.reports.plots import write_plots
+    from eval.reports.tables import to_json
 
     plots, typeface = write_plots(compared.comparison, compared.runs, out)
     tables = [f"## {caption}\n\n{grid(table)}" for caption, table in compared.tables.items()]
@@ -116,8 +121,10 @@ def write(compared: ComparedRuns, out: Path, facts: Mapping[str, object] | None 
     click.echo(f"\n{out}: {', '.join([*plots, 'table.md', 'changed.jsonl', 'table.json'])}", err=True)
 
 
-def write_graded(graded: GradedRuns, out: Path) -> None:
+def write_graded(graded: "GradedRuns", out: Path) -> None:
     """Write table.md and, last, table.json of a comparison in a metric into `out`, and print the table."""
+    from eval.reports.graded import graded_json, graded_markdown
+
     text = graded_markdown(graded.comparison)
     write_text(out / "table.md", text)
     write_json(out / "table.json", graded_json(graded.comparison, graded.runs, graded.warnings))
@@ -125,7 +132,7 @@ def write_graded(graded: GradedRuns, out: Path) -> None:
     click.echo(f"\n{out}: table.md, table.json", err=True)
 
 
-def changed_examples(compared: ComparedRuns) -> str:
+def changed_examples(compared: "ComparedRuns") -> str:
     """Return as JSON Lines the examples that each model fixed, or regressed on, against the base."""
     bases = {one.dataset: one for one in compared.runs if one.model == compared.comparison.base}
     lines = []

@@ -16,12 +16,11 @@ from eval.backends.server import Server
 from eval.datasets.dataset import read_datasets
 from eval.metrics.answers import cut_thought
 from eval.metrics.coherence import Talk, carry_over, repetition
-from eval.metrics.text import Measured, ratio
 from eval.runs.results import Prediction
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.options import ScoringRequest
 from eval.scoring.task import Figure, Job, Task
-from eval.statistics.rates import groups_of
+from eval.statistics.rates import Measured, groups_of, mean_of
 
 FIGURES = ("carry_over", "chance", "repetition")
 
@@ -153,9 +152,7 @@ def _figures(talks: Sequence[Talk], groups: Sequence[Hashable]) -> dict[str, Mea
     for name, values in each.items():
         known = [(value, group) for value, group in zip(values, groups, strict=False) if value is not None]
         if known:
-            found[name] = ratio(
-                [value for value, _ in known], [1] * len(known), [group for _, group in known]
-            )
+            found[name] = mean_of([value for value, _ in known], [group for _, group in known])
     return found
 
 

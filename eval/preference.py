@@ -16,10 +16,10 @@ from core.supervision import SupervisedText, Turns, supervise
 from eval.backends.likelihood import AnswerScorer
 from eval.backends.scorers import Fields, Scorer
 from eval.datasets.pairs import read_preferences
-from eval.metrics.auc import AUC
 from eval.metrics.labels import UNKNOWN, accuracy_line
 from eval.metrics.preference import (
     ANSWER,
+    AUC,
     CHOSEN,
     DESIRABLE,
     REJECTED,
@@ -27,8 +27,7 @@ from eval.metrics.preference import (
     marked_summary,
     preference_summary,
 )
-from eval.runs.find import PREDICTIONS
-from eval.runs.results import RESULTS, Prediction
+from eval.runs.results import PREDICTIONS, RESULTS, Prediction
 from eval.scoring.candidates import BASE
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.options import ScoringRequest

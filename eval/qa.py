@@ -19,8 +19,7 @@ from eval.backends.scorers import Fields, score_all
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.datasets.shots import with_shots
 from eval.metrics.answers import cut_thought
-from eval.metrics.matching import exact_match, token_f1
-from eval.metrics.qa import SIMILAR, Lexical, qa_summary
+from eval.metrics.qa import SIMILAR, Lexical, exact_match, qa_summary, token_f1
 from eval.runs.results import Prediction
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.options import ScoringRequest, shots_options

@@ -7,6 +7,7 @@ and no other file. Needs no model and no torch. docs/eval-report.md describes th
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,9 +15,9 @@ from core.cli import cli_command, command_line
 from core.errors import RequestError, run
 from core.files import write_text
 from core.language import in_language, lang_option, tr
-from eval.reports.compared import ComparedRuns, compare_in_stated_metrics, compare_results
-from eval.reports.graded import metric_differences
-from eval.reports.places import argument
+
+if TYPE_CHECKING:
+    from eval.reports.compared import ComparedRuns
 
 MOST_ERRORS = 2000
 OTHERS = "Differences in the other metrics of the examples; the verdict rests on accuracy"
@@ -37,6 +38,10 @@ def cli(results: tuple[str, ...], out: Path, errors: int, lang: str) -> None:
 
     RESULTS are named as for eval.compare: folders that eval.nli and the like wrote, or other tools' logs.
     """
+    from eval.reports.compared import compare_in_stated_metrics, compare_results
+    from eval.reports.graded import metric_differences
+    from eval.reports.provenance import argument
+
     if out.is_dir():
         raise RequestError(f"--out {out}: a folder; expected the name of a file, e.g. {out / 'report.html'}")
     with in_language(lang):
@@ -53,7 +58,7 @@ def write(text: str, out: Path) -> None:
     click.echo(f"{out}  {len(text.encode()) / 1e6:.1f} MB")
 
 
-def render(compared: ComparedRuns, title: str, most: int = MOST_ERRORS, module: str = "eval.report") -> str:
+def render(compared: "ComparedRuns", title: str, most: int = MOST_ERRORS, module: str = "eval.report") -> str:
     """Return the page with at most `most` errors, made by the command line of `module`."""
     from eval.reports.html import Plots, page
     from eval.reports.incorrect import collect_incorrect

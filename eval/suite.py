@@ -20,9 +20,7 @@ from core.files import read_object, write_json, write_text
 from eval import compare, report
 from eval.backends import shards
 from eval.reports.compared import compare_results
-from eval.reports.markdown import grid
-from eval.reports.numbers import NONE, interval, percent
-from eval.reports.tables import Table
+from eval.reports.numbers import NONE, Table, grid, interval, percent
 from eval.runs.results import RESULTS
 from eval.scoring.candidates import open_models
 from eval.scoring.command import Prepared, ScoringCommand

@@ -18,8 +18,8 @@ from eval.backends.likelihood import LikelihoodScorer
 from eval.backends.scorers import Fields, Scorer
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.answers import cut_thought
-from eval.metrics.reading import Figures, generated_figures, lengths_of, percentiles, read_figures
-from eval.reports.lengths import PLOT, draw_lengths
+from eval.metrics.text import Figures, generated_figures, lengths_of, percentiles, read_figures
+from eval.reports.panels import PLOT, draw_lengths
 from eval.runs.results import METRICS, Prediction
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.options import Finite, ScoringRequest, number

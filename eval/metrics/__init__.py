@@ -5,6 +5,7 @@ Its mean appears in results.json, and from there in compare's and report's table
 `recipes best --results … --metric`, without a change to any of them (docs/extending.md).
 """
 
+import contextlib
 import functools
 import importlib
 import math
@@ -16,8 +17,7 @@ from typing import Any, Literal
 from core.errors import RequestError
 from core.metrics import METRICS, Metric
 from core.plugins import Plugin, PluginError, load, warn
-from eval.statistics.rates import Rows, groups_of, rate_of
-from eval.statistics.shares import clustered_stderr, critical
+from eval.statistics.rates import Rows, groups_of, mean_of, rate
 
 Function = Callable[[Mapping[str, Any]], float]
 GROUP: Literal["tuneyard.metrics"] = "tuneyard.metrics"
@@ -25,10 +25,8 @@ GROUP: Literal["tuneyard.metrics"] = "tuneyard.metrics"
 
 @dataclass(frozen=True, slots=True)
 class ExampleMetric:
-    """A metric by name: its unit and direction, the fields of a prediction that it needs, and its function.
-
-    `plugin` is where it came from, None for one of this folder.
-    """
+    """A metric by name: unit and direction, the fields of a prediction that it needs, its function, and the
+    plug-in that it came from, if any."""
 
     name: str
     meaning: Metric
@@ -36,11 +34,13 @@ class ExampleMetric:
     function: Function
     plugin: Plugin | None = None
 
+    def held(self, row: Mapping[str, object]) -> bool:
+        """Return whether a row has every field that is needed."""
+        return all(row.get(name) is not None for name in self.needs)
+
     def values(self, rows: Rows) -> list[float]:
         """Return the value of each row; `PluginError` for a plug-in that raises or gives no number."""
-        if self.plugin is None:
-            return [self._value(row) for row in rows]
-        with self.plugin.guarded():
+        with self.plugin.guarded() if self.plugin else contextlib.nullcontext():
             return [self._value(row) for row in rows]
 
     def _value(self, row: Mapping[str, object]) -> float:
@@ -50,18 +50,24 @@ class ExampleMetric:
         return value
 
     def of(self, rows: Rows) -> dict[str, object] | None:
-        """Return the mean over the rows that hold what it needs, None where no row does.
+        """Return the mean over the rows that hold what it needs with `stderr`, `n` and `ci95`, None where no
+        row does.
 
-        `value` and `stderr` in its unit with `n`, and `ci95` (None of a single cluster): Wilson's for a
-        share, else normal; both by cluster where rows have one.
+        Limits are Wilson's for a share, else normal (None of a single cluster); both by cluster where rows
+        have one.
         """
-        own = [
-            row for row in rows if "refused" not in row and all(row.get(n) is not None for n in self.needs)
-        ]
+        own = [row for row in rows if "refused" not in row and self.held(row)]
         if not own:
             return None
-        found = _mean(self.values(own), groups_of(own), share=self.meaning.unit == "share")
-        return {**found, "unit": self.meaning.unit, "higher_is_better": self.meaning.higher}
+        values, groups = self.values(own), groups_of(own)
+        meant = {"unit": self.meaning.unit, "higher_is_better": self.meaning.higher}
+        if self.meaning.unit == "share":
+            return rate(values, groups) | meant
+        found, known = mean_of(values, groups), len(set(groups or range(len(own)))) > 1
+        spread = (
+            {"stderr": found.stderr, "ci95": list(found.ci95)} if known else {"stderr": None, "ci95": None}
+        )
+        return {"value": found.value, "n": len(own), **spread, **meant}
 
 
 def metric(
@@ -69,8 +75,7 @@ def metric(
 ) -> Callable[[Function], ExampleMetric]:
     """Declare a function of one prediction (a line of predictions.jsonl) as the metric `name`.
 
-    A unit "share" is 0 to 1; `higher` says that more is better; a row without the fields in
-    `needs` is left out.
+    A unit "share" is 0 to 1; `higher`: more is better; rows without the fields in `needs` are left out.
     """
     return lambda function: ExampleMetric(name, Metric(unit, higher), tuple(needs), function)
 
@@ -112,15 +117,3 @@ def measure(rows: Rows) -> dict[str, dict[str, object]]:
         if figure:
             found[each.name] = figure
     return found
-
-
-def _mean(values: Sequence[float], groups: Sequence[str] | None, *, share: bool) -> dict[str, object]:
-    if share:
-        found = rate_of(values, groups)
-        return {"value": found.value, "n": found.n, "stderr": found.stderr, "ci95": list(found.ci95)}
-    keys = range(len(values)) if groups is None else groups
-    mean, error = math.fsum(values) / len(values), clustered_stderr(values, keys)
-    known = len(set(keys)) > 1
-    reach = critical(len(values), groups) * error
-    limits = [mean - reach, mean + reach] if known else None
-    return {"value": mean, "n": len(values), "stderr": error if known else None, "ci95": limits}

@@ -43,8 +43,8 @@ def parse_word(text: str, labels: Sequence[str]) -> str:
 
     A label that stands alone (punctuation, line breaks or the text's ends on both sides) is the answer,
     unless another one ends a clause: `Yes, there is no doubt` is yes, `Yes, or no` is unknown. Where none
-    stands alone, the answer is the one label that is named as a whole word, and not negated. What comes
-    after a refusal is no answer.
+    stands alone, it is the one label named as a whole word, and not negated. What comes after a refusal is no
+    answer.
     """
     said = cut_thought(text).lower().replace("’", "'")
     hits = list(_find(said, labels))

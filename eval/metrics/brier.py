@@ -9,10 +9,8 @@ from eval.metrics import metric
 
 @metric("brier", unit="squared error", higher=False, needs=("choices", "expected_output"))
 def brier(prediction: Mapping[str, Any]) -> float:
-    """Return Σ (p - y)² over the labels (Brier 1950): 0 is certain and correct, 2 certain and incorrect.
-
-    The labels' log-probabilities in `choices` are normalised to sum to 1.
-    """
+    """Return Σ (p - y)² over the labels (Brier 1950), whose probabilities are normalised to sum to 1: 0 is
+    certain and correct, 2 certain and incorrect."""
     choices, gold = prediction["choices"], prediction["expected_output"]
     top = max(choices.values())
     shares = {label: math.exp(log - top) for label, log in choices.items()}

@@ -3,8 +3,9 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from eval.statistics.rates import rate_of
-from eval.statistics.shares import DRAWS, SEED
+import numpy as np
+
+from eval.statistics.rates import DRAWS, SEED, rate_of
 
 BINS = 10
 
@@ -22,10 +23,8 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The expected calibration error (0-1) over `n` rows and the bins that it is made of.
-
-    `chance` is what 95 of 100 perfectly calibrated models with as many rows in each bin stay below.
-    """
+    """The expected calibration error (0-1) over `n` rows and its bins; `chance` is what 95 of 100 perfectly
+    calibrated models with as many rows in each bin stay below."""
 
     error: float
     chance: float
@@ -41,8 +40,6 @@ def calibration(
     The error is Σ n_b/n · |accuracy_b - confidence_b| (Naeini et al. 2015). It is above 0 for a perfect
     model too, the more so the fewer rows there are: hence `chance`, after Bröcker and Smith 2007.
     """
-    import numpy as np
-
     sure, right = np.asarray(confidence), np.asarray(correct, dtype=float)
     places = np.minimum((sure * BINS).astype(int), BINS - 1)
     bins = []

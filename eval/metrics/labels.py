@@ -3,25 +3,15 @@
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from core.errors import ContentError, RequestError
-from eval.statistics.rates import groups_of, rate_of
+from eval.statistics.rates import accuracy_of, groups_of, hits
 
 UNKNOWN = "unknown"
 LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little
 MOST = 20  # more different answers than this are free text and no labels
-
-
-@dataclass(frozen=True, slots=True)
-class ClassScore:
-    """How one label fared: shares (0-1) and how often it is the expected answer."""
-
-    precision: float
-    recall: float
-    f1: float
-    support: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +23,8 @@ class LabelSet:
 
 
 def choose_labels(answers: Sequence[str], choices: str | None, counts: Sequence[str], place: str) -> LabelSet:
-    """Return the labels of all of a dataset's answers, or of `--choices`, and what `--count` says of them.
-
-    `ContentError` or `RequestError` where answers and options disagree.
-    """
+    """Return the labels of all of a dataset's answers, or of `--choices`, and what `--count` says of them;
+    `ContentError` or `RequestError` where answers and options disagree."""
     labels = find_labels(answers, place) if choices is None else parse_choices(choices)
     check_labels(answers, labels, place)
     meant, expected = parse_counts(counts, labels), set(answers)
@@ -61,13 +49,10 @@ def find_labels(answers: Sequence[str], place: str) -> list[str]:
 
 def check_labels(answers: Sequence[str], labels: Sequence[str], place: str) -> None:
     """Raise `ContentError` naming the records whose answer is none of the labels."""
-    wrong = [(n, answer) for n, answer in enumerate(answers, 1) if answer not in labels]
-    if wrong:
+    if wrong := [(n, answer) for n, answer in enumerate(answers, 1) if answer not in labels]:
         number, answer = wrong[0]
-        raise ContentError(
-            f"{place}: record {number}: answer {answer!r}, expected one of {', '.join(labels)} "
-            f"({len(wrong)} such records)"
-        )
+        expected = f"expected one of {', '.join(labels)} ({len(wrong)} such records)"
+        raise ContentError(f"{place}: record {number}: answer {answer!r}, {expected}")
 
 
 def spellings(label: str, variants: bool = True) -> list[str]:
@@ -109,20 +94,15 @@ def summary(predictions: Sequence[Mapping[str, object]], answers: Sequence[str])
     """
     expected = [str(p["expected_output"]) for p in predictions]
     predicted = [str(p["predicted_output"]) for p in predictions]
-    correct = [e == p for e, p in zip(expected, predicted, strict=True)]
-    found = rate_of(correct, groups_of(predictions))
     majority, count = Counter(answers).most_common(1)[0]
     classes = class_scores(expected, predicted)
     return {
-        "accuracy": found.value,
-        "n": found.n,
-        "stderr": found.stderr,
-        "ci95": list(found.ci95),
+        **accuracy_of(hits(predictions), groups_of(predictions)),
         "majority": count / len(answers),
         "majority_label": majority,
         "unparsed": predicted.count(UNKNOWN),
-        "macro_f1": sum(c.f1 for c in classes.values()) / len(classes),
-        "classes": {label: asdict(score) for label, score in classes.items()},
+        "macro_f1": sum(one["f1"] for one in classes.values()) / len(classes),
+        "classes": classes,
         "confusion": confusion(expected, predicted),
     }
 
@@ -136,14 +116,15 @@ def accuracy_line(results: Mapping[str, Any]) -> str:
     )
 
 
-def class_scores(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, ClassScore]:
-    """Return precision, recall and F1 of each label among the expected answers (0 where undefined)."""
+def class_scores(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return precision, recall, F1 (0 where undefined) and support of each label of the expected answers."""
     from sklearn.metrics import precision_recall_fscore_support
 
     labels = sorted(set(expected))
     found = precision_recall_fscore_support(expected, predicted, labels=labels, zero_division=0.0)
-    columns = (column.tolist() for column in found)
-    return {label: ClassScore(*row) for label, *row in zip(labels, *columns, strict=True)}
+    rows = zip(*(column.tolist() for column in found), strict=True)
+    names = ("precision", "recall", "f1", "support")
+    return {label: dict(zip(names, row, strict=True)) for label, row in zip(labels, rows, strict=True)}
 
 
 def confusion(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -11,10 +11,8 @@ SHOWN = 8  # tokens of which the text is given
 
 @dataclass(frozen=True, slots=True)
 class FirstDifference:
-    """The first token in which two sequences of a row differ: its place, and both ids (None past the end).
-
-    The texts are those of this token and the seven after it.
-    """
+    """The first token in which two sequences of a row differ: its place, both ids (None past the end), and
+    the texts of this token and the seven after it."""
 
     row: int
     place: int
@@ -53,9 +51,9 @@ class Answers:
 class AnswerProof:
     """One model's answers against the unmerged adapter's, on the rows of a set.
 
-    `flips` are the rows whose answer is another: the likeliest label, or without labels the generated
-    text. `largest` is the largest difference of a label's log-probability in nats, in `largest_row`; None
-    without labels. `differing` counts the rows whose generated tokens differ, `first` is the first of them.
+    `flips` are the rows whose likeliest label, or without labels generated text, is another. `largest` is the
+    largest difference of a label's log-probability in nats, in `largest_row`; None without labels.
+    `differing` counts the rows whose generated tokens differ, `first` is the first of them.
     """
 
     model: str
@@ -83,22 +81,21 @@ def prove_prompts(
     way: str, dataset: str, expected: Mapping[int, Ids], found: Mapping[int, Ids], decode: Decode
 ) -> PromptProof:
     """Compare two ways' token ids row by row."""
-    differing, first = _compare(expected, found, decode)
-    return PromptProof(way, dataset, len(expected), differing, first)
+    return PromptProof(way, dataset, len(expected), *_compare(expected, found, decode))
 
 
 def prove_answers(model: str, dataset: str, expected: Answers, found: Answers, decode: Decode) -> AnswerProof:
     """Compare a model's answers with the reference's."""
-    differing, first = _compare(expected.tokens, found.tokens, decode)
-    flips = [row for row in expected.tokens if expected.tokens[row] != found.tokens[row]]
+    tokens, ours, theirs = expected.tokens, expected.labels, found.labels
+    flips = [row for row in tokens if tokens[row] != found.tokens[row]]
     largest, largest_row = None, None
-    if expected.labels is not None and found.labels is not None:
-        ours, theirs = expected.labels, found.labels
+    if ours is not None and theirs is not None:
         flips = [row for row in ours if _likeliest(ours[row]) != _likeliest(theirs[row])]
         largest, largest_row = max(
             (max(abs(ours[row][label] - theirs[row][label]) for label in ours[row]), row) for row in ours
         )
-    return AnswerProof(model, dataset, len(expected.tokens), flips, largest, largest_row, differing, first)
+    differing = _compare(tokens, found.tokens, decode)
+    return AnswerProof(model, dataset, len(tokens), flips, largest, largest_row, *differing)
 
 
 def first_difference(row: int, expected: Ids, found: Ids, decode: Decode) -> FirstDifference | None:
@@ -114,9 +111,9 @@ def _compare(
     expected: Mapping[int, Ids], found: Mapping[int, Ids], decode: Decode
 ) -> tuple[int, FirstDifference | None]:
     """How many rows differ, and where the first of them does."""
-    rows = [row for row, ids in expected.items() if list(ids) != list(found[row])]
-    first = first_difference(rows[0], expected[rows[0]], found[rows[0]], decode) if rows else None
-    return len(rows), first
+    rows = (first_difference(row, ids, found[row], decode) for row, ids in expected.items())
+    differing = [one for one in rows if one]
+    return len(differing), next(iter(differing), None)
 
 
 def _likeliest(labels: Mapping[str, float]) -> str:

@@ -4,12 +4,14 @@ Both also against the base.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from eval.metrics.auc import AUC, auc_parts
-from eval.metrics.text import ratio
-from eval.statistics.rates import Rows, groups_of, hits, rate
+import numpy as np
 
+from eval.statistics.rates import Rows, accuracy_of, groups_of, hits, mean_of, rate
+
+AUC = "auc"
 CHOSEN, REJECTED = "chosen", "rejected"
 DESIRABLE, UNDESIRABLE = "desirable", "undesirable"
 ANSWER = "answer"
@@ -26,27 +28,20 @@ def preference_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> 
     With the `base`'s rows, `reward` is the share in which the chosen answer gained more: DPO's implicit
     reward (Rafailov et al. 2023) without its factor β. Refused rows count as wrong.
     """
-    groups, right = groups_of(rows), hits(rows)
-    found = rate(right, groups)
-    scored = [row for row in rows if "refused" not in row]
-    own = groups_of(scored)
-    keys = own or range(len(scored))
+    scored = _scored(rows)
+    groups = groups_of(scored)
     per_token = [_per_token(row, CHOSEN) > _per_token(row, REJECTED) for row in scored]
-    margins = [margin_of(row) for row in scored]
-    mean = ratio(margins, [1] * len(scored), keys) if scored else None
-    told: dict[str, object] = {
-        "accuracy": found["value"], "n": found["n"], "stderr": found["stderr"], "ci95": found["ci95"],
-        "majority": 0.5, "majority_label": "chance",
-        "per_token": rate(per_token, own) if scored else None,
-        "margin": mean and {"value": mean.value, "stderr": mean.stderr, "ci95": list(mean.ci95)},
-        "reward": None,
-    }  # fmt: skip
-    if base is not None and scored:
-        before = {row["row"]: row for row in base if "refused" not in row}
-        both = [row for row in scored if row["row"] in before]
-        gained = [margin_of(row) > margin_of(before[row["row"]]) for row in both]
-        told["reward"] = rate(gained, groups_of(both)) if both else None
-    return told
+    before = {row["row"]: margin_of(row) for row in _scored(base or ())}
+    both = [row for row in scored if row["row"] in before]
+    gained = [margin_of(row) > before[row["row"]] for row in both]
+    return {
+        **accuracy_of(hits(rows), groups_of(rows)),
+        "majority": 0.5,
+        "majority_label": "chance",
+        "per_token": rate(per_token, groups) if scored else None,
+        "margin": asdict(mean_of([margin_of(row) for row in scored], groups)) if scored else None,
+        "reward": rate(gained, groups_of(both)) if both else None,
+    }
 
 
 def marked_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> dict[str, object]:
@@ -55,17 +50,15 @@ def marked_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> dict
     With the `base`'s rows, `reward_auc` is that of log p - log p of the base, summed: KTO's implicit reward
     (Ethayarajh et al. 2024) without its factor β. Refused rows are left out.
     """
-    scored = [row for row in rows if "refused" not in row]
-    told: dict[str, object] = {
-        "n": len(scored), "desirable": sum(row["expected_output"] == DESIRABLE for row in scored),
-        AUC: _area(scored, [_per_token(row, ANSWER) for row in scored]), "reward_auc": None,
-    }  # fmt: skip
-    if base is not None:
-        before = {row["row"]: float(row["answer_logp"]) for row in base if "refused" not in row}
-        both = [row for row in scored if row["row"] in before]
-        gained = [float(str(row["answer_logp"])) - before[row["row"]] for row in both]
-        told["reward_auc"] = _area(both, gained)
-    return told
+    scored = _scored(rows)
+    before = {row["row"]: row["answer_logp"] for row in _scored(base or ())}
+    both = [row for row in scored if row["row"] in before]
+    return {
+        "n": len(scored),
+        "desirable": sum(row["expected_output"] == DESIRABLE for row in scored),
+        AUC: _area(scored, [_per_token(row, ANSWER) for row in scored]),
+        "reward_auc": _area(both, [row["answer_logp"] - before[row["row"]] for row in both]),
+    }
 
 
 def auc_of(rows: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -75,14 +68,39 @@ def auc_of(rows: Sequence[Mapping[str, Any]]) -> list[float]:
     )
 
 
-def _area(rows: Rows, scores: Sequence[float]) -> dict[str, object] | None:
-    """Return the AUC of scores with its limits, None where the rows left have one mark alone."""
+def auc_parts(scores: Sequence[float], positive: Sequence[bool]) -> list[float]:
+    """Return a part for each row, of which the mean is the area under the ROC curve (ties count half).
+
+    The parts' variance is that of DeLong et al. 1988: a row moves the figure by the share of the other
+    class that it is ranked right against. `ValueError` where a class has no row.
+    """
+    values, marks = np.asarray(scores), np.asarray(positive)
+    if marks.all() or not marks.any():
+        raise ValueError("found rows of one class, expected both")
+    right = np.empty(len(marks))
+    for own in (True, False):
+        other = np.sort(values[marks != own])
+        ends = (np.searchsorted(other, values[marks == own], side) for side in ("left", "right"))
+        below = sum(ends) / 2 / len(other)
+        right[marks == own] = below if own else 1 - below
+    area = right[marks].mean()
+    sizes = np.where(marks, marks.sum(), (~marks).sum())
+    parts: list[float] = (area + len(marks) / sizes * (right - area)).tolist()
+    return parts
+
+
+def _area(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> dict[str, object] | None:
+    """Return the AUC of scores with its limits, None where the rows have one mark alone."""
     marks = [row["expected_output"] == DESIRABLE for row in rows]
     if len(set(marks)) < 2:
         return None
-    found = ratio(auc_parts(scores, marks), [1] * len(rows), groups_of(rows) or range(len(rows)))
+    found = mean_of(auc_parts(scores, marks), groups_of(rows))
     limits = [max(0.0, found.ci95[0]), min(1.0, found.ci95[1])]
     return {"value": found.value, "n": len(rows), "stderr": found.stderr, "ci95": limits}
+
+
+def _scored(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [row for row in rows if "refused" not in row]
 
 
 def _per_token(row: Mapping[str, Any], side: str) -> float:

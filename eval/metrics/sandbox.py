@@ -56,37 +56,34 @@ os._exit(0)
 
 
 def run_tests(program: str, tests: Sequence[str]) -> str:
-    """Run a program, then tests (expressions that must be true); returns "" or why they are not passed.
+    """Run a program, then tests (expressions that must be true); return "" or why they are not passed.
 
-    Raises `RequestError` where the network cannot be taken from a process (it takes Linux's namespaces).
+    `RequestError` where the network cannot be taken from a process (it takes Linux's namespaces).
     """
     token = secrets.token_hex(16)  # without it, no output of the program is taken for the verdict
     limits = {"RLIMIT_CPU": SECONDS, "RLIMIT_AS": MEMORY, "RLIMIT_FSIZE": 0, "RLIMIT_NPROC": 0}
     job = {"program": program, "tests": list(tests), "token": token, "limits": limits}
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-I", "-S", "-c", _CHILD]
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
         try:
-            said, _ = process.communicate(json.dumps(job).encode(), timeout=2 * SECONDS)
+            process = subprocess.run(
+                [sys.executable, "-I", "-S", "-c", _CHILD],
+                cwd=folder,
+                env={},
+                input=json.dumps(job).encode(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                timeout=2 * SECONDS,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             return f"stopped after {2 * SECONDS} s"
-        finally:
-            process.kill()
-            process.wait()
     if process.returncode == REFUSED:
         raise RequestError(
             "--run-code: the network cannot be taken from a program here (unshare(2) is refused): "
             "run it in a container that allows user namespaces"
         )
-    verdict = said.decode(errors="replace")
+    verdict = process.stdout.decode(errors="replace")
     if not verdict.startswith(token):
         return f"ended by itself or at a limit ({SECONDS} s, {MEMORY >> 20} MB)"
     return verdict.removeprefix(token)

@@ -1,27 +1,22 @@
-"""What generated texts are like: empty or not, how long, how varied, how near to reference texts.
+"""What generated texts are like: empty or not, how long, how varied, how near to reference texts;
+and the figures of a set whose answers were read and generated: those of metrics.json, and their limits.
 
 Texts are compared by words in lower case; Chinese and Japanese, which put no spaces, by characters.
 """
 
+import math
 import re
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+import numpy as np
 
 from core.han import HAN
-from eval.statistics.shares import clustered_stderr, critical, resample
+from eval.statistics.rates import Measured, Rows, by_cluster, groups_of, mean_of, rate, ratio, resample
 
 UNSPACED = f"{HAN}\u3041-\u30ff"  # and kana
 PARTS = 1_000_000
 WORD = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A figure with its standard error and 95 % limits."""
-
-    value: float
-    stderr: float
-    ci95: tuple[float, float]
 
 
 def words(text: str) -> list[str]:
@@ -33,27 +28,9 @@ def words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
-def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hashable]) -> Measured:
-    """Return Σtops / Σbottoms over rows that come in groups; with bottoms of 1 it is the mean.
-
-    The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group.
-    `ValueError` where the bottoms sum to nothing.
-    """
-    total = sum(bottoms)
-    if total <= 0:
-        raise ValueError(f"found a sum of {total}, expected more than 0")
-    value = sum(tops) / total
-    residuals = [top - value * bottom for top, bottom in zip(tops, bottoms, strict=True)]
-    error = clustered_stderr(residuals, groups) * len(tops) / total
-    reach = critical(len(tops), groups) * error
-    return Measured(value, error, (value - reach, value + reach))
-
-
 def distinct(texts: Sequence[str], n: int) -> float:
-    """Return distinct-n (Li et al. 2016): different n-grams of all texts together over all n-grams.
-
-    No n-gram reaches from one text into the next; 0 where there is none.
-    """
+    """Return distinct-n (Li et al. 2016): different n-grams of all texts together, none from one text into
+    the next, over all n-grams; 0 where there is none."""
     grams = [gram for text in texts for gram in ngrams(words(text), n)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
@@ -80,22 +57,16 @@ class _Words:
 
 
 def bleu(
-    references: Sequence[str], predictions: Sequence[str], groups: Sequence[Hashable]
+    references: Sequence[str], predictions: Sequence[str], groups: Sequence[Hashable] | None = None
 ) -> tuple[Measured, str]:
-    """Return corpus BLEU (0-100) with its bootstrap limits by group, and sacrebleu's signature.
-
-    The tokenizer is sacrebleu's `zh` where a Chinese character stands in a reference, else `13a`.
-    """
-    import numpy as np
+    """Return corpus BLEU (0-100) with its bootstrap limits by group, and sacrebleu's signature; its tokenizer
+    is `zh` where a Chinese character stands in a reference, else `13a`."""
     from sacrebleu.metrics import BLEU
 
     whole = BLEU(tokenize=_tokenizer(references))
     value = whole.corpus_score(list(predictions), [list(references)]).score
-    cells: dict[Hashable, list[int]] = {}
-    for group, counts in zip(groups, _counts(references, predictions), strict=True):
-        before = cells.get(group, [0] * len(counts))
-        cells[group] = [a + b for a, b in zip(before, counts, strict=True)]
-    drawn = [_score(row) for row in resample(list(cells.values())).tolist()]
+    cells = by_cluster(np.array(_counts(references, predictions)), groups)
+    drawn = [_score(row) for row in resample(cells).tolist()]
     low, high = np.quantile(drawn, (0.025, 0.975))
     return Measured(value, float(np.std(drawn)), (float(low), float(high))), str(whole.get_signature())
 
@@ -106,8 +77,6 @@ def bleu_parts(references: Sequence[str], predictions: Sequence[str]) -> list[fl
     A row's part is BLEU and n times what BLEU gains from its counts, by BLEU's slope at the whole corpus
     (the infinitesimal jackknife, Efron 1982): two models' parts differ row by row as their BLEU does.
     """
-    import numpy as np
-
     counts = np.array(_counts(references, predictions), dtype=float)
     whole = counts.sum(axis=0)
     value, slopes = _score(whole.tolist()), np.zeros(len(whole))
@@ -146,3 +115,89 @@ def _score(cells: Sequence[float]) -> float:
     lengths = (round(PARTS * length), round(PARTS * expected))  # whole ones; only their ratio counts
     found = BLEU.compute_bleu(counts[:half], counts[half:], *lengths, smooth_method="exp")
     return float(found.score)
+
+
+LARGEST = 700.0  # exp of more is no number that JSON holds
+ORDER = (
+    "empty_rate", "avg_pred_len_tokens", "avg_ref_len_tokens", "len_ratio_pred_over_ref",
+    "distinct-1", "distinct-2", "rouge1", "rouge2", "rougeL", "bleu",
+)  # fmt: skip
+TEXTS = ("prompt", "reference", "prediction", "example")
+PERCENTS = (5, 25, 50, 75, 95, 99)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Figures by name, those among them that have limits, and sacrebleu's signature where BLEU is one."""
+
+    values: dict[str, float | None]
+    estimates: dict[str, dict[str, object]]
+    signature: str | None = None
+
+
+def read_figures(rows: Rows) -> Figures:
+    """Return the loss per token over all rows together, exp of it, and the share of rows that were cut.
+
+    `rows` have `loss` (summed), `tokens`, `truncated`; `ValueError` without a token.
+    """
+    loss = ratio(_numbers(rows, "loss"), _numbers(rows, "tokens"), groups_of(rows))
+    low, high = map(_exp, loss.ci95)
+    perplexity = Measured(_exp(loss.value), _exp(loss.value) * loss.stderr, (low, high))
+    cut = sum(bool(row["truncated"]) for row in rows) / len(rows)
+    values: dict[str, float | None] = {
+        "eval_loss": loss.value,
+        "perplexity": perplexity.value,
+        "truncation_rate": cut,
+    }
+    return Figures(values, {"eval_loss": asdict(loss), "perplexity": asdict(perplexity)})
+
+
+def generated_figures(rows: Rows, overlap: bool) -> Figures:
+    """Return lengths, variety and (`overlap`) ROUGE and BLEU of rows with `prediction`, `reference`,
+    `prediction_tokens` and `reference_tokens`."""
+    said, expected = ([str(row[name]) for row in rows] for name in ("prediction", "reference"))
+    groups = groups_of(rows)
+    lengths, expected_lengths = (_numbers(rows, f"{name}_tokens") for name in ("prediction", "reference"))
+    found = {
+        "avg_pred_len_tokens": mean_of(lengths, groups),
+        "avg_ref_len_tokens": mean_of(expected_lengths, groups),
+    }
+    if any(expected_lengths):
+        found["len_ratio_pred_over_ref"] = ratio(lengths, expected_lengths, groups)
+    signature = None
+    if overlap:
+        found |= {name: mean_of(each, groups) for name, each in rouge(expected, said).items()}
+        found["bleu"], signature = bleu(expected, said, groups)
+    empty = [not text.strip() for text in said]
+    values: dict[str, float | None] = {
+        "empty_rate": sum(empty) / len(rows),
+        "len_ratio_pred_over_ref": None,
+        **{f"distinct-{n}": distinct(said, n) for n in (1, 2)},
+        **{name: estimate.value for name, estimate in found.items()},
+    }
+    estimates = {name: asdict(estimate) for name, estimate in found.items()}
+    estimates["empty_rate"] = rate(empty, groups)
+    return Figures({name: values[name] for name in ORDER if name in values}, estimates, signature)
+
+
+def lengths_of(rows: Rows) -> dict[str, list[int]]:
+    """Return how many tokens prompts, references, predictions and whole examples have, those there are."""
+    found = {
+        name: [int(str(row[f"{name}_tokens"])) for row in rows if f"{name}_tokens" in row] for name in TEXTS
+    }
+    return {name: lengths for name, lengths in found.items() if lengths}
+
+
+def percentiles(lengths: Sequence[int]) -> dict[str, float]:
+    """Return n, mean, smallest, largest and percentiles (of p %, the least that p % do not exceed)."""
+    ordered, n = sorted(lengths), len(lengths)
+    ranks = {f"p{p}": ordered[max(0, math.ceil(p * n / 100) - 1)] for p in PERCENTS}
+    return {"n": n, "mean": sum(ordered) / n, "min": ordered[0], **ranks, "max": ordered[-1]}
+
+
+def _exp(value: float) -> float:
+    return math.exp(min(value, LARGEST))
+
+
+def _numbers(rows: Rows, name: str) -> list[float]:
+    return [float(str(row[name])) for row in rows]

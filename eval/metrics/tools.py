@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from core.calls import OPEN, Call, WrongValueError, declared, parse_calls
 from eval.metrics.answers import cut_thought
 from eval.metrics.labels import UNKNOWN
-from eval.statistics.rates import Rows, groups_of, hits, rate, rate_of
+from eval.statistics.rates import Rows, accuracy_of, groups_of, hits, rate
 
 NONE = "no call"
 _BLOCK = re.compile(rf"{OPEN}(.*?)(?:</tool_call>|\Z)", re.DOTALL)
@@ -109,16 +109,12 @@ def tool_summary(rows: Rows, expected: Sequence[str]) -> dict[str, object]:
     `accuracy` counts turns in which everything is right, arguments included, or nothing is called where
     nothing is due. `majority` is what always giving the commonest of `expected` would score.
     """
-    whole = rate_of(hits(rows), groups_of(rows))
     due = [row for row in rows if row["functions"]]
     begun = [row for row in rows if "refused" not in row and row["calls"] != 0]
     none = [row for row in rows if not row["functions"]]
     names = Counter(name for row in due for name in row["functions"])  # type: ignore[attr-defined]  # a list
     return {
-        "accuracy": whole.value,
-        "n": whole.n,
-        "stderr": whole.stderr,
-        "ci95": list(whole.ci95),
+        **accuracy_of(hits(rows), groups_of(rows)),
         "majority": max(Counter(expected).values()) / len(expected),
         **_of_calls(due),
         "valid_json": _share([row["calls"] is not None for row in begun], begun),

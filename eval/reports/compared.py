@@ -9,16 +9,16 @@ import click
 from core.errors import RequestError
 from core.language import tr
 from core.metrics import METRICS
-from eval.reports.tables import Table, choice_table, replicate_table, slice_table
+from eval.reports.numbers import Table
+from eval.reports.tables import choice_table, replicate_table, slice_table
 from eval.runs.alignment import check_rows
-from eval.runs.choice import choose_on_half
-from eval.runs.comparison import compare
-from eval.runs.find import PREDICTIONS, parse_source, read_runs
-from eval.runs.graded import GradedComparison, compare_graded
+from eval.runs.comparison import GradedComparison, compare, compare_graded
+from eval.runs.find import parse_source, read_runs
+from eval.runs.held_out import choose_on_half
 from eval.runs.judgement import Comparison, ScoredRun
 from eval.runs.measured import meaning, measurable
-from eval.runs.replicates import ReplicatedRecipe, compare_replicates, parse_replicates
-from eval.runs.slices import Slice, compare_slices
+from eval.runs.questions import ReplicatedRecipe, Slice, compare_replicates, compare_slices, parse_replicates
+from eval.runs.results import PREDICTIONS
 from eval.runs.training import training_warnings
 
 BASE = "base"
@@ -57,11 +57,9 @@ def compare_results(
 ) -> ComparedRuns:
     """Read and compare the runs named by `[NAME=]RESULTS`; the base is the model `base`, else the first.
 
-    The verdict is on the mean, or on the dataset `decide_on`; `margin` is a share,
-    `replicates` names the models of a recipe (`NAME=MODEL,MODEL`), `by` a field to part the rows by. With
-    `choose`, the best model is chosen on one half of the rows and compared with the base on the other.
-
-    Warnings go to stderr too. Errors are those of `read_runs`, `check_rows` and `parse_replicates`.
+    The verdict is on the mean, or on the dataset `decide_on`; `margin` is a share, `replicates` names the
+    models of a recipe (`NAME=MODEL,MODEL`), `by` a field to part the rows by. With `choose`, the best model
+    is chosen on one half of the rows and compared with the base on the other. Warnings go to stderr too.
     """
     recipes = parse_replicates(replicates)
     if choose and recipes:
@@ -91,16 +89,14 @@ def compare_in_metric(results: Sequence[str], metric: str, decide_on: str) -> Gr
 
 def compare_in_stated_metrics(results: Sequence[str], compared: ComparedRuns) -> list[GradedComparison]:
     """Compare runs in every metric whose mean all of them state and whose values all their examples have."""
-    stated = [_stated_metrics(run) for run in compared.runs]
-    names = [name for name in stated[0] if all(name in each for each in stated)]
+    stated = []
+    for run in compared.runs:
+        declared = run.facts.get("metrics")
+        known = {*METRICS} & run.facts.keys() | {*(declared if isinstance(declared, Mapping) else ())}
+        stated.append([one for one in measurable(Path(run.source) / PREDICTIONS) if one in known - {MASS}])
+    shared = [name for name in stated[0] if all(name in each for each in stated)]
     sources, base = [parse_source(text) for text in results], compared.comparison.base
-    return [compare_graded(read_runs(sources, name)[0], base, name, meaning(name)) for name in names]
-
-
-def _stated_metrics(run: ScoredRun) -> list[str]:
-    declared = run.facts.get("metrics")
-    stated = {*METRICS} & run.facts.keys() | {*(declared if isinstance(declared, Mapping) else ())}
-    return [name for name in measurable(Path(run.source) / PREDICTIONS) if name in stated - {MASS}]
+    return [compare_graded(read_runs(sources, name)[0], base, name, meaning(name)) for name in shared]
 
 
 def _read(results: Sequence[str], metric: str = "", by: str = "") -> tuple[list[ScoredRun], list[str]]:

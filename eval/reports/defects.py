@@ -12,46 +12,48 @@ from eval.reports.plots import kinds_chart
 from eval.runs.detailed import DETAILED
 from eval.runs.judgement import ScoredRun
 from eval.runs.results import Prediction
+from eval.statistics.rates import hits
 
 PLOT = "subtype_accuracy.png"
 
 
 def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapping[str, Any]) -> int:
-    """Write both files into OUT/model/set; return how many labels no installed font can write.
-
-    Those are numbers in the plot, with their key in the JSON file.
-    """
-    numbered = _draw(folder, predictions, figures)
+    """Write both files into OUT/model/set; return how many labels no installed font can write: those are
+    numbers in the plot, with their key in the JSON file."""
+    model, name = folder.parent.name, folder.name
+    gold, predicted = ([str(p[key]) for p in predictions] for key in ("expected_output", "predicted_output"))
+    correct = hits(predictions)
+    rows, subtypes = ([str(p[key]) for p in predictions] for key in ("row", "subtype"))
+    run = ScoredRun(model, name, str(folder), rows, gold, predicted, correct, kinds={"subtype": subtypes})
+    title = f"{model} judges {figures['accuracy']:.1%} of the {figures['n']} reports of {name} rightly"
+    typeface = choose_typeface([model, name, *figures["subtypes"]])
+    draw_lying(replace(kinds_chart([run], "subtype", model), title=title), typeface, folder / PLOT)
     details = {
-        "model": folder.parent.name,
-        "test_dataset": folder.name,
+        "model": model,
+        "test_dataset": name,
         "overall_accuracy": figures["accuracy"],
         "ci95": figures["ci95"],
         "total": figures["n"],
-        "correct": sum(map(_is_correct, predictions)),
+        "correct": sum(correct),
         "unparsed": figures["unparsed"],
         "subtype_accuracy": _shares(figures["subtypes"]),
         "type_accuracy": _shares(figures["types"]),
-        "plot_labels": {number: label for label, number in numbered.items()},
-        "results": [_detail(prediction) for prediction in predictions],
+        "plot_labels": {number: label for label, number in typeface.numbered.items()},
+        "results": [
+            {
+                "subtype": one["subtype"],
+                "type": one.get("type", one["expected_output"]),
+                "user": one["instruction"],
+                "expected": one["expected_output"],
+                "predicted": one["predicted_output"],
+                "is_correct": right,
+                "model_output": one["model_output"],
+            }
+            for one, right in zip(predictions, correct, strict=True)
+        ],
     }
     write_json(folder / DETAILED, details)
-    return len(numbered)
-
-
-def _draw(folder: Path, predictions: Sequence[Prediction], figures: Mapping[str, Any]) -> Mapping[str, str]:
-    """Draw accuracy by subtype; return the numbers that stand for labels."""
-    model, name = folder.parent.name, folder.name
-    gold, predicted = ([str(p[key]) for p in predictions] for key in ("expected_output", "predicted_output"))
-    rows = [str(prediction["row"]) for prediction in predictions]
-    kinds = {"subtype": [str(prediction["subtype"]) for prediction in predictions]}
-    run = ScoredRun(
-        model, name, str(folder), rows, gold, predicted, [*map(_is_correct, predictions)], kinds=kinds
-    )
-    title = f"{model} judges {figures['accuracy']:.1%} of the {figures['n']} reports of {name} rightly"
-    typeface = choose_typeface([model, name, *figures["subtypes"]])
-    draw_lying(replace(kinds_chart([run], "subtype", model), title=title), folder / PLOT, typeface)
-    return typeface.numbered
+    return len(typeface.numbered)
 
 
 def _shares(kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, object]]:
@@ -64,19 +66,3 @@ def _shares(kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, objec
         }
         for kind, share in kinds.items()
     }
-
-
-def _detail(prediction: Prediction) -> dict[str, object]:
-    return {
-        "subtype": prediction["subtype"],
-        "type": prediction.get("type", prediction["expected_output"]),
-        "user": prediction["instruction"],
-        "expected": prediction["expected_output"],
-        "predicted": prediction["predicted_output"],
-        "is_correct": _is_correct(prediction),
-        "model_output": prediction["model_output"],
-    }
-
-
-def _is_correct(prediction: Prediction) -> bool:
-    return bool(prediction["expected_output"] == prediction["predicted_output"])

@@ -28,10 +28,8 @@ Share = tuple[float, float, float]  # value, low and high limit
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What is drawn: for each series (a model) its share at each place (a set or a type), None for no bar.
-
-    `baselines` are the majority class's shares, one for each place, or empty.
-    """
+    """What is drawn: for each series (a model) its share at each place (a set or a type), None for no bar;
+    `baselines` are the majority class's shares, one for each place, or empty."""
 
     title: str
     places: Sequence[str]
@@ -39,7 +37,7 @@ class Chart:
     baselines: Sequence[float] = ()
 
 
-def draw_standing(chart: Chart, path: Path, typeface: Typeface) -> None:
+def draw_standing(chart: Chart, typeface: Typeface, path: Path) -> None:
     """Write the chart as standing bars with their values above them: for few places."""
     count = len(chart.series)
     width = max(6.0, 1.6 + len(chart.places) * (0.5 + 0.45 * count))
@@ -58,7 +56,7 @@ def draw_standing(chart: Chart, path: Path, typeface: Typeface) -> None:
         legend_below(axes, min(5, count + 1))
 
 
-def draw_lying(chart: Chart, path: Path, typeface: Typeface) -> None:
+def draw_lying(chart: Chart, typeface: Typeface, path: Path) -> None:
     """Write the chart as lying bars: for many places, or long names."""
     count, places = len(chart.series), len(chart.places)
     with plot(chart.title, (8.0, 1.6 + places * (0.15 + 0.16 * count)), path, typeface) as axes:
@@ -74,25 +72,16 @@ def draw_lying(chart: Chart, path: Path, typeface: Typeface) -> None:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def new_figure(width: float, height: float) -> "Figure":
-    """Return an empty figure of that many inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
-
-
 @contextlib.contextmanager
 def plot(title: str, size: tuple[float, float], path: Path, typeface: Typeface) -> Iterator["Axes"]:
     """Yield the axes of a plot of `size` inches under its title, and write it in the end."""
+    from matplotlib.figure import Figure
+
     with typeface.used():
-        figure = new_figure(*size)
+        figure = Figure(figsize=size)
         axes = figure.add_subplot()
-        axes.set_title(
-            wrapped(typeface.show(title), size[0]), pad=18
-        )  # above what is written on a bar of 100 %
+        title = wrapped(typeface.show(title), size[0])
+        axes.set_title(title, pad=18)  # above what is written on a bar of 100 %
         yield axes
         save(figure, path)
 

@@ -3,17 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from core import version
-from core.files import versions
 from core.language import tr
 from core.metrics import direction
-from eval.reports.markdown import grid
-from eval.reports.numbers import NONE, p_cell, show_p
-from eval.reports.tables import LEFT_OUT, Table, metric_on
+from eval.reports.numbers import NONE, Table, grid, p_cell, show_p
+from eval.reports.tables import LEFT_OUT, made_of, metric_on
 from eval.reports.verdict import section_name
-from eval.runs.graded import GradedComparison, GradedSection, GradedTest
-from eval.runs.judgement import ScoredRun
-from eval.statistics.paired import ALPHA
+from eval.runs.comparison import GradedComparison, GradedSection
+from eval.runs.judgement import PairedTest, ScoredRun
 
 
 def graded_markdown(compared: GradedComparison) -> str:
@@ -45,15 +41,16 @@ def graded_verdict(section: GradedSection, compared: GradedComparison) -> str:
     if not section.against_base:
         return f"Nothing to compare with {base}.{left}"
     sign = 1 if compared.meaning.higher else -1
-    shown = [one for one in section.against_base if one.found.p < ALPHA]
-    better = [one for one in shown if sign * one.found.value > 0]
+    shown = [one for one in section.against_base if one.shown]
+    better = [one for one in shown if sign * one.value > 0]
     order = sorted(better or section.against_base, key=lambda one: rank(section.figures[one.model].value))
     first = order[0]
     ours, theirs = (_number(section.figures[model].value) for model in (first.model, base))
-    gain = f"{_gain(first)}, p {show_p(first.found.p)}"
+    gain = f"{_gain(first)}, p {show_p(first.p)}"
     if better:
         told = "Ship" if section.decides else "Better here:"
-        also = "".join(f" Statistically tied with {rival}." for rival in _rivals(section, first.model))
+        rivals = [one for one in section.between if first.model in (one.model, one.against) and not one.shown]
+        also = "".join(f" Statistically tied with {one.seen_from(first.model).against}." for one in rivals)
         if first.shrunk is not None:
             drawn = f"drawn towards their mean it is at {_number(first.shrunk, '+')}"
             also = f" The best of {len(section.against_base)} candidates is partly lucky: {drawn}.{also}"
@@ -62,17 +59,11 @@ def graded_verdict(section: GradedSection, compared: GradedComparison) -> str:
     if len(shown) == len(section.against_base):
         told = f"Keep {base}" if section.decides else f"Worse than {base} here"
         return f"{told}: the best of the others is {first.model}, {gain}.{left}"
-    least = _number(first.found.smallest)
+    least = _number(first.smallest)
     return (
         f"No evidence of a difference from {base}: {first.model} is at {gain}; minimum detectable effect at "
         f"n = {section.n:,}: {least}.{left}"
     )
-
-
-def _rivals(section: GradedSection, best: str) -> list[str]:
-    """Return the models that the best one is not shown to differ from."""
-    tied = [one for one in section.between if best in (one.model, one.against) and one.found.p >= ALPHA]
-    return [one.against if one.model == best else one.model for one in tied]
 
 
 def graded_json(
@@ -85,13 +76,21 @@ def graded_json(
         "higher_is_better": compared.meaning.higher,
         "base": compared.base,
         "models": list(compared.models),
-        "sections": [{**asdict(one), "verdict": graded_verdict(one, compared)} for one in compared.sections],
-        "left_out": LEFT_OUT,
-        "warnings": list(warnings),
-        "runs": [run.source for run in runs],
-        "versions": versions("numpy"),
-        "tuneyard": version(),
+        "sections": [_section_json(one, compared) for one in compared.sections],
+        **made_of(runs, warnings),
     }
+
+
+def _section_json(section: GradedSection, compared: GradedComparison) -> dict[str, object]:
+    tests = {name: [*map(_test_json, getattr(section, name))] for name in ("against_base", "between")}
+    return {**asdict(section), **tests, "verdict": graded_verdict(section, compared)}
+
+
+def _test_json(test: PairedTest) -> dict[str, object]:
+    told = asdict(test)
+    found = {name: told[name] for name in ("value", "low", "high", "p", "smallest")}
+    counts = {name: told[name] for name in ("better", "worse", "shrunk")}
+    return {"model": test.model, "against": test.against, "found": found, **counts}
 
 
 def _figures(compared: GradedComparison) -> Table:
@@ -109,16 +108,15 @@ def _interval(section: GradedSection, model: str) -> str:
     return NONE if one is None else f"{_number(one.value)} ({_number(one.ci95[0])} to {_number(one.ci95[1])})"
 
 
-def _row(one: GradedTest) -> list[str]:
+def _row(one: PairedTest) -> list[str]:
     return [
         f"{one.model} − {one.against}", _gain(one), f"{one.better:,}", f"{one.worse:,}",
-        p_cell(one.found.p), _number(one.found.smallest),
+        p_cell(one.p), _number(one.smallest),
     ]  # fmt: skip
 
 
-def _gain(one: GradedTest) -> str:
-    found = one.found
-    return f"{_number(found.value, '+')} ({_number(found.low, '+')} to {_number(found.high, '+')})"
+def _gain(one: PairedTest) -> str:
+    return f"{_number(one.value, '+')} ({_number(one.low, '+')} to {_number(one.high, '+')})"
 
 
 def _number(value: float, sign: str = "") -> str:

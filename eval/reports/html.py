@@ -7,7 +7,7 @@ forbids every connection.
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,32 +18,26 @@ from core import version
 from core.language import catalogue, current, tr
 from eval.metrics.labels import MOST
 from eval.reports.compared import ComparedRuns
-from eval.reports.glossary import IN_PROSE, explained, terms
 from eval.reports.incorrect import IncorrectExamples
 from eval.reports.markdown import NUMBERED
-from eval.reports.places import without_places
+from eval.reports.numbers import Table
 from eval.reports.plots import NOT_WRITTEN, caption, folder_name, plot_language
-from eval.reports.provenance import provenance
-from eval.reports.svg import inline
-from eval.reports.tables import (
-    LEFT_OUT,
-    Table,
-    accuracies,
-    calibrations,
-    differences,
-    example_metrics,
-    f1_differences,
-    macro_f1s,
-    method,
-)
+from eval.reports.provenance import provenance, without_places
+from eval.reports.tables import LEFT_OUT, accuracies, differences, figures, method
 from eval.reports.verdict import headline, section_name, verdict
-from eval.runs.judgement import MEAN, Comparison, Section
+from eval.runs.judgement import Comparison, Section
 
 PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-DIFFERING = "Differences in accuracy on {name}, example by example."
-DIFFERING_MEAN = "Differences in mean accuracy, example by example."
 STATIC = 50  # examples that are there without JavaScript
+# What the page changes in a plot: its colours, letters and ids.
+COLOURS = {"#000000": "currentColor", "#ffffff": "var(--paper)", "#dddddd": "var(--line)"}
+NOT_DRAWN = re.compile(r"<metadata>.*?</metadata>|<style .*?</style>", re.S)
+TAG = re.compile(r"<[^>]*>")
+ID = re.compile(r' id="([^"]*)"')
+REFERENCE = re.compile(r'(url\(#|xlink:href="#)([^)"]*)')
+COLOUR = re.compile(r"(?<=: )#\w{6}")
+FONT = re.compile(r"(font-family: [^;\"]*)")
 SAME = "overall_accuracy_comparison.svg"  # what accuracy.svg shows, of one dataset
 
 
@@ -58,15 +52,13 @@ class Plots:
 def page(
     title: str, compared: ComparedRuns, plots: Plots, errors: Sequence[IncorrectExamples], command: str
 ) -> str:
-    """Return the page with the rows of `errors` to look through; `command` is what made it.
-
-    It may be mailed: paths in it are relative, or the last name alone.
-    """
+    """Return the page with the rows of `errors` to look through; `command` is what made it. It may be mailed:
+    paths in it are relative, or the last name alone."""
     found = compared.comparison
     template, style, script = (
         (PAGE / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", "script.js")
     )
-    figures = [_figure(name, svg, found) for name, svg in plots.files.items() if not name.endswith(SAME)]
+    drawn = [_figure(name, svg, found) for name, svg in plots.files.items() if not name.endswith(SAME)]
     return Template(re.sub(r"{{(.*?)}}", lambda marked: text(tr(marked[1])), template)).substitute(
         lang={"zh": "zh-CN"}.get(current(), current()),
         title=text(without_places(title)),
@@ -74,8 +66,8 @@ def page(
         base=text(found.base),
         policy=POLICY,
         style=style,
-        verdict="".join([*_verdicts(compared), *figures[:1], *_notes(compared, plots)]),
-        figures="".join([*_tables(compared), *figures[1:]]),
+        verdict="".join([*_verdicts(compared), *drawn[:1], *_notes(compared, plots)]),
+        figures="".join([*_tables(compared), *drawn[1:]]),
         comparisons="".join(_compared(section, found.base) for section in found.sections),
         errors="".join(f"<p>{_shown(one)}</p>" for one in errors),
         cards="".join(_cards(found.models, errors)),
@@ -97,13 +89,12 @@ def text(value: object) -> str:
 
 def _about(comparison: Comparison) -> str:
     made = version()
-    commit = made.get("commit", "")[:9]
-    sets = [f"{section.name} (n = {section.n:,})" for section in comparison.sets]
+    commit = f" ({made['commit'][:9]})" if made.get("commit") else ""
     facts = {
         "Date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "Tuneyard": f"{made['version']}{f' ({commit})' if commit else ''}",
+        "Tuneyard": f"{made['version']}{commit}",
         "Models": tr(", ").join(comparison.models),
-        "Datasets": tr(", ").join(sets),
+        "Datasets": tr(", ").join(f"{section.name} (n = {section.n:,})" for section in comparison.sets),
     }
     return _list([(tr(name), text(value)) for name, value in facts.items()], "about")
 
@@ -140,28 +131,20 @@ def _notes(compared: ComparedRuns, plots: Plots) -> Iterator[str]:
 
 
 def _tables(compared: ComparedRuns) -> list[str]:
-    comparison = compared.comparison
-    found = {
-        **{f"{caption}.": table for caption, table in compared.tables.items()},
-        tr("Macro-F1 of every model on every dataset that has labels."): macro_f1s(comparison),
-        tr("Calibration: how far confidence is from accuracy."): calibrations(comparison),
-        tr("Means of the metrics that are computed for each example."): example_metrics(comparison),
-    }
-    return [_table(name, table) for name, table in found.items() if table]
+    own = {f"{caption}.": table for caption, table in compared.tables.items()}
+    return [_table(caption, table) for caption, table in (own | figures(compared.comparison)).items()]
 
 
 def _table(caption: str, table: Table, kind: str = "") -> str:
     head = "".join(f'<th scope="col">{explained(text(cell))}</th>' for cell in table.header)
-    rows = "".join(_row(cells) for cells in table.rows)
+    rows = "".join(
+        f'<tr><th scope="row">{text(first)}</th>{"".join(f"<td>{text(cell)}</td>" for cell in cells)}</tr>'
+        for first, *cells in table.rows
+    )
     return (
         f'<div class="wide" role="region" tabindex="0" aria-label="{text(caption)}"><table class="{kind}">'
         f"<caption><span>{text(caption)}</span></caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
-
-
-def _row(cells: Sequence[str]) -> str:
-    first, *others = map(text, cells)
-    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
 
 
 def _figure(name: str, svg: str, comparison: Comparison) -> str:
@@ -171,26 +154,19 @@ def _figure(name: str, svg: str, comparison: Comparison) -> str:
 
 
 def _compared(section: Section, base: str) -> str:
-    where = section_name(section.name)
-    tables = {
-        tr(DIFFERING_MEAN if section.name == MEAN else DIFFERING, name=where): differences(section),
-        tr("Differences in macro-F1 on {name}.", name=where): f1_differences(section),
-    }
-    found = [_table(name, table) for name, table in tables.items() if table]
-    how = (
-        f'<p class="method">{text(method(section))}</p>' if found else f"<p>{tr('Nothing was compared.')}</p>"
-    )
+    found = [_table(caption, table) for caption, table in differences(section).items()]
+    how = f"<p>{tr('Nothing was compared.')}</p>"
+    if found:
+        how = f'<p class="method">{text(method(section))}</p>'
     told = explained(text(verdict(section, base)), IN_PROSE)
-    return f"<h3>{text(where)}</h3><p>{told}</p>{''.join(found)}{how}"
+    return f"<h3>{text(section_name(section.name))}</h3><p>{told}</p>{''.join(found)}{how}"
 
 
 def _shown(errors: IncorrectExamples) -> str:
-    here = tr("all are here")
-    if len(errors.rows) < errors.total:
+    here, total = tr("all are here"), errors.total
+    if len(errors.rows) < total:
         here = tr("{count:,} of them, evenly spread, are here", count=len(errors.rows))
-    told = tr(
-        "{total:,} examples that at least one model has incorrect; {here}.", total=errors.total, here=here
-    )
+    told = tr("{total:,} examples that at least one model has incorrect; {here}.", total=total, here=here)
     return f"<strong>{text(errors.dataset)}</strong>: {text(told)}"
 
 
@@ -231,3 +207,61 @@ def _data(comparison: Comparison, errors: Sequence[IncorrectExamples]) -> str:
     }
     plain = json.dumps(content, separators=(",", ":")).replace("&", "\\u0026")
     return plain.replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def inline(svg: str, prefix: str, escaped: str) -> str:
+    """Return matplotlib's SVG file as an element; `escaped` is its text for those who do not see it.
+
+    Ids that something refers to begin with `prefix`, which no other plot of the page has; the others go.
+    """
+    used = {found[2] for found in REFERENCE.finditer(svg)}
+
+    def changed(tag: re.Match[str]) -> str:
+        text = ID.sub(lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else "", tag[0])
+        text = REFERENCE.sub(rf"\g<1>{prefix}\g<2>", text)
+        text = COLOUR.sub(lambda found: COLOURS.get(found[0], found[0]), text)
+        return FONT.sub(r"\1, Verdana, var(--font)", text)  # Verdana is as wide as DejaVu Sans
+
+    drawn = TAG.sub(changed, NOT_DRAWN.sub("", svg[svg.index("<svg ") :]))
+    return drawn.replace("<svg ", f'<svg role="img" aria-label="{escaped}" ', 1)
+
+
+GLOSSARY = {
+    "accuracy": "The share of examples that a model answers correctly.",
+    "macro-F1": "The unweighted mean over labels of the harmonic mean of precision and recall.",
+    "95 % interval": "Where the value would lie for other examples of the same kind, 95 times of 100.",
+    "majority-class baseline": "The accuracy of always giving the commonest expected answer.",
+    "mean": "The mean of the accuracies on all datasets, each dataset counting alike.",
+    "difference, points": "The accuracy of the first model less that of the second, in percentage points.",
+    "fixed": "Examples that the second model, or the base, has incorrect and the first correct.",
+    "regressed": "Examples that the second model, or the base, has correct and the first incorrect.",
+    "p": "How often chance alone gives a difference as large, in any of the comparisons made together.",
+    "minimum detectable effect": "The least difference, in points, that these examples show with 80 % power.",
+    "statistically tied": "No significant difference at 5 % here, which does not show them to be equal.",
+    "drawn towards their mean": "Corrected for having been chosen as the best of several.",
+    "confidence": "The probability of the label that was chosen, out of that of all labels.",
+    "calibration": "How well a model's confidence agrees with its accuracy.",
+    "ECE": "Expected calibration error: the mean distance between confidence and accuracy.",
+    "95th percentile if calibrated": "The ECE that a perfectly calibrated model exceeds 5 times of 100.",
+    "unparsed": "Answers in which no label was found; they count as incorrect.",
+    "clusters": "Examples that share a text and are not independent; tests keep them together.",
+}
+IN_PROSE = ("statistically tied", "minimum detectable effect", "drawn towards their mean")
+
+
+def terms() -> Iterator[tuple[str, str]]:
+    """Yield each term and what it means, in the current language."""
+    yield from ((tr(term), tr(meaning)) for term, meaning in GLOSSARY.items())
+
+
+def explained(escaped: str, only: Collection[str] = GLOSSARY) -> str:
+    """Return escaped text in which every one of the terms has its meaning as hover text."""
+    meanings = {tr(term): tr(GLOSSARY[term]) for term in only}
+    longest_first = sorted(map(html.escape, meanings), key=len, reverse=True)
+    pattern = rf"(?<![A-Za-z_])(?:{'|'.join(map(re.escape, longest_first))})(?![A-Za-z_])"
+
+    def abbreviation(found: re.Match[str]) -> str:
+        meaning = html.escape(meanings[html.unescape(found[0])])
+        return f'<abbr title="{meaning}">{found[0]}</abbr>'
+
+    return re.sub(pattern, abbreviation, escaped)

@@ -9,13 +9,11 @@ from typing import Any
 from core.documents import json_lines
 from core.language import tr
 from eval.runs.detailed import detailed_rows
-from eval.runs.find import PREDICTIONS
-from eval.runs.judgement import ScoredRun
-from eval.runs.records import optional_text
+from eval.runs.judgement import KINDS, ScoredRun, by_dataset, optional_text
+from eval.runs.results import PREDICTIONS
 
 LONGEST = 2000  # characters of a question or an answer that are shown
 MOST_LETTERS = 12_000_000  # of all rows on a page, which a browser still opens at once
-KINDS = ("type", "subtype")
 ROW_NAMES = ("row", "doc_id", "id")
 QUESTION_NAMES = ("instruction", "prompt", "question", "user")
 ANSWER_NAMES = ("model_output", "prediction")
@@ -31,16 +29,21 @@ class IncorrectExamples:
 
 
 def collect_incorrect(runs: Sequence[ScoredRun], models: Sequence[str], most: int) -> list[IncorrectExamples]:
-    """Return each set's wrong rows, at most `most` in all, evenly spread where there are more.
+    """Return each set's wrong rows, evenly spread where they are more than `most`, or than `MOST_LETTERS`
+    hold.
 
     A row has `row`, `question`, `expected`, `type` and `subtype` where it has them, and `answers` (`model` by
     its place in `models`, `predicted`, `output`, `right`, `confidence`); long texts are cut, and say so.
-    Fewer rows are taken where they would hold more than `MOST_LETTERS` in all.
     """
-    by_set: dict[str, list[ScoredRun]] = {}
-    for run in filter(lambda run: run.rows, runs):
-        by_set.setdefault(run.dataset, []).append(run)
-    wrong = {name: _wrong(own) for name, own in by_set.items()}
+    by_set = {name: list(own.values()) for name, own in by_dataset(run for run in runs if run.rows).items()}
+    wrong = {
+        name: [
+            place
+            for place, right in enumerate(zip(*(run.correct for run in own), strict=True))
+            if not all(right)
+        ]
+        for name, own in by_set.items()
+    }
     shares = fair_shares({name: len(rows) for name, rows in wrong.items()}, most)
     found = {name: _rows(own, models, spread(wrong[name], shares[name])) for name, own in by_set.items()}
     letters = sum(len(json.dumps(row)) for rows in found.values() for row in rows)
@@ -51,12 +54,6 @@ def collect_incorrect(runs: Sequence[ScoredRun], models: Sequence[str], most: in
         )
         for name, rows in found.items()
     ]
-
-
-def _wrong(runs: Sequence[ScoredRun]) -> list[int]:
-    """The places of the rows that at least one run has wrong."""
-    rows = zip(*(run.correct for run in runs), strict=True)
-    return [place for place, right in enumerate(rows) if not all(right)]
 
 
 def fair_shares(counts: Mapping[str, int], most: int) -> dict[str, int]:
@@ -132,13 +129,6 @@ def _first(record: Mapping[str, object], names: Sequence[str]) -> str:
 
 
 def cut(text: str) -> str:
-    """Return a text of bearable length, which says how much of it is left out.
-
-    >>> cut("ab")
-    'ab'
-    """
-    return (
-        text
-        if len(text) <= LONGEST
-        else text[:LONGEST] + tr("… ({count:,} more characters)", count=len(text) - LONGEST)
-    )
+    """Return a text of bearable length, which says how much of it is left out."""
+    more = len(text) - LONGEST
+    return text if more <= 0 else text[:LONGEST] + tr("… ({count:,} more characters)", count=more)

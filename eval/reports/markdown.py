@@ -1,20 +1,10 @@
 """A comparison as Markdown, which reads well in a terminal too."""
 
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from core.language import tr
-from eval.reports.tables import (
-    LEFT_OUT,
-    Table,
-    accuracies,
-    calibrations,
-    differences,
-    example_metrics,
-    f1_differences,
-    macro_f1s,
-    method,
-)
+from eval.reports.numbers import grid
+from eval.reports.tables import LEFT_OUT, accuracies, differences, figures, method
 from eval.reports.verdict import headline, section_name, verdict
 from eval.runs.judgement import Comparison, Section
 
@@ -22,17 +12,9 @@ NUMBERED = "The plots number what no installed font can write (a CJK font would)
 
 
 def markdown(comparison: Comparison, numbered: Mapping[str, str]) -> str:
-    """Return the whole judgement: accuracies, then each section's comparisons under its verdict.
-
-    `numbered` is the key of the labels that the plots could not write out.
-    """
-    tables = (
-        accuracies(comparison),
-        macro_f1s(comparison),
-        calibrations(comparison),
-        example_metrics(comparison),
-    )
-    parts = [grid(table) for table in tables if table]
+    """Return the whole judgement: accuracies, then each section's comparisons under its verdict; `numbered`
+    is the key of the labels that the plots could not write out."""
+    parts = [grid(table) for table in (accuracies(comparison), *figures(comparison).values())]
     sections = sorted(comparison.sections, key=lambda section: bool(section.decided_by))
     parts += [_section(section, comparison) for section in sections]
     if numbered:
@@ -44,22 +26,5 @@ def markdown(comparison: Comparison, numbered: Mapping[str, str]) -> str:
 def _section(section: Section, comparison: Comparison) -> str:
     whole = [headline(comparison)] if section is comparison.mean and not section.decided_by else []
     parts = [f"## {section_name(section.name)}", *whole, verdict(section, comparison.base)]
-    tables = [grid(table) for table in (differences(section), f1_differences(section)) if table]
+    tables = [grid(table) for table in differences(section).values()]
     return "\n\n".join([*parts, *tables, *([method(section)] if tables else [])])
-
-
-def grid(table: Table) -> str:
-    """Return a Markdown table that is aligned in a terminal too (wide letters fill two columns)."""
-    cells = [[text.replace("|", "\\|") for text in line] for line in (table.header, *table.rows)]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
-    lines = [cells[0], ["-" * width for width in widths], *cells[1:]]
-    return "\n".join(_line(line, widths) for line in lines)
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = (text + " " * (width - _width(text)) for text, width in zip(cells, widths, strict=True))
-    return f"| {' | '.join(padded)} |"
-
-
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)

@@ -1,4 +1,5 @@
-"""Plots with a panel for each model of a set: where its answers went, and whether it is as sure as right."""
+"""Plots with a panel for each model of a set: where its answers went, and whether it is as sure as right;
+and how long texts are, in tokens: for each kind of text the share of rows that are at most so long."""
 
 import math
 from collections import Counter
@@ -7,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.language import tr
-from core.typeface import Typeface
+from core.typeface import Typeface, choose_typeface
 from eval.metrics.calibration import Calibration
-from eval.reports.drawing import COLOURS, FAINT, new_figure, save, wrapped
+from eval.metrics.text import percentiles
+from eval.reports.drawing import COLOURS, FAINT, plot, save, wrapped
 from eval.runs.judgement import ScoredRun
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ FLOOR = -14  # below 0 % stand the rows of each bin
 Panel = TypeVar("Panel")
 
 
-def draw_confusion(runs: Sequence[ScoredRun], path: Path, typeface: Typeface) -> None:
+def draw_confusion(runs: Sequence[ScoredRun], typeface: Typeface, path: Path) -> None:
     """Write the confusion matrices of one set's runs: counts, and shares of the row (of what is expected)."""
     said = [label for run in runs for label in run.predicted]
     rows = sorted(set(runs[0].gold))
@@ -51,8 +53,8 @@ def _matrix(
             text = f"{count:,}\n{100 * shares[y][x]:.0f} %" if count else "0"
             colour = ON_DARK if shares[y][x] > DARK else ON_LIGHT
             axes.text(x, y, text, ha="center", va="center", fontsize=small, color=colour)
-    axes.set_xticks(range(len(columns)), [_short(typeface.show(label)) for label in columns], fontsize=small)
-    axes.set_yticks(range(len(rows)), [_short(typeface.show(label)) for label in rows], fontsize=small)
+    for ticks, labels in ((axes.set_xticks, columns), (axes.set_yticks, rows)):
+        ticks(range(len(labels)), [_short(typeface.show(label)) for label in labels], fontsize=small)
     axes.set(xlabel=tr("predicted"), ylabel=tr("actual (shares are of its row)"))
     axes.tick_params(length=0)
     return _commonest_error(counts)
@@ -66,7 +68,7 @@ def _commonest_error(counts: Mapping[tuple[str, str], int]) -> str:
     return tr("{said} for {right} {count:,} times", said=said, right=right, count=count)
 
 
-def draw_calibration(dataset: str, found: Mapping[str, Calibration], path: Path, typeface: Typeface) -> None:
+def draw_calibration(dataset: str, found: Mapping[str, Calibration], typeface: Typeface, path: Path) -> None:
     """Write the reliability diagrams of one set's models: accuracy by confidence, rows of each bin."""
     n = next(iter(found.values())).n
     told = "{name}: accuracy (whiskers: 95 % interval) by confidence; n = {n:,}"
@@ -83,22 +85,10 @@ def _reliability(axes: "Axes", found: Calibration) -> str:
         axes.text(at, FLOOR + 1, f"{one.n:,}", ha="center", fontsize=6)
     below = [100 * (one.accuracy - one.low) for one in found.bins]
     above = [100 * (one.high - one.accuracy) for one in found.bins]
-    look: dict[str, Any] = {
-        "fmt": "o-",
-        "color": COLOURS[1],
-        "ecolor": "black",
-        "capsize": 2,
-        "markersize": 4,
-        "clip_on": False,
-    }
-    axes.errorbar(sure, right, [below, above], **look)
-    axes.set(
-        xlim=(0, 100),
-        ylim=(FLOOR, 100),
-        yticks=range(0, 101, 20),
-        xlabel=tr("confidence, %"),
-        ylabel=tr("accuracy, %"),
-    )
+    look: dict[str, Any] = {"ecolor": "black", "capsize": 2, "markersize": 4, "clip_on": False}
+    axes.errorbar(sure, right, [below, above], fmt="o-", color=COLOURS[1], **look)
+    axes.set(xlim=(0, 100), ylim=(FLOOR, 100), yticks=range(0, 101, 20))
+    axes.set(xlabel=tr("confidence, %"), ylabel=tr("accuracy, %"))
     told = "ECE {error:.1f} points, if calibrated up to {chance:.1f}"
     return tr(told, error=100 * found.error, chance=100 * found.chance)
 
@@ -115,8 +105,10 @@ def _panels(
     across = min(IN_A_ROW, len(panels))
     down = math.ceil(len(panels) / across)
     width = max(5.0, across * size[0])
+    from matplotlib.figure import Figure
+
     with typeface.used():
-        figure = new_figure(width, down * size[1] + 0.5)
+        figure = Figure(figsize=(width, down * size[1] + 0.5))
         figure.suptitle(wrapped(typeface.show(title), width), x=0.01, ha="left", fontsize=11)
         places = list(figure.subplots(down, across, squeeze=False).flat)
         for axes, (name, panel) in zip(places, panels.items(), strict=False):
@@ -129,3 +121,26 @@ def _panels(
 
 def _short(text: str, most: int = 16) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+PLOT = "lengths.png"
+LINES = ("solid", "dashed", "dashdot", "dotted")  # distinct without colours too
+
+
+def draw_lengths(lengths: Mapping[str, Sequence[int]], title: str, limit: int, path: Path) -> None:
+    """Write a curve for each part, up to 100 % of its rows; `limit` is where training cuts an example."""
+    typeface = choose_typeface([title])
+    with plot(f"Lengths in tokens: {title}", (7.0, 4.2), path, typeface) as axes:
+        for index, (name, values) in enumerate(lengths.items()):
+            found = percentiles(values)
+            told = f"{name}: median {found['p50']:,}, 95 % up to {found['p95']:,}"
+            axes.ecdf(values, label=told, color=COLOURS[index + 1], linestyle=LINES[index], linewidth=1.8)
+        axes.axvline(limit, color="black", linewidth=0.8, label=f"cut at {limit:,}")
+        axes.set_xscale("symlog", base=2, linthresh=1)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set(
+            xlabel="tokens", ylabel="share of rows at most this long, %", xlim=(-0.1, None), ylim=(0, 1.02)
+        )
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 0.95, 1], ["0", "25", "50", "75", "95", "100"], fontsize=8)
+        axes.grid(color=FAINT, linewidth=0.8)
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False, ncols=2, fontsize=8)

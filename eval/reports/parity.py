@@ -1,23 +1,13 @@
 """A parity check as Markdown for people and as JSON for programs, and whether it holds."""
 
 import dataclasses
-from collections.abc import Sequence
 
 from core.errors import counted, show_value
-from eval.metrics.parity import AnswerProof, FirstDifference, PromptProof, Proof
-from eval.reports.markdown import grid
-from eval.reports.tables import Table
+from eval.metrics.parity import AnswerProof, FirstDifference, Proof
+from eval.reports.numbers import Table, grid
 
-PROMPTS = ["prompts made by", "dataset", "examples", "different ids", "first"]
-ANSWERS = [
-    "answers of",
-    "dataset",
-    "examples",
-    "flips",
-    "largest difference, nats",
-    "different texts",
-    "first",
-]
+PROMPTS = ("prompts made by", "dataset", "examples", "different ids", "first")
+ANSWERS = ("answers of", *PROMPTS[1:3], "flips", "largest difference, nats", "different texts", "first")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,47 +24,51 @@ class Tolerance:
 
 def holds(proof: Proof, tolerance: Tolerance) -> bool:
     """Return whether all prompts are equal and all answers within the tolerance."""
-    return all(one.equal for one in proof.prompts) and all(map(tolerance.allows, proof.answers))
+    return not _beyond(proof, tolerance)
 
 
 def verdict(proof: Proof, tolerance: Tolerance) -> str:
     """Return in a sentence what is proved, or everything that is not."""
+    if wrong := _beyond(proof, tolerance):
+        return f"Not equal: {'; '.join(wrong)}."
+    ways = counted(1 + len({one.way for one in proof.prompts}), "way")
+    rows = sum({one.dataset: one.n for one in proof.prompts}.values())
+    same = f"Equal on {rows:,} examples: {ways} of making prompts give the same token ids"
+    if not proof.answers:
+        return f"{same}."
+    models = counted(len({one.model for one in proof.answers}), "served model")
+    flips = counted(sum(len(one.flips) for one in proof.answers), "flip")
+    largest = max((one.largest for one in proof.answers if one.largest is not None), default=None)
+    by = "" if largest is None else f", labels' log-probabilities within {largest:.2g} nats"
+    return f"{same}, and the answers of {models} are the unmerged adapter's ({flips}{by})."
+
+
+def _beyond(proof: Proof, tolerance: Tolerance) -> list[str]:
+    """What differs by more than the tolerance allows."""
     wrong = [
         f"{one.way} gives other token ids in {one.differing} of {one.n} rows of {one.dataset}"
         for one in proof.prompts
         if not one.equal
     ]
-    wrong += [_beyond(one) for one in proof.answers if not tolerance.allows(one)]
-    if wrong:
-        return f"Not equal: {'; '.join(wrong)}."
-    ways = counted(1 + len({one.way for one in proof.prompts}), "way")
-    rows = sum({one.dataset: one.n for one in proof.prompts}.values())
-    same = f"Equal on {rows:,} examples: {ways} of making prompts give the same token ids"
-    return same + (f", and {_same_answers(proof.answers)}." if proof.answers else ".")
-
-
-def _beyond(one: AnswerProof) -> str:
-    largest = "" if one.largest is None else f", a label's log-probability differs by {one.largest:.2g} nats"
-    return f"{one.model} flips {len(one.flips)} of {one.n} answers of {one.dataset}{largest}"
-
-
-def _same_answers(answers: Sequence[AnswerProof]) -> str:
-    models = counted(len({one.model for one in answers}), "served model")
-    flips = sum(len(one.flips) for one in answers)
-    largest = max((one.largest for one in answers if one.largest is not None), default=None)
-    by = "" if largest is None else f", labels' log-probabilities within {largest:.2g} nats"
-    return f"the answers of {models} are the unmerged adapter's ({counted(flips, 'flip')}{by})"
+    for one in proof.answers:
+        if not tolerance.allows(one):
+            nats = one.largest
+            by = "" if nats is None else f", a label's log-probability differs by {nats:.2g} nats"
+            wrong.append(f"{one.model} flips {len(one.flips)} of {one.n} answers of {one.dataset}{by}")
+    return wrong
 
 
 def markdown(proof: Proof, tolerance: Tolerance) -> str:
     """Return the page: the verdict, prompts, answers, what was not checked, and what is allowed."""
-    prompts = Table(PROMPTS, [_prompt(one) for one in proof.prompts])
+    prompts = [
+        [one.way, one.dataset, f"{one.n:,}", f"{one.differing:,}", _first(one.first)] for one in proof.prompts
+    ]
     parts = [
         "# Parity of training, scoring and serving",
         verdict(proof, tolerance),
         f"Reference of the prompts: {proof.reference}. Reference of the answers: the unmerged adapter. "
         f"Allowed: {counted(tolerance.flips, 'flip')}, {tolerance.nats:g} nats.",
-        grid(prompts),
+        grid(Table(PROMPTS, prompts)),
     ]
     if proof.answers:
         parts.append(grid(Table(ANSWERS, [_answer(one) for one in proof.answers])))
@@ -83,30 +77,20 @@ def markdown(proof: Proof, tolerance: Tolerance) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _prompt(one: PromptProof) -> list[str]:
-    return [one.way, one.dataset, f"{one.n:,}", f"{one.differing:,}", _first(one.first)]
-
-
 def _answer(one: AnswerProof) -> list[str]:
-    flips = f"{len(one.flips)}" + (f" (row {_few(one.flips)})" if one.flips else "")
+    few = ", ".join(map(str, one.flips[:5])) + ("…" if len(one.flips) > 5 else "")
+    flips = f"{len(one.flips)}" + (f" (row {few})" if one.flips else "")
     largest = "–" if one.largest is None else f"{one.largest:.2g} (row {one.largest_row})"
     first = _first(one.first)
     return [one.model, one.dataset, f"{one.n:,}", flips, largest, f"{one.differing:,}", first]
 
 
-def _few(rows: Sequence[int]) -> str:
-    return ", ".join(map(str, rows[:5])) + ("…" if len(rows) > 5 else "")
-
-
 def _first(first: FirstDifference | None) -> str:
     if first is None:
         return ""
-    expected = _token(first.expected, first.expected_text)
-    return f"row {first.row}, token {first.place}: {expected} became {_token(first.found, first.found_text)}"
-
-
-def _token(token: int | None, text: str) -> str:
-    return "the end" if token is None else f"{token} {show_value(text)}"
+    sides = ((first.expected, first.expected_text), (first.found, first.found_text))
+    was, now = ("the end" if token is None else f"{token} {show_value(text)}" for token, text in sides)
+    return f"row {first.row}, token {first.place}: {was} became {now}"
 
 
 def to_json(proof: Proof, tolerance: Tolerance, command: str) -> dict[str, object]:

@@ -9,6 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,11 +17,11 @@ import click
 from core.language import ENGLISH, catalogue, current, in_language, tr
 from core.typeface import Typeface, choose_typeface
 from eval.metrics.labels import MOST
-from eval.reports.drawing import Chart, Share, draw_lying, draw_standing
+from eval.reports.drawing import Chart, draw_lying, draw_standing
 from eval.reports.numbers import points, show_p
 from eval.reports.panels import draw_calibration, draw_confusion
 from eval.reports.verdict import section_name
-from eval.runs.judgement import Comparison, ModelScore, ScoredRun, Section
+from eval.runs.judgement import Comparison, ScoredRun, Section
 from eval.statistics.rates import rate_of
 
 STANDING = 8  # more places than this are drawn as lying bars
@@ -99,23 +100,17 @@ def _plots(
             yield f"{folder}overall_accuracy_comparison.png", _bars(overall, typeface)
         for kind in parted:
             yield f"{folder}{BY_KIND[kind]}", _bars(kinds_chart(own, kind, comparison.base), typeface)
-        if len(comparison.sets) <= DETAILED:
-            for name, draw in _panels(section, own, typeface):
-                yield folder + name, draw
-
-
-def _panels(section: Section, runs: Sequence[ScoredRun], typeface: Typeface) -> Iterator[tuple[str, Draw]]:
-    if all(map(_labelled, runs)):
-        yield "confusion.png", lambda path: draw_confusion(runs, path, typeface)
-    found = {model: figure.calibration for model, figure in section.figures.items() if figure.calibration}
-    if found:
-        yield "calibration.png", lambda path: draw_calibration(section.name, found, path, typeface)
+        if len(comparison.sets) > DETAILED:
+            continue
+        if all(map(_labelled, own)):
+            yield f"{folder}confusion.png", partial(draw_confusion, own, typeface)
+        if found := {model: one.calibration for model, one in section.figures.items() if one.calibration}:
+            yield f"{folder}calibration.png", partial(draw_calibration, section.name, found, typeface)
 
 
 def _bars(chart: Chart, typeface: Typeface) -> Draw:
     standing = bool(chart.baselines) and len(chart.places) <= STANDING
-    draw = draw_standing if standing else draw_lying
-    return lambda path: draw(chart, path, typeface)
+    return partial(draw_standing if standing else draw_lying, chart, typeface)
 
 
 def _labelled(run: ScoredRun) -> bool:
@@ -135,16 +130,16 @@ def folder_name(dataset: str) -> str:
 def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart:
     """Return accuracy by section and model, with the majority class; the title is on the last compared."""
     models = [model for model in comparison.models if any(model in section.figures for section in sections)]
-    series = {model: [_accuracy(section.figures.get(model)) for section in sections] for model in models}
+    figures = {model: [section.figures.get(model) for section in sections] for model in models}
+    series = {
+        model: [None if one is None else (one.accuracy, one.low, one.high) for one in own]
+        for model, own in figures.items()
+    }
     places = [f"{section_name(section.name)}\nn = {section.n:,}" for section in sections]
     asked = sorted(sections, key=lambda section: bool(section.decided_by) - bool(section.against_base))
     judged = asked[0] if asked[0].against_base else sections[-1]
     known = not any(math.isnan(section.majority) for section in sections)
     return Chart(_finding(comparison, judged), places, series, [s.majority for s in sections if known])
-
-
-def _accuracy(figure: ModelScore | None) -> Share | None:
-    return None if figure is None else (figure.accuracy, figure.low, figure.high)
 
 
 def _finding(comparison: Comparison, section: Section) -> str:
@@ -172,13 +167,12 @@ def kinds_chart(runs: Sequence[ScoredRun], kind: str, base: str) -> Chart:
     places = [
         f"{shown.get(name, name)} (n = {len(right):,})" for name, (right, _) in counts[runs[0].model].items()
     ]
-    series = {model: [_share(*count) for count in own.values()] for model, own in counts.items()}
+    rates = {
+        model: [rate_of(right, groups or None) for right, groups in own.values()]
+        for model, own in counts.items()
+    }
+    series = {model: [(one.value, *one.ci95) for one in own] for model, own in rates.items()}
     return Chart(_kinds_finding(counts, kind, base), places, series)
-
-
-def _share(right: Sequence[bool], groups: Sequence[str]) -> Share:
-    found = rate_of(right, groups or None)
-    return (found.value, *found.ci95)
 
 
 def _commonest(kinds: Sequence[str]) -> list[str]:

@@ -1,19 +1,26 @@
-"""How runs were scored and what made a page, as a table: a fact that several runs share is one row."""
+"""How runs were scored and what made a page, as a table: a fact that several runs share is one row.
+
+Paths may leave the machine: they are relative to here, or the last name alone.
+"""
 
 import json
+import re
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from core import version
 from core.files import versions
 from core.language import tr
-from eval.reports.places import command_line, without_places
-from eval.reports.tables import Table
+from eval.reports.numbers import Table
 from eval.runs.judgement import ScoredRun
 
 FIGURES = {
     "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
     "classes", "confusion", "metrics", "label_mass", "refused", "model", "set", "check_generate",
 }  # fmt: skip  # which the page's tables show, or which are not worth a line
+
+ABSOLUTE = re.compile(r"(?<![\w./~<-])~?/(?:[^\s/'\",;=+]+/)*([^\s/'\",;=+]+)/?")
 
 
 def provenance(runs: Sequence[ScoredRun], command: str) -> Table:
@@ -42,3 +49,38 @@ def _plain(value: object) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{key} {_plain(part)}" for key, part in value.items())
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def without_places(text: str) -> str:
+    """Return a text in which no path tells where on a machine it lies.
+
+    >>> without_places("out=/srv/jane/runs/a was scored by http://localhost:8000/v1")
+    'out=a was scored by http://localhost:8000/v1'
+    """
+    here = Path.cwd()
+    for known in (here, *here.parents[:-1], Path.home()):  # which may hold blanks
+        text = text.replace(f"{known}/", "") if known != known.parent else text
+    return ABSOLUTE.sub(r"\1", text)
+
+
+def argument(text: str) -> str:
+    """Return an argument, which may be a path or NAME=PATH, without its place; a path may hold blanks.
+
+    >>> argument("rte=/srv/jane/my runs/a")
+    'rte=a'
+    """
+    name, equals, path = text.rpartition("=")
+    here = path.removeprefix(f"{Path.cwd()}/")
+    return (
+        f"{name}{equals}{Path(here).name}"
+        if Path(here).is_absolute()
+        else without_places(f"{name}{equals}{here}")
+    )
+
+
+def command_line(text: str) -> str:
+    """Return a command without the places in its arguments."""
+    try:
+        return shlex.join(map(argument, shlex.split(text)))
+    except ValueError:  # an open quote: no command of ours
+        return without_places(text)

@@ -31,6 +31,7 @@ LINE = re.compile(r"'*\n")  # nor a whole cell
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 LONGEST = 32_000  # letters in a cell; Excel holds 32,767
 MARK = re.compile(r"[1-5](?:\.0+)?")
+FENCE = re.compile(r"^\s*(`{3,})", re.MULTILINE)
 DELIMITERS = (",", ";", "\t")  # spreadsheets save the one of their language
 
 
@@ -46,10 +47,8 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Which prompt (from 1) and model each id of a sheet stands for; the first model is the base.
-
-    `clusters` holds those prompts' clusters that have one.
-    """
+    """Which prompt (from 1) and model each id of a sheet stands for, the first model being the base; and the
+    clusters of those prompts that have one."""
 
     models: list[str]
     answers: Mapping[str, tuple[int, str]]
@@ -57,10 +56,8 @@ class Key:
 
 
 def make_sheet(asked: Sequence[Answered], seed: int) -> tuple[bytes, dict[str, dict[str, object]]]:
-    """Return the sheet as CSV (UTF-8 with a byte order mark), and the prompt and model behind each id.
-
-    The answers to each prompt stand one below the other in an order drawn with `seed`.
-    """
+    """Return the sheet as CSV (UTF-8 with a byte order mark), and the prompt and model behind each id; the
+    answers to each prompt stand one below the other in an order drawn with `seed`."""
     generator = random.Random(seed)
     drawn = [
         (number, one, model)
@@ -132,8 +129,8 @@ def read_key(path: Path) -> Key:
 def read_sheet(path: Path, key: Key, rater: str) -> list[Rating]:
     """Return a rater's marks; rows without any are left out.
 
-    `ContentError` names by their row numbers the marks that are not 1 to 5 and the ids that the key does
-    not know or that stand twice, and says so where there are no marks at all.
+    `ContentError` names by row the marks that are not 1 to 5 and the ids that the key does not know or that
+    stand twice, and says so where there are no marks at all.
     """
     problems, ratings, seen = [], [], set[str]()
     for number, row in read_rows(path):
@@ -164,10 +161,8 @@ def _problems(name: str, marks: Mapping[str, str], key: Key, seen: set[str]) -> 
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (row number as a spreadsheet counts, cells by column) of every row that is not empty.
-
-    Only ids and marks are used, which are ASCII in whatever encoding a spreadsheet saved the sheet.
-    """
+    """Yield (row number as a spreadsheet counts, cells by column) of every row that is not empty; only ids
+    and marks are used, which are ASCII in whatever encoding a spreadsheet saved the sheet."""
     data = path.read_bytes()
     if data.startswith(b"PK") or b"\0" in data:
         raise ContentError(f"{path}: not CSV: save the sheet as CSV (UTF-8)")
@@ -185,3 +180,20 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 yield number, dict.fromkeys((*names, "comment"), "") | dict(zip(names, plain, strict=False))
     except csv.Error as error:
         raise ContentError(f"{path}: line {reader.line_num}: not CSV: {error}") from error
+
+
+def side_by_side(asked: Sequence[Answered]) -> str:
+    """Return every prompt, its reference answer where there is one, and each model's answer, named, in fenced
+    blocks: nothing in an answer is taken for Markdown or HTML."""
+    parts = ["# Answers side by side", "This page names the models: raters get sheet.csv alone."]
+    for number, one in enumerate(asked, 1):
+        texts = {"Prompt": one.prompt, "Reference": one.reference, **one.answers}
+        if not one.reference:
+            del texts["Reference"]
+        parts += [f"## {number}", *(f"**{name}**\n\n{_fenced(text)}" for name, text in texts.items())]
+    return "\n\n".join(parts) + "\n"
+
+
+def _fenced(text: str) -> str:
+    fence = "`" * (max((len(run) for run in FENCE.findall(text)), default=2) + 1)
+    return f"{fence}text\n{text}\n{fence}"

@@ -1,33 +1,55 @@
-"""From a sweep's predictions to its choice: on one half of each set, reported on the other."""
+"""From a sweep's predictions to its choice, on one half of each set, reported on the other; and its picture:
+a heat map over two weights, or a curve over one weight or the steps of a run."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from core.documents import json_lines
 from core.errors import ContentError
 from core.files import write_json, write_text
 from core.metrics import Metric, metric_of
+from core.typeface import choose_typeface
 from eval.metrics import find_metric
 from eval.reports.compared import BASE
-from eval.reports.markdown import grid
-from eval.reports.numbers import interval, percent
-from eval.reports.sweep_plot import SweepPlot, draw
-from eval.reports.tables import Table
+from eval.reports.drawing import COLOURS, legend_below, plot
+from eval.reports.numbers import Table, grid, interval, percent
 from eval.runs.results import PREDICTIONS
-from eval.statistics.selection import Score, Split, choose, score
+from eval.statistics.rates import Rows, groups_of, hits, rate_of
+from eval.statistics.selection import Split
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.patches import Rectangle
 
 MEAN = "all sets"
 ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Accuracy of some rows with its 95 % interval, their number, and their baseline (a share); `value` is
+    the metric that is chosen by, with its interval, None for the accuracy itself."""
+
+    accuracy: float
+    low: float
+    high: float
+    n: int
+    majority: float
+    value: float | None = None
+    value_ci95: Sequence[float] | None = None
+
+
 Halves = tuple[Score, Score]  # of the rows to choose on, and of those to report
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A sweep's folder, the names of its axes, where each model stands on them, and each set's halves.
-
-    `metric` is what the choice is made by: accuracy, or a metric of examples.
-    """
+    """A sweep's folder, the names of its axes, where each model stands on them, each set's halves, and what
+    the choice is made by: accuracy, or a metric of examples."""
 
     out: Path
     axes: Sequence[str]
@@ -35,73 +57,81 @@ class Sweep:
     splits: Mapping[str, Split]
     metric: str = ACCURACY
 
-    @property
-    def meaning(self) -> Metric:
-        """The unit and direction of the metric that the choice is made by."""
-        return metric_of(ACCURACY) if self.metric == ACCURACY else find_metric(self.metric).meaning
-
 
 def report(sweep: Sweep) -> tuple[str, str]:
     """Write sweep.json, table.md and a plot for each set; return the table, and the model to ship."""
-    sets = list(sweep.splits)
-    found = {name: _read(sweep, name) for name in sets}
-    chosen = {name: choose(_values(models), sweep.meaning) for name, models in found.items()}
-    if len(sets) > 1:
-        values = [_values(models) for models in found.values()]
-        mean = {m: sum(own[m] for own in values) / len(sets) for m in sweep.points}
-        chosen[MEAN] = choose(mean, sweep.meaning)
-    ship = chosen[MEAN if len(sets) > 1 else sets[0]]
-    for name in sets:
-        scores = {point: found[name][model][0] for model, point in sweep.points.items()}
-        best, (_, reported) = sweep.points[chosen[name]], found[name][chosen[name]]
-        plotted = SweepPlot(name, sweep.axes, scores, best, sweep.points[ship], reported)
+    found = {name: {model: _read(sweep, model, name) for model in sweep.points} for name in sweep.splits}
+    values = {
+        name: {model: one.accuracy if one.value is None else one.value for model, (one, _) in models.items()}
+        for name, models in found.items()
+    }
+    if len(found) > 1:
+        values[MEAN] = {m: fmean(own[m] for own in values.values()) for m in sweep.points}
+    meaning = metric_of(ACCURACY) if sweep.metric == ACCURACY else find_metric(sweep.metric).meaning
+    chosen = {name: choose(own, meaning) for name, own in values.items()}
+    ship = [*chosen.values()][-1]
+    for name, models in found.items():
+        scores = {point: models[model][0] for model, point in sweep.points.items()}
+        best = chosen[name]
+        plotted = SweepPlot(
+            name, sweep.axes, scores, sweep.points[best], sweep.points[ship], reported=models[best][1]
+        )
         draw(plotted, sweep.out / f"{name}.png")
     text = f"{_choosing(found, chosen)}\n\n{_reporting(found, chosen)}"
     write_text(sweep.out / "table.md", text + "\n")
-    write_json(sweep.out / "sweep.json", _told(sweep, found, chosen, ship))
+    told = {
+        "axes": list(sweep.axes),
+        "metric": sweep.metric,
+        "points": {model: list(point) for model, point in sweep.points.items()},
+        "chosen": chosen,
+        "ship": ship,
+        "sets": {
+            name: {
+                model: dict(zip(("choose", "report"), map(asdict, halves), strict=True))
+                for model, halves in models.items()
+            }
+            for name, models in found.items()
+        },
+        "rows_to_choose_on": {name: first for name, (first, _) in sweep.splits.items()},
+    }
+    write_json(sweep.out / "sweep.json", told)
     return text, ship
 
 
-def _read(sweep: Sweep, name: str) -> dict[str, Halves]:
-    """Return each model's scores on both halves of a set."""
-    first, second = sweep.splits[name]
-    found = {}
-    for model in sweep.points:
-        rows = [row for _, row in json_lines(sweep.out / model / name / PREDICTIONS)]
-        scores = score(rows, first), score(rows, second)
-        if sweep.metric != ACCURACY:
-            one, other = ([rows[row] for row in half] for half in (first, second))
-            scores = _add(scores[0], sweep.metric, one), _add(scores[1], sweep.metric, other)
-        found[model] = scores
-    return found
+def choose(scores: Mapping[str, float], metric: Metric) -> str:
+    """Return the name of the best score by the metric's direction; of equals the first."""
+    return min(scores, key=lambda name: metric.rank(scores[name]))
 
 
-def _add(found: Score, name: str, rows: Sequence[Mapping[str, object]]) -> Score:
-    """Return a score with the metric of its rows too; `ContentError` where no row holds what that needs."""
+def _read(sweep: Sweep, model: str, name: str) -> Halves:
+    """Return a model's scores on both halves of a set; `ContentError` where no row holds what the metric
+    needs."""
+    rows = [row for _, row in json_lines(sweep.out / model / name / PREDICTIONS)]
+    first, second = (_score([rows[row] for row in half], sweep.metric) for half in sweep.splits[name])
+    return first, second
+
+
+def _score(rows: Rows, name: str) -> Score:
+    """How some rows were answered; the majority is theirs alone, as `eval.compare` judges them."""
+    found = rate_of(hits(rows), groups_of(rows))
+    commonest = max(Counter(row["expected_output"] for row in rows).values())
+    scored = Score(found.value, *found.ci95, found.n, commonest / found.n)
+    if name == ACCURACY:
+        return scored
     metric = find_metric(name)
-    figure = metric.of(rows)
+    figure: Mapping[str, Any] | None = metric.of(rows)
     if figure is None:
         raise ContentError(f"--metric {name}: no prediction holds {' and '.join(metric.needs)}")
-    limits = figure["ci95"]
-    return replace(
-        found, value=float(str(figure["value"])), value_ci95=limits if isinstance(limits, list) else None
-    )
-
-
-def _values(models: Mapping[str, Halves]) -> dict[str, float]:
-    """Return by model what is chosen by: its metric, else its accuracy, on the rows to choose on."""
-    return {m: one.accuracy if one.value is None else one.value for m, (one, _) in models.items()}
+    return replace(scored, value=figure["value"], value_ci95=figure["ci95"])
 
 
 def _choosing(found: Mapping[str, Mapping[str, Halves]], chosen: Mapping[str, str]) -> str:
     """Return every model's accuracy on the half that was chosen on, the best marked."""
-    columns = []
+    columns = [["chosen on", *next(iter(found.values()))]]
     for name, models in found.items():
-        marks = {model: " ←" * (chosen[name] == model) for model in models}
-        cells = [_shown(first) + marks[model] for model, (first, _) in models.items()]
+        cells = [_shown(first) + " ←" * (chosen[name] == model) for model, (first, _) in models.items()]
         columns.append([f"{name}, n = {_any(models)[0].n}", *cells])
-    names = ["chosen on", *next(iter(found.values()))]
-    header, *rows = zip(names, *columns, strict=True)
+    header, *rows = zip(*columns, strict=True)
     return grid(Table(header, rows))
 
 
@@ -110,11 +140,9 @@ def _reporting(found: Mapping[str, Mapping[str, Halves]], chosen: Mapping[str, s
     named = {f"best on {name}: {model}": model for name, model in chosen.items()}
     named |= {BASE: BASE} if BASE in next(iter(found.values())) else {}
     rows = [[told, *(_shown(models[model][1]) for models in found.values())] for told, model in named.items()]
-    rows.append(
-        ["majority-class baseline", *(percent(_any(models)[1].majority) for models in found.values())]
-    )
+    majorities = (percent(_any(models)[1].majority) for models in found.values())
     header = ["reported on", *(f"{name}, n = {_any(models)[1].n}" for name, models in found.items())]
-    return grid(Table(header, rows))
+    return grid(Table(header, [*rows, ["majority-class baseline", *majorities]]))
 
 
 def _any(models: Mapping[str, Halves]) -> Halves:
@@ -126,22 +154,92 @@ def _shown(found: Score) -> str:
     return accuracy if found.value is None else f"{found.value:.4g}, accuracy {accuracy}"
 
 
-def _told(
-    sweep: Sweep, found: Mapping[str, Mapping[str, Halves]], chosen: Mapping[str, str], ship: str
-) -> dict[str, object]:
-    sets = {
-        name: {
-            m: {"choose": asdict(first), "report": asdict(second)} for m, (first, second) in models.items()
-        }
-        for name, models in found.items()
-    }
-    points = {model: list(point) for model, point in sweep.points.items()}
-    return {
-        "axes": list(sweep.axes),
-        "metric": sweep.metric,
-        "points": points,
-        "chosen": dict(chosen),
-        "ship": ship,
-        "sets": sets,
-        "rows_to_choose_on": {name: first for name, (first, _) in sweep.splits.items()},
-    }
+Point = tuple[float, ...]
+DRAWN = "accuracy on the examples to choose on, %"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPlot:
+    """The accuracies of a set by point of the sweep on the rows to choose on, the point chosen on them, and
+    the one to ship; `reported` is what the chosen point reached on the other rows."""
+
+    name: str
+    axes: Sequence[str]
+    scores: Mapping[Point, Score]
+    chosen: Point
+    ship: Point
+    reported: Score
+
+    @property
+    def title(self) -> str:
+        """The finding in a line: the figure to believe, which the choice had no part in."""
+        one, best = self.reported, self.scores[self.chosen]
+        at = ", ".join(f"{axis} {value:g}" for axis, value in zip(self.axes, self.chosen, strict=True))
+        share = interval((one.accuracy, one.low, one.high))
+        equal = sum(score.accuracy == best.accuracy for score in self.scores.values()) - 1
+        ties = f" (ties: {equal})" if equal else ""
+        return (
+            f"{self.name}: {share} of {one.n} held-out examples at {at}; "
+            f"chosen on {best.n} others, which are drawn here{ties}"
+        )
+
+
+def draw(sweep: SweepPlot, path: Path) -> None:
+    """Write the plot of a dataset: two axes as a heat map, one as a curve with its 95 % band."""
+    typeface = choose_typeface([sweep.name, *sweep.axes])
+    names = [typeface.show(name) for name in sweep.axes]
+    with plot(sweep.title, (7.0, 5.4 if len(names) == 2 else 4.4), path, typeface) as axes:
+        if len(names) == 2:
+            _heat(sweep, axes, names)
+        else:
+            _curve(sweep, axes, names[0])
+
+
+def _heat(sweep: SweepPlot, axes: "Axes", names: Sequence[str]) -> None:
+    """Draw the first axis upwards and the second to the right, each cell with its interval."""
+    ups, rights = (sorted({point[i] for point in sweep.scores}) for i in (0, 1))
+    shares = [
+        [100 * f.accuracy if (f := sweep.scores.get((up, right))) else float("nan") for right in rights]
+        for up in ups
+    ]
+    middle = sum(edge(f.accuracy for f in sweep.scores.values()) for edge in (min, max)) / 2
+    image = axes.imshow(shares, origin="lower", cmap="cividis", aspect="auto")
+    for (up, right), found in sweep.scores.items():
+        at = (rights.index(right), ups.index(up))
+        low, high = (100 * limit for limit in (found.low, found.high))
+        dark = found.accuracy < middle
+        text = f"{100 * found.accuracy:.1f}\n{low:.0f}–{high:.0f}"
+        axes.text(*at, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+    marks = {"best on this set": (sweep.chosen, "solid"), "best on all sets": (sweep.ship, "dotted")}
+    for label, (point, style) in marks.items():
+        corner = (rights.index(point[1]) - 0.47, ups.index(point[0]) - 0.47)
+        axes.add_patch(_frame(corner, style, label))
+    legend_below(axes, 2)
+    axes.set_xticks(range(len(rights)), [f"{value:g}" for value in rights])
+    axes.set_yticks(range(len(ups)), [f"{value:g}" for value in ups])
+    axes.set(xlabel=f"weight of {names[1]}", ylabel=f"weight of {names[0]}")
+    axes.figure.colorbar(image, ax=axes, label=f"{DRAWN} (its 95 % interval)")
+
+
+def _frame(corner: tuple[float, float], style: str, label: str) -> "Rectangle":
+    from matplotlib.patches import Rectangle
+
+    colour = COLOURS[6] if style == "solid" else "black"
+    look = Rectangle(corner, 0.94, 0.94, fill=False, edgecolor=colour, linestyle=style, label=label)
+    look.set_linewidth(2.5)
+    return look
+
+
+def _curve(sweep: SweepPlot, axes: "Axes", name: str) -> None:
+    ordered = sorted(sweep.scores.items())
+    places = [point[0] for point, _ in ordered]
+    lows, highs = [100 * found.low for _, found in ordered], [100 * found.high for _, found in ordered]
+    axes.fill_between(places, lows, highs, color=COLOURS[1], alpha=0.2, label="95 % interval")
+    axes.plot(places, [100 * found.accuracy for _, found in ordered], color=COLOURS[1], marker="o")
+    majority = 100 * ordered[0][1].majority
+    axes.axhline(majority, color="black", linestyle="dashed", linewidth=1.2, label="majority-class baseline")
+    best = sweep.scores[sweep.chosen]
+    at = ([sweep.chosen[0]], [100 * best.accuracy])
+    axes.scatter(*at, s=170, facecolors="none", edgecolors=COLOURS[6], linewidths=2, label="chosen", zorder=3)
+    axes.set(xlabel=name if name == "step" else f"weight of {name}", ylabel=DRAWN)
+    legend_below(axes, 3)

@@ -7,37 +7,20 @@ from collections.abc import Mapping, Sequence
 from core import version
 from core.files import versions
 from core.language import tr
-from eval.reports.numbers import NONE, interval, p_cell, percent, points, points_interval
+from eval.reports.numbers import NONE, Table, interval, p_cell, percent, points, points_interval
 from eval.reports.verdict import section_name, verdict
-from eval.runs.choice import Choice
+from eval.runs.held_out import Choice
 from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
-from eval.runs.label_bias import LabelBias
-from eval.runs.replicates import ReplicatedRecipe
-from eval.runs.slices import Slice
+from eval.runs.questions import LabelBias, ReplicatedRecipe, Slice
 
 LEFT_OUT = (
     "The intervals are for these examples and these weights. They leave out what another training seed, "
     "another prompt or other data would change."
 )
 WIDE = 7  # more columns than this do not fit a screen
-DIFFERENCES = [
-    "",
-    "difference, points (95 %)",
-    "fixed",
-    "regressed",
-    "p",
-    "minimum detectable effect",
-]
-REPLICATES = [
-    "replicates",
-    "trainings",
-    "difference from the base, points (95 % over seeds and examples)",
-    "p",
-    "standard deviation between seeds",
-    "standard error of the examples",
-]
+DIFFERENCES = ("", "difference, points (95 %)", "fixed", "regressed", "p", "minimum detectable effect")
 BIAS = "Label bias, fitted on half of the examples: accuracy on the other half"
-BIASES = [
+BIASES = (
     "",
     "accuracy (95 % interval)",
     "without label bias",
@@ -45,17 +28,7 @@ BIASES = [
     "gain over the base, points",
     "gain without label bias, points (95 %)",
     "of it label bias, points (95 %)",
-]
-F1_DIFFERENCES = ["", "difference of macro-F1, points (95 %)", "p"]
-CALIBRATION = ["calibration", "ECE, points", "95th percentile if calibrated", "n"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Table:
-    """Cells as they are shown; the first column names what the others tell of."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+)
 
 
 def accuracies(comparison: Comparison) -> Table:
@@ -67,29 +40,37 @@ def accuracies(comparison: Comparison) -> Table:
     return _turned(columns)
 
 
-def macro_f1s(comparison: Comparison) -> Table | None:
-    """Return every model's macro-F1 on the sets that have labels, None if none has."""
+def figures(comparison: Comparison) -> dict[str, Table]:
+    """Return what is known beside accuracy, by caption: macro-F1, calibration, metrics of examples."""
+    found = {
+        tr("Macro-F1 of every model on every dataset that has labels."): _macro_f1s(comparison),
+        tr("Calibration: how far confidence is from accuracy."): _calibrations(comparison),
+        tr("Means of the metrics that are computed for each example."): _example_metrics(comparison),
+    }
+    return {caption: table for caption, table in found.items() if table.rows}
+
+
+def _macro_f1s(comparison: Comparison) -> Table:
     columns = [[tr("macro-F1 (95 % interval)"), *comparison.models]]
     for section in comparison.sets:
         scores = {model: figure.macro_f1 for model, figure in section.figures.items()}
         if any(scores.values()):
             columns.append([section.name, *(interval(scores.get(model)) for model in comparison.models)])
-    return _turned(columns) if len(columns) > 1 else None
+    return _turned(columns) if len(columns) > 1 else Table([], [])
 
 
-def calibrations(comparison: Comparison) -> Table | None:
-    """Return how far each model's confidence is from its accuracy, None where no probabilities are known."""
+def _calibrations(comparison: Comparison) -> Table:
     rows = [
         [_on(model, section.name), f"{100 * one.error:.1f}", f"{100 * one.chance:.1f}", f"{one.n:,}"]
         for section in comparison.sets
         for model, figure in section.figures.items()
         if (one := figure.calibration)
     ]
-    return Table(_head(CALIBRATION), rows) if rows else None
+    return _table(["calibration", "ECE, points", "95th percentile if calibrated", "n"], rows)
 
 
-def example_metrics(comparison: Comparison) -> Table | None:
-    """Return every metric of examples that results.json declares, a line for each dataset; None without."""
+def _example_metrics(comparison: Comparison) -> Table:
+    """Every metric of examples that results.json declares, a line for each dataset."""
     rows = []
     for section in comparison.sets:
         for name in dict.fromkeys(name for figure in section.figures.values() for name in figure.metrics):
@@ -97,7 +78,7 @@ def example_metrics(comparison: Comparison) -> Table | None:
             one = next(iter(own.values()))
             told = metric_on(name, section.name, one.get("unit"), one.get("higher_is_better") is True)
             rows.append([told, *(_measured(own.get(model)) for model in comparison.models)])
-    return Table([tr("metric (95 % interval)"), *comparison.models], rows) if rows else None
+    return Table([tr("metric (95 % interval)"), *comparison.models], rows)
 
 
 def metric_on(name: str, dataset: str, unit: object, higher: bool) -> str:
@@ -117,24 +98,39 @@ def _measured(figure: Mapping[str, object] | None) -> str:
     return f"{float(str(value)):.3g}{shown}, n = {figure.get('n')}"
 
 
-def differences(section: Section) -> Table | None:
-    """Return every comparison with the base, then the best model's with the others; None without any."""
-    rows = [_difference(test) for test in _shown(section)]
-    return Table(_head(DIFFERENCES), rows) if rows else None
-
-
-def f1_differences(section: Section) -> Table | None:
-    """Return the same comparisons' macro-F1, None where the answers are no labels."""
-    rows = [
+def differences(section: Section) -> dict[str, Table]:
+    """Return every comparison with the base, then the best model's with the others, by caption; so of
+    macro-F1 where the answers are labels."""
+    best, name = section.best, section_name(section.name)
+    others = [test.seen_from(best) for test in section.between if best and best in (test.model, test.against)]
+    shown = [*section.against_base, *others]
+    told = "Differences in accuracy on {name}, example by example."
+    if section.name == MEAN:
+        told = "Differences in mean accuracy, example by example."
+    f1s = [
         [_pair(test), points_interval(f1.value, f1.low, f1.high), p_cell(f1.p)]
-        for test in _shown(section)
+        for test in shown
         if (f1 := test.macro_f1)
     ]
-    return Table(_head(F1_DIFFERENCES), rows) if rows else None
+    found = {
+        tr(told, name=name): _table(DIFFERENCES, [_difference(test) for test in shown]),
+        tr("Differences in macro-F1 on {name}.", name=name): _table(
+            ["", "difference of macro-F1, points (95 %)", "p"], f1s
+        ),
+    }
+    return {caption: table for caption, table in found.items() if table.rows}
 
 
 def replicate_table(recipes: Sequence[ReplicatedRecipe]) -> Table:
     """Return each recipe's mean over its trainings against the base; limits over seeds and examples."""
+    header = [
+        "replicates",
+        "trainings",
+        "difference from the base, points (95 % over seeds and examples)",
+        "p",
+        "standard deviation between seeds",
+        "standard error of the examples",
+    ]
     rows = [
         [
             _on(one.name, one.dataset),
@@ -146,36 +142,34 @@ def replicate_table(recipes: Sequence[ReplicatedRecipe]) -> Table:
         ]
         for one in recipes
     ]
-    return Table(_head(REPLICATES), rows)
+    return _table(header, rows)
 
 
 def choice_table(choice: Choice) -> Table:
     """Return every candidate's accuracy on the rows that were chosen on, the best first."""
-    ordered = sorted(choice.scores.items(), key=lambda item: -item[1])
     rows = [
         [tr("{model} (chosen)", model=model) if model == choice.model else model, percent(one)]
-        for model, one in ordered
+        for model, one in sorted(choice.scores.items(), key=lambda item: -item[1])
     ]
-    return Table(_head(["candidate", "mean accuracy there"]), rows)
+    return _table(["candidate", "mean accuracy there"], rows)
 
 
 def bias_table(found: Sequence[LabelBias]) -> Table:
     """Return every model's accuracy and gain over the base with and without its label bias."""
-    return Table(_head(BIASES), [_biased(one) for one in found])
-
-
-def _biased(one: LabelBias) -> list[str]:
-    gains = [
-        NONE if part is None else points_interval(part.value, part.low, part.high)
-        for part in (one.gain, one.of_bias)
+    rows = [
+        [
+            f"{_on(one.model, one.dataset)}, n = {one.raw.n:,}",
+            *(interval((rate.value, *rate.ci95)) for rate in (one.raw, one.calibrated)),
+            ", ".join(f"{label} {value:+.2f}".replace("-", "−") for label, value in one.bias.items()),
+            NONE if one.raw_gain is None else points(one.raw_gain),
+            *(
+                NONE if part is None else points_interval(part.value, part.low, part.high)
+                for part in (one.gain, one.of_bias)
+            ),
+        ]
+        for one in found
     ]
-    return [
-        f"{_on(one.model, one.dataset)}, n = {one.raw.n:,}",
-        *(interval((rate.value, *rate.ci95)) for rate in (one.raw, one.calibrated)),
-        ", ".join(f"{label} {value:+.2f}".replace("-", "−") for label, value in one.bias.items()),
-        NONE if one.raw_gain is None else points(one.raw_gain),
-        *gains,
-    ]
+    return _table(BIASES, rows)
 
 
 def slice_table(slices: Sequence[Slice], base: str) -> Table:
@@ -190,42 +184,30 @@ def slice_table(slices: Sequence[Slice], base: str) -> Table:
         for one in slices
         for test in one.tests
     ]
-    return Table(_head(["slice", "", "accuracy", *DIFFERENCES[1:5]]), rows)
+    return _table(["slice", "", "accuracy", *DIFFERENCES[1:5]], rows)
 
 
 def method(section: Section) -> str:
     """Return how the comparisons of a section were made, in a line."""
-    families = [
-        tr(told, count=len(family))
-        for family, told in (
-            (section.against_base, "{count} against the base"),
-            (section.between, "{count} among the others"),
-        )
-        if family
-    ]
+    against, between = section.against_base, section.between
+    families = {"{count} against the base": against, "{count} among the others": between}
     how = tr("p and interval from the same sign flips, the largest statistic of each family: ")
-    how += tr(", ").join(families)
+    how += tr(", ").join(tr(told, count=len(tests)) for told, tests in families.items() if tests)
     if section.name == MEAN:
         return tr("Every dataset counts alike; {how}.", how=how)
     if section.groups is not None:
         told = "{n:,} examples in {clusters:,} clusters, flipped whole: {how}."
         return tr(told, n=section.n, clusters=section.groups, how=how)
-    alone = tr("mid-p McNemar") if len(section.against_base) == 1 and not section.between else how
+    alone = tr("mid-p McNemar") if len(against) == 1 and not between else how
     return tr("{n:,} independent examples: {how}.", n=section.n, how=alone)
 
 
-def _head(names: Sequence[str]) -> list[str]:
-    return [name and tr(name) for name in names]
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    return Table([name and tr(name) for name in header], rows)
 
 
 def _on(model: str, dataset: str) -> str:
     return tr("{model} on {dataset}", model=model, dataset=dataset)
-
-
-def _shown(section: Section) -> list[PairedTest]:
-    best = section.best
-    others = [test for test in section.between if best in (test.model, test.against)]
-    return [*section.against_base, *(test.seen_from(best) for test in others if best)]
 
 
 def _turned(columns: Sequence[Sequence[str]]) -> Table:
@@ -273,13 +255,16 @@ def to_json(
         "models": list(comparison.models),
         "sets": {section.name: _section_json(section, comparison.base) for section in comparison.sets},
         "mean": comparison.mean and _section_json(comparison.mean, comparison.base),
-        "left_out": LEFT_OUT,
-        "warnings": list(warnings),
-        "runs": [run.source for run in runs],
         "plots": list(plots),
-        "versions": versions("numpy"),
-        "tuneyard": version(),
+        **made_of(runs, warnings),
     }
+
+
+def made_of(runs: Sequence[ScoredRun], warnings: Sequence[str]) -> dict[str, object]:
+    """Return as JSON values what a comparison leaves out, its warnings, runs and versions."""
+    sources = [run.source for run in runs]
+    made = {"versions": versions("numpy"), "tuneyard": version()}
+    return {"left_out": LEFT_OUT, "warnings": list(warnings), "runs": sources, **made}
 
 
 def _section_json(section: Section, base: str) -> dict[str, object]:

@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from eval.reports.markdown import grid
-from eval.reports.numbers import NONE, interval, p_cell, show_p
-from eval.reports.tables import Table
-from eval.statistics.paired import ALPHA
+from eval.reports.numbers import NONE, Table, grid, interval, p_cell, show_p
+from eval.statistics.family import ALPHA
 from eval.statistics.ratings import CRITERIA, OVERALL, Outcome, Rating, agreement, mean_marks, outcomes
 
 HEADER = ["", "criterion", "won", "tied", "lost", "won of the decided (95 %)", "p", "p, Holm"]
@@ -19,10 +17,8 @@ METHOD = (
 
 
 def tally_table(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping[int, str]) -> str:
-    """Return the verdicts, wins by criterion, mean marks, and the raters' agreement.
-
-    `clusters` are those of the prompts (from 1) that are not independent.
-    """
+    """Return the verdicts, wins by criterion, mean marks, and the raters' agreement; `clusters` are those of
+    the prompts (from 1) that are not independent."""
     found = outcomes(ratings, models, clusters)
     parts = [verdict(one) for one in found if one.criterion == OVERALL]
     parts += [grid(Table(HEADER, [_row(one) for one in found])), METHOD]

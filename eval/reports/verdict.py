@@ -34,10 +34,8 @@ MOST_NAMED = 6
 
 
 def headline(comparison: Comparison) -> str:
-    """Return the whole in a sentence: who beats the base on what, ties, the best per dataset, the default.
-
-    Empty where no section decides alone: several datasets without a mean (different tasks).
-    """
+    """Return the whole in a sentence: who beats the base on what, ties, the best per dataset, the default;
+    empty where no section decides alone: several datasets without a mean (different tasks)."""
     deciding = [section for section in comparison.sections if not section.decided_by]
     if len(deciding) != 1:
         return ""
@@ -79,11 +77,8 @@ def _named(models: Sequence[str]) -> str:
 
 
 def verdict(section: Section, base: str) -> str:
-    """Return what follows: ship a model, keep the base, or no evidence and what could have been shown.
-
-    A section that another decides for only describes. Models that were trained on some of the examples
-    are named behind it.
-    """
+    """Return what follows: ship a model, keep the base, or no evidence and what could have been shown; behind
+    it which models were trained on some of the examples, and which section decides if not this one."""
     told = (
         f" {contamination(model, one.trained_on, one.n, [])}{tr('.')}"
         for model, one in section.figures.items()

@@ -13,14 +13,11 @@ FEW_GROUPS = 20
 
 
 def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
-    """Refuse runs of one set that did not answer the same rows; return warnings on how they were asked.
-
-    Raises `RequestError` naming both runs and what differs.
-    """
+    """Return warnings on how runs of one set were asked; `RequestError`, naming two runs and what differs,
+    where they did not answer the same rows."""
     first, *others = sorted(runs, key=lambda run: not run.rows)
     warnings = []
-    if first.groups is not None and len(set(first.groups)) < FEW_GROUPS:
-        count = len(set(first.groups))
+    if first.groups is not None and (count := len(set(first.groups))) < FEW_GROUPS:
         told = "{dataset}: {count} clusters are few; intervals by cluster are too narrow under {few}"
         warnings.append(tr(told, dataset=first.dataset, count=count, few=FEW_GROUPS))
     for run in others:
@@ -34,11 +31,16 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
 
 def _check_same(run: ScoredRun, first: ScoredRun) -> None:
     both = f"{run.source} and {first.source}"
-    data, other = _data(run), _data(first)
+    data, other = _hash(run), _hash(first)
     if data and other and data != other:
         raise RequestError(f"{both} were scored on different data ({data[:16]} and {other[:16]})")
     if run.rows != first.rows:
-        raise RequestError(f"{both}: {_rows_differ(run, first)}")
+        lacking = sorted(set(first.rows) ^ set(run.rows), key=lambda row: (len(row), row))
+        shown = ", ".join(lacking[:5]) + (", …" if len(lacking) > 5 else "")
+        raise RequestError(
+            f"{both}: {len(run.rows):,} and {len(first.rows):,} rows; only one has row {shown}; "
+            "score both on the same rows to compare them"
+        )
     for row, answer, expected in zip(run.rows, run.gold, first.gold, strict=True):
         if answer != expected:
             found = f"{show_value(answer)} and {show_value(expected)}"
@@ -63,16 +65,16 @@ def _check_counts(run: ScoredRun, first: ScoredRun) -> str:
     return tr(told, both=both, source=run.source)
 
 
-def _data(run: ScoredRun) -> str:
+def _hash(run: ScoredRun, name: str = "data") -> str:
     hashes = run.facts.get("hashes")
-    value = hashes.get("data") if isinstance(hashes, dict) else None
+    value = hashes.get(name) if isinstance(hashes, dict) else None
     return value if isinstance(value, str) else ""
 
 
 def _differences(run: ScoredRun, first: ScoredRun) -> list[str]:
     both = f"{run.source} and {first.source}"
     warnings = []
-    if not (_data(run) and _data(first)):
+    if not (_hash(run) and _hash(first)):
         told = "{both}: paired by row and expected answer alone (not both name their data)"
         warnings.append(tr(told, both=both))
     one, other = _asked(run), _asked(first)
@@ -89,20 +91,10 @@ def _differences(run: ScoredRun, first: ScoredRun) -> list[str]:
 
 def _asked(run: ScoredRun) -> dict[str, object]:
     """How a run was asked, by setting: what else than the weights may make a difference."""
-    settings, hashes = run.facts.get("settings"), run.facts.get("hashes")
+    settings = run.facts.get("settings")
     found = {key: run.facts[key] for key in ("mode", "device", "dtype") if key in run.facts}
     if isinstance(settings, dict):
         found |= {key: value for key, value in current_settings(settings).items() if key not in OWN}
-    template = hashes.get("chat_template") if isinstance(hashes, dict) else None
-    if isinstance(template, str):
+    if template := _hash(run, "chat_template"):
         found["chat template"] = template[:13]
     return found
-
-
-def _rows_differ(run: ScoredRun, first: ScoredRun) -> str:
-    lacking = sorted(set(first.rows) ^ set(run.rows), key=lambda row: (len(row), row))
-    shown = ", ".join(lacking[:5]) + (", …" if len(lacking) > 5 else "")
-    return (
-        f"{len(run.rows):,} and {len(first.rows):,} rows; only one has row {shown}; "
-        "score both on the same rows to compare them"
-    )

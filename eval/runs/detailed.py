@@ -6,18 +6,15 @@ from pathlib import Path
 
 from core.errors import ContentError, show_value
 from core.files import read_object
-from eval.runs.judgement import ScoredRun
-from eval.runs.records import KINDS, ScoredExample, assemble, kinds_of, optional_text
+from eval.runs.judgement import KINDS, ScoredExample, ScoredRun, assemble, kinds_of, optional_text
 
 DETAILED = "evaluation_results.json"
 Counts = Mapping[str, tuple[int, int]]  # by name: right ones, all
 
 
 def read_detailed(path: Path) -> ScoredRun:
-    """Return the run of such a file; one without `results` has no rows, so that nothing can be paired.
-
-    `ContentError` where it holds neither rows nor counts by type or subtype.
-    """
+    """Return the run of such a file; one without `results` has no rows, so that nothing can be paired;
+    `ContentError` where it has no counts by type or subtype either."""
     fields = read_object(path)
     own = path.parent.name if path.name == DETAILED else path.stem
     model, dataset = optional_text(fields, "model") or own, optional_text(fields, "test_dataset") or "rows"

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 from core.documents import json_lines
 from core.errors import ContentError, RequestError, show_value
@@ -11,21 +12,20 @@ from core.files import read_object, require
 from core.language import tr
 from eval.runs.detailed import DETAILED, read_detailed
 from eval.runs.held_out import held_out, is_sweep
-from eval.runs.judgement import ScoredRun
-from eval.runs.logs import read_log
-from eval.runs.measured import measurable, measured_examples
-from eval.runs.records import (
+from eval.runs.judgement import (
     ScoredExample,
+    ScoredRun,
     assemble,
     confidence_of,
     kinds_of,
     optional_text,
     text_field,
 )
+from eval.runs.logs import read_log
+from eval.runs.measured import measurable, measured_examples
+from eval.runs.results import PREDICTIONS, RESULTS
 from eval.statistics.rates import group_of
 
-RESULTS = "results.json"
-PREDICTIONS = "predictions.jsonl"
 ANSWERS = ("expected_output", "predicted_output")
 LEVELS = ("", "*/", "*/*/")
 LARGEST = sys.float_info.max  # nan and inf are no log-probabilities, and integers have no end
@@ -54,9 +54,8 @@ def read_runs(
 ) -> tuple[list[ScoredRun], list[str]]:
     """Return every run of the sources once, and warnings; with the values of a metric where one is named.
 
-    `by` is a field of the rows that is read beside `type` and `subtype`, for a run of ours.
-
-    Models of one name that answered differently are named with the folder they came from.
+    `by` is a field that is read beside `type` and `subtype`, for a run of ours. Models of one name that
+    answered differently are named with the folder they came from.
     """
     done: set[Path] = set()
     runs: list[tuple[RunSource, ScoredRun]] = []
@@ -77,10 +76,8 @@ def read_runs(
 
 
 def _read(place: Path, metric: str, by: str) -> list[ScoredRun]:
-    if metric:
-        return [read_measured(place, metric)]
-    if place.is_dir():
-        return [read_run(place, by)]
+    if metric or place.is_dir():
+        return [read_run(place, by, metric)]
     return [read_detailed(place)] if place.suffix == ".json" else read_log(place)
 
 
@@ -110,13 +107,8 @@ def _order(folder: Path) -> tuple[object, ...]:
     model, dataset = folder.parent.name, folder.name
     journal = folder.parent.parent / "run.json"
     asked = read_object(journal) if journal.is_file() else {}
-    return (
-        model != "base",
-        _position(asked.get("models"), model),
-        model,
-        _position(asked.get("sets"), dataset),
-        dataset,
-    )
+    named = (("models", model), ("sets", dataset))
+    return (model != "base", *((_position(asked.get(part), name), name) for part, name in named))
 
 
 def _position(names: object, name: str) -> int:
@@ -168,39 +160,30 @@ def _origin(path: Path) -> str:
     return path.parent.name if path.name == DETAILED else path.name
 
 
-def read_run(folder: Path, by: str = "") -> ScoredRun:
-    """Read one run of ours; `ContentError` where its files are damaged or disagree.
+def read_run(place: Path, by: str = "", metric: str = "") -> ScoredRun:
+    """Read one run of ours, with the values of a metric where one is named, then also any JSON Lines.
 
-    `RequestError` for one without an accuracy: only correct and incorrect answers can be compared row by row.
+    `ContentError` where its files are damaged or disagree. `RequestError` for one without an accuracy, if no
+    metric is named: only correct and incorrect answers can be compared row by row.
     """
-    facts = read_object(folder / RESULTS)
-    where = str(folder / RESULTS)
-    model, dataset = text_field(facts, "model", where), text_field(facts, "set", where)
-    if "accuracy" not in facts:
-        found = ", ".join(list(facts)[:8])
-        raise RequestError(
-            f"{folder}: no accuracy in {RESULTS} (found {found}); another figure of each example is compared "
-            f"by --metric: {', '.join(measurable(folder / PREDICTIONS))}"
-        )
-    path = folder / PREDICTIONS
-    if not path.is_file():
-        raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
-    records = (_record(f"{path}:{number}", record, by) for number, record in json_lines(path))
-    run = assemble(model, dataset, folder, records, facts)
-    _check_totals(run)
-    return run
-
-
-def read_measured(place: Path, metric: str) -> ScoredRun:
-    """Read the values of a metric of one run of ours, or of any JSON Lines with an `id` and that number."""
     ours = place.is_dir()
     path = place / PREDICTIONS if ours else place
     facts = read_object(place / RESULTS) if ours else {"model": place.stem, "set": "rows"}
-    where = str(place / RESULTS if ours else place)
-    model, dataset = text_field(facts, "model", where), text_field(facts, "set", where)
+    model, dataset = (text_field(facts, name, str(place / RESULTS)) for name in ("model", "set"))
+    if not metric and "accuracy" not in facts:
+        found = ", ".join(list(facts)[:8])
+        raise RequestError(
+            f"{place}: no accuracy in {RESULTS} (found {found}); another figure of each example is compared "
+            f"by --metric: {', '.join(measurable(path))}"
+        )
     if not path.is_file():
         raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
-    return assemble(model, dataset, place, measured_examples(path, metric), facts)
+    if metric:
+        return assemble(model, dataset, place, measured_examples(path, metric), facts)
+    records = (_record(f"{path}:{number}", record, by) for number, record in json_lines(path))
+    run = assemble(model, dataset, place, records, facts)
+    _check_totals(run)
+    return run
 
 
 def _record(where: str, record: dict[str, object], by: str) -> ScoredExample:
@@ -234,9 +217,10 @@ def _check_totals(run: ScoredRun) -> None:
     """Refuse a run whose results.json does not follow from its predictions."""
     n, accuracy = run.facts.get("n"), run.facts.get("accuracy")
     if n != len(run.rows):
-        found = show_value(n)
-        raise ContentError(f"{run.source}: {len(run.rows)} predictions, but n in {RESULTS} is {found}")
-    right = sum(run.correct) / len(run.rows)
+        raise ContentError(
+            f"{run.source}: {len(run.rows)} predictions, but n in {RESULTS} is {show_value(n)}"
+        )
+    right = fmean(run.correct)
     if not isinstance(accuracy, int | float) or not right - 1e-6 < accuracy < right + 1e-6:
         found = show_value(accuracy)
         raise ContentError(f"{run.source}: predictions give accuracy {right:.6f}, but {RESULTS} says {found}")

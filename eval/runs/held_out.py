@@ -1,16 +1,17 @@
-"""A sweep's folder as runs to compare: the chosen model, the single adapters and the base, on the half of
-each dataset that the choice did not see."""
+"""Runs on the half of each dataset that a choice did not see: a sweep's, or that of the best of several."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from itertools import compress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
-from core.errors import ContentError, show_value
+from core.errors import ContentError, RequestError, show_value
 from core.files import read_object
-from eval.runs.judgement import ScoredRun
+from eval.runs.judgement import ScoredRun, by_dataset
+from eval.statistics.selection import split_halves
 
 SWEEP = "sweep.json"
+SEED = 42
 FIGURES = ("accuracy", "n", "majority", "majority_label", "metrics")  # of the whole dataset, not of its half
 
 
@@ -20,11 +21,9 @@ def is_sweep(folder: Path) -> bool:
 
 
 def held_out(folder: Path, runs: Sequence[ScoredRun]) -> list[ScoredRun]:
-    """Return the runs of a sweep's folder that answer its question, each with the held-out examples alone.
-
-    A single adapter goes by its own name. Every other folder's runs come back as they are. `ContentError`
-    where sweep.json is damaged.
-    """
+    """Return the runs of a sweep's folder that answer its question, each with the held-out examples alone,
+    and a single adapter by its own name; those of any other folder as they are. `ContentError` for a damaged
+    sweep.json."""
     if not is_sweep(folder):
         return list(runs)
     found = read_object(folder / SWEEP)
@@ -65,17 +64,43 @@ def _singles(points: Mapping[str, object], axes: Sequence[object]) -> dict[str, 
 
 def without(run: ScoredRun, rows: Collection[str]) -> ScoredRun:
     """Return the run without some of its rows, and without figures that were of all of them."""
-    keep = [row not in rows for row in run.rows]
-    return replace(
-        run,
-        rows=list(compress(run.rows, keep)),
-        gold=list(compress(run.gold, keep)),
-        predicted=list(compress(run.predicted, keep)),
-        correct=list(compress(run.correct, keep)),
-        groups=None if run.groups is None else list(compress(run.groups, keep)),
-        kinds={name: list(compress(values, keep)) for name, values in run.kinds.items()},
-        confidence=None if run.confidence is None else list(compress(run.confidence, keep)),
-        values=list(compress(run.values, keep)),
-        weights=list(compress(run.weights, keep)),
-        facts={name: value for name, value in run.facts.items() if name not in FIGURES},
-    )
+    facts = {name: value for name, value in run.facts.items() if name not in FIGURES}
+    return replace(run.only([row not in rows for row in run.rows]), facts=facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The model that was chosen, on how many rows, and every candidate's mean accuracy there."""
+
+    model: str
+    n: int
+    scores: Mapping[str, float]
+
+
+def choose_on_half(runs: Sequence[ScoredRun], base: str) -> tuple[list[ScoredRun], Choice]:
+    """Return the base's and the chosen model's runs on the rows that the choice did not see, and the choice.
+
+    Rows of a cluster stay in one half. `RequestError` unless there are two candidates or more, and every
+    model has rows on every dataset.
+    """
+    by_set = by_dataset(runs)
+    models = list(dict.fromkeys(run.model for run in runs))
+    candidates = [model for model in models if model != base]
+    if len(candidates) < 2 or base not in models:
+        raise RequestError(
+            f"--choose-on half: found {', '.join(models)}, expected {base} and two others or more"
+        )
+    seen: dict[str, set[str]] = {}
+    for dataset, own in by_set.items():
+        if lacking := [model for model in models if model not in own or not own[model].rows]:
+            raise RequestError(f"--choose-on half: no rows of {', '.join(lacking)} on {dataset}")
+        first = next(iter(own.values()))
+        half, _ = split_halves(first.groups or first.rows, SEED, dataset)
+        seen[dataset] = {first.rows[row] for row in half}
+    chosen_on = [run.only([row in seen[run.dataset] for row in run.rows]) for run in runs]
+    scores = {
+        model: fmean(fmean(run.correct) for run in chosen_on if run.model == model) for model in candidates
+    }
+    best = max(scores, key=lambda model: scores[model])
+    told = Choice(best, sum(map(len, seen.values())), scores)
+    return [without(run, seen[run.dataset]) for run in runs if run.model in (base, best)], told

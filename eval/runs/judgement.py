@@ -3,12 +3,16 @@
 Shares are 0-1, differences -1 to 1, limits are at 95 %.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress, pairwise
+from pathlib import Path
+from typing import Any
 
+from core.errors import ContentError, RequestError, show_value
 from eval.metrics.calibration import Calibration
-from eval.statistics.family import Estimate
-from eval.statistics.paired import ALPHA
+from eval.statistics.family import ALPHA, Estimate
 
 MEAN = "mean"
 
@@ -17,11 +21,10 @@ MEAN = "mean"
 class ScoredRun:
     """One model's answers to one set, row by row, in the same order for all models of the set.
 
-    `kinds` may part the rows, by `type` or `subtype`; `confidence` is the share (0-1) of the chosen
-    label among the labels' probabilities; `facts` say how it was scored (results.json).
-    Where only counts are known, `rows` is empty, and which flag belongs to which row is not known.
-    Where another metric than accuracy was asked for, `values` are its own (None: missing), and `weights`
-    what each row counts (the tokens that a loss is of).
+    `kinds` may part the rows, by `type` or `subtype`; `confidence` is the share (0-1) of the chosen label
+    among the labels' probabilities; `facts` say how it was scored (results.json). Where only counts are
+    known, `rows` is empty, and which flag belongs to which row is not known. Of another metric than accuracy,
+    `values` are its own (None: missing), and `weights` what each row counts (the tokens that a loss is of).
     """
 
     model: str
@@ -38,15 +41,32 @@ class ScoredRun:
     values: Sequence[float | None] = ()
     weights: Sequence[float] = ()
 
+    def only(self, keep: Sequence[bool]) -> "ScoredRun":
+        """The run with some of its rows."""
+        columns = ("rows", "gold", "predicted", "correct", "groups", "confidence", "values", "weights")
+        given = {name: getattr(self, name) for name in columns}
+        kept: dict[str, Any] = {name: own and list(compress(own, keep)) for name, own in given.items()}
+        kept["kinds"] = {name: list(compress(own, keep)) for name, own in self.kinds.items()}
+        return replace(self, **kept)
+
+
+def by_dataset(runs: Iterable[ScoredRun], decide_on: str = "") -> dict[str, dict[str, ScoredRun]]:
+    """Return the runs by dataset and model; `RequestError` where none is of the dataset `decide_on`."""
+    found: dict[str, dict[str, ScoredRun]] = {}
+    for run in runs:
+        found.setdefault(run.dataset, {})[run.model] = run
+    if decide_on not in ("", *found):
+        raise RequestError(f"--decide-on {decide_on}: no such dataset; expected one of {', '.join(found)}")
+    return found
+
 
 @dataclass(frozen=True, slots=True)
 class ModelScore:
     """A model's accuracy (a share) on a set, or its unweighted mean over sets, with 95 % limits.
 
-    `macro_f1` is (value, low, high), None on average and where the answers are free text;
-    `calibration` is there where the labels' probabilities were logged; `trained_on` counts the rows that
-    the model was trained on, as far as is known; `metrics` are those of results.json; `always` is the one
-    answer given to every example, where several were expected.
+    `macro_f1` is (value, low, high), None on average and of free text; `calibration` needs the labels'
+    probabilities; `trained_on` counts the rows that the model is known to be trained on; `metrics` are those
+    of results.json; `always` is the one answer given to every example, where several were expected.
     """
 
     accuracy: float
@@ -66,9 +86,8 @@ class ModelScore:
 class PairedTest:
     """`model` minus `against` on the same rows; p and limits are those of the whole family.
 
-    `smallest` is the least difference that these rows show with 80 % power, `macro_f1` the difference
-    of macro-F1 in the same family, `shrunk` the value drawn towards the candidates' mean
-    (of three or more candidates against the base).
+    `smallest` is the least difference that these rows show with 80 % power, `macro_f1` that of macro-F1 in
+    the same family, `shrunk` the value drawn towards the mean of three or more candidates against the base.
     """
 
     model: str
@@ -106,10 +125,9 @@ class PairedTest:
 class Section:
     """What is known of one set, or of the mean over sets, and what follows from it.
 
-    `majority` is nan where the expected answers are not known; `over_majority` holds for each model the
-    test against always giving the commonest answer, on the same rows, where they are known.
-    `decided_by` names the section that decides where this one only describes; `margin` is the loss (a
-    share) that may be shown not to be exceeded.
+    `majority` is nan where the expected answers are not known; `over_majority` tests each model whose rows
+    are known against always giving the commonest answer. `decided_by` names the section that decides where
+    this one only describes; `margin` is the loss (a share) that may be shown not to be exceeded.
     """
 
     name: str
@@ -159,3 +177,91 @@ class Comparison:
     def sections(self) -> list[Section]:
         """The sets, then the mean where there is one."""
         return [*self.sets, *([self.mean] if self.mean else [])]
+
+
+KINDS = ("type", "subtype")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredExample:
+    """One scored row: `row` is what it is paired by, `place` where it stands (file:line)."""
+
+    row: str
+    gold: str
+    predicted: str
+    correct: bool
+    place: str
+    group: str | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    confidence: float | None = None
+    value: float | None = None
+    weight: float = 1.0
+
+
+def text_field(record: Mapping[str, object], name: str, where: str) -> str:
+    """Return a field that must hold a text; `ContentError` with its place otherwise."""
+    value = record.get(name)
+    if not isinstance(value, str):
+        raise ContentError(f"{where}: {name}: found {show_value(value)}, expected a text")
+    return value
+
+
+def optional_text(record: Mapping[str, object], name: str) -> str | None:
+    """Return a field as text (a number as its digits), None where it is absent or null."""
+    value = record.get(name)
+    return None if value is None else str(value)
+
+
+def kinds_of(record: Mapping[str, object], gold: str) -> dict[str, str]:
+    """Return the fields that part the rows; rows with a subtype have their gold answer as type."""
+    kinds = {name: value for name in KINDS if (value := optional_text(record, name)) is not None}
+    return {"type": gold, **kinds} if "subtype" in kinds else kinds
+
+
+def confidence_of(logs: Sequence[float]) -> float | None:
+    """Return the share (0-1) of the likeliest label, given every label's log-probability; None where not even
+    that one has any probability."""
+    top = max(logs)
+    return 1 / math.fsum(math.exp(log - top) for log in logs) if math.isfinite(top) else None
+
+
+def assemble(
+    model: str, dataset: str, source: Path, records: Iterable[ScoredExample], facts: Mapping[str, object]
+) -> ScoredRun:
+    """Return the run of the records in the order of their row ids; `ContentError` for doubles or gaps."""
+    ordered = sorted(records, key=lambda record: (len(record.row), record.row))
+    if not ordered:
+        raise ContentError(f"{source}: no rows in it; score {model} on {dataset} again")
+    try:  # halves of characters (lone surrogates): JSON can hold them, and no file of text can
+        "".join([model, dataset, *(text for one in ordered for text in (one.gold, one.predicted))]).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ContentError(f"{source}: an answer or a name holds half a character ({half!r})") from error
+    for one, other in pairwise(ordered):
+        if one.row == other.row:
+            raise ContentError(f"{other.place}: row {other.row} stands in {one.place} already")
+    named = sorted({name for record in ordered for name in record.kinds})
+    known = [record.confidence for record in ordered if record.confidence is not None]
+    return ScoredRun(
+        model,
+        dataset,
+        str(source),
+        rows=[record.row for record in ordered],
+        gold=[record.gold for record in ordered],
+        predicted=[record.predicted for record in ordered],
+        correct=[record.correct for record in ordered],
+        groups=_groups(ordered),
+        kinds={name: [record.kinds.get(name, "") for record in ordered] for name in named},
+        confidence=known if len(known) == len(ordered) else None,
+        facts=facts,
+        values=[record.value for record in ordered],
+        weights=[record.weight for record in ordered],
+    )
+
+
+def _groups(records: list[ScoredExample]) -> list[str] | None:
+    groups = [record.group for record in records if record.group is not None]
+    if groups and len(groups) < len(records):
+        without = next(record for record in records if record.group is None)
+        raise ContentError(f"{without.place}: no group, but {len(groups)} other rows have one")
+    return groups or None

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from core.documents import json_lines
 from core.errors import ContentError, show_value
-from eval.runs.judgement import ScoredRun
-from eval.runs.records import ScoredExample, assemble, confidence_of, kinds_of, optional_text
+from eval.runs.judgement import ScoredExample, ScoredRun, assemble, confidence_of, kinds_of, optional_text
 from eval.statistics.rates import group_of
 
 PLAIN = ("id", "gold", "prediction")
@@ -46,10 +45,8 @@ def _plain(where: str, record: Mapping[str, object]) -> ScoredExample:
         raise ContentError(
             f"{where}: expected id, gold and prediction in every row, found {', '.join(record)}"
         )
-    predicted = "" if prediction is None else prediction
-    return ScoredExample(
-        row, gold, predicted, gold == predicted, where, group_of(record), kinds_of(record, gold)
-    )
+    predicted, kinds = prediction or "", kinds_of(record, gold)
+    return ScoredExample(row, gold, predicted, gold == predicted, where, group_of(record), kinds)
 
 
 def _harness(path: Path, lines: Sequence[Line]) -> list[ScoredRun]:
@@ -69,9 +66,8 @@ def _harness(path: Path, lines: Sequence[Line]) -> list[ScoredRun]:
         records = [_sample(where, record, metric, fixed) for where, record in own]
         hashes = sorted(f"{record.get('doc_id')} {record.get('doc_hash')}" for _, record in own)
         data = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-        runs.append(
-            assemble(path.parent.name, dataset, path, records, {"hashes": {"data": f"harness {data}"}})
-        )
+        facts = {"hashes": {"data": f"harness {data}"}}
+        runs.append(assemble(path.parent.name, dataset, path, records, facts))
     return runs
 
 
@@ -100,7 +96,8 @@ def _sample(where: str, record: Mapping[str, object], metric: str, fixed: bool) 
         scores = [_score(where, response) for response in responses[: len(choices)]]
         names = choices if fixed else [str(place) for place in range(len(choices))]
         predicted, sure = names[scores.index(max(scores))], confidence_of(scores)
-        gold = dict(enumerate(names)).get(_place(target), target.strip())
+        place = int(target) if target.isdecimal() and len(target) < 9 else -1
+        gold = dict(enumerate(names)).get(place, target.strip())
     right = record[metric] == 1
     return ScoredExample(str(record["doc_id"]), gold, predicted, right, where, confidence=sure)
 
@@ -118,10 +115,6 @@ def _score(where: str, response: object) -> float:
             if not math.isnan(number := float(first)):
                 return number
     raise ContentError(f"{where}: filtered_resps: found {show_value(response)}, expected a log-probability")
-
-
-def _place(target: str) -> int:
-    return int(target) if target.isdecimal() and len(target) < 9 else -1
 
 
 def _choices(record: Mapping[str, object]) -> list[str]:

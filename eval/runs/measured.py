@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,16 @@ from core.documents import json_lines
 from core.errors import ContentError, RequestError, show_value
 from core.metrics import Metric, metric_of
 from eval.metrics import metrics
-from eval.metrics.auc import AUC
-from eval.metrics.preference import ANSWER, auc_of
+from eval.metrics.preference import ANSWER, AUC, auc_of
 from eval.metrics.text import bleu_parts, rouge
-from eval.runs.records import ScoredExample, kinds_of, optional_text
+from eval.runs.judgement import ScoredExample, kinds_of, optional_text
 from eval.statistics.rates import group_of
 
 LOSS = "eval_loss"
-BLEU = "bleu"
-ROUGE = ("rouge1", "rouge2", "rougeL")
 IDS = ("row", "id", "doc_id")
-Record = Mapping[str, Any]
+Records = Sequence[Mapping[str, Any]]
 Values = Sequence[float | None]
+Function = Callable[[Records], Values]
 
 
 def meaning(metric: str) -> Metric:
@@ -32,11 +31,10 @@ def meaning(metric: str) -> Metric:
 def measurable(path: Path) -> list[str]:
     """Return the metrics that the first row of a run has the fields for."""
     row = next((row for _, row in json_lines(path)), {}) if path.is_file() else {}
-    texts = [BLEU, *ROUGE] if {"prediction", "reference"} <= row.keys() else []
-    declared = [name for name, each in metrics().items() if all(row.get(n) is not None for n in each.needs)]
+    whole = [name for name, (needs, _) in WHOLE.items() if {*needs} <= row.keys()]
+    declared = [name for name, each in metrics().items() if each.held(row)]
     numbers = [name for name in row if name not in (*IDS, "idx") and _number(row[name]) is not None]
-    marked = [AUC] if f"{ANSWER}_logp" in row else []
-    return [*([LOSS] if {"loss", "tokens"} <= row.keys() else []), *marked, *texts, *declared, *numbers]
+    return [*whole, *declared, *numbers]
 
 
 def measured_examples(path: Path, metric: str) -> list[ScoredExample]:
@@ -45,19 +43,17 @@ def measured_examples(path: Path, metric: str) -> list[ScoredExample]:
     `RequestError` where no row has one; `ContentError` where a row has no number, or no id to be paired by.
     """
     rows = list(json_lines(path))
-    records = [record for _, record in rows]
-    held = [record for record in records if "refused" not in record]
-    values = dict(zip(map(id, held), _find(metric)(held), strict=True))
-    if all(value is None for value in values.values()):
+    values = _values(metric, [record for _, record in rows])
+    if all(value is None for value in values):
         known = ", ".join(measurable(path)) or "none"
         raise RequestError(f"{path}: no row has {metric}; its metrics: {known}")
     return [
-        _example(f"{path}:{number}", record, values.get(id(record)), metric == LOSS)
-        for number, record in rows
+        _example(f"{path}:{number}", record, value, metric == LOSS)
+        for (number, record), value in zip(rows, values, strict=True)
     ]
 
 
-def _example(where: str, record: Record, value: float | None, loss: bool) -> ScoredExample:
+def _example(where: str, record: Mapping[str, Any], value: float | None, loss: bool) -> ScoredExample:
     row = next((record[name] for name in IDS if isinstance(record.get(name), int | str)), None)
     if row is None:
         raise ContentError(f"{where}: no {', '.join(IDS)}: nothing to pair this row by")
@@ -68,49 +64,43 @@ def _example(where: str, record: Record, value: float | None, loss: bool) -> Sco
     return ScoredExample(str(row), gold, said, False, where, group_of(record), kinds, None, value, weight)
 
 
-def _find(metric: str) -> Callable[[Sequence[Record]], Values]:
-    """Return what gives the values of rows in a metric."""
-    if metric == LOSS:
-        return lambda rows: [_per_token(row) for row in rows]
-    if metric == AUC:
-        return _areas
-    if metric in (BLEU, *ROUGE):
-        return lambda rows: _overlap(metric, rows)
-    if metric in metrics():
-        each = metrics()[metric]
-
-        def values(rows: Sequence[Record]) -> Values:
-            held = [row for row in rows if all(row.get(name) is not None for name in each.needs)]
-            found = dict(zip(map(id, held), each.values(held), strict=True))
-            return [found.get(id(row)) for row in rows]
-
-        return values
-    return lambda rows: [_number(row.get(metric), metric) for row in rows]
+def _values(metric: str, rows: Records) -> Values:
+    """Return the value of each row; None for one that was refused or lacks what the metric needs."""
+    declared = {name: (each.needs, each.values) for name, each in metrics().items()}
+    needs, function = (declared | WHOLE).get(metric, ((metric,), partial(_field, metric)))
+    held = [
+        i for i, row in enumerate(rows) if "refused" not in row and all(row.get(n) is not None for n in needs)
+    ]
+    found = dict(zip(held, function([rows[i] for i in held]) if held else (), strict=True))
+    return [found.get(i) for i in range(len(rows))]
 
 
-def _areas(rows: Sequence[Record]) -> Values:
-    """Return each row's part in the AUC of marked answers."""
-    held = [row for row in rows if {f"{ANSWER}_logp", f"{ANSWER}_tokens", "expected_output"} <= row.keys()]
-    if len({row["expected_output"] for row in held}) < 2:
-        return [None] * len(rows)
-    by_row = dict(zip(map(id, held), auc_of(held), strict=True))
-    return [by_row.get(id(row)) for row in rows]
+def _field(name: str, rows: Records) -> Values:
+    return [_number(row[name], name) for row in rows]
 
 
-def _per_token(row: Record) -> float | None:
-    loss, tokens = _number(row.get("loss"), "loss"), _number(row.get("tokens"), "tokens")
-    return loss / tokens if loss is not None and tokens else None
+def _loss(rows: Records) -> Values:
+    numbers = zip(_field("loss", rows), _field("tokens", rows), strict=True)
+    return [loss / tokens if loss is not None and tokens else None for loss, tokens in numbers]
 
 
-def _overlap(metric: str, rows: Sequence[Record]) -> Values:
-    """Return ROUGE of each row, or its part in corpus BLEU, where it has a reference and a prediction."""
-    held = [row for row in rows if {"prediction", "reference"} <= row.keys()]
-    if not held:
-        return [None] * len(rows)
-    expected, said = ([str(row[name]) for row in held] for name in ("reference", "prediction"))
-    found = bleu_parts(expected, said) if metric == BLEU else rouge(expected, said)[metric]
-    by_row = dict(zip(map(id, held), found, strict=True))
-    return [by_row.get(id(row)) for row in rows]
+def _area(rows: Records) -> Values:
+    """Return each row's part in the AUC of marked answers, None where all marks are alike."""
+    return auc_of(rows) if len({row["expected_output"] for row in rows}) > 1 else [None] * len(rows)
+
+
+def _overlap(metric: str, rows: Records) -> Values:
+    expected, said = ([str(row[name]) for row in rows] for name in TEXTS)
+    return bleu_parts(expected, said) if metric == "bleu" else rouge(expected, said)[metric]
+
+
+TEXTS = ("reference", "prediction")
+# Metrics of all examples together, or of fields by other names: what they need, and the values of rows.
+WHOLE: dict[str, tuple[Sequence[str], Function]] = {
+    LOSS: (("loss", "tokens"), _loss),
+    AUC: ((f"{ANSWER}_logp", f"{ANSWER}_tokens", "expected_output"), _area),
+    **{name: (TEXTS, partial(_overlap, name)) for name in ("bleu", "rouge1", "rouge2", "rougeL")},
+}
 
 
 def _number(value: object, name: str = "") -> float | None:

@@ -34,13 +34,15 @@ def check_new(out: Path, *, resume: bool, force: bool) -> None:
     """Raise `RequestError` if OUT exists and the request does not say what is to become of it."""
     if resume and force:
         raise RequestError("--resume resumes and --force starts anew: give one of them")
-    if out.exists() and not (resume or force):
+    if not out.exists():
+        return
+    if not (resume or force):
         raise RequestError(f"{out} exists: --resume resumes it, --force starts it anew")
-    strange = out.is_dir() and any(not path.name.startswith(f".{RUN}.") for path in out.iterdir())
-    if out.exists() and not (out / RUN).is_file() and (strange or not out.is_dir()):
+    if (out / RUN).is_file():
+        if not all(_part(read_object(out / RUN), part) for part in PARTS):
+            raise RequestError(f"{out}: its {RUN} is not of eval (of a training?): choose another --out")
+    elif not out.is_dir() or any(not path.name.startswith(f".{RUN}.") for path in out.iterdir()):
         raise RequestError(f"{out}: no results folder (it has no {RUN}): choose another --out")
-    if (out / RUN).is_file() and not all(_part(read_object(out / RUN), part) for part in PARTS):
-        raise RequestError(f"{out}: its {RUN} is not of eval (of a training?): choose another --out")
 
 
 def read_identity(out: Path) -> Identity:
@@ -55,12 +57,11 @@ def read_identity(out: Path) -> Identity:
 
 def begin_run(out: Path, identity: Identity, *, force: bool) -> None:
     """Write run.json: of a new run, of one begun before (the same), or (force) in place of another.
-
-    `RequestError` names everything in which a run that is resumed differs from the one before.
-    """
+    `RequestError` names everything in which a run that is resumed differs from the one before."""
     before = read_object(out / RUN) if (out / RUN).is_file() else {}
-    if force:
-        _remove(out, before)
+    if force:  # what run.json lists is deleted, and nothing that somebody else put there
+        for folder in _own_folders(out, before):
+            shutil.rmtree(folder, ignore_errors=True)
     else:
         _check_same(out, before, identity)
         identity = {part: {**_part(before, part), **values} for part, values in identity.items()}
@@ -105,7 +106,9 @@ class PredictionLog:
         self.rows.update((_row(p), p) for p in predictions)
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         try:
-            _write_all(handle, b"".join(map(_line, predictions)))
+            data = b"".join(map(_line, predictions))
+            while data:
+                data = data[os.write(handle, data) :]
         finally:
             os.close(handle)
 
@@ -125,20 +128,15 @@ def _sweep(folder: Path) -> None:
 
 
 def _check_same(out: Path, before: Mapping[str, object], now: Identity) -> None:
+    parts = {part: _part(before, part) for part in now}
     changed = [
-        f"{part} {name}: was {_shown(_part(before, part)[name])}, is {_shown(value)}"
+        f"{part} {name}: was {_shown(parts[part][name])}, is {_shown(value)}"
         for part, values in now.items()
         for name, value in values.items()
-        if name in _part(before, part) and _part(before, part)[name] != value
+        if name in parts[part] and parts[part][name] != value
     ]
     if changed:
         raise RequestError(f"{out} cannot be resumed, it was another run: {'; '.join(changed)}")
-
-
-def _remove(out: Path, before: Mapping[str, object]) -> None:
-    """Delete what run.json lists, and nothing that somebody else put there."""
-    for folder in _own_folders(out, before):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _own_folders(out: Path, before: Mapping[str, object]) -> list[Path]:
@@ -164,11 +162,6 @@ def _write_lines(path: Path, predictions: Iterable[Prediction]) -> None:
         file.writelines(map(_line, predictions))
 
 
-def _write_all(handle: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(handle, data) :]
-
-
 def _line(prediction: Prediction) -> bytes:
     return json.dumps(prediction, ensure_ascii=False).encode() + b"\n"
 
@@ -187,11 +180,8 @@ def _part(run: Mapping[str, object], name: str) -> dict[str, object]:
 
 def current_settings(settings: Mapping[str, object]) -> dict[str, object]:
     """Return settings with the values of today in place of those of older runs."""
-    apply = settings.get("apply")
-    return {
-        **settings,
-        **({"apply": OLD_APPLY[apply]} if isinstance(apply, str) and apply in OLD_APPLY else {}),
-    }
+    current = OLD_APPLY.get(str(settings.get("apply")))
+    return {**settings, **({"apply": current} if current else {})}
 
 
 def _shown(value: object) -> str:

@@ -8,20 +8,21 @@ exactly where p is under 5 %, and covers all candidates together at 95 %, so als
 """
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from eval.statistics.paired import ALPHA, Z_POWER, null_sums
-from eval.statistics.shares import AT_ONCE, SEED, t95
+import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from eval.statistics.rates import AT_ONCE, SEED, Floats, by_cluster, t95
 
+ALPHA = 0.05
+Z_POWER = 0.8416212335729143  # the normal distribution's 80 % point
 FLIPS = 20_000
 ENUMERATED = 12  # with as many clusters that differ, or fewer, every flip is counted
 NEAR = 1e-6  # statistics nearer than this are equal
+Bits = NDArray[np.uint8] | NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +33,27 @@ class Units:
     `bound` is the largest difference that there can be: 1 of shares, none of a loss.
     """
 
-    sums: "NDArray[np.float64]"
-    sizes: "NDArray[np.float64]"
+    sums: Floats
+    sizes: Floats
     squares: float
     rows_are_units: bool
     bound: float = 1.0
 
     @property
-    def values(self) -> "NDArray[np.float64]":
+    def values(self) -> Floats:
         """Each candidate's mean difference."""
-        found: NDArray[np.float64] = self.sums.sum(0) / self.sizes.sum()
-        return found
+        return np.asarray(self.sums.sum(0) / self.sizes.sum())
+
+    @property
+    def power(self) -> Floats:
+        """The root of each candidate's summed squares: what its sum is measured by."""
+        return np.asarray(np.sqrt((self.sums**2).sum(0)))
+
+    @property
+    def statistics(self) -> Floats:
+        """Each candidate's T at 0, 0 where the two models never differ."""
+        total, power = np.abs(self.sums.sum(0)), self.power
+        return np.asarray(np.round(np.divide(total, power, out=np.zeros_like(total), where=power > 0), 9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,62 +68,44 @@ class Estimate:
 
 
 def units_of(
-    steps: "Sequence[NDArray[np.float64]]",
+    steps: Sequence[Floats],
     groups: Sequence[Sequence[Hashable] | None],
-    counts: "Sequence[NDArray[np.float64]] | None" = None,
+    counts: Sequence[Floats] | None = None,
     bound: float = 1.0,
 ) -> Units:
     """Return the units of one or more datasets, each with its differences [rows, candidates] and clusters.
 
-    `counts` [rows] is what each row counts where that is not 1: the tokens that its loss is of. `ValueError`
-    where a dataset has no rows, or not as many clusters as rows.
+    `counts` [rows] is what each row counts where that is not 1: the tokens that its loss is of.
     """
-    import numpy as np
-
     sums, sizes, squares = [], [], 0.0
     ones = counts or [np.ones(len(own)) for own in steps]
     for own, keys, weights in zip(steps, groups, ones, strict=True):
-        count = len(own)
-        if count == 0 or (keys is not None and len(keys) != count):
-            raise ValueError("expected the same rows, at least one, for both models and the clusters")
+        total = by_cluster(own * weights[:, None], keys)
         weight = 1.0 if len(steps) == 1 else 1 / float(weights.sum())
-        numbers: dict[Hashable, int] = {}
-        places = np.array(
-            [numbers.setdefault(key, len(numbers)) for key in (range(count) if keys is None else keys)]
-        )
-        total = np.zeros((len(numbers), own.shape[1]))
-        np.add.at(total, places, own * weights[:, None])
         sums.append(weight * total)
-        sizes.append(weight * np.bincount(places, weights))
+        sizes.append(weight * by_cluster(weights, keys))
         squares += float((weights**2).sum()) * weight**2
     alone = all(keys is None for keys in groups)
     return Units(np.concatenate(sums), np.concatenate(sizes), squares, alone, bound)
 
 
 def estimates(units: Units) -> list[Estimate]:
-    """Return what is known of each candidate of a family; of one on independent rows by mid-p McNemar.
+    """Return what is known of each candidate of a family.
 
-    Of one candidate the null distribution is exact (of clusters without mid-p), of several it is 20,000 flips
-    with the seed fixed, or all of them where few clusters differ.
+    Of one on independent rows p is mid-p McNemar's, of one on clusters exact; of several it is that of 20,000
+    flips with the seed fixed, or of all of them where few clusters differ.
     """
-    import numpy as np
-
-    total, power = np.abs(units.sums.sum(0)), np.sqrt((units.sums**2).sum(0))
-    seen = np.round(np.divide(total, power, out=np.zeros_like(total), where=power > 0), 9)
     whole = units.bound == 1 and bool(np.all(units.sums == np.round(units.sums)))
-    alone = len(seen) == 1 and whole
-    return _estimated(units, *(_exact(units, float(power[0])) if alone else _flipped(units, power, seen)))
+    alone = units.sums.shape[1] == 1 and whole
+    return _estimated(units, *(_exact(units) if alone else _flipped(units)))
 
 
-def _estimated(units: Units, p: "NDArray[np.float64]", reach: float) -> list[Estimate]:
+def _estimated(units: Units, p: Floats, reach: float) -> list[Estimate]:
     """Return the estimates by each candidate's p and the family's critical value."""
-    import numpy as np
-
-    power = np.sqrt((units.sums**2).sum(0))
     floor = math.sqrt(units.squares / len(units.sizes)) if units.bound == 1 else 0.0
     size = units.sizes.sum()
     limits = [_limits(units, column, reach) for column in range(units.sums.shape[1])]
-    least = np.minimum(units.bound, (reach + Z_POWER) * np.maximum(power, floor) / size)
+    least = np.minimum(units.bound, (reach + Z_POWER) * np.maximum(units.power, floor) / size)
     return [
         Estimate(float(value), *limit, float(chance), float(small))
         for value, limit, chance, small in zip(units.values, limits, p, least, strict=True)
@@ -120,54 +113,54 @@ def _estimated(units: Units, p: "NDArray[np.float64]", reach: float) -> list[Est
 
 
 def sliced(
-    steps: "NDArray[np.float64]", labels: Sequence[str], groups: Sequence[Hashable] | None
+    steps: Floats, labels: Sequence[str], groups: Sequence[Hashable] | None
 ) -> dict[str, list[Estimate]]:
     """Return the estimates of each candidate on the rows of each label, as one family: slices and candidates.
 
-    `steps` are the differences [rows, candidates] of shares. A cluster with rows in several slices is
-    flipped whole in all of them.
+    `steps` are the differences [rows, candidates] of shares. A cluster in several slices is flipped whole.
     """
-    import numpy as np
-
     names, candidates = list(dict.fromkeys(labels)), steps.shape[1]
     held = np.array([[label == name for name in names] for label in labels], dtype=float)
     whole = units_of([(held[:, :, None] * steps[:, None, :]).reshape(len(steps), -1)], [groups])
     sizes = units_of([held], [groups]).sums  # rows of each slice in each cluster
-    total, power = np.abs(whole.sums.sum(0)), np.sqrt((whole.sums**2).sum(0))
-    seen = np.round(np.divide(total, power, out=np.zeros_like(total), where=power > 0), 9)
-    p, reach = _flipped(whole, power, seen)
+    p, reach = _flipped(whole)
     found = {}
     for place, name in enumerate(names):
         inside, columns = sizes[:, place] > 0, slice(place * candidates, (place + 1) * candidates)
-        own = Units(
-            whole.sums[inside, columns], sizes[inside, place], float(held[:, place].sum()), groups is None
-        )
-        found[name] = _estimated(own, p[columns], reach)
+        counted = sizes[inside, place], float(held[:, place].sum()), groups is None
+        found[name] = _estimated(Units(whole.sums[inside, columns], *counted), p[columns], reach)
     return found
 
 
-def shrunk(units: Units) -> "NDArray[np.float64]":
+def shrunk(units: Units) -> Floats:
     """Return each candidate's difference drawn towards their mean by what chance would spread them.
 
     The factor is 1 - (expected spread of equal candidates) / (spread seen), 0 at least: empirical Bayes
     (Efron and Morris 1973), which takes the luck out of the figure of whichever is chosen.
     """
-    import numpy as np
-
     values, size = units.values, units.sizes.sum()
     mean = values.mean()
     centred = units.sums - units.sums.mean(1, keepdims=True) - np.outer(units.sizes, values - mean)
     expected, spread = (centred**2).sum() / size**2, ((values - mean) ** 2).sum()
     factor = max(0.0, 1 - expected / spread) if spread else 0.0
-    found: NDArray[np.float64] = mean + factor * (values - mean)
-    return found
+    return np.asarray(mean + factor * (values - mean))
 
 
-def _exact(units: Units, power: float) -> "tuple[NDArray[np.float64], float]":
+def null_sums(nets: Sequence[int]) -> NDArray[np.float64]:
+    """Return the chances of each sum from -Σ|net| to Σ|net| when every net's sign is a fair coin."""
+    chances = np.ones(1)
+    for size, count in Counter(abs(net) for net in nets).items():
+        heads = np.arange(count + 1)
+        logs = [math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) for k in heads]
+        spread = np.zeros(2 * size * count + 1)
+        spread[:: 2 * size] = np.exp(np.array(logs) - count * math.log(2))
+        chances = np.convolve(chances, spread)
+    return chances
+
+
+def _exact(units: Units) -> tuple[Floats, float]:
     """Return p of a single candidate, and the critical value: t's, moved into the gap the test leaves."""
-    import numpy as np
-
-    nets = units.sums[:, 0]
+    nets, power = units.sums[:, 0], float(units.power[0])
     chances = null_sums([int(net) for net in nets if net])
     centre = len(chances) // 2
     folded = chances[centre:] * np.where(np.arange(centre + 1) > 0, 2, 1)
@@ -182,19 +175,16 @@ def _exact(units: Units, power: float) -> "tuple[NDArray[np.float64], float]":
     return np.array([p[place] if power else 1.0]), reach
 
 
-def _flipped(
-    units: Units, power: "NDArray[np.float64]", seen: "NDArray[np.float64]"
-) -> "tuple[NDArray[np.float64], float]":
+def _flipped(units: Units) -> tuple[Floats, float]:
     """Return each candidate's p by the largest statistic of the family, and the critical value."""
-    import numpy as np
-
-    sums = units.sums[np.any(units.sums, axis=1)]
+    sums, power, seen = units.sums[np.any(units.sums, axis=1)], units.power, units.statistics
     if len(sums) <= ENUMERATED:
-        largest = _largest(_every_sign(len(sums)), sums, power)
+        every = (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums))) & 1
+        largest = _largest(every, sums, power)
     else:
         generator = np.random.default_rng(SEED)
-        draws = (_signs(generator, len(sums)) for _ in range(0, FLIPS, AT_ONCE))
-        drawn = [_largest(signs, sums, power) for signs in draws]
+        draws = (_random_bits(generator, len(sums)) for _ in range(0, FLIPS, AT_ONCE))
+        drawn = [_largest(bits, sums, power) for bits in draws]
         largest = np.append(np.concatenate(drawn), seen.max())  # what was seen is one of the flips
     largest = np.sort(largest)
     p = (len(largest) - np.searchsorted(largest, seen - NEAR)) / len(largest)
@@ -205,30 +195,17 @@ def _flipped(
     return p, _within(kept + NEAR, float(above.min(initial=math.inf)), units)
 
 
-def _every_sign(count: int) -> "NDArray[np.float32]":
-    import numpy as np
-
-    return (1 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)).astype(np.float32)
-
-
-def _signs(generator: "np.random.Generator", count: int) -> "NDArray[np.float32]":
-    """Return random signs [500, count]."""
-    import numpy as np
-
-    bits = np.frombuffer(generator.bytes(AT_ONCE * (count // 8 + 1)), dtype=np.uint8)
-    drawn = np.unpackbits(bits.reshape(AT_ONCE, -1), axis=1, count=count).astype(np.float32)
-    return 2 * drawn - 1
+def _random_bits(generator: np.random.Generator, count: int) -> Bits:
+    """Return random bits [500, count]."""
+    drawn = np.frombuffer(generator.bytes(AT_ONCE * (count // 8 + 1)), dtype=np.uint8)
+    return np.unpackbits(drawn.reshape(AT_ONCE, -1), axis=1, count=count)
 
 
-def _largest(
-    signs: "NDArray[np.float32]", sums: "NDArray[np.float64]", power: "NDArray[np.float64]"
-) -> "NDArray[np.float64]":
-    """Return the family's largest statistic under each row of signs."""
-    import numpy as np
-
+def _largest(bits: Bits, sums: Floats, power: Floats) -> Floats:
+    """Return the family's largest statistic under each row of bits, which are signs."""
+    signs = 2 * bits.astype(np.float32) - 1
     flipped = np.abs(signs @ sums.astype(np.float32)).astype(np.float64)
-    found: NDArray[np.float64] = np.round(flipped / np.where(power > 0, power, 1.0), 9).max(axis=1)
-    return found
+    return np.asarray(np.round(flipped / np.where(power > 0, power, 1.0), 9).max(axis=1))
 
 
 def _within(kept: float, above: float, units: Units) -> float:

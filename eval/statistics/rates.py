@@ -1,10 +1,152 @@
-"""A figure as results.json keeps it: a value with its n, standard error and 95 % interval."""
+"""Shares with their uncertainty: Wilson intervals, standard errors, and both by cluster.
+
+A row is one question; rows that share a group (a premise) are not independent, so that every
+measure here has a form by cluster. Numbers are shares (0-1), never percentages.
+"""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TypeVar
 
-from eval.statistics.shares import clustered_stderr, critical, design_effect, wilson
+import numpy as np
+from numpy.typing import NDArray
+
+DRAWS = 10_000
+Number = TypeVar("Number", bound=np.generic)
+Floats = NDArray[np.float64]
+Cells = NDArray[np.int64]
+AT_ONCE = 500  # draws whose counts of every kind of group are in memory at once
+SEED = 42
+Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
+
+
+def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
+    """Return the Wilson score interval of a share (Wilson 1927); `n` may be an effective sample size.
+    `ValueError` where there is no row, or not 0 <= successes <= n."""
+    if not (n > 0 and 0 <= successes <= n):
+        raise ValueError(f"found {successes} of {n}, expected 0 <= successes <= n and n > 0")
+    share = successes / n
+    centre = share + z * z / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    low = 0.0 if successes == 0 else (centre - half) / scale
+    high = 1.0 if successes == n else (centre + half) / scale
+    return low, high
+
+
+def t95(freedom: float) -> float:
+    """Return the 97.5 % point of Student's t, exact for 1 (and less) and 2 degrees of freedom, else within
+    1.5 % by Cornish and Fisher's expansion (Abramowitz and Stegun 1964, 26.7.5)."""
+    if freedom <= 2:
+        alpha = 0.95**2
+        return math.tan(math.pi * 0.475) if freedom < 2 else math.sqrt(2 * alpha / (1 - alpha))
+    z = Z95
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
+
+
+def critical(rows: int, groups: Sequence[Hashable] | None) -> float:
+    """Return how many standard errors a 95 % limit is away: t(G - 1) for G clusters of rows, z without."""
+    clusters = rows if groups is None else len(set(groups))
+    return Z95 if clusters == rows else t95(clusters - 1)
+
+
+def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> float:
+    """Return the standard error of a mean whose rows come in groups (Miller 2024, arXiv:2411.00640, §2.2).
+
+    sqrt(G/(G-1) · Σ_g (Σ_{i∈g} (x_i - mean))²) / n: with a row in each group, or without groups, that of
+    independent rows, for a share sqrt(p(1-p)/(n-1)). 0 for one group; `ValueError` without rows.
+    """
+    mean = sum(values) / max(1, len(values))
+    sums = by_cluster(np.asarray(values, dtype=float) - mean, groups)
+    return math.sqrt(len(sums) / max(1, len(sums) - 1) * float((sums**2).sum())) / len(values)
+
+
+def by_cluster(values: NDArray[Number], groups: Sequence[Hashable] | None) -> NDArray[Number]:
+    """Return the sums over the rows of each group [groups, …], by first row; without groups each row is one.
+    `ValueError` where the lengths differ or there are no rows."""
+    keys = range(len(values)) if groups is None else groups
+    if len(values) != len(keys) or not len(keys):
+        raise ValueError(f"found {len(values)} values and {len(keys)} groups, expected as many, one at least")
+    numbers: dict[Hashable, int] = {}
+    places = [numbers.setdefault(key, len(numbers)) for key in keys]
+    sums = np.zeros((len(numbers), *values.shape[1:]), dtype=values.dtype)
+    np.add.at(sums, places, values)
+    return sums
+
+
+def design_effect(values: Sequence[float], groups: Sequence[Hashable] | None) -> float:
+    """Return the variance of a mean by group over that of independent rows, 1 at least.
+
+    Few groups can look even by luck: an interval is never narrowed for that. Values that are all the same do
+    not show how similar a group's rows are: each group counts as one row.
+    """
+    if groups is None:
+        return 1.0
+    plain = clustered_stderr(values)
+    if not plain:
+        return len(values) / len(set(groups))
+    return max(1.0, (clustered_stderr(values, groups) / plain) ** 2)
+
+
+def resample(cells: Cells) -> Cells:
+    """Return the summed cells [10,000, cells] of bootstrap samples of groups, the seed fixed.
+
+    Groups with the same counts are alike: drawing G with replacement is one multinomial draw over distinct
+    rows.
+    """
+    kinds, counts = np.unique(cells, axis=0, return_counts=True)
+    total = int(counts.sum())
+    generator = np.random.default_rng(SEED)
+    draws = (generator.multinomial(total, counts / total, size=AT_ONCE) for _ in range(0, DRAWS, AT_ONCE))
+    return np.concatenate([drawn @ kinds for drawn in draws])
+
+
+def label_cells(
+    gold: Sequence[str], predicted: Sequence[str], groups: Sequence[Hashable] | None = None
+) -> Cells:
+    """Return what macro-F1 is made of, by group [groups, 2·labels]: for each label of `gold`, sorted, how
+    often it was found, and how often it was expected or given."""
+    labels = {label: place for place, label in enumerate(sorted(set(gold)))}
+    cells = np.zeros((len(gold), 2 * len(labels)), dtype=np.int64)
+    for cell, right, said in zip(cells, gold, predicted, strict=True):
+        cell[2 * labels[right]] += right == said
+        cell[2 * labels[right] + 1] += 1
+        if said in labels:
+            cell[2 * labels[said] + 1] += 1
+    return by_cluster(cells, groups)
+
+
+def macro_f1(cells: Cells) -> tuple[float, float, float]:
+    """Return macro-F1 of `label_cells` and its 95 % percentile bootstrap limits, groups drawn whole; a label
+    that a draw lacks is left out of it."""
+    low, high = np.quantile(f1_means(resample(cells)), (0.025, 0.975))
+    return float(f1_means(cells.sum(0, keepdims=True))[0]), float(low), float(high)
+
+
+def f1_parts(cells: Cells) -> Floats:
+    """Return each group's part in the macro-F1 of `label_cells` [groups]; the mean of parts is macro-F1.
+
+    A part is macro-F1 and the group's influence on it: the spread of parts is macro-F1's standard error (the
+    infinitesimal jackknife, Efron 1982).
+    """
+    hits, said = cells[:, 0::2], np.maximum(cells[:, 1::2].sum(axis=0), 1)
+    f1 = 2 * hits.sum(axis=0) / said
+    influence = (2 * hits - f1 * cells[:, 1::2]) / said
+    return np.asarray(f1.mean() + len(cells) * influence.mean(axis=1))
+
+
+def f1_means(cells: Cells) -> Floats:
+    """Return the macro-F1 of each row of summed cells (shape [rows, 2·labels])."""
+    hits, said = cells[:, 0::2], cells[:, 1::2]
+    each = np.divide(2 * hits, said, out=np.full(hits.shape, np.nan), where=said > 0)
+    return np.asarray(np.nanmean(each, axis=1))
+
 
 Rows = Sequence[Mapping[str, object]]
 
@@ -41,10 +183,9 @@ def rate_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -
 
     Rows that share a group are not independent: error and interval are then by group, with t(G - 1) for z.
     For values other than flags the interval is on the safe side: no mean varies more than a share of its
-    size.
-    `ValueError` where there are none.
+    size. `ValueError` where there are none.
     """
-    error, effect = clustered_stderr(values, range(len(values))), design_effect(values, groups)
+    error, effect = clustered_stderr(values), design_effect(values, groups)
     n, mean = len(values), sum(values) / len(values)
     reach = critical(n, groups)
     return Rate(mean, n, error * math.sqrt(effect), wilson(mean * n / effect, n / effect, reach))
@@ -52,5 +193,58 @@ def rate_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -
 
 def rate(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> dict[str, object]:
     """Return `rate_of` as plain JSON values."""
-    found = rate_of(values, groups)
-    return {"value": found.value, "n": found.n, "stderr": found.stderr, "ci95": list(found.ci95)}
+    found = asdict(rate_of(values, groups))
+    return {**found, "ci95": list(found["ci95"])}
+
+
+def accuracy_of(right: Sequence[bool], groups: Sequence[Hashable] | None = None) -> dict[str, object]:
+    """Return the share of correct rows as results.json has it: `accuracy`, `n`, `stderr`, `ci95`."""
+    found = rate(right, groups)
+    return {"accuracy": found.pop("value"), **found}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A figure in any unit with its standard error and 95 % limits."""
+
+    value: float
+    stderr: float
+    ci95: tuple[float, float]
+
+
+def ratio(
+    tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hashable] | None = None
+) -> Measured:
+    """Return Σtops / Σbottoms over rows that may come in groups; `ValueError` where the bottoms sum to
+    nothing.
+
+    The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group.
+    """
+    total = sum(bottoms)
+    if total <= 0:
+        raise ValueError(f"found a sum of {total}, expected more than 0")
+    value = sum(tops) / total
+    residuals = [top - value * bottom for top, bottom in zip(tops, bottoms, strict=True)]
+    error = clustered_stderr(residuals, groups) * len(tops) / total
+    reach = critical(len(tops), groups) * error
+    return Measured(value, error, (value - reach, value + reach))
+
+
+def mean_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> Measured:
+    """Return the mean of values in any unit, with the error and limits of `ratio`."""
+    return ratio(values, [1] * len(values), groups)
+
+
+def average(figures: Sequence[Measured]) -> Measured:
+    """Return the unweighted mean of independent figures; `ValueError` where there is none.
+
+    The limits combine the figures' own (Zou, Huang and Zhang 2009, A note on confidence interval estimation
+    for a linear function of binomial proportions): they are no point where every share is 0 or 1.
+    """
+    if not figures:
+        raise ValueError("no figures")
+    count = len(figures)
+    value = math.fsum(one.value for one in figures) / count
+    below, above = (math.hypot(*(one.value - one.ci95[side] for one in figures)) / count for side in (0, 1))
+    error = math.hypot(*(one.stderr for one in figures)) / count
+    return Measured(value, error, (value - below, value + above))

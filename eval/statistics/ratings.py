@@ -9,7 +9,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from eval.statistics.paired import holm, mcnemar, sign_flip
+import numpy as np
+
+from eval.statistics.family import null_sums
 from eval.statistics.rates import rate_of
 
 CRITERIA = ("correctness", "relevance", "completeness", "depth", "usefulness")
@@ -30,8 +32,8 @@ class Rating:
 class Outcome:
     """How a model's answers fare against another's by one criterion, over the prompts rated for both.
 
-    `share` is that of wins among the prompts that are no tie, with its Wilson limits (None without any);
-    `p` is the exact two-sided sign test's, `p_holm` the same with Holm's correction.
+    `share` is that of wins among prompts that are no tie, with Wilson's limits (None without any); `p` the
+    exact two-sided sign test's, `p_holm` the same with Holm's correction.
     """
 
     model: str
@@ -52,11 +54,16 @@ def outcomes(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping
     for the rest, which describe. Prompts of one of `clusters` (by prompt) are not independent.
     """
     base, *others = models
-    families = (
-        [(model, OVERALL) for model in others],
-        [(model, criterion) for model in others for criterion in CRITERIA],
-    )
-    return [outcome for family in families for outcome in _family(ratings, base, family, clusters)]
+    found = []
+    for criteria in ((OVERALL,), CRITERIA):
+        family = [
+            _outcome(_steps(ratings, base, model, criterion), (model, base, criterion), clusters)
+            for model in others
+            for criterion in criteria
+        ]
+        adjusted = holm([outcome.p for outcome in family])
+        found += [replace(outcome, p_holm=p) for outcome, p in zip(family, adjusted, strict=True)]
+    return found
 
 
 def mean_marks(ratings: Iterable[Rating], model: str) -> dict[str, float | None]:
@@ -96,29 +103,20 @@ def _spread(values: Sequence[int]) -> Fraction:
     return Fraction(2 * (n * squares - total * total), n * (n - 1)) if n > 1 else Fraction()
 
 
-def _family(
-    ratings: Sequence[Rating], base: str, family: Sequence[tuple[str, str]], clusters: Mapping[int, str]
-) -> list[Outcome]:
-    found = [_outcome(_steps(ratings, base, *pair), (base, *pair), clusters) for pair in family]
-    adjusted = holm([outcome.p for outcome in found])
-    return [replace(outcome, p_holm=p) for outcome, p in zip(found, adjusted, strict=True)]
-
-
 def _outcome(
     steps: Mapping[int, Fraction], names: tuple[str, str, str], clusters: Mapping[int, str]
 ) -> Outcome:
     """What the prompts' steps say, before Holm; with clusters the sign test flips whole ones."""
-    base, model, criterion = names
     won = {prompt: step > 0 for prompt, step in steps.items() if step}
-    groups = [clusters.get(prompt, prompt) for prompt in won]
+    groups: list[Hashable] = [clusters.get(prompt, prompt) for prompt in won]
     wins, losses = sum(won.values()), len(won) - sum(won.values())
     nets: Counter[Hashable] = Counter()
     for group, win in zip(groups, won.values(), strict=True):
         nets[group] += 1 if win else -1
-    p = sign_flip([net for net in nets.values() if net]) if clusters else mcnemar(wins, losses)
+    p = sign_flip([net for net in nets.values() if net])
     share = rate_of(list(won.values()), groups) if won else None
     limits = (share.value, *share.ci95) if share else None
-    return Outcome(model, base, criterion, wins, len(steps) - len(won), losses, limits, p, p)
+    return Outcome(*names, wins, len(steps) - len(won), losses, limits, p, p)
 
 
 def _steps(ratings: Iterable[Rating], base: str, model: str, criterion: str) -> dict[int, Fraction]:
@@ -132,3 +130,22 @@ def _steps(ratings: Iterable[Rating], base: str, model: str, criterion: str) -> 
         if rated == model and both:
             gains[prompt].append(Fraction(sum(own[name] - other[name] for name in both), len(both)))
     return {prompt: sum(gain, Fraction()) / len(gain) for prompt, gain in gains.items()}
+
+
+def sign_flip(nets: Sequence[int]) -> float:
+    """Return the two-sided exact p that the sum of `nets` is this far from 0 when signs are random: what
+    chance could do is swap two systems in a whole group. With nets of ±1 this is the sign test, and
+    McNemar's."""
+    chances = null_sums(nets)
+    centre = len(chances) // 2
+    far = np.abs(np.arange(len(chances)) - centre) >= abs(sum(nets))
+    return min(1.0, float(chances[far].sum()))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's adjusted p values (Holm 1979), in the order given."""
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted

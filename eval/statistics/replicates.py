@@ -3,9 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from eval.statistics.family import Units
-from eval.statistics.paired import ALPHA
-from eval.statistics.shares import SEED
+import numpy as np
+
+from eval.statistics.family import ALPHA, Units
+from eval.statistics.rates import SEED
 
 DRAWN = 100_000
 
@@ -34,8 +35,6 @@ def replicated(units: Units, tests: int = 1) -> Replicated:
     Student's t with seeds - 1 degrees of freedom, and the clusters' (Behrens and Fisher): 100,000
     draws, seed fixed. Few seeds that differ so give the wide interval that they should.
     """
-    import numpy as np
-
     count, seeds = units.sums.shape
     scaled = units.sums * count / units.sizes.sum()
     rows, columns, value = scaled.mean(axis=1), scaled.mean(axis=0), float(scaled.mean())

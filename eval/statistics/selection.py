@@ -2,40 +2,18 @@
 
 import hashlib
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+
+import numpy as np
 
 from core.errors import ContentError
-from core.metrics import Metric
-from eval.statistics.rates import groups_of, hits, rate_of
 
-Rows = Sequence[Mapping[str, object]]  # predictions, in the order of the data
 Split = tuple[list[int], list[int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Accuracy of some rows with its 95 % interval, their number, and their baseline (a share).
-
-    `value` is the metric that is chosen by, and `value_ci95` its interval, None for the accuracy itself.
-    """
-
-    accuracy: float
-    low: float
-    high: float
-    n: int
-    majority: float
-    value: float | None = None
-    value_ci95: Sequence[float] | None = None
-
-
 def split_halves(keys: Sequence[str], seed: int, place: str) -> Split:
-    """Return the rows to choose on and those to report, by a hash of what each row's group or question is.
-
-    The same in every run and for every model; rows of one key stay together. `ContentError` if a half is
-    empty.
-    """
+    """Return the rows to choose on and those to report, by a hash of what each row's group or question is:
+    the same in every run and for every model, rows of one key together. `ContentError` if a half is empty."""
     halves: Split = ([], [])
     for row, key in enumerate(keys):
         halves[hashlib.sha256(f"{seed} {key}".encode()).digest()[0] % 2].append(row)
@@ -52,24 +30,6 @@ def held_out_rows(count: int, size: float, seed: int) -> list[int]:
     They are those that `train_test_split` of the datasets library holds out, by which both LLaMA-Factory and
     the published script part their rows; a `size` of 1 or more is a number of rows.
     """
-    import numpy as np
-
     shuffled = np.random.default_rng(seed).permutation(count)
     held: list[int] = shuffled[: math.ceil(size * count) if size < 1 else int(size)].tolist()
     return sorted(held)
-
-
-def score(rows: Rows, half: Sequence[int]) -> Score:
-    """Return how some of the rows were answered; `majority` is what their commonest answer would score.
-
-    Not the whole set's: the halves differ, and `eval.compare` judges the same rows by their own baseline.
-    """
-    own = [rows[number] for number in half]
-    found = rate_of(hits(own), groups_of(own))
-    commonest = max(Counter(row["expected_output"] for row in own).values())
-    return Score(found.value, *found.ci95, found.n, commonest / found.n)
-
-
-def choose(scores: Mapping[str, float], metric: Metric) -> str:
-    """Return the name of the best score by the metric's direction; of equals the first."""
-    return min(scores, key=lambda name: metric.rank(scores[name]))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import norm
 
-from eval.metrics.auc import auc_parts
+from eval.metrics.preference import auc_parts
 from eval.metrics.text import bleu_parts
 from eval.statistics import family
 

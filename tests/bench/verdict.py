@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import binom
 
 from eval.statistics import family
-from eval.statistics.paired import holm
+from eval.statistics.ratings import holm
 
 DISCORDANCE = 0.25
 SHARED = 0.5  # of the examples, on which all candidates are fixed or regressed together

@@ -82,7 +82,7 @@ def test_from_prompts_to_a_verdict(ab, capsys, tmp_path) -> None:
     assert "No evidence of a difference between tuned and base: 4 prompts won, 0 lost, 0 tied" in said
     found = json.loads((tmp_path / "tally" / "tally.json").read_text())
     assert found["raters"] == ["anna", "ben"] and found["mean_marks"]["tuned"]["depth"] == 4.5
-    assert found["outcomes"][0]["p"] == 2 / 2**4
+    assert found["outcomes"][0]["p"] == pytest.approx(2 / 2**4)
 
 
 def test_references_conversations_and_refused_prompts(ab, tmp_path, capsys) -> None:

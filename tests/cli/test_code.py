@@ -8,7 +8,7 @@ import pytest
 from core.errors import ContentError, RequestError
 from eval.code import cli, program_of
 from eval.compare import cli as compare
-from eval.statistics.shares import wilson
+from eval.statistics.rates import wilson
 from tests.conftest import ROOT
 from tests.serving import answering
 

@@ -9,7 +9,7 @@ from compiler.cli import cli as compiler
 from core.errors import ContentError
 from eval.compare import cli as compare
 from eval.defect import cli
-from eval.statistics.shares import wilson
+from eval.statistics.rates import wilson
 from tests.conftest import ROOT
 from tests.serving import answering
 

@@ -9,7 +9,7 @@ from core.errors import ContentError
 from eval.compare import cli as compare
 from eval.datasets.dataset import read_datasets
 from eval.qa import PROMPTS, check_references, cli
-from eval.statistics.shares import wilson
+from eval.statistics.rates import wilson
 from tests.serving import answering
 
 ROWS = [

@@ -6,8 +6,8 @@ import statistics
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from eval.metrics.auc import auc_parts
-from eval.metrics.text import ratio
+from eval.metrics.preference import auc_parts
+from eval.statistics.rates import mean_of
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -28,7 +28,7 @@ def test_the_error_is_that_of_repeated_samples():
     def sample(draw):
         marks = [n < 80 for n in range(200)]
         parts = auc_parts([draw.gauss(0.8 * mark, 1) for mark in marks], marks)
-        return ratio(parts, [1] * len(parts), range(len(parts)))
+        return mean_of(parts)
 
     found = [sample(random.Random(seed)) for seed in range(400)]
     spread = statistics.stdev(one.value for one in found)

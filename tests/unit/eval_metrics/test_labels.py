@@ -13,7 +13,7 @@ from eval.metrics.labels import (
     spellings,
     summary,
 )
-from eval.statistics.shares import wilson
+from eval.statistics.rates import wilson
 
 EXPECTED = ["yes", "yes", "yes", "no", "no", "maybe"]
 PREDICTED = ["yes", "yes", "no", "no", "unknown", "yes"]

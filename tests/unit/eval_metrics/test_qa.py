@@ -2,9 +2,8 @@
 
 import pytest
 
-from eval.metrics.matching import exact_match, token_f1
-from eval.metrics.qa import Lexical, qa_summary
-from eval.statistics.shares import clustered_stderr, wilson
+from eval.metrics.qa import Lexical, exact_match, qa_summary, token_f1
+from eval.statistics.rates import clustered_stderr, wilson
 
 
 def row(expected: str, given: str, similarity: float, **more: object) -> dict[str, object]:

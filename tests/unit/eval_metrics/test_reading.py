@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from eval.metrics.reading import generated_figures, percentiles, read_figures
+from eval.metrics.text import generated_figures, percentiles, read_figures
 
 READ = [
     {"loss": 6.0, "tokens": 2, "truncated": False},

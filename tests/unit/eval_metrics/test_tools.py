@@ -6,7 +6,7 @@ import pytest
 
 from core.calls import Call
 from eval.metrics.tools import NONE, judge, read_answer, tool_summary, written
-from eval.statistics.shares import wilson
+from eval.statistics.rates import wilson
 
 ADD, SUB = Call("add", {"a": 1}), Call("sub", {})
 ONE = '{"name": "add", "arguments": {"a": 1}}'

@@ -9,15 +9,16 @@ import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
+from matplotlib.figure import Figure
 
 from core import typeface as faces
 from core.typeface import CJK, Typeface, choose_typeface
-from eval.reports.drawing import STUB, Chart, _seen, draw_lying, draw_standing, new_figure
+from eval.reports.drawing import STUB, Chart, _seen, draw_lying, draw_standing
 from eval.reports.panels import _commonest_error, _matrix
 from eval.reports.plots import accuracy_chart, folder_name, kinds_chart, write_plots
 from eval.runs.comparison import compare
 from eval.runs.judgement import ScoredRun
-from eval.statistics.shares import wilson
+from eval.statistics.rates import wilson
 from tests.conftest import ROOT
 from tests.unit.eval_runs.test_comparison import flags, make
 
@@ -31,7 +32,7 @@ CHINESE = Chart(
 
 def draw(chart: Chart, folder: Path, typeface: Typeface) -> None:
     for number, draw_one in enumerate((draw_standing, draw_lying)):
-        draw_one(chart, folder / f"{number}.png", typeface)
+        draw_one(chart, typeface, folder / f"{number}.png")
         assert (folder / f"{number}.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -197,7 +198,7 @@ def test_a_set_names_a_folder_inside_out(name: str) -> None:
 def test_a_matrix_names_its_axes_and_gives_no_share_to_an_empty_cell() -> None:
     gold, said = ["yes", "yes", "no"], ["yes", "no", "no"]
     run = ScoredRun("m", "s", "", ["0", "1", "2"], gold, said, [True, False, True])
-    axes = new_figure(4, 4).add_subplot()
+    axes = Figure((4, 4)).add_subplot()
     _matrix(axes, run, ["no", "yes"], ["no", "yes"], choose_typeface(["m"]))
     assert [text.get_text() for text in axes.texts] == ["1\n100 %", "0", "1\n50 %", "1\n50 %"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "actual (shares are of its row)")

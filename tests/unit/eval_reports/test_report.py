@@ -14,11 +14,9 @@ from core import version
 from core.errors import ContentError, RequestError
 from eval.report import cli, render
 from eval.reports.compared import compare_in_metric, compare_results
-from eval.reports.glossary import GLOSSARY, explained
-from eval.reports.html import LEFT_OUT, POLICY, text
+from eval.reports.html import GLOSSARY, LEFT_OUT, POLICY, explained, inline, text
 from eval.reports.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
 from eval.reports.provenance import provenance
-from eval.reports.svg import inline
 from eval.runs.judgement import ScoredRun
 from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, write_run
@@ -331,7 +329,7 @@ def test_the_page_compares_models_in_the_other_metrics_that_all_of_them_state(tm
         cli.main(given, standalone_mode=False)
     page = (tmp_path / "runs.html").read_text()
     (section,) = compare_in_metric([str(tmp_path / "runs")], "brier", "").comparison.sections
-    gain = section.against_base[0].found
+    gain = section.against_base[0]
     row = re.search(r"brier on d1 \(squared error, lower is better\)</th><td>rte − base</td><td>(\S+)", page)
     assert row and float(row[1].replace("−", "-")) == pytest.approx(gain.value, rel=0.01)
     assert "the verdict rests on accuracy" in page and "label_mass on d1" not in page

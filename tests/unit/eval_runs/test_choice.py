@@ -5,8 +5,8 @@ import random
 import pytest
 
 from core.errors import RequestError
-from eval.runs.choice import choose_on_half
 from eval.runs.comparison import compare
+from eval.runs.held_out import choose_on_half
 from eval.runs.judgement import ScoredRun
 
 

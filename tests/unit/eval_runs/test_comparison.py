@@ -14,7 +14,7 @@ from eval.reports.plots import kinds_chart
 from eval.runs.comparison import compare
 from eval.runs.judgement import Comparison, ScoredRun, Section
 from eval.statistics.family import estimates, units_of
-from eval.statistics.shares import t95, wilson
+from eval.statistics.rates import t95, wilson
 
 
 def make(model: str, right: list[bool], dataset: str = "s", groups: list[str] | None = None) -> ScoredRun:

@@ -11,10 +11,11 @@ from scipy.stats import permutation_test
 
 from core.errors import ContentError, RequestError
 from eval.compare import cli
-from eval.metrics.text import bleu, bleu_parts, ratio
+from eval.metrics.text import bleu, bleu_parts
 from eval.reports.compared import compare_in_metric
 from eval.reports.graded import graded_verdict
 from eval.statistics.family import estimates, units_of
+from eval.statistics.rates import ratio
 
 N = 60
 
@@ -50,7 +51,7 @@ def test_a_loss_is_that_of_all_tokens_together_and_lower_is_better(tmp_path):
         plain = sum(row["loss"] for row in rows) / sum(row["tokens"] for row in rows)
         assert section.figures[model].value == pytest.approx(plain)
     (test,) = section.against_base
-    assert test.found.value == pytest.approx(section.figures["mine"].value - section.figures["base"].value)
+    assert test.value == pytest.approx(section.figures["mine"].value - section.figures["base"].value)
     assert test.better == sum(a["loss"] < b["loss"] for a, b in zip(mine, base, strict=True))
     assert graded_verdict(section, compared(tmp_path, "eval_loss")).startswith("Ship mine: eval_loss 1.")
 
@@ -66,7 +67,7 @@ def test_p_of_one_candidate_is_scipys_permutation_test(tmp_path):
         vectorized=False, rng=np.random.default_rng(1),
     )  # fmt: skip
     assert 0.001 < theirs.pvalue < 0.2
-    assert section.against_base[0].found.p == pytest.approx(theirs.pvalue, abs=0.01)
+    assert section.against_base[0].p == pytest.approx(theirs.pvalue, abs=0.01)
 
 
 @pytest.mark.parametrize("bound", [1.0, math.inf])
@@ -114,8 +115,8 @@ def test_several_datasets_count_alike_and_one_may_decide(tmp_path):
     figures = [section.figures["mine"].value for section in (first, second)]
     assert mean.name == "mean" and mean.decides and not first.decides
     assert mean.figures["mine"].value == pytest.approx(sum(figures) / 2)
-    gains = [section.against_base[0].found.value for section in (first, second)]
-    assert mean.against_base[0].found.value == pytest.approx(sum(gains) / 2)
+    gains = [section.against_base[0].value for section in (first, second)]
+    assert mean.against_base[0].value == pytest.approx(sum(gains) / 2)
     asked = compared(tmp_path, "eval_loss", decide_on="b").sections
     assert [section.decides for section in asked] == [False, True, False]
 
@@ -137,7 +138,7 @@ def test_anybodys_numbers_in_json_lines(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     named = [f"{name}={tmp_path / name}.jsonl" for name in ("old", "new")]
     graded = compare_in_metric(named, "grade", "").comparison
-    assert graded.base == "old" and graded.sections[0].against_base[0].found.value == pytest.approx(0.3)
+    assert graded.base == "old" and graded.sections[0].against_base[0].value == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import ContentError, RequestError
 from eval.runs.find import read_run
-from eval.runs.label_bias import SEED, fit_bias, label_biases
+from eval.runs.questions import SEED, fit_bias, label_biases
 from eval.statistics.selection import split_halves
 from tests.fake_runs import write_run
 

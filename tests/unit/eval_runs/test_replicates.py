@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from core.errors import RequestError
 from eval.compare import cli
 from eval.runs.judgement import ScoredRun
-from eval.runs.replicates import compare_replicates, parse_replicates
+from eval.runs.questions import compare_replicates, parse_replicates
 from tests.conftest import ROOT
 from tests.fake_runs import answers, write_run
 from tests.unit.eval_runs.test_comparison import make

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from core.errors import RequestError
 from eval.compare import cli
 from eval.runs.judgement import ScoredRun
-from eval.runs.slices import compare_slices
+from eval.runs.questions import compare_slices
 from eval.statistics.family import estimates, sliced, units_of
 from tests.conftest import ROOT
 

@@ -126,7 +126,7 @@ def test_every_dataset_counts_alike() -> None:
 
 
 def test_other_rows_are_refused() -> None:
-    with pytest.raises(ValueError, match="the same rows"):
+    with pytest.raises(ValueError, match="as many"):
         units_of([np.zeros((2, 1))], [["a"]])
-    with pytest.raises(ValueError, match="the same rows"):
+    with pytest.raises(ValueError, match="as many"):
         units_of([np.zeros((0, 1))], [None])

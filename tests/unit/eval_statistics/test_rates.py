@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.metrics.labels import summary
-from eval.statistics.rates import groups_of, rate, rate_of
-from eval.statistics.shares import clustered_stderr, wilson
+from eval.statistics.rates import clustered_stderr, groups_of, rate, rate_of, wilson
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=50))

@@ -4,7 +4,8 @@ import pytest
 
 from core.errors import ContentError
 from core.metrics import METRICS
-from eval.statistics.selection import choose, split_halves
+from eval.reports.sweep import choose
+from eval.statistics.selection import split_halves
 
 KEYS = [f"question {n // 2}" for n in range(400)]
 

@@ -13,7 +13,7 @@ from scipy.stats import t as student
 from sklearn.metrics import f1_score
 
 from eval.metrics.calibration import calibration
-from eval.statistics.shares import (
+from eval.statistics.rates import (
     Z95,
     clustered_stderr,
     design_effect,

@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.metrics.macro import SetScore, group_score
-from eval.statistics.shares import wilson
+from eval.reports.groups import group_score
+from eval.statistics.rates import wilson
 
 counts = st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
 def of(*pairs: tuple[int, int]):
-    return group_score([SetScore(right / n, wilson(right, n), n, 0.3) for right, n in pairs])
+    shares = [{"accuracy": right / n, "ci95": wilson(right, n), "n": n} for right, n in pairs]
+    return group_score([{**one, "stderr": 0.1, "majority": 0.3} for one in shares])
 
 
 def test_a_single_set_has_its_wilson_interval() -> None:
@@ -51,5 +52,5 @@ def test_the_interval_covers_what_it_should() -> None:
 
 
 def test_no_set() -> None:
-    with pytest.raises(ValueError, match="no sets"):
+    with pytest.raises(ValueError, match="no figures"):
         group_score([])
