@@ -14,12 +14,15 @@ from compiler.rows import Rows
 from compiler.specsource import Source
 from compiler.verify.entry import Meaning
 from core.datasets import PARTS
+from core.documents import BOM
 from core.errors import Problem, ProblemsError, show_value
 
 Record = Mapping[str, object]
 Turn = tuple[str, str]
 SHAPES = 1000  # kinds of records remembered; a file of more is only slower
-BOM = b"\xef\xbb\xbf"
+# Of Arrow; null goes with every type.
+TYPES = {bool: "truth values", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
+ROLES = ("user", "assistant", "observation", "function", "system")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +108,12 @@ class Expected:
             return
         for key, value in record.items():
             self.keys.add(key)
-            name = _type(value)
+            name = TYPES.get(type(value), "")
             first = self._types.setdefault(key, name) if name else name
             if name != first and key not in self._told:
                 self._told.add(key)
-                message = (
-                    f"found {show_value(value)} ({name}) in a column of {first}: the loader refuses the file"
-                )
+                odd = f"found {show_value(value)} ({name}) in a column of {first}"
+                message = f"{odd}: the loader refuses the file"
                 self.problems.append(Problem("E404", place, message, key, f"write it as {first}"))
         if len(self._shapes) < SHAPES:
             self._shapes.add(shape)
@@ -162,18 +164,15 @@ def _answer(record: Record, column: str) -> str:
 
 def _sharegpt(record: Record, meaning: Meaning) -> ExpectedRow:
     column, tags = meaning.columns.get("messages", ""), meaning.tags
-    roles = {
-        tags.get(f"{role}_tag"): role for role in ("user", "assistant", "observation", "function", "system")
-    }
+    roles = {tags.get(f"{role}_tag"): role for role in ROLES}
     turns: list[Turn] = []
     for number, message in enumerate(_list(record, column), 1):
         fields = message if isinstance(message, dict) else {}
         role = roles.get(str(fields.get(tags.get("role_tag", ""))), "")
         text = fields.get(tags.get("content_tag", ""))
         if not role or not isinstance(text, str):
-            raise LostError(
-                f"{column}: turn {number}: found {show_value(message)}, expected a known role and a text"
-            )
+            found = f"turn {number}: found {show_value(message)}"
+            raise LostError(f"{column}: {found}, expected a known role and a text")
         turns.append((role, text))
     system, tools, media = _beside(record, meaning.columns)
     if turns and turns[0][0] == "system":
@@ -181,9 +180,8 @@ def _sharegpt(record: Record, meaning: Meaning) -> ExpectedRow:
     due = (("user", "observation"), ("assistant", "function"))
     wrong = next((n for n, (role, _) in enumerate(turns) if role not in due[n % 2]), None)
     if wrong is not None:
-        raise LostError(
-            f"{column}: turn {wrong + 1} is the {turns[wrong][0]}'s, expected {due[wrong % 2][0]}"
-        )
+        found = f"turn {wrong + 1} is the {turns[wrong][0]}'s"
+        raise LostError(f"{column}: {found}, expected {due[wrong % 2][0]}")
     if meaning.ranking:
         if len(turns) % 2 == 0:
             raise LostError(f"{column}: {len(turns)} turns, expected an odd number: the answers stand beside")
@@ -217,16 +215,3 @@ def _list(record: Record, column: str | None) -> list[object]:
 def _extra(record: Record, columns: Mapping[str, str], part: str) -> str:
     value = record.get(columns[part]) if part in columns else ""
     return value if isinstance(value, str) else ""
-
-
-def _type(value: object) -> str:
-    """Return the type as Arrow sees it; nothing for null, which goes with every type."""
-    names = {
-        bool: "truth values",
-        int: "numbers",
-        float: "numbers",
-        str: "texts",
-        list: "lists",
-        dict: "objects",
-    }
-    return names.get(type(value), "")
