@@ -6,7 +6,7 @@ A reader gets an open file and yields its rows with their places, some hundreds 
 import functools
 import importlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -106,6 +106,14 @@ def find_reader(kind: str, shown: str) -> Reader:
 def known_suffixes() -> str:
     """Return the suffixes that have a reader, for messages."""
     return f"{', '.join(readers())}, each also .gz or .zst"
+
+
+def refuse_twice(names: Sequence[str], place: str, problems: Problems) -> bool:
+    """Tell whether one column's name is that of another, which is a problem: only one would be read."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        problems.bad_file(Problem("E009", place, "the header names it twice", twice or '""'))
+    return twice is not None
 
 
 def reading(spec: Spec) -> Source:

@@ -72,44 +72,32 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
 
 
 def _read_lines(chunks: Iterable[bytes], shown: str, start: int, problems: Problems) -> Iterator[ObjectRows]:
-    offset = 0
+    prefix, offset = f"{shown}:", 0
     try:
         for data in whole_lines(chunks):
             block = io.BytesIO(data).readlines()
-            yield from _parse_block(block, _Place(f"{shown}:", start, offset), problems)
-            start += len(block)
-            offset += len(data)
+            lines: Sequence[int] = range(start, start + len(block))
+            start, here, offset = start + len(block), offset, offset + len(data)
+            try:
+                rows = list(map(orjson.loads, block))
+                whole = set(map(type, rows)) == {dict}
+            except orjson.JSONDecodeError:
+                whole = False
+            if not whole:
+                block, lines, rows = _parse_each(block, lines, prefix, here, problems)
+            lines, rows = _drop_repeated_keys(block, lines, rows, prefix, problems)
+            if rows:
+                yield ObjectRows(prefix, lines, rows)
     except TooLongError:
         problems.bad_file(Problem("E014", f"{shown}:{start}", TOO_LONG))
 
 
-class _Place:
-    """Where a block of lines begins."""
-
-    def __init__(self, prefix: str, line: int, offset: int) -> None:
-        self.prefix, self.line, self.offset = prefix, line, offset
-
-
-def _parse_block(block: list[bytes], at: _Place, problems: Problems) -> Iterator[ObjectRows]:
-    lines: Sequence[int] = range(at.line, at.line + len(block))
-    try:
-        rows = list(map(orjson.loads, block))
-        whole = set(map(type, rows)) == {dict}
-    except orjson.JSONDecodeError:
-        whole = False
-    if not whole:
-        block, lines, rows = _parse_each(block, at, problems)
-    lines, rows = _drop_repeated_keys(block, lines, rows, at.prefix, problems)
-    if rows:
-        yield ObjectRows(at.prefix, lines, rows)
-
-
 def _parse_each(
-    block: list[bytes], at: _Place, problems: Problems
+    block: list[bytes], numbers: Sequence[int], prefix: str, offset: int, problems: Problems
 ) -> tuple[list[bytes], list[int], list[dict[str, object]]]:
     texts, lines, rows = [], [], []
-    offset = at.offset
-    for number, text in enumerate(block, at.line):
+    for number, text in zip(numbers, block, strict=True):
+        place = f"{prefix}{number}"
         try:
             row = orjson.loads(text)
             if isinstance(row, dict):
@@ -117,13 +105,11 @@ def _parse_each(
                 lines.append(number)
                 rows.append(row)
             else:
-                problem = Problem(
-                    "E005", f"{at.prefix}{number}", f"found {show_value(row)}, expected an object"
-                )
-                problems.bad_row([problem], row)
+                message = f"found {show_value(row)}, expected an object"
+                problems.bad_row([Problem("E005", place, message)], row)
         except orjson.JSONDecodeError as error:
             if text.strip():
-                problem = _broken(text, f"{at.prefix}{number}", offset, error)
+                problem = _broken(text, place, offset, error)
                 problems.bad_row([problem], text.decode(errors="backslashreplace").rstrip("\r\n"))
         offset += len(text)
     return texts, lines, rows
@@ -141,12 +127,8 @@ def _broken(text: bytes, place: str, offset: int, error: orjson.JSONDecodeError)
     rest = text.decode()[error.pos :].encode()
     constant = next((name.decode() for name in CONSTANTS if rest.startswith(name)), None)
     if constant:
-        return Problem(
-            "E002",
-            place,
-            f"found {constant} at column {error.colno}: not JSON",
-            hint="write null or a number",
-        )
+        message = f"found {constant} at column {error.colno}: not JSON"
+        return Problem("E002", place, message, hint="write null or a number")
     return Problem("E002", place, f"broken JSON at column {error.colno}: {error.msg.split(': line')[0]}")
 
 

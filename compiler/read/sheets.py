@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from compiler.problems import Problems
-from compiler.read import OpenFile, reader
-from compiler.read.parquet import refuse_twice, unpacked
+from compiler.read import OpenFile, reader, refuse_twice
+from compiler.read.stream import seekable
 from compiler.rows import ObjectRows
 from core.errors import Problem, RequestError, show_value
 
@@ -24,9 +24,8 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         raise RequestError(
             f"{file.shown}: reading .xlsx needs openpyxl: pip install openpyxl, or save the sheet as .csv"
         ) from error
-    source = file.stream if file.stream.seekable() else unpacked(file.stream)
     try:
-        book = openpyxl.load_workbook(source, read_only=True, data_only=True)
+        book = openpyxl.load_workbook(seekable(file.stream), read_only=True, data_only=True)
         first, *others = book.worksheets
         if left := [sheet.title for sheet in others if sheet.max_row or sheet.max_column]:
             problems.notes.append(f"{file.shown}: only the first sheet is read, not {', '.join(left)}")
@@ -50,9 +49,7 @@ def _rows(sheet: Any, shown: str, problems: Problems) -> Iterator[ObjectRows]:
         names = [*header, *[""] * (len(cells) - len(header))]
         if odd := [cell for name, cell in zip(names, cells, strict=False) if not name and cell is not None]:
             message = f"found {show_value(_plain(odd[0]))} in a column that the header does not name"
-            problems.bad_row(
-                [Problem("E008", f"{prefix}{number}", message)], [_plain(cell) for cell in cells]
-            )
+            problems.bad_row([Problem("E008", f"{prefix}{number}", message)], list(map(_plain, cells)))
             continue
         rows.append({name: _plain(cell) for name, cell in zip(names, cells, strict=False) if name})
         lines.append(number)

@@ -4,6 +4,8 @@ import codecs
 import contextlib
 import gzip
 import io
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import PurePath
@@ -83,6 +85,16 @@ def opened(path: Readable, encoding: str) -> Iterator[io.BufferedReader]:
             else:
                 _skip_mark(stream)
             yield stream
+
+
+def seekable(stream: io.BufferedReader) -> BinaryIO:
+    """Return a stream that can be read in any order: it, or a temporary file with the same bytes."""
+    if stream.seekable():
+        return stream
+    file = tempfile.TemporaryFile()  # noqa: SIM115  # goes with the reader that holds it
+    with _damage():
+        shutil.copyfileobj(stream, file)
+    return file
 
 
 def is_cut(error: UnicodeDecodeError) -> bool:

@@ -10,8 +10,7 @@ from typing import Literal, cast
 
 from compiler.problems import Problems
 from compiler.read import OpenFile, read, reader, readers
-from compiler.read.parquet import unpacked
-from compiler.read.stream import DamagedError, suffix
+from compiler.read.stream import DamagedError, seekable, suffix
 from compiler.rows import Rows
 from core.errors import Problem
 
@@ -45,13 +44,11 @@ def members(archive: zipfile.ZipFile) -> list[Member]:
 @reader(".zip", text=False)
 def read_zip(file: OpenFile, problems: Problems) -> Iterator[Rows]:
     """Yield the rows of every data file of an archive; places name both files (`a.zip/b.csv:2`)."""
-    source = file.stream if file.stream.seekable() else unpacked(file.stream)
     try:
-        with zipfile.ZipFile(source) as archive:
+        with zipfile.ZipFile(seekable(file.stream)) as archive:
             found = members(archive)
             if not found:
-                message = "no data file in the archive"
-                problems.bad_file(Problem("E013", file.shown, message))
+                problems.bad_file(Problem("E013", file.shown, "no data file in the archive"))
             for member in found:
                 shown = f"{file.shown}/{member.path}"
                 yield from read(member, shown, file.source, problems, file.split)
