@@ -1,23 +1,32 @@
 """From a file to the spec that compiles it: look, guess, write, and try it on the whole file."""
 
+import json
 import re
 import shlex
 import tempfile
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
+from compiler.entries import entry_of
 from compiler.init.advise import bundled_spec, split_lines, warnings
 from compiler.init.guess import Proposal, guess, quoted
 from compiler.init.look import Found, look
-from compiler.init.preview import preview
-from compiler.kinds import PLACEHOLDERS
+from compiler.kinds import PAIR, PLACEHOLDERS
 from compiler.pipeline import check_spec
+from compiler.problems import Problems
+from compiler.render import Renderer
 from compiler.request import CompileRequest
 from compiler.spec import Spec, load_spec
 from compiler.specsource import Source
+from compiler.trace import KeptRow, kept_rows
 from core.errors import ContentError, RequestError
+from core.prompt import conversation
 
+SHOWN = 3
+LONGEST = 400  # characters of a text that are shown
 ENDINGS = re.compile(
     r"(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|arrow|xlsx|zip))?(\.(gz|zst))?$", re.IGNORECASE
 )
@@ -60,11 +69,33 @@ def propose(path: Path, wanted: Wanted | None = None) -> tuple[str, str]:
 
 
 def _preview(spec: Spec) -> list[str]:
-    """Return the examples, or why there are none: what is wrong with the rows is said after them."""
+    """Return the first three examples as the model will read them, or why there are none."""
     try:
-        return preview(spec)
-    except ContentError as error:
+        rows = enumerate(islice(kept_rows(spec, (), Problems()), SHOWN), 1)
+        return [line for number, row in rows for line in _example(number, row)]
+    except ContentError as error:  # what is wrong with the rows is said after them
         return [f"no example can be shown: {str(error).splitlines()[0]}"]
+
+
+def _example(number: int, row: KeptRow) -> Iterator[str]:
+    yield f"example {number}, {row.batch.place(0)}"
+    output = row.spec.outputs[0]
+    record = json.loads(Renderer(row.spec, output).render(row.batch)[0])
+    if output.format == "text":
+        yield f"  text: {_short(record[output.field])}"
+        return
+    talk = conversation(record, entry_of(row.spec, output, output.file), row.batch.place(0))
+    yield from (f"  {turn['role']}: {_short(turn['content'])}" for turn in talk.messages)
+    for name in PAIR if PAIR[0] in record else ():
+        side = record[name]
+        yield f"  {name}: {_short(side['value'] if isinstance(side, dict) else side)}"
+    if PAIR[0] not in record:
+        yield f"  answer: {_short(talk.answer)}"
+
+
+def _short(text: str) -> str:
+    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"
+    return shown.replace("\n", "\n    ")
 
 
 def _next(path: Path, spec: Spec, out: Path | None) -> list[str]:
