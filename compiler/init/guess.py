@@ -185,9 +185,8 @@ def _ranked(found: Found) -> Proposal | None:
         f"  {kind}: {{names: [{quoted(answers)}], is: {kind}, {best}}} # its {end} {by}"
         for kind, end in zip(PAIR, ("highest", "lowest"), strict=True)
     ]
-    return Proposal(
-        "Preference pairs from ratings", columns, _alpaca("{question}"), prompts={"question": asked}
-    )
+    about, write = "Preference pairs from ratings", _alpaca("{question}")
+    return Proposal(about, columns, write, prompts={"question": asked})
 
 
 def _rated(value: object) -> tuple[str, ...]:
@@ -195,9 +194,8 @@ def _rated(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
         return ()
     by = next((name for name in RATINGS if all(_is_number(item.get(name)) for item in value)), None)
-    take = next(
-        (name for name in (*ANSWERED, *TEXT) if all(isinstance(item.get(name), str) for item in value)), None
-    )
+    texts = (name for name in (*ANSWERED, *TEXT) if all(isinstance(item.get(name), str) for item in value))
+    take = next(texts, None)
     return (by, take) if by and take else ()
 
 

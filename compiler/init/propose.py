@@ -6,7 +6,6 @@ import shlex
 import tempfile
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -27,29 +26,18 @@ from core.prompt import conversation
 
 SHOWN = 3
 LONGEST = 400  # characters of a text that are shown
-ENDINGS = re.compile(
-    r"(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|arrow|xlsx|zip))?(\.(gz|zst))?$", re.IGNORECASE
-)
+ENDINGS = re.compile(r"(?i)(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|arrow|xlsx|zip))?(\.(gz|zst))?$")
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the user asks for: columns by role (text, label, answer), the share of eval, the spec's file."""
-
-    columns: dict[str, str] = field(default_factory=dict)
-    share: float = 0.1
-    out: Path | None = None
-
-
-def propose(path: Path, wanted: Wanted | None = None) -> tuple[str, str]:
+def propose(path: Path, share: float = 0.1, out: Path | None = None, **told: str) -> tuple[str, str]:
     """Return (spec as YAML, what is said of it: warnings, examples, a try on all rows, the next commands).
 
+    `share` is that of eval, `out` the spec's file, `told` are the columns by role (text, label, answer).
     `RequestError` where the file cannot be read as rows, `ContentError` where no role can be guessed.
     """
-    wanted = wanted or Wanted()
-    found, proposal = _guessed(path, wanted.columns)
-    text = _written(found, proposal, wanted.share)
-    name = wanted.out.stem if wanted.out else _stem(path)
+    found, proposal = _guessed(path, told)
+    text = _written(found, proposal, share)
+    name = out.stem if out else _stem(path)
     with tempfile.TemporaryDirectory(prefix="tuneyard-init-") as folder:
         file = Path(folder) / f"{name}.yaml"
         file.write_text(text, encoding="utf-8")
@@ -65,7 +53,7 @@ def propose(path: Path, wanted: Wanted | None = None) -> tuple[str, str]:
         said.append(f"tried on the whole file: problems {count}, the first: {errors[0].line()}")
     else:
         said.append(f"tried on the whole file: {report.line()}")
-    return text, "\n".join([*said, *_next(path, spec, wanted.out)])
+    return text, "\n".join([*said, *_next(path, spec, out)])
 
 
 def _preview(spec: Spec) -> list[str]:
@@ -160,9 +148,8 @@ def _source(path: str, source: Source) -> list[str]:
     if source.delimiter:
         lines.append(f"  delimiter: {quoted(source.delimiter)} # guessed from the header")
     if source.header:
-        lines.append(
-            f"  header: {quoted(source.header)} # guessed: its first row is a row, these name the columns"
-        )
+        why = "guessed: its first row is a row, these name the columns"
+        lines.append(f"  header: {quoted(source.header)} # {why}")
     if source.quoted is not None:
         lines.append(f"  quoted: {quoted(source.quoted)} # guessed: otherwise rows differ in fields")
     return lines

@@ -118,9 +118,8 @@ def audits(audit: AuditBatch, rows: Any, starts: range, workers: int) -> Iterato
         try:
             yield pool.map(_forked, starts)
         except BrokenProcessPool as error:
-            raise RequestError(
-                "a process that audits rows was killed: was there too little memory?"
-            ) from error
+            message = "a process that audits rows was killed: was there too little memory?"
+            raise RequestError(message) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -52,7 +52,6 @@ class Expected:
     problems: list[Problem] = field(default_factory=list)
     _left_out: dict[str, tuple[str, int]] = field(default_factory=dict)
     _types: dict[str, str] = field(default_factory=dict)
-    _told: set[str] = field(default_factory=set)
     _shapes: set[tuple[object, ...]] = field(default_factory=set)
 
     def records(self) -> Iterator[tuple[str, ExpectedRow | str]]:
@@ -110,8 +109,7 @@ class Expected:
             self.keys.add(key)
             name = TYPES.get(type(value), "")
             first = self._types.setdefault(key, name) if name else name
-            if name != first and key not in self._told:
-                self._told.add(key)
+            if name != first and not any(problem.field == key for problem in self.problems):
                 odd = f"found {show_value(value)} ({name}) in a column of {first}"
                 message = f"{odd}: the loader refuses the file"
                 self.problems.append(Problem("E404", place, message, key, f"write it as {first}"))

@@ -60,17 +60,15 @@ def datasets_of(name: str, out: Path) -> list[str]:
     if name in sets:
         found = list(sets[name].get("entries", {}))
         if not found:
-            raise RequestError(
-                f"{name}: no output of this dataset is registered: LLaMA-Factory reads none of it"
-            )
+            why = "no output of this dataset is registered: LLaMA-Factory reads none of it"
+            raise RequestError(f"{name}: {why}")
         return found
     registered = read_registry(out)
     if name in registered:
         return [name]
     known = sorted({*sets, *registered})
-    hint = nearest(name, known)
-    there = ", ".join(known) or "none"
-    raise RequestError(f"nothing called {name!r} in {out} (found: {there}) {hint}".rstrip())
+    there = f"(found: {', '.join(known) or 'none'}) {nearest(name, known)}"
+    raise RequestError(f"nothing called {name!r} in {out} {there}".rstrip())
 
 
 def read_settings(recipe: Path | None, options: Settings) -> dict[str, object]:
@@ -157,9 +155,8 @@ def _auditor(loaded: Loaded, verdict: Verdict, settings: Settings) -> AuditBatch
         return None
     if model is None or not any((folder / name).is_file() for name in TOKENIZERS):
         why = "no recipe and no model were given" if model is None else f"{model} is no model folder here"
-        verdict.not_checked.append(
-            f"what is learned, token lengths ({why}); give a model folder with --model DIR"
-        )
+        what = f"what is learned, token lengths ({why})"
+        verdict.not_checked.append(f"{what}; give a model folder with --model DIR")
         return None
     tokenizer, template, processor = tools_of(loaded, folder)
     verdict.cutoff, verdict.packing = loaded.data_args.cutoff_len, bool(loaded.data_args.packing)

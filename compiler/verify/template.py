@@ -84,7 +84,6 @@ def _template(name: str) -> Any:
 
     if name not in TEMPLATES:
         hint = nearest(name, TEMPLATES)
-        raise RequestError(
-            f"LLaMA-Factory has no template {name!r} (it has {len(TEMPLATES)}) {hint}".rstrip()
-        )
+        message = f"LLaMA-Factory has no template {name!r} (it has {len(TEMPLATES)}) {hint}"
+        raise RequestError(message.rstrip())
     return TEMPLATES[name]
