@@ -53,8 +53,9 @@ def _group(found: Found, proposal: Proposal) -> tuple[str, Leaf | None]:
         if leaf.path not in used and _KEY.search(leaf.path) and leaf.kind in ("text", "number")
     ]
     for name, leaf in [*prompts, *keys]:
-        whole = leaf.filled == found.rows and len(leaf.hashes) > MOST_VALUES
-        if whole and leaf.repeats > REPEATED * found.rows:
+        distinct = len(leaf.hashes)
+        whole = leaf.filled == found.rows and distinct > MOST_VALUES
+        if whole and found.rows - distinct > REPEATED * found.rows:
             return name, leaf
     return "", None
 

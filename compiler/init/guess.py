@@ -193,14 +193,11 @@ def _rated(value: object) -> tuple[str, ...]:
     """Return the keys of the rating and of the text in a list of rated answers, () for anything else."""
     if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
         return ()
-    by = next((name for name in RATINGS if all(_is_number(item.get(name)) for item in value)), None)
+    rated = (name for name in RATINGS if all(type(item.get(name)) in (int, float) for item in value))
+    by = next(rated, None)
     texts = (name for name in (*ANSWERED, *TEXT) if all(isinstance(item.get(name), str) for item in value))
     take = next(texts, None)
     return (by, take) if by and take else ()
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _pair(found: Found) -> Proposal | None:

@@ -55,11 +55,6 @@ class Leaf:
         return self.chinese > 0.3 * self.characters
 
     @property
-    def repeats(self) -> int:
-        """How many rows have a value that stood in a row before."""
-        return self.filled - len(self.hashes)
-
-    @property
     def steps(self) -> list[str]:
         """The steps of the path that are no numbers, in small letters."""
         return [step for step in self.path.lower().split(".") if not step.isdigit()]

@@ -58,7 +58,7 @@ class Readable(Protocol):
     def name(self) -> str:
         """The file's name without its folders."""
 
-    def open(self, mode: Literal["rb"], buffering: Literal[0]) -> io.RawIOBase:
+    def open(self, mode: Literal["rb"], buffering: Literal[0], /) -> io.RawIOBase:
         """Return its bytes as an unbuffered stream."""
 
 
@@ -73,7 +73,7 @@ def suffix(path: Readable) -> str:
 def opened(path: Readable, encoding: str) -> Iterator[io.BufferedReader]:
     """Open a file as UTF-8 bytes without byte-order mark; raises `DamagedError` and `NotTextError`."""
     with contextlib.ExitStack() as stack:
-        stream = _buffered(stack.enter_context(path.open("rb", buffering=0)))
+        stream = _buffered(stack.enter_context(path.open("rb", 0)))
         magic = stream.peek(4)[:4]
         if magic.startswith(GZIP):
             stream = _buffered(gzip.GzipFile(fileobj=stream))
@@ -170,20 +170,15 @@ def _unpacked(source: BinaryIO) -> Iterator[bytes]:
     import zstandard
 
     new = zstandard.ZstdDecompressor().decompressobj
-    frame, fresh = new(), True
-    while True:
-        chunk = frame.unused_data if frame.eof else b""
-        if frame.eof:
-            frame, fresh = new(), True
-        chunk = chunk or source.read(_PACKED)
-        if not chunk:
-            break
+    frame, whole = new(), True
+    while chunk := frame.unused_data or source.read(_PACKED):
+        frame = new() if frame.eof else frame
         try:
             yield frame.decompress(chunk)
         except zstandard.ZstdError as error:
             raise DamagedError(f"the compressed file is damaged: {error}") from error
-        fresh = False
-    if not fresh:
+        whole = frame.eof
+    if not whole:
         raise DamagedError("the compressed file is cut off")
 
 

@@ -51,7 +51,7 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
         if set(map(len, rows)) != {len(header)} or text.undecoded or header in rows:
             lines, rows = _good(header, lines, rows, text, problems)
         if rows:
-            columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+            columns: dict[str, Sequence[object]] = dict(zip(header, zip(*rows, strict=True), strict=True))
             yield TableRows(f"{shown}:", lines, columns, typed=False)
 
 
@@ -131,18 +131,27 @@ def _unquoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
 
 def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
     csv.field_size_limit(2 * RECORD)  # never reached: the lines of a row are counted
-    source = _Lines(text)
-    reader = csv.reader(source, delimiter=delimiter, strict=True)
+    size = held = 0  # characters: of the present row, of those that are held
+    line = 1
     rows: list[Fields] = []
     lines: list[int] = []
-    line = 1
-    held = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal size
+        for block in text.blocks():
+            for ended in io.StringIO(block, newline="\n"):
+                size += len(ended)
+                if size > RECORD:
+                    raise TooLongError
+                yield ended
+
+    reader = csv.reader(counted(), delimiter=delimiter, strict=True)
     try:
         for row in reader:
             rows.append(row)
             lines.append(line)
             line = reader.line_num + 1
-            held, source.size = held + source.size, 0
+            held, size = held + size, 0
             if len(rows) == BATCH or held > BATCH_SIZE:
                 yield lines, rows
                 rows, lines, held = [], [], 0
@@ -153,24 +162,6 @@ def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
         problems.bad_file(Problem("E014", f"{text.shown}:{line}", TOO_LONG, hint=hint))
     if rows:
         yield lines, rows
-
-
-class _Lines:
-    """The lines of a text with their ends, for csv; `size` is the length of those of the present row."""
-
-    def __init__(self, text: "_Text") -> None:
-        self.lines = (line for block in text.blocks() for line in io.StringIO(block, newline="\n"))
-        self.size = 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self.lines)
-        self.size += len(line)
-        if self.size > RECORD:
-            raise TooLongError
-        return line
 
 
 def _broken(message: str, place: str) -> Problem:

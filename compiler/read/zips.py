@@ -31,9 +31,8 @@ class Member:
         """The file's name without its folders."""
         return PurePosixPath(self.path).name
 
-    def open(self, mode: Literal["rb"], buffering: Literal[0]) -> io.RawIOBase:
+    def open(self, _mode: Literal["rb"], _buffering: Literal[0], /) -> io.RawIOBase:
         """Return its bytes, unpacked as they are read."""
-        del mode, buffering  # as a Path is opened, and there is no other way
         return cast("io.RawIOBase", self.archive.open(self.path))
 
 

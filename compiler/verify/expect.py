@@ -6,6 +6,7 @@ Written after the documented format and not after LLaMA-Factory's code, so that 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from compiler.kinds import PAIR, PLACEHOLDERS
 from compiler.problems import Problems
@@ -59,13 +60,15 @@ class Expected:
 
         `ProblemsError` where the file itself cannot be read on; its problems have their places.
         """
-        self._look_for_bom()
+        with self.path.open("rb") as file:
+            if file.read(3) == BOM:
+                message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
+                self.problems.append(Problem("E404", f"{self.path}:1", message, hint="save it without one"))
         found = Problems()
         for rows in read(self.path, str(self.path), Source({}, {}, {}), found):
             self._look_for_left_out(rows)
             for number, line in enumerate(rows.lines):
-                record = rows.row(number)
-                place = f"{rows.prefix}{line}"
+                record, place = cast("Record", rows.row(number)), f"{rows.prefix}{line}"
                 self._note(record, place)
                 yield place, expected_row(record, self.meaning)
         self.problems += [
@@ -92,16 +95,8 @@ class Expected:
                 place, count = self._left_out.get(name, (f"{rows.prefix}{rows.lines[numbers[0]]}", 0))
                 self._left_out[name] = (place, count + len(numbers))
 
-    def _look_for_bom(self) -> None:
-        with self.path.open("rb") as file:
-            if file.read(3) == BOM:
-                message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
-                self.problems.append(Problem("E404", f"{self.path}:1", message, hint="save it without one"))
-
-    def _note(self, record: object, place: str) -> None:
+    def _note(self, record: Record, place: str) -> None:
         """Remember keys and types: one number among texts makes the loader refuse the whole file."""
-        if not isinstance(record, dict):
-            return
         shape = (*record, *map(type, record.values()))
         if shape in self._shapes:
             return
@@ -117,17 +112,25 @@ class Expected:
             self._shapes.add(shape)
 
 
-def expected_row(record: object, meaning: Meaning) -> ExpectedRow | str:
+def expected_row(record: Record, meaning: Meaning) -> ExpectedRow | str:
     """Return the turns that LLaMA-Factory should make of a record, or why it drops it."""
-    if not isinstance(record, dict):
-        return f"found {show_value(record)}, expected an object"
+    columns = meaning.columns
     try:
-        return (_alpaca if meaning.format == "alpaca" else _sharegpt)(record, meaning)
+        turns = (_alpaca if meaning.format == "alpaca" else _sharegpt)(record, meaning)
     except LostError as error:
         return str(error)
+    system, tools = (_text(record.get(columns.get(part, ""))) for part in ("system", "tools"))
+    if turns and turns[0][0] == "system":
+        system = turns.pop(0)[1]
+    mark = record.get(columns.get("kto_tag", ""))
+    if isinstance(mark, bool):  # LLaMA-Factory puts an empty answer beside it: what it is not
+        turns.insert(len(turns) if mark else len(turns) - 1, ("assistant", ""))
+    media = [record.get(columns[kind]) for kind in PLACEHOLDERS if kind in columns]
+    paths = [str(path) for each in media for path in (each if isinstance(each, list) else [each]) if path]
+    return ExpectedRow(turns, system, tools, tuple(paths))
 
 
-def _alpaca(record: Record, meaning: Meaning) -> ExpectedRow:
+def _alpaca(record: Record, meaning: Meaning) -> list[Turn]:
     columns = meaning.columns
     turns: list[Turn] = []
     for pair in _list(record, columns.get("history")):
@@ -136,20 +139,8 @@ def _alpaca(record: Record, meaning: Meaning) -> ExpectedRow:
         turns += [("user", str(pair[0])), ("assistant", str(pair[1]))]
     asked = [record.get(columns[part]) for part in ("prompt", "query") if part in columns]
     turns.append(("user", "\n".join(str(text) for text in asked if text)))
-    if meaning.ranking:
-        turns += [("assistant", _answer(record, columns.get(part, part))) for part in PAIR]
-    elif not meaning.text_only:
-        turns.append(("assistant", _answer(record, columns["response"])))
-    return ExpectedRow(_marked(turns, record, columns), *_beside(record, columns))
-
-
-def _marked(turns: list[Turn], record: Record, columns: Mapping[str, str]) -> list[Turn]:
-    """Return turns with the empty answer that LLaMA-Factory puts beside a KTO answer: what it is not."""
-    mark = record.get(columns["kto_tag"]) if "kto_tag" in columns else None
-    if not isinstance(mark, bool):
-        return turns
-    empty = [("assistant", "")]
-    return [*turns, *empty] if mark else [*turns[:-1], *empty, turns[-1]]
+    answers = PAIR if meaning.ranking else () if meaning.text_only else ("response",)
+    return turns + [("assistant", _answer(record, columns.get(part, part))) for part in answers]
 
 
 def _answer(record: Record, column: str) -> str:
@@ -160,7 +151,7 @@ def _answer(record: Record, column: str) -> str:
     return answer
 
 
-def _sharegpt(record: Record, meaning: Meaning) -> ExpectedRow:
+def _sharegpt(record: Record, meaning: Meaning) -> list[Turn]:
     column, tags = meaning.columns.get("messages", ""), meaning.tags
     roles = {tags.get(f"{role}_tag"): role for role in ROLES}
     turns: list[Turn] = []
@@ -172,21 +163,19 @@ def _sharegpt(record: Record, meaning: Meaning) -> ExpectedRow:
             found = f"turn {number}: found {show_value(message)}"
             raise LostError(f"{column}: {found}, expected a known role and a text")
         turns.append((role, text))
-    system, tools, media = _beside(record, meaning.columns)
-    if turns and turns[0][0] == "system":
-        system = turns.pop(0)[1]
+    talk = turns[1:] if turns and turns[0][0] == "system" else turns
     due = (("user", "observation"), ("assistant", "function"))
-    wrong = next((n for n, (role, _) in enumerate(turns) if role not in due[n % 2]), None)
-    if wrong is not None:
-        found = f"turn {wrong + 1} is the {turns[wrong][0]}'s"
-        raise LostError(f"{column}: {found}, expected {due[wrong % 2][0]}")
+    for number, (role, _) in enumerate(talk):
+        if role not in due[number % 2]:
+            expected = due[number % 2][0]
+            raise LostError(f"{column}: turn {number + 1} is the {role}'s, expected {expected}")
     if meaning.ranking:
-        if len(turns) % 2 == 0:
-            raise LostError(f"{column}: {len(turns)} turns, expected an odd number: the answers stand beside")
-        turns += [("assistant", _reply(record, meaning, part)) for part in PAIR]
-    elif not turns or len(turns) % 2:
-        raise LostError(f"{column}: {len(turns)} turns, expected an even number that ends with an answer")
-    return ExpectedRow(_marked(turns, record, meaning.columns), system, tools, media)
+        if len(talk) % 2 == 0:
+            raise LostError(f"{column}: {len(talk)} turns, expected an odd number: the answers stand beside")
+        return turns + [("assistant", _reply(record, meaning, part)) for part in PAIR]
+    if not talk or len(talk) % 2:
+        raise LostError(f"{column}: {len(talk)} turns, expected an even number that ends with an answer")
+    return turns
 
 
 def _reply(record: Record, meaning: Meaning, part: str) -> str:
@@ -198,18 +187,10 @@ def _reply(record: Record, meaning: Meaning, part: str) -> str:
     return text
 
 
-def _beside(record: Record, columns: Mapping[str, str]) -> tuple[str, str, tuple[str, ...]]:
-    """Return what stands beside a record's turns: its system text, its tools, the paths of its media."""
-    values = [record.get(columns[kind]) for kind in PLACEHOLDERS if kind in columns]
-    paths = [path for value in values for path in (value if isinstance(value, list) else [value]) if path]
-    return _extra(record, columns, "system"), _extra(record, columns, "tools"), tuple(map(str, paths))
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _list(record: Record, column: str | None) -> list[object]:
     value = record.get(column) if column else None
     return value if isinstance(value, list) else []
-
-
-def _extra(record: Record, columns: Mapping[str, str], part: str) -> str:
-    value = record.get(columns[part]) if part in columns else ""
-    return value if isinstance(value, str) else ""
