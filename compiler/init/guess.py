@@ -58,12 +58,13 @@ class Proposal:
     answer: Leaf | None = None
 
 
+Shape = Callable[[Found], Proposal | None]
+
+
 def guess(found: Found) -> Proposal:
     """Return the first proposal that fits; `ContentError` says what was found where none does."""
-    shapes = _told(found) if found.told else SHAPES
-    for shape in shapes:
-        proposal = shape(found)
-        if proposal:
+    for shape in _told(found) if found.told else SHAPES:
+        if proposal := shape(found):
             return proposal
     kinds = ", ".join(f"{leaf.path} ({leaf.kind})" for leaf in found.leaves.values())
     shown = kinds if len(kinds) < 400 else f"{kinds[:400]}…"
@@ -79,25 +80,20 @@ def quoted(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _told(found: Found) -> "tuple[Shape, ...]":
+def _told(found: Found) -> tuple[Shape, ...]:
     """Return the shapes that use the columns that the user named; `RequestError` where one is not there."""
     for option, path in found.told.items():
         if path not in found.leaves:
-            there = ", ".join(found.leaves) or "none"
-            raise RequestError(
-                f"--{option} {path}: no such column in {found.path} (columns: {there}) "
-                f"{nearest(path, found.leaves)}".rstrip()
-            )
+            there = f"(columns: {', '.join(found.leaves) or 'none'}) {nearest(path, found.leaves)}"
+            raise RequestError(f"--{option} {path}: no such column in {found.path} {there}".rstrip())
     if "answer" in found.told:
         return (_exchange,)
     if "label" in found.told:
         count = len(found.leaves[found.told["label"]].values)
         if not 2 <= count <= MOST_VALUES:
             many = f"more than {MOST_VALUES}" if count > MOST_VALUES else str(count)
-            raise RequestError(
-                f"--label {found.told['label']}: {many} values, expected 2 to {MOST_VALUES}; "
-                "name a column of free text with --answer"
-            )
+            wrong = f"--label {found.told['label']}: {many} values, expected 2 to {MOST_VALUES}"
+            raise RequestError(f"{wrong}; name a column of free text with --answer")
         return (_class,) if "text" in found.told else (_pair, _class)
     return (_class, _plain)
 
@@ -107,20 +103,15 @@ def _talk(found: Found) -> Proposal | None:
     if turns is None:
         return None
     talks = (talk for row in found.first if isinstance(talk := row.get(turns.path), list))
-    said = any(
-        t.get("tool_calls") and t.get("content") for talk in talks for t in talk if isinstance(t, dict)
-    )
+    messages = (turn for talk in talks for turn in talk if isinstance(turn, dict))
+    said = any(turn.get("tool_calls") and turn.get("content") for turn in messages)
     beside, why = (", calls: text", ", some with text beside a call of a tool") if said else ("", "")
     columns = [f"  turns: {{names: [{quoted(turns.path)}], is: turns{beside}}} # its values are turns{why}"]
     columns += _system(found)
     columns += [_by_name("tools")] if any(row.get("tools") for row in found.first) else []
     named = {key for row in found.first for key, value in row.items() if value not in (None, "", [])}
-    columns += [
-        _by_name(kind, name, ", default: []")
-        for kind in PLACEHOLDERS
-        for name in (kind, kind[:-1])
-        if name in named
-    ]
+    media = [(kind, name) for kind in PLACEHOLDERS for name in (kind, kind[:-1]) if name in named]
+    columns += [_by_name(kind, name, ", default: []") for kind, name in media]
     columns += map(_by_name, PAIR) if named >= set(PAIR) else _marks(found)
     return Proposal("Conversations", columns, ["format: sharegpt"])
 
@@ -269,19 +260,8 @@ def _plain(found: Found) -> Proposal | None:
     return Proposal("Plain text for pretraining", [_column("text", text)], write, prompts={"text": text})
 
 
-Shape = Callable[[Found], Proposal | None]
 # The surest first.
-SHAPES: tuple[Shape, ...] = (
-    _talk,
-    _dialogues,
-    _ranked,
-    _pair,
-    _preference,
-    _choices,
-    _exchange,
-    _class,
-    _plain,
-)
+SHAPES = (_talk, _dialogues, _ranked, _pair, _preference, _choices, _exchange, _class, _plain)
 
 
 def _asked(found: Found) -> Leaf | None:
@@ -342,7 +322,7 @@ def _labels(leaf: Leaf, judgement: bool, chinese: bool) -> tuple[list[str], str]
     ours: dict[str, list[object]] = {}
     for value, name in meanings.items():
         ours.setdefault(name, []).append(value)
-    lines = [f"  {quoted(name)}: {json.dumps(raws, ensure_ascii=False)}" for name, raws in ours.items()]
+    lines = [f"  {quoted(name)}: {quoted(raws)}" for name, raws in ours.items()]
     words = OR[chinese].join(name for name in ours if name != "unlabelled")
     return [f"{lines[0]} # {why}", *lines[1:]], words.replace("{", "{{").replace("}", "}}")
 

@@ -77,42 +77,43 @@ def _read_lines(chunks: Iterable[bytes], shown: str, start: int, problems: Probl
         for data in whole_lines(chunks):
             block = io.BytesIO(data).readlines()
             lines: Sequence[int] = range(start, start + len(block))
-            start, here, offset = start + len(block), offset, offset + len(data)
             try:
                 rows = list(map(orjson.loads, block))
-                whole = set(map(type, rows)) == {dict}
+                good = set(map(type, rows)) == {dict} and not _some_repeat(block, rows)
             except orjson.JSONDecodeError:
-                whole = False
-            if not whole:
-                block, lines, rows = _parse_each(block, lines, prefix, here, problems)
-            lines, rows = _drop_repeated_keys(block, lines, rows, prefix, problems)
+                good = False
+            if not good:
+                lines, rows = _parse_each(block, start, prefix, offset, problems)
             if rows:
                 yield ObjectRows(prefix, lines, rows)
+            start, offset = start + len(block), offset + len(data)
     except TooLongError:
         problems.bad_file(Problem("E014", f"{shown}:{start}", TOO_LONG))
 
 
 def _parse_each(
-    block: list[bytes], numbers: Sequence[int], prefix: str, offset: int, problems: Problems
-) -> tuple[list[bytes], list[int], list[dict[str, object]]]:
-    texts, lines, rows = [], [], []
-    for number, text in zip(numbers, block, strict=True):
-        place = f"{prefix}{number}"
+    block: list[bytes], start: int, prefix: str, offset: int, problems: Problems
+) -> tuple[list[int], list[dict[str, object]]]:
+    """Return the good ones of lines, with their numbers; what is wrong with the others is a problem."""
+    lines, rows = [], []
+    for number, text in enumerate(block, start):
+        place, shown = f"{prefix}{number}", text.decode(errors="backslashreplace").rstrip("\r\n")
         try:
             row = orjson.loads(text)
-            if isinstance(row, dict):
-                texts.append(text)
-                lines.append(number)
-                rows.append(row)
-            else:
+            if not isinstance(row, dict):
                 message = f"found {show_value(row)}, expected an object"
                 problems.bad_row([Problem("E005", place, message)], row)
+            elif _repeats(text, row):
+                message = "the key stands twice in one object"
+                problems.bad_row([Problem("E006", place, message, repeated_key(text))], shown)
+            else:
+                lines.append(number)
+                rows.append(row)
         except orjson.JSONDecodeError as error:
             if text.strip():
-                problem = _broken(text, place, offset, error)
-                problems.bad_row([problem], text.decode(errors="backslashreplace").rstrip("\r\n"))
+                problems.bad_row([_broken(text, place, offset, error)], shown)
         offset += len(text)
-    return texts, lines, rows
+    return lines, rows
 
 
 def _broken(text: bytes, place: str, offset: int, error: orjson.JSONDecodeError) -> Problem:
@@ -132,36 +133,20 @@ def _broken(text: bytes, place: str, offset: int, error: orjson.JSONDecodeError)
     return Problem("E002", place, f"broken JSON at column {error.colno}: {error.msg.split(': line')[0]}")
 
 
-def _drop_repeated_keys(
-    block: list[bytes], lines: Sequence[int], rows: list[dict[str, object]], prefix: str, problems: Problems
-) -> tuple[Sequence[int], list[dict[str, object]]]:
-    """Drop rows that name a key twice (orjson keeps the last): more colons than keys show where to look."""
+def _some_repeat(block: list[bytes], rows: list[dict[str, object]]) -> bool:
+    """Whether a row names a key twice (orjson keeps the last): more colons than keys show where to look."""
     colons = map(bytes.count, block, repeat(b":"))
-    repeated = set()
-    for number in compress(range(len(rows)), map(ne, colons, map(len, rows))):
-        text = block[number]
-        if _may_repeat(text, len(rows[number])) and _keys_of(text) != _keys_in(rows[number]):
-            place, twice = f"{prefix}{lines[number]}", repeated_key(text)
-            problem = Problem("E006", place, "the key stands twice in one object", twice)
-            problems.bad_row([problem], text.decode().rstrip("\r\n"))
-            repeated.add(number)
-    if not repeated:
-        return lines, rows
-    good = [number for number in range(len(rows)) if number not in repeated]
-    return [lines[i] for i in good], [rows[i] for i in good]
+    odd = compress(range(len(rows)), map(ne, colons, map(len, rows)))
+    return any(_repeats(block[number], rows[number]) for number in odd)
 
 
-def _may_repeat(text: bytes, keys: int) -> bool:
-    """Whether JSON of so many keys may name more: `":` ends a key.
+def _repeats(text: bytes, row: dict[str, object]) -> bool:
+    """Whether JSON names more keys than its row has: `":` ends one.
 
-    Values that hold `":` or objects make it true in vain; only blanks before a colon could hide a key.
+    Values that hold `":` or objects make a closer look due; only blanks before a colon could hide a key.
     """
-    return text.count(b'":') != keys or _SPACED.search(text) is not None
-
-
-def _keys_of(text: bytes) -> int:
-    """Return how many keys a valid JSON text names: its strings that a colon follows."""
-    return len(b"".join(_STRING.findall(text)))
+    suspect = text.count(b'":') != len(row) or _SPACED.search(text) is not None
+    return suspect and len(b"".join(_STRING.findall(text))) != _keys_in(row)
 
 
 def _keys_in(row: object) -> int:

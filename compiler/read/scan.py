@@ -119,12 +119,8 @@ class Scanner:
         start = self.text.rfind("\n", 0, error.pos)
         column = error.pos - start + (self.before if start < 0 else 0)
         line = self.line_now() + self.text.count("\n", self.at, error.pos)
-        what = (
-            "the file is cut off inside a record"
-            if cut
-            else f"broken JSON at line {line} column {column}: {error.msg}"
-        )
-        raise BrokenError("E003", what) from error
+        broken = f"broken JSON at line {line} column {column}: {error.msg}"
+        raise BrokenError("E003", "the file is cut off inside a record" if cut else broken) from error
 
     def next_sign(self) -> str:
         """Go over blanks and return the character that stands there ("" at the end)."""

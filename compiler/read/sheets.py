@@ -21,9 +21,8 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
     try:
         openpyxl: Any = importlib.import_module("openpyxl")
     except ImportError as error:
-        raise RequestError(
-            f"{file.shown}: reading .xlsx needs openpyxl: pip install openpyxl, or save the sheet as .csv"
-        ) from error
+        fix = "pip install openpyxl, or save the sheet as .csv"
+        raise RequestError(f"{file.shown}: reading .xlsx needs openpyxl: {fix}") from error
     try:
         book = openpyxl.load_workbook(seekable(file.stream), read_only=True, data_only=True)
         first, *others = book.worksheets
