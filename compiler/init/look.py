@@ -218,7 +218,7 @@ def _encoding(path: Readable) -> str:
 def _dialects(path: Readable, encoding: str) -> Iterator[Source]:
     """Yield the ways in which a table may be written, the usual one first."""
     usual = "\t" if suffix(path) == ".tsv" else ","
-    head = codecs.getincrementaldecoder("utf-8")("replace").decode(_head(path, encoding))
+    head = _head(path, encoding).decode(errors="replace")
     first = head.partition("\n")[0]
     counts = {sign: first.count(sign) for sign in (usual, ";", "\t", "|", ",")}
     most = usual if counts[usual] else max(counts, key=lambda sign: counts[sign])
@@ -229,11 +229,7 @@ def _dialects(path: Readable, encoding: str) -> Iterator[Source]:
 
 
 def _header_of(text: str, delimiter: str, quoted: bool) -> tuple[str, ...]:
-    """Return names for the columns of a table that begins with a row, () where it begins with a header.
-
-    `text` is its beginning. A first row is a row where a cell of it is a number among numbers, a label that
-    comes again, or a sentence.
-    """
+    """Return names for the columns of a table that begins with a row, () where it begins with a header."""
     lines = text.splitlines()[:200]
     try:
         rows = list(csv.reader(lines, delimiter=delimiter)) if quoted else [x.split(delimiter) for x in lines]
@@ -248,6 +244,7 @@ def _header_of(text: str, delimiter: str, quoted: bool) -> tuple[str, ...]:
 
 
 def _is_row(cells: Sequence[str]) -> bool:
+    """Whether the first cell is a number among numbers, a label that comes again, or a sentence."""
     first, others = cells[0], cells[1:]
     if _NUMBER.fullmatch(first):
         return all(_NUMBER.fullmatch(cell) for cell in others)

@@ -14,15 +14,7 @@ from compiler.read import OpenFile, reader
 from compiler.read.array import ambiguous, read_array
 from compiler.read.layout import LINES, LOOKED_AT, ROW, layout_of
 from compiler.read.scan import Scanner
-from compiler.read.stream import (
-    CUT_OFF,
-    GET_AGAIN,
-    TOO_LONG,
-    TooLongError,
-    blocks,
-    is_cut,
-    whole_lines,
-)
+from compiler.read.stream import TooLongError, blocks, cut_off, too_long, whole_lines
 from compiler.rows import ObjectRows
 from core.errors import Problem, show_value
 
@@ -88,7 +80,7 @@ def _read_lines(chunks: Iterable[bytes], shown: str, start: int, problems: Probl
                 yield ObjectRows(prefix, lines, rows)
             start, offset = start + len(block), offset + len(data)
     except TooLongError:
-        problems.bad_file(Problem("E014", f"{shown}:{start}", TOO_LONG))
+        problems.bad_file(too_long(f"{shown}:{start}"))
 
 
 def _parse_each(
@@ -120,8 +112,8 @@ def _broken(text: bytes, place: str, offset: int, error: orjson.JSONDecodeError)
     try:
         text.decode()
     except UnicodeDecodeError as wrong:
-        if is_cut(wrong):
-            return Problem("E001", place, CUT_OFF, hint=GET_AGAIN)
+        if cut := cut_off(wrong, place):
+            return cut
         where = f"byte {offset + wrong.start} of the file, column {len(text[: wrong.start].decode()) + 1}"
         hint = "name the file's encoding in a spec under `source:`, or mend the line"
         return Problem("E001", place, f"not UTF-8: 0x{text[wrong.start]:02x} at {where}", hint=hint)

@@ -19,11 +19,9 @@ _DECODER = json.JSONDecoder()
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`steps` are the keys that lead to the rows (None: each line is a row); `lists` hold objects.
+    """`steps` are the keys that lead to the rows (None: each line is a row), `said` is what to call it.
 
-    `said` is what to call it, "" where it holds no rows.
-
-    Where there is more than one of `lists`, nothing says which holds the rows.
+    `lists` hold objects: where there is more than one, nothing says which holds the rows.
     """
 
     steps: tuple[str, ...] | None
@@ -94,10 +92,7 @@ def is_rows(value: object) -> TypeGuard[list[object]]:
 
 
 def _members(text: str) -> tuple[dict[str, object], str, bool]:
-    """Return the members of the object that a text begins with, what comes after it, whether it ends.
-
-    The member that the text ends in is there as far as it goes; of an object in a list, that it is one.
-    """
+    """Return the members (so far) of the object that a text begins with, what follows, whether it ends."""
     with suppress(ValueError, RecursionError):
         whole, end = _DECODER.raw_decode(text)
         return whole, text[end:].strip(), True

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from compiler.problems import Problems
 from compiler.read import OpenFile, reader, refuse_twice
-from compiler.read.stream import BLOCK, RECORD, TOO_LONG, seekable
+from compiler.read.stream import BLOCK, RECORD, seekable, too_long
 from compiler.rows import MISSING, Line, walker
 from core.datasets import filled
 from core.errors import Problem, show_value
@@ -92,7 +92,7 @@ def _rows(what: str, opened: Opened, file: OpenFile, problems: Problems) -> Iter
             return
         for batch in batches:
             if batch.nbytes > RECORD and (long := _too_long(batch)) is not None:
-                problems.bad_file(Problem("E014", f"{file.shown} row {start + long}", TOO_LONG))
+                problems.bad_file(too_long(f"{file.shown} row {start + long}"))
                 return
             yield ArrowRows(f"{file.shown} row ", range(start, start + batch.num_rows), batch)
             start += batch.num_rows

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import BinaryIO, Literal, Protocol, cast
 
+from core.errors import Problem
+
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
-BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 BLOCK = 1 << 17
 AHEAD = 1 << 20  # bytes: each read gives up the interpreter lock, and waits for it where rows are written
 RECORD = 1 << 24
@@ -97,9 +98,15 @@ def seekable(stream: io.BufferedReader) -> BinaryIO:
     return file
 
 
-def is_cut(error: UnicodeDecodeError) -> bool:
-    """Whether the bytes only end too early."""
-    return error.reason == "unexpected end of data" and error.end == len(error.object)
+def cut_off(error: UnicodeDecodeError, place: str) -> Problem | None:
+    """Return the problem of bytes that only end too early, None for others."""
+    cut = error.reason == "unexpected end of data" and error.end == len(error.object)
+    return Problem("E001", place, CUT_OFF, hint=GET_AGAIN) if cut else None
+
+
+def too_long(place: str, hint: str = "") -> Problem:
+    """Return the problem of a record of more than `RECORD` bytes."""
+    return Problem("E014", place, TOO_LONG, hint=hint)
 
 
 def blocks(stream: io.BufferedReader) -> Iterator[bytes]:
@@ -137,9 +144,8 @@ def _skip_mark(stream: io.BufferedReader) -> None:
     start = stream.peek(4)[:4]
     if start.startswith(codecs.BOM_UTF8):
         stream.read(3)
-    guess = next((name for mark, name in BOMS.items() if start.startswith(mark)), None)
-    if guess:
-        raise NotTextError(f"not UTF-8: its byte-order mark says {guess.upper()}", guess)
+    if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise NotTextError("not UTF-8: its byte-order mark says UTF-16", "utf-16")
 
 
 class _Pieces(io.RawIOBase):

@@ -7,17 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from compiler.problems import Problems
 from compiler.read import OpenFile, reader, refuse_twice
-from compiler.read.stream import (
-    CUT_OFF,
-    GET_AGAIN,
-    RECORD,
-    TOO_LONG,
-    TooLongError,
-    blocks,
-    encoding_hint,
-    is_cut,
-    whole_lines,
-)
+from compiler.read.stream import RECORD, TooLongError, blocks, cut_off, encoding_hint, too_long, whole_lines
 from compiler.rows import TableRows
 from core.errors import Problem
 
@@ -96,21 +86,15 @@ def _good(
 
 
 def _undecodable(row: Fields, place: str, last: str) -> Problem:
-    if last.endswith(row[-1]) and _ends_inside(row[-1]):
-        return Problem("E001", place, CUT_OFF, hint=GET_AGAIN)
+    try:
+        row[-1].encode(errors="surrogateescape").decode()
+    except UnicodeDecodeError as error:
+        if last.endswith(row[-1]) and (cut := cut_off(error, place)):
+            return cut
     text = "\t".join(row)
     start = next(_SURROGATE.finditer(text)).start()
     where = f"0x{ord(text[start]) - 0xDC00:02x} at column {start + 1} of the row"
     return Problem("E001", place, f"not UTF-8: {where}", hint=encoding_hint())
-
-
-def _ends_inside(text: str) -> bool:
-    """Whether a text ends in the first bytes of a character."""
-    try:
-        text.encode(errors="surrogateescape").decode()
-    except UnicodeDecodeError as error:
-        return is_cut(error)
-    return False
 
 
 def _escaped(row: Fields) -> Fields:
@@ -126,7 +110,7 @@ def _unquoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
             yield range(start, start + len(rows)), rows
             start += len(rows)
     except TooLongError:
-        problems.bad_file(Problem("E014", f"{text.shown}:{start}", TOO_LONG))
+        problems.bad_file(too_long(f"{text.shown}:{start}"))
 
 
 def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
@@ -158,8 +142,7 @@ def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
     except csv.Error as error:
         problems.bad_file(_broken(str(error), f"{text.shown}:{line}"))
     except TooLongError:
-        hint = "a field opened with a quote must be closed"
-        problems.bad_file(Problem("E014", f"{text.shown}:{line}", TOO_LONG, hint=hint))
+        problems.bad_file(too_long(f"{text.shown}:{line}", "a field opened with a quote must be closed"))
     if rows:
         yield lines, rows
 

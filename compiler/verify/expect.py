@@ -28,10 +28,7 @@ ROLES = ("user", "assistant", "observation", "function", "system")
 
 @dataclass(frozen=True, slots=True)
 class ExpectedRow:
-    """One record as LLaMA-Factory should have it: turns (role, text), the last one learned; system, tools.
-
-    `media` holds the paths of its images, videos and audios.
-    """
+    """One record as LLaMA-Factory should have it: turns (role, text), the last learned; paths of media."""
 
     turns: list[Turn]
     system: str = ""

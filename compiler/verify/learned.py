@@ -8,6 +8,7 @@ a seeded sample of rows goes through it with its plain tokenizer too and must gi
 import random
 from collections.abc import Sequence
 from copy import copy
+from itertools import groupby
 from typing import Any
 
 from compiler.kinds import PLACEHOLDERS
@@ -66,8 +67,8 @@ class AnswersAuditor:
         self.answers, self.sides = 1 if supervised else 2, ("",) if loaded.stage in own else PAIRED
         self.texts = Batching(tokenizer) if supervised and processor is None else None
         self.whole = kind(template, self.texts or tokenizer, processor, uncut)
-        self.cut = kind(template, self.texts or tokenizer, processor, loaded.data_args)
-        self.plain = kind(template, tokenizer, processor, loaded.data_args)
+        self.cut = kind(template, self.texts or tokenizer, processor, self.args)
+        self.plain = kind(template, tokenizer, processor, self.args)
         self.sample = set(random.Random(42).sample(range(len(loaded.rows)), min(SAMPLE, len(loaded.rows))))
         self.reasons = isinstance(template, ReasoningTemplate)
         self.ending, self.foreign = _probe(template, tokenizer)
@@ -177,13 +178,9 @@ class AnswersAuditor:
 
     def _marked(self, ids: Sequence[int | None], labels: Sequence[int]) -> list[tuple[str, bool]]:
         """Return a row as pieces of text, each with whether it is learned."""
-        pieces: list[tuple[list[int], bool]] = []
-        for token, label in zip(ids, labels, strict=True):
-            if not pieces or pieces[-1][1] != (label != IGNORED):
-                pieces.append(([], label != IGNORED))
-            if token is not None:  # of another model's template
-                pieces[-1][0].append(token)
-        return [(self.tokenizer.decode(tokens), learned) for tokens, learned in pieces]
+        pieces = groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED)
+        decode = self.tokenizer.decode  # None is a token of another model's template
+        return [(decode([x for x, _ in piece if x is not None]), learned) for learned, piece in pieces]
 
 
 class Measuring:

@@ -82,10 +82,7 @@ def load(name: str, folder: Path, settings: Mapping[str, object], cache: Path, w
 
 
 def tools_of(loaded: Loaded, model: Path) -> tuple[Any, Any, Any]:
-    """Return the tokenizer of a model folder and the template as LLaMA-Factory mends them, and the processor.
-
-    The processor is None for a model that takes text alone.
-    """
+    """Return tokenizer and template as LLaMA-Factory mends them, and the processor, None for text alone."""
     from llamafactory.data import get_template_and_fix_tokenizer
     from llamafactory.model import load_tokenizer
 
