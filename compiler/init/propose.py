@@ -44,16 +44,13 @@ def propose(path: Path, share: float = 0.1, out: Path | None = None, **told: str
         spec = load_spec(str(file))
         report = check_spec(spec, CompileRequest())
         said = [*warnings(found, proposal), *_preview(spec)]
-    errors = report.problems.errors
-    if not errors and (bundled := bundled_spec(found, proposal, spec)):
+    tried = report.line()
+    if errors := report.problems.errors:
+        tried = f"problems {report.problems.count('E')}, the first: {errors[0].line()}"
+    elif bundled := bundled_spec(found, proposal, spec):
         source = shlex.quote(str(path))
         said.append(f"this is what spec {bundled} reads: tuneyard data compile {bundled} --source {source}")
-    if errors:
-        count = report.problems.count("E")
-        said.append(f"tried on the whole file: problems {count}, the first: {errors[0].line()}")
-    else:
-        said.append(f"tried on the whole file: {report.line()}")
-    return text, "\n".join([*said, *_next(path, spec, out)])
+    return text, "\n".join([*said, f"tried on the whole file: {tried}", *_next(path, spec, out)])
 
 
 def _preview(spec: Spec) -> list[str]:
@@ -145,13 +142,12 @@ def _source(path: str, source: Source) -> list[str]:
     if source.rows:
         lines.append(f"  rows: {quoted(source.rows.get('', source.rows))} # the keys that lead to them")
     lines += [f"  encoding: {source.encoding} # guessed from the bytes"] if source.encoding != "utf-8" else []
-    if source.delimiter:
-        lines.append(f"  delimiter: {quoted(source.delimiter)} # guessed from the header")
-    if source.header:
-        why = "guessed: its first row is a row, these name the columns"
-        lines.append(f"  header: {quoted(source.header)} # {why}")
-    if source.quoted is not None:
-        lines.append(f"  quoted: {quoted(source.quoted)} # guessed: otherwise rows differ in fields")
+    for name, value, why in (
+        ("delimiter", source.delimiter, "guessed from the header"),
+        ("header", source.header or None, "guessed: its first row is a row, these name the columns"),
+        ("quoted", source.quoted, "guessed: otherwise rows differ in fields"),
+    ):
+        lines += [f"  {name}: {quoted(value)} # {why}"] if value is not None else []
     return lines
 
 

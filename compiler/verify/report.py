@@ -44,9 +44,7 @@ def as_json(verdict: Verdict) -> dict[str, object]:
         report["tokens"] = {
             **quantiles(audit.lengths),
             "cutoff_len": verdict.cutoff,
-            "rows": audit.rows,
-            "seen": audit.seen,
-            "learned": audit.learned,
+            **{key: getattr(audit, key) for key in ("rows", "seen", "learned")},
             "turns": dict(audit.turns),
             "histogram": histogram(audit.lengths),
         }
