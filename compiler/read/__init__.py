@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from pathlib import Path
+from pkgutil import iter_modules
 from typing import Literal
 
 from compiler.problems import Problems
@@ -59,8 +59,7 @@ def reader(*suffixes: str, text: bool = True) -> Callable[[ReadRows], Reader]:
 @cache
 def _own() -> dict[str, Reader]:
     """Return the readers of this folder by suffix."""
-    names = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
     found = [each for module in modules for each in vars(module).values() if isinstance(each, Reader)]
     return {kind: each for each in found for kind in each.suffixes}
 

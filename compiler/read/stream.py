@@ -35,12 +35,7 @@ class NotTextError(Exception):
 
     def __init__(self, message: str, guess: str = "gb18030") -> None:
         super().__init__(message)
-        self.guess = guess
-
-    @property
-    def hint(self) -> str:
-        """What to do about it."""
-        return encoding_hint(self.guess) if self.guess else GET_AGAIN
+        self.guess, self.hint = guess, encoding_hint(guess) if guess else GET_AGAIN
 
 
 CUT_OFF = "the file is cut off inside a character"
@@ -83,8 +78,10 @@ def opened(path: Readable, encoding: str) -> Iterator[io.BufferedReader]:
         with _damage():
             if codecs.lookup(encoding).name != "utf-8":
                 stream = _buffered(_Pieces(_recoded(stream, encoding)))
-            else:
-                _skip_mark(stream)
+            elif (mark := stream.peek(3)[:3]) == codecs.BOM_UTF8:
+                stream.read(len(mark))
+            elif mark[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                raise NotTextError("not UTF-8: its byte-order mark says UTF-16", "utf-16")
             yield stream
 
 
@@ -138,14 +135,6 @@ def _damage() -> Iterator[None]:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DamagedError(f"the compressed file is damaged or cut off: {error}") from error
-
-
-def _skip_mark(stream: io.BufferedReader) -> None:
-    start = stream.peek(4)[:4]
-    if start.startswith(codecs.BOM_UTF8):
-        stream.read(3)
-    if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        raise NotTextError("not UTF-8: its byte-order mark says UTF-16", "utf-16")
 
 
 class _Pieces(io.RawIOBase):
