@@ -1,8 +1,9 @@
 """JSON in its layouts: one object a line, or one document that holds all rows."""
 
-import contextlib
 import io
+import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, compress, repeat
 from operator import ne
@@ -18,6 +19,7 @@ from compiler.read.stream import TooLongError, blocks, cut_off, too_long, whole_
 from compiler.rows import ObjectRows
 from core.errors import Problem, show_value
 
+DEEPEST = 1024  # lists and objects in one another that orjson reads
 CONSTANTS = (b"NaN", b"Infinity", b"-Infinity")
 OVER_LINES = (
     "an object over several lines, where each line is a row: name the file .json if that is all of it, "
@@ -25,7 +27,6 @@ OVER_LINES = (
 )
 _OPEN = re.compile(rb"\s*\{[ \t]*\r?\n")  # an object that is indented
 _SPACED = re.compile(rb'"[ \t\r]+:')
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+(:?)')
 
 
 @reader(".json", ".jsonl", ".ndjson")
@@ -95,9 +96,9 @@ def _parse_each(
             if not isinstance(row, dict):
                 message = f"found {show_value(row)}, expected an object"
                 problems.bad_row([Problem("E005", place, message)], row)
-            elif _repeats(text, row):
-                message = "the key stands twice in one object"
-                problems.bad_row([Problem("E006", place, message, repeated_key(text))], shown)
+            elif (key := _repeated(text, row)) is not None:
+                problem = Problem("E006", place, "the key stands twice in one object", key)
+                problems.bad_row([problem], shown)
             else:
                 lines.append(number)
                 rows.append(row)
@@ -129,41 +130,27 @@ def _some_repeat(block: list[bytes], rows: list[dict[str, object]]) -> bool:
     """Whether a row names a key twice (orjson keeps the last): more colons than keys show where to look."""
     colons = map(bytes.count, block, repeat(b":"))
     odd = compress(range(len(rows)), map(ne, colons, map(len, rows)))
-    return any(_repeats(block[number], rows[number]) for number in odd)
+    return any(_repeated(block[number], rows[number]) is not None for number in odd)
 
 
-def _repeats(text: bytes, row: dict[str, object]) -> bool:
-    """Whether JSON names more keys than its row has: `":` ends one.
+def _repeated(text: bytes, row: dict[str, object]) -> str | None:
+    """Return the first key that stands twice in one object of a row: `":` ends one.
 
     Values that hold `":` or objects make a closer look due; only blanks before a colon could hide a key.
     """
-    suspect = text.count(b'":') != len(row) or _SPACED.search(text) is not None
-    return suspect and len(b"".join(_STRING.findall(text))) != _keys_in(row)
-
-
-def _keys_in(row: object) -> int:
-    """Return how many keys a row has with all that is nested in it."""
-    keys, values = 0, [row]
-    while values:
-        value = values.pop()
-        if isinstance(value, dict):
-            keys += len(value)
-            values += value.values()
-        elif isinstance(value, list):
-            values += value
-    return keys
-
-
-def repeated_key(text: bytes) -> str:
-    """Return the first key that stands twice in one object of a JSON text ("" where it lies too deep)."""
-    import json
-
+    if text.count(b'":') == len(row) and not _SPACED.search(text):
+        return None
     found: list[str] = []
 
     def check(pairs: list[tuple[str, object]]) -> None:
-        keys = [key for key, _ in pairs]
-        found.extend(key for key in keys if keys.count(key) > 1)
+        if len(dict(pairs)) < len(pairs):
+            keys = [key for key, _ in pairs]
+            found.extend(key for key in keys if keys.count(key) > 1)
 
-    with contextlib.suppress(RecursionError):
-        json.loads(text, object_pairs_hook=check)
-    return found[0] if found else ""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + DEEPEST)
+    try:
+        json.loads(text, object_pairs_hook=check, parse_int=str, parse_float=str)
+    finally:
+        sys.setrecursionlimit(limit)
+    return found[0] if found else None
