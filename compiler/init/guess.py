@@ -117,7 +117,6 @@ def _talk(found: Found) -> Proposal | None:
 
 
 def _marks(found: Found) -> list[str]:
-    """Return the column of KTO marks, where there is one."""
     rows = found.first
     marks = [key for key in MARKS if rows and all(_is_mark(key, row.get(key)) for row in rows)]
     return [f"  kto_tag: {{names: [{key}], is: kto}} # true or false in every row" for key in marks[:1]]

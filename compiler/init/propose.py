@@ -135,7 +135,6 @@ def _written(found: Found, proposal: Proposal, share: float) -> str:
 
 
 def _source(path: str, source: Source) -> list[str]:
-    """Return the lines that say where the rows are, and what was guessed of how they are written."""
     files: object = source.files or dict.fromkeys(source.splits, (path,)) or path
     lines = [f"  files: {quoted(files)}"]
     lines += [f"  splits: {quoted(source.splits)}"] if source.splits else []

@@ -58,7 +58,6 @@ def reader(*suffixes: str, text: bool = True) -> Callable[[ReadRows], Reader]:
 
 @cache
 def _own() -> dict[str, Reader]:
-    """Return the readers of this folder by suffix."""
     modules = [importlib.import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
     found = [each for module in modules for each in vars(module).values() if isinstance(each, Reader)]
     return {kind: each for each in found for kind in each.suffixes}

@@ -64,8 +64,7 @@ class _Walk:
         if self.scanner.next_sign() not in ("[", "{"):
             raise BrokenError("E007", "found neither a list nor an object, expected a list of records")
         if steps is None:
-            place, value = self.scanner.line_now(), self.scanner.value()
-            yield place, value, self.scanner.wrong(value)
+            yield self.scanner.row()
         else:
             yield from self._rows(steps, "", {})
         if self.scanner.next_sign():
@@ -83,9 +82,7 @@ class _Walk:
 
     def _list(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
         for number in self.scanner.items("]"):
-            line = self.scanner.line_now()
-            value = self.scanner.value()
-            wrong = self.scanner.wrong(value)
+            line, value, wrong = self.scanner.row()
             if not (where or steps):
                 yield (f"{line} record {number + 1}" if line == self.last_line else line), value, wrong
             elif wrong:
@@ -97,13 +94,12 @@ class _Walk:
     def _members(self, where: str, outer: Fields) -> Iterator[Found]:
         for _ in self.scanner.items("}"):
             key = self.scanner.key()
-            line = self.scanner.line_now()
-            value = self.scanner.value()
+            line, value, wrong = self.scanner.row()
             if not isinstance(value, dict):
                 what = f"key {show_value(key)}: found {show_value(value)}"
                 raise BrokenError("E007", f"{what}, expected a list of records or an object of rows")
             place = f"{line} {where}.{_shown(key)}" if where else f"{line} key {show_value(key)}"
-            yield place, {**outer, **value}, self.scanner.wrong(value)
+            yield place, {**outer, **value}, wrong
 
     def _under(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
         """Go to the rows under the first of the keys, and over what stands beside it."""
@@ -121,8 +117,8 @@ class _Walk:
                 if self.scanner.skip() and self.guessed:
                     raise BrokenError("E007", ambiguous([step, key]))
             else:
-                outer[key] = self.scanner.value()
-                if wrong := self.scanner.wrong(outer[key]):
+                _, outer[key], wrong = self.scanner.row()
+                if wrong:
                     raise BrokenError(*wrong)
                 self.late += [key] if step in keys else []
         if step not in keys:

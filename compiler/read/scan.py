@@ -81,8 +81,18 @@ class Scanner:
         self.next_sign()
         return key
 
+    def row(self) -> tuple[int, object, Wrong | None]:
+        """Walk over a value; return its line, itself, and (code, message) of what JSON does not allow."""
+        line, value = self.line_now(), self.value()
+        if self.suspect and not self.odd:
+            try:
+                orjson.dumps(value)
+            except TypeError:
+                self.odd.append(("E002", "broken JSON: a lone surrogate (half of a character)"))
+        return line, value, self.odd[0] if self.odd else None
+
     def value(self) -> object:
-        """Walk over a value and return it; `odd` then holds what JSON does not allow in it."""
+        """Walk over a value and return it."""
         while True:
             self.odd.clear()
             try:
@@ -178,14 +188,3 @@ class Scanner:
         except orjson.JSONDecodeError:
             self.odd.append(("E002", f"found {show_value(digits)}: a number out of range"))
             return None
-
-    def wrong(self, value: object) -> Wrong | None:
-        """Return (code, message) for what is wrong with the value that was walked over last."""
-        if self.odd:
-            return self.odd[0]
-        if self.suspect:
-            try:
-                orjson.dumps(value)
-            except TypeError:
-                return "E002", "broken JSON: a lone surrogate (half of a character)"
-        return None

@@ -14,8 +14,8 @@ from typing import Any
 from compiler.kinds import PLACEHOLDERS
 from compiler.verify.audit import Audit, Row
 from compiler.verify.load import REFUSALS, Loaded
+from core.supervision import IGNORED
 
-IGNORED = -100  # IGNORE_INDEX of LLaMA-Factory and torch
 PAIRED = ("chosen_", "rejected_")
 SAMPLE = 100
 UNCUT = 1 << 31

@@ -19,8 +19,7 @@ from core.datasets import REGISTRY, find_dataset, read_registry
 from core.documents import read_mapping
 from core.errors import Problem, ProblemsError, RequestError, nearest, show_value
 
-STAGES = ("sft", "pt", "rm", "dpo", "kto")
-ANSWERS = {"sft": 1, "rm": 2, "dpo": 2, "kto": 2}  # of a loaded row, by stage
+ANSWERS = {"sft": 1, "pt": 0, "rm": 2, "dpo": 2, "kto": 2}  # of a loaded row, by stage
 MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 Settings = Mapping[str, object]
@@ -150,8 +149,8 @@ def _auditor(loaded: Loaded, verdict: Verdict, settings: Settings) -> AuditBatch
     """Return what audits batches, or None where no tokenizer is at hand or the stage is another."""
     model = settings.get("model_name_or_path")
     folder = Path(str(model))
-    if loaded.stage not in STAGES:
-        verdict.not_checked.append(f"what stage {loaded.stage} learns (known: {', '.join(STAGES)})")
+    if loaded.stage not in ANSWERS:
+        verdict.not_checked.append(f"what stage {loaded.stage} learns (known: {', '.join(ANSWERS)})")
         return None
     if model is None or not any((folder / name).is_file() for name in TOKENIZERS):
         why = "no recipe and no model were given" if model is None else f"{model} is no model folder here"
