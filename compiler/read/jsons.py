@@ -140,17 +140,25 @@ def _repeated(text: bytes, row: dict[str, object]) -> str | None:
     """
     if text.count(b'":') == len(row) and not _SPACED.search(text):
         return None
-    found: list[str] = []
-
-    def check(pairs: list[tuple[str, object]]) -> None:
-        if len(dict(pairs)) < len(pairs):
-            keys = [key for key, _ in pairs]
-            found.extend(key for key in keys if keys.count(key) > 1)
-
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(limit + DEEPEST)
     try:
-        json.loads(text, object_pairs_hook=check, parse_int=str, parse_float=str)
+        _DECODER.decode(text.decode())
+    except RepeatedError as error:
+        return str(error)
     finally:
         sys.setrecursionlimit(limit)
-    return found[0] if found else None
+    return None
+
+
+class RepeatedError(Exception):
+    """A key stands twice in one object."""
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    if len(dict(pairs)) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise RepeatedError(next(key for key in keys if keys.count(key) > 1))
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_int=str, parse_float=str)

@@ -51,8 +51,7 @@ def read_text(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     text = _Text(file.stream, file.shown)
     for numbers, rows in _unquoted(text, "\n", problems):
         kept = {}
-        for number, (field,) in zip(numbers, rows, strict=True):
-            line = field.removesuffix("\r")
+        for number, (line,) in zip(numbers, rows, strict=True):
             if text.undecoded and (wrong := _SURROGATE.search(line)):
                 message = f"not UTF-8: byte {len(line[: wrong.start()].encode()) + 1} of the line"
                 problem = Problem("E001", f"{file.shown}:{number}", message, hint=encoding_hint())
@@ -105,7 +104,7 @@ def _unquoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
     start = 1
     try:
         for block in text.blocks():
-            block = block.replace("\r\n", "\n") if "\r" in block else block
+            block = block.replace("\r\n", "\n").removesuffix("\r") if "\r" in block else block
             rows = [line.split(delimiter) for line in block.removesuffix("\n").split("\n")]
             yield range(start, start + len(rows)), rows
             start += len(rows)
