@@ -59,9 +59,6 @@ class _Remote(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         return int(self._stream.seek(offset, whence))
 
-    def tell(self) -> int:
-        return int(self._stream.tell())
-
     def readinto(self, buffer: Any) -> int:
         with _named(self._file.address, self._file.fixes):
             return int(self._stream.readinto(buffer))

@@ -30,13 +30,10 @@ class Scanner:
     def __init__(self, chunks: Iterable[bytes], line: int) -> None:
         self.chunks = iter(chunks)
         self.decode = codecs.getincrementaldecoder("utf-8")().decode
-        self.text = ""
-        self.at = 0
+        self.text, self.ended, self.suspect = "", False, False
+        self.line, self.offset = line, 0
+        self.at = self.counted = 0
         self.before = 0  # characters that were dropped of the line in which the text begins
-        self.counted = 0
-        self.line = line
-        self.offset = 0
-        self.ended = False
         self.odd: list[Wrong] = []
         self.decoder = json.JSONDecoder(
             object_pairs_hook=self._pairs,
@@ -44,7 +41,6 @@ class Scanner:
             parse_int=self._number,
             parse_float=self._number,
         )
-        self.suspect = False
 
     def items(self, closing: str) -> Iterator[int]:
         """Walk into a list or an object and yield the number of each item, which the caller walks over."""
