@@ -371,13 +371,13 @@ def verify_command(
 )
 def init_command(file: Path, share: float, out: Path | None, **columns: str | None) -> None:
     """Look at a file or folder and propose a spec that compiles it: init data.csv --out mine.yaml."""
-    from compiler.init.propose import Wanted, propose
+    from compiler.init.propose import propose
     from core.files import atomic
 
     told = {role: column for role, column in columns.items() if column}
     if out and out.exists():
         raise RequestError(f"--out {out}: it exists; name another file, or delete it first")
-    spec, said = propose(file, Wanted(told, share, out))
+    spec, said = propose(file, share, out, **told)
     if out:
         with atomic(out) as staged:
             staged.write(spec.encode())

@@ -61,8 +61,7 @@ class _Watched:
     def name(self) -> str:
         return self.path.name
 
-    def open(self, mode: Literal["rb"], buffering: Literal[0]) -> io.RawIOBase:
-        del mode, buffering  # as a Path is opened, and there is no other way
+    def open(self, _mode: Literal["rb"], _buffering: Literal[0], /) -> io.RawIOBase:
         return _Counted(self.path, self.progress)
 
 

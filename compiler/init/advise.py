@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 from compiler.init.guess import Proposal
 from compiler.init.look import CHINESE, MOST_VALUES, Found, Leaf
@@ -10,6 +11,7 @@ from compiler.kinds import PAIR, RECORDED
 from compiler.rows import walker
 from compiler.spec import UNLABELLED, Column, Spec, load_spec
 from compiler.specfile import known_specs
+from compiler.specsource import Source
 
 FEWEST = 20  # rows that are worth a split
 REPEATED = 0.01
@@ -32,9 +34,8 @@ def split_lines(found: Found, proposal: Proposal, share: float) -> list[str]:
     if leaf:
         if name == "group":
             kind = "any" if leaf.kind == "number" else "extra"
-            proposal.columns.append(
-                f'  group: {{names: ["{leaf.path}"], is: {kind}}} # rows that belong together'
-            )
+            line = f'  group: {{names: ["{leaf.path}"], is: {kind}}} # rows that belong together'
+            proposal.columns.append(line)
         settings.append(f"group: {name}")
         why += f"; {leaf.path} repeats: its rows stay on one side"
     elif proposal.labels:
@@ -52,8 +53,9 @@ def _group(found: Found, proposal: Proposal) -> tuple[str, Leaf | None]:
         if leaf.path not in used and _KEY.search(leaf.path) and leaf.kind in ("text", "number")
     ]
     for name, leaf in [*prompts, *keys]:
-        whole = leaf.filled == found.rows and len(leaf.hashes) > MOST_VALUES
-        if whole and leaf.repeats > REPEATED * found.rows:
+        distinct = len(leaf.hashes)
+        whole = leaf.filled == found.rows and distinct > MOST_VALUES
+        if whole and found.rows - distinct > REPEATED * found.rows:
             return name, leaf
     return "", None
 
@@ -108,14 +110,7 @@ def bundled_spec(found: Found, proposal: Proposal, proposed: Spec) -> str:
     It must read the media, pairs or marks that the proposed one reads. Of equals, one in the data's language
     is taken, and one of instructions before one of plain text.
     """
-    if (
-        found.source.header
-        or found.source.splits
-        or found.source.rows
-        or found.source.delimiter
-        or found.source.encoding != "utf-8"
-        or found.told
-    ):
+    if found.told or replace(found.source, quoted=None) != Source({}, {}, {}):  # a spec has to say it
         return ""
     chinese = any(leaf.in_chinese for leaf in proposal.prompts.values())
 

@@ -5,31 +5,42 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from compiler.init.look import MOST_VALUES, Found, Leaf
-from compiler.init.names import (
-    ANSWERED,
-    ASKED,
-    CHINESE,
-    CHOSEN,
-    CLASSES,
-    CLASSIFY,
-    CONTEXT,
-    GLUE,
-    JUDGE,
-    LABELS,
-    MARKS,
-    MEANINGS,
-    OR,
-    PAIRS,
-    RATINGS,
-    TEXT,
-)
+from compiler.init.look import MOST_VALUES, PROSE, Found, Leaf
 from compiler.kinds import PAIR, PLACEHOLDERS
 from compiler.pairs import WORDS
 from compiler.turns import transcript
 from core.errors import ContentError, RequestError, nearest
 
-PROSE = 15  # characters that a text has on average, at least
+# The names by which columns go, in English and Chinese, and the words of the prompts in both.
+PAIRS = (
+    ("premise", "hypothesis"), ("sentence1", "sentence2"), ("text_a", "text_b"), ("text1", "text2"),
+    ("前提", "假设"), ("句子1", "句子2"), ("文本1", "文本2"),
+)  # fmt: skip
+LABELS = ("gold_label", "label", "labels", "final_decision", "category", "class", "target", "label1",
+          "sentiment", "标签", "标注", "类别", "分类")  # fmt: skip
+CLASSES = ("type", "class", "category", "类型", "类别", "分类")  # how the name of a column of classes ends
+ASKED = ("instruction", "prompt", "question", "query", "problem", "task", "ask", "q",
+         "指令", "提示", "问题", "提问", "题目")  # fmt: skip
+CONTEXT = ("input", "context", "contexts", "passage", "event", "输入", "上下文", "背景", "补充信息")
+ANSWERED = ("output", "response", "answer", "long_answer", "completion", "solution", "response_chosen",
+            "answers.text", "chosen", "a", "judgement", "reply",
+            "输出", "回答", "答案", "回复", "答复")  # fmt: skip
+MARKS = ("kto_tag", "label", "desirable", "is_desirable")  # of KTO: whether an answer is wanted
+RATINGS = ("overall_score", "score", "rating", "reward", "votes", "pm_score", "评分", "得分")
+CHOSEN = ("answer", "答案", "正确答案")  # the letter of a choice
+TEXT = ("text", "content", "body", "document", "文本", "内容", "正文", "句子", "评论")
+MEANINGS: dict[object, str] = {
+    "entailment": "yes", "not_entailment": "no", "neutral": "maybe", "contradiction": "no", "蕴含": "yes",
+    "中立": "maybe", "矛盾": "no", "-": "unlabelled", -1: "unlabelled",
+}  # fmt: skip
+GLUE = {2: ("yes", "no"), 3: ("yes", "maybe", "no")}
+IN_CHINESE = {"yes": "是", "no": "否", "maybe": "可能", "unlabelled": "unlabelled"}
+JUDGE = {
+    False: 'Does "{{premise}}" imply that "{{hypothesis}}"? Please answer {}.',
+    True: "由“{{premise}}”能否推出“{{hypothesis}}”？请只用一个词回答：{}。",
+}
+CLASSIFY = {False: "{{text}}\n\nPlease answer {}.", True: "{{text}}\n\n请只用一个词回答：{}。"}
+OR = {False: " or ", True: "、"}
 
 
 @dataclass(slots=True)
@@ -47,12 +58,13 @@ class Proposal:
     answer: Leaf | None = None
 
 
+Shape = Callable[[Found], Proposal | None]
+
+
 def guess(found: Found) -> Proposal:
     """Return the first proposal that fits; `ContentError` says what was found where none does."""
-    shapes = _told(found) if found.told else SHAPES
-    for shape in shapes:
-        proposal = shape(found)
-        if proposal:
+    for shape in _told(found) if found.told else SHAPES:
+        if proposal := shape(found):
             return proposal
     kinds = ", ".join(f"{leaf.path} ({leaf.kind})" for leaf in found.leaves.values())
     shown = kinds if len(kinds) < 400 else f"{kinds[:400]}…"
@@ -68,25 +80,20 @@ def quoted(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _told(found: Found) -> "tuple[Shape, ...]":
+def _told(found: Found) -> tuple[Shape, ...]:
     """Return the shapes that use the columns that the user named; `RequestError` where one is not there."""
     for option, path in found.told.items():
         if path not in found.leaves:
-            there = ", ".join(found.leaves) or "none"
-            raise RequestError(
-                f"--{option} {path}: no such column in {found.path} (columns: {there}) "
-                f"{nearest(path, found.leaves)}".rstrip()
-            )
+            there = f"(columns: {', '.join(found.leaves) or 'none'}) {nearest(path, found.leaves)}"
+            raise RequestError(f"--{option} {path}: no such column in {found.path} {there}".rstrip())
     if "answer" in found.told:
         return (_exchange,)
     if "label" in found.told:
         count = len(found.leaves[found.told["label"]].values)
         if not 2 <= count <= MOST_VALUES:
             many = f"more than {MOST_VALUES}" if count > MOST_VALUES else str(count)
-            raise RequestError(
-                f"--label {found.told['label']}: {many} values, expected 2 to {MOST_VALUES}; "
-                "name a column of free text with --answer"
-            )
+            wrong = f"--label {found.told['label']}: {many} values, expected 2 to {MOST_VALUES}"
+            raise RequestError(f"{wrong}; name a column of free text with --answer")
         return (_class,) if "text" in found.told else (_pair, _class)
     return (_class, _plain)
 
@@ -95,33 +102,22 @@ def _talk(found: Found) -> Proposal | None:
     turns = next((leaf for leaf in found.leaves.values() if leaf.kind == "turns"), None)
     if turns is None:
         return None
-    rows = [row for row in found.first if isinstance(row, dict)]
-    talks = (talk for row in rows if isinstance(talk := row.get(turns.path), list))
-    said = any(
-        t.get("tool_calls") and t.get("content") for talk in talks for t in talk if isinstance(t, dict)
-    )
+    talks = (talk for row in found.first if isinstance(talk := row.get(turns.path), list))
+    messages = (turn for talk in talks for turn in talk if isinstance(turn, dict))
+    said = any(turn.get("tool_calls") and turn.get("content") for turn in messages)
     beside, why = (", calls: text", ", some with text beside a call of a tool") if said else ("", "")
     columns = [f"  turns: {{names: [{quoted(turns.path)}], is: turns{beside}}} # its values are turns{why}"]
     columns += _system(found)
-    if any(row.get("tools") for row in rows):
-        columns.append("  tools: {names: [tools], is: tools} # by its name")
-    return Proposal("Conversations", [*columns, *_beside(rows)], ["format: sharegpt"])
-
-
-def _beside(rows: list[dict[str, object]]) -> list[str]:
-    """Return the columns of conversations with media, pairs or KTO marks, by the names in circulation."""
-    named = {key for row in rows for key, value in row.items() if value not in (None, "", [])}
+    columns += [_by_name("tools")] if any(row.get("tools") for row in found.first) else []
+    named = {key for row in found.first for key, value in row.items() if value not in (None, "", [])}
     media = [(kind, name) for kind in PLACEHOLDERS for name in (kind, kind[:-1]) if name in named]
-    columns = [
-        f"  {kind}: {{names: [{name}], is: {kind}, default: []}} # by its name" for kind, name in media
-    ]
-    if named >= set(PAIR):
-        return columns + [f"  {kind}: {{names: [{kind}], is: {kind}}} # by its name" for kind in PAIR]
-    return columns + _marks(rows)
+    columns += [_by_name(kind, name, ", default: []") for kind, name in media]
+    columns += map(_by_name, PAIR) if named >= set(PAIR) else _marks(found)
+    return Proposal("Conversations", columns, ["format: sharegpt"])
 
 
-def _marks(rows: list[dict[str, object]]) -> list[str]:
-    """Return the column of KTO marks, where there is one."""
+def _marks(found: Found) -> list[str]:
+    rows = found.first
     marks = [key for key in MARKS if rows and all(_is_mark(key, row.get(key)) for row in rows)]
     return [f"  kto_tag: {{names: [{key}], is: kto}} # true or false in every row" for key in marks[:1]]
 
@@ -132,36 +128,43 @@ def _is_mark(name: str, value: object) -> bool:
 
 
 def _preference(found: Found) -> Proposal | None:
-    asked = found.leaf_told("text") or _named(found, ASKED)
-    answers = {kind: _named(found, [kind]) for kind in PAIR}
-    if asked is None or None in answers.values():
+    asked = _asked(found)
+    answers = [(kind, leaf) for kind in PAIR if (leaf := _named(found, [kind]))]
+    if asked is None or len(answers) < len(PAIR):
         return None
-    columns = [_column("question", asked)]
-    columns += [_column(kind, leaf, kind) for kind, leaf in answers.items() if leaf]
-    context, write = _named(found, CONTEXT), ["format: alpaca", 'instruction: "{question}"']
+    columns = [_column("question", asked), *(_column(kind, leaf, kind) for kind, leaf in answers)]
+    return _answering(found, "Preference pairs", asked, columns)
+
+
+def _answering(
+    found: Found, about: str, asked: Leaf, columns: list[str], answer: Leaf | None = None
+) -> Proposal:
+    """Return the proposal for a question with its context, the system's words and an answer, or a pair."""
+    context = _named(found, CONTEXT) or (_named(found, CONTEXT, "texts") if answer else None)
     if context:
-        columns.append(_column("context", context, "extra"))
-        write.append('input: "{context}"')
+        columns.append(_column("context", context, "list" if context.kind == "texts" else "extra"))
+    columns += _marks(found) if answer else []
     columns += (system := _system(found))
+    if answer and any(row.get("history") for row in found.first):
+        columns.append(_by_name("history"))
+    write = _alpaca("{question}", "{answer}" if answer else "", "{context}" if context else "")
     write += ['system: "{system}"'] if system else []
     prompts = {"question": asked, **({"context": context} if context else {})}
-    return Proposal("Preference pairs", columns, write, prompts=prompts)
+    return Proposal(about, columns, write, prompts=prompts, answer=answer)
 
 
 def _dialogues(found: Found) -> Proposal | None:
     """Two whole dialogues to choose from, each one text: HH-RLHF's form."""
-    rows = [row for row in found.first if isinstance(row, dict)]
+    rows = found.first
     if not rows or any(transcript(row.get(kind)) is row.get(kind) for row in rows for kind in PAIR):
         return None
     columns = ["  turns: {names: [chosen], is: turns} # the prompt stands before the chosen answer"]
-    columns += [f"  {kind}: {{names: [{kind}], is: {kind}}} # by its name" for kind in PAIR]
-    return Proposal("Preference pairs of dialogues", columns, ["format: sharegpt"])
+    return Proposal("Preference pairs of dialogues", [*columns, *map(_by_name, PAIR)], ["format: sharegpt"])
 
 
 def _ranked(found: Found) -> Proposal | None:
     """A question and rated answers to it in a list: the best and the worst are a pair."""
-    asked = found.leaf_told("text") or _named(found, ASKED)
-    rows = [row for row in found.first if isinstance(row, dict)]
+    asked, rows = _asked(found), found.first
     answers = next((key for row in rows[:1] for key, value in row.items() if _rated(value)), None)
     if asked is None or answers is None or not all(_rated(row.get(answers)) for row in rows):
         return None
@@ -172,23 +175,19 @@ def _ranked(found: Found) -> Proposal | None:
         f"  {kind}: {{names: [{quoted(answers)}], is: {kind}, {best}}} # its {end} {by}"
         for kind, end in zip(PAIR, ("highest", "lowest"), strict=True)
     ]
-    write = ["format: alpaca", 'instruction: "{question}"']
-    return Proposal("Preference pairs from ratings", columns, write, prompts={"question": asked})
+    about, write = "Preference pairs from ratings", _alpaca("{question}")
+    return Proposal(about, columns, write, prompts={"question": asked})
 
 
 def _rated(value: object) -> tuple[str, ...]:
     """Return the keys of the rating and of the text in a list of rated answers, () for anything else."""
     if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
         return ()
-    by = next((name for name in RATINGS if all(_is_number(item.get(name)) for item in value)), None)
-    take = next(
-        (name for name in (*ANSWERED, *TEXT) if all(isinstance(item.get(name), str) for item in value)), None
-    )
+    rated = (name for name in RATINGS if all(type(item.get(name)) in (int, float) for item in value))
+    by = next(rated, None)
+    texts = (name for name in (*ANSWERED, *TEXT) if all(isinstance(item.get(name), str) for item in value))
+    take = next(texts, None)
     return (by, take) if by and take else ()
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _pair(found: Found) -> Proposal | None:
@@ -211,36 +210,20 @@ def _choices(found: Found) -> Proposal | None:
     letters = [leaf for name in "abcdef" if (leaf := _named(found, [name]))]
     if asked is None or answered is None or len(letters) < 3:
         return None
-    names = [leaf.name for leaf in letters]
     columns = [_column("question", asked), *(_column(leaf.name, leaf) for leaf in letters)]
-    choices = "\n".join(f"{name.upper()}. {{{name}}}" for name in names)
     columns.append(_column("answer", answered, "answer"))
-    return Proposal(
-        "Questions with choices",
-        columns,
-        _alpaca(f"{{question}}\n{choices}", "{answer}"),
-        prompts={"question": asked},
-        answer=answered,
-    )
+    choices = "\n".join(f"{leaf.name.upper()}. {{{leaf.name}}}" for leaf in letters)
+    write = _alpaca(f"{{question}}\n{choices}", "{answer}")
+    return Proposal("Questions with choices", columns, write, prompts={"question": asked}, answer=answered)
 
 
 def _exchange(found: Found) -> Proposal | None:
-    asked = found.leaf_told("text") or _named(found, ASKED) or _named(found, TEXT if found.told else ())
+    asked = _asked(found) or _named(found, TEXT if found.told else ())
     answered = found.leaf_told("answer") or _named(found, ANSWERED)
     if asked is None or answered is None or asked is answered:
         return None
     columns = [_column("question", asked), _column("answer", answered, "answer")]
-    context = _named(found, CONTEXT) or _named(found, CONTEXT, "texts")
-    if context:
-        columns.append(_column("context", context, "list" if context.kind == "texts" else "extra"))
-    columns += _marks([row for row in found.first if isinstance(row, dict)])
-    columns += (system := _system(found))
-    if any(isinstance(row, dict) and row.get("history") for row in found.first):
-        columns.append("  history: {names: [history], is: history} # by its name")
-    write = _alpaca("{question}", "{answer}", "{context}" if context else "")
-    write += ['system: "{system}"'] if system else []
-    prompts = {"question": asked, **({"context": context} if context else {})}
-    return Proposal("Questions and answers", columns, write, prompts=prompts, answer=answered)
+    return _answering(found, "Questions and answers", asked, columns, answered)
 
 
 def _class(found: Found) -> Proposal | None:
@@ -276,19 +259,12 @@ def _plain(found: Found) -> Proposal | None:
     return Proposal("Plain text for pretraining", [_column("text", text)], write, prompts={"text": text})
 
 
-Shape = Callable[[Found], Proposal | None]
-SHAPES: tuple[Shape, ...] = (
-    _talk,
-    _dialogues,
-    _ranked,
-    _pair,
-    _preference,
-    _choices,
-    _exchange,
-    _class,
-    _plain,
-)
-"""What a file may be, the surest first: the first shape that returns a proposal is taken."""
+# The surest first.
+SHAPES = (_talk, _dialogues, _ranked, _pair, _preference, _choices, _exchange, _class, _plain)
+
+
+def _asked(found: Found) -> Leaf | None:
+    return found.leaf_told("text") or _named(found, ASKED)
 
 
 def _named(found: Found, names: Iterable[str], kind: str = "text") -> Leaf | None:
@@ -340,12 +316,12 @@ def _labels(leaf: Leaf, judgement: bool, chinese: bool) -> tuple[list[str], str]
     else:
         meanings, why = {value: str(value) for value in real}, "each label as it stands"
     if chinese and why != "each label as it stands":
-        meanings = {value: CHINESE[name] for value, name in meanings.items()}
+        meanings = {value: IN_CHINESE[name] for value, name in meanings.items()}
     meanings |= {value: "unlabelled" for value in values if value not in real}
     ours: dict[str, list[object]] = {}
     for value, name in meanings.items():
         ours.setdefault(name, []).append(value)
-    lines = [f"  {quoted(name)}: {json.dumps(raws, ensure_ascii=False)}" for name, raws in ours.items()]
+    lines = [f"  {quoted(name)}: {quoted(raws)}" for name, raws in ours.items()]
     words = OR[chinese].join(name for name in ours if name != "unlabelled")
     return [f"{lines[0]} # {why}", *lines[1:]], words.replace("{", "{{").replace("}", "}}")
 
@@ -368,7 +344,11 @@ def _column(name: str, leaf: Leaf, kind: str = "", why: str = "by its name") -> 
     return f"  {name}: {f'{{names: {names}, is: {kind}}}' if kind else names} # {why}"
 
 
-def _alpaca(instruction: str, output: str, context: str = "") -> list[str]:
-    lines = ["format: alpaca", f"instruction: {quoted(instruction)}"]
-    lines += [f"input: {quoted(context)}"] if context else []
-    return [*lines, f"output: {quoted(output)}"]
+def _by_name(kind: str, name: str = "", rest: str = "") -> str:
+    """Return the line of a column that goes by its kind, or by another name of it."""
+    return f"  {kind}: {{names: [{name or kind}], is: {kind}{rest}}} # by its name"
+
+
+def _alpaca(instruction: str, output: str = "", context: str = "") -> list[str]:
+    texts = {"instruction": instruction, "input": context, "output": output}
+    return ["format: alpaca", *(f"{part}: {quoted(text)}" for part, text in texts.items() if text)]

@@ -2,36 +2,39 @@
 
 import codecs
 import contextlib
+import csv
 import re
-import shutil
-import tempfile
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from compiler.init.headless import header_of
-from compiler.init.names import SPLITS
 from compiler.problems import Problems
 from compiler.read import find_reader, known_suffixes, read
 from compiler.read.layout import LOOKED_AT, is_rows, is_turn, layout_of
-from compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, opened, suffix
+from compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, Readable, opened, suffix
 from compiler.read.zips import members
 from compiler.sources import data_files
 from compiler.spec import PART
 from compiler.specsource import Source
 from core.errors import ContentError
 
+SPLITS = {
+    "train": ("train", "training", "训练"),
+    "eval": ("eval", "evaluation", "dev", "val", "valid", "validation", "验证"),
+    "test": ("test", "测试"),
+}
 SAMPLE = 20_000
 SPLIT_NAMES = {name for names in SPLITS.values() for name in names}
 MOST_VALUES = 30
 KEPT = 1000
 FEW = 0.01
+PROSE = 15  # characters that a text has on average, at least
 SCALARS = ("text", "number", "truth value", "fraction")
 CHINESE = re.compile("[\u3400-\u9fff]")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_SENTENCE = re.compile(r"[.?!。？！]$")
 
 
 @dataclass(slots=True)
@@ -50,11 +53,6 @@ class Leaf:
     def in_chinese(self) -> bool:
         """Whether it is Chinese text: three tenths of its characters are."""
         return self.chinese > 0.3 * self.characters
-
-    @property
-    def repeats(self) -> int:
-        """How many rows have a value that stood in a row before."""
-        return self.filled - len(self.hashes)
 
     @property
     def steps(self) -> list[str]:
@@ -91,7 +89,7 @@ class Found:
     leaves: dict[str, Leaf] = field(default_factory=dict)
     problems: Problems = field(default_factory=lambda: Problems(1))
     told: dict[str, str] = field(default_factory=dict)
-    first: list[object] = field(default_factory=list)
+    first: list[dict[str, object]] = field(default_factory=list)
 
     def leaf_told(self, role: str) -> Leaf | None:
         """Return the leaf that the user named for a role (text, label, answer)."""
@@ -106,41 +104,27 @@ def look(path: Path) -> Iterator[Found]:
     """
     files = data_files(path)
     parts = _parts(files)
-    first = Path(parts["train"][0]) if "train" in parts else files[0]
-    with contextlib.ExitStack() as stack:
-        inner = stack.enter_context(_unzipped(first)) if suffix(first) == ".zip" else first
-        text = find_reader(suffix(inner), str(inner)).text
-        try:
-            encoding = _encoding(inner) if text else "utf-8"
-            for ways in _ways(inner, encoding):
-                found = _best_reading(inner, ways)
+    splits: dict[str, tuple[str, ...]] = {name: (name,) for name in parts}
+    first: Readable = Path(parts["train"][0]) if "train" in parts else files[0]
+    try:
+        with contextlib.ExitStack() as stack:
+            if isinstance(first, Path) and suffix(first) == ".zip":
+                inside = stack.enter_context(members(first))
+                if not inside:
+                    raise ContentError(f"{first}: no data file in the archive (known: {known_suffixes()})")
+                first = inside[0]
+            encoding = _encoding(first) if find_reader(suffix(first), str(first)).text else "utf-8"
+            for ways in _ways(first, encoding):
+                found = _best_reading(path, first, ways)
                 if not found.rows:
                     errors = found.problems.errors
                     why = errors[0].line() if errors else f"{path}: no rows"
                     raise ContentError(f"{why}; there is nothing to guess from")
-                found.path = path
                 if parts:
-                    splits: dict[str, tuple[str, ...]] = {name: (name,) for name in parts}
                     found.source = replace(found.source, files=parts, splits=splits)
                 yield found
-        except DamagedError as error:
-            raise ContentError(f"{path}: {error}; {GET_AGAIN}") from error
-
-
-@contextlib.contextmanager
-def _unzipped(path: Path) -> Iterator[Path]:
-    """Give the first data file of an archive as a file of its own."""
-    try:
-        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory(prefix="tuneyard-init-") as folder:
-            found = members(archive)
-            if not found:
-                raise ContentError(f"{path}: no data file in the archive (known: {known_suffixes()})")
-            inner = Path(folder) / found[0].name
-            with archive.open(found[0].path) as source, inner.open("wb") as file:
-                shutil.copyfileobj(source, file)
-            yield inner
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise ContentError(f"{path}: the archive cannot be read: {error}; {GET_AGAIN}") from error
+    except DamagedError as error:
+        raise ContentError(f"{path}: {error}; {GET_AGAIN}") from error
 
 
 def _parts(files: list[Path]) -> dict[str, tuple[str, ...]]:
@@ -155,17 +139,17 @@ def _parts(files: list[Path]) -> dict[str, tuple[str, ...]]:
     return {split: tuple(paths) for split, paths in parts.items()} if len(parts) > 1 else {}
 
 
-def _best_reading(path: Path, ways: Iterable[Source]) -> Found:
-    """Read the file in each way that it may be written; the one with the fewest problems wins."""
+def _best_reading(path: Path, file: Readable, ways: Iterable[Source]) -> Found:
+    """Read a file in each way that it may be written; the one with the fewest problems wins."""
     readings = []
     for source in ways:
         readings.append(found := Found(path, source))
         several: set[str] = set()
         for split in source.splits or (PART,):
-            for rows in read(path, str(path), source, found.problems, split):
+            for rows in read(file, str(file), source, found.problems, split):
                 found.rows += len(rows.lines)
                 for number in range(len(rows.lines)):
-                    row = rows.row(number)
+                    row = cast("dict[str, object]", rows.row(number))
                     _note(found.leaves, several, "", row)
                     found.first += [row] if len(found.first) < KEPT else []
                 if found.rows >= SAMPLE:
@@ -177,16 +161,13 @@ def _best_reading(path: Path, ways: Iterable[Source]) -> Found:
     return min(readings, key=lambda reading: reading.problems.count("E"))
 
 
-def _ways(path: Path, encoding: str) -> Iterator[Iterable[Source]]:
+def _ways(path: Readable, encoding: str) -> Iterator[Iterable[Source]]:
     """Yield, for each list of a file that may hold its rows, the ways in which the file may be written."""
     if suffix(path) in (".csv", ".tsv"):
         yield _dialects(path, encoding)
         return
-    lists: dict[str, list[object]] = {}
-    if suffix(path) == ".json":
-        with opened(path, encoding) as stream:
-            head = stream.read(LOOKED_AT)
-        lists = layout_of(head, len(head) < LOOKED_AT).lists
+    head = _head(path, encoding) if suffix(path) == ".json" else b""
+    lists = layout_of(head, len(head) < LOOKED_AT).lists
     if len(lists) > 1 and SPLIT_NAMES.issuperset(map(str.lower, lists)):
         yield [Source({}, {}, {name: (name,) for name in lists}, encoding, rows={x: (x,) for x in lists})]
     elif len(lists) == 1:
@@ -209,11 +190,15 @@ def _deeper(items: list[object], steps: tuple[str, ...]) -> Iterator[tuple[str, 
             yield from _deeper(inside, (*steps, name))
 
 
-def _encoding(path: Path) -> str:
+def _head(path: Readable, encoding: str) -> bytes:
+    with opened(path, encoding) as stream:
+        return stream.read(LOOKED_AT)
+
+
+def _encoding(path: Readable) -> str:
     """Return utf-8, what the byte-order mark says, or gb18030 where the bytes are Chinese text in it."""
     try:
-        with opened(path, "utf-8") as stream:
-            data = stream.read(LOOKED_AT)
+        data = _head(path, "utf-8")
     except NotTextError as error:
         return error.guess
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)
@@ -230,18 +215,62 @@ def _encoding(path: Path) -> str:
     return "gb18030"
 
 
-def _dialects(path: Path, encoding: str) -> Iterator[Source]:
+def _dialects(path: Readable, encoding: str) -> Iterator[Source]:
     """Yield the ways in which a table may be written, the usual one first."""
     usual = "\t" if suffix(path) == ".tsv" else ","
-    with opened(path, encoding) as stream:
-        head = codecs.getincrementaldecoder("utf-8")("replace").decode(stream.read(LOOKED_AT))
+    head = _head(path, encoding).decode(errors="replace")
     first = head.partition("\n")[0]
     counts = {sign: first.count(sign) for sign in (usual, ";", "\t", "|", ",")}
     most = usual if counts[usual] else max(counts, key=lambda sign: counts[sign])
     csv_like = suffix(path) == ".csv"
     for quoted in (None, not csv_like):
-        names = header_of(head, most, csv_like if quoted is None else quoted)
+        names = _header_of(head, most, csv_like if quoted is None else quoted)
         yield Source({}, {}, {}, encoding, None if most == usual else most, quoted, names)
+
+
+def _header_of(text: str, delimiter: str, quoted: bool) -> tuple[str, ...]:
+    """Return names for the columns of a table that begins with a row, () where it begins with a header."""
+    lines = text.splitlines()[:200]
+    try:
+        rows = list(csv.reader(lines, delimiter=delimiter)) if quoted else [x.split(delimiter) for x in lines]
+    except csv.Error:
+        return ()
+    width = len(rows[0]) if rows else 0
+    rows = [row for row in rows if len(row) == width]
+    if width < 2 or len(rows) < 2 or rows[0] == [str(number) for number in range(width)]:
+        return ()
+    columns = list(zip(*rows, strict=True))
+    return _named(columns) if any(map(_is_row, columns)) else ()
+
+
+def _is_row(cells: Sequence[str]) -> bool:
+    """Whether the first cell is a number among numbers, a label that comes again, or a sentence."""
+    first, others = cells[0], cells[1:]
+    if _NUMBER.fullmatch(first):
+        return all(_NUMBER.fullmatch(cell) for cell in others)
+    again = first in others and len(set(others)) <= MOST_VALUES
+    return bool(first) and (again or (len(first) > 40 and bool(_SENTENCE.search(first))))
+
+
+def _named(columns: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Return names that tell the roles: idx, label, and the texts by how many there are."""
+    names = [f"column_{number}" for number in range(1, len(columns) + 1)]
+    texts = [n for n, cells in enumerate(columns) if sum(map(len, cells)) >= PROSE * len(cells)]
+    few = [n for n, cells in enumerate(columns) if n not in texts and _are_labels(cells)]
+    for number, cells in enumerate(columns):
+        if all(map(_NUMBER.fullmatch, cells)) and len(set(cells)) == len(cells):
+            names[number] = "idx" if "idx" not in names else names[number]
+    if few:
+        names[few[-1]] = "label"
+    roles = ("premise", "hypothesis") if few else ("question", "answer")
+    for number, role in zip(texts, roles if len(texts) > 1 else ("text",), strict=False):
+        names[number] = role
+    return tuple(names)
+
+
+def _are_labels(cells: Sequence[str]) -> bool:
+    distinct = len(set(cells))
+    return 2 <= distinct <= MOST_VALUES and 2 * distinct <= len(cells) and "" not in cells
 
 
 def _note(leaves: dict[str, Leaf], several: set[str], path: str, value: object) -> None:

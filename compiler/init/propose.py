@@ -1,70 +1,86 @@
 """From a file to the spec that compiles it: look, guess, write, and try it on the whole file."""
 
+import json
 import re
 import shlex
 import tempfile
 import unicodedata
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
+from compiler.entries import entry_of
 from compiler.init.advise import bundled_spec, split_lines, warnings
 from compiler.init.guess import Proposal, guess, quoted
 from compiler.init.look import Found, look
-from compiler.init.preview import preview
-from compiler.kinds import PLACEHOLDERS
+from compiler.kinds import PAIR, PLACEHOLDERS
 from compiler.pipeline import check_spec
+from compiler.problems import Problems
+from compiler.render import Renderer
 from compiler.request import CompileRequest
 from compiler.spec import Spec, load_spec
 from compiler.specsource import Source
+from compiler.trace import KeptRow, kept_rows
 from core.errors import ContentError, RequestError
+from core.prompt import conversation
 
-ENDINGS = re.compile(
-    r"(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|arrow|xlsx|zip))?(\.(gz|zst))?$", re.IGNORECASE
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the user asks for: columns by role (text, label, answer), the share of eval, the spec's file."""
-
-    columns: dict[str, str] = field(default_factory=dict)
-    share: float = 0.1
-    out: Path | None = None
+SHOWN = 3
+LONGEST = 400  # characters of a text that are shown
+ENDINGS = re.compile(r"(?i)(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|arrow|xlsx|zip))?(\.(gz|zst))?$")
 
 
-def propose(path: Path, wanted: Wanted | None = None) -> tuple[str, str]:
+def propose(path: Path, share: float = 0.1, out: Path | None = None, **told: str) -> tuple[str, str]:
     """Return (spec as YAML, what is said of it: warnings, examples, a try on all rows, the next commands).
 
+    `share` is that of eval, `out` the spec's file, `told` are the columns by role (text, label, answer).
     `RequestError` where the file cannot be read as rows, `ContentError` where no role can be guessed.
     """
-    wanted = wanted or Wanted()
-    found, proposal = _guessed(path, wanted.columns)
-    text = _written(found, proposal, wanted.share)
-    name = wanted.out.stem if wanted.out else _stem(path)
+    found, proposal = _guessed(path, told)
+    text = _written(found, proposal, share)
+    name = out.stem if out else _stem(path)
     with tempfile.TemporaryDirectory(prefix="tuneyard-init-") as folder:
         file = Path(folder) / f"{name}.yaml"
         file.write_text(text, encoding="utf-8")
         spec = load_spec(str(file))
         report = check_spec(spec, CompileRequest())
         said = [*warnings(found, proposal), *_preview(spec)]
-    errors = report.problems.errors
-    if not errors and (bundled := bundled_spec(found, proposal, spec)):
+    tried = report.line()
+    if errors := report.problems.errors:
+        tried = f"problems {report.problems.count('E')}, the first: {errors[0].line()}"
+    elif bundled := bundled_spec(found, proposal, spec):
         source = shlex.quote(str(path))
         said.append(f"this is what spec {bundled} reads: tuneyard data compile {bundled} --source {source}")
-    if errors:
-        count = report.problems.count("E")
-        said.append(f"tried on the whole file: problems {count}, the first: {errors[0].line()}")
-    else:
-        said.append(f"tried on the whole file: {report.line()}")
-    return text, "\n".join([*said, *_next(path, spec, wanted.out)])
+    return text, "\n".join([*said, f"tried on the whole file: {tried}", *_next(path, spec, out)])
 
 
 def _preview(spec: Spec) -> list[str]:
-    """Return the examples, or why there are none: what is wrong with the rows is said after them."""
+    """Return the first three examples as the model will read them, or why there are none."""
     try:
-        return preview(spec)
-    except ContentError as error:
+        rows = enumerate(islice(kept_rows(spec, (), Problems()), SHOWN), 1)
+        return [line for number, row in rows for line in _example(number, row)]
+    except ContentError as error:  # what is wrong with the rows is said after them
         return [f"no example can be shown: {str(error).splitlines()[0]}"]
+
+
+def _example(number: int, row: KeptRow) -> Iterator[str]:
+    yield f"example {number}, {row.batch.place(0)}"
+    output = row.spec.outputs[0]
+    record = json.loads(Renderer(row.spec, output).render(row.batch)[0])
+    if output.format == "text":
+        yield f"  text: {_short(record[output.field])}"
+        return
+    talk = conversation(record, entry_of(row.spec, output, output.file), row.batch.place(0))
+    yield from (f"  {turn['role']}: {_short(turn['content'])}" for turn in talk.messages)
+    for name in PAIR if PAIR[0] in record else ():
+        side = record[name]
+        yield f"  {name}: {_short(side['value'] if isinstance(side, dict) else side)}"
+    if PAIR[0] not in record:
+        yield f"  answer: {_short(talk.answer)}"
+
+
+def _short(text: str) -> str:
+    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"
+    return shown.replace("\n", "\n    ")
 
 
 def _next(path: Path, spec: Spec, out: Path | None) -> list[str]:
@@ -119,21 +135,18 @@ def _written(found: Found, proposal: Proposal, share: float) -> str:
 
 
 def _source(path: str, source: Source) -> list[str]:
-    """Return the lines that say where the rows are, and what was guessed of how they are written."""
     files: object = source.files or dict.fromkeys(source.splits, (path,)) or path
     lines = [f"  files: {quoted(files)}"]
     lines += [f"  splits: {quoted(source.splits)}"] if source.splits else []
     if source.rows:
         lines.append(f"  rows: {quoted(source.rows.get('', source.rows))} # the keys that lead to them")
     lines += [f"  encoding: {source.encoding} # guessed from the bytes"] if source.encoding != "utf-8" else []
-    if source.delimiter:
-        lines.append(f"  delimiter: {quoted(source.delimiter)} # guessed from the header")
-    if source.header:
-        lines.append(
-            f"  header: {quoted(source.header)} # guessed: its first row is a row, these name the columns"
-        )
-    if source.quoted is not None:
-        lines.append(f"  quoted: {quoted(source.quoted)} # guessed: otherwise rows differ in fields")
+    for name, value, why in (
+        ("delimiter", source.delimiter, "guessed from the header"),
+        ("header", source.header or None, "guessed: its first row is a row, these name the columns"),
+        ("quoted", source.quoted, "guessed: otherwise rows differ in fields"),
+    ):
+        lines += [f"  {name}: {quoted(value)} # {why}"] if value is not None else []
     return lines
 
 

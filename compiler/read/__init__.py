@@ -3,12 +3,12 @@
 A reader gets an open file and yields its rows with their places, some hundreds at a time.
 """
 
-import functools
 import importlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cache, partial
+from pkgutil import iter_modules
 from typing import Literal
 
 from compiler.problems import Problems
@@ -44,26 +44,11 @@ ReadRows = Callable[[OpenFile, Problems], Iterator[Rows]]
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A reader of files with these suffixes; `plugin` is where it came from, None for one of this folder."""
+    """A reader of files with these suffixes; one of `text` gets UTF-8."""
 
     suffixes: tuple[str, ...]
     text: bool
     function: ReadRows
-    plugin: Plugin | None = None
-
-    def rows(self, file: OpenFile, problems: Problems) -> Iterator[Rows]:
-        """Yield the rows of a file; `PluginError` for what a plug-in raises."""
-        if self.plugin is None:
-            yield from self.function(file, problems)
-            return
-        with self.plugin.guarded():
-            batches = iter(self.function(file, problems))
-        while True:
-            with self.plugin.guarded():
-                batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch
 
 
 def reader(*suffixes: str, text: bool = True) -> Callable[[ReadRows], Reader]:
@@ -71,16 +56,14 @@ def reader(*suffixes: str, text: bool = True) -> Callable[[ReadRows], Reader]:
     return lambda function: Reader(suffixes, text, function)
 
 
-@functools.cache
+@cache
 def _own() -> dict[str, Reader]:
-    """Return the readers of this folder by suffix."""
-    names = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
     found = [each for module in modules for each in vars(module).values() if isinstance(each, Reader)]
     return {kind: each for each in found for kind in each.suffixes}
 
 
-@functools.cache
+@cache
 def readers() -> dict[str, Reader]:
     """Return every reader by suffix; a plug-in that cannot be used is left out with a warning."""
     found = dict(_own())
@@ -92,8 +75,20 @@ def readers() -> dict[str, Reader]:
             if kind in found:
                 warn(f"the reader of {kind} in {plugin.package}: {kind} has a reader already")
             else:
-                found[kind] = replace(plugin.value, plugin=plugin)
+                found[kind] = replace(plugin.value, function=partial(_guarded, plugin))
     return found
+
+
+def _guarded(plugin: Plugin, file: OpenFile, problems: Problems) -> Iterator[Rows]:
+    """Yield the rows that a plug-in's reader yields; `PluginError` for what it raises."""
+    with plugin.guarded():
+        batches = iter(plugin.value.function(file, problems))
+    while True:
+        with plugin.guarded():
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def find_reader(kind: str, shown: str) -> Reader:
@@ -106,6 +101,14 @@ def find_reader(kind: str, shown: str) -> Reader:
 def known_suffixes() -> str:
     """Return the suffixes that have a reader, for messages."""
     return f"{', '.join(readers())}, each also .gz or .zst"
+
+
+def refuse_twice(names: Sequence[str], place: str, problems: Problems) -> bool:
+    """Tell whether one column's name is that of another, which is a problem: only one would be read."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        problems.bad_file(Problem("E009", place, "the header names it twice", twice or '""'))
+    return twice is not None
 
 
 def reading(spec: Spec) -> Source:
@@ -122,7 +125,7 @@ def read(path: Readable, shown: str, source: Source, problems: Problems, split: 
     found = find_reader(kind, shown)
     try:
         with opened(path, source.encoding if found.text else "utf-8") as stream:
-            yield from found.rows(OpenFile(stream, shown, kind, source, split), problems)
+            yield from found.function(OpenFile(stream, shown, kind, source, split), problems)
     except NotTextError as error:
         problems.bad_file(Problem("E001", shown, str(error), hint=error.hint))
     except DamagedError as error:

@@ -1,6 +1,6 @@
 """One JSON document, read piece by piece: a list or an object of rows, a list further inside, one row."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from compiler.problems import Problems
 from compiler.read.scan import BrokenError, Scanner, Wrong
@@ -15,12 +15,7 @@ Found = tuple[Line, object, Wrong | None]
 
 
 def read_array(
-    scanner: Scanner,
-    shown: str,
-    steps: Steps | None,
-    guessed: bool,
-    problems: Problems,
-    known: Collection[str] = (),
+    scanner: Scanner, shown: str, steps: Steps | None, guessed: bool, problems: Problems, known: set[str]
 ) -> Iterator[ObjectRows]:
     """Yield the rows under these keys (() the root's, None: the root is one); a list is held item by item.
 
@@ -69,8 +64,7 @@ class _Walk:
         if self.scanner.next_sign() not in ("[", "{"):
             raise BrokenError("E007", "found neither a list nor an object, expected a list of records")
         if steps is None:
-            place, value = self.scanner.line_now(), self.scanner.value()
-            yield place, value, self.scanner.wrong(value)
+            yield self.scanner.row()
         else:
             yield from self._rows(steps, "", {})
         if self.scanner.next_sign():
@@ -88,25 +82,24 @@ class _Walk:
 
     def _list(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
         for number in self.scanner.items("]"):
-            line = self.scanner.line_now()
-            value = self.scanner.value()
-            wrong = self.scanner.wrong(value)
-            if where or steps:
-                yield from _inside(value, () if wrong else steps, f"{line} {where}[{number}]", outer, wrong)
-            else:
+            line, value, wrong = self.scanner.row()
+            if not (where or steps):
                 yield (f"{line} record {number + 1}" if line == self.last_line else line), value, wrong
+            elif wrong:
+                yield f"{line} {where}[{number}]", value, wrong
+            else:
+                yield from _inside(value, steps, f"{line} {where}[{number}]", outer)
             self.last_line = line
 
     def _members(self, where: str, outer: Fields) -> Iterator[Found]:
         for _ in self.scanner.items("}"):
             key = self.scanner.key()
-            line = self.scanner.line_now()
-            value = self.scanner.value()
+            line, value, wrong = self.scanner.row()
             if not isinstance(value, dict):
                 what = f"key {show_value(key)}: found {show_value(value)}"
                 raise BrokenError("E007", f"{what}, expected a list of records or an object of rows")
             place = f"{line} {where}.{_shown(key)}" if where else f"{line} key {show_value(key)}"
-            yield place, {**outer, **value}, self.scanner.wrong(value)
+            yield place, {**outer, **value}, wrong
 
     def _under(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
         """Go to the rows under the first of the keys, and over what stands beside it."""
@@ -124,8 +117,8 @@ class _Walk:
                 if self.scanner.skip() and self.guessed:
                     raise BrokenError("E007", ambiguous([step, key]))
             else:
-                outer[key] = self.scanner.value()
-                if wrong := self.scanner.wrong(outer[key]):
+                _, outer[key], wrong = self.scanner.row()
+                if wrong:
                     raise BrokenError(*wrong)
                 self.late += [key] if step in keys else []
         if step not in keys:
@@ -133,34 +126,28 @@ class _Walk:
             raise BrokenError("E007", f"{where}: no key {show_value(step)} (keys: {there})".lstrip(": "))
 
 
-def _inside(value: object, steps: Steps, where: str, outer: Fields, wrong: Wrong | None) -> Iterator[Found]:
+def _inside(value: object, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
     """Yield the rows under the keys of a value that is held: an item of the outermost list."""
-    if wrong:
-        yield where, value, wrong
-    elif isinstance(value, dict) and not steps:
+    if not isinstance(value, dict):
+        yield where, value, ("E005", f"found {show_value(value)}, expected an object")
+    elif not steps:
         yield where, {**outer, **value}, None
-    elif isinstance(value, dict) and steps[0] in value:
-        others = {key: field for key, field in value.items() if key != steps[0]}
-        here = f"{where}.{_shown(steps[0])}"
-        inner = value[steps[0]]
-        items = (
-            [(f"{here}[{n}]", x) for n, x in enumerate(inner)] if isinstance(inner, list) else [(here, inner)]
-        )
-        for place, item in items:
-            yield from _inside(item, steps[1:], place, outer | others, None)
-    elif isinstance(value, dict):
+    elif steps[0] not in value:
         there = ", ".join(map(show_value, value)) or "none"
         yield where, value, ("E005", f"no key {show_value(steps[0])} (keys: {there})")
     else:
-        yield where, value, ("E005", f"found {show_value(value)}, expected an object")
+        others = {key: field for key, field in value.items() if key != steps[0]}
+        inner, here = value[steps[0]], f"{where}.{_shown(steps[0])}"
+        several = isinstance(inner, list)
+        for number, item in enumerate(inner if several else [inner]):
+            place = f"{here}[{number}]" if several else here
+            yield from _inside(item, steps[1:], place, outer | others)
 
 
 def ambiguous(keys: Sequence[str]) -> str:
     """Return the words for several lists of objects in one document, of which none is the rows."""
-    return (
-        f"found {len(keys)} lists of objects: {', '.join(map(show_value, keys))}; say which holds the rows, "
-        f"in a spec under `source:`, such as `rows: {keys[0]}`"
-    )
+    found = f"found {len(keys)} lists of objects: {', '.join(map(show_value, keys))}"
+    return f"{found}; say which holds the rows, in a spec under `source:`, such as `rows: {keys[0]}`"
 
 
 def _shown(key: str) -> str:

@@ -35,11 +35,10 @@ class HubFile:
     def __str__(self) -> str:
         return self.address
 
-    def open(self, mode: Literal["rb"], buffering: Literal[0]) -> io.RawIOBase:
+    def open(self, _mode: Literal["rb"], _buffering: Literal[0], /) -> io.RawIOBase:
         """Return the file's bytes as a stream that asks the hub only for those that are read."""
         from huggingface_hub import HfFileSystem
 
-        del mode, buffering  # as a Path is opened, and there is no other way
         with _named(self.address, self.fixes):  # 32 blocks are kept
             file = HfFileSystem().open(self.address, "rb", block_size=BLOCK, cache_type="blockcache")
             return _Remote(self, file)
@@ -59,9 +58,6 @@ class _Remote(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         return int(self._stream.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._stream.tell())
 
     def readinto(self, buffer: Any) -> int:
         with _named(self._file.address, self._file.fixes):

@@ -1,8 +1,9 @@
 """JSON in its layouts: one object a line, or one document that holds all rows."""
 
-import contextlib
 import io
+import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, compress, repeat
 from operator import ne
@@ -14,18 +15,11 @@ from compiler.read import OpenFile, reader
 from compiler.read.array import ambiguous, read_array
 from compiler.read.layout import LINES, LOOKED_AT, ROW, layout_of
 from compiler.read.scan import Scanner
-from compiler.read.stream import (
-    CUT_OFF,
-    GET_AGAIN,
-    TOO_LONG,
-    TooLongError,
-    blocks,
-    is_cut,
-    whole_lines,
-)
+from compiler.read.stream import TooLongError, blocks, cut_off, too_long, whole_lines
 from compiler.rows import ObjectRows
 from core.errors import Problem, show_value
 
+DEEPEST = 1024  # lists and objects in one another that orjson reads
 CONSTANTS = (b"NaN", b"Infinity", b"-Infinity")
 OVER_LINES = (
     "an object over several lines, where each line is a row: name the file .json if that is all of it, "
@@ -33,7 +27,6 @@ OVER_LINES = (
 )
 _OPEN = re.compile(rb"\s*\{[ \t]*\r?\n")  # an object that is indented
 _SPACED = re.compile(rb'"[ \t\r]+:')
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+(:?)')
 
 
 @reader(".json", ".jsonl", ".ndjson")
@@ -72,139 +65,100 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
 
 
 def _read_lines(chunks: Iterable[bytes], shown: str, start: int, problems: Problems) -> Iterator[ObjectRows]:
-    offset = 0
+    prefix, offset = f"{shown}:", 0
     try:
         for data in whole_lines(chunks):
             block = io.BytesIO(data).readlines()
-            yield from _parse_block(block, _Place(f"{shown}:", start, offset), problems)
-            start += len(block)
-            offset += len(data)
+            lines: Sequence[int] = range(start, start + len(block))
+            try:
+                rows = list(map(orjson.loads, block))
+                good = set(map(type, rows)) == {dict} and not _some_repeat(block, rows)
+            except orjson.JSONDecodeError:
+                good = False
+            if not good:
+                lines, rows = _parse_each(block, start, prefix, offset, problems)
+            if rows:
+                yield ObjectRows(prefix, lines, rows)
+            start, offset = start + len(block), offset + len(data)
     except TooLongError:
-        problems.bad_file(Problem("E014", f"{shown}:{start}", TOO_LONG))
-
-
-class _Place:
-    """Where a block of lines begins."""
-
-    def __init__(self, prefix: str, line: int, offset: int) -> None:
-        self.prefix, self.line, self.offset = prefix, line, offset
-
-
-def _parse_block(block: list[bytes], at: _Place, problems: Problems) -> Iterator[ObjectRows]:
-    lines: Sequence[int] = range(at.line, at.line + len(block))
-    try:
-        rows = list(map(orjson.loads, block))
-        whole = set(map(type, rows)) == {dict}
-    except orjson.JSONDecodeError:
-        whole = False
-    if not whole:
-        block, lines, rows = _parse_each(block, at, problems)
-    lines, rows = _drop_repeated_keys(block, lines, rows, at.prefix, problems)
-    if rows:
-        yield ObjectRows(at.prefix, lines, rows)
+        problems.bad_file(too_long(f"{shown}:{start}"))
 
 
 def _parse_each(
-    block: list[bytes], at: _Place, problems: Problems
-) -> tuple[list[bytes], list[int], list[dict[str, object]]]:
-    texts, lines, rows = [], [], []
-    offset = at.offset
-    for number, text in enumerate(block, at.line):
+    block: list[bytes], start: int, prefix: str, offset: int, problems: Problems
+) -> tuple[list[int], list[dict[str, object]]]:
+    """Return the good ones of lines, with their numbers; what is wrong with the others is a problem."""
+    lines, rows = [], []
+    for number, text in enumerate(block, start):
+        place, shown = f"{prefix}{number}", text.decode(errors="backslashreplace").rstrip("\r\n")
         try:
             row = orjson.loads(text)
-            if isinstance(row, dict):
-                texts.append(text)
+            if not isinstance(row, dict):
+                message = f"found {show_value(row)}, expected an object"
+                problems.bad_row([Problem("E005", place, message)], row)
+            elif (key := _repeated(text, row)) is not None:
+                problem = Problem("E006", place, "the key stands twice in one object", key)
+                problems.bad_row([problem], shown)
+            else:
                 lines.append(number)
                 rows.append(row)
-            else:
-                problem = Problem(
-                    "E005", f"{at.prefix}{number}", f"found {show_value(row)}, expected an object"
-                )
-                problems.bad_row([problem], row)
         except orjson.JSONDecodeError as error:
             if text.strip():
-                problem = _broken(text, f"{at.prefix}{number}", offset, error)
-                problems.bad_row([problem], text.decode(errors="backslashreplace").rstrip("\r\n"))
+                problems.bad_row([_broken(text, place, offset, error)], shown)
         offset += len(text)
-    return texts, lines, rows
+    return lines, rows
 
 
 def _broken(text: bytes, place: str, offset: int, error: orjson.JSONDecodeError) -> Problem:
     try:
         text.decode()
     except UnicodeDecodeError as wrong:
-        if is_cut(wrong):
-            return Problem("E001", place, CUT_OFF, hint=GET_AGAIN)
+        if cut := cut_off(wrong, place):
+            return cut
         where = f"byte {offset + wrong.start} of the file, column {len(text[: wrong.start].decode()) + 1}"
         hint = "name the file's encoding in a spec under `source:`, or mend the line"
         return Problem("E001", place, f"not UTF-8: 0x{text[wrong.start]:02x} at {where}", hint=hint)
     rest = text.decode()[error.pos :].encode()
     constant = next((name.decode() for name in CONSTANTS if rest.startswith(name)), None)
     if constant:
-        return Problem(
-            "E002",
-            place,
-            f"found {constant} at column {error.colno}: not JSON",
-            hint="write null or a number",
-        )
+        message = f"found {constant} at column {error.colno}: not JSON"
+        return Problem("E002", place, message, hint="write null or a number")
     return Problem("E002", place, f"broken JSON at column {error.colno}: {error.msg.split(': line')[0]}")
 
 
-def _drop_repeated_keys(
-    block: list[bytes], lines: Sequence[int], rows: list[dict[str, object]], prefix: str, problems: Problems
-) -> tuple[Sequence[int], list[dict[str, object]]]:
-    """Drop rows that name a key twice (orjson keeps the last): more colons than keys show where to look."""
+def _some_repeat(block: list[bytes], rows: list[dict[str, object]]) -> bool:
+    """Whether a row names a key twice (orjson keeps the last): more colons than keys show where to look."""
     colons = map(bytes.count, block, repeat(b":"))
-    repeated = set()
-    for number in compress(range(len(rows)), map(ne, colons, map(len, rows))):
-        text = block[number]
-        if _may_repeat(text, len(rows[number])) and _keys_of(text) != _keys_in(rows[number]):
-            place, twice = f"{prefix}{lines[number]}", repeated_key(text)
-            problem = Problem("E006", place, "the key stands twice in one object", twice)
-            problems.bad_row([problem], text.decode().rstrip("\r\n"))
-            repeated.add(number)
-    if not repeated:
-        return lines, rows
-    good = [number for number in range(len(rows)) if number not in repeated]
-    return [lines[i] for i in good], [rows[i] for i in good]
+    odd = compress(range(len(rows)), map(ne, colons, map(len, rows)))
+    return any(_repeated(block[number], rows[number]) is not None for number in odd)
 
 
-def _may_repeat(text: bytes, keys: int) -> bool:
-    """Whether JSON of so many keys may name more: `":` ends a key.
+def _repeated(text: bytes, row: dict[str, object]) -> str | None:
+    """Return the first key that stands twice in one object of a row: `":` ends one.
 
-    Values that hold `":` or objects make it true in vain; only blanks before a colon could hide a key.
+    Values that hold `":` or objects make a closer look due; only blanks before a colon could hide a key.
     """
-    return text.count(b'":') != keys or _SPACED.search(text) is not None
+    if text.count(b'":') == len(row) and not _SPACED.search(text):
+        return None
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + DEEPEST)
+    try:
+        _DECODER.decode(text.decode())
+    except RepeatedError as error:
+        return str(error)
+    finally:
+        sys.setrecursionlimit(limit)
+    return None
 
 
-def _keys_of(text: bytes) -> int:
-    """Return how many keys a valid JSON text names: its strings that a colon follows."""
-    return len(b"".join(_STRING.findall(text)))
+class RepeatedError(Exception):
+    """A key stands twice in one object."""
 
 
-def _keys_in(row: object) -> int:
-    """Return how many keys a row has with all that is nested in it."""
-    keys, values = 0, [row]
-    while values:
-        value = values.pop()
-        if isinstance(value, dict):
-            keys += len(value)
-            values += value.values()
-        elif isinstance(value, list):
-            values += value
-    return keys
-
-
-def repeated_key(text: bytes) -> str:
-    """Return the first key that stands twice in one object of a JSON text ("" where it lies too deep)."""
-    import json
-
-    found: list[str] = []
-
-    def check(pairs: list[tuple[str, object]]) -> None:
+def _once(pairs: list[tuple[str, object]]) -> None:
+    if len(dict(pairs)) < len(pairs):
         keys = [key for key, _ in pairs]
-        found.extend(key for key in keys if keys.count(key) > 1)
+        raise RepeatedError(next(key for key in keys if keys.count(key) > 1))
 
-    with contextlib.suppress(RecursionError):
-        json.loads(text, object_pairs_hook=check)
-    return found[0] if found else ""
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_int=str, parse_float=str)

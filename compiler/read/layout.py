@@ -1,12 +1,12 @@
 """What a JSON document is: lines, a list of rows, an object of rows or of a list of them, one row."""
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
+from compiler.read.scan import BrokenError, Scanner
 from compiler.rows import MISSING, walker
 from compiler.spec import Column
 from compiler.specsource import no_row
@@ -14,17 +14,14 @@ from core.errors import show_value
 
 LOOKED_AT = 1 << 20
 TURNS = ({"from", "value"}, {"role", "content"})
-_BLANK = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`steps` are the keys that lead to the rows (None: each line is a row); `lists` hold objects.
+    """`steps` are the keys that lead to the rows (None: each line is a row), `said` is what to call it.
 
-    `said` is what to call it, "" where it holds no rows.
-
-    Where there is more than one of `lists`, nothing says which holds the rows.
+    `lists` hold objects: where there is more than one, nothing says which holds the rows.
     """
 
     steps: tuple[str, ...] | None
@@ -40,7 +37,7 @@ def layout_of(head: bytes, whole: bool, is_row: Callable[[object], bool] = no_ro
     """Return what a document is that begins (or as a whole is) so; after `LOOKED_AT` bytes it is a guess.
 
     `is_row` tells whether an object has what a row needs: such a document is one, unless it holds others.
-    `lists` has the first item of each list, or as many as there are where the document is whole.
+    `lists` has the items of each list, as many as there are so far.
     """
     text = head.decode(errors="replace").strip()
     if text[:1] != "{":
@@ -95,39 +92,23 @@ def is_rows(value: object) -> TypeGuard[list[object]]:
 
 
 def _members(text: str) -> tuple[dict[str, object], str, bool]:
-    """Return the members of the object that a text begins with, what comes after it, whether it ends.
-
-    A list that the text ends in is there with its first item.
-    """
-    with suppress(json.JSONDecodeError, RecursionError, ValueError):
+    """Return the members (so far) of the object that a text begins with, what follows, whether it ends."""
+    with suppress(ValueError, RecursionError):
         whole, end = _DECODER.raw_decode(text)
         return whole, text[end:].strip(), True
     found: dict[str, object] = {}
-    at = 0
-    with suppress(json.JSONDecodeError, RecursionError, ValueError):
-        while not found or text[at : at + 1] == ",":
-            key, at = _DECODER.raw_decode(text, _go(text, at + 1))
-            at = _go(text, at)
-            if not isinstance(key, str) or text[at : at + 1] != ":":
-                break
-            at = _go(text, at + 1)
-            found[key] = _begun(text, at)
-            found[key], at = _DECODER.raw_decode(text, at)
-            at = _go(text, at)
+    scanner = Scanner([text.encode()], 1)
+    scanner.next_sign()
+    with suppress(BrokenError):
+        for _ in scanner.items("}"):
+            key = scanner.key()
+            sign = scanner.next_sign()
+            if sign == "[":
+                found[key] = items = list[object]()
+                for number in scanner.items("]"):
+                    items += [{}] if scanner.next_sign() == "{" else []
+                    items[number:] = [scanner.value()]
+            else:
+                found[key] = {} if sign == "{" else None
+                found[key] = scanner.value()
     return found, "", False
-
-
-def _begun(text: str, at: int) -> object:
-    """Return a value that may not end in the text, as far as its kind shows."""
-    if text[at : at + 1] != "[":
-        return {} if text[at : at + 1] == "{" else None
-    at = _go(text, at + 1)
-    if text[at : at + 1] != "{":
-        return []
-    with suppress(json.JSONDecodeError, RecursionError, ValueError):
-        return [_DECODER.raw_decode(text, at)[0]]
-    return [{}]
-
-
-def _go(text: str, at: int) -> int:
-    return _BLANK.match(text, at).end()  # type: ignore[union-attr]  # * matches always

@@ -1,14 +1,11 @@
-"""Parquet, batch by batch; places are row numbers (from 1)."""
+"""Parquet and Arrow, batch by batch; places are row numbers (from 1)."""
 
-import io
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 from compiler.problems import Problems
-from compiler.read import OpenFile, reader
-from compiler.read.stream import BLOCK, RECORD, TOO_LONG
+from compiler.read import OpenFile, reader, refuse_twice
+from compiler.read.stream import BLOCK, RECORD, seekable, too_long
 from compiler.rows import MISSING, Line, walker
 from core.datasets import filled
 from core.errors import Problem, show_value
@@ -16,6 +13,8 @@ from core.errors import Problem, show_value
 BATCH = 2048
 BATCH_BYTES = 1 << 22
 PROBE = 16  # rows
+MAGIC = b"ARROW1"
+Opened = Callable[[OpenFile], tuple[Any, Iterator[Any]]]  # a file's schema and record batches
 
 
 class Unreadable:
@@ -33,26 +32,24 @@ class ArrowRows:
 
     typed = True
 
-    def __init__(self, prefix: str, lines: Sequence[Line], batch: object) -> None:
-        self.prefix = prefix
-        self.lines = lines
-        self.batch = batch
+    def __init__(self, prefix: str, lines: Sequence[Line], batch: Any) -> None:
+        self.prefix, self.lines, self.batch = prefix, lines, batch
 
     def names(self) -> list[str]:
         """Return the column names."""
-        return list(self.batch.schema.names)  # type: ignore[attr-defined]  # a pyarrow RecordBatch, untyped
+        return list(self.batch.schema.names)
 
     def column(self, name: str) -> list[object]:
         """Return a column, or a path into the values of one."""
         head, _, rest = (name, "", "") if name in self.names() else name.partition(".")
         if head not in self.names():
             return [MISSING] * len(self.lines)
-        values = _values(self.batch.column(head))  # type: ignore[attr-defined]  # as above
+        values = _values(self.batch.column(head))
         return list(map(walker(rest), values)) if rest else values
 
     def row(self, number: int) -> object:
         """Return one row as an object."""
-        cells = self.batch.slice(number, 1).columns  # type: ignore[attr-defined]  # as above
+        cells = self.batch.slice(number, 1).columns
         return {name: _values(cell)[0] for name, cell in zip(self.names(), cells, strict=True)}
 
     def filled(self, name: str) -> list[int]:
@@ -60,7 +57,7 @@ class ArrowRows:
         import pyarrow.compute as pc
         import pyarrow.types as kinds
 
-        column = self.batch.column(name)  # type: ignore[attr-defined]  # as above
+        column = self.batch.column(name)
         if kinds.is_struct(column.type):  # images lie in such: none is copied only to be counted
             return cast("list[int]", pc.indices_nonzero(column.is_valid()).to_pylist())
         if kinds.is_list(column.type) or kinds.is_large_list(column.type):
@@ -69,54 +66,63 @@ class ArrowRows:
 
     def head(self, count: int) -> "ArrowRows":
         """Return the first rows alone."""
-        return ArrowRows(self.prefix, self.lines[:count], self.batch.slice(0, count))  # type: ignore[attr-defined]  # as above
+        return ArrowRows(self.prefix, self.lines[:count], self.batch.slice(0, count))
 
 
 @reader(".parquet", text=False)
 def read_parquet(file: OpenFile, problems: Problems) -> Iterator[ArrowRows]:
     """Yield the rows of a Parquet file; a broken one is a problem."""
-    import pyarrow
-    import pyarrow.parquet
+    yield from _rows("Parquet", _parquet, file, problems)
 
-    shown = file.shown
-    source = file.stream if file.stream.seekable() else unpacked(file.stream)
+
+@reader(".arrow", text=False)
+def read_arrow(file: OpenFile, problems: Problems) -> Iterator[ArrowRows]:
+    """Yield the rows of an Arrow file, as `datasets` saves it (a stream) or of record batches; as above."""
+    yield from _rows("Arrow", _arrow, file, problems)
+
+
+def _rows(what: str, opened: Opened, file: OpenFile, problems: Problems) -> Iterator[ArrowRows]:
+    import pyarrow
+
     start = 1
     try:
-        # else all groups are read at once, and a group is held whole
-        table = pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=BLOCK)
-        names = table.schema_arrow.names
-        str(table.schema_arrow)  # names inside of columns, too
-        if refuse_twice(names, shown, problems):
+        schema, batches = opened(file)
+        str(schema)  # names inside of columns, too
+        if refuse_twice(schema.names, file.shown, problems):
             return
-        for batch in table.iter_batches(_batch_rows(table), use_threads=False):
+        for batch in batches:
             if batch.nbytes > RECORD and (long := _too_long(batch)) is not None:
-                problems.bad_file(Problem("E014", f"{shown} row {start + long}", TOO_LONG))
+                problems.bad_file(too_long(f"{file.shown} row {start + long}"))
                 return
-            yield ArrowRows(f"{shown} row ", range(start, start + batch.num_rows), batch)
+            yield ArrowRows(f"{file.shown} row ", range(start, start + batch.num_rows), batch)
             start += batch.num_rows
+        return
     except UnicodeDecodeError as error:
-        message = (
-            f"a column's name is not UTF-8: {show_value(error.object.decode(errors='backslashreplace'))}"
-        )
-        problems.bad_file(Problem("E012", f"{shown} row {start}", message))
+        name = show_value(error.object.decode(errors="backslashreplace"))
+        message = f"a column's name is not UTF-8: {name}"
     except (pyarrow.ArrowException, OSError) as error:
-        message = str(error).splitlines()[0]
-        problems.bad_file(Problem("E012", f"{shown} row {start}", f"Parquet cannot be read: {message}"))
+        message = f"{what} cannot be read: {str(error).splitlines()[0]}"
+    problems.bad_file(Problem("E012", f"{file.shown} row {start}", message))
 
 
-def refuse_twice(names: Sequence[str], shown: str, problems: Problems) -> bool:
-    """Tell whether one column's name is that of another, which is a problem: only one would be read."""
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        problems.bad_file(Problem("E009", shown, "the header names it twice", twice or '""'))
-    return twice is not None
+def _parquet(file: OpenFile) -> tuple[Any, Iterator[Any]]:
+    import pyarrow.parquet
+
+    # else all groups are read at once, and a group is held whole
+    table = pyarrow.parquet.ParquetFile(seekable(file.stream), pre_buffer=False, buffer_size=BLOCK)
+    return table.schema_arrow, table.iter_batches(_batch_rows(table), use_threads=False)
 
 
-def unpacked(stream: io.BufferedReader) -> BinaryIO:
-    """Return a file that can be read in any order: a temporary one with the same bytes."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115  # goes with the reader that holds it
-    shutil.copyfileobj(stream, file)
-    return file
+def _arrow(file: OpenFile) -> tuple[Any, Iterator[Any]]:
+    import pyarrow.ipc
+
+    if file.stream.peek(len(MAGIC)).startswith(MAGIC):
+        whole = pyarrow.ipc.open_file(seekable(file.stream))
+        schema, batches = whole.schema, map(whole.get_batch, range(whole.num_record_batches))
+    else:
+        stream = pyarrow.ipc.open_stream(file.stream)
+        schema, batches = stream.schema, iter(stream)
+    return schema, (batch.slice(at, BATCH) for batch in batches for at in range(0, batch.num_rows, BATCH))
 
 
 def _batch_rows(table: Any) -> int:

@@ -30,13 +30,10 @@ class Scanner:
     def __init__(self, chunks: Iterable[bytes], line: int) -> None:
         self.chunks = iter(chunks)
         self.decode = codecs.getincrementaldecoder("utf-8")().decode
-        self.text = ""
-        self.at = 0
+        self.text, self.ended, self.suspect = "", False, False
+        self.line, self.offset = line, 0
+        self.at = self.counted = 0
         self.before = 0  # characters that were dropped of the line in which the text begins
-        self.counted = 0
-        self.line = line
-        self.offset = 0
-        self.ended = False
         self.odd: list[Wrong] = []
         self.decoder = json.JSONDecoder(
             object_pairs_hook=self._pairs,
@@ -44,7 +41,6 @@ class Scanner:
             parse_int=self._number,
             parse_float=self._number,
         )
-        self.suspect = False
 
     def items(self, closing: str) -> Iterator[int]:
         """Walk into a list or an object and yield the number of each item, which the caller walks over."""
@@ -81,8 +77,18 @@ class Scanner:
         self.next_sign()
         return key
 
+    def row(self) -> tuple[int, object, Wrong | None]:
+        """Walk over a value; return its line, itself, and (code, message) of what JSON does not allow."""
+        line, value = self.line_now(), self.value()
+        if self.suspect and not self.odd:
+            try:
+                orjson.dumps(value)
+            except TypeError:
+                self.odd.append(("E002", "broken JSON: a lone surrogate (half of a character)"))
+        return line, value, self.odd[0] if self.odd else None
+
     def value(self) -> object:
-        """Walk over a value and return it; `odd` then holds what JSON does not allow in it."""
+        """Walk over a value and return it."""
         while True:
             self.odd.clear()
             try:
@@ -119,12 +125,8 @@ class Scanner:
         start = self.text.rfind("\n", 0, error.pos)
         column = error.pos - start + (self.before if start < 0 else 0)
         line = self.line_now() + self.text.count("\n", self.at, error.pos)
-        what = (
-            "the file is cut off inside a record"
-            if cut
-            else f"broken JSON at line {line} column {column}: {error.msg}"
-        )
-        raise BrokenError("E003", what) from error
+        broken = f"broken JSON at line {line} column {column}: {error.msg}"
+        raise BrokenError("E003", "the file is cut off inside a record" if cut else broken) from error
 
     def next_sign(self) -> str:
         """Go over blanks and return the character that stands there ("" at the end)."""
@@ -182,14 +184,3 @@ class Scanner:
         except orjson.JSONDecodeError:
             self.odd.append(("E002", f"found {show_value(digits)}: a number out of range"))
             return None
-
-    def wrong(self, value: object) -> Wrong | None:
-        """Return (code, message) for what is wrong with the value that was walked over last."""
-        if self.odd:
-            return self.odd[0]
-        if self.suspect:
-            try:
-                orjson.dumps(value)
-            except TypeError:
-                return "E002", "broken JSON: a lone surrogate (half of a character)"
-        return None

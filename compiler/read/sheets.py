@@ -4,11 +4,12 @@ import importlib
 import zipfile
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from compiler.problems import Problems
-from compiler.read import OpenFile, reader
-from compiler.read.parquet import refuse_twice, unpacked
+from compiler.read import OpenFile, reader, refuse_twice
+from compiler.read.stream import seekable
 from compiler.rows import ObjectRows
 from core.errors import Problem, RequestError, show_value
 
@@ -21,12 +22,10 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
     try:
         openpyxl: Any = importlib.import_module("openpyxl")
     except ImportError as error:
-        raise RequestError(
-            f"{file.shown}: reading .xlsx needs openpyxl: pip install openpyxl, or save the sheet as .csv"
-        ) from error
-    source = file.stream if file.stream.seekable() else unpacked(file.stream)
+        fix = "pip install openpyxl, or save the sheet as .csv"
+        raise RequestError(f"{file.shown}: reading .xlsx needs openpyxl: {fix}") from error
     try:
-        book = openpyxl.load_workbook(source, read_only=True, data_only=True)
+        book = openpyxl.load_workbook(seekable(file.stream), read_only=True, data_only=True)
         first, *others = book.worksheets
         if left := [sheet.title for sheet in others if sheet.max_row or sheet.max_column]:
             problems.notes.append(f"{file.shown}: only the first sheet is read, not {', '.join(left)}")
@@ -36,31 +35,25 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
 
 
 def _rows(sheet: Any, shown: str, problems: Problems) -> Iterator[ObjectRows]:
-    prefix, header = f"{shown} row ", list[str]()
-    rows: list[dict[str, object]] = []
-    lines: list[int] = []
-    for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
-        if all(cell is None for cell in cells):
-            continue
-        if not header:
-            header = ["" if cell is None else str(cell) for cell in cells]
-            if refuse_twice([name for name in header if name], f"{prefix}{number}", problems):
-                return
-            continue
-        names = [*header, *[""] * (len(cells) - len(header))]
-        if odd := [cell for name, cell in zip(names, cells, strict=False) if not name and cell is not None]:
-            message = f"found {show_value(_plain(odd[0]))} in a column that the header does not name"
-            problems.bad_row(
-                [Problem("E008", f"{prefix}{number}", message)], [_plain(cell) for cell in cells]
-            )
-            continue
-        rows.append({name: _plain(cell) for name, cell in zip(names, cells, strict=False) if name})
-        lines.append(number)
-        if len(rows) == BATCH:
-            yield ObjectRows(prefix, lines, rows)
-            rows, lines = [], []
-    if rows:
-        yield ObjectRows(prefix, lines, rows)
+    prefix = f"{shown} row "
+    numbered = enumerate(sheet.iter_rows(values_only=True), 1)
+    filled = ((number, cells) for number, cells in numbered if any(cell is not None for cell in cells))
+    first, cells = next(filled, (1, ()))
+    header = ["" if cell is None else str(cell) for cell in cells]
+    if refuse_twice([name for name in header if name], f"{prefix}{first}", problems):
+        return
+    while some := list(islice(filled, BATCH)):
+        rows: dict[int, dict[str, object]] = {}
+        for number, cells in some:
+            names = [*header, *[""] * (len(cells) - len(header))]
+            named = list(zip(names, map(_plain, cells), strict=False))
+            if odd := [cell for name, cell in named if not name and cell is not None]:
+                message = f"found {show_value(odd[0])} in a column that the header does not name"
+                problems.bad_row([Problem("E008", f"{prefix}{number}", message)], list(map(_plain, cells)))
+            else:
+                rows[number] = {name: cell for name, cell in named if name}
+        if rows:
+            yield ObjectRows(prefix, list(rows), list(rows.values()))
 
 
 def _plain(cell: object) -> object:

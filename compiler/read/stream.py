@@ -4,14 +4,17 @@ import codecs
 import contextlib
 import gzip
 import io
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import BinaryIO, Literal, Protocol, cast
 
+from core.errors import Problem
+
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
-BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 BLOCK = 1 << 17
 AHEAD = 1 << 20  # bytes: each read gives up the interpreter lock, and waits for it where rows are written
 RECORD = 1 << 24
@@ -32,12 +35,7 @@ class NotTextError(Exception):
 
     def __init__(self, message: str, guess: str = "gb18030") -> None:
         super().__init__(message)
-        self.guess = guess
-
-    @property
-    def hint(self) -> str:
-        """What to do about it."""
-        return encoding_hint(self.guess) if self.guess else GET_AGAIN
+        self.guess, self.hint = guess, encoding_hint(guess) if guess else GET_AGAIN
 
 
 CUT_OFF = "the file is cut off inside a character"
@@ -56,7 +54,7 @@ class Readable(Protocol):
     def name(self) -> str:
         """The file's name without its folders."""
 
-    def open(self, mode: Literal["rb"], buffering: Literal[0]) -> io.RawIOBase:
+    def open(self, mode: Literal["rb"], buffering: Literal[0], /) -> io.RawIOBase:
         """Return its bytes as an unbuffered stream."""
 
 
@@ -71,7 +69,7 @@ def suffix(path: Readable) -> str:
 def opened(path: Readable, encoding: str) -> Iterator[io.BufferedReader]:
     """Open a file as UTF-8 bytes without byte-order mark; raises `DamagedError` and `NotTextError`."""
     with contextlib.ExitStack() as stack:
-        stream = _buffered(stack.enter_context(path.open("rb", buffering=0)))
+        stream = _buffered(stack.enter_context(path.open("rb", 0)))
         magic = stream.peek(4)[:4]
         if magic.startswith(GZIP):
             stream = _buffered(gzip.GzipFile(fileobj=stream))
@@ -80,14 +78,32 @@ def opened(path: Readable, encoding: str) -> Iterator[io.BufferedReader]:
         with _damage():
             if codecs.lookup(encoding).name != "utf-8":
                 stream = _buffered(_Pieces(_recoded(stream, encoding)))
-            else:
-                _skip_mark(stream)
+            elif (mark := stream.peek(3)[:3]) == codecs.BOM_UTF8:
+                stream.read(len(mark))
+            elif mark[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                raise NotTextError("not UTF-8: its byte-order mark says UTF-16", "utf-16")
             yield stream
 
 
-def is_cut(error: UnicodeDecodeError) -> bool:
-    """Whether the bytes only end too early."""
-    return error.reason == "unexpected end of data" and error.end == len(error.object)
+def seekable(stream: io.BufferedReader) -> BinaryIO:
+    """Return a stream that can be read in any order: it, or a temporary file with the same bytes."""
+    if stream.seekable():
+        return stream
+    file = tempfile.TemporaryFile()  # noqa: SIM115  # goes with the reader that holds it
+    with _damage():
+        shutil.copyfileobj(stream, file)
+    return file
+
+
+def cut_off(error: UnicodeDecodeError, place: str) -> Problem | None:
+    """Return the problem of bytes that only end too early, None for others."""
+    cut = error.reason == "unexpected end of data" and error.end == len(error.object)
+    return Problem("E001", place, CUT_OFF, hint=GET_AGAIN) if cut else None
+
+
+def too_long(place: str, hint: str = "") -> Problem:
+    """Return the problem of a record of more than `RECORD` bytes."""
+    return Problem("E014", place, TOO_LONG, hint=hint)
 
 
 def blocks(stream: io.BufferedReader) -> Iterator[bytes]:
@@ -121,15 +137,6 @@ def _damage() -> Iterator[None]:
         raise DamagedError(f"the compressed file is damaged or cut off: {error}") from error
 
 
-def _skip_mark(stream: io.BufferedReader) -> None:
-    start = stream.peek(4)[:4]
-    if start.startswith(codecs.BOM_UTF8):
-        stream.read(3)
-    guess = next((name for mark, name in BOMS.items() if start.startswith(mark)), None)
-    if guess:
-        raise NotTextError(f"not UTF-8: its byte-order mark says {guess.upper()}", guess)
-
-
 class _Pieces(io.RawIOBase):
     """A stream of bytes that come in pieces of any size."""
 
@@ -158,20 +165,15 @@ def _unpacked(source: BinaryIO) -> Iterator[bytes]:
     import zstandard
 
     new = zstandard.ZstdDecompressor().decompressobj
-    frame, fresh = new(), True
-    while True:
-        chunk = frame.unused_data if frame.eof else b""
-        if frame.eof:
-            frame, fresh = new(), True
-        chunk = chunk or source.read(_PACKED)
-        if not chunk:
-            break
+    frame, whole = new(), True
+    while chunk := frame.unused_data or source.read(_PACKED):
+        frame = new() if frame.eof else frame
         try:
             yield frame.decompress(chunk)
         except zstandard.ZstdError as error:
             raise DamagedError(f"the compressed file is damaged: {error}") from error
-        fresh = False
-    if not fresh:
+        whole = frame.eof
+    if not whole:
         raise DamagedError("the compressed file is cut off")
 
 

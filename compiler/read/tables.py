@@ -1,4 +1,4 @@
-"""Delimited text: csv with quoted fields, and GLUE's tsv, in which a quote is a quote and nothing else."""
+"""Text in lines: csv with quoted fields, GLUE's tsv, in which a quote is just a quote, plain text."""
 
 import csv
 import io
@@ -6,18 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from compiler.problems import Problems
-from compiler.read import OpenFile, reader
-from compiler.read.stream import (
-    CUT_OFF,
-    GET_AGAIN,
-    RECORD,
-    TOO_LONG,
-    TooLongError,
-    blocks,
-    encoding_hint,
-    is_cut,
-    whole_lines,
-)
+from compiler.read import OpenFile, reader, refuse_twice
+from compiler.read.stream import RECORD, TooLongError, blocks, cut_off, encoding_hint, too_long, whole_lines
 from compiler.rows import TableRows
 from core.errors import Problem
 
@@ -25,6 +15,7 @@ BATCH = 1000
 BATCH_SIZE = 1 << 20
 _SURROGATE = re.compile("[\udc80-\udcff]")
 Fields = list[str]
+Lines = Iterator[tuple[Sequence[int], list[Fields]]]  # their numbers and fields, some hundreds at a time
 
 
 @reader(".csv", ".tsv")
@@ -34,9 +25,8 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     delimiter = source.delimiter or ("\t" if file.kind == ".tsv" else ",")
     quoted = source.quoted if source.quoted is not None else file.kind == ".csv"
     text = _Text(file.stream, shown)
-    blocks = _quoted(text, delimiter, problems) if quoted else _unquoted(text, delimiter, problems)
     header: Fields | None = list(source.header) or None
-    for lines, rows in blocks:
+    for lines, rows in (_quoted if quoted else _unquoted)(text, delimiter, problems):
         while header is None and rows and rows[0] in ([], [""]):
             lines, rows = lines[1:], rows[1:]
         if header is None and rows:
@@ -44,23 +34,32 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
             if _SURROGATE.search("".join(header)):
                 problems.bad_file(_undecodable(header, f"{shown}:1", text.last))
                 return
-            if len(set(header)) < len(header):
-                twice = next(name for name in header if header.count(name) > 1)
-                problems.bad_file(Problem("E009", f"{shown}:1", "the header names it twice", twice or '""'))
+            if refuse_twice(header, f"{shown}:1", problems):
                 return
-        if header is not None:
-            yield from _table(header, lines, rows, text, problems)
+        if header is None:
+            continue
+        if set(map(len, rows)) != {len(header)} or text.undecoded or header in rows:
+            lines, rows = _good(header, lines, rows, text, problems)
+        if rows:
+            columns: dict[str, Sequence[object]] = dict(zip(header, zip(*rows, strict=True), strict=True))
+            yield TableRows(f"{shown}:", lines, columns, typed=False)
 
 
-def _table(
-    header: Fields, lines: Sequence[int], rows: list[Fields], text: "_Text", problems: Problems
-) -> Iterator[TableRows]:
-    if set(map(len, rows)) != {len(header)} or text.undecoded or header in rows:
-        lines, rows = _good(header, lines, rows, text, problems)
-    if rows:
-        yield TableRows(
-            f"{text.shown}:", lines, dict(zip(header, zip(*rows, strict=True), strict=True)), typed=False
-        )
+@reader(".txt")
+def read_text(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
+    """Yield lines as rows with the one field `text`; blank ones are none, one not UTF-8 is a problem."""
+    text = _Text(file.stream, file.shown)
+    for numbers, rows in _unquoted(text, "\n", problems):
+        kept = {}
+        for number, (line,) in zip(numbers, rows, strict=True):
+            if text.undecoded and (wrong := _SURROGATE.search(line)):
+                message = f"not UTF-8: byte {len(line[: wrong.start()].encode()) + 1} of the line"
+                problem = Problem("E001", f"{file.shown}:{number}", message, hint=encoding_hint())
+                problems.bad_row([problem], {"text": _escaped([line])[0]})
+            elif line.strip():
+                kept[number] = line
+        if kept:
+            yield TableRows(f"{file.shown}:", list(kept), {"text": list(kept.values())}, typed=False)
 
 
 def _good(
@@ -86,85 +85,65 @@ def _good(
 
 
 def _undecodable(row: Fields, place: str, last: str) -> Problem:
-    if last.endswith(row[-1]) and _ends_inside(row[-1]):
-        return Problem("E001", place, CUT_OFF, hint=GET_AGAIN)
+    try:
+        row[-1].encode(errors="surrogateescape").decode()
+    except UnicodeDecodeError as error:
+        if last.endswith(row[-1]) and (cut := cut_off(error, place)):
+            return cut
     text = "\t".join(row)
     start = next(_SURROGATE.finditer(text)).start()
     where = f"0x{ord(text[start]) - 0xDC00:02x} at column {start + 1} of the row"
     return Problem("E001", place, f"not UTF-8: {where}", hint=encoding_hint())
 
 
-def _ends_inside(text: str) -> bool:
-    """Whether a text ends in the first bytes of a character."""
-    try:
-        text.encode(errors="surrogateescape").decode()
-    except UnicodeDecodeError as error:
-        return is_cut(error)
-    return False
-
-
 def _escaped(row: Fields) -> Fields:
     return [field.encode(errors="surrogateescape").decode(errors="backslashreplace") for field in row]
 
 
-def _unquoted(
-    text: "_Text", delimiter: str, problems: Problems
-) -> Iterator[tuple[Sequence[int], list[Fields]]]:
+def _unquoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
     start = 1
     try:
         for block in text.blocks():
-            block = block.replace("\r\n", "\n") if "\r" in block else block
+            block = block.replace("\r\n", "\n").removesuffix("\r") if "\r" in block else block
             rows = [line.split(delimiter) for line in block.removesuffix("\n").split("\n")]
             yield range(start, start + len(rows)), rows
             start += len(rows)
     except TooLongError:
-        problems.bad_file(Problem("E014", f"{text.shown}:{start}", TOO_LONG))
+        problems.bad_file(too_long(f"{text.shown}:{start}"))
 
 
-def _quoted(
-    text: "_Text", delimiter: str, problems: Problems
-) -> Iterator[tuple[Sequence[int], list[Fields]]]:
+def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
     csv.field_size_limit(2 * RECORD)  # never reached: the lines of a row are counted
-    source = _Lines(text)
-    reader = csv.reader(source, delimiter=delimiter, strict=True)
+    size = held = 0  # characters: of the present row, of those that are held
+    line = 1
     rows: list[Fields] = []
     lines: list[int] = []
-    line = 1
-    held = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal size
+        for block in text.blocks():
+            for ended in io.StringIO(block, newline="\n"):
+                size += len(ended)
+                if size > RECORD:
+                    raise TooLongError
+                yield ended
+
+    reader = csv.reader(counted(), delimiter=delimiter, strict=True)
     try:
         for row in reader:
             rows.append(row)
             lines.append(line)
             line = reader.line_num + 1
-            held, source.size = held + source.size, 0
+            held, size = held + size, 0
             if len(rows) == BATCH or held > BATCH_SIZE:
                 yield lines, rows
                 rows, lines, held = [], [], 0
     except csv.Error as error:
         problems.bad_file(_broken(str(error), f"{text.shown}:{line}"))
     except TooLongError:
-        hint = "a field opened with a quote must be closed"
-        problems.bad_file(Problem("E014", f"{text.shown}:{line}", TOO_LONG, hint=hint))
+        problems.bad_file(too_long(f"{text.shown}:{line}", "a field opened with a quote must be closed"))
     if rows:
         yield lines, rows
-
-
-class _Lines:
-    """The lines of a text with their ends, for csv; `size` is the length of those of the present row."""
-
-    def __init__(self, text: "_Text") -> None:
-        self.lines = (line for block in text.blocks() for line in io.StringIO(block, newline="\n"))
-        self.size = 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self.lines)
-        self.size += len(line)
-        if self.size > RECORD:
-            raise TooLongError
-        return line
 
 
 def _broken(message: str, place: str) -> Problem:
@@ -179,9 +158,7 @@ class _Text:
     """The lines of a stream; bytes that are no UTF-8 stay visible as surrogates."""
 
     def __init__(self, stream: io.BufferedReader, shown: str) -> None:
-        self.stream = stream
-        self.shown = shown
-        self.undecoded = False
+        self.stream, self.shown, self.undecoded = stream, shown, False
         self.last = ""  # what follows the last line's end
 
     def blocks(self) -> Iterator[str]:

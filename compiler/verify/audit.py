@@ -1,11 +1,26 @@
-"""What an audit counts and finds, whichever stage is trained."""
+"""What an audit counts and finds, whichever stage is trained, and the processes that make it.
 
+Batches of rows are audited by as many processes as there are cores, each a fork that shares the rows.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-FIRST = 1000
+from core.errors import RequestError
+
+FIRST = 1000  # places kept of each finding
+MANY = 4_000_000  # bytes of rows from which on a second process is worth its start
+MOST = 8  # processes
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 KINDS = {
     "E411": "nothing is learned from the row: all of it is masked or cut off",
     "E412": "the template ends no turn: the model never learns to stop",
@@ -70,8 +85,56 @@ class Audit:
         self.rejected = self.rejected or later.rejected
 
 
-class Auditor(Protocol):
-    """Audits batches of loaded rows, each by itself."""
+AuditBatch = Callable[[Row, int], Audit]
+"""Audits a batch (columns of LLaMA-Factory's rows) whose first row has the number given."""
 
-    def audit(self, rows: Row, start: int) -> Audit:
-        """Audit a batch (columns of LLaMA-Factory's rows) whose first row has the number `start`."""
+_batch: Callable[[int], Audit]  # of the audit under way, as the forked processes find it
+
+
+def workers_for(size: int) -> int:
+    """Return how many processes to read and audit a file of so many bytes with."""
+    if size < MANY or not sys.platform.startswith("linux"):
+        return 1
+    return min(len(os.sched_getaffinity(0)), MOST)
+
+
+@contextmanager
+def audits(audit: AuditBatch, rows: Any, starts: range, workers: int) -> Iterator[Iterator[Audit]]:
+    """Yield the audits of the batches of rows (a `datasets.Dataset`) that begin at `starts`, in their order.
+
+    Several workers make them while the caller does something else; `RequestError` where one was killed.
+    """
+    global _batch  # forked processes inherit it; it could not be sent to them
+
+    def one(start: int) -> Audit:
+        return audit(rows[start : start + starts.step], start)
+
+    _batch = one
+    if workers == 1:
+        yield map(one, starts)
+        return
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, context, _begin, (os.getpid(),)) as pool:
+        try:
+            yield pool.map(_forked, starts)
+        except BrokenProcessPool as error:
+            message = "a process that audits rows was killed: was there too little memory?"
+            raise RequestError(message) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _forked(start: int) -> Audit:
+    return _batch(start)
+
+
+def _begin(parent: int) -> None:
+    """Leave with the parent, leave Ctrl-C to it, and use one core: what threads there were are not forked."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -61,20 +61,17 @@ def entry_problems(place: str, entry: Mapping[str, object], meaning: Meaning) ->
         hint = OPENAI if meaning.format == "openai" else nearest(meaning.format, FORMATS)
         yield Problem("E401", place, message, "formatting", hint)
         return
-    answers = PAIR if meaning.ranking else ("response",) if meaning.format == "alpaca" else ()
-    for part in ("prompt" if meaning.format == "alpaca" else "messages", *answers):
-        if part not in meaning.columns:
-            why = "naming `columns` makes every part that is not named empty"
-            yield Problem(
-                "E402", place, f"{part!r} is not named: {why}", "columns", f"add {part!r}: its column"
-            )
-    if meaning.format == "sharegpt":
-        for tag in TAGS:
-            if tag not in meaning.tags and tag not in NOT_NEEDED:
-                why = "naming `tags` makes every tag that is not named None"
-                yield Problem(
-                    "E402", place, f"{tag!r} is not named: {why}", "tags", f"add {tag!r}: {TAGS[tag]!r}"
-                )
+    alpaca = meaning.format == "alpaca"
+    answers = PAIR if meaning.ranking else ("response",) if alpaca else ()
+    due = dict.fromkeys(("prompt" if alpaca else "messages", *answers), "its column")
+    tags = {} if alpaca else {tag: repr(text) for tag, text in TAGS.items() if tag not in NOT_NEEDED}
+    for field, known, needed, effect in (
+        ("columns", meaning.columns, due, "part that is not named empty"),
+        ("tags", meaning.tags, tags, "tag that is not named None"),
+    ):
+        for name in (name for name in needed if name not in known):
+            message = f"{name!r} is not named: naming `{field}` makes every {effect}"
+            yield Problem("E402", place, message, field, f"add {name!r}: {needed[name]}")
 
 
 def column_problems(place: str, meaning: Meaning, found: set[str]) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ Written after the documented format and not after LLaMA-Factory's code, so that 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from compiler.kinds import PAIR, PLACEHOLDERS
 from compiler.problems import Problems
@@ -14,20 +15,20 @@ from compiler.rows import Rows
 from compiler.specsource import Source
 from compiler.verify.entry import Meaning
 from core.datasets import PARTS
+from core.documents import BOM
 from core.errors import Problem, ProblemsError, show_value
 
 Record = Mapping[str, object]
 Turn = tuple[str, str]
 SHAPES = 1000  # kinds of records remembered; a file of more is only slower
-BOM = b"\xef\xbb\xbf"
+# Of Arrow; null goes with every type.
+TYPES = {bool: "truth values", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
+ROLES = ("user", "assistant", "observation", "function", "system")
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedRow:
-    """One record as LLaMA-Factory should have it: turns (role, text), the last one learned; system, tools.
-
-    `media` holds the paths of its images, videos and audios.
-    """
+    """One record as LLaMA-Factory should have it: turns (role, text), the last learned; paths of media."""
 
     turns: list[Turn]
     system: str = ""
@@ -49,7 +50,6 @@ class Expected:
     problems: list[Problem] = field(default_factory=list)
     _left_out: dict[str, tuple[str, int]] = field(default_factory=dict)
     _types: dict[str, str] = field(default_factory=dict)
-    _told: set[str] = field(default_factory=set)
     _shapes: set[tuple[object, ...]] = field(default_factory=set)
 
     def records(self) -> Iterator[tuple[str, ExpectedRow | str]]:
@@ -57,13 +57,15 @@ class Expected:
 
         `ProblemsError` where the file itself cannot be read on; its problems have their places.
         """
-        self._look_for_bom()
+        with self.path.open("rb") as file:
+            if file.read(3) == BOM:
+                message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
+                self.problems.append(Problem("E404", f"{self.path}:1", message, hint="save it without one"))
         found = Problems()
         for rows in read(self.path, str(self.path), Source({}, {}, {}), found):
             self._look_for_left_out(rows)
             for number, line in enumerate(rows.lines):
-                record = rows.row(number)
-                place = f"{rows.prefix}{line}"
+                record, place = cast("Record", rows.row(number)), f"{rows.prefix}{line}"
                 self._note(record, place)
                 yield place, expected_row(record, self.meaning)
         self.problems += [
@@ -90,44 +92,42 @@ class Expected:
                 place, count = self._left_out.get(name, (f"{rows.prefix}{rows.lines[numbers[0]]}", 0))
                 self._left_out[name] = (place, count + len(numbers))
 
-    def _look_for_bom(self) -> None:
-        with self.path.open("rb") as file:
-            if file.read(3) == BOM:
-                message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
-                self.problems.append(Problem("E404", f"{self.path}:1", message, hint="save it without one"))
-
-    def _note(self, record: object, place: str) -> None:
+    def _note(self, record: Record, place: str) -> None:
         """Remember keys and types: one number among texts makes the loader refuse the whole file."""
-        if not isinstance(record, dict):
-            return
         shape = (*record, *map(type, record.values()))
         if shape in self._shapes:
             return
         for key, value in record.items():
             self.keys.add(key)
-            name = _type(value)
+            name = TYPES.get(type(value), "")
             first = self._types.setdefault(key, name) if name else name
-            if name != first and key not in self._told:
-                self._told.add(key)
-                message = (
-                    f"found {show_value(value)} ({name}) in a column of {first}: the loader refuses the file"
-                )
+            if name != first and not any(problem.field == key for problem in self.problems):
+                odd = f"found {show_value(value)} ({name}) in a column of {first}"
+                message = f"{odd}: the loader refuses the file"
                 self.problems.append(Problem("E404", place, message, key, f"write it as {first}"))
         if len(self._shapes) < SHAPES:
             self._shapes.add(shape)
 
 
-def expected_row(record: object, meaning: Meaning) -> ExpectedRow | str:
+def expected_row(record: Record, meaning: Meaning) -> ExpectedRow | str:
     """Return the turns that LLaMA-Factory should make of a record, or why it drops it."""
-    if not isinstance(record, dict):
-        return f"found {show_value(record)}, expected an object"
+    columns = meaning.columns
     try:
-        return (_alpaca if meaning.format == "alpaca" else _sharegpt)(record, meaning)
+        turns = (_alpaca if meaning.format == "alpaca" else _sharegpt)(record, meaning)
     except LostError as error:
         return str(error)
+    system, tools = (_text(record.get(columns.get(part, ""))) for part in ("system", "tools"))
+    if turns and turns[0][0] == "system":
+        system = turns.pop(0)[1]
+    mark = record.get(columns.get("kto_tag", ""))
+    if isinstance(mark, bool):  # LLaMA-Factory puts an empty answer beside it: what it is not
+        turns.insert(len(turns) if mark else len(turns) - 1, ("assistant", ""))
+    media = [record.get(columns[kind]) for kind in PLACEHOLDERS if kind in columns]
+    paths = [str(path) for each in media for path in (each if isinstance(each, list) else [each]) if path]
+    return ExpectedRow(turns, system, tools, tuple(paths))
 
 
-def _alpaca(record: Record, meaning: Meaning) -> ExpectedRow:
+def _alpaca(record: Record, meaning: Meaning) -> list[Turn]:
     columns = meaning.columns
     turns: list[Turn] = []
     for pair in _list(record, columns.get("history")):
@@ -136,20 +136,8 @@ def _alpaca(record: Record, meaning: Meaning) -> ExpectedRow:
         turns += [("user", str(pair[0])), ("assistant", str(pair[1]))]
     asked = [record.get(columns[part]) for part in ("prompt", "query") if part in columns]
     turns.append(("user", "\n".join(str(text) for text in asked if text)))
-    if meaning.ranking:
-        turns += [("assistant", _answer(record, columns.get(part, part))) for part in PAIR]
-    elif not meaning.text_only:
-        turns.append(("assistant", _answer(record, columns["response"])))
-    return ExpectedRow(_marked(turns, record, columns), *_beside(record, columns))
-
-
-def _marked(turns: list[Turn], record: Record, columns: Mapping[str, str]) -> list[Turn]:
-    """Return turns with the empty answer that LLaMA-Factory puts beside a KTO answer: what it is not."""
-    mark = record.get(columns["kto_tag"]) if "kto_tag" in columns else None
-    if not isinstance(mark, bool):
-        return turns
-    empty = [("assistant", "")]
-    return [*turns, *empty] if mark else [*turns[:-1], *empty, turns[-1]]
+    answers = PAIR if meaning.ranking else () if meaning.text_only else ("response",)
+    return turns + [("assistant", _answer(record, columns.get(part, part))) for part in answers]
 
 
 def _answer(record: Record, column: str) -> str:
@@ -160,37 +148,31 @@ def _answer(record: Record, column: str) -> str:
     return answer
 
 
-def _sharegpt(record: Record, meaning: Meaning) -> ExpectedRow:
+def _sharegpt(record: Record, meaning: Meaning) -> list[Turn]:
     column, tags = meaning.columns.get("messages", ""), meaning.tags
-    roles = {
-        tags.get(f"{role}_tag"): role for role in ("user", "assistant", "observation", "function", "system")
-    }
+    roles = {tags.get(f"{role}_tag"): role for role in ROLES}
     turns: list[Turn] = []
     for number, message in enumerate(_list(record, column), 1):
         fields = message if isinstance(message, dict) else {}
         role = roles.get(str(fields.get(tags.get("role_tag", ""))), "")
         text = fields.get(tags.get("content_tag", ""))
         if not role or not isinstance(text, str):
-            raise LostError(
-                f"{column}: turn {number}: found {show_value(message)}, expected a known role and a text"
-            )
+            found = f"turn {number}: found {show_value(message)}"
+            raise LostError(f"{column}: {found}, expected a known role and a text")
         turns.append((role, text))
-    system, tools, media = _beside(record, meaning.columns)
-    if turns and turns[0][0] == "system":
-        system = turns.pop(0)[1]
+    talk = turns[1:] if turns and turns[0][0] == "system" else turns
     due = (("user", "observation"), ("assistant", "function"))
-    wrong = next((n for n, (role, _) in enumerate(turns) if role not in due[n % 2]), None)
-    if wrong is not None:
-        raise LostError(
-            f"{column}: turn {wrong + 1} is the {turns[wrong][0]}'s, expected {due[wrong % 2][0]}"
-        )
+    for number, (role, _) in enumerate(talk):
+        if role not in due[number % 2]:
+            expected = due[number % 2][0]
+            raise LostError(f"{column}: turn {number + 1} is the {role}'s, expected {expected}")
     if meaning.ranking:
-        if len(turns) % 2 == 0:
-            raise LostError(f"{column}: {len(turns)} turns, expected an odd number: the answers stand beside")
-        turns += [("assistant", _reply(record, meaning, part)) for part in PAIR]
-    elif not turns or len(turns) % 2:
-        raise LostError(f"{column}: {len(turns)} turns, expected an even number that ends with an answer")
-    return ExpectedRow(_marked(turns, record, meaning.columns), system, tools, media)
+        if len(talk) % 2 == 0:
+            raise LostError(f"{column}: {len(talk)} turns, expected an odd number: the answers stand beside")
+        return turns + [("assistant", _reply(record, meaning, part)) for part in PAIR]
+    if not talk or len(talk) % 2:
+        raise LostError(f"{column}: {len(talk)} turns, expected an even number that ends with an answer")
+    return turns
 
 
 def _reply(record: Record, meaning: Meaning, part: str) -> str:
@@ -202,31 +184,10 @@ def _reply(record: Record, meaning: Meaning, part: str) -> str:
     return text
 
 
-def _beside(record: Record, columns: Mapping[str, str]) -> tuple[str, str, tuple[str, ...]]:
-    """Return what stands beside a record's turns: its system text, its tools, the paths of its media."""
-    values = [record.get(columns[kind]) for kind in PLACEHOLDERS if kind in columns]
-    paths = [path for value in values for path in (value if isinstance(value, list) else [value]) if path]
-    return _extra(record, columns, "system"), _extra(record, columns, "tools"), tuple(map(str, paths))
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _list(record: Record, column: str | None) -> list[object]:
     value = record.get(column) if column else None
     return value if isinstance(value, list) else []
-
-
-def _extra(record: Record, columns: Mapping[str, str], part: str) -> str:
-    value = record.get(columns[part]) if part in columns else ""
-    return value if isinstance(value, str) else ""
-
-
-def _type(value: object) -> str:
-    """Return the type as Arrow sees it; nothing for null, which goes with every type."""
-    names = {
-        bool: "truth values",
-        int: "numbers",
-        float: "numbers",
-        str: "texts",
-        list: "lists",
-        dict: "objects",
-    }
-    return names.get(type(value), "")

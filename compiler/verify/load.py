@@ -24,16 +24,7 @@ SETTINGS = (
     "video_maxlen", "use_audio_in_video", "audio_sampling_rate",
 )  # fmt: skip
 # What its loader, `datasets` and pyarrow raise for a file or an entry that they cannot use.
-REFUSALS = (
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    IndexError,
-    OSError,
-    RuntimeError,
-    NotImplementedError,
-)
+REFUSALS = (ValueError, TypeError, LookupError, AttributeError, OSError, RuntimeError)
 
 
 class LoaderError(Exception):
@@ -91,10 +82,7 @@ def load(name: str, folder: Path, settings: Mapping[str, object], cache: Path, w
 
 
 def tools_of(loaded: Loaded, model: Path) -> tuple[Any, Any, Any]:
-    """Return the tokenizer of a model folder and the template as LLaMA-Factory mends them, and the processor.
-
-    The processor is None for a model that takes text alone.
-    """
+    """Return tokenizer and template as LLaMA-Factory mends them, and the processor, None for text alone."""
     from llamafactory.data import get_template_and_fix_tokenizer
     from llamafactory.model import load_tokenizer
 
@@ -104,9 +92,8 @@ def tools_of(loaded: Loaded, model: Path) -> tuple[Any, Any, Any]:
             template = get_template_and_fix_tokenizer(found["tokenizer"], loaded.data_args)
             return found["tokenizer"], template, found["processor"]
     except REFUSALS as error:
-        raise RequestError(
-            f"{model}: LLaMA-Factory cannot use this tokenizer or template: {error}"
-        ) from error
+        message = f"{model}: LLaMA-Factory cannot use this tokenizer or template: {error}"
+        raise RequestError(message) from error
 
 
 def imported() -> Any:

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from math import ceil
-from typing import cast
 
 from compiler.fingerprints import quantiles
 from compiler.verify.audit import Audit
@@ -25,21 +24,17 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
         f"{verdict.dataset}: {verdict.records} records in the file, {verdict.loaded} rows from "
         f"LLaMA-Factory's loader, {verdict.same} with the same turns and text"
     )
-    if verdict.audit and verdict.audit.rows:
-        yield from _audit_lines(verdict.audit, verdict.cutoff)
-        yield from (_learned_pretraining if verdict.stage == "pt" else _learned)(verdict)
+    if (audit := verdict.audit) and audit.rows:
+        yield from _audit_lines(audit, verdict.cutoff)
+        yield from [_learned_pretraining(audit, verdict)] if verdict.stage == "pt" else _learned(audit)
     yield from (f"not checked: {reason}" for reason in verdict.not_checked)
 
 
 def as_json(verdict: Verdict) -> dict[str, object]:
     """Return the report on one dataset as plain values."""
-    report: dict[str, object] = {
-        "dataset": verdict.dataset,
-        "records": verdict.records,
-        "loaded": verdict.loaded,
-        "same": verdict.same,
-        "stage": verdict.stage,
-        "failed": verdict.failed,
+    same_keys = ("dataset", "records", "loaded", "same", "stage", "failed")
+    report: dict[str, object] = {key: getattr(verdict, key) for key in same_keys}
+    report |= {
         "counts": dict(sorted(verdict.counts.items())),
         "problems": [asdict(problem) for problem in verdict.problems],
         "not_checked": verdict.not_checked,
@@ -49,9 +44,7 @@ def as_json(verdict: Verdict) -> dict[str, object]:
         report["tokens"] = {
             **quantiles(audit.lengths),
             "cutoff_len": verdict.cutoff,
-            "rows": audit.rows,
-            "seen": audit.seen,
-            "learned": audit.learned,
+            **{key: getattr(audit, key) for key in ("rows", "seen", "learned")},
             "turns": dict(audit.turns),
             "histogram": histogram(audit.lengths),
         }
@@ -75,33 +68,26 @@ def histogram(lengths: Counter[int]) -> list[tuple[int, int, int]]:
 
 
 def _audit_lines(audit: Audit, cutoff: int) -> Iterator[str]:
-    shape = quantiles(audit.lengths)
-    yield (
-        "tokens per row: "
-        + ", ".join(f"{name} {value}" for name, value in shape.items())
-        + f" (cutoff_len {cutoff})"
-    )
+    shape = ", ".join(f"{name} {value}" for name, value in quantiles(audit.lengths).items())
+    yield f"tokens per row: {shape} (cutoff_len {cutoff})"
     bars = histogram(audit.lengths)
     most = max((rows for *_, rows in bars), default=1)
     for low, high, rows in bars:
         yield f"{low:>8}–{high:<8}{rows:>9}  {'█' * ceil(WIDTH * rows / most)}"
 
 
-def _learned_pretraining(verdict: Verdict) -> Iterator[str]:
-    audit = cast("Audit", verdict.audit)
+def _learned_pretraining(audit: Audit, verdict: Verdict) -> str:
+    line = f"{audit.seen} tokens, all of them loss tokens (stage pt)"
     if not verdict.packing:
-        yield f"{audit.seen} tokens, all of them loss tokens (stage pt)"
-        return
+        return line
     rest = sum(length * rows for length, rows in audit.lengths.items()) - audit.seen
-    yield (
-        f"{audit.seen} tokens, all of them loss tokens (stage pt), "
-        f"in {audit.blocks} blocks of {verdict.cutoff}; "
+    return (
+        f"{line}, in {audit.blocks} blocks of {verdict.cutoff}; "
         f"{rest} left over: LLaMA-Factory drops what does not fill the last block of each batch of rows"
     )
 
 
-def _learned(verdict: Verdict) -> Iterator[str]:
-    audit = cast("Audit", verdict.audit)
+def _learned(audit: Audit) -> Iterator[str]:
     share = audit.learned / audit.seen if audit.seen else 0
     yield f"{audit.seen} tokens, {audit.learned} of them loss tokens ({share:.1%}); everything else is masked"
     how = "its plain tokenizer too"

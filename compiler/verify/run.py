@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -10,26 +10,17 @@ from typing import Any
 
 from compiler.kinds import PLACEHOLDERS
 from compiler.registry import read_manifests
-from compiler.verify.audit import FIRST, KINDS, Audit, Auditor
+from compiler.verify.audit import FIRST, KINDS, Audit, AuditBatch, audits, workers_for
 from compiler.verify.entry import Meaning, column_problems, entry_problems, meaning_of
 from compiler.verify.expect import Expected, ExpectedRow
+from compiler.verify.learned import AnswersAuditor, PretrainingAuditor
 from compiler.verify.load import Loaded, LoaderError, load, tools_of
-from compiler.verify.plain import PlainAuditor
-from compiler.verify.pretrained import PretrainingAuditor
-from compiler.verify.supervised import SupervisedAuditor
-from compiler.verify.workers import audits, workers_for
 from core.datasets import REGISTRY, find_dataset, read_registry
 from core.documents import read_mapping
 from core.errors import Problem, ProblemsError, RequestError, nearest, show_value
 
-AUDITORS: dict[str, Callable[..., Auditor]] = {
-    "sft": SupervisedAuditor,
-    "pt": PretrainingAuditor,
-    "rm": PlainAuditor,
-    "dpo": PlainAuditor,
-    "kto": PlainAuditor,
-}
-ANSWERS = {"sft": 1, "rm": 2, "dpo": 2, "kto": 2}  # of a loaded row, by stage
+ANSWERS = {"sft": 1, "pt": 0, "rm": 2, "dpo": 2, "kto": 2}  # of a loaded row, by stage
+MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 Settings = Mapping[str, object]
 
@@ -68,17 +59,15 @@ def datasets_of(name: str, out: Path) -> list[str]:
     if name in sets:
         found = list(sets[name].get("entries", {}))
         if not found:
-            raise RequestError(
-                f"{name}: no output of this dataset is registered: LLaMA-Factory reads none of it"
-            )
+            why = "no output of this dataset is registered: LLaMA-Factory reads none of it"
+            raise RequestError(f"{name}: {why}")
         return found
     registered = read_registry(out)
     if name in registered:
         return [name]
     known = sorted({*sets, *registered})
-    hint = nearest(name, known)
-    there = ", ".join(known) or "none"
-    raise RequestError(f"nothing called {name!r} in {out} (found: {there}) {hint}".rstrip())
+    there = f"(found: {', '.join(known) or 'none'}) {nearest(name, known)}"
+    raise RequestError(f"nothing called {name!r} in {out} {there}".rstrip())
 
 
 def read_settings(recipe: Path | None, options: Settings) -> dict[str, object]:
@@ -93,10 +82,9 @@ def verify(name: str, out: Path, settings: Settings) -> Verdict:
     verdict = Verdict(name)
     meaning = meaning_of(dataset.entry)
     place = f"{out / REGISTRY}: {name}"
-    settings = _with_stage(settings, meaning, _made_by_us(name, dataset.entry, out))
-    pretraining = settings.get("stage") == "pt"
+    settings = {"stage": _stage(name, out, dataset.entry, meaning), **settings}
     for problem in entry_problems(place, dataset.entry, meaning):
-        if not (pretraining and problem.code == "E402"):
+        if not (settings["stage"] == "pt" and problem.code == "E402"):
             verdict.add(problem)
     expected = Expected(dataset.path, meaning)
     workers = workers_for(dataset.path.stat().st_size)
@@ -113,17 +101,14 @@ def verify(name: str, out: Path, settings: Settings) -> Verdict:
     return verdict
 
 
-def _with_stage(settings: Settings, meaning: Meaning, ours: bool) -> Settings:
-    """Unless a recipe has a stage: rm for pairs, kto for marked answers, pt for texts without answers.
+def _stage(name: str, out: Path, entry: Mapping[str, object], meaning: Meaning) -> str:
+    """Return the stage unless a recipe has one: rm for pairs, kto for marks, pt for texts without answers.
 
     Those are ours, and entries of which the one column is called text, as LLaMA-Factory's own are.
     """
-    text = ours or list(meaning.columns.values()) == ["text"]
-    return {"stage": "pt" if meaning.text_only and text else meaning.stage, **settings}
-
-
-def _made_by_us(name: str, entry: Mapping[str, object], out: Path) -> bool:
-    return any(manifest.get("entries", {}).get(name) == entry for manifest in read_manifests(out).values())
+    ours = any(made.get("entries", {}).get(name) == entry for made in read_manifests(out).values())
+    text = meaning.text_only and (ours or list(meaning.columns.values()) == ["text"])
+    return "pt" if text else meaning.stage
 
 
 def _without_loader(expected: Expected, verdict: Verdict, error: LoaderError) -> None:
@@ -160,29 +145,28 @@ def _walk(loaded: Loaded, expected: Expected, verdict: Verdict, settings: Settin
             verdict.counts[code] = audit.counts[code]
 
 
-def _auditor(loaded: Loaded, verdict: Verdict, settings: Settings) -> Auditor | None:
+def _auditor(loaded: Loaded, verdict: Verdict, settings: Settings) -> AuditBatch | None:
     """Return what audits batches, or None where no tokenizer is at hand or the stage is another."""
     model = settings.get("model_name_or_path")
     folder = Path(str(model))
-    if loaded.stage not in AUDITORS:
-        verdict.not_checked.append(f"what stage {loaded.stage} learns (known: {', '.join(AUDITORS)})")
+    if loaded.stage not in ANSWERS:
+        verdict.not_checked.append(f"what stage {loaded.stage} learns (known: {', '.join(ANSWERS)})")
         return None
     if model is None or not any((folder / name).is_file() for name in TOKENIZERS):
         why = "no recipe and no model were given" if model is None else f"{model} is no model folder here"
-        verdict.not_checked.append(
-            f"what is learned, token lengths ({why}); give a model folder with --model DIR"
-        )
+        what = f"what is learned, token lengths ({why})"
+        verdict.not_checked.append(f"{what}; give a model folder with --model DIR")
         return None
     tokenizer, template, processor = tools_of(loaded, folder)
     verdict.cutoff, verdict.packing = loaded.data_args.cutoff_len, bool(loaded.data_args.packing)
-    if any(getattr(loaded.rows.features[f"_{kind}"], "dtype", "") != "null" for kind in PLACEHOLDERS):
-        if processor is None:
-            verdict.not_checked.append(
-                f"what is learned of rows with media: {model} has no processor for them"
-            )
-            return None
-        return PlainAuditor(loaded, tokenizer, template, processor)
-    return AUDITORS[loaded.stage](loaded, tokenizer, template)
+    if loaded.stage == "pt":
+        return PretrainingAuditor(loaded, tokenizer, template).audit
+    if all(getattr(loaded.rows.features[name], "dtype", "") == "null" for name in MEDIA):
+        return AnswersAuditor(loaded, tokenizer, template).audit
+    if processor is None:
+        verdict.not_checked.append(f"what is learned of rows with media: {model} has no processor for them")
+        return None
+    return AnswersAuditor(loaded, tokenizer, template, processor).audit
 
 
 def _bar(what: str, loaded: Loaded) -> Any:
@@ -195,8 +179,7 @@ def _compare_all(loaded: Loaded, starts: range, expected: Expected, verdict: Ver
     """Compare every row with its record; returns the places of the records."""
     places: list[str] = []
     ours = expected.records()
-    media = [f"_{kind}" for kind in PLACEHOLDERS]
-    columns = loaded.rows.select_columns(["_prompt", "_response", "_system", "_tools", *media])
+    columns = loaded.rows.select_columns(["_prompt", "_response", "_system", "_tools", *MEDIA])
     with _bar(f"comparing {verdict.dataset}", loaded) as bar:
         for start in starts:
             rows = columns[start : start + starts.step]
@@ -226,7 +209,7 @@ def _compare(
         verdict.add(Problem("E406", place, why))
         return
     turns = [(turn["role"], turn["content"]) for turn in prompt + answer]
-    found = [path for kind in PLACEHOLDERS for path in rows[f"_{kind}"][number] or ()]
+    found = [path for name in MEDIA for path in rows[name][number] or ()]
     pairs = zip_longest(found, talk.media, fillvalue="")
     named = tuple(ours if ours and path.endswith(ours) else path for path, ours in pairs)
     theirs = ExpectedRow(turns, rows["_system"][number] or "", rows["_tools"][number] or "", named)

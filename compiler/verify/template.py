@@ -1,10 +1,9 @@
 """One record as the text that a model sees: LLaMA-Factory's own template, without a tokenizer.
 
-A template asks its tokenizer for ids and joins them. A tokenizer that answers every text with a number of
-its own turns them back into what was asked for.
+A template asks its tokenizer for ids and joins them: those of this one are the texts themselves.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from compiler.verify.entry import meaning_of
@@ -16,27 +15,18 @@ BOS, EOS = "<bos>", "<eos>"
 
 
 class Writing:
-    """A tokenizer of which each text is one token; the model's own first and last are <bos> and <eos>."""
+    """A tokenizer of which each text is its own id; the model's own first and last are <bos> and <eos>."""
 
-    bos_token, eos_token = BOS, EOS
+    bos_token = bos_token_id = BOS
+    eos_token = eos_token_id = EOS
 
-    def __init__(self) -> None:
-        self._texts: list[str] = [BOS, EOS]
-        self.bos_token_id, self.eos_token_id = 0, 1
+    def encode(self, text: str, **_: bool) -> list[str]:
+        """Return a text as the one id of it."""
+        return [text]
 
-    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        """Return one number for a text."""
-        del add_special_tokens
-        self._texts.append(text)
-        return [len(self._texts) - 1]
-
-    def convert_tokens_to_ids(self, token: str) -> int:
-        """Return one number for a token."""
-        return self.encode(token)[0]
-
-    def text(self, ids: Iterable[int]) -> str:
-        """Return what was asked for under these numbers."""
-        return "".join(map(self._texts.__getitem__, ids))
+    def convert_tokens_to_ids(self, token: str) -> str:
+        """Return a token as its id."""
+        return token
 
 
 def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], name: str) -> str:
@@ -44,8 +34,7 @@ def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], nam
 
     `name` is one of LLaMA-Factory's templates (`RequestError` where it knows none of that name).
     """
-    template, writing = _template(name), Writing()
-    meaning = meaning_of(entry)
+    template, meaning = _template(name), meaning_of(entry)
     talk = expected_row(record, meaning)
     if isinstance(talk, str):
         raise ContentError(talk)
@@ -55,12 +44,12 @@ def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], nam
     try:
         if meaning.stage != "sft":
             return _answers(template, messages, talk, meaning.ranking)
-        pairs = template.encode_multiturn(writing, messages, talk.system, talk.tools)
+        pairs = template.encode_multiturn(Writing(), messages, talk.system, talk.tools)
     except REFUSALS as error:
         what = f"the template {name!r} cannot write the row's tools or calls: {error!r}"
         raise ContentError(f"{what}; training would stop at it") from error
     end = EOS if template.efficient_eos else ""
-    return "".join(f"{writing.text(asked)}⟦{writing.text(told)}{end}⟧" for asked, told in pairs)
+    return "".join(f"{''.join(asked)}⟦{''.join(told)}{end}⟧" for asked, told in pairs)
 
 
 def _answers(template: Any, messages: list[dict[str, str]], talk: ExpectedRow, ranking: bool) -> str:
@@ -69,13 +58,11 @@ def _answers(template: Any, messages: list[dict[str, str]], talk: ExpectedRow, r
     sides = [("chosen", chosen), ("rejected", rejected)]
     if not ranking:  # KTO: one of the two answers is empty and is not trained on
         sides = [("desirable", chosen) if chosen["content"] else ("undesirable", rejected)]
-    end, written, asked = EOS if template.efficient_eos else "", [], ""
+    end, written, asked = EOS if template.efficient_eos else "", [], list[str]()
     for side, answer in sides:
-        writing = Writing()
-        ids, told = template.encode_oneturn(writing, [*prompt, answer], talk.system, talk.tools)
-        asked = writing.text(ids)
-        written.append(f"{side}: ⟦{writing.text(told)}{end}⟧")
-    return "\n".join([asked, *written])
+        asked, told = template.encode_oneturn(Writing(), [*prompt, answer], talk.system, talk.tools)
+        written.append(f"{side}: ⟦{''.join(told)}{end}⟧")
+    return "\n".join(["".join(asked), *written])
 
 
 def _template(name: str) -> Any:
@@ -84,7 +71,6 @@ def _template(name: str) -> Any:
 
     if name not in TEMPLATES:
         hint = nearest(name, TEMPLATES)
-        raise RequestError(
-            f"LLaMA-Factory has no template {name!r} (it has {len(TEMPLATES)}) {hint}".rstrip()
-        )
+        message = f"LLaMA-Factory has no template {name!r} (it has {len(TEMPLATES)}) {hint}"
+        raise RequestError(message.rstrip())
     return TEMPLATES[name]

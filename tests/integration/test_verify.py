@@ -14,7 +14,7 @@ from compiler.pipeline import compile_spec
 from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from compiler.specfile import known_specs
-from compiler.verify import encode, supervised, workers
+from compiler.verify import audit, learned
 from compiler.verify.report import as_json, lines
 from compiler.verify.run import Verdict, read_settings, verify
 from compiler.verify.template import seen_by_model
@@ -151,16 +151,15 @@ SHAREGPT = {"file_name": "a.jsonl", "formatting": "sharegpt", "columns": {"messa
 @pytest.mark.parametrize("cutoff", [12, 40, 100, 2048])
 @pytest.mark.parametrize("masking", [{}, {"mask_history": True}, {"train_on_prompt": True}], ids=str)
 def test_batches_give_the_labels_of_the_plain_processor(sets, monkeypatch, template, cutoff, masking):
-    monkeypatch.setattr(supervised, "SAMPLE", 1000)
+    monkeypatch.setattr(learned, "SAMPLE", 1000)
     verdict = sets.audit(TALKS, SHAREGPT, template=template, cutoff_len=cutoff, **masking)
     assert verdict.audit.sampled == len(TALKS) and "E413" not in verdict.counts
     assert verdict.same == len(TALKS)
 
 
 def test_other_labels_would_be_seen(sets, monkeypatch):
-    plain = encode.Marking.tokenised
-    cut = lambda self: {mark: ids[:-1] for mark, ids in plain(self).items()}  # noqa: E731
-    monkeypatch.setattr(encode.Marking, "tokenised", cut)
+    plain = learned.Batching.encode
+    monkeypatch.setattr(learned.Batching, "encode", lambda self, text, **_: plain(self, text)[:-1])
     assert sets.audit(ROWS).counts["E413"] == len(ROWS)
 
 
@@ -170,11 +169,12 @@ def test_a_template_of_another_model(sets):
     assert verdict.failed and verdict.counts["E418"] == len(ROWS)
 
 
-def test_another_question_goes_to_the_template_itself(sets, monkeypatch):
-    ask = supervised.SupervisedAuditor._question
-    other = lambda self, rows, number: (*ask(self, rows, number)[:1], "another system", "", False)  # noqa: E731
-    monkeypatch.setattr(supervised.SupervisedAuditor, "_question", other)
-    assert "E413" not in sets.audit(ROWS).counts
+def test_a_text_that_was_not_noted_is_tokenised_by_itself(sets, monkeypatch):
+    monkeypatch.setattr(
+        learned.Batching, "tokenise", lambda self: self.__dict__.update(_ids={}, noting=False)
+    )
+    verdict = sets.audit(ROWS)
+    assert "E413" not in verdict.counts and verdict.audit.learned
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="one process elsewhere")
@@ -182,19 +182,17 @@ def test_two_processes_find_what_one_finds(sets, monkeypatch):
     rows = [*ROWS, *changed(4, output=""), {"instruction": "Why?", "input": "", "output": "because " * 60}]
     settings = {"cutoff_len": 120, "preprocessing_batch_size": 2}
     alone = as_json(sets.audit(rows, **settings))
-    monkeypatch.setattr(workers, "MANY", 0)
-    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(audit, "MANY", 0)
+    monkeypatch.setattr(audit.os, "sched_getaffinity", lambda _: {0, 1})
     assert as_json(sets.audit(rows, **settings)) == alone
     assert alone["counts"] == {"W414": 1, "W415": 1, "W417": 1} and alone["tokens"]["rows"] == len(rows)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="one process elsewhere")
 def test_a_killed_process_is_said(sets, monkeypatch):
-    monkeypatch.setattr(workers, "MANY", 0)
-    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr(
-        supervised.SupervisedAuditor, "audit", lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-    )
+    monkeypatch.setattr(audit, "MANY", 0)
+    monkeypatch.setattr(audit.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(learned.AnswersAuditor, "audit", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(RequestError, match="was killed"):
         sets.audit(ROWS)
 

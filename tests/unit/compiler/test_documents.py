@@ -221,7 +221,7 @@ def test_rows_of_a_list_come_in_blocks_bounded_by_rows_and_by_bytes(monkeypatch,
     monkeypatch.setattr("compiler.read.array.BATCH_BYTES", size)
     text = json.dumps([{"n": number} for number in range(20)])  # of 10 bytes and a blank each
     scanner = Scanner((text[at : at + 1].encode() for at in range(len(text))), 1)
-    blocks = [len(block.rows) for block in read_array(scanner, "t", (), False, Problems())]
+    blocks = [len(block.rows) for block in read_array(scanner, "t", (), False, Problems(), set())]
     assert sum(blocks) == 20 and 1 < max(blocks) <= 5
 
 

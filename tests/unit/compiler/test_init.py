@@ -8,7 +8,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compiler.init.propose import Wanted, propose
+from compiler.init.propose import propose
 from core.errors import ContentError, RequestError
 from tests.unit.compiler.conftest import ROWS, as_csv, layouts
 
@@ -263,7 +263,7 @@ def test_rows_that_share_an_id_are_a_group(bench):
     rows = [{"patient_id": f"p{n % 40}", "question": f"Q{n}?", "answer": f"A{n}."} for n in range(100)]
     text, _ = propose(bench.rows("qa.jsonl", rows))
     assert 'group: {names: ["patient_id"], is: extra}' in text and "group: group" in text
-    assert "split" not in propose(bench.rows("qa.jsonl", rows), Wanted(share=0))[0]
+    assert "split" not in propose(bench.rows("qa.jsonl", rows), share=0)[0]
 
 
 def test_chinese_pairs_get_a_chinese_prompt_and_the_bundled_spec_is_named(bench):
@@ -308,15 +308,15 @@ def test_columns_that_the_user_names_are_taken(bench):
         {"body": f"Body {n}.", "remark": f"Some remark, number {n}.", "kind": "ab"[n % 2]} for n in range(30)
     ]
     source = bench.rows("own.jsonl", rows)
-    text, _ = propose(source, Wanted({"text": "remark", "label": "kind"}, 0.2))
+    text, _ = propose(source, 0.2, text="remark", label="kind")
     assert "Texts with a class" in text and "split: {eval: 0.2, stratify: label, seed: 42}" in text
     assert '"remark"' in text and '"kind"' in text
-    assert "Questions and answers" in propose(source, Wanted({"text": "body", "answer": "remark"}))[0]
+    assert "Questions and answers" in propose(source, text="body", answer="remark")[0]
     with pytest.raises(RequestError, match="--label kinds: no such column.*columns: body, remark, kind"):
-        propose(source, Wanted({"label": "kinds"}))
+        propose(source, label="kinds")
     many = bench.rows("many.jsonl", [{"body": "A text.", "kind": f"k{n}"} for n in range(40)])
     with pytest.raises(RequestError, match="more than 30 values.*--answer"):
-        propose(many, Wanted({"label": "kind"}))
+        propose(many, label="kind")
 
 
 def test_a_folder_whose_files_are_named_as_splits(bench):

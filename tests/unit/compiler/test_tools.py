@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from compiler.init.propose import Wanted, propose
+from compiler.init.propose import propose
 from tests.unit.compiler.conftest import Bench
 
 ASK = {"role": "user", "content": "Sum 2 and 3."}
@@ -325,7 +325,7 @@ def test_the_same_question_with_other_tools_is_another_question(bench):
 def test_init_proposes_a_column_of_tools_and_keeps_text_beside_calls(bench, tools, content):
     talk = [ASK, CALL | {"content": content}, RESULT, SAY]
     source = bench.rows("t.jsonl", [{"messages": [ASK, SAY]}, {"messages": talk, "tools": tools}])
-    text, said = propose(source, Wanted(share=0))
+    text, said = propose(source, share=0)
     assert ("is: tools" in text, "calls: text" in text) == (bool(tools), bool(content))
     assert "tried on the whole file: t  read 2  kept 2" in said
     assert f"recipe check recipes/{'tools-lora' if tools else 'rte'}.yaml" in said

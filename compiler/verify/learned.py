@@ -1,0 +1,243 @@
+"""What each row teaches: LLaMA-Factory's own processor on every row, its labels counted and looked at.
+
+A second pass without cutoff_len says what was cut. For supervised rows the tokenizer is asked for many texts
+at once, a fraction of the time of one text at a time; template, cuts and masks stay LLaMA-Factory's own, and
+a seeded sample of rows goes through it with its plain tokenizer too and must give the same labels.
+"""
+
+import random
+from collections.abc import Sequence
+from copy import copy
+from itertools import groupby
+from typing import Any
+
+from compiler.kinds import PLACEHOLDERS
+from compiler.verify.audit import Audit, Row
+from compiler.verify.load import REFUSALS, Loaded
+from core.supervision import IGNORED
+
+PAIRED = ("chosen_", "rejected_")
+SAMPLE = 100
+UNCUT = 1 << 31
+
+
+class Batching:
+    """A tokenizer that answers with the ids of texts noted before; `tokenise` makes them, all together."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._ids: dict[str, list[int]] = {}
+        self.noting = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        """Return the ids of a text; while texts are only noted, none."""
+        if text not in self._ids:
+            plain = self._tokenizer.encode
+            self._ids[text] = [] if self.noting else plain(text, add_special_tokens=add_special_tokens)
+        return self._ids[text]
+
+    def start(self) -> None:
+        """Note texts from here on, and forget those before."""
+        self._ids, self.noting = {}, True
+
+    def tokenise(self) -> None:
+        """Make the ids of the texts noted."""
+        self.noting = False
+        if texts := list(self._ids):
+            found = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
+            self._ids = dict(zip(texts, found["input_ids"], strict=True))
+
+
+class AnswersAuditor:
+    """What is learned of answers (each stage but pt); each side of a pair counts its own tokens."""
+
+    def __init__(self, loaded: Loaded, tokenizer: Any, template: Any, processor: Any = None) -> None:
+        from llamafactory.data import processor as kinds
+        from llamafactory.data.template import ReasoningTemplate
+
+        supervised = loaded.stage == "sft"
+        own = {"sft": kinds.SupervisedDatasetProcessor, "kto": kinds.FeedbackDatasetProcessor}
+        kind = own.get(loaded.stage, kinds.PairwiseDatasetProcessor)
+        uncut = copy(loaded.data_args)
+        uncut.cutoff_len = UNCUT
+        self.args, self.tokenizer, self.template = loaded.data_args, tokenizer, template
+        self.answers, self.sides = 1 if supervised else 2, ("",) if loaded.stage in own else PAIRED
+        self.texts = Batching(tokenizer) if supervised and processor is None else None
+        self.whole = kind(template, self.texts or tokenizer, processor, uncut)
+        self.cut = kind(template, self.texts or tokenizer, processor, self.args)
+        self.plain = kind(template, tokenizer, processor, self.args)
+        self.sample = set(random.Random(42).sample(range(len(loaded.rows)), min(SAMPLE, len(loaded.rows))))
+        self.reasons = isinstance(template, ReasoningTemplate)
+        self.ending, self.foreign = _probe(template, tokenizer)
+
+    def audit(self, rows: Row, start: int) -> Audit:
+        """Audit a batch (columns of LLaMA-Factory's rows) whose first row has the number `start`."""
+        audit = Audit()
+        if self.texts:
+            self.texts.start()
+        pairs = enumerate(zip(rows["_prompt"], rows["_response"], strict=True))
+        numbers = [n for n, (asked, told) in pairs if len(asked) % 2 and len(told) == self.answers]
+        whole = self._encoded(_some(rows, numbers))
+        if whole is None:  # some row stops it: which?
+            stopped = [number for number in numbers if self._encoded(_some(rows, [number])) is None]
+            for number in stopped:
+                media = any(rows[f"_{kind}"][number] for kind in PLACEHOLDERS)
+                audit.find("E423" if media else "E420", start + number)
+            numbers = [number for number in numbers if number not in stopped]
+            whole = self._encoded(_some(rows, numbers))
+        if not numbers or whole is None:
+            return audit
+        rows = _some(rows, numbers)
+        if self.texts:  # so far they were only noted
+            self.texts.tokenise()
+            whole = self.whole.preprocess_dataset(rows)
+        longest = max(len(ids) for side in self.sides for ids in whole[f"{side}input_ids"])
+        # at cutoff_len itself LLaMA-Factory's rounding may already take a token
+        made = self.cut.preprocess_dataset(rows) if longest >= self.args.cutoff_len else whole
+        for place, number in enumerate(numbers):
+            for code in sorted(self._look(audit, place, rows, made, whole)):
+                audit.find(code, start + number)
+            if self.texts:
+                self._count(audit, start + number, rows["_prompt"][place] + rows["_response"][place])
+        if self.texts:
+            self._compare(audit, [start + number for number in numbers], rows, made["labels"])
+        return audit
+
+    def _encoded(self, rows: Row) -> Row | None:
+        """Return the ids and labels of rows before the cut, None where LLaMA-Factory stops at one."""
+        try:
+            made: Row = self.whole.preprocess_dataset(rows)
+        except REFUSALS:
+            return None
+        return made
+
+    def _look(self, audit: Audit, place: int, rows: Row, made: Row, whole: Row) -> set[str]:
+        """Count one row, and return the codes of what is wrong with it."""
+        found = {"E418"} if self.foreign else set()
+        empty = [not answer["content"].strip() for answer in rows["_response"][place]]
+        if (any if self.sides == PAIRED else all)(empty):
+            found.add("W417")
+        audit.rows += 1
+        audit.lengths[max(len(whole[f"{side}input_ids"][place]) for side in self.sides)] += 1
+        for side in self.sides:
+            ids, labels = made[f"{side}input_ids"][place], made[f"{side}labels"][place]
+            due, learned = _learned(whole[f"{side}labels"][place]), _learned(labels)
+            audit.seen += len(ids)
+            audit.learned += learned
+            found |= self._ends(labels, learned)
+            if 0 < learned < due:
+                found.add("W414")
+            prompt_cut = len(ids) - learned < len(whole[f"{side}input_ids"][place]) - due
+            if prompt_cut and (self.answers > 1 or learned == due):
+                found.add("W416")
+        if self.sides == PAIRED and made["chosen_input_ids"][place] == made["rejected_input_ids"][place]:
+            found.add("W422")
+        if not audit.example:
+            audit.example, *others = [
+                self._marked(made[f"{side}input_ids"][place], made[f"{side}labels"][place])
+                for side in self.sides
+            ]
+            audit.rejected = [text for other in others for text, learned in other if learned]
+        return found
+
+    def _ends(self, labels: list[int], learned: int) -> set[str]:
+        """Return the codes for a row of which nothing is learned, or not where its turn ends."""
+        found = {"E412"} if not self.ending else set()
+        if learned == 0:
+            return found | {"E411"}
+        return found | ({"W415"} if self.ending and labels[-len(self.ending) :] != self.ending else set())
+
+    def _count(self, audit: Audit, row: int, messages: list[dict[str, str]]) -> None:
+        """Count a row's turns by what is learned of them, as the template's settings have it."""
+        template = self.template
+        audit.turns["observation"] += sum(message["role"] == "observation" for message in messages)
+        for message in messages[-1:] if self.args.mask_history else messages[1::2]:
+            text = message["content"].lstrip("\n")
+            without = template.remove_thought(text)
+            removed = self.reasons and template.enable_thinking is False and without != text
+            left = without if removed else text
+            thought = any(word.strip() in left for word in template.thought_words)
+            audit.turns[message["role"]] += 1
+            audit.turns["removed"] += removed
+            audit.turns["thought"] += thought
+            audit.turns["empty"] += self.reasons and not thought
+            if self.reasons and thought and template.remove_thought(left) == left:
+                audit.find("W421", row)
+
+    def _compare(self, audit: Audit, numbers: Sequence[int], rows: Row, labels: Sequence[list[int]]) -> None:
+        """Put sampled rows through LLaMA-Factory's processor with its plain tokenizer: the same labels?"""
+        places = [place for place, number in enumerate(numbers) if number in self.sample]
+        plain = self.plain.preprocess_dataset(_some(rows, places))["labels"] if places else ()
+        for place, own in zip(places, plain, strict=True):
+            audit.sampled += 1
+            if own != labels[place]:
+                audit.find("E413", numbers[place])
+
+    def _marked(self, ids: Sequence[int | None], labels: Sequence[int]) -> list[tuple[str, bool]]:
+        """Return a row as pieces of text, each with whether it is learned."""
+        pieces = groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED)
+        decode = self.tokenizer.decode  # None is a token of another model's template
+        return [(decode([x for x, _ in piece if x is not None]), learned) for learned, piece in pieces]
+
+
+class Measuring:
+    """A tokenizer that notes how long texts are before they are cut."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.lengths: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, texts: list[str], **asked: Any) -> Any:
+        """Return the ids of texts, cut where LLaMA-Factory asks for it."""
+        whole = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
+        self.lengths = list(map(len, whole["input_ids"]))
+        if asked.get("truncation") and max(self.lengths) > asked["max_length"]:
+            return self._tokenizer(texts, **asked)
+        return whole
+
+
+class PretrainingAuditor:
+    """What pretraining (stage pt) learns: all tokens but those cut off or left over by packing."""
+
+    def __init__(self, loaded: Loaded, tokenizer: Any, template: Any) -> None:
+        from llamafactory.data.processor import PretrainDatasetProcessor
+
+        self.args = loaded.data_args
+        self.measuring = Measuring(tokenizer)
+        self.processor = PretrainDatasetProcessor(template, self.measuring, None, self.args)
+
+    def audit(self, rows: Row, start: int) -> Audit:
+        """Audit a batch (columns of LLaMA-Factory's rows) whose first row has the number `start`."""
+        blocks = self.processor.preprocess_dataset(rows)["input_ids"]
+        audit = Audit(rows=len(rows["_prompt"]), blocks=len(blocks))
+        audit.lengths.update(self.measuring.lengths)
+        audit.seen = audit.learned = sum(map(len, blocks))
+        for number, length in enumerate(self.measuring.lengths):
+            if length > self.args.cutoff_len and not self.args.packing:
+                audit.find("W419", start + number)
+        return audit
+
+
+def _probe(template: Any, tokenizer: Any) -> tuple[list[int], bool]:
+    """Return the ids that end a turn, from the first stop token on, and whether a token is unknown."""
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]
+    asked, told = template.encode_multiturn(tokenizer, talk)[0]
+    stops = set(template.get_stop_token_ids(tokenizer))
+    ending: list[int] = next((told[place:] for place, token in enumerate(told) if token in stops), [])
+    if template.efficient_eos:
+        ending = [tokenizer.eos_token_id]
+    return ending, None in [*asked, *told, *stops]
+
+
+def _some(rows: Row, numbers: Sequence[int]) -> Row:
+    return {name: [values[number] for number in numbers] for name, values in rows.items()}
+
+
+def _learned(labels: list[int]) -> int:
+    return len(labels) - labels.count(IGNORED)
