@@ -65,7 +65,7 @@ class Arranged:
                 start = seen.rows
                 wanted = round(mix.total * mix.parts[name].share) if mix else None
                 own = mix.parts[name].spec if mix else self.spec
-                enough = wanted if mix and mix.parts[name].stream else None
+                enough = wanted if mix and own.source.hub.get("stream") else None
                 part = PartRun(own, name, self.context, seen)
                 self.counts += part.run(self._files_of(name), files, enough)
                 orders += self._chosen(name, range(start, seen.rows), seen, wanted)

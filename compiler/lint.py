@@ -55,7 +55,7 @@ class Lint:
         answers = [keys[name] for name in self.texts.answered]
         if self.texts.label_is_learned:
             answers.append(list(map(hash, batch.columns["label"])))
-        answers += [list(map(hash, batch.columns[c.name])) for c in self.spec.columns if c.kind == KTO]
+        answers += [list(map(hash, batch.columns[name])) for name in self.spec.named(KTO)]
         if self.spec.group:
             # of texts as compared elsewhere; numbers by what they look like, since -1 and -2 have one hash
             groups = keys.get(self.spec.group) or list(map(hash, map(repr, batch.columns[self.spec.group])))

@@ -27,7 +27,7 @@ class Media:
     """Reads the media columns of a spec's rows; counts what LLaMA-Factory will change or not find."""
 
     columns: Sequence[Column]
-    turns: str | None
+    turns: str
     asked: Sequence[str]
     literal: str
     absolute: set[str] = field(default_factory=set)
@@ -93,11 +93,10 @@ def media_of(spec: Spec) -> Media | None:
     columns = [column for column in spec.columns if column.kind in PLACEHOLDERS]
     if not columns:
         return None
-    turns = next((column.name for column in spec.columns if column.kind == "turns"), None)
     templates = [spec.outputs[0].templates.get(key, "") for key in ("instruction", "input", "user")]
     pieces = [piece for text in templates for piece in placeholders(text)]
     asked = list(dict.fromkeys(name for _, name in pieces if name is not None))
-    return Media(columns, turns, asked, "".join(text for text, _ in pieces))
+    return Media(columns, spec.turns, asked, "".join(text for text, _ in pieces))
 
 
 def media_folder(spec: Spec, shown: str) -> Path:

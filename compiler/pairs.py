@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from compiler.kinds import PAIR
-from compiler.spec import Column, Spec
+from compiler.spec import Column
 from compiler.turns import ASSISTANT, Clean, Turn, best_of, cleaned, read_turns
 from core.calls import WrongValueError
 from core.errors import Problem, show_value
@@ -79,11 +78,6 @@ def checked_pair(row: Mapping[str, Any], pair: Sequence[str], turns: str | None)
             "expected the same (`--column turns=chosen` takes the prompt from there)"
         )
     return {name: reply.text for name, reply in zip(pair, (chosen, rejected), strict=True)}
-
-
-def pair_of(spec: Spec) -> list[str]:
-    """Return the names of a spec's columns chosen and rejected, [] where it has none."""
-    return [column.name for kind in PAIR for column in spec.columns if column.kind == kind]
 
 
 def one_class(counts: Counter[object], place: str) -> Problem:

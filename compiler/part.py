@@ -39,7 +39,7 @@ class PartRun:
         self.texts = TextColumns(spec)
         self.source = reading(spec)
         self.types: dict[str, str] = {}
-        self.kto = next((column.name for column in spec.columns if column.kind == KTO), None)
+        self.kto = next(iter(spec.named(KTO)), None)
         self.classes: Counter[object] = Counter()
         self.read = 0
         self.kept = 0

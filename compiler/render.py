@@ -56,9 +56,9 @@ class Renderer:
     def __init__(self, spec: Spec, output: Output) -> None:
         self.spec = spec
         self.output = output
-        self.turns = next((column.name for column in spec.columns if column.kind == "turns"), None)
-        self.columns = {column.name for column in spec.columns}
-        self.beside = {column.name: column.kind for column in spec.columns if column.kind in RECORDED}
+        self.turns = spec.turns
+        self.columns = spec.kinds
+        self.beside = {name: kind for name, kind in spec.kinds.items() if kind in RECORDED}
 
     def render(self, batch: Batch) -> list[bytes]:
         """Return the records of a batch as JSON texts, keys in a fixed order, non-ASCII as it is."""

@@ -58,6 +58,12 @@ class Output:
     wrap_input: str = "{}"
 
     @property
+    def columns(self) -> list[str]:
+        """The columns that its templates and its kept keys name."""
+        pieces = [piece for text in self.templates.values() for piece in placeholders(text)]
+        return [*(name for _, name in pieces if name is not None), *self.keep]
+
+    @property
     def whole(self) -> bool:
         """Whether its file's name is the same for every split."""
         return "{split}" not in self.file
@@ -91,11 +97,10 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a mixture: its share, its own spec with the mixture's outputs, whether it is streamed."""
+    """One part of a mixture: its share, and its own spec with the mixture's outputs."""
 
     share: float
     spec: "Spec"
-    stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +158,29 @@ class Spec:
         return [(number, o) for number, o in numbered if (o.whole and not o.dataset) == (split == WHOLE)]
 
     @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of each column by name."""
+        return {column.name: column.kind for column in self.columns}
+
+    def named(self, *kinds: str) -> list[str]:
+        """Return the names of the columns of these kinds, kind by kind."""
+        return [column.name for kind in kinds for column in self.columns if column.kind == kind]
+
+    @property
+    def turns(self) -> str:
+        """The name of the column of turns, "" where there is none."""
+        return next(iter(self.named("turns")), "")
+
+    @property
+    def answered(self) -> bool:
+        """Whether an output has a template for an answer."""
+        return any({"output", "assistant"} & output.templates.keys() for output in self.outputs)
+
+    @property
     def used(self) -> set[str]:
         """The columns that reach an output, or that rows are identified, grouped or split by."""
-        templates = [text for output in self.outputs for text in output.templates.values()]
-        names = {name for text in templates for _, name in placeholders(text) if name is not None}
-        names.update(*(output.keep for output in self.outputs))
-        kinds = ("id", "turns", "label", *RECORDED)
-        names.update(column.name for column in self.columns if column.kind in kinds)
+        names = {*self.named("id", "turns", "label", *RECORDED)}
+        names.update(*(output.columns for output in self.outputs))
         if any(output.format in ("sharegpt", "messages") for output in self.outputs):
             names |= {"system", "tools"}
         if self.in_mix and any("system" in output.templates for output in self.outputs):
@@ -232,19 +253,10 @@ def _column(name: str, value: Any, raw: Raw) -> Column:
     full = value if isinstance(value, dict) else {"names": value}
     usual = "label" if name == "label" and "labels" in raw else "id" if name == "idx" else "text"
     kind = full.get("is", usual)
-    best = full.get("best", {})
-    return Column(
-        name,
-        tuple(full["names"]),
-        kind,
-        full.get("default", {"id": ROW_NUMBER, HISTORY: []}.get(kind)),
-        full.get("wrap", "{}"),
-        best.get("by", ""),
-        best.get("take", ""),
-        full.get("at_least"),
-        full.get("calls", ""),
-        full.get("arguments", ""),
-    )
+    default = full.get("default", {"id": ROW_NUMBER, HISTORY: []}.get(kind))
+    settings = {key: full[key] for key in ("wrap", "at_least", "calls", "arguments") if key in full}
+    settings |= {f"best_{key}": value for key, value in full.get("best", {}).items()}
+    return Column(name, tuple(full["names"]), kind, default, **settings)
 
 
 def _fit(raw: Any) -> dict[str, Any]:
@@ -313,7 +325,6 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
         given = about.get("source", {})
         read_as = source_of(cast("Raw", own.raw.get("source", {})) | given, PART)
         source = replace(read_as, files={}, hub=given.get("hub", {}), splits={})
-        stream = bool(source.hub.get("stream"))
         part = replace(
             own,
             name=spec.name,
@@ -325,7 +336,7 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
             in_mix=True,
             ignore=own.ignore + spec.ignore,
         )
-        parts[name] = Part(about["share"], part, stream)
+        parts[name] = Part(about["share"], part)
     files = {
         name: source_of(about.get("source", {}), PART).files.get(PART, ())
         for name, about in raw["parts"].items()
@@ -336,25 +347,21 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
 
 def _check_names(spec: Spec) -> None:
     """Refuse what the schema cannot see: names that no column has."""
-    known = {column.name for column in spec.columns}
-    kinds = {column.name: column.kind for column in spec.columns}
-    texts = bool(spec.mix) or spec.in_mix or any(output.format == "text" for output in spec.outputs)
-    answered = any({"output", "assistant"} & output.templates.keys() for output in spec.outputs)
-    formats = {output.format for output in spec.outputs}
-    check_kinds(kinds, texts=texts, answered=answered, formats=formats)
+    known, formats = spec.kinds, {output.format for output in spec.outputs}
+    texts = bool(spec.mix) or "text" in formats
+    check_kinds(known, texts=texts, answered=spec.answered, formats=formats)
     uses = [("fit.group", spec.group)]
     if spec.split:
         uses += [("split.stratify", spec.split.stratify), ("split.group", spec.split.group)]
     for number, output in enumerate(spec.outputs):
-        names = [name for text in output.templates.values() for _, name in placeholders(text)]
-        uses += [(f"write.{number}", name) for name in [*names, *output.keep]]
+        uses += [(f"write.{number}", name) for name in output.columns]
     for where, name in uses:
         if name is not None and name not in known and not spec.mix:
             there = f"(columns: {', '.join(known)}) {nearest(name, known)}".rstrip()
             raise ValueError(f"{where}: no column {name!r} {there}")
     if spec.labels and "label" not in known:
         raise ValueError("`labels` needs a column `label`")
-    if any(c.kind == "label" and not (c.name == "label" and spec.labels) for c in spec.columns):
+    if any(name != "label" or not spec.labels for name in spec.named("label")):
         raise ValueError("`is: label` is for the column `label`, and needs `labels`")
     raws = [(isinstance(raw, bool), raw) for raws in spec.labels.values() for raw in raws]
     if twice := [raw for number, (_, raw) in enumerate(raws) if raws[number] in raws[:number]]:

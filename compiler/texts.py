@@ -23,8 +23,7 @@ class TextColumns:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        kinds = {column.name: column.kind for column in spec.columns}
-        self.turns = next((name for name, kind in kinds.items() if kind == "turns"), None)
+        self.turns, kinds = spec.turns, spec.kinds
         answered = _used(spec.outputs[0], _ANSWERED)
         self.label_is_learned = "label" in answered and bool(spec.labels)
         self.asked = _used(spec.outputs[0], _ASKED)
@@ -33,28 +32,21 @@ class TextColumns:
         if self.turns:
             self.asked, self.answered, self.may_be_blank = ["asked"], ["answered"], ["answered"]
             self.asked += [name for name, kind in kinds.items() if name == "system" or kind == "tools"]
-        self.pair = [name for name, kind in kinds.items() if kind in PAIR]
+        self.pair = spec.named(*PAIR)
         if self.pair:
             self.answered, self.may_be_blank = self.pair, []
         self.asked += [name for name, kind in kinds.items() if kind in (*PLACEHOLDERS, HISTORY)]
 
     def of(self, batch: Batch) -> dict[str, Texts]:
         """Return the texts of a batch by name: what is asked, then what is to be learned."""
-        if self.turns is None:
-            return {
-                name: as_texts(self.spec, name, batch.columns[name]) for name in [*self.asked, *self.answered]
-            }
-        talks = cast("list[list[Turn]]", batch.columns[self.turns])
-        end = None if self.pair else -1
-        asked = ["\n".join(turn.text for turn in talk[:end]) for talk in talks]
-        beside = {name: as_texts(self.spec, name, batch.columns[name]) for name in self.asked[1:]}
-        if self.pair:
-            return {
-                "asked": asked,
-                **beside,
-                **{name: cast("Texts", batch.columns[name]) for name in self.pair},
-            }
-        return {"asked": asked, **beside, "answered": [talk[-1].text for talk in talks]}
+        own: dict[str, Texts] = {}
+        if self.turns:
+            talks = cast("list[list[Turn]]", batch.columns[self.turns])
+            own["asked"] = ["\n".join(t.text for t in talk[: None if self.pair else -1]) for talk in talks]
+            own |= {} if self.pair else {"answered": [talk[-1].text for talk in talks]}
+        columns = [name for name in (*self.asked, *self.answered) if name not in own]
+        texts = own | {name: as_texts(self.spec, name, batch.columns[name]) for name in columns}
+        return {name: texts[name] for name in (*self.asked, *self.answered)}
 
 
 def _used(output: Output, fields: Iterable[str]) -> list[str]:
@@ -82,8 +74,8 @@ def _bare(template: str) -> str:
 
 def as_texts(spec: Spec, name: str, values: list[object]) -> Texts:
     """Return a column as texts, whatever is in it."""
-    kinds = {column.name: column.kind for column in spec.columns}
-    checked = kinds[name] in TEXTUAL or (kinds[name] == "label" and spec.labels)
+    kind = spec.kinds[name]
+    checked = kind in TEXTUAL or (kind == "label" and spec.labels)
     return cast("Texts", values) if checked else list(map(written, values))
 
 

@@ -159,9 +159,7 @@ def _alias(spec: Spec, name: str, used: set[str]) -> tuple[str, str] | None:
 
 def _harmless(spec: Spec, name: str) -> bool:
     """Whether a column says nothing here: no answer stands beside it, or the spec has labels of its own."""
-    answered = any(column.kind in _ANSWERS for column in spec.columns)
-    answered = answered or any({"output", "assistant"} & output.templates.keys() for output in spec.outputs)
-    key = _usual(name)
+    answered, key = spec.answered or spec.named(*_ANSWERS), _usual(name)
     return key in _BESIDE_AN_ANSWER and (not answered or (key == "label" and bool(spec.labels)))
 
 
