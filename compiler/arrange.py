@@ -12,8 +12,7 @@ Order = Sequence[int]
 
 def without_repeats(seen: Fingerprints) -> list[int]:
     """Return the rows that did not come before (same texts, same answer)."""
-    same, _ = seen.repeats()
-    again = {row for _, row in same}
+    again = {row for row, _ in seen.repeats()[0]}
     return [row for row in range(seen.rows) if row not in again]
 
 

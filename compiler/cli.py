@@ -191,7 +191,7 @@ def _tell(report: CompileReport, options: Options) -> None:
 @_REGISTRY
 def list_command(out: Path) -> None:
     """List the specs known and the datasets registered; compiled ones with rows, marked where stale."""
-    from compiler.inventory import registered_lines, spec_lines
+    from compiler.manifest import registered_lines, spec_lines
 
     lines = ["specs", *(f"  {line}" for line in spec_lines())]
     lines += [f"datasets in {out}", *(f"  {line}" for line in registered_lines(out) or ["none"])]

@@ -1,13 +1,12 @@
 """Rows compared with rows: ids and rows that came before, conflicts, leaks between splits."""
 
 from collections.abc import Iterable
-from functools import partial
+from typing import Any
 
 from compiler.fingerprints import Fingerprints, repeated
-from compiler.near import Twin, near_repeats, near_rows
+from compiler.near import near_repeats, near_rows
 from compiler.problems import Problems
 from compiler.spec import PART
-from core.errors import Problem
 
 
 def compare(
@@ -17,21 +16,30 @@ def compare(
 
     The split that is trained on is `train`, or the first where none is called so.
     """
+
+    def warn(code: str, form: str, twins: Iterable[Any], rows: Fingerprints, others: Fingerprints) -> None:
+        found = list(twins)
+        said = ((rows.place(row), form.format(others.place(twin), *share)) for row, twin, *share in found)
+        problems.warn_of(code, len(found), said)
+
     there = {split: seen for split, seen in splits.items() if seen.rows}
     report: dict[str, object] = {split: seen.summary() for split, seen in there.items()}
     for seen in there.values():
-        _repeats(seen, problems)
+        same, conflicts = seen.repeats()
+        warn("W201", "the same id as in {}", repeated(seen.ids), seen, seen)
+        warn("W202", "the same row as in {}", same, seen, seen)
+        warn("W203", "the same input as in {}, another answer", conflicts, seen, seen)
         if near:
-            _nearly("W212", "nearly the same as {} ({:.2f})", near_repeats(seen.texts), seen, seen, problems)
+            warn("W212", "nearly the same as {} ({:.2f})", near_repeats(seen.texts), seen, seen)
     first = PART if PART in there else next(iter(there), "")
     for other in [split for split in there if split != first]:
         train, test = there[first], there[other]
-        _leaked(train, test, other, problems)
+        warn("W208", f"the same input stands in {other}: {{}}", leaks(train, test), train, test)
         if near:
             form = f"nearly the same input stands in {other}: {{}} ({{:.2f}})"
-            _nearly("W213", form, near_rows(train.texts, test.texts), train, test, problems)
+            warn("W213", form, near_rows(train.texts, test.texts), train, test)
         if group and not train.counted_only:
-            shared = set(there[other].groups).intersection(there[first].groups)
+            shared = set(test.groups).intersection(train.groups)
             report[f"{group} shared by {first} and {other}"] = len(shared)
     return report
 
@@ -40,31 +48,3 @@ def leaks(train: Fingerprints, other: Fingerprints) -> list[tuple[int, int]]:
     """Return (training row, row of the other split) for every training row whose input is there too."""
     there = {key: row for row, key in enumerate(other.prompts)}
     return [(row, there[key]) for row, key in enumerate(train.prompts) if key in there]
-
-
-def _nearly(
-    code: str, form: str, twins: Iterable[Twin], rows: Fingerprints, others: Fingerprints, problems: Problems
-) -> None:
-    found = list(twins)
-    said = (form.format(others.place(twin), share) for _, twin, share in found)
-    places = (rows.place(row) for row, *_ in found)
-    problems.warn_of(code, len(found), map(partial(Problem, code), places, said))
-
-
-def _leaked(train: Fingerprints, other: Fingerprints, name: str, problems: Problems) -> None:
-    found = leaks(train, other)
-    said = (f"the same input stands in {name}: {other.place(twin)}" for _, twin in found)
-    places = (train.place(row) for row, _ in found)
-    problems.warn_of("W208", len(found), map(partial(Problem, "W208"), places, said))
-
-
-def _repeats(seen: Fingerprints, problems: Problems) -> None:
-    same, conflicts = seen.repeats()
-    for code, form, found in (
-        ("W201", "the same id as in {}", repeated(seen.ids)),
-        ("W202", "the same row as in {}", same),
-        ("W203", "the same input as in {}, another answer", conflicts),
-    ):
-        said = (form.format(seen.place(first)) for first, _ in found)
-        places = (seen.place(again) for _, again in found)
-        problems.warn_of(code, len(found), map(partial(Problem, code), places, said))

@@ -111,13 +111,13 @@ class Fingerprints:
         )
 
     def repeats(self) -> "tuple[list[tuple[int, int]], list[tuple[int, int]]]":
-        """Return (first row, later row) for rows that came before, and for inputs with another answer."""
+        """Return (row, first row) for rows that came before, and for inputs with another answer."""
         first: dict[tuple[int, int], int] = {}
         asked = repeated(self.prompts)
         rows = sorted({row for pair in asked for row in pair})
-        same = [(first.setdefault((self.prompts[row], self.answers[row]), row), row) for row in rows]
-        others = [(one, two) for one, two in asked if self.answers[one] != self.answers[two]]
-        return [(one, two) for one, two in same if one != two], others
+        same = [(row, first.setdefault((self.prompts[row], self.answers[row]), row)) for row in rows]
+        others = [(row, before) for row, before in asked if self.answers[row] != self.answers[before]]
+        return [(row, before) for row, before in same if row != before], others
 
     def clusters(self) -> "array[int]":
         """Return a number for each row, equal where the group is, counted from 0 as they first come."""
@@ -139,7 +139,7 @@ class Fingerprints:
 
 
 def repeated(keys: "array[int]") -> list[tuple[int, int]]:
-    """Return (first row, later row) for every row whose key came before, in order.
+    """Return (row, first row) for every row whose key came before, in order.
 
     A set of all keys takes 75 bytes a row while it lives, and numpy a quarter of a second to import: it pays
     for many rows only.
@@ -155,8 +155,8 @@ def repeated(keys: "array[int]") -> list[tuple[int, int]]:
     elif all(map(lt, keys, islice(keys, 1, None))) or len(set(keys)) == len(keys):
         return []
     first: dict[int, int] = {}
-    found = [(first.setdefault(keys[row], row), row) for row in candidates]
-    return [(one, other) for one, other in found if one != other]
+    found = [(row, first.setdefault(keys[row], row)) for row in candidates]
+    return [(row, before) for row, before in found if row != before]
 
 
 def _take(values: "array[int]", order: Sequence[int]) -> "array[int]":

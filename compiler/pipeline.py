@@ -15,10 +15,10 @@ from compiler.fingerprints import Fingerprints
 from compiler.manifest import Identity, identify, is_whole, seal
 from compiler.part import PartRun, split_files
 from compiler.problems import KEPT, Problems
-from compiler.progress import Progress, size_of
+from compiler.progress import Progress
 from compiler.readback import account
 from compiler.registry import Manifest, Registry
-from compiler.request import CompileReport, CompileRequest, Context, Counts, Written
+from compiler.request import COUNTED, CompileReport, CompileRequest, Context, Counts, Written
 from compiler.sources import Input, Stamp, find_inputs, unread, with_rivals
 from compiler.spec import REJECTED, Spec
 from compiler.unused import Unused
@@ -116,7 +116,7 @@ def _run(spec: Spec, request: CompileRequest, inputs: list[Input], staged: Path 
     rejected = staged / REJECTED if staged and request.reject else None
     problems = Problems(None if request.every_problem else KEPT, rejected)
     problems.notes += unread(request.sources)
-    context = Context(request, problems, Unused(), Progress(size_of(found.path for found in inputs)))
+    context = Context(request, problems, Unused(), Progress([found.path for found in inputs]))
     fit: dict[str, object] = {}
     with _no_collection(), contextlib.closing(context.progress):
         if spec.arranged:
@@ -210,7 +210,7 @@ def _standing(
     return CompileReport(
         name=target.name,
         problems=problems,
-        **{name: counts[name] for name in ("read", "kept", "dropped", "rejected", "not_sampled")},
+        **{name: counts[name] for name in COUNTED},
         datasets=counts["records"],
         fit=manifest["fit"],
         unused=Unused(manifest["not_used"]),

@@ -133,11 +133,11 @@ class Problems:
         if self.limit is None or len(self.warnings) < self.limit:
             self.warnings.append(problem)
 
-    def warn_of(self, code: str, number: int, problems: Iterator[Problem]) -> None:
-        """Record many warnings of one code; messages beyond the limit are never made."""
+    def warn_of(self, code: str, number: int, found: Iterator[tuple[str, str]]) -> None:
+        """Record many warnings of one code, (place, message); those beyond the limit are never made."""
         self.counts.update({code: number} if number else {})
         room = number if self.limit is None else max(self.limit - len(self.warnings), 0)
-        self.warnings.extend(islice(problems, room))
+        self.warnings.extend(Problem(code, place, message) for place, message in islice(found, room))
 
     def first(self) -> list[dict[str, str]]:
         """Return the first thousand errors and the first thousand warnings, for the manifest."""

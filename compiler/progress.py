@@ -3,7 +3,7 @@
 import io
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,8 +18,8 @@ DELAY = 2.0
 class Progress:
     """Counts the bytes read of local files; tqdm is imported when the bar is due, not before."""
 
-    def __init__(self, total: int = 0) -> None:
-        self.total = total
+    def __init__(self, paths: Iterable[Readable]) -> None:
+        self.total = sum(path.stat().st_size for path in paths if isinstance(path, Path))
         self.done = 0
         self.began = time.monotonic()
         self.bar: tqdm[Any] | None = None
@@ -46,11 +46,6 @@ class Progress:
             self.bar.close()
 
 
-def size_of(paths: Iterable[Readable]) -> int:
-    """Return the bytes of the local files among these."""
-    return sum(path.stat().st_size for path in paths if isinstance(path, Path))
-
-
 class _Watched:
     """A path whose bytes are counted as they are read."""
 
@@ -63,15 +58,15 @@ class _Watched:
 
     def open(self, mode: Literal["rb"], buffering: Literal[0]) -> io.RawIOBase:
         del mode, buffering  # as a Path is opened, and there is no other way
-        return _Counted(self.path, self.progress)
+        stream = _Counted(self.path)
+        stream.move = self.progress.move
+        return stream
 
 
 class _Counted(io.FileIO):
-    def __init__(self, path: Path, progress: Progress) -> None:
-        super().__init__(path)
-        self.progress = progress
+    move: Callable[[int], None]
 
     def readinto(self, buffer: Any) -> int:
         count = super().readinto(buffer)
-        self.progress.move(count)
+        self.move(count)
         return count

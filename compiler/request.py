@@ -13,6 +13,8 @@ from compiler.unused import Unused
 from compiler.write import RecordFile
 from core.errors import ContentError, counted
 
+COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
+
 
 @dataclass(frozen=True, slots=True)
 class CompileRequest:

@@ -7,10 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from compiler.diff import LONGEST, MOST_LABELS
 from compiler.filters import speaks
 from compiler.fingerprints import quantiles
-from compiler.stored import Example, stored_examples
+from compiler.stored import MOST_LABELS, Example, few, stored_examples
 from core.errors import ContentError, RequestError
 from core.files import read_object
 from core.packages import need
@@ -93,8 +92,7 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
             _count(result, example, rows, answers)
     if not result.examples:
         raise ContentError(f"{name}: no examples")
-    if len(result.labels) > MOST_LABELS or "" in result.labels:
-        result.labels.clear()
+    result.labels = few(result.labels)
     result.places = _places(result.repeats, stored_examples(name, folder))
     return result
 
@@ -128,7 +126,7 @@ def _count(
     language = next((shown for name, shown in LANGUAGES.items() if speaks(name, text)), "other")
     result.languages[language] += 1
     if len(result.labels) <= MOST_LABELS:
-        result.labels[example.answer if len(example.answer) <= LONGEST else ""] += 1
+        result.labels[example.label] += 1
 
 
 def _tokens(model: Path) -> Measure:
