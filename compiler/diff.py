@@ -55,14 +55,13 @@ class Difference:
 
     def lines(self, every: bool) -> Iterator[str]:
         """Yield the lines for people, the first 20 places of each kind unless `every`."""
-        changed = [
-            f"{a} → {b}" + (f": {old} → {new}" if old != new else "") for a, b, old, new in self.changed
-        ]
-        for what, found in (("added", self.added), ("removed", self.removed), ("changed", changed)):
+        shifts = [f": {old} → {new}" if old != new else "" for *_, old, new in self.changed]
+        changed = [f"{a} → {b}{shift}" for (a, b, *_), shift in zip(self.changed, shifts, strict=True)]
+        for what, found in (("added    ", self.added), ("removed    ", self.removed), ("changed  ", changed)):
             shown = found if every else found[:SHOWN]
-            yield from (f"{what:7}  {each}" for each in shown)
+            yield from (f"{what}{each}" for each in shown)
             if rest := len(found) - len(shown):
-                yield f"{what}    … and {rest} more (--all shows them)"
+                yield f"{what.rstrip()}    … and {rest} more (--all shows them)"
         for (old, new), count in Counter((old, new) for *_, old, new in self.changed if old != new).items():
             yield f"shift    {old} → {new}: {counted(count, 'example')}"
         for name, (before, after) in self.labels.items():

@@ -25,8 +25,7 @@ Measure = Callable[[list[str]], list[int]]
 class Stats:
     """Counts over the examples of a dataset; `lengths` has how often each length is there, in `unit`s.
 
-    `repeats` are the first duplicates, each with the example that it is the same as, by number from 1;
-    `places` says where they stand.
+    `places` are those of the first duplicates, each with that of the example that it is the same as.
     """
 
     name: str
@@ -37,7 +36,6 @@ class Stats:
     languages: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     conflicts: int = 0
-    repeats: list[tuple[int, int]] = field(default_factory=list)
     places: list[tuple[str, str]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, object]:
@@ -66,24 +64,21 @@ class Stats:
             found = ", ".join(f"{name} {value}" for name, value in quantiles(counts).items())
             yield f"{self.unit} of {what}: {found}, total {sum(n * times for n, times in counts.items())}"
         for what, counter in (("labels", self.labels), ("languages by script", self.languages)):
-            shares = (
-                f"{name} {count} ({count / self.examples:.1%})" for name, count in counter.most_common()
-            )
-            if counter:
-                yield f"{what}: {', '.join(shares)}"
+            shares = [f"{name} {n} ({n / self.examples:.1%})" for name, n in counter.most_common()]
+            yield from [f"{what}: {', '.join(shares)}"] if shares else []
 
 
 def stats(name: str, folder: Path, model: Path | None) -> Stats:
     """Count over a dataset or a file of records; lengths in tokens of `model`'s tokenizer, else characters.
 
-    Memory holds two hashes and a number an example. `ContentError` where there are no examples,
+    Memory holds two hashes and a place an example. `ContentError` where there are no examples,
     `RequestError` where there is no tokenizer.
     """
     measure = _tokens(model) if model else (lambda texts: list(map(len, texts)))
     result = Stats(name, "tokens" if model else "characters")
     result.lengths = {"prompts": Counter(), "answers": Counter()}
     answers: dict[int, int] = {}
-    rows: dict[tuple[int, int], int] = {}
+    rows: dict[tuple[int, int], str] = {}
     found = stored_examples(name, folder)
     while batch := list(islice(found, BATCH)):
         result.lengths["prompts"].update(measure([example.prompt for example in batch]))
@@ -93,16 +88,7 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
     if not result.examples:
         raise ContentError(f"{name}: no examples")
     result.labels = few(result.labels)
-    result.places = _places(result.repeats, stored_examples(name, folder))
     return result
-
-
-def _places(repeats: Sequence[tuple[int, int]], examples: Iterator[Example]) -> list[tuple[str, str]]:
-    """Return where examples stand, by number: read once more, since all places would double the memory."""
-    wanted = {number for pair in repeats for number in pair}
-    read = enumerate(islice(examples, max(wanted, default=0)), 1)
-    found = {number: example.place for number, example in read if number in wanted}
-    return [(found[number], found[before]) for number, before in repeats]
 
 
 def _lines_of(places: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -113,15 +99,16 @@ def _lines_of(places: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _count(
-    result: Stats, example: Example, rows: dict[tuple[int, int], int], answers: dict[int, int]
+    result: Stats, example: Example, rows: dict[tuple[int, int], str], answers: dict[int, int]
 ) -> None:
     key, content = example.key, example.content
     result.examples += 1
-    before = rows.setdefault((key, content), result.examples)
-    if before < result.examples:
+    known = len(rows)
+    before = rows.setdefault((key, content), example.place)
+    if len(rows) == known:
         result.duplicates += 1
-        result.repeats += [(result.examples, before)] if len(result.repeats) < KEPT else []
-    result.conflicts += answers.setdefault(key, content) != content and before == result.examples
+        result.places += [(example.place, before)] if len(result.places) < KEPT else []
+    result.conflicts += answers.setdefault(key, content) != content and len(rows) > known
     text = f"{example.prompt}\n{example.answer}"
     language = next((shown for name, shown in LANGUAGES.items() if speaks(name, text)), "other")
     result.languages[language] += 1
