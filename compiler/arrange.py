@@ -62,7 +62,6 @@ def _units(seen: Fingerprints, order: Order) -> list[list[int]]:
 
 
 def _home(shares: dict[str, float], key: int) -> str:
-    """Return the split that a hash of 64 bits falls into."""
     at = key / 2**64
     for name, share in shares.items():
         if at < share:

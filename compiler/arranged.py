@@ -99,26 +99,22 @@ class Arranged:
     def _drop_leaks(self, orders: dict[str, tuple[str, Order]], seen: dict[str, Fingerprints]) -> None:
         if PART not in self.spec.splits:
             splits = ", ".join(self.spec.splits)
-            raise ContentError(
-                f"{self.spec.name}: `drop_leaks` drops rows of {PART!r}, of which there is none ({splits})"
-            )
+            what = f"`drop_leaks` drops rows of {PART!r}, of which there is none ({splits})"
+            raise ContentError(f"{self.spec.name}: {what}")
         if PART not in orders:
             return
-        others = [name for name in orders if name != PART]
+        taken = {name: seen[source].take(order) for name, (source, order) in orders.items()}
+        train = taken.pop(PART)
+        leaked = {row for other in taken.values() for row, _ in leaks(train, other)}
         source, order = orders[PART]
-        train = seen[source].take(order)
-        leaked = {
-            row for other in others for row, _ in leaks(train, seen[orders[other][0]].take(orders[other][1]))
-        }
         orders[PART] = (source, [row for at, row in enumerate(order) if at not in leaked])
         self.counts += Counts(dropped={"leak": len(leaked)})
 
     def _rows_files(self, sources: Sequence[str]) -> list[Path]:
         if self.staged is None:
             return []
-        return [
-            self.staged / f".{source}-{n}.rows" for source in sources for n in range(len(self.spec.outputs))
-        ]
+        numbers = range(len(self.spec.outputs))
+        return [self.staged / f".{source}-{number}.rows" for source in sources for number in numbers]
 
     def _write(self, split: str, source: str, order: Order, rows_there: int) -> None:
         if self.staged is None or self.problems.stopped:

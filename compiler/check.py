@@ -179,7 +179,6 @@ class Checker:
         return batch.keep(good) if len(good) < len(batch) else batch
 
     def _placed(self, batch: Batch, rows: Rows) -> Batch:
-        """Hold the files that each row names against the placeholders in its texts."""
         return self._each_row(batch, rows, "E110", self.media.place) if self.media else batch
 
     def _each_row(
@@ -211,7 +210,6 @@ class Checker:
         return not self.failed
 
     def _lack(self, columns: list[Column], names: list[str], rows: Rows) -> Problem:
-        """Return the one problem of a file in which these columns are not there."""
         accepted = [column.names for column in columns]
         expected = ", and ".join(" or ".join(map(show_value, names)) for names in accepted)
         found = some_of(tuple(names), tuple(chain.from_iterable(accepted))) or "none at all"
@@ -266,7 +264,6 @@ class Checker:
         return [number for number, is_good in enumerate(good) if not is_good]
 
     def _unknown(self, labels: Values) -> Sequence[int]:
-        """Return the numbers of the labels that the spec does not name."""
         keys = keys_of(labels)
         unknown = set(keys) - self.lookup.keys()
         return [n for n, key in enumerate(keys) if key in unknown] if unknown else ()
@@ -362,7 +359,6 @@ def _validators(kind: str) -> tuple[Validator, Validator]:
 
 
 def _schema(kind: str) -> dict[str, Any]:
-    """Return the JSON Schema of a value of this kind of column."""
     schemas = cast("dict[str, dict[str, Any]]", read_schema("columns")["$defs"])
     return schemas["media" if kind in PLACEHOLDERS else "reply" if kind in PAIR else kind]
 

@@ -79,7 +79,6 @@ def label_keys(spec: Spec) -> dict[object, object]:
 
 
 def _as_cells(raw: object) -> tuple[str, ...]:
-    """Return how tables write a number or a truth value."""
     if isinstance(raw, bool):
         return str(raw), str(raw).lower(), str(raw).upper()
     number = cast("float", raw)

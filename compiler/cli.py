@@ -66,7 +66,6 @@ def _print(as_json: bool, found: object, lines: Iterable[str]) -> None:
 
 
 def _common(command: Any) -> Any:
-    """Give a command the options that compile and check share."""
     for option in (
         click.argument("name", metavar="NAME|SPEC.yaml"),
         _SOURCE,
@@ -171,7 +170,6 @@ def _over(options: Options, spec: Any) -> dict[str, object]:
 
 
 def _tell(report: CompileReport, options: Options) -> None:
-    """Print problems, warnings and the last line; raise where the compile failed."""
     problems = report.problems
     if not options["as_json"]:
         for line in [*report.notes, *report.unused.lines(report.read), *problems.warning_lines()]:

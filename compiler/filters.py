@@ -32,7 +32,6 @@ class Sieve:
         return batch if len(kept) == len(batch) else batch.keep(kept)
 
     def _reason(self, text: str) -> str:
-        """Return why a text does not stay, or an empty string."""
         wanted = self.wanted
         if len(text) < wanted.min_chars:
             return "too short"

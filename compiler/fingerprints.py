@@ -164,7 +164,6 @@ def _take(values: "array[int]", order: Sequence[int]) -> "array[int]":
 
 
 def _compact(lines: Sequence[Line]) -> Sequence[Line]:
-    """Keep a place for every row in as little memory as can be."""
     plain = not isinstance(lines, range) and all(type(line) is int for line in lines)
     return array("L", cast("Sequence[int]", lines)) if plain else lines
 

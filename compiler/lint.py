@@ -154,7 +154,6 @@ def _key(value: object) -> int:
 
 
 def _together(keys: list[list[int]], rows: int) -> list[int]:
-    """Return one key a row for the keys of any number of columns."""
     if len(keys) == 1:
         return keys[0]
     return list(map(hash, zip(*keys, strict=True))) if keys else [0] * rows

@@ -34,9 +34,7 @@ def identify(spec: Spec, request: CompileRequest, inputs: Sequence[Input]) -> Id
         "seed": request.seed,
         "duplicates": request.duplicates,
         "on_error": "reject" if request.reject else "fail",
-        "sources": [
-            {"split": found.split, "path": found.shown, "sha256": found.sha256()} for found in inputs
-        ],
+        "sources": [{"split": one.split, "path": one.shown, "sha256": one.sha256()} for one in inputs],
         "compiler": own_hash(),
         "versions": {"python": sys.version.split()[0], **versions(*PACKAGES)},
     }
@@ -56,10 +54,8 @@ def is_whole(folder: Path, manifest: Mapping[str, Any]) -> bool:
     files = manifest.get("files")
     if "made_from" not in manifest or not isinstance(files, dict):
         return False
-    return all(
-        (folder / name).is_file() and sha256(folder / name) == about["sha256"]
-        for name, about in files.items()
-    )
+    hashes = {folder / name: about["sha256"] for name, about in files.items()}
+    return all(path.is_file() and sha256(path) == known for path, known in hashes.items())
 
 
 def seal(spec: Spec, identity: Identity, report: CompileReport, staged: Path) -> None:
@@ -138,7 +134,6 @@ def registered_lines(out: Path) -> list[str]:
 
 
 def _stale(made_from: dict[str, Any]) -> str:
-    """Return what has changed since a set was made, or an empty string."""
     for source in made_from["sources"]:
         path = Path(source["path"])
         if "://" in source["path"]:  # of a hub: only a compile asks it

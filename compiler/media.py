@@ -37,14 +37,13 @@ class Media:
         """Return the paths in a cell, one as text or a list; `WrongValueError` names what is wrong."""
         found = [value] if isinstance(value, str) and value else value or []
         for path in cast("list[object]", found):
+            expected = f"found {show_value(path)}, expected the path of a file"
             if not isinstance(path, str) or not path.strip():
-                raise WrongValueError(f"found {show_value(path)}, expected the path of a file")
+                raise WrongValueError(expected)
             if ".." in PurePath(path).parts:
                 raise WrongValueError(f"{path}: leads out of the folder; expected a path below it")
             if "://" in path or path.startswith("data:"):
-                raise WrongValueError(
-                    f"found {show_value(path)}, expected the path of a file: save it as one"
-                )
+                raise WrongValueError(f"{expected}: save it as one")
             pixels = looked_at(folder / path, kind == "images")
             if PurePath(path).is_absolute():
                 self.absolute.add(path)

@@ -28,8 +28,7 @@ from core.files import staging
 
 def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     """Compile a spec into `request.out/NAME` and register it; nothing changes where a problem is found."""
-    started = time.perf_counter()
-    inputs = find_inputs(spec, request.sources)
+    started, inputs = time.perf_counter(), find_inputs(spec, request.sources)
     target = request.out / spec.name
     for found in inputs:
         if found.within(target):
@@ -130,28 +129,20 @@ def _run(spec: Spec, request: CompileRequest, inputs: list[Input], staged: Path 
         for _, _, file in written.files:
             file.forget()
     counts += Counts(rejected=_lines_of(rejected) if rejected else problems.bad_rows)
-    datasets: dict[str, int] = {}
-    files: dict[str, dict[str, object]] = {}
+    report = CompileReport(
+        **asdict(counts), name=spec.name, problems=problems, unused=context.unused, fit=fit
+    )
     if not problems.stopped:
         if staged:
-            datasets, files = account(spec, counts.kept, written)
+            report.datasets, report.files = account(spec, counts.kept, written)
         counts.balance(spec.name)
         if not counts.kept:
             problems.lead([_nothing_left(counts, inputs)])
     problems.fatal |= request.strict and problems.count("W") > 0
-    return CompileReport(
-        **asdict(counts),
-        name=spec.name,
-        problems=problems,
-        unused=context.unused,
-        fit=fit,
-        datasets=datasets,
-        files=files,
-    )
+    return report
 
 
 def _lines_of(path: Path) -> int:
-    """Return how many lines a file has, 0 where there is none."""
     if not path.exists():
         return 0
     with path.open("rb") as file:
@@ -164,8 +155,7 @@ def _straight(
     """Write each split as it is read; nothing is held but what comparing needs."""
     counts, written = Counts(), Written()
     for split in spec.splits:
-        part = [found for found in inputs if found.split == split]
-        if part:
+        if part := [found for found in inputs if found.split == split]:
             written.splits[split] = seen = Fingerprints(counted_only=not context.request.duplicates)
             with split_files(staged, spec, split) as files:
                 counts += PartRun(spec, split, context, seen).run(part, files)
@@ -186,7 +176,6 @@ def _no_collection() -> Iterator[None]:
 
 
 def _nothing_left(counts: Counts, inputs: list[Input]) -> Problem:
-    """Return the error of a compile without a single record; why there is none stands in the counts."""
     shown = ", ".join(found.shown for found in inputs)
     why = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items())
     message = f"no rows left of {counts.read}: {why}" if counts.read else "no rows: the source holds none"

@@ -225,7 +225,6 @@ def _file_of(problem: Problem) -> str:
 
 
 def _rejected_line(found: Sequence[Problem], row: object) -> bytes:
-    """Return a bad row as a line of rejected.jsonl: its place, what is wrong with it, the row."""
     reasons = [f"{p.code} {p.field}: {p.message}" if p.field else f"{p.code} {p.message}" for p in found]
     line = {"place": found[0].place, "problems": reasons, "row": row}
     try:

@@ -47,8 +47,6 @@ class Progress:
 
 
 class _Watched:
-    """A path whose bytes are counted as they are read."""
-
     def __init__(self, path: Path, progress: Progress) -> None:
         self.path, self.progress = path, progress
 

@@ -112,7 +112,6 @@ class Renderer:
                 yield name, values
 
     def _system(self, batch: Batch) -> list[Field]:
-        """Return the system text that an output gives, [] where it gives none."""
         return [("system", self._text(batch, "system"))] if "system" in self.output.templates else []
 
     def _alpaca(self, batch: Batch) -> list[Field]:
@@ -129,7 +128,6 @@ class Renderer:
         return [("instruction", asked), _NO_INPUT, ("output", answered), ("history", history)]
 
     def _told(self, talk: list[Turn]) -> str:
-        """Return turns as one text, each as its speaker's template has it."""
         roles = self.output.roles
         return "\n\n".join(roles[t.role].replace("{}", t.text) for t in talk if t.role in roles).strip()
 
@@ -162,7 +160,6 @@ class Renderer:
             yield [Turn(role, text) for role, text in zip(roles, row, strict=True)]
 
     def _text(self, batch: Batch, key: str) -> Filled:
-        """Return one template filled in for every row of a batch."""
         literals, columns = [""], []
         for text, name in placeholders(self.output.templates.get(key, "")):
             literals[-1] += text
@@ -173,7 +170,6 @@ class Renderer:
 
 
 def _each(values: Values) -> Iterable[bytes]:
-    """Return the JSON of each value; of whole numbers in one call."""
     if isinstance(values, list) and set(map(type, values)) == {int}:
         return orjson.dumps(values)[1:-1].split(b",")
     return map(orjson.dumps, values)

@@ -90,7 +90,6 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
 
 
 def _names_of_splits(spec: Spec) -> dict[str, str]:
-    """Return the split for each name that one goes by."""
     splits = spec.source.splits or {PART: ()}
     return {called: split for split, names in splits.items() for called in (split, *names)}
 

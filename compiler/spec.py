@@ -196,9 +196,8 @@ class Spec:
     @property
     def arranged(self) -> bool:
         """Whether rows are chosen or ordered after all have been read."""
-        return bool(
-            self.split or self.mix or self.drop_duplicates or self.drop_leaks or self.sample is not None
-        )
+        drops = self.drop_duplicates or self.drop_leaks
+        return bool(self.split or self.mix or drops or self.sample is not None)
 
 
 def load_spec(name: str, over: Raw | None = None) -> Spec:
@@ -221,6 +220,7 @@ def placeholders(template: str) -> list[tuple[str, str | None]]:
 
 
 def _parse(path: Path, raw: Any) -> Spec:
+    fit, clean = raw.get("fit", {}), raw.get("clean", ())
     try:
         spec = Spec(
             name=path.stem,
@@ -229,10 +229,10 @@ def _parse(path: Path, raw: Any) -> Spec:
             columns=tuple(_column(name, value, raw) for name, value in raw.get("columns", {}).items()),
             labels={ours: tuple(theirs) for ours, theirs in raw.get("labels", {}).items()},
             outputs=tuple(_output(raw["write"], number) for number in range(len(raw["write"]))),
-            group=_fit(raw).get("group"),
-            near=bool(_fit(raw).get("near")),
+            group=None if fit == "near" else fit.get("group"),
+            near=fit == "near" or bool(fit.get("near")),
             filter=_filter(raw.get("filter", {})),
-            clean=(clean,) if isinstance(clean := raw.get("clean", ()), str) else tuple(clean),
+            clean=(clean,) if isinstance(clean, str) else tuple(clean),
             sample=raw.get("sample"),
             drop_duplicates=raw.get("drop_duplicates", False),
             drop_leaks=raw.get("drop_leaks", False),
@@ -249,6 +249,11 @@ def _parse(path: Path, raw: Any) -> Spec:
     return spec
 
 
+def _refuse(wrong: object, message: str) -> None:
+    if wrong:
+        raise ValueError(message)
+
+
 def _column(name: str, value: Any, raw: Raw) -> Column:
     full = value if isinstance(value, dict) else {"names": value}
     usual = "label" if name == "label" and "labels" in raw else "id" if name == "idx" else "text"
@@ -259,11 +264,6 @@ def _column(name: str, value: Any, raw: Raw) -> Column:
     return Column(name, tuple(full["names"]), kind, default, **settings)
 
 
-def _fit(raw: Any) -> dict[str, Any]:
-    fit = raw.get("fit", {})
-    return {"near": True} if fit == "near" else cast("dict[str, Any]", fit)
-
-
 def _filter(raw: Any) -> Filter:
     return Filter(tuple(raw.get("keywords", ())), raw.get("min", 0), raw.get("max"), raw.get("language"))
 
@@ -271,22 +271,21 @@ def _filter(raw: Any) -> Filter:
 def _split(raw: Any) -> Split:
     settings = ("stratify", "group", "by", "seed")
     shares = {name: float(share) for name, share in raw.items() if name not in settings}
-    if not shares or sum(shares.values()) >= 1:
-        raise ValueError("split: name at least one part with its share, all together below 1")
+    few = not shares or sum(shares.values()) >= 1
+    _refuse(few, "split: name at least one part with its share, all together below 1")
     by_hash = raw.get("by") == "hash"
-    if by_hash and "stratify" in raw:
-        raise ValueError("split: `by: hash` goes by each row alone and cannot be stratified")
+    alone = by_hash and "stratify" in raw
+    _refuse(alone, "split: `by: hash` goes by each row alone and cannot be stratified")
     return Split(shares, raw.get("stratify"), raw.get("group"), by_hash, raw.get("seed"))
 
 
 def _output(writes: list[Any], number: int) -> Output:
     raw = writes[number]
     if "like" in raw:
-        if raw["like"] >= number:
-            raise ValueError(f"write.{number}: `like: {raw['like']}` must name an output above it")
-        raw = {
-            key: value for key, value in writes[raw["like"]].items() if key not in ("dataset", "field")
-        } | raw
+        above = raw["like"] < number
+        _refuse(not above, f"write.{number}: `like: {raw['like']}` must name an output above it")
+        like = writes[raw["like"]]
+        raw = {key: like[key] for key in like if key not in ("dataset", "field")} | raw
     return Output(
         dataset=raw.get("dataset"),
         file=raw["file"],
@@ -302,47 +301,40 @@ def _output(writes: list[Any], number: int) -> Output:
 
 def _mixed(spec: Spec, whole: Any) -> Spec:
     """Give each part of a mixture its own spec, which writes what the mixture writes."""
-    for key in ("source", "labels", "clean", "filter"):
-        if key in whole:
-            raise ValueError(
-                f"`{key}` and `mix` do not go together: it belongs to a part or to the part's spec"
-            )
+    strange = next((key for key in ("source", "labels", "clean", "filter") if key in whole), "")
+    alone = f"`{strange}` and `mix` do not go together: it belongs to a part or to the part's spec"
+    _refuse(strange, alone)
     raw = whole["mix"]
     shares = sum(part["share"] for part in raw["parts"].values())
-    if abs(shares - 1) > 1e-6:
-        raise ValueError(f"mix: the shares add up to {shares:g}, expected 1")
-    if any(output.format != "alpaca" for output in spec.outputs):
-        raise ValueError(
-            "mix: write alpaca; parts of several turns become alpaca by `turns: first` or `history`"
-        )
-    if spec.split and (spec.split.stratify or spec.split.group):
-        raise ValueError("mix: its rows have no columns to stratify or to group by")
-    parts = {}
+    _refuse(abs(shares - 1) > 1e-6, f"mix: the shares add up to {shares:g}, expected 1")
+    alpaca = all(output.format == "alpaca" for output in spec.outputs)
+    turns = "parts of several turns become alpaca by `turns: first` or `history`"
+    _refuse(not alpaca, f"mix: write alpaca; {turns}")
+    by = spec.split and (spec.split.stratify or spec.split.group)
+    _refuse(by, "mix: its rows have no columns to stratify or to group by")
+    parts, files = {}, {}
     for name, about in raw["parts"].items():
         own = load_spec(about["as"])
         templates = {key: text for key, text in own.outputs[0].templates.items() if key != "system"}
         outputs = tuple(replace(o, templates={**templates, **o.templates}) for o in spec.outputs)
-        given = about.get("source", {})
-        read_as = source_of(cast("Raw", own.raw.get("source", {})) | given, PART)
-        source = replace(read_as, files={}, hub=given.get("hub", {}), splits={})
+        given, base = about.get("source", {}), cast("dict[str, Any]", own.raw)
+        source = source_of(base.get("source", {}) | given, PART)
         part = replace(
             own,
             name=spec.name,
-            source=source,
+            source=replace(source, files={}, hub=given.get("hub", {}), splits={}),
             outputs=outputs,
-            filter=_filter(cast("Raw", own.raw.get("filter", {})) | about.get("filter", {})),
+            filter=_filter(base.get("filter", {}) | about.get("filter", {})),
             group=None,
             split=spec.split,
             in_mix=True,
             ignore=own.ignore + spec.ignore,
         )
         parts[name] = Part(about["share"], part)
-    files = {
-        name: source_of(about.get("source", {}), PART).files.get(PART, ())
-        for name, about in raw["parts"].items()
-    }
-    source = replace(spec.source, files={name: paths for name, paths in files.items() if paths})
-    return replace(spec, source=source, group=None, mix=Mix(raw["total"], parts, raw.get("shuffle")))
+        if paths := source_of(given, PART).files.get(PART):
+            files[name] = paths
+    mix = Mix(raw["total"], parts, raw.get("shuffle"))
+    return replace(spec, source=replace(spec.source, files=files), group=None, mix=mix)
 
 
 def _check_names(spec: Spec) -> None:
@@ -359,42 +351,39 @@ def _check_names(spec: Spec) -> None:
         if name is not None and name not in known and not spec.mix:
             there = f"(columns: {', '.join(known)}) {nearest(name, known)}".rstrip()
             raise ValueError(f"{where}: no column {name!r} {there}")
-    if spec.labels and "label" not in known:
-        raise ValueError("`labels` needs a column `label`")
-    if any(name != "label" or not spec.labels for name in spec.named("label")):
-        raise ValueError("`is: label` is for the column `label`, and needs `labels`")
+    _refuse(spec.labels and "label" not in known, "`labels` needs a column `label`")
+    strange = any(name != "label" or not spec.labels for name in spec.named("label"))
+    _refuse(strange, "`is: label` is for the column `label`, and needs `labels`")
     raws = [(isinstance(raw, bool), raw) for raws in spec.labels.values() for raw in raws]
     if twice := [raw for number, (_, raw) in enumerate(raws) if raws[number] in raws[:number]]:
         raise ValueError(f"labels: {show_value(twice[0])} stands under two of them")
-    if not known and not spec.mix:
-        raise ValueError("expected `columns` or `mix`")
+    _refuse(not known and not spec.mix, "expected `columns` or `mix`")
 
 
 def _check_files(spec: Spec) -> None:
     """Refuse outputs that would collide, and settings that do not go together."""
-    if spec.split and spec.source.splits:
-        raise ValueError("`split` and `source.splits` do not go together: the source has its own splits")
+    both = spec.split and spec.source.splits
+    _refuse(both, "`split` and `source.splits` do not go together: the source has its own splits")
     for key, named in (("rows", spec.source.rows), ("files", spec.source.files)):
         strange = [part for part in named if part and part not in spec.parts]
-        if strange:
-            splits = f"splits: {', '.join(spec.parts)}; `source.splits` names others"
-            raise ValueError(f"source.{key}: no split {strange[0]!r} ({splits})")
-    if spec.split and PART in spec.split.shares:
-        raise ValueError(f"split: {PART!r} is what the others leave: name the others only")
-    if spec.sample is not None and (spec.mix or PART not in spec.parts):
-        raise ValueError(f"`sample` takes rows of the part {PART!r}, and there is none")
+        splits = f"splits: {', '.join(spec.parts)}; `source.splits` names others"
+        _refuse(strange, f"source.{key}: no split {''.join(strange[:1])!r} ({splits})")
+    rest = spec.split and PART in spec.split.shares
+    _refuse(rest, f"split: {PART!r} is what the others leave: name the others only")
+    sampled = spec.sample is not None and (spec.mix or PART not in spec.parts)
+    _refuse(sampled, f"`sample` takes rows of the part {PART!r}, and there is none")
     outputs = [(split, number, o) for split in spec.splits for number, o in spec.outputs_of(split)]
-    for _, number, output in outputs:
+    for _, number, output in outputs if len(spec.splits) > 1 else ():
         for text in (output.file, output.dataset or "{split}"):
-            if len(spec.splits) > 1 and "{split}" not in text:
-                raise ValueError(f"write.{number}: {text!r} must hold {{split}}: {', '.join(spec.splits)}")
+            fix = f"write.{number}: {text!r} must hold {{split}}: {', '.join(spec.splits)}"
+            _refuse("{split}" not in text, fix)
     outputs += [(WHOLE, number, output) for number, output in spec.outputs_of(WHOLE)]
     files = [(output.file.format(split=split), output) for split, _, output in outputs]
     beside = [str(examples_file(Path(file))) for file, output in files if output.dataset]
     _refuse_same([file for file, _ in files] + beside)
     _refuse_same([output.dataset.format(split=split) for split, _, output in outputs if output.dataset])
-    if not reads_piece_by_piece(spec.source.encoding):
-        raise ValueError(f"source.encoding: unknown encoding {spec.source.encoding!r}")
+    encoding = spec.source.encoding
+    _refuse(not reads_piece_by_piece(encoding), f"source.encoding: unknown encoding {encoding!r}")
 
 
 def _refuse_same(names: list[str]) -> None:

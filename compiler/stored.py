@@ -110,7 +110,6 @@ def _texts(
 
 
 def _said(content: object, key: str = "") -> str:
-    """Return a text, the one that a turn holds, or what else it holds as JSON."""
     if isinstance(content, dict):
         content = next((content[x] for x in (key, *CONTENT) if content.get(x)), "")
     return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)

@@ -67,7 +67,6 @@ def stand_ins(spec: Spec) -> dict[str, str]:
 
 
 def _bare(template: str) -> str:
-    """Return the column that a template is no more than, "" where there is none."""
     pieces = placeholders(template)
     return pieces[0][1] or "" if len(pieces) == 1 and not pieces[0][0] else ""
 
