@@ -1,5 +1,6 @@
 """Sets whose rows are chosen or ordered after all have been read: samples, splits, mixtures."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,7 +66,7 @@ class Arranged:
                 start = seen.rows
                 wanted = round(mix.total * mix.parts[name].share) if mix else None
                 own = mix.parts[name].spec if mix else self.spec
-                enough = wanted if mix and own.source.hub.get("stream") else None
+                enough = wanted if wanted is not None and own.source.hub.get("stream") else sys.maxsize
                 part = PartRun(own, name, self.context, seen)
                 self.counts += part.run(self._files_of(name), files, enough)
                 orders += self._chosen(name, range(start, seen.rows), seen, wanted)

@@ -12,10 +12,9 @@ from compiler.media import media_folder
 from compiler.problems import Problems
 from compiler.read import read, reading
 from compiler.render import Renderer
-from compiler.rows import Batch, Rows
+from compiler.rows import Batch
 from compiler.sources import find_inputs, with_rivals
 from compiler.spec import Spec
-from compiler.texts import TextColumns
 from compiler.unused import Unused
 from core.errors import ProblemsError, RequestError, show_value
 
@@ -71,14 +70,10 @@ def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterato
             batch = checker.check(rows, media_folder(own, found.shown))
             if batch is None:
                 raise ProblemsError(problems.errors, spec.name)
-            batch = Sieve(own.filter).sift(batch, list(TextColumns(own).of(batch).values()))
+            batch, lines = Sieve(own).sift(batch), list(rows.lines)
             for number in range(len(batch)):
                 one = batch.keep([number])
-                yield KeptRow(own, split, _raw(rows, one), one)
-
-
-def _raw(rows: Rows, one: Batch) -> object:
-    return rows.row(list(rows.lines).index(one.lines[0]))
+                yield KeptRow(own, split, rows.row(lines.index(one.lines[0])), one)
 
 
 def _pretty(value: object) -> str:
