@@ -23,14 +23,8 @@ from core.errors import Problem, show_value
 Values = list[object]
 Reader = Callable[[Any], Any]
 Validator = Callable[[object], bool]
-_TYPES = {
-    bool: "a truth value",
-    int: "a number",
-    float: "a number",
-    list: "a list",
-    dict: "an object",
-    str: "text",
-}
+_TYPES: dict[type, str] = {bool: "a truth value", int: "a number", float: "a number"}
+_TYPES |= {list: "a list", dict: "an object", str: "text"}
 
 
 class Checker:
@@ -311,9 +305,8 @@ class Checker:
         if self._changes(name, value):
             message = f"found {found} ({_type(value)}), expected {self.types[name]} as in the rows before"
             in_table = "in a spec, `is: extra` keeps all of them as text"
-            return Problem(
-                "E105", place, message, field, "write all of them as text" if rows.typed else in_table
-            )
+            fix = "write all of them as text" if rows.typed else in_table
+            return Problem("E105", place, message, field, fix)
         if isinstance(value, str) and not value.replace("\ufeff", "").strip():  # what \\S of JSON Schema is
             return Problem("E106", place, f"found {found}, expected text that is not blank", field)
         if isinstance(value, list) and kind in NESTED:

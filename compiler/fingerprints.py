@@ -128,14 +128,9 @@ class Fingerprints:
         """Return rows, label balance and lengths for the manifest."""
         names = self.labels.names()
         counts = self._labels + Counter(self.labels.rows)
-        labels = {
-            str(names[code]): counts[code] for code in sorted(counts, key=lambda code: str(names[code]))
-        }
-        return {
-            "rows": self.rows,
-            "labels": labels,
-            "characters": quantiles(self._lengths + Counter(self.lengths)),
-        }
+        labels = dict(sorted((str(names[code]), count) for code, count in counts.items()))
+        characters = quantiles(self._lengths + Counter(self.lengths))
+        return {"rows": self.rows, "labels": labels, "characters": characters}
 
 
 def repeated(keys: "array[int]") -> list[tuple[int, int]]:

@@ -107,10 +107,9 @@ class Lint:
         if split.group:
             seen.units.note(batch.columns[split.group])
         if split.by_hash:
-            texts = (
-                map(repr, batch.columns[split.group]) if split.group else map(repr, zip(*asked, strict=True))
-            )
-            stable = [int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) for text in texts]
+            values = batch.columns[split.group] if split.group else zip(*asked, strict=True)
+            texts = map(str.encode, map(repr, values))
+            stable = [int.from_bytes(blake2b(text, digest_size=8).digest()) for text in texts]
             seen.stable.fromlist(stable)
 
     def _scraps(self, batch: Batch, asked: list[Texts], learned: list[Texts]) -> None:

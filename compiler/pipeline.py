@@ -109,9 +109,8 @@ def _no_empty_folder(out: Path) -> Iterator[None]:
 
 def _run(spec: Spec, request: CompileRequest, inputs: list[Input], staged: Path | None) -> CompileReport:
     if (spec.arranged or spec.near) and not request.duplicates:
-        raise RequestError(
-            f"--no-duplicates: {spec.name} is sampled, split, mixed or searched for near rows: all are needed"
-        )
+        why = "is sampled, split, mixed or searched for near rows: all are needed"
+        raise RequestError(f"--no-duplicates: {spec.name} {why}")
     rejected = staged / REJECTED if staged and request.reject else None
     problems = Problems(None if request.every_problem else KEPT, rejected)
     problems.notes += unread(request.sources)

@@ -24,8 +24,6 @@ from core.files import sha256
 BLOCK = 1 << 18
 Record = dict[str, Any]
 Contents = tuple[int, "array[int]"]
-
-
 Accounts = tuple[dict[str, int], dict[str, dict[str, object]]]
 
 
@@ -116,10 +114,9 @@ def read_back(path: Path, fields: frozenset[str], file: BinaryIO) -> Iterator[li
     rows = 0
     for block in _blocks(path, file):
         lines = block.count(b"\n{") + 1
+        text = block if path.suffix == ".json" else block.replace(b"\n", b",")
         try:
-            records = orjson.loads(
-                b"[%b]" % (block if path.suffix == ".json" else block.replace(b"\n", b","))
-            )
+            records = orjson.loads(b"[%b]" % text)
         except orjson.JSONDecodeError:
             records = []
         if len(records) != lines or not _have(records, fields):

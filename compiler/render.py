@@ -36,10 +36,8 @@ class Filled:
         puts a line break between two texts, and none is ever inside one: there it is escaped.
         """
         literals = [orjson.dumps(text)[1:-1].replace(b"%", b"%%") for text in self.literals]
-        columns = [
-            orjson.dumps(texts, option=orjson.OPT_INDENT_2)[5:-3].split(b'",\n  "') for texts in self.columns
-        ]
-        return b'"' + b"%b".join(literals) + b'"', columns
+        columns = [orjson.dumps(texts, option=orjson.OPT_INDENT_2)[5:-3] for texts in self.columns]
+        return b'"' + b"%b".join(literals) + b'"', [column.split(b'",\n  "') for column in columns]
 
 
 Field = tuple[str, "Filled | Values"]
@@ -80,11 +78,9 @@ class Renderer:
         if out.format == "alpaca" and self.turns:
             return [*self._alpaca(batch), *self._system(batch), *kept]
         if out.format == "alpaca":
-            history: list[Field] = []
-            if (
-                out.turns == HISTORY and HISTORY not in self.beside.values()
-            ):  # other parts of a mixture have one
-                history = [(HISTORY, repeat([], len(batch)))]
+            history: list[Field] = [(HISTORY, repeat([], len(batch)))]  # other parts of a mixture have one
+            if out.turns != HISTORY or HISTORY in self.beside.values():
+                history = []
             due = ("instruction", "input", *(() if "chosen" in self.beside.values() else ("output",)))
             texts = {name: self._text(batch, name) for name in due}
             if out.wrap_input != "{}":
@@ -118,11 +114,8 @@ class Renderer:
         """Return turns as alpaca: the first exchange, or the last with those before it as history."""
         talks = [[turn.text for turn in talk if turn.role != SYSTEM] for talk in self._talks(batch)]
         if self.output.turns == "first":
-            return [
-                ("instruction", [t[0] for t in talks]),
-                _NO_INPUT,
-                ("output", [t[1] for t in talks]),
-            ]
+            asked, answered = [talk[0] for talk in talks], [talk[1] for talk in talks]
+            return [("instruction", asked), _NO_INPUT, ("output", answered)]
         history = [[talk[at : at + 2] for at in range(0, len(talk) - 2, 2)] for talk in talks]
         asked, answered = [talk[-2] for talk in talks], [talk[-1] for talk in talks]
         return [("instruction", asked), _NO_INPUT, ("output", answered), ("history", history)]

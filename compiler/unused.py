@@ -36,9 +36,8 @@ _OTHERS = {
     "tools or calls of them": "tools functions tool_calls tool_call function_call function_calls",
     "reasoning before the answer": "reasoning_content reasoning think thinking thought thoughts cot",
 }
-MEANINGS = {
-    name: meaning for meaning, names in (_MEDIA | _RANKING | _OTHERS).items() for name in names.split()
-}
+_ALL = _MEDIA | _RANKING | _OTHERS
+MEANINGS = {name: meaning for meaning, names in _ALL.items() for name in names.split()}
 _BESIDE_AN_ANSWER = {name for name in MEANINGS if MEANINGS[name] in (MEANINGS["label"], MEANINGS["choices"])}
 _ANSWERS = ("answer", "turns", "best", "label")
 _IN_ALPACA = ("a system text", "earlier turns")
@@ -103,15 +102,12 @@ class Unused:
     def look(self, spec: Spec, rows: Rows, used: set[str]) -> None:
         """Count in the source columns that are not `used`, and beside the paths that are."""
         heads = {path.partition(".")[0] for path in used}
-        columns: dict[str, Callable[[], list[int]]] = {
-            name: partial(rows.filled, name) for name in rows.names() if name not in used | heads
-        }
+        columns: dict[str, Callable[[], list[int]]] = {}
+        columns |= {name: partial(rows.filled, name) for name in rows.names() if name not in used | heads}
         for head in heads - used:
             paths = [path.split(".")[1:] for path in used if path.startswith(f"{head}.")]
-            columns |= {
-                f"{head}.{name}": partial(list, numbers)
-                for name, numbers in _beside(rows.column(head), paths).items()
-            }
+            beside = _beside(rows.column(head), paths)
+            columns |= {f"{head}.{name}": partial(list, numbers) for name, numbers in beside.items()}
         for name, numbers_of in columns.items():
             if not {name.lower(), name.partition(".")[0].lower()}.isdisjoint(spec.ignore):
                 continue
