@@ -56,10 +56,7 @@ class Checker:
         self.failed = False
 
     def check(self, rows: Rows, folder: Path) -> Batch | None:
-        """Return the good rows as columns, or None where the file lacks a column that is needed.
-
-        `folder` is where the images, videos and audios of the rows lie.
-        """
+        """Return the good rows as columns, None where a column is missing; `folder` is where media lie."""
         if not self._resolve(rows):
             self.problems.settle()
             return None
@@ -85,10 +82,7 @@ class Checker:
         return self._label(batch) if self.lookup else batch
 
     def notes(self, shown: str, folder: Path) -> list[str]:
-        """Return, for people, which columns were taken of those that go by several names.
-
-        For a source that the spec names, only those that are neither the target nor the first looked for.
-        """
+        """Return, for people, which of several names columns were found by, and what was left out."""
         several = [column for column in self.spec.columns if len(column.names) > 1 and column.kind != "id"]
         taken = [column.name for column in several if self._worth_a_note(column)]
         none = [column.name for column in several if self.spec.anyones and column.name not in self.sources]
@@ -241,10 +235,7 @@ class Checker:
         return ["" if column.default is None else column.default] * count
 
     def _wrong(self, name: str, values: Values) -> Sequence[int]:
-        """Return the numbers of the values that the column's schema refuses.
-
-        One call of the compiled validator is enough for a whole column in which nothing is wrong.
-        """
+        """Return the numbers of the values that the schema refuses; one call tells that none is wrong."""
         if name == "label" and self.lookup:
             return self._unknown(values) if name in self.sources else ()
         kinds = set(map(type, values))

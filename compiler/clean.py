@@ -66,10 +66,7 @@ def wrapped(wrap: str, values: Values) -> Values:
 
 
 def label_keys(spec: Spec) -> dict[object, object]:
-    """Return the key of a raw label → what we write, or UNLABELLED.
-
-    Numbers and truth values stand there as the texts of a table, too: 1, 1.0 and "True".
-    """
+    """Return the key of a raw label → what we write; numbers also as tables have them: 1, 1.0 and "True"."""
     pairs = [(raw, ours) for ours, raws in spec.labels.items() for raw in raws]
     keys = keys_of([raw for raw, _ in pairs])
     lookup: dict[object, object] = {}

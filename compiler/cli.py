@@ -14,20 +14,15 @@ from core.datasets import DEFAULT_FOLDER, registry_folder
 from core.errors import CLI, ContentError, RequestError, summarise
 
 Options = dict[str, Any]
-_OUT = click.option(
-    "--out",
-    "--dataset-dir",
-    "out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_FOLDER,
-    show_default=True,
-    help="The folder of compiled datasets.",
-)
-_REGISTRY = click.option(
-    "--out",
-    "--dataset-dir",
-    "out",
-    type=click.Path(path_type=Path, file_okay=False),
+
+
+def _folder(**about: Any) -> Callable[[Any], Any]:
+    path = click.Path(path_type=Path, file_okay=False)
+    return click.option("--out", "--dataset-dir", "out", type=path, **about)
+
+
+_OUT = _folder(default=DEFAULT_FOLDER, show_default=True, help="The folder of compiled datasets.")
+_REGISTRY = _folder(
     callback=lambda context, _option, given: registry_folder(given, str(context.params.get("name", ""))),
     help="The folder of dataset_info.json.  [default: dataset_info, else data]",
 )
@@ -340,15 +335,14 @@ def verify_command(
 def init_command(file: Path, share: float, out: Path | None, **columns: str | None) -> None:
     """Look at a file or folder and propose a spec that compiles it: init data.csv --out mine.yaml."""
     from compiler.init.propose import Wanted, propose
-    from core.files import atomic
+    from core.files import write_text
 
     told = {role: column for role, column in columns.items() if column}
     if out and out.exists():
         raise RequestError(f"--out {out}: it exists; name another file, or delete it first")
     spec, said = propose(file, Wanted(told, share, out))
     if out:
-        with atomic(out) as staged:
-            staged.write(spec.encode())
+        write_text(out, spec)
     else:
         click.echo(spec, nl=False)
     click.echo(said, err=True)

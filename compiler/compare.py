@@ -12,10 +12,7 @@ from compiler.spec import PART
 def compare(
     splits: dict[str, Fingerprints], group: str | None, problems: Problems, *, near: bool = False
 ) -> dict[str, object]:
-    """Warn of what rows do to each other; return what the manifest says about the splits.
-
-    The split that is trained on is `train`, or the first where none is called so.
-    """
+    """Warn of rows like others, within splits and beside the training one; return the manifest's `fit`."""
 
     def warn(code: str, form: str, twins: Iterable[Any], rows: Fingerprints, others: Fingerprints) -> None:
         found = list(twins)

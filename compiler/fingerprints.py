@@ -12,7 +12,7 @@ from typing import cast
 
 from compiler.rows import Line
 
-_NUMPY_PAYS = 500_000
+_NUMPY_PAYS = 500_000  # rows: its import takes a quarter of a second, a set of all keys 75 bytes a row
 
 
 class Codes:
@@ -134,11 +134,7 @@ class Fingerprints:
 
 
 def repeated(keys: "array[int]") -> list[tuple[int, int]]:
-    """Return (row, first row) for every row whose key came before, in order.
-
-    A set of all keys takes 75 bytes a row while it lives, and numpy a quarter of a second to import: it pays
-    for many rows only.
-    """
+    """Return (row, first row) for every row whose key came before, in order."""
     candidates: Iterable[int] = range(len(keys))
     if len(keys) > _NUMPY_PAYS:
         import numpy as np

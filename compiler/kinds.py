@@ -30,11 +30,7 @@ EXPECTED = {
 
 
 def check_kinds(kinds: Mapping[str, str], *, texts: bool, answered: bool, formats: Collection[str]) -> None:
-    """Refuse columns (kind by name) that the outputs cannot hold, as `ValueError`.
-
-    `texts` says that some output is one text, or a mixture's; `answered`, that some has an answer of its own;
-    `formats` are those of the outputs.
-    """
+    """Refuse columns (kind by name) that outputs, some of them texts or answered, cannot hold."""
     beside = {name: kind for name, kind in kinds.items() if kind in RECORDED}
     first, turns = next(iter(beside), ""), "turns" in kinds.values()
     if beside and texts:

@@ -113,10 +113,7 @@ def spec_lines() -> list[str]:
 
 
 def registered_lines(out: Path) -> list[str]:
-    """Return one line for each dataset of a registry, compiled ones first.
-
-    Of those: name, records, spec, when, and why it is stale if it is. Of others: name and file or address.
-    """
+    """Return a line for each dataset of a registry: compiled ones (rows, spec, when, stale), then others."""
     lines, registry = [], Registry(out)
     others = dict(registry.entries)
     for name, manifest in registry.manifests.items():

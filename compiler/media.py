@@ -52,10 +52,7 @@ class Media:
         return cast("list[str]", found)
 
     def place(self, row: dict[str, object]) -> dict[str, object]:
-        """Return a row with as many placeholders as it names files: where it has none, they come first.
-
-        `WrongValueError` where it has some, but not as many.
-        """
+        """Return a row with a placeholder for each file, added where it has none; else `WrongValueError`."""
         for column in self.columns:
             paths, mark = cast("list[str]", row[column.name]), PLACEHOLDERS[column.kind]
             talk = cast("list[Turn]", row[self.turns]) if self.turns else []

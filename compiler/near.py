@@ -42,10 +42,7 @@ def similarity(one: str, other: str) -> float:
 
 
 def near_rows(texts: Sequence[str], others: Sequence[str]) -> Iterator[Twin]:
-    """Yield (row of `texts`, row of `others`, similarity) for each text that has a near one in `others`.
-
-    The first near one is named; the texts that are wholly the same as it are left to other checks.
-    """
+    """Yield (row, first near row of `others`, similarity); one that is wholly the same is none."""
     index = _index()
     for start in range(0, len(others), BATCH):
         index.insert_pairs(list(enumerate(_hashed(others[start : start + BATCH]), start)))
@@ -68,10 +65,7 @@ def near_repeats(texts: Sequence[str]) -> Iterator[Twin]:
 
 
 def _sharing(texts: Sequence[str]) -> list[int]:
-    """Return the rows that share a band with another row: only these can have a near one.
-
-    Holds 128 bytes a row; an index holds ten times as much, and so takes in these rows alone.
-    """
+    """Return the rows that share a band, in 128 bytes a row: an index of all holds ten times that."""
     import numpy as np
 
     mixers = np.array([pow(_MIXER, power, 1 << 64) for power in range(PERMUTATIONS // BANDS)], np.uint64)

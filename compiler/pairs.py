@@ -23,10 +23,7 @@ class Reply(NamedTuple):
 
 
 def reply_of(column: Column, clean: Clean, value: object) -> Reply:
-    """Return the answer in a text, a message of the assistant, or messages that end with one, cleaned.
-
-    Of several rated answers it is the best, or for a column `rejected` the worst.
-    """
+    """Return the cleaned answer in a text or messages, of rated ones the best (`rejected`: the worst)."""
     if column.best_by:
         return Reply([], best_of(column, clean, value))
     if isinstance(value, dict):

@@ -184,10 +184,7 @@ def _nothing_left(counts: Counts, inputs: list[Input]) -> Problem:
 def _standing(
     target: Path, manifest: Manifest, identity: Future[Identity], request: CompileRequest
 ) -> CompileReport | None:
-    """Return the report of the dataset that is there, if it is what this compile would make.
-
-    A manifest holds the first thousand problems: where every one was asked for and there are more, None.
-    """
+    """Return the report of the dataset that is there, if it is what this compile would make and say."""
     if not is_whole(target, manifest) or manifest["made_from"] != identity.result():
         return None
     counts, first = manifest["counts"], manifest["first_problems"]

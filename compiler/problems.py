@@ -110,11 +110,7 @@ class Problems:
         self._errors[:0] = problems
 
     def settle(self) -> None:
-        """Bring what was found since the last call into the order of its lines, and write down bad rows.
-
-        Called after each block of rows, when its reader and then its checks have said what is wrong with it,
-        and at the end of each file.
-        """
+        """Order what was found by line and write bad rows down, after each block of rows and each file."""
         fresh, self._fresh = sorted(self._fresh, key=lambda entry: _line_of(entry[0][0])), []
         for found, _ in fresh:
             if found[0].code == "E001" and self.limit is not None:  # else each row of the file would say it

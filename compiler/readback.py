@@ -62,10 +62,7 @@ def account(spec: Spec, kept: int, written: Written) -> Accounts:
 
 
 def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> Contents:
-    """Return how many records a file holds (`file`, open at its beginning), and each one's fingerprint.
-
-    There are fingerprints for a dataset's file only.
-    """
+    """Return how many records an open file holds and, of a dataset's file, the fingerprint of each."""
     entry = entry_of(spec, output, path.name)
     columns = cast("dict[str, str]", entry["columns"])
     rows, prints = 0, array("Q")
@@ -106,11 +103,7 @@ def _turns_before(records: list[Record], entry: Mapping[str, Any]) -> list[str]:
 
 
 def read_back(path: Path, fields: frozenset[str], file: BinaryIO) -> Iterator[list[Record]]:
-    """Yield the records of a file (open at its beginning), hundreds at a time, each in a line of its own.
-
-    `ContentError` for what does not parse or is no object of just these fields, and for a file that holds
-    anything else than its records and what stands between them.
-    """
+    """Yield records of an open file, hundreds at a time; `ContentError` unless it holds just such records."""
     rows = 0
     for block in _blocks(path, file):
         lines = block.count(b"\n{") + 1

@@ -36,10 +36,7 @@ class Registry:
             self.entries, self.manifests = read_registry(folder), dict[str, Manifest]()
 
     def check(self, name: str, entries: dict[str, Entry], files: Iterable[str] = ()) -> None:
-        """Refuse a dataset whose folder holds what no compile wrote, or whose names are taken.
-
-        `files` are those that would be written beside the ones that the entries name.
-        """
+        """Refuse taken names, and a folder with more in it than compiles wrote or would write."""
         written = [Path(str(entry["file_name"])) for entry in entries.values()]
         beside = [path.name for file in written for path in (file, examples_file(file))]
         self._refuse_foreign(self.folder / name, {*files, *beside})

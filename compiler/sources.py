@@ -148,10 +148,7 @@ def _split_called(spec: Spec, name: str) -> str:
 
 
 def _by_name(spec: Spec, path: Path) -> list[Input]:
-    """Put each file into the split whose name it carries; the longest matching name wins.
-
-    Where the spec says under which keys a file holds the rows of several splits, it is read for each.
-    """
+    """Put each file into the split that its name holds, or where a file holds rows of several, into each."""
     files = data_files(path)
     if not spec.source.splits:
         return [Input(PART, file) for file in files]

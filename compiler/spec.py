@@ -148,10 +148,7 @@ class Spec:
         return (PART,) if self.mix else self.parts
 
     def outputs_of(self, split: str) -> list[tuple[int, Output]]:
-        """Return the outputs, with their numbers, that are written for a split, or for `WHOLE`.
-
-        Where the rows are split, a file that is no dataset and names no split holds them all.
-        """
+        """Return the outputs of a split, numbered; of `WHOLE`: no datasets, no split in their name."""
         numbered = list(enumerate(self.outputs))
         if self.split is None:
             return [] if split == WHOLE else numbered

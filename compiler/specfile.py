@@ -20,10 +20,7 @@ Raw = dict[str, object]
 
 
 def read_spec(path: Path, over: Raw | None = None) -> Raw:
-    """Return the whole, valid content of a spec file; `ContentError` names every key that is wrong.
-
-    `over` is laid over it.
-    """
+    """Return the content of a spec file with `over` laid over it; `ContentError` names wrong keys."""
     raw = cast("Raw", _over(over or {}, _merged(path, ())))
     _validate(path, raw)
     return raw

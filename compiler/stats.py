@@ -23,10 +23,7 @@ Measure = Callable[[list[str]], list[int]]
 
 @dataclass(slots=True)
 class Stats:
-    """Counts over the examples of a dataset; `lengths` has how often each length is there, in `unit`s.
-
-    `places` are those of the first duplicates, each with that of the example that it is the same as.
-    """
+    """Counts over examples: `lengths` in `unit`s, `places` of first duplicates and of what they repeat."""
 
     name: str
     unit: str

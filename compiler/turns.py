@@ -1,7 +1,4 @@
-"""Nested values: the turns of a conversation (ShareGPT, OpenAI messages), the best of several answers.
-
-Turns are read as a spec's outputs need them; what these would leave out is said.
-"""
+"""Turns of conversations (ShareGPT, OpenAI messages) as outputs need them; the best of several answers."""
 
 import re
 from collections import Counter
@@ -115,10 +112,7 @@ def _refuse_order(turn: Turn, before: list[Turn]) -> None:
 
 
 def _order_results(value: list[dict[str, object]], turns: list[Turn]) -> None:
-    """Give results the order of OpenAI's calls before them by their ids, which no record keeps.
-
-    `WrongValueError` where they are not those of the calls, by their number or their ids.
-    """
+    """Give results the order of OpenAI's calls by ids, which no record keeps; others are wrong."""
     for number, item in enumerate(value):
         calls = item.get("tool_calls") if turns[number].role == CALL else None
         after = list(takewhile(lambda turn: turn.role == OBSERVATION, turns[number + 1 :]))
@@ -222,10 +216,7 @@ def cleaned(talk: list[Turn], clean: Clean) -> list[Turn]:
 
 
 def best_of(column: Column, clean: Clean, value: object) -> str:
-    """Return the text of the object with the highest number, cleaned; of equals the first.
-
-    A column `rejected` takes the lowest; it and `chosen` refuse answers with one number for all.
-    """
+    """Return the cleaned text of the highest number, for `rejected` the lowest; a pair has no ties."""
     scored: list[tuple[float, str]] = []
     for number, item in enumerate(value if isinstance(value, list) else [value], 1):
         fields = item if isinstance(item, dict) else {}
@@ -245,10 +236,7 @@ def best_of(column: Column, clean: Clean, value: object) -> str:
 
 
 def transcript(value: object) -> object:
-    """Return the turns of a dialogue that is one text, as HH-RLHF has it; any other value as it is.
-
-    Such a text begins with `Human:`, and each further turn stands after a blank line.
-    """
+    """Return the turns of a dialogue in one text (`Human: …`, blank line, `Assistant: …`), or the value."""
     if not isinstance(value, str) or not value.lstrip().startswith("Human:") or "\n\nAssistant:" not in value:
         return value
     _, *pieces = SPEAKERS.split(value.lstrip())
@@ -272,10 +260,7 @@ class Talks:
         self.shortened = 0
 
     def read(self, answered: bool, value: list[dict[str, object]]) -> list[Turn]:
-        """Return the turns of one row; where it is `answered`, the last of them is an answer, and no prompt.
-
-        `WrongValueError` for what LLaMA-Factory would not train on, or no output could keep.
-        """
+        """Return the turns of one row, without the answer if it is `answered`; refuses what gets lost."""
         value = value[:-1] if answered else value
         talk = read_turns(value, self.tools, self.beside, asks=self.asks)
         if talk[0].role == SYSTEM and talk[0].text.strip() and not self.systems:

@@ -59,10 +59,7 @@ def _usual(name: str) -> str:
 
 
 def _looks_like(names: Collection[str], spec: str) -> str:
-    """Return in words what data has such columns where it is ranked or has media, and the spec that reads it.
-
-    "" where it is neither, or `spec` is that one.
-    """
+    """Return what ranked or media data such columns are and which other spec reads it, "" if none."""
     found = [what for what in dict.fromkeys(map(meaning, names)) if what in _MEDIA or what in _RANKING]
     reader = next((_READERS.get(what, "media") for what in found), "")
     if reader == "pairs" and not _QUESTIONS.intersection(names):

@@ -185,10 +185,7 @@ def _follow(path: Path, look: Look, pipe: Any, parent_end: Any) -> None:
 
 
 def rearrange(path: Path, lines_there: int, order: Sequence[int], target: RecordFile) -> None:
-    """Copy lines of a JSON Lines file, by number, in this order; memory holds 8 bytes a line.
-
-    `ContentError` where the file has another number of lines than were written to it.
-    """
+    """Copy lines by number, in this order (8 bytes a line); `ContentError` if not so many are there."""
     starts = array("Q", [0])
     with path.open("rb") as file:
         for line in file:
