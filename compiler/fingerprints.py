@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate, count, islice
 from math import ceil
 from operator import lt
-from typing import cast
+from typing import Any, cast
 
 from compiler.rows import Line
 
@@ -98,17 +98,10 @@ class Fingerprints:
 
     def take(self, order: Sequence[int]) -> "Fingerprints":
         """Return what was seen of some rows, in this order (what a split goes by stays behind)."""
-        return replace(
-            self,
-            prompts=_take(self.prompts, order),
-            answers=_take(self.answers, order),
-            groups=_take(self.groups, order),
-            ids=_take(self.ids, order),
-            lengths=_take(self.lengths, order),
-            texts=[self.texts[row] for row in order] if self.texts else [],
-            labels=self.labels.take(order),
-            _order=order,
-        )
+        arrays = ("prompts", "answers", "groups", "ids", "lengths")
+        taken: dict[str, Any] = {name: _take(getattr(self, name), order) for name in arrays}
+        texts = [self.texts[row] for row in order] if self.texts else []
+        return replace(self, **taken, texts=texts, labels=self.labels.take(order), _order=order)
 
     def repeats(self) -> "tuple[list[tuple[int, int]], list[tuple[int, int]]]":
         """Return (row, first row) for rows that came before, and for inputs with another answer."""

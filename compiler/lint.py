@@ -2,7 +2,7 @@
 
 import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import chain
 from operator import add
@@ -114,16 +114,13 @@ class Lint:
 
     def _scraps(self, batch: Batch, asked: list[Texts], learned: list[Texts]) -> None:
         """Warn of tags in answers that neither are nor were asked to be a program."""
-        for number, answers in enumerate(zip(*learned, strict=True)):
-            hit = next((hit for text in answers if (hit := HTML.search(text))), None)
-            if hit and not any(MARKUP.search(texts[number]) for texts in (*asked, *learned)):
-                self._warn("W214", batch, [number], f"HTML in an answer: {show_value(hit[0])}")
+        for number, hit in _hits(HTML, learned):
+            if not any(MARKUP.search(texts[number]) for texts in (*asked, *learned)):
+                self._warn("W214", batch, [number], f"HTML in an answer: {show_value(hit)}")
 
     def _search(self, bad: re.Pattern[str], code: str, what: str, columns: list[Texts], batch: Batch) -> None:
-        for number, texts in enumerate(zip(*columns, strict=True)):
-            hit = next((hit for text in texts if (hit := bad.search(text))), None)
-            if hit:
-                self._warn(code, batch, [number], f"{what}: {show_value(hit[0])}")
+        for number, hit in _hits(bad, columns):
+            self._warn(code, batch, [number], f"{what}: {show_value(hit)}")
 
     def _lengths(self, seen: Fingerprints, columns: list[Texts], batch: Batch) -> None:
         lengths = list(map(len, columns[0]))
@@ -137,6 +134,13 @@ class Lint:
     def _warn(self, code: str, batch: Batch, numbers: Iterable[int], message: str, field: str = "") -> None:
         for number in numbers:
             self.problems.warn(Problem(code, batch.place(number), message, field))
+
+
+def _hits(bad: re.Pattern[str], columns: list[Texts]) -> Iterator[tuple[int, str]]:
+    """Yield the rows in a text of which a pattern is found, each with what is found first."""
+    for number, texts in enumerate(zip(*columns, strict=True)):
+        if hit := next(filter(None, map(bad.search, texts)), None):
+            yield number, hit[0]
 
 
 def _keys(values: Sequence[object]) -> "array[int]":

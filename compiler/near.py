@@ -67,12 +67,13 @@ def near_repeats(texts: Sequence[str]) -> Iterator[Twin]:
 def _sharing(texts: Sequence[str]) -> list[int]:
     """Return the rows that share a band, in 128 bytes a row: an index of all holds ten times that."""
     import numpy as np
+    from rensa import RMinHash
 
     mixers = np.array([pow(_MIXER, power, 1 << 64) for power in range(PERMUTATIONS // BANDS)], np.uint64)
     bands = np.empty((BANDS, len(texts)), np.uint64)
     for start in range(0, len(texts), BATCH):
         block = list(map(shingles, texts[start : start + BATCH]))
-        signatures = np.array(_rensa().RMinHash.digests_from_token_sets(block, PERMUTATIONS, SEED), np.uint64)
+        signatures = np.array(RMinHash.digests_from_token_sets(block, PERMUTATIONS, SEED), np.uint64)
         mixed = signatures.reshape(len(block), BANDS, -1) * mixers
         bands[:, start : start + len(block)] = mixed.sum(axis=2).T
     shares = np.zeros(len(texts), bool)
@@ -90,14 +91,12 @@ def _verified(row: int, found: list[int], texts: Sequence[str], others: Sequence
 
 
 def _hashed(texts: Sequence[str]) -> Any:
-    return _rensa().RMinHash.from_token_sets(list(map(shingles, texts)), PERMUTATIONS, SEED)
+    from rensa import RMinHash
+
+    return RMinHash.from_token_sets(list(map(shingles, texts)), PERMUTATIONS, SEED)
 
 
 def _index() -> Any:
-    return _rensa().RMinHashLSH(THRESHOLD, PERMUTATIONS, BANDS)
+    from rensa import RMinHashLSH
 
-
-def _rensa() -> Any:
-    import rensa
-
-    return rensa
+    return RMinHashLSH(THRESHOLD, PERMUTATIONS, BANDS)

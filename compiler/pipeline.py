@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from compiler.arranged import Arranged
+from compiler.arrange import Arranged
 from compiler.compare import compare
 from compiler.entries import entries_of
 from compiler.fingerprints import Fingerprints

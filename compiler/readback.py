@@ -33,7 +33,6 @@ def account(spec: Spec, kept: int, written: Written) -> Accounts:
     `kept` is how many rows each output should hold. `ContentError` where a file is not what was meant, or its
     records are not those that were counted.
     """
-    numbers = {split: seen.clusters() for split, seen in written.splits.items()} if spec.group else {}
     totals: Counter[str] = Counter()
     datasets: dict[str, int] = {}
     files: dict[str, dict[str, object]] = {}
@@ -55,7 +54,7 @@ def account(spec: Spec, kept: int, written: Written) -> Accounts:
     for (split, output, file), found in zip(written.files, prints, strict=True):
         if output.dataset:
             beside = examples_file(file.path)
-            clusters = {spec.group: numbers[split]} if spec.group else {}
+            clusters = {spec.group: written.splits[split].clusters()} if spec.group else {}
             write_examples(beside, found, clusters)
             files[beside.name] = {"rows": len(found), "sha256": sha256(beside)}
     return datasets, files

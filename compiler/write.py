@@ -34,18 +34,14 @@ class RecordFile:
     """
 
     def __init__(self, path: Path, look: Look | None = None) -> None:
-        self.path = path
-        self._look = look
+        self.path, self._look = path, look
         self._follower: Follower | None = None
-        self._written = 0
-        self.rows = 0
-        self.sha256 = ""
+        self.rows, self.sha256 = 0, ""
         array = path.suffix == ".json"
         self._head, self._between, self._tail = (b"[\n", b",\n", b"\n]\n") if array else (b"", b"\n", b"\n")
         self._digest = hashlib.sha256()
-        self._unsynced = 0
-        self._ready: list[bytes] = []
-        self._size = 0
+        self._flushed = 0
+        self._ready = bytearray()
         self._thread = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
 
@@ -59,7 +55,7 @@ class RecordFile:
         with named(self.path), self._file:
             try:
                 if kind is None and self.rows:
-                    self._put(self._tail)
+                    self._ready += self._tail
                     self._hand_over()
                     self._wait()
                     self.sha256 = self._digest.hexdigest()
@@ -83,37 +79,31 @@ class RecordFile:
     def write(self, records: Sequence[bytes]) -> None:
         """Append records, each a JSON text without line breaks; an error may come some calls later."""
         if records:
-            self._put((self._between if self.rows else self._head) + self._between.join(records))
+            self._ready += (self._between if self.rows else self._head) + self._between.join(records)
             self.rows += len(records)
-
-    def _put(self, data: bytes) -> None:
-        self._ready.append(data)
-        self._size += len(data)
-        if self._size >= PIECE:
+        if len(self._ready) >= PIECE:
             self._hand_over()
 
     def _hand_over(self) -> None:
         self._wait()
-        if self._look and self._follower is None and self._written >= FOLLOWED:
+        if self._look and self._follower is None and self._file.tell() >= FOLLOWED:
             self._follower = Follower(self.path, self._look)
-        self._pending = self._thread.submit(self._save, b"".join(self._ready))
-        self._ready, self._size = [], 0
+        self._pending = self._thread.submit(self._save, self._ready)
+        self._ready = bytearray()
 
     def _wait(self) -> None:
         if self._pending:
             with named(self.path):
                 self._pending.result()
 
-    def _save(self, data: bytes) -> None:
+    def _save(self, data: bytearray) -> None:
         self._digest.update(data)
         self._file.write(data)
         self._file.flush()
-        self._written += len(data)
-        self._unsynced += len(data)
-        if self._unsynced >= FLUSH:
-            at = self._file.tell()
-            flush_soon(self._file, at - self._unsynced, at)
-            self._unsynced = 0
+        at = self._file.tell()
+        if at - self._flushed >= FLUSH:
+            flush_soon(self._file, self._flushed, at)
+            self._flushed = at
 
 
 class Follower:
