@@ -2,8 +2,8 @@
 
 import random
 import sys
+from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 
 from compiler.compare import leaks
@@ -18,23 +18,10 @@ from core.errors import ContentError, Problem
 Order = Sequence[int]
 
 
-def without_repeats(seen: Fingerprints) -> list[int]:
-    """Return the rows that did not come before (same texts, same answer)."""
-    again = {row for row, _ in seen.repeats()[0]}
-    return [row for row in range(seen.rows) if row not in again]
-
-
 def sampled(order: Order, size: float, seed: int) -> Order:
     """Return a seeded sample of rows in their old order; `size` is a share below 1, or a number."""
     wanted = round(size * len(order)) if isinstance(size, float) else min(size, len(order))
     return [order[at] for at in sorted(random.Random(seed).sample(range(len(order)), wanted))]
-
-
-def shuffled(order: Order, seed: int) -> Order:
-    """Return the rows in a seeded random order."""
-    rows = list(order)
-    random.Random(seed).shuffle(rows)
-    return rows
 
 
 def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dict[str, Order]:
@@ -49,16 +36,6 @@ def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dic
         rows[home] += unit
     places = {row: place for place, row in enumerate(order)}
     return {name: sorted(found, key=places.__getitem__) for name, found in rows.items()}
-
-
-def lone_classes(split: Split, seen: Fingerprints, order: Order) -> list[str]:
-    """Return the classes of a single row: such a row goes to the other split, and none is trained on."""
-    if not split.stratify:
-        return []
-    codes = sorted(seen.classes.rows[row] for row in order)
-    alone = [code for code, same in groupby(codes) if len(list(same)) == 1]
-    names = seen.classes.names()
-    return [str(names[code]) for code in alone]
 
 
 def _units(seen: Fingerprints, order: Order) -> list[list[int]]:
@@ -175,14 +152,16 @@ class Arranged:
                 part = PartRun(own, name, self.context, seen)
                 self.counts += part.run(self._files_of(name), files, enough)
                 orders += self._chosen(name, range(start, seen.rows), seen, wanted)
-        return shuffled(orders, mix.shuffle) if mix and mix.shuffle is not None else orders
+        if mix and mix.shuffle is not None:
+            random.Random(mix.shuffle).shuffle(orders)
+        return orders
 
     def _chosen(self, name: str, rows: range, seen: Fingerprints, wanted: int | None) -> Order:
         """Return the rows of a part that stay: no repeats, so many as are wanted."""
         order: Order = rows
         if self.spec.drop_duplicates:
-            fresh = set(without_repeats(seen))
-            order = [row for row in rows if row in fresh]
+            again = {row for row, _ in seen.repeats()[0]}
+            order = [row for row in rows if row not in again]
             self.counts += Counts(dropped={"duplicate": len(rows) - len(order)})
         size = wanted if wanted is not None else self.spec.sample if name == PART else None
         if size is None:
@@ -197,8 +176,10 @@ class Arranged:
         return chosen
 
     def _name_lone_classes(self, split: Split, seen: Fingerprints, order: Order) -> None:
-        home = next(iter(split.shares))
-        for name in lone_classes(split, seen, order):
+        """Warn of classes of a single row: it goes to the other split, and none is trained on."""
+        home, names = next(iter(split.shares)), seen.classes.names()
+        classes = Counter(seen.classes.rows[row] for row in order) if split.stratify else {}
+        for name in (names[code] for code, rows in sorted(classes.items()) if rows == 1):
             message = f"one row alone has {split.stratify} {name}: it goes to {home}, and none is trained on"
             self.problems.warn(Problem("W211", self.spec.name, message))
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from compiler.clean import cleaner, keys_of, label_keys, nearest_label, wrapped
 from compiler.kinds import CLEANED, CODES, DIALOGUES, EXPECTED, HISTORY, KTO, NESTED, PAIR, PLACEHOLDERS
-from compiler.media import media_of
+from compiler.media import Media
 from compiler.pairs import checked_pair, reply_of, wanted
 from compiler.problems import Problems, some_of
 from compiler.rows import MISSING, Batch, Rows
@@ -37,7 +37,7 @@ class Checker:
         self.spec = spec
         self.problems = problems
         self.unused = unused
-        self.media = media_of(spec)
+        self.media = Media(spec)
         self.pair = spec.named(*PAIR)
         self.stand_ins = stand_ins(spec)
         self.known: set[str] = set()
@@ -72,7 +72,9 @@ class Checker:
         self.number += len(rows.lines)
         for column in self.spec.columns:
             batch = self._shape(column, batch, rows, folder)
-        batch = self._placed(self._held_to_tools(batch, rows), rows)
+        batch = self._held_to_tools(batch, rows)
+        if self.media.columns:
+            batch = self._each_row(batch, rows, "E110", self.media.place)
         if self.talks.doubtful(batch):
             batch = self._each_row(batch, rows, "E107", self.talks.one_system)
         if self.pair:
@@ -88,7 +90,7 @@ class Checker:
         none = [column.name for column in several if self.spec.anyones and column.name not in self.sources]
         using = ", ".join(f"column {show_value(self.sources[name])} as {name}" for name in taken)
         said = [f"using {using}" + (f", no column for {', '.join(none)}" if none else "")] if taken else []
-        said += (self.media.notes(folder) if self.media else []) + self.talks.notes()
+        said += self.media.notes(folder) + self.talks.notes()
         return [f"{shown}: {each}" for each in said]
 
     def _worth_a_note(self, column: Column) -> bool:
@@ -113,7 +115,7 @@ class Checker:
 
     def _reader(self, column: Column, folder: Path) -> Reader | None:
         """Return what reads a value of a nested column, or raises `WrongValueError`; None for any other."""
-        if self.media and column.kind in PLACEHOLDERS:
+        if column.kind in PLACEHOLDERS:
             return partial(self.media.paths, column.kind, folder)
         source = self.sources.get(column.name)
         answered = bool(self.pair) and source == self.sources[self.pair[0]]  # after the prompt
@@ -165,9 +167,6 @@ class Checker:
                 fix = "give the turn the role function_call"
                 self.problems.warn(Problem("W216", place, message, "", fix))
         return batch.keep(good) if len(good) < len(batch) else batch
-
-    def _placed(self, batch: Batch, rows: Rows) -> Batch:
-        return self._each_row(batch, rows, "E110", self.media.place) if self.media else batch
 
     def _each_row(
         self, batch: Batch, rows: Rows, code: str, change: Callable[[dict[str, Any]], dict[str, object]]

@@ -87,9 +87,7 @@ def _common(command: Any) -> Any:
 
 
 @_command(
-    "compile",
-    "tuneyard data compile demo_rte",
-    "tuneyard data compile demo_rte --limit 10 --out build/try",
+    "compile", "tuneyard data compile demo_rte", "tuneyard data compile demo_rte --limit 10 --out build/try"
 )
 @_common
 @click.option(
@@ -108,9 +106,7 @@ def compile_command(name: str, **options: Any) -> None:
 
 
 @_command(
-    "check",
-    "tuneyard data check demo_rte",
-    "tuneyard data check rte --source train=samples/rte/train.jsonl",
+    "check", "tuneyard data check demo_rte", "tuneyard data check rte --source train=samples/rte/train.jsonl"
 )
 @_common
 def check_command(name: str, **options: Any) -> None:
@@ -176,11 +172,7 @@ def _tell(report: CompileReport, options: Options) -> None:
         raise ContentError(f"{report.name}: {report.verdict()}")
 
 
-@_command(
-    "list",
-    "tuneyard data list",
-    "tuneyard data list --out dataset_info",
-)
+@_command("list", "tuneyard data list", "tuneyard data list --out dataset_info")
 @_REGISTRY
 def list_command(out: Path) -> None:
     """List the specs known and the datasets registered; compiled ones with rows, marked where stale."""
@@ -192,9 +184,7 @@ def list_command(out: Path) -> None:
 
 
 @_command(
-    "show",
-    "tuneyard data show demo_rte --row 3",
-    "tuneyard data show demo_rte --row 3 --template qwen",
+    "show", "tuneyard data show demo_rte --row 3", "tuneyard data show demo_rte --row 3 --template qwen"
 )
 @click.argument("name", metavar="NAME|SPEC.yaml")
 @_SOURCE

@@ -6,14 +6,12 @@ turns have placeholders (data/mm_plugin.py); it opens them only while it trains.
 
 import contextlib
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePath
 from typing import cast
 
 from compiler.kinds import PLACEHOLDERS
-from compiler.spec import Column, Spec, placeholders
+from compiler.spec import Spec, placeholders
 from compiler.turns import USER, Turn
 from core.calls import WrongValueError
 from core.errors import counted, show_value
@@ -22,16 +20,18 @@ PIXELS = 768 * 768  # LLaMA-Factory's image_max_pixels: what has more is made sm
 BROKEN_IMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error)  # of Pillow's decoders
 
 
-@dataclass(slots=True)
 class Media:
     """Reads the media columns of a spec's rows; counts what LLaMA-Factory will change or not find."""
 
-    columns: Sequence[Column]
-    turns: str
-    asked: Sequence[str]
-    literal: str
-    absolute: set[str] = field(default_factory=set)
-    large: set[str] = field(default_factory=set)
+    def __init__(self, spec: Spec) -> None:
+        self.columns = [column for column in spec.columns if column.kind in PLACEHOLDERS]
+        self.turns = spec.turns
+        templates = [spec.outputs[0].templates.get(key, "") for key in ("instruction", "input", "user")]
+        pieces = [piece for text in templates for piece in placeholders(text)]
+        self.asked = list(dict.fromkeys(name for _, name in pieces if name is not None))
+        self.literal = "".join(text for text, _ in pieces)
+        self.absolute: set[str] = set()
+        self.large: set[str] = set()
 
     def paths(self, kind: str, folder: Path, value: object) -> list[str]:
         """Return the paths in a cell, one as text or a list; `WrongValueError` names what is wrong."""
@@ -77,22 +77,14 @@ class Media:
 
     def notes(self, folder: Path) -> list[str]:
         """Return, for people, what the records do not show: where the files are looked for."""
-        there = [f"media are looked for in {folder}: a recipe names it as media_dir"]
-        several = counted(len(self.large), "image")
-        said = [f"{several} of more than {PIXELS} pixels: LLaMA-Factory shrinks them (image_max_pixels)"]
-        known = [f"{counted(len(self.absolute), 'absolute path')}: they hold on this machine only"]
-        return [*there, *(said if self.large else []), *(known if self.absolute else [])]
-
-
-def media_of(spec: Spec) -> Media | None:
-    """Return what reads a spec's media columns, None where it has none."""
-    columns = [column for column in spec.columns if column.kind in PLACEHOLDERS]
-    if not columns:
-        return None
-    templates = [spec.outputs[0].templates.get(key, "") for key in ("instruction", "input", "user")]
-    pieces = [piece for text in templates for piece in placeholders(text)]
-    asked = list(dict.fromkeys(name for _, name in pieces if name is not None))
-    return Media(columns, spec.turns, asked, "".join(text for text, _ in pieces))
+        large, absolute = counted(len(self.large), "image"), counted(len(self.absolute), "absolute path")
+        shrunk = f"{large} of more than {PIXELS} pixels: LLaMA-Factory shrinks them (image_max_pixels)"
+        said = {
+            f"media are looked for in {folder}: a recipe names it as media_dir": self.columns,
+            shrunk: self.large,
+            f"{absolute}: they hold on this machine only": self.absolute,
+        }
+        return [note for note, found in said.items() if found]
 
 
 def media_folder(spec: Spec, shown: str) -> Path:
