@@ -237,27 +237,19 @@ class Checker:
         """Return the numbers of the values that the schema refuses; one call tells that none is wrong."""
         if name == "label" and self.lookup:
             return self._unknown(values) if name in self.sources else ()
-        kinds = set(map(type, values))
-        whole = kinds.isdisjoint((type(MISSING), float) if name in self.ids else (type(MISSING),))
-        valid, all_valid = self.valid[name]
-        if whole and _holds(all_valid, values) and not self._may_change(name, kinds, values[0]):
+        # of an id, JSON Schema takes 1.0 for a whole number, and orjson reads 10**30 as 1e30
+        odd: tuple[type, ...] = (type(MISSING), float) if name in self.ids else (type(MISSING),)
+        kinds, (valid, all_valid) = set(map(type, values)), self.valid[name]
+        alike = kinds.isdisjoint(odd) and (len(kinds) == 1 or name not in self.kept)
+        if alike and _holds(all_valid, values) and not self._changes(name, values[0]):
             return ()
-        good = (
-            _holds(valid, v) and not self._rounded(name, v) and not self._changes(name, v) for v in values
-        )
+        good = (_holds(valid, v) and not isinstance(v, odd) and not self._changes(name, v) for v in values)
         return [number for number, is_good in enumerate(good) if not is_good]
 
     def _unknown(self, labels: Values) -> Sequence[int]:
         keys = keys_of(labels)
         unknown = set(keys) - self.lookup.keys()
         return [n for n, key in enumerate(keys) if key in unknown] if unknown else ()
-
-    def _rounded(self, name: str, value: object) -> bool:
-        """Whether an id is no whole number: JSON Schema takes 1.0 for one, orjson reads 10**30 as 1e30."""
-        return name in self.ids and isinstance(value, float)
-
-    def _may_change(self, name: str, kinds: set[type], first: object) -> bool:
-        return name in self.kept and (len(kinds) > 1 or self._changes(name, first))
 
     def _changes(self, name: str, value: object) -> bool:
         """Whether a kept value has another type than those before it: no dataset has a column of two."""

@@ -89,20 +89,13 @@ def sources_before(spec: Spec, folder: Path) -> tuple[str, ...]:
         return ()
     made_from = read_object(path).get("made_from")
     listed = made_from.get("sources", []) if isinstance(made_from, dict) else []
-    own = [
-        each
-        for each in listed  # a hub, and data/raw/NAME, are where the next compile looks by itself
-        if each["split"] not in named
-        and "://" not in each["path"]
-        and not Path(each["path"]).is_relative_to(RAW / spec.name)
-    ]
-    for each in own:
-        if not Path(each["path"]).is_file():
-            raise RequestError(
-                f"{path}: {spec.name} was compiled from {each['path']}, which is gone: "
-                "say where it is now with --source PATH"
-            )
-    return tuple(f"{each['split']}={each['path']}" for each in own)
+    files = [(each["split"], Path(each["path"])) for each in listed if "://" not in each["path"]]
+    # what is in data/raw/NAME, as what is on a hub, the next compile finds by itself
+    own = [one for one in files if one[0] not in named and not one[1].is_relative_to(RAW / spec.name)]
+    if gone := [file for _, file in own if not file.is_file()]:
+        fix = "say where it is now with --source PATH"
+        raise RequestError(f"{path}: {spec.name} was compiled from {gone[0]}, which is gone: {fix}")
+    return tuple(f"{split}={file}" for split, file in own)
 
 
 def spec_lines() -> list[str]:

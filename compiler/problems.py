@@ -143,18 +143,14 @@ class Problems:
     def again(cls, counts: dict[str, int], first: Sequence[dict[str, str]], notes: list[str]) -> Self:
         """Return the problems that a manifest tells of."""
         found = [Problem(**problem) for problem in first]
-        return cls(
-            warnings=[problem for problem in found if problem.code.startswith("W")],
-            notes=notes,
-            counts=Counter(counts),
-            _errors=[problem for problem in found if problem.code.startswith("E")],
-        )
+        warnings = [problem for problem in found if problem.code.startswith("W")]
+        errors = [problem for problem in found if problem.code.startswith("E")]
+        return cls(warnings=warnings, notes=notes, counts=Counter(counts), _errors=errors)
 
     def listed(self) -> list[Problem]:
         """Return the errors and then the warnings that are kept, both by file and line."""
-        files = {_file_of(problem): None for problem in [*self.errors, *self.warnings]}
-        order = {name: number for number, name in enumerate(files)}
-        warnings = sorted(self.warnings, key=lambda p: (order[_file_of(p)], _line_of(p)))
+        files = list(dict.fromkeys(map(_file_of, [*self.errors, *self.warnings])))
+        warnings = sorted(self.warnings, key=lambda p: (files.index(_file_of(p)), _line_of(p)))
         return [*self.errors, *warnings]
 
     def count(self, kind: str) -> int:
@@ -169,10 +165,10 @@ class Problems:
         """Return the first places of each kind of warning, and how many more there are."""
         lines = []
         for code, total in sorted(self.tally("W").items()):
-            shown = [problem for problem in self.warnings if problem.code == code]
+            shown = [problem.line() for problem in self.warnings if problem.code == code]
             shown = shown if self.limit is None else shown[:PLACES]
             rest = total - len(shown)
-            lines += [problem.line() for problem in shown]
+            lines += shown
             lines += [f"… {rest} more {code}: {CODES[code]} (--all shows every one)"] if rest else []
         return lines
 
@@ -187,8 +183,7 @@ class Problems:
         return replace(problem, message=problem.message + more) if others > 0 else problem
 
     def _record(self, found: Sequence[Problem], row: object) -> None:
-        for problem in found:
-            self.counts[problem.code] += 1
+        self.counts.update(problem.code for problem in found)
         self._fresh.append((found, row))
 
 

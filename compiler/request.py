@@ -138,13 +138,11 @@ class CompileReport(Counts):
 
     def as_json(self) -> dict[str, object]:
         """Return the report for --json: the last line's figures, and every problem."""
+        counts = {key: getattr(self, key) for key in COUNTED}
         return {
             "name": self.name,
-            "read": self.read,
+            **counts,
             "kept": 0 if self.failed else self.kept,
-            "dropped": self.dropped,
-            "rejected": self.rejected,
-            "not_sampled": self.not_sampled,
             "datasets": self.datasets,
             "up_to_date": self.up_to_date,
             "seconds": round(self.seconds, 3),
