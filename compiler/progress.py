@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from compiler.read.stream import Readable
 
@@ -26,7 +26,7 @@ class Progress:
 
     def watch(self, path: Readable) -> Readable:
         """Return what reads the same bytes and moves the bar (a file of the hub: as it is)."""
-        return _Watched(path, self) if isinstance(path, Path) else path
+        return _Watched(path, self.move) if isinstance(path, Path) else path
 
     def move(self, count: int) -> None:
         """Count bytes that were read, and show them once two seconds have passed."""
@@ -46,9 +46,9 @@ class Progress:
             self.bar.close()
 
 
-class _Watched:
-    def __init__(self, path: Path, progress: Progress) -> None:
-        self.path, self.progress = path, progress
+class _Watched(NamedTuple):
+    path: Path
+    move: Callable[[int], None]
 
     @property
     def name(self) -> str:
@@ -57,7 +57,7 @@ class _Watched:
     def open(self, mode: Literal["rb"], buffering: Literal[0]) -> io.RawIOBase:
         del mode, buffering  # as a Path is opened, and there is no other way
         stream = _Counted(self.path)
-        stream.move = self.progress.move
+        stream.move = self.move
         return stream
 
 

@@ -63,11 +63,6 @@ class Output:
         pieces = [piece for text in self.templates.values() for piece in placeholders(text)]
         return [*(name for _, name in pieces if name is not None), *self.keep]
 
-    @property
-    def whole(self) -> bool:
-        """Whether its file's name is the same for every split."""
-        return "{split}" not in self.file
-
 
 @dataclass(frozen=True, slots=True)
 class Filter:
@@ -152,7 +147,8 @@ class Spec:
         numbered = list(enumerate(self.outputs))
         if self.split is None:
             return [] if split == WHOLE else numbered
-        return [(number, o) for number, o in numbered if (o.whole and not o.dataset) == (split == WHOLE)]
+        whole = [not o.dataset and "{split}" not in o.file for o in self.outputs]
+        return [(number, o) for number, o in numbered if whole[number] == (split == WHOLE)]
 
     @property
     def kinds(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from compiler.filters import speaks
 from compiler.fingerprints import quantiles
-from compiler.stored import MOST_LABELS, Example, few, stored_examples
+from compiler.stored import MOST_LABELS, few, stored_examples
 from core.errors import ContentError, RequestError
 from core.files import read_object
 from core.packages import need
@@ -81,7 +81,18 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
         result.lengths["prompts"].update(measure([example.prompt for example in batch]))
         result.lengths["answers"].update(measure([example.answer for example in batch]))
         for example in batch:
-            _count(result, example, rows, answers)
+            key, content, known = example.key, example.content, len(rows)
+            before = rows.setdefault((key, content), example.place)
+            is_new = len(rows) > known
+            result.examples += 1
+            result.duplicates += not is_new
+            result.places += [(example.place, before)] if not is_new and len(result.places) < KEPT else []
+            result.conflicts += is_new and answers.setdefault(key, content) != content
+            text = f"{example.prompt}\n{example.answer}"
+            language = next((shown for name, shown in LANGUAGES.items() if speaks(name, text)), "other")
+            result.languages[language] += 1
+            if len(result.labels) <= MOST_LABELS:
+                result.labels[example.label] += 1
     if not result.examples:
         raise ContentError(f"{name}: no examples")
     result.labels = few(result.labels)
@@ -93,24 +104,6 @@ def _lines_of(places: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     if len({place.rpartition(":")[0] for pair in places for place in pair} | {""}) != 2:
         return list(places)
     return [(f"line {one.rpartition(':')[2]}", f"line {other.rpartition(':')[2]}") for one, other in places]
-
-
-def _count(
-    result: Stats, example: Example, rows: dict[tuple[int, int], str], answers: dict[int, int]
-) -> None:
-    key, content = example.key, example.content
-    result.examples += 1
-    known = len(rows)
-    before = rows.setdefault((key, content), example.place)
-    if len(rows) == known:
-        result.duplicates += 1
-        result.places += [(example.place, before)] if len(result.places) < KEPT else []
-    result.conflicts += answers.setdefault(key, content) != content and len(rows) > known
-    text = f"{example.prompt}\n{example.answer}"
-    language = next((shown for name, shown in LANGUAGES.items() if speaks(name, text)), "other")
-    result.languages[language] += 1
-    if len(result.labels) <= MOST_LABELS:
-        result.labels[example.label] += 1
 
 
 def _tokens(model: Path) -> Measure:
