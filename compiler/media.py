@@ -26,10 +26,10 @@ class Media:
     def __init__(self, spec: Spec) -> None:
         self.columns = [column for column in spec.columns if column.kind in PLACEHOLDERS]
         self.turns = spec.turns
-        templates = [spec.outputs[0].templates.get(key, "") for key in ("instruction", "input", "user")]
-        pieces = [piece for text in templates for piece in placeholders(text)]
-        self.asked = list(dict.fromkeys(name for _, name in pieces if name is not None))
-        self.literal = "".join(text for text, _ in pieces)
+        asking, output = ("instruction", "input", "user"), spec.outputs[0]
+        self.asked = output.columns_of(*asking)
+        templates = "".join(output.templates.get(key, "") for key in asking)
+        self.literal = "".join(text for text, _ in placeholders(templates))
         self.absolute: set[str] = set()
         self.large: set[str] = set()
 

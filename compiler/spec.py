@@ -57,11 +57,15 @@ class Output:
     roles: dict[str, str]
     wrap_input: str = "{}"
 
+    def columns_of(self, *fields: str) -> list[str]:
+        """Return the columns that the templates of these record fields name, each once."""
+        pieces = [piece for key in fields for piece in placeholders(self.templates.get(key, ""))]
+        return list(dict.fromkeys(name for _, name in pieces if name is not None))
+
     @property
     def columns(self) -> list[str]:
         """The columns that its templates and its kept keys name."""
-        pieces = [piece for text in self.templates.values() for piece in placeholders(text)]
-        return [*(name for _, name in pieces if name is not None), *self.keep]
+        return [*self.columns_of(*TEMPLATES), *self.keep]
 
 
 @dataclass(frozen=True, slots=True)

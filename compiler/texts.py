@@ -1,20 +1,18 @@
 """Which of a spec's columns are text that a model reads (asked) and text that it learns (answered)."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import orjson
 
 from compiler.kinds import HISTORY, PAIR, PLACEHOLDERS
 from compiler.rows import Batch
-from compiler.spec import Output, Spec, placeholders
+from compiler.spec import Spec, placeholders
 from compiler.turns import Turn
 
 Texts = list[str]
 TEXTUAL = ("text", "answer", "extra", "list", "best", "tools", *PAIR)
-_ASKED = ("instruction", "input", "system", "user", "text")
-_ANSWERED = ("output", "assistant")
 SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1  # what orjson writes
 
 
@@ -24,9 +22,9 @@ class TextColumns:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.turns, kinds = spec.turns, spec.kinds
-        answered = _used(spec.outputs[0], _ANSWERED)
+        answered = spec.outputs[0].columns_of("output", "assistant")
         self.label_is_learned = "label" in answered and bool(spec.labels)
-        self.asked = _used(spec.outputs[0], _ASKED)
+        self.asked = spec.outputs[0].columns_of("instruction", "input", "system", "user", "text")
         self.answered = [name for name in answered if name != "label" or not spec.labels]
         self.may_be_blank = [name for name in self.answered if kinds[name] == "answer"]
         if self.turns:
@@ -47,12 +45,6 @@ class TextColumns:
         columns = [name for name in (*self.asked, *self.answered) if name not in own]
         texts = own | {name: as_texts(self.spec, name, batch.columns[name]) for name in columns}
         return {name: texts[name] for name in (*self.asked, *self.answered)}
-
-
-def _used(output: Output, fields: Iterable[str]) -> list[str]:
-    """Return the columns that stand in these templates of an output, each once."""
-    texts = [output.templates[name] for name in fields if name in output.templates]
-    return list(dict.fromkeys(name for text in texts for _, name in placeholders(text) if name is not None))
 
 
 def stand_ins(spec: Spec) -> dict[str, str]:
