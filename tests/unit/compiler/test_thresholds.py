@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from compiler.compare import near_repeats, near_rows, similarity
 from compiler.filters import Sieve, speaks
-from compiler.near import near_repeats, near_rows, similarity
 from compiler.pipeline import check_spec
 from compiler.request import CompileRequest
 from compiler.rows import Batch
