@@ -36,6 +36,7 @@ def compare(
     """Warn of rows like others, within splits and beside the training one; return the manifest's `fit`."""
 
     def warn(code: str, form: str, twins: Iterable[Any], rows: Fingerprints, others: Fingerprints) -> None:
+        """Warn of each (row, row of the others like it, similarity where it is a near one)."""
         found = list(twins)
         said = ((rows.place(row), form.format(others.place(twin), *share)) for row, twin, *share in found)
         problems.warn_of(code, len(found), said)
