@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any, cast
 
 from compiler.clean import cleaner, keys_of, label_keys, nearest_label, wrapped
@@ -20,6 +19,7 @@ from compiler.unused import Unused, missing_fix, other_kind
 from core.calls import OPEN, WrongValueError, misfits, tools_text
 from core.errors import Problem, show_value
 
+Types = dict[str, str]
 Values = list[object]
 Reader = Callable[[Any], Any]
 Validator = Callable[[object], bool]
@@ -31,13 +31,11 @@ class Checker:
     """Checks the rows of one file against a spec; counts what it reads and drops."""
 
     def __init__(
-        self, spec: Spec, problems: Problems, unused: Unused, types: dict[str, str], start: int = 0
+        self, spec: Spec, shown: str, problems: Problems, unused: Unused, types: Types, start: int = 0
     ) -> None:
         """`types` is what the kept columns hold in the rows before, those of other files of a split, too."""
-        self.spec = spec
-        self.problems = problems
-        self.unused = unused
-        self.media = Media(spec)
+        self.spec, self.shown, self.problems, self.unused = spec, shown, problems, unused
+        self.media = Media(spec, shown)
         self.pair = spec.named(*PAIR)
         self.stand_ins = stand_ins(spec)
         self.known: set[str] = set()
@@ -51,12 +49,11 @@ class Checker:
         kinds = {name: kind for name, kind in spec.kinds.items() if kind != "label"}
         self.valid = {name: _validators(kind) for name, kind in kinds.items()}
         self.number = start
-        self.bad = 0
-        self.unlabelled = 0
+        self.bad = self.unlabelled = 0
         self.failed = False
 
-    def check(self, rows: Rows, folder: Path) -> Batch | None:
-        """Return the good rows as columns, None where a column is missing; `folder` is where media lie."""
+    def check(self, rows: Rows) -> Batch | None:
+        """Return the good rows as columns, or None where the file lacks a column that is needed."""
         if not self._resolve(rows):
             self.problems.settle()
             return None
@@ -71,7 +68,7 @@ class Checker:
             batch = batch.keep(self._sort_out(rows, columns, wrong))
         self.number += len(rows.lines)
         for column in self.spec.columns:
-            batch = self._shape(column, batch, rows, folder)
+            batch = self._shape(column, batch, rows)
         batch = self._held_to_tools(batch, rows)
         if self.media.columns:
             batch = self._each_row(batch, rows, "E110", self.media.place)
@@ -83,24 +80,24 @@ class Checker:
         self.problems.settle()
         return self._label(batch) if self.lookup else batch
 
-    def notes(self, shown: str, folder: Path) -> list[str]:
+    def notes(self) -> list[str]:
         """Return, for people, which of several names columns were found by, and what was left out."""
         several = [column for column in self.spec.columns if len(column.names) > 1 and column.kind != "id"]
         taken = [column.name for column in several if self._worth_a_note(column)]
         none = [column.name for column in several if self.spec.anyones and column.name not in self.sources]
         using = ", ".join(f"column {show_value(self.sources[name])} as {name}" for name in taken)
         said = [f"using {using}" + (f", no column for {', '.join(none)}" if none else "")] if taken else []
-        said += self.media.notes(folder) + self.talks.notes()
-        return [f"{shown}: {each}" for each in said]
+        said += self.media.notes() + self.talks.notes()
+        return [f"{self.shown}: {each}" for each in said]
 
     def _worth_a_note(self, column: Column) -> bool:
         source = self.sources.get(column.name)
         usual = () if self.spec.anyones else (column.name, column.names[0])
         return source is not None and source not in usual
 
-    def _shape(self, column: Column, batch: Batch, rows: Rows, folder: Path) -> Batch:
+    def _shape(self, column: Column, batch: Batch, rows: Rows) -> Batch:
         """Bring the values of a column that passed into the one form that rendering knows."""
-        if reader := self._reader(column, folder):
+        if reader := self._reader(column):
             code, field = CODES.get(column.kind, "E107"), self._field(column.name)
             batch, read = self._read_each(batch, rows, batch.columns[column.name], reader, code, field)
             batch.columns[column.name] = read
@@ -113,10 +110,10 @@ class Checker:
         batch.columns[column.name] = wrapped(column.wrap, values)
         return batch
 
-    def _reader(self, column: Column, folder: Path) -> Reader | None:
+    def _reader(self, column: Column) -> Reader | None:
         """Return what reads a value of a nested column, or raises `WrongValueError`; None for any other."""
         if column.kind in PLACEHOLDERS:
-            return partial(self.media.paths, column.kind, folder)
+            return partial(self.media.paths, column.kind)
         source = self.sources.get(column.name)
         answered = bool(self.pair) and source == self.sources[self.pair[0]]  # after the prompt
         readers: dict[str, Reader] = {

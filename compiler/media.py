@@ -23,7 +23,9 @@ BROKEN_IMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.e
 class Media:
     """Reads the media columns of a spec's rows; counts what LLaMA-Factory will change or not find."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, shown: str) -> None:
+        """`shown` is the source file as the user gave it: media lie beside it, or in `media_dir`."""
+        self.folder = Path(spec.source.media_dir) if spec.source.media_dir else Path(shown).parent
         self.columns = [column for column in spec.columns if column.kind in PLACEHOLDERS]
         self.turns = spec.turns
         asking, output = ("instruction", "input", "user"), spec.outputs[0]
@@ -33,7 +35,7 @@ class Media:
         self.absolute: set[str] = set()
         self.large: set[str] = set()
 
-    def paths(self, kind: str, folder: Path, value: object) -> list[str]:
+    def paths(self, kind: str, value: object) -> list[str]:
         """Return the paths in a cell, one as text or a list; `WrongValueError` names what is wrong."""
         found = [value] if isinstance(value, str) and value else value or []
         for path in cast("list[object]", found):
@@ -44,7 +46,7 @@ class Media:
                 raise WrongValueError(f"{path}: leads out of the folder; expected a path below it")
             if "://" in path or path.startswith("data:"):
                 raise WrongValueError(f"{expected}: save it as one")
-            pixels = looked_at(folder / path, kind == "images")
+            pixels = looked_at(self.folder / path, kind == "images")
             if PurePath(path).is_absolute():
                 self.absolute.add(path)
             if pixels > PIXELS:
@@ -75,21 +77,16 @@ class Media:
         question = talk[first]._replace(text=marks + talk[first].text)
         return {self.turns: [*talk[:first], question, *talk[first + 1 :]]}
 
-    def notes(self, folder: Path) -> list[str]:
+    def notes(self) -> list[str]:
         """Return, for people, what the records do not show: where the files are looked for."""
         large, absolute = counted(len(self.large), "image"), counted(len(self.absolute), "absolute path")
         shrunk = f"{large} of more than {PIXELS} pixels: LLaMA-Factory shrinks them (image_max_pixels)"
         said = {
-            f"media are looked for in {folder}: a recipe names it as media_dir": self.columns,
+            f"media are looked for in {self.folder}: a recipe names it as media_dir": self.columns,
             shrunk: self.large,
             f"{absolute}: they hold on this machine only": self.absolute,
         }
         return [note for note, found in said.items() if found]
-
-
-def media_folder(spec: Spec, shown: str) -> Path:
-    """Return the folder of the media that a source file names, by its path as the user gave it."""
-    return Path(spec.source.media_dir) if spec.source.media_dir else Path(shown).parent
 
 
 @cache

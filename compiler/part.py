@@ -13,7 +13,6 @@ from compiler.filters import Sieve
 from compiler.fingerprints import Fingerprints
 from compiler.kinds import KTO
 from compiler.lint import Lint
-from compiler.media import media_folder
 from compiler.pairs import one_class
 from compiler.read import read, reading
 from compiler.readback import look_back
@@ -61,22 +60,23 @@ class PartRun:
 
     def _file(self, found: Input, files: Sequence[RecordFile], enough: int) -> Counter[str]:
         """Read one file; returns the rows dropped without a look at their texts, by reason."""
-        checker = Checker(self.spec, self.problems, self.context.unused, self.types, self.read)
+        unused = self.context.unused
+        checker = Checker(self.spec, found.shown, self.problems, unused, self.types, self.read)
         bad_before = self.problems.bad_rows
         room = self.limit - self.read
         passed_on = column_missing = 0
-        path, folder = self.context.progress.watch(found.path), media_folder(self.spec, found.shown)
+        path = self.context.progress.watch(found.path)
         for rows in read(path, found.shown, self.source, self.problems, self.name):
             rows = rows.head(room - passed_on) if room - passed_on < len(rows.lines) else rows
             passed_on += len(rows.lines)
-            if (batch := checker.check(rows, folder)) is None:  # read on all the same, for the counts
+            if (batch := checker.check(rows)) is None:  # read on all the same, for the counts
                 column_missing += len(rows.lines)
             else:
                 self._take(batch, "idx" in checker.sources, files)
             if passed_on == room or self.kept >= enough:
                 break
         self.problems.settle()
-        self.problems.notes += checker.notes(found.shown, folder)
+        self.problems.notes += checker.notes()
         unreadable = self.problems.bad_rows - bad_before - checker.bad
         self.read += passed_on + unreadable
         return Counter({"column missing": column_missing, "no gold label": checker.unlabelled})

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from compiler.check import Checker
 from compiler.entries import entry_of
 from compiler.filters import Sieve
-from compiler.media import media_folder
 from compiler.problems import Problems
 from compiler.read import read, reading
 from compiler.render import Renderer
@@ -65,9 +64,9 @@ def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterato
     for found in inputs:
         own = spec.mix.parts[found.split].spec if spec.mix else spec
         split = spec.splits[0] if spec.mix or spec.split else found.split
-        checker = Checker(own, problems, Unused(), {})
+        checker = Checker(own, found.shown, problems, Unused(), {})
         for rows in read(found.path, found.shown, reading(own), problems, found.split):
-            batch = checker.check(rows, media_folder(own, found.shown))
+            batch = checker.check(rows)
             if batch is None:
                 raise ProblemsError(problems.errors, spec.name)
             batch, lines = Sieve(own).sift(batch), list(rows.lines)
