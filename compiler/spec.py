@@ -268,11 +268,11 @@ def _filter(raw: Any) -> Filter:
 def _split(raw: Any) -> Split:
     settings = ("stratify", "group", "by", "seed")
     shares = {name: float(share) for name, share in raw.items() if name not in settings}
-    few = not shares or sum(shares.values()) >= 1
-    _refuse(few, "split: name at least one part with its share, all together below 1")
+    wrong = not shares or sum(shares.values()) >= 1
+    _refuse(wrong, "split: name at least one part with its share, all together below 1")
     by_hash = raw.get("by") == "hash"
-    alone = by_hash and "stratify" in raw
-    _refuse(alone, "split: `by: hash` goes by each row alone and cannot be stratified")
+    both = by_hash and "stratify" in raw
+    _refuse(both, "split: `by: hash` goes by each row alone and cannot be stratified")
     return Split(shares, raw.get("stratify"), raw.get("group"), by_hash, raw.get("seed"))
 
 
@@ -299,8 +299,8 @@ def _output(writes: list[Any], number: int) -> Output:
 def _mixed(spec: Spec, whole: Any) -> Spec:
     """Give each part of a mixture its own spec, which writes what the mixture writes."""
     strange = next((key for key in ("source", "labels", "clean", "filter") if key in whole), "")
-    alone = f"`{strange}` and `mix` do not go together: it belongs to a part or to the part's spec"
-    _refuse(strange, alone)
+    belongs = "it belongs to a part or to the part's spec"
+    _refuse(strange, f"`{strange}` and `mix` do not go together: {belongs}")
     raw = whole["mix"]
     shares = sum(part["share"] for part in raw["parts"].values())
     _refuse(abs(shares - 1) > 1e-6, f"mix: the shares add up to {shares:g}, expected 1")
