@@ -1,68 +1,59 @@
 """Rows as read become checked columns: JSON Schema on every value, labels mapped, bad rows named."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any, cast
 
-from compiler.clean import cleaner, wrapped
+from compiler.clean import cleaner, keys_of, label_keys, nearest_label, wrapped
 from compiler.kinds import CLEANED, CODES, DIALOGUES, EXPECTED, HISTORY, KTO, NESTED, PAIR, PLACEHOLDERS
-from compiler.labels import keys_of, label_keys, nearest_label
-from compiler.media import media_of
-from compiler.pairs import checked_pair, pair_of, reply_of, wanted
+from compiler.media import Media
+from compiler.pairs import checked_pair, reply_of, wanted
 from compiler.problems import Problems, some_of
 from compiler.rows import MISSING, Batch, Rows
 from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
 from compiler.specfile import read_schema
-from compiler.talks import Talks
 from compiler.texts import numbers_in, stand_ins, writable, written
-from compiler.turns import Turn, best_of, calls_as_text, calls_in, transcript
+from compiler.turns import Talks, Turn, best_of, calls_as_text, calls_in, transcript
 from compiler.unused import Unused, missing_fix, other_kind
 from core.calls import OPEN, WrongValueError, misfits, tools_text
 from core.errors import Problem, show_value
 
+Types = dict[str, str]
 Values = list[object]
+Reader = Callable[[Any], Any]
 Validator = Callable[[object], bool]
+_TYPES: dict[type, str] = {bool: "a truth value", int: "a number", float: "a number"}
+_TYPES |= {list: "a list", dict: "an object", str: "text"}
 
 
 class Checker:
     """Checks the rows of one file against a spec; counts what it reads and drops."""
 
     def __init__(
-        self, spec: Spec, problems: Problems, unused: Unused, types: dict[str, str], start: int = 0
+        self, spec: Spec, shown: str, problems: Problems, unused: Unused, types: Types, start: int = 0
     ) -> None:
         """`types` is what the kept columns hold in the rows before, those of other files of a split, too."""
-        self.spec = spec
-        self.problems = problems
-        self.unused = unused
-        self.media = media_of(spec)
-        self.pair = pair_of(spec)
-        self.turns = next((column.name for column in spec.columns if column.kind == "turns"), None)
+        self.spec, self.shown, self.problems, self.unused = spec, shown, problems, unused
+        self.media = Media(spec, shown)
+        self.pair = spec.named(*PAIR)
         self.stand_ins = stand_ins(spec)
         self.known: set[str] = set()
         self.sources: dict[str, str] = {}
         self.lookup = label_keys(spec)
         self.clean = cleaner(spec.clean)
         self.talks = Talks(spec, self.clean)
-        self.ids = [column.name for column in spec.columns if column.kind == "id"]
+        self.ids = spec.named("id")
         self.kept = {name for output in spec.outputs for name in output.keep}
         self.types = types
-        self.valid: dict[str, Validator] = {}
-        self.all_valid: dict[str, Validator] = {}
-        for column in spec.columns:
-            if column.kind != "label":
-                self.valid[column.name], self.all_valid[column.name] = _validators(column)
+        kinds = {name: kind for name, kind in spec.kinds.items() if kind != "label"}
+        self.valid = {name: _validators(kind) for name, kind in kinds.items()}
         self.number = start
-        self.bad = 0
-        self.unlabelled = 0
+        self.bad = self.unlabelled = 0
         self.failed = False
 
-    def check(self, rows: Rows, folder: Path) -> Batch | None:
-        """Return the good rows as columns, or None where the file lacks a column that is needed.
-
-        `folder` is where the images, videos and audios of the rows lie.
-        """
+    def check(self, rows: Rows) -> Batch | None:
+        """Return the good rows as columns, or None where the file lacks a column that is needed."""
         if not self._resolve(rows):
             self.problems.settle()
             return None
@@ -77,54 +68,41 @@ class Checker:
             batch = batch.keep(self._sort_out(rows, columns, wrong))
         self.number += len(rows.lines)
         for column in self.spec.columns:
-            batch = self._shape(column, batch, rows, folder)
-        batch = self._placed(self._held_to_tools(batch, rows), rows)
+            batch = self._shape(column, batch, rows)
+        batch = self._held_to_tools(batch, rows)
+        if self.media.columns:
+            batch = self._each_row(batch, rows, "E110", self.media.place)
         if self.talks.doubtful(batch):
             batch = self._each_row(batch, rows, "E107", self.talks.one_system)
         if self.pair:
-            batch = self._each_row(
-                batch, rows, "E111", partial(checked_pair, pair=self.pair, turns=self.turns)
-            )
+            check = partial(checked_pair, pair=self.pair, turns=self.spec.turns)
+            batch = self._each_row(batch, rows, "E111", check)
         self.problems.settle()
         return self._label(batch) if self.lookup else batch
 
-    def notes(self, shown: str, folder: Path) -> list[str]:
-        """Return, for people, which columns were taken of those that go by several names.
-
-        For a source that the spec names, only those that are neither the target nor the first looked for.
-        """
+    def notes(self) -> list[str]:
+        """Return, for people, which of several names columns were found by, and what was left out."""
         several = [column for column in self.spec.columns if len(column.names) > 1 and column.kind != "id"]
-        taken = [column for column in several if self._worth_a_note(column)]
+        taken = [column.name for column in several if self._worth_a_note(column)]
         none = [column.name for column in several if self.spec.anyones and column.name not in self.sources]
-        named = [f"column {show_value(self.sources[column.name])} as {column.name}" for column in taken]
-        parts = [f"using {', '.join(named)}"] if taken else []
-        parts += [f"no column for {', '.join(none)}"] if taken and none else []
-        said = [*([", ".join(parts)] if parts else []), *(self.media.notes(folder) if self.media else [])]
-        said += self.talks.notes()
-        return [f"{shown}: {each}" for each in said]
+        using = ", ".join(f"column {show_value(self.sources[name])} as {name}" for name in taken)
+        said = [f"using {using}" + (f", no column for {', '.join(none)}" if none else "")] if taken else []
+        said += self.media.notes() + self.talks.notes()
+        return [f"{self.shown}: {each}" for each in said]
 
     def _worth_a_note(self, column: Column) -> bool:
         source = self.sources.get(column.name)
         usual = () if self.spec.anyones else (column.name, column.names[0])
         return source is not None and source not in usual
 
-    def _shape(self, column: Column, batch: Batch, rows: Rows, folder: Path) -> Batch:
+    def _shape(self, column: Column, batch: Batch, rows: Rows) -> Batch:
         """Bring the values of a column that passed into the one form that rendering knows."""
+        if reader := self._reader(column):
+            code, field = CODES.get(column.kind, "E107"), self._field(column.name)
+            batch, read = self._read_each(batch, rows, batch.columns[column.name], reader, code, field)
+            batch.columns[column.name] = read
+            return batch
         values = batch.columns[column.name]
-        if column.kind == "turns":
-            return self._reread(column, batch, rows, partial(self.talks.read, self._answered()))
-        if column.kind == "tools":
-            return self._reread(column, batch, rows, tools_text)
-        if column.kind in PAIR:
-            return self._reread(column, batch, rows, partial(reply_of, column, self.clean))
-        if column.kind == KTO:
-            return self._reread(column, batch, rows, partial(wanted, column))
-        if column.kind == HISTORY:
-            return self._reread(column, batch, rows, self.talks.earlier)
-        if self.media and column.kind in PLACEHOLDERS:
-            return self._reread(column, batch, rows, partial(self.media.paths, column.kind, folder))
-        if column.kind == "best":
-            return self._reread(column, batch, rows, partial(best_of, column, self.clean))
         if column.kind == "list":
             values = self.clean(["\n".join(cast("list[str]", value)) for value in values])
         elif column.kind == "extra" and None in values:
@@ -132,25 +110,34 @@ class Checker:
         batch.columns[column.name] = wrapped(column.wrap, values)
         return batch
 
-    def _answered(self) -> bool:
-        """Whether the turns are those of the chosen answer, before which the prompt stands."""
-        return bool(self.pair) and self.sources[self.turns or ""] == self.sources[self.pair[0]]
+    def _reader(self, column: Column) -> Reader | None:
+        """Return what reads a value of a nested column, or raises `WrongValueError`; None for any other."""
+        if column.kind in PLACEHOLDERS:
+            return partial(self.media.paths, column.kind)
+        source = self.sources.get(column.name)
+        answered = bool(self.pair) and source == self.sources[self.pair[0]]  # after the prompt
+        readers: dict[str, Reader] = {
+            "turns": partial(self.talks.read, answered),
+            "tools": tools_text,
+            **dict.fromkeys(PAIR, partial(reply_of, column, self.clean)),
+            KTO: partial(wanted, column),
+            HISTORY: self.talks.earlier,
+            "best": partial(best_of, column, self.clean),
+        }
+        return readers.get(column.kind)
 
-    def _reread(self, column: Column, batch: Batch, rows: Rows, reader: Callable[[Any], object]) -> Batch:
-        """Read each value of a nested column; what its reader refuses is a bad row."""
-        read: Values = []
-        good = []
-        for number, value in enumerate(batch.columns[column.name]):
+    def _read_each(
+        self, batch: Batch, rows: Rows, values: Iterable[Any], read: Reader, code: str, field: str = ""
+    ) -> tuple[Batch, list[Any]]:
+        """Return the rows whose values can be read, and what they are read as; any other is a bad row."""
+        found, good = [], []
+        for number, value in enumerate(values):
             try:
-                read.append(reader(value))
+                found.append(read(value))
                 good.append(number)
             except WrongValueError as error:
-                code = CODES.get(column.kind, "E107")
-                problem = Problem(code, batch.place(number), str(error), self._field(column.name))
-                self._reject([problem], batch, number, rows)
-        batch = batch.keep(good) if len(good) < len(batch) else batch
-        batch.columns[column.name] = read
-        return batch
+                self._reject([Problem(code, batch.place(number), str(error), field)], batch, number, rows)
+        return batch.keep(good) if len(good) < len(batch) else batch, found
 
     def _reject(self, found: list[Problem], batch: Batch, number: int, rows: Rows) -> None:
         self.problems.bad_row(found, rows.row(rows.lines.index(batch.lines[number])))
@@ -178,23 +165,13 @@ class Checker:
                 self.problems.warn(Problem("W216", place, message, "", fix))
         return batch.keep(good) if len(good) < len(batch) else batch
 
-    def _placed(self, batch: Batch, rows: Rows) -> Batch:
-        """Hold the files that each row names against the placeholders in its texts."""
-        return self._each_row(batch, rows, "E110", self.media.place) if self.media else batch
-
     def _each_row(
         self, batch: Batch, rows: Rows, code: str, change: Callable[[dict[str, Any]], dict[str, object]]
     ) -> Batch:
         """Change values of each row by all of them together; a row that this refuses is a bad one."""
-        good, changed = [], []
-        for number in range(len(batch)):
-            row = {name: values[number] for name, values in batch.columns.items()}
-            try:
-                changed.append(row | change(row))
-                good.append(number)
-            except WrongValueError as error:
-                self._reject([Problem(code, batch.place(number), str(error))], batch, number, rows)
-        batch = batch.keep(good)
+        each = zip(*batch.columns.values(), strict=True)
+        every = (dict(zip(batch.columns, values, strict=True)) for values in each)
+        batch, changed = self._read_each(batch, rows, every, lambda row: row | change(row), code)
         batch.columns |= {name: [row[name] for row in changed] for name in batch.columns}
         return batch
 
@@ -217,7 +194,6 @@ class Checker:
         return not self.failed
 
     def _lack(self, columns: list[Column], names: list[str], rows: Rows) -> Problem:
-        """Return the one problem of a file in which these columns are not there."""
         accepted = [column.names for column in columns]
         expected = ", and ".join(" or ".join(map(show_value, names)) for names in accepted)
         found = some_of(tuple(names), tuple(chain.from_iterable(accepted))) or "none at all"
@@ -255,33 +231,22 @@ class Checker:
         return ["" if column.default is None else column.default] * count
 
     def _wrong(self, name: str, values: Values) -> Sequence[int]:
-        """Return the numbers of the values that the column's schema refuses.
-
-        One call of the compiled validator is enough for a whole column in which nothing is wrong.
-        """
+        """Return the numbers of the values that the schema refuses; one call tells that none is wrong."""
         if name == "label" and self.lookup:
             return self._unknown(values) if name in self.sources else ()
-        kinds = set(map(type, values))
-        whole = kinds.isdisjoint((type(MISSING), float) if name in self.ids else (type(MISSING),))
-        if whole and _holds(self.all_valid[name], values) and not self._may_change(name, kinds, values[0]):
+        # of an id, JSON Schema takes 1.0 for a whole number, and orjson reads 10**30 as 1e30
+        odd: tuple[type, ...] = (type(MISSING), float) if name in self.ids else (type(MISSING),)
+        kinds, (valid, all_valid) = set(map(type, values)), self.valid[name]
+        alike = kinds.isdisjoint(odd) and (len(kinds) == 1 or name not in self.kept)
+        if alike and _holds(all_valid, values) and not self._changes(name, values[0]):
             return ()
-        valid, odd = self.valid[name], (self._rounded, self._changes)
-        return [
-            n for n, v in enumerate(values) if not _holds(valid, v) or any(is_so(name, v) for is_so in odd)
-        ]
+        good = (_holds(valid, v) and not isinstance(v, odd) and not self._changes(name, v) for v in values)
+        return [number for number, is_good in enumerate(good) if not is_good]
 
     def _unknown(self, labels: Values) -> Sequence[int]:
-        """Return the numbers of the labels that the spec does not name."""
         keys = keys_of(labels)
         unknown = set(keys) - self.lookup.keys()
         return [n for n, key in enumerate(keys) if key in unknown] if unknown else ()
-
-    def _rounded(self, name: str, value: object) -> bool:
-        """Whether an id is no whole number: JSON Schema takes 1.0 for one, orjson reads 10**30 as 1e30."""
-        return name in self.ids and isinstance(value, float)
-
-    def _may_change(self, name: str, kinds: set[type], first: object) -> bool:
-        return name in self.kept and (len(kinds) > 1 or self._changes(name, first))
 
     def _changes(self, name: str, value: object) -> bool:
         """Whether a kept value has another type than those before it: no dataset has a column of two."""
@@ -302,8 +267,7 @@ class Checker:
         return [number for number in range(len(rows.lines)) if number not in fields]
 
     def _explain(self, name: str, value: object, place: str, rows: Rows, number: int) -> Problem:
-        kind = next(column.kind for column in self.spec.columns if column.name == name)
-        field = self._field(name)
+        kind, field = self.spec.kinds[name], self._field(name)
         expected = EXPECTED.get(kind, "")
         if value is MISSING:
             row = rows.row(number)
@@ -319,11 +283,8 @@ class Checker:
         found = show_value(value)
         if self._changes(name, value):
             message = f"found {found} ({_type(value)}), expected {self.types[name]} as in the rows before"
-            fix = (
-                "write all of them as text"
-                if rows.typed
-                else "in a spec, `is: extra` keeps all of them as text"
-            )
+            in_table = "in a spec, `is: extra` keeps all of them as text"
+            fix = "write all of them as text" if rows.typed else in_table
             return Problem("E105", place, message, field, fix)
         if isinstance(value, str) and not value.replace("\ufeff", "").strip():  # what \\S of JSON Schema is
             return Problem("E106", place, f"found {found}, expected text that is not blank", field)
@@ -334,7 +295,7 @@ class Checker:
         return Problem("E105", place, f"found {found} ({_type(value)}), expected {expected}", field, fix)
 
     def _field(self, name: str) -> str:
-        source = self.sources[name]
+        source = self.sources.get(name, name)
         return source if source == name else f"{source} ({name})"
 
     def _label(self, batch: Batch) -> Batch:
@@ -359,19 +320,17 @@ def _holds(valid: Validator, value: object) -> bool:
         return False
 
 
-def _validators(column: Column) -> tuple[Validator, Validator]:
-    """Return the compiled validators of one value of a column, and of a list of them."""
-    import jsonschema_rs
+def _validators(kind: str) -> tuple[Validator, Validator]:
+    """Return the compiled validators of one value of a kind of column, and of a list of them."""
+    from jsonschema_rs import validator_for
 
-    if column.kind == "any":
+    if kind == "any":
         return writable, writable
-    schema = _schema(column.kind)
-    of_list = {"type": "array", "items": schema}
-    return jsonschema_rs.validator_for(schema).is_valid, jsonschema_rs.validator_for(of_list).is_valid
+    schema = _schema(kind)
+    return validator_for(schema).is_valid, validator_for({"type": "array", "items": schema}).is_valid
 
 
 def _schema(kind: str) -> dict[str, Any]:
-    """Return the JSON Schema of a value of this kind of column."""
     schemas = cast("dict[str, dict[str, Any]]", read_schema("columns")["$defs"])
     return schemas["media" if kind in PLACEHOLDERS else "reply" if kind in PAIR else kind]
 
@@ -384,12 +343,4 @@ def _inside(kind: str, value: object) -> tuple[str, str]:
 
 
 def _type(value: object) -> str:
-    names = {
-        bool: "a truth value",
-        int: "a number",
-        float: "a number",
-        list: "a list",
-        dict: "an object",
-        str: "text",
-    }
-    return names.get(type(value), type(value).__name__)
+    return _TYPES.get(type(value), type(value).__name__)

@@ -1,10 +1,15 @@
-"""Changes to texts that a spec may ask for (`clean:`, `wrap:`); none is made otherwise."""
+"""Changes to values that a spec may ask for (`clean:`, `wrap:`, `labels:`); none is made otherwise."""
 
 import html
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
+from typing import cast
+
+from compiler.rows import MISSING
+from compiler.spec import Spec
+from core.errors import nearest
 
 Values = list[object]
 _TAGS = "a|p|b|i|em|strong|ul|ol|li|code|pre|blockquote|div|span|h[1-6]|table|tr|td|th|sub|sup"
@@ -58,3 +63,31 @@ def wrapped(wrap: str, values: Values) -> Values:
         return values
     before, _, after = wrap.partition("{}")
     return [f"{before}{value}{after}" if value else value for value in values]
+
+
+def label_keys(spec: Spec) -> dict[object, object]:
+    """Return the key of a raw label → what we write; numbers also as tables have them: 1, 1.0 and "True"."""
+    pairs = [(raw, ours) for ours, raws in spec.labels.items() for raw in raws]
+    keys = keys_of([raw for raw, _ in pairs])
+    lookup: dict[object, object] = {}
+    lookup.update((text, ours) for raw, ours in pairs if not isinstance(raw, str) for text in _as_cells(raw))
+    lookup.update((key, ours) for key, (_, ours) in zip(keys, pairs, strict=True))
+    return lookup
+
+
+def _as_cells(raw: object) -> tuple[str, ...]:
+    if isinstance(raw, bool):
+        return str(raw), str(raw).lower(), str(raw).upper()
+    number = cast("float", raw)
+    return (str(int(number)), f"{int(number)}.0") if float(number).is_integer() else (str(number),)
+
+
+def keys_of(labels: Values) -> Values:
+    """Return what labels are looked up by: `true` is 1 to Python; lists and objects are no labels."""
+    if set(map(type, labels)) <= {int, float, str}:
+        return labels
+    known = [label if isinstance(label, int | float | str) else MISSING for label in labels]
+    return [(label,) if isinstance(label, bool) else label for label in known]
+
+
+nearest_label = lru_cache(1000)(nearest)  # a wrong one often stands in every row, and looking takes 70 µs

@@ -2,8 +2,9 @@
 
 import json
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 
@@ -13,20 +14,15 @@ from core.datasets import DEFAULT_FOLDER, registry_folder
 from core.errors import CLI, ContentError, RequestError, summarise
 
 Options = dict[str, Any]
-_OUT = click.option(
-    "--out",
-    "--dataset-dir",
-    "out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_FOLDER,
-    show_default=True,
-    help="The folder of compiled datasets.",
-)
-_REGISTRY = click.option(
-    "--out",
-    "--dataset-dir",
-    "out",
-    type=click.Path(path_type=Path, file_okay=False),
+
+
+def _folder(**about: Any) -> Callable[[Any], Any]:
+    path = click.Path(path_type=Path, file_okay=False)
+    return click.option("--out", "--dataset-dir", "out", type=path, **about)
+
+
+_OUT = _folder(default=DEFAULT_FOLDER, show_default=True, help="The folder of compiled datasets.")
+_REGISTRY = _folder(
     callback=lambda context, _option, given: registry_folder(given, str(context.params.get("name", ""))),
     help="The folder of dataset_info.json.  [default: dataset_info, else data]",
 )
@@ -40,6 +36,8 @@ _SOURCE = click.option(
 _COLUMN = click.option(
     "--column", "columns", multiple=True, metavar="TARGET=SOURCE", help="What the file calls a column."
 )
+_ALL = click.option("--all", "every", is_flag=True, help="Show every problem or place, not the first 20.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, with every problem and place.")
 
 
 class _OnError(click.Choice[str]):
@@ -54,8 +52,15 @@ def cli() -> None:
     """Compile raw files into datasets that LLaMA-Factory reads."""
 
 
+def _command(name: str, *tried: str) -> Callable[[Callable[..., None]], click.Command]:
+    return cli.command(name, epilog=examples(*tried))
+
+
+def _print(as_json: bool, found: object, lines: Iterable[str]) -> None:
+    click.echo(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(lines))
+
+
 def _common(command: Any) -> Any:
-    """Give a command the options that compile and check share."""
     for option in (
         click.argument("name", metavar="NAME|SPEC.yaml"),
         _SOURCE,
@@ -74,20 +79,15 @@ def _common(command: Any) -> Any:
             help="Look for rows that came before, conflicts and leaks (40 bytes of memory a row).",
         ),
         click.option("--strict", is_flag=True, help="Take warnings for errors."),
-        click.option("--all", "every", is_flag=True, help="Show every problem, not the first 20."),
-        click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+        _ALL,
+        _JSON,
     ):
         command = option(command)
     return command
 
 
-@cli.command(
-    "compile",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard data compile demo_rte",
-        "tuneyard data compile demo_rte --limit 10 --out build/try",
-    ),
+@_command(
+    "compile", "tuneyard data compile demo_rte", "tuneyard data compile demo_rte --limit 10 --out build/try"
 )
 @_common
 @click.option(
@@ -105,13 +105,8 @@ def compile_command(name: str, **options: Any) -> None:
     _tell(compile_spec(*_asked(name, options)), options)
 
 
-@cli.command(
-    "check",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard data check demo_rte",
-        "tuneyard data check rte --source train=samples/rte/train.jsonl",
-    ),
+@_command(
+    "check", "tuneyard data check demo_rte", "tuneyard data check rte --source train=samples/rte/train.jsonl"
 )
 @_common
 def check_command(name: str, **options: Any) -> None:
@@ -126,16 +121,12 @@ def _asked(name: str, options: Options) -> tuple[Any, CompileRequest]:
     from compiler.spec import load_spec
 
     over = _over(options, load_spec(name))
+    asked = {key: options[key] for key in ("sources", "out", "limit", "seed", "duplicates", "strict")}
     return load_spec(name, over), CompileRequest(
-        sources=options["sources"],
-        out=options["out"],
-        limit=options["limit"],
-        seed=options["seed"],
+        **asked,
         reject=options.get("on_error") == "reject",
         force=options.get("force", False),
         over=over,
-        duplicates=options["duplicates"],
-        strict=options["strict"],
         every_problem=options["every"] or options["as_json"],
     )
 
@@ -143,7 +134,7 @@ def _asked(name: str, options: Options) -> tuple[Any, CompileRequest]:
 def _over(options: Options, spec: Any) -> dict[str, object]:
     """Return what the options change in a spec: shares of its splits, names of its columns."""
     shares = dict(spec.split.shares) if spec.split else {}
-    over: dict[str, dict[str, object]] = {}
+    over: dict[str, Any] = {}
     for text in options.get("shares", ()):
         if not shares:
             raise RequestError(
@@ -166,54 +157,34 @@ def _over(options: Options, spec: Any) -> dict[str, object]:
                 f"--column {text}: expected TARGET=SOURCE with TARGET one of {', '.join(known)}"
             )
         over.setdefault("columns", {})[target] = {"names": [source]}
-    return cast("dict[str, object]", over)
+    return over
 
 
 def _tell(report: CompileReport, options: Options) -> None:
-    """Print problems, warnings and the last line; raise where the compile failed."""
     problems = report.problems
-    if options["as_json"]:
-        click.echo(json.dumps(report.as_json(), ensure_ascii=False))
-    else:
-        for note in report.notes:
-            click.echo(note, err=True)
-        for line in [*report.unused.lines(report.read), *problems.warning_lines()]:
+    if not options["as_json"]:
+        for line in [*report.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
             click.echo(line, err=True)
         if problems.errors:
             click.echo(summarise(problems.errors, options["every"], problems.tally("E")), err=True)
-        click.echo(report.line())
+    _print(options["as_json"], report.as_json(), [report.line()])
     if report.failed:
         raise ContentError(f"{report.name}: {report.verdict()}")
 
 
-@cli.command(
-    "list",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard data list",
-        "tuneyard data list --out dataset_info",
-    ),
-)
+@_command("list", "tuneyard data list", "tuneyard data list --out dataset_info")
 @_REGISTRY
 def list_command(out: Path) -> None:
     """List the specs known and the datasets registered; compiled ones with rows, marked where stale."""
-    from compiler.inventory import registered_lines, spec_lines
+    from compiler.manifest import registered_lines, spec_lines
 
-    click.echo("specs")
-    for line in spec_lines():
-        click.echo(f"  {line}")
-    click.echo(f"datasets in {out}")
-    for line in registered_lines(out) or ["none"]:
-        click.echo(f"  {line}")
+    lines = ["specs", *(f"  {line}" for line in spec_lines())]
+    lines += [f"datasets in {out}", *(f"  {line}" for line in registered_lines(out) or ["none"])]
+    click.echo("\n".join(lines))
 
 
-@cli.command(
-    "show",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard data show demo_rte --row 3",
-        "tuneyard data show demo_rte --row 3 --template qwen",
-    ),
+@_command(
+    "show", "tuneyard data show demo_rte --row 3", "tuneyard data show demo_rte --row 3 --template qwen"
 )
 @click.argument("name", metavar="NAME|SPEC.yaml")
 @_SOURCE
@@ -238,36 +209,30 @@ def show_command(
         click.echo(f"{title}\n{text}\n")
 
 
-@cli.command(
+@_command(
     "diff",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard data diff demo_rte_train dataset_info/demo_rte/demo_rte-train.json",
-        "tuneyard data diff demo_rte_train demo_rte_train --json",
-    ),
+    "tuneyard data diff demo_rte_train dataset_info/demo_rte/demo_rte-train.json",
+    "tuneyard data diff demo_rte_train demo_rte_train --json",
 )
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @_REGISTRY
-@click.option("--all", "every", is_flag=True, help="Show every place, not the first 20 of each kind.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with every place.")
+@_ALL
+@_JSON
 @click.pass_context
 def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: bool, as_json: bool) -> None:
     """Compare two datasets, or files of records: examples added, removed, changed; 0 same, 1 different."""
     from compiler.diff import diff
 
     found = diff(first, second, out)
-    click.echo(json.dumps(found.as_json(), ensure_ascii=False) if as_json else "\n".join(found.lines(every)))
+    _print(as_json, found.as_json(), found.lines(every))
     ctx.exit(int(found.different))
 
 
-@cli.command(
+@_command(
     "stats",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard data stats demo_rte_train --model models/demo-base",
-        "tuneyard data stats demo_rte_eval --plot results/lengths.png",
-    ),
+    "tuneyard data stats demo_rte_train --model models/demo-base",
+    "tuneyard data stats demo_rte_eval --plot results/lengths.png",
 )
 @click.argument("name", metavar="NAME|FILE")
 @_REGISTRY
@@ -278,24 +243,21 @@ def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: 
     type=click.Path(path_type=Path, dir_okay=False),
     help="Draw the lengths there (.png, .svg, .pdf).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_JSON
 def stats_command(name: str, out: Path, model: Path | None, drawn: Path | None, as_json: bool) -> None:
     """Count what a dataset holds: lengths, labels, languages, duplicates."""
     from compiler.stats import plot, stats
 
     found = stats(name, out, model)
-    click.echo(json.dumps(found.as_json(), ensure_ascii=False) if as_json else "\n".join(found.lines()))
+    _print(as_json, found.as_json(), found.lines())
     if drawn:
         plot(found, drawn)
 
 
-@cli.command(
+@_command(
     "remove",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard data compile demo_rte --out build/old",
-        "tuneyard data remove demo_rte --out build/old",
-    ),
+    "tuneyard data compile demo_rte --out build/old",
+    "tuneyard data remove demo_rte --out build/old",
 )
 @click.argument("name")
 @_REGISTRY
@@ -306,13 +268,10 @@ def remove_command(name: str, out: Path) -> None:
     click.echo(f"removed {name}: {', '.join(Registry(out).remove(name))}")
 
 
-@cli.command(
+@_command(
     "verify",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard data verify demo_rte --model models/demo-base",
-        "tuneyard data verify demo_mnli_eval --model models/demo-base --json",
-    ),
+    "tuneyard data verify demo_rte --model models/demo-base",
+    "tuneyard data verify demo_mnli_eval --model models/demo-base --json",
 )
 @click.argument("name")
 @click.option(
@@ -324,8 +283,8 @@ def remove_command(name: str, out: Path) -> None:
 @click.option("--template", help="LLaMA-Factory's template (without one: the tokenizer's own chat template).")
 @click.option("--cutoff-len", type=click.IntRange(1), help="Tokens after which LLaMA-Factory cuts a row.")
 @_REGISTRY
-@click.option("--all", "every", is_flag=True, help="Show every problem, not the first 20.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each dataset.")
+@_ALL
+@_JSON
 def verify_command(
     name: str, recipe: Path | None, out: Path, every: bool, as_json: bool, **options: Any
 ) -> None:
@@ -337,22 +296,16 @@ def verify_command(
     failed = []
     for dataset in datasets_of(name, out):
         verdict = verify(dataset, out, settings)
-        if as_json:
-            click.echo(json.dumps(report.as_json(verdict), ensure_ascii=False))
-        else:
-            click.echo("\n".join(report.lines(verdict, every)))
+        _print(as_json, report.as_json(verdict), report.lines(verdict, every))
         failed += [dataset] if verdict.failed else []
     if failed:
         raise ContentError(f"{', '.join(failed)}: not what LLaMA-Factory should train on")
 
 
-@cli.command(
+@_command(
     "init",
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard data init samples/rte/train.jsonl",
-        "tuneyard data init samples/rte/train.jsonl --text premise --label label --split 0.2",
-    ),
+    "tuneyard data init samples/rte/train.jsonl",
+    "tuneyard data init samples/rte/train.jsonl --text premise --label label --split 0.2",
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--text", metavar="COLUMN", help="The column that the model reads.")
@@ -372,15 +325,14 @@ def verify_command(
 def init_command(file: Path, share: float, out: Path | None, **columns: str | None) -> None:
     """Look at a file or folder and propose a spec that compiles it: init data.csv --out mine.yaml."""
     from compiler.init.propose import propose
-    from core.files import atomic
+    from core.files import write_text
 
     told = {role: column for role, column in columns.items() if column}
     if out and out.exists():
         raise RequestError(f"--out {out}: it exists; name another file, or delete it first")
     spec, said = propose(file, share, out, **told)
     if out:
-        with atomic(out) as staged:
-            staged.write(spec.encode())
+        write_text(out, spec)
     else:
         click.echo(spec, nl=False)
     click.echo(said, err=True)

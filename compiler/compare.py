@@ -1,37 +1,64 @@
-"""Rows compared with rows: ids and rows that came before, conflicts, leaks between splits."""
+"""Rows compared with rows: ids and rows that came before, conflicts, leaks between splits, near rows.
 
-from collections.abc import Iterable
-from functools import partial
+Near rows are candidates by MinHash (rensa), each verified by its true similarity.
+The similarity of two texts is the Jaccard index of their shingles: the runs of three words (a Han
+character counts as a word), upper case and punctuation left aside. Candidates come from locality-
+sensitive hashing in bands (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, chapter 3), which
+misses few pairs above the threshold; none below it is reported.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from compiler.fingerprints import Fingerprints, repeated
-from compiler.near import Twin, near_repeats, near_rows
 from compiler.problems import Problems
 from compiler.spec import PART
-from core.errors import Problem
+from core.han import HAN
+
+THRESHOLD = 0.8
+PERMUTATIONS = 64
+BANDS = 16
+BATCH = 5000
+WIDTH = 3
+SEED = 42
+_MIXER = 0x9E3779B97F4A7C15  # odd, near 2**64 over the golden ratio (Knuth: TAOCP 3, section 6.4)
+_WORDS = re.compile(f"[{HAN}]|[^\\W{HAN}]+")
+
+_ASCII = {code: sign.lower() if (sign := chr(code)).isalnum() or sign == "_" else " " for code in range(128)}
+
+Twin = tuple[int, int, float]
 
 
 def compare(
     splits: dict[str, Fingerprints], group: str | None, problems: Problems, *, near: bool = False
 ) -> dict[str, object]:
-    """Warn of what rows do to each other; return what the manifest says about the splits.
+    """Warn of rows like others, within splits and beside the training one; return the manifest's `fit`."""
 
-    The split that is trained on is `train`, or the first where none is called so.
-    """
+    def warn(code: str, form: str, twins: Iterable[Any], rows: Fingerprints, others: Fingerprints) -> None:
+        """Warn of each (row, row of the others like it, similarity where it is a near one)."""
+        found = list(twins)
+        said = ((rows.place(row), form.format(others.place(twin), *share)) for row, twin, *share in found)
+        problems.warn_of(code, len(found), said)
+
     there = {split: seen for split, seen in splits.items() if seen.rows}
     report: dict[str, object] = {split: seen.summary() for split, seen in there.items()}
     for seen in there.values():
-        _repeats(seen, problems)
+        same, conflicts = seen.repeats()
+        warn("W201", "the same id as in {}", repeated(seen.ids), seen, seen)
+        warn("W202", "the same row as in {}", same, seen, seen)
+        warn("W203", "the same input as in {}, another answer", conflicts, seen, seen)
         if near:
-            _nearly("W212", "nearly the same as {} ({:.2f})", near_repeats(seen.texts), seen, seen, problems)
+            warn("W212", "nearly the same as {} ({:.2f})", near_repeats(seen.texts), seen, seen)
     first = PART if PART in there else next(iter(there), "")
     for other in [split for split in there if split != first]:
         train, test = there[first], there[other]
-        _leaked(train, test, other, problems)
+        warn("W208", f"the same input stands in {other}: {{}}", leaks(train, test), train, test)
         if near:
             form = f"nearly the same input stands in {other}: {{}} ({{:.2f}})"
-            _nearly("W213", form, near_rows(train.texts, test.texts), train, test, problems)
+            warn("W213", form, near_rows(train.texts, test.texts), train, test)
         if group and not train.counted_only:
-            shared = set(there[other].groups).intersection(there[first].groups)
+            shared = set(test.groups).intersection(train.groups)
             report[f"{group} shared by {first} and {other}"] = len(shared)
     return report
 
@@ -42,29 +69,77 @@ def leaks(train: Fingerprints, other: Fingerprints) -> list[tuple[int, int]]:
     return [(row, there[key]) for row, key in enumerate(train.prompts) if key in there]
 
 
-def _nearly(
-    code: str, form: str, twins: Iterable[Twin], rows: Fingerprints, others: Fingerprints, problems: Problems
-) -> None:
-    found = list(twins)
-    said = (form.format(others.place(twin), share) for _, twin, share in found)
-    places = (rows.place(row) for row, *_ in found)
-    problems.warn_of(code, len(found), map(partial(Problem, code), places, said))
+def shingles(text: str) -> list[str]:
+    """Return the runs of three words of a text; a text of fewer words is one run."""
+    # of ASCII the same words, in half the time
+    words = text.translate(_ASCII).split() if text.isascii() else _WORDS.findall(text.lower())
+    if len(words) <= WIDTH:
+        return [" ".join(words)]
+    return list(map(" ".join, zip(words, words[1:], words[2:], strict=False)))
 
 
-def _leaked(train: Fingerprints, other: Fingerprints, name: str, problems: Problems) -> None:
-    found = leaks(train, other)
-    said = (f"the same input stands in {name}: {other.place(twin)}" for _, twin in found)
-    places = (train.place(row) for row, _ in found)
-    problems.warn_of("W208", len(found), map(partial(Problem, "W208"), places, said))
+def similarity(one: str, other: str) -> float:
+    """Return the Jaccard index of two texts' shingles, 0 to 1."""
+    first, second = set(shingles(one)), set(shingles(other))
+    return len(first & second) / len(first | second)
 
 
-def _repeats(seen: Fingerprints, problems: Problems) -> None:
-    same, conflicts = seen.repeats()
-    for code, form, found in (
-        ("W201", "the same id as in {}", repeated(seen.ids)),
-        ("W202", "the same row as in {}", same),
-        ("W203", "the same input as in {}, another answer", conflicts),
-    ):
-        said = (form.format(seen.place(first)) for first, _ in found)
-        places = (seen.place(again) for _, again in found)
-        problems.warn_of(code, len(found), map(partial(Problem, code), places, said))
+def near_rows(texts: Sequence[str], others: Sequence[str]) -> Iterator[Twin]:
+    """Yield (row, first near row of `others`, similarity); one that is wholly the same is none."""
+    index = _index()
+    for start in range(0, len(others), BATCH):
+        index.insert_pairs(list(enumerate(_hashed(others[start : start + BATCH]), start)))
+    for start in range(0, len(texts), BATCH):
+        block = texts[start : start + BATCH]
+        for row, found in enumerate(index.query_all(_hashed(block)), start):
+            yield from _verified(row, sorted(found), texts, others)
+
+
+def near_repeats(texts: Sequence[str]) -> Iterator[Twin]:
+    """Yield (row, earlier row, similarity) for each text that is nearly the same as one before it."""
+    index = _index()
+    rows = _sharing(texts)
+    for start in range(0, len(rows), BATCH):
+        block = rows[start : start + BATCH]
+        hashed = _hashed([texts[row] for row in block])
+        index.insert_pairs(list(zip(block, hashed, strict=True)))
+        for row, found in zip(block, index.query_all(hashed), strict=True):
+            yield from _verified(row, sorted(twin for twin in found if twin < row), texts, texts)
+
+
+def _sharing(texts: Sequence[str]) -> list[int]:
+    """Return the rows that share a band, in 128 bytes a row: an index of all holds ten times that."""
+    import numpy as np
+    from rensa import RMinHash
+
+    mixers = np.array([pow(_MIXER, power, 1 << 64) for power in range(PERMUTATIONS // BANDS)], np.uint64)
+    bands = np.empty((BANDS, len(texts)), np.uint64)
+    for start in range(0, len(texts), BATCH):
+        block = list(map(shingles, texts[start : start + BATCH]))
+        signatures = np.array(RMinHash.digests_from_token_sets(block, PERMUTATIONS, SEED), np.uint64)
+        mixed = signatures.reshape(len(block), BANDS, -1) * mixers
+        bands[:, start : start + len(block)] = mixed.sum(axis=2).T
+    shares = np.zeros(len(texts), bool)
+    for band in bands:
+        ordered = np.sort(band)
+        shares |= np.isin(band, ordered[1:][ordered[1:] == ordered[:-1]])
+    return np.flatnonzero(shares).tolist()
+
+
+def _verified(row: int, found: list[int], texts: Sequence[str], others: Sequence[str]) -> Iterator[Twin]:
+    for twin in found:
+        if texts[row] != others[twin] and (share := similarity(texts[row], others[twin])) >= THRESHOLD:
+            yield row, twin, share
+            return
+
+
+def _hashed(texts: Sequence[str]) -> Any:
+    from rensa import RMinHash
+
+    return RMinHash.from_token_sets(list(map(shingles, texts)), PERMUTATIONS, SEED)
+
+
+def _index() -> Any:
+    from rensa import RMinHashLSH
+
+    return RMinHashLSH(THRESHOLD, PERMUTATIONS, BANDS)

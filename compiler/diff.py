@@ -1,20 +1,19 @@
 """Two datasets example by example: what was added, removed, answered otherwise, and how labels moved."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
-from compiler.stored import Example, stored_examples
+from compiler.stored import few, stored_examples
 from core.errors import counted
 
-MOST_LABELS = 30
-LONGEST = 60  # characters of an answer that may be a label
 SHOWN = 20
 
 
-@dataclass(frozen=True, slots=True)
-class RowKey:
+class RowKey(NamedTuple):
     """An example in a few bytes: hashes of what is asked and answered, place, id, and label ("" for none)."""
 
     prompt: int
@@ -56,14 +55,13 @@ class Difference:
 
     def lines(self, every: bool) -> Iterator[str]:
         """Yield the lines for people, the first 20 places of each kind unless `every`."""
-        most = None if every else SHOWN
-        found = (("added", self.added), ("removed", self.removed))
-        for what, places in found:
-            yield from (f"{what}    {place}" for place in places[:most])
-            yield from _rest(what, len(places), most)
-        for a, b, old, new in self.changed[:most]:
-            yield f"changed  {a} → {b}" + (f": {old} → {new}" if old != new else "")
-        yield from _rest("changed", len(self.changed), most)
+        shifts = [f": {old} → {new}" if old != new else "" for *_, old, new in self.changed]
+        changed = [f"{a} → {b}{shift}" for (a, b, *_), shift in zip(self.changed, shifts, strict=True)]
+        for what, found in (("added    ", self.added), ("removed    ", self.removed), ("changed  ", changed)):
+            shown = found if every else found[:SHOWN]
+            yield from (f"{what}{each}" for each in shown)
+            if rest := len(found) - len(shown):
+                yield f"{what.rstrip()}    … and {rest} more (--all shows them)"
         for (old, new), count in Counter((old, new) for *_, old, new in self.changed if old != new).items():
             yield f"shift    {old} → {new}: {counted(count, 'example')}"
         for name, (before, after) in self.labels.items():
@@ -80,68 +78,40 @@ def diff(first: str, second: str, folder: Path) -> Difference:
     Examples of the same prompt are the same or changed; of the others, those of one `idx` are changed.
     Memory holds about 300 bytes an example.
     """
-    sides = [[_key(example) for example in stored_examples(name, folder)] for name in (first, second)]
-    labels = [_labels(side) for side in sides]
-    result = Difference((first, second), (len(sides[0]), len(sides[1])))
-    if all(labels):
-        names = dict.fromkeys([*labels[0], *labels[1]])
-        result.labels = {name: (labels[0][name], labels[1][name]) for name in sorted(names)}
-    removed, added = sides
-    for by in ("prompt and content", "prompt", "idx"):
-        removed, added, pairs = _matched(removed, added, by)
-        if by == "prompt and content":
-            result.same = len(pairs)
-        else:
-            known = bool(result.labels)
-            result.changed += [(a.place, b.place, a.label * known, b.label * known) for a, b in pairs]
+    removed, added = (
+        [RowKey(e.key, e.content, e.place, e.idx, e.label) for e in stored_examples(name, folder)]
+        for name in (first, second)
+    )
+    result = Difference((first, second), (len(removed), len(added)))
+    before, after = (few(Counter(key.label for key in side)) for side in (removed, added))
+    if before and after:
+        result.labels = {name: (before[name], after[name]) for name in sorted(before | after)}
+    removed, added, same = _matched(removed, added, attrgetter("prompt", "content"))
+    result.same = len(same)
+    for by in ("prompt", "idx"):
+        removed, added, pairs = _matched(removed, added, attrgetter(by))
+        known = bool(result.labels)
+        result.changed += [(a.place, b.place, a.label * known, b.label * known) for a, b in pairs]
     result.removed, result.added = [key.place for key in removed], [key.place for key in added]
     return result
 
 
-def _key(example: Example) -> RowKey:
-    label = example.answer if len(example.answer) <= LONGEST else ""
-    return RowKey(example.key, example.content, example.place, example.idx, label)
-
-
-def _labels(side: list[RowKey]) -> Counter[str]:
-    """Return how often each label is there; empty where the answers are no few short texts."""
-    labels: Counter[str] = Counter()
-    for key in side:
-        labels[key.label] += 1
-        if not key.label or len(labels) > MOST_LABELS:
-            return Counter()
-    return labels
-
-
 def _matched(
-    first: list[RowKey], second: list[RowKey], by: str
+    first: list[RowKey], second: list[RowKey], by: Callable[[RowKey], object]
 ) -> tuple[list[RowKey], list[RowKey], list[tuple[RowKey, RowKey]]]:
     """Return what is left of both sides, and the pairs that are equal by this, in the order of the second."""
     waiting: defaultdict[object, list[RowKey]] = defaultdict(list)
     for key in reversed(first):
-        if (value := _value(key, by)) is not None:
-            waiting[value].append(key)
+        waiting[by(key)].append(key)
+    waiting.pop(None, None)  # of those without an idx
     pairs, left = [], []
     for key in second:
-        value = _value(key, by)
-        others = waiting.get(value) if value is not None else None
-        if others:
+        if others := waiting.get(by(key)):
             pairs.append((others.pop(), key))
         else:
             left.append(key)
     taken = {id(one) for one, _ in pairs}
     return [key for key in first if id(key) not in taken], left, pairs
-
-
-def _value(key: RowKey, by: str) -> object:
-    if by == "idx":
-        return key.idx
-    return key.prompt if by == "prompt" else (key.prompt, key.content)
-
-
-def _rest(what: str, count: int, most: int | None) -> Iterator[str]:
-    if most is not None and count > most:
-        yield f"{what}    … and {count - most} more (--all shows them)"
 
 
 def _share(count: int, total: int) -> str:

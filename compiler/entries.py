@@ -28,20 +28,16 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
     """Return the registry entry of a dataset, with complete `columns` (and `tags`) for LLaMA-Factory."""
     if output.format == "text":
         return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
-    beside = {
-        "kto_tag" if column.kind == KTO else column.kind: column.name
-        for column in spec.columns
-        if column.kind in RECORDED
-    }
+    kinds = {name: kind for name, kind in spec.kinds.items() if kind in RECORDED}
+    beside = {"kto_tag" if kind == KTO else kind: name for name, kind in kinds.items()}
     ranking = {"ranking": True} if "chosen" in beside else {}
     if output.format == "alpaca":
-        extras = [name for name in ("system",) if name in output.templates]
-        extras += ["history"] if output.turns == "history" else []
-        columns = ALPACA | {name: name for name in extras} | beside
+        columns = ALPACA | ({"system": "system"} if "system" in output.templates else {})
+        columns |= ({"history": "history"} if output.turns == "history" else {}) | beside
         if ranking:
             del columns["response"]
         return {**ranking, "file_name": file_name, "formatting": "alpaca", "columns": columns}
-    names = {column.name for column in spec.columns} | set(output.templates)
+    names = spec.kinds | output.templates
     wanted = ("system", "tools") if output.format == "sharegpt" else ("tools",)
     columns = {"messages": output.field} | {name: name for name in wanted if name in names} | beside
     tags = TAGS if output.format == "sharegpt" else _MESSAGES

@@ -11,15 +11,8 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from core.errors import nearest, show_value
 
-_TYPES = {
-    "string": "text",
-    "integer": "a whole number",
-    "number": "a number",
-    "array": "a list",
-    "object": "a mapping",
-    "boolean": "true or false",
-    "null": "null",
-}
+_TYPES = {"string": "text", "integer": "a whole number", "number": "a number", "null": "null"}
+_TYPES |= {"array": "a list", "object": "a mapping", "boolean": "true or false"}
 _BOUNDS = {
     "minimum": "{} or more",
     "maximum": "{} or less",

@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 
 from compiler.rows import Batch
-from compiler.spec import Filter
+from compiler.spec import Filter, Spec
+from compiler.texts import TextColumns
 from core.han import HAN
 
 _HAN = re.compile(f"[{HAN}]")
@@ -14,16 +15,19 @@ _ASCII = re.compile("[A-Za-z]")
 class Sieve:
     """Applies a filter to batches and counts what falls through, by reason."""
 
-    def __init__(self, wanted: Filter) -> None:
-        self.wanted = wanted
+    def __init__(self, spec: Spec) -> None:
+        self.wanted = wanted = spec.filter
+        self.texts = TextColumns(spec)
         self.dropped: dict[str, int] = {}
         self._keywords = _pattern(wanted.keywords)
         self._fields = [pattern for field in wanted.fields if (pattern := _pattern(field))]
 
-    def sift(self, batch: Batch, columns: Sequence[Sequence[str]]) -> Batch:
-        """Return the rows of a batch that stay; `columns` are its texts."""
+    def sift(self, batch: Batch) -> Batch:
+        """Return the rows of a batch that stay."""
+        if self.wanted == Filter():
+            return batch
         kept = []
-        for number, texts in enumerate(zip(*columns, strict=True)):
+        for number, texts in enumerate(zip(*self.texts.of(batch).values(), strict=True)):
             reason = self._reason("\n".join(texts))
             if reason:
                 self.dropped[reason] = self.dropped.get(reason, 0) + 1
@@ -32,7 +36,6 @@ class Sieve:
         return batch if len(kept) == len(batch) else batch.keep(kept)
 
     def _reason(self, text: str) -> str:
-        """Return why a text does not stay, or an empty string."""
         wanted = self.wanted
         if len(text) < wanted.min_chars:
             return "too short"
@@ -58,10 +61,7 @@ def _pattern(keywords: Sequence[str]) -> re.Pattern[str] | None:
     """Return a pattern of whole words (Chinese has no spaces: there a part of the text is enough)."""
     if not keywords:
         return None
-    words = [
-        ("" if not word[0].isascii() else r"(?<![A-Za-z0-9])")
-        + re.escape(word)
-        + ("" if not word[-1].isascii() else r"(?![A-Za-z0-9])")
-        for word in keywords
-    ]
+    before = {word: r"(?<![A-Za-z0-9])" if word[0].isascii() else "" for word in keywords}
+    after = {word: r"(?![A-Za-z0-9])" if word[-1].isascii() else "" for word in keywords}
+    words = [f"{before[word]}{re.escape(word)}{after[word]}" for word in keywords]
     return re.compile("|".join(words), re.IGNORECASE)

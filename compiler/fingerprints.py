@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate, count, islice
 from math import ceil
 from operator import lt
-from typing import cast
+from typing import Any, cast
 
 from compiler.rows import Line
 
-_NUMPY_PAYS = 500_000
+_NUMPY_PAYS = 500_000  # rows: its import takes a quarter of a second, a set of all keys 75 bytes a row
 
 
 class Codes:
@@ -98,26 +98,19 @@ class Fingerprints:
 
     def take(self, order: Sequence[int]) -> "Fingerprints":
         """Return what was seen of some rows, in this order (what a split goes by stays behind)."""
-        return replace(
-            self,
-            prompts=_take(self.prompts, order),
-            answers=_take(self.answers, order),
-            groups=_take(self.groups, order),
-            ids=_take(self.ids, order),
-            lengths=_take(self.lengths, order),
-            texts=[self.texts[row] for row in order] if self.texts else [],
-            labels=self.labels.take(order),
-            _order=order,
-        )
+        arrays = ("prompts", "answers", "groups", "ids", "lengths")
+        taken: dict[str, Any] = {name: _take(getattr(self, name), order) for name in arrays}
+        texts = [self.texts[row] for row in order] if self.texts else []
+        return replace(self, **taken, texts=texts, labels=self.labels.take(order), _order=order)
 
     def repeats(self) -> "tuple[list[tuple[int, int]], list[tuple[int, int]]]":
-        """Return (first row, later row) for rows that came before, and for inputs with another answer."""
+        """Return (row, first row) for rows that came before, and for inputs with another answer."""
         first: dict[tuple[int, int], int] = {}
         asked = repeated(self.prompts)
         rows = sorted({row for pair in asked for row in pair})
-        same = [(first.setdefault((self.prompts[row], self.answers[row]), row), row) for row in rows]
-        others = [(one, two) for one, two in asked if self.answers[one] != self.answers[two]]
-        return [(one, two) for one, two in same if one != two], others
+        same = [(row, first.setdefault((self.prompts[row], self.answers[row]), row)) for row in rows]
+        others = [(row, before) for row, before in asked if self.answers[row] != self.answers[before]]
+        return [(row, before) for row, before in same if row != before], others
 
     def clusters(self) -> "array[int]":
         """Return a number for each row, equal where the group is, counted from 0 as they first come."""
@@ -128,22 +121,13 @@ class Fingerprints:
         """Return rows, label balance and lengths for the manifest."""
         names = self.labels.names()
         counts = self._labels + Counter(self.labels.rows)
-        labels = {
-            str(names[code]): counts[code] for code in sorted(counts, key=lambda code: str(names[code]))
-        }
-        return {
-            "rows": self.rows,
-            "labels": labels,
-            "characters": quantiles(self._lengths + Counter(self.lengths)),
-        }
+        labels = dict(sorted((str(names[code]), count) for code, count in counts.items()))
+        characters = quantiles(self._lengths + Counter(self.lengths))
+        return {"rows": self.rows, "labels": labels, "characters": characters}
 
 
 def repeated(keys: "array[int]") -> list[tuple[int, int]]:
-    """Return (first row, later row) for every row whose key came before, in order.
-
-    A set of all keys takes 75 bytes a row while it lives, and numpy a quarter of a second to import: it pays
-    for many rows only.
-    """
+    """Return (row, first row) for every row whose key came before, in order."""
     candidates: Iterable[int] = range(len(keys))
     if len(keys) > _NUMPY_PAYS:
         import numpy as np
@@ -155,8 +139,8 @@ def repeated(keys: "array[int]") -> list[tuple[int, int]]:
     elif all(map(lt, keys, islice(keys, 1, None))) or len(set(keys)) == len(keys):
         return []
     first: dict[int, int] = {}
-    found = [(first.setdefault(keys[row], row), row) for row in candidates]
-    return [(one, other) for one, other in found if one != other]
+    found = [(row, first.setdefault(keys[row], row)) for row in candidates]
+    return [(row, before) for row, before in found if row != before]
 
 
 def _take(values: "array[int]", order: Sequence[int]) -> "array[int]":
@@ -164,7 +148,6 @@ def _take(values: "array[int]", order: Sequence[int]) -> "array[int]":
 
 
 def _compact(lines: Sequence[Line]) -> Sequence[Line]:
-    """Keep a place for every row in as little memory as can be."""
     plain = not isinstance(lines, range) and all(type(line) is int for line in lines)
     return array("L", cast("Sequence[int]", lines)) if plain else lines
 

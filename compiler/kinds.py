@@ -30,23 +30,19 @@ EXPECTED = {
 
 
 def check_kinds(kinds: Mapping[str, str], *, texts: bool, answered: bool, formats: Collection[str]) -> None:
-    """Refuse columns (kind by name) that the outputs cannot hold, as `ValueError`.
-
-    `texts` says that some output is one text, or a mixture's; `answered`, that some has an answer of its own;
-    `formats` are those of the outputs.
-    """
+    """Refuse columns (kind by name) that outputs, some of them texts or answered, cannot hold."""
     beside = {name: kind for name, kind in kinds.items() if kind in RECORDED}
+    first, turns = next(iter(beside), ""), "turns" in kinds.values()
     if beside and texts:
-        name = next(iter(beside))
-        raise ValueError(f"column {name}: neither a mixture nor a text for pretraining holds {beside[name]}")
-    if HISTORY in kinds.values() and ("turns" in kinds.values() or {*formats} != {"alpaca"}):
+        raise ValueError(
+            f"column {first}: neither a mixture nor a text for pretraining holds {beside[first]}"
+        )
+    if HISTORY in kinds.values() and (turns or {*formats} != {"alpaca"}):
         name = next(name for name, kind in kinds.items() if kind == HISTORY)
         raise ValueError(f"column {name}: history stands beside the question of an alpaca record alone")
-    if "alpaca" in formats and beside and "turns" in kinds.values():
-        name = next(iter(beside))
-        raise ValueError(
-            f"column {name}: alpaca leaves turns out that it may be of; write sharegpt or messages"
-        )
+    if "alpaca" in formats and beside and turns:
+        what = "alpaca leaves turns out that it may be of; write sharegpt or messages"
+        raise ValueError(f"column {first}: {what}")
     pair = sorted(kind for kind in beside.values() if kind in PAIR)
     if pair and (pair != [*PAIR] or answered):
         raise ValueError(

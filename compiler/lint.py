@@ -2,7 +2,7 @@
 
 import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import chain
 from operator import add
@@ -55,7 +55,7 @@ class Lint:
         answers = [keys[name] for name in self.texts.answered]
         if self.texts.label_is_learned:
             answers.append(list(map(hash, batch.columns["label"])))
-        answers += [list(map(hash, batch.columns[c.name])) for c in self.spec.columns if c.kind == KTO]
+        answers += [list(map(hash, batch.columns[name])) for name in self.spec.named(KTO)]
         if self.spec.group:
             # of texts as compared elsewhere; numbers by what they look like, since -1 and -2 have one hash
             groups = keys.get(self.spec.group) or list(map(hash, map(repr, batch.columns[self.spec.group])))
@@ -107,24 +107,20 @@ class Lint:
         if split.group:
             seen.units.note(batch.columns[split.group])
         if split.by_hash:
-            texts = (
-                map(repr, batch.columns[split.group]) if split.group else map(repr, zip(*asked, strict=True))
-            )
-            stable = [int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) for text in texts]
+            values = batch.columns[split.group] if split.group else zip(*asked, strict=True)
+            texts = map(str.encode, map(repr, values))
+            stable = [int.from_bytes(blake2b(text, digest_size=8).digest()) for text in texts]
             seen.stable.fromlist(stable)
 
     def _scraps(self, batch: Batch, asked: list[Texts], learned: list[Texts]) -> None:
         """Warn of tags in answers that neither are nor were asked to be a program."""
-        for number, answers in enumerate(zip(*learned, strict=True)):
-            hit = next((hit for text in answers if (hit := HTML.search(text))), None)
-            if hit and not any(MARKUP.search(texts[number]) for texts in (*asked, *learned)):
-                self._warn("W214", batch, [number], f"HTML in an answer: {show_value(hit[0])}")
+        for number, hit in _hits(HTML, learned):
+            if not any(MARKUP.search(texts[number]) for texts in (*asked, *learned)):
+                self._warn("W214", batch, [number], f"HTML in an answer: {show_value(hit)}")
 
     def _search(self, bad: re.Pattern[str], code: str, what: str, columns: list[Texts], batch: Batch) -> None:
-        for number, texts in enumerate(zip(*columns, strict=True)):
-            hit = next((hit for text in texts if (hit := bad.search(text))), None)
-            if hit:
-                self._warn(code, batch, [number], f"{what}: {show_value(hit[0])}")
+        for number, hit in _hits(bad, columns):
+            self._warn(code, batch, [number], f"{what}: {show_value(hit)}")
 
     def _lengths(self, seen: Fingerprints, columns: list[Texts], batch: Batch) -> None:
         lengths = list(map(len, columns[0]))
@@ -138,6 +134,13 @@ class Lint:
     def _warn(self, code: str, batch: Batch, numbers: Iterable[int], message: str, field: str = "") -> None:
         for number in numbers:
             self.problems.warn(Problem(code, batch.place(number), message, field))
+
+
+def _hits(bad: re.Pattern[str], columns: list[Texts]) -> Iterator[tuple[int, str]]:
+    """Yield the rows in a text of which a pattern is found, each with what is found first."""
+    for number, texts in enumerate(zip(*columns, strict=True)):
+        if hit := next(filter(None, map(bad.search, texts)), None):
+            yield number, hit[0]
 
 
 def _keys(values: Sequence[object]) -> "array[int]":
@@ -154,7 +157,6 @@ def _key(value: object) -> int:
 
 
 def _together(keys: list[list[int]], rows: int) -> list[int]:
-    """Return one key a row for the keys of any number of columns."""
     if len(keys) == 1:
         return keys[0]
     return list(map(hash, zip(*keys, strict=True))) if keys else [0] * rows

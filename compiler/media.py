@@ -6,14 +6,12 @@ turns have placeholders (data/mm_plugin.py); it opens them only while it trains.
 
 import contextlib
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePath
 from typing import cast
 
 from compiler.kinds import PLACEHOLDERS
-from compiler.spec import Column, Spec, placeholders
+from compiler.spec import Spec, placeholders
 from compiler.turns import USER, Turn
 from core.calls import WrongValueError
 from core.errors import counted, show_value
@@ -22,30 +20,33 @@ PIXELS = 768 * 768  # LLaMA-Factory's image_max_pixels: what has more is made sm
 BROKEN_IMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error)  # of Pillow's decoders
 
 
-@dataclass(slots=True)
 class Media:
     """Reads the media columns of a spec's rows; counts what LLaMA-Factory will change or not find."""
 
-    columns: Sequence[Column]
-    turns: str | None
-    asked: Sequence[str]
-    literal: str
-    absolute: set[str] = field(default_factory=set)
-    large: set[str] = field(default_factory=set)
+    def __init__(self, spec: Spec, shown: str) -> None:
+        """`shown` is the source file as the user gave it: media lie beside it, or in `media_dir`."""
+        self.folder = Path(spec.source.media_dir) if spec.source.media_dir else Path(shown).parent
+        self.columns = [column for column in spec.columns if column.kind in PLACEHOLDERS]
+        self.turns = spec.turns
+        asking, output = ("instruction", "input", "user"), spec.outputs[0]
+        self.asked = output.columns_of(*asking)
+        templates = "".join(output.templates.get(key, "") for key in asking)
+        self.literal = "".join(text for text, _ in placeholders(templates))
+        self.absolute: set[str] = set()
+        self.large: set[str] = set()
 
-    def paths(self, kind: str, folder: Path, value: object) -> list[str]:
+    def paths(self, kind: str, value: object) -> list[str]:
         """Return the paths in a cell, one as text or a list; `WrongValueError` names what is wrong."""
         found = [value] if isinstance(value, str) and value else value or []
         for path in cast("list[object]", found):
+            expected = f"found {show_value(path)}, expected the path of a file"
             if not isinstance(path, str) or not path.strip():
-                raise WrongValueError(f"found {show_value(path)}, expected the path of a file")
+                raise WrongValueError(expected)
             if ".." in PurePath(path).parts:
                 raise WrongValueError(f"{path}: leads out of the folder; expected a path below it")
             if "://" in path or path.startswith("data:"):
-                raise WrongValueError(
-                    f"found {show_value(path)}, expected the path of a file: save it as one"
-                )
-            pixels = looked_at(folder / path, kind == "images")
+                raise WrongValueError(f"{expected}: save it as one")
+            pixels = looked_at(self.folder / path, kind == "images")
             if PurePath(path).is_absolute():
                 self.absolute.add(path)
             if pixels > PIXELS:
@@ -53,10 +54,7 @@ class Media:
         return cast("list[str]", found)
 
     def place(self, row: dict[str, object]) -> dict[str, object]:
-        """Return a row with as many placeholders as it names files: where it has none, they come first.
-
-        `WrongValueError` where it has some, but not as many.
-        """
+        """Return a row with a placeholder for each file, added where it has none; else `WrongValueError`."""
         for column in self.columns:
             paths, mark = cast("list[str]", row[column.name]), PLACEHOLDERS[column.kind]
             talk = cast("list[Turn]", row[self.turns]) if self.turns else []
@@ -79,30 +77,16 @@ class Media:
         question = talk[first]._replace(text=marks + talk[first].text)
         return {self.turns: [*talk[:first], question, *talk[first + 1 :]]}
 
-    def notes(self, folder: Path) -> list[str]:
+    def notes(self) -> list[str]:
         """Return, for people, what the records do not show: where the files are looked for."""
-        there = [f"media are looked for in {folder}: a recipe names it as media_dir"]
-        several = counted(len(self.large), "image")
-        said = [f"{several} of more than {PIXELS} pixels: LLaMA-Factory shrinks them (image_max_pixels)"]
-        known = [f"{counted(len(self.absolute), 'absolute path')}: they hold on this machine only"]
-        return [*there, *(said if self.large else []), *(known if self.absolute else [])]
-
-
-def media_of(spec: Spec) -> Media | None:
-    """Return what reads a spec's media columns, None where it has none."""
-    columns = [column for column in spec.columns if column.kind in PLACEHOLDERS]
-    if not columns:
-        return None
-    turns = next((column.name for column in spec.columns if column.kind == "turns"), None)
-    templates = [spec.outputs[0].templates.get(key, "") for key in ("instruction", "input", "user")]
-    pieces = [piece for text in templates for piece in placeholders(text)]
-    asked = list(dict.fromkeys(name for _, name in pieces if name is not None))
-    return Media(columns, turns, asked, "".join(text for text, _ in pieces))
-
-
-def media_folder(spec: Spec, shown: str) -> Path:
-    """Return the folder of the media that a source file names, by its path as the user gave it."""
-    return Path(spec.source.media_dir) if spec.source.media_dir else Path(shown).parent
+        large, absolute = counted(len(self.large), "image"), counted(len(self.absolute), "absolute path")
+        shrunk = f"{large} of more than {PIXELS} pixels: LLaMA-Factory shrinks them (image_max_pixels)"
+        said = {
+            f"media are looked for in {self.folder}: a recipe names it as media_dir": self.columns,
+            shrunk: self.large,
+            f"{absolute}: they hold on this machine only": self.absolute,
+        }
+        return [note for note, found in said.items() if found]
 
 
 @cache

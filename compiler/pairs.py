@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from compiler.kinds import PAIR
-from compiler.spec import Column, Spec
-from compiler.turns import ASSISTANT, Clean, Turn, best_of, cleaned, read_turns
+from compiler.spec import Column
+from compiler.turns import ASSISTANT, Clean, Turn, best_of, cleaned, read_answer, read_turns
 from core.calls import WrongValueError
 from core.errors import Problem, show_value
 
@@ -24,10 +23,7 @@ class Reply(NamedTuple):
 
 
 def reply_of(column: Column, clean: Clean, value: object) -> Reply:
-    """Return the answer in a text, a message of the assistant, or messages that end with one, cleaned.
-
-    Of several rated answers it is the best, or for a column `rejected` the worst.
-    """
+    """Return the cleaned answer in a text or messages, of rated ones the best (`rejected`: the worst)."""
     if column.best_by:
         return Reply([], best_of(column, clean, value))
     if isinstance(value, dict):
@@ -35,8 +31,7 @@ def reply_of(column: Column, clean: Clean, value: object) -> Reply:
     if isinstance(value, str):
         reply = Reply([], value)
     elif isinstance(value, list) and len(value) == 1:
-        (turn,) = read_turns(value, answers=True)
-        reply = Reply([], turn.text)
+        reply = Reply([], read_answer(value[0]))
     else:
         *before, last = read_turns(cast("list[dict[str, object]]", value))
         reply = Reply(cleaned(before, clean), last.text)
@@ -56,9 +51,8 @@ def wanted(column: Column, value: object) -> bool:
         return float(cast("float", value)) >= column.at_least
     known = value if isinstance(value, bool) else WORDS.get(str(value).strip().lower())
     if known is None:
-        raise WrongValueError(
-            f"found {show_value(value)}, expected true or false (`at_least` at the column takes ratings)"
-        )
+        what = f"found {show_value(value)}, expected true or false"
+        raise WrongValueError(f"{what} (`at_least` at the column takes ratings)")
     return known
 
 
@@ -69,9 +63,8 @@ def checked_pair(row: Mapping[str, Any], pair: Sequence[str], turns: str | None)
         raise WrongValueError(f"chosen and rejected are the same: {show_value(chosen.text)}")
     told = [[(turn.role, turn.text) for turn in reply.before] for reply in (chosen, rejected)]
     if told[0] != told[1]:
-        raise WrongValueError(
-            "chosen and rejected do not answer the same prompt: the turns before them differ"
-        )
+        what = "chosen and rejected do not answer the same prompt"
+        raise WrongValueError(f"{what}: the turns before them differ")
     asked = [(turn.role, turn.text) for turn in row[turns]] if turns else []
     if told[0] and told[0] != asked:
         raise WrongValueError(
@@ -79,11 +72,6 @@ def checked_pair(row: Mapping[str, Any], pair: Sequence[str], turns: str | None)
             "expected the same (`--column turns=chosen` takes the prompt from there)"
         )
     return {name: reply.text for name, reply in zip(pair, (chosen, rejected), strict=True)}
-
-
-def pair_of(spec: Spec) -> list[str]:
-    """Return the names of a spec's columns chosen and rejected, [] where it has none."""
-    return [column.name for kind in PAIR for column in spec.columns if column.kind == kind]
 
 
 def one_class(counts: Counter[object], place: str) -> Problem:

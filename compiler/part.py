@@ -13,7 +13,6 @@ from compiler.filters import Sieve
 from compiler.fingerprints import Fingerprints
 from compiler.kinds import KTO
 from compiler.lint import Lint
-from compiler.media import media_folder
 from compiler.pairs import one_class
 from compiler.read import read, reading
 from compiler.readback import look_back
@@ -21,8 +20,7 @@ from compiler.render import Renderer
 from compiler.request import Context, Counts
 from compiler.rows import Batch
 from compiler.sources import Input
-from compiler.spec import Filter, Spec
-from compiler.texts import TextColumns
+from compiler.spec import Spec
 from compiler.write import Look, RecordFile
 from core.errors import Problem
 
@@ -35,64 +33,58 @@ class PartRun:
         self.problems = context.problems
         self.renderers = [Renderer(spec, output) for output in spec.outputs]
         self.lint = Lint(spec, context.problems)
-        self.sieve = Sieve(spec.filter) if spec.filter != Filter() else None
-        self.texts = TextColumns(spec)
+        self.sieve = Sieve(spec)
         self.source = reading(spec)
         self.types: dict[str, str] = {}
-        self.kto = next((column.name for column in spec.columns if column.kind == KTO), None)
+        self.kto = next(iter(spec.named(KTO)), None)
         self.classes: Counter[object] = Counter()
-        self.read = 0
-        self.kept = 0
+        self.limit = context.request.limit or sys.maxsize
+        self.read = self.kept = 0
 
-    def run(self, inputs: Sequence[Input], files: Sequence[RecordFile], enough: int | None = None) -> Counts:
+    def run(self, inputs: Sequence[Input], files: Sequence[RecordFile], enough: int = sys.maxsize) -> Counts:
         """Read all files (or until `enough` rows are kept) and write the rows; returns their counts."""
-        limit = self.context.request.limit
         dropped: Counter[str] = Counter()
         for found in inputs:
-            if (enough is None or self.kept < enough) and (limit is None or self.read < limit):
+            if self.kept < enough and self.read < self.limit:
                 dropped += self._file(found, files, enough)
         if self.read and not self.kept and not self.problems.stopped:
             message = f"none of the {self.read} rows of {self.name} is kept, so it is not written"
             self.problems.warn(Problem("W209", inputs[0].shown, message))
-        if self.kto and limit is None and enough is None and len(self.classes) == 1:
+        if len(self.classes) == 1 and min(self.limit, enough) == sys.maxsize:
             self.problems.lead([one_class(self.classes, inputs[0].shown)])
         if len(self.classes) > 1:
             wanted, unwanted = self.classes[True], self.classes[False]
             ratio = f"{wanted} answers wanted, {unwanted} unwanted ({wanted / unwanted:.2f} to 1)"
             self.problems.notes.append(f"{inputs[0].shown}: {ratio}")
-        filtered = self.sieve.dropped if self.sieve else {}
-        return Counts(self.read, self.kept, dropped={**dropped, **filtered})
+        return Counts(self.read, self.kept, dropped={**dropped, **self.sieve.dropped})
 
-    def _file(self, found: Input, files: Sequence[RecordFile], enough: int | None) -> Counter[str]:
+    def _file(self, found: Input, files: Sequence[RecordFile], enough: int) -> Counter[str]:
         """Read one file; returns the rows dropped without a look at their texts, by reason."""
-        checker = Checker(self.spec, self.problems, self.context.unused, self.types, self.read)
+        unused = self.context.unused
+        checker = Checker(self.spec, found.shown, self.problems, unused, self.types, self.read)
         bad_before = self.problems.bad_rows
-        limit = self.context.request.limit
-        room = sys.maxsize if limit is None else limit - self.read
+        room = self.limit - self.read
         passed_on = column_missing = 0
-        path, folder = self.context.progress.watch(found.path), media_folder(self.spec, found.shown)
+        path = self.context.progress.watch(found.path)
         for rows in read(path, found.shown, self.source, self.problems, self.name):
             rows = rows.head(room - passed_on) if room - passed_on < len(rows.lines) else rows
             passed_on += len(rows.lines)
-            if (batch := checker.check(rows, folder)) is None:  # read on all the same, for the counts
+            if (batch := checker.check(rows)) is None:  # read on all the same, for the counts
                 column_missing += len(rows.lines)
             else:
                 self._take(batch, "idx" in checker.sources, files)
-            if passed_on == room or (enough is not None and self.kept >= enough):
+            if passed_on == room or self.kept >= enough:
                 break
         self.problems.settle()
-        self.problems.notes += checker.notes(found.shown, folder)
+        self.problems.notes += checker.notes()
         unreadable = self.problems.bad_rows - bad_before - checker.bad
         self.read += passed_on + unreadable
         return Counter({"column missing": column_missing, "no gold label": checker.unlabelled})
 
     def _take(self, batch: Batch, numbered: bool, files: Sequence[RecordFile]) -> None:
+        batch = batch if self.problems.stopped else self.sieve.sift(batch)
         if self.problems.stopped or not batch.lines:
             return
-        if self.sieve:
-            batch = self.sieve.sift(batch, list(self.texts.of(batch).values()))
-            if not batch.lines:
-                return
         self.kept += len(batch)
         if self.kto:
             self.classes.update(batch.columns[self.kto])

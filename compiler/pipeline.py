@@ -8,17 +8,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from compiler.arranged import Arranged
+from compiler.arrange import Arranged
 from compiler.compare import compare
 from compiler.entries import entries_of
 from compiler.fingerprints import Fingerprints
 from compiler.manifest import Identity, identify, is_whole, seal
 from compiler.part import PartRun, split_files
 from compiler.problems import KEPT, Problems
-from compiler.progress import Progress, size_of
+from compiler.progress import Progress
 from compiler.readback import account
 from compiler.registry import Manifest, Registry
-from compiler.request import CompileReport, CompileRequest, Context, Counts, Written
+from compiler.request import COUNTED, CompileReport, CompileRequest, Context, Counts, Written
 from compiler.sources import Input, Stamp, find_inputs, unread, with_rivals
 from compiler.spec import REJECTED, Spec
 from compiler.unused import Unused
@@ -28,8 +28,7 @@ from core.files import staging
 
 def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     """Compile a spec into `request.out/NAME` and register it; nothing changes where a problem is found."""
-    started = time.perf_counter()
-    inputs = find_inputs(spec, request.sources)
+    started, inputs = time.perf_counter(), find_inputs(spec, request.sources)
     target = request.out / spec.name
     for found in inputs:
         if found.within(target):
@@ -110,13 +109,12 @@ def _no_empty_folder(out: Path) -> Iterator[None]:
 
 def _run(spec: Spec, request: CompileRequest, inputs: list[Input], staged: Path | None) -> CompileReport:
     if (spec.arranged or spec.near) and not request.duplicates:
-        raise RequestError(
-            f"--no-duplicates: {spec.name} is sampled, split, mixed or searched for near rows: all are needed"
-        )
+        why = "is sampled, split, mixed or searched for near rows: all are needed"
+        raise RequestError(f"--no-duplicates: {spec.name} {why}")
     rejected = staged / REJECTED if staged and request.reject else None
     problems = Problems(None if request.every_problem else KEPT, rejected)
     problems.notes += unread(request.sources)
-    context = Context(request, problems, Unused(), Progress(size_of(found.path for found in inputs)))
+    context = Context(request, problems, Unused(), Progress([found.path for found in inputs]))
     fit: dict[str, object] = {}
     with _no_collection(), contextlib.closing(context.progress):
         if spec.arranged:
@@ -130,28 +128,20 @@ def _run(spec: Spec, request: CompileRequest, inputs: list[Input], staged: Path 
         for _, _, file in written.files:
             file.forget()
     counts += Counts(rejected=_lines_of(rejected) if rejected else problems.bad_rows)
-    datasets: dict[str, int] = {}
-    files: dict[str, dict[str, object]] = {}
+    report = CompileReport(
+        **asdict(counts), name=spec.name, problems=problems, unused=context.unused, fit=fit
+    )
     if not problems.stopped:
         if staged:
-            datasets, files = account(spec, counts.kept, written)
+            report.datasets, report.files = account(spec, counts.kept, written)
         counts.balance(spec.name)
         if not counts.kept:
             problems.lead([_nothing_left(counts, inputs)])
     problems.fatal |= request.strict and problems.count("W") > 0
-    return CompileReport(
-        **asdict(counts),
-        name=spec.name,
-        problems=problems,
-        unused=context.unused,
-        fit=fit,
-        datasets=datasets,
-        files=files,
-    )
+    return report
 
 
 def _lines_of(path: Path) -> int:
-    """Return how many lines a file has, 0 where there is none."""
     if not path.exists():
         return 0
     with path.open("rb") as file:
@@ -164,8 +154,7 @@ def _straight(
     """Write each split as it is read; nothing is held but what comparing needs."""
     counts, written = Counts(), Written()
     for split in spec.splits:
-        part = [found for found in inputs if found.split == split]
-        if part:
+        if part := [found for found in inputs if found.split == split]:
             written.splits[split] = seen = Fingerprints(counted_only=not context.request.duplicates)
             with split_files(staged, spec, split) as files:
                 counts += PartRun(spec, split, context, seen).run(part, files)
@@ -186,7 +175,6 @@ def _no_collection() -> Iterator[None]:
 
 
 def _nothing_left(counts: Counts, inputs: list[Input]) -> Problem:
-    """Return the error of a compile without a single record; why there is none stands in the counts."""
     shown = ", ".join(found.shown for found in inputs)
     why = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items())
     message = f"no rows left of {counts.read}: {why}" if counts.read else "no rows: the source holds none"
@@ -196,10 +184,7 @@ def _nothing_left(counts: Counts, inputs: list[Input]) -> Problem:
 def _standing(
     target: Path, manifest: Manifest, identity: Future[Identity], request: CompileRequest
 ) -> CompileReport | None:
-    """Return the report of the dataset that is there, if it is what this compile would make.
-
-    A manifest holds the first thousand problems: where every one was asked for and there are more, None.
-    """
+    """Return the report of the dataset that is there, if it is what this compile would make and say."""
     if not is_whole(target, manifest) or manifest["made_from"] != identity.result():
         return None
     counts, first = manifest["counts"], manifest["first_problems"]
@@ -210,7 +195,7 @@ def _standing(
     return CompileReport(
         name=target.name,
         problems=problems,
-        **{name: counts[name] for name in ("read", "kept", "dropped", "rejected", "not_sampled")},
+        **{name: counts[name] for name in COUNTED},
         datasets=counts["records"],
         fit=manifest["fit"],
         unused=Unused(manifest["not_used"]),

@@ -110,11 +110,7 @@ class Problems:
         self._errors[:0] = problems
 
     def settle(self) -> None:
-        """Bring what was found since the last call into the order of its lines, and write down bad rows.
-
-        Called after each block of rows, when its reader and then its checks have said what is wrong with it,
-        and at the end of each file.
-        """
+        """Order what was found by line and write bad rows down, after each block of rows and each file."""
         fresh, self._fresh = sorted(self._fresh, key=lambda entry: _line_of(entry[0][0])), []
         for found, _ in fresh:
             if found[0].code == "E001" and self.limit is not None:  # else each row of the file would say it
@@ -133,11 +129,11 @@ class Problems:
         if self.limit is None or len(self.warnings) < self.limit:
             self.warnings.append(problem)
 
-    def warn_of(self, code: str, number: int, problems: Iterator[Problem]) -> None:
-        """Record many warnings of one code; messages beyond the limit are never made."""
+    def warn_of(self, code: str, number: int, found: Iterator[tuple[str, str]]) -> None:
+        """Record many warnings of one code, (place, message); those beyond the limit are never made."""
         self.counts.update({code: number} if number else {})
         room = number if self.limit is None else max(self.limit - len(self.warnings), 0)
-        self.warnings.extend(islice(problems, room))
+        self.warnings.extend(Problem(code, place, message) for place, message in islice(found, room))
 
     def first(self) -> list[dict[str, str]]:
         """Return the first thousand errors and the first thousand warnings, for the manifest."""
@@ -147,18 +143,14 @@ class Problems:
     def again(cls, counts: dict[str, int], first: Sequence[dict[str, str]], notes: list[str]) -> Self:
         """Return the problems that a manifest tells of."""
         found = [Problem(**problem) for problem in first]
-        return cls(
-            warnings=[problem for problem in found if problem.code.startswith("W")],
-            notes=notes,
-            counts=Counter(counts),
-            _errors=[problem for problem in found if problem.code.startswith("E")],
-        )
+        warnings = [problem for problem in found if problem.code.startswith("W")]
+        errors = [problem for problem in found if problem.code.startswith("E")]
+        return cls(warnings=warnings, notes=notes, counts=Counter(counts), _errors=errors)
 
     def listed(self) -> list[Problem]:
         """Return the errors and then the warnings that are kept, both by file and line."""
-        files = {_file_of(problem): None for problem in [*self.errors, *self.warnings]}
-        order = {name: number for number, name in enumerate(files)}
-        warnings = sorted(self.warnings, key=lambda p: (order[_file_of(p)], _line_of(p)))
+        files = list(dict.fromkeys(map(_file_of, [*self.errors, *self.warnings])))
+        warnings = sorted(self.warnings, key=lambda p: (files.index(_file_of(p)), _line_of(p)))
         return [*self.errors, *warnings]
 
     def count(self, kind: str) -> int:
@@ -173,10 +165,10 @@ class Problems:
         """Return the first places of each kind of warning, and how many more there are."""
         lines = []
         for code, total in sorted(self.tally("W").items()):
-            shown = [problem for problem in self.warnings if problem.code == code]
+            shown = [problem.line() for problem in self.warnings if problem.code == code]
             shown = shown if self.limit is None else shown[:PLACES]
             rest = total - len(shown)
-            lines += [problem.line() for problem in shown]
+            lines += shown
             lines += [f"… {rest} more {code}: {CODES[code]} (--all shows every one)"] if rest else []
         return lines
 
@@ -191,8 +183,7 @@ class Problems:
         return replace(problem, message=problem.message + more) if others > 0 else problem
 
     def _record(self, found: Sequence[Problem], row: object) -> None:
-        for problem in found:
-            self.counts[problem.code] += 1
+        self.counts.update(problem.code for problem in found)
         self._fresh.append((found, row))
 
 
@@ -225,7 +216,6 @@ def _file_of(problem: Problem) -> str:
 
 
 def _rejected_line(found: Sequence[Problem], row: object) -> bytes:
-    """Return a bad row as a line of rejected.jsonl: its place, what is wrong with it, the row."""
     reasons = [f"{p.code} {p.field}: {p.message}" if p.field else f"{p.code} {p.message}" for p in found]
     line = {"place": found[0].place, "problems": reasons, "row": row}
     try:

@@ -3,9 +3,9 @@
 import io
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from compiler.read.stream import Readable
 
@@ -18,15 +18,15 @@ DELAY = 2.0
 class Progress:
     """Counts the bytes read of local files; tqdm is imported when the bar is due, not before."""
 
-    def __init__(self, total: int = 0) -> None:
-        self.total = total
+    def __init__(self, paths: Iterable[Readable]) -> None:
+        self.total = sum(path.stat().st_size for path in paths if isinstance(path, Path))
         self.done = 0
         self.began = time.monotonic()
         self.bar: tqdm[Any] | None = None
 
     def watch(self, path: Readable) -> Readable:
         """Return what reads the same bytes and moves the bar (a file of the hub: as it is)."""
-        return _Watched(path, self) if isinstance(path, Path) else path
+        return _Watched(path, self.move) if isinstance(path, Path) else path
 
     def move(self, count: int) -> None:
         """Count bytes that were read, and show them once two seconds have passed."""
@@ -46,31 +46,24 @@ class Progress:
             self.bar.close()
 
 
-def size_of(paths: Iterable[Readable]) -> int:
-    """Return the bytes of the local files among these."""
-    return sum(path.stat().st_size for path in paths if isinstance(path, Path))
-
-
-class _Watched:
-    """A path whose bytes are counted as they are read."""
-
-    def __init__(self, path: Path, progress: Progress) -> None:
-        self.path, self.progress = path, progress
+class _Watched(NamedTuple):
+    path: Path
+    move: Callable[[int], None]
 
     @property
     def name(self) -> str:
         return self.path.name
 
     def open(self, _mode: Literal["rb"], _buffering: Literal[0], /) -> io.RawIOBase:
-        return _Counted(self.path, self.progress)
+        return _Counted(self.path, self.move)
 
 
 class _Counted(io.FileIO):
-    def __init__(self, path: Path, progress: Progress) -> None:
+    def __init__(self, path: Path, move: Callable[[int], None]) -> None:
         super().__init__(path)
-        self.progress = progress
+        self.move = move
 
     def readinto(self, buffer: Any) -> int:
         count = super().readinto(buffer)
-        self.progress.move(count)
+        self.move(count)
         return count

@@ -24,8 +24,6 @@ from core.files import sha256
 BLOCK = 1 << 18
 Record = dict[str, Any]
 Contents = tuple[int, "array[int]"]
-
-
 Accounts = tuple[dict[str, int], dict[str, dict[str, object]]]
 
 
@@ -35,7 +33,6 @@ def account(spec: Spec, kept: int, written: Written) -> Accounts:
     `kept` is how many rows each output should hold. `ContentError` where a file is not what was meant, or its
     records are not those that were counted.
     """
-    numbers = {split: seen.clusters() for split, seen in written.splits.items()} if spec.group else {}
     totals: Counter[str] = Counter()
     datasets: dict[str, int] = {}
     files: dict[str, dict[str, object]] = {}
@@ -57,17 +54,14 @@ def account(spec: Spec, kept: int, written: Written) -> Accounts:
     for (split, output, file), found in zip(written.files, prints, strict=True):
         if output.dataset:
             beside = examples_file(file.path)
-            clusters = {spec.group: numbers[split]} if spec.group else {}
+            clusters = {spec.group: written.splits[split].clusters()} if spec.group else {}
             write_examples(beside, found, clusters)
             files[beside.name] = {"rows": len(found), "sha256": sha256(beside)}
     return datasets, files
 
 
 def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> Contents:
-    """Return how many records a file holds (`file`, open at its beginning), and each one's fingerprint.
-
-    There are fingerprints for a dataset's file only.
-    """
+    """Return how many records an open file holds and, of a dataset's file, the fingerprint of each."""
     entry = entry_of(spec, output, path.name)
     columns = cast("dict[str, str]", entry["columns"])
     rows, prints = 0, array("Q")
@@ -108,18 +102,13 @@ def _turns_before(records: list[Record], entry: Mapping[str, Any]) -> list[str]:
 
 
 def read_back(path: Path, fields: frozenset[str], file: BinaryIO) -> Iterator[list[Record]]:
-    """Yield the records of a file (open at its beginning), hundreds at a time, each in a line of its own.
-
-    `ContentError` for what does not parse or is no object of just these fields, and for a file that holds
-    anything else than its records and what stands between them.
-    """
+    """Yield records of an open file, hundreds at a time; `ContentError` unless it holds just such records."""
     rows = 0
     for block in _blocks(path, file):
         lines = block.count(b"\n{") + 1
+        text = block if path.suffix == ".json" else block.replace(b"\n", b",")
         try:
-            records = orjson.loads(
-                b"[%b]" % (block if path.suffix == ".json" else block.replace(b"\n", b","))
-            )
+            records = orjson.loads(b"[%b]" % text)
         except orjson.JSONDecodeError:
             records = []
         if len(records) != lines or not _have(records, fields):

@@ -36,23 +36,17 @@ class Registry:
             self.entries, self.manifests = read_registry(folder), dict[str, Manifest]()
 
     def check(self, name: str, entries: dict[str, Entry], files: Iterable[str] = ()) -> None:
-        """Refuse a dataset whose folder holds what no compile wrote, or whose names are taken.
-
-        `files` are those that would be written beside the ones that the entries name.
-        """
+        """Refuse taken names, and a folder with more in it than compiles wrote or would write."""
         written = [Path(str(entry["file_name"])) for entry in entries.values()]
         beside = [path.name for file in written for path in (file, examples_file(file))]
         self._refuse_foreign(self.folder / name, {*files, *beside})
         for dataset in entries:
             there = self.entries.get(dataset)
             if there is not None and (other := _folder_of(there)) != name:
-                fix = "rename one of the two"
-                if other in self.manifests:
-                    fix = f"`python -m compiler remove {other}` first, or give another --out"
-                raise ContentError(
-                    f"{self.folder / REGISTRY}: the dataset name {dataset!r} is taken by "
-                    f"{there.get('file_name')!r}: {fix}"
-                )
+                remove = f"`python -m compiler remove {other}` first, or give another --out"
+                fix = remove if other in self.manifests else "rename one of the two"
+                taken = f"the dataset name {dataset!r} is taken by {there.get('file_name')!r}"
+                raise ContentError(f"{self.folder / REGISTRY}: {taken}: {fix}")
 
     def publish(self, staged: Path, name: str) -> None:
         """Put a staged dataset in its place and register it, under the folder's lock."""
@@ -68,11 +62,8 @@ class Registry:
     def remove(self, name: str) -> list[str]:
         """Unregister a compiled dataset and delete its folder; returns the dataset names that are gone."""
         if name not in self.manifests:
-            known = ", ".join(self.manifests) or "none"
-            hint = nearest(name, self.manifests)
-            raise RequestError(
-                f"no compiled dataset {name!r} in {self.folder} (found: {known}) {hint}".rstrip()
-            )
+            known = f"(found: {', '.join(self.manifests) or 'none'}) {nearest(name, self.manifests)}"
+            raise RequestError(f"no compiled dataset {name!r} in {self.folder} {known}".rstrip())
         target = self.folder / name
         self._refuse_foreign(target, set())
         with locked(self.folder):
@@ -87,7 +78,6 @@ class Registry:
         return gone
 
     def _read(self) -> None:
-        """Read what is there, under the lock."""
         recover(self.folder)
         self.entries, self.manifests = read_registry(self.folder), read_manifests(self.folder)
         self._register()
@@ -106,11 +96,8 @@ class Registry:
                 if _folder_of(there) == folder:  # else the name was given by hand to something else
                     wanted[name] = {k: v for k, v in there.items() if k in entry or k not in OWN} | entry
         if wanted != before:
-            names = [
-                *(name for name in before if name in wanted),
-                *(name for name in wanted if name not in before),
-            ]
-            self.entries = {name: wanted[name] for name in names}
+            names = dict.fromkeys([*before, *wanted])  # those that were there keep their places
+            self.entries = {name: wanted[name] for name in names if name in wanted}
             write_json(self.folder / REGISTRY, self.entries, ascii_only=True)
 
     def _refuse_foreign(self, target: Path, written: set[str]) -> None:

@@ -36,10 +36,8 @@ class Filled:
         puts a line break between two texts, and none is ever inside one: there it is escaped.
         """
         literals = [orjson.dumps(text)[1:-1].replace(b"%", b"%%") for text in self.literals]
-        columns = [
-            orjson.dumps(texts, option=orjson.OPT_INDENT_2)[5:-3].split(b'",\n  "') for texts in self.columns
-        ]
-        return b'"' + b"%b".join(literals) + b'"', columns
+        columns = [orjson.dumps(texts, option=orjson.OPT_INDENT_2)[5:-3] for texts in self.columns]
+        return b'"' + b"%b".join(literals) + b'"', [column.split(b'",\n  "') for column in columns]
 
 
 Field = tuple[str, "Filled | Values"]
@@ -56,9 +54,9 @@ class Renderer:
     def __init__(self, spec: Spec, output: Output) -> None:
         self.spec = spec
         self.output = output
-        self.turns = next((column.name for column in spec.columns if column.kind == "turns"), None)
-        self.columns = {column.name for column in spec.columns}
-        self.beside = {column.name: column.kind for column in spec.columns if column.kind in RECORDED}
+        self.turns = spec.turns
+        self.columns = spec.kinds
+        self.beside = {name: kind for name, kind in spec.kinds.items() if kind in RECORDED}
 
     def render(self, batch: Batch) -> list[bytes]:
         """Return the records of a batch as JSON texts, keys in a fixed order, non-ASCII as it is."""
@@ -80,11 +78,9 @@ class Renderer:
         if out.format == "alpaca" and self.turns:
             return [*self._alpaca(batch), *self._system(batch), *kept]
         if out.format == "alpaca":
-            history: list[Field] = []
-            if (
-                out.turns == HISTORY and HISTORY not in self.beside.values()
-            ):  # other parts of a mixture have one
-                history = [(HISTORY, repeat([], len(batch)))]
+            history: list[Field] = [(HISTORY, repeat([], len(batch)))]  # other parts of a mixture have one
+            if out.turns != HISTORY or HISTORY in self.beside.values():
+                history = []
             due = ("instruction", "input", *(() if "chosen" in self.beside.values() else ("output",)))
             texts = {name: self._text(batch, name) for name in due}
             if out.wrap_input != "{}":
@@ -112,24 +108,19 @@ class Renderer:
                 yield name, values
 
     def _system(self, batch: Batch) -> list[Field]:
-        """Return the system text that an output gives, [] where it gives none."""
         return [("system", self._text(batch, "system"))] if "system" in self.output.templates else []
 
     def _alpaca(self, batch: Batch) -> list[Field]:
         """Return turns as alpaca: the first exchange, or the last with those before it as history."""
         talks = [[turn.text for turn in talk if turn.role != SYSTEM] for talk in self._talks(batch)]
         if self.output.turns == "first":
-            return [
-                ("instruction", [t[0] for t in talks]),
-                _NO_INPUT,
-                ("output", [t[1] for t in talks]),
-            ]
+            asked, answered = [talk[0] for talk in talks], [talk[1] for talk in talks]
+            return [("instruction", asked), _NO_INPUT, ("output", answered)]
         history = [[talk[at : at + 2] for at in range(0, len(talk) - 2, 2)] for talk in talks]
         asked, answered = [talk[-2] for talk in talks], [talk[-1] for talk in talks]
         return [("instruction", asked), _NO_INPUT, ("output", answered), ("history", history)]
 
     def _told(self, talk: list[Turn]) -> str:
-        """Return turns as one text, each as its speaker's template has it."""
         roles = self.output.roles
         return "\n\n".join(roles[t.role].replace("{}", t.text) for t in talk if t.role in roles).strip()
 
@@ -162,7 +153,6 @@ class Renderer:
             yield [Turn(role, text) for role, text in zip(roles, row, strict=True)]
 
     def _text(self, batch: Batch, key: str) -> Filled:
-        """Return one template filled in for every row of a batch."""
         literals, columns = [""], []
         for text, name in placeholders(self.output.templates.get(key, "")):
             literals[-1] += text
@@ -173,7 +163,6 @@ class Renderer:
 
 
 def _each(values: Values) -> Iterable[bytes]:
-    """Return the JSON of each value; of whole numbers in one call."""
     if isinstance(values, list) and set(map(type, values)) == {int}:
         return orjson.dumps(values)[1:-1].split(b",")
     return map(orjson.dumps, values)

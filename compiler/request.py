@@ -13,6 +13,8 @@ from compiler.unused import Unused
 from compiler.write import RecordFile
 from core.errors import ContentError, counted
 
+COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
+
 
 @dataclass(frozen=True, slots=True)
 class CompileRequest:
@@ -114,14 +116,15 @@ class CompileReport(Counts):
     def line(self) -> str:
         """Return the last line of a compile: counts that add up, records by dataset, seconds."""
         why = ", ".join(f"{reason} {count}" for reason, count in self.dropped.items())
+        dropped = f"dropped {sum(self.dropped.values())}" + (f" ({why})" if why else "")
+        records = "  ".join(f"{name} {rows}" for name, rows in self.datasets.items())
         parts = [
             self.name,
             f"read {self.read}",
-            "" if self.failed else f"kept {self.kept}",
-            "" if self.failed else f"dropped {sum(self.dropped.values())}" + (f" ({why})" if why else ""),
+            *(() if self.failed else (f"kept {self.kept}", dropped)),
             f"rejected {self.rejected}" if self.rejected else "",
             f"not sampled {self.not_sampled}" if self.not_sampled else "",
-            "" if self.failed else "  ".join(f"{name} {rows}" for name, rows in self.datasets.items()),
+            "" if self.failed else records,
             "up to date" if self.up_to_date else "",
             f"{self.seconds:.1f} s",
         ]
@@ -135,13 +138,11 @@ class CompileReport(Counts):
 
     def as_json(self) -> dict[str, object]:
         """Return the report for --json: the last line's figures, and every problem."""
+        counts = {key: getattr(self, key) for key in COUNTED}
         return {
             "name": self.name,
-            "read": self.read,
+            **counts,
             "kept": 0 if self.failed else self.kept,
-            "dropped": self.dropped,
-            "rejected": self.rejected,
-            "not_sampled": self.not_sampled,
             "datasets": self.datasets,
             "up_to_date": self.up_to_date,
             "seconds": round(self.seconds, 3),

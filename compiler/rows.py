@@ -47,7 +47,7 @@ class Rows(Protocol):
 
 
 @dataclass(slots=True)
-class ObjectRows:
+class ObjectRows(Rows):
     """JSON objects as read."""
 
     prefix: str
@@ -56,10 +56,8 @@ class ObjectRows:
     typed: bool = True
 
     def names(self) -> list[str]:
-        """Return the keys of all rows, in the order of their first appearance."""
-        first = self.rows[0]
-        others = set().union(*self.rows).difference(first)
-        return [*first, *sorted(others)]
+        """Return the keys of all rows, those of the first one first."""
+        return [*self.rows[0], *sorted(set().union(*self.rows).difference(self.rows[0]))]
 
     def column(self, name: str) -> list[object]:
         """Return the values of a key or path."""
@@ -70,7 +68,6 @@ class ObjectRows:
             return [walk(row) for row in self.rows]
 
     def row(self, number: int) -> object:
-        """Return one object."""
         return self.rows[number]
 
     def filled(self, name: str) -> list[int]:
@@ -78,12 +75,11 @@ class ObjectRows:
         return filled([row.get(name) for row in self.rows])
 
     def head(self, count: int) -> "ObjectRows":
-        """Return the first rows alone."""
         return ObjectRows(self.prefix, self.lines[:count], self.rows[:count])
 
 
 @dataclass(slots=True)
-class TableRows:
+class TableRows(Rows):
     """Columns of equal length as read from csv, tsv or parquet."""
 
     prefix: str
@@ -106,7 +102,6 @@ class TableRows:
         return [walk(value) for value in self.columns[head]]
 
     def row(self, number: int) -> object:
-        """Return one row as an object."""
         return {name: values[number] for name, values in self.columns.items()}
 
     def filled(self, name: str) -> list[int]:
@@ -114,7 +109,6 @@ class TableRows:
         return filled(self.columns[name])
 
     def head(self, count: int) -> "TableRows":
-        """Return the first rows alone."""
         columns = {name: values[:count] for name, values in self.columns.items()}
         return TableRows(self.prefix, self.lines[:count], columns, self.typed)
 

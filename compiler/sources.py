@@ -72,12 +72,13 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
                 inputs += [Input(part, path) for text in texts for path in data_files(bundled(Path(text)))]
     if not inputs and not spec.mix and (RAW / spec.name).is_dir():
         inputs = _by_name(spec, RAW / spec.name)
-    found_parts = {found.split for found in inputs}
-    missing = [part for part in spec.parts if part not in found_parts] if spec.mix else []
-    for part in [part for part in missing if spec.mix and spec.mix.parts[part].spec.source.hub]:
-        inputs += _from_hub(spec, spec.mix.parts[part].spec.source.hub, {PART: part})  # type: ignore[union-attr]  # a mixture, see the line above
-        missing.remove(part)
-    if missing:
+    parts = dict(spec.mix.parts) if spec.mix else {}
+    for found in inputs:
+        parts.pop(found.split, None)
+    hubs = {name: part.spec.source.hub for name, part in parts.items()}
+    for name, hub in hubs.items():
+        inputs += _from_hub(spec, hub, {PART: name}) if hub else []
+    if missing := [name for name, hub in hubs.items() if not hub]:
         fix = f"give it with --source {missing[0]}=PATH"
         raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {fix}")
     if not inputs and spec.source.hub:
@@ -90,17 +91,14 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
 
 
 def _names_of_splits(spec: Spec) -> dict[str, str]:
-    """Return the split for each name that one goes by."""
     splits = spec.source.splits or {PART: ()}
     return {called: split for split, names in splits.items() for called in (split, *names)}
 
 
 def _from_hub(spec: Spec, hub: Mapping[str, object], splits: Mapping[str, str]) -> list[Input]:
-    option = f"--source {next(iter(splits.values()))}=PATH" if spec.mix else "--source PATH"
-    where = "" if spec.mix else f", or put its files into {RAW / spec.name}/"
-    fixes = (
-        f"without the hub: give files with {option}{where}; with it: a network, or a mirror in HF_ENDPOINT"
-    )
+    own = f"--source PATH, or put its files into {RAW / spec.name}/"
+    option = f"--source {next(iter(splits.values()))}=PATH" if spec.mix else own
+    fixes = f"without the hub: give files with {option}; with it: a network, or a mirror in HF_ENDPOINT"
     return [Input(split, path) for split, path in find_files(hub, splits, fixes)]
 
 
@@ -150,37 +148,25 @@ def _split_called(spec: Spec, name: str) -> str:
 
 
 def _by_name(spec: Spec, path: Path) -> list[Input]:
-    """Put each file into the split whose name it carries; the longest matching name wins.
-
-    Where the spec says under which keys a file holds the rows of several splits, it is read for each.
-    """
+    """Put each file into the split that its name holds, or where a file holds rows of several, into each."""
+    files = data_files(path)
     if not spec.source.splits:
-        return [Input(PART, file) for file in data_files(path)]
-    inputs = []
-    for file in data_files(path):
-        held = [part for part in spec.source.rows if part in spec.splits]
-        if held:
-            inputs += [Input(part, file) for part in held]
-            continue
-        split = _split_in(spec, file)
-        if split is None:
-            splits = ", ".join(spec.splits)
-            wrong = f"its name tells no split of {spec.name} (splits: {splits})"
-            raise RequestError(f"{file}: {wrong}; say --source SPLIT={file}")
-        inputs.append(Input(split, file))
+        return [Input(PART, file) for file in files]
+    if held := [part for part in spec.source.rows if part in spec.splits]:
+        return [Input(part, file) for file in files for part in held]
+    inputs = [Input(_split_in(spec, file), file) for file in files]
+    if strange := [found.path for found in inputs if not found.split]:
+        wrong = f"its name tells no split of {spec.name} (splits: {', '.join(spec.splits)})"
+        raise RequestError(f"{strange[0]}: {wrong}; say --source SPLIT={strange[0]}")
     return inputs
 
 
-def _split_in(spec: Spec, path: Path) -> str | None:
+def _split_in(spec: Spec, path: Path) -> str:
+    """Return the split that a file's name holds a name of, the longest one; "" for none."""
     stem = path.name.split(".")[0].lower()
-    best: tuple[int, str] | None = None
-    for split, names in spec.source.splits.items():
-        for name in (split, *names):
-            if re.search(rf"(?:^|[-_ ]){re.escape(name.lower())}(?:$|[-_ \d])", stem) and (
-                best is None or len(name) > best[0]
-            ):
-                best = (len(name), split)
-    return best[1] if best else None
+    names = _names_of_splits(spec)
+    held = [name for name in names if re.search(rf"(?:^|[-_ ]){re.escape(name.lower())}(?:$|[-_ \d])", stem)]
+    return names[max(held, key=len)] if held else ""
 
 
 def data_files(path: Path) -> list[Path]:

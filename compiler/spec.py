@@ -57,10 +57,15 @@ class Output:
     roles: dict[str, str]
     wrap_input: str = "{}"
 
+    def columns_of(self, *fields: str) -> list[str]:
+        """Return the columns that the templates of these record fields name, each once."""
+        pieces = [piece for key in fields for piece in placeholders(self.templates.get(key, ""))]
+        return list(dict.fromkeys(name for _, name in pieces if name is not None))
+
     @property
-    def whole(self) -> bool:
-        """Whether its file's name is the same for every split."""
-        return "{split}" not in self.file
+    def columns(self) -> list[str]:
+        """The columns that its templates and its kept keys name."""
+        return [*self.columns_of(*TEMPLATES), *self.keep]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +96,10 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a mixture: its share, its own spec with the mixture's outputs, whether it is streamed."""
+    """One part of a mixture: its share, and its own spec with the mixture's outputs."""
 
     share: float
     spec: "Spec"
-    stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,23 +147,37 @@ class Spec:
         return (PART,) if self.mix else self.parts
 
     def outputs_of(self, split: str) -> list[tuple[int, Output]]:
-        """Return the outputs, with their numbers, that are written for a split, or for `WHOLE`.
-
-        Where the rows are split, a file that is no dataset and names no split holds them all.
-        """
+        """Return the outputs of a split, numbered; of `WHOLE`: no datasets, no split in their name."""
         numbered = list(enumerate(self.outputs))
         if self.split is None:
             return [] if split == WHOLE else numbered
-        return [(number, o) for number, o in numbered if (o.whole and not o.dataset) == (split == WHOLE)]
+        whole = [not o.dataset and "{split}" not in o.file for o in self.outputs]
+        return [(number, o) for number, o in numbered if whole[number] == (split == WHOLE)]
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of each column by name."""
+        return {column.name: column.kind for column in self.columns}
+
+    def named(self, *kinds: str) -> list[str]:
+        """Return the names of the columns of these kinds, kind by kind."""
+        return [column.name for kind in kinds for column in self.columns if column.kind == kind]
+
+    @property
+    def turns(self) -> str:
+        """The name of the column of turns, "" where there is none."""
+        return next(iter(self.named("turns")), "")
+
+    @property
+    def answered(self) -> bool:
+        """Whether an output has a template for an answer."""
+        return any({"output", "assistant"} & output.templates.keys() for output in self.outputs)
 
     @property
     def used(self) -> set[str]:
         """The columns that reach an output, or that rows are identified, grouped or split by."""
-        templates = [text for output in self.outputs for text in output.templates.values()]
-        names = {name for text in templates for _, name in placeholders(text) if name is not None}
-        names.update(*(output.keep for output in self.outputs))
-        kinds = ("id", "turns", "label", *RECORDED)
-        names.update(column.name for column in self.columns if column.kind in kinds)
+        names = {*self.named("id", "turns", "label", *RECORDED)}
+        names.update(*(output.columns for output in self.outputs))
         if any(output.format in ("sharegpt", "messages") for output in self.outputs):
             names |= {"system", "tools"}
         if self.in_mix and any("system" in output.templates for output in self.outputs):
@@ -175,9 +193,8 @@ class Spec:
     @property
     def arranged(self) -> bool:
         """Whether rows are chosen or ordered after all have been read."""
-        return bool(
-            self.split or self.mix or self.drop_duplicates or self.drop_leaks or self.sample is not None
-        )
+        drops = self.drop_duplicates or self.drop_leaks
+        return bool(self.split or self.mix or drops or self.sample is not None)
 
 
 def load_spec(name: str, over: Raw | None = None) -> Spec:
@@ -200,6 +217,7 @@ def placeholders(template: str) -> list[tuple[str, str | None]]:
 
 
 def _parse(path: Path, raw: Any) -> Spec:
+    fit, clean = raw.get("fit", {}), raw.get("clean", ())
     try:
         spec = Spec(
             name=path.stem,
@@ -208,10 +226,10 @@ def _parse(path: Path, raw: Any) -> Spec:
             columns=tuple(_column(name, value, raw) for name, value in raw.get("columns", {}).items()),
             labels={ours: tuple(theirs) for ours, theirs in raw.get("labels", {}).items()},
             outputs=tuple(_output(raw["write"], number) for number in range(len(raw["write"]))),
-            group=_fit(raw).get("group"),
-            near=bool(_fit(raw).get("near")),
+            group=None if fit == "near" else fit.get("group"),
+            near=fit == "near" or bool(fit.get("near")),
             filter=_filter(raw.get("filter", {})),
-            clean=(clean,) if isinstance(clean := raw.get("clean", ()), str) else tuple(clean),
+            clean=(clean,) if isinstance(clean, str) else tuple(clean),
             sample=raw.get("sample"),
             drop_duplicates=raw.get("drop_duplicates", False),
             drop_leaks=raw.get("drop_leaks", False),
@@ -228,28 +246,19 @@ def _parse(path: Path, raw: Any) -> Spec:
     return spec
 
 
+def _refuse(wrong: object, message: str) -> None:
+    if wrong:
+        raise ValueError(message)
+
+
 def _column(name: str, value: Any, raw: Raw) -> Column:
     full = value if isinstance(value, dict) else {"names": value}
     usual = "label" if name == "label" and "labels" in raw else "id" if name == "idx" else "text"
     kind = full.get("is", usual)
-    best = full.get("best", {})
-    return Column(
-        name,
-        tuple(full["names"]),
-        kind,
-        full.get("default", {"id": ROW_NUMBER, HISTORY: []}.get(kind)),
-        full.get("wrap", "{}"),
-        best.get("by", ""),
-        best.get("take", ""),
-        full.get("at_least"),
-        full.get("calls", ""),
-        full.get("arguments", ""),
-    )
-
-
-def _fit(raw: Any) -> dict[str, Any]:
-    fit = raw.get("fit", {})
-    return {"near": True} if fit == "near" else cast("dict[str, Any]", fit)
+    default = full.get("default", {"id": ROW_NUMBER, HISTORY: []}.get(kind))
+    settings = {key: full[key] for key in ("wrap", "at_least", "calls", "arguments") if key in full}
+    settings |= {f"best_{key}": value for key, value in full.get("best", {}).items()}
+    return Column(name, tuple(full["names"]), kind, default, **settings)
 
 
 def _filter(raw: Any) -> Filter:
@@ -259,22 +268,21 @@ def _filter(raw: Any) -> Filter:
 def _split(raw: Any) -> Split:
     settings = ("stratify", "group", "by", "seed")
     shares = {name: float(share) for name, share in raw.items() if name not in settings}
-    if not shares or sum(shares.values()) >= 1:
-        raise ValueError("split: name at least one part with its share, all together below 1")
+    wrong = not shares or sum(shares.values()) >= 1
+    _refuse(wrong, "split: name at least one part with its share, all together below 1")
     by_hash = raw.get("by") == "hash"
-    if by_hash and "stratify" in raw:
-        raise ValueError("split: `by: hash` goes by each row alone and cannot be stratified")
+    both = by_hash and "stratify" in raw
+    _refuse(both, "split: `by: hash` goes by each row alone and cannot be stratified")
     return Split(shares, raw.get("stratify"), raw.get("group"), by_hash, raw.get("seed"))
 
 
 def _output(writes: list[Any], number: int) -> Output:
     raw = writes[number]
     if "like" in raw:
-        if raw["like"] >= number:
-            raise ValueError(f"write.{number}: `like: {raw['like']}` must name an output above it")
-        raw = {
-            key: value for key, value in writes[raw["like"]].items() if key not in ("dataset", "field")
-        } | raw
+        above = raw["like"] < number
+        _refuse(not above, f"write.{number}: `like: {raw['like']}` must name an output above it")
+        like = writes[raw["like"]]
+        raw = {key: like[key] for key in like if key not in ("dataset", "field")} | raw
     return Output(
         dataset=raw.get("dataset"),
         file=raw["file"],
@@ -290,104 +298,89 @@ def _output(writes: list[Any], number: int) -> Output:
 
 def _mixed(spec: Spec, whole: Any) -> Spec:
     """Give each part of a mixture its own spec, which writes what the mixture writes."""
-    for key in ("source", "labels", "clean", "filter"):
-        if key in whole:
-            raise ValueError(
-                f"`{key}` and `mix` do not go together: it belongs to a part or to the part's spec"
-            )
+    strange = next((key for key in ("source", "labels", "clean", "filter") if key in whole), "")
+    belongs = "it belongs to a part or to the part's spec"
+    _refuse(strange, f"`{strange}` and `mix` do not go together: {belongs}")
     raw = whole["mix"]
     shares = sum(part["share"] for part in raw["parts"].values())
-    if abs(shares - 1) > 1e-6:
-        raise ValueError(f"mix: the shares add up to {shares:g}, expected 1")
-    if any(output.format != "alpaca" for output in spec.outputs):
-        raise ValueError(
-            "mix: write alpaca; parts of several turns become alpaca by `turns: first` or `history`"
-        )
-    if spec.split and (spec.split.stratify or spec.split.group):
-        raise ValueError("mix: its rows have no columns to stratify or to group by")
-    parts = {}
+    _refuse(abs(shares - 1) > 1e-6, f"mix: the shares add up to {shares:g}, expected 1")
+    alpaca = all(output.format == "alpaca" for output in spec.outputs)
+    turns = "parts of several turns become alpaca by `turns: first` or `history`"
+    _refuse(not alpaca, f"mix: write alpaca; {turns}")
+    by = spec.split and (spec.split.stratify or spec.split.group)
+    _refuse(by, "mix: its rows have no columns to stratify or to group by")
+    parts, files = {}, {}
     for name, about in raw["parts"].items():
         own = load_spec(about["as"])
         templates = {key: text for key, text in own.outputs[0].templates.items() if key != "system"}
         outputs = tuple(replace(o, templates={**templates, **o.templates}) for o in spec.outputs)
-        given = about.get("source", {})
-        read_as = source_of(cast("Raw", own.raw.get("source", {})) | given, PART)
-        source = replace(read_as, files={}, hub=given.get("hub", {}), splits={})
-        stream = bool(source.hub.get("stream"))
+        given, base = about.get("source", {}), cast("dict[str, Any]", own.raw)
+        source = source_of(base.get("source", {}) | given, PART)
         part = replace(
             own,
             name=spec.name,
-            source=source,
+            source=replace(source, files={}, hub=given.get("hub", {}), splits={}),
             outputs=outputs,
-            filter=_filter(cast("Raw", own.raw.get("filter", {})) | about.get("filter", {})),
+            filter=_filter(base.get("filter", {}) | about.get("filter", {})),
             group=None,
             split=spec.split,
             in_mix=True,
             ignore=own.ignore + spec.ignore,
         )
-        parts[name] = Part(about["share"], part, stream)
-    files = {
-        name: source_of(about.get("source", {}), PART).files.get(PART, ())
-        for name, about in raw["parts"].items()
-    }
-    source = replace(spec.source, files={name: paths for name, paths in files.items() if paths})
-    return replace(spec, source=source, group=None, mix=Mix(raw["total"], parts, raw.get("shuffle")))
+        parts[name] = Part(about["share"], part)
+        if paths := source_of(given, PART).files.get(PART):
+            files[name] = paths
+    mix = Mix(raw["total"], parts, raw.get("shuffle"))
+    return replace(spec, source=replace(spec.source, files=files), group=None, mix=mix)
 
 
 def _check_names(spec: Spec) -> None:
     """Refuse what the schema cannot see: names that no column has."""
-    known = {column.name for column in spec.columns}
-    kinds = {column.name: column.kind for column in spec.columns}
-    texts = bool(spec.mix) or spec.in_mix or any(output.format == "text" for output in spec.outputs)
-    answered = any({"output", "assistant"} & output.templates.keys() for output in spec.outputs)
-    formats = {output.format for output in spec.outputs}
-    check_kinds(kinds, texts=texts, answered=answered, formats=formats)
+    known, formats = spec.kinds, {output.format for output in spec.outputs}
+    texts = bool(spec.mix) or "text" in formats
+    check_kinds(known, texts=texts, answered=spec.answered, formats=formats)
     uses = [("fit.group", spec.group)]
     if spec.split:
         uses += [("split.stratify", spec.split.stratify), ("split.group", spec.split.group)]
     for number, output in enumerate(spec.outputs):
-        names = [name for text in output.templates.values() for _, name in placeholders(text)]
-        uses += [(f"write.{number}", name) for name in [*names, *output.keep]]
+        uses += [(f"write.{number}", name) for name in output.columns]
     for where, name in uses:
         if name is not None and name not in known and not spec.mix:
             there = f"(columns: {', '.join(known)}) {nearest(name, known)}".rstrip()
             raise ValueError(f"{where}: no column {name!r} {there}")
-    if spec.labels and "label" not in known:
-        raise ValueError("`labels` needs a column `label`")
-    if any(c.kind == "label" and not (c.name == "label" and spec.labels) for c in spec.columns):
-        raise ValueError("`is: label` is for the column `label`, and needs `labels`")
+    _refuse(spec.labels and "label" not in known, "`labels` needs a column `label`")
+    strange = any(name != "label" or not spec.labels for name in spec.named("label"))
+    _refuse(strange, "`is: label` is for the column `label`, and needs `labels`")
     raws = [(isinstance(raw, bool), raw) for raws in spec.labels.values() for raw in raws]
     if twice := [raw for number, (_, raw) in enumerate(raws) if raws[number] in raws[:number]]:
         raise ValueError(f"labels: {show_value(twice[0])} stands under two of them")
-    if not known and not spec.mix:
-        raise ValueError("expected `columns` or `mix`")
+    _refuse(not known and not spec.mix, "expected `columns` or `mix`")
 
 
 def _check_files(spec: Spec) -> None:
     """Refuse outputs that would collide, and settings that do not go together."""
-    if spec.split and spec.source.splits:
-        raise ValueError("`split` and `source.splits` do not go together: the source has its own splits")
+    both = spec.split and spec.source.splits
+    _refuse(both, "`split` and `source.splits` do not go together: the source has its own splits")
     for key, named in (("rows", spec.source.rows), ("files", spec.source.files)):
         strange = [part for part in named if part and part not in spec.parts]
-        if strange:
-            splits = f"splits: {', '.join(spec.parts)}; `source.splits` names others"
-            raise ValueError(f"source.{key}: no split {strange[0]!r} ({splits})")
-    if spec.split and PART in spec.split.shares:
-        raise ValueError(f"split: {PART!r} is what the others leave: name the others only")
-    if spec.sample is not None and (spec.mix or PART not in spec.parts):
-        raise ValueError(f"`sample` takes rows of the part {PART!r}, and there is none")
+        splits = f"splits: {', '.join(spec.parts)}; `source.splits` names others"
+        _refuse(strange, f"source.{key}: no split {''.join(strange[:1])!r} ({splits})")
+    rest = spec.split and PART in spec.split.shares
+    _refuse(rest, f"split: {PART!r} is what the others leave: name the others only")
+    sampled = spec.sample is not None and (spec.mix or PART not in spec.parts)
+    _refuse(sampled, f"`sample` takes rows of the part {PART!r}, and there is none")
     outputs = [(split, number, o) for split in spec.splits for number, o in spec.outputs_of(split)]
-    for _, number, output in outputs:
+    for _, number, output in outputs if len(spec.splits) > 1 else ():
         for text in (output.file, output.dataset or "{split}"):
-            if len(spec.splits) > 1 and "{split}" not in text:
-                raise ValueError(f"write.{number}: {text!r} must hold {{split}}: {', '.join(spec.splits)}")
+            fix = f"write.{number}: {text!r} must hold {{split}}: {', '.join(spec.splits)}"
+            _refuse("{split}" not in text, fix)
     outputs += [(WHOLE, number, output) for number, output in spec.outputs_of(WHOLE)]
     files = [(output.file.format(split=split), output) for split, _, output in outputs]
     beside = [str(examples_file(Path(file))) for file, output in files if output.dataset]
     _refuse_same([file for file, _ in files] + beside)
     _refuse_same([output.dataset.format(split=split) for split, _, output in outputs if output.dataset])
-    if not reads_piece_by_piece(spec.source.encoding):
-        raise ValueError(f"source.encoding: unknown encoding {spec.source.encoding!r}")
+    encoding = spec.source.encoding
+    _refuse(not reads_piece_by_piece(encoding), f"source.encoding: unknown encoding {encoding!r}")
 
 
 def _refuse_same(names: list[str]) -> None:

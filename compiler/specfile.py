@@ -20,10 +20,7 @@ Raw = dict[str, object]
 
 
 def read_spec(path: Path, over: Raw | None = None) -> Raw:
-    """Return the whole, valid content of a spec file; `ContentError` names every key that is wrong.
-
-    `over` is laid over it.
-    """
+    """Return the content of a spec file with `over` laid over it; `ContentError` names wrong keys."""
     raw = cast("Raw", _over(over or {}, _merged(path, ())))
     _validate(path, raw)
     return raw
@@ -38,15 +35,8 @@ def find_spec(name: str) -> Path:
     """Return the file of a spec given by name or path."""
     if name.endswith((".yaml", ".yml")):
         return _require_dataset_name(Path(name))
-    if name not in known_specs():
-        _refuse_data(name)
-        hint = nearest(name, known_specs())
-        raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}) {hint}".rstrip())
-    return SPECS / f"{name}.yaml"
-
-
-def _refuse_data(name: str) -> None:
-    """Refuse a data file that is given in place of a spec: `RequestError` says what makes one."""
+    if name in known_specs():
+        return SPECS / f"{name}.yaml"
     with contextlib.suppress(OSError):  # a name that is too long
         if Path(name).is_file():
             file = shlex.quote(name)
@@ -54,6 +44,8 @@ def _refuse_data(name: str) -> None:
                 f"{name}: a data file, no spec; `tuneyard data init {file}` proposes one, and "
                 f"`tuneyard data compile SPEC --source {file}` compiles it with a spec that reads it"
             )
+    hint = nearest(name, known_specs())
+    raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}) {hint}".rstrip())
 
 
 def _require_dataset_name(path: Path) -> Path:
@@ -76,7 +68,10 @@ def read_schema(name: str) -> Raw:
 def _merged(path: Path, seen: tuple[Path, ...]) -> Raw:
     if path in seen:
         raise ContentError(f"{path}: `like` leads back to itself")
-    raw = _read_yaml(path)
+    raw = read_yaml(path, "spec").value
+    if not isinstance(raw, dict):
+        raise ContentError(f"{path}: found {show_value(raw)}, expected a mapping with `about` and `write`")
+    _refuse_others(path, raw)
     base = raw.get("like")
     if not isinstance(base, str):
         return raw
@@ -102,14 +97,6 @@ def _over(top: object, under: object) -> object:
     if isinstance(top, list) and isinstance(under, list) and all(isinstance(x, dict) for x in top + under):
         return [_over(x, under[i]) if i < len(under) else x for i, x in enumerate(top)]
     return top
-
-
-def _read_yaml(path: Path) -> Raw:
-    raw = read_yaml(path, "spec").value
-    if not isinstance(raw, dict):
-        raise ContentError(f"{path}: found {show_value(raw)}, expected a mapping with `about` and `write`")
-    _refuse_others(path, raw)
-    return cast("Raw", raw)
 
 
 def _refuse_others(path: Path, value: object) -> None:

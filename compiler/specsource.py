@@ -3,7 +3,7 @@
 import codecs
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 
 def no_row(_: object) -> bool:
@@ -33,27 +33,21 @@ class Source:
 
 def source_of(raw: Any, part: str) -> Source:
     """Return what a valid `source` says; files that name no split are those of the part."""
+    settings = ("encoding", "delimiter", "quoted", "media_dir")
     return Source(
         files=_by_part(raw.get("files", {}), part),
         hub=raw.get("hub", {}),
         splits=_by_part(raw.get("splits", {}), part),
-        encoding=raw.get("encoding", "utf-8"),
-        delimiter=raw.get("delimiter"),
-        quoted=raw.get("quoted"),
         header=tuple(raw.get("header", ())),
-        media_dir=raw.get("media_dir", ""),
         rows=_by_part(raw.get("rows", {}), ""),
+        **{key: raw[key] for key in settings if key in raw},
     )
 
 
 def _by_part(raw: Any, otherwise: str) -> dict[str, tuple[str, ...]]:
     """Return texts by part; those that name no part are under `otherwise`."""
     by_part = raw if isinstance(raw, dict) else {otherwise: raw}
-    return {part: _tuple(texts) for part, texts in by_part.items()}
-
-
-def _tuple(value: object) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(cast("list[str]", value))
+    return {part: (each,) if isinstance(each, str) else tuple(each) for part, each in by_part.items()}
 
 
 def reads_piece_by_piece(encoding: str) -> bool:

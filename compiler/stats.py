@@ -7,10 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from compiler.diff import LONGEST, MOST_LABELS
 from compiler.filters import speaks
 from compiler.fingerprints import quantiles
-from compiler.stored import Example, stored_examples
+from compiler.stored import MOST_LABELS, few, stored_examples
 from core.errors import ContentError, RequestError
 from core.files import read_object
 from core.packages import need
@@ -24,11 +23,7 @@ Measure = Callable[[list[str]], list[int]]
 
 @dataclass(slots=True)
 class Stats:
-    """Counts over the examples of a dataset; `lengths` has how often each length is there, in `unit`s.
-
-    `repeats` are the first duplicates, each with the example that it is the same as, by number from 1;
-    `places` says where they stand.
-    """
+    """Counts over examples: `lengths` in `unit`s, `places` of first duplicates and of what they repeat."""
 
     name: str
     unit: str
@@ -38,7 +33,6 @@ class Stats:
     languages: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     conflicts: int = 0
-    repeats: list[tuple[int, int]] = field(default_factory=list)
     places: list[tuple[str, str]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, object]:
@@ -67,44 +61,42 @@ class Stats:
             found = ", ".join(f"{name} {value}" for name, value in quantiles(counts).items())
             yield f"{self.unit} of {what}: {found}, total {sum(n * times for n, times in counts.items())}"
         for what, counter in (("labels", self.labels), ("languages by script", self.languages)):
-            shares = (
-                f"{name} {count} ({count / self.examples:.1%})" for name, count in counter.most_common()
-            )
-            if counter:
-                yield f"{what}: {', '.join(shares)}"
+            shares = [f"{name} {n} ({n / self.examples:.1%})" for name, n in counter.most_common()]
+            yield from [f"{what}: {', '.join(shares)}"] if shares else []
 
 
 def stats(name: str, folder: Path, model: Path | None) -> Stats:
     """Count over a dataset or a file of records; lengths in tokens of `model`'s tokenizer, else characters.
 
-    Memory holds two hashes and a number an example. `ContentError` where there are no examples,
+    Memory holds two hashes and a place an example. `ContentError` where there are no examples,
     `RequestError` where there is no tokenizer.
     """
     measure = _tokens(model) if model else (lambda texts: list(map(len, texts)))
     result = Stats(name, "tokens" if model else "characters")
     result.lengths = {"prompts": Counter(), "answers": Counter()}
     answers: dict[int, int] = {}
-    rows: dict[tuple[int, int], int] = {}
+    rows: dict[tuple[int, int], str] = {}
     found = stored_examples(name, folder)
     while batch := list(islice(found, BATCH)):
         result.lengths["prompts"].update(measure([example.prompt for example in batch]))
         result.lengths["answers"].update(measure([example.answer for example in batch]))
         for example in batch:
-            _count(result, example, rows, answers)
+            key, content, known = example.key, example.content, len(rows)
+            before = rows.setdefault((key, content), example.place)
+            is_new = len(rows) > known
+            result.examples += 1
+            result.duplicates += not is_new
+            result.places += [(example.place, before)] if not is_new and len(result.places) < KEPT else []
+            result.conflicts += is_new and answers.setdefault(key, content) != content
+            text = f"{example.prompt}\n{example.answer}"
+            language = next((shown for name, shown in LANGUAGES.items() if speaks(name, text)), "other")
+            result.languages[language] += 1
+            if len(result.labels) <= MOST_LABELS:
+                result.labels[example.label] += 1
     if not result.examples:
         raise ContentError(f"{name}: no examples")
-    if len(result.labels) > MOST_LABELS or "" in result.labels:
-        result.labels.clear()
-    result.places = _places(result.repeats, stored_examples(name, folder))
+    result.labels = few(result.labels)
     return result
-
-
-def _places(repeats: Sequence[tuple[int, int]], examples: Iterator[Example]) -> list[tuple[str, str]]:
-    """Return where examples stand, by number: read once more, since all places would double the memory."""
-    wanted = {number for pair in repeats for number in pair}
-    read = enumerate(islice(examples, max(wanted, default=0)), 1)
-    found = {number: example.place for number, example in read if number in wanted}
-    return [(found[number], found[before]) for number, before in repeats]
 
 
 def _lines_of(places: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -112,23 +104,6 @@ def _lines_of(places: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     if len({place.rpartition(":")[0] for pair in places for place in pair} | {""}) != 2:
         return list(places)
     return [(f"line {one.rpartition(':')[2]}", f"line {other.rpartition(':')[2]}") for one, other in places]
-
-
-def _count(
-    result: Stats, example: Example, rows: dict[tuple[int, int], int], answers: dict[int, int]
-) -> None:
-    key, content = example.key, example.content
-    result.examples += 1
-    before = rows.setdefault((key, content), result.examples)
-    if before < result.examples:
-        result.duplicates += 1
-        result.repeats += [(result.examples, before)] if len(result.repeats) < KEPT else []
-    result.conflicts += answers.setdefault(key, content) != content and before == result.examples
-    text = f"{example.prompt}\n{example.answer}"
-    language = next((shown for name, shown in LANGUAGES.items() if speaks(name, text)), "other")
-    result.languages[language] += 1
-    if len(result.labels) <= MOST_LABELS:
-        result.labels[example.answer if len(example.answer) <= LONGEST else ""] += 1
 
 
 def _tokens(model: Path) -> Measure:

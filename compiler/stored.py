@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from compiler.problems import Problems
-from compiler.progress import Progress, size_of
+from compiler.progress import Progress
 from compiler.read import read
 from compiler.specsource import Source
 from core.datasets import find_dataset
@@ -17,6 +20,8 @@ from core.prompt import conversation
 TURNS = ("conversations", "messages", "text")
 CONTENT = ("value", "content", "tool_calls")
 BESIDE = ("tools", "images", "videos", "audios", "chosen", "rejected", "kto_tag")
+MOST_LABELS = 30
+LONGEST = 60  # characters of an answer that may be a label
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,16 @@ class Example:
         """8 bytes of what is answered and what stands beside it."""
         return _hash(f"{self.answer}\x1e{self.beside}")
 
+    @property
+    def label(self) -> str:
+        """The answer, "" where it is too long for a label."""
+        return self.answer if len(self.answer) <= LONGEST else ""
+
+
+def few(labels: Counter[str]) -> Counter[str]:
+    """Return how often each label is there; empty where the answers are no few short texts."""
+    return Counter() if "" in labels or len(labels) > MOST_LABELS else labels
+
 
 def stored_examples(name: str, folder: Path) -> Iterator[Example]:
     """Yield the examples of a registered dataset, or of a file of records (`….json`, `….jsonl`, …).
@@ -46,41 +61,42 @@ def stored_examples(name: str, folder: Path) -> Iterator[Example]:
     A bar stands on stderr from two seconds on; memory holds some hundred records. `RequestError` where there
     is no such dataset, `ContentError` where a record is not what its entry says.
     """
-    path, entry = Path(name), dict[str, object]()
+    path, entry = Path(name), dict[str, Any]()
     if not path.is_file():
         if "/" in name:
             raise RequestError(f"{name}: file not found; expected a dataset's name or a file of records")
         dataset = find_dataset(name, folder)
         path, entry = dataset.path, dataset.entry
-    columns = entry.get("columns")
-    named = columns if isinstance(columns, dict) else {}
-    beside = [str(named[each]) for each in BESIDE if each in named] or list(BESIDE)
-    progress, problems = Progress(size_of([path])), Problems()
-    try:
+    problems = Problems()
+    with closing(Progress([path])) as progress:
         for rows in read(progress.watch(path), str(path), Source({}, {}, {}), problems):
             for number, line in enumerate(rows.lines):
-                yield _example(rows.row(number), entry, f"{rows.prefix}{line}", beside)
-    finally:
-        progress.close()
+                yield _example(rows.row(number), entry, f"{rows.prefix}{line}")
     if problems.errors:
         raise ProblemsError(problems.errors, name)
 
 
-def _example(record: object, entry: dict[str, object], place: str, beside: list[str]) -> Example:
+def _example(record: object, entry: dict[str, Any], place: str) -> Example:
     if not isinstance(record, dict):
         raise ContentError(f"{place}: found no object, expected a record")
-    prompt, answer = _texts(record, entry, place)
+    named = _mapping(entry, "columns")
+    prompt, answer = _texts(record, entry, named, place)
+    beside = [str(named[each]) for each in BESIDE if each in named] or BESIDE
     others = {name: record[name] for name in beside if record.get(name)}
     rest = json.dumps(others, ensure_ascii=False, sort_keys=True) if others else ""
     idx = record.get("idx", record.get("id"))
     return Example(place, prompt, answer, rest, idx if isinstance(idx, str | int) else None)
 
 
-def _texts(record: dict[str, object], entry: dict[str, object], place: str) -> tuple[str, str]:
+def _mapping(entry: dict[str, Any], key: str) -> dict[str, Any]:
+    return entry[key] if isinstance(entry.get(key), dict) else {}
+
+
+def _texts(
+    record: dict[str, Any], entry: dict[str, Any], named: dict[str, Any], place: str
+) -> tuple[str, str]:
     """Return what stands before the answer, and that: the last turn (also a tool's), of a pair the chosen."""
-    columns, tags = entry.get("columns"), entry.get("tags")
-    named = columns if isinstance(columns, dict) else {}
-    content = str(tags.get("content_tag")) if isinstance(tags, dict) else ""
+    content = str(_mapping(entry, "tags").get("content_tag", ""))
     pair = entry.get("ranking") is True if entry else {"chosen", "rejected"} <= record.keys()
     chosen = [_said(record.get(str(named.get("chosen", "chosen"))), content)] if pair else []
     names = (named.get("messages"), *TURNS)
@@ -89,12 +105,11 @@ def _texts(record: dict[str, object], entry: dict[str, object], place: str) -> t
         talk = conversation(record, entry, place)
         return "\n".join(turn["content"] for turn in talk.messages), (chosen or [talk.answer])[0]
     texts = [*(_said(turn, content) for turn in turns), *chosen]
-    system = [record["system"]] if record.get("system") else []
-    return "\n".join([*map(_said, system), *texts[:-1]]), texts[-1]
+    system = [_said(record["system"])] if record.get("system") else []
+    return "\n".join([*system, *texts[:-1]]), texts[-1]
 
 
 def _said(content: object, key: str = "") -> str:
-    """Return a text, the one that a turn holds, or what else it holds as JSON."""
     if isinstance(content, dict):
         content = next((content[x] for x in (key, *CONTENT) if content.get(x)), "")
     return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)

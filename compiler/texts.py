@@ -1,20 +1,18 @@
 """Which of a spec's columns are text that a model reads (asked) and text that it learns (answered)."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import orjson
 
 from compiler.kinds import HISTORY, PAIR, PLACEHOLDERS
 from compiler.rows import Batch
-from compiler.spec import Output, Spec, placeholders
+from compiler.spec import Spec, placeholders
 from compiler.turns import Turn
 
 Texts = list[str]
 TEXTUAL = ("text", "answer", "extra", "list", "best", "tools", *PAIR)
-_ASKED = ("instruction", "input", "system", "user", "text")
-_ANSWERED = ("output", "assistant")
 SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1  # what orjson writes
 
 
@@ -23,44 +21,30 @@ class TextColumns:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        kinds = {column.name: column.kind for column in spec.columns}
-        self.turns = next((name for name, kind in kinds.items() if kind == "turns"), None)
-        answered = _used(spec.outputs[0], _ANSWERED)
+        self.turns, kinds = spec.turns, spec.kinds
+        answered = spec.outputs[0].columns_of("output", "assistant")
         self.label_is_learned = "label" in answered and bool(spec.labels)
-        self.asked = _used(spec.outputs[0], _ASKED)
+        self.asked = spec.outputs[0].columns_of("instruction", "input", "system", "user", "text")
         self.answered = [name for name in answered if name != "label" or not spec.labels]
         self.may_be_blank = [name for name in self.answered if kinds[name] == "answer"]
         if self.turns:
             self.asked, self.answered, self.may_be_blank = ["asked"], ["answered"], ["answered"]
             self.asked += [name for name, kind in kinds.items() if name == "system" or kind == "tools"]
-        self.pair = [name for name, kind in kinds.items() if kind in PAIR]
+        self.pair = spec.named(*PAIR)
         if self.pair:
             self.answered, self.may_be_blank = self.pair, []
         self.asked += [name for name, kind in kinds.items() if kind in (*PLACEHOLDERS, HISTORY)]
 
     def of(self, batch: Batch) -> dict[str, Texts]:
         """Return the texts of a batch by name: what is asked, then what is to be learned."""
-        if self.turns is None:
-            return {
-                name: as_texts(self.spec, name, batch.columns[name]) for name in [*self.asked, *self.answered]
-            }
-        talks = cast("list[list[Turn]]", batch.columns[self.turns])
-        end = None if self.pair else -1
-        asked = ["\n".join(turn.text for turn in talk[:end]) for talk in talks]
-        beside = {name: as_texts(self.spec, name, batch.columns[name]) for name in self.asked[1:]}
-        if self.pair:
-            return {
-                "asked": asked,
-                **beside,
-                **{name: cast("Texts", batch.columns[name]) for name in self.pair},
-            }
-        return {"asked": asked, **beside, "answered": [talk[-1].text for talk in talks]}
-
-
-def _used(output: Output, fields: Iterable[str]) -> list[str]:
-    """Return the columns that stand in these templates of an output, each once."""
-    texts = [output.templates[name] for name in fields if name in output.templates]
-    return list(dict.fromkeys(name for text in texts for _, name in placeholders(text) if name is not None))
+        own: dict[str, Texts] = {}
+        if self.turns:
+            talks = cast("list[list[Turn]]", batch.columns[self.turns])
+            own["asked"] = ["\n".join(t.text for t in talk[: None if self.pair else -1]) for talk in talks]
+            own |= {} if self.pair else {"answered": [talk[-1].text for talk in talks]}
+        columns = [name for name in (*self.asked, *self.answered) if name not in own]
+        texts = own | {name: as_texts(self.spec, name, batch.columns[name]) for name in columns}
+        return {name: texts[name] for name in (*self.asked, *self.answered)}
 
 
 def stand_ins(spec: Spec) -> dict[str, str]:
@@ -75,15 +59,14 @@ def stand_ins(spec: Spec) -> dict[str, str]:
 
 
 def _bare(template: str) -> str:
-    """Return the column that a template is no more than, "" where there is none."""
     pieces = placeholders(template)
     return pieces[0][1] or "" if len(pieces) == 1 and not pieces[0][0] else ""
 
 
 def as_texts(spec: Spec, name: str, values: list[object]) -> Texts:
     """Return a column as texts, whatever is in it."""
-    kinds = {column.name: column.kind for column in spec.columns}
-    checked = kinds[name] in TEXTUAL or (kinds[name] == "label" and spec.labels)
+    kind = spec.kinds[name]
+    checked = kind in TEXTUAL or (kind == "label" and spec.labels)
     return cast("Texts", values) if checked else list(map(written, values))
 
 

@@ -8,14 +8,12 @@ from typing import NamedTuple
 from compiler.check import Checker
 from compiler.entries import entry_of
 from compiler.filters import Sieve
-from compiler.media import media_folder
 from compiler.problems import Problems
 from compiler.read import read, reading
 from compiler.render import Renderer
-from compiler.rows import Batch, Rows
+from compiler.rows import Batch
 from compiler.sources import find_inputs, with_rivals
 from compiler.spec import Spec
-from compiler.texts import TextColumns
 from compiler.unused import Unused
 from core.errors import ProblemsError, RequestError, show_value
 
@@ -66,19 +64,15 @@ def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterato
     for found in inputs:
         own = spec.mix.parts[found.split].spec if spec.mix else spec
         split = spec.splits[0] if spec.mix or spec.split else found.split
-        checker = Checker(own, problems, Unused(), {})
+        checker = Checker(own, found.shown, problems, Unused(), {})
         for rows in read(found.path, found.shown, reading(own), problems, found.split):
-            batch = checker.check(rows, media_folder(own, found.shown))
+            batch = checker.check(rows)
             if batch is None:
                 raise ProblemsError(problems.errors, spec.name)
-            batch = Sieve(own.filter).sift(batch, list(TextColumns(own).of(batch).values()))
+            batch, lines = Sieve(own).sift(batch), list(rows.lines)
             for number in range(len(batch)):
                 one = batch.keep([number])
-                yield KeptRow(own, split, _raw(rows, one), one)
-
-
-def _raw(rows: Rows, one: Batch) -> object:
-    return rows.row(list(rows.lines).index(one.lines[0]))
+                yield KeptRow(own, split, rows.row(lines.index(one.lines[0])), one)
 
 
 def _pretty(value: object) -> str:

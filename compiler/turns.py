@@ -1,13 +1,14 @@
-"""Nested values: the turns of a conversation (ShareGPT, OpenAI messages), the best of several answers."""
+"""Turns of conversations (ShareGPT, OpenAI messages) as outputs need them; the best of several answers."""
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import takewhile
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from compiler.kinds import PAIR
-from compiler.spec import Column, Output
+from compiler.rows import Batch
+from compiler.spec import Column, Output, Spec
 from compiler.unused import meaning
 from core.calls import (
     OPEN,
@@ -25,25 +26,9 @@ from core.datasets import filled
 from core.errors import show_value
 
 USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"
-ROLES = {
-    "human": USER,
-    "user": USER,
-    "gpt": ASSISTANT,
-    "assistant": ASSISTANT,
-    "system": SYSTEM,
-    "function_call": CALL,
-    "tool_call": CALL,
-    "observation": OBSERVATION,
-    "tool": OBSERVATION,
-    "function": OBSERVATION,
-}
-SHAREGPT = {
-    USER: "human",
-    ASSISTANT: "gpt",
-    SYSTEM: "system",
-    CALL: "function_call",
-    OBSERVATION: "observation",
-}
+ROLES = {"human": USER, "user": USER, "gpt": ASSISTANT, "assistant": ASSISTANT, "system": SYSTEM}
+ROLES |= {"function_call": CALL, "tool_call": CALL}
+ROLES |= {"observation": OBSERVATION, "tool": OBSERVATION, "function": OBSERVATION}
 OPENAI = {
     USER: "user",
     ASSISTANT: "assistant",
@@ -51,6 +36,7 @@ OPENAI = {
     CALL: "function_call",
     OBSERVATION: "observation",
 }
+SHAREGPT = OPENAI | {USER: "human", ASSISTANT: "gpt"}
 CALL_MARKUP = re.compile(r"tool_call|<function|python_tag|^Action:", re.IGNORECASE | re.MULTILINE)
 """What models write where they call a tool: an answer that is a call already, as text."""
 SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
@@ -72,12 +58,7 @@ def keeps(outputs: Iterable[Output], *roles: str) -> bool:
 
 
 def read_turns(
-    value: list[dict[str, object]],
-    tools: bool = True,
-    beside: bool = False,
-    *,
-    asks: bool = False,
-    answers: bool = False,
+    value: list[dict[str, object]], tools: bool = True, beside: bool = False, *, asks: bool = False
 ) -> list[Turn]:
     """Return turns in order; `WrongValueError` names the turn that is wrong.
 
@@ -85,21 +66,15 @@ def read_turns(
     call is kept with it. Results that follow one another become one turn, and reasoning of its own key a
     thought before the answer or call. After an optional system turn, user (or observation) and assistant (or
     call) must alternate, and the last turn is the assistant's: what LLaMA-Factory's converters ask for. With
-    `asks` the last turn is the user's (answers stand elsewhere), with `answers` there is one answer alone.
+    `asks` the last turn is the user's (answers stand elsewhere).
     """
     turns = [_turn(number, item, beside) for number, item in enumerate(value, 1)]
-    if answers:
-        if [turn.role for turn in turns] != [ASSISTANT]:
-            raise WrongValueError(f"found {turns[0].role}, expected an answer of the assistant")
-        return turns
     _order_results(value, turns)
-    talk: list[Turn] = []
-    for turn in turns[int(turns[0].role == SYSTEM) :]:
+    system, talk = turns[: int(turns[0].role == SYSTEM)], list[Turn]()
+    for turn in turns[len(system) :]:
         if turn.role in (CALL, OBSERVATION) and not tools:
-            raise WrongValueError(
-                f"turn {turn.number}: found the {turn.role} of a tool, which this output would make "
-                "plain text; write sharegpt or messages"
-            )
+            lost = f"found the {turn.role} of a tool, which this output would make plain text"
+            raise WrongValueError(f"turn {turn.number}: {lost}; write sharegpt or messages")
         if talk and turn.role == OBSERVATION == talk[-1].role:
             talk[-1] = talk[-1]._replace(text=f"{talk[-1].text}{RESULTS}{turn.text}")
             continue
@@ -110,10 +85,17 @@ def read_turns(
     if asks and len(talk) % 2 == 0:
         raise WrongValueError("the last turn is the assistant's, and so are chosen and rejected")
     if not asks and len(talk) % 2:
-        raise WrongValueError(
-            f"the last turn is the {talk[-1].role}'s: nothing to learn; expected an assistant's"
-        )
-    return [*turns[: int(turns[0].role == SYSTEM)], *talk]
+        last = f"the last turn is the {talk[-1].role}'s"
+        raise WrongValueError(f"{last}: nothing to learn; expected an assistant's")
+    return [*system, *talk]
+
+
+def read_answer(item: dict[str, object]) -> str:
+    """Return the text of one turn alone; `WrongValueError` unless it is the assistant's."""
+    turn = _turn(1, item, False)
+    if turn.role != ASSISTANT:
+        raise WrongValueError(f"found {turn.role}, expected an answer of the assistant")
+    return turn.text
 
 
 def _refuse_order(turn: Turn, before: list[Turn]) -> None:
@@ -130,10 +112,7 @@ def _refuse_order(turn: Turn, before: list[Turn]) -> None:
 
 
 def _order_results(value: list[dict[str, object]], turns: list[Turn]) -> None:
-    """Give results the order of OpenAI's calls before them by their ids, which no record keeps.
-
-    `WrongValueError` where they are not those of the calls, by their number or their ids.
-    """
+    """Give results the order of OpenAI's calls by ids, which no record keeps; others are wrong."""
     for number, item in enumerate(value):
         calls = item.get("tool_calls") if turns[number].role == CALL else None
         after = list(takewhile(lambda turn: turn.role == OBSERVATION, turns[number + 1 :]))
@@ -141,46 +120,44 @@ def _order_results(value: list[dict[str, object]], turns: list[Turn]) -> None:
             continue
         due = [call.get("id") for call in calls]
         found = [value[turn.number - 1].get("tool_call_id") for turn in after]
-        if len(found) != len(due) or (
-            all(due) and all(found) and Counter(map(str, found)) != Counter(map(str, due))
-        ):
+        named = all(found) and all(due)
+        if len(found) != len(due) or (named and Counter(map(str, found)) != Counter(map(str, due))):
             shown = ", ".join(map(show_value, found)) if all(found) else f"{len(found)}"
-            expected = ", ".join(map(show_value, due)) if all(found) and all(due) else f"{len(due)}"
+            expected = ", ".join(map(show_value, due)) if named else f"{len(due)}"
             raise WrongValueError(f"turn {number + 1}: found the results {shown}, expected {expected}")
         texts = {str(name): turn.text for name, turn in zip(found, after, strict=True)}
-        if all(found) and all(due) and len(texts) == len(due):
+        if named and len(texts) == len(due):
             for at, (name, turn) in enumerate(zip(due, after, strict=True), number + 1):
                 turns[at] = turn._replace(text=texts[str(name)])
 
 
 def _turn(number: int, item: dict[str, object], beside: bool) -> Turn:
+    try:
+        return Turn(*_said(item, beside), number)
+    except WrongValueError as error:
+        raise WrongValueError(f"turn {number}: {error}") from error
+
+
+def _said(item: dict[str, object], beside: bool) -> tuple[str, str]:
+    """Return the speaker and the text of a turn; `WrongValueError` for what would be lost of it."""
     name, key = ("from", "value") if "from" in item else ("role", "content")
-    role = ROLES.get(str(item.get(name)).lower())
+    role, known = ROLES.get(str(item.get(name)).lower()), ", ".join(ROLES)
     if role is None:
-        known = ", ".join(ROLES)
-        raise WrongValueError(
-            f"turn {number}: found the role {show_value(item.get(name))}, expected one of {known}"
-        )
+        raise WrongValueError(f"found the role {show_value(item.get(name))}, expected one of {known}")
     calls = item.get("tool_calls") if role == ASSISTANT else None
     reasons = _reasons(item) if role in (ASSISTANT, CALL) else {}
     if len(item) > 2:
-        _refuse_loss(number, item, (name, key, *reasons), bool(calls))
-    thoughts, text = _content(number, item, key, bool(calls))
-    thoughts = [*dict.fromkeys(reasons.values()), *thoughts]
-    before = thought("\n".join(thoughts))
-    try:
-        if before and "<think>" in text:
-            raise WrongValueError(f"found reasoning both in {key!r} and beside it, expected it in one place")
-        if calls:
-            if text.strip() and not only_thought(text) and not beside:
-                raise WrongValueError(
-                    f"{key} beside tool_calls would be lost; `calls: text` at the spec's column of turns "
-                    "keeps both"
-                )
-            return Turn(CALL, call_text(parse_calls(calls), before + text), number)
-        return Turn(role, before + (function_text(text) if role == CALL else text), number)
-    except WrongValueError as error:
-        raise WrongValueError(f"turn {number}: {error}") from error
+        _refuse_loss(item, (name, key, *reasons), bool(calls))
+    thoughts, text = _content(item.get(key), key, bool(calls))
+    before = thought("\n".join([*dict.fromkeys(reasons.values()), *thoughts]))
+    if before and "<think>" in text:
+        raise WrongValueError(f"found reasoning both in {key!r} and beside it, expected it in one place")
+    if not calls:
+        return role, before + (function_text(text) if role == CALL else text)
+    if text.strip() and not only_thought(text) and not beside:
+        keep = "`calls: text` at the spec's column of turns keeps both"
+        raise WrongValueError(f"{key} beside tool_calls would be lost; {keep}")
+    return CALL, call_text(parse_calls(calls), before + text)
 
 
 def _reasons(item: dict[str, object]) -> dict[str, str]:
@@ -190,9 +167,8 @@ def _reasons(item: dict[str, object]) -> dict[str, str]:
     return {key: text for key, text in found.items() if text == next(iter(found.values()))}
 
 
-def _content(number: int, item: dict[str, object], key: str, called: bool) -> tuple[list[str], str]:
+def _content(content: object, key: str, called: bool) -> tuple[list[str], str]:
     """Return the thoughts and the text in a turn's content, which may be OpenAI's list of parts."""
-    content = item.get(key)
     if content is None and called:
         return [], ""
     if isinstance(content, list) and content and all(isinstance(part, dict) for part in content):
@@ -202,20 +178,18 @@ def _content(number: int, item: dict[str, object], key: str, called: bool) -> tu
         if len(texts) + len(thoughts) == len(parts) and all(isinstance(x, str) for x in (*texts, *thoughts)):
             return cast("list[str]", thoughts), "".join(cast("list[str]", texts))
         kinds = ", ".join(dict.fromkeys(kind for kind, _ in parts))
-        raise WrongValueError(f"turn {number}: found parts ({kinds}), expected text in {key!r}")
+        raise WrongValueError(f"found parts ({kinds}), expected text in {key!r}")
     if not isinstance(content, str):
-        raise WrongValueError(f"turn {number}: found {show_value(content)}, expected text in {key!r}")
+        raise WrongValueError(f"found {show_value(content)}, expected text in {key!r}")
     return [], content
 
 
-def _refuse_loss(number: int, item: dict[str, object], own: tuple[str, ...], called: bool) -> None:
+def _refuse_loss(item: dict[str, object], own: tuple[str, ...], called: bool) -> None:
     """Refuse a turn with more than its role, text and reasoning (`own`) in it that changes what it means."""
     taken = (*own, "tool_calls") if called else own
-    lost = [key for key in item if key not in taken and _means(key, item[key], own[0] == "role")]
-    if lost:
-        beside = "tool_calls" if called else own[1]
-        what = f"{', '.join(lost)} beside {beside}"
-        raise WrongValueError(f"turn {number}: {what} would be lost; put it into the text or leave it out")
+    if lost := [key for key in item if key not in taken and _means(key, item[key], own[0] == "role")]:
+        what = f"{', '.join(lost)} beside {'tool_calls' if called else own[1]}"
+        raise WrongValueError(f"{what} would be lost; put it into the text or leave it out")
 
 
 def _means(key: str, value: object, openai: bool) -> bool:
@@ -242,10 +216,7 @@ def cleaned(talk: list[Turn], clean: Clean) -> list[Turn]:
 
 
 def best_of(column: Column, clean: Clean, value: object) -> str:
-    """Return the text of the object with the highest number, cleaned; of equals the first.
-
-    A column `rejected` takes the lowest; it and `chosen` refuse answers with one number for all.
-    """
+    """Return the cleaned text of the highest number, for `rejected` the lowest; a pair has no ties."""
     scored: list[tuple[float, str]] = []
     for number, item in enumerate(value if isinstance(value, list) else [value], 1):
         fields = item if isinstance(item, dict) else {}
@@ -255,9 +226,8 @@ def best_of(column: Column, clean: Clean, value: object) -> str:
             raise WrongValueError(f"item {number}: found {show_value(item)}, expected {expected}")
         scored.append((score, text))
     if column.kind in PAIR and len({score for score, _ in scored}) == 1:
-        raise WrongValueError(
-            f"{column.best_by} is {scored[0][0]} for all of {len(scored)} answers: none is preferred"
-        )
+        alike = f"{column.best_by} is {scored[0][0]} for all of {len(scored)} answers"
+        raise WrongValueError(f"{alike}: none is preferred")
     _, best = (min if column.kind == PAIR[1] else max)(scored, key=lambda one: one[0])
     text = str(clean([best])[0])
     if not text.strip():
@@ -266,12 +236,60 @@ def best_of(column: Column, clean: Clean, value: object) -> str:
 
 
 def transcript(value: object) -> object:
-    """Return the turns of a dialogue that is one text, as HH-RLHF has it; any other value as it is.
-
-    Such a text begins with `Human:`, and each further turn stands after a blank line.
-    """
+    """Return the turns of a dialogue in one text (`Human: …`, blank line, `Assistant: …`), or the value."""
     if not isinstance(value, str) or not value.lstrip().startswith("Human:") or "\n\nAssistant:" not in value:
         return value
     _, *pieces = SPEAKERS.split(value.lstrip())
     names = {"Human": "human", "Assistant": "gpt"}
     return [{"from": names[who], "value": said} for who, said in zip(pieces[::2], pieces[1::2], strict=True)]
+
+
+class Talks:
+    """Reads the turns of one file's rows; `shortened` counts those of which one exchange alone is kept."""
+
+    def __init__(self, spec: Spec, clean: Clean) -> None:
+        self.clean = clean if spec.clean else None
+        self.turns = spec.turns
+        self.beside = any(column.calls == "text" for column in spec.columns)
+        self.asks = bool(spec.named(*PAIR))
+        self.tools = keeps(spec.outputs, "call", "observation")
+        given = spec.in_mix and any("system" in output.templates for output in spec.outputs)
+        self.anything = given or "system" in spec.ignore  # as a system text: none is kept, and that was said
+        self.systems = self.anything or keeps(spec.outputs, SYSTEM)
+        self.first = any(output.format == "alpaca" and output.turns == "first" for output in spec.outputs)
+        self.shortened = 0
+
+    def read(self, answered: bool, value: list[dict[str, object]]) -> list[Turn]:
+        """Return the turns of one row, without the answer if it is `answered`; refuses what gets lost."""
+        value = value[:-1] if answered else value
+        talk = read_turns(value, self.tools, self.beside, asks=self.asks)
+        if talk[0].role == SYSTEM and talk[0].text.strip() and not self.systems:
+            raise WrongValueError(
+                "turn 1: found a system text, which this output would leave out; write sharegpt or messages, "
+                "or leave it out by `ignore: [system]`"
+            )
+        self.shortened += self.first and len(talk) - (talk[0].role == SYSTEM) > 2
+        return cleaned(talk, self.clean) if self.clean else talk
+
+    def earlier(self, value: list[list[object]] | None) -> list[list[object]]:
+        """Return the pairs of a question and its answer that stand before the question of one row."""
+        pairs = value or []
+        return [self.clean(pair) for pair in pairs] if self.clean else pairs
+
+    def doubtful(self, batch: Batch) -> bool:
+        """Whether rows of a batch may have two system texts: in a column of its own and as a turn."""
+        systems, talks = batch.columns.get("system", ()), batch.columns.get(self.turns, ())
+        return not self.anything and any(systems) and any(talk[0].role == SYSTEM for talk in talks)  # type: ignore[index]  # turns by now
+
+    def one_system(self, row: Mapping[str, Any]) -> dict[str, object]:
+        """Change nothing in a row; `WrongValueError` where it has two system texts that differ."""
+        first = row[self.turns][0]
+        if first.role == SYSTEM and str(row["system"]).strip() not in ("", first.text.strip()):
+            both = f"{show_value(first.text)} as a turn and {show_value(row['system'])} beside the turns"
+            raise WrongValueError(f"found two system texts, {both}; a record holds one")
+        return {}
+
+    def notes(self) -> list[str]:
+        """Return, for people, of how many conversations all but the first exchange is left out."""
+        said = "have more than the first exchange, which alone is written (`turns: history` keeps the others)"
+        return [f"{self.shortened} conversations {said}"] if self.shortened else []

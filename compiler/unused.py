@@ -36,9 +36,8 @@ _OTHERS = {
     "tools or calls of them": "tools functions tool_calls tool_call function_call function_calls",
     "reasoning before the answer": "reasoning_content reasoning think thinking thought thoughts cot",
 }
-MEANINGS = {
-    name: meaning for meaning, names in (_MEDIA | _RANKING | _OTHERS).items() for name in names.split()
-}
+_ALL = _MEDIA | _RANKING | _OTHERS
+MEANINGS = {name: meaning for meaning, names in _ALL.items() for name in names.split()}
 _BESIDE_AN_ANSWER = {name for name in MEANINGS if MEANINGS[name] in (MEANINGS["label"], MEANINGS["choices"])}
 _ANSWERS = ("answer", "turns", "best", "label")
 _IN_ALPACA = ("a system text", "earlier turns")
@@ -60,10 +59,7 @@ def _usual(name: str) -> str:
 
 
 def _looks_like(names: Collection[str], spec: str) -> str:
-    """Return in words what data has such columns where it is ranked or has media, and the spec that reads it.
-
-    "" where it is neither, or `spec` is that one.
-    """
+    """Return what ranked or media data such columns are and which other spec reads it, "" if none."""
     found = [what for what in dict.fromkeys(map(meaning, names)) if what in _MEDIA or what in _RANKING]
     reader = next((_READERS.get(what, "media") for what in found), "")
     if reader == "pairs" and not _QUESTIONS.intersection(names):
@@ -103,15 +99,12 @@ class Unused:
     def look(self, spec: Spec, rows: Rows, used: set[str]) -> None:
         """Count in the source columns that are not `used`, and beside the paths that are."""
         heads = {path.partition(".")[0] for path in used}
-        columns: dict[str, Callable[[], list[int]]] = {
-            name: partial(rows.filled, name) for name in rows.names() if name not in used | heads
-        }
+        columns: dict[str, Callable[[], list[int]]] = {}
+        columns |= {name: partial(rows.filled, name) for name in rows.names() if name not in used | heads}
         for head in heads - used:
             paths = [path.split(".")[1:] for path in used if path.startswith(f"{head}.")]
-            columns |= {
-                f"{head}.{name}": partial(list, numbers)
-                for name, numbers in _beside(rows.column(head), paths).items()
-            }
+            beside = _beside(rows.column(head), paths)
+            columns |= {f"{head}.{name}": partial(list, numbers) for name, numbers in beside.items()}
         for name, numbers_of in columns.items():
             if not {name.lower(), name.partition(".")[0].lower()}.isdisjoint(spec.ignore):
                 continue
@@ -159,9 +152,7 @@ def _alias(spec: Spec, name: str, used: set[str]) -> tuple[str, str] | None:
 
 def _harmless(spec: Spec, name: str) -> bool:
     """Whether a column says nothing here: no answer stands beside it, or the spec has labels of its own."""
-    answered = any(column.kind in _ANSWERS for column in spec.columns)
-    answered = answered or any({"output", "assistant"} & output.templates.keys() for output in spec.outputs)
-    key = _usual(name)
+    answered, key = spec.answered or spec.named(*_ANSWERS), _usual(name)
     return key in _BESIDE_AN_ANSWER and (not answered or (key == "label" and bool(spec.labels)))
 
 

@@ -1,7 +1,11 @@
 """Record files, written as they come: JSON Lines, or an array with one record a line."""
 
+import contextlib
 import hashlib
+import io
 import mmap
+import os
+import signal
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,12 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from compiler.follow import Follower
 from core.errors import ContentError
 from core.files import flush_soon, named
 
 BLOCK = 1000
 PIECE = 1 << 20
+WAIT = 0.01  # seconds
 FLUSH = 1 << 24
 FOLLOWED = 1 << 25  # bytes from which a second process pays: a fork takes some hundredths of a second
 Look = Callable[[BinaryIO], Any]
@@ -30,18 +34,14 @@ class RecordFile:
     """
 
     def __init__(self, path: Path, look: Look | None = None) -> None:
-        self.path = path
-        self._look = look
+        self.path, self._look = path, look
         self._follower: Follower | None = None
-        self._written = 0
-        self.rows = 0
-        self.sha256 = ""
+        self.rows, self.sha256 = 0, ""
         array = path.suffix == ".json"
         self._head, self._between, self._tail = (b"[\n", b",\n", b"\n]\n") if array else (b"", b"\n", b"\n")
         self._digest = hashlib.sha256()
-        self._unsynced = 0
-        self._ready: list[bytes] = []
-        self._size = 0
+        self._flushed = 0
+        self._ready = bytearray()
         self._thread = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
 
@@ -55,7 +55,7 @@ class RecordFile:
         with named(self.path), self._file:
             try:
                 if kind is None and self.rows:
-                    self._put(self._tail)
+                    self._ready += self._tail
                     self._hand_over()
                     self._wait()
                     self.sha256 = self._digest.hexdigest()
@@ -66,61 +66,116 @@ class RecordFile:
 
     def looked(self) -> Any:
         """Return what `look` finds in the whole file: in a large one it looked while that was written."""
-        if self._follower is None and self._look is not None:
-            with self.path.open("rb") as file:
-                return self._look(file)
-        follower, self._follower = self._follower, None
-        return follower.result() if follower else None
+        if self._follower:
+            return self._follower.result()
+        with self.path.open("rb") as file:
+            return self._look(file) if self._look else None
 
     def forget(self) -> None:
         """End a look at the file that nobody will ask for."""
         if self._follower:
-            self._follower.abandon()
-        self._follower = None
+            self._follower.end()
 
     def write(self, records: Sequence[bytes]) -> None:
         """Append records, each a JSON text without line breaks; an error may come some calls later."""
         if records:
-            self._put((self._between if self.rows else self._head) + self._between.join(records))
+            self._ready += (self._between if self.rows else self._head) + self._between.join(records)
             self.rows += len(records)
-
-    def _put(self, data: bytes) -> None:
-        self._ready.append(data)
-        self._size += len(data)
-        if self._size >= PIECE:
+        if len(self._ready) >= PIECE:
             self._hand_over()
 
     def _hand_over(self) -> None:
         self._wait()
-        if self._look and self._follower is None and self._written >= FOLLOWED:
+        if self._look and self._follower is None and self._file.tell() >= FOLLOWED:
             self._follower = Follower(self.path, self._look)
-        if self._follower:
-            self._follower.grown(self._written)
-        self._pending = self._thread.submit(self._save, b"".join(self._ready))
-        self._ready, self._size = [], 0
+        self._pending = self._thread.submit(self._save, self._ready)
+        self._ready = bytearray()
 
     def _wait(self) -> None:
         if self._pending:
             with named(self.path):
                 self._pending.result()
 
-    def _save(self, data: bytes) -> None:
+    def _save(self, data: bytearray) -> None:
         self._digest.update(data)
         self._file.write(data)
         self._file.flush()
-        self._written += len(data)
-        self._unsynced += len(data)
-        if self._unsynced >= FLUSH:
-            at = self._file.tell()
-            flush_soon(self._file, at - self._unsynced, at)
-            self._unsynced = 0
+        at = self._file.tell()
+        if at - self._flushed >= FLUSH:
+            flush_soon(self._file, self._flushed, at)
+            self._flushed = at
+
+
+class Follower:
+    """Looks at a file from its beginning to its end, in a process of its own, while it is still written.
+
+    By fork(2), so on Linux and macOS only: the child takes no lock and starts no thread, and ends with its
+    parent, whose end of the pipe is closed then.
+    """
+
+    def __init__(self, path: Path, look: Look) -> None:
+        from multiprocessing import get_context
+
+        self.path = path
+        fork = get_context("fork")
+        self._pipe, child_end = fork.Pipe()
+        self._child = fork.Process(target=_follow, args=(path, look, child_end, self._pipe), daemon=True)
+        self._child.start()
+        child_end.close()
+
+    def result(self) -> Any:
+        """Say that the file is whole, wait, and return what was found; raises its `ContentError`."""
+        found: Any = ContentError(
+            f"{self.path.name}: the process that read it back ended; nothing was published"
+        )
+        with contextlib.suppress(BrokenPipeError):  # it found something wrong, and ended
+            self._pipe.send(None)
+        with contextlib.suppress(EOFError, ConnectionResetError):
+            found = self._pipe.recv()
+        self.end()
+        if isinstance(found, ContentError):
+            raise found
+        return found
+
+    def end(self) -> None:
+        """End the child, whatever it does."""
+        self._child.kill()
+        self._child.join()
+        self._pipe.close()
+
+
+class _Growing(io.RawIOBase):
+    """A file whose end may be unwritten: reading waits for more until the parent says that it is whole."""
+
+    def __init__(self, path: Path, pipe: Any) -> None:
+        self._file, self._pipe, self._whole = path.open("rb", buffering=0), pipe, False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not (count := self._file.readinto(buffer) or 0) and not self._whole:
+            if self._pipe.poll(WAIT):
+                try:
+                    self._whole = self._pipe.recv() is None
+                except EOFError:  # the parent is gone
+                    os._exit(1)
+        return count
+
+
+def _follow(path: Path, look: Look, pipe: Any, parent_end: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's end is told by the pipe
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent_end.close()
+    try:
+        found = look(io.BufferedReader(_Growing(path, pipe), PIECE))
+    except ContentError as error:
+        found = error
+    pipe.send(found)
 
 
 def rearrange(path: Path, lines_there: int, order: Sequence[int], target: RecordFile) -> None:
-    """Copy lines of a JSON Lines file, by number, in this order; memory holds 8 bytes a line.
-
-    `ContentError` where the file has another number of lines than were written to it.
-    """
+    """Copy lines by number, in this order (8 bytes a line); `ContentError` if not so many are there."""
     starts = array("Q", [0])
     with path.open("rb") as file:
         for line in file:

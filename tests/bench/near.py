@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-from compiler.near import PERMUTATIONS, THRESHOLD, near_repeats, near_rows, shingles
+from compiler.compare import PERMUTATIONS, THRESHOLD, near_repeats, near_rows, shingles
 from tests.peers import installed
 
 DEV = 10_000

@@ -85,7 +85,7 @@ def test_template_tokens_are_told(bench, token):
 
 def test_repeats_are_found_alike_with_and_without_numpy(monkeypatch):
     keys = array("q", [5, -1, 5, 7, -1, 5])
-    expected = [(0, 2), (1, 4), (0, 5)]
+    expected = [(2, 0), (4, 1), (5, 0)]
     assert repeated(keys) == expected
     monkeypatch.setattr(compiler.fingerprints, "_NUMPY_PAYS", 0)
     assert repeated(keys) == expected

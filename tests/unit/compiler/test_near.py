@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import compiler.near
-from compiler.near import THRESHOLD, near_repeats, near_rows, shingles, similarity
+import compiler.compare
+from compiler.compare import THRESHOLD, near_repeats, near_rows, shingles, similarity
 
 WORDS = [f"word{number}" for number in range(400)]
 
@@ -64,7 +64,7 @@ def test_every_pair_found_is_near_and_few_are_missed():
 def test_only_rows_that_can_have_a_near_one_go_into_the_index():
     pytest.importorskip("rensa")
     far = [" ".join(WORDS[start : start + 20]) for start in range(0, 200, 20)]
-    assert compiler.near._sharing([*far, f"{far[3]} more"]) == [3, 10]
+    assert compiler.compare._sharing([*far, f"{far[3]} more"]) == [3, 10]
 
 
 def test_leaks_name_the_other_rows():

@@ -11,7 +11,7 @@ from tests.unit.compiler.conftest import ROWS, layouts
 )
 def test_every_byte_of_the_sources_is_counted(bench, name, monkeypatch):
     bars = []
-    monkeypatch.setattr(pipeline, "Progress", lambda total: bars.append(progress.Progress(total)) or bars[0])
+    monkeypatch.setattr(pipeline, "Progress", lambda paths: bars.append(progress.Progress(paths)) or bars[0])
     sources = [bench.write(f"{split}/{name}", layouts(ROWS)[name]) for split in ("train", "eval")]
     bench.compile("rte", f"train={sources[0]}", f"eval={sources[1]}")
     sizes = sum(path.stat().st_size for path in sources)

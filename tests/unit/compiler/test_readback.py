@@ -294,7 +294,7 @@ def test_a_look_that_nobody_asks_for_leaves_no_process(tmp_path, monkeypatch):
     monkeypatch.setattr("compiler.write.PIECE", 1)
     with pytest.raises(KeyError), RecordFile(tmp_path / "a.json", lambda file: file.read()) as file:
         file.write([b"{}"])
-        child = file._follower._child
+        child = file._follower._child.pid
         raise KeyError
     with pytest.raises(ChildProcessError):
         os.waitpid(child, 0)

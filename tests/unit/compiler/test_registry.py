@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from compiler.inventory import registered_lines, spec_lines
+from compiler.manifest import registered_lines, spec_lines
 from compiler.registry import Registry
 from core.errors import ContentError, RequestError
 from core.files import staging

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from compiler.inventory import registered_lines
+from compiler.manifest import registered_lines
 from compiler.rows import filled
 from compiler.spec import load_spec
 from tests.unit.compiler.conftest import ROWS, Bench, layouts
