@@ -27,6 +27,7 @@ from eval.metrics.labels import (
     summary,
 )
 from eval.runs.results import Prediction
+from eval.scoring.images import with_images
 from eval.scoring.job import Job
 from eval.scoring.options import (
     Command,
@@ -126,7 +127,9 @@ def prepare(**given: Any) -> Prepared:
     if given["check_generate"] and mode == "generate":
         raise RequestError("--check-generate is for --mode choice: here every answer is generated")
     shots = given.pop("shots"), given.pop("shots_from")
-    sets = read_datasets(request.datasets, request.data, request.cluster)
+    sees = mode == "choice" and not given["check_generate"]
+    sets = read_datasets(request.datasets, request.data, request.cluster, images=sees)
+    sets = with_images(request, sets, shots=shots[0])
     labels = label_sets(sets, given)
     sets = with_shots(sets, *shots, {name: own.labels for name, own in labels.items()})
     return request, Nli(labels, **given, max_new_tokens=request.max_new_tokens), sets
@@ -168,7 +171,8 @@ class Nli(Task):
 
     def _choosing(self, job: Job, prompts: Prompts) -> Scorer:
         forms = {label: spellings(label, self.variants == "all") for label in self.labels(job)}
-        return ChoiceScorer(job.model, prompts, forms, job.opened.budget)
+        images = {row: job.images(row) for row in prompts}
+        return ChoiceScorer(job.model, prompts, forms, job.opened.budget, images)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the six fields of the published script, the row's number, and what else is known of it."""

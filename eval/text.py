@@ -6,7 +6,7 @@ docs/eval-text.md explains them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -22,6 +22,7 @@ from eval.metrics.answers import cut_thought
 from eval.metrics.reading import Figures, generated_figures, lengths_of, percentiles, read_figures
 from eval.reports.lengths import PLOT, draw_lengths
 from eval.runs.results import METRICS, Prediction
+from eval.scoring.images import with_images
 from eval.scoring.job import Job
 from eval.scoring.options import (
     Finite,
@@ -87,9 +88,10 @@ def prepare(**given: Any) -> Prepared:
         raise RequestError("eval.text reads the model's probabilities, which a server does not show")
     if given["rouge"] and not given["generate"]:
         raise RequestError("--rouge compares generated answers: leave out --no-generate")
-    sets = read_datasets(request.datasets, request.data, request.cluster)
+    sets = read_datasets(request.datasets, request.data, request.cluster, images=not given["generate"])
     if ratio := given["eval_ratio"]:
         sets = [held_out(dataset, ratio, given["seed"]) for dataset in sets]
+    sets = with_images(request, sets)
     texts = frozenset(dataset.name for dataset in sets if not any(dataset.answers))
     return request, Text(**given, max_new_tokens=request.max_new_tokens, texts=texts), sets
 
@@ -140,7 +142,14 @@ class Text(Task):
         if self._plain(job):
             return supervise_text(job.model.tokenizer, asked.messages[-1]["content"], self.max_seq_length)
         answer = {"role": asked.role, "content": asked.answer}
-        return supervise(job.candidate.prompting.turns([*asked.messages, answer]), self.max_seq_length)
+        shown = job.shown(row)
+        found = supervise(job.candidate.prompting.turns([*shown, answer]), self.max_seq_length)
+        if (vision := job.model.vision) and vision.cut(found.ids, shown):
+            raise ContentError(
+                f"{job.dataset.path}: row {row}: --max-seq-length {self.max_seq_length} cuts into its "
+                f"images, at which training would stop: {found.length + 1} leaves them whole"
+            )
+        return replace(found, images=job.images(row))
 
     def _plain(self, job: Job) -> bool:
         return job.dataset.name in self.texts
@@ -165,7 +174,7 @@ class Text(Task):
             **said,
             "row": row,
             **known,
-            **({} if plain else {"prompt_tokens": len(job.candidate.prompting.encode(asked.messages))}),
+            **({} if plain else {"prompt_tokens": len(job.candidate.prompting.encode(job.shown(row)))}),
             "reference_tokens": _count(job, reference),
         }
 

@@ -11,7 +11,9 @@ from core.errors import ContentError, RequestError
 from core.files import no_folder, sha256
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from eval.backends.vision import Vision
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WEIGHTS = "*.safetensors"
@@ -23,7 +25,8 @@ class Model:
 
     `alone`: its answer to a prompt would depend on what is computed beside it or kept from before, so that
     every prompt goes through it by itself and whole. `sampling`: how its generation_config has tokens drawn,
-    in the words of `generate`, without a temperature where that is greedy.
+    in the words of `generate`, without a temperature where that is greedy. `vision`: how it is shown images,
+    where rows have some.
     """
 
     net: "PreTrainedModel"
@@ -33,6 +36,7 @@ class Model:
     context: int
     alone: bool = False
     sampling: Mapping[str, float] = field(default_factory=dict)
+    vision: "Vision | None" = None
 
 
 def find_model(reference: str) -> Path:
@@ -67,7 +71,7 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     from transformers import utils
 
     utils.is_sklearn_available = lambda: False  # 3 s of imports for assisted decoding, which nobody asks for
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     utils.logging.set_verbosity_error()
     utils.logging.disable_progress_bar()
@@ -75,7 +79,8 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     dtype = dtype or ("fp32" if device == "cpu" else "bf16")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # else it asks the user
-        net = AutoModelForCausalLM.from_pretrained(
+        kind = _kind(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        net = kind.from_pretrained(
             folder,
             trust_remote_code=False,
             dtype=getattr(torch, DTYPES[dtype]),
@@ -94,6 +99,16 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     limit = getattr(net.config.get_text_config(), "max_position_embeddings", None)
     alone = bits == 8 or not _attends(net, device)  # LLM.int8() takes outliers by column of the whole batch
     return Model(net, tokenizer, device, dtype, limit or 1 << 30, alone, sampling)
+
+
+def _kind(config: "PreTrainedConfig") -> Any:
+    """Return the class that loads a model: that of texts where it has one, else that of images and texts."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto import modeling_auto
+
+    sees = config.model_type in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    reads = config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return AutoModelForImageTextToText if sees and not reads else AutoModelForCausalLM
 
 
 def _sampling(config: "GenerationConfig") -> dict[str, float]:

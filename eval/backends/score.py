@@ -9,7 +9,7 @@ import contextlib
 import copy
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,10 +49,14 @@ def beginnings(spellings: Sequence[Ids]) -> list[tuple[int, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class SpellingTask:
-    """Prompts by row, and the spellings (token ids, none empty) to be scored after each of them."""
+    """Prompts by row, and the spellings (token ids, none empty) to be scored after each of them.
+
+    `images` are the files that a row's prompt has placeholders for.
+    """
 
     prompts: Mapping[int, Ids]
     spellings: Sequence[Ids]
+    images: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
     def batches(self, budget: int) -> list[list[int]]:
         """Return the plan over all rows: it depends on nothing but the task and the budget."""
@@ -101,12 +105,13 @@ class LogProbabilities:
         last = torch.tensor([len(row) - 1 - len(begin) for row in rows])
         wanted = (last[:, None] + torch.arange(len(begin) + 1)).to(self.model.device)
         each = torch.arange(len(rows), device=self.model.device)[:, None]
-        kept = {}
+        vision, kept = self.model.vision, {}
+        seen = vision.inputs(rows[0], self.task.images.get(batch[0], ())) if vision else {}  # a row is alone
         if self.cache is not None:
             kept["past_key_values"] = copy.deepcopy(self.cache)
             kept["past_key_values"].batch_repeat_interleave(len(rows))
         with head_only_at(self.model.net, each, wanted):
-            logits = self.model.net(input_ids=ids, use_cache=bool(kept), **kept).logits
+            logits = self.model.net(input_ids=ids, use_cache=bool(kept), **kept, **seen).logits
         scores: torch.Tensor = logits.view(*wanted.shape, -1).float().log_softmax(-1)
         return scores
 

@@ -36,12 +36,18 @@ class ChoiceScorer:
     """Compares the probabilities of the labels after the prompt, each summed over its spellings."""
 
     def __init__(
-        self, model: "Model", prompts: Prompts, spellings: Mapping[str, Sequence[str]], budget: int
+        self,
+        model: "Model",
+        prompts: Prompts,
+        spellings: Mapping[str, Sequence[str]],
+        budget: int,
+        images: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
-        """Prepare to choose between labels, given with the texts that count as each."""
+        """Prepare to choose between labels, given with the texts that count as each; `images` by row."""
         self.columns, tokens = tokenise(model, spellings)
         self.refused = refuse(prompts, max(map(len, tokens)) - 1, model.context)
-        task = SpellingTask({row: ids for row, ids in prompts.items() if row not in self.refused}, tokens)
+        fitting = {row: ids for row, ids in prompts.items() if row not in self.refused}
+        task = SpellingTask(fitting, tokens, images or {})
         self.batches = task.batches(budget)
         self.scorer = LogProbabilities(model, task)
 

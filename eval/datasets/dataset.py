@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from core.datasets import find_dataset, read_records, registry_folder
+from core.datasets import Dataset, find_dataset, read_records, registry_folder
 from core.errors import ContentError, RequestError
 from core.files import require, sha256
 from core.prompt import Conversation, Message, conversation, refuse_media
@@ -38,6 +38,8 @@ class EvalDataset:
     clusters: list[str] | None = None
     shots: Shots | None = None
     """What a candidate with shots is shown before each question."""
+    images: Mapping[str, Path] = field(default_factory=dict)
+    """The file of each path of an image that its rows name."""
 
     @property
     def answers(self) -> list[str]:
@@ -61,19 +63,19 @@ class EvalDataset:
 
 
 def read_datasets(
-    datasets: tuple[str, ...], files: tuple[Path, ...], cluster: str | None = None
+    datasets: tuple[str, ...], files: tuple[Path, ...], cluster: str | None = None, images: bool = False
 ) -> list[EvalDataset]:
     """Read registered datasets by name and files by path; a set is named by dataset or file stem.
 
     A .txt file has a prompt in every line that is not blank, and no answers. `cluster` is `find_clusters's`
-    column.
+    column. Rows with images are refused unless `images`; then eval.scoring.images finds their files.
     `RequestError` for what is not there or named twice, `ContentError` for an empty or broken set.
     """
     sets = []
     for name in datasets:
         found = find_dataset(name, registry_folder(name=name))
-        sets.append(_read(name, found.path, found.entry, cluster))
-    sets += [_read(path.stem, require(path, "data file"), {}, cluster) for path in files]
+        sets.append(_read(found, cluster, images))
+    sets += [_read(Dataset(path.stem, require(path, "data file"), {}), cluster, images) for path in files]
     names = [questions.name for questions in sets]
     if doubles := {name for name in names if names.count(name) > 1}:
         raise RequestError(f"two datasets are named {', '.join(sorted(doubles))}: rename a file")
@@ -82,16 +84,17 @@ def read_datasets(
     return sets
 
 
-def _read(name: str, path: Path, entry: dict[str, object], cluster: str | None) -> EvalDataset:
+def _read(dataset: Dataset, cluster: str | None, images: bool) -> EvalDataset:
+    path, entry = dataset.path, dataset.entry
     records = _read_lines(path) if path.suffix == ".txt" else read_records(path)
     if not records:
         raise ContentError(f"{path}: no records")
     asked = [conversation(record, entry, f"{path}: record {n}") for n, record in enumerate(records, 1)]
     for number, record in enumerate(records, 1):
-        refuse_media(record, entry, f"{path}: record {number}")
+        refuse_media(record, entry, f"{path}: record {number}", images)
         _check_characters(record, f"{path}: record {number}")
     column, clusters = find_clusters(path, records, cluster)
-    return EvalDataset(name, path, records, asked, cluster=column, clusters=clusters)
+    return EvalDataset(dataset.name, path, records, asked, cluster=column, clusters=clusters)
 
 
 def _check_characters(record: dict[str, object], place: str) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SETTINGS = ("recipe.yaml", "training_args.yaml")  # of a training that ours began, or LLaMA-Factory's web page
+IMAGES = ("media_dir", "image_max_pixels", "image_min_pixels")
 QUESTION = {"role": "user", "content": "Is it?"}
 SAMPLED = 1000
 TALKS = (
@@ -63,6 +64,12 @@ def trained_template(folder: Path) -> str | None:
     if settings is None or settings.get("stage") == "pt":
         return None
     return str(settings.get("template") or "")
+
+
+def image_settings(folder: Path) -> dict[str, object] | None:
+    """Return what an adapter's recipe says of images (those of `IMAGES` that it names), None without one."""
+    settings = next(_recipes(folder), None)
+    return settings and {name: settings[name] for name in IMAGES if name in settings}
 
 
 def trained_system(folder: Path) -> str | None:

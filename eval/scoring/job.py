@@ -60,7 +60,17 @@ class Job:
     def messages(self, rows: Collection[int] | None = None) -> Conversations:
         """Return the messages by row, of all rows or of some; of a candidate with shots, after these."""
         chosen = range(len(self.rows)) if rows is None else rows
-        return {row: self._after_shots(self.rows[row].messages) for row in chosen}
+        return {row: self._after_shots(self.shown(row)) for row in chosen}
+
+    def images(self, row: int) -> tuple[str, ...]:
+        """Return the files of a row's images."""
+        return tuple(str(self.dataset.images[path]) for path in self.rows[row].images)
+
+    def shown(self, row: int) -> list[Message]:
+        """Return a row's messages as the model reads them, each `<image>` as the image's own tokens."""
+        messages, images = self.rows[row].messages, self.images(row)
+        vision = self.model.vision if images else None
+        return vision.expanded(messages, images) if vision else messages
 
     def _after_shots(self, messages: list[Message]) -> list[Message]:
         if not self.shots:

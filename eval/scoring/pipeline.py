@@ -16,6 +16,7 @@ from eval.datasets.dataset import EvalDataset
 from eval.datasets.prompts import WITHOUT_BOS
 from eval.runs.results import RESULTS, Identity, PredictionLog, begin_run, check_new, unless_refused
 from eval.scoring.candidates import Opened, open_models
+from eval.scoring.images import seeing, vision_settings
 from eval.scoring.job import Job
 from eval.scoring.options import ScoringRequest
 from eval.scoring.rescore import rescore
@@ -36,6 +37,7 @@ def score(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset]) -> N
 
 def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset], opened: Opened) -> None:
     """Score models that are open on every dataset, into a folder that was found fit."""
+    opened = seeing(request, opened, sets)
     shots = next((len(one.shots.rows) for one in sets if one.shots), 0)
     opened = task.prompted(opened).with_shots(shots)
     identity = _identity(request, task, opened, sets)
@@ -111,6 +113,7 @@ def _identity(request: ScoringRequest, task: Task, opened: Opened, sets: Sequenc
         "dtype": opened.model.dtype,
         "device": opened.model.device,
         "batch_tokens": opened.budget,
+        **vision_settings(opened),
         **{f"shots of {one.name}": one.shots.digest for one in sets if one.shots},
         **versions(*PACKAGES),
     }
