@@ -89,9 +89,10 @@ def prepare(**given: Any) -> Prepared:
     if given["rouge"] and not given["generate"]:
         raise RequestError("--rouge compares generated answers: leave out --no-generate")
     sets = read_datasets(request.datasets, request.data, request.cluster, images=not given["generate"])
-    if ratio := given["eval_ratio"]:
+    ratio = given["eval_ratio"]
+    sets = with_images(replace(request, limit=None) if ratio else request, sets)
+    if ratio:
         sets = [held_out(dataset, ratio, given["seed"]) for dataset in sets]
-    sets = with_images(request, sets)
     texts = frozenset(dataset.name for dataset in sets if not any(dataset.answers))
     return request, Text(**given, max_new_tokens=request.max_new_tokens, texts=texts), sets
 

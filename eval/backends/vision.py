@@ -72,7 +72,7 @@ class Vision:
         return list(ids).count(self.image_id) < due
 
 
-def with_vision(model: "Model", template: str, think: bool, pixels: Mapping[str, int]) -> "Model":
+def with_vision(model: "Model", template: str, think: bool, pixels: Mapping[str, Any]) -> "Model":
     """Return a model that is shown images by LLaMA-Factory's template, each row by itself.
 
     `pixels` are the image_max_pixels and image_min_pixels of a recipe, or `PIXELS`.
@@ -94,7 +94,12 @@ def with_vision(model: "Model", template: str, think: bool, pixels: Mapping[str,
     if token is None or tokenizer.convert_tokens_to_ids(token) != image_id:
         name = "qwen3_vl_nothink" if kind == "qwen3_vl" else "qwen2_vl"
         raise RequestError(f"--template {template}: it shows a {kind} no images: --template {name} does")
-    arguments = ModelArguments(model_name_or_path=str(folder), **pixels)
+    try:
+        arguments = ModelArguments(model_name_or_path=str(folder), **pixels)
+    except (TypeError, ValueError) as error:
+        raise ContentError(
+            f"the adapters' recipe: {pixels}: LLaMA-Factory takes no such sizes: {error}"
+        ) from error
     processor = _processor(arguments, folder)
     collator = MultiModalDataCollatorForSeq2Seq(
         tokenizer=tokenizer, model=model.net, template=found, processor=processor

@@ -48,7 +48,7 @@ def seeing(request: ScoringRequest, opened: Opened, sets: Sequence[EvalDataset])
         return opened
     adapters = {part.adapter.folder for candidate in opened.candidates for part in candidate.parts}
     known = [settings for folder in sorted(adapters) if (settings := image_settings(folder)) is not None]
-    sizes = [{name: int(str(one.get(name, size))) for name, size in PIXELS.items()} for one in known]
+    sizes = [{name: one.get(name, size) for name, size in PIXELS.items()} for one in known]
     if any(one != sizes[0] for one in sizes):
         raise RequestError(
             f"the adapters were trained on images of different sizes ({' and '.join(map(str, sizes))}): "

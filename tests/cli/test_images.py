@@ -9,8 +9,11 @@ from PIL import Image
 
 from compiler.verify.load import load, tools_of
 from core.errors import ContentError, RequestError, TuneyardError
+from core.examples import fingerprint
+from core.prompt import conversation
 from eval import compare, nli, report, text
 from eval.backends.vision import PIXELS
+from eval.datasets.training import fingerprint_of
 from tests.runs_cut import tree
 from tests.tiny import make_seeing
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -37,9 +40,10 @@ def talk(*turns: str) -> list[dict[str, str]]:
     return [{"role": ("user", "assistant")[n % 2], "content": said} for n, said in enumerate(turns)]
 
 
+SYSTEM = {"role": "system", "content": "Where <image> stands here, training writes no image."}
 ROWS = [
     {"turns": talk("<image>Which colour?", "yes", "And <image> this?", "no"), "pictures": ["a.png", "b.png"]},
-    {"turns": talk("Is it red?<image>", "no"), "pictures": ["c.jpg"]},
+    {"turns": [SYSTEM, *talk("Is it red?<image>", "no")], "pictures": ["c.jpg"]},
     {"turns": talk("Is there an image?", "yes"), "pictures": []},
 ]
 
@@ -338,6 +342,7 @@ def test_a_row_that_cannot_be_shown_is_refused_by_its_place(models, home, row, s
         (nli, ["--model", "TINY"], "with models of the types qwen2_vl, qwen2_5_vl, qwen3_vl; this is qwen2"),
         (nli, ["--model", "BARE"], "bare: no preprocessor_config.json or processor_config.json"),
         (nli, ["--adapter", "one=saved", "--adapter", "two=small"], "trained on images of different sizes"),
+        (nli, ["--adapter", "one=odd"], "'image_max_pixels': 'many', .*LLaMA-Factory takes no such sizes"),
     ],
 )
 def test_what_does_not_go_with_images_is_refused(models, home, tiny_model, module, more, said) -> None:
@@ -347,6 +352,7 @@ def test_what_does_not_go_with_images_is_refused(models, home, tiny_model, modul
     (home / "bare/processor_config.json").unlink()
     adapter(home / "saved", models(), template="mimo_vl")
     adapter(home / "small", models(), image_max_pixels=4000)
+    adapter(home / "odd", models(), image_max_pixels="many")
     before = tree(home)
     asked = [{"TINY": tiny_model, "BARE": home / "bare"}.get(one, one) for one in more]
     with pytest.raises(TuneyardError, match=said):
@@ -359,6 +365,23 @@ def test_rows_beyond_the_limit_are_not_looked_at(models, home) -> None:
     assert len(read(loss(models(), "--dataset", "seen", "--limit", "1"))) == 1
 
 
+def test_held_out_rows_are_named_by_their_place_in_the_file(models, home) -> None:
+    rows_of(home, *[ONE] * 9, {**ONE, "pictures": ["none.png"]})
+    with pytest.raises(ContentError, match="record 10: none.png"):
+        loss(models(), "--dataset", "seen", "--eval-ratio", "0.5", "--limit", "1")
+    rows_of(home, *[ONE] * 9, ROWS[2])
+    assert len(read(loss(models(), "--dataset", "seen", "--eval-ratio", "0.3", "--limit", "2"))) == 2
+
+
+def test_the_same_text_about_another_image_was_not_trained_on() -> None:
+    entry = {"columns": {"prompt": "instruction", "response": "output", "images": "images"}}
+    one, other = (
+        fingerprint_of(conversation({"instruction": "<image>?", "output": "a", "images": path}, entry, ""))
+        for path in (["a.png"], "b.png")
+    )
+    assert one != other and one == fingerprint(["<image>?", "a.png"])  # as a compile writes it
+
+
 def test_images_that_training_would_not_read_or_answer_are_refused(models, home) -> None:
     rows_of(
         home,
@@ -367,7 +390,7 @@ def test_images_that_training_would_not_read_or_answer_are_refused(models, home)
     )
     with pytest.raises(ContentError, match="the registry's entry does not name the column"):
         loss(models(), "--dataset", "seen")
-    rows_of(home, {**ONE, "turns": ONE["turns"][:1]})
+    rows_of(home, {**ONE, "turns": ONE["turns"][:2]})
     with pytest.raises(RequestError, match="rows with images and no answer"):
         loss(models(), "--dataset", "seen")
 
