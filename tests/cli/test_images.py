@@ -32,7 +32,7 @@ ENTRY = {
     "file_name": "seen/rows.json",
     "formatting": "sharegpt",
     "columns": {"messages": "turns", "images": "pictures"},
-    "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
+    "tags": {f"{name}_tag": name for name in ("role", "content", "user", "assistant", "system")},
 }
 
 
