@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,8 @@ from tests.runs_cut import tree
 from tests.tiny import make_seeing
 from tests.unit.eval_backends.test_apply import write as write_adapter
 
-TEMPLATES = [
-    ("qwen2_5_vl", "qwen2_vl"),
-    ("qwen2_vl", "qwen2_vl"),
-    ("qwen3_vl", "qwen3_vl_nothink"),
-    ("qwen3_vl", "qwen3_vl"),
-]
+TEMPLATES = [("qwen2_5_vl", "qwen2_vl"), ("qwen2_vl", "qwen2_vl")]
+TEMPLATES += [("qwen3_vl", "qwen3_vl_nothink"), ("qwen3_vl", "qwen3_vl")]
 LORA = {
     "model.language_model.layers.0.self_attn.q_proj": (64, 64),
     "model.visual.blocks.0.attn.qkv": (96, 32),
@@ -346,8 +343,6 @@ def test_a_row_that_cannot_be_shown_is_refused_by_its_place(models, home, row, s
     ],
 )
 def test_what_does_not_go_with_images_is_refused(models, home, tiny_model, module, more, said) -> None:
-    import shutil
-
     shutil.copytree(models(), home / "bare")
     (home / "bare/processor_config.json").unlink()
     adapter(home / "saved", models(), template="mimo_vl")
