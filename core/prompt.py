@@ -5,7 +5,7 @@ As LLaMA-Factory 0.9.5 makes them (data/converter.py); tests/integration/test_pr
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,15 +49,18 @@ class Conversation:
 
     Calls of tools are messages of the role `function`, what they return of `observation`, both as
     LLaMA-Factory holds them; the first message has the `tools` (a JSON list as text) where there are any.
+    `images` are paths as the record has them, one for each `<image>` in the messages.
     """
 
     messages: list[Message]
     answer: str
     role: str = "assistant"
+    images: tuple[str, ...] = ()
 
 
 def conversation(record: Mapping[str, object], entry: Mapping[str, object], place: str) -> Conversation:
     """Return a record as messages and answer, by its entry ({}: its keys); `ContentError` names `place`."""
+    images = _images(record, _strings(entry.get("columns")).get("images") if entry else "images", place)
     field = next((name for name in MESSAGES if isinstance(record.get(name), list)), None)
     if not entry and field:
         entry = {**OPENAI, "columns": {"messages": field, **BARE}}
@@ -67,16 +70,30 @@ def conversation(record: Mapping[str, object], entry: Mapping[str, object], plac
         entry = {"columns": {"prompt": "text"}}
     if entry.get("formatting", "alpaca") == "alpaca":
         default = ALPACA if entry else {**_found_columns(record), **BARE}
-        return _from_alpaca(record, _strings(entry.get("columns")) or default, place)
-    return _from_sharegpt(record, entry, place)
+        found = _from_alpaca(record, _strings(entry.get("columns")) or default, place)
+    else:
+        found = _from_sharegpt(record, entry, place)
+    return replace(found, images=images) if images else found
 
 
-def refuse_media(record: Mapping[str, object], entry: Mapping[str, object], place: str) -> None:
-    """Refuse a record with images, videos or audios: its text is not all that the model is asked."""
-    named = _strings(entry.get("columns")) or {kind: kind for kind in MEDIA}
+def refuse_media(
+    record: Mapping[str, object], entry: Mapping[str, object], place: str, images: bool = False
+) -> None:
+    """Refuse a record with images, videos or audios: its text is not all that the model is asked.
+
+    With `images` these are let through, where the entry names their column: else training leaves them out.
+    """
+    columns = _strings(entry.get("columns"))
+    named = columns or {kind: kind for kind in MEDIA}
     for kind in MEDIA:
-        if kind in named and record.get(named[kind]):
-            raise ContentError(f"{place}: {named[kind]}: rows with {kind} are not scored, only those of text")
+        if kind not in named or not record.get(named[kind]):
+            continue
+        if kind == "images" and images and (columns or not entry):
+            continue
+        hint = "images are, by eval.text --no-generate and eval.nli --mode choice without --check-generate"
+        if images and kind == "images":
+            hint = "the registry's entry does not name the column, so that training leaves them out: name it"
+        raise ContentError(f"{place}: {named[kind]}: rows with {kind} are not scored here ({hint})")
 
 
 def saved_chat_template(folder: Path) -> str | None:
@@ -260,6 +277,15 @@ def _message(turn: object, tags: Mapping[str, str], roles: Mapping[str, str], pl
         known = ", ".join(roles)
         raise ContentError(f"{place}: {tags['role_tag']} {show_value(role)}, expected one of {known}")
     return {"role": roles[str(role)], "content": _text(fields, tags["content_tag"], place)}
+
+
+def _images(record: Mapping[str, object], column: str | None, place: str) -> tuple[str, ...]:
+    value = record.get(column) if column else None
+    paths = value if isinstance(value, list) else [value] if value else []
+    for path in paths:
+        if not (isinstance(path, str) and path):
+            raise ContentError(f"{place}: {column}: found {show_value(path)}, expected the path of an image")
+    return tuple(paths)
 
 
 def _text(record: Mapping[str, object], column: str | None, place: str) -> str:

@@ -27,11 +27,15 @@ class Turns:
 
 @dataclass(frozen=True, slots=True)
 class SupervisedText:
-    """Ids and labels of one record, `IGNORED` where nothing is learned; `length` before the cut."""
+    """Ids and labels of one record, `IGNORED` where nothing is learned; `length` before the cut.
+
+    `images` are the files that the ids have placeholders for.
+    """
 
     ids: list[int]
     labels: list[int]
     length: int
+    images: tuple[str, ...] = ()
 
     @property
     def cut(self) -> bool:

@@ -19,6 +19,7 @@ from eval.metrics.answers import PARSERS
 from eval.metrics.labels import LOW_MASS, UNKNOWN, LabelSet, accuracy_line, choose_labels, spellings, summary
 from eval.runs.results import Prediction
 from eval.scoring.command import Asked, scoring_command
+from eval.scoring.images import with_images
 from eval.scoring.options import ScoringRequest, choice, number, shots_options, together
 from eval.scoring.task import Job, Task
 
@@ -74,7 +75,9 @@ def cli(request: ScoringRequest, shots: int, shots_from: tuple[str, ...], **give
         _check_choice(request, given["parser"])
     elif given["check_generate"]:
         raise RequestError("--check-generate is for --mode choice: here every answer is generated")
-    sets = read_datasets(request.datasets, request.data, request.cluster)
+    sees = given["mode"] == "choice" and not given["check_generate"]
+    sets = read_datasets(request.datasets, request.data, request.cluster, images=sees)
+    sets = with_images(request, sets, shots=shots)
     labels = label_sets(sets, given)
     sets = with_shots(sets, shots, shots_from, {name: own.labels for name, own in labels.items()})
     return Nli(labels, **given), sets
@@ -141,7 +144,8 @@ class Nli(Task):
 
     def _choosing(self, job: Job, prompts: Prompts) -> Scorer:
         forms = {label: spellings(label, self.variants == "all") for label in self.labels(job)}
-        return ChoiceScorer(job.model, prompts, forms, job.opened.budget)
+        images = {row: job.images(row) for row in prompts}
+        return ChoiceScorer(job.model, prompts, forms, job.opened.budget, images)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the six fields of the published script, the row's number, and what else is known of it."""

@@ -6,7 +6,7 @@ docs/eval-text.md explains them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -22,6 +22,7 @@ from eval.metrics.text import Figures, generated_figures, lengths_of, percentile
 from eval.reports.panels import PLOT, draw_lengths
 from eval.runs.results import METRICS, Prediction
 from eval.scoring.command import Asked, scoring_command
+from eval.scoring.images import with_images
 from eval.scoring.options import Finite, ScoringRequest, number
 from eval.scoring.task import Figure, Job, Task
 from eval.statistics.selection import held_out_rows
@@ -72,8 +73,10 @@ def cli(request: ScoringRequest, **given: Any) -> Asked:
         raise RequestError("eval.text reads the model's probabilities, which a server does not show")
     if given["rouge"] and not given["generate"]:
         raise RequestError("--rouge compares generated answers: leave out --no-generate")
-    sets = read_datasets(request.datasets, request.data, request.cluster)
-    if ratio := given["eval_ratio"]:
+    sets = read_datasets(request.datasets, request.data, request.cluster, images=not given["generate"])
+    ratio = given["eval_ratio"]
+    sets = with_images(replace(request, limit=None) if ratio else request, sets)
+    if ratio:
         sets = [held_out(dataset, ratio, given["seed"]) for dataset in sets]
     texts = frozenset(dataset.name for dataset in sets if not any(dataset.answers))
     return Text(**given, texts=texts), sets
@@ -121,7 +124,14 @@ class Text(Task):
         if self._plain(job):
             return supervise_text(job.model.tokenizer, asked.messages[-1]["content"], self.max_seq_length)
         answer = {"role": asked.role, "content": asked.answer}
-        return supervise(job.candidate.prompting.turns([*asked.messages, answer]), self.max_seq_length)
+        shown = job.shown(row)
+        found = supervise(job.candidate.prompting.turns([*shown, answer]), self.max_seq_length)
+        if (vision := job.model.vision) and vision.cut(found.ids, shown):
+            raise ContentError(
+                f"{job.dataset.path}: row {row}: --max-seq-length {self.max_seq_length} cuts into its "
+                f"images, at which training would stop: {found.length + 1} leaves them whole"
+            )
+        return replace(found, images=job.images(row))
 
     def _plain(self, job: Job) -> bool:
         return job.dataset.name in self.texts
@@ -144,7 +154,7 @@ class Text(Task):
             **said,
             "row": row,
             **{name: value for name, value in fields.items() if name != "model_output"},
-            **({} if plain else {"prompt_tokens": len(job.candidate.prompting.encode(asked.messages))}),
+            **({} if plain else {"prompt_tokens": len(job.candidate.prompting.encode(job.shown(row)))}),
             "reference_tokens": _count(job, reference),
         }
 

@@ -65,36 +65,45 @@ def make_tiny(folder: Path, *, seed: int = 0, tied: bool = True, **sizes: int) -
     return folder
 
 
-def make_seeing(folder: Path, *, weights: bool = False) -> Path:
-    """Write config, tokenizer and processor of a tiny Qwen2.5-VL into `folder` and return it."""
+def make_seeing(folder: Path, *, weights: bool = False, kind: str = "qwen2_5_vl") -> Path:
+    """Write config, tokenizer and processor of a tiny Qwen-VL (a model_type) into `folder` and return it."""
     from transformers import (
+        AutoConfig,
+        AutoModelForImageTextToText,
         AutoTokenizer,
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
         Qwen2_5_VLProcessor,
         Qwen2VLImageProcessor,
+        Qwen2VLProcessor,
+        Qwen3VLProcessor,
     )
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
     tokenizer = AutoTokenizer.from_pretrained(make_tiny(folder))
     (folder / "model.safetensors").unlink()
     marks = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
     marks |= {"vision_start": "<|vision_start|>", "vision_end": "<|vision_end|>"}
     tokenizer.add_special_tokens({"additional_special_tokens": list(marks.values())})
-    Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(),
+    third = kind == "qwen3_vl"
+    processors = {"qwen2_vl": Qwen2VLProcessor, "qwen3_vl": Qwen3VLProcessor}
+    processors.get(kind, Qwen2_5_VLProcessor)(
+        image_processor=Qwen2VLImageProcessor(patch_size=16 if third else 14),
         tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(),
+        video_processor=Qwen3VLVideoProcessor() if third else Qwen2VLVideoProcessor(),
         chat_template=CHATML,
     ).save_pretrained(folder)
     rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
-    eyes = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 64}
-    config = Qwen2_5_VLConfig(
+    eyes: dict[str, object] = {"depth": 1, "num_heads": 2, "hidden_size": 32, "intermediate_size": 64}
+    eyes |= {"out_hidden_size": 64, "fullatt_block_indexes": [0], "deepstack_visual_indexes": [0]}
+    if kind == "qwen2_vl":
+        eyes = {"depth": 1, "num_heads": 2, "embed_dim": 32, "hidden_size": 64}
+    config = AutoConfig.for_model(
+        kind,
         text_config={**SIZES, "vocab_size": len(tokenizer), "rope_parameters": rope},
-        vision_config={**eyes, "fullatt_block_indexes": [0]},
+        vision_config=eyes,
         **{f"{name}_token_id": tokenizer.convert_tokens_to_ids(mark) for name, mark in marks.items()},
     )
     config.save_pretrained(folder)
     if weights:
-        Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+        AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
     return folder

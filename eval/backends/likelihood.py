@@ -53,8 +53,9 @@ def _losses(model: Model, texts: Sequence[SupervisedText]) -> list[float]:
     places = [(n, i) for n, text in enumerate(texts) for i in text.learned]
     rows, columns = torch.tensor(places, device=model.device).T
     ids = torch.tensor(padded, device=model.device)
+    seen = model.vision.inputs(padded[0], texts[0].images) if model.vision else {}  # then a row is alone
     with torch.inference_mode(), head_only_at(model.net, rows, columns - 1):
-        logits = model.net(input_ids=ids, use_cache=False).logits
+        logits = model.net(input_ids=ids, use_cache=False, **seen).logits
         each = torch.nn.functional.cross_entropy(
             logits.view(len(places), -1).float(), ids[rows, columns], reduction="none"
         )

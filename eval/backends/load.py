@@ -12,7 +12,9 @@ from core.errors import ContentError, RequestError
 from core.files import no_folder
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from eval.backends.vision import Vision
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WEIGHTS = "*.safetensors"
@@ -24,7 +26,8 @@ class Model:
 
     `alone`: its answer to a prompt would depend on what is computed beside it or kept from before, so that
     every prompt goes through it by itself and whole. `sampling`: how its generation_config has tokens drawn,
-    in the words of `generate`, without a temperature where that is greedy.
+    in the words of `generate`, without a temperature where that is greedy. `vision`: how it is shown images,
+    where rows have some.
     """
 
     net: "PreTrainedModel"
@@ -34,6 +37,7 @@ class Model:
     context: int
     alone: bool = False
     sampling: Mapping[str, float] = field(default_factory=dict)
+    vision: "Vision | None" = None
 
 
 def find_model(reference: str) -> Path:
@@ -54,7 +58,7 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     from transformers import utils
 
     utils.is_sklearn_available = lambda: False  # 3 s of imports for assisted decoding, which nobody asks for
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     utils.logging.set_verbosity_error()
     utils.logging.disable_progress_bar()
@@ -62,7 +66,8 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     dtype = dtype or ("fp32" if device == "cpu" else "bf16")
     with loading(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # else it asks the user
-        net = AutoModelForCausalLM.from_pretrained(
+        kind = _kind(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        net = kind.from_pretrained(
             folder,
             trust_remote_code=False,
             dtype=getattr(torch, DTYPES[dtype]),
@@ -79,6 +84,16 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     limit = getattr(net.config.get_text_config(), "max_position_embeddings", None)
     alone = bits == 8 or not _attends(net, device)  # LLM.int8() takes outliers by column of the whole batch
     return Model(net, tokenizer, device, dtype, limit or 1 << 30, alone, sampling)
+
+
+def _kind(config: "PreTrainedConfig") -> Any:
+    """Return the class that loads a model: that of texts where it has one, else that of images and texts."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto import modeling_auto
+
+    sees = config.model_type in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    reads = config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return AutoModelForImageTextToText if sees and not reads else AutoModelForCausalLM
 
 
 @contextlib.contextmanager

@@ -59,8 +59,15 @@ def beginnings(spellings: Sequence[Ids]) -> list[tuple[int, ...]]:
 class LogProbabilities:
     """Scores spellings (token ids, none empty) after each prompt; made anew whenever the weights change."""
 
-    def __init__(self, model: Model, prompts: Mapping[int, Ids], spellings: Sequence[Ids]) -> None:
-        self.model, self.prompts, self.spellings = model, prompts, spellings
+    def __init__(
+        self,
+        model: Model,
+        prompts: Mapping[int, Ids],
+        spellings: Sequence[Ids],
+        images: Mapping[int, Sequence[str]] | None = None,
+    ) -> None:
+        """Prepare; `images` are the files that a row's prompt has placeholders for."""
+        self.model, self.prompts, self.spellings, self.images = model, prompts, spellings, images or {}
         self.beginnings = beginnings(spellings)
         self.shared = 0 if model.alone else shared_prefix(prompts.values())
         self.cache = self._shared_cache()
@@ -101,12 +108,13 @@ class LogProbabilities:
         last = torch.tensor([len(row) - 1 - len(begin) for row in rows])
         wanted = (last[:, None] + torch.arange(len(begin) + 1)).to(self.model.device)
         each = torch.arange(len(rows), device=self.model.device)[:, None]
-        kept = {}
+        vision, kept = self.model.vision, {}
+        seen = vision.inputs(rows[0], self.images.get(batch[0], ())) if vision else {}  # a row is alone
         if self.cache is not None:
             kept["past_key_values"] = copy.deepcopy(self.cache)
             kept["past_key_values"].batch_repeat_interleave(len(rows))
         with head_only_at(self.model.net, each, wanted):
-            logits = self.model.net(input_ids=ids, use_cache=bool(kept), **kept).logits
+            logits = self.model.net(input_ids=ids, use_cache=bool(kept), **kept, **seen).logits
         scores: torch.Tensor = logits.view(*wanted.shape, -1).float().log_softmax(-1)
         return scores
 
@@ -154,13 +162,18 @@ class ChoiceScorer:
     """Compares the probabilities of the labels after the prompt, each summed over its spellings."""
 
     def __init__(
-        self, model: Model, prompts: Prompts, spellings: Mapping[str, Sequence[str]], budget: int
+        self,
+        model: Model,
+        prompts: Prompts,
+        spellings: Mapping[str, Sequence[str]],
+        budget: int,
+        images: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
-        """Prepare to choose between labels, given with the texts that count as each."""
+        """Prepare to choose between labels, given with the texts that count as each; `images` by row."""
         self.columns, tokens = tokenise(model, spellings)
         self.refused = refuse(prompts, max(map(len, tokens)) - 1, model.context)
         fitting = {row: ids for row, ids in prompts.items() if row not in self.refused}
-        self.scorer = LogProbabilities(model, fitting, tokens)
+        self.scorer = LogProbabilities(model, fitting, tokens, images)
         self.batches = self.scorer.batches(budget)
 
     def score(self, batch: Sequence[int]) -> list[Fields]:

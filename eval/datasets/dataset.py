@@ -7,7 +7,7 @@ file that compile writes beside them (core/examples.py).
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from core.datasets import Dataset, find_dataset, read_records, registry_folder
@@ -48,6 +48,8 @@ class EvalDataset:
     clusters: list[str] | None = None
     shots: Shots | None = None
     """What a candidate with shots is shown before each question."""
+    images: Mapping[str, Path] = field(default_factory=dict)
+    """The file of each path of an image that its rows name."""
 
     @property
     def answers(self) -> list[str]:
@@ -71,10 +73,13 @@ class EvalDataset:
 
 
 def read_datasets(
-    datasets: Sequence[str], files: Sequence[Path], cluster: str | None = None
+    datasets: Sequence[str], files: Sequence[Path], cluster: str | None = None, images: bool = False
 ) -> list[EvalDataset]:
-    """Read the datasets of `find_sets`, clustered by column `cluster`; `ContentError` for a broken one."""
-    return [make_set(one, read_rows(one.path), cluster) for one in find_sets(datasets, files)]
+    """Read the datasets of `find_sets`, clustered by column `cluster`; `ContentError` for a broken one.
+
+    Rows with images are refused unless `images`; then eval.scoring.images finds their files.
+    """
+    return [make_set(one, read_rows(one.path), cluster, images=images) for one in find_sets(datasets, files)]
 
 
 def find_sets(datasets: Sequence[str], files: Sequence[Path]) -> list[Dataset]:
@@ -106,13 +111,17 @@ def read_rows(path: Path) -> list[Record]:
 
 
 def make_set(
-    found: Dataset, records: list[Record], cluster: str | None, read: Read = conversation
+    found: Dataset,
+    records: list[Record],
+    cluster: str | None,
+    read: Read = conversation,
+    images: bool = False,
 ) -> EvalDataset:
     """Return a dataset's records with what is asked by each, as `read` has it of record, entry and place."""
     talks = []
     for number, record in enumerate(records, 1):
         place = f"{found.path}: record {number}"
-        refuse_media(record, found.entry, place)
+        refuse_media(record, found.entry, place, images)
         talks.append(read(record, found.entry, place))
         try:
             json.dumps(record, ensure_ascii=False).encode()

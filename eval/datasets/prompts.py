@@ -32,6 +32,7 @@ PLAIN = "plain text (no chat template)"
 WITHOUT_BOS = f"{PLAIN} without the tokenizer's BOS"
 AFTER_BOS = f"{PLAIN} after BOS"
 SETTINGS = ("recipe.yaml", "training_args.yaml")  # of a training that ours began, or LLaMA-Factory's web page
+IMAGES = ("media_dir", "image_max_pixels", "image_min_pixels")
 QUESTION = {"role": "user", "content": "Is it?"}
 SAMPLED = 1000
 TALKS = (
@@ -132,6 +133,12 @@ def trained_template(folder: Path) -> str | None:
     """Return the template that a recipe names, "" if it names none; None without recipe or for stage pt."""
     settings = _recipe(folder)
     return str(settings.get("template") or "") if settings and settings.get("stage") != "pt" else None
+
+
+def image_settings(folder: Path) -> dict[str, object] | None:
+    """Return what an adapter's recipe says of images (those of `IMAGES` that it names), None without one."""
+    settings = _recipe(folder)
+    return {name: settings[name] for name in IMAGES if name in settings} if settings else None
 
 
 def trained_system(folder: Path) -> str | None:

@@ -64,8 +64,9 @@ def trained_on(trainings: Sequence[Training], name: str, asked: Sequence[Convers
 
 
 def fingerprint_of(asked: Conversation) -> int:
-    """Return the fingerprint of a conversation's prompt."""
-    return fingerprint(message["content"] for message in asked.messages if message["role"] != "system")
+    """Return the fingerprint of a conversation's prompt, its images by their paths."""
+    texts = [message["content"] for message in asked.messages if message["role"] != "system"]
+    return fingerprint([*texts, *asked.images])
 
 
 def _of_adapter(folder: Path) -> Sequence[Training]:

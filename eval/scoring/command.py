@@ -1,7 +1,7 @@
 """How a scoring command is declared: one function, from the request to what is asked and of what."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -37,8 +37,7 @@ class ScoringCommand(click.Command):
         own = dict(given)
         request = take(own)
         check_new(request.out, resume=request.resume, force=request.force)
-        ask: Callable[..., Asked] | None = self.callback
-        assert ask is not None
+        ask = cast(Callable[..., Asked], self.callback)
         return request, *ask(request, **own)
 
     def invoke(self, ctx: click.Context) -> None:

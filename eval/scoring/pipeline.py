@@ -35,6 +35,7 @@ from eval.runs.results import (
 )
 from eval.runs.training import training_warnings
 from eval.scoring.candidates import Candidate, Opened
+from eval.scoring.images import seeing, vision_settings
 from eval.scoring.options import ScoringRequest
 from eval.scoring.task import Job, Task
 from eval.statistics.rates import groups_of
@@ -47,6 +48,7 @@ ORIGIN = ("trained_on", "weights", "prompt", "dtype", "device", "versions", "has
 
 def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset], opened: Opened) -> None:
     """Score models that are open on every dataset, into a folder that was found fit."""
+    opened = seeing(request, opened, sets)
     shots = next((len(one.shots.rows) for one in sets if one.shots), 0)
     opened = task.prompted(opened).with_shots(shots)
     identity = _identity(request, task, opened, sets)
@@ -119,6 +121,7 @@ def _identity(request: ScoringRequest, task: Task, opened: Opened, sets: Sequenc
         "dtype": opened.model.dtype,
         "device": opened.model.device,
         "batch_tokens": opened.budget,
+        **vision_settings(opened),
         **{f"shots of {one.name}": one.shots.digest for one in sets if one.shots},
         **versions(*PACKAGES),
     }

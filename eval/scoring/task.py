@@ -69,10 +69,20 @@ class Job:
         """Return the messages by row, of all rows or of some; of a candidate with shots, after these."""
         shots, found = self.shots.turns if self.shots else [], {}
         for row in range(len(self.rows)) if rows is None else rows:
-            asked = self.rows[row].messages
+            asked = self.shown(row)
             begin = int(asked[0]["role"] == "system")
             found[row] = [*asked[:begin], *shots, *asked[begin:]]
         return found
+
+    def images(self, row: int) -> tuple[str, ...]:
+        """Return the files of a row's images."""
+        return tuple(str(self.dataset.images[path]) for path in self.rows[row].images)
+
+    def shown(self, row: int) -> list[Message]:
+        """Return a row's messages as the model reads them, each `<image>` as the image's own tokens."""
+        messages, images = self.rows[row].messages, self.images(row)
+        vision = self.model.vision if images else None
+        return vision.expanded(messages, images) if vision else messages
 
     def prompts(self, rows: Collection[int] | None = None) -> dict[int, list[int]]:
         """Return the token ids of the prompts by row, of all rows or of some."""

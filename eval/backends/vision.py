@@ -1,0 +1,128 @@
+"""Images beside a prompt, as LLaMA-Factory shows them to the model in training.
+
+Its template's plugin (data/mm_plugin.py) writes the tokens of an image in place of `<image>`, its collator
+(data/collator.py) makes the pixels and the positions. Both are called, nothing of them is rebuilt;
+tests/cli/test_images.py holds what goes into the model against a training's own rows.
+"""
+
+import contextlib
+import io
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import ContentError, RequestError
+from core.files import sha256
+from core.prompt import Message, llamafactory_template
+
+if TYPE_CHECKING:
+    import torch
+
+    from eval.backends.load import Model
+
+MODELS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # by model_type, those that tests hold against training
+PIXELS = {"image_max_pixels": 768 * 768, "image_min_pixels": 32 * 32}  # LLaMA-Factory's own
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+OWN = ("input_ids", "labels")  # of a batch, what the scorers give by themselves
+
+
+@dataclass(frozen=True, slots=True)
+class Vision:
+    """LLaMA-Factory's plugin, processor and collator for a model; `settings` are what the results say of it.
+
+    `image_id` is the token of which an image has one for each of its patches, as they are merged.
+    """
+
+    plugin: Any
+    processor: Any
+    collator: Any
+    device: str
+    image_id: int
+    settings: Mapping[str, object]
+
+    def expanded(self, messages: Sequence[Message], images: Sequence[str]) -> list[Message]:
+        """Return messages with the tokens of an image in place of each `<image>`; those of the system stay.
+
+        `ContentError` where LLaMA-Factory refuses the files or their number.
+        """
+        told = [message for message in messages if message["role"] == "system"]
+        asked = [message for message in messages if message["role"] != "system"]
+        try:
+            return [*told, *self.plugin.process_messages(asked, list(images), [], [], self.processor)]
+        except (ValueError, OSError) as error:
+            raise ContentError(f"{', '.join(images)}: LLaMA-Factory cannot use it: {error}") from error
+
+    def inputs(self, ids: Sequence[int], images: Sequence[str]) -> "dict[str, torch.Tensor]":
+        """Return what goes with ids [tokens] into the model: pixels, grids and positions, {} of no image.
+
+        As a batch of this row alone, as the collator makes it of a training's row.
+        """
+        if not images:
+            return {}
+        ids = list(ids)
+        row = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": ids, "images": list(images)}
+        batch = self.collator([row])
+        return {name: value.to(self.device) for name, value in batch.items() if name not in OWN}
+
+    def cut(self, ids: Collection[int], messages: Sequence[Message]) -> bool:
+        """Whether ids, cut to a length, lack tokens of the images of these expanded messages."""
+        token = self.plugin.image_token
+        due = sum(message["content"].count(token) for message in messages if message["role"] != "system")
+        return list(ids).count(self.image_id) < due
+
+
+def with_vision(model: "Model", template: str, think: bool, pixels: Mapping[str, Any]) -> "Model":
+    """Return a model that is shown images by LLaMA-Factory's template, each row by itself.
+
+    `pixels` are the image_max_pixels and image_min_pixels of a recipe, or `PIXELS`.
+    `RequestError` where model or template take none; `ContentError` where the folder has no processor.
+    """
+    kind, folder = model.net.config.model_type, Path(model.net.name_or_path)
+    if kind not in MODELS:
+        raise RequestError(
+            f"{folder}: rows with images are scored with models of the types {', '.join(MODELS)}; "
+            f"this is {kind}"
+        )
+    from llamafactory.data.collator import MultiModalDataCollatorForSeq2Seq
+    from llamafactory.data.mm_plugin import Qwen2VLPlugin, Qwen3VLPlugin
+    from llamafactory.hparams import ModelArguments
+
+    found, tokenizer = llamafactory_template(model.tokenizer, template, think)
+    plugin, image_id = found.mm_plugin, model.net.config.image_token_id
+    token = plugin.image_token if type(plugin) in (Qwen2VLPlugin, Qwen3VLPlugin) else None
+    if token is None or tokenizer.convert_tokens_to_ids(token) != image_id:
+        name = "qwen3_vl_nothink" if kind == "qwen3_vl" else "qwen2_vl"
+        raise RequestError(f"--template {template}: it shows a {kind} no images: --template {name} does")
+    try:
+        arguments = ModelArguments(model_name_or_path=str(folder), **pixels)
+    except (TypeError, ValueError) as error:
+        raise ContentError(
+            f"the adapters' recipe: {pixels}: LLaMA-Factory takes no such sizes: {error}"
+        ) from error
+    processor = _processor(arguments, folder)
+    collator = MultiModalDataCollatorForSeq2Seq(
+        tokenizer=tokenizer, model=model.net, template=found, processor=processor
+    )
+    settings = {
+        **pixels,
+        "processor": next(sha256(folder / name) for name in PROCESSORS if (folder / name).is_file()),
+    }
+    vision = Vision(plugin, processor, collator, model.device, image_id, settings)
+    return replace(model, alone=True, vision=vision)
+
+
+def _processor(arguments: Any, folder: Path) -> Any:
+    """Return the processor of a model folder with the sizes of images set, as a training has it."""
+    from llamafactory.model import load_tokenizer
+
+    if not any((folder / name).is_file() for name in PROCESSORS):
+        raise ContentError(f"{folder}: no {' or '.join(PROCESSORS)}: images cannot be shown to the model")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            processor = load_tokenizer(arguments)["processor"]
+    except (ValueError, OSError) as error:
+        raise ContentError(f"{folder}: its processor cannot be loaded: {error}") from error
+    if processor is None:
+        raise ContentError(f"{folder}: LLaMA-Factory cannot load its processor of images")
+    return processor

@@ -1,0 +1,397 @@
+"""Rows with images: the ids, pixels and positions of LLaMA-Factory's training, and what is refused."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from compiler.verify.load import load, tools_of
+from core.errors import ContentError, RequestError, TuneyardError
+from core.examples import fingerprint
+from core.prompt import conversation
+from eval import compare, nli, report, text
+from eval.backends.vision import PIXELS
+from eval.datasets.training import fingerprint_of
+from tests.runs_cut import tree
+from tests.tiny import make_seeing
+from tests.unit.eval_backends.test_apply import write as write_adapter
+
+TEMPLATES = [("qwen2_5_vl", "qwen2_vl"), ("qwen2_vl", "qwen2_vl")]
+TEMPLATES += [("qwen3_vl", "qwen3_vl_nothink"), ("qwen3_vl", "qwen3_vl")]
+LORA = {
+    "model.language_model.layers.0.self_attn.q_proj": (64, 64),
+    "model.visual.blocks.0.attn.qkv": (96, 32),
+}
+ENTRY = {
+    "file_name": "seen/rows.json",
+    "formatting": "sharegpt",
+    "columns": {"messages": "turns", "images": "pictures"},
+    "tags": {f"{name}_tag": name for name in ("role", "content", "user", "assistant", "system")},
+}
+
+
+def talk(*turns: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[n % 2], "content": said} for n, said in enumerate(turns)]
+
+
+SYSTEM = {"role": "system", "content": "Where <image> stands here, training writes no image."}
+ROWS = [
+    {"turns": talk("<image>Which colour?", "yes", "And <image> this?", "no"), "pictures": ["a.png", "b.png"]},
+    {"turns": [SYSTEM, *talk("Is it red?<image>", "no")], "pictures": ["c.jpg"]},
+    {"turns": talk("Is there an image?", "yes"), "pictures": []},
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """`models(kind)` is the folder of a random model that sees."""
+    made: dict[str, Path] = {}
+
+    def of(kind: str = "qwen2_5_vl") -> Path:
+        if kind not in made:
+            made[kind] = make_seeing(tmp_path_factory.mktemp("sees") / kind, weights=True, kind=kind)
+        return made[kind]
+
+    return of
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch) -> Path:
+    """A folder with a registered set, its images (noise; one that LLaMA-Factory makes smaller) in media/."""
+    (tmp_path / "media").mkdir()
+    for name, size, mode in (
+        ("a.png", (90, 60), "RGB"),
+        ("b.png", (40, 200), "L"),
+        ("c.jpg", (800, 760), "RGB"),
+    ):
+        Image.effect_noise(size, 90).convert(mode).save(tmp_path / "media" / name)
+    (tmp_path / "dataset_info/seen").mkdir(parents=True)
+    (tmp_path / "dataset_info/dataset_info.json").write_text(json.dumps({"seen": ENTRY}))
+    (tmp_path / "dataset_info/seen/rows.json").write_text(json.dumps(ROWS))
+    made_from = {"definition": {"source": {}}, "sources": [{"path": "media/raw.json"}]}
+    (tmp_path / "dataset_info/seen/manifest.json").write_text(json.dumps({"made_from": made_from}))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def adapter(folder: Path, base: Path, **settings: object) -> Path:
+    """Write an adapter on both halves of a model, with the recipe that it was trained by."""
+    write_adapter(folder, LORA, base_model_name_or_path=str(base), seed=3)
+    (folder / "recipe.yaml").write_text(
+        json.dumps({"template": "qwen2_vl", "media_dir": "media", **settings})
+    )
+    return folder
+
+
+def call(module, model: Path, *more: object, template: str | None = "qwen2_vl", out: str = "out") -> Path:
+    given = ["--model", model, "--out", out, *more]
+    given += ["--template", template] if template else []
+    module.cli.main(list(map(str, given)), standalone_mode=False)
+    return Path(out)
+
+
+def loss(model: Path, *more: object, **named: str) -> Path:
+    return call(text, model, "--no-generate", *more, **named)
+
+
+def read(out: Path, file: str = "predictions.jsonl", name: str = "base", dataset: str = "seen"):
+    said = (out / name / dataset / file).read_text()
+    return json.loads(said) if file.endswith(".json") else [json.loads(line) for line in said.splitlines()]
+
+
+def trained(model: Path, cache: Path, **settings: object):
+    """What LLaMA-Factory trains on, by its own loader, processor and collator: its collator and features."""
+    from llamafactory.data import SFTDataCollatorWith4DAttentionMask
+    from llamafactory.data.processor import SupervisedDatasetProcessor
+    from transformers import AutoModelForImageTextToText
+
+    net = AutoModelForImageTextToText.from_pretrained(model).eval()
+    asked = {"model_name_or_path": str(model), "media_dir": "media", **settings}
+    loaded = load("seen", Path("dataset_info"), asked, cache, 1)
+    tokenizer, template, processor = tools_of(loaded, model)
+    made = SupervisedDatasetProcessor(template, tokenizer, processor, loaded.data_args).preprocess_dataset(
+        loaded.rows[:]
+    )
+    rows = [dict(zip(made, values, strict=True)) for values in zip(*made.values(), strict=True)]
+    collator = SFTDataCollatorWith4DAttentionMask(
+        tokenizer=tokenizer, model=net, template=template, processor=processor
+    )
+    return net, rows, collator
+
+
+@pytest.fixture
+def passes(monkeypatch) -> list[dict]:
+    """What went into every model, pass by pass."""
+    from eval.scoring import candidates
+
+    seen: list[dict] = []
+    loading = candidates.load_model
+
+    def noting(*given):
+        model = loading(*given)
+        seen.clear()  # a token that is tried while it is loaded
+        model.net.register_forward_pre_hook(lambda _, __, named: seen.append(named), with_kwargs=True)
+        return model
+
+    monkeypatch.setattr(candidates, "load_model", noting)
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "template"), TEMPLATES)
+def test_what_is_scored_is_what_llamafactory_trains_on(kind, template, models, home, passes) -> None:
+    import torch
+
+    out = loss(models(kind), "--dataset", "seen", template=template)
+    thinking = {"enable_thinking": False} if template == "qwen3_vl" else {}
+    net, rows, collator = trained(models(kind), home / "cache", template=template, **thinking)
+    found = {named["input_ids"].shape[1]: named for named in passes}
+    for row, line in zip(rows, read(out), strict=True):
+        ids, labels = row["input_ids"], row["labels"]
+        ours = found[len(ids)]
+        assert ours["input_ids"].tolist() == [ids]
+        assert line["tokens"] == sum(label != -100 for label in labels)
+        images, batch = row["images"], collator([dict(row)])
+        for name in ("pixel_values", "image_grid_thw", "position_ids"):
+            assert (name in ours) == bool(images)
+            assert not images or torch.equal(ours[name], batch[name]), name
+        with torch.no_grad():
+            theirs = net(**batch).loss.item()
+        assert line["loss"] / line["tokens"] == pytest.approx(theirs, abs=1e-4)
+    assert [len(row["images"] or []) for row in rows] == [2, 1, 0]
+
+
+def plain(model: Path, asked: list[str], images: list[str], answer: str) -> float:
+    """The loop: log p of an answer after a prompt by transformers' own processor and model alone."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    net, processor = AutoModelForImageTextToText.from_pretrained(model), AutoProcessor.from_pretrained(model)
+    mark = "<|vision_start|><|image_pad|><|vision_end|>"
+    turns = [said.replace("<image>", mark) for said in asked]
+    prompt = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    for n, said in enumerate(turns):
+        prompt += f"<|im_start|>{('user', 'assistant')[n % 2]}\n{said}<|im_end|>\n"
+    prompt += "<|im_start|>assistant\n"
+    files = [Image.open(Path("media") / name).convert("RGB") for name in images]
+    inputs = processor(text=[prompt], images=files, return_tensors="pt")
+    told = torch.tensor([processor.tokenizer(answer)["input_ids"]])
+    count = inputs["input_ids"].shape[1]
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], told], 1)
+    for name in ("attention_mask", "mm_token_type_ids"):
+        inputs[name] = torch.nn.functional.pad(
+            inputs[name], (0, told.shape[1]), value=name == "attention_mask"
+        )
+    labels = inputs["input_ids"].clone()
+    labels[:, :count] = -100
+    with torch.no_grad():
+        return -net(**inputs, labels=labels).loss.item() * told.shape[1]
+
+
+def test_loss_and_choices_are_those_of_a_plain_loop(models, home) -> None:
+    row = {"turns": talk("<image>Which <image>colour?", "no"), "pictures": ["a.png", "b.png"]}
+    (home / "dataset_info/seen/rows.json").write_text(json.dumps([row]))
+    asked = [row["turns"][0]["content"]], row["pictures"]
+    (line,) = read(loss(models(), "--dataset", "seen"))
+    assert -line["loss"] == pytest.approx(plain(models(), *asked, "no<|im_end|>\n"), abs=1e-4)
+    chosen = ["--dataset", "seen", "--choices", "no,maybe", "--variants", "none"]
+    (line,) = read(call(nli, models(), *chosen, out="chosen"))
+    assert list(line["choices"]) == ["no", "maybe"]
+    for label, log in line["choices"].items():
+        assert log == pytest.approx(plain(models(), *asked, label), abs=1e-4)
+    (all_of_them,) = read(call(nli, models(), *chosen[:4], out="spelled"))
+    spelled = [plain(models(), *asked, form) for form in ("maybe", "Maybe", " maybe", " Maybe")]
+    assert all_of_them["choices"]["maybe"] == pytest.approx(math.log(sum(map(math.exp, spelled))), abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("apply", ["unmerged", "merged"])
+def test_an_adapter_is_scored_as_peft_has_it_with_images_of_its_recipe(models, home, apply) -> None:
+    import torch
+    from peft import PeftModel
+
+    small = {"image_max_pixels": 4000, "image_min_pixels": 2000}
+    saved = adapter(home / "saved", models(), **small)
+    out = loss(models(), "--adapter", f"one={saved}", "--dataset", "seen", "--apply", apply)
+    net, rows, collator = trained(models(), home / "cache", template="qwen2_vl", **small)
+    tuned = PeftModel.from_pretrained(net, saved).eval()
+    for row, line in zip(rows, read(out, name="one"), strict=True):
+        with torch.no_grad():
+            theirs = tuned(**collator([dict(row)])).loss.item()
+        assert line["loss"] / line["tokens"] == pytest.approx(theirs, abs=1e-4)
+    assert read(out) != read(out, name="one")
+    settings = read(out, "results.json", "one")["settings"]
+    assert {name: settings[name] for name in small} == small and settings["batch_tokens"] == 1
+
+
+def test_bf16_is_scored_in_bf16(models, home) -> None:
+    out = loss(models(), "--dataset", "seen", "--dtype", "bf16")
+    whole = read(loss(models(), "--dataset", "seen", out="whole"))
+    for line, exact in zip(read(out), whole, strict=True):
+        assert line["loss"] != exact["loss"] and line["loss"] == pytest.approx(exact["loss"], rel=0.01)
+
+
+def test_the_pixels_are_llamafactorys_own() -> None:
+    from llamafactory.hparams import ModelArguments
+
+    theirs = ModelArguments(model_name_or_path="none")
+    assert {name: getattr(theirs, name) for name in PIXELS} == PIXELS
+
+
+def test_a_run_is_resumed_rescored_compared_and_reported(models, home) -> None:
+    saved = adapter(home / "saved", models())
+    out = call(nli, models(), "--adapter", f"one={saved}", "--dataset", "seen")
+    before = {name: (out / name).read_text() for name in tree(out) if name.endswith("predictions.jsonl")}
+    assert [
+        json.loads(line)["instruction"] for line in before["base/seen/predictions.jsonl"].splitlines()
+    ] == [
+        row["turns"][-2]["content"] for row in ROWS
+    ]  # as the record has it, without the tokens of its images
+    (out / "one/seen/results.json").unlink()
+    log = out / "one/seen/predictions.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:1]))
+    call(nli, models(), "--adapter", f"one={saved}", "--dataset", "seen", "--resume")
+    assert {name: (out / name).read_text() for name in before} == before
+    nli.cli.main(["--rescore", "out", "--choices", "no,yes", "--out", "again"], standalone_mode=False)
+    assert [list(line["choices"]) for line in read(Path("again"))] == [["no", "yes"]] * 3
+    compare.cli.main(["out", "--out", "compared"], standalone_mode=False)
+    report.cli.main(["out", "--out", "page.html"], standalone_mode=False)
+    assert (home / "compared/table.md").is_file() and (home / "page.html").is_file()
+    Image.new("RGB", (90, 60)).save(home / "media/a.png")
+    with pytest.raises(TuneyardError, match="seen"):
+        call(nli, models(), "--adapter", f"one={saved}", "--dataset", "seen", "--resume")
+
+
+def test_texts_are_scored_by_a_model_that_sees_in_batches_as_one_by_one(models, home) -> None:
+    rows = [{"instruction": f"Is {n} more than {9**n}?", "output": ("yes", "no")[n % 2]} for n in range(6)]
+    (home / "texts.json").write_text(json.dumps(rows))
+    several, single = (
+        read(call(nli, models(), "--data", "texts.json", *more, template=None, out=out), dataset="texts")
+        for out, more in (("several", []), ("single", ["--batch-tokens", 1]))
+    )
+    for one, other in zip(several, single, strict=True):
+        assert one["choices"] == pytest.approx(other["choices"], abs=1e-4)
+
+
+def rows_of(home: Path, *rows: dict, entry: dict = ENTRY) -> None:
+    (home / "dataset_info/dataset_info.json").write_text(json.dumps({"seen": entry}))
+    (home / "dataset_info/seen/rows.json").write_text(json.dumps(rows))
+
+
+TOOLS = {**ENTRY, "columns": {**ENTRY["columns"], "tools": "tools", "videos": "videos"}}
+ONE = ROWS[1]
+CALLS = '[{"name": "f", "description": "", "parameters": {"type": "object", "properties": {}}}]'
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"pictures": ["none.png"]}, r"record 2: none.png: no such file below media, dataset_info, .*beside"),
+        ({"pictures": ["raw.json"]}, r"record 2: media/raw.json: no image that can be opened"),
+        ({"pictures": ["cut.png"]}, r"record 2: media/cut.png: no image that can be opened"),
+        ({"pictures": []}, "record 2: 1 of <image> in what is asked, and 0 files"),
+        ({"pictures": ["a.png", "a.png"]}, "record 2: 1 of <image> in what is asked, and 2 files"),
+        ({"pictures": [{"bytes": "x"}]}, 'record 2: pictures: found {"bytes": "x"}, expected the path'),
+        ({"turns": talk("<image><video>?", "no")}, "record 2: 1 of <video> in what is asked, and 0 files"),
+        ({"turns": talk("<image>?", "<image>")}, "record 2: <image> in the answer"),
+        ({"tools": CALLS}, "record 2: rows with images and tools are not scored"),
+        ({"videos": ["a.mp4"]}, "record 2: videos: rows with videos are not scored here"),
+    ],
+)
+def test_a_row_that_cannot_be_shown_is_refused_by_its_place(models, home, row, said) -> None:
+    (home / "media/raw.json").write_text("{}")
+    (home / "media/cut.png").write_bytes((home / "media/a.png").read_bytes()[:2000])
+    rows_of(home, ONE, {**ONE, **row}, entry=TOOLS)
+    before = tree(home)
+    for module, more in ((nli, []), (text, ["--no-generate"])):
+        with pytest.raises(ContentError, match=said):
+            call(module, models(), "--dataset", "seen", *more)
+    assert tree(home) == before
+
+
+@pytest.mark.parametrize(
+    ("module", "more", "said"),
+    [
+        (text, [], "images are, by eval.text --no-generate and eval.nli --mode choice"),
+        (nli, ["--mode", "generate"], "rows with images are not scored here"),
+        (nli, ["--check-generate", 1], "rows with images are not scored here"),
+        (nli, ["--shots", 1], "--shots: rows with images"),
+        (nli, ["--batch-tokens", 99], "--batch-tokens: rows with images"),
+        (nli, ["--quantize", 4], "--quantize: rows with images"),
+        (nli, ["--template", ""], "such as --template qwen2_vl"),
+        (nli, ["--template", "", "--adapter", "one=saved"], "such as --template mimo_vl"),
+        (
+            nli,
+            ["--template", "qwen"],
+            "--template qwen: it shows a qwen2_5_vl no images: --template qwen2_vl does",
+        ),
+        (nli, ["--template", "llava"], "--template llava: it shows a qwen2_5_vl no images"),
+        (nli, ["--model", "TINY"], "with models of the types qwen2_vl, qwen2_5_vl, qwen3_vl; this is qwen2"),
+        (nli, ["--model", "BARE"], "bare: no preprocessor_config.json or processor_config.json"),
+        (nli, ["--adapter", "one=saved", "--adapter", "two=small"], "trained on images of different sizes"),
+        (nli, ["--adapter", "one=odd"], "'image_max_pixels': 'many', .*LLaMA-Factory takes no such sizes"),
+    ],
+)
+def test_what_does_not_go_with_images_is_refused(models, home, tiny_model, module, more, said) -> None:
+    shutil.copytree(models(), home / "bare")
+    (home / "bare/processor_config.json").unlink()
+    adapter(home / "saved", models(), template="mimo_vl")
+    adapter(home / "small", models(), image_max_pixels=4000)
+    adapter(home / "odd", models(), image_max_pixels="many")
+    before = tree(home)
+    asked = [{"TINY": tiny_model, "BARE": home / "bare"}.get(one, one) for one in more]
+    with pytest.raises(TuneyardError, match=said):
+        call(module, models(), "--dataset", "seen", "--template", "qwen2_vl", *asked, template=None)
+    assert tree(home) == before
+
+
+def test_rows_beyond_the_limit_are_not_looked_at(models, home) -> None:
+    rows_of(home, ONE, {**ONE, "pictures": ["none.png"]})
+    assert len(read(loss(models(), "--dataset", "seen", "--limit", "1"))) == 1
+
+
+def test_held_out_rows_are_named_by_their_place_in_the_file(models, home) -> None:
+    rows_of(home, *[ONE] * 9, {**ONE, "pictures": ["none.png"]})
+    with pytest.raises(ContentError, match="record 10: none.png"):
+        loss(models(), "--dataset", "seen", "--eval-ratio", "0.5", "--limit", "1")
+    rows_of(home, *[ONE] * 9, ROWS[2])
+    assert len(read(loss(models(), "--dataset", "seen", "--eval-ratio", "0.3", "--limit", "2"))) == 2
+
+
+def test_the_same_text_about_another_image_was_not_trained_on() -> None:
+    entry = {"columns": {"prompt": "instruction", "response": "output", "images": "images"}}
+    one, other = (
+        fingerprint_of(conversation({"instruction": "<image>?", "output": "a", "images": path}, entry, ""))
+        for path in (["a.png"], "b.png")
+    )
+    assert one != other and one == fingerprint(["<image>?", "a.png"])  # as a compile writes it
+
+
+def test_images_that_training_would_not_read_or_answer_are_refused(models, home) -> None:
+    rows_of(
+        home,
+        {"instruction": "<image>?", "output": "no", "images": ["a.png"]},
+        entry={"file_name": "seen/rows.json"},
+    )
+    with pytest.raises(ContentError, match="the registry's entry does not name the column"):
+        loss(models(), "--dataset", "seen")
+    rows_of(home, {**ONE, "turns": ONE["turns"][:2]})
+    with pytest.raises(RequestError, match="rows with images and no answer"):
+        loss(models(), "--dataset", "seen")
+
+
+def test_a_cut_through_an_image_is_refused(models, home) -> None:
+    with pytest.raises(ContentError, match="row 1: --max-seq-length 200 cuts into its images") as error:
+        loss(models(), "--dataset", "seen", "--max-seq-length", "200")
+    length = int(str(error.value).split(": ")[-1].split()[0])
+    assert not read(loss(models(), "--dataset", "seen", "--max-seq-length", str(length)))[1]["truncated"]
