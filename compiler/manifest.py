@@ -24,7 +24,7 @@ PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow", "zstandard")
 HUBS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 
 
-def identify(spec: Spec, request: CompileRequest, inputs: Sequence[Input]) -> Identity:
+def identify(spec: Spec, request: CompileRequest, inputs: Sequence[Input], hashes: Sequence[str]) -> Identity:
     """Return everything that decides what a compile writes: equal identities, equal bytes."""
     return {
         "spec": spec.name,
@@ -34,7 +34,10 @@ def identify(spec: Spec, request: CompileRequest, inputs: Sequence[Input]) -> Id
         "seed": request.seed,
         "duplicates": request.duplicates,
         "on_error": "reject" if request.reject else "fail",
-        "sources": [{"split": one.split, "path": one.shown, "sha256": one.sha256()} for one in inputs],
+        "sources": [
+            {"split": one.split, "path": one.shown, "sha256": digest}
+            for one, digest in zip(inputs, hashes, strict=True)
+        ],
         "compiler": own_hash(),
         "versions": {"python": sys.version.split()[0], **versions(*PACKAGES)},
     }

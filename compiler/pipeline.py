@@ -3,8 +3,8 @@
 import contextlib
 import gc
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -40,13 +40,18 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
         _refuse_to_lose(spec, inputs, target, there)
     before = [found.stamp() for found in inputs]
     with _no_empty_folder(request.out), ThreadPoolExecutor(1) as hashing:  # which needs no interpreter lock
-        identity = hashing.submit(identify, spec, request, inputs)
+        # and imports nothing: an interrupt can leave an import lock held, for which the thread would wait
+        hashes = hashing.submit(lambda: [found.sha256() for found in inputs])
+
+        def identity() -> Identity:
+            return identify(spec, request, inputs, hashes.result())
+
         report = None if request.force else _standing(target, there, identity, request)
         if report is None:
             with staging(target) as staged:
                 report = _run(spec, request, inputs, staged)
                 if not report.problems.stopped:
-                    made_from = identity.result()
+                    made_from = identity()
                     _refuse_changed(inputs, before)
                     seal(spec, made_from, report, staged)
                     registry.publish(staged, spec.name)
@@ -182,10 +187,10 @@ def _nothing_left(counts: Counts, inputs: list[Input]) -> Problem:
 
 
 def _standing(
-    target: Path, manifest: Manifest, identity: Future[Identity], request: CompileRequest
+    target: Path, manifest: Manifest, identity: Callable[[], Identity], request: CompileRequest
 ) -> CompileReport | None:
     """Return the report of the dataset that is there, if it is what this compile would make and say."""
-    if not is_whole(target, manifest) or manifest["made_from"] != identity.result():
+    if not is_whole(target, manifest) or manifest["made_from"] != identity():
         return None
     counts, first = manifest["counts"], manifest["first_problems"]
     if request.every_problem and len(first) < sum(manifest["problems"].values()):
