@@ -19,6 +19,7 @@ from compiler.sources import data_files
 from compiler.spec import PART
 from compiler.specsource import Source
 from core.errors import ContentError
+from core.han import HAN
 
 SPLITS = {
     "train": ("train", "training", "训练"),
@@ -32,7 +33,7 @@ KEPT = 1000
 FEW = 0.01
 PROSE = 15  # characters that a text has on average, at least
 SCALARS = ("text", "number", "truth value", "fraction")
-CHINESE = re.compile("[\u3400-\u9fff]")
+CHINESE = re.compile(f"[{HAN}]")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _SENTENCE = re.compile(r"[.?!。？！]$")
 
