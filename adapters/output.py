@@ -116,7 +116,7 @@ def resumable(target: Path, check: Check) -> Iterator[Path]:
             if folder.is_symlink():  # nobody's run: what a link leads to would be emptied
                 raise RequestError(f"{folder}: a link, where an interrupted run keeps a folder; remove it")
             folder.mkdir(exist_ok=True)
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             stack.callback(os.close, handle)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from adapters import output
@@ -13,6 +12,7 @@ from adapters.delta import Retained, total
 from adapters.fuse import FusePlan, FuseRequest, fused_config, plan_fuse, write_fuse
 from adapters.merge import MergePlan, MergeRequest, Norms, merged_config, plan_merge, relative, write_merge
 from adapters.output import CARD
+from adapters.prefetch import workers
 from adapters.shards import write_index
 from adapters.weighted import WeightedAdapter, open_weighted
 from core.files import write_json, write_text
@@ -46,7 +46,7 @@ def _check_output(request: MergeRequest | FuseRequest, weighted: Iterable[Weight
 def merge(plan: MergePlan, progress: Progress) -> Norms:
     """Write a planned merge as one folder; the config comes last, so that nothing unfinished loads."""
     check = functools.partial(_check_output, plan.request, plan.weighted)
-    with ThreadPoolExecutor(1) as pool, output.staged_for(check(), check) as staged:
+    with workers(1) as pool, output.staged_for(check(), check) as staged:
         for item in plan.weighted:  # hashed beside the merge, for the card
             pool.submit(getattr, item.adapter, "digest")
         norms = write_merge(plan, staged, progress)

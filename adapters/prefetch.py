@@ -1,5 +1,6 @@
 """Prefetching: work on the next items while one is used (reading, BLAS and hashing release the GIL)."""
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,10 +12,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@contextlib.contextmanager
+def workers(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield threads; what still waits when the context is left (by an error, say) is left undone."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def prefetch(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield `work(item)` of each item in order; up to `PREFETCHED` of them are ready before their turn."""
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(THREADS) as pool:
+    with workers(THREADS) as pool:
         for item in items:
             waiting.append(pool.submit(work, item))
             if len(waiting) > PREFETCHED:

@@ -7,13 +7,14 @@ passes through memory.
 import math
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from adapters.base import INDEX, SINGLE, Base
+from adapters.prefetch import workers
 from core.errors import ContentError
 from core.files import flush_soon, sync, write_json
 from core.weights import SIZES, STORED, Array, Stored, Tensor, header_bytes, require_finite, to_fp32
@@ -84,11 +85,10 @@ def write_shard(path: Path, shard: Shard, blocks: Callable[[Piece], Blocks | Non
     `blocks` gives a tensor's values; where it gives None, a second thread copies the base's to their place.
     """
     specs = [(piece.name, piece.dtype, piece.shape) for piece in shard.pieces]
-    copier = ThreadPoolExecutor(1)
     copies: list[tuple[Future[None], int]] = []
     with path.open("wb") as file:
         file.write(header_bytes(specs, {"format": "pt"}))
-        try:
+        with workers(1) as copier:
             for piece in shard.pieces:
                 first = file.tell()
                 values = blocks(piece)
@@ -103,8 +103,6 @@ def write_shard(path: Path, shard: Shard, blocks: Callable[[Piece], Blocks | Non
             for job, count in copies:
                 job.result()
                 yield count
-        finally:
-            copier.shutdown(cancel_futures=True)
         sync(file)
 
 

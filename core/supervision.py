@@ -108,7 +108,7 @@ def supervise_text(tokenizer: "PreTrainedTokenizerBase", text: str, cutoff: int)
 
 def _fit(source: int, target: int, room: int) -> tuple[int, int]:
     """Return how many tokens of question and answer stay: the shorter one whole, else both by share."""
-    most = int(room * (target / (source + target)))
+    most = int(room * (target / max(source + target, 1)))
     if target * 2 < room or source * 2 < room:
         most = room if target * 2 < room else room - source
     kept = min(target, most)

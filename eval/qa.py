@@ -61,7 +61,7 @@ def cli(
     for dataset in sets:
         check_references(dataset)
     sets = with_shots(sets, shots, shots_from)
-    similarity = Embedding(embedding_model) if embedding_model else Lexical()
+    similarity = Embedding(embedding_model) if embedding_model is not None else Lexical()
     return Qa(similarity, sets[0].name), sets
 
 

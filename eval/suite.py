@@ -21,7 +21,7 @@ from eval import compare, report
 from eval.backends import shards
 from eval.reports.compared import compare_results
 from eval.reports.numbers import NONE, Table, grid, interval, percent
-from eval.runs.results import RESULTS
+from eval.runs.results import RESULTS, check_new
 from eval.scoring.candidates import open_models
 from eval.scoring.command import Prepared, ScoringCommand
 from eval.scoring.options import ScoringRequest, model_options, run_options, take
@@ -59,6 +59,8 @@ def cli(suite: Path, skip: tuple[str, ...], **given: Any) -> None:
     request = take(given)
     if request.out.exists() and not (request.resume or request.force):
         raise RequestError(f"{request.out} exists: --resume resumes it, --force starts it anew")
+    for step in steps:
+        check_new(request.out / step.name, resume=request.resume, force=request.force)
     plans = {step.name: step.prepare(shared) for step in steps}
     opened = open_models(request)
     for name, (own, task, sets) in plans.items():

@@ -82,7 +82,9 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
     )
     limit = getattr(net.config.get_text_config(), "max_position_embeddings", None)
-    alone = bits == 8 or not _attends(net, device)  # LLM.int8() takes outliers by column of the whole batch
+    with loading(folder, "cannot be prompted with text"):
+        attends = _attends(net, device)
+    alone = bits == 8 or not attends  # LLM.int8() takes outliers by column of the whole batch
     return Model(net, tokenizer, device, dtype, limit or 1 << 30, alone, sampling)
 
 

@@ -67,13 +67,16 @@ def _unquoted(value: str) -> str:
 
 def compile_template(template: str) -> Callable[[list[Message]], str]:
     """Return what renders conversations by a Go template; `ContentError` names an action not known here."""
-    from jinja2 import Environment
+    from jinja2 import Environment, TemplateSyntaxError
 
     jinja = _Jinja()
     pieces = [jinja.action(text) if acts else jinja.constant(text) for acts, text in _pieces(template)]
     if jinja.blocks:
         raise _unknown(f"{jinja.blocks[-1]} without end")
-    whole = Environment(autoescape=False).from_string("".join(pieces))
+    try:
+        whole = Environment(autoescape=False).from_string("".join(pieces))
+    except (TemplateSyntaxError, SyntaxError, RecursionError) as error:
+        raise ContentError(f"the TEMPLATE cannot be rendered here: {error}") from error
     return lambda messages: whole.render(messages=messages, texts=jinja.texts)
 
 
@@ -108,6 +111,7 @@ class _Jinja:
         if body == "end" and innermost:
             return "{% endfor %}" if self.blocks.pop() == "range" else "{% endif %}"
         if body == "else" and innermost == "if":
+            self.blocks[-1] = "else"
             return "{% else %}"
         if body.startswith("else if ") and innermost == "if":
             return f"{{% elif {self._condition(test)} %}}"

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import ssl
 import time
 import urllib.parse
+import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -51,10 +53,24 @@ class Server:
 
     def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
         """Return the greedy answers; `RequestError` where the server refuses or stays away."""
+        with self._client() as client, ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(lambda talk: self._answer(client, talk, max_new_tokens), talks))
+
+    def _client(self) -> "httpx.Client":
+        """Trust whom the system trusts; a proxy is that of the address's scheme, as urllib finds it."""
         import httpx
 
-        with httpx.Client(timeout=TIMEOUT) as client, ThreadPoolExecutor(AT_ONCE) as pool:
-            return list(pool.map(lambda talk: self._answer(client, talk, max_new_tokens), talks))
+        parts = urllib.parse.urlsplit(self.url)
+        bypassed = urllib.request.proxy_bypass(parts.hostname or "")
+        proxy = None if bypassed else urllib.request.getproxies().get(parts.scheme)
+        authorities = ssl.create_default_context()
+        try:
+            return httpx.Client(timeout=TIMEOUT, verify=authorities, trust_env=False, proxy=proxy)
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            name = f"{parts.scheme}_proxy"
+            raise RequestError(
+                f"{self.url}: the proxy {proxy!r} ({name} of the environment): {error}"
+            ) from error
 
     def _answer(self, client: "httpx.Client", talk: Messages, max_new_tokens: int) -> str:
         from httpx import HTTPError, InvalidURL
@@ -65,10 +81,11 @@ class Server:
             time.sleep(wait)
             try:
                 key = {"Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', 'none')}"}
-                response = client.post(f"{self.url}/chat/completions", json=body, headers=key)
-                if response.is_success:
-                    return _content(response.content)
-                problem, code = _refusal(response), response.status_code
+                address = f"{self.url}/chat/completions"
+                with client.stream("POST", address, json=body, headers=key) as response:
+                    if response.is_success:
+                        return _content(response.read())
+                    problem, code = _refusal(response), response.status_code
             except (OSError, HTTPError, InvalidURL, ValueError) as error:
                 problem, code = f"{type(error).__name__}: {error}", 0
             if 0 < code < 500 and code != TOO_MANY_REQUESTS:
@@ -83,7 +100,8 @@ def _refusal(response: "httpx.Response") -> str:
     """No redirect is followed: the key is for the host that was named."""
     if to := response.headers.get("Location"):
         return f"HTTP {response.status_code}: it sends elsewhere, {to!r}: name that address in --url"
-    return f"HTTP {response.status_code} {response.text[:200]}".strip()
+    said = next(response.iter_bytes(200), b"").decode(errors="replace")  # it may go on without end
+    return f"HTTP {response.status_code} {said}".strip()
 
 
 def _asked(talk: Messages) -> dict[str, object]:

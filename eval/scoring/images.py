@@ -3,6 +3,7 @@
 What cannot be is refused before anything is scored, by its place in the data.
 """
 
+import contextlib
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from core.datasets import REGISTRY
-from core.errors import ContentError, RequestError
+from core.errors import ContentError, RequestError, show_value
 from core.files import read_json
 from core.prompt import Conversation
 from eval.backends.load import Model
@@ -137,11 +138,13 @@ def _folders(path: Path) -> Iterator[Path]:
 
 def _found(path: str, folders: Sequence[Path], place: str) -> Path:
     for folder in folders:
-        if (folder / path).is_file():
-            return folder / path
+        with contextlib.suppress(OSError):  # a name that is too long, such as an image as text
+            if (folder / path).is_file():
+                return folder / path
     looked = ", ".join(map(str, folders))
     raise ContentError(
-        f"{place}: {path}: no such file below {looked}; put it beside the set's file, or run where it lies"
+        f"{place}: {show_value(path)}: no such file below {looked}; put it beside the set's file, or run "
+        "where it lies"
     )
 
 

@@ -296,7 +296,11 @@ CALLS = '[{"name": "f", "description": "", "parameters": {"type": "object", "pro
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"pictures": ["none.png"]}, r"record 2: none.png: no such file below media, dataset_info, .*beside"),
+        (
+            {"pictures": ["none.png"]},
+            r'record 2: "none.png": no such file below media, dataset_info, .*beside',
+        ),
+        ({"pictures": ["data:image/png;base64," + "A" * 5000]}, 'record 2: "data:image/png;.* no such file'),
         ({"pictures": ["raw.json"]}, r"record 2: media/raw.json: no image that can be opened"),
         ({"pictures": ["cut.png"]}, r"record 2: media/cut.png: no image that can be opened"),
         ({"pictures": []}, "record 2: 1 of <image> in what is asked, and 0 files"),

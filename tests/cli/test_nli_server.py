@@ -152,6 +152,25 @@ def test_the_key_does_not_follow_a_redirect(ask, served, monkeypatch, status) ->
     assert heard == []
 
 
+def test_a_proxy_of_another_scheme_is_left_alone(ask, monkeypatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
+    assert (ask() / "predictions.jsonl").is_file()
+
+
+def test_a_proxy_that_cannot_be_used_is_named(ask, monkeypatch) -> None:
+    monkeypatch.setattr("urllib.request.proxy_bypass", lambda _: False)
+    monkeypatch.setenv("http_proxy", "socks://127.0.0.1:1080")
+    with pytest.raises(RequestError, match=r"the proxy 'socks://127.0.0.1:1080' \(http_proxy of the env"):
+        ask()
+
+
+def test_of_a_long_refusal_the_beginning_is_told(ask, served) -> None:
+    served[1][0] = [(400, "no " * 100_000)]
+    with pytest.raises(RequestError, match="HTTP 400 no no") as caught:
+        ask()
+    assert len(str(caught.value)) < 400
+
+
 def test_nobody_there(ask) -> None:
     with pytest.raises(RequestError, match="no answer in 3 tries .*refused"):
         ask(url="http://127.0.0.1:9/v1")

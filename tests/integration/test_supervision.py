@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from core.errors import ContentError
@@ -52,6 +52,7 @@ def test_labels_equal_under_other_kinds_of_template(tokenizer, name) -> None:  #
 
 
 @settings(deadline=None, max_examples=300)
+@example(0, 0, 10)
 @given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 500))
 def test_question_and_answer_are_cut_as_llamafactory_cuts_them(source, target, room) -> None:
     from llamafactory.data.processor.processor_utils import infer_seqlen

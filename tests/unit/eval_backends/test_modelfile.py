@@ -65,6 +65,8 @@ def test_neighbours_of_one_role_are_joined(tmp_path: Path) -> None:
         ('TEMPLATE "{{ range .Messages }}{{ if eq .Role .Role }}x"\n', 'does "if without end"'),
         ('TEMPLATE "{{ .Role }}"\n', 'does ".Role"'),
         ('TEMPLATE "x{{ end }}"\n', 'does "end"'),
+        ('TEMPLATE "{{ if eq "a" "a" }}x{{ else }}y{{ else }}z{{ end }}"\n', 'does "else"'),
+        ("TEMPLATE " + '{{ if eq "a" "a" }}' * 150 + "{{ end }}" * 150 + "\n", "cannot be rendered here"),
         ('TEMPLATE "{{ if and .Role .Content }}x{{ end }}"\n', "which is not rendered here"),
         ('TEMPLATE "{{ .Role"\n', 'does "{{ .Role"'),
         ('TEMPLATE "x"\nMESSAGE user hi\n', "MESSAGE puts turns before every conversation"),
