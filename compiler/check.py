@@ -115,7 +115,8 @@ class Checker:
         if column.kind in PLACEHOLDERS:
             return partial(self.media.paths, column.kind)
         source = self.sources.get(column.name)
-        answered = bool(self.pair) and source == self.sources[self.pair[0]]  # after the prompt
+        of_pair = self.sources.get(self.pair[0]) if self.pair else None
+        answered = source is not None and source == of_pair  # the turns stand after the prompt
         readers: dict[str, Reader] = {
             "turns": partial(self.talks.read, answered),
             "tools": tools_text,

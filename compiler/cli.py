@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,8 @@ def _command(name: str, *tried: str) -> Callable[[Callable[..., None]], click.Co
     return cli.command(name, epilog=examples(*tried))
 
 
-def _print(as_json: bool, found: object, lines: Iterable[str]) -> None:
-    click.echo(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(lines))
+def _print(as_json: bool, found: Callable[[], object], lines: Iterable[str]) -> None:
+    click.echo(json.dumps(found(), ensure_ascii=False) if as_json else "\n".join(lines))
 
 
 def _common(command: Any) -> Any:
@@ -167,7 +168,7 @@ def _tell(report: CompileReport, options: Options) -> None:
             click.echo(line, err=True)
         if problems.errors:
             click.echo(summarise(problems.errors, options["every"], problems.tally("E")), err=True)
-    _print(options["as_json"], report.as_json(), [report.line()])
+    _print(options["as_json"], report.as_json, [report.line()])
     if report.failed:
         raise ContentError(f"{report.name}: {report.verdict()}")
 
@@ -225,7 +226,7 @@ def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: 
     from compiler.diff import diff
 
     found = diff(first, second, out)
-    _print(as_json, found.as_json(), found.lines(every))
+    _print(as_json, found.as_json, found.lines(every))
     ctx.exit(int(found.different))
 
 
@@ -249,7 +250,7 @@ def stats_command(name: str, out: Path, model: Path | None, drawn: Path | None, 
     from compiler.stats import plot, stats
 
     found = stats(name, out, model)
-    _print(as_json, found.as_json(), found.lines())
+    _print(as_json, found.as_json, found.lines())
     if drawn:
         plot(found, drawn)
 
@@ -296,7 +297,7 @@ def verify_command(
     failed = []
     for dataset in datasets_of(name, out):
         verdict = verify(dataset, out, settings)
-        _print(as_json, report.as_json(verdict), report.lines(verdict, every))
+        _print(as_json, partial(report.as_json, verdict), report.lines(verdict, every))
         failed += [dataset] if verdict.failed else []
     if failed:
         raise ContentError(f"{', '.join(failed)}: not what LLaMA-Factory should train on")

@@ -149,8 +149,9 @@ class Problems:
 
     def listed(self) -> list[Problem]:
         """Return the errors and then the warnings that are kept, both by file and line."""
-        files = list(dict.fromkeys(map(_file_of, [*self.errors, *self.warnings])))
-        warnings = sorted(self.warnings, key=lambda p: (files.index(_file_of(p)), _line_of(p)))
+        files = dict.fromkeys(map(_file_of, [*self.errors, *self.warnings]))
+        order = {file: number for number, file in enumerate(files)}
+        warnings = sorted(self.warnings, key=lambda p: (order[_file_of(p)], _line_of(p)))
         return [*self.errors, *warnings]
 
     def count(self, kind: str) -> int:

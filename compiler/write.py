@@ -168,10 +168,13 @@ def _follow(path: Path, look: Look, pipe: Any, parent_end: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent_end.close()
     try:
-        found = look(io.BufferedReader(_Growing(path, pipe), PIECE))
-    except ContentError as error:
-        found = error
-    pipe.send(found)
+        try:
+            found = look(io.BufferedReader(_Growing(path, pipe), PIECE))
+        except ContentError as error:
+            found = error
+        pipe.send(found)
+    finally:
+        os._exit(0)  # of anything else the parent says that this process ended
 
 
 def rearrange(path: Path, lines_there: int, order: Sequence[int], target: RecordFile) -> None:

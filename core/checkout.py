@@ -1,5 +1,7 @@
 """Where Tuneyard itself lies, and which version of it runs: written into everything that it makes."""
 
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,6 +16,11 @@ def bundled(path: Path) -> Path:
 
 def version() -> dict[str, str]:
     """Return `{"version": "0.1.0", "commit": "<40 hex digits>"}`; no commit where this is no checkout."""
+    return dict(_version())
+
+
+@functools.cache  # of a process that runs for hours: the commit that it began with
+def _version() -> Mapping[str, str]:
     commit, declared = head(ROOT), ROOT / "pyproject.toml"
     if declared.is_file():
         import tomllib  # 20 ms that most commands do not need

@@ -60,7 +60,7 @@ class Conversation:
 
 def conversation(record: Mapping[str, object], entry: Mapping[str, object], place: str) -> Conversation:
     """Return a record as messages and answer, by its entry ({}: its keys); `ContentError` names `place`."""
-    images = _images(record, _strings(entry.get("columns")).get("images") if entry else "images", place)
+    images = tuple(one for one in _images(record, entry) if isinstance(one, str))
     field = next((name for name in MESSAGES if isinstance(record.get(name), list)), None)
     if not entry and field:
         entry = {**OPENAI, "columns": {"messages": field, **BARE}}
@@ -89,6 +89,10 @@ def refuse_media(
         if kind not in named or not record.get(named[kind]):
             continue
         if kind == "images" and images and (columns or not entry):
+            for path in _images(record, entry):
+                if not (isinstance(path, str) and path):
+                    found = f"found {show_value(path)}, expected the path of an image"
+                    raise ContentError(f"{place}: {named[kind]}: {found}")
             continue
         hint = "images are, by eval.text --no-generate and eval.nli --mode choice without --check-generate"
         if images and kind == "images":
@@ -279,13 +283,11 @@ def _message(turn: object, tags: Mapping[str, str], roles: Mapping[str, str], pl
     return {"role": roles[str(role)], "content": _text(fields, tags["content_tag"], place)}
 
 
-def _images(record: Mapping[str, object], column: str | None, place: str) -> tuple[str, ...]:
+def _images(record: Mapping[str, object], entry: Mapping[str, object]) -> list[object]:
+    """Return what a record has in the column of images that its entry ({}: its keys) names."""
+    column = _strings(entry.get("columns")).get("images") if entry else "images"
     value = record.get(column) if column else None
-    paths = value if isinstance(value, list) else [value] if value else []
-    for path in paths:
-        if not (isinstance(path, str) and path):
-            raise ContentError(f"{place}: {column}: found {show_value(path)}, expected the path of an image")
-    return tuple(paths)
+    return value if isinstance(value, list) else [value] if value else []
 
 
 def _text(record: Mapping[str, object], column: str | None, place: str) -> str:

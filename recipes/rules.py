@@ -144,12 +144,10 @@ def measured(recipe: Recipe) -> list[str]:
 
 
 def _packages(recipe: Recipe) -> Iterator[Problem]:
-    wanted = {key: name for key, name in PACKAGES.items() if recipe.settings.get(key)}
-    if "8bit" in str(recipe.settings.get("optim", "")):
-        wanted["optim"] = "bitsandbytes"
-    for tool in TRACKERS:
-        wanted |= {"report_to": tool} if tool in recipe.names("report_to") else {}
-    for key, package in wanted.items():
+    wanted = [(key, name) for key, name in PACKAGES.items() if recipe.settings.get(key)]
+    wanted += [("optim", "bitsandbytes")] if "8bit" in str(recipe.settings.get("optim", "")) else []
+    wanted += [("report_to", tool) for tool in TRACKERS if tool in recipe.names("report_to")]
+    for key, package in wanted:
         if find_spec(package) is None:
             hint = f"pip install {package.replace('_', '-')}"
             yield recipe.problem("E309", key, f"needs the package {package}, which is not installed", hint)
@@ -161,7 +159,7 @@ def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
         recipe.zero()
     except ContentError as error:
         yield recipe.problem("E310", "deepspeed", str(error))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         known = ", ".join(sorted(f"{folder}/{path.name}" for path in (ROOT / folder).glob("*.json")))
         yield recipe.problem("E310", "deepspeed", f"{name}: file not found", f"there are {known}")
 

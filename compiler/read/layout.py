@@ -92,7 +92,10 @@ def is_rows(value: object) -> TypeGuard[list[object]]:
 
 
 def _members(text: str) -> tuple[dict[str, object], str, bool]:
-    """Return the members (so far) of the object that a text begins with, what follows, whether it ends."""
+    """Return the members (so far) of the object that a text begins with, what follows, whether it ends.
+
+    A list that the text ends in is there with its first item.
+    """
     with suppress(ValueError, RecursionError):
         whole, end = _DECODER.raw_decode(text)
         return whole, text[end:].strip(), True
@@ -105,9 +108,13 @@ def _members(text: str) -> tuple[dict[str, object], str, bool]:
             sign = scanner.next_sign()
             if sign == "[":
                 found[key] = items = list[object]()
-                for number in scanner.items("]"):
-                    items += [{}] if scanner.next_sign() == "{" else []
-                    items[number:] = [scanner.value()]
+                try:
+                    for number in scanner.items("]"):
+                        items += [{}] if scanner.next_sign() == "{" else []
+                        items[number:] = [scanner.value()]
+                except BrokenError:
+                    del items[1:]  # of a list that goes on, the first item tells: one further on is a bad row
+                    raise
             else:
                 found[key] = {} if sign == "{" else None
                 found[key] = scanner.value()

@@ -1,7 +1,9 @@
 """Parquet and Arrow, batch by batch; places are row numbers (from 1)."""
 
+import io
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from functools import partial
+from typing import Any, BinaryIO, cast
 
 from compiler.problems import Problems
 from compiler.read import OpenFile, reader, refuse_twice
@@ -14,7 +16,7 @@ BATCH = 2048
 BATCH_BYTES = 1 << 22
 PROBE = 16  # rows
 MAGIC = b"ARROW1"
-Opened = Callable[[OpenFile], tuple[Any, Iterator[Any]]]  # a file's schema and record batches
+Opened = Callable[[], tuple[Any, Iterator[Any]]]  # a file's schema and record batches
 
 
 class Unreadable:
@@ -72,13 +74,14 @@ class ArrowRows:
 @reader(".parquet", text=False)
 def read_parquet(file: OpenFile, problems: Problems) -> Iterator[ArrowRows]:
     """Yield the rows of a Parquet file; a broken one is a problem."""
-    yield from _rows("Parquet", _parquet, file, problems)
+    whole = seekable(file.stream)  # here, since a full disk is no broken file
+    yield from _rows("Parquet", partial(_parquet, whole), file, problems)
 
 
 @reader(".arrow", text=False)
 def read_arrow(file: OpenFile, problems: Problems) -> Iterator[ArrowRows]:
     """Yield the rows of an Arrow file, as `datasets` saves it (a stream) or of record batches; as above."""
-    yield from _rows("Arrow", _arrow, file, problems)
+    yield from _rows("Arrow", partial(_arrow, file.stream), file, problems)
 
 
 def _rows(what: str, opened: Opened, file: OpenFile, problems: Problems) -> Iterator[ArrowRows]:
@@ -86,7 +89,7 @@ def _rows(what: str, opened: Opened, file: OpenFile, problems: Problems) -> Iter
 
     start = 1
     try:
-        schema, batches = opened(file)
+        schema, batches = opened()
         str(schema)  # names inside of columns, too
         if refuse_twice(schema.names, file.shown, problems):
             return
@@ -105,23 +108,23 @@ def _rows(what: str, opened: Opened, file: OpenFile, problems: Problems) -> Iter
     problems.bad_file(Problem("E012", f"{file.shown} row {start}", message))
 
 
-def _parquet(file: OpenFile) -> tuple[Any, Iterator[Any]]:
+def _parquet(whole: BinaryIO) -> tuple[Any, Iterator[Any]]:
     import pyarrow.parquet
 
     # else all groups are read at once, and a group is held whole
-    table = pyarrow.parquet.ParquetFile(seekable(file.stream), pre_buffer=False, buffer_size=BLOCK)
+    table = pyarrow.parquet.ParquetFile(whole, pre_buffer=False, buffer_size=BLOCK)
     return table.schema_arrow, table.iter_batches(_batch_rows(table), use_threads=False)
 
 
-def _arrow(file: OpenFile) -> tuple[Any, Iterator[Any]]:
+def _arrow(stream: io.BufferedReader) -> tuple[Any, Iterator[Any]]:
     import pyarrow.ipc
 
-    if file.stream.peek(len(MAGIC)).startswith(MAGIC):
-        whole = pyarrow.ipc.open_file(seekable(file.stream))
+    if stream.peek(len(MAGIC)).startswith(MAGIC):
+        whole = pyarrow.ipc.open_file(seekable(stream))
         schema, batches = whole.schema, map(whole.get_batch, range(whole.num_record_batches))
     else:
-        stream = pyarrow.ipc.open_stream(file.stream)
-        schema, batches = stream.schema, iter(stream)
+        parts = pyarrow.ipc.open_stream(stream)
+        schema, batches = parts.schema, iter(parts)
     return schema, (batch.slice(at, BATCH) for batch in batches for at in range(0, batch.num_rows, BATCH))
 
 

@@ -116,10 +116,11 @@ def expected_row(record: Record, meaning: Meaning) -> ExpectedRow | str:
         turns = (_alpaca if meaning.format == "alpaca" else _sharegpt)(record, meaning)
     except LostError as error:
         return str(error)
-    system, tools = (_text(record.get(columns.get(part, ""))) for part in ("system", "tools"))
+    named = {part: record.get(columns[part]) for part in ("system", "tools", "kto_tag") if part in columns}
+    system, tools = _text(named.get("system")), _text(named.get("tools"))
     if turns and turns[0][0] == "system":
         system = turns.pop(0)[1]
-    mark = record.get(columns.get("kto_tag", ""))
+    mark = named.get("kto_tag")
     if isinstance(mark, bool):  # LLaMA-Factory puts an empty answer beside it: what it is not
         turns.insert(len(turns) if mark else len(turns) - 1, ("assistant", ""))
     media = [record.get(columns[kind]) for kind in PLACEHOLDERS if kind in columns]

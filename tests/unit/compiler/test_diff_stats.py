@@ -158,3 +158,10 @@ def test_each_side_has_its_own_name_and_number(bench):
         {"name": str(old), "examples": 1},
         {"name": str(new), "examples": 2},
     )
+
+
+def test_images_as_objects_are_counted_like_any_column(bench):
+    """`datasets` writes them so; only scoring needs their paths."""
+    file = bench.rows("seen.jsonl", [record(0, images=[{"bytes": None, "path": "x.png"}])])
+    assert run("stats", file).exit_code == 0
+    assert run("diff", file, file).exit_code == 0

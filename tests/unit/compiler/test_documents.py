@@ -272,3 +272,12 @@ def test_a_record_is_measured_from_where_it_begins(monkeypatch):
     scanner = Scanner([b'["' + b"a" * 100 + b'","' + b"b" * 60, b'"]'], 1)
     scanner.next_sign()
     assert [len(str(scanner.value())) for _ in scanner.items("]")] == [100, 60]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_one_bad_row_of_a_large_wrapped_list_is_named(bench, indent):
+    rows = [{"question": f"Q{n}?" * 10, "answer": f"A{n}." * 10} for n in range(12_000)]
+    source = bench.write("t.json", json.dumps({"data": [*rows[:2], None, *rows[2:]]}, indent=indent))
+    report = bench.compile(spec(bench), source)
+    (problem,) = report.problems.errors
+    assert problem.place.endswith(" data[2]") and problem.code == "E005" and report.read >= 12_000

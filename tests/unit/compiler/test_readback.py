@@ -300,6 +300,15 @@ def test_a_look_that_nobody_asks_for_leaves_no_process(tmp_path, monkeypatch):
         os.waitpid(child, 0)
 
 
+def test_a_look_that_fails_otherwise_says_so_without_a_traceback(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("compiler.write.FOLLOWED", 0)
+    with RecordFile(tmp_path / "a.json", lambda _: [].pop()) as file:
+        file.write([b"{}"])
+    with pytest.raises(ContentError, match=r"a\.json: the process that read it back ended"):
+        file.looked()
+    assert capfd.readouterr().err == ""
+
+
 def test_a_killed_look_publishes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("compiler.write.FOLLOWED", 0)
     with RecordFile(tmp_path / "a.json", lambda _: os.kill(os.getpid(), 9)) as file:

@@ -29,6 +29,12 @@ def test_the_version_is_that_of_pyproject_and_of_git() -> None:
     assert core.version() is not core.version(), "who changes it changes only his own"
 
 
+def test_a_long_run_names_the_commit_that_it_began_with(monkeypatch) -> None:
+    began = core.version()
+    monkeypatch.setattr("core.checkout.head", lambda _: "0" * 40)
+    assert core.version() == began
+
+
 def test_a_branch_packed_refs_and_a_detached_head(repository: Path) -> None:
     commit = git(repository, "rev-parse", "HEAD")
     assert head(repository) == commit

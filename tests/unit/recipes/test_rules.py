@@ -227,3 +227,8 @@ def test_datasets_of_recipes_have_specs(path):
     recipe = read_recipe(path)
     wanted = {*recipe.names("dataset"), *recipe.names("eval_dataset")}
     assert wanted <= compiled_datasets()
+
+
+def test_every_tracker_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr("recipes.rules.find_spec", lambda name: None if name in ("wandb", "mlflow") else name)
+    assert codes(report_to=["tensorboard", "wandb", "mlflow"]) == [("E309", "report_to")] * 2
