@@ -366,7 +366,7 @@ def test_rows_beyond_the_limit_are_not_looked_at(models, home) -> None:
 
 def test_held_out_rows_are_named_by_their_place_in_the_file(models, home) -> None:
     rows_of(home, *[ONE] * 9, {**ONE, "pictures": ["none.png"]})
-    with pytest.raises(ContentError, match="record 10: none.png"):
+    with pytest.raises(ContentError, match='record 10: "none.png"'):
         loss(models(), "--dataset", "seen", "--eval-ratio", "0.5", "--limit", "1")
     rows_of(home, *[ONE] * 9, ROWS[2])
     assert len(read(loss(models(), "--dataset", "seen", "--eval-ratio", "0.3", "--limit", "2"))) == 2
