@@ -36,12 +36,12 @@ class ScoringCommand(click.Command):
         """Return the request, the task and the datasets that options (by Click's names) ask for."""
         own = dict(given)
         request = take(own)
-        check_new(request.out, resume=request.resume, force=request.force)
         ask = cast(Callable[..., Asked], self.callback)
         return request, *ask(request, **own)
 
     def invoke(self, ctx: click.Context) -> None:
         """Score every model on every dataset; what can be refused is refused before anything is written."""
+        check_new(ctx.params["out"], resume=ctx.params["resume"], force=ctx.params["force"])
         request, task, sets = self.prepare(ctx.params)
         if request.rescore:
             rescore(request.rescore, request, task, sets)
