@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from core.checkout import ROOT
 from core.errors import ContentError, TuneyardError
 from core.files import read_object, sha256, versions, write_json
 from core.packages import need
@@ -56,7 +57,7 @@ def _key(settings: dict[str, object], recipe: Recipe) -> str:
             data[name] = None
     model = Path(str(settings["model_name_or_path"]))
     tokenizer = {name: sha256(model / name) for name in TOKENIZER if (model / name).is_file()}
-    code = [sha256(Path(__file__).with_name(name)) for name in ("inspect.py", "rows.py")]
+    code = [sha256(ROOT / name) for name in ("recipes/inspect.py", "recipes/rows.py", "core/llamafactory.py")]
     parts = [settings, data, tokenizer, versions("llamafactory", "transformers", "tokenizers"), code]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

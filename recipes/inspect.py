@@ -9,14 +9,13 @@ import contextlib
 import io
 import json
 import sys
-import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core.files import read_object
+from core.llamafactory import RecipeData, read_arguments
 from core.patterns import bounded
-from recipes.rows import RecipeData, epoch, look, refusals, replaced, words
+from recipes.rows import epoch, look, refusals, words
 from recipes.token_weights import read_weights, token_spans
 
 CHAT = [{"role": "user", "content": "Is 12 even?"}, {"role": "assistant", "content": "yes"}]
@@ -24,24 +23,22 @@ ASKED = {"add_generation_prompt": True, "enable_thinking": False, "return_dict":
 TOOL = {"type": "function", "function": {"name": "even", "parameters": {"type": "object", "properties": {}}}}
 # What only the machine and the launcher that train can be asked about; recipes/rules.py judges it.
 ELSEWHERE = ("deepspeed", "fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")
-LOADED_AS = {"dpo": "rm"}  # the stage whose data a stage trains on, where that is another
 
 
 def inspect(settings: dict[str, object]) -> dict[str, object]:
     """Return LLaMA-Factory's view: `rejected`, else `data`, `tokens`, `model`; {"error": why} for a lack."""
     try:
-        model_args, data_args, training_args, finetuning_args, _ = _arguments(settings)
+        reader = _arguments(settings)
     except refusals() as error:
         return {"rejected": words(error)}
-    stage = LOADED_AS.get(finetuning_args.stage, finetuning_args.stage)
-    reader = RecipeData(model_args, data_args, training_args, stage)
+    data_args = reader.data_args
     tokens: dict[str, Any] = {}
     try:
         reader, tokens["template"] = _with_tokenizer(reader)
     except refusals() as error:
         tokens["error"] = words(error)
     try:
-        model = _model(model_args, finetuning_args, (reader.module or {}).get("tokenizer"))
+        model = _model(reader.model_args, reader.finetuning_args, reader.module.get("tokenizer"))
     except refusals() as error:
         model = {"error": words(error)}
     names = dict.fromkeys([*(data_args.dataset or []), *(data_args.eval_dataset or [])])
@@ -60,56 +57,38 @@ def inspect(settings: dict[str, object]) -> dict[str, object]:
     return {"rejected": rejected, "data": data, "tokens": tokens, "model": model}
 
 
-def _arguments(settings: dict[str, object], **changes: object) -> tuple[Any, ...]:
-    """Return LLaMA-Factory's arguments of a recipe, as a machine would see them that has all it needs."""
-    from llamafactory.hparams import parser
-
-    asked = {key: value for key, value in settings.items() if key not in ELSEWHERE}
-    asked |= {"use_cpu": True, "report_to": "none", "preprocessing_num_workers": None, **changes}
-    able = {"_check_extra_dependencies": lambda *_: None, "is_torch_bf16_gpu_available": lambda: True}
-    with tempfile.TemporaryDirectory() as folder, replaced(parser, **able):  # it looks for checkpoints there
-        arguments: tuple[Any, ...] = parser.get_train_args({**asked, "output_dir": folder})
-    return arguments
+def _arguments(settings: dict[str, object], **changes: object) -> RecipeData:
+    return read_arguments({key: settings[key] for key in settings if key not in ELSEWHERE}, **changes)
 
 
 def _with_tokenizer(reader: RecipeData) -> tuple[RecipeData, str]:
     """Return the reader with template and tokenizer, and where its prompt leaves the chat template."""
-    from llamafactory.data import get_template_and_fix_tokenizer
-    from llamafactory.model import load_tokenizer
-
-    module = load_tokenizer(reader.model_args)
-    tokenizer = module["tokenizer"]
-    tools = [None, TOOL] if _has_tools(reader.data_args) else [None]
-    chats = [_chat_ids(tokenizer, tool) for tool in tools]
-    template = get_template_and_fix_tokenizer(tokenizer, reader.data_args)
-    found = (_template_difference(template, tokenizer, *pair) for pair in zip(chats, tools, strict=True))
-    difference = "" if reader.stage == "pt" else next(filter(None, found), "")
-    return replace(reader, template=template, module=module), difference
+    reader = reader.with_tokenizer()
+    tokenizer = reader.module["tokenizer"]
+    tools = [None, TOOL] if _has_tools(reader) else [None]
+    chats = [_chat_ids(tokenizer, tool) for tool in tools]  # before the template mends the tokenizer
+    reader, pairs = reader.with_template(), zip(chats, tools, strict=True)
+    found = (_template_difference(reader.template, tokenizer, *pair) for pair in pairs)
+    return reader, "" if reader.stage == "pt" else next(filter(None, found), "")
 
 
-def _has_tools(data_args: Any) -> bool:
-    from llamafactory.data.parser import get_dataset_list
-
+def _has_tools(reader: RecipeData) -> bool:
     try:
-        return any(one.tools for one in get_dataset_list(data_args.dataset, data_args.dataset_dir))
+        tools = [reader.attributes(name).tools for name in reader.data_args.dataset or []]
     except refusals():
         return False
+    return any(tools)
 
 
 def preview(settings: dict[str, object], weights: Path, count: int) -> list[list[tuple[str, float]]]:
     """Return the first `count` rows of the training data as (text, weight) pairs; the prompt weighs 0."""
-    from llamafactory.data.loader import _load_single_dataset
-    from llamafactory.data.parser import get_dataset_list
-
-    model_args, data_args, training_args, _, _ = _arguments(settings, max_samples=count)
-    reader, _ = _with_tokenizer(RecipeData(model_args, data_args, training_args, "sft"))
-    template, tokenizer, rules = reader.template, (reader.module or {})["tokenizer"], read_weights(weights)
-    (attributes,) = get_dataset_list(data_args.dataset[:1], data_args.dataset_dir)
+    reader, _ = _with_tokenizer(_arguments(settings, max_samples=count))
+    tokenizer, rules = reader.module["tokenizer"], read_weights(weights)
     shown: list[list[tuple[str, float]]] = []
-    for row in _load_single_dataset(attributes, model_args, data_args, training_args):
+    for row in reader.rows(reader.data_args.dataset[0]):
         shown.append([])
-        turns = row["_prompt"] + row["_response"][:1]
-        for asked, answer in template.encode_multiturn(tokenizer, turns, row["_system"], row["_tools"]):
+        talk = (row["_prompt"] + row["_response"][:1], row["_system"], row["_tools"])
+        for asked, answer in reader.template.encode_multiturn(tokenizer, *talk):
             texts = [text for _, _, text in token_spans(answer, tokenizer.decode)]
             weighed = zip(texts, rules.of_answer(answer, tokenizer.decode), strict=True)
             shown[-1] += [(tokenizer.decode(asked), 0.0), *weighed]

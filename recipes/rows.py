@@ -4,47 +4,29 @@ Runs in the process of recipes/inspect.py, restates no rule of theirs, and names
 """
 
 import bisect
-import contextlib
 import copy
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from core import llamafactory
 from core.datasets import read_records
 from core.errors import TuneyardError, counted, show_value
+from core.llamafactory import WHOLE, RecipeData, replaced
 
 COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
 SHOWN = 20  # so many of the rows that cannot be trained on are named
-UNCUT = 1 << 30  # tokens: a cutoff_len that cuts nothing
 SEQUENCES = {"rm": 4, "kto": 5}  # lists that a processor's encoder returns for a row; 2 in the other stages
 ANSWERS = {"rm": "two answers", "kto": "an answer with true or false"}
 Lengths = list[list[int]]  # for each row the tokens of each of its sequences
 
 
-@dataclass(frozen=True, slots=True)
-class RecipeData:
-    """How a recipe reads its data: LLaMA-Factory's arguments, template and tokenizer (None: not at hand)."""
-
-    model_args: Any
-    data_args: Any
-    training_args: Any
-    stage: str  # as LLaMA-Factory's loader calls it: dpo reads what rm reads
-    template: Any = None
-    module: dict[str, Any] | None = None
-
-
 def refusals() -> tuple[type[Exception], ...]:
-    """Return what LLaMA-Factory, datasets and transformers raise for what they cannot use."""
-    from datasets.exceptions import DatasetsError
-    from jinja2.exceptions import TemplateError
-
-    return (
-        ValueError, TypeError, ImportError, OSError, LookupError, RuntimeError, AttributeError,
-        AssertionError, StopIteration, ArithmeticError, DatasetsError, TemplateError, TuneyardError,
-    )  # fmt: skip
+    """Return what LLaMA-Factory and the libraries below it raise for what they cannot use or import."""
+    return (ImportError, *llamafactory.refusals())
 
 
 def words(error: BaseException) -> str:
@@ -61,27 +43,14 @@ def words(error: BaseException) -> str:
     return f"there is no {text}" if isinstance(error, KeyError) else text
 
 
-@contextlib.contextmanager
-def replaced(module: Any, **functions: Any) -> Iterator[None]:
-    """Let a module of LLaMA-Factory use other functions for a while."""
-    before = {name: getattr(module, name) for name in functions}
-    vars(module).update(functions)
-    try:
-        yield
-    finally:
-        vars(module).update(before)
-
-
 def look(reader: RecipeData, name: str) -> dict[str, Any]:
     """Return what becomes of a dataset: `rows`, `bad` (how many cannot be trained on), `problems`, `tokens`.
 
     `problems` are (row in the file, or 0; why), `lengths` those of the rows drawn; {} for no local file.
     """
-    from llamafactory.data.parser import get_dataset_list
-
     attributes = None
     try:
-        (attributes,) = get_dataset_list([name], reader.data_args.dataset_dir)
+        attributes = reader.attributes(name)
         if attributes.load_from != "file":
             return {}
         rows = _aligned(reader, attributes)
@@ -172,14 +141,10 @@ def _clashes(path: Path) -> Iterator[tuple[int, str]]:
 
 def _encoded(reader: RecipeData, rows: Any, name: str) -> Iterator[list[int] | str]:
     """Yield for each row the tokens of its sequences before they are cut, or why it cannot be trained on."""
-    from llamafactory.data.loader import _get_dataset_processor
     from tqdm import tqdm
 
-    uncut = copy.copy(reader.data_args)
-    uncut.cutoff_len, uncut.packing, uncut.neat_packing = UNCUT, False, False
     generates = reader.training_args.predict_with_generate and name not in (reader.data_args.dataset or [])
-    module = reader.module or {"tokenizer": None, "processor": None}
-    processor = _get_dataset_processor(uncut, reader.stage, reader.template, do_generate=generates, **module)
+    processor = reader.encoder(generates=generates, **WHOLE)
     if not reader.module:  # it still tells which rows it drops
         processor._encode_data_example = lambda **_: ([],) * SEQUENCES.get(reader.stage, 2)
     for row in tqdm(rows, desc="counting tokens", unit="row", delay=2, file=sys.stderr):

@@ -7,18 +7,16 @@ a seeded sample of rows goes through it with its plain tokenizer too and must gi
 
 import random
 from collections.abc import Sequence
-from copy import copy
 from itertools import groupby
 from typing import Any
 
 from compiler.kinds import PLACEHOLDERS
 from compiler.verify.audit import Audit, Row
-from compiler.verify.load import REFUSALS, Loaded
+from core.llamafactory import WHOLE, RecipeData, refusals
 from core.supervision import IGNORED
 
 PAIRED = ("chosen_", "rejected_")
 SAMPLE = 100
-UNCUT = 1 << 31
 
 
 class Batching:
@@ -54,24 +52,19 @@ class Batching:
 class AnswersAuditor:
     """What is learned of answers (each stage but pt); each side of a pair counts its own tokens."""
 
-    def __init__(self, loaded: Loaded, tokenizer: Any, template: Any, processor: Any = None) -> None:
-        from llamafactory.data import processor as kinds
+    def __init__(self, data: RecipeData, count: int) -> None:
         from llamafactory.data.template import ReasoningTemplate
 
-        supervised = loaded.stage == "sft"
-        own = {"sft": kinds.SupervisedDatasetProcessor, "kto": kinds.FeedbackDatasetProcessor}
-        kind = own.get(loaded.stage, kinds.PairwiseDatasetProcessor)
-        uncut = copy(loaded.data_args)
-        uncut.cutoff_len = UNCUT
-        self.args, self.tokenizer, self.template = loaded.data_args, tokenizer, template
-        self.answers, self.sides = 1 if supervised else 2, ("",) if loaded.stage in own else PAIRED
-        self.texts = Batching(tokenizer) if supervised and processor is None else None
-        self.whole = kind(template, self.texts or tokenizer, processor, uncut)
-        self.cut = kind(template, self.texts or tokenizer, processor, self.args)
-        self.plain = kind(template, tokenizer, processor, self.args)
-        self.sample = set(random.Random(42).sample(range(len(loaded.rows)), min(SAMPLE, len(loaded.rows))))
-        self.reasons = isinstance(template, ReasoningTemplate)
-        self.ending, self.foreign = _probe(template, tokenizer)
+        self.args, self.template, self.tokenizer = data.data_args, data.template, data.module["tokenizer"]
+        supervised = data.stage == "sft"
+        self.answers, self.sides = 1 if supervised else 2, PAIRED if data.stage == "rm" else ("",)
+        self.texts = Batching(self.tokenizer) if supervised and data.module["processor"] is None else None
+        self.whole = data.encoder(self.texts, **WHOLE)
+        unpacked: dict[str, Any] = {**WHOLE, "cutoff_len": self.args.cutoff_len}
+        self.cut, self.plain = data.encoder(self.texts, **unpacked), data.encoder(**unpacked)
+        self.sample = set(random.Random(42).sample(range(count), min(SAMPLE, count)))
+        self.reasons = isinstance(self.template, ReasoningTemplate)
+        self.ending, self.foreign = _probe(self.template, self.tokenizer)
 
     def audit(self, rows: Row, start: int) -> Audit:
         """Audit a batch (columns of LLaMA-Factory's rows) whose first row has the number `start`."""
@@ -110,7 +103,7 @@ class AnswersAuditor:
         """Return the ids and labels of rows before the cut, None where LLaMA-Factory stops at one."""
         try:
             made: Row = self.whole.preprocess_dataset(rows)
-        except REFUSALS:
+        except refusals():
             return None
         return made
 
@@ -205,12 +198,10 @@ class Measuring:
 class PretrainingAuditor:
     """What pretraining (stage pt) learns: all tokens but those cut off or left over by packing."""
 
-    def __init__(self, loaded: Loaded, tokenizer: Any, template: Any) -> None:
-        from llamafactory.data.processor import PretrainDatasetProcessor
-
-        self.args = loaded.data_args
-        self.measuring = Measuring(tokenizer)
-        self.processor = PretrainDatasetProcessor(template, self.measuring, None, self.args)
+    def __init__(self, data: RecipeData) -> None:
+        self.args = data.data_args
+        self.measuring = Measuring(data.module["tokenizer"])
+        self.processor = data.encoder(self.measuring)
 
     def audit(self, rows: Row, start: int) -> Audit:
         """Audit a batch (columns of LLaMA-Factory's rows) whose first row has the number `start`."""

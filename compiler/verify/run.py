@@ -14,15 +14,28 @@ from compiler.verify.audit import FIRST, KINDS, Audit, AuditBatch, audits, worke
 from compiler.verify.entry import Meaning, column_problems, entry_problems, meaning_of
 from compiler.verify.expect import Expected, ExpectedRow
 from compiler.verify.learned import AnswersAuditor, PretrainingAuditor
-from compiler.verify.load import Loaded, LoaderError, load, tools_of
 from core.datasets import REGISTRY, find_dataset, read_registry
 from core.documents import read_mapping
 from core.errors import Problem, ProblemsError, RequestError, nearest, show_value
+from core.llamafactory import RecipeData, import_offline, quiet, read_arguments, refusals
 
 ANSWERS = {"sft": 1, "pt": 0, "rm": 2, "dpo": 2, "kto": 2}  # of a loaded row, by stage
 MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+# What of a recipe decides how rows are read, tokenised, cut and masked.
+SETTINGS = (
+    "stage", "template", "media_dir", "cutoff_len", "train_on_prompt", "mask_history", "tool_format",
+    "default_system",
+    "enable_thinking", "preserve_thinking", "use_fast_tokenizer", "split_special_tokens", "add_tokens",
+    "add_special_tokens", "packing", "preprocessing_batch_size", "image_max_pixels", "image_min_pixels",
+    "image_do_pan_and_scan", "crop_to_patches", "video_max_pixels", "video_min_pixels", "video_fps",
+    "video_maxlen", "use_audio_in_video", "audio_sampling_rate",
+)  # fmt: skip
 Settings = Mapping[str, object]
+
+
+class LoaderError(Exception):
+    """LLaMA-Factory's loader gave up on a dataset: its own words, the innermost that say something."""
 
 
 @dataclass(slots=True)
@@ -90,12 +103,12 @@ def verify(name: str, out: Path, settings: Settings) -> Verdict:
     workers = workers_for(dataset.path.stat().st_size)
     with tempfile.TemporaryDirectory(prefix="tuneyard-verify-") as cache:
         try:
-            loaded = load(name, out, settings, Path(cache), workers)
+            data, rows = load(name, out, settings, cache, workers)
         except LoaderError as error:
             _without_loader(expected, verdict, error)
         else:
-            verdict.stage, verdict.loaded = loaded.stage, len(loaded.rows)
-            _walk(loaded, expected, verdict, settings, workers)
+            verdict.stage, verdict.loaded = str(settings["stage"]), len(rows)
+            _walk(data, rows, expected, verdict, settings)
     for problem in [*expected.problems, *column_problems(place, meaning, expected.keys)]:
         verdict.add(problem)
     return verdict
@@ -111,6 +124,33 @@ def _stage(name: str, out: Path, entry: Mapping[str, object], meaning: Meaning) 
     return "pt" if text else meaning.stage
 
 
+def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) -> tuple[RecipeData, Any]:
+    """Return LLaMA-Factory's arguments, and the rows of a dataset as its loader has them, or `LoaderError`.
+
+    `settings` are a recipe's keys, of which only `SETTINGS` and the model's folder count.
+    """
+    import_offline()
+    asked = {key: settings[key] for key in SETTINGS if key in settings}
+    asked |= {
+        "model_name_or_path": str(settings.get("model_name_or_path", "none")),
+        "dataset_dir": str(folder),
+        "dataset": name,
+        "cache_dir": cache,
+        "do_train": True,
+        "finetuning_type": "lora",
+        "overwrite_cache": True,
+    }
+    with quiet():
+        data = read_arguments(asked, preprocessing_num_workers=workers if workers > 1 else None)
+        try:
+            return data, data.rows(name)
+        except refusals() as error:
+            cause = error.__cause__  # of a forked process it is a whole traceback in one text
+            inner = cause if isinstance(cause, refusals()) else error
+            said = (str(inner).strip() or repr(inner)).splitlines()[0]
+            raise LoaderError(f"{type(inner).__name__}: {said[:200]}") from error
+
+
 def _without_loader(expected: Expected, verdict: Verdict, error: LoaderError) -> None:
     """Its loader gave up: say so with its own words, and read the file ourselves for the places."""
     try:
@@ -124,17 +164,17 @@ def _without_loader(expected: Expected, verdict: Verdict, error: LoaderError) ->
     verdict.add(Problem("E405", str(expected.path), f"LLaMA-Factory cannot load it: {error}"))
 
 
-def _walk(loaded: Loaded, expected: Expected, verdict: Verdict, settings: Settings, workers: int) -> None:
+def _walk(data: RecipeData, rows: Any, expected: Expected, verdict: Verdict, settings: Settings) -> None:
     """Compare the loaded rows with the file's records, while workers audit what they teach."""
-    starts = range(0, len(loaded.rows), loaded.data_args.preprocessing_batch_size)
-    auditor = _auditor(loaded, verdict, settings)
+    starts = range(0, len(rows), data.data_args.preprocessing_batch_size)
+    auditor = _auditor(data, rows, verdict, settings.get("model_name_or_path"))
     if auditor is None:
-        _compare_all(loaded, starts, expected, verdict)
+        _compare_all(rows, starts, expected, verdict)
         return
     verdict.audit = audit = Audit()
-    with audits(auditor, loaded.rows, starts, workers) as found:
-        places = _compare_all(loaded, starts, expected, verdict)
-        with _bar(f"auditing {verdict.dataset}", loaded) as bar:
+    with audits(auditor, rows, starts, data.data_args.preprocessing_num_workers or 1) as found:
+        places = _compare_all(rows, starts, expected, verdict)
+        with _bar(f"auditing {verdict.dataset}", rows) as bar:
             for one in found:
                 audit.add(one)
                 bar.update(one.rows)
@@ -145,48 +185,51 @@ def _walk(loaded: Loaded, expected: Expected, verdict: Verdict, settings: Settin
             verdict.counts[code] = audit.counts[code]
 
 
-def _auditor(loaded: Loaded, verdict: Verdict, settings: Settings) -> AuditBatch | None:
+def _auditor(data: RecipeData, rows: Any, verdict: Verdict, model: object) -> AuditBatch | None:
     """Return what audits batches, or None where no tokenizer is at hand or the stage is another."""
-    model = settings.get("model_name_or_path")
-    folder = Path(str(model))
-    if loaded.stage not in ANSWERS:
-        verdict.not_checked.append(f"what stage {loaded.stage} learns (known: {', '.join(ANSWERS)})")
+    if verdict.stage not in ANSWERS:
+        verdict.not_checked.append(f"what stage {verdict.stage} learns (known: {', '.join(ANSWERS)})")
         return None
-    if model is None or not any((folder / name).is_file() for name in TOKENIZERS):
+    if model is None or not any((Path(str(model)) / name).is_file() for name in TOKENIZERS):
         why = "no recipe and no model were given" if model is None else f"{model} is no model folder here"
         what = f"what is learned, token lengths ({why})"
         verdict.not_checked.append(f"{what}; give a model folder with --model DIR")
         return None
-    tokenizer, template, processor = tools_of(loaded, folder)
-    verdict.cutoff, verdict.packing = loaded.data_args.cutoff_len, bool(loaded.data_args.packing)
-    if loaded.stage == "pt":
-        return PretrainingAuditor(loaded, tokenizer, template).audit
-    if all(getattr(loaded.rows.features[name], "dtype", "") == "null" for name in MEDIA):
-        return AnswersAuditor(loaded, tokenizer, template).audit
-    if processor is None:
+    try:
+        with quiet():
+            data = data.with_tokenizer().with_template()
+    except refusals() as error:
+        message = f"{Path(str(model))}: LLaMA-Factory cannot use this tokenizer or template: {error}"
+        raise RequestError(message) from error
+    verdict.cutoff, verdict.packing = data.data_args.cutoff_len, bool(data.data_args.packing)
+    if verdict.stage == "pt":
+        return PretrainingAuditor(data).audit
+    if all(getattr(rows.features[name], "dtype", "") == "null" for name in MEDIA):
+        data.module["processor"] = None
+    elif data.module["processor"] is None:
         verdict.not_checked.append(f"what is learned of rows with media: {model} has no processor for them")
         return None
-    return AnswersAuditor(loaded, tokenizer, template, processor).audit
+    return AnswersAuditor(data, len(rows)).audit
 
 
-def _bar(what: str, loaded: Loaded) -> Any:
+def _bar(what: str, rows: Any) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=len(loaded.rows), desc=what, unit="row", unit_scale=True, delay=2, file=sys.stderr)
+    return tqdm(total=len(rows), desc=what, unit="row", unit_scale=True, delay=2, file=sys.stderr)
 
 
-def _compare_all(loaded: Loaded, starts: range, expected: Expected, verdict: Verdict) -> list[str]:
+def _compare_all(loaded: Any, starts: range, expected: Expected, verdict: Verdict) -> list[str]:
     """Compare every row with its record; returns the places of the records."""
     places: list[str] = []
     ours = expected.records()
-    columns = loaded.rows.select_columns(["_prompt", "_response", "_system", "_tools", *MEDIA])
+    columns = loaded.select_columns(["_prompt", "_response", "_system", "_tools", *MEDIA])
     with _bar(f"comparing {verdict.dataset}", loaded) as bar:
         for start in starts:
             rows = columns[start : start + starts.step]
             records = list(islice(ours, len(rows["_prompt"])))
             places += [place for place, _ in records]
             for number, (place, talk) in enumerate(records):
-                _compare(place, talk, rows, number, verdict, loaded.stage)
+                _compare(place, talk, rows, number, verdict)
             verdict.records += len(records)
             bar.update(len(rows["_prompt"]))
     for place, _ in ours:
@@ -199,11 +242,11 @@ def _compare_all(loaded: Loaded, starts: range, expected: Expected, verdict: Ver
 
 
 def _compare(
-    place: str, talk: ExpectedRow | str, rows: Mapping[str, Any], number: int, verdict: Verdict, stage: str
+    place: str, talk: ExpectedRow | str, rows: Mapping[str, Any], number: int, verdict: Verdict
 ) -> None:
     """One record against the loader's row: is it there, with the same turns, system, tools?"""
     prompt, answer = rows["_prompt"][number], rows["_response"][number]
-    answers = ANSWERS.get(stage)
+    answers = ANSWERS.get(verdict.stage)
     if isinstance(talk, str) or (answers and (len(prompt) % 2 != 1 or len(answer) != answers)):
         why = talk if isinstance(talk, str) else "LLaMA-Factory finds no answer in it"
         verdict.add(Problem("E406", place, why))

@@ -8,8 +8,8 @@ from typing import Any
 
 from compiler.verify.entry import meaning_of
 from compiler.verify.expect import ExpectedRow, expected_row
-from compiler.verify.load import REFUSALS, imported
 from core.errors import ContentError, RequestError, nearest
+from core.llamafactory import import_offline, refusals
 
 BOS, EOS = "<bos>", "<eos>"
 
@@ -45,7 +45,7 @@ def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], nam
         if meaning.stage != "sft":
             return _answers(template, messages, talk, meaning.ranking)
         pairs = template.encode_multiturn(Writing(), messages, talk.system, talk.tools)
-    except REFUSALS as error:
+    except refusals() as error:
         what = f"the template {name!r} cannot write the row's tools or calls: {error!r}"
         raise ContentError(f"{what}; training would stop at it") from error
     end = EOS if template.efficient_eos else ""
@@ -66,7 +66,7 @@ def _answers(template: Any, messages: list[dict[str, str]], talk: ExpectedRow, r
 
 
 def _template(name: str) -> Any:
-    imported()
+    import_offline()
     from llamafactory.data.template import TEMPLATES
 
     if name not in TEMPLATES:

@@ -63,9 +63,9 @@ def make_rows(path: Path, rows: int) -> Path:
 
 def import_all() -> None:
     """Import what verify needs of LLaMA-Factory."""
-    from compiler.verify import load
+    from core.llamafactory import import_offline
 
-    load.imported()
+    import_offline()
     from llamafactory.data import loader, processor  # noqa: F401
 
 

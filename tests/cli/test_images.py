@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from compiler.verify.load import load, tools_of
+from compiler.verify.run import load
 from core.errors import ContentError, RequestError, TuneyardError
 from core.examples import fingerprint
 from core.prompt import conversation
@@ -117,10 +117,11 @@ def trained(model: Path, cache: Path, **settings: object):
 
     net = AutoModelForImageTextToText.from_pretrained(model).eval()
     asked = {"model_name_or_path": str(model), "media_dir": "media", **settings}
-    loaded = load("seen", Path("dataset_info"), asked, cache, 1)
-    tokenizer, template, processor = tools_of(loaded, model)
-    made = SupervisedDatasetProcessor(template, tokenizer, processor, loaded.data_args).preprocess_dataset(
-        loaded.rows[:]
+    data, loaded = load("seen", Path("dataset_info"), asked, str(cache), 1)
+    data = data.with_tokenizer().with_template()
+    tokenizer, template, processor = data.module["tokenizer"], data.template, data.module["processor"]
+    made = SupervisedDatasetProcessor(template, tokenizer, processor, data.data_args).preprocess_dataset(
+        loaded[:]
     )
     rows = [dict(zip(made, values, strict=True)) for values in zip(*made.values(), strict=True)]
     collator = SFTDataCollatorWith4DAttentionMask(

@@ -56,15 +56,13 @@ def settings(folder, **changed):
     ids=str,
 )  # fmt: skip
 def test_the_rows_of_an_epoch_are_llamafactorys(folder, changed):
-    from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
-    from llamafactory.model import load_tokenizer
+    from llamafactory.data import get_dataset
 
     asked = settings(folder, **changed)
     workers = {"preprocessing_num_workers": asked.get("preprocessing_num_workers")}
-    model_args, data_args, training_args, finetuning_args, _ = _arguments(asked, **workers)
-    module = load_tokenizer(model_args)
-    template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
-    data = get_dataset(template, model_args, data_args, training_args, finetuning_args.stage, **module)
+    reader = _arguments(asked, **workers).with_tokenizer().with_template()
+    data_args, arguments = reader.data_args, (reader.model_args, reader.data_args, reader.training_args)
+    data = get_dataset(reader.template, *arguments, reader.stage, **reader.module)
     lengths = [len(ids) for ids in data["train_dataset"]["input_ids"]]
     found = inspect(asked)["tokens"]["train"]
     assert found["rows"] == len(lengths)
