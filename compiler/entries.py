@@ -4,24 +4,9 @@ from collections.abc import Sequence
 
 from compiler.kinds import KTO, RECORDED
 from compiler.spec import Output, Spec
-from core.prompt import ALPACA
+from core.prompt import ALPACA, OPENAI_TAGS, SHAREGPT_TAGS
 
 Entry = dict[str, object]
-TAGS = {
-    "role_tag": "from",
-    "content_tag": "value",
-    "user_tag": "human",
-    "assistant_tag": "gpt",
-    "observation_tag": "observation",
-    "function_tag": "function_call",
-    "system_tag": "system",
-}
-_MESSAGES = TAGS | {
-    "role_tag": "role",
-    "content_tag": "content",
-    "user_tag": "user",
-    "assistant_tag": "assistant",
-}
 
 
 def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
@@ -40,7 +25,7 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
     names = spec.kinds | output.templates
     wanted = ("system", "tools") if output.format == "sharegpt" else ("tools",)
     columns = {"messages": output.field} | {name: name for name in wanted if name in names} | beside
-    tags = TAGS if output.format == "sharegpt" else _MESSAGES
+    tags = SHAREGPT_TAGS if output.format == "sharegpt" else OPENAI_TAGS
     return {**ranking, "file_name": file_name, "formatting": "sharegpt", "tags": tags, "columns": columns}
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Mapping
 
-PLACEHOLDERS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
-"""What stands in a text for each file of these columns, as LLaMA-Factory has it."""
+from core.prompt import PLACEHOLDERS as PLACEHOLDERS
+
 PAIR = ("chosen", "rejected")
 KTO = "kto"
 HISTORY = "history"

@@ -29,16 +29,20 @@ SHAREGPT_TAGS = {
     "content_tag": "value",
     "user_tag": "human",
     "assistant_tag": "gpt",
-    "system_tag": "system",
-    "function_tag": "function_call",
     "observation_tag": "observation",
+    "function_tag": "function_call",
+    "system_tag": "system",
 }
-OPENAI = {
-    "formatting": "sharegpt",
-    "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
+OPENAI_TAGS = SHAREGPT_TAGS | {
+    "role_tag": "role",
+    "content_tag": "content",
+    "user_tag": "user",
+    "assistant_tag": "assistant",
 }
+OPENAI = {"formatting": "sharegpt", "tags": OPENAI_TAGS}
 BARE = {name: name for name in ("system", "history", "tools")}  # columns of a record without a registry entry
-MEDIA = ("images", "videos", "audios")
+PLACEHOLDERS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
+"""What stands in a text for each file of these columns, as LLaMA-Factory has it."""
 ANSWERS = ("assistant", "function")  # the roles of what a model writes
 MESSAGES = ("messages", "text")  # where records keep messages as OpenAI has them
 
@@ -70,7 +74,7 @@ def conversation(record: Mapping[str, object], entry: Mapping[str, object], plac
         entry = {"columns": {"prompt": "text"}}
     if entry.get("formatting", "alpaca") == "alpaca":
         default = ALPACA if entry else {**_found_columns(record), **BARE}
-        found = _from_alpaca(record, _strings(entry.get("columns")) or default, place)
+        found = _from_alpaca(record, strings(entry.get("columns")) or default, place)
     else:
         found = _from_sharegpt(record, entry, place)
     return replace(found, images=images) if images else found
@@ -83,9 +87,9 @@ def refuse_media(
 
     With `images` these are let through, where the entry names their column: else training leaves them out.
     """
-    columns = _strings(entry.get("columns"))
-    named = columns or {kind: kind for kind in MEDIA}
-    for kind in MEDIA:
+    columns = strings(entry.get("columns"))
+    named = columns or {kind: kind for kind in PLACEHOLDERS}
+    for kind in PLACEHOLDERS:
         if kind not in named or not record.get(named[kind]):
             continue
         if kind == "images" and images and (columns or not entry):
@@ -241,8 +245,8 @@ def _from_alpaca(record: Mapping[str, object], columns: Mapping[str, str], place
 
 
 def _from_sharegpt(record: Mapping[str, object], entry: Mapping[str, object], place: str) -> Conversation:
-    columns = _strings(entry.get("columns"))
-    tags = {**SHAREGPT_TAGS, **_strings(entry.get("tags"))}
+    columns = strings(entry.get("columns"))
+    tags = {**SHAREGPT_TAGS, **strings(entry.get("tags"))}
     column = columns.get("messages", "conversations")
     turns = record.get(column)
     if not isinstance(turns, list):
@@ -285,7 +289,7 @@ def _message(turn: object, tags: Mapping[str, str], roles: Mapping[str, str], pl
 
 def _images(record: Mapping[str, object], entry: Mapping[str, object]) -> list[object]:
     """Return what a record has in the column of images that its entry ({}: its keys) names."""
-    column = _strings(entry.get("columns")).get("images") if entry else "images"
+    column = strings(entry.get("columns")).get("images") if entry else "images"
     value = record.get(column) if column else None
     return value if isinstance(value, list) else [value] if value else []
 
@@ -297,6 +301,7 @@ def _text(record: Mapping[str, object], column: str | None, place: str) -> str:
     return value or ""
 
 
-def _strings(value: object) -> dict[str, str]:
+def strings(value: object) -> dict[str, str]:
+    """Return the texts of an object by key, {} of anything else."""
     items = value.items() if isinstance(value, dict) else ()
     return {key: text for key, text in items if isinstance(text, str)}

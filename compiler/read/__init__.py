@@ -82,13 +82,7 @@ def readers() -> dict[str, Reader]:
 def _guarded(plugin: Plugin, file: OpenFile, problems: Problems) -> Iterator[Rows]:
     """Yield the rows that a plug-in's reader yields; `PluginError` for what it raises."""
     with plugin.guarded():
-        batches = iter(plugin.value.function(file, problems))
-    while True:
-        with plugin.guarded():
-            batch = next(batches, None)
-        if batch is None:
-            return
-        yield batch
+        yield from plugin.value.function(file, problems)
 
 
 def find_reader(kind: str, shown: str) -> Reader:

@@ -70,17 +70,13 @@ class Audit:
 
     def add(self, later: "Audit") -> None:
         """Add what was found in later rows."""
-        self.lengths.update(later.lengths)
-        self.rows += later.rows
-        self.seen += later.seen
-        self.learned += later.learned
-        self.counts.update(later.counts)
-        self.turns.update(later.turns)
+        for name in ("rows", "seen", "learned", "sampled", "blocks"):
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+        for name in ("lengths", "counts", "turns"):
+            getattr(self, name).update(getattr(later, name))
         for code, places in later.places.items():
             kept = self.places.setdefault(code, [])
             kept += places[: FIRST - len(kept)]
-        self.sampled += later.sampled
-        self.blocks += later.blocks
         self.example = self.example or later.example
         self.rejected = self.rejected or later.rejected
 

@@ -1,6 +1,8 @@
-"""The records of a registered file as turns, read by our own readers: what the loader must give back.
+"""What a registered file should become: its entry as LLaMA-Factory 0.9.5 (data/parser.py) has it, its turns.
 
-Written after the documented format and not after LLaMA-Factory's code, so that the two can be compared.
+Naming `columns` (or `tags`) makes every one of them that is not named None, and a key that it does not know
+is passed over. Records are read by our own readers, after the documented format and not after its code, so
+that the two can be compared.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,17 +15,96 @@ from compiler.problems import Problems
 from compiler.read import read
 from compiler.rows import Rows
 from compiler.specsource import Source
-from compiler.verify.entry import Meaning
 from core.datasets import PARTS
 from core.documents import BOM
-from core.errors import Problem, ProblemsError, show_value
+from core.errors import Problem, ProblemsError, nearest, show_value
+from core.prompt import ALPACA, SHAREGPT_TAGS, strings
 
+SHAREGPT = {"messages": "conversations"}
+EXTRAS = ("history", "system", "tools", "images", "videos", "audios", "chosen", "rejected", "kto_tag")
+NOT_NEEDED = ("system_tag", "observation_tag", "function_tag")  # a record with such a turn is E406
+FORMATS = ("alpaca", "sharegpt")
+OPENAI = "LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags"
+KEYS = {
+    "file_name", "formatting", "columns", "tags", "ranking", "subset", "split", "folder", "num_samples",
+    "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name",
+}  # fmt: skip
 Record = Mapping[str, object]
 Turn = tuple[str, str]
 SHAPES = 1000  # kinds of records remembered; a file of more is only slower
 # Of Arrow; null goes with every type.
 TYPES = {bool: "truth values", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
 ROLES = ("user", "assistant", "observation", "function", "system")
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """The format, the column of each part (only those that are set) and the tags that LLaMA-Factory takes."""
+
+    format: str
+    columns: Mapping[str, str]
+    tags: Mapping[str, str]
+    ranking: bool = False
+
+    @property
+    def text_only(self) -> bool:
+        """Whether there is nothing to answer with: a set for pretraining, or a response left out."""
+        return self.format == "alpaca" and "response" not in self.columns and not self.ranking
+
+    @property
+    def stage(self) -> str:
+        """The stage that its rows are for, as LLaMA-Factory's loader calls it (dpo reads what rm reads)."""
+        return "rm" if self.ranking else "kto" if "kto_tag" in self.columns else "sft"
+
+
+def meaning_of(entry: Mapping[str, object]) -> Meaning:
+    """Return what LLaMA-Factory makes of an entry, right or wrong."""
+    columns = strings(entry["columns"]) if "columns" in entry else {**ALPACA, **SHAREGPT}
+    tags = strings(entry["tags"]) if "tags" in entry else SHAREGPT_TAGS
+    return Meaning(str(entry.get("formatting", "alpaca")), columns, tags, entry.get("ranking") is True)
+
+
+def entry_problems(place: str, entry: Mapping[str, object], meaning: Meaning) -> Iterator[Problem]:
+    """Yield what is wrong with an entry by itself: unknown keys, parts that are left out."""
+    yield from _unknown(place, entry, KEYS, "")
+    yield from _unknown(place, entry.get("columns"), {*ALPACA, *SHAREGPT, *EXTRAS}, "columns.")
+    yield from _unknown(place, entry.get("tags"), set(SHAREGPT_TAGS), "tags.")
+    if meaning.format not in FORMATS:
+        message = f"found {show_value(meaning.format)}, expected one of {', '.join(FORMATS)}"
+        hint = OPENAI if meaning.format == "openai" else nearest(meaning.format, FORMATS)
+        yield Problem("E401", place, message, "formatting", hint)
+        return
+    alpaca = meaning.format == "alpaca"
+    answers = PAIR if meaning.ranking else ("response",) if alpaca else ()
+    due = dict.fromkeys(("prompt" if alpaca else "messages", *answers), "its column")
+    tags = {} if alpaca else {tag: repr(text) for tag, text in SHAREGPT_TAGS.items() if tag not in NOT_NEEDED}
+    for part, known, needed, effect in (
+        ("columns", meaning.columns, due, "part that is not named empty"),
+        ("tags", meaning.tags, tags, "tag that is not named None"),
+    ):
+        for name in (name for name in needed if name not in known):
+            message = f"{name!r} is not named: naming `{part}` makes every {effect}"
+            yield Problem("E402", place, message, part, f"add {name!r}: {needed[name]}")
+
+
+def column_problems(place: str, meaning: Meaning, found: set[str]) -> Iterator[Problem]:
+    """Yield the columns that an entry names and no record has; `found` are the keys of all records."""
+    wanted = set(ALPACA) | {"history"} if meaning.format == "alpaca" else {"messages"}
+    for part, column in meaning.columns.items():
+        if part in wanted | {"system", "tools"} and column not in found:
+            there = ", ".join(map(show_value, sorted(found)))
+            message = f"no record has {show_value(column)} (found: {there})"
+            yield Problem("E403", place, message, f"columns.{part}", nearest(column, found))
+
+
+def _unknown(place: str, value: object, known: set[str], where: str) -> Iterator[Problem]:
+    if value is not None and not isinstance(value, dict):
+        yield Problem("E401", place, f"found {show_value(value)}, expected an object", where.rstrip("."))
+        return
+    for key in cast("dict[str, object]", value or {}):
+        if key not in known:
+            message = "LLaMA-Factory does not know this key and passes over it"
+            yield Problem("E401", place, message, f"{where}{key}", nearest(key, known))
 
 
 @dataclass(frozen=True, slots=True)

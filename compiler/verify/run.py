@@ -11,8 +11,7 @@ from typing import Any
 from compiler.kinds import PLACEHOLDERS
 from compiler.registry import read_manifests
 from compiler.verify.audit import FIRST, KINDS, Audit, AuditBatch, audits, workers_for
-from compiler.verify.entry import Meaning, column_problems, entry_problems, meaning_of
-from compiler.verify.expect import Expected, ExpectedRow
+from compiler.verify.expect import Expected, ExpectedRow, Meaning, column_problems, entry_problems, meaning_of
 from compiler.verify.learned import AnswersAuditor, PretrainingAuditor
 from core.datasets import REGISTRY, find_dataset, read_registry
 from core.documents import read_mapping

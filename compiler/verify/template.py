@@ -6,8 +6,7 @@ A template asks its tokenizer for ids and joins them: those of this one are the 
 from collections.abc import Mapping
 from typing import Any
 
-from compiler.verify.entry import meaning_of
-from compiler.verify.expect import ExpectedRow, expected_row
+from compiler.verify.expect import ExpectedRow, expected_row, meaning_of
 from core.errors import ContentError, RequestError, nearest
 from core.llamafactory import import_offline, refusals
 

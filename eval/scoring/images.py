@@ -13,7 +13,7 @@ from pathlib import Path
 from core.datasets import REGISTRY
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_json
-from core.prompt import Conversation
+from core.prompt import PLACEHOLDERS, Conversation
 from eval.backends.load import Model
 from eval.backends.vision import PIXELS, with_vision
 from eval.datasets.dataset import MANIFEST, EvalDataset
@@ -21,7 +21,7 @@ from eval.datasets.prompts import image_settings, trained_template
 from eval.scoring.candidates import Opened, open_adapters
 from eval.scoring.options import ScoringRequest
 
-MARKS = ("<image>", "<video>", "<audio>")
+MARKS = tuple(PLACEHOLDERS.values())
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error)  # of Pillow's decoders
 
 

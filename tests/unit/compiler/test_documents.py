@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from compiler.problems import Problems
-from compiler.read.array import read_array
+from compiler.read.jsons import read_array
 from compiler.read.scan import Scanner
 from compiler.read.stream import RECORD
 from tests.conftest import ROOT
@@ -217,8 +217,8 @@ def test_broken_json_is_named_by_its_line_and_column(bench, monkeypatch, size, t
 
 @pytest.mark.parametrize(("rows", "size"), [(2, 1 << 20), (100, 40)])
 def test_rows_of_a_list_come_in_blocks_bounded_by_rows_and_by_bytes(monkeypatch, rows, size):
-    monkeypatch.setattr("compiler.read.array.BATCH", rows)
-    monkeypatch.setattr("compiler.read.array.BATCH_BYTES", size)
+    monkeypatch.setattr("compiler.read.jsons.BATCH", rows)
+    monkeypatch.setattr("compiler.read.jsons.BATCH_BYTES", size)
     text = json.dumps([{"n": number} for number in range(20)])  # of 10 bytes and a blank each
     scanner = Scanner((text[at : at + 1].encode() for at in range(len(text))), 1)
     blocks = [len(block.rows) for block in read_array(scanner, "t", (), False, Problems(), set())]

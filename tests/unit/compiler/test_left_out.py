@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from compiler.verify.entry import meaning_of
-from compiler.verify.expect import Expected
+from compiler.verify.expect import Expected, meaning_of
 
 ROW = {"instruction": "And then?", "output": "We go home."}
 NAMED = {"prompt": "instruction", "response": "output"}

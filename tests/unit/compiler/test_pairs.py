@@ -9,8 +9,7 @@ from compiler.pipeline import compile_spec
 from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from compiler.stored import stored_examples
-from compiler.verify.entry import entry_problems, meaning_of
-from compiler.verify.expect import expected_row
+from compiler.verify.expect import entry_problems, expected_row, meaning_of
 from core.errors import ContentError
 from tests.conftest import REAL
 

@@ -7,8 +7,7 @@ import pytest
 
 from compiler.fingerprints import quantiles
 from compiler.verify.audit import Audit
-from compiler.verify.entry import column_problems, entry_problems, meaning_of
-from compiler.verify.expect import Expected, ExpectedRow
+from compiler.verify.expect import Expected, ExpectedRow, column_problems, entry_problems, meaning_of
 from compiler.verify.report import as_json, histogram, lines
 from compiler.verify.run import Verdict, datasets_of, read_settings
 from core.errors import ContentError, Problem, ProblemsError, RequestError
