@@ -12,7 +12,7 @@ from typing import cast
 
 from compiler.problems import Problems
 from compiler.read import find_reader, known_suffixes, read
-from compiler.read.layout import LOOKED_AT, is_rows, is_turn, layout_of
+from compiler.read.scan import LOOKED_AT, is_rows, is_turn, layout_of
 from compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, Readable, opened, suffix
 from compiler.read.zips import members
 from compiler.sources import data_files

@@ -12,7 +12,7 @@ from pkgutil import iter_modules
 from typing import Literal
 
 from compiler.problems import Problems
-from compiler.read.layout import row_of
+from compiler.read.scan import row_of
 from compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, Readable, opened, suffix
 from compiler.rows import Rows
 from compiler.spec import PART, Spec

@@ -12,8 +12,7 @@ import orjson
 
 from compiler.problems import Problems
 from compiler.read import OpenFile, reader
-from compiler.read.layout import LINES, LOOKED_AT, ROW, layout_of
-from compiler.read.scan import BrokenError, Scanner, Wrong
+from compiler.read.scan import LINES, LOOKED_AT, ROW, BrokenError, Scanner, Wrong, layout_of
 from compiler.read.stream import TooLongError, blocks, cut_off, too_long, whole_lines
 from compiler.rows import Line, ObjectRows
 from core.errors import Problem, show_value
@@ -288,21 +287,17 @@ def _repeated(text: bytes, row: dict[str, object]) -> str | None:
     sys.setrecursionlimit(limit + DEEPEST)
     try:
         _DECODER.decode(text.decode())
-    except RepeatedError as error:
-        return str(error)
+    except KeyError as error:
+        return str(error.args[0])
     finally:
         sys.setrecursionlimit(limit)
     return None
 
 
-class RepeatedError(Exception):
-    """A key stands twice in one object."""
-
-
 def _once(pairs: list[tuple[str, object]]) -> None:
     if len(dict(pairs)) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise RepeatedError(next(key for key in keys if keys.count(key) > 1))
+        raise KeyError(next(key for key in keys if keys.count(key) > 1))
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_int=str, parse_float=str)

@@ -139,19 +139,16 @@ def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
                 yield lines, rows
                 rows, lines, held = [], [], 0
     except csv.Error as error:
-        problems.bad_file(_broken(str(error), f"{text.shown}:{line}"))
+        found = f"broken quoting: {error}"
+        hint = "a field opened with a quote must be closed; quotes inside are doubled"
+        if str(error).startswith("new-line character"):
+            found = "a carriage return alone, outside quotes"
+            hint = "end lines with a line feed, or quote the field"
+        problems.bad_file(Problem("E011", f"{text.shown}:{line}", found, hint=hint))
     except TooLongError:
         problems.bad_file(too_long(f"{text.shown}:{line}", "a field opened with a quote must be closed"))
     if rows:
         yield lines, rows
-
-
-def _broken(message: str, place: str) -> Problem:
-    if message.startswith("new-line character"):
-        found = "a carriage return alone, outside quotes"
-        return Problem("E011", place, found, hint="end lines with a line feed, or quote the field")
-    hint = "a field opened with a quote must be closed; quotes inside are doubled"
-    return Problem("E011", place, f"broken quoting: {message}", hint=hint)
 
 
 class _Text:
