@@ -129,13 +129,11 @@ def chat_renderer(tokenizer: "PreTrainedTokenizerBase", template: str | None, th
         try:
             with bounded("the chat template"):
                 plain, tools = openai_messages(messages)
-                asked: dict[str, Any] = {
-                    "add_generation_prompt": ask,
-                    "enable_thinking": think,
-                    "tokenize": False,
-                }
+                asked: dict[str, Any] = {"add_generation_prompt": ask, "enable_thinking": think}
                 asked |= {"tools": tools} if tools else {}
-                text: str = tokenizer.apply_chat_template(plain, chat_template=template, **asked)
+                text: str = tokenizer.apply_chat_template(
+                    plain, chat_template=template, tokenize=False, **asked
+                )
         except TemplateError as error:
             roles = ", ".join(m["role"] for m in messages)
             raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error

@@ -190,33 +190,22 @@ def epoch(
     whole.streaming = False
     merged = merge_dataset([Dataset.from_dict({"lengths": rows}) for rows in sets], whole, seed)
     kept, held = split_dataset(merged, None, whole, seed)
-    train: Lengths = list(kept["train"]["lengths"])
-    cutoff: int = whole.cutoff_len
+    train, cutoff = kept["train"], int(whole.cutoff_len)
     if not whole.packing:
-        cut = [[min(length, cutoff) for length in row] for row in train]
+        cut = [[min(length, cutoff) for length in row] for row in train["lengths"]]
         return {"rows": len(cut), "seen": sum(map(sum, cut)), "longest": max(map(max, cut), default=0)}
     held_out = others if whole.eval_on_each_dataset else [list(itertools.chain(*others))]
     held_out = held_out if others and all(others) else []
-    blocks = []
-    for rows in [train, *(list(part["lengths"]) for part in held.values()), *held_out]:
-        batches = _batches(rows, whole.preprocessing_batch_size, workers if isinstance(workers, int) else 1)
-        blocks.append(sum(_blocks(batch, cutoff, reader.stage) for batch in batches))
+    blocks, size = [], whole.preprocessing_batch_size
+    for rows in [train, *held.values(), *(Dataset.from_dict({"lengths": each}) for each in held_out)]:
+        count = max(1, min(workers if isinstance(workers, int) else 1, len(rows)))
+        shares = (rows.shard(count, number, contiguous=True) for number in range(count))
+        batches = (itertools.chain(*batch["lengths"]) for share in shares for batch in share.iter(size))
+        blocks.append(sum(_blocks(list(batch), cutoff, reader.stage) for batch in batches))
         if not blocks[-1]:
-            total = sum(map(sum, rows))
+            total = sum(map(sum, rows["lengths"]))
             raise ValueError(f"{total} tokens in all fill no block of {cutoff} (packing, cutoff_len)")
     return {"rows": blocks[0], "seen": blocks[0] * cutoff, "longest": cutoff}
-
-
-def _batches(rows: Lengths, size: int, workers: int) -> Iterator[list[int]]:
-    """Yield the lengths of the rows that are packed together: batches of each worker's share of the rows."""
-    count = max(1, min(workers, len(rows)))
-    each, more = divmod(len(rows), count)
-    start = 0
-    for number in range(count):
-        share = rows[start : start + each + (number < more)]
-        start += len(share)
-        for first in range(0, len(share), size):
-            yield [length for row in share[first : first + size] for length in row]
 
 
 def _blocks(lengths: list[int], cutoff: int, stage: str) -> int:

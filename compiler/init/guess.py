@@ -282,11 +282,8 @@ def _longest(found: Found) -> Leaf | None:
 
 def _class_by_ending(found: Found) -> Leaf | None:
     """Return the first leaf of few texts whose name ends as one of classes does; a blank one is none."""
-    for leaf in found.leaves.values():
-        few = 2 <= len(leaf.values) <= MOST_VALUES and leaf.kind == "text"
-        if few and leaf.name.endswith(CLASSES):
-            return leaf
-    return None
+    few = (leaf for leaf in found.leaves.values() if 2 <= len(leaf.values) <= MOST_VALUES)
+    return next((leaf for leaf in few if leaf.kind == "text" and leaf.name.endswith(CLASSES)), None)
 
 
 def _label(found: Found) -> Leaf | None:

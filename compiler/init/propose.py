@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import TypeGuard
 
 from compiler.entries import entry_of
 from compiler.init.guess import Proposal, guess, quoted
@@ -218,16 +219,14 @@ def _warnings(found: Found, proposal: Proposal) -> Iterator[str]:
             continue
         text_of = walker(leaf.path)
         pairs = [(text_of(row), answer_of(row)) for row in found.first]
-        texts = [(x.lower(), str(y).lower()) for x, y in pairs if isinstance(x, str) and _says(y)]
+        texts = [(x.lower(), y.lower()) for x, y in pairs if isinstance(x, str) and _says(y)]
         every = {answer for _, answer in texts}
-        lists_choices = len(every) <= MOST_VALUES  # a text that names every answer gives none away
-        inside = sum(
-            answer in text and not (lists_choices and len(every) > 1 and all(one in text for one in every))
-            for text, answer in texts
-        )
-        if texts and inside > GIVEN_AWAY * len(texts):
+        choices = every if 1 < len(every) <= MOST_VALUES else ()  # a text that names each gives none away
+        inside = [t for t, y in texts if y in t and not (choices and all(one in t for one in choices))]
+        if texts and len(inside) > GIVEN_AWAY * len(texts):
+            rows = f"in {len(inside)} of {len(texts)} rows"
             yield (
-                f"warning: {leaf.path} contains {proposal.answer.path} in {inside} of {len(texts)} rows: "
+                f"warning: {leaf.path} contains {proposal.answer.path} {rows}: "
                 "the model would only copy it; leave the column out, or cut the answer from it"
             )
         elif proposal.labels and (share := _follows(pairs)) > SAME:
@@ -237,7 +236,7 @@ def _warnings(found: Found, proposal: Proposal) -> Iterator[str]:
             )
 
 
-def _says(answer: object) -> bool:
+def _says(answer: object) -> TypeGuard[str]:
     """Whether an answer is a text that does not stand in others by chance, as yes and 1 do."""
     return isinstance(answer, str) and len(answer) > (1 if CHINESE.search(answer) else 3)
 

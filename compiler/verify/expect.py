@@ -17,7 +17,7 @@ from compiler.rows import Rows
 from compiler.specsource import Source
 from core.datasets import PARTS
 from core.documents import BOM
-from core.errors import Problem, ProblemsError, nearest, show_value
+from core.errors import ContentError, Problem, ProblemsError, nearest, show_value
 from core.prompt import ALPACA, SHAREGPT_TAGS, strings
 
 SHAREGPT = {"messages": "conversations"}
@@ -117,10 +117,6 @@ class ExpectedRow:
     media: tuple[str, ...] = ()
 
 
-class LostError(Exception):
-    """Why LLaMA-Factory drops a record: what was found and what it needs."""
-
-
 @dataclass(slots=True)
 class Expected:
     """Reads a file record by record and notes what makes the loader fail on the whole file."""
@@ -195,18 +191,17 @@ def expected_row(record: Record, meaning: Meaning) -> ExpectedRow | str:
     columns = meaning.columns
     try:
         turns = (_alpaca if meaning.format == "alpaca" else _sharegpt)(record, meaning)
-    except LostError as error:
+    except ContentError as error:
         return str(error)
     named = {part: record.get(columns[part]) for part in ("system", "tools", "kto_tag") if part in columns}
-    system, tools = _text(named.get("system")), _text(named.get("tools"))
-    if turns and turns[0][0] == "system":
-        system = turns.pop(0)[1]
+    texts = strings(named)
+    system = turns.pop(0)[1] if turns and turns[0][0] == "system" else texts.get("system", "")
     mark = named.get("kto_tag")
     if isinstance(mark, bool):  # LLaMA-Factory puts an empty answer beside it: what it is not
         turns.insert(len(turns) if mark else len(turns) - 1, ("assistant", ""))
     media = [record.get(columns[kind]) for kind in PLACEHOLDERS if kind in columns]
     paths = [str(path) for each in media for path in (each if isinstance(each, list) else [each]) if path]
-    return ExpectedRow(turns, system, tools, tuple(paths))
+    return ExpectedRow(turns, system, texts.get("tools", ""), tuple(paths))
 
 
 def _alpaca(record: Record, meaning: Meaning) -> list[Turn]:
@@ -214,7 +209,7 @@ def _alpaca(record: Record, meaning: Meaning) -> list[Turn]:
     turns: list[Turn] = []
     for pair in _list(record, columns.get("history")):
         if not (isinstance(pair, list) and len(pair) == 2):
-            raise LostError(f"history: found {show_value(pair)}, expected [question, answer]")
+            raise ContentError(f"history: found {show_value(pair)}, expected [question, answer]")
         turns += [("user", str(pair[0])), ("assistant", str(pair[1]))]
     asked = [record.get(columns[part]) for part in ("prompt", "query") if part in columns]
     turns.append(("user", "\n".join(str(text) for text in asked if text)))
@@ -226,7 +221,7 @@ def _answer(record: Record, column: str) -> str:
     answer = record.get(column)
     if not isinstance(answer, str):
         found = f"found {show_value(answer)}" if column in record else "missing"
-        raise LostError(f"{column}: {found}, expected text: a row without a text to answer is dropped")
+        raise ContentError(f"{column}: {found}, expected text: a row without a text to answer is dropped")
     return answer
 
 
@@ -240,20 +235,22 @@ def _sharegpt(record: Record, meaning: Meaning) -> list[Turn]:
         text = fields.get(tags.get("content_tag", ""))
         if not role or not isinstance(text, str):
             found = f"turn {number}: found {show_value(message)}"
-            raise LostError(f"{column}: {found}, expected a known role and a text")
+            raise ContentError(f"{column}: {found}, expected a known role and a text")
         turns.append((role, text))
     talk = turns[1:] if turns and turns[0][0] == "system" else turns
     due = (("user", "observation"), ("assistant", "function"))
     for number, (role, _) in enumerate(talk):
         if role not in due[number % 2]:
             expected = due[number % 2][0]
-            raise LostError(f"{column}: turn {number + 1} is the {role}'s, expected {expected}")
+            raise ContentError(f"{column}: turn {number + 1} is the {role}'s, expected {expected}")
     if meaning.ranking:
         if len(talk) % 2 == 0:
-            raise LostError(f"{column}: {len(talk)} turns, expected an odd number: the answers stand beside")
+            raise ContentError(
+                f"{column}: {len(talk)} turns, expected an odd number: the answers stand beside"
+            )
         return turns + [("assistant", _reply(record, meaning, part)) for part in PAIR]
     if not talk or len(talk) % 2:
-        raise LostError(f"{column}: {len(talk)} turns, expected an even number that ends with an answer")
+        raise ContentError(f"{column}: {len(talk)} turns, expected an even number that ends with an answer")
     return turns
 
 
@@ -262,12 +259,8 @@ def _reply(record: Record, meaning: Meaning, part: str) -> str:
     turn = record.get(column)
     text = turn.get(meaning.tags.get("content_tag", "")) if isinstance(turn, dict) else None
     if not isinstance(text, str):
-        raise LostError(f"{column}: found {show_value(turn)}, expected a turn with a text")
+        raise ContentError(f"{column}: found {show_value(turn)}, expected a turn with a text")
     return text
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _list(record: Record, column: str | None) -> list[object]:

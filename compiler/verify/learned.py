@@ -109,39 +109,32 @@ class AnswersAuditor:
 
     def _look(self, audit: Audit, place: int, rows: Row, made: Row, whole: Row) -> set[str]:
         """Count one row, and return the codes of what is wrong with it."""
-        found = {"E418"} if self.foreign else set()
+        found = ({"E418"} if self.foreign else set()) | (set() if self.ending else {"E412"})
         empty = [not answer["content"].strip() for answer in rows["_response"][place]]
         if (any if self.sides == PAIRED else all)(empty):
             found.add("W417")
+        lists = [(table, key) for table in (made, whole) for key in ("input_ids", "labels")]
+        sides = [[table[f"{side}{key}"][place] for table, key in lists] for side in self.sides]
         audit.rows += 1
-        audit.lengths[max(len(whole[f"{side}input_ids"][place]) for side in self.sides)] += 1
-        for side in self.sides:
-            ids, labels = made[f"{side}input_ids"][place], made[f"{side}labels"][place]
-            due, learned = _learned(whole[f"{side}labels"][place]), _learned(labels)
+        audit.lengths[max(len(uncut) for _, _, uncut, _ in sides)] += 1
+        for ids, labels, uncut, uncut_labels in sides:
+            due, learned = _learned(uncut_labels), _learned(labels)
             audit.seen += len(ids)
             audit.learned += learned
-            found |= self._ends(labels, learned)
+            if not learned:
+                found.add("E411")
+            elif self.ending and labels[-len(self.ending) :] != self.ending:
+                found.add("W415")
             if 0 < learned < due:
                 found.add("W414")
-            prompt_cut = len(ids) - learned < len(whole[f"{side}input_ids"][place]) - due
-            if prompt_cut and (self.answers > 1 or learned == due):
+            if len(ids) - learned < len(uncut) - due and (self.answers > 1 or learned == due):
                 found.add("W416")
-        if self.sides == PAIRED and made["chosen_input_ids"][place] == made["rejected_input_ids"][place]:
+        if self.sides == PAIRED and sides[0][0] == sides[1][0]:
             found.add("W422")
         if not audit.example:
-            audit.example, *others = [
-                self._marked(made[f"{side}input_ids"][place], made[f"{side}labels"][place])
-                for side in self.sides
-            ]
+            audit.example, *others = [self._marked(ids, labels) for ids, labels, *_ in sides]
             audit.rejected = [text for other in others for text, learned in other if learned]
         return found
-
-    def _ends(self, labels: list[int], learned: int) -> set[str]:
-        """Return the codes for a row of which nothing is learned, or not where its turn ends."""
-        found = {"E412"} if not self.ending else set()
-        if learned == 0:
-            return found | {"E411"}
-        return found | ({"W415"} if self.ending and labels[-len(self.ending) :] != self.ending else set())
 
     def _count(self, audit: Audit, row: int, messages: list[dict[str, str]]) -> None:
         """Count a row's turns by what is learned of them, as the template's settings have it."""
