@@ -11,9 +11,8 @@ from typing import Any, Self
 
 from core.errors import TuneyardError
 
-UNCUT = 1 << 30  # tokens: a cutoff_len that cuts nothing
-WHOLE: dict[str, Any] = {"cutoff_len": UNCUT, "packing": False, "neat_packing": False}
-LOADED_AS = {"dpo": "rm"}  # the stage whose data a stage trains on, where that is another
+WHOLE: dict[str, Any] = {"cutoff_len": 1 << 30, "packing": False, "neat_packing": False}
+"""Data arguments by which each row stays by itself and whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ class RecipeData:
     def stage(self) -> str:
         """The stage as its loader calls it: dpo reads what rm reads."""
         stage: str = self.finetuning_args.stage
-        return LOADED_AS.get(stage, stage)
+        return "rm" if stage == "dpo" else stage
 
     def attributes(self, name: str) -> Any:
         """Return what its registry says of a dataset."""

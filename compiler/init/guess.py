@@ -243,11 +243,9 @@ def _class(found: Found) -> Proposal | None:
 
 
 def _question(found: Found, label: Leaf) -> Leaf | None:
-    """Return the question that a label is of, be it short: where nothing answers it or stands beside it.
-
-    What has fewer values than the label does not decide it: an instruction or a task that all rows share.
-    """
+    """Return the question that a label is of, be it short: where nothing answers it or stands beside it."""
     asked, beside = _named(found, ASKED), _named(found, (*ANSWERED, *CONTEXT))
+    # of fewer values than the label it decides nothing: an instruction that all rows share
     return asked if asked and not beside and len(asked.hashes) >= len(label.values) else None
 
 

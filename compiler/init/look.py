@@ -257,7 +257,11 @@ def _named(columns: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """Return names that tell the roles: idx, label, and the texts by how many there are."""
     names = [f"column_{number}" for number in range(1, len(columns) + 1)]
     texts = [n for n, cells in enumerate(columns) if sum(map(len, cells)) >= PROSE * len(cells)]
-    few = [n for n, cells in enumerate(columns) if n not in texts and _are_labels(cells)]
+    few = [
+        n
+        for n, cells in enumerate(columns)
+        if n not in texts and "" not in cells and 2 <= len(set(cells)) <= min(MOST_VALUES, len(cells) // 2)
+    ]
     for number, cells in enumerate(columns):
         if all(map(_NUMBER.fullmatch, cells)) and len(set(cells)) == len(cells):
             names[number] = "idx" if "idx" not in names else names[number]
@@ -267,11 +271,6 @@ def _named(columns: Sequence[Sequence[str]]) -> tuple[str, ...]:
     for number, role in zip(texts, roles if len(texts) > 1 else ("text",), strict=False):
         names[number] = role
     return tuple(names)
-
-
-def _are_labels(cells: Sequence[str]) -> bool:
-    distinct = len(set(cells))
-    return 2 <= distinct <= MOST_VALUES and 2 * distinct <= len(cells) and "" not in cells
 
 
 def _note(leaves: dict[str, Leaf], several: set[str], path: str, value: object) -> None:

@@ -170,11 +170,7 @@ def _stem(path: Path) -> str:
 
 
 def _split_lines(found: Found, proposal: Proposal, share: float) -> list[str]:
-    """Return the lines of a spec that split its rows (none where it has splits or too few rows).
-
-    A column of the prompt that repeats, else one of ids, is the group, which never stands on both sides; its
-    column is added to the proposal. Without one, a split of labelled rows is stratified.
-    """
+    """Return the lines of a spec that split its rows: by group, whose column is added, else by label."""
     if found.source.splits or found.rows < FEWEST or not share:
         return []
     name, leaf = _group(found, proposal)
@@ -194,6 +190,7 @@ def _split_lines(found: Found, proposal: Proposal, share: float) -> list[str]:
 
 
 def _group(found: Found, proposal: Proposal) -> tuple[str, Leaf | None]:
+    """Return the column of the prompt that repeats, else one of ids, which is to be a column named group."""
     prompts = [(name, leaf) for name, leaf in proposal.prompts.items() if leaf.kind == "text"]
     used = {leaf.path for _, leaf in prompts} | ({proposal.answer.path} if proposal.answer else set())
     keys = [
@@ -252,11 +249,7 @@ def _follows(pairs: list[tuple[object, object]]) -> float:
 
 
 def _bundled_spec(found: Found, proposal: Proposal, proposed: Spec) -> str:
-    """Return the name of the bundled spec that reads just this, with the most columns, or "".
-
-    It must read the media, pairs or marks that the proposed one reads. Of equals, one in the data's language
-    is taken, and one of instructions before one of plain text.
-    """
+    """Return the name of the bundled spec that reads just this, with the most columns, or ""."""
     if found.told or replace(found.source, quoted=None) != Source({}, {}, {}):  # a spec has to say it
         return ""
     chinese = any(leaf.in_chinese for leaf in proposal.prompts.values())

@@ -277,10 +277,8 @@ def _some_repeat(block: list[bytes], rows: list[dict[str, object]]) -> bool:
 
 
 def _repeated(text: bytes, row: dict[str, object]) -> str | None:
-    """Return the first key that stands twice in one object of a row: `":` ends one.
-
-    Values that hold `":` or objects make a closer look due; only blanks before a colon could hide a key.
-    """
+    """Return the first key that stands twice in one object of a row."""
+    # `":` ends a key: values that hold it, or objects, make a closer look due; only blanks could hide one
     if text.count(b'":') == len(row) and not _SPACED.search(text):
         return None
     limit = sys.getrecursionlimit()

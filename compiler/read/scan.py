@@ -272,10 +272,7 @@ def is_rows(value: object) -> TypeGuard[list[object]]:
 
 
 def _members(text: str) -> tuple[dict[str, object], str, bool]:
-    """Return the members (so far) of the object that a text begins with, what follows, whether it ends.
-
-    A list that the text ends in is there with its first item.
-    """
+    """Return the members (so far) of the object that a text begins with, what follows, whether it ends."""
     found: dict[str, object] = {}
     scanner = Scanner([text.encode()], 1)
     scanner.next_sign()

@@ -114,10 +114,7 @@ def verify(name: str, out: Path, settings: Settings) -> Verdict:
 
 
 def _stage(name: str, out: Path, entry: Mapping[str, object], meaning: Meaning) -> str:
-    """Return the stage unless a recipe has one: rm for pairs, kto for marks, pt for texts without answers.
-
-    Those are ours, and entries of which the one column is called text, as LLaMA-Factory's own are.
-    """
+    """Return the stage unless a recipe has one; pt is for our texts, and for one column called text."""
     ours = any(made.get("entries", {}).get(name) == entry for made in read_manifests(out).values())
     text = meaning.text_only and (ours or list(meaning.columns.values()) == ["text"])
     return "pt" if text else meaning.stage

@@ -33,7 +33,14 @@ def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], nam
 
     `name` is one of LLaMA-Factory's templates (`RequestError` where it knows none of that name).
     """
-    template, meaning = _template(name), meaning_of(entry)
+    import_offline()
+    from llamafactory.data.template import TEMPLATES
+
+    if name not in TEMPLATES:
+        hint = nearest(name, TEMPLATES)
+        message = f"LLaMA-Factory has no template {name!r} (it has {len(TEMPLATES)}) {hint}"
+        raise RequestError(message.rstrip())
+    template, meaning = TEMPLATES[name], meaning_of(entry)
     talk = expected_row(record, meaning)
     if isinstance(talk, str):
         raise ContentError(talk)
@@ -62,14 +69,3 @@ def _answers(template: Any, messages: list[dict[str, str]], talk: ExpectedRow, r
         asked, told = template.encode_oneturn(Writing(), [*prompt, answer], talk.system, talk.tools)
         written.append(f"{side}: ⟦{''.join(told)}{end}⟧")
     return "\n".join(["".join(asked), *written])
-
-
-def _template(name: str) -> Any:
-    import_offline()
-    from llamafactory.data.template import TEMPLATES
-
-    if name not in TEMPLATES:
-        hint = nearest(name, TEMPLATES)
-        message = f"LLaMA-Factory has no template {name!r} (it has {len(TEMPLATES)}) {hint}"
-        raise RequestError(message.rstrip())
-    return TEMPLATES[name]
