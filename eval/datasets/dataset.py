@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from core.datasets import Dataset, find_dataset, read_records, registry_folder
 from core.errors import ContentError, RequestError
@@ -50,6 +51,8 @@ class EvalDataset:
     """What a candidate with shots is shown before each question."""
     images: Mapping[str, Path] = field(default_factory=dict)
     """The file of each path of an image that its rows name."""
+    pixels: Mapping[str, Any] = field(default_factory=dict)
+    """The sizes within which its images are shown, {} without any."""
 
     @property
     def answers(self) -> list[str]:

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.datasets import find_dataset, read_records, registry_folder
 from core.documents import read_yaml
@@ -135,7 +135,7 @@ def trained_template(folder: Path) -> str | None:
     return str(settings.get("template") or "") if settings and settings.get("stage") != "pt" else None
 
 
-def image_settings(folder: Path) -> dict[str, object] | None:
+def image_settings(folder: Path) -> dict[str, Any] | None:
     """Return what an adapter's recipe says of images (those of `IMAGES` that it names), None without one."""
     settings = _recipe(folder)
     return {name: settings[name] for name in IMAGES if name in settings} if settings else None
@@ -157,7 +157,7 @@ def trained_system(folder: Path) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _recipe(folder: Path) -> dict[str, object]:
+def _recipe(folder: Path) -> dict[str, Any]:
     """The settings of the training that left an adapter, a run or a checkpoint of one; {} if unknown."""
     kept = [run_of(folder).get("settings")]
     for place in run_folders(folder):

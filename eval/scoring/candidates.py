@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from eval.backends.generate import LocalGenerator
 from eval.backends.load import Model, find_model, load_model
 from eval.backends.scorers import Generator
 from eval.backends.server import Server, check_url
+from eval.backends.vision import with_vision
+from eval.datasets.dataset import EvalDataset
 from eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
 from eval.runs.results import MERGED
 from eval.scoring.options import ScoringRequest
@@ -70,8 +72,17 @@ class Opened:
     budget: int
     merged: bool
 
-    def with_shots(self, count: int) -> "Opened":
-        """Return the models and, after the base, the base with `count` examples before each question."""
+    def seeing(self, request: ScoringRequest, sets: Sequence[EvalDataset]) -> "Opened":
+        """Return the models as they are shown images, one row at a time, where a set has some."""
+        pixels = next((one.pixels for one in sets if one.images), None)
+        if pixels is None:
+            return self
+        model = with_vision(self.local, request.template or "", request.think, pixels)
+        return replace(self, model=model, budget=1)
+
+    def with_shots(self, sets: Sequence[EvalDataset]) -> "Opened":
+        """Return the models and, after the base, the base with the sets' examples before each question."""
+        count = next((len(one.shots.rows) for one in sets if one.shots), 0)
         if not count:
             return self
         base = next((one for one in self.candidates if not one.parts), None)
@@ -101,6 +112,12 @@ class Opened:
                 "--backend openai and vllm only generate: this needs probabilities, leave it out"
             )
         return self.model
+
+    @property
+    def shown(self) -> Mapping[str, object]:
+        """What the results say of how images are shown, {} where none are."""
+        vision = self.model.vision if isinstance(self.model, Model) else None
+        return vision.settings if vision else {}
 
     def generator(self, candidate: Candidate, *, sampled: bool = False) -> Generator:
         """Return who generates the candidate's answers: greedy ones, or drawn as its settings say."""
