@@ -14,7 +14,6 @@ import click
 
 from core.errors import RequestError, run
 from core.files import write_json, write_text
-from core.prompt import Conversation
 from eval.backends.scorers import ChoiceScorer, Fields, Scorer
 from eval.datasets.cmmlu import (
     HUB_ID,
@@ -25,9 +24,7 @@ from eval.datasets.cmmlu import (
     in_groups,
     prompt,
     read_exam,
-    show_item,
 )
-from eval.datasets.dataset import EvalDataset
 from eval.metrics.labels import accuracy_line, summary
 from eval.nli import mass_warnings, mean_mass
 from eval.reports.groups import group_score, group_table, groups_json, read_groups
@@ -85,7 +82,7 @@ def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, 
     chosen = choose_subjects(subjects, folder)
     folder = folder or fetch(source, [subject.name for subject in chosen])
     exams = {subject.name: read_exam(folder, subject, shots) for subject in chosen}
-    return Cmmlu(shots, chat, exams), [_questions(exam) for exam in exams.values()]
+    return Cmmlu(shots, chat, exams), [exam.dataset for exam in exams.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +151,7 @@ class FewShotScorer(ChoiceScorer):
         def encode(text: str) -> list[int]:
             return job.candidate.prompting.encode([{"role": "user", "content": text}])
 
-        made = [prompt(exam, item, encode, job.model.context) for item in exam.items[: len(job.rows)]]
+        made = [prompt(exam, row, encode, job.model.context) for row in range(len(job.rows))]
         self.shots = [shots for _, shots in made]
         ids = {row: ids for row, (ids, _) in enumerate(made)}
         super().__init__(job.model, ids, {letter: [letter] for letter in LETTERS}, job.opened.budget)
@@ -163,14 +160,6 @@ class FewShotScorer(ChoiceScorer):
         """Return what choosing returns of each row, and its shots."""
         answers = super().score(batch)
         return [{**fields, "shots": self.shots[row]} for row, fields in zip(batch, answers, strict=True)]
-
-
-def _questions(exam: Exam) -> EvalDataset:
-    talks = [
-        Conversation([{"role": "user", "content": show_item(item, with_answer=False)}], item.answer)
-        for item in exam.items
-    ]
-    return EvalDataset(exam.subject.name, exam.path, [{} for _ in talks], talks, exam.beside)
 
 
 def _plain(opened: Opened) -> Opened:
