@@ -6,7 +6,7 @@ file that compile writes beside them (core/examples.py).
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,12 @@ def make_set(
             raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
     column, clusters = find_clusters(found.path, records, cluster)
     return EvalDataset(found.name, found.path, records, talks, cluster=column, clusters=clusters)
+
+
+def trained_conversations(found: Dataset, most: int | None = None) -> Iterator[Conversation]:
+    """Yield the examples of a dataset, at `most` so many, as training reads them."""
+    for number, record in enumerate(read_records(found.path)[:most], 1):
+        yield conversation(record, found.entry, f"{found.path}: record {number}")
 
 
 def find_clusters(

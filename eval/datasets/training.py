@@ -6,7 +6,7 @@ README.md, and a merge or a fused model of ours names its adapters there, which 
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ from adapters.cards import made_from
 from adapters.config import CONFIG
 from adapters.output import CARD
 from adapters.store import Adapter
-from core.datasets import find_dataset, read_records, registry_folder
+from core.datasets import find_dataset, registry_folder
 from core.errors import ContentError, RequestError, TuneyardError
 from core.examples import fingerprint
 from core.files import sha256
-from core.prompt import Conversation, conversation
+from core.prompt import Conversation
 from core.runs import RUN, names_in, record_of, run_folders, run_of
-from eval.datasets.dataset import examples_of
+from eval.datasets.dataset import examples_of, trained_conversations
 from eval.statistics.selection import held_out_rows
 
 Prints = NDArray[np.uint64]
@@ -129,15 +129,15 @@ def _training(record: Record) -> Training:
 
 def _fingerprints(data: Mapping[str, Any], registry: Path) -> Prints:
     """The fingerprints of a dataset's examples; an error where its file is not that of the training."""
-    path = Path(data["file"]) if "file" in data else find_dataset(data["dataset"], registry).path
+    name = data["dataset"]
+    path = Path(data["file"]) if "file" in data else find_dataset(name, registry).path
     if not path.is_file():
         raise RequestError(f"{path} is not there any more")
     if data.get("sha256") not in (None, sha256(path)):
         raise ContentError(f"{path} changed since it was trained on")
     if (beside := examples_of(path)) is not None:
         return beside.fingerprints
-    entry, records = find_dataset(data["dataset"], registry).entry, read_records(path)
-    asked = (conversation(one, entry, f"{path}: record {n}") for n, one in enumerate(records, 1))
+    asked = trained_conversations(replace(find_dataset(name, registry), path=path))
     return np.array([fingerprint_of(one) for one in asked], np.uint64)
 
 

@@ -16,7 +16,7 @@ from core.files import read_json
 from core.prompt import Conversation
 from eval.backends.vision import PIXELS
 from eval.datasets.dataset import MANIFEST, EvalDataset
-from eval.datasets.prompts import image_settings, trained_template
+from eval.datasets.prompts import trained_template, training_settings
 from eval.scoring.candidates import open_adapters
 from eval.scoring.options import ScoringRequest
 
@@ -36,7 +36,7 @@ def with_images(request: ScoringRequest, sets: Sequence[EvalDataset], shots: int
     folders = [] if request.rescore else _adapters(request)
     if not request.rescore:
         _check_options(request, shots, folders)
-    known = [settings for folder in folders if (settings := image_settings(folder)) is not None]
+    known = [settings for folder in folders if (settings := training_settings(folder))]
     sizes = [{name: one.get(name, size) for name, size in PIXELS.items()} for one in known] or [PIXELS]
     if any(one != sizes[0] for one in sizes):
         raise RequestError(
