@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ContentError, RequestError
-from core.files import no_folder
+from core.files import from_hub
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -44,7 +44,8 @@ def find_model(reference: str) -> Path:
     """Return the folder of a model or hub id; `RequestError` for none, `ContentError` without safetensors."""
     folder = Path(reference)
     if not folder.is_dir():
-        folder = _from_hub(reference)
+        wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        folder = from_hub(reference, "give a local model folder", allow_patterns=wanted)
     if not (folder / "config.json").is_file():
         raise RequestError(f"{folder}: no config.json: not a model folder")
     if not any(folder.glob(WEIGHTS)):
@@ -170,16 +171,3 @@ def _quantized(bits: int, dtype: str, device: str) -> dict[str, Any]:
         bnb_4bit_compute_dtype=dtype,
     )
     return {"quantization_config": config, "device_map": {"": device}}
-
-
-def _from_hub(reference: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-        return Path(snapshot_download(reference, allow_patterns=wanted))
-    except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        hub = f"not found on, or cannot reach, the Hugging Face Hub: {reason}; give a local model folder"
-        raise RequestError(no_folder(reference, hub)) from error

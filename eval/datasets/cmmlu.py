@@ -12,7 +12,7 @@ from typing import Any
 
 from core.documents import read_mapping
 from core.errors import ContentError, RequestError, nearest, show_value
-from core.files import no_folder
+from core.files import from_hub
 from core.prompt import Conversation
 from eval.datasets.dataset import EvalDataset
 
@@ -73,18 +73,12 @@ def choose_subjects(text: str | None, data: Path | None) -> list[Subject]:
 
 def fetch(repo: str, names: Iterable[str]) -> Path:
     """Return the cached folder of the subjects' Parquet; `RequestError` if the hub cannot be reached."""
-    import httpx
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
     wanted = [f"{name}/*/*.parquet" for name in names]
+    fix = "give a folder with dev/ and test/, or name a mirror in HF_ENDPOINT"
     try:
-        return Path(snapshot_download(repo, repo_type="dataset", revision=REVISION, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
-        why = str(error).strip().splitlines()
-        hub = f"not found on, or cannot reach, the Hugging Face Hub: {why[0] if why else repr(error)}"
-        fix = "give a folder with dev/ and test/, or name a mirror in HF_ENDPOINT"
-        raise RequestError(f"--data {no_folder(repo, f'{hub}; {fix}')}") from error
+        return from_hub(repo, fix, repo_type="dataset", revision=REVISION, allow_patterns=wanted)
+    except RequestError as error:
+        raise RequestError(f"--data {error}") from error
 
 
 def read_exam(data: Path, subject: Subject, shots: int) -> Exam:

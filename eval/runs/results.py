@@ -39,7 +39,7 @@ def check_new(out: Path, *, resume: bool, force: bool) -> None:
     if not (resume or force):
         raise RequestError(f"{out} exists: --resume resumes it, --force starts it anew")
     if (out / RUN).is_file():
-        if not all(_part(read_object(out / RUN), part) for part in PARTS):
+        if not all(_read(out)[part] for part in PARTS):
             raise RequestError(f"{out}: its {RUN} is not of eval (of a training?): choose another --out")
     elif not out.is_dir() or any(not path.name.startswith(f".{RUN}.") for path in out.iterdir()):
         raise RequestError(f"{out}: no results folder (it has no {RUN}): choose another --out")
@@ -47,24 +47,23 @@ def check_new(out: Path, *, resume: bool, force: bool) -> None:
 
 def read_identity(out: Path) -> Identity:
     """Return what run.json of a results folder says; `RequestError` where OUT is none."""
-    run = read_object(out / RUN) if (out / RUN).is_file() else {}
-    identity = {part: _part(run, part) for part in (*PARTS, "prompts")}
+    identity = _read(out)
     if not all(identity[part] for part in PARTS):
         raise RequestError(f"{out}: no results folder (it has no {RUN} of a scoring command)")
-    _own_folders(out, run)
+    _own_folders(out, identity)
     return identity
 
 
 def begin_run(out: Path, identity: Identity, *, force: bool) -> None:
     """Write run.json: of a new run, of one begun before (the same), or (force) in place of another.
     `RequestError` names everything in which a run that is resumed differs from the one before."""
-    before = read_object(out / RUN) if (out / RUN).is_file() else {}
+    before = _read(out)
     if force:  # what run.json lists is deleted, and nothing that somebody else put there
         for folder in _own_folders(out, before):
             shutil.rmtree(folder, ignore_errors=True)
     else:
         _check_same(out, before, identity)
-        identity = {part: {**_part(before, part), **values} for part, values in identity.items()}
+        identity = {part: {**before[part], **values} for part, values in identity.items()}
     _sweep(out)
     write_json(out / RUN, {**identity, "tuneyard": version()})
 
@@ -146,21 +145,20 @@ def _sweep(folder: Path) -> None:
             left.unlink()
 
 
-def _check_same(out: Path, before: Mapping[str, object], now: Identity) -> None:
-    parts = {part: _part(before, part) for part in now}
+def _check_same(out: Path, before: Identity, now: Identity) -> None:
     changed = [
-        f"{part} {name}: was {_shown(parts[part][name])}, is {_shown(value)}"
+        f"{part} {name}: was {_shown(before[part][name])}, is {_shown(value)}"
         for part, values in now.items()
         for name, value in values.items()
-        if name in parts[part] and parts[part][name] != value
+        if name in before[part] and before[part][name] != value
     ]
     if changed:
         raise RequestError(f"{out} cannot be resumed, it was another run: {'; '.join(changed)}")
 
 
-def _own_folders(out: Path, before: Mapping[str, object]) -> list[Path]:
+def _own_folders(out: Path, before: Identity) -> list[Path]:
     """The folders that run.json lists; `ContentError` if one does not lie right below OUT."""
-    folders = [out / model / data for model in _part(before, "models") for data in _part(before, "sets")]
+    folders = [out / model / data for model in before["models"] for data in before["sets"]]
     for folder in folders:
         own = folder.is_relative_to(out) and len(folder.relative_to(out).parts) == 2
         if not own or folder.resolve() != out.resolve() / folder.relative_to(out):
@@ -190,9 +188,11 @@ def _row(prediction: Prediction) -> int:
     return row
 
 
-def _part(run: Mapping[str, object], name: str) -> dict[str, object]:
-    part = run.get(name)
-    return current_settings(part) if isinstance(part, dict) else {}
+def _read(out: Path) -> Identity:
+    """What run.json says, each part {} where there is none."""
+    run = read_object(out / RUN) if (out / RUN).is_file() else {}
+    parts = ((name, run.get(name)) for name in (*PARTS, "prompts"))
+    return {name: current_settings(part) if isinstance(part, dict) else {} for name, part in parts}
 
 
 def current_settings(settings: Mapping[str, object]) -> dict[str, object]:

@@ -113,12 +113,6 @@ class Opened:
             )
         return self.model
 
-    @property
-    def shown(self) -> Mapping[str, object]:
-        """What the results say of how images are shown, {} where none are."""
-        vision = self.model.vision if isinstance(self.model, Model) else None
-        return vision.settings if vision else {}
-
     def generator(self, candidate: Candidate, *, sampled: bool = False) -> Generator:
         """Return who generates the candidate's answers: greedy ones, or drawn as its settings say."""
         if isinstance(self.model, Server):

@@ -107,6 +107,7 @@ def _score(job: Job, task: Task, identity: Identity) -> None:
 
 def _identity(request: ScoringRequest, task: Task, opened: Opened, sets: Sequence[EvalDataset]) -> Identity:
     """Return what a run must have in common with the one that it resumes."""
+    vision = getattr(opened.model, "vision", None)
     settings = {
         "command": task.command,
         "model": opened.digest,
@@ -116,7 +117,7 @@ def _identity(request: ScoringRequest, task: Task, opened: Opened, sets: Sequenc
         "dtype": opened.model.dtype,
         "device": opened.model.device,
         "batch_tokens": opened.budget,
-        **opened.shown,
+        **(vision.settings if vision else {}),
         **{f"shots of {one.name}": one.shots.digest for one in sets if one.shots},
         **versions(*PACKAGES),
     }
