@@ -12,7 +12,7 @@ from core.errors import ContentError, RequestError
 from core.files import from_hub
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from eval.backends.vision import Vision
 
@@ -59,7 +59,7 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     from transformers import utils
 
     utils.is_sklearn_available = lambda: False  # 3 s of imports for assisted decoding, which nobody asks for
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+    from transformers import AutoTokenizer, GenerationConfig
 
     utils.logging.set_verbosity_error()
     utils.logging.disable_progress_bar()
@@ -67,8 +67,7 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     dtype = dtype or ("fp32" if device == "cpu" else "bf16")
     with loading(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # else it asks the user
-        kind = _kind(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-        net = kind.from_pretrained(
+        net = _kind(folder).from_pretrained(
             folder,
             trust_remote_code=False,
             dtype=getattr(torch, DTYPES[dtype]),
@@ -89,11 +88,12 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     return Model(net, tokenizer, device, dtype, limit or 1 << 30, alone, sampling)
 
 
-def _kind(config: "PreTrainedConfig") -> Any:
+def _kind(folder: Path) -> Any:
     """Return the class that loads a model: that of texts where it has one, else that of images and texts."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto import modeling_auto
 
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     sees = config.model_type in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     reads = config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     return AutoModelForImageTextToText if sees and not reads else AutoModelForCausalLM

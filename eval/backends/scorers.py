@@ -186,16 +186,16 @@ class ChoiceScorer:
                     "adapter's overflow; try --dtype fp32"
                 )
         sums = {label: scores[:, own].logsumexp(1).tolist() for label, own in self.columns.items()}
-        return [self._fields({label: own[n] for label, own in sums.items()}) for n in range(len(batch))]
-
-    def _fields(self, choices: Mapping[str, float]) -> Fields:
-        best = max(choices, key=choices.__getitem__)
-        return {
-            "model_output": best,
-            "predicted_output": best,
-            "choices": {label: round(value, DIGITS) for label, value in choices.items()},
-            "label_mass": round(sum(map(math.exp, choices.values())), DIGITS),
-        }
+        found = []
+        for n in range(len(batch)):
+            choices = {label: own[n] for label, own in sums.items()}
+            best = max(choices, key=choices.__getitem__)
+            rounded = {label: round(value, DIGITS) for label, value in choices.items()}
+            mass = round(sum(map(math.exp, choices.values())), DIGITS)
+            found.append(
+                {"model_output": best, "predicted_output": best, "choices": rounded, "label_mass": mass}
+            )
+        return found
 
 
 class Generator(Protocol):

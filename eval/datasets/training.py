@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,6 @@ class Record:
     missing: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
-    """What one training read: the file that says so, its datasets, their examples, and what is not known."""
-
-    source: str
-    datasets: tuple[str, ...]
-    fingerprints: Prints
-    not_checked: tuple[str, ...]
-
-
 def trained_on(
     adapters: Iterable[Path], base: Path, name: str, asked: Sequence[Conversation]
 ) -> dict[str, object] | None:
@@ -64,14 +55,18 @@ def trained_on(
     records = [*own, *(one for folder in adapters for one in _records(folder.resolve(), UNKNOWN))]
     if not records:
         return None
-    trainings = [_training(one) for one in records]
     prints = np.array([fingerprint_of(one) for one in asked], np.uint64)
-    hits = {training.source: np.isin(prints, training.fingerprints) for training in trainings}
+    hits = {one.source: np.isin(prints, _examples(one)[0]) for one in records}
+    unchecked = {one: _examples(one)[1] for one in records}
     return {
         "examples": int(np.any([*hits.values()], axis=0).sum()),
         "sources": [source for source, hit in hits.items() if hit.any()],
-        "same_name": [t.source for t in trainings if t.not_checked and name in t.datasets],
-        "not_checked": list(dict.fromkeys(reason for t in trainings for reason in t.not_checked)),
+        "same_name": [
+            one.source
+            for one, reasons in unchecked.items()
+            if reasons and any(data["dataset"] == name for data in one.data)
+        ],
+        "not_checked": list(dict.fromkeys(chain.from_iterable(unchecked.values()))),
     }
 
 
@@ -109,8 +104,8 @@ def _records(folder: Path, missing: str) -> list[Record]:
 
 
 @cache
-def _training(record: Record) -> Training:
-    """What a training read, without the rows that its val_size held out."""
+def _examples(record: Record) -> tuple[Prints, list[str]]:
+    """What a training read, without the rows that its val_size held out, and what is not known of it."""
     settings, data = record.settings, record.data
     parts, reasons = [np.empty(0, np.uint64)], []
     registry = Path(settings.get("dataset_dir") or registry_folder())
@@ -124,7 +119,7 @@ def _training(record: Record) -> Training:
         every = np.delete(every, held_out_rows(len(every), size, settings.get("seed", 42)))
     if not data:
         reasons.append(f"{record.source}: {record.missing or 'names no dataset'}")
-    return Training(record.source, tuple(str(one["dataset"]) for one in data), every, tuple(reasons))
+    return every, reasons
 
 
 def _fingerprints(data: Mapping[str, Any], registry: Path) -> Prints:

@@ -217,14 +217,12 @@ def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, tuple[Weighte
         name, _, given = text.partition("=")
         if not name or Path(name).name != name or name.startswith(".") or name == BASE or name in candidates:
             raise RequestError(f"--adapter {text}: expected NAME=DIR with a new NAME that can name a folder")
-        candidates[name] = _open_parts(given or name)
+        given = given or name
+        if "+" not in given or Path(given).is_dir():
+            parts = [parse_optional_weight(given)]
+        else:  # several with their weights: rte:0.5+mnli:0.5
+            parts = [parse_reference_weight(part) for part in given.split("+")]
+        candidates[name] = tuple(open_weighted(parts))
     if not candidates:
         raise RequestError("--no-base without --adapter leaves nothing to score")
     return reference, candidates
-
-
-def _open_parts(given: str) -> tuple[WeightedAdapter, ...]:
-    """Open an adapter, or several with their weights: `rte:0.5+mnli:0.5`."""
-    if "+" not in given or Path(given).is_dir():
-        return tuple(open_weighted([parse_optional_weight(given)]))
-    return tuple(open_weighted([parse_reference_weight(text) for text in given.split("+")]))

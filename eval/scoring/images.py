@@ -33,8 +33,10 @@ def with_images(request: ScoringRequest, sets: Sequence[EvalDataset], shots: int
     """
     if not any(_seen(one, request) for one in sets):
         return list(sets)
-    folders = [] if request.rescore else _adapters(request)
+    folders: list[Path] = []
     if not request.rescore:
+        parts = chain.from_iterable(open_adapters(request)[1].values())
+        folders = list(dict.fromkeys(part.adapter.folder for part in parts))
         _check_options(request, shots, folders)
     known = [settings for folder in folders if (settings := training_settings(folder))]
     sizes = [{name: one.get(name, size) for name, size in PIXELS.items()} for one in known] or [PIXELS]
@@ -54,11 +56,6 @@ def _seen(dataset: EvalDataset, request: ScoringRequest) -> list[Conversation]:
     """The rows that are scored, where any of them has images."""
     rows = dataset.conversations[: request.limit]
     return rows if any(row.images for row in rows) else []
-
-
-def _adapters(request: ScoringRequest) -> list[Path]:
-    parts = chain.from_iterable(open_adapters(request)[1].values())
-    return list(dict.fromkeys(part.adapter.folder for part in parts))
 
 
 def _check_options(request: ScoringRequest, shots: int, folders: Sequence[Path]) -> None:

@@ -6,6 +6,7 @@ processes; --rescore, which takes kept answers) are here, once. docs/eval-nli.md
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +189,7 @@ def warn(text: str) -> None:
 def rescore(source: Path, request: ScoringRequest, task: Task, sets: Sequence[EvalDataset]) -> None:
     """Write what `task` makes of outputs in `source` into another folder; what is wrong is said before."""
     run = read_identity(source)
-    _check(source, run, request, task, sets)
-    jobs = [_kept_job(source, request, model, dataset) for model in run["models"] for dataset in sets]
+    jobs = _kept_jobs(source, run, request, task, sets)
     settings = {**run["settings"], **task.settings(request), "cluster": request.cluster}
     identity: Identity = {**run, "settings": settings, "sets": {one.name: one.digest for one in sets}}
     with scoring_run(request.out, identity, force=request.force):
@@ -204,9 +204,10 @@ def rescore(source: Path, request: ScoringRequest, task: Task, sets: Sequence[Ev
     task.finish(request.out, list(run["models"]))
 
 
-def _check(
+def _kept_jobs(
     source: Path, run: Identity, request: ScoringRequest, task: Task, sets: Sequence[EvalDataset]
-) -> None:
+) -> list[Job]:
+    """What was scored, without the model; errors where it is of something else or not finished."""
     if (command := run["settings"].get("command")) != task.command:
         raise RequestError(f"--rescore {source}: its outputs are of {command}: python -m {command} --rescore")
     here, there = source.resolve(), request.out.resolve()
@@ -217,15 +218,14 @@ def _check(
             raise RequestError(f"--rescore {source}: no outputs on {one.name}, on {', '.join(run['sets'])}")
         if one.digest != run["sets"][one.name]:
             raise ContentError(f"--rescore {source}: its outputs on {one.name} are of another {one.path}")
-
-
-def _kept_job(source: Path, request: ScoringRequest, model: str, dataset: EvalDataset) -> Job:
-    """What was scored, without the model; `RequestError` where it is not finished."""
-    path = source / model / dataset.name / RESULTS
-    if not path.is_file():
-        raise RequestError(f"{path.parent}: unfinished: finish it with --resume, then --rescore")
     prompting = Prompting(lambda _: [], lambda _: Turns([]), "kept outputs", "")
-    return Job(request, None, Candidate(model, (), prompting), dataset, read_object(path))
+    jobs = []
+    for model, dataset in product(run["models"], sets):
+        path = source / model / dataset.name / RESULTS
+        if not path.is_file():
+            raise RequestError(f"{path.parent}: unfinished: finish it with --resume, then --rescore")
+        jobs.append(Job(request, None, Candidate(model, (), prompting), dataset, read_object(path)))
+    return jobs
 
 
 def _again(source: Path, job: Job, task: Task) -> Iterator[Prediction]:
