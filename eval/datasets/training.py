@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +55,17 @@ def trained_on(
     if not records:
         return None
     prints = np.array([fingerprint_of(one) for one in asked], np.uint64)
-    hits = {one.source: np.isin(prints, _examples(one)[0]) for one in records}
-    unchecked = {one: _examples(one)[1] for one in records}
+    found = {one: _examples(one) for one in records}
+    hits = {one.source: np.isin(prints, examples) for one, (examples, _) in found.items()}
     return {
         "examples": int(np.any([*hits.values()], axis=0).sum()),
         "sources": [source for source, hit in hits.items() if hit.any()],
         "same_name": [
             one.source
-            for one, reasons in unchecked.items()
+            for one, (_, reasons) in found.items()
             if reasons and any(data["dataset"] == name for data in one.data)
         ],
-        "not_checked": list(dict.fromkeys(chain.from_iterable(unchecked.values()))),
+        "not_checked": list(dict.fromkeys(reason for _, reasons in found.values() for reason in reasons)),
     }
 
 
