@@ -105,11 +105,7 @@ def generate(
 
 
 def stream(
-    model: Model,
-    prompt: Sequence[int],
-    max_new_tokens: int,
-    sampling: Sampling,
-    show: Callable[[str], None],
+    model: Model, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling, show: Callable[[str], None]
 ) -> None:
     """Generate an answer, giving words to `show`; `RequestError` if out of memory, `ContentError` for nan."""
     import torch
