@@ -17,7 +17,7 @@ from core.files import sha256, versions
 from core.prompt import Encode, Message, chat_encoder, llamafactory_encoder, saved_chat_template
 from eval.backends.load import check_gguf, find_model, load_gguf, load_gguf_tokenizer, load_model
 from eval.backends.modelfile import ServedModelfile, read_modelfile
-from eval.backends.scorers import ChoiceScorer, refuse, score_all
+from eval.backends.scorers import choosing, refuse, score_all
 from eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
 from eval.datasets.prompts import trained_template
 from eval.metrics.labels import MOST, spellings
@@ -216,7 +216,7 @@ def _ask(job: Job, rows: Sequence[int]) -> Answers:
     if not 1 < len(labels) <= MOST or "" in labels:
         return Answers(tokens, None)
     forms = {label: spellings(label) for label in labels}
-    chosen = score_all(ChoiceScorer(job.model, job.prompts(rows), forms, job.opened.budget), "labels")
+    chosen = score_all(choosing(job.model, job.prompts(rows), forms, job.opened.budget), "labels")
     return Answers(tokens, {row: fields["choices"] for row, fields in chosen.items()})
 
 

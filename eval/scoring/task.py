@@ -10,7 +10,7 @@ from typing import Any
 from core.errors import RequestError
 from core.prompt import Conversation
 from eval.backends.load import Model
-from eval.backends.scorers import Fields, GenerationScorer, Generator, Messages, Scorer
+from eval.backends.scorers import Fields, Generator, Messages, Scorer, generating
 from eval.datasets.dataset import EvalDataset, Shots
 from eval.metrics.labels import UNKNOWN
 from eval.runs.results import Prediction
@@ -90,7 +90,7 @@ class Job:
     def generating(self, messages: Mapping[int, Messages] | None = None) -> Scorer:
         """Return a scorer that generates an answer to every row, or to the given messages by row."""
         prompted = self.messages() if messages is None else messages
-        return GenerationScorer(self.generator, prompted, self.request.max_new_tokens)
+        return generating(self.generator, prompted, self.request.max_new_tokens)
 
 
 @dataclass(frozen=True, slots=True)
