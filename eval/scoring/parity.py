@@ -127,28 +127,23 @@ def prove(request: ScoringRequest, compared: Compared) -> Proof:
     template = compared.template or (trained.pop() if len(trained) == 1 else None)
     tokenizer = opened.local.tokenizer
     ways = dict(_ways(replace(compared, template=template), candidate, tokenizer, served))
-    jobs = [Job(request, opened, candidate, one) for one in sets]
-    encoded: dict[str, dict[str, dict[int, list[int]]]] = {
-        job.dataset.name: {
-            way: {row: encode(asked.messages) for row, asked in enumerate(job.rows)}
-            for way, encode in ways.items()
-        }
-        for job in jobs
-    }
     reference, scored = next(iter(ways)), candidate.prompting.source
-    prompts = [
-        prove_prompts(way, name, own[reference], found, tokenizer.decode)
-        for name, own in encoded.items()
-        for way, found in own.items()
-        if way != reference
-    ]
     unchecked = [f"no --{option}" for option in SERVED if getattr(compared, option) is None]
     if template is None:
         unchecked.insert(0, "training's template: no recipe beside the adapter names one (--template NAME)")
+    jobs = [Job(request, opened, candidate, one) for one in sets]
+    prompts: list[PromptProof] = []
     fitting = {}
-    for name, own in encoded.items():
-        refused = refuse(own[scored], request.max_new_tokens, opened.local.context)
-        fitting[name] = [row for row in own[scored] if row not in refused]
+    for job in jobs:
+        name, talks = job.dataset.name, [asked.messages for asked in job.rows]
+        ids = {way: dict(enumerate(map(encode, talks))) for way, encode in ways.items()}
+        prompts += [
+            prove_prompts(way, name, ids[reference], found, tokenizer.decode)
+            for way, found in ids.items()
+            if way != reference
+        ]
+        refused = refuse(ids[scored], request.max_new_tokens, opened.local.context)
+        fitting[name] = [row for row in ids[scored] if row not in refused]
         if refused:
             unchecked.append(f"answers to {len(refused)} rows of {name}: too long for the context")
     answers = list(_answers(jobs, compared, fitting))
@@ -171,8 +166,8 @@ def _ways(
         from transformers import AutoTokenizer
 
         own = AutoTokenizer.from_pretrained(find_model(str(compared.fused)), trust_remote_code=False)
-        template = saved_chat_template(compared.fused)
-        yield f"chat template and tokenizer of {compared.fused}", chat_encoder(own, template)
+        encode = chat_encoder(own, saved_chat_template(compared.fused))
+        yield f"chat template and tokenizer of {compared.fused}", encode
     if compared.gguf:
         own = load_gguf_tokenizer(compared.gguf)
         template = own.chat_template if isinstance(own.chat_template, str) else None
@@ -190,14 +185,13 @@ def _answers(
     jobs: Sequence[Job], compared: Compared, rows: Mapping[str, Sequence[int]]
 ) -> Iterator[AnswerProof]:
     """Every served model's answers against the unmerged adapter's; one of them is loaded beside the base."""
-    opened, candidate = jobs[0].opened, jobs[0].candidate
+    opened, base = jobs[0].opened, jobs[0].model
     models = [path for path in (compared.fused, compared.gguf) if path]
     if not models:
         return
-    with opened.applied(candidate):
+    with opened.applied(jobs[0].candidate):
         live = [_ask(job, rows[job.dataset.name]) for job in jobs]
     for path in models:
-        base = opened.local
         other = load_gguf(path, base) if path == compared.gguf else load_model(path, base.dtype)
         beside = replace(opened, model=other)
         for job, expected in zip(jobs, live, strict=True):
