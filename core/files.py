@@ -17,7 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from core.errors import ContentError, RequestError, nearest
 
@@ -121,6 +121,21 @@ def no_folder(reference: str, otherwise: str) -> str:
     path = Path(reference)
     beside = [each.name for each in path.parent.iterdir() if each.is_dir()] if path.parent.is_dir() else []
     return f"{reference}: no such folder; {nearest(path.name, beside) or otherwise}"
+
+
+def from_hub(reference: str, fix: str, **wanted: Any) -> Path:
+    """Return the cached folder of what is `wanted` of a repository on the hub, as `snapshot_download` takes
+    it; `RequestError` with the `fix` where it is not there or the hub cannot be reached."""
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(snapshot_download(reference, **wanted))
+    except (OSError, HfHubHTTPError, HFValidationError, httpx.HTTPError, ValueError) as error:
+        why = str(error).strip().splitlines() or [repr(error)]
+        hub = f"not found on, or cannot reach, the Hugging Face Hub: {why[0]}; {fix}"
+        raise RequestError(no_folder(reference, hub)) from error
 
 
 def sha256(path: Path) -> str:

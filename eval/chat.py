@@ -22,7 +22,7 @@ from eval.backends.load import Model
 from eval.datasets.prompts import trained_system
 from eval.metrics.answers import cut_thought
 from eval.scoring.candidates import Candidate, open_models
-from eval.scoring.options import Finite, loading_options, number, take
+from eval.scoring.options import Finite, ScoringRequest, loading_options, number, take
 
 WAYS_OUT = ("exit", "quit")
 USE = "/use"
@@ -66,7 +66,7 @@ def cli(once: str | None, system: str | None, preset: str | None, **given: Any) 
     given["out"] = Path()
     request = take(given)
     opened = open_models(request)
-    sampling = choose_sampling(opened.local, preset, request.max_new_tokens, given)
+    sampling = choose_sampling(opened.local, preset, given)
     candidates = {candidate.name: candidate for candidate in opened.candidates}
     first = opened.candidates[-max(1, len(request.adapters))]  # the first adapter, else the model
     name: str | None = first.name
@@ -74,7 +74,7 @@ def cli(once: str | None, system: str | None, preset: str | None, **given: Any) 
     while name is not None:
         candidate = candidates[name]
         messages = [*_begin(candidate, system), *said]
-        chat = Chat(opened.local, candidate.prompting.encode, sampling, request.think, messages)
+        chat = Chat(request, opened.local, candidate.prompting.encode, sampling, messages)
         with opened.applied(candidate):
             if once is not None:
                 chat.answer(once)
@@ -101,10 +101,10 @@ def _begin(candidate: Candidate, system: str | None) -> list[Message]:
 class Chat:
     """A conversation: who answers and how, and all that was said, the system text first."""
 
+    request: ScoringRequest
     model: Model
     encode: Encode
     sampling: Sampling
-    think: bool
     messages: list[Message] = field(default_factory=list)
 
     def answer(self, text: str) -> None:
@@ -116,11 +116,11 @@ class Chat:
         def show(piece: str, ended: bool = False) -> None:
             nonlocal said, shown
             said += piece
-            before, shown = shown, said if self.think else without_thoughts(said, ended)
+            before, shown = shown, said if self.request.think else without_thoughts(said, ended)
             click.echo(shown[len(before) :], nl=ended)
 
         try:
-            stream(self.model, prompt, self.sampling, show)
+            stream(self.model, prompt, self.request.max_new_tokens, self.sampling, show)
         finally:
             show("", ended=True)
             answer = cut_thought(said)
@@ -130,13 +130,14 @@ class Chat:
 
     def _fitting(self) -> list[int]:
         """Return the prompt's ids; the oldest question and answer are forgotten until it fits."""
-        room = self.model.context - self.sampling.max_new_tokens
+        longest = self.request.max_new_tokens
+        room = self.model.context - longest
         while len(prompt := self.encode(self.messages)) > room:
             oldest = next(n for n, message in enumerate(self.messages) if message["role"] == "user")
             if oldest == len(self.messages) - 1:
                 self.messages.pop()
                 raise RequestError(
-                    f"{len(prompt)} tokens and {self.sampling.max_new_tokens} for the answer exceed the "
+                    f"{len(prompt)} tokens and {longest} for the answer exceed the "
                     f"context of {self.model.context}: shorten the text or lower --max-new-tokens"
                 )
             del self.messages[oldest : oldest + 2]

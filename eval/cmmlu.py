@@ -14,8 +14,7 @@ import click
 
 from core.errors import RequestError, run
 from core.files import write_json, write_text
-from core.prompt import Conversation
-from eval.backends.scorers import ChoiceScorer, Fields, Scorer
+from eval.backends.scorers import Fields, Scorer, choosing
 from eval.datasets.cmmlu import (
     HUB_ID,
     LETTERS,
@@ -25,9 +24,7 @@ from eval.datasets.cmmlu import (
     in_groups,
     prompt,
     read_exam,
-    show_item,
 )
-from eval.datasets.dataset import EvalDataset
 from eval.metrics.labels import accuracy_line, summary
 from eval.nli import mass_warnings, mean_mass
 from eval.reports.groups import group_score, group_table, groups_json, read_groups
@@ -85,7 +82,7 @@ def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, 
     chosen = choose_subjects(subjects, folder)
     folder = folder or fetch(source, [subject.name for subject in chosen])
     exams = {subject.name: read_exam(folder, subject, shots) for subject in chosen}
-    return Cmmlu(shots, chat, exams), [_questions(exam) for exam in exams.values()]
+    return Cmmlu(shots, chat, exams), [exam.dataset for exam in exams.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +101,7 @@ class Cmmlu(Task):
 
     def scorer(self, job: Job) -> Scorer:
         """Return one that compares the four letters' probabilities after each question's prompt."""
-        return FewShotScorer(job, self.exams[job.dataset.name])
+        return _few_shot(job, self.exams[job.dataset.name])
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the question, the right letter and the likeliest, and the probabilities of all four."""
@@ -145,32 +142,22 @@ class Cmmlu(Task):
         return {"accuracy, average over subjects": mean}
 
 
-class FewShotScorer(ChoiceScorer):
-    """Chooses between the letters, and tells how many shots each prompt had room for."""
+def _few_shot(job: Job, exam: Exam) -> Scorer:
+    """Return what chooses after the exam's questions, with as many of its examples as fit the context, and
+    tells how many that were."""
 
-    def __init__(self, job: Job, exam: Exam) -> None:
-        """Make the prompts of an exam's questions, with as many of its examples as fit the context."""
+    def encode(text: str) -> list[int]:
+        return job.candidate.prompting.encode([{"role": "user", "content": text}])
 
-        def encode(text: str) -> list[int]:
-            return job.candidate.prompting.encode([{"role": "user", "content": text}])
+    made = [prompt(exam, row, encode, job.model.context) for row in range(len(job.rows))]
+    ids = {row: ids for row, (ids, _) in enumerate(made)}
+    scorer = choosing(job.model, ids, {letter: [letter] for letter in LETTERS}, job.opened.budget)
 
-        made = [prompt(exam, item, encode, job.model.context) for item in exam.items[: len(job.rows)]]
-        self.shots = [shots for _, shots in made]
-        ids = {row: ids for row, (ids, _) in enumerate(made)}
-        super().__init__(job.model, ids, {letter: [letter] for letter in LETTERS}, job.opened.budget)
+    def score(batch: Sequence[int]) -> list[Fields]:
+        answers = scorer.score(batch)
+        return [{**fields, "shots": made[row][1]} for row, fields in zip(batch, answers, strict=True)]
 
-    def score(self, batch: Sequence[int]) -> list[Fields]:
-        """Return what choosing returns of each row, and its shots."""
-        answers = super().score(batch)
-        return [{**fields, "shots": self.shots[row]} for row, fields in zip(batch, answers, strict=True)]
-
-
-def _questions(exam: Exam) -> EvalDataset:
-    talks = [
-        Conversation([{"role": "user", "content": show_item(item, with_answer=False)}], item.answer)
-        for item in exam.items
-    ]
-    return EvalDataset(exam.subject.name, exam.path, [{} for _ in talks], talks, exam.beside)
+    return replace(scorer, score=score)
 
 
 def _plain(opened: Opened) -> Opened:

@@ -52,7 +52,7 @@ class Dialogue(Task):
     def scorer(self, job: Job) -> Scorer:
         """Return one that leads every conversation of several questions; the others show nothing."""
         talks = {row: talk.messages for row, talk in enumerate(job.rows) if _several(talk)}
-        return ConversationScorer(job.generator, talks, _fits(job), job.request.max_new_tokens)
+        return conversing(job.generator, talks, _fits(job), job.request.max_new_tokens)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the data's own answers, the row's number, and the transcript or why there is none."""
@@ -100,37 +100,33 @@ class Dialogue(Task):
         }
 
 
-class ConversationScorer:
-    """Has a generator answer turn after turn, each on all that was said before."""
+def conversing(
+    generator: Generator, talks: Mapping[int, Messages], fits: Callable[[Messages], bool], max_new_tokens: int
+) -> Scorer:
+    """Return what has a generator answer turn after turn, each on all that was said before.
 
-    def __init__(
-        self,
-        generator: Generator,
-        talks: Mapping[int, Messages],
-        fits: Callable[[Messages], bool],
-        max_new_tokens: int,
-    ) -> None:
-        """Prepare for conversations by row, a user's turn last; each ends where it no longer `fits`."""
-        self.generator, self.talks, self.fits, self.max_new_tokens = generator, talks, fits, max_new_tokens
-        self.batches, self.refused = generator.plan(talks, max_new_tokens)
+    Conversations, by row, have a user's turn last; each ends where it no longer `fits`. Of each row the
+    `transcript`, thoughts left out, and whether it was `cut_short`.
+    """
 
-    def score(self, batch: Sequence[int]) -> list[Fields]:
-        """Return the `transcript` of each row, thoughts left out, and whether it was `cut_short`."""
-        turns = [_questions(self.talks[row]) for row in batch]
+    def score(batch: Sequence[int]) -> list[Fields]:
+        turns = [_questions(talks[row]) for row in batch]
         said: list[Messages] = [[] for _ in batch]
         ended = [False for _ in batch]
         for turn in range(max(map(len, turns))):
             now = []
             for n, asked in enumerate(turns):
                 if turn < len(asked) and not ended[n]:
-                    ended[n] = not self.fits([*said[n], *asked[turn]])
+                    ended[n] = not fits([*said[n], *asked[turn]])
                     if not ended[n]:
                         said[n] += asked[turn]
                         now.append(n)
-            answers = self.generator.generate([said[n] for n in now], self.max_new_tokens) if now else []
+            answers = generator.generate([said[n] for n in now], max_new_tokens) if now else []
             for n, answer in zip(now, answers, strict=True):
                 said[n].append({"role": "assistant", "content": cut_thought(answer)})
         return [{"transcript": s, "cut_short": e} for s, e in zip(said, ended, strict=True)]
+
+    return Scorer(*generator.plan(talks, max_new_tokens), score)
 
 
 def _fits(job: Job) -> Callable[[Messages], bool]:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from core.errors import RequestError, run
-from eval.backends.scorers import DIGITS, ChoiceScorer, Fields, Prompts, Scorer, score_all
+from eval.backends.scorers import DIGITS, Fields, Prompts, Scorer, choosing, score_all
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.datasets.shots import with_shots
 from eval.metrics.answers import PARSERS
@@ -145,7 +145,7 @@ class Nli(Task):
     def _choosing(self, job: Job, prompts: Prompts) -> Scorer:
         forms = {label: spellings(label, self.variants == "all") for label in self.labels(job)}
         images = {row: job.images(row) for row in prompts}
-        return ChoiceScorer(job.model, prompts, forms, job.opened.budget, images)
+        return choosing(job.model, prompts, forms, job.opened.budget, images)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Return the six fields of the published script, the row's number, and what else is known of it."""

@@ -13,7 +13,7 @@ from core.documents import json_lines
 from core.errors import RequestError, run
 from core.prompt import Conversation
 from core.supervision import SupervisedText, Turns, supervise
-from eval.backends.likelihood import AnswerScorer
+from eval.backends.likelihood import reading_answers
 from eval.backends.scorers import Fields, Scorer
 from eval.datasets.pairs import read_preferences
 from eval.metrics.labels import UNKNOWN, accuracy_line
@@ -147,13 +147,13 @@ def _base_rows(job: Job) -> list[Prediction] | None:
     return [row for _, row in json_lines(base / PREDICTIONS)] if known else None
 
 
-def _reading(job: Job, answers: Mapping[str, Sequence[str]]) -> AnswerScorer:
+def _reading(job: Job, answers: Mapping[str, Sequence[str]]) -> Scorer:
     """Return what reads the answers of all rows, given by name, each after its row's prompt."""
     texts = {
         row: {name: _supervised(job, talk, own[row]) for name, own in answers.items()}
         for row, talk in enumerate(job.rows)
     }
-    return AnswerScorer(job.model, job.opened.budget, texts)
+    return reading_answers(job.model, job.opened.budget, texts)
 
 
 def _supervised(job: Job, talk: Conversation, answer: str) -> SupervisedText:

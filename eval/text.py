@@ -14,7 +14,7 @@ import click
 from core.errors import ContentError, RequestError, run
 from core.files import write_json
 from core.supervision import SupervisedText, supervise, supervise_text
-from eval.backends.likelihood import LikelihoodScorer
+from eval.backends.likelihood import reading_losses
 from eval.backends.scorers import Fields, Scorer
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.answers import cut_thought
@@ -117,7 +117,7 @@ class Text(Task):
         if not any(supervised.learned for supervised in texts.values()):
             raise ContentError(f"{job.dataset.path}: no token of its {len(texts)} rows carries loss")
         generating = job.generating() if self.generate and not self._plain(job) else None
-        return LikelihoodScorer(job.model, texts, generating, job.opened.budget)
+        return reading_losses(job.model, texts, generating, job.opened.budget)
 
     def _supervised(self, job: Job, row: int) -> SupervisedText:
         asked = job.rows[row]

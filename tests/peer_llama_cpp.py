@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.backends.load import Model, load_gguf, load_model
-from eval.backends.scorers import ChoiceScorer
+from eval.backends.scorers import choosing
 from eval.datasets.dataset import read_datasets
 from eval.datasets.prompts import choose_prompting
 from eval.metrics.labels import find_labels, spellings
@@ -88,7 +88,7 @@ def widen(narrow: Path, wide: Path) -> None:
 
 def by_transformers(model: Model, prompts: dict[int, list[int]], labels: dict[str, list[str]]) -> Scores:
     """Return what eval.nli compares."""
-    asker = ChoiceScorer(model, prompts, labels, 2048)
+    asker = choosing(model, prompts, labels, 2048)
     return {
         row: fields["choices"]  # type: ignore[misc]  # a field of eval's own
         for batch in asker.batches

@@ -14,6 +14,8 @@ from eval.backends.scorers import Messages, Plan, plan_batches, refuse
 if TYPE_CHECKING:
     import torch
 
+Sampling = Mapping[str, float]
+"""How tokens are drawn, in the words of transformers' `generate`."""
 DRAWING = ("temperature", "top_p", "top_k", "min_p")
 PRESETS = {
     "document": {"temperature": 0.8, "top_p": 0.9, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3}
@@ -27,26 +29,16 @@ THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 BEGUN = re.compile(r"<(?:t(?:h(?:i(?:nk?)?)?)?)?\Z")  # a part of <think> at the end
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How tokens are drawn: `settings` in the words of transformers' `generate`; no temperature is greedy."""
-
-    max_new_tokens: int
-    settings: Mapping[str, float]
-
-    def arguments(self) -> dict[str, Any]:
-        """Return what `generate` takes."""
-        draws = bool(self.settings.get("temperature"))
-        kept = {name: value for name, value in self.settings.items() if draws or name not in DRAWING}
-        return {"do_sample": draws, "max_new_tokens": self.max_new_tokens, **kept}
-
-
-def choose_sampling(
-    model: Model, preset: str | None, max_new_tokens: int, given: Mapping[str, float | None]
-) -> Sampling:
+def choose_sampling(model: Model, preset: str | None, given: Mapping[str, float | None]) -> Sampling:
     """Return what is `given`, beside it a preset's settings or else those that the model ships."""
     own = PRESETS[preset] if preset else model.sampling
-    return Sampling(max_new_tokens, {**own, **{name: x for name, x in given.items() if x is not None}})
+    return {**own, **{name: value for name, value in given.items() if value is not None}}
+
+
+def drawing(sampling: Sampling) -> dict[str, Any]:
+    """Return what transformers' `generate` takes of settings; without a temperature nothing is drawn."""
+    draws = bool(sampling.get("temperature"))
+    return {"do_sample": draws, **{name: x for name, x in sampling.items() if draws or name not in DRAWING}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +48,8 @@ class LocalGenerator:
     model: Model
     encode: Encode
     budget: int
-    sampling: Mapping[str, float] | None = None
-    """As `Sampling.settings`; None: the likeliest token is taken."""
+    sampling: Sampling | None = None
+    """None: the likeliest token is taken."""
 
     def plan(self, talks: Mapping[int, Messages], max_new_tokens: int) -> Plan:
         """Return batches of rows, longest first, and why the others do not fit the context."""
@@ -75,7 +67,7 @@ class LocalGenerator:
         return [draw(self.model, prompt, max_new_tokens, self.sampling) for prompt in prompts]
 
 
-def draw(model: Model, prompt: Sequence[int], max_new_tokens: int, sampling: Mapping[str, float]) -> str:
+def draw(model: Model, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling) -> str:
     """Return a sampled answer to a prompt (ids): the same in every run, whatever was drawn before."""
     import torch
 
@@ -84,10 +76,7 @@ def draw(model: Model, prompt: Sequence[int], max_new_tokens: int, sampling: Map
 
 
 def generate(
-    model: Model,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    sampling: Mapping[str, float] | None = None,
+    model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Sampling | None = None
 ) -> list[str]:
     """Return answers to prompts (ids, padded left), greedy without `sampling`; `ContentError` for nan."""
     import torch
@@ -108,13 +97,16 @@ def generate(
             input_ids=ids,
             attention_mask=mask,
             logits_processor=[check],
-            **Sampling(max_new_tokens, sampling or {}).arguments(),
+            max_new_tokens=max_new_tokens,
+            **drawing(sampling or {}),
         )
     answers: list[str] = model.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
     return answers
 
 
-def stream(model: Model, prompt: Sequence[int], sampling: Sampling, show: Callable[[str], None]) -> None:
+def stream(
+    model: Model, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling, show: Callable[[str], None]
+) -> None:
     """Generate an answer, giving words to `show`; `RequestError` if out of memory, `ContentError` for nan."""
     import torch
     from transformers import TextStreamer
@@ -130,7 +122,8 @@ def stream(model: Model, prompt: Sequence[int], sampling: Sampling, show: Callab
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 streamer=Pieces(model.tokenizer, skip_prompt=True, skip_special_tokens=True),
-                **sampling.arguments(),
+                max_new_tokens=max_new_tokens,
+                **drawing(sampling),
             )
     except torch.OutOfMemoryError as error:
         raise RequestError(f"out of memory with a prompt of {len(prompt)} tokens") from error

@@ -63,67 +63,59 @@ def _losses(model: Model, texts: Sequence[SupervisedText]) -> list[float]:
     return sums.index_add(0, rows.cpu(), each.double().cpu()).tolist()
 
 
-class AnswerScorer:
-    """Reads each row's answers, given by name; a row that the context cannot hold is refused."""
+def reading_answers(model: Model, budget: int, texts: Mapping[int, AnswerTexts]) -> Scorer:
+    """Return what reads each row's answers, given by name; a row that the context cannot hold is refused.
 
-    def __init__(self, model: Model, budget: int, texts: Mapping[int, AnswerTexts]) -> None:
-        self.model, self.budget, self.texts = model, budget, texts
-        longest = {row: max(one.length for one in answers.values()) for row, answers in texts.items()}
-        self.refused = {
-            row: f"{length} tokens exceed the context of {model.context}"
-            for row, length in longest.items()
-            if length > model.context
-        }
-        self.batches = plan_batches({row: longest[row] for row in longest.keys() - self.refused}, budget)
+    Of each row log p in nats (`NAME_logp`), summed over `NAME_tokens` tokens, of every answer.
+    """
+    longest = {row: max(one.length for one in answers.values()) for row, answers in texts.items()}
+    refused = {
+        row: f"{length} tokens exceed the context of {model.context}"
+        for row, length in longest.items()
+        if length > model.context
+    }
 
-    def score(self, batch: Sequence[int]) -> list[Fields]:
-        """Return log p in nats (`NAME_logp`), summed over `NAME_tokens` tokens, of every answer of a row."""
+    def score(batch: Sequence[int]) -> list[Fields]:
         said: dict[int, Fields] = {row: {} for row in batch}
-        for name in self.texts[batch[0]]:
-            answers = {row: self.texts[row][name] for row in batch}
-            for row, loss in losses(self.model, answers, self.budget).items():
+        for name in texts[batch[0]]:
+            answers = {row: texts[row][name] for row in batch}
+            for row, loss in losses(model, answers, budget).items():
                 said[row][f"{name}_logp"] = -round(loss, DIGITS)
                 said[row][f"{name}_tokens"] = len(answers[row].learned)
         return list(said.values())
 
+    batches = plan_batches({row: longest[row] for row in longest.keys() - refused}, budget)
+    return Scorer(batches, refused, score)
 
-class LikelihoodScorer:
-    """Gives the loss of every row, and a generated answer beside it where one is asked for."""
 
-    def __init__(
-        self, model: Model, texts: Mapping[int, SupervisedText], generating: Scorer | None, budget: int
-    ) -> None:
-        """Prepare to read texts by row; rows that `generating` cannot ask are read all the same."""
-        self.model, self.texts, self.generating, self.budget = model, texts, generating, budget
-        self.refused: dict[int, str] = {}
-        planned = generating.batches if generating else []
-        rest = texts.keys() - {row for batch in planned for row in batch}
-        self.batches = planned + plan_batches({row: len(texts[row].ids) for row in rest}, budget)
+def reading_losses(
+    model: Model, texts: Mapping[int, SupervisedText], generating: Scorer | None, budget: int
+) -> Scorer:
+    """Return what gives the loss of every row, beside an answer where `generating` is there and can ask it.
 
-    def score(self, batch: Sequence[int]) -> list[Fields]:
-        """Return `loss` (nats, summed), `tokens` that carry it, and `model_output` or `refused`;
-        `example_tokens` is how long the whole was before it was cut (`truncated`).
+    Of each row `loss` (nats, summed), `tokens` that carry it, and `model_output` or `refused`;
+    `example_tokens` is how long the whole was before it was cut (`truncated`). `ContentError` if a loss is no
+    finite number.
+    """
+    planned, refused = (generating.batches, generating.refused) if generating else ([], {})
 
-        `ContentError` if a loss is no finite number.
-        """
-        said = self._said(batch)
-        found = losses(self.model, {row: self.texts[row] for row in batch}, self.budget)
+    def score(batch: Sequence[int]) -> list[Fields]:
+        said: dict[int, Fields] = {row: {"refused": refused[row]} for row in batch if row in refused}
+        asked = [row for row in batch if row not in refused]
+        if generating and asked:
+            said.update(zip(asked, generating.score(asked), strict=True))
+        found = losses(model, {row: texts[row] for row in batch}, budget)
         return [
             {
                 "loss": round(found[row], DIGITS),
-                "tokens": len(self.texts[row].learned),
-                "truncated": self.texts[row].cut,
-                "example_tokens": self.texts[row].length,
+                "tokens": len(texts[row].learned),
+                "truncated": texts[row].cut,
+                "example_tokens": texts[row].length,
                 **said.get(row, {}),
             }
             for row in batch
         ]
 
-    def _said(self, batch: Sequence[int]) -> dict[int, Fields]:
-        if self.generating is None:
-            return {}
-        refused = self.generating.refused
-        asked = [row for row in batch if row not in refused]
-        answers = self.generating.score(asked) if asked else []
-        cut = {row: {"refused": refused[row]} for row in batch if row in refused}
-        return {**dict(zip(asked, answers, strict=True)), **cut}
+    rest = texts.keys() - {row for batch in planned for row in batch}
+    batches = planned + plan_batches({row: len(texts[row].ids) for row in rest}, budget)
+    return Scorer(batches, {}, score)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ContentError, RequestError
-from core.files import no_folder
+from core.files import from_hub
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from eval.backends.vision import Vision
 
@@ -44,7 +44,8 @@ def find_model(reference: str) -> Path:
     """Return the folder of a model or hub id; `RequestError` for none, `ContentError` without safetensors."""
     folder = Path(reference)
     if not folder.is_dir():
-        folder = _from_hub(reference)
+        wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        folder = from_hub(reference, "give a local model folder", allow_patterns=wanted)
     if not (folder / "config.json").is_file():
         raise RequestError(f"{folder}: no config.json: not a model folder")
     if not any(folder.glob(WEIGHTS)):
@@ -58,7 +59,7 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     from transformers import utils
 
     utils.is_sklearn_available = lambda: False  # 3 s of imports for assisted decoding, which nobody asks for
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+    from transformers import AutoTokenizer, GenerationConfig
 
     utils.logging.set_verbosity_error()
     utils.logging.disable_progress_bar()
@@ -66,8 +67,7 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     dtype = dtype or ("fp32" if device == "cpu" else "bf16")
     with loading(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # else it asks the user
-        kind = _kind(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-        net = kind.from_pretrained(
+        net = _kind(folder).from_pretrained(
             folder,
             trust_remote_code=False,
             dtype=getattr(torch, DTYPES[dtype]),
@@ -88,11 +88,12 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     return Model(net, tokenizer, device, dtype, limit or 1 << 30, alone, sampling)
 
 
-def _kind(config: "PreTrainedConfig") -> Any:
+def _kind(folder: Path) -> Any:
     """Return the class that loads a model: that of texts where it has one, else that of images and texts."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto import modeling_auto
 
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     sees = config.model_type in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     reads = config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     return AutoModelForImageTextToText if sees and not reads else AutoModelForCausalLM
@@ -170,16 +171,3 @@ def _quantized(bits: int, dtype: str, device: str) -> dict[str, Any]:
         bnb_4bit_compute_dtype=dtype,
     )
     return {"quantization_config": config, "device_map": {"": device}}
-
-
-def _from_hub(reference: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-        return Path(snapshot_download(reference, allow_patterns=wanted))
-    except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        hub = f"not found on, or cannot reach, the Hugging Face Hub: {reason}; give a local model folder"
-        raise RequestError(no_folder(reference, hub)) from error

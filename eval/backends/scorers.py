@@ -10,7 +10,8 @@ import contextlib
 import copy
 import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from core.errors import ContentError, RequestError
@@ -148,54 +149,53 @@ def head_only_at(net: Any, rows: "torch.Tensor", positions: "torch.Tensor") -> I
         handle.remove()
 
 
-class Scorer(Protocol):
-    """How a set is asked: in which batches of rows, which rows cannot be, and what comes of a batch."""
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """How a set is asked: in which batches of rows, why some rows cannot be, and what comes of a batch:
+    `model_output` and what else is known of each row."""
 
     batches: list[list[int]]
     refused: dict[int, str]
-
-    def score(self, batch: Sequence[int]) -> list[Fields]:
-        """Return `model_output` and what else is known of each row."""
+    score: Callable[[Sequence[int]], list[Fields]]
 
 
-class ChoiceScorer:
-    """Compares the probabilities of the labels after the prompt, each summed over its spellings."""
+def choosing(
+    model: Model,
+    prompts: Prompts,
+    spellings: Mapping[str, Sequence[str]],
+    budget: int,
+    images: Mapping[int, Sequence[str]] | None = None,
+) -> Scorer:
+    """Return what compares the labels, each by the texts that count as it, after the prompts by row.
 
-    def __init__(
-        self,
-        model: Model,
-        prompts: Prompts,
-        spellings: Mapping[str, Sequence[str]],
-        budget: int,
-        images: Mapping[int, Sequence[str]] | None = None,
-    ) -> None:
-        """Prepare to choose between labels, given with the texts that count as each; `images` by row."""
-        self.columns, tokens = tokenise(model, spellings)
-        self.refused = refuse(prompts, max(map(len, tokens)) - 1, model.context)
-        fitting = {row: ids for row, ids in prompts.items() if row not in self.refused}
-        self.scorer = LogProbabilities(model, fitting, tokens, images)
-        self.batches = self.scorer.batches(budget)
+    Of each row the likeliest label, all log-probabilities and the label mass; `ContentError` for nan.
+    """
+    columns, tokens = tokenise(model, spellings)
+    refused = refuse(prompts, max(map(len, tokens)) - 1, model.context)
+    fitting = {row: ids for row, ids in prompts.items() if row not in refused}
+    scorer = LogProbabilities(model, fitting, tokens, images)
 
-    def score(self, batch: Sequence[int]) -> list[Fields]:
-        """Return the likeliest label, all log-probabilities and the label mass; `ContentError` for nan."""
-        scores = self.scorer.score(batch).double()
+    def score(batch: Sequence[int]) -> list[Fields]:
+        scores = scorer.score(batch).double()
         for row, logs in zip(batch, scores.tolist(), strict=True):
             if not all(map(math.isfinite, logs)):
                 raise ContentError(
                     f"row {row}: the model gives {logs[0]} as a log-probability: its weights or the "
                     "adapter's overflow; try --dtype fp32"
                 )
-        sums = {label: scores[:, own].logsumexp(1).tolist() for label, own in self.columns.items()}
-        return [self._fields({label: own[n] for label, own in sums.items()}) for n in range(len(batch))]
+        sums = {label: scores[:, own].logsumexp(1).tolist() for label, own in columns.items()}
+        found = []
+        for n in range(len(batch)):
+            choices = {label: own[n] for label, own in sums.items()}
+            best = max(choices, key=choices.__getitem__)
+            rounded = {label: round(value, DIGITS) for label, value in choices.items()}
+            mass = round(sum(map(math.exp, choices.values())), DIGITS)
+            found.append(
+                {"model_output": best, "predicted_output": best, "choices": rounded, "label_mass": mass}
+            )
+        return found
 
-    def _fields(self, choices: Mapping[str, float]) -> Fields:
-        best = max(choices, key=choices.__getitem__)
-        return {
-            "model_output": best,
-            "predicted_output": best,
-            "choices": {label: round(value, DIGITS) for label, value in choices.items()},
-            "label_mass": round(sum(map(math.exp, choices.values())), DIGITS),
-        }
+    return Scorer(scorer.batches(budget), refused, score)
 
 
 class Generator(Protocol):
@@ -208,18 +208,14 @@ class Generator(Protocol):
         """Return the greedy answer to each conversation, whose last turn is the user's."""
 
 
-class GenerationScorer:
-    """Generates a greedy answer to each conversation."""
+def generating(generator: Generator, talks: Mapping[int, Messages], max_new_tokens: int) -> Scorer:
+    """Return what generates an answer to each conversation: the whole text, a thought included."""
 
-    def __init__(self, generator: Generator, talks: Mapping[int, Messages], max_new_tokens: int) -> None:
-        """Prepare to generate at most `max_new_tokens` tokens for each conversation."""
-        self.generator, self.talks, self.max_new_tokens = generator, talks, max_new_tokens
-        self.batches, self.refused = generator.plan(talks, max_new_tokens)
-
-    def score(self, batch: Sequence[int]) -> list[Fields]:
-        """Return the whole generated text, a thought included, as `model_output`."""
-        texts = self.generator.generate([self.talks[row] for row in batch], self.max_new_tokens)
+    def score(batch: Sequence[int]) -> list[Fields]:
+        texts = generator.generate([talks[row] for row in batch], max_new_tokens)
         return [{"model_output": text} for text in texts]
+
+    return Scorer(*generator.plan(talks, max_new_tokens), score)
 
 
 def score_in_halves(scorer: Scorer, batch: Sequence[int]) -> list[Fields]:

@@ -12,7 +12,9 @@ from typing import Any
 
 from core.documents import read_mapping
 from core.errors import ContentError, RequestError, nearest, show_value
-from core.files import no_folder
+from core.files import from_hub
+from core.prompt import Conversation
+from eval.datasets.dataset import EvalDataset
 
 HUB_ID = "haonan-li/cmmlu"
 REVISION = "refs/convert/parquet"  # SUBJECT/SPLIT/0000.parquet: no dataset's own code is run
@@ -32,23 +34,12 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One question with its four options, in the order A to D, and the letter of the right one."""
-
-    question: str
-    options: tuple[str, ...]
-    answer: str
-
-
-@dataclass(frozen=True, slots=True)
 class Exam:
-    """A subject's test questions and the examples to be shown before each, with the files of both."""
+    """A subject's test questions as a dataset, and the examples to be shown before each, with answers."""
 
     subject: Subject
-    items: list[Item]
-    examples: list[Item]
-    path: Path
-    beside: tuple[Path, ...]
+    dataset: EvalDataset
+    examples: list[str]
 
 
 def read_subjects() -> dict[str, Subject]:
@@ -82,29 +73,23 @@ def choose_subjects(text: str | None, data: Path | None) -> list[Subject]:
 
 def fetch(repo: str, names: Iterable[str]) -> Path:
     """Return the cached folder of the subjects' Parquet; `RequestError` if the hub cannot be reached."""
-    import httpx
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
     wanted = [f"{name}/*/*.parquet" for name in names]
+    fix = "give a folder with dev/ and test/, or name a mirror in HF_ENDPOINT"
     try:
-        return Path(snapshot_download(repo, repo_type="dataset", revision=REVISION, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
-        why = str(error).strip().splitlines()
-        hub = f"not found on, or cannot reach, the Hugging Face Hub: {why[0] if why else repr(error)}"
-        fix = "give a folder with dev/ and test/, or name a mirror in HF_ENDPOINT"
-        raise RequestError(f"--data {no_folder(repo, f'{hub}; {fix}')}") from error
+        return from_hub(repo, fix, repo_type="dataset", revision=REVISION, allow_patterns=wanted)
+    except RequestError as error:
+        raise RequestError(f"--data {error}") from error
 
 
 def read_exam(data: Path, subject: Subject, shots: int) -> Exam:
     """Read test questions and `shots` dev ones; `RequestError` for too few, `ContentError` if broken."""
-    path, items = _read(data, subject, "test")
-    if not shots:
-        return Exam(subject, items, [], path, ())
-    beside, examples = _read(data, subject, "dev")
-    if len(examples) < shots:
-        raise RequestError(f"{beside}: {len(examples)} questions, too few for --shots {shots}")
-    return Exam(subject, items, examples[:shots], path, (beside,))
+    path, asked = _read(data, subject, "test")
+    beside, shown = _read(data, subject, "dev") if shots else (path, [])
+    if len(shown) < shots:
+        raise RequestError(f"{beside}: {len(shown)} questions, too few for --shots {shots}")
+    examples = [f"{one.messages[0]['content']}{one.answer}\n\n" for one in shown[:shots]]
+    others = (beside,) if shots else ()
+    return Exam(subject, EvalDataset(subject.name, path, [{} for _ in asked], asked, others), examples)
 
 
 def in_groups(subjects: Sequence[Subject]) -> dict[str, list[str]]:
@@ -114,17 +99,10 @@ def in_groups(subjects: Sequence[Subject]) -> dict[str, list[str]]:
     return {group: names for group, names in groups.items() if names}
 
 
-def show_item(item: Item, with_answer: bool) -> str:
-    """Return a question as the benchmark shows it, ending in its answer or where that is to come."""
-    options = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, item.options, strict=True))
-    return f"题目：{item.question}{options}\n答案是：" + f"{item.answer}\n\n" * with_answer
-
-
-def prompt(exam: Exam, item: Item, encode: Encode, longest: int) -> tuple[list[int], int]:
+def prompt(exam: Exam, row: int, encode: Encode, longest: int) -> tuple[list[int], int]:
     """Return a prompt's ids and number of shots: beyond `longest` ids the longest shots are left out."""
     head = f"以下是关于{exam.subject.chinese}的单项选择题，请直接给出正确答案的选项。\n\n"
-    shown = [show_item(example, with_answer=True) for example in exam.examples]
-    question = show_item(item, with_answer=False)
+    shown, question = list(exam.examples), exam.dataset.conversations[row].messages[0]["content"]
     ids = encode(head + "".join(shown) + question)
     while len(ids) > longest and shown:
         shown.remove(max(shown, key=lambda text: len(encode(text))))
@@ -132,7 +110,7 @@ def prompt(exam: Exam, item: Item, encode: Encode, longest: int) -> tuple[list[i
     return ids, len(shown)
 
 
-def _read(data: Path, subject: Subject, split: str) -> tuple[Path, list[Item]]:
+def _read(data: Path, subject: Subject, split: str) -> tuple[Path, list[Conversation]]:
     path = _file(data, subject.name, split)
     if path is None:
         raise RequestError(
@@ -173,13 +151,14 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, 1))
 
 
-def _item(row: Mapping[str, object], place: str) -> Item:
-    texts = []
+def _item(row: Mapping[str, object], place: str) -> Conversation:
+    """A question as the benchmark shows it, ending where its answer is to come."""
     for column in COLUMNS:
-        value = row.get(column)
-        if not isinstance(value, str):
-            raise ContentError(f"{place}: {column}: found {show_value(value)}, expected a text")
-        texts.append(value)
-    if texts[-1] not in LETTERS:
-        raise ContentError(f"{place}: Answer: found {show_value(texts[-1])}, expected A, B, C or D")
-    return Item(texts[0], tuple(texts[1:-1]), texts[-1])
+        if not isinstance(row.get(column), str):
+            found = show_value(row.get(column))
+            raise ContentError(f"{place}: {column}: found {found}, expected a text")
+    question, *options, answer = (str(row[column]) for column in COLUMNS)
+    if answer not in LETTERS:
+        raise ContentError(f"{place}: Answer: found {show_value(answer)}, expected A, B, C or D")
+    shown = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, options, strict=True))
+    return Conversation([{"role": "user", "content": f"题目：{question}{shown}\n答案是："}], answer)

@@ -6,9 +6,10 @@ file that compile writes beside them (core/examples.py).
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from core.datasets import Dataset, find_dataset, read_records, registry_folder
 from core.errors import ContentError, RequestError
@@ -50,6 +51,8 @@ class EvalDataset:
     """What a candidate with shots is shown before each question."""
     images: Mapping[str, Path] = field(default_factory=dict)
     """The file of each path of an image that its rows name."""
+    pixels: Mapping[str, Any] = field(default_factory=dict)
+    """The sizes within which its images are shown, {} without any."""
 
     @property
     def answers(self) -> list[str]:
@@ -130,6 +133,12 @@ def make_set(
             raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
     column, clusters = find_clusters(found.path, records, cluster)
     return EvalDataset(found.name, found.path, records, talks, cluster=column, clusters=clusters)
+
+
+def trained_conversations(found: Dataset, most: int | None = None) -> Iterator[Conversation]:
+    """Yield the examples of a dataset, at `most` so many, as training reads them."""
+    for number, record in enumerate(read_records(found.path)[:most], 1):
+        yield conversation(record, found.entry, f"{found.path}: record {number}")
 
 
 def find_clusters(

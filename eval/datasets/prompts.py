@@ -8,9 +8,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from core.datasets import find_dataset, read_records, registry_folder
+from core.datasets import find_dataset, registry_folder
 from core.documents import read_yaml
 from core.errors import ContentError, RequestError
 from core.prompt import (
@@ -18,12 +18,12 @@ from core.prompt import (
     Message,
     chat_encoder,
     chat_renderer,
-    conversation,
     llamafactory_encoder,
     saved_chat_template,
 )
 from core.runs import names_in, run_folders, run_of
 from core.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
+from eval.datasets.dataset import trained_conversations
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,7 +32,6 @@ PLAIN = "plain text (no chat template)"
 WITHOUT_BOS = f"{PLAIN} without the tokenizer's BOS"
 AFTER_BOS = f"{PLAIN} after BOS"
 SETTINGS = ("recipe.yaml", "training_args.yaml")  # of a training that ours began, or LLaMA-Factory's web page
-IMAGES = ("media_dir", "image_max_pixels", "image_min_pixels")
 QUESTION = {"role": "user", "content": "Is it?"}
 SAMPLED = 1000
 TALKS = (
@@ -111,7 +110,7 @@ def other_prompt(
     `asked` is the --template, `talks` what is compared. A recipe that names another template costs the import
     of LLaMA-Factory (10 s).
     """
-    settings = _recipe(folder)
+    settings = training_settings(folder)
     template = settings.get("template")
     if not settings or template == asked:
         return None
@@ -131,25 +130,18 @@ def other_prompt(
 
 def trained_template(folder: Path) -> str | None:
     """Return the template that a recipe names, "" if it names none; None without recipe or for stage pt."""
-    settings = _recipe(folder)
+    settings = training_settings(folder)
     return str(settings.get("template") or "") if settings and settings.get("stage") != "pt" else None
-
-
-def image_settings(folder: Path) -> dict[str, object] | None:
-    """Return what an adapter's recipe says of images (those of `IMAGES` that it names), None without one."""
-    settings = _recipe(folder)
-    return {name: settings[name] for name in IMAGES if name in settings} if settings else None
 
 
 def trained_system(folder: Path) -> str | None:
     """Return the one system text of a training's examples or recipe, or None; `TuneyardError` for several."""
-    settings = _recipe(folder)
+    settings = training_settings(folder)
     named, registry = settings.get("dataset"), Path(str(settings.get("dataset_dir") or registry_folder()))
     texts = set()
     for name in names_in(named):
-        dataset = find_dataset(name, registry)
-        for number, record in enumerate(read_records(dataset.path)[:SAMPLED], 1):
-            first = conversation(record, dataset.entry, f"{dataset.path}: record {number}").messages[0]
+        for talk in trained_conversations(find_dataset(name, registry), SAMPLED):
+            first = talk.messages[0]
             texts.add(first["content"] if first["role"] == "system" else settings.get("default_system"))
     if len(texts) > 1:
         raise ContentError(f"the examples of {named} have several; --system gives one")
@@ -157,8 +149,8 @@ def trained_system(folder: Path) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _recipe(folder: Path) -> dict[str, object]:
-    """The settings of the training that left an adapter, a run or a checkpoint of one; {} if unknown."""
+def training_settings(folder: Path) -> dict[str, Any]:
+    """Return the settings of the training that left an adapter, a run or a checkpoint; {} if unknown."""
     kept = [run_of(folder).get("settings")]
     for place in run_folders(folder):
         kept += [read_yaml(place / name, "recipe").value for name in SETTINGS if (place / name).is_file()]

@@ -5,8 +5,8 @@ README.md, and a merge or a fused model of ours names its adapters there, which 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,48 +18,54 @@ from adapters.cards import made_from
 from adapters.config import CONFIG
 from adapters.output import CARD
 from adapters.store import Adapter
-from core.datasets import find_dataset, read_records, registry_folder
+from core.datasets import find_dataset, registry_folder
 from core.errors import ContentError, RequestError, TuneyardError
 from core.examples import fingerprint
 from core.files import sha256
-from core.prompt import Conversation, conversation
+from core.prompt import Conversation
 from core.runs import RUN, names_in, record_of, run_folders, run_of
-from eval.datasets.dataset import examples_of
+from eval.datasets.dataset import examples_of, trained_conversations
 from eval.statistics.selection import held_out_rows
 
 Prints = NDArray[np.uint64]
+UNKNOWN = f"no {RUN}, and no {CARD} that names its datasets"  # of an adapter
 SENTENCE = re.compile(r"fine-tuned version of .* on (the .+?) datasets?\.")  # of transformers' model card
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
-    """What one training read: the file that says so, its datasets, their examples, and what is not known."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """What tells of a training: the file as it is shown, its datasets, its settings; or why nothing does."""
 
     source: str
-    datasets: tuple[str, ...]
-    fingerprints: Prints
-    not_checked: tuple[str, ...]
+    data: Sequence[Mapping[str, Any]] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    missing: str = ""
 
 
-def trainings_of(adapters: Iterable[Path], base: Path) -> list[Training]:
-    """Return the trainings that made the weights of these folders; an adapter without a record says so."""
-    own = () if (base / CONFIG).is_file() else _trainings(base.resolve())
-    return [*own, *(training for folder in adapters for training in _of_adapter(folder.resolve()))]
+def trained_on(
+    adapters: Iterable[Path], base: Path, name: str, asked: Sequence[Conversation]
+) -> dict[str, object] | None:
+    """Return how many examples of a dataset the weights of these folders were trained on, for results.json.
 
-
-def trained_on(trainings: Sequence[Training], name: str, asked: Sequence[Conversation]) -> dict[str, object]:
-    """Return how many of a dataset's examples were trained on, and where that is said, for results.json.
-
-    `same_name` lists the trainings on a dataset `name` whose examples could not be compared.
+    And where that is said; `same_name` lists the trainings on a dataset `name` whose examples could not be
+    compared. None where nothing tells of a training; an adapter without a record is one that is not checked.
     """
+    own = [] if (base / CONFIG).is_file() else _records(base.resolve(), "")
+    records = [*own, *(one for folder in adapters for one in _records(folder.resolve(), UNKNOWN))]
+    if not records:
+        return None
     prints = np.array([fingerprint_of(one) for one in asked], np.uint64)
-    hits = {training.source: np.isin(prints, training.fingerprints) for training in trainings}
-    every = np.any([*hits.values()], axis=0) if hits else np.zeros(len(asked), bool)
+    found = {one: _examples(one) for one in records}
+    hits = {one.source: np.isin(prints, examples) for one, (examples, _) in found.items()}
     return {
-        "examples": int(every.sum()),
+        "examples": int(np.any([*hits.values()], axis=0).sum()),
         "sources": [source for source, hit in hits.items() if hit.any()],
-        "same_name": [t.source for t in trainings if t.not_checked and name in t.datasets],
-        "not_checked": list(dict.fromkeys(reason for t in trainings for reason in t.not_checked)),
+        "same_name": [
+            one.source
+            for one, (_, reasons) in found.items()
+            if reasons and any(data["dataset"] == name for data in one.data)
+        ],
+        "not_checked": list(dict.fromkeys(reason for _, reasons in found.values() for reason in reasons)),
     }
 
 
@@ -69,72 +75,63 @@ def fingerprint_of(asked: Conversation) -> int:
     return fingerprint([*texts, *asked.images])
 
 
-def _of_adapter(folder: Path) -> Sequence[Training]:
-    missing = f"no {RUN}, and no {CARD} that names its datasets"
-    return _trainings(folder) or (_unknown(folder, missing),)
-
-
 @cache
-def _trainings(folder: Path) -> tuple[Training, ...]:
-    """The trainings of a folder, or of the run that a checkpoint lies in; none where nothing tells of one."""
-    if record := record_of(folder):  # of ours: of its data those datasets that were no eval_dataset
+def _records(folder: Path, missing: str) -> list[Record]:
+    """The records of a folder, or of the run that a checkpoint lies in; of a merge's adapters, each as long
+    as it is the same one; where nothing tells of a training what is `missing`."""
+    if path := record_of(folder):  # of ours: of its data those datasets that were no eval_dataset
         inputs = run_of(folder)
         settings, data = inputs.get("settings"), inputs.get("data")
         settings = settings if isinstance(settings, dict) else {}
         names = names_in(settings.get("dataset"))
         entries = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
-        return (_training(record, [one for one in entries if one.get("dataset") in names], settings),)
+        return [Record(_shown(path), [one for one in entries if one.get("dataset") in names], settings)]
     for card in (place / CARD for place in run_folders(folder)):
         text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-        if merged := tuple(_merged(card)):
+        merged: list[Record] = []
+        for found in made_from(card):
+            if isinstance(found, Adapter):
+                merged += _records(found.folder, UNKNOWN)
+            else:
+                merged.append(Record(_shown(card.parent), missing=str(found)))
+        if merged:
             return merged
         if said := SENTENCE.search(text):
             names = re.findall(r"the (\S+?)(?=,|$| and )", said[1])
-            return (_training(card, [{"dataset": name} for name in names], {}),)
-    return ()
+            return [Record(_shown(card), [{"dataset": name} for name in names])]
+    return [Record(_shown(folder), missing=missing)] if missing else []
 
 
-def _merged(card: Path) -> Iterator[Training]:
-    """The trainings of the adapters that one of our cards names, each as long as it is the same adapter."""
-    for found in made_from(card):
-        if isinstance(found, Adapter):
-            yield from _of_adapter(found.folder)
-        else:
-            yield _unknown(card.parent, str(found))
-
-
-def _unknown(folder: Path, reason: str) -> Training:
-    return Training(_shown(folder), (), np.empty(0, np.uint64), (f"{_shown(folder)}: {reason}",))
-
-
-def _training(source: Path, data: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> Training:
-    """What a training read, without the rows that its val_size held out."""
+@cache
+def _examples(record: Record) -> tuple[Prints, list[str]]:
+    """What a training read, without the rows that its val_size held out, and what is not known of it."""
+    settings, data = record.settings, record.data
     parts, reasons = [np.empty(0, np.uint64)], []
     registry = Path(settings.get("dataset_dir") or registry_folder())
     for one in data:
         try:
             parts.append(_fingerprints(one, registry)[: settings.get("max_samples")])
         except (TuneyardError, UnicodeEncodeError) as error:
-            reasons.append(f"{one['dataset']} ({_shown(source)}): {error}")
+            reasons.append(f"{one['dataset']} ({record.source}): {error}")
     every = np.concatenate(parts)
     if (size := settings.get("val_size")) and not reasons:
         every = np.delete(every, held_out_rows(len(every), size, settings.get("seed", 42)))
     if not data:
-        reasons.append(f"{_shown(source)}: names no dataset")
-    return Training(_shown(source), tuple(str(one["dataset"]) for one in data), every, tuple(reasons))
+        reasons.append(f"{record.source}: {record.missing or 'names no dataset'}")
+    return every, reasons
 
 
 def _fingerprints(data: Mapping[str, Any], registry: Path) -> Prints:
     """The fingerprints of a dataset's examples; an error where its file is not that of the training."""
-    path = Path(data["file"]) if "file" in data else find_dataset(data["dataset"], registry).path
+    name = data["dataset"]
+    path = Path(data["file"]) if "file" in data else find_dataset(name, registry).path
     if not path.is_file():
         raise RequestError(f"{path} is not there any more")
     if data.get("sha256") not in (None, sha256(path)):
         raise ContentError(f"{path} changed since it was trained on")
     if (beside := examples_of(path)) is not None:
         return beside.fingerprints
-    entry, records = find_dataset(data["dataset"], registry).entry, read_records(path)
-    asked = (conversation(one, entry, f"{path}: record {n}") for n, one in enumerate(records, 1))
+    asked = trained_conversations(replace(find_dataset(name, registry), path=path))
     return np.array([fingerprint_of(one) for one in asked], np.uint64)
 
 

@@ -39,7 +39,7 @@ def check_new(out: Path, *, resume: bool, force: bool) -> None:
     if not (resume or force):
         raise RequestError(f"{out} exists: --resume resumes it, --force starts it anew")
     if (out / RUN).is_file():
-        if not all(_part(read_object(out / RUN), part) for part in PARTS):
+        if not all(_read(out)[part] for part in PARTS):
             raise RequestError(f"{out}: its {RUN} is not of eval (of a training?): choose another --out")
     elif not out.is_dir() or any(not path.name.startswith(f".{RUN}.") for path in out.iterdir()):
         raise RequestError(f"{out}: no results folder (it has no {RUN}): choose another --out")
@@ -47,31 +47,35 @@ def check_new(out: Path, *, resume: bool, force: bool) -> None:
 
 def read_identity(out: Path) -> Identity:
     """Return what run.json of a results folder says; `RequestError` where OUT is none."""
-    run = read_object(out / RUN) if (out / RUN).is_file() else {}
-    identity = {part: _part(run, part) for part in (*PARTS, "prompts")}
+    identity = _read(out)
     if not all(identity[part] for part in PARTS):
         raise RequestError(f"{out}: no results folder (it has no {RUN} of a scoring command)")
-    _own_folders(out, run)
+    _own_folders(out, identity)
     return identity
 
 
 def begin_run(out: Path, identity: Identity, *, force: bool) -> None:
     """Write run.json: of a new run, of one begun before (the same), or (force) in place of another.
     `RequestError` names everything in which a run that is resumed differs from the one before."""
-    before = read_object(out / RUN) if (out / RUN).is_file() else {}
+    before = _read(out)
     if force:  # what run.json lists is deleted, and nothing that somebody else put there
         for folder in _own_folders(out, before):
             shutil.rmtree(folder, ignore_errors=True)
     else:
         _check_same(out, before, identity)
-        identity = {part: {**_part(before, part), **values} for part, values in identity.items()}
+        identity = {part: {**before[part], **values} for part, values in identity.items()}
     _sweep(out)
     write_json(out / RUN, {**identity, "tuneyard": version()})
 
 
 @contextlib.contextmanager
-def unless_refused(out: Path) -> Iterator[None]:
-    """Leave nothing of a run that ends in an error of ours before its first prediction was written."""
+def scoring_run(out: Path, identity: Identity, *, force: bool, first: bool = True) -> Iterator[None]:
+    """Begin a run (the `first` of several processes does) and let it be scored while the context lasts.
+
+    Nothing is left of one that ends in an error of ours before its first prediction was written.
+    """
+    if first:
+        begin_run(out, identity, force=force)
     try:
         yield
     except TuneyardError:
@@ -88,36 +92,50 @@ def unless_refused(out: Path) -> Iterator[None]:
 class PredictionLog:
     """predictions.jsonl of one model on one set: grows batch by batch, in the data's order at the end."""
 
-    def __init__(self, folder: Path, batches: Sequence[Sequence[int]]) -> None:
-        """Take up what a former run left: whole batches of the plan count, a torn one is asked again."""
+    def __init__(
+        self,
+        folder: Path,
+        batches: Sequence[Sequence[int]],
+        clusters: Sequence[str] | None = None,
+        tidy: bool = True,
+    ) -> None:
+        """Take up what a former run left: whole batches of the plan count, a torn one is asked again.
+
+        `tidy` drops what does not count, before anybody appends: of several processes one does so. Lines are
+        written with their rows' `clusters`, where rows have one.
+        """
         self.path = folder / PREDICTIONS
-        left = _read_whole_lines(self.path)
-        self.pending = [list(batch) for batch in batches if not all(row in left for row in batch)]
-        whole = {row for batch in batches for row in batch} - {row for batch in self.pending for row in batch}
-        self.rows = {row: prediction for row, prediction in left.items() if row in whole}
+        self.batches, self.clusters = batches, clusters
+        if tidy:
+            _sweep(folder)
+        kept = _whole_batches(self.path, batches)
+        self.pending = [list(batch) for batch in batches if not all(row in kept for row in batch)]
+        if tidy:
+            with atomic(self.path) as file:
+                file.writelines(map(_line, kept.values()))
 
-    def tidy(self) -> None:
-        """Leave only whole batches in the file: to be called once, before anybody appends."""
-        _sweep(self.path.parent)
-        _write_lines(self.path, self.rows.values())
-
-    def append(self, predictions: Sequence[Prediction]) -> None:
+    def append(self, predictions: Iterable[Prediction]) -> None:
         """Add one batch, each prediction with its `row`, in a single write: several processes may do so."""
-        self.rows.update((_row(p), p) for p in predictions)
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         try:
-            data = b"".join(map(_line, predictions))
+            data = b"".join(map(_line, self._clustered(predictions)))
             while data:
                 data = data[os.write(handle, data) :]
         finally:
             os.close(handle)
 
-    def finish(self, refused: Iterable[Prediction]) -> list[Prediction]:
-        """Write all predictions, those that could not be asked too, in the order of the data; return them."""
-        self.rows.update((_row(p), p) for p in refused)
-        ordered = [self.rows[row] for row in sorted(self.rows)]
-        _write_lines(self.path, ordered)
+    def finish(self, others: Iterable[Prediction]) -> list[Prediction]:
+        """Write what all processes appended and `others`, which were not, in the data's order; return it."""
+        rows = _whole_batches(self.path, self.batches)
+        rows.update((_row(line), line) for line in self._clustered(others))
+        ordered = [rows[row] for row in sorted(rows)]
+        with atomic(self.path) as file:
+            file.writelines(map(_line, ordered))
         return ordered
+
+    def _clustered(self, lines: Iterable[Prediction]) -> Iterator[Prediction]:
+        clusters = self.clusters
+        return ({**line, "cluster": clusters[line["row"]]} if clusters else line for line in lines)
 
 
 def _sweep(folder: Path) -> None:
@@ -127,21 +145,20 @@ def _sweep(folder: Path) -> None:
             left.unlink()
 
 
-def _check_same(out: Path, before: Mapping[str, object], now: Identity) -> None:
-    parts = {part: _part(before, part) for part in now}
+def _check_same(out: Path, before: Identity, now: Identity) -> None:
     changed = [
-        f"{part} {name}: was {_shown(parts[part][name])}, is {_shown(value)}"
+        f"{part} {name}: was {_shown(before[part][name])}, is {_shown(value)}"
         for part, values in now.items()
         for name, value in values.items()
-        if name in parts[part] and parts[part][name] != value
+        if name in before[part] and before[part][name] != value
     ]
     if changed:
         raise RequestError(f"{out} cannot be resumed, it was another run: {'; '.join(changed)}")
 
 
-def _own_folders(out: Path, before: Mapping[str, object]) -> list[Path]:
+def _own_folders(out: Path, before: Identity) -> list[Path]:
     """The folders that run.json lists; `ContentError` if one does not lie right below OUT."""
-    folders = [out / model / data for model in _part(before, "models") for data in _part(before, "sets")]
+    folders = [out / model / data for model in before["models"] for data in before["sets"]]
     for folder in folders:
         own = folder.is_relative_to(out) and len(folder.relative_to(out).parts) == 2
         if not own or folder.resolve() != out.resolve() / folder.relative_to(out):
@@ -149,17 +166,15 @@ def _own_folders(out: Path, before: Mapping[str, object]) -> list[Path]:
     return folders
 
 
-def _read_whole_lines(path: Path) -> dict[int, Prediction]:
+def _whole_batches(path: Path, batches: Sequence[Sequence[int]]) -> dict[int, Prediction]:
+    """The predictions in a file by row, those of whole batches."""
     try:
         lines = json_lines(path, growing=True) if path.is_file() else ()
-        return {_row(prediction): prediction for _, prediction in lines}
+        left = {_row(prediction): prediction for _, prediction in lines}
     except ContentError as error:
         raise ContentError(f"{error}; --force starts anew") from error
-
-
-def _write_lines(path: Path, predictions: Iterable[Prediction]) -> None:
-    with atomic(path) as file:
-        file.writelines(map(_line, predictions))
+    whole = (batch for batch in batches if all(row in left for row in batch))
+    return {row: left[row] for batch in whole for row in batch}
 
 
 def _line(prediction: Prediction) -> bytes:
@@ -173,9 +188,11 @@ def _row(prediction: Prediction) -> int:
     return row
 
 
-def _part(run: Mapping[str, object], name: str) -> dict[str, object]:
-    part = run.get(name)
-    return current_settings(part) if isinstance(part, dict) else {}
+def _read(out: Path) -> Identity:
+    """What run.json says, each part {} where there is none."""
+    run = read_object(out / RUN) if (out / RUN).is_file() else {}
+    parts = ((name, run.get(name)) for name in (*PARTS, "prompts"))
+    return {name: current_settings(part) if isinstance(part, dict) else {} for name, part in parts}
 
 
 def current_settings(settings: Mapping[str, object]) -> dict[str, object]:

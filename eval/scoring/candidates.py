@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from eval.backends.generate import LocalGenerator
 from eval.backends.load import Model, find_model, load_model
 from eval.backends.scorers import Generator
 from eval.backends.server import Server, check_url
+from eval.backends.vision import with_vision
+from eval.datasets.dataset import EvalDataset
 from eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
 from eval.runs.results import MERGED
 from eval.scoring.options import ScoringRequest
@@ -70,8 +72,17 @@ class Opened:
     budget: int
     merged: bool
 
-    def with_shots(self, count: int) -> "Opened":
-        """Return the models and, after the base, the base with `count` examples before each question."""
+    def seeing(self, request: ScoringRequest, sets: Sequence[EvalDataset]) -> "Opened":
+        """Return the models as they are shown images, one row at a time, where a set has some."""
+        pixels = next((one.pixels for one in sets if one.images), None)
+        if pixels is None:
+            return self
+        model = with_vision(self.local, request.template or "", request.think, pixels)
+        return replace(self, model=model, budget=1)
+
+    def with_shots(self, sets: Sequence[EvalDataset]) -> "Opened":
+        """Return the models and, after the base, the base with the sets' examples before each question."""
+        count = next((len(one.shots.rows) for one in sets if one.shots), 0)
         if not count:
             return self
         base = next((one for one in self.candidates if not one.parts), None)
@@ -206,14 +217,12 @@ def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, tuple[Weighte
         name, _, given = text.partition("=")
         if not name or Path(name).name != name or name.startswith(".") or name == BASE or name in candidates:
             raise RequestError(f"--adapter {text}: expected NAME=DIR with a new NAME that can name a folder")
-        candidates[name] = _open_parts(given or name)
+        given = given or name
+        if "+" not in given or Path(given).is_dir():
+            parts = [parse_optional_weight(given)]
+        else:  # several with their weights: rte:0.5+mnli:0.5
+            parts = [parse_reference_weight(part) for part in given.split("+")]
+        candidates[name] = tuple(open_weighted(parts))
     if not candidates:
         raise RequestError("--no-base without --adapter leaves nothing to score")
     return reference, candidates
-
-
-def _open_parts(given: str) -> tuple[WeightedAdapter, ...]:
-    """Open an adapter, or several with their weights: `rte:0.5+mnli:0.5`."""
-    if "+" not in given or Path(given).is_dir():
-        return tuple(open_weighted([parse_optional_weight(given)]))
-    return tuple(open_weighted([parse_reference_weight(text) for text in given.split("+")]))

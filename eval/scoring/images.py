@@ -14,11 +14,10 @@ from core.datasets import REGISTRY
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_json
 from core.prompt import PLACEHOLDERS, Conversation
-from eval.backends.load import Model
-from eval.backends.vision import PIXELS, with_vision
+from eval.backends.vision import PIXELS
 from eval.datasets.dataset import MANIFEST, EvalDataset
-from eval.datasets.prompts import image_settings, trained_template
-from eval.scoring.candidates import Opened, open_adapters
+from eval.datasets.prompts import trained_template, training_settings
+from eval.scoring.candidates import open_adapters
 from eval.scoring.options import ScoringRequest
 
 MARKS = tuple(PLACEHOLDERS.values())
@@ -34,45 +33,29 @@ def with_images(request: ScoringRequest, sets: Sequence[EvalDataset], shots: int
     """
     if not any(_seen(one, request) for one in sets):
         return list(sets)
-    folders = [] if request.rescore else _adapters(request)
+    folders: list[Path] = []
     if not request.rescore:
+        parts = chain.from_iterable(open_adapters(request)[1].values())
+        folders = list(dict.fromkeys(part.adapter.folder for part in parts))
         _check_options(request, shots, folders)
-    named = [(image_settings(folder) or {}).get("media_dir") for folder in folders]
-    media = [Path(folder) for folder in named if isinstance(folder, str)]
-    return [_resolved(one, request, media) if _seen(one, request) else one for one in sets]
-
-
-def seeing(request: ScoringRequest, opened: Opened, sets: Sequence[EvalDataset]) -> Opened:
-    """Return the models as they are shown images, one row at a time, where a set has some."""
-    if not any(one.images for one in sets):
-        return opened
-    adapters = {part.adapter.folder for candidate in opened.candidates for part in candidate.parts}
-    known = [settings for folder in sorted(adapters) if (settings := image_settings(folder)) is not None]
-    sizes = [{name: one.get(name, size) for name, size in PIXELS.items()} for one in known]
+    known = [settings for folder in folders if (settings := training_settings(folder))]
+    sizes = [{name: one.get(name, size) for name, size in PIXELS.items()} for one in known] or [PIXELS]
     if any(one != sizes[0] for one in sizes):
         raise RequestError(
             f"the adapters were trained on images of different sizes ({' and '.join(map(str, sizes))}): "
             "score each in a run of its own"
         )
-    model = with_vision(opened.local, request.template or "", request.think, sizes[0] if sizes else PIXELS)
-    return replace(opened, model=model, budget=1)
-
-
-def vision_settings(opened: Opened) -> dict[str, object]:
-    """Return what the results say of how images were shown, {} where none were."""
-    vision = opened.model.vision if isinstance(opened.model, Model) else None
-    return dict(vision.settings) if vision else {}
+    media = [Path(one["media_dir"]) for one in known if isinstance(one.get("media_dir"), str)]
+    return [
+        replace(_resolved(one, request, media), pixels=sizes[0]) if _seen(one, request) else one
+        for one in sets
+    ]
 
 
 def _seen(dataset: EvalDataset, request: ScoringRequest) -> list[Conversation]:
     """The rows that are scored, where any of them has images."""
     rows = dataset.conversations[: request.limit]
     return rows if any(row.images for row in rows) else []
-
-
-def _adapters(request: ScoringRequest) -> list[Path]:
-    parts = chain.from_iterable(open_adapters(request)[1].values())
-    return list(dict.fromkeys(part.adapter.folder for part in parts))
 
 
 def _check_options(request: ScoringRequest, shots: int, folders: Sequence[Path]) -> None:

@@ -6,6 +6,7 @@ processes; --rescore, which takes kept answers) are here, once. docs/eval-nli.md
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, sha256, versions, write_json
 from core.supervision import Turns
 from eval.backends import shards
-from eval.backends.scorers import Scorer, score_in_halves
+from eval.backends.scorers import score_in_halves
 from eval.datasets.dataset import EvalDataset
 from eval.datasets.prompts import WITHOUT_BOS, Prompting
-from eval.datasets.training import trained_on, trainings_of
+from eval.datasets.training import trained_on
 from eval.metrics import measure
 from eval.runs.results import (
     PREDICTIONS,
@@ -29,13 +30,11 @@ from eval.runs.results import (
     Identity,
     Prediction,
     PredictionLog,
-    begin_run,
     read_identity,
-    unless_refused,
+    scoring_run,
 )
 from eval.runs.training import training_warnings
 from eval.scoring.candidates import Candidate, Opened
-from eval.scoring.images import seeing, vision_settings
 from eval.scoring.options import ScoringRequest
 from eval.scoring.task import Job, Task
 from eval.statistics.rates import groups_of
@@ -48,9 +47,8 @@ ORIGIN = ("trained_on", "weights", "prompt", "dtype", "device", "versions", "has
 
 def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset], opened: Opened) -> None:
     """Score models that are open on every dataset, into a folder that was found fit."""
-    opened = seeing(request, opened, sets)
-    shots = next((len(one.shots.rows) for one in sets if one.shots), 0)
-    opened = task.prompted(opened).with_shots(shots)
+    opened = opened.seeing(request, sets)
+    opened = task.prompted(opened).with_shots(sets)
     identity = _identity(request, task, opened, sets)
     if shards.first():
         if request.preset and not opened.local.sampling.get("temperature"):
@@ -60,9 +58,8 @@ def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset
                 "no chat template: prompted without the BOS that the tokenizer adds, as LLaMA-Factory's "
                 "template `empty` trains; --bos begins prompts with it, as lm-evaluation-harness does"
             )
-        begin_run(request.out, identity, force=request.force)
-    shards.wait()
-    with unless_refused(request.out):
+    with scoring_run(request.out, identity, force=request.force, first=shards.first()):
+        shards.wait()
         for candidate in opened.candidates:
             with opened.applied(candidate):
                 for dataset in sets:
@@ -73,6 +70,8 @@ def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset
 
 def _score(job: Job, task: Task, identity: Identity) -> None:
     """Score what has not been scored yet (of several processes, each its share), results.json last."""
+    from tqdm import tqdm
+
     first = shards.first()
     if (job.folder / RESULTS).is_file():
         if first:
@@ -80,38 +79,36 @@ def _score(job: Job, task: Task, identity: Identity) -> None:
         return
     began = time.monotonic()
     scorer = task.scorer(job)
-    log = PredictionLog(job.folder, scorer.batches)
-    pending = sum(map(len, log.pending))
-    if first:
-        log.tidy()
+    log = PredictionLog(job.folder, scorer.batches, job.dataset.clusters, tidy=first)
+    pending, mine = sum(map(len, log.pending)), shards.share(log.pending)
     shards.wait()
-    _answer(job, task, scorer, log)
+    total = len(job.rows)
+    bar = tqdm(
+        total=total,
+        initial=total - sum(map(len, mine)),
+        desc=f"{job.candidate.name} {job.dataset.name}",
+        delay=2,
+        leave=False,
+        disable=None if first else True,
+    )
+    with bar:
+        for batch in mine:
+            answers = zip(batch, score_in_halves(scorer, batch), strict=True)
+            log.append([task.prediction(job, row, fields) for row, fields in answers])
+            bar.update(len(batch))
     shards.wait()
     if first:
         refused = [task.prediction(job, row, {"refused": why}) for row, why in scorer.refused.items()]
-        predictions = PredictionLog(job.folder, scorer.batches).finish(clustered(job, refused))
+        predictions = log.finish(refused)
         results = results_of(job, task, predictions, identity)
         write_json(job.folder / RESULTS, results)
         seconds = time.monotonic() - began
         tell(job, task, results, f"{seconds:.1f} s ({pending / seconds:.1f} rows/s)")
 
 
-def _answer(job: Job, task: Task, scorer: Scorer, log: PredictionLog) -> None:
-    """Append the predictions of this process's batches to the log, batch by batch."""
-    from tqdm import tqdm
-
-    mine, total = shards.share(log.pending), len(job.rows)
-    name = f"{job.candidate.name} {job.dataset.name}"
-    done, quiet = total - sum(map(len, mine)), None if shards.first() else True
-    with tqdm(total=total, initial=done, desc=name, delay=2, leave=False, disable=quiet) as bar:
-        for batch in mine:
-            answers = zip(batch, score_in_halves(scorer, batch), strict=True)
-            log.append(clustered(job, [task.prediction(job, row, fields) for row, fields in answers]))
-            bar.update(len(batch))
-
-
 def _identity(request: ScoringRequest, task: Task, opened: Opened, sets: Sequence[EvalDataset]) -> Identity:
     """Return what a run must have in common with the one that it resumes."""
+    vision = getattr(opened.model, "vision", None)
     settings = {
         "command": task.command,
         "model": opened.digest,
@@ -121,7 +118,7 @@ def _identity(request: ScoringRequest, task: Task, opened: Opened, sets: Sequenc
         "dtype": opened.model.dtype,
         "device": opened.model.device,
         "batch_tokens": opened.budget,
-        **vision_settings(opened),
+        **(vision.settings if vision else {}),
         **{f"shots of {one.name}": one.shots.digest for one in sets if one.shots},
         **versions(*PACKAGES),
     }
@@ -131,12 +128,6 @@ def _identity(request: ScoringRequest, task: Task, opened: Opened, sets: Sequenc
         "prompts": {one.name: one.prompting.digest for one in opened.candidates},
         "sets": {dataset.name: dataset.digest for dataset in sets},
     }
-
-
-def clustered(job: Job, lines: list[Prediction]) -> list[Prediction]:
-    """Return lines of predictions.jsonl with their rows' clusters, where rows have one."""
-    clusters = job.dataset.clusters
-    return [{**line, "cluster": clusters[line["row"]]} for line in lines] if clusters else lines
 
 
 def results_of(job: Job, task: Task, predictions: list[Prediction], identity: Identity) -> dict[str, Any]:
@@ -161,10 +152,10 @@ def results_of(job: Job, task: Task, predictions: list[Prediction], identity: Id
 def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     """Where the outputs come from, under the names of ORIGIN."""
     settings, candidate = identity["settings"], job.candidate
-    trainings = trainings_of([part.adapter.folder for part in candidate.parts], Path(job.request.model))
+    folders = [part.adapter.folder for part in candidate.parts]
     return {
         # None where nothing tells that the model was trained at all
-        "trained_on": trained_on(trainings, job.dataset.name, job.rows) if trainings else None,
+        "trained_on": trained_on(folders, Path(job.request.model), job.dataset.name, job.rows),
         "weights": {name: part.weight for name, part in candidate.adapters.items()},
         "prompt": candidate.prompting.source,
         "dtype": settings["dtype"],
@@ -198,27 +189,25 @@ def warn(text: str) -> None:
 def rescore(source: Path, request: ScoringRequest, task: Task, sets: Sequence[EvalDataset]) -> None:
     """Write what `task` makes of outputs in `source` into another folder; what is wrong is said before."""
     run = read_identity(source)
-    _check(source, run, request, task, sets)
-    jobs = [_kept_job(source, request, model, dataset) for model in run["models"] for dataset in sets]
+    jobs = _kept_jobs(source, run, request, task, sets)
     settings = {**run["settings"], **task.settings(request), "cluster": request.cluster}
     identity: Identity = {**run, "settings": settings, "sets": {one.name: one.digest for one in sets}}
-    begin_run(request.out, identity, force=request.force)
-    with unless_refused(request.out):
+    with scoring_run(request.out, identity, force=request.force):
         for job in jobs:
             kept = source / job.candidate.name / job.dataset.name / PREDICTIONS
             lines = list(_again(kept, job, task))
-            log = PredictionLog(job.folder, [])
-            log.tidy()
-            results = results_of(job, task, log.finish(clustered(job, lines)), identity)
+            log = PredictionLog(job.folder, [], job.dataset.clusters)
+            results = results_of(job, task, log.finish(lines), identity)
             origin = {"path": str(kept), "sha256": sha256(kept)}
             write_json(job.folder / RESULTS, {**results, "rescored_from": origin})
             tell(job, task, results, f"rescored from {kept}")
     task.finish(request.out, list(run["models"]))
 
 
-def _check(
+def _kept_jobs(
     source: Path, run: Identity, request: ScoringRequest, task: Task, sets: Sequence[EvalDataset]
-) -> None:
+) -> list[Job]:
+    """What was scored, without the model; errors where it is of something else or not finished."""
     if (command := run["settings"].get("command")) != task.command:
         raise RequestError(f"--rescore {source}: its outputs are of {command}: python -m {command} --rescore")
     here, there = source.resolve(), request.out.resolve()
@@ -229,15 +218,14 @@ def _check(
             raise RequestError(f"--rescore {source}: no outputs on {one.name}, on {', '.join(run['sets'])}")
         if one.digest != run["sets"][one.name]:
             raise ContentError(f"--rescore {source}: its outputs on {one.name} are of another {one.path}")
-
-
-def _kept_job(source: Path, request: ScoringRequest, model: str, dataset: EvalDataset) -> Job:
-    """What was scored, without the model; `RequestError` where it is not finished."""
-    path = source / model / dataset.name / RESULTS
-    if not path.is_file():
-        raise RequestError(f"{path.parent}: unfinished: finish it with --resume, then --rescore")
     prompting = Prompting(lambda _: [], lambda _: Turns([]), "kept outputs", "")
-    return Job(request, None, Candidate(model, (), prompting), dataset, read_object(path))
+    jobs = []
+    for model, dataset in product(run["models"], sets):
+        path = source / model / dataset.name / RESULTS
+        if not path.is_file():
+            raise RequestError(f"{path.parent}: unfinished: finish it with --resume, then --rescore")
+        jobs.append(Job(request, None, Candidate(model, (), prompting), dataset, read_object(path)))
+    return jobs
 
 
 def _again(source: Path, job: Job, task: Task) -> Iterator[Prediction]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import RequestError
-from core.prompt import Conversation, Message
+from core.prompt import Conversation
 from eval.backends.load import Model
-from eval.backends.scorers import Fields, GenerationScorer, Generator, Scorer
+from eval.backends.scorers import Fields, Generator, Messages, Scorer, generating
 from eval.datasets.dataset import EvalDataset, Shots
 from eval.metrics.labels import UNKNOWN
 from eval.runs.results import Prediction
@@ -19,8 +19,6 @@ from eval.scoring.options import ScoringRequest
 
 RAW = ("model_output", "transcript", "cut_short", "choices", "label_mass", "refused")
 """What a scorer returns of a row, as predictions.jsonl keeps it."""
-Conversations = Mapping[int, list[Message]]
-"""The messages of examples before their answers, by row."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Job:
         """The examples before each question, None for a candidate without."""
         return self.dataset.shots if self.candidate.shots else None
 
-    def messages(self, rows: Collection[int] | None = None) -> Conversations:
+    def messages(self, rows: Collection[int] | None = None) -> dict[int, Messages]:
         """Return the messages by row, of all rows or of some; of a candidate with shots, after these."""
         shots, found = self.shots.turns if self.shots else [], {}
         for row in range(len(self.rows)) if rows is None else rows:
@@ -78,7 +76,7 @@ class Job:
         """Return the files of a row's images."""
         return tuple(str(self.dataset.images[path]) for path in self.rows[row].images)
 
-    def shown(self, row: int) -> list[Message]:
+    def shown(self, row: int) -> Messages:
         """Return a row's messages as the model reads them, each `<image>` as the image's own tokens."""
         messages, images = self.rows[row].messages, self.images(row)
         vision = self.model.vision if images else None
@@ -89,10 +87,10 @@ class Job:
         encode = self.candidate.prompting.encode
         return {row: encode(messages) for row, messages in self.messages(rows).items()}
 
-    def generating(self, messages: Conversations | None = None) -> Scorer:
+    def generating(self, messages: Mapping[int, Messages] | None = None) -> Scorer:
         """Return a scorer that generates an answer to every row, or to the given messages by row."""
         prompted = self.messages() if messages is None else messages
-        return GenerationScorer(self.generator, prompted, self.request.max_new_tokens)
+        return generating(self.generator, prompted, self.request.max_new_tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from core.prompt import conversation
 from eval.backends.apply import applied
 from eval.backends.generate import generate
 from eval.backends.load import Model, load_model
-from eval.backends.scorers import ChoiceScorer
+from eval.backends.scorers import choosing, shared_prefix
 from eval.datasets.prompts import choose_prompting
 from eval.metrics.labels import spellings
 from tests.conftest import ROOT
@@ -56,13 +56,13 @@ def random_adapter(model: Model, folder: Path, rank: int = 16) -> Path:
     return folder
 
 
-def bare(model: Model, asker: ChoiceScorer) -> None:
+def bare(model: Model, batches: list[list[int]], prompts: dict[int, list[int]]) -> None:
     """Run the model's body on random tokens of the shapes that choice mode computes."""
     import torch
 
     with torch.inference_mode():
-        for batch in asker.batches:
-            width = max(len(asker.scorer.task.prompts[row]) for row in batch) - asker.scorer.shared
+        for batch in batches:
+            width = max(len(prompts[row]) for row in batch) - shared_prefix(prompts.values())
             ids = torch.randint(0, model.net.config.vocab_size, (len(batch), width), device=model.device)
             model.net.model(input_ids=ids, use_cache=False)
 
@@ -72,7 +72,7 @@ def measure(model: Model, rows: list[dict[str, object]], folder: Path) -> dict[s
     encode = choose_prompting(model.tokenizer, [], None).encode
     prompts = {i: encode(conversation(row, {}, f"row {i}").messages) for i, row in enumerate(rows)}
     labels = sorted({str(row["output"]) for row in rows})
-    asker = ChoiceScorer(model, prompts, {label: spellings(label) for label in labels}, BUDGET)
+    asker = choosing(model, prompts, {label: spellings(label) for label in labels}, BUDGET)
     adapter = open_adapter(random_adapter(model, folder))
 
     def choose() -> None:
@@ -87,7 +87,7 @@ def measure(model: Model, rows: list[dict[str, object]], folder: Path) -> dict[s
         with applied(model, [WeightedAdapter(adapter, 1.0)]):
             choose()
 
-    chosen, looped, forward, beside = seconds(choose, loop, lambda: bare(model, asker), live)
+    chosen, looped, forward, beside = seconds(choose, loop, lambda: bare(model, asker.batches, prompts), live)
     return {
         "choice, items/s": len(rows) / chosen,
         "plain loop, items/s": SLOW_ROWS / looped,

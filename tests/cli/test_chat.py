@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -16,14 +17,15 @@ import pytest
 from click.testing import CliRunner
 
 from core.errors import RequestError
-from eval.backends.generate import Sampling, generate
+from eval.backends.generate import generate
 from eval.backends.load import load_model
 from eval.chat import Chat, cli
 from eval.datasets.prompts import choose_prompting
+from eval.scoring.options import ScoringRequest
 from tests.conftest import ROOT
 from tests.unit.eval_backends.test_apply import write as write_adapter
 
-SAMPLING = Sampling(8, {})
+REQUEST = ScoringRequest("model", Path(), max_new_tokens=8)
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +70,10 @@ def test_once_answers_and_leaves(talk, model, encode) -> None:
 
 def test_a_preset_and_options_reach_the_model(talk, monkeypatch) -> None:
     asked = []
-    monkeypatch.setattr("eval.chat.stream", lambda _model, _prompt, sampling, _show: asked.append(sampling))
+    monkeypatch.setattr("eval.chat.stream", lambda *given: asked.append(given[3]))
     talk("", "--once", "Q", "--preset", "document", "--top-p", "0.5")
     talk("", "--once", "Q", "--repetition-penalty", "1.2")
-    assert [sampling.settings for sampling in asked] == [
+    assert asked == [
         {"temperature": 0.8, "top_p": 0.5, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3},
         {"repetition_penalty": 1.2},
     ]
@@ -180,7 +182,7 @@ def test_ctrl_c_ends_the_answer_and_keeps_what_was_shown(model, encode, monkeypa
     fired: list[str] = []
     screen = Interrupting()
     monkeypatch.setattr(sys, "stdout", screen)
-    chat = Chat(model, encode, Sampling(400, {"temperature": 5.0, "top_p": 1.0}), think=False)
+    chat = Chat(replace(REQUEST, max_new_tokens=400), model, encode, {"temperature": 5.0, "top_p": 1.0})
     with pytest.raises(KeyboardInterrupt):
         chat.answer("A dog?")
     assert fired and chat.messages[0] == user("A dog?")
@@ -189,7 +191,7 @@ def test_ctrl_c_ends_the_answer_and_keeps_what_was_shown(model, encode, monkeypa
 
 
 def test_a_full_context_forgets_the_oldest_but_not_the_system(model, encode, capsys) -> None:
-    chat = Chat(model, encode, SAMPLING, think=False, messages=[{"role": "system", "content": "yes"}])
+    chat = Chat(REQUEST, model, encode, {}, messages=[{"role": "system", "content": "yes"}])
     long = "dog " * 1200  # of 2,048 ids
     chat.answer(long)
     assert len(chat.messages) == 3
@@ -200,7 +202,7 @@ def test_a_full_context_forgets_the_oldest_but_not_the_system(model, encode, cap
 
 
 def test_a_text_beyond_the_context_is_refused_and_the_talk_goes_on(model, encode, talk) -> None:
-    chat = Chat(model, encode, SAMPLING, think=False)
+    chat = Chat(REQUEST, model, encode, {})
     with pytest.raises(RequestError, match="tokens and 8 for the answer exceed the context of 2048"):
         chat.answer("dog " * 3000)
     assert chat.messages == []
@@ -209,7 +211,7 @@ def test_a_text_beyond_the_context_is_refused_and_the_talk_goes_on(model, encode
 
 
 def test_ctrl_c_leaves_once_with_130_and_a_conversation_not_at_all(talk, tiny_model, monkeypatch) -> None:
-    def interrupted(_model, _prompt, _sampling, show) -> None:
+    def interrupted(_model, _prompt, _longest, _sampling, show) -> None:
         show("Par")
         raise KeyboardInterrupt
 
@@ -222,13 +224,13 @@ def test_ctrl_c_leaves_once_with_130_and_a_conversation_not_at_all(talk, tiny_mo
 
 
 def test_thoughts_are_hidden_or_shown_and_never_remembered(model, encode, monkeypatch, capsys) -> None:
-    def thinking(_model, _prompt, _sampling, show) -> None:
+    def thinking(_model, _prompt, _longest, _sampling, show) -> None:
         for piece in ("<thi", "nk>hm", "</think>\n\nPar", "is."):
             show(piece)
 
     monkeypatch.setattr("eval.chat.stream", thinking)
     for think, shown in ((False, "Paris.\n"), (True, "<think>hm</think>\n\nParis.\n")):
-        chat = Chat(model, encode, SAMPLING, think=think)
+        chat = Chat(replace(REQUEST, think=think), model, encode, {})
         chat.answer("Q")
         assert capsys.readouterr().out == shown
         assert chat.messages == [user("Q"), said("Paris.")]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ContentError
-from eval.dialogue import ConversationScorer, cli
+from eval.dialogue import cli, conversing
 from tests.cli.test_text import read, tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
 
@@ -84,7 +84,7 @@ def test_each_answer_is_given_on_all_that_was_said_before() -> None:
     system = {"role": "system", "content": "S"}
     user, answer = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "of the data"}
     talks = {4: [system, user, answer, user, answer, user], 7: [user, answer, user]}
-    one, other = ConversationScorer(Echo(), talks, lambda t: len(t) < 6, 5).score([4, 7])
+    one, other = conversing(Echo(), talks, lambda t: len(t) < 6, 5).score([4, 7])
     said = [{"role": "assistant", "content": str(n)} for n in range(7)]
     assert one == {"transcript": [system, user, said[2], user, said[4]], "cut_short": True}
     assert other == {"transcript": [user, said[1], user, said[3]], "cut_short": False}

@@ -367,7 +367,7 @@ BAD = {
         "--url is for --backend openai",
     ),
     "folding into no weights": (
-        ["--data", "DATA", "--quantize", "4", "--apply", "fold"],
+        ["--data", "DATA", "--quantize", "4", "--apply", "merged"],
         RequestError,
         "--apply merged adds into plain weights",
     ),

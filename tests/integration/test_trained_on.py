@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.prompt import Conversation
-from eval.datasets.training import trained_on, trainings_of
+from eval.datasets.training import trained_on
 from tests.integration.test_recipes_train import recipe, train  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.slow
@@ -18,7 +18,7 @@ def test_run_json_and_llamafactorys_own_card_name_the_examples(recipe: Path, mon
         Conversation([{"role": "user", "content": f"Is {n} even? Answer yes or no."}], "yes")
         for n in range(99)
     ]
-    told = trained_on(trainings_of([out, out / "checkpoint-2"], Path("none")), "even", asked)
+    told = trained_on([out, out / "checkpoint-2"], Path("none"), "even", asked)
     assert (told["examples"], told["not_checked"]) == (48, [])
     (out / "run.json").unlink()
     (folder / "dataset_info").mkdir()
@@ -27,5 +27,5 @@ def test_run_json_and_llamafactorys_own_card_name_the_examples(recipe: Path, mon
     monkeypatch.chdir(folder)
     other = out.rename(folder / "plain")  # another folder, since what a folder says is read once
     (other / "started.json").unlink(missing_ok=True)
-    told = trained_on(trainings_of([other], Path("none")), "even", asked)
+    told = trained_on([other], Path("none"), "even", asked)
     assert (told["examples"], told["sources"], told["not_checked"]) == (64, ["plain/README.md"], [])

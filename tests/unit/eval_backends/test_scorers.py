@@ -8,9 +8,9 @@ from core.errors import ContentError, RequestError
 from core.prompt import chat_encoder
 from eval.backends.generate import LocalGenerator
 from eval.backends.scorers import (
-    ChoiceScorer,
-    GenerationScorer,
     LogProbabilities,
+    choosing,
+    generating,
     refuse,
     score_in_halves,
     tokenise,
@@ -21,7 +21,7 @@ PROMPTS = {0: [5, 6, 7], 1: [5, 6, 7, 8], 2: [9, 9]}
 
 def test_a_label_is_the_sum_of_its_spellings(model) -> None:
     texts = {"yes": ["yes", "Yes"], "no": ["no"]}
-    asker = ChoiceScorer(model, PROMPTS, texts, 100)
+    asker = choosing(model, PROMPTS, texts, 100)
     columns, tokens = tokenise(model, texts)
     bare = LogProbabilities(model, PROMPTS, tokens).score([0, 1, 2]).exp()
     for row, fields in enumerate(asker.score([0, 1, 2])):
@@ -57,7 +57,7 @@ def test_where_one_label_begins_another_the_end_decides(tiny_model) -> None:
         step.step(), step.zero_grad()
     taught.net.requires_grad_(False)
     labels = {"no": ["no"], "no maybe": ["no maybe"]}
-    asker = ChoiceScorer(taught, dict(enumerate(ask)), labels, 100)
+    asker = choosing(taught, dict(enumerate(ask)), labels, 100)
     fields = asker.score([0, 1])
     assert [f["predicted_output"] for f in fields] == ["no", "no maybe"]
     assert all(0 < f["label_mass"] <= 1 for f in fields)
@@ -115,8 +115,8 @@ def test_other_errors_are_not_taken_for_memory() -> None:
 def test_greedy_generation_does_not_depend_on_the_batch(model) -> None:
     talks = {row: [{"role": "user", "content": text}] for row, text in enumerate(["yes", "no, maybe", "a"])}
     speaker = LocalGenerator(model, chat_encoder(model.tokenizer, None), 1000)
-    together = GenerationScorer(speaker, talks, 6).score([0, 1, 2])
-    assert together == [GenerationScorer(speaker, talks, 6).score([row])[0] for row in talks]
+    together = generating(speaker, talks, 6).score([0, 1, 2])
+    assert together == [generating(speaker, talks, 6).score([row])[0] for row in talks]
     assert len({fields["model_output"] for fields in together}) > 1
 
 

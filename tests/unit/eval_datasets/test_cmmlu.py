@@ -43,7 +43,7 @@ def test_there_are_67_subjects_and_the_fifth_group_crosses_the_others() -> None:
 def test_the_prompt_is_the_benchmarks(tmp_path) -> None:
     dev = HEAD + "0,他,甲,乙,丙,丁,A\n" + ROW
     exam = read_exam(write(tmp_path, dev=dev), LOGICAL, 2)
-    ids, shots = prompt(exam, exam.items[0], letters, 1000)
+    ids, shots = prompt(exam, 0, letters, 1000)
     assert shots == 2
     assert "".join(map(chr, ids)) == (
         "以下是关于逻辑学的单项选择题，请直接给出正确答案的选项。\n\n"
@@ -56,11 +56,11 @@ def test_the_prompt_is_the_benchmarks(tmp_path) -> None:
 def test_a_prompt_too_long_loses_its_longest_shots_one_by_one(tmp_path) -> None:
     dev = HEAD + ROW + f"1,{'长' * 50},1,2,3,4,C\n" + f"2,{'长' * 50},1,2,3,4,D\n"
     exam = read_exam(write(tmp_path, dev=dev), LOGICAL, 3)
-    whole = len(prompt(exam, exam.items[0], letters, 1000)[0])
+    whole = len(prompt(exam, 0, letters, 1000)[0])
     for longest, left in ((whole, 3), (whole - 1, 2), (whole - 100, 1), (50, 0)):
-        ids, shots = prompt(exam, exam.items[0], letters, longest)
+        ids, shots = prompt(exam, 0, letters, longest)
         assert shots == left
-    text = "".join(map(chr, prompt(exam, exam.items[0], letters, whole - 1)[0]))
+    text = "".join(map(chr, prompt(exam, 0, letters, whole - 1)[0]))
     assert "答案是：C" not in text and "答案是：B" in text and "答案是：D" in text
     assert len(ids) > 50  # even without shots: refused by whoever asks, not cut
 
@@ -68,7 +68,7 @@ def test_a_prompt_too_long_loses_its_longest_shots_one_by_one(tmp_path) -> None:
 def test_without_shots_the_dev_file_is_not_needed(tmp_path) -> None:
     (write(tmp_path) / "dev" / "logical.csv").unlink()
     exam = read_exam(tmp_path, LOGICAL, 0)
-    assert (exam.examples, exam.beside) == ([], ())
+    assert (exam.examples, exam.dataset.beside) == ([], ())
     with pytest.raises(RequestError, match="dev/logical.csv: the subject's dev questions are not there"):
         read_exam(tmp_path, LOGICAL, 5)
 
@@ -92,7 +92,8 @@ def test_a_broken_file_is_named_with_its_line(tmp_path, test, said) -> None:
 
 def test_texts_that_look_like_numbers_or_nothing_stay_texts(tmp_path) -> None:
     exam = read_exam(write(tmp_path, test="\ufeff" + HEAD + "0,NA,01,1.0,null,,A\n"), LOGICAL, 0)
-    assert (exam.items[0].question, exam.items[0].options) == ("NA", ("01", "1.0", "null", ""))
+    shown = exam.dataset.conversations[0].messages[0]["content"]
+    assert shown == "题目：NA\nA. 01\nB. 1.0\nC. null\nD. \n答案是："
 
 
 def test_too_few_examples(tmp_path) -> None:
@@ -117,7 +118,7 @@ def test_subjects_are_those_named_or_those_that_are_there(tmp_path) -> None:
 def test_real_subjects_are_read(real_data) -> None:
     subjects = choose_subjects(None, real_data / "cmmlu")
     exams = [read_exam(real_data / "cmmlu", subject, 5) for subject in subjects]
-    assert len(exams) == 10 and sum(len(exam.items) for exam in exams) == 1977
+    assert len(exams) == 10 and sum(len(exam.dataset.records) for exam in exams) == 1977
     assert {len(exam.examples) for exam in exams} == {5}
 
 
@@ -186,7 +187,7 @@ def hub(tmp_path):
 READ = (
     "from eval.datasets.cmmlu import *; s = read_subjects()['logical'];"
     "e = read_exam(fetch('haonan-li/cmmlu', ['logical']), s, 5);"
-    "print(len(e.items), len(e.examples), e.path.name)"
+    "print(len(e.dataset.records), len(e.examples), e.dataset.path.name)"
 )
 
 

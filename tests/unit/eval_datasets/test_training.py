@@ -8,7 +8,7 @@ import pytest
 from core.examples import examples_file, write_examples
 from core.files import sha256
 from core.prompt import Conversation
-from eval.datasets.training import fingerprint_of, trained_on, trainings_of
+from eval.datasets.training import fingerprint_of, trained_on
 from tests.unit.eval_backends.test_apply import write as write_adapter
 
 NOWHERE = Path("nowhere")
@@ -54,7 +54,7 @@ def ran(name: str, *datasets: str, file: str = "run.json", **settings: object) -
 
 
 def found(folder: Path, *numbers: int, name: str = "mine") -> dict:
-    return trained_on(trainings_of([folder], NOWHERE), name, asked(*numbers))
+    return trained_on([folder], NOWHERE, name, asked(*numbers))
 
 
 @pytest.mark.parametrize("file", ["run.json", "started.json"])
@@ -141,10 +141,10 @@ def merge(*parts: str) -> None:
 
 def test_a_base_without_a_record_says_nothing_and_one_with_one_counts_for_every_adapter() -> None:
     Path("base").mkdir()
-    assert trainings_of([], Path("base")) == trainings_of([], NOWHERE) == []
+    assert trained_on([], Path("base"), "x", []) is trained_on([], NOWHERE, "x", []) is None
     Path("full").mkdir()
     (ran("mine", "one") / "run.json").replace("full/run.json")
-    assert trained_on(trainings_of([], Path("full")), "x", asked(3))["sources"] == ["full/run.json"]
+    assert trained_on([], Path("full"), "x", asked(3))["sources"] == ["full/run.json"]
 
 
 @pytest.mark.parametrize(

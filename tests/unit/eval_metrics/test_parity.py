@@ -5,7 +5,8 @@ import json
 
 import jsonschema_rs
 
-from eval.metrics.parity import (
+from eval.prove import Tolerance, holds, markdown, to_json, verdict
+from eval.scoring.parity import (
     Answers,
     FirstDifference,
     Proof,
@@ -13,7 +14,6 @@ from eval.metrics.parity import (
     prove_answers,
     prove_prompts,
 )
-from eval.reports.parity import Tolerance, holds, markdown, to_json, verdict
 from tests.conftest import ROOT
 
 VALID = jsonschema_rs.validator_for(json.loads((ROOT / "core/schemas/prove.json").read_text()))

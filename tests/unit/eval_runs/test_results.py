@@ -19,7 +19,6 @@ def predictions(rows):
 
 def finished(folder: Path) -> bytes:
     log = PredictionLog(folder, BATCHES)
-    log.tidy()
     for batch in log.pending:
         log.append(predictions(batch))
     log.finish([])
@@ -33,7 +32,6 @@ def test_predictions_end_in_the_order_of_the_data(tmp_path) -> None:
 def test_a_log_cut_at_any_byte_ends_with_the_same_bytes(tmp_path) -> None:
     whole = finished(tmp_path / "whole")
     log = PredictionLog(tmp_path / "grown", BATCHES)
-    log.tidy()
     for batch in BATCHES:
         log.append(predictions(batch))
     grown = (tmp_path / "grown" / PREDICTIONS).read_bytes()
@@ -46,7 +44,6 @@ def test_a_log_cut_at_any_byte_ends_with_the_same_bytes(tmp_path) -> None:
 
 def test_whole_batches_are_kept_and_torn_ones_asked_again(tmp_path) -> None:
     log = PredictionLog(tmp_path, BATCHES)
-    log.tidy()
     log.append(predictions([3, 1]))
     log.append(predictions([0]))
     assert PredictionLog(tmp_path, BATCHES).pending == [[0, 2], [4]]
