@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any, cast
 
 from compiler.clean import cleaner, keys_of, label_keys, nearest_label, wrapped
-from compiler.kinds import CLEANED, CODES, DIALOGUES, EXPECTED, HISTORY, KTO, NESTED, PAIR, PLACEHOLDERS
+from compiler.kinds import CLEANED, CODES, DIALOGUES, HISTORY, KTO, NESTED, PAIR, PLACEHOLDERS
 from compiler.media import Media
 from compiler.pairs import checked_pair, reply_of, wanted
 from compiler.problems import Problems, some_of
@@ -269,7 +269,6 @@ class Checker:
 
     def _explain(self, name: str, value: object, place: str, rows: Rows, number: int) -> Problem:
         kind, field = self.spec.kinds[name], self._field(name)
-        expected = EXPECTED.get(kind, "")
         if value is MISSING:
             row = rows.row(number)
             keys = some_of(tuple(row), (field.partition(" ")[0],)) if isinstance(row, dict) else ""
@@ -279,6 +278,7 @@ class Checker:
             near = nearest_label(value, options) if isinstance(value, str) else ""
             message = f"found {show_value(value)}, expected one of {', '.join(options)}"
             return Problem("E104", place, message, field, near)
+        expected = _schema(kind)["description"]
         if value is None:
             return Problem("E103", place, f"found null, expected {expected}", field)
         found = show_value(value)

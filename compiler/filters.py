@@ -37,9 +37,9 @@ class Sieve:
 
     def _reason(self, text: str) -> str:
         wanted = self.wanted
-        if len(text) < wanted.min_chars:
+        if len(text) < wanted.min:
             return "too short"
-        if wanted.max_chars is not None and len(text) > wanted.max_chars:
+        if wanted.max is not None and len(text) > wanted.max:
             return "too long"
         if self._keywords and not self._keywords.search(text):
             return "no keyword"

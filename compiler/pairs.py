@@ -24,7 +24,7 @@ class Reply(NamedTuple):
 
 def reply_of(column: Column, clean: Clean, value: object) -> Reply:
     """Return the cleaned answer in a text or messages, of rated ones the best (`rejected`: the worst)."""
-    if column.best_by:
+    if column.best:
         return Reply([], best_of(column, clean, value))
     if isinstance(value, dict):
         value = [value]

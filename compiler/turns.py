@@ -217,16 +217,17 @@ def cleaned(talk: list[Turn], clean: Clean) -> list[Turn]:
 
 def best_of(column: Column, clean: Clean, value: object) -> str:
     """Return the cleaned text of the highest number, for `rejected` the lowest; a pair has no ties."""
+    by, take = column.best.get("by", ""), column.best.get("take", "")
     scored: list[tuple[float, str]] = []
     for number, item in enumerate(value if isinstance(value, list) else [value], 1):
         fields = item if isinstance(item, dict) else {}
-        score, text = fields.get(column.best_by), fields.get(column.best_take)
+        score, text = fields.get(by), fields.get(take)
         if isinstance(score, bool) or not isinstance(score, int | float) or not isinstance(text, str):
-            expected = f"a number {column.best_by!r} and a text {column.best_take!r}"
+            expected = f"a number {by!r} and a text {take!r}"
             raise WrongValueError(f"item {number}: found {show_value(item)}, expected {expected}")
         scored.append((score, text))
     if column.kind in PAIR and len({score for score, _ in scored}) == 1:
-        alike = f"{column.best_by} is {scored[0][0]} for all of {len(scored)} answers"
+        alike = f"{by} is {scored[0][0]} for all of {len(scored)} answers"
         raise WrongValueError(f"{alike}: none is preferred")
     _, best = (min if column.kind == PAIR[1] else max)(scored, key=lambda one: one[0])
     text = str(clean([best])[0])

@@ -10,8 +10,7 @@ from compiler.init.look import CHINESE, MOST_VALUES, Found, Leaf
 from compiler.kinds import PAIR, RECORDED
 from compiler.rows import walker
 from compiler.spec import UNLABELLED, Column, Spec, load_spec
-from compiler.specfile import known_specs
-from compiler.specsource import Source
+from compiler.specfile import Source, known_specs
 
 FEWEST = 20  # rows that are worth a split
 REPEATED = 0.01

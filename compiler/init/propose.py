@@ -19,7 +19,7 @@ from compiler.problems import Problems
 from compiler.render import Renderer
 from compiler.request import CompileRequest
 from compiler.spec import Spec, load_spec
-from compiler.specsource import Source
+from compiler.specfile import Source
 from compiler.trace import KeptRow, kept_rows
 from core.errors import ContentError, RequestError
 from core.prompt import conversation

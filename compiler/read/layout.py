@@ -9,7 +9,7 @@ from typing import TypeGuard
 from compiler.read.scan import BrokenError, Scanner
 from compiler.rows import MISSING, walker
 from compiler.spec import Column
-from compiler.specsource import no_row
+from compiler.specfile import no_row
 from core.errors import show_value
 
 LOOKED_AT = 1 << 20
