@@ -5,7 +5,6 @@ from functools import partial
 from itertools import chain
 from typing import Any, cast
 
-from compiler.clean import cleaner, keys_of, label_keys, nearest_label, wrapped
 from compiler.kinds import CLEANED, CODES, DIALOGUES, HISTORY, KTO, NESTED, PAIR, PLACEHOLDERS
 from compiler.media import Media
 from compiler.pairs import checked_pair, reply_of, wanted
@@ -13,7 +12,17 @@ from compiler.problems import Problems, some_of
 from compiler.rows import MISSING, Batch, Rows
 from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
 from compiler.specfile import read_schema
-from compiler.texts import numbers_in, stand_ins, writable, written
+from compiler.texts import (
+    cleaner,
+    keys_of,
+    label_keys,
+    nearest_label,
+    numbers_in,
+    stand_ins,
+    wrapped,
+    writable,
+    written,
+)
 from compiler.turns import Talks, Turn, best_of, calls_as_text, calls_in, transcript
 from compiler.unused import Unused, missing_fix, other_kind
 from core.calls import OPEN, WrongValueError, misfits, tools_text

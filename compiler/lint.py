@@ -7,13 +7,12 @@ from hashlib import blake2b
 from itertools import chain
 from operator import add
 
-from compiler.clean import HTML
 from compiler.fingerprints import Fingerprints
 from compiler.kinds import KTO
 from compiler.problems import Problems
 from compiler.rows import Batch
 from compiler.spec import Spec
-from compiler.texts import TextColumns, Texts
+from compiler.texts import HTML, TextColumns, Texts
 from core.errors import Problem, show_value
 
 LONG = 1_000_000

@@ -9,7 +9,6 @@ from itertools import repeat
 from pathlib import Path
 
 from compiler.check import Checker
-from compiler.filters import Sieve
 from compiler.fingerprints import Fingerprints
 from compiler.kinds import KTO
 from compiler.lint import Lint
@@ -21,6 +20,7 @@ from compiler.request import Context, Counts
 from compiler.rows import Batch
 from compiler.sources import Input
 from compiler.spec import Spec
+from compiler.texts import Sieve
 from compiler.write import Look, RecordFile
 from core.errors import Problem
 

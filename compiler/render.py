@@ -7,11 +7,10 @@ from typing import cast
 
 import orjson
 
-from compiler.clean import wrapped
 from compiler.kinds import HISTORY, PAIR, RECORDED
 from compiler.rows import Batch
 from compiler.spec import Output, Spec, placeholders
-from compiler.texts import as_texts
+from compiler.texts import as_texts, wrapped
 from compiler.turns import ASSISTANT, OPENAI, SHAREGPT, SYSTEM, USER, Turn
 
 Values = Iterable[object]

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from compiler.check import Checker
 from compiler.entries import entry_of
-from compiler.filters import Sieve
 from compiler.problems import Problems
 from compiler.read import read, reading
 from compiler.render import Renderer
 from compiler.rows import Batch
 from compiler.sources import find_inputs, with_rivals
 from compiler.spec import Spec
+from compiler.texts import Sieve
 from compiler.unused import Unused
 from core.errors import ProblemsError, RequestError, show_value
 
