@@ -46,8 +46,9 @@ class Checker:
         self.spec, self.shown, self.problems, self.unused = spec, shown, problems, unused
         self.media = Media(spec, shown)
         self.pair = spec.named(*PAIR)
+        self.held = {column.kind: column for column in spec.columns if column.kind in ("turns", "tools")}
         self.stand_ins = stand_ins(spec)
-        self.known: set[str] = set()
+        self.used = spec.used
         self.sources: dict[str, str] = {}
         self.lookup = label_keys(spec)
         self.clean = cleaner(spec.clean)
@@ -66,7 +67,8 @@ class Checker:
         if not self._resolve(rows):
             self.problems.settle()
             return None
-        self.unused.look(self.spec, rows, self.known)
+        known = {source for name, source in self.sources.items() if name in self.used}
+        self.unused.look(self.spec, rows, known)
         columns = {column.name: self._values(column, rows) for column in self.spec.columns}
         batch = Batch(rows.prefix, rows.lines, columns)
         wrong = {name: self._wrong(name, values) for name, values in columns.items()}
@@ -78,7 +80,10 @@ class Checker:
         self.number += len(rows.lines)
         for column in self.spec.columns:
             batch = self._shape(column, batch, rows)
-        batch = self._held_to_tools(batch, rows)
+        if len(self.held) > 1:
+            talks, tools = (batch.columns[self.held[kind].name] for kind in ("turns", "tools"))
+            each = zip(talks, tools, map(batch.place, range(len(batch))), strict=True)
+            batch, _ = self._read_each(batch, rows, each, self._held_to_tools, "E109")
         if self.media.columns:
             batch = self._each_row(batch, rows, "E110", self.media.place)
         if self.talks.doubtful(batch):
@@ -146,34 +151,23 @@ class Checker:
                 found.append(read(value))
                 good.append(number)
             except WrongValueError as error:
-                self._reject([Problem(code, batch.place(number), str(error), field)], batch, number, rows)
+                wrong = [Problem(code, batch.place(number), message, field) for message in error.args]
+                self.problems.bad_row(wrong, rows.row(rows.lines.index(batch.lines[number])))
+                self.bad += 1
         return batch.keep(good) if len(good) < len(batch) else batch, found
 
-    def _reject(self, found: list[Problem], batch: Batch, number: int, rows: Rows) -> None:
-        self.problems.bad_row(found, rows.row(rows.lines.index(batch.lines[number])))
-        self.bad += 1
-
-    def _held_to_tools(self, batch: Batch, rows: Rows) -> Batch:
-        """Hold every call against the tools that its row declares; an undeclared one makes a bad row."""
-        columns = {column.kind: column for column in self.spec.columns if column.kind in ("turns", "tools")}
-        if len(columns) < 2:
-            return batch
-        talks, tools = (batch.columns[columns[kind].name] for kind in ("turns", "tools"))
-        good = []
-        for row, (talk, declared) in enumerate(zip(talks, tools, strict=True)):
-            found = dict.fromkeys(misfits(calls_in(cast("list[Turn]", talk)), str(declared)))
-            place, strict = batch.place(row), columns["tools"].arguments == "error"
-            if wrong := [Problem("E109", place, one.message) for one in found if one.error or strict]:
-                self._reject(wrong, batch, row, rows)
-                continue
-            good.append(row)
-            for one in found:
-                self.problems.warn(Problem("W215", place, one.message))
-            for turn in calls_as_text(cast("list[Turn]", talk)):
-                message = f"turn {turn}: {OPEN} in an answer: neither checked nor scored as a call"
-                fix = "give the turn the role function_call"
-                self.problems.warn(Problem("W216", place, message, "", fix))
-        return batch.keep(good) if len(good) < len(batch) else batch
+    def _held_to_tools(self, row: tuple[list[Turn], str, str]) -> None:
+        """Hold the calls in turns against the tools declared beside them; the third is the row's place."""
+        talk, tools, place = row
+        found = dict.fromkeys(misfits(calls_in(talk), tools))
+        strict = self.held["tools"].arguments == "error"
+        if wrong := [one.message for one in found if one.error or strict]:
+            raise WrongValueError(*wrong)
+        for one in found:
+            self.problems.warn(Problem("W215", place, one.message))
+        for turn in calls_as_text(talk):
+            message = f"turn {turn}: {OPEN} in an answer: neither checked nor scored as a call"
+            self.problems.warn(Problem("W216", place, message, "", "give the turn the role function_call"))
 
     def _each_row(
         self, batch: Batch, rows: Rows, code: str, change: Callable[[dict[str, Any]], dict[str, object]]
@@ -191,14 +185,10 @@ class Checker:
             return False
         absent = [column for column in self.spec.columns if column.name not in self.sources]
         names = rows.names() if absent else []
-        for column in absent:
-            source = self._find(column, names, rows)
-            if source is not None:
-                self.sources[column.name] = source
-                if column.name in self.spec.used:
-                    self.known.add(source)
-        absent = [column for column in absent if column.name not in self.sources]
-        if lacking := [column for column in absent if column.required and column.kind != "label"]:
+        found = {column.name: self._find(column, names, rows) for column in absent}
+        self.sources |= {name: source for name, source in found.items() if source is not None}
+        needed = [column for column in absent if column.required and column.kind != "label"]
+        if lacking := [column for column in needed if found[column.name] is None]:
             self.failed = True
             self.problems.bad_file(self._lack(lacking, names, rows))
         return not self.failed
@@ -299,7 +289,9 @@ class Checker:
         if isinstance(value, str) and not value.replace("\ufeff", "").strip():  # what \\S of JSON Schema is
             return Problem("E106", place, f"found {found}, expected text that is not blank", field)
         if isinstance(value, list) and kind in NESTED:
-            where, what = _inside(kind, value)
+            from compiler.explain import explain
+
+            where, what = next(explain(_schema(kind), value))
             return Problem("E105", place, what, f"{field} {where}".rstrip())
         fix = other_kind(value, self.spec.name) if kind in CLEANED else ""
         return Problem("E105", place, f"found {found} ({_type(value)}), expected {expected}", field, fix)
@@ -343,13 +335,6 @@ def _validators(kind: str) -> tuple[Validator, Validator]:
 def _schema(kind: str) -> dict[str, Any]:
     schemas = cast("dict[str, dict[str, Any]]", read_schema("columns")["$defs"])
     return schemas["media" if kind in PLACEHOLDERS else "reply" if kind in PAIR else kind]
-
-
-def _inside(kind: str, value: object) -> tuple[str, str]:
-    """Return where in a nested value the first thing is wrong, and what: the words that we have not here."""
-    from compiler.explain import explain
-
-    return next(explain(_schema(kind), value))
 
 
 def _type(value: object) -> str:
