@@ -23,9 +23,9 @@ from compiler.texts import (
     writable,
     written,
 )
-from compiler.turns import Talks, Turn, best_of, calls_as_text, calls_in, transcript
+from compiler.turns import ASSISTANT, CALL, Talks, Turn, best_of, transcript
 from compiler.unused import Unused, missing_fix, other_kind
-from core.calls import OPEN, WrongValueError, misfits, tools_text
+from core.calls import OPEN, WrongValueError, calls_of, misfits, tools_text
 from core.errors import Problem, show_value
 
 Types = dict[str, str]
@@ -159,13 +159,14 @@ class Checker:
     def _held_to_tools(self, row: tuple[list[Turn], str, str]) -> None:
         """Hold the calls in turns against the tools declared beside them; the third is the row's place."""
         talk, tools, place = row
-        found = dict.fromkeys(misfits(calls_in(talk), tools))
+        calls = [(turn.number, call) for turn in talk if turn.role == CALL for call in calls_of(turn.text)]
+        found = dict.fromkeys(misfits(calls, tools))
         strict = self.held["tools"].arguments == "error"
         if wrong := [one.message for one in found if one.error or strict]:
             raise WrongValueError(*wrong)
         for one in found:
             self.problems.warn(Problem("W215", place, one.message))
-        for turn in calls_as_text(talk):
+        for turn in [turn.number for turn in talk if turn.role == ASSISTANT and OPEN in turn.text]:
             message = f"turn {turn}: {OPEN} in an answer: neither checked nor scored as a call"
             self.problems.warn(Problem("W216", place, message, "", "give the turn the role function_call"))
 

@@ -16,7 +16,7 @@ import orjson
 
 from compiler.kinds import HISTORY, PAIR, PLACEHOLDERS
 from compiler.rows import MISSING, Batch
-from compiler.spec import Filter, Spec, placeholders
+from compiler.spec import Filter, Spec
 from compiler.turns import Turn
 from core.errors import nearest
 from core.han import HAN
@@ -71,15 +71,11 @@ def stand_ins(spec: Spec) -> dict[str, str]:
 
     LLaMA-Factory joins what is filled of the two. {} where a template has other words than the column's.
     """
-    asked = [[o.templates.get(key, "") for key in ("instruction", "input")] for o in spec.outputs]
-    bare = {tuple(_bare(template) for template in templates) for templates in asked}
-    name, other = next(iter(bare)) if len(bare) == 1 else ("", "")
+    bare = {f"{{{name}}}": name for name in spec.kinds}
+    keys = ("instruction", "input")
+    asked = {tuple(bare.get(o.templates.get(key, ""), "") for key in keys) for o in spec.outputs}
+    name, other = asked.pop() if len(asked) == 1 else ("", "")
     return {name: other} if name and other else {}
-
-
-def _bare(template: str) -> str:
-    pieces = placeholders(template)
-    return pieces[0][1] or "" if len(pieces) == 1 and not pieces[0][0] else ""
 
 
 def as_texts(spec: Spec, name: str, values: list[object]) -> Texts:

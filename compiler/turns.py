@@ -10,32 +10,15 @@ from compiler.kinds import PAIR
 from compiler.rows import Batch
 from compiler.spec import Column, Output, Spec
 from compiler.unused import meaning
-from core.calls import (
-    OPEN,
-    RESULTS,
-    Call,
-    WrongValueError,
-    call_text,
-    calls_of,
-    function_text,
-    only_thought,
-    parse_calls,
-    thought,
-)
+from core.calls import RESULTS, WrongValueError, call_text, function_text, only_thought, parse_calls, thought
 from core.datasets import filled
 from core.errors import show_value
 
 USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"
 ROLES = {"human": USER, "user": USER, "gpt": ASSISTANT, "assistant": ASSISTANT, "system": SYSTEM}
-ROLES |= {"function_call": CALL, "tool_call": CALL}
-ROLES |= {"observation": OBSERVATION, "tool": OBSERVATION, "function": OBSERVATION}
-OPENAI = {
-    USER: "user",
-    ASSISTANT: "assistant",
-    SYSTEM: "system",
-    CALL: "function_call",
-    OBSERVATION: "observation",
-}
+ROLES |= dict.fromkeys(("function_call", "tool_call"), CALL)
+ROLES |= dict.fromkeys(("observation", "tool", "function"), OBSERVATION)
+OPENAI = {role: role for role in (USER, ASSISTANT, SYSTEM, OBSERVATION)} | {CALL: "function_call"}
 SHAREGPT = OPENAI | {USER: "human", ASSISTANT: "gpt"}
 CALL_MARKUP = re.compile(r"tool_call|<function|python_tag|^Action:", re.IGNORECASE | re.MULTILINE)
 """What models write where they call a tool: an answer that is a call already, as text."""
@@ -197,16 +180,6 @@ def _means(key: str, value: object, openai: bool) -> bool:
     if openai and key == "weight":
         return value is not None and value != 1
     return bool((meaning(key) or key == "refusal") and filled([value]))
-
-
-def calls_in(talk: list[Turn]) -> list[tuple[int, Call]]:
-    """Return the calls in turns, each with the number of its turn."""
-    return [(turn.number, call) for turn in talk if turn.role == CALL for call in calls_of(turn.text)]
-
-
-def calls_as_text(talk: list[Turn]) -> list[int]:
-    """Return the numbers of the assistant's turns whose text holds a call in markup."""
-    return [turn.number for turn in talk if turn.role == ASSISTANT and OPEN in turn.text]
 
 
 def cleaned(talk: list[Turn], clean: Clean) -> list[Turn]:
