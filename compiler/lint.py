@@ -59,10 +59,10 @@ class Lint:
             # of texts as compared elsewhere; numbers by what they look like, since -1 and -2 have one hash
             groups = keys.get(self.spec.group) or list(map(hash, map(repr, batch.columns[self.spec.group])))
             seen.groups.fromlist(groups)
-        if "idx" in batch.columns and not self.spec.in_mix:
+        if "idx" in batch.columns and not self.spec.share:
             first = _NO_ID + seen.rows
             seen.ids.extend(_keys(batch.columns["idx"] if numbered else range(first, first + len(batch))))
-        if self.spec.labels and not self.spec.in_mix:
+        if self.spec.labels and not self.spec.share:
             seen.labels.note(batch.columns["label"])
         seen.prompts.fromlist(_together([keys[name] for name in self.texts.asked], len(batch)))
         seen.answers.fromlist(_together(answers, len(batch)))

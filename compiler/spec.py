@@ -94,25 +94,17 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One part of a mixture: its share, and its own spec with the mixture's outputs."""
-
-    share: float
-    spec: "Spec"
-
-
-@dataclass(frozen=True, slots=True)
 class Mix:
     """A mixture: parts by name, the total of rows, the seed of the shuffle (None: parts in order)."""
 
     total: int
-    parts: dict[str, Part]
+    parts: dict[str, "Spec"]
     shuffle: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A validated spec; `raw` is the merged YAML that the others came from."""
+    """A validated spec; `raw` is the merged YAML that the others came from, `share` a part's of a mixture."""
 
     name: str
     about: str
@@ -129,7 +121,7 @@ class Spec:
     drop_leaks: bool = False
     split: Split | None = None
     mix: Mix | None = None
-    in_mix: bool = False
+    share: float = 0.0
     ignore: tuple[str, ...] = ()
     raw: Raw = field(default_factory=dict, repr=False)
 
@@ -179,7 +171,7 @@ class Spec:
         names.update(*(output.columns for output in self.outputs))
         if any(output.format in ("sharegpt", "messages") for output in self.outputs):
             names |= {"system", "tools"}
-        if self.in_mix and any("system" in output.templates for output in self.outputs):
+        if self.share and any("system" in output.templates for output in self.outputs):
             names.add("system")  # the mixture's own stands in its place
         by = (self.group, self.split.stratify, self.split.group) if self.split else (self.group,)
         return names | {name for name in by if name}
@@ -301,7 +293,7 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
         outputs = tuple(replace(o, templates={**templates, **o.templates}) for o in spec.outputs)
         given, base = about.get("source", {}), cast("dict[str, Any]", own.raw)
         source = source_of(base.get("source", {}) | given, PART)
-        part = replace(
+        parts[name] = replace(
             own,
             name=spec.name,
             source=replace(source, files={}, hub=given.get("hub", {}), splits={}),
@@ -309,10 +301,9 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
             filter=filled_in(Filter, base.get("filter", {}) | about.get("filter", {})),
             group=None,
             split=spec.split,
-            in_mix=True,
+            share=about["share"],
             ignore=own.ignore + spec.ignore,
         )
-        parts[name] = Part(about["share"], part)
         if paths := source_of(given, PART).files.get(PART):
             files[name] = paths
     mix = Mix(raw["total"], parts, raw.get("shuffle"))

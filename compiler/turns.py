@@ -227,7 +227,7 @@ class Talks:
         self.beside = any(column.calls == "text" for column in spec.columns)
         self.asks = bool(spec.named(*PAIR))
         self.tools = keeps(spec.outputs, "call", "observation")
-        given = spec.in_mix and any("system" in output.templates for output in spec.outputs)
+        given = spec.share and any("system" in output.templates for output in spec.outputs)
         self.anything = given or "system" in spec.ignore  # as a system text: none is kept, and that was said
         self.systems = self.anything or keeps(spec.outputs, SYSTEM)
         self.first = any(output.format == "alpaca" and output.turns == "first" for output in spec.outputs)
