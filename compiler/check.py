@@ -86,8 +86,9 @@ class Checker:
             batch, _ = self._read_each(batch, rows, each, self._held_to_tools, "E109")
         if self.media.columns:
             batch = self._each_row(batch, rows, "E110", self.media.place)
-        if self.talks.doubtful(batch):
-            batch = self._each_row(batch, rows, "E107", self.talks.one_system)
+        if self.talks.doubtful:
+            both = zip(batch.columns[self.spec.turns], batch.columns["system"], strict=True)
+            batch, _ = self._read_each(batch, rows, both, self.talks.one_system, "E107")
         if self.pair:
             check = partial(checked_pair, pair=self.pair, turns=self.spec.turns)
             batch = self._each_row(batch, rows, "E111", check)

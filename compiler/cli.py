@@ -15,6 +15,7 @@ from core.cli import examples
 from core.datasets import DEFAULT_FOLDER, registry_folder
 from core.errors import CLI, ContentError, RequestError, summarise
 
+_COUNT = click.IntRange(1)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _folder = partial(click.option, "--out", "--dataset-dir", "out", type=_FOLDER)
@@ -67,7 +68,7 @@ def _common(command: Any) -> Any:
         click.option(
             "--split", "shares", multiple=True, metavar="SPLIT=SHARE", help="Another share, as test=0.3."
         ),
-        click.option("--limit", type=click.IntRange(1), help="Read only so many rows of each split."),
+        click.option("--limit", type=_COUNT, help="Read only so many rows of each split."),
         click.option(
             "--seed", type=int, default=42, show_default=True, help="For sampling, shuffling and splitting."
         ),
@@ -173,10 +174,8 @@ def list_command(out: Path) -> None:
 @_SPEC
 @_SOURCE
 @_COLUMN
-@click.option("--row", type=click.IntRange(1), default=1, show_default=True, help="Which kept row, from 1.")
-@click.option(
-    "--rows", type=click.IntRange(1), default=1, show_default=True, help="How many rows from it on."
-)
+@click.option("--row", type=_COUNT, default=1, show_default=True, help="Which kept row, from 1.")
+@click.option("--rows", type=_COUNT, default=1, show_default=True, help="How many rows from it on.")
 @click.option("--template", help="Also show the text that a model sees with this LLaMA-Factory template.")
 def show_command(
     name: str, sources: tuple[str, ...], columns: tuple[str, ...], row: int, rows: int, template: str | None
@@ -246,7 +245,7 @@ def remove_command(name: str, out: Path) -> None:
 )
 @click.option("--model", "model_name_or_path", metavar="DIR", help="A model folder with the tokenizer.")
 @click.option("--template", help="LLaMA-Factory's template (without one: the tokenizer's own chat template).")
-@click.option("--cutoff-len", type=click.IntRange(1), help="Tokens after which LLaMA-Factory cuts a row.")
+@click.option("--cutoff-len", type=_COUNT, help="Tokens after which LLaMA-Factory cuts a row.")
 @_REGISTRY
 @_ALL
 @_JSON

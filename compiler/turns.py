@@ -2,12 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import takewhile
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from compiler.kinds import PAIR
-from compiler.rows import Batch
 from compiler.spec import Column, Output, Spec
 from compiler.unused import meaning
 from core.calls import RESULTS, WrongValueError, call_text, function_text, only_thought, parse_calls, thought
@@ -223,13 +222,13 @@ class Talks:
 
     def __init__(self, spec: Spec, clean: Clean) -> None:
         self.clean = clean if spec.clean else None
-        self.turns = spec.turns
         self.beside = any(column.calls == "text" for column in spec.columns)
         self.asks = bool(spec.named(*PAIR))
         self.tools = keeps(spec.outputs, "call", "observation")
         given = spec.share and any("system" in output.templates for output in spec.outputs)
-        self.anything = given or "system" in spec.ignore  # as a system text: none is kept, and that was said
-        self.systems = self.anything or keeps(spec.outputs, SYSTEM)
+        anything = given or "system" in spec.ignore  # as a system text: none is kept, and that was said
+        self.systems = anything or keeps(spec.outputs, SYSTEM)
+        self.doubtful = bool(spec.turns) and "system" in spec.kinds and not anything
         self.first = any(output.format == "alpaca" and output.turns == "first" for output in spec.outputs)
         self.shortened = 0
 
@@ -250,18 +249,12 @@ class Talks:
         pairs = value or []
         return [self.clean(pair) for pair in pairs] if self.clean else pairs
 
-    def doubtful(self, batch: Batch) -> bool:
-        """Whether rows of a batch may have two system texts: in a column of its own and as a turn."""
-        systems, talks = batch.columns.get("system", ()), batch.columns.get(self.turns, ())
-        return not self.anything and any(systems) and any(talk[0].role == SYSTEM for talk in talks)  # type: ignore[index]  # turns by now
-
-    def one_system(self, row: Mapping[str, Any]) -> dict[str, object]:
-        """Change nothing in a row; `WrongValueError` where it has two system texts that differ."""
-        first = row[self.turns][0]
-        if first.role == SYSTEM and str(row["system"]).strip() not in ("", first.text.strip()):
-            both = f"{show_value(first.text)} as a turn and {show_value(row['system'])} beside the turns"
+    def one_system(self, row: tuple[list[Turn], object]) -> None:
+        """Refuse by `WrongValueError` a row with two system texts that differ: as a turn, and beside them."""
+        first, beside = row[0][0], row[1]
+        if first.role == SYSTEM and beside and str(beside).strip() not in ("", first.text.strip()):
+            both = f"{show_value(first.text)} as a turn and {show_value(beside)} beside the turns"
             raise WrongValueError(f"found two system texts, {both}; a record holds one")
-        return {}
 
     def notes(self) -> list[str]:
         """Return, for people, of how many conversations all but the first exchange is left out."""
