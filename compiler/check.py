@@ -7,7 +7,6 @@ from typing import Any, cast
 
 from compiler.kinds import CLEANED, CODES, DIALOGUES, HISTORY, KTO, NESTED, PAIR, PLACEHOLDERS
 from compiler.media import Media
-from compiler.pairs import checked_pair, reply_of, wanted
 from compiler.problems import Problems, some_of
 from compiler.rows import MISSING, Batch, Rows
 from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
@@ -23,7 +22,7 @@ from compiler.texts import (
     writable,
     written,
 )
-from compiler.turns import ASSISTANT, CALL, Talks, Turn, best_of, transcript
+from compiler.turns import ASSISTANT, CALL, Talks, Turn, best_of, checked_pair, reply_of, transcript, wanted
 from compiler.unused import Unused, missing_fix, other_kind
 from core.calls import OPEN, WrongValueError, calls_of, misfits, tools_text
 from core.errors import Problem, show_value

@@ -12,7 +12,6 @@ from compiler.check import Checker
 from compiler.fingerprints import Fingerprints
 from compiler.kinds import KTO
 from compiler.lint import Lint
-from compiler.pairs import one_class
 from compiler.read import read, reading
 from compiler.readback import look_back
 from compiler.render import Renderer
@@ -21,6 +20,7 @@ from compiler.rows import Batch
 from compiler.sources import Input
 from compiler.spec import Spec
 from compiler.texts import Sieve
+from compiler.turns import one_class
 from compiler.write import Look, RecordFile
 from core.errors import Problem
 

@@ -64,9 +64,16 @@ def known_specs() -> list[str]:
 
 
 def find_spec(name: str) -> Path:
-    """Return the file of a spec given by name or path."""
+    """Return the file of a spec given by name or path; its name is that of the set's folder, too."""
     if name.endswith((".yaml", ".yml")):
-        return _require_dataset_name(Path(name))
+        path = Path(name)
+        if not path.is_file():
+            raise RequestError(f"{path}: spec not found")
+        if not _NAME.fullmatch(path.stem) or path.stem == REGISTRY:
+            rule = f"letters, digits, blanks and _ . + -, none of the last three first, and not {REGISTRY}"
+            what = f"{show_value(path.stem)} cannot be the name of a set"
+            raise RequestError(f"{what}: rename the spec; expected {rule}")
+        return path
     if name in known_specs():
         return SPECS / f"{name}.yaml"
     with contextlib.suppress(OSError):  # a name that is too long
@@ -78,17 +85,6 @@ def find_spec(name: str) -> Path:
             )
     hint = nearest(name, known_specs())
     raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}) {hint}".rstrip())
-
-
-def _require_dataset_name(path: Path) -> Path:
-    """Refuse a spec whose file name cannot be the name of a set, which is its folder beside the registry."""
-    if not path.is_file():
-        raise RequestError(f"{path}: spec not found")
-    if not _NAME.fullmatch(path.stem) or path.stem == REGISTRY:
-        name = show_value(path.stem)
-        rule = f"letters, digits, blanks and _ . + -, none of the last three first, and not {REGISTRY}"
-        raise RequestError(f"{name} cannot be the name of a set: rename the spec; expected {rule}")
-    return path
 
 
 @cache
