@@ -97,17 +97,14 @@ class Checker:
     def notes(self) -> list[str]:
         """Return, for people, which of several names columns were found by, and what was left out."""
         several = [column for column in self.spec.columns if len(column.names) > 1 and column.kind != "id"]
-        taken = [column.name for column in several if self._worth_a_note(column)]
+        found = [column for column in several if column.name in self.sources]
+        usual = {c.name: () if self.spec.anyones else (c.name, c.names[0]) for c in found}
+        taken = [name for name in usual if self.sources[name] not in usual[name]]
         none = [column.name for column in several if self.spec.anyones and column.name not in self.sources]
         using = ", ".join(f"column {show_value(self.sources[name])} as {name}" for name in taken)
         said = [f"using {using}" + (f", no column for {', '.join(none)}" if none else "")] if taken else []
         said += self.media.notes() + self.talks.notes()
         return [f"{self.shown}: {each}" for each in said]
-
-    def _worth_a_note(self, column: Column) -> bool:
-        source = self.sources.get(column.name)
-        usual = () if self.spec.anyones else (column.name, column.names[0])
-        return source is not None and source not in usual
 
     def _shape(self, column: Column, batch: Batch, rows: Rows) -> Batch:
         """Bring the values of a column that passed into the one form that rendering knows."""

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from core.cli import examples
 from core.datasets import DEFAULT_FOLDER, registry_folder
 from core.errors import CLI, ContentError, RequestError, summarise
 
+Texts = tuple[str, ...]
+Run = Callable[[Spec, CompileRequest], CompileReport]
 _COUNT = click.IntRange(1)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -96,31 +98,40 @@ def _common(command: Any) -> Any:
     help="A bad row: write nothing, or list it in rejected.jsonl and go on.",
 )
 @click.option("--force", is_flag=True, help="Compile even what is up to date.")
-def compile_command(name: str, every: bool, as_json: bool, **options: Any) -> None:
+def compile_command(name: str, **options: Any) -> None:
     """Compile a dataset and register it in dataset_info.json."""
     from compiler.pipeline import compile_spec
 
-    _tell(compile_spec(*_asked(name, every or as_json, **options)), every, as_json)
+    _report(compile_spec, name, **options)
 
 
 @_command("check demo_rte", "check rte --source train=samples/rte/train.jsonl")
 @_common
-def check_command(name: str, every: bool, as_json: bool, **options: Any) -> None:
+def check_command(name: str, **options: Any) -> None:
     """Find every problem that compile would find; nothing is written."""
     from compiler.pipeline import check_spec
 
-    _tell(check_spec(*_asked(name, every or as_json, **options)), every, as_json)
+    _report(check_spec, name, **options)
 
 
-def _asked(
-    name: str, every: bool, columns: Sequence[str], shares: Sequence[str], **options: Any
-) -> tuple[Spec, CompileRequest]:
-    """Return the spec as the options change it, and what else is asked of a compile."""
+def _report(
+    run: Run, name: str, columns: Texts, shares: Texts, every: bool, as_json: bool, **asked: Any
+) -> None:
+    """Compile or check a spec as asked, and tell of it; `ContentError` where nothing was written."""
     spec, over = _changed(name, columns, shares)
-    return spec, CompileRequest(**options, over=over, every_problem=every)
+    report = run(spec, CompileRequest(**asked, over=over, every_problem=every or as_json))
+    problems = report.problems
+    if not as_json:
+        for line in [*report.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
+            click.echo(line, err=True)
+        if problems.errors:
+            click.echo(summarise(problems.errors, every, problems.tally("E")), err=True)
+    _print(as_json, report.as_json, [report.line()])
+    if report.failed:
+        raise ContentError(f"{report.name}: {report.verdict()}")
 
 
-def _changed(name: str, columns: Sequence[str], shares: Sequence[str] = ()) -> tuple[Spec, dict[str, object]]:
+def _changed(name: str, columns: Texts, shares: Texts = ()) -> tuple[Spec, dict[str, object]]:
     """Return a spec with other shares of its splits and names of its columns, and what changes so."""
     spec, over = load_spec(name), dict[str, Any]()
     given = dict(spec.split.shares) if spec.split else {}
@@ -147,18 +158,6 @@ def _changed(name: str, columns: Sequence[str], shares: Sequence[str] = ()) -> t
     return load_spec(name, over), over
 
 
-def _tell(report: CompileReport, every: bool, as_json: bool) -> None:
-    problems = report.problems
-    if not as_json:
-        for line in [*report.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
-            click.echo(line, err=True)
-        if problems.errors:
-            click.echo(summarise(problems.errors, every, problems.tally("E")), err=True)
-    _print(as_json, report.as_json, [report.line()])
-    if report.failed:
-        raise ContentError(f"{report.name}: {report.verdict()}")
-
-
 @_command("list", "list --out dataset_info")
 @_REGISTRY
 def list_command(out: Path) -> None:
@@ -178,7 +177,7 @@ def list_command(out: Path) -> None:
 @click.option("--rows", type=_COUNT, default=1, show_default=True, help="How many rows from it on.")
 @click.option("--template", help="Also show the text that a model sees with this LLaMA-Factory template.")
 def show_command(
-    name: str, sources: tuple[str, ...], columns: tuple[str, ...], row: int, rows: int, template: str | None
+    name: str, sources: Texts, columns: Texts, row: int, rows: int, template: str | None
 ) -> None:
     """Show rows on their way: raw, as checked columns, as records, as the text that a model sees."""
     from compiler.manifest import sources_before

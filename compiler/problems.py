@@ -71,12 +71,14 @@ class Problems:
     def bad_row(self, found: Sequence[Problem], row: object) -> None:
         """Record one source row that cannot be used, with everything that is wrong with it."""
         self.bad_rows += 1
-        self._record(found, row)
+        self.counts.update(problem.code for problem in found)
+        self._fresh.append((found, row))
 
     def bad_file(self, problem: Problem) -> None:
         """Record a file that cannot be read on: even `--on-error reject` ends in failure."""
         self.fatal = True
-        self._record([problem], _NO_ROW)
+        self.counts[problem.code] += 1
+        self._fresh.append(([problem], _NO_ROW))
 
     def lead(self, problems: Sequence[Problem]) -> None:
         """Record errors of whole columns or inputs, which explain those of rows and so stand before them."""
@@ -159,10 +161,6 @@ class Problems:
         others = self._undecoded[_where(problem)[0]] - 1 if problem.code == "E001" else 0
         more = f"; so {'is 1 more row' if others == 1 else f'are {others:,} more rows'} of this file"
         return replace(problem, message=problem.message + more) if others > 0 else problem
-
-    def _record(self, found: Sequence[Problem], row: object) -> None:
-        self.counts.update(problem.code for problem in found)
-        self._fresh.append((found, row))
 
 
 @lru_cache(1000)  # the same names often stand in every bad row

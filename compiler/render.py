@@ -73,8 +73,9 @@ class Renderer:
         """Return the record's fields in order: a template filled in, or a value for each row."""
         out = self.output
         kept = [*self._beside(batch), *((name, batch.columns[name]) for name in out.keep)]
+        system = [("system", self._text(batch, "system"))] if "system" in out.templates else []
         if out.format == "alpaca" and self.turns:
-            return [*self._alpaca(batch), *self._system(batch), *kept]
+            return [*self._alpaca(batch), *system, *kept]
         if out.format == "alpaca":
             history: list[Field] = [(HISTORY, repeat([], len(batch)))]  # other parts of a mixture have one
             if out.turns != HISTORY or HISTORY in self.beside.values():
@@ -84,7 +85,7 @@ class Renderer:
             if out.wrap_input != "{}":
                 given = wrapped(out.wrap_input, list(texts["input"].texts(len(batch))))
                 texts["input"] = Filled(["", ""], [cast("list[str]", given)])
-            return [*texts.items(), *self._system(batch), *history, *kept]
+            return [*texts.items(), *system, *history, *kept]
         if out.format == "text":
             told = map(self._told, self._talks(batch)) if out.roles else self._text(batch, "text")
             return [*kept, (out.field, told)]
@@ -102,9 +103,6 @@ class Renderer:
                 role, assistant, content = who[self.output.format]
                 values = [{role: assistant, content: text} for text in values]
             yield name, values
-
-    def _system(self, batch: Batch) -> list[Field]:
-        return [("system", self._text(batch, "system"))] if "system" in self.output.templates else []
 
     def _alpaca(self, batch: Batch) -> list[Field]:
         """Return turns as alpaca: the first exchange, or the last with those before it as history."""

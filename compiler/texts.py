@@ -229,10 +229,9 @@ def label_keys(spec: Spec) -> dict[object, object]:
     """Return the key of a raw label → what we write; numbers also as tables have them: 1, 1.0 and "True"."""
     pairs = [(raw, ours) for ours, raws in spec.labels.items() for raw in raws]
     keys = keys_of([raw for raw, _ in pairs])
-    lookup: dict[object, object] = {}
-    lookup.update((text, ours) for raw, ours in pairs if not isinstance(raw, str) for text in _as_cells(raw))
-    lookup.update((key, ours) for key, (_, ours) in zip(keys, pairs, strict=True))
-    return lookup
+    numbers = [(raw, ours) for raw, ours in pairs if not isinstance(raw, str)]
+    cells: dict[object, object] = {text: ours for raw, ours in numbers for text in _as_cells(raw)}
+    return cells | {key: ours for key, (_, ours) in zip(keys, pairs, strict=True)}
 
 
 def _as_cells(raw: object) -> tuple[str, ...]:
