@@ -222,7 +222,7 @@ def best_of(column: Column, clean: Clean, value: object) -> str:
 
 def reply_of(column: Column, clean: Clean, value: object) -> Reply:
     """Return the cleaned answer in a text or messages, of rated ones the best (`rejected`: the worst)."""
-    if column.best:
+    if column.best.get("by"):
         return Reply([], best_of(column, clean, value))
     if isinstance(value, dict):
         value = [value]
