@@ -1,7 +1,7 @@
 """Rows as read become checked columns: JSON Schema on every value, labels mapped, bad rows named."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Any, cast
 
@@ -11,21 +11,11 @@ from compiler.problems import Problems, some_of
 from compiler.rows import MISSING, Batch, Rows
 from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
 from compiler.specfile import read_schema
-from compiler.texts import (
-    cleaner,
-    keys_of,
-    label_keys,
-    nearest_label,
-    numbers_in,
-    stand_ins,
-    wrapped,
-    writable,
-    written,
-)
+from compiler.texts import cleaner, keys_of, label_keys, numbers_in, stand_ins, wrapped, writable, written
 from compiler.turns import ASSISTANT, CALL, Talks, Turn, best_of, checked_pair, reply_of, transcript, wanted
 from compiler.unused import Unused, missing_fix, other_kind
 from core.calls import OPEN, WrongValueError, calls_of, misfits, tools_text
-from core.errors import Problem, show_value
+from core.errors import Problem, nearest, show_value
 
 Types = dict[str, str]
 Values = list[object]
@@ -33,6 +23,7 @@ Reader = Callable[[Any], Any]
 Validator = Callable[[object], bool]
 _TYPES: dict[type, str] = {bool: "a truth value", int: "a number", float: "a number"}
 _TYPES |= {list: "a list", dict: "an object", str: "text"}
+_nearest = lru_cache(1000)(nearest)  # a wrong label often stands in every row, and looking takes 70 µs
 
 
 class Checker:
@@ -210,8 +201,10 @@ class Checker:
 
     def _values(self, column: Column, rows: Rows) -> Values:
         source = self.sources.get(column.name)
+        if source is None and column.default == ROW_NUMBER:
+            return list(range(self.number, self.number + len(rows.lines)))
         if source is None:
-            return self._absent(column, len(rows.lines))
+            return ["" if column.default is None else column.default] * len(rows.lines)
         values = self.clean(rows.column(source)) if column.kind in CLEANED else rows.column(source)
         if column.kind in DIALOGUES:
             values = [transcript(value) for value in values]
@@ -220,13 +213,6 @@ class Checker:
         if column.kind == "id" and not rows.typed:
             return numbers_in(values, self.types.get(column.name))
         return values
-
-    def _absent(self, column: Column, count: int) -> Values:
-        if column.default == ROW_NUMBER:
-            return list(range(self.number, self.number + count))
-        if column.kind == "label":
-            return [MISSING] * count
-        return ["" if column.default is None else column.default] * count
 
     def _wrong(self, name: str, values: Values) -> Sequence[int]:
         """Return the numbers of the values that the schema refuses; one call tells that none is wrong."""
@@ -272,7 +258,7 @@ class Checker:
             return Problem("E102", place, f"missing; the row has {keys}", field)
         if kind == "label":
             options = tuple(dict.fromkeys(written(raw) for raws in self.spec.labels.values() for raw in raws))
-            near = nearest_label(value, options) if isinstance(value, str) else ""
+            near = _nearest(value, options) if isinstance(value, str) else ""
             message = f"found {show_value(value)}, expected one of {', '.join(options)}"
             return Problem("E104", place, message, field, near)
         expected = _schema(kind)["description"]

@@ -1,7 +1,4 @@
-"""The problems of one compile: every one counted, the first thousand kept, bad rows in rejected.jsonl.
-
-docs/problems.md tells of every code.
-"""
+"""The problems of one compile: every one counted, the first thousand kept, bad rows in rejected.jsonl."""
 
 import json
 import re
@@ -22,7 +19,7 @@ from core.files import named
 KEPT = 1000
 PLACES = 3
 NAMES = 10
-WARNINGS = {
+WARNINGS = {  # docs/problems.md tells of every code
     "W201": "an id that came before",
     "W202": "a row that came before",
     "W203": "the same input with another answer",

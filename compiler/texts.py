@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import cast
 
 import orjson
@@ -18,7 +18,6 @@ from compiler.kinds import HISTORY, PAIR, PLACEHOLDERS
 from compiler.rows import MISSING, Batch
 from compiler.spec import Filter, Spec
 from compiler.turns import Turn
-from core.errors import nearest
 from core.han import HAN
 
 Texts = list[str]
@@ -247,6 +246,3 @@ def keys_of(labels: Values) -> Values:
         return labels
     known = [label if isinstance(label, int | float | str) else MISSING for label in labels]
     return [(label,) if isinstance(label, bool) else label for label in known]
-
-
-nearest_label = lru_cache(1000)(nearest)  # a wrong one often stands in every row, and looking takes 70 µs
