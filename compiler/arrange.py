@@ -146,8 +146,8 @@ class Arranged:
         with record_files(self._rows_files([source])) as files:
             for name in parts:
                 start = seen.rows
-                wanted = round(mix.total * mix.parts[name].share) if mix else None
-                own = mix.parts[name].spec if mix else self.spec
+                own = mix.parts[name] if mix else self.spec
+                wanted = round(mix.total * own.share) if mix else None
                 enough = wanted if wanted is not None and own.source.hub.get("stream") else sys.maxsize
                 part = PartRun(own, name, self.context, seen)
                 self.counts += part.run(self._files_of(name), files, enough)

@@ -1,23 +1,21 @@
 """Rows as read become checked columns: JSON Schema on every value, labels mapped, bad rows named."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Any, cast
 
-from compiler.clean import cleaner, keys_of, label_keys, nearest_label, wrapped
-from compiler.kinds import CLEANED, CODES, DIALOGUES, EXPECTED, HISTORY, KTO, NESTED, PAIR, PLACEHOLDERS
+from compiler.kinds import CLEANED, CODES, DIALOGUES, HISTORY, KTO, NESTED, PAIR, PLACEHOLDERS
 from compiler.media import Media
-from compiler.pairs import checked_pair, reply_of, wanted
 from compiler.problems import Problems, some_of
 from compiler.rows import MISSING, Batch, Rows
 from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
 from compiler.specfile import read_schema
-from compiler.texts import numbers_in, stand_ins, writable, written
-from compiler.turns import Talks, Turn, best_of, calls_as_text, calls_in, transcript
+from compiler.texts import cleaner, keys_of, label_keys, numbers_in, stand_ins, wrapped, writable, written
+from compiler.turns import ASSISTANT, CALL, Talks, Turn, best_of, checked_pair, reply_of, transcript, wanted
 from compiler.unused import Unused, missing_fix, other_kind
-from core.calls import OPEN, WrongValueError, misfits, tools_text
-from core.errors import Problem, show_value
+from core.calls import OPEN, WrongValueError, calls_of, misfits, tools_text
+from core.errors import Problem, nearest, show_value
 
 Types = dict[str, str]
 Values = list[object]
@@ -25,6 +23,7 @@ Reader = Callable[[Any], Any]
 Validator = Callable[[object], bool]
 _TYPES: dict[type, str] = {bool: "a truth value", int: "a number", float: "a number"}
 _TYPES |= {list: "a list", dict: "an object", str: "text"}
+_nearest = lru_cache(1000)(nearest)  # a wrong label often stands in every row, and looking takes 70 µs
 
 
 class Checker:
@@ -37,8 +36,9 @@ class Checker:
         self.spec, self.shown, self.problems, self.unused = spec, shown, problems, unused
         self.media = Media(spec, shown)
         self.pair = spec.named(*PAIR)
+        self.held = {column.kind: column for column in spec.columns if column.kind in ("turns", "tools")}
         self.stand_ins = stand_ins(spec)
-        self.known: set[str] = set()
+        self.used = spec.used
         self.sources: dict[str, str] = {}
         self.lookup = label_keys(spec)
         self.clean = cleaner(spec.clean)
@@ -57,7 +57,8 @@ class Checker:
         if not self._resolve(rows):
             self.problems.settle()
             return None
-        self.unused.look(self.spec, rows, self.known)
+        known = {source for name, source in self.sources.items() if name in self.used}
+        self.unused.look(self.spec, rows, known)
         columns = {column.name: self._values(column, rows) for column in self.spec.columns}
         batch = Batch(rows.prefix, rows.lines, columns)
         wrong = {name: self._wrong(name, values) for name, values in columns.items()}
@@ -69,11 +70,15 @@ class Checker:
         self.number += len(rows.lines)
         for column in self.spec.columns:
             batch = self._shape(column, batch, rows)
-        batch = self._held_to_tools(batch, rows)
+        if len(self.held) > 1:
+            talks, tools = (batch.columns[self.held[kind].name] for kind in ("turns", "tools"))
+            each = zip(talks, tools, map(batch.place, range(len(batch))), strict=True)
+            batch, _ = self._read_each(batch, rows, each, self._held_to_tools, "E109")
         if self.media.columns:
             batch = self._each_row(batch, rows, "E110", self.media.place)
-        if self.talks.doubtful(batch):
-            batch = self._each_row(batch, rows, "E107", self.talks.one_system)
+        if self.talks.doubtful:
+            both = zip(batch.columns[self.spec.turns], batch.columns["system"], strict=True)
+            batch, _ = self._read_each(batch, rows, both, self.talks.one_system, "E107")
         if self.pair:
             check = partial(checked_pair, pair=self.pair, turns=self.spec.turns)
             batch = self._each_row(batch, rows, "E111", check)
@@ -83,17 +88,14 @@ class Checker:
     def notes(self) -> list[str]:
         """Return, for people, which of several names columns were found by, and what was left out."""
         several = [column for column in self.spec.columns if len(column.names) > 1 and column.kind != "id"]
-        taken = [column.name for column in several if self._worth_a_note(column)]
+        found = [column for column in several if column.name in self.sources]
+        usual = {c.name: () if self.spec.anyones else (c.name, c.names[0]) for c in found}
+        taken = [name for name in usual if self.sources[name] not in usual[name]]
         none = [column.name for column in several if self.spec.anyones and column.name not in self.sources]
         using = ", ".join(f"column {show_value(self.sources[name])} as {name}" for name in taken)
         said = [f"using {using}" + (f", no column for {', '.join(none)}" if none else "")] if taken else []
         said += self.media.notes() + self.talks.notes()
         return [f"{self.shown}: {each}" for each in said]
-
-    def _worth_a_note(self, column: Column) -> bool:
-        source = self.sources.get(column.name)
-        usual = () if self.spec.anyones else (column.name, column.names[0])
-        return source is not None and source not in usual
 
     def _shape(self, column: Column, batch: Batch, rows: Rows) -> Batch:
         """Bring the values of a column that passed into the one form that rendering knows."""
@@ -137,34 +139,24 @@ class Checker:
                 found.append(read(value))
                 good.append(number)
             except WrongValueError as error:
-                self._reject([Problem(code, batch.place(number), str(error), field)], batch, number, rows)
+                wrong = [Problem(code, batch.place(number), message, field) for message in error.args]
+                self.problems.bad_row(wrong, rows.row(rows.lines.index(batch.lines[number])))
+                self.bad += 1
         return batch.keep(good) if len(good) < len(batch) else batch, found
 
-    def _reject(self, found: list[Problem], batch: Batch, number: int, rows: Rows) -> None:
-        self.problems.bad_row(found, rows.row(rows.lines.index(batch.lines[number])))
-        self.bad += 1
-
-    def _held_to_tools(self, batch: Batch, rows: Rows) -> Batch:
-        """Hold every call against the tools that its row declares; an undeclared one makes a bad row."""
-        columns = {column.kind: column for column in self.spec.columns if column.kind in ("turns", "tools")}
-        if len(columns) < 2:
-            return batch
-        talks, tools = (batch.columns[columns[kind].name] for kind in ("turns", "tools"))
-        good = []
-        for row, (talk, declared) in enumerate(zip(talks, tools, strict=True)):
-            found = dict.fromkeys(misfits(calls_in(cast("list[Turn]", talk)), str(declared)))
-            place, strict = batch.place(row), columns["tools"].arguments == "error"
-            if wrong := [Problem("E109", place, one.message) for one in found if one.error or strict]:
-                self._reject(wrong, batch, row, rows)
-                continue
-            good.append(row)
-            for one in found:
-                self.problems.warn(Problem("W215", place, one.message))
-            for turn in calls_as_text(cast("list[Turn]", talk)):
-                message = f"turn {turn}: {OPEN} in an answer: neither checked nor scored as a call"
-                fix = "give the turn the role function_call"
-                self.problems.warn(Problem("W216", place, message, "", fix))
-        return batch.keep(good) if len(good) < len(batch) else batch
+    def _held_to_tools(self, row: tuple[list[Turn], str, str]) -> None:
+        """Hold the calls in turns against the tools declared beside them; the third is the row's place."""
+        talk, tools, place = row
+        calls = [(turn.number, call) for turn in talk if turn.role == CALL for call in calls_of(turn.text)]
+        found = dict.fromkeys(misfits(calls, tools))
+        strict = self.held["tools"].arguments == "error"
+        if wrong := [one.message for one in found if one.error or strict]:
+            raise WrongValueError(*wrong)
+        for one in found:
+            self.problems.warn(Problem("W215", place, one.message))
+        for turn in [turn.number for turn in talk if turn.role == ASSISTANT and OPEN in turn.text]:
+            message = f"turn {turn}: {OPEN} in an answer: neither checked nor scored as a call"
+            self.problems.warn(Problem("W216", place, message, "", "give the turn the role function_call"))
 
     def _each_row(
         self, batch: Batch, rows: Rows, code: str, change: Callable[[dict[str, Any]], dict[str, object]]
@@ -182,14 +174,10 @@ class Checker:
             return False
         absent = [column for column in self.spec.columns if column.name not in self.sources]
         names = rows.names() if absent else []
-        for column in absent:
-            source = self._find(column, names, rows)
-            if source is not None:
-                self.sources[column.name] = source
-                if column.name in self.spec.used:
-                    self.known.add(source)
-        absent = [column for column in absent if column.name not in self.sources]
-        if lacking := [column for column in absent if column.required and column.kind != "label"]:
+        found = {column.name: self._find(column, names, rows) for column in absent}
+        self.sources |= {name: source for name, source in found.items() if source is not None}
+        needed = [column for column in absent if column.required and column.kind != "label"]
+        if lacking := [column for column in needed if found[column.name] is None]:
             self.failed = True
             self.problems.bad_file(self._lack(lacking, names, rows))
         return not self.failed
@@ -213,8 +201,10 @@ class Checker:
 
     def _values(self, column: Column, rows: Rows) -> Values:
         source = self.sources.get(column.name)
+        if source is None and column.default == ROW_NUMBER:
+            return list(range(self.number, self.number + len(rows.lines)))
         if source is None:
-            return self._absent(column, len(rows.lines))
+            return ["" if column.default is None else column.default] * len(rows.lines)
         values = self.clean(rows.column(source)) if column.kind in CLEANED else rows.column(source)
         if column.kind in DIALOGUES:
             values = [transcript(value) for value in values]
@@ -223,13 +213,6 @@ class Checker:
         if column.kind == "id" and not rows.typed:
             return numbers_in(values, self.types.get(column.name))
         return values
-
-    def _absent(self, column: Column, count: int) -> Values:
-        if column.default == ROW_NUMBER:
-            return list(range(self.number, self.number + count))
-        if column.kind == "label":
-            return [MISSING] * count
-        return ["" if column.default is None else column.default] * count
 
     def _wrong(self, name: str, values: Values) -> Sequence[int]:
         """Return the numbers of the values that the schema refuses; one call tells that none is wrong."""
@@ -269,16 +252,16 @@ class Checker:
 
     def _explain(self, name: str, value: object, place: str, rows: Rows, number: int) -> Problem:
         kind, field = self.spec.kinds[name], self._field(name)
-        expected = EXPECTED.get(kind, "")
         if value is MISSING:
             row = rows.row(number)
             keys = some_of(tuple(row), (field.partition(" ")[0],)) if isinstance(row, dict) else ""
             return Problem("E102", place, f"missing; the row has {keys}", field)
         if kind == "label":
             options = tuple(dict.fromkeys(written(raw) for raws in self.spec.labels.values() for raw in raws))
-            near = nearest_label(value, options) if isinstance(value, str) else ""
+            near = _nearest(value, options) if isinstance(value, str) else ""
             message = f"found {show_value(value)}, expected one of {', '.join(options)}"
             return Problem("E104", place, message, field, near)
+        expected = _schema(kind)["description"]
         if value is None:
             return Problem("E103", place, f"found null, expected {expected}", field)
         found = show_value(value)
@@ -290,7 +273,9 @@ class Checker:
         if isinstance(value, str) and not value.replace("\ufeff", "").strip():  # what \\S of JSON Schema is
             return Problem("E106", place, f"found {found}, expected text that is not blank", field)
         if isinstance(value, list) and kind in NESTED:
-            where, what = _inside(kind, value)
+            from compiler.explain import explain
+
+            where, what = next(explain(_schema(kind), value))
             return Problem("E105", place, what, f"{field} {where}".rstrip())
         fix = other_kind(value, self.spec.name) if kind in CLEANED else ""
         return Problem("E105", place, f"found {found} ({_type(value)}), expected {expected}", field, fix)
@@ -334,13 +319,6 @@ def _validators(kind: str) -> tuple[Validator, Validator]:
 def _schema(kind: str) -> dict[str, Any]:
     schemas = cast("dict[str, dict[str, Any]]", read_schema("columns")["$defs"])
     return schemas["media" if kind in PLACEHOLDERS else "reply" if kind in PAIR else kind]
-
-
-def _inside(kind: str, value: object) -> tuple[str, str]:
-    """Return where in a nested value the first thing is wrong, and what: the words that we have not here."""
-    from compiler.explain import explain
-
-    return next(explain(_schema(kind), value))
 
 
 def _type(value: object) -> str:

@@ -10,18 +10,17 @@ from typing import Any
 import click
 
 from compiler.request import CompileReport, CompileRequest
+from compiler.spec import Spec, load_spec
 from core.cli import examples
 from core.datasets import DEFAULT_FOLDER, registry_folder
 from core.errors import CLI, ContentError, RequestError, summarise
 
-Options = dict[str, Any]
-
-
-def _folder(**about: Any) -> Callable[[Any], Any]:
-    path = click.Path(path_type=Path, file_okay=False)
-    return click.option("--out", "--dataset-dir", "out", type=path, **about)
-
-
+Texts = tuple[str, ...]
+Run = Callable[[Spec, CompileRequest], CompileReport]
+_COUNT = click.IntRange(1)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_folder = partial(click.option, "--out", "--dataset-dir", "out", type=_FOLDER)
 _OUT = _folder(default=DEFAULT_FOLDER, show_default=True, help="The folder of compiled datasets.")
 _REGISTRY = _folder(
     callback=lambda context, _option, given: registry_folder(given, str(context.params.get("name", ""))),
@@ -39,13 +38,14 @@ _COLUMN = click.option(
 )
 _ALL = click.option("--all", "every", is_flag=True, help="Show every problem or place, not the first 20.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, with every problem and place.")
+_SPEC = click.argument("name", metavar="NAME|SPEC.yaml")
 
 
 class _OnError(click.Choice[str]):
-    """fail or reject; `quarantine`, the name of the latter before, is still taken."""
+    """fail (False) or reject (True); `quarantine`, the name of the latter before, is still taken."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert("reject" if value == "quarantine" else value, param, ctx)
+        return super().convert("reject" if value == "quarantine" else value, param, ctx) == "reject"
 
 
 @click.group(context_settings=CLI)
@@ -53,8 +53,8 @@ def cli() -> None:
     """Compile raw files into datasets that LLaMA-Factory reads."""
 
 
-def _command(name: str, *tried: str) -> Callable[[Callable[..., None]], click.Command]:
-    return cli.command(name, epilog=examples(*tried))
+def _command(*tried: str) -> Callable[[Callable[..., None]], click.Command]:
+    return cli.command(epilog=examples(*(f"tuneyard data {each}" for each in tried)))
 
 
 def _print(as_json: bool, found: Callable[[], object], lines: Iterable[str]) -> None:
@@ -63,14 +63,14 @@ def _print(as_json: bool, found: Callable[[], object], lines: Iterable[str]) -> 
 
 def _common(command: Any) -> Any:
     for option in (
-        click.argument("name", metavar="NAME|SPEC.yaml"),
+        _SPEC,
         _SOURCE,
         _OUT,
         _COLUMN,
         click.option(
             "--split", "shares", multiple=True, metavar="SPLIT=SHARE", help="Another share, as test=0.3."
         ),
-        click.option("--limit", type=click.IntRange(1), help="Read only so many rows of each split."),
+        click.option("--limit", type=_COUNT, help="Read only so many rows of each split."),
         click.option(
             "--seed", type=int, default=42, show_default=True, help="For sampling, shuffling and splitting."
         ),
@@ -87,12 +87,11 @@ def _common(command: Any) -> Any:
     return command
 
 
-@_command(
-    "compile", "tuneyard data compile demo_rte", "tuneyard data compile demo_rte --limit 10 --out build/try"
-)
+@_command("compile demo_rte", "compile demo_rte --limit 10 --out build/try")
 @_common
 @click.option(
     "--on-error",
+    "reject",
     type=_OnError(["fail", "reject"]),
     default="fail",
     show_default=True,
@@ -103,77 +102,63 @@ def compile_command(name: str, **options: Any) -> None:
     """Compile a dataset and register it in dataset_info.json."""
     from compiler.pipeline import compile_spec
 
-    _tell(compile_spec(*_asked(name, options)), options)
+    _report(compile_spec, name, **options)
 
 
-@_command(
-    "check", "tuneyard data check demo_rte", "tuneyard data check rte --source train=samples/rte/train.jsonl"
-)
+@_command("check demo_rte", "check rte --source train=samples/rte/train.jsonl")
 @_common
 def check_command(name: str, **options: Any) -> None:
     """Find every problem that compile would find; nothing is written."""
     from compiler.pipeline import check_spec
 
-    _tell(check_spec(*_asked(name, options)), options)
+    _report(check_spec, name, **options)
 
 
-def _asked(name: str, options: Options) -> tuple[Any, CompileRequest]:
-    """Return the spec as the options change it, and what else is asked of a compile."""
-    from compiler.spec import load_spec
+def _report(
+    run: Run, name: str, columns: Texts, shares: Texts, every: bool, as_json: bool, **asked: Any
+) -> None:
+    """Compile or check a spec as asked, and tell of it; `ContentError` where nothing was written."""
+    spec, over = _changed(name, columns, shares)
+    report = run(spec, CompileRequest(**asked, over=over, every_problem=every or as_json))
+    problems = report.problems
+    if not as_json:
+        for line in [*report.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
+            click.echo(line, err=True)
+        if problems.errors:
+            click.echo(summarise(problems.errors, every, problems.tally("E")), err=True)
+    _print(as_json, report.as_json, [report.line()])
+    if report.failed:
+        raise ContentError(f"{report.name}: {report.verdict()}")
 
-    over = _over(options, load_spec(name))
-    asked = {key: options[key] for key in ("sources", "out", "limit", "seed", "duplicates", "strict")}
-    return load_spec(name, over), CompileRequest(
-        **asked,
-        reject=options.get("on_error") == "reject",
-        force=options.get("force", False),
-        over=over,
-        every_problem=options["every"] or options["as_json"],
-    )
 
-
-def _over(options: Options, spec: Any) -> dict[str, object]:
-    """Return what the options change in a spec: shares of its splits, names of its columns."""
-    shares = dict(spec.split.shares) if spec.split else {}
-    over: dict[str, Any] = {}
-    for text in options.get("shares", ()):
-        if not shares:
+def _changed(name: str, columns: Texts, shares: Texts = ()) -> tuple[Spec, dict[str, object]]:
+    """Return a spec with other shares of its splits and names of its columns, and what changes so."""
+    spec, over = load_spec(name), dict[str, Any]()
+    given = dict(spec.split.shares) if spec.split else {}
+    for text in shares:
+        if not given:
             raise RequestError(
                 f"--split {text}: the spec {spec.name} has no `split` of its own to give another share; hold "
                 "rows out in the recipe (`val_size: 0.1`), or write a spec with `split` (docs/compiler.md)"
             )
         split, _, share = text.partition("=")
-        if split not in shares or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
-            there = ", ".join(shares)
+        if split not in given or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
+            there = ", ".join(given)
             raise RequestError(f"--split {text}: expected SPLIT=SHARE, as test=0.3, with a SPLIT of {there}")
-        shares[split] = float(share)
-        over.setdefault("split", {})[split] = shares[split]
-    if sum(shares.values()) >= 1:
-        raise RequestError(f"--split: the shares add up to {sum(shares.values()):g}, expected below 1")
+        given[split] = over.setdefault("split", {})[split] = float(share)
+    if sum(given.values()) >= 1:
+        raise RequestError(f"--split: the shares add up to {sum(given.values()):g}, expected below 1")
     known = [column.name for column in spec.columns]
-    for text in options["columns"]:
+    for text in columns:
         target, _, source = text.partition("=")
         if not source or target not in known:
-            raise RequestError(
-                f"--column {text}: expected TARGET=SOURCE with TARGET one of {', '.join(known)}"
-            )
+            there = ", ".join(known)
+            raise RequestError(f"--column {text}: expected TARGET=SOURCE with TARGET one of {there}")
         over.setdefault("columns", {})[target] = {"names": [source]}
-    return over
+    return load_spec(name, over), over
 
 
-def _tell(report: CompileReport, options: Options) -> None:
-    problems = report.problems
-    if not options["as_json"]:
-        for line in [*report.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
-            click.echo(line, err=True)
-        if problems.errors:
-            click.echo(summarise(problems.errors, options["every"], problems.tally("E")), err=True)
-    _print(options["as_json"], report.as_json, [report.line()])
-    if report.failed:
-        raise ContentError(f"{report.name}: {report.verdict()}")
-
-
-@_command("list", "tuneyard data list", "tuneyard data list --out dataset_info")
+@_command("list", "list --out dataset_info")
 @_REGISTRY
 def list_command(out: Path) -> None:
     """List the specs known and the datasets registered; compiled ones with rows, marked where stale."""
@@ -184,26 +169,21 @@ def list_command(out: Path) -> None:
     click.echo("\n".join(lines))
 
 
-@_command(
-    "show", "tuneyard data show demo_rte --row 3", "tuneyard data show demo_rte --row 3 --template qwen"
-)
-@click.argument("name", metavar="NAME|SPEC.yaml")
+@_command("show demo_rte --row 3", "show demo_rte --row 3 --template qwen")
+@_SPEC
 @_SOURCE
 @_COLUMN
-@click.option("--row", type=click.IntRange(1), default=1, show_default=True, help="Which kept row, from 1.")
-@click.option(
-    "--rows", type=click.IntRange(1), default=1, show_default=True, help="How many rows from it on."
-)
+@click.option("--row", type=_COUNT, default=1, show_default=True, help="Which kept row, from 1.")
+@click.option("--rows", type=_COUNT, default=1, show_default=True, help="How many rows from it on.")
 @click.option("--template", help="Also show the text that a model sees with this LLaMA-Factory template.")
 def show_command(
-    name: str, sources: tuple[str, ...], columns: tuple[str, ...], row: int, rows: int, template: str | None
+    name: str, sources: Texts, columns: Texts, row: int, rows: int, template: str | None
 ) -> None:
     """Show rows on their way: raw, as checked columns, as records, as the text that a model sees."""
     from compiler.manifest import sources_before
-    from compiler.spec import load_spec
     from compiler.trace import trace
 
-    spec = load_spec(name, _over({"columns": columns}, load_spec(name)))
+    spec, _ = _changed(name, columns)
     if not sources and (sources := sources_before(spec, DEFAULT_FOLDER)):
         click.echo(f"without --source, as {spec.name} was compiled: {', '.join(sources)}", err=True)
     for title, text in trace(spec, sources, row, template, rows):
@@ -211,9 +191,8 @@ def show_command(
 
 
 @_command(
-    "diff",
-    "tuneyard data diff demo_rte_train dataset_info/demo_rte/demo_rte-train.json",
-    "tuneyard data diff demo_rte_train demo_rte_train --json",
+    "diff demo_rte_train dataset_info/demo_rte/demo_rte-train.json",
+    "diff demo_rte_train demo_rte_train --json",
 )
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
@@ -230,20 +209,11 @@ def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: 
     ctx.exit(int(found.different))
 
 
-@_command(
-    "stats",
-    "tuneyard data stats demo_rte_train --model models/demo-base",
-    "tuneyard data stats demo_rte_eval --plot results/lengths.png",
-)
+@_command("stats demo_rte_train --model models/demo-base", "stats demo_rte_eval --plot results/lengths.png")
 @click.argument("name", metavar="NAME|FILE")
 @_REGISTRY
 @click.option("--model", type=click.Path(path_type=Path), help="A model folder: count lengths in its tokens.")
-@click.option(
-    "--plot",
-    "drawn",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Draw the lengths there (.png, .svg, .pdf).",
-)
+@click.option("--plot", "drawn", type=_FILE, help="Draw the lengths there (.png, .svg, .pdf).")
 @_JSON
 def stats_command(name: str, out: Path, model: Path | None, drawn: Path | None, as_json: bool) -> None:
     """Count what a dataset holds: lengths, labels, languages, duplicates."""
@@ -255,11 +225,7 @@ def stats_command(name: str, out: Path, model: Path | None, drawn: Path | None, 
         plot(found, drawn)
 
 
-@_command(
-    "remove",
-    "tuneyard data compile demo_rte --out build/old",
-    "tuneyard data remove demo_rte --out build/old",
-)
+@_command("compile demo_rte --out build/old", "remove demo_rte --out build/old")
 @click.argument("name")
 @_REGISTRY
 def remove_command(name: str, out: Path) -> None:
@@ -269,11 +235,7 @@ def remove_command(name: str, out: Path) -> None:
     click.echo(f"removed {name}: {', '.join(Registry(out).remove(name))}")
 
 
-@_command(
-    "verify",
-    "tuneyard data verify demo_rte --model models/demo-base",
-    "tuneyard data verify demo_mnli_eval --model models/demo-base --json",
-)
+@_command("verify demo_rte --model models/demo-base", "verify demo_mnli_eval --model models/demo-base --json")
 @click.argument("name")
 @click.option(
     "--recipe",
@@ -282,7 +244,7 @@ def remove_command(name: str, out: Path) -> None:
 )
 @click.option("--model", "model_name_or_path", metavar="DIR", help="A model folder with the tokenizer.")
 @click.option("--template", help="LLaMA-Factory's template (without one: the tokenizer's own chat template).")
-@click.option("--cutoff-len", type=click.IntRange(1), help="Tokens after which LLaMA-Factory cuts a row.")
+@click.option("--cutoff-len", type=_COUNT, help="Tokens after which LLaMA-Factory cuts a row.")
 @_REGISTRY
 @_ALL
 @_JSON
@@ -304,9 +266,7 @@ def verify_command(
 
 
 @_command(
-    "init",
-    "tuneyard data init samples/rte/train.jsonl",
-    "tuneyard data init samples/rte/train.jsonl --text premise --label label --split 0.2",
+    "init samples/rte/train.jsonl", "init samples/rte/train.jsonl --text premise --label label --split 0.2"
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--text", metavar="COLUMN", help="The column that the model reads.")
@@ -320,9 +280,7 @@ def verify_command(
     show_default=True,
     help="The share of rows for evaluation; 0 for no split.",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the spec there, not to stdout."
-)
+@click.option("--out", type=_FILE, help="Write the spec there, not to stdout.")
 def init_command(file: Path, share: float, out: Path | None, **columns: str | None) -> None:
     """Look at a file or folder and propose a spec that compiles it: init data.csv --out mine.yaml."""
     from compiler.init.propose import propose

@@ -12,21 +12,6 @@ RECORDED = (*PLACEHOLDERS, *PAIR, KTO, HISTORY)
 CLEANED = ("text", "answer", "extra")
 NESTED = ("list", "turns", "best", "tools", HISTORY, *PLACEHOLDERS, *PAIR)
 CODES = {**dict.fromkeys(PLACEHOLDERS, "E110"), **dict.fromkeys((*PAIR, KTO), "E111")}
-EXPECTED = {
-    "text": "text",
-    "answer": "text",
-    "extra": "text or nothing",
-    "any": "a value that JSON can hold, numbers below 2^64",
-    "id": "a whole number or text",
-    "list": "a list of texts",
-    "turns": "a list of turns",
-    "best": "a list of objects",
-    "tools": "a list of tools, or one as JSON text",
-    **dict.fromkeys(PLACEHOLDERS, "a list of paths, or one as text"),
-    **dict.fromkeys(PAIR, "an answer: text, a message, or messages that end with it"),
-    "kto": "true or false, or a number",
-    "history": "a list of pairs, each a question and its answer",
-}
 
 
 def check_kinds(kinds: Mapping[str, str], *, texts: bool, answered: bool, formats: Collection[str]) -> None:

@@ -7,13 +7,12 @@ from hashlib import blake2b
 from itertools import chain
 from operator import add
 
-from compiler.clean import HTML
 from compiler.fingerprints import Fingerprints
 from compiler.kinds import KTO
 from compiler.problems import Problems
 from compiler.rows import Batch
 from compiler.spec import Spec
-from compiler.texts import TextColumns, Texts
+from compiler.texts import HTML, TextColumns, Texts
 from core.errors import Problem, show_value
 
 LONG = 1_000_000
@@ -60,10 +59,10 @@ class Lint:
             # of texts as compared elsewhere; numbers by what they look like, since -1 and -2 have one hash
             groups = keys.get(self.spec.group) or list(map(hash, map(repr, batch.columns[self.spec.group])))
             seen.groups.fromlist(groups)
-        if "idx" in batch.columns and not self.spec.in_mix:
+        if "idx" in batch.columns and not self.spec.share:
             first = _NO_ID + seen.rows
             seen.ids.extend(_keys(batch.columns["idx"] if numbered else range(first, first + len(batch))))
-        if self.spec.labels and not self.spec.in_mix:
+        if self.spec.labels and not self.spec.share:
             seen.labels.note(batch.columns["label"])
         seen.prompts.fromlist(_together([keys[name] for name in self.texts.asked], len(batch)))
         seen.answers.fromlist(_together(answers, len(batch)))
@@ -74,11 +73,13 @@ class Lint:
         learned = [texts[name] for name in self.texts.answered]
         joined = "\n".join(chain.from_iterable(learned))
         if "<" in joined and HTML.search(joined):
-            self._scraps(batch, [texts[name] for name in self.texts.asked], learned)
+            hits = _hits(HTML, learned, "HTML in an answer")
+            scraps = (hit for hit in hits if not any(MARKUP.search(each[hit[0]]) for each in texts.values()))
+            self._warn("W214", batch, scraps)
         for name in self.texts.may_be_blank:
             if b"" in plain[name]:
                 empty = [number for number, text in enumerate(plain[name]) if not text]
-                self._warn("W204", batch, empty, "an empty answer would be trained on", name)
+                self._warn("W204", batch, ((n, "an empty answer would be trained on") for n in empty), name)
         if seen.counted_only:
             seen.fold()
 
@@ -92,9 +93,9 @@ class Lint:
         if odd:  # a text holds the separator
             parts = [text.encode().translate(_PLAIN, _BLANKS) for text in chain.from_iterable(columns)]
         if odd or b"\0" in plain:
-            self._search(CONTROL, "W206", "a control character", columns, batch)
+            self._warn("W206", batch, _hits(CONTROL, columns, "a control character"))
         if ("<" in joined or ("]" in joined and "INST]" in joined)) and TOKENS.search(joined):
-            self._search(TOKENS, "W205", "a token of a chat template inside the text", columns, batch)
+            self._warn("W205", batch, _hits(TOKENS, columns, "a token of a chat template inside the text"))
         return [parts[start : start + size] for start in range(0, len(parts), size)]
 
     def _for_split(self, seen: Fingerprints, batch: Batch, asked: list[list[bytes]]) -> None:
@@ -112,16 +113,6 @@ class Lint:
             stable = [int.from_bytes(blake2b(text, digest_size=8).digest()) for text in texts]
             seen.stable.fromlist(stable)
 
-    def _scraps(self, batch: Batch, asked: list[Texts], learned: list[Texts]) -> None:
-        """Warn of tags in answers that neither are nor were asked to be a program."""
-        for number, hit in _hits(HTML, learned):
-            if not any(MARKUP.search(texts[number]) for texts in (*asked, *learned)):
-                self._warn("W214", batch, [number], f"HTML in an answer: {show_value(hit)}")
-
-    def _search(self, bad: re.Pattern[str], code: str, what: str, columns: list[Texts], batch: Batch) -> None:
-        for number, hit in _hits(bad, columns):
-            self._warn(code, batch, [number], f"{what}: {show_value(hit)}")
-
     def _lengths(self, seen: Fingerprints, columns: list[Texts], batch: Batch) -> None:
         lengths = list(map(len, columns[0]))
         for column in columns[1:]:
@@ -129,31 +120,27 @@ class Lint:
         seen.lengths.fromlist(lengths)
         if max(lengths) >= LONG:
             long = [number for number, length in enumerate(lengths) if length >= LONG]
-            self._warn("W207", batch, long, "a very long row: a million characters or more")
+            message = "a very long row: a million characters or more"
+            self._warn("W207", batch, ((number, message) for number in long))
 
-    def _warn(self, code: str, batch: Batch, numbers: Iterable[int], message: str, field: str = "") -> None:
-        for number in numbers:
+    def _warn(self, code: str, batch: Batch, found: Iterable[tuple[int, str]], field: str = "") -> None:
+        for number, message in found:
             self.problems.warn(Problem(code, batch.place(number), message, field))
 
 
-def _hits(bad: re.Pattern[str], columns: list[Texts]) -> Iterator[tuple[int, str]]:
-    """Yield the rows in a text of which a pattern is found, each with what is found first."""
+def _hits(bad: re.Pattern[str], columns: list[Texts], what: str) -> Iterator[tuple[int, str]]:
+    """Yield the rows in a text of which a pattern is found, each with what is found first, in words."""
     for number, texts in enumerate(zip(*columns, strict=True)):
         if hit := next(filter(None, map(bad.search, texts)), None):
-            yield number, hit[0]
+            yield number, f"{what}: {show_value(hit[0])}"
 
 
 def _keys(values: Sequence[object]) -> "array[int]":
-    """Return 8 bytes for each value: numbers, which ids mostly are, in one call."""
+    """Return 8 bytes for each value: numbers, which ids mostly are, in one call; hash(-1) is hash(-2)."""
     try:
         return array("q", values)  # type: ignore[arg-type]  # raises for anything but numbers of 8 bytes
     except (TypeError, OverflowError):
-        return array("q", map(_key, values))
-
-
-def _key(value: object) -> int:
-    """Return 8 bytes for a value: a number's are itself, as hash(-1) is hash(-2)."""
-    return value if type(value) is int and -_WORD <= value < _WORD else hash(value)
+        return array("q", [v if type(v) is int and -_WORD <= v < _WORD else hash(v) for v in values])
 
 
 def _together(keys: list[list[int]], rows: int) -> list[int]:

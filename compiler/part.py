@@ -9,11 +9,9 @@ from itertools import repeat
 from pathlib import Path
 
 from compiler.check import Checker
-from compiler.filters import Sieve
 from compiler.fingerprints import Fingerprints
 from compiler.kinds import KTO
 from compiler.lint import Lint
-from compiler.pairs import one_class
 from compiler.read import read, reading
 from compiler.readback import look_back
 from compiler.render import Renderer
@@ -21,6 +19,8 @@ from compiler.request import Context, Counts
 from compiler.rows import Batch
 from compiler.sources import Input
 from compiler.spec import Spec
+from compiler.texts import Sieve
+from compiler.turns import one_class
 from compiler.write import Look, RecordFile
 from core.errors import Problem
 

@@ -19,33 +19,7 @@ from core.files import named
 KEPT = 1000
 PLACES = 3
 NAMES = 10
-CODES = {
-    "E001": "bytes that are not text in the encoding",
-    "E002": "broken JSON in a line or record",
-    "E003": "a JSON list that cannot be read on",
-    "E004": "a compressed file that is damaged or cut off",
-    "E005": "a row that is not an object",
-    "E006": "a key that stands twice in one object",
-    "E007": "neither a list of records nor an object of rows",
-    "E008": "more or fewer fields than the header",
-    "E009": "a header that names a column twice",
-    "E010": "a header among the rows",
-    "E011": "broken quoting",
-    "E012": "a Parquet, Arrow or Excel file that cannot be read",
-    "E013": "no rows",
-    "E014": "a record that is too large",
-    "E101": "a column that is not there",
-    "E102": "a field that is missing in a row",
-    "E103": "null where a value is due",
-    "E104": "a label outside the map",
-    "E105": "a value of the wrong type",
-    "E106": "text that is blank",
-    "E107": "turns that cannot be trained on",
-    "E108": "a column that changes what an answer means, and is not used",
-    "E109": "a call that does not fit the tools of its row",
-    "E110": "an image, video or audio that cannot be used",
-    "E111": "answers that no preference can be learned from",
-    "E112": "a KTO set whose answers are all of one kind",
+WARNINGS = {  # docs/problems.md tells of every code
     "W201": "an id that came before",
     "W202": "a row that came before",
     "W203": "the same input with another answer",
@@ -63,8 +37,6 @@ CODES = {
     "W215": "a call that no tool of its row declares so",
     "W216": "a call of a tool in the text of an answer",
 }
-
-
 _LINE = re.compile(r"(.*)(?::| row )(\d+)(?: (?:record|key) .*)?", re.DOTALL)
 
 
@@ -96,12 +68,14 @@ class Problems:
     def bad_row(self, found: Sequence[Problem], row: object) -> None:
         """Record one source row that cannot be used, with everything that is wrong with it."""
         self.bad_rows += 1
-        self._record(found, row)
+        self.counts.update(problem.code for problem in found)
+        self._fresh.append((found, row))
 
     def bad_file(self, problem: Problem) -> None:
         """Record a file that cannot be read on: even `--on-error reject` ends in failure."""
         self.fatal = True
-        self._record([problem], _NO_ROW)
+        self.counts[problem.code] += 1
+        self._fresh.append(([problem], _NO_ROW))
 
     def lead(self, problems: Sequence[Problem]) -> None:
         """Record errors of whole columns or inputs, which explain those of rows and so stand before them."""
@@ -111,17 +85,18 @@ class Problems:
 
     def settle(self) -> None:
         """Order what was found by line and write bad rows down, after each block of rows and each file."""
-        fresh, self._fresh = sorted(self._fresh, key=lambda entry: _line_of(entry[0][0])), []
+        fresh, self._fresh = sorted(self._fresh, key=lambda entry: _where(entry[0][0])[1]), []
         for found, _ in fresh:
             if found[0].code == "E001" and self.limit is not None:  # else each row of the file would say it
-                self._undecoded[_file_of(found[0])] += 1
-                found = found if self._undecoded[_file_of(found[0])] == 1 else ()
+                file, _ = _where(found[0])
+                self._undecoded[file] += 1
+                found = found if self._undecoded[file] == 1 else ()
             room = len(found) if self.limit is None else self.limit - len(self._errors)
             self._errors.extend(found[: max(room, 0)])
         rows = [(found, row) for found, row in fresh if row is not _NO_ROW]
         if self.rejected and rows:
-            with named(self.rejected), self.rejected.open("ab") as file:
-                file.writelines(starmap(_rejected_line, rows))
+            with named(self.rejected), self.rejected.open("ab") as rejected:
+                rejected.writelines(starmap(_rejected_line, rows))
 
     def warn(self, problem: Problem) -> None:
         """Record something to look at that stops nothing (unless `--strict`)."""
@@ -149,10 +124,11 @@ class Problems:
 
     def listed(self) -> list[Problem]:
         """Return the errors and then the warnings that are kept, both by file and line."""
-        files = dict.fromkeys(map(_file_of, [*self.errors, *self.warnings]))
+        errors = self.errors
+        files = dict.fromkeys(_where(problem)[0] for problem in [*errors, *self.warnings])
         order = {file: number for number, file in enumerate(files)}
-        warnings = sorted(self.warnings, key=lambda p: (order[_file_of(p)], _line_of(p)))
-        return [*self.errors, *warnings]
+        warnings = sorted(self.warnings, key=lambda p: (order[_where(p)[0]], _where(p)[1]))
+        return [*errors, *warnings]
 
     def count(self, kind: str) -> int:
         """Return how many problems of a kind there were: "E" errors, "W" warnings."""
@@ -167,10 +143,10 @@ class Problems:
         lines = []
         for code, total in sorted(self.tally("W").items()):
             shown = [problem.line() for problem in self.warnings if problem.code == code]
-            shown = shown if self.limit is None else shown[:PLACES]
+            shown = shown[: None if self.limit is None else PLACES]
             rest = total - len(shown)
             lines += shown
-            lines += [f"… {rest} more {code}: {CODES[code]} (--all shows every one)"] if rest else []
+            lines += [f"… {rest} more {code}: {WARNINGS[code]} (--all shows every one)"] if rest else []
         return lines
 
     @property
@@ -179,13 +155,9 @@ class Problems:
         return self.fatal or (self.bad_rows > 0 and self.rejected is None)
 
     def _with_others(self, problem: Problem) -> Problem:
-        others = self._undecoded[_file_of(problem)] - 1 if problem.code == "E001" else 0
+        others = self._undecoded[_where(problem)[0]] - 1 if problem.code == "E001" else 0
         more = f"; so {'is 1 more row' if others == 1 else f'are {others:,} more rows'} of this file"
         return replace(problem, message=problem.message + more) if others > 0 else problem
-
-    def _record(self, found: Sequence[Problem], row: object) -> None:
-        self.counts.update(problem.code for problem in found)
-        self._fresh.append((found, row))
 
 
 @lru_cache(1000)  # the same names often stand in every bad row
@@ -205,15 +177,10 @@ def some_of(names: tuple[str, ...], wanted: tuple[str, ...]) -> str:
 _NO_ROW = object()
 
 
-def _line_of(problem: Problem) -> float:
-    """Return the line (or row) of a problem's place; a place without one comes last."""
+def _where(problem: Problem) -> tuple[str, float]:
+    """Return the file of a problem's place and the line (or row) in it; a place without one comes last."""
     place = _LINE.fullmatch(problem.place)
-    return int(place[2]) if place else inf
-
-
-def _file_of(problem: Problem) -> str:
-    place = _LINE.fullmatch(problem.place)
-    return place[1] if place else problem.place
+    return (place[1], int(place[2])) if place else (problem.place, inf)
 
 
 def _rejected_line(found: Sequence[Problem], row: object) -> bytes:

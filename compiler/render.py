@@ -7,11 +7,10 @@ from typing import cast
 
 import orjson
 
-from compiler.clean import wrapped
 from compiler.kinds import HISTORY, PAIR, RECORDED
 from compiler.rows import Batch
 from compiler.spec import Output, Spec, placeholders
-from compiler.texts import as_texts
+from compiler.texts import as_texts, wrapped
 from compiler.turns import ASSISTANT, OPENAI, SHAREGPT, SYSTEM, USER, Turn
 
 Values = Iterable[object]
@@ -41,7 +40,6 @@ class Filled:
 
 
 Field = tuple[str, "Filled | Values"]
-_NO_INPUT: Field = ("input", Filled([""], []))
 
 
 class Renderer:
@@ -75,8 +73,9 @@ class Renderer:
         """Return the record's fields in order: a template filled in, or a value for each row."""
         out = self.output
         kept = [*self._beside(batch), *((name, batch.columns[name]) for name in out.keep)]
+        system = [("system", self._text(batch, "system"))] if "system" in out.templates else []
         if out.format == "alpaca" and self.turns:
-            return [*self._alpaca(batch), *self._system(batch), *kept]
+            return [*self._alpaca(batch), *system, *kept]
         if out.format == "alpaca":
             history: list[Field] = [(HISTORY, repeat([], len(batch)))]  # other parts of a mixture have one
             if out.turns != HISTORY or HISTORY in self.beside.values():
@@ -86,11 +85,10 @@ class Renderer:
             if out.wrap_input != "{}":
                 given = wrapped(out.wrap_input, list(texts["input"].texts(len(batch))))
                 texts["input"] = Filled(["", ""], [cast("list[str]", given)])
-            return [*texts.items(), *self._system(batch), *history, *kept]
-        if out.format == "text" and out.roles:
-            return [*kept, (out.field, map(self._told, self._talks(batch)))]
+            return [*texts.items(), *system, *history, *kept]
         if out.format == "text":
-            return [*kept, (out.field, self._text(batch, "text"))]
+            told = map(self._told, self._talks(batch)) if out.roles else self._text(batch, "text")
+            return [*kept, (out.field, told)]
         if out.format == "messages":
             return [*kept, (out.field, self._messages(batch)), *self._extras(batch, ("tools",))]
         talks = ([{"from": SHAREGPT[t.role], "value": t.text} for t in talk] for talk in self._talks(batch))
@@ -98,27 +96,24 @@ class Renderer:
 
     def _beside(self, batch: Batch) -> Iterator[Field]:
         """Yield what stands beside the texts of a record; in conversations answers are turns."""
-        who = {"sharegpt": ("from", SHAREGPT, "value"), "messages": ("role", OPENAI, "content")}
+        who = {"sharegpt": ("from", "gpt", "value"), "messages": ("role", "assistant", "content")}
         for name, kind in self.beside.items():
             values = batch.columns[name]
             if kind in PAIR and self.output.format in who:
-                role, names, content = who[self.output.format]
-                yield name, [{role: names[ASSISTANT], content: text} for text in values]
-            else:
-                yield name, values
-
-    def _system(self, batch: Batch) -> list[Field]:
-        return [("system", self._text(batch, "system"))] if "system" in self.output.templates else []
+                role, assistant, content = who[self.output.format]
+                values = [{role: assistant, content: text} for text in values]
+            yield name, values
 
     def _alpaca(self, batch: Batch) -> list[Field]:
         """Return turns as alpaca: the first exchange, or the last with those before it as history."""
         talks = [[turn.text for turn in talk if turn.role != SYSTEM] for talk in self._talks(batch)]
-        if self.output.turns == "first":
-            asked, answered = [talk[0] for talk in talks], [talk[1] for talk in talks]
-            return [("instruction", asked), _NO_INPUT, ("output", answered)]
+        first = self.output.turns == "first"
+        asked, answered = zip(*(talk[:2] if first else talk[-2:] for talk in talks), strict=True)
+        exchange: list[Field] = [("instruction", asked), ("input", Filled([""], [])), ("output", answered)]
+        if first:
+            return exchange
         history = [[talk[at : at + 2] for at in range(0, len(talk) - 2, 2)] for talk in talks]
-        asked, answered = [talk[-2] for talk in talks], [talk[-1] for talk in talks]
-        return [("instruction", asked), _NO_INPUT, ("output", answered), ("history", history)]
+        return [*exchange, (HISTORY, history)]
 
     def _told(self, talk: list[Turn]) -> str:
         roles = self.output.roles
@@ -126,9 +121,8 @@ class Renderer:
 
     def _messages(self, batch: Batch) -> Iterator[list[dict[str, str]]]:
         """Yield each row's messages; a system text of its own becomes the first of them."""
-        systems = repeat("", len(batch))
-        if self.turns and "system" in self.columns:
-            systems = cast("repeat[str]", batch.columns["system"])
+        own = self.turns and "system" in self.columns
+        systems = cast("list[str]", batch.columns["system"]) if own else repeat("", len(batch))
         for system, talk in zip(systems, self._talks(batch), strict=True):
             first = [Turn(SYSTEM, system)] if system and talk[0].role != SYSTEM else []
             yield [{"role": OPENAI[turn.role], "content": turn.text} for turn in [*first, *talk]]

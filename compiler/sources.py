@@ -75,7 +75,7 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
     parts = dict(spec.mix.parts) if spec.mix else {}
     for found in inputs:
         parts.pop(found.split, None)
-    hubs = {name: part.spec.source.hub for name, part in parts.items()}
+    hubs = {name: part.source.hub for name, part in parts.items()}
     for name, hub in hubs.items():
         inputs += _from_hub(spec, hub, {PART: name}) if hub else []
     if missing := [name for name, hub in hubs.items() if not hub]:
@@ -107,7 +107,7 @@ def _named_on_hub(spec: Spec, split: str, text: str) -> list[Input]:
     match = _HUB.fullmatch(text)
     if match is None:
         raise RequestError(f"--source {text}: expected hub:owner/name[@revision][:config][:split]")
-    own = spec.mix.parts[split].spec if spec.mix else spec
+    own = spec.mix.parts[split] if spec.mix else spec
     hub: dict[str, object] = {"stream": own.source.hub.get("stream", False)}
     hub |= {key: value for key, value in match.groupdict().items() if value}
     hub["from"], name = hub.pop("hub"), hub.pop("split", None)
@@ -205,11 +205,11 @@ def unread(given: Sequence[str]) -> Iterator[str]:
 def with_rivals(spec: Spec, inputs: Sequence[Input]) -> Spec:
     """Return a mixture in which parts that sort the same files by keywords know of each other's."""
     parts = dict(spec.mix.parts) if spec.mix else {}
-    sorts = {name: part.spec.filter for name, part in parts.items() if part.spec.filter.keywords}
+    sorts = {name: part.filter for name, part in parts.items() if part.filter.keywords}
     reads = {name: [found.shown for found in inputs if found.split == name] for name in sorts}
     for name in sorts:
         rivals = [other for other in sorts if reads[other] == reads[name]]
         fields = tuple(sorts[other].keywords for other in rivals)
         wanted = replace(sorts[name], fields=fields, place=rivals.index(name))
-        parts[name] = replace(parts[name], spec=replace(parts[name].spec, filter=wanted))
+        parts[name] = replace(parts[name], filter=wanted)
     return replace(spec, mix=replace(spec.mix, parts=parts)) if spec.mix else spec

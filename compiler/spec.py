@@ -1,13 +1,13 @@
 """A dataset as one YAML file: what it reads, what its rows must be, what it writes."""
 
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from compiler.kinds import HISTORY, RECORDED, check_kinds
-from compiler.specfile import Raw, find_spec, read_spec
-from compiler.specsource import Source, reads_piece_by_piece, source_of
+from compiler.specfile import Raw, Source, filled_in, find_spec, read_spec, reads_piece_by_piece, source_of
 from core.errors import ContentError, nearest, show_value
 from core.examples import examples_file
 
@@ -31,8 +31,7 @@ class Column:
     kind: str
     default: object = None
     wrap: str = "{}"
-    best_by: str = ""
-    best_take: str = ""
+    best: Mapping[str, str] = field(default_factory=dict)
     at_least: float | None = None
     calls: str = ""
     arguments: str = ""
@@ -47,14 +46,14 @@ class Column:
 class Output:
     """One file that a spec writes for each split; `templates` by record field, `roles` by speaker."""
 
-    dataset: str | None
     file: str
     format: str
     templates: dict[str, str]
-    keep: tuple[str, ...]
     field: str
-    turns: str
     roles: dict[str, str]
+    dataset: str | None = None
+    keep: tuple[str, ...] = ()
+    turns: str = "first"
     wrap_input: str = "{}"
 
     def columns_of(self, *fields: str) -> list[str]:
@@ -76,8 +75,8 @@ class Filter:
     """
 
     keywords: tuple[str, ...] = ()
-    min_chars: int = 0
-    max_chars: int | None = None
+    min: int = 0
+    max: int | None = None
     language: str | None = None
     fields: tuple[tuple[str, ...], ...] = ()
     place: int = 0
@@ -95,25 +94,17 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One part of a mixture: its share, and its own spec with the mixture's outputs."""
-
-    share: float
-    spec: "Spec"
-
-
-@dataclass(frozen=True, slots=True)
 class Mix:
     """A mixture: parts by name, the total of rows, the seed of the shuffle (None: parts in order)."""
 
     total: int
-    parts: dict[str, Part]
+    parts: dict[str, "Spec"]
     shuffle: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A validated spec; `raw` is the merged YAML that the others came from."""
+    """A validated spec; `raw` is the merged YAML that the others came from, `share` a part's of a mixture."""
 
     name: str
     about: str
@@ -130,7 +121,7 @@ class Spec:
     drop_leaks: bool = False
     split: Split | None = None
     mix: Mix | None = None
-    in_mix: bool = False
+    share: float = 0.0
     ignore: tuple[str, ...] = ()
     raw: Raw = field(default_factory=dict, repr=False)
 
@@ -180,7 +171,7 @@ class Spec:
         names.update(*(output.columns for output in self.outputs))
         if any(output.format in ("sharegpt", "messages") for output in self.outputs):
             names |= {"system", "tools"}
-        if self.in_mix and any("system" in output.templates for output in self.outputs):
+        if self.share and any("system" in output.templates for output in self.outputs):
             names.add("system")  # the mixture's own stands in its place
         by = (self.group, self.split.stratify, self.split.group) if self.split else (self.group,)
         return names | {name for name in by if name}
@@ -218,22 +209,22 @@ def placeholders(template: str) -> list[tuple[str, str | None]]:
 
 def _parse(path: Path, raw: Any) -> Spec:
     fit, clean = raw.get("fit", {}), raw.get("clean", ())
+    fit = {"near": True} if fit == "near" else fit
     try:
-        spec = Spec(
+        spec = filled_in(
+            Spec,
+            raw,
             name=path.stem,
-            about=raw["about"],
             source=source_of(raw.get("source", {}), PART),
             columns=tuple(_column(name, value, raw) for name, value in raw.get("columns", {}).items()),
             labels={ours: tuple(theirs) for ours, theirs in raw.get("labels", {}).items()},
             outputs=tuple(_output(raw["write"], number) for number in range(len(raw["write"]))),
-            group=None if fit == "near" else fit.get("group"),
-            near=fit == "near" or bool(fit.get("near")),
-            filter=_filter(raw.get("filter", {})),
+            group=fit.get("group"),
+            near=fit.get("near", False),
+            filter=filled_in(Filter, raw.get("filter", {})),
             clean=(clean,) if isinstance(clean, str) else tuple(clean),
-            sample=raw.get("sample"),
-            drop_duplicates=raw.get("drop_duplicates", False),
-            drop_leaks=raw.get("drop_leaks", False),
             split=_split(raw["split"]) if "split" in raw else None,
+            mix=None,
             ignore=tuple(name.lower() for name in raw.get("ignore", ())),
             raw=raw,
         )
@@ -256,13 +247,7 @@ def _column(name: str, value: Any, raw: Raw) -> Column:
     usual = "label" if name == "label" and "labels" in raw else "id" if name == "idx" else "text"
     kind = full.get("is", usual)
     default = full.get("default", {"id": ROW_NUMBER, HISTORY: []}.get(kind))
-    settings = {key: full[key] for key in ("wrap", "at_least", "calls", "arguments") if key in full}
-    settings |= {f"best_{key}": value for key, value in full.get("best", {}).items()}
-    return Column(name, tuple(full["names"]), kind, default, **settings)
-
-
-def _filter(raw: Any) -> Filter:
-    return Filter(tuple(raw.get("keywords", ())), raw.get("min", 0), raw.get("max"), raw.get("language"))
+    return filled_in(Column, full, name=name, kind=kind, default=default)
 
 
 def _split(raw: Any) -> Split:
@@ -273,7 +258,7 @@ def _split(raw: Any) -> Split:
     by_hash = raw.get("by") == "hash"
     both = by_hash and "stratify" in raw
     _refuse(both, "split: `by: hash` goes by each row alone and cannot be stratified")
-    return Split(shares, raw.get("stratify"), raw.get("group"), by_hash, raw.get("seed"))
+    return filled_in(Split, raw, shares=shares, by_hash=by_hash)
 
 
 def _output(writes: list[Any], number: int) -> Output:
@@ -283,17 +268,9 @@ def _output(writes: list[Any], number: int) -> Output:
         _refuse(not above, f"write.{number}: `like: {raw['like']}` must name an output above it")
         like = writes[raw["like"]]
         raw = {key: like[key] for key in like if key not in ("dataset", "field")} | raw
-    return Output(
-        dataset=raw.get("dataset"),
-        file=raw["file"],
-        format=raw["format"],
-        templates={key: raw[key] for key in TEMPLATES if key in raw},
-        keep=tuple(raw.get("keep", ())),
-        field=raw.get("field", FIELDS[raw["format"]]),
-        turns=raw.get("turns", "first"),
-        roles=raw.get("roles", {}),
-        wrap_input=raw.get("wrap_input", "{}"),
-    )
+    templates = {key: raw[key] for key in TEMPLATES if key in raw}
+    key = raw.get("field", FIELDS[raw["format"]])
+    return filled_in(Output, raw, templates=templates, field=key, roles=raw.get("roles", {}))
 
 
 def _mixed(spec: Spec, whole: Any) -> Spec:
@@ -316,18 +293,17 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
         outputs = tuple(replace(o, templates={**templates, **o.templates}) for o in spec.outputs)
         given, base = about.get("source", {}), cast("dict[str, Any]", own.raw)
         source = source_of(base.get("source", {}) | given, PART)
-        part = replace(
+        parts[name] = replace(
             own,
             name=spec.name,
             source=replace(source, files={}, hub=given.get("hub", {}), splits={}),
             outputs=outputs,
-            filter=_filter(base.get("filter", {}) | about.get("filter", {})),
+            filter=filled_in(Filter, base.get("filter", {}) | about.get("filter", {})),
             group=None,
             split=spec.split,
-            in_mix=True,
+            share=about["share"],
             ignore=own.ignore + spec.ignore,
         )
-        parts[name] = Part(about["share"], part)
         if paths := source_of(given, PART).files.get(PART):
             files[name] = paths
     mix = Mix(raw["total"], parts, raw.get("shuffle"))

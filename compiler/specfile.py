@@ -1,12 +1,18 @@
-"""A spec's YAML file: found, read, laid over the spec that it is `like`, validated by schemas/spec.json."""
+"""A spec's YAML file: found, read, laid over the spec that it is `like`, validated by schemas/spec.json.
 
+And what it says of the source of rows.
+"""
+
+import codecs
 import contextlib
 import json
 import re
 import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 from core.datasets import REGISTRY
 from core.documents import read_yaml
@@ -17,6 +23,32 @@ SPECS = PACKAGE / "specs"
 SCHEMAS = PACKAGE / "schemas"
 _NAME = re.compile(r"\w[\w .+-]*")
 Raw = dict[str, object]
+T = TypeVar("T")
+
+
+def no_row(_: object) -> bool:
+    """Whether an object is one row: never, where nothing says what a row needs."""
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where rows come from when no --source says otherwise, how their text is written, what a row needs."""
+
+    files: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    hub: dict[str, object] = field(default_factory=dict)
+    splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    encoding: str = "utf-8"
+    delimiter: str | None = None
+    quoted: bool | None = None
+    header: tuple[str, ...] = ()
+    media_dir: str = ""
+    rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    is_row: Callable[[object], bool] = no_row
+
+    def steps(self, split: str) -> tuple[str, ...]:
+        """Return the keys that lead to the rows of a split in a JSON document, () for none."""
+        return self.rows.get(split, self.rows.get("", ()))
 
 
 def read_spec(path: Path, over: Raw | None = None) -> Raw:
@@ -32,9 +64,16 @@ def known_specs() -> list[str]:
 
 
 def find_spec(name: str) -> Path:
-    """Return the file of a spec given by name or path."""
+    """Return the file of a spec given by name or path; its name is that of the set's folder, too."""
     if name.endswith((".yaml", ".yml")):
-        return _require_dataset_name(Path(name))
+        path = Path(name)
+        if not path.is_file():
+            raise RequestError(f"{path}: spec not found")
+        if not _NAME.fullmatch(path.stem) or path.stem == REGISTRY:
+            rule = f"letters, digits, blanks and _ . + -, none of the last three first, and not {REGISTRY}"
+            what = f"{show_value(path.stem)} cannot be the name of a set"
+            raise RequestError(f"{what}: rename the spec; expected {rule}")
+        return path
     if name in known_specs():
         return SPECS / f"{name}.yaml"
     with contextlib.suppress(OSError):  # a name that is too long
@@ -46,17 +85,6 @@ def find_spec(name: str) -> Path:
             )
     hint = nearest(name, known_specs())
     raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}) {hint}".rstrip())
-
-
-def _require_dataset_name(path: Path) -> Path:
-    """Refuse a spec whose file name cannot be the name of a set, which is its folder beside the registry."""
-    if not path.is_file():
-        raise RequestError(f"{path}: spec not found")
-    if not _NAME.fullmatch(path.stem) or path.stem == REGISTRY:
-        name = show_value(path.stem)
-        rule = f"letters, digits, blanks and _ . + -, none of the last three first, and not {REGISTRY}"
-        raise RequestError(f"{name} cannot be the name of a set: rename the spec; expected {rule}")
-    return path
 
 
 @cache
@@ -125,3 +153,32 @@ def _validate(path: Path, raw: Raw) -> None:
         # Python's `$` lets a line break at the end of a name pass, which jsonschema-rs refuses
         wrong = dict.fromkeys(explain(schema, raw)) or [("", "found a name with a line break at its end")]
         raise ContentError("\n".join(f"{path}: {where or 'the spec'}: {what}" for where, what in wrong))
+
+
+def filled_in(record: type[T], raw: Mapping[str, Any], /, **others: object) -> T:
+    """Return a dataclass of what a valid mapping says under the names of its fields, lists as tuples."""
+    said = {each.name: raw[each.name] for each in fields(cast("Any", record)) if each.name in raw}
+    return record(**{key: tuple(v) if isinstance(v, list) else v for key, v in said.items()} | others)
+
+
+def source_of(raw: Any, part: str) -> Source:
+    """Return what a valid `source` says; files that name no split are those of the part."""
+    usual = {"files": part, "splits": part, "rows": ""}
+    return filled_in(Source, raw, **{key: _by_part(raw.get(key, {}), part) for key, part in usual.items()})
+
+
+def _by_part(raw: Any, otherwise: str) -> dict[str, tuple[str, ...]]:
+    """Return texts by part; those that name no part are under `otherwise`."""
+    by_part = raw if isinstance(raw, dict) else {otherwise: raw}
+    return {part: (each,) if isinstance(each, str) else tuple(each) for part, each in by_part.items()}
+
+
+def reads_piece_by_piece(encoding: str) -> bool:
+    """Whether an encoding is one of text that can be read in pieces (not hex, rot13, punycode, undefined)."""
+    text = 'a\t"b",{}[]:\r\n' * 9
+    try:
+        data, decoder = text.encode(encoding), codecs.getincrementaldecoder(encoding)()
+        pieces = [decoder.decode(data[at : at + 1]) for at in range(len(data))]
+        return "".join(pieces) + decoder.decode(b"", True) == text
+    except (LookupError, ValueError):
+        return False

@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from compiler.filters import speaks
 from compiler.fingerprints import quantiles
 from compiler.stored import MOST_LABELS, few, stored_examples
+from compiler.texts import speaks
 from core.errors import ContentError, RequestError
 from core.files import read_object
 from core.packages import need

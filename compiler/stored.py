@@ -12,7 +12,7 @@ from typing import Any
 from compiler.problems import Problems
 from compiler.progress import Progress
 from compiler.read import read
-from compiler.specsource import Source
+from compiler.specfile import Source
 from core.datasets import find_dataset
 from core.errors import ContentError, ProblemsError, RequestError
 from core.prompt import conversation

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from compiler.check import Checker
 from compiler.entries import entry_of
-from compiler.filters import Sieve
 from compiler.problems import Problems
 from compiler.read import read, reading
 from compiler.render import Renderer
 from compiler.rows import Batch
 from compiler.sources import find_inputs, with_rivals
 from compiler.spec import Spec
+from compiler.texts import Sieve
 from compiler.unused import Unused
 from core.errors import ProblemsError, RequestError, show_value
 
@@ -62,7 +62,7 @@ def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterato
     inputs = find_inputs(spec, sources)
     spec = with_rivals(spec, inputs)
     for found in inputs:
-        own = spec.mix.parts[found.split].spec if spec.mix else spec
+        own = spec.mix.parts[found.split] if spec.mix else spec
         split = spec.splits[0] if spec.mix or spec.split else found.split
         checker = Checker(own, found.shown, problems, Unused(), {})
         for rows in read(found.path, found.shown, reading(own), problems, found.split):

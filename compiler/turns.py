@@ -1,46 +1,33 @@
-"""Turns of conversations (ShareGPT, OpenAI messages) as outputs need them; the best of several answers."""
+"""Turns of conversations (ShareGPT, OpenAI messages) as outputs need them, and the answers beside them.
+
+Those are the best of several, two to one prompt (chosen, rejected), or one that is wanted or not (KTO): what
+LLaMA-Factory 0.9.5 reads as `ranking` (stages rm, dpo) and `kto_tag` (stage kto): data/converter.py.
+"""
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
 from compiler.kinds import PAIR
-from compiler.rows import Batch
 from compiler.spec import Column, Output, Spec
 from compiler.unused import meaning
-from core.calls import (
-    OPEN,
-    RESULTS,
-    Call,
-    WrongValueError,
-    call_text,
-    calls_of,
-    function_text,
-    only_thought,
-    parse_calls,
-    thought,
-)
+from core.calls import RESULTS, WrongValueError, call_text, function_text, only_thought, parse_calls, thought
 from core.datasets import filled
-from core.errors import show_value
+from core.errors import Problem, show_value
 
 USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"
 ROLES = {"human": USER, "user": USER, "gpt": ASSISTANT, "assistant": ASSISTANT, "system": SYSTEM}
-ROLES |= {"function_call": CALL, "tool_call": CALL}
-ROLES |= {"observation": OBSERVATION, "tool": OBSERVATION, "function": OBSERVATION}
-OPENAI = {
-    USER: "user",
-    ASSISTANT: "assistant",
-    SYSTEM: "system",
-    CALL: "function_call",
-    OBSERVATION: "observation",
-}
+ROLES |= dict.fromkeys(("function_call", "tool_call"), CALL)
+ROLES |= dict.fromkeys(("observation", "tool", "function"), OBSERVATION)
+OPENAI = {role: role for role in (USER, ASSISTANT, SYSTEM, OBSERVATION)} | {CALL: "function_call"}
 SHAREGPT = OPENAI | {USER: "human", ASSISTANT: "gpt"}
 CALL_MARKUP = re.compile(r"tool_call|<function|python_tag|^Action:", re.IGNORECASE | re.MULTILINE)
 """What models write where they call a tool: an answer that is a call already, as text."""
 SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 TEXT_PARTS = ("text", "input_text", "output_text")
+WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 Clean = Callable[[list[object]], list[object]]
 
 
@@ -50,6 +37,13 @@ class Turn(NamedTuple):
     role: str
     text: str
     number: int = 0
+
+
+class Reply(NamedTuple):
+    """An answer, and the turns before it where it stood at the end of a whole conversation."""
+
+    before: list[Turn]
+    text: str
 
 
 def keeps(outputs: Iterable[Output], *roles: str) -> bool:
@@ -199,16 +193,6 @@ def _means(key: str, value: object, openai: bool) -> bool:
     return bool((meaning(key) or key == "refusal") and filled([value]))
 
 
-def calls_in(talk: list[Turn]) -> list[tuple[int, Call]]:
-    """Return the calls in turns, each with the number of its turn."""
-    return [(turn.number, call) for turn in talk if turn.role == CALL for call in calls_of(turn.text)]
-
-
-def calls_as_text(talk: list[Turn]) -> list[int]:
-    """Return the numbers of the assistant's turns whose text holds a call in markup."""
-    return [turn.number for turn in talk if turn.role == ASSISTANT and OPEN in turn.text]
-
-
 def cleaned(talk: list[Turn], clean: Clean) -> list[Turn]:
     """Return turns with their texts cleaned; what is said to tools and by them stays."""
     said = (USER, ASSISTANT, SYSTEM)
@@ -217,22 +201,82 @@ def cleaned(talk: list[Turn], clean: Clean) -> list[Turn]:
 
 def best_of(column: Column, clean: Clean, value: object) -> str:
     """Return the cleaned text of the highest number, for `rejected` the lowest; a pair has no ties."""
+    by, take = column.best.get("by", ""), column.best.get("take", "")
     scored: list[tuple[float, str]] = []
     for number, item in enumerate(value if isinstance(value, list) else [value], 1):
         fields = item if isinstance(item, dict) else {}
-        score, text = fields.get(column.best_by), fields.get(column.best_take)
+        score, text = fields.get(by), fields.get(take)
         if isinstance(score, bool) or not isinstance(score, int | float) or not isinstance(text, str):
-            expected = f"a number {column.best_by!r} and a text {column.best_take!r}"
+            expected = f"a number {by!r} and a text {take!r}"
             raise WrongValueError(f"item {number}: found {show_value(item)}, expected {expected}")
         scored.append((score, text))
     if column.kind in PAIR and len({score for score, _ in scored}) == 1:
-        alike = f"{column.best_by} is {scored[0][0]} for all of {len(scored)} answers"
+        alike = f"{by} is {scored[0][0]} for all of {len(scored)} answers"
         raise WrongValueError(f"{alike}: none is preferred")
     _, best = (min if column.kind == PAIR[1] else max)(scored, key=lambda one: one[0])
     text = str(clean([best])[0])
     if not text.strip():
         raise WrongValueError("the best of them has no text")
     return text
+
+
+def reply_of(column: Column, clean: Clean, value: object) -> Reply:
+    """Return the cleaned answer in a text or messages, of rated ones the best (`rejected`: the worst)."""
+    if column.best.get("by"):
+        return Reply([], best_of(column, clean, value))
+    if isinstance(value, dict):
+        value = [value]
+    if isinstance(value, str):
+        reply = Reply([], value)
+    elif isinstance(value, list) and len(value) == 1:
+        reply = Reply([], read_answer(value[0]))
+    else:
+        *before, last = read_turns(cast("list[dict[str, object]]", value))
+        reply = Reply(cleaned(before, clean), last.text)
+        if last.role != ASSISTANT:
+            raise WrongValueError(f"the last turn is a {last.role}, which a pair would make plain text")
+    if not reply.text.strip():
+        raise WrongValueError(f"found {show_value(reply.text)}, expected an answer that is not blank")
+    return reply._replace(text=str(clean([reply.text])[0]))
+
+
+def wanted(column: Column, value: object) -> bool:
+    """Return whether an answer is wanted: a truth value, or a number from the column's `at_least` on."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if column.at_least is not None:
+        if not number:
+            raise WrongValueError(f"found {show_value(value)}, expected a number: `at_least` is given")
+        return float(cast("float", value)) >= column.at_least
+    known = value if isinstance(value, bool) else WORDS.get(str(value).strip().lower())
+    if known is None:
+        what = f"found {show_value(value)}, expected true or false"
+        raise WrongValueError(f"{what} (`at_least` at the column takes ratings)")
+    return known
+
+
+def checked_pair(row: Mapping[str, Any], pair: Sequence[str], turns: str | None) -> dict[str, object]:
+    """Return the texts of a row's two answers; `WrongValueError` unless they differ and have one prompt."""
+    chosen, rejected = (cast("Reply", row[name]) for name in pair)
+    if chosen.text == rejected.text:
+        raise WrongValueError(f"chosen and rejected are the same: {show_value(chosen.text)}")
+    told = [[(turn.role, turn.text) for turn in reply.before] for reply in (chosen, rejected)]
+    if told[0] != told[1]:
+        what = "chosen and rejected do not answer the same prompt"
+        raise WrongValueError(f"{what}: the turns before them differ")
+    asked = [(turn.role, turn.text) for turn in row[turns]] if turns else []
+    if told[0] and told[0] != asked:
+        raise WrongValueError(
+            f"the turns before chosen are not those of the prompt: found {show_value(told[0][-1][1])}; "
+            "expected the same (`--column turns=chosen` takes the prompt from there)"
+        )
+    return {name: reply.text for name, reply in zip(pair, (chosen, rejected), strict=True)}
+
+
+def one_class(counts: Counter[object], place: str) -> Problem:
+    """Return the error of a KTO set in which every answer is wanted, or none is."""
+    found = "wanted" if counts[True] else "unwanted"
+    message = f"all {counts.total()} answers are {found}: KTO learns from both kinds"
+    return Problem("E112", place, message, "", "`at_least` at the column says which ratings are wanted")
 
 
 def transcript(value: object) -> object:
@@ -249,13 +293,13 @@ class Talks:
 
     def __init__(self, spec: Spec, clean: Clean) -> None:
         self.clean = clean if spec.clean else None
-        self.turns = spec.turns
         self.beside = any(column.calls == "text" for column in spec.columns)
         self.asks = bool(spec.named(*PAIR))
         self.tools = keeps(spec.outputs, "call", "observation")
-        given = spec.in_mix and any("system" in output.templates for output in spec.outputs)
-        self.anything = given or "system" in spec.ignore  # as a system text: none is kept, and that was said
-        self.systems = self.anything or keeps(spec.outputs, SYSTEM)
+        given = spec.share and any("system" in output.templates for output in spec.outputs)
+        anything = given or "system" in spec.ignore  # as a system text: none is kept, and that was said
+        self.systems = anything or keeps(spec.outputs, SYSTEM)
+        self.doubtful = bool(spec.turns) and "system" in spec.kinds and not anything
         self.first = any(output.format == "alpaca" and output.turns == "first" for output in spec.outputs)
         self.shortened = 0
 
@@ -276,18 +320,12 @@ class Talks:
         pairs = value or []
         return [self.clean(pair) for pair in pairs] if self.clean else pairs
 
-    def doubtful(self, batch: Batch) -> bool:
-        """Whether rows of a batch may have two system texts: in a column of its own and as a turn."""
-        systems, talks = batch.columns.get("system", ()), batch.columns.get(self.turns, ())
-        return not self.anything and any(systems) and any(talk[0].role == SYSTEM for talk in talks)  # type: ignore[index]  # turns by now
-
-    def one_system(self, row: Mapping[str, Any]) -> dict[str, object]:
-        """Change nothing in a row; `WrongValueError` where it has two system texts that differ."""
-        first = row[self.turns][0]
-        if first.role == SYSTEM and str(row["system"]).strip() not in ("", first.text.strip()):
-            both = f"{show_value(first.text)} as a turn and {show_value(row['system'])} beside the turns"
+    def one_system(self, row: tuple[list[Turn], object]) -> None:
+        """Refuse by `WrongValueError` a row with two system texts that differ: as a turn, and beside them."""
+        first, beside = row[0][0], row[1]
+        if first.role == SYSTEM and beside and str(beside).strip() not in ("", first.text.strip()):
+            both = f"{show_value(first.text)} as a turn and {show_value(beside)} beside the turns"
             raise WrongValueError(f"found two system texts, {both}; a record holds one")
-        return {}
 
     def notes(self) -> list[str]:
         """Return, for people, of how many conversations all but the first exchange is left out."""

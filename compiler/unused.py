@@ -2,8 +2,8 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import lru_cache, partial
+from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
 
 from compiler.rows import Rows
 from compiler.spec import Spec
@@ -99,18 +99,19 @@ class Unused:
     def look(self, spec: Spec, rows: Rows, used: set[str]) -> None:
         """Count in the source columns that are not `used`, and beside the paths that are."""
         heads = {path.partition(".")[0] for path in used}
-        columns: dict[str, Callable[[], list[int]]] = {}
-        columns |= {name: partial(rows.filled, name) for name in rows.names() if name not in used | heads}
-        for head in heads - used:
+        whole = [name for name in rows.names() if name not in used and name not in heads]
+        beside: defaultdict[str, list[int]] = defaultdict(list)
+        for head in sorted(heads - used):
             paths = [path.split(".")[1:] for path in used if path.startswith(f"{head}.")]
-            beside = _beside(rows.column(head), paths)
-            columns |= {f"{head}.{name}": partial(list, numbers) for name, numbers in beside.items()}
-        for name, numbers_of in columns.items():
+            for number, value in enumerate(rows.column(head)):
+                for name in _others(value, paths):
+                    beside[f"{head}.{name}"].append(number)
+        for name in dict.fromkeys([*whole, *beside]):
             if not {name.lower(), name.partition(".")[0].lower()}.isdisjoint(spec.ignore):
                 continue
             what = "" if _harmless(spec, name) else meaning(name)
             if what or name in self.rows or len(self.rows) < MOST:
-                numbers = numbers_of()
+                numbers = beside[name] if name in beside else rows.filled(name)
                 self.rows[name] = self.rows.get(name, 0) + len(numbers)
                 if what and numbers:
                     self._first.setdefault(name, (what, f"{rows.prefix}{rows.lines[numbers[0]]}"))
@@ -154,15 +155,6 @@ def _harmless(spec: Spec, name: str) -> bool:
     """Whether a column says nothing here: no answer stands beside it, or the spec has labels of its own."""
     answered, key = spec.answered or spec.named(*_ANSWERS), _usual(name)
     return key in _BESIDE_AN_ANSWER and (not answered or (key == "label" and bool(spec.labels)))
-
-
-def _beside(values: Sequence[object], paths: Sequence[Sequence[str]]) -> dict[str, list[int]]:
-    """Return what is filled in values beside these paths, by path, with the numbers of its values."""
-    found: defaultdict[str, list[int]] = defaultdict(list)
-    for number, value in enumerate(values):
-        for name in _others(value, paths):
-            found[name].append(number)
-    return found
 
 
 def _others(value: object, paths: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from compiler.init.look import MOST_VALUES, PROSE, Found, Leaf
 from compiler.kinds import PAIR, PLACEHOLDERS
-from compiler.pairs import WORDS
-from compiler.turns import transcript
+from compiler.turns import WORDS, transcript
 from core.errors import ContentError, RequestError, nearest
 
 # The names by which columns go, in English and Chinese, and the words of the prompts in both.

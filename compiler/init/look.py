@@ -17,7 +17,7 @@ from compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, Readable
 from compiler.read.zips import members
 from compiler.sources import data_files
 from compiler.spec import PART
-from compiler.specsource import Source
+from compiler.specfile import Source
 from core.errors import ContentError
 from core.han import HAN
 

@@ -25,8 +25,7 @@ from compiler.render import Renderer
 from compiler.request import CompileRequest
 from compiler.rows import walker
 from compiler.spec import UNLABELLED, Column, Spec, load_spec
-from compiler.specfile import known_specs
-from compiler.specsource import Source
+from compiler.specfile import Source, known_specs
 from compiler.trace import KeptRow, kept_rows
 from core.errors import ContentError, RequestError
 from core.prompt import conversation

@@ -16,7 +16,7 @@ from compiler.read.scan import row_of
 from compiler.read.stream import GET_AGAIN, DamagedError, NotTextError, Readable, opened, suffix
 from compiler.rows import Rows
 from compiler.spec import PART, Spec
-from compiler.specsource import Source
+from compiler.specfile import Source
 from core.errors import Problem, RequestError
 from core.plugins import Plugin, load, warn
 

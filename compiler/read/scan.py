@@ -16,7 +16,7 @@ import orjson
 from compiler.read.stream import CUT_OFF, RECORD, TOO_LONG
 from compiler.rows import MISSING, walker
 from compiler.spec import Column
-from compiler.specsource import no_row
+from compiler.specfile import no_row
 from core.errors import show_value
 
 LOOKED_AT = 1 << 20

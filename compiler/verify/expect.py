@@ -14,7 +14,7 @@ from compiler.kinds import PAIR, PLACEHOLDERS
 from compiler.problems import Problems
 from compiler.read import read
 from compiler.rows import Rows
-from compiler.specsource import Source
+from compiler.specfile import Source
 from core.datasets import PARTS
 from core.documents import BOM
 from core.errors import ContentError, Problem, ProblemsError, nearest, show_value

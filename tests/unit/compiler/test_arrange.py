@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.arrange import split_rows
-from compiler.filters import speaks
 from compiler.fingerprints import Fingerprints
 from compiler.spec import Split
+from compiler.texts import speaks
 from tests.unit.compiler.conftest import ROWS
 
 SPEC = """

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.clean import HTML, without_html
+from compiler.texts import HTML, without_html
 
 AI = "{share: 0.6, as: qa, filter: {keywords: [neural network, LLM]}}"
 IC = "{share: 0.4, as: qa, filter: {keywords: [FPGA, CMOS]}}"

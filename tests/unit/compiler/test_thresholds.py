@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from compiler.compare import near_repeats, near_rows, similarity
-from compiler.filters import Sieve, speaks
 from compiler.pipeline import check_spec
 from compiler.request import CompileRequest
 from compiler.rows import Batch
 from compiler.spec import Filter, load_spec
+from compiler.texts import Sieve, speaks
 from tests.unit.compiler.conftest import Bench
 
 CONTROLS = {*range(9), 11, 12, *range(14, 32), 127}  # all of ASCII's but tab and the ends of lines
