@@ -149,13 +149,8 @@ def flops(shapes: Shapes, setup: Setup, tokens: float, length: float) -> float:
     matrices = shapes.linear + shapes.hidden * shapes.vocabulary
     attention = length * shapes.hidden * shapes.layers
     again = 2 if setup.recompute else 0
-    return tokens * ((4 + 2 * setup.full + again) * matrices + (6 + again) * attention)
-
-
-def read_flops(shapes: Shapes, tokens: float, length: float) -> float:
-    """Return the operations of reading `tokens` in rows of `length` once, without gradients."""
-    matrices = shapes.linear + shapes.hidden * shapes.vocabulary
-    return tokens * 2 * (matrices + length * shapes.hidden * shapes.layers)
+    trained = (4 + 2 * setup.full + again) * matrices + (6 + again) * attention
+    return tokens * (setup.learned * trained + setup.read * 2 * (matrices + attention))
 
 
 def seconds(

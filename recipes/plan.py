@@ -8,7 +8,7 @@ import click
 
 from core.cli import cli_command
 from core.errors import RequestError, counted
-from recipes.check import ask_check, quick_check, refuse_errors, training_schedule
+from recipes.check import ask_check, quick_check
 from recipes.hardware import GPUS, find_gpus, machine, world_size
 from recipes.memory import (
     PEAK,
@@ -16,7 +16,6 @@ from recipes.memory import (
     disk_of,
     estimate,
     flops,
-    read_flops,
     seconds,
     setup_of,
     shapes_of,
@@ -52,23 +51,21 @@ def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> 
     if recipe.settings.get("do_train") is not True:
         raise RequestError(f"{recipe.place('do_train')}: do_train is not true: there is no training to plan")
     ranks = gpus or world_size(recipe, find_gpus())
-    target = machine(f"{ranks}x{gpu}")
-    parts, problems = quick_check(recipe, target)
-    refuse_errors(recipe, problems, OF_THE_DISK)
-    answer, found = ask_check(recipe, model, target, (parts, problems))
-    refuse_errors(recipe, found, OF_THE_DISK)
+    known = quick_check(recipe, machine(f"{ranks}x{gpu}"))
+    known.refuse(OF_THE_DISK)
+    known = ask_check(known, model)
+    known.refuse(OF_THE_DISK)
+    answer, schedule = known.answer, known.schedule
     shapes = shapes_of(answer["model"])
     unknown = {"rows": 0, "seen": 0, "longest": recipe.settings.get("cutoff_len") or 2048}
     train = answer["tokens"].get("train", unknown)
-    schedule = training_schedule(recipe, parts, target, answer)
     longest, mean = train["longest"], train["seen"] / max(1, train["rows"])
     setup = setup_of(recipe, longest, ranks)
     total = mean * schedule.batch * schedule.steps
     ends = [{**end._asdict(), "total": end.total} for end in estimate(shapes, setup)]
     lower, upper = ({name: round(part) for name, part in end.items()} for end in ends)
     length = mean / setup.sequences
-    trained = flops(shapes, setup, total * setup.learned, length)
-    work = (trained + read_flops(shapes, total * setup.read, length)) / ranks
+    work = flops(shapes, setup, total, length) / ranks
     micro_batches = schedule.steps * gathered(recipe) * (1 + setup.read / 3)  # a step has three such passes
     time = seconds(shapes, setup, work, micro_batches, GPUS[gpu][0] * 1e12)
     each, checkpoints, free = disk_of(recipe, shapes, setup, schedule)

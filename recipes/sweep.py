@@ -19,7 +19,7 @@ from core.files import read_object, write_json, write_text
 from core.metrics import direction, metric_of
 from core.typeface import choose_typeface
 from recipes.best import DivergedError, read_curve
-from recipes.check import quick_check, refuse_errors
+from recipes.check import quick_check
 from recipes.hardware import machine
 from recipes.output import set_aside
 from recipes.recipe import Recipe, read_recipe
@@ -122,14 +122,14 @@ def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
     asked: set[tuple[str, ...]] = set()
     for recipe in recipes:
         known = quick_check(recipe, machine("this"))
-        problems = refuse_errors(recipe, known[1])
+        problems = known.refuse()
         rows = tuple(str(recipe.settings.get(key)) for key in OF_ROWS)
         if metric and metric not in measured(recipe):
             evaluates = "" if evaluated(recipe) else "; hold rows out: val_size=0.1 eval_strategy=epoch"
             only = f"a run of it does not write {metric}, only {', '.join(measured(recipe))}"
             raise ContentError(f"{recipe.path}: {only}{evaluates}; or let a command score it: --eval")
         if rows not in asked:
-            problems = [*problems, *ask_first(recipe, known)]
+            problems = [*problems, *ask_first(known)]
         asked.add(rows)
         if metric in evaluated(recipe) and (never := [p for p in problems if p.field == "eval_steps"]):
             raise ContentError(f"{never[0].line()}, so that no run has its {metric}")
