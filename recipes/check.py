@@ -205,7 +205,7 @@ def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Proble
 
 
 def answer_problems(recipe: Recipe, answer: Answer, known: list[str]) -> Iterator[Problem]:
-    """Yield what LLaMA-Factory's view of a recipe shows; its refusal only where we `known` no reason for it."""
+    """Yield what LLaMA-Factory's view of a recipe shows; its refusal only where none is `known` to us."""
     rejected = answer.get("rejected")
     if rejected and "E30" not in known:
         yield Problem("E350", str(recipe.path), f"LLaMA-Factory refuses it: {rejected}")

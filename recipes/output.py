@@ -83,7 +83,7 @@ def _check_weights(folder: Path) -> None:
 
 
 def _torch_files(folder: Path) -> Iterator[Path]:
-    """Yield the files of torch.save that a training goes on from; `ContentError` where one of a rank lacks."""
+    """Yield the files of torch.save that a training goes on from; `ContentError` where a rank has none."""
     latest = folder / "latest"
     if latest.is_file():
         states = folder / latest.read_text(encoding="utf-8").strip()

@@ -220,17 +220,17 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
-    settings = recipe.settings
-    on_gpu = bool(gpus) and settings.get("use_cpu") is not True
-    if settings.get("pure_bf16") is True and not on_gpu:
+    on_gpu = bool(gpus) and recipe.settings.get("use_cpu") is not True
+    true = {key for key in ("bf16", "fp16", "pure_bf16") if recipe.settings.get(key) is True}
+    if "pure_bf16" in true and not on_gpu:
         yield recipe.problem("E312", "pure_bf16", "never works without a GPU", "bf16: true")
-    if settings.get("fp16") is True and not on_gpu:
+    if "fp16" in true and not on_gpu:
         yield recipe.problem("E312", "fp16", "needs a GPU", "bf16: true works on CPUs")
-    if settings.get("bf16") is True and settings.get("fp16") is True:
+    if {"bf16", "fp16"} <= true:
         yield recipe.problem("E312", "fp16", "and bf16 are both true: choose one")
-    if settings.get("bf16") is True and on_gpu and any(gpu.generation < AMPERE for gpu in gpus):
+    if "bf16" in true and on_gpu and any(gpu.generation < AMPERE for gpu in gpus):
         message = f"{gpus[0].name} has no bfloat16: PyTorch imitates it, many times slower"
         yield recipe.problem("W312", "bf16", message, "bf16=false fp16=true")
-    if settings.get("quantization_bit") and not on_gpu:
+    if recipe.settings.get("quantization_bit") and not on_gpu:
         message = "on CPU: works, but many times slower than without; meant for a GPU"
         yield recipe.problem("W312", "quantization_bit", message)
