@@ -100,10 +100,9 @@ def _gpu() -> Finding:
 
 def _memory() -> Finding:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fix = "take a smaller model, or a machine with more memory" if total < MEMORY_LOW else ""
     found = f"{total / GB:.0f} GB, {os.cpu_count()} CPU cores"
-    if total >= MEMORY_LOW:
-        return Finding("memory", "ok", found)
-    return Finding("memory", "warning", found, "take a smaller model, or a machine with more memory")
+    return Finding("memory", "warning" if fix else "ok", found, fix)
 
 
 def _disk(folder: Path, name: str) -> Finding:
