@@ -18,13 +18,12 @@ from core.cli import cli_command
 from core.errors import SHOWN, ContentError, Problem, ProblemsError, RequestError, counted
 from core.runs import RUN, STARTED
 from recipes.ask import ask, ask_weights
+from recipes.costs import Schedule, disk_of, existing, schedule_of, schedule_problems, setup_of, shapes_of
 from recipes.data import NamedDataset, dataset_dir, locate, read_datasets
 from recipes.hardware import Machine, machine, world_size
-from recipes.memory import disk_of, existing, setup_of, shapes_of
 from recipes.output import inputs_of, other_run, other_world
 from recipes.recipe import Recipe, read_recipe
 from recipes.rules import problems_of
-from recipes.schedule import Schedule, schedule_of, schedule_problems
 from recipes.token_weights import weights_file
 
 Answer = dict[str, Any]  # LLaMA-Factory's, as recipes/inspect.py gives it; {} where it was not asked

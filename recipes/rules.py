@@ -10,8 +10,8 @@ from pathlib import Path
 from core.checkout import ROOT
 from core.errors import ContentError, Problem, show_value
 from core.metrics import UNKNOWN, direction, metric_of
+from recipes.costs import existing
 from recipes.hardware import Gpu, Machine, under_ray
-from recipes.memory import existing
 from recipes.recipe import Recipe
 from recipes.schema import setting_problems
 from recipes.token_weights import read_weights, weights_file

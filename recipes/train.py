@@ -106,21 +106,18 @@ def _reserve(
     output_dir = recipe.output_dir
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     with locked(output_dir.parent):
-        with ExitStack() as attempt:
-            lock = attempt.enter_context(reserved(output_dir))
+        with reserved(output_dir):
             differs, grown = other_run(output_dir, inputs), other_world(output_dir, world)
             if not differs and grown and not force:
                 words = dict.fromkeys([*recipe.overrides, f"output_dir={output_dir}"])
                 again = f"`recipes train {shlex.join([str(recipe.path), *words])} --force` trains it again"
                 message = f"{output_dir} was trained with {grown}: other steps"
                 raise ContentError(f"{message}; take as many processes as then, or {again}")
-            if not differs and not grown:
-                stack.enter_context(attempt.pop_all())
-                return lock
-        if differs and recipe.settings.get("overwrite_output_dir") is not True:
-            mend = "give another output_dir=…, or overwrite_output_dir=true to set the old one aside"
-            raise ContentError(f"{output_dir} holds another run ({differs}); {mend}")
-        click.echo(f"{output_dir} held another run ({differs or grown}); it is now {set_aside(output_dir)}")
+            if differs and recipe.settings.get("overwrite_output_dir") is not True:
+                mend = "give another output_dir=…, or overwrite_output_dir=true to set the old one aside"
+                raise ContentError(f"{output_dir} holds another run ({differs}); {mend}")
+            if run := differs or grown:
+                click.echo(f"{output_dir} held another run ({run}); it is now {set_aside(output_dir)}")
         return stack.enter_context(reserved(output_dir))
 
 

@@ -8,10 +8,10 @@ from click.testing import CliRunner
 from core.errors import ContentError
 from recipes import check
 from recipes.check import Checked, disk_problems
+from recipes.costs import schedule_of
 from recipes.data import ELSEWHERE, NamedDataset
 from recipes.hardware import machine
 from recipes.recipe import Recipe
-from recipes.schedule import schedule_of
 
 SHAPES = {
     "parameters": 3_000, "trainable": 1_000, "linear": 2_000, "hidden": 10, "intermediate": 20, "layers": 2,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from recipes.memory import (
+from recipes.costs import (
     BF16,
     FP32,
     NF4,
