@@ -1,7 +1,7 @@
 """What a training takes: steps, as the trainer has them, and memory, time and disk from a model's shapes.
 
-Memory is a range (terms: docs/recipes.md), up to the most measured (tests/golden/recipes/published.yaml). Of
-LLaMA-Factory 0.9.5's stages dpo and rm put both sides of a pair through the model in one batch; kto also reads
+Memory is a range (terms: docs/recipes.md), up to the most measured (tests/golden/recipes/published.yaml). In
+LLaMA-Factory 0.9.5 stages dpo and rm put both sides of a pair through the model in one batch; kto also reads
 each answer's mismatched twin (its KL term); the reference is LoRA's base, else a second model.
 """
 

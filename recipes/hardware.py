@@ -81,25 +81,21 @@ def cpu_computes_bf16() -> bool:
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(words))
 
 
-def under_ray() -> bool:
-    """Return whether LLaMA-Factory's launcher hands trainings to Ray."""
-    return _is_set("USE_RAY")
+def is_set(variable: str) -> bool:
+    """Return whether LLaMA-Factory takes an environment variable as set (USE_RAY: Ray trains)."""
+    return os.environ.get(variable, "0").lower() in {"1", "true", "y"}
 
 
 def uses_torchrun(recipe: Recipe, gpus: Sequence[Gpu]) -> bool:
     """Return whether LLaMA-Factory trains this recipe under torchrun: DeepSpeed, several GPUs, forced."""
-    many = _is_set("FORCE_TORCHRUN") or bool(recipe.settings.get("deepspeed")) or len(gpus) > 1
-    return many and not under_ray()
-
-
-def _is_set(variable: str) -> bool:
-    return os.environ.get(variable, "0").lower() in {"1", "true", "y"}
+    many = is_set("FORCE_TORCHRUN") or bool(recipe.settings.get("deepspeed")) or len(gpus) > 1
+    return many and not is_set("USE_RAY")
 
 
 def world_size(recipe: Recipe, gpus: Sequence[Gpu]) -> int:
     """Return over how many processes a training spreads (under torchrun NNODES and NPROC_PER_NODE count)."""
     if not uses_torchrun(recipe, gpus):
-        return _count(recipe.settings.get("ray_num_workers")) if under_ray() else 1
+        return _count(recipe.settings.get("ray_num_workers")) if is_set("USE_RAY") else 1
     here = len(gpus) if gpus and recipe.settings.get("use_cpu") is not True else 1
     return _count(os.environ.get("NNODES")) * _count(os.environ.get("NPROC_PER_NODE") or here)
 

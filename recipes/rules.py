@@ -11,7 +11,7 @@ from core.checkout import ROOT
 from core.errors import ContentError, Problem, show_value
 from core.metrics import UNKNOWN, direction, metric_of
 from recipes.costs import existing
-from recipes.hardware import Gpu, Machine, under_ray
+from recipes.hardware import Gpu, Machine, is_set
 from recipes.recipe import Recipe
 from recipes.schema import setting_problems
 from recipes.token_weights import read_weights, weights_file
@@ -62,8 +62,7 @@ def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
         setting_problems, _missing, _model, _evaluation, _packages, _deepspeed, _paths, _output_dir, _weights,
         _best,
     ]  # fmt: skip
-    found = [problem for rule in rules for problem in rule(recipe)]
-    return found + list(_hardware(recipe, machine.gpus))
+    return [*(one for rule in rules for one in rule(recipe)), *_hardware(recipe, machine.gpus)]
 
 
 def _missing(recipe: Recipe) -> Iterator[Problem]:
@@ -210,7 +209,7 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
     except ContentError as error:
         yield Problem("E360", str(path), str(error).removeprefix(f"{path}: "))
     refused = [key for key in UNWEIGHTED if recipe.settings.get(key)]
-    refused += ["stage"] * (recipe.settings.get("stage", "sft") != "sft") + ["USE_RAY"] * under_ray()
+    refused += ["stage"] * (recipe.settings.get("stage", "sft") != "sft") + ["USE_RAY"] * is_set("USE_RAY")
     with contextlib.suppress(ContentError, OSError):  # E310 says so
         refused += ["deepspeed"] * (recipe.zero().get("stage") == 3)
     for key in refused:
