@@ -14,7 +14,7 @@ import click
 
 from core.checkout import ROOT, version
 from core.cli import cli_command
-from core.files import versions
+from core.files import existing, versions
 from core.packages import in_checkout
 
 NEEDED = ("llamafactory", "torch", "transformers", "peft")
@@ -106,8 +106,7 @@ def _memory() -> Finding:
 
 
 def _disk(folder: Path, name: str) -> Finding:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(existing(folder)).free
     status = "missing" if free < DISK_NONE else "warning" if free < DISK_LOW else "ok"
     fix = "free some space, or set HF_HOME to a folder on a larger disk" if status != "ok" else ""
     return Finding(name, status, f"{free / GB:.0f} GB free in {folder}", fix)

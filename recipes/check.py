@@ -16,9 +16,10 @@ import click
 
 from core.cli import cli_command
 from core.errors import SHOWN, ContentError, Problem, ProblemsError, RequestError, counted
+from core.files import existing
 from core.runs import RUN, STARTED
 from recipes.ask import ask, ask_weights
-from recipes.costs import Schedule, disk_of, existing, schedule_of, schedule_problems, setup_of, shapes_of
+from recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, shapes_of
 from recipes.data import NamedDataset, dataset_dir, locate, read_datasets
 from recipes.hardware import Machine, machine, world_size
 from recipes.output import inputs_of, other_run, other_world

@@ -9,10 +9,10 @@ import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.errors import Problem, RequestError, counted
+from core.files import existing
 from recipes.recipe import Recipe
 
 FP32, BF16 = 4, 2
@@ -299,8 +299,3 @@ def disk_of(recipe: Recipe, shapes: Shapes, setup: Setup, schedule: Schedule) ->
         count = min(count, limit + bool(settings.get("load_best_model_at_end")))
     each = checkpoint_bytes(shapes, setup, settings.get("save_only_model") is True)
     return round(each), count, shutil.disk_usage(existing(recipe.output_dir)).free
-
-
-def existing(path: Path) -> Path:
-    """Return a path where it exists, else the nearest folder above it that does."""
-    return next(one for one in [path.absolute(), *path.absolute().parents] if one.exists())

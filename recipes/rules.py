@@ -9,8 +9,8 @@ from pathlib import Path
 
 from core.checkout import ROOT
 from core.errors import ContentError, Problem, show_value
+from core.files import existing
 from core.metrics import UNKNOWN, direction, metric_of
-from recipes.costs import existing
 from recipes.hardware import Gpu, Machine, is_set
 from recipes.recipe import Recipe
 from recipes.schema import setting_problems
