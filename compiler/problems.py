@@ -119,7 +119,7 @@ class Problems:
         """Return the problems that a manifest tells of."""
         found = [Problem(**problem) for problem in first]
         warnings = [problem for problem in found if problem.code.startswith("W")]
-        errors = [problem for problem in found if problem.code.startswith("E")]
+        errors = [problem for problem in found if problem.is_error]
         return cls(warnings=warnings, notes=notes, counts=Counter(counts), _errors=errors)
 
     def listed(self) -> list[Problem]:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
+from core.checkout import ROOT, version
 from core.errors import CLI, run
 
 
@@ -54,7 +55,7 @@ class LazyGroup(click.Group):
 
 def source(module: str) -> Path:
     """Return the file of a module of ours, which is not imported for it."""
-    return Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
+    return ROOT.joinpath(*module.split(".")).with_suffix(".py")
 
 
 def command_line(module: str, without: Collection[str] = ()) -> str:
@@ -84,8 +85,6 @@ def examples_of(command: click.Command) -> list[str]:
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from core.checkout import version
-
         known = version()
         click.echo(f"tuneyard {known['version']} {known.get('commit', '')[:12]}".rstrip())
         ctx.exit()
@@ -98,8 +97,6 @@ GROUPS = {
     "eval": "eval.__main__:cli",
     "doctor": "core.doctor:cli",
 }
-
-
 EXAMPLES = examples("tuneyard doctor", "tuneyard data compile demo_rte")
 
 

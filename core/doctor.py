@@ -14,7 +14,7 @@ import click
 
 from core.checkout import ROOT, version
 from core.cli import cli_command
-from core.files import versions
+from core.files import existing, versions
 from core.packages import in_checkout
 
 NEEDED = ("llamafactory", "torch", "transformers", "peft")
@@ -100,15 +100,13 @@ def _gpu() -> Finding:
 
 def _memory() -> Finding:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fix = "take a smaller model, or a machine with more memory" if total < MEMORY_LOW else ""
     found = f"{total / GB:.0f} GB, {os.cpu_count()} CPU cores"
-    if total >= MEMORY_LOW:
-        return Finding("memory", "ok", found)
-    return Finding("memory", "warning", found, "take a smaller model, or a machine with more memory")
+    return Finding("memory", "warning" if fix else "ok", found, fix)
 
 
 def _disk(folder: Path, name: str) -> Finding:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(existing(folder)).free
     status = "missing" if free < DISK_NONE else "warning" if free < DISK_LOW else "ok"
     fix = "free some space, or set HF_HOME to a folder on a larger disk" if status != "ok" else ""
     return Finding(name, status, f"{free / GB:.0f} GB free in {folder}", fix)

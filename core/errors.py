@@ -53,6 +53,11 @@ class Problem:
     field: str = ""
     hint: str = ""
 
+    @property
+    def is_error(self) -> bool:
+        """Whether it is an error, no warning or note."""
+        return self.code.startswith("E")
+
     def line(self) -> str:
         """Return `place: code field: message; hint`, the form of every problem that we print."""
         field = f" {self.field}" if self.field else ""

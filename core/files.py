@@ -116,6 +116,11 @@ def require(path: Path, what: str) -> Path:
     return path
 
 
+def existing(path: Path) -> Path:
+    """Return a path where it exists, else the nearest folder above it that does."""
+    return next(one for one in [path.absolute(), *path.absolute().parents] if one.exists())
+
+
 def no_folder(reference: str, otherwise: str) -> str:
     """Return `REFERENCE: no such folder; did you mean …?`, or `otherwise` where none beside it is like it."""
     path = Path(reference)

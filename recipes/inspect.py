@@ -163,7 +163,7 @@ def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> 
     except refusals() as error:
         return {"trainable": None, "unfit": unfit, "refused": words(error)}
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    known = finetuning_args.finetuning_type in ("full", "lora")  # what recipes/memory.py can plan
+    known = finetuning_args.finetuning_type in ("full", "lora")  # what recipes/costs.py can plan
     return {"trainable": int(trained) if known else None, "unfit": unfit, "refused": ""}
 
 

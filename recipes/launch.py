@@ -43,17 +43,14 @@ def training_command(weights: Path | None, torchrun: bool) -> list[str]:
         if cli is None:
             raise RequestError("llamafactory-cli not found; install it with `make setup`")
         return [cli, "train"]
-    program = ["-m", "recipes.token_weights", str(weights)]
-    if not torchrun:
-        return [sys.executable, *program]
-    given = os.environ.get
-    nodes, each = given("NNODES", "1"), given("NPROC_PER_NODE") or "gpu"
-    ranks = ["-m", "torch.distributed.run", "--nnodes", nodes, "--nproc_per_node", each]
-    if nodes == "1":
-        return [sys.executable, *ranks, "--standalone", *program]
-    address, port = given("MASTER_ADDR", "127.0.0.1"), given("MASTER_PORT", "29500")
-    where = ["--node_rank", given("NODE_RANK", "0"), "--master_addr", address, "--master_port", port]
-    return [sys.executable, *ranks, *where, *program]
+    given, ranks = os.environ.get, []
+    if torchrun:
+        nodes, each = given("NNODES", "1"), given("NPROC_PER_NODE") or "gpu"
+        address, port = given("MASTER_ADDR", "127.0.0.1"), given("MASTER_PORT", "29500")
+        where = ["--node_rank", given("NODE_RANK", "0"), "--master_addr", address, "--master_port", port]
+        ranks = ["-m", "torch.distributed.run", "--nnodes", nodes, "--nproc_per_node", each]
+        ranks += ["--standalone"] if nodes == "1" else where
+    return [sys.executable, *ranks, "-m", "recipes.token_weights", str(weights)]
 
 
 def launch(command: list[str], output_dir: Path, lock: int, torchrun: bool = False) -> None:
@@ -123,14 +120,12 @@ def _show(bar: "tqdm[Any]", path: Path, position: int) -> int:
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """End a training that still runs: its supervisor ends its family; SIGKILL where that takes too long."""
-    if process.poll() is not None:
-        return
     for sign in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sign)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE + 5)
-            return
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sign)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE + 5)
 
 
 def failure(code: int, log: Path, start: int = 0) -> str:

@@ -54,9 +54,11 @@ def find_flaw(folder: Path) -> str:
         if name and step != int(name[1]):  # training would go on as if at that one
             return f"trainer_state.json: found global_step {show_value(step)}, expected {name[1]}"
         _check_weights(folder)
-        _check_optimizer(folder)
-        for path in [*folder.glob("rng_state*.pth"), *folder.glob("scheduler.pt")]:
-            _check_torch_file(path)
+        for path in _torch_files(folder):
+            try:  # a zip archive, its directory last; nothing is unpickled
+                zipfile.ZipFile(path).close()
+            except zipfile.BadZipFile:
+                return f"{path.name} is cut off ({path.stat().st_size} bytes)"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except ContentError as error:
@@ -80,29 +82,21 @@ def _check_weights(folder: Path) -> None:
         open_weights(folder / name)
 
 
-def _check_optimizer(folder: Path) -> None:
+def _torch_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of torch.save that a training goes on from; `ContentError` where a rank has none."""
     latest = folder / "latest"
-    if not latest.is_file():
-        if any(folder.glob("global_step*")):
-            raise ContentError("latest is missing (DeepSpeed)")
-        _check_torch_file(folder / "optimizer.pt")
-        return
-    states = folder / latest.read_text(encoding="utf-8").strip()
-    ranks = max(1, len(list(folder.glob("rng_state_*.pth"))))
-    found = list(states.glob("*_optim_states.pt"))
-    if len(found) != ranks:
-        raise ContentError(f"{states.name}: optimizer states of {len(found)} ranks, expected {ranks}")
-    for path in states.glob("*.pt"):
-        _check_torch_file(path)
-
-
-def _check_torch_file(path: Path) -> None:
-    """Check that a file of torch.save (a zip archive, its directory last) is complete, unpickling nothing."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            archive.infolist()
-    except zipfile.BadZipFile as error:
-        raise ContentError(f"{path.name} is cut off ({path.stat().st_size} bytes)") from error
+    if latest.is_file():
+        states = folder / latest.read_text(encoding="utf-8").strip()
+        ranks = max(1, len(list(folder.glob("rng_state_*.pth"))))
+        found = list(states.glob("*_optim_states.pt"))
+        if len(found) != ranks:
+            raise ContentError(f"{states.name}: optimizer states of {len(found)} ranks, expected {ranks}")
+        yield from states.glob("*.pt")
+    elif any(folder.glob("global_step*")):
+        raise ContentError("latest is missing (DeepSpeed)")
+    else:
+        yield folder / "optimizer.pt"
+    yield from (*folder.glob("rng_state*.pth"), *folder.glob("scheduler.pt"))
 
 
 def resume_point(output_dir: Path) -> Path | None:
@@ -111,25 +105,18 @@ def resume_point(output_dir: Path) -> Path | None:
     for path, flaw in checkpoints(output_dir).items():
         if flaw:
             click.echo(f"{path}: passed over, {flaw}")
-            path.rename(_free(path.with_name(f"incomplete-{path.name}")))
+            set_aside(path, f"incomplete-{path.name}")
         newest = newest or (None if flaw else path)
     if newest:
         click.echo(f"{newest}: resuming after step {newest.name.removeprefix('checkpoint-')}")
     return newest
 
 
-def set_aside(output_dir: Path) -> Path:
-    """Rename an output_dir to the first free `NAME.1`, `NAME.2`, … and return the new path."""
-    kept = _free(output_dir)
-    output_dir.rename(kept)
-    return kept
-
-
-def _free(path: Path) -> Path:
-    if not path.exists():
-        return path
-    numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
-    return next(other for other in numbered if not other.exists())
+def set_aside(path: Path, name: str = "") -> Path:
+    """Rename a folder to `name`, or to the first free `NAME.1`, `NAME.2`, …, and return the new path."""
+    wanted = path.with_name(name or path.name)
+    numbered = (wanted.with_name(f"{wanted.name}.{number}") for number in itertools.count(1))
+    return path.rename(next(one for one in itertools.chain([wanted], numbered) if not one.exists()))
 
 
 def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
@@ -139,9 +126,15 @@ def other_run(output_dir: Path, inputs: dict[str, object]) -> str:
     if not (output_dir / STARTED).is_file():
         return "not started by `recipes train`"
     try:
-        found = differences(read_object(output_dir / STARTED), inputs)
+        then = read_object(output_dir / STARTED)
     except ContentError as error:
         return f"its {str(error).removeprefix(f'{output_dir}/')}"
+    found, before, after = [], then.get("settings"), inputs.get("settings")
+    if isinstance(before, dict) and isinstance(after, dict):
+        changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
+        found = [f"{key} {before.get(key, 'unset')} → {after.get(key, 'unset')}" for key in changed]
+    parts = ("data", "model", "weights")
+    found += [part for part in parts if _hashes(then.get(part)) != _hashes(inputs.get(part))]
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     return ", ".join(found[:3]) + more
 
@@ -156,17 +149,6 @@ def other_world(output_dir: Path, world: dict[str, object]) -> str:
         return ""
     sizes = [f"{one['world_size']} (global batch {one.get('global_batch')})" for one in (then, world)]
     return f"world size {sizes[0]} → world size {sizes[1]}"
-
-
-def differences(old: dict[str, object], new: dict[str, object]) -> list[str]:
-    """Return in words what differs between the inputs of two runs, [] where they are the same."""
-    before, after = old.get("settings"), new.get("settings")
-    keys: list[str] = []
-    if isinstance(before, dict) and isinstance(after, dict):
-        keys = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
-        keys = [f"{key} {before.get(key, 'unset')} → {after.get(key, 'unset')}" for key in keys]
-    parts = ("data", "model", "weights")
-    return keys + [part for part in parts if _hashes(old.get(part)) != _hashes(new.get(part))]
 
 
 def _hashes(part: object) -> object:
@@ -229,17 +211,17 @@ def run_record(recipe: Recipe, inputs: dict[str, object], facts: dict[str, objec
         "result": read_object(results) if results.is_file() else {},
         "versions": {"python": platform.python_version(), **versions(*PACKAGES)},
         "tuneyard": version(),
-        "git": git_state(),
+        "git": _git_state(),
     }
 
 
-def git_state() -> dict[str, object] | None:
+def _git_state() -> dict[str, object] | None:
     """Return commit and cleanness of the working tree that this file lies in, None outside of git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        done = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=True)
+        told = subprocess.check_output(command, cwd=ROOT, env=quiet, stderr=subprocess.DEVNULL, text=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    commit, dirty, _ = done.stdout.strip().partition("-")
+    commit, dirty, _ = told.strip().partition("-")
     return {"commit": commit, "clean": not dirty}

@@ -8,22 +8,10 @@ import click
 
 from core.cli import cli_command
 from core.errors import RequestError, counted
-from recipes.check import ask_check, quick_check, refuse_errors, training_schedule
+from recipes import costs
+from recipes.check import ask_check, quick_check
 from recipes.hardware import GPUS, find_gpus, machine, world_size
-from recipes.memory import (
-    PEAK,
-    Memory,
-    disk_of,
-    estimate,
-    flops,
-    read_flops,
-    seconds,
-    setup_of,
-    shapes_of,
-    unmodelled,
-)
 from recipes.recipe import Recipe, read_recipe
-from recipes.schedule import gathered
 
 OF_THE_DISK = {"E340", "E342", "E343", "E344"}  # what the plan says itself, or has nothing to do with it
 
@@ -52,26 +40,25 @@ def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> 
     if recipe.settings.get("do_train") is not True:
         raise RequestError(f"{recipe.place('do_train')}: do_train is not true: there is no training to plan")
     ranks = gpus or world_size(recipe, find_gpus())
-    target = machine(f"{ranks}x{gpu}")
-    parts, problems = quick_check(recipe, target)
-    refuse_errors(recipe, problems, OF_THE_DISK)
-    answer, found = ask_check(recipe, model, target, (parts, problems))
-    refuse_errors(recipe, found, OF_THE_DISK)
-    shapes = shapes_of(answer["model"])
+    known = quick_check(recipe, machine(f"{ranks}x{gpu}"))
+    known.refuse(OF_THE_DISK)
+    known = ask_check(known, model)
+    known.refuse(OF_THE_DISK)
+    answer, schedule = known.answer, known.schedule
+    shapes = costs.shapes_of(answer["model"])
     unknown = {"rows": 0, "seen": 0, "longest": recipe.settings.get("cutoff_len") or 2048}
     train = answer["tokens"].get("train", unknown)
-    schedule = training_schedule(recipe, parts, target, answer)
     longest, mean = train["longest"], train["seen"] / max(1, train["rows"])
-    setup = setup_of(recipe, longest, ranks)
+    setup = costs.setup_of(recipe, longest, ranks)
     total = mean * schedule.batch * schedule.steps
-    ends = [{**end._asdict(), "total": end.total} for end in estimate(shapes, setup)]
+    ends = [{**end._asdict(), "total": end.total} for end in costs.estimate(shapes, setup)]
     lower, upper = ({name: round(part) for name, part in end.items()} for end in ends)
     length = mean / setup.sequences
-    trained = flops(shapes, setup, total * setup.learned, length)
-    work = (trained + read_flops(shapes, total * setup.read, length)) / ranks
-    micro_batches = schedule.steps * gathered(recipe) * (1 + setup.read / 3)  # a step has three such passes
-    time = seconds(shapes, setup, work, micro_batches, GPUS[gpu][0] * 1e12)
-    each, checkpoints, free = disk_of(recipe, shapes, setup, schedule)
+    work = costs.flops(shapes, setup, total, length) / ranks
+    passes = 1 + setup.read / 3  # a trained one is three of those that only read
+    micro_batches = schedule.steps * costs.gathered(recipe) * passes
+    time = costs.seconds(shapes, setup, work, micro_batches, GPUS[gpu][0] * 1e12)
+    each, checkpoints, free = costs.disk_of(recipe, shapes, setup, schedule)
     return {
         "recipe": str(recipe.path), "steps": schedule.steps if schedule.rows else None,
         "schedule": schedule.line() if schedule.rows else "rows and steps are not known",
@@ -80,14 +67,14 @@ def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> 
         "gpu": gpu, "gpus": ranks, "gpu_bytes": GPUS[gpu][1] * 1e9,
         "memory": {"lower": lower, "upper": upper},
         "seconds": [round(one) for one in time] if work else None,
-        "not_modelled": unmodelled(recipe, shapes, answer["model"]["quantised"]),
+        "not_modelled": costs.unmodelled(recipe, shapes, answer["model"]["quantised"]),
         "checkpoint": each, "checkpoints": checkpoints, "disk_free": free,
     }  # fmt: skip
 
 
 def _lines(plan: dict[str, Any]) -> list[str]:
-    lower, upper = plan["memory"]["lower"], plan["memory"]["upper"]
-    parts = ", ".join(f"{name} {_range(lower[name], upper[name])}" for name in Memory._fields)
+    (best, worst), (lower, upper) = costs.PEAK, plan["memory"].values()
+    parts = ", ".join(f"{name} {_range(lower[name], upper[name])}" for name in costs.Memory._fields)
     tokens = "not counted, rows or tokenizer are not at hand (--model DIR); the rest is for rows of"
     if plan["tokens_counted"]:
         tokens = f"{plan['tokens']:,} in all (counted); the longest row has"
@@ -101,7 +88,7 @@ def _lines(plan: dict[str, Any]) -> list[str]:
         f"({plan['trainable'] / plan['parameters']:.2%})",
         f"memory       {_range(lower['total'], upper['total'])} GB a GPU, {fits(plan)} {plan['gpu']} "
         f"({plan['gpu_bytes'] / 1e9:.0f} GB): {parts}",
-        f"time         {time} on {plan['gpus']} × {plan['gpu']}, at {PEAK[0]:.0%} to {PEAK[1]:.0%} of peak",
+        f"time         {time} on {plan['gpus']} × {plan['gpu']}, at {best:.0%} to {worst:.0%} of peak",
         f"disk         {counted(plan['checkpoints'], 'checkpoint')} of {plan['checkpoint'] / 1e6:,.0f} MB"
         + ("" if disk < plan["disk_free"] else free),
     ]

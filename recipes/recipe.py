@@ -105,9 +105,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
             raise RequestError(f"{override!r}: the value is not YAML") from error
     try:
-        base = OmegaConf.create(path.read_text(encoding="utf-8"))
-        merged = OmegaConf.merge(base, OmegaConf.from_cli(list(overrides)))
-        settings = OmegaConf.to_container(merged, resolve=False)
+        base, over = OmegaConf.create(path.read_text(encoding="utf-8")), OmegaConf.from_cli(list(overrides))
+        settings = OmegaConf.to_container(OmegaConf.merge(base, over), resolve=False)
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ContentError(f"{path}: {str(error).splitlines()[0]}") from error
     if not isinstance(settings, dict) or not settings:

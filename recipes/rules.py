@@ -9,9 +9,9 @@ from pathlib import Path
 
 from core.checkout import ROOT
 from core.errors import ContentError, Problem, show_value
+from core.files import existing
 from core.metrics import UNKNOWN, direction, metric_of
-from recipes.hardware import Gpu, Machine, under_ray
-from recipes.memory import existing
+from recipes.hardware import Gpu, Machine, is_set
 from recipes.recipe import Recipe
 from recipes.schema import setting_problems
 from recipes.token_weights import read_weights, weights_file
@@ -62,8 +62,7 @@ def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
         setting_problems, _missing, _model, _evaluation, _packages, _deepspeed, _paths, _output_dir, _weights,
         _best,
     ]  # fmt: skip
-    found = [problem for rule in rules for problem in rule(recipe)]
-    return found + list(_hardware(recipe, machine.gpus))
+    return [*(one for rule in rules for one in rule(recipe)), *_hardware(recipe, machine.gpus)]
 
 
 def _missing(recipe: Recipe) -> Iterator[Problem]:
@@ -210,7 +209,7 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
     except ContentError as error:
         yield Problem("E360", str(path), str(error).removeprefix(f"{path}: "))
     refused = [key for key in UNWEIGHTED if recipe.settings.get(key)]
-    refused += ["stage"] * (recipe.settings.get("stage", "sft") != "sft") + ["USE_RAY"] * under_ray()
+    refused += ["stage"] * (recipe.settings.get("stage", "sft") != "sft") + ["USE_RAY"] * is_set("USE_RAY")
     with contextlib.suppress(ContentError, OSError):  # E310 says so
         refused += ["deepspeed"] * (recipe.zero().get("stage") == 3)
     for key in refused:
@@ -220,17 +219,17 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
-    settings = recipe.settings
-    on_gpu = bool(gpus) and settings.get("use_cpu") is not True
-    if settings.get("pure_bf16") is True and not on_gpu:
+    on_gpu = bool(gpus) and recipe.settings.get("use_cpu") is not True
+    true = {key for key in ("bf16", "fp16", "pure_bf16") if recipe.settings.get(key) is True}
+    if "pure_bf16" in true and not on_gpu:
         yield recipe.problem("E312", "pure_bf16", "never works without a GPU", "bf16: true")
-    if settings.get("fp16") is True and not on_gpu:
+    if "fp16" in true and not on_gpu:
         yield recipe.problem("E312", "fp16", "needs a GPU", "bf16: true works on CPUs")
-    if settings.get("bf16") is True and settings.get("fp16") is True:
+    if {"bf16", "fp16"} <= true:
         yield recipe.problem("E312", "fp16", "and bf16 are both true: choose one")
-    if settings.get("bf16") is True and on_gpu and any(gpu.generation < AMPERE for gpu in gpus):
+    if "bf16" in true and on_gpu and any(gpu.generation < AMPERE for gpu in gpus):
         message = f"{gpus[0].name} has no bfloat16: PyTorch imitates it, many times slower"
         yield recipe.problem("W312", "bf16", message, "bf16=false fp16=true")
-    if settings.get("quantization_bit") and not on_gpu:
+    if recipe.settings.get("quantization_bit") and not on_gpu:
         message = "on CPU: works, but many times slower than without; meant for a GPU"
         yield recipe.problem("W312", "quantization_bit", message)

@@ -5,6 +5,7 @@ Keys, types and choices are LLaMA-Factory's (12 s to import), bounds ours; test_
 
 import enum
 import json
+import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ BOUNDS: tuple[tuple[dict[str, int], str], ...] = (
     ({"minimum": 1}, "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps"),
     (
         {"minimum": 1},
-        "cutoff_len lora_rank lora_alpha save_total_limit preprocessing_num_workers max_samples",
+        "cutoff_len lora_rank lora_alpha save_total_limit max_samples preprocessing_num_workers",
     ),
     ({"minimum": 0, "maximum": 1}, "lora_dropout warmup_ratio adam_beta1 adam_beta2 label_smoothing_factor"),
     ({"minimum": 0}, "eval_steps weight_decay warmup_steps max_grad_norm val_size adam_epsilon"),
@@ -108,20 +109,18 @@ def _validator() -> Any:
     from jsonschema import Draft202012Validator as Validator
     from jsonschema.validators import extend
 
-    integer = Validator.TYPE_CHECKER.redefine(
-        "integer", lambda _, one: is_number(one) and isinstance(one, int)
-    )
-    checker = integer.redefine("number", lambda _, one: is_number(one))
+    kinds = {"integer": lambda _, one: is_number(one) and isinstance(one, int)}
+    checker = Validator.TYPE_CHECKER.redefine_many({**kinds, "number": lambda _, one: is_number(one)})
     return extend(Validator, type_checker=checker)  # type: ignore[no-untyped-call]  # its stubs
 
 
 def _types(schema: Mapping[str, Any]) -> list[str]:
-    types = schema["type"]
-    return types if isinstance(types, list) else [types]
+    kinds = schema["type"]
+    return kinds if isinstance(kinds, list) else [kinds]
 
 
-def schema() -> dict[str, Any]:
-    """Return the schema of the installed LLaMA-Factory's recipes (imports it)."""
+def schema_text() -> str:
+    """Return the schema of the installed LLaMA-Factory's recipes (imports it), with a line for each key."""
     from llamafactory.data.template import TEMPLATES
     from llamafactory.hparams import parser
     from transformers.integrations import INTEGRATION_TO_CALLBACK
@@ -141,48 +140,35 @@ def schema() -> dict[str, Any]:
         for key in names.split():
             keys[key] |= bounds
     made = versions("llamafactory", "transformers")
-    return {
+    head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"A recipe for LLaMA-Factory {made['llamafactory']}, transformers {made['transformers']}",
         "type": "object",
         "additionalProperties": False,
-        "properties": dict(sorted(keys.items())),
     }
+    lines = [f"    {json.dumps(key)}: {json.dumps(about)}" for key, about in sorted(keys.items())]
+    start = json.dumps(head, indent=2)[:-2]
+    return f'{start},\n  "properties": {{\n' + ",\n".join(lines) + "\n  }\n}\n"
 
 
 def _schema_of(hint: object) -> dict[str, Any]:
     """Return the schema of a type annotation; {} where it takes objects that no YAML file holds."""
-    parts = list(_kinds(hint))
-    types = sorted({kind for kind, _ in parts})
-    choices = [choice for _, some in parts for choice in some]
-    if "other" in types:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kinds: set[str] = set()
+    choices: list[object] = []
+    for part in typing.get_args(hint) if union else [hint]:
+        values = typing.get_args(part) if typing.get_origin(part) is typing.Literal else ()
+        if isinstance(part, type) and issubclass(part, enum.Enum):
+            values = tuple(member.value for member in part)
+        kinds |= {TYPES[type(value)] for value in values}
+        kinds |= set() if values else {TYPES.get(typing.get_origin(part) or part, "other")}
+        choices += values
+    if "other" in kinds:
         return {}
-    found: dict[str, Any] = {"type": types[0] if len(types) == 1 else types}
-    if choices and set(types) <= {"string", "null"}:
-        found["enum"] = [*choices, None] if "null" in types else choices
+    found: dict[str, Any] = {"type": sorted(kinds) if len(kinds) > 1 else kinds.pop()}
+    if choices and found["type"] in ("string", ["null", "string"]):
+        found["enum"] = [*choices, None] if "null" in found["type"] else choices
     return found
-
-
-def _kinds(hint: object) -> Iterator[tuple[str, list[object]]]:
-    """Yield the JSON type of each part of an annotation ("other" for none), and the values it allows."""
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        yield from ((TYPES[type(choice)], [choice]) for choice in parts)
-    elif isinstance(hint, type) and issubclass(hint, enum.Enum):
-        yield "string", [member.value for member in hint]
-    elif origin in (None, list, dict):
-        yield TYPES.get(origin or hint, "other"), []
-    else:
-        for part in parts:
-            yield from _kinds(part)
-
-
-def schema_text() -> str:
-    """Return the schema as the file has it: a line for each key."""
-    head = schema()
-    lines = [f"    {json.dumps(key)}: {json.dumps(about)}" for key, about in head.pop("properties").items()]
-    start = json.dumps(head, indent=2)[:-2]
-    return f'{start},\n  "properties": {{\n' + ",\n".join(lines) + "\n  }\n}\n"
 
 
 if __name__ == "__main__":

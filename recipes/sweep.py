@@ -1,6 +1,7 @@
 """python -m recipes sweep R.yaml key=v1,v2 …: a grid of trainings, finished ones skipped, scored, plotted."""
 
 import itertools
+import math
 import re
 import shlex
 import statistics
@@ -19,7 +20,7 @@ from core.files import read_object, write_json, write_text
 from core.metrics import direction, metric_of
 from core.typeface import choose_typeface
 from recipes.best import DivergedError, read_curve
-from recipes.check import quick_check, refuse_errors
+from recipes.check import quick_check
 from recipes.hardware import machine
 from recipes.output import set_aside
 from recipes.recipe import Recipe, read_recipe
@@ -30,6 +31,7 @@ from recipes.train import ask_first, train
 SHORT = {"rank": "lora_rank", "alpha": "lora_alpha", "lr": "learning_rate", "epochs": "num_train_epochs"}
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there
 OF_ROWS = ("stage", "model_name_or_path", "template", "dataset_dir", "dataset", "eval_dataset")
+Run = tuple[dict[str, str], Recipe]  # a point of the grid, and its recipe
 Row = dict[str, Any]  # the settings of a run, its figure (NaN where it diverged) and its folder
 
 
@@ -76,7 +78,7 @@ def parse_grid(arguments: Sequence[str]) -> dict[str, list[str]]:
     return grid
 
 
-def plan_runs(path: Path, grid: dict[str, list[str]], out: Path) -> list[tuple[dict[str, str], Recipe]]:
+def plan_runs(path: Path, grid: dict[str, list[str]], out: Path) -> list[Run]:
     """Return each point of the grid with its recipe, whose output_dir is a folder of its own in `out`."""
     runs = []
     for name, values in zip(run_names(grid), itertools.product(*grid.values()), strict=True):
@@ -86,12 +88,7 @@ def plan_runs(path: Path, grid: dict[str, list[str]], out: Path) -> list[tuple[d
     return runs
 
 
-def sweep(
-    runs: Sequence[tuple[dict[str, str], Recipe]],
-    grid: dict[str, list[str]],
-    evaluation: str | None,
-    metric: str,
-) -> list[Row]:
+def sweep(runs: Sequence[Run], grid: dict[str, list[str]], evaluation: str | None, metric: str) -> None:
     """Bring every checked run to a finished, scored one; write sweep.json, sweep.md and sweep.png."""
     out = runs[0][1].output_dir.parent
     rows: list[Row] = []
@@ -100,11 +97,11 @@ def sweep(
         click.echo(f"{len(rows) + 1}/{len(runs)} {folder.name}", err=True)
         train(recipe, ask=False)
         rows.append({**point, metric: score(folder, evaluation, metric), "run": str(folder)})
-        write_json(out / "sweep.json", {"metric": metric, "grid": grid, "rows": rows})
+        known = [{**row, metric: None if math.isnan(row[metric]) else row[metric]} for row in rows]
+        write_json(out / "sweep.json", {"metric": metric, "grid": grid, "rows": known})
     write_text(out / "sweep.md", table(rows, grid, metric))
     plot(rows, grid, metric, out / "sweep.png")
     click.echo(f"{table(rows, grid, metric)}\n{direction(metric)}")
-    return rows
 
 
 def run_names(grid: dict[str, list[str]]) -> list[str]:
@@ -122,14 +119,14 @@ def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
     asked: set[tuple[str, ...]] = set()
     for recipe in recipes:
         known = quick_check(recipe, machine("this"))
-        problems = refuse_errors(recipe, known[1])
+        problems = known.refuse()
         rows = tuple(str(recipe.settings.get(key)) for key in OF_ROWS)
         if metric and metric not in measured(recipe):
             evaluates = "" if evaluated(recipe) else "; hold rows out: val_size=0.1 eval_strategy=epoch"
             only = f"a run of it does not write {metric}, only {', '.join(measured(recipe))}"
             raise ContentError(f"{recipe.path}: {only}{evaluates}; or let a command score it: --eval")
         if rows not in asked:
-            problems = [*problems, *ask_first(recipe, known)]
+            problems = [*problems, *ask_first(known)]
         asked.add(rows)
         if metric in evaluated(recipe) and (never := [p for p in problems if p.field == "eval_steps"]):
             raise ContentError(f"{never[0].line()}, so that no run has its {metric}")
@@ -171,11 +168,11 @@ def _evaluate(folder: Path, evaluation: str) -> None:
 
 def table(rows: list[Row], grid: dict[str, list[str]], metric: str) -> str:
     """Return the runs as a Markdown table, the best first; over seeds alone, with mean and deviation."""
-    head, scores = [*grid, metric], [row[metric] for row in rows]
     ordered = sorted(rows, key=lambda row: metric_of(metric).rank(row[metric]))
     cells = [[*(str(row[key]) for key in grid), f"{row[metric]:.4f}"] for row in ordered]
-    lines = [markdown_table(head, cells)]
-    if list(grid) == ["seed"] and len(rows) > 1:
+    lines = [markdown_table([*grid, metric], cells)]
+    scores = [row[metric] for row in rows if not math.isnan(row[metric])]
+    if list(grid) == ["seed"] and len(scores) > 1:
         mean, deviation = statistics.fmean(scores), statistics.stdev(scores)
         lines.append(f"\nmean {mean:.4f}, standard deviation {deviation:.4f} over {len(scores)} seeds")
     return "\n".join(lines) + "\n"

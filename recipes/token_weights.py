@@ -5,6 +5,7 @@ with everything else unchanged. A rule is a regular expression (its first group,
 words, or a field of the answer's template; where rules overlap, the last one counts.
 """
 
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -28,46 +29,33 @@ Decode = Callable[[list[int]], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """Text that matches `pattern` (its first group, if it has one) weighs `weight`."""
-
-    pattern: re.Pattern[str]
-    weight: float
-
-
-@dataclass(frozen=True, slots=True)
 class TokenWeights:
-    """The rules of one file over a default weight."""
+    """The rules of one file over a default: what a pattern (its first group, if any) finds weighs so."""
 
     default: float
-    rules: tuple[Rule, ...]
+    rules: tuple[tuple[re.Pattern[str], float], ...]
 
     def of_answer(self, ids: Sequence[int], decode: Decode) -> list[float]:
         """Return one weight for each token of an answer; a token counts when it shares a character."""
         spans = list(token_spans(ids, decode))
         text = "".join(piece for _, _, piece in spans)
         weights = [self.default] * len(ids)
-        for rule in self.rules:
-            with bounded(f"weights file: the rule {show_value(rule.pattern.pattern)} on an answer"):
-                matches = list(rule.pattern.finditer(text))
+        for pattern, weight in self.rules:
+            with bounded(f"weights file: the rule {show_value(pattern.pattern)} on an answer"):
+                matches = list(pattern.finditer(text))
             for match in matches:
-                start, stop = match.span(1 if rule.pattern.groups else 0)
+                start, stop = match.span(1 if pattern.groups else 0)
                 for index, (first, last, _) in enumerate(spans):
                     if first < stop and last > start:
-                        weights[index] = rule.weight
+                        weights[index] = weight
         return weights
 
     def of_labels(self, labels: Sequence[int], decode: Decode) -> list[float]:
         """Return one weight for each label; every stretch of loss tokens is an answer, the rest weighs 0."""
-        weights = [0.0] * len(labels)
-        start = 0
-        while start < len(labels):
-            stop = start
-            while stop < len(labels) and labels[stop] != IGNORED:
-                stop += 1
-            if stop > start:
-                weights[start:stop] = self.of_answer(labels[start:stop], decode)
-            start = stop + 1
+        weights: list[float] = []
+        for trained, stretch in itertools.groupby(labels, IGNORED.__ne__):
+            ids = list(stretch)
+            weights += self.of_answer(ids, decode) if trained else [0.0] * len(ids)
         return weights
 
 
@@ -106,22 +94,23 @@ def read_weights(path: Path) -> TokenWeights:
     if wrong := refusal(read_object(SCHEMA), value):
         hint = f"; {wrong.hint}" if wrong.hint else ""
         raise ContentError(f"{path}: {wrong.place or 'the file'}: {wrong.message}{hint}")
-    rules = tuple(_rule(rule, f"{path}: rules.{number}") for number, rule in enumerate(value["rules"]))
-    return TokenWeights(float(value.get("default", 1.0)), rules)
+    rules = [
+        (_pattern(one, f"{path}: rules.{n}"), float(one["weight"])) for n, one in enumerate(value["rules"])
+    ]
+    return TokenWeights(float(value.get("default", 1.0)), tuple(rules))
 
 
-def _rule(rule: dict[str, Any], place: str) -> Rule:
+def _pattern(rule: dict[str, Any], place: str) -> re.Pattern[str]:
     if "words" in rule:
         longest_first = sorted(rule["words"], key=len, reverse=True)
         expression = r"(?<!\w)(?:" + "|".join(re.escape(word) for word in longest_first) + r")(?!\w)"
     else:
         expression = rule["regex"] if "regex" in rule else _in_template(rule["field"], rule["in"], place)
     try:
-        pattern = re.compile(expression, re.DOTALL if "field" in rule else 0)
+        return re.compile(expression, re.DOTALL if "field" in rule else 0)
     except re.error as error:
         wrong = f"{place}: {show_value(rule['regex'])} is no regular expression: {error}"
         raise ContentError(wrong) from error
-    return Rule(pattern, float(rule["weight"]))
 
 
 def _in_template(field: str, template: str, place: str) -> str:

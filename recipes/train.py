@@ -14,8 +14,8 @@ from core.documents import dump_yaml
 from core.errors import ContentError, Problem
 from core.files import locked, write_json, write_text
 from core.runs import RUN, STARTED
-from recipes.check import ask_check, not_checked, quick_check, refuse_errors, training_schedule
-from recipes.data import NamedDataset, require_model
+from recipes.check import Checked, ask_check, not_checked, quick_check
+from recipes.data import require_model
 from recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
 from recipes.launch import launch, training_command
 from recipes.output import inputs_of, other_run, other_world, reserved, resume_point, run_record, set_aside
@@ -48,8 +48,8 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     """
     target = machine("this")
     known = quick_check(recipe, target)
-    _show_warnings(refuse_errors(recipe, known[1]))
-    world = training_schedule(recipe, known[0], target).world
+    _show_warnings(known.refuse())
+    world = known.schedule.world
     weights = weights_file(recipe.path)
     ranks = uses_torchrun(recipe, target.gpus)
     if ranks and not target.gpus:
@@ -60,7 +60,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     if force or other_run(output_dir, inputs) or not (output_dir / RUN).is_file():
         require_model(recipe)  # before anything is renamed or written
         if ask:
-            _show_warnings(ask_first(recipe, known))
+            _show_warnings(ask_first(known))
     with ExitStack() as stack:
         lock = _reserve(recipe, inputs, world, force, stack)
         if (output_dir / RUN).is_file():
@@ -85,12 +85,12 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     click.echo(f"{output_dir}: trained in {seconds} s")
 
 
-def ask_first(recipe: Recipe, known: tuple[list[NamedDataset], list[Problem]]) -> list[Problem]:
+def ask_first(known: Checked) -> list[Problem]:
     """Return what LLaMA-Factory adds to a quick check; `ProblemsError` for its errors."""
-    answer, found = ask_check(recipe, None, machine("this"), known)
-    for line in not_checked(answer, recipe.text("model_name_or_path")):
+    asked = ask_check(known, None)
+    for line in not_checked(asked.answer, known.recipe.text("model_name_or_path")):
         click.echo(f"not checked: {line}", err=True)
-    return refuse_errors(recipe, found)
+    return asked.refuse()
 
 
 def _show_warnings(problems: list[Problem]) -> None:
@@ -106,21 +106,18 @@ def _reserve(
     output_dir = recipe.output_dir
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     with locked(output_dir.parent):
-        with ExitStack() as attempt:
-            lock = attempt.enter_context(reserved(output_dir))
+        with reserved(output_dir):
             differs, grown = other_run(output_dir, inputs), other_world(output_dir, world)
             if not differs and grown and not force:
                 words = dict.fromkeys([*recipe.overrides, f"output_dir={output_dir}"])
                 again = f"`recipes train {shlex.join([str(recipe.path), *words])} --force` trains it again"
                 message = f"{output_dir} was trained with {grown}: other steps"
                 raise ContentError(f"{message}; take as many processes as then, or {again}")
-            if not differs and not grown:
-                stack.enter_context(attempt.pop_all())
-                return lock
-        if differs and recipe.settings.get("overwrite_output_dir") is not True:
-            mend = "give another output_dir=…, or overwrite_output_dir=true to set the old one aside"
-            raise ContentError(f"{output_dir} holds another run ({differs}); {mend}")
-        click.echo(f"{output_dir} held another run ({differs or grown}); it is now {set_aside(output_dir)}")
+            if differs and recipe.settings.get("overwrite_output_dir") is not True:
+                mend = "give another output_dir=…, or overwrite_output_dir=true to set the old one aside"
+                raise ContentError(f"{output_dir} holds another run ({differs}); {mend}")
+            if run := differs or grown:
+                click.echo(f"{output_dir} held another run ({run}); it is now {set_aside(output_dir)}")
         return stack.enter_context(reserved(output_dir))
 
 

@@ -51,12 +51,11 @@ def outcome(path: Path, folder: Path, model: str) -> dict[str, object]:
     """Return what `recipes check` finds in one recipe."""
     try:
         recipe, name = written(path, folder, model)
-        target = machine(name)
-        parts, problems = quick_check(recipe, target)
-        answer, found = ask_check(recipe, None, target, (parts, problems))
+        known = quick_check(recipe, machine(name))
+        asked = ask_check(known, None)
     except Exception:  # noqa: BLE001 - a crash on any recipe is reported under its name
         return {"codes": [], "lines": [], "unchecked": [], "crashed": traceback.format_exc()}
-    problems = [*problems, *found]
+    problems = [*known.problems, *asked.problems]
     try:
         planned = (
             "" if any(p.code[0] == "E" for p in problems) else _lines(make_plan(recipe, "A100-80", 1, None))
@@ -68,8 +67,8 @@ def outcome(path: Path, folder: Path, model: str) -> dict[str, object]:
         "codes": sorted({problem.code for problem in problems if problem.code[0] == "E"}),
         "lines": [problem.line() for problem in problems],
         "unchecked": [
-            *not_local(parts),
-            *not_checked(answer, str(recipe.settings.get("model_name_or_path"))),
+            *not_local(known.datasets),
+            *not_checked(asked.answer, str(recipe.settings.get("model_name_or_path"))),
         ],
         "crashed": None,
     }

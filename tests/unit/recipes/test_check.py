@@ -7,11 +7,11 @@ from click.testing import CliRunner
 
 from core.errors import ContentError
 from recipes import check
-from recipes.check import disk_problems, training_schedule
+from recipes.check import Checked, disk_problems
+from recipes.costs import schedule_of
 from recipes.data import ELSEWHERE, NamedDataset
 from recipes.hardware import machine
 from recipes.recipe import Recipe
-from recipes.schedule import schedule_of
 
 SHAPES = {
     "parameters": 3_000, "trainable": 1_000, "linear": 2_000, "hidden": 10, "intermediate": 20, "layers": 2,
@@ -133,7 +133,7 @@ def test_packed_and_interleaved_rows_are_known_from_the_answer_alone():
     answer = {"tokens": {"train": {"rows": 31, "seen": 31 * 64, "longest": 64}}}
     for settings in ({"packing": True}, {"stage": "pt"}, {"mix_strategy": "interleave_over"}):
         recipe = Recipe(Path("r.yaml"), {**settings, "val_size": 0.5, "max_steps": -1}, {})
-        assert training_schedule(recipe, datasets, machine("cpu")).rows == 0
-        assert training_schedule(recipe, datasets, machine("cpu"), answer).rows == 31
+        assert Checked(recipe, machine("cpu"), datasets, []).schedule.rows == 0
+        assert Checked(recipe, machine("cpu"), datasets, [], answer).schedule.rows == 31
     recipe = Recipe(Path("r.yaml"), {"val_size": 0.5}, {})
-    assert training_schedule(recipe, datasets, machine("cpu")).rows == 300
+    assert Checked(recipe, machine("cpu"), datasets, []).schedule.rows == 300

@@ -23,8 +23,8 @@ SOUND = {
     "learning_rate": 1e-4,
 }
 EVALUATES = {"eval_dataset": "b", "eval_strategy": "steps"}
-HOPPER = Gpu("NVIDIA H200", 150_000_000_000, 9)
-VOLTA = Gpu("Tesla V100", 32_000_000_000, 7)
+HOPPER = Gpu("NVIDIA H200", 9)
+VOLTA = Gpu("Tesla V100", 7)
 
 
 def codes(gpus=(), **settings):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from recipes.costs import schedule_of, schedule_problems
 from recipes.recipe import Recipe
-from recipes.schedule import schedule_of, schedule_problems
 
 EACH = "per_device_train_batch_size"
 

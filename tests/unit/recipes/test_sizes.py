@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.memory import Shapes, setup_of, unmodelled
+from recipes.costs import Shapes, setup_of, unmodelled
 from recipes.plan import fits
 from recipes.recipe import Recipe
 

@@ -183,3 +183,12 @@ def test_llamafactory_is_asked_once_for_each_dataset(untrained):
     assert len(asked) == 1 and len(trained) == 2
     swept(path, "rank=4,8", "dataset=a,b", judge="python -m anything", metric="f1")
     assert [settings["dataset"] for settings in asked[1:]] == ["a", "b"] and len(trained) == 6
+
+
+def test_a_seed_that_diverged_ends_no_sweep(untrained, monkeypatch, capsys):
+    scores = iter([1.0, float("nan"), 3.0])
+    monkeypatch.setattr(sweep, "score", lambda *_: next(scores))
+    swept(untrained[0], "seed=1,2,3", metric="train_loss")
+    rows = json.loads((untrained[0].parent / "runs/sweep.json").read_text())["rows"]
+    assert [row["train_loss"] for row in rows] == [1.0, None, 3.0]
+    assert "mean 2.0000, standard deviation 1.4142 over 2 seeds" in capsys.readouterr().out

@@ -70,7 +70,7 @@ def test_a_run_of_another_world_size_is_not_this_one(recipe, tmp_path, monkeypat
         ("this", "world size 2 (global batch 16) → world size 1"),
         ("gpu", "already finished"),
     ):
-        found = check.quick_check(recipe, machine(here))[1]
+        found = check.quick_check(recipe, machine(here)).problems
         assert message in next(problem.message for problem in found if problem.code == "W341")
     monkeypatch.setenv("FORCE_TORCHRUN", "1")
     monkeypatch.setenv("NPROC_PER_NODE", "2")

@@ -1,18 +1,19 @@
-"""How much memory, time and disk a training takes, from a model's shapes alone (terms: docs/recipes.md).
+"""What a training takes: steps, as the trainer has them, and memory, time and disk from a model's shapes.
 
-Memory is a range, up to the most that was measured (tests/golden/recipes/published.yaml). Stages are those of
-LLaMA-Factory 0.9.5: dpo and rm put both sides of a pair through the model in one batch; kto also reads each
-answer's mismatched twin (its KL term); the reference is LoRA's base, else a second model.
+Memory is a range (terms: docs/recipes.md), up to the most measured (tests/golden/recipes/published.yaml). In
+LLaMA-Factory 0.9.5 stages dpo and rm put both sides of a pair through the model in one batch; kto also reads
+each answer's mismatched twin (its KL term); the reference is LoRA's base, else a second model.
 """
 
+import math
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from core.errors import RequestError
+from core.errors import Problem, RequestError, counted
+from core.files import existing
 from recipes.recipe import Recipe
-from recipes.schedule import Schedule
 
 FP32, BF16 = 4, 2
 NF4 = 0.5 + 1 / 64 + 4 / 64 / 256  # 4 bits, a scale of 8 bits for 64 weights, one of 32 bits for 256 scales
@@ -26,8 +27,6 @@ LAUNCH = 0.01  # seconds for a layer of a micro batch that is too small to fill 
 MOVED = 4.5e-11  # seconds to unpack or to gather one weight of a layer for a micro batch, at worst
 # bytes a parameter
 OPTIMIZERS = {"adafactor": 1, "sgd": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2}
-
-
 PAIRS = ("dpo", "rm")
 MODELLED = ("pt", "sft", "kto", *PAIRS)
 WITHOUT_REFERENCE = ("orpo", "simpo")  # pref_loss of stage dpo
@@ -36,6 +35,75 @@ UNMODELLED = (
     "enable_liger_kernel", "fsdp", "mixture_of_depths", "ray_num_workers", "shift_attn", "upcast_layernorm",
     "use_apollo", "use_badam", "use_dora", "use_galore", "use_kt", "use_llama_pro", "use_muon", "use_unsloth",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The course of a training: rows and batch of one step, steps of an epoch and in all, warm-up steps."""
+
+    rows: int
+    world_size: int
+    batch: int
+    steps_per_epoch: int
+    steps: int
+    warmup: int
+
+    @property
+    def world(self) -> dict[str, object]:
+        """Return over how many processes and rows a step goes, as run.json has it."""
+        return {"world_size": self.world_size, "global_batch": self.batch}
+
+    def line(self) -> str:
+        """Return the schedule in one line, e.g. `1200 rows, batch 16, 75 steps an epoch, 75 in all`."""
+        steps = f"{counted(self.steps_per_epoch, 'step')} an epoch, {self.steps} in all"
+        share = f", warm-up {self.warmup / self.steps:.0%}" if self.steps and self.warmup else ""
+        return f"{counted(self.rows, 'row')}, batch {self.batch}, {steps}{share}"
+
+
+def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
+    """Return the schedule on `rows` training rows (or packed blocks), as transformers' Trainer has it."""
+    held_out = recipe.number("val_size", 0)  # a share below 1, or a number of rows
+    rows = max(0, rows - (math.ceil(rows * held_out) if held_out < 1 else int(held_out)))
+    each = int(recipe.number("per_device_train_batch_size", 8))
+    batches = math.ceil(rows / max(1, each * world_size))
+    steps_per_epoch = max(1, math.ceil(batches / max(1, gathered(recipe))))
+    limit = int(recipe.number("max_steps", -1))
+    epochs = recipe.number("num_train_epochs", 3)
+    steps = limit if limit > 0 else math.ceil(epochs * steps_per_epoch)
+    warmup = recipe.number("warmup_steps", 0) or recipe.number("warmup_ratio", 0)
+    warmup = math.ceil(steps * warmup) if warmup < 1 else int(warmup)
+    batch = each * gathered(recipe) * world_size
+    return Schedule(rows, world_size, batch, steps_per_epoch, steps, warmup)
+
+
+def gathered(recipe: Recipe) -> int:
+    """Return the micro batches of one step of each process."""
+    return int(recipe.number("gradient_accumulation_steps", 1))
+
+
+def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
+    """Yield what never happens in a training of this length: saves, evaluations, the end of the warm-up."""
+    settings = recipe.settings
+    saves = settings.get("save_strategy", "steps") == "steps" and settings.get("save_steps")
+    evaluates = settings.get("eval_steps") or settings.get("logging_steps", 500)
+    evaluates = settings.get("eval_strategy") == "steps" and evaluates
+    never = {"save_steps": "only the end is saved", "eval_steps": "it is never evaluated"}
+    for key, value in {"save_steps": saves, "eval_steps": evaluates}.items():
+        if isinstance(value, int) and value > schedule.steps:
+            message = f"is {value}, but the training ends after {counted(schedule.steps, 'step')}"
+            yield recipe.problem("W330", key, message, never[key])
+    if schedule.warmup >= schedule.steps:
+        message = f"{schedule.warmup} steps of {schedule.steps}: the full learning rate is never reached"
+        yield recipe.problem("W331", "warmup_steps", message)
+    if not schedule.rows and settings.get("val_size"):
+        message = f"takes every row, found {settings['val_size']}: none is left to train on"
+        yield recipe.problem("E307", "val_size", message)
+    if schedule.rows and schedule.batch > schedule.rows:
+        message = f"a step takes {schedule.batch} rows, the dataset has {schedule.rows}"
+        yield recipe.problem("W332", "per_device_train_batch_size", message)
+    if "warmup_ratio" in settings:
+        hint = f"warmup_steps: {settings['warmup_ratio']} (a share below 1 is taken too)"
+        yield recipe.problem("W333", "warmup_ratio", "is deprecated in transformers 5", hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +217,8 @@ def flops(shapes: Shapes, setup: Setup, tokens: float, length: float) -> float:
     matrices = shapes.linear + shapes.hidden * shapes.vocabulary
     attention = length * shapes.hidden * shapes.layers
     again = 2 if setup.recompute else 0
-    return tokens * ((4 + 2 * setup.full + again) * matrices + (6 + again) * attention)
-
-
-def read_flops(shapes: Shapes, tokens: float, length: float) -> float:
-    """Return the operations of reading `tokens` in rows of `length` once, without gradients."""
-    matrices = shapes.linear + shapes.hidden * shapes.vocabulary
-    return tokens * 2 * (matrices + length * shapes.hidden * shapes.layers)
+    trained = (4 + 2 * setup.full + again) * matrices + (6 + again) * attention
+    return tokens * (setup.learned * trained + setup.read * 2 * (matrices + attention))
 
 
 def seconds(
@@ -236,8 +299,3 @@ def disk_of(recipe: Recipe, shapes: Shapes, setup: Setup, schedule: Schedule) ->
         count = min(count, limit + bool(settings.get("load_best_model_at_end")))
     each = checkpoint_bytes(shapes, setup, settings.get("save_only_model") is True)
     return round(each), count, shutil.disk_usage(existing(recipe.output_dir)).free
-
-
-def existing(path: Path) -> Path:
-    """Return a path where it exists, else the nearest folder above it that does."""
-    return next(one for one in [path.absolute(), *path.absolute().parents] if one.exists())
