@@ -58,10 +58,10 @@ def cli() -> None:
 @click.option("--force", is_flag=True, help="Replace an adapter that merge wrote there, and nothing else.")
 def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the weighted sum of adapters as one plain adapter."""
-    from adapters import pipeline
+    from adapters.merge import plan_merging
     from adapters.request import merge_request
 
-    _run(pipeline.plan_merging(merge_request(adapters, options)), dry_run)
+    _run(plan_merging(merge_request(adapters, options)), dry_run)
 
 
 @cli.command(
@@ -86,26 +86,26 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 @click.option("--force", is_flag=True, help="Replace a model that fuse wrote there, and nothing else.")
 def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the base with adapters added in as a full model, shard by shard."""
-    from adapters import pipeline
+    from adapters.fuse import plan_fusing
     from adapters.request import fuse_request
 
-    _run(pipeline.plan_fusing(fuse_request(adapters, options)), dry_run)
+    _run(plan_fusing(fuse_request(adapters, options)), dry_run)
 
 
 def _run(plan: "MergePlan | FusePlan", dry_run: bool) -> None:
     """Write what is planned, or say it whole and write nothing."""
     from tqdm import tqdm
 
-    from adapters import output, pipeline
+    from adapters.store import note
 
-    started, out, lines = time.monotonic(), plan.request.out, pipeline.plan_lines(plan)
+    started, out, lines = time.monotonic(), plan.request.out, plan.lines()
     for text in plan.notes:
-        output.note(text)
+        note(text)
     if dry_run:
         lines.append(f"nothing written (--dry-run); would write {out}")
     else:
         with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
-            done = pipeline.write(plan, bar.update)
+            done = plan.write(bar.update)
         lines = [lines[0], *done, f"{out}  {time.monotonic() - started:.1f} s"]
     click.echo("\n".join(lines))
 
@@ -129,14 +129,13 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 
     from tqdm import tqdm
 
-    from adapters import tables
-    from adapters.statistics import measure, similarity
+    from adapters.statistics import measure, similarity, text
     from adapters.store import open_adapter
 
     opened = [open_adapter(reference) for reference in adapters]
     shapes = bool(plot) or as_json
     measured = [
-        measure(one, tqdm(one.modules, one.name, delay=2, leave=False), histograms=shapes) for one in opened
+        measure(one, tqdm(one.layout, one.name, delay=2, leave=False), histograms=shapes) for one in opened
     ]
     pairs = list(zip(opened, measured, strict=True))
     cosines = [[similarity(one, other, (f.norm, g.norm)) for other, g in pairs] for one, f in pairs]
@@ -144,7 +143,7 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
         found = {"adapters": [asdict(one) for one in measured], "cosine": cosines}
         click.echo(json.dumps(found, ensure_ascii=False))
     else:
-        click.echo("\n".join(tables.text(measured, cosines)))
+        click.echo("\n".join(text(measured, cosines)))
     if plot:
         from adapters.plots import draw
 

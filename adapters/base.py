@@ -1,15 +1,31 @@
 """A base model's folder: its config, and where each tensor lies among its safetensors shards."""
 
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from adapters.prefetch import workers
 from core.errors import ContentError, RequestError, show_value
-from core.files import read_object, require
-from core.weights import SIZES, STORED, Array, Tensor, Weights, from_fp32, open_weights
+from core.files import flush_soon, read_object, require, sync, write_json
+from core.weights import (
+    SIZES,
+    STORED,
+    Array,
+    Stored,
+    Tensor,
+    Weights,
+    from_fp32,
+    header_bytes,
+    open_weights,
+    require_finite,
+    to_fp32,
+)
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -35,6 +51,9 @@ STORED_AS = {
          "video_llava", "vipllava"), _LLAVA,
     ),
 }  # fmt: skip
+COPIED_AT_ONCE = 1 << 26
+Blocks = Iterator[Stored]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -146,3 +165,124 @@ def read_shards(index: Path) -> dict[str, Weights]:
             where = "the index" if name in announced else "the file"
             raise ContentError(f"{index}: {file}: tensor {name!r} is only in {where}")
     return shards
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One tensor to write: its name, dtype and shape, and the tensor of the base that it comes from."""
+
+    name: str
+    dtype: str
+    shape: Shape
+    source: Tensor
+
+    @property
+    def bytes(self) -> int:
+        """Size in the written file."""
+        return math.prod(self.shape) * SIZES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One file to write."""
+
+    name: str
+    pieces: list[Piece]
+
+    @property
+    def bytes(self) -> int:
+        """Size of its tensors."""
+        return sum(piece.bytes for piece in self.pieces)
+
+
+def plan_shards(
+    base: Base, dtype: str | None, copies: dict[str, str], shapes: dict[str, Shape], limit: int | None
+) -> list[Shard]:
+    """Return the files to write: the base's own, or filled in order up to `limit` bytes each.
+
+    `dtype` converts all floats (None keeps each); `copies` {new name: stored name} adds a tensor of its own
+    right behind the one that it was tied to; `shapes` are those that another shape gets.
+    """
+    shards = [Shard(file, []) for file in base.shards]
+    for shard, weights in zip(shards, base.shards.values(), strict=True):
+        for tensor in sorted(weights.tensors.values(), key=lambda t: (t.start, t.stop)):
+            names = [tensor.name, *(new for new, stored in copies.items() if stored == tensor.name)]
+            kept = dtype if dtype and tensor.dtype in STORED else tensor.dtype
+            shard.pieces.extend(Piece(name, kept, shapes.get(name, tensor.shape), tensor) for name in names)
+    if limit is None:
+        return shards
+    groups: list[list[Piece]] = [[]]
+    for piece in (piece for shard in shards for piece in shard.pieces):
+        if groups[-1] and sum(p.bytes for p in groups[-1]) + piece.bytes > limit:
+            groups.append([])
+        groups[-1].append(piece)
+    if len(groups) == 1:
+        return [Shard(SINGLE, groups[0])]
+    total = len(groups)
+    return [Shard(f"model-{i:05d}-of-{total:05d}.safetensors", g) for i, g in enumerate(groups, 1)]
+
+
+def write_shard(path: Path, shard: Shard, blocks: Callable[[Piece], Blocks | None]) -> Iterator[int]:
+    """Write one file and sync it, yielding the bytes done.
+
+    `blocks` gives a tensor's values; where it gives None, a second thread copies the base's to their place.
+    """
+    specs = [(piece.name, piece.dtype, piece.shape) for piece in shard.pieces]
+    copies: list[tuple[Future[None], int]] = []
+    with path.open("wb") as file:
+        file.write(header_bytes(specs, {"format": "pt"}))
+        with workers(1) as copier:
+            for piece in shard.pieces:
+                first = file.tell()
+                values = blocks(piece)
+                if values is None:
+                    copies.append((copier.submit(copy_tensor, piece.source, path, first), piece.bytes))
+                    file.seek(piece.bytes, os.SEEK_CUR)
+                    continue
+                for block in values:
+                    file.write(np.ascontiguousarray(block).data)
+                flush_soon(file, first, file.tell())
+                yield piece.bytes
+            for job, count in copies:
+                job.result()
+                yield count
+        sync(file)
+
+
+def write_index(folder: Path, shards: list[Shard]) -> None:
+    """Write the index of several shards; a single file needs none."""
+    if len(shards) == 1 and shards[0].name == SINGLE:
+        return
+    places = {piece.name: shard.name for shard in shards for piece in shard.pieces}
+    total = sum(shard.bytes for shard in shards)
+    write_json(
+        folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+    )
+
+
+def copy_tensor(tensor: Tensor, out: Path, position: int) -> None:
+    """Copy a tensor's bytes into the file `out` at `position`, inside the kernel."""
+    start = tensor.start
+    with tensor.file.open("rb") as source, out.open("r+b", buffering=0) as target:
+        target.seek(position)
+        while count := min(tensor.stop - start, COPIED_AT_ONCE):
+            done = os.sendfile(target.fileno(), source.fileno(), start, count)
+            if not done:
+                raise ContentError(f"{tensor.file}: the file became shorter while it was read")
+            flush_soon(target, position, position + done)
+            start, position = start + done, position + done
+
+
+def blocks_of(tensor: Tensor, elements: int) -> Iterator[tuple[int, Array]]:
+    """Yield (first row, rows as fp32 [rows, columns]) of a tensor, some `elements` at a time.
+
+    A vector has one column. NaN and infinity are a `ContentError`.
+    """
+    kind = np.dtype(STORED[tensor.dtype])
+    rows, columns = math.prod(tensor.shape[:1]), math.prod(tensor.shape[1:])
+    step = max(elements // max(columns, 1), 1)
+    for first in range(0, rows, step):
+        count, offset = min(step, rows - first) * columns, tensor.start + first * columns * kind.itemsize
+        values = to_fp32(np.fromfile(tensor.file, kind, count, offset=offset), tensor.dtype)
+        require_finite(values, f"{tensor.file}: tensor {tensor.name!r} from row {first}")
+        yield first, values.reshape(-1, columns)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.base import Piece, blocks_of
 from adapters.lowrank import Factor
-from adapters.shards import Piece, blocks_of
 from core.weights import Array, Stored, Tensor, from_fp32, require_finite, to_fp32
 
 BLOCK = 1 << 18  # elements in hand at once: what the second-level cache holds

@@ -1,42 +1,38 @@
 """Weighted merges: ΔW = Σ wᵢ·sᵢ·BᵢAᵢ written as one plain adapter, module by module, its error measured."""
 
 import functools
+import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from adapters import lowrank, vllm
-from adapters.base import Base
-from adapters.compatibility import check_bases
+from adapters import lowrank, output, vllm
+from adapters.base import Base, open_base
+from adapters.config import CONFIG
 from adapters.lowrank import Factor
 from adapters.methods import Method, find_method, methods
 from adapters.modules_to_save import FullTensor, plan_full_tensors
-from adapters.prefetch import prefetch
+from adapters.prefetch import prefetch, workers
+from adapters.request import DTYPES, MergeRequest
 from adapters.store import PAIRS, PREFIX, WEIGHTS, Module
-from adapters.weighted import WeightedAdapter, active, check_one_base, factors_of, notes, union
+from adapters.weighted import (
+    WeightedAdapter,
+    check_bases,
+    check_one_base,
+    factors_of,
+    notes,
+    open_weighted,
+    union,
+)
+from core.documents import markdown_table
 from core.errors import ContentError, RequestError
+from core.files import write_json, write_text
 from core.weights import SIZES, Array, Spec, from_fp32, require_finite, to_fp32, write_weights
 
 Norms = dict[str, tuple[float, float]]  # by module: ‖ΔW‖ (Frobenius), and of what the file misses of it
-
-
-@dataclass(frozen=True, slots=True)
-class MergeRequest:
-    """What a user asked to be merged; `rank` or `energy` is for methods that need one, `dtype` e.g. F32."""
-
-    wanted: list[tuple[str, float]]
-    out: Path
-    base: Path | None = None
-    method: str = "exact"
-    rank: int | None = None
-    energy: float | None = None
-    dtype: str = "F32"
-    force: bool = False
-    same_base: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +45,8 @@ class MergePlan:
     modules: dict[str, Module]
     full_tensors: list[FullTensor]
     notes: list[str]
-    base: Base | None = None
+    base: Base | None
+    check: output.Check
 
     @property
     def specs(self) -> list[Spec]:
@@ -66,6 +63,19 @@ class MergePlan:
         """Size of all tensors together."""
         return sum(math.prod(shape) * SIZES[dtype] for _, dtype, shape in self.specs)
 
+    def lines(self) -> list[str]:
+        """Return one line on what would be written, and one for each tensor."""
+        weights = "  ".join(f"{reference}={weight:g}" for reference, weight in self.request.wanted)
+        return [
+            f"{self.request.method}  {weights}  modules {len(self.modules)}  tensors {len(self.specs)}  "
+            f"rank {self.rank}  {self.bytes / 1e6:.1f} MB",
+            *(f"  {name}  {'×'.join(map(str, shape))}  {dtype}" for name, dtype, shape in self.specs),
+        ]
+
+    def write(self, progress: output.Progress) -> list[str]:
+        """Write it and return what to say of it."""
+        return error_lines(merge(self, progress))
+
 
 def relative(norms: Iterable[tuple[float, float]]) -> float:
     """Return ‖missing‖ / ‖exact‖ of all modules together whose `Norms` are given."""
@@ -73,10 +83,18 @@ def relative(norms: Iterable[tuple[float, float]]) -> float:
     return missing / exact if exact else (math.inf if missing else 0.0)
 
 
-def plan_merge(weighted: list[WeightedAdapter], request: MergeRequest, base: Base | None = None) -> MergePlan:
-    """Return what merging will write; the content of no tensor is read except to find a rank by energy."""
+def plan_merging(request: MergeRequest) -> MergePlan:
+    """Open all that a request names and return what would be written.
+
+    The content of no tensor is read except to find a rank by energy.
+    """
+    weighted = open_weighted(request.wanted)
+    inputs = [item.adapter.folder for item in weighted] + ([request.base] if request.base else [])
+    check = functools.partial(output.check_output, request.out, inputs, force=request.force, marker=CONFIG)
+    check()
+    base = open_base(request.base) if request.base else None
     method = find_method(request.method)
-    used = active(weighted)
+    used = [item for item in weighted if item.weight]  # only they take up rank
     modules = union(used)
     rank = _rank(used, modules, request, method)
     plain = {path: Module(m.kind, m.outputs, m.inputs, rank) for path, m in modules.items()}
@@ -85,7 +103,7 @@ def plan_merge(weighted: list[WeightedAdapter], request: MergeRequest, base: Bas
     unchecked = list(check_bases(base, weighted, same=request.same_base)) if base else []
     full_tensors = plan_full_tensors(used, base, request.dtype)
     said = [*notes(weighted), *vllm.notes(rank, any(one.base for one in full_tensors)), *unchecked]
-    return MergePlan(request, used, rank, plain, full_tensors, said, base)
+    return MergePlan(request, used, rank, plain, full_tensors, said, base, check)
 
 
 def merged_config(plan: MergePlan) -> dict[str, object]:
@@ -94,7 +112,7 @@ def merged_config(plan: MergePlan) -> dict[str, object]:
     loras = [item.adapter.lora for item in plan.weighted]
     full_tensors = sorted({name for lora in loras for name in lora.modules_to_save})
     return {
-        "base_model_name_or_path": base_name(plan.weighted, plan.base),
+        "base_model_name_or_path": output.base_name(plan.weighted, plan.base),
         "bias": "all" if any(whole.name.endswith(".bias") for whole in plan.full_tensors) else "none",
         "fan_in_fan_out": first.lora.fan_in_fan_out,
         "inference_mode": True,
@@ -104,9 +122,9 @@ def merged_config(plan: MergePlan) -> dict[str, object]:
         "modules_to_save": full_tensors or None,
         "peft_type": "LORA",
         "r": plan.rank,
-        "revision": first.config.get("revision"),
+        "revision": first.lora.raw.get("revision"),
         "target_modules": _targets(plan),
-        "task_type": first.config.get("task_type"),
+        "task_type": first.lora.raw.get("task_type"),
         "use_dora": False,
         "use_rslora": False,
     }
@@ -114,7 +132,7 @@ def merged_config(plan: MergePlan) -> dict[str, object]:
 
 def _targets(plan: MergePlan) -> list[str]:
     """Return the sources' plain names where together they mean these modules alone, else every path."""
-    configs = [item.adapter.config for item in plan.weighted]
+    configs = [item.adapter.lora.raw for item in plan.weighted]
     narrowing = [
         config.get(field) for config in configs for field in ("exclude_modules", "layers_to_transform")
     ]
@@ -124,17 +142,49 @@ def _targets(plan: MergePlan) -> list[str]:
     return sorted({name for names in targets for name in names})
 
 
-def base_name(weighted: Iterable[WeightedAdapter], base: Base | None) -> str | None:
-    """Return the base as the adapters name it, or the folder given where they name it differently."""
-    named = list(dict.fromkeys(item.adapter.base for item in weighted if item.adapter.base))
-    return str(base.folder) if base and len(named) > 1 else next(iter(named), None)
+def merge(plan: MergePlan, progress: output.Progress) -> Norms:
+    """Write a planned merge as one folder, a few modules in memory at a time; `progress` is given bytes.
 
-
-def write_merge(plan: MergePlan, folder: Path, progress: Callable[[int], object]) -> Norms:
-    """Write the weights into `folder`, a few modules in memory at a time; `progress` is given bytes."""
+    The config comes last, so that nothing unfinished loads.
+    """
     norms: Norms = {}
-    write_weights(folder / WEIGHTS, plan.specs, _tensors(plan, norms, progress), {"format": "pt"})
+    with workers(1) as pool, output.staged_for(plan.check) as staged:
+        for item in plan.weighted:  # hashed beside the merge, for the card
+            pool.submit(getattr, item.adapter, "digest")
+        write_weights(staged / WEIGHTS, plan.specs, _tensors(plan, norms, progress), {"format": "pt"})
+        output.carry_tokenizer([item.adapter.folder for item in plan.weighted], staged, "not carried")
+        write_text(staged / output.CARD, _card(plan, norms))
+        write_json(staged / CONFIG, merged_config(plan))
     return norms
+
+
+def error_lines(norms: Norms) -> list[str]:
+    """Return one line on the error of the written adapter against the exact sum."""
+    errors = {module: relative([pair]) for module, pair in norms.items()}
+    worst = max(errors, key=lambda module: errors[module])
+    overall, most = relative(norms.values()), errors[worst]
+    return [f"relative Frobenius error {overall:.1e}, at most {most:.1e} ({worst})"]
+
+
+def _card(plan: MergePlan, norms: Norms) -> str:
+    """Return README.md: how it was made, from which files, and the error of every module."""
+    request = plan.request
+    lines = [f"method: {request.method}"]
+    lines += [f"rank: {request.rank}"] if request.rank is not None else []
+    lines += [f"energy: {request.energy!r}"] if request.energy is not None else []
+    lines += [f"dtype: {name}" for name, stored in DTYPES.items() if stored == request.dtype != "F32"]
+    lines += [f"base: {json.dumps(str(plan.base.folder))}"] if plan.base else []
+    rows = [[path, f"{pair[0]:.4g}", f"{relative([pair]):.2e}"] for path, pair in norms.items()]
+    return output.card(
+        (plan.weighted, plan.base),
+        "library_name: peft\ntags: [lora, merge]",
+        "Merge of",
+        f"ΔW = Σ weight · scale · B·A, method `{request.method}`, rank {plan.rank}, {output.made_with()}.\n"
+        "Scales and weights are folded into B: alpha equals the rank, so the file's own scale is 1.",
+        "\n".join(lines) + "\n",
+        f"Relative Frobenius error against the exact sum: {relative(norms.values()):.2e} in all.",
+        markdown_table(["module", "norm of ΔW", "relative error"], rows),
+    )
 
 
 def _rank(
@@ -160,7 +210,7 @@ def _rank(
     return max(lowrank.rank_for(values, energy) for values in spectra)
 
 
-def _tensors(plan: MergePlan, norms: Norms, progress: Callable[[int], object]) -> Iterator[Array]:
+def _tensors(plan: MergePlan, norms: Norms, progress: output.Progress) -> Iterator[Array]:
     merged = prefetch(functools.partial(_module, plan, find_method(plan.request.method)), plan.modules)
     for path, (written, found) in zip(plan.modules, merged, strict=True):
         norms[path] = found

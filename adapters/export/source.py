@@ -33,7 +33,7 @@ def open_source(reference: str, base: Path | None) -> ExportSource:
         require(base / "config.json", "config of the base model (--base)")
     if (folder / CONFIG).is_file():
         adapter = open_adapter(folder)
-        return ExportSource(folder, adapter, base or _local(adapter.base))
+        return ExportSource(folder, adapter, base or _local(adapter.lora.base))
     if (folder / "config.json").is_file():
         return ExportSource(folder, None, base or _local(front_matter(folder).get("base_model")))
     hint = checkpoints_in(folder)

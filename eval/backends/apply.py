@@ -29,7 +29,7 @@ def check_fits(model: Model, adapter: Adapter) -> None:
             raise ContentError(
                 f"adapter {adapter.folder}: {path} is {layout.outputs}×{layout.inputs}, the model has "
                 f"{'×'.join(map(str, found)) if found else 'no such module'}: "
-                f"trained on another base ({adapter.base or 'its config names none'})"
+                f"trained on another base ({adapter.lora.base or 'its config names none'})"
             )
     tensors = model.net.state_dict()
     for path in adapter.full_tensors:
@@ -57,7 +57,7 @@ def applied(model: Model, parts: Sequence[WeightedAdapter], merged: bool = False
         for name in dict.fromkeys(name for part in parts for name in part.adapter.full_tensors):
             holders = [part for part in parts if name in part.adapter.full_tensors]
             stack.callback(_replace(model, holders, name))
-        for path in dict.fromkeys(path for part in parts for path in part.adapter.modules):
+        for path in dict.fromkeys(path for part in parts for path in part.adapter.layout):
             holders = [part for part in parts if path in part.adapter.layout]
             stack.callback((_merge if merged else _hook)(model, holders, path))
         yield

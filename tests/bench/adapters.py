@@ -215,7 +215,7 @@ def deviation(base: Path, pair: list[Path], out: Path) -> str:
     """Return in words how many elements of the changed tensors are not W + ΔW in fp64, rounded once."""
     parts, was, found = [open_adapter(path) for path in pair], open_base(base), open_base(out)
     count = wrong = worst = 0
-    for module in parts[0].modules:
+    for module in parts[0].layout:
         name = f"{module}.weight"
         total = was.read(name).astype(np.float64)
         for part in parts:

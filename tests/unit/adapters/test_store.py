@@ -27,9 +27,9 @@ def test_reads_what_peft_wrote(tmp_path):
     pairs = factors(1)
     adapter = open_adapter(make(tmp_path / "a", pairs, revision="v1"))
     assert adapter.name == "a"
-    assert adapter.base == "org/base"
-    assert adapter.config["revision"] == "v1"
-    assert adapter.modules == [
+    assert adapter.lora.base == "org/base"
+    assert adapter.lora.raw["revision"] == "v1"
+    assert list(adapter.layout) == [
         f"model.layers.{i}.self_attn.{n}" for i in (0, 1) for n in ("q_proj", "v_proj")
     ]
     for module, (a, b) in pairs.items():
@@ -46,7 +46,7 @@ def test_digest_changes_with_either_file(tmp_path):
 
 
 def test_layers_come_in_the_order_of_their_numbers(tmp_path):
-    layers = [int(m.split(".")[2]) for m in open_adapter(make(tmp_path / "a", factors(layers=12))).modules]
+    layers = [int(m.split(".")[2]) for m in open_adapter(make(tmp_path / "a", factors(layers=12))).layout]
     assert layers == sorted(layers)
 
 
@@ -157,12 +157,12 @@ def test_configs_that_mean_something_else_are_refused(tmp_path, fields, message)
 def test_leftovers_of_a_pissa_run_are_refused_though_they_look_plain(tmp_path, name):
     with pytest.raises(ContentError, match="take pissa_converted beside it"):
         open_adapter(make(tmp_path / "run" / name))
-    assert open_adapter(make(tmp_path / "run" / "pissa_converted")).modules
+    assert open_adapter(make(tmp_path / "run" / "pissa_converted")).layout
 
 
 @pytest.mark.parametrize("start", [True, False, None, "gaussian", "eva", "orthogonal"])
 def test_starts_that_leave_the_base_alone_are_taken(tmp_path, start):
-    assert open_adapter(make(tmp_path / "a", init_lora_weights=start)).modules
+    assert open_adapter(make(tmp_path / "a", init_lora_weights=start)).layout
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_starts_that_leave_the_base_alone_are_taken(tmp_path, start):
     ],
 )
 def test_other_ways_to_name_targets_are_understood(tmp_path, fields):
-    assert len(open_adapter(make(tmp_path / "a", **fields)).modules) == 4
+    assert len(open_adapter(make(tmp_path / "a", **fields)).layout) == 4
 
 
 def broken(tmp_path, change):
@@ -233,7 +233,7 @@ def test_a_module_that_one_layer_lacks_is_noticed(tmp_path, lost):
     with pytest.raises(ContentError, match=f"model.layers.{lost}.self_attn.v_proj is missing"):
         open_adapter(make(tmp_path / "a", pairs))
     named = {"target_modules": sorted(pairs)}
-    assert open_adapter(make(tmp_path / "b", pairs, **named)).modules
+    assert open_adapter(make(tmp_path / "b", pairs, **named)).layout
 
 
 def test_odd_names_are_only_names(tmp_path):
@@ -245,16 +245,16 @@ def test_odd_names_are_only_names(tmp_path):
 
 def test_layers_left_out_on_purpose_or_by_architecture_are_fine(tmp_path):
     chosen = {m: f for m, f in factors(layers=6).items() if int(m.split(".")[2]) in (0, 4)}
-    assert open_adapter(make(tmp_path / "a", chosen, layers_to_transform=[0, 4])).modules
+    assert open_adapter(make(tmp_path / "a", chosen, layers_to_transform=[0, 4])).layout
     every_fourth = {m: f for m, f in factors(layers=12).items() if int(m.split(".")[2]) % 4 == 3}
-    assert open_adapter(make(tmp_path / "b", every_fourth)).modules
+    assert open_adapter(make(tmp_path / "b", every_fourth)).layout
     keys_shared = {
         m: f for m, f in factors(layers=9).items() if not ("v_proj" in m and int(m.split(".")[2]) % 3 == 2)
     }
-    assert open_adapter(make(tmp_path / "d", keys_shared)).modules
+    assert open_adapter(make(tmp_path / "d", keys_shared)).layout
     mixed = {m: f for m, f in factors(layers=8).items() if ".3." not in m}  # another kind of layer in between
     mixed["model.layers.3.linear_attn.q_proj"] = mixed[Q0]
-    assert open_adapter(make(tmp_path / "c", mixed)).modules
+    assert open_adapter(make(tmp_path / "c", mixed)).layout
 
 
 @pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt"])
