@@ -1,4 +1,8 @@
-"""The model types that are written as GGUF here: their names, hyperparameters and row order."""
+"""The model types that are written as GGUF here: their names, hyperparameters, row order and vocabulary.
+
+llama.cpp knows pre-tokenizers by name alone, each with a regular expression of its own. A tokenizer
+whose expression is not one of those below would cut text otherwise than in training, and is refused.
+"""
 
 import functools
 import logging
@@ -110,10 +114,9 @@ def read_architecture(path: Path, fields: dict[str, Any]) -> Architecture:
 
 @functools.cache
 def _names(architecture: str, layers: int) -> "TensorNameMap":
-    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+    from gguf import MODEL_ARCH, get_tensor_name_map
 
-    key = next(key for key, name in MODEL_ARCH_NAMES.items() if name == architecture)
-    return get_tensor_name_map(key, layers)
+    return get_tensor_name_map(MODEL_ARCH[architecture.upper()], layers)
 
 
 def _rope(fields: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ llama.cpp (--lora) and Ollama (ADAPTER) put a LoRA beside the base's GGUF. llama
 alpha over its own rank and knows neither patterns nor rsLoRA; what a scale is beyond that goes into B.
 """
 
+import contextlib
 import functools
 import math
 import subprocess
@@ -22,7 +23,7 @@ from adapters.base import Base, blocks_of, open_base
 from adapters.export.architecture import Architecture, Vocabulary, read_architecture, read_vocabulary, reorder
 from adapters.export.source import ExportSource, check_file, licence_of
 from adapters.output import require_space, staged_for
-from adapters.store import Adapter, name_of, note
+from adapters.store import name_of, note
 from core.errors import ContentError, RequestError
 from core.files import read_object
 from core.packages import need
@@ -31,7 +32,7 @@ from core.weights import STORED, Tensor, require_finite
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
 
-
+Staged = AbstractContextManager[Path]
 QUANTISER = "llama-quantize"
 TYPES = ("f16", "q8_0", "q4_0")  # gguf-py has no quantiser for llama.cpp's K types (q4_k_m and the like)
 TABLES = ("token_embd.weight", "output.weight")
@@ -44,15 +45,12 @@ def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
     check = functools.partial(check_file, options["out"], source, force=options["force"])
     target = check()
     need("gguf")
-    staged = staged_for(check)
-    (_lora if source.adapter else _model)(source, options, target, staged)
+    (_lora if source.adapter else _model)(source, options, target, staged_for(check))
     size = target.stat().st_size
     click.echo(f"{options['out']}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
 
 
-def _model(
-    source: ExportSource, options: Mapping[str, Any], target: Path, staged: AbstractContextManager[Path]
-) -> None:
+def _model(source: ExportSource, options: Mapping[str, Any], target: Path, staged: Staged) -> None:
     """Write a model in one of our types, or in f16 that llama.cpp's quantiser turns into another."""
     from tqdm import tqdm
 
@@ -89,9 +87,10 @@ def _model(
                 )
 
 
-def _lora(
-    source: ExportSource, options: Mapping[str, Any], target: Path, staged: AbstractContextManager[Path]
-) -> None:
+def _lora(source: ExportSource, options: Mapping[str, Any], target: Path, staged: Staged) -> None:
+    """Write A [rank, inputs] and B [outputs, rank] of each module in fp32."""
+    from gguf import GGUFType, GGUFWriter
+
     adapter = source.adapter
     if options["type"] or options["llama_cpp"]:
         raise RequestError("--type and --llama-cpp are for models; an adapter's GGUF holds fp32, made here")
@@ -111,32 +110,21 @@ def _lora(
             raise ContentError(f"{adapter.folder}: {path}: no GGUF LoRA for embeddings and head; {fuse}")
         if architecture.gguf_name(path) is None:
             raise ContentError(f"{adapter.folder}: {path}: no module of {architecture.name}")
-    with staged as folder:
-        _write_lora(adapter, architecture, folder / target.name)
-
-
-def _write_lora(adapter: Adapter, architecture: Architecture, path: Path) -> None:
-    """Write A [rank, inputs] and B [outputs, rank] of each module in fp32."""
-    from gguf import GGUFType, GGUFWriter
-
-    writer = GGUFWriter(path, architecture.name)
-    writer.add_type(GGUFType.ADAPTER)
-    writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", adapter.lora.alpha)
-    for module in adapter.layout:
-        a, b = adapter.factors(module)
-        name = f"{architecture.gguf_name(module)}.weight"
-        heads = architecture.heads(name)
-        beyond = adapter.scale(module) * adapter.layout[module].rank / adapter.lora.alpha
-        b = b if beyond == 1 else (b * np.float64(beyond)).astype(np.float32)
-        writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(a))
-        writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(reorder(b, heads) if heads else b))
-    try:
+    with staged as folder, contextlib.closing(GGUFWriter(folder / target.name, architecture.name)) as writer:
+        writer.add_type(GGUFType.ADAPTER)
+        writer.add_string("adapter.type", "lora")
+        writer.add_float32("adapter.lora.alpha", adapter.lora.alpha)
+        for path, module in adapter.layout.items():
+            a, b = adapter.factors(path)
+            name = f"{architecture.gguf_name(path)}.weight"
+            heads = architecture.heads(name)
+            beyond = adapter.scale(path) * module.rank / adapter.lora.alpha
+            b = b if beyond == 1 else (b * np.float64(beyond)).astype(np.float32)
+            writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(a))
+            writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(reorder(b, heads) if heads else b))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-    finally:
-        writer.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +149,6 @@ class Entry:
 class GgufPlan:
     """A checked model and what of it is written."""
 
-    base: Base
     architecture: Architecture
     vocabulary: Vocabulary
     type: str
@@ -180,7 +167,16 @@ def plan_gguf(base: Base, kind: str) -> GgufPlan:
     if layers > tensors:  # llama.cpp's table of names grows with it
         raise ContentError(f"{base.folder}: {tensors} tensors, too few for num_hidden_layers {layers}")
     entries = list(_entries(base, architecture, kind))
-    shapes = _shapes(architecture)
+    hidden, feed = architecture.count("hidden_size"), architecture.count("intermediate_size")
+    query = architecture.count("num_attention_heads") * architecture.head_width
+    keys, table = architecture.key_heads * architecture.head_width, (architecture.count("vocab_size"), hidden)
+    layer = {
+        "attn_norm": (hidden,), "attn_q": (query, hidden), "attn_k": (keys, hidden), "attn_v": (keys, hidden),
+        "attn_output": (hidden, query), "ffn_norm": (hidden,), "ffn_gate": (feed, hidden),
+        "ffn_up": (feed, hidden), "ffn_down": (hidden, feed),
+    }  # fmt: skip
+    shapes = {"token_embd.weight": table, "output_norm.weight": (hidden,), "output.weight": table}
+    shapes |= {f"blk.{i}.{part}.weight": shape for i in range(layers) for part, shape in layer.items()}
     for entry in entries:  # llama.cpp would cut other shapes up wrongly
         shape = shapes.get(entry.name, entry.source.shape)
         if entry.source.shape != shape:
@@ -188,29 +184,12 @@ def plan_gguf(base: Base, kind: str) -> GgufPlan:
                 f"{entry.source.file}: tensor {entry.source.name!r}: shape {list(entry.source.shape)}, but "
                 f"{architecture.path} makes it {list(shape)}"
             )
-    vocabulary = read_vocabulary(base.folder, architecture.count("vocab_size"))
+    vocabulary = read_vocabulary(base.folder, table[0])
     found = {entry.name for entry in entries} | ({"output.weight"} if base.tied else set())
     for name in shapes:
         if name not in found:
             raise ContentError(f"{base.folder}: no tensor for {name} (as llama.cpp calls it): damaged model")
-    return GgufPlan(base, architecture, vocabulary, kind, entries)
-
-
-def _shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor that a model of this config has, by its name in the GGUF."""
-    hidden, feed = architecture.count("hidden_size"), architecture.count("intermediate_size")
-    query = architecture.count("num_attention_heads") * architecture.head_width
-    keys, vocabulary = architecture.key_heads * architecture.head_width, architecture.count("vocab_size")
-    layer = {
-        "attn_norm": (hidden,), "attn_q": (query, hidden), "attn_k": (keys, hidden), "attn_v": (keys, hidden),
-        "attn_output": (hidden, query), "ffn_norm": (hidden,), "ffn_gate": (feed, hidden),
-        "ffn_up": (feed, hidden), "ffn_down": (hidden, feed),
-    }  # fmt: skip
-    layers = range(architecture.count("num_hidden_layers"))
-    blocks = {f"blk.{i}.{part}.weight": shape for i in layers for part, shape in layer.items()}
-    table = (vocabulary, hidden)
-    ends = {"token_embd.weight": table, "output_norm.weight": (hidden,), "output.weight": table}
-    return ends | blocks
+    return GgufPlan(architecture, vocabulary, kind, entries)
 
 
 def _entries(base: Base, architecture: Architecture, wanted: str) -> Iterator[Entry]:
@@ -240,19 +219,18 @@ def write_gguf(plan: GgufPlan, path: Path, about: dict[str, str], progress: Call
     """Write the file at `path`, which the caller renames; `about` is name and licence, progress in bytes."""
     from gguf import GGML_QUANT_VERSION, GGUFType, GGUFWriter, LlamaFileType
 
-    writer = GGUFWriter(path, plan.architecture.name)
-    writer.add_type(GGUFType.MODEL)
-    for key, value in about.items():
-        writer.add_string(f"general.{key}", value)
-    writer.add_file_type(LlamaFileType[f"MOSTLY_{plan.type.upper()}"])
-    writer.add_quantization_version(GGML_QUANT_VERSION)
-    plan.architecture.write(writer)
-    plan.vocabulary.write(writer)
-    for entry in plan.entries:
-        writer.add_tensor_info(
-            entry.name, entry.source.shape, np.dtype(np.float32), entry.bytes, raw_dtype=entry.kind
-        )
-    try:
+    with contextlib.closing(GGUFWriter(path, plan.architecture.name)) as writer:
+        writer.add_type(GGUFType.MODEL)
+        for key, value in about.items():
+            writer.add_string(f"general.{key}", value)
+        writer.add_file_type(LlamaFileType[f"MOSTLY_{plan.type.upper()}"])
+        writer.add_quantization_version(GGML_QUANT_VERSION)
+        plan.architecture.write(writer)
+        plan.vocabulary.write(writer)
+        fp32 = np.dtype(np.float32)
+        for entry in plan.entries:
+            shape, kind = entry.source.shape, entry.kind
+            writer.add_tensor_info(entry.name, shape, fp32, entry.bytes, raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
@@ -263,8 +241,6 @@ def write_gguf(plan: GgufPlan, path: Path, about: dict[str, str], progress: Call
                 file.write(block.data)
                 progress(block.nbytes)
             writer.write_padding(file, entry.bytes)
-    finally:
-        writer.close()
 
 
 def _blocks(entry: Entry) -> Iterator[NDArray[Any]]:

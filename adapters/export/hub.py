@@ -39,49 +39,38 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
 $ llamafactory-cli chat {named}
 {served}
 ```"""
+Card = tuple[str, list[str]]  # a model card, and what could not be found out
 
 
 def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
-    """Upload with a card, or print what would be sent."""
-    repo = _check_repo(options["repo"])
-    card, notes = make_card(source, repo, options["license"], list(options["results"]))
-    files, left_out = _chosen(source)
-    for text in notes:
-        note(text)
-    for file in files:
-        click.echo(f"{file.stat().st_size:>14,}  {file.name}")
-    click.echo(f"{len(card.encode()):>14,}  README.md (the card)")
-    if left_out:
-        note(f"left out: {', '.join(left_out)}")
-    if options["dry_run"]:
-        click.echo(f"\n{card}\nnothing sent (--dry-run); would send to {repo}")
-    else:
-        click.echo(_send(repo, files, card, private=options["private"]))
-
-
-def _chosen(source: ExportSource) -> tuple[list[Path], list[str]]:
-    """Return safetensors, configs, tokenizer and licence texts, and the names of all else in the folder."""
-    folder, adapter = source.folder, source.adapter
-    weights = [file.name for file in adapter.files] if adapter else list(open_base(folder).shards)
-    names = [CONFIG if adapter else "config.json", *weights]
-    optional = (WEIGHTS_INDEX,) if adapter else ("generation_config.json", INDEX)
-    names += [name for name in (*optional, *TOKENIZER, *CARRIED) if (folder / name).is_file()]
-    left_out = {path.name for path in folder.iterdir()} - {*names, CARD}
-    return [folder / name for name in names], sorted(left_out)
-
-
-def _check_repo(repo: str) -> str:
-    """Return `repo` where it is OWNER/NAME in the hub's spelling, else raise `RequestError`."""
+    """Upload safetensors, configs, tokenizer and licence texts with a card, or print what would be sent."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
+    repo, folder, adapter = options["repo"], source.folder, source.adapter
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
         raise RequestError(f"--repo {repo!r}: expected OWNER/NAME: {error}") from error
     if "/" not in repo:
         raise RequestError(f"--repo {repo!r}: expected OWNER/NAME")
-    return repo
+    card, notes = make_card(source, repo, options["license"], list(options["results"]))
+    weights = [file.name for file in adapter.files] if adapter else list(open_base(folder).shards)
+    names = [CONFIG if adapter else "config.json", *weights]
+    optional = (WEIGHTS_INDEX,) if adapter else ("generation_config.json", INDEX)
+    names += [name for name in (*optional, *TOKENIZER, *CARRIED) if (folder / name).is_file()]
+    left_out = {path.name for path in folder.iterdir()} - {*names, CARD}
+    for text in notes:
+        note(text)
+    for name in names:
+        click.echo(f"{(folder / name).stat().st_size:>14,}  {name}")
+    click.echo(f"{len(card.encode()):>14,}  README.md (the card)")
+    if left_out:
+        note(f"left out: {', '.join(sorted(left_out))}")
+    if options["dry_run"]:
+        click.echo(f"\n{card}\nnothing sent (--dry-run); would send to {repo}")
+    else:
+        click.echo(_send(repo, [folder / name for name in names], card, private=options["private"]))
 
 
 def _send(repo: str, files: list[Path], card: str, *, private: bool) -> str:
@@ -118,10 +107,8 @@ def _send(repo: str, files: list[Path], card: str, *, private: bool) -> str:
         raise RequestError(f"{repo}: the hub refuses it: {error}") from error
 
 
-def make_card(
-    source: ExportSource, name: str, licence: str | None, results: list[Path]
-) -> tuple[str, list[str]]:
-    """Return a card, and what could not be found out; `licence` overrides what the base's files say."""
+def make_card(source: ExportSource, name: str, licence: str | None, results: list[Path]) -> Card:
+    """Return the hub's model card, as far as files tell; `licence` overrides what the base's say."""
     notes: list[str] = []
     adapter = source.adapter
     found = adapter.lora.base if adapter else front_matter(source.folder).get("base_model")

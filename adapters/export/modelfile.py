@@ -1,4 +1,9 @@
-"""Ollama's Modelfile: what to load, and the chat template, stop words and parameters of training."""
+"""Ollama's Modelfile: what to load, and the chat template, stop words and parameters of training.
+
+Most chat templates wrap: a fixed text before and after each message by its role, an opening for the answer, a
+system message where none is given. What a Jinja template puts around each message is found by rendering and
+checked on probes: one that does more (trims texts, numbers turns) fails and is refused.
+"""
 
 import itertools
 import os
@@ -124,10 +129,7 @@ def _guess(render: Render) -> Wrapping:
     system_after, without = between.removesuffix(user_before), turns[0].removesuffix(user_before)
     start, default = without, None
     if len(without) > len(before) and without.startswith(before) and without.endswith(system_after):
-        start, default = (
-            "",
-            without[len(before) : len(without) - len(system_after)],
-        )  # a system text of its own
+        start, default = "", without[len(before) : len(without) - len(system_after)]
     roles = {
         "system": (before.removeprefix(start), system_after),
         "user": (user_before, user_after),
