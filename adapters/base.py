@@ -1,4 +1,8 @@
-"""A base model's folder: its config, and where each tensor lies among its safetensors shards."""
+"""A base model's folder: its config, where each tensor lies among its shards, and how those are written anew.
+
+Tensors that nothing touches are copied by the kernel from file to file (sendfile(2)); only what changes
+passes through memory.
+"""
 
 import math
 import os
@@ -13,19 +17,7 @@ import numpy as np
 from adapters.prefetch import workers
 from core.errors import ContentError, RequestError, show_value
 from core.files import flush_soon, read_object, require, sync, write_json
-from core.weights import (
-    SIZES,
-    STORED,
-    Array,
-    Stored,
-    Tensor,
-    Weights,
-    from_fp32,
-    header_bytes,
-    open_weights,
-    require_finite,
-    to_fp32,
-)
+from core.weights import SIZES, STORED, Array, Stored, Tensor, Weights, from_fp32, header_bytes, open_weights
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -52,8 +44,8 @@ STORED_AS = {
     ),
 }  # fmt: skip
 COPIED_AT_ONCE = 1 << 26
-Blocks = Iterator[Stored]
 Shape = tuple[int, ...]
+Blocks = Iterator[Stored] | None
 
 
 @dataclass(frozen=True)
@@ -82,7 +74,7 @@ class Base:
 
     def stored_name(self, name: str) -> str:
         """Return the name by which the checkpoint keeps a tensor of the model; `name` where none is there."""
-        older = (stored + name[len(new) :] for new, stored in self._renamed if name.startswith(new))
+        older = (stored + name.removeprefix(new) for new, stored in self._renamed if name.startswith(new))
         return next((found for found in (name, *older) if found in self.tensors), name)
 
     def module_name(self, stored: str) -> str:
@@ -222,7 +214,9 @@ def plan_shards(
     return [Shard(f"model-{i:05d}-of-{total:05d}.safetensors", g) for i, g in enumerate(groups, 1)]
 
 
-def write_shard(path: Path, shard: Shard, blocks: Callable[[Piece], Blocks | None]) -> Iterator[int]:
+def write_shard(
+    path: Path, shard: Shard, blocks: Callable[[Piece], Iterator[Stored] | None]
+) -> Iterator[int]:
     """Write one file and sync it, yielding the bytes done.
 
     `blocks` gives a tensor's values; where it gives None, a second thread copies the base's to their place.
@@ -253,11 +247,9 @@ def write_index(folder: Path, shards: list[Shard]) -> None:
     """Write the index of several shards; a single file needs none."""
     if len(shards) == 1 and shards[0].name == SINGLE:
         return
-    places = {piece.name: shard.name for shard in shards for piece in shard.pieces}
-    total = sum(shard.bytes for shard in shards)
-    write_json(
-        folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-    )
+    places = sorted((piece.name, shard.name) for shard in shards for piece in shard.pieces)
+    total = {"total_size": sum(shard.bytes for shard in shards)}
+    write_json(folder / INDEX, {"metadata": total, "weight_map": dict(places)})
 
 
 def copy_tensor(tensor: Tensor, out: Path, position: int) -> None:
@@ -271,18 +263,3 @@ def copy_tensor(tensor: Tensor, out: Path, position: int) -> None:
                 raise ContentError(f"{tensor.file}: the file became shorter while it was read")
             flush_soon(target, position, position + done)
             start, position = start + done, position + done
-
-
-def blocks_of(tensor: Tensor, elements: int) -> Iterator[tuple[int, Array]]:
-    """Yield (first row, rows as fp32 [rows, columns]) of a tensor, some `elements` at a time.
-
-    A vector has one column. NaN and infinity are a `ContentError`.
-    """
-    kind = np.dtype(STORED[tensor.dtype])
-    rows, columns = math.prod(tensor.shape[:1]), math.prod(tensor.shape[1:])
-    step = max(elements // max(columns, 1), 1)
-    for first in range(0, rows, step):
-        count, offset = min(step, rows - first) * columns, tensor.start + first * columns * kind.itemsize
-        values = to_fp32(np.fromfile(tensor.file, kind, count, offset=offset), tensor.dtype)
-        require_finite(values, f"{tensor.file}: tensor {tensor.name!r} from row {first}")
-        yield first, values.reshape(-1, columns)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.base import Piece, blocks_of
+from adapters.base import Piece
 from adapters.lowrank import Factor
-from core.weights import Array, Stored, Tensor, from_fp32, require_finite, to_fp32
+from core.weights import Array, Stored, Tensor, blocks_of, from_fp32, require_finite, to_fp32
 
 BLOCK = 1 << 18  # elements in hand at once: what the second-level cache holds
 NEAR = 16  # fp32 units from a tie within which a sum is done again

@@ -21,14 +21,7 @@ from adapters.base import (
 from adapters.delta import Retained, apply, total
 from adapters.modules_to_save import FullTensor, plan_full_tensors
 from adapters.request import FuseRequest
-from adapters.weighted import (
-    WeightedAdapter,
-    check_bases,
-    factors_of,
-    notes,
-    open_weighted,
-    union,
-)
+from adapters.weighted import WeightedAdapter, check_bases, factors_of, notes, open_weighted, union
 from core.documents import markdown_table
 from core.errors import ContentError
 from core.files import read_object, write_json, write_text

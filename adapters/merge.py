@@ -18,15 +18,7 @@ from adapters.modules_to_save import FullTensor, plan_full_tensors
 from adapters.prefetch import prefetch, workers
 from adapters.request import DTYPES, MergeRequest
 from adapters.store import PAIRS, PREFIX, WEIGHTS, Module
-from adapters.weighted import (
-    WeightedAdapter,
-    check_bases,
-    check_one_base,
-    factors_of,
-    notes,
-    open_weighted,
-    union,
-)
+from adapters.weighted import WeightedAdapter, check_bases, factors_of, notes, open_weighted, union
 from core.documents import markdown_table
 from core.errors import ContentError, RequestError
 from core.files import write_json, write_text
@@ -98,9 +90,7 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     modules = union(used)
     rank = _rank(used, modules, request, method)
     plain = {path: Module(m.kind, m.outputs, m.inputs, rank) for path, m in modules.items()}
-    if base is None:
-        check_one_base(weighted)
-    unchecked = list(check_bases(base, weighted, same=request.same_base)) if base else []
+    unchecked = list(check_bases(base, weighted, same=request.same_base))
     full_tensors = plan_full_tensors(used, base, request.dtype)
     said = [*notes(weighted), *vllm.notes(rank, any(one.base for one in full_tensors)), *unchecked]
     return MergePlan(request, used, rank, plain, full_tensors, said, base, check)

@@ -114,7 +114,7 @@ def similarity(one: Adapter, other: Adapter, norms: tuple[float, float]) -> floa
 
 
 def _histograms(adapter: Adapter) -> list[Histogram]:
-    """Return for each target the distribution of the elements of its A and of its B, all layers together."""
+    """Return the distributions of the elements of each target's A and B, all layers together."""
     paths: dict[str, list[str]] = {}
     for path in adapter.layout:
         paths.setdefault(path.rpartition(".")[2], []).append(path)
@@ -185,15 +185,13 @@ def _adapter(found: AdapterStatistics) -> Iterator[str]:
         ["target", "modules", "rank", "scale", "A", "B", "parameters", "norm of ΔW", "effective rank"],
         [_target(modules) for modules in groups.values()],
     )
-    layers = sorted({module.layer for module in found.modules if module.layer is not None})
-    if layers:
+    norms = {(m.layer, m.target): m.norm for m in found.modules if m.layer is not None}
+    if norms:
         yield ""
         yield "norm of ΔW by layer"
-        targets = list(dict.fromkeys(module.target for module in found.modules if module.layer is not None))
-        norms = {(module.layer, module.target): module.norm for module in found.modules}
-        rows = [
-            [str(layer), *(_number(norms.get((layer, target))) for target in targets)] for layer in layers
-        ]
+        targets = list(dict.fromkeys(target for _, target in norms))
+        layers = sorted({layer for layer, _ in norms})
+        rows = [[str(i), *(_number(norms.get((i, target))) for target in targets)] for i in layers]
         yield from _table(["layer", *targets], rows)
 
 
@@ -204,20 +202,18 @@ def _setting(value: object) -> str:
 
 
 def _target(modules: list[ModuleStatistics]) -> list[str]:
-    ranks, scales = sorted({m.rank for m in modules}), sorted({m.scale for m in modules})
-    one = modules[0]
-    rank = _range(ranks)
+    one, rank = modules[0], _range([m.rank for m in modules])
     return [
         one.target + (" (embedding)" if one.kind == "embedding" else ""),
-        str(len(modules)), rank, _range(scales), f"{rank}×{one.inputs}", f"{one.outputs}×{rank}",
+        str(len(modules)), rank, _range([m.scale for m in modules]),
+        f"{rank}×{one.inputs}", f"{one.outputs}×{rank}",
         f"{sum(m.rank * (m.outputs + m.inputs) for m in modules):,}",
-        _range([min(m.norm for m in modules), max(m.norm for m in modules)]),
-        f"{median(m.effective_rank for m in modules):.1f}",
+        _range([m.norm for m in modules]), f"{median(m.effective_rank for m in modules):.1f}",
     ]  # fmt: skip
 
 
 def _range(values: Sequence[float]) -> str:
-    low, high = f"{values[0]:.4g}", f"{values[-1]:.4g}"
+    low, high = f"{min(values):.4g}", f"{max(values):.4g}"
     return low if low == high else f"{low}–{high}"
 
 

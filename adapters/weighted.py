@@ -51,7 +51,7 @@ def parse_weight(value: object, reference: str) -> float:
 def open_weighted(wanted: Iterable[tuple[str, float]]) -> list[WeightedAdapter]:
     """Open each adapter and check that all can be added: same revision, same shapes, same layers.
 
-    Whether their bases are the same is `check_one_base`'s, or that of the base that is given.
+    Whether their bases are the same is `check_bases`'s.
     """
     weighted = [WeightedAdapter(open_adapter(reference), weight) for reference, weight in wanted]
     if not weighted:
@@ -101,8 +101,7 @@ def notes(weighted: list[WeightedAdapter]) -> Iterator[str]:
         yield f"weight 0: {', '.join(skipped)} left out"
 
 
-def check_one_base(weighted: Iterable[WeightedAdapter]) -> None:
-    """Refuse adapters whose configs name different bases, where no base is given that could decide."""
+def _check_one_base(weighted: Iterable[WeightedAdapter]) -> None:
     models: dict[str, Adapter] = {}
     for adapter in (item.adapter for item in weighted):
         if base := adapter.lora.base:
@@ -139,8 +138,14 @@ def _gaps(have: Adapter, lack: Adapter) -> list[str]:
     return [f"{lack.weights.path}: {path} {told} {have.name} has it" for path in paths]
 
 
-def check_bases(base: Base, weighted: Iterable[WeightedAdapter], *, same: bool) -> Iterator[str]:
-    """Refuse adapters that do not fit the base; yield what could not be checked (see `check_base`)."""
+def check_bases(base: Base | None, weighted: Iterable[WeightedAdapter], *, same: bool) -> Iterator[str]:
+    """Refuse adapters that do not fit the base; yield what could not be checked (see `check_base`).
+
+    Where no base is given that could decide, those are refused whose configs name different ones.
+    """
+    if base is None:
+        _check_one_base(weighted)
+        return
     for item in weighted:
         with item.adapter.lora.bounded():
             reason = next(_refusals(base, item.adapter), "") if item.weight else ""

@@ -19,7 +19,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.base import Base, blocks_of, open_base
+from adapters.base import Base, open_base
 from adapters.export.architecture import Architecture, Vocabulary, read_architecture, read_vocabulary, reorder
 from adapters.export.source import ExportSource, check_file, licence_of
 from adapters.output import require_space, staged_for
@@ -27,7 +27,7 @@ from adapters.store import name_of, note
 from core.errors import ContentError, RequestError
 from core.files import read_object
 from core.packages import need
-from core.weights import STORED, Tensor, require_finite
+from core.weights import STORED, Tensor, blocks_of, require_finite
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
