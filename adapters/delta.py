@@ -69,7 +69,9 @@ def apply(
     if factors is None:
         yield from (from_fp32(base, piece.dtype) for _, base in bases)
         return
-    left, right = (_wide(factor, piece.dtype) for factor in factors)
+    with np.errstate(over="ignore"):
+        kind = "float32" if piece.dtype == "BF16" else "float64"
+        left, right = (factor.astype(kind, copy=False) for factor in factors)
     for first, base in bases:
         rows = left[first : first + len(base)]
         with np.errstate(over="ignore", invalid="ignore"):  # infinity is refused by its place
@@ -97,14 +99,6 @@ def _bases(tensor: Tensor, base_as: str | None) -> Iterator[tuple[int, Array]]:
     quantised = nf4(whole, tensor.dtype, double=base_as == "nf4-double")
     step = max(BLOCK // whole.shape[1], 1)
     yield from ((first, quantised[first : first + step]) for first in range(0, len(quantised), step))
-
-
-def _wide(factor: Factor, dtype: str) -> Factor:
-    """Return a factor in the precision that sums for `dtype` are taken in."""
-    if dtype != "BF16":
-        return factor.astype(np.float64, copy=False)
-    with np.errstate(over="ignore"):
-        return factor.astype(np.float32, copy=False)
 
 
 def _settle(stored: Stored, base: Array, total: NDArray[np.floating], factors: tuple[Factor, Factor]) -> None:

@@ -1,6 +1,7 @@
 """Fusing: base + Σ wᵢ·ΔWᵢ as a full model, shard by shard; what is not touched is copied in the kernel."""
 
 import functools
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from adapters import output
 from adapters.base import (
     EMBEDDINGS,
     HEADS,
+    INDEX,
     Base,
     Piece,
     Shard,
@@ -30,6 +32,7 @@ from core.weights import Stored, from_fp32, require_finite, to_fp32
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; below it bf16 rounding is as good as invisible in the adapters' own effect
 RECORD = "fuse.json"
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,18 +137,36 @@ def fused_config(plan: FusePlan) -> dict[str, object]:
 
 
 def fuse(plan: FusePlan, progress: output.Progress) -> dict[str, Retained]:
-    """Write a planned model as one folder, its config last; an interrupted run can be resumed.
+    """Write a planned model as one folder, its config last; return by module what is retained of ΔW.
 
-    `progress` is given bytes; what is retained of each module's ΔW is returned.
+    A shard appears under its name when it is complete and synced, and is then noted in the record with the
+    `Retained` of its modules, so that a killed run resumes behind it. `progress` is given bytes.
     """
     with output.resumable(plan.check) as folder:
-        retained = _write_shards(plan, folder, progress)
-        output.carry_model_files(plan.base.folder, folder)
+        record = _resume(plan, folder)
+        for shard in plan.shards:
+            if shard.name in record["shards"]:
+                progress(shard.bytes)
+                continue
+            retained: dict[str, list[Retained]] = {}
+            partial = folder / f"{shard.name}.partial"
+            for count in write_shard(partial, shard, functools.partial(_blocks, plan, retained)):
+                progress(count)
+            partial.replace(folder / shard.name)
+            record["shards"][shard.name] = {module: total(counts) for module, counts in retained.items()}
+            write_json(folder / RECORD, record)
+        (folder / RECORD).unlink()
+        shards = record["shards"].values()
+        found = {module: Retained(*sums) for one in shards for module, sums in one.items()}
+        for file in sorted(plan.base.folder.iterdir()):
+            left_out = file.suffix in WEIGHT_SUFFIXES or file.name in (output.CARD, "config.json", INDEX)
+            if file.is_file() and not file.name.startswith(".") and not left_out:
+                shutil.copyfile(file, folder / file.name)
         output.carry_tokenizer([item.adapter.folder for item in plan.weighted], folder, "the base's taken")
         write_index(folder, plan.shards)
-        write_text(folder / output.CARD, _card(plan, retained))
+        write_text(folder / output.CARD, _card(plan, found))
         write_json(folder / "config.json", fused_config(plan))
-    return retained
+    return found
 
 
 def retained_lines(plan: FusePlan, retained: dict[str, Retained]) -> list[str]:
@@ -181,29 +202,6 @@ def _card(plan: FusePlan, retained: dict[str, Retained]) -> str:
         f"{overall.error:.2e},\nunchanged elements {overall.unchanged_share:.1%}.",
         markdown_table(["module", "retained fraction of ΔW", "relative error", "unchanged"], rows),
     )
-
-
-def _write_shards(plan: FusePlan, folder: Path, progress: output.Progress) -> dict[str, Retained]:
-    """Write every shard that `folder` does not hold yet; return by module what is retained of ΔW.
-
-    A shard appears under its name when it is complete and synced, and is then noted in the record with the
-    `Retained` of its modules, so that a killed run resumes behind it. `progress` is given bytes.
-    """
-    record = _resume(plan, folder)
-    for shard in plan.shards:
-        if shard.name in record["shards"]:
-            progress(shard.bytes)
-            continue
-        retained: dict[str, list[Retained]] = {}
-        partial = folder / f"{shard.name}.partial"
-        for count in write_shard(partial, shard, functools.partial(_blocks, plan, retained)):
-            progress(count)
-        partial.replace(folder / shard.name)
-        record["shards"][shard.name] = {module: total(counts) for module, counts in retained.items()}
-        write_json(folder / RECORD, record)
-    (folder / RECORD).unlink()
-    shards = record["shards"].values()
-    return {module: Retained(*sums) for found in shards for module, sums in found.items()}
 
 
 def _resume(plan: FusePlan, folder: Path) -> dict[str, Any]:

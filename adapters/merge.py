@@ -101,6 +101,11 @@ def merged_config(plan: MergePlan) -> dict[str, object]:
     first = plan.weighted[0].adapter
     loras = [item.adapter.lora for item in plan.weighted]
     full_tensors = sorted({name for lora in loras for name in lora.modules_to_save})
+    targets: list[Any] = [lora.raw.get("target_modules") for lora in loras]
+    narrowing = [lora.raw.get(f) for lora in loras for f in ("exclude_modules", "layers_to_transform")]
+    # plain names where together they mean these modules alone, else every path
+    names = all(found in (None, []) for found in narrowing) and all(isinstance(t, list) for t in targets)
+    written = {name for target in targets for name in target} if names else plan.modules
     return {
         "base_model_name_or_path": output.base_name(plan.weighted, plan.base),
         "bias": "all" if any(whole.name.endswith(".bias") for whole in plan.full_tensors) else "none",
@@ -113,23 +118,11 @@ def merged_config(plan: MergePlan) -> dict[str, object]:
         "peft_type": "LORA",
         "r": plan.rank,
         "revision": first.lora.raw.get("revision"),
-        "target_modules": _targets(plan),
+        "target_modules": sorted(written),
         "task_type": first.lora.raw.get("task_type"),
         "use_dora": False,
         "use_rslora": False,
     }
-
-
-def _targets(plan: MergePlan) -> list[str]:
-    """Return the sources' plain names where together they mean these modules alone, else every path."""
-    configs = [item.adapter.lora.raw for item in plan.weighted]
-    narrowing = [
-        config.get(field) for config in configs for field in ("exclude_modules", "layers_to_transform")
-    ]
-    targets: list[Any] = [config.get("target_modules") for config in configs]
-    if any(found not in (None, []) for found in narrowing) or not all(isinstance(t, list) for t in targets):
-        return sorted(plan.modules)
-    return sorted({name for names in targets for name in names})
 
 
 def merge(plan: MergePlan, progress: output.Progress) -> Norms:

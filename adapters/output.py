@@ -29,7 +29,6 @@ TOKENIZER = (
 CARD = "README.md"
 MARK = "written by Tuneyard"  # in the card of every adapter or model that we write
 _SHARD = re.compile(r"(adapter_)?model(-\d+-of-\d+)?\.safetensors")
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
 SOURCE = re.compile(r"^\| (.+?) \| [^|]+ \| [^|]+ \| `[0-9a-f]{64}` \| `([0-9a-f]{64})` \|$", re.MULTILINE)
 
 
@@ -156,14 +155,6 @@ def require_space(target: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free + sum(map(folder_size, abandoned(target.parent)))
     if free < needed:
         raise RequestError(f"{target}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
-
-
-def carry_model_files(base: Path, staged: Path) -> None:
-    """Copy everything of a base model but its weights, its card and its config."""
-    for file in sorted(base.iterdir()):
-        left_out = file.suffix in WEIGHT_SUFFIXES or file.name in (CARD, "config.json", INDEX)
-        if file.is_file() and not file.name.startswith(".") and not left_out:
-            shutil.copyfile(file, staged / file.name)
 
 
 def _clean_up(parent: Path) -> None:

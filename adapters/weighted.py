@@ -59,7 +59,7 @@ def open_weighted(wanted: Iterable[tuple[str, float]]) -> list[WeightedAdapter]:
     if not any(item.weight for item in weighted):
         raise RequestError("all weights are 0: nothing would be left")
     for one, other in combinations((item.adapter for item in weighted), 2):
-        for reason in (*_differences(one, other), *_gaps(one, other), *_gaps(other, one)):
+        for reason in _differences(one, other):
             raise ContentError(reason)
     return weighted
 
@@ -101,22 +101,8 @@ def notes(weighted: list[WeightedAdapter]) -> Iterator[str]:
         yield f"weight 0: {', '.join(skipped)} left out"
 
 
-def _check_one_base(weighted: Iterable[WeightedAdapter]) -> None:
-    models: dict[str, Adapter] = {}
-    for adapter in (item.adapter for item in weighted):
-        if base := adapter.lora.base:
-            models.setdefault(str(Path(base).resolve()) if Path(base).exists() else base.rstrip("/"), adapter)
-    if len(models) > 1:
-        one, other = list(models.values())[:2]
-        where = f"{one.name} was trained on {one.lora.base}, {other.name} on {other.lora.base}"
-        raise ContentError(
-            f"different base models: {where}; where both are the same model, give it as --base DIR, "
-            "which decides"
-        )
-
-
 def _differences(one: Adapter, other: Adapter) -> Iterator[str]:
-    """Yield what forbids to add two adapters: another revision of the base, other shapes."""
+    """Yield what forbids to add two adapters: another revision of the base, other shapes, missing factors."""
     revisions = [adapter.lora.raw.get("revision") or "main" for adapter in (one, other)]
     if revisions[0] != revisions[1]:
         where = f"{one.name} was trained on {revisions[0]}, {other.name} on {revisions[1]}"
@@ -128,14 +114,12 @@ def _differences(one: Adapter, other: Adapter) -> Iterator[str]:
         if known.sizes != module.sizes:
             where = f"is {known.sizes} in {one.name}, {module.sizes} in {other.name}"
             yield f"different base models: {path} {where}"
-
-
-def _gaps(have: Adapter, lack: Adapter) -> list[str]:
-    """Return each module that both take by its plain name, and whose factors are in one file alone."""
-    with lack.lora.bounded():
-        paths = [path for path in have.layout if path not in lack.layout and lack.lora.targets(path)]
-    told = "is missing: its config targets it, and"
-    return [f"{lack.weights.path}: {path} {told} {have.name} has it" for path in paths]
+    for have, lack in ((one, other), (other, one)):
+        with lack.lora.bounded():
+            paths = [path for path in have.layout if path not in lack.layout and lack.lora.targets(path)]
+        if paths:
+            missing = f"{paths[0]} is missing: its config targets it, and {have.name} has it"
+            yield f"{lack.weights.path}: {missing}"
 
 
 def check_bases(base: Base | None, weighted: Iterable[WeightedAdapter], *, same: bool) -> Iterator[str]:
@@ -144,7 +128,18 @@ def check_bases(base: Base | None, weighted: Iterable[WeightedAdapter], *, same:
     Where no base is given that could decide, those are refused whose configs name different ones.
     """
     if base is None:
-        _check_one_base(weighted)
+        models: dict[str, Adapter] = {}
+        for adapter in (item.adapter for item in weighted):
+            if name := adapter.lora.base:
+                key = str(Path(name).resolve()) if Path(name).exists() else name.rstrip("/")
+                models.setdefault(key, adapter)
+        if len(models) > 1:
+            one, other = list(models.values())[:2]
+            where = f"{one.name} was trained on {one.lora.base}, {other.name} on {other.lora.base}"
+            raise ContentError(
+                f"different base models: {where}; where both are the same model, give it as --base DIR, "
+                "which decides"
+            )
         return
     for item in weighted:
         with item.adapter.lora.bounded():

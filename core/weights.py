@@ -108,16 +108,7 @@ def open_weights(path: Path) -> Weights:
         if start > size:
             ends = f"header ends at byte {start}, the file at {size}"
             raise ContentError(f"{path}: truncated safetensors, or none: {ends}")
-        header = _parse(file.read(length), path)
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise ContentError(f"{path}: damaged safetensors: __metadata__ is no map of strings")
-    tensors = [_tensor(name, entry, start, path) for name, entry in header.items()]
-    _check_layout(tensors, start, size, path)
-    return Weights(path, {tensor.name: tensor for tensor in tensors}, metadata)
-
-
-def _parse(text: bytes, path: Path) -> dict[str, object]:
+        text = file.read(length)
     try:
         header = json.loads(text, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
@@ -125,7 +116,12 @@ def _parse(text: bytes, path: Path) -> dict[str, object]:
     if not isinstance(header, dict):
         found = type(header).__name__
         raise ContentError(f"{path}: damaged safetensors: header is {found}, expected an object")
-    return header
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ContentError(f"{path}: damaged safetensors: __metadata__ is no map of strings")
+    tensors = [_tensor(name, entry, start, path) for name, entry in header.items()]
+    _check_layout(tensors, start, size, path)
+    return Weights(path, {tensor.name: tensor for tensor in tensors}, metadata)
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

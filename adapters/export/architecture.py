@@ -85,10 +85,8 @@ class Architecture:
         writer.add_layer_norm_rms_eps(positive(epsilon, f"{self.path}: rms_norm_eps", LARGEST))
         writer.add_rope_freq_base(positive(theta, f"{self.path}: rope_theta", LARGEST))
         writer.add_vocab_size(self.count("vocab_size"))
-        width = self.head_width
-        writer.add_rope_dimension_count(width)
-        writer.add_key_length(width)
-        writer.add_value_length(width)
+        for add in (writer.add_rope_dimension_count, writer.add_key_length, writer.add_value_length):
+            add(self.head_width)
 
 
 def read_architecture(path: Path, fields: dict[str, Any]) -> Architecture:

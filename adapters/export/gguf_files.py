@@ -70,13 +70,14 @@ def _model(source: ExportSource, options: Mapping[str, Any], target: Path, stage
             f"cmake --build build --target {QUANTISER}"
         )
     plan = plan_gguf(open_base(source.folder), "f16" if quantiser else kind)
-    require_space(target, plan.bytes)
+    size = sum(entry.bytes for entry in plan.entries)
+    require_space(target, size)
     if plan.vocabulary.composed:
         note("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text")
     about, licence = {"name": name_of(source.folder)}, licence_of(source)
     if licence:
         about["license"] = licence[0].get("license_name", licence[0]["license"])
-    with staged as folder, tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
+    with staged as folder, tqdm(total=size, unit="B", unit_scale=True, delay=2) as bar:
         written = folder / (f"{target.name}.f16" if quantiser else target.name)
         write_gguf(plan, written, about, bar.update)
         if quantiser:  # what it prints goes to stderr, which is 2
@@ -153,11 +154,6 @@ class GgufPlan:
     vocabulary: Vocabulary
     type: str
     entries: list[Entry]
-
-    @property
-    def bytes(self) -> int:
-        """Size of all tensors."""
-        return sum(entry.bytes for entry in self.entries)
 
 
 def plan_gguf(base: Base, kind: str) -> GgufPlan:

@@ -8,7 +8,7 @@ checked on probes: one that does more (trims texts, numbers turns) fails and is 
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,12 @@ def renderer(template: str, special: dict[str, str]) -> Render:
     """
     from jinja2 import TemplateError, TemplateSyntaxError
     from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2.sandbox import ImmutableSandboxedEnvironment as Environment
 
     def refuse(message: str) -> None:
         raise TemplateError(message)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-    )
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.globals["raise_exception"] = refuse
     try:
         compiled = environment.from_string(template)
@@ -75,9 +73,8 @@ def renderer(template: str, special: dict[str, str]) -> Render:
     def render(messages: list[Message], opened: bool) -> str:
         try:
             with bounded("the chat template"):
-                return compiled.render(
-                    messages=messages, add_generation_prompt=opened, enable_thinking=False, **special
-                )
+                names = {"enable_thinking": False, **special}
+                return compiled.render(messages=messages, add_generation_prompt=opened, **names)
         except (TemplateError, TypeError) as error:
             roles = ", ".join(m["role"] for m in messages)
             raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
@@ -88,7 +85,9 @@ def renderer(template: str, special: dict[str, str]) -> Render:
 def find_wrapping(render: Render) -> Wrapping:
     """Return what a template puts around messages; `ContentError` where that is not all that it does."""
     wrapping = _guess(render)
-    for messages in _probes():
+    turns = ["user", "assistant", "user", "assistant", "user"]
+    for system, count, first in itertools.product(([], ["system"]), (1, 3, 5), range(len(TEXTS))):
+        messages = _conversation([*system, *turns[:count]], [*TEXTS[first:], *TEXTS, *TEXTS])
         found, expected = wrapping.render(messages), render(messages, True)
         if found != expected:
             raise ContentError(
@@ -140,13 +139,6 @@ def _guess(render: Render) -> Wrapping:
 
 def _conversation(roles: Sequence[str], texts: Sequence[str]) -> list[Message]:
     return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
-
-
-def _probes() -> Iterator[list[Message]]:
-    """Yield conversations with and without a system message, of one to five turns, with awkward texts."""
-    turns = ["user", "assistant", "user", "assistant", "user"]
-    for system, count, first in itertools.product(([], ["system"]), (1, 3, 5), range(len(TEXTS))):
-        yield _conversation([*system, *turns[:count]], [*TEXTS[first:], *TEXTS, *TEXTS])
 
 
 def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
@@ -211,9 +203,8 @@ def go_template(wrapping: Wrapping) -> str:
             for i, (role, (a, b)) in enumerate(pairs)
         ]
         body = "".join(turns) + "{{ end }}"
-    return (
-        f"{_literal(wrapping.start)}{{{{ range .Messages }}}}{body}{{{{ end }}}}{_literal(wrapping.answer)}"
-    )
+    messages = f"{{{{ range .Messages }}}}{body}{{{{ end }}}}"
+    return _literal(wrapping.start) + messages + _literal(wrapping.answer)
 
 
 def _literal(text: str) -> str:
@@ -257,11 +248,9 @@ def _without_bos(wrapping: Wrapping, folders: list[Path], bos: str | None) -> Wr
 def _special_texts(folders: list[Path]) -> dict[str, str]:
     """Return the texts of bos_token and its like, which chat templates may use."""
     fields = _first(folders, "tokenizer_config.json")
-    values = {name: fields.get(name) for name in SPECIAL}
-    texts = {
-        name: value.get("content") if isinstance(value, dict) else value for name, value in values.items()
-    }
-    return {name: text for name, text in texts.items() if text and isinstance(text, str)}
+    values = ((name, fields.get(name)) for name in SPECIAL)
+    texts = ((name, one.get("content") if isinstance(one, dict) else one) for name, one in values)
+    return {name: text for name, text in texts if text and isinstance(text, str)}
 
 
 def _first(folders: list[Path], name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from adapters.request import parse_size
 from adapters.store import open_adapter
 from adapters.weighted import (
-    check_one_base,
+    check_bases,
     open_weighted,
     parse_optional_weight,
     parse_reference_weight,
@@ -288,7 +288,7 @@ def pair(tmp_path, one, other):
     """Open two adapters together: keywords of `make` for each."""
     folders = [make(tmp_path / name, **fields) for name, fields in (("x", one), ("y", other))]
     parts = open_weighted([(folder, 0.5) for folder in folders])
-    check_one_base(parts)
+    list(check_bases(None, parts, same=False))
     return parts
 
 
@@ -391,7 +391,13 @@ def test_every_two_adapters_are_compared_and_not_each_with_the_first(tmp_path):
     make(tmp_path / "one", base_model_name_or_path="org/one")
     make(tmp_path / "two", base_model_name_or_path="org/two")
     with pytest.raises(ContentError, match="one was trained on org/one, two on org/two"):
-        check_one_base(open_weighted([(str(tmp_path / name), 1.0) for name in ("unnamed", "one", "two")]))
+        list(
+            check_bases(
+                None,
+                open_weighted([(str(tmp_path / name), 1.0) for name in ("unnamed", "one", "two")]),
+                same=False,
+            )
+        )
     small = factors(shapes={"k_proj": (6, 24)}), factors(shapes={"k_proj": (12, 24)})
     for name, pairs in zip("ab", small, strict=True):
         make(tmp_path / name, pairs, base_model_name_or_path=None, target_modules=["k_proj"])
