@@ -106,9 +106,8 @@ def open_base(folder: Path) -> Base:
         return Base(folder, config, read_shards(folder / INDEX))
     if (folder / SINGLE).is_file():
         return Base(folder, config, {SINGLE: open_weights(folder / SINGLE)})
-    raise RequestError(
-        f"{folder}: neither {SINGLE} nor {INDEX}; a model in pickle files must be saved as safetensors first"
-    )
+    neither = f"{folder}: neither {SINGLE} nor {INDEX}"
+    raise RequestError(f"{neither}; a model in pickle files must be saved as safetensors first")
 
 
 def same_weights(one: Base, other: Base) -> bool:
@@ -141,9 +140,8 @@ def read_shards(index: Path) -> dict[str, Weights]:
     """Open the files that an index of safetensors names, by name; `ContentError` where the two disagree."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places:
-        raise ContentError(
-            f"{index}: weight_map: found {show_value(places)}, expected names with their files"
-        )
+        found = show_value(places)
+        raise ContentError(f"{index}: weight_map: found {found}, expected names with their files")
     for place in places.values():
         if not isinstance(place, str) or Path(place).name != place or not place.endswith(".safetensors"):
             found = show_value(place)
@@ -214,9 +212,7 @@ def plan_shards(
     return [Shard(f"model-{i:05d}-of-{total:05d}.safetensors", g) for i, g in enumerate(groups, 1)]
 
 
-def write_shard(
-    path: Path, shard: Shard, blocks: Callable[[Piece], Iterator[Stored] | None]
-) -> Iterator[int]:
+def write_shard(path: Path, shard: Shard, blocks: Callable[[Piece], Blocks]) -> Iterator[int]:
     """Write one file and sync it, yielding the bytes done.
 
     `blocks` gives a tensor's values; where it gives None, a second thread copies the base's to their place.

@@ -76,9 +76,7 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     """Open base and adapters, check that they belong together, and return what would be written."""
     weighted = open_weighted(request.wanted)
     inputs = [*(item.adapter.folder for item in weighted), request.base]
-    check = functools.partial(
-        output.check_output, request.out, inputs, force=request.force, marker="config.json"
-    )
+    check = functools.partial(output.check_output, request.out, inputs, "config.json", force=request.force)
     check()
     base = open_base(request.base)
     if base.config.get("quantization_config"):
@@ -116,9 +114,8 @@ def _vocabulary(shards: list[Shard]) -> int | None:
         return None
     if len({piece.shape[0] for piece in pieces}) > 1:
         rows = ", ".join(f"{piece.name} {piece.shape[0]}" for piece in pieces)
-        raise ContentError(
-            f"embedding and head would differ in their rows: {rows}; both must be in the adapter"
-        )
+        differing = "embedding and head would differ in their rows"
+        raise ContentError(f"{differing}: {rows}; both must be in the adapter")
     return pieces[0].shape[0]
 
 

@@ -82,13 +82,12 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     """
     weighted = open_weighted(request.wanted)
     inputs = [item.adapter.folder for item in weighted] + ([request.base] if request.base else [])
-    check = functools.partial(output.check_output, request.out, inputs, force=request.force, marker=CONFIG)
+    check = functools.partial(output.check_output, request.out, inputs, CONFIG, force=request.force)
     check()
     base = open_base(request.base) if request.base else None
-    method = find_method(request.method)
     used = [item for item in weighted if item.weight]  # only they take up rank
     modules = union(used)
-    rank = _rank(used, modules, request, method)
+    rank = _rank(used, modules, request)
     plain = {path: Module(m.kind, m.outputs, m.inputs, rank) for path, m in modules.items()}
     unchecked = list(check_bases(base, weighted, same=request.same_base))
     full_tensors = plan_full_tensors(used, base, request.dtype)
@@ -170,9 +169,8 @@ def _card(plan: MergePlan, norms: Norms) -> str:
     )
 
 
-def _rank(
-    weighted: list[WeightedAdapter], modules: dict[str, Module], request: MergeRequest, method: Method
-) -> int:
+def _rank(weighted: list[WeightedAdapter], modules: dict[str, Module], request: MergeRequest) -> int:
+    method = find_method(request.method)
     rank, energy, given = request.rank, request.energy, f"method {method.name}"
     if method.rank == "chosen" and (rank is None) == (energy is None):
         raise RequestError(f"{given}: give either --rank R or --energy E")

@@ -37,7 +37,7 @@ def read_card(card: Path) -> str:
     return card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
 
 
-def check_output(out: Path, inputs: Sequence[Path], *, force: bool, marker: str) -> Path:
+def check_output(out: Path, inputs: Sequence[Path], marker: str, *, force: bool) -> Path:
     """Return `out` resolved; `RequestError` where writing there could cost data.
 
     Refused: an output that is, holds or lies in an input; one that exists, without `force`; with
@@ -143,9 +143,8 @@ def _put(staged: Path, target: Path, check: Check) -> None:
             names = (target.with_name(f"{stem}-{n}{suffix}") for n in itertools.count(2))
             beside = next(path for path in names if not path.exists())
             publish(staged, beside)
-            raise RequestError(
-                f"{error}; it came while this ran, whose result is kept as {beside}"
-            ) from error
+            kept = f"it came while this ran, whose result is kept as {beside}"
+            raise RequestError(f"{error}; {kept}") from error
         publish(staged, target)
 
 
@@ -194,9 +193,8 @@ def card(made_of: tuple[list[WeightedAdapter], Base | None], head: str, title: s
         for one, weight in pairs
     ]
     front, adapters = f"---\n{named}\n{head}\n---", markdown_table(header, rows)
-    return "\n\n".join(
-        [front, f"# {title}", introduction, f"```yaml\n{recipe}```", adapters, result, f"{table}\n"]
-    )
+    above = [front, f"# {title}", introduction, f"```yaml\n{recipe}```", adapters, result]
+    return "\n\n".join([*above, f"{table}\n"])
 
 
 def base_name(weighted: Iterable[WeightedAdapter], base: Base | None) -> str | None:

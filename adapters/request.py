@@ -90,10 +90,8 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     fields = read_mapping(path, "merge recipe")
     for name, value in (fields | {"adapters": fields.get("adapters")}).items():
         if name not in EXPECTED:
-            hint = nearest(name, EXPECTED)
-            raise ContentError(
-                f"{path}: unknown field {name!r}, expected {', '.join(EXPECTED)} {hint}".rstrip()
-            )
+            expected = f"{', '.join(EXPECTED)} {nearest(name, EXPECTED)}".rstrip()
+            raise ContentError(f"{path}: unknown field {name!r}, expected {expected}")
         if not _is_right(name, value):
             expected = EXPECTED[name] or ", ".join(methods())
             raise ContentError(f"{path}: {name}: {show_value(value)}, expected {expected}")

@@ -93,9 +93,8 @@ def read_architecture(path: Path, fields: dict[str, Any]) -> Architecture:
     """Check that a config.json is of a kind that is written here; `ContentError` names what is not."""
     kind, rope = fields.get("model_type"), _rope(fields)
     if kind not in KNOWN:
-        raise ContentError(
-            f"{path}: model_type {show_value(kind)}: only {', '.join(KNOWN)} are written here; {OTHERS}"
-        )
+        found = f"{path}: model_type {show_value(kind)}"
+        raise ContentError(f"{found}: only {', '.join(KNOWN)} are written here; {OTHERS}")
     scaling = rope.get("rope_type") or rope.get("type") or "default"
     activation = fields.get("hidden_act", "silu")
     refused = {
@@ -164,9 +163,8 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     fields: dict[str, Any] = read_object(path)
     model = fields.get("model") or {}
     if model.get("type") != "BPE":
-        raise ContentError(
-            f"{path}: {show_value(model.get('type'))}: only byte-level BPE is written here; {OTHERS}"
-        )
+        found = show_value(model.get("type"))
+        raise ContentError(f"{path}: {found}: only byte-level BPE is written here; {OTHERS}")
     ids = {index: (token, NORMAL) for token, index in (model.get("vocab") or {}).items()}
     for token in fields.get("added_tokens") or []:
         ids[token["id"]] = token["content"], CONTROL if token.get("special") else USER_DEFINED

@@ -82,10 +82,8 @@ def _model(source: ExportSource, options: Mapping[str, Any], target: Path, stage
         write_gguf(plan, written, about, bar.update)
         if quantiser:  # what it prints goes to stderr, which is 2
             done = subprocess.run([quantiser, written, folder / target.name, kind], stdout=2, check=False)
-            if done.returncode:
-                raise ContentError(
-                    f"{quantiser} ended with exit code {done.returncode}; its own message is above"
-                )
+            if code := done.returncode:
+                raise ContentError(f"{quantiser} ended with exit code {code}; its own message is above")
 
 
 def _lora(source: ExportSource, options: Mapping[str, Any], target: Path, staged: Staged) -> None:

@@ -41,9 +41,8 @@ class Method:
         with self.plugin.guarded():
             a, b = self.function(factors, rank)
             if (a.shape[1:], b.shape[:1]) != ((inputs,), (outputs,)) or a.shape[0] != b.shape[-1]:
-                raise ValueError(
-                    f"A {list(a.shape)} and B {list(b.shape)} are no factors of {outputs}×{inputs}"
-                )
+                found = f"A {list(a.shape)} and B {list(b.shape)}"
+                raise ValueError(f"{found} are no factors of {outputs}×{inputs}")
             if a.shape[0] > rank:
                 raise ValueError(f"rank {a.shape[0]} is above {rank}, the rank of the result")
         return a, b

@@ -68,7 +68,7 @@ def _hook(model: Model, parts: Sequence[WeightedAdapter], path: str) -> Undo:
     import torch
 
     pair = factors_of(parts, path).exact  # scaled before any rounding
-    a, b = (torch.from_numpy(one).to(model.device, model.net.dtype) for one in pair)
+    a, b = (torch.from_numpy(one).to(model.net.dtype).to(model.device) for one in pair)
 
     def linear(_: "Module", inputs: "tuple[torch.Tensor, ...]", output: "torch.Tensor") -> "torch.Tensor":
         x = inputs[0].reshape(-1, a.shape[1])
@@ -88,7 +88,7 @@ def _merge(model: Model, parts: Sequence[WeightedAdapter], path: str) -> Undo:
 
     weight = model.net.get_submodule(path).weight
     kept = weight.clone()
-    a, b = (torch.from_numpy(one).to(model.device, torch.float32) for one in factors_of(parts, path).exact)
+    a, b = (torch.from_numpy(one).float().to(model.device) for one in factors_of(parts, path).exact)
     change = b @ a
     weight.copy_(weight.float() + (change.T if parts[0].adapter.transposed(path) else change))
     return lambda: weight.copy_(kept)
