@@ -37,10 +37,7 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgp
 
 @dataclass(frozen=True, slots=True)
 class FusePlan:
-    """What fusing will write; `modules` and `full_tensors` say by tensor name what changes it.
-
-    `vocabulary` is the number of rows of embedding and head where the adapters enlarge them.
-    """
+    """What fusing will write; `modules` and `full_tensors` say by tensor name what changes it."""
 
     request: FuseRequest
     weighted: list[WeightedAdapter]
@@ -48,8 +45,7 @@ class FusePlan:
     shards: list[Shard]
     modules: dict[str, str]
     full_tensors: dict[str, FullTensor]
-    untied: bool
-    vocabulary: int | None
+    config: dict[str, object]
     notes: list[str]
     check: output.Check
 
@@ -101,8 +97,8 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     shards = plan_shards(base, request.dtype, copies, shapes, request.max_shard)
     tied = f"tied embeddings: {head} written as a tensor of its own, tying switched off"
     said = [*notes(weighted), *([tied] if copies else []), *unchecked]
-    rows = _vocabulary(shards)
-    plan = FusePlan(request, used, base, shards, modules, full_tensors, untied, rows, said, check)
+    config = _config(request, base, untied, _vocabulary(shards))
+    plan = FusePlan(request, used, base, shards, modules, full_tensors, config, said, check)
     output.require_space(request.out.resolve(), plan.bytes)
     return plan
 
@@ -119,18 +115,15 @@ def _vocabulary(shards: list[Shard]) -> int | None:
     return pieces[0].shape[0]
 
 
-def fused_config(plan: FusePlan) -> dict[str, object]:
-    """Return the base's config.json with what fusing changed: dtype, and tying where it was undone."""
-    changes: dict[str, object] = {"tie_word_embeddings": False} if plan.untied else {}
-    if plan.vocabulary:
-        changes["vocab_size"] = plan.vocabulary
-    if plan.request.dtype == "F32":
-        changes |= {"torch_dtype": "float32", "dtype": "float32"}
-    config = plan.base.config
-    config = config | {field: value for field, value in changes.items() if field in config}
+def _config(request: FuseRequest, base: Base, untied: bool, rows: int | None) -> dict[str, object]:
+    """Return the base's config.json with what fusing changes: dtype, rows, and tying where it is undone."""
+    changes: dict[str, object] = {"tie_word_embeddings": False} if untied else {}
+    changes |= {"vocab_size": rows} if rows else {}
+    changes |= {"torch_dtype": "float32", "dtype": "float32"} if request.dtype == "F32" else {}
+    config = base.config | {field: value for field, value in changes.items() if field in base.config}
     if isinstance(nested := config.get("text_config"), dict):
         config["text_config"] = nested | {f: value for f, value in changes.items() if f in nested}
-    return config | ({"tie_word_embeddings": False} if plan.untied else {})
+    return config | ({"tie_word_embeddings": False} if untied else {})
 
 
 def fuse(plan: FusePlan, progress: output.Progress) -> dict[str, Retained]:
@@ -162,7 +155,7 @@ def fuse(plan: FusePlan, progress: output.Progress) -> dict[str, Retained]:
         output.carry_tokenizer([item.adapter.folder for item in plan.weighted], folder, "the base's taken")
         write_index(folder, plan.shards)
         write_text(folder / output.CARD, _card(plan, found))
-        write_json(folder / "config.json", fused_config(plan))
+        write_json(folder / "config.json", plan.config)
     return found
 
 
