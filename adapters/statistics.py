@@ -108,7 +108,7 @@ def similarity(one: Adapter, other: Adapter, norms: tuple[float, float]) -> floa
         mine, theirs = one.layout[path], other.layout[path]
         if mine.sizes != theirs.sizes:
             return None
-        scales = one.scale(path) * other.scale(path)
+        scales = one.lora.scale_of(path) * other.lora.scale_of(path)
         product += scales * lowrank.inner(one.factors(path), other.factors(path))
     return product / (norms[0] * norms[1]) if norms[0] and norms[1] else None
 
@@ -132,7 +132,7 @@ def _histograms(adapter: Adapter) -> list[Histogram]:
 
 
 def _module(adapter: Adapter, path: str) -> ModuleStatistics:
-    found, scale = adapter.layout[path], adapter.scale(path)
+    found, scale = adapter.layout[path], adapter.lora.scale_of(path)
     values = scale * lowrank.singular_values(*adapter.factors(path))
     number, target = re.search(r"\.(\d+)\.", path), path.rpartition(".")[2]
     layer = int(number[1]) if number else None

@@ -90,10 +90,6 @@ class Adapter:
         """Return one of `full_tensors` as fp32."""
         return self.weights.read(PREFIX + name)
 
-    def scale(self, module: str) -> float:
-        """Return s: α/r, or α/√r for rsLoRA, with rank and alpha patterns respected."""
-        return self.lora.scale_of(module)
-
     def transposed(self, module: str) -> bool:
         """Return whether the stored weight changes by (B·A)ᵀ: embeddings, Conv1D layers (fan_in_fan_out)."""
         return self.layout[module].kind == "embedding" or self.lora.fan_in_fan_out
@@ -230,7 +226,7 @@ def _refusals(adapter: Adapter) -> Iterator[str]:
             yield f"{module}: has factors, but {CONFIG} does not target it"
         if found.rank != lora.rank_of(module):
             yield f"{module}: rank {found.rank}, but {CONFIG} gives it {lora.rank_of(module)}"
-        adapter.scale(module)  # tries alpha_pattern too, here where its time is bounded
+        adapter.lora.scale_of(module)  # tries alpha_pattern too, here where its time is bounded
     for name in full_tensors:
         module = name.rpartition(".")[0]
         copy_of_base = module.endswith(".base_layer") and module.removesuffix(".base_layer") in layout

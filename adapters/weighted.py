@@ -78,7 +78,7 @@ def factors_of(weighted: Iterable[WeightedAdapter], path: str) -> WeightedFactor
     """Read the factors of one module from every part that has it, each with weight times scale."""
     adapters = [(item.adapter, item.weight) for item in weighted if path in item.adapter.layout]
     pairs = [adapter.factors(path) for adapter, _ in adapters]
-    return WeightedFactors(pairs, [weight * adapter.scale(path) for adapter, weight in adapters])
+    return WeightedFactors(pairs, [weight * adapter.lora.scale_of(path) for adapter, weight in adapters])
 
 
 def notes(weighted: list[WeightedAdapter]) -> Iterator[str]:

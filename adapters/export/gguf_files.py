@@ -117,7 +117,7 @@ def _lora(source: ExportSource, options: Mapping[str, Any], target: Path, staged
             a, b = adapter.factors(path)
             name = f"{architecture.gguf_name(path)}.weight"
             heads = architecture.heads(name)
-            beyond = adapter.scale(path) * module.rank / adapter.lora.alpha
+            beyond = adapter.lora.scale_of(path) * module.rank / adapter.lora.alpha
             b = b if beyond == 1 else (b * np.float64(beyond)).astype(np.float32)
             writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(a))
             writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(reorder(b, heads) if heads else b))

@@ -35,7 +35,7 @@ def test_reads_what_peft_wrote(tmp_path):
     for module, (a, b) in pairs.items():
         np.testing.assert_array_equal(adapter.factors(module)[0], a)
         np.testing.assert_array_equal(adapter.factors(module)[1], b)
-        assert adapter.scale(module) == 2
+        assert adapter.lora.scale_of(module) == 2
 
 
 def test_digest_changes_with_either_file(tmp_path):
@@ -93,7 +93,9 @@ def test_a_reference_with_a_slash_is_a_path_and_nothing_else(tmp_path, monkeypat
     ],
 )
 def test_scale_of_a_module(tmp_path, fields, module, scale):
-    assert open_adapter(make(tmp_path / "a", **fields)).scale(module) == pytest.approx(scale, rel=1e-15)
+    assert open_adapter(make(tmp_path / "a", **fields)).lora.scale_of(module) == pytest.approx(
+        scale, rel=1e-15
+    )
 
 
 REFUSED_FIELDS = [
