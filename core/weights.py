@@ -54,7 +54,10 @@ class Weights:
         """Return a floating-point tensor as it is stored; BF16 comes as uint16 bit patterns."""
         tensor = self.tensors[name]
         where, count = f"{self.path}: tensor {name!r}", math.prod(tensor.shape)
-        return _read(tensor, 0, count, where).reshape(tensor.shape)
+        try:
+            return _read(tensor, 0, count, where).reshape(tensor.shape)
+        except OSError as error:
+            raise ContentError(f"{where}: {describe_os_error(error)}") from error
 
     def read(self, name: str) -> Array:
         """Return a tensor as fp32; `ContentError` where it is no float or holds NaN or infinity."""
@@ -84,10 +87,7 @@ def _read(tensor: Tensor, first: int, count: int, where: str) -> Stored:
     if tensor.dtype not in STORED:
         raise ContentError(f"{where}: dtype {tensor.dtype}, expected {' or '.join(STORED)}")
     kind = np.dtype(STORED[tensor.dtype])
-    try:
-        flat = np.fromfile(tensor.file, kind, count, offset=tensor.start + first * kind.itemsize)
-    except OSError as error:
-        raise ContentError(f"{where}: {describe_os_error(error)}") from error
+    flat = np.fromfile(tensor.file, kind, count, offset=tensor.start + first * kind.itemsize)
     if len(flat) != count:
         raise ContentError(f"{where}: the file became shorter while it was read")
     return flat
