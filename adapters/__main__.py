@@ -2,15 +2,15 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapters.export.command import export
 from adapters.methods import names
 from core.cli import examples
-from core.errors import CLI, run
+from core.errors import CLI, RequestError, run
 
 if TYPE_CHECKING:
     from adapters.fuse import FusePlan
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 # The matrices are small: more BLAS threads gain little on an idle machine and spin on a busy one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-
+BELONGS = {  # options that only some targets take
+    "out": ("gguf", "ollama"), "repo": ("hub",), "results": ("hub",), "license": ("hub",),
+    "private": ("hub",), "dry_run": ("hub",), "type": ("gguf",), "llama_cpp": ("gguf",),
+    "from_": ("ollama",), "gguf": ("ollama",), "system": ("ollama",), "parameter": ("ollama",),
+    "force": ("gguf", "ollama"),
+}  # fmt: skip
+TARGETS = {"hub": "hub", "ollama": "modelfile", "gguf": "gguf_files"}  # and the module of each
 FOLDER = click.Path(path_type=Path)
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 SAME_BASE = click.option(
@@ -35,12 +41,14 @@ def cli() -> None:
     """
 
 
-@cli.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard adapter merge demo-rte=0.5 demo-mnli=0.5 --out saves/both-halves",
-        "tuneyard adapter merge demo-rte=1 demo-mnli=-0.5 --out saves/less --dry-run",
-    ),
+def command(*shown: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Return the decorator of a command whose `--help` ends in `examples` of it."""
+    return cli.command(context_settings=CLI, epilog=examples(*shown))
+
+
+@command(
+    "tuneyard adapter merge demo-rte=0.5 demo-mnli=0.5 --out saves/both-halves",
+    "tuneyard adapter merge demo-rte=1 demo-mnli=-0.5 --out saves/less --dry-run",
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR=WEIGHT…|RECIPE.yaml")
 @click.option("--out", type=FOLDER, help="Folder of the merged adapter.")
@@ -58,18 +66,15 @@ def cli() -> None:
 @click.option("--force", is_flag=True, help="Replace an adapter that merge wrote there, and nothing else.")
 def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the weighted sum of adapters as one plain adapter."""
-    from adapters import pipeline
+    from adapters.merge import plan_merging
     from adapters.request import merge_request
 
-    _run(pipeline.plan_merging(merge_request(adapters, options)), dry_run)
+    _run(plan_merging(merge_request(adapters, options)), dry_run)
 
 
-@cli.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard adapter fuse demo-rte --base models/demo-base --out models/rte",
-        "tuneyard adapter fuse demo-rte=0.5 demo-mnli=1 --base models/demo-base --out models/both",
-    ),
+@command(
+    "tuneyard adapter fuse demo-rte --base models/demo-base --out models/rte",
+    "tuneyard adapter fuse demo-rte=0.5 demo-mnli=1 --base models/demo-base --out models/both",
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR[=WEIGHT]…")
 @click.option("--base", type=FOLDER, required=True, help="Base model folder.")
@@ -86,36 +91,33 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 @click.option("--force", is_flag=True, help="Replace a model that fuse wrote there, and nothing else.")
 def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the base with adapters added in as a full model, shard by shard."""
-    from adapters import pipeline
+    from adapters.fuse import plan_fusing
     from adapters.request import fuse_request
 
-    _run(pipeline.plan_fusing(fuse_request(adapters, options)), dry_run)
+    _run(plan_fusing(fuse_request(adapters, options)), dry_run)
 
 
 def _run(plan: "MergePlan | FusePlan", dry_run: bool) -> None:
     """Write what is planned, or say it whole and write nothing."""
     from tqdm import tqdm
 
-    from adapters import output, pipeline
+    from adapters.store import note
 
-    started, out, lines = time.monotonic(), plan.request.out, pipeline.plan_lines(plan)
+    started, out, lines = time.monotonic(), plan.request.out, plan.lines()
     for text in plan.notes:
-        output.note(text)
+        note(text)
     if dry_run:
         lines.append(f"nothing written (--dry-run); would write {out}")
     else:
         with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
-            done = pipeline.write(plan, bar.update)
+            done = plan.write(bar.update)
         lines = [lines[0], *done, f"{out}  {time.monotonic() - started:.1f} s"]
     click.echo("\n".join(lines))
 
 
-@cli.command(
-    context_settings=CLI,
-    epilog=examples(
-        "tuneyard adapter show demo-rte",
-        "tuneyard adapter show demo-rte demo-mnli --plot build/plots",
-    ),
+@command(
+    "tuneyard adapter show demo-rte",
+    "tuneyard adapter show demo-rte demo-mnli --plot build/plots",
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR…")
 @click.option("--plot", type=FOLDER, help="Folder to write pictures into.")
@@ -129,14 +131,13 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 
     from tqdm import tqdm
 
-    from adapters import tables
-    from adapters.statistics import measure, similarity
+    from adapters.statistics import measure, similarity, text
     from adapters.store import open_adapter
 
     opened = [open_adapter(reference) for reference in adapters]
     shapes = bool(plot) or as_json
     measured = [
-        measure(one, tqdm(one.modules, one.name, delay=2, leave=False), histograms=shapes) for one in opened
+        measure(one, tqdm(one.layout, one.name, delay=2, leave=False), histograms=shapes) for one in opened
     ]
     pairs = list(zip(opened, measured, strict=True))
     cosines = [[similarity(one, other, (f.norm, g.norm)) for other, g in pairs] for one, f in pairs]
@@ -144,7 +145,7 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
         found = {"adapters": [asdict(one) for one in measured], "cosine": cosines}
         click.echo(json.dumps(found, ensure_ascii=False))
     else:
-        click.echo("\n".join(tables.text(measured, cosines)))
+        click.echo("\n".join(text(measured, cosines)))
     if plot:
         from adapters.plots import draw
 
@@ -152,7 +153,47 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
             click.echo(f"wrote {path}", err=True)
 
 
-cli.add_command(export)
+@command(
+    "tuneyard adapter export demo-rte --to gguf --base models/demo-base --out build/rte-lora.gguf",
+    "tuneyard adapter export demo-rte --to hub --repo me/rte-lora --license apache-2.0 --dry-run",
+)
+@click.argument("reference", metavar="NAME_OR_DIR")
+@click.option("--to", "target", type=click.Choice(list(TARGETS)), required=True)
+@click.option("--base", type=FOLDER, help="Base model's folder, where none is named that is here.")
+@click.option("--out", type=FOLDER, help="gguf, ollama: the file to write.")
+@click.option("--force", is_flag=True, help="gguf, ollama: replace a file that is already there.")
+@click.option("--type", help="gguf: f16, q8_0, q4_0; with --llama-cpp q4_k_m and others.  [default: f16]")
+@click.option("--llama-cpp", type=FOLDER, help="gguf: a checkout of llama.cpp, whose llama-quantize is used.")
+@click.option("--from", "from_", help="ollama: an adapter's base as Ollama knows it, e.g. qwen2.5:0.5b.")
+@click.option("--gguf", type=FOLDER, help="ollama: the file that --to gguf made of NAME_OR_DIR.")
+@click.option("--system", help="ollama: system text; else the chat template's own.")
+@click.option(
+    "--parameter",
+    multiple=True,
+    help="ollama: NAME=VALUE, e.g. temperature=0; may repeat, and stop= adds a stop word each time.",
+)
+@click.option("--repo", help="hub: OWNER/NAME.")
+@click.option("--private", is_flag=True, help="hub: make the repository a private one, if it is new.")
+@click.option("--license", help="hub: licence of the base, e.g. apache-2.0.")
+@click.option("--results", type=FOLDER, multiple=True, help="hub: folder of results.json files; may repeat.")
+@click.option("--dry-run", is_flag=True, help="hub: list the files, print the card, send nothing.")
+def export(reference: str, target: str, base: Path | None, **options: Any) -> None:  # Click's values
+    """Upload to the hub with a card, or write a GGUF or an Ollama Modelfile."""
+    import importlib
+
+    from adapters.export.source import open_source
+
+    for name, value in options.items():
+        if value and target not in BELONGS[name]:
+            option = name.strip("_").replace("_", "-")
+            raise RequestError(f"--{option} belongs to --to {' or '.join(BELONGS[name])}, not to {target}")
+    if target != "hub" and options["out"] is None:
+        raise RequestError("no --out: the file to write")
+    if target == "hub" and options["repo"] is None:
+        raise RequestError("no --repo: OWNER/NAME of the repository on the hub")
+    module = importlib.import_module(f"adapters.export.{TARGETS[target]}")
+    getattr(module, f"to_{target}")(open_source(reference, base), options)
+
 
 if __name__ == "__main__":
     run(cli)

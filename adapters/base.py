@@ -1,15 +1,23 @@
-"""A base model's folder: its config, and where each tensor lies among its safetensors shards."""
+"""A base model's folder: its config, where each tensor lies among its shards, and how those are written anew.
 
-from collections.abc import Iterator
+Tensors that nothing touches are copied by the kernel from file to file (sendfile(2)); only what changes
+passes through memory.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from adapters.prefetch import workers
 from core.errors import ContentError, RequestError, show_value
-from core.files import read_object, require
-from core.weights import SIZES, STORED, Array, Tensor, Weights, from_fp32, open_weights
+from core.files import flush_soon, read_object, require, sync, write_json
+from core.weights import SIZES, STORED, Array, Stored, Tensor, Weights, from_fp32, header_bytes, open_weights
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -35,6 +43,9 @@ STORED_AS = {
          "video_llava", "vipllava"), _LLAVA,
     ),
 }  # fmt: skip
+COPIED_AT_ONCE = 1 << 26
+Shape = tuple[int, ...]
+Blocks = Iterator[Stored] | None
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ class Base:
 
     def stored_name(self, name: str) -> str:
         """Return the name by which the checkpoint keeps a tensor of the model; `name` where none is there."""
-        older = (stored + name[len(new) :] for new, stored in self._renamed if name.startswith(new))
+        older = (stored + name.removeprefix(new) for new, stored in self._renamed if name.startswith(new))
         return next((found for found in (name, *older) if found in self.tensors), name)
 
     def module_name(self, stored: str) -> str:
@@ -95,9 +106,8 @@ def open_base(folder: Path) -> Base:
         return Base(folder, config, read_shards(folder / INDEX))
     if (folder / SINGLE).is_file():
         return Base(folder, config, {SINGLE: open_weights(folder / SINGLE)})
-    raise RequestError(
-        f"{folder}: neither {SINGLE} nor {INDEX}; a model in pickle files must be saved as safetensors first"
-    )
+    neither = f"{folder}: neither {SINGLE} nor {INDEX}"
+    raise RequestError(f"{neither}; a model in pickle files must be saved as safetensors first")
 
 
 def same_weights(one: Base, other: Base) -> bool:
@@ -130,9 +140,8 @@ def read_shards(index: Path) -> dict[str, Weights]:
     """Open the files that an index of safetensors names, by name; `ContentError` where the two disagree."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places:
-        raise ContentError(
-            f"{index}: weight_map: found {show_value(places)}, expected names with their files"
-        )
+        found = show_value(places)
+        raise ContentError(f"{index}: weight_map: found {found}, expected names with their files")
     for place in places.values():
         if not isinstance(place, str) or Path(place).name != place or not place.endswith(".safetensors"):
             found = show_value(place)
@@ -146,3 +155,107 @@ def read_shards(index: Path) -> dict[str, Weights]:
             where = "the index" if name in announced else "the file"
             raise ContentError(f"{index}: {file}: tensor {name!r} is only in {where}")
     return shards
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One tensor to write: its name, dtype and shape, and the tensor of the base that it comes from."""
+
+    name: str
+    dtype: str
+    shape: Shape
+    source: Tensor
+
+    @property
+    def bytes(self) -> int:
+        """Size in the written file."""
+        return math.prod(self.shape) * SIZES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One file to write."""
+
+    name: str
+    pieces: list[Piece]
+
+    @property
+    def bytes(self) -> int:
+        """Size of its tensors."""
+        return sum(piece.bytes for piece in self.pieces)
+
+
+def plan_shards(
+    base: Base, dtype: str | None, copies: dict[str, str], shapes: dict[str, Shape], limit: int | None
+) -> list[Shard]:
+    """Return the files to write: the base's own, or filled in order up to `limit` bytes each.
+
+    `dtype` converts all floats (None keeps each); `copies` {new name: stored name} adds a tensor of its own
+    right behind the one that it was tied to; `shapes` are those that another shape gets.
+    """
+    shards = [Shard(file, []) for file in base.shards]
+    for shard, weights in zip(shards, base.shards.values(), strict=True):
+        for tensor in sorted(weights.tensors.values(), key=lambda t: (t.start, t.stop)):
+            names = [tensor.name, *(new for new, stored in copies.items() if stored == tensor.name)]
+            kept = dtype if dtype and tensor.dtype in STORED else tensor.dtype
+            shard.pieces.extend(Piece(name, kept, shapes.get(name, tensor.shape), tensor) for name in names)
+    if limit is None:
+        return shards
+    groups: list[list[Piece]] = [[]]
+    for piece in (piece for shard in shards for piece in shard.pieces):
+        if groups[-1] and sum(p.bytes for p in groups[-1]) + piece.bytes > limit:
+            groups.append([])
+        groups[-1].append(piece)
+    if len(groups) == 1:
+        return [Shard(SINGLE, groups[0])]
+    total = len(groups)
+    return [Shard(f"model-{i:05d}-of-{total:05d}.safetensors", g) for i, g in enumerate(groups, 1)]
+
+
+def write_shard(path: Path, shard: Shard, blocks: Callable[[Piece], Blocks]) -> Iterator[int]:
+    """Write one file and sync it, yielding the bytes done.
+
+    `blocks` gives a tensor's values; where it gives None, a second thread copies the base's to their place.
+    """
+    specs = [(piece.name, piece.dtype, piece.shape) for piece in shard.pieces]
+    copies: list[tuple[Future[None], int]] = []
+    with path.open("wb") as file:
+        file.write(header_bytes(specs, {"format": "pt"}))
+        with workers(1) as copier:
+            for piece in shard.pieces:
+                first = file.tell()
+                values = blocks(piece)
+                if values is None:
+                    copies.append((copier.submit(copy_tensor, piece.source, path, first), piece.bytes))
+                    file.seek(piece.bytes, os.SEEK_CUR)
+                    continue
+                for block in values:
+                    file.write(np.ascontiguousarray(block).data)
+                flush_soon(file, first, file.tell())
+                yield piece.bytes
+            for job, count in copies:
+                job.result()
+                yield count
+        sync(file)
+
+
+def write_index(folder: Path, shards: list[Shard]) -> None:
+    """Write the index of several shards; a single file needs none."""
+    if len(shards) == 1 and shards[0].name == SINGLE:
+        return
+    places = sorted((piece.name, shard.name) for shard in shards for piece in shard.pieces)
+    total = {"total_size": sum(shard.bytes for shard in shards)}
+    write_json(folder / INDEX, {"metadata": total, "weight_map": dict(places)})
+
+
+def copy_tensor(tensor: Tensor, out: Path, position: int) -> None:
+    """Copy a tensor's bytes into the file `out` at `position`, inside the kernel."""
+    start = tensor.start
+    with tensor.file.open("rb") as source, out.open("r+b", buffering=0) as target:
+        target.seek(position)
+        while count := min(tensor.stop - start, COPIED_AT_ONCE):
+            done = os.sendfile(target.fileno(), source.fileno(), start, count)
+            if not done:
+                raise ContentError(f"{tensor.file}: the file became shorter while it was read")
+            flush_soon(target, position, position + done)
+            start, position = start + done, position + done

@@ -31,16 +31,14 @@ HOW_TO_CONVERT = (
 )
 # What pissa_convert leaves beside the converted adapter, marked as if it began from the published base.
 PISSA_LEFTOVERS = ("pissa_init", "pissa_backup")
-# Fields that have no bearing on ΔW = s·B·A once an adapter is trained.
-NEUTRAL = {
-    "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
-    "inference_mode", "loftq_config", "lora_dropout", "megatron_core", "modelcard", "peft_type",
-    "peft_version", "qalora_group_size", "revision", "runtime_config", "task_type",
-}  # fmt: skip
-USED = {
+KNOWN = {
     "alpha_pattern", "bias", "exclude_modules", "fan_in_fan_out", "init_lora_weights", "layers_pattern",
     "layers_to_transform", "lora_alpha", "modules_to_save", "r", "rank_pattern", "target_modules",
     "use_rslora",
+    # of no bearing on ΔW = s·B·A once an adapter is trained
+    "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
+    "inference_mode", "loftq_config", "lora_dropout", "megatron_core", "modelcard", "peft_type",
+    "peft_version", "qalora_group_size", "revision", "runtime_config", "task_type",
 }  # fmt: skip
 REFUSED = {
     "alora_invocation_tokens": "aLoRA acts only after its invocation tokens",
@@ -106,11 +104,8 @@ class LoraConfig:
         excluded = self.raw.get("exclude_modules") or []
         if isinstance(excluded, str):  # of whole paths, which only the base has
             return True
-        return isinstance(excluded, list) and any(
-            f".{one}".endswith(f".{other}")
-            for name in excluded
-            for one, other in ((target, name), (name, target))
-        )
+        one = f".{target}"
+        return any(one.endswith(f".{name}") or f".{name}".endswith(one) for name in excluded)
 
     def bounded(self) -> AbstractContextManager[None]:
         """Bound the time of a block that matches the config's regular expressions; `ContentError` beyond."""
@@ -118,7 +113,7 @@ class LoraConfig:
 
     def _in_layers(self, module: str) -> bool:
         layers = self.raw.get("layers_to_transform")
-        if layers is None or layers == []:
+        if layers in (None, []):
             return True
         patterns = self.raw.get("layers_pattern") or r"[^.]*"
         for pattern in patterns if isinstance(patterns, list) else [patterns]:
@@ -200,7 +195,7 @@ def _refusals(raw: dict[str, Any]) -> Iterator[str]:
     yield from (
         f"{field} {show_value(raw[field])}: {why}" for field, why in REFUSED.items() if raw.get(field)
     )
-    unknown = [key for key, value in raw.items() if value and key not in NEUTRAL | USED | REFUSED.keys()]
+    unknown = [key for key, value in raw.items() if value and key not in KNOWN | REFUSED.keys()]
     if unknown:
         yield f"{', '.join(unknown)}: unknown fields, which may change what B·A means"
     for field in ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save"):
@@ -208,9 +203,11 @@ def _refusals(raw: dict[str, Any]) -> Iterator[str]:
         names = isinstance(value, list) and all(isinstance(item, str) for item in value)
         if not names and value is not None and not isinstance(value, text):
             yield f"{field} {show_value(value)}: expected a list of module names"
-    yield from (
-        f"{field} {show_value(text)}: {why}" for field, text in _patterns(raw) if (why := _broken(text))
-    )
+    for field, pattern in _patterns(raw):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield f"{field} {show_value(pattern)}: no regular expression: {error}"
     for field in ("use_rslora", "fan_in_fan_out"):
         if raw.get(field) not in (True, False, None):
             yield f"{field} {show_value(raw[field])}: expected true or false"
@@ -222,21 +219,12 @@ def _refusals(raw: dict[str, Any]) -> Iterator[str]:
 
 
 def _patterns(raw: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (field, regular expression) of all that is matched."""
     yield from ((f, raw[f]) for f in ("target_modules", "exclude_modules") if isinstance(raw.get(f), str))
     for field in ("rank_pattern", "alpha_pattern"):
         yield from ((field, f"(.*\\.)?({key})$") for key in _map(raw, field))
     layers = raw.get("layers_pattern") or []
     names = layers if isinstance(layers, list) else [layers]
     yield from (("layers_pattern", rf".*\.{name}\.(\d+)\.") for name in names)
-
-
-def _broken(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        return f"no regular expression: {error}"
-    return ""
 
 
 def _map(raw: dict[str, Any], field: str) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.lowrank import Factor
-from adapters.shards import Piece, blocks_of
-from core.weights import Array, Stored, Tensor, from_fp32, require_finite, to_fp32
+from adapters.base import Piece
+from adapters.lowrank import Pair
+from core.weights import Array, Stored, Tensor, blocks_of, from_fp32, require_finite, to_fp32
 
 BLOCK = 1 << 18  # elements in hand at once: what the second-level cache holds
 NEAR = 16  # fp32 units from a tie within which a sum is done again
@@ -56,10 +56,8 @@ def total(retained: Iterable[Retained]) -> Retained:
     return Retained(*map(sum, zip(*retained, strict=True)))
 
 
-def apply(
-    piece: Piece, factors: tuple[Factor, Factor] | None, base_as: str | None, counts: list[Retained]
-) -> Iterator[Stored]:
-    """Yield the new values of a tensor in its output dtype; what is retained of ΔW is added to `counts`.
+def apply(piece: Piece, factors: Pair | None, base_as: str | None, sums: list[Retained]) -> Iterator[Stored]:
+    """Yield the new values of a tensor in its output dtype; what is retained of ΔW is added to `sums`.
 
     ΔW is the product of `factors` [rows, R] and [R, columns], None where a tensor is only converted or
     quantised; with `base_as` ("nf4" or "nf4-double") the base is as NF4 gives it back. `ContentError` where
@@ -69,7 +67,9 @@ def apply(
     if factors is None:
         yield from (from_fp32(base, piece.dtype) for _, base in bases)
         return
-    left, right = (_wide(factor, piece.dtype) for factor in factors)
+    with np.errstate(over="ignore"):
+        kind = "float32" if piece.dtype == "BF16" else "float64"
+        left, right = (factor.astype(kind, copy=False) for factor in factors)
     for first, base in bases:
         rows = left[first : first + len(base)]
         with np.errstate(over="ignore", invalid="ignore"):  # infinity is refused by its place
@@ -84,7 +84,7 @@ def apply(
         shown = np.subtract(found, base, dtype=wanted.dtype).reshape(-1)
         unchanged, kept = wanted.size - int(np.count_nonzero(shown)), float(shown @ wanted)
         shown -= wanted
-        counts.append(Retained(wanted.size, unchanged, float(wanted @ wanted), kept, float(shown @ shown)))
+        sums.append(Retained(wanted.size, unchanged, float(wanted @ wanted), kept, float(shown @ shown)))
         yield stored
 
 
@@ -99,15 +99,7 @@ def _bases(tensor: Tensor, base_as: str | None) -> Iterator[tuple[int, Array]]:
     yield from ((first, quantised[first : first + step]) for first in range(0, len(quantised), step))
 
 
-def _wide(factor: Factor, dtype: str) -> Factor:
-    """Return a factor in the precision that sums for `dtype` are taken in."""
-    if dtype != "BF16":
-        return factor.astype(np.float64, copy=False)
-    with np.errstate(over="ignore"):
-        return factor.astype(np.float32, copy=False)
-
-
-def _settle(stored: Stored, base: Array, total: NDArray[np.floating], factors: tuple[Factor, Factor]) -> None:
+def _settle(stored: Stored, base: Array, total: NDArray[np.floating], factors: Pair) -> None:
     """Round those sums again from fp64 that cancelled, or lie within a few fp32 units of a tie in bf16."""
     cancelled = np.abs(total) * CANCELLED < np.abs(base)
     low = total.view(np.uint32)  # `total` is given up

@@ -1,45 +1,43 @@
 """Fusing: base + Σ wᵢ·ΔWᵢ as a full model, shard by shard; what is not touched is copied in the kernel."""
 
 import functools
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.base import EMBEDDINGS, HEADS, Base
-from adapters.compatibility import check_bases, transposed
+from adapters import output
+from adapters.base import (
+    EMBEDDINGS,
+    HEADS,
+    INDEX,
+    Base,
+    Piece,
+    Shard,
+    open_base,
+    plan_shards,
+    write_index,
+    write_shard,
+)
 from adapters.delta import Retained, apply, total
 from adapters.modules_to_save import FullTensor, plan_full_tensors
-from adapters.shards import Piece, Shard, plan_shards, write_shard
-from adapters.weighted import WeightedAdapter, active, factors_of, notes, union
+from adapters.request import FuseRequest
+from adapters.weighted import WeightedAdapter, check_bases, factors_of, notes, open_weighted, union
+from core.documents import markdown_table
 from core.errors import ContentError
-from core.files import read_object, write_json
+from core.files import read_object, write_json, write_text
 from core.packages import need
 from core.weights import Stored, from_fp32, require_finite, to_fp32
 
+MUCH_LOST = 0.1  # of ‖ΔW‖; below it bf16 rounding is as good as invisible in the adapters' own effect
 RECORD = "fuse.json"
-
-
-@dataclass(frozen=True, slots=True)
-class FuseRequest:
-    """What a user asked to be fused; `dtype` None keeps the base's, `max_shard` is in bytes."""
-
-    wanted: list[tuple[str, float]]
-    base: Path
-    out: Path
-    dtype: str | None = None
-    base_as: str | None = None
-    max_shard: int | None = None
-    force: bool = False
-    same_base: bool = False
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
 
 
 @dataclass(frozen=True, slots=True)
 class FusePlan:
-    """What fusing will write; `modules` and `full_tensors` say by tensor name what changes it.
-
-    `vocabulary` is the number of rows of embedding and head where the adapters enlarge them.
-    """
+    """What fusing will write; `modules` and `full_tensors` say by tensor name what changes it."""
 
     request: FuseRequest
     weighted: list[WeightedAdapter]
@@ -47,18 +45,36 @@ class FusePlan:
     shards: list[Shard]
     modules: dict[str, str]
     full_tensors: dict[str, FullTensor]
-    untied: bool
-    vocabulary: int | None
+    config: dict[str, object]
     notes: list[str]
+    check: output.Check
 
     @property
     def bytes(self) -> int:
         """Size of all shards."""
         return sum(shard.bytes for shard in self.shards)
 
+    def lines(self) -> list[str]:
+        """Return one line on what would be written, and one for each file."""
+        weights = "  ".join(f"{reference}={weight:g}" for reference, weight in self.request.wanted)
+        return [
+            f"fuse  {weights}  into {self.request.base}  modules {len(self.modules)}  "
+            f"shards {len(self.shards)}  {self.bytes / 1e9:.2f} GB",
+            *(f"  {one.name}  {len(one.pieces)} tensors  {one.bytes / 1e9:.2f} GB" for one in self.shards),
+        ]
 
-def plan_fuse(weighted: list[WeightedAdapter], request: FuseRequest, base: Base) -> FusePlan:
-    """Check that the adapters belong to the base and return what will be written."""
+    def write(self, progress: output.Progress) -> list[str]:
+        """Write it and return what to say of it."""
+        return retained_lines(self, fuse(self, progress))
+
+
+def plan_fusing(request: FuseRequest) -> FusePlan:
+    """Open base and adapters, check that they belong together, and return what would be written."""
+    weighted = open_weighted(request.wanted)
+    inputs = [*(item.adapter.folder for item in weighted), request.base]
+    check = functools.partial(output.check_output, request.out, inputs, "config.json", force=request.force)
+    check()
+    base = open_base(request.base)
     if base.config.get("quantization_config"):
         raise ContentError(
             f"{base.folder}: its weights are quantised; fuse into the unquantised model "
@@ -66,7 +82,7 @@ def plan_fuse(weighted: list[WeightedAdapter], request: FuseRequest, base: Base)
         )
     if request.base_as:
         need("bitsandbytes", "torch")
-    used = active(weighted)
+    used = [item for item in weighted if item.weight]
     unchecked = list(check_bases(base, weighted, same=request.same_base))
     whole = [w for w in plan_full_tensors(used, base, "F32") if w.base]
     modules = {base.stored_name(f"{path}.weight"): path for path in union(used)}
@@ -81,7 +97,10 @@ def plan_fuse(weighted: list[WeightedAdapter], request: FuseRequest, base: Base)
     shards = plan_shards(base, request.dtype, copies, shapes, request.max_shard)
     tied = f"tied embeddings: {head} written as a tensor of its own, tying switched off"
     said = [*notes(weighted), *([tied] if copies else []), *unchecked]
-    return FusePlan(request, used, base, shards, modules, full_tensors, untied, _vocabulary(shards), said)
+    config = _config(request, base, untied, _vocabulary(shards))
+    plan = FusePlan(request, used, base, shards, modules, full_tensors, config, said, check)
+    output.require_space(request.out.resolve(), plan.bytes)
+    return plan
 
 
 def _vocabulary(shards: list[Shard]) -> int | None:
@@ -91,47 +110,88 @@ def _vocabulary(shards: list[Shard]) -> int | None:
         return None
     if len({piece.shape[0] for piece in pieces}) > 1:
         rows = ", ".join(f"{piece.name} {piece.shape[0]}" for piece in pieces)
-        raise ContentError(
-            f"embedding and head would differ in their rows: {rows}; both must be in the adapter"
-        )
+        differing = "embedding and head would differ in their rows"
+        raise ContentError(f"{differing}: {rows}; both must be in the adapter")
     return pieces[0].shape[0]
 
 
-def fused_config(plan: FusePlan) -> dict[str, object]:
-    """Return the base's config.json with what fusing changed: dtype, and tying where it was undone."""
-    changes: dict[str, object] = {"tie_word_embeddings": False} if plan.untied else {}
-    if plan.vocabulary:
-        changes["vocab_size"] = plan.vocabulary
-    if plan.request.dtype == "F32":
-        changes |= {"torch_dtype": "float32", "dtype": "float32"}
-    config = plan.base.config
-    config = config | {field: value for field, value in changes.items() if field in config}
+def _config(request: FuseRequest, base: Base, untied: bool, rows: int | None) -> dict[str, object]:
+    """Return the base's config.json with what fusing changes: dtype, rows, and tying where it is undone."""
+    changes: dict[str, object] = {"tie_word_embeddings": False} if untied else {}
+    changes |= {"vocab_size": rows} if rows else {}
+    changes |= {"torch_dtype": "float32", "dtype": "float32"} if request.dtype == "F32" else {}
+    config = base.config | {field: value for field, value in changes.items() if field in base.config}
     if isinstance(nested := config.get("text_config"), dict):
         config["text_config"] = nested | {f: value for f, value in changes.items() if f in nested}
-    return config | ({"tie_word_embeddings": False} if plan.untied else {})
+    return config | ({"tie_word_embeddings": False} if untied else {})
 
 
-def write_fuse(plan: FusePlan, folder: Path, progress: Callable[[int], object]) -> dict[str, Retained]:
-    """Write every shard that `folder` does not hold yet; return by module what is retained of ΔW.
+def fuse(plan: FusePlan, progress: output.Progress) -> dict[str, Retained]:
+    """Write a planned model as one folder, its config last; return by module what is retained of ΔW.
 
     A shard appears under its name when it is complete and synced, and is then noted in the record with the
     `Retained` of its modules, so that a killed run resumes behind it. `progress` is given bytes.
     """
-    record = _resume(plan, folder)
-    for shard in plan.shards:
-        if shard.name in record["shards"]:
-            progress(shard.bytes)
-            continue
-        retained: dict[str, list[Retained]] = {}
-        partial = folder / f"{shard.name}.partial"
-        for count in write_shard(partial, shard, functools.partial(_blocks, plan, retained)):
-            progress(count)
-        partial.replace(folder / shard.name)
-        record["shards"][shard.name] = {module: total(counts) for module, counts in retained.items()}
-        write_json(folder / RECORD, record)
-    (folder / RECORD).unlink()
-    shards = record["shards"].values()
-    return {module: Retained(*sums) for found in shards for module, sums in found.items()}
+    with output.resumable(plan.check) as folder:
+        record = _resume(plan, folder)
+        for shard in plan.shards:
+            if shard.name in record["shards"]:
+                progress(shard.bytes)
+                continue
+            retained: dict[str, list[Retained]] = {}
+            partial = folder / f"{shard.name}.partial"
+            for count in write_shard(partial, shard, functools.partial(_blocks, plan, retained)):
+                progress(count)
+            partial.replace(folder / shard.name)
+            record["shards"][shard.name] = {module: total(counts) for module, counts in retained.items()}
+            write_json(folder / RECORD, record)
+        (folder / RECORD).unlink()
+        shards = record["shards"].values()
+        found = {module: Retained(*sums) for one in shards for module, sums in one.items()}
+        for file in sorted(plan.base.folder.iterdir()):
+            left_out = file.suffix in WEIGHT_SUFFIXES or file.name in (output.CARD, "config.json", INDEX)
+            if file.is_file() and not file.name.startswith(".") and not left_out:
+                shutil.copyfile(file, folder / file.name)
+        output.carry_tokenizer([item.adapter.folder for item in plan.weighted], folder, "the base's taken")
+        write_index(folder, plan.shards)
+        write_text(folder / output.CARD, _card(plan, found))
+        write_json(folder / "config.json", plan.config)
+    return found
+
+
+def retained_lines(plan: FusePlan, retained: dict[str, Retained]) -> list[str]:
+    """Return the retained fraction of ΔW over all modules, and what to do where much is lost."""
+    overall = total(retained.values())
+    lines = [
+        f"retained fraction of ΔW {overall.fraction:.1%}, relative Frobenius error {overall.error:.1e}, "
+        f"{overall.unchanged_share:.1%} of the elements unchanged (by module in README.md)"
+    ]
+    if overall.error > MUCH_LOST and plan.request.dtype != "F32":
+        lines.append(
+            f"note: {overall.error:.0%} of ΔW is rounded away: write --dtype fp32, or serve the adapter "
+            "unmerged, which is exact"
+        )
+    return lines
+
+
+def _card(plan: FusePlan, retained: dict[str, Retained]) -> str:
+    """Return README.md: base, adapters with their hashes, what is retained of each ΔW."""
+    rows = [
+        [module, f"{one.fraction:.1%}", f"{one.error:.2e}", f"{one.unchanged_share:.1%}"]
+        for module, one in retained.items()
+    ]
+    overall = total(retained.values())
+    as_nf4 = f" as {plan.request.base_as} gives it back" if plan.request.base_as else ""
+    return output.card(
+        (plan.weighted, plan.base),
+        "tags: [lora, fused]",
+        f"{plan.base.folder.resolve().name} with",
+        f"The base{as_nf4} plus ΔW = Σ weight · scale · B·A, rounded once, {output.made_with()}.",
+        "",
+        f"After rounding: retained fraction of ΔW {overall.fraction:.1%}, relative Frobenius error "
+        f"{overall.error:.2e},\nunchanged elements {overall.unchanged_share:.1%}.",
+        markdown_table(["module", "retained fraction of ΔW", "relative error", "unchanged"], rows),
+    )
 
 
 def _resume(plan: FusePlan, folder: Path) -> dict[str, Any]:
@@ -169,5 +229,5 @@ def _blocks(plan: FusePlan, retained: dict[str, list[Retained]], piece: Piece) -
     path = plan.modules[piece.name]
     a, b = factors_of(plan.weighted, path).exact
     holder = next(item.adapter for item in plan.weighted if path in item.adapter.layout)
-    factors = (a.T, b.T) if transposed(holder, holder.layout[path]) else (b, a)
+    factors = (a.T, b.T) if holder.transposed(path) else (b, a)
     return apply(piece, factors, base_as, retained.setdefault(path, []))

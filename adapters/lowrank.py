@@ -32,12 +32,8 @@ class WeightedFactors:
     def exact(self) -> Pair:
         """A [Σrᵢ, inputs] fp32 and B [outputs, Σrᵢ] fp64 with B·A = Σ cᵢBᵢAᵢ."""
         downs, ups = zip(*self.pairs, strict=True)
-        both = np.empty((len(ups[0]), sum(up.shape[1] for up in ups)))
-        first = 0
-        for up, weight in zip(ups, self.weights, strict=True):
-            np.multiply(up, weight, out=both[:, first : first + up.shape[1]], dtype=np.float64)
-            first += up.shape[1]
-        return np.concatenate(downs), both
+        scaled = [np.multiply(b, c, dtype=np.float64) for b, c in zip(ups, self.weights, strict=True)]
+        return np.concatenate(downs), np.concatenate(scaled, axis=1)
 
 
 def gram(rows: Factor) -> Matrix:

@@ -1,42 +1,30 @@
 """Weighted merges: ΔW = Σ wᵢ·sᵢ·BᵢAᵢ written as one plain adapter, module by module, its error measured."""
 
 import functools
+import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from adapters import lowrank, vllm
-from adapters.base import Base
-from adapters.compatibility import check_bases
+from adapters import lowrank, output, vllm
+from adapters.base import Base, open_base
+from adapters.config import CONFIG
 from adapters.lowrank import Factor
 from adapters.methods import Method, find_method, methods
 from adapters.modules_to_save import FullTensor, plan_full_tensors
-from adapters.prefetch import prefetch
+from adapters.prefetch import prefetch, workers
+from adapters.request import DTYPES, MergeRequest
 from adapters.store import PAIRS, PREFIX, WEIGHTS, Module
-from adapters.weighted import WeightedAdapter, active, check_one_base, factors_of, notes, union
+from adapters.weighted import WeightedAdapter, check_bases, factors_of, notes, open_weighted, union
+from core.documents import markdown_table
 from core.errors import ContentError, RequestError
+from core.files import write_json, write_text
 from core.weights import SIZES, Array, Spec, from_fp32, require_finite, to_fp32, write_weights
 
 Norms = dict[str, tuple[float, float]]  # by module: ‖ΔW‖ (Frobenius), and of what the file misses of it
-
-
-@dataclass(frozen=True, slots=True)
-class MergeRequest:
-    """What a user asked to be merged; `rank` or `energy` is for methods that need one, `dtype` e.g. F32."""
-
-    wanted: list[tuple[str, float]]
-    out: Path
-    base: Path | None = None
-    method: str = "exact"
-    rank: int | None = None
-    energy: float | None = None
-    dtype: str = "F32"
-    force: bool = False
-    same_base: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +37,8 @@ class MergePlan:
     modules: dict[str, Module]
     full_tensors: list[FullTensor]
     notes: list[str]
-    base: Base | None = None
+    base: Base | None
+    check: output.Check
 
     @property
     def specs(self) -> list[Spec]:
@@ -66,6 +55,19 @@ class MergePlan:
         """Size of all tensors together."""
         return sum(math.prod(shape) * SIZES[dtype] for _, dtype, shape in self.specs)
 
+    def lines(self) -> list[str]:
+        """Return one line on what would be written, and one for each tensor."""
+        weights = "  ".join(f"{reference}={weight:g}" for reference, weight in self.request.wanted)
+        return [
+            f"{self.request.method}  {weights}  modules {len(self.modules)}  tensors {len(self.specs)}  "
+            f"rank {self.rank}  {self.bytes / 1e6:.1f} MB",
+            *(f"  {name}  {'×'.join(map(str, shape))}  {dtype}" for name, dtype, shape in self.specs),
+        ]
+
+    def write(self, progress: output.Progress) -> list[str]:
+        """Write it and return what to say of it."""
+        return error_lines(merge(self, progress))
+
 
 def relative(norms: Iterable[tuple[float, float]]) -> float:
     """Return ‖missing‖ / ‖exact‖ of all modules together whose `Norms` are given."""
@@ -73,19 +75,24 @@ def relative(norms: Iterable[tuple[float, float]]) -> float:
     return missing / exact if exact else (math.inf if missing else 0.0)
 
 
-def plan_merge(weighted: list[WeightedAdapter], request: MergeRequest, base: Base | None = None) -> MergePlan:
-    """Return what merging will write; the content of no tensor is read except to find a rank by energy."""
-    method = find_method(request.method)
-    used = active(weighted)
+def plan_merging(request: MergeRequest) -> MergePlan:
+    """Open all that a request names and return what would be written.
+
+    The content of no tensor is read except to find a rank by energy.
+    """
+    weighted = open_weighted(request.wanted)
+    inputs = [item.adapter.folder for item in weighted] + ([request.base] if request.base else [])
+    check = functools.partial(output.check_output, request.out, inputs, CONFIG, force=request.force)
+    check()
+    base = open_base(request.base) if request.base else None
+    used = [item for item in weighted if item.weight]  # only they take up rank
     modules = union(used)
-    rank = _rank(used, modules, request, method)
+    rank = _rank(used, modules, request)
     plain = {path: Module(m.kind, m.outputs, m.inputs, rank) for path, m in modules.items()}
-    if base is None:
-        check_one_base(weighted)
-    unchecked = list(check_bases(base, weighted, same=request.same_base)) if base else []
+    unchecked = list(check_bases(base, weighted, same=request.same_base))
     full_tensors = plan_full_tensors(used, base, request.dtype)
     said = [*notes(weighted), *vllm.notes(rank, any(one.base for one in full_tensors)), *unchecked]
-    return MergePlan(request, used, rank, plain, full_tensors, said, base)
+    return MergePlan(request, used, rank, plain, full_tensors, said, base, check)
 
 
 def merged_config(plan: MergePlan) -> dict[str, object]:
@@ -93,8 +100,13 @@ def merged_config(plan: MergePlan) -> dict[str, object]:
     first = plan.weighted[0].adapter
     loras = [item.adapter.lora for item in plan.weighted]
     full_tensors = sorted({name for lora in loras for name in lora.modules_to_save})
+    targets: list[Any] = [lora.raw.get("target_modules") for lora in loras]
+    narrowing = [lora.raw.get(f) for lora in loras for f in ("exclude_modules", "layers_to_transform")]
+    # plain names where together they mean these modules alone, else every path
+    names = all(found in (None, []) for found in narrowing) and all(isinstance(t, list) for t in targets)
+    written = {name for target in targets for name in target} if names else plan.modules
     return {
-        "base_model_name_or_path": base_name(plan.weighted, plan.base),
+        "base_model_name_or_path": output.base_name(plan.weighted, plan.base),
         "bias": "all" if any(whole.name.endswith(".bias") for whole in plan.full_tensors) else "none",
         "fan_in_fan_out": first.lora.fan_in_fan_out,
         "inference_mode": True,
@@ -104,42 +116,61 @@ def merged_config(plan: MergePlan) -> dict[str, object]:
         "modules_to_save": full_tensors or None,
         "peft_type": "LORA",
         "r": plan.rank,
-        "revision": first.config.get("revision"),
-        "target_modules": _targets(plan),
-        "task_type": first.config.get("task_type"),
+        "revision": first.lora.raw.get("revision"),
+        "target_modules": sorted(written),
+        "task_type": first.lora.raw.get("task_type"),
         "use_dora": False,
         "use_rslora": False,
     }
 
 
-def _targets(plan: MergePlan) -> list[str]:
-    """Return the sources' plain names where together they mean these modules alone, else every path."""
-    configs = [item.adapter.config for item in plan.weighted]
-    narrowing = [
-        config.get(field) for config in configs for field in ("exclude_modules", "layers_to_transform")
-    ]
-    targets: list[Any] = [config.get("target_modules") for config in configs]
-    if any(found not in (None, []) for found in narrowing) or not all(isinstance(t, list) for t in targets):
-        return sorted(plan.modules)
-    return sorted({name for names in targets for name in names})
+def merge(plan: MergePlan, progress: output.Progress) -> Norms:
+    """Write a planned merge as one folder, a few modules in memory at a time; `progress` is given bytes.
 
-
-def base_name(weighted: Iterable[WeightedAdapter], base: Base | None) -> str | None:
-    """Return the base as the adapters name it, or the folder given where they name it differently."""
-    named = list(dict.fromkeys(item.adapter.base for item in weighted if item.adapter.base))
-    return str(base.folder) if base and len(named) > 1 else next(iter(named), None)
-
-
-def write_merge(plan: MergePlan, folder: Path, progress: Callable[[int], object]) -> Norms:
-    """Write the weights into `folder`, a few modules in memory at a time; `progress` is given bytes."""
+    The config comes last, so that nothing unfinished loads.
+    """
     norms: Norms = {}
-    write_weights(folder / WEIGHTS, plan.specs, _tensors(plan, norms, progress), {"format": "pt"})
+    with workers(1) as pool, output.staged_for(plan.check) as staged:
+        for item in plan.weighted:  # hashed beside the merge, for the card
+            pool.submit(getattr, item.adapter, "digest")
+        write_weights(staged / WEIGHTS, plan.specs, _tensors(plan, norms, progress), {"format": "pt"})
+        output.carry_tokenizer([item.adapter.folder for item in plan.weighted], staged, "not carried")
+        write_text(staged / output.CARD, _card(plan, norms))
+        write_json(staged / CONFIG, merged_config(plan))
     return norms
 
 
-def _rank(
-    weighted: list[WeightedAdapter], modules: dict[str, Module], request: MergeRequest, method: Method
-) -> int:
+def error_lines(norms: Norms) -> list[str]:
+    """Return one line on the error of the written adapter against the exact sum."""
+    errors = {module: relative([pair]) for module, pair in norms.items()}
+    worst = max(errors, key=lambda module: errors[module])
+    overall, most = relative(norms.values()), errors[worst]
+    return [f"relative Frobenius error {overall:.1e}, at most {most:.1e} ({worst})"]
+
+
+def _card(plan: MergePlan, norms: Norms) -> str:
+    """Return README.md: how it was made, from which files, and the error of every module."""
+    request = plan.request
+    lines = [f"method: {request.method}"]
+    lines += [f"rank: {request.rank}"] if request.rank is not None else []
+    lines += [f"energy: {request.energy!r}"] if request.energy is not None else []
+    lines += [f"dtype: {name}" for name, stored in DTYPES.items() if stored == request.dtype != "F32"]
+    lines += [f"base: {json.dumps(str(plan.base.folder))}"] if plan.base else []
+    rows = [[path, f"{pair[0]:.4g}", f"{relative([pair]):.2e}"] for path, pair in norms.items()]
+    return output.card(
+        (plan.weighted, plan.base),
+        "library_name: peft\ntags: [lora, merge]",
+        "Merge of",
+        f"ΔW = Σ weight · scale · B·A, method `{request.method}`, rank {plan.rank}, {output.made_with()}.\n"
+        "Scales and weights are folded into B: alpha equals the rank, so the file's own scale is 1.",
+        "\n".join(lines) + "\n",
+        f"Relative Frobenius error against the exact sum: {relative(norms.values()):.2e} in all.",
+        markdown_table(["module", "norm of ΔW", "relative error"], rows),
+    )
+
+
+def _rank(weighted: list[WeightedAdapter], modules: dict[str, Module], request: MergeRequest) -> int:
+    method = find_method(request.method)
     rank, energy, given = request.rank, request.energy, f"method {method.name}"
     if method.rank == "chosen" and (rank is None) == (energy is None):
         raise RequestError(f"{given}: give either --rank R or --energy E")
@@ -160,7 +191,7 @@ def _rank(
     return max(lowrank.rank_for(values, energy) for values in spectra)
 
 
-def _tensors(plan: MergePlan, norms: Norms, progress: Callable[[int], object]) -> Iterator[Array]:
+def _tensors(plan: MergePlan, norms: Norms, progress: output.Progress) -> Iterator[Array]:
     merged = prefetch(functools.partial(_module, plan, find_method(plan.request.method)), plan.modules)
     for path, (written, found) in zip(plan.modules, merged, strict=True):
         norms[path] = found

@@ -87,9 +87,8 @@ def _merged(
     enlarged = table and wanted[:1] > shape[:1] and wanted[1:] == shape[1:]
     for item, found in zip(holders, shapes, strict=True):
         if found != wanted or (wanted != shape and not enlarged):
-            raise ContentError(
-                f"{name}: {list(found)} in {item.adapter.name}, {list(shape)} in {base.folder}"
-            )
+            own = f"{list(found)} in {item.adapter.name}"
+            raise ContentError(f"{name}: {own}, {list(shape)} in {base.folder}")
     if enlarged and math.fsum(item.weight for item in holders) != 1:
         raise ContentError(
             f"{name}: {wanted[0]} rows, {shape[0]} in {base.folder}: from where the training of the others "

@@ -1,21 +1,25 @@
-"""A finished folder put in its place atomically: what may be replaced, and what never."""
+"""A finished folder put in its place atomically: what may be replaced and what never, and its README.md."""
 
 import contextlib
 import fcntl
 import itertools
+import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import click
+from adapters.base import INDEX, Base
+from adapters.store import SAVES, WEIGHTS, Adapter, find_folder, note, open_adapter
+from adapters.weighted import WeightedAdapter, parse_reference_weight
+from core.documents import markdown_table, parse_yaml
+from core.errors import ContentError, RequestError, TuneyardError
+from core.files import OURS, abandoned, folder_size, locked, named, publish, recover, staging, versions
 
-from adapters.base import INDEX
-from core.errors import RequestError, TuneyardError
-from core.files import OURS, abandoned, folder_size, locked, named, publish, recover, staging
-
-Check = Callable[[], object]  # raises `RequestError` where the output may not be written
+Check = Callable[[], Path]  # gives the output resolved; `RequestError` where it may not be written
+Progress = Callable[[int], object]  # is given bytes
 
 # Written beside an adapter by LLaMA-Factory: the prompt that it was trained with.
 TOKENIZER = (
@@ -25,12 +29,7 @@ TOKENIZER = (
 CARD = "README.md"
 MARK = "written by Tuneyard"  # in the card of every adapter or model that we write
 _SHARD = re.compile(r"(adapter_)?model(-\d+-of-\d+)?\.safetensors")
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
-
-
-def note(text: str) -> None:
-    """Tell the user of something that stops nothing, on stderr."""
-    click.echo(f"note: {text}", err=True)
+SOURCE = re.compile(r"^\| (.+?) \| [^|]+ \| [^|]+ \| `[0-9a-f]{64}` \| `([0-9a-f]{64})` \|$", re.MULTILINE)
 
 
 def read_card(card: Path) -> str:
@@ -38,7 +37,7 @@ def read_card(card: Path) -> str:
     return card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
 
 
-def check_output(out: Path, inputs: Sequence[Path], *, force: bool, marker: str) -> Path:
+def check_output(out: Path, inputs: Sequence[Path], marker: str, *, force: bool) -> Path:
     """Return `out` resolved; `RequestError` where writing there could cost data.
 
     Refused: an output that is, holds or lies in an input; one that exists, without `force`; with
@@ -89,12 +88,13 @@ def _foreign(target: Path, marker: str, sources: Iterable[Path]) -> str:
 
 
 @contextlib.contextmanager
-def staged_for(target: Path, check: Check) -> Iterator[Path]:
-    """Yield a staged folder; what killed runs left beside `target` is removed before.
+def staged_for(check: Check) -> Iterator[Path]:
+    """Yield a staged folder; what killed runs left beside the target is removed before.
 
-    The folder, or the file of the target's name that the block put into it, takes the place of `target`
+    The folder, or the file of the target's name that the block put into it, takes the target's place
     when the block ends without an error (see `_put`).
     """
+    target = check()
     _clean_up(target.parent)
     with staging(target) as staged:
         yield staged
@@ -103,12 +103,13 @@ def staged_for(target: Path, check: Check) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def resumable(target: Path, check: Check) -> Iterator[Path]:
-    """Yield `.NAME.tuneyard-fusing` beside `target`, kept by an interruption and resumed by the next run.
+def resumable(check: Check) -> Iterator[Path]:
+    """Yield `.NAME.tuneyard-fusing` beside the target, kept by an interruption and resumed by the next run.
 
-    It takes the place of `target` when the block ends without an error, and goes away where the
+    It takes the target's place when the block ends without an error, and goes away where the
     content was wrong. `RequestError` while another run holds it.
     """
+    target = check()
     folder = target.with_name(f".{target.name}.{OURS}fusing")
     target.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -142,9 +143,8 @@ def _put(staged: Path, target: Path, check: Check) -> None:
             names = (target.with_name(f"{stem}-{n}{suffix}") for n in itertools.count(2))
             beside = next(path for path in names if not path.exists())
             publish(staged, beside)
-            raise RequestError(
-                f"{error}; it came while this ran, whose result is kept as {beside}"
-            ) from error
+            kept = f"it came while this ran, whose result is kept as {beside}"
+            raise RequestError(f"{error}; {kept}") from error
         publish(staged, target)
 
 
@@ -154,14 +154,6 @@ def require_space(target: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free + sum(map(folder_size, abandoned(target.parent)))
     if free < needed:
         raise RequestError(f"{target}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
-
-
-def carry_model_files(base: Path, staged: Path) -> None:
-    """Copy everything of a base model but its weights, its card and its config."""
-    for file in sorted(base.iterdir()):
-        left_out = file.suffix in WEIGHT_SUFFIXES or file.name in (CARD, "config.json", INDEX)
-        if file.is_file() and not file.name.startswith(".") and not left_out:
-            shutil.copyfile(file, staged / file.name)
 
 
 def _clean_up(parent: Path) -> None:
@@ -182,3 +174,63 @@ def carry_tokenizer(sources: list[Path], staged: Path, otherwise: str) -> None:
             shutil.copyfile(files[0], staged / name)
     if differing:
         note(f"{otherwise}, since the adapters differ in them: {', '.join(differing)}")
+
+
+def card(made_of: tuple[list[WeightedAdapter], Base | None], head: str, title: str, *sections: str) -> str:
+    """Return a card: front matter, title, introduction, recipe, adapters, result in all and by module."""
+    weighted, model = made_of
+    introduction, how, result, table = sections
+    base = base_name(weighted, model)
+    named = "# base_model: not named by the adapters"
+    if base is not None:
+        named = f"base_model: {base if re.fullmatch(r'[A-Za-z0-9_./-]+', base) else json.dumps(base)}"
+    recipe = how + "".join(["adapters:\n", *(f"  - {_item(item)}\n" for item in weighted)])
+    header = ["adapter", "weight", "rank", f"SHA-256 of {WEIGHTS}", "digest (weights and config)"]
+    pairs = [(item.adapter, item.weight) for item in weighted]
+    title += " " + " and ".join(f"{one.name} ({weight:g})" for one, weight in pairs)
+    rows = [  # each as `SOURCE` reads it
+        [one.name, f"{weight:g}", str(one.lora.rank), f"`{one.weights_sha256}`", f"`{one.digest}`"]
+        for one, weight in pairs
+    ]
+    front, adapters = f"---\n{named}\n{head}\n---", markdown_table(header, rows)
+    above = [front, f"# {title}", introduction, f"```yaml\n{recipe}```", adapters, result]
+    return "\n\n".join([*above, f"{table}\n"])
+
+
+def base_name(weighted: Iterable[WeightedAdapter], base: Base | None) -> str | None:
+    """Return the base as the adapters name it, or the folder given where they name it differently."""
+    named = list(dict.fromkeys(item.adapter.lora.base for item in weighted if item.adapter.lora.base))
+    return str(base.folder) if base and len(named) > 1 else next(iter(named), None)
+
+
+def _item(item: WeightedAdapter) -> str:
+    """Return `NAME=WEIGHT`, or the folder's path where the name alone would not find it."""
+    folder = item.adapter.folder
+    found = (SAVES / item.adapter.name).resolve() == folder.resolve()
+    path = str(folder) if "/" in str(folder) else f"./{folder}"
+    text = f"{item.adapter.name if found else path}={item.weight!r}"
+    return text if re.fullmatch(r"[\w./][\w./=+-]*", text) else json.dumps(text, ensure_ascii=False)
+
+
+def made_with() -> str:
+    """Return the mark by which a card is known as ours, with the versions that matter."""
+    return f"{MARK} with " + ", ".join(f"{name} {found}" for name, found in versions("numpy").items())
+
+
+def made_from(card: Path) -> Iterator[Adapter | TuneyardError]:
+    """Yield each adapter that a card of ours names, or the error where it is gone or changed."""
+    text = read_card(card)
+    if MARK not in text:
+        return
+    recipe = re.search(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    listed: Any = parse_yaml(recipe[1], str(card)).value if recipe else {"adapters": []}
+    found = SOURCE.findall(text)
+    named = [parse_reference_weight(item)[0] for item in listed["adapters"]] or [name for name, _ in found]
+    for reference, (_, digest) in zip(named, found, strict=False):
+        try:
+            adapter = open_adapter(find_folder(reference).resolve())
+            if adapter.digest != digest:
+                raise ContentError(f"{reference} changed since it was merged")
+            yield adapter
+        except TuneyardError as error:
+            yield error

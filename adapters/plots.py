@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adapters.statistics import AdapterStatistics
-from adapters.tables import Matrix
+from adapters.statistics import AdapterStatistics, Matrix
 from core.typeface import choose_typeface
 
 if TYPE_CHECKING:

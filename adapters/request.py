@@ -3,11 +3,10 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.fuse import FuseRequest
-from adapters.merge import MergeRequest
 from adapters.methods import methods
 from adapters.weighted import parse_optional_weight, parse_reference_weight
 from core.checkout import bundled
@@ -20,6 +19,35 @@ EXPECTED = {
     "adapters": "a list like [rte=0.5, mnli=0.5]", "base": FOLDER, "dtype": ", ".join(DTYPES),
     "energy": "a share such as 0.99", "method": "", "out": FOLDER, "rank": "a whole number",
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRequest:
+    """What a user asked to be merged; `rank` or `energy` is for methods that need one, `dtype` e.g. F32."""
+
+    wanted: list[tuple[str, float]]
+    out: Path
+    base: Path | None = None
+    method: str = "exact"
+    rank: int | None = None
+    energy: float | None = None
+    dtype: str = "F32"
+    force: bool = False
+    same_base: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FuseRequest:
+    """What a user asked to be fused; `dtype` None keeps the base's, `max_shard` is in bytes."""
+
+    wanted: list[tuple[str, float]]
+    base: Path
+    out: Path
+    dtype: str | None = None
+    base_as: str | None = None
+    max_shard: int | None = None
+    force: bool = False
+    same_base: bool = False
 
 
 def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequest:
@@ -62,10 +90,8 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     fields = read_mapping(path, "merge recipe")
     for name, value in (fields | {"adapters": fields.get("adapters")}).items():
         if name not in EXPECTED:
-            hint = nearest(name, EXPECTED)
-            raise ContentError(
-                f"{path}: unknown field {name!r}, expected {', '.join(EXPECTED)} {hint}".rstrip()
-            )
+            expected = f"{', '.join(EXPECTED)} {nearest(name, EXPECTED)}".rstrip()
+            raise ContentError(f"{path}: unknown field {name!r}, expected {expected}")
         if not _is_right(name, value):
             expected = EXPECTED[name] or ", ".join(methods())
             raise ContentError(f"{path}: {name}: {show_value(value)}, expected {expected}")

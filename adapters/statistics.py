@@ -5,17 +5,24 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
 from adapters import lowrank
 from adapters.prefetch import prefetch
 from adapters.store import Adapter
+from core.errors import show_value
 
 BINS = 61
 REACH = 4.0  # histograms end at this many root mean squares
+Matrix = list[list[float | None]]
+SETTINGS = (
+    ("type", "peft_type"), ("task", "task_type"), ("rank", "r"), ("alpha", "lora_alpha"),
+    ("dropout", "lora_dropout"), ("bias", "bias"), ("target modules", "target_modules"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +85,12 @@ def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> A
         name=adapter.name,
         digest=adapter.digest,
         sha256=adapter.weights_sha256,
-        base=adapter.base,
+        base=adapter.lora.base,
         dtypes=[dtype for dtype, _ in Counter(tensor.dtype for tensor in tensors).most_common()],
         tensors=len(tensors),
         bytes=sum(file.stat().st_size for file in adapter.files),
         full_tensors=adapter.full_tensors,
-        config=adapter.config,
+        config=adapter.lora.raw,
         modules=modules,
         parameters=sum(m.rank * (m.outputs + m.inputs) for m in modules),
         norm=math.hypot(*(module.norm for module in modules)),
@@ -101,15 +108,15 @@ def similarity(one: Adapter, other: Adapter, norms: tuple[float, float]) -> floa
         mine, theirs = one.layout[path], other.layout[path]
         if mine.sizes != theirs.sizes:
             return None
-        scales = one.scale(path) * other.scale(path)
+        scales = one.lora.scale_of(path) * other.lora.scale_of(path)
         product += scales * lowrank.inner(one.factors(path), other.factors(path))
     return product / (norms[0] * norms[1]) if norms[0] and norms[1] else None
 
 
 def _histograms(adapter: Adapter) -> list[Histogram]:
-    """Return for each target the distribution of the elements of its A and of its B, all layers together."""
+    """Return the distributions of the elements of each target's A and B, all layers together."""
     paths: dict[str, list[str]] = {}
-    for path in adapter.modules:
+    for path in adapter.layout:
         paths.setdefault(path.rpartition(".")[2], []).append(path)
     found = []
     for (target, own), (i, side) in itertools.product(paths.items(), enumerate("AB")):
@@ -125,7 +132,7 @@ def _histograms(adapter: Adapter) -> list[Histogram]:
 
 
 def _module(adapter: Adapter, path: str) -> ModuleStatistics:
-    found, scale = adapter.layout[path], adapter.scale(path)
+    found, scale = adapter.layout[path], adapter.lora.scale_of(path)
     values = scale * lowrank.singular_values(*adapter.factors(path))
     number, target = re.search(r"\.(\d+)\.", path), path.rpartition(".")[2]
     layer = int(number[1]) if number else None
@@ -136,3 +143,79 @@ def _module(adapter: Adapter, path: str) -> ModuleStatistics:
         effective_rank=float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 0.0,
         singular_values=values.tolist(),
     )  # fmt: skip
+
+
+def text(measured: list[AdapterStatistics], cosines: Matrix) -> Iterator[str]:
+    """Yield the lines of the report on several adapters; `cosines` are their pairwise cosine similarities."""
+    for found in measured:
+        yield from _adapter(found)
+        yield ""
+    if len(measured) > 1:
+        names = [found.name for found in measured]
+        yield "cosine similarity of ΔW (1: same direction, 0: orthogonal)"
+        rows = [[name, *(_number(v) for v in row)] for name, row in zip(names, cosines, strict=True)]
+        yield from _table(["", *names], rows)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield aligned lines: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for first, *others in (header, *rows):
+        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
+        yield "  ".join(cells).rstrip()
+
+
+def _adapter(found: AdapterStatistics) -> Iterator[str]:
+    base = found.base or "not named"
+    base = base if base.isprintable() else show_value(base)  # a terminal obeys what control characters say
+    yield f"{found.name}  base {base}  {'+'.join(found.dtypes)}  sha256 {found.sha256}"
+    yield (
+        f"{len(found.modules)} modules  {found.tensors} tensors  {found.parameters:,} parameters  "
+        f"{found.bytes:,} bytes ({math.ceil(found.bytes / 2**20 * 10) / 10} MiB)  norm of ΔW {found.norm:.4g}"
+    )
+    config = {name: found.config.get(key) for name, key in SETTINGS}
+    yield f"config: {', '.join(f'{name} {_setting(value)}' for name, value in config.items())}"
+    if found.full_tensors:
+        yield f"saved in full (modules_to_save, bias): {', '.join(found.full_tensors)}"
+    yield ""
+    groups: dict[tuple[str, int, int], list[ModuleStatistics]] = {}
+    for module in found.modules:
+        groups.setdefault((module.target, module.outputs, module.inputs), []).append(module)
+    yield from _table(
+        ["target", "modules", "rank", "scale", "A", "B", "parameters", "norm of ΔW", "effective rank"],
+        [_target(modules) for modules in groups.values()],
+    )
+    norms = {(m.layer, m.target): m.norm for m in found.modules if m.layer is not None}
+    if norms:
+        yield ""
+        yield "norm of ΔW by layer"
+        targets = list(dict.fromkeys(target for _, target in norms))
+        layers = sorted({layer for layer, _ in norms})
+        rows = [[str(i), *(_number(norms.get((i, target))) for target in targets)] for i in layers]
+        yield from _table(["layer", *targets], rows)
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "not given" if value is None else str(value)
+
+
+def _target(modules: list[ModuleStatistics]) -> list[str]:
+    one, rank = modules[0], _range([m.rank for m in modules])
+    return [
+        one.target + (" (embedding)" if one.kind == "embedding" else ""),
+        str(len(modules)), rank, _range([m.scale for m in modules]),
+        f"{rank}×{one.inputs}", f"{one.outputs}×{rank}",
+        f"{sum(m.rank * (m.outputs + m.inputs) for m in modules):,}",
+        _range([m.norm for m in modules]), f"{median(m.effective_rank for m in modules):.1f}",
+    ]  # fmt: skip
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.4g}", f"{max(values):.4g}"
+    return low if low == high else f"{low}–{high}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"

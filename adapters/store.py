@@ -1,22 +1,24 @@
 """Adapters on the disk: found by name or folder, checked against their own config, read factor by factor.
 
-What would be read wrongly in silence elsewhere (a missing tensor, an unknown prefix) is an error by name.
+What would be read wrongly in silence elsewhere is an error by name: an unknown prefix, a missing tensor (PEFT
+fills with zeros and only warns).
 """
 
 import hashlib
 import json
 import os
+import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+
+import click
 
 from adapters.base import read_shards
 from adapters.config import CONFIG, LoraConfig, read_config, require_text
-from adapters.missing import find_missing
-from adapters.output import note
 from core.errors import ContentError, RequestError, nearest
 from core.files import sha256
 from core.weights import Array, Weights, open_weights
@@ -32,6 +34,7 @@ PAIRS = {  # file suffixes of A and B by kind of module
 # Saved by PEFT beside a larger embedding in modules_to_save: its values again, and those before training.
 DOUBLES = (".modules_to_save.", ".original_module.")
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
+MOST_MISSING = 0.25  # of a span of layers; where more are absent, the architecture has few of the kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,10 @@ class Module:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A checked LoRA adapter; `layout` holds its modules by path without PEFT's prefix, layer by layer."""
+    """A checked LoRA adapter; `layout` holds its modules by path, layer by layer.
+
+    A path is without PEFT's prefix, e.g. `model.layers.0.self_attn.q_proj`.
+    """
 
     folder: Path
     lora: LoraConfig
@@ -65,21 +71,6 @@ class Adapter:
     def name(self) -> str:
         """The folder's name, a checkpoint's with that of its run before it."""
         return name_of(self.folder)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The content of adapter_config.json."""
-        return self.lora.raw
-
-    @property
-    def base(self) -> str | None:
-        """The base model's name as the config gives it, None where it gives none."""
-        return self.lora.base
-
-    @property
-    def modules(self) -> list[str]:
-        """Paths of the adapted modules, e.g. `model.layers.0.self_attn.q_proj`."""
-        return list(self.layout)
 
     @property
     def full_tensors(self) -> list[str]:
@@ -99,9 +90,9 @@ class Adapter:
         """Return one of `full_tensors` as fp32."""
         return self.weights.read(PREFIX + name)
 
-    def scale(self, module: str) -> float:
-        """Return s: α/r, or α/√r for rsLoRA, with rank and alpha patterns respected."""
-        return self.lora.scale_of(module)
+    def transposed(self, module: str) -> bool:
+        """Return whether the stored weight changes by (B·A)ᵀ: embeddings, Conv1D layers (fan_in_fan_out)."""
+        return self.layout[module].kind == "embedding" or self.lora.fan_in_fan_out
 
     @cached_property
     def digest(self) -> str:
@@ -123,6 +114,11 @@ class Adapter:
     def _keys(self, module: str) -> tuple[str, str]:
         down, up = PAIRS[self.layout[module].kind]
         return f"{PREFIX}{module}{down}", f"{PREFIX}{module}{up}"
+
+
+def note(text: str) -> None:
+    """Tell the user of something that stops nothing, on stderr."""
+    click.echo(f"note: {text}", err=True)
 
 
 def open_adapter(reference: str | Path) -> Adapter:
@@ -230,7 +226,7 @@ def _refusals(adapter: Adapter) -> Iterator[str]:
             yield f"{module}: has factors, but {CONFIG} does not target it"
         if found.rank != lora.rank_of(module):
             yield f"{module}: rank {found.rank}, but {CONFIG} gives it {lora.rank_of(module)}"
-        adapter.scale(module)  # tries alpha_pattern too, here where its time is bounded
+        adapter.lora.scale_of(module)  # tries alpha_pattern too, here where its time is bounded
     for name in full_tensors:
         module = name.rpartition(".")[0]
         copy_of_base = module.endswith(".base_layer") and module.removesuffix(".base_layer") in layout
@@ -258,3 +254,51 @@ def _refusals(adapter: Adapter) -> Iterator[str]:
             f"{gap} is missing among others that are there; where the base has no such module, write the "
             f"whole paths of the modules into target_modules of {CONFIG}"
         )
+
+
+def find_missing(config: LoraConfig, modules: Iterable[str]) -> str | None:
+    """Return the path of a module or layer that seems to be missing, None where all is regular.
+
+    Configs that name layers or whole paths, or a regular expression, say themselves what is there.
+    """
+    targets, excluded = (config.raw.get(name) or [] for name in ("target_modules", "exclude_modules"))
+    paths = any(
+        not isinstance(names, list) or any("." in name for name in names) for names in (targets, excluded)
+    )
+    if paths or not targets or config.raw.get("layers_to_transform") not in (None, []):
+        return None
+    siblings: dict[tuple[str, str], dict[int, set[str]]] = {}
+    layers: dict[str, set[int]] = {}
+    for module in modules:
+        if found := re.match(r"(.*?)\.(\d+)\.(.*)$", f".{module}"):
+            stack, (parent, _, name) = found[1].removeprefix("."), found[3].rpartition(".")
+            layers.setdefault(stack, set()).add(int(found[2]))
+            siblings.setdefault((stack, parent), {}).setdefault(int(found[2]), set()).add(name)
+    gaps = [_missing_layer(stack, sorted(numbers)) for stack, numbers in layers.items()]
+    gaps += [_missing_sibling(*key, found) for key, found in siblings.items()]
+    return next(filter(None, gaps), None)
+
+
+def _missing_layer(stack: str, numbers: list[int]) -> str | None:
+    if _even(numbers) and (numbers[0] == 0 or numbers[-1] - numbers[0] >= 2 * len(numbers) - 2 > 0):
+        return None
+    absent = sorted(set(range(numbers[-1] + 1)) - set(numbers))
+    if not absent or len(absent) > MOST_MISSING * (numbers[-1] + 1):
+        return None
+    return f"{stack}.{absent[0]}"
+
+
+def _missing_sibling(stack: str, parent: str, found: dict[int, set[str]]) -> str | None:
+    lacking = {
+        number: next(other - names for other in found.values() if names < other)
+        for number, names in found.items()
+        if any(names < other for other in found.values())
+    }
+    numbers = sorted(lacking)
+    if not numbers or (len(numbers) > 2 and _even(numbers)):
+        return None
+    return ".".join(filter(None, (stack, str(numbers[0]), parent, min(lacking[numbers[0]]))))
+
+
+def _even(numbers: Sequence[int]) -> bool:
+    return len({after - before for before, after in pairwise(numbers)}) <= 1

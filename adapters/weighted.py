@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+from adapters.base import Base, open_base, same_weights
 from adapters.lowrank import WeightedFactors
 from adapters.store import SAVES, Adapter, Module, open_adapter
 from core.errors import ContentError, RequestError, show_value
+from core.runs import RUN, model_sha256, run_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def parse_weight(value: object, reference: str) -> float:
 def open_weighted(wanted: Iterable[tuple[str, float]]) -> list[WeightedAdapter]:
     """Open each adapter and check that all can be added: same revision, same shapes, same layers.
 
-    Whether their bases are the same is `check_one_base`'s, or that of the base that is given.
+    Whether their bases are the same is `check_bases`'s.
     """
     weighted = [WeightedAdapter(open_adapter(reference), weight) for reference, weight in wanted]
     if not weighted:
@@ -57,14 +59,9 @@ def open_weighted(wanted: Iterable[tuple[str, float]]) -> list[WeightedAdapter]:
     if not any(item.weight for item in weighted):
         raise RequestError("all weights are 0: nothing would be left")
     for one, other in combinations((item.adapter for item in weighted), 2):
-        for reason in (*_differences(one, other), *_gaps(one, other), *_gaps(other, one)):
+        for reason in _differences(one, other):
             raise ContentError(reason)
     return weighted
-
-
-def active(weighted: Iterable[WeightedAdapter]) -> list[WeightedAdapter]:
-    """Return those whose weight is not 0: only they take up rank."""
-    return [item for item in weighted if item.weight]
 
 
 def union(weighted: Iterable[WeightedAdapter]) -> dict[str, Module]:
@@ -81,21 +78,22 @@ def factors_of(weighted: Iterable[WeightedAdapter], path: str) -> WeightedFactor
     """Read the factors of one module from every part that has it, each with weight times scale."""
     adapters = [(item.adapter, item.weight) for item in weighted if path in item.adapter.layout]
     pairs = [adapter.factors(path) for adapter, _ in adapters]
-    return WeightedFactors(pairs, [weight * adapter.scale(path) for adapter, weight in adapters])
+    return WeightedFactors(pairs, [weight * adapter.lora.scale_of(path) for adapter, weight in adapters])
 
 
 def notes(weighted: list[WeightedAdapter]) -> Iterator[str]:
     """Yield what a user should know although it stops nothing."""
-    unnamed = [item.adapter.name for item in weighted if item.adapter.base is None]
+    unnamed = [item.adapter.name for item in weighted if item.adapter.lora.base is None]
     if unnamed and len(weighted) > 1:
         yield f"not checked: {', '.join(unnamed)} names no base model"
     weights: dict[Path, list[float]] = {}
-    for item in active(weighted):
+    used = [item for item in weighted if item.weight]
+    for item in used:
         weights.setdefault(item.adapter.folder.resolve(), []).append(item.weight)
     for folder, given in weights.items():
         if len(given) > 1:
             yield f"{folder.name} is given {len(given)} times: its weights add up to {sum(given):g}"
-    for item in active(weighted):
+    for item in used:
         for head in sorted(item.adapter.folder.glob("value_head.*")):
             yield f"left out: {head}, the value head of a reward model, which the result does not hold"
     skipped = [item.adapter.name for item in weighted if not item.weight]
@@ -103,23 +101,9 @@ def notes(weighted: list[WeightedAdapter]) -> Iterator[str]:
         yield f"weight 0: {', '.join(skipped)} left out"
 
 
-def check_one_base(weighted: Iterable[WeightedAdapter]) -> None:
-    """Refuse adapters whose configs name different bases, where no base is given that could decide."""
-    models: dict[str, Adapter] = {}
-    for adapter in (item.adapter for item in weighted if item.adapter.base):
-        base = Path(str(adapter.base))
-        models.setdefault(str(base.resolve()) if base.exists() else str(adapter.base).rstrip("/"), adapter)
-    if len(models) > 1:
-        one, other = list(models.values())[:2]
-        raise ContentError(
-            f"different base models: {one.name} was trained on {one.base}, {other.name} on {other.base}; "
-            "where both are the same model, give it as --base DIR, which decides"
-        )
-
-
 def _differences(one: Adapter, other: Adapter) -> Iterator[str]:
-    """Yield what forbids to add two adapters: another revision of the base, other shapes."""
-    revisions = [adapter.config.get("revision") or "main" for adapter in (one, other)]
+    """Yield what forbids to add two adapters: another revision of the base, other shapes, missing factors."""
+    revisions = [adapter.lora.raw.get("revision") or "main" for adapter in (one, other)]
     if revisions[0] != revisions[1]:
         where = f"{one.name} was trained on {revisions[0]}, {other.name} on {revisions[1]}"
         yield f"different base revisions: {where}"
@@ -130,11 +114,103 @@ def _differences(one: Adapter, other: Adapter) -> Iterator[str]:
         if known.sizes != module.sizes:
             where = f"is {known.sizes} in {one.name}, {module.sizes} in {other.name}"
             yield f"different base models: {path} {where}"
+    for have, lack in ((one, other), (other, one)):
+        with lack.lora.bounded():
+            paths = [path for path in have.layout if path not in lack.layout and lack.lora.targets(path)]
+        if paths:
+            missing = f"{paths[0]} is missing: its config targets it, and {have.name} has it"
+            yield f"{lack.weights.path}: {missing}"
 
 
-def _gaps(have: Adapter, lack: Adapter) -> list[str]:
-    """Return each module that both take by its plain name, and whose factors are in one file alone."""
-    with lack.lora.bounded():
-        paths = [path for path in have.layout if path not in lack.layout and lack.lora.targets(path)]
-    told = "is missing: its config targets it, and"
-    return [f"{lack.weights.path}: {path} {told} {have.name} has it" for path in paths]
+def check_bases(base: Base | None, weighted: Iterable[WeightedAdapter], *, same: bool) -> Iterator[str]:
+    """Refuse adapters that do not fit the base; yield what could not be checked (see `check_base`).
+
+    Where no base is given that could decide, those are refused whose configs name different ones.
+    """
+    if base is None:
+        models: dict[str, Adapter] = {}
+        for adapter in (item.adapter for item in weighted):
+            if name := adapter.lora.base:
+                key = str(Path(name).resolve()) if Path(name).exists() else name.rstrip("/")
+                models.setdefault(key, adapter)
+        if len(models) > 1:
+            one, other = list(models.values())[:2]
+            where = f"{one.name} was trained on {one.lora.base}, {other.name} on {other.lora.base}"
+            raise ContentError(
+                f"different base models: {where}; where both are the same model, give it as --base DIR, "
+                "which decides"
+            )
+        return
+    for item in weighted:
+        with item.adapter.lora.bounded():
+            reason = next(_refusals(base, item.adapter), "") if item.weight else ""
+        if reason:
+            raise ContentError(reason)
+    for item in weighted:
+        if unchecked := check_base(item.adapter, base.folder, str(base.folder), same=same):
+            yield unchecked
+
+
+def check_base(adapter: Adapter, folder: Path, reference: str, *, same: bool) -> str:
+    """Refuse an adapter whose config names another base than `folder`, which the user named `reference`.
+
+    Where the named one is a folder here, the weights decide; else, unless the user says that both are the
+    `same`, the model's hash that the training recorded; else the last part of the name, and what is returned
+    says that no more could be checked. A 4-bit copy by Unsloth counts as the model that it was made from.
+    """
+    named = adapter.lora.base
+    if named is None or named == reference:
+        return ""
+    here, wrong = Path(named), f"adapter {adapter.folder}: trained on {named}"
+    if (here / "config.json").is_file():
+        if here.resolve() != folder.resolve() and not same_weights(open_base(here), open_base(folder)):
+            raise ContentError(f"{wrong}, whose weights are not those of {reference}")
+        return ""
+    if same:
+        return ""
+    if isinstance(trained := (run_of(adapter.folder).get("model") or {}).get("sha256"), str):
+        if trained != model_sha256(folder):
+            raise ContentError(
+                f"{wrong}, whose files had another hash ({trained[:16]}… in {RUN}) than those of "
+                f"{reference}; where only other files than the weights differ, say so with --same-base"
+            )
+        return ""
+    published = folder.resolve()
+    if published.parent.name == "snapshots":  # the hub's cache: models--OWNER--NAME/snapshots/COMMIT
+        published = Path(published.parent.parent.name.rpartition("--")[2])
+    if _plain(named) not in (_plain(reference), _plain(published.name)):
+        raise ContentError(
+            f"{wrong}, not on {reference}, and {named} is no folder here whose weights could be compared; "
+            "where both are the same model, say so with --same-base"
+        )
+    return (
+        f"adapter {adapter.folder}: trained on {named}, which is not here: whether {reference} holds "
+        f"the same weights could not be checked, only its name (no hash of the model in {RUN})"
+    )
+
+
+def _plain(name: str) -> str:
+    """Return the last part of a model's name, without what Unsloth adds for its copies in 4 bits."""
+    return re.sub("(-unsloth)?-bnb-4bit$", "", name.rstrip("/").rpartition("/")[2].casefold())
+
+
+def _refusals(base: Base, adapter: Adapter) -> Iterator[str]:
+    """Yield which modules the base lacks or shapes otherwise, and which the file lacks of its targets."""
+    for path, module in adapter.layout.items():
+        stored = base.find(f"{path}.weight")
+        expected = [module.outputs, module.inputs][:: -1 if adapter.transposed(path) else 1]
+        if stored is None:
+            yield f"{adapter.name}: {path}: {base.folder} has no such module: another base?"
+        elif list(base.tensors[stored].shape) != expected:
+            found = list(base.tensors[stored].shape)
+            yield f"{adapter.name}: {path}: made for a weight of shape {expected}, {base.folder} has {found}"
+    bias = next((name for name in base.tensors if name.endswith(".bias")), None)
+    if bias and adapter.lora.bias == "all" and not any(n.endswith(".bias") for n in adapter.full_tensors):
+        yield f"{adapter.weights.path}: bias 'all', but {bias} of {base.folder} is not in it"
+    if adapter.lora.raw.get("target_modules") == "all-linear":  # PEFT writes the names when it saves
+        return
+    for name, tensor in base.tensors.items():
+        path = base.module_name(name).removesuffix(".weight")
+        matrix = name.endswith(".weight") and len(tensor.shape) == 2
+        if matrix and path not in adapter.layout and adapter.lora.targets(path):
+            yield f"{adapter.weights.path}: {path} is missing, although its config targets it"

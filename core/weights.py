@@ -7,7 +7,7 @@ all tensors without holes (github.com/huggingface/safetensors). No file is mappe
 import json
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
@@ -54,15 +54,10 @@ class Weights:
         """Return a floating-point tensor as it is stored; BF16 comes as uint16 bit patterns."""
         tensor = self.tensors[name]
         where, count = f"{self.path}: tensor {name!r}", math.prod(tensor.shape)
-        if tensor.dtype not in STORED:
-            raise ContentError(f"{where}: dtype {tensor.dtype}, expected {' or '.join(STORED)}")
         try:
-            flat = np.fromfile(tensor.file, STORED[tensor.dtype], count, offset=tensor.start)
+            return _read(tensor, 0, count, where).reshape(tensor.shape)
         except OSError as error:
             raise ContentError(f"{where}: {describe_os_error(error)}") from error
-        if len(flat) != count:
-            raise ContentError(f"{where}: the file became shorter while it was read")
-        return flat.reshape(tensor.shape)
 
     def read(self, name: str) -> Array:
         """Return a tensor as fp32; `ContentError` where it is no float or holds NaN or infinity."""
@@ -70,6 +65,32 @@ class Weights:
         values = to_fp32(self.stored(name), tensor.dtype)
         require_finite(values, f"{self.path}: tensor {name!r}")
         return values
+
+
+def blocks_of(tensor: Tensor, elements: int) -> Iterator[tuple[int, Array]]:
+    """Yield (first row, rows as fp32 [rows, columns]) of a tensor, some `elements` at a time.
+
+    A vector has one column. `ContentError` where it is no float or holds NaN or infinity.
+    """
+    rows, columns = math.prod(tensor.shape[:1]), math.prod(tensor.shape[1:])
+    step = max(elements // max(columns, 1), 1)
+    where = f"{tensor.file}: tensor {tensor.name!r}"
+    for first in range(0, rows, step):
+        count = min(step, rows - first) * columns
+        values = to_fp32(_read(tensor, first * columns, count, where), tensor.dtype)
+        require_finite(values, f"{where} from row {first}")
+        yield first, values.reshape(-1, columns)
+
+
+def _read(tensor: Tensor, first: int, count: int, where: str) -> Stored:
+    """Return `count` elements from the `first` on as they are stored; `where` opens the `ContentError`."""
+    if tensor.dtype not in STORED:
+        raise ContentError(f"{where}: dtype {tensor.dtype}, expected {' or '.join(STORED)}")
+    kind = np.dtype(STORED[tensor.dtype])
+    flat = np.fromfile(tensor.file, kind, count, offset=tensor.start + first * kind.itemsize)
+    if len(flat) != count:
+        raise ContentError(f"{where}: the file became shorter while it was read")
+    return flat
 
 
 def open_weights(path: Path) -> Weights:
@@ -87,16 +108,7 @@ def open_weights(path: Path) -> Weights:
         if start > size:
             ends = f"header ends at byte {start}, the file at {size}"
             raise ContentError(f"{path}: truncated safetensors, or none: {ends}")
-        header = _parse(file.read(length), path)
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise ContentError(f"{path}: damaged safetensors: __metadata__ is no map of strings")
-    tensors = [_tensor(name, entry, start, path) for name, entry in header.items()]
-    _check_layout(tensors, start, size, path)
-    return Weights(path, {tensor.name: tensor for tensor in tensors}, metadata)
-
-
-def _parse(text: bytes, path: Path) -> dict[str, object]:
+        text = file.read(length)
     try:
         header = json.loads(text, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
@@ -104,7 +116,12 @@ def _parse(text: bytes, path: Path) -> dict[str, object]:
     if not isinstance(header, dict):
         found = type(header).__name__
         raise ContentError(f"{path}: damaged safetensors: header is {found}, expected an object")
-    return header
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ContentError(f"{path}: damaged safetensors: __metadata__ is no map of strings")
+    tensors = [_tensor(name, entry, start, path) for name, entry in header.items()]
+    _check_layout(tensors, start, size, path)
+    return Weights(path, {tensor.name: tensor for tensor in tensors}, metadata)
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

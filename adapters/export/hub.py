@@ -1,64 +1,76 @@
 """Upload to the Hugging Face hub: files by name, one commit, what has arrived is not sent twice."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from adapters import vllm
 from adapters.base import INDEX, open_base
 from adapters.config import CONFIG
-from adapters.export.model_card import make_card
-from adapters.export.source import ExportSource
-from adapters.output import CARD, TOKENIZER, note
-from adapters.store import WEIGHTS_INDEX
-from core.errors import RequestError
+from adapters.export.source import ExportSource, front_matter, licence_of
+from adapters.output import CARD, MARK, TOKENIZER, made_from, read_card
+from adapters.store import WEIGHTS_INDEX, Adapter, name_of, note
+from core.documents import dump_yaml, markdown_table
+from core.errors import ContentError, RequestError
+from core.files import read_json, read_object, require, sha256
+from core.runs import run_of
 
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 TOKEN_FIX = "export HF_TOKEN=… of an account that may write there, or run `hf auth login`"
+USAGE = """## How to load it
+
+```python
+{peft}from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{model}", dtype="auto")
+{adapted}tokenizer = AutoTokenizer.from_pretrained("{tokenizer}")
+messages = [{{"role": "user", "content": "…"}}]
+prompt = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+)
+answer = model.generate(**prompt, max_new_tokens=256)[0, prompt["input_ids"].shape[1] :]
+print(tokenizer.decode(answer, skip_special_tokens=True))
+```
+
+```console
+$ llamafactory-cli chat {named}
+{served}
+```"""
+Card = tuple[str, list[str]]  # a model card, and what could not be found out
 
 
 def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
-    """Upload with a card, or print what would be sent."""
-    repo = _check_repo(options["repo"])
-    card, notes = make_card(source, repo, options["license"], list(options["results"]))
-    files, left_out = _chosen(source)
-    for text in notes:
-        note(text)
-    for file in files:
-        click.echo(f"{file.stat().st_size:>14,}  {file.name}")
-    click.echo(f"{len(card.encode()):>14,}  README.md (the card)")
-    if left_out:
-        note(f"left out: {', '.join(left_out)}")
-    if options["dry_run"]:
-        click.echo(f"\n{card}\nnothing sent (--dry-run); would send to {repo}")
-    else:
-        click.echo(_send(repo, files, card, private=options["private"]))
-
-
-def _chosen(source: ExportSource) -> tuple[list[Path], list[str]]:
-    """Return safetensors, configs, tokenizer and licence texts, and the names of all else in the folder."""
-    folder, adapter = source.folder, source.adapter
-    weights = [file.name for file in adapter.files] if adapter else list(open_base(folder).shards)
-    names = [CONFIG if adapter else "config.json", *weights]
-    optional = (WEIGHTS_INDEX,) if adapter else ("generation_config.json", INDEX)
-    names += [name for name in (*optional, *TOKENIZER, *CARRIED) if (folder / name).is_file()]
-    left_out = {path.name for path in folder.iterdir()} - {*names, CARD}
-    return [folder / name for name in names], sorted(left_out)
-
-
-def _check_repo(repo: str) -> str:
-    """Return `repo` where it is OWNER/NAME in the hub's spelling, else raise `RequestError`."""
+    """Upload safetensors, configs, tokenizer and licence texts with a card, or print what would be sent."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
+    repo, folder, adapter = options["repo"], source.folder, source.adapter
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
         raise RequestError(f"--repo {repo!r}: expected OWNER/NAME: {error}") from error
     if "/" not in repo:
         raise RequestError(f"--repo {repo!r}: expected OWNER/NAME")
-    return repo
+    card, notes = make_card(source, repo, options["license"], list(options["results"]))
+    weights = [file.name for file in adapter.files] if adapter else list(open_base(folder).shards)
+    names = [CONFIG if adapter else "config.json", *weights]
+    optional = (WEIGHTS_INDEX,) if adapter else ("generation_config.json", INDEX)
+    names += [name for name in (*optional, *TOKENIZER, *CARRIED) if (folder / name).is_file()]
+    left_out = {path.name for path in folder.iterdir()} - {*names, CARD}
+    for text in notes:
+        note(text)
+    for name in names:
+        click.echo(f"{(folder / name).stat().st_size:>14,}  {name}")
+    click.echo(f"{len(card.encode()):>14,}  README.md (the card)")
+    if left_out:
+        note(f"left out: {', '.join(sorted(left_out))}")
+    if options["dry_run"]:
+        click.echo(f"\n{card}\nnothing sent (--dry-run); would send to {repo}")
+    else:
+        click.echo(_send(repo, [folder / name for name in names], card, private=options["private"]))
 
 
 def _send(repo: str, files: list[Path], card: str, *, private: bool) -> str:
@@ -93,3 +105,176 @@ def _send(repo: str, files: list[Path], card: str, *, private: bool) -> str:
         raise RequestError(f"{error} ({error.__cause__}); {again}") from error
     except ValueError as error:  # the hub refuses the card's front matter, or a file
         raise RequestError(f"{repo}: the hub refuses it: {error}") from error
+
+
+def make_card(source: ExportSource, name: str, licence: str | None, results: list[Path]) -> Card:
+    """Return the hub's model card, as far as files tell; `licence` overrides what the base's say."""
+    notes: list[str] = []
+    adapter = source.adapter
+    found = adapter.lora.base if adapter else front_matter(source.folder).get("base_model")
+    base = found if isinstance(found, str) else None
+    on_hub = bool(base and re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).is_dir())
+    fields, terms = _licence(source, licence, notes)
+    page = fields.get("license_link", f"https://huggingface.co/{base}")
+    terms += f", [stated there]({page})" if on_hub else ""
+    head: dict[str, object] = {**fields, **({"base_model": base} if on_hub else {})}
+    if not on_hub:
+        notes.append(
+            f"the base is named {base or 'nowhere'}, no hub id: those who download this cannot find it"
+            + (f"; set base_model_name_or_path in {CONFIG}" if adapter else "")
+        )
+    head |= {
+        "library_name": "peft" if adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "tuneyard"] if adapter else ["tuneyard"],
+    }
+    shown = base or "BASE"
+    shown = Path(shown).name if Path(shown).is_absolute() else shown
+    runs = _runs(source.folder, name_of(source.folder), notes)
+    data = [entry for run in runs.values() for entry in run.get("data") or [] if isinstance(entry, dict)]
+    recipes = {name: run["settings"] for name, run in runs.items() if run.get("settings")}
+    settings: dict[str, Any] = next(iter(recipes.values()), {})
+    template = f" --template {settings['template']}" if settings.get("template") else ""
+    if not recipes:
+        notes.append("recipe not recorded beside the weights (run.json of `python -m recipes train`)")
+    trained = ", ".join(dict.fromkeys(str(one["dataset"]) for one in data))
+    rows = [["base", base or "not recorded"], ["licence of the base", terms], *_sizes(adapter)]
+    sections = [
+        f"# {name.rpartition('/')[2]}",
+        f"{'A LoRA adapter for' if adapter else 'A full model: adapters fused into'} {shown}"
+        f"{f', trained on {trained}' if trained else ''}.",
+        markdown_table(["", ""], rows),
+        _usage(source, name, shown, template),
+        _data(data, notes),
+        *(
+            f"## Recipe{f' of {one}' if len(runs) > 1 else ''}\n\n```yaml\n{dump_yaml(recipe)}```"
+            for one, recipe in recipes.items()
+        ),
+        _results(adapter, results, notes),
+        _own_words(source.folder),
+    ]
+    text = f"---\n{dump_yaml(head)}---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
+    return text, notes
+
+
+def _licence(source: ExportSource, stated: str | None, notes: list[str]) -> tuple[dict[str, str], str]:
+    """Return the fields of the base's licence, and its name with where that is from."""
+    if stated:
+        return {"license": stated}, f"{stated} (as stated at export)"
+    if found := licence_of(source):
+        fields, file = found
+        where = "the base's" if file.parent == source.base else "this folder's"
+        return fields, f"{fields.get('license_name', fields['license'])} (from {where} {file.name})"
+    notes.append("licence of the base unknown: state it with --license ID, e.g. apache-2.0")
+    return {"license": "unknown"}, "unknown: look it up at the base before you use this model"
+
+
+def _runs(folder: Path, name: str, notes: list[str]) -> dict[str, dict[str, Any]]:
+    """What trainings were made of, by adapter: the folder's own, or of those merged or fused into it."""
+    if own := run_of(folder):
+        return {name: own}
+    runs: dict[str, dict[str, Any]] = {}
+    for found in made_from(folder / CARD):
+        if isinstance(found, Adapter):
+            inside = _runs(found.folder, found.name, notes)
+            runs |= inside
+            notes += [] if inside else [f"data and recipe of {found.name} in it not recorded"]
+        else:
+            notes.append(f"data and recipe of an adapter in it not known: {found}")
+    return runs
+
+
+def _sizes(adapter: Adapter | None) -> list[list[str]]:
+    if adapter is None:
+        return []
+    layout = adapter.layout
+    targets = sorted({module.rpartition(".")[2] for module in layout})
+    ranks = sorted({module.rank for module in layout.values()})
+    size = sum(module.rank * (module.inputs + module.outputs) for module in layout.values())
+    rank = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]}–{ranks[-1]}"
+    return [
+        ["adapter", f"LoRA of rank {rank}, alpha {adapter.lora.alpha:g}, on {', '.join(targets)}"],
+        ["parameters", f"{size:,} in {len(layout)} modules"],
+        ["SHA-256 of the weights", f"`{adapter.weights_sha256}`"],
+    ]
+
+
+def _usage(source: ExportSource, repo: str, base: str, template: str) -> str:
+    """Return how it is loaded: PEFT or transformers, LLaMA-Factory (`template`: the training's) and vLLM."""
+    if source.adapter is None:
+        named = f"--model_name_or_path {repo}{template}"
+        return USAGE.format(
+            peft="", model=repo, adapted="", tokenizer=repo, named=named, served=f"$ vllm serve {repo}"
+        )
+    rank = max(module.rank for module in source.adapter.layout.values())
+    rank = vllm.max_rank(rank) or rank
+    served = f"$ vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules mine={repo}"
+    return USAGE.format(
+        peft="from peft import PeftModel\n",
+        model=base,
+        adapted=f'model = PeftModel.from_pretrained(model, "{repo}")\n',
+        tokenizer=repo if (source.folder / "tokenizer_config.json").is_file() else base,
+        named=f"--model_name_or_path {base} --adapter_name_or_path {repo}{template}",
+        served=f"# {vllm.NO_FULL_TENSORS}" if source.adapter.full_tensors else served,
+    )
+
+
+def _data(listed: list[dict[str, Any]], notes: list[str]) -> str:
+    if not listed:
+        notes.append("data not recorded beside the weights (run.json of `python -m recipes train`)")
+        return ""
+    used = {entry["dataset"]: entry for entry in listed}.values()
+    rows = [[entry["dataset"], _about(entry), f"`{entry['sha256']}`"] for entry in used]
+    return "## Data\n\n" + markdown_table(["dataset", "what it is", "SHA-256"], rows)
+
+
+def _about(entry: dict[str, Any]) -> str:
+    """Return a set's description and rows from its manifest, if that is still the one of the training."""
+    manifest = Path(entry["file"]).parent / "manifest.json"
+    if not manifest.is_file() or sha256(manifest) != entry.get("manifest_sha256"):
+        return "its manifest is not there any more"
+    fields: dict[str, Any] = read_object(manifest)
+    rows = fields["files"].get(Path(entry["file"]).name, {}).get("rows")
+    return f"{fields['about']}, {rows:,} rows" if rows else str(fields["about"])
+
+
+def _results(adapter: Adapter | None, places: list[Path], notes: list[str]) -> str:
+    """Return the results found under the given folders as a table; the hash tells those of this adapter."""
+    files: list[Path] = []
+    for place in places:
+        require(place, "results")
+        found = sorted(place.rglob("results.json")) if place.is_dir() else [place]
+        if not found:
+            raise RequestError(
+                f"{place}: no results.json in it; expected a folder that python -m eval.nli wrote"
+            )
+        files += found
+    if not files:
+        return ""
+    rows, proved = [], False
+    for file in files:
+        fields: Any = read_json(file)
+        wanted = ("model", "set", "n", "accuracy", "ci95", "majority")
+        missing = [key for key in wanted if not isinstance(fields, dict) or key not in fields]
+        if missing:
+            raise ContentError(f"{file}: no {', '.join(missing)}: not a results.json of python -m eval.nli")
+        hashes = fields.get("hashes", {}).get("adapters", {})
+        own = adapter is not None and adapter.digest in hashes.values()
+        proved |= own
+        low, high = fields["ci95"]
+        shares = f"{fields['accuracy']:.1%}", f"{low:.1%}–{high:.1%}", f"{fields['majority']:.1%}"
+        model = f"{fields['model']}{' (this adapter)' if own else ''}"
+        rows.append([model, fields["set"], f"{fields['n']:,}", *shares])
+    if adapter and not proved:
+        notes.append("none of the results is of this adapter: their hashes are of other weights")
+    header = ["model", "set", "examples", "accuracy", "95 % interval", "majority-class baseline"]
+    return "## Results\n\n" + markdown_table(header, rows)
+
+
+def _own_words(folder: Path) -> str:
+    """Return what merge or fuse wrote about how the folder was made."""
+    text = read_card(folder / CARD)
+    if MARK not in text:
+        return ""
+    body = text.partition("---\n")[2].partition("\n---\n")[2].strip()
+    return re.sub(r"^# ", "## ", body, count=1)

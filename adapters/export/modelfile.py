@@ -1,26 +1,144 @@
-"""Ollama's Modelfile: what to load, and the chat template, stop words and parameters of training."""
+"""Ollama's Modelfile: what to load, and the chat template, stop words and parameters of training.
 
+Most chat templates wrap: a fixed text before and after each message by its role, an opening for the answer, a
+system message where none is given. What a Jinja template puts around each message is found by rendering and
+checked on probes: one that does more (trims texts, numbers turns) fails and is refused.
+"""
+
+import itertools
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from adapters.export.chat import Wrapping, find_wrapping, renderer, thinks
 from adapters.export.source import ExportSource, check_file
-from adapters.output import note
+from adapters.store import note
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, write_text
-from core.prompt import saved_chat_template
+from core.patterns import bounded
+from core.prompt import Message, Render, saved_chat_template
 
 PARAMETERS = {  # the key is generation_config.json's name, the value Ollama's
     "temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
     "repetition_penalty": "repeat_penalty",
 }  # fmt: skip
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+MARK = "\u2042{}\u2042"  # a text that is in no template
+TEXTS = ("yes", " two \n\nlines \n", "<b>{{ x }}</b> \"q\" 'a' 文本", "7")
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapping:
+    """What stands around messages: `around` by role before and after, `answer` opens the answer.
+
+    `default` is the system text of a conversation without one; `start` comes once before all messages.
+    """
+
+    start: str
+    around: dict[str, tuple[str, str]]
+    answer: str
+    default: str | None
+
+    def render(self, messages: list[Message]) -> str:
+        """Return the prompt of a conversation, as the template would."""
+        if self.default is not None and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": self.default}, *messages]
+        parts = [f"{self.around[m['role']][0]}{m['content']}{self.around[m['role']][1]}" for m in messages]
+        return self.start + "".join(parts) + self.answer
+
+
+def renderer(template: str, special: dict[str, str]) -> Render:
+    """Return a Jinja template's rendering in a sandbox, set up as transformers does.
+
+    `special` are the texts of `bos_token` and its like. Thinking is switched off, as `eval` does.
+    """
+    from jinja2 import TemplateError, TemplateSyntaxError
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment as Environment
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.globals["raise_exception"] = refuse
+    try:
+        compiled = environment.from_string(template)
+    except TemplateSyntaxError as error:
+        raise ContentError(f"the chat template is damaged: line {error.lineno}: {error.message}") from error
+
+    def render(messages: list[Message], opened: bool) -> str:
+        try:
+            with bounded("the chat template"):
+                names = {"enable_thinking": False, **special}
+                return compiled.render(messages=messages, add_generation_prompt=opened, **names)
+        except (TemplateError, TypeError) as error:
+            roles = ", ".join(m["role"] for m in messages)
+            raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
+
+    return render
+
+
+def find_wrapping(render: Render) -> Wrapping:
+    """Return what a template puts around messages; `ContentError` where that is not all that it does."""
+    wrapping = _guess(render)
+    turns = ["user", "assistant", "user", "assistant", "user"]
+    for system, count, first in itertools.product(([], ["system"]), (1, 3, 5), range(len(TEXTS))):
+        messages = _conversation([*system, *turns[:count]], [*TEXTS[first:], *TEXTS, *TEXTS])
+        found, expected = wrapping.render(messages), render(messages, True)
+        if found != expected:
+            raise ContentError(
+                "the chat template does more than wrap each message (it trims texts, or treats some turns "
+                "otherwise), so no TEMPLATE can be written that is exact; write one by hand. For messages of "
+                f"{', '.join(m['role'] for m in messages)} it gives {show_value(expected)}, a wrapping "
+                f"{show_value(found)}"
+            )
+    return wrapping
+
+
+def thinks(render: Render, wrapping: Wrapping) -> bool:
+    """Return whether the template takes the thoughts out of earlier answers, which a wrapping keeps."""
+    messages = _conversation(["user", "assistant", "user"], ["a", "<think>\nb\n</think>\n\nc", "d"])
+    return render(messages, True) != wrapping.render(messages)
+
+
+def _guess(render: Render) -> Wrapping:
+    """Read the texts around marked messages; where the guess is wrong, the probes will tell."""
+
+    def around(*roles: str, opened: bool = False) -> list[str]:
+        """Return the texts before, between and after the messages of a conversation."""
+        marks = [MARK.format(i) for i in range(len(roles))]
+        text = render(_conversation(roles, marks), opened)
+        found = re.fullmatch("(.*?)".join(["", *map(re.escape, marks), ""]), text, re.DOTALL)
+        if found is None:
+            raise ContentError(
+                "the chat template leaves messages out or changes them; no TEMPLATE can say that"
+            )
+        return list(found.groups())
+
+    user_after = around("user")[1]
+    answer = around("user", opened=True)[1].removeprefix(user_after)
+    assistant_after = around("user", "assistant")[2]
+    turns = around("user", "assistant", "user")
+    user_before = turns[2].removeprefix(assistant_after)
+    before, between, _ = around("system", "user")
+    system_after, without = between.removesuffix(user_before), turns[0].removesuffix(user_before)
+    start, default = without, None
+    if len(without) > len(before) and without.startswith(before) and without.endswith(system_after):
+        start, default = "", without[len(before) : len(without) - len(system_after)]
+    roles = {
+        "system": (before.removeprefix(start), system_after),
+        "user": (user_before, user_after),
+        "assistant": (turns[1].removeprefix(user_after), assistant_after),
+    }
+    return Wrapping(start, roles, answer, default)
+
+
+def _conversation(roles: Sequence[str], texts: Sequence[str]) -> list[Message]:
+    return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
 
 
 def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
@@ -85,9 +203,8 @@ def go_template(wrapping: Wrapping) -> str:
             for i, (role, (a, b)) in enumerate(pairs)
         ]
         body = "".join(turns) + "{{ end }}"
-    return (
-        f"{_literal(wrapping.start)}{{{{ range .Messages }}}}{body}{{{{ end }}}}{_literal(wrapping.answer)}"
-    )
+    messages = f"{{{{ range .Messages }}}}{body}{{{{ end }}}}"
+    return _literal(wrapping.start) + messages + _literal(wrapping.answer)
 
 
 def _literal(text: str) -> str:
@@ -131,11 +248,9 @@ def _without_bos(wrapping: Wrapping, folders: list[Path], bos: str | None) -> Wr
 def _special_texts(folders: list[Path]) -> dict[str, str]:
     """Return the texts of bos_token and its like, which chat templates may use."""
     fields = _first(folders, "tokenizer_config.json")
-    values = {name: fields.get(name) for name in SPECIAL}
-    texts = {
-        name: value.get("content") if isinstance(value, dict) else value for name, value in values.items()
-    }
-    return {name: text for name, text in texts.items() if text and isinstance(text, str)}
+    values = ((name, fields.get(name)) for name in SPECIAL)
+    texts = ((name, one.get("content") if isinstance(one, dict) else one) for name, one in values)
+    return {name: text for name, text in texts if text and isinstance(text, str)}
 
 
 def _first(folders: list[Path], name: str) -> dict[str, Any]:

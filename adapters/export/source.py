@@ -33,15 +33,15 @@ def open_source(reference: str, base: Path | None) -> ExportSource:
         require(base / "config.json", "config of the base model (--base)")
     if (folder / CONFIG).is_file():
         adapter = open_adapter(folder)
-        return ExportSource(folder, adapter, base or _local(adapter.base))
-    if (folder / "config.json").is_file():
-        return ExportSource(folder, None, base or _local(front_matter(folder).get("base_model")))
-    hint = checkpoints_in(folder)
-    raise RequestError(f"{folder}: neither {CONFIG} nor config.json: no adapter and no model{hint}")
-
-
-def _local(name: object) -> Path | None:
-    return Path(name) if isinstance(name, str) and (Path(name) / "config.json").is_file() else None
+        named: object = adapter.lora.base
+    elif (folder / "config.json").is_file():
+        adapter, named = None, front_matter(folder).get("base_model")
+    else:
+        hint = checkpoints_in(folder)
+        raise RequestError(f"{folder}: neither {CONFIG} nor config.json: no adapter and no model{hint}")
+    if base is None and isinstance(named, str) and (Path(named) / "config.json").is_file():
+        base = Path(named)
+    return ExportSource(folder, adapter, base)
 
 
 def check_file(out: Path, source: ExportSource, *, force: bool) -> Path:

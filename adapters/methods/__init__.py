@@ -4,14 +4,13 @@ A method gets one module's factors and weights and the rank of the result, and r
 """
 
 import functools
-import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from core.errors import RequestError
-from core.plugins import Plugin, load, warn
+from core.plugins import Plugin, registry
 
 if TYPE_CHECKING:
     from adapters.lowrank import Pair, WeightedFactors
@@ -42,9 +41,8 @@ class Method:
         with self.plugin.guarded():
             a, b = self.function(factors, rank)
             if (a.shape[1:], b.shape[:1]) != ((inputs,), (outputs,)) or a.shape[0] != b.shape[-1]:
-                raise ValueError(
-                    f"A {list(a.shape)} and B {list(b.shape)} are no factors of {outputs}×{inputs}"
-                )
+                found = f"A {list(a.shape)} and B {list(b.shape)}"
+                raise ValueError(f"{found} are no factors of {outputs}×{inputs}")
             if a.shape[0] > rank:
                 raise ValueError(f"rank {a.shape[0]} is above {rank}, the rank of the result")
         return a, b
@@ -63,17 +61,7 @@ def names() -> list[str]:
 @functools.cache
 def methods() -> dict[str, Method]:
     """Return every method by name; a plug-in that cannot be used is left out with a warning."""
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in names()]
-    own = [each for module in modules for each in vars(module).values() if isinstance(each, Method)]
-    found = {each.name: each for each in own}
-    for plugin in load(GROUP).values():
-        if not isinstance(plugin.value, Method):
-            warn(f"plug-in {plugin.name!r} of {plugin.package} ({GROUP}): no function with @method")
-        elif plugin.value.name in found:
-            warn(f"merge method {plugin.value.name!r} of {plugin.package}: the name is taken")
-        else:
-            found[plugin.value.name] = replace(plugin.value, plugin=plugin)
-    return found
+    return registry(GROUP, __name__, Method, "merge method")
 
 
 def find_method(name: str) -> Method:

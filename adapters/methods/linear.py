@@ -16,10 +16,8 @@ def linear(factors: WeightedFactors, _rank: int) -> Pair:
     cross terms dᵢdⱼBᵢAⱼ, and a negative weight loses its sign.
     """
     shares = [math.copysign(math.sqrt(abs(c)), c) for c in factors.weights]
-    a = sum(
-        np.multiply(a, share, dtype=np.float64) for share, (a, _) in zip(shares, factors.pairs, strict=True)
-    )
-    b = sum(
-        np.multiply(b, share, dtype=np.float64) for share, (_, b) in zip(shares, factors.pairs, strict=True)
-    )
-    return np.asarray(a), np.asarray(b)
+    sides = zip(*factors.pairs, strict=True)
+    sums = [
+        sum(np.multiply(d, x, dtype=np.float64) for d, x in zip(shares, side, strict=True)) for side in sides
+    ]
+    return np.asarray(sums[0]), np.asarray(sums[1])

@@ -3,12 +3,10 @@
 A reader gets an open file and yields its rows with their places, some hundreds at a time.
 """
 
-import importlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from pkgutil import iter_modules
 from typing import Literal
 
 from compiler.problems import Problems
@@ -18,7 +16,7 @@ from compiler.rows import Rows
 from compiler.spec import PART, Spec
 from compiler.specfile import Source
 from core.errors import Problem, RequestError
-from core.plugins import Plugin, load, warn
+from core.plugins import Plugin, load, own, warn
 
 GROUP: Literal["tuneyard.readers"] = "tuneyard.readers"
 
@@ -58,19 +56,14 @@ def reader(*suffixes: str, text: bool = True) -> Callable[[ReadRows], Reader]:
 
 @cache
 def _own() -> dict[str, Reader]:
-    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
-    found = [each for module in modules for each in vars(module).values() if isinstance(each, Reader)]
-    return {kind: each for each in found for kind in each.suffixes}
+    return {kind: each for each in own(__name__, Reader) for kind in each.suffixes}
 
 
 @cache
 def readers() -> dict[str, Reader]:
     """Return every reader by suffix; a plug-in that cannot be used is left out with a warning."""
     found = dict(_own())
-    for plugin in load(GROUP).values():
-        if not isinstance(plugin.value, Reader):
-            warn(f"plug-in {plugin.name!r} of {plugin.package} ({GROUP}): no function with @reader")
-            continue
+    for plugin in load(GROUP, Reader, "reader").values():
         for kind in plugin.value.suffixes:
             if kind in found:
                 warn(f"the reader of {kind} in {plugin.package}: {kind} has a reader already")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from adapters.store import Adapter
-from adapters.weighted import WeightedAdapter
+from adapters.weighted import WeightedAdapter, factors_of
 from core.errors import ContentError
 from eval.backends.load import Model
 
@@ -29,7 +29,7 @@ def check_fits(model: Model, adapter: Adapter) -> None:
             raise ContentError(
                 f"adapter {adapter.folder}: {path} is {layout.outputs}×{layout.inputs}, the model has "
                 f"{'×'.join(map(str, found)) if found else 'no such module'}: "
-                f"trained on another base ({adapter.base or 'its config names none'})"
+                f"trained on another base ({adapter.lora.base or 'its config names none'})"
             )
     tensors = model.net.state_dict()
     for path in adapter.full_tensors:
@@ -57,7 +57,7 @@ def applied(model: Model, parts: Sequence[WeightedAdapter], merged: bool = False
         for name in dict.fromkeys(name for part in parts for name in part.adapter.full_tensors):
             holders = [part for part in parts if name in part.adapter.full_tensors]
             stack.callback(_replace(model, holders, name))
-        for path in dict.fromkeys(path for part in parts for path in part.adapter.modules):
+        for path in dict.fromkeys(path for part in parts for path in part.adapter.layout):
             holders = [part for part in parts if path in part.adapter.layout]
             stack.callback((_merge if merged else _hook)(model, holders, path))
         yield
@@ -67,7 +67,8 @@ def _hook(model: Model, parts: Sequence[WeightedAdapter], path: str) -> Undo:
     """Add the parts' products to what a module gives; return what takes them away."""
     import torch
 
-    a, b = (t.to(model.device, model.net.dtype) for t in _factors(parts, path))
+    pair = factors_of(parts, path).exact  # scaled before any rounding
+    a, b = (torch.from_numpy(one).to(model.net.dtype).to(model.device) for one in pair)
 
     def linear(_: "Module", inputs: "tuple[torch.Tensor, ...]", output: "torch.Tensor") -> "torch.Tensor":
         x = inputs[0].reshape(-1, a.shape[1])
@@ -76,19 +77,20 @@ def _hook(model: Model, parts: Sequence[WeightedAdapter], path: str) -> Undo:
     def embedding(_: "Module", inputs: "tuple[torch.Tensor, ...]", output: "torch.Tensor") -> "torch.Tensor":
         return output + torch.nn.functional.embedding(inputs[0], a.T) @ b.T
 
-    hook = embedding if _is_embedding(parts, path) else linear
+    hook = embedding if parts[0].adapter.layout[path].kind == "embedding" else linear
     undo: Undo = model.net.get_submodule(path).register_forward_hook(hook).remove
     return undo
 
 
 def _merge(model: Model, parts: Sequence[WeightedAdapter], path: str) -> Undo:
     """Add the parts' sum to a module's weight, rounded to its dtype; return what restores it."""
+    import torch
+
     weight = model.net.get_submodule(path).weight
     kept = weight.clone()
-    a, b = (t.to(model.device) for t in _factors(parts, path))
+    a, b = (torch.from_numpy(one).float().to(model.device) for one in factors_of(parts, path).exact)
     change = b @ a
-    transposed = _is_embedding(parts, path) or parts[0].adapter.lora.fan_in_fan_out
-    weight.copy_(weight.float() + (change.T if transposed else change))
+    weight.copy_(weight.float() + (change.T if parts[0].adapter.transposed(path) else change))
     return lambda: weight.copy_(kept)
 
 
@@ -106,17 +108,3 @@ def _replace(model: Model, parts: Sequence[WeightedAdapter], name: str) -> Undo:
         value = start + sum(part.weight * (own - start) for part, own in zip(parts, tensors, strict=True))
     setattr(module, leaf, torch.nn.Parameter(value.to(model.device, kept.dtype), requires_grad=False))
     return lambda: setattr(module, leaf, kept)
-
-
-def _is_embedding(parts: Sequence[WeightedAdapter], path: str) -> bool:
-    return parts[0].adapter.layout[path].kind == "embedding"
-
-
-def _factors(parts: Sequence[WeightedAdapter], path: str) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Return A [rank, inputs] and weight·s·B [outputs, rank] in fp32, the parts' ranks one after another."""
-    import torch
-
-    pairs = [(*part.adapter.factors(path), part.weight * part.adapter.scale(path)) for part in parts]
-    downs = [torch.from_numpy(a) for a, _, _ in pairs]
-    ups = [torch.from_numpy(b) * scale for _, b, scale in pairs]  # scaled before any rounding
-    return torch.cat(downs), torch.cat(ups, dim=1)

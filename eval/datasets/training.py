@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.cards import made_from
 from adapters.config import CONFIG
-from adapters.output import CARD
+from adapters.output import CARD, made_from
 from adapters.store import Adapter
 from core.datasets import find_dataset, registry_folder
 from core.errors import ContentError, RequestError, TuneyardError

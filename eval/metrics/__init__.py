@@ -7,16 +7,14 @@ Its mean appears in results.json, and from there in compare's and report's table
 
 import contextlib
 import functools
-import importlib
 import math
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from core.errors import RequestError
 from core.metrics import METRICS, Metric
-from core.plugins import Plugin, PluginError, load, warn
+from core.plugins import Plugin, PluginError, registry, warn
 from eval.statistics.rates import Rows, groups_of, mean_of, rate
 
 Function = Callable[[Mapping[str, Any]], float]
@@ -83,19 +81,7 @@ def metric(
 @functools.cache
 def metrics() -> dict[str, ExampleMetric]:
     """Return every metric of examples by name; a plug-in that cannot be used is left out with a warning."""
-    modules = [
-        importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)
-    ]
-    own = [each for module in modules for each in vars(module).values() if isinstance(each, ExampleMetric)]
-    found = {each.name: each for each in own}
-    for plugin in load(GROUP).values():
-        if not isinstance(plugin.value, ExampleMetric):
-            warn(f"plug-in {plugin.name!r} of {plugin.package} ({GROUP}): no function with @metric")
-        elif plugin.value.name in found or plugin.value.name in METRICS:
-            warn(f"metric {plugin.value.name!r} of {plugin.package}: the name is taken")
-        else:
-            found[plugin.value.name] = replace(plugin.value, plugin=plugin)
-    return found
+    return registry(GROUP, __name__, ExampleMetric, "metric", METRICS)
 
 
 def find_metric(name: str) -> ExampleMetric:

@@ -9,10 +9,15 @@ from pathlib import Path
 
 import click
 
-from adapters.compatibility import check_base
 from adapters.config import CONFIG
 from adapters.store import open_adapter
-from adapters.weighted import WeightedAdapter, open_weighted, parse_optional_weight, parse_reference_weight
+from adapters.weighted import (
+    WeightedAdapter,
+    check_base,
+    open_weighted,
+    parse_optional_weight,
+    parse_reference_weight,
+)
 from core.errors import RequestError, counted
 from core.runs import model_sha256
 from core.supervision import Turns
@@ -208,11 +213,11 @@ def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, tuple[Weighte
     reference = request.model
     if (Path(reference) / CONFIG).is_file():
         own = open_adapter(Path(reference))
-        if own.base is None:
+        if own.lora.base is None:
             raise RequestError(
                 f"{reference}: its config names no base: --model BASE --adapter {own.name}={reference}"
             )
-        reference, candidates[own.name] = own.base, (WeightedAdapter(own, 1.0),)
+        reference, candidates[own.name] = own.lora.base, (WeightedAdapter(own, 1.0),)
     for text in request.adapters:
         name, _, given = text.partition("=")
         if not name or Path(name).name != name or name.startswith(".") or name == BASE or name in candidates:

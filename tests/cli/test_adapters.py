@@ -26,7 +26,7 @@ def test_merging_imports_no_torch_and_ends_with_0(run, tmp_path):
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "numpy" in imported
     assert not imported & {"torch", "transformers", "peft", "safetensors", "scipy", "yaml", "matplotlib"}
-    assert open_adapter(tmp_path / "out").modules
+    assert open_adapter(tmp_path / "out").layout
 
 
 def test_the_hub_is_reached_with_what_the_core_lock_has(run, tmp_path):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adapters.fuse import FuseRequest
-from adapters.merge import MergeRequest
-from adapters.pipeline import fuse, merge, plan_fusing, plan_merging
+from adapters.fuse import fuse, plan_fusing
+from adapters.merge import merge, plan_merging
+from adapters.request import FuseRequest, MergeRequest
 from adapters.store import open_adapter
 from core.errors import ContentError, TuneyardError
 from tests.integration.peft_oracle import deltas, error, exact, load, ours, peft_merge, save_adapter
@@ -163,7 +163,7 @@ def test_peft_takes_what_we_refuse(base, save):
     save_file({**tensors, key: tensors[key] * float("nan")}, file)
     assert load(base, folder)(IDS).logits.isnan().any()
     with pytest.raises(ContentError, match="NaN"):
-        open_adapter(folder).factors(open_adapter(folder).modules[0])
+        open_adapter(folder).factors(next(iter(open_adapter(folder).layout)))
     save_file({k: v for k, v in tensors.items() if k != key}, file)
     with pytest.warns(UserWarning, match="missing adapter keys"):
         load(base, folder)

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adapters.fuse import FuseRequest
-from adapters.pipeline import plan_fusing
+from adapters.fuse import plan_fusing
+from adapters.request import FuseRequest
 from adapters.store import open_adapter
 from core.errors import ContentError, TuneyardError
 from tests.integration.peft_oracle import deltas, error, exact, load, ours, save_adapter
@@ -243,4 +243,4 @@ def test_a_pickle_s_own_message_converts_it(base, save):
     after = load_file(folder / WEIGHTS)
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], before[key]) for key in before)
-    assert open_adapter(folder).modules
+    assert open_adapter(folder).layout

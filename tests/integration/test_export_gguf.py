@@ -8,8 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from adapters.__main__ import cli
-from adapters.export.architecture import Architecture, reorder
-from adapters.export.vocabulary import _REST, _WORDS
+from adapters.export.architecture import _REST, _WORDS, Architecture, reorder
 from tests.tiny import CHATML, make_tiny
 from tests.unit.adapters.make import delta, make
 

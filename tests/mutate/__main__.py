@@ -24,8 +24,8 @@ from tests.mutate.sandbox import ROOT, Sandbox, tracked
 SCOPE = [
     "core/*.py", "compiler/*.py", "compiler/read/*.py", "eval/metrics/*.py", "eval/statistics/*.py",
     "eval/runs/alignment.py", "eval/runs/comparison.py", "eval/runs/judgement.py",
-    "adapters/compatibility.py", "adapters/delta.py", "adapters/lowrank.py", "adapters/merge.py",
-    "adapters/methods/*.py", "adapters/missing.py", "adapters/weighted.py",
+    "adapters/delta.py", "adapters/lowrank.py", "adapters/merge.py",
+    "adapters/methods/*.py", "adapters/store.py", "adapters/weighted.py",
 ]  # fmt: skip
 NOT = (
     "*/__main__.py",

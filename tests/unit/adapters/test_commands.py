@@ -56,7 +56,7 @@ def test_merge_says_what_it_wrote():
     assert re.search(r"relative Frobenius error \d\.\de[-+]\d\d, at most .* \(model\.layers\.", out)
     assert not notes
     result = open_adapter("half")
-    for module in result.modules:
+    for module in result.layout:
         expected = 0.5 * dense(factors(1))[module] + 0.5 * dense(factors(2))[module]
         np.testing.assert_allclose(delta(result, module), expected, atol=1e-4)
 
@@ -309,10 +309,10 @@ def test_a_base_decides_where_adapters_name_it_differently():
     assert "give it as --base DIR, which decides" in said
     call(*words, "--base", "base")
     result = open_adapter("./x")
-    for module in result.modules:
+    for module in result.layout:
         expected = 0.5 * dense(factors(1))[module] + 0.5 * dense(factors(2))[module]
         np.testing.assert_allclose(delta(result, module), expected, atol=1e-4)
-    assert result.base == "base"
+    assert result.lora.base == "base"
     assert "base_model: base\n" in Path("x/README.md").read_text()
     Path("again.yaml").write_text(
         re.search(r"```yaml\n(.*?)```", Path("x/README.md").read_text(), re.DOTALL)[1]
@@ -331,7 +331,7 @@ def test_modules_to_save_need_the_base_and_are_merged_against_it():
     call("merge", "a=0.5", "b=0.25", "rte=1", "--base", "full/base", "--out", "x")
     result = open_adapter("./x")
     assert (result.full_tensor("lm_head.weight") == 1 + 0.5 * 4 + 0.25 * 6).all()
-    assert result.config["modules_to_save"] == ["lm_head"]
+    assert result.lora.raw["modules_to_save"] == ["lm_head"]
 
 
 def test_modules_to_save_that_clash_or_do_not_fit():
@@ -362,7 +362,7 @@ def test_a_bias_trained_with_the_base_is_merged_like_other_full_tensors():
     assert "bias" in call("merge", "a=0.5", "--out", "x", code=2)[1]
     call("merge", "a=0.5", "mnli=1", "--base", "full/base", "--out", "x")
     result = open_adapter("./x")
-    assert result.config["bias"] == "all"
+    assert result.lora.raw["bias"] == "all"
     assert (result.full_tensor("model.layers.0.self_attn.q_proj.base_layer.bias") == 2).all()
 
 
@@ -382,9 +382,9 @@ def test_target_modules_are_plain_names_where_those_mean_the_same():
     call("merge", "rte=1", "mnli=1", "--out", "plain")
     call("merge", "rte=1", "regex=1", "--out", "paths")
     call("merge", "some=1", "--out", "layer")
-    assert open_adapter("./plain").config["target_modules"] == ["q_proj", "v_proj"]
-    assert open_adapter("./paths").config["target_modules"] == sorted(factors())
-    assert open_adapter("./layer").config["target_modules"] == sorted(m for m in factors() if ".1." in m)
+    assert open_adapter("./plain").lora.raw["target_modules"] == ["q_proj", "v_proj"]
+    assert open_adapter("./paths").lora.raw["target_modules"] == sorted(factors())
+    assert open_adapter("./layer").lora.raw["target_modules"] == sorted(m for m in factors() if ".1." in m)
 
 
 def test_show_prints_the_document_s_figures():

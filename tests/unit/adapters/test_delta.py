@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapters.base import Piece
 from adapters.delta import apply, nf4
-from adapters.shards import Piece
 from core.weights import open_weights, to_fp32
 from tests.unit.adapters.make import write_file
 

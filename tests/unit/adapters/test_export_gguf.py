@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.export.architecture import reorder
-from adapters.export.vocabulary import _REST, _WORDS, read_vocabulary
+from adapters.export.architecture import _REST, _WORDS, read_vocabulary, reorder
 from tests.unit.adapters.make import factors, make, make_base, tensors_of
 from tests.unit.adapters.test_commands import call
 

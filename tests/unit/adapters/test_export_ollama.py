@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.export.chat import find_wrapping, renderer
-from adapters.export.modelfile import go_template, quoted
+from adapters.export.modelfile import find_wrapping, go_template, quoted, renderer
 from core.errors import ContentError
 from tests.conftest import ROOT
 from tests.tiny import CHATML

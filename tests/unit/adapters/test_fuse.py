@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from adapters.base import copy_tensor
 from adapters.delta import nf4, total
-from adapters.fuse import RECORD, FuseRequest
-from adapters.pipeline import fuse, plan_fusing, retained_lines
-from adapters.shards import copy_tensor
+from adapters.fuse import RECORD, fuse, plan_fusing, retained_lines
+from adapters.request import FuseRequest
 from adapters.store import open_adapter
 from core.errors import ContentError, RequestError
 from core.weights import Tensor, open_weights, to_fp32
@@ -60,14 +60,14 @@ def test_elements_are_the_fp64_sum_rounded_once(tmp_path, dtype):
     adapter = open_adapter(tmp_path / "a")
     found, retained, _ = fused([(tmp_path / "a", 0.5)], base, tmp_path / "out")
     before = stored_in(base)
-    for module in adapter.modules:
+    for module in adapter.layout:
         name = f"{module}.weight"
         start = to_fp32(before[name], dtype).astype(np.float64)
         expected = to_bits(start + 0.5 * delta(adapter, module), dtype)
         np.testing.assert_array_equal(found[name], expected.reshape(found[name].shape))
-    for name in before.keys() - {f"{m}.weight" for m in adapter.modules}:
+    for name in before.keys() - {f"{m}.weight" for m in adapter.layout}:
         assert found[name].tobytes() == before[name].tobytes()
-    assert set(retained) == set(adapter.modules)
+    assert set(retained) == set(adapter.layout)
 
 
 def test_everything_else_of_the_folder_is_carried(tmp_path):
@@ -98,8 +98,8 @@ def test_several_adapters_with_weights_and_different_modules(tmp_path):
     make(tmp_path / "b", factors(2, rank=3, shapes={"q_proj": (24, 24)}), r=3, target_modules=["q_proj"])
     found, _, _ = fused([(tmp_path / "a", 0.5), (tmp_path / "b", -2)], base, tmp_path / "out")
     a, b = open_adapter(tmp_path / "a"), open_adapter(tmp_path / "b")
-    for module in a.modules:
-        change = 0.5 * delta(a, module) - (2 * delta(b, module) if module in b.modules else 0)
+    for module in a.layout:
+        change = 0.5 * delta(a, module) - (2 * delta(b, module) if module in b.layout else 0)
         expected = (base_tensors()[f"{module}.weight"].astype(np.float64) + change).astype(np.float32)
         np.testing.assert_array_equal(found[f"{module}.weight"], expected)
 
@@ -212,7 +212,7 @@ def test_nf4_base_is_quantised_everywhere_it_was_and_the_rest_stays(tmp_path):
         values = to_fp32(before, "BF16")
         if name.endswith("_proj.weight"):
             values = nf4(values, "BF16", double=False)
-        if name.removesuffix(".weight") in adapter.modules:
+        if name.removesuffix(".weight") in adapter.layout:
             values = (values + delta(adapter, name.removesuffix(".weight"))).astype(np.float32)
         off = ulps(found[name], bf16_bits(values))
         assert off.max() <= 1

@@ -79,16 +79,16 @@ def test_exclusions_explain_targets_without_tensors(tmp_path):
     every = ["q_proj", "v_proj", "o_proj", "k_proj"]
     assert open_adapter(
         make(tmp_path / "a", target_modules=every, exclude_modules=["o_proj", "k_proj"])
-    ).modules
-    assert open_adapter(make(tmp_path / "b", target_modules=every, exclude_modules=r".*\\.[ok]_proj")).modules
+    ).layout
+    assert open_adapter(make(tmp_path / "b", target_modules=every, exclude_modules=r".*\\.[ok]_proj")).layout
     assert open_adapter(
         make(tmp_path / "c", target_modules=[*every[:3]], exclude_modules=["self_attn.o_proj"])
-    ).modules
+    ).layout
     with pytest.raises(ContentError, match="targets 'k_proj', but no such tensor is there"):
         open_adapter(make(tmp_path / "d", target_modules=every, exclude_modules=["o_proj"]))
     few = {m: pair for m, pair in factors(layers=8).items() if m != "model.layers.3.self_attn.q_proj"}
     fields = {"exclude_modules": [r"model.layers.3.self_attn.q_proj"]}
-    assert open_adapter(make(tmp_path / "e", few, **fields)).modules
+    assert open_adapter(make(tmp_path / "e", few, **fields)).layout
     with pytest.raises(ContentError, match=r"layers\.3\.self_attn\.q_proj is missing among others"):
         open_adapter(make(tmp_path / "f", few))
 
@@ -101,7 +101,7 @@ def test_bias_all_of_a_model_without_biases_is_no_bias():
     said = call("fuse", "a", "--base", "base", "--out", "y", code=1)[1]
     assert "bias 'all', but model.layers.0.self_attn.q_proj.bias of base is not in it" in said
     call("merge", "a=1", "mnli=1", "--out", "z")
-    assert open_adapter("./z").config["bias"] == "none"
+    assert open_adapter("./z").lora.raw["bias"] == "none"
 
 
 def test_embeddings_saved_beside_the_factors_are_whole_values():

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters import lowrank
-from adapters.merge import MergeRequest, relative
-from adapters.pipeline import error_lines, merge, plan_merging
+from adapters.merge import error_lines, merge, plan_merging, relative
+from adapters.request import MergeRequest
 from adapters.store import open_adapter
 from core.errors import ContentError, RequestError
 from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, make, tensors_of
@@ -24,7 +24,7 @@ def merged(wanted, out, **how):
 
 def error_of(adapter, expected):
     """Return the largest relative Frobenius distance of a module from the expected dense ΔW."""
-    assert set(adapter.modules) == set(expected)
+    assert set(adapter.layout) == set(expected)
     return max(
         np.linalg.norm(delta(adapter, m) - expected[m]) / np.linalg.norm(expected[m]) for m in expected
     )
@@ -96,7 +96,7 @@ def test_modules_of_one_adapter_only_keep_their_share(tmp_path):
         expected = 0.5 * (one.get(module, 0) + other.get(module, 0))
         np.testing.assert_allclose(delta(result, module), expected, rtol=0, atol=1e-4)
     assert {m.rank for m in result.layout.values()} == {16}
-    assert sorted(result.config["target_modules"]) == ["k_proj", "q_proj", "v_proj"]
+    assert sorted(result.lora.raw["target_modules"]) == ["k_proj", "q_proj", "v_proj"]
 
 
 def test_embeddings_are_merged_as_such(tmp_path):
@@ -245,7 +245,7 @@ def test_any_ranks_patterns_weights_and_dtypes_give_the_dense_sum(tmp_path_facto
     result, _ = merged(
         [(folder / str(i), fields["weight"]) for i, fields in enumerate(drawn)], folder / "out"
     )
-    for module in result.modules:
+    for module in result.layout:
         assert np.linalg.norm(delta(result, module) - expected[module]) <= 1e-6 * size[module]
     assert result.lora.rank == max(sum(f["ranks"][i] for f in drawn) for i in (0, 1))
 

@@ -54,7 +54,7 @@ def test_the_example_of_the_docs_is_a_method(install):
     out, _ = call("merge", "./a=0.5", "./b=0.5", "--out", "out", "--method", "balanced")
     assert out.startswith("balanced  ./a=0.5  ./b=0.5")
     result, one, other = open_adapter("./out"), dense(factors(1)), dense(factors(2))
-    assert set(result.modules) == set(one)
+    assert set(result.layout) == set(one)
     for module in one:
         norms = [np.linalg.norm(one[module]), 3 * np.linalg.norm(other[module])]
         expected = np.mean(norms) * 0.5 * (one[module] / norms[0] + 3 * other[module] / norms[1])

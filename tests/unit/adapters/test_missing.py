@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from adapters.config import LoraConfig
-from adapters.missing import find_missing
+from adapters.store import find_missing
 
 
 def config(**fields: object) -> LoraConfig:

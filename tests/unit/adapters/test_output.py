@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters import pipeline
-from adapters.export.gguf_files import to_gguf
-from adapters.export.gguf_model import write_gguf
+from adapters import fuse as fusing
+from adapters import merge as merging
+from adapters.export.gguf_files import to_gguf, write_gguf
 from adapters.export.source import open_source
 from adapters.request import fuse_request, merge_request
 from adapters.store import open_adapter
@@ -27,14 +27,12 @@ FUSE = {
 
 def merge(meanwhile, force=False):
     """Merge, with something else happening at the first bytes written."""
-    return pipeline.merge(
-        pipeline.plan_merging(merge_request(["rte=1"], MERGE | {"force": force})), meanwhile
-    )
+    return merging.merge(merging.plan_merging(merge_request(["rte=1"], MERGE | {"force": force})), meanwhile)
 
 
 def fuse(meanwhile, force=False):
     """Fuse, with something else happening at the first bytes written."""
-    return pipeline.fuse(pipeline.plan_fusing(fuse_request(["rte"], FUSE | {"force": force})), meanwhile)
+    return fusing.fuse(fusing.plan_fusing(fuse_request(["rte"], FUSE | {"force": force})), meanwhile)
 
 
 def trained(_count):
@@ -94,15 +92,15 @@ def test_force_keeps_files_that_the_command_does_not_write(work):
 
 @pytest.mark.parametrize("work", [merge, fuse])
 def test_what_came_before_the_first_byte_costs_no_work(work, monkeypatch):
-    planned = {merge: "plan_merging", fuse: "plan_fusing"}[work]
-    plan = getattr(pipeline, planned)
+    module, planned = {merge: (merging, "plan_merging"), fuse: (fusing, "plan_fusing")}[work]
+    plan = getattr(module, planned)
 
     def late(request):
         found = plan(request)
         trained(0)
         return found
 
-    monkeypatch.setattr(pipeline, planned, late)
+    monkeypatch.setattr(module, planned, late)
     with pytest.raises(RequestError, match="out: already there; choose another --out"):
         work(lambda _: pytest.fail("worked"))
     assert set(names(".")) == {"base", "out", "saves"}

@@ -11,7 +11,7 @@ import pytest
 from adapters.request import parse_size
 from adapters.store import open_adapter
 from adapters.weighted import (
-    check_one_base,
+    check_bases,
     open_weighted,
     parse_optional_weight,
     parse_reference_weight,
@@ -27,15 +27,15 @@ def test_reads_what_peft_wrote(tmp_path):
     pairs = factors(1)
     adapter = open_adapter(make(tmp_path / "a", pairs, revision="v1"))
     assert adapter.name == "a"
-    assert adapter.base == "org/base"
-    assert adapter.config["revision"] == "v1"
-    assert adapter.modules == [
+    assert adapter.lora.base == "org/base"
+    assert adapter.lora.raw["revision"] == "v1"
+    assert list(adapter.layout) == [
         f"model.layers.{i}.self_attn.{n}" for i in (0, 1) for n in ("q_proj", "v_proj")
     ]
     for module, (a, b) in pairs.items():
         np.testing.assert_array_equal(adapter.factors(module)[0], a)
         np.testing.assert_array_equal(adapter.factors(module)[1], b)
-        assert adapter.scale(module) == 2
+        assert adapter.lora.scale_of(module) == 2
 
 
 def test_digest_changes_with_either_file(tmp_path):
@@ -46,7 +46,7 @@ def test_digest_changes_with_either_file(tmp_path):
 
 
 def test_layers_come_in_the_order_of_their_numbers(tmp_path):
-    layers = [int(m.split(".")[2]) for m in open_adapter(make(tmp_path / "a", factors(layers=12))).modules]
+    layers = [int(m.split(".")[2]) for m in open_adapter(make(tmp_path / "a", factors(layers=12))).layout]
     assert layers == sorted(layers)
 
 
@@ -93,7 +93,9 @@ def test_a_reference_with_a_slash_is_a_path_and_nothing_else(tmp_path, monkeypat
     ],
 )
 def test_scale_of_a_module(tmp_path, fields, module, scale):
-    assert open_adapter(make(tmp_path / "a", **fields)).scale(module) == pytest.approx(scale, rel=1e-15)
+    assert open_adapter(make(tmp_path / "a", **fields)).lora.scale_of(module) == pytest.approx(
+        scale, rel=1e-15
+    )
 
 
 REFUSED_FIELDS = [
@@ -157,12 +159,12 @@ def test_configs_that_mean_something_else_are_refused(tmp_path, fields, message)
 def test_leftovers_of_a_pissa_run_are_refused_though_they_look_plain(tmp_path, name):
     with pytest.raises(ContentError, match="take pissa_converted beside it"):
         open_adapter(make(tmp_path / "run" / name))
-    assert open_adapter(make(tmp_path / "run" / "pissa_converted")).modules
+    assert open_adapter(make(tmp_path / "run" / "pissa_converted")).layout
 
 
 @pytest.mark.parametrize("start", [True, False, None, "gaussian", "eva", "orthogonal"])
 def test_starts_that_leave_the_base_alone_are_taken(tmp_path, start):
-    assert open_adapter(make(tmp_path / "a", init_lora_weights=start)).modules
+    assert open_adapter(make(tmp_path / "a", init_lora_weights=start)).layout
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_starts_that_leave_the_base_alone_are_taken(tmp_path, start):
     ],
 )
 def test_other_ways_to_name_targets_are_understood(tmp_path, fields):
-    assert len(open_adapter(make(tmp_path / "a", **fields)).modules) == 4
+    assert len(open_adapter(make(tmp_path / "a", **fields)).layout) == 4
 
 
 def broken(tmp_path, change):
@@ -233,7 +235,7 @@ def test_a_module_that_one_layer_lacks_is_noticed(tmp_path, lost):
     with pytest.raises(ContentError, match=f"model.layers.{lost}.self_attn.v_proj is missing"):
         open_adapter(make(tmp_path / "a", pairs))
     named = {"target_modules": sorted(pairs)}
-    assert open_adapter(make(tmp_path / "b", pairs, **named)).modules
+    assert open_adapter(make(tmp_path / "b", pairs, **named)).layout
 
 
 def test_odd_names_are_only_names(tmp_path):
@@ -245,16 +247,16 @@ def test_odd_names_are_only_names(tmp_path):
 
 def test_layers_left_out_on_purpose_or_by_architecture_are_fine(tmp_path):
     chosen = {m: f for m, f in factors(layers=6).items() if int(m.split(".")[2]) in (0, 4)}
-    assert open_adapter(make(tmp_path / "a", chosen, layers_to_transform=[0, 4])).modules
+    assert open_adapter(make(tmp_path / "a", chosen, layers_to_transform=[0, 4])).layout
     every_fourth = {m: f for m, f in factors(layers=12).items() if int(m.split(".")[2]) % 4 == 3}
-    assert open_adapter(make(tmp_path / "b", every_fourth)).modules
+    assert open_adapter(make(tmp_path / "b", every_fourth)).layout
     keys_shared = {
         m: f for m, f in factors(layers=9).items() if not ("v_proj" in m and int(m.split(".")[2]) % 3 == 2)
     }
-    assert open_adapter(make(tmp_path / "d", keys_shared)).modules
+    assert open_adapter(make(tmp_path / "d", keys_shared)).layout
     mixed = {m: f for m, f in factors(layers=8).items() if ".3." not in m}  # another kind of layer in between
     mixed["model.layers.3.linear_attn.q_proj"] = mixed[Q0]
-    assert open_adapter(make(tmp_path / "c", mixed)).modules
+    assert open_adapter(make(tmp_path / "c", mixed)).layout
 
 
 @pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt"])
@@ -288,7 +290,7 @@ def pair(tmp_path, one, other):
     """Open two adapters together: keywords of `make` for each."""
     folders = [make(tmp_path / name, **fields) for name, fields in (("x", one), ("y", other))]
     parts = open_weighted([(folder, 0.5) for folder in folders])
-    check_one_base(parts)
+    list(check_bases(None, parts, same=False))
     return parts
 
 
@@ -391,7 +393,13 @@ def test_every_two_adapters_are_compared_and_not_each_with_the_first(tmp_path):
     make(tmp_path / "one", base_model_name_or_path="org/one")
     make(tmp_path / "two", base_model_name_or_path="org/two")
     with pytest.raises(ContentError, match="one was trained on org/one, two on org/two"):
-        check_one_base(open_weighted([(str(tmp_path / name), 1.0) for name in ("unnamed", "one", "two")]))
+        list(
+            check_bases(
+                None,
+                open_weighted([(str(tmp_path / name), 1.0) for name in ("unnamed", "one", "two")]),
+                same=False,
+            )
+        )
     small = factors(shapes={"k_proj": (6, 24)}), factors(shapes={"k_proj": (12, 24)})
     for name, pairs in zip("ab", small, strict=True):
         make(tmp_path / name, pairs, base_model_name_or_path=None, target_modules=["k_proj"])

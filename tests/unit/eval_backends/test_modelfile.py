@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.export.chat import find_wrapping, renderer
-from adapters.export.modelfile import modelfile_text
+from adapters.export.modelfile import find_wrapping, modelfile_text, renderer
 from core.errors import ContentError, RequestError
 from eval.backends.modelfile import compile_template, read_modelfile
 from tests.unit.adapters.test_export_ollama import BRACES, CHATML, CONVERSATIONS, LLAMA3, LLAMAFACTORY
