@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from core.drawing import COLOURS, FAINT, Typeface, choose_typeface, picture, plot, wrapped
 from core.language import tr
-from core.typeface import Typeface, choose_typeface
 from eval.metrics.calibration import Calibration
 from eval.metrics.text import percentiles
-from eval.reports.drawing import COLOURS, FAINT, plot, save, wrapped
 from eval.runs.judgement import ScoredRun
 
 if TYPE_CHECKING:
@@ -105,10 +104,7 @@ def _panels(
     across = min(IN_A_ROW, len(panels))
     down = math.ceil(len(panels) / across)
     width = max(5.0, across * size[0])
-    from matplotlib.figure import Figure
-
-    with typeface.used():
-        figure = Figure(figsize=(width, down * size[1] + 0.5))
+    with picture((width, down * size[1] + 0.5), path, typeface) as figure:
         figure.suptitle(wrapped(typeface.show(title), width), x=0.01, ha="left", fontsize=11)
         places = list(figure.subplots(down, across, squeeze=False).flat)
         for axes, (name, panel) in zip(places, panels.items(), strict=False):
@@ -116,7 +112,6 @@ def _panels(
             axes.set_title("\n".join(lines), fontsize=9, pad=8)
         for axes in places[len(panels) :]:
             axes.remove()
-        save(figure, path)
 
 
 def _short(text: str, most: int = 16) -> str:

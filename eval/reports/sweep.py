@@ -9,13 +9,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from core.documents import json_lines
+from core.drawing import COLOURS, choose_typeface, legend_below, plot
 from core.errors import ContentError
 from core.files import write_json, write_text
 from core.metrics import Metric, metric_of
-from core.typeface import choose_typeface
 from eval.metrics import find_metric
 from eval.reports.compared import BASE
-from eval.reports.drawing import COLOURS, legend_below, plot
 from eval.reports.numbers import Table, grid, interval, percent
 from eval.runs.results import PREDICTIONS
 from eval.statistics.rates import Rows, groups_of, hits, rate_of

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from core import language
+from core.drawing import Typeface
 from core.language import CHINESE, catalogue, in_language, listed, tr
-from core.typeface import Typeface
 from eval import compare, report
 from eval.reports import plots
 from eval.reports.compared import compare_results
@@ -136,7 +136,7 @@ def test_a_warning_is_in_one_language(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("core.typeface.CJK", ())
+    monkeypatch.setattr("core.drawing.CJK", ())
     demo(tmp_path / "runs")
     with in_language(CHINESE):
         found = compare_results([str(tmp_path / "runs")])
