@@ -28,8 +28,9 @@ from eval.reports.sheet import (
     read_key,
     read_sheet,
     side_by_side,
+    tally_json,
+    tally_table,
 )
-from eval.reports.tally import tally_json, tally_table
 from eval.runs.results import PREDICTIONS, Prediction
 from eval.scoring.candidates import Opened
 from eval.scoring.command import Asked, scoring_command

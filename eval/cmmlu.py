@@ -6,14 +6,14 @@ probabilities of A, B, C and D after the benchmark's own prompt. docs/eval-cmmlu
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from core.errors import RequestError, run
-from core.files import write_json, write_text
+from core.files import read_object, write_json, write_text
 from core.prompt import Conversation
 from eval.backends.scorers import ChoiceScorer, Fields, Scorer
 from eval.datasets.cmmlu import (
@@ -30,13 +30,16 @@ from eval.datasets.cmmlu import (
 from eval.datasets.dataset import EvalDataset
 from eval.metrics.labels import accuracy_line, summary
 from eval.nli import mass_warnings, mean_mass
-from eval.reports.groups import group_score, group_table, groups_json, read_groups
-from eval.runs.results import Prediction
+from eval.reports.numbers import Table, grid, interval, percent
+from eval.runs.results import RESULTS, Prediction
 from eval.scoring.candidates import Opened
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.options import ScoringRequest
 from eval.scoring.task import Figure, Job, Task, line_of
+from eval.statistics.rates import Measured, average
 
+AVERAGE = "average over subjects"
+QUESTIONS = "all questions as one"
 PLAIN = "the benchmark's text (no chat template)"
 
 
@@ -135,7 +138,8 @@ class Cmmlu(Task):
         scores = read_groups(out, models, in_groups([exam.subject for exam in self.exams.values()]))
         table = group_table(scores)
         write_text(out / "cmmlu.md", f"{table}\n")
-        write_json(out / "cmmlu.json", groups_json(scores))
+        told = {model: {group: asdict(one) for group, one in own.items()} for model, own in scores.items()}
+        write_json(out / "cmmlu.json", told)
         click.echo(f"\n{table}")
 
     def table(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
@@ -186,6 +190,56 @@ def _plain(opened: Opened) -> Opened:
         for one in opened.candidates
     ]
     return replace(opened, candidates=candidates)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupScore:
+    """The mean over sets with its 95 % limits, and beside it the share of all questions taken as one."""
+
+    sets: int
+    n: int
+    accuracy: float
+    ci95: tuple[float, float]
+    majority: float
+    over_questions: float
+
+
+Scores = dict[str, dict[str, GroupScore]]  # by model, then by group, the average last
+
+
+def read_groups(out: Path, models: Sequence[str], groups: Mapping[str, Sequence[str]]) -> Scores:
+    """Return each model's score in every group, and over all sets, of results in OUT/model/set."""
+    every = {**groups, AVERAGE: list(dict.fromkeys(name for group in groups.values() for name in group))}
+    found = {
+        model: {name: read_object(out / model / name / RESULTS) for name in every[AVERAGE]}
+        for model in models
+    }
+    return {
+        model: {group: group_score([results[name] for name in members]) for group, members in every.items()}
+        for model, results in found.items()
+    }
+
+
+def group_score(results: Sequence[Mapping[str, Any]]) -> GroupScore:
+    """Return the mean accuracy of sets by their results.json, every set counting alike."""
+    mean = average([Measured(one["accuracy"], one["stderr"], one["ci95"]) for one in results])
+    majority = sum(one["majority"] for one in results) / len(results)
+    n = sum(one["n"] for one in results)
+    right = sum(round(one["accuracy"] * one["n"]) for one in results)
+    return GroupScore(len(results), n, mean.value, mean.ci95, majority, right / n)
+
+
+def group_table(scores: Scores) -> str:
+    """Return groups as rows and models as columns, the two averages last."""
+    first = next(iter(scores.values()))
+    rows = []
+    for group, one in first.items():
+        shares = (interval((own[group].accuracy, *own[group].ci95)) for own in scores.values())
+        rows.append([group, str(one.sets), f"{one.n:,}", percent(one.majority), *shares])
+    last = first[AVERAGE]
+    overall = (percent(own[AVERAGE].over_questions) for own in scores.values())
+    rows.append([QUESTIONS, str(last.sets), f"{last.n:,}", "", *overall])
+    return grid(Table(["accuracy (95 % interval)", "subjects", "n", "majority", *scores], rows))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def cli(results: tuple[str, ...], out: Path, errors: int, lang: str) -> None:
     """
     from eval.reports.compared import compare_in_stated_metrics, compare_results
     from eval.reports.graded import metric_differences
-    from eval.reports.provenance import argument
+    from eval.reports.html import argument
 
     if out.is_dir():
         raise RequestError(f"--out {out}: a folder; expected the name of a file, e.g. {out / 'report.html'}")

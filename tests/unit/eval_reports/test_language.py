@@ -15,7 +15,7 @@ from eval import compare, report
 from eval.reports import plots
 from eval.reports.compared import compare_results
 from eval.reports.html import GLOSSARY
-from eval.reports.markdown import markdown
+from eval.reports.tables import markdown
 from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, write_run
 

@@ -14,9 +14,8 @@ from core import version
 from core.errors import ContentError, RequestError
 from eval.report import cli, render
 from eval.reports.compared import compare_in_metric, compare_results
-from eval.reports.html import GLOSSARY, LEFT_OUT, POLICY, explained, inline, text
+from eval.reports.html import GLOSSARY, LEFT_OUT, POLICY, explained, inline, provenance, text
 from eval.reports.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
-from eval.reports.provenance import provenance
 from eval.runs.judgement import ScoredRun
 from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, write_run

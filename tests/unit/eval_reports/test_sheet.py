@@ -25,8 +25,9 @@ from eval.reports.sheet import (
     restored,
     safe_cell,
     side_by_side,
+    tally_json,
+    tally_table,
 )
-from eval.reports.tally import tally_json, tally_table
 from eval.statistics.ratings import CRITERIA, Rating
 
 ASKED = [
