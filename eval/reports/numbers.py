@@ -14,14 +14,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def limits(low: float, high: float) -> str:
-    """Return the limits of a share in percent, `90.1–95.2`."""
-    return f"{100 * low:.1f}–{100 * high:.1f}"
-
-
 def interval(share: Sequence[float] | None) -> str:
     """Return (value, low, high) as `93.3 % (90.1–95.2)`, a dash where there is none."""
-    return NONE if share is None else f"{percent(share[0])} ({limits(*share[1:])})"
+    if share is None:
+        return NONE
+    value, low, high = share
+    return f"{percent(value)} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def points(share: float) -> str:

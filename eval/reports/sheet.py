@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from core.errors import SHOWN, ContentError, RequestError, show_value
 from core.files import read_object
@@ -211,18 +212,14 @@ METHOD = (
 )
 
 
-def tally_table(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping[int, str]) -> str:
-    """Return the verdicts, wins by criterion, mean marks, and the raters' agreement; `clusters` are those of
-    the prompts (from 1) that are not independent."""
-    found = outcomes(ratings, models, clusters)
-    parts = [verdict(one) for one in found if one.criterion == OVERALL]
-    parts += [grid(Table(HEADER, [_row(one) for one in found])), METHOD]
-    marks = {model: mean_marks(ratings, model) for model in models}
-    rows = [[model, *(_number(own[criterion]) for criterion in CRITERIA)] for model, own in marks.items()]
-    if len({rating.rater for rating in ratings}) > 1:
-        rows.append(["agreement", *(_number(agreement(ratings, criterion)) for criterion in CRITERIA)])
-    parts.append(grid(Table(["mean mark", *CRITERIA], rows)))
-    return "\n\n".join(parts) + "\n"
+def tally_table(told: Mapping[str, Any]) -> str:
+    """Return what `tally_json` told: verdicts, wins by criterion, mean marks, and the raters' agreement."""
+    rows = [[model, *map(_number, own.values())] for model, own in told["mean_marks"].items()]
+    if len(told["raters"]) > 1:
+        rows.append(["agreement", *map(_number, told["krippendorff_alpha"].values())])
+    won = grid(Table(HEADER, [_row(one) for one in told["outcomes"]]))
+    marks = grid(Table(["mean mark", *CRITERIA], rows))
+    return "\n\n".join([*told["verdicts"], won, METHOD, marks]) + "\n"
 
 
 def verdict(one: Outcome) -> str:
@@ -239,8 +236,9 @@ def verdict(one: Outcome) -> str:
 
 def tally_json(
     ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping[int, str]
-) -> dict[str, object]:
-    """Return the tally as plain JSON values."""
+) -> dict[str, Any]:
+    """Return the tally as plain JSON values; `clusters` are those of the prompts (from 1) that are not
+    independent."""
     found = outcomes(ratings, models, clusters)
     return {
         "models": list(models),
@@ -254,10 +252,10 @@ def tally_json(
     }
 
 
-def _row(one: Outcome) -> list[str]:
-    counts = [str(one.wins), str(one.ties), str(one.losses)]
-    chances = map(p_cell, (one.p, one.p_holm))
-    return [f"{one.model} − {one.against}", one.criterion, *counts, interval(one.share), *chances]
+def _row(one: Mapping[str, Any]) -> list[str]:
+    counts = [str(one[name]) for name in ("wins", "ties", "losses")]
+    chances = [p_cell(one[name]) for name in ("p", "p_holm")]
+    return [f"{one['model']} − {one['against']}", one["criterion"], *counts, interval(one["share"]), *chances]
 
 
 def _number(value: float | None) -> str:
