@@ -6,7 +6,7 @@ probabilities of A, B, C and D after the benchmark's own prompt. docs/eval-cmmlu
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from eval.statistics.rates import Measured, average
 
 AVERAGE = "average over subjects"
 QUESTIONS = "all questions as one"
+Scores = dict[str, dict[str, dict[str, Any]]]  # by model, then by group, the average last
 PLAIN = "the benchmark's text (no chat template)"
 
 
@@ -138,14 +139,13 @@ class Cmmlu(Task):
         scores = read_groups(out, models, in_groups([exam.subject for exam in self.exams.values()]))
         table = group_table(scores)
         write_text(out / "cmmlu.md", f"{table}\n")
-        told = {model: {group: asdict(one) for group, one in own.items()} for model, own in scores.items()}
-        write_json(out / "cmmlu.json", told)
+        write_json(out / "cmmlu.json", scores)
         click.echo(f"\n{table}")
 
     def table(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
         """Return the average over subjects alone."""
         average = group_score(list(found.values()))
-        mean = Figure(average.accuracy, average.ci95, average.n, average.majority)
+        mean = Figure(average["accuracy"], average["ci95"], average["n"], average["majority"])
         return {"accuracy, average over subjects": mean}
 
 
@@ -192,21 +192,6 @@ def _plain(opened: Opened) -> Opened:
     return replace(opened, candidates=candidates)
 
 
-@dataclass(frozen=True, slots=True)
-class GroupScore:
-    """The mean over sets with its 95 % limits, and beside it the share of all questions taken as one."""
-
-    sets: int
-    n: int
-    accuracy: float
-    ci95: tuple[float, float]
-    majority: float
-    over_questions: float
-
-
-Scores = dict[str, dict[str, GroupScore]]  # by model, then by group, the average last
-
-
 def read_groups(out: Path, models: Sequence[str], groups: Mapping[str, Sequence[str]]) -> Scores:
     """Return each model's score in every group, and over all sets, of results in OUT/model/set."""
     every = {**groups, AVERAGE: list(dict.fromkeys(name for group in groups.values() for name in group))}
@@ -220,13 +205,15 @@ def read_groups(out: Path, models: Sequence[str], groups: Mapping[str, Sequence[
     }
 
 
-def group_score(results: Sequence[Mapping[str, Any]]) -> GroupScore:
-    """Return the mean accuracy of sets by their results.json, every set counting alike."""
+def group_score(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return as JSON values the mean accuracy of sets by their results.json, every set counting alike, with
+    its 95 % limits, and beside it (`over_questions`) the share of all questions taken as one."""
     mean = average([Measured(one["accuracy"], one["stderr"], one["ci95"]) for one in results])
     majority = sum(one["majority"] for one in results) / len(results)
     n = sum(one["n"] for one in results)
     right = sum(round(one["accuracy"] * one["n"]) for one in results)
-    return GroupScore(len(results), n, mean.value, mean.ci95, majority, right / n)
+    found = {"sets": len(results), "n": n, "accuracy": mean.value, "ci95": mean.ci95, "majority": majority}
+    return {**found, "over_questions": right / n}
 
 
 def group_table(scores: Scores) -> str:
@@ -234,11 +221,11 @@ def group_table(scores: Scores) -> str:
     first = next(iter(scores.values()))
     rows = []
     for group, one in first.items():
-        shares = (interval((own[group].accuracy, *own[group].ci95)) for own in scores.values())
-        rows.append([group, str(one.sets), f"{one.n:,}", percent(one.majority), *shares])
+        shares = (interval((own[group]["accuracy"], *own[group]["ci95"])) for own in scores.values())
+        rows.append([group, str(one["sets"]), f"{one['n']:,}", percent(one["majority"]), *shares])
     last = first[AVERAGE]
-    overall = (percent(own[AVERAGE].over_questions) for own in scores.values())
-    rows.append([QUESTIONS, str(last.sets), f"{last.n:,}", "", *overall])
+    overall = (percent(own[AVERAGE]["over_questions"]) for own in scores.values())
+    rows.append([QUESTIONS, str(last["sets"]), f"{last['n']:,}", "", *overall])
     return grid(Table(["accuracy (95 % interval)", "subjects", "n", "majority", *scores], rows))
 
 

@@ -4,6 +4,7 @@ and how long texts are, in tokens: for each kind of text the share of rows that 
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,10 +32,7 @@ def draw_confusion(runs: Sequence[ScoredRun], typeface: Typeface, path: Path) ->
     n = len(runs[0].gold)
     title = tr("{name}: predicted (columns) by actual (rows); n = {n:,}", name=runs[0].dataset, n=n)
     size = max(2.6, 0.45 * len(columns)) + 0.5, max(2.2, 0.4 * len(rows)) + 1.2
-
-    def draw(axes: "Axes", run: ScoredRun) -> str:
-        return _matrix(axes, run, rows, columns, typeface)
-
+    draw = partial(_matrix, rows=rows, columns=columns, typeface=typeface)
     _panels({run.model: run for run in runs}, draw, title, size, path, typeface)
 
 

@@ -219,8 +219,8 @@ def _kinds_finding(counts: Mapping[str, Mapping[str, Kind]], kind: str, base: st
 
 def draw_bars(chart: Chart, typeface: Typeface, path: Path) -> None:
     """Write the chart as standing bars, or as lying ones: for many places, or long names."""
-    standing = bool(chart.baselines) and len(chart.places) <= STANDING
-    (draw_standing if standing else draw_lying)(chart, typeface, path)
+    draw = draw_standing if chart.baselines and len(chart.places) <= STANDING else draw_lying
+    draw(chart, typeface, path)
 
 
 def draw_standing(chart: Chart, typeface: Typeface, path: Path) -> None:
