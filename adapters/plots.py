@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from adapters.statistics import AdapterStatistics, Matrix
-from core.typeface import choose_typeface
+from core.drawing import choose_typeface, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,6 @@ def draw(folder: Path, measured: list[AdapterStatistics], cosines: Matrix) -> li
     for name, number in typeface.numbered.items():
         click.echo(f"plots: {number} is {name}, which no installed font can write", err=True)
     drawn = [replace(found, name=typeface.show(found.name)) for found in measured]
-    folder.mkdir(parents=True, exist_ok=True)
     with typeface.used():
         pictures = {"norms": _norms(drawn), "spectrum": _spectrum(drawn)}
         for i, (name, found) in enumerate(zip(names, drawn, strict=True), 1):
@@ -33,7 +32,7 @@ def draw(folder: Path, measured: list[AdapterStatistics], cosines: Matrix) -> li
         if len(drawn) > 1:
             pictures["cosine"] = _cosine([found.name for found in drawn], cosines)
         for name, figure in pictures.items():
-            figure.savefig(folder / f"{name}.png")
+            save(figure, folder / f"{name}.png")
     return [folder / f"{name}.png" for name in pictures]
 
 

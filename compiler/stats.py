@@ -123,19 +123,15 @@ def _tokens(model: Path) -> Measure:
 
 def plot(found: Stats, path: Path) -> None:
     """Draw how long prompts and answers are, as two histograms; the suffix decides the format."""
-    from matplotlib.figure import Figure
-
-    from core.typeface import choose_typeface
+    from core.drawing import choose_typeface, picture
 
     face = choose_typeface([found.name])
-    with face.used():
-        figure = Figure(figsize=(9, 3.5))
-        figure.suptitle(face.show(f"{found.name}: {found.examples} examples"))
-        for axes, (what, counts) in zip(figure.subplots(1, 2), found.lengths.items(), strict=True):
-            axes.hist(list(counts), bins=40, weights=list(counts.values()))
-            axes.set(xlabel=f"{found.unit} of {what}", ylabel="examples")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            figure.savefig(path)
-        except ValueError as error:
-            raise RequestError(f"--plot {path}: {error}") from error
+    path = path if path.suffix else path.with_suffix(".png")
+    try:
+        with picture((9, 3.5), path, face) as figure:
+            figure.suptitle(face.show(f"{found.name}: {found.examples} examples"))
+            for axes, (what, counts) in zip(figure.subplots(1, 2), found.lengths.items(), strict=True):
+                axes.hist(list(counts), bins=40, weights=list(counts.values()))
+                axes.set(xlabel=f"{found.unit} of {what}", ylabel="examples")
+    except ValueError as error:
+        raise RequestError(f"--plot {path}: {error}") from error

@@ -113,7 +113,7 @@ def _disk(folder: Path, name: str) -> Finding:
 
 
 def _fonts() -> Finding:
-    from core.typeface import choose_typeface
+    from core.drawing import choose_typeface
 
     chosen = choose_typeface(["中文"])
     if chosen.numbered:

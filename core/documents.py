@@ -3,6 +3,7 @@
 YAML 1.1 without dates (they stay text), equal keys, and aliases for themselves or for endless values.
 """
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -82,10 +83,21 @@ def dump_yaml(value: Mapping[str, object]) -> str:
     return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True)
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown; cells are text in which a `|` is escaped already."""
-    lines = [f"| {' | '.join(line)} |" for line in (header, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, aligned: bool = False) -> str:
+    """Return a table in Markdown with every `|` in it escaped; `aligned` reads well in a terminal too."""
+    cells = [[text.replace("|", "\\|") for text in line] for line in (header, *rows)]
+    widths = [max(map(_width, column)) if aligned else 0 for column in zip(*cells, strict=True)]
+    padded = (
+        (text + " " * (w - _width(text)) for text, w in zip(line, widths, strict=True)) for line in cells
+    )
+    first, *others = (f"| {' | '.join(line)} |" for line in padded)
+    rule = f"| {' | '.join('-' * width for width in widths)} |" if aligned else "|" + "---|" * len(widths)
+    return "\n".join([first, rule, *others])
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal a text fills: wide letters fill two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def _check_depth(place: str, text: str) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from core.checkout import ROOT
 
 CORE = (
-    "click", "datasets", "httpx", "huggingface_hub", "jsonschema", "jsonschema_rs", "lxml",
-    "matplotlib", "numpy", "orjson", "pyarrow", "rensa", "tqdm", "yaml", "zstandard",
+    "click", "datasets", "httpx", "huggingface_hub", "jinja2", "jsonschema", "jsonschema_rs",
+    "lxml", "matplotlib", "numpy", "orjson", "pyarrow", "rensa", "tqdm", "yaml", "zstandard",
 )  # fmt: skip
 """Import names of what requirements-core.lock installs; a test holds them equal to pyproject.toml."""
 OWN = ".venv-vllm"

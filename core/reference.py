@@ -47,7 +47,7 @@ def _section(context: click.Context) -> str:
 
 
 def _cell(text: str) -> str:
-    return re.sub(r"\s+", " ", text).replace("|", r"\|")
+    return re.sub(r"\s+", " ", text)
 
 
 if __name__ == "__main__":

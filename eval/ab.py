@@ -28,8 +28,9 @@ from eval.reports.sheet import (
     read_key,
     read_sheet,
     side_by_side,
+    tally_json,
+    tally_table,
 )
-from eval.reports.tally import tally_json, tally_table
 from eval.runs.results import PREDICTIONS, Prediction
 from eval.scoring.candidates import Opened
 from eval.scoring.command import Asked, scoring_command
@@ -98,11 +99,12 @@ def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
         raise RequestError("a sheet is named twice: give each rater's sheet once")
     known = read_key(require(key or sheets[0].with_name(KEY), "key"))
     ratings = [rating for rater, sheet in named.items() for rating in read_sheet(sheet, known, rater)]
-    text = tally_table(ratings, known.models, known.clusters)
+    told = tally_json(ratings, known.models, known.clusters)
+    text = tally_table(told)
     click.echo(text, nl=False)
     if out:
         write_text(out / "tally.md", text)
-        write_json(out / "tally.json", tally_json(ratings, known.models, known.clusters))
+        write_json(out / "tally.json", told)
 
 
 cli.add_command(tally)

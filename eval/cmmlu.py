@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from core.errors import RequestError, run
-from core.files import write_json, write_text
+from core.files import read_object, write_json, write_text
 from eval.backends.scorers import Fields, Scorer, choosing
 from eval.datasets.cmmlu import (
     HUB_ID,
@@ -27,13 +27,17 @@ from eval.datasets.cmmlu import (
 )
 from eval.metrics.labels import accuracy_line, summary
 from eval.nli import mass_warnings, mean_mass
-from eval.reports.groups import group_score, group_table, groups_json, read_groups
-from eval.runs.results import Prediction
+from eval.reports.numbers import Table, grid, interval, percent
+from eval.runs.results import RESULTS, Prediction
 from eval.scoring.candidates import Opened
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.options import ScoringRequest
 from eval.scoring.task import Figure, Job, Task, line_of
+from eval.statistics.rates import Measured, average
 
+AVERAGE = "average over subjects"
+QUESTIONS = "all questions as one"
+Scores = dict[str, dict[str, dict[str, Any]]]  # by model, then by group, the average last
 PLAIN = "the benchmark's text (no chat template)"
 
 
@@ -132,13 +136,13 @@ class Cmmlu(Task):
         scores = read_groups(out, models, in_groups([exam.subject for exam in self.exams.values()]))
         table = group_table(scores)
         write_text(out / "cmmlu.md", f"{table}\n")
-        write_json(out / "cmmlu.json", groups_json(scores))
+        write_json(out / "cmmlu.json", scores)
         click.echo(f"\n{table}")
 
     def table(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
         """Return the average over subjects alone."""
         average = group_score(list(found.values()))
-        mean = Figure(average.accuracy, average.ci95, average.n, average.majority)
+        mean = Figure(average["accuracy"], average["ci95"], average["n"], average["majority"])
         return {"accuracy, average over subjects": mean}
 
 
@@ -173,6 +177,43 @@ def _plain(opened: Opened) -> Opened:
         for one in opened.candidates
     ]
     return replace(opened, candidates=candidates)
+
+
+def read_groups(out: Path, models: Sequence[str], groups: Mapping[str, Sequence[str]]) -> Scores:
+    """Return each model's score in every group, and over all sets, of results in OUT/model/set."""
+    every = {**groups, AVERAGE: list(dict.fromkeys(name for group in groups.values() for name in group))}
+    found = {
+        model: {name: read_object(out / model / name / RESULTS) for name in every[AVERAGE]}
+        for model in models
+    }
+    return {
+        model: {group: group_score([results[name] for name in members]) for group, members in every.items()}
+        for model, results in found.items()
+    }
+
+
+def group_score(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return as JSON values the mean accuracy of sets by their results.json, every set counting alike, with
+    its 95 % limits, and beside it (`over_questions`) the share of all questions taken as one."""
+    mean = average([Measured(one["accuracy"], one["stderr"], one["ci95"]) for one in results])
+    majority = sum(one["majority"] for one in results) / len(results)
+    n = sum(one["n"] for one in results)
+    right = sum(round(one["accuracy"] * one["n"]) for one in results)
+    found = {"sets": len(results), "n": n, "accuracy": mean.value, "ci95": mean.ci95, "majority": majority}
+    return {**found, "over_questions": right / n}
+
+
+def group_table(scores: Scores) -> str:
+    """Return groups as rows and models as columns, the two averages last."""
+    first = next(iter(scores.values()))
+    rows = []
+    for group, one in first.items():
+        shares = (interval((own[group]["accuracy"], *own[group]["ci95"])) for own in scores.values())
+        rows.append([group, str(one["sets"]), f"{one['n']:,}", percent(one["majority"]), *shares])
+    last = first[AVERAGE]
+    overall = (percent(own[AVERAGE]["over_questions"]) for own in scores.values())
+    rows.append([QUESTIONS, str(last["sets"]), f"{last['n']:,}", "", *overall])
+    return grid(Table(["accuracy (95 % interval)", "subjects", "n", "majority", *scores], rows))
 
 
 if __name__ == "__main__":

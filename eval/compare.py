@@ -105,10 +105,9 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
 
 def write(compared: "ComparedRuns", out: Path, facts: Mapping[str, object] | None = None) -> None:
     """Write the plots, table.md and, last, table.json (`facts` among it) into `out`, and print the table."""
-    from eval.reports.markdown import markdown
     from eval.reports.numbers import grid
     from eval.reports.plots import write_plots
-    from eval.reports.tables import to_json
+    from eval.reports.tables import markdown, to_json
 
     plots, typeface = write_plots(compared.comparison, compared.runs, out)
     tables = [f"## {caption}\n\n{grid(table)}" for caption, table in compared.tables.items()]

@@ -5,21 +5,28 @@ the reference: overall, by subtype and by type. Writes OUT/<model>/<set>/{evalua
 subtype_accuracy.png,results.json,predictions.jsonl}. docs/eval-defect.md explains them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from core.drawing import choose_typeface
 from core.errors import ContentError, run, show_value
+from core.files import write_json
 from eval.backends.scorers import Fields
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.labels import UNKNOWN, accuracy_line
 from eval.metrics.reports import Report, judge, parse_report, report_summary
-from eval.reports.defects import PLOT, write_defects
+from eval.reports.plots import draw_lying, kinds_chart
 from eval.runs.detailed import DETAILED
+from eval.runs.judgement import ScoredRun
 from eval.runs.results import Prediction
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.options import ScoringRequest
 from eval.scoring.task import Job, Task, line_of
+from eval.statistics.rates import hits
+
+PLOT = "subtype_accuracy.png"
 
 
 @scoring_command(
@@ -92,6 +99,57 @@ class Defect(Task):
                 f"their key is plot_labels in {DETAILED}"
             )
         return said
+
+
+def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapping[str, Any]) -> int:
+    """Write both files into OUT/model/set; return how many labels no installed font can write: those are
+    numbers in the plot, with their key in the JSON file."""
+    model, name = folder.parent.name, folder.name
+    gold, predicted = ([str(p[key]) for p in predictions] for key in ("expected_output", "predicted_output"))
+    correct = hits(predictions)
+    rows, subtypes = ([str(p[key]) for p in predictions] for key in ("row", "subtype"))
+    run = ScoredRun(model, name, str(folder), rows, gold, predicted, correct, kinds={"subtype": subtypes})
+    title = f"{model} judges {figures['accuracy']:.1%} of the {figures['n']} reports of {name} rightly"
+    typeface = choose_typeface([model, name, *figures["subtypes"]])
+    draw_lying(replace(kinds_chart([run], "subtype", model), title=title), typeface, folder / PLOT)
+    details = {
+        "model": model,
+        "test_dataset": name,
+        "overall_accuracy": figures["accuracy"],
+        "ci95": figures["ci95"],
+        "total": figures["n"],
+        "correct": sum(correct),
+        "unparsed": figures["unparsed"],
+        "subtype_accuracy": _shares(figures["subtypes"]),
+        "type_accuracy": _shares(figures["types"]),
+        "plot_labels": {number: label for label, number in typeface.numbered.items()},
+        "results": [
+            {
+                "subtype": one["subtype"],
+                "type": one.get("type", one["expected_output"]),
+                "user": one["instruction"],
+                "expected": one["expected_output"],
+                "predicted": one["predicted_output"],
+                "is_correct": right,
+                "model_output": one["model_output"],
+            }
+            for one, right in zip(predictions, correct, strict=True)
+        ],
+    }
+    write_json(folder / DETAILED, details)
+    return len(typeface.numbered)
+
+
+def _shares(kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, object]]:
+    return {
+        kind: {
+            "accuracy": share["value"],
+            "correct": round(share["value"] * share["n"]),
+            "total": share["n"],
+            "ci95": share["ci95"],
+        }
+        for kind, share in kinds.items()
+    }
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def cli(results: tuple[str, ...], out: Path, errors: int, lang: str) -> None:
     """
     from eval.reports.compared import compare_in_stated_metrics, compare_results
     from eval.reports.graded import metric_differences
-    from eval.reports.provenance import argument
+    from eval.reports.html import argument
 
     if out.is_dir():
         raise RequestError(f"--out {out}: a folder; expected the name of a file, e.g. {out / 'report.html'}")
@@ -60,16 +60,15 @@ def write(text: str, out: Path) -> None:
 
 def render(compared: "ComparedRuns", title: str, most: int = MOST_ERRORS, module: str = "eval.report") -> str:
     """Return the page with at most `most` errors, made by the command line of `module`."""
-    from eval.reports.html import Plots, page
+    from eval.reports.html import page
     from eval.reports.incorrect import collect_incorrect
     from eval.reports.plots import write_plots
 
     with tempfile.TemporaryDirectory() as folder:
         names, typeface = write_plots(compared.comparison, compared.runs, Path(folder), "svg")
-        texts = {name: (Path(folder) / name).read_text(encoding="utf-8") for name in names}
-        plots = Plots(texts, typeface.numbered)
+        plots = {name: (Path(folder) / name).read_text(encoding="utf-8") for name in names}
     errors = collect_incorrect(compared.runs, compared.comparison.models, most)
-    return page(title, compared, plots, errors, command_line(module))
+    return page(title, compared, plots, typeface.numbered, errors, command_line(module))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 
 from core.cli import cli_command
+from core.drawing import choose_typeface, picture
 from core.errors import ContentError, RequestError
 from core.files import read_object, require
 from core.metrics import Metric, direction, metric_of, read_metric
-from core.typeface import choose_typeface
 from recipes.output import CHECKPOINT, checkpoints, find_flaw
 from recipes.recipe import is_number
 
@@ -142,14 +142,10 @@ def _advice(curve: list[tuple[int, float]], step: int) -> str:
 
 def plot(curve: list[tuple[int, float]], best: Best, path: Path, label: str) -> None:
     """Draw the curve with its best point marked, as PNG."""
-    from matplotlib.figure import Figure
-
     typeface = choose_typeface([label])
-    with typeface.used():
-        figure = Figure(figsize=(6.4, 4))
+    with picture((6.4, 4), path, typeface) as figure:
         axes = figure.subplots()
         axes.plot(*zip(*curve, strict=True), marker="o", color="C0")
         axes.plot([best.step], [best.value], marker="*", markersize=16, color="C5", linestyle="none")
         axes.set_title(f"Best at step {best.step}: {best.metric} {best.value:.4g}")
         axes.set(xlabel="step", ylabel=typeface.show(label))
-        figure.savefig(path)

@@ -15,10 +15,10 @@ import click
 
 from core.cli import cli_command
 from core.documents import markdown_table
+from core.drawing import choose_typeface, picture
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, write_json, write_text
 from core.metrics import direction, metric_of
-from core.typeface import choose_typeface
 from recipes.best import DivergedError, read_curve
 from recipes.check import quick_check
 from recipes.hardware import machine
@@ -180,10 +180,8 @@ def table(rows: list[Row], grid: dict[str, list[str]], metric: str) -> str:
 
 def plot(rows: list[Row], grid: dict[str, list[str]], metric: str, path: Path) -> None:
     """Draw a heat map over two keys, else one point for each run, as PNG."""
-    from matplotlib.figure import Figure
-
-    with choose_typeface([*grid, *itertools.chain(*grid.values())]).used():
-        figure = Figure(figsize=(6.4, 4.2))
+    typeface = choose_typeface([*grid, *itertools.chain(*grid.values())])
+    with picture((6.4, 4.2), path, typeface) as figure:
         axes = figure.subplots()
         best = min(rows, key=lambda row: metric_of(metric).rank(row[metric]))
         named = ", ".join(f"{key} {best[key]}" for key in grid)
@@ -203,4 +201,3 @@ def plot(rows: list[Row], grid: dict[str, list[str]], metric: str, path: Path) -
             names = [", ".join(str(row[key]) for key in grid) for row in rows]
             axes.plot(names, [row[metric] for row in rows], marker="o", color="C0")
             axes.set(xlabel=", ".join(grid), ylabel=direction(metric))
-        figure.savefig(path)

@@ -1,31 +1,29 @@
 """A comparison as one HTML file that needs nothing else: no network, no other file, no library.
 
 Whatever comes from a run is escaped, or set as text by the page's script; a policy in the page's head
-forbids every connection.
+forbids every connection. Paths may leave the machine: they are relative to here, or the last name alone.
 """
 
 import html
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from string import Template
-from typing import Any
 
 from core import version
+from core.files import versions
 from core.language import catalogue, current, tr
 from eval.metrics.labels import MOST
 from eval.reports.compared import ComparedRuns
 from eval.reports.incorrect import IncorrectExamples
-from eval.reports.markdown import NUMBERED
 from eval.reports.numbers import Table
 from eval.reports.plots import NOT_WRITTEN, caption, folder_name, plot_language
-from eval.reports.provenance import provenance, without_places
-from eval.reports.tables import LEFT_OUT, accuracies, differences, figures, method
+from eval.reports.tables import LEFT_OUT, NUMBERED, accuracies, differences, figures, method
 from eval.reports.verdict import headline, section_name, verdict
-from eval.runs.judgement import Comparison, Section
+from eval.runs.judgement import Comparison, ScoredRun
 
 PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -39,160 +37,84 @@ REFERENCE = re.compile(r'(url\(#|xlink:href="#)([^)"]*)')
 COLOUR = re.compile(r"(?<=: )#\w{6}")
 FONT = re.compile(r"(font-family: [^;\"]*)")
 SAME = "overall_accuracy_comparison.svg"  # what accuracy.svg shows, of one dataset
-
-
-@dataclass(frozen=True, slots=True)
-class Plots:
-    """SVG files by name, and the key of the labels that no font could write on them."""
-
-    files: Mapping[str, str]
-    numbered: Mapping[str, str]
+FIGURES = {
+    "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
+    "classes", "confusion", "metrics", "label_mass", "refused", "model", "set", "check_generate",
+}  # fmt: skip  # which the page's tables show, or which are not worth a line
+ABSOLUTE = re.compile(r"(?<![\w./~<-])~?/(?:[^\s/'\",;=+]+/)*([^\s/'\",;=+]+)/?")
 
 
 def page(
-    title: str, compared: ComparedRuns, plots: Plots, errors: Sequence[IncorrectExamples], command: str
+    title: str,
+    compared: ComparedRuns,
+    plots: Mapping[str, str],
+    numbered: Mapping[str, str],
+    errors: Sequence[IncorrectExamples],
+    command: str,
 ) -> str:
-    """Return the page with the rows of `errors` to look through; `command` is what made it. It may be mailed:
-    paths in it are relative, or the last name alone."""
+    """Return the page with the rows of `errors` to look through; `command` is what made it. `plots` are SVG
+    files by name, `numbered` the key of the labels that no font could write on them."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     found = compared.comparison
-    template, style, script = (
-        (PAGE / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", "script.js")
+    sentence = headline(found)
+    decided = sorted(found.sections, key=lambda section: bool(section.decided_by))
+    notes = [LEFT_OUT]
+    notes += [NOT_WRITTEN] if plot_language() != current() else []
+    notes += [NUMBERED] if numbered else []
+    drawn = [(caption(name, found), name, svg) for name, svg in plots.items() if not name.endswith(SAME)]
+    files = Environment(
+        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
-    drawn = [_figure(name, svg, found) for name, svg in plots.files.items() if not name.endswith(SAME)]
-    return Template(re.sub(r"{{(.*?)}}", lambda marked: text(tr(marked[1])), template)).substitute(
+    text: str = files.get_template("page.html").render(
+        {function.__name__: function for function in (tr, section_name, verdict, differences, method)},
+        explained=explained,
+        prose=partial(explained, only=IN_PROSE),
         lang={"zh": "zh-CN"}.get(current(), current()),
-        title=text(without_places(title)),
+        title=without_places(title),
         about=_about(found),
-        base=text(found.base),
+        base=found.base,
+        models=found.models,
+        sections=found.sections,
         policy=POLICY,
-        style=style,
-        verdict="".join([*_verdicts(compared), *drawn[:1], *_notes(compared, plots)]),
-        figures="".join([*_tables(compared), *drawn[1:]]),
-        comparisons="".join(_compared(section, found.base) for section in found.sections),
-        errors="".join(f"<p>{_shown(one)}</p>" for one in errors),
-        cards="".join(_cards(found.models, errors)),
-        glossary=_list([(text(term), text(meaning)) for term, meaning in terms()]),
-        provenance=_table(
-            tr("How every run was scored, and what made this page."),
-            provenance(compared.runs, command),
-            "facts",
-        ),
+        style=(PAGE / "style.css").read_text(encoding="utf-8"),
+        sentence=sentence,
+        decided=decided[:1] if sentence else decided,
+        accuracies=accuracies(found),
+        plots=[
+            {"caption": told, "svg": inline(svg, f"{folder_name(name)}-", html.escape(told))}
+            for told, name, svg in drawn
+        ],
+        warnings=[without_places(warning) for warning in compared.warnings],
+        notes=notes,
+        numbered=numbered,
+        tables={f"{name}.": table for name, table in compared.tables.items()} | figures(found),
+        errors=[{"dataset": one.dataset, "told": _shown(one)} for one in errors],
+        cards=[(one.dataset, row) for one in errors for row in one.rows][:STATIC],
+        glossary=[(tr(term), tr(meaning)) for term, meaning in GLOSSARY.items()],
+        provenance=provenance(compared.runs, command),
         data=_data(found, errors),
-        script=script,
+        script=(PAGE / "script.js").read_text(encoding="utf-8"),
     )
+    return text.encode(errors="replace").decode()  # half characters (lone surrogates) become `?`
 
 
-def text(value: object) -> str:
-    """Return a value as HTML text or attribute; half characters (lone surrogates) become `?`."""
-    return html.escape(str(value).encode(errors="replace").decode())
-
-
-def _about(comparison: Comparison) -> str:
+def _about(comparison: Comparison) -> list[tuple[str, str]]:
     made = version()
     commit = f" ({made['commit'][:9]})" if made.get("commit") else ""
-    facts = {
-        "Date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "Tuneyard": f"{made['version']}{commit}",
-        "Models": tr(", ").join(comparison.models),
-        "Datasets": tr(", ").join(f"{section.name} (n = {section.n:,})" for section in comparison.sets),
-    }
-    return _list([(tr(name), text(value)) for name, value in facts.items()], "about")
-
-
-def _list(items: Sequence[tuple[str, str]], kind: str = "") -> str:
-    parts = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in items)
-    return f'<dl class="{kind}">{parts}</dl>'
-
-
-def _verdicts(compared: ComparedRuns) -> Iterator[str]:
-    """The whole in a sentence, the verdict in figures, then the table that it is read from."""
-    comparison = compared.comparison
-    sentence = headline(comparison)
-    yield f'<p class="verdict">{explained(text(sentence), IN_PROSE)}</p>' if sentence else ""
-    sections = sorted(comparison.sections, key=lambda section: bool(section.decided_by))
-    for section in sections if not sentence else sections[:1]:
-        told = explained(text(verdict(section, comparison.base)), IN_PROSE)
-        yield f"<p><strong>{text(section_name(section.name))}</strong>: {told}</p>"
-    yield _table(
-        tr("Accuracy of every model on every dataset, beside the majority-class baseline."),
-        accuracies(comparison),
-    )
-
-
-def _notes(compared: ComparedRuns, plots: Plots) -> Iterator[str]:
-    for warning in compared.warnings:
-        yield f'<p class="note">{tr("Warning:")} {text(without_places(warning))}</p>'
-    yield f'<p class="note">{text(tr(LEFT_OUT))}</p>'
-    if plot_language() != current():
-        yield f'<p class="note">{text(tr(NOT_WRITTEN))}</p>'
-    if plots.numbered:
-        key = "".join(f"<li>{number} {text(label)}</li>" for label, number in plots.numbered.items())
-        yield f'<p class="note">{text(tr(NUMBERED))}</p><ul>{key}</ul>'
-
-
-def _tables(compared: ComparedRuns) -> list[str]:
-    own = {f"{caption}.": table for caption, table in compared.tables.items()}
-    return [_table(caption, table) for caption, table in (own | figures(compared.comparison)).items()]
-
-
-def _table(caption: str, table: Table, kind: str = "") -> str:
-    head = "".join(f'<th scope="col">{explained(text(cell))}</th>' for cell in table.header)
-    rows = "".join(
-        f'<tr><th scope="row">{text(first)}</th>{"".join(f"<td>{text(cell)}</td>" for cell in cells)}</tr>'
-        for first, *cells in table.rows
-    )
-    return (
-        f'<div class="wide" role="region" tabindex="0" aria-label="{text(caption)}"><table class="{kind}">'
-        f"<caption><span>{text(caption)}</span></caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _figure(name: str, svg: str, comparison: Comparison) -> str:
-    told = text(caption(name, comparison))
-    drawn = inline(svg, f"{folder_name(name)}-", told)
-    return f'<figure><div class="wide" tabindex="0">{drawn}</div><figcaption>{told}</figcaption></figure>'
-
-
-def _compared(section: Section, base: str) -> str:
-    found = [_table(caption, table) for caption, table in differences(section).items()]
-    how = f"<p>{tr('Nothing was compared.')}</p>"
-    if found:
-        how = f'<p class="method">{text(method(section))}</p>'
-    told = explained(text(verdict(section, base)), IN_PROSE)
-    return f"<h3>{text(section_name(section.name))}</h3><p>{told}</p>{''.join(found)}{how}"
+    return [
+        (tr("Date"), f"{datetime.now(UTC):%Y-%m-%d}"),
+        (tr("Tuneyard"), f"{made['version']}{commit}"),
+        (tr("Models"), tr(", ").join(comparison.models)),
+        (tr("Datasets"), tr(", ").join(f"{one.name} (n = {one.n:,})" for one in comparison.sets)),
+    ]
 
 
 def _shown(errors: IncorrectExamples) -> str:
     here, total = tr("all are here"), errors.total
     if len(errors.rows) < total:
         here = tr("{count:,} of them, evenly spread, are here", count=len(errors.rows))
-    told = tr("{total:,} examples that at least one model has incorrect; {here}.", total=total, here=here)
-    return f"<strong>{text(errors.dataset)}</strong>: {text(told)}"
-
-
-def _cards(models: Sequence[str], errors: Sequence[IncorrectExamples]) -> Iterator[str]:
-    """The first examples, for browsers without the script, which else puts its own in their place."""
-    rows = [(one.dataset, row) for one in errors for row in one.rows]
-    for dataset, row in rows[:STATIC]:
-        answers = "".join(_answer(models[answer["model"]], answer) for answer in row["answers"])
-        where = tr("{dataset}, example {row}", dataset=dataset, row=row["row"])
-        yield (
-            f'<li><div class="where">{text(where)}</div>'
-            f'<div class="question" dir="auto">{text(row["question"])}</div>'
-            f"<div>{text(tr('expected'))}: <bdi>{text(row['expected'])}</bdi></div>"
-            f'<ul class="answers">{answers}</ul></li>'
-        )
-
-
-def _answer(model: str, answer: Mapping[str, Any]) -> str:
-    kind, verdict = ("right", "✓ correct") if answer["right"] else ("wrong", "✗ incorrect")
-    sure = "" if answer["confidence"] is None else f" ({100 * answer['confidence']:.0f} %)"
-    output = answer["output"] if answer["output"] != answer["predicted"] else ""
-    return (
-        f'<li><strong>{text(model)}</strong>: <span class="{kind}">{tr(verdict)}: '
-        f"<bdi>{text(answer['predicted'])}</bdi>{sure}</span>"
-        f"{f'<div class=output dir=auto>{text(output)}</div>' if output else ''}</li>"
-    )
+    return tr("{total:,} examples that at least one model has incorrect; {here}.", total=total, here=here)
 
 
 def _data(comparison: Comparison, errors: Sequence[IncorrectExamples]) -> str:
@@ -249,13 +171,8 @@ GLOSSARY = {
 IN_PROSE = ("statistically tied", "minimum detectable effect", "drawn towards their mean")
 
 
-def terms() -> Iterator[tuple[str, str]]:
-    """Yield each term and what it means, in the current language."""
-    yield from ((tr(term), tr(meaning)) for term, meaning in GLOSSARY.items())
-
-
-def explained(escaped: str, only: Collection[str] = GLOSSARY) -> str:
-    """Return escaped text in which every one of the terms has its meaning as hover text."""
+def explained(text: str, only: Collection[str] = GLOSSARY) -> str:
+    """Return a text, escaped, in which every one of the terms has its meaning as hover text."""
     meanings = {tr(term): tr(GLOSSARY[term]) for term in only}
     longest_first = sorted(map(html.escape, meanings), key=len, reverse=True)
     pattern = rf"(?<![A-Za-z_])(?:{'|'.join(map(re.escape, longest_first))})(?![A-Za-z_])"
@@ -264,4 +181,67 @@ def explained(escaped: str, only: Collection[str] = GLOSSARY) -> str:
         meaning = html.escape(meanings[html.unescape(found[0])])
         return f'<abbr title="{meaning}">{found[0]}</abbr>'
 
-    return re.sub(pattern, abbreviation, escaped)
+    return re.sub(pattern, abbreviation, html.escape(text))
+
+
+def provenance(runs: Sequence[ScoredRun], command: str) -> Table:
+    """Return fact, value and the runs (`MODEL on DATASET`) that have it; `command` made the page."""
+    shared: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        name = tr("{model} on {dataset}", model=run.model, dataset=run.dataset)
+        for key, value in {"source": run.source, **run.facts}.items():
+            if key not in FIGURES:
+                shared.setdefault((key, _fact(key, value)), []).append(name)
+    rows = [
+        [key, value, tr("all") if len(names) == len(runs) else tr(", ").join(names)]
+        for (key, value), names in sorted(shared.items(), key=lambda fact: fact[0][0])
+    ]
+    made = {"command": command, "tuneyard": version(), **versions("numpy", "matplotlib")}
+    page = [[key, _fact(key, value), tr("this page")] for key, value in made.items()]
+    return Table([tr("fact"), tr("value"), tr("runs")], [*page, *rows])
+
+
+def _fact(key: str, value: object) -> str:
+    return command_line(str(value)) if key == "command" else without_places(_plain(value))
+
+
+def _plain(value: object) -> str:
+    """A fact as people read it: of objects each field as `name value`."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {_plain(part)}" for key, part in value.items())
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def without_places(text: str) -> str:
+    """Return a text in which no path tells where on a machine it lies.
+
+    >>> without_places("out=/srv/jane/runs/a was scored by http://localhost:8000/v1")
+    'out=a was scored by http://localhost:8000/v1'
+    """
+    here = Path.cwd()
+    for known in (here, *here.parents[:-1], Path.home()):  # which may hold blanks
+        text = text.replace(f"{known}/", "") if known != known.parent else text
+    return ABSOLUTE.sub(r"\1", text)
+
+
+def argument(text: str) -> str:
+    """Return an argument, which may be a path or NAME=PATH, without its place; a path may hold blanks.
+
+    >>> argument("rte=/srv/jane/my runs/a")
+    'rte=a'
+    """
+    name, equals, path = text.rpartition("=")
+    here = path.removeprefix(f"{Path.cwd()}/")
+    return (
+        f"{name}{equals}{Path(here).name}"
+        if Path(here).is_absolute()
+        else without_places(f"{name}{equals}{here}")
+    )
+
+
+def command_line(text: str) -> str:
+    """Return a command without the places in its arguments."""
+    try:
+        return shlex.join(map(argument, shlex.split(text)))
+    except ValueError:  # an open quote: no command of ours
+        return without_places(text)

@@ -1,9 +1,9 @@
 """How figures and tables are written, in every report, plot and sentence: one rule for each kind."""
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from core.documents import markdown_table
 from core.language import tr
 
 NONE = "–"
@@ -14,14 +14,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def limits(low: float, high: float) -> str:
-    """Return the limits of a share in percent, `90.1–95.2`."""
-    return f"{100 * low:.1f}–{100 * high:.1f}"
-
-
 def interval(share: Sequence[float] | None) -> str:
     """Return (value, low, high) as `93.3 % (90.1–95.2)`, a dash where there is none."""
-    return NONE if share is None else f"{percent(share[0])} ({limits(*share[1:])})"
+    if share is None:
+        return NONE
+    value, low, high = share
+    return f"{percent(value)} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def points(share: float) -> str:
@@ -56,17 +54,5 @@ class Table:
 
 
 def grid(table: Table) -> str:
-    """Return a Markdown table that is aligned in a terminal too (wide letters fill two columns)."""
-    cells = [[text.replace("|", "\\|") for text in line] for line in (table.header, *table.rows)]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
-    lines = [cells[0], ["-" * width for width in widths], *cells[1:]]
-    return "\n".join(_line(line, widths) for line in lines)
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = (text + " " * (width - _width(text)) for text, width in zip(cells, widths, strict=True))
-    return f"| {' | '.join(padded)} |"
-
-
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+    """Return a table in Markdown that is aligned in a terminal too."""
+    return markdown_table(table.header, table.rows, aligned=True)

@@ -4,14 +4,14 @@ and how long texts are, in tokens: for each kind of text the share of rows that 
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from core.drawing import COLOURS, FAINT, Typeface, choose_typeface, picture, plot, wrapped
 from core.language import tr
-from core.typeface import Typeface, choose_typeface
 from eval.metrics.calibration import Calibration
 from eval.metrics.text import percentiles
-from eval.reports.drawing import COLOURS, FAINT, plot, save, wrapped
 from eval.runs.judgement import ScoredRun
 
 if TYPE_CHECKING:
@@ -32,10 +32,7 @@ def draw_confusion(runs: Sequence[ScoredRun], typeface: Typeface, path: Path) ->
     n = len(runs[0].gold)
     title = tr("{name}: predicted (columns) by actual (rows); n = {n:,}", name=runs[0].dataset, n=n)
     size = max(2.6, 0.45 * len(columns)) + 0.5, max(2.2, 0.4 * len(rows)) + 1.2
-
-    def draw(axes: "Axes", run: ScoredRun) -> str:
-        return _matrix(axes, run, rows, columns, typeface)
-
+    draw = partial(_matrix, rows=rows, columns=columns, typeface=typeface)
     _panels({run.model: run for run in runs}, draw, title, size, path, typeface)
 
 
@@ -105,10 +102,7 @@ def _panels(
     across = min(IN_A_ROW, len(panels))
     down = math.ceil(len(panels) / across)
     width = max(5.0, across * size[0])
-    from matplotlib.figure import Figure
-
-    with typeface.used():
-        figure = Figure(figsize=(width, down * size[1] + 0.5))
+    with picture((width, down * size[1] + 0.5), path, typeface) as figure:
         figure.suptitle(wrapped(typeface.show(title), width), x=0.01, ha="left", fontsize=11)
         places = list(figure.subplots(down, across, squeeze=False).flat)
         for axes, (name, panel) in zip(places, panels.items(), strict=False):
@@ -116,7 +110,6 @@ def _panels(
             axes.set_title("\n".join(lines), fontsize=9, pad=8)
         for axes in places[len(panels) :]:
             axes.remove()
-        save(figure, path)
 
 
 def _short(text: str, most: int = 16) -> str:

@@ -9,15 +9,16 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
+from core.drawing import COLOURS, Typeface, choose_typeface, legend_below, plot
 from core.language import ENGLISH, catalogue, current, in_language, tr
-from core.typeface import Typeface, choose_typeface
 from eval.metrics.labels import MOST
-from eval.reports.drawing import Chart, draw_lying, draw_standing
 from eval.reports.numbers import points, show_p
 from eval.reports.panels import draw_calibration, draw_confusion
 from eval.reports.verdict import section_name
@@ -43,8 +44,24 @@ CAPTIONS = {
     "calibration": "Accuracy by confidence on {name}, beside the dashed line on which both are equal; "
     "bars count the examples.",
 }
+HATCHES = (None, "//", "..", "xx")
+AXIS = "accuracy, % (whiskers: 95 % interval)"
+GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
+STUB = 1.5  # percent
+Share = tuple[float, float, float]  # value, low and high limit
 Kind = tuple[list[bool], list[str]]  # of each row whether it is right, and its group (none: independent)
 Draw = Callable[[Path], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """What is drawn: for each series (a model) its share at each place (a set or a type), None for no bar;
+    `baselines` are the majority class's shares, one for each place, or empty."""
+
+    title: str
+    places: Sequence[str]
+    series: Mapping[str, Sequence[Share | None]]
+    baselines: Sequence[float] = ()
 
 
 def write_plots(
@@ -90,27 +107,23 @@ def _plots(
     comparison: Comparison, runs: Sequence[ScoredRun], typeface: Typeface
 ) -> Iterator[tuple[str, Draw]]:
     """(path below OUT, what draws it) of every plot; several sets have a folder of plots each."""
-    yield "accuracy.png", _bars(accuracy_chart(comparison, comparison.sections), typeface)
+    yield "accuracy.png", partial(draw_bars, accuracy_chart(comparison, comparison.sections), typeface)
     for section in comparison.sets:
         folder = "" if len(comparison.sets) == 1 else f"{folder_name(section.name)}/"
         own = [run for run in runs if run.dataset == section.name]
         parted = [kind for kind in BY_KIND if all(kind in run.kinds for run in own)]
         if parted:
             overall = accuracy_chart(comparison, [section])
-            yield f"{folder}overall_accuracy_comparison.png", _bars(overall, typeface)
+            yield f"{folder}overall_accuracy_comparison.png", partial(draw_bars, overall, typeface)
         for kind in parted:
-            yield f"{folder}{BY_KIND[kind]}", _bars(kinds_chart(own, kind, comparison.base), typeface)
+            parts = kinds_chart(own, kind, comparison.base)
+            yield f"{folder}{BY_KIND[kind]}", partial(draw_bars, parts, typeface)
         if len(comparison.sets) > DETAILED:
             continue
         if all(map(_labelled, own)):
             yield f"{folder}confusion.png", partial(draw_confusion, own, typeface)
         if found := {model: one.calibration for model, one in section.figures.items() if one.calibration}:
             yield f"{folder}calibration.png", partial(draw_calibration, section.name, found, typeface)
-
-
-def _bars(chart: Chart, typeface: Typeface) -> Draw:
-    standing = bool(chart.baselines) and len(chart.places) <= STANDING
-    return partial(draw_standing if standing else draw_lying, chart, typeface)
 
 
 def _labelled(run: ScoredRun) -> bool:
@@ -202,3 +215,76 @@ def _kinds_finding(counts: Mapping[str, Mapping[str, Kind]], kind: str, base: st
     ahead, behind = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
     told = "{best} is ahead of {base} in {ahead} of {count} " + f"{kind}s, behind in {{behind}}"
     return tr(told, best=best, base=base, ahead=ahead, count=len(pairs), behind=behind)
+
+
+def draw_bars(chart: Chart, typeface: Typeface, path: Path) -> None:
+    """Write the chart as standing bars, or as lying ones: for many places, or long names."""
+    draw = draw_standing if chart.baselines and len(chart.places) <= STANDING else draw_lying
+    draw(chart, typeface, path)
+
+
+def draw_standing(chart: Chart, typeface: Typeface, path: Path) -> None:
+    """Write the chart as standing bars with their values above them: for few places."""
+    count = len(chart.series)
+    width = max(6.0, 1.6 + len(chart.places) * (0.5 + 0.45 * count))
+    with plot(chart.title, (min(20.0, width), 4.8), path, typeface) as axes:
+        for index, (name, shares) in enumerate(chart.series.items()):
+            at, values, errors = _bars(shares, index, count)
+            axes.bar(at, _seen(values), 0.75 / count, **_look(index, typeface.show(name)))
+            axes.errorbar(at, values, errors, fmt="none", ecolor="black", elinewidth=1, capsize=3)
+            for place, value, above in zip(at, values, errors[1], strict=True):
+                axes.text(place, value + above + 1.5, f"{value:.1f}", ha="center", va="bottom", fontsize=8)
+        for place, share in enumerate(chart.baselines):
+            axes.plot([place - GAP, place + GAP], [100 * share] * 2, **_mark(place))
+        axes.set_xticks(range(len(chart.places)), [typeface.show(place) for place in chart.places])
+        axes.set(ylabel=tr(AXIS), ylim=(0, 100), yticks=range(0, 101, 20))
+        axes.grid(axis="y")
+        legend_below(axes, min(5, count + 1))
+
+
+def draw_lying(chart: Chart, typeface: Typeface, path: Path) -> None:
+    """Write the chart as lying bars: for many places, or long names."""
+    count, places = len(chart.series), len(chart.places)
+    with plot(chart.title, (8.0, 1.6 + places * (0.15 + 0.16 * count)), path, typeface) as axes:
+        for index, (name, shares) in enumerate(chart.series.items()):
+            at, values, errors = _bars(shares, index, count)
+            axes.barh(at, _seen(values), 0.75 / count, **_look(index, typeface.show(name)))
+            axes.errorbar(values, at, xerr=errors, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5)
+        for place, share in enumerate(chart.baselines):
+            axes.plot([100 * share] * 2, [place - GAP, place + GAP], **_mark(place))
+        axes.set_yticks(range(places), [typeface.show(place) for place in chart.places], fontsize=9)
+        axes.set(xlabel=tr(AXIS), xlim=(0, 100), ylim=(places - 0.4, -0.6))
+        axes.grid(axis="x")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _bars(
+    shares: Sequence[Share | None], index: int, count: int
+) -> tuple[list[float], list[float], list[list[float]]]:
+    """Places, values and (below, above) errors in percent of series `index` of `count`."""
+    shift = (index - (count - 1) / 2) * 0.8 / count
+    there = [(place + shift, share) for place, share in enumerate(shares) if share is not None]
+    values = [100 * value for _, (value, _, _) in there]
+    below = [100 * (value - low) for _, (value, low, _) in there]
+    above = [100 * (high - value) for _, (value, _, high) in there]
+    return [place for place, _ in there], values, [below, above]
+
+
+def _seen(values: Sequence[float]) -> list[float]:
+    """The lengths of the bars: a bar of 0 % is a stub, else it would look like a model that is not there."""
+    return [value or STUB for value in values]
+
+
+def _look(index: int, label: str) -> dict[str, Any]:
+    """How the bars of a series look; hatches begin where the colours end."""
+    return {
+        "label": label,
+        "color": COLOURS[index % len(COLOURS)],
+        "hatch": HATCHES[index // len(COLOURS) % len(HATCHES)],
+        "edgecolor": "white",
+    }
+
+
+def _mark(place: int) -> dict[str, Any]:
+    label = tr("majority-class baseline") if place == 0 else ""
+    return {"color": "black", "linestyle": "dashed", "linewidth": 1.2, "label": label}

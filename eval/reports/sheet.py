@@ -1,4 +1,5 @@
-"""Rating sheets: CSV that opens well in spreadsheets and cannot run anything there, blind, and read back.
+"""Rating sheets: CSV that opens well in spreadsheets and cannot run anything there, blind, and read back;
+and what the marks in them say, as Markdown and as JSON.
 
 The key says which row is whose answer. Every id begins with the tag of its sheet, so that no sheet is
 read with another's key, and with a letter, so that no spreadsheet takes it for a date or a number.
@@ -12,12 +13,15 @@ import random
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from core.errors import SHOWN, ContentError, RequestError, show_value
 from core.files import read_object
-from eval.statistics.ratings import CRITERIA, Rating
+from eval.reports.numbers import NONE, Table, grid, interval, p_cell, show_p
+from eval.statistics.family import ALPHA
+from eval.statistics.ratings import CRITERIA, OVERALL, Outcome, Rating, agreement, mean_marks, outcomes
 
 COLUMNS = ("id", "prompt", "reference", "answer", *CRITERIA, "comment")
 # OWASP's list of what begins a formula, full-width forms included: East Asian spreadsheets take them too.
@@ -197,3 +201,62 @@ def side_by_side(asked: Sequence[Answered]) -> str:
 def _fenced(text: str) -> str:
     fence = "`" * (max((len(run) for run in FENCE.findall(text)), default=2) + 1)
     return f"{fence}text\n{text}\n{fence}"
+
+
+HEADER = ["", "criterion", "won", "tied", "lost", "won of the decided (95 %)", "p", "p, Holm"]
+METHOD = (
+    "A prompt is won by the better mean mark over the raters who marked both answers; overall takes the "
+    "mean of the criteria. p is the exact two-sided sign test's, over the prompts that are no tie "
+    "(of prompts in clusters that of sign flips by cluster, and the interval is by cluster too); Holm's "
+    "correction is over the models (overall), and over models and criteria (the others, which describe)."
+)
+
+
+def tally_table(told: Mapping[str, Any]) -> str:
+    """Return what `tally_json` told: verdicts, wins by criterion, mean marks, and the raters' agreement."""
+    rows = [[model, *map(_number, own.values())] for model, own in told["mean_marks"].items()]
+    if len(told["raters"]) > 1:
+        rows.append(["agreement", *map(_number, told["krippendorff_alpha"].values())])
+    won = grid(Table(HEADER, [_row(one) for one in told["outcomes"]]))
+    marks = grid(Table(["mean mark", *CRITERIA], rows))
+    return "\n\n".join([*told["verdicts"], won, METHOD, marks]) + "\n"
+
+
+def verdict(one: Outcome) -> str:
+    """Return an overall outcome as a sentence."""
+    counted = f"{one.wins} prompts won, {one.losses} lost, {one.ties} tied"
+    if one.share is None:
+        return f"No difference between {one.model} and {one.against}: {counted}."
+    chance = f"p {show_p(one.p_holm)}"
+    if one.p_holm >= ALPHA:
+        return f"No evidence of a difference between {one.model} and {one.against}: {counted} ({chance})."
+    better, worse = (one.model, one.against) if one.wins > one.losses else (one.against, one.model)
+    return f"{better} is rated better than {worse}: for {one.model} {counted} ({chance})."
+
+
+def tally_json(
+    ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping[int, str]
+) -> dict[str, Any]:
+    """Return the tally as plain JSON values; `clusters` are those of the prompts (from 1) that are not
+    independent."""
+    found = outcomes(ratings, models, clusters)
+    return {
+        "models": list(models),
+        "raters": sorted({rating.rater for rating in ratings}),
+        "prompts": len({rating.prompt for rating in ratings}),
+        "clusters": len(set(clusters.values())) or None,
+        "verdicts": [verdict(one) for one in found if one.criterion == OVERALL],
+        "outcomes": [asdict(one) for one in found],
+        "mean_marks": {model: mean_marks(ratings, model) for model in models},
+        "krippendorff_alpha": {criterion: agreement(ratings, criterion) for criterion in CRITERIA},
+    }
+
+
+def _row(one: Mapping[str, Any]) -> list[str]:
+    counts = [str(one[name]) for name in ("wins", "ties", "losses")]
+    chances = [p_cell(one[name]) for name in ("p", "p_holm")]
+    return [f"{one['model']} − {one['against']}", one["criterion"], *counts, interval(one["share"]), *chances]
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}"

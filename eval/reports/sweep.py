@@ -9,13 +9,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from core.documents import json_lines
+from core.drawing import COLOURS, choose_typeface, legend_below, plot
 from core.errors import ContentError
 from core.files import write_json, write_text
 from core.metrics import Metric, metric_of
-from core.typeface import choose_typeface
 from eval.metrics import find_metric
 from eval.reports.compared import BASE
-from eval.reports.drawing import COLOURS, legend_below, plot
 from eval.reports.numbers import Table, grid, interval, percent
 from eval.runs.results import PREDICTIONS
 from eval.statistics.rates import Rows, groups_of, hits, rate_of
@@ -23,7 +22,6 @@ from eval.statistics.selection import Split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.patches import Rectangle
 
 MEAN = "all sets"
 ACCURACY = "accuracy"
@@ -197,6 +195,8 @@ def draw(sweep: SweepPlot, path: Path) -> None:
 
 def _heat(sweep: SweepPlot, axes: "Axes", names: Sequence[str]) -> None:
     """Draw the first axis upwards and the second to the right, each cell with its interval."""
+    from matplotlib.patches import Rectangle
+
     ups, rights = (sorted({point[i] for point in sweep.scores}) for i in (0, 1))
     shares = [
         [100 * f.accuracy if (f := sweep.scores.get((up, right))) else float("nan") for right in rights]
@@ -211,23 +211,15 @@ def _heat(sweep: SweepPlot, axes: "Axes", names: Sequence[str]) -> None:
         text = f"{100 * found.accuracy:.1f}\n{low:.0f}–{high:.0f}"
         axes.text(*at, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
     marks = {"best on this set": (sweep.chosen, "solid"), "best on all sets": (sweep.ship, "dotted")}
-    for label, (point, style) in marks.items():
+    for (label, (point, style)), colour in zip(marks.items(), (COLOURS[6], "black"), strict=True):
         corner = (rights.index(point[1]) - 0.47, ups.index(point[0]) - 0.47)
-        axes.add_patch(_frame(corner, style, label))
+        look: dict[str, Any] = {"fill": False, "edgecolor": colour, "linestyle": style, "linewidth": 2.5}
+        axes.add_patch(Rectangle(corner, 0.94, 0.94, label=label, **look))
     legend_below(axes, 2)
     axes.set_xticks(range(len(rights)), [f"{value:g}" for value in rights])
     axes.set_yticks(range(len(ups)), [f"{value:g}" for value in ups])
     axes.set(xlabel=f"weight of {names[1]}", ylabel=f"weight of {names[0]}")
     axes.figure.colorbar(image, ax=axes, label=f"{DRAWN} (its 95 % interval)")
-
-
-def _frame(corner: tuple[float, float], style: str, label: str) -> "Rectangle":
-    from matplotlib.patches import Rectangle
-
-    colour = COLOURS[6] if style == "solid" else "black"
-    look = Rectangle(corner, 0.94, 0.94, fill=False, edgecolor=colour, linestyle=style, label=label)
-    look.set_linewidth(2.5)
-    return look
 
 
 def _curve(sweep: SweepPlot, axes: "Axes", name: str) -> None:

@@ -1,4 +1,4 @@
-"""A comparison as tables of text and as JSON for programs."""
+"""A comparison as tables, as Markdown, which reads well in a terminal too, and as JSON for programs."""
 
 import dataclasses
 import math
@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from core import version
 from core.files import versions
 from core.language import tr
-from eval.reports.numbers import NONE, Table, interval, p_cell, percent, points, points_interval
-from eval.reports.verdict import section_name, verdict
+from eval.reports.numbers import NONE, Table, grid, interval, p_cell, percent, points, points_interval
+from eval.reports.verdict import headline, section_name, verdict
 from eval.runs.held_out import Choice
 from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
 from eval.runs.questions import LabelBias, ReplicatedRecipe, Slice
@@ -17,6 +17,7 @@ LEFT_OUT = (
     "The intervals are for these examples and these weights. They leave out what another training seed, "
     "another prompt or other data would change."
 )
+NUMBERED = "The plots number what no installed font can write (a CJK font would):"
 WIDE = 7  # more columns than this do not fit a screen
 DIFFERENCES = ("", "difference, points (95 %)", "fixed", "regressed", "p", "minimum detectable effect")
 BIAS = "Label bias, fitted on half of the examples: accuracy on the other half"
@@ -244,6 +245,25 @@ def _difference(test: PairedTest) -> list[str]:
         p_cell(test.p),
         f"{100 * test.smallest:.1f}",
     ]
+
+
+def markdown(comparison: Comparison, numbered: Mapping[str, str]) -> str:
+    """Return the whole judgement: accuracies, then each section's comparisons under its verdict; `numbered`
+    is the key of the labels that the plots could not write out."""
+    parts = [grid(table) for table in (accuracies(comparison), *figures(comparison).values())]
+    sections = sorted(comparison.sections, key=lambda section: bool(section.decided_by))
+    parts += [_section(section, comparison) for section in sections]
+    if numbered:
+        key = "\n".join(f"- {number} {label}" for label, number in numbered.items())
+        parts.append(f"{tr(NUMBERED)}\n\n{key}")
+    return "\n\n".join([*parts, tr(LEFT_OUT)]) + "\n"
+
+
+def _section(section: Section, comparison: Comparison) -> str:
+    whole = [headline(comparison)] if section is comparison.mean and not section.decided_by else []
+    parts = [f"## {section_name(section.name)}", *whole, verdict(section, comparison.base)]
+    tables = [grid(table) for table in differences(section).values()]
+    return "\n\n".join([*parts, *tables, *([method(section)] if tables else [])])
 
 
 def to_json(

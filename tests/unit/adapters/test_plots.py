@@ -6,7 +6,7 @@ import pytest
 
 from adapters.plots import _cosine, draw
 from adapters.statistics import AdapterStatistics, Histogram, ModuleStatistics
-from core.typeface import choose_typeface
+from core.drawing import choose_typeface
 
 
 def test_cosines_are_readable_on_dark_cells_and_the_colour_bar_is_whole() -> None:
@@ -26,7 +26,7 @@ def test_cosines_are_readable_on_dark_cells_and_the_colour_bar_is_whole() -> Non
 def test_names_that_no_font_has_are_numbered_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("core.typeface.CJK", ())
+    monkeypatch.setattr("core.drawing.CJK", ())
     module = ModuleStatistics("m", 0, "q_proj", "attention", 4, 4, 2, 1.0, 1.0, 1.5, [1.0, 0.5])
     counts = [Histogram("q_proj", side, 1.0, [1, 2]) for side in "AB"]
     found = AdapterStatistics("适配器", "d", "s", None, ["F32"], 2, 10, [], {}, [module], 16, 1.0, counts)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from core import doctor, typeface
+from core import doctor, drawing
 
 torch = pytest.importorskip("torch")
 
@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 @pytest.mark.parametrize(("numbered", "status"), [({"中": "#1"}, "warning"), ({}, "ok")])
 def test_fonts(monkeypatch, numbered, status):
     chosen = SimpleNamespace(numbered=numbered, families=["Noto Sans CJK SC"])
-    monkeypatch.setattr(typeface, "choose_typeface", lambda _: chosen)
+    monkeypatch.setattr(drawing, "choose_typeface", lambda _: chosen)
     found = doctor._fonts()
     assert found.status == status and ("fonts-noto-cjk" in found.fix) == (status == "warning")
 

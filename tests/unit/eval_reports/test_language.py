@@ -9,13 +9,13 @@ import pytest
 from click.testing import CliRunner
 
 from core import language
+from core.drawing import Typeface
 from core.language import CHINESE, catalogue, in_language, listed, tr
-from core.typeface import Typeface
 from eval import compare, report
 from eval.reports import plots
 from eval.reports.compared import compare_results
 from eval.reports.html import GLOSSARY
-from eval.reports.markdown import markdown
+from eval.reports.tables import markdown
 from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, write_run
 
@@ -27,7 +27,7 @@ FIELD = re.compile(r"\{\w+(?::[^}]*)?\}")
 def on_the_page() -> set[str]:
     """Return the texts that the template and the script ask for."""
     template, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.html", "script.js"))
-    asked = [*re.findall("{{(.*?)}}", template), *re.findall(r'tr\("(.*?)"', script)]
+    asked = re.findall(r'tr\("(.*?)"', template + script)
     return {*asked, *re.findall(r'"([✓✗] \w+)"', script)}
 
 
@@ -136,7 +136,7 @@ def test_a_warning_is_in_one_language(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("core.typeface.CJK", ())
+    monkeypatch.setattr("core.drawing.CJK", ())
     demo(tmp_path / "runs")
     with in_language(CHINESE):
         found = compare_results([str(tmp_path / "runs")])

@@ -14,9 +14,8 @@ from core import version
 from core.errors import ContentError, RequestError
 from eval.report import cli, render
 from eval.reports.compared import compare_in_metric, compare_results
-from eval.reports.html import GLOSSARY, LEFT_OUT, POLICY, explained, inline, text
+from eval.reports.html import GLOSSARY, LEFT_OUT, POLICY, explained, inline, provenance
 from eval.reports.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
-from eval.reports.provenance import provenance
 from eval.runs.judgement import ScoredRun
 from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, write_run
@@ -100,9 +99,9 @@ def test_captions_are_sentences(page: str) -> None:
 
 
 def test_terms_have_their_meaning_as_hover_text_and_in_one_list() -> None:
-    told = explained(text("p & mean, maps; macro-F1"))
+    told = explained("p & mean, maps; macro-F1")
     assert [re.sub("<.*?>", "", told), told.count("<abbr")] == ["p &amp; mean, maps; macro-F1", 3]
-    assert f'<abbr title="{text(GLOSSARY["macro-F1"])}">macro-F1</abbr>' in told
+    assert f'<abbr title="{GLOSSARY["macro-F1"]}">macro-F1</abbr>' in told
 
 
 def test_a_fact_that_runs_share_is_one_row_of_the_provenance() -> None:
@@ -256,7 +255,7 @@ def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pyte
         assert told not in page, page[page.index(told) - 200 :][:400]
     assert "<title>Report on runs</title>" in page and "(run.json): this is training accuracy" in page
     assert "python -m eval.report runs b=z --out page.html" in page
-    command = "python -m eval.nli --model &#x27;my base&#x27; --adapter m=mine --out runs"
+    command = "python -m eval.nli --model &#39;my base&#39; --adapter m=mine --out runs"
     assert command in page and "and/or" in page and "http://localhost:8000/v1" in page
 
 

@@ -25,8 +25,9 @@ from eval.reports.sheet import (
     restored,
     safe_cell,
     side_by_side,
+    tally_json,
+    tally_table,
 )
-from eval.reports.tally import tally_json, tally_table
 from eval.statistics.ratings import CRITERIA, Rating
 
 ASKED = [
@@ -256,7 +257,7 @@ def test_the_tally_says_who_won() -> None:
         for n in range(1, 9)
         for model, mark in (("base", 2), ("tuned", 4 if n < 8 else 2))
     ]
-    text = tally_table(ratings, ["base", "tuned"], {})
+    text = tally_table(tally_json(ratings, ["base", "tuned"], {}))
     assert text.startswith(
         "tuned is rated better than base: for tuned 7 prompts won, 0 lost, 1 tied (p = 0.016).\n"
     )
@@ -265,9 +266,11 @@ def test_the_tally_says_who_won() -> None:
     found = tally_json(ratings, ["base", "tuned"], {})
     assert (found["raters"], found["prompts"]) == (["anna", "ben"], 8)
     json.dumps(found, allow_nan=False)
-    text = tally_table(ratings[-2:], ["base", "tuned"], {})
+    text = tally_table(tally_json(ratings[-2:], ["base", "tuned"], {}))
     assert (
         text.startswith("No difference between tuned and base: 0 prompts won, 0 lost, 1 tied.")
         and "agreement" not in text
     )
-    assert tally_table(ratings[:2], ["base", "tuned"], {}).startswith("No evidence of a difference")
+    assert tally_table(tally_json(ratings[:2], ["base", "tuned"], {})).startswith(
+        "No evidence of a difference"
+    )

@@ -7,9 +7,8 @@ import jsonschema_rs
 import pytest
 
 from core.errors import RequestError
-from eval.reports.markdown import markdown
 from eval.reports.numbers import percent, points, show_p
-from eval.reports.tables import to_json
+from eval.reports.tables import markdown, to_json
 from eval.reports.verdict import headline, verdict
 from eval.runs.comparison import compare
 from eval.runs.judgement import Comparison, ModelScore, PairedTest, ScoredRun, Section

@@ -1,11 +1,27 @@
-"""Letters for plots: an installed CJK font where labels need one, and numbers, not boxes, without."""
+"""Plots in one style, written as a whole or not at all.
+
+Letters are those of an installed CJK font where labels need one; without, labels are numbers, not boxes.
+"""
 
 import contextlib
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.files import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 STYLE = Path(__file__).with_name("plots.mplstyle")
+# Okabe and Ito 2008: distinct with any kind of colour vision.
+COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+FAINT = "#dddddd"
+UNSAID = {"svg": {"Date": None, "Creator": None, "Format": None, "Type": None}, "png": {"Software": None}}
 LATIN = "DejaVu Sans"  # comes with matplotlib
 CJK = (
     "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei",
@@ -77,3 +93,45 @@ def _letters(family: str) -> set[str]:
     from matplotlib.ft2font import FT2Font
 
     return set(map(chr, FT2Font(font_manager.findfont(family)).get_charmap()))
+
+
+@contextlib.contextmanager
+def picture(size: tuple[float, float], path: Path, typeface: Typeface) -> Iterator["Figure"]:
+    """Yield a figure of `size` inches to draw on, and write it in the end."""
+    from matplotlib.figure import Figure
+
+    with typeface.used():
+        figure = Figure(figsize=size)
+        yield figure
+        save(figure, path)
+
+
+@contextlib.contextmanager
+def plot(title: str, size: tuple[float, float], path: Path, typeface: Typeface) -> Iterator["Axes"]:
+    """Yield the axes of a plot of `size` inches under its title, and write it in the end."""
+    with picture(size, path, typeface) as figure:
+        axes = figure.add_subplot()
+        title = wrapped(typeface.show(title), size[0])
+        axes.set_title(title, pad=18)  # above what is written on a bar of 100 %
+        yield axes
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure in the format that its path ends in, atomically; the same figure gives the same bytes of
+    PNG and SVG. `ValueError` for a format that there is not."""
+    form = path.suffix[1:].lower()
+    buffer = BytesIO()
+    figure.savefig(buffer, format=form, metadata=UNSAID.get(form))
+    with atomic(path) as file:
+        file.write(buffer.getvalue())
+
+
+def legend_below(axes: "Axes", columns: int) -> None:
+    """Show the legend under the plot."""
+    axes.legend(ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+
+
+def wrapped(title: str, width: float) -> str:
+    """Return a title in lines that fit a plot of that many inches; a Chinese letter counts as two."""
+    wide = sum(ord(letter) > 0x2E80 for letter in title) / max(1, len(title))
+    return "\n".join(textwrap.wrap(title, int(width * 10.5 / (1 + wide))))
