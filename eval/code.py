@@ -20,7 +20,7 @@ from eval.runs.results import Prediction
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.options import ScoringRequest
 from eval.scoring.task import Job, Task, line_of
-from eval.statistics.rates import groups_of, rate_of
+from eval.statistics.rates import accuracy_of, groups_of
 
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
@@ -90,13 +90,9 @@ class Code(Task):
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002
         """Return pass@1 as the accuracy, and how the programs that failed ended."""
-        found = rate_of([bool(p["correct"]) for p in predictions], groups_of(predictions))
         kinds = [str(p["why"]).partition(":")[0] for p in predictions if p["why"]]
         return {
-            "accuracy": found.value,
-            "n": found.n,
-            "stderr": found.stderr,
-            "ci95": list(found.ci95),
+            **accuracy_of([bool(p["correct"]) for p in predictions], groups_of(predictions)),
             "majority": 0.0,
             "failures": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
         }

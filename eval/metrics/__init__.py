@@ -11,13 +11,13 @@ import importlib
 import math
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from core.errors import RequestError
 from core.metrics import METRICS, Metric
 from core.plugins import Plugin, PluginError, load, warn
-from eval.statistics.rates import Rows, groups_of, mean_of, rate
+from eval.statistics.rates import Rows, groups_of, mean_of, rate_of
 
 Function = Callable[[Mapping[str, Any]], float]
 GROUP: Literal["tuneyard.metrics"] = "tuneyard.metrics"
@@ -60,14 +60,11 @@ class ExampleMetric:
         if not own:
             return None
         values, groups = self.values(own), groups_of(own)
-        meant = {"unit": self.meaning.unit, "higher_is_better": self.meaning.higher}
-        if self.meaning.unit == "share":
-            return rate(values, groups) | meant
-        found, known = mean_of(values, groups), len(set(groups or range(len(own)))) > 1
-        spread = (
-            {"stderr": found.stderr, "ci95": list(found.ci95)} if known else {"stderr": None, "ci95": None}
-        )
-        return {"value": found.value, "n": len(own), **spread, **meant}
+        found = (rate_of if self.meaning.unit == "share" else mean_of)(values, groups)
+        told = {**asdict(found), "ci95": list(found.ci95)}
+        if self.meaning.unit != "share" and len(set(groups or range(len(own)))) < 2:
+            told |= {"stderr": None, "ci95": None}
+        return {**told, "unit": self.meaning.unit, "higher_is_better": self.meaning.higher}
 
 
 def metric(

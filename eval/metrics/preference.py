@@ -95,8 +95,7 @@ def _area(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> dict[st
     if len(set(marks)) < 2:
         return None
     found = mean_of(auc_parts(scores, marks), groups_of(rows))
-    limits = [max(0.0, found.ci95[0]), min(1.0, found.ci95[1])]
-    return {"value": found.value, "n": len(rows), "stderr": found.stderr, "ci95": limits}
+    return {**asdict(found), "ci95": np.clip(found.ci95, 0, 1).tolist()}
 
 
 def _scored(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -9,8 +9,8 @@ from core.files import write_json
 from core.typeface import choose_typeface
 from eval.reports.drawing import draw_lying
 from eval.reports.plots import kinds_chart
-from eval.runs.detailed import DETAILED
 from eval.runs.judgement import ScoredRun
+from eval.runs.logs import DETAILED
 from eval.runs.results import Prediction
 from eval.statistics.rates import hits
 

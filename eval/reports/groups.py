@@ -44,11 +44,10 @@ def read_groups(out: Path, models: Sequence[str], groups: Mapping[str, Sequence[
 
 def group_score(results: Sequence[Mapping[str, Any]]) -> GroupScore:
     """Return the mean accuracy of sets by their results.json, every set counting alike."""
-    mean = average([Measured(one["accuracy"], one["stderr"], one["ci95"]) for one in results])
+    mean = average([Measured(one["accuracy"], one["n"], one["stderr"], one["ci95"]) for one in results])
     majority = sum(one["majority"] for one in results) / len(results)
-    n = sum(one["n"] for one in results)
     right = sum(round(one["accuracy"] * one["n"]) for one in results)
-    return GroupScore(len(results), n, mean.value, mean.ci95, majority, right / n)
+    return GroupScore(len(results), mean.n, mean.value, mean.ci95, majority, right / mean.n)
 
 
 def group_table(scores: Scores) -> str:

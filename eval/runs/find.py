@@ -1,7 +1,8 @@
-"""Find and read scored runs: our results folders at any level, and other tools' logs."""
+"""Find and read scored runs: our results folders at any level, of a sweep those rows that it did not choose
+on, and other tools' logs."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -10,8 +11,6 @@ from core.documents import json_lines
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, require
 from core.language import tr
-from eval.runs.detailed import DETAILED, read_detailed
-from eval.runs.held_out import held_out, is_sweep
 from eval.runs.judgement import (
     ScoredExample,
     ScoredRun,
@@ -21,12 +20,14 @@ from eval.runs.judgement import (
     optional_text,
     text_field,
 )
-from eval.runs.logs import read_log
+from eval.runs.logs import DETAILED, read_detailed, read_log
 from eval.runs.measured import measurable, measured_examples
 from eval.runs.results import PREDICTIONS, RESULTS
 from eval.statistics.rates import group_of
 
 ANSWERS = ("expected_output", "predicted_output")
+SWEEP = "sweep.json"
+FIGURES = ("accuracy", "n", "majority", "majority_label", "metrics")  # of the whole dataset, not of its half
 LEVELS = ("", "*/", "*/*/")
 LARGEST = sys.float_info.max  # nan and inf are no log-probabilities, and integers have no end
 
@@ -224,3 +225,53 @@ def _check_totals(run: ScoredRun) -> None:
     if not isinstance(accuracy, int | float) or not right - 1e-6 < accuracy < right + 1e-6:
         found = show_value(accuracy)
         raise ContentError(f"{run.source}: predictions give accuracy {right:.6f}, but {RESULTS} says {found}")
+
+
+def is_sweep(folder: Path) -> bool:
+    """Return whether `eval.sweep` has written this folder to its end."""
+    return (folder / SWEEP).is_file()
+
+
+def held_out(folder: Path, runs: Sequence[ScoredRun]) -> list[ScoredRun]:
+    """Return the runs of a sweep's folder that answer its question, each with the held-out examples alone,
+    and a single adapter by its own name; those of any other folder as they are. `ContentError` for a damaged
+    sweep.json."""
+    if not is_sweep(folder):
+        return list(runs)
+    found, fields = read_object(folder / SWEEP), ("points", "axes", "rows_to_choose_on")
+    if lacking := [name for name in fields if name not in found]:
+        shown = show_value(list(found))
+        raise ContentError(f"{folder / SWEEP}: no {lacking[0]} (found {shown}): sweep again")
+    points, axes, chose = map(found.get, fields)
+    if not (isinstance(points, Mapping) and isinstance(axes, list) and isinstance(chose, Mapping)):
+        raise ContentError(
+            f"{folder / SWEEP}: points, axes or rows_to_choose_on: not as eval.sweep writes them"
+        )
+    names = {"base": "base", **_singles(points, axes)}
+    names.setdefault(str(found.get("ship")), str(found.get("ship")))
+    order = list(names)
+    asked = sorted((run for run in runs if run.model in names), key=lambda run: order.index(run.model))
+    kept = [(run, chose.get(run.dataset)) for run in asked]
+    return [
+        without(replace(run, model=names[run.model]), {str(row) for row in rows})
+        for run, rows in kept
+        if isinstance(rows, list)
+    ]
+
+
+def _singles(points: Mapping[str, object], axes: Sequence[object]) -> dict[str, str]:
+    """Return the model that is each adapter alone at weight 1, with the adapter's name, in their order."""
+    if len(axes) < 2:
+        return {}
+    return {
+        model: str(axis)
+        for axis in axes
+        for model, point in points.items()
+        if point == [float(other == axis) for other in axes]
+    }
+
+
+def without(run: ScoredRun, rows: Collection[str]) -> ScoredRun:
+    """Return the run without some of its rows, and without figures that were of all of them."""
+    facts = {name: value for name, value in run.facts.items() if name not in FIGURES}
+    return replace(run.only([row not in rows for row in run.rows]), facts=facts)

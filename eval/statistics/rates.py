@@ -169,8 +169,8 @@ def hits(rows: Rows) -> list[bool]:
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """A mean of `n` values between 0 and 1 (of flags: a share), with standard error and 95 % limits."""
+class Measured:
+    """A figure in any unit over `n` rows with its standard error and 95 % limits."""
 
     value: float
     n: int
@@ -178,7 +178,7 @@ class Rate:
     ci95: tuple[float, float]
 
 
-def rate_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> Rate:
+def rate_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> Measured:
     """Return the mean of values between 0 and 1 (flags: their share) with Wilson's interval.
 
     Rows that share a group are not independent: error and interval are then by group, with t(G - 1) for z.
@@ -188,7 +188,7 @@ def rate_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -
     error, effect = clustered_stderr(values), design_effect(values, groups)
     n, mean = len(values), sum(values) / len(values)
     reach = critical(n, groups)
-    return Rate(mean, n, error * math.sqrt(effect), wilson(mean * n / effect, n / effect, reach))
+    return Measured(mean, n, error * math.sqrt(effect), wilson(mean * n / effect, n / effect, reach))
 
 
 def rate(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> dict[str, object]:
@@ -201,15 +201,6 @@ def accuracy_of(right: Sequence[bool], groups: Sequence[Hashable] | None = None)
     """Return the share of correct rows as results.json has it: `accuracy`, `n`, `stderr`, `ci95`."""
     found = rate(right, groups)
     return {"accuracy": found.pop("value"), **found}
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A figure in any unit with its standard error and 95 % limits."""
-
-    value: float
-    stderr: float
-    ci95: tuple[float, float]
 
 
 def ratio(
@@ -227,7 +218,7 @@ def ratio(
     residuals = [top - value * bottom for top, bottom in zip(tops, bottoms, strict=True)]
     error = clustered_stderr(residuals, groups) * len(tops) / total
     reach = critical(len(tops), groups) * error
-    return Measured(value, error, (value - reach, value + reach))
+    return Measured(value, len(tops), error, (value - reach, value + reach))
 
 
 def mean_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> Measured:
@@ -243,8 +234,8 @@ def average(figures: Sequence[Measured]) -> Measured:
     """
     if not figures:
         raise ValueError("no figures")
-    count = len(figures)
+    count, n = len(figures), sum(one.n for one in figures)
     value = math.fsum(one.value for one in figures) / count
     below, above = (math.hypot(*(one.value - one.ci95[side] for one in figures)) / count for side in (0, 1))
     error = math.hypot(*(one.stderr for one in figures)) / count
-    return Measured(value, error, (value - below, value + above))
+    return Measured(value, n, error, (value - below, value + above))
