@@ -22,9 +22,8 @@ from eval.runs.comparison import paired_tests
 from eval.runs.find import without
 from eval.runs.judgement import MEAN, PairedTest, ScoredRun, by_dataset
 from eval.runs.results import PREDICTIONS
-from eval.statistics.family import Estimate, estimates, sliced, units_of
+from eval.statistics.family import Estimate, Replicated, estimates, replicated, sliced, units_of
 from eval.statistics.rates import Measured, rate_of
-from eval.statistics.replicates import Replicated, replicated
 from eval.statistics.selection import split_halves
 
 CHOICE_SEED = 42

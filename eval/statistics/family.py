@@ -5,6 +5,9 @@ the differences and m the rows in it. Its null distribution flips the signs of w
 candidates at once, and takes the largest T of the family (max-T: Westfall and Young 1993). p is read from
 it, and the interval holds every δ whose T(δ) is not above the same critical value: an interval leaves 0 out
 exactly where p is under 5 %, and covers all candidates together at 95 %, so also the one that is chosen.
+
+Trainings of one recipe with different seeds are judged by their mean (`replicated`): seeds and examples are
+both samples of many.
 """
 
 import math
@@ -20,6 +23,7 @@ from eval.statistics.rates import AT_ONCE, SEED, Floats, by_cluster, t95
 ALPHA = 0.05
 Z_POWER = 0.8416212335729143  # the normal distribution's 80 % point
 FLIPS = 20_000
+DRAWN = 100_000
 ENUMERATED = 12  # with as many clusters that differ, or fewer, every flip is counted
 NEAR = 1e-6  # statistics nearer than this are equal
 Bits = NDArray[np.uint8] | NDArray[np.int64]
@@ -48,12 +52,6 @@ class Units:
     def power(self) -> Floats:
         """The root of each candidate's summed squares: what its sum is measured by."""
         return np.asarray(np.sqrt((self.sums**2).sum(0)))
-
-    @property
-    def statistics(self) -> Floats:
-        """Each candidate's T at 0, 0 where the two models never differ."""
-        total, power = np.abs(self.sums.sum(0)), self.power
-        return np.asarray(np.round(np.divide(total, power, out=np.zeros_like(total), where=power > 0), 9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +147,7 @@ def shrunk(units: Units) -> Floats:
 def null_sums(nets: Sequence[int]) -> NDArray[np.float64]:
     """Return the chances of each sum from -Σ|net| to Σ|net| when every net's sign is a fair coin."""
     chances = np.ones(1)
-    for size, count in Counter(abs(net) for net in nets).items():
+    for size, count in Counter(abs(net) for net in nets if net).items():
         heads = np.arange(count + 1)
         logs = [math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) for k in heads]
         spread = np.zeros(2 * size * count + 1)
@@ -161,7 +159,7 @@ def null_sums(nets: Sequence[int]) -> NDArray[np.float64]:
 def _exact(units: Units) -> tuple[Floats, float]:
     """Return p of a single candidate, and the critical value: t's, moved into the gap the test leaves."""
     nets, power = units.sums[:, 0], float(units.power[0])
-    chances = null_sums([int(net) for net in nets if net])
+    chances = null_sums(nets.astype(int).tolist())
     centre = len(chances) // 2
     folded = chances[centre:] * np.where(np.arange(centre + 1) > 0, 2, 1)
     tails = np.minimum(1.0, folded[::-1].cumsum()[::-1])
@@ -177,7 +175,9 @@ def _exact(units: Units) -> tuple[Floats, float]:
 
 def _flipped(units: Units) -> tuple[Floats, float]:
     """Return each candidate's p by the largest statistic of the family, and the critical value."""
-    sums, power, seen = units.sums[np.any(units.sums, axis=1)], units.power, units.statistics
+    sums, power = units.sums[np.any(units.sums, axis=1)], units.power
+    total = np.abs(units.sums.sum(0))
+    seen = np.round(np.divide(total, power, out=np.zeros_like(total), where=power > 0), 9)
     if len(sums) <= ENUMERATED:
         every = (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums))) & 1
         largest = _largest(every, sums, power)
@@ -242,3 +242,46 @@ def _limits(units: Units, column: int, reach: float) -> tuple[float, float]:
     if total <= 0:
         low, high = min(low, -outer), max(high, -inner)
     return max(-1.0, low), min(1.0, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Replicated:
+    """A mean difference over seeds and examples (-1 to 1), 95 % limits and two-sided p.
+
+    `between` is the standard deviation of the seeds' differences, `sampling` the standard error that
+    the examples alone would give (None for a single cluster).
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    between: float
+    sampling: float | None
+
+
+def replicated(units: Units, tests: int = 1) -> Replicated:
+    """Return what the trainings [units, seeds] together say, as one of `tests` (Bonferroni).
+
+    Seeds and clusters (or rows) are crossed random factors, with a mean square each and a residual one
+    (Judd, Westfall and Kenny 2012, doi:10.1037/a0028347). The error is the sum of the seeds' part, which has
+    Student's t with seeds - 1 degrees of freedom, and the clusters' (Behrens and Fisher): 100,000
+    draws, seed fixed. Few seeds that differ so give the wide interval that they should.
+    """
+    count, seeds = units.sums.shape
+    scaled = units.sums * count / units.sizes.sum()
+    rows, columns, value = scaled.mean(axis=1), scaled.mean(axis=0), float(scaled.mean())
+    between = float(columns.std(ddof=1))
+    if count < 2:
+        return Replicated(value, -1.0, 1.0, 1.0, between, None)
+    residual = ((scaled - rows[:, None] - columns + value) ** 2).sum() / ((count - 1) * (seeds - 1))
+    of_row = seeds * float(rows.var(ddof=1))
+    own = math.sqrt(max(0.0, of_row - float(residual)) / (count * seeds))
+    generator = np.random.default_rng(SEED)
+    of_seeds, of_rows = generator.standard_t(seeds - 1, DRAWN), generator.standard_t(count - 1, DRAWN)
+    errors = np.sort(np.abs(between / math.sqrt(seeds) * of_seeds + own * of_rows))
+    half = float(errors[DRAWN - math.ceil(ALPHA * DRAWN / tests)])
+    above = DRAWN - int(np.searchsorted(errors, abs(value)))
+    low, high = max(-1.0, value - half), min(1.0, value + half)
+    sampling = math.sqrt(of_row / (count * seeds))
+    return Replicated(value, low, high, min(1.0, tests * above / DRAWN), between, sampling)

@@ -4,7 +4,7 @@ A prompt is one independent question, whoever rates it: the marks of several rat
 averaged before two models are compared on it, so that more raters are no more prompts.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from eval.statistics.family import null_sums
-from eval.statistics.rates import rate_of
+from eval.statistics.rates import by_cluster, rate_of
 
 CRITERIA = ("correctness", "relevance", "completeness", "depth", "usefulness")
 OVERALL = "overall"  # the mean of the criteria that a rater marked in both answers
@@ -110,12 +110,11 @@ def _outcome(
     won = {prompt: step > 0 for prompt, step in steps.items() if step}
     groups: list[Hashable] = [clusters.get(prompt, prompt) for prompt in won]
     wins, losses = sum(won.values()), len(won) - sum(won.values())
-    nets: Counter[Hashable] = Counter()
-    for group, win in zip(groups, won.values(), strict=True):
-        nets[group] += 1 if win else -1
-    p = sign_flip([net for net in nets.values() if net])
-    share = rate_of(list(won.values()), groups) if won else None
-    limits = (share.value, *share.ci95) if share else None
+    limits, p = None, 1.0
+    if won:
+        share = rate_of(list(won.values()), groups)
+        limits = (share.value, *share.ci95)
+        p = sign_flip(by_cluster(np.where(list(won.values()), 1, -1), groups).tolist())
     return Outcome(*names, wins, len(steps) - len(won), losses, limits, p, p)
 
 
