@@ -119,9 +119,7 @@ def program_of(answer: str) -> str:
 
 def run_tests(program: str, tests: Sequence[str]) -> str:
     """Run a program, then tests (expressions that must be true); return "" or why they are not passed.
-
-    `RequestError` where the network cannot be taken from a process (it takes Linux's namespaces).
-    """
+    `RequestError` where the network cannot be taken from a process (it takes Linux's namespaces)."""
     token = secrets.token_hex(16)  # without it, no output of the program is taken for the verdict
     limits = {"RLIMIT_CPU": SECONDS, "RLIMIT_AS": MEMORY, "RLIMIT_FSIZE": 0, "RLIMIT_NPROC": 0}
     job = {"program": program, "tests": list(tests), "token": token, "limits": limits}

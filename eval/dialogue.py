@@ -71,10 +71,8 @@ def content(text: str) -> set[str]:
 
 def carry_over(talk: Talk, earlier: Talk | None = None) -> float | None:
     """Return the mean share of an answer's content that the turns before its question have, of both sides.
-
-    From the second answer on, each against the turns of `earlier` (the talk itself by default): with
-    another talk there it is the share to be expected by chance. None if no answer has content.
-    """
+    From the second answer on, each against the turns of `earlier` (the talk itself by default): with another
+    talk there it is the share to be expected by chance. None if no answer has content."""
     past = earlier or talk
     shares = []
     for turn in range(1, len(talk.answers)):
@@ -86,10 +84,8 @@ def carry_over(talk: Talk, earlier: Talk | None = None) -> float | None:
 
 
 def repetition(talk: Talk) -> float | None:
-    """Return the mean share of an answer's phrases of four words that an earlier answer has too.
-
-    From the second answer on; characters count as words in Chinese. None if no answer is that long.
-    """
+    """Return the mean share of an answer's phrases of four words that an earlier answer has too. From the
+    second answer on; characters count as words in Chinese. None if no answer is that long."""
     shares = []
     known: set[tuple[str, ...]] = set()
     for turn, answer in enumerate(talk.answers):

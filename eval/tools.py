@@ -54,10 +54,8 @@ def cli(request: ScoringRequest) -> Asked:
 
 def turns_of(dataset: EvalDataset, clustered: bool = True) -> EvalDataset:
     """Return a set with an example for each turn of the model's, in conversations that declare tools or call.
-
     Turns of one conversation are no independent rows: they make a cluster, unless the set has other ones, or
-    they are not to be `clustered`.
-    """
+    they are not to be `clustered`."""
     rows, talks = [], []
     for row, talk in enumerate(dataset.conversations):
         whole = [*talk.messages, {"role": talk.role, "content": talk.answer}]

@@ -51,11 +51,8 @@ class ExampleMetric:
 
     def of(self, rows: Rows) -> dict[str, object] | None:
         """Return the mean over the rows that hold what it needs with `stderr`, `n` and `ci95`, None where no
-        row does.
-
-        Limits are Wilson's for a share, else normal (None of a single cluster); both by cluster where rows
-        have one.
-        """
+        row does. Limits are Wilson's for a share, else normal (None of a single cluster); both by cluster
+        where rows have one."""
         own = [row for row in rows if "refused" not in row and self.held(row)]
         if not own:
             return None
@@ -70,10 +67,8 @@ class ExampleMetric:
 def metric(
     name: str, *, unit: str, higher: bool, needs: Sequence[str]
 ) -> Callable[[Function], ExampleMetric]:
-    """Declare a function of one prediction (a line of predictions.jsonl) as the metric `name`.
-
-    A unit "share" is 0 to 1; `higher`: more is better; rows without the fields in `needs` are left out.
-    """
+    """Declare a function of one prediction (a line of predictions.jsonl) as the metric `name`. A unit "share"
+    is 0 to 1; `higher`: more is better; rows without the fields in `needs` are left out."""
     return lambda function: ExampleMetric(name, Metric(unit, higher), tuple(needs), function)
 
 

@@ -7,6 +7,7 @@ Texts are compared by words in lower case; Chinese and Japanese, which put no sp
 import math
 import re
 from collections.abc import Hashable, Sequence
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -43,16 +44,10 @@ def rouge(references: Sequence[str], predictions: Sequence[str]) -> dict[str, li
     """Return the F-measures (0-1) of ROUGE-1, ROUGE-2 and ROUGE-L, row by row (Lin 2004, no stemming)."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=_Words())
+    # rouge-score's own tokenizer drops all but a-z and 0-9
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=SimpleNamespace(tokenize=words))
     scores = [scorer.score(*pair) for pair in zip(references, predictions, strict=True)]
     return {name: [score[name].fmeasure for score in scores] for name in scorer.rouge_types}
-
-
-class _Words:
-    """The tokenizer that rouge-score is given: its own drops all but a-z and 0-9."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return words(text)
 
 
 def bleu(
@@ -72,11 +67,9 @@ def bleu(
 
 
 def bleu_parts(references: Sequence[str], predictions: Sequence[str]) -> list[float]:
-    """Return each row's part in corpus BLEU (0-100): their mean is BLEU, their spread its standard error.
-
-    A row's part is BLEU and n times what BLEU gains from its counts, by BLEU's slope at the whole corpus
-    (the infinitesimal jackknife, Efron 1982): two models' parts differ row by row as their BLEU does.
-    """
+    """Return each row's part in corpus BLEU (0-100): their mean is BLEU, their spread its standard error. A
+    row's part is BLEU and n times what BLEU gains from its counts, by BLEU's slope at the whole corpus (the
+    infinitesimal jackknife, Efron 1982): two models' parts differ row by row as their BLEU does."""
     counts = np.array(_counts(references, predictions), dtype=float)
     whole = counts.sum(axis=0)
     value, slopes = _score(whole.tolist()), np.zeros(len(whole))
@@ -126,9 +119,7 @@ Figures = dict[str, Measured | float | None]
 
 def read_figures(rows: Rows) -> Figures:
     """Return the loss per token over all rows together, exp of it, and the share of rows that were cut.
-
-    `rows` have `loss` (summed), `tokens`, `truncated`; `ValueError` without a token.
-    """
+    `rows` have `loss` (summed), `tokens`, `truncated`; `ValueError` without a token."""
     loss = ratio(_numbers(rows, "loss"), _numbers(rows, "tokens"), groups_of(rows))
     low, high = map(_exp, loss.ci95)
     perplexity = Measured(_exp(loss.value), loss.n, _exp(loss.value) * loss.stderr, (low, high))

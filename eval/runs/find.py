@@ -54,10 +54,8 @@ def read_runs(
     sources: Sequence[RunSource], metric: str = "", by: str = ""
 ) -> tuple[list[ScoredRun], list[str]]:
     """Return every run of the sources once, and warnings; with the values of a metric where one is named.
-
     `by` is a field that is read beside `type` and `subtype`, for a run of ours. Models of one name that
-    answered differently are named with the folder they came from.
-    """
+    answered differently are named with the folder they came from."""
     done: set[Path] = set()
     runs: list[tuple[RunSource, ScoredRun]] = []
     warnings: list[str] = []
@@ -68,8 +66,9 @@ def read_runs(
         ]
         new = [place for place in whole if place.resolve() not in done]
         done |= {place.resolve() for place in new}
-        own = held_out(source.path, [run for place in new for run in _read(place, metric, by)])
-        if is_sweep(source.path):
+        own = [run for place in new for run in _read(place, metric, by)]
+        if (source.path / SWEEP).is_file():
+            own = _held_out(source.path, own)
             said = "{place}: a sweep: compared on the examples that it did not choose on"
             warnings.append(tr(said, place=source.path))
         runs += [(source, run) for run in _named(own, source)]
@@ -83,11 +82,9 @@ def _read(place: Path, metric: str, by: str) -> list[ScoredRun]:
 
 
 def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
-    """Return whole runs at `path` or two levels below, and the folders of unfinished ones.
-
-    A whole run is a folder with results.json, which is written last, or a log file; ours beside an
-    evaluation_results.json says more than that does.
-    """
+    """Return whole runs at `path` or two levels below, and the folders of unfinished ones. A whole run is a
+    folder with results.json, which is written last, or a log file; ours beside an evaluation_results.json
+    says more than that does."""
     if path.is_file():
         return [path.parent if path.name == DETAILED and (path.parent / RESULTS).is_file() else path], []
     logs = _newest(log for level in LEVELS for log in path.glob(f"{level}samples_*.jsonl"))
@@ -163,10 +160,8 @@ def _origin(path: Path) -> str:
 
 def read_run(place: Path, by: str = "", metric: str = "") -> ScoredRun:
     """Read one run of ours, with the values of a metric where one is named, then also any JSON Lines.
-
     `ContentError` where its files are damaged or disagree. `RequestError` for one without an accuracy, if no
-    metric is named: only correct and incorrect answers can be compared row by row.
-    """
+    metric is named: only correct and incorrect answers can be compared row by row."""
     ours = place.is_dir()
     path = place / PREDICTIONS if ours else place
     facts = read_object(place / RESULTS) if ours else {"model": place.stem, "set": "rows"}
@@ -227,17 +222,9 @@ def _check_totals(run: ScoredRun) -> None:
         raise ContentError(f"{run.source}: predictions give accuracy {right:.6f}, but {RESULTS} says {found}")
 
 
-def is_sweep(folder: Path) -> bool:
-    """Return whether `eval.sweep` has written this folder to its end."""
-    return (folder / SWEEP).is_file()
-
-
-def held_out(folder: Path, runs: Sequence[ScoredRun]) -> list[ScoredRun]:
-    """Return the runs of a sweep's folder that answer its question, each with the held-out examples alone,
-    and a single adapter by its own name; those of any other folder as they are. `ContentError` for a damaged
-    sweep.json."""
-    if not is_sweep(folder):
-        return list(runs)
+def _held_out(folder: Path, runs: Sequence[ScoredRun]) -> list[ScoredRun]:
+    """The runs of a sweep that answer its question, each with the held-out examples alone, and a single
+    adapter by its own name."""
     found, fields = read_object(folder / SWEEP), ("points", "axes", "rows_to_choose_on")
     if lacking := [name for name in fields if name not in found]:
         shown = show_value(list(found))
@@ -249,13 +236,11 @@ def held_out(folder: Path, runs: Sequence[ScoredRun]) -> list[ScoredRun]:
         )
     names = {"base": "base", **_singles(points, axes)}
     names.setdefault(str(found.get("ship")), str(found.get("ship")))
-    order = list(names)
-    asked = sorted((run for run in runs if run.model in names), key=lambda run: order.index(run.model))
-    kept = [(run, chose.get(run.dataset)) for run in asked]
     return [
-        without(replace(run, model=names[run.model]), {str(row) for row in rows})
-        for run, rows in kept
-        if isinstance(rows, list)
+        without(replace(run, model=name), {str(row) for row in rows})
+        for model, name in names.items()
+        for run in runs
+        if run.model == model and isinstance(rows := chose.get(run.dataset), list)
     ]
 
 

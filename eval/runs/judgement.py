@@ -92,11 +92,9 @@ class ModelScore:
 
 @dataclass(frozen=True, slots=True)
 class PairedTest:
-    """`model` minus `against` on the same rows; p and limits are those of the whole family.
-
-    `smallest` is the least difference that these rows show with 80 % power, `macro_f1` that of macro-F1 in
-    the same family, `shrunk` the value drawn towards the mean of three or more candidates against the base.
-    """
+    """`model` minus `against` on the same rows; p and limits are those of the whole family. `smallest` is the
+    least difference that these rows show with 80 % power, `macro_f1` that of macro-F1 in the same family,
+    `shrunk` the value drawn towards the mean of three or more candidates against the base."""
 
     model: str
     against: str

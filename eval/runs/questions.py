@@ -40,10 +40,8 @@ class Choice:
 
 def choose_on_half(runs: Sequence[ScoredRun], base: str) -> tuple[list[ScoredRun], Choice]:
     """Return the base's and the chosen model's runs on the rows that the choice did not see, and the choice.
-
     Rows of a cluster stay in one half. `RequestError` unless there are two candidates or more, and every
-    model has rows on every dataset.
-    """
+    model has rows on every dataset."""
     by_set = by_dataset(runs)
     models = list(dict.fromkeys(run.model for run in runs))
     candidates = [model for model in models if model != base]
@@ -81,10 +79,8 @@ class Slice:
 
 def compare_slices(runs: Sequence[ScoredRun], base: str, by: str) -> list[Slice]:
     """Compare every model with the base on each slice of each dataset, a slice for every value of `by`.
-
     Datasets whose rows lack the field, or that the base has no rows of, are left out; `RequestError` where no
-    dataset has it, or one has more than 20 values.
-    """
+    dataset has it, or one has more than 20 values."""
     found = [
         one
         for own in by_dataset(run for run in runs if run.rows).values()
@@ -146,11 +142,9 @@ def parse_replicates(texts: Sequence[str]) -> dict[str, list[str]]:
 def compare_replicates(
     runs: Sequence[ScoredRun], base: str, recipes: Mapping[str, Sequence[str]]
 ) -> list[ReplicatedRecipe]:
-    """Compare each recipe with the base on every dataset, and on their mean where there are several.
-
-    Of several recipes, p and limits are Bonferroni's. `RequestError` where a model is the base, or was
-    not scored row by row on the datasets of the others.
-    """
+    """Compare each recipe with the base on every dataset, and on their mean where there are several. Of
+    several recipes, p and limits are Bonferroni's. `RequestError` where a model is the base, or was not
+    scored row by row on the datasets of the others."""
     by_model: dict[str, dict[str, ScoredRun]] = {}
     for run in runs:
         if run.rows:
@@ -196,12 +190,9 @@ SMALLEST = 1e-300
 
 @dataclass(frozen=True, slots=True)
 class LabelBias:
-    """A model on the half of a dataset that the bias was not fitted on.
-
-    `bias` is how much (nats, mean 0) it prefers each label, `calibrated` the accuracy without it, `gain` that
-    minus the base's, `of_bias` the raw gain minus `gain`; limits are of all models together, None for the
-    base.
-    """
+    """A model on the half of a dataset that the bias was not fitted on. `bias` is how much (nats, mean 0) it
+    prefers each label, `calibrated` the accuracy without it, `gain` that minus the base's, `of_bias` the raw
+    gain minus `gain`; limits are of all models together, None for the base."""
 
     model: str
     dataset: str

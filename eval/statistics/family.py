@@ -31,11 +31,9 @@ Bits = NDArray[np.uint8] | NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """What is flipped as a whole: `sums` [units, candidates] of differences and `sizes` [units] in rows.
-
-    Both are weighted, so that every dataset counts alike; `squares` is the sum of the rows' squared weights.
-    `bound` is the largest difference that there can be: 1 of shares, none of a loss.
-    """
+    """What is flipped as a whole: `sums` [units, candidates] of differences and `sizes` [units] in rows. Both
+    are weighted, so that every dataset counts alike; `squares` is the sum of the rows' squared weights.
+    `bound` is the largest difference that there can be: 1 of shares, none of a loss."""
 
     sums: Floats
     sizes: Floats
@@ -72,9 +70,7 @@ def units_of(
     bound: float = 1.0,
 ) -> Units:
     """Return the units of one or more datasets, each with its differences [rows, candidates] and clusters.
-
-    `counts` [rows] is what each row counts where that is not 1: the tokens that its loss is of.
-    """
+    `counts` [rows] is what each row counts where that is not 1: the tokens that its loss is of."""
     sums, sizes, squares = [], [], 0.0
     ones = counts or [np.ones(len(own)) for own in steps]
     for own, keys, weights in zip(steps, groups, ones, strict=True):
@@ -88,11 +84,9 @@ def units_of(
 
 
 def estimates(units: Units) -> list[Estimate]:
-    """Return what is known of each candidate of a family.
-
-    Of one on independent rows p is mid-p McNemar's, of one on clusters exact; of several it is that of 20,000
-    flips with the seed fixed, or of all of them where few clusters differ.
-    """
+    """Return what is known of each candidate of a family. Of one on independent rows p is mid-p McNemar's, of
+    one on clusters exact; of several it is that of 20,000 flips with the seed fixed, or of all of them where
+    few clusters differ."""
     whole = units.bound == 1 and bool(np.all(units.sums == np.round(units.sums)))
     alone = units.sums.shape[1] == 1 and whole
     return _estimated(units, *(_exact(units) if alone else _flipped(units)))
@@ -114,9 +108,7 @@ def sliced(
     steps: Floats, labels: Sequence[str], groups: Sequence[Hashable] | None
 ) -> dict[str, list[Estimate]]:
     """Return the estimates of each candidate on the rows of each label, as one family: slices and candidates.
-
-    `steps` are the differences [rows, candidates] of shares. A cluster in several slices is flipped whole.
-    """
+    `steps` are the differences [rows, candidates] of shares. A cluster in several slices is flipped whole."""
     names, candidates = list(dict.fromkeys(labels)), steps.shape[1]
     held = np.array([[label == name for name in names] for label in labels], dtype=float)
     whole = units_of([(held[:, :, None] * steps[:, None, :]).reshape(len(steps), -1)], [groups])
@@ -131,11 +123,9 @@ def sliced(
 
 
 def shrunk(units: Units) -> Floats:
-    """Return each candidate's difference drawn towards their mean by what chance would spread them.
-
-    The factor is 1 - (expected spread of equal candidates) / (spread seen), 0 at least: empirical Bayes
-    (Efron and Morris 1973), which takes the luck out of the figure of whichever is chosen.
-    """
+    """Return each candidate's difference drawn towards their mean by what chance would spread them. The
+    factor is 1 - (expected spread of equal candidates) / (spread seen), 0 at least: empirical Bayes (Efron
+    and Morris 1973), which takes the luck out of the figure of whichever is chosen."""
     values, size = units.values, units.sizes.sum()
     mean = values.mean()
     centred = units.sums - units.sums.mean(1, keepdims=True) - np.outer(units.sizes, values - mean)
@@ -218,11 +208,9 @@ def _within(kept: float, above: float, units: Units) -> float:
 
 
 def _limits(units: Units, column: int, reach: float) -> tuple[float, float]:
-    """Return the differences that T does not reject, within the bound: the roots of a quadratic.
-
-    Of shares the variance at δ is no smaller than |δ|(1 - |δ|), that of the fewest rows that can differ: so
-    an interval is no point where two models never differ, and Wilson's where they differ one way only.
-    """
+    """Return the differences that T does not reject, within the bound: the roots of a quadratic. Of shares
+    the variance at δ is no smaller than |δ|(1 - |δ|), that of the fewest rows that can differ: so an interval
+    is no point where two models never differ, and Wilson's where they differ one way only."""
     sums, sizes = units.sums[:, column], units.sizes
     total, size, square = float(sums.sum()), float(sizes.sum()), reach * reach
     a = size**2 - square * float((sizes**2).sum())
@@ -246,11 +234,9 @@ def _limits(units: Units, column: int, reach: float) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Replicated:
-    """A mean difference over seeds and examples (-1 to 1), 95 % limits and two-sided p.
-
-    `between` is the standard deviation of the seeds' differences, `sampling` the standard error that
-    the examples alone would give (None for a single cluster).
-    """
+    """A mean difference over seeds and examples (-1 to 1), 95 % limits and two-sided p. `between` is the
+    standard deviation of the seeds' differences, `sampling` the standard error that the examples alone would
+    give (None for a single cluster)."""
 
     value: float
     low: float

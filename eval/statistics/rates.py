@@ -58,10 +58,8 @@ def critical(rows: int, groups: Sequence[Hashable] | None) -> float:
 
 def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> float:
     """Return the standard error of a mean whose rows come in groups (Miller 2024, arXiv:2411.00640, §2.2).
-
     sqrt(G/(G-1) · Σ_g (Σ_{i∈g} (x_i - mean))²) / n: with a row in each group, or without groups, that of
-    independent rows, for a share sqrt(p(1-p)/(n-1)). 0 for one group; `ValueError` without rows.
-    """
+    independent rows, for a share sqrt(p(1-p)/(n-1)). 0 for one group; `ValueError` without rows."""
     mean = sum(values) / max(1, len(values))
     sums = by_cluster(np.asarray(values, dtype=float) - mean, groups)
     return math.sqrt(len(sums) / max(1, len(sums) - 1) * float((sums**2).sum())) / len(values)
@@ -81,11 +79,9 @@ def by_cluster(values: NDArray[Number], groups: Sequence[Hashable] | None) -> ND
 
 
 def design_effect(values: Sequence[float], groups: Sequence[Hashable] | None) -> float:
-    """Return the variance of a mean by group over that of independent rows, 1 at least.
-
-    Few groups can look even by luck: an interval is never narrowed for that. Values that are all the same do
-    not show how similar a group's rows are: each group counts as one row.
-    """
+    """Return the variance of a mean by group over that of independent rows, 1 at least. Few groups can look
+    even by luck: an interval is never narrowed for that. Values that are all the same do not show how similar
+    a group's rows are: each group counts as one row."""
     if groups is None:
         return 1.0
     plain = clustered_stderr(values)
@@ -95,11 +91,8 @@ def design_effect(values: Sequence[float], groups: Sequence[Hashable] | None) ->
 
 
 def resample(cells: Cells) -> Cells:
-    """Return the summed cells [10,000, cells] of bootstrap samples of groups, the seed fixed.
-
-    Groups with the same counts are alike: drawing G with replacement is one multinomial draw over distinct
-    rows.
-    """
+    """Return the summed cells [10,000, cells] of bootstrap samples of groups, the seed fixed. Groups with the
+    same counts are alike: drawing G with replacement is one multinomial draw over distinct rows."""
     kinds, counts = np.unique(cells, axis=0, return_counts=True)
     total = int(counts.sum())
     generator = np.random.default_rng(SEED)
@@ -130,11 +123,9 @@ def macro_f1(cells: Cells) -> tuple[float, float, float]:
 
 
 def f1_parts(cells: Cells) -> Floats:
-    """Return each group's part in the macro-F1 of `label_cells` [groups]; the mean of parts is macro-F1.
-
-    A part is macro-F1 and the group's influence on it: the spread of parts is macro-F1's standard error (the
-    infinitesimal jackknife, Efron 1982).
-    """
+    """Return each group's part in the macro-F1 of `label_cells` [groups]; the mean of parts is macro-F1. A
+    part is macro-F1 and the group's influence on it: the spread of parts is macro-F1's standard error (the
+    infinitesimal jackknife, Efron 1982)."""
     hits, said = cells[:, 0::2], np.maximum(cells[:, 1::2].sum(axis=0), 1)
     f1 = 2 * hits.sum(axis=0) / said
     influence = (2 * hits - f1 * cells[:, 1::2]) / said
@@ -207,10 +198,7 @@ def ratio(
     tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hashable] | None = None
 ) -> Measured:
     """Return Σtops / Σbottoms over rows that may come in groups; `ValueError` where the bottoms sum to
-    nothing.
-
-    The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group.
-    """
+    nothing. The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group."""
     total = sum(bottoms)
     if total <= 0:
         raise ValueError(f"found a sum of {total}, expected more than 0")
@@ -227,11 +215,9 @@ def mean_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -
 
 
 def average(figures: Sequence[Measured]) -> Measured:
-    """Return the unweighted mean of independent figures; `ValueError` where there is none.
-
-    The limits combine the figures' own (Zou, Huang and Zhang 2009, A note on confidence interval estimation
-    for a linear function of binomial proportions): they are no point where every share is 0 or 1.
-    """
+    """Return the unweighted mean of independent figures; `ValueError` where there is none. The limits combine
+    the figures' own (Zou, Huang and Zhang 2009, A note on confidence interval estimation for a linear
+    function of binomial proportions): they are no point where every share is 0 or 1."""
     if not figures:
         raise ValueError("no figures")
     count, n = len(figures), sum(one.n for one in figures)

@@ -30,11 +30,9 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a model's answers fare against another's by one criterion, over the prompts rated for both.
-
-    `share` is that of wins among prompts that are no tie, with Wilson's limits (None without any); `p` the
-    exact two-sided sign test's, `p_holm` the same with Holm's correction.
-    """
+    """How a model's answers fare against another's by one criterion, over the prompts rated for both. `share`
+    is that of wins among prompts that are no tie, with Wilson's limits (None without any); `p` the exact
+    two-sided sign test's, `p_holm` the same with Holm's correction."""
 
     model: str
     against: str
@@ -48,11 +46,9 @@ class Outcome:
 
 
 def outcomes(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping[int, str]) -> list[Outcome]:
-    """Compare every model with the first of `models`, overall and by criterion.
-
-    Holm's adjustment is over the models for `overall`, which decides, and over models and criteria
-    for the rest, which describe. Prompts of one of `clusters` (by prompt) are not independent.
-    """
+    """Compare every model with the first of `models`, overall and by criterion. Holm's adjustment is over the
+    models for `overall`, which decides, and over models and criteria for the rest, which describe. Prompts of
+    one of `clusters` (by prompt) are not independent."""
     base, *others = models
     found = []
     for criteria in ((OVERALL,), CRITERIA):
@@ -84,10 +80,8 @@ def agreement(ratings: Iterable[Rating], criterion: str) -> float | None:
 
 def krippendorff_alpha(units: Iterable[Sequence[int]]) -> float | None:
     """Return Krippendorff's alpha (2011, Computing Krippendorff's Alpha-Reliability), interval metric.
-
-    `units` holds the values that each thing got, from however many raters; those with fewer than two
-    count for nothing. 1 is full agreement, 0 what chance gives; None where all values are the same.
-    """
+    `units` holds the values that each thing got, from however many raters; those with fewer than two count
+    for nothing. 1 is full agreement, 0 what chance gives; None where all values are the same."""
     paired = [values for values in units if len(values) > 1]
     everything = [value for values in paired for value in values]
     expected = _spread(everything)
