@@ -49,13 +49,7 @@ SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # bes
             metavar="R",
             help="Only the examples that LLaMA-Factory's val_size holds out of each dataset; by default all.",
         ),
-        click.option(
-            "--seed",
-            type=click.IntRange(0),
-            default=42,
-            show_default=True,
-            help="--eval-ratio: the training's seed.",
-        ),
+        number("--seed", "--eval-ratio: the training's seed.", least=0, default=42),
         click.option(
             "--generate/--no-generate", default=True, help="Whether to generate answers.  [generate]"
         ),

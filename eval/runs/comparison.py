@@ -135,7 +135,9 @@ def paired_tests(
 def _section(name: str, runs: Mapping[str, ScoredRun], data: PairedRows, base: str) -> Section:
     run = min(runs.values(), key=lambda run: not run.rows)  # the first whose rows are known
     majority, label = _majority(run)
-    cells = _cells(runs)
+    cells = {}
+    if all(1 < len(set(own.gold)) <= MOST for own in runs.values()):  # no free text, and not all the same
+        cells = {model: label_cells(own.gold, own.predicted, own.groups) for model, own in runs.items()}
     against, between = (_with_f1(family, cells) for family in families([data], [*runs], base, ACCURACY))
     over = _over_majority([runs], [*runs])
     groups = None if run.groups is None else len(set(run.groups))
@@ -178,13 +180,6 @@ def _majority(run: ScoredRun) -> tuple[float, str]:
     label, count = Counter(run.gold).most_common(1)[0]
     share, said = run.facts.get("majority"), run.facts.get("majority_label", label)
     return (float(share), str(said)) if isinstance(share, int | float) else (count / len(run.gold), label)
-
-
-def _cells(runs: Mapping[str, ScoredRun]) -> dict[str, Cells]:
-    """What each model's macro-F1 is made of; nothing where the answers are free text or all the same."""
-    if not all(1 < len(set(run.gold)) <= MOST for run in runs.values()):
-        return {}
-    return {model: label_cells(run.gold, run.predicted, run.groups) for model, run in runs.items()}
 
 
 def _with_f1(family: Sequence[PairedTest], cells: Mapping[str, Cells]) -> list[PairedTest]:

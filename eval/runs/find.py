@@ -2,7 +2,7 @@
 on, and other tools' logs."""
 
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -87,7 +87,9 @@ def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
     says more than that does."""
     if path.is_file():
         return [path.parent if path.name == DETAILED and (path.parent / RESULTS).is_file() else path], []
-    logs = _newest(log for level in LEVELS for log in path.glob(f"{level}samples_*.jsonl"))
+    every = sorted(log for level in LEVELS for log in path.glob(f"{level}samples_*.jsonl"))
+    # lm-evaluation-harness adds a log of each task with its date at every run: the newest counts
+    logs = sorted({(log.parent, log.stem.rpartition("_")[0]): log for log in every}.values())
     names = (RESULTS, PREDICTIONS)
     places = sorted(
         {f.parent for level in LEVELS for name in names for f in path.glob(level + name)}, key=_order
@@ -112,11 +114,6 @@ def _order(folder: Path) -> tuple[object, ...]:
 def _position(names: object, name: str) -> int:
     listed = list(names) if isinstance(names, dict) else []
     return listed.index(name) if name in listed else len(listed)
-
-
-def _newest(logs: Iterable[Path]) -> list[Path]:
-    """The newest log of each task: lm-evaluation-harness adds one with its date at every run."""
-    return sorted({(log.parent, log.stem.rpartition("_")[0]): log for log in sorted(logs)}.values())
 
 
 def _named(runs: list[ScoredRun], source: RunSource) -> list[ScoredRun]:

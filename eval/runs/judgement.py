@@ -253,6 +253,10 @@ def assemble(
             raise ContentError(f"{other.place}: row {other.row} stands in {one.place} already")
     named = sorted({name for record in ordered for name in record.kinds})
     known = [record.confidence for record in ordered if record.confidence is not None]
+    groups = [record.group for record in ordered if record.group is not None]
+    if groups and len(groups) < len(ordered):
+        without = next(record for record in ordered if record.group is None)
+        raise ContentError(f"{without.place}: no group, but {len(groups)} other rows have one")
     return ScoredRun(
         model,
         dataset,
@@ -261,18 +265,10 @@ def assemble(
         gold=[record.gold for record in ordered],
         predicted=[record.predicted for record in ordered],
         correct=[record.correct for record in ordered],
-        groups=_groups(ordered),
+        groups=groups or None,
         kinds={name: [record.kinds.get(name, "") for record in ordered] for name in named},
         confidence=known if len(known) == len(ordered) else None,
         facts=facts,
         values=[record.value for record in ordered],
         weights=[record.weight for record in ordered],
     )
-
-
-def _groups(records: list[ScoredExample]) -> list[str] | None:
-    groups = [record.group for record in records if record.group is not None]
-    if groups and len(groups) < len(records):
-        without = next(record for record in records if record.group is None)
-        raise ContentError(f"{without.place}: no group, but {len(groups)} other rows have one")
-    return groups or None
