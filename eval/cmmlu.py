@@ -195,12 +195,11 @@ def read_groups(out: Path, models: Sequence[str], groups: Mapping[str, Sequence[
 def group_score(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return as JSON values the mean accuracy of sets by their results.json, every set counting alike, with
     its 95 % limits, and beside it (`over_questions`) the share of all questions taken as one."""
-    mean = average([Measured(one["accuracy"], one["stderr"], one["ci95"]) for one in results])
+    mean = average([Measured(one["accuracy"], one["n"], one["stderr"], one["ci95"]) for one in results])
     majority = sum(one["majority"] for one in results) / len(results)
-    n = sum(one["n"] for one in results)
     right = sum(round(one["accuracy"] * one["n"]) for one in results)
-    found = {"sets": len(results), "n": n, "accuracy": mean.value, "ci95": mean.ci95, "majority": majority}
-    return {**found, "over_questions": right / n}
+    found = {"sets": len(results), "n": mean.n, "accuracy": mean.value, "ci95": mean.ci95, "majority": majority}
+    return {**found, "over_questions": right / mean.n}
 
 
 def group_table(scores: Scores) -> str:

@@ -2,10 +2,18 @@
 
 Has functions written and runs each against the tests of its record: pass@1, one greedy answer a task.
 Writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-code.md explains them.
+
+A program runs in a process of its own with bounds (time, memory, no network, no file written), in an empty
+folder, without our environment. It is no jail: it can still read what its user can read.
 """
 
+import json
 import re
-from collections.abc import Mapping
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -15,14 +23,53 @@ from eval.backends.scorers import Fields, Scorer
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.answers import cut_thought
 from eval.metrics.labels import accuracy_line
-from eval.metrics.sandbox import run_tests
 from eval.runs.results import Prediction
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.options import ScoringRequest
 from eval.scoring.task import Job, Task, line_of
-from eval.statistics.rates import groups_of, rate_of
+from eval.statistics.rates import accuracy_of, groups_of
 
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+SECONDS = 5  # of computing; twice that of waiting
+MEMORY = 1 << 29
+REFUSED = 77  # the exit code of a child (below) that could not leave the network
+
+# unshare(2) takes network and processes away: root makes these namespaces itself and becomes nobody, whom a
+# limit of processes holds, anybody else makes them in a user namespace. The program is the first process of
+# its namespace, so that its end is the end of all that it starts, and it ends with its parent (prctl(2),
+# PR_SET_PDEATHSIG). Modules that answers use are loaded before: nobody may be kept from reading Python's own.
+# What it prints goes nowhere; the verdict leaves by a descriptor of its own.
+_CHILD = """
+import ctypes, json, os, resource, sys
+import array, bisect, calendar, cmath, collections, contextlib, copy, dataclasses, datetime, decimal, enum
+import fractions, functools, hashlib, heapq, io, itertools, json, math, numbers, operator, queue, random, re
+import statistics, string, struct, textwrap, time, types, typing, unicodedata
+job, libc, root = json.load(sys.stdin), ctypes.CDLL(None), os.getuid() == 0
+if libc.unshare(0x60000000 if root else 0x70000000):
+    os._exit(77)
+if os.fork():
+    os.wait()
+    os._exit(0)
+if root:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+libc.prctl(1, 9)
+for limit, most in job["limits"].items():
+    resource.setrlimit(getattr(resource, limit), (most, most))
+out, nowhere = os.dup(1), os.open(os.devnull, os.O_RDWR)
+for stream in (0, 1, 2):
+    os.dup2(nowhere, stream)
+names = {"__name__": "__answer__"}
+try:
+    exec(job["program"], names)
+    failed = next((test for test in job["tests"] if not eval(test, names)), None)
+    why = "" if failed is None else "failed: " + failed
+except BaseException as error:
+    why = type(error).__name__ + ": " + str(error)
+os.write(out, (job["token"] + why[:500]).encode(errors="replace"))
+os._exit(0)
+"""
 
 
 @scoring_command(
@@ -70,6 +117,38 @@ def program_of(answer: str) -> str:
     return found[1] if found else text
 
 
+def run_tests(program: str, tests: Sequence[str]) -> str:
+    """Run a program, then tests (expressions that must be true); return "" or why they are not passed.
+    `RequestError` where the network cannot be taken from a process (it takes Linux's namespaces)."""
+    token = secrets.token_hex(16)  # without it, no output of the program is taken for the verdict
+    limits = {"RLIMIT_CPU": SECONDS, "RLIMIT_AS": MEMORY, "RLIMIT_FSIZE": 0, "RLIMIT_NPROC": 0}
+    job = {"program": program, "tests": list(tests), "token": token, "limits": limits}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            process = subprocess.run(
+                [sys.executable, "-I", "-S", "-c", _CHILD],
+                cwd=folder,
+                env={},
+                input=json.dumps(job).encode(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                timeout=2 * SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"stopped after {2 * SECONDS} s"
+    if process.returncode == REFUSED:
+        raise RequestError(
+            "--run-code: the network cannot be taken from a program here (unshare(2) is refused): "
+            "run it in a container that allows user namespaces"
+        )
+    verdict = process.stdout.decode(errors="replace")
+    if not verdict.startswith(token):
+        return f"ended by itself or at a limit ({SECONDS} s, {MEMORY >> 20} MB)"
+    return verdict.removeprefix(token)
+
+
 class Code(Task):
     """Programs against tests, one answer a task."""
 
@@ -90,13 +169,9 @@ class Code(Task):
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002
         """Return pass@1 as the accuracy, and how the programs that failed ended."""
-        found = rate_of([bool(p["correct"]) for p in predictions], groups_of(predictions))
         kinds = [str(p["why"]).partition(":")[0] for p in predictions if p["why"]]
         return {
-            "accuracy": found.value,
-            "n": found.n,
-            "stderr": found.stderr,
-            "ci95": list(found.ci95),
+            **accuracy_of([bool(p["correct"]) for p in predictions], groups_of(predictions)),
             "majority": 0.0,
             "failures": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
         }

@@ -19,7 +19,7 @@ from core.files import write_json, write_text
 from core.language import ENGLISH, in_language, lang_option, tr
 
 if TYPE_CHECKING:
-    from eval.reports.compared import ComparedRuns, GradedRuns
+    from eval.reports.compared import ComparedRuns
 
 
 @cli_command(
@@ -120,7 +120,7 @@ def write(compared: "ComparedRuns", out: Path, facts: Mapping[str, object] | Non
     click.echo(f"\n{out}: {', '.join([*plots, 'table.md', 'changed.jsonl', 'table.json'])}", err=True)
 
 
-def write_graded(graded: "GradedRuns", out: Path) -> None:
+def write_graded(graded: "ComparedRuns", out: Path) -> None:
     """Write table.md and, last, table.json of a comparison in a metric into `out`, and print the table."""
     from eval.reports.graded import graded_json, graded_markdown
 

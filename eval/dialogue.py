@@ -1,21 +1,25 @@
 """python -m eval.dialogue --model models/demo-base --data talks.jsonl --out results/talks
 
-Leads each conversation turn by turn, with the model's own answers, and says how far they take up what was
-said and how much they repeat: heuristics, docs/eval-dialogue.md. Writes OUT/<model>/<set>/
+Leads each conversation turn by turn, with the model's own answers, and says how much of an answer's content
+was spoken of before (carry-over) and how much of it was answered before, word for word (repetition): two
+heuristics, which read words, not sense; docs/eval-dialogue.md. Writes OUT/<model>/<set>/
 {results.json,predictions.jsonl} with the transcripts.
 """
 
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from core.errors import ContentError, run
+from core.han import HAN
 from core.prompt import Conversation
 from eval.backends.scorers import Fields, Generator, Messages, Scorer
 from eval.backends.server import Server
 from eval.datasets.dataset import read_datasets
 from eval.metrics.answers import cut_thought
-from eval.metrics.coherence import Talk, carry_over, repetition
+from eval.metrics.text import ngrams, words
 from eval.runs.results import Prediction
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.options import ScoringRequest
@@ -23,6 +27,9 @@ from eval.scoring.task import Figure, Job, Task
 from eval.statistics.rates import Measured, groups_of, mean_of
 
 FIGURES = ("carry_over", "chance", "repetition")
+SHORTEST = 4  # letters of a word that carries content: no list of stop words is needed
+PHRASE = 4  # words in a row that are said again
+ROW = re.compile(f"[{HAN}]+")
 
 
 @scoring_command(
@@ -42,6 +49,51 @@ def cli(request: ScoringRequest) -> Asked:
         if not any(map(_several, one.conversations[: request.limit])):
             raise ContentError(f"{one.path}: no conversation has a second question: nothing to measure")
     return Dialogue(), sets
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What was asked, turn by turn (at least two), and what was answered to it."""
+
+    asked: Sequence[str]
+    answers: Sequence[str]
+
+
+def content(text: str) -> set[str]:
+    """Return the words of four letters or more, and the pairs of neighbouring Chinese characters.
+
+    >>> sorted(content("The LoRA 适配器"))
+    ['lora', '适配', '配器']
+    """
+    long = {word for word in words(text) if len(word) >= SHORTEST}
+    return long | {a + b for row in ROW.findall(text) for a, b in pairwise(row)}
+
+
+def carry_over(talk: Talk, earlier: Talk | None = None) -> float | None:
+    """Return the mean share of an answer's content that the turns before its question have, of both sides.
+    From the second answer on, each against the turns of `earlier` (the talk itself by default): with another
+    talk there it is the share to be expected by chance. None if no answer has content."""
+    past = earlier or talk
+    shares = []
+    for turn in range(1, len(talk.answers)):
+        said = content(talk.answers[turn])
+        known = content("\n".join([*past.asked[:turn], *past.answers[:turn]]))
+        if said:
+            shares.append(len(said & known) / len(said))
+    return sum(shares) / len(shares) if shares else None
+
+
+def repetition(talk: Talk) -> float | None:
+    """Return the mean share of an answer's phrases of four words that an earlier answer has too. From the
+    second answer on; characters count as words in Chinese. None if no answer is that long."""
+    shares = []
+    known: set[tuple[str, ...]] = set()
+    for turn, answer in enumerate(talk.answers):
+        phrases = ngrams(words(answer), PHRASE)
+        if turn and phrases:
+            shares.append(sum(phrase in known for phrase in phrases) / len(phrases))
+        known.update(phrases)
+    return sum(shares) / len(shares) if shares else None
 
 
 class Dialogue(Task):

@@ -120,11 +120,9 @@ def _grid(request: ScoringRequest, weights: list[float]) -> Axes:
             if weight
         )
         name = ",".join(f"{name}={weight:g}" for name, weight in zip(adapters, point, strict=True))
-        name = name if parts else BASE
-        points[name], models[name] = point, parts
-    if request.no_base:
-        points.pop(BASE, None)
-        models.pop(BASE, None)
+        if parts or not request.no_base:
+            name = name if parts else BASE
+            points[name], models[name] = point, parts
     return Axes(reference, list(adapters), points, models)
 
 

@@ -6,7 +6,7 @@ docs/eval-text.md explains them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import click
@@ -18,13 +18,14 @@ from eval.backends.likelihood import reading_losses
 from eval.backends.scorers import Fields, Scorer
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.answers import cut_thought
-from eval.metrics.text import Figures, generated_figures, lengths_of, percentiles, read_figures
+from eval.metrics.text import generated_figures, lengths_of, percentiles, read_figures
 from eval.reports.panels import PLOT, draw_lengths
 from eval.runs.results import METRICS, Prediction
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.images import with_images
 from eval.scoring.options import Finite, ScoringRequest, number
 from eval.scoring.task import Figure, Job, Task
+from eval.statistics.rates import Measured
 from eval.statistics.selection import held_out_rows
 
 SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # beside other commands' figures
@@ -48,13 +49,7 @@ SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # bes
             metavar="R",
             help="Only the examples that LLaMA-Factory's val_size holds out of each dataset; by default all.",
         ),
-        click.option(
-            "--seed",
-            type=click.IntRange(0),
-            default=42,
-            show_default=True,
-            help="--eval-ratio: the training's seed.",
-        ),
+        number("--seed", "--eval-ratio: the training's seed.", least=0, default=42),
         click.option(
             "--generate/--no-generate", default=True, help="Whether to generate answers.  [generate]"
         ),
@@ -164,10 +159,11 @@ class Text(Task):
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Write a plot of lengths and, in the published script's layout, metrics.json; return all of it."""
-        read = read_figures(predictions)
         said = [p for p in predictions if "prediction" in p]
-        written = generated_figures(said, self.rouge) if said else Figures({}, {})
-        metrics = {**read.values, **written.values}
+        written, signature = generated_figures(said, self.rouge) if said else ({}, None)
+        figures = {**read_figures(predictions), **written}
+        known = {name: one for name, one in figures.items() if isinstance(one, Measured)}
+        metrics = {name: known[name].value if name in known else one for name, one in figures.items()}
         lengths = lengths_of(predictions)
         draw_lengths(
             lengths, f"{job.candidate.name} on {job.dataset.name}", self.max_seq_length, job.folder / PLOT
@@ -180,8 +176,8 @@ class Text(Task):
             "tokens": sum(p["tokens"] for p in predictions),
             "lengths": {name: percentiles(values) for name, values in lengths.items()},
             "generated": len(said),
-            "estimates": {**read.estimates, **written.estimates},
-            **({"bleu_signature": written.signature} if written.signature else {}),
+            "estimates": {name: asdict(one) for name, one in known.items()},
+            **({"bleu_signature": signature} if signature else {}),
         }
 
     def line(self, results: Mapping[str, Any]) -> str:

@@ -54,10 +54,8 @@ def cli(request: ScoringRequest) -> Asked:
 
 def turns_of(dataset: EvalDataset, clustered: bool = True) -> EvalDataset:
     """Return a set with an example for each turn of the model's, in conversations that declare tools or call.
-
     Turns of one conversation are no independent rows: they make a cluster, unless the set has other ones, or
-    they are not to be `clustered`.
-    """
+    they are not to be `clustered`."""
     rows, talks = [], []
     for row, talk in enumerate(dataset.conversations):
         whole = [*talk.messages, {"role": talk.role, "content": talk.answer}]
@@ -75,10 +73,10 @@ def turns_of(dataset: EvalDataset, clustered: bool = True) -> EvalDataset:
     return replace(taken, cluster="conversation", clusters=list(map(str, rows))) if own else taken
 
 
-def expected_of(dataset: EvalDataset) -> list[dict[str, object]]:
-    """Return what judging each turn's own answer gives; `ContentError` where a call is none."""
+def expected_of(dataset: EvalDataset) -> list[str]:
+    """Return what each turn of the data calls, as text; `ContentError` where a call is none."""
     try:
-        return [_judged(talk, talk.answer) for talk in dataset.conversations]
+        return [str(_judged(talk, talk.answer)["expected_output"]) for talk in dataset.conversations]
     except WrongValueError as error:
         raise ContentError(f"{dataset.path}: {error}; compile it again, which names the place") from error
 
@@ -92,7 +90,7 @@ def _judged(talk: Conversation, answer: str) -> dict[str, object]:
 class Tools(Task):
     """Calls of tools; what is expected of each set's turns, and prompts to compare with training's."""
 
-    expected: Mapping[str, Sequence[Mapping[str, object]]]
+    expected: Mapping[str, Sequence[str]]
     talks: Sequence[list[Message]]
     template: str | None
     command = "eval.tools"
@@ -119,8 +117,7 @@ class Tools(Task):
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Return the figures, overall and by tool."""
-        expected = [str(one["expected_output"]) for one in self.expected[job.dataset.name]]
-        return tool_summary(predictions, expected)
+        return tool_summary(predictions, self.expected[job.dataset.name])
 
     def line(self, results: Mapping[str, Any]) -> str:
         """Return a line for each tool, then all shares."""

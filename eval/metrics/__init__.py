@@ -9,13 +9,13 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from core.errors import RequestError
 from core.metrics import METRICS, Metric
 from core.plugins import Plugin, PluginError, registry, warn
-from eval.statistics.rates import Rows, groups_of, mean_of, rate
+from eval.statistics.rates import Rows, groups_of, mean_of, rate_of
 
 Function = Callable[[Mapping[str, Any]], float]
 GROUP: Literal["tuneyard.metrics"] = "tuneyard.metrics"
@@ -49,32 +49,24 @@ class ExampleMetric:
 
     def of(self, rows: Rows) -> dict[str, object] | None:
         """Return the mean over the rows that hold what it needs with `stderr`, `n` and `ci95`, None where no
-        row does.
-
-        Limits are Wilson's for a share, else normal (None of a single cluster); both by cluster where rows
-        have one.
-        """
+        row does. Limits are Wilson's for a share, else normal (None of a single cluster); both by cluster
+        where rows have one."""
         own = [row for row in rows if "refused" not in row and self.held(row)]
         if not own:
             return None
         values, groups = self.values(own), groups_of(own)
-        meant = {"unit": self.meaning.unit, "higher_is_better": self.meaning.higher}
-        if self.meaning.unit == "share":
-            return rate(values, groups) | meant
-        found, known = mean_of(values, groups), len(set(groups or range(len(own)))) > 1
-        spread = (
-            {"stderr": found.stderr, "ci95": list(found.ci95)} if known else {"stderr": None, "ci95": None}
-        )
-        return {"value": found.value, "n": len(own), **spread, **meant}
+        found = (rate_of if self.meaning.unit == "share" else mean_of)(values, groups)
+        told = {**asdict(found), "ci95": list(found.ci95)}
+        if self.meaning.unit != "share" and len(set(groups or range(len(own)))) < 2:
+            told |= {"stderr": None, "ci95": None}
+        return {**told, "unit": self.meaning.unit, "higher_is_better": self.meaning.higher}
 
 
 def metric(
     name: str, *, unit: str, higher: bool, needs: Sequence[str]
 ) -> Callable[[Function], ExampleMetric]:
-    """Declare a function of one prediction (a line of predictions.jsonl) as the metric `name`.
-
-    A unit "share" is 0 to 1; `higher`: more is better; rows without the fields in `needs` are left out.
-    """
+    """Declare a function of one prediction (a line of predictions.jsonl) as the metric `name`. A unit "share"
+    is 0 to 1; `higher`: more is better; rows without the fields in `needs` are left out."""
     return lambda function: ExampleMetric(name, Metric(unit, higher), tuple(needs), function)
 
 

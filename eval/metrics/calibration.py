@@ -35,11 +35,9 @@ class Calibration:
 def calibration(
     confidence: Sequence[float], correct: Sequence[bool], groups: Sequence[Hashable] | None = None
 ) -> Calibration:
-    """Return the calibration of answers by their confidence (0-1), in ten bins of equal width.
-
-    The error is Σ n_b/n · |accuracy_b - confidence_b| (Naeini et al. 2015). It is above 0 for a perfect
-    model too, the more so the fewer rows there are: hence `chance`, after Bröcker and Smith 2007.
-    """
+    """Return the calibration of answers by their confidence (0-1), in ten bins of equal width. The error is Σ
+    n_b/n · |accuracy_b - confidence_b| (Naeini et al. 2015). It is above 0 for a perfect model too, the more
+    so the fewer rows there are: hence `chance`, after Bröcker and Smith 2007."""
     sure, right = np.asarray(confidence), np.asarray(correct, dtype=float)
     places = np.minimum((sure * BINS).astype(int), BINS - 1)
     bins = []

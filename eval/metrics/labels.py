@@ -1,6 +1,5 @@
 """Labels: which a set has, how each may be spelt, and how well each was found."""
 
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,11 +86,9 @@ def parse_counts(texts: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
 
 
 def summary(predictions: Sequence[Mapping[str, object]], answers: Sequence[str]) -> dict[str, object]:
-    """Return accuracy with its uncertainty, the majority baseline and the classes of scored rows.
-
-    The baseline is that of `answers`, the expected ones of the whole set, of which --limit may have scored
-    a few rows alone. Rows with a `cluster` are not independent: error and interval are then by cluster.
-    """
+    """Return accuracy with its uncertainty, the majority baseline and the classes of scored rows. The
+    baseline is that of `answers`, the expected ones of the whole set, of which --limit may have scored a few
+    rows alone. Rows with a `cluster` are not independent: error and interval are then by cluster."""
     expected = [str(p["expected_output"]) for p in predictions]
     predicted = [str(p["predicted_output"]) for p in predictions]
     majority, count = Counter(answers).most_common(1)[0]
@@ -129,11 +126,5 @@ def class_scores(expected: Sequence[str], predicted: Sequence[str]) -> dict[str,
 
 def confusion(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, int]]:
     """Return counts by expected answer and prediction, `unknown` included where it was predicted."""
-    from sklearn.metrics import confusion_matrix
-
-    labels = sorted({*expected, *predicted})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a single label, although `labels` names it
-        cells = confusion_matrix(expected, predicted, labels=labels).tolist()
-    counts = dict(zip(labels, cells, strict=True))
-    return {right: dict(zip(labels, counts[right], strict=True)) for right in sorted(set(expected))}
+    counts, labels = Counter(zip(expected, predicted, strict=True)), sorted({*expected, *predicted})
+    return {right: {said: counts[right, said] for said in labels} for right in sorted(set(expected))}

@@ -23,11 +23,9 @@ def margin_of(row: Mapping[str, Any]) -> float:
 
 
 def preference_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> dict[str, object]:
-    """Return the share of pairs whose chosen answer is likelier, in sum and per token, and the margin.
-
-    With the `base`'s rows, `reward` is the share in which the chosen answer gained more: DPO's implicit
-    reward (Rafailov et al. 2023) without its factor β. Refused rows count as wrong.
-    """
+    """Return the share of pairs whose chosen answer is likelier, in sum and per token, and the margin. With
+    the `base`'s rows, `reward` is the share in which the chosen answer gained more: DPO's implicit reward
+    (Rafailov et al. 2023) without its factor β. Refused rows count as wrong."""
     scored = _scored(rows)
     groups = groups_of(scored)
     per_token = [_per_token(row, CHOSEN) > _per_token(row, REJECTED) for row in scored]
@@ -45,11 +43,9 @@ def preference_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> 
 
 
 def marked_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> dict[str, object]:
-    """Return the AUC of desirable against undesirable answers: `auc` by log p per token.
-
-    With the `base`'s rows, `reward_auc` is that of log p - log p of the base, summed: KTO's implicit reward
-    (Ethayarajh et al. 2024) without its factor β. Refused rows are left out.
-    """
+    """Return the AUC of desirable against undesirable answers: `auc` by log p per token. With the `base`'s
+    rows, `reward_auc` is that of log p - log p of the base, summed: KTO's implicit reward (Ethayarajh et al.
+    2024) without its factor β. Refused rows are left out."""
     scored = _scored(rows)
     before = {row["row"]: row["answer_logp"] for row in _scored(base or ())}
     both = [row for row in scored if row["row"] in before]
@@ -69,11 +65,9 @@ def auc_of(rows: Sequence[Mapping[str, Any]]) -> list[float]:
 
 
 def auc_parts(scores: Sequence[float], positive: Sequence[bool]) -> list[float]:
-    """Return a part for each row, of which the mean is the area under the ROC curve (ties count half).
-
-    The parts' variance is that of DeLong et al. 1988: a row moves the figure by the share of the other
-    class that it is ranked right against. `ValueError` where a class has no row.
-    """
+    """Return a part for each row, of which the mean is the area under the ROC curve (ties count half). The
+    parts' variance is that of DeLong et al. 1988: a row moves the figure by the share of the other class that
+    it is ranked right against. `ValueError` where a class has no row."""
     values, marks = np.asarray(scores), np.asarray(positive)
     if marks.all() or not marks.any():
         raise ValueError("found rows of one class, expected both")
@@ -95,8 +89,7 @@ def _area(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> dict[st
     if len(set(marks)) < 2:
         return None
     found = mean_of(auc_parts(scores, marks), groups_of(rows))
-    limits = [max(0.0, found.ci95[0]), min(1.0, found.ci95[1])]
-    return {"value": found.value, "n": len(rows), "stderr": found.stderr, "ci95": limits}
+    return {**asdict(found), "ci95": np.clip(found.ci95, 0, 1).tolist()}
 
 
 def _scored(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

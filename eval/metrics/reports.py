@@ -55,10 +55,8 @@ def judge(expected: str, text: str) -> dict[str, object]:
 
 
 def report_summary(rows: Rows, judgements: Sequence[str]) -> dict[str, object]:
-    """Return the accuracy of the judgements with its uncertainty: overall, by subtype and by type.
-
-    A row's type is its field `type`, else its reference judgement. `judgements` are those of the whole set.
-    """
+    """Return the accuracy of the judgements with its uncertainty: overall, by subtype and by type. A row's
+    type is its field `type`, else its reference judgement. `judgements` are those of the whole set."""
     return {
         **summary(rows, judgements),
         "subtypes": _by([str(row["subtype"]) for row in rows], rows),

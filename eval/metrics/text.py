@@ -7,12 +7,12 @@ Texts are compared by words in lower case; Chinese and Japanese, which put no sp
 import math
 import re
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
 from core.han import HAN
-from eval.statistics.rates import Measured, Rows, by_cluster, groups_of, mean_of, rate, ratio, resample
+from eval.statistics.rates import Measured, Rows, by_cluster, groups_of, mean_of, rate_of, ratio, resample
 
 UNSPACED = f"{HAN}\u3041-\u30ff"  # and kana
 PARTS = 1_000_000
@@ -44,16 +44,10 @@ def rouge(references: Sequence[str], predictions: Sequence[str]) -> dict[str, li
     """Return the F-measures (0-1) of ROUGE-1, ROUGE-2 and ROUGE-L, row by row (Lin 2004, no stemming)."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=_Words())
+    # rouge-score's own tokenizer drops all but a-z and 0-9
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=SimpleNamespace(tokenize=words))
     scores = [scorer.score(*pair) for pair in zip(references, predictions, strict=True)]
     return {name: [score[name].fmeasure for score in scores] for name in scorer.rouge_types}
-
-
-class _Words:
-    """The tokenizer that rouge-score is given: its own drops all but a-z and 0-9."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return words(text)
 
 
 def bleu(
@@ -68,15 +62,14 @@ def bleu(
     cells = by_cluster(np.array(_counts(references, predictions)), groups)
     drawn = [_score(row) for row in resample(cells).tolist()]
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Measured(value, float(np.std(drawn)), (float(low), float(high))), str(whole.get_signature())
+    limits = (float(low), float(high))
+    return Measured(value, len(references), float(np.std(drawn)), limits), str(whole.get_signature())
 
 
 def bleu_parts(references: Sequence[str], predictions: Sequence[str]) -> list[float]:
-    """Return each row's part in corpus BLEU (0-100): their mean is BLEU, their spread its standard error.
-
-    A row's part is BLEU and n times what BLEU gains from its counts, by BLEU's slope at the whole corpus
-    (the infinitesimal jackknife, Efron 1982): two models' parts differ row by row as their BLEU does.
-    """
+    """Return each row's part in corpus BLEU (0-100): their mean is BLEU, their spread its standard error. A
+    row's part is BLEU and n times what BLEU gains from its counts, by BLEU's slope at the whole corpus (the
+    infinitesimal jackknife, Efron 1982): two models' parts differ row by row as their BLEU does."""
     counts = np.array(_counts(references, predictions), dtype=float)
     whole = counts.sum(axis=0)
     value, slopes = _score(whole.tolist()), np.zeros(len(whole))
@@ -118,49 +111,36 @@ def _score(cells: Sequence[float]) -> float:
 
 
 LARGEST = 700.0  # exp of more is no number that JSON holds
-ORDER = (
-    "empty_rate", "avg_pred_len_tokens", "avg_ref_len_tokens", "len_ratio_pred_over_ref",
-    "distinct-1", "distinct-2", "rouge1", "rouge2", "rougeL", "bleu",
-)  # fmt: skip
 TEXTS = ("prompt", "reference", "prediction", "example")
 PERCENTS = (5, 25, 50, 75, 95, 99)
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Figures by name, those among them that have limits, and sacrebleu's signature where BLEU is one."""
-
-    values: dict[str, float | None]
-    estimates: dict[str, dict[str, object]]
-    signature: str | None = None
+Figures = dict[str, Measured | float | None]
+"""Figures by name: those that have limits with them, None where there is nothing to measure."""
 
 
 def read_figures(rows: Rows) -> Figures:
     """Return the loss per token over all rows together, exp of it, and the share of rows that were cut.
-
-    `rows` have `loss` (summed), `tokens`, `truncated`; `ValueError` without a token.
-    """
+    `rows` have `loss` (summed), `tokens`, `truncated`; `ValueError` without a token."""
     loss = ratio(_numbers(rows, "loss"), _numbers(rows, "tokens"), groups_of(rows))
     low, high = map(_exp, loss.ci95)
-    perplexity = Measured(_exp(loss.value), _exp(loss.value) * loss.stderr, (low, high))
+    perplexity = Measured(_exp(loss.value), loss.n, _exp(loss.value) * loss.stderr, (low, high))
     cut = sum(bool(row["truncated"]) for row in rows) / len(rows)
-    values: dict[str, float | None] = {
-        "eval_loss": loss.value,
-        "perplexity": perplexity.value,
-        "truncation_rate": cut,
-    }
-    return Figures(values, {"eval_loss": asdict(loss), "perplexity": asdict(perplexity)})
+    return {"eval_loss": loss, "perplexity": perplexity, "truncation_rate": cut}
 
 
-def generated_figures(rows: Rows, overlap: bool) -> Figures:
+def generated_figures(rows: Rows, overlap: bool) -> tuple[Figures, str | None]:
     """Return lengths, variety and (`overlap`) ROUGE and BLEU of rows with `prediction`, `reference`,
-    `prediction_tokens` and `reference_tokens`."""
+    `prediction_tokens` and `reference_tokens`; and sacrebleu's signature."""
     said, expected = ([str(row[name]) for row in rows] for name in ("prediction", "reference"))
     groups = groups_of(rows)
     lengths, expected_lengths = (_numbers(rows, f"{name}_tokens") for name in ("prediction", "reference"))
-    found = {
+    found: Figures = {
+        "empty_rate": rate_of([not text.strip() for text in said], groups),
         "avg_pred_len_tokens": mean_of(lengths, groups),
         "avg_ref_len_tokens": mean_of(expected_lengths, groups),
+        "len_ratio_pred_over_ref": ratio(lengths, expected_lengths, groups)
+        if any(expected_lengths)
+        else None,
+        **{f"distinct-{n}": distinct(said, n) for n in (1, 2)},
     }
     if any(expected_lengths):
         found["len_ratio_pred_over_ref"] = ratio(lengths, expected_lengths, groups)
@@ -168,16 +148,7 @@ def generated_figures(rows: Rows, overlap: bool) -> Figures:
     if overlap:
         found |= {name: mean_of(each, groups) for name, each in rouge(expected, said).items()}
         found["bleu"], signature = bleu(expected, said, groups)
-    empty = [not text.strip() for text in said]
-    values: dict[str, float | None] = {
-        "empty_rate": sum(empty) / len(rows),
-        "len_ratio_pred_over_ref": None,
-        **{f"distinct-{n}": distinct(said, n) for n in (1, 2)},
-        **{name: estimate.value for name, estimate in found.items()},
-    }
-    estimates = {name: asdict(estimate) for name, estimate in found.items()}
-    estimates["empty_rate"] = rate(empty, groups)
-    return Figures({name: values[name] for name in ORDER if name in values}, estimates, signature)
+    return found, signature
 
 
 def lengths_of(rows: Rows) -> dict[str, list[int]]:

@@ -65,11 +65,9 @@ def _with_arguments(body: object) -> object:
 
 
 def written(calls: Sequence[Call], tools: str) -> str:
-    """Return calls as one text that is equal for equal calls, `no call` for none.
-
-    Arguments are compared as JSON values: the order of keys and of calls is none, 5 is 5.0 (JSON Schema's
-    integer) and no "5", and an argument that is left out is the default of its tool's JSON Schema.
-    """
+    """Return calls as one text that is equal for equal calls, `no call` for none. Arguments are compared as
+    JSON values: the order of keys and of calls is none, 5 is 5.0 (JSON Schema's integer) and no "5", and an
+    argument that is left out is the default of its tool's JSON Schema."""
     schemas = declared(tools)
     texts = []
     for name, arguments in calls:
@@ -104,11 +102,9 @@ def judge(expected: Sequence[Call], text: str, tools: str) -> dict[str, object]:
 
 
 def tool_summary(rows: Rows, expected: Sequence[str]) -> dict[str, object]:
-    """Return the figures of scored turns, and under `tools` those of each tool that is expected.
-
-    `accuracy` counts turns in which everything is right, arguments included, or nothing is called where
-    nothing is due. `majority` is what always giving the commonest of `expected` would score.
-    """
+    """Return the figures of scored turns, and under `tools` those of each tool that is expected. `accuracy`
+    counts turns in which everything is right, arguments included, or nothing is called where nothing is due.
+    `majority` is what always giving the commonest of `expected` would score."""
     due = [row for row in rows if row["functions"]]
     begun = [row for row in rows if "refused" not in row and row["calls"] != 0]
     none = [row for row in rows if not row["functions"]]

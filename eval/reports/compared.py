@@ -12,12 +12,18 @@ from core.metrics import METRICS
 from eval.reports.numbers import Table
 from eval.reports.tables import choice_table, replicate_table, slice_table
 from eval.runs.alignment import check_rows
-from eval.runs.comparison import GradedComparison, compare, compare_graded
+from eval.runs.comparison import compare
 from eval.runs.find import parse_source, read_runs
-from eval.runs.held_out import choose_on_half
 from eval.runs.judgement import Comparison, ScoredRun
 from eval.runs.measured import meaning, measurable
-from eval.runs.questions import ReplicatedRecipe, Slice, compare_replicates, compare_slices, parse_replicates
+from eval.runs.questions import (
+    ReplicatedRecipe,
+    Slice,
+    choose_on_half,
+    compare_replicates,
+    compare_slices,
+    parse_replicates,
+)
 from eval.runs.results import PREDICTIONS
 from eval.runs.training import training_warnings
 
@@ -36,15 +42,6 @@ class ComparedRuns:
     """What is to be read before the comparison, by its caption."""
     recipes: Sequence[ReplicatedRecipe] = ()
     slices: Sequence[Slice] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class GradedRuns:
-    """Runs with their values in a metric, what follows from them, and what to bear in mind."""
-
-    comparison: GradedComparison
-    runs: Sequence[ScoredRun]
-    warnings: Sequence[str]
 
 
 def compare_results(
@@ -80,14 +77,14 @@ def compare_results(
     return ComparedRuns(comparison, runs, warnings, tables, found, slices)
 
 
-def compare_in_metric(results: Sequence[str], metric: str, decide_on: str) -> GradedRuns:
+def compare_in_metric(results: Sequence[str], metric: str, decide_on: str) -> ComparedRuns:
     """Read the values that runs have in a metric, and compare them; errors are those of `compare_results`."""
     runs, warnings = _read(results, metric)
-    compared = compare_graded(runs, _base(runs), metric, meaning(metric), decide_on)
-    return GradedRuns(compared, runs, warnings)
+    compared = compare(runs, _base(runs), decide_on, metric=metric, meaning=meaning(metric))
+    return ComparedRuns(compared, runs, warnings)
 
 
-def compare_in_stated_metrics(results: Sequence[str], compared: ComparedRuns) -> list[GradedComparison]:
+def compare_in_stated_metrics(results: Sequence[str], compared: ComparedRuns) -> list[Comparison]:
     """Compare runs in every metric whose mean all of them state and whose values all their examples have."""
     stated = []
     for run in compared.runs:
@@ -96,7 +93,7 @@ def compare_in_stated_metrics(results: Sequence[str], compared: ComparedRuns) ->
         stated.append([one for one in measurable(Path(run.source) / PREDICTIONS) if one in known - {MASS}])
     shared = [name for name in stated[0] if all(name in each for each in stated)]
     sources, base = [parse_source(text) for text in results], compared.comparison.base
-    return [compare_graded(read_runs(sources, name)[0], base, name, meaning(name)) for name in shared]
+    return [compare(read_runs(sources, name)[0], base, metric=name, meaning=meaning(name)) for name in shared]
 
 
 def _read(results: Sequence[str], metric: str = "", by: str = "") -> tuple[list[ScoredRun], list[str]]:

@@ -8,13 +8,12 @@ from core.metrics import direction
 from eval.reports.numbers import NONE, Table, grid, p_cell, show_p
 from eval.reports.tables import LEFT_OUT, made_of, metric_on
 from eval.reports.verdict import section_name
-from eval.runs.comparison import GradedComparison, GradedSection
-from eval.runs.judgement import PairedTest, ScoredRun
+from eval.runs.judgement import Comparison, PairedTest, ScoredRun, Section
 
 
-def graded_markdown(compared: GradedComparison) -> str:
+def graded_markdown(compared: Comparison) -> str:
     """Return figures, then each section's differences under what follows, the one that decides first."""
-    sections = sorted(compared.sections, key=lambda section: not section.decides)
+    sections = sorted(compared.sections, key=lambda section: bool(section.decided_by))
     parts = [grid(_figures(compared))]
     for section in sections:
         rows = [_row(one) for one in (*section.against_base, *section.between)]
@@ -23,7 +22,7 @@ def graded_markdown(compared: GradedComparison) -> str:
     return "\n\n".join([*parts, LEFT_OUT]) + "\n"
 
 
-def metric_differences(found: Sequence[GradedComparison]) -> Table:
+def metric_differences(found: Sequence[Comparison]) -> Table:
     """Return every model against the base in several metrics, a row for each dataset and the mean."""
     rows = []
     for each in found:
@@ -34,7 +33,7 @@ def metric_differences(found: Sequence[GradedComparison]) -> Table:
     return Table([tr("metric"), "", tr("difference (95 %)"), tr("better"), tr("worse"), "p"], rows)
 
 
-def graded_verdict(section: GradedSection, compared: GradedComparison) -> str:
+def graded_verdict(section: Section, compared: Comparison) -> str:
     """Return what follows of a section: ship a model, keep the base, or no evidence of a difference."""
     rank, base = compared.meaning.rank, compared.base
     left = f" Left out: {section.left_out} rows without a value." if section.left_out else ""
@@ -48,7 +47,7 @@ def graded_verdict(section: GradedSection, compared: GradedComparison) -> str:
     ours, theirs = (_number(section.figures[model].value) for model in (first.model, base))
     gain = f"{_gain(first)}, p {show_p(first.p)}"
     if better:
-        told = "Ship" if section.decides else "Better here:"
+        told = "Better here:" if section.decided_by else "Ship"
         rivals = [one for one in section.between if first.model in (one.model, one.against) and not one.shown]
         also = "".join(f" Statistically tied with {one.seen_from(first.model).against}." for one in rivals)
         if first.shrunk is not None:
@@ -57,7 +56,7 @@ def graded_verdict(section: GradedSection, compared: GradedComparison) -> str:
         figures = f"{compared.metric} {ours} against {theirs} of {base}"
         return f"{told} {first.model}: {figures}, {gain}.{also}{left}"
     if len(shown) == len(section.against_base):
-        told = f"Keep {base}" if section.decides else f"Worse than {base} here"
+        told = f"Worse than {base} here" if section.decided_by else f"Keep {base}"
         return f"{told}: the best of the others is {first.model}, {gain}.{left}"
     least = _number(first.smallest)
     return (
@@ -67,7 +66,7 @@ def graded_verdict(section: GradedSection, compared: GradedComparison) -> str:
 
 
 def graded_json(
-    compared: GradedComparison, runs: Sequence[ScoredRun], warnings: Sequence[str]
+    compared: Comparison, runs: Sequence[ScoredRun], warnings: Sequence[str]
 ) -> dict[str, object]:
     """Return the comparison as plain JSON values, each section with its verdict."""
     return {
@@ -81,9 +80,15 @@ def graded_json(
     }
 
 
-def _section_json(section: GradedSection, compared: GradedComparison) -> dict[str, object]:
+def _section_json(section: Section, compared: Comparison) -> dict[str, object]:
     tests = {name: [*map(_test_json, getattr(section, name))] for name in ("against_base", "between")}
-    return {**asdict(section), **tests, "verdict": graded_verdict(section, compared)}
+    figures = {
+        model: {"value": one.value, "stderr": one.stderr, "ci95": [one.low, one.high]}
+        for model, one in section.figures.items()
+    }
+    told = {"name": section.name, "n": section.n, "left_out": section.left_out, "figures": figures}
+    decided = {"decides": not section.decided_by, "verdict": graded_verdict(section, compared)}
+    return {**told, **tests, **decided}
 
 
 def _test_json(test: PairedTest) -> dict[str, object]:
@@ -93,7 +98,7 @@ def _test_json(test: PairedTest) -> dict[str, object]:
     return {"model": test.model, "against": test.against, "found": found, **counts}
 
 
-def _figures(compared: GradedComparison) -> Table:
+def _figures(compared: Comparison) -> Table:
     """Models as rows, sections as columns."""
     named = f"{direction(compared.metric, compared.meaning)}, 95 % interval"
     heads = [f"{section.name}, n = {section.n:,}" for section in compared.sections]
@@ -103,9 +108,9 @@ def _figures(compared: GradedComparison) -> Table:
     return Table([named, *heads], rows)
 
 
-def _interval(section: GradedSection, model: str) -> str:
+def _interval(section: Section, model: str) -> str:
     one = section.figures.get(model)
-    return NONE if one is None else f"{_number(one.value)} ({_number(one.ci95[0])} to {_number(one.ci95[1])})"
+    return NONE if one is None else f"{_number(one.value)} ({_number(one.low)} to {_number(one.high)})"
 
 
 def _row(one: PairedTest) -> list[str]:

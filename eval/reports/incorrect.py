@@ -8,8 +8,8 @@ from typing import Any
 
 from core.documents import json_lines
 from core.language import tr
-from eval.runs.detailed import detailed_rows
 from eval.runs.judgement import KINDS, ScoredRun, by_dataset, optional_text
+from eval.runs.logs import detailed_rows
 from eval.runs.results import PREDICTIONS
 
 LONGEST = 2000  # characters of a question or an answer that are shown

@@ -9,9 +9,8 @@ from core.files import versions
 from core.language import tr
 from eval.reports.numbers import NONE, Table, grid, interval, p_cell, percent, points, points_interval
 from eval.reports.verdict import headline, section_name, verdict
-from eval.runs.held_out import Choice
 from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
-from eval.runs.questions import LabelBias, ReplicatedRecipe, Slice
+from eval.runs.questions import Choice, LabelBias, ReplicatedRecipe, Slice
 
 LEFT_OUT = (
     "The intervals are for these examples and these weights. They leave out what another training seed, "

@@ -24,12 +24,12 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
         if not run.rows:
             warnings.append(_check_counts(run, first))
             continue
-        _check_same(run, first)
-        warnings += _differences(run, first)
+        warnings += _check_same(run, first)
     return warnings
 
 
-def _check_same(run: ScoredRun, first: ScoredRun) -> None:
+def _check_same(run: ScoredRun, first: ScoredRun) -> list[str]:
+    """Refuse other rows than the first run's; return warnings on how they were asked."""
     both = f"{run.source} and {first.source}"
     data, other = _hash(run), _hash(first)
     if data and other and data != other:
@@ -49,6 +49,20 @@ def _check_same(run: ScoredRun, first: ScoredRun) -> None:
         raise RequestError(
             f"{both}: the same rows are in different groups; score both with the same --cluster"
         )
+    warnings = []
+    if not (data and other):
+        told = "{both}: paired by row and expected answer alone (not both name their data)"
+        warnings.append(tr(told, both=both))
+    one, another = _asked(run), _asked(first)
+    differing = [
+        f"{name} {show_value(one[name])} and {show_value(another[name])}"
+        for name in one
+        if name in another and one[name] != another[name]
+    ]
+    if differing:
+        told = "{both} were prompted differently: {differing}"
+        warnings.append(tr(told, both=both, differing="; ".join(differing)))
+    return warnings
 
 
 def _check_counts(run: ScoredRun, first: ScoredRun) -> str:
@@ -69,24 +83,6 @@ def _hash(run: ScoredRun, name: str = "data") -> str:
     hashes = run.facts.get("hashes")
     value = hashes.get(name) if isinstance(hashes, dict) else None
     return value if isinstance(value, str) else ""
-
-
-def _differences(run: ScoredRun, first: ScoredRun) -> list[str]:
-    both = f"{run.source} and {first.source}"
-    warnings = []
-    if not (_hash(run) and _hash(first)):
-        told = "{both}: paired by row and expected answer alone (not both name their data)"
-        warnings.append(tr(told, both=both))
-    one, other = _asked(run), _asked(first)
-    differing = [
-        f"{name} {show_value(one[name])} and {show_value(other[name])}"
-        for name in one
-        if name in other and one[name] != other[name]
-    ]
-    if differing:
-        told = "{both} were prompted differently: {differing}"
-        warnings.append(tr(told, both=both, differing="; ".join(differing)))
-    return warnings
 
 
 def _asked(run: ScoredRun) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """From scored runs to a judgement: figures by set and on average, paired tests, a decision.
 
-Pure functions from `ScoredRun`s to a `Comparison` of accuracies, or a `GradedComparison` in any metric that
-each example has a value in, by the same procedure. A family of comparisons is what one section (a set, or the
+Pure functions from `ScoredRun`s to a `Comparison` of accuracies, or of figures in any metric that each
+example has a value in, by the same procedure. A family of comparisons is what one section (a set, or the
 mean) is asked: every model against the base; and apart from it every pair of the other models. A graded
 figure is the mean of the values, or Σ weight · value / Σ weight where rows count by their tokens.
 """
@@ -15,10 +15,19 @@ from itertools import combinations
 import numpy as np
 
 from core.errors import RequestError
-from core.metrics import Metric, metric_of
+from core.metrics import Metric
 from eval.metrics.calibration import calibration
 from eval.metrics.labels import MOST, UNKNOWN
-from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section, by_dataset
+from eval.runs.judgement import (
+    ACCURACY,
+    MEAN,
+    Comparison,
+    ModelScore,
+    PairedTest,
+    ScoredRun,
+    Section,
+    by_dataset,
+)
 from eval.statistics.family import Estimate, Units, estimates, shrunk, units_of
 from eval.statistics.rates import (
     Cells,
@@ -32,8 +41,8 @@ from eval.statistics.rates import (
     ratio,
 )
 
+Families = tuple[list[PairedTest], list[PairedTest]]
 MANY = 3  # from so many candidates on, the figure of the best is noticeably too high
-ACCURACY = metric_of("accuracy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +56,19 @@ class PairedRows:
 
 
 def compare(
-    runs: Sequence[ScoredRun], base: str, decide_on: str = "", margin: float | None = None
+    runs: Sequence[ScoredRun],
+    base: str,
+    decide_on: str = "",
+    margin: float | None = None,
+    metric: str = "",
+    meaning: Metric = ACCURACY,
 ) -> Comparison:
-    """Judge runs that hold each model and set at most once; the mean takes the models that have every set.
+    """Judge runs that hold each model and set at most once by what is correct, or by their `values` in a
+    metric; the mean takes the models that have every set.
 
     The verdict is on the mean, or on the set `decide_on`; the other sections describe. `margin` is a share.
-    `RequestError` where there is no such set, or a margin and nothing to compare with.
+    `RequestError` where there is no such set, a margin and nothing to compare with, or a set in which no row
+    has a value of every model.
     """
     models = list(dict.fromkeys(run.model for run in runs))
     by_set = by_dataset(runs, decide_on)
@@ -60,25 +76,32 @@ def compare(
         raise RequestError(f"--margin: only {models[0]} was given; expected a model to compare it with")
     from tqdm import tqdm
 
+    data = {name: _paired(name, own, metric) for name, own in by_set.items()}
     shown = tqdm(by_set.items(), desc="sets compared", delay=2, leave=False)
-    sets = [_set_section(name, own, base) for name, own in shown]
+    sets = [
+        _graded_section(name, data[name], base, meaning) if metric else _section(name, own, data[name], base)
+        for name, own in shown
+    ]
     whole = [model for model in models if all(model in own for own in by_set.values())]
-    mean = _mean_section(sets, list(by_set.values()), whole, base) if len(sets) > 1 and whole else None
-    asked = decide_on or (MEAN if mean else "")
+    means = []
+    if len(sets) > 1 and whole:
+        over = {} if metric else _over_majority(list(by_set.values()), whole)
+        means = [_mean_section(sets, whole, over, families(list(data.values()), whole, base, meaning))]
+    asked = decide_on or (MEAN if means else metric and next(iter(by_set)))
     sets, means = (
         [replace(one, margin=margin, decided_by="" if one.name == asked else asked) for one in sections]
-        for sections in (sets, [mean] if mean else [])
+        for sections in (sets, means)
     )
-    return Comparison(base, models, sets, means[0] if means else None)
+    return Comparison(base, models, sets, means[0] if means else None, metric, meaning)
 
 
-def families(
-    data: Sequence[PairedRows], models: Sequence[str], base: str, meaning: Metric = ACCURACY
-) -> tuple[list[PairedTest], list[PairedTest]]:
+def families(data: Sequence[PairedRows], models: Sequence[str], base: str, meaning: Metric) -> Families:
     """Return the tests of every model against the base, and of the others among each other, on the mean of
-    datasets, each family judged together; of three or more against the base each value is shrunk, too."""
-    others = [model for model in models if model != base]
-    against = [(base, model) for model in others if base in models]
+    datasets, each family judged together; of three or more against the base each value is shrunk, too. Models
+    whose rows are not known are left out."""
+    known = [model for model in models if all(model in one.values for one in data)]
+    others = [model for model in known if model != base]
+    against = [(base, model) for model in others if base in known]
     tests, units = _family(against, data, meaning)
     if units and len(against) >= MANY:
         tests = [replace(one, shrunk=value) for one, value in zip(tests, shrunk(units).tolist(), strict=True)]
@@ -109,50 +132,47 @@ def paired_tests(
     ]
 
 
-def _set_section(name: str, runs: Mapping[str, ScoredRun], base: str) -> Section:
+def _section(name: str, runs: Mapping[str, ScoredRun], data: PairedRows, base: str) -> Section:
     run = min(runs.values(), key=lambda run: not run.rows)  # the first whose rows are known
     majority, label = _majority(run)
-    cells = _cells(runs)
-    against, between, over = _tests([runs], [*runs], base)
-    if cells:
-        against, between = _with_f1(against, cells), _with_f1(between, cells)
+    cells = {}
+    if all(1 < len(set(own.gold)) <= MOST for own in runs.values()):  # no free text, and not all the same
+        cells = {model: label_cells(own.gold, own.predicted, own.groups) for model, own in runs.items()}
+    against, between = (_with_f1(family, cells) for family in families([data], [*runs], base, ACCURACY))
+    over = _over_majority([runs], [*runs])
     groups = None if run.groups is None else len(set(run.groups))
     figures = {model: _figure(own, cells.get(model)) for model, own in runs.items()}
     return Section(name, len(run.gold), groups, majority, label, figures, against, between, over)
 
 
+def _graded_section(name: str, data: PairedRows, base: str, meaning: Metric) -> Section:
+    figures = {model: _graded_figure(data, model, meaning) for model in data.values}
+    tests = families([data], [*figures], base, meaning)
+    n, left_out = len(data.weights), data.left_out
+    return Section(name, n, None, math.nan, "", figures, *tests, left_out=left_out)
+
+
 def _mean_section(
-    sets: Sequence[Section], by_set: Sequence[Mapping[str, ScoredRun]], models: Sequence[str], base: str
+    sets: Sequence[Section], models: Sequence[str], over: Mapping[str, PairedTest], tests: Families
 ) -> Section:
     figures = {model: _mean_figure([section.figures[model] for section in sets]) for model in models}
     majority = math.fsum(section.majority for section in sets) / len(sets)
-    n = sum(section.n for section in sets)
-    return Section(MEAN, n, None, majority, "", figures, *_tests(by_set, models, base))
+    n, left_out = (sum(getattr(section, name) for section in sets) for name in ("n", "left_out"))
+    return Section(MEAN, n, None, majority, "", figures, *tests, over, left_out=left_out)
 
 
-def _tests(
-    by_set: Sequence[Mapping[str, ScoredRun]], models: Sequence[str], base: str
-) -> tuple[list[PairedTest], list[PairedTest], dict[str, PairedTest]]:
-    """Both families of the models whose rows are known, and each against the commonest answers."""
-    known = [model for model in models if all(own[model].rows for own in by_set)]
-    data = [_correct(own, known) for own in by_set] if known else []
-    over = {}
-    for model in known:
-        constant = [_against_majority(own[model]) for own in by_set]
-        over[model] = _family([("majority", model)], constant, ACCURACY)[0][0]
-    return *families(data, known, base), over
-
-
-def _correct(runs: Mapping[str, ScoredRun], models: Sequence[str]) -> PairedRows:
-    first = runs[models[0]]
-    return PairedRows({model: runs[model].correct for model in models}, [1.0] * len(first.rows), first.groups)
-
-
-def _against_majority(run: ScoredRun) -> PairedRows:
-    """A model's answers beside always giving the commonest one, on the same rows."""
-    label = _majority(run)[1]
-    values = {run.model: run.correct, "majority": [gold == label for gold in run.gold]}
-    return PairedRows(values, [1.0] * len(run.rows), run.groups)
+def _over_majority(by_set: Sequence[Mapping[str, ScoredRun]], models: Sequence[str]) -> dict[str, PairedTest]:
+    """Each model whose rows are known against always giving the commonest answer, on the same rows."""
+    found = {}
+    for model in models:
+        data = []
+        for run in (own[model] for own in by_set):
+            label = _majority(run)[1]
+            values = {model: run.correct, "majority": [gold == label for gold in run.gold]}
+            data.append(PairedRows(values, [1.0] * len(run.rows), run.groups))
+        if all(one.weights for one in data):
+            found[model] = _family([("majority", model)], data, ACCURACY)[0][0]
+    return found
 
 
 def _majority(run: ScoredRun) -> tuple[float, str]:
@@ -162,17 +182,10 @@ def _majority(run: ScoredRun) -> tuple[float, str]:
     return (float(share), str(said)) if isinstance(share, int | float) else (count / len(run.gold), label)
 
 
-def _cells(runs: Mapping[str, ScoredRun]) -> dict[str, Cells]:
-    """What each model's macro-F1 is made of; nothing where the answers are free text or all the same."""
-    if not all(1 < len(set(run.gold)) <= MOST for run in runs.values()):
-        return {}
-    return {model: label_cells(run.gold, run.predicted, run.groups) for model, run in runs.items()}
-
-
 def _with_f1(family: Sequence[PairedTest], cells: Mapping[str, Cells]) -> list[PairedTest]:
     """The tests of one family with the differences of macro-F1, by the same procedure on each row's part."""
-    if not family:
-        return []
+    if not (family and cells):
+        return list(family)
     parts = {model: f1_parts(own) for model, own in cells.items()}
     steps = np.stack([parts[test.model] - parts[test.against] for test in family], axis=1)
     found = estimates(units_of([steps], [None]))
@@ -198,81 +211,32 @@ def _figure(run: ScoredRun, cells: Cells | None) -> ModelScore:
 
 
 def _mean_figure(figures: Sequence[ModelScore]) -> ModelScore:
-    mean = average([Measured(one.accuracy, one.stderr, (one.low, one.high)) for one in figures])
-    n, unparsed, seen = (
-        sum(getattr(figure, name) for figure in figures) for name in ("n", "unparsed", "trained_on")
-    )
-    return ModelScore(mean.value, *mean.ci95, mean.stderr, n, unparsed, trained_on=seen)
+    mean = average([Measured(one.accuracy, one.n, one.stderr, (one.low, one.high)) for one in figures])
+    unparsed, seen = (sum(getattr(figure, name) for figure in figures) for name in ("unparsed", "trained_on"))
+    return ModelScore(mean.value, *mean.ci95, mean.stderr, mean.n, unparsed, trained_on=seen)
 
 
-@dataclass(frozen=True, slots=True)
-class GradedSection:
-    """One dataset, or the mean over datasets: each model's figure and every difference; `left_out` are rows
-    without a value of some model, `decides` is False where another section does."""
-
-    name: str
-    n: int
-    left_out: int
-    figures: Mapping[str, Measured]
-    against_base: Sequence[PairedTest]
-    between: Sequence[PairedTest]
-    decides: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class GradedComparison:
-    """All sections of a comparison in one metric; the last is the mean where there are several datasets."""
-
-    metric: str
-    meaning: Metric
-    base: str
-    models: Sequence[str]
-    sections: Sequence[GradedSection]
-
-
-def compare_graded(
-    runs: Sequence[ScoredRun], base: str, metric: str, meaning: Metric, decide_on: str = ""
-) -> GradedComparison:
-    """Judge runs whose `values` are those of a metric; the mean takes the models that have every dataset.
-
-    `RequestError` where a dataset has no row that every model has a value for, or `decide_on` is none.
-    """
-    by_set = by_dataset(runs, decide_on)
-    data = {name: _paired(name, list(own.values()), metric) for name, own in by_set.items()}
-    models = list(dict.fromkeys(run.model for run in runs))
-    whole = [model for model in models if all(model in own for own in by_set.values())]
-    mean = [(MEAN, (whole, list(data.values())))] if len(data) > 1 and whole else []
-    asked = decide_on or (MEAN if mean else next(iter(data)))
-    sections = []
-    for name, (own, rows) in [*((name, ([*one.values], [one])) for name, one in data.items()), *mean]:
-        figures = {model: _graded_figure(rows, model, meaning) for model in own}
-        left_out = sum(one.left_out for one in rows)
-        tests = families(rows, own, base, meaning)
-        n = sum(len(one.weights) for one in rows)
-        sections.append(GradedSection(name, n, left_out, figures, *tests, decides=name == asked))
-    return GradedComparison(metric, meaning, base, models, sections)
-
-
-def _paired(name: str, runs: Sequence[ScoredRun], metric: str) -> PairedRows:
-    """The rows of one dataset that every model has a value for."""
-    first = runs[0]
-    held = [i for i in range(len(first.rows)) if all(run.values[i] is not None for run in runs)]
+def _paired(name: str, runs: Mapping[str, ScoredRun], metric: str) -> PairedRows:
+    """The rows of one dataset for which each model whose rows are known has a value of the metric."""
+    known = [run for run in runs.values() if run.rows]
+    if not metric:
+        weights, groups = ([1.0] * len(known[0].rows), known[0].groups) if known else ([], None)
+        return PairedRows({run.model: run.correct for run in known}, weights, groups)
+    first = known[0]
+    held = [i for i in range(len(first.rows)) if all(run.values[i] is not None for run in known)]
     if not held:
-        listed = ", ".join(run.source for run in runs)
+        listed = ", ".join(run.source for run in known)
         raise RequestError(f"{name}: no row has {metric} in all of {listed}")
-    values = {run.model: [float(run.values[i] or 0) for i in held] for run in runs}
+    values = {run.model: [float(run.values[i] or 0) for i in held] for run in known}
     groups = None if first.groups is None else [first.groups[i] for i in held]
     return PairedRows(values, [first.weights[i] for i in held], groups, len(first.rows) - len(held))
 
 
-def _graded_figure(data: Sequence[PairedRows], model: str, meaning: Metric) -> Measured:
-    """A model's figure on a dataset (limits of a share: Wilson), or the unweighted mean over several."""
-    found = []
-    for one in data:
-        if meaning.unit == "share":
-            share = rate_of(one.values[model], one.groups)
-            found.append(Measured(share.value, share.stderr, share.ci95))
-            continue
-        tops = [value * weight for value, weight in zip(one.values[model], one.weights, strict=True)]
-        found.append(ratio(tops, one.weights, one.groups))
-    return average(found)
+def _graded_figure(data: PairedRows, model: str, meaning: Metric) -> ModelScore:
+    """A model's figure on a dataset; the limits of a share are Wilson's."""
+    if meaning.unit == "share":
+        found = rate_of(data.values[model], data.groups)
+    else:
+        tops = [value * weight for value, weight in zip(data.values[model], data.weights, strict=True)]
+        found = ratio(tops, data.weights, data.groups)
+    return ModelScore(found.value, *found.ci95, found.stderr, found.n)

@@ -1,7 +1,8 @@
-"""Find and read scored runs: our results folders at any level, and other tools' logs."""
+"""Find and read scored runs: our results folders at any level, of a sweep those rows that it did not choose
+on, and other tools' logs."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -10,8 +11,6 @@ from core.documents import json_lines
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, require
 from core.language import tr
-from eval.runs.detailed import DETAILED, read_detailed
-from eval.runs.held_out import held_out, is_sweep
 from eval.runs.judgement import (
     ScoredExample,
     ScoredRun,
@@ -21,12 +20,14 @@ from eval.runs.judgement import (
     optional_text,
     text_field,
 )
-from eval.runs.logs import read_log
+from eval.runs.logs import DETAILED, read_detailed, read_log
 from eval.runs.measured import measurable, measured_examples
 from eval.runs.results import PREDICTIONS, RESULTS
 from eval.statistics.rates import group_of
 
 ANSWERS = ("expected_output", "predicted_output")
+SWEEP = "sweep.json"
+FIGURES = ("accuracy", "n", "majority", "majority_label", "metrics")  # of the whole dataset, not of its half
 LEVELS = ("", "*/", "*/*/")
 LARGEST = sys.float_info.max  # nan and inf are no log-probabilities, and integers have no end
 
@@ -53,10 +54,8 @@ def read_runs(
     sources: Sequence[RunSource], metric: str = "", by: str = ""
 ) -> tuple[list[ScoredRun], list[str]]:
     """Return every run of the sources once, and warnings; with the values of a metric where one is named.
-
     `by` is a field that is read beside `type` and `subtype`, for a run of ours. Models of one name that
-    answered differently are named with the folder they came from.
-    """
+    answered differently are named with the folder they came from."""
     done: set[Path] = set()
     runs: list[tuple[RunSource, ScoredRun]] = []
     warnings: list[str] = []
@@ -67,8 +66,9 @@ def read_runs(
         ]
         new = [place for place in whole if place.resolve() not in done]
         done |= {place.resolve() for place in new}
-        own = held_out(source.path, [run for place in new for run in _read(place, metric, by)])
-        if is_sweep(source.path):
+        own = [run for place in new for run in _read(place, metric, by)]
+        if (source.path / SWEEP).is_file():
+            own = _held_out(source.path, own)
             said = "{place}: a sweep: compared on the examples that it did not choose on"
             warnings.append(tr(said, place=source.path))
         runs += [(source, run) for run in _named(own, source)]
@@ -82,14 +82,14 @@ def _read(place: Path, metric: str, by: str) -> list[ScoredRun]:
 
 
 def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
-    """Return whole runs at `path` or two levels below, and the folders of unfinished ones.
-
-    A whole run is a folder with results.json, which is written last, or a log file; ours beside an
-    evaluation_results.json says more than that does.
-    """
+    """Return whole runs at `path` or two levels below, and the folders of unfinished ones. A whole run is a
+    folder with results.json, which is written last, or a log file; ours beside an evaluation_results.json
+    says more than that does."""
     if path.is_file():
         return [path.parent if path.name == DETAILED and (path.parent / RESULTS).is_file() else path], []
-    logs = _newest(log for level in LEVELS for log in path.glob(f"{level}samples_*.jsonl"))
+    every = sorted(log for level in LEVELS for log in path.glob(f"{level}samples_*.jsonl"))
+    # lm-evaluation-harness adds a log of each task with its date at every run: the newest counts
+    logs = sorted({(log.parent, log.stem.rpartition("_")[0]): log for log in every}.values())
     names = (RESULTS, PREDICTIONS)
     places = sorted(
         {f.parent for level in LEVELS for name in names for f in path.glob(level + name)}, key=_order
@@ -114,11 +114,6 @@ def _order(folder: Path) -> tuple[object, ...]:
 def _position(names: object, name: str) -> int:
     listed = list(names) if isinstance(names, dict) else []
     return listed.index(name) if name in listed else len(listed)
-
-
-def _newest(logs: Iterable[Path]) -> list[Path]:
-    """The newest log of each task: lm-evaluation-harness adds one with its date at every run."""
-    return sorted({(log.parent, log.stem.rpartition("_")[0]): log for log in sorted(logs)}.values())
 
 
 def _named(runs: list[ScoredRun], source: RunSource) -> list[ScoredRun]:
@@ -162,10 +157,8 @@ def _origin(path: Path) -> str:
 
 def read_run(place: Path, by: str = "", metric: str = "") -> ScoredRun:
     """Read one run of ours, with the values of a metric where one is named, then also any JSON Lines.
-
     `ContentError` where its files are damaged or disagree. `RequestError` for one without an accuracy, if no
-    metric is named: only correct and incorrect answers can be compared row by row.
-    """
+    metric is named: only correct and incorrect answers can be compared row by row."""
     ours = place.is_dir()
     path = place / PREDICTIONS if ours else place
     facts = read_object(place / RESULTS) if ours else {"model": place.stem, "set": "rows"}
@@ -224,3 +217,43 @@ def _check_totals(run: ScoredRun) -> None:
     if not isinstance(accuracy, int | float) or not right - 1e-6 < accuracy < right + 1e-6:
         found = show_value(accuracy)
         raise ContentError(f"{run.source}: predictions give accuracy {right:.6f}, but {RESULTS} says {found}")
+
+
+def _held_out(folder: Path, runs: Sequence[ScoredRun]) -> list[ScoredRun]:
+    """The runs of a sweep that answer its question, each with the held-out examples alone, and a single
+    adapter by its own name."""
+    found, fields = read_object(folder / SWEEP), ("points", "axes", "rows_to_choose_on")
+    if lacking := [name for name in fields if name not in found]:
+        shown = show_value(list(found))
+        raise ContentError(f"{folder / SWEEP}: no {lacking[0]} (found {shown}): sweep again")
+    points, axes, chose = map(found.get, fields)
+    if not (isinstance(points, Mapping) and isinstance(axes, list) and isinstance(chose, Mapping)):
+        raise ContentError(
+            f"{folder / SWEEP}: points, axes or rows_to_choose_on: not as eval.sweep writes them"
+        )
+    names = {"base": "base", **_singles(points, axes)}
+    names.setdefault(str(found.get("ship")), str(found.get("ship")))
+    return [
+        without(replace(run, model=name), {str(row) for row in rows})
+        for model, name in names.items()
+        for run in runs
+        if run.model == model and isinstance(rows := chose.get(run.dataset), list)
+    ]
+
+
+def _singles(points: Mapping[str, object], axes: Sequence[object]) -> dict[str, str]:
+    """Return the model that is each adapter alone at weight 1, with the adapter's name, in their order."""
+    if len(axes) < 2:
+        return {}
+    return {
+        model: str(axis)
+        for axis in axes
+        for model, point in points.items()
+        if point == [float(other == axis) for other in axes]
+    }
+
+
+def without(run: ScoredRun, rows: Collection[str]) -> ScoredRun:
+    """Return the run without some of its rows, and without figures that were of all of them."""
+    facts = {name: value for name, value in run.facts.items() if name not in FIGURES}
+    return replace(run.only([row not in rows for row in run.rows]), facts=facts)

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ContentError, RequestError, show_value
+from core.metrics import Metric, metric_of
 from eval.metrics.calibration import Calibration
 from eval.statistics.family import ALPHA, Estimate
 
 MEAN = "mean"
+ACCURACY = metric_of("accuracy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ def by_dataset(runs: Iterable[ScoredRun], decide_on: str = "") -> dict[str, dict
 
 @dataclass(frozen=True, slots=True)
 class ModelScore:
-    """A model's accuracy (a share) on a set, or its unweighted mean over sets, with 95 % limits.
+    """A model's accuracy (a share), or `value` in the metric compared, on a set, or its unweighted mean over
+    sets, with 95 % limits.
 
     `macro_f1` is (value, low, high), None on average and of free text; `calibration` needs the labels'
     probabilities; `trained_on` counts the rows that the model is known to be trained on; `metrics` are those
@@ -74,21 +77,24 @@ class ModelScore:
     high: float
     stderr: float
     n: int
-    unparsed: int
+    unparsed: int = 0
     macro_f1: tuple[float, float, float] | None = None
     calibration: Calibration | None = None
     trained_on: int = 0
     metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     always: str = ""
 
+    @property
+    def value(self) -> float:
+        """The accuracy, or the figure in another metric that stands in its place."""
+        return self.accuracy
+
 
 @dataclass(frozen=True, slots=True)
 class PairedTest:
-    """`model` minus `against` on the same rows; p and limits are those of the whole family.
-
-    `smallest` is the least difference that these rows show with 80 % power, `macro_f1` that of macro-F1 in
-    the same family, `shrunk` the value drawn towards the mean of three or more candidates against the base.
-    """
+    """`model` minus `against` on the same rows; p and limits are those of the whole family. `smallest` is the
+    least difference that these rows show with 80 % power, `macro_f1` that of macro-F1 in the same family,
+    `shrunk` the value drawn towards the mean of three or more candidates against the base."""
 
     model: str
     against: str
@@ -126,7 +132,8 @@ class Section:
     """What is known of one set, or of the mean over sets, and what follows from it.
 
     `majority` is nan where the expected answers are not known; `over_majority` tests each model whose rows
-    are known against always giving the commonest answer. `decided_by` names the section that decides where
+    are known against always giving the commonest answer (neither in another metric than accuracy, of which
+    `left_out` are rows without a value of some model). `decided_by` names the section that decides where
     this one only describes; `margin` is the loss (a share) that may be shown not to be exceeded.
     """
 
@@ -141,6 +148,7 @@ class Section:
     over_majority: Mapping[str, PairedTest] = field(default_factory=dict)
     decided_by: str = ""
     margin: float | None = None
+    left_out: int = 0
 
     @property
     def best(self) -> str | None:
@@ -166,12 +174,15 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All sections of a comparison with `base`; `mean` is there from two sets on."""
+    """All sections of a comparison with `base`; `mean` is there from two sets on. `metric` names another one
+    than accuracy."""
 
     base: str
     models: Sequence[str]
     sets: Sequence[Section]
     mean: Section | None
+    metric: str = ""
+    meaning: Metric = ACCURACY
 
     @property
     def sections(self) -> list[Section]:
@@ -242,6 +253,10 @@ def assemble(
             raise ContentError(f"{other.place}: row {other.row} stands in {one.place} already")
     named = sorted({name for record in ordered for name in record.kinds})
     known = [record.confidence for record in ordered if record.confidence is not None]
+    groups = [record.group for record in ordered if record.group is not None]
+    if groups and len(groups) < len(ordered):
+        without = next(record for record in ordered if record.group is None)
+        raise ContentError(f"{without.place}: no group, but {len(groups)} other rows have one")
     return ScoredRun(
         model,
         dataset,
@@ -250,18 +265,10 @@ def assemble(
         gold=[record.gold for record in ordered],
         predicted=[record.predicted for record in ordered],
         correct=[record.correct for record in ordered],
-        groups=_groups(ordered),
+        groups=groups or None,
         kinds={name: [record.kinds.get(name, "") for record in ordered] for name in named},
         confidence=known if len(known) == len(ordered) else None,
         facts=facts,
         values=[record.value for record in ordered],
         weights=[record.weight for record in ordered],
     )
-
-
-def _groups(records: list[ScoredExample]) -> list[str] | None:
-    groups = [record.group for record in records if record.group is not None]
-    if groups and len(groups) < len(records):
-        without = next(record for record in records if record.group is None)
-        raise ContentError(f"{without.place}: no group, but {len(groups)} other rows have one")
-    return groups or None

@@ -39,9 +39,8 @@ def measurable(path: Path) -> list[str]:
 
 def measured_examples(path: Path, metric: str) -> list[ScoredExample]:
     """Return the rows of a run with their value in a metric; None for one that was refused or has none.
-
-    `RequestError` where no row has one; `ContentError` where a row has no number, or no id to be paired by.
-    """
+    `RequestError` where no row has one; `ContentError` where a row has no number, or no id to be paired
+    by."""
     rows = list(json_lines(path))
     values = _values(metric, [record for _, record in rows])
     if all(value is None for value in values):

@@ -1,5 +1,6 @@
-"""The questions beside which model is best: how models compare on slices of a dataset, what several
-trainings of one recipe are worth, and how much of a model's accuracy is which label it prefers.
+"""The questions beside which model is best: how the best of several does on rows that did not choose it, how
+models compare on slices of a dataset, what several trainings of one recipe are worth, and how much of a
+model's accuracy is which label it prefers.
 
 The bias per label is fitted on half of the examples and taken off the labels' kept log-probabilities on the
 other half, where accuracy is reported beside the raw one. Contextual calibration (Zhao et al. 2021) takes off
@@ -9,6 +10,7 @@ the bias of a content-free prompt in this way.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +19,50 @@ from core.documents import json_lines
 from core.errors import ContentError, RequestError
 from eval.metrics.labels import MOST
 from eval.runs.comparison import paired_tests
+from eval.runs.find import without
 from eval.runs.judgement import MEAN, PairedTest, ScoredRun, by_dataset
 from eval.runs.results import PREDICTIONS
-from eval.statistics.family import Estimate, estimates, sliced, units_of
-from eval.statistics.rates import Rate, rate_of
-from eval.statistics.replicates import Replicated, replicated
+from eval.statistics.family import Estimate, Replicated, estimates, replicated, sliced, units_of
+from eval.statistics.rates import Measured, rate_of
 from eval.statistics.selection import split_halves
+
+CHOICE_SEED = 42
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The model that was chosen, on how many rows, and every candidate's mean accuracy there."""
+
+    model: str
+    n: int
+    scores: Mapping[str, float]
+
+
+def choose_on_half(runs: Sequence[ScoredRun], base: str) -> tuple[list[ScoredRun], Choice]:
+    """Return the base's and the chosen model's runs on the rows that the choice did not see, and the choice.
+    Rows of a cluster stay in one half. `RequestError` unless there are two candidates or more, and every
+    model has rows on every dataset."""
+    by_set = by_dataset(runs)
+    models = list(dict.fromkeys(run.model for run in runs))
+    candidates = [model for model in models if model != base]
+    if len(candidates) < 2 or base not in models:
+        raise RequestError(
+            f"--choose-on half: found {', '.join(models)}, expected {base} and two others or more"
+        )
+    seen: dict[str, set[str]] = {}
+    for dataset, own in by_set.items():
+        if lacking := [model for model in models if model not in own or not own[model].rows]:
+            raise RequestError(f"--choose-on half: no rows of {', '.join(lacking)} on {dataset}")
+        first = next(iter(own.values()))
+        half, _ = split_halves(first.groups or first.rows, CHOICE_SEED, dataset)
+        seen[dataset] = {first.rows[row] for row in half}
+    chosen_on = [run.only([row in seen[run.dataset] for row in run.rows]) for run in runs]
+    scores = {
+        model: fmean(fmean(run.correct) for run in chosen_on if run.model == model) for model in candidates
+    }
+    best = max(scores, key=lambda model: scores[model])
+    told = Choice(best, sum(map(len, seen.values())), scores)
+    return [without(run, seen[run.dataset]) for run in runs if run.model in (base, best)], told
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +79,8 @@ class Slice:
 
 def compare_slices(runs: Sequence[ScoredRun], base: str, by: str) -> list[Slice]:
     """Compare every model with the base on each slice of each dataset, a slice for every value of `by`.
-
     Datasets whose rows lack the field, or that the base has no rows of, are left out; `RequestError` where no
-    dataset has it, or one has more than 20 values.
-    """
+    dataset has it, or one has more than 20 values."""
     found = [
         one
         for own in by_dataset(run for run in runs if run.rows).values()
@@ -104,11 +142,9 @@ def parse_replicates(texts: Sequence[str]) -> dict[str, list[str]]:
 def compare_replicates(
     runs: Sequence[ScoredRun], base: str, recipes: Mapping[str, Sequence[str]]
 ) -> list[ReplicatedRecipe]:
-    """Compare each recipe with the base on every dataset, and on their mean where there are several.
-
-    Of several recipes, p and limits are Bonferroni's. `RequestError` where a model is the base, or was
-    not scored row by row on the datasets of the others.
-    """
+    """Compare each recipe with the base on every dataset, and on their mean where there are several. Of
+    several recipes, p and limits are Bonferroni's. `RequestError` where a model is the base, or was not
+    scored row by row on the datasets of the others."""
     by_model: dict[str, dict[str, ScoredRun]] = {}
     for run in runs:
         if run.rows:
@@ -154,18 +190,15 @@ SMALLEST = 1e-300
 
 @dataclass(frozen=True, slots=True)
 class LabelBias:
-    """A model on the half of a dataset that the bias was not fitted on.
-
-    `bias` is how much (nats, mean 0) it prefers each label, `calibrated` the accuracy without it, `gain` that
-    minus the base's, `of_bias` the raw gain minus `gain`; limits are of all models together, None for the
-    base.
-    """
+    """A model on the half of a dataset that the bias was not fitted on. `bias` is how much (nats, mean 0) it
+    prefers each label, `calibrated` the accuracy without it, `gain` that minus the base's, `of_bias` the raw
+    gain minus `gain`; limits are of all models together, None for the base."""
 
     model: str
     dataset: str
     bias: Mapping[str, float]
-    raw: Rate
-    calibrated: Rate
+    raw: Measured
+    calibrated: Measured
     raw_gain: float | None = None
     gain: Estimate | None = None
     of_bias: Estimate | None = None

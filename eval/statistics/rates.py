@@ -58,10 +58,8 @@ def critical(rows: int, groups: Sequence[Hashable] | None) -> float:
 
 def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> float:
     """Return the standard error of a mean whose rows come in groups (Miller 2024, arXiv:2411.00640, §2.2).
-
     sqrt(G/(G-1) · Σ_g (Σ_{i∈g} (x_i - mean))²) / n: with a row in each group, or without groups, that of
-    independent rows, for a share sqrt(p(1-p)/(n-1)). 0 for one group; `ValueError` without rows.
-    """
+    independent rows, for a share sqrt(p(1-p)/(n-1)). 0 for one group; `ValueError` without rows."""
     mean = sum(values) / max(1, len(values))
     sums = by_cluster(np.asarray(values, dtype=float) - mean, groups)
     return math.sqrt(len(sums) / max(1, len(sums) - 1) * float((sums**2).sum())) / len(values)
@@ -81,11 +79,9 @@ def by_cluster(values: NDArray[Number], groups: Sequence[Hashable] | None) -> ND
 
 
 def design_effect(values: Sequence[float], groups: Sequence[Hashable] | None) -> float:
-    """Return the variance of a mean by group over that of independent rows, 1 at least.
-
-    Few groups can look even by luck: an interval is never narrowed for that. Values that are all the same do
-    not show how similar a group's rows are: each group counts as one row.
-    """
+    """Return the variance of a mean by group over that of independent rows, 1 at least. Few groups can look
+    even by luck: an interval is never narrowed for that. Values that are all the same do not show how similar
+    a group's rows are: each group counts as one row."""
     if groups is None:
         return 1.0
     plain = clustered_stderr(values)
@@ -95,11 +91,8 @@ def design_effect(values: Sequence[float], groups: Sequence[Hashable] | None) ->
 
 
 def resample(cells: Cells) -> Cells:
-    """Return the summed cells [10,000, cells] of bootstrap samples of groups, the seed fixed.
-
-    Groups with the same counts are alike: drawing G with replacement is one multinomial draw over distinct
-    rows.
-    """
+    """Return the summed cells [10,000, cells] of bootstrap samples of groups, the seed fixed. Groups with the
+    same counts are alike: drawing G with replacement is one multinomial draw over distinct rows."""
     kinds, counts = np.unique(cells, axis=0, return_counts=True)
     total = int(counts.sum())
     generator = np.random.default_rng(SEED)
@@ -130,11 +123,9 @@ def macro_f1(cells: Cells) -> tuple[float, float, float]:
 
 
 def f1_parts(cells: Cells) -> Floats:
-    """Return each group's part in the macro-F1 of `label_cells` [groups]; the mean of parts is macro-F1.
-
-    A part is macro-F1 and the group's influence on it: the spread of parts is macro-F1's standard error (the
-    infinitesimal jackknife, Efron 1982).
-    """
+    """Return each group's part in the macro-F1 of `label_cells` [groups]; the mean of parts is macro-F1. A
+    part is macro-F1 and the group's influence on it: the spread of parts is macro-F1's standard error (the
+    infinitesimal jackknife, Efron 1982)."""
     hits, said = cells[:, 0::2], np.maximum(cells[:, 1::2].sum(axis=0), 1)
     f1 = 2 * hits.sum(axis=0) / said
     influence = (2 * hits - f1 * cells[:, 1::2]) / said
@@ -169,8 +160,8 @@ def hits(rows: Rows) -> list[bool]:
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """A mean of `n` values between 0 and 1 (of flags: a share), with standard error and 95 % limits."""
+class Measured:
+    """A figure in any unit over `n` rows with its standard error and 95 % limits."""
 
     value: float
     n: int
@@ -178,7 +169,7 @@ class Rate:
     ci95: tuple[float, float]
 
 
-def rate_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> Rate:
+def rate_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> Measured:
     """Return the mean of values between 0 and 1 (flags: their share) with Wilson's interval.
 
     Rows that share a group are not independent: error and interval are then by group, with t(G - 1) for z.
@@ -188,7 +179,7 @@ def rate_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -
     error, effect = clustered_stderr(values), design_effect(values, groups)
     n, mean = len(values), sum(values) / len(values)
     reach = critical(n, groups)
-    return Rate(mean, n, error * math.sqrt(effect), wilson(mean * n / effect, n / effect, reach))
+    return Measured(mean, n, error * math.sqrt(effect), wilson(mean * n / effect, n / effect, reach))
 
 
 def rate(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> dict[str, object]:
@@ -203,23 +194,11 @@ def accuracy_of(right: Sequence[bool], groups: Sequence[Hashable] | None = None)
     return {"accuracy": found.pop("value"), **found}
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A figure in any unit with its standard error and 95 % limits."""
-
-    value: float
-    stderr: float
-    ci95: tuple[float, float]
-
-
 def ratio(
     tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hashable] | None = None
 ) -> Measured:
     """Return Σtops / Σbottoms over rows that may come in groups; `ValueError` where the bottoms sum to
-    nothing.
-
-    The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group.
-    """
+    nothing. The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group."""
     total = sum(bottoms)
     if total <= 0:
         raise ValueError(f"found a sum of {total}, expected more than 0")
@@ -227,7 +206,7 @@ def ratio(
     residuals = [top - value * bottom for top, bottom in zip(tops, bottoms, strict=True)]
     error = clustered_stderr(residuals, groups) * len(tops) / total
     reach = critical(len(tops), groups) * error
-    return Measured(value, error, (value - reach, value + reach))
+    return Measured(value, len(tops), error, (value - reach, value + reach))
 
 
 def mean_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> Measured:
@@ -236,15 +215,13 @@ def mean_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -
 
 
 def average(figures: Sequence[Measured]) -> Measured:
-    """Return the unweighted mean of independent figures; `ValueError` where there is none.
-
-    The limits combine the figures' own (Zou, Huang and Zhang 2009, A note on confidence interval estimation
-    for a linear function of binomial proportions): they are no point where every share is 0 or 1.
-    """
+    """Return the unweighted mean of independent figures; `ValueError` where there is none. The limits combine
+    the figures' own (Zou, Huang and Zhang 2009, A note on confidence interval estimation for a linear
+    function of binomial proportions): they are no point where every share is 0 or 1."""
     if not figures:
         raise ValueError("no figures")
-    count = len(figures)
+    count, n = len(figures), sum(one.n for one in figures)
     value = math.fsum(one.value for one in figures) / count
     below, above = (math.hypot(*(one.value - one.ci95[side] for one in figures)) / count for side in (0, 1))
     error = math.hypot(*(one.stderr for one in figures)) / count
-    return Measured(value, error, (value - below, value + above))
+    return Measured(value, n, error, (value - below, value + above))

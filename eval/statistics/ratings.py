@@ -4,7 +4,7 @@ A prompt is one independent question, whoever rates it: the marks of several rat
 averaged before two models are compared on it, so that more raters are no more prompts.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from eval.statistics.family import null_sums
-from eval.statistics.rates import rate_of
+from eval.statistics.rates import by_cluster, rate_of
 
 CRITERIA = ("correctness", "relevance", "completeness", "depth", "usefulness")
 OVERALL = "overall"  # the mean of the criteria that a rater marked in both answers
@@ -30,11 +30,9 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a model's answers fare against another's by one criterion, over the prompts rated for both.
-
-    `share` is that of wins among prompts that are no tie, with Wilson's limits (None without any); `p` the
-    exact two-sided sign test's, `p_holm` the same with Holm's correction.
-    """
+    """How a model's answers fare against another's by one criterion, over the prompts rated for both. `share`
+    is that of wins among prompts that are no tie, with Wilson's limits (None without any); `p` the exact
+    two-sided sign test's, `p_holm` the same with Holm's correction."""
 
     model: str
     against: str
@@ -48,11 +46,9 @@ class Outcome:
 
 
 def outcomes(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping[int, str]) -> list[Outcome]:
-    """Compare every model with the first of `models`, overall and by criterion.
-
-    Holm's adjustment is over the models for `overall`, which decides, and over models and criteria
-    for the rest, which describe. Prompts of one of `clusters` (by prompt) are not independent.
-    """
+    """Compare every model with the first of `models`, overall and by criterion. Holm's adjustment is over the
+    models for `overall`, which decides, and over models and criteria for the rest, which describe. Prompts of
+    one of `clusters` (by prompt) are not independent."""
     base, *others = models
     found = []
     for criteria in ((OVERALL,), CRITERIA):
@@ -84,10 +80,8 @@ def agreement(ratings: Iterable[Rating], criterion: str) -> float | None:
 
 def krippendorff_alpha(units: Iterable[Sequence[int]]) -> float | None:
     """Return Krippendorff's alpha (2011, Computing Krippendorff's Alpha-Reliability), interval metric.
-
-    `units` holds the values that each thing got, from however many raters; those with fewer than two
-    count for nothing. 1 is full agreement, 0 what chance gives; None where all values are the same.
-    """
+    `units` holds the values that each thing got, from however many raters; those with fewer than two count
+    for nothing. 1 is full agreement, 0 what chance gives; None where all values are the same."""
     paired = [values for values in units if len(values) > 1]
     everything = [value for values in paired for value in values]
     expected = _spread(everything)
@@ -110,12 +104,11 @@ def _outcome(
     won = {prompt: step > 0 for prompt, step in steps.items() if step}
     groups: list[Hashable] = [clusters.get(prompt, prompt) for prompt in won]
     wins, losses = sum(won.values()), len(won) - sum(won.values())
-    nets: Counter[Hashable] = Counter()
-    for group, win in zip(groups, won.values(), strict=True):
-        nets[group] += 1 if win else -1
-    p = sign_flip([net for net in nets.values() if net])
-    share = rate_of(list(won.values()), groups) if won else None
-    limits = (share.value, *share.ci95) if share else None
+    limits, p = None, 1.0
+    if won:
+        share = rate_of(list(won.values()), groups)
+        limits = (share.value, *share.ci95)
+        p = sign_flip(by_cluster(np.where(list(won.values()), 1, -1), groups).tolist())
     return Outcome(*names, wins, len(steps) - len(won), losses, limits, p, p)
 
 

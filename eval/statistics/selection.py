@@ -25,11 +25,9 @@ def split_halves(keys: Sequence[str], seed: int, place: str) -> Split:
 
 
 def held_out_rows(count: int, size: float, seed: int) -> list[int]:
-    """Return the rows (from 0, in order) that a training with this `val_size` and seed did not train on.
-
-    They are those that `train_test_split` of the datasets library holds out, by which both LLaMA-Factory and
-    the published script part their rows; a `size` of 1 or more is a number of rows.
-    """
+    """Return the rows (from 0, in order) that a training with this `val_size` and seed did not train on. They
+    are those that `train_test_split` of the datasets library holds out, by which both LLaMA-Factory and the
+    published script part their rows; a `size` of 1 or more is a number of rows."""
     shuffled = np.random.default_rng(seed).permutation(count)
     held: list[int] = shuffled[: math.ceil(size * count) if size < 1 else int(size)].tolist()
     return sorted(held)

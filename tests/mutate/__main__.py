@@ -22,8 +22,8 @@ from tests.mutate.mutants import Mutant, mutants
 from tests.mutate.sandbox import ROOT, Sandbox, tracked
 
 SCOPE = [
-    "core/*.py", "compiler/*.py", "compiler/read/*.py", "eval/metrics/*.py", "eval/statistics/*.py",
-    "eval/runs/alignment.py", "eval/runs/comparison.py", "eval/runs/judgement.py",
+    "core/*.py", "compiler/*.py", "compiler/read/*.py", "eval/dialogue.py", "eval/metrics/*.py",
+    "eval/runs/alignment.py", "eval/runs/comparison.py", "eval/runs/judgement.py", "eval/statistics/*.py",
     "adapters/delta.py", "adapters/lowrank.py", "adapters/merge.py",
     "adapters/methods/*.py", "adapters/store.py", "adapters/weighted.py",
 ]  # fmt: skip
@@ -35,7 +35,6 @@ NOT = (
     "compiler/progress.py",
     "compiler/init/*",
     "compiler/verify/*",
-    "eval/metrics/sandbox.py",
 )
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 ENOUGH = 0.95

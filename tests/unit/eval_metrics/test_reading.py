@@ -5,6 +5,7 @@ import math
 import pytest
 
 from eval.metrics.text import generated_figures, percentiles, read_figures
+from eval.statistics.rates import Measured
 
 READ = [
     {"loss": 6.0, "tokens": 2, "truncated": False},
@@ -20,16 +21,17 @@ def said(prediction: str, reference: str, tokens: int, expected: int) -> dict[st
 
 def test_the_loss_is_summed_over_tokens_and_never_averaged_over_rows() -> None:
     found = read_figures(READ)
-    assert found.values == {"eval_loss": 1.0, "perplexity": math.e, "truncation_rate": 2 / 3}
-    loss, perplexity = found.estimates["eval_loss"], found.estimates["perplexity"]
+    loss, perplexity = found["eval_loss"], found["perplexity"]
+    assert isinstance(loss, Measured) and isinstance(perplexity, Measured)
+    assert (loss.value, perplexity.value, found["truncation_rate"]) == (1.0, math.e, 2 / 3)
     # residuals 4, -4 and 0: sqrt(3/2 · 32) / 8
-    assert loss["stderr"] == pytest.approx(math.sqrt(48) / 8)
-    assert perplexity["ci95"] == pytest.approx([math.exp(limit) for limit in loss["ci95"]])
+    assert loss.stderr == pytest.approx(math.sqrt(48) / 8)
+    assert perplexity.ci95 == pytest.approx([math.exp(limit) for limit in loss.ci95])
 
 
 def test_rows_of_one_group_are_taken_together() -> None:
     grouped = [{**row, "group": group} for row, group in zip(READ, "aab", strict=True)]
-    assert read_figures(grouped).estimates["eval_loss"]["stderr"] == pytest.approx(0)  # 4 - 4, and 0
+    assert read_figures(grouped)["eval_loss"].stderr == pytest.approx(0)  # 4 - 4, and 0
 
 
 def test_percentiles_by_hand() -> None:
@@ -38,12 +40,13 @@ def test_percentiles_by_hand() -> None:
 
 
 def test_a_hopeless_model_has_a_perplexity_that_json_holds() -> None:
-    assert math.isfinite(read_figures([{**READ[0], "loss": 1e9}]).values["perplexity"])
+    assert math.isfinite(read_figures([{**READ[0], "loss": 1e9}])["perplexity"].value)
 
 
 def test_figures_of_generated_answers_stand_in_the_documents_order() -> None:
-    found = generated_figures([said("a b a b", "x", 4, 2), said(" ", "x y", 0, 6)], overlap=False)
-    assert list(found.values.items()) == [
+    found, _ = generated_figures([said("a b a b", "x", 4, 2), said(" ", "x y", 0, 6)], overlap=False)
+    values = {name: getattr(one, "value", one) for name, one in found.items()}
+    assert list(values.items()) == [
         ("empty_rate", 0.5),
         ("avg_pred_len_tokens", 2),
         ("avg_ref_len_tokens", 4),
@@ -51,10 +54,9 @@ def test_figures_of_generated_answers_stand_in_the_documents_order() -> None:
         ("distinct-1", 2 / 4),
         ("distinct-2", 2 / 3),
     ]
-    assert found.estimates["empty_rate"]["n"] == 2
+    assert found["empty_rate"].n == 2
 
 
 def test_lengths_without_any_reference_have_no_ratio() -> None:
-    found = generated_figures([said("a", "", 1, 0)], overlap=False)
-    assert found.values["len_ratio_pred_over_ref"] is None
-    assert "len_ratio_pred_over_ref" not in found.estimates
+    found, _ = generated_figures([said("a", "", 1, 0)], overlap=False)
+    assert found["len_ratio_pred_over_ref"] is None

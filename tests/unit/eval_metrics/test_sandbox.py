@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import RequestError
-from eval.metrics import sandbox
-from eval.metrics.sandbox import run_tests
+from eval import code as sandbox
+from eval.code import run_tests
 from tests.conftest import ROOT
 
 TASKS = [json.loads(line) for line in (ROOT / "eval/suites/toolkit-code.jsonl").read_text().splitlines()]

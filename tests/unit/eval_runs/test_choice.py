@@ -6,8 +6,8 @@ import pytest
 
 from core.errors import RequestError
 from eval.runs.comparison import compare
-from eval.runs.held_out import choose_on_half
 from eval.runs.judgement import ScoredRun
+from eval.runs.questions import choose_on_half
 
 
 def run(model, correct, dataset="s", groups=None):

@@ -113,12 +113,12 @@ def test_several_datasets_count_alike_and_one_may_decide(tmp_path):
         run(tmp_path, "mine", losses(2, shift, n), dataset)
     first, second, mean = compared(tmp_path, "eval_loss").sections
     figures = [section.figures["mine"].value for section in (first, second)]
-    assert mean.name == "mean" and mean.decides and not first.decides
+    assert mean.name == "mean" and not mean.decided_by and first.decided_by == "mean"
     assert mean.figures["mine"].value == pytest.approx(sum(figures) / 2)
     gains = [section.against_base[0].value for section in (first, second)]
     assert mean.against_base[0].value == pytest.approx(sum(gains) / 2)
     asked = compared(tmp_path, "eval_loss", decide_on="b").sections
-    assert [section.decides for section in asked] == [False, True, False]
+    assert [section.decided_by for section in asked] == ["b", "", "b"]
 
 
 def test_rows_without_a_value_are_left_out_and_counted(tmp_path):
