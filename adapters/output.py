@@ -13,7 +13,7 @@ import click
 
 from adapters.base import INDEX
 from core.errors import RequestError, TuneyardError
-from core.files import OURS, abandoned, folder_size, locked, named, publish, recover, staging
+from core.files import OURS, abandoned, folder_size, locked, named, publish, recovered, staging
 
 Check = Callable[[], object]  # raises `RequestError` where the output may not be written
 
@@ -166,9 +166,7 @@ def carry_model_files(base: Path, staged: Path) -> None:
 
 def _clean_up(parent: Path) -> None:
     """Drop what killed runs left in `parent`, and say so."""
-    if parent.is_dir():
-        with locked(parent):
-            dropped = recover(parent)
+    with recovered(parent) as dropped:
         for name, size in dropped.items():
             note(f"removed {parent / name}, {size / 1e9:.2f} GB that a killed run left")
 

@@ -1,5 +1,6 @@
 """Which rows go where, once all have been read: duplicates, samples, splits, mixtures. Rows are numbers."""
 
+import contextlib
 import random
 import sys
 from collections import Counter
@@ -8,11 +9,12 @@ from pathlib import Path
 
 from compiler.compare import leaks
 from compiler.fingerprints import Fingerprints
-from compiler.part import PartRun, record_files, split_files
-from compiler.request import Context, Counts, Written
+from compiler.part import Context, PartRun
+from compiler.readback import Written
+from compiler.request import Counts
 from compiler.sources import Input
 from compiler.spec import PART, WHOLE, Spec, Split
-from compiler.write import rearrange
+from compiler.write import RecordFile, rearrange
 from core.errors import ContentError, Problem
 
 Order = Sequence[int]
@@ -102,7 +104,7 @@ class Arranged:
 
     def __init__(self, spec: Spec, context: Context, inputs: list[Input], staged: Path | None) -> None:
         self.spec, self.context, self.inputs, self.staged = spec, context, inputs, staged
-        self.problems, self.counts, self.written = context.problems, Counts(), Written()
+        self.problems, self.counts, self.written = context.problems, Counts(), Written(spec, staged)
 
     def run(self) -> tuple[Counts, Written]:
         """Write all splits; returns the counts of rows, the files and the fingerprints of each split."""
@@ -143,7 +145,8 @@ class Arranged:
         """Read parts into the rows files of a source; returns the rows to write, in their order."""
         orders: list[int] = []
         mix = self.spec.mix
-        with record_files(self._rows_files([source])) as files:
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(RecordFile(path)) for path in self._rows_files([source])]
             for name in parts:
                 start = seen.rows
                 wanted = round(mix.total * mix.parts[name].share) if mix else None
@@ -207,8 +210,7 @@ class Arranged:
         if self.staged is None or self.problems.stopped:
             return
         aside = self._rows_files([source])
-        with split_files(self.staged, self.spec, split) as files:
+        with self.written.open(split) as files:
             for (number, _), file in zip(self.spec.outputs_of(split), files, strict=True):
                 if order:
                     rearrange(aside[number], rows_there, order, file)
-        self.written.add(self.spec, split, files)

@@ -177,10 +177,14 @@ def _tell(report: CompileReport, options: Options) -> None:
 @_REGISTRY
 def list_command(out: Path) -> None:
     """List the specs known and the datasets registered; compiled ones with rows, marked where stale."""
-    from compiler.manifest import registered_lines, spec_lines
+    from compiler.registry import Registry
+    from compiler.spec import load_spec
+    from compiler.specfile import known_specs
 
-    lines = ["specs", *(f"  {line}" for line in spec_lines())]
-    lines += [f"datasets in {out}", *(f"  {line}" for line in registered_lines(out) or ["none"])]
+    specs = [load_spec(name) for name in known_specs()]
+    width = max(len(spec.name) for spec in specs)
+    lines = ["specs", *(f"  {spec.name:{width}}  {spec.about}" for spec in specs)]
+    lines += [f"datasets in {out}", *(f"  {line}" for line in [*Registry(out).lines()] or ["none"])]
     click.echo("\n".join(lines))
 
 
@@ -199,9 +203,8 @@ def show_command(
     name: str, sources: tuple[str, ...], columns: tuple[str, ...], row: int, rows: int, template: str | None
 ) -> None:
     """Show rows on their way: raw, as checked columns, as records, as the text that a model sees."""
-    from compiler.manifest import sources_before
     from compiler.spec import load_spec
-    from compiler.trace import trace
+    from compiler.trace import sources_before, trace
 
     spec = load_spec(name, _over({"columns": columns}, load_spec(name)))
     if not sources and (sources := sources_before(spec, DEFAULT_FOLDER)):

@@ -1,12 +1,9 @@
 """One part of a set on its way through the stages: read → check → sift → look at → render → write."""
 
-import contextlib
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
-from itertools import repeat
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from compiler.check import Checker
 from compiler.filters import Sieve
@@ -14,15 +11,27 @@ from compiler.fingerprints import Fingerprints
 from compiler.kinds import KTO
 from compiler.lint import Lint
 from compiler.pairs import one_class
+from compiler.problems import Problems
+from compiler.progress import Progress
 from compiler.read import read, reading
-from compiler.readback import look_back
 from compiler.render import Renderer
-from compiler.request import Context, Counts
+from compiler.request import CompileRequest, Counts
 from compiler.rows import Batch
 from compiler.sources import Input
 from compiler.spec import Spec
-from compiler.write import Look, RecordFile
+from compiler.unused import Unused
+from compiler.write import RecordFile
 from core.errors import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all stages of a compile are given: the request, and what collects problems, columns and bytes."""
+
+    request: CompileRequest
+    problems: Problems
+    unused: Unused
+    progress: Progress
 
 
 class PartRun:
@@ -91,23 +100,3 @@ class PartRun:
         self.lint.see(self.seen, batch, numbered)
         for renderer, file in zip(self.renderers, files, strict=False):  # a check writes no files
             file.write(renderer.render(batch))
-
-
-@contextlib.contextmanager
-def record_files(
-    paths: Sequence[Path], looks: Iterable[Look | None] = repeat(None)
-) -> Iterator[list[RecordFile]]:
-    """Open record files for writing, all of them or none; `looks` are what looks back at each."""
-    with contextlib.ExitStack() as stack:
-        files = [RecordFile(path, look) for path, look in zip(paths, looks, strict=False)]
-        yield [stack.enter_context(file) for file in files]
-
-
-def split_files(
-    staged: Path | None, spec: Spec, split: str
-) -> contextlib.AbstractContextManager[list[RecordFile]]:
-    """Open what is written for a split, or for `WHOLE`, in a staged dataset (none without one)."""
-    outputs = [output for _, output in spec.outputs_of(split)] if staged else []
-    paths = [staged / output.file.format(split=split) for output in outputs] if staged else []
-    looks = [partial(look_back, spec, output, path) for output, path in zip(outputs, paths, strict=True)]
-    return record_files(paths, looks)

@@ -1,19 +1,28 @@
-"""What a user asks of a compile, what its stages are given and return, and what it reports."""
+"""What a user asks of a compile and what it reports, both kept in the manifest.json of a compiled dataset."""
 
+import hashlib
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any, Self
 
-from compiler.fingerprints import Fingerprints
+from compiler.entries import entries_of
 from compiler.problems import Problems
-from compiler.progress import Progress
-from compiler.spec import Output, Spec
+from compiler.spec import Spec
+from compiler.specfile import PACKAGE
 from compiler.unused import Unused
-from compiler.write import RecordFile
+from core.checkout import version
 from core.errors import ContentError, counted
+from core.files import versions
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
+PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow", "zstandard")
+Identity = dict[str, Any]
+Manifest = dict[str, Any]
+Sources = list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,27 @@ class CompileRequest:
     duplicates: bool = True
     over: Mapping[str, object] = field(default_factory=dict)
     every_problem: bool = False
+
+    def identity(self, spec: Spec, sources: Sources) -> Identity:
+        """Return everything that decides what a compile writes: equal identities, equal bytes."""
+        return {
+            "spec": spec.name,
+            "definition": spec.raw,
+            **{key: getattr(self, key) for key in ("over", "limit", "seed", "duplicates")},
+            "on_error": "reject" if self.reject else "fail",
+            "sources": sources,
+            "compiler": own_hash(),
+            "versions": {"python": sys.version.split()[0], **versions(*PACKAGES)},
+        }
+
+
+@cache
+def own_hash() -> str:
+    """Return one hash over the compiler's own source: a changed compiler makes sets stale."""
+    digest = hashlib.sha256()
+    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.glob("schemas/*.json")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @dataclass(slots=True)
@@ -64,32 +94,6 @@ class Counts:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What all stages of a compile are given: the request, and what collects problems, columns and bytes."""
-
-    request: CompileRequest
-    problems: Problems
-    unused: Unused
-    progress: Progress
-
-
-@dataclass(slots=True)
-class Written:
-    """What a compile wrote: the files of each split, and the fingerprints of its rows by split."""
-
-    files: list[tuple[str, Output, RecordFile]] = field(default_factory=list)
-    splits: dict[str, Fingerprints] = field(default_factory=dict)
-
-    def add(self, spec: Spec, split: str, files: Sequence[RecordFile]) -> None:
-        """Note the files of a split that hold records; remove those that hold none."""
-        for (_, output), file in zip(spec.outputs_of(split), files, strict=False):  # a check has no files
-            if file.rows:
-                self.files.append((split, output, file))
-            else:
-                file.path.unlink()
-
-
 @dataclass(slots=True, kw_only=True)
 class CompileReport(Counts):
     """What a compile did: counts of source rows, records by dataset, problems."""
@@ -102,6 +106,42 @@ class CompileReport(Counts):
     unused: Unused = field(default_factory=Unused)
     up_to_date: bool = False
     seconds: float = 0.0
+
+    @classmethod
+    def again(cls, name: str, manifest: Manifest, request: CompileRequest) -> Self | None:
+        """Return what the compile of a manifest reported, None where that kept too few of its problems."""
+        first = manifest["first_problems"]
+        if request.every_problem and len(first) < sum(manifest["problems"].values()):
+            return None
+        problems = Problems.again(manifest["problems"], first, manifest["notes"])
+        problems.fatal = request.strict and problems.count("W") > 0
+        return cls(
+            name=name,
+            problems=problems,
+            **{key: manifest["counts"][key] for key in COUNTED},
+            datasets=manifest["counts"]["records"],
+            fit=manifest["fit"],
+            unused=Unused(manifest["not_used"]),
+            up_to_date=True,
+        )
+
+    def manifest(self, spec: Spec, made_from: Identity) -> Manifest:
+        """Return the manifest of the dataset that was written."""
+        entries = entries_of(spec, spec.splits)
+        return {
+            "about": spec.about,
+            "counts": {**{key: getattr(self, key) for key in COUNTED}, "records": self.datasets},
+            "problems": dict(sorted(self.problems.counts.items())),
+            "first_problems": self.problems.first(),
+            "notes": self.notes,
+            "not_used": self.unused.counts(),
+            "fit": self.fit,
+            "cluster": spec.group,
+            "files": self.files,
+            "entries": {name: entry for name, entry in entries.items() if name in self.datasets},
+            "made_from": made_from,
+            "tuneyard": version(),  # beside the identity: a commit elsewhere makes no dataset stale
+        }
 
     @property
     def notes(self) -> list[str]:

@@ -1,8 +1,10 @@
 """Which files a compile reads, and into which split each goes."""
 
+import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -12,7 +14,7 @@ from compiler.read.hub import HubFile, find_files
 from compiler.read.stream import suffix
 from compiler.spec import PART, Spec
 from core.checkout import bundled
-from core.errors import RequestError, nearest
+from core.errors import ContentError, RequestError, nearest
 from core.files import sha256
 
 RAW = Path("data/raw")
@@ -50,15 +52,6 @@ class Input:
             return None
         return about.st_dev, about.st_ino, about.st_size, about.st_ctime_ns
 
-    def sha256(self) -> str:
-        """Return the hash of the file's content (the address of a file of the hub holds its commit)."""
-        return "" if isinstance(self.path, HubFile) else sha256(self.path)
-
-    def within(self, folder: Path) -> bool:
-        """Tell whether the file lies inside a folder."""
-        real = os.path.realpath  # Path.resolve raises at a loop of links
-        return isinstance(self.path, Path) and Path(real(self.path)).is_relative_to(real(folder))
-
 
 def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
     """Return the files to read, by --source, else by the spec, else data/raw/NAME; `RequestError` if none.
@@ -88,6 +81,36 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
         raise RequestError(f"no source for {spec.name}: {fix}")
     order = {part: number for number, part in enumerate(spec.parts)}
     return sorted(inputs, key=lambda found: order[found.split])
+
+
+@contextlib.contextmanager
+def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str]]]]:
+    """Yield what returns the inputs as a manifest has them: split, path, hash ("" of the hub: its commit).
+
+    That raises `ContentError` where a file changed since: its hash may be of other bytes than were read.
+    """
+
+    def hashes() -> list[str]:
+        return ["" if isinstance(found.path, HubFile) else sha256(found.path) for found in inputs]
+
+    def hashed() -> list[dict[str, str]]:
+        digests = pending.result()
+        for found, was in zip(inputs, before, strict=True):
+            if found.stamp() != was:
+                raise ContentError(
+                    f"{found.shown}: changed, or was replaced, while it was read; nothing was published: "
+                    "compile again when nothing writes to it"
+                )
+        return [
+            {"split": found.split, "path": found.shown, "sha256": digest}
+            for found, digest in zip(inputs, digests, strict=True)
+        ]
+
+    before = [found.stamp() for found in inputs]
+    with ThreadPoolExecutor(1) as thread:  # which needs no interpreter lock
+        # and imports nothing: an interrupt can leave an import lock held, for which the thread would wait
+        pending = thread.submit(hashes)
+        yield hashed
 
 
 def _names_of_splits(spec: Spec) -> dict[str, str]:
