@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from compiler.compare import leaks
 from compiler.fingerprints import Fingerprints
@@ -105,48 +106,47 @@ class Arranged:
     def __init__(self, spec: Spec, context: Context, inputs: list[Input], staged: Path | None) -> None:
         self.spec, self.context, self.inputs, self.staged = spec, context, inputs, staged
         self.problems, self.counts, self.written = context.problems, Counts(), Written(spec, staged)
+        self.seen: dict[str, Fingerprints] = {}
 
     def run(self) -> tuple[Counts, Written]:
         """Write all splits; returns the counts of rows, the files and the fingerprints of each split."""
-        if self.spec.mix or self.spec.split:
-            sources = {PART: list(self.spec.parts)}
+        spec = self.spec
+        if spec.mix or spec.split:
+            orders = {PART: (PART, self._read(PART, spec.parts))}
         else:
-            sources = {part: [part] for part in self.spec.parts if self._files_of(part)}
-        seen: dict[str, Fingerprints] = {}
-        orders: dict[str, tuple[str, Order]] = {}
+            parts = [part for part in spec.parts if self._files_of(part)]
+            orders = {part: (part, self._read(part, [part])) for part in parts}
         whole: Order = ()
-        for source, parts in sources.items():
-            seen[source] = Fingerprints()
-            order = self._read(source, parts, seen[source])
-            if self.spec.split:
-                split = split_rows(self.spec.split, seen[source], order, self.context.request.seed)
-                orders |= {name: (source, rows) for name, rows in split.items()}
-                whole = order
-                self._name_lone_classes(self.spec.split, seen[source], order)
-            else:
-                orders[source] = (source, order)
-        if self.spec.drop_leaks:
-            self._drop_leaks(orders, seen)
+        if spec.split:
+            _, whole = orders[PART]
+            split = split_rows(spec.split, self.seen[PART], whole, self.context.request.seed)
+            orders = {name: (PART, rows) for name, rows in split.items()}
+            self._name_lone_classes(spec.split, whole)
+        if spec.drop_leaks:
+            self._drop_leaks(orders)
         self.counts.kept = sum(len(order) for _, order in orders.values())
         for name, (source, order) in orders.items():
-            self._write(name, source, order, seen[source].rows)
-        if self.spec.split:
+            self._write(name, source, order)
+        if spec.split:
             kept = {row for _, order in orders.values() for row in order}
-            self._write(WHOLE, PART, [row for row in whole if row in kept], seen[PART].rows)
-        for path in self._rows_files(list(sources)):
-            path.unlink()
-        self.written.splits = {name: seen[source].take(order) for name, (source, order) in orders.items()}
+            self._write(WHOLE, PART, [row for row in whole if row in kept])
+        for source in self.seen:
+            for path in self._rows_files(source):
+                path.unlink()
+        self.written.splits = {
+            name: self.seen[source].take(order) for name, (source, order) in orders.items()
+        }
         return self.counts, self.written
 
     def _files_of(self, part: str) -> list[Input]:
         return [found for found in self.inputs if found.split == part]
 
-    def _read(self, source: str, parts: Sequence[str], seen: Fingerprints) -> Order:
+    def _read(self, source: str, parts: Sequence[str]) -> Order:
         """Read parts into the rows files of a source; returns the rows to write, in their order."""
         orders: list[int] = []
-        mix = self.spec.mix
+        mix, seen = self.spec.mix, self.seen.setdefault(source, Fingerprints())
         with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(RecordFile(path)) for path in self._rows_files([source])]
+            files = [stack.enter_context(RecordFile(path)) for path in self._rows_files(source)]
             for name in parts:
                 start = seen.rows
                 wanted = round(mix.total * mix.parts[name].share) if mix else None
@@ -178,39 +178,40 @@ class Arranged:
             self.problems.warn(Problem("W210", name, message))
         return chosen
 
-    def _name_lone_classes(self, split: Split, seen: Fingerprints, order: Order) -> None:
+    def _name_lone_classes(self, split: Split, order: Order) -> None:
         """Warn of classes of a single row: it goes to the other split, and none is trained on."""
-        home, names = next(iter(split.shares)), seen.classes.names()
-        classes = Counter(seen.classes.rows[row] for row in order) if split.stratify else {}
-        for name in (names[code] for code, rows in sorted(classes.items()) if rows == 1):
+        home, classes = next(iter(split.shares)), self.seen[PART].classes
+        codes = Counter(classes.rows[row] for row in order) if split.stratify else {}
+        for name in (classes.names()[code] for code, rows in sorted(codes.items()) if rows == 1):
             message = f"one row alone has {split.stratify} {name}: it goes to {home}, and none is trained on"
             self.problems.warn(Problem("W211", self.spec.name, message))
 
-    def _drop_leaks(self, orders: dict[str, tuple[str, Order]], seen: dict[str, Fingerprints]) -> None:
+    def _taken(self, orders: dict[str, tuple[str, Order]]) -> dict[str, Fingerprints]:
+        return {name: self.seen[source].take(order) for name, (source, order) in orders.items()}
+
+    def _drop_leaks(self, orders: dict[str, tuple[str, Order]]) -> None:
         if PART not in self.spec.splits:
             splits = ", ".join(self.spec.splits)
             what = f"`drop_leaks` drops rows of {PART!r}, of which there is none ({splits})"
             raise ContentError(f"{self.spec.name}: {what}")
         if PART not in orders:
             return
-        taken = {name: seen[source].take(order) for name, (source, order) in orders.items()}
+        taken = self._taken(orders)
         train = taken.pop(PART)
         leaked = {row for other in taken.values() for row, _ in leaks(train, other)}
         source, order = orders[PART]
         orders[PART] = (source, [row for at, row in enumerate(order) if at not in leaked])
         self.counts += Counts(dropped={"leak": len(leaked)})
 
-    def _rows_files(self, sources: Sequence[str]) -> list[Path]:
-        if self.staged is None:
-            return []
-        numbers = range(len(self.spec.outputs))
-        return [self.staged / f".{source}-{number}.rows" for source in sources for number in numbers]
+    def _rows_files(self, source: str) -> list[Path]:
+        numbers = range(len(self.spec.outputs)) if self.staged else ()
+        return [cast("Path", self.staged) / f".{source}-{number}.rows" for number in numbers]
 
-    def _write(self, split: str, source: str, order: Order, rows_there: int) -> None:
+    def _write(self, split: str, source: str, order: Order) -> None:
         if self.staged is None or self.problems.stopped:
             return
-        aside = self._rows_files([source])
+        aside = self._rows_files(source)
         with self.written.open(split) as files:
             for (number, _), file in zip(self.spec.outputs_of(split), files, strict=True):
                 if order:
-                    rearrange(aside[number], rows_there, order, file)
+                    rearrange(aside[number], self.seen[source].rows, order, file)

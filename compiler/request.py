@@ -73,14 +73,8 @@ class Counts:
     dropped: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "Counts") -> "Counts":
-        both = Counter(self.dropped) + Counter(other.dropped)
-        return Counts(
-            self.read + other.read,
-            self.kept + other.kept,
-            self.rejected + other.rejected,
-            self.not_sampled + other.not_sampled,
-            dict(both),
-        )
+        totals = {key: getattr(self, key) + getattr(other, key) for key in COUNTED if key != "dropped"}
+        return Counts(**totals, dropped=dict(Counter(self.dropped) + Counter(other.dropped)))
 
     def balance(self, name: str) -> None:
         """Hold the counts of rows, each of which was made in its own place, against each other."""

@@ -24,7 +24,6 @@ _HUB = re.compile(
     r"(?P<hub>hub|modelscope):(?P<path>[^@:]+)"
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
 )
-Stamp = tuple[int, int, int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +38,16 @@ class Input:
         """The path as it stands in messages; bytes that are not text are escaped."""
         return os.fsencode(str(self.path)).decode(errors="backslashreplace")
 
-    def stamp(self) -> Stamp:
-        """Return what changes when the file does: device, inode, size, time of change (None: it is gone).
+    def stamp(self) -> tuple[int, ...]:
+        """Return what changes when the file does: device, inode, size, time of change (none: it is gone).
 
         That is ctime: who writes can set mtime back, as copies that keep times do.
         """
-        if isinstance(self.path, HubFile):
-            return None
-        try:
-            about = self.path.stat()
-        except FileNotFoundError:
-            return None
-        return about.st_dev, about.st_ino, about.st_size, about.st_ctime_ns
+        if isinstance(self.path, Path):
+            with contextlib.suppress(FileNotFoundError):
+                about = self.path.stat()
+                return about.st_dev, about.st_ino, about.st_size, about.st_ctime_ns
+        return ()
 
 
 def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
@@ -65,15 +62,14 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
                 inputs += [Input(part, path) for text in texts for path in data_files(bundled(Path(text)))]
     if not inputs and not spec.mix and (RAW / spec.name).is_dir():
         inputs = _by_name(spec, RAW / spec.name)
-    parts = dict(spec.mix.parts) if spec.mix else {}
-    for found in inputs:
-        parts.pop(found.split, None)
-    hubs = {name: part.spec.source.hub for name, part in parts.items()}
-    for name, hub in hubs.items():
-        inputs += _from_hub(spec, hub, {PART: name}) if hub else []
+    there = {found.split for found in inputs}
+    parts = spec.mix.parts.items() if spec.mix else ()
+    hubs = {name: part.spec.source.hub for name, part in parts if name not in there}
     if missing := [name for name, hub in hubs.items() if not hub]:
         fix = f"give it with --source {missing[0]}=PATH"
         raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {fix}")
+    for name, hub in hubs.items():
+        inputs += _from_hub(spec, hub, {PART: name})
     if not inputs and spec.source.hub:
         inputs = _from_hub(spec, spec.source.hub, _names_of_splits(spec))
     if not inputs:
@@ -95,16 +91,11 @@ def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str
 
     def hashed() -> list[dict[str, str]]:
         digests = pending.result()
-        for found, was in zip(inputs, before, strict=True):
-            if found.stamp() != was:
-                raise ContentError(
-                    f"{found.shown}: changed, or was replaced, while it was read; nothing was published: "
-                    "compile again when nothing writes to it"
-                )
-        return [
-            {"split": found.split, "path": found.shown, "sha256": digest}
-            for found, digest in zip(inputs, digests, strict=True)
-        ]
+        if changed := [one.shown for one, was in zip(inputs, before, strict=True) if one.stamp() != was]:
+            why = "changed, or was replaced, while it was read; nothing was published"
+            raise ContentError(f"{changed[0]}: {why}: compile again when nothing writes to it")
+        pairs = zip(inputs, digests, strict=True)
+        return [{"split": one.split, "path": one.shown, "sha256": digest} for one, digest in pairs]
 
     before = [found.stamp() for found in inputs]
     with ThreadPoolExecutor(1) as thread:  # which needs no interpreter lock
