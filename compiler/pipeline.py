@@ -14,7 +14,7 @@ from compiler.part import Context, PartRun
 from compiler.problems import KEPT, Problems
 from compiler.progress import Progress
 from compiler.readback import Written
-from compiler.registry import Registry
+from compiler.registry import Registry, manifest_of
 from compiler.request import CompileReport, CompileRequest, Counts
 from compiler.sources import Input, find_inputs, hashing, unread, with_rivals
 from compiler.spec import REJECTED, Spec
@@ -34,7 +34,8 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
             with staging(request.out / spec.name) as staged:
                 report = _run(spec, request, inputs, staged)
                 if not report.failed:
-                    manifest = report.manifest(spec, request.identity(spec, sources()))
+                    made_from = request.identity(spec, sources())
+                    manifest = manifest_of(spec, report, made_from)
                     report.notes.extend(registry.publish(staged, spec.name, manifest))
     report.seconds = time.perf_counter() - started
     return report

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO, cast
 
 import orjson
 
-from compiler.entries import entry_of
 from compiler.fingerprints import Fingerprints
 from compiler.kinds import PLACEHOLDERS
+from compiler.registry import entry_of
 from compiler.spec import Output, Spec
 from compiler.write import RecordFile
 from core.errors import ContentError

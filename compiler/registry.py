@@ -1,5 +1,7 @@
 """dataset_info.json and the compiled datasets beside it: opened once by a command, checked, published.
 
+An entry says what a file is, so that LLaMA-Factory reads it as it was meant.
+
 A folder with a manifest.json is a compiled dataset, and its entries are those that the manifest names for
 files of this folder: a copied folder has none. In them the keys of `OWN` are the compiler's, and what a user
 added stays. Every other entry was written by hand and stays as it is.
@@ -11,20 +13,41 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import cast
+from typing import Any, cast
 
-from compiler.entries import Entry, entries_of
-from compiler.request import CompileReport, CompileRequest, Identity, Manifest, Sources, own_hash
+from compiler.kinds import KTO, RECORDED
+from compiler.problems import Problems
+from compiler.request import COUNTED, CompileReport, CompileRequest, Identity, Sources, own_hash
 from compiler.sources import Input
-from compiler.spec import MANIFEST, REJECTED, REJECTED_BEFORE, Spec, load_spec
+from compiler.spec import MANIFEST, REJECTED, REJECTED_BEFORE, Output, Spec, load_spec
+from compiler.unused import Unused
+from core.checkout import version
 from core.datasets import REGISTRY, read_registry
 from core.errors import ContentError, RequestError, nearest
 from core.examples import examples_file
 from core.files import OURS, publish, read_object, recovered, sha256, sync_folder, write_json
+from core.prompt import ALPACA
 
 OWN = ("ranking", "file_name", "formatting", "columns", "tags")
 # what LLaMA-Factory's entries name beside `file_name`
 HUBS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+TAGS = {
+    "role_tag": "from",
+    "content_tag": "value",
+    "user_tag": "human",
+    "assistant_tag": "gpt",
+    "observation_tag": "observation",
+    "function_tag": "function_call",
+    "system_tag": "system",
+}
+_MESSAGES = TAGS | {
+    "role_tag": "role",
+    "content_tag": "content",
+    "user_tag": "user",
+    "assistant_tag": "assistant",
+}
+Entry = dict[str, object]
+Manifest = dict[str, Any]
 
 
 class Registry:
@@ -71,8 +94,21 @@ class Registry:
         hashes = {self.folder / spec.name / name: about["sha256"] for name, about in files.items()}
         if not all(path.is_file() and sha256(path) == known for path, known in hashes.items()):
             return None
-        same = manifest["made_from"] == request.identity(spec, sources())
-        return CompileReport.again(spec.name, manifest, request) if same else None
+        first, counts = manifest["first_problems"], manifest["counts"]
+        untold = request.every_problem and len(first) < sum(manifest["problems"].values())
+        if untold or manifest["made_from"] != request.identity(spec, sources()):
+            return None
+        problems = Problems.again(manifest["problems"], first, manifest["notes"])
+        problems.fatal = request.strict and problems.count("W") > 0
+        return CompileReport(
+            name=spec.name,
+            problems=problems,
+            **{key: counts[key] for key in COUNTED},
+            datasets=counts["records"],
+            fit=manifest["fit"],
+            unused=Unused(manifest["not_used"]),
+            up_to_date=True,
+        )
 
     def publish(self, staged: Path, name: str, manifest: Manifest) -> list[str]:
         """Put a staged dataset in its place and register it, under the folder's lock.
@@ -183,6 +219,57 @@ class Registry:
                 f"{target}: holds {len(foreign)} files that compile did not make ({shown}), and compile "
                 "replaces the whole folder: move them, or give another --out"
             )
+
+
+def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
+    """Return the registry entry of a dataset, with complete `columns` (and `tags`) for LLaMA-Factory."""
+    if output.format == "text":
+        return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
+    kinds = {name: kind for name, kind in spec.kinds.items() if kind in RECORDED}
+    beside = {"kto_tag" if kind == KTO else kind: name for name, kind in kinds.items()}
+    ranking = {"ranking": True} if "chosen" in beside else {}
+    if output.format == "alpaca":
+        columns = ALPACA | ({"system": "system"} if "system" in output.templates else {})
+        columns |= ({"history": "history"} if output.turns == "history" else {}) | beside
+        if ranking:
+            del columns["response"]
+        return {**ranking, "file_name": file_name, "formatting": "alpaca", "columns": columns}
+    names = spec.kinds | output.templates
+    wanted = ("system", "tools") if output.format == "sharegpt" else ("tools",)
+    columns = {"messages": output.field} | {name: name for name in wanted if name in names} | beside
+    tags = TAGS if output.format == "sharegpt" else _MESSAGES
+    return {**ranking, "file_name": file_name, "formatting": "sharegpt", "tags": tags, "columns": columns}
+
+
+def entries_of(spec: Spec, splits: Sequence[str]) -> dict[str, Entry]:
+    """Return the registry entries of these splits of a spec, by dataset name."""
+    return {
+        output.dataset.format(split=split): entry_of(
+            spec, output, f"{spec.name}/{output.file.format(split=split)}"
+        )
+        for split in splits
+        for output in spec.outputs
+        if output.dataset
+    }
+
+
+def manifest_of(spec: Spec, report: CompileReport, made_from: Identity) -> Manifest:
+    """Return the manifest of a compiled dataset; `Registry.standing` makes the report of it again."""
+    entries = entries_of(spec, spec.splits)
+    return {
+        "about": spec.about,
+        "counts": {**{key: getattr(report, key) for key in COUNTED}, "records": report.datasets},
+        "problems": dict(sorted(report.problems.counts.items())),
+        "first_problems": report.problems.first(),
+        "notes": report.notes,
+        "not_used": report.unused.counts(),
+        "fit": report.fit,
+        "cluster": spec.group,
+        "files": report.files,
+        "entries": {name: entry for name, entry in entries.items() if name in report.datasets},
+        "made_from": made_from,
+        "tuneyard": version(),  # beside the identity: a commit elsewhere makes no dataset stale
+    }
 
 
 def read_manifests(folder: Path) -> dict[str, Manifest]:

@@ -1,4 +1,4 @@
-"""What a user asks of a compile and what it reports, both kept in the manifest.json of a compiled dataset."""
+"""What a user asks of a compile, and what it reports."""
 
 import hashlib
 import sys
@@ -7,21 +7,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from compiler.entries import entries_of
 from compiler.problems import Problems
 from compiler.spec import Spec
 from compiler.specfile import PACKAGE
 from compiler.unused import Unused
-from core.checkout import version
 from core.errors import ContentError, counted
 from core.files import versions
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow", "zstandard")
 Identity = dict[str, Any]
-Manifest = dict[str, Any]
 Sources = list[dict[str, str]]
 
 
@@ -100,42 +97,6 @@ class CompileReport(Counts):
     unused: Unused = field(default_factory=Unused)
     up_to_date: bool = False
     seconds: float = 0.0
-
-    @classmethod
-    def again(cls, name: str, manifest: Manifest, request: CompileRequest) -> Self | None:
-        """Return what the compile of a manifest reported, None where that kept too few of its problems."""
-        first = manifest["first_problems"]
-        if request.every_problem and len(first) < sum(manifest["problems"].values()):
-            return None
-        problems = Problems.again(manifest["problems"], first, manifest["notes"])
-        problems.fatal = request.strict and problems.count("W") > 0
-        return cls(
-            name=name,
-            problems=problems,
-            **{key: manifest["counts"][key] for key in COUNTED},
-            datasets=manifest["counts"]["records"],
-            fit=manifest["fit"],
-            unused=Unused(manifest["not_used"]),
-            up_to_date=True,
-        )
-
-    def manifest(self, spec: Spec, made_from: Identity) -> Manifest:
-        """Return the manifest of the dataset that was written."""
-        entries = entries_of(spec, spec.splits)
-        return {
-            "about": spec.about,
-            "counts": {**{key: getattr(self, key) for key in COUNTED}, "records": self.datasets},
-            "problems": dict(sorted(self.problems.counts.items())),
-            "first_problems": self.problems.first(),
-            "notes": self.notes,
-            "not_used": self.unused.counts(),
-            "fit": self.fit,
-            "cluster": spec.group,
-            "files": self.files,
-            "entries": {name: entry for name, entry in entries.items() if name in self.datasets},
-            "made_from": made_from,
-            "tuneyard": version(),  # beside the identity: a commit elsewhere makes no dataset stale
-        }
 
     @property
     def notes(self) -> list[str]:

@@ -62,9 +62,10 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
                 inputs += [Input(part, path) for text in texts for path in data_files(bundled(Path(text)))]
     if not inputs and not spec.mix and (RAW / spec.name).is_dir():
         inputs = _by_name(spec, RAW / spec.name)
-    there = {found.split for found in inputs}
-    parts = spec.mix.parts.items() if spec.mix else ()
-    hubs = {name: part.spec.source.hub for name, part in parts if name not in there}
+    parts = dict(spec.mix.parts) if spec.mix else {}
+    for found in inputs:
+        parts.pop(found.split, None)
+    hubs = {name: part.spec.source.hub for name, part in parts.items()}
     if missing := [name for name, hub in hubs.items() if not hub]:
         fix = f"give it with --source {missing[0]}=PATH"
         raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {fix}")

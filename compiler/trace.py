@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compiler.check import Checker
-from compiler.entries import entry_of
 from compiler.filters import Sieve
 from compiler.problems import Problems
 from compiler.read import read, reading
+from compiler.registry import entry_of
 from compiler.render import Renderer
 from compiler.rows import Batch
 from compiler.sources import RAW, find_inputs, with_rivals

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from compiler.entries import entry_of
 from compiler.init.advise import bundled_spec, split_lines, warnings
 from compiler.init.guess import Proposal, guess, quoted
 from compiler.init.look import Found, look
 from compiler.kinds import PAIR, PLACEHOLDERS
 from compiler.pipeline import check_spec
 from compiler.problems import Problems
+from compiler.registry import entry_of
 from compiler.render import Renderer
 from compiler.request import CompileRequest
 from compiler.spec import Spec, load_spec

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from compiler.entries import TAGS
 from compiler.kinds import PAIR
+from compiler.registry import TAGS
 from core.errors import Problem, nearest, show_value
 from core.prompt import ALPACA
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from compiler.entries import entries_of
 from compiler.pipeline import compile_spec
+from compiler.registry import entries_of
 from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from compiler.verify.entry import meaning_of

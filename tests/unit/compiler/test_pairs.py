@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from compiler.entries import entries_of
 from compiler.pipeline import compile_spec
+from compiler.registry import entries_of
 from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from compiler.stored import stored_examples
