@@ -7,16 +7,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from compiler.arrange import Arranged
+from compiler.arrange import Context, write_splits
 from compiler.compare import compare
-from compiler.fingerprints import Fingerprints
-from compiler.part import Context, PartRun
 from compiler.problems import KEPT, Problems
 from compiler.progress import Progress
-from compiler.readback import Written
 from compiler.registry import Registry, manifest_of
 from compiler.request import CompileReport, CompileRequest, Counts
-from compiler.sources import Input, find_inputs, hashing, unread, with_rivals
+from compiler.sources import Input, find_inputs, hashing, unread
 from compiler.spec import REJECTED, Spec
 from compiler.unused import Unused
 from core.errors import Problem, RequestError
@@ -59,10 +56,7 @@ def _run(spec: Spec, request: CompileRequest, inputs: list[Input], staged: Path 
     context = Context(request, problems, Unused(), Progress([found.path for found in inputs]))
     fit: dict[str, object] = {}
     with _no_collection(), contextlib.closing(context.progress):
-        if spec.arranged:
-            counts, written = Arranged(with_rivals(spec, inputs), context, inputs, staged).run()
-        else:
-            counts, written = _straight(spec, context, inputs, staged)
+        counts, written = write_splits(spec, context, inputs, staged)
         problems.lead(context.unused.problems(spec, counts.read))
         if not problems.stopped:
             fit = compare(written.splits, spec.group, problems, near=spec.near)
@@ -83,19 +77,6 @@ def _run(spec: Spec, request: CompileRequest, inputs: list[Input], staged: Path 
             problems.lead([_nothing_left(counts, inputs)])
     problems.fatal |= request.strict and problems.count("W") > 0
     return report
-
-
-def _straight(
-    spec: Spec, context: Context, inputs: list[Input], staged: Path | None
-) -> tuple[Counts, Written]:
-    """Write each split as it is read; nothing is held but what comparing needs."""
-    counts, written = Counts(), Written(spec, staged)
-    for split in spec.splits:
-        if part := [found for found in inputs if found.split == split]:
-            written.splits[split] = seen = Fingerprints(counted_only=not context.request.duplicates)
-            with written.open(split) as files:
-                counts += PartRun(spec, split, context, seen).run(part, files)
-    return counts, written
 
 
 @contextlib.contextmanager

@@ -7,12 +7,12 @@ from functools import partial
 
 import pytest
 
-from compiler.part import RecordFile
 from compiler.pipeline import check_spec, compile_spec
 from compiler.readback import look_back, read_back
 from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from compiler.specfile import known_specs
+from compiler.write import RecordFile
 from core.datasets import find_dataset, read_records
 from core.errors import ContentError
 from core.examples import fingerprint, read_examples
