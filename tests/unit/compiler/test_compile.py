@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
-from compiler import part
+from compiler import arrange
 from compiler.pipeline import compile_spec
 from compiler.registry import Registry
 from compiler.request import CompileRequest
@@ -406,14 +406,14 @@ def test_a_source_that_changes_while_it_is_read_is_refused(bench, monkeypatch, k
     source = bench.write(f"train-{names[kind]}", layouts(ROWS)[names[kind]])
     bench.compile("rte", source)
     before = tree(bench.out)
-    reader = part.read
+    reader = arrange.read
 
     def with_a_writer_in_between(*given):
         yield from reader(*given)
         time.sleep(0.02)  # a file system's clock ticks in some milliseconds
         change(source)
 
-    monkeypatch.setattr(part, "read", with_a_writer_in_between)
+    monkeypatch.setattr(arrange, "read", with_a_writer_in_between)
     with pytest.raises(ContentError, match=f"{source}: changed, or was replaced, while it was read"):
         bench.compile("rte", source, force=True)
     assert tree(bench.out) == before
