@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -203,32 +204,31 @@ class Arranged:
     def run(self) -> tuple[Counts, Written]:
         """Write all splits; returns the counts of rows, the files and the fingerprints of each split."""
         spec = self.spec
-        if spec.mix or spec.split:
-            orders = {PART: (PART, self._read(PART, spec.parts))}
-        else:
-            parts = [part for part in spec.parts if self._files_of(part)]
-            orders = {part: (part, self._read(part, [part])) for part in parts}
+        apart = {part: (part,) for part in spec.parts if self._files_of(part)}
+        sources = {PART: spec.parts} if spec.mix or spec.split else apart
+        orders = {source: self._read(source, parts) for source, parts in sources.items()}
         whole: Order = ()
         if spec.split:
-            _, whole = orders[PART]
-            split = split_rows(spec.split, self.seen[PART], whole, self.context.request.seed)
-            orders = {name: (PART, rows) for name, rows in split.items()}
+            whole = orders[PART]
+            orders = split_rows(spec.split, self.seen[PART], whole, self.context.request.seed)
             self._name_lone_classes(spec.split, whole)
         if spec.drop_leaks:
             self._drop_leaks(orders)
-        self.counts.kept = sum(len(order) for _, order in orders.values())
-        for name, (source, order) in orders.items():
-            self._write(name, source, order)
+        self.counts.kept = sum(map(len, orders.values()))
+        for split, order in orders.items():
+            self._write(split, order)
         if spec.split:
-            kept = {row for _, order in orders.values() for row in order}
-            self._write(WHOLE, PART, [row for row in whole if row in kept])
-        for source in self.seen:
+            kept = set(chain.from_iterable(orders.values()))
+            self._write(WHOLE, [row for row in whole if row in kept])
+        for source in sources:
             for path in self._rows_files(source):
                 path.unlink()
-        self.written.splits = {
-            name: self.seen[source].take(order) for name, (source, order) in orders.items()
-        }
+        self.written.splits = self._taken(orders)
         return self.counts, self.written
+
+    def _source(self, split: str) -> str:
+        """Return what the rows of a split were read as: all together, or as that split."""
+        return PART if self.spec.split else split
 
     def _files_of(self, part: str) -> list[Input]:
         return [found for found in self.inputs if found.split == part]
@@ -278,10 +278,10 @@ class Arranged:
             message = f"one row alone has {split.stratify} {name}: it goes to {home}, and none is trained on"
             self.problems.warn(Problem("W211", self.spec.name, message))
 
-    def _taken(self, orders: dict[str, tuple[str, Order]]) -> dict[str, Fingerprints]:
-        return {name: self.seen[source].take(order) for name, (source, order) in orders.items()}
+    def _taken(self, orders: dict[str, Order]) -> dict[str, Fingerprints]:
+        return {split: self.seen[self._source(split)].take(order) for split, order in orders.items()}
 
-    def _drop_leaks(self, orders: dict[str, tuple[str, Order]]) -> None:
+    def _drop_leaks(self, orders: dict[str, Order]) -> None:
         if PART not in self.spec.splits:
             splits = ", ".join(self.spec.splits)
             what = f"`drop_leaks` drops rows of {PART!r}, of which there is none ({splits})"
@@ -291,22 +291,22 @@ class Arranged:
         taken = self._taken(orders)
         train = taken.pop(PART)
         leaked = {row for other in taken.values() for row, _ in leaks(train, other)}
-        source, order = orders[PART]
-        orders[PART] = (source, [row for at, row in enumerate(order) if at not in leaked])
+        orders[PART] = [row for at, row in enumerate(orders[PART]) if at not in leaked]
         self.counts += Counts(dropped={"leak": len(leaked)})
 
     def _rows_files(self, source: str) -> list[Path]:
         numbers = range(len(self.spec.outputs)) if self.staged else ()
         return [cast("Path", self.staged) / f".{source}-{number}.rows" for number in numbers]
 
-    def _write(self, split: str, source: str, order: Order) -> None:
+    def _write(self, split: str, order: Order) -> None:
         if self.staged is None or self.problems.stopped:
             return
-        aside = self._rows_files(source)
+        source = self._source(split)
+        aside, rows = self._rows_files(source), self.seen[source].rows
         with self.written.open(split) as files:
             for (number, _), file in zip(self.spec.outputs_of(split), files, strict=True):
                 if order:
-                    rearrange(aside[number], self.seen[source].rows, order, file)
+                    rearrange(aside[number], rows, order, file)
 
 
 def write_splits(

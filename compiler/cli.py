@@ -164,7 +164,7 @@ def _over(options: Options, spec: Any) -> dict[str, object]:
 def _tell(report: CompileReport, options: Options) -> None:
     problems = report.problems
     if not options["as_json"]:
-        for line in [*report.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
+        for line in [*report.problems.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
             click.echo(line, err=True)
         if problems.errors:
             click.echo(summarise(problems.errors, options["every"], problems.tally("E")), err=True)

@@ -33,7 +33,7 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
                 if not report.failed:
                     made_from = request.identity(spec, sources())
                     manifest = manifest_of(spec, report, made_from)
-                    report.notes.extend(registry.publish(staged, spec.name, manifest))
+                    report.problems.notes.extend(registry.publish(staged, spec.name, manifest))
     report.seconds = time.perf_counter() - started
     return report
 

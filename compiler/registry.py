@@ -261,7 +261,7 @@ def manifest_of(spec: Spec, report: CompileReport, made_from: Identity) -> Manif
         "counts": {**{key: getattr(report, key) for key in COUNTED}, "records": report.datasets},
         "problems": dict(sorted(report.problems.counts.items())),
         "first_problems": report.problems.first(),
-        "notes": report.notes,
+        "notes": report.problems.notes,
         "not_used": report.unused.counts(),
         "fit": report.fit,
         "cluster": spec.group,

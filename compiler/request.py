@@ -99,11 +99,6 @@ class CompileReport(Counts):
     seconds: float = 0.0
 
     @property
-    def notes(self) -> list[str]:
-        """What is said for people besides problems."""
-        return self.problems.notes
-
-    @property
     def failed(self) -> bool:
         """Whether nothing was published because of what was found."""
         return self.problems.stopped
@@ -143,7 +138,7 @@ class CompileReport(Counts):
             "seconds": round(self.seconds, 3),
             "counts": dict(sorted(self.problems.counts.items())),
             "fit": self.fit,
-            "notes": self.notes,
+            "notes": self.problems.notes,
             "not_used": self.unused.counts(),
             "problems": [asdict(problem) for problem in self.problems.listed()],
         }

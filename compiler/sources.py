@@ -138,14 +138,12 @@ def _given(spec: Spec, text: str) -> list[Input]:
     name, rest = _parted(text)
     if not rest:
         raise RequestError(f"--source {text!r}: empty path, expected PATH or SPLIT=PATH")
-    if name:
-        split = _split_called(spec, name)
-        if rest.startswith(HUBS):
-            return _named_on_hub(spec, split, rest)
-        return [Input(split, path) for path in data_files(Path(rest))]
-    if spec.mix:
+    if spec.mix and not name:
         raise RequestError(f"--source {text}: say for which part: PART=PATH (parts: {', '.join(spec.parts)})")
-    return _named_on_hub(spec, "", text) if text.startswith(HUBS) else _by_name(spec, Path(text))
+    split = _split_called(spec, name) if name else ""
+    if rest.startswith(HUBS):
+        return _named_on_hub(spec, split, rest)
+    return [Input(split, path) for path in data_files(Path(rest))] if name else _by_name(spec, Path(rest))
 
 
 def _parted(text: str) -> tuple[str, str]:
