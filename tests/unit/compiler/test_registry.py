@@ -73,6 +73,17 @@ def test_a_listed_set_says_why_it_is_stale(bench):
     assert listed(bench)[0].endswith(f"  stale: source {source} is gone")
 
 
+def test_a_set_of_an_older_version_is_compiled_again_whatever_its_manifest_lacks(bench):
+    source = bench.rows("train.jsonl", ROWS)
+    bench.compile("rte", source)
+    path = bench.out / "rte" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    made_from = manifest["made_from"] | {"compiler": "older"}
+    path.write_text(json.dumps({"files": manifest["files"], "made_from": made_from}))
+    assert not bench.compile("rte", source).up_to_date
+    assert json.loads(path.read_text()).keys() == manifest.keys()
+
+
 def test_entries_of_others_are_listed_too(bench):
     bench.compile("rte", bench.rows("train.jsonl", ROWS))
     path = bench.out / "dataset_info.json"
