@@ -16,7 +16,7 @@ from adapters.store import SAVES, WEIGHTS, Adapter, find_folder, note, open_adap
 from adapters.weighted import WeightedAdapter, parse_reference_weight
 from core.documents import markdown_table, parse_yaml
 from core.errors import ContentError, RequestError, TuneyardError
-from core.files import OURS, abandoned, folder_size, locked, named, publish, recover, staging, versions
+from core.files import OURS, abandoned, folder_size, locked, named, publish, recovered, staging, versions
 
 Check = Callable[[], Path]  # gives the output resolved; `RequestError` where it may not be written
 Progress = Callable[[int], object]  # is given bytes
@@ -158,9 +158,7 @@ def require_space(target: Path, needed: int) -> None:
 
 def _clean_up(parent: Path) -> None:
     """Drop what killed runs left in `parent`, and say so."""
-    if parent.is_dir():
-        with locked(parent):
-            dropped = recover(parent)
+    with recovered(parent) as dropped:
         for name, size in dropped.items():
             note(f"removed {parent / name}, {size / 1e9:.2f} GB that a killed run left")
 

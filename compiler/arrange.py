@@ -1,18 +1,36 @@
-"""Which rows go where, once all have been read: duplicates, samples, splits, mixtures. Rows are numbers."""
+"""The parts of a dataset on their way: read → check → sift → look at → render → write, into splits.
 
+Where rows are sampled, split, mixed or dropped, all are read before it is known which go where: as numbers.
+"""
+
+import contextlib
 import random
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import cast
 
+from compiler.check import Checker
 from compiler.compare import leaks
 from compiler.fingerprints import Fingerprints
-from compiler.part import PartRun, record_files, split_files
-from compiler.request import Context, Counts, Written
-from compiler.sources import Input
+from compiler.kinds import KTO
+from compiler.lint import Lint
+from compiler.problems import Problems
+from compiler.progress import Progress
+from compiler.read import read, reading
+from compiler.readback import Written
+from compiler.render import Renderer
+from compiler.request import CompileRequest, Counts
+from compiler.rows import Batch
+from compiler.sources import Input, with_rivals
 from compiler.spec import PART, WHOLE, Spec, Split
-from compiler.write import rearrange
+from compiler.texts import Sieve
+from compiler.turns import one_class
+from compiler.unused import Unused
+from compiler.write import RecordFile, rearrange
 from core.errors import ContentError, Problem
 
 Order = Sequence[int]
@@ -97,53 +115,130 @@ def _fill(wanted: int, ats: list[int], units: list[list[int]], homes: list[str],
         taken += size
 
 
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all stages of a compile are given: the request, and what collects problems, columns and bytes."""
+
+    request: CompileRequest
+    problems: Problems
+    unused: Unused
+    progress: Progress
+
+
+class PartRun:
+    """Reads the files of one part and writes what is kept into one file for each output."""
+
+    def __init__(self, spec: Spec, name: str, context: Context, seen: Fingerprints) -> None:
+        self.spec, self.name, self.context, self.seen = spec, name, context, seen
+        self.problems = context.problems
+        self.renderers = [Renderer(spec, output) for output in spec.outputs]
+        self.lint = Lint(spec, context.problems)
+        self.sieve = Sieve(spec)
+        self.source = reading(spec)
+        self.types: dict[str, str] = {}
+        self.kto = next(iter(spec.named(KTO)), None)
+        self.classes: Counter[object] = Counter()
+        self.limit = context.request.limit or sys.maxsize
+        self.read = self.kept = 0
+
+    def run(self, inputs: Sequence[Input], files: Sequence[RecordFile], enough: int = sys.maxsize) -> Counts:
+        """Read all files (or until `enough` rows are kept) and write the rows; returns their counts."""
+        dropped: Counter[str] = Counter()
+        for found in inputs:
+            if self.kept < enough and self.read < self.limit:
+                dropped += self._file(found, files, enough)
+        if self.read and not self.kept and not self.problems.stopped:
+            message = f"none of the {self.read} rows of {self.name} is kept, so it is not written"
+            self.problems.warn(Problem("W209", inputs[0].shown, message))
+        if len(self.classes) == 1 and min(self.limit, enough) == sys.maxsize:
+            self.problems.lead([one_class(self.classes, inputs[0].shown)])
+        if len(self.classes) > 1:
+            wanted, unwanted = self.classes[True], self.classes[False]
+            ratio = f"{wanted} answers wanted, {unwanted} unwanted ({wanted / unwanted:.2f} to 1)"
+            self.problems.notes.append(f"{inputs[0].shown}: {ratio}")
+        return Counts(self.read, self.kept, dropped={**dropped, **self.sieve.dropped})
+
+    def _file(self, found: Input, files: Sequence[RecordFile], enough: int) -> Counter[str]:
+        """Read one file; returns the rows dropped without a look at their texts, by reason."""
+        unused = self.context.unused
+        checker = Checker(self.spec, found.shown, self.problems, unused, self.types, self.read)
+        bad_before = self.problems.bad_rows
+        room = self.limit - self.read
+        passed_on = column_missing = 0
+        path = self.context.progress.watch(found.path)
+        for rows in read(path, found.shown, self.source, self.problems, self.name):
+            rows = rows.head(room - passed_on) if room - passed_on < len(rows.lines) else rows
+            passed_on += len(rows.lines)
+            if (batch := checker.check(rows)) is None:  # read on all the same, for the counts
+                column_missing += len(rows.lines)
+            else:
+                self._take(batch, "idx" in checker.sources, files)
+            if passed_on == room or self.kept >= enough:
+                break
+        self.problems.settle()
+        self.problems.notes += checker.notes()
+        unreadable = self.problems.bad_rows - bad_before - checker.bad
+        self.read += passed_on + unreadable
+        return Counter({"column missing": column_missing, "no gold label": checker.unlabelled})
+
+    def _take(self, batch: Batch, numbered: bool, files: Sequence[RecordFile]) -> None:
+        batch = batch if self.problems.stopped else self.sieve.sift(batch)
+        if self.problems.stopped or not batch.lines:
+            return
+        self.kept += len(batch)
+        if self.kto:
+            self.classes.update(batch.columns[self.kto])
+        self.lint.see(self.seen, batch, numbered)
+        for renderer, file in zip(self.renderers, files, strict=False):  # a check writes no files
+            file.write(renderer.render(batch))
+
+
 class Arranged:
     """Reads everything into one rows file for each output, then writes the splits from those files."""
 
     def __init__(self, spec: Spec, context: Context, inputs: list[Input], staged: Path | None) -> None:
         self.spec, self.context, self.inputs, self.staged = spec, context, inputs, staged
-        self.problems, self.counts, self.written = context.problems, Counts(), Written()
+        self.problems, self.counts, self.written = context.problems, Counts(), Written(spec, staged)
+        self.seen: dict[str, Fingerprints] = {}
 
     def run(self) -> tuple[Counts, Written]:
         """Write all splits; returns the counts of rows, the files and the fingerprints of each split."""
-        if self.spec.mix or self.spec.split:
-            sources = {PART: list(self.spec.parts)}
-        else:
-            sources = {part: [part] for part in self.spec.parts if self._files_of(part)}
-        seen: dict[str, Fingerprints] = {}
-        orders: dict[str, tuple[str, Order]] = {}
+        spec = self.spec
+        apart = {part: (part,) for part in spec.parts if self._files_of(part)}
+        sources = {PART: spec.parts} if spec.mix or spec.split else apart
+        orders = {source: self._read(source, parts) for source, parts in sources.items()}
         whole: Order = ()
-        for source, parts in sources.items():
-            seen[source] = Fingerprints()
-            order = self._read(source, parts, seen[source])
-            if self.spec.split:
-                split = split_rows(self.spec.split, seen[source], order, self.context.request.seed)
-                orders |= {name: (source, rows) for name, rows in split.items()}
-                whole = order
-                self._name_lone_classes(self.spec.split, seen[source], order)
-            else:
-                orders[source] = (source, order)
-        if self.spec.drop_leaks:
-            self._drop_leaks(orders, seen)
-        self.counts.kept = sum(len(order) for _, order in orders.values())
-        for name, (source, order) in orders.items():
-            self._write(name, source, order, seen[source].rows)
-        if self.spec.split:
-            kept = {row for _, order in orders.values() for row in order}
-            self._write(WHOLE, PART, [row for row in whole if row in kept], seen[PART].rows)
-        for path in self._rows_files(list(sources)):
-            path.unlink()
-        self.written.splits = {name: seen[source].take(order) for name, (source, order) in orders.items()}
+        if spec.split:
+            whole = orders[PART]
+            orders = split_rows(spec.split, self.seen[PART], whole, self.context.request.seed)
+            self._name_lone_classes(spec.split, whole)
+        if spec.drop_leaks:
+            self._drop_leaks(orders)
+        self.counts.kept = sum(map(len, orders.values()))
+        for split, order in orders.items():
+            self._write(split, order)
+        if spec.split:
+            kept = set(chain.from_iterable(orders.values()))
+            self._write(WHOLE, [row for row in whole if row in kept])
+        for source in sources:
+            for path in self._rows_files(source):
+                path.unlink()
+        self.written.splits = self._taken(orders)
         return self.counts, self.written
+
+    def _source(self, split: str) -> str:
+        """Return what the rows of a split were read as: all together, or as that split."""
+        return PART if self.spec.split else split
 
     def _files_of(self, part: str) -> list[Input]:
         return [found for found in self.inputs if found.split == part]
 
-    def _read(self, source: str, parts: Sequence[str], seen: Fingerprints) -> Order:
+    def _read(self, source: str, parts: Sequence[str]) -> Order:
         """Read parts into the rows files of a source; returns the rows to write, in their order."""
         orders: list[int] = []
-        mix = self.spec.mix
-        with record_files(self._rows_files([source])) as files:
+        mix, seen = self.spec.mix, self.seen.setdefault(source, Fingerprints())
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(RecordFile(path)) for path in self._rows_files(source)]
             for name in parts:
                 start = seen.rows
                 own = mix.parts[name] if mix else self.spec
@@ -175,40 +270,59 @@ class Arranged:
             self.problems.warn(Problem("W210", name, message))
         return chosen
 
-    def _name_lone_classes(self, split: Split, seen: Fingerprints, order: Order) -> None:
+    def _name_lone_classes(self, split: Split, order: Order) -> None:
         """Warn of classes of a single row: it goes to the other split, and none is trained on."""
-        home, names = next(iter(split.shares)), seen.classes.names()
-        classes = Counter(seen.classes.rows[row] for row in order) if split.stratify else {}
-        for name in (names[code] for code, rows in sorted(classes.items()) if rows == 1):
+        home, classes = next(iter(split.shares)), self.seen[PART].classes
+        codes = Counter(classes.rows[row] for row in order) if split.stratify else {}
+        for name in (classes.names()[code] for code, rows in sorted(codes.items()) if rows == 1):
             message = f"one row alone has {split.stratify} {name}: it goes to {home}, and none is trained on"
             self.problems.warn(Problem("W211", self.spec.name, message))
 
-    def _drop_leaks(self, orders: dict[str, tuple[str, Order]], seen: dict[str, Fingerprints]) -> None:
+    def _taken(self, orders: dict[str, Order]) -> dict[str, Fingerprints]:
+        return {split: self.seen[self._source(split)].take(order) for split, order in orders.items()}
+
+    def _drop_leaks(self, orders: dict[str, Order]) -> None:
         if PART not in self.spec.splits:
             splits = ", ".join(self.spec.splits)
             what = f"`drop_leaks` drops rows of {PART!r}, of which there is none ({splits})"
             raise ContentError(f"{self.spec.name}: {what}")
         if PART not in orders:
             return
-        taken = {name: seen[source].take(order) for name, (source, order) in orders.items()}
+        taken = self._taken(orders)
         train = taken.pop(PART)
         leaked = {row for other in taken.values() for row, _ in leaks(train, other)}
-        source, order = orders[PART]
-        orders[PART] = (source, [row for at, row in enumerate(order) if at not in leaked])
+        orders[PART] = [row for at, row in enumerate(orders[PART]) if at not in leaked]
         self.counts += Counts(dropped={"leak": len(leaked)})
 
-    def _rows_files(self, sources: Sequence[str]) -> list[Path]:
-        if self.staged is None:
-            return []
-        numbers = range(len(self.spec.outputs))
-        return [self.staged / f".{source}-{number}.rows" for source in sources for number in numbers]
+    def _rows_files(self, source: str) -> list[Path]:
+        numbers = range(len(self.spec.outputs)) if self.staged else ()
+        return [cast("Path", self.staged) / f".{source}-{number}.rows" for number in numbers]
 
-    def _write(self, split: str, source: str, order: Order, rows_there: int) -> None:
+    def _write(self, split: str, order: Order) -> None:
         if self.staged is None or self.problems.stopped:
             return
-        aside = self._rows_files([source])
-        with split_files(self.staged, self.spec, split) as files:
+        source = self._source(split)
+        aside, rows = self._rows_files(source), self.seen[source].rows
+        with self.written.open(split) as files:
             for (number, _), file in zip(self.spec.outputs_of(split), files, strict=True):
                 if order:
-                    rearrange(aside[number], rows_there, order, file)
-        self.written.add(self.spec, split, files)
+                    rearrange(aside[number], rows, order, file)
+
+
+def write_splits(
+    spec: Spec, context: Context, inputs: list[Input], staged: Path | None
+) -> tuple[Counts, Written]:
+    """Read everything and write each split, as it is read where rows stay in their order.
+
+    Returns the counts of rows, and the files and fingerprints of each split. Nothing is held but what
+    comparing needs; without a staged folder nothing is written.
+    """
+    if spec.arranged:
+        return Arranged(with_rivals(spec, inputs), context, inputs, staged).run()
+    counts, written = Counts(), Written(spec, staged)
+    for split in spec.splits:
+        if part := [found for found in inputs if found.split == split]:
+            written.splits[split] = seen = Fingerprints(counted_only=not context.request.duplicates)
+            with written.open(split) as files:
+                counts += PartRun(spec, split, context, seen).run(part, files)
+    return counts, written

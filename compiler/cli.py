@@ -122,7 +122,7 @@ def _report(
     report = run(spec, CompileRequest(**asked, over=over, every_problem=every or as_json))
     problems = report.problems
     if not as_json:
-        for line in [*report.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
+        for line in [*problems.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
             click.echo(line, err=True)
         if problems.errors:
             click.echo(summarise(problems.errors, every, problems.tally("E")), err=True)
@@ -162,10 +162,14 @@ def _changed(name: str, columns: Texts, shares: Texts = ()) -> tuple[Spec, dict[
 @_REGISTRY
 def list_command(out: Path) -> None:
     """List the specs known and the datasets registered; compiled ones with rows, marked where stale."""
-    from compiler.manifest import registered_lines, spec_lines
+    from compiler.registry import Registry
+    from compiler.spec import load_spec
+    from compiler.specfile import known_specs
 
-    lines = ["specs", *(f"  {line}" for line in spec_lines())]
-    lines += [f"datasets in {out}", *(f"  {line}" for line in registered_lines(out) or ["none"])]
+    specs = [load_spec(name) for name in known_specs()]
+    width = max(len(spec.name) for spec in specs)
+    lines = ["specs", *(f"  {spec.name:{width}}  {spec.about}" for spec in specs)]
+    lines += [f"datasets in {out}", *(f"  {line}" for line in [*Registry(out).lines()] or ["none"])]
     click.echo("\n".join(lines))
 
 
@@ -180,8 +184,7 @@ def show_command(
     name: str, sources: Texts, columns: Texts, row: int, rows: int, template: str | None
 ) -> None:
     """Show rows on their way: raw, as checked columns, as records, as the text that a model sees."""
-    from compiler.manifest import sources_before
-    from compiler.trace import trace
+    from compiler.trace import sources_before, trace
 
     spec, _ = _changed(name, columns)
     if not sources and (sources := sources_before(spec, DEFAULT_FOLDER)):

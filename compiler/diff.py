@@ -5,22 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
 
-from compiler.stored import few, stored_examples
+from compiler.stored import Example, few, stored_examples
 from core.errors import counted
 
 SHOWN = 20
-
-
-class RowKey(NamedTuple):
-    """An example in a few bytes: hashes of what is asked and answered, place, id, and label ("" for none)."""
-
-    prompt: int
-    content: int
-    place: str
-    idx: object
-    label: str
 
 
 @dataclass(slots=True)
@@ -79,39 +68,39 @@ def diff(first: str, second: str, folder: Path) -> Difference:
     Memory holds about 300 bytes an example.
     """
     removed, added = (
-        [RowKey(e.key, e.content, e.place, e.idx, e.label) for e in stored_examples(name, folder)]
+        [each._replace(prompt="", answer="", beside="") for each in stored_examples(name, folder)]
         for name in (first, second)
     )
     result = Difference((first, second), (len(removed), len(added)))
-    before, after = (few(Counter(key.label for key in side)) for side in (removed, added))
+    before, after = (few(Counter(each.label for each in side)) for side in (removed, added))
     if before and after:
         result.labels = {name: (before[name], after[name]) for name in sorted(before | after)}
-    removed, added, same = _matched(removed, added, attrgetter("prompt", "content"))
+    removed, added, same = _matched(removed, added, attrgetter("key", "content"))
     result.same = len(same)
-    for by in ("prompt", "idx"):
+    for by in ("key", "idx"):
         removed, added, pairs = _matched(removed, added, attrgetter(by))
         known = bool(result.labels)
         result.changed += [(a.place, b.place, a.label * known, b.label * known) for a, b in pairs]
-    result.removed, result.added = [key.place for key in removed], [key.place for key in added]
+    result.removed, result.added = [one.place for one in removed], [one.place for one in added]
     return result
 
 
 def _matched(
-    first: list[RowKey], second: list[RowKey], by: Callable[[RowKey], object]
-) -> tuple[list[RowKey], list[RowKey], list[tuple[RowKey, RowKey]]]:
+    first: list[Example], second: list[Example], by: Callable[[Example], object]
+) -> tuple[list[Example], list[Example], list[tuple[Example, Example]]]:
     """Return what is left of both sides, and the pairs that are equal by this, in the order of the second."""
-    waiting: defaultdict[object, list[RowKey]] = defaultdict(list)
-    for key in reversed(first):
-        waiting[by(key)].append(key)
+    waiting: defaultdict[object, list[Example]] = defaultdict(list)
+    for one in reversed(first):
+        waiting[by(one)].append(one)
     waiting.pop(None, None)  # of those without an idx
     pairs, left = [], []
-    for key in second:
-        if others := waiting.get(by(key)):
-            pairs.append((others.pop(), key))
+    for one in second:
+        if others := waiting.get(by(one)):
+            pairs.append((others.pop(), one))
         else:
-            left.append(key)
+            left.append(one)
     taken = {id(one) for one, _ in pairs}
-    return [key for key in first if id(key) not in taken], left, pairs
+    return [one for one in first if id(one) not in taken], left, pairs
 
 
 def _share(count: int, total: int) -> str:

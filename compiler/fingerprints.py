@@ -77,7 +77,8 @@ class Fingerprints:
     def begin(self, prefix: str, lines: Sequence[Line]) -> None:
         """Note the places of the rows whose keys come next."""
         self._starts.append(self.rows)
-        self._places.append((prefix, _compact(lines)))
+        plain = not isinstance(lines, range) and all(type(line) is int for line in lines)
+        self._places.append((prefix, array("L", cast("Sequence[int]", lines)) if plain else lines))
 
     def fold(self) -> None:
         """Keep of the rows seen so far only what the manifest counts, and the cluster of each."""
@@ -145,11 +146,6 @@ def repeated(keys: "array[int]") -> list[tuple[int, int]]:
 
 def _take(values: "array[int]", order: Sequence[int]) -> "array[int]":
     return array(values.typecode, [values[row] for row in order]) if values else values
-
-
-def _compact(lines: Sequence[Line]) -> Sequence[Line]:
-    plain = not isinstance(lines, range) and all(type(line) is int for line in lines)
-    return array("L", cast("Sequence[int]", lines)) if plain else lines
 
 
 def quantiles(lengths: Counter[int]) -> dict[str, int]:

@@ -3,9 +3,11 @@
 The counts that a compile prints are those found here; the writer's own are held against them.
 """
 
+import contextlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -13,10 +15,11 @@ from typing import Any, BinaryIO, cast
 
 import orjson
 
-from compiler.entries import entry_of
+from compiler.fingerprints import Fingerprints
 from compiler.kinds import PLACEHOLDERS
-from compiler.request import Written
+from compiler.registry import entry_of
 from compiler.spec import Output, Spec
+from compiler.write import RecordFile
 from core.errors import ContentError
 from core.examples import SEPARATOR, examples_file, fingerprints, write_examples
 from core.files import sha256
@@ -27,37 +30,69 @@ Contents = tuple[int, "array[int]"]
 Accounts = tuple[dict[str, int], dict[str, dict[str, object]]]
 
 
-def account(spec: Spec, kept: int, written: Written) -> Accounts:
-    """Write beside each dataset what eval needs; returns records by dataset, and rows and hash by file.
+class Written:
+    """What a compile writes into a staged folder (without one, in a check, nothing): files split by split.
 
-    `kept` is how many rows each output should hold. `ContentError` where a file is not what was meant, or its
-    records are not those that were counted.
+    `splits` has what was seen of the rows of each.
     """
-    totals: Counter[str] = Counter()
-    datasets: dict[str, int] = {}
-    files: dict[str, dict[str, object]] = {}
-    prints = []
-    for split, output, file in written.files:
-        rows, found = file.looked()
-        if rows != file.rows:
-            raise _wrong(file.path, f"the count of records ({file.rows} written, {rows} found)")
-        totals[output.file] += rows
-        prints.append(found)
-        datasets[output.dataset.format(split=split) if output.dataset else file.path.name] = rows
-        files[file.path.name] = {"rows": rows, "sha256": file.sha256}
-    for output in spec.outputs:
-        if totals[output.file] != kept:
-            raise ContentError(
-                f"{spec.name}: internal error: {kept} rows were kept, and {totals[output.file]} "
-                f"records were written to {output.file}: nothing was published; please report this"
-            )
-    for (split, output, file), found in zip(written.files, prints, strict=True):
-        if output.dataset:
-            beside = examples_file(file.path)
-            clusters = {spec.group: written.splits[split].clusters()} if spec.group else {}
-            write_examples(beside, found, clusters)
-            files[beside.name] = {"rows": len(found), "sha256": sha256(beside)}
-    return datasets, files
+
+    def __init__(self, spec: Spec, staged: Path | None) -> None:
+        self.spec, self.staged = spec, staged
+        self.files: list[tuple[str, Output, RecordFile]] = []
+        self.splits: dict[str, Fingerprints] = {}
+
+    @contextlib.contextmanager
+    def open(self, split: str) -> Iterator[list[RecordFile]]:
+        """Open what is written for a split, or for `WHOLE`, all files or none; those without records go."""
+        outputs = [output for _, output in self.spec.outputs_of(split)] if self.staged else []
+        with contextlib.ExitStack() as stack:
+            files = []
+            for output in outputs:
+                path = cast("Path", self.staged) / output.file.format(split=split)
+                file = RecordFile(path, partial(look_back, self.spec, output, path))
+                files.append(stack.enter_context(file))
+            yield files
+        for output, file in zip(outputs, files, strict=True):
+            if file.rows:
+                self.files.append((split, output, file))
+            else:
+                file.path.unlink()
+
+    def forget(self) -> None:
+        """End all looks back at the files."""
+        for _, _, file in self.files:
+            file.forget()
+
+    def account(self, kept: int) -> Accounts:
+        """Write beside each dataset what eval needs; returns records by dataset, and rows and hash by file.
+
+        `kept` is how many rows each output should hold. `ContentError` where a file is not what was meant, or
+        its records are not those that were counted.
+        """
+        totals: Counter[str] = Counter()
+        datasets: dict[str, int] = {}
+        files: dict[str, dict[str, object]] = {}
+        prints = []
+        for split, output, file in self.files:
+            rows, found = file.looked()
+            if rows != file.rows:
+                raise _wrong(file.path, f"the count of records ({file.rows} written, {rows} found)")
+            totals[output.file] += rows
+            prints.append(found)
+            datasets[output.dataset.format(split=split) if output.dataset else file.path.name] = rows
+            files[file.path.name] = {"rows": rows, "sha256": file.sha256}
+        for output in self.spec.outputs:
+            if totals[output.file] != kept:
+                raise ContentError(
+                    f"{self.spec.name}: internal error: {kept} rows were kept, and {totals[output.file]} "
+                    f"records were written to {output.file}: nothing was published; please report this"
+                )
+        for (split, output, file), found in zip(self.files, prints, strict=True):
+            if output.dataset:
+                beside, group = examples_file(file.path), self.spec.group
+                write_examples(beside, found, {group: self.splits[split].clusters()} if group else {})
+                files[beside.name] = {"rows": len(found), "sha256": sha256(beside)}
+        return datasets, files
 
 
 def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> Contents:

@@ -1,23 +1,37 @@
 """dataset_info.json and the compiled datasets beside it: opened once by a command, checked, published.
 
+An entry says what a file is, so that LLaMA-Factory reads it as it was meant.
+
 A folder with a manifest.json is a compiled dataset, and its entries are those that the manifest names for
 files of this folder: a copied folder has none. In them the keys of `OWN` are the compiler's, and what a user
 added stays. Every other entry was written by hand and stays as it is.
 """
 
+import contextlib
+import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from compiler.entries import Entry
-from compiler.spec import MANIFEST, REJECTED, REJECTED_BEFORE
+from compiler.kinds import KTO, RECORDED
+from compiler.problems import Problems
+from compiler.request import COUNTED, CompileReport, CompileRequest, Identity, Sources, own_hash
+from compiler.sources import Input
+from compiler.spec import MANIFEST, REJECTED, REJECTED_BEFORE, Output, Spec, load_spec
+from compiler.unused import Unused
+from core.checkout import version
 from core.datasets import REGISTRY, read_registry
 from core.errors import ContentError, RequestError, nearest
 from core.examples import examples_file
-from core.files import OURS, locked, publish, read_object, recover, sync_folder, write_json
+from core.files import OURS, publish, read_object, recovered, sha256, sync_folder, write_json
+from core.prompt import ALPACA, OPENAI_TAGS, SHAREGPT_TAGS
 
 OWN = ("ranking", "file_name", "formatting", "columns", "tags")
+# what LLaMA-Factory's entries name beside `file_name`
+HUBS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+Entry = dict[str, object]
 Manifest = dict[str, Any]
 
 
@@ -29,35 +43,77 @@ class Registry:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        if folder.is_dir():
-            with locked(folder):
-                self._read()
-        else:
-            self.entries, self.manifests = read_registry(folder), dict[str, Manifest]()
+        with self._opened():
+            pass
 
-    def check(self, name: str, entries: dict[str, Entry], files: Iterable[str] = ()) -> None:
-        """Refuse taken names, and a folder with more in it than compiles wrote or would write."""
-        written = [Path(str(entry["file_name"])) for entry in entries.values()]
-        beside = [path.name for file in written for path in (file, examples_file(file))]
-        self._refuse_foreign(self.folder / name, {*files, *beside})
-        for dataset in entries:
-            there = self.entries.get(dataset)
-            if there is not None and (other := _folder_of(there)) != name:
-                remove = f"`python -m compiler remove {other}` first, or give another --out"
-                fix = remove if other in self.manifests else "rename one of the two"
-                taken = f"the dataset name {dataset!r} is taken by {there.get('file_name')!r}"
-                raise ContentError(f"{self.folder / REGISTRY}: {taken}: {fix}")
+    def check(self, spec: Spec, inputs: Sequence[Input], *, force: bool) -> None:
+        """Refuse what a compile of a spec would do harm to; a split without a source goes with `force`."""
+        target, entries = self.folder / spec.name, entries_of(spec, spec.splits)
+        real = os.path.realpath  # Path.resolve raises at a loop of links
+        for found in inputs:
+            if isinstance(found.path, Path) and Path(real(found.path)).is_relative_to(real(target)):
+                raise RequestError(f"{found.shown}: the source lies inside the output folder {target}")
+        files = [Path(str(entry["file_name"])) for entry in entries.values()]
+        self._refuse_foreign(target, [path.name for file in files for path in (file, examples_file(file))])
+        self._refuse_taken(spec.name, entries)
+        given = {found.split for found in inputs}
+        stay = force or spec.split or spec.mix
+        for split in () if stay else [split for split in spec.splits if split not in given]:
+            there = self.manifests.get(spec.name, {}).get("files") or {}
+            lost = [name for output in spec.outputs if (name := output.file.format(split=split)) in there]
+            if lost:
+                raise RequestError(
+                    f"{target}: holds the split {split} ({', '.join(lost)}), for which there is no source: "
+                    f"it would be deleted and unregistered; give --source {split}=PATH too, or --force to "
+                    "let it go"
+                )
 
-    def publish(self, staged: Path, name: str) -> None:
-        """Put a staged dataset in its place and register it, under the folder's lock."""
-        manifest = read_object(staged / MANIFEST)
-        with locked(self.folder):
-            self._read()  # others may have published since
-            entries = cast("dict[str, Entry]", manifest["entries"])
-            self.check(name, entries, [path.name for path in staged.iterdir()])
-            publish(staged, self.folder / name)
-            self.manifests[name] = manifest
+    def standing(
+        self, spec: Spec, request: CompileRequest, sources: Callable[[], Sources]
+    ) -> CompileReport | None:
+        """Return the report of the dataset that is there, if it is what a compile would make and say."""
+        manifest = self.manifests.get(spec.name, {})
+        files = manifest.get("files")
+        if "made_from" not in manifest or not isinstance(files, dict):
+            return None
+        hashes = {self.folder / spec.name / name: about["sha256"] for name, about in files.items()}
+        if not all(path.is_file() and sha256(path) == known for path, known in hashes.items()):
+            return None
+        if manifest["made_from"] != request.identity(spec, sources()):
+            return None
+        first, counts = manifest["first_problems"], manifest["counts"]
+        if request.every_problem and len(first) < sum(manifest["problems"].values()):
+            return None
+        problems = Problems.again(manifest["problems"], first, manifest["notes"])
+        problems.fatal = request.strict and problems.count("W") > 0
+        return CompileReport(
+            name=spec.name,
+            problems=problems,
+            **{key: counts[key] for key in COUNTED},
+            datasets=counts["records"],
+            fit=manifest["fit"],
+            unused=Unused(manifest["not_used"]),
+            up_to_date=True,
+        )
+
+    def publish(self, staged: Path, name: str, manifest: Manifest) -> list[str]:
+        """Put a staged dataset in its place and register it, under the folder's lock.
+
+        Returns, for people, that another source's dataset was replaced: one spec writes one set.
+        """
+        target = self.folder / name
+        write_json(staged / MANIFEST, manifest)  # which makes the folder a compiled dataset
+        with self._opened():  # again: others may have published since
+            self._refuse_foreign(target, [path.name for path in staged.iterdir()])
+            self._refuse_taken(name, manifest["entries"])
+            publish(staged, target)
+            old, self.manifests[name] = self.manifests.get(name, {}), manifest
             self._register()
+        before = _sources(old)
+        if not before or {*before}.intersection(_sources(manifest)):
+            return []
+        ways = f"a spec of your own (`like: {name}`, another `dataset:`) or another --out keeps both"
+        return [f"{target}: replaced what was compiled from {', '.join(before[:3])}; {ways}"]
 
     def remove(self, name: str) -> list[str]:
         """Unregister a compiled dataset and delete its folder; returns the dataset names that are gone."""
@@ -65,10 +121,9 @@ class Registry:
             known = f"(found: {', '.join(self.manifests) or 'none'}) {nearest(name, self.manifests)}"
             raise RequestError(f"no compiled dataset {name!r} in {self.folder} {known}".rstrip())
         target = self.folder / name
-        self._refuse_foreign(target, set())
-        with locked(self.folder):
-            self._read()
-            gone = list(entries_in(name, self.manifests[name]))
+        self._refuse_foreign(target)
+        with self._opened():
+            gone = list(_entries_in(name, self.manifests[name]))
             kept = {key: entry for key, entry in self.entries.items() if key not in gone}
             write_json(self.folder / REGISTRY, kept, ascii_only=True)
             aside = target.with_name(f".{name}.{OURS}old")
@@ -77,10 +132,28 @@ class Registry:
             shutil.rmtree(aside)
         return gone
 
-    def _read(self) -> None:
-        recover(self.folder)
-        self.entries, self.manifests = read_registry(self.folder), read_manifests(self.folder)
-        self._register()
+    def lines(self) -> Iterator[str]:
+        """Yield a line for each dataset: compiled ones (rows, spec, when, whether stale), then others."""
+        others = dict(self.entries)
+        for name, manifest in self.manifests.items():
+            changed = (self.folder / name / MANIFEST).stat().st_mtime
+            made = datetime.fromtimestamp(changed).strftime("%Y-%m-%d %H:%M")
+            copied = manifest["made_from"]["spec"] != name
+            stale = "a copied folder, not registered" if copied else _stale(manifest["made_from"])
+            for dataset, rows in manifest["counts"]["records"].items():
+                yield f"{dataset}  {rows} rows  {name}  {made}{f'  stale: {stale}' if stale else ''}"
+                others.pop(dataset, None)
+        for dataset, entry in others.items():
+            where = next((entry[key] for key in ("file_name", *HUBS) if entry.get(key)), "no file")
+            yield f"{dataset}  {where}  not compiled here"
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[None]:
+        """Hold the lock of the folder, and know what is there."""
+        with recovered(self.folder):
+            self.entries, self.manifests = read_registry(self.folder), read_manifests(self.folder)
+            self._register()
+            yield
 
     def _register(self) -> None:
         """Bring the entries in line with the compiled datasets; write them where that changed any."""
@@ -91,7 +164,7 @@ class Registry:
             if _folder_of(entry) not in self.manifests or (self.folder / str(entry["file_name"])).exists()
         }
         for folder, manifest in self.manifests.items():
-            for name, entry in entries_in(folder, manifest).items():
+            for name, entry in _entries_in(folder, manifest).items():
                 there = before.get(name, entry)
                 if _folder_of(there) == folder:  # else the name was given by hand to something else
                     wanted[name] = {k: v for k, v in there.items() if k in entry or k not in OWN} | entry
@@ -100,7 +173,17 @@ class Registry:
             self.entries = {name: wanted[name] for name in names if name in wanted}
             write_json(self.folder / REGISTRY, self.entries, ascii_only=True)
 
-    def _refuse_foreign(self, target: Path, written: set[str]) -> None:
+    def _refuse_taken(self, name: str, datasets: Iterable[str]) -> None:
+        """Refuse dataset names whose entries are of another folder, or of a user's own file."""
+        for dataset in datasets:
+            there = self.entries.get(dataset)
+            if there is not None and (other := _folder_of(there)) != name:
+                remove = f"`python -m compiler remove {other}` first, or give another --out"
+                fix = remove if other in self.manifests else "rename one of the two"
+                taken = f"the dataset name {dataset!r} is taken by {there.get('file_name')!r}"
+                raise ContentError(f"{self.folder / REGISTRY}: {taken}: {fix}")
+
+    def _refuse_foreign(self, target: Path, written: Collection[str] = ()) -> None:
         """Refuse a folder that is a link or holds what no compile wrote: publishing replaces it whole.
 
         Beside a manifest, what it names is a compile's, and what this compile writes under the same names.
@@ -124,12 +207,63 @@ class Registry:
             )
 
 
+def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
+    """Return the registry entry of a dataset, with complete `columns` (and `tags`) for LLaMA-Factory."""
+    if output.format == "text":
+        return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
+    kinds = {name: kind for name, kind in spec.kinds.items() if kind in RECORDED}
+    beside = {"kto_tag" if kind == KTO else kind: name for name, kind in kinds.items()}
+    ranking = {"ranking": True} if "chosen" in beside else {}
+    if output.format == "alpaca":
+        columns = ALPACA | ({"system": "system"} if "system" in output.templates else {})
+        columns |= ({"history": "history"} if output.turns == "history" else {}) | beside
+        if ranking:
+            del columns["response"]
+        return {**ranking, "file_name": file_name, "formatting": "alpaca", "columns": columns}
+    names = spec.kinds | output.templates
+    wanted = ("system", "tools") if output.format == "sharegpt" else ("tools",)
+    columns = {"messages": output.field} | {name: name for name in wanted if name in names} | beside
+    tags = SHAREGPT_TAGS if output.format == "sharegpt" else OPENAI_TAGS
+    return {**ranking, "file_name": file_name, "formatting": "sharegpt", "tags": tags, "columns": columns}
+
+
+def entries_of(spec: Spec, splits: Sequence[str]) -> dict[str, Entry]:
+    """Return the registry entries of these splits of a spec, by dataset name."""
+    return {
+        output.dataset.format(split=split): entry_of(
+            spec, output, f"{spec.name}/{output.file.format(split=split)}"
+        )
+        for split in splits
+        for output in spec.outputs
+        if output.dataset
+    }
+
+
+def manifest_of(spec: Spec, report: CompileReport, made_from: Identity) -> Manifest:
+    """Return the manifest of a compiled dataset; `Registry.standing` makes the report of it again."""
+    entries = entries_of(spec, spec.splits)
+    return {
+        "about": spec.about,
+        "counts": {**{key: getattr(report, key) for key in COUNTED}, "records": report.datasets},
+        "problems": dict(sorted(report.problems.counts.items())),
+        "first_problems": report.problems.first(),
+        "notes": report.problems.notes,
+        "not_used": report.unused.counts(),
+        "fit": report.fit,
+        "cluster": spec.group,
+        "files": report.files,
+        "entries": {name: entry for name, entry in entries.items() if name in report.datasets},
+        "made_from": made_from,
+        "tuneyard": version(),  # beside the identity: a commit elsewhere makes no dataset stale
+    }
+
+
 def read_manifests(folder: Path) -> dict[str, Manifest]:
     """Return the manifests of the compiled datasets in a folder, by name; `ContentError` if one is broken."""
     return {path.parent.name: read_object(path) for path in sorted(folder.glob(f"[!.]*/{MANIFEST}"))}
 
 
-def entries_in(folder: str, manifest: Manifest) -> dict[str, Entry]:
+def _entries_in(folder: str, manifest: Manifest) -> dict[str, Entry]:
     """Return the entries of a compiled dataset: those of its manifest that name files of this very folder."""
     found = cast("dict[str, Entry]", manifest.get("entries") or {})
     return {name: entry for name, entry in found.items() if _folder_of(entry) == folder}
@@ -139,3 +273,26 @@ def _folder_of(entry: Entry) -> str:
     file_name = entry.get("file_name")
     parts = PurePosixPath(file_name).parts if isinstance(file_name, str) else ()
     return parts[0] if len(parts) > 1 else ""
+
+
+def _sources(manifest: Manifest) -> list[str]:
+    return [str(source["path"]) for source in manifest.get("made_from", {}).get("sources", ())]
+
+
+def _stale(made_from: Identity) -> str:
+    """Return why a compiled dataset is not what a compile would make now, "" where it is."""
+    for source in made_from["sources"]:
+        path = Path(source["path"])
+        if "://" in source["path"]:  # of a hub: only a compile asks it
+            continue
+        if not path.is_file():
+            return f"source {path} is gone"
+        if sha256(path) != source["sha256"]:
+            return f"source {path} has changed"
+    if made_from["compiler"] != own_hash():
+        return "the compiler has changed"
+    try:
+        changed = load_spec(made_from["spec"]).raw != made_from["definition"]
+    except (ContentError, RequestError):  # a spec given by path, or one that is gone
+        return ""
+    return "the spec has changed" if changed else ""

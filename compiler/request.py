@@ -1,19 +1,25 @@
-"""What a user asks of a compile, what its stages are given and return, and what it reports."""
+"""What a user asks of a compile, and what it reports."""
 
+import hashlib
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from compiler.fingerprints import Fingerprints
 from compiler.problems import Problems
-from compiler.progress import Progress
-from compiler.spec import Output, Spec
+from compiler.spec import Spec
+from compiler.specfile import PACKAGE
 from compiler.unused import Unused
-from compiler.write import RecordFile
 from core.errors import ContentError, counted
+from core.files import versions
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
+PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow", "zstandard")
+Identity = dict[str, Any]
+Sources = list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,27 @@ class CompileRequest:
     over: Mapping[str, object] = field(default_factory=dict)
     every_problem: bool = False
 
+    def identity(self, spec: Spec, sources: Sources) -> Identity:
+        """Return everything that decides what a compile writes: equal identities, equal bytes."""
+        return {
+            "spec": spec.name,
+            "definition": spec.raw,
+            **{key: getattr(self, key) for key in ("over", "limit", "seed", "duplicates")},
+            "on_error": "reject" if self.reject else "fail",
+            "sources": sources,
+            "compiler": own_hash(),
+            "versions": {"python": sys.version.split()[0], **versions(*PACKAGES)},
+        }
+
+
+@cache
+def own_hash() -> str:
+    """Return one hash over the compiler's own source: a changed compiler makes sets stale."""
+    digest = hashlib.sha256()
+    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.glob("schemas/*.json")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
 
 @dataclass(slots=True)
 class Counts:
@@ -43,14 +70,8 @@ class Counts:
     dropped: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "Counts") -> "Counts":
-        both = Counter(self.dropped) + Counter(other.dropped)
-        return Counts(
-            self.read + other.read,
-            self.kept + other.kept,
-            self.rejected + other.rejected,
-            self.not_sampled + other.not_sampled,
-            dict(both),
-        )
+        totals = {key: getattr(self, key) + getattr(other, key) for key in COUNTED if key != "dropped"}
+        return Counts(**totals, dropped=dict(Counter(self.dropped) + Counter(other.dropped)))
 
     def balance(self, name: str) -> None:
         """Hold the counts of rows, each of which was made in its own place, against each other."""
@@ -62,32 +83,6 @@ class Counts:
                 f"+ rejected {self.rejected} + not sampled {self.not_sampled} = {total}: nothing was "
                 "published; please report this"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What all stages of a compile are given: the request, and what collects problems, columns and bytes."""
-
-    request: CompileRequest
-    problems: Problems
-    unused: Unused
-    progress: Progress
-
-
-@dataclass(slots=True)
-class Written:
-    """What a compile wrote: the files of each split, and the fingerprints of its rows by split."""
-
-    files: list[tuple[str, Output, RecordFile]] = field(default_factory=list)
-    splits: dict[str, Fingerprints] = field(default_factory=dict)
-
-    def add(self, spec: Spec, split: str, files: Sequence[RecordFile]) -> None:
-        """Note the files of a split that hold records; remove those that hold none."""
-        for (_, output), file in zip(spec.outputs_of(split), files, strict=False):  # a check has no files
-            if file.rows:
-                self.files.append((split, output, file))
-            else:
-                file.path.unlink()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,11 +97,6 @@ class CompileReport(Counts):
     unused: Unused = field(default_factory=Unused)
     up_to_date: bool = False
     seconds: float = 0.0
-
-    @property
-    def notes(self) -> list[str]:
-        """What is said for people besides problems."""
-        return self.problems.notes
 
     @property
     def failed(self) -> bool:
@@ -148,7 +138,7 @@ class CompileReport(Counts):
             "seconds": round(self.seconds, 3),
             "counts": dict(sorted(self.problems.counts.items())),
             "fit": self.fit,
-            "notes": self.notes,
+            "notes": self.problems.notes,
             "not_used": self.unused.counts(),
             "problems": [asdict(problem) for problem in self.problems.listed()],
         }

@@ -60,7 +60,6 @@ class ObjectRows(Rows):
         return [*self.rows[0], *sorted(set().union(*self.rows).difference(self.rows[0]))]
 
     def column(self, name: str) -> list[object]:
-        """Return the values of a key or path."""
         try:
             return list(map(itemgetter(name), self.rows))
         except KeyError:
@@ -71,7 +70,6 @@ class ObjectRows(Rows):
         return self.rows[number]
 
     def filled(self, name: str) -> list[int]:
-        """Return the numbers of the objects in which a key holds something."""
         return filled([row.get(name) for row in self.rows])
 
     def head(self, count: int) -> "ObjectRows":
@@ -88,11 +86,9 @@ class TableRows(Rows):
     typed: bool = True
 
     def names(self) -> list[str]:
-        """Return the header."""
         return list(self.columns)
 
     def column(self, name: str) -> list[object]:
-        """Return a column, or a path into the values of one."""
         if name in self.columns:
             return list(self.columns[name])
         head, _, rest = name.partition(".")
@@ -105,7 +101,6 @@ class TableRows(Rows):
         return {name: values[number] for name, values in self.columns.items()}
 
     def filled(self, name: str) -> list[int]:
-        """Return the numbers of the rows in which a column holds something."""
         return filled(self.columns[name])
 
     def head(self, count: int) -> "TableRows":

@@ -1,8 +1,10 @@
 """Which files a compile reads, and into which split each goes."""
 
+import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -12,7 +14,7 @@ from compiler.read.hub import HubFile, find_files
 from compiler.read.stream import suffix
 from compiler.spec import PART, Spec
 from core.checkout import bundled
-from core.errors import RequestError, nearest
+from core.errors import ContentError, RequestError, nearest
 from core.files import sha256
 
 RAW = Path("data/raw")
@@ -22,7 +24,6 @@ _HUB = re.compile(
     r"(?P<hub>hub|modelscope):(?P<path>[^@:]+)"
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
 )
-Stamp = tuple[int, int, int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +38,16 @@ class Input:
         """The path as it stands in messages; bytes that are not text are escaped."""
         return os.fsencode(str(self.path)).decode(errors="backslashreplace")
 
-    def stamp(self) -> Stamp:
-        """Return what changes when the file does: device, inode, size, time of change (None: it is gone).
+    def stamp(self) -> tuple[int, ...]:
+        """Return what changes when the file does: device, inode, size, time of change (none: it is gone).
 
         That is ctime: who writes can set mtime back, as copies that keep times do.
         """
-        if isinstance(self.path, HubFile):
-            return None
-        try:
-            about = self.path.stat()
-        except FileNotFoundError:
-            return None
-        return about.st_dev, about.st_ino, about.st_size, about.st_ctime_ns
-
-    def sha256(self) -> str:
-        """Return the hash of the file's content (the address of a file of the hub holds its commit)."""
-        return "" if isinstance(self.path, HubFile) else sha256(self.path)
-
-    def within(self, folder: Path) -> bool:
-        """Tell whether the file lies inside a folder."""
-        real = os.path.realpath  # Path.resolve raises at a loop of links
-        return isinstance(self.path, Path) and Path(real(self.path)).is_relative_to(real(folder))
+        if isinstance(self.path, Path):
+            with contextlib.suppress(FileNotFoundError):
+                about = self.path.stat()
+                return about.st_dev, about.st_ino, about.st_size, about.st_ctime_ns
+        return ()
 
 
 def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
@@ -76,11 +66,11 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
     for found in inputs:
         parts.pop(found.split, None)
     hubs = {name: part.source.hub for name, part in parts.items()}
-    for name, hub in hubs.items():
-        inputs += _from_hub(spec, hub, {PART: name}) if hub else []
     if missing := [name for name, hub in hubs.items() if not hub]:
         fix = f"give it with --source {missing[0]}=PATH"
         raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {fix}")
+    for name, hub in hubs.items():
+        inputs += _from_hub(spec, hub, {PART: name})
     if not inputs and spec.source.hub:
         inputs = _from_hub(spec, spec.source.hub, _names_of_splits(spec))
     if not inputs:
@@ -88,6 +78,31 @@ def find_inputs(spec: Spec, given: Sequence[str]) -> list[Input]:
         raise RequestError(f"no source for {spec.name}: {fix}")
     order = {part: number for number, part in enumerate(spec.parts)}
     return sorted(inputs, key=lambda found: order[found.split])
+
+
+@contextlib.contextmanager
+def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str]]]]:
+    """Yield what returns the inputs as a manifest has them: split, path, hash ("" of the hub: its commit).
+
+    That raises `ContentError` where a file changed since: its hash may be of other bytes than were read.
+    """
+
+    def hashes() -> list[str]:
+        return ["" if isinstance(found.path, HubFile) else sha256(found.path) for found in inputs]
+
+    def hashed() -> list[dict[str, str]]:
+        digests = pending.result()
+        if changed := [one.shown for one, was in zip(inputs, before, strict=True) if one.stamp() != was]:
+            why = "changed, or was replaced, while it was read; nothing was published"
+            raise ContentError(f"{changed[0]}: {why}: compile again when nothing writes to it")
+        pairs = zip(inputs, digests, strict=True)
+        return [{"split": one.split, "path": one.shown, "sha256": digest} for one, digest in pairs]
+
+    before = [found.stamp() for found in inputs]
+    with ThreadPoolExecutor(1) as thread:  # which needs no interpreter lock
+        # and imports nothing: an interrupt can leave an import lock held, for which the thread would wait
+        pending = thread.submit(hashes)
+        yield hashed
 
 
 def _names_of_splits(spec: Spec) -> dict[str, str]:
@@ -123,14 +138,12 @@ def _given(spec: Spec, text: str) -> list[Input]:
     name, rest = _parted(text)
     if not rest:
         raise RequestError(f"--source {text!r}: empty path, expected PATH or SPLIT=PATH")
-    if name:
-        split = _split_called(spec, name)
-        if rest.startswith(HUBS):
-            return _named_on_hub(spec, split, rest)
-        return [Input(split, path) for path in data_files(Path(rest))]
-    if spec.mix:
+    if spec.mix and not name:
         raise RequestError(f"--source {text}: say for which part: PART=PATH (parts: {', '.join(spec.parts)})")
-    return _named_on_hub(spec, "", text) if text.startswith(HUBS) else _by_name(spec, Path(text))
+    split = _split_called(spec, name) if name else ""
+    if rest.startswith(HUBS):
+        return _named_on_hub(spec, split, rest)
+    return [Input(split, path) for path in data_files(Path(rest))] if name else _by_name(spec, Path(rest))
 
 
 def _parted(text: str) -> tuple[str, str]:

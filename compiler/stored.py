@@ -5,9 +5,8 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from compiler.problems import Problems
 from compiler.progress import Progress
@@ -24,30 +23,21 @@ MOST_LABELS = 30
 LONGEST = 60  # characters of an answer that may be a label
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """What is asked and answered, as text; `beside` is what else its record holds for the model."""
+class Example(NamedTuple):
+    """What is asked and answered, as text; `beside` is what else its record holds for the model.
+
+    `key` is 8 bytes of what is asked, `content` of what is answered and stands beside it, `label` the answer,
+    "" where it is too long for one.
+    """
 
     place: str
     prompt: str
     answer: str
     beside: str
     idx: object
-
-    @property
-    def key(self) -> int:
-        """8 bytes of what is asked."""
-        return _hash(self.prompt)
-
-    @property
-    def content(self) -> int:
-        """8 bytes of what is answered and what stands beside it."""
-        return _hash(f"{self.answer}\x1e{self.beside}")
-
-    @property
-    def label(self) -> str:
-        """The answer, "" where it is too long for a label."""
-        return self.answer if len(self.answer) <= LONGEST else ""
+    key: int
+    content: int
+    label: str
 
 
 def few(labels: Counter[str]) -> Counter[str]:
@@ -85,7 +75,9 @@ def _example(record: object, entry: dict[str, Any], place: str) -> Example:
     others = {name: record[name] for name in beside if record.get(name)}
     rest = json.dumps(others, ensure_ascii=False, sort_keys=True) if others else ""
     idx = record.get("idx", record.get("id"))
-    return Example(place, prompt, answer, rest, idx if isinstance(idx, str | int) else None)
+    idx = idx if isinstance(idx, str | int) else None
+    label = answer if len(answer) <= LONGEST else ""
+    return Example(place, prompt, answer, rest, idx, _hash(prompt), _hash(f"{answer}\x1e{rest}"), label)
 
 
 def _mapping(entry: dict[str, Any], key: str) -> dict[str, Any]:

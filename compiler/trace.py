@@ -3,19 +3,21 @@
 import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 from compiler.check import Checker
-from compiler.entries import entry_of
 from compiler.problems import Problems
 from compiler.read import read, reading
+from compiler.registry import entry_of
 from compiler.render import Renderer
 from compiler.rows import Batch
-from compiler.sources import find_inputs, with_rivals
-from compiler.spec import Spec
+from compiler.sources import RAW, find_inputs, with_rivals
+from compiler.spec import MANIFEST, Spec
 from compiler.texts import Sieve
 from compiler.unused import Unused
 from core.errors import ProblemsError, RequestError, show_value
+from core.files import read_object
 
 
 class KeptRow(NamedTuple):
@@ -73,6 +75,26 @@ def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterato
             for number in range(len(batch)):
                 one = batch.keep([number])
                 yield KeptRow(own, split, rows.row(lines.index(one.lines[0])), one)
+
+
+def sources_before(spec: Spec, folder: Path) -> tuple[str, ...]:
+    """Return, as --source takes them, the files that a set was compiled from and that its spec does not find.
+
+    None where it was not compiled here. `RequestError` where one is gone: the others are not the whole set.
+    """
+    path = folder / spec.name / MANIFEST
+    named = spec.source.files
+    if not path.is_file() or (named and not spec.mix):
+        return ()
+    made_from = read_object(path).get("made_from")
+    listed = made_from.get("sources", []) if isinstance(made_from, dict) else []
+    files = [(each["split"], Path(each["path"])) for each in listed if "://" not in each["path"]]
+    # what is in data/raw/NAME, as what is on a hub, the next compile finds by itself
+    own = [one for one in files if one[0] not in named and not one[1].is_relative_to(RAW / spec.name)]
+    if gone := [file for _, file in own if not file.is_file()]:
+        fix = "say where it is now with --source PATH"
+        raise RequestError(f"{path}: {spec.name} was compiled from {gone[0]}, which is gone: {fix}")
+    return tuple(f"{split}={file}" for split, file in own)
 
 
 def _pretty(value: object) -> str:

@@ -2,7 +2,7 @@
 
 A staged folder lies beside its target as `.NAME.tuneyard-XXXX`, locked while its writer lives. `publish`
 exchanges the two (RENAME_EXCHANGE, renameat2(2)); where the file system cannot, it renames twice, and
-`.NAME.tuneyard-new` is the journal that `recover` finishes.
+`.NAME.tuneyard-new` is the journal that `recovered` finishes.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -192,12 +192,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """Yield a new locked folder beside `target` to write into, removed unless published.
+    """Yield a new locked folder beside `target` to write into, removed unless published, as are its parents.
 
-    It is made under `locked(target.parent)`, which the caller must not hold: no `recover` takes it for dead.
+    It is made under `locked(target.parent)`, which the caller must not hold: nobody takes it for dead.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    made = [folder for folder in target.parents if not folder.exists()]
     with contextlib.ExitStack() as stack:
+        stack.callback(_drop_empty, made)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.parent):
             folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.{OURS}"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -205,6 +207,12 @@ def staging(target: Path) -> Iterator[Path]:
         folder.chmod(0o777 & ~_umask())
         stack.enter_context(named(target))
         yield folder
+
+
+def _drop_empty(folders: Sequence[Path]) -> None:
+    with contextlib.suppress(OSError):  # not empty
+        for folder in folders:
+            folder.rmdir()
 
 
 def publish(staged: Path, target: Path) -> None:
@@ -226,15 +234,23 @@ def publish(staged: Path, target: Path) -> None:
         shutil.rmtree(staged)
 
 
-def recover(parent: Path) -> dict[str, int]:
-    """Finish interrupted publications, drop dead writers' stages ({name: bytes}); under `locked(parent)`."""
-    for journal in parent.glob(f".*.{OURS}new"):
-        _finish(journal)
-    dropped = {}
-    for folder in abandoned(parent):
-        dropped[folder.name] = folder_size(folder)
-        shutil.rmtree(folder)
-    return dropped
+@contextlib.contextmanager
+def recovered(parent: Path) -> Iterator[dict[str, int]]:
+    """Hold the lock on a folder whose interrupted publications are finished; a missing folder has none.
+
+    Yields the stages of dead writers that were dropped, {name: bytes}.
+    """
+    if not parent.is_dir():
+        yield {}
+        return
+    with locked(parent):
+        for journal in parent.glob(f".*.{OURS}new"):
+            _finish(journal)
+        dropped = {}
+        for folder in abandoned(parent):
+            dropped[folder.name] = folder_size(folder)
+            shutil.rmtree(folder)
+        yield dropped
 
 
 def abandoned(parent: Path) -> Iterator[Path]:

@@ -198,8 +198,14 @@ def group_score(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     mean = average([Measured(one["accuracy"], one["n"], one["stderr"], one["ci95"]) for one in results])
     majority = sum(one["majority"] for one in results) / len(results)
     right = sum(round(one["accuracy"] * one["n"]) for one in results)
-    found = {"sets": len(results), "n": mean.n, "accuracy": mean.value, "ci95": mean.ci95, "majority": majority}
-    return {**found, "over_questions": right / mean.n}
+    return {
+        "sets": len(results),
+        "n": mean.n,
+        "accuracy": mean.value,
+        "ci95": mean.ci95,
+        "majority": majority,
+        "over_questions": right / mean.n,
+    }
 
 
 def group_table(scores: Scores) -> str:

@@ -17,7 +17,7 @@ import click
 
 from core.cli import cli_command
 from core.errors import RequestError
-from core.files import locked, publish, read_object, recover, staging, versions, write_json, write_text
+from core.files import publish, read_object, recovered, staging, versions, write_json, write_text
 from recipes.hardware import cpu_computes_bf16, find_gpus
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def command(out: Path) -> None:
         dtype = "bfloat16" if find_gpus() or cpu_computes_bf16() else "float32"
         click.echo(f"converting to {dtype}, the fastest on this machine (about half a minute)", err=True)
         convert(Path(fetched) / GGUF, staged, dtype)
-        with locked(out.parent):
-            recover(out.parent)
+        with recovered(out.parent):
             publish(staged, out)
     click.echo(f"{out}: SmolLM2-135M-Instruct in {dtype}")
 

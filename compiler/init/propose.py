@@ -15,12 +15,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeGuard
 
-from compiler.entries import entry_of
 from compiler.init.guess import Proposal, guess, quoted
 from compiler.init.look import CHINESE, MOST_VALUES, Found, Leaf, look
 from compiler.kinds import PAIR, PLACEHOLDERS, RECORDED
 from compiler.pipeline import check_spec
 from compiler.problems import Problems
+from compiler.registry import entry_of
 from compiler.render import Renderer
 from compiler.request import CompileRequest
 from compiler.rows import walker

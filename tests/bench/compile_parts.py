@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from compiler import part, pipeline, readback
+from compiler import arrange, pipeline, readback
 from compiler.fingerprints import Fingerprints
 from compiler.request import CompileRequest
 from compiler.spec import load_spec
 
 PARTS = {
-    "check": (part.Checker, "check"),
-    "lint and keys": (part.Lint, "see"),
-    "render": (part.Renderer, "render"),
-    "hand over to the writer": (part.RecordFile, "write"),
+    "check": (arrange.Checker, "check"),
+    "lint and keys": (arrange.Lint, "see"),
+    "render": (arrange.Renderer, "render"),
+    "hand over to the writer": (arrange.RecordFile, "write"),
     "compare rows": (pipeline, "compare"),
-    "read back, with what follows": (pipeline, "account"),
+    "read back, with what follows": (readback.Written, "account"),
     "  fingerprints": (readback, "fingerprints"),
     "  clusters": (Fingerprints, "clusters"),
     "  write beside": (readback, "write_examples"),
@@ -48,7 +48,7 @@ def main() -> None:
     """Print one line for each part."""
     for name, (home, attribute) in PARTS.items():
         setattr(home, attribute, timed(name, getattr(home, attribute)))
-    reader = part.read
+    reader = arrange.read
 
     def read(*args: Any) -> Iterator[Any]:
         """Yield the batches of the reader, its own time counted."""
@@ -56,7 +56,7 @@ def main() -> None:
         while (batch := timed("read", next)(batches, None)) is not None:
             yield batch
 
-    part.read = read
+    arrange.read = read
     with tempfile.TemporaryDirectory(prefix="tuneyard-bench-") as name:
         source = Path(sys.argv[1]) if len(sys.argv) > 1 else made_up(Path(name))
         request = CompileRequest(sources=(f"train={source}",), out=Path(name) / "out")

@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
-from compiler import part
+from compiler import arrange
 from compiler.pipeline import compile_spec
 from compiler.registry import Registry
 from compiler.request import CompileRequest
@@ -288,7 +288,7 @@ def test_a_column_may_be_named(run, bench):
 )
 def test_columns_found_by_the_names_in_circulation_are_said(bench, spec, row, note):
     source = bench.rows("train.jsonl", [row])
-    assert bench.compile(spec, source).notes == ([f"{source}: {note}"] if note else [])
+    assert bench.compile(spec, source).problems.notes == ([f"{source}: {note}"] if note else [])
 
 
 def test_warnings_are_listed_by_file_and_line(bench):
@@ -406,14 +406,14 @@ def test_a_source_that_changes_while_it_is_read_is_refused(bench, monkeypatch, k
     source = bench.write(f"train-{names[kind]}", layouts(ROWS)[names[kind]])
     bench.compile("rte", source)
     before = tree(bench.out)
-    reader = part.read
+    reader = arrange.read
 
     def with_a_writer_in_between(*given):
         yield from reader(*given)
         time.sleep(0.02)  # a file system's clock ticks in some milliseconds
         change(source)
 
-    monkeypatch.setattr(part, "read", with_a_writer_in_between)
+    monkeypatch.setattr(arrange, "read", with_a_writer_in_between)
     with pytest.raises(ContentError, match=f"{source}: changed, or was replaced, while it was read"):
         bench.compile("rte", source, force=True)
     assert tree(bench.out) == before
@@ -461,20 +461,20 @@ def test_files_of_a_folder_that_are_not_read_are_told(tmp_path):
         (source / name).write_text("A text.\n")
     report = compile_spec(load_spec("text"), CompileRequest(sources=(str(source),), out=tmp_path / "out"))
     told = f"{source}: 1 data files are not read, {source / 'below/b.txt'} first: name them with --source"
-    assert told in report.notes and report.read == 1
+    assert told in report.problems.notes and report.read == 1
     (source / "e.jsonl").write_text('{"text": "Another."}\n')
     report = compile_spec(load_spec("text"), CompileRequest(sources=(str(source),), out=tmp_path / "out"))
     assert (
         f"{source}: 2 data files are not read, {source / 'a.txt'} first: name them with --source"
-        in report.notes
+        in report.problems.notes
     )
 
 
 def test_another_source_in_the_place_of_the_first_is_said(bench):
     first, second = (bench.rows(name, [{"question": "q", "answer": name}]) for name in ("a.jsonl", "b.jsonl"))
-    assert not any("replaced" in note for note in bench.compile("qa", first).notes)
-    (note,) = (note for note in bench.compile("qa", second).notes if "replaced" in note)
+    assert not any("replaced" in note for note in bench.compile("qa", first).problems.notes)
+    (note,) = (note for note in bench.compile("qa", second).problems.notes if "replaced" in note)
     assert f"replaced what was compiled from {first}; a spec of your own (`like: qa`" in note
-    assert not any("replaced" in note for note in bench.compile("qa", second).notes)  # up to date
+    assert not any("replaced" in note for note in bench.compile("qa", second).problems.notes)  # up to date
     bench.rows("b.jsonl", [{"question": "q", "answer": "other"}])
-    assert not any("replaced" in note for note in bench.compile("qa", second).notes)
+    assert not any("replaced" in note for note in bench.compile("qa", second).problems.notes)

@@ -149,7 +149,9 @@ def test_cells_and_sheets_of_a_workbook_that_no_row_holds_are_said(bench):
     book.save(path)
     report = bench.compile("qa", path, reject=True)
     assert bench.codes(report) == [("E008", "book.xlsx row 3"), ("E008", "book.xlsx row 4")]
-    assert any(note.endswith("book.xlsx: only the first sheet is read, not More") for note in report.notes)
+    assert any(
+        note.endswith("book.xlsx: only the first sheet is read, not More") for note in report.problems.notes
+    )
 
 
 @pytest.mark.parametrize("stream", [True, False])

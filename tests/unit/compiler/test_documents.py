@@ -53,10 +53,10 @@ def pairs_of(bench):
 )
 def test_a_document_is_read_whole_and_what_it_was_taken_for_is_said(bench, indent, document, said):
     source = bench.write("t.json", json.dumps(document, indent=indent))
-    assert f"{source}: read as {said}" in bench.compile(spec(bench), source, limit=1).notes
+    assert f"{source}: read as {said}" in bench.compile(spec(bench), source, limit=1).problems.notes
     report = bench.compile(spec(bench), source)
     assert pairs_of(bench) == [(row["question"], row["answer"]) for row in PAIRS]
-    assert f"{source}: read as {said}" in report.notes
+    assert f"{source}: read as {said}" in report.problems.notes
 
 
 def test_lines_in_a_json_are_said_and_a_single_record_is_one(bench):
@@ -65,7 +65,7 @@ def test_lines_in_a_json_are_said_and_a_single_record_is_one(bench):
         source = bench.write("t.json", "".join(json.dumps(row) + "\n" for row in rows))
         report = bench.compile(spec(bench), source)
         assert report.read == len(rows)
-        assert (f"{source}: read as lines, each of them a row" in report.notes) == (len(rows) > 1)
+        assert (f"{source}: read as lines, each of them a row" in report.problems.notes) == (len(rows) > 1)
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.ndjson"])
@@ -113,7 +113,7 @@ def test_a_document_whose_rows_cannot_be_told_is_refused(bench, document, rows, 
     report = bench.compile(spec(bench, rows or "{}"), bench.write("t.json", text))
     assert [problem.code for problem in report.problems.errors] == [code]
     assert says in report.problems.errors[0].message
-    assert code != "E007" or not any("read as" in note for note in report.notes)
+    assert code != "E007" or not any("read as" in note for note in report.problems.notes)
 
 
 def test_a_second_list_far_below_is_found_too(bench):
@@ -145,7 +145,7 @@ def test_fields_after_the_list_are_said_not_to_be_kept(bench):
     source = bench.write("t.json", json.dumps({"data": PAIRS, "version": 1}))
     assert (
         f"{source}: not kept, as they stand after the list: version"
-        in bench.compile(spec(bench), source).notes
+        in bench.compile(spec(bench), source).problems.notes
     )
 
 
@@ -231,7 +231,7 @@ def test_a_part_of_a_mixture_says_how_its_own_file_is_read(bench):
     parts = f"{{one: {{share: 1, as: {part}, source: {{files: {source}, rows: data}}}}}}"
     sheet = bench.write("mix.yaml", f"about: a\nmix: {{total: 3, parts: {parts}}}\n{WRITE}")
     report = bench.compile(sheet)
-    assert report.read == 3 and "one: 3 rows of 3 wanted" in report.notes
+    assert report.read == 3 and "one: 3 rows of 3 wanted" in report.problems.notes
 
 
 def test_text_behind_the_end_of_a_list_is_an_error(bench):
@@ -262,7 +262,7 @@ def test_lists_of_the_objects_around_a_row_are_kept_or_named(bench):
     assert [problem.code for problem in report.problems.errors] == ["E108"]
     assert any(
         note.endswith("not kept, as they are lists or objects beside the rows: images, choices")
-        for note in report.notes
+        for note in report.problems.notes
     )
 
 

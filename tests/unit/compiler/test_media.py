@@ -5,8 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from compiler.entries import entries_of
 from compiler.pipeline import compile_spec
+from compiler.registry import entries_of
 from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from compiler.verify.expect import expected_row, meaning_of
@@ -72,7 +72,7 @@ def test_files_lie_where_the_spec_says_and_what_changes_is_told(pictures, tmp_pa
     report, _ = compiled(pictures, rows)
     assert report.failed and report.problems.counts == {"E110": 1}
     report, _ = compiled(pictures, rows, media_dir=str(pictures / "pictures"))
-    said = "\n".join(report.notes)
+    said = "\n".join(report.problems.notes)
     assert f"media are looked for in {pictures / 'pictures'}: a recipe names it as media_dir" in said
     assert "1 image of more than 589824 pixels" in said and "1 absolute path" in said
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from compiler.entries import entries_of
 from compiler.pipeline import compile_spec
+from compiler.registry import entries_of
 from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from compiler.stored import stored_examples
@@ -59,7 +59,7 @@ def test_one_class_is_an_error_but_not_of_a_few_rows_that_were_asked_for(tmp_pat
     rows.append({"messages": answer("d"), "label": False})
     assert not compiled(tmp_path, rows, limit=2)[0].failed
     report, _ = compiled(tmp_path, rows)
-    assert report.notes[-1].endswith("rows.jsonl: 3 answers wanted, 1 unwanted (3.00 to 1)")
+    assert report.problems.notes[-1].endswith("rows.jsonl: 3 answers wanted, 1 unwanted (3.00 to 1)")
     assert not compiled(tmp_path, rows)[0].failed
 
 

@@ -7,12 +7,12 @@ from functools import partial
 
 import pytest
 
-from compiler.part import RecordFile
 from compiler.pipeline import check_spec, compile_spec
 from compiler.readback import look_back, read_back
 from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from compiler.specfile import known_specs
+from compiler.write import RecordFile
 from core.datasets import find_dataset, read_records
 from core.errors import ContentError
 from core.examples import fingerprint, read_examples
@@ -151,10 +151,10 @@ def test_outputs_that_differ_in_their_records_are_not_published(bench, monkeypat
 
 def test_a_row_that_no_count_knows_is_an_internal_error(bench, monkeypatch):
     """A row that is lost before it is kept is in no file and in no count: the sum tells."""
-    from compiler import part
+    from compiler import arrange
 
-    sift = part.Checker.check
-    monkeypatch.setattr(part.Checker, "check", lambda self, *given: sift(self, *given).keep([0]))
+    sift = arrange.Checker.check
+    monkeypatch.setattr(arrange.Checker, "check", lambda self, *given: sift(self, *given).keep([0]))
     source = bench.rows("train.jsonl", ROWS)
     for way in (compile_spec, check_spec):
         with pytest.raises(ContentError, match=r"internal error: read 3, but kept 1 \+ dropped 0 .* = 1: "):

@@ -5,8 +5,9 @@ import json
 import shutil
 
 import pytest
+from click.testing import CliRunner
 
-from compiler.manifest import registered_lines, spec_lines
+from compiler.cli import cli
 from compiler.registry import Registry
 from core.errors import ContentError, RequestError
 from core.files import staging
@@ -15,6 +16,10 @@ from tests.unit.compiler.conftest import ROWS
 
 def registry(bench):
     return json.loads((bench.out / "dataset_info.json").read_text())
+
+
+def listed(bench):
+    return list(Registry(bench.out).lines())
 
 
 def edit(bench, **entries):
@@ -26,14 +31,13 @@ def edit(bench, **entries):
 
 @contextlib.contextmanager
 def staged(bench, target, entries=None):
-    """Yield a folder staged beside `target` as a compile of rte leaves it before it is put in place."""
+    """Yield a folder staged beside `target` as a compile of rte leaves it before it is put in place, and its
+    manifest."""
     bench.compile("rte", bench.rows("train.jsonl", ROWS[:2]), out=bench.folder / "other")
     with staging(bench.out / target) as folder:
         shutil.copytree(bench.folder / "other" / "rte", folder, dirs_exist_ok=True)
-        if entries is not None:
-            manifest = json.loads((folder / "manifest.json").read_text())
-            (folder / "manifest.json").write_text(json.dumps(manifest | {"entries": entries}))
-        yield folder
+        manifest = json.loads((folder / "manifest.json").read_text())
+        yield folder, manifest | ({} if entries is None else {"entries": entries})
 
 
 def test_a_copied_folder_takes_over_no_entry(bench):
@@ -47,7 +51,7 @@ def test_a_copied_folder_takes_over_no_entry(bench):
         bench.rows("mnli.jsonl", [ROWS[0] | {"gold_label": "neutral"}]).rename(bench.folder / "train.json"),
     )
     assert registry(bench)["alpaca_rte_train"] == before["alpaca_rte_train"]
-    assert "stale: a copied folder, not registered" in registered_lines(bench.out)[0]
+    assert "stale: a copied folder, not registered" in listed(bench)[0]
     assert Registry(bench.out).remove("backup") == []
     assert "alpaca_rte_train" in registry(bench)
 
@@ -57,16 +61,27 @@ def test_a_listed_set_says_why_it_is_stale(bench):
     bench.compile("rte", source)
     manifest = bench.out / "rte" / "manifest.json"
     made = json.loads(manifest.read_text())
-    (line,) = registered_lines(bench.out)
+    (line,) = listed(bench)
     assert line.startswith("alpaca_rte_train  3 rows  rte  20") and "stale" not in line
     for field, why in (("definition", "the spec has changed"), ("compiler", "the compiler has changed")):
         manifest.write_text(json.dumps(made | {"made_from": made["made_from"] | {field: "old"}}))
-        assert registered_lines(bench.out)[0].endswith(f"  stale: {why}")
+        assert listed(bench)[0].endswith(f"  stale: {why}")
     manifest.write_text(json.dumps(made))
     bench.rows("train.jsonl", ROWS[:2])
-    assert registered_lines(bench.out)[0].endswith(f"  stale: source {source} has changed")
+    assert listed(bench)[0].endswith(f"  stale: source {source} has changed")
     source.unlink()
-    assert registered_lines(bench.out)[0].endswith(f"  stale: source {source} is gone")
+    assert listed(bench)[0].endswith(f"  stale: source {source} is gone")
+
+
+def test_a_set_of_an_older_version_is_compiled_again_whatever_its_manifest_lacks(bench):
+    source = bench.rows("train.jsonl", ROWS)
+    bench.compile("rte", source)
+    path = bench.out / "rte" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    made_from = manifest["made_from"] | {"compiler": "older"}
+    path.write_text(json.dumps({"files": manifest["files"], "made_from": made_from}))
+    assert not bench.compile("rte", source).up_to_date
+    assert json.loads(path.read_text()).keys() == manifest.keys()
 
 
 def test_entries_of_others_are_listed_too(bench):
@@ -74,12 +89,13 @@ def test_entries_of_others_are_listed_too(bench):
     path = bench.out / "dataset_info.json"
     mine = {"mine": {"file_name": "mine.json"}, "far": {"hf_hub_url": "a/b"}}
     path.write_text(json.dumps(mine | json.loads(path.read_text())))
-    lines = registered_lines(bench.out)
+    lines = listed(bench)
     assert lines[1:] == ["mine  mine.json  not compiled here", "far  a/b  not compiled here"]
 
 
 def test_specs_are_listed_with_what_they_are_about_in_one_column():
-    lines = spec_lines()
+    shown = CliRunner().invoke(cli, ["list"]).output.partition("\ndatasets in ")[0]
+    lines = [line.removeprefix("  ") for line in shown.splitlines()[1:]]
     (rte,) = [line for line in lines if line.startswith("rte ")]
     begins = {len(line) - len(line.partition("  ")[2].lstrip()) for line in lines}
     assert rte.endswith("GLUE RTE as yes/no instructions") and len(begins) == 1
@@ -145,10 +161,10 @@ def test_a_name_taken_between_planning_and_publishing_is_refused(bench):
     edit(bench, alpaca_rte_train={"file_name": "mine.json"})
     before = registry(bench)
     with (
-        staged(bench, "rte") as folder,
+        staged(bench, "rte") as (folder, manifest),
         pytest.raises(ContentError, match="'alpaca_rte_train' is taken by 'mine.json'"),
     ):
-        Registry(bench.out).publish(folder, "rte")
+        Registry(bench.out).publish(folder, "rte", manifest)
     assert registry(bench) == before and not (bench.out / "rte").exists()
 
 
@@ -158,10 +174,10 @@ def test_a_file_put_there_between_planning_and_publishing_is_not_replaced(bench,
     (bench.out / "rte").mkdir(exist_ok=True)
     (bench.out / "rte" / "mine.json").write_text("precious")
     with (
-        staged(bench, "rte") as folder,
+        staged(bench, "rte") as (folder, manifest),
         pytest.raises(RequestError, match=r"files that compile did not make \(mine.json\)"),
     ):
-        Registry(bench.out).publish(folder, "rte")
+        Registry(bench.out).publish(folder, "rte", manifest)
     assert (bench.out / "rte" / "mine.json").read_text() == "precious"
 
 
@@ -170,10 +186,10 @@ def test_a_set_whose_registration_was_killed_keeps_its_names(bench):
     (bench.out / "dataset_info.json").unlink()
     entry = {"file_name": "other/x.json", "formatting": "alpaca"}
     with (
-        staged(bench, "other", {"alpaca_rte_train": entry}) as folder,
+        staged(bench, "other", {"alpaca_rte_train": entry}) as (folder, manifest),
         pytest.raises(ContentError, match="taken by 'rte/.*': `python -m compiler remove rte`"),
     ):
-        Registry(bench.out).publish(folder, "other")
+        Registry(bench.out).publish(folder, "other", manifest)
 
 
 def test_removing_a_set_brings_back_the_entries_of_the_others(bench):

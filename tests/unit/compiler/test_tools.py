@@ -115,7 +115,7 @@ def test_two_system_texts_of_a_row_are_an_error_where_they_differ(bench, spec):
 def test_conversations_of_which_one_exchange_is_kept_are_counted(bench):
     spec = bench.write("t.yaml", HEAD + ALPACA.replace("TURNS", "first"))
     source = bench.rows("t.jsonl", [{"messages": [ASK, SAY, ASK, SAY]}, {"messages": [ASK, SAY]}])
-    (note,) = bench.compile(str(spec), source).notes
+    (note,) = bench.compile(str(spec), source).problems.notes
     assert note.endswith(
         "t.jsonl: 1 conversations have more than the first exchange, which alone is written "
         "(`turns: history` keeps the others)"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from compiler.manifest import registered_lines
+from compiler.registry import Registry
 from compiler.rows import filled
 from compiler.spec import load_spec
 from tests.unit.compiler.conftest import ROWS, Bench, layouts
@@ -121,7 +121,7 @@ def test_a_spec_of_ones_own_ignores_or_maps(bench):
     assert list(refused(bench, spec, rows)) == ["images"]
     spec.write_text(spec.read_text().replace("[label]", "[label, images]"))
     assert refused(bench, spec, rows) == {}
-    assert "not used" not in "".join(registered_lines(bench.out))
+    assert "not used" not in "".join(Registry(bench.out).lines())
     mapped = "about: a\nlike: io\ncolumns: {system: {names: [system], is: extra}}\nwrite: [{SYSTEM}]\n"
     rows = [IO | {"system": "Be brief."}]
     unwritten = bench.write("unwritten.yaml", mapped.replace("SYSTEM", ""))

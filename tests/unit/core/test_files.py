@@ -112,8 +112,8 @@ def test_a_journal_is_finished_by_the_next_command(tmp_path: Path, old_is_there:
     old = tmp_path / ("set" if old_is_there else ".set.tuneyard-old")
     old.mkdir()
     (old / "a.txt").write_text("old")
-    with files.locked(tmp_path):
-        files.recover(tmp_path)
+    with files.recovered(tmp_path):
+        pass
     assert (tmp_path / "set" / "a.txt").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
@@ -123,8 +123,8 @@ def test_only_stages_of_the_dead_are_dropped(tmp_path: Path) -> None:
         (tmp_path / ".dead.tuneyard-x").mkdir()
         for foreign in (".vim.old", ".conf.new", ".tool.staging-1"):
             (tmp_path / foreign).mkdir()
-        with files.locked(tmp_path):
-            files.recover(tmp_path)
+        with files.recovered(tmp_path):
+            pass
         assert stage.is_dir()
         assert not (tmp_path / ".dead.tuneyard-x").exists()
         assert {".vim.old", ".conf.new", ".tool.staging-1"} <= {path.name for path in tmp_path.iterdir()}
@@ -146,8 +146,8 @@ def test_sigkill_never_leaves_a_mix(tmp_path: Path, round_: int) -> None:
     time.sleep(0.02 + 0.013 * round_)
     os.kill(writer.pid or 0, signal.SIGKILL)
     writer.join()
-    with files.locked(tmp_path):
-        files.recover(tmp_path)
+    with files.recovered(tmp_path):
+        pass
     assert (target / "a.txt").read_text() == (target / "b.txt").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
