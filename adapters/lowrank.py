@@ -32,8 +32,9 @@ class WeightedFactors:
     def exact(self) -> Pair:
         """A [Σrᵢ, inputs] fp32 and B [outputs, Σrᵢ] fp64 with B·A = Σ cᵢBᵢAᵢ."""
         downs, ups = zip(*self.pairs, strict=True)
-        scaled = [np.multiply(b, c, dtype=np.float64) for b, c in zip(ups, self.weights, strict=True)]
-        return np.concatenate(downs), np.concatenate(scaled, axis=1)
+        both = np.concatenate(ups, axis=1, dtype=np.float64)
+        both *= np.repeat(self.weights, [up.shape[1] for up in ups])  # no second copy
+        return np.concatenate(downs), both
 
 
 def gram(rows: Factor) -> Matrix:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -326,3 +327,15 @@ def test_a_direction_of_a_millionth_is_kept():
     a, b = np.stack([one, two, one + two]), np.stack([left, 1e-6 * right, left - 1e-6 * right], axis=1)
     narrow, tall = lowrank.truncate(a, b, 2)
     np.testing.assert_allclose(tall @ narrow, b @ a, atol=1e-9)
+
+
+def test_the_factors_of_a_sum_are_in_memory_once():
+    pairs = [(np.ones((8, 4), np.float32), np.ones((10_000, 8), np.float32)) for _ in range(3)]
+    tracemalloc.start()
+    try:
+        _, b = lowrank.WeightedFactors(pairs, [0.5, -1.0, 2.0]).exact
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert b[0].tolist() == [0.5] * 8 + [-1.0] * 8 + [2.0] * 8
+    assert peak < 1.2 * b.nbytes
