@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from core.errors import RequestError
 from eval.backends.generate import PRESET_TOKENS, PRESETS
-from eval.runs.results import MERGED, UNMERGED, read_identity
+from eval.runs.results import MERGED, OLD_APPLY, UNMERGED, read_identity
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Gives a command an option, or several."""
@@ -20,6 +20,14 @@ RESCORED = frozenset(
     | {"embedding_model", "rouge", "run_code"}
 )
 """The options that --rescore goes with: where outputs are, and what they are taken for."""
+
+
+class ApplyChoice(click.Choice[str]):
+    """unmerged or merged; their names before 0.2, `live` and `fold`, still work."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value under its name of today."""
+        return super().convert(OLD_APPLY.get(value, value), param, ctx)
 
 
 class Finite(click.FloatRange):
@@ -175,10 +183,12 @@ model_options = together(
     ),
     click.option("--url", metavar="URL", help="openai: the server, e.g. http://localhost:8000/v1."),
     loading_options,
-    choice(
+    click.option(
         "--apply",
-        [UNMERGED, MERGED],
-        "Adapters exact beside the base, or added into its weights and rounded.",
+        type=ApplyChoice([UNMERGED, MERGED]),
+        default=UNMERGED,
+        show_default=True,
+        help="Adapters exact beside the base, or added into its weights and rounded.",
     ),
     number("--batch-tokens", "[2048 on CPU, 32768 on GPU]"),
 )
