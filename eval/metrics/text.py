@@ -142,8 +142,6 @@ def generated_figures(rows: Rows, overlap: bool) -> tuple[Figures, str | None]:
         else None,
         **{f"distinct-{n}": distinct(said, n) for n in (1, 2)},
     }
-    if any(expected_lengths):
-        found["len_ratio_pred_over_ref"] = ratio(lengths, expected_lengths, groups)
     signature = None
     if overlap:
         found |= {name: mean_of(each, groups) for name, each in rouge(expected, said).items()}
