@@ -1,8 +1,12 @@
 """Kinds of columns: which stand in a record beside its texts, what a value of each may be."""
 
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 from core.prompt import PLACEHOLDERS as PLACEHOLDERS
+
+if TYPE_CHECKING:
+    from compiler.spec import Output
 
 PAIR = ("chosen", "rejected")
 KTO = "kto"
@@ -11,6 +15,8 @@ DIALOGUES = ("turns", *PAIR)
 RECORDED = (*PLACEHOLDERS, *PAIR, KTO, HISTORY)
 CLEANED = ("text", "answer", "extra")
 NESTED = ("list", "turns", "best", "tools", HISTORY, *PLACEHOLDERS, *PAIR)
+# templates that an output's texts are written by, where no column of turns gives them
+TEXTS = {"alpaca": ("instruction", "input"), "sharegpt": ("user",), "messages": ("user",), "text": ("text",)}
 CODES = {**dict.fromkeys(PLACEHOLDERS, "E110"), **dict.fromkeys((*PAIR, KTO), "E111")}
 
 
@@ -33,3 +39,16 @@ def check_kinds(kinds: Mapping[str, str], *, texts: bool, answered: bool, format
         raise ValueError(
             "chosen and rejected: expected a column of each, in place of `output` and `assistant`"
         )
+
+
+def check_texts(output: "Output", turns: Collection[str]) -> None:
+    """Refuse an output that no text would be written into, and columns of `turns` where a text is due."""
+    if lone := [name for name in output.columns if name in turns]:
+        raise ValueError(f"column {lone[0]}: turns are no text for a template or `keep`; give them `roles`")
+    due, written = TEXTS[output.format], bool(turns)
+    if output.format == "text":
+        written = bool(turns and output.roles)
+    if not written and (output.roles or not any(key in output.templates for key in due)):
+        roles = " with `roles`" if output.format == "text" else ""
+        wanted = f"expected {' or '.join(f'`{key}`' for key in due)}, or a column `is: turns`{roles}"
+        raise ValueError(f"nothing says what the text of a record ({output.format}) is; {wanted}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from compiler.kinds import HISTORY, RECORDED, check_kinds
+from compiler.kinds import HISTORY, RECORDED, check_kinds, check_texts
 from compiler.specfile import Raw, Source, filled_in, find_spec, read_spec, reads_piece_by_piece, source_of
 from core.errors import ContentError, nearest, show_value
 from core.examples import examples_file
@@ -324,6 +324,8 @@ def _check_names(spec: Spec) -> None:
         if name is not None and name not in known and not spec.mix:
             there = f"(columns: {', '.join(known)}) {nearest(name, known)}".rstrip()
             raise ValueError(f"{where}: no column {name!r} {there}")
+    for output in () if spec.mix else spec.outputs:
+        check_texts(output, spec.named("turns"))
     _refuse(spec.labels and "label" not in known, "`labels` needs a column `label`")
     strange = any(name != "label" or not spec.labels for name in spec.named("label"))
     _refuse(strange, "`is: label` is for the column `label`, and needs `labels`")

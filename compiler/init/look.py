@@ -192,14 +192,18 @@ def _deeper(items: list[object], steps: tuple[str, ...]) -> Iterator[tuple[str, 
 
 
 def _head(path: Readable, encoding: str) -> bytes:
-    with opened(path, encoding) as stream:
-        return stream.read(LOOKED_AT)
+    try:
+        with opened(path, encoding) as stream:
+            return stream.read(LOOKED_AT)
+    except NotTextError as error:
+        raise ContentError(f"{path}: {error}: {error.hint}") from error
 
 
 def _encoding(path: Readable) -> str:
     """Return utf-8, what the byte-order mark says, or gb18030 where the bytes are Chinese text in it."""
     try:
-        data = _head(path, "utf-8")
+        with opened(path, "utf-8") as stream:
+            data = stream.read(LOOKED_AT)
     except NotTextError as error:
         return error.guess
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)

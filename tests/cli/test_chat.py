@@ -271,7 +271,7 @@ def test_a_terminal(tiny_model: Path) -> None:
     for _ in range(30):
         os.write(master, b"\x03")  # one that comes before readline waits is seen with the next key only
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(1)
+            process.wait(10)  # the exit itself takes over a second, and a second Ctrl-C would cut it short
             break
     process.kill()
     assert process.wait() == 130

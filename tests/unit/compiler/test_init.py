@@ -54,6 +54,13 @@ def test_the_dialect_is_found_and_said(bench, delimiter, encoding, said):
     assert [record["output"] for record in records] == [row["Answer"] for row in rows]
 
 
+@pytest.mark.parametrize("encoding", ["gb18030", "utf-16"])
+def test_a_table_that_is_cut_off_inside_a_character_is_refused(bench, encoding):
+    source = bench.write("qa.csv", as_csv([{"问题": "什么", "回答": "因为"}]).rstrip().encode(encoding)[:-1])
+    with pytest.raises(ContentError, match=r"qa\.csv: the file is cut off inside a character: get the file again"):
+        propose(source)
+
+
 def test_a_quoted_tsv(bench):
     rows = [{"question": "two\nlines?", "answer": "a\tb"}, {"question": "q", "answer": "x"}]
     text, records = proposed(bench, bench.write("qa.tsv", as_csv(rows, delimiter="\t")))

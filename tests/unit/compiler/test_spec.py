@@ -113,6 +113,11 @@ ALIASES = ["about: &a0 [x]", *(f"k{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" 
         (("file: t.jsonl", "file: manifest.json"), "'manifest.json' is the compiler's own"),
         (("dataset: t", "dataset: 'a,b'"), "without blanks and commas"),
         (("dataset: t", "dataset: 'a_{x}'"), "{split} stands for the split"),
+        (('instruction: "{question}", output: "{answer}"', ""), "(alpaca) is; expected `instruction` or `input`"),
+        (("format: alpaca", "format: sharegpt"), "(sharegpt) is; expected `user`, or a column `is: turns`"),
+        (("}]", "}, {file: u.jsonl, format: messages, like: 0}]"), "(messages) is; expected `user`"),
+        (("}]", "}, {file: u.jsonl, format: text, like: 0}]"), "expected `text`, or a column `is: turns` with"),
+        (("{question: [q]", "{question: {names: [q], is: turns}"), "column question: turns are no text for"),
     ],
 )
 def test_what_is_wrong_in_a_spec_is_said(bench, change, says):
