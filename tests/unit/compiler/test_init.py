@@ -57,7 +57,7 @@ def test_the_dialect_is_found_and_said(bench, delimiter, encoding, said):
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-16"])
 def test_a_table_that_is_cut_off_inside_a_character_is_refused(bench, encoding):
     source = bench.write("qa.csv", as_csv([{"问题": "什么", "回答": "因为"}]).rstrip().encode(encoding)[:-1])
-    with pytest.raises(ContentError, match=r"qa\.csv: the file is cut off inside a character: get the file again"):
+    with pytest.raises(ContentError, match=r"qa\.csv: .* is cut off inside a character: get the file again"):
         propose(source)
 
 

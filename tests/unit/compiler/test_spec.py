@@ -113,10 +113,10 @@ ALIASES = ["about: &a0 [x]", *(f"k{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" 
         (("file: t.jsonl", "file: manifest.json"), "'manifest.json' is the compiler's own"),
         (("dataset: t", "dataset: 'a,b'"), "without blanks and commas"),
         (("dataset: t", "dataset: 'a_{x}'"), "{split} stands for the split"),
-        (('instruction: "{question}", output: "{answer}"', ""), "(alpaca) is; expected `instruction` or `input`"),
+        (('instruction: "{question}", output: "{answer}"', ""), "expected `instruction` or `input`"),
         (("format: alpaca", "format: sharegpt"), "(sharegpt) is; expected `user`, or a column `is: turns`"),
         (("}]", "}, {file: u.jsonl, format: messages, like: 0}]"), "(messages) is; expected `user`"),
-        (("}]", "}, {file: u.jsonl, format: text, like: 0}]"), "expected `text`, or a column `is: turns` with"),
+        (("}]", "}, {file: u.jsonl, format: text, like: 0}]"), "expected `text`, or a column `is: turns`"),
         (("{question: [q]", "{question: {names: [q], is: turns}"), "column question: turns are no text for"),
     ],
 )
