@@ -33,7 +33,13 @@ SAME_BASE = click.option(
 )
 
 
-@click.group(context_settings=CLI)
+EXAMPLES = examples(
+    "tuneyard adapter show demo-rte",
+    "tuneyard adapter merge demo-rte=0.5 demo-mnli=0.5 --out saves/both-halves",
+)
+
+
+@click.group(context_settings=CLI, epilog=EXAMPLES)
 def cli() -> None:
     """Merge, fuse, inspect and export LoRA adapters.
 

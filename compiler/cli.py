@@ -48,7 +48,10 @@ class _OnError(click.Choice[str]):
         return super().convert("reject" if value == "quarantine" else value, param, ctx) == "reject"
 
 
-@click.group(context_settings=CLI)
+@click.group(
+    context_settings=CLI,
+    epilog=examples("tuneyard data compile demo_rte", "tuneyard data show demo_rte --row 3"),
+)
 def cli() -> None:
     """Compile raw files into datasets that LLaMA-Factory reads."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from core.datasets import filled
 
@@ -20,6 +20,7 @@ class _Missing:
 MISSING = _Missing()
 
 
+@runtime_checkable
 class Rows(Protocol):
     """Some consecutive rows of one file; `prefix + line` is the place of each.
 
@@ -54,6 +55,10 @@ class ObjectRows(Rows):
     lines: Sequence[Line]
     rows: list[dict[str, object]]
     typed: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.lines) != len(self.rows):
+            raise ValueError(f"{len(self.lines)} line numbers of {len(self.rows)} rows")
 
     def names(self) -> list[str]:
         """Return the keys of all rows, those of the first one first."""

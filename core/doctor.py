@@ -18,6 +18,7 @@ from core.files import existing, versions
 from core.packages import in_checkout
 
 NEEDED = ("llamafactory", "torch", "transformers", "peft")
+AGAIN = "rm -f .venv/.core && make setup"  # which else takes what it installed once for installed
 GB = 10**9
 DISK_LOW, DISK_NONE, MEMORY_LOW = 20 * GB, GB, 4 * GB
 TIMEOUT = 3.0
@@ -71,7 +72,7 @@ def tested() -> dict[str, str]:
 
 
 def _libraries() -> Iterator[Finding]:
-    pinned, installed, fix = tested(), versions(*NEEDED), in_checkout("make setup")
+    pinned, installed, fix = tested(), versions(*NEEDED), in_checkout(AGAIN)
     for name in NEEDED:
         if name not in installed:
             yield Finding(name, "missing", f"not installed (tested: {pinned[name]})", fix)
@@ -85,7 +86,7 @@ def _gpu() -> Finding:
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a shared library that it needs
-        return Finding("gpu", "warning", f"not checked: torch: {error}", in_checkout("make setup"))
+        return Finding("gpu", "warning", f"not checked: torch: {error}", in_checkout(AGAIN))
     if torch.cuda.is_available():
         count = range(torch.cuda.device_count())
         cards = [torch.cuda.get_device_properties(index) for index in count]

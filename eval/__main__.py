@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from core.cli import LazyGroup
+from core.cli import LazyGroup, examples
 from core.errors import CLI, run
 
 COMMANDS = {
@@ -12,7 +12,13 @@ COMMANDS = {
 }
 
 
-@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings=CLI)
+EXAMPLES = examples(
+    "tuneyard eval nli --model models/demo-base --dataset demo_mnli_eval --limit 8 --out results/base",
+    "tuneyard eval compare results/demo --out build/verdict",
+)
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings=CLI, epilog=EXAMPLES)
 def cli() -> None:
     """Score models, compare what they answered, and report it."""
 

@@ -79,6 +79,7 @@ def ask(request: ScoringRequest, seed: int) -> Asked:
 
 
 cli.add_command(ask)
+cli.epilog = ask.epilog
 
 
 @cli_command(

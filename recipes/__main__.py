@@ -2,11 +2,16 @@
 
 import click
 
+from core.cli import examples
 from core.errors import CLI, run
 from recipes import base, best, check, plan, sweep, train
 
+EXAMPLES = examples(
+    "tuneyard recipe check recipes/demo-rte.yaml", "tuneyard recipe plan recipes/demo-rte.yaml --gpu A100"
+)
 
-@click.group(context_settings=CLI)
+
+@click.group(context_settings=CLI, epilog=EXAMPLES)
 def cli() -> None:
     """Trainings as files that LLaMA-Factory takes as they are."""
 

@@ -4,6 +4,7 @@ A method gets one module's factors and weights and the rank of the result, and r
 """
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,8 @@ class Method:
                 raise ValueError(f"{found} are no factors of {outputs}×{inputs}")
             if a.shape[0] > rank:
                 raise ValueError(f"rank {a.shape[0]} is above {rank}, the rank of the result")
+            if not all(abs(factor).max(initial=0) < math.inf for factor in (a, b)):
+                raise ValueError("A or B holds NaN or infinity")
         return a, b
 
 

@@ -73,9 +73,16 @@ def readers() -> dict[str, Reader]:
 
 
 def _guarded(plugin: Plugin, file: OpenFile, problems: Problems) -> Iterator[Rows]:
-    """Yield the rows that a plug-in's reader yields; `PluginError` for what it raises."""
+    """Yield the rows that a plug-in's reader yields; `PluginError` for what it raises or what are none."""
     with plugin.guarded():
-        yield from plugin.value.function(file, problems)
+        for rows in plugin.value.function(file, problems):
+            if not isinstance(rows, Rows):
+                raise TypeError(f"it yielded {type(rows).__name__}, expected compiler.rows.ObjectRows")
+            names = rows.names() if rows.lines else []
+            if strange := [name for name in names if not isinstance(name, str)]:
+                raise TypeError(f"it yielded the key {strange[0]!r}, expected text")
+            if rows.lines:
+                yield rows
 
 
 def find_reader(kind: str, shown: str) -> Reader:

@@ -92,6 +92,8 @@ def find_sets(datasets: Sequence[str], files: Sequence[Path]) -> list[Dataset]:
     names = [one.name for one in sets]
     if doubles := {name for name in names if names.count(name) > 1}:
         raise RequestError(f"two datasets are named {', '.join(sorted(doubles))}: rename a file")
+    if beyond := [name for name in names if Path(name).name != name or name.startswith(".")]:
+        raise RequestError(f"dataset {beyond[0]!r}: expected a name that can name a folder, of its results")
     if not sets:
         raise RequestError("no dataset: name one with --dataset NAME or --data FILE")
     return sets

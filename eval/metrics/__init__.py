@@ -8,8 +8,10 @@ Its mean appears in results.json, and from there in compare's and report's table
 import contextlib
 import functools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from core.errors import RequestError
@@ -42,7 +44,7 @@ class ExampleMetric:
             return [self._value(row) for row in rows]
 
     def _value(self, row: Mapping[str, object]) -> float:
-        value = float(self.function(row))
+        value = float(self.function(MappingProxyType(row)))  # which others are given, too: not to be changed
         if not math.isfinite(value) or (self.meaning.unit == "share" and not 0 <= value <= 1):
             raise ValueError(f"{self.name}: found {value}, expected a {self.meaning.unit}")
         return value
@@ -67,6 +69,10 @@ def metric(
 ) -> Callable[[Function], ExampleMetric]:
     """Declare a function of one prediction (a line of predictions.jsonl) as the metric `name`. A unit "share"
     is 0 to 1; `higher`: more is better; rows without the fields in `needs` are left out."""
+    if isinstance(needs, str):
+        raise TypeError(f"needs: found the text {needs!r}, expected a list of fields")
+    if not re.fullmatch(r"[\w.@%+-]+", name):
+        raise ValueError(f"found the name {name!r}, expected letters, digits, _ . @ % + -")
     return lambda function: ExampleMetric(name, Metric(unit, higher), tuple(needs), function)
 
 

@@ -72,6 +72,8 @@ def test_the_example_of_the_docs_is_a_method(install):
             r"ValueError: A \[16, 24\] and B \[23, 16\] are no factors",
         ),
         ("a, b = factors.exact; return a[1:], b", "are no factors of 24×24"),
+        ("a, b = factors.exact; return a * float('nan'), b", "ValueError: A or B holds NaN or infinity"),
+        ("a, b = factors.exact; return a, b + float('inf')", "ValueError: A or B holds NaN or infinity"),
         ("a, b = factors.exact; return a[:, 1:], b", r"A \[16, 23\] and B \[24, 16\] are no factors"),
         ("a, b = factors.exact; return a[:8], b[:, :9]", r"A \[8, 24\] and B \[24, 9\] are no factors"),
         ("a, b = factors.exact; return np.tile(a, (2, 1)), np.tile(b, 2)", "rank 32 is above 16"),

@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from core.cli import examples_of
+from core.cli import cli, examples_of
 from core.reference import commands, reference
 from tests.conftest import ROOT
 
@@ -19,6 +19,15 @@ def test_every_command_is_there() -> None:
     groups = {name.split()[1] for name in COMMANDS}
     assert groups == {"adapter", "data", "doctor", "eval", "recipe"}
     assert len(COMMANDS) > 30
+
+
+@pytest.mark.parametrize(
+    "group", [cli, *{id(c.parent): c.parent.command for c in commands() if c.parent}.values()]
+)
+def test_two_examples_end_the_help_of_a_group_and_are_those_of_its_commands(group: click.Group) -> None:
+    """So that the tests run them, too."""
+    ran = {example for command in COMMANDS.values() for example in examples_of(command)}
+    assert len(examples_of(group)) == 2 and ran.issuperset(examples_of(group))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

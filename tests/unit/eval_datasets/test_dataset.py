@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from core.errors import ContentError
+from core.errors import ContentError, RequestError
 from eval.datasets.dataset import read_datasets
 
 
@@ -68,3 +68,14 @@ def test_groups_are_of_all_rows_or_of_none(tmp_path, missing) -> None:
         read_datasets((), (write(tmp_path / "p.jsonl", {**whole, "group": 0}, {**whole, **missing}),))
     (questions,) = read_datasets((), (write(tmp_path / "p.jsonl", {**whole, **missing}, whole),))
     assert (questions.cluster, questions.clusters) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["../../esc", "a/b", "..", ".hidden"])
+def test_a_dataset_whose_results_would_lie_elsewhere_is_refused(tmp_path, monkeypatch, name) -> None:
+    """Its results have a folder of its name below OUT, and compare looks for them there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/q.json").write_text(json.dumps([{"instruction": "Q", "output": "A"}]))
+    (tmp_path / "data/dataset_info.json").write_text(json.dumps({name: {"file_name": "q.json"}}))
+    with pytest.raises(RequestError, match="expected a name that can name a folder"):
+        read_datasets((name,), ())

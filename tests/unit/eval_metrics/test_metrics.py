@@ -109,6 +109,7 @@ def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install,
         ("points", "return None", "TypeError: "),
         ("points", "return float('nan')", "ValueError: bad: found nan, expected a points"),
         ("share", "return 2", "ValueError: bad: found 2.0, expected a share"),
+        ("points", "return len(prediction.pop('model_output'))", "AttributeError: 'mappingproxy'"),
     ],
 )
 def test_a_metric_that_fails_is_named_with_its_package_and_takes_no_other_with_it(
@@ -121,6 +122,20 @@ def test_a_metric_that_fails_is_named_with_its_package_and_takes_no_other_with_i
     assert list(found) == ["answer_length"] and found["answer_length"]["ci95"] is None
     told = capsys.readouterr().err
     assert f"plug-in 'bad' of plug_bad 1.2 (tuneyard.metrics) failed: {said}" in told
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ("'bad', unit='points', higher=True, needs='model_output'", "needs: found the text 'model_output'"),
+        ("'a | b\\n', unit='points', higher=True, needs=()", "found the name 'a | b"),
+    ],
+)
+def test_a_metric_that_is_declared_wrongly_is_left_out_with_its_package(install, capsys, declared, said):
+    install("bad", f"from eval.metrics import metric\n@metric({declared})\ndef bad(_): return 1\n")
+    assert "bad" not in metrics.metrics()
+    told = capsys.readouterr().err
+    assert "plug_bad 1.2" in told and said in told
 
 
 def test_a_name_that_is_taken_is_left_out(install, capsys):
