@@ -46,7 +46,7 @@ class Method:
                 raise ValueError(f"{found} are no factors of {outputs}×{inputs}")
             if a.shape[0] > rank:
                 raise ValueError(f"rank {a.shape[0]} is above {rank}, the rank of the result")
-            if not all(abs(factor).max(initial=0) < math.inf for factor in (a, b)):
+            if not (abs(a).max(initial=0) < math.inf and abs(b).max(initial=0) < math.inf):
                 raise ValueError("A or B holds NaN or infinity")
         return a, b
 
