@@ -4,7 +4,6 @@ A method gets one module's factors and weights and the rank of the result, and r
 """
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,8 @@ class Method:
         """Return the merged A [≤ rank, inputs] and B [outputs, ≤ rank]; `PluginError` of a plug-in."""
         if self.plugin is None:
             return self.function(factors, rank)
+        import numpy as np  # which the list of names in `--help` does without
+
         inputs, outputs = factors.pairs[0][0].shape[1], factors.pairs[0][1].shape[0]
         with self.plugin.guarded():
             a, b = self.function(factors, rank)
@@ -46,7 +47,7 @@ class Method:
                 raise ValueError(f"{found} are no factors of {outputs}×{inputs}")
             if a.shape[0] > rank:
                 raise ValueError(f"rank {a.shape[0]} is above {rank}, the rank of the result")
-            if not (abs(a).max(initial=0) < math.inf and abs(b).max(initial=0) < math.inf):
+            if not (np.isfinite(a).all() and np.isfinite(b).all()):
                 raise ValueError("A or B holds NaN or infinity")
         return a, b
 
