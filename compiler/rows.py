@@ -65,6 +65,7 @@ class ObjectRows(Rows):
         return [*self.rows[0], *sorted(set().union(*self.rows).difference(self.rows[0]))]
 
     def column(self, name: str) -> list[object]:
+        """Return the values of a field, by its name or by its path."""
         try:
             return list(map(itemgetter(name), self.rows))
         except KeyError:
@@ -72,12 +73,15 @@ class ObjectRows(Rows):
             return [walk(row) for row in self.rows]
 
     def row(self, number: int) -> object:
+        """Return one row as an object."""
         return self.rows[number]
 
     def filled(self, name: str) -> list[int]:
+        """Return the numbers of the rows whose field holds something."""
         return filled([row.get(name) for row in self.rows])
 
     def head(self, count: int) -> "ObjectRows":
+        """Return the first rows alone."""
         return ObjectRows(self.prefix, self.lines[:count], self.rows[:count])
 
 
@@ -91,9 +95,11 @@ class TableRows(Rows):
     typed: bool = True
 
     def names(self) -> list[str]:
+        """Return the names of the columns."""
         return list(self.columns)
 
     def column(self, name: str) -> list[object]:
+        """Return the values of a field, by its name or by its path."""
         if name in self.columns:
             return list(self.columns[name])
         head, _, rest = name.partition(".")
@@ -103,12 +109,15 @@ class TableRows(Rows):
         return [walk(value) for value in self.columns[head]]
 
     def row(self, number: int) -> object:
+        """Return one row as an object."""
         return {name: values[number] for name, values in self.columns.items()}
 
     def filled(self, name: str) -> list[int]:
+        """Return the numbers of the rows whose field holds something."""
         return filled(self.columns[name])
 
     def head(self, count: int) -> "TableRows":
+        """Return the first rows alone."""
         columns = {name: values[:count] for name, values in self.columns.items()}
         return TableRows(self.prefix, self.lines[:count], columns, self.typed)
 
