@@ -116,6 +116,11 @@ def require(path: Path, what: str) -> Path:
     return path
 
 
+def names_folder(name: str) -> bool:
+    """Return whether a folder can have this name: one part of a path, and not hidden."""
+    return bool(name) and Path(name).name == name and not name.startswith(".")
+
+
 def existing(path: Path) -> Path:
     """Return a path where it exists, else the nearest folder above it that does."""
     return next(one for one in [path.absolute(), *path.absolute().parents] if one.exists())

@@ -16,7 +16,7 @@ from core.checkout import bundled
 from core.cli import cli_command
 from core.documents import read_yaml
 from core.errors import ContentError, RequestError, TuneyardError, nearest, run, show_value
-from core.files import read_object, write_json, write_text
+from core.files import names_folder, read_object, write_json, write_text
 from eval import compare, report
 from eval.backends import shards
 from eval.reports.compared import compare_results
@@ -173,7 +173,7 @@ def read_steps(path: Path, shared: Iterable[str], skipped: Iterable[str]) -> lis
 
 
 def _step(name: str, place: str, options: object, beside: Path, shared: frozenset[str]) -> Step:
-    if Path(name).name != name or name.startswith("."):
+    if not names_folder(name):
         raise ContentError(f"{place}: expected a name that can name a folder")
     if not isinstance(options, dict) or options.get("command") not in COMMANDS:
         found = show_value(options.get("command") if isinstance(options, dict) else options)

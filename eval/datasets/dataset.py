@@ -14,7 +14,7 @@ from typing import Any
 from core.datasets import Dataset, find_dataset, read_records, registry_folder
 from core.errors import ContentError, RequestError
 from core.examples import Examples, examples_file, read_examples
-from core.files import read_json, require, sha256
+from core.files import names_folder, read_json, require, sha256
 from core.prompt import Conversation, Message, conversation, refuse_media
 
 INDEPENDENT = "none"  # --cluster none
@@ -92,7 +92,7 @@ def find_sets(datasets: Sequence[str], files: Sequence[Path]) -> list[Dataset]:
     names = [one.name for one in sets]
     if doubles := {name for name in names if names.count(name) > 1}:
         raise RequestError(f"two datasets are named {', '.join(sorted(doubles))}: rename a file")
-    if beyond := [name for name in names if Path(name).name != name or name.startswith(".")]:
+    if beyond := [name for name in names if not names_folder(name)]:
         raise RequestError(f"dataset {beyond[0]!r}: expected a name that can name a folder, of its results")
     if not sets:
         raise RequestError("no dataset: name one with --dataset NAME or --data FILE")

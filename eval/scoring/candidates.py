@@ -19,6 +19,7 @@ from adapters.weighted import (
     parse_reference_weight,
 )
 from core.errors import RequestError, counted
+from core.files import names_folder
 from core.runs import model_sha256
 from core.supervision import Turns
 from eval.backends import shards
@@ -202,7 +203,7 @@ def _open_server(request: ScoringRequest) -> Opened:
     digest = hashlib.sha256(f"{server.url} {server.name}".encode()).hexdigest()
     prompting = Prompting(lambda _: [], lambda _: Turns([]), "the server's own", digest)
     name = Path(request.model).name
-    if not name or name.startswith("."):
+    if not names_folder(name):
         raise RequestError(f"--model {request.model!r}: expected a name that can name a folder")
     return Opened(server, digest, [Candidate(name, (), prompting)], request.batch_tokens or 0, merged=False)
 
@@ -220,7 +221,7 @@ def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, tuple[Weighte
         reference, candidates[own.name] = own.lora.base, (WeightedAdapter(own, 1.0),)
     for text in request.adapters:
         name, _, given = text.partition("=")
-        if not name or Path(name).name != name or name.startswith(".") or name == BASE or name in candidates:
+        if not names_folder(name) or name == BASE or name in candidates:
             raise RequestError(f"--adapter {text}: expected NAME=DIR with a new NAME that can name a folder")
         given = given or name
         if "+" not in given or Path(given).is_dir():
