@@ -178,7 +178,7 @@ class Registry:
         for dataset in datasets:
             there = self.entries.get(dataset)
             if there is not None and (other := _folder_of(there)) != name:
-                remove = f"`python -m compiler remove {other}` first, or give another --out"
+                remove = f"`tuneyard data remove {other}` first, or give another --out"
                 fix = remove if other in self.manifests else "rename one of the two"
                 taken = f"the dataset name {dataset!r} is taken by {there.get('file_name')!r}"
                 raise ContentError(f"{self.folder / REGISTRY}: {taken}: {fix}")

@@ -82,7 +82,7 @@ def not_registered(
         hint = f"it is in {other / REGISTRY}: in a recipe `dataset_dir: {other}`, else --dataset-dir {other}"
     listed = f"{', '.join(shown) or 'none'}{more}"
     return RequestError(
-        f"dataset {name!r} is not in {folder / REGISTRY} (registered: {listed}) {hint}".rstrip()
+        f"dataset {name!r} is not in {folder / REGISTRY} (registered: {listed}); {hint}".rstrip("; ")
     )
 
 

@@ -200,7 +200,7 @@ def _arguments(
         if key == "command":
             continue
         if option is None:
-            hint = nearest(name, known) or f"see python -m eval.{options['command']} --help"
+            hint = nearest(name, known) or f"see tuneyard eval {options['command']} --help"
             raise ContentError(f"{key}: {options['command']} has no such option; {hint}")
         if name in ALONE and (name != "--shots" or "--shots-from" in known):
             raise ContentError(f"{name[2:]}: a suite {ALONE[name]} run eval.{options['command']} by itself")

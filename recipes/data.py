@@ -51,7 +51,7 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
 def _compile_hint(name: str) -> str:
     stem = name.removeprefix("alpaca_").rsplit("_", 1)[0]
     specs = {path.stem.replace("-", "_"): path.stem for path in (ROOT / "compiler/specs").glob("*.yaml")}
-    return f"python -m compiler compile {specs[stem]}" if stem in specs else "python -m compiler list"
+    return f"tuneyard data compile {specs[stem]}" if stem in specs else "tuneyard data list"
 
 
 def dataset_dir(recipe: Recipe) -> str:

@@ -87,7 +87,7 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
     elif folder.is_absolute():
         yield recipe.problem("E344", key, f"{name}: no such folder")
     elif not remote or folder.parent.is_dir():
-        hint = "make it with `python -m recipes base`" if name == "models/demo-base" else ""
+        hint = "make it with `tuneyard recipe base`" if name == "models/demo-base" else ""
         yield recipe.problem("E306", key, f"{name}: no such folder, and no hub id (owner/name) either", hint)
 
 

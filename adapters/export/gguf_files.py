@@ -95,13 +95,13 @@ def _lora(source: ExportSource, options: Mapping[str, Any], target: Path, staged
         raise RequestError("--type and --llama-cpp are for models; an adapter's GGUF holds fp32, made here")
     if adapter is None or source.base is None:
         raise RequestError(
-            f"{source.folder}: an adapter, which has no GGUF of its own as a model. Fuse it first: python -m "
-            f"adapters fuse {source.folder} --base BASE --out DIR, and export that; or give --base BASE here "
-            "for a GGUF LoRA that is loaded beside the base's GGUF"
+            f"{source.folder}: an adapter, which has no GGUF of its own as a model. Fuse it first: "
+            f"tuneyard adapter fuse {source.folder} --base BASE --out DIR, and export that; or give --base "
+            "BASE here for a GGUF LoRA that is loaded beside the base's GGUF"
         )
     config = source.base / "config.json"
     architecture = read_architecture(config, read_object(config))
-    fuse = "fuse it: python -m adapters fuse"
+    fuse = "fuse it: tuneyard adapter fuse"
     for name in adapter.full_tensors:
         raise ContentError(f"{adapter.folder}: {name}: a full tensor, not B·A; {fuse}")
     for path, module in adapter.layout.items():

@@ -136,7 +136,7 @@ def make_card(source: ExportSource, name: str, licence: str | None, results: lis
     settings: dict[str, Any] = next(iter(recipes.values()), {})
     template = f" --template {settings['template']}" if settings.get("template") else ""
     if not recipes:
-        notes.append("recipe not recorded beside the weights (run.json of `python -m recipes train`)")
+        notes.append("recipe not recorded beside the weights (run.json of `tuneyard recipe train`)")
     trained = ", ".join(dict.fromkeys(str(one["dataset"]) for one in data))
     rows = [["base", base or "not recorded"], ["licence of the base", terms], *_sizes(adapter)]
     sections = [
@@ -221,7 +221,7 @@ def _usage(source: ExportSource, repo: str, base: str, template: str) -> str:
 
 def _data(listed: list[dict[str, Any]], notes: list[str]) -> str:
     if not listed:
-        notes.append("data not recorded beside the weights (run.json of `python -m recipes train`)")
+        notes.append("data not recorded beside the weights (run.json of `tuneyard recipe train`)")
         return ""
     used = {entry["dataset"]: entry for entry in listed}.values()
     rows = [[entry["dataset"], _about(entry), f"`{entry['sha256']}`"] for entry in used]
@@ -246,7 +246,7 @@ def _results(adapter: Adapter | None, places: list[Path], notes: list[str]) -> s
         found = sorted(place.rglob("results.json")) if place.is_dir() else [place]
         if not found:
             raise RequestError(
-                f"{place}: no results.json in it; expected a folder that python -m eval.nli wrote"
+                f"{place}: no results.json in it; expected a folder that tuneyard eval nli wrote"
             )
         files += found
     if not files:
@@ -257,7 +257,7 @@ def _results(adapter: Adapter | None, places: list[Path], notes: list[str]) -> s
         wanted = ("model", "set", "n", "accuracy", "ci95", "majority")
         missing = [key for key in wanted if not isinstance(fields, dict) or key not in fields]
         if missing:
-            raise ContentError(f"{file}: no {', '.join(missing)}: not a results.json of python -m eval.nli")
+            raise ContentError(f"{file}: no {', '.join(missing)}: not a results.json of tuneyard eval nli")
         hashes = fields.get("hashes", {}).get("adapters", {})
         own = adapter is not None and adapter.digest in hashes.values()
         proved |= own

@@ -128,7 +128,7 @@ def _written(found: Found, proposal: Proposal, share: float) -> str:
     split = _split_lines(found, proposal, share)
     name = _stem(found.path) + ("_{split}" if found.source.splits or split else "")
     lines = [
-        f"# Proposed by `python -m compiler init {shlex.quote(str(found.path))}` after {found.rows} rows.",
+        f"# Proposed by `tuneyard data init {shlex.quote(str(found.path))}` after {found.rows} rows.",
         "# What its comments say was guessed: look at it before you trust it.",
         f"about: {proposal.about}",
         "source:",

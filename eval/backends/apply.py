@@ -36,7 +36,7 @@ def check_fits(model: Model, adapter: Adapter) -> None:
         if path not in tensors or tensors[path].shape != adapter.full_tensor(path).shape:
             raise ContentError(
                 f"adapter {adapter.folder}: {path} does not fit the model: another base, or a larger "
-                "vocabulary (fuse it: python -m adapters fuse makes a model that can be scored)"
+                "vocabulary (fuse it: tuneyard adapter fuse makes a model that can be scored)"
             )
 
 

@@ -72,7 +72,7 @@ def load_engine(folder: Path, dtype: str | None, parts: Sequence[WeightedAdapter
         if part.weight != 1 or part.adapter.full_tensors:
             raise RequestError(
                 f"adapter {part.adapter.folder}: vLLM takes no weights, no modules_to_save and no bias: "
-                "merge or fuse it first (python -m adapters), or leave --backend out"
+                "merge or fuse it first (tuneyard adapter), or leave --backend out"
             )
     try:
         from vllm import LLM

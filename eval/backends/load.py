@@ -111,7 +111,7 @@ def loading(path: Path, problem: str = "cannot be loaded") -> Iterator[None]:
 def check_gguf(path: Path) -> None:
     """Raise `RequestError` unless the file begins as a GGUF does and the reader is installed."""
     if not path.is_file() or path.open("rb").read(4) != b"GGUF":
-        raise RequestError(f"{path}: no GGUF file; python -m adapters export --to gguf writes one")
+        raise RequestError(f"{path}: no GGUF file; tuneyard adapter export --to gguf writes one")
     if importlib.util.find_spec("gguf") is None:
         raise RequestError("reading GGUF needs the package gguf: run `make setup`")
 

@@ -50,7 +50,7 @@ def read_modelfile(path: Path) -> ServedModelfile:
         with bounded("reading it"):
             found = {word.upper(): _unquoted(value) for word, value in INSTRUCTION.findall(text)}
             if "TEMPLATE" not in found:
-                raise ContentError("no TEMPLATE; python -m adapters export --to ollama writes one")
+                raise ContentError("no TEMPLATE; tuneyard adapter export --to ollama writes one")
             if "MESSAGE" in found:
                 raise ContentError("MESSAGE puts turns before every conversation: training had none")
             return ServedModelfile(compile_template(found["TEMPLATE"]), found.get("SYSTEM"))

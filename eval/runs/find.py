@@ -167,7 +167,7 @@ def read_run(place: Path, by: str = "", metric: str = "") -> ScoredRun:
         found = ", ".join(list(facts)[:8])
         raise RequestError(
             f"{place}: no accuracy in {RESULTS} (found {found}); another figure of each example is compared "
-            f"by --metric: {', '.join(measurable(path))}"
+            f"by tuneyard eval compare --metric: {', '.join(measurable(path))}"
         )
     if not path.is_file():
         raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")

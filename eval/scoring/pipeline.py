@@ -209,7 +209,8 @@ def _kept_jobs(
 ) -> list[Job]:
     """What was scored, without the model; errors where it is of something else or not finished."""
     if (command := run["settings"].get("command")) != task.command:
-        raise RequestError(f"--rescore {source}: its outputs are of {command}: python -m {command} --rescore")
+        name = str(command).replace("eval.", "tuneyard eval ")
+        raise RequestError(f"--rescore {source}: its outputs are of {command}: {name} --rescore")
     here, there = source.resolve(), request.out.resolve()
     if here.is_relative_to(there) or there.is_relative_to(here):
         raise RequestError(f"--rescore {source}: --out {request.out}: expected a folder of its own")

@@ -216,7 +216,7 @@ def test_what_is_no_finished_run_of_this_data_and_command_is_refused(generated, 
     new = ("--out", tmp_path / "new")
     with pytest.raises(RequestError, match="no results folder"):
         call(nli, "--rescore", tmp_path / "none", "--data", data, *new)
-    with pytest.raises(RequestError, match="of eval.nli: python -m eval.nli"):
+    with pytest.raises(RequestError, match="of eval.nli: tuneyard eval nli"):
         call(qa, "--rescore", generated, "--data", data, *new)
     with pytest.raises(RequestError, match="expected a folder of its own"):
         call(nli, "--rescore", generated, "--data", data, "--out", generated, "--force")

@@ -167,7 +167,7 @@ def test_a_finished_suite_is_gone_on_with_and_a_changed_one_is_not(folder, tiny_
         ("- a", r"expected the name of each step"),
         (
             "a: {command: qa, metric: x}",
-            r"suite.yaml:1: a: metric: qa has no such option; see python -m eval.qa",
+            r"suite.yaml:1: a: metric: qa has no such option; see tuneyard eval qa",
         ),
         ("a: {command: text, rogue: true}", r"a: rogue: text has no such option; did you mean \"--rouge\"\?"),
         ("\na: {command: nli, mode: guess}", r"suite.yaml:2: a: Invalid value for '--mode': 'guess'"),

@@ -183,7 +183,7 @@ def test_prompts_alone_need_no_answers(home: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--gguf", "{home}/rows.json"], "rows.json: no GGUF file; python -m adapters export"),
+        (["--gguf", "{home}/rows.json"], "rows.json: no GGUF file; tuneyard adapter export"),
         (["--modelfile", "{home}/nowhere"], "nowhere: Modelfile not found"),
         (["--fused", "{home}/lora"], "no config.json: not a model folder"),
         (["--model", "{home}/lora"], "is an adapter itself: leave --adapter out"),

@@ -187,7 +187,7 @@ def test_a_set_whose_registration_was_killed_keeps_its_names(bench):
     entry = {"file_name": "other/x.json", "formatting": "alpaca"}
     with (
         staged(bench, "other", {"alpaca_rte_train": entry}) as (folder, manifest),
-        pytest.raises(ContentError, match="taken by 'rte/.*': `python -m compiler remove rte`"),
+        pytest.raises(ContentError, match="taken by 'rte/.*': `tuneyard data remove rte`"),
     ):
         Registry(bench.out).publish(folder, "other", manifest)
 

@@ -24,7 +24,7 @@ def test_a_dataset_is_found_by_its_name(tmp_path: Path) -> None:
 
 def test_an_unknown_name_lists_what_is_registered(tmp_path: Path) -> None:
     registry(tmp_path, '{"alpaca_rte_eval": {"file_name": "x"}}')
-    with pytest.raises(RequestError, match=r'registered: alpaca_rte_eval\) did you mean "alpaca_rte_eval"'):
+    with pytest.raises(RequestError, match=r'registered: alpaca_rte_eval\); did you mean "alpaca_rte_eval"'):
         find_dataset("alpaca_rte_evl", tmp_path)
     registry(tmp_path, json.dumps({f"set_{number}": {"file_name": "x"} for number in range(104)}))
     with pytest.raises(RequestError, match=r"registered: (set_\d+, ){10}… and 94 more\)"):

@@ -57,7 +57,7 @@ def test_neighbours_of_one_role_are_joined(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("FROM x\n", "no TEMPLATE; python -m adapters export --to ollama writes one"),
+        ("FROM x\n", "no TEMPLATE; tuneyard adapter export --to ollama writes one"),
         ('TEMPLATE "{{ .Prompt }}"\n', 'does ".Prompt", which is not rendered here'),
         ('TEMPLATE "{{ if .Tools }}x{{ end }}"\n', 'does ".Tools"'),
         ('TEMPLATE "{{ range .Messages }}x"\n', 'does "range without end"'),
