@@ -27,10 +27,8 @@ COLUMNS = ("id", "prompt", "reference", "answer", *CRITERIA, "comment")
 # OWASP's list of what begins a formula, full-width forms included: East Asian spreadsheets take them too.
 # The sheet has commas and quotes but may be opened with ; or tab: then a cell begins after each of those, and
 # after each line break, since the quotes stand in the middle of cells.
-_BEGIN, _FORMULA = r"(^|[;\t\n])", r"((?:[^\S\t\n]|[\"'])*+[=+\-@＝＋－＠])"
-FORMULA, NEUTRAL = re.compile(_BEGIN + _FORMULA), re.compile(f"{_BEGIN}'{_FORMULA}")
-_TAB = r"([\"']*\t)"  # what a part of a cell may not begin with either
-TAB, SAFE_TAB = re.compile(f"(^|[;\n]){_TAB}"), re.compile(f"(^|[;\n])'{_TAB}")
+FORMULA = re.compile(r"(^|[;\t\n])((?:[^\S\t\n]|[\"'])*+[=+\-@＝＋－＠])")
+TAB = re.compile(r"(^|[;\n])([\"']*\t)")  # what a part of a cell may not begin with either
 LINE = re.compile(r"'*\n")  # nor a whole cell
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 LONGEST = 32_000  # letters in a cell; Excel holds 32,767
@@ -92,12 +90,6 @@ def safe_cell(text: str) -> str:
     text = TAB.sub(r"\1'\2", FORMULA.sub(r"\1'\2", text))
     text = f"'{text}" if LINE.match(text) else text
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… (cut: the whole text is in answers.md)"
-
-
-def restored(cell: str) -> str:
-    """Return the text that `safe_cell` made a cell of, if it was not cut."""
-    cell = cell[1:] if cell.startswith("'") and LINE.match(cell) else cell
-    return NEUTRAL.sub(r"\1\2", SAFE_TAB.sub(r"\1\2", cell))
 
 
 def check_key(path: Path, facts: Mapping[str, object]) -> None:
@@ -179,7 +171,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         if missing := [name for name in ("id", *CRITERIA) if name not in names]:
             raise ContentError(f"{path} row 1: no column {', '.join(missing)}: keep the heading as it was")
         for number, cells in enumerate(reader, 2):
-            plain = [unicodedata.normalize("NFKC", restored(cell)).strip() for cell in cells]
+            plain = [unicodedata.normalize("NFKC", cell).strip() for cell in cells]
             if any(plain):
                 yield number, dict.fromkeys((*names, "comment"), "") | dict(zip(names, plain, strict=False))
     except csv.Error as error:

@@ -22,7 +22,6 @@ from eval.reports.sheet import (
     read_key,
     read_rows,
     read_sheet,
-    restored,
     safe_cell,
     side_by_side,
     tally_json,
@@ -121,26 +120,26 @@ def test_no_delimiter_makes_a_formula_of_a_part_of_a_cell(texts) -> None:
 
 
 @given(HOSTILE)
-def test_a_cell_is_read_back_as_the_text_that_it_was(text) -> None:
+def test_a_cell_is_its_text_and_apostrophes(text) -> None:
     plain = CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
-    assert restored(safe_cell(text)) == plain
+    assert safe_cell(text).replace("'", "") == plain.replace("'", "")
 
 
 def test_neutralising_takes_no_time_that_grows_faster_than_the_text() -> None:
     before = time.monotonic()
     for text in ("\n" * 30_000, "; " * 15_000, " " * 30_000, "'" * 30_000, ";=" * 15_000):
-        restored(safe_cell(text))
+        safe_cell(text)
     assert time.monotonic() - before < 2
 
 
-def test_a_sheet_read_with_semicolons_holds_the_texts_that_were_asked(tmp_path) -> None:
+def test_a_sheet_saved_with_semicolons_holds_every_id_and_neutral_texts(tmp_path) -> None:
     asked = [Answered("a;=1+1\n- b", "", {"base": "=HYPERLINK(1)", "tuned": "x;+2"})]
     sheet, key = make_sheet(asked, 42)
     (tmp_path / "s.csv").write_bytes(save(rows_of(sheet), delimiter=";"))
     read = {row["id"]: row for _, row in read_rows(tmp_path / "s.csv")}
-    assert {row["prompt"] for row in read.values()} == {"a;=1+1\n- b"}
-    assert {key[name]["model"]: row["answer"] for name, row in read.items()} == dict(asked[0].answers)
-    assert ";'=1+1\n'- b" in sheet.decode()
+    assert {row["prompt"] for row in read.values()} == {"a;'=1+1\n'- b"}
+    told = {key[name]["model"]: row["answer"] for name, row in read.items()}
+    assert told == {"base": "'=HYPERLINK(1)", "tuned": "x;'+2"}
 
 
 def test_a_cell_ends_where_a_spreadsheets_does() -> None:
