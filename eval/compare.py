@@ -6,7 +6,7 @@ docs/eval-compare.md explains the figures.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import click
 from core.cli import cli_command
 from core.errors import RequestError, run
 from core.files import write_json, write_text
-from core.language import ENGLISH, in_language, lang_option, tr
+from core.language import in_language, lang_option, tr
 
 if TYPE_CHECKING:
     from eval.reports.compared import ComparedRuns
@@ -86,13 +86,11 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
             "--margin, --replicates, --by, --choose-on and --calibrate are of accuracy: leave them out, or "
             "--metric"
         )
-    if metric and asked["lang"] != ENGLISH:
-        raise RequestError("--lang: the tables of --metric are in English only; leave one of the two out")
-    if metric:
-        write_graded(compare_in_metric(results, metric, decide_on), out)
-        return
     share = None if margin is None else margin / 100
     with in_language(asked["lang"]):
+        if metric:
+            write(compare_in_metric(results, metric, decide_on), out)
+            return
         compared = compare_results(results, decide_on, share, replicates, by, choose)
         facts = {"replicates": [asdict(one) for one in compared.recipes]}
         facts["slices"] = [asdict(one) for one in compared.slices]
@@ -104,31 +102,28 @@ def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **aske
 
 
 def write(compared: "ComparedRuns", out: Path, facts: Mapping[str, object] | None = None) -> None:
-    """Write the plots, table.md and, last, table.json (`facts` among it) into `out`, and print the table."""
+    """Write the plots and changed.jsonl (of accuracy alone), table.md and, last, table.json (`facts` among
+    it) into `out`, and print the table."""
     from eval.reports.numbers import grid
-    from eval.reports.plots import write_plots
     from eval.reports.tables import markdown, to_json
 
-    plots, typeface = write_plots(compared.comparison, compared.runs, out)
+    plots: Sequence[str] = []
+    numbered: Mapping[str, str] = {}
+    files = ["table.md", "table.json"]
+    if not compared.comparison.metric:
+        from eval.reports.plots import write_plots
+
+        plots, typeface = write_plots(compared.comparison, compared.runs, out)
+        numbered = typeface.numbered
+        files.insert(1, "changed.jsonl")
+        write_text(out / "changed.jsonl", changed_examples(compared))
     tables = [f"## {caption}\n\n{grid(table)}" for caption, table in compared.tables.items()]
-    text = "\n\n".join([*tables, markdown(compared.comparison, typeface.numbered)])
+    text = "\n\n".join([*tables, markdown(compared.comparison, numbered)])
     write_text(out / "table.md", text)
-    write_text(out / "changed.jsonl", changed_examples(compared))
     told = to_json(compared.comparison, compared.runs, compared.warnings, plots)
     write_json(out / "table.json", {**(facts or {}), **told})
     click.echo(text, nl=False)
-    click.echo(f"\n{out}: {', '.join([*plots, 'table.md', 'changed.jsonl', 'table.json'])}", err=True)
-
-
-def write_graded(graded: "ComparedRuns", out: Path) -> None:
-    """Write table.md and, last, table.json of a comparison in a metric into `out`, and print the table."""
-    from eval.reports.graded import graded_json, graded_markdown
-
-    text = graded_markdown(graded.comparison)
-    write_text(out / "table.md", text)
-    write_json(out / "table.json", graded_json(graded.comparison, graded.runs, graded.warnings))
-    click.echo(text, nl=False)
-    click.echo(f"\n{out}: table.md, table.json", err=True)
+    click.echo(f"\n{out}: {', '.join([*plots, *files])}", err=True)
 
 
 def changed_examples(compared: "ComparedRuns") -> str:

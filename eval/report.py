@@ -39,8 +39,8 @@ def cli(results: tuple[str, ...], out: Path, errors: int, lang: str) -> None:
     RESULTS are named as for eval.compare: folders that eval.nli and the like wrote, or other tools' logs.
     """
     from eval.reports.compared import compare_in_stated_metrics, compare_results
-    from eval.reports.graded import metric_differences
     from eval.reports.html import argument
+    from eval.reports.tables import metric_differences
 
     if out.is_dir():
         raise RequestError(f"--out {out}: a folder; expected the name of a file, e.g. {out / 'report.html'}")

@@ -21,7 +21,7 @@ from eval.reports.compared import ComparedRuns
 from eval.reports.incorrect import IncorrectExamples
 from eval.reports.numbers import Table
 from eval.reports.plots import NOT_WRITTEN, caption, folder_name, plot_language
-from eval.reports.tables import LEFT_OUT, NUMBERED, accuracies, differences, figures, method
+from eval.reports.tables import LEFT_OUT, NUMBERED, differences, figures, method, scores
 from eval.reports.verdict import headline, section_name, verdict
 from eval.runs.judgement import Comparison, ScoredRun
 
@@ -80,7 +80,7 @@ def page(
         style=(PAGE / "style.css").read_text(encoding="utf-8"),
         sentence=sentence,
         decided=decided[:1] if sentence else decided,
-        accuracies=accuracies(found),
+        accuracies=scores(found),
         plots=[
             {"caption": told, "svg": inline(svg, f"{folder_name(name)}-", html.escape(told))}
             for told, name, svg in drawn

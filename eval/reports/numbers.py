@@ -1,7 +1,8 @@
 """How figures and tables are written, in every report, plot and sentence: one rule for each kind."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from core.documents import markdown_table
 from core.language import tr
@@ -28,11 +29,39 @@ def points(share: float) -> str:
     return "+0.0" if text == "-0.0" else text.replace("-", "−")
 
 
-def points_interval(value: float, low: float, high: float, unit: str = "") -> str:
-    """Return a difference with its limits, `+43.3 (+39.1 to +47.5)`."""
-    return tr(
-        "{value}{unit} ({low} to {high})", value=points(value), unit=unit, low=points(low), high=points(high)
-    )
+def points_interval(value: float, low: float, high: float) -> str:
+    """Return a difference of shares with its limits, `+43.3 (+39.1 to +47.5)`."""
+    return limits(points, (value, low, high))
+
+
+def limits(show: Callable[[float], str], figures: Sequence[float], unit: str = "") -> str:
+    """Return (value, low, high) as `show` writes each of them, `1.54 (1.48 to 1.61)`."""
+    value, low, high = map(show, figures)
+    return tr("{value}{unit} ({low} to {high})", value=value, unit=unit, low=low, high=high)
+
+
+def number(value: float, sign: str = "") -> str:
+    """Return three digits that count, with the true minus sign."""
+    text = f"{value:{sign}.4g}" if abs(value) >= 1000 else f"{value:{sign}.3g}"
+    return text.replace("-", "−")
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How a metric's values, those with limits, differences, and sizes of one are written; what of."""
+
+    value: Callable[[float], str]
+    interval: Callable[[Sequence[float]], str]
+    gain: Callable[[float], str]
+    size: Callable[[float], str]
+    unit: str
+
+
+def scale_of(metric: str) -> Scale:
+    """Return how accuracy (no name) is written, in per cent and points, or any other metric, as numbers."""
+    if metric:
+        return Scale(number, partial(limits, number), partial(number, sign="+"), number, "")
+    return Scale(percent, interval, points, lambda share: f"{100 * share:.1f}", tr(" points"))
 
 
 def show_p(p: float) -> str:

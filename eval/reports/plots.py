@@ -145,7 +145,7 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
     models = [model for model in comparison.models if any(model in section.figures for section in sections)]
     figures = {model: [section.figures.get(model) for section in sections] for model in models}
     series = {
-        model: [None if one is None else (one.accuracy, one.low, one.high) for one in own]
+        model: [None if one is None else (one.value, one.low, one.high) for one in own]
         for model, own in figures.items()
     }
     places = [f"{section_name(section.name)}\nn = {section.n:,}" for section in sections]

@@ -7,7 +7,19 @@ from collections.abc import Mapping, Sequence
 from core import version
 from core.files import versions
 from core.language import tr
-from eval.reports.numbers import NONE, Table, grid, interval, p_cell, percent, points, points_interval
+from eval.reports.numbers import (
+    NONE,
+    Scale,
+    Table,
+    grid,
+    interval,
+    limits,
+    p_cell,
+    percent,
+    points,
+    points_interval,
+    scale_of,
+)
 from eval.reports.verdict import headline, section_name, verdict
 from eval.runs.judgement import MEAN, Comparison, ModelScore, PairedTest, ScoredRun, Section
 from eval.runs.questions import Choice, LabelBias, ReplicatedRecipe, Slice
@@ -19,6 +31,7 @@ LEFT_OUT = (
 NUMBERED = "The plots number what no installed font can write (a CJK font would):"
 WIDE = 7  # more columns than this do not fit a screen
 DIFFERENCES = ("", "difference, points (95 %)", "fixed", "regressed", "p", "minimum detectable effect")
+MEASURED = ("", "difference (95 %)", "better", "worse", "p", "minimum detectable effect")
 BIAS = "Label bias, fitted on half of the examples: accuracy on the other half"
 BIASES = (
     "",
@@ -31,13 +44,26 @@ BIASES = (
 )
 
 
-def accuracies(comparison: Comparison) -> Table:
-    """Return every model's accuracy on every set and on average, beside the majority class's."""
-    columns = [[tr("accuracy (95 % interval)"), tr("majority-class baseline"), *comparison.models]]
+def scores(comparison: Comparison) -> Table:
+    """Return every model's accuracy on every set and on average, beside the majority class's; of another
+    metric its figures."""
+    scale, columns = scale_of(comparison.metric), []
     for section in comparison.sections:
-        cells = [_accuracy(section.figures.get(model)) for model in comparison.models]
+        cells = [_score(section.figures.get(model), scale) for model in comparison.models]
         columns.append([f"{section_name(section.name)}, n = {section.n:,}", _majority(section), *cells])
+    columns.insert(0, [tr("accuracy (95 % interval)"), tr("majority-class baseline"), *comparison.models])
+    if comparison.metric:
+        columns[0][0] = _measured_in(comparison)
+        columns = [[head, *cells] for head, _, *cells in columns]
     return _turned(columns)
+
+
+def _measured_in(comparison: Comparison) -> str:
+    meaning = comparison.sets[0].meaning
+    told = "{name} ({unit}, lower is better), 95 % interval"
+    if meaning.higher:
+        told = "{name} ({unit}, higher is better), 95 % interval"
+    return tr(told, name=comparison.metric, unit=meaning.unit)
 
 
 def figures(comparison: Comparison) -> dict[str, Table]:
@@ -76,13 +102,22 @@ def _example_metrics(comparison: Comparison) -> Table:
         for name in dict.fromkeys(name for figure in section.figures.values() for name in figure.metrics):
             own = {model: one.metrics[name] for model, one in section.figures.items() if name in one.metrics}
             one = next(iter(own.values()))
-            told = metric_on(name, section.name, one.get("unit"), one.get("higher_is_better") is True)
+            told = _metric_on(name, section.name, one.get("unit"), one.get("higher_is_better") is True)
             rows.append([told, *(_measured(own.get(model)) for model in comparison.models)])
     return Table([tr("metric (95 % interval)"), *comparison.models], rows)
 
 
-def metric_on(name: str, dataset: str, unit: object, higher: bool) -> str:
-    """Return a metric on a dataset in words, with its unit and direction."""
+def metric_differences(found: Sequence[Comparison]) -> Table:
+    """Return every model against the base in several metrics, a row for each dataset and the mean."""
+    rows = []
+    for section in (section for each in found for section in each.sections):
+        where, meaning = section_name(section.name), section.meaning
+        named = _metric_on(section.metric, where, meaning.unit, meaning.higher)
+        rows += [[named, *_difference(test, section.metric)[:5]] for test in section.against_base]
+    return _table(["metric", *MEASURED[:5]], rows)
+
+
+def _metric_on(name: str, dataset: str, unit: object, higher: bool) -> str:
     told = "{name} on {dataset} ({unit}, lower is better)"
     if higher:
         told = "{name} on {dataset} ({unit}, higher is better)"
@@ -112,8 +147,9 @@ def differences(section: Section) -> dict[str, Table]:
         for test in shown
         if (f1 := test.macro_f1)
     ]
+    header = MEASURED if section.metric else DIFFERENCES
     found = {
-        tr(told, name=name): _table(DIFFERENCES, [_difference(test) for test in shown]),
+        tr(told, name=name): _table(header, [_difference(test, section.metric) for test in shown]),
         tr("Differences in macro-F1 on {name}.", name=name): _table(
             ["", "difference of macro-F1, points (95 %)", "p"], f1s
         ),
@@ -198,8 +234,8 @@ def method(section: Section) -> str:
     if section.groups is not None:
         told = "{n:,} examples in {clusters:,} clusters, flipped whole: {how}."
         return tr(told, n=section.n, clusters=section.groups, how=how)
-    alone = tr("mid-p McNemar") if len(against) == 1 and not between else how
-    return tr("{n:,} independent examples: {how}.", n=section.n, how=alone)
+    alone = len(against) == 1 and not between and not section.metric
+    return tr("{n:,} independent examples: {how}.", n=section.n, how=tr("mid-p McNemar") if alone else how)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -222,34 +258,35 @@ def _majority(section: Section) -> str:
     return percent(section.majority) + (f" ({section.majority_label})" if section.majority_label else "")
 
 
-def _accuracy(figure: ModelScore | None) -> str:
+def _score(figure: ModelScore | None, scale: Scale) -> str:
     if figure is None:
         return NONE
     unparsed = tr(", {count} unparsed", count=figure.unparsed) if figure.unparsed else ""
     trained = tr(", trained on {count:,}", count=figure.trained_on) if figure.trained_on else ""
     always = tr(', always "{label}"', label=figure.always) if figure.always else ""
-    return interval((figure.accuracy, figure.low, figure.high)) + always + unparsed + trained
+    return scale.interval((figure.value, figure.low, figure.high)) + always + unparsed + trained
 
 
 def _pair(test: PairedTest) -> str:
     return f"{test.model} − {test.against}"
 
 
-def _difference(test: PairedTest) -> list[str]:
+def _difference(test: PairedTest, metric: str = "") -> list[str]:
+    scale = scale_of(metric)
     return [
         _pair(test),
-        points_interval(test.value, test.low, test.high),
+        limits(scale.gain, (test.value, test.low, test.high)),
         f"{test.better:,}",
         f"{test.worse:,}",
         p_cell(test.p),
-        f"{100 * test.smallest:.1f}",
+        scale.size(test.smallest),
     ]
 
 
 def markdown(comparison: Comparison, numbered: Mapping[str, str]) -> str:
-    """Return the whole judgement: accuracies, then each section's comparisons under its verdict; `numbered`
+    """Return the whole judgement: scores, then each section's comparisons under its verdict; `numbered`
     is the key of the labels that the plots could not write out."""
-    parts = [grid(table) for table in (accuracies(comparison), *figures(comparison).values())]
+    parts = [grid(table) for table in (scores(comparison), *figures(comparison).values())]
     sections = sorted(comparison.sections, key=lambda section: bool(section.decided_by))
     parts += [_section(section, comparison) for section in sections]
     if numbered:
@@ -268,22 +305,23 @@ def _section(section: Section, comparison: Comparison) -> str:
 def to_json(
     comparison: Comparison, runs: Sequence[ScoredRun], warnings: Sequence[str], plots: Sequence[str]
 ) -> dict[str, object]:
-    """Return the comparison as plain JSON values, each section with its decision and verdict."""
+    """Return the comparison as plain JSON values, each section with its decision and verdict; of another
+    metric than accuracy its name, unit and direction, too."""
+    meaning = comparison.sets[0].meaning
+    measured = {"unit": meaning.unit, "higher_is_better": meaning.higher}
     return {
+        **({"metric": comparison.metric, **measured} if comparison.metric else {}),
         "base": comparison.base,
         "models": list(comparison.models),
         "sets": {section.name: _section_json(section, comparison.base) for section in comparison.sets},
         "mean": comparison.mean and _section_json(comparison.mean, comparison.base),
         "plots": list(plots),
-        **made_of(runs, warnings),
+        "left_out": LEFT_OUT,
+        "warnings": list(warnings),
+        "runs": [run.source for run in runs],
+        "versions": versions("numpy"),
+        "tuneyard": version(),
     }
-
-
-def made_of(runs: Sequence[ScoredRun], warnings: Sequence[str]) -> dict[str, object]:
-    """Return as JSON values what a comparison leaves out, its warnings, runs and versions."""
-    sources = [run.source for run in runs]
-    made = {"versions": versions("numpy"), "tuneyard": version()}
-    return {"left_out": LEFT_OUT, "warnings": list(warnings), "runs": sources, **made}
 
 
 def _section_json(section: Section, base: str) -> dict[str, object]:
@@ -292,7 +330,7 @@ def _section_json(section: Section, base: str) -> dict[str, object]:
         "groups": section.groups,
         "majority": None if math.isnan(section.majority) else section.majority,
         "majority_label": section.majority_label or None,
-        "models": {model: dataclasses.asdict(figure) for model, figure in section.figures.items()},
+        "models": {model: _figure_json(one, section.metric) for model, one in section.figures.items()},
         "comparisons": [dataclasses.asdict(test) for test in (*section.against_base, *section.between)],
         "ship": section.best,
         "margin": section.margin,
@@ -304,4 +342,10 @@ def _section_json(section: Section, base: str) -> dict[str, object]:
         "decided_by": section.decided_by or None,
         "tied_with": [test.against for test in section.rivals],
         "verdict": verdict(section, base),
+        **({"left_out": section.left_out} if section.metric else {}),
     }
+
+
+def _figure_json(figure: ModelScore, metric: str) -> dict[str, object]:
+    told = dataclasses.asdict(figure)
+    return {"value" if metric else "accuracy": told.pop("value"), **told}

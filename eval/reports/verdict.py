@@ -3,22 +3,23 @@
 from collections.abc import Sequence
 
 from core.language import listed, tr
-from eval.reports.numbers import percent, points, points_interval, show_p
+from eval.reports.numbers import limits, percent, scale_of, show_p
 from eval.runs.judgement import MEAN, Comparison, PairedTest, Section
 from eval.runs.training import contamination
 
 SHIP = "Ship {best}: {ours} against {theirs} of {base}, {gain}, p {p}."
 AHEAD = "Better than {base} here: {best}, {ours} against {theirs}, {gain}, p {p}."
 NOT_OVER_MAJORITY = " But it is not shown to beat the majority-class baseline ({share})."
-CHOSEN = " The best of {count} candidates is partly lucky: drawn towards their mean it is at {points} points."
-TIED = " Statistically tied with {model} ({points} points, p {p})."
+CHOSEN = " The best of {count} candidates is partly lucky: drawn towards their mean it is at {gain}."
+TIED = " Statistically tied with {model} ({gain}, p {p})."
 KEEP = "Keep {base}: all others are worse ({listed}; p {p})."
 BEHIND = "Worse than {base} here: all others ({listed}; p {p})."
 NO_EVIDENCE = (
     "No evidence of a difference from {base}: {model} is at {gain}, p {p}; "
-    "minimum detectable effect at n = {n:,}: {smallest:.1f} points."
+    "minimum detectable effect at n = {n:,}: {smallest}."
 )
-WORSE = " {model} is worse ({points} points, p {p})."
+WORSE = " {model} is worse ({gain}, p {p})."
+LEFT_OUT = " Left out: {count:,} rows without a value."
 WITHIN = " {model} is {shown} to be within {margin:g} points of {other}: {gain}."
 DESCRIBED = " This describes; the verdict is the one on {section}."
 BEATS = "{models} beats {base} on {where}"
@@ -28,6 +29,7 @@ BEST_TIED = "; {best} is statistically tied with {models}"
 NONE_BEATS = "No model is shown to beat {base} on {where}"
 BEST = "; best per dataset: {best}"
 DEFAULT = "; default: {model} (highest mean)."
+DEFAULT_LOWEST = "; default: {model} (lowest mean)."
 DEFAULT_ACCURACY = "; default: {model} (highest accuracy)."
 DEFAULT_BASE = "; default: {base}."
 MOST_NAMED = 6
@@ -43,26 +45,30 @@ def headline(comparison: Comparison) -> str:
     base, where = comparison.base, section.name
     if section.name == MEAN:
         names = tr(", ").join(one.name for one in comparison.sets)
-        where = tr("the average of {count} datasets ({names})", count=len(comparison.sets), names=names)
+        told = "the average of {count} datasets ({names})"
+        if section.metric:
+            told = "the average {metric} of {count} datasets ({names})"
+        where = tr(told, count=len(comparison.sets), names=names, metric=section.metric)
     if not section.against_base:
         return tr("Nothing to compare: {why}.", why=_only(section, base))
-    best = [tr("{model} on {name}", model=_highest(one), name=one.name) for one in comparison.sets]
+    best = [tr("{model} on {name}", model=_first(one), name=one.name) for one in comparison.sets]
     per_set = tr(BEST, best=tr(", ").join(best)) if section.name == MEAN else ""
     if section.best is None:
         return tr(NONE_BEATS, base=base, where=where) + per_set + tr(DEFAULT_BASE, base=base)
-    default = DEFAULT if section.name == MEAN else DEFAULT_ACCURACY
+    mean = DEFAULT if section.meaning.higher else DEFAULT_LOWEST
+    default = mean if section.name == MEAN else DEFAULT_ACCURACY
     return _winners(section, base, where) + per_set + tr(default, model=section.best)
 
 
-def _highest(section: Section) -> str:
-    model = max(section.figures, key=lambda model: section.figures[model].accuracy)
-    return f"{model} ({percent(section.figures[model].accuracy)})"
+def _first(section: Section) -> str:
+    model = section.ranked[0]
+    return f"{model} ({scale_of(section.metric).value(section.figures[model].value)})"
 
 
 def _winners(section: Section, base: str, where: str) -> str:
     """Who beats the base, and which of them no test tells apart."""
-    beating = [test.model for test in section.against_base if test.shown and test.value > 0]
-    models = _named(sorted(beating, key=lambda model: -section.figures[model].accuracy))
+    beating = section.better
+    models = _named(beating)
     among = [t for t in section.between if t.model in beating and t.against in beating]
     text = tr(BEATS if len(beating) == 1 else BEAT, models=models, base=base, where=where)
     if among and not any(test.shown for test in among):
@@ -78,14 +84,16 @@ def _named(models: Sequence[str]) -> str:
 
 def verdict(section: Section, base: str) -> str:
     """Return what follows: ship a model, keep the base, or no evidence and what could have been shown; behind
-    it which models were trained on some of the examples, and which section decides if not this one."""
+    it what was left out, which models were trained on some of the examples, and which section decides if not
+    this one."""
     told = (
         f" {contamination(model, one.trained_on, one.n, [])}{tr('.')}"
         for model, one in section.figures.items()
         if one.trained_on
     )
+    left_out = tr(LEFT_OUT, count=section.left_out) if section.left_out else ""
     described = tr(DESCRIBED, section=section_name(section.decided_by)) if section.decided_by else ""
-    return _decision(section, base) + _within(section) + "".join(told) + described
+    return _decision(section, base) + _within(section) + left_out + "".join(told) + described
 
 
 def _decision(section: Section, base: str) -> str:
@@ -95,38 +103,50 @@ def _decision(section: Section, base: str) -> str:
     if best is None:
         return _not_better(section, base)
     test = next(t for t in section.against_base if t.model == best)
-    ours, theirs = (percent(section.figures[model].accuracy) for model in (best, base))
+    shown = scale_of(section.metric).value
+    ours, theirs = (shown(section.figures[model].value) for model in (best, base))
+    ours = f"{section.metric} {ours}" if section.metric else ours
     told = AHEAD if section.decided_by else SHIP
-    text = tr(told, best=best, base=base, ours=ours, theirs=theirs, gain=_points(test), p=show_p(test.p))
+    gain = _interval(section, test)
+    text = tr(told, best=best, base=base, ours=ours, theirs=theirs, gain=gain, p=show_p(test.p))
     if test.shrunk is not None:
-        text += tr(CHOSEN, count=len(section.against_base), points=points(test.shrunk))
+        text += tr(CHOSEN, count=len(section.against_base), gain=_gain(section, test.shrunk))
     over = section.over_majority.get(best)
     if over and not (over.shown and over.value > 0):
         text += tr(NOT_OVER_MAJORITY, share=percent(section.majority))
     return text + "".join(
-        tr(TIED, model=rival.against, points=points(rival.value), p=show_p(rival.p))
+        tr(TIED, model=rival.against, gain=_gain(section, rival.value), p=show_p(rival.p))
         for rival in section.rivals
     )
 
 
-def _points(test: PairedTest) -> str:
-    return points_interval(test.value, test.low, test.high, tr(" points"))
+def _gain(section: Section, value: float) -> str:
+    scale = scale_of(section.metric)
+    return scale.gain(value) + scale.unit
+
+
+def _interval(section: Section, test: PairedTest) -> str:
+    scale = scale_of(section.metric)
+    return limits(scale.gain, (test.value, test.low, test.high), scale.unit)
 
 
 def _not_better(section: Section, base: str) -> str:
     worse = [test for test in section.against_base if test.shown]
     unknown = [test for test in section.against_base if not test.shown]
     if not unknown:
-        points_each = (f"{t.model} {points(t.value)}{tr(' points')}" for t in worse)
+        each = (f"{test.model} {_gain(section, test.value)}" for test in worse)
         told = BEHIND if section.decided_by else KEEP
-        return tr(told, base=base, listed=tr(", ").join(points_each), p=show_p(max(t.p for t in worse)))
-    best = max(unknown, key=lambda test: test.value)
+        return tr(told, base=base, listed=tr(", ").join(each), p=show_p(max(t.p for t in worse)))
+    best = min(unknown, key=lambda test: section.meaning.rank(test.value))
+    scale = scale_of(section.metric)
     text = tr(
         NO_EVIDENCE,
-        base=base, model=best.model, gain=_points(best), p=show_p(best.p), n=best.n,
-        smallest=100 * best.smallest,
+        base=base, model=best.model, gain=_interval(section, best), p=show_p(best.p), n=best.n,
+        smallest=scale.size(best.smallest) + scale.unit,
     )  # fmt: skip
-    return text + "".join(tr(WORSE, model=t.model, points=points(t.value), p=show_p(t.p)) for t in worse)
+    return text + "".join(
+        tr(WORSE, model=test.model, gain=_gain(section, test.value), p=show_p(test.p)) for test in worse
+    )
 
 
 def _within(section: Section) -> str:
@@ -136,7 +156,7 @@ def _within(section: Section) -> str:
     return "".join(
         tr(
             WITHIN,
-            model=test.model, other=test.against, margin=100 * section.margin, gain=_points(test),
+            model=test.model, other=test.against, margin=100 * section.margin, gain=_interval(section, test),
             shown=tr("shown" if test.low > -section.margin else "not shown"),
         )
         for test in section.against_top

@@ -87,12 +87,14 @@ def compare(
     if len(sets) > 1 and whole:
         over = {} if metric else _over_majority(list(by_set.values()), whole)
         means = [_mean_section(sets, whole, over, families(list(data.values()), whole, base, meaning))]
-    asked = decide_on or (MEAN if means else metric and next(iter(by_set)))
-    sets, means = (
-        [replace(one, margin=margin, decided_by="" if one.name == asked else asked) for one in sections]
-        for sections in (sets, means)
-    )
-    return Comparison(base, models, sets, means[0] if means else None, metric, meaning)
+    asked = decide_on or (MEAN if means else "")
+    told = [
+        replace(
+            one, margin=margin, metric=metric, meaning=meaning, decided_by="" if one.name == asked else asked
+        )
+        for one in (*sets, *means)
+    ]
+    return Comparison(base, models, told[: len(sets)], told[-1] if means else None)
 
 
 def families(data: Sequence[PairedRows], models: Sequence[str], base: str, meaning: Metric) -> Families:
@@ -148,8 +150,8 @@ def _section(name: str, runs: Mapping[str, ScoredRun], data: PairedRows, base: s
 def _graded_section(name: str, data: PairedRows, base: str, meaning: Metric) -> Section:
     figures = {model: _graded_figure(data, model, meaning) for model in data.values}
     tests = families([data], [*figures], base, meaning)
-    n, left_out = len(data.weights), data.left_out
-    return Section(name, n, None, math.nan, "", figures, *tests, left_out=left_out)
+    groups = None if data.groups is None else len(set(data.groups))
+    return Section(name, len(data.weights), groups, math.nan, "", figures, *tests, left_out=data.left_out)
 
 
 def _mean_section(
@@ -211,7 +213,7 @@ def _figure(run: ScoredRun, cells: Cells | None) -> ModelScore:
 
 
 def _mean_figure(figures: Sequence[ModelScore]) -> ModelScore:
-    mean = average([Measured(one.accuracy, one.n, one.stderr, (one.low, one.high)) for one in figures])
+    mean = average([Measured(one.value, one.n, one.stderr, (one.low, one.high)) for one in figures])
     unparsed, seen = (sum(getattr(figure, name) for figure in figures) for name in ("unparsed", "trained_on"))
     return ModelScore(mean.value, *mean.ci95, mean.stderr, mean.n, unparsed, trained_on=seen)
 

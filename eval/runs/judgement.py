@@ -72,7 +72,7 @@ class ModelScore:
     of results.json; `always` is the one answer given to every example, where several were expected.
     """
 
-    accuracy: float
+    value: float
     low: float
     high: float
     stderr: float
@@ -83,11 +83,6 @@ class ModelScore:
     trained_on: int = 0
     metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     always: str = ""
-
-    @property
-    def value(self) -> float:
-        """The accuracy, or the figure in another metric that stands in its place."""
-        return self.accuracy
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +127,10 @@ class Section:
     """What is known of one set, or of the mean over sets, and what follows from it.
 
     `majority` is nan where the expected answers are not known; `over_majority` tests each model whose rows
-    are known against always giving the commonest answer (neither in another metric than accuracy, of which
-    `left_out` are rows without a value of some model). `decided_by` names the section that decides where
-    this one only describes; `margin` is the loss (a share) that may be shown not to be exceeded.
+    are known against always giving the commonest answer. `metric` names another one than accuracy, with
+    neither of the two; `left_out` are then rows without a value of some model. `decided_by` names the section
+    that decides where this one only describes; `margin` is the loss (a share) that may be shown not to be
+    exceeded.
     """
 
     name: str
@@ -149,12 +145,25 @@ class Section:
     decided_by: str = ""
     margin: float | None = None
     left_out: int = 0
+    metric: str = ""
+    meaning: Metric = ACCURACY
+
+    @property
+    def ranked(self) -> list[str]:
+        """All models, that of the best figure first."""
+        return sorted(self.figures, key=lambda model: self.meaning.rank(self.figures[model].value))
+
+    @property
+    def better(self) -> list[str]:
+        """The models shown to be better than the base, that of the best figure first."""
+        sign = 1 if self.meaning.higher else -1
+        shown = {test.model for test in self.against_base if test.shown and sign * test.value > 0}
+        return [model for model in self.ranked if model in shown]
 
     @property
     def best(self) -> str | None:
-        """The model of highest accuracy among those shown to be better than the base."""
-        better = [test.model for test in self.against_base if test.shown and test.value > 0]
-        return max(better, key=lambda model: self.figures[model].accuracy, default=None)
+        """The model of the best figure among those shown to be better than the base."""
+        return next(iter(self.better), None)
 
     @property
     def rivals(self) -> list[PairedTest]:
@@ -166,23 +175,25 @@ class Section:
 
     @property
     def against_top(self) -> list[PairedTest]:
-        """The tests of every other model against the most accurate one, where they were paired."""
-        top = max(self.figures, key=lambda model: self.figures[model].accuracy)
+        """The tests of every other model against that of the best figure, where they were paired."""
+        top = self.ranked[0]
         tests = [t for t in (*self.against_base, *self.between) if top in (t.model, t.against)]
         return [t.seen_from(t.against if t.model == top else t.model) for t in tests]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All sections of a comparison with `base`; `mean` is there from two sets on. `metric` names another one
-    than accuracy."""
+    """All sections of a comparison with `base`; `mean` is there from two sets on."""
 
     base: str
     models: Sequence[str]
     sets: Sequence[Section]
     mean: Section | None
-    metric: str = ""
-    meaning: Metric = ACCURACY
+
+    @property
+    def metric(self) -> str:
+        """The metric compared, empty for accuracy."""
+        return self.sets[0].metric
 
     @property
     def sections(self) -> list[Section]:

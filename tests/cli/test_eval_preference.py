@@ -200,8 +200,8 @@ def test_marked_answers_are_told_apart_by_their_likelihood(tmp_path, tiny_model,
     assert "AUC against the base" in capsys.readouterr().out
     arguments = [str(tmp_path / "out"), "--metric", "auc", "--out", str(tmp_path / "t")]
     compare.main(arguments, standalone_mode=False)
-    (section,) = json.loads((tmp_path / "t/table.json").read_text())["sections"]
-    assert section["figures"]["base"]["value"] == pytest.approx(found["auc"]["value"])
+    (section,) = json.loads((tmp_path / "t/table.json").read_text())["sets"].values()
+    assert section["models"]["base"]["value"] == pytest.approx(found["auc"]["value"])
 
 
 @pytest.mark.parametrize(

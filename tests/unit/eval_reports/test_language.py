@@ -13,7 +13,7 @@ from core.drawing import Typeface
 from core.language import CHINESE, catalogue, in_language, listed, tr
 from eval import compare, report
 from eval.reports import plots
-from eval.reports.compared import compare_results
+from eval.reports.compared import compare_in_metric, compare_results
 from eval.reports.html import GLOSSARY
 from eval.reports.tables import markdown
 from tests.conftest import ROOT
@@ -92,6 +92,8 @@ def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, monkeypatch: 
             found = compare_results([str(tmp_path / "runs")], "", 0.05, recipes, "type", choose)
             page = report.render(found, "x")
             markdown(found.comparison, {"a": "#1"})
+        for metric in ("brier", "label_mass"):
+            markdown(compare_in_metric([str(tmp_path / "runs")], metric, "").comparison, {})
     assert asked.missing <= {"n", "points", "x"} and "基线" in page
 
 
@@ -147,10 +149,16 @@ def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
     assert re.findall("<p class=.note.>(.*?)</p>", page)[1:] == [said]
 
 
-def test_metrics_have_no_chinese_tables(tmp_path: Path) -> None:
+def test_a_metric_has_chinese_tables_and_a_verdict(tmp_path: Path) -> None:
     demo(tmp_path / "runs")
     done = CliRunner().invoke(
         compare.cli,
         [str(tmp_path / "runs"), "--lang", "zh", "--metric", "brier", "--out", str(tmp_path / "c")],
     )
-    assert "the tables of --metric are in English only" in str(done.exception)
+    assert done.exit_code == 0
+    assert "| brier（squared error，越低越好），95 % 置信区间 |" in done.stdout
+    assert (
+        "## 平均\n\nmnli、merge 和 rte 在 2 个数据集（demo_mnli_eval、demo_rte_eval）的平均 brier 上"
+        in done.stdout
+    )
+    assert "；默认：mnli（平均值最低）。\n\n采用 mnli：brier 0.3" in done.stdout

@@ -46,7 +46,7 @@ def test_figures_of_one_set() -> None:
     old, new = flags(40, 5, 30, 25)
     section = only(judge(make("base", old), make("a", new)))
     figure = section.figures["base"]
-    assert (figure.accuracy, figure.n, figure.unparsed) == (0.45, 100, 55)
+    assert (figure.value, figure.n, figure.unparsed) == (0.45, 100, 55)
     assert (figure.low, figure.high) == wilson(45, 100)
     assert figure.stderr == pytest.approx(math.sqrt(0.45 * 0.55 / 99))
     (test,) = section.against_base
@@ -146,8 +146,8 @@ def test_the_mean_takes_models_that_have_every_set() -> None:
     assert comparison.mean is not None
     assert list(comparison.mean.figures) == ["base", "a"]
     figure, single = comparison.mean.figures["a"], comparison.sets[0].figures["a"]
-    assert figure.accuracy == single.accuracy and figure.n == 200
-    assert figure.accuracy - figure.low == pytest.approx((single.accuracy - single.low) / math.sqrt(2))
+    assert figure.value == single.value and figure.n == 200
+    assert figure.value - figure.low == pytest.approx((single.value - single.low) / math.sqrt(2))
     (test,) = comparison.mean.against_base
     assert test.value == pytest.approx(0.25) and test.shown
     single = only(judge(*first[:2])).against_base[0]
@@ -210,7 +210,7 @@ def test_a_run_has_one_interval_wherever_it_is_told() -> None:
         == list(wilson(104, 208, t95(3)))
     )
     assert figure.stderr == told["stderr"]
-    assert chart == (figure.accuracy, figure.low, figure.high)
+    assert chart == (figure.value, figure.low, figure.high)
 
 
 def test_kinds_have_their_intervals_by_group() -> None:
@@ -228,7 +228,7 @@ def test_kinds_have_their_intervals_by_group() -> None:
     chart = kinds_chart([replace(run, kinds={"type": ["t"] * 400})], "type", "base").series["base"][0]
     for found in (told["subtypes"]["k"], told["types"]["yes"], qa_types(rows)):
         assert found["ci95"] == [figure.low, figure.high]
-    assert chart == (figure.accuracy, figure.low, figure.high)
+    assert chart == (figure.value, figure.low, figure.high)
 
 
 def qa_types(rows: list[dict]) -> dict:

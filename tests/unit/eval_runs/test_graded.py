@@ -13,7 +13,7 @@ from core.errors import ContentError, RequestError
 from eval.compare import cli
 from eval.metrics.text import bleu, bleu_parts
 from eval.reports.compared import compare_in_metric
-from eval.reports.graded import graded_verdict
+from eval.reports.verdict import verdict
 from eval.statistics.family import estimates, units_of
 from eval.statistics.rates import ratio
 
@@ -53,7 +53,7 @@ def test_a_loss_is_that_of_all_tokens_together_and_lower_is_better(tmp_path):
     (test,) = section.against_base
     assert test.value == pytest.approx(section.figures["mine"].value - section.figures["base"].value)
     assert test.better == sum(a["loss"] < b["loss"] for a, b in zip(mine, base, strict=True))
-    assert graded_verdict(section, compared(tmp_path, "eval_loss")).startswith("Ship mine: eval_loss 1.")
+    assert verdict(section, "base").startswith("Ship mine: eval_loss 1.")
 
 
 def test_p_of_one_candidate_is_scipys_permutation_test(tmp_path):
@@ -128,7 +128,7 @@ def test_rows_without_a_value_are_left_out_and_counted(tmp_path):
     run(run(tmp_path, "base", base), "mine", mine)
     graded = compared(tmp_path, "eval_loss")
     assert (graded.sections[0].n, graded.sections[0].left_out) == (N - 2, 2)
-    assert "Left out: 2 rows without a value." in graded_verdict(graded.sections[0], graded)
+    assert "Left out: 2 rows without a value." in verdict(graded.sections[0], "base")
 
 
 def test_anybodys_numbers_in_json_lines(tmp_path):
@@ -176,7 +176,12 @@ def test_a_run_without_an_accuracy_is_refused_with_the_metrics_that_it_has(tmp_p
     assert done.exit_code == 0, done.output
     table = json.loads((tmp_path / "t/table.json").read_text())
     assert (table["metric"], table["higher_is_better"], table["unit"]) == ("eval_loss", False, "nats")
-    assert table["sections"][0]["verdict"] in done.output
+    assert table["sets"]["talks"]["verdict"] in done.output and table["plots"] == []
+    assert (
+        table["sets"]["talks"]["models"]["mine"]["value"] < table["sets"]["talks"]["models"]["base"]["value"]
+    )
+    assert "30 clusters, flipped whole" in done.output
+    assert {path.name for path in (tmp_path / "t").iterdir()} == {"table.md", "table.json"}
     done = CliRunner().invoke(
         cli, [str(tmp_path), "--metric", "x", "--margin", "1", "--out", str(tmp_path / "t")]
     )

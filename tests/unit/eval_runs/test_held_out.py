@@ -42,7 +42,7 @@ def test_base_singles_and_the_choice_on_the_other_half(sweep):
     (section,) = comparison.sets
     assert comparison.models == ["base", "rte", "mnli", "rte=0.5,mnli=0.5"]
     assert section.n == 3
-    shares = {model: round(3 * figure.accuracy) for model, figure in section.figures.items()}
+    shares = {model: round(3 * figure.value) for model, figure in section.figures.items()}
     assert shares == {"base": 1, "rte": 0, "mnli": 2, "rte=0.5,mnli=0.5": 2}
     assert section.majority == pytest.approx(2 / 3), "of the held-out half, not of results.json"
 

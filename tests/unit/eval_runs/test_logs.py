@@ -62,9 +62,7 @@ def test_choices_are_read_by_their_text_and_judged_by_the_harness() -> None:
 
 def test_accuracies_are_those_that_the_harness_printed() -> None:
     comparison = compare(read_runs([parse_source(str(HARNESS))])[0], "base")
-    figures = {
-        section.name: {m: f.accuracy for m, f in section.figures.items()} for section in comparison.sets
-    }
+    figures = {section.name: {m: f.value for m, f in section.figures.items()} for section in comparison.sets}
     assert figures["nli3"] == {"base": 0.25, "tuned": 0.5}
     assert figures["gen2,strict"] == figures["gen2,loose"] == {"base": 0.0, "tuned": 0.0}
 
