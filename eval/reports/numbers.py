@@ -48,7 +48,8 @@ def number(value: float, sign: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How a metric's values, those with limits, differences, and sizes of one are written; what of."""
+    """How a metric is written: a value, (value, low, high), a difference with its sign, the size of one, and
+    the unit that follows a difference in a sentence."""
 
     value: Callable[[float], str]
     interval: Callable[[Sequence[float]], str]

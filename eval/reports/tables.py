@@ -47,18 +47,19 @@ BIASES = (
 def scores(comparison: Comparison) -> Table:
     """Return every model's accuracy on every set and on average, beside the majority class's; of another
     metric its figures."""
-    scale, columns = scale_of(comparison.metric), []
+    scale = scale_of(comparison.metric)
+    columns = [[_heading(comparison), tr("majority-class baseline"), *comparison.models]]
     for section in comparison.sections:
         cells = [_score(section.figures.get(model), scale) for model in comparison.models]
         columns.append([f"{section_name(section.name)}, n = {section.n:,}", _majority(section), *cells])
-    columns.insert(0, [tr("accuracy (95 % interval)"), tr("majority-class baseline"), *comparison.models])
-    if comparison.metric:
-        columns[0][0] = _measured_in(comparison)
+    if comparison.metric:  # in which the majority class has no figure
         columns = [[head, *cells] for head, _, *cells in columns]
     return _turned(columns)
 
 
-def _measured_in(comparison: Comparison) -> str:
+def _heading(comparison: Comparison) -> str:
+    if not comparison.metric:
+        return tr("accuracy (95 % interval)")
     meaning = comparison.sets[0].meaning
     told = "{name} ({unit}, lower is better), 95 % interval"
     if meaning.higher:

@@ -13,6 +13,7 @@ from core.errors import ContentError, RequestError
 from eval.compare import cli
 from eval.metrics.text import bleu, bleu_parts
 from eval.reports.compared import compare_in_metric
+from eval.reports.tables import markdown
 from eval.reports.verdict import verdict
 from eval.statistics.family import estimates, units_of
 from eval.statistics.rates import ratio
@@ -119,6 +120,28 @@ def test_several_datasets_count_alike_and_one_may_decide(tmp_path):
     assert mean.against_base[0].value == pytest.approx(sum(gains) / 2)
     asked = compared(tmp_path, "eval_loss", decide_on="b").sections
     assert [section.decided_by for section in asked] == ["b", "", "b"]
+
+
+def test_where_lower_is_better_the_lowest_is_shipped_and_higher_ones_are_worse(tmp_path):
+    for dataset in "ab":
+        for seed, (model, shift) in enumerate(
+            (("base", 0.0), ("mine", -0.5), ("other", -0.28), ("bad", 0.9))
+        ):
+            run(tmp_path, model, losses(seed, shift), dataset)
+    found = compared(tmp_path, "eval_loss")
+    assert found.mean.better == found.mean.ranked[:2] and found.mean.best in ("mine", "other")
+    (rival,) = found.mean.rivals
+    assert f"Statistically tied with {rival.against} (" in verdict(found.mean, "base")
+    told = markdown(found, {})
+    assert f"; default: {found.mean.best} (lowest mean).\n" in told and "average eval_loss of 2" in told
+    assert "majority" not in told and "points" not in told
+
+
+def test_a_model_of_a_higher_loss_is_not_shipped(tmp_path):
+    run(run(tmp_path, "base", losses(1)), "mine", losses(2, 0.9))
+    (section,) = compared(tmp_path, "eval_loss").sections
+    assert verdict(section, "base").startswith("Keep base: all others are worse (mine +")
+    assert section.best is None and section.ranked == ["base", "mine"]
 
 
 def test_rows_without_a_value_are_left_out_and_counted(tmp_path):
