@@ -9,16 +9,14 @@ from typing import Any
 
 from adapters.methods import methods
 from adapters.weighted import parse_optional_weight, parse_reference_weight
-from core.checkout import bundled
+from core.checkout import ROOT, bundled
 from core.documents import read_mapping
-from core.errors import ContentError, RequestError, nearest, show_value
+from core.errors import RequestError
+from core.files import read_object
+from core.refusals import check_file
 
 DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
-FOLDER = "a folder"
-EXPECTED = {
-    "adapters": "a list like [rte=0.5, mnli=0.5]", "base": FOLDER, "dtype": ", ".join(DTYPES),
-    "energy": "a share such as 0.99", "method": "", "out": FOLDER, "rank": "a whole number",
-}  # fmt: skip
+SCHEMA = ROOT / "recipes/merge/schema.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +86,8 @@ def parse_size(text: str) -> int:
 def _read_recipe(path: Path) -> dict[str, Any]:
     """Read a merge recipe: the options of `merge` by name, and the list `adapters`."""
     fields = read_mapping(path, "merge recipe")
-    for name, value in (fields | {"adapters": fields.get("adapters")}).items():
-        if name not in EXPECTED:
-            expected = f"{', '.join(EXPECTED)} {nearest(name, EXPECTED)}".rstrip()
-            raise ContentError(f"{path}: unknown field {name!r}, expected {expected}")
-        if not _is_right(name, value):
-            expected = EXPECTED[name] or ", ".join(methods())
-            raise ContentError(f"{path}: {name}: {show_value(value)}, expected {expected}")
+    schema: dict[str, Any] = read_object(SCHEMA)
+    if "method" in fields:  # the file, which editors read, does not know plug-ins
+        schema["properties"]["method"] = {"enum": list(methods())}
+    check_file(path, schema, fields)
     return fields
-
-
-def _is_right(name: str, value: object) -> bool:
-    if name == "adapters":
-        return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
-    if name in ("method", "dtype"):
-        return isinstance(value, str) and value in (methods() if name == "method" else DTYPES)
-    if name == "rank":
-        return value is None or type(value) is int
-    if name == "energy":
-        return not isinstance(value, bool) and isinstance(value, int | float | None)
-    return value is None or (isinstance(value, str) and "\0" not in value)

@@ -16,6 +16,7 @@ from compiler.turns import ASSISTANT, CALL, Talks, Turn, best_of, checked_pair, 
 from compiler.unused import Unused, missing_fix, other_kind
 from core.calls import OPEN, WrongValueError, calls_of, misfits, tools_text
 from core.errors import Problem, nearest, show_value
+from core.refusals import refusals
 
 Types = dict[str, str]
 Values = list[object]
@@ -273,10 +274,8 @@ class Checker:
         if isinstance(value, str) and not value.replace("\ufeff", "").strip():  # what \\S of JSON Schema is
             return Problem("E106", place, f"found {found}, expected text that is not blank", field)
         if isinstance(value, list) and kind in NESTED:
-            from compiler.explain import explain
-
-            where, what = next(explain(_schema(kind), value))
-            return Problem("E105", place, what, f"{field} {where}".rstrip())
+            wrong = next(refusals(_schema(kind), value))
+            return Problem("E105", place, wrong.message, f"{field} {wrong.place}".rstrip())
         fix = other_kind(value, self.spec.name) if kind in CLEANED else ""
         return Problem("E105", place, f"found {found} ({_type(value)}), expected {expected}", field, fix)
 

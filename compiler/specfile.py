@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from core.datasets import REGISTRY
 from core.documents import read_yaml
 from core.errors import ContentError, RequestError, nearest, show_value
+from core.refusals import refusals
 
 PACKAGE = Path(__file__).parent
 SPECS = PACKAGE / "specs"
@@ -148,11 +149,10 @@ def _validate(path: Path, raw: Raw) -> None:
 
     schema = read_schema("spec")
     if not jsonschema_rs.validator_for(schema).is_valid(raw):
-        from compiler.explain import explain
-
         # Python's `$` lets a line break at the end of a name pass, which jsonschema-rs refuses
-        wrong = dict.fromkeys(explain(schema, raw)) or [("", "found a name with a line break at its end")]
-        raise ContentError("\n".join(f"{path}: {where or 'the spec'}: {what}" for where, what in wrong))
+        lines = dict.fromkeys(one.line("the spec") for one in refusals(schema, raw))
+        wrong = lines or ["the spec: found a name with a line break at its end"]
+        raise ContentError("\n".join(f"{path}: {line}" for line in wrong))
 
 
 def filled_in(record: type[T], raw: Mapping[str, Any], /, **others: object) -> T:

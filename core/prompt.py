@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from core.calls import RESULTS, WrongValueError, before_calls, calls_of, tools_text, wrapped_tools
@@ -114,7 +115,9 @@ def saved_chat_template(folder: Path) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def chat_renderer(tokenizer: "PreTrainedTokenizerBase", template: str | None, think: bool = False) -> Render:
+def chat_renderer(
+    tokenizer: "PreTrainedTokenizerBase | SimpleNamespace", template: str | None, think: bool = False
+) -> Render:
     """Return messages → text by a Jinja chat template, up to where an answer begins if one is asked for.
 
     Without a template texts stand line by line, as LLaMA-Factory's `empty` has one turn. Models that can
@@ -134,7 +137,7 @@ def chat_renderer(tokenizer: "PreTrainedTokenizerBase", template: str | None, th
                 text: str = tokenizer.apply_chat_template(
                     plain, chat_template=template, tokenize=False, **asked
                 )
-        except TemplateError as error:
+        except (TemplateError, TypeError) as error:  # TypeError: of a template that adds a text to nothing
             roles = ", ".join(m["role"] for m in messages)
             raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
         called = [call for message in plain for call in message.get("tool_calls", ())]

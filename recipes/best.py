@@ -16,8 +16,8 @@ from core.drawing import choose_typeface, picture
 from core.errors import ContentError, RequestError
 from core.files import read_object, require
 from core.metrics import Metric, direction, metric_of, read_metric
+from core.refusals import is_number
 from recipes.output import CHECKPOINT, checkpoints, find_flaw
-from recipes.recipe import is_number
 
 
 class DivergedError(ContentError):

@@ -120,16 +120,14 @@ def require_model(recipe: Recipe) -> None:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    given = {
-        key: str(recipe.settings.get(key) or "") for key in ("hf_hub_token", "cache_dir", "model_revision")
-    }
-    revision = given["model_revision"] or "main"
+    cache, revision, token = (str(recipe.settings.get(key) or "") or None for key in OF_THE_HUB)
+    revision = revision or "main"
     try:  # weights: config and tokenizer alone may come from a check
         for file in WEIGHTS:
-            if isinstance(try_to_load_from_cache(name, file, given["cache_dir"] or None, revision), str):
+            if isinstance(try_to_load_from_cache(name, file, cache, revision), str):
                 return
         url = hf_hub_url(name, "config.json", revision=revision)
-        get_hf_file_metadata(url, token=given["hf_hub_token"] or None)
+        get_hf_file_metadata(url, token=token)
     except (OSError, httpx.HTTPError, HfHubHTTPError, HFValidationError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         hub = f"not in the hub's cache; not found on, or cannot reach, the Hugging Face Hub: {reason[:200]}"

@@ -7,17 +7,15 @@ In run.json `inputs` decides whether two runs are the same; versions, times and 
 import contextlib
 import fcntl
 import itertools
-import os
 import platform
 import re
-import subprocess
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from core.checkout import ROOT, version
+from core.checkout import version
 from core.errors import ContentError, RequestError, show_value
 from core.files import opened, read_object, sha256, versions
 from core.runs import RUN, STARTED, files_sha256, model_sha256
@@ -211,17 +209,4 @@ def run_record(recipe: Recipe, inputs: dict[str, object], facts: dict[str, objec
         "result": read_object(results) if results.is_file() else {},
         "versions": {"python": platform.python_version(), **versions(*PACKAGES)},
         "tuneyard": version(),
-        "git": _git_state(),
     }
-
-
-def _git_state() -> dict[str, object] | None:
-    """Return commit and cleanness of the working tree that this file lies in, None outside of git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
-    try:
-        told = subprocess.check_output(command, cwd=ROOT, env=quiet, stderr=subprocess.DEVNULL, text=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    commit, dirty, _ = told.strip().partition("-")
-    return {"commit": commit, "clean": not dirty}

@@ -4,21 +4,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeGuard
 
 from core.checkout import bundled
 from core.documents import read_yaml
 from core.errors import ContentError, Problem, RequestError, nearest, show_value
 from core.files import read_object, require
 from core.packages import need
+from core.refusals import is_number
 from core.runs import names_in
-
-LARGEST = 2.0**53  # above it not every whole number is a float; no step, rank or rate is as large
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Return whether a value is a number to calculate with: no truth value, no NaN, none too large."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,24 +7,20 @@ import enum
 import json
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from core.errors import Problem, nearest, show_value
+from core.errors import Problem, nearest
 from core.files import read_object, versions, write_text
-from recipes.recipe import LARGEST, Recipe, is_number
+from core.refusals import refusals
+from recipes.recipe import Recipe
 
 SCHEMA = Path(__file__).with_name("schema.json")
 TYPES: dict[object, str] = {
     bool: "boolean", int: "integer", float: "number", str: "string", dict: "object", list: "array",
     type(None): "null",
-}  # fmt: skip
-WORDS = {
-    "boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "a text",
-    "object": "a mapping", "array": "a list",
 }  # fmt: skip
 LISTS = (  # LLaMA-Factory splits these texts at commas and takes lists as well
     "adapter_name_or_path", "additional_target", "apollo_target", "dataset", "eval_dataset",
@@ -43,17 +39,7 @@ BOUNDS: tuple[tuple[dict[str, int], str], ...] = (
     ({"minimum": -1}, "max_steps"),
     ({"minimum": 0, "maximum": 2**32 - 1}, "seed"),
 )
-CODES = {"type": "E302", "enum": "E303"}  # by the keyword that a value fails; else E313
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Where a value fails its schema (`rules.0.weight`, "" for itself) and by which keyword; the fix."""
-
-    place: str
-    keyword: str
-    message: str
-    hint: str = ""
+CODES = {"type": "E302", "enum": "E303", "anyOf": "E303"}  # by the keyword that a value fails; else E313
 
 
 @cache
@@ -69,54 +55,10 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
         if key not in known_keys():
             hint = nearest(key, known_keys()) or "LLaMA-Factory has no such setting"
             yield recipe.problem("E301", key, "unknown key", hint)
-        elif value is not None and (wrong := refusal(known_keys()[key], value)):
+        elif value is not None and (wrong := next(refusals(known_keys()[key], value, exact=True), None)):
             code = CODES.get(wrong.keyword, "E313")
             named = key == "template" and code == "E303"
             yield recipe.problem("E305" if named else code, key, wrong.message, wrong.hint)
-
-
-def refusal(schema: Mapping[str, Any], value: object) -> Refusal | None:
-    """Return the first thing that a JSON Schema refuses in a value, None where it refuses nothing."""
-    error = next(_validator()(schema).iter_errors(value), None)
-    if error is None:
-        return None
-    if error.validator == "anyOf":
-        error = max(error.context, key=lambda one: len(one.path))  # of an item where a list is given
-    found, schema, keyword, hint = error.instance, error.schema, str(error.validator), ""
-    expected = str(schema.get("description"))
-    if isinstance(found, int | float) and not isinstance(found, bool) and not is_number(found):
-        keyword, expected = "maximum", f"a number of at most {LARGEST:,.0f}"
-    elif keyword == "enum":
-        known = [str(choice) for choice in schema["enum"] if choice is not None]
-        expected = f"one of {', '.join(known[:12])}{', …' * (len(known) > 12)}"
-        hint = nearest(str(found), known)
-    elif keyword == "type":
-        expected = " or ".join(WORDS[kind] for kind in _types(schema) if kind != "null")
-        if isinstance(found, bool) and "string" in _types(schema):
-            hint = (
-                "YAML reads a bare yes or no as true or false: write it in quotes (in a shell 'KEY=\"no\"')"
-            )
-    elif keyword.endswith("imum"):
-        start = f"above {schema['exclusiveMinimum']}" if "exclusiveMinimum" in schema else "from {minimum}"
-        expected = f"a number {start}{' to {maximum}' if 'maximum' in schema else ''}".format(**schema)
-    place = ".".join(map(str, error.absolute_path))
-    return Refusal(place, keyword, f"found {show_value(found)}, expected {expected}", hint)
-
-
-@cache
-def _validator() -> Any:
-    """Return a validator to which 8.0 is no integer, and NaN, infinity and what is too large no number."""
-    from jsonschema import Draft202012Validator as Validator
-    from jsonschema.validators import extend
-
-    kinds = {"integer": lambda _, one: is_number(one) and isinstance(one, int)}
-    checker = Validator.TYPE_CHECKER.redefine_many({**kinds, "number": lambda _, one: is_number(one)})
-    return extend(Validator, type_checker=checker)  # type: ignore[no-untyped-call]  # its stubs
-
-
-def _types(schema: Mapping[str, Any]) -> list[str]:
-    kinds = schema["type"]
-    return kinds if isinstance(kinds, list) else [kinds]
 
 
 def schema_text() -> str:
@@ -133,9 +75,11 @@ def schema_text() -> str:
     keys["template"]["enum"] = [*sorted(TEMPLATES), None]
     trackers = sorted({"all", "none", *INTEGRATION_TO_CALLBACK})
     items = {"type": "array", "items": {"enum": trackers}}
-    keys["report_to"] = {"anyOf": [{"enum": [*trackers, None]}, items]}
+    either = [{"enum": [*trackers, None]}, items]
+    keys["report_to"] = {"description": "a tracker, or a list of trackers", "anyOf": either}
     for key in LISTS:
-        keys[key]["type"] = sorted({*_types(keys[key]), "array"})
+        kinds = keys[key]["type"]
+        keys[key]["type"] = sorted({"array", *([kinds] if isinstance(kinds, str) else kinds)})
     for bounds, names in BOUNDS:
         for key in names.split():
             keys[key] |= bounds

@@ -18,7 +18,7 @@ from core.documents import markdown_table
 from core.drawing import choose_typeface, picture
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, write_json, write_text
-from core.metrics import direction, metric_of
+from core.metrics import Metric, direction, metric_of, read_metric
 from recipes.best import DivergedError, read_curve
 from recipes.check import quick_check
 from recipes.hardware import machine
@@ -96,12 +96,14 @@ def sweep(runs: Sequence[Run], grid: dict[str, list[str]], evaluation: str | Non
         folder = recipe.output_dir
         click.echo(f"{len(rows) + 1}/{len(runs)} {folder.name}", err=True)
         train(recipe, ask=False)
-        rows.append({**point, metric: score(folder, evaluation, metric), "run": str(folder)})
+        value, meaning = score(folder, evaluation, metric)
+        rows.append({**point, metric: value, "run": str(folder)})
         known = [{**row, metric: None if math.isnan(row[metric]) else row[metric]} for row in rows]
         write_json(out / "sweep.json", {"metric": metric, "grid": grid, "rows": known})
-    write_text(out / "sweep.md", table(rows, grid, metric))
-    plot(rows, grid, metric, out / "sweep.png")
-    click.echo(f"{table(rows, grid, metric)}\n{direction(metric)}")
+    said = table(rows, grid, metric, meaning)
+    write_text(out / "sweep.md", said)
+    plot(rows, grid, metric, meaning, out / "sweep.png")
+    click.echo(f"{said}\n{direction(metric, meaning)}")
 
 
 def run_names(grid: dict[str, list[str]]) -> list[str]:
@@ -132,25 +134,26 @@ def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
             raise ContentError(f"{never[0].line()}, so that no run has its {metric}")
 
 
-def score(folder: Path, evaluation: str | None, metric: str) -> float:
-    """Return a run's score: its best figure of that name, or the mean of what the command wrote."""
+def score(folder: Path, evaluation: str | None, metric: str) -> tuple[float, Metric]:
+    """Return a run's best figure of that name, or the mean of what the command wrote, and what it means."""
     if evaluation is None:
+        meaning = metric_of(metric)
         try:
-            return metric_of(metric).best(value for _, value in read_curve(folder, metric))
+            return meaning.best(value for _, value in read_curve(folder, metric)), meaning
         except DivergedError:  # one point of the grid, not the end of the others
-            return float("nan")
+            return float("nan"), meaning
     if not (folder / SCORED).is_file() or read_object(folder / SCORED).get("command") != evaluation:
         _evaluate(folder, evaluation)
     results = folder / "results"
     found = {path: read_object(path) for path in sorted(results.rglob("results.json"))}
-    values = {path: one.get(metric) for path, one in found.items() if one.get("model") != "base"}
-    numbers = [float(value) for value in values.values() if isinstance(value, int | float)]
+    figures = {path: read_metric(one, metric) for path, one in found.items() if one.get("model") != "base"}
+    numbers = [float(value) for value, _ in figures.values() if isinstance(value, int | float)]
     if not numbers:
         raise ContentError(f"{results}: no results.json with the number {show_value(metric)}")
-    for path, value in values.items():
+    for path, (value, _) in figures.items():
         if not isinstance(value, int | float):
             raise ContentError(f"{path}: no number {show_value(metric)}, which the other results have")
-    return statistics.fmean(numbers)
+    return statistics.fmean(numbers), next(meaning for _, meaning in figures.values())
 
 
 def _evaluate(folder: Path, evaluation: str) -> None:
@@ -166,9 +169,9 @@ def _evaluate(folder: Path, evaluation: str) -> None:
     write_json(folder / SCORED, {"command": evaluation})
 
 
-def table(rows: list[Row], grid: dict[str, list[str]], metric: str) -> str:
+def table(rows: list[Row], grid: dict[str, list[str]], metric: str, meaning: Metric) -> str:
     """Return the runs as a Markdown table, the best first; over seeds alone, with mean and deviation."""
-    ordered = sorted(rows, key=lambda row: metric_of(metric).rank(row[metric]))
+    ordered = sorted(rows, key=lambda row: meaning.rank(row[metric]))
     cells = [[*(str(row[key]) for key in grid), f"{row[metric]:.4f}"] for row in ordered]
     lines = [markdown_table([*grid, metric], cells)]
     scores = [row[metric] for row in rows if not math.isnan(row[metric])]
@@ -178,19 +181,19 @@ def table(rows: list[Row], grid: dict[str, list[str]], metric: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(rows: list[Row], grid: dict[str, list[str]], metric: str, path: Path) -> None:
+def plot(rows: list[Row], grid: dict[str, list[str]], metric: str, meaning: Metric, path: Path) -> None:
     """Draw a heat map over two keys, else one point for each run, as PNG."""
     typeface = choose_typeface([*grid, *itertools.chain(*grid.values())])
     with picture((6.4, 4.2), path, typeface) as figure:
         axes = figure.subplots()
-        best = min(rows, key=lambda row: metric_of(metric).rank(row[metric]))
+        best = min(rows, key=lambda row: meaning.rank(row[metric]))
         named = ", ".join(f"{key} {best[key]}" for key in grid)
         axes.set_title(f"Best {metric} {best[metric]:.4g} at {named}")
         if len(grid) == 2:
             (down, downs), (across, acrosses) = grid.items()
             scores = {(row[down], row[across]): row[metric] for row in rows}
             values = [[scores[one, other] for other in acrosses] for one in downs]
-            axes.imshow(values, cmap="cividis" if metric_of(metric).higher else "cividis_r", aspect="auto")
+            axes.imshow(values, cmap="cividis" if meaning.higher else "cividis_r", aspect="auto")
             for (i, one), (j, other) in itertools.product(enumerate(downs), enumerate(acrosses)):
                 box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
                 axes.text(j, i, f"{scores[one, other]:.4g}", ha="center", va="center", bbox=box)
@@ -200,4 +203,4 @@ def plot(rows: list[Row], grid: dict[str, list[str]], metric: str, path: Path) -
         else:
             names = [", ".join(str(row[key]) for key in grid) for row in rows]
             axes.plot(names, [row[metric] for row in rows], marker="o", color="C0")
-            axes.set(xlabel=", ".join(grid), ylabel=direction(metric))
+            axes.set(xlabel=", ".join(grid), ylabel=direction(metric, meaning))

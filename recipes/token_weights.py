@@ -17,7 +17,7 @@ from core.documents import read_mapping
 from core.errors import ContentError, TuneyardError, show_value
 from core.files import read_object, versions
 from core.patterns import bounded
-from recipes.schema import refusal
+from core.refusals import check_file
 
 if TYPE_CHECKING:
     import torch
@@ -91,9 +91,7 @@ def weights_file(recipe: Path) -> Path | None:
 def read_weights(path: Path) -> TokenWeights:
     """Read a weights file; `ContentError` says which rule is wrong, what was found and expected."""
     value: dict[str, Any] = read_mapping(path, "weights file")
-    if wrong := refusal(read_object(SCHEMA), value):
-        hint = f"; {wrong.hint}" if wrong.hint else ""
-        raise ContentError(f"{path}: {wrong.place or 'the file'}: {wrong.message}{hint}")
+    check_file(path, read_object(SCHEMA), value)
     rules = [
         (_pattern(one, f"{path}: rules.{n}"), float(one["weight"])) for n, one in enumerate(value["rules"])
     ]

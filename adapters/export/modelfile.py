@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -19,8 +20,7 @@ from adapters.export.source import ExportSource, check_file
 from adapters.store import note
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, write_text
-from core.patterns import bounded
-from core.prompt import Message, Render, saved_chat_template
+from core.prompt import Message, Render, chat_renderer, saved_chat_template
 
 PARAMETERS = {  # the key is generation_config.json's name, the value Ollama's
     "temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
@@ -52,9 +52,9 @@ class Wrapping:
 
 
 def renderer(template: str, special: dict[str, str]) -> Render:
-    """Return a Jinja template's rendering in a sandbox, set up as transformers does.
+    """Return a Jinja template's rendering as `eval` has it, in a sandbox set up as transformers does.
 
-    `special` are the texts of `bos_token` and its like. Thinking is switched off, as `eval` does.
+    `special` are the texts of `bos_token` and its like. No tokenizer is loaded: many folders have none.
     """
     from jinja2 import TemplateError, TemplateSyntaxError
     from jinja2.ext import loopcontrols
@@ -70,16 +70,10 @@ def renderer(template: str, special: dict[str, str]) -> Render:
     except TemplateSyntaxError as error:
         raise ContentError(f"the chat template is damaged: line {error.lineno}: {error.message}") from error
 
-    def render(messages: list[Message], opened: bool) -> str:
-        try:
-            with bounded("the chat template"):
-                names = {"enable_thinking": False, **special}
-                return compiled.render(messages=messages, add_generation_prompt=opened, **names)
-        except (TemplateError, TypeError) as error:
-            roles = ", ".join(m["role"] for m in messages)
-            raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
+    def apply(messages: list[Message], **names: Any) -> str:
+        return compiled.render({"tools": None, "documents": None, **special, **names}, messages=messages)
 
-    return render
+    return chat_renderer(SimpleNamespace(apply_chat_template=apply), template)
 
 
 def find_wrapping(render: Render) -> Wrapping:

@@ -30,7 +30,7 @@ SCOPE = [
 NOT = (
     "*/__main__.py",
     "compiler/cli.py",
-    "compiler/explain.py",
+    "core/refusals.py",
     "compiler/read/hub.py",
     "compiler/progress.py",
     "compiler/init/*",

@@ -11,6 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from adapters.__main__ import cli
+from adapters.request import MergeRequest, merge_request
 from adapters.store import open_adapter
 from core.errors import TuneyardError
 from tests.conftest import ROOT
@@ -150,6 +151,15 @@ def test_a_recipe_is_a_command_line_and_options_override_it():
     assert "rank 4" in call("merge", "r.yaml", "--rank", 4, "--out", "four")[0]
 
 
+def test_a_recipe_may_leave_values_open(monkeypatch):
+    text = "adapters: [rte=1]\nmethod: mine\nrank: null\nenergy: null\nbase: null\nout: null\n"
+    Path("r.yaml").write_text(text)
+    monkeypatch.setattr("adapters.request.methods", lambda: {"mine": None})
+    assert merge_request(["r.yaml"], {"out": Path("x")}) == MergeRequest(
+        [("rte", 1.0)], Path("x"), method="mine"
+    )
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes/merge").glob("*.yaml")), ids=lambda path: path.name)
 def test_recipes_of_the_house_merge(path):
     assert path.read_text().startswith("# ")
@@ -163,13 +173,19 @@ def test_recipes_of_the_house_merge(path):
     [
         ("adapters: [rte=0.5\n", "not YAML"),
         ("- a\n", r'found \["a"\], expected a mapping'),
-        ("adapter: [rte=1]\n", "unknown field 'adapter', .* did you mean \"adapters\""),
-        ("adapters: {rte: 0.5}\n", "expected a list like"),
-        ("adapters: [rte=1]\nmethod: ties\n", 'method: "ties", expected exact, linear, svd'),
+        ("adapter: [rte=1]\n", "unknown key 'adapter'; did you mean \"adapters\""),
+        (
+            "adapters: {rte: 0.5}\n",
+            r"expected a list \(NAME_OR_DIR=WEIGHT, for example \[rte=0.5, mnli=0.5\]\)",
+        ),
+        ("adapters: [rte=1]\nmethod: ties\n", 'method: found "ties", expected one of exact, linear, svd'),
         ("adapters: [rte=1]\ndtype: int8\n", "dtype"),
         ("adapters: [rte=1]\nrank: many\n", "rank"),
+        ("adapters: [rte=1]\nrank: 0\n", "rank: found 0, expected 1 or more"),
+        ("adapters: [rte=1]\nrank: 8.0\n", "rank: found 8.0, expected a whole number"),
+        ("adapters: [rte=1]\nenergy: .nan\n", "energy: found NaN, expected a number of at most"),
         ("adapters: [rte=1]\nenergy: true\n", "energy"),
-        ("adapters: [rte=1]\nout: 3\n", "out: 3, expected a folder"),
+        ("adapters: [rte=1]\nout: 3\n", "out: found 3, expected text"),
     ],
 )
 def test_recipes_that_say_something_wrong(text, message):
@@ -521,14 +537,14 @@ ALIASES = b"adapters:\n" + b"".join(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"adapters: []", "expected a list like"),
+        (b"adapters: []", "adapters: found [], expected 1 or more items"),
         (b"\xff\xfe", "r.yaml: not UTF-8 at byte 0"),
         (b"adapters: [rte=1]\nout: 2026-13-45\nmethod: ties", "method"),
         (b"adapters: [rte=1]\n? [a, b]\n: 1\n", "r.yaml:2: not YAML: found unhashable key"),
         (b"adapters: " + b"[" * 5000, "r.yaml: more than 100 lists and mappings in one another"),
         (b"adapters: [rte=1]\nadapters: [mnli=1]\n", "r.yaml:2: the key 'adapters' stands twice"),
         (ALIASES, "r.yaml: its aliases make more than 100,000 values of it"),
-        (b'adapters: [rte=1]\nout: "x\\0y"', "expected a folder"),
+        (b'adapters: [rte=1]\nout: "x\\0y"', "expected the folder to write"),
     ],
 )
 def test_broken_recipes_are_refused(content, reason):

@@ -31,6 +31,7 @@ LLAMAFACTORY = (
     "{% endfor %}"
 )
 BRACES = CHATML.replace("<|im_start|>", "{' + '{ x }' + '}<|im_start|>")
+THINKS = CHATML.replace("assistant\\n' }}", "assistant\\n<think>\\n' }}")  # DeepSeek's and QwQ's begin so
 CONVERSATIONS = [
     [("user", "Is it so?")],
     [("system", "Be brief.\n"), ("user", "  {{ .Role }} 是吗？ ")],
@@ -137,6 +138,14 @@ def test_the_template_renders_as_the_chat_template(tmp_path, template, bos):
     )
     if template == CHATML:
         assert serve(found, [{"role": "user", "content": "Is it so?"}]) == by_hand + "<|im_start|>assistant\n"
+
+
+def test_a_thought_that_the_template_opens_is_closed_as_where_the_model_is_scored(tmp_path):
+    assert THINKS != CHATML
+    make_model(tmp_path / "other", THINKS)
+    call("export", "other", "--to", "ollama", "--out", "Modelfile")
+    served = serve(parse(Path("Modelfile")), [{"role": "user", "content": "Is it so?"}])
+    assert served.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.explain import explain
 from compiler.specfile import read_schema
+from core.refusals import refusals
 
 GOOD = {"about": "a", "columns": {"q": ["q"]}, "write": [{"file": "t.jsonl", "format": "alpaca"}]}
 
@@ -16,7 +16,7 @@ GOOD = {"about": "a", "columns": {"q": ["q"]}, "write": [{"file": "t.jsonl", "fo
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"abuot": 1}, [("", "unknown key 'abuot' did you mean \"about\"?")]),
+        ({"abuot": 1}, [("", "unknown key 'abuot'; did you mean \"about\"?")]),
         ({"about": None}, [("about", "found null, expected text")]),
         ({"about": ""}, [("about", 'found "", expected 1 or more characters')]),
         ({"write": []}, [("write", "found [], expected 1 or more items")]),
@@ -29,7 +29,7 @@ GOOD = {"about": "a", "columns": {"q": ["q"]}, "write": [{"file": "t.jsonl", "fo
         (
             {"columns": {"q": {"nams": ["q"]}}},
             [
-                ("columns.q", "unknown key 'nams' did you mean \"names\"?"),
+                ("columns.q", "unknown key 'nams'; did you mean \"names\"?"),
                 ("columns.q", "'names' is missing"),
             ],
         ),
@@ -41,23 +41,26 @@ GOOD = {"about": "a", "columns": {"q": ["q"]}, "write": [{"file": "t.jsonl", "fo
             {"source": {"files": {"train": True}}},
             [("source.files.train", "found true, expected a path, or a list of paths")],
         ),
-        ({"sample": 1.5}, [("sample", "found 1.5, expected less than 1")]),
-        ({"split": {"test": -1}}, [("split.test", "found -1, expected more than 0")]),
+        ({"sample": 1.5}, [("sample", "found 1.5, expected more than 0 and less than 1")]),
+        ({"split": {"test": -1}}, [("split.test", "found -1, expected more than 0 and less than 1")]),
         ({"clean": ["nfc", "nfc"]}, [("clean", 'found ["nfc", "nfc"], expected no item twice')]),
         (
             {"clean": ["nfk"]},
             [
                 (
                     "clean.0",
-                    'found "nfk", expected one of "nfc", "strip", "unescape", "html" did you mean "nfc"?',
+                    'found "nfk", expected one of nfc, strip, unescape, html; did you mean "nfc"?',
                 )
             ],
         ),
-        ({"fit": {"grop": "q"}}, [("fit", "unknown key 'grop' did you mean \"group\"?")]),
+        ({"fit": {"grop": "q"}}, [("fit", "unknown key 'grop'; did you mean \"group\"?")]),
     ],
 )
 def test_words(change, expected):
-    assert list(explain(read_schema("spec"), GOOD | change)) == expected
+    found = refusals(read_schema("spec"), GOOD | change)
+    assert [
+        (one.place, f"{one.message}; {one.hint}" if one.hint else one.message) for one in found
+    ] == expected
 
 
 JSON = st.recursive(
@@ -78,9 +81,9 @@ JSON = st.recursive(
 )
 def test_what_the_fast_validator_refuses_is_explained_without_python(key, value):
     spec = GOOD | {key: value}
-    said = list(explain(read_schema("spec"), spec))
+    said = list(refusals(read_schema("spec"), spec))
     assert bool(said) != jsonschema_rs.validator_for(read_schema("spec")).is_valid(spec)
-    for _, words in said:
+    for words in [one.line("the spec") for one in said]:
         assert "None" not in words and "True" not in words and "False" not in words and len(words) < 400
 
 
@@ -122,7 +125,7 @@ def test_the_place_inside_a_row_is_named(bench, name, row, field, message):
 @given(JSON)
 def test_every_nested_value_that_is_refused_is_explained(kind, value):
     schema = read_schema("columns")["$defs"][kind]
-    assert bool(list(explain(schema, value))) != jsonschema_rs.validator_for(schema).is_valid(value)
+    assert bool(list(refusals(schema, value))) != jsonschema_rs.validator_for(schema).is_valid(value)
 
 
 def test_jsonschema_is_loaded_only_where_something_is_wrong(bench, run):

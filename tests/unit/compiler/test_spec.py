@@ -179,10 +179,10 @@ def test_an_alias_may_stand_for_a_part_twice(bench):
             "`clean` and `mix` do not go together",
         ),
         ("split: {train: 0.2}", "'train' is what the others leave"),
-        ("sample: 1.5", "sample: found 1.5, expected less than 1"),
+        ("sample: 1.5", "sample: found 1.5, expected more than 0 and less than 1"),
         ("source: {splits: {dev: d, test: t}}\nsample: 5", "`sample` takes rows of the part 'train'"),
         ("mix: {total: 9, parts: {a: {share: 1, as: qa}}}\nsample: 5", "`sample` takes rows of the part"),
-        ("clean: [lower]", 'clean.0: found "lower", expected one of "nfc", "strip", "unescape", "html"'),
+        ("clean: [lower]", 'clean.0: found "lower", expected one of nfc, strip, unescape, html'),
         ("filter: {keyword: [a]}", "unknown key 'keyword'"),
     ],
 )

@@ -42,6 +42,7 @@ def test_run_json_holds_to_its_schema(recipe):
         record = run_record(read, inputs_of(read, path), known)
         Draft202012Validator(schema).validate(record)
         assert record["overrides"] == ["lora_rank=4"]
+        Draft202012Validator(schema).validate(record | {"git": {"commit": "0" * 40, "clean": True}})  # old
 
 
 def test_what_decides_a_run(recipe, tmp_path):

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from core.errors import ContentError, RequestError
+from core.metrics import UNKNOWN, metric_of
 from recipes import check, sweep
 from tests.unit.recipes.test_best import scored
 
@@ -29,19 +30,19 @@ def test_grid():
 
 
 def test_table_has_the_best_first():
-    lines = sweep.table(ROWS, GRID, "eval_loss").splitlines()
+    lines = sweep.table(ROWS, GRID, "eval_loss", metric_of("eval_loss")).splitlines()
     assert lines[0] == "| lora_rank | lora_alpha | eval_loss |"
     assert lines[2] == "| 4 | 16 | 0.2500 |"
     assert lines[-1] == "| 8 | 8 | 1.0000 |"
-    assert sweep.table(ROWS, GRID, "eval_loss") != sweep.table(
-        [{**row, "accuracy": row["eval_loss"]} for row in ROWS], GRID, "accuracy"
+    assert sweep.table(ROWS, GRID, "eval_loss", metric_of("eval_loss")) != sweep.table(
+        [{**row, "accuracy": row["eval_loss"]} for row in ROWS], GRID, "accuracy", metric_of("accuracy")
     )
 
 
 def test_seeds_have_mean_and_deviation():
     rows = [{"seed": str(n), "train_loss": value, "run": "x"} for n, value in enumerate([1.0, 2.0, 3.0])]
     assert "mean 2.0000, standard deviation 1.0000 over 3 seeds" in sweep.table(
-        rows, {"seed": []}, "train_loss"
+        rows, {"seed": []}, "train_loss", metric_of("train_loss")
     )
 
 
@@ -56,10 +57,10 @@ def writing(**results):
 def test_judged_by_a_command_once(tmp_path):
     judge = writing(a={"accuracy": 0.75}, b={"accuracy": 0.25})
     for _ in range(2):
-        assert sweep.score(tmp_path, judge, "accuracy") == 0.5
+        assert sweep.score(tmp_path, judge, "accuracy")[0] == 0.5
     assert (tmp_path / "runs").read_text() == "x"
     other = writing(a={"accuracy": 0.125})
-    assert sweep.score(tmp_path, other, "accuracy") == 0.125  # what another command wrote says nothing
+    assert sweep.score(tmp_path, other, "accuracy")[0] == 0.125  # what another command wrote says nothing
     assert (tmp_path / "results.1/b/results.json").is_file()
     with pytest.raises(ContentError, match="no results.json with the number"):
         sweep.score(tmp_path, other, "f1")
@@ -67,17 +68,35 @@ def test_judged_by_a_command_once(tmp_path):
 
 def test_a_judge_that_was_killed_midway_is_run_again(tmp_path):
     scored(tmp_path, "results", "a", accuracy=1.0)  # the first of two sets, then the end
-    assert sweep.score(tmp_path, writing(a={"accuracy": 0.5}, b={"accuracy": 0.0}), "accuracy") == 0.25
+    assert sweep.score(tmp_path, writing(a={"accuracy": 0.5}, b={"accuracy": 0.0}), "accuracy")[0] == 0.25
 
 
 def test_only_the_base_is_left_out_of_the_mean_wherever_the_folder_lies(tmp_path):
     folder = tmp_path / "base" / "run"
     folder.mkdir(parents=True)
     found = {"base": {"model": "base", "accuracy": 1.0}, "run": {"model": "run", "accuracy": 0.5}}
-    assert sweep.score(folder, writing(**found), "accuracy") == 0.5
+    assert sweep.score(folder, writing(**found), "accuracy")[0] == 0.5
     mixed = writing(a={"accuracy": 0.5}, b={"f1": 0.5})
     with pytest.raises(ContentError, match='b/results.json: no number "accuracy", which the other'):
         sweep.score(folder, mixed, "accuracy")
+
+
+def test_a_plug_ins_metric_is_read_and_ranked_as_it_declares(untrained, monkeypatch, capsys):
+    monkeypatch.undo()
+    scores = iter([0.75, 0.25])
+
+    def train(recipe, **_):
+        declared = {"surprise": {"value": next(scores), "unit": "nats", "higher_is_better": False}}
+        (recipe.output_dir / "results").mkdir(parents=True)
+        (recipe.output_dir / "results/results.json").write_text(json.dumps({"metrics": declared}))
+        (recipe.output_dir / sweep.SCORED).write_text('{"command": "judge"}')
+
+    monkeypatch.setattr(check, "ask", lambda *_: {})
+    monkeypatch.setattr(sweep, "train", train)
+    swept(untrained[0], "rank=4,8", judge="judge", metric="surprise")
+    out = capsys.readouterr().out
+    assert out.index("| 8 | 0.2500 |") < out.index("| 4 | 0.7500 |")
+    assert out.endswith("surprise (nats, lower is better)\n")
 
 
 def test_a_judge_that_fails(tmp_path):
@@ -88,29 +107,29 @@ def test_a_judge_that_fails(tmp_path):
 def test_judged_by_its_own_losses(tmp_path):
     history = [{"step": 1, "eval_loss": 2.0}, {"step": 2, "eval_loss": 1.5}, {"step": 3, "eval_loss": 1.75}]
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": history}))
-    assert sweep.score(tmp_path, None, "eval_loss") == 1.5
+    assert sweep.score(tmp_path, None, "eval_loss")[0] == 1.5
     history = [{"step": 1, "eval_accuracy": 0.5}, {"step": 2, "eval_accuracy": 0.9, "train_loss": 0.5}]
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": history}))
-    assert sweep.score(tmp_path, None, "eval_accuracy") == 0.9
-    assert sweep.score(tmp_path, None, "train_loss") == 0.5
+    assert sweep.score(tmp_path, None, "eval_accuracy")[0] == 0.9
+    assert sweep.score(tmp_path, None, "train_loss")[0] == 0.5
 
 
 @pytest.mark.parametrize("metric", ["eval_loss", "accuracy"])
 def test_a_run_that_diverged_is_the_last_of_the_table(tmp_path, metric):
     state = {"log_history": [{"step": 1, "eval_loss": float("nan")}]}
     (tmp_path / "trainer_state.json").write_text(json.dumps(state))
-    scores = [sweep.score(tmp_path, None, "eval_loss"), 2.0, 1.0]
+    scores = [sweep.score(tmp_path, None, "eval_loss")[0], 2.0, 1.0]
     rows = [{"learning_rate": str(n), metric: score, "run": "x"} for n, score in enumerate(scores)]
     grid = {"learning_rate": ["0", "1", "2"]}
-    assert sweep.table(rows, grid, metric).splitlines()[-1] == "| 0 | nan |"
-    sweep.plot(rows, grid, metric, tmp_path / "sweep.png")
+    assert sweep.table(rows, grid, metric, metric_of(metric)).splitlines()[-1] == "| 0 | nan |"
+    sweep.plot(rows, grid, metric, metric_of(metric), tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").is_file()
 
 
 @pytest.mark.parametrize("grid", [GRID, {"lora_rank": ["4", "8"]}], ids=["heat map", "line"])
 def test_plots(tmp_path, grid):
     rows = ROWS if len(grid) == 2 else ROWS[::2]
-    sweep.plot(rows, grid, "eval_loss", tmp_path / "sweep.png")
+    sweep.plot(rows, grid, "eval_loss", metric_of("eval_loss"), tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -132,7 +151,7 @@ def untrained(tmp_path, monkeypatch):
     asked, trained = [], []
     monkeypatch.setattr(check, "ask", lambda recipe, _model: asked.append(recipe.settings) or {})
     monkeypatch.setattr(sweep, "train", lambda recipe, **_: trained.append(recipe.output_dir.name))
-    monkeypatch.setattr(sweep, "score", lambda *_: 1.0)
+    monkeypatch.setattr(sweep, "score", lambda *_: (1.0, UNKNOWN))
     for name in "ab":
         (tmp_path / f"{name}.json").write_text(json.dumps([{"instruction": "a", "output": "b"}] * 40))
     entries = {name: {"file_name": f"{name}.json"} for name in "ab"}
@@ -187,7 +206,7 @@ def test_llamafactory_is_asked_once_for_each_dataset(untrained):
 
 def test_a_seed_that_diverged_ends_no_sweep(untrained, monkeypatch, capsys):
     scores = iter([1.0, float("nan"), 3.0])
-    monkeypatch.setattr(sweep, "score", lambda *_: next(scores))
+    monkeypatch.setattr(sweep, "score", lambda *_: (next(scores), UNKNOWN))
     swept(untrained[0], "seed=1,2,3", metric="train_loss")
     rows = json.loads((untrained[0].parent / "runs/sweep.json").read_text())["rows"]
     assert [row["train_loss"] for row in rows] == [1.0, None, 3.0]

@@ -106,9 +106,9 @@ def test_every_run_of_learned_tokens_is_an_answer(tmp_path):
     [
         ("[]", "expected a mapping"),
         ("rules: 3", "rules: found 3, expected a list"),
-        ("rules: []\nweight: 2", "expected `rules`, a list, and perhaps `default`"),
+        ("rules: []\nweight: 2", "the file: unknown key 'weight'; the keys are default, rules"),
         ("rules: [5]", "rules.0: found 5, expected a mapping"),
-        ("rules: [{regex: a}]", 'rules.0: found {"regex": "a"}, expected weight and one of'),
+        ("rules: [{regex: a}]", "rules.0: 'weight' is missing"),
         ("rules: [{regex: a, weight: -1}]", "weight: found -1"),
         ("rules: [{regex: a, weight: .inf}]", "weight: found Infinity"),
         ("rules: [{regex: '(', weight: 2}]", "is no regular expression"),
@@ -116,7 +116,10 @@ def test_every_run_of_learned_tokens_is_an_answer(tmp_path):
         ("rules: [{words: [], weight: 2}]", "words: found"),
         ("rules: [{words: [yes, no], weight: 2}]", "a bare yes or no as true or false: write it in quotes"),
         ("rules: [{field: x, in: 'no {y}', weight: 2}]", "expected the answer's template with {x}"),
-        ("rules: [{regex: a, weight: 2, weigth: 3}]", "expected weight and one of"),
+        (
+            "rules: [{regex: a, weight: 2, weigth: 3}]",
+            "rules.0: unknown key 'weigth'; did you mean \"weight\"?",
+        ),
         ("rules: [", "not YAML"),
         (f"rules: [{{regex: a, weight: {'9' * 400}}}]", "weight: found 999"),
         (f"rules: [{{regex: a, weight: {'9' * 5000}}}]", "not YAML"),
