@@ -194,7 +194,7 @@ def test_an_existing_file_is_kept_without_force():
 def test_adapters_are_to_be_fused_first_or_need_their_base():
     adapter = make("saves/rte", factors(), base_model_name_or_path="org/base")
     _, said = call("export", adapter, *GGUF, code=2)
-    assert "adapters fuse saves/rte --base BASE --out DIR" in said
+    assert "tuneyard adapter fuse saves/rte --base BASE --out DIR" in said
     assert "--type" in call("export", adapter, *GGUF, "--base", "model", "--type", "f16", code=2)[1]
     head = {"lm_head": (np.ones((8, 8), np.float32), np.ones((8, 8), np.float32))}
     make("saves/head", head, target_modules=["lm_head"])
