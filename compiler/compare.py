@@ -9,6 +9,8 @@ misses few pairs above the threshold; none below it is reported.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import groupby
 from typing import Any
 
 from compiler.fingerprints import Fingerprints, repeated
@@ -49,7 +51,7 @@ def compare(
         warn("W202", "the same row as in {}", same, seen, seen)
         warn("W203", "the same input as in {}, another answer", conflicts, seen, seen)
         if near:
-            warn("W212", "nearly the same as {} ({:.2f})", near_repeats(seen.texts), seen, seen)
+            warn("W212", "nearly the same as {} ({:.2f})", near_rows(seen.texts), seen, seen)
     first = PART if PART in there else next(iter(there), "")
     for other in [split for split in there if split != first]:
         train, test = there[first], there[other]
@@ -84,31 +86,43 @@ def similarity(one: str, other: str) -> float:
     return len(first & second) / len(first | second)
 
 
-def near_rows(texts: Sequence[str], others: Sequence[str]) -> Iterator[Twin]:
-    """Yield (row, first near row of `others`, similarity); one that is wholly the same is none."""
-    index = _index()
-    for start in range(0, len(others), BATCH):
-        index.insert_pairs(list(enumerate(_hashed(others[start : start + BATCH]), start)))
-    for start in range(0, len(texts), BATCH):
-        block = texts[start : start + BATCH]
-        for row, found in enumerate(index.query_all(_hashed(block)), start):
-            yield from _verified(row, sorted(found), texts, others)
+def near_rows(texts: Sequence[str], others: Sequence[str] | None = None) -> Iterator[Twin]:
+    """Yield (row, first near row of `others`, similarity); without `others` the first before the row itself.
+
+    One that is wholly the same is none: each text is looked at once. Memory: some 600 bytes a row.
+    """
+    import numpy as np
+
+    there = texts if others is None else others
+    alone = int(others is None)  # then a text is in its own bands
+    known: dict[str, int] = {}
+    places = np.array([known.setdefault(text, len(known)) for text in there], np.intp)
+    rows = np.unique(places, return_index=True)[1]
+    bands = _bands(list(known))
+    asked = None if others is None else _bands(texts)
+    begins, ends = np.empty((2, BANDS, len(texts)), np.uint32)
+    shared = np.zeros(len(texts), bool)
+    orders = []
+    for number, band in enumerate(bands):
+        order = band.argsort(kind="stable")
+        wanted = band[places] if asked is None else asked[number]
+        begins[number] = np.searchsorted(band, wanted, "left", order)
+        ends[number] = np.searchsorted(band, wanted, "right", order)
+        shared |= ends[number] - begins[number] > alone
+        orders.append(memoryview(rows[order].astype(np.uint32)))
+    for row in np.flatnonzero(shared).tolist():
+        spans = zip(orders, begins[:, row].tolist(), ends[:, row].tolist(), strict=True)
+        runs = [order[begin:end] for order, begin, end in spans if end - begin > alone]
+        for twin, _ in groupby(merge(*runs)):
+            if others is None and twin >= row:
+                break
+            if texts[row] != there[twin] and (share := similarity(texts[row], there[twin])) >= THRESHOLD:
+                yield row, twin, share
+                break
 
 
-def near_repeats(texts: Sequence[str]) -> Iterator[Twin]:
-    """Yield (row, earlier row, similarity) for each text that is nearly the same as one before it."""
-    index = _index()
-    rows = _sharing(texts)
-    for start in range(0, len(rows), BATCH):
-        block = rows[start : start + BATCH]
-        hashed = _hashed([texts[row] for row in block])
-        index.insert_pairs(list(zip(block, hashed, strict=True)))
-        for row, found in zip(block, index.query_all(hashed), strict=True):
-            yield from _verified(row, sorted(twin for twin in found if twin < row), texts, texts)
-
-
-def _sharing(texts: Sequence[str]) -> list[int]:
-    """Return the rows that share a band, in 128 bytes a row: an index of all holds ten times that."""
+def _bands(texts: Sequence[str]) -> Any:
+    """Return a hash of each text (columns) in each band (rows); texts that share one are candidates."""
     import numpy as np
     from rensa import RMinHash
 
@@ -119,27 +133,4 @@ def _sharing(texts: Sequence[str]) -> list[int]:
         signatures = np.array(RMinHash.digests_from_token_sets(block, PERMUTATIONS, SEED), np.uint64)
         mixed = signatures.reshape(len(block), BANDS, -1) * mixers
         bands[:, start : start + len(block)] = mixed.sum(axis=2).T
-    shares = np.zeros(len(texts), bool)
-    for band in bands:
-        ordered = np.sort(band)
-        shares |= np.isin(band, ordered[1:][ordered[1:] == ordered[:-1]])
-    return np.flatnonzero(shares).tolist()
-
-
-def _verified(row: int, found: list[int], texts: Sequence[str], others: Sequence[str]) -> Iterator[Twin]:
-    for twin in found:
-        if texts[row] != others[twin] and (share := similarity(texts[row], others[twin])) >= THRESHOLD:
-            yield row, twin, share
-            return
-
-
-def _hashed(texts: Sequence[str]) -> Any:
-    from rensa import RMinHash
-
-    return RMinHash.from_token_sets(list(map(shingles, texts)), PERMUTATIONS, SEED)
-
-
-def _index() -> Any:
-    from rensa import RMinHashLSH
-
-    return RMinHashLSH(THRESHOLD, PERMUTATIONS, BANDS)
+    return bands

@@ -1,9 +1,12 @@
-"""Rows on their way: as read from a file (`ObjectRows`, `TableRows`), then as checked columns (`Batch`)."""
+"""Rows on their way: as read from a file (`ObjectRows`, `TableRows`), then as checked columns (`Batch`).
+
+Rows are some consecutive ones of one file; `prefix + line` is the place of each. `typed` is False where all
+values are text cells (csv, tsv), so that "7" may mean 7.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Protocol, runtime_checkable
 
 from core.datasets import filled
 
@@ -20,35 +23,8 @@ class _Missing:
 MISSING = _Missing()
 
 
-@runtime_checkable
-class Rows(Protocol):
-    """Some consecutive rows of one file; `prefix + line` is the place of each.
-
-    `typed` is False where all values are text cells (csv, tsv), so that "7" may mean 7.
-    """
-
-    prefix: str
-    lines: Sequence[Line]
-    typed: bool
-
-    def names(self) -> list[str]:
-        """Return the field names found, in their order."""
-
-    def column(self, name: str) -> list[object]:
-        """Return the values of a field (`a.0.b` walks inwards), `MISSING` where it is not there."""
-
-    def row(self, number: int) -> object:
-        """Return one raw row, for messages and rejected.jsonl."""
-
-    def filled(self, name: str) -> list[int]:
-        """Return the numbers of the rows in which a field (a key, no path) holds something."""
-
-    def head(self, count: int) -> "Rows":
-        """Return the first rows alone."""
-
-
 @dataclass(slots=True)
-class ObjectRows(Rows):
+class ObjectRows:
     """JSON objects as read."""
 
     prefix: str
@@ -65,7 +41,7 @@ class ObjectRows(Rows):
         return [*self.rows[0], *sorted(set().union(*self.rows).difference(self.rows[0]))]
 
     def column(self, name: str) -> list[object]:
-        """Return the values of a field, by its name or by its path."""
+        """Return the values of a field (`a.0.b` walks inwards), `MISSING` where it is not there."""
         try:
             return list(map(itemgetter(name), self.rows))
         except KeyError:
@@ -73,11 +49,11 @@ class ObjectRows(Rows):
             return [walk(row) for row in self.rows]
 
     def row(self, number: int) -> object:
-        """Return one row as an object."""
+        """Return one raw row, for messages and rejected.jsonl."""
         return self.rows[number]
 
     def filled(self, name: str) -> list[int]:
-        """Return the numbers of the rows whose field holds something."""
+        """Return the numbers of the rows in which a field (a key, no path) holds something."""
         return filled([row.get(name) for row in self.rows])
 
     def head(self, count: int) -> "ObjectRows":
@@ -86,7 +62,7 @@ class ObjectRows(Rows):
 
 
 @dataclass(slots=True)
-class TableRows(Rows):
+class TableRows:
     """Columns of equal length as read from csv, tsv or parquet."""
 
     prefix: str
@@ -99,7 +75,7 @@ class TableRows(Rows):
         return list(self.columns)
 
     def column(self, name: str) -> list[object]:
-        """Return the values of a field, by its name or by its path."""
+        """Return the values of a field (`a.0.b` walks inwards), `MISSING` where it is not there."""
         if name in self.columns:
             return list(self.columns[name])
         head, _, rest = name.partition(".")
@@ -109,17 +85,20 @@ class TableRows(Rows):
         return [walk(value) for value in self.columns[head]]
 
     def row(self, number: int) -> object:
-        """Return one row as an object."""
+        """Return one raw row, for messages and rejected.jsonl."""
         return {name: values[number] for name, values in self.columns.items()}
 
     def filled(self, name: str) -> list[int]:
-        """Return the numbers of the rows whose field holds something."""
+        """Return the numbers of the rows in which a field (a key, no path) holds something."""
         return filled(self.columns[name])
 
     def head(self, count: int) -> "TableRows":
         """Return the first rows alone."""
         columns = {name: values[:count] for name, values in self.columns.items()}
         return TableRows(self.prefix, self.lines[:count], columns, self.typed)
+
+
+Rows = ObjectRows | TableRows
 
 
 @dataclass(slots=True)

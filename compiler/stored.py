@@ -14,7 +14,7 @@ from compiler.read import read
 from compiler.specfile import Source
 from core.datasets import find_dataset
 from core.errors import ContentError, ProblemsError, RequestError
-from core.prompt import conversation
+from core.prompt import conversation, strings
 
 TURNS = ("conversations", "messages", "text")
 CONTENT = ("value", "content", "tool_calls")
@@ -69,9 +69,9 @@ def stored_examples(name: str, folder: Path) -> Iterator[Example]:
 def _example(record: object, entry: dict[str, Any], place: str) -> Example:
     if not isinstance(record, dict):
         raise ContentError(f"{place}: found no object, expected a record")
-    named = _mapping(entry, "columns")
-    prompt, answer = _texts(record, entry, named, place)
-    beside = [str(named[each]) for each in BESIDE if each in named] or BESIDE
+    columns = strings(entry.get("columns"))
+    prompt, answer = _texts(record, entry, columns, place)
+    beside = [columns[each] for each in BESIDE if each in columns] or BESIDE
     others = {name: record[name] for name in beside if record.get(name)}
     rest = json.dumps(others, ensure_ascii=False, sort_keys=True) if others else ""
     idx = record.get("idx", record.get("id"))
@@ -80,19 +80,15 @@ def _example(record: object, entry: dict[str, Any], place: str) -> Example:
     return Example(place, prompt, answer, rest, idx, _hash(prompt), _hash(f"{answer}\x1e{rest}"), label)
 
 
-def _mapping(entry: dict[str, Any], key: str) -> dict[str, Any]:
-    return entry[key] if isinstance(entry.get(key), dict) else {}
-
-
 def _texts(
-    record: dict[str, Any], entry: dict[str, Any], named: dict[str, Any], place: str
+    record: dict[str, Any], entry: dict[str, Any], columns: dict[str, str], place: str
 ) -> tuple[str, str]:
     """Return what stands before the answer, and that: the last turn (also a tool's), of a pair the chosen."""
-    content = str(_mapping(entry, "tags").get("content_tag", ""))
+    content = strings(entry.get("tags")).get("content_tag", "")
     pair = entry.get("ranking") is True if entry else {"chosen", "rejected"} <= record.keys()
-    chosen = [_said(record.get(str(named.get("chosen", "chosen"))), content)] if pair else []
-    names = (named.get("messages"), *TURNS)
-    turns = next((x for name in names if isinstance(x := record.get(str(name)), list)), None)
+    chosen = [_said(record.get(columns.get("chosen", "chosen")), content)] if pair else []
+    names = (columns.get("messages", TURNS[0]), *TURNS)
+    turns = next((record[name] for name in names if isinstance(record.get(name), list)), None)
     if not turns or not all(isinstance(turn, dict) for turn in turns):
         talk = conversation(record, entry, place)
         return "\n".join(turn["content"] for turn in talk.messages), (chosen or [talk.answer])[0]

@@ -282,10 +282,10 @@ def _with_tools(
 def _message(turn: object, tags: Mapping[str, str], roles: Mapping[str, str], place: str) -> Message:
     fields = turn if isinstance(turn, dict) else {}
     role = fields.get(tags["role_tag"])
-    if role not in roles:
+    if not isinstance(role, str) or role not in roles:
         known = ", ".join(roles)
         raise ContentError(f"{place}: {tags['role_tag']} {show_value(role)}, expected one of {known}")
-    return {"role": roles[str(role)], "content": _text(fields, tags["content_tag"], place)}
+    return {"role": roles[role], "content": _text(fields, tags["content_tag"], place)}
 
 
 def _images(record: Mapping[str, object], entry: Mapping[str, object]) -> list[object]:

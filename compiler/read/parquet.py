@@ -8,19 +8,19 @@ from typing import Any, BinaryIO, cast
 from compiler.problems import Problems
 from compiler.read import OpenFile, reader, refuse_twice
 from compiler.read.stream import BLOCK, RECORD, seekable, too_long
-from compiler.rows import MISSING, Line, walker
-from core.datasets import filled
+from compiler.rows import TableRows
 from core.errors import Problem, show_value
 
 BATCH = 2048
 BATCH_BYTES = 1 << 22
 PROBE = 16  # rows
 MAGIC = b"ARROW1"
+UNREADABLE = (ValueError, OverflowError, LookupError)
 Opened = Callable[[], tuple[Any, Iterator[Any]]]  # a file's schema and record batches
 
 
 class Unreadable:
-    """Stands for a value that Python cannot hold: text that is no UTF-8, a date after the year 9999."""
+    """Stands for a value that Python cannot hold: text that is no UTF-8, a date in the year 10000."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -29,62 +29,20 @@ class Unreadable:
         return f"a value that is no valid {self.kind}"
 
 
-class ArrowRows:
-    """Rows of an Arrow record batch; columns become Python lists only when they are asked for."""
-
-    typed = True
-
-    def __init__(self, prefix: str, lines: Sequence[Line], batch: Any) -> None:
-        self.prefix, self.lines, self.batch = prefix, lines, batch
-
-    def names(self) -> list[str]:
-        """Return the column names."""
-        return list(self.batch.schema.names)
-
-    def column(self, name: str) -> list[object]:
-        """Return a column, or a path into the values of one."""
-        head, _, rest = (name, "", "") if name in self.names() else name.partition(".")
-        if head not in self.names():
-            return [MISSING] * len(self.lines)
-        values = _values(self.batch.column(head))
-        return list(map(walker(rest), values)) if rest else values
-
-    def row(self, number: int) -> object:
-        """Return one row as an object."""
-        cells = self.batch.slice(number, 1).columns
-        return {name: _values(cell)[0] for name, cell in zip(self.names(), cells, strict=True)}
-
-    def filled(self, name: str) -> list[int]:
-        """Return the numbers of the rows in which a column holds something."""
-        import pyarrow.compute as pc
-        import pyarrow.types as kinds
-
-        column = self.batch.column(name)
-        if kinds.is_struct(column.type):  # images lie in such: none is copied only to be counted
-            return cast("list[int]", pc.indices_nonzero(column.is_valid()).to_pylist())
-        if kinds.is_list(column.type) or kinds.is_large_list(column.type):
-            return cast("list[int]", pc.indices_nonzero(pc.list_value_length(column)).to_pylist())
-        return filled(_values(column))
-
-    def head(self, count: int) -> "ArrowRows":
-        """Return the first rows alone."""
-        return ArrowRows(self.prefix, self.lines[:count], self.batch.slice(0, count))
-
-
 @reader(".parquet", text=False)
-def read_parquet(file: OpenFile, problems: Problems) -> Iterator[ArrowRows]:
+def read_parquet(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     """Yield the rows of a Parquet file; a broken one is a problem."""
     whole = seekable(file.stream)  # here, since a full disk is no broken file
     yield from _rows("Parquet", partial(_parquet, whole), file, problems)
 
 
 @reader(".arrow", text=False)
-def read_arrow(file: OpenFile, problems: Problems) -> Iterator[ArrowRows]:
+def read_arrow(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     """Yield the rows of an Arrow file, as `datasets` saves it (a stream) or of record batches; as above."""
     yield from _rows("Arrow", partial(_arrow, file.stream), file, problems)
 
 
-def _rows(what: str, opened: Opened, file: OpenFile, problems: Problems) -> Iterator[ArrowRows]:
+def _rows(what: str, opened: Opened, file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     import pyarrow
 
     start = 1
@@ -97,7 +55,9 @@ def _rows(what: str, opened: Opened, file: OpenFile, problems: Problems) -> Iter
             if batch.nbytes > RECORD and (long := _too_long(batch)) is not None:
                 problems.bad_file(too_long(f"{file.shown} row {start + long}"))
                 return
-            yield ArrowRows(f"{file.shown} row ", range(start, start + batch.num_rows), batch)
+            lines = range(start, start + batch.num_rows)
+            columns = {name: _values(batch.column(name)) for name in batch.schema.names}
+            yield TableRows(f"{file.shown} row ", lines, columns)
             start += batch.num_rows
         return
     except UnicodeDecodeError as error:
@@ -142,16 +102,16 @@ def _too_long(batch: Any) -> int | None:
     return next((row for row, size in enumerate(sizes) if size > RECORD), None)
 
 
-def _values(column: Any) -> list[object]:
+def _values(column: Any) -> Sequence[object]:
     """Return a column's values; each alone where one of them cannot be read."""
     try:
         return cast("list[object]", column.to_pylist())
-    except (ValueError, OverflowError):
+    except UNREADABLE:
         return [_value(cell) for cell in column]
 
 
 def _value(cell: Any) -> object:
     try:
         return cell.as_py()
-    except (ValueError, OverflowError):
+    except UNREADABLE:
         return Unreadable(str(cell.type))

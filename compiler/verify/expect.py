@@ -2,7 +2,8 @@
 
 Naming `columns` (or `tags`) makes every one of them that is not named None, and a key that it does not know
 is passed over. Records are read by our own readers, after the documented format and not after its code, so
-that the two can be compared.
+that the two can be compared; not by core.prompt, which scores records that LLaMA-Factory drops and defaults
+tags that it takes for None.
 """
 
 from collections.abc import Iterator, Mapping

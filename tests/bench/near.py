@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-from compiler.compare import PERMUTATIONS, THRESHOLD, near_repeats, near_rows, shingles
+from compiler.compare import PERMUTATIONS, THRESHOLD, near_rows, shingles
 from tests.peers import installed
 
 DEV = 10_000
@@ -24,7 +24,7 @@ def main(rows: int) -> None:
     sys.path.insert(0, str(installed("datasketch", "datasketch")))
     print(f"{'texts':52}{peak():8.0f} MB")
     measured(f"near leaks, {rows} rows against {len(dev)}", lambda: near_rows(train, dev))
-    measured(f"near duplicates in {rows} rows", lambda: near_repeats(train))
+    measured(f"near duplicates in {rows} rows", lambda: near_rows(train))
     ours = measured(f"near leaks, {len(part)} rows", lambda: near_rows(part, dev))
     theirs = measured(f"near leaks, {len(part)} rows, datasketch", lambda: by_datasketch(part, dev))
     print(f"{ours / theirs:.2f} x the time of datasketch")

@@ -126,7 +126,8 @@ def test_a_parquet_value_that_python_cannot_hold_is_a_problem_of_its_row(bench, 
 
     no_text = pa.array([b"fine", b"\xff"]).view(pa.string())
     far = pa.array([0, 2**60], pa.timestamp("us"))
-    table = pa.table({"q": no_text, "a": ["x", "y"], "k": far, "unused": far})
+    nowhere = pa.array([0, 1], pa.timestamp("us", "Mars/Phobos"))
+    table = pa.table({"q": no_text, "a": ["x", "y"], "k": far, "unused": far, "zone": nowhere})
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
     report = bench.compile(str(bench.write("t.yaml", SPEC)), tmp_path / "t.parquet", reject=True)
     assert bench.codes(report) == [("E105", "t.parquet row 2")] * 2

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from compiler.compare import near_repeats, near_rows, similarity
+from compiler.compare import near_rows, similarity
 from compiler.pipeline import check_spec
 from compiler.request import CompileRequest
 from compiler.rows import Batch
@@ -37,14 +37,14 @@ def test_texts_are_near_from_four_fifths_on(shared, more, near):
     one, other = words(shared), words(shared + more)
     share = (shared - 2) / (shared - 2 + more)
     assert similarity(one, other) == share and (share >= 0.8) == near
-    assert list(near_repeats([one, other])) == ([(1, 0, share)] if near else [])
+    assert list(near_rows([one, other])) == ([(1, 0, share)] if near else [])
     assert list(near_rows([one], [other])) == ([(0, 0, share)] if near else [])
 
 
 def test_of_several_near_texts_the_first_is_named_once():
     pytest.importorskip("rensa")
     texts = [words(20), words(21), words(22), "another text", words(20)]
-    assert [(row, twin) for row, twin, _ in near_repeats(texts)] == [(1, 0), (2, 0), (4, 1)]
+    assert [(row, twin) for row, twin, _ in near_rows(texts)] == [(1, 0), (2, 0), (4, 1)]
     assert [(row, twin) for row, twin, _ in near_rows(texts[:1], texts[1:])] == [(0, 0)]
 
 

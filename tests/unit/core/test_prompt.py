@@ -120,9 +120,11 @@ def test_system_and_history_of_alpaca_stand_before_the_question(system) -> None:
     assert talk.messages == [*([SYSTEM] if system else []), *before, USER]
 
 
-def test_a_role_that_a_registry_does_not_know_is_refused() -> None:
-    with pytest.raises(ContentError, match="here: messages: role .*judge.*, expected one of user, assistant"):
-        conversation({"messages": [{"role": "judge", "content": "x"}, USER, ANSWER]}, {}, "here")
+@pytest.mark.parametrize("role", ["judge", ["judge"], {"judge": 1}, None])
+def test_a_role_that_a_registry_does_not_know_is_refused(role) -> None:
+    shown = f".*{'judge' if role else 'null'}.*"
+    with pytest.raises(ContentError, match=f"here: messages: role {shown}, expected one of user, assistant"):
+        conversation({"messages": [{"role": role, "content": "x"}, USER, ANSWER]}, {}, "here")
 
 
 def test_llamafactorys_template_is_given_the_system_apart_and_an_open_answer(monkeypatch) -> None:
