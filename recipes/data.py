@@ -16,6 +16,7 @@ HELD_OUT = ("eval", "test", "dev", "validation", "val")
 WEIGHTS = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
+OF_THE_HUB = ("cache_dir", "model_revision", "hf_hub_token")
 OTHER_HUBS = ("USE_MODELSCOPE_HUB", "USE_OPENMIND_HUB")  # LLaMA-Factory's switches; not looked into
 
 
