@@ -119,8 +119,8 @@ def write(compared: "ComparedRuns", out: Path, facts: Mapping[str, object] | Non
         write_text(out / "changed.jsonl", changed_examples(compared))
     tables = [f"## {caption}\n\n{grid(table)}" for caption, table in compared.tables.items()]
     text = "\n\n".join([*tables, markdown(compared.comparison, numbered)])
-    write_text(out / "table.md", text)
     told = to_json(compared.comparison, compared.runs, compared.warnings, plots)
+    write_text(out / "table.md", text)
     write_json(out / "table.json", {**(facts or {}), **told})
     click.echo(text, nl=False)
     click.echo(f"\n{out}: {', '.join([*plots, *files])}", err=True)

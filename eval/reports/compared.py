@@ -80,7 +80,7 @@ def compare_results(
 def compare_in_metric(results: Sequence[str], metric: str, decide_on: str) -> ComparedRuns:
     """Read the values that runs have in a metric, and compare them; errors are those of `compare_results`."""
     runs, warnings = _read(results, metric)
-    compared = compare(runs, _base(runs), decide_on, metric=metric, meaning=meaning(metric))
+    compared = compare(runs, _base(runs), decide_on, metric=metric, meaning=meaning(metric, runs))
     return ComparedRuns(compared, runs, warnings)
 
 
@@ -93,7 +93,10 @@ def compare_in_stated_metrics(results: Sequence[str], compared: ComparedRuns) ->
         stated.append([one for one in measurable(Path(run.source) / PREDICTIONS) if one in known - {MASS}])
     shared = [name for name in stated[0] if all(name in each for each in stated)]
     sources, base = [parse_source(text) for text in results], compared.comparison.base
-    return [compare(read_runs(sources, name)[0], base, metric=name, meaning=meaning(name)) for name in shared]
+    return [
+        compare(read_runs(sources, name)[0], base, metric=name, meaning=meaning(name, compared.runs))
+        for name in shared
+    ]
 
 
 def _read(results: Sequence[str], metric: str = "", by: str = "") -> tuple[list[ScoredRun], list[str]]:
@@ -101,7 +104,7 @@ def _read(results: Sequence[str], metric: str = "", by: str = "") -> tuple[list[
     runs, warnings = read_runs([parse_source(text) for text in results], metric, by)
     for dataset in dict.fromkeys(one.dataset for one in runs):
         warnings += check_rows([one for one in runs if one.dataset == dataset])
-    warnings += _trained_on(runs)
+    warnings += _trained_on(runs, metric)
     for warning in warnings:
         click.echo(tr("warning: {what}", what=warning), err=True)
     return runs, warnings
@@ -111,13 +114,14 @@ def _base(runs: Sequence[ScoredRun]) -> str:
     return BASE if any(one.model == BASE for one in runs) else runs[0].model
 
 
-def _trained_on(runs: Sequence[ScoredRun]) -> list[str]:
+def _trained_on(runs: Sequence[ScoredRun], metric: str) -> list[str]:
     """What the runs tell of training examples among their rows; what is not checked once for each model."""
     told = []
     for run in runs:
         facts = run.facts.get("trained_on")
         found = facts if isinstance(facts, Mapping) else {}
-        own, reasons = training_warnings(run.model, len(run.rows), found), tuple(found.get("not_checked", ()))
+        own = training_warnings(run.model, len(run.rows), found, metric)
+        reasons = tuple(found.get("not_checked", ()))
         told += [text if text.endswith(reasons) else f"{run.dataset}: {text}" for text in own]
     logged = dict.fromkeys(run.model for run in runs if run.model != BASE and Path(run.source).is_file())
     if logged:

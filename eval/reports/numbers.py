@@ -1,5 +1,6 @@
 """How figures and tables are written, in every report, plot and sentence: one rule for each kind."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -41,8 +42,11 @@ def limits(show: Callable[[float], str], figures: Sequence[float], unit: str = "
 
 
 def number(value: float, sign: str = "") -> str:
-    """Return three digits that count, with the true minus sign."""
-    text = f"{value:{sign}.4g}" if abs(value) >= 1000 else f"{value:{sign}.3g}"
+    """Return three digits that count, those before the point all, with the true minus sign."""
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    whole = 999.5 <= abs(value) < 1e6
+    text = f"{value:{sign},.0f}" if whole else f"{value + 0.0:{sign}.3g}"  # + 0.0: no minus before 0
     return text.replace("-", "−")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from core import version
 from core.files import versions
-from core.language import tr
+from core.language import catalogue, current, tr
 from eval.reports.numbers import (
     NONE,
     Scale,
@@ -14,6 +14,7 @@ from eval.reports.numbers import (
     grid,
     interval,
     limits,
+    number,
     p_cell,
     percent,
     points,
@@ -64,7 +65,7 @@ def _heading(comparison: Comparison) -> str:
     told = "{name} ({unit}, lower is better), 95 % interval"
     if meaning.higher:
         told = "{name} ({unit}, higher is better), 95 % interval"
-    return tr(told, name=comparison.metric, unit=meaning.unit)
+    return tr(told, name=comparison.metric, unit=_unit(meaning.unit))
 
 
 def figures(comparison: Comparison) -> dict[str, Table]:
@@ -122,16 +123,21 @@ def _metric_on(name: str, dataset: str, unit: object, higher: bool) -> str:
     told = "{name} on {dataset} ({unit}, lower is better)"
     if higher:
         told = "{name} on {dataset} ({unit}, higher is better)"
-    return tr(told, name=name, dataset=dataset, unit=unit)
+    return tr(told, name=name, dataset=dataset, unit=_unit(str(unit)))
+
+
+def _unit(name: str) -> str:
+    """Return one of our units in the current language, one of a plug-in as it is (with braces, maybe)."""
+    return catalogue(current()).get(name, name)
 
 
 def _measured(figure: Mapping[str, object] | None) -> str:
     if figure is None:
         return "–"
-    value, limits = figure.get("value"), figure.get("ci95")
-    low, high = limits if isinstance(limits, list) and len(limits) == 2 else (None, None)
-    shown = f" ({low:.3g} to {high:.3g})" if low is not None and high is not None else ""
-    return f"{float(str(value)):.3g}{shown}, n = {figure.get('n')}"
+    value, ci95 = float(str(figure.get("value"))), figure.get("ci95")
+    known = isinstance(ci95, list) and len(ci95) == 2 and None not in ci95
+    shown = limits(number, (value, *ci95)) if isinstance(ci95, list) and known else number(value)
+    return f"{shown}, n = {figure.get('n')}"
 
 
 def differences(section: Section) -> dict[str, Table]:
@@ -297,7 +303,8 @@ def markdown(comparison: Comparison, numbered: Mapping[str, str]) -> str:
 
 
 def _section(section: Section, comparison: Comparison) -> str:
-    whole = [headline(comparison)] if section is comparison.mean and not section.decided_by else []
+    decides = section is comparison.mean and not section.decided_by and section.against_base
+    whole = [headline(comparison)] if decides else []
     parts = [f"## {section_name(section.name)}", *whole, verdict(section, comparison.base)]
     tables = [grid(table) for table in differences(section).values()]
     return "\n\n".join([*parts, *tables, *([method(section)] if tables else [])])
@@ -332,7 +339,9 @@ def _section_json(section: Section, base: str) -> dict[str, object]:
         "majority": None if math.isnan(section.majority) else section.majority,
         "majority_label": section.majority_label or None,
         "models": {model: _figure_json(one, section.metric) for model, one in section.figures.items()},
-        "comparisons": [dataclasses.asdict(test) for test in (*section.against_base, *section.between)],
+        "comparisons": [
+            _finite(dataclasses.asdict(test)) for test in (*section.against_base, *section.between)
+        ],
         "ship": section.best,
         "margin": section.margin,
         "within_margin": [
@@ -349,4 +358,13 @@ def _section_json(section: Section, base: str) -> dict[str, object]:
 
 def _figure_json(figure: ModelScore, metric: str) -> dict[str, object]:
     told = dataclasses.asdict(figure)
-    return {"value" if metric else "accuracy": told.pop("value"), **told}
+    value = told.pop("value")
+    if metric:
+        named = ("low", "high", "stderr", "n", "trained_on")
+        return _finite({"value": value, **{name: told[name] for name in named}})
+    return {"accuracy": value, **told}
+
+
+def _finite(told: Mapping[str, object]) -> dict[str, object]:
+    """Return a record with null for limits that so few rows leave open: JSON has no infinity."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in told.items()}

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -78,10 +79,8 @@ def compare(
 
     data = {name: _paired(name, own, metric) for name, own in by_set.items()}
     shown = tqdm(by_set.items(), desc="sets compared", delay=2, leave=False)
-    sets = [
-        _graded_section(name, data[name], base, meaning) if metric else _section(name, own, data[name], base)
-        for name, own in shown
-    ]
+    section = partial(_graded_section, meaning=meaning) if metric else _section
+    sets = [section(name, own, data[name], base) for name, own in shown]
     whole = [model for model in models if all(model in own for own in by_set.values())]
     means = []
     if len(sets) > 1 and whole:
@@ -147,8 +146,10 @@ def _section(name: str, runs: Mapping[str, ScoredRun], data: PairedRows, base: s
     return Section(name, len(run.gold), groups, majority, label, figures, against, between, over)
 
 
-def _graded_section(name: str, data: PairedRows, base: str, meaning: Metric) -> Section:
-    figures = {model: _graded_figure(data, model, meaning) for model in data.values}
+def _graded_section(
+    name: str, runs: Mapping[str, ScoredRun], data: PairedRows, base: str, meaning: Metric
+) -> Section:
+    figures = {model: _graded_figure(runs[model], data, meaning) for model in data.values}
     tests = families([data], [*figures], base, meaning)
     groups = None if data.groups is None else len(set(data.groups))
     return Section(name, len(data.weights), groups, math.nan, "", figures, *tests, left_out=data.left_out)
@@ -196,7 +197,7 @@ def _with_f1(family: Sequence[PairedTest], cells: Mapping[str, Cells]) -> list[P
 
 def _figure(run: ScoredRun, cells: Cells | None) -> ModelScore:
     found = rate_of(run.correct, run.groups)
-    trained, metrics = (run.facts.get(name) for name in ("trained_on", "metrics"))
+    metrics = run.facts.get("metrics")
     said = set(run.predicted) if len(set(run.gold)) > 1 and run.rows else set()
     return ModelScore(
         found.value,
@@ -206,7 +207,7 @@ def _figure(run: ScoredRun, cells: Cells | None) -> ModelScore:
         unparsed=sum(given == UNKNOWN for given in run.predicted),
         macro_f1=None if cells is None else macro_f1(cells),
         calibration=calibration(run.confidence, run.correct, run.groups) if run.confidence else None,
-        trained_on=trained.get("examples", 0) if isinstance(trained, Mapping) else 0,
+        trained_on=_trained_on(run),
         metrics=metrics if isinstance(metrics, Mapping) else {},
         always=said.pop() if len(said) == 1 else "",
     )
@@ -234,11 +235,18 @@ def _paired(name: str, runs: Mapping[str, ScoredRun], metric: str) -> PairedRows
     return PairedRows(values, [first.weights[i] for i in held], groups, len(first.rows) - len(held))
 
 
-def _graded_figure(data: PairedRows, model: str, meaning: Metric) -> ModelScore:
+def _graded_figure(run: ScoredRun, data: PairedRows, meaning: Metric) -> ModelScore:
     """A model's figure on a dataset; the limits of a share are Wilson's."""
+    values = data.values[run.model]
     if meaning.unit == "share":
-        found = rate_of(data.values[model], data.groups)
+        found = rate_of(values, data.groups)
     else:
-        tops = [value * weight for value, weight in zip(data.values[model], data.weights, strict=True)]
+        tops = [value * weight for value, weight in zip(values, data.weights, strict=True)]
         found = ratio(tops, data.weights, data.groups)
-    return ModelScore(found.value, *found.ci95, found.stderr, found.n)
+    return ModelScore(found.value, *found.ci95, found.stderr, found.n, trained_on=_trained_on(run))
+
+
+def _trained_on(run: ScoredRun) -> int:
+    """How many of its rows the model of a run is known to have been trained on."""
+    trained = run.facts.get("trained_on")
+    return trained.get("examples", 0) if isinstance(trained, Mapping) else 0

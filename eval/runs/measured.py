@@ -1,6 +1,5 @@
 """The values of a run's examples in one metric: one of ours, of a plug-in, or a field of anybody's."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,24 +7,37 @@ from typing import Any
 
 from core.documents import json_lines
 from core.errors import ContentError, RequestError, show_value
-from core.metrics import Metric, metric_of
+from core.metrics import Metric, direction, metric_of, read_metric
 from eval.metrics import metrics
-from eval.metrics.preference import ANSWER, AUC, auc_of
+from eval.metrics.preference import ANSWER, AUC, DESIRABLE, auc_of
 from eval.metrics.text import bleu_parts, rouge
-from eval.runs.judgement import ScoredExample, kinds_of, optional_text
+from eval.runs.judgement import ScoredExample, ScoredRun, kinds_of, optional_text
 from eval.statistics.rates import group_of
 
 LOSS = "eval_loss"
 IDS = ("row", "id", "doc_id")
+LARGEST = 1e100  # squares of more are beyond what a float holds
 Records = Sequence[Mapping[str, Any]]
 Values = Sequence[float | None]
 Function = Callable[[Records], Values]
 
 
-def meaning(metric: str) -> Metric:
-    """Return a metric's unit and direction; a field that nobody here knows is taken for higher is better."""
-    known = metrics().get(metric)
-    return known.meaning if known else metric_of(metric)
+def meaning(metric: str, runs: Sequence[ScoredRun]) -> Metric:
+    """Return a metric's unit and direction: as we or a plug-in declare them, else as the runs' results.json
+    do (`RequestError` where they differ), else by its name; what nobody knows is higher is better."""
+    if known := metrics().get(metric):
+        return known.meaning
+    stated = {run.source: run.facts.get("metrics") for run in runs}
+    declared = {
+        source: read_metric({"metrics": own}, metric)[1]
+        for source, own in stated.items()
+        if isinstance(own, Mapping) and isinstance(own.get(metric), Mapping)
+    }
+    told = dict(zip(declared.values(), declared, strict=True))
+    if len(told) > 1:
+        listed = "; ".join(f"{source}: {direction(metric, one)}" for one, source in told.items())
+        raise RequestError(f"--metric {metric}: results.json declare different metrics ({listed})")
+    return next(iter(told), metric_of(metric))
 
 
 def measurable(path: Path) -> list[str]:
@@ -85,7 +97,8 @@ def _loss(rows: Records) -> Values:
 
 def _area(rows: Records) -> Values:
     """Return each row's part in the AUC of marked answers, None where all marks are alike."""
-    return auc_of(rows) if len({row["expected_output"] for row in rows}) > 1 else [None] * len(rows)
+    both = len({row["expected_output"] == DESIRABLE for row in rows}) > 1
+    return auc_of(rows) if both else [None] * len(rows)
 
 
 def _overlap(metric: str, rows: Records) -> Values:
@@ -106,6 +119,6 @@ def _number(value: object, name: str = "") -> float | None:
     """Return a number (a truth value is 0 or 1); None for nothing, or, unnamed, for what is no number."""
     if value is None or (not name and not isinstance(value, int | float)):
         return None
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise ContentError(f"{name}: found {show_value(value)}, expected a number")
+    if not isinstance(value, int | float) or not abs(value) < LARGEST:
+        raise ContentError(f"{name}: found {show_value(value)}, expected a number below 1e100")
     return float(value)

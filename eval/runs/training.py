@@ -1,25 +1,27 @@
 """What is told of a model that was trained on examples of the set that it is scored on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.language import tr
 
 
-def training_warnings(model: str, n: int, found: Mapping[str, Any] | None) -> list[str]:
+def training_warnings(model: str, n: int, found: Mapping[str, Any] | None, metric: str = "") -> list[str]:
     """Return what to bear in mind of `trained_on` in results.json, for a model scored on `n` examples."""
     if not found:
         return []
-    said = [contamination(model, found["examples"], n, found["sources"])] if found["examples"] else []
+    said = [contamination(model, found["examples"], n, found["sources"], metric)] if found["examples"] else []
     same = "{model} was trained on a dataset of this name ({source})"
     unknown = "{model}: training examples not checked: {reason}"
     said += [tr(same, model=model, source=source) for source in found["same_name"]]
     return said + [tr(unknown, model=model, reason=reason) for reason in found["not_checked"]]
 
 
-def contamination(model: str, examples: int, n: int, sources: list[str]) -> str:
-    """Return how many of `n` examples a model was trained on, and what its accuracy is then."""
+def contamination(model: str, examples: int, n: int, sources: Sequence[str], metric: str = "") -> str:
+    """Return how many of `n` examples a model was trained on, and what its accuracy (or metric) is then."""
     where = f" ({', '.join(sources)})" if sources else ""
     told = "{model} was trained on {count:,} of these {n:,} examples{where}: {what}"
     what = tr("this is training accuracy" if examples == n else "its accuracy on them is training accuracy")
+    if metric:
+        what = tr("its {metric} on them is that of training", metric=metric)
     return tr(told, model=model, count=examples, n=n, where=where, what=what)

@@ -156,7 +156,7 @@ def test_a_metric_has_chinese_tables_and_a_verdict(tmp_path: Path) -> None:
         [str(tmp_path / "runs"), "--lang", "zh", "--metric", "brier", "--out", str(tmp_path / "c")],
     )
     assert done.exit_code == 0
-    assert "| brier（squared error，越低越好），95 % 置信区间 |" in done.stdout
+    assert "| brier（平方误差，越低越好），95 % 置信区间 |" in done.stdout
     assert (
         "## 平均\n\nmnli、merge 和 rte 在 2 个数据集（demo_mnli_eval、demo_rte_eval）的平均 brier 上"
         in done.stdout

@@ -4,6 +4,7 @@ import json
 import math
 import random
 
+import jsonschema
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -13,12 +14,15 @@ from core.errors import ContentError, RequestError
 from eval.compare import cli
 from eval.metrics.text import bleu, bleu_parts
 from eval.reports.compared import compare_in_metric
+from eval.reports.numbers import number
 from eval.reports.tables import markdown
 from eval.reports.verdict import verdict
 from eval.statistics.family import estimates, units_of
 from eval.statistics.rates import ratio
+from tests.conftest import ROOT
 
 N = 60
+SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
 
 
 def run(folder, model, rows, dataset="talks"):
@@ -209,3 +213,77 @@ def test_a_run_without_an_accuracy_is_refused_with_the_metrics_that_it_has(tmp_p
         cli, [str(tmp_path), "--metric", "x", "--margin", "1", "--out", str(tmp_path / "t")]
     )
     assert "--choose-on and --calibrate are of accuracy" in str(done.exception)
+
+
+def table(folder, metric, out):
+    done = CliRunner().invoke(cli, [str(folder), "--metric", metric, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    told = json.loads((out / "table.json").read_text(encoding="utf-8"))
+    jsonschema.validate(told, SCHEMA)
+    return told, done.stdout
+
+
+def test_its_table_fits_the_schema_and_one_row_leaves_the_limits_open(tmp_path):
+    run(run(tmp_path / "many", "base", losses(1)), "mine", losses(2, shift=-0.5))
+    told, _ = table(tmp_path / "many", "eval_loss", tmp_path / "a")
+    assert told["sets"]["talks"]["models"]["mine"].keys() == {
+        "value", "low", "high", "stderr", "n", "trained_on",
+    }  # fmt: skip
+    run(run(tmp_path / "one", "base", losses(1, n=1)), "mine", losses(2, n=1))
+    told, shown = table(tmp_path / "one", "eval_loss", tmp_path / "b")
+    (test,) = told["sets"]["talks"]["comparisons"]
+    assert (test["low"], test["high"]) == (None, None)
+    assert "(−∞ to ∞)" in shown
+
+
+def test_what_a_model_was_trained_on_is_told_of_any_metric(tmp_path):
+    run(run(tmp_path / "runs", "base", losses(1)), "mine", losses(2, shift=-0.5))
+    place = tmp_path / "runs" / "mine" / "talks" / "results.json"
+    seen = {"examples": 30, "sources": ["rte"], "same_name": [], "not_checked": []}
+    place.write_text(json.dumps({**json.loads(place.read_text()), "trained_on": seen}))
+    told, shown = table(tmp_path / "runs", "eval_loss", tmp_path / "out")
+    assert told["sets"]["talks"]["models"]["mine"]["trained_on"] == 30
+    assert "trained on 30" in shown and "its eval_loss on them is that of training" in shown
+    assert "accuracy" not in shown
+
+
+def test_two_that_never_differ_have_no_minus_nought(tmp_path):
+    for model, shift in (("base", 0), ("x", -0.5), ("y", -0.5)):
+        run(tmp_path / "runs", model, losses(2, shift))
+    _, shown = table(tmp_path / "runs", "eval_loss", tmp_path / "out")
+    assert "Statistically tied with" in shown and "−0 " not in shown and "−0)" not in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(-0.0, "+0"), (0.12345, "+0.123"), (999.6, "+1,000"), (-9999.6, "−10,000"), (2e7, "+2e+07")],
+)
+def test_a_number_has_three_digits_or_all_before_the_point(value, shown):
+    assert number(value, "+") == shown
+
+
+def costs(folder, **higher):
+    for model, most in (("base", 2), ("cheap", 1), ("dear", 3)):
+        run(folder, model, [{"cost": most + i % 2 / 10} for i in range(N)])
+        facts = {"value": most, "unit": "dollars", "higher_is_better": higher.get(model, False)}
+        place = folder / model / "talks" / "results.json"
+        place.write_text(json.dumps({**json.loads(place.read_text()), "metrics": {"cost": facts}}))
+    return folder
+
+
+def test_a_field_has_the_direction_that_its_runs_declare(tmp_path):
+    _, shown = table(costs(tmp_path / "runs"), "cost", tmp_path / "out")
+    assert "cost (dollars, lower is better)" in shown and "Ship cheap" in shown
+    with pytest.raises(RequestError, match="declare different metrics .*cheap.*lower.*dear.*higher"):
+        compared(costs(tmp_path / "odd", dear=True), "cost")
+
+
+def test_what_no_metric_can_be_made_of_is_refused(tmp_path):
+    run(tmp_path / "marks", "base", [
+        {"expected_output": mark, "answer_logp": -2.0, "answer_tokens": 2} for mark in ("good", "bad")
+    ])  # fmt: skip
+    with pytest.raises(RequestError, match="no row has auc"):
+        compared(tmp_path / "marks", "auc")
+    run(tmp_path / "huge", "base", [{"gain": 1e300}])
+    with pytest.raises(ContentError, match="gain: found 1e\\+300, expected a number below 1e100"):
+        compared(tmp_path / "huge", "gain")
