@@ -137,7 +137,7 @@ def chat_renderer(
                 text: str = tokenizer.apply_chat_template(
                     plain, chat_template=template, tokenize=False, **asked
                 )
-        except (TemplateError, TypeError) as error:  # TypeError: of a template that adds a text to nothing
+        except (TemplateError, TypeError, ArithmeticError, LookupError, ValueError) as error:  # of its code
             roles = ", ".join(m["role"] for m in messages)
             raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
         called = [call for message in plain for call in message.get("tool_calls", ())]

@@ -54,8 +54,9 @@ def is_number(value: object) -> TypeGuard[float]:
 
 def check_file(path: Path, schema: Mapping[str, Any], value: object) -> None:
     """Raise `ContentError` with a line for everything that a schema refuses in what a file holds."""
-    if lines := [f"{path}: {one.line('the file')}" for one in refusals(schema, value, exact=True)]:
-        raise ContentError("\n".join(lines))
+    lines = [f"{path}: {one.line('the file')}" for one in refusals(schema, value, exact=True)]
+    if lines:
+        raise ContentError("\n".join(dict.fromkeys(lines)))
 
 
 def refusals(schema: Mapping[str, Any], value: object, *, exact: bool = False) -> Iterator[Refusal]:
@@ -108,21 +109,22 @@ def _in_words(error: "ValidationError") -> Iterator[Refusal]:
     if keyword == "additionalProperties":
         known = schema.get("properties", {})
         for name in [name for name in value if name not in known]:
-            hint = nearest(str(name), known) or f"the keys are {', '.join(known)}"
-            yield Refusal(place, keyword, f"unknown key {name!r}", hint)
+            hint = nearest(str(name), known) or (f"the keys are {', '.join(known)}" if known else "")
+            shown = repr(name) if isinstance(name, str) else show_value(name)
+            yield Refusal(place, keyword, f"unknown key {shown}", hint)
         return
     if keyword == "required":
         lacking = [repr(key) for key in bound if key not in value]
         yield Refusal(place, keyword, f"{', '.join(lacking)} is missing")
         return
-    if keyword == "type" and isinstance(value, int | float) and not abs(value) <= LARGEST:
+    kind = schema.get("type", [])
+    kinds = {kind} if isinstance(kind, str) else set(kind)
+    too_large = isinstance(value, int | float) and not abs(value) <= LARGEST
+    if keyword == "type" and too_large and kinds & {"integer", "number"}:
         keyword, expected = "maximum", f"a number of at most {LARGEST:,.0f}"
     elif keyword == "type":
-        types = [bound] if isinstance(bound, str) else bound
-        expected = " or ".join(words for kind, words in _TYPES.items() if kind in types)
-        if "description" in schema and {"array", "object"} & set(types):
-            expected += f" ({schema['description']})"
-        hint = YES_OR_NO if isinstance(value, bool) and "string" in types else ""
+        expected = " or ".join(words for one, words in _TYPES.items() if one in kinds) or "null"
+        hint = YES_OR_NO if isinstance(value, bool) and "string" in kinds else ""
     elif keyword == "enum":
         known = [one if isinstance(one, str) else show_value(one) for one in bound if one is not None]
         expected = f"one of {', '.join(known[:20])}{', …' * (len(known) > 20)}"
@@ -132,4 +134,6 @@ def _in_words(error: "ValidationError") -> Iterator[Refusal]:
         expected = " and ".join(_BOUNDS[one].format(schema[one]) for one in said)
     else:
         expected = str(schema.get("description") or f"{keyword} {show_value(bound)}")
+    if keyword == "type" and kinds & {"array", "object"} and "description" in schema:
+        expected += f" ({schema['description']})"
     yield Refusal(place, keyword, f"found {show_value(value)}, expected {expected}", hint)

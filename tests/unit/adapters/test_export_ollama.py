@@ -280,3 +280,11 @@ def test_a_template_that_would_take_for_ever_is_stopped(tmp_path, monkeypatch):
     loops = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
     with pytest.raises(ContentError, match="the chat template: stopped after 0.1 s"):
         renderer(loops, {})([{"role": "user", "content": "x"}], True)
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ 1 // 0 }}", "{{ [][0] + 'x' }}", "{{ 'x' + 1 }}", "{{ range(9 ** 9) | list }}"]
+)
+def test_a_template_whose_code_fails_is_refused(template):
+    with pytest.raises(ContentError, match="the chat template refuses messages of user: "):
+        renderer(template, {})([{"role": "user", "content": "x"}], True)
