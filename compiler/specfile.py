@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 from core.datasets import REGISTRY
 from core.documents import read_yaml
 from core.errors import ContentError, RequestError, nearest, show_value
-from core.refusals import refusals
+from core.refusals import check_file
 
 PACKAGE = Path(__file__).parent
 SPECS = PACKAGE / "specs"
@@ -149,10 +149,9 @@ def _validate(path: Path, raw: Raw) -> None:
 
     schema = read_schema("spec")
     if not jsonschema_rs.validator_for(schema).is_valid(raw):
+        check_file(path, schema, raw, "the spec", exact=False)
         # Python's `$` lets a line break at the end of a name pass, which jsonschema-rs refuses
-        lines = dict.fromkeys(one.line("the spec") for one in refusals(schema, raw))
-        wrong = lines or ["the spec: found a name with a line break at its end"]
-        raise ContentError("\n".join(f"{path}: {line}" for line in wrong))
+        raise ContentError(f"{path}: the spec: found a name with a line break at its end")
 
 
 def filled_in(record: type[T], raw: Mapping[str, Any], /, **others: object) -> T:

@@ -52,9 +52,11 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
-def check_file(path: Path, schema: Mapping[str, Any], value: object) -> None:
-    """Raise `ContentError` with a line for everything that a schema refuses in what a file holds."""
-    lines = [f"{path}: {one.line('the file')}" for one in refusals(schema, value, exact=True)]
+def check_file(
+    path: Path, schema: Mapping[str, Any], value: object, whole: str = "the file", *, exact: bool = True
+) -> None:
+    """Raise `ContentError` with a line for everything that a schema refuses in a file's value, each once."""
+    lines = [f"{path}: {one.line(whole)}" for one in refusals(schema, value, exact=exact)]
     if lines:
         raise ContentError("\n".join(dict.fromkeys(lines)))
 

@@ -57,11 +57,9 @@ def marked_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> dict
     }
 
 
-def auc_of(rows: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Return each row's part in the AUC by log p per token; `ValueError` where all marks are alike."""
-    return auc_parts(
-        [_per_token(row, ANSWER) for row in rows], [row["expected_output"] == DESIRABLE for row in rows]
-    )
+def auc_of(rows: Sequence[Mapping[str, Any]]) -> Sequence[float | None]:
+    """Return each row's part in the AUC by log p per token, None where the rows have one mark alone."""
+    return _parts(rows, [_per_token(row, ANSWER) for row in rows]) or [None] * len(rows)
 
 
 def auc_parts(scores: Sequence[float], positive: Sequence[bool]) -> list[float]:
@@ -83,12 +81,17 @@ def auc_parts(scores: Sequence[float], positive: Sequence[bool]) -> list[float]:
     return parts
 
 
+def _parts(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> list[float]:
+    """Return each row's part in the AUC of scores, none at all where the rows have one mark alone."""
+    marks = [row["expected_output"] == DESIRABLE for row in rows]
+    return auc_parts(scores, marks) if len(set(marks)) == 2 else []
+
+
 def _area(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> dict[str, object] | None:
     """Return the AUC of scores with its limits, None where the rows have one mark alone."""
-    marks = [row["expected_output"] == DESIRABLE for row in rows]
-    if len(set(marks)) < 2:
+    if not (parts := _parts(rows, scores)):
         return None
-    found = mean_of(auc_parts(scores, marks), groups_of(rows))
+    found = mean_of(parts, groups_of(rows))
     return {**asdict(found), "ci95": np.clip(found.ci95, 0, 1).tolist()}
 
 

@@ -118,10 +118,8 @@ def _trained_on(runs: Sequence[ScoredRun], metric: str) -> list[str]:
     """What the runs tell of training examples among their rows; what is not checked once for each model."""
     told = []
     for run in runs:
-        facts = run.facts.get("trained_on")
-        found = facts if isinstance(facts, Mapping) else {}
-        own = training_warnings(run.model, len(run.rows), found, metric)
-        reasons = tuple(found.get("not_checked", ()))
+        own = training_warnings(run.model, len(run.rows), run.trained_on, metric)
+        reasons = tuple(run.trained_on.get("not_checked", ()))
         told += [text if text.endswith(reasons) else f"{run.dataset}: {text}" for text in own]
     logged = dict.fromkeys(run.model for run in runs if run.model != BASE and Path(run.source).is_file())
     if logged:

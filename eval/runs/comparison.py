@@ -207,7 +207,7 @@ def _figure(run: ScoredRun, cells: Cells | None) -> ModelScore:
         unparsed=sum(given == UNKNOWN for given in run.predicted),
         macro_f1=None if cells is None else macro_f1(cells),
         calibration=calibration(run.confidence, run.correct, run.groups) if run.confidence else None,
-        trained_on=_trained_on(run),
+        trained_on=run.trained_on.get("examples", 0),
         metrics=metrics if isinstance(metrics, Mapping) else {},
         always=said.pop() if len(said) == 1 else "",
     )
@@ -243,10 +243,5 @@ def _graded_figure(run: ScoredRun, data: PairedRows, meaning: Metric) -> ModelSc
     else:
         tops = [value * weight for value, weight in zip(values, data.weights, strict=True)]
         found = ratio(tops, data.weights, data.groups)
-    return ModelScore(found.value, *found.ci95, found.stderr, found.n, trained_on=_trained_on(run))
-
-
-def _trained_on(run: ScoredRun) -> int:
-    """How many of its rows the model of a run is known to have been trained on."""
-    trained = run.facts.get("trained_on")
-    return trained.get("examples", 0) if isinstance(trained, Mapping) else 0
+    seen = run.trained_on.get("examples", 0)
+    return ModelScore(found.value, *found.ci95, found.stderr, found.n, trained_on=seen)

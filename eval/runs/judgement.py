@@ -43,6 +43,12 @@ class ScoredRun:
     values: Sequence[float | None] = ()
     weights: Sequence[float] = ()
 
+    @property
+    def trained_on(self) -> Mapping[str, Any]:
+        """What results.json says of training examples among the rows; empty where it says nothing."""
+        found = self.facts.get("trained_on")
+        return found if isinstance(found, Mapping) else {}
+
     def only(self, keep: Sequence[bool]) -> "ScoredRun":
         """The run with some of its rows."""
         columns = ("rows", "gold", "predicted", "correct", "groups", "confidence", "values", "weights")

@@ -9,7 +9,7 @@ from core.documents import json_lines
 from core.errors import ContentError, RequestError, show_value
 from core.metrics import Metric, direction, metric_of, read_metric
 from eval.metrics import metrics
-from eval.metrics.preference import ANSWER, AUC, DESIRABLE, auc_of
+from eval.metrics.preference import ANSWER, AUC, auc_of
 from eval.metrics.text import bleu_parts, rouge
 from eval.runs.judgement import ScoredExample, ScoredRun, kinds_of, optional_text
 from eval.statistics.rates import group_of
@@ -95,12 +95,6 @@ def _loss(rows: Records) -> Values:
     return [loss / tokens if loss is not None and tokens else None for loss, tokens in numbers]
 
 
-def _area(rows: Records) -> Values:
-    """Return each row's part in the AUC of marked answers, None where all marks are alike."""
-    both = len({row["expected_output"] == DESIRABLE for row in rows}) > 1
-    return auc_of(rows) if both else [None] * len(rows)
-
-
 def _overlap(metric: str, rows: Records) -> Values:
     expected, said = ([str(row[name]) for row in rows] for name in TEXTS)
     return bleu_parts(expected, said) if metric == "bleu" else rouge(expected, said)[metric]
@@ -110,7 +104,7 @@ TEXTS = ("reference", "prediction")
 # Metrics of all examples together, or of fields by other names: what they need, and the values of rows.
 WHOLE: dict[str, tuple[Sequence[str], Function]] = {
     LOSS: (("loss", "tokens"), _loss),
-    AUC: ((f"{ANSWER}_logp", f"{ANSWER}_tokens", "expected_output"), _area),
+    AUC: ((f"{ANSWER}_logp", f"{ANSWER}_tokens", "expected_output"), auc_of),
     **{name: (TEXTS, partial(_overlap, name)) for name in ("bleu", "rouge1", "rouge2", "rougeL")},
 }
 
