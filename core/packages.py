@@ -15,7 +15,7 @@ CORE = (
 OWN = ".venv-vllm"
 EXTRAS = {
     "vllm": f"it wants an environment of its own, with or without a GPU: python3 -m venv {OWN} && "
-    f'{OWN}/bin/pip install ".[vllm]" (docs/eval-nli.md)'
+    f'{OWN}/bin/pip install -e ".[vllm]" (docs/eval-nli.md)'
 }
 
 

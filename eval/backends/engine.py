@@ -1,4 +1,4 @@
-"""vLLM, in an environment of its own (pip install ".[vllm]"): generated answers, LoRA as it is.
+"""vLLM, in an environment of its own (pip install -e ".[vllm]"): generated answers, LoRA as it is.
 
 The prompts are our ids, so that they are the same as with `--backend hf`. vLLM serves plain adapters
 one at a time: weights other than 1, modules_to_save and bias are refused (fuse them).
