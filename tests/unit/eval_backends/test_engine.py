@@ -154,7 +154,8 @@ def test_what_vllm_cannot_do_is_refused(asked, nli, tmp_path, more, said) -> Non
 def test_without_vllm_the_way_out_is_named(nli, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(
-        RequestError, match=r'vllm is not installed in .*with or without a GPU: .*/pip install -e "\.\[vllm\]"'
+        RequestError,
+        match=r'vllm is not installed in .*with or without a GPU: .*/pip install -e "\.\[vllm\]"',
     ):
         nli("--mode", "generate")
     assert not (tmp_path / "out").exists()
