@@ -1,5 +1,10 @@
-"""python -m recipes sweep R.yaml key=v1,v2 …: a grid of trainings, finished ones skipped, scored, plotted."""
+"""python -m recipes sweep R.yaml key=v1,v2 …: a grid of trainings, finished ones skipped, scored, plotted.
 
+Only a setting with several values is an axis of the grid: it names folders, table columns and plot axes. A
+setting with one value is the same in every run.
+"""
+
+import hashlib
 import itertools
 import math
 import re
@@ -8,8 +13,9 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,14 +31,26 @@ from recipes.hardware import machine
 from recipes.output import set_aside
 from recipes.recipe import Recipe, read_recipe
 from recipes.rules import evaluated, measured
-from recipes.schema import known_keys
+from recipes.schema import LISTS, known_keys
 from recipes.train import ask_first, train
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SHORT = {"rank": "lora_rank", "alpha": "lora_alpha", "lr": "learning_rate", "epochs": "num_train_epochs"}
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there
 OF_ROWS = ("stage", "model_name_or_path", "template", "dataset_dir", "dataset", "eval_dataset")
+LONGEST_NAME = 120  # characters of a run's folder; file systems take 255 bytes, and checkpoints lie below it
 Run = tuple[dict[str, str], Recipe]  # a point of the grid, and its recipe
 Row = dict[str, Any]  # the settings of a run, its figure (NaN where it diverged) and its folder
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Settings of a sweep: `axes` have several values each, `fixed` settings are the same in every run."""
+
+    axes: dict[str, list[str]]
+    fixed: dict[str, str]
 
 
 @cli_command(
@@ -54,41 +72,86 @@ Row = dict[str, Any]  # the settings of a run, its figure (NaN where it diverged
 def command(
     recipe: Path, grid: tuple[str, ...], out: Path | None, dry_run: bool, **scored: str | None
 ) -> None:
-    """Train RECIPE over a grid of settings (rank=4,8 alpha=8,16), and table and plot what came out."""
-    values, evaluation = parse_grid(grid), scored["evaluation"]
+    """Train RECIPE over a grid of settings (rank=4,8 alpha=8,16), and write a table and a plot.
+
+    A setting with one value (max_steps=100) is the same in every run. A list stands in brackets:
+    lora_target=[q_proj,v_proj] is one value, lora_target=[q_proj],[q_proj,v_proj] are two.
+    """
+    evaluation = scored["evaluation"]
+    settings = parse_grid(grid)
     metric = scored["metric"] or ("accuracy" if evaluation else "eval_loss")
-    runs = plan_runs(recipe, values, out or Path("saves") / f"sweep-{recipe.stem}")
+    runs = plan_runs(recipe, settings, out or Path("saves") / f"sweep-{recipe.stem}")
     check_first([recipe for _, recipe in runs], None if evaluation else metric)
     if dry_run:
         click.echo("\n".join(str(recipe.output_dir) for _, recipe in runs))
     else:
-        sweep(runs, values, evaluation, metric)
+        sweep(runs, settings, evaluation, metric)
 
 
-def parse_grid(arguments: Sequence[str]) -> dict[str, list[str]]:
-    """Return each key's values; `RequestError` for an unknown key or a key without values."""
-    grid: dict[str, list[str]] = {}
+def parse_grid(arguments: Sequence[str]) -> Grid:
+    """Split `key=v1,v2` arguments into axes and fixed settings.
+
+    `RequestError` for an unknown key, a key without values, a key that comes twice, `output_dir` (each run
+    has a folder of its own), a list without brackets, and a grid in which no setting has several values.
+    """
+    axes: dict[str, list[str]] = {}
+    fixed: dict[str, str] = {}
     for argument in arguments:
-        key, equals, values = argument.partition("=")
-        key = SHORT.get(key, key)
-        found = [value for value in values.split(",") if value]
-        if not equals or not found or key not in known_keys():
+        written_key, equals, text = argument.partition("=")
+        key = SHORT.get(written_key, written_key)
+        values = _values(key, text)
+        if not equals or not values or key not in known_keys():
             raise RequestError(f"{argument!r}: expected a setting and its values, as in lora_rank=4,8,16")
-        grid[key] = list(dict.fromkeys(found))
-    return grid
+        if key == "output_dir":
+            raise RequestError(f"{argument!r}: each run has its own folder; name their parent by --out DIR")
+        if key in axes or key in fixed:
+            raise RequestError(f"{argument!r}: {key} is given twice; write all its values into one argument")
+        if len(values) > 1:
+            axes[key] = values
+        else:
+            fixed[key] = values[0]
+    if not axes:
+        raise RequestError(
+            "no setting has several values; expected an axis, as in lora_rank=4,8 "
+            "(one training: `tuneyard recipe train`)"
+        )
+    return Grid(axes, fixed)
 
 
-def plan_runs(path: Path, grid: dict[str, list[str]], out: Path) -> list[Run]:
+def _values(key: str, text: str) -> list[str]:
+    """Split at the commas outside brackets; each value once, a list without its brackets.
+
+    LLaMA-Factory reads some settings as comma-separated lists. Without brackets nobody can tell a list from
+    the values of a grid, so that is a `RequestError`.
+    """
+    pieces = re.findall(r"(?:\[[^\]]*\]|[^,\[\]])+", text)
+    if key in LISTS and "," in text and "[" not in text:
+        one, several = f"{key}=[{text}]", ",".join(f"[{piece}]" for piece in pieces)
+        raise RequestError(
+            f"{key}={text}: is this one list or several values? Write {one} for one list, "
+            f"{key}={several} for {len(pieces)} runs"
+        )
+    values = []
+    for piece in pieces:
+        value = piece
+        if key in LISTS and piece.startswith("[") and piece.endswith("]"):
+            value = piece[1:-1]
+        values.append(value.strip())
+    return [value for value in dict.fromkeys(values) if value]
+
+
+def plan_runs(path: Path, grid: Grid, out: Path) -> list[Run]:
     """Return each point of the grid with its recipe, whose output_dir is a folder of its own in `out`."""
+    fixed = [f"{key}={value}" for key, value in grid.fixed.items()]
     runs = []
-    for name, values in zip(run_names(grid), itertools.product(*grid.values()), strict=True):
-        point = dict(zip(grid, values, strict=True))
-        settings = [*(f"{key}={value}" for key, value in point.items()), f"output_dir={out / name}"]
-        runs.append((point, read_recipe(path, settings)))
+    for name, values in zip(run_names(grid.axes), itertools.product(*grid.axes.values()), strict=True):
+        point = dict(zip(grid.axes, values, strict=True))
+        varied = [f"{key}={value}" for key, value in point.items()]
+        runs.append((point, read_recipe(path, [*fixed, *varied, f"output_dir={out / name}"])))
     return runs
 
 
-def sweep(runs: Sequence[Run], grid: dict[str, list[str]], evaluation: str | None, metric: str) -> None:
+def sweep(runs: Sequence[Run], grid: Grid, evaluation: str | None, metric: str) -> None:
     """Bring every checked run to a finished, scored one; write sweep.json, sweep.md and sweep.png."""
     out = runs[0][1].output_dir.parent
     rows: list[Row] = []
@@ -99,21 +162,35 @@ def sweep(runs: Sequence[Run], grid: dict[str, list[str]], evaluation: str | Non
         value, meaning = score(folder, evaluation, metric)
         rows.append({**point, metric: value, "run": str(folder)})
         known = [{**row, metric: None if math.isnan(row[metric]) else row[metric]} for row in rows]
-        write_json(out / "sweep.json", {"metric": metric, "grid": grid, "rows": known})
-    said = table(rows, grid, metric, meaning)
-    write_text(out / "sweep.md", said)
-    plot(rows, grid, metric, meaning, out / "sweep.png")
-    click.echo(f"{said}\n{direction(metric, meaning)}")
+        record = {"metric": metric, "grid": grid.axes, "fixed": grid.fixed, "rows": known}
+        write_json(out / "sweep.json", record)
+    text = table(rows, grid, metric, meaning)
+    write_text(out / "sweep.md", text)
+    plot(rows, grid.axes, metric, meaning, out / "sweep.png")
+    click.echo(f"{text}\n{direction(metric, meaning)}")
 
 
-def run_names(grid: dict[str, list[str]]) -> list[str]:
-    """Return the folder names of a grid's runs: `lora_rank-4_lora_alpha-8`, of a path its last part."""
-    short: list[list[str]] = []
-    for key, values in grid.items():
+def run_names(axes: dict[str, list[str]]) -> list[str]:
+    """Return the folder names of a grid's runs: `lora_rank-4_lora_alpha-8`, of a path its last part.
+
+    A name that would be too long for a file system ends in a hash of the whole name.
+    """
+    by_axis: list[list[str]] = []
+    for key, values in axes.items():
         names = [re.sub(r"[^\w.+-]+", "-", Path(value).name)[-40:] for value in values]
-        seen = [names[:number].count(name) for number, name in enumerate(names)]
-        short.append([f"{key}-{name}{f'-{n + 1}' * (n > 0)}" for name, n in zip(names, seen, strict=True)])
-    return ["_".join(parts) for parts in itertools.product(*short)]
+        parts = []
+        for number, name in enumerate(names):
+            earlier = names[:number].count(name)
+            parts.append(f"{key}-{name}-{earlier + 1}" if earlier else f"{key}-{name}")
+        by_axis.append(parts)
+    return [_shortened("_".join(parts)) for parts in itertools.product(*by_axis)]
+
+
+def _shortened(name: str) -> str:
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST_NAME - 9]}-{digest}"
 
 
 def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
@@ -169,38 +246,61 @@ def _evaluate(folder: Path, evaluation: str) -> None:
     write_json(folder / SCORED, {"command": evaluation})
 
 
-def table(rows: list[Row], grid: dict[str, list[str]], metric: str, meaning: Metric) -> str:
-    """Return the runs as a Markdown table, the best first; over seeds alone, with mean and deviation."""
+def table(rows: list[Row], grid: Grid, metric: str, meaning: Metric) -> str:
+    """Format the runs as Markdown, the best first; over seeds alone, with mean and standard deviation."""
+    axes = list(grid.axes)
     ordered = sorted(rows, key=lambda row: meaning.rank(row[metric]))
-    cells = [[*(str(row[key]) for key in grid), f"{row[metric]:.4f}"] for row in ordered]
-    lines = [markdown_table([*grid, metric], cells)]
+    cells = [[*(str(row[key]) for key in axes), f"{row[metric]:.4f}"] for row in ordered]
+    lines = [markdown_table([*axes, metric], cells)]
+    if grid.fixed:
+        settings = ", ".join(f"{key}={value}" for key, value in grid.fixed.items())
+        lines.append(f"\nthe same in every run: {settings}")
     scores = [row[metric] for row in rows if not math.isnan(row[metric])]
-    if list(grid) == ["seed"] and len(scores) > 1:
+    if axes == ["seed"] and len(scores) > 1:
         mean, deviation = statistics.fmean(scores), statistics.stdev(scores)
         lines.append(f"\nmean {mean:.4f}, standard deviation {deviation:.4f} over {len(scores)} seeds")
     return "\n".join(lines) + "\n"
 
 
-def plot(rows: list[Row], grid: dict[str, list[str]], metric: str, meaning: Metric, path: Path) -> None:
-    """Draw a heat map over two keys, else one point for each run, as PNG."""
-    typeface = choose_typeface([*grid, *itertools.chain(*grid.values())])
-    with picture((6.4, 4.2), path, typeface) as figure:
-        axes = figure.subplots()
+def plot(rows: list[Row], axes: dict[str, list[str]], metric: str, meaning: Metric, path: Path) -> None:
+    """Draw a PNG: a line over one axis, a heat map over two, one row for each run over more."""
+    typeface = choose_typeface([*axes, *itertools.chain(*axes.values())])
+    height = 4.2 if len(axes) < 3 else max(4.2, 1.6 + 0.24 * len(rows))
+    with picture((6.4, height), path, typeface) as figure:
+        panel = figure.subplots()
         best = min(rows, key=lambda row: meaning.rank(row[metric]))
-        named = ", ".join(f"{key} {best[key]}" for key in grid)
-        axes.set_title(f"Best {metric} {best[metric]:.4g} at {named}")
-        if len(grid) == 2:
-            (down, downs), (across, acrosses) = grid.items()
-            scores = {(row[down], row[across]): row[metric] for row in rows}
-            values = [[scores[one, other] for other in acrosses] for one in downs]
-            axes.imshow(values, cmap="cividis" if meaning.higher else "cividis_r", aspect="auto")
-            for (i, one), (j, other) in itertools.product(enumerate(downs), enumerate(acrosses)):
-                box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
-                axes.text(j, i, f"{scores[one, other]:.4g}", ha="center", va="center", bbox=box)
-            axes.set_xticks(range(len(acrosses)), acrosses)
-            axes.set_yticks(range(len(downs)), downs)
-            axes.set(xlabel=across, ylabel=down)
+        point = ", ".join(f"{key} {best[key]}" for key in axes)
+        panel.set_title(f"Best {metric} {best[metric]:.4g} at {point}", wrap=True)
+        if len(axes) == 1:
+            names = [_point(row, axes) for row in rows]
+            panel.plot(names, [row[metric] for row in rows], marker="o", color="C0")
+            panel.set(xlabel=", ".join(axes), ylabel=direction(metric, meaning))
+        elif len(axes) == 2:
+            _heat_map(panel, rows, axes, metric, meaning)
         else:
-            names = [", ".join(str(row[key]) for key in grid) for row in rows]
-            axes.plot(names, [row[metric] for row in rows], marker="o", color="C0")
-            axes.set(xlabel=", ".join(grid), ylabel=direction(metric, meaning))
+            ordered = sorted(rows, key=lambda row: meaning.rank(row[metric]), reverse=True)
+            names = [_point(row, axes) for row in ordered]
+            panel.plot([row[metric] for row in ordered], names, "o", color="C0")
+            panel.tick_params(axis="y", labelsize=7)
+            panel.set(xlabel=direction(metric, meaning), ylabel=", ".join(axes))
+
+
+def _point(row: Row, axes: dict[str, list[str]]) -> str:
+    return ", ".join(str(row[key]) for key in axes)
+
+
+def _heat_map(
+    panel: "Axes", rows: list[Row], axes: dict[str, list[str]], metric: str, meaning: Metric
+) -> None:
+    (down, downs), (across, acrosses) = axes.items()
+    scores = {(row[down], row[across]): row[metric] for row in rows}
+    values = [[scores[one, other] for other in acrosses] for one in downs]
+    panel.imshow(values, cmap="cividis" if meaning.higher else "cividis_r", aspect="auto")
+    box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
+    for row_number, one in enumerate(downs):
+        for column_number, other in enumerate(acrosses):
+            text = f"{scores[one, other]:.4g}"
+            panel.text(column_number, row_number, text, ha="center", va="center", bbox=box)
+    panel.set_xticks(range(len(acrosses)), acrosses)
+    panel.set_yticks(range(len(downs)), downs)
+    panel.set(xlabel=across, ylabel=down)

@@ -42,7 +42,7 @@ def test_a_grid_judged_by_an_evaluation_and_continued(recipe, tiny_model):
     rows = json.loads((recipe.parent / "even.json").read_text())
     short = [row for row in rows if row["output"] in ("yes", "no")]
     (recipe.parent / "even.json").write_text(json.dumps(short))
-    first = recipes("sweep", recipe, "rank=2", "--out", out, "--eval", judge)
+    first = recipes("train", recipe, "lora_rank=2", f"output_dir={out / 'lora_rank-2'}")
     made = (out / "lora_rank-2" / "run.json").stat().st_mtime_ns
     both = recipes("sweep", recipe, "rank=2,4", "--out", out, "--eval", judge)
     assert "up to date" in both and "up to date" not in first

@@ -1,32 +1,61 @@
 """Grids, judged runs and the table over them, without a training."""
 
+import contextlib
 import json
 import shlex
 import sys
 
 import pytest
 
+from core import drawing
 from core.errors import ContentError, RequestError
 from core.metrics import UNKNOWN, metric_of
 from recipes import check, sweep
+from recipes.schema import known_keys
 from tests.unit.recipes.test_best import scored
 
-GRID = {"lora_rank": ["4", "8"], "lora_alpha": ["8", "16"]}
+AXES = {"lora_rank": ["4", "8"], "lora_alpha": ["8", "16"]}
+GRID = sweep.Grid(AXES, {})
 ROWS = [
     {"lora_rank": rank, "lora_alpha": alpha, "eval_loss": int(rank) / int(alpha), "run": "x"}
-    for rank in GRID["lora_rank"]
-    for alpha in GRID["lora_alpha"]
+    for rank in AXES["lora_rank"]
+    for alpha in AXES["lora_alpha"]
 ]
 
 
-def test_grid():
-    assert sweep.parse_grid(["rank=4,8,4", "learning_rate=1e-4"]) == {
-        "lora_rank": ["4", "8"],
-        "learning_rate": ["1e-4"],
-    }
-    for wrong in ("rank", "rank=", "rnk=4"):
-        with pytest.raises(RequestError, match="expected a setting and its values"):
-            sweep.parse_grid([wrong])
+def test_only_settings_with_several_values_are_axes():
+    grid = sweep.parse_grid(["rank=4,8,4", "learning_rate=1e-4", "max_steps=2", "model_name_or_path=m/base"])
+    assert grid.axes == {"lora_rank": ["4", "8"]}
+    assert grid.fixed == {"learning_rate": "1e-4", "max_steps": "2", "model_name_or_path": "m/base"}
+
+
+@pytest.mark.parametrize("wrong", ["rank", "rank=", "rnk=4", "rank=,"])
+def test_a_setting_without_values_or_unknown_is_refused(wrong):
+    with pytest.raises(RequestError, match="expected a setting and its values"):
+        sweep.parse_grid([wrong, "seed=1,2"])
+
+
+def test_a_list_stands_in_brackets():
+    fixed = sweep.parse_grid(["rank=4,8", "lora_target=[q_proj,v_proj]"])
+    assert fixed == sweep.Grid({"lora_rank": ["4", "8"]}, {"lora_target": "q_proj,v_proj"})
+    varied = sweep.parse_grid(["lora_target=[q_proj,v_proj],all,[q_proj]"])
+    assert varied.axes == {"lora_target": ["q_proj,v_proj", "all", "q_proj"]}
+    with pytest.raises(RequestError, match=r"lora_target=\[q_proj,v_proj\] for one list.* for 2 runs"):
+        sweep.parse_grid(["lora_target=q_proj,v_proj"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rank=4,8", "output_dir=saves/x"], "--out DIR"),
+        (["rank=4,8", "rank=16"], "given twice"),
+        (["rank=4,8", "lora_rank=16"], "given twice"),
+        (["rank=4", "max_steps=2"], "no setting has several values.*recipe train"),
+    ],
+)
+def test_what_is_no_grid_is_refused(arguments, message):
+    with pytest.raises(RequestError, match=message):
+        sweep.parse_grid(arguments)
 
 
 def test_table_has_the_best_first():
@@ -42,7 +71,7 @@ def test_table_has_the_best_first():
 def test_seeds_have_mean_and_deviation():
     rows = [{"seed": str(n), "train_loss": value, "run": "x"} for n, value in enumerate([1.0, 2.0, 3.0])]
     assert "mean 2.0000, standard deviation 1.0000 over 3 seeds" in sweep.table(
-        rows, {"seed": []}, "train_loss", metric_of("train_loss")
+        rows, sweep.Grid({"seed": []}, {}), "train_loss", metric_of("train_loss")
     )
 
 
@@ -120,17 +149,62 @@ def test_a_run_that_diverged_is_the_last_of_the_table(tmp_path, metric):
     (tmp_path / "trainer_state.json").write_text(json.dumps(state))
     scores = [sweep.score(tmp_path, None, "eval_loss")[0], 2.0, 1.0]
     rows = [{"learning_rate": str(n), metric: score, "run": "x"} for n, score in enumerate(scores)]
-    grid = {"learning_rate": ["0", "1", "2"]}
-    assert sweep.table(rows, grid, metric, metric_of(metric)).splitlines()[-1] == "| 0 | nan |"
-    sweep.plot(rows, grid, metric, metric_of(metric), tmp_path / "sweep.png")
+    axes = {"learning_rate": ["0", "1", "2"]}
+    lines = sweep.table(rows, sweep.Grid(axes, {}), metric, metric_of(metric)).splitlines()
+    assert lines[-1] == "| 0 | nan |"
+    sweep.plot(rows, axes, metric, metric_of(metric), tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").is_file()
 
 
-@pytest.mark.parametrize("grid", [GRID, {"lora_rank": ["4", "8"]}], ids=["heat map", "line"])
-def test_plots(tmp_path, grid):
-    rows = ROWS if len(grid) == 2 else ROWS[::2]
-    sweep.plot(rows, grid, "eval_loss", metric_of("eval_loss"), tmp_path / "sweep.png")
+@pytest.mark.parametrize("names", [["lora_rank"], ["lora_rank", "lora_alpha"]], ids=["line", "heat map"])
+def test_plots(tmp_path, names):
+    axes = {name: AXES[name] for name in names}
+    rows = ROWS if len(axes) == 2 else ROWS[::2]
+    sweep.plot(rows, axes, "eval_loss", metric_of("eval_loss"), tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_fixed_setting_is_in_the_table_and_not_on_the_plot(tmp_path, monkeypatch):
+    grid = sweep.parse_grid(["rank=4,8", "alpha=8,16", "max_steps=2", f"model_name_or_path={tmp_path}"])
+    lines = sweep.table(ROWS, grid, "eval_loss", metric_of("eval_loss")).splitlines()
+    assert lines[0] == "| lora_rank | lora_alpha | eval_loss |"
+    assert lines[-1] == f"the same in every run: max_steps=2, model_name_or_path={tmp_path}"
+    labels = drawn(monkeypatch, tmp_path, ROWS, grid.axes)
+    assert labels == ("lora_alpha", "lora_rank", 1)
+
+
+def test_a_grid_of_three_axes_has_a_row_for_each_run(tmp_path, monkeypatch):
+    axes = {**AXES, "seed": [str(seed) for seed in range(9)]}
+    rows = [{**row, "seed": seed} for row in ROWS for seed in axes["seed"]]
+    assert drawn(monkeypatch, tmp_path, rows, axes)[2] == 0
+    panel = last_figure[0].axes[0]
+    assert [label.get_text() for label in panel.get_yticklabels()][-1].startswith("4, 16, ")
+    assert last_figure[0].get_figheight() > 10
+
+
+last_figure = []
+
+
+def drawn(monkeypatch, folder, rows, axes):
+    """Draw a sweep's plot; return its axis labels and its number of images (1: a heat map)."""
+
+    @contextlib.contextmanager
+    def keep(*arguments):
+        with drawing.picture(*arguments) as figure:
+            last_figure[:] = [figure]
+            yield figure
+
+    monkeypatch.setattr(sweep, "picture", keep)
+    sweep.plot(rows, axes, "eval_loss", metric_of("eval_loss"), folder / "sweep.png")
+    panel = last_figure[0].axes[0]
+    return panel.get_xlabel(), panel.get_ylabel(), len(panel.images)
+
+
+def test_many_axes_fit_into_a_folder_name():
+    keys = sorted(known_keys())[:10]
+    names = sweep.run_names({key: ["a" * 60, "b" * 60] for key in keys})
+    assert len(set(names)) == len(names) == 2**10
+    assert max(len(name.encode()) for name in names) <= 120
 
 
 def test_runs_are_named_by_short_values():
@@ -174,7 +248,11 @@ EVALUATED = ("val_size=0.1", "eval_strategy=steps")
     [
         (["rank=4,8"], None, "a run of it does not write eval_loss, only train_loss, .*; hold rows out: val"),
         (["rank=4,8"], "accuracy", "does not write accuracy"),
-        ([*EVALUATED, "eval_steps=2"], "eval_accuracy", "does not write eval_accuracy, only eval_"),
+        (
+            ["rank=4,8", *EVALUATED, "eval_steps=2"],
+            "eval_accuracy",
+            "does not write eval_accuracy, only eval_",
+        ),
         ([*EVALUATED, "eval_steps=2,900"], None, "W330 eval_steps: is 900, .* no run has its eval_loss"),
         (["rank=4,0"], "train_loss", "E313 lora_rank"),  # of the second point
     ],
@@ -193,14 +271,14 @@ def test_a_dry_run_checks_and_names_the_folders_and_trains_nothing(untrained, ca
     assert capsys.readouterr().out.split() == [str(runs / "lora_rank-4"), str(runs / "lora_rank-8")]
     assert len(asked) == 1 and trained == [] and not runs.exists()
     with pytest.raises(ContentError, match="E313 lora_rank"):
-        swept(path, "rank=0", metric="train_loss", dry_run=True)
+        swept(path, "rank=4,0", metric="train_loss", dry_run=True)
 
 
 def test_llamafactory_is_asked_once_for_each_dataset(untrained):
     path, asked, trained = untrained
     swept(path, "rank=4,8", *EVALUATED, "eval_steps=2", "compute_accuracy=true", metric="eval_accuracy")
     assert len(asked) == 1 and len(trained) == 2
-    swept(path, "rank=4,8", "dataset=a,b", judge="python -m anything", metric="f1")
+    swept(path, "rank=4,8", "dataset=[a],[b]", judge="python -m anything", metric="f1")
     assert [settings["dataset"] for settings in asked[1:]] == ["a", "b"] and len(trained) == 6
 
 
