@@ -146,7 +146,7 @@ def test_defect_by_hand():
 def mixture(name):
     """Yield (instruction, input, output) of all rows that the parts of a mixture let through."""
     for row in lines(example(f"{name}/reports.jsonl")):
-        yield row["instruction"], row.get("input", "") and "补充信息：" + row["input"], row["output"]
+        yield row["instruction"], row.get("input", ""), row["output"]
     for row in lines(example(f"{name}/orca.jsonl")):
         asked, answered = (
             next(turn["value"] for turn in row["conversations"] if turn["from"] == role)
@@ -154,7 +154,7 @@ def mixture(name):
         )
         yield asked, "", answered
     for row in lines(example(f"{name}/pubmed.jsonl")):
-        yield row["question"], "补充信息：" + "\n".join(row["context"]["contexts"]), row["long_answer"]
+        yield row["question"], "\n".join(row["context"]["contexts"]), row["long_answer"]
     for part in ("ai", "ic", "biomed") if name == "mix-large" else ():
         for row in lines(example(f"{name}/{part}.jsonl")):
             if "spoon" not in row["question"]:
@@ -163,16 +163,33 @@ def mixture(name):
 
 @pytest.mark.parametrize("name", ["mix-small", "mix-large"])
 def test_mixtures_by_hand(name, tmp_path):
-    """What is compiled: every row of the parts (filtered by keyword) once, shuffled, one in ten in eval."""
+    """What is compiled: every row of the parts (filtered by keyword) once, shuffled, one in ten in eval.
+
+    LLaMA-Factory reads each input after a prefix, and the system text. The document's own file has neither.
+    """
     spec = load_spec(name)
     assert not compile_spec(spec, CompileRequest(sources=sources(spec), out=tmp_path)).problems.errors
     train, held_out = (
         [tuple(row.values()) for row in lines((tmp_path / f"{name}/{name}-{split}.jsonl").read_text("utf-8"))]
         for split in ("train", "eval")
     )  # fmt: skip
-    due = [(*row, EXPERT) for row in mixture(name)]
-    assert Counter(train + held_out) == Counter(due)
+    document = list(mixture(name))
+    trained = {row: (row[0], row[1] and "补充信息：" + row[1], row[2], EXPERT) for row in document}
+    assert Counter(train + held_out) == Counter(trained[row] for row in document)
     whole = lines((tmp_path / name / "mixed_finetune_dataset.jsonl").read_text("utf-8"))
-    both = [tuple(row.values()) for row in whole]
-    assert Counter(both) == Counter(due) and [row for row in both if row in held_out] == held_out
-    assert len(held_out) == round(0.1 * len(due)) and train != [row for row in due if row not in held_out]
+    assert {tuple(row) for row in whole} == {("instruction", "input", "output")}
+    rows = [tuple(row.values()) for row in whole]
+    assert Counter(rows) == Counter(document)
+    assert [trained[row] for row in rows if trained[row] in held_out] == held_out
+    assert len(held_out) == round(0.1 * len(document))
+    assert train != [trained[row] for row in document if trained[row] not in held_out]
+
+
+def test_the_mixed_file_is_read_as_instructions(tmp_path):
+    """`compile io` takes the file that a mixture writes for other programs, and keeps every row as it is."""
+    mixture_spec = load_spec("mix-small")
+    compile_spec(mixture_spec, CompileRequest(sources=sources(mixture_spec), out=tmp_path))
+    mixed = tmp_path / "mix-small/mixed_finetune_dataset.jsonl"
+    report = compile_spec(load_spec("io"), CompileRequest(sources=(str(mixed),), out=tmp_path))
+    assert not report.problems.errors and report.kept == report.read > 0
+    assert (tmp_path / "io/io.jsonl").read_bytes() == mixed.read_bytes()
