@@ -9,7 +9,7 @@ from core.checkout import ROOT
 
 CORE = (
     "click", "datasets", "httpx", "huggingface_hub", "jinja2", "jsonschema", "jsonschema_rs",
-    "lxml", "matplotlib", "numpy", "orjson", "pyarrow", "rensa", "tqdm", "yaml", "zstandard",
+    "lxml", "matplotlib", "numpy", "openpyxl", "orjson", "pyarrow", "rensa", "tqdm", "yaml", "zstandard",
 )  # fmt: skip
 """Import names of what requirements-core.lock installs; a test holds them equal to pyproject.toml."""
 OWN = ".venv-vllm"

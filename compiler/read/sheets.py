@@ -1,6 +1,5 @@
 """Excel workbooks by openpyxl: the first sheet; its first row is the header."""
 
-import importlib
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -11,19 +10,16 @@ from compiler.problems import Problems
 from compiler.read import OpenFile, reader, refuse_twice
 from compiler.read.stream import seekable
 from compiler.rows import ObjectRows
-from core.errors import Problem, RequestError, show_value
+from core.errors import Problem, show_value
 
 BATCH = 1000
 
 
 @reader(".xlsx", text=False)
 def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
-    """Yield the rows of a workbook, read row by row; `RequestError` where openpyxl is not installed."""
-    try:
-        openpyxl: Any = importlib.import_module("openpyxl")
-    except ImportError as error:
-        fix = "pip install openpyxl, or save the sheet as .csv"
-        raise RequestError(f"{file.shown}: reading .xlsx needs openpyxl: {fix}") from error
+    """Yield the rows of a workbook, read row by row."""
+    import openpyxl
+
     try:
         book = openpyxl.load_workbook(seekable(file.stream), read_only=True, data_only=True)
         first, *others = book.worksheets

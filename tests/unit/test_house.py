@@ -1,6 +1,7 @@
 """The plan of the house (design §7): who may import whom."""
 
 import ast
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,28 @@ def test_a_name_of_a_class_has_one_meaning() -> None:
     for found, path in classes:
         where.setdefault(found, []).append(path)
     assert {found: paths for found, paths in where.items() if len(paths) > 1} == {}
+
+
+PRIVATE_OR_GENERATED = (
+    "my_dataset.json",
+    "mixed_finetune_dataset.jsonl",
+    "Qwen_finetuning_model/adapter_config.json",
+    "outputs/checkpoint-50/trainer_state.json",
+    "evaluation_results/predictions.jsonl",
+    "evaluation_results_ori_0403.json",
+    "overall_accuracy_comparison.png",
+    "dataset/train.jsonl",
+    "wandb/latest-run",
+    "recipes/wandb/run-1/files",
+)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a copy without git")
+def test_private_data_and_generated_files_of_the_documents_are_not_committed() -> None:
+    """.gitignore names each of them, and nothing that is committed."""
+    ignored = subprocess.run(
+        ("git", "check-ignore", "--no-index", *PRIVATE_OR_GENERATED), cwd=ROOT, capture_output=True, text=True
+    )
+    assert ignored.stdout.splitlines() == list(PRIVATE_OR_GENERATED)
+    listed = ("git", "ls-files", "--cached", "--ignored", "--exclude-standard")
+    assert subprocess.run(listed, cwd=ROOT, capture_output=True, text=True).stdout == ""

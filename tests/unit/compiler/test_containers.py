@@ -2,12 +2,10 @@
 
 import io
 import json
-import sys
 import zipfile
 
 import pytest
 
-from core.errors import RequestError
 from tests.unit.compiler.conftest import as_csv, as_parquet
 
 QA = [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(4)]
@@ -94,12 +92,6 @@ def test_a_damaged_member_is_named(bench):
     data[80] ^= 255
     report = bench.compile("qa", bench.write("all.zip", bytes(data)))
     assert report.failed and bench.codes(report)[0][0] in ("E004", "E012")
-
-
-def test_without_openpyxl_the_package_is_named(bench, monkeypatch):
-    monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(RequestError, match="needs openpyxl: pip install openpyxl"):
-        bench.compile("qa", bench.write("book.xlsx", b"PK"))
 
 
 def test_a_workbook_is_read_by_its_header(bench):

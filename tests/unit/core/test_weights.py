@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -53,6 +54,38 @@ def test_library_reads_what_we_wrote(tmp_path):
         assert opened.metadata() == {"format": "pt"}
     start = 8 + struct.unpack("<Q", path.read_bytes()[:8])[0]
     assert start % 8 == 0
+
+
+def test_bf16_is_that_of_the_library_which_needs_torch_for_it(tmp_path):
+    """Both ways: what torch rounds and the library saves, and what we round and write."""
+    import torch
+    from safetensors.torch import load_file as load_tensors
+    from safetensors.torch import save_file as save_tensors
+
+    values = np.random.default_rng(7).standard_normal((40, 30)).astype(np.float32)
+    rounded = torch.from_numpy(values).to(torch.bfloat16)
+    theirs, ours = tmp_path / "theirs.safetensors", tmp_path / "ours.safetensors"
+    save_tensors({"a": rounded}, theirs)
+    write_weights(ours, [("a", "BF16", values.shape)], iter([values]), {})
+    np.testing.assert_array_equal(open_weights(theirs).read("a"), rounded.float().numpy())
+    assert torch.equal(load_tensors(ours)["a"], rounded)
+    with pytest.raises((KeyError, TypeError, SafetensorError)):
+        load_file(theirs)  # numpy has no such type
+
+
+def test_tensors_are_written_and_read_one_at_a_time(tmp_path):
+    """Four tensors of 4 MB each: neither side holds two of them beside the one in work."""
+    path, shape = tmp_path / "y.safetensors", (1024, 1024)
+    specs = [(name, "F32", shape) for name in "abcd"]
+    tracemalloc.start()
+    try:
+        write_weights(path, specs, (np.full(shape, n, np.float32) for n in range(4)), {})
+        weights = open_weights(path)
+        assert [float(weights.read(name)[0, 0]) for name, _, _ in specs] == [0, 1, 2, 3]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * 4 * shape[0] * shape[1]
 
 
 def test_what_is_written_is_on_the_disk_before_it_is_handed_on(tmp_path, monkeypatch):
