@@ -4,27 +4,74 @@
 """
 
 import ast
+import difflib
 import importlib
 import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import click
+from click.exceptions import NoSuchCommand
 
 from core.checkout import ROOT, version
 from core.errors import CLI, run
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is called: {name: "module:attribute"}; the help imports none."""
+    """A group that imports a command when it is called: {name: "module:attribute"}; the help imports none.
 
-    def __init__(self, *arguments: Any, lazy: dict[str, str], **options: Any) -> None:
+    `aliases` are other names of commands, {alias: name}. Help and shell completion do not list them.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        lazy: dict[str, str],
+        aliases: Mapping[str, str] = MappingProxyType({}),
+        **options: Any,
+    ) -> None:
         super().__init__(*arguments, **options)
         self.lazy = lazy
+        self.aliases = aliases
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of the first word, by name or alias; an unknown one gets suggestions."""
+        name, *rest = args
+        try:
+            return super().resolve_command(ctx, [self.aliases.get(name, name), *rest])
+        except NoSuchCommand as error:
+            message = f"{error.message} {self._suggestion(ctx, name)}"
+            raise NoSuchCommand(name, message, ctx=ctx) from None
+
+    def _suggestion(self, ctx: click.Context, name: str) -> str:
+        """Return `Did you mean …?` with the commands nearest to `name`, here and in the groups of this group.
+
+        This imports every command, which only an error pays for.
+        """
+        commands_by_name: dict[str, list[str]] = {}
+        for own_name in self.list_commands(ctx):
+            commands_by_name.setdefault(own_name, []).append(own_name)
+            command = self.get_command(ctx, own_name)
+            if isinstance(command, click.Group):
+                for inner_name in command.list_commands(ctx):
+                    commands_by_name.setdefault(inner_name, []).append(f"{own_name} {inner_name}")
+        if name in commands_by_name:
+            similar_names = [name]
+        else:
+            similar_names = difflib.get_close_matches(name, commands_by_name)
+        if not similar_names:
+            return f"`{ctx.command_path} --help` lists the commands."
+        similar = [
+            f"`{ctx.command_path} {path}`" for each in similar_names for path in commands_by_name[each]
+        ]
+        return f"Did you mean {' or '.join(similar)}?"
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, imported or not."""
@@ -97,10 +144,12 @@ GROUPS = {
     "eval": "eval.__main__:cli",
     "doctor": "core.doctor:cli",
 }
+OLD_NAMES = {"compiler": "data", "recipes": "recipe", "adapters": "adapter"}
+"""The packages of the groups, by which they were called (`python -m compiler`)."""
 EXAMPLES = examples("tuneyard doctor", "tuneyard data compile demo_rte")
 
 
-@click.group(cls=LazyGroup, lazy=GROUPS, context_settings=CLI, epilog=EXAMPLES)
+@click.group(cls=LazyGroup, lazy=GROUPS, aliases=OLD_NAMES, context_settings=CLI, epilog=EXAMPLES)
 @click.option(
     "--version",
     is_flag=True,

@@ -76,9 +76,43 @@ def test_lists_of_commands_import_no_command() -> None:
         assert "click" in loaded and not {"numpy", "eval.nli", "compiler.cli", "core.doctor"} & set(loaded)
 
 
-def test_an_unknown_command_is_refused() -> None:
-    ended = tuneyard("eval", "nothing")
-    assert ended.returncode == 2 and "No such command 'nothing'" in ended.stderr
+@pytest.mark.parametrize(
+    ("words", "suggested"),
+    [
+        ("dcotor", "`tuneyard doctor`"),
+        ("recipies check", "`tuneyard recipe`"),
+        ("eval nil", "`tuneyard eval nli`"),
+        ("eval tall", "`tuneyard eval ab tally`"),
+        ("compile demo_rte", "`tuneyard data compile`?"),
+        ("sweep", "`tuneyard eval sweep` or `tuneyard recipe sweep`?"),
+        ("data verfy", "'verify'"),
+        ("recipe chekc", "'check'"),
+        ("adapter mrge", "'merge'"),
+        ("recipes chekc", "'check'"),
+    ],
+)
+def test_an_unknown_command_gets_the_nearest_one(words: str, suggested: str) -> None:
+    ended = tuneyard(*words.split())
+    assert ended.returncode == 2
+    assert f"Did you mean {suggested}" in ended.stderr
+
+
+@pytest.mark.parametrize("words", ["qqq", "eval qqq"])
+def test_an_unknown_command_like_none_gets_the_list(words: str) -> None:
+    ended = tuneyard(*words.split())
+    group = " ".join(["tuneyard", *words.split()[:-1]])
+    assert ended.returncode == 2 and "No such command 'qqq'" in ended.stderr
+    assert f"`{group} --help`" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "group"), [("compiler", "data"), ("recipes", "recipe"), ("adapters", "adapter")]
+)
+def test_a_group_answers_to_the_name_of_its_package(old: str, group: str) -> None:
+    ended = tuneyard(old, "--help")
+    assert ended.returncode == 0
+    assert ended.stdout == tuneyard(group, "--help").stdout
+    assert f"  {old} " not in tuneyard("--help").stdout
 
 
 def test_doctor_finds_what_is_installed() -> None:
