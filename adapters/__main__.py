@@ -167,7 +167,7 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 @click.option("--to", "target", type=click.Choice(list(TARGETS)), required=True)
 @click.option("--base", type=FOLDER, help="Base model's folder, where none is named that is here.")
 @click.option("--out", type=FOLDER, help="gguf, ollama: the file to write.")
-@click.option("--force", is_flag=True, help="gguf, ollama: replace a file that is already there.")
+@click.option("--force", is_flag=True, help="gguf, ollama: replace a file of this kind that is there.")
 @click.option("--type", help="gguf: f16, q8_0, q4_0; with --llama-cpp q4_k_m and others.  [default: f16]")
 @click.option("--llama-cpp", type=FOLDER, help="gguf: a checkout of llama.cpp, whose llama-quantize is used.")
 @click.option("--from", "from_", help="ollama: an adapter's base as Ollama knows it, e.g. qwen2.5:0.5b.")

@@ -48,8 +48,8 @@ def check_output(out: Path, inputs: Sequence[Path], marker: str, *, force: bool)
     for folder, source in zip(inputs, sources, strict=True):
         if target == source or target in source.parents or source in target.parents:
             raise RequestError(f"{out}: output over an input ({folder}); choose another --out")
-    check_free(out, force=force)
     foreign = _foreign(target, marker, sources) if target.exists() else ""
+    check_free(out, force=force, replaceable=not foreign)
     if foreign:
         raise RequestError(
             f"{out}: found {foreign}: no folder that this command wrote, --force will not replace it; "
@@ -58,15 +58,19 @@ def check_output(out: Path, inputs: Sequence[Path], marker: str, *, force: bool)
     return target
 
 
-def check_free(out: Path, *, force: bool) -> None:
-    """Raise `RequestError` where something is at `out`, without `force`, naming a killed run's rest."""
+def check_free(out: Path, *, force: bool, replaceable: bool) -> None:
+    """Raise `RequestError` if something is at `out`, without `force`, naming a killed run's rest.
+
+    `force` is offered only if what is there is `replaceable`: written by the same command.
+    """
     target = out.resolve()
     if not target.exists() or force:
         return
     rests = [path for path in abandoned(target.parent) if path.name.startswith(f".{target.name}.")]
     sizes = [f"beside it {path}, {folder_size(path) / 1e9:.2f} GB of a killed run" for path in rests]
     found = "".join(f" ({told})" for told in sizes)
-    raise RequestError(f"{out}: already there{found}; choose another --out, or replace it with --force")
+    fix = "choose another --out, or replace it with --force" if replaceable else "choose another --out"
+    raise RequestError(f"{out}: already there{found}; {fix}")
 
 
 def _foreign(target: Path, marker: str, sources: Iterable[Path]) -> str:

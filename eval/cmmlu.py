@@ -37,6 +37,7 @@ from eval.statistics.rates import Measured, average
 
 AVERAGE = "average over subjects"
 QUESTIONS = "all questions as one"
+TABLE, SCORES = "cmmlu.md", "cmmlu.json"
 Scores = dict[str, dict[str, dict[str, Any]]]  # by model, then by group, the average last
 PLAIN = "the benchmark's text (no chat template)"
 
@@ -98,6 +99,7 @@ class Cmmlu(Task):
     exams: Mapping[str, Exam]
     command = "eval.cmmlu"
     kept = ("shots", "chat")
+    summaries = (TABLE, SCORES)
 
     def prompted(self, opened: Opened) -> Opened:
         """Return the models asked in plain text, unless a chat is asked for."""
@@ -135,8 +137,8 @@ class Cmmlu(Task):
         """Write and show the groups' table."""
         scores = read_groups(out, models, in_groups([exam.subject for exam in self.exams.values()]))
         table = group_table(scores)
-        write_text(out / "cmmlu.md", f"{table}\n")
-        write_json(out / "cmmlu.json", scores)
+        write_text(out / TABLE, f"{table}\n")
+        write_json(out / SCORES, scores)
         click.echo(f"\n{table}")
 
     def table(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:

@@ -126,6 +126,7 @@ class Nli(Task):
     count: tuple[str, ...]
     check_generate: int
     command: str = "eval.nli"
+    summaries: tuple[str, ...] = ()
 
     def labels(self, job: Job) -> list[str]:
         """Return the labels of the job's dataset."""

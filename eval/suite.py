@@ -21,7 +21,7 @@ from eval import compare, report
 from eval.backends import shards
 from eval.reports.compared import compare_results
 from eval.reports.numbers import NONE, Table, grid, interval, percent
-from eval.runs.results import RESULTS, check_new
+from eval.runs.results import RESULTS, check_new, suite_run
 from eval.scoring.candidates import open_models
 from eval.scoring.command import Prepared, ScoringCommand
 from eval.scoring.options import ScoringRequest, model_options, run_options, take
@@ -33,6 +33,7 @@ ALONE = {
     "--shots": "adds no model:",
     "--think": "prompts without it;",  # it changes how a model is opened, and some commands refuse it
 }
+COMMAND = "eval.suite"
 COMMANDS = ("nli", "qa", "text", "dialogue", "cmmlu", "code", "defect", "tools")
 CAPTION = "All steps"
 Found = dict[str, dict[str, dict[str, Figure]]]  # by step, then by figure, then by model
@@ -55,18 +56,17 @@ def cli(suite: Path, skip: tuple[str, ...], **given: Any) -> None:
     What is wrong with any step is said before a model is loaded.
     """
     steps = read_steps(suite, given.keys() - {"limit"}, skip)
-    shared = {**given, "by": "eval.suite"}
+    shared = {**given, "by": COMMAND}
     request = take(given)
-    if request.out.exists() and not (request.resume or request.force):
-        raise RequestError(f"{request.out} exists: --resume resumes it, --force starts it anew")
-    for step in steps:
-        check_new(request.out / step.name, resume=request.resume, force=request.force)
+    for folder in (request.out, *(request.out / step.name for step in steps)):
+        check_new(folder, COMMAND, resume=request.resume, force=request.force)
     plans = {step.name: step.prepare(shared) for step in steps}
     opened = open_models(request)
-    for name, (own, task, sets) in plans.items():
-        if shards.first():
-            click.echo(f"\n{name}: {task.command}")
-        score_opened(own, task, sets, opened)
+    with suite_run(request.out, COMMAND, [*plans], first=shards.first()):
+        for name, (own, task, sets) in plans.items():
+            if shards.first():
+                click.echo(f"\n{name}: {task.command}")
+            score_opened(own, task, sets, opened)
     if shards.first():
         tell(request, plans, [candidate.name for candidate in opened.candidates])
 
@@ -97,7 +97,7 @@ def tell(request: ScoringRequest, plans: Mapping[str, Prepared], models: Sequenc
         alone = replace(whole.comparison, sets=each, mean=None)  # different tasks have no mean
         whole = replace(whole, comparison=alone, tables={CAPTION: table})
         compare.write(whole, request.out, facts)
-        page = report.render(whole, f"Suite {request.out.name}", module="eval.suite")
+        page = report.render(whole, f"Suite {request.out.name}", module=COMMAND)
         report.write(page, request.out / "report.html")
     else:
         write_text(request.out / "table.md", grid(table) + "\n")

@@ -21,13 +21,15 @@ from eval.backends import shards
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics import find_metric
 from eval.nli import Nli, label_options, label_sets
-from eval.reports.sweep import ACCURACY, Sweep, report
+from eval.reports.sweep import ACCURACY, TABLE, Sweep, plot_name, report
+from eval.runs.find import SWEEP
 from eval.runs.results import RESULTS, check_new
 from eval.scoring.candidates import BASE, load_candidates, open_adapters
 from eval.scoring.options import ScoringRequest, model_options, run_options, set_options, take
 from eval.scoring.pipeline import score_opened
 from eval.statistics.selection import split_halves
 
+COMMAND = "eval.sweep"
 STEPS = "trainer_state.json"
 RECIPE = "merge.yaml"
 
@@ -69,10 +71,11 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
         raise RequestError(f"--backend {request.backend} only generates: a sweep compares probabilities")
     if metric != ACCURACY:
         find_metric(metric)
-    check_new(request.out, resume=request.resume, force=request.force)
+    check_new(request.out, COMMAND, resume=request.resume, force=request.force)
     sets = read_datasets(request.datasets, request.data, request.cluster)
     labels = label_sets(sets, given)
-    task = Nli(labels, "choice", "word", check_generate=0, command="eval.sweep", **given)
+    summaries = (SWEEP, TABLE, RECIPE, *(plot_name(one.name) for one in sets))
+    task = Nli(labels, "choice", "word", check_generate=0, command=COMMAND, summaries=summaries, **given)
     splits = {}
     for one in sets:  # by cluster where rows have one, else by what is asked
         keys = one.clusters or [str([m["content"] for m in talk.messages]) for talk in one.conversations]

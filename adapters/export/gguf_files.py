@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from adapters.base import Base, open_base
 from adapters.export.architecture import Architecture, Vocabulary, read_architecture, read_vocabulary, reorder
-from adapters.export.source import ExportSource, check_file, licence_of
+from adapters.export.source import GGUF, ExportSource, check_file, licence_of
 from adapters.output import require_space, staged_for
 from adapters.store import name_of, note
 from core.errors import ContentError, RequestError
@@ -42,7 +42,7 @@ AT_ONCE = 1 << 22  # elements in hand
 def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
     """Write a model, or an adapter beside its base, as a GGUF file."""
     started = time.monotonic()
-    check = functools.partial(check_file, options["out"], source, force=options["force"])
+    check = functools.partial(check_file, options["out"], source, GGUF, force=options["force"])
     target = check()
     need("gguf")
     (_lora if source.adapter else _model)(source, options, target, staged_for(check))

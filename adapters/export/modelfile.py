@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from adapters.export.source import ExportSource, check_file
+from adapters.export.source import GGUF, MODELFILE, ExportSource, begins_with, check_file
 from adapters.store import note
 from core.errors import ContentError, RequestError, show_value
 from core.files import read_object, write_text
@@ -138,7 +138,7 @@ def _conversation(roles: Sequence[str], texts: Sequence[str]) -> list[Message]:
 def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
     """Write a Modelfile."""
     out, gguf = options["out"], options["gguf"]
-    target = check_file(out, source, force=options["force"])
+    target = check_file(out, source, MODELFILE, force=options["force"])
     if source.adapter and not options["from_"]:
         raise RequestError("--from is needed for an adapter: its base as Ollama knows it, or a .gguf file")
     folders = [folder for folder in (source.folder, source.base) if folder]
@@ -150,7 +150,7 @@ def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
     wrapping = find_wrapping(render)
     if thinks(render, wrapping):
         note("the chat template takes thoughts out of earlier answers, this TEMPLATE keeps them")
-    if gguf and (not gguf.is_file() or gguf.open("rb").read(4) != b"GGUF"):
+    if gguf and not begins_with(gguf, GGUF):
         raise RequestError(f"--gguf {gguf}: no GGUF file there; make it with --to gguf")
     if source.adapter and not gguf:  # Ollama reads few safetensors, and of their config lora_alpha alone
         raise RequestError(

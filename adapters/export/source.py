@@ -11,6 +11,7 @@ from core.errors import RequestError
 from core.files import read_object, require
 
 ORIGIN = "origin.json"  # written by `python -m recipes base` beside the embedded model
+GGUF, MODELFILE = b"GGUF", b"FROM "  # how the files begin that are written
 LICENCE = ("license", "license_name", "license_link")  # of a hub card
 
 
@@ -44,16 +45,33 @@ def open_source(reference: str, base: Path | None) -> ExportSource:
     return ExportSource(folder, adapter, base)
 
 
-def check_file(out: Path, source: ExportSource, *, force: bool) -> Path:
-    """Return `out` resolved; `RequestError` where it is a folder, lies in an input, or is there already."""
+def check_file(out: Path, source: ExportSource, beginning: bytes, *, force: bool) -> Path:
+    """Return `out` resolved; `RequestError` if it is a folder, lies in an input, or is there already.
+
+    With `force` a file of the same format is replaced, known by its `beginning`, and nothing else.
+    """
     target = out.resolve()
     for folder in (source.folder, source.base):
         if folder and folder.resolve() in target.parents:
             raise RequestError(f"{out}: lies in an input ({folder}); choose another --out")
     if target.is_dir():
         raise RequestError(f"{out}: a folder; expected the name of a file")
-    check_free(out, force=force)
+    same_kind = begins_with(target, beginning)
+    check_free(out, force=force, replaceable=same_kind)
+    if target.exists() and not same_kind:
+        raise RequestError(
+            f"{out}: found a file that does not begin with {beginning.decode().strip()}: --force will not "
+            "replace it; choose another --out"
+        )
     return target
+
+
+def begins_with(path: Path, beginning: bytes) -> bool:
+    """Return whether `path` is a file whose first bytes are these."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(beginning)) == beginning
 
 
 def front_matter(folder: Path) -> dict[str, object]:

@@ -16,6 +16,7 @@ from core.metrics import Metric, metric_of
 from eval.metrics import find_metric
 from eval.reports.compared import BASE
 from eval.reports.numbers import Table, grid, interval, percent
+from eval.runs.find import SWEEP
 from eval.runs.results import PREDICTIONS
 from eval.statistics.rates import Rows, groups_of, hits, rate_of
 from eval.statistics.selection import Split
@@ -23,6 +24,7 @@ from eval.statistics.selection import Split
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+TABLE = "table.md"
 MEAN = "all sets"
 ACCURACY = "accuracy"
 
@@ -56,6 +58,11 @@ class Sweep:
     metric: str = ACCURACY
 
 
+def plot_name(dataset: str) -> str:
+    """Return the file name of a dataset's plot."""
+    return f"{dataset}.png"
+
+
 def report(sweep: Sweep) -> tuple[str, str]:
     """Write sweep.json, table.md and a plot for each set; return the table, and the model to ship."""
     found = {name: {model: _read(sweep, model, name) for model in sweep.points} for name in sweep.splits}
@@ -74,9 +81,9 @@ def report(sweep: Sweep) -> tuple[str, str]:
         plotted = SweepPlot(
             name, sweep.axes, scores, sweep.points[best], sweep.points[ship], reported=models[best][1]
         )
-        draw(plotted, sweep.out / f"{name}.png")
+        draw(plotted, sweep.out / plot_name(name))
     text = f"{_choosing(found, chosen)}\n\n{_reporting(found, chosen)}"
-    write_text(sweep.out / "table.md", text + "\n")
+    write_text(sweep.out / TABLE, text + "\n")
     told = {
         "axes": list(sweep.axes),
         "metric": sweep.metric,
@@ -92,7 +99,7 @@ def report(sweep: Sweep) -> tuple[str, str]:
         },
         "rows_to_choose_on": {name: first for name, (first, _) in sweep.splits.items()},
     }
-    write_json(sweep.out / "sweep.json", told)
+    write_json(sweep.out / SWEEP, told)
     return text, ship
 
 

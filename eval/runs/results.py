@@ -15,12 +15,13 @@ from typing import Any
 
 from core import version
 from core.documents import json_lines
-from core.errors import ContentError, RequestError, TuneyardError, show_value
+from core.errors import ContentError, RequestError, TuneyardError, counted, show_value
 from core.files import atomic, read_object, write_json
 
 RUN = "run.json"
 PREDICTIONS = "predictions.jsonl"
 RESULTS = "results.json"
+CALLER = "by"  # in run.json: the module that called the scoring command, if one did
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
 PARTS = ("settings", "models", "sets")  # what every run.json of ours holds, and a training's does not
 UNMERGED, MERGED = "unmerged", "merged"
@@ -30,19 +31,61 @@ Prediction = dict[str, Any]
 Identity = dict[str, dict[str, Any]]  # settings, models and sets, each by name
 
 
-def check_new(out: Path, *, resume: bool, force: bool) -> None:
-    """Raise `RequestError` if OUT exists and the request does not say what is to become of it."""
+def shown_command(module: str) -> str:
+    """Return how a user calls a scoring module: `eval.nli` is `tuneyard eval nli`."""
+    return f"tuneyard {module.replace('.', ' ')}"
+
+
+def check_new(out: Path, command: str, *, resume: bool, force: bool) -> None:
+    """Refuse a folder OUT that `command` (a module such as `eval.nli`) must not write into.
+
+    Raises `RequestError` if OUT holds anything but a run of the same command: nothing would be left of it.
+    A run of the same command needs `resume` or `force`, which are offered for such a run alone.
+    """
     if resume and force:
         raise RequestError("--resume resumes and --force starts anew: give one of them")
     if not out.exists():
         return
+    _check_owner(out, command)
     if not (resume or force):
         raise RequestError(f"{out} exists: --resume resumes it, --force starts it anew")
-    if (out / RUN).is_file():
-        if not all(_read(out)[part] for part in PARTS):
-            raise RequestError(f"{out}: its {RUN} is not of eval (of a training?): choose another --out")
-    elif not out.is_dir() or any(not path.name.startswith(f".{RUN}.") for path in out.iterdir()):
-        raise RequestError(f"{out}: no results folder (it has no {RUN}): choose another --out")
+
+
+def _check_owner(out: Path, command: str) -> None:
+    """Raise `RequestError` unless OUT is empty or holds a run of `command`."""
+    if not (out / RUN).is_file():
+        if not out.is_dir() or any(not path.name.startswith(f".{RUN}.") for path in out.iterdir()):
+            raise RequestError(f"{out}: no results folder (it has no {RUN}): choose another --out")
+        return
+    owner = _owner(out)
+    if not owner:
+        raise RequestError(f"{out}: its {RUN} is not of eval (of a training?): choose another --out")
+    if owner != command:
+        raise RequestError(
+            f"{out}: found {_contents(out)} of `{shown_command(owner)}`; expected a folder of "
+            f"`{shown_command(command)}` or none: choose another --out"
+        )
+
+
+def _owner(out: Path) -> str:
+    """Return the module whose command wrote OUT, "" if its run.json is of no scoring command.
+
+    That is the command which scored, unless another one called it: the suite owns the folders of its steps.
+    """
+    caller = read_object(out / RUN).get(CALLER)
+    if isinstance(caller, str):
+        return caller
+    identity = _read(out)
+    if not all(identity[part] for part in PARTS):
+        return ""
+    command = identity["settings"].get("command")
+    return command if isinstance(command, str) else ""
+
+
+def _contents(out: Path) -> str:
+    """Return in words how many scored datasets a results folder holds, at any of its levels."""
+    scored = len(list(out.glob(f"**/{RESULTS}")))
+    return f"the run and {counted(scored, 'scored dataset')}" if scored else "the run"
 
 
 def read_identity(out: Path) -> Identity:
@@ -54,28 +97,45 @@ def read_identity(out: Path) -> Identity:
     return identity
 
 
-def begin_run(out: Path, identity: Identity, *, force: bool) -> None:
+def begin_run(
+    out: Path, identity: Identity, *, force: bool, caller: str = "", summaries: Sequence[str] = ()
+) -> None:
     """Write run.json: of a new run, of one begun before (the same), or (force) in place of another.
-    `RequestError` names everything in which a run that is resumed differs from the one before."""
+
+    `caller` is the module that called the scoring command, if one did. `summaries` are the files that the
+    command writes into OUT itself once all is scored: a run that starts anew has none yet.
+    `RequestError` names everything in which a run that is resumed differs from the one before.
+    """
     before = _read(out)
     if force:  # what run.json lists is deleted, and nothing that somebody else put there
         for folder in _own_folders(out, before):
             shutil.rmtree(folder, ignore_errors=True)
+        for name in summaries:
+            (out / name).unlink(missing_ok=True)
     else:
         _check_same(out, before, identity)
         identity = {part: {**before[part], **values} for part, values in identity.items()}
     _sweep(out)
-    write_json(out / RUN, {**identity, "tuneyard": version()})
+    called = {CALLER: caller} if caller else {}
+    write_json(out / RUN, {**called, **identity, "tuneyard": version()})
 
 
 @contextlib.contextmanager
-def scoring_run(out: Path, identity: Identity, *, force: bool, first: bool = True) -> Iterator[None]:
+def scoring_run(
+    out: Path,
+    identity: Identity,
+    *,
+    force: bool,
+    first: bool = True,
+    caller: str = "",
+    summaries: Sequence[str] = (),
+) -> Iterator[None]:
     """Begin a run (the `first` of several processes does) and let it be scored while the context lasts.
 
     Nothing is left of one that ends in an error of ours before its first prediction was written.
     """
     if first:
-        begin_run(out, identity, force=force)
+        begin_run(out, identity, force=force, caller=caller, summaries=summaries)
     try:
         yield
     except TuneyardError:
@@ -86,6 +146,25 @@ def scoring_run(out: Path, identity: Identity, *, force: bool, first: bool = Tru
             with contextlib.suppress(OSError):  # a folder that holds somebody else's files stays
                 for folder in (*(part for log in logs for part in log.parents[:2]), out):
                     folder.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def suite_run(out: Path, command: str, steps: Sequence[str], *, first: bool) -> Iterator[None]:
+    """Mark OUT as the folder of `command`, which runs several scoring commands below it, one each step.
+
+    The `first` of several processes does so. Nothing is left of a run that an error of ours ends before its
+    first step has begun.
+    """
+    if first:
+        write_json(out / RUN, {CALLER: command, "steps": list(steps), "tuneyard": version()})
+    try:
+        yield
+    except TuneyardError:
+        if not any((out / step / RUN).is_file() for step in steps):
+            (out / RUN).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder that holds somebody else's files stays
+                out.rmdir()
         raise
 
 

@@ -1,6 +1,8 @@
 """How a scoring command is declared: one function, from the request to what is asked and of what."""
 
+import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -32,6 +34,12 @@ Prepared = tuple[ScoringRequest, Task, Sequence[EvalDataset]]
 class ScoringCommand(click.Command):
     """Has its function make task and datasets of a `ScoringRequest` and its own options, and scores them."""
 
+    @property
+    def module(self) -> str:
+        """The module of the command, e.g. `eval.nli`, also if Python runs it as `__main__`."""
+        source = inspect.getfile(cast(Callable[..., Asked], self.callback))
+        return f"eval.{Path(source).stem}"
+
     def prepare(self, given: dict[str, Any]) -> Prepared:
         """Return the request, the task and the datasets that options (by Click's names) ask for."""
         own = dict(given)
@@ -41,7 +49,7 @@ class ScoringCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> None:
         """Score every model on every dataset; what can be refused is refused before anything is written."""
-        check_new(ctx.params["out"], resume=ctx.params["resume"], force=ctx.params["force"])
+        check_new(ctx.params["out"], self.module, resume=ctx.params["resume"], force=ctx.params["force"])
         request, task, sets = self.prepare(ctx.params)
         if request.rescore:
             rescore(request.rescore, request, task, sets)

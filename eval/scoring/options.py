@@ -230,7 +230,7 @@ run_options = together(
     click.option("--out", required=True, type=PATH, help="Folder of the results."),
     number("--limit", "The first N examples of each dataset."),
     click.option("--resume", is_flag=True, help="Resume the run in OUT; refused if anything changed."),
-    click.option("--force", is_flag=True, help="Start the run in OUT anew."),
+    click.option("--force", is_flag=True, help="Start this command's run in OUT anew."),
 )
 
 

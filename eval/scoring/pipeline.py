@@ -32,6 +32,7 @@ from eval.runs.results import (
     PredictionLog,
     read_identity,
     scoring_run,
+    shown_command,
 )
 from eval.runs.training import training_warnings
 from eval.scoring.candidates import Candidate, Opened
@@ -58,7 +59,15 @@ def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset
                 "no chat template: prompted without the BOS that the tokenizer adds, as LLaMA-Factory's "
                 "template `empty` trains; --bos begins prompts with it, as lm-evaluation-harness does"
             )
-    with scoring_run(request.out, identity, force=request.force, first=shards.first()):
+    begun = scoring_run(
+        request.out,
+        identity,
+        force=request.force,
+        first=shards.first(),
+        caller=_caller(request, task),
+        summaries=task.summaries,
+    )
+    with begun:
         shards.wait()
         for candidate in opened.candidates:
             with opened.applied(candidate):
@@ -66,6 +75,11 @@ def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset
                     _score(Job(request, opened, candidate, dataset), task, identity)
     if shards.first():
         task.finish(request.out, [candidate.name for candidate in opened.candidates])
+
+
+def _caller(request: ScoringRequest, task: Task) -> str:
+    """Return the module that called the task's command, "" if the user did."""
+    return "" if request.by == task.command else request.by
 
 
 def _score(job: Job, task: Task, identity: Identity) -> None:
@@ -192,7 +206,14 @@ def rescore(source: Path, request: ScoringRequest, task: Task, sets: Sequence[Ev
     jobs = _kept_jobs(source, run, request, task, sets)
     settings = {**run["settings"], **task.settings(request), "cluster": request.cluster}
     identity: Identity = {**run, "settings": settings, "sets": {one.name: one.digest for one in sets}}
-    with scoring_run(request.out, identity, force=request.force):
+    begun = scoring_run(
+        request.out,
+        identity,
+        force=request.force,
+        caller=_caller(request, task),
+        summaries=task.summaries,
+    )
+    with begun:
         for job in jobs:
             kept = source / job.candidate.name / job.dataset.name / PREDICTIONS
             lines = list(_again(kept, job, task))
@@ -209,7 +230,7 @@ def _kept_jobs(
 ) -> list[Job]:
     """What was scored, without the model; errors where it is of something else or not finished."""
     if (command := run["settings"].get("command")) != task.command:
-        name = str(command).replace("eval.", "tuneyard eval ")
+        name = shown_command(str(command))
         raise RequestError(f"--rescore {source}: its outputs are of {command}: {name} --rescore")
     here, there = source.resolve(), request.out.resolve()
     if here.is_relative_to(there) or there.is_relative_to(here):

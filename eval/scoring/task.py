@@ -111,6 +111,8 @@ class Task(ABC):
     """Its module, e.g. `eval.nli`."""
     kept: tuple[str, ...] = ("max_new_tokens",)
     """The options (the task's own, else of the request) that change an answer or a figure."""
+    summaries: tuple[str, ...] = ()
+    """The files that the command writes into OUT itself once every model is done."""
     refused = "count as incorrect"
     """What becomes of prompts that exceed the context."""
 

@@ -237,6 +237,7 @@ def test_force_replaces_what_was_written_and_nothing_else():
     assert open_adapter("./x").digest != old
     Path("x/mine").mkdir()
     assert "will not replace" in call("merge", "rte=1", "--out", "x", "--force", code=2)[1]
+    assert "--force" not in call("merge", "rte=1", "--out", "x", code=2)[1]
     call("fuse", "rte", "--base", "base", "--out", "full")
     call("fuse", "mnli", "--base", "base", "--out", "full", "--force")
     assert files() == (["full", "x"], ["mnli", "rte"])

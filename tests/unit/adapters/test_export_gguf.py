@@ -184,11 +184,19 @@ def test_tensors_that_cannot_be_written_leave_no_file(name, values, reason):
 
 def test_an_existing_file_is_kept_without_force():
     Path("out").mkdir()
-    Path("out/model.gguf").write_bytes(b"old")
-    assert "already there" in call("export", "model", *GGUF, code=2)[1]
-    assert Path("out/model.gguf").read_bytes() == b"old"
+    Path("out/model.gguf").write_bytes(b"GGUF, an old one")
+    assert "replace it with --force" in call("export", "model", *GGUF, code=2)[1]
+    assert Path("out/model.gguf").read_bytes() == b"GGUF, an old one"
     call("export", "model", *GGUF, "--force", "--type", "q8_0")
     assert Path("out/model.gguf").read_bytes()[:4] == b"GGUF"
+
+
+def test_force_replaces_no_file_of_another_kind():
+    Path("out").mkdir()
+    Path("out/model.gguf").write_bytes(b"old results")
+    assert "--force" not in call("export", "model", *GGUF, code=2)[1]
+    assert "--force will not replace it" in call("export", "model", *GGUF, "--force", code=2)[1]
+    assert Path("out/model.gguf").read_bytes() == b"old results"
 
 
 def test_adapters_are_to_be_fused_first_or_need_their_base():

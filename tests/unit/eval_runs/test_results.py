@@ -9,7 +9,11 @@ from core import version
 from core.errors import ContentError, RequestError
 from eval.runs.results import PREDICTIONS, RUN, PredictionLog, begin_run, check_new
 
-IDENTITY = {"settings": {"dtype": "fp32"}, "models": {"base": "a" * 64}, "sets": {"rte": "b" * 64}}
+IDENTITY = {
+    "settings": {"command": "eval.nli", "dtype": "fp32"},
+    "models": {"base": "a" * 64},
+    "sets": {"rte": "b" * 64},
+}
 BATCHES = [[3, 1], [0, 2], [4]]
 
 
@@ -85,18 +89,48 @@ def test_rows_that_the_set_does_not_have_are_dropped(tmp_path) -> None:
 def test_an_existing_folder_needs_a_word(tmp_path) -> None:
     begin_run(tmp_path / "r", IDENTITY, force=False)
     with pytest.raises(RequestError, match="--resume resumes it, --force starts it anew"):
-        check_new(tmp_path / "r", resume=False, force=False)
+        check_new(tmp_path / "r", "eval.nli", resume=False, force=False)
     with pytest.raises(RequestError, match="give one of them"):
-        check_new(tmp_path / "r", resume=True, force=True)
-    check_new(tmp_path / "r", resume=True, force=False)
-    check_new(tmp_path / "new", resume=True, force=False)
+        check_new(tmp_path / "r", "eval.nli", resume=True, force=True)
+    check_new(tmp_path / "r", "eval.nli", resume=True, force=False)
+    check_new(tmp_path / "new", "eval.nli", resume=True, force=False)
+
+
+WAYS = {"none": (False, False), "resume": (True, False), "force": (False, True)}
+
+
+@pytest.mark.parametrize(("resume", "force"), WAYS.values(), ids=WAYS)
+def test_another_commands_run_is_named_and_no_option_is_offered_for_it(tmp_path, resume, force) -> None:
+    begin_run(tmp_path, {**IDENTITY, "settings": {"command": "eval.sweep"}}, force=False)
+    for name in ("base/rte", "l=1/rte"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "results.json").touch()
+    with pytest.raises(RequestError, match="2 scored datasets of `tuneyard eval sweep`") as refused:
+        check_new(tmp_path, "eval.nli", resume=resume, force=force)
+    assert "--out" in str(refused.value)
+    assert "--force" not in str(refused.value) and "--resume" not in str(refused.value)
+
+
+def test_a_step_of_a_suite_is_the_suites(tmp_path) -> None:
+    begin_run(tmp_path, IDENTITY, force=False, caller="eval.suite")
+    with pytest.raises(RequestError, match="`tuneyard eval suite`"):
+        check_new(tmp_path, "eval.nli", resume=False, force=True)
+    check_new(tmp_path, "eval.suite", resume=False, force=True)
+
+
+def test_force_removes_the_commands_own_summaries(tmp_path) -> None:
+    begin_run(tmp_path, IDENTITY, force=False)
+    for name in ("sweep.json", "notes.md"):
+        (tmp_path / name).touch()
+    begin_run(tmp_path, IDENTITY, force=True, summaries=["sweep.json", "merge.yaml"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.md", RUN]
 
 
 @pytest.mark.parametrize("force", [True, False])
 def test_a_folder_of_something_else_is_left_alone(tmp_path, force) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(RequestError, match="no results folder"):
-        check_new(tmp_path, resume=not force, force=force)
+        check_new(tmp_path, "eval.nli", resume=not force, force=force)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +170,7 @@ def test_what_a_killed_write_left_is_swept_away(tmp_path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / f".{RUN}.x7").touch()
-    check_new(out, resume=True, force=False)
+    check_new(out, "eval.nli", resume=True, force=False)
     begin_run(out, IDENTITY, force=False)
     folder = out / "base" / "rte"
     folder.mkdir(parents=True)
@@ -150,7 +184,7 @@ def test_what_a_killed_write_left_is_swept_away(tmp_path) -> None:
 def test_the_folder_of_a_training_is_left_alone(tmp_path, force) -> None:
     (tmp_path / RUN).write_text('{"recipe": "recipes/rte.yaml", "inputs": {"settings": {}}, "result": {}}')
     with pytest.raises(RequestError, match=r"its run\.json is not of eval"):
-        check_new(tmp_path, resume=not force, force=force)
+        check_new(tmp_path, "eval.nli", resume=not force, force=force)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+"""Whose an output folder is: no command of eval deletes, or offers to delete, what another command scored."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import RequestError
+from eval import ab, nli, suite, sweep
+from eval.scoring.command import ScoringCommand
+from tests.runs_cut import tree
+from tests.unit.eval_backends.test_apply import write as write_adapter
+
+NAMES = ("ab", "cmmlu", "code", "defect", "dialogue", "nli", "preference", "qa", "text", "tools")
+ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes", "idx": n} for n in range(6)]
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(ROWS))
+    return path
+
+
+def call(command, *arguments: object) -> None:
+    command.main(list(map(str, arguments)), standalone_mode=False)
+
+
+def scored_by(command: str, out: Path) -> Path:
+    """Write what a command's run begins with and one finished dataset."""
+    (out / "base" / "rows").mkdir(parents=True)
+    (out / "base" / "rows" / "results.json").write_text("{}")
+    identity = {"settings": {"command": command}, "models": {"base": ""}, "sets": {"rows": ""}}
+    (out / "run.json").write_text(json.dumps(identity))
+    return out
+
+
+def test_every_scoring_command_is_covered() -> None:
+    modules = {path.stem for path in Path(nli.__file__).parent.glob("*.py")} - {"__init__", "__main__"}
+    commands = {name: importlib.import_module(f"eval.{name}").cli for name in modules}
+    commands["ab"] = ab.ask
+    scoring = {name: one for name, one in commands.items() if isinstance(one, ScoringCommand)}
+    assert sorted(scoring) == sorted(NAMES)
+    assert {one.module for one in scoring.values()} == {f"eval.{name}" for name in NAMES}
+
+
+@pytest.mark.parametrize("name", [*NAMES, "sweep", "suite"])
+def test_force_over_another_commands_run_is_refused(name, tmp_path) -> None:
+    owner = "qa" if name == "nli" else "nli"
+    out = scored_by(f"eval.{owner}", tmp_path / "out")
+    before = tree(out)
+    command = importlib.import_module(f"eval.{name}").cli
+    arguments = ["--model", tmp_path, "--out", out, "--force"]
+    if name == "suite":
+        steps = tmp_path / "suite.yaml"
+        steps.write_text("base: {command: nli, data: rows.json}")
+        arguments.insert(0, steps)
+    with pytest.raises(RequestError, match=f"1 scored dataset of `tuneyard eval {owner}`"):
+        call(command, *arguments)
+    assert tree(out) == before
+
+
+def test_a_sweep_is_left_alone_by_nli_and_starts_anew_by_itself(tiny_model, rows, tmp_path) -> None:
+    adapter = write_adapter(tmp_path / "left")
+    given = ["--model", tiny_model, "--data", rows, "--out", tmp_path / "out"]
+    swept = [*given, "--adapter", f"l={adapter}", "--grid", "0,1"]
+    call(sweep.cli, *swept)
+    before = tree(tmp_path / "out")
+    assert {"sweep.json", "table.md", "rows.png"} <= before.keys()
+    for how in ([], ["--resume"], ["--force"]):
+        with pytest.raises(RequestError, match="2 scored datasets of `tuneyard eval sweep`") as refused:
+            call(nli.cli, *given, *how)
+        assert "--force" not in str(refused.value)
+    assert tree(tmp_path / "out") == before
+    call(sweep.cli, *swept, "--force")
+    assert tree(tmp_path / "out") == before
+
+
+def test_a_suite_is_left_alone_by_the_command_of_its_step(tiny_model, rows, tmp_path) -> None:
+    steps = tmp_path / "suite.yaml"
+    steps.write_text("even: {command: nli, data: rows.json}")
+    out = tmp_path / "out"
+    call(suite.cli, steps, "--model", tiny_model, "--out", out)
+    before = tree(out)
+    for folder in (out, out / "even"):
+        with pytest.raises(RequestError, match="1 scored dataset of `tuneyard eval suite`"):
+            call(nli.cli, "--model", tiny_model, "--data", rows, "--out", folder, "--force")
+    assert tree(out) == before
+    call(suite.cli, steps, "--model", tiny_model, "--out", out, "--force")
+    left, whole = tree(out), dict(before)
+    left.pop("report.html"), whole.pop("report.html")  # it tells how it was made, --force among it
+    assert left == whole
+
+
+def test_a_suite_that_is_refused_leaves_no_folder(rows, tmp_path) -> None:
+    steps = tmp_path / "suite.yaml"
+    steps.write_text("even: {command: nli, data: rows.json}")
+    with pytest.raises(RequestError):
+        call(suite.cli, steps, "--model", tmp_path / "nowhere", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
