@@ -12,22 +12,26 @@ from compiler.problems import Problems
 from compiler.progress import Progress
 from compiler.read import read
 from compiler.specfile import Source
+from compiler.turns import ASSISTANT, SYSTEM
 from core.datasets import find_dataset
 from core.errors import ContentError, ProblemsError, RequestError
 from core.prompt import conversation, strings
 
 TURNS = ("conversations", "messages", "text")
 CONTENT = ("value", "content", "tool_calls")
+ROLE_KEYS = ("from", "role")
+ROLE_NAMES = {"human": "user", "gpt": "assistant", "function_call": "function", "tool": "observation"}
 BESIDE = ("tools", "images", "videos", "audios", "chosen", "rejected", "kto_tag")
 MOST_LABELS = 30
 LONGEST = 60  # characters of an answer that may be a label
+Turn = tuple[str, str]  # role, text
 
 
 class Example(NamedTuple):
     """What is asked and answered, as text; `beside` is what else its record holds for the model.
 
-    `key` is 8 bytes of what is asked, `content` of what is answered and stands beside it, `label` the answer,
-    "" where it is too long for one.
+    `key` is a hash (8 bytes) of the prompt's text. `content` is one of the answer, of `beside`, and of the
+    roles and lengths of the turns. `label` is the answer, "" if it is too long for a label.
     """
 
     place: str
@@ -70,34 +74,48 @@ def _example(record: object, entry: dict[str, Any], place: str) -> Example:
     if not isinstance(record, dict):
         raise ContentError(f"{place}: found no object, expected a record")
     columns = strings(entry.get("columns"))
-    prompt, answer = _texts(record, entry, columns, place)
+    *asked, (role, answer) = _turns(record, entry, columns, place)
+    prompt = "\n".join(text for _, text in asked)
+    layout = [*((role, len(text)) for role, text in asked), role]
     beside = [columns[each] for each in BESIDE if each in columns] or BESIDE
     others = {name: record[name] for name in beside if record.get(name)}
     rest = json.dumps(others, ensure_ascii=False, sort_keys=True) if others else ""
     idx = record.get("idx", record.get("id"))
     idx = idx if isinstance(idx, str | int) else None
     label = answer if len(answer) <= LONGEST else ""
-    return Example(place, prompt, answer, rest, idx, _hash(prompt), _hash(f"{answer}\x1e{rest}"), label)
+    content = "\x1e".join([answer, rest, json.dumps(layout)])
+    return Example(place, prompt, answer, rest, idx, _hash(prompt), _hash(content), label)
 
 
-def _texts(
-    record: dict[str, Any], entry: dict[str, Any], columns: dict[str, str], place: str
-) -> tuple[str, str]:
-    """Return what stands before the answer, and that: the last turn (also a tool's), of a pair the chosen."""
-    content = strings(entry.get("tags")).get("content_tag", "")
+def _turns(record: dict[str, Any], entry: dict[str, Any], columns: dict[str, str], place: str) -> list[Turn]:
+    """Return the turns as (role, text). The last is the answer (also a tool's); of a pair the chosen one."""
+    tags = strings(entry.get("tags"))
+    content = tags.get("content_tag", "")
     pair = entry.get("ranking") is True if entry else {"chosen", "rejected"} <= record.keys()
-    chosen = [_said(record.get(columns.get("chosen", "chosen")), content)] if pair else []
+    chosen = [(ASSISTANT, _text(record.get(columns.get("chosen", "chosen")), content))] if pair else []
     names = (columns.get("messages", TURNS[0]), *TURNS)
-    turns = next((record[name] for name in names if isinstance(record.get(name), list)), None)
-    if not turns or not all(isinstance(turn, dict) for turn in turns):
+    messages = next((record[name] for name in names if isinstance(record.get(name), list)), None)
+    if not messages or not all(isinstance(message, dict) for message in messages):
         talk = conversation(record, entry, place)
-        return "\n".join(turn["content"] for turn in talk.messages), (chosen or [talk.answer])[0]
-    texts = [*(_said(turn, content) for turn in turns), *chosen]
-    system = [_said(record["system"])] if record.get("system") else []
-    return "\n".join([*system, *texts[:-1]]), texts[-1]
+        asked = [(message["role"], message["content"]) for message in talk.messages]
+        return asked + (chosen or [(talk.role, talk.answer)])
+    turns = [(_role(message, tags), _text(message, content)) for message in messages]
+    system = record.get(columns.get("system", "system"))
+    first = [(SYSTEM, _text(system))] if system else []
+    return [*first, *turns, *chosen]
 
 
-def _said(content: object, key: str = "") -> str:
+def _role(message: dict[str, Any], tags: dict[str, str]) -> str:
+    """Return the role of a turn by LLaMA-Factory's name, so that datasets of two formats can be compared."""
+    key = next((key for key in (tags.get("role_tag", ""), *ROLE_KEYS) if key in message), "")
+    role = str(message.get(key, ""))
+    for name, tag in tags.items():
+        if tag == role and name not in ("role_tag", "content_tag"):
+            return name.removesuffix("_tag")
+    return ROLE_NAMES.get(role, role)
+
+
+def _text(content: object, key: str = "") -> str:
     if isinstance(content, dict):
         content = next((content[x] for x in (key, *CONTENT) if content.get(x)), "")
     return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)

@@ -80,6 +80,41 @@ def test_a_file_without_an_entry_has_its_system_text_and_history_too(bench):
     assert diff(str(one), str(other), bench.out).removed == [f"{one}:1"]
 
 
+def talk(*turns, **more):
+    return {"conversations": [{"from": role, "value": text} for role, text in turns], **more}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param([("human", "Be brief.\nHi."), ("gpt", "Yes?")], id="system merged into the user's turn"),
+        pytest.param([("human", "Be brief."), ("human", "Hi."), ("gpt", "Yes?")], id="another role"),
+        pytest.param([("system", "Be brief."), ("human", "Hi."), ("function_call", "Yes?")], id="a call"),
+    ],
+)
+def test_the_same_text_in_other_roles_is_a_change(bench, other):
+    old = bench.rows("old.jsonl", [talk(("system", "Be brief."), ("human", "Hi."), ("gpt", "Yes?"))])
+    new = bench.rows("new.jsonl", [talk(*other)])
+    found = diff(str(old), str(new), bench.out)
+    assert found.changed == [(f"{old}:1", f"{new}:1", "Yes?", "Yes?")]
+
+
+def test_the_same_text_cut_elsewhere_is_a_change(bench):
+    old = bench.rows("old.jsonl", [talk(("human", "a\nb"), ("gpt", "c"), ("human", "d"), ("gpt", "e"))])
+    new = bench.rows("new.jsonl", [talk(("human", "a"), ("gpt", "b\nc"), ("human", "d"), ("gpt", "e"))])
+    assert len(diff(str(old), str(new), bench.out).changed) == 1
+
+
+def test_one_talk_in_three_formats_is_the_same(bench):
+    sharegpt = talk(("human", "Hi."), ("gpt", "Yes?"), system="Be brief.")
+    openai = [("system", "Be brief."), ("user", "Hi."), ("assistant", "Yes?")]
+    messages = {"messages": [{"role": role, "content": text} for role, text in openai]}
+    alpaca = {"instruction": "Hi.", "input": "", "output": "Yes?", "system": "Be brief."}
+    files = [bench.rows(f"{number}.jsonl", [row]) for number, row in enumerate((sharegpt, messages, alpaca))]
+    for file in files[1:]:
+        assert diff(str(files[0]), str(file), bench.out).same == 1
+
+
 def test_stats_count_lengths_labels_languages_and_duplicates(bench, tmp_path):
     rows = [record(0), record(0), record(0, "no"), record(1), {**record(2), "instruction": "问题二是什么？"}]
     source = bench.rows("set.jsonl", rows)
