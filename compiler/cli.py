@@ -164,7 +164,7 @@ def _changed(name: str, columns: Texts, shares: Texts = ()) -> tuple[Spec, dict[
 @_command("list", "list --out dataset_info")
 @_REGISTRY
 def list_command(out: Path) -> None:
-    """List the specs known and the datasets registered; compiled ones with rows, marked where stale."""
+    """List specs and datasets; compiled ones with their rows, and whether they are stale or changed."""
     from compiler.registry import Registry
     from compiler.spec import load_spec
     from compiler.specfile import known_specs
@@ -172,7 +172,10 @@ def list_command(out: Path) -> None:
     specs = [load_spec(name) for name in known_specs()]
     width = max(len(spec.name) for spec in specs)
     lines = ["specs", *(f"  {spec.name:{width}}  {spec.about}" for spec in specs)]
-    lines += [f"datasets in {out}", *(f"  {line}" for line in [*Registry(out).lines()] or ["none"])]
+    lines += [
+        f"datasets in {out}",
+        *(f"  {line}" for line in [*Registry(out, restore=False).lines()] or ["none"]),
+    ]
     click.echo("\n".join(lines))
 
 
@@ -238,7 +241,10 @@ def remove_command(name: str, out: Path) -> None:
     """Unregister a compiled dataset and delete the files that compile made."""
     from compiler.registry import Registry
 
-    click.echo(f"removed {name}: {', '.join(Registry(out).remove(name))}")
+    registry = Registry(out)
+    for line in registry.restored:
+        click.echo(line, err=True)
+    click.echo(f"removed {name}: {', '.join(registry.remove(name))}")
 
 
 @_command("verify demo_rte --model models/demo-base", "verify demo_mnli_eval --model models/demo-base --json")

@@ -34,6 +34,7 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
                     made_from = request.identity(spec, sources())
                     manifest = manifest_of(spec, report, made_from)
                     report.problems.notes.extend(registry.publish(staged, spec.name, manifest))
+    report.problems.notes.extend(registry.restored)
     report.seconds = time.perf_counter() - started
     return report
 

@@ -3,8 +3,8 @@
 An entry says what a file is, so that LLaMA-Factory reads it as it was meant.
 
 A folder with a manifest.json is a compiled dataset, and its entries are those that the manifest names for
-files of this folder: a copied folder has none. In them the keys of `OWN` are the compiler's, and what a user
-added stays. Every other entry was written by hand and stays as it is.
+files of this folder: a copied folder has none. In them the keys of `COMPILED_KEYS` are the compiler's, and
+what a user added stays. Every other entry was written by hand and stays as it is.
 """
 
 import contextlib
@@ -12,11 +12,21 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
-from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from pathlib import Path
 
+from compiler.drift import (
+    COMPILED_KEYS,
+    Entry,
+    Manifest,
+    changed_entry,
+    changed_file,
+    compiled_entries,
+    folder_of,
+    read_manifests,
+)
 from compiler.kinds import KTO, RECORDED
 from compiler.problems import Problems
+from compiler.progress import Progress
 from compiler.request import COUNTED, CompileReport, CompileRequest, Identity, Sources, own_hash
 from compiler.sources import Input
 from compiler.spec import MANIFEST, REJECTED, REJECTED_BEFORE, Output, Spec, load_spec
@@ -25,24 +35,24 @@ from core.checkout import version
 from core.datasets import REGISTRY, read_registry
 from core.errors import ContentError, RequestError, nearest
 from core.examples import examples_file
-from core.files import OURS, publish, read_object, recovered, sha256, sync_folder, write_json
+from core.files import OURS, publish, recovered, sha256, sync_folder, write_json
 from core.prompt import ALPACA, OPENAI_TAGS, SHAREGPT_TAGS
 
-OWN = ("ranking", "file_name", "formatting", "columns", "tags")
 # what LLaMA-Factory's entries name beside `file_name`
 HUBS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
-Entry = dict[str, object]
-Manifest = dict[str, Any]
 
 
 class Registry:
     """The registry of a folder: its `entries` by name and the `manifests` of the compiled datasets by name.
 
-    Opening it finishes what a killed command left: interrupted publications, entries not yet written.
+    Opening it finishes what a killed command left: interrupted publications, entries not yet written. Entries
+    of compiled datasets that were changed by hand go back to what was compiled, unless `restore` is false;
+    `restored` says which.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, restore: bool = True) -> None:
+        self.folder, self.restore = folder, restore
+        self.restored: list[str] = []
         with self._opened():
             pass
 
@@ -123,7 +133,7 @@ class Registry:
         target = self.folder / name
         self._refuse_foreign(target)
         with self._opened():
-            gone = list(_entries_in(name, self.manifests[name]))
+            gone = list(compiled_entries(name, self.manifests[name]))
             kept = {key: entry for key, entry in self.entries.items() if key not in gone}
             write_json(self.folder / REGISTRY, kept, ascii_only=True)
             aside = target.with_name(f".{name}.{OURS}old")
@@ -133,27 +143,70 @@ class Registry:
         return gone
 
     def lines(self) -> Iterator[str]:
-        """Yield a line for each dataset: compiled ones (rows, spec, when, whether stale), then others."""
+        """Yield a line for each dataset: compiled ones with rows, spec, time, stale or changed; then others.
+
+        Sources and compiled files are hashed, with a bar on stderr if that takes over two seconds.
+        """
         others = dict(self.entries)
-        for name, manifest in self.manifests.items():
-            changed = (self.folder / name / MANIFEST).stat().st_mtime
-            made = datetime.fromtimestamp(changed).strftime("%Y-%m-%d %H:%M")
-            copied = manifest["made_from"]["spec"] != name
-            stale = "a copied folder, not registered" if copied else _stale(manifest["made_from"])
-            for dataset, rows in manifest["counts"]["records"].items():
-                yield f"{dataset}  {rows} rows  {name}  {made}{f'  stale: {stale}' if stale else ''}"
-                others.pop(dataset, None)
+        paths = [
+            path
+            for name, manifest in self.manifests.items()
+            for path in _files_of(self.folder / name, manifest)
+        ]
+        with contextlib.closing(Progress(path for path in paths if path.is_file())) as progress:
+            for name, manifest in self.manifests.items():
+                made_at = (self.folder / name / MANIFEST).stat().st_mtime
+                made = datetime.fromtimestamp(made_at).strftime("%Y-%m-%d %H:%M")
+                copied = manifest["made_from"]["spec"] != name
+                stale = "a copied folder, not registered"
+                if not copied:
+                    stale = _stale(manifest["made_from"], progress.move)
+                for dataset, rows in manifest["counts"]["records"].items():
+                    parts = [dataset, f"{rows} rows", name, made]
+                    if stale:
+                        parts.append(f"stale: {stale}")
+                    if changes := self._changes(dataset, name, progress.move):
+                        parts.append(f"changed: {'; '.join(changes)}")
+                    yield "  ".join(parts)
+                    others.pop(dataset, None)
         for dataset, entry in others.items():
             where = next((entry[key] for key in ("file_name", *HUBS) if entry.get(key)), "no file")
             yield f"{dataset}  {where}  not compiled here"
+
+    def _changes(self, dataset: str, name: str, moved: Callable[[int], None]) -> list[str]:
+        """Say how the file and the entry of a compiled dataset differ from its manifest in folder `name`."""
+        manifest = self.manifests[name]
+        compiled = compiled_entries(name, manifest).get(dataset)
+        file_name = str(compiled["file_name"]) if compiled else f"{name}/{dataset}"
+        problem = changed_file(self.folder / file_name, manifest, moved)
+        changes = [problem.message] if problem else []
+        entry = self.entries.get(dataset)
+        if compiled and entry is not None:
+            problems = changed_entry(str(self.folder / REGISTRY), dataset, entry, compiled)
+            changes += [f"{problem.field}: {problem.message}" for problem in problems]
+        return changes
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[None]:
         """Hold the lock of the folder, and know what is there."""
         with recovered(self.folder):
             self.entries, self.manifests = read_registry(self.folder), read_manifests(self.folder)
+            if self.restore:
+                self._note_restored()
             self._register()
             yield
+
+    def _note_restored(self) -> None:
+        """Note for people which values of entries `_register` is about to bring back."""
+        for folder, manifest in self.manifests.items():
+            for name, compiled in compiled_entries(folder, manifest).items():
+                entry = self.entries.get(name)
+                if entry is None or folder_of(entry) != folder:
+                    continue
+                place = str(self.folder / REGISTRY)
+                for problem in changed_entry(place, name, entry, compiled):
+                    line = f"{problem.place}: {problem.field}: {problem.message}: it is restored"
+                    self.restored.append(line)
 
     def _register(self) -> None:
         """Bring the entries in line with the compiled datasets; write them where that changed any."""
@@ -161,13 +214,16 @@ class Registry:
         wanted = {
             name: entry
             for name, entry in before.items()
-            if _folder_of(entry) not in self.manifests or (self.folder / str(entry["file_name"])).exists()
+            if folder_of(entry) not in self.manifests or (self.folder / str(entry["file_name"])).exists()
         }
         for folder, manifest in self.manifests.items():
-            for name, entry in _entries_in(folder, manifest).items():
-                there = before.get(name, entry)
-                if _folder_of(there) == folder:  # else the name was given by hand to something else
-                    wanted[name] = {k: v for k, v in there.items() if k in entry or k not in OWN} | entry
+            for name, entry in compiled_entries(folder, manifest).items():
+                there = before.get(name)
+                if there is None:
+                    wanted[name] = entry
+                elif self.restore and folder_of(there) == folder:  # else it names something else, by hand
+                    stays = {k: v for k, v in there.items() if k in entry or k not in COMPILED_KEYS}
+                    wanted[name] = stays | entry
         if wanted != before:
             names = dict.fromkeys([*before, *wanted])  # those that were there keep their places
             self.entries = {name: wanted[name] for name in names if name in wanted}
@@ -177,7 +233,7 @@ class Registry:
         """Refuse dataset names whose entries are of another folder, or of a user's own file."""
         for dataset in datasets:
             there = self.entries.get(dataset)
-            if there is not None and (other := _folder_of(there)) != name:
+            if there is not None and (other := folder_of(there)) != name:
                 remove = f"`tuneyard data remove {other}` first, or give another --out"
                 fix = remove if other in self.manifests else "rename one of the two"
                 taken = f"the dataset name {dataset!r} is taken by {there.get('file_name')!r}"
@@ -258,28 +314,18 @@ def manifest_of(spec: Spec, report: CompileReport, made_from: Identity) -> Manif
     }
 
 
-def read_manifests(folder: Path) -> dict[str, Manifest]:
-    """Return the manifests of the compiled datasets in a folder, by name; `ContentError` if one is broken."""
-    return {path.parent.name: read_object(path) for path in sorted(folder.glob(f"[!.]*/{MANIFEST}"))}
-
-
-def _entries_in(folder: str, manifest: Manifest) -> dict[str, Entry]:
-    """Return the entries of a compiled dataset: those of its manifest that name files of this very folder."""
-    found = cast("dict[str, Entry]", manifest.get("entries") or {})
-    return {name: entry for name, entry in found.items() if _folder_of(entry) == folder}
-
-
-def _folder_of(entry: Entry) -> str:
-    file_name = entry.get("file_name")
-    parts = PurePosixPath(file_name).parts if isinstance(file_name, str) else ()
-    return parts[0] if len(parts) > 1 else ""
-
-
 def _sources(manifest: Manifest) -> list[str]:
     return [str(source["path"]) for source in manifest.get("made_from", {}).get("sources", ())]
 
 
-def _stale(made_from: Identity) -> str:
+def _files_of(folder: Path, manifest: Manifest) -> list[Path]:
+    """Paths of the compiled files and of the local sources of a dataset."""
+    files = manifest.get("files")
+    compiled = [folder / file for file in files] if isinstance(files, dict) else []
+    return [*compiled, *map(Path, _sources(manifest))]
+
+
+def _stale(made_from: Identity, moved: Callable[[int], None]) -> str:
     """Return why a compiled dataset is not what a compile would make now, "" where it is."""
     for source in made_from["sources"]:
         path = Path(source["path"])
@@ -287,7 +333,7 @@ def _stale(made_from: Identity) -> str:
             continue
         if not path.is_file():
             return f"source {path} is gone"
-        if sha256(path) != source["sha256"]:
+        if sha256(path, moved) != source["sha256"]:
             return f"source {path} has changed"
     if made_from["compiler"] != own_hash():
         return "the compiler has changed"

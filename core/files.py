@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -148,12 +148,14 @@ def from_hub(reference: str, fix: str, **wanted: Any) -> Path:
         raise RequestError(no_folder(reference, hub)) from error
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as hex, read in pieces."""
+def sha256(path: Path, moved: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file's bytes as hex. `moved` gets the number of bytes read, for a progress bar."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while piece := file.read(1 << 20):  # large ones, since a thread waits for the interpreter after each
             digest.update(piece)
+            if moved:
+                moved(len(piece))
     return digest.hexdigest()
 
 

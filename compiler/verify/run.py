@@ -2,18 +2,18 @@
 
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
+from compiler.drift import Manifest, changed_entry, changed_file, compiled_entries, read_manifests
 from compiler.kinds import PLACEHOLDERS
-from compiler.registry import read_manifests
 from compiler.verify.audit import FIRST, KINDS, Audit, AuditBatch, audits, workers_for
 from compiler.verify.expect import Expected, ExpectedRow, Meaning, column_problems, entry_problems, meaning_of
 from compiler.verify.learned import AnswersAuditor, PretrainingAuditor
-from core.datasets import REGISTRY, find_dataset, read_registry
+from core.datasets import REGISTRY, Dataset, find_dataset, read_registry
 from core.documents import read_mapping
 from core.errors import Problem, ProblemsError, RequestError, nearest, show_value
 from core.llamafactory import RecipeData, import_offline, quiet, read_arguments, refusals
@@ -90,11 +90,13 @@ def read_settings(recipe: Path | None, options: Settings) -> dict[str, object]:
 
 def verify(name: str, out: Path, settings: Settings) -> Verdict:
     """Verify one registered dataset; `RequestError` where LLaMA-Factory or the file is not there."""
-    dataset = find_dataset(name, out)
+    dataset, manifests = find_dataset(name, out), read_manifests(out)
     verdict = Verdict(name)
     meaning = meaning_of(dataset.entry)
     place = f"{out / REGISTRY}: {name}"
-    settings = {"stage": _stage(name, out, dataset.entry, meaning), **settings}
+    for problem in since_compiled(dataset, out, manifests):
+        verdict.add(problem)
+    settings = {"stage": _stage(dataset, manifests, meaning), **settings}
     for problem in entry_problems(place, dataset.entry, meaning):
         if not (settings["stage"] == "pt" and problem.code == "E402"):
             verdict.add(problem)
@@ -113,9 +115,21 @@ def verify(name: str, out: Path, settings: Settings) -> Verdict:
     return verdict
 
 
-def _stage(name: str, out: Path, entry: Mapping[str, object], meaning: Meaning) -> str:
+def since_compiled(dataset: Dataset, out: Path, manifests: Mapping[str, Manifest]) -> Iterator[Problem]:
+    """Yield how a dataset's file and entry differ from what was compiled; nothing for other datasets."""
+    for folder, manifest in manifests.items():
+        if dataset.path.parent == out / folder:
+            problem = changed_file(dataset.path, manifest)
+            if problem:
+                yield problem
+        compiled = compiled_entries(folder, manifest).get(dataset.name)
+        if compiled:
+            yield from changed_entry(str(out / REGISTRY), dataset.name, dataset.entry, compiled)
+
+
+def _stage(dataset: Dataset, manifests: Mapping[str, Manifest], meaning: Meaning) -> str:
     """Return the stage unless a recipe has one; pt is for our texts, and for one column called text."""
-    ours = any(made.get("entries", {}).get(name) == entry for made in read_manifests(out).values())
+    ours = any(dataset.name in compiled_entries(folder, made) for folder, made in manifests.items())
     text = meaning.text_only and (ours or list(meaning.columns.values()) == ["text"])
     return "pt" if text else meaning.stage
 

@@ -8,7 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from compiler.cli import cli
+from compiler.drift import read_manifests
 from compiler.registry import Registry
+from compiler.verify.run import since_compiled
+from core.datasets import find_dataset
 from core.errors import ContentError, RequestError
 from core.files import staging
 from tests.unit.compiler.conftest import ROWS
@@ -19,7 +22,12 @@ def registry(bench):
 
 
 def listed(bench):
-    return list(Registry(bench.out).lines())
+    return list(Registry(bench.out, restore=False).lines())
+
+
+def differences(bench, name="alpaca_rte_train"):
+    problems = since_compiled(find_dataset(name, bench.out), bench.out, read_manifests(bench.out))
+    return [(problem.code, problem.field) for problem in problems]
 
 
 def edit(bench, **entries):
@@ -199,3 +207,70 @@ def test_removing_a_set_brings_back_the_entries_of_the_others(bench):
     (bench.out / "dataset_info.json").unlink()
     Registry(bench.out).remove("qa")
     assert registry(bench) == entries
+
+
+def cut(path):
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:20]))
+
+
+def change_one_byte(path):
+    data = bytearray(path.read_bytes())
+    place = data.index(b"yes")
+    data[place : place + 3] = b"YES"
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("change", [cut, change_one_byte])
+def test_a_file_that_is_not_what_was_compiled_is_seen(bench, change):
+    source = bench.rows("train.jsonl", ROWS * 20)
+    bench.compile("rte", source)
+    assert differences(bench) == [] and "changed" not in listed(bench)[0]
+    change(bench.out / "rte" / "alpaca_rte-train.json")
+    assert differences(bench) == [("E431", "")]
+    assert "changed: the file has changed since it was compiled (with 60 rows)" in listed(bench)[0]
+    edit(bench, mine={"file_name": "rte/alpaca_rte-train.json"})
+    assert differences(bench, "mine") == [("E431", "")]
+    bench.compile("rte", source)
+    assert differences(bench) == []
+
+
+SWAPPED = {"prompt": "output", "query": "input", "response": "instruction"}
+COLUMNS = {"prompt": "instruction", "query": "input", "response": "output"}
+
+
+@pytest.mark.parametrize(
+    ("added", "fields"),
+    [
+        ({"columns": SWAPPED}, ["columns.prompt", "columns.response"]),
+        ({"columns": COLUMNS | {"system": "idx"}}, ["columns.system"]),
+        ({"formatting": "sharegpt"}, ["formatting"]),
+        ({"ranking": True}, ["ranking"]),
+        ({"file_name": "mine.json"}, ["file_name"]),
+        ({"num_samples": 10, "split": "train[:10]"}, []),
+    ],
+)
+def test_an_entry_that_is_not_what_was_compiled_is_seen_and_what_was_added_is_legal(bench, added, fields):
+    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+    bench.write("out/mine.json", "[]")
+    edit(bench, alpaca_rte_train=added)
+    before = registry(bench)
+    assert differences(bench) == [("E432", field) for field in fields]
+    line = listed(bench)[0]
+    assert ("changed:" in line) == bool(fields) and all(f"{field}: " in line for field in fields)
+    assert registry(bench) == before  # a list changes nothing
+
+
+def test_a_compile_that_restores_an_entry_says_so(bench):
+    source = bench.rows("train.jsonl", ROWS)
+    bench.compile("rte", source)
+    edit(bench, alpaca_rte_train={"columns": SWAPPED, "num_samples": 2})
+    report = bench.compile("rte", source)
+    assert report.up_to_date and differences(bench) == []
+    assert [note.count("columns.prompt") for note in report.problems.notes if "restored" in note] == [1, 0]
+    assert registry(bench)["alpaca_rte_train"]["num_samples"] == 2
+
+
+def test_the_list_sees_a_missing_file(bench):
+    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+    (bench.out / "rte" / "alpaca_rte-train.json").unlink()
+    assert listed(bench)[0].endswith("changed: the compiled file is missing")
