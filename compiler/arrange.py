@@ -150,9 +150,10 @@ class PartRun:
         if self.read and not self.kept and not self.problems.stopped:
             message = f"none of the {self.read} rows of {self.name} is kept, so it is not written"
             self.problems.warn(Problem("W209", inputs[0].shown, message))
-        if len(self.classes) == 1 and min(self.limit, enough) == sys.maxsize:
+        all_counted = min(self.limit, enough) == sys.maxsize and not self.problems.stopped
+        if len(self.classes) == 1 and all_counted:
             self.problems.lead([one_class(self.classes, inputs[0].shown)])
-        if len(self.classes) > 1:
+        if len(self.classes) > 1 and not self.problems.stopped:
             wanted, unwanted = self.classes[True], self.classes[False]
             ratio = f"{wanted} answers wanted, {unwanted} unwanted ({wanted / unwanted:.2f} to 1)"
             self.problems.notes.append(f"{inputs[0].shown}: {ratio}")
@@ -263,9 +264,12 @@ class Arranged:
             return order
         chosen = sampled(order, size, self.context.request.seed)
         self.counts += Counts(not_sampled=len(order) - len(chosen))
-        if wanted is not None:
-            self.problems.notes.append(f"{name}: {len(chosen)} rows of {wanted} wanted")
-        if wanted is not None and len(chosen) < wanted:
+        if (
+            wanted is None or self.problems.stopped
+        ):  # after a bad row none is kept, so that counts say nothing
+            return chosen
+        self.problems.notes.append(f"{name}: {len(chosen)} rows of {wanted} wanted")
+        if len(chosen) < wanted:
             message = f"the part could not be filled: {wanted} rows wanted, {len(chosen)} found"
             self.problems.warn(Problem("W210", name, message))
         return chosen
@@ -273,7 +277,8 @@ class Arranged:
     def _name_lone_classes(self, split: Split, order: Order) -> None:
         """Warn of classes of a single row: it goes to the other split, and none is trained on."""
         home, classes = next(iter(split.shares)), self.seen[PART].classes
-        codes = Counter(classes.rows[row] for row in order) if split.stratify else {}
+        counted = split.stratify and not self.problems.stopped
+        codes = Counter(classes.rows[row] for row in order) if counted else {}
         for name in (classes.names()[code] for code, rows in sorted(codes.items()) if rows == 1):
             message = f"one row alone has {split.stratify} {name}: it goes to {home}, and none is trained on"
             self.problems.warn(Problem("W211", self.spec.name, message))

@@ -22,7 +22,7 @@ from core.errors import ContentError, RequestError, TuneyardError
 from core.examples import fingerprint
 from core.files import sha256
 from core.prompt import Conversation
-from core.runs import RUN, names_in, record_of, run_folders, run_of
+from core.runs import RUN, STARTED, names_in, record_of, run_folders, run_of
 from eval.datasets.dataset import examples_of, trained_conversations
 from eval.statistics.selection import held_out_rows
 
@@ -33,12 +33,16 @@ SENTENCE = re.compile(r"fine-tuned version of .* on (the .+?) datasets?\.")  # o
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
-    """What tells of a training: the file as it is shown, its datasets, its settings; or why nothing does."""
+    """What tells of a training: the file as it is shown, its datasets, its settings; or why nothing does.
+
+    `whole_pass` is False if the training may have read fewer rows than the datasets and settings name.
+    """
 
     source: str
     data: Sequence[Mapping[str, Any]] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     missing: str = ""
+    whole_pass: bool = True
 
 
 def trained_on(
@@ -46,8 +50,10 @@ def trained_on(
 ) -> dict[str, object] | None:
     """Return how many examples of a dataset the weights of these folders were trained on, for results.json.
 
-    And where that is said; `same_name` lists the trainings on a dataset `name` whose examples could not be
-    compared. None where nothing tells of a training; an adapter without a record is one that is not checked.
+    `at_most` is true if the records name the data, but not how much of it the training read.
+    `sources` are the files that say so; `same_name` lists the trainings on a dataset `name` whose examples
+    could not be compared. None where nothing tells of a training; an adapter without a record is one that is
+    not checked.
     """
     own = [] if (base / CONFIG).is_file() else _records(base.resolve(), "")
     records = [*own, *(one for folder in adapters for one in _records(folder.resolve(), UNKNOWN))]
@@ -56,8 +62,12 @@ def trained_on(
     prints = np.array([fingerprint_of(one) for one in asked], np.uint64)
     found = {one: _examples(one) for one in records}
     hits = {one.source: np.isin(prints, examples) for one, (examples, _) in found.items()}
+    certain = [hits[one.source] for one in records if one.whole_pass]
+    examples = int(np.any([*hits.values()], axis=0).sum())
+    certain_examples = int(np.any(certain, axis=0).sum()) if certain else 0
     return {
-        "examples": int(np.any([*hits.values()], axis=0).sum()),
+        "examples": examples,
+        "at_most": certain_examples < examples,
         "sources": [source for source, hit in hits.items() if hit.any()],
         "same_name": [
             one.source
@@ -84,7 +94,9 @@ def _records(folder: Path, missing: str) -> list[Record]:
         settings = settings if isinstance(settings, dict) else {}
         names = names_in(settings.get("dataset"))
         entries = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
-        return [Record(_shown(path), [one for one in entries if one.get("dataset") in names], settings)]
+        trained = [one for one in entries if one.get("dataset") in names]
+        whole_pass = path.name != STARTED and _reads_every_row(settings)
+        return [Record(_shown(path), trained, settings, whole_pass=whole_pass)]
     for card in (place / CARD for place in run_folders(folder)):
         text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
         merged: list[Record] = []
@@ -97,8 +109,17 @@ def _records(folder: Path, missing: str) -> list[Record]:
             return merged
         if said := SENTENCE.search(text):
             names = re.findall(r"the (\S+?)(?=,|$| and )", said[1])
-            return [Record(_shown(card), [{"dataset": name} for name in names])]
+            # LLaMA-Factory's card lacks max_samples, val_size and max_steps
+            return [Record(_shown(card), [{"dataset": name} for name in names], whole_pass=False)]
     return [Record(_shown(folder), missing=missing)] if missing else []
+
+
+def _reads_every_row(settings: Mapping[str, Any]) -> bool:
+    """Whether a finished training read all its rows at least once: an end by steps may come before."""
+    steps, epochs = settings.get("max_steps"), settings.get("num_train_epochs")
+    by_steps = isinstance(steps, int | float) and steps > 0
+    part_of_a_pass = isinstance(epochs, int | float) and epochs < 1
+    return not by_steps and not part_of_a_pass
 
 
 @cache

@@ -269,7 +269,11 @@ def _score(figure: ModelScore | None, scale: Scale) -> str:
     if figure is None:
         return NONE
     unparsed = tr(", {count} unparsed", count=figure.unparsed) if figure.unparsed else ""
-    trained = tr(", trained on {count:,}", count=figure.trained_on) if figure.trained_on else ""
+    trained = ""
+    if figure.trained_on and figure.trained_on_at_most:
+        trained = tr(", trained on up to {count:,}", count=figure.trained_on)
+    elif figure.trained_on:
+        trained = tr(", trained on {count:,}", count=figure.trained_on)
     always = tr(', always "{label}"', label=figure.always) if figure.always else ""
     return scale.interval((figure.value, figure.low, figure.high)) + always + unparsed + trained
 
@@ -360,7 +364,7 @@ def _figure_json(figure: ModelScore, metric: str) -> dict[str, object]:
     told = dataclasses.asdict(figure)
     value = told.pop("value")
     if metric:
-        named = ("low", "high", "stderr", "n", "trained_on")
+        named = ("low", "high", "stderr", "n", "trained_on", "trained_on_at_most")
         return _finite({"value": value, **{name: told[name] for name in named}})
     return {"accuracy": value, **told}
 

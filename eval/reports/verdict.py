@@ -87,7 +87,9 @@ def verdict(section: Section, base: str) -> str:
     it what was left out, which models were trained on some of the examples, and which section decides if not
     this one."""
     told = (
-        f" {contamination(model, one.trained_on, one.n, [], section.metric)}{tr('.')}"
+        " "
+        + contamination(model, one.trained_on, one.n, [], section.metric, at_most=one.trained_on_at_most)
+        + tr(".")
         for model, one in section.figures.items()
         if one.trained_on
     )

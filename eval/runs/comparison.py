@@ -208,6 +208,7 @@ def _figure(run: ScoredRun, cells: Cells | None) -> ModelScore:
         macro_f1=None if cells is None else macro_f1(cells),
         calibration=calibration(run.confidence, run.correct, run.groups) if run.confidence else None,
         trained_on=run.trained_on.get("examples", 0),
+        trained_on_at_most=bool(run.trained_on.get("at_most")),
         metrics=metrics if isinstance(metrics, Mapping) else {},
         always=said.pop() if len(said) == 1 else "",
     )
@@ -216,7 +217,16 @@ def _figure(run: ScoredRun, cells: Cells | None) -> ModelScore:
 def _mean_figure(figures: Sequence[ModelScore]) -> ModelScore:
     mean = average([Measured(one.value, one.n, one.stderr, (one.low, one.high)) for one in figures])
     unparsed, seen = (sum(getattr(figure, name) for figure in figures) for name in ("unparsed", "trained_on"))
-    return ModelScore(mean.value, *mean.ci95, mean.stderr, mean.n, unparsed, trained_on=seen)
+    at_most = any(figure.trained_on_at_most for figure in figures)
+    return ModelScore(
+        mean.value,
+        *mean.ci95,
+        mean.stderr,
+        mean.n,
+        unparsed,
+        trained_on=seen,
+        trained_on_at_most=at_most,
+    )
 
 
 def _paired(name: str, runs: Mapping[str, ScoredRun], metric: str) -> PairedRows:
@@ -244,4 +254,7 @@ def _graded_figure(run: ScoredRun, data: PairedRows, meaning: Metric) -> ModelSc
         tops = [value * weight for value, weight in zip(values, data.weights, strict=True)]
         found = ratio(tops, data.weights, data.groups)
     seen = run.trained_on.get("examples", 0)
-    return ModelScore(found.value, *found.ci95, found.stderr, found.n, trained_on=seen)
+    at_most = bool(run.trained_on.get("at_most"))
+    return ModelScore(
+        found.value, *found.ci95, found.stderr, found.n, trained_on=seen, trained_on_at_most=at_most
+    )

@@ -74,8 +74,9 @@ class ModelScore:
     sets, with 95 % limits.
 
     `macro_f1` is (value, low, high), None on average and of free text; `calibration` needs the labels'
-    probabilities; `trained_on` counts the rows that the model is known to be trained on; `metrics` are those
-    of results.json; `always` is the one answer given to every example, where several were expected.
+    probabilities; `trained_on` counts the rows in the model's training data, of which it read fewer, perhaps,
+    if `trained_on_at_most`; `metrics` are those of results.json; `always` is the one answer given to every
+    example, where several were expected.
     """
 
     value: float
@@ -87,6 +88,7 @@ class ModelScore:
     macro_f1: tuple[float, float, float] | None = None
     calibration: Calibration | None = None
     trained_on: int = 0
+    trained_on_at_most: bool = False
     metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     always: str = ""
 

@@ -10,18 +10,32 @@ def training_warnings(model: str, n: int, found: Mapping[str, Any] | None, metri
     """Return what to bear in mind of `trained_on` in results.json, for a model scored on `n` examples."""
     if not found:
         return []
-    said = [contamination(model, found["examples"], n, found["sources"], metric)] if found["examples"] else []
+    said = []
+    if found["examples"]:
+        at_most = bool(found.get("at_most"))
+        said = [contamination(model, found["examples"], n, found["sources"], metric, at_most=at_most)]
     same = "{model} was trained on a dataset of this name ({source})"
     unknown = "{model}: training examples not checked: {reason}"
     said += [tr(same, model=model, source=source) for source in found["same_name"]]
     return said + [tr(unknown, model=model, reason=reason) for reason in found["not_checked"]]
 
 
-def contamination(model: str, examples: int, n: int, sources: Sequence[str], metric: str = "") -> str:
-    """Return how many of `n` examples a model was trained on, and what its accuracy (or metric) is then."""
+def contamination(
+    model: str, examples: int, n: int, sources: Sequence[str], metric: str = "", *, at_most: bool = False
+) -> str:
+    """Return how many of `n` examples a model was trained on, and what its accuracy (or metric) is then.
+
+    `at_most`: the examples are in its training data, but the training may not have read all of them.
+    """
     where = f" ({', '.join(sources)})" if sources else ""
     told = "{model} was trained on {count:,} of these {n:,} examples{where}: {what}"
-    what = tr("this is training accuracy" if examples == n else "its accuracy on them is training accuracy")
+    if at_most:
+        told = (
+            "{model} was trained on up to {count:,} of these {n:,} examples{where}; "
+            "no record says how many of them the training read: {what}"
+        )
+    every_one = examples == n and not at_most
+    what = tr("this is training accuracy" if every_one else "its accuracy on them is training accuracy")
     if metric:
         what = tr("its {metric} on them is that of training", metric=metric)
     return tr(told, model=model, count=examples, n=n, where=where, what=what)

@@ -60,6 +60,30 @@ def test_training_accuracy_is_called_so_everywhere(tiny_model, capsys) -> None:
     assert f"{said}: this is training accuracy." in html and "Warning: mine: mine was trained on 12" in html
 
 
+CARD = """---
+library_name: peft
+---
+
+This model is a fine-tuned version of [base](https://huggingface.co/base) on the mine dataset.
+"""
+
+
+def test_a_record_without_max_samples_makes_the_count_an_upper_bound(tiny_model, capsys) -> None:
+    """LLaMA-Factory's card names the dataset, and not how many of its rows the training read."""
+    Path("saves/mine/run.json").unlink()
+    Path("saves/mine/README.md").write_text(CARD)
+    call(nli, "--model", tiny_model, "--adapter", "mine", "--dataset", "mine", "--out", "out")
+    said = "mine was trained on up to 12 of these 12 examples"
+    err = capsys.readouterr().err
+    assert f"warning: {said} (saves/mine/README.md)" in err and "on them is training accuracy" in err
+    call(compare, "out", "--out", "table")
+    page = capsys.readouterr().out
+    assert said in page and ", trained on up to 12 |" in page and "trained on 12 " not in page
+    scores = json.loads(Path("table/table.json").read_text())["sets"]["mine"]["models"]
+    assert scores["mine"]["trained_on"] == 12 and scores["mine"]["trained_on_at_most"] is True
+    assert scores["base"]["trained_on_at_most"] is False
+
+
 def test_examples_of_another_dataset_of_the_same_questions_are_counted(tiny_model, capsys) -> None:
     Path("new.json").write_text(json.dumps([*ROWS[:3], {**ROWS[3], "instruction": "Is it new?"}]))
     call(nli, "--model", tiny_model, "--adapter", "mine", "--data", "new.json", "--out", "out")

@@ -19,7 +19,9 @@ def test_run_json_and_llamafactorys_own_card_name_the_examples(recipe: Path, mon
         for n in range(99)
     ]
     told = trained_on([out, out / "checkpoint-2"], Path("none"), "even", asked)
-    assert (told["examples"], told["not_checked"]) == (48, [])
+    assert (told["examples"], told["at_most"], told["not_checked"]) == (48, True, []), (
+        "two steps: not all of 48"
+    )
     (out / "run.json").unlink()
     (folder / "dataset_info").mkdir()
     for name in ("even.json", "dataset_info.json"):
@@ -29,3 +31,4 @@ def test_run_json_and_llamafactorys_own_card_name_the_examples(recipe: Path, mon
     (other / "started.json").unlink(missing_ok=True)
     told = trained_on([other], Path("none"), "even", asked)
     assert (told["examples"], told["sources"], told["not_checked"]) == (64, ["plain/README.md"], [])
+    assert told["at_most"], "the card does not say that val_size held 16 of the 64 out"

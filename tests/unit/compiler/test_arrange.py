@@ -169,6 +169,35 @@ def test_texts_are_cleaned_only_when_asked(bench):
     assert bench.records("t.jsonl")[0]["instruction"] == "\u00e9 & co"
 
 
+def test_after_a_bad_row_nothing_is_said_of_what_was_not_counted(bench):
+    """Rows after a bad one are checked, not kept: no part is called short, no class lone."""
+    spec = bench.write(
+        "m.yaml",
+        "about: t\n"
+        "mix: {total: 20, parts: {one: {share: 0.5, as: qa}, two: {share: 0.5, as: qa}}}\n"
+        "write: [{dataset: m, file: m.jsonl, format: alpaca}]\n",
+    )
+    good = [{"question": f"q{n}", "answer": f"a{n}"} for n in range(40)]
+    one = bench.rows("one.jsonl", [{"question": "q", "answer": 7}, *good])
+    report = bench.compile(spec, f"one={one}", f"two={bench.rows('two.jsonl', good)}")
+    assert [code for code, _ in bench.codes(report)] == ["E105"]
+    assert not any("wanted" in note for note in report.problems.notes)
+    many = [{"q": f"q{n}", "a": f"a{n}", "kind": "rare" if n in (0, 5999) else "k"} for n in range(6000)]
+    many[3000]["a"] = 7
+    classes = bench.write("c.yaml", f"{SPEC}split: {{test: 0.2, stratify: kind}}\n")
+    report = bench.compile(classes, bench.rows("c.jsonl", many))
+    assert [code for code, _ in bench.codes(report)] == ["E105"]
+
+
+def test_a_kto_file_with_a_bad_row_is_not_called_one_of_a_single_class(bench):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": turns, "label": number < 20_000} for number in range(20_002)]
+    rows[19_999]["messages"] = 7
+    report = bench.compile("kto", bench.rows("k.jsonl", rows))
+    assert [code for code, _ in bench.codes(report)] == ["E105"]
+    assert not any("to 1" in note for note in report.problems.notes)
+
+
 def test_a_mixture_takes_shares_and_says_what_is_missing(bench):
     spec = bench.write(
         "m.yaml",

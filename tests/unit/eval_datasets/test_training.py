@@ -60,7 +60,11 @@ def found(folder: Path, *numbers: int, name: str = "mine") -> dict:
 @pytest.mark.parametrize("file", ["run.json", "started.json"])
 def test_examples_are_found_in_what_run_json_names_and_not_in_its_eval_dataset(file) -> None:
     told = found(ran("mine", "one", file=file), 3, 5, 5, 12)
-    assert told == {"examples": 3, "sources": [f"saves/mine/{file}"], "same_name": [], "not_checked": []}
+    unfinished = file == "started.json"
+    sources = [f"saves/mine/{file}"]
+    assert told == {
+        "examples": 3, "at_most": unfinished, "sources": sources, "same_name": [], "not_checked": []
+    }  # fmt: skip
 
 
 def test_a_checkpoint_is_told_by_the_run_that_it_lies_in() -> None:
@@ -96,6 +100,31 @@ def test_rows_that_val_size_held_out_were_not_trained_on(size) -> None:
 def test_max_samples_takes_the_first_of_each_dataset() -> None:
     folder = ran("mine", "one", "two", max_samples=4)
     assert [n for n in range(20) if found(folder, n)["examples"]] == [0, 1, 2, 3, 10, 11, 12, 13]
+    assert not found(folder, *range(20))["at_most"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "at_most"),
+    [
+        ({"max_steps": 3}, True),
+        ({"max_steps": -1}, False),
+        ({"num_train_epochs": 0.5}, True),
+        ({"num_train_epochs": 3}, False),
+    ],
+)
+def test_a_training_that_ends_inside_its_first_pass_may_have_read_fewer(settings, at_most) -> None:
+    told = found(ran("mine", "one", **settings), *range(10))
+    assert (told["examples"], told["at_most"]) == (10, at_most)
+
+
+def test_what_another_training_is_known_to_have_read_is_certain() -> None:
+    """A merge of one adapter whose record is complete, and one that only names the same dataset."""
+    ran("first", "one")
+    second = write_adapter(Path("saves/second"), seed=9)
+    (second / "README.md").write_text(CARD.format(datasets="the one dataset"))
+    merge("first=0.5", "./saves/second=0.5")
+    told = found(Path("saves/both"), *range(10))
+    assert (told["examples"], told["at_most"]) == (10, False)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +136,7 @@ def test_plain_llamafactory_names_its_datasets_in_readme_md(datasets, numbers) -
     (folder / "README.md").write_text(CARD.format(datasets=datasets))
     told = found(folder, *range(25))
     assert told["examples"] == len(numbers)
+    assert told["at_most"] == bool(numbers), "a card does not name max_samples, val_size or max_steps"
     assert told["sources"] == (["saves/mine/README.md"] if numbers else [])
     missing = ["saves/mine: no run.json, and no README.md that names its datasets"]
     assert told["not_checked"] == ([] if numbers else missing)

@@ -227,7 +227,7 @@ def test_its_table_fits_the_schema_and_one_row_leaves_the_limits_open(tmp_path):
     run(run(tmp_path / "many", "base", losses(1)), "mine", losses(2, shift=-0.5))
     told, _ = table(tmp_path / "many", "eval_loss", tmp_path / "a")
     assert told["sets"]["talks"]["models"]["mine"].keys() == {
-        "value", "low", "high", "stderr", "n", "trained_on",
+        "value", "low", "high", "stderr", "n", "trained_on", "trained_on_at_most",
     }  # fmt: skip
     run(run(tmp_path / "one", "base", losses(1, n=1)), "mine", losses(2, n=1))
     told, shown = table(tmp_path / "one", "eval_loss", tmp_path / "b")
