@@ -140,10 +140,10 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     from adapters.statistics import measure, similarity, text
     from adapters.store import open_adapter
 
-    opened = [open_adapter(reference) for reference in adapters]
+    opened = [open_adapter(reference, with_base=True) for reference in adapters]
     shapes = bool(plot) or as_json
     measured = [
-        measure(one, tqdm(one.layout, one.name, delay=2, leave=False), histograms=shapes) for one in opened
+        measure(one, tqdm(one.paths, one.name, delay=2, leave=False), histograms=shapes) for one in opened
     ]
     pairs = list(zip(opened, measured, strict=True))
     cosines = [[similarity(one, other, (f.norm, g.norm)) for other, g in pairs] for one, f in pairs]

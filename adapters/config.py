@@ -46,11 +46,16 @@ REFUSED = {
     "layer_replication": "the adapter belongs to a base with replicated layers",
     "lora_bias": "the adapter adds a bias of its own beside B·A",
     "megatron_config": "Megatron's sharded layers are not read",
-    "target_parameters": "it changes bare parameters (experts), not modules",
     "trainable_token_indices": "it replaces single rows of the embedding",
-    "use_dora": "DoRA rescales the base weights, so its change is no sum of B·A",
     "use_qalora": "QA-LoRA pools its inputs",
 }
+
+# ΔW follows from the factors and the base's weights together: `fuse` has both, merging has not.
+NEEDS_BASE = {
+    "target_parameters": "it changes bare parameters (experts), not modules",
+    "use_dora": "DoRA rescales the base weights, so its change is no sum of B·A",
+}
+HOW_TO_FUSE = "fuse it into its base, which is exact: `tuneyard adapter fuse NAME --base DIR --out DIR`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,8 @@ class LoraConfig:
     base: str | None
     bias: str
     modules_to_save: tuple[str, ...]
+    dora: bool = False
+    target_parameters: tuple[str, ...] = ()
 
     def rank_of(self, module: str) -> int:
         """Return the rank that the config gives a module, `rank_pattern` respected."""
@@ -89,6 +96,18 @@ class LoraConfig:
         if wanted == "all-linear" or (isinstance(wanted, list) and module in wanted):
             return True
         return _names(wanted, module) and (isinstance(wanted, str) or self._in_layers(module))
+
+    def parameters_of(self, module: str) -> list[str]:
+        """Names of the bare parameters of a module that `target_parameters` adapts, e.g. `gate_up_proj`.
+
+        PEFT compares the end of the parameter's whole path with each target.
+        """
+        parameters = []
+        for target in self.target_parameters:
+            parent, _, parameter = target.rpartition(".")
+            if not parent or module == parent or module.endswith(f".{parent}"):
+                parameters.append(parameter)
+        return list(dict.fromkeys(parameters))
 
     def saves_in_full(self, name: str) -> bool:
         """Return whether the config explains a full tensor: in modules_to_save, a bias, embedding or head."""
@@ -133,8 +152,11 @@ def _names(names: object, module: str) -> bool:
     return isinstance(names, list) and any(module == n or module.endswith(f".{n}") for n in names)
 
 
-def read_config(folder: Path) -> LoraConfig:
-    """Read and check adapter_config.json; `ContentError` names the field that cannot be taken rightly."""
+def read_config(folder: Path, *, with_base: bool) -> LoraConfig:
+    """Read and check adapter_config.json; `ContentError` names the field that cannot be taken rightly.
+
+    `with_base` accepts adapters whose ΔW also needs the base's weights (`NEEDS_BASE`).
+    """
     path = folder / CONFIG
     if not path.is_file():
         raise RequestError(f"{folder}: no adapter: it has no {CONFIG}{checkpoints_in(folder)}")
@@ -146,7 +168,7 @@ def read_config(folder: Path) -> LoraConfig:
             "own base; take pissa_converted beside it"
         )
     try:
-        for reason in _refusals(raw):
+        for reason in _refusals(raw, with_base=with_base):
             raise ContentError(reason)
         return LoraConfig(
             path, raw, positive_int(raw.get("r"), "r"),
@@ -158,6 +180,8 @@ def read_config(folder: Path) -> LoraConfig:
             base=raw.get("base_model_name_or_path") or None,
             bias=raw.get("bias", "none"),
             modules_to_save=tuple(raw.get("modules_to_save") or ()),
+            dora=bool(raw.get("use_dora")),
+            target_parameters=tuple(raw.get("target_parameters") or ()),
         )  # fmt: skip
     except ContentError as error:
         raise ContentError(f"{path}: {error}") from error
@@ -178,7 +202,7 @@ def checkpoints_in(folder: Path) -> str:
     return f" (but {', '.join(found)} in it)" if found else ""
 
 
-def _refusals(raw: dict[str, Any]) -> Iterator[str]:
+def _refusals(raw: dict[str, Any], *, with_base: bool) -> Iterator[str]:
     """Yield what forbids to take an adapter as ΔW = s·B·A, or is no value of its field."""
     kind, start = raw.get("peft_type"), raw.get("init_lora_weights", True)
     if kind != "LORA":
@@ -195,11 +219,20 @@ def _refusals(raw: dict[str, Any]) -> Iterator[str]:
     yield from (
         f"{field} {show_value(raw[field])}: {why}" for field, why in REFUSED.items() if raw.get(field)
     )
-    unknown = [key for key, value in raw.items() if value and key not in KNOWN | REFUSED.keys()]
+    if not with_base:
+        for field, why in NEEDS_BASE.items():
+            if raw.get(field):
+                yield f"{field} {show_value(raw[field])}: {why}; {HOW_TO_FUSE}"
+    if raw.get("target_parameters") and (raw.get("rank_pattern") or raw.get("alpha_pattern")):
+        yield "target_parameters with rank_pattern or alpha_pattern: the ranks of the experts are unknown"
+    explained = KNOWN | REFUSED.keys() | NEEDS_BASE.keys()
+    unknown = [key for key, value in raw.items() if value and key not in explained]
     if unknown:
         yield f"{', '.join(unknown)}: unknown fields, which may change what B·A means"
-    for field in ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save"):
-        value, text = raw.get(field), () if field == "modules_to_save" else str
+    for field in (
+        "target_modules", "exclude_modules", "layers_pattern", "modules_to_save", "target_parameters",
+    ):  # fmt: skip
+        value, text = raw.get(field), () if field in ("modules_to_save", "target_parameters") else str
         names = isinstance(value, list) and all(isinstance(item, str) for item in value)
         if not names and value is not None and not isinstance(value, text):
             yield f"{field} {show_value(value)}: expected a list of module names"
@@ -208,7 +241,7 @@ def _refusals(raw: dict[str, Any]) -> Iterator[str]:
             re.compile(pattern)
         except re.error as error:
             yield f"{field} {show_value(pattern)}: no regular expression: {error}"
-    for field in ("use_rslora", "fan_in_fan_out"):
+    for field in ("use_rslora", "fan_in_fan_out", "use_dora"):
         if raw.get(field) not in (True, False, None):
             yield f"{field} {show_value(raw[field])}: expected true or false"
     if raw.get("bias", "none") not in ("none", "all", "lora_only"):

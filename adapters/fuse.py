@@ -20,7 +20,9 @@ from adapters.base import (
     write_index,
     write_shard,
 )
-from adapters.delta import Retained, apply, total
+from adapters.delta import Change, Product, Retained, apply, total
+from adapters.dora import rescaled
+from adapters.experts import ExpertFactors, plan_experts
 from adapters.modules_to_save import FullTensor, plan_full_tensors
 from adapters.request import FuseRequest
 from adapters.weighted import WeightedAdapter, check_bases, factors_of, notes, open_weighted, union
@@ -37,13 +39,14 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgp
 
 @dataclass(frozen=True, slots=True)
 class FusePlan:
-    """What fusing will write; `modules` and `full_tensors` say by tensor name what changes it."""
+    """What fusing will write; `modules`, `experts` and `full_tensors` say by tensor name what changes it."""
 
     request: FuseRequest
     weighted: list[WeightedAdapter]
     base: Base
     shards: list[Shard]
     modules: dict[str, str]
+    experts: dict[str, list[ExpertFactors]]
     full_tensors: dict[str, FullTensor]
     config: dict[str, object]
     notes: list[str]
@@ -57,8 +60,9 @@ class FusePlan:
     def lines(self) -> list[str]:
         """Return one line on what would be written, and one for each file."""
         weights = "  ".join(f"{reference}={weight:g}" for reference, weight in self.request.wanted)
+        changed = len(self.modules) + len(self.experts)
         return [
-            f"fuse  {weights}  into {self.request.base}  modules {len(self.modules)}  "
+            f"fuse  {weights}  into {self.request.base}  modules {changed}  "
             f"shards {len(self.shards)}  {self.bytes / 1e9:.2f} GB",
             *(f"  {one.name}  {len(one.pieces)} tensors  {one.bytes / 1e9:.2f} GB" for one in self.shards),
         ]
@@ -70,7 +74,7 @@ class FusePlan:
 
 def plan_fusing(request: FuseRequest) -> FusePlan:
     """Open base and adapters, check that they belong together, and return what would be written."""
-    weighted = open_weighted(request.wanted)
+    weighted = open_weighted(request.wanted, with_base=True)
     inputs = [*(item.adapter.folder for item in weighted), request.base]
     check = functools.partial(output.check_output, request.out, inputs, "config.json", force=request.force)
     check()
@@ -86,6 +90,7 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     unchecked = list(check_bases(base, weighted, same=request.same_base))
     whole = [w for w in plan_full_tensors(used, base, "F32") if w.base]
     modules = {base.stored_name(f"{path}.weight"): path for path in union(used)}
+    experts = plan_experts(used, base)
     full_tensors = {base.stored_name(w.name.replace(".base_layer.", ".")): w for w in whole}
     targets = [*modules, *full_tensors]
     untied = base.tied and any(name.endswith((*EMBEDDINGS, *HEADS)) for name in targets)
@@ -98,7 +103,7 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     tied = f"tied embeddings: {head} written as a tensor of its own, tying switched off"
     said = [*notes(weighted), *([tied] if copies else []), *unchecked]
     config = _config(request, base, untied, _vocabulary(shards))
-    plan = FusePlan(request, used, base, shards, modules, full_tensors, config, said, check)
+    plan = FusePlan(request, used, base, shards, modules, experts, full_tensors, config, said, check)
     output.require_space(request.out.resolve(), plan.bytes)
     return plan
 
@@ -219,15 +224,39 @@ def _blocks(plan: FusePlan, retained: dict[str, list[Retained]], piece: Piece) -
         stored = from_fp32(plan.full_tensors[piece.name].read(), piece.dtype)
         require_finite(to_fp32(stored, piece.dtype), f"{piece.name}: in {piece.dtype}")
         return iter([stored])
-    # bitsandbytes holds linear layers but the head in NF4
+    # bitsandbytes holds linear layers but the head in NF4, and no bare parameters
     linear = piece.name.endswith(".weight") and not piece.name.endswith((*EMBEDDINGS, *HEADS))
     base_as = plan.request.base_as if linear and len(piece.source.shape) == 2 else None
+    if piece.name in plan.experts:
+        factors = plan.experts[piece.name]
+        changes = [each.change() for each in factors]
+        return apply(piece, changes, None, retained.setdefault(factors[0].parameter.path, []))
     if piece.name not in plan.modules:
         if not base_as and piece.dtype == piece.source.dtype:
             return None
-        return apply(piece, None, base_as, [])
+        return apply(piece, [], base_as, [])
     path = plan.modules[piece.name]
-    a, b = factors_of(plan.weighted, path).exact
-    holder = next(item.adapter for item in plan.weighted if path in item.adapter.layout)
-    factors = (a.T, b.T) if holder.transposed(path) else (b, a)
-    return apply(piece, factors, base_as, retained.setdefault(path, []))
+    return apply(piece, _changes(plan, piece, path, base_as), base_as, retained.setdefault(path, []))
+
+
+def _changes(plan: FusePlan, piece: Piece, path: str, base_as: str | None) -> list[Change]:
+    """ΔW of a module: the sum of the plain LoRA factors, and one change for each DoRA adapter."""
+    holders = [item for item in plan.weighted if path in item.adapter.layout]
+    transposed = holders[0].adapter.transposed(path)
+    changes: list[Change] = []
+    plain = [item for item in holders if not item.adapter.lora.dora]
+    if plain:
+        changes.append(_product(plain, path, transposed))
+    for item in holders:
+        if item.adapter.lora.dora:
+            product = _product([WeightedAdapter(item.adapter, 1.0)], path, transposed)
+            magnitude = item.adapter.magnitude(path)
+            changes.append(
+                rescaled(piece.source, base_as, product, magnitude, item.weight, transposed=transposed)
+            )
+    return changes
+
+
+def _product(weighted: list[WeightedAdapter], path: str, transposed: bool) -> Product:
+    a, b = factors_of(weighted, path).exact
+    return Product(a.T, b.T) if transposed else Product(b, a)

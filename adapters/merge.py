@@ -92,7 +92,9 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     unchecked = list(check_bases(base, weighted, same=request.same_base))
     full_tensors = plan_full_tensors(used, base, request.dtype)
     said = [*notes(weighted), *vllm.notes(rank, any(one.base for one in full_tensors)), *unchecked]
-    return MergePlan(request, used, rank, plain, full_tensors, said, base, check)
+    plan = MergePlan(request, used, rank, plain, full_tensors, said, base, check)
+    output.require_space(request.out.resolve(), plan.bytes)
+    return plan
 
 
 def merged_config(plan: MergePlan) -> dict[str, object]:

@@ -230,7 +230,7 @@ def made_from(card: Path) -> Iterator[Adapter | TuneyardError]:
     named = [parse_reference_weight(item)[0] for item in listed["adapters"]] or [name for name, _ in found]
     for reference, (_, digest) in zip(named, found, strict=False):
         try:
-            adapter = open_adapter(find_folder(reference).resolve())
+            adapter = open_adapter(find_folder(reference).resolve(), with_base=True)
             if adapter.digest != digest:
                 raise ContentError(f"{reference} changed since it was merged")
             yield adapter

@@ -13,7 +13,7 @@ import numpy as np
 
 from adapters import lowrank
 from adapters.prefetch import prefetch
-from adapters.store import Adapter
+from adapters.store import WRAPPED, Adapter, factors_by_expert, unwrapped
 from core.errors import show_value
 
 BINS = 61
@@ -29,7 +29,10 @@ SETTINGS = (
 class ModuleStatistics:
     """One module: its place, the sizes of its factors, and the norm and spectrum of its ΔW.
 
-    The effective rank is exp of the entropy of the normalised singular values (Roy and Vetterli 2007).
+    The effective rank is exp of the entropy of the normalised singular values (Roy and Vetterli 2007). Of a
+    DoRA module both are of s·B·A, before its rows are rescaled to `magnitude` (smallest, largest), since the
+    rescaled ΔW needs the base. `experts` counts those of a bare parameter (else 0); its spectrum is that of
+    all of them, as one block-diagonal matrix.
     """
 
     path: str
@@ -43,6 +46,8 @@ class ModuleStatistics:
     norm: float
     effective_rank: float
     singular_values: list[float]
+    experts: int = 0
+    magnitude: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> A
         full_tensors=adapter.full_tensors,
         config=adapter.lora.raw,
         modules=modules,
-        parameters=sum(m.rank * (m.outputs + m.inputs) for m in modules),
+        parameters=sum(_factor_elements(module) for module in modules),
         norm=math.hypot(*(module.norm for module in modules)),
         histograms=_histograms(adapter) if histograms else [],
     )
@@ -110,13 +115,25 @@ def similarity(one: Adapter, other: Adapter, norms: tuple[float, float]) -> floa
             return None
         scales = one.lora.scale_of(path) * other.lora.scale_of(path)
         product += scales * lowrank.inner(one.factors(path), other.factors(path))
+    for path in (path for path in one.parameters if path in other.parameters):
+        mine, theirs = one.parameters[path], other.parameters[path]
+        experts = {mine.rank // one.lora.rank, theirs.rank // other.lora.rank}
+        if mine.sizes != theirs.sizes or len(experts) > 1:
+            return None
+        scales = one.lora.scale_of(unwrapped(path)) * other.lora.scale_of(unwrapped(path))
+        pairs = zip(
+            factors_by_expert(*one.factors(path), min(experts)),
+            factors_by_expert(*other.factors(path), min(experts)),
+            strict=True,
+        )
+        product += scales * sum(lowrank.inner(own, others) for own, others in pairs)
     return product / (norms[0] * norms[1]) if norms[0] and norms[1] else None
 
 
 def _histograms(adapter: Adapter) -> list[Histogram]:
     """Return the distributions of the elements of each target's A and B, all layers together."""
     paths: dict[str, list[str]] = {}
-    for path in adapter.layout:
+    for path in adapter.paths:
         paths.setdefault(path.rpartition(".")[2], []).append(path)
     found = []
     for (target, own), (i, side) in itertools.product(paths.items(), enumerate("AB")):
@@ -131,18 +148,46 @@ def _histograms(adapter: Adapter) -> list[Histogram]:
     return found
 
 
+def _factor_elements(module: ModuleStatistics) -> int:
+    return module.rank * max(module.experts, 1) * (module.outputs + module.inputs)
+
+
 def _module(adapter: Adapter, path: str) -> ModuleStatistics:
-    found, scale = adapter.layout[path], adapter.lora.scale_of(path)
-    values = scale * lowrank.singular_values(*adapter.factors(path))
-    number, target = re.search(r"\.(\d+)\.", path), path.rpartition(".")[2]
-    layer = int(number[1]) if number else None
+    scale = adapter.lora.scale_of(unwrapped(path))
+    a, b = adapter.factors(path)
+    if path in adapter.parameters:
+        module = adapter.parameters[path]
+        rank = adapter.lora.rank
+        experts = module.rank // rank
+        spectra = [lowrank.singular_values(*factors) for factors in factors_by_expert(a, b, experts)]
+        values = scale * np.sort(np.concatenate(spectra))[::-1]
+        target = f"experts ({path.count(WRAPPED) + 1})" if path.count(WRAPPED) else "experts"
+    else:
+        module = adapter.layout[path]
+        rank, experts = module.rank, 0
+        values = scale * lowrank.singular_values(a, b)
+        target = path.rpartition(".")[2]
+    number = re.search(r"\.(\d+)\.", path)
     shares = values[values > 0] / (values.sum() or 1.0)
+    magnitude = None
+    if adapter.lora.dora:
+        norms = adapter.magnitude(path)
+        magnitude = float(norms.min()), float(norms.max())
     return ModuleStatistics(
-        path, layer, target, found.kind, found.outputs, found.inputs, found.rank, scale,
+        path,
+        int(number[1]) if number else None,
+        target,
+        module.kind,
+        module.outputs,
+        module.inputs,
+        rank,
+        scale,
         norm=float(np.sqrt((values**2).sum())),
         effective_rank=float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 0.0,
         singular_values=values.tolist(),
-    )  # fmt: skip
+        experts=experts,
+        magnitude=magnitude,
+    )
 
 
 def text(measured: list[AdapterStatistics], cosines: Matrix) -> Iterator[str]:
@@ -175,6 +220,13 @@ def _adapter(found: AdapterStatistics) -> Iterator[str]:
     )
     config = {name: found.config.get(key) for name, key in SETTINGS}
     yield f"config: {', '.join(f'{name} {_setting(value)}' for name, value in config.items())}"
+    if any(module.magnitude for module in found.modules):
+        low = min(module.magnitude[0] for module in found.modules if module.magnitude)
+        high = max(module.magnitude[1] for module in found.modules if module.magnitude)
+        yield (
+            f"DoRA: magnitudes from {low:.4g} to {high:.4g}. Norms and ranks below are of s·B·A. The whole "
+            "ΔW needs the base (`tuneyard adapter fuse` is exact)."
+        )
     if found.full_tensors:
         yield f"saved in full (modules_to_save, bias): {', '.join(found.full_tensors)}"
     yield ""
@@ -203,11 +255,16 @@ def _setting(value: object) -> str:
 
 def _target(modules: list[ModuleStatistics]) -> list[str]:
     one, rank = modules[0], _range([m.rank for m in modules])
+    kind = ""
+    if one.kind == "embedding":
+        kind = " (embedding)"
+    if one.experts:
+        kind = f" × {one.experts}"
     return [
-        one.target + (" (embedding)" if one.kind == "embedding" else ""),
+        one.target + kind,
         str(len(modules)), rank, _range([m.scale for m in modules]),
         f"{rank}×{one.inputs}", f"{one.outputs}×{rank}",
-        f"{sum(m.rank * (m.outputs + m.inputs) for m in modules):,}",
+        f"{sum(_factor_elements(m) for m in modules):,}",
         _range([m.norm for m in modules]), f"{median(m.effective_rank for m in modules):.1f}",
     ]  # fmt: skip
 

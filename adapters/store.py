@@ -19,6 +19,7 @@ import click
 
 from adapters.base import read_shards
 from adapters.config import CONFIG, LoraConfig, read_config, require_text
+from adapters.lowrank import Factor
 from core.errors import ContentError, RequestError, nearest
 from core.files import sha256
 from core.weights import Array, Weights, open_weights
@@ -31,6 +32,8 @@ PAIRS = {  # file suffixes of A and B by kind of module
     "linear": (".lora_A.weight", ".lora_B.weight"),
     "embedding": (".lora_embedding_A", ".lora_embedding_B"),
 }
+MAGNITUDE = ".lora_magnitude_vector"  # DoRA's m [outputs], one for each module
+WRAPPED = ".base_layer"  # PEFT wraps a module once for each of its bare parameters, one inside the other
 # Saved by PEFT beside a larger embedding in modules_to_save: its values again, and those before training.
 DOUBLES = (".modules_to_save.", ".original_module.")
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
@@ -59,13 +62,16 @@ class Module:
 class Adapter:
     """A checked LoRA adapter; `layout` holds its modules by path, layer by layer.
 
-    A path is without PEFT's prefix, e.g. `model.layers.0.self_attn.q_proj`.
+    A path is without PEFT's prefix, e.g. `model.layers.0.self_attn.q_proj`. `parameters` holds the factors of
+    bare parameters (`target_parameters`) by the path of their wrapper, which does not name the parameter:
+    `….mlp.experts` and `….mlp.experts.base_layer`. Their rank is that of all experts together.
     """
 
     folder: Path
     lora: LoraConfig
     weights: Weights
     layout: dict[str, Module]
+    parameters: dict[str, Module]
 
     @property
     def name(self) -> str:
@@ -73,10 +79,17 @@ class Adapter:
         return name_of(self.folder)
 
     @property
+    def paths(self) -> list[str]:
+        """Paths of all factors: modules, then wrappers of bare parameters."""
+        return [*self.layout, *self.parameters]
+
+    @property
     def full_tensors(self) -> list[str]:
         """Names of tensors saved in full (`modules_to_save`, biases, base copies), e.g. `lm_head.weight`."""
         keys = self.weights.tensors.keys()
-        left_out = {key for module in self.layout for key in self._keys(module)}
+        left_out = {key for module in self.paths for key in self._keys(module)}
+        if self.lora.dora:
+            left_out |= {f"{PREFIX}{module}{MAGNITUDE}" for module in self.layout}
         for double in DOUBLES:
             left_out |= {key for key in keys if double in key and key.replace(double, ".") in keys}
         return [key.removeprefix(PREFIX) for key in keys if key not in left_out]
@@ -85,6 +98,10 @@ class Adapter:
         """Return A [rank, inputs] and B [outputs, rank] as fp32, unscaled; NaN is a `ContentError`."""
         down, up = self._keys(module)
         return self.weights.read(down), self.weights.read(up)
+
+    def magnitude(self, module: str) -> Array:
+        """DoRA's m [outputs] as fp32: the norms that the rows of W + s·B·A get."""
+        return self.weights.read(f"{PREFIX}{module}{MAGNITUDE}")
 
     def full_tensor(self, name: str) -> Array:
         """Return one of `full_tensors` as fp32."""
@@ -112,7 +129,8 @@ class Adapter:
         return sorted({tensor.file for tensor in self.weights.tensors.values()})
 
     def _keys(self, module: str) -> tuple[str, str]:
-        down, up = PAIRS[self.layout[module].kind]
+        kind = self.layout[module].kind if module in self.layout else self.parameters[module].kind
+        down, up = PAIRS[kind]
         return f"{PREFIX}{module}{down}", f"{PREFIX}{module}{up}"
 
 
@@ -121,22 +139,47 @@ def note(text: str) -> None:
     click.echo(f"note: {text}", err=True)
 
 
-def open_adapter(reference: str | Path) -> Adapter:
+def open_adapter(reference: str | Path, *, with_base: bool = False) -> Adapter:
     """Open an adapter by its reference (`find_folder`) and check that config and weights explain each other.
 
+    `with_base` accepts DoRA and `target_parameters`, whose ΔW also needs the base's weights.
     `RequestError` without one; `ContentError` where it is damaged or no plain LoRA; values are checked later.
     """
     folder = find_folder(reference)
-    config = read_config(folder)
+    config = read_config(folder, with_base=with_base)
     weights = _open_weights(folder)
     require_text("\n".join(weights.tensors), weights.path)
-    layout = dict(sorted(_modules(weights), key=lambda pair: _natural(pair[0])))
-    adapter = Adapter(folder, config, weights, layout)
+    layout: dict[str, Module] = {}
+    parameters: dict[str, Module] = {}
     with config.bounded():
+        for path, module in sorted(_modules(weights), key=lambda pair: _natural(pair[0])):
+            if config.parameters_of(unwrapped(path)) and not config.targets(path):
+                parameters[path] = module
+            else:
+                layout[path] = module
+        adapter = Adapter(folder, config, weights, layout, parameters)
         reason = next(_refusals(adapter), "")
     if reason:
         raise ContentError(f"{weights.path}: {reason}")
     return adapter
+
+
+def unwrapped(path: str) -> str:
+    """Path of the module that wrappers of its bare parameters surround."""
+    while path.endswith(WRAPPED):
+        path = path.removesuffix(WRAPPED)
+    return path
+
+
+def factors_by_expert(a: Factor, b: Factor, experts: int) -> Iterator[tuple[Factor, Factor]]:
+    """Yield (A [r, inputs], B [outputs, r]) of each expert of a bare parameter's factors.
+
+    A holds the experts one after the other, B takes them in turns (PEFT's ParamWrapper.get_delta_weight).
+    """
+    downs = a.reshape(experts, -1, a.shape[1])
+    ups = b.reshape(b.shape[0], -1, experts)
+    for expert in range(experts):
+        yield downs[expert], ups[:, :, expert]
 
 
 def find_folder(reference: str | Path) -> Path:
@@ -221,6 +264,11 @@ def _modules(weights: Weights) -> Iterator[tuple[str, Module]]:
 def _refusals(adapter: Adapter) -> Iterator[str]:
     """Yield where config and weights do not explain each other: what is unexplained, and what is missing."""
     lora, layout, full_tensors = adapter.lora, adapter.layout, adapter.full_tensors
+    yield from _magnitude_refusals(adapter)
+    for path, factors in adapter.parameters.items():
+        if factors.rank % lora.rank:
+            expected = f"expected a multiple of {lora.rank}, the rank that {CONFIG} gives each expert"
+            yield f"{path}: rank {factors.rank}, {expected}"
     for module, found in layout.items():
         if not lora.targets(module):
             yield f"{module}: has factors, but {CONFIG} does not target it"
@@ -234,7 +282,7 @@ def _refusals(adapter: Adapter) -> Iterator[str]:
             yield f"{name}: expected names that begin with {PREFIX!r}"
         if not (copy_of_base or lora.saves_in_full(name)):
             yield f"{name}: {CONFIG} does not explain this tensor"
-    if not layout:
+    if not layout and not adapter.parameters:
         yield "holds no LoRA factors"
     targets = lora.raw.get("target_modules")
     for target in targets if isinstance(targets, list) else []:
@@ -254,6 +302,19 @@ def _refusals(adapter: Adapter) -> Iterator[str]:
             f"{gap} is missing among others that are there; where the base has no such module, write the "
             f"whole paths of the modules into target_modules of {CONFIG}"
         )
+
+
+def _magnitude_refusals(adapter: Adapter) -> Iterator[str]:
+    """Yield the modules of a DoRA adapter whose magnitude is missing or has another shape than [outputs]."""
+    if not adapter.lora.dora:
+        return
+    for path, module in adapter.layout.items():
+        name = f"{PREFIX}{path}{MAGNITUDE}"
+        tensor = adapter.weights.tensors.get(name)
+        if tensor is None:
+            yield f"{path}: its {MAGNITUDE.removeprefix('.')} is missing, and {CONFIG} says use_dora"
+        elif tensor.shape != (module.outputs,):
+            yield f"{name}: shape {list(tensor.shape)}, expected [{module.outputs}]"
 
 
 def find_missing(config: LoraConfig, modules: Iterable[str]) -> str | None:

@@ -48,12 +48,15 @@ def parse_weight(value: object, reference: str) -> float:
     return weight
 
 
-def open_weighted(wanted: Iterable[tuple[str, float]]) -> list[WeightedAdapter]:
+def open_weighted(wanted: Iterable[tuple[str, float]], *, with_base: bool = False) -> list[WeightedAdapter]:
     """Open each adapter and check that all can be added: same revision, same shapes, same layers.
 
-    Whether their bases are the same is `check_bases`'s.
+    `with_base` accepts adapters whose ΔW also needs the base's weights (DoRA, experts). Whether their bases
+    are the same is `check_bases`'s.
     """
-    weighted = [WeightedAdapter(open_adapter(reference), weight) for reference, weight in wanted]
+    weighted = []
+    for reference, weight in wanted:
+        weighted.append(WeightedAdapter(open_adapter(reference, with_base=with_base), weight))
     if not weighted:
         raise RequestError("no adapters given; expected NAME_OR_DIR=WEIGHT …")
     if not any(item.weight for item in weighted):

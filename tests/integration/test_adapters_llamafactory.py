@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from core.weights import open_weights
+from tests.integration.weighted_losses import register, settings
 from tests.unit.adapters.make import factors, make
 from tests.unit.adapters.test_commands import call
 
@@ -51,3 +52,25 @@ def test_export_of_a_merge_is_our_fuse_and_of_two_adapters_is_not(tiny_model, tm
         assert (np.abs(ours.read(name) - base.read(name)).max() > 0.01) == moved
         if moved:  # weight 1 each, whatever was wanted
             assert np.abs(both.read(name) - ours.read(name)).max() > 0.01
+
+
+def test_a_dora_adapter_that_a_recipe_trained_is_fused_as_llamafactory_exports_it(tiny_model, tmp_path):
+    register(tmp_path)
+    recipe = settings(tmp_path, str(tiny_model), "run", max_steps=4) | {
+        "use_dora": True,
+        "learning_rate": 0.01,
+    }
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+    command = [sys.executable, "-m", "recipes", "train", tmp_path / "r.yaml"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    adapter = tmp_path / "run"
+    assert json.loads((adapter / "adapter_config.json").read_text())["use_dora"]
+    call("fuse", adapter, "--base", tiny_model, "--out", tmp_path / "fused", "--dtype", "fp32")
+    ours = open_weights(tmp_path / "fused/model.safetensors")
+    theirs = exported(tiny_model, [adapter], tmp_path / "theirs")
+    base = open_weights(tiny_model / "model.safetensors")
+    moved = [name for name in ours.tensors if np.abs(ours.read(name) - base.read(name)).max() > 1e-4]
+    assert moved
+    for name in ours.tensors:
+        np.testing.assert_allclose(theirs.read(name), ours.read(name), atol=2e-6)

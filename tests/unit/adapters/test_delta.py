@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.base import Piece
-from adapters.delta import apply, nf4
+from adapters.delta import Product, apply, nf4
 from core.weights import open_weights, to_fp32
 from tests.unit.adapters.make import write_file
 
@@ -57,7 +57,7 @@ def test_elements_are_the_exact_sum_rounded_once(tmp_path_factory, dtype, rank, 
     left = (rng.standard_normal((6, rank)) * size).astype(np.float32)
     right = rng.standard_normal((rank, 8)).astype(np.float32)
     given_piece = piece(tmp_path_factory.mktemp("w"), weight, dtype)
-    stored = np.concatenate(list(apply(given_piece, (left, right), None, [])))
+    stored = np.concatenate(list(apply(given_piece, [Product(left, right)], None, [])))
     start = to_fp32(open_weights(given_piece.source.file).stored("w"), dtype)
     assert to_fp32(stored, dtype).tolist() == exactly(start, left, right, BITS[dtype])
 
@@ -67,7 +67,7 @@ def test_a_change_that_all_but_undoes_the_weight_leaves_what_is_really_left(tmp_
     weight = np.array([[1.0], [1.5], [1.375], [-1.9921875]], np.float32).repeat(8, axis=1)
     left, right = weight[:, :1].copy(), -(1 + np.arange(1, 9, dtype=np.float32)[None] * np.float32(2**-23))
     undone = piece(tmp_path, weight, "BF16")
-    stored = np.concatenate(list(apply(undone, (left, right), None, [])))
+    stored = np.concatenate(list(apply(undone, [Product(left, right)], None, [])))
     assert to_fp32(stored, "BF16").tolist() == exactly(weight, left, right, BITS["BF16"])
 
 
@@ -76,6 +76,6 @@ def test_nf4_is_the_same_by_pieces(tmp_path, monkeypatch):
     weight = (np.random.default_rng(5).standard_normal((96, 40)) * 0.03).astype(np.float32)
     whole = nf4(weight, "F32", double=True)
     monkeypatch.setattr("adapters.delta.BLOCK", 700)
-    stored = list(apply(piece(tmp_path, weight, "F32"), None, "nf4-double", []))
+    stored = list(apply(piece(tmp_path, weight, "F32"), [], "nf4-double", []))
     assert len(stored) > 1
     assert np.concatenate(stored).tolist() == whole.tolist()

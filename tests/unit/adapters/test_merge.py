@@ -31,6 +31,13 @@ def error_of(adapter, expected):
     )
 
 
+def test_full_disks_are_noticed_before_a_merge_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    with pytest.raises(RequestError, match="GB needed, 0.0 GB free"):
+        merged([(make(tmp_path / "a"), 1)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_by_two_by_hand(tmp_path):
     # s = 4/2 = 2: ΔW_x = 2·[[1,0],[0,2]]·[[1,2],[3,4]] = [[2,4],[12,16]]
     # s = 3/1 = 3: ΔW_y = 3·[[1],[-1]]·[[5,7]]           = [[15,21],[-15,-21]]

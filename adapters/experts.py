@@ -1,0 +1,200 @@
+"""LoRA on bare parameters, the experts of MoE layers (PEFT's `target_parameters`).
+
+PEFT 0.18.1 (tuners/lora/layer.py, ParamWrapper) gives a parameter [experts, rows, columns] the factors
+A [r·experts, rows] and B [columns, r·experts]. ΔW of expert e is s·(B_e·A_e)ᵀ, where A_e is the e-th block of
+r rows of A, and B_e takes column i·experts + e of B for i < r. Several parameters of one module have wrappers
+inside one another, and their names do not tell which is whose: the shapes do.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.base import Base
+from adapters.delta import Change, Places, Product
+from adapters.lowrank import Factor, Matrix
+from adapters.store import Adapter, factors_by_expert, unwrapped
+from adapters.weighted import WeightedAdapter
+from core.errors import ContentError
+from core.weights import Array
+
+# How checkpoints keep a parameter of all experts, expert by expert: the last parts of the names whose rows
+# follow one another (transformers' conversion_mapping.py; Mixtral and its kin use w1, w3, w2).
+BY_EXPERT = {
+    "gate_up_proj": (("gate_proj", "up_proj"), ("w1", "w3")),
+    "down_proj": (("down_proj",), ("w2",)),
+    "up_proj": (("up_proj",),),
+}
+OLDER_MODULES = {".mlp.experts": ".block_sparse_moe.experts"}  # Mixtral's name in its checkpoints
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Where a stored tensor lies in a parameter: all of it (`expert` None), or rows of one expert."""
+
+    stored: str
+    expert: int | None
+    first_row: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A bare parameter of the model [experts, rows, columns] and the stored tensors that make it up.
+
+    A matrix has no experts (0): PEFT treats it as a linear layer's weight [rows, columns].
+    """
+
+    path: str
+    experts: int
+    rows: int
+    columns: int
+    slices: list[Slice]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertFactors:
+    """An adapter's factors of one parameter, at `wrapper` in its file."""
+
+    item: WeightedAdapter
+    wrapper: str
+    parameter: Parameter
+    part: Slice
+
+    def change(self) -> Change:
+        """ΔW of the stored tensor, the adapter's weight and scale in it."""
+        adapter = self.item.adapter
+        a, b = adapter.factors(self.wrapper)
+        scaled = b.astype(np.float64) * (self.item.weight * adapter.lora.scale_of(self.parameter.path))
+        experts = self.parameter.experts
+        if not experts:
+            return Product(scaled, a)
+        pairs = list(factors_by_expert(a, scaled, experts))
+        if self.part.expert is None:
+            return EveryExpert(pairs)
+        down, up = pairs[self.part.expert]
+        first = self.part.first_row
+        return Product(down[:, first : first + self.part.rows].T, up.T)
+
+
+class EveryExpert:
+    """ΔW of a parameter stored as one tensor: a row of the stored matrix is a whole expert, flattened.
+
+    `pairs` are each expert's A [r, rows] and B [columns, r], scaled.
+    """
+
+    def __init__(self, pairs: list[tuple[Factor, Factor]]) -> None:
+        self.downs = np.stack([down for down, _ in pairs])
+        self.ups = np.stack([up for _, up in pairs])
+
+    def rows(self, first: int, base: Array, kind: str) -> NDArray[np.floating]:
+        """See `adapters.delta.Change`."""
+        changes = []
+        for expert in range(first, first + len(base)):
+            change = self.downs[expert].T.astype(kind) @ self.ups[expert].T.astype(kind)
+            changes.append(change.reshape(-1))
+        return np.stack(changes)
+
+    def exact(self, first: int, base: Array, places: Places) -> Matrix:  # noqa: ARG002  # as `Change` has it
+        """See `adapters.delta.Change`."""
+        experts = first + places[0]
+        rows, columns = np.divmod(places[1], self.ups.shape[1])
+        left = self.downs[experts, :, rows].astype(np.float64)
+        right = self.ups[experts, columns].astype(np.float64)
+        return np.asarray(np.einsum("ij,ij->i", left, right))
+
+
+def plan_experts(weighted: Iterable[WeightedAdapter], base: Base) -> dict[str, list[ExpertFactors]]:
+    """Find the stored tensors that each adapter's expert factors change, by name.
+
+    `ContentError` where the base lacks a parameter, or where its shape fits none of the factors.
+    """
+    planned: dict[str, list[ExpertFactors]] = {}
+    for item in weighted:
+        modules: dict[str, list[str]] = {}
+        for wrapper in item.adapter.parameters:
+            modules.setdefault(unwrapped(wrapper), []).append(wrapper)
+        for module, wrappers in modules.items():
+            for wrapper, parameter in _assigned(item.adapter, module, wrappers, base):
+                for part in parameter.slices:
+                    factors = ExpertFactors(item, wrapper, parameter, part)
+                    planned.setdefault(part.stored, []).append(factors)
+    return planned
+
+
+def _assigned(
+    adapter: Adapter, module: str, wrappers: list[str], base: Base
+) -> Iterator[tuple[str, Parameter]]:
+    """Pair each wrapper of a module with the one parameter whose shape fits its factors."""
+    where = f"{adapter.weights.path}: {module}"
+    parameters = []
+    for name in adapter.lora.parameters_of(module):
+        parameter = _parameter(f"{module}.{name}", base)
+        if parameter is None:
+            raise ContentError(f"{where}: {base.folder} has no parameter {name!r} there: another base?")
+        parameters.append(parameter)
+    for wrapper in wrappers:
+        layout = adapter.parameters[wrapper]
+        fitting = [
+            one for one in parameters if _fits(one, layout.inputs, layout.outputs, layout.rank, adapter)
+        ]
+        if len(fitting) != 1:
+            shapes = ", ".join(f"{one.path} {one.experts}×{one.rows}×{one.columns}" for one in parameters)
+            sizes = f"A [{layout.rank}, {layout.inputs}] and B [{layout.outputs}, {layout.rank}]"
+            raise ContentError(
+                f"{where}: {len(fitting)} parameters fit the factors {sizes} of {wrapper}, expected one of: "
+                f"{shapes}"
+            )
+        parameters.remove(fitting[0])
+        yield wrapper, fitting[0]
+    if parameters:
+        raise ContentError(f"{where}: the factors of {parameters[0].path} are missing")
+
+
+def _fits(parameter: Parameter, inputs: int, outputs: int, rank: int, adapter: Adapter) -> bool:
+    if not parameter.experts:
+        return (inputs, outputs, rank) == (parameter.columns, parameter.rows, adapter.lora.rank)
+    expected = (parameter.rows, parameter.columns, adapter.lora.rank * parameter.experts)
+    return (inputs, outputs, rank) == expected
+
+
+def _parameter(path: str, base: Base) -> Parameter | None:
+    """Find a parameter of the model among the stored tensors, whole or expert by expert."""
+    stored = base.find(path)
+    if stored is not None:
+        shape = base.tensors[stored].shape
+        if len(shape) == 3:
+            return Parameter(path, *shape, [Slice(stored, None, 0, shape[1])])
+        if len(shape) == 2:
+            return Parameter(path, 0, *shape, [Slice(stored, None, 0, shape[0])])
+        return None
+    module, _, name = path.rpartition(".")
+    folders = [module]
+    for new, old in OLDER_MODULES.items():
+        if module.endswith(new):
+            folders.append(module.removesuffix(new) + old)
+    for folder in folders:
+        for leaves in BY_EXPERT.get(name, ()):
+            slices = list(_slices(folder, leaves, base))
+            if slices:
+                columns = base.tensors[slices[0].stored].shape[1]
+                experts = len(slices) // len(leaves)
+                rows = sum(part.rows for part in slices[: len(leaves)])
+                return Parameter(path, experts, rows, columns, slices)
+    return None
+
+
+def _slices(folder: str, leaves: tuple[str, ...], base: Base) -> Iterator[Slice]:
+    expert = 0
+    while True:
+        names = [base.find(f"{folder}.{expert}.{leaf}.weight") for leaf in leaves]
+        first = 0
+        for name in names:
+            if name is None or len(base.tensors[name].shape) != 2:
+                return
+            rows = base.tensors[name].shape[0]
+            yield Slice(name, expert, first, rows)
+            first += rows
+        expert += 1
