@@ -31,7 +31,7 @@ OLDER_MODULES = {".mlp.experts": ".block_sparse_moe.experts"}  # Mixtral's name 
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class ParameterSlice:
     """Where a stored tensor lies in a parameter: all of it (`expert` None), or rows of one expert."""
 
     stored: str
@@ -41,7 +41,7 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class ExpertParameter:
     """A bare parameter of the model [experts, rows, columns] and the stored tensors that make it up.
 
     A matrix has no experts (0): PEFT treats it as a linear layer's weight [rows, columns].
@@ -51,7 +51,7 @@ class Parameter:
     experts: int
     rows: int
     columns: int
-    slices: list[Slice]
+    slices: list[ParameterSlice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ class ExpertFactors:
 
     item: WeightedAdapter
     wrapper: str
-    parameter: Parameter
-    part: Slice
+    parameter: ExpertParameter
+    part: ParameterSlice
 
     def change(self) -> Change:
         """ΔW of the stored tensor, the adapter's weight and scale in it."""
@@ -126,7 +126,7 @@ def plan_experts(weighted: Iterable[WeightedAdapter], base: Base) -> dict[str, l
 
 def _assigned(
     adapter: Adapter, module: str, wrappers: list[str], base: Base
-) -> Iterator[tuple[str, Parameter]]:
+) -> Iterator[tuple[str, ExpertParameter]]:
     """Pair each wrapper of a module with the one parameter whose shape fits its factors."""
     where = f"{adapter.weights.path}: {module}"
     parameters = []
@@ -153,22 +153,22 @@ def _assigned(
         raise ContentError(f"{where}: the factors of {parameters[0].path} are missing")
 
 
-def _fits(parameter: Parameter, inputs: int, outputs: int, rank: int, adapter: Adapter) -> bool:
+def _fits(parameter: ExpertParameter, inputs: int, outputs: int, rank: int, adapter: Adapter) -> bool:
     if not parameter.experts:
         return (inputs, outputs, rank) == (parameter.columns, parameter.rows, adapter.lora.rank)
     expected = (parameter.rows, parameter.columns, adapter.lora.rank * parameter.experts)
     return (inputs, outputs, rank) == expected
 
 
-def _parameter(path: str, base: Base) -> Parameter | None:
+def _parameter(path: str, base: Base) -> ExpertParameter | None:
     """Find a parameter of the model among the stored tensors, whole or expert by expert."""
     stored = base.find(path)
     if stored is not None:
         shape = base.tensors[stored].shape
         if len(shape) == 3:
-            return Parameter(path, *shape, [Slice(stored, None, 0, shape[1])])
+            return ExpertParameter(path, *shape, [ParameterSlice(stored, None, 0, shape[1])])
         if len(shape) == 2:
-            return Parameter(path, 0, *shape, [Slice(stored, None, 0, shape[0])])
+            return ExpertParameter(path, 0, *shape, [ParameterSlice(stored, None, 0, shape[0])])
         return None
     module, _, name = path.rpartition(".")
     folders = [module]
@@ -182,11 +182,11 @@ def _parameter(path: str, base: Base) -> Parameter | None:
                 columns = base.tensors[slices[0].stored].shape[1]
                 experts = len(slices) // len(leaves)
                 rows = sum(part.rows for part in slices[: len(leaves)])
-                return Parameter(path, experts, rows, columns, slices)
+                return ExpertParameter(path, experts, rows, columns, slices)
     return None
 
 
-def _slices(folder: str, leaves: tuple[str, ...], base: Base) -> Iterator[Slice]:
+def _slices(folder: str, leaves: tuple[str, ...], base: Base) -> Iterator[ParameterSlice]:
     expert = 0
     while True:
         names = [base.find(f"{folder}.{expert}.{leaf}.weight") for leaf in leaves]
@@ -195,6 +195,6 @@ def _slices(folder: str, leaves: tuple[str, ...], base: Base) -> Iterator[Slice]
             if name is None or len(base.tensors[name].shape) != 2:
                 return
             rows = base.tensors[name].shape[0]
-            yield Slice(name, expert, first, rows)
+            yield ParameterSlice(name, expert, first, rows)
             first += rows
         expert += 1
