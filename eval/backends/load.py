@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import ContentError, RequestError
 from core.files import from_hub
+from eval.backends.causality import check_causal
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -54,7 +55,10 @@ def find_model(reference: str) -> Path:
 
 
 def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Model:
-    """Load a model, its linears in `bits`, by default fp32 (bf16 on GPU); `ContentError` if it is broken."""
+    """Load a model, its linears in `bits`, by default fp32 (bf16 on GPU).
+
+    `ContentError` if it is broken, or if its predictions depend on the tokens that follow.
+    """
     import torch
     from transformers import utils
 
@@ -84,6 +88,7 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     limit = getattr(net.config.get_text_config(), "max_position_embeddings", None)
     with loading(folder, "cannot be prompted with text"):
         attends = _attends(net, device)
+        check_causal(net, folder, exact=dtype == "fp32" and not bits)
     alone = bits == 8 or not attends  # LLM.int8() takes outliers by column of the whole batch
     return Model(net, tokenizer, device, dtype, limit or 1 << 30, alone, sampling)
 
@@ -125,6 +130,7 @@ def load_gguf(path: Path, like: Model) -> Model:
     with loading(path, "transformers cannot read it"):
         net = AutoModelForCausalLM.from_pretrained(path.parent, trust_remote_code=False, **options)
     net = net.to(like.device).eval().requires_grad_(False)
+    check_causal(net, path, exact=like.dtype == "fp32")
     net.generation_config = like.net.generation_config
     return replace(like, net=net)
 

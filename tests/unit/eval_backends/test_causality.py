@@ -1,0 +1,74 @@
+"""A model that reads ahead is refused when it is loaded: Doge, whose sdpa attention has no causal mask."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import ContentError
+from eval.backends.causality import check_causal
+from eval.backends.load import load_model
+from eval.nli import cli
+from tests.tiny import SIZES
+
+ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for n in range(4)]
+
+
+@pytest.fixture(scope="module")
+def doge(tiny_model: Path, tmp_path_factory) -> Path:
+    """A random Doge with the tiny tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, DogeConfig, DogeForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    torch.manual_seed(0)
+    config = DogeConfig(
+        **SIZES, vocab_size=len(tokenizer), bos_token_id=None, eos_token_id=tokenizer.eos_token_id
+    )
+    folder = tmp_path_factory.mktemp("doge") / "model"
+    DogeForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_model_that_reads_ahead_is_refused(doge, dtype) -> None:
+    with pytest.raises(ContentError, match=r"model \(doge, sdpa attention\) is not causal.* nats"):
+        load_model(doge, dtype)
+
+
+def test_it_is_refused_before_anything_is_written(doge, tmp_path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps(ROWS))
+    given = ["--model", doge, "--data", tmp_path / "rows.json", "--out", tmp_path / "out"]
+    with pytest.raises(ContentError, match="not causal"):
+        cli.main(list(map(str, given)), standalone_mode=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_weights_under_causal_attention_are_not_refused(doge) -> None:
+    from transformers import AutoModelForCausalLM
+
+    net = AutoModelForCausalLM.from_pretrained(doge, attn_implementation="eager").eval()
+    check_causal(net, doge, exact=True)
+
+
+EXPERTS = {"num_experts": 4, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64}
+KINDS = {
+    "qwen2_moe": EXPERTS,
+    "gpt2": {"n_head": 4},
+    "gemma3_text": {"head_dim": 16, "sliding_window": 4},
+    "mamba": {},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_causal_architectures_pass(kind, dtype) -> None:
+    """Experts, positions that are learned, windows and recurrent states among them."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **SIZES, **KINDS[kind], vocab_size=300)
+    net = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
+    check_causal(net, Path(kind), exact=dtype == "float32")
