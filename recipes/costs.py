@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from core.errors import Problem, RequestError, counted
 from core.files import existing
+from recipes.hardware import GpuModel
 from recipes.recipe import Recipe
 
 FP32, BF16 = 4, 2
@@ -22,9 +23,10 @@ CUDA = 0.8e9, 1.6e9  # context, workspaces and buffers of communication
 # all weights, by fragments to activations.
 FROZEN, STATE, FULL, ACTIVATIONS, GATHERED = 1.1, 1.15, 1.5, 1.5, 1.75
 WIDEST = 1.5  # the upper end of all over the lower
-PEAK = 0.65, 0.25  # the share of its peak that a GPU reaches, at best and at worst
-LAUNCH = 0.01  # seconds for a layer of a micro batch that is too small to fill the GPU, at worst
-MOVED = 4.5e-11  # seconds to unpack or to gather one weight of a layer for a micro batch, at worst
+PEAK = 0.75  # the share of its peak that a GPU reaches in large matrix products
+SPREAD = 1.5  # of the time, to either side of its middle value
+# Where the connection between GPUs counts, or the optimizer step of all weights: known less well.
+LOOSE_SPREAD = 1.6, 2.2
 # bytes a parameter
 OPTIMIZERS = {"adafactor": 1, "sgd": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2}
 PAIRS = ("dpo", "rm")
@@ -157,6 +159,33 @@ class Memory(NamedTuple):
         return sum(self)
 
 
+class Pace(NamedTuple):
+    """What a training waits for beside matrix products; `python -m tests.bench.plan_time` fits the values.
+
+    `moved` is in bytes that the GPU's memory moves for each activation of a layer, `unpacked` in bytes for
+    each quantised weight and micro batch. The others are in seconds for each micro batch: `launched` for a
+    layer that is too small to fill the GPU, `gathered` for a weight that ZeRO-3 gathers, `updated` for a
+    trained parameter.
+    """
+
+    moved: float
+    unpacked: float
+    launched: float
+    gathered: float
+    updated: float
+
+
+PACE = Pace(moved=112, unpacked=70, launched=5.1e-3, gathered=1.8e-11, updated=2.4e-11)
+
+
+class Duration(NamedTuple):
+    """Seconds that a training takes: the most likely value between the ends of a range."""
+
+    lower: float
+    middle: float
+    upper: float
+
+
 def estimate(shapes: Shapes, setup: Setup) -> tuple[Memory, Memory]:
     """Return the bytes per GPU that a training takes: the lower end and the upper, at most half above it."""
     shared, split = (setup.ranks if setup.stage >= stage else 1 for stage in (2, 3))
@@ -221,16 +250,34 @@ def flops(shapes: Shapes, setup: Setup, tokens: float, length: float) -> float:
     return tokens * (setup.learned * trained + setup.read * 2 * (matrices + attention))
 
 
-def seconds(
-    shapes: Shapes, setup: Setup, work: float, micro_batches: float, peak: float
-) -> tuple[float, float]:
-    """Return the shortest and the longest time of one GPU for `work` operations, `peak` a second.
+def duration(
+    shapes: Shapes,
+    setup: Setup,
+    work: float,
+    tokens: float,
+    micro_batches: float,
+    gpu: GpuModel,
+    pace: Pace = PACE,
+) -> Duration:
+    """Time of one GPU for `work` operations on `tokens` in so many micro batches.
 
-    At worst every layer of each of its micro batches waits for kernels and for weights unpacked or gathered.
+    Matrix products run at a share of the peak, and the steps between them wait for memory. A small micro
+    batch waits for the launch of its kernels instead; the cubes join both without a corner. Weights that must
+    be unpacked or gathered come on top.
     """
-    moved = MOVED * shapes.linear / shapes.layers if setup.bits < 16 or setup.stage >= 3 else 0
-    waits = micro_batches * shapes.layers * (LAUNCH + moved)
-    return work / (peak * PEAK[0]), work / (peak * PEAK[1]) + waits
+    passes = setup.learned + setup.read / 3  # of the three times that training touches an activation
+    activations = tokens * passes * shapes.layers * (8 * shapes.hidden + 3 * shapes.intermediate)
+    busy = work / (gpu.operations * PEAK) + activations * pace.moved / gpu.bandwidth
+    launches = micro_batches * shapes.layers * pace.launched
+    middle = (busy**3 + launches**3) ** (1 / 3)
+    middle += micro_batches * shapes.trainable * pace.updated
+    if setup.bits < 16:
+        middle += micro_batches * shapes.linear * pace.unpacked / gpu.bandwidth
+    if setup.stage >= 3:
+        middle += micro_batches * shapes.linear * pace.gathered
+    if setup.full or setup.ranks > 1:
+        return Duration(middle / LOOSE_SPREAD[0], middle, middle * LOOSE_SPREAD[1])
+    return Duration(middle / SPREAD, middle, middle * SPREAD)
 
 
 def shapes_of(model: dict[str, Any]) -> Shapes:

@@ -6,17 +6,40 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from core.errors import RequestError
 from core.files import versions
 from recipes.recipe import Recipe
 
-# Dense bf16 tera-operations a second, gigabytes, compute capability (the major number); NVIDIA's data sheets.
+
+class GpuModel(NamedTuple):
+    """A GPU by its maker's data sheet: dense bf16 operations a second, bytes, bytes moved a second.
+
+    `generation` is the major number of the compute capability.
+    """
+
+    operations: float
+    memory: float
+    bandwidth: float
+    generation: int
+
+
 GPUS = {
-    "T4": (65, 16, 7), "V100": (125, 32, 7), "A10": (125, 24, 8), "L4": (121, 24, 8), "RTX3090": (71, 24, 8),
-    "RTX4090": (165, 24, 8), "L40S": (362, 48, 8), "A6000": (155, 48, 8), "A100-40": (312, 40, 8),
-    "A100-80": (312, 80, 8), "A100": (312, 80, 8), "H100": (989, 80, 9), "H200": (989, 141, 9),
-}  # fmt: skip
+    "T4": GpuModel(65e12, 16e9, 320e9, 7),
+    "V100": GpuModel(125e12, 32e9, 900e9, 7),
+    "A10": GpuModel(125e12, 24e9, 600e9, 8),
+    "L4": GpuModel(121e12, 24e9, 300e9, 8),
+    "RTX3090": GpuModel(71e12, 24e9, 936e9, 8),
+    "RTX4090": GpuModel(165e12, 24e9, 1008e9, 8),
+    "L40S": GpuModel(362e12, 48e9, 864e9, 8),
+    "A6000": GpuModel(155e12, 48e9, 768e9, 8),
+    "A100-40": GpuModel(312e12, 40e9, 1555e9, 8),
+    "A100-80": GpuModel(312e12, 80e9, 2039e9, 8),
+    "A100": GpuModel(312e12, 80e9, 2039e9, 8),
+    "H100": GpuModel(989e12, 80e9, 3350e9, 9),
+    "H200": GpuModel(989e12, 141e9, 4800e9, 9),
+}
 _MAJOR = 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR of the CUDA driver API
 
 
@@ -45,7 +68,7 @@ def machine(name: str) -> Machine:
     if parts is None or model not in GPUS:
         known = f"(known are {', '.join(GPUS)})"
         raise RequestError(f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 {known}")
-    return Machine((Gpu(model, GPUS[model][2]),) * int(parts[1] or 1))
+    return Machine((Gpu(model, GPUS[model].generation),) * int(parts[1] or 1))
 
 
 def find_gpus() -> list[Gpu]:

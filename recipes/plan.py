@@ -57,28 +57,35 @@ def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> 
     work = costs.flops(shapes, setup, total, length) / ranks
     passes = 1 + setup.read / 3  # a trained one is three of those that only read
     micro_batches = schedule.steps * costs.gathered(recipe) * passes
-    time = costs.seconds(shapes, setup, work, micro_batches, GPUS[gpu][0] * 1e12)
+    time = costs.duration(shapes, setup, work, total / ranks, micro_batches, GPUS[gpu])
     each, checkpoints, free = costs.disk_of(recipe, shapes, setup, schedule)
     return {
         "recipe": str(recipe.path), "steps": schedule.steps if schedule.rows else None,
         "schedule": schedule.line() if schedule.rows else "rows and steps are not known",
         "tokens": round(total), "tokens_counted": train is not unknown, "longest": longest,
         "trainable": shapes.trainable, "parameters": shapes.parameters,
-        "gpu": gpu, "gpus": ranks, "gpu_bytes": GPUS[gpu][1] * 1e9,
+        "gpu": gpu, "gpus": ranks, "gpu_bytes": GPUS[gpu].memory,
         "memory": {"lower": lower, "upper": upper},
-        "seconds": [round(one) for one in time] if work else None,
+        "seconds": {name: round(value) for name, value in time._asdict().items()} if work else None,
         "not_modelled": costs.unmodelled(recipe, shapes, answer["model"]["quantised"]),
         "checkpoint": each, "checkpoints": checkpoints, "disk_free": free,
     }  # fmt: skip
 
 
 def _lines(plan: dict[str, Any]) -> list[str]:
-    (best, worst), (lower, upper) = costs.PEAK, plan["memory"].values()
+    lower, upper = plan["memory"].values()
     parts = ", ".join(f"{name} {_range(lower[name], upper[name])}" for name in costs.Memory._fields)
     tokens = "not counted, rows or tokenizer are not at hand (--model DIR); the rest is for rows of"
     if plan["tokens_counted"]:
         tokens = f"{plan['tokens']:,} in all (counted); the longest row has"
-    time = " to ".join(dict.fromkeys(map(_duration, plan["seconds"] or []))) or "not known"
+    time = "not known"
+    if plan["seconds"]:
+        ends = _duration(plan["seconds"]["lower"]), _duration(plan["seconds"]["upper"])
+        time = f"about {_duration(plan['seconds']['middle'])}"
+        if ends[0] != ends[1]:
+            time += f" ({ends[0]} to {ends[1]})"
+        else:
+            time = ends[0]
     disk = plan["checkpoint"] * plan["checkpoints"]
     free = f": NOT enough disk, {plan['disk_free'] / 1e9:.0f} GB are free"
     lines = [
@@ -88,7 +95,7 @@ def _lines(plan: dict[str, Any]) -> list[str]:
         f"({plan['trainable'] / plan['parameters']:.2%})",
         f"memory       {_range(lower['total'], upper['total'])} GB a GPU, {fits(plan)} {plan['gpu']} "
         f"({plan['gpu_bytes'] / 1e9:.0f} GB): {parts}",
-        f"time         {time} on {plan['gpus']} × {plan['gpu']}, at {best:.0%} to {worst:.0%} of peak",
+        f"time         {time} on {plan['gpus']} × {plan['gpu']}",
         f"disk         {counted(plan['checkpoints'], 'checkpoint')} of {plan['checkpoint'] / 1e6:,.0f} MB"
         + ("" if disk < plan["disk_free"] else free),
     ]
