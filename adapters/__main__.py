@@ -126,7 +126,9 @@ def _run(plan: "MergePlan | FusePlan", dry_run: bool) -> None:
     "tuneyard adapter show demo-rte demo-mnli --plot build/plots",
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR…")
-@click.option("--plot", type=FOLDER, help="Folder to write pictures into.")
+@click.option(
+    "--plot", type=FOLDER, help="One file for all pictures (.png, .svg, .pdf), or a folder of one PNG each."
+)
 @click.option(
     "--json", "as_json", is_flag=True, help="Print all of it as JSON, spectra and histograms included."
 )
@@ -140,6 +142,10 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     from adapters.statistics import measure, similarity, text
     from adapters.store import open_adapter
 
+    if plot:
+        from adapters.plots import is_one_file
+
+        is_one_file(plot)  # refuses a wrong path before anything is measured
     opened = [open_adapter(reference, with_base=True) for reference in adapters]
     shapes = bool(plot) or as_json
     measured = [

@@ -116,7 +116,7 @@ def resumable(check: Check) -> Iterator[Path]:
     target = check()
     folder = target.with_name(f".{target.name}.{OURS}fusing")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
+    with named(target), contextlib.ExitStack() as stack:
         with locked(target.parent):  # so that no other run takes it for one of the dead
             if folder.is_symlink():  # nobody's run: what a link leads to would be emptied
                 raise RequestError(f"{folder}: a link, where an interrupted run keeps a folder; remove it")
@@ -129,8 +129,7 @@ def resumable(check: Check) -> Iterator[Path]:
                 raise RequestError(f"{target}: another run is writing it") from error
         _clean_up(target.parent)
         try:
-            with named(target):
-                yield folder
+            yield folder
             _put(folder, target, check)
         except TuneyardError:
             shutil.rmtree(folder, ignore_errors=True)

@@ -265,16 +265,22 @@ def verify_command(
 ) -> None:
     """Load a dataset with LLaMA-Factory's own loader and audit the loss tokens of each example."""
     from compiler.verify import report
-    from compiler.verify.run import datasets_of, read_settings, verify
+    from compiler.verify.run import datasets_of, read_settings, require_tokenizer, verify
 
     settings = read_settings(recipe, options)
+    model = options["model_name_or_path"]
+    require_tokenizer(settings, options)
     failed = []
+    not_checked: list[str] = []
     for dataset in datasets_of(name, out):
         verdict = verify(dataset, out, settings)
         _print(as_json, partial(report.as_json, verdict), report.lines(verdict, every))
         failed += [dataset] if verdict.failed else []
+        not_checked += verdict.not_checked
     if failed:
         raise ContentError(f"{', '.join(failed)}: not what LLaMA-Factory should train on")
+    if model is not None and not_checked:
+        raise RequestError(f"--model {model}: not checked with it: {not_checked[0]}")
 
 
 @_command(

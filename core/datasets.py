@@ -8,7 +8,7 @@ import click
 
 from core.documents import BOM, json_lines
 from core.errors import ContentError, RequestError, nearest
-from core.files import read_json, read_object
+from core.files import no_folder, read_json, read_object
 
 REGISTRY = "dataset_info.json"
 NAMES = 10  # so many registered ones are named in a message
@@ -30,8 +30,13 @@ class Dataset:
 
 
 def registry_folder(given: Path | None = None, name: str = "") -> Path:
-    """Return the folder given, else dataset_info/, or data/ where that alone has `name` (stderr says so)."""
+    """Return the folder given, else dataset_info/, or data/ where that alone has `name` (stderr says so).
+
+    `RequestError` if the folder given does not exist.
+    """
     if given is not None:
+        if not given.is_dir():
+            raise RequestError(no_folder(str(given), f"expected the folder of {REGISTRY}"))
         return given
     ours, theirs, why = DEFAULT_FOLDER / REGISTRY, LLAMAFACTORY_FOLDER / REGISTRY, ""
     if not ours.exists() and theirs.is_file():

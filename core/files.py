@@ -33,28 +33,46 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     if path.is_symlink():
         path = Path(os.path.realpath(path))  # Path.resolve fails at a loop of links, which this replaces
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with named(path), os.fdopen(handle, "wb") as file:
-            yield file
-            sync(file)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with named(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                sync(file)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
 @contextlib.contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Say of what an error of a full or failing disk is: the system names no file when it writes."""
+    """Put `path` into errors that name no file (a full or failing disk) or a temporary file beside `path`."""
     try:
         yield
     except OSError as error:
         if error.filename is None and error.errno in _DISK:
             raise OSError(error.errno, error.strerror, str(path)) from error
+        final_path = _final_path(error, path)
+        if final_path is not None:
+            raise OSError(error.errno, error.strerror, str(final_path)) from error
         raise
+
+
+def _final_path(error: OSError, target: Path) -> Path | None:
+    """Where the temporary path in `error` goes when `target` is published; None if it has another path.
+
+    A temporary path is `.NAME.…` next to the target NAME, or a file inside a folder of that name.
+    """
+    if not isinstance(error.filename, str):
+        return None
+    temporary, folder = Path(error.filename).absolute(), target.parent.absolute()
+    if not temporary.is_relative_to(folder) or temporary == folder:
+        return None
+    name, *inside = temporary.relative_to(folder).parts
+    return target.joinpath(*inside) if name.startswith(f".{target.name}.") else None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -204,7 +222,7 @@ def staging(target: Path) -> Iterator[Path]:
     It is made under `locked(target.parent)`, which the caller must not hold: nobody takes it for dead.
     """
     made = [folder for folder in target.parents if not folder.exists()]
-    with contextlib.ExitStack() as stack:
+    with named(target), contextlib.ExitStack() as stack:
         stack.callback(_drop_empty, made)
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.parent):
@@ -212,7 +230,6 @@ def staging(target: Path) -> Iterator[Path]:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             fcntl.flock(stack.enter_context(opened(folder)), fcntl.LOCK_EX)
         folder.chmod(0o777 & ~_umask())
-        stack.enter_context(named(target))
         yield folder
 
 

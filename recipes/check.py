@@ -88,6 +88,7 @@ def command(
     paths = [Path(argument) for argument in arguments if "=" not in argument]
     if not paths:
         raise RequestError("no recipe named; expected RECIPE… KEY=VALUE…, as in recipes/rte.yaml lora_rank=4")
+    _refuse_unused(model, show_weights, **shown)
     failed, target = 0, machine(trains_on)
     for path in paths:
         try:
@@ -103,6 +104,19 @@ def command(
         raise ContentError(f"{failed} of {len(paths)} recipes cannot be trained as they are")
 
 
+def _refuse_unused(
+    model: str | None, show_weights: int | None, quick: bool, show_all: bool, as_json: bool
+) -> None:
+    """Raise `RequestError` for an option that another one leaves without effect."""
+    if quick and model is not None:
+        raise RequestError("--model is for LLaMA-Factory, which --quick leaves out: give one of them")
+    if show_weights is None:
+        return
+    for flag, is_set in {"--quick": quick, "--all": show_all, "--json": as_json}.items():
+        if is_set:
+            raise RequestError(f"{flag}: --show-weights prints rows and checks nothing: leave {flag} out")
+
+
 def check(
     recipe: Recipe, model: str | None, target: Machine, quick: bool, show_all: bool, as_json: bool
 ) -> bool:
@@ -112,6 +126,8 @@ def check(
     shown = 0 if as_json else _show(problems, SHOWN if not show_all else len(problems))
     if not quick:
         known = ask_check(known, model)
+        if model is not None:
+            _require_read(model, known.answer)
         if not as_json:
             _show(known.problems, SHOWN - shown if not show_all else len(known.problems))
         problems = [*problems, *known.problems]
@@ -170,6 +186,15 @@ def ask_check(known: Checked, model: str | None) -> Checked:
     if not {"E30", "E31"} & {*before}:  # it reads paths and numbers
         found += disk_problems(recipe, answer, schedule)
     return replace(known, answer=answer, problems=_noted(found, target))
+
+
+def _require_read(model: str, answer: Answer) -> None:
+    """Raise `RequestError` if LLaMA-Factory could not read the folder of `--model`."""
+    for part in ("tokens", "model"):
+        reason = answer.get(part, {}).get("error")
+        if reason is not None:
+            fix = "name a folder with config.json and the tokenizer's files, or a model in the hub's cache"
+            raise RequestError(f"--model {model}: {reason}; {fix}")
 
 
 def _noted(problems: list[Problem], target: Machine) -> list[Problem]:

@@ -16,11 +16,14 @@ from compiler.verify.learned import AnswersAuditor, PretrainingAuditor
 from core.datasets import REGISTRY, Dataset, find_dataset, read_registry
 from core.documents import read_mapping
 from core.errors import Problem, ProblemsError, RequestError, nearest, show_value
+from core.files import no_folder
 from core.llamafactory import RecipeData, import_offline, quiet, read_arguments, refusals
 
 ANSWERS = {"sft": 1, "pt": 0, "rm": 2, "dpo": 2, "kto": 2}  # of a loaded row, by stage
 MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+FLAGS = {"model_name_or_path": "--model", "template": "--template", "cutoff_len": "--cutoff-len"}
+EXAMPLE = "name the folder of a downloaded model, e.g. models/demo-base"
 # What of a recipe decides how rows are read, tokenised, cut and masked.
 SETTINGS = (
     "stage", "template", "media_dir", "cutoff_len", "train_on_prompt", "mask_history", "tool_format",
@@ -86,6 +89,24 @@ def read_settings(recipe: Path | None, options: Settings) -> dict[str, object]:
     """Return a recipe's settings with the options that were given laid over them."""
     settings = read_mapping(recipe, "recipe") if recipe else {}
     return settings | {key: value for key, value in options.items() if value is not None}
+
+
+def require_tokenizer(settings: Settings, options: Settings) -> None:
+    """Raise `RequestError` if an option that needs a tokenizer was given and the model folder has none."""
+    flags = [FLAGS[key] for key, value in options.items() if value is not None]
+    model = settings.get("model_name_or_path")
+    if not flags or _has_tokenizer(model):
+        return
+    if options.get("model_name_or_path") is not None:
+        no_tokenizer = f"no tokenizer in it (expected one of {', '.join(TOKENIZERS)})"
+        reason = f"{model}: {no_tokenizer}" if Path(str(model)).is_dir() else no_folder(str(model), EXAMPLE)
+        raise RequestError(f"--model {reason}")
+    where = "no model is named" if model is None else f"the recipe's model {model} is no model folder here"
+    raise RequestError(f"{flags[0]} needs the model's tokenizer, and {where}: add --model DIR")
+
+
+def _has_tokenizer(model: object) -> bool:
+    return model is not None and any((Path(str(model)) / name).is_file() for name in TOKENIZERS)
 
 
 def verify(name: str, out: Path, settings: Settings) -> Verdict:
@@ -200,7 +221,7 @@ def _auditor(data: RecipeData, rows: Any, verdict: Verdict, model: object) -> Au
     if verdict.stage not in ANSWERS:
         verdict.not_checked.append(f"what stage {verdict.stage} learns (known: {', '.join(ANSWERS)})")
         return None
-    if model is None or not any((Path(str(model)) / name).is_file() for name in TOKENIZERS):
+    if not _has_tokenizer(model):
         why = "no recipe and no model were given" if model is None else f"{model} is no model folder here"
         what = f"what is learned, token lengths ({why})"
         verdict.not_checked.append(f"{what}; give a model folder with --model DIR")

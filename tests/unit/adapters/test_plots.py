@@ -3,15 +3,25 @@
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
-from adapters.plots import _cosine, draw
+from adapters.plots import _cosine, cosine_size, draw, is_one_file
 from adapters.statistics import AdapterStatistics, Histogram, ModuleStatistics
 from core.drawing import choose_typeface
+from core.errors import RequestError
+
+
+def adapter(name: str) -> AdapterStatistics:
+    """An adapter with one module of rank 2."""
+    module = ModuleStatistics("m", 0, "q_proj", "attention", 4, 4, 2, 1.0, 1.0, 1.5, [1.0, 0.5])
+    counts = [Histogram("q_proj", side, 1.0, [1, 2]) for side in "AB"]
+    return AdapterStatistics(name, "d", "s", None, ["F32"], 2, 10, [], {}, [module], 16, 1.0, counts)
 
 
 def test_cosines_are_readable_on_dark_cells_and_the_colour_bar_is_whole() -> None:
     with choose_typeface([]).used():
-        figure = _cosine(["a", "a long name of an adapter"], [[1.0, -0.1], [-0.1, None]])
+        figure = Figure(figsize=cosine_size(2))
+        _cosine(["a", "a long name of an adapter"], [[1.0, -0.1], [-0.1, None]], figure)
         figure.draw_without_rendering()
         heat, bar = figure.axes
         edge = bar.get_tightbbox()
@@ -27,9 +37,26 @@ def test_names_that_no_font_has_are_numbered_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("core.drawing.CJK", ())
-    module = ModuleStatistics("m", 0, "q_proj", "attention", 4, 4, 2, 1.0, 1.0, 1.5, [1.0, 0.5])
-    counts = [Histogram("q_proj", side, 1.0, [1, 2]) for side in "AB"]
-    found = AdapterStatistics("适配器", "d", "s", None, ["F32"], 2, 10, [], {}, [module], 16, 1.0, counts)
-    written = draw(tmp_path, [found], [[1.0]])
+    written = draw(tmp_path, [adapter("适配器")], [[1.0]])
     assert [path.name for path in written] == ["norms.png", "spectrum.png", "values-适配器.png"]
     assert "plots: #1 is 适配器, which no installed font can write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["png", "SVG", "pdf"])
+def test_a_path_that_ends_as_a_picture_is_one_file_with_all_pictures(tmp_path: Path, ending: str) -> None:
+    target = tmp_path / f"x.{ending}"
+    assert draw(target, [adapter("one"), adapter("two")], [[1.0, 0.5], [0.5, 1.0]]) == [target]
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+    if ending == "SVG":  # its text stays text
+        drawn = target.read_text(encoding="utf-8")
+        titles = ("one: largest change", "effective rank", "two: elements of B", "cosine similarity")
+        assert all(title in drawn for title in titles)
+
+
+def test_the_path_of_plots_is_checked_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "old.png").mkdir()
+    (tmp_path / "notes").touch()
+    for name in ("x.jpg", "old.png", "notes"):
+        with pytest.raises(RequestError, match=rf"--plot .*{name}: "):
+            is_one_file(tmp_path / name)
+    assert not is_one_file(tmp_path / "v1.2")

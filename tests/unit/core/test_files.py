@@ -43,6 +43,37 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_an_error_of_a_temporary_file_names_the_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system refuses is `.a.json.XXXX`, of which the user knows nothing."""
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(IsADirectoryError) as refused:
+        files.write_json(tmp_path / "folder.json", {})
+    assert refused.value.filename == str(tmp_path / "folder.json")
+
+    def without_permission(dir: Path, prefix: str) -> None:
+        raise PermissionError(13, "Permission denied", str(dir / f"{prefix}x7f3"))
+
+    monkeypatch.setattr("tempfile.mkstemp", without_permission)
+    monkeypatch.setattr("tempfile.mkdtemp", without_permission)
+    with pytest.raises(PermissionError) as refused:
+        files.write_json(tmp_path / "a.json", {})
+    assert refused.value.filename == str(tmp_path / "a.json")
+    with pytest.raises(PermissionError) as refused, files.staging(tmp_path / "rte"):
+        pass
+    assert refused.value.filename == str(tmp_path / "rte")
+
+
+def test_an_error_inside_a_staged_folder_names_the_file_to_be(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError) as refused, files.staging(tmp_path / "rte") as stage:
+        raise PermissionError(13, "Permission denied", str(stage / "a/b.json"))
+    assert refused.value.filename == str(tmp_path / "rte/a/b.json")
+    with pytest.raises(PermissionError) as refused, files.staging(tmp_path / "rte"):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "raw/.rte.jsonl"))
+    assert refused.value.filename == str(tmp_path / "raw/.rte.jsonl")
+
+
 def test_nan_is_refused_and_ascii_is_kept_where_asked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json(tmp_path / "a.json", {"loss": float("nan")})
