@@ -20,7 +20,14 @@ from eval.metrics.labels import LOW_MASS, UNKNOWN, LabelSet, accuracy_line, choo
 from eval.runs.results import Prediction
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.images import with_images
-from eval.scoring.options import ScoringRequest, choice, number, shots_options, together
+from eval.scoring.options import (
+    ScoringRequest,
+    choice,
+    number,
+    refuse_explicit,
+    shots_options,
+    together,
+)
 from eval.scoring.task import Job, Task
 
 CHECKED = 100  # rows that generate mode also answers by choice: a forward pass each
@@ -73,8 +80,12 @@ def cli(request: ScoringRequest, shots: int, shots_from: tuple[str, ...], **give
     """
     if given["mode"] == "choice":
         _check_choice(request, given["parser"])
-    elif given["check_generate"]:
-        raise RequestError("--check-generate is for --mode choice: here every answer is generated")
+        if not given["check_generate"] and not request.rescore:
+            fix = "nothing is generated here: give --mode generate, or --check-generate N"
+            refuse_explicit(("parser",), fix)
+    else:
+        fix = "it is for --mode choice: here every answer is generated"
+        refuse_explicit(("check_generate", "variants"), fix)
     sees = given["mode"] == "choice" and not given["check_generate"]
     sets = read_datasets(request.datasets, request.data, request.cluster, images=sees)
     sets = with_images(request, sets, shots=shots)

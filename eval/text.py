@@ -23,7 +23,7 @@ from eval.reports.panels import PLOT, draw_lengths
 from eval.runs.results import METRICS, Prediction
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.images import with_images
-from eval.scoring.options import Finite, ScoringRequest, number
+from eval.scoring.options import Finite, ScoringRequest, number, refuse_explicit
 from eval.scoring.task import Figure, Job, Task
 from eval.statistics.rates import Measured
 from eval.statistics.selection import held_out_rows
@@ -68,6 +68,11 @@ def cli(request: ScoringRequest, **given: Any) -> Asked:
         raise RequestError("eval.text reads the model's probabilities, which a server does not show")
     if given["rouge"] and not given["generate"]:
         raise RequestError("--rouge compares generated answers: leave out --no-generate")
+    if not given["generate"]:
+        fix = "nothing is generated: leave it out, or leave out --no-generate"
+        refuse_explicit(("preset", "think"), fix)
+    if given["eval_ratio"] is None:
+        refuse_explicit(("seed",), "it is the seed of --eval-ratio R: give both")
     sets = read_datasets(request.datasets, request.data, request.cluster, images=not given["generate"])
     ratio = given["eval_ratio"]
     sets = with_images(replace(request, limit=None) if ratio else request, sets)

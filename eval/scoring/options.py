@@ -94,12 +94,7 @@ def take(given: dict[str, Any]) -> ScoringRequest:
 
 def _kept_options(given: dict[str, Any]) -> dict[str, Any]:
     """The options of the run to score again, for those that the command line leaves open."""
-    context = click.get_current_context()
-    said = {
-        str(option.name): option.opts[0]
-        for option in context.command.params
-        if context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
-    }
+    said = _explicit_flags()
     if fixed := [flag for name, flag in said.items() if name not in RESCORED]:
         raise RequestError(
             f"--rescore keeps the model's outputs: {', '.join(fixed)} would change them or has no effect; "
@@ -109,6 +104,24 @@ def _kept_options(given: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in run["settings"].items() if name in given and name not in said}
     named = given["datasets"] or given["data"]
     return {**kept, "model": "", **({} if named else {"datasets": tuple(run["sets"])})}
+
+
+def _explicit_flags() -> dict[str, str]:
+    """Return the flags that the command line gives to the current command, by the name of their option."""
+    context = click.get_current_context()
+    return {
+        str(option.name): option.opts[0]
+        for option in context.command.params
+        if context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+    }
+
+
+def refuse_explicit(names: Iterable[str], why: str) -> None:
+    """Raise `RequestError` with `why` if the command line gives one of these options."""
+    flags = _explicit_flags()
+    for name in names:
+        if name in flags:
+            raise RequestError(f"{flags[name]}: {why}")
 
 
 def together(*options: Option) -> Option:

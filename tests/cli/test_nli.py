@@ -447,3 +447,16 @@ def test_underscores_are_taken_for_hyphens() -> None:
     assert CLI["token_normalize_func"]("batch_tokens") == "batch-tokens"
     with pytest.raises(click.BadParameter, match="not a valid integer range"):
         cli.main(["--model", "m", "--out", "o", "--batch_tokens", "x"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (["--parser", "substring"], "--parser"),
+        (["--mode", "generate", "--variants", "none"], "--variants"),
+    ],
+)
+def test_an_option_that_the_mode_leaves_without_effect_is_refused(nli, data, tmp_path, words, flag) -> None:
+    with pytest.raises(RequestError, match=f"^{flag}: "):
+        nli("--data", data, *words)
+    assert not (tmp_path / "out").exists()

@@ -227,3 +227,17 @@ def test_bad_requests_leave_nothing(text, data, tmp_path, arguments, error, said
     with pytest.raises(error, match=said):
         text("--data", data, *arguments)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (["--no-generate", "--think"], "--think"),
+        (["--no-generate", "--preset", "document"], "--preset"),
+        (["--seed", "3"], "--seed"),
+    ],
+)
+def test_an_option_without_effect_is_refused(text, data, tmp_path, words, flag) -> None:
+    with pytest.raises(RequestError, match=f"^{flag}: "):
+        text("--data", data, *words)
+    assert not (tmp_path / "out").exists()

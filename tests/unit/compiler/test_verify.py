@@ -4,7 +4,9 @@ import json
 from collections import Counter
 
 import pytest
+from click.testing import CliRunner
 
+from compiler.cli import cli
 from compiler.fingerprints import quantiles
 from compiler.verify.audit import Audit
 from compiler.verify.expect import Expected, ExpectedRow, column_problems, entry_problems, meaning_of
@@ -180,3 +182,48 @@ def test_the_report(capsys):
     assert report["failed"] and report["tokens"]["learned"] == 2 and json.dumps(report)
     clean = Verdict("set", records=1, loaded=1, same=1, not_checked=["lengths"])
     assert not clean.failed and list(lines(clean, every=False))[-1] == "not checked: lengths"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--model", "models/demo-bas"],
+            '--model models/demo-bas: no such folder; did you mean "demo-base"?',
+        ),
+        (["--model", "models"], "--model models: no tokenizer in it"),
+        (
+            ["--template", "qwen"],
+            "--template needs the model's tokenizer, and no model is named: add --model",
+        ),
+        (["--cutoff-len", "20"], "--cutoff-len needs the model's tokenizer"),
+        (
+            ["--recipe", "mine.yaml", "--template", "qwen"],
+            "--template needs the model's tokenizer, and the recipe's model me/model is no model folder here",
+        ),
+    ],
+)
+def test_an_option_that_needs_a_tokenizer_is_refused_without_one(
+    tmp_path, monkeypatch, words, message
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/demo-base").mkdir(parents=True)
+    (tmp_path / "mine.yaml").write_text("model_name_or_path: me/model\n")
+    ended = CliRunner().invoke(cli, ["verify", "demo_rte", *words])
+    assert isinstance(ended.exception, RequestError)
+    assert str(ended.exception).startswith(message)
+
+
+@pytest.mark.parametrize("model", [["--model", "."], []])
+def test_what_an_explicit_model_leaves_unchecked_is_an_error(tmp_path, monkeypatch, model) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tokenizer.json").touch()
+    verdict = Verdict("set", records=1, loaded=1, same=1, not_checked=["rows with media"])
+    monkeypatch.setattr("compiler.verify.run.datasets_of", lambda *_: ["set"])
+    monkeypatch.setattr("compiler.verify.run.verify", lambda *_: verdict)
+    ended = CliRunner().invoke(cli, ["verify", "set", *model])
+    assert "not checked: rows with media" in ended.stdout
+    if model:
+        assert isinstance(ended.exception, RequestError)
+    else:
+        assert ended.exit_code == 0

@@ -103,3 +103,9 @@ def test_a_name_that_one_of_both_folders_registers_is_found_there(tmp_path, monk
         find_dataset("alpaca", Path("data"))
     registry(tmp_path / "data", "{")
     assert str(registry_folder(name="identity")) == "dataset_info"
+
+
+def test_a_folder_that_is_named_and_not_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "dataset_info").mkdir()
+    with pytest.raises(RequestError, match='dataset_inf: no such folder; did you mean "dataset_info"?'):
+        registry_folder(tmp_path / "dataset_inf")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from core.errors import ContentError
+from core.errors import ContentError, RequestError
 from recipes import check
 from recipes.check import Checked, disk_problems
 from recipes.costs import schedule_of
@@ -137,3 +137,25 @@ def test_packed_and_interleaved_rows_are_known_from_the_answer_alone():
         assert Checked(recipe, machine("cpu"), datasets, [], answer).schedule.rows == 31
     recipe = Recipe(Path("r.yaml"), {"val_size": 0.5}, {})
     assert Checked(recipe, machine("cpu"), datasets, []).schedule.rows == 300
+
+
+def test_a_model_option_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "r.yaml").write_text(f"output_dir: {tmp_path}\n")
+    words = [str(tmp_path / "r.yaml"), "--model", "TYPO"]
+    for part in ("tokens", "model"):
+        monkeypatch.setattr(check, "ask", lambda *_, part=part: {part: {"error": "none at hand"}})
+        done = CliRunner().invoke(check.command, words)
+        assert isinstance(done.exception, RequestError)
+        assert str(done.exception).startswith("--model TYPO: none at hand; name a folder with config.json")
+        assert not isinstance(CliRunner().invoke(check.command, words[:1]).exception, RequestError)
+
+
+def test_options_that_another_one_leaves_without_effect_are_refused(tmp_path):
+    (tmp_path / "r.yaml").write_text(f"output_dir: {tmp_path}\n")
+    for words, flag in (
+        (["--quick", "--model", "x"], "--model"),
+        (["--show-weights", "2", "--json"], "--json"),
+        (["--show-weights", "2", "--quick"], "--quick"),
+    ):
+        done = CliRunner().invoke(check.command, [str(tmp_path / "r.yaml"), *words])
+        assert isinstance(done.exception, RequestError) and str(done.exception).startswith(flag)
