@@ -32,6 +32,7 @@ from compiler.turns import one_class
 from compiler.unused import Unused
 from compiler.write import RecordFile, rearrange
 from core.errors import ContentError, Problem
+from core.splits import draw_splits
 
 Order = Sequence[int]
 
@@ -75,44 +76,8 @@ def _home(shares: dict[str, float], key: int) -> str:
 
 def _drawn(split: Split, seen: Fingerprints, units: list[list[int]], seed: int) -> list[str]:
     """Draw units for each split: exact shares of rows, of each class where the split is stratified."""
-    draw = random.Random(seed)
-    order = list(range(len(units)))
-    draw.shuffle(order)
-    homes = [PART] * len(units)
-    classes: dict[int, list[int]] = {}
-    for at in order:
-        code = seen.classes.rows[units[at][0]] if split.stratify else 0
-        classes.setdefault(code, []).append(at)
-    total = sum(map(len, units))
-    for name, share in split.shares.items():
-        free = {code: [at for at in ats if homes[at] == PART] for code, ats in sorted(classes.items())}
-        sizes = {code: sum(len(units[at]) for at in ats) for code, ats in free.items()}
-        all_sizes = {code: sum(len(units[at]) for at in ats) for code, ats in classes.items()}
-        wanted = _quotas({code: all_sizes[code] * share for code in free}, sizes, round(total * share))
-        for code, ats in free.items():
-            _fill(wanted[code], ats, units, homes, name)
-    return homes
-
-
-def _quotas(exact: dict[int, float], there: dict[int, int], total: int) -> dict[int, int]:
-    """Round shares of classes to rows: at least one of each, then by the largest remainder to the total."""
-    quotas = {code: min(max(1, int(value)), there[code]) for code, value in exact.items()}
-    for code in sorted(exact, key=lambda code: (quotas[code] - exact[code], code)):
-        if sum(quotas.values()) >= total:
-            break
-        quotas[code] = min(quotas[code] + 1, there[code])
-    return quotas
-
-
-def _fill(wanted: int, ats: list[int], units: list[list[int]], homes: list[str], name: str) -> None:
-    """Send units to a split until it has so many rows; the last one goes where the miss is smaller."""
-    taken = 0
-    for at in ats:
-        size = len(units[at])
-        if (taken and abs(wanted - taken) <= abs(taken + size - wanted)) or wanted == 0:
-            break
-        homes[at] = name
-        taken += size
+    classes = [seen.classes.rows[unit[0]] for unit in units] if split.stratify else None
+    return draw_splits([len(unit) for unit in units], classes, split.shares, seed)
 
 
 @dataclass(frozen=True, slots=True)

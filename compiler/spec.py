@@ -10,10 +10,11 @@ from compiler.kinds import HISTORY, RECORDED, check_kinds, check_texts
 from compiler.specfile import Raw, Source, filled_in, find_spec, read_spec, reads_piece_by_piece, source_of
 from core.errors import ContentError, nearest, show_value
 from core.examples import examples_file
+from core.splits import REST
 
 UNLABELLED = "unlabelled"
 ROW_NUMBER = "row number"
-PART = "train"
+PART = REST
 WHOLE = ""  # stands for all splits together
 MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"

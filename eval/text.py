@@ -47,7 +47,7 @@ SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # bes
             "--eval-ratio",
             type=Finite(0, 1, min_open=True, max_open=True),
             metavar="R",
-            help="Only the examples that LLaMA-Factory's val_size holds out of each dataset; by default all.",
+            help="Only the rows that LLaMA-Factory's val_size (or the compile of a FILE) holds out.  [all]",
         ),
         number("--seed", "--eval-ratio: the training's seed.", least=0, default=42),
         click.option(
@@ -83,7 +83,13 @@ def cli(request: ScoringRequest, **given: Any) -> Asked:
 
 
 def held_out(dataset: EvalDataset, ratio: float, seed: int) -> EvalDataset:
-    """Return the rows that a training with this share and seed kept for its evaluation."""
+    """Return the rows that were kept for the evaluation of a training.
+
+    Of a file that a compile has split these are the rows of that split, of any other those that a training
+    with this `val_size` and seed holds out.
+    """
+    if dataset.unsplit is not None:
+        return dataset.take(dataset.unsplit.held_out(ratio, seed))
     return dataset.take(held_out_rows(len(dataset.records), ratio, seed))
 
 

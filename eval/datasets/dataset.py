@@ -9,16 +9,20 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.datasets import Dataset, find_dataset, read_records, registry_folder
 from core.errors import ContentError, RequestError
 from core.examples import Examples, examples_file, read_examples
 from core.files import names_folder, read_json, require, sha256
 from core.prompt import Conversation, Message, conversation, refuse_media
+from eval.datasets.unsplit import MANIFEST, Unsplit, find_unsplit
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 INDEPENDENT = "none"  # --cluster none
-MANIFEST = "manifest.json"
 DEFAULT = "group"  # the column of records that needs not be named
 Record = dict[str, object]
 Read = Callable[[Mapping[str, object], Mapping[str, object], str], Conversation]
@@ -53,6 +57,14 @@ class EvalDataset:
     """The file of each path of an image that its rows name."""
     pixels: Mapping[str, Any] = field(default_factory=dict)
     """The sizes within which its images are shown, {} without any."""
+    unsplit: Unsplit | None = None
+    """The split of a file that holds all rows of a compile, and was named by its path."""
+    fingerprints: "NDArray[np.uint64] | None" = None
+    """Each row's, as its dataset asks it, where that is known and not what the row itself asks."""
+    training_rows: "NDArray[np.bool_] | None" = None
+    """Whether each row is one of its compile's training split, None where that is not known."""
+    other_prompts: str = ""
+    """The registered dataset that asks these rows in other words, as training does, if one does."""
 
     @property
     def answers(self) -> list[str]:
@@ -72,6 +84,8 @@ class EvalDataset:
             records=[self.records[row] for row in rows],
             conversations=[self.conversations[row] for row in rows],
             clusters=self.clusters and [self.clusters[row] for row in rows],
+            fingerprints=None if self.fingerprints is None else self.fingerprints[list(rows)],
+            training_rows=None if self.training_rows is None else self.training_rows[list(rows)],
         )
 
 
@@ -134,7 +148,20 @@ def make_set(
             half = error.object[error.start]
             raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
     column, clusters = find_clusters(found.path, records, cluster)
-    return EvalDataset(found.name, found.path, records, talks, cluster=column, clusters=clusters)
+    manifest = _manifest(found.path)[0]
+    unsplit = find_unsplit(found.path, manifest, len(records)) if manifest and not found.entry else None
+    return EvalDataset(
+        found.name,
+        found.path,
+        records,
+        talks,
+        cluster=column,
+        clusters=clusters,
+        unsplit=unsplit,
+        fingerprints=unsplit.fingerprints() if unsplit else None,
+        training_rows=unsplit.training_rows() if unsplit else None,
+        other_prompts=unsplit.other_prompts(talks) if unsplit else "",
+    )
 
 
 def trained_conversations(found: Dataset, most: int | None = None) -> Iterator[Conversation]:

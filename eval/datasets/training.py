@@ -23,7 +23,8 @@ from core.examples import fingerprint
 from core.files import sha256
 from core.prompt import Conversation
 from core.runs import RUN, STARTED, names_in, record_of, run_folders, run_of
-from eval.datasets.dataset import examples_of, trained_conversations
+from core.splits import REST
+from eval.datasets.dataset import EvalDataset, examples_of, trained_conversations
 from eval.statistics.selection import held_out_rows
 
 Prints = NDArray[np.uint64]
@@ -45,11 +46,10 @@ class Record:
     whole_pass: bool = True
 
 
-def trained_on(
-    adapters: Iterable[Path], base: Path, name: str, asked: Sequence[Conversation]
-) -> dict[str, object] | None:
+def trained_on(adapters: Iterable[Path], base: Path, name: str, prints: Prints) -> dict[str, object] | None:
     """Return how many examples of a dataset the weights of these folders were trained on, for results.json.
 
+    `prints` are the examples' fingerprints (`fingerprints_of`).
     `at_most` is true if the records name the data, but not how much of it the training read.
     `sources` are the files that say so; `same_name` lists the trainings on a dataset `name` whose examples
     could not be compared. None where nothing tells of a training; an adapter without a record is one that is
@@ -59,7 +59,6 @@ def trained_on(
     records = [*own, *(one for folder in adapters for one in _records(folder.resolve(), UNKNOWN))]
     if not records:
         return None
-    prints = np.array([fingerprint_of(one) for one in asked], np.uint64)
     found = {one: _examples(one) for one in records}
     hits = {one.source: np.isin(prints, examples) for one, (examples, _) in found.items()}
     certain = [hits[one.source] for one in records if one.whole_pass]
@@ -82,6 +81,26 @@ def fingerprint_of(asked: Conversation) -> int:
     """Return the fingerprint of a conversation's prompt, its images by their paths."""
     texts = [message["content"] for message in asked.messages if message["role"] != "system"]
     return fingerprint([*texts, *asked.images])
+
+
+def fingerprints_of(dataset: EvalDataset, count: int) -> Prints:
+    """Return the fingerprints of the first `count` rows of a dataset, as training asks them."""
+    if dataset.fingerprints is not None:
+        return dataset.fingerprints[:count]
+    return np.array([fingerprint_of(one) for one in dataset.conversations[:count]], np.uint64)
+
+
+def training_rows_of(dataset: EvalDataset, count: int) -> dict[str, object] | None:
+    """Return how many of the first `count` rows its compile put into its training split, for results.json.
+
+    None if none is there, or if the file does not tell it.
+    """
+    if dataset.training_rows is None or dataset.unsplit is None:
+        return None
+    examples = int(dataset.training_rows[:count].sum())
+    if not examples:
+        return None
+    return {"examples": examples, "dataset": dataset.unsplit.datasets.get(REST, "its training split")}
 
 
 @cache

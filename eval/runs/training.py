@@ -20,6 +20,16 @@ def training_warnings(model: str, n: int, found: Mapping[str, Any] | None, metri
     return said + [tr(unknown, model=model, reason=reason) for reason in found["not_checked"]]
 
 
+def training_rows_warning(model: str, n: int, rows: Mapping[str, Any] | None) -> list[str]:
+    """Return what `training_rows` in results.json says of `n` examples that any model is scored on."""
+    if not rows:
+        return []
+    return [
+        f"{model}: {rows['examples']:,} of these {n:,} examples are rows of {rows['dataset']}, the training "
+        "split of the same compile: models that were trained on it have seen them; score its other split"
+    ]
+
+
 def contamination(
     model: str, examples: int, n: int, sources: Sequence[str], metric: str = "", *, at_most: bool = False
 ) -> str:

@@ -22,7 +22,7 @@ from eval.backends import shards
 from eval.backends.scorers import score_in_halves
 from eval.datasets.dataset import EvalDataset
 from eval.datasets.prompts import WITHOUT_BOS, Prompting
-from eval.datasets.training import trained_on
+from eval.datasets.training import fingerprints_of, trained_on, training_rows_of
 from eval.metrics import measure
 from eval.runs.results import (
     PREDICTIONS,
@@ -34,7 +34,7 @@ from eval.runs.results import (
     scoring_run,
     shown_command,
 )
-from eval.runs.training import training_warnings
+from eval.runs.training import training_rows_warning, training_warnings
 from eval.scoring.candidates import Candidate, Opened
 from eval.scoring.options import ScoringRequest
 from eval.scoring.task import Job, Task
@@ -42,7 +42,17 @@ from eval.statistics.rates import groups_of
 
 SETTINGS = ("template", "bos", "apply", "quantize", "limit", "think", "cluster", "preset")
 PACKAGES = ("torch", "transformers", "tokenizers")
-ORIGIN = ("trained_on", "weights", "prompt", "dtype", "device", "versions", "hashes", "shots")
+ORIGIN = (
+    "trained_on",
+    "training_rows",
+    "weights",
+    "prompt",
+    "dtype",
+    "device",
+    "versions",
+    "hashes",
+    "shots",
+)
 """What results.json says of where outputs come from, and keeps where they are scored again."""
 
 
@@ -59,6 +69,12 @@ def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset
                 "no chat template: prompted without the BOS that the tokenizer adds, as LLaMA-Factory's "
                 "template `empty` trains; --bos begins prompts with it, as lm-evaluation-harness does"
             )
+        for one in sets:
+            if one.other_prompts:
+                warn(
+                    f"{one.path}: training asks these rows in other words (a prefix, a system text): "
+                    f"--dataset {one.other_prompts} asks the held-out ones as they are trained"
+                )
     begun = scoring_run(
         request.out,
         identity,
@@ -166,10 +182,17 @@ def results_of(job: Job, task: Task, predictions: list[Prediction], identity: Id
 def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     """Where the outputs come from, under the names of ORIGIN."""
     settings, candidate = identity["settings"], job.candidate
+    training_rows = training_rows_of(job.dataset, len(job.rows))
     folders = [part.adapter.folder for part in candidate.parts]
     return {
         # None where nothing tells that the model was trained at all
-        "trained_on": trained_on(folders, Path(job.request.model), job.dataset.name, job.rows),
+        "trained_on": trained_on(
+            folders,
+            Path(job.request.model),
+            job.dataset.name,
+            fingerprints_of(job.dataset, len(job.rows)),
+        ),
+        **({"training_rows": training_rows} if training_rows else {}),
         "weights": {name: part.weight for name, part in candidate.adapters.items()},
         "prompt": candidate.prompting.source,
         "dtype": settings["dtype"],
@@ -192,6 +215,8 @@ def tell(job: Job, task: Task, results: Mapping[str, Any], took: str) -> None:
     for warning in task.warnings(results):
         warn(f"{name} on {job.dataset.name}: {warning}")
     for warning in training_warnings(name, len(job.rows), results.get("trained_on")):
+        warn(warning)
+    for warning in training_rows_warning(name, len(job.rows), results.get("training_rows")):
         warn(warning)
 
 

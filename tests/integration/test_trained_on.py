@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from core.prompt import Conversation
-from eval.datasets.training import trained_on
+from eval.datasets.training import fingerprint_of, trained_on
 from tests.integration.test_recipes_train import recipe, train  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.slow
@@ -14,10 +15,15 @@ pytestmark = pytest.mark.slow
 def test_run_json_and_llamafactorys_own_card_name_the_examples(recipe: Path, monkeypatch) -> None:  # noqa: F811
     folder, out = recipe.parent, recipe.parent / "few"
     train(recipe, f"output_dir={out}", "max_steps=2", "val_size=0.25")
-    asked = [
-        Conversation([{"role": "user", "content": f"Is {n} even? Answer yes or no."}], "yes")
-        for n in range(99)
-    ]
+    asked = np.array(
+        [
+            fingerprint_of(
+                Conversation([{"role": "user", "content": f"Is {n} even? Answer yes or no."}], "yes")
+            )
+            for n in range(99)
+        ],
+        np.uint64,
+    )
     told = trained_on([out, out / "checkpoint-2"], Path("none"), "even", asked)
     assert (told["examples"], told["at_most"], told["not_checked"]) == (48, True, []), (
         "two steps: not all of 48"

@@ -10,7 +10,7 @@ import pytest
 from core.examples import read_examples
 from core.files import sha256
 from eval.datasets.dataset import EvalDataset, read_datasets
-from eval.datasets.training import fingerprint_of, trained_on
+from eval.datasets.training import fingerprint_of, fingerprints_of, trained_on
 from eval.metrics.labels import summary
 from eval.statistics.family import estimates, units_of
 from eval.statistics.rates import rate_of
@@ -74,7 +74,7 @@ def test_the_fingerprints_that_compile_wrote_are_those_that_eval_asks_by(
     data = {"dataset": "alpaca_mnli_eval", "file": str(mnli), "sha256": sha256(mnli)}
     settings = {"dataset": "alpaca_mnli_eval", "max_samples": 79}
     (adapter / "run.json").write_text(json.dumps({"inputs": {"settings": settings, "data": [data]}}))
-    told = trained_on([adapter], Path("none"), "other", questions.conversations[:100])
+    told = trained_on([adapter], Path("none"), "other", fingerprints_of(questions, 100))
     assert (told["examples"], told["not_checked"]) == (79, [])
 
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from core.examples import examples_file, write_examples
@@ -54,7 +55,11 @@ def ran(name: str, *datasets: str, file: str = "run.json", **settings: object) -
 
 
 def found(folder: Path, *numbers: int, name: str = "mine") -> dict:
-    return trained_on([folder], NOWHERE, name, asked(*numbers))
+    return trained_on([folder], NOWHERE, name, prints(asked(*numbers)))
+
+
+def prints(conversations: list[Conversation]) -> np.ndarray:
+    return np.array([fingerprint_of(one) for one in conversations], np.uint64)
 
 
 @pytest.mark.parametrize("file", ["run.json", "started.json"])
@@ -171,10 +176,11 @@ def merge(*parts: str) -> None:
 
 def test_a_base_without_a_record_says_nothing_and_one_with_one_counts_for_every_adapter() -> None:
     Path("base").mkdir()
-    assert trained_on([], Path("base"), "x", []) is trained_on([], NOWHERE, "x", []) is None
+    assert trained_on([], Path("base"), "x", prints([])) is None
+    assert trained_on([], NOWHERE, "x", prints([])) is None
     Path("full").mkdir()
     (ran("mine", "one") / "run.json").replace("full/run.json")
-    assert trained_on([], Path("full"), "x", asked(3))["sources"] == ["full/run.json"]
+    assert trained_on([], Path("full"), "x", prints(asked(3)))["sources"] == ["full/run.json"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,147 @@
+"""A compile's file of all rows before its split, such as mixed_finetune_dataset.jsonl of a mixture.
+
+LLaMA-Factory trains on the split's own files, which compile registers. Who scores the file itself needs to
+know which of its rows those are: the draw (core/splits.py) is repeated by what the manifest says of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.datasets import read_records
+from core.errors import RequestError
+from core.examples import read_examples
+from core.files import read_object, sha256
+from core.prompt import Conversation, conversation
+from core.splits import REST, draw_splits
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MANIFEST = "manifest.json"
+DRAWN_OTHERWISE = ("stratify", "group", "by")  # settings of a split that need columns the file may lack
+
+
+@dataclass(frozen=True, slots=True)
+class Unsplit:
+    """The split of a file of all rows: shares by split name, the seed, and each row's split.
+
+    `homes` is None if the file's rows alone do not tell it. `datasets` are registered, by split.
+    """
+
+    path: Path
+    shares: Mapping[str, float]
+    seed: int
+    datasets: Mapping[str, str]
+    homes: Sequence[str] | None
+
+    def held_out(self, ratio: float, seed: int) -> list[int]:
+        """Return the rows of the split with this share and seed; `RequestError` names those there are."""
+        names = [name for name, share in self.shares.items() if share == ratio and self.seed == seed]
+        if not names or self.homes is None:
+            listed = ", ".join(f"{name} {share:g}" for name, share in self.shares.items())
+            raise RequestError(
+                f"--eval-ratio {ratio:g} --seed {seed}: {self.path} is split already ({listed}, seed "
+                f"{self.seed}), and other rows would be rows of its training split; score {self._held_out()}"
+            )
+        return [row for row, home in enumerate(self.homes) if home == names[0]]
+
+    def _held_out(self) -> str:
+        """Return the option that scores the rows of the first split that is not the training split."""
+        names = [name for split, name in self.datasets.items() if split != REST]
+        if names:
+            return f"--dataset {names[0]}"
+        return f"--eval-ratio {next(iter(self.shares.values())):g} --seed {self.seed}"
+
+    def fingerprints(self) -> "NDArray[np.uint64] | None":
+        """Return the fingerprint of each row as its dataset asks it, None if that is not known."""
+        import numpy as np
+
+        if self.homes is None:
+            return None
+        homes = np.array(self.homes)
+        found = np.zeros(len(homes), np.uint64)
+        for split in (REST, *self.shares):
+            rows = homes == split
+            prints = self._trained(split)
+            if prints is None or len(prints) != rows.sum():
+                return None
+            found[rows] = prints
+        return found
+
+    def training_rows(self) -> "NDArray[np.bool_] | None":
+        """Return whether each row is one of the training split, None if that is not known."""
+        import numpy as np
+
+        return None if self.homes is None else np.array([home == REST for home in self.homes])
+
+    def other_prompts(self, conversations: Sequence[Conversation]) -> str:
+        """Return the dataset that asks the held-out rows in other words, as training does, "" if none does.
+
+        The file of a mixture has neither the prefix of an input nor the system text of its datasets.
+        """
+        held_out = next((split for split in self.datasets if split != REST), "")
+        if self.homes is None or held_out not in self.homes:
+            return ""
+        name = self.datasets[held_out]
+        entry = _entries(read_object(self.path.parent / MANIFEST))[name]
+        file = self.path.parent / Path(str(entry["file_name"])).name
+        if not file.is_file():
+            return ""
+        trained = conversation(read_records(file)[0], entry, f"{file}: record 1")
+        asked = conversations[list(self.homes).index(held_out)]
+        return name if trained.messages != asked.messages else ""
+
+    def _trained(self, split: str) -> "NDArray[np.uint64] | None":
+        """Return the fingerprints of a split's registered dataset, None without one."""
+        name = self.datasets.get(split)
+        file = _files(read_object(self.path.parent / MANIFEST)).get(name or "")
+        examples = read_examples(self.path.parent / file) if file else None
+        return None if examples is None else examples.fingerprints
+
+
+def find_unsplit(path: Path, manifest: Mapping[str, Any], rows: int) -> Unsplit | None:
+    """Return the split of a file of all rows by the manifest beside it, None for any other file.
+
+    A file that changed since it was compiled is another file.
+    """
+    about = manifest.get("files", {}).get(path.name)
+    made_from = manifest.get("made_from", {})
+    definition = made_from.get("definition", {})
+    split = definition.get("split")
+    if about is None or not isinstance(split, dict) or path.name in _files(manifest).values():
+        return None
+    if about.get("rows") != rows or about.get("sha256") != sha256(path):
+        return None
+    shares = {name: float(share) for name, share in split.items() if name not in (*DRAWN_OTHERWISE, "seed")}
+    seed = int(split.get("seed", made_from.get("seed", 0)))
+    alike = not definition.get("drop_leaks") and not any(name in split for name in DRAWN_OTHERWISE)
+    homes = draw_splits([1] * rows, None, shares, seed) if alike else None
+    return Unsplit(path, shares, seed, _datasets(definition, manifest, (REST, *shares)), homes)
+
+
+def _entries(manifest: Mapping[str, Any]) -> dict[str, dict[str, object]]:
+    """Return the registry entries of a compiled dataset by name."""
+    entries: dict[str, dict[str, object]] = manifest.get("entries", {})
+    return entries
+
+
+def _files(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return the file name of each registered dataset of a manifest."""
+    return {name: Path(str(entry["file_name"])).name for name, entry in _entries(manifest).items()}
+
+
+def _datasets(
+    definition: Mapping[str, Any], manifest: Mapping[str, Any], splits: Sequence[str]
+) -> dict[str, str]:
+    """Return the first registered dataset of each split."""
+    templates = [output["dataset"] for output in definition.get("write", []) if output.get("dataset")]
+    found: dict[str, str] = {}
+    for split in splits:
+        names = [template.replace("{split}", split) for template in templates]
+        registered = [name for name in names if name in _entries(manifest)]
+        if registered:
+            found[split] = registered[0]
+    return found

@@ -1,0 +1,130 @@
+"""The file of a mixture before its split: eval picks the rows that compile held out, and knows the others."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from compiler.pipeline import compile_spec
+from compiler.request import CompileRequest
+from compiler.spec import load_spec
+from core.errors import RequestError
+from core.examples import read_examples
+from eval import text
+from eval.datasets.dataset import EvalDataset, read_datasets
+from eval.datasets.training import fingerprints_of
+
+SPEC = {
+    "about": "Two parts",
+    "mix": {
+        "total": 60,
+        "shuffle": 42,
+        "parts": {
+            "first": {"share": 0.5, "source": {"files": "first.jsonl"}, "as": "reports"},
+            "second": {"share": 0.5, "source": {"files": "second.jsonl"}, "as": "reports"},
+        },
+    },
+    "split": {"eval": 0.1, "seed": 42},
+    "write": [
+        {
+            "dataset": "both_{split}",
+            "file": "both-{split}.jsonl",
+            "format": "alpaca",
+            "wrap_input": "More: {}",
+            "system": "You are an expert.",
+        },
+        {"file": "whole.jsonl", "format": "alpaca"},
+    ],
+}
+
+
+def compiled(folder: Path, **changes: object) -> Path:
+    """Compile the mixture and return its folder."""
+    for name in ("first", "second"):
+        rows = [
+            {"instruction": f"{name} {n}?", "input": f"case {n}" if n % 2 else "", "output": f"It is {n}."}
+            for n in range(40)
+        ]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "both.yaml").write_text(yaml.safe_dump({**SPEC, **changes}, sort_keys=False))
+    sources = tuple(f"{name}={folder / name}.jsonl" for name in ("first", "second"))
+    report = compile_spec(
+        load_spec(str(folder / "both.yaml")), CompileRequest(sources=sources, out=folder / "dataset_info")
+    )
+    assert not report.problems.errors
+    return folder / "dataset_info" / "both"
+
+
+def whole(folder: Path) -> EvalDataset:
+    return read_datasets((), (folder / "whole.jsonl",))[0]
+
+
+def records(path: Path) -> list[tuple[str, str]]:
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [(row["instruction"], row["output"]) for row in rows]
+
+
+def test_the_held_out_rows_are_those_of_compiles_own_eval_split(tmp_path) -> None:
+    folder = compiled(tmp_path)
+    picked = text.held_out(whole(folder), 0.1, 42)
+    rows = [(row["instruction"], row["output"]) for row in picked.records]
+    assert rows == records(folder / "both-eval.jsonl")
+    assert len(rows) == 6
+    assert not set(rows) & set(records(folder / "both-train.jsonl"))
+    assert picked.training_rows is not None and not picked.training_rows.any()
+
+
+def test_its_rows_have_the_fingerprints_of_what_is_trained(tmp_path) -> None:
+    """The file has no prefix before an input, what LLaMA-Factory reads has: they are the same examples."""
+    folder = compiled(tmp_path)
+    dataset = whole(folder)
+    trained = read_examples(folder / "both-train.jsonl")
+    assert trained is not None and dataset.training_rows is not None
+    prints = fingerprints_of(dataset, 60)
+    assert list(np.isin(prints, trained.fingerprints)) == list(dataset.training_rows)
+    assert int(dataset.training_rows.sum()) == 54
+
+
+@pytest.mark.parametrize(("ratio", "seed"), [(0.2, 42), (0.1, 7)])
+def test_other_rows_than_the_splits_are_refused(tmp_path, ratio, seed) -> None:
+    dataset = whole(compiled(tmp_path))
+    with pytest.raises(RequestError, match=r"eval 0.1, seed 42.*--dataset both_eval"):
+        text.held_out(dataset, ratio, seed)
+
+
+def test_a_split_that_needs_columns_names_its_dataset(tmp_path) -> None:
+    dataset = whole(compiled(tmp_path, split={"eval": 0.1, "seed": 42, "by": "hash"}))
+    with pytest.raises(RequestError, match="--dataset both_eval"):
+        text.held_out(dataset, 0.1, 42)
+    assert dataset.training_rows is None
+
+
+def test_a_file_that_changed_is_split_as_training_splits_it(tmp_path) -> None:
+    folder = compiled(tmp_path)
+    path = folder / "whole.jsonl"
+    path.write_text("\n".join(path.read_text().splitlines()[:40]))
+    dataset = whole(folder)
+    assert dataset.unsplit is None
+    assert len(text.held_out(dataset, 0.1, 42).records) == 4
+
+
+def test_the_base_is_warned_of_training_rows_and_of_other_prompts(
+    tmp_path, tiny_model, monkeypatch, capsys
+) -> None:
+    folder = compiled(tmp_path)
+    given = ["--model", tiny_model, "--data", folder / "whole.jsonl", "--no-generate"]
+
+    def call(out: str, *more: object) -> dict:
+        text.cli.main(list(map(str, [*given, "--out", tmp_path / out, *more])), standalone_mode=False)
+        return json.loads((tmp_path / out / "base" / "whole" / "results.json").read_text())
+
+    held_out = call("held-out", "--eval_ratio", "0.1", "--seed", "42")
+    said = capsys.readouterr().err
+    assert held_out["n"] == 6 and "training_rows" not in held_out
+    assert "both_train" not in said
+    assert "--dataset both_eval" in said
+    every = call("every")
+    assert every["training_rows"] == {"examples": 54, "dataset": "both_train"}
+    assert "base: 54 of these 60 examples are rows of both_train" in capsys.readouterr().err
