@@ -266,14 +266,17 @@ def verify_command(
     """Load a dataset with LLaMA-Factory's own loader and audit the loss tokens of each example."""
     from compiler.verify import report
     from compiler.verify.run import datasets_of, read_settings, require_tokenizer, verify
+    from compiler.verify.trained import read_recipe_file
 
     settings = read_settings(recipe, options)
+    recipe_file = read_recipe_file(recipe, settings) if recipe else None
     model = options["model_name_or_path"]
     require_tokenizer(settings, options)
     failed = []
     not_checked: list[str] = []
-    for dataset in datasets_of(name, out):
-        verdict = verify(dataset, out, settings)
+    datasets = datasets_of(name, out)
+    for dataset in datasets:
+        verdict = verify(dataset, out, settings, recipe_file, datasets)
         _print(as_json, partial(report.as_json, verdict), report.lines(verdict, every))
         failed += [dataset] if verdict.failed else []
         not_checked += verdict.not_checked

@@ -1,5 +1,6 @@
 """The registry `dataset_info.json`: what LLaMA-Factory, recipes and eval know a dataset by."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ LLAMAFACTORY_FOLDER = Path("data")
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """One entry of the registry: its name, its file, and the entry as it stands there."""
+    """One entry of the registry: its name, its file or folder, and the entry itself."""
 
     name: str
     path: Path
@@ -91,8 +92,8 @@ def not_registered(
     )
 
 
-def find_dataset(name: str, folder: Path) -> Dataset:
-    """Return the registered dataset `name`; `RequestError` lists what is registered otherwise."""
+def locate_dataset(name: str, folder: Path) -> Dataset:
+    """Find a registered dataset (a file or a folder); `RequestError` lists the registered ones."""
     entries = read_registry(folder)
     if name not in entries:
         raise not_registered(name, folder, entries)
@@ -100,9 +101,27 @@ def find_dataset(name: str, folder: Path) -> Dataset:
     if not isinstance(file_name, str):
         raise ContentError(f"{folder / REGISTRY}: {name}: no file_name: only local files can be read here")
     path = folder / file_name
-    if not path.is_file():
+    if not path.exists():
         raise RequestError(f"{path}: file of dataset {name!r} not found; compile it again")
     return Dataset(name, path, entries[name])
+
+
+def find_dataset(name: str, folder: Path) -> Dataset:
+    """Find a registered dataset of one file; `RequestError` for one that is a folder, or is not there."""
+    dataset = locate_dataset(name, folder)
+    if not dataset.path.is_file():
+        raise RequestError(
+            f"{dataset.path}: dataset {name!r} is a folder, of which LLaMA-Factory loads every file; only "
+            "`data verify` and recipes read folders: register each file as a dataset of its own"
+        )
+    return dataset
+
+
+def loaded_files(path: Path) -> list[Path]:
+    """Files that LLaMA-Factory loads for a `file_name`, in its order: the file, or everything in a folder."""
+    if not path.is_dir():
+        return [path]
+    return [path / name for name in os.listdir(path)]  # noqa: PTH208  # the very call, for the same order
 
 
 def read_records(path: Path) -> list[dict[str, object]]:

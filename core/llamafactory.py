@@ -38,13 +38,15 @@ class RecipeData:
 
         return get_dataset_list([name], self.data_args.dataset_dir)[0]
 
-    def rows(self, name: str) -> Any:
-        """Return the rows of a dataset in its own format (a `datasets.Dataset`)."""
+    def rows(self, name: str, **changes: object) -> Any:
+        """Load the rows of a dataset in LLaMA-Factory's own format (a `datasets.Dataset`).
+
+        `changes` replace attributes of its entry: `num_samples=None` loads every row.
+        """
         from llamafactory.data.loader import _load_single_dataset
 
-        return _load_single_dataset(
-            self.attributes(name), self.model_args, self.data_args, self.training_args
-        )
+        attributes = replace(self.attributes(name), **changes)
+        return _load_single_dataset(attributes, self.model_args, self.data_args, self.training_args)
 
     def with_tokenizer(self) -> Self:
         """Return this with the tokenizer and the processor (None where the model reads text alone)."""

@@ -6,7 +6,7 @@ that the two can be compared; not by core.prompt, which scores records that LLaM
 tags that it takes for None.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -16,7 +16,7 @@ from compiler.problems import Problems
 from compiler.read import read
 from compiler.rows import Rows
 from compiler.specfile import Source
-from core.datasets import PARTS
+from core.datasets import PARTS, loaded_files
 from core.documents import BOM
 from core.errors import ContentError, Problem, ProblemsError, nearest, show_value
 from core.prompt import ALPACA, SHAREGPT_TAGS, strings
@@ -120,32 +120,28 @@ class ExpectedRow:
 
 @dataclass(slots=True)
 class Expected:
-    """Reads a file record by record and notes what makes the loader fail on the whole file."""
+    """Reads a file, or those of a folder, record by record and notes what makes the loader fail on all of it.
+
+    `count` is the number of records read so far.
+    """
 
     path: Path
     meaning: Meaning
+    count: int = 0
     keys: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
     _left_out: dict[str, tuple[str, int]] = field(default_factory=dict)
     _types: dict[str, str] = field(default_factory=dict)
     _shapes: set[tuple[object, ...]] = field(default_factory=set)
 
-    def records(self) -> Iterator[tuple[str, ExpectedRow | str]]:
+    def records(self, selected: Container[int] | None = None) -> Iterator[tuple[str, ExpectedRow | str]]:
         """Yield (place, talk) for every record, or (place, why it is lost).
 
+        `selected` has the numbers (from 0) of the records to yield; None: all of them.
         `ProblemsError` where the file itself cannot be read on; its problems have their places.
         """
-        with self.path.open("rb") as file:
-            if file.read(3) == BOM:
-                message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
-                self.problems.append(Problem("E404", f"{self.path}:1", message, hint="save it without one"))
-        found = Problems()
-        for rows in read(self.path, str(self.path), Source({}, {}, {}), found):
-            self._look_for_left_out(rows)
-            for number, line in enumerate(rows.lines):
-                record, place = cast("Record", rows.row(number)), f"{rows.prefix}{line}"
-                self._note(record, place)
-                yield place, expected_row(record, self.meaning)
+        for path in loaded_files(self.path):
+            yield from self._records_of(path, selected)
         self.problems += [
             Problem(
                 "E409",
@@ -157,8 +153,25 @@ class Expected:
             )
             for name, (place, count) in self._left_out.items()
         ]
+
+    def _records_of(
+        self, path: Path, selected: Container[int] | None
+    ) -> Iterator[tuple[str, ExpectedRow | str]]:
+        with path.open("rb") as file:
+            if file.read(3) == BOM:
+                message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
+                self.problems.append(Problem("E404", f"{path}:1", message, hint="save it without one"))
+        found = Problems()
+        for rows in read(path, str(path), Source({}, {}, {}), found):
+            self._look_for_left_out(rows)
+            for number, line in enumerate(rows.lines):
+                record, place = cast("Record", rows.row(number)), f"{rows.prefix}{line}"
+                self._note(record, place)
+                if selected is None or self.count in selected:
+                    yield place, expected_row(record, self.meaning)
+                self.count += 1
         if found.errors:
-            raise ProblemsError(found.errors, str(self.path))
+            raise ProblemsError(found.errors, str(path))
 
     def _look_for_left_out(self, rows: Rows) -> None:
         """Count the records that hold a part which LLaMA-Factory knows and this entry does not name."""

@@ -27,12 +27,13 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
     if (audit := verdict.audit) and audit.rows:
         yield from _audit_lines(audit, verdict.cutoff)
         yield from [_learned_pretraining(audit, verdict)] if verdict.stage == "pt" else _learned(audit)
+    yield from verdict.notes
     yield from (f"not checked: {reason}" for reason in verdict.not_checked)
 
 
 def as_json(verdict: Verdict) -> dict[str, object]:
     """Return the report on one dataset as plain values."""
-    same_keys = ("dataset", "records", "loaded", "same", "stage", "failed")
+    same_keys = ("dataset", "records", "loaded", "same", "trained", "stage", "failed", "notes")
     report: dict[str, object] = {key: getattr(verdict, key) for key in same_keys}
     report |= {
         "counts": dict(sorted(verdict.counts.items())),

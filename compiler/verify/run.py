@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -13,9 +13,11 @@ from compiler.kinds import PLACEHOLDERS
 from compiler.verify.audit import FIRST, KINDS, Audit, AuditBatch, audits, workers_for
 from compiler.verify.expect import Expected, ExpectedRow, Meaning, column_problems, entry_problems, meaning_of
 from compiler.verify.learned import AnswersAuditor, PretrainingAuditor
-from core.datasets import REGISTRY, Dataset, find_dataset, read_registry
+from compiler.verify.selection import Selection, selection_problems, split_rows
+from compiler.verify.trained import RecipeFile, Training, training_of
+from core.datasets import REGISTRY, Dataset, loaded_files, locate_dataset, read_registry
 from core.documents import read_mapping
-from core.errors import Problem, ProblemsError, RequestError, nearest, show_value
+from core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
 from core.files import no_folder
 from core.llamafactory import RecipeData, import_offline, quiet, read_arguments, refusals
 
@@ -34,6 +36,14 @@ SETTINGS = (
     "video_maxlen", "use_audio_in_video", "audio_sampling_rate",
 )  # fmt: skip
 Settings = Mapping[str, object]
+Records = Iterator[tuple[str, ExpectedRow | str]]
+PAIR_STAGES = ("rm", "dpo")
+STAGES = {
+    "rm": ("preference pairs (`ranking: true`)", "write `stage: dpo` or `stage: rm`"),
+    "kto": ("answers marked as wanted or not (`kto_tag`)", "write `stage: kto`"),
+    "sft": ("plain answers, neither pairs nor marked ones", "write `stage: sft`"),
+}
+"""What a dataset holds by its stage, and the stages that train it."""
 
 
 class LoaderError(Exception):
@@ -42,7 +52,11 @@ class LoaderError(Exception):
 
 @dataclass(slots=True)
 class Verdict:
-    """What is known of one dataset after verifying it; `problems` holds the first of each code."""
+    """What is known of one dataset after verifying it; `problems` holds the first of each code.
+
+    `trained` is how many rows the recipe trains, None without a recipe. `dropped` has the numbers (from 0, in
+    LLaMA-Factory's order) of loaded rows that its processor passes over.
+    """
 
     dataset: str
     records: int = 0
@@ -55,6 +69,20 @@ class Verdict:
     cutoff: int = 0
     packing: bool = False
     not_checked: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    trained: int | None = None
+    dropped: list[int] = field(default_factory=list)
+
+    def note_training(self, training: Training, recipe: Path) -> None:
+        """Add what a recipe trains of the dataset."""
+        if training.problem:
+            self.add(training.problem)
+        if training.not_counted:
+            self.notes.append(f"not counted: the rows that are trained ({training.not_counted})")
+        self.trained = training.rows
+        if training.rows is not None:
+            why = f" ({'; '.join(training.steps)})" if training.steps else ""
+            self.notes.append(f"{recipe} trains {training.rows} of these {self.loaded} rows{why}")
 
     def add(self, problem: Problem, count: int = 1) -> None:
         """Count a finding; keep it while there are few of its code."""
@@ -109,31 +137,110 @@ def _has_tokenizer(model: object) -> bool:
     return model is not None and any((Path(str(model)) / name).is_file() for name in TOKENIZERS)
 
 
-def verify(name: str, out: Path, settings: Settings) -> Verdict:
-    """Verify one registered dataset; `RequestError` where LLaMA-Factory or the file is not there."""
-    dataset, manifests = find_dataset(name, out), read_manifests(out)
+def verify(
+    name: str,
+    out: Path,
+    settings: Settings,
+    recipe: RecipeFile | None = None,
+    siblings: Sequence[str] = (),
+) -> Verdict:
+    """Verify one registered dataset; `RequestError` where LLaMA-Factory or the file is not there.
+
+    `settings` are those of the `recipe`, if there is one, with the command's options over them. `siblings`
+    are the datasets of the same compile.
+    """
+    dataset, manifests = locate_dataset(name, out), read_manifests(out)
     verdict = Verdict(name)
     meaning = meaning_of(dataset.entry)
     place = f"{out / REGISTRY}: {name}"
     for problem in since_compiled(dataset, out, manifests):
         verdict.add(problem)
-    settings = {"stage": _stage(dataset, manifests, meaning), **settings}
+    stage = str(settings.get("stage", _stage(dataset, manifests, meaning)))
+    if not stage_fits(stage, meaning):
+        verdict.add(_stage_problem(stage, meaning, recipe))
+        verdict.not_checked.append(f"what stage {stage} would learn: the data is for another stage")
+        stage = meaning.stage
     for problem in entry_problems(place, dataset.entry, meaning):
-        if not (settings["stage"] == "pt" and problem.code == "E402"):
+        if not (stage == "pt" and problem.code == "E402"):
             verdict.add(problem)
+    unusable = list(selection_problems(place, dataset))
+    for problem in unusable:
+        verdict.add(problem)
+    if unusable:
+        verdict.not_checked.append("the rows: LLaMA-Factory cannot load them")
+        return verdict
+    verdict.stage = stage
     expected = Expected(dataset.path, meaning)
-    workers = workers_for(dataset.path.stat().st_size)
-    with tempfile.TemporaryDirectory(prefix="tuneyard-verify-") as cache:
-        try:
-            data, rows = load(name, out, settings, cache, workers)
-        except LoaderError as error:
-            _without_loader(expected, verdict, error)
-        else:
-            verdict.stage, verdict.loaded = str(settings["stage"]), len(rows)
-            _walk(data, rows, expected, verdict, settings)
+    _load_and_walk(dataset, out, expected, verdict, {**settings, "stage": stage})
+    if recipe and verdict.loaded:
+        training = training_of(recipe, dataset, out, verdict.loaded, verdict.dropped, siblings)
+        verdict.note_training(training, recipe.path)
     for problem in [*expected.problems, *column_problems(place, meaning, expected.keys)]:
         verdict.add(problem)
     return verdict
+
+
+def _load_and_walk(
+    dataset: Dataset, out: Path, expected: Expected, verdict: Verdict, settings: Settings
+) -> None:
+    """Load the rows with LLaMA-Factory and compare them with the records; audit them if there is a model."""
+    workers = workers_for(sum(path.stat().st_size for path in loaded_files(dataset.path)))
+    selection = _selection(dataset, expected.meaning)
+    with tempfile.TemporaryDirectory(prefix="tuneyard-verify-") as cache:
+        try:
+            data, rows = load(dataset.name, out, settings, cache, workers)
+        except LoaderError as error:
+            _without_loader(expected, verdict, error)
+            return
+        if selection:
+            rows = rows.select(selection.in_file_order())
+        verdict.loaded = len(rows)
+        records = expected.records(selection)
+        auditor = None
+        if not verdict.counts.get("E434"):
+            auditor = _auditor(data, rows, verdict, settings.get("model_name_or_path"))
+        _walk(data, rows, records, verdict, auditor)
+        verdict.records = expected.count
+        if selection:
+            order = selection.in_file_order()
+            verdict.dropped = [order[number] for number in verdict.dropped]
+    if selection:
+        verdict.notes.append(f"split: {show_value(dataset.entry['split'])} selects {verdict.loaded} rows")
+    if samples := dataset.entry.get("num_samples"):
+        verdict.notes.append(
+            f"num_samples: each training draws {samples} of these {verdict.loaded} rows at random"
+        )
+
+
+def _selection(dataset: Dataset, meaning: Meaning) -> Selection | None:
+    """Return what the entry's `split` selects, None if that is every row; the file is read once to count."""
+    split = dataset.entry.get("split", "train")
+    if split in ("train", "all"):
+        return None
+    everything = Expected(dataset.path, meaning)
+    try:
+        for _ in everything.records():
+            pass
+    except ProblemsError:  # the loader fails on it as well, and the caller reads it for the places
+        return None
+    return Selection(split_rows(split, everything.count))
+
+
+def stage_fits(stage: str, meaning: Meaning) -> bool:
+    """Whether LLaMA-Factory can train a dataset in a stage: only rm and dpo take pairs, only kto marks."""
+    if stage in PAIR_STAGES or meaning.ranking:
+        return stage in PAIR_STAGES and meaning.ranking
+    if stage == "kto" or meaning.stage == "kto":
+        return stage in ("kto", "ppo") and meaning.stage == "kto"
+    return True
+
+
+def _stage_problem(stage: str, meaning: Meaning, recipe: RecipeFile | None) -> Problem:
+    """E434, which names the stage and the ones that fit the data."""
+    data, stages = STAGES[meaning.stage]
+    place = recipe.place("stage") if recipe else "stage"
+    message = f"found {stage}, and the dataset holds {data}"
+    return Problem("E434", place, message, "stage", f"{stages}, or another dataset")
 
 
 def since_compiled(dataset: Dataset, out: Path, manifests: Mapping[str, Manifest]) -> Iterator[Problem]:
@@ -172,9 +279,12 @@ def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) 
         "overwrite_cache": True,
     }
     with quiet():
-        data = read_arguments(asked, preprocessing_num_workers=workers if workers > 1 else None)
         try:
-            return data, data.rows(name)
+            data = read_arguments(asked, preprocessing_num_workers=workers if workers > 1 else None)
+        except refusals() as error:
+            raise ContentError(f"LLaMA-Factory refuses the settings: {error}") from error
+        try:
+            return data, data.rows(name, num_samples=None)
         except refusals() as error:
             cause = error.__cause__  # of a forked process it is a whole traceback in one text
             inner = cause if isinstance(cause, refusals()) else error
@@ -195,16 +305,17 @@ def _without_loader(expected: Expected, verdict: Verdict, error: LoaderError) ->
     verdict.add(Problem("E405", str(expected.path), f"LLaMA-Factory cannot load it: {error}"))
 
 
-def _walk(data: RecipeData, rows: Any, expected: Expected, verdict: Verdict, settings: Settings) -> None:
+def _walk(
+    data: RecipeData, rows: Any, records: Records, verdict: Verdict, auditor: AuditBatch | None
+) -> None:
     """Compare the loaded rows with the file's records, while workers audit what they teach."""
     starts = range(0, len(rows), data.data_args.preprocessing_batch_size)
-    auditor = _auditor(data, rows, verdict, settings.get("model_name_or_path"))
     if auditor is None:
-        _compare_all(rows, starts, expected, verdict)
+        _compare_all(rows, starts, records, verdict)
         return
     verdict.audit = audit = Audit()
     with audits(auditor, rows, starts, data.data_args.preprocessing_num_workers or 1) as found:
-        places = _compare_all(rows, starts, expected, verdict)
+        places = _compare_all(rows, starts, records, verdict)
         with _bar(f"auditing {verdict.dataset}", rows) as bar:
             for one in found:
                 audit.add(one)
@@ -249,10 +360,9 @@ def _bar(what: str, rows: Any) -> Any:
     return tqdm(total=len(rows), desc=what, unit="row", unit_scale=True, delay=2, file=sys.stderr)
 
 
-def _compare_all(loaded: Any, starts: range, expected: Expected, verdict: Verdict) -> list[str]:
+def _compare_all(loaded: Any, starts: range, ours: Records, verdict: Verdict) -> list[str]:
     """Compare every row with its record; returns the places of the records."""
     places: list[str] = []
-    ours = expected.records()
     columns = loaded.select_columns(["_prompt", "_response", "_system", "_tools", *MEDIA])
     with _bar(f"comparing {verdict.dataset}", loaded) as bar:
         for start in starts:
@@ -261,6 +371,8 @@ def _compare_all(loaded: Any, starts: range, expected: Expected, verdict: Verdic
             places += [place for place, _ in records]
             for number, (place, talk) in enumerate(records):
                 _compare(place, talk, rows, number, verdict)
+                if _is_dropped(rows, number, verdict.stage):
+                    verdict.dropped.append(start + number)
             verdict.records += len(records)
             bar.update(len(rows["_prompt"]))
     for place, _ in ours:
@@ -268,8 +380,16 @@ def _compare_all(loaded: Any, starts: range, expected: Expected, verdict: Verdic
         verdict.add(Problem("E406", place, "the loader leaves this record out"))
     if verdict.loaded > verdict.records:
         message = f"{verdict.loaded} rows from {verdict.records} records: rows were made up"
-        verdict.add(Problem("E407", str(expected.path), message))
+        verdict.add(Problem("E407", verdict.dataset, message))
     return places
+
+
+def _is_dropped(rows: Mapping[str, Any], number: int, stage: str) -> bool:
+    """Whether LLaMA-Factory's processor passes over a loaded row: it is not a question with its answers."""
+    answers = ANSWERS.get(stage)
+    if not answers:
+        return False
+    return len(rows["_prompt"][number]) % 2 != 1 or len(rows["_response"][number]) != answers
 
 
 def _compare(
@@ -277,8 +397,7 @@ def _compare(
 ) -> None:
     """One record against the loader's row: is it there, with the same turns, system, tools?"""
     prompt, answer = rows["_prompt"][number], rows["_response"][number]
-    answers = ANSWERS.get(verdict.stage)
-    if isinstance(talk, str) or (answers and (len(prompt) % 2 != 1 or len(answer) != answers)):
+    if isinstance(talk, str) or _is_dropped(rows, number, verdict.stage):
         why = talk if isinstance(talk, str) else "LLaMA-Factory finds no answer in it"
         verdict.add(Problem("E406", place, why))
         return

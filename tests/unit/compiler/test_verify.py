@@ -11,7 +11,9 @@ from compiler.fingerprints import quantiles
 from compiler.verify.audit import Audit
 from compiler.verify.expect import Expected, ExpectedRow, column_problems, entry_problems, meaning_of
 from compiler.verify.report import as_json, histogram, lines
-from compiler.verify.run import Verdict, datasets_of, read_settings
+from compiler.verify.run import Verdict, datasets_of, read_settings, stage_fits
+from compiler.verify.selection import Selection, selection_problems, split_rows
+from core.datasets import Dataset
 from core.errors import ContentError, Problem, ProblemsError, RequestError
 
 ALPACA = {"file_name": "x", "columns": {"prompt": "instruction", "query": "input", "response": "output"}}
@@ -227,3 +229,75 @@ def test_what_an_explicit_model_leaves_unchecked_is_an_error(tmp_path, monkeypat
         assert isinstance(ended.exception, RequestError)
     else:
         assert ended.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("entry", "field"),
+    [
+        ({"num_samples": "10"}, "num_samples"),
+        ({"num_samples": 0}, "num_samples"),
+        ({"num_samples": True}, "num_samples"),
+        ({"split": "validation"}, "split"),
+        ({"split": "train[:10"}, "split"),
+        ({"split": "train[5:5]"}, "split"),
+        ({"split": None}, "split"),
+        ({"num_samples": 10, "split": "train[:10%]"}, ""),
+        ({"num_samples": None, "split": "all"}, ""),
+    ],
+)
+def test_what_llamafactory_cannot_select_is_named(bench, entry, field):
+    dataset = Dataset("mine", bench.write("a.json", "[]"), entry)
+    problems = list(selection_problems("here", dataset))
+    assert [(problem.code, problem.field) for problem in problems] == ([("E435", field)] if field else [])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a.json", "b.jsonl"], ""),
+        (["a.json", "notes.md"], "takes only"),
+        (["a.json", "b.csv"], "of one type"),
+        (["a.json", "sub/c.json"], "takes only"),
+        ([], "nothing"),
+    ],
+)
+def test_a_folder_that_llamafactory_cannot_load_is_named(bench, names, message):
+    (bench.folder / "set").mkdir()
+    for name in names:
+        bench.write(f"set/{name}", "[]")
+    problems = list(selection_problems("here", Dataset("mine", bench.folder / "set", {})))
+    assert [problem.code for problem in problems] == (["E435"] if message else [])
+    assert all(message in problem.message for problem in problems)
+
+
+def test_all_files_of_a_folder_are_read_in_llamafactorys_order(bench):
+    for name in ("b.json", "a.json", "c.json"):
+        bench.write(f"set/{name}", json.dumps([{"instruction": name, "output": "x"}]))
+    expected = Expected(bench.folder / "set", meaning_of(ALPACA))
+    texts = [talk.turns[0][1] for _, talk in expected.records()]
+    assert texts == [path.name for path in (bench.folder / "set").iterdir()] and expected.count == 3
+
+
+def test_a_selection_of_several_parts_is_walked_in_the_order_of_the_file():
+    selection = Selection(split_rows("train[4:6]+train[:2]+train[:1]", 9))
+    assert [number for number in range(9) if number in selection] == [0, 1, 4, 5]
+    loaded = [4, 5, 0, 1, 0]
+    assert [loaded[position] for position in selection.in_file_order()] == [0, 1, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("stage", "entry", "fits"),
+    [
+        ("sft", ALPACA | {"ranking": True}, False),
+        ("kto", ALPACA | {"ranking": True}, False),
+        ("dpo", ALPACA | {"ranking": True}, True),
+        ("rm", ALPACA, False),
+        ("kto", ALPACA, False),
+        ("pt", ALPACA, True),
+        ("ppo", ALPACA, True),
+        ("sft", ALPACA | {"columns": ALPACA["columns"] | {"kto_tag": "k"}}, False),
+        ("kto", ALPACA | {"columns": ALPACA["columns"] | {"kto_tag": "k"}}, True),
+    ],
+)
+def test_stages_that_fit_a_dataset(stage, entry, fits):
+    assert stage_fits(stage, meaning_of(entry)) == fits

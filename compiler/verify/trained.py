@@ -1,0 +1,222 @@
+"""How many rows of a dataset a recipe trains: counted by LLaMA-Factory's own mixing and splitting."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compiler.problems import Problems
+from compiler.read import read
+from compiler.specfile import Source
+from compiler.verify.selection import split_rows
+from core.datasets import REGISTRY, Dataset, loaded_files, locate_dataset, read_registry
+from core.documents import read_yaml
+from core.errors import Problem, TuneyardError, show_value
+from core.llamafactory import quiet, read_arguments, refusals
+from core.runs import names_in
+
+COUNTING = (
+    "dataset", "eval_dataset", "max_samples", "mix_strategy", "interleave_probs", "val_size", "seed",
+    "streaming", "buffer_size",
+)  # fmt: skip
+"""Keys of a recipe that decide how many rows of each dataset are trained."""
+LLAMAFACTORY_DATASET_DIR = "data"
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeFile:
+    """A recipe's path, its settings and the line of each key."""
+
+    path: Path
+    settings: Mapping[str, object]
+    lines: Mapping[str, int]
+
+    def place(self, key: str) -> str:
+        """Return `file:line` of a key, or the file if the recipe does not have it."""
+        return f"{self.path}:{self.lines[key]}" if key in self.lines else str(self.path)
+
+    def problem(self, key: str, message: str, hint: str = "") -> Problem:
+        """E433, with the line of the key."""
+        return Problem("E433", self.place(key), message, key, hint)
+
+
+@dataclass(slots=True)
+class Training:
+    """What a recipe trains of a dataset: `rows` (None: not counted), and why not all, step by step."""
+
+    rows: int | None = None
+    steps: list[str] = field(default_factory=list)
+    problem: Problem | None = None
+    not_counted: str = ""
+
+
+def read_recipe_file(path: Path, settings: Mapping[str, object]) -> RecipeFile:
+    """Return a recipe with its `settings` (options of the command over them) and its lines."""
+    return RecipeFile(path, settings, read_yaml(path, "recipe").lines)
+
+
+def training_of(
+    recipe: RecipeFile,
+    dataset: Dataset,
+    folder: Path,
+    loaded: int,
+    dropped: Sequence[int] = (),
+    siblings: Sequence[str] = (),
+) -> Training:
+    """Count the rows of a dataset that a recipe trains.
+
+    `folder` is that of its registry, `loaded` the rows that LLaMA-Factory reads of it before `num_samples`,
+    `dropped` the numbers of those without an answer, which its processor passes over.
+    `siblings` are the datasets of the same compile: if the recipe trains one of them, this one may be left
+    out. The problem is E433 if the recipe does not train this dataset.
+    """
+    if not names_in(recipe.settings.get("dataset")):
+        return Training(not_counted=f"{recipe.path} names no dataset")
+    if problem := _reads_something_else(recipe, dataset, folder):
+        return Training(problem=problem)
+    names = list(dict.fromkeys(names_in(recipe.settings.get("dataset"))))
+    if dataset.name not in names:
+        return _left_out(recipe, dataset, names, siblings)
+    try:
+        training = _count(recipe, dataset, folder, loaded, dropped, names)
+    except TuneyardError as error:
+        return Training(not_counted=str(error))
+    except refusals() as error:
+        return Training(
+            problem=recipe.problem("dataset", f"LLaMA-Factory stops before the training: {error}")
+        )
+    if training.rows == 0:
+        why = "; ".join(training.steps)
+        training.problem = recipe.problem("dataset", f"no row of {dataset.name} is trained: {why}")
+    return training
+
+
+def _reads_something_else(recipe: RecipeFile, dataset: Dataset, folder: Path) -> Problem | None:
+    """E433 if `tokenized_path` or `dataset_dir` makes LLaMA-Factory read other data."""
+    tokenized = recipe.settings.get("tokenized_path")
+    if isinstance(tokenized, str) and Path(tokenized).is_dir() and any(Path(tokenized).iterdir()):
+        message = f"{tokenized} holds a tokenized dataset: LLaMA-Factory trains that and ignores `dataset`"
+        return recipe.problem("tokenized_path", message, "take the key out, or name a folder that is empty")
+    named = recipe.settings.get("dataset_dir")
+    other = Path(str(named or LLAMAFACTORY_DATASET_DIR))
+    if other.resolve() == folder.resolve() or _same_entry(dataset, other):
+        return None
+    ours, theirs = folder / REGISTRY, other / REGISTRY
+    absent = "" if theirs.is_file() else ", which does not exist"
+    what = f"{show_value(named)}" if named else "is missing"
+    message = f"{what}: LLaMA-Factory reads {theirs}{absent}, and not {ours}"
+    return recipe.problem("dataset_dir", message, f"write `dataset_dir: {folder}`")
+
+
+def _same_entry(dataset: Dataset, folder: Path) -> bool:
+    """Whether another registry names the same file with the same settings."""
+    try:
+        entry = read_registry(folder).get(dataset.name)
+    except TuneyardError:
+        return False
+    if entry is None or not isinstance(entry.get("file_name"), str):
+        return False
+    same_file = (folder / str(entry["file_name"])).resolve() == dataset.path.resolve()
+    return same_file and entry | {"file_name": ""} == dataset.entry | {"file_name": ""}
+
+
+def _left_out(
+    recipe: RecipeFile, dataset: Dataset, names: Sequence[str], siblings: Sequence[str]
+) -> Training:
+    trained = f"the recipe trains {', '.join(names)}"
+    if dataset.name in names_in(recipe.settings.get("eval_dataset")):
+        return Training(rows=0, steps=[f"{trained}, and evaluates on {dataset.name}"])
+    if any(name in siblings for name in names):
+        return Training(rows=0, steps=[trained])
+    return Training(problem=recipe.problem("dataset", f"{trained}, not {dataset.name}"))
+
+
+def _count(
+    recipe: RecipeFile,
+    dataset: Dataset,
+    folder: Path,
+    loaded: int,
+    dropped: Sequence[int],
+    names: Sequence[str],
+) -> Training:
+    """Mix and split datasets of row numbers with LLaMA-Factory's functions, and count those of this one."""
+    import numpy as np
+    from datasets import Dataset as Rows
+    from llamafactory.data.data_utils import merge_dataset, split_dataset
+
+    settings = {key: _as_number(recipe.settings[key]) for key in COUNTING if key in recipe.settings}
+    settings |= {"model_name_or_path": "none", "dataset_dir": str(folder), "do_train": True}
+    with quiet():
+        arguments = read_arguments(settings)
+    data_args, seed = arguments.data_args, arguments.training_args.seed
+    if data_args.streaming:
+        return Training(not_counted="streaming: max_steps decides")
+    training = Training()
+    sizes: dict[str, int] = {}
+    for name in names:
+        if name == dataset.name:
+            sizes[name] = _sampled(dataset.entry, loaded, data_args.max_samples, training.steps)
+        elif data_args.val_size > 0 or data_args.mix_strategy != "concat":
+            other = locate_dataset(name, folder)
+            sizes[name] = _sampled(other.entry, _rows_in(other), data_args.max_samples, [])
+    first = sum(sizes[name] for name in names[: names.index(dataset.name)] if name in sizes)
+    ends = np.cumsum(list(sizes.values()))
+    numbers = [
+        Rows.from_dict({"row": np.arange(end - size, end)})
+        for end, size in zip(ends, sizes.values(), strict=True)
+    ]
+    with quiet():
+        merged = merge_dataset(numbers, data_args, seed)
+        kept, _ = split_dataset(merged, None, data_args, seed)
+
+    def rows_of(rows: Any) -> Any:
+        every = np.asarray(rows["row"])
+        return every[(every >= first) & (every < first + sizes[dataset.name])]
+
+    mixed, trained = rows_of(merged), rows_of(kept["train"])
+    different = len(np.unique(mixed))
+    if len(mixed) != sizes[dataset.name] or different < len(mixed):
+        repeated = f" ({different} different ones)" if different < len(mixed) else ""
+        training.steps.append(f"mix_strategy {data_args.mix_strategy} takes {len(mixed)}{repeated}")
+    if len(trained) != len(mixed):
+        training.steps.append(f"val_size {data_args.val_size:g} holds out {len(mixed) - len(trained)}")
+    if dropped and "num_samples" in dataset.entry:
+        training.steps.append(f"some may be among the {len(dropped)} rows that LLaMA-Factory drops, E406")
+    elif dropped:
+        answered = ~np.isin(trained, first + np.asarray(dropped))
+        if not answered.all():
+            training.steps.append(f"LLaMA-Factory drops {int((~answered).sum())} without an answer, E406")
+        trained = trained[answered]
+    training.rows = len(trained)
+    return training
+
+
+def _sampled(entry: Mapping[str, object], rows: int, most: int | None, steps: list[str]) -> int:
+    """Return the rows that `num_samples` and `max_samples` leave, and note each step that changes them."""
+    samples = entry.get("num_samples")
+    if isinstance(samples, int):
+        steps.append(f"num_samples draws {samples}")
+        rows = samples
+    if most is not None and most < rows:
+        steps.append(f"max_samples takes the first {most}")
+        rows = most
+    return rows
+
+
+def _rows_in(dataset: Dataset) -> int:
+    """Count the records of a dataset that its `split` selects."""
+    problems, count = Problems(), 0
+    for path in loaded_files(dataset.path):
+        for rows in read(path, str(path), Source({}, {}, {}), problems):
+            count += len(rows.lines)
+    return sum(map(len, split_rows(dataset.entry.get("split", "train"), count)))
+
+
+def _as_number(value: object) -> object:
+    """Return a number that YAML 1.1 takes for text (1e-1), and LLaMA-Factory's reader for a number."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
