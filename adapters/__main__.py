@@ -10,7 +10,7 @@ import click
 
 from adapters.methods import names
 from core.cli import examples
-from core.errors import CLI, RequestError, run
+from core.errors import CLI, RequestError, resumed_by, run
 
 if TYPE_CHECKING:
     from adapters.fuse import FusePlan
@@ -95,6 +95,7 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 )
 @DRY_RUN
 @click.option("--force", is_flag=True, help="Replace a model that fuse wrote there, and nothing else.")
+@resumed_by(lambda: "the same command resumes it")
 def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the base with adapters added in as a full model, shard by shard."""
     from adapters.fuse import plan_fusing

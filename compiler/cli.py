@@ -13,7 +13,7 @@ from compiler.request import CompileReport, CompileRequest
 from compiler.spec import Spec, load_spec
 from core.cli import examples
 from core.datasets import DEFAULT_FOLDER, registry_folder
-from core.errors import CLI, ContentError, RequestError, summarise
+from core.errors import CLI, ContentError, RequestError, resumed_by, summarise
 
 Texts = tuple[str, ...]
 Run = Callable[[Spec, CompileRequest], CompileReport]
@@ -101,6 +101,7 @@ def _common(command: Any) -> Any:
     help="A bad row: write nothing, or list it in rejected.jsonl and go on.",
 )
 @click.option("--force", is_flag=True, help="Compile even what is up to date.")
+@resumed_by(lambda: "what was compiled before is unchanged, and the same command starts again")
 def compile_command(name: str, **options: Any) -> None:
     """Compile a dataset and register it in dataset_info.json."""
     from compiler.pipeline import compile_spec
@@ -120,16 +121,20 @@ def check_command(name: str, **options: Any) -> None:
 def _report(
     run: Run, name: str, columns: Texts, shares: Texts, every: bool, as_json: bool, **asked: Any
 ) -> None:
-    """Compile or check a spec as asked, and tell of it; `ContentError` where nothing was written."""
+    """Compile or check a spec as asked, and print the report; `ContentError` if nothing was written."""
     spec, over = _changed(name, columns, shares)
-    report = run(spec, CompileRequest(**asked, over=over, every_problem=every or as_json))
+    request = CompileRequest(**asked, over=over, every_problem=every or as_json)
+    report = run(spec, request)
     problems = report.problems
     if not as_json:
         for line in [*problems.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
             click.echo(line, err=True)
         if problems.errors:
             click.echo(summarise(problems.errors, every, problems.tally("E")), err=True)
-    _print(as_json, report.as_json, [report.line()])
+    lines = [report.line()]
+    if report.datasets and not report.failed:  # a check has no files to count
+        lines += report.result_lines(spec, request.out)
+    _print(as_json, report.as_json, lines)
     if report.failed:
         raise ContentError(f"{report.name}: {report.verdict()}")
 

@@ -1,6 +1,7 @@
 """What a user asks of a compile, and what it reports."""
 
 import hashlib
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from compiler.problems import Problems
-from compiler.spec import Spec
+from compiler.spec import REJECTED, Spec
 from compiler.specfile import PACKAGE
 from compiler.unused import Unused
+from core.datasets import DEFAULT_FOLDER, REGISTRY
 from core.errors import ContentError, counted
 from core.files import versions
 
@@ -27,7 +29,7 @@ class CompileRequest:
     """What a user asks of a compile besides the spec."""
 
     sources: tuple[str, ...] = ()
-    out: Path = Path("dataset_info")
+    out: Path = DEFAULT_FOLDER
     limit: int | None = None
     seed: int = 42
     reject: bool = False
@@ -104,7 +106,7 @@ class CompileReport(Counts):
         return self.problems.stopped
 
     def line(self) -> str:
-        """Return the last line of a compile: counts that add up, records by dataset, seconds."""
+        """Return the line of counts that add up, records by dataset, and seconds."""
         why = ", ".join(f"{reason} {count}" for reason, count in self.dropped.items())
         dropped = f"dropped {sum(self.dropped.values())}" + (f" ({why})" if why else "")
         records = "  ".join(f"{name} {rows}" for name, rows in self.datasets.items())
@@ -121,10 +123,40 @@ class CompileReport(Counts):
         return "  ".join(part for part in parts if part)
 
     def verdict(self) -> str:
-        """Return in one line why a compile failed."""
+        """Return why a compile failed, and how to compile the other rows if only some rows are wrong."""
         errors, warnings = self.problems.count("E"), self.problems.count("W")
         found = counted(errors, "problem") if errors else f"{counted(warnings, 'warning')}, and --strict"
-        return f"{found}; nothing was written"
+        message = f"{found}; nothing was written"
+        if self.problems.fatal or not 0 < self.rejected < self.read:
+            return message
+        return (
+            f"{message}. Correct {self.rejected} of {counted(self.read, 'row')}, or compile the others with "
+            f"--on-error reject, which lists the rejected ones in {REJECTED}"
+        )
+
+    def result_lines(self, spec: Spec, out: Path) -> list[str]:
+        """Return where the files of a compile are, where they are registered, and what to run next."""
+        files, datasets = [], []
+        for split in spec.splits:
+            for output in spec.outputs:
+                file_name = output.file.format(split=split)
+                dataset = output.dataset.format(split=split) if output.dataset else ""
+                if (dataset or file_name) not in self.datasets:
+                    continue
+                files.append(str(out / spec.name / file_name))
+                if dataset:
+                    datasets.append(dataset)
+        lines = [f"files: {', '.join(files)}"]
+        if self.rejected:
+            lines.append(f"rejected rows: {out / spec.name / REJECTED}")
+        if not datasets:
+            return [*lines, "not registered: no output of the spec has a `dataset` name"]
+        elsewhere = "" if out == DEFAULT_FOLDER else f" --out {shlex.quote(str(out))}"
+        return [
+            *lines,
+            f"registered in {out / REGISTRY}: {', '.join(datasets)}",
+            f"next: tuneyard data verify {shlex.quote(spec.name)}{elsewhere}",
+        ]
 
     def as_json(self) -> dict[str, object]:
         """Return the report for --json: the last line's figures, and every problem."""

@@ -4,6 +4,7 @@ Exit codes: 0 clean, 1 wrong content of data, recipe, adapter or registry (or a 
 2 the request cannot be served as asked, 130/143 interrupted.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -11,7 +12,7 @@ import select
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import methodcaller
 from pathlib import Path
@@ -38,6 +39,20 @@ class RequestError(TuneyardError):
     """Wrong arguments, a missing path or dataset, no permission, a missing extra, no network."""
 
     exit_code = 2
+
+
+class ResumableError(click.Abort):
+    """Ctrl-C in a command that can say how its work is resumed; `str()` is that sentence."""
+
+
+@contextlib.contextmanager
+def resumed_by(describe: Callable[[], str]) -> Iterator[None]:
+    """Say after Ctrl-C how the work of this block, or of the function so decorated, is resumed."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        click.echo(err=True)  # after the terminal's ^C
+        raise ResumableError(describe()) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +132,8 @@ def run(command: click.Command) -> NoReturn:
 def _run(command: click.Command) -> int:
     try:
         code = command.main(standalone_mode=False)
-    except click.Abort:
-        click.echo("interrupted", err=True)
+    except click.Abort as error:
+        click.echo(f"interrupted; {str(error) or 'the same command starts again'}", err=True)
         return 130
     except click.ClickException as error:
         error.show()

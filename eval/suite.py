@@ -15,7 +15,7 @@ import click
 from core.checkout import bundled
 from core.cli import cli_command
 from core.documents import read_yaml
-from core.errors import ContentError, RequestError, TuneyardError, nearest, run, show_value
+from core.errors import ContentError, RequestError, TuneyardError, nearest, resumed_by, run, show_value
 from core.files import names_folder, read_object, write_json, write_text
 from eval import compare, report
 from eval.backends import shards
@@ -24,7 +24,7 @@ from eval.reports.numbers import NONE, Table, grid, interval, percent
 from eval.runs.results import RESULTS, check_new, suite_run
 from eval.scoring.candidates import open_models
 from eval.scoring.command import Prepared, ScoringCommand
-from eval.scoring.options import ScoringRequest, model_options, run_options, take
+from eval.scoring.options import ScoringRequest, model_options, resume_command, run_options, take
 from eval.scoring.pipeline import score_opened
 from eval.scoring.task import Figure
 
@@ -50,6 +50,7 @@ Found = dict[str, dict[str, dict[str, Figure]]]  # by step, then by figure, then
 @model_options
 @click.option("--skip", multiple=True, metavar="STEP", help="Leave this step out. Repeatable.")
 @run_options
+@resumed_by(lambda: resume_command(COMMAND))
 def cli(suite: Path, skip: tuple[str, ...], **given: Any) -> None:
     """Score a base model and adapters with all commands that a suite's file names.
 

@@ -15,7 +15,7 @@ import click
 from adapters.config import CONFIG
 from adapters.weighted import WeightedAdapter, parse_weight
 from core.cli import cli_command
-from core.errors import RequestError, run
+from core.errors import RequestError, resumed_by, run
 from core.files import read_object, write_text
 from eval.backends import shards
 from eval.datasets.dataset import EvalDataset, read_datasets
@@ -25,7 +25,7 @@ from eval.reports.sweep import ACCURACY, TABLE, Sweep, plot_name, report
 from eval.runs.find import SWEEP
 from eval.runs.results import RESULTS, check_new
 from eval.scoring.candidates import BASE, load_candidates, open_adapters
-from eval.scoring.options import ScoringRequest, model_options, run_options, set_options, take
+from eval.scoring.options import ScoringRequest, model_options, resume_command, run_options, set_options, take
 from eval.scoring.pipeline import score_opened
 from eval.statistics.selection import split_halves
 
@@ -61,6 +61,7 @@ RECIPE = "merge.yaml"
 @click.option("--metric", default=ACCURACY, show_default=True, metavar="NAME", help="What to choose by.")
 @click.option("--dry-run", is_flag=True, help="Say how many examples would be prompted, and write nothing.")
 @run_options
+@resumed_by(lambda: resume_command(COMMAND))
 def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bool, **given: Any) -> None:
     """Find the best merge weights of one or two adapters, or the best checkpoint of a run.
 

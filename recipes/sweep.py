@@ -22,7 +22,7 @@ import click
 from core.cli import cli_command
 from core.documents import markdown_table
 from core.drawing import choose_typeface, picture
-from core.errors import ContentError, RequestError, show_value
+from core.errors import ContentError, RequestError, resumed_by, show_value
 from core.files import read_object, write_json, write_text
 from core.metrics import Metric, direction, metric_of, read_metric
 from recipes.best import DivergedError, read_curve
@@ -69,6 +69,7 @@ class Grid:
 )
 @click.option("--metric", help="What to read: eval_loss without --eval, accuracy with it.")
 @click.option("--dry-run", is_flag=True, help="Check every run and name its folder; train nothing.")
+@resumed_by(lambda: "the same command resumes it: finished runs are skipped")
 def command(
     recipe: Path, grid: tuple[str, ...], out: Path | None, dry_run: bool, **scored: str | None
 ) -> None:

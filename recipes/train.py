@@ -11,7 +11,7 @@ import click
 
 from core.cli import cli_command
 from core.documents import dump_yaml
-from core.errors import ContentError, Problem
+from core.errors import ContentError, Problem, resumed_by
 from core.files import locked, write_json, write_text
 from core.runs import RUN, STARTED
 from recipes.check import Checked, ask_check, not_checked, quick_check
@@ -33,6 +33,7 @@ OF_NO_NEWS = {"W340", "W341"}  # what training itself says about its output_dir
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--force", is_flag=True, help="Train again what was trained on another number of processes.")
+@resumed_by(lambda: "the same command resumes it from its newest complete checkpoint, if there is one")
 def command(recipe: Path, overrides: tuple[str, ...], force: bool) -> None:
     """Train RECIPE with LLaMA-Factory; KEY=VALUE overrides its settings.
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import click
 
 from core.cli import examples
-from core.errors import CLI
+from core.errors import CLI, resumed_by
 from eval.datasets.dataset import EvalDataset
 from eval.runs.results import check_new
 from eval.scoring.candidates import open_models
@@ -18,6 +18,7 @@ from eval.scoring.options import (
     generate_options,
     model_options,
     rescoring,
+    resume_command,
     run_options,
     set_options,
     take,
@@ -50,11 +51,12 @@ class ScoringCommand(click.Command):
     def invoke(self, ctx: click.Context) -> None:
         """Score every model on every dataset; what can be refused is refused before anything is written."""
         check_new(ctx.params["out"], self.module, resume=ctx.params["resume"], force=ctx.params["force"])
-        request, task, sets = self.prepare(ctx.params)
-        if request.rescore:
-            rescore(request.rescore, request, task, sets)
-        else:
-            score_opened(request, task, sets, open_models(request))
+        with resumed_by(lambda: resume_command(self.module)):
+            request, task, sets = self.prepare(ctx.params)
+            if request.rescore:
+                rescore(request.rescore, request, task, sets)
+            else:
+                score_opened(request, task, sets, open_models(request))
 
 
 def scoring_command(

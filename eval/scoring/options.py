@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from core.cli import command_line
 from core.errors import RequestError
 from eval.backends.generate import PRESET_TOKENS, PRESETS
 from eval.runs.results import MERGED, OLD_APPLY, UNMERGED, read_identity
@@ -122,6 +123,13 @@ def refuse_explicit(names: Iterable[str], why: str) -> None:
     for name in names:
         if name in flags:
             raise RequestError(f"{flags[name]}: {why}")
+
+
+def resume_command(module: str) -> str:
+    """Say how a scoring run of `module` (such as `eval.nli`) is resumed after Ctrl-C."""
+    if click.get_current_context().params.get("rescore"):
+        return "the same command starts again"
+    return f"resume it with: {command_line(module, ('--force', '--resume'))} --resume"
 
 
 def together(*options: Option) -> Option:

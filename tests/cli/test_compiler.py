@@ -11,11 +11,16 @@ BAD = ROOT / "tests" / "examples" / "bad"
 def test_compile_list_show_remove(run, tmp_path):
     out = tmp_path / "out"
     done = run("-m", "compiler", "compile", "rte", "--source", GOOD / "rte", "--out", out)
-    last = done.stdout.splitlines()[-1]
-    assert last.startswith(
+    counts, *where = done.stdout.splitlines()
+    assert counts.startswith(
         "rte  read 4  kept 3  dropped 1 (no gold label 1)  alpaca_rte_train 2  alpaca_rte_eval 1  "
     )
-    assert last.endswith(" s")
+    assert counts.endswith(" s")
+    assert where == [
+        f"files: {out}/rte/alpaca_rte-train.json, {out}/rte/alpaca_rte-eval.json",
+        f"registered in {out}/dataset_info.json: alpaca_rte_train, alpaca_rte_eval",
+        f"next: tuneyard data verify rte --out {out}",
+    ]
     assert (
         "up to date" in run("-m", "compiler", "compile", "rte", "--source", GOOD / "rte", "--out", out).stdout
     )
@@ -33,10 +38,23 @@ def test_bad_rows_exit_1_with_the_place_and_reject_exits_0(run, tmp_path):
     done = run("-m", "compiler", "compile", "rte", "--source", bad, "--out", tmp_path / "out", code=1)
     assert f'{BAD / "E104-label.rte.jsonl"}:2: E104 label: found "7"' in done.stderr
     assert "error: rte: 1 problem; nothing was written" in done.stderr
+    assert "Correct 1 of 3 rows, or compile the others with --on-error reject" in done.stderr
     assert not (tmp_path / "out").exists()
     args = ("--on_error", "reject", "--out", tmp_path / "out")
     done = run("-m", "compiler", "compile", "rte", "--source", bad, *args)
     assert "kept 2  dropped 0  rejected 1" in done.stdout
+    assert f"rejected rows: {tmp_path}/out/rte/rejected.jsonl" in done.stdout
+
+
+def test_rejecting_rows_is_not_recommended_where_it_cannot_help(run, tmp_path):
+    """Every row is wrong, or the file is: without them nothing is left to compile."""
+    every_row = tmp_path / "rows.jsonl"
+    every_row.write_text('{"sentence1": "A.", "sentence2": "B.", "label": 7, "idx": 0}\n')
+    no_column = tmp_path / "column.jsonl"
+    no_column.write_text('{"sentence1": "A.", "label": 1, "idx": 0}\n' * 2)
+    for source in (every_row, no_column):
+        done = run("-m", "compiler", "check", "rte", "--source", f"train={source}", code=1)
+        assert "nothing was written" in done.stderr and "--on-error" not in done.stderr
 
 
 def test_check_gives_json_and_writes_nothing(run, tmp_path):

@@ -1,5 +1,6 @@
 """python -m eval.nli on a tiny model, in this process: what it writes, and what it refuses untouched."""
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import click
 import pytest
 
-from core.errors import CLI, ContentError, RequestError
+from core.errors import CLI, ContentError, RequestError, ResumableError
 from eval.nli import cli
+from tests.conftest import ROOT
 from tests.runs_cut import tree
 from tests.serving import answering
 from tests.tiny import make_tiny
@@ -460,3 +462,27 @@ def test_an_option_that_the_mode_leaves_without_effect_is_refused(nli, data, tmp
     with pytest.raises(RequestError, match=f"^{flag}: "):
         nli("--data", data, *words)
     assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_names_the_command_that_resumes(nli, data, tmp_path, monkeypatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eval.scoring.command.open_models", interrupt)
+    monkeypatch.setattr("sys.argv", ["tuneyard", "eval", "nli", "--data", "a b.json", "--force"])
+    with pytest.raises(ResumableError, match=r"^resume it with: .* --data 'a b\.json' --resume$"):
+        nli("--data", data, "--force")
+
+
+@pytest.mark.parametrize("command", ["eval.sweep", "eval.suite"])
+def test_sweep_and_suite_name_it_too(tmp_path, monkeypatch, command) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    module = importlib.import_module(command)
+    monkeypatch.setattr(module, "take", interrupt)
+    monkeypatch.setattr("sys.argv", ["x", "--out", "here"])
+    suite = [str(ROOT / "eval/suites/toolkit.yaml")] if command == "eval.suite" else []
+    words = [*suite, "--model", "m", "--out", str(tmp_path / "out")]
+    with pytest.raises(ResumableError, match=rf"{command} --out here --resume$"):
+        module.cli.main(words, standalone_mode=False)

@@ -101,8 +101,12 @@ def interrupted(bench, sent: signal.Signals) -> subprocess.Popen:
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_interrupted_compile_leaves_no_folder_behind(bench, sent, code):
-    assert interrupted(bench, sent).returncode == code
+    process = interrupted(bench, sent)
+    assert process.returncode == code
     assert not bench.out.exists()
+    if sent == signal.SIGINT:
+        last_line = process.communicate()[0].decode().splitlines()[-1]
+        assert last_line.startswith("interrupted; ") and "the same command starts again" in last_line
 
 
 def test_what_a_killed_first_compile_leaves_the_next_one_sweeps(bench):

@@ -1,6 +1,7 @@
 """Every command leaves through one door: exit codes, one message, no traceback."""
 
 import contextlib
+import importlib
 import os
 import pty
 import signal
@@ -12,7 +13,18 @@ import time
 import click
 import pytest
 
-from core.errors import CLI, ContentError, Problem, ProblemsError, RequestError, run, show_value, summarise
+from core.errors import (
+    CLI,
+    ContentError,
+    Problem,
+    ProblemsError,
+    RequestError,
+    ResumableError,
+    resumed_by,
+    run,
+    show_value,
+    summarise,
+)
 from tests.conftest import ROOT
 
 
@@ -39,7 +51,8 @@ def outcome(error: BaseException | None) -> int:
         (RequestError("no such set"), 2, "error: no such set\n"),
         (PermissionError(13, "Permission denied", "out"), 2, "error: out: Permission denied\n"),
         (OSError(28, "No space left on device", "out/a"), 2, "error: out/a: No space left on device\n"),
-        (KeyboardInterrupt(), 130, "\ninterrupted\n"),
+        (KeyboardInterrupt(), 130, "\ninterrupted; the same command starts again\n"),
+        (ResumableError("resume it with: x --resume"), 130, "interrupted; resume it with: x --resume\n"),
         # A program that we wrote to is gone; whoever reads our own output is not.
         (BrokenPipeError(32, "Broken pipe"), 2, "error: Broken pipe\n"),
     ],
@@ -49,6 +62,13 @@ def test_exit_codes(
 ) -> None:
     assert outcome(error) == code
     assert capsys.readouterr().err == said
+
+
+def test_ctrl_c_in_resumable_work_says_how_it_resumes(capsys: pytest.CaptureFixture[str]) -> None:
+    finished = "finished runs are skipped"
+    with pytest.raises(ResumableError, match=finished), resumed_by(lambda: finished):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "\n"
 
 
 def test_a_package_that_is_not_there_is_named_and_a_module_of_ours_is_a_defect(
@@ -134,3 +154,28 @@ def test_bars_are_drawn_on_a_terminal_only(terminal: bool) -> None:
         while more := os.read(here, 10_000):
             drawn += more
     assert (b"3/3" in drawn) is terminal
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "words", "hint"),
+    [
+        ("recipes.train", "command", ["r.yaml"], "newest complete checkpoint"),
+        ("recipes.sweep", "command", ["r.yaml", "lora_rank=4,8"], "finished runs are skipped"),
+        ("adapters.__main__", "fuse", ["a", "--base", "b", "--out", "o"], "the same command resumes it"),
+    ],
+)
+def test_long_commands_say_how_they_resume(
+    monkeypatch: pytest.MonkeyPatch, module: str, name: str, words: list[str], hint: str
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for first_call in (
+        "recipes.train.read_recipe",
+        "recipes.sweep.parse_grid",
+        "adapters.request.fuse_request",
+    ):
+        monkeypatch.setattr(first_call, interrupt)
+    command = getattr(importlib.import_module(module), name)
+    with pytest.raises(ResumableError, match=hint):
+        command.main(words, standalone_mode=False)
