@@ -6,6 +6,7 @@ Where rows are sampled, split, mixed or dropped, all are read before it is known
 import contextlib
 import random
 import sys
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,14 +41,17 @@ Order = Sequence[int]
 def sampled(order: Order, size: float, seed: int) -> Order:
     """Return a seeded sample of rows in their old order; `size` is a share below 1, or a number."""
     wanted = round(size * len(order)) if isinstance(size, float) else min(size, len(order))
-    return [order[at] for at in sorted(random.Random(seed).sample(range(len(order)), wanted))]
+    if wanted == len(order):
+        return order
+    return array("Q", [order[at] for at in sorted(random.Random(seed).sample(range(len(order)), wanted))])
 
 
 def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dict[str, Order]:
     """Return the rows of each split; `train` is what the others leave. Order is kept within each."""
     units = _units(seen, order) if split.group else [[row] for row in order]
     if split.by_hash:
-        homes = [_home(split.shares, seen.stable[unit[0]]) for unit in units]
+        stable = seen.stable.whole()
+        homes = [_home(split.shares, stable[unit[0]]) for unit in units]
     else:
         homes = _drawn(split, seen, units, split.seed if split.seed is not None else seed)
     rows: dict[str, list[int]] = {name: [] for name in (PART, *split.shares)}
@@ -60,8 +64,9 @@ def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dic
 def _units(seen: Fingerprints, order: Order) -> list[list[int]]:
     """Return rows that must stay together, by group, in the order of their first row."""
     units: dict[int, list[int]] = {}
+    codes = seen.units.rows.whole()
     for row in order:
-        units.setdefault(seen.units.rows[row], []).append(row)
+        units.setdefault(codes[row], []).append(row)
     return list(units.values())
 
 
@@ -76,7 +81,10 @@ def _home(shares: dict[str, float], key: int) -> str:
 
 def _drawn(split: Split, seen: Fingerprints, units: list[list[int]], seed: int) -> list[str]:
     """Draw units for each split: exact shares of rows, of each class where the split is stratified."""
-    classes = [seen.classes.rows[unit[0]] for unit in units] if split.stratify else None
+    classes: list[int] | None = None
+    if split.stratify:
+        codes = seen.classes.rows.whole()
+        classes = [codes[unit[0]] for unit in units]
     return draw_splits([len(unit) for unit in units], classes, split.shares, seed)
 
 
@@ -201,7 +209,7 @@ class Arranged:
 
     def _read(self, source: str, parts: Sequence[str]) -> Order:
         """Read parts into the rows files of a source; returns the rows to write, in their order."""
-        orders: list[int] = []
+        orders = array("Q")
         mix, seen = self.spec.mix, self.seen.setdefault(source, Fingerprints())
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(RecordFile(path)) for path in self._rows_files(source)]
@@ -212,7 +220,7 @@ class Arranged:
                 enough = wanted if wanted is not None and own.source.hub.get("stream") else sys.maxsize
                 part = PartRun(own, name, self.context, seen)
                 self.counts += part.run(self._files_of(name), files, enough)
-                orders += self._chosen(name, range(start, seen.rows), seen, wanted)
+                orders.extend(self._chosen(name, range(start, seen.rows), seen, wanted))
         if mix and mix.shuffle is not None:
             random.Random(mix.shuffle).shuffle(orders)
         return orders
@@ -222,7 +230,8 @@ class Arranged:
         order: Order = rows
         if self.spec.drop_duplicates:
             again = {row for row, _ in seen.repeats()[0]}
-            order = [row for row in rows if row not in again]
+            if again:
+                order = array("Q", (row for row in rows if row not in again))
             self.counts += Counts(dropped={"duplicate": len(rows) - len(order)})
         size = wanted if wanted is not None else self.spec.sample if name == PART else None
         if size is None:
@@ -243,8 +252,9 @@ class Arranged:
         """Warn of classes of a single row: it goes to the other split, and none is trained on."""
         home, classes = next(iter(split.shares)), self.seen[PART].classes
         counted = split.stratify and not self.problems.stopped
-        codes = Counter(classes.rows[row] for row in order) if counted else {}
-        for name in (classes.names()[code] for code, rows in sorted(codes.items()) if rows == 1):
+        codes = classes.rows.whole()
+        sizes = Counter(codes[row] for row in order) if counted else {}
+        for name in (classes.names()[code] for code, rows in sorted(sizes.items()) if rows == 1):
             message = f"one row alone has {split.stratify} {name}: it goes to {home}, and none is trained on"
             self.problems.warn(Problem("W211", self.spec.name, message))
 
@@ -261,7 +271,7 @@ class Arranged:
         taken = self._taken(orders)
         train = taken.pop(PART)
         leaked = {row for other in taken.values() for row, _ in leaks(train, other)}
-        orders[PART] = [row for at, row in enumerate(orders[PART]) if at not in leaked]
+        orders[PART] = array("Q", (row for at, row in enumerate(orders[PART]) if at not in leaked))
         self.counts += Counts(dropped={"leak": len(leaked)})
 
     def _rows_files(self, source: str) -> list[Path]:

@@ -80,7 +80,7 @@ def _common(command: Any) -> Any:
         click.option(
             "--duplicates/--no-duplicates",
             default=True,
-            help="Look for rows that came before, conflicts and leaks (40 bytes of memory a row).",
+            help="Look for rows that came before, conflicts and leaks.",
         ),
         click.option("--strict", is_flag=True, help="Take warnings for errors."),
         _ALL,

@@ -13,7 +13,8 @@ from heapq import merge
 from itertools import groupby
 from typing import Any
 
-from compiler.fingerprints import Fingerprints, repeated
+from compiler.fingerprints import Fingerprints
+from compiler.matching import Pairs, matches, repeated, shared_keys
 from compiler.problems import Problems
 from compiler.spec import PART
 from core.han import HAN
@@ -60,15 +61,13 @@ def compare(
             form = f"nearly the same input stands in {other}: {{}} ({{:.2f}})"
             warn("W213", form, near_rows(train.texts, test.texts), train, test)
         if group and not train.counted_only:
-            shared = set(test.groups).intersection(train.groups)
-            report[f"{group} shared by {first} and {other}"] = len(shared)
+            report[f"{group} shared by {first} and {other}"] = shared_keys(train.groups, test.groups)
     return report
 
 
-def leaks(train: Fingerprints, other: Fingerprints) -> list[tuple[int, int]]:
+def leaks(train: Fingerprints, other: Fingerprints) -> Pairs:
     """Return (training row, row of the other split) for every training row whose input is there too."""
-    there = {key: row for row, key in enumerate(other.prompts)}
-    return [(row, there[key]) for row, key in enumerate(train.prompts) if key in there]
+    return matches(train.prompts, other.prompts)
 
 
 def shingles(text: str) -> list[str]:

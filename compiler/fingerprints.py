@@ -1,25 +1,23 @@
-"""What the kept rows of a split were, in a few bytes each, so that rows can be compared with rows."""
+"""Per-row hashes for finding duplicates and leaks, in columns of which memory holds the last rows alone."""
 
-from array import array
 from bisect import bisect_left, bisect_right
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, count, islice
+from itertools import accumulate
 from math import ceil
-from operator import lt
 from typing import Any, cast
 
+from compiler.matching import Pairs, numbered, repeated
 from compiler.rows import Line
-
-_NUMPY_PAYS = 500_000  # rows: its import takes a quarter of a second, a set of all keys 75 bytes a row
+from compiler.spool import Spool
 
 
 class Codes:
     """One small number for each row in place of its value: label, class or group."""
 
     def __init__(self) -> None:
-        self.rows = array("I")
+        self.rows = Spool("I")
         self._codes: dict[object, int] = {}
 
     def note(self, values: Sequence[object]) -> None:
@@ -36,12 +34,12 @@ class Codes:
         """Return the codes of some rows."""
         taken = Codes()
         taken._codes = self._codes
-        taken.rows = _take(self.rows, order)
+        taken.rows = self.rows.take(order)
         return taken
 
 
-def _keys() -> "array[int]":
-    return array("q")
+def _keys() -> Spool:
+    return Spool("q")
 
 
 @dataclass(slots=True)
@@ -52,12 +50,12 @@ class Fingerprints:
     """
 
     counted_only: bool = False
-    prompts: "array[int]" = field(default_factory=_keys)
-    answers: "array[int]" = field(default_factory=_keys)
-    groups: "array[int]" = field(default_factory=_keys)
-    ids: "array[int]" = field(default_factory=_keys)
-    lengths: "array[int]" = field(default_factory=lambda: array("I"))
-    stable: "array[int]" = field(default_factory=lambda: array("Q"))
+    prompts: Spool = field(default_factory=_keys)
+    answers: Spool = field(default_factory=_keys)
+    groups: Spool = field(default_factory=_keys)
+    ids: Spool = field(default_factory=_keys)
+    lengths: Spool = field(default_factory=lambda: Spool("I"))
+    stable: Spool = field(default_factory=lambda: Spool("Q"))
     labels: Codes = field(default_factory=Codes)
     classes: Codes = field(default_factory=Codes)
     units: Codes = field(default_factory=Codes)
@@ -66,7 +64,8 @@ class Fingerprints:
     _lengths: Counter[int] = field(default_factory=Counter)
     _labels: Counter[int] = field(default_factory=Counter)
     _starts: list[int] = field(default_factory=list)
-    _places: list[tuple[str, Sequence[Line]]] = field(default_factory=list)
+    _places: list[tuple[str, Sequence[Line] | int]] = field(default_factory=list)
+    _lines: Spool = field(default_factory=lambda: Spool("Q"))
     _order: Sequence[int] | None = None
 
     @property
@@ -77,16 +76,15 @@ class Fingerprints:
     def begin(self, prefix: str, lines: Sequence[Line]) -> None:
         """Note the places of the rows whose keys come next."""
         self._starts.append(self.rows)
-        plain = not isinstance(lines, range) and all(type(line) is int for line in lines)
-        self._places.append((prefix, array("L", cast("Sequence[int]", lines)) if plain else lines))
+        self._places.append((prefix, self._compact(lines)))
 
     def fold(self) -> None:
         """Keep of the rows seen so far only what the manifest counts, and the cluster of each."""
         self._rows = self.rows
         self._lengths.update(self.lengths)
         self._labels.update(self.labels.rows)
-        for values in (self.prompts, self.answers, self.ids, self.lengths, self.labels.rows):
-            del values[:]
+        for values in (self.prompts, self.answers, self.ids, self.lengths, self.labels.rows, self._lines):
+            values.clear()
         self._starts.clear()
         self._places.clear()
 
@@ -95,16 +93,30 @@ class Fingerprints:
         row = row if self._order is None else self._order[row]
         part = bisect_right(self._starts, row) - 1
         prefix, lines = self._places[part]
-        return f"{prefix}{lines[row - self._starts[part]]}"
+        number = row - self._starts[part]
+        line = self._lines[lines + number] if isinstance(lines, int) else lines[number]
+        return f"{prefix}{line}"
+
+    def _compact(self, lines: Sequence[Line]) -> Sequence[Line] | int:
+        """Return lines in few bytes: a range, or where in `_lines` the first one is; others as they are."""
+        if isinstance(lines, range):
+            return lines
+        if evenly := _as_range(lines):
+            return evenly
+        if all(type(line) is int for line in lines):
+            start = len(self._lines)
+            self._lines.extend(cast("Sequence[int]", lines))
+            return start
+        return lines
 
     def take(self, order: Sequence[int]) -> "Fingerprints":
         """Return what was seen of some rows, in this order (what a split goes by stays behind)."""
         arrays = ("prompts", "answers", "groups", "ids", "lengths")
-        taken: dict[str, Any] = {name: _take(getattr(self, name), order) for name in arrays}
+        taken: dict[str, Any] = {name: getattr(self, name).take(order) for name in arrays}
         texts = [self.texts[row] for row in order] if self.texts else []
         return replace(self, **taken, texts=texts, labels=self.labels.take(order), _order=order)
 
-    def repeats(self) -> "tuple[list[tuple[int, int]], list[tuple[int, int]]]":
+    def repeats(self) -> tuple[Pairs, Pairs]:
         """Return (row, first row) for rows that came before, and for inputs with another answer."""
         first: dict[tuple[int, int], int] = {}
         asked = repeated(self.prompts)
@@ -113,10 +125,9 @@ class Fingerprints:
         others = [(row, before) for row, before in asked if self.answers[row] != self.answers[before]]
         return [(row, before) for row, before in same if row != before], others
 
-    def clusters(self) -> "array[int]":
+    def clusters(self) -> Spool:
         """Return a number for each row, equal where the group is, counted from 0 as they first come."""
-        numbers: defaultdict[int, int] = defaultdict(count().__next__)
-        return array("I", map(numbers.__getitem__, self.groups))
+        return numbered(self.groups)
 
     def summary(self) -> dict[str, object]:
         """Return rows, label balance and lengths for the manifest."""
@@ -127,25 +138,14 @@ class Fingerprints:
         return {"rows": self.rows, "labels": labels, "characters": characters}
 
 
-def repeated(keys: "array[int]") -> list[tuple[int, int]]:
-    """Return (row, first row) for every row whose key came before, in order."""
-    candidates: Iterable[int] = range(len(keys))
-    if len(keys) > _NUMPY_PAYS:
-        import numpy as np
-
-        values = np.frombuffer(keys, np.int64)
-        order = np.sort(values)
-        twice = order[1:][order[1:] == order[:-1]]
-        candidates = np.flatnonzero(np.isin(values, twice)).tolist() if len(twice) else ()
-    elif all(map(lt, keys, islice(keys, 1, None))) or len(set(keys)) == len(keys):
-        return []
-    first: dict[int, int] = {}
-    found = [(row, first.setdefault(keys[row], row)) for row in candidates]
-    return [(row, before) for row, before in found if row != before]
-
-
-def _take(values: "array[int]", order: Sequence[int]) -> "array[int]":
-    return array(values.typecode, [values[row] for row in order]) if values else values
+def _as_range(lines: Sequence[Line]) -> range:
+    """Return line numbers that are evenly apart as a range, an empty one for others."""
+    first, last = lines[0], lines[-1]
+    if not isinstance(first, int) or not isinstance(last, int) or last <= first:
+        return range(0)
+    step = (last - first) // (len(lines) - 1)
+    evenly = range(first, last + 1, max(step, 1))
+    return evenly if list(evenly) == list(lines) else range(0)
 
 
 def quantiles(lengths: Counter[int]) -> dict[str, int]:

@@ -4,7 +4,6 @@ The counts that a compile prints are those found here; the writer's own are held
 """
 
 import contextlib
-from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -19,14 +18,15 @@ from compiler.fingerprints import Fingerprints
 from compiler.kinds import PLACEHOLDERS
 from compiler.registry import entry_of
 from compiler.spec import Output, Spec
+from compiler.spool import Spool
 from compiler.write import RecordFile
 from core.errors import ContentError
 from core.examples import SEPARATOR, examples_file, fingerprints, write_examples
-from core.files import sha256
+from core.files import named, sha256
 
 BLOCK = 1 << 18
 Record = dict[str, Any]
-Contents = tuple[int, "array[int]"]
+Contents = tuple[int, Path | None]  # records, and the file of their fingerprints
 Accounts = tuple[dict[str, int], dict[str, dict[str, object]]]
 
 
@@ -87,23 +87,34 @@ class Written:
                     f"{self.spec.name}: internal error: {kept} rows were kept, and {totals[output.file]} "
                     f"records were written to {output.file}: nothing was published; please report this"
                 )
-        for (split, output, file), found in zip(self.files, prints, strict=True):
-            if output.dataset:
+        for (split, _, file), found in zip(self.files, prints, strict=True):
+            if found is not None:
                 beside, group = examples_file(file.path), self.spec.group
-                write_examples(beside, found, {group: self.splits[split].clusters()} if group else {})
-                files[beside.name] = {"rows": len(found), "sha256": sha256(beside)}
+                read_back_prints = Spool.of_file(found, "Q")
+                found.unlink()
+                clusters = {group: self.splits[split].clusters()} if group else {}
+                write_examples(beside, read_back_prints, clusters)
+                files[beside.name] = {"rows": len(read_back_prints), "sha256": sha256(beside)}
         return datasets, files
 
 
 def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> Contents:
-    """Return how many records an open file holds and, of a dataset's file, the fingerprint of each."""
+    """Return how many records an open file holds and, of a dataset's file, the file with their fingerprints.
+
+    That holds 8 bytes a record, in this machine's byte order. It is a file because a process of its own may
+    look at a large one, and memory should not hold what it found.
+    """
     entry = entry_of(spec, output, path.name)
     columns = cast("dict[str, str]", entry["columns"])
-    rows, prints = 0, array("Q")
-    for records in read_back(path, frozenset([*columns.values(), *output.keep]), file):
-        rows += len(records)
-        if output.dataset:
-            prints.extend(fingerprints(_asked(records, entry)))
+    prints = path.with_name(f".{path.name}.fingerprints") if output.dataset else None
+    rows = 0
+    with contextlib.ExitStack() as stack:
+        target = stack.enter_context(prints.open("wb")) if prints else None
+        for records in read_back(path, frozenset([*columns.values(), *output.keep]), file):
+            rows += len(records)
+            if target:
+                with named(path):
+                    target.write(fingerprints(_asked(records, entry)))
     return rows, prints
 
 

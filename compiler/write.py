@@ -192,3 +192,5 @@ def rearrange(path: Path, lines_there: int, order: Sequence[int], target: Record
             for block in range(0, len(order), BLOCK):
                 rows = order[block : block + BLOCK]
                 target.write([lines[starts[row] : starts[row + 1] - 1] for row in rows])
+                if hasattr(mmap, "MADV_DONTNEED"):  # else the whole file would count as memory of ours
+                    lines.madvise(mmap.MADV_DONTNEED)

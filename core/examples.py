@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FINGERPRINT = "fingerprint"
 SEPARATOR = "\x1e"
+ROWS = 1 << 16  # that are written at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +55,38 @@ def fingerprints(joined: Sequence[str]) -> "array[int]":
     return found
 
 
-def write_examples(path: Path, fingerprints: Sequence[int], clusters: Mapping[str, Iterable[int]]) -> None:
+def write_examples(path: Path, fingerprints: Sequence[int], clusters: Mapping[str, Sequence[int]]) -> None:
     """Write all examples' fingerprints and, by column, their clusters' numbers; `ValueError` unless as many.
 
     The bytes are numpy's format 3.0, made without numpy, whose import takes longer than a small compile.
     """
-    columns = [array("Q", fingerprints), *(array("I", numbers) for numbers in clusters.values())]
-    width, at = 8 + 4 * len(clusters), 0
-    rows = bytearray(width * len(fingerprints))
-    for column in columns:  # its first byte of every row, its second, …: a fortieth of the time of row by row
-        if sys.byteorder == "big":
-            column.byteswap()
-        for byte in range(column.itemsize):
-            rows[at::width] = column.tobytes()[byte :: column.itemsize]
-            at += 1
+    for name, numbers in clusters.items():
+        if len(numbers) != len(fingerprints):
+            raise ValueError(f"{name}: {len(numbers)} clusters of {len(fingerprints)} fingerprints")
     fields = [(FINGERPRINT, "<u8"), *((name, "<u4") for name in clusters)]
     about = repr({"descr": fields, "fortran_order": False, "shape": (len(fingerprints),)}).encode()
     about += b" " * (-(len(about) + 13) % 64) + b"\n"  # so that the rows begin at a multiple of 64 bytes
     with atomic(path) as file:
         file.write(b"\x93NUMPY\x03\x00" + struct.pack("<I", len(about)) + about)
-        file.write(rows)
+        for start in range(0, len(fingerprints), ROWS):
+            block = slice(start, start + ROWS)
+            columns = [array("Q", fingerprints[block])]
+            columns += [array("I", numbers[block]) for numbers in clusters.values()]
+            file.write(_interleaved(columns))
+
+
+def _interleaved(columns: "Sequence[array[int]]") -> bytearray:
+    """Return rows of little-endian numbers, one of each column after the other."""
+    width, at = sum(column.itemsize for column in columns), 0
+    rows = bytearray(width * len(columns[0]))
+    for column in columns:  # its first byte of every row, its second, …: a fortieth of the time of row by row
+        if sys.byteorder == "big":
+            column.byteswap()
+        data = column.tobytes()
+        for byte in range(column.itemsize):
+            rows[at::width] = data[byte :: column.itemsize]
+            at += 1
+    return rows
 
 
 def read_examples(records: Path) -> Examples | None:

@@ -1,11 +1,7 @@
 """What is fit to train on: duplicates by normalised text, conflicts, leaks, lengths, odd characters."""
 
-from array import array
-
 import pytest
 
-import compiler.fingerprints
-from compiler.fingerprints import repeated
 from core.errors import RequestError
 from tests.unit.compiler.conftest import ROWS
 
@@ -81,15 +77,6 @@ def test_usual_characters_are_no_warning(bench, text):
 def test_template_tokens_are_told(bench, token):
     report = bench.compile("rte", bench.rows("train.jsonl", [row(0), row(1, sentence1=f"a {token} b")]))
     assert bench.codes(report) == [("W205", "train.jsonl:2")]
-
-
-def test_repeats_are_found_alike_with_and_without_numpy(monkeypatch):
-    keys = array("q", [5, -1, 5, 7, -1, 5])
-    expected = [(2, 0), (4, 1), (5, 0)]
-    assert repeated(keys) == expected
-    monkeypatch.setattr(compiler.fingerprints, "_NUMPY_PAYS", 0)
-    assert repeated(keys) == expected
-    assert repeated(array("q", [1, 2])) == []
 
 
 def test_places_survive_blank_lines_drops_and_files(bench):

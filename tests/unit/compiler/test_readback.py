@@ -12,6 +12,7 @@ from compiler.readback import look_back, read_back
 from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from compiler.specfile import known_specs
+from compiler.spool import Spool
 from compiler.write import RecordFile
 from core.datasets import find_dataset, read_records
 from core.errors import ContentError
@@ -274,7 +275,8 @@ def test_a_file_looked_at_while_it_grows_is_found_as_it_is_in_the_end(tmp_path, 
         with RecordFile(path, partial(look_back, spec, spec.outputs[0], path)) as file:
             for start in range(0, rows, 7):
                 file.write([text.encode() for text in texts[start : start + 7]])
-        looks.append(file.looked())
+        records, prints = file.looked()
+        looks.append((records, list(Spool.of_file(prints, "Q"))))
         monkeypatch.setattr("compiler.write.FOLLOWED", 1 << 40)
     assert looks[0] == looks[1]
     assert looks[0][0] == rows == len(set(looks[0][1]))

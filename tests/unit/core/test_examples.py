@@ -49,7 +49,7 @@ def test_pickles_are_not_opened_and_other_arrays_not_taken(tmp_path: Path) -> No
 
 def test_columns_of_another_length_are_refused(tmp_path: Path) -> None:
     for numbers in ([0], [0, 1, 2]):
-        with pytest.raises(ValueError, match="assign"):
+        with pytest.raises(ValueError, match="clusters of 2 fingerprints"):
             write_examples(tmp_path / "a", [1, 2], {"premise": numbers})
     assert list(tmp_path.iterdir()) == []
 

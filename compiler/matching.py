@@ -1,0 +1,146 @@
+"""Rows with equal keys (hashes of 8 bytes), found in bounded memory.
+
+Many keys are compared in shares: all equal keys fall into one share, and one share at a time is in memory.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import count, islice
+from operator import lt
+from typing import TYPE_CHECKING, TypeAlias
+
+from compiler.spool import Spool
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Numbers: TypeAlias = NDArray[np.int64]
+
+NUMPY_PAYS = 500_000  # rows: its import takes a quarter of a second, a set of all keys 75 bytes a row
+SHARE = 1 << 18  # keys that are compared at once, at 8 bytes and as many again for each step
+_MIXER = 0x9E3779B97F4A7C15  # odd, near 2**64 over the golden ratio (Knuth: TAOCP 3, section 6.4)
+
+Pairs = list[tuple[int, int]]
+
+
+def repeated(keys: Spool) -> Pairs:
+    """Return (row, first row) for every row whose key came before, in the order of the rows."""
+    if _increasing(keys):  # as most ids are
+        return []
+    if len(keys) <= NUMPY_PAYS:
+        if len(set(keys)) == len(keys):
+            return []
+        firsts: dict[int, int] = {}
+        each = ((row, firsts.setdefault(key, row)) for row, key in enumerate(keys))
+        return [(row, first) for row, first in each if row != first]
+    pairs: Pairs = []
+    for values, rows in _shares(keys, _bits(len(keys))):
+        ordered, starts = _sorted(values)
+        later = (~_is_start(values[ordered])).nonzero()[0]
+        pairs += zip(rows[ordered[later]].tolist(), rows[ordered[starts[later]]].tolist(), strict=True)
+    return sorted(pairs)
+
+
+def matches(keys: Spool, others: Spool) -> Pairs:
+    """Return (row, last row of the others with its key) for every row whose key the others have."""
+    if max(len(keys), len(others)) <= NUMPY_PAYS:
+        last_rows = {key: row for row, key in enumerate(others)}
+        return [(row, last_rows[key]) for row, key in enumerate(keys) if key in last_rows]
+    import numpy as np
+
+    pairs: Pairs = []
+    bits = _bits(max(len(keys), len(others)))
+    for (values, rows), (other_values, other_rows) in zip(
+        _shares(keys, bits), _shares(others, bits), strict=True
+    ):
+        if not len(other_values):
+            continue
+        order = np.argsort(other_values, kind="stable")
+        last = np.searchsorted(other_values, values, "right", order) - 1  # -1: the last one, another key
+        hits = np.flatnonzero(other_values[order[last]] == values)
+        pairs += zip(rows[hits].tolist(), other_rows[order[last[hits]]].tolist(), strict=True)
+    return sorted(pairs)
+
+
+def shared_keys(keys: Spool, others: Spool) -> int:
+    """Return how many different keys both have."""
+    if max(len(keys), len(others)) <= NUMPY_PAYS:
+        return len(set(others).intersection(keys))
+    import numpy as np
+
+    bits = _bits(max(len(keys), len(others)))
+    both = zip(_shares(keys, bits), _shares(others, bits), strict=True)
+    return sum(len(np.intersect1d(values, other_values)) for (values, _), (other_values, _) in both)
+
+
+def numbered(keys: Spool) -> Spool:
+    """Return a number for each row, equal where the key is, counted from 0 as keys first appear."""
+    numbers = Spool("I")
+    if len(keys) <= NUMPY_PAYS:
+        by_key: defaultdict[int, int] = defaultdict(count().__next__)
+        for block in keys.blocks():
+            numbers.fromlist([by_key[key] for key in block])
+        return numbers
+    import numpy as np
+
+    first_rows = np.empty(len(keys), np.uint32)  # of the row's key: the row that has it first
+    for values, rows in _shares(keys, _bits(len(keys))):
+        ordered, starts = _sorted(values)
+        first_rows[rows[ordered]] = rows[ordered[starts]]
+    is_first = first_rows == np.arange(len(keys), dtype=np.uint32)
+    ranks = np.cumsum(is_first, dtype=np.uint32) - np.uint32(1)
+    for start in range(0, len(keys), SHARE):
+        numbers.fromlist(ranks[first_rows[start : start + SHARE]].tolist())
+    return numbers
+
+
+def _increasing(keys: Spool) -> bool:
+    """Whether each key is above the one before it."""
+    last = None
+    for block in keys.blocks():
+        if last is not None and last >= block[0]:
+            return False
+        if not all(map(lt, block, islice(block, 1, None))):
+            return False
+        last = block[-1]
+    return True
+
+
+def _bits(rows: int) -> int:
+    """Return how many bits of a mixed key name its share, so that one has about `SHARE` keys."""
+    return max((rows - 1) // SHARE, 1).bit_length()
+
+
+def _shares(keys: Spool, bits: int) -> "Iterator[tuple[Numbers, Numbers]]":
+    """Yield the keys of each share, in the order of their rows, and the rows."""
+    import numpy as np
+
+    mixer, shift = np.uint64(_MIXER), np.uint64(64 - bits)
+    for share in range(1 << bits):
+        values, rows, start = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+        for block in keys.blocks():
+            numbers = np.frombuffer(block, np.int64)
+            chosen = np.flatnonzero((numbers.view(np.uint64) * mixer) >> shift == share)
+            values.append(numbers[chosen])
+            rows.append(chosen + start)
+            start += len(numbers)
+        yield np.concatenate(values), np.concatenate(rows)
+
+
+def _sorted(values: "Numbers") -> "tuple[Numbers, Numbers]":
+    """Return the order that sorts values, and for each place in it the place of the first equal value."""
+    import numpy as np
+
+    ordered = np.argsort(values, kind="stable")
+    places = np.where(_is_start(values[ordered]), np.arange(len(values)), 0)
+    return ordered, np.maximum.accumulate(places)
+
+
+def _is_start(sorted_values: "Numbers") -> "NDArray[np.bool_]":
+    """Whether each of the sorted values differs from the one before it."""
+    import numpy as np
+
+    is_start = np.ones(len(sorted_values), np.bool_)
+    is_start[1:] = sorted_values[1:] != sorted_values[:-1]
+    return is_start
