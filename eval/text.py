@@ -21,6 +21,7 @@ from eval.metrics.answers import cut_thought
 from eval.metrics.text import generated_figures, lengths_of, percentiles, read_figures
 from eval.reports.panels import PLOT, draw_lengths
 from eval.runs.results import METRICS, Prediction
+from eval.scoring.candidates import Opened
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.images import with_images
 from eval.scoring.options import Finite, ScoringRequest, number, refuse_explicit
@@ -28,6 +29,7 @@ from eval.scoring.task import Figure, Job, Task
 from eval.statistics.rates import Measured
 from eval.statistics.selection import held_out_rows
 
+LONGEST = 2048  # tokens for the loss, unless the context is smaller
 SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # beside other commands' figures
 
 
@@ -39,9 +41,9 @@ SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # bes
     own=[
         number(
             "--max-seq-length",
-            "Cut prompt and answer to this many tokens for the loss, as training's cutoff_len does.",
+            "Cut prompt and answer to this many tokens for the loss, as training's cutoff_len does.  "
+            f"[{LONGEST}, or the model's context if it is smaller]",
             least=2,
-            default=2048,
         ),
         click.option(
             "--eval-ratio",
@@ -97,13 +99,27 @@ def held_out(dataset: EvalDataset, ratio: float, seed: int) -> EvalDataset:
 class Text(Task):
     """Measuring texts, by own options; the sets `texts` have no answers, read as pretraining does."""
 
-    max_seq_length: int
+    max_seq_length: int | None
+    """None until the model, and so the context, is known."""
     eval_ratio: float | None
     seed: int
     generate: bool
     rouge: bool
     texts: frozenset[str]
     command = "eval.text"
+
+    def fitted(self, opened: Opened) -> "Text":
+        """Return the command with its default length: no more than the model's context."""
+        if self.max_seq_length is not None:
+            return self
+        return replace(self, max_seq_length=min(LONGEST, opened.local.context))
+
+    @property
+    def longest(self) -> int:
+        """How many tokens of a row count for the loss."""
+        if self.max_seq_length is None:
+            raise ValueError("the length is known once the model is: call `fitted` before")
+        return self.max_seq_length
 
     def settings(self, request: ScoringRequest) -> dict[str, object]:
         """Return the options that change a figure."""
@@ -114,9 +130,9 @@ class Text(Task):
 
     def scorer(self, job: Job) -> Scorer:
         """Return one that reads the losses and generates; `RequestError` where the context is too short."""
-        if self.max_seq_length > job.model.context:
+        if self.longest > job.model.context:
             raise RequestError(
-                f"--max-seq-length {self.max_seq_length} exceeds the model's context of {job.model.context} "
+                f"--max-seq-length {self.longest} exceeds the model's context of {job.model.context} "
                 f"tokens: --max-seq-length {job.model.context}"
             )
         texts = {row: self._supervised(job, row) for row in range(len(job.rows))}
@@ -128,13 +144,13 @@ class Text(Task):
     def _supervised(self, job: Job, row: int) -> SupervisedText:
         asked = job.rows[row]
         if self._plain(job):
-            return supervise_text(job.model.tokenizer, asked.messages[-1]["content"], self.max_seq_length)
+            return supervise_text(job.model.tokenizer, asked.messages[-1]["content"], self.longest)
         answer = {"role": asked.role, "content": asked.answer}
         shown = job.shown(row)
-        found = supervise(job.candidate.prompting.turns([*shown, answer]), self.max_seq_length)
+        found = supervise(job.candidate.prompting.turns([*shown, answer]), self.longest)
         if (vision := job.model.vision) and vision.cut(found.ids, shown):
             raise ContentError(
-                f"{job.dataset.path}: row {row}: --max-seq-length {self.max_seq_length} cuts into its "
+                f"{job.dataset.path}: row {row}: --max-seq-length {self.longest} cuts into its "
                 f"images, at which training would stop: {found.length + 1} leaves them whole"
             )
         return replace(found, images=job.images(row))
@@ -176,9 +192,7 @@ class Text(Task):
         known = {name: one for name, one in figures.items() if isinstance(one, Measured)}
         metrics = {name: known[name].value if name in known else one for name, one in figures.items()}
         lengths = lengths_of(predictions)
-        draw_lengths(
-            lengths, f"{job.candidate.name} on {job.dataset.name}", self.max_seq_length, job.folder / PLOT
-        )
+        draw_lengths(lengths, f"{job.candidate.name} on {job.dataset.name}", self.longest, job.folder / PLOT)
         write_json(job.folder / METRICS, metrics)
         return {
             "scored": "texts" if self._plain(job) else "answers",
@@ -209,7 +223,7 @@ class Text(Task):
         """Say what was cut, and what could not be asked."""
         cut, refused = round(results["truncation_rate"] * results["n"]), results["refused"]
         told = {
-            f"{cut} of {results['n']} rows exceed --max-seq-length {self.max_seq_length} and were cut as "
+            f"{cut} of {results['n']} rows exceed --max-seq-length {self.longest} and were cut as "
             "training cuts them: their loss is that of what is left": cut,
             f"{refused} prompts exceed the context with --max-new-tokens "
             f"{results['settings'].get('max_new_tokens')}: no answer was generated to them": refused,

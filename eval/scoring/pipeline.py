@@ -59,6 +59,7 @@ ORIGIN = (
 def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset], opened: Opened) -> None:
     """Score models that are open on every dataset, into a folder that was found fit."""
     opened = opened.seeing(request, sets)
+    task = task.fitted(opened)
     opened = task.prompted(opened).with_shots(sets)
     identity = _identity(request, task, opened, sets)
     if shards.first():

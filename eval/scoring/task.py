@@ -148,6 +148,10 @@ class Task(ABC):
         refused = results["refused"]
         return [f"{refused} prompts exceed the context and {self.refused}"] if refused else []
 
+    def fitted(self, opened: Opened) -> "Task":  # noqa: ARG002
+        """Return the command with the defaults that depend on the model."""
+        return self
+
     def prompted(self, opened: Opened) -> Opened:
         """Return the models as this command prompts them."""
         return opened

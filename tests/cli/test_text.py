@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import click
@@ -177,6 +178,24 @@ def test_a_prompt_without_room_for_an_answer_is_read_but_not_asked(text, tmp_pat
     results = read(out, "results.json")
     assert (results["n"], results["generated"], results["refused"]) == (3, 2, 1)
     assert "no answer was generated to them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("context", "length"), [(256, 256), (4096, 2048)])
+def test_the_default_length_is_no_more_than_the_models_context(
+    data, tmp_path, tiny_model, context, length
+) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": context}))
+    given = ["--model", model, "--data", data, "--no-generate", "--out", tmp_path / "out"]
+    cli.main(list(map(str, given)), standalone_mode=False)
+    results = read(tmp_path / "out", "results.json")
+    assert results["settings"]["max_seq_length"] == length
+    assert results["truncation_rate"] == 0
+    whole = tree(tmp_path / "out")
+    (tmp_path / "out" / "base" / "rows" / "results.json").unlink()
+    cli.main([*map(str, given), "--resume"], standalone_mode=False)
+    assert tree(tmp_path / "out") == whole
 
 
 def test_held_out_rows_alone_are_measured(text, data) -> None:
