@@ -16,8 +16,8 @@ from core.files import read_json
 from core.prompt import PLACEHOLDERS, Conversation
 from eval.backends.vision import PIXELS
 from eval.datasets.dataset import EvalDataset
-from eval.datasets.unsplit import MANIFEST
 from eval.datasets.prompts import trained_template, training_settings
+from eval.datasets.unsplit import MANIFEST
 from eval.scoring.candidates import open_adapters
 from eval.scoring.options import ScoringRequest
 
