@@ -1,4 +1,4 @@
-"""What other packages add by entry points: metrics, merge methods and readers (docs/extending.md)."""
+"""Plug-ins by entry points: metrics, merge methods, readers of data and of results (docs/extending.md)."""
 
 import contextlib
 import functools
@@ -12,7 +12,7 @@ import click
 
 from core.errors import ContentError
 
-Group = Literal["tuneyard.metrics", "tuneyard.merge_methods", "tuneyard.readers"]
+Group = Literal["tuneyard.metrics", "tuneyard.merge_methods", "tuneyard.readers", "tuneyard.logs"]
 
 
 class PluginError(ContentError):

@@ -70,9 +70,9 @@ if TYPE_CHECKING:
 def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **asked: Any) -> None:
     """Compare models on the examples that all of them answered.
 
-    RESULTS is a folder that eval.nli and the like wrote (OUT, OUT/MODEL or OUT/MODEL/SET), or another
-    tool's log (lm-evaluation-harness's samples_*.jsonl; JSON Lines with id, gold, prediction), or an
-    evaluation_results.json.
+    RESULTS is a folder that eval.nli and the like wrote (OUT, OUT/MODEL or OUT/MODEL/SET), or results of
+    another tool: LLaMA-Factory's generated_predictions.jsonl, lm-evaluation-harness's samples_*.jsonl, JSON
+    Lines, CSV or Parquet with id, gold and prediction, or an evaluation_results.json.
     NAME is MODEL or MODEL/SET, for what is not named yet. The base is the model `base`, else the first.
     """
     from eval.reports.compared import compare_in_metric, compare_results

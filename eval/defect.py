@@ -19,7 +19,7 @@ from eval.metrics.labels import UNKNOWN, accuracy_line
 from eval.metrics.reports import Report, judge, parse_report, report_summary
 from eval.reports.plots import draw_lying, kinds_chart
 from eval.runs.judgement import ScoredRun
-from eval.runs.logs import DETAILED
+from eval.runs.logs.defect import DETAILED
 from eval.runs.results import Prediction
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.options import ScoringRequest

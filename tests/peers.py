@@ -9,19 +9,19 @@ import pytest
 from tests.conftest import ROOT
 
 
-def installed(name: str, *requirements: str) -> Path:
+def installed(name: str, *requirements: str, alone: bool = False) -> Path:
     """Return a folder for PYTHONPATH with `requirements`, installed once under build/peers/NAME.
 
-    Skips the test where the package index cannot be reached.
+    A tool that runs `alone`, without our packages, may have other versions of them. Skips the test where the
+    package index cannot be reached.
     """
     folder = ROOT / "build" / "peers" / name
     if not (folder / ".done").is_file():
         pip = [Path(sys.base_prefix) / "bin" / "python3", "-m", "pip", "--python", sys.executable]
         command = [*pip, "install", "--quiet", "--disable-pip-version-check"]
-        constraint = ["--constraint", str(ROOT / "requirements.lock"), "--target", str(folder)]
-        done = subprocess.run(
-            [*command, *constraint, "--upgrade", *requirements], capture_output=True, text=True
-        )
+        constraint = [] if alone else ["--constraint", str(ROOT / "requirements.lock")]
+        target = ["--target", str(folder), "--upgrade"]
+        done = subprocess.run([*command, *constraint, *target, *requirements], capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"{name} cannot be installed: {done.stderr.strip().splitlines()[-1]}")
         (folder / ".done").touch()

@@ -9,7 +9,7 @@ from typing import Any
 from core.documents import json_lines
 from core.language import tr
 from eval.runs.judgement import KINDS, ScoredRun, by_dataset, optional_text
-from eval.runs.logs import detailed_rows
+from eval.runs.logs import reader_of
 from eval.runs.results import PREDICTIONS
 
 LONGEST = 2000  # characters of a question or an answer that are shown
@@ -91,16 +91,20 @@ def _rows(runs: Sequence[ScoredRun], models: Sequence[str], places: Sequence[int
 def _records(run: ScoredRun, wanted: set[str]) -> dict[str, dict[str, object]]:
     """The logged records of the wanted rows; of several filters of one log the first that stands there."""
     source = Path(run.source)
-    found: dict[str, dict[str, object]] = {}
-    if source.suffix == ".json" and source.is_file():
-        lines = detailed_rows(source)
-    else:
-        lines = (record for _, record in json_lines(source / PREDICTIONS if source.is_dir() else source))
-    for record in lines:
-        row = _first(record, ROW_NAMES)
-        if row in wanted:
-            found.setdefault(row, record)
-    return found
+    records: dict[str, dict[str, object]] = {}
+    if source.is_dir():
+        for _, record in json_lines(source / PREDICTIONS):
+            row = _first(record, ROW_NAMES)
+            if row in wanted:
+                records.setdefault(row, record)
+        return records
+    for logged in reader_of(source).rows(source):
+        if logged.example.row in wanted:
+            shown: dict[str, object] = {"question": logged.question}
+            if logged.output:
+                shown["model_output"] = logged.output
+            records.setdefault(logged.example.row, shown)
+    return records
 
 
 def _answer(run: ScoredRun, model: int, place: int, record: Mapping[str, object]) -> dict[str, object]:
@@ -115,11 +119,7 @@ def _answer(run: ScoredRun, model: int, place: int, record: Mapping[str, object]
 
 
 def _question(record: Mapping[str, object]) -> str:
-    """The question as it stands in the log; of lm-evaluation-harness its first prompt."""
-    arguments = record.get("arguments")
-    if isinstance(arguments, dict):
-        prompt = next(iter(arguments.values()), None)
-        return cut(str(prompt.get("arg_0", ""))) if isinstance(prompt, dict) else ""
+    """The question as it is in the record."""
     texts = (_first(record, QUESTION_NAMES), optional_text(record, "input"))
     return cut("\n".join(text for text in texts if text))
 

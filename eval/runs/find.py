@@ -20,7 +20,8 @@ from eval.runs.judgement import (
     optional_text,
     text_field,
 )
-from eval.runs.logs import DETAILED, read_detailed, read_log
+from eval.runs.logs import log_readers, logs_in, read_log
+from eval.runs.logs.defect import DETAILED
 from eval.runs.measured import measurable, measured_examples
 from eval.runs.results import PREDICTIONS, RESULTS
 from eval.statistics.rates import group_of
@@ -76,9 +77,13 @@ def read_runs(
 
 
 def _read(place: Path, metric: str, by: str) -> list[ScoredRun]:
+    if metric and place.is_file() and place.suffix not in (".jsonl", ".ndjson"):
+        raise RequestError(
+            f"{place}: --metric reads fields of our own runs and of JSON Lines, not of this file"
+        )
     if metric or place.is_dir():
         return [read_run(place, by, metric)]
-    return [read_detailed(place)] if place.suffix == ".json" else read_log(place)
+    return read_log(place)
 
 
 def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
@@ -87,17 +92,17 @@ def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
     says more than that does."""
     if path.is_file():
         return [path.parent if path.name == DETAILED and (path.parent / RESULTS).is_file() else path], []
-    every = sorted(log for level in LEVELS for log in path.glob(f"{level}samples_*.jsonl"))
-    # lm-evaluation-harness adds a log of each task with its date at every run: the newest counts
-    logs = sorted({(log.parent, log.stem.rpartition("_")[0]): log for log in every}.values())
+    logs = sorted(logs_in(path, LEVELS))
     names = (RESULTS, PREDICTIONS)
     places = sorted(
         {f.parent for level in LEVELS for name in names for f in path.glob(level + name)}, key=_order
     )
     whole = [place for place in places if (place / RESULTS).is_file()]
     if not whole and not logs:
+        patterns = sorted(pattern for reader in log_readers().values() for pattern in reader.files)
         raise RequestError(
-            f"{path}: no {RESULTS} here or two levels below, and no samples_*.jsonl; score something first"
+            f"{path}: no {RESULTS} here or two levels below, and no {' or '.join(patterns)}; score something "
+            "first"
         )
     return whole + logs, [place for place in places if place not in whole]
 

@@ -12,8 +12,9 @@ from core.errors import ContentError
 from eval.runs.alignment import check_rows
 from eval.runs.comparison import compare
 from eval.runs.find import parse_source, read_runs
-from eval.runs.logs import HARNESS as HARNESS_FIELDS
-from eval.runs.logs import PLAIN, read_log
+from eval.runs.logs import read_log
+from eval.runs.logs.harness import HARNESS as HARNESS_FIELDS
+from eval.runs.logs.plain import FIELDS as PLAIN
 from tests.conftest import ROOT
 
 HARNESS = ROOT / "tests" / "golden" / "compare" / "harness"
@@ -183,7 +184,7 @@ def test_plain_lines(tmp_path: Path) -> None:
 def test_unknown_logs_say_what_was_found(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", {"question": 1, "answer": 2})
     with pytest.raises(
-        ContentError, match="found the fields question, answer; expected id, gold, prediction or"
+        ContentError, match="found the fields question, answer; expected one of: .*id, gold, prediction"
     ):
         read_log(path)
     with pytest.raises(ContentError, match="found the fields none"):
