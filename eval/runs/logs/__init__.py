@@ -64,10 +64,12 @@ class LogReader:
     counts: Counts | None = None
     plugin: Plugin | None = None
 
-    def recognises(self, path: Path, fields: Iterable[str]) -> bool:
-        """Whether a file of this suffix, whose first record has these fields, is of the format."""
+    def recognised(self, path: Path, fields: Iterable[str]) -> int:
+        """Count the fields by which a file is of the format; 0 if it is not."""
         present = set(fields)
-        return path.suffix.lower() in self.suffixes and any(present.issuperset(one) for one in self.fields)
+        if path.suffix.lower() not in self.suffixes:
+            return 0
+        return max(len(one) if present.issuperset(one) else 0 for one in self.fields)
 
     def rows(self, path: Path) -> Iterator[LoggedRow]:
         """Yield the rows of a file; `PluginError` for a plug-in that raises or yields something else."""
@@ -122,11 +124,11 @@ def read_log(path: Path) -> list[ScoredRun]:
 
 
 def reader_of(path: Path) -> LogReader:
-    """Find the reader of a file by its suffix and the fields of its first record."""
+    """Find the reader that recognises a file by the most fields of its first record."""
     fields = _first_fields(path)
-    for reader in log_readers().values():
-        if reader.recognises(path, fields):
-            return reader
+    best = max(log_readers().values(), key=lambda reader: reader.recognised(path, fields))
+    if best.recognised(path, fields):
+        return best
     shown = ", ".join(list(fields)[:8]) or "none"
     readable = "; ".join(reader.expected for reader in log_readers().values())
     raise ContentError(

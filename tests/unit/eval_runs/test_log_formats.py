@@ -163,7 +163,12 @@ def inspect_log(path: Path, values: list[str], **fields: object) -> Path:
         }
         for n, value in enumerate(values)
     ]  # fmt: skip
-    log = {"status": "success", "eval": {"task": "even", "model": f"org/{path.stem}"}, "samples": samples}
+    log = {
+        "status": "success",
+        "results": {"total_samples": len(values)},
+        "eval": {"task": "even", "model": f"org/{path.stem}"},
+        "samples": samples,
+    }
     path.write_text(json.dumps(log | fields))
     return path
 

@@ -189,7 +189,7 @@ def test_unknown_logs_say_what_was_found(tmp_path: Path) -> None:
         read_log(path)
     with pytest.raises(ContentError, match="found the fields none"):
         read_log(write(tmp_path / "empty.jsonl"))
-    with pytest.raises(ContentError, match=r":2: expected id, gold and prediction in every row, found id"):
+    with pytest.raises(ContentError, match=r":2: expected id, gold, prediction in every row, found id"):
         read_log(write(tmp_path / "y.jsonl", {"id": 1, "gold": 1, "prediction": 1}, {"id": 2}))
 
 
