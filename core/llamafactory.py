@@ -11,6 +11,8 @@ from typing import Any, Self
 
 from core.errors import TuneyardError
 
+DEEPSPEED = "deepspeed"
+
 WHOLE: dict[str, Any] = {"cutoff_len": 1 << 30, "packing": False, "neat_packing": False}
 """Data arguments by which each row stays by itself and whole."""
 
@@ -71,14 +73,51 @@ class RecipeData:
         return _get_dataset_processor(arguments, self.stage, self.template, do_generate=generates, **module)
 
 
-def read_arguments(settings: Mapping[str, object], **changes: object) -> RecipeData:
-    """Return its arguments for a recipe's settings, as a machine would see them that has all it needs."""
-    from llamafactory.hparams import parser
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a training is launched: `distributed` (torchrun, Ray), and the ZeRO stage of its DeepSpeed file."""
 
-    asked = {**settings, "use_cpu": True, "report_to": "none", "preprocessing_num_workers": None, **changes}
-    able = {"_check_extra_dependencies": lambda *_: None, "is_torch_bf16_gpu_available": lambda: True}
-    with tempfile.TemporaryDirectory() as folder, replaced(parser, **able):  # it looks for checkpoints there
-        return RecipeData(*parser.get_train_args({**asked, "output_dir": folder})[:4])
+    distributed: bool = False
+    zero_stage: int = 0
+
+
+def read_arguments(
+    settings: Mapping[str, object], launch: Launch | None = None, **changes: object
+) -> RecipeData:
+    """Return LLaMA-Factory's arguments for a recipe, as a machine with every package and device sees them.
+
+    DeepSpeed itself would start process groups. LLaMA-Factory's own checks get the facts that they look at
+    instead: the file's name, ZeRO-3 or not, several processes or not.
+    """
+    from llamafactory.hparams import parser
+    from llamafactory.hparams.training_args import TrainingArguments
+    from transformers.training_args import ParallelMode
+
+    launch = launch or Launch()
+    deepspeed = settings.get(DEEPSPEED)
+    plain = {key: settings[key] for key in settings if key != DEEPSPEED}
+    plain |= {"use_cpu": True, "report_to": "none", "preprocessing_num_workers": None, **changes}
+    parse_plain = parser._parse_train_args
+
+    def parse(arguments: dict[str, object]) -> Any:
+        parsed = parse_plain(arguments)
+        training_args = parsed[2]
+        training_args.deepspeed = deepspeed
+        return parsed
+
+    able = {
+        "_check_extra_dependencies": lambda *_: None,
+        "_parse_train_args": parse,
+        "is_deepspeed_zero3_enabled": lambda: launch.zero_stage == 3,
+        "is_torch_bf16_gpu_available": lambda: True,
+    }
+    mode = ParallelMode.DISTRIBUTED if launch.distributed else ParallelMode.NOT_PARALLEL
+    with (
+        tempfile.TemporaryDirectory() as folder,  # LLaMA-Factory looks for checkpoints there
+        replaced(parser, **able),
+        replaced(TrainingArguments, parallel_mode=mode),
+    ):
+        return RecipeData(*parser.get_train_args({**plain, "output_dir": folder})[:4])
 
 
 def import_offline() -> None:
@@ -99,14 +138,20 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replaced(module: Any, **functions: Any) -> Iterator[None]:
-    """Let a module of LLaMA-Factory use other functions for a while."""
-    before = {name: getattr(module, name) for name in functions}
-    vars(module).update(functions)
+def replaced(owner: Any, **values: Any) -> Iterator[None]:
+    """Give a module or class of LLaMA-Factory other functions or attributes for a while."""
+    before = {name: vars(owner).get(name) for name in values}
+    inherited = [name for name in values if name not in vars(owner)]
+    for name, value in values.items():
+        setattr(owner, name, value)
     try:
         yield
     finally:
-        vars(module).update(before)
+        for name in values:
+            if name in inherited:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, before[name])
 
 
 def refusals() -> tuple[type[Exception], ...]:

@@ -1,88 +1,209 @@
-"""LLaMA-Factory's view of a recipe from a process of its own, remembered under $XDG_CACHE_HOME/tuneyard."""
+"""LLaMA-Factory in a process of its own, which answers about recipes and may then train one."""
 
 import contextlib
-import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
-import tempfile
+import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import click
 
-from core.checkout import ROOT
 from core.errors import ContentError, TuneyardError
-from core.files import read_object, sha256, versions, write_json
+from core.files import sha256
 from core.packages import need
+from core.prompt import PLACEHOLDERS
+from recipes.cache import folder_hashes, remembered
 from recipes.data import dataset_dir, files_of, locate
-from recipes.launch import environment
+from recipes.hardware import Gpu, is_set, uses_torchrun
+from recipes.launch import LOG, end, environment, follow, logged_until, supervised
 from recipes.recipe import Recipe
 from recipes.schema import known_keys
 
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json", "vocab.json")
+Answer = dict[str, Any]  # LLaMA-Factory's, as recipes/inspect.py gives it
+PROGRESS = b"counting tokens"  # of recipes/rows.py, passed on to the user
 
 
-def ask(recipe: Recipe, model: str) -> dict[str, Any]:
-    """Return what recipes/inspect.py finds in a recipe's known keys; `ContentError` where it crashed."""
+class LlamaFactory:
+    """The process of recipes/warm.py: started by the first question, ended with the `with` block.
+
+    It imports LLaMA-Factory once, however many recipes are asked about. `train` makes it the trainer.
+    """
+
+    def __init__(self, several: bool = False) -> None:
+        self._words = ["several"] if several else []  # of its command line
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._errors = bytearray()
+        self._reader: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(patience=5 if kind is None else 0)
+
+    def close(self, patience: float = 5) -> None:
+        """End the process; after `patience` seconds, which an idle one does not need, by a signal."""
+        channel, process, reader = self._channel, self._process, self._reader
+        self._channel = self._process = self._reader = None
+        if channel is not None:
+            channel.close()  # an idle process ends by itself at the end of its channel
+        if process is None:
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+        end(process)
+        if reader is not None:
+            reader.join()
+        if process.stderr is not None:
+            process.stderr.close()
+
+    def inspect(self, settings: dict[str, object], launch: dict[str, object]) -> Answer:
+        """Return what recipes/inspect.py finds; `ContentError` if it crashes."""
+        return self._ask({"settings": settings, "launch": launch})
+
+    def preview(self, settings: dict[str, object], weights: Path, count: int) -> Answer:
+        """Return the first rows of a recipe's data as (text, weight) pairs; `ContentError` if that fails."""
+        return self._ask({"settings": settings, "weights": str(weights), "count": count})
+
+    def train(self, recipe: Path, weights: Path | None, output_dir: Path, lock: int) -> None:
+        """Train a recipe file to its end; `ContentError` with the last lines of the log if it fails.
+
+        The trainer holds the descriptor `lock` open.
+        """
+        channel, process = self._start()
+        before = logged_until(output_dir)
+        request = {"train": str(recipe), "weights": str(weights) if weights else None}
+        with (output_dir / LOG).open("ab") as log:
+            message = json.dumps(request).encode() + b"\n"
+            socket.send_fds(channel, [message], [log.fileno(), lock])
+        follow(process, output_dir, before)
+
+    def _ask(self, question: dict[str, Any]) -> Answer:
+        channel, _ = self._start()
+        text = json.dumps(question, default=str)  # `default`: bytes of !!binary
+        try:
+            channel.sendall(text.encode() + b"\n")
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise self._failed() from error
+        return self._read(channel)
+
+    def _read(self, channel: socket.socket) -> Answer:
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            try:
+                piece = channel.recv(1 << 16)
+            except ConnectionResetError as error:
+                raise self._failed() from error
+            if not piece:
+                raise self._failed()
+            line += piece
+        answer: Answer = json.loads(line)
+        if "crashed" in answer:
+            raise ContentError(f"LLaMA-Factory could not be asked: {answer['crashed']}")
+        return answer
+
+    def _start(self) -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
+        """Start the process unless it runs, and wait until it has imported LLaMA-Factory."""
+        if self._channel is not None and self._process is not None:
+            return self._channel, self._process
+        need("llamafactory")
+        click.echo("starting LLaMA-Factory …", err=True)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = supervised(
+                [sys.executable, "-P", "-m", "recipes.warm", str(theirs.fileno()), *self._words],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=environment(),
+                pass_fds=(theirs.fileno(),),
+            )
+        self._channel, self._process = ours, process
+        self._reader = threading.Thread(target=self._copy_errors, args=(process,), daemon=True)
+        self._reader.start()
+        self._read(ours)
+        return ours, process
+
+    def _copy_errors(self, process: "subprocess.Popen[bytes]") -> None:
+        """Collect what the process prints on stderr, and show its progress."""
+        if process.stderr is None:
+            return
+        while True:
+            piece = os.read(process.stderr.fileno(), 4096)
+            if not piece:
+                return
+            self._errors += piece
+            if PROGRESS in piece:
+                sys.stderr.write(piece.decode(errors="replace"))
+                sys.stderr.flush()
+
+    def _failed(self) -> ContentError:
+        """End a process that has closed its channel and return why; the next question starts another one."""
+        self.close()
+        text = self._errors.decode(errors="replace").replace("\r", "\n")
+        lines = [line for line in text.splitlines() if line.strip()]
+        self._errors.clear()
+        return ContentError(f"LLaMA-Factory could not be asked: {lines[-1] if lines else 'no reason given'}")
+
+
+def ask(llamafactory: LlamaFactory, recipe: Recipe, model: str, gpus: Sequence[Gpu]) -> Answer:
+    """Return what LLaMA-Factory finds in a recipe for a machine with `gpus`; `ContentError` if it crashes.
+
+    An answer about the same settings, data and model comes from the cache.
+    """
     settings = {key: value for key, value in recipe.settings.items() if key in known_keys()}
     settings["model_name_or_path"] = model
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    remembered = cache / "tuneyard" / "inspect" / f"{_key(settings, recipe)}.json"
-    with contextlib.suppress(OSError, ContentError):  # none yet, or broken: asked again
-        return read_object(remembered)
-    click.echo(f"{recipe.path}: asking LLaMA-Factory …", err=True)
-    answer = _inspect(settings)
-    if '"error":' not in json.dumps(answer):  # which another time may not be there
-        with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
-            write_json(remembered, answer)
-    return answer
+    launch: dict[str, object] = {
+        "distributed": uses_torchrun(recipe, gpus) or is_set("USE_RAY"),
+        "zero_stage": _zero_stage(recipe),
+    }
+
+    def answer() -> Answer:
+        return llamafactory.inspect(settings, launch)
+
+    data = _data(recipe)
+    if data is None:
+        return answer()
+    return remembered("recipe", [settings, launch, data, folder_hashes(Path(model))], answer)
 
 
-def ask_weights(recipe: Recipe, model: str, weights: Path, count: int) -> list[list[tuple[str, float]]]:
-    """Return the first rows of a recipe's data as (text, weight) pairs; `ContentError` where that fails."""
+def ask_weights(
+    llamafactory: LlamaFactory, recipe: Recipe, model: str, weights: Path, count: int
+) -> list[list[tuple[str, float]]]:
+    """Return the first rows of a recipe's data as (text, weight) pairs; `ContentError` if that fails."""
     settings = {**recipe.settings, "model_name_or_path": model}
-    rows: list[list[tuple[str, float]]] = _inspect(settings, str(weights), str(count))["rows"]
+    rows: list[list[tuple[str, float]]] = llamafactory.preview(settings, weights, count)["rows"]
     return rows
 
 
-def _key(settings: dict[str, object], recipe: Recipe) -> str:
+def _zero_stage(recipe: Recipe) -> int:
+    try:
+        stage = recipe.zero().get("stage", 0)
+    except (ContentError, OSError):  # E310 reports the file
+        return 0
+    return stage if isinstance(stage, int) else 0
+
+
+def _data(recipe: Recipe) -> dict[str, object] | None:
+    """Return the entry and the hashes of each dataset; None if an answer also depends on media files."""
     data: dict[str, object] = {}
     for name in [*recipe.names("dataset"), *recipe.names("eval_dataset")]:
         try:
             entry, path = locate(name, dataset_dir(recipe))
-            data[name] = [entry, path if isinstance(path, str) else [sha256(file) for file in files_of(path)]]
+            hashes = path if isinstance(path, str) else [sha256(file) for file in files_of(path)]
         except TuneyardError:
             data[name] = None
-    model = Path(str(settings["model_name_or_path"]))
-    tokenizer = {name: sha256(model / name) for name in TOKENIZER if (model / name).is_file()}
-    code = [sha256(ROOT / name) for name in ("recipes/inspect.py", "recipes/rows.py", "core/llamafactory.py")]
-    parts = [settings, data, tokenizer, versions("llamafactory", "transformers", "tokenizers"), code]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _inspect(settings: dict[str, object], *more: str) -> dict[str, Any]:
-    need("llamafactory")
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        json.dump(settings, file, default=str)  # bytes of !!binary
-        file.flush()
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "recipes.inspect", file.name, *more],
-            env={**environment(), "HF_HUB_OFFLINE": "1", "LLAMAFACTORY_VERBOSITY": "ERROR"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        text = bytearray()
-        while process.stderr and (piece := os.read(process.stderr.fileno(), 4096)):
-            text += piece
-            if b"counting tokens" in piece:  # its progress
-                sys.stderr.write(piece.decode(errors="replace"))
-        answer = process.stdout.read() if process.stdout else b""
-    if process.wait():
-        log = text.decode(errors="replace").replace("\r", "\n")
-        reason = next((line for line in reversed(log.splitlines()) if line.strip()), "no reason given")
-        raise ContentError(f"LLaMA-Factory could not be asked: {reason}")
-    found: dict[str, Any] = json.loads(answer)
-    return found
+            continue
+        columns = entry.get("columns")
+        if isinstance(columns, dict) and PLACEHOLDERS.keys() & columns.keys():
+            return None
+        data[name] = [entry, hashes]
+    return data

@@ -1,33 +1,36 @@
-"""python -m recipes check R.yaml … [key=value …]: everything wrong with a recipe, before it takes a GPU.
+"""tuneyard recipe check R.yaml … [key=value …]: every problem of a recipe, before it takes a GPU.
 
-Our own rules at once; then LLaMA-Factory is asked in a process of its own (about 15 s, remembered).
+Our own rules at once; then LLaMA-Factory answers in a process of its own. It takes about 10 s to import, once
+for all recipes of the command. With --watch that process stays, and each edit is checked at once.
 """
 
 import itertools
 import json
 import math
+import time
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import click
 
 from core.cli import cli_command
-from core.errors import SHOWN, ContentError, Problem, ProblemsError, RequestError, counted
+from core.errors import SHOWN, ContentError, Problem, ProblemsError, RequestError, TuneyardError, counted
 from core.files import existing
 from core.runs import RUN, STARTED
-from recipes.ask import ask, ask_weights
+from recipes.ask import Answer, LlamaFactory, ask, ask_weights
 from recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, shapes_of
 from recipes.data import NamedDataset, dataset_dir, locate, read_datasets
 from recipes.hardware import Machine, machine, world_size
 from recipes.output import inputs_of, other_run, other_world
-from recipes.recipe import Recipe, read_recipe
+from recipes.recipe import Recipe, find_recipe, read_recipe
 from recipes.rules import problems_of
 from recipes.token_weights import weights_file
+from recipes.watch import FileStates, files_named, states_of
 
-Answer = dict[str, Any]  # LLaMA-Factory's, as recipes/inspect.py gives it; {} where it was not asked
+WATCHED_EVERY = 0.3  # seconds
 HERE = {"E309", "E342", "E343", "E344"}  # what this machine lacks: a note on a recipe for another
 
 
@@ -61,6 +64,18 @@ class Checked:
         return self.problems
 
 
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """The options of `recipe check`: key=value over the recipes, model folder, machine, and the output."""
+
+    overrides: tuple[str, ...]
+    model: str | None
+    target: Machine
+    quick: bool
+    show_all: bool
+    as_json: bool
+
+
 @cli_command(
     "check",
     "tuneyard recipe check recipes/demo-rte.yaml",
@@ -78,58 +93,88 @@ class Checked:
 )
 @click.option("--show-weights", type=click.IntRange(1), metavar="N", help="Show N rows with their weights.")
 @click.option("--quick", is_flag=True, help="Only what is found at once, without asking LLaMA-Factory.")
+@click.option("--watch", is_flag=True, help="Check again after every edit, until Ctrl-C.")
 @click.option("--all", "show_all", is_flag=True, help="Show every problem, not the first 20.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each recipe.")
 def command(
-    arguments: tuple[str, ...], model: str | None, trains_on: str, show_weights: int | None, **shown: bool
+    arguments: tuple[str, ...],
+    model: str | None,
+    trains_on: str,
+    show_weights: int | None,
+    watch: bool,
+    **output: bool,
 ) -> None:
     """Say everything that is wrong with recipes, before you reserve a GPU."""
-    overrides = [argument for argument in arguments if "=" in argument]
+    overrides = tuple(argument for argument in arguments if "=" in argument)
     paths = [Path(argument) for argument in arguments if "=" not in argument]
     if not paths:
         raise RequestError("no recipe named; expected RECIPE… KEY=VALUE…, as in recipes/rte.yaml lora_rank=4")
-    _refuse_unused(model, show_weights, **shown)
-    failed, target = 0, machine(trains_on)
-    for path in paths:
-        try:
-            recipe = read_recipe(path, overrides)
-            if show_weights:
-                print_weights(recipe, model, show_weights)
-            else:
-                failed += check(recipe, model, target, **shown)
-        except ContentError as error:
-            click.echo(str(error), err=True)
-            failed += 1
+    options = CheckOptions(overrides, model, machine(trains_on), **output)
+    _refuse_unused(options, show_weights, watch)
+    with LlamaFactory(several=watch or len(paths) > 1) as llamafactory:
+        if watch:
+            watch_recipes(llamafactory, paths, options)
+        failed = 0
+        for path in paths:
+            try:
+                recipe = read_recipe(path, overrides)
+                if show_weights:
+                    print_weights(llamafactory, recipe, model, show_weights)
+                else:
+                    failed += check(llamafactory, recipe, options)
+            except ContentError as error:
+                click.echo(str(error), err=True)
+                failed += 1
     if failed:
         raise ContentError(f"{failed} of {len(paths)} recipes cannot be trained as they are")
 
 
-def _refuse_unused(
-    model: str | None, show_weights: int | None, quick: bool, show_all: bool, as_json: bool
-) -> None:
+def _refuse_unused(options: CheckOptions, show_weights: int | None, watch: bool) -> None:
     """Raise `RequestError` for an option that another one leaves without effect."""
-    if quick and model is not None:
+    if options.quick and options.model is not None:
         raise RequestError("--model is for LLaMA-Factory, which --quick leaves out: give one of them")
     if show_weights is None:
         return
-    for flag, is_set in {"--quick": quick, "--all": show_all, "--json": as_json}.items():
+    flags = {"--quick": options.quick, "--all": options.show_all, "--json": options.as_json, "--watch": watch}
+    for flag, is_set in flags.items():
         if is_set:
             raise RequestError(f"{flag}: --show-weights prints rows and checks nothing: leave {flag} out")
 
 
-def check(
-    recipe: Recipe, model: str | None, target: Machine, quick: bool, show_all: bool, as_json: bool
-) -> bool:
-    """Print what is wrong with one recipe as it is found; return whether it cannot be trained on `target`."""
-    known = quick_check(recipe, target)
+def watch_recipes(llamafactory: LlamaFactory, paths: list[Path], options: CheckOptions) -> NoReturn:
+    """Check recipes, and each of them again whenever it or a file that it names changes; ends with Ctrl-C."""
+    for path in paths:
+        find_recipe(path)  # a missing one is a wrong argument
+    states: dict[Path, FileStates] = {}
+    while True:
+        for path in paths:
+            before = states.get(path)
+            if before is not None and before == states_of(before):
+                continue
+            if before is not None:
+                click.echo(f"{path}: changed", err=True)
+            states[path] = states_of([find_recipe(path)])
+            try:
+                recipe = read_recipe(path, options.overrides)
+                states[path] = states_of(files_named(recipe))
+                check(llamafactory, recipe, options)
+            except (TuneyardError, OSError) as error:  # half an edit
+                click.echo(f"error: {error}", err=True)
+        time.sleep(WATCHED_EVERY)
+
+
+def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> bool:
+    """Print what is wrong with one recipe as it is found; return whether it cannot be trained."""
+    model, as_json = options.model, options.as_json
+    known = quick_check(recipe, options.target)
     problems = known.problems
-    shown = 0 if as_json else _show(problems, SHOWN if not show_all else len(problems))
-    if not quick:
-        known = ask_check(known, model)
+    shown = 0 if as_json else _show(problems, SHOWN if not options.show_all else len(problems))
+    if not options.quick:
+        known = ask_check(llamafactory, known, model)
         if model is not None:
             _require_read(model, known.answer)
         if not as_json:
-            _show(known.problems, SHOWN - shown if not show_all else len(known.problems))
+            _show(known.problems, SHOWN - shown if not options.show_all else len(known.problems))
         problems = [*problems, *known.problems]
     asked = model or str(recipe.settings.get("model_name_or_path"))
     unchecked = [*not_local(known.datasets), *not_checked(known.answer, asked)]
@@ -146,12 +191,12 @@ def check(
     return any(problem.is_error for problem in problems)
 
 
-def print_weights(recipe: Recipe, model: str | None, count: int) -> None:
+def print_weights(llamafactory: LlamaFactory, recipe: Recipe, model: str | None, count: int) -> None:
     """Print the first rows with each loss token in the colour of its weight; the prompt is dim."""
     weights = weights_file(recipe.path)
     if weights is None:
         raise RequestError(f"{recipe.path.parent / 'weights' / recipe.path.name}: no weights for this recipe")
-    rows = ask_weights(recipe, model or recipe.text("model_name_or_path"), weights, count)
+    rows = ask_weights(llamafactory, recipe, model or recipe.text("model_name_or_path"), weights, count)
     heights = sorted({weight for row in rows for _, weight in row if weight})
     colours = dict(zip(heights, itertools.cycle(["green", "yellow", "red", "magenta", "cyan"]), strict=False))
     for row in rows:
@@ -175,10 +220,11 @@ def quick_check(recipe: Recipe, target: Machine) -> Checked:
     return Checked(recipe, target, datasets, _noted(problems, target))
 
 
-def ask_check(known: Checked, model: str | None) -> Checked:
+def ask_check(llamafactory: LlamaFactory, known: Checked, model: str | None) -> Checked:
     """Return what LLaMA-Factory answers about a recipe, and the problems that this adds to those `known`."""
     recipe, target, before = known.recipe, known.target, [problem.code[:3] for problem in known.problems]
-    answer = ask(recipe, model or str(recipe.settings.get("model_name_or_path")))
+    model = model or str(recipe.settings.get("model_name_or_path"))
+    answer = ask(llamafactory, recipe, model, target.gpus)
     schedule = replace(known, answer=answer).schedule
     found = [*answer_problems(recipe, answer, before), *data_problems(recipe, answer, known.datasets)]
     if regroups(recipe) and schedule.rows and recipe.settings.get("do_train") is True:

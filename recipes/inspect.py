@@ -1,75 +1,235 @@
-"""python -m recipes.inspect SETTINGS.json [WEIGHTS.yaml COUNT]: ask LLaMA-Factory about a recipe.
+"""What LLaMA-Factory itself finds in a recipe; runs in a process of recipes/warm.py.
 
-In a process of its own: its argument classes judge the settings, its loader, converter and processor the rows
-(recipes/rows.py), and the model with its adapter is laid out on the meta device from its config alone. Writes
-one JSON object to stdout; nothing is trained, no weights are read, no network is used.
+Its argument classes judge the settings. Its loader, converter and processor read the rows (recipes/rows.py).
+The model with its adapter is laid out on the meta device, from its config alone. Nothing is trained, no
+weights are read and no network is used. Rows, layout and epoch are remembered (recipes/cache.py) by what they
+depend on: after an edit of another setting only the arguments are judged again.
 """
 
-import contextlib
-import io
 import json
-import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from core.files import read_object
-from core.llamafactory import RecipeData, read_arguments
+from core.files import sha256
+from core.llamafactory import Launch, RecipeData, read_arguments
 from core.patterns import bounded
+from core.prompt import PLACEHOLDERS
+from recipes.cache import folder_hashes, remembered
+from recipes.data import files_of
 from recipes.rows import epoch, look, refusals, words
 from recipes.token_weights import read_weights, token_spans
 
 CHAT = [{"role": "user", "content": "Is 12 even?"}, {"role": "assistant", "content": "yes"}]
 ASKED = {"add_generation_prompt": True, "enable_thinking": False, "return_dict": False}
 TOOL = {"type": "function", "function": {"name": "even", "parameters": {"type": "object", "properties": {}}}}
-# What only the machine and the launcher that train can be asked about; recipes/rules.py judges it.
-ELSEWHERE = ("deepspeed", "fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")
+# What only the machine that trains can be asked about; recipes/rules.py judges it.
+ELSEWHERE = ("fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")
+# Model arguments that LLaMA-Factory's load_tokenizer, patch_tokenizer and patch_processor read.
+OF_TOKENIZER = (
+    "model_name_or_path", "model_revision", "use_fast_tokenizer", "split_special_tokens", "add_tokens",
+    "add_special_tokens", "new_special_tokens_config", "resize_vocab", "trust_remote_code",
+    "image_max_pixels", "image_min_pixels", "image_do_pan_and_scan", "crop_to_patches", "video_max_pixels",
+    "video_min_pixels", "video_fps", "video_maxlen", "use_audio_in_video", "audio_sampling_rate",
+)  # fmt: skip
+# Data arguments that choose, mix and group rows, but never change one.
+OF_EPOCH = (
+    "dataset", "eval_dataset", "val_size", "mix_strategy", "interleave_probs", "packing", "neat_packing",
+    "eval_on_each_dataset", "overwrite_cache", "preprocessing_num_workers", "preprocessing_batch_size",
+    "tokenized_path", "data_shared_file_system",
+)  # fmt: skip
+# Model arguments that say how rows are read or calculated, not which parameters there are.
+OF_NO_LAYOUT = ("model_max_length", "device_map", "cache_dir", "hf_hub_token", "block_diag_attn")
+Facts = dict[str, Any]
 
 
-def inspect(settings: dict[str, object]) -> dict[str, object]:
+def inspect(settings: dict[str, object], launch: Launch) -> Facts:
     """Return LLaMA-Factory's view: `rejected`, else `data`, `tokens`, `model`; {"error": why} for a lack."""
     try:
-        reader = _arguments(settings)
+        arguments = _arguments(settings, launch)
     except refusals() as error:
-        return {"rejected": words(error)}
-    data_args = reader.data_args
-    tokens: dict[str, Any] = {}
-    try:
-        reader, tokens["template"] = _with_tokenizer(reader)
-    except refusals() as error:
-        tokens["error"] = words(error)
-    try:
-        model = _model(reader.model_args, reader.finetuning_args, reader.module.get("tokenizer"))
-    except refusals() as error:
-        model = {"error": words(error)}
-    names = dict.fromkeys([*(data_args.dataset or []), *(data_args.eval_dataset or [])])
-    data = {name: look(reader, name) for name in names}
-    lengths = {name: about.pop("lengths", None) for name, about in data.items()}
-    rejected = None
-    sets = [lengths[name] for name in data_args.dataset or []]
-    if sets and all(sets):
-        others = [lengths[name] or [] for name in data_args.eval_dataset or []]
+        message = words(error)
+        return {"rejected": message, "at_fault": at_fault(settings, launch, message)}
+    return Inspection(arguments, settings.get("preprocessing_num_workers")).facts()
+
+
+def at_fault(settings: Mapping[str, object], launch: Launch, message: str) -> list[str]:
+    """Return the settings without which LLaMA-Factory would not refuse a recipe with this message."""
+    keys = []
+    for key in settings:
+        rest = {name: value for name, value in settings.items() if name != key}
         try:
-            tokens["train"] = epoch(reader, sets, others, settings.get("preprocessing_num_workers"))
-        except refusals() as error:  # a share held out, or probabilities, that it cannot take
-            rejected = words(error)
-    if reader.module:
-        tokens["datasets"] = {name: about["tokens"] for name, about in data.items() if about.get("tokens")}
-    return {"rejected": rejected, "data": data, "tokens": tokens, "model": model}
+            _arguments(rest, launch)
+        except refusals() as error:
+            if words(error) == message:
+                continue
+        keys.append(key)
+    return keys
 
 
-def _arguments(settings: dict[str, object], **changes: object) -> RecipeData:
-    return read_arguments({key: settings[key] for key in settings if key not in ELSEWHERE}, **changes)
+@dataclass(frozen=True)
+class Inspection:
+    """The facts of one recipe, each remembered by the arguments and file contents that it depends on."""
+
+    arguments: RecipeData
+    workers: object
+
+    def facts(self) -> Facts:
+        """Return `rejected`, `data`, `tokens` and `model`."""
+        data_args = self.arguments.data_args
+        tokens: Facts = self._template()
+        model = self._layout()
+        names = [*(data_args.dataset or []), *(data_args.eval_dataset or [])]
+        data = {name: self._rows(name) for name in dict.fromkeys(names)}
+        rejected = None
+        counted = [data[name].get("tokens", {}).get("rows") for name in data_args.dataset or []]
+        if counted and all(counted):
+            train = self._epoch()
+            rejected = train.pop("rejected", None)
+            if rejected is None:
+                tokens["train"] = train
+        if "error" not in tokens:
+            tokens["datasets"] = {
+                name: about["tokens"] for name, about in data.items() if about.get("tokens")
+            }
+        return {"rejected": rejected, "data": data, "tokens": tokens, "model": model}
+
+    @cached_property
+    def reader(self) -> RecipeData:
+        """The arguments with tokenizer and template, or without them if they are not at hand."""
+        try:
+            return self.arguments.with_tokenizer().with_template()
+        except refusals():
+            return self.arguments
+
+    def _template(self) -> Facts:
+        tools = _has_tools(self.arguments)
+
+        def compare() -> Facts:
+            try:
+                return {"template": _compare_templates(self.arguments.with_tokenizer(), tools)}
+            except refusals() as error:
+                return {"error": words(error)}
+
+        return remembered("template", [self._tokenizer_key, tools], compare)
+
+    def _layout(self) -> Facts:
+        model_args = _without(vars(self.arguments.model_args), OF_NO_LAYOUT)
+        finetuning_args = vars(self.arguments.finetuning_args)
+
+        def lay_out() -> Facts:
+            reader = self.reader  # LLaMA-Factory sets `resize_vocab` as it loads a tokenizer with new tokens
+            try:
+                return _model(reader.model_args, reader.finetuning_args, reader.module.get("tokenizer"))
+            except refusals() as error:
+                return {"error": words(error)}
+
+        return remembered("layout", [model_args, finetuning_args, self._model_hashes], lay_out)
+
+    def _rows(self, name: str) -> Facts:
+        """Return what becomes of a dataset, without the lengths of its rows."""
+        key = self._rows_key(name)
+
+        def count() -> Facts:
+            return _without(self._look(name), ("lengths",))
+
+        return count() if key is None else remembered("rows", key, count)
+
+    def _lengths(self, name: str) -> list[list[int]] | None:
+        key = self._rows_key(name)
+
+        def measure() -> Facts:
+            return {"lengths": self._look(name).get("lengths")}
+
+        answer = measure() if key is None else remembered("lengths", key, measure)
+        lengths: list[list[int]] | None = answer["lengths"]
+        return lengths
+
+    def _look(self, name: str) -> Facts:
+        """Return what becomes of a dataset, read once."""
+        if name not in self._looked_at:
+            self._looked_at[name] = look(self.reader, name)
+        return self._looked_at[name]
+
+    @cached_property
+    def _looked_at(self) -> dict[str, Facts]:
+        return {}
+
+    def _epoch(self) -> Facts:
+        """Return the rows of an epoch, or why it is `rejected`."""
+        data_args = self.arguments.data_args
+        names = [*(data_args.dataset or []), *(data_args.eval_dataset or [])]
+        keys = {name: self._rows_key(name) for name in names}
+        seed = self.arguments.training_args.seed
+
+        def group() -> Facts:
+            sets = [self._lengths(name) or [] for name in data_args.dataset or []]
+            others = [self._lengths(name) or [] for name in data_args.eval_dataset or []]
+            try:
+                return epoch(self.arguments, sets, others, self.workers)
+            except refusals() as error:  # a share held out, or probabilities, that it cannot take
+                return {"rejected": words(error)}
+
+        if None in keys.values():
+            return group()
+        grouping = _without(vars(data_args), ("overwrite_cache", "tokenized_path"))
+        return remembered("epoch", [keys, grouping, seed, self.workers, self.arguments.stage], group)
+
+    @cached_property
+    def _model_hashes(self) -> dict[str, str]:
+        return folder_hashes(Path(str(self.arguments.model_args.model_name_or_path)))
+
+    @cached_property
+    def _tokenizer_key(self) -> list[object]:
+        """What ids of a row depend on: stage, tokenizer and template."""
+        model_args = vars(self.arguments.model_args)
+        read_by_tokenizer = {name: model_args.get(name) for name in OF_TOKENIZER}
+        data_args = _without(vars(self.arguments.data_args), OF_EPOCH)
+        return [self.arguments.finetuning_args.stage, read_by_tokenizer, data_args, self._model_hashes]
+
+    def _rows_key(self, name: str) -> list[object] | None:
+        """What the rows of a dataset depend on; None if other files or services are part of it."""
+        try:
+            attributes = self.arguments.attributes(name)
+        except refusals():
+            return None
+        if attributes.load_from != "file" or any(getattr(attributes, kind) for kind in PLACEHOLDERS):
+            return None
+        path = Path(self.arguments.data_args.dataset_dir) / attributes.dataset_name
+        if not path.exists():
+            return None
+        hashes = [sha256(file) for file in files_of(path)]
+        training_args = self.arguments.training_args
+        trained = name in (self.arguments.data_args.dataset or [])
+        generates = training_args.predict_with_generate and not trained
+        workers = training_args.dataloader_num_workers
+        return [self._tokenizer_key, vars(attributes), hashes, generates, workers]
 
 
-def _with_tokenizer(reader: RecipeData) -> tuple[RecipeData, str]:
-    """Return the reader with template and tokenizer, and where its prompt leaves the chat template."""
-    reader = reader.with_tokenizer()
+def _without(values: Mapping[str, Any], names: tuple[str, ...]) -> Facts:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def _arguments(settings: Mapping[str, object], launch: Launch | None = None, **changes: object) -> RecipeData:
+    here = {key: settings[key] for key in settings if key not in ELSEWHERE}
+    return read_arguments(here, launch, **changes)
+
+
+def _compare_templates(reader: RecipeData, tools: bool) -> str:
+    """Return where LLaMA-Factory's prompt differs from the tokenizer's own chat template, "" if nowhere."""
     tokenizer = reader.module["tokenizer"]
-    tools = [None, TOOL] if _has_tools(reader) else [None]
-    chats = [_chat_ids(tokenizer, tool) for tool in tools]  # before the template mends the tokenizer
-    reader, pairs = reader.with_template(), zip(chats, tools, strict=True)
-    found = (_template_difference(reader.template, tokenizer, *pair) for pair in pairs)
-    return reader, "" if reader.stage == "pt" else next(filter(None, found), "")
+    questions = [None, TOOL] if tools else [None]
+    chats = [_chat_ids(tokenizer, tool) for tool in questions]  # before the template mends the tokenizer
+    template = reader.with_template().template
+    if reader.stage == "pt":
+        return ""
+    for chat, tool in zip(chats, questions, strict=True):
+        difference = _template_difference(template, tokenizer, chat, tool)
+        if difference:
+            return difference
+    return ""
 
 
 def _has_tools(reader: RecipeData) -> bool:
@@ -82,7 +242,8 @@ def _has_tools(reader: RecipeData) -> bool:
 
 def preview(settings: dict[str, object], weights: Path, count: int) -> list[list[tuple[str, float]]]:
     """Return the first `count` rows of the training data as (text, weight) pairs; the prompt weighs 0."""
-    reader, _ = _with_tokenizer(_arguments(settings, max_samples=count))
+    arguments = _arguments(settings, Launch(distributed=True), max_samples=count)
+    reader = arguments.with_tokenizer().with_template()
     tokenizer, rules = reader.module["tokenizer"], read_weights(weights)
     shown: list[list[tuple[str, float]]] = []
     for row in reader.rows(reader.data_args.dataset[0]):
@@ -165,11 +326,3 @@ def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> 
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     known = finetuning_args.finetuning_type in ("full", "lora")  # what recipes/costs.py can plan
     return {"trainable": int(trained) if known else None, "unfit": unfit, "refused": ""}
-
-
-if __name__ == "__main__":
-    with contextlib.redirect_stdout(io.StringIO()):  # LLaMA-Factory prints as it goes
-        settings = read_object(Path(sys.argv[1]))
-        shown = sys.argv[2:]  # WEIGHTS.yaml COUNT
-        answer = {"rows": preview(settings, Path(shown[0]), int(shown[1]))} if shown else inspect(settings)
-    json.dump(answer, sys.stdout)

@@ -1,4 +1,4 @@
-"""LLaMA-Factory in a process of its own: started, watched with one progress line, logged, ended with us.
+"""Trainings in processes of their own: started, followed with one progress line, logged, ended with us.
 
 python -m recipes.launch PID COMMAND… runs a command whose whole family ends with it, or with process PID:
 torchrun's ranks have sessions of their own, out of reach of signals to a group; orphans come to that process.
@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -36,47 +37,71 @@ _STARTERS = ("ChildFailedError", "CalledProcessError")  # of torchrun and the la
 _RANK = re.compile(r"Signal (\d+) \(SIG\w+\) received by PID")  # torchrun's table; the root cause is last
 
 
-def training_command(weights: Path | None, torchrun: bool) -> list[str]:
-    """Return LLaMA-Factory's command (`RequestError` without it); with weights ours, torchrun as it would."""
+@dataclass(frozen=True, slots=True)
+class LogSizes:
+    """Bytes of the log and of the progress file in an output_dir before a training writes there."""
+
+    log: int
+    progress: int
+
+
+def torchrun_command(weights: Path | None) -> list[str]:
+    """Return LLaMA-Factory's command (`RequestError` if it is missing); with weights, torchrun with ours."""
     if weights is None:
         cli = shutil.which("llamafactory-cli", path=environment()["PATH"])
         if cli is None:
             raise RequestError("llamafactory-cli not found; install it with `make setup`")
         return [cli, "train"]
-    given, ranks = os.environ.get, []
-    if torchrun:
-        nodes, each = given("NNODES", "1"), given("NPROC_PER_NODE") or "gpu"
-        address, port = given("MASTER_ADDR", "127.0.0.1"), given("MASTER_PORT", "29500")
-        where = ["--node_rank", given("NODE_RANK", "0"), "--master_addr", address, "--master_port", port]
-        ranks = ["-m", "torch.distributed.run", "--nnodes", nodes, "--nproc_per_node", each]
-        ranks += ["--standalone"] if nodes == "1" else where
+    given = os.environ.get
+    nodes, each = given("NNODES", "1"), given("NPROC_PER_NODE") or "gpu"
+    address, port = given("MASTER_ADDR", "127.0.0.1"), given("MASTER_PORT", "29500")
+    where = ["--node_rank", given("NODE_RANK", "0"), "--master_addr", address, "--master_port", port]
+    ranks = ["-m", "torch.distributed.run", "--nnodes", nodes, "--nproc_per_node", each]
+    ranks += ["--standalone"] if nodes == "1" else where
     return [sys.executable, *ranks, "-m", "recipes.token_weights", str(weights)]
 
 
-def launch(command: list[str], output_dir: Path, lock: int, torchrun: bool = False) -> None:
-    """Run a training command to its end; `ContentError` with the reason's last lines where it fails.
+def launch(command: list[str], output_dir: Path, lock: int) -> None:
+    """Run a torchrun training to its end; `ContentError` with the reason's last lines if it fails.
 
     It inherits the descriptor `lock`. Whatever ends this process (even kill -9) ends it with all its workers.
     """
-    progress = output_dir / PROGRESS
-    known = progress.stat().st_size if progress.exists() else 0  # of a run that is resumed
+    before = logged_until(output_dir)
     with (output_dir / LOG).open("ab") as log:
-        start = log.tell()
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "recipes.launch", str(os.getpid()), *command],
-            stdin=subprocess.DEVNULL,
+        process = supervised(
+            command,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment() | ({"FORCE_TORCHRUN": "1"} if torchrun else {}),
-            start_new_session=True,
+            env=environment() | {"FORCE_TORCHRUN": "1"},
             pass_fds=(lock,),
         )
+    follow(process, output_dir, before)
+
+
+def supervised(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+    """Start a command in a session of its own; its whole family ends with it, or with this process."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "recipes.launch", str(os.getpid()), *command],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        **options,
+    )
+
+
+def logged_until(output_dir: Path) -> LogSizes:
+    """Return how much a run that is resumed has already written."""
+    log, progress = (output_dir / name for name in (LOG, PROGRESS))
+    return LogSizes(*(path.stat().st_size if path.exists() else 0 for path in (log, progress)))
+
+
+def follow(process: "subprocess.Popen[bytes]", output_dir: Path, before: LogSizes) -> None:
+    """Show a training's progress to its end; `ContentError` with the reason's last lines if it fails."""
     try:
-        _watch(process, progress, known)
+        _watch(process, output_dir / PROGRESS, before.progress)
     finally:
-        _end(process)
+        end(process)
     if process.returncode:
-        raise ContentError(failure(process.returncode, output_dir / LOG, start))
+        raise ContentError(failure(process.returncode, output_dir / LOG, before.log))
 
 
 def environment() -> dict[str, str]:
@@ -118,8 +143,8 @@ def _show(bar: "tqdm[Any]", path: Path, position: int) -> int:
     return position
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a training that still runs: its supervisor ends its family; SIGKILL where that takes too long."""
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """End a process that still runs: its supervisor ends its family; SIGKILL where that takes too long."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):

@@ -9,6 +9,7 @@ import click
 from core.cli import cli_command
 from core.errors import RequestError, counted
 from recipes import costs
+from recipes.ask import LlamaFactory
 from recipes.check import ask_check, quick_check
 from recipes.hardware import GPUS, find_gpus, machine, world_size
 from recipes.recipe import Recipe, read_recipe
@@ -42,7 +43,8 @@ def make_plan(recipe: Recipe, gpu: str, gpus: int | None, model: str | None) -> 
     ranks = gpus or world_size(recipe, find_gpus())
     known = quick_check(recipe, machine(f"{ranks}x{gpu}"))
     known.refuse(OF_THE_DISK)
-    known = ask_check(known, model)
+    with LlamaFactory() as llamafactory:
+        known = ask_check(llamafactory, known, model)
     known.refuse(OF_THE_DISK)
     answer, schedule = known.answer, known.schedule
     shapes = costs.shapes_of(answer["model"])

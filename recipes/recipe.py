@@ -79,7 +79,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    path = _found(path)
+    path = find_recipe(path)
     if path.is_dir():
         raise RequestError(f"{path}: is a folder, expected a recipe (a YAML file)")
     if path.suffix not in {".yaml", ".yml"}:
@@ -109,8 +109,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     return Recipe(path, {str(key): value for key, value in settings.items()}, parsed.lines, tuple(overrides))
 
 
-def _found(path: Path) -> Path:
-    """Return the file of a recipe; a bare name stands for recipes/NAME.yaml where there is no such path."""
+def find_recipe(path: Path) -> Path:
+    """Return the file of a recipe; a bare name means recipes/NAME.yaml. `RequestError` if it is missing."""
     named = bundled(Path("recipes") / f"{path}.yaml")
     if path.exists() or path.suffix in {".yaml", ".yml"} or len(path.parts) != 1:  # qwen0.5b-qa has no suffix
         return require(bundled(path), "recipe")

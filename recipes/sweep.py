@@ -25,6 +25,7 @@ from core.drawing import choose_typeface, picture
 from core.errors import ContentError, RequestError, resumed_by, show_value
 from core.files import read_object, write_json, write_text
 from core.metrics import Metric, direction, metric_of, read_metric
+from recipes.ask import LlamaFactory
 from recipes.best import DivergedError, read_curve
 from recipes.check import quick_check
 from recipes.hardware import machine
@@ -197,19 +198,21 @@ def _shortened(name: str) -> str:
 def check_first(recipes: Sequence[Recipe], metric: str | None) -> None:
     """Refuse a grid of which a run cannot be trained or scored; each dataset is asked about once."""
     asked: set[tuple[str, ...]] = set()
-    for recipe in recipes:
-        known = quick_check(recipe, machine("this"))
-        problems = known.refuse()
-        rows = tuple(str(recipe.settings.get(key)) for key in OF_ROWS)
-        if metric and metric not in measured(recipe):
-            evaluates = "" if evaluated(recipe) else "; hold rows out: val_size=0.1 eval_strategy=epoch"
-            only = f"a run of it does not write {metric}, only {', '.join(measured(recipe))}"
-            raise ContentError(f"{recipe.path}: {only}{evaluates}; or let a command score it: --eval")
-        if rows not in asked:
-            problems = [*problems, *ask_first(known)]
-        asked.add(rows)
-        if metric in evaluated(recipe) and (never := [p for p in problems if p.field == "eval_steps"]):
-            raise ContentError(f"{never[0].line()}, so that no run has its {metric}")
+    with LlamaFactory(several=True) as llamafactory:
+        for recipe in recipes:
+            known = quick_check(recipe, machine("this"))
+            problems = known.refuse()
+            rows = tuple(str(recipe.settings.get(key)) for key in OF_ROWS)
+            if metric and metric not in measured(recipe):
+                evaluates = "" if evaluated(recipe) else "; hold rows out: val_size=0.1 eval_strategy=epoch"
+                only = f"a run of it does not write {metric}, only {', '.join(measured(recipe))}"
+                raise ContentError(f"{recipe.path}: {only}{evaluates}; or let a command score it: --eval")
+            if rows not in asked:
+                problems = [*problems, *ask_first(llamafactory, known)]
+            asked.add(rows)
+            never = [problem for problem in problems if problem.field == "eval_steps"]
+            if metric in evaluated(recipe) and never:
+                raise ContentError(f"{never[0].line()}, so that no run has its {metric}")
 
 
 def score(folder: Path, evaluation: str | None, metric: str) -> tuple[float, Metric]:

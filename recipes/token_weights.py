@@ -207,11 +207,17 @@ def install(weights: TokenWeights) -> None:
     workflow.CustomSeq2SeqTrainer = weighted_trainer(workflow.CustomSeq2SeqTrainer, weights)
 
 
-if __name__ == "__main__":
+def train_weighted(weights: Path, recipe: str) -> None:
+    """Train a recipe file with key-token weights in this process, which ends with the message of an error."""
     try:
-        install(read_weights(Path(sys.argv.pop(1))))
+        install(read_weights(weights))
         from llamafactory.train.tuner import run_exp
 
+        sys.argv = ["llamafactory-cli", recipe]
         run_exp()
     except TuneyardError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    train_weighted(Path(sys.argv[1]), sys.argv[2])

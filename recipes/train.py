@@ -14,10 +14,11 @@ from core.documents import dump_yaml
 from core.errors import ContentError, Problem, resumed_by
 from core.files import locked, write_json, write_text
 from core.runs import RUN, STARTED
+from recipes.ask import LlamaFactory
 from recipes.check import Checked, ask_check, not_checked, quick_check
 from recipes.data import require_model
 from recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
-from recipes.launch import launch, training_command
+from recipes.launch import launch, torchrun_command
 from recipes.output import inputs_of, other_run, other_world, reserved, resume_point, run_record, set_aside
 from recipes.recipe import Recipe, read_recipe
 from recipes.token_weights import weights_file
@@ -55,14 +56,15 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     ranks = uses_torchrun(recipe, target.gpus)
     if ranks and not target.gpus:
         os.environ.setdefault("NPROC_PER_NODE", "1")  # torchrun would start one for each GPU: none
-    command = training_command(weights, ranks)
+    command = torchrun_command(weights) if ranks else []
     inputs = inputs_of(recipe, weights)
     output_dir = recipe.output_dir
-    if force or other_run(output_dir, inputs) or not (output_dir / RUN).is_file():
-        require_model(recipe)  # before anything is renamed or written
-        if ask:
-            _show_warnings(ask_first(known))
     with ExitStack() as stack:
+        llamafactory = stack.enter_context(LlamaFactory())
+        if force or other_run(output_dir, inputs) or not (output_dir / RUN).is_file():
+            require_model(recipe)  # before anything is renamed or written
+            if ask:
+                _show_warnings(ask_first(llamafactory, known))
         lock = _reserve(recipe, inputs, world, force, stack)
         if (output_dir / RUN).is_file():
             click.echo(f"{output_dir}: up to date")
@@ -77,7 +79,11 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         effective = output_dir / "recipe.yaml"
         write_text(effective, dump_yaml({**recipe.settings, **added}))
         started, clock = datetime.now(UTC), time.monotonic()
-        launch([*command, str(effective)], output_dir, lock, ranks)
+        if ranks:
+            llamafactory.close()  # each rank imports it itself
+            launch([*command, str(effective)], output_dir, lock)
+        else:
+            llamafactory.train(effective, weights, output_dir, lock)
         seconds = round(time.monotonic() - clock, 1)
         facts = {"hardware": f"{len(target.gpus)} × {target.gpus[0].name}" if target.gpus else "CPU"}
         facts |= {"started": started.isoformat(timespec="seconds")}
@@ -86,9 +92,9 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     click.echo(f"{output_dir}: trained in {seconds} s")
 
 
-def ask_first(known: Checked) -> list[Problem]:
+def ask_first(llamafactory: LlamaFactory, known: Checked) -> list[Problem]:
     """Return what LLaMA-Factory adds to a quick check; `ProblemsError` for its errors."""
-    asked = ask_check(known, None)
+    asked = ask_check(llamafactory, known, None)
     for line in not_checked(asked.answer, known.recipe.text("model_name_or_path")):
         click.echo(f"not checked: {line}", err=True)
     return asked.refuse()

@@ -1,6 +1,6 @@
 """python -m tests.integration.recipes_examples FOLDER MODEL [EXAMPLE...]: check recipes in one process.
 
-LLaMA-Factory's import takes 12 s, so what `recipes check` asks in a process of its own is asked in this one.
+LLaMA-Factory's import takes 10 s, so one process answers for all of them, as in a `recipe check` of them all.
 FOLDER gets outcome.json: {path: {"codes": […], "lines": […], "unchecked": […], "crashed": text or null}}.
 """
 
@@ -12,10 +12,9 @@ from pathlib import Path
 import yaml
 
 from core.errors import TuneyardError
-from recipes import ask
+from recipes.ask import LlamaFactory
 from recipes.check import ask_check, not_checked, not_local, quick_check
 from recipes.hardware import machine
-from recipes.inspect import inspect
 from recipes.plan import _lines, make_plan
 from recipes.recipe import Recipe, read_recipe
 from tests.tiny import make_seeing
@@ -47,12 +46,12 @@ def written(path: Path, folder: Path, model: str) -> tuple[Recipe, str]:
     return read_recipe(out), text.partition("# for: ")[2].partition("\n")[0] or "gpu"
 
 
-def outcome(path: Path, folder: Path, model: str) -> dict[str, object]:
+def outcome(llamafactory: LlamaFactory, path: Path, folder: Path, model: str) -> dict[str, object]:
     """Return what `recipes check` finds in one recipe."""
     try:
         recipe, name = written(path, folder, model)
         known = quick_check(recipe, machine(name))
-        asked = ask_check(known, None)
+        asked = ask_check(llamafactory, known, None)
     except Exception:  # noqa: BLE001 - a crash on any recipe is reported under its name
         return {"codes": [], "lines": [], "unchecked": [], "crashed": traceback.format_exc()}
     problems = [*known.problems, *asked.problems]
@@ -75,9 +74,9 @@ def outcome(path: Path, folder: Path, model: str) -> dict[str, object]:
 
 
 def main(folder: Path, model: str, paths: list[Path]) -> None:
-    ask._inspect = lambda settings, *_: json.loads(json.dumps(inspect(settings)))  # type: ignore[assignment]  # the same, in this process
     make_seeing(folder / "sees")
-    found = {str(path): outcome(path, folder, model) for path in paths}
+    with LlamaFactory(several=True) as llamafactory:
+        found = {str(path): outcome(llamafactory, path, folder, model) for path in paths}
     (folder / "outcome.json").write_text(json.dumps(found, indent=1))
 
 

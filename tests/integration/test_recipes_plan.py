@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from core.llamafactory import Launch
 from recipes.inspect import _arguments, inspect
 from tests.tiny import make_tiny
 
@@ -64,7 +65,7 @@ def test_the_rows_of_an_epoch_are_llamafactorys(folder, changed):
     data_args, arguments = reader.data_args, (reader.model_args, reader.data_args, reader.training_args)
     data = get_dataset(reader.template, *arguments, reader.stage, **reader.module)
     lengths = [len(ids) for ids in data["train_dataset"]["input_ids"]]
-    found = inspect(asked)["tokens"]["train"]
+    found = inspect(asked, Launch())["tokens"]["train"]
     assert found["rows"] == len(lengths)
     if not data_args.packing:
         assert (found["seen"], found["longest"]) == (sum(lengths), max(lengths))
@@ -101,5 +102,19 @@ def test_trained_parameters_are_pefts(folder, changed, peft, tokens):
     rows = len(model.get_input_embeddings().weight)
     adapted = get_peft_model(model, LoraConfig(r=RANK, task_type="CAUSAL_LM", **peft))
     trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    found = inspect(settings(folder, **changed))["model"]
+    found = inspect(settings(folder, **changed), Launch())["model"]
     assert (found["parameters"], found["trainable"], found["vocabulary"]) == (whole, trained, rows)
+
+
+def test_an_edit_of_the_learning_rate_counts_no_row_and_no_layout_again(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = inspect(settings(folder), Launch())
+    with monkeypatch.context() as patched:
+        for name in ("look", "epoch", "_model", "_compare_templates"):
+            patched.setattr(f"recipes.inspect.{name}", lambda *_: pytest.fail("it was counted again"))
+        assert inspect(settings(folder, learning_rate=0.02, logging_steps=3), Launch()) == first
+    assert inspect(settings(folder, cutoff_len=16), Launch())["tokens"]["train"] != first["tokens"]["train"]
+    assert inspect(settings(folder, lora_rank=8), Launch())["model"] != first["model"]
+    (tmp_path / "model").symlink_to(folder / "model")
+    moved = settings(folder, model_name_or_path=str(tmp_path / "model"))
+    assert inspect(moved, Launch())["data"] == first["data"]

@@ -1,50 +1,142 @@
-"""What is remembered of LLaMA-Factory's answers, without asking it."""
+"""The process that answers for LLaMA-Factory, with a small stand-in for it."""
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from core.errors import ContentError
 from recipes import ask
+from recipes.ask import LlamaFactory
+from recipes.hardware import Gpu
 from recipes.recipe import Recipe
+
+STAND_IN = """
+import json, os, socket, sys
+channel = socket.socket(fileno=int(sys.argv[1]))
+def send(answer):
+    channel.sendall(json.dumps(answer).encode() + b"\\n")
+if sys.argv[2] == "no import":
+    sys.exit("ImportError: no torch")
+send({"ready": True})
+for line in channel.makefile():
+    request = json.loads(line)
+    stage = request["settings"].get("stage")
+    if stage == "crash":
+        send({"crashed": "ValueError: odd"})
+    elif stage == "die":
+        sys.exit("Killed")
+    else:
+        send({"pid": os.getpid(), **request})
+"""
+
+
+class Starter:
+    """Starts the stand-in in place of LLaMA-Factory's process."""
+
+    def __init__(self) -> None:
+        self.mode = "answers"
+        self.processes: list[subprocess.Popen] = []
+
+    def __call__(self, command: list[str], **options: Any) -> subprocess.Popen:
+        process = subprocess.Popen([sys.executable, "-c", STAND_IN, command[4], self.mode], **options)
+        self.processes.append(process)
+        return process
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """Return the list of questions that were put, each answered in the same way."""
-    questions = []
-    monkeypatch.setattr(ask, "_inspect", lambda settings: questions.append(settings) or {"rejected": None})
-    return questions
+def starter(monkeypatch, tmp_path):
+    starter = Starter()
+    monkeypatch.setattr(ask, "supervised", starter)
+    monkeypatch.setattr(ask, "need", lambda *_: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return starter
 
 
-def question(tmp_path: Path) -> dict[str, object]:
-    return ask.ask(Recipe(tmp_path / "r.yaml", {"stage": "sft", "dataset_dir": str(tmp_path)}, {}), "a/b")
+def recipe(folder: Path, **settings: object) -> Recipe:
+    return Recipe(folder / "r.yaml", {"stage": "sft", "dataset_dir": str(folder), **settings}, {})
 
 
-def test_a_broken_memory_is_asked_again(tmp_path, monkeypatch, asked):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert question(tmp_path) == question(tmp_path) == {"rejected": None}
-    assert len(asked) == 1
-    (kept,) = (tmp_path / "tuneyard/inspect").iterdir()
-    kept.write_text("{")
-    question(tmp_path)
-    question(tmp_path)
-    assert len(asked) == 2
+def test_one_process_answers_for_all_recipes_of_a_command(starter, tmp_path, capfd):
+    with LlamaFactory() as llamafactory:
+        assert not starter.processes  # nothing was asked yet
+        answers = [ask.ask(llamafactory, recipe(tmp_path, lora_rank=n), "a/b", ()) for n in (4, 8)]
+    assert answers[0]["pid"] == answers[1]["pid"]
+    assert [answer["settings"]["lora_rank"] for answer in answers] == [4, 8]
+    (process,) = starter.processes
+    assert process.wait(5) == 0  # it ended with the block
+    assert capfd.readouterr().err.count("starting LLaMA-Factory") == 1
 
 
-def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch, asked):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert question(tmp_path) == {"rejected": None}
-    assert len(asked) == 1
+def test_an_unchanged_recipe_is_not_asked_about_again(starter, tmp_path):
+    for _ in range(2):
+        with LlamaFactory() as llamafactory:
+            ask.ask(llamafactory, recipe(tmp_path), "a/b", ())
+    assert len(starter.processes) == 1
 
 
-def test_a_setting_that_json_does_not_know_is_asked_about_as_text(monkeypatch):
-    class StartedError(Exception):
-        pass
+def test_a_row_that_changed_is_asked_about_again(starter, tmp_path):
+    (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
+    with LlamaFactory() as llamafactory:
+        for text in ("[]", "[{}]", "[{}]"):
+            (tmp_path / "a.json").write_text(text)
+            ask.ask(llamafactory, recipe(tmp_path, dataset="a"), "a/b", ())
+    assert len(list((tmp_path / "cache/tuneyard/inspect").iterdir())) == 2
 
-    def start(*_command: object, **_named: object) -> None:
-        raise StartedError
 
-    monkeypatch.setattr(ask.subprocess, "Popen", start)
-    with pytest.raises(StartedError):
-        ask._inspect({"run_name": b"!!binary of YAML"})
+def test_rows_with_media_are_never_remembered(starter, tmp_path):
+    """An image that is missing today may be there tomorrow."""
+    (tmp_path / "a.json").write_text("[]")
+    (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json", "columns": {"images": "x"}}}')
+    with LlamaFactory() as llamafactory:
+        ask.ask(llamafactory, recipe(tmp_path, dataset="a"), "a/b", ())
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_recipe_that_crashes_does_not_end_the_process(starter, tmp_path):
+    with LlamaFactory() as llamafactory:
+        with pytest.raises(ContentError, match=r"could not be asked: ValueError: odd"):
+            ask.ask(llamafactory, recipe(tmp_path, stage="crash"), "a/b", ())
+        ask.ask(llamafactory, recipe(tmp_path), "a/b", ())
+    assert len(starter.processes) == 1
+
+
+def test_a_process_that_dies_is_started_again(starter, tmp_path):
+    with LlamaFactory() as llamafactory:
+        with pytest.raises(ContentError, match="could not be asked: Killed"):
+            ask.ask(llamafactory, recipe(tmp_path, stage="die"), "a/b", ())
+        ask.ask(llamafactory, recipe(tmp_path), "a/b", ())
+    assert len(starter.processes) == 2
+
+
+def test_a_failed_import_gives_its_reason(starter, tmp_path):
+    starter.mode = "no import"
+    with (
+        LlamaFactory() as llamafactory,
+        pytest.raises(ContentError, match="could not be asked: ImportError: no torch"),
+    ):
+        ask.ask(llamafactory, recipe(tmp_path), "a/b", ())
+
+
+def test_a_setting_that_json_does_not_know_is_asked_about_as_text(starter, tmp_path):
+    with LlamaFactory() as llamafactory:
+        answer = ask.ask(llamafactory, recipe(tmp_path, run_name=b"!!binary of YAML"), "a/b", ())
+    assert answer["settings"]["run_name"] == "b'!!binary of YAML'"
+
+
+def test_llamafactory_learns_how_the_training_is_launched(starter, tmp_path, monkeypatch):
+    (tmp_path / "z3.json").write_text('{"zero_optimization": {"stage": 3}}')
+    one, two = (Gpu("A100-80", 8),), (Gpu("A100-80", 8),) * 2
+    launches = {
+        (): {"distributed": False, "zero_stage": 0},
+        one: {"distributed": False, "zero_stage": 0},
+        two: {"distributed": True, "zero_stage": 0},
+    }
+    with LlamaFactory() as llamafactory:
+        for gpus, launch in launches.items():
+            assert ask.ask(llamafactory, recipe(tmp_path), "a/b", gpus)["launch"] == launch
+        deepspeed = recipe(tmp_path, deepspeed=str(tmp_path / "z3.json"))
+        launch = {"distributed": True, "zero_stage": 3}
+        assert ask.ask(llamafactory, deepspeed, "a/b", one)["launch"] == launch

@@ -223,7 +223,7 @@ def test_runs_are_named_by_short_values():
 def untrained(tmp_path, monkeypatch):
     """Return a recipe that evaluates nothing, and the lists of what is asked about and trained."""
     asked, trained = [], []
-    monkeypatch.setattr(check, "ask", lambda recipe, _model: asked.append(recipe.settings) or {})
+    monkeypatch.setattr(check, "ask", lambda _process, recipe, *_: asked.append(recipe.settings) or {})
     monkeypatch.setattr(sweep, "train", lambda recipe, **_: trained.append(recipe.output_dir.name))
     monkeypatch.setattr(sweep, "score", lambda *_: (1.0, UNKNOWN))
     for name in "ab":

@@ -89,7 +89,7 @@ def test_a_run_that_was_cut_off_is_not_resumed_on_another_world_size(recipe, mon
     checkpoint = recipe.output_dir / "checkpoint-3"
     monkeypatch.setattr(output, "checkpoints", lambda _: {checkpoint: ""})
     monkeypatch.setattr(training, "require_model", lambda _: None)
-    monkeypatch.setattr(training, "launch", lambda *_: pytest.fail("it was resumed"))
+    monkeypatch.setattr(training.LlamaFactory, "train", lambda *_: pytest.fail("it was resumed"))
     with pytest.raises(ContentError, match=r"world size 2 \(global batch 16\) → world size 1"):
         train(recipe, ask=False)
     now = {"world_size": 1, "global_batch": 8}

@@ -1,0 +1,59 @@
+"""Answers of LLaMA-Factory, kept in $XDG_CACHE_HOME/tuneyard/inspect by a hash of what they depend on."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from core.checkout import ROOT
+from core.errors import ContentError
+from core.files import read_object, sha256, versions, write_text
+
+CODE = (
+    Path(__file__).with_name("inspect.py"),
+    Path(__file__).with_name("rows.py"),
+    ROOT / "core/llamafactory.py",
+)
+"""Answers of an older version of these files are not used again."""
+MODEL_WEIGHTS = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx"}
+"""Files of a model folder that no answer depends on."""
+
+
+def remembered(kind: str, depends_on: object, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return an answer from the cache, or compute it and keep it.
+
+    An answer with an "error" is not kept: what was missing may be there the next time. A cache that is broken
+    or cannot be written costs time only.
+    """
+    path = _folder() / f"{kind}-{_digest([kind, depends_on])}.json"
+    with contextlib.suppress(OSError, ContentError):
+        return read_object(path)
+    answer = compute()
+    text = json.dumps(answer)
+    if '"error":' not in text:
+        with contextlib.suppress(OSError):
+            write_text(path, text)
+    return answer
+
+
+def folder_hashes(folder: Path) -> dict[str, str]:
+    """Return {name: SHA-256} of the files of a model folder that are not weights; {} for a hub id."""
+    if not folder.is_dir():
+        return {}
+    files = [path for path in sorted(folder.iterdir()) if path.suffix not in MODEL_WEIGHTS and path.is_file()]
+    return {path.name: sha256(path) for path in files}
+
+
+def _folder() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "tuneyard" / "inspect"
+
+
+def _digest(parts: object) -> str:
+    code = [sha256(path) for path in CODE]
+    made_by = [versions("llamafactory", "transformers", "tokenizers"), code]
+    text = json.dumps([parts, made_by], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

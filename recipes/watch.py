@@ -1,0 +1,54 @@
+"""The files that the check of a recipe depends on, and whether one changed (`recipe check --watch`)."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from core.datasets import REGISTRY
+from core.errors import TuneyardError
+from recipes.cache import MODEL_WEIGHTS
+from recipes.data import dataset_dir, files_of, locate
+from recipes.recipe import Recipe
+
+FileStates = dict[
+    Path, tuple[int, int, int] | None
+]  # inode, bytes, nanoseconds of the last change; None: missing
+NAMED = ("deepspeed", "adapter_name_or_path", "ref_model", "ref_model_adapters", "reward_model", "media_dir")
+
+
+def files_named(recipe: Recipe) -> list[Path]:
+    """Return the recipe and the files and folders that its settings name, with those inside of a folder."""
+    weights = recipe.path.parent / "weights" / recipe.path.name
+    registry = Path(dataset_dir(recipe)) / REGISTRY
+    paths = [recipe.path, weights, registry, *_datasets(recipe)]
+    for key in ("model_name_or_path", *NAMED):
+        for name in recipe.names(key):
+            path = Path(name)
+            paths.append(path)
+            if path.is_dir():
+                paths += [file for file in path.iterdir() if file.suffix not in MODEL_WEIGHTS]
+    return paths
+
+
+def _datasets(recipe: Recipe) -> list[Path]:
+    paths: list[Path] = []
+    for name in [*recipe.names("dataset"), *recipe.names("eval_dataset")]:
+        try:
+            _, path = locate(name, dataset_dir(recipe))
+            if isinstance(path, Path):
+                paths += [path, *files_of(path), path.parent / "manifest.json"]
+        except (TuneyardError, OSError):  # the check reports it; the registry is watched
+            continue
+    return paths
+
+
+def states_of(paths: Iterable[Path]) -> FileStates:
+    """Return what of each file changes when its content does."""
+    states: FileStates = {}
+    for path in paths:
+        try:
+            state = path.stat()
+        except (OSError, ValueError):
+            states[path] = None
+            continue
+        states[path] = (state.st_ino, state.st_size, state.st_mtime_ns)
+    return states

@@ -1,0 +1,68 @@
+"""Answers of LLaMA-Factory that are kept on disk, without asking it."""
+
+import pytest
+
+from recipes.cache import folder_hashes, remembered
+
+
+@pytest.fixture
+def computed(tmp_path, monkeypatch):
+    """Return a function that computes an answer, and the list that counts its calls; the cache is empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    calls = []
+
+    def compute(answer):
+        def run():
+            calls.append(answer)
+            return answer
+
+        return run
+
+    return compute, calls
+
+
+def test_an_answer_is_computed_once_for_what_it_depends_on(computed):
+    compute, calls = computed
+    for depends_on in (["qwen", 64], ["qwen", 64], ["qwen", 128]):
+        assert remembered("rows", depends_on, compute({"rows": 3})) == {"rows": 3}
+    assert len(calls) == 2
+    remembered("layout", ["qwen", 64], compute({"layers": 2}))
+    assert len(calls) == 3
+
+
+def test_a_broken_file_is_computed_again(computed, tmp_path):
+    compute, calls = computed
+    remembered("rows", 1, compute({"rows": 3}))
+    (kept,) = (tmp_path / "cache/tuneyard/inspect").iterdir()
+    kept.write_text("{")
+    for _ in range(2):
+        remembered("rows", 1, compute({"rows": 3}))
+    assert len(calls) == 2
+
+
+def test_what_was_missing_may_be_there_the_next_time(computed):
+    compute, calls = computed
+    for _ in range(2):
+        remembered("layout", 1, compute({"error": "its files are not on this machine"}))
+    assert len(calls) == 2
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(computed, tmp_path, monkeypatch):
+    compute, calls = computed
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    for _ in range(2):
+        assert remembered("rows", 1, compute({"rows": 3})) == {"rows": 3}
+    assert len(calls) == 2
+
+
+def test_a_model_is_known_by_every_file_but_its_weights(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    before = folder_hashes(tmp_path)
+    assert list(before) == ["config.json"]
+    (tmp_path / "model.safetensors").write_bytes(b"2")
+    assert folder_hashes(tmp_path) == before
+    (tmp_path / "merges.txt").write_text("a b")
+    assert folder_hashes(tmp_path) != before
+    assert folder_hashes(tmp_path / "owner/name") == {}
