@@ -16,7 +16,18 @@ from adapters.store import SAVES, WEIGHTS, Adapter, find_folder, note, open_adap
 from adapters.weighted import WeightedAdapter, parse_reference_weight
 from core.documents import markdown_table, parse_yaml
 from core.errors import ContentError, RequestError, TuneyardError
-from core.files import OURS, abandoned, folder_size, locked, named, publish, recovered, staging, versions
+from core.files import (
+    OURS,
+    abandoned,
+    folder_size,
+    locked,
+    make_folder,
+    named,
+    publish,
+    recovered,
+    staging,
+    versions,
+)
 
 Check = Callable[[], Path]  # gives the output resolved; `RequestError` where it may not be written
 Progress = Callable[[int], object]  # is given bytes
@@ -115,7 +126,7 @@ def resumable(check: Check) -> Iterator[Path]:
     """
     target = check()
     folder = target.with_name(f".{target.name}.{OURS}fusing")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with named(target), contextlib.ExitStack() as stack:
         with locked(target.parent):  # so that no other run takes it for one of the dead
             if folder.is_symlink():  # nobody's run: what a link leads to would be emptied

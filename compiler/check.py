@@ -12,7 +12,18 @@ from compiler.rows import MISSING, Batch, Rows
 from compiler.spec import ROW_NUMBER, UNLABELLED, Column, Spec
 from compiler.specfile import read_schema
 from compiler.texts import cleaner, keys_of, label_keys, numbers_in, stand_ins, wrapped, writable, written
-from compiler.turns import ASSISTANT, CALL, Talks, Turn, best_of, checked_pair, reply_of, transcript, wanted
+from compiler.turns import (
+    ASSISTANT,
+    CALL,
+    Talks,
+    Turn,
+    best_of,
+    checked_pair,
+    encoded_calls,
+    reply_of,
+    transcript,
+    wanted,
+)
 from compiler.unused import Unused, missing_fix, other_kind
 from core.calls import OPEN, WrongValueError, calls_of, misfits, tools_text
 from core.errors import Problem, nearest, show_value
@@ -103,6 +114,8 @@ class Checker:
         if reader := self._reader(column):
             code, field = CODES.get(column.kind, "E107"), self._field(column.name)
             batch, read = self._read_each(batch, rows, batch.columns[column.name], reader, code, field)
+            if column.kind == "turns":
+                self._warn_of_calls(batch, cast("Sequence[Any]", batch.columns[column.name]), read)
             batch.columns[column.name] = read
             return batch
         values = batch.columns[column.name]
@@ -112,6 +125,18 @@ class Checker:
             values = ["" if value is None else value for value in values]
         batch.columns[column.name] = wrapped(column.wrap, values)
         return batch
+
+    def _warn_of_calls(self, batch: Batch, raw: Sequence[Any], talks: Sequence[list[Turn]]) -> None:
+        """Warn of calls whose arguments were unwrapped; `raw` are the turns as the rows have them."""
+        for number, talk in enumerate(talks):
+            if not any(turn.role == CALL for turn in talk):
+                continue
+            for turn, item in enumerate(raw[number], 1):
+                names = encoded_calls(item)
+                if names:
+                    called = ", ".join(map(show_value, names))
+                    message = f"turn {turn}: the arguments of {called} are JSON inside JSON text: unwrapped"
+                    self.problems.warn(Problem("W220", batch.place(number), message))
 
     def _reader(self, column: Column) -> Reader | None:
         """Return what reads a value of a nested column, or raises `WrongValueError`; None for any other."""

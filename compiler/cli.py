@@ -13,7 +13,7 @@ from compiler.request import CompileReport, CompileRequest
 from compiler.spec import Spec, load_spec
 from core.cli import examples
 from core.datasets import DEFAULT_FOLDER, registry_folder
-from core.errors import CLI, ContentError, RequestError, resumed_by, summarise
+from core.errors import CLI, ContentError, RequestError, one_line, resumed_by, summarise
 
 Texts = tuple[str, ...]
 Run = Callable[[Spec, CompileRequest], CompileReport]
@@ -128,7 +128,7 @@ def _report(
     problems = report.problems
     if not as_json:
         for line in [*problems.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
-            click.echo(line, err=True)
+            click.echo(one_line(line), err=True)
         if problems.errors:
             click.echo(summarise(problems.errors, every, problems.tally("E")), err=True)
     lines = [report.line()]

@@ -13,7 +13,7 @@ from compiler.problems import KEPT, Problems
 from compiler.progress import Progress
 from compiler.registry import Registry, manifest_of
 from compiler.request import CompileReport, CompileRequest, Counts
-from compiler.sources import Input, find_inputs, hashing, unread
+from compiler.sources import Input, find_inputs, hashing, texts_by_line, unread
 from compiler.spec import REJECTED, Spec
 from compiler.unused import Unused
 from core.errors import Problem, RequestError
@@ -54,6 +54,8 @@ def _run(spec: Spec, request: CompileRequest, inputs: list[Input], staged: Path 
     rejected = staged / REJECTED if staged and request.reject else None
     problems = Problems(None if request.every_problem else KEPT, rejected)
     problems.notes += unread(request.sources)
+    for warning in texts_by_line(inputs):
+        problems.warn(warning)
     context = Context(request, problems, Unused(), Progress([found.path for found in inputs]))
     fit: dict[str, object] = {}
     with _no_collection(), contextlib.closing(context.progress):

@@ -1,4 +1,4 @@
-"""A bar on stderr for a compile of over two seconds: how many bytes of the sources are read."""
+"""A bar on a terminal for a compile of over two seconds: how many bytes of the sources are read."""
 
 import io
 import sys
@@ -22,6 +22,7 @@ class Progress:
         self.total = sum(path.stat().st_size for path in paths if isinstance(path, Path))
         self.done = 0
         self.began = time.monotonic()
+        self.on_terminal = sys.stderr is not None and sys.stderr.isatty()
         self.bar: tqdm[Any] | None = None
 
     def watch(self, path: Readable) -> Readable:
@@ -29,8 +30,10 @@ class Progress:
         return _Watched(path, self.move) if isinstance(path, Path) else path
 
     def move(self, count: int) -> None:
-        """Count bytes that were read, and show them once two seconds have passed."""
+        """Count bytes that were read, and show them on a terminal once two seconds have passed."""
         self.done += count
+        if not self.on_terminal:
+            return
         if self.bar is None and time.monotonic() - self.began >= DELAY:
             from tqdm import tqdm
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from compiler.read.hub import HubFile, find_files
 from compiler.read.stream import suffix
 from compiler.spec import PART, Spec
 from core.checkout import bundled
-from core.errors import ContentError, RequestError, nearest
+from core.errors import ContentError, Problem, RequestError, nearest
 from core.files import sha256
 
 RAW = Path("data/raw")
@@ -213,6 +214,22 @@ def unread(given: Sequence[str]) -> Iterator[str]:
         if left := sorted(islice((file for file in kept if file not in read), MOST_LEFT)):
             many = f"{len(left)}{'+' if len(left) == MOST_LEFT else ''}"
             yield f"{folder}: {many} data files are not read, {left[0]} first: name them with --source"
+
+
+def texts_by_line(inputs: Sequence[Input]) -> Iterator[Problem]:
+    """Yield a warning for each folder of several .txt files, which may be documents: their lines are rows."""
+    texts = [
+        (found.path.parent, found.split)
+        for found in inputs
+        if isinstance(found.path, Path) and suffix(found.path) == ".txt"
+    ]
+    for (folder, _), files in Counter(texts).items():
+        if files > 1:
+            message = (
+                f"{files} .txt files: each line that is not blank is a row; no file is kept as a document"
+            )
+            hint = 'for a document a row write .jsonl with one {"text": …} a line (docs/compiler.md)'
+            yield Problem("W221", str(folder), message, "", hint)
 
 
 def with_rivals(spec: Spec, inputs: Sequence[Input]) -> Spec:

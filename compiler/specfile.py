@@ -23,6 +23,8 @@ PACKAGE = Path(__file__).parent
 SPECS = PACKAGE / "specs"
 SCHEMAS = PACKAGE / "schemas"
 _NAME = re.compile(r"\w[\w .+-]*")
+# Python's own notations: they read any file, and change its backslashes and letters
+PYTHON_ONLY = ("unicode_escape", "raw_unicode_escape", "idna", "punycode", "undefined")
 Raw = dict[str, object]
 T = TypeVar("T")
 
@@ -173,7 +175,9 @@ def _by_part(raw: Any, otherwise: str) -> dict[str, tuple[str, ...]]:
 
 
 def reads_piece_by_piece(encoding: str) -> bool:
-    """Whether an encoding is one of text that can be read in pieces (not hex, rot13, punycode, undefined)."""
+    """Whether an encoding is one of text files that can be read in pieces (not hex, unicode_escape)."""
+    if encoding.lower().replace("-", "_") in PYTHON_ONLY:
+        return False
     text = 'a\t"b",{}[]:\r\n' * 9
     try:
         data, decoder = text.encode(encoding), codecs.getincrementaldecoder(encoding)()

@@ -13,7 +13,16 @@ from typing import Any, NamedTuple, cast
 from compiler.kinds import PAIR
 from compiler.spec import Column, Output, Spec
 from compiler.unused import meaning
-from core.calls import RESULTS, WrongValueError, call_text, function_text, only_thought, parse_calls, thought
+from core.calls import (
+    RESULTS,
+    WrongValueError,
+    call_text,
+    encoded_twice,
+    function_text,
+    only_thought,
+    parse_calls,
+    thought,
+)
 from core.datasets import filled
 from core.errors import Problem, show_value
 
@@ -152,6 +161,16 @@ def _said(item: dict[str, object], beside: bool) -> tuple[str, str]:
         keep = "`calls: text` at the spec's column of turns keeps both"
         raise WrongValueError(f"{key} beside tool_calls would be lost; {keep}")
     return CALL, call_text(parse_calls(calls), before + text)
+
+
+def encoded_calls(item: dict[str, object]) -> list[str]:
+    """Return the tools whose calls in a turn that was read have arguments encoded as JSON twice."""
+    name, key = ("from", "value") if "from" in item else ("role", "content")
+    role = ROLES.get(str(item.get(name)).lower())
+    if role == CALL:
+        return encoded_twice(item.get(key))
+    calls = item.get("tool_calls")
+    return encoded_twice(calls) if role == ASSISTANT and calls else []
 
 
 def _reasons(item: dict[str, object]) -> dict[str, str]:

@@ -146,14 +146,33 @@ def _call(value: object) -> Call:
     name, inner = _named(value)
     if not name:
         raise WrongValueError(f'found the call {show_value(value)}, expected a "name" and "arguments"')
-    arguments = inner.get("arguments")
-    if isinstance(arguments, str):
-        with contextlib.suppress(ValueError):
-            arguments = read_strict(arguments) if arguments.strip() else {}
+    arguments = _decoded(inner.get("arguments"))
+    if isinstance(arguments, str):  # encoded twice
+        arguments = _decoded(arguments)
     if not isinstance(arguments, dict):
         found = f"the call of {show_value(name)}: found the arguments {show_value(arguments)}"
         raise WrongValueError(f"{found}, expected an object of them as JSON")
     return Call(name, arguments)
+
+
+def encoded_twice(value: object) -> list[str]:
+    """Return the names of the tools whose calls have arguments that are JSON inside JSON text.
+
+    `value` is the text of a function turn or OpenAI's `tool_calls`, whose calls were read without an error.
+    """
+    if isinstance(value, str):
+        value = read_strict(_parted(value)[1])
+    calls = [_named(each) for each in (value if isinstance(value, list) else [value])]
+    return [name for name, inner in calls if isinstance(_decoded(inner.get("arguments")), str)]
+
+
+def _decoded(arguments: object) -> object:
+    """Return the value of JSON text ({} of blank text); anything else as it is."""
+    if not isinstance(arguments, str):
+        return arguments
+    with contextlib.suppress(ValueError):
+        return read_strict(arguments) if arguments.strip() else {}
+    return arguments
 
 
 def _named(value: object) -> tuple[str, dict[str, Any]]:

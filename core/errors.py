@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import select
 import signal
 import sys
@@ -23,6 +24,7 @@ import click
 from core.packages import missing
 
 SHOWN = 20
+_LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 
 
 class TuneyardError(Exception):
@@ -74,10 +76,10 @@ class Problem:
         return self.code.startswith("E")
 
     def line(self) -> str:
-        """Return `place: code field: message; hint`, the form of every problem that we print."""
+        """Return `place: code field: message; hint` in one line, the form of every problem that we print."""
         field = f" {self.field}" if self.field else ""
         hint = f"; {self.hint}" if self.hint else ""
-        return f"{self.place}: {self.code}{field}: {self.message}{hint}"
+        return one_line(f"{self.place}: {self.code}{field}: {self.message}{hint}")
 
 
 class ProblemsError(ContentError):
@@ -178,6 +180,11 @@ def show_value(value: object) -> str:
         text = f"a {type(value).__name__} too large to show"
     text = text.encode(errors="backslashreplace").decode()  # halves of characters, which no output takes
     return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def one_line(text: str) -> str:
+    """Return a text with its line breaks and control characters escaped: a file name may contain them."""
+    return _LINE_ENDS.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
 def counted(number: int, noun: str) -> str:

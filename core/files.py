@@ -27,12 +27,21 @@ _RENAME_EXCHANGE = 2
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder with those above it; `RequestError` names a link among them that leads nowhere."""
+    for part in (folder, *folder.parents):
+        if part.is_symlink() and not part.exists():
+            leads = f"a link to {part.readlink()}, which does not exist"
+            raise RequestError(f"{part}: {leads}; make that folder, or name another one")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """Open a file that replaces `path` (of a link, what it points to), synced, only on success."""
     if path.is_symlink():
         path = Path(os.path.realpath(path))  # Path.resolve fails at a loop of links, which this replaces
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with named(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
@@ -224,7 +233,7 @@ def staging(target: Path) -> Iterator[Path]:
     made = [folder for folder in target.parents if not folder.exists()]
     with named(target), contextlib.ExitStack() as stack:
         stack.callback(_drop_empty, made)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with locked(target.parent):
             folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.{OURS}"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)

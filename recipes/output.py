@@ -17,7 +17,7 @@ import click
 
 from core.checkout import version
 from core.errors import ContentError, RequestError, show_value
-from core.files import opened, read_object, sha256, versions
+from core.files import make_folder, opened, read_object, sha256, versions
 from core.runs import RUN, STARTED, files_sha256, model_sha256
 from recipes.data import dataset_dir, files_of, locate
 from recipes.recipe import Recipe
@@ -161,7 +161,7 @@ def _hashes(part: object) -> object:
 @contextlib.contextmanager
 def reserved(output_dir: Path) -> Iterator[int]:
     """Hold the only right to train into a folder, else `RequestError`; yields the descriptor to inherit."""
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(output_dir)
     with opened(output_dir) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

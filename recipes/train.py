@@ -12,7 +12,7 @@ import click
 from core.cli import cli_command
 from core.documents import dump_yaml
 from core.errors import ContentError, Problem, resumed_by
-from core.files import locked, write_json, write_text
+from core.files import locked, make_folder, write_json, write_text
 from core.runs import RUN, STARTED
 from recipes.ask import LlamaFactory
 from recipes.check import Checked, ask_check, not_checked, quick_check
@@ -111,7 +111,7 @@ def _reserve(
 ) -> int:
     """Reserve the output_dir, first setting another run in it aside, and return the lock's descriptor."""
     output_dir = recipe.output_dir
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output_dir.parent)
     with locked(output_dir.parent):
         with reserved(output_dir):
             differs, grown = other_run(output_dir, inputs), other_world(output_dir, world)

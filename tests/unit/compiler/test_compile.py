@@ -478,3 +478,31 @@ def test_another_source_in_the_place_of_the_first_is_said(bench):
     assert not any("replaced" in note for note in bench.compile("qa", second).problems.notes)  # up to date
     bench.rows("b.jsonl", [{"question": "q", "answer": "other"}])
     assert not any("replaced" in note for note in bench.compile("qa", second).problems.notes)
+
+
+def test_a_line_break_in_a_file_name_leaves_each_problem_on_one_line(bench):
+    source = bench.rows("odd\nname\u2028.jsonl", [*ROWS, ROWS[0], {**ROWS[1], "label": 7}])
+    report = bench.compile("rte", f"train={source}", reject=True)
+    lines = [problem.line() for problem in [*report.problems.errors, *report.problems.warnings]]
+    assert [len(line.splitlines()) for line in lines] == [1] * 3
+    assert all("odd\\nname\\u2028.jsonl:" in line for line in lines)
+    assert str(source) in [each["path"] for each in bench_manifest(bench)["made_from"]["sources"]]
+
+
+def bench_manifest(bench):
+    return json.loads((bench.out / "rte" / "manifest.json").read_text(encoding="utf-8"))
+
+
+def test_out_as_a_link_that_leads_nowhere_is_named(bench):
+    (bench.folder / "link").symlink_to(bench.folder / "gone")
+    with pytest.raises(RequestError, match=r"link: a link to .*gone, which does not exist; make that folder"):
+        bench.compile("rte", bench.rows("train.jsonl", ROWS), out=bench.folder / "link")
+
+
+def test_only_a_folder_of_several_texts_is_warned_of(bench):
+    for name in ("train.txt", "eval.txt"):
+        bench.write(name, "One.\nTwo.\n")
+    one = bench.compile("text", bench.folder / "train.txt")
+    both = bench.compile("text", bench.folder)
+    assert [code for code, _ in bench.codes(one)] == []
+    assert [code for code, _ in bench.codes(both)].count("W221") == 1

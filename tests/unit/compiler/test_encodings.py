@@ -40,7 +40,20 @@ def test_any_name_of_an_encoding_reads_or_is_refused(bench, encoding):
             assert report.failed or report.kept == 1
 
 
-@pytest.mark.parametrize("encoding", ["punycode", "hex", "rot13", "undefined", "idna"])
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        "punycode",
+        "hex",
+        "rot13",
+        "undefined",
+        "idna",
+        "base64",
+        "unicode_escape",
+        "Unicode-Escape",
+        "raw_unicode_escape",
+    ],
+)
 def test_what_is_no_encoding_of_text_is_refused(bench, encoding):
     with pytest.raises(ContentError, match="unknown encoding"):
         load_spec(str(spec(bench, encoding)))

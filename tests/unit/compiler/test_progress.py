@@ -21,9 +21,17 @@ def test_every_byte_of_the_sources_is_counted(bench, name, monkeypatch):
 
 def test_a_long_compile_shows_a_bar_and_a_short_one_none(bench, capsys, monkeypatch):
     source = bench.rows("train.jsonl", ROWS * 1000)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     bench.compile("rte", source)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(progress, "DELAY", 0)
     bench.compile("rte", source, force=True)
     said = capsys.readouterr().err
     assert "reading:   0%" in said and "/287k" in said and said.endswith("\r")
+
+
+def test_a_bar_is_for_a_terminal_alone(bench, capsys, monkeypatch):
+    """Nothing is drawn into a file or a pipe, however long it takes."""
+    monkeypatch.setattr(progress, "DELAY", 0)
+    bench.compile("rte", bench.rows("train.jsonl", ROWS * 1000))
+    assert capsys.readouterr().err == ""

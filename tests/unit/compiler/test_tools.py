@@ -361,3 +361,29 @@ def test_tools_that_are_nested_too_deep_are_named(bench):
     for tools in ([{"name": "a", "parameters": DEEP}], json.dumps([{"name": "a", "parameters": DEEP}])):
         source = bench.rows("t.jsonl", [{"messages": [ASK, SAY], "tools": tools}])
         assert "(nested too deep)" in bench.compile("messages", source).problems.errors[0].message
+
+
+@pytest.mark.parametrize("form", ["tool_calls", "function_call"])
+def test_arguments_encoded_as_json_twice_are_unwrapped_with_a_warning(bench, form):
+    """Exports often contain the arguments' text as JSON text once more."""
+    arguments = json.dumps(json.dumps({"a": 2}))
+    call = {"name": "add", "arguments": arguments}
+    turn = {"role": "assistant", "tool_calls": [{"function": call}]}
+    if form == "function_call":
+        turn = {"role": "function_call", "content": json.dumps(call)}
+    once = {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": '{"a": 2}'}}]}
+    question, result, answer = (
+        {"role": role, "content": text} for role, text in (("user", "2?"), ("tool", "2"), ("assistant", "2."))
+    )
+    rows = [{"messages": [question, each, result, answer]} for each in (once, turn)]
+    report = bench.compile("messages", bench.rows("t.jsonl", rows))
+    codes = [(code, place) for code, place in bench.codes(report) if code in ("W220", "E107")]
+    assert codes == [("W220", "t.jsonl:2")]
+    values = [row["conversations"][1]["value"] for row in bench.records("messages.jsonl")]
+    assert [json.loads(value) for value in values] == [{"name": "add", "arguments": {"a": 2}}] * 2
+    rows[1]["messages"][1] = {
+        "role": "function_call",
+        "content": json.dumps({"name": "add", "arguments": '"2"'}),
+    }
+    report = bench.compile("messages", bench.rows("t.jsonl", rows))
+    assert bench.codes(report)[0][0] == "E107", "a text is no object of arguments"

@@ -256,3 +256,14 @@ def test_a_lock_keeps_others_out_until_it_is_given_back(tmp_path: Path) -> None:
 def test_a_file_brings_the_folders_above_it(tmp_path: Path) -> None:
     files.write_text(tmp_path / "one" / "two" / "a.txt", "x")
     assert (tmp_path / "one" / "two" / "a.txt").read_text() == "x"
+
+
+@pytest.mark.parametrize("below", ["", "NAME"])
+def test_a_link_that_leads_nowhere_is_named(tmp_path, below):
+    """A folder cannot be made in its place: the system would only say that it exists."""
+    (tmp_path / "out").symlink_to(tmp_path / "gone")
+    with pytest.raises(RequestError, match=r"out: a link to .*gone, which does not exist; make that folder"):
+        files.make_folder(tmp_path / "out" / below)
+    (tmp_path / "gone").mkdir()
+    files.make_folder(tmp_path / "out" / below)
+    assert (tmp_path / "gone" / below).is_dir()
