@@ -48,6 +48,26 @@ class _OnError(click.Choice[str]):
         return super().convert("reject" if value == "quarantine" else value, param, ctx) == "reject"
 
 
+class _Share(click.FloatRange):
+    """A share such as 0.1; for a number above 1 the message shows the percentage as a share."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        hint = percent_hint(str(value))
+        if hint:
+            self.fail(f"{value} is not a share: {hint}", param, ctx)
+        return float(super().convert(value, param, ctx))
+
+
+def percent_hint(text: str) -> str:
+    """Return `10 % is 0.1` for `10` or `10%`, which is probably meant as a percentage; "" for other texts."""
+    number = text.removesuffix("%").strip()
+    if not re.fullmatch(r"\d+(\.\d+)?", number):
+        return ""
+    percentage = float(number)
+    is_percentage = text.endswith("%") or percentage > 1
+    return f"{percentage:g} % is {percentage / 100:g}" if is_percentage and percentage < 100 else ""
+
+
 @click.group(
     context_settings=CLI,
     epilog=examples("tuneyard data compile demo_rte", "tuneyard data show demo_rte --row 3"),
@@ -152,7 +172,11 @@ def _changed(name: str, columns: Texts, shares: Texts = ()) -> tuple[Spec, dict[
         split, _, share = text.partition("=")
         if split not in given or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
             there = ", ".join(given)
-            raise RequestError(f"--split {text}: expected SPLIT=SHARE, as test=0.3, with a SPLIT of {there}")
+            hint = percent_hint(share)
+            raise RequestError(
+                f"--split {text}: expected SPLIT=SHARE, as test=0.3, with a SPLIT of {there}"
+                + (f"; {hint}" if hint else "")
+            )
         given[split] = over.setdefault("split", {})[split] = float(share)
     if sum(given.values()) >= 1:
         raise RequestError(f"--split: the shares add up to {sum(given.values()):g}, expected below 1")
@@ -301,21 +325,24 @@ def verify_command(
 @click.option(
     "--split",
     "share",
-    type=click.FloatRange(0, 1, max_open=True),
-    default=0.1,
-    show_default=True,
-    help="The share of rows for evaluation; 0 for no split.",
+    type=_Share(0, 1, max_open=True),
+    help="The share of rows for evaluation; 0 for no split.  [default: 0.1 from 20 rows on]",
 )
 @click.option("--out", type=_FILE, help="Write the spec there, not to stdout.")
-def init_command(file: Path, share: float, out: Path | None, **columns: str | None) -> None:
+def init_command(file: Path, share: float | None, out: Path | None, **columns: str | None) -> None:
     """Look at a file or folder and propose a spec that compiles it: init data.csv --out mine.yaml."""
-    from compiler.init.propose import propose
+    from compiler.init.propose import FailingSpecError, propose
     from core.files import write_text
 
     told = {role: column for role, column in columns.items() if column}
     if out and out.exists():
         raise RequestError(f"--out {out}: it exists; name another file, or delete it first")
-    spec, said = propose(file, share, out, **told)
+    try:
+        spec, said = propose(file, share, out, **told)
+    except FailingSpecError as error:
+        if out is None:  # to be corrected by hand
+            click.echo(error.spec, nl=False)
+        raise
     if out:
         write_text(out, spec)
     else:

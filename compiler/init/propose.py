@@ -27,9 +27,12 @@ from compiler.rows import walker
 from compiler.spec import UNLABELLED, Column, Spec, load_spec
 from compiler.specfile import Source, known_specs
 from compiler.trace import KeptRow, kept_rows
-from core.errors import ContentError, RequestError
+from core.checkout import bundled
+from core.documents import read_mapping
+from core.errors import ContentError, RequestError, counted
 from core.prompt import conversation
 
+USUAL_SHARE = 0.1
 FEWEST = 20  # rows that are worth a split
 REPEATED = 0.01
 GIVEN_AWAY = 0.5
@@ -40,14 +43,26 @@ LONGEST = 400  # characters of a text that are shown
 ENDINGS = re.compile(r"(?i)(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|arrow|xlsx|zip))?(\.(gz|zst))?$")
 
 
-def propose(path: Path, share: float = 0.1, out: Path | None = None, **told: str) -> tuple[str, str]:
+class FailingSpecError(ContentError):
+    """The proposed `spec` compiles no row of the file."""
+
+    def __init__(self, message: str, spec: str) -> None:
+        self.spec = spec
+        super().__init__(message)
+
+
+def propose(path: Path, share: float | None = None, out: Path | None = None, **told: str) -> tuple[str, str]:
     """Return (spec as YAML, what is said of it: warnings, examples, a try on all rows, the next commands).
 
-    `share` is that of eval, `out` the spec's file, `told` are the columns by role (text, label, answer).
-    `RequestError` where the file cannot be read as rows, `ContentError` where no role can be guessed.
+    `share` is that of eval (None: a tenth, if there are rows enough), `out` the spec's file, `told` are the
+    columns by role (text, label, answer). `RequestError` where the file cannot be read as rows, or not be
+    split as asked; `ContentError` where no role can be guessed; `FailingSpecError` where no row compiles.
     """
+    if {"label", "answer"} <= told.keys():
+        raise RequestError("--label and --answer: give one; --label is for classes, --answer for free text")
     found, proposal = _guessed(path, told)
-    text = _written(found, proposal, share)
+    _check_split(found, share)
+    text = _written(found, proposal, USUAL_SHARE if share is None else share)
     name = out.stem if out else _stem(path)
     with tempfile.TemporaryDirectory(prefix="tuneyard-init-") as folder:
         file = Path(folder) / f"{name}.yaml"
@@ -55,13 +70,42 @@ def propose(path: Path, share: float = 0.1, out: Path | None = None, **told: str
         spec = load_spec(str(file))
         report = check_spec(spec, CompileRequest())
         said = [*_warnings(found, proposal), *_preview(spec)]
-    tried = report.line()
-    if errors := report.problems.errors:
-        tried = f"problems {report.problems.count('E')}, the first: {errors[0].line()}"
-    elif bundled := _bundled_spec(found, proposal, spec):
-        source = shlex.quote(str(path))
-        said.append(f"this is what spec {bundled} reads: tuneyard data compile {bundled} --source {source}")
-    return text, "\n".join([*said, f"tried on the whole file: {tried}", *_next(path, spec, out)])
+    options = {**told, **({} if share is None else {"split": f"{share:g}"})}
+    next_commands = _next(path, spec, out, options, report.rejected > 0)
+    errors = report.problems.errors
+    if not errors:
+        fitting = _bundled_spec(found, proposal, spec)
+        if fitting:
+            compile_command = f"tuneyard data compile {fitting} --source {shlex.quote(str(path))}"
+            said.append(f"this is what spec {fitting} reads: {compile_command}")
+        return text, "\n".join([*said, f"tried on the whole file: {report.line()}", *next_commands])
+    first_error = errors[0].line()
+    if report.problems.fatal or report.rejected >= report.read:
+        how = "does not compile"
+        if not report.problems.fatal:
+            how = f"compiles none of {counted(report.read, 'row')}"
+        raise FailingSpecError(
+            f"{path}: the proposed spec {how}: {first_error}; name the columns with --text and --label or "
+            "--answer, or save the spec, edit it and run `tuneyard data check SPEC.yaml`",
+            text,
+        )
+    rejected = f"{report.rejected} of {counted(report.read, 'row')} would be rejected"
+    tried = f"tried on the whole file: {rejected}; the first: {first_error}"
+    return text, "\n".join([*said, tried, *next_commands])
+
+
+def _check_split(found: Found, share: float | None) -> None:
+    """Raise `RequestError` if rows are to be split (`--split` above 0) and cannot be."""
+    if not share:
+        return
+    if found.source.splits:
+        splits = ", ".join(found.source.splits)
+        raise RequestError(f"--split {share:g}: {found.path} is split already ({splits}): leave --split out")
+    if found.rows < FEWEST:
+        raise RequestError(
+            f"--split {share:g}: {found.path} has {counted(found.rows, 'row')}, a split needs {FEWEST}: "
+            "leave --split out, or give --split 0"
+        )
 
 
 def _preview(spec: Spec) -> list[str]:
@@ -94,22 +138,45 @@ def _short(text: str) -> str:
     return shown.replace("\n", "\n    ")
 
 
-def _next(path: Path, spec: Spec, out: Path | None) -> list[str]:
-    """Return the two commands that follow; the first writes the spec where it was only printed."""
+def _next(path: Path, spec: Spec, out: Path | None, options: dict[str, str], rejecting: bool) -> list[str]:
+    """Return the two commands that follow; the first writes the spec where it was only printed.
+
+    `options` are those that init was given, by name: without them init would propose another spec.
+    """
     file = out or Path(f"{spec.name}.yaml")
-    save = "" if out else f"tuneyard data init {shlex.quote(str(path))} --out {shlex.quote(str(file))} && "
-    dataset = shlex.quote(str(spec.outputs[0].dataset).format(split=spec.splits[0]))
+    commands = []
+    if not out:
+        given = [word for name, value in options.items() for word in (f"--{name}", value)]
+        commands.append(shlex.join(["tuneyard", "data", "init", str(path), *given, "--out", str(file)]))
+    on_error = ["--on-error", "reject"] if rejecting else []
+    commands.append(shlex.join(["tuneyard", "data", "compile", str(file), *on_error]))
+    check = ["tuneyard", "recipe", "check", *_recipe_words(path, spec)]
+    return [f"next: {' && '.join(commands)}", f"then: {shlex.join(check)}"]
+
+
+def _recipe_words(path: Path, spec: Spec) -> list[str]:
+    """Return the bundled recipe for records of this kind, and the settings that make it one for this dataset.
+
+    Its output_dir is another: a training must not overwrite that of the bundled recipe.
+    """
     kinds = {column.kind for column in spec.columns}
-    fitting = {"chosen": "dpo-lora", "kto": "kto-lora", "tools": "tools-lora"}
-    usual = "text-lora" if spec.outputs[0].format == "text" else "rte"
-    recipe = next((name for kind, name in fitting.items() if kind in kinds), usual)
+    recipe = "text-lora" if spec.outputs[0].format == "text" else "sft-lora"
+    for kind, fitting_recipe in {"chosen": "dpo-lora", "kto": "kto-lora", "tools": "tools-lora"}.items():
+        if kind in kinds:
+            recipe = fitting_recipe
+            break
+    dataset = str(spec.outputs[0].dataset)
+    words = [f"dataset={dataset.format(split=spec.splits[0])}"]
     if kinds & set(PLACEHOLDERS):
-        folder = shlex.quote(str(path if path.is_dir() else path.parent))
-        recipe, dataset = "vl-lora", f"{dataset} media_dir={folder}"
-    return [
-        f"next: {save}tuneyard data compile {shlex.quote(str(file))}",
-        f"then: tuneyard recipe check recipes/{recipe}.yaml dataset={dataset} model_name_or_path=MODEL",
-    ]
+        recipe = "vl-lora"
+        words.append(f"media_dir={path if path.is_dir() else path.parent}")
+    file = Path("recipes") / f"{recipe}.yaml"
+    if "eval" in spec.splits:  # instead of the share that the recipe holds out of the training rows
+        words += [f"eval_dataset={dataset.format(split='eval')}", "val_size=0"]
+    elif "eval_dataset" in read_mapping(bundled(file), "recipe"):
+        words += ["eval_dataset=null", "val_size=0.1"]
+    name = dataset.format(split="").strip("_-")
+    return [str(file), *words, f"output_dir=saves/{name}", "model_name_or_path=MODEL"]
 
 
 def _guessed(path: Path, told: dict[str, str]) -> tuple[Found, Proposal]:

@@ -123,7 +123,8 @@ def test_a_bad_row_is_said_and_the_rest_still_guessed(bench):
     source = bench.rows("qa.jsonl", [{"question": "a", "answer": "b"}] * 5 + [{"question": "a", "answer": 3}])
     text, said = propose(source)
     assert "Questions and answers" in text
-    assert "problems 1" in said and "qa.jsonl:6: E105" in said
+    assert "1 of 6 rows would be rejected" in said and "qa.jsonl:6: E105" in said
+    assert said.splitlines()[-2].endswith("tuneyard data compile qa.yaml --on-error reject")
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,8 @@ def test_a_split_keeps_repeated_questions_on_one_side_and_chinese_headers_are_re
     assert said.count("example ") == 3 and "  user: 第0个问题怎么办？\n  answer: 第0个答案。" in said
     assert said.splitlines()[-2:] == [
         f"next: tuneyard data init '{source}' --out '问答.yaml' && tuneyard data compile '问答.yaml'",
-        "then: tuneyard recipe check recipes/rte.yaml dataset='问答_train' model_name_or_path=MODEL",
+        "then: tuneyard recipe check recipes/sft-lora.yaml 'dataset=问答_train' 'eval_dataset=问答_eval' "
+        "val_size=0 'output_dir=saves/问答' model_name_or_path=MODEL",
     ]
 
 

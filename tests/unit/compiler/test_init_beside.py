@@ -97,7 +97,7 @@ def test_of_pairs_both_answers_are_shown_and_the_bundled_spec_of_pairs_is_named(
     said = propose(path)[1]
     assert "  user: Name a river.\n  chosen: The Rhine.\n  rejected: A river.\n" in said
     assert "  answer:" not in said and "this is what spec pairs-chat reads" in said
-    assert "recipes/dpo-lora.yaml dataset=rows model" in said
+    assert "recipes/dpo-lora.yaml dataset=rows output_dir=saves/rows model" in said
 
 
 def test_media_and_plain_text_get_the_recipes_that_train_them(tmp_path):
@@ -106,11 +106,11 @@ def test_media_and_plain_text_get_the_recipes_that_train_them(tmp_path):
     (seen := tmp_path / "seen.jsonl").write_text(json.dumps({"messages": talk, "images": ["a.png"]}) + "\n")
     said = propose(seen)[1]
     assert "this is what spec media reads" in said
-    assert f"recipes/vl-lora.yaml dataset=seen media_dir={tmp_path} model_name_or_path=MODEL" in said
+    assert f"recipes/vl-lora.yaml dataset=seen media_dir={tmp_path} output_dir=saves/seen model" in said
     (text := tmp_path / "text.jsonl").write_text(
         json.dumps({"text": "The Rhine is a river in Europe."}) + "\n"
     )
-    assert "recipes/text-lora.yaml dataset=text model_name_or_path=MODEL" in propose(text)[1]
+    assert "recipes/text-lora.yaml dataset=text output_dir=saves/text model" in propose(text)[1]
 
 
 def test_llavas_image_is_read(tmp_path):

@@ -198,7 +198,9 @@ def test_headers_say_how_to_launch_and_what_to_expect(path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_commands_of_headers_have_settings_that_are_taken(path):
     header = path.read_text(encoding="utf-8").replace("\\\n#", "")
-    for command in re.findall(r"^#.*python -m recipes train \S+((?: +[a-z_]+=\S+)*)", header, re.M):
+    for command in re.findall(
+        r"^#.*(?:python -m recipes|tuneyard recipe) train \S+((?: +[a-z_]+=\S+)*)", header, re.M
+    ):
         recipe = read_recipe(path, command.split())
         assert [
             problem.line()

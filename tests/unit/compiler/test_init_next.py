@@ -1,0 +1,143 @@
+"""The commands that `data init` prints run as they stand: they compile, and the recipe fits the dataset."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from compiler.cli import cli
+from core.errors import ContentError, RequestError
+from recipes.check import quick_check
+from recipes.hardware import machine
+from recipes.recipe import read_recipe
+from tests.conftest import ROOT
+
+GOOD = ROOT / "tests/examples/good"
+PAIRS = [{"question": f"Question {n}?", "answer": f"Answer {n}."} for n in range(40)]
+CLASSES = [
+    {"body": f"A remark of some length, number {n}.", "kind": "ab"[n % 2], "note": "x"} for n in range(40)
+]
+
+
+def init(*words: object) -> Result:
+    return CliRunner().invoke(cli, ["init", *map(str, words)])
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def run_next(result: Result) -> None:
+    """Run the commands of the line `next:`; each must succeed."""
+    line = next(line for line in result.stderr.splitlines() if line.startswith("next: "))
+    for command in line.removeprefix("next: ").split(" && "):
+        program, group, *words = shlex.split(command)
+        assert (program, group) == ("tuneyard", "data")
+        ended = CliRunner().invoke(cli, words)
+        assert ended.exit_code == 0, f"{command}\n{ended.output}{ended.exception}"
+
+
+def check_then(result: Result) -> Path:
+    """Check the recipe of the line `then:` with its overrides; return its output_dir."""
+    line = result.stderr.splitlines()[-1]
+    tuneyard, recipe_group, check, recipe, *overrides = shlex.split(line.removeprefix("then: "))
+    assert (tuneyard, recipe_group, check) == ("tuneyard", "recipe", "check")
+    overrides[-1:] = ["model_name_or_path=me/model"]  # in place of MODEL
+    read = read_recipe(Path(recipe), overrides)
+    assert [
+        problem.line() for problem in quick_check(read, machine("gpu")).problems if problem.is_error
+    ] == []
+    return read.output_dir
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("options", [[], ["--split", "0.25"], ["--split", "0"]])
+def test_questions_and_answers(options: list[str]) -> None:
+    result = init(write(Path("my questions.jsonl"), PAIRS), *options)
+    run_next(result)
+    assert check_then(result) == Path("saves/my_questions")
+
+
+def test_the_options_just_given_are_in_the_next_command(tmp_path: Path) -> None:
+    source = write(tmp_path / "it's.jsonl", CLASSES)
+    result = init(source, "--text", "body", "--label", "kind", "--split", "0.5")
+    line = next(line for line in result.stderr.splitlines() if line.startswith("next: "))
+    words = shlex.split(line)
+    assert words[words.index("--text") + 1] == "body" and words[words.index("--label") + 1] == "kind"
+    assert words[words.index("--split") + 1] == "0.5" and str(source) in words
+    run_next(result)
+    assert check_then(result) == Path("saves/it_s")
+    evaluated = list(Path("dataset_info/it_s").glob("*_eval.jsonl"))
+    assert len(evaluated) == 1 and len(evaluated[0].read_text().splitlines()) == 20
+
+
+@pytest.mark.parametrize(
+    "example", ["tools/a.json", "pairs/a.jsonl", "kto/a.jsonl", "text/a.csv", "messages/a.jsonl", "io"]
+)
+def test_every_kind_of_record_gets_a_recipe_that_fits(example: str) -> None:
+    result = init(GOOD / example, "--out", "mine.yaml")
+    assert result.exit_code == 0, result.output
+    run_next(result)
+    output_dir = check_then(result)
+    bundled_folders = {read_recipe(path).output_dir for path in (ROOT / "recipes").glob("*.yaml")}
+    assert output_dir.parent == Path("saves") and output_dir not in bundled_folders
+
+
+def test_some_bad_rows_are_counted_and_rejected_by_the_next_command() -> None:
+    result = init(
+        write(Path("rows.jsonl"), [*PAIRS, {"question": "Q?", "answer": 5}, {"question": "Q?", "answer": 6}])
+    )
+    assert result.exit_code == 0
+    assert "2 of 42 rows would be rejected; the first: rows.jsonl:41: E105" in result.stderr
+    run_next(result)
+    assert len(Path("dataset_info/rows/rejected.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("out", [[], ["--out", "mine.yaml"]])
+def test_a_spec_that_compiles_no_row_is_an_error(out: list[str]) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+    result = init(write(Path("talk.jsonl"), [{"messages": turns}] * 3), *out)
+    assert isinstance(result.exception, ContentError)
+    assert "compiles none of 3 rows: talk.jsonl:1: E107" in str(result.exception)
+    assert "next:" not in result.stderr and not Path("mine.yaml").exists()
+    assert ("about: Conversations" in result.stdout) == (not out)
+
+
+def test_a_split_that_cannot_be_made_is_refused() -> None:
+    few = write(Path("few.jsonl"), PAIRS[:5])
+    Path("parts").mkdir()
+    for name in ("train", "dev"):
+        write(Path("parts") / f"{name}.jsonl", PAIRS)
+    for source, reason in ((few, "has 5 rows, a split needs 20"), (Path("parts"), "is split already")):
+        result = init(source, "--split", "0.2")
+        assert isinstance(result.exception, RequestError) and reason in str(result.exception)
+        assert init(source).exit_code == 0
+
+
+def test_label_and_answer_exclude_each_other() -> None:
+    result = init(write(Path("rows.jsonl"), CLASSES), "--label", "kind", "--answer", "note")
+    assert isinstance(result.exception, RequestError) and "give one" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("share", "hint"), [("10", "10 % is 0.1"), ("25%", "25 % is 0.25"), ("2.5", "2.5 % is 0.025")]
+)
+def test_a_percentage_is_shown_as_a_share(share: str, hint: str) -> None:
+    result = init(write(Path("rows.jsonl"), PAIRS), "--split", share)
+    assert result.exit_code == 2 and hint in result.stderr
+    compiled = CliRunner().invoke(cli, ["compile", "defect", "--split", f"test={share}"])
+    assert isinstance(compiled.exception, RequestError) and hint in str(compiled.exception)
+
+
+@pytest.mark.parametrize("share", ["1", "-1", "half", "100"])
+def test_other_numbers_are_refused_without_that_hint(share: str) -> None:
+    result = init(write(Path("rows.jsonl"), PAIRS), f"--split={share}")
+    assert result.exit_code == 2 and " % is " not in result.stderr
