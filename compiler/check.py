@@ -1,11 +1,13 @@
 """Rows as read become checked columns: JSON Schema on every value, labels mapped, bad rows named."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from itertools import chain
 from typing import Any, cast
 
 from compiler.kinds import CLEANED, CODES, DIALOGUES, HISTORY, KTO, NESTED, PAIR, PLACEHOLDERS
+from compiler.marks import MaskedAnswerError, TurnKeys
 from compiler.media import Media
 from compiler.problems import Problems, some_of
 from compiler.rows import MISSING, Batch, Rows
@@ -22,6 +24,7 @@ from compiler.turns import (
     encoded_calls,
     reply_of,
     transcript,
+    unread_keys,
     wanted,
 )
 from compiler.unused import Unused, missing_fix, other_kind
@@ -50,8 +53,9 @@ class Checker:
         self.pair = spec.named(*PAIR)
         self.held = {column.kind: column for column in spec.columns if column.kind in ("turns", "tools")}
         self.stand_ins = stand_ins(spec)
-        self.used = spec.used
+        self.used, self.lost_in = spec.used, spec.lost_in
         self.sources: dict[str, str] = {}
+        self.turn_keys: dict[str, TurnKeys] = {}
         self.lookup = label_keys(spec)
         self.clean = cleaner(spec.clean)
         self.talks = Talks(spec, self.clean)
@@ -71,7 +75,9 @@ class Checker:
             return None
         known = {source for name, source in self.sources.items() if name in self.used}
         self.unused.look(self.spec, rows, known)
+        self.unused.look_for_lost(self.spec, rows, self.sources, self.lost_in)
         columns = {column.name: self._values(column, rows) for column in self.spec.columns}
+        self._count_inside_turns(columns)
         batch = Batch(rows.prefix, rows.lines, columns)
         wrong = {name: self._wrong(name, values) for name, values in columns.items()}
         for name, other in self.stand_ins.items():
@@ -96,6 +102,23 @@ class Checker:
             batch = self._each_row(batch, rows, "E111", check)
         self.problems.settle()
         return self._label(batch) if self.lookup else batch
+
+    def _count_inside_turns(self, columns: dict[str, Values]) -> None:
+        """Count the keys of turns that reading leaves out, once for each source column."""
+        turns = [column for column in self.spec.columns if column.kind in DIALOGUES and not column.best]
+        values = {self.sources[c.name]: columns[c.name] for c in turns if c.name in self.sources}
+        for source, talks in values.items():
+            counts = Counter(chain.from_iterable(map(unread_keys, talks)))
+            keys = self._keys(source)
+            for key, rows in counts.items():
+                if not keys.is_mapped(key):
+                    self.unused.add(f"{source}.{key}", rows, ignored=keys.is_ignored(key))
+
+    def _keys(self, source: str) -> TurnKeys:
+        """Return what the spec does with the keys of the turns in a source column."""
+        if source not in self.turn_keys:
+            self.turn_keys[source] = TurnKeys(self.spec, source)
+        return self.turn_keys[source]
 
     def notes(self) -> list[str]:
         """Return, for people, which of several names columns were found by, and what was left out."""
@@ -145,13 +168,14 @@ class Checker:
         source = self.sources.get(column.name)
         of_pair = self.sources.get(self.pair[0]) if self.pair else None
         answered = source is not None and source == of_pair  # the turns stand after the prompt
+        keys = self._keys(source or column.name)
         readers: dict[str, Reader] = {
-            "turns": partial(self.talks.read, answered),
+            "turns": partial(self.talks.read, answered, keys),
             "tools": tools_text,
-            **dict.fromkeys(PAIR, partial(reply_of, column, self.clean)),
+            **dict.fromkeys(PAIR, partial(reply_of, column, self.clean, keys)),
             KTO: partial(wanted, column),
             HISTORY: self.talks.earlier,
-            "best": partial(best_of, column, self.clean),
+            "best": partial(best_of, column, self.clean, keys),
         }
         return readers.get(column.kind)
 
@@ -164,6 +188,10 @@ class Checker:
             try:
                 found.append(read(value))
                 good.append(number)
+            except MaskedAnswerError as error:
+                problem = Problem("E113", batch.place(number), str(error), field, error.fix)
+                self.problems.bad_row([problem], rows.row(rows.lines.index(batch.lines[number])))
+                self.bad += 1
             except WrongValueError as error:
                 wrong = [Problem(code, batch.place(number), message, field) for message in error.args]
                 self.problems.bad_row(wrong, rows.row(rows.lines.index(batch.lines[number])))

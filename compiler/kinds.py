@@ -34,6 +34,9 @@ def check_kinds(kinds: Mapping[str, str], *, texts: bool, answered: bool, format
     if "alpaca" in formats and beside and turns:
         what = "alpaca leaves turns out that it may be of; write sharegpt or messages"
         raise ValueError(f"column {first}: {what}")
+    strange = next((name for name, kind in kinds.items() if kind == "tools" and name != "tools"), "")
+    if strange:
+        raise ValueError(f"column {strange}: `is: tools` is for the column `tools`: rename it")
     pair = sorted(kind for kind in beside.values() if kind in PAIR)
     if pair and (pair != [*PAIR] or answered):
         raise ValueError(

@@ -102,7 +102,7 @@ class Registry:
             **{key: counts[key] for key in COUNTED},
             datasets=counts["records"],
             fit=manifest["fit"],
-            unused=Unused(manifest["not_used"]),
+            unused=Unused(manifest["not_used"], manifest["ignored"]),
             up_to_date=True,
         )
 
@@ -305,6 +305,7 @@ def manifest_of(spec: Spec, report: CompileReport, made_from: Identity) -> Manif
         "first_problems": report.problems.first(),
         "notes": report.problems.notes,
         "not_used": report.unused.counts(),
+        "ignored": report.unused.ignored_counts(),
         "fit": report.fit,
         "cluster": spec.group,
         "files": report.files,

@@ -53,6 +53,7 @@ class Renderer:
         self.spec = spec
         self.output = output
         self.turns = spec.turns
+        self.from_turns = spec.writes_turns(output)
         self.columns = spec.kinds
         self.beside = {name: kind for name, kind in spec.kinds.items() if kind in RECORDED}
 
@@ -74,7 +75,7 @@ class Renderer:
         out = self.output
         kept = [*self._beside(batch), *((name, batch.columns[name]) for name in out.keep)]
         system = [("system", self._text(batch, "system"))] if "system" in out.templates else []
-        if out.format == "alpaca" and self.turns:
+        if out.format == "alpaca" and self.from_turns:
             return [*self._alpaca(batch), *system, *kept]
         if out.format == "alpaca":
             history: list[Field] = [(HISTORY, repeat([], len(batch)))]  # other parts of a mixture have one
@@ -87,10 +88,14 @@ class Renderer:
                 texts["input"] = Filled(["", ""], [cast("list[str]", given)])
             return [*texts.items(), *system, *history, *kept]
         if out.format == "text":
-            told = map(self._told, self._talks(batch)) if out.roles else self._text(batch, "text")
+            told = map(self._told, self._with_system(batch)) if self.from_turns else self._text(batch, "text")
             return [*kept, (out.field, told)]
         if out.format == "messages":
-            return [*kept, (out.field, self._messages(batch)), *self._extras(batch, ("tools",))]
+            talks = (
+                [{"role": OPENAI[t.role], "content": t.text} for t in talk]
+                for talk in self._with_system(batch)
+            )
+            return [*kept, (out.field, talks), *self._extras(batch, ("tools",))]
         talks = ([{"from": SHAREGPT[t.role], "value": t.text} for t in talk] for talk in self._talks(batch))
         return [(out.field, talks), *self._extras(batch, ("system", "tools")), *kept]
 
@@ -119,13 +124,17 @@ class Renderer:
         roles = self.output.roles
         return "\n\n".join(roles[t.role].replace("{}", t.text) for t in talk if t.role in roles).strip()
 
-    def _messages(self, batch: Batch) -> Iterator[list[dict[str, str]]]:
-        """Yield each row's messages; a system text of its own becomes the first of them."""
-        own = self.turns and "system" in self.columns
-        systems = cast("list[str]", batch.columns["system"]) if own else repeat("", len(batch))
+    def _with_system(self, batch: Batch) -> Iterator[list[Turn]]:
+        """Yield each row's turns; a system text of its own becomes the first of them."""
+        if self.from_turns and SYSTEM in self.output.templates:
+            systems: Iterable[str] = self._text(batch, SYSTEM).texts(len(batch))
+        elif SYSTEM in self.columns and SYSTEM not in self.output.templates:
+            systems = as_texts(self.spec, SYSTEM, batch.columns[SYSTEM])
+        else:
+            systems = repeat("", len(batch))
         for system, talk in zip(systems, self._talks(batch), strict=True):
-            first = [Turn(SYSTEM, system)] if system and talk[0].role != SYSTEM else []
-            yield [{"role": OPENAI[turn.role], "content": turn.text} for turn in [*first, *talk]]
+            has_one = bool(talk) and talk[0].role == SYSTEM
+            yield [Turn(SYSTEM, system), *talk] if system and not has_one else talk
 
     def _extras(self, batch: Batch, names: tuple[str, ...]) -> Iterator[Field]:
         for name in names:
@@ -136,8 +145,11 @@ class Renderer:
 
     def _talks(self, batch: Batch) -> Iterator[list[Turn]]:
         """Yield each row's turns: those it has, or those that the templates make."""
-        if self.turns and "user" not in self.output.templates:
-            yield from cast("list[list[Turn]]", batch.columns[self.turns])
+        if self.from_turns:
+            talks = cast("list[list[Turn]]", batch.columns[self.turns])
+            if self.spec.has_own_system(self.output):  # it stands in place of those that the spec ignores
+                talks = [[turn for turn in talk if turn.role != SYSTEM] for talk in talks]
+            yield from talks
             return
         roles = [role for role in (SYSTEM, USER, ASSISTANT) if role in self.output.templates]
         if self.output.format == "sharegpt" and SYSTEM in roles:

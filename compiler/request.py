@@ -172,5 +172,6 @@ class CompileReport(Counts):
             "fit": self.fit,
             "notes": self.problems.notes,
             "not_used": self.unused.counts(),
+            "ignored": self.unused.ignored_counts(),
             "problems": [asdict(problem) for problem in self.problems.listed()],
         }

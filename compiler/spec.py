@@ -20,6 +20,7 @@ MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
 REJECTED_BEFORE = "quarantine.jsonl"  # what compiles before version 0.2 called it
 TEMPLATES = ("instruction", "input", "output", "system", "user", "assistant", "text")
+TOOLS = "tools"
 FIELDS = {"alpaca": "", "sharegpt": "conversations", "messages": "messages", "text": "text"}
 
 
@@ -66,6 +67,16 @@ class Output:
     def columns(self) -> list[str]:
         """The columns that its templates and its kept keys name."""
         return [*self.columns_of(*TEMPLATES), *self.keep]
+
+    def reads_templates(self, from_turns: bool) -> tuple[str, ...]:
+        """Return the templates that a record of this format is made by; `from_turns`: its texts are turns."""
+        if self.format == "text":
+            return () if from_turns else ("text",)
+        if from_turns:
+            return ("system",)
+        if self.format == "alpaca":
+            return ("instruction", "input", "output", "system")
+        return ("system", "user", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,17 +176,57 @@ class Spec:
         """Whether an output has a template for an answer."""
         return any({"output", "assistant"} & output.templates.keys() for output in self.outputs)
 
+    def writes_turns(self, output: Output) -> bool:
+        """Whether the texts of an output are those of the column of turns, and not of templates."""
+        if not self.turns:
+            return False
+        if output.format == "text":
+            return bool(output.roles)
+        return output.format == "alpaca" or "user" not in output.templates
+
+    def has_own_system(self, output: Output) -> bool:
+        """Whether an output writes turns under a system text that is more than the rows' own."""
+        return self.writes_turns(output) and output.templates.get("system", "{system}") != "{system}"
+
+    def written_by(self, output: Output) -> set[str]:
+        """Return the columns whose values reach the records of one output."""
+        from_turns = self.writes_turns(output)
+        names = {*output.columns_of(*output.reads_templates(from_turns)), *output.keep}
+        names.update(self.named(*RECORDED))
+        if from_turns:
+            names.add(self.turns)
+        conversation = output.format in ("sharegpt", "messages")
+        if conversation:
+            names.add(TOOLS)
+        if "system" not in output.templates and (conversation or (from_turns and "system" in output.roles)):
+            names.add("system")
+        if self.has_one_system:
+            names.add("system")
+        return names & self.kinds.keys()
+
+    @property
+    def has_one_system(self) -> bool:
+        """Whether it is a part of a mixture whose own system text stands in place of those of its parts."""
+        return bool(self.share) and any("system" in output.templates for output in self.outputs)
+
     @property
     def used(self) -> set[str]:
         """The columns that reach an output, or that rows are identified, grouped or split by."""
-        names = {*self.named("id", "turns", "label", *RECORDED)}
-        names.update(*(output.columns for output in self.outputs))
-        if any(output.format in ("sharegpt", "messages") for output in self.outputs):
-            names |= {"system", "tools"}
-        if self.share and any("system" in output.templates for output in self.outputs):
-            names.add("system")  # the mixture's own stands in its place
+        names = {*self.named("id", "label")}
+        for output in self.outputs:
+            names |= self.written_by(output)
         by = (self.group, self.split.stratify, self.split.group) if self.split else (self.group,)
         return names | {name for name in by if name}
+
+    @property
+    def lost_in(self) -> dict[str, list[Output]]:
+        """The outputs that leave a system text or tools out which another output writes, by column."""
+        lost = {}
+        for name in ("system", TOOLS):
+            without = [output for output in self.outputs if name not in self.written_by(output)]
+            if name in self.used and without:
+                lost[name] = without
+        return lost
 
     @property
     def anyones(self) -> bool:

@@ -16,7 +16,7 @@ import orjson
 
 from compiler.kinds import HISTORY, PAIR, PLACEHOLDERS
 from compiler.rows import MISSING, Batch
-from compiler.spec import Filter, Spec
+from compiler.spec import TOOLS, Filter, Spec
 from compiler.turns import Turn
 from core.han import HAN
 
@@ -47,7 +47,8 @@ class TextColumns:
         self.may_be_blank = [name for name in self.answered if kinds[name] == "answer"]
         if self.turns:
             self.asked, self.answered, self.may_be_blank = ["asked"], ["answered"], ["answered"]
-            self.asked += [name for name, kind in kinds.items() if name == "system" or kind == "tools"]
+        beside = [name for name in kinds if name in ("system", TOOLS) and name not in self.asked]
+        self.asked += [name for name in beside if self.turns or name in spec.written_by(spec.outputs[0])]
         self.pair = spec.named(*PAIR)
         if self.pair:
             self.answered, self.may_be_blank = self.pair, []

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
-from compiler.kinds import PAIR
+from compiler.kinds import KTO, PAIR
+from compiler.marks import TurnKeys, refuse_masked
 from compiler.spec import Column, Output, Spec
 from compiler.unused import meaning
 from core.calls import (
@@ -55,29 +56,42 @@ class Reply(NamedTuple):
     text: str
 
 
-def keeps(outputs: Iterable[Output], *roles: str) -> bool:
-    """Whether every output can hold turns of these speakers."""
-    return all(o.format in ("sharegpt", "messages") or o.roles.keys() >= set(roles) for o in outputs)
+def keeps(output: Output, *roles: str) -> bool:
+    """Whether an output can hold turns of these speakers."""
+    return output.format in ("sharegpt", "messages") or output.roles.keys() >= set(roles)
+
+
+def _files(outputs: Iterable[Output]) -> str:
+    """Return the files of outputs, for messages."""
+    return ", ".join(output.file for output in outputs)
 
 
 def read_turns(
-    value: list[dict[str, object]], tools: bool = True, beside: bool = False, *, asks: bool = False
+    value: list[dict[str, object]],
+    keys: TurnKeys,
+    without_tools: str = "",
+    beside: bool = False,
+    *,
+    asks: bool = False,
 ) -> list[Turn]:
     """Return turns in order; `WrongValueError` names the turn that is wrong.
 
-    `tools` says whether calls of tools and what they return can be written, `beside` whether text beside a
-    call is kept with it. Results that follow one another become one turn, and reasoning of its own key a
-    thought before the answer or call. After an optional system turn, user (or observation) and assistant (or
-    call) must alternate, and the last turn is the assistant's: what LLaMA-Factory's converters ask for. With
-    `asks` the last turn is the user's (answers stand elsewhere).
+    `keys` says which keys of the turns are left out on purpose, `without_tools` names the outputs that cannot
+    hold calls of tools and what they return, `beside` says whether text beside a call is kept with it.
+
+    Results that follow one another become one turn, and reasoning of its own key a thought before its turn.
+    After an optional system turn, user (or observation) and assistant (or call) must alternate, and the last
+    turn is the assistant's: what LLaMA-Factory's converters ask for. With `asks` the last turn is the user's
+    (answers stand elsewhere).
     """
-    turns = [_turn(number, item, beside) for number, item in enumerate(value, 1)]
+    turns = [_turn(number, item, keys, beside) for number, item in enumerate(value, 1)]
     _order_results(value, turns)
     system, talk = turns[: int(turns[0].role == SYSTEM)], list[Turn]()
     for turn in turns[len(system) :]:
-        if turn.role in (CALL, OBSERVATION) and not tools:
+        if turn.role in (CALL, OBSERVATION) and without_tools:
             lost = f"found the {turn.role} of a tool, which this output would make plain text"
-            raise WrongValueError(f"turn {turn.number}: {lost}; write sharegpt or messages")
+            fix = "write sharegpt or messages"
+            raise WrongValueError(f"turn {turn.number}: {lost} ({without_tools}); {fix}")
         if talk and turn.role == OBSERVATION == talk[-1].role:
             talk[-1] = talk[-1]._replace(text=f"{talk[-1].text}{RESULTS}{turn.text}")
             continue
@@ -93,9 +107,9 @@ def read_turns(
     return [*system, *talk]
 
 
-def read_answer(item: dict[str, object]) -> str:
+def read_answer(item: dict[str, object], keys: TurnKeys) -> str:
     """Return the text of one turn alone; `WrongValueError` unless it is the assistant's."""
-    turn = _turn(1, item, False)
+    turn = _turn(1, item, keys, False)
     if turn.role != ASSISTANT:
         raise WrongValueError(f"found {turn.role}, expected an answer of the assistant")
     return turn.text
@@ -134,23 +148,51 @@ def _order_results(value: list[dict[str, object]], turns: list[Turn]) -> None:
                 turns[at] = turn._replace(text=texts[str(name)])
 
 
-def _turn(number: int, item: dict[str, object], beside: bool) -> Turn:
+def _turn(number: int, item: dict[str, object], keys: TurnKeys, beside: bool) -> Turn:
     try:
-        return Turn(*_said(item, beside), number)
+        return Turn(*_said(item, keys, beside), number)
     except WrongValueError as error:
         raise WrongValueError(f"turn {number}: {error}") from error
 
 
-def _said(item: dict[str, object], beside: bool) -> tuple[str, str]:
+def _role_and_content(item: Mapping[str, object]) -> tuple[str, str]:
+    """Return the keys of a turn's speaker and of its text."""
+    return ("from", "value") if "from" in item else ("role", "content")
+
+
+def unread_keys(value: object) -> set[str]:
+    """Return the keys of the turns in a value that hold something and that reading leaves out.
+
+    The value is a list of turns or one turn; anything else has no such keys.
+    """
+    turns = value if isinstance(value, list) else [value]
+    unread: set[str] = set()
+    for turn in turns:
+        if not isinstance(turn, dict) or len(turn) <= 2:
+            continue
+        name, content = _role_and_content(turn)
+        role = ROLES.get(str(turn.get(name)).lower())
+        read = {name, content}
+        if role == ASSISTANT:
+            read.add("tool_calls")
+        if role == OBSERVATION:
+            read.add("tool_call_id")
+        if role in (ASSISTANT, CALL):
+            read.update(_reasons(turn))
+        unread.update(key for key, each in turn.items() if key not in read and filled([each]))
+    return unread
+
+
+def _said(item: dict[str, object], keys: TurnKeys, beside: bool) -> tuple[str, str]:
     """Return the speaker and the text of a turn; `WrongValueError` for what would be lost of it."""
-    name, key = ("from", "value") if "from" in item else ("role", "content")
+    name, key = _role_and_content(item)
     role, known = ROLES.get(str(item.get(name)).lower()), ", ".join(ROLES)
     if role is None:
         raise WrongValueError(f"found the role {show_value(item.get(name))}, expected one of {known}")
     calls = item.get("tool_calls") if role == ASSISTANT else None
     reasons = _reasons(item) if role in (ASSISTANT, CALL) else {}
     if len(item) > 2:
-        _refuse_loss(item, (name, key, *reasons), bool(calls))
+        _refuse_loss(item, (name, key, *reasons), keys, bool(calls))
     thoughts, text = _content(item.get(key), key, bool(calls))
     before = thought("\n".join([*dict.fromkeys(reasons.values()), *thoughts]))
     if before and "<think>" in text:
@@ -197,18 +239,18 @@ def _content(content: object, key: str, called: bool) -> tuple[list[str], str]:
     return [], content
 
 
-def _refuse_loss(item: dict[str, object], own: tuple[str, ...], called: bool) -> None:
+def _refuse_loss(item: dict[str, object], own: tuple[str, ...], keys: TurnKeys, called: bool) -> None:
     """Refuse a turn with more than its role, text and reasoning (`own`) in it that changes what it means."""
     taken = (*own, "tool_calls") if called else own
-    if lost := [key for key in item if key not in taken and _means(key, item[key], own[0] == "role")]:
+    lost = [key for key, value in item.items() if key not in taken and _means(key, value)]
+    lost = [key for key in lost if not keys.is_left_out(key)]
+    if lost:
         what = f"{', '.join(lost)} beside {'tool_calls' if called else own[1]}"
         raise WrongValueError(f"{what} would be lost; put it into the text or leave it out")
 
 
-def _means(key: str, value: object, openai: bool) -> bool:
-    """Whether a key of a turn changes what is learned: OpenAI's `weight: 0` keeps an answer from it."""
-    if openai and key == "weight":
-        return value is not None and value != 1
+def _means(key: str, value: object) -> bool:
+    """Whether a key of a turn changes what the turn says."""
     return bool((meaning(key) or key == "refusal") and filled([value]))
 
 
@@ -218,39 +260,75 @@ def cleaned(talk: list[Turn], clean: Clean) -> list[Turn]:
     return [t._replace(text=str(clean([t.text])[0])) if t.role in said else t for t in talk]
 
 
-def best_of(column: Column, clean: Clean, value: object) -> str:
+def masking_marks(value: list[dict[str, object]], keys: TurnKeys) -> dict[int, dict[str, object]]:
+    """Return the marks that keep turns out of the loss, by the number of the turn."""
+    marked = {}
+    for number, item in enumerate(value, 1):
+        has_more = len(item) > 2 or isinstance(item.get("content"), list)
+        marks = keys.masking(item) if has_more else {}
+        if marks:
+            marked[number] = marks
+    return marked
+
+
+def answers_learned(spec: Spec, output: Output, talk: list[Turn]) -> list[int]:
+    """Return the numbers of the turns in a conversation that are learned from one output of a spec.
+
+    Of LLaMA-Factory 0.9.5: data/processor/supervised.py learns every answer and call, feedback.py (KTO) the
+    last one, pairwise.py none of the turns before the two answers. Pretraining learns each turn in the text.
+    """
+    answers = [turn for turn in talk if turn.role in (ASSISTANT, CALL)]
+    if spec.named(*PAIR) or not spec.writes_turns(output):
+        return []
+    if output.format == "text":
+        answers = [turn for turn in answers if turn.role in output.roles]
+    elif spec.named(KTO):
+        answers = answers[-1:]
+    elif output.format == "alpaca" and output.turns == "first":
+        answers = answers[:1]
+    return [turn.number for turn in answers]
+
+
+def best_of(column: Column, clean: Clean, keys: TurnKeys, value: object) -> str:
     """Return the cleaned text of the highest number, for `rejected` the lowest; a pair has no ties."""
     by, take = column.best.get("by", ""), column.best.get("take", "")
-    scored: list[tuple[float, str]] = []
+    scored: list[tuple[float, str, int]] = []
+    marked: dict[int, dict[str, object]] = {}
     for number, item in enumerate(value if isinstance(value, list) else [value], 1):
         fields = item if isinstance(item, dict) else {}
         score, text = fields.get(by), fields.get(take)
         if isinstance(score, bool) or not isinstance(score, int | float) or not isinstance(text, str):
             expected = f"a number {by!r} and a text {take!r}"
             raise WrongValueError(f"item {number}: found {show_value(item)}, expected {expected}")
-        scored.append((score, text))
-    if column.kind in PAIR and len({score for score, _ in scored}) == 1:
+        scored.append((score, text, number))
+        marks = keys.masking({key: each for key, each in fields.items() if key not in (by, take)})
+        if marks:
+            marked[number] = marks
+    if column.kind in PAIR and len({score for score, *_ in scored}) == 1:
         alike = f"{by} is {scored[0][0]} for all of {len(scored)} answers"
         raise WrongValueError(f"{alike}: none is preferred")
-    _, best = (min if column.kind == PAIR[1] else max)(scored, key=lambda one: one[0])
+    _, best, place = (min if column.kind == PAIR[1] else max)(scored, key=lambda one: one[0])
+    refuse_masked(marked, [place], keys, "item", history_can_be_masked=False)
     text = str(clean([best])[0])
     if not text.strip():
         raise WrongValueError("the best of them has no text")
     return text
 
 
-def reply_of(column: Column, clean: Clean, value: object) -> Reply:
+def reply_of(column: Column, clean: Clean, keys: TurnKeys, value: object) -> Reply:
     """Return the cleaned answer in a text or messages, of rated ones the best (`rejected`: the worst)."""
     if column.best.get("by"):
-        return Reply([], best_of(column, clean, value))
+        return Reply([], best_of(column, clean, keys, value))
     if isinstance(value, dict):
         value = [value]
+    if isinstance(value, list):
+        refuse_masked(masking_marks(value, keys), [len(value)], keys, history_can_be_masked=False)
     if isinstance(value, str):
         reply = Reply([], value)
     elif isinstance(value, list) and len(value) == 1:
-        reply = Reply([], read_answer(value[0]))
+        reply = Reply([], read_answer(value[0], keys))
     else:
-        *before, last = read_turns(cast("list[dict[str, object]]", value))
+        *before, last = read_turns(cast("list[dict[str, object]]", value), keys)
         reply = Reply(cleaned(before, clean), last.text)
         if last.role != ASSISTANT:
             raise WrongValueError(f"the last turn is a {last.role}, which a pair would make plain text")
@@ -311,28 +389,54 @@ class Talks:
     """Reads the turns of one file's rows; `shortened` counts those of which one exchange alone is kept."""
 
     def __init__(self, spec: Spec, clean: Clean) -> None:
+        self.spec = spec
         self.clean = clean if spec.clean else None
         self.beside = any(column.calls == "text" for column in spec.columns)
         self.asks = bool(spec.named(*PAIR))
-        self.tools = keeps(spec.outputs, "call", "observation")
-        given = spec.share and any("system" in output.templates for output in spec.outputs)
-        anything = given or "system" in spec.ignore  # as a system text: none is kept, and that was said
-        self.systems = anything or keeps(spec.outputs, SYSTEM)
+        self.without_tools = _files(o for o in spec.outputs if not keeps(o, CALL, OBSERVATION))
+        # as a system text anything may stand there: none is kept, and the spec says so
+        anything = spec.has_one_system or "system" in spec.ignore
+        outputs = () if anything else spec.outputs
+        self.without_system = _files(output for output in outputs if not keeps(output, SYSTEM))
+        self.with_own_system = _files(output for output in outputs if spec.has_own_system(output))
         self.doubtful = bool(spec.turns) and "system" in spec.kinds and not anything
         self.first = any(output.format == "alpaca" and output.turns == "first" for output in spec.outputs)
         self.shortened = 0
 
-    def read(self, answered: bool, value: list[dict[str, object]]) -> list[Turn]:
+    def read(self, answered: bool, keys: TurnKeys, value: list[dict[str, object]]) -> list[Turn]:
         """Return the turns of one row, without the answer if it is `answered`; refuses what gets lost."""
         value = value[:-1] if answered else value
-        talk = read_turns(value, self.tools, self.beside, asks=self.asks)
-        if talk[0].role == SYSTEM and talk[0].text.strip() and not self.systems:
-            raise WrongValueError(
-                "turn 1: found a system text, which this output would leave out; write sharegpt or messages, "
-                "or leave it out by `ignore: [system]`"
-            )
+        talk = read_turns(value, keys, self.without_tools, self.beside, asks=self.asks)
+        marked = masking_marks(value, keys)
+        if marked:
+            self._refuse_masked(marked, talk, keys)
+        if talk[0].role == SYSTEM and talk[0].text.strip():
+            self._refuse_system()
         self.shortened += self.first and len(talk) - (talk[0].role == SYSTEM) > 2
         return cleaned(talk, self.clean) if self.clean else talk
+
+    def _refuse_system(self) -> None:
+        """Refuse a system turn that an output would leave out, or that would take the place of its own."""
+        found = "turn 1: found a system text"
+        if self.without_system:
+            lost = f"which this output would leave out ({self.without_system})"
+            fix = "write sharegpt or messages, or leave it out by `ignore: [system]`"
+            raise WrongValueError(f"{found}, {lost}; {fix}")
+        if self.with_own_system:
+            other = f"and this output has a `system` of its own ({self.with_own_system})"
+            fix = "leave that out, or the turn by `ignore: [system]`"
+            raise WrongValueError(f"{found}, {other}; {fix}")
+
+    def _refuse_masked(self, marked: dict[int, dict[str, object]], talk: list[Turn], keys: TurnKeys) -> None:
+        """Refuse a row of which an output would teach an answer that is marked as not to be learned."""
+        answers: set[int] = set()
+        history_can_be_masked = True
+        for output in self.spec.outputs:
+            learned = answers_learned(self.spec, output, talk)
+            answers.update(learned)
+            if learned and output.format == "text":
+                history_can_be_masked = False
+        refuse_masked(marked, sorted(answers), keys, history_can_be_masked=history_can_be_masked)
 
     def earlier(self, value: list[list[object]] | None) -> list[list[object]]:
         """Return the pairs of a question and its answer that stand before the question of one row."""

@@ -1,12 +1,13 @@
 """Source columns that nothing in a spec uses: counted, and refused where they change what an answer means."""
 
-import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from compiler.rows import Rows
-from compiler.spec import Spec
+from compiler.column_names import snake_case
+from compiler.marks import CORRECTNESS, ROW_WEIGHTS, RowWeights, says_incorrect
+from compiler.rows import MISSING, Rows
+from compiler.spec import Output, Spec
 from core.datasets import filled
 from core.errors import Problem, nearest, show_value
 
@@ -41,8 +42,6 @@ MEANINGS = {name: meaning for meaning, names in _ALL.items() for name in names.s
 _BESIDE_AN_ANSWER = {name for name in MEANINGS if MEANINGS[name] in (MEANINGS["label"], MEANINGS["choices"])}
 _ANSWERS = ("answer", "turns", "best", "label")
 _IN_ALPACA = ("a system text", "earlier turns")
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_SIGNS = re.compile(r"[\W_]+")
 
 
 def meaning(name: str) -> str:
@@ -50,12 +49,10 @@ def meaning(name: str) -> str:
     return MEANINGS.get(_usual(name), "")
 
 
-@lru_cache(1000)
 def _usual(name: str) -> str:
-    """Return a name (of a path, its end) as it is usually written: `systemPrompt` is `system_prompt`."""
-    name = name.rpartition(".")[2]
-    words = (name if name.isupper() else _HUMP.sub("_", name)).lower()
-    return name if name in MEANINGS else _SIGNS.sub("_", words).strip("_")
+    """Return a name (of a path, its end) as `MEANINGS` has it: `systemPrompt` is `system_prompt`."""
+    last_step = name.rpartition(".")[2]
+    return last_step if last_step in MEANINGS else snake_case(name)
 
 
 def _looks_like(names: Collection[str], spec: str) -> str:
@@ -89,12 +86,41 @@ def other_kind(value: object, spec: str) -> str:
     return "spec pairs-chat reads turns" if spec == "pairs" else "in a spec, `is: turns` reads turns"
 
 
-class Unused:
-    """Counts, over all files of a compile, the rows that fill each source column that nothing uses."""
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Why an unused column is an error: what it says, the first place, and how many rows say so.
 
-    def __init__(self, rows: dict[str, int] | None = None) -> None:
+    `rows` is None if all rows that fill the column do.
+    """
+
+    what: str
+    place: str
+    rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A source column that some outputs leave out (`files`) and others write: its first place, its rows."""
+
+    column: str
+    files: tuple[str, ...]
+    place: str
+    rows: int = 0
+
+
+class Unused:
+    """Counts, over all files of a compile, the rows that fill each source column that nothing uses.
+
+    `rows` has those of columns (and of keys inside turns) that the spec does not name, `ignored` those that
+    it lists under `ignore`.
+    """
+
+    def __init__(self, rows: dict[str, int] | None = None, ignored: dict[str, int] | None = None) -> None:
         self.rows = rows or {}
-        self._first: dict[str, tuple[str, str]] = {}
+        self.ignored = ignored or {}
+        self._first: dict[str, Finding] = {}
+        self._lost: dict[str, Lost] = {}
+        self._weights: dict[str, RowWeights] = {}
 
     def look(self, spec: Spec, rows: Rows, used: set[str]) -> None:
         """Count in the source columns that are not `used`, and beside the paths that are."""
@@ -107,42 +133,134 @@ class Unused:
                 for name in _others(value, paths):
                     beside[f"{head}.{name}"].append(number)
         for name in dict.fromkeys([*whole, *beside]):
-            if not {name.lower(), name.partition(".")[0].lower()}.isdisjoint(spec.ignore):
+            ignored = not {name.lower(), name.partition(".")[0].lower()}.isdisjoint(spec.ignore)
+            what = "" if ignored or _harmless(spec, name) else meaning(name)
+            means = what or snake_case(name) in ROW_WEIGHTS | CORRECTNESS
+            if not (means or self._has_room(name, ignored=ignored)):
                 continue
-            what = "" if _harmless(spec, name) else meaning(name)
-            if what or name in self.rows or len(self.rows) < MOST:
-                numbers = beside[name] if name in beside else rows.filled(name)
-                self.rows[name] = self.rows.get(name, 0) + len(numbers)
-                if what and numbers:
-                    self._first.setdefault(name, (what, f"{rows.prefix}{rows.lines[numbers[0]]}"))
-                elif numbers and (other := _alias(spec, name, used)):
-                    column, taken = other
-                    filled_there = set(rows.filled(taken)) if taken in rows.names() else ()
-                    if alone := [number for number in numbers if number not in filled_there]:
-                        told = f"another name of {column}, where {_shown(taken)} is empty here; filled"
-                        self._first.setdefault(name, (told, f"{rows.prefix}{rows.lines[alone[0]]}"))
+            numbers = beside[name] if name in beside else rows.filled(name)
+            self._count(name, len(numbers), ignored=ignored)
+            if numbers and not ignored:
+                self._find(spec, rows, name, numbers, what, used)
+
+    def add(self, name: str, rows: int, *, ignored: bool) -> None:
+        """Count rows in which a key inside turns holds something that nothing uses."""
+        if self._has_room(name, ignored=ignored):
+            self._count(name, rows, ignored=ignored)
+
+    def _has_room(self, name: str, *, ignored: bool) -> bool:
+        """Whether a name is counted already, or one more is not too many."""
+        counts = self.ignored if ignored else self.rows
+        return name in counts or len(counts) < MOST
+
+    def _count(self, name: str, rows: int, *, ignored: bool) -> None:
+        counts = self.ignored if ignored else self.rows
+        counts[name] = counts.get(name, 0) + rows
+
+    def _find(
+        self, spec: Spec, rows: Rows, name: str, numbers: Sequence[int], what: str, used: set[str]
+    ) -> None:
+        """Note whether a column that nothing uses changes what answers mean; it fills the rows `numbers`."""
+        if what:
+            self._first.setdefault(name, Finding(what, _place(rows, numbers[0])))
+            return
+        role = snake_case(name)
+        if role in ROW_WEIGHTS:
+            weights = self._weights.setdefault(name, RowWeights())
+            values = rows.column(name)
+            for number in numbers:
+                weights.note(values[number], _place(rows, number))
+        elif role in CORRECTNESS:
+            values = rows.column(name)
+            wrong = [number for number in numbers if says_incorrect(values[number])]
+            if wrong:
+                before = self._first.get(name, Finding("", _place(rows, wrong[0]), 0))
+                count = (before.rows or 0) + len(wrong)
+                self._first[name] = Finding("answers marked as incorrect", before.place, count)
+        else:
+            alias = _alias(spec, name, used)
+            if alias is None:
+                return
+            column, taken = alias
+            filled_there = set(rows.filled(taken)) if taken in rows.names() else ()
+            alone = [number for number in numbers if number not in filled_there]
+            if alone:
+                told = f"another name of {column}, where {_shown(taken)} is empty here; filled"
+                self._first.setdefault(name, Finding(told, _place(rows, alone[0])))
+
+    def look_for_lost(
+        self, spec: Spec, rows: Rows, sources: Mapping[str, str], lost_in: Mapping[str, Sequence[Output]]
+    ) -> None:
+        """Count what outputs leave out of the columns that other outputs write (`Spec.lost_in`).
+
+        `sources` has the source column of each column of the spec that the rows have.
+        """
+        for column, outputs in lost_in.items():
+            if column not in sources:
+                continue
+            source = sources[column]
+            values = rows.column(source)
+            numbers = filled([None if value is MISSING else value for value in values])
+            if not numbers:
+                continue
+            if {source.lower(), column}.isdisjoint(spec.ignore):
+                files = tuple(output.file for output in outputs)
+                before = self._lost.get(source, Lost(column, files, _place(rows, numbers[0])))
+                self._lost[source] = replace(before, rows=before.rows + len(numbers))
+            else:
+                self._count(source, len(numbers), ignored=True)
 
     def counts(self) -> dict[str, int]:
         """Return the rows that hold something by column; columns that are empty in every row are left out."""
         return {name: count for name, count in self.rows.items() if count}
 
+    def ignored_counts(self) -> dict[str, int]:
+        """Return the rows that hold something by column, of those that the spec lists under `ignore`."""
+        return {name: count for name, count in self.ignored.items() if count}
+
     def lines(self, read: int) -> list[str]:
-        """Return `not used: url (300 of 300)`, at most 20 columns, or no line where there are none."""
-        counts = list(self.counts().items())
-        shown = [f"{_shown(name)} ({count} of {read})" for name, count in counts[:SHOWN]]
-        rest = [f"{len(counts) - SHOWN} more (--json names them)"] if len(counts) > SHOWN else []
-        return [f"not used: {', '.join(shown + rest)}"] if shown else []
+        """Return `not used: url (300 of 300)` and `ignored: …`, at most 20 columns each; no line for none."""
+        lines = []
+        for title, counted in (("not used", self.counts()), ("ignored", self.ignored_counts())):
+            counts = list(counted.items())
+            shown = [f"{_shown(name)} ({count} of {read})" for name, count in counts[:SHOWN]]
+            rest = [f"{len(counts) - SHOWN} more (--json names them)"] if len(counts) > SHOWN else []
+            if shown:
+                lines.append(f"{title}: {', '.join(shown + rest)}")
+        return lines
 
     def problems(self, spec: Spec, read: int) -> list[Problem]:
         """Return an error for each column that changes what an answer means."""
-        found = []
-        for name, (what, place) in self._first.items():
-            message = f"{what} in {self.rows[name]} of {read} rows, and the spec uses no such column"
-            ignore = f"`ignore: [{_shown(name)}]`"
-            reader = "spec alpaca reads it; or " if spec.name == "io" and what in _IN_ALPACA else ""
-            fix = f"{reader}in a spec (`like: {spec.name}`) map it to a column, or leave it out by {ignore}"
-            found.append(Problem("E108", place, message, _shown(name), fix))
-        return found
+        findings = dict(self._first)
+        for name, weights in self._weights.items():
+            what, place = weights.finding()
+            if what:
+                findings[name] = Finding(what, place)
+        unused = [self._problem(spec, read, name, finding) for name, finding in findings.items()]
+        return [*unused, *(_lost_problem(spec, read, source, lost) for source, lost in self._lost.items())]
+
+    def _problem(self, spec: Spec, read: int, name: str, finding: Finding) -> Problem:
+        rows = self.rows[name] if finding.rows is None else finding.rows
+        message = f"{finding.what} in {rows} of {read} rows, and the spec uses no such column"
+        reader = "spec alpaca reads it; or " if spec.name == "io" and finding.what in _IN_ALPACA else ""
+        if name in self._weights or snake_case(name) in CORRECTNESS:
+            reader = "LLaMA-Factory learns every row alike: take out the rows that are not to be learned; or "
+        ignore = f"`ignore: [{_shown(name)}]`"
+        fix = f"{reader}in a spec (`like: {spec.name}`) map it to a column, or leave it out by {ignore}"
+        return Problem("E108", finding.place, message, _shown(name), fix)
+
+
+def _lost_problem(spec: Spec, read: int, source: str, lost: Lost) -> Problem:
+    """Return the error of a column that some outputs leave out."""
+    what = "a system text" if lost.column == "system" else "tools"
+    files = " and ".join(lost.files)
+    message = f"{what} in {lost.rows} of {read} rows, and the output {files} leaves it out"
+    formats = {output.file: output.format for output in spec.outputs}
+    takes_system = all(formats.get(file) == "alpaca" for file in lost.files)
+    by_template = 'add `system: "{system}"` to that output'
+    fix = by_template if lost.column == "system" and takes_system else "write sharegpt or messages there"
+    ignore = f"`ignore: [{_shown(source)}]`"
+    return Problem("E108", lost.place, message, _shown(source), f"{fix}, or leave it out by {ignore}")
 
 
 def _alias(spec: Spec, name: str, used: set[str]) -> tuple[str, str] | None:
@@ -170,6 +288,10 @@ def _others(value: object, paths: Sequence[Sequence[str]]) -> Iterator[str]:
             yield key
             if isinstance(value, list):
                 return
+
+
+def _place(rows: Rows, number: int) -> str:
+    return f"{rows.prefix}{rows.lines[number]}"
 
 
 def _shown(name: str) -> str:

@@ -40,7 +40,6 @@ def compiled(bench: Bench, spec: object, *talks: list[dict]) -> list[tuple[str, 
          "turn 4: function_call beside content would be lost"),
         (1, ASK | {"tool_calls": CALL["tool_calls"]}, "turn 1: tool_calls beside content would be lost"),
         (4, SAY | {"refusal": "I cannot."}, "turn 4: refusal beside content would be lost"),
-        (4, SAY | {"weight": 0}, "turn 4: weight beside content would be lost"),
         (1, ASK | {"images": ["a.jpg"]}, "turn 1: images beside content would be lost"),
         (1, {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]},
          "turn 1: found parts (text, image_url), expected text in 'content'"),
@@ -80,7 +79,7 @@ def test_all_calls_of_a_turn_are_kept(bench):
 @pytest.mark.parametrize("turns", ["first", "history"])
 def test_an_exchange_has_no_place_for_tools(bench, turns):
     spec = bench.write("t.yaml", HEAD + ALPACA.replace("TURNS", turns))
-    says = "the call of a tool, which this output would make plain text; write sharegpt or messages"
+    says = "the call of a tool, which this output would make plain text (t.jsonl); write sharegpt or messages"
     assert compiled(bench, spec, [ASK, SAY], TALK) == [("2", f"turn 2: found {says}")]
     assert compiled(bench, spec, [ASK, SAY]) == []
 

@@ -1,0 +1,189 @@
+"""Marks that keep answers out of the loss: `weight: 0`, `loss: false`, `mask: 1`, in a turn or for a row.
+
+LLaMA-Factory 0.9.5 reads no such key and learns every answer whole. The recipe's `mask_history: true` leaves
+out all answers of a conversation but the last (data/processor/supervised.py).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from compiler.column_names import snake_case
+from compiler.spec import Spec
+from core.calls import WrongValueError
+from core.datasets import filled
+from core.errors import show_value
+
+_LEARNED_AT_ONE = (
+    "weight weights loss_weight loss_scale loss_mask loss compute_loss calculate_loss has_loss with_loss "
+    "train training trained train_on train_on_turn train_weight train_detail to_train do_train is_train "
+    "should_train trainable is_trainable learn learned learnable token_weight sample_weight"
+)
+_LEARNED_AT_ZERO = (
+    "mask masked is_masked mask_loss masked_loss no_loss no_train not_train untrainable frozen skip "
+    "skip_loss skip_train ignore ignored ignore_loss exclude excluded"
+)
+LEARNED_AT = dict.fromkeys(_LEARNED_AT_ONE.split(), 1) | dict.fromkeys(_LEARNED_AT_ZERO.split(), 0)
+"""The value with which a turn is learned, by the name of the mark; any other value masks it or a part."""
+ROW_WEIGHTS = frozenset(("weight", "loss_weight", "sample_weight", "example_weight", "row_weight"))
+CORRECTNESS = frozenset(("is_correct", "is_right", "answer_is_correct", "is_answer_correct"))
+_WORDS = {"true": 1, "yes": 1, "y": 1, "on": 1, "false": 0, "no": 0, "n": 0, "off": 0}
+
+
+class MaskedAnswerError(WrongValueError):
+    """An answer that would be learned although its turn is marked otherwise; `fix` is what to do."""
+
+    def __init__(self, message: str, fix: str) -> None:
+        super().__init__(message)
+        self.fix = fix
+
+
+class TurnKeys:
+    """What a spec does with the keys of the turns in one source column."""
+
+    def __init__(self, spec: Spec, source: str) -> None:
+        self.spec_name = spec.name
+        self._source = source
+        self._ignored = frozenset(spec.ignore)
+        inside = [name for column in spec.columns if column.name in spec.used for name in column.names]
+        paths = [name for name in inside if name.startswith(f"{source}.")]
+        self._mapped = {path.rpartition(".")[2] for path in paths}
+
+    def is_ignored(self, key: str) -> bool:
+        """Whether `ignore` names a key: as `weight`, `messages.weight` or `messages`."""
+        head = self._source.partition(".")[0]
+        names = (key, self._source, f"{self._source}.{key}", head)
+        return any(name.lower() in self._ignored for name in names)
+
+    def is_mapped(self, key: str) -> bool:
+        """Whether a column of the spec reads a key, as `messages.1.weight`."""
+        return key in self._mapped
+
+    def is_left_out(self, key: str) -> bool:
+        """Whether a key changes nothing: the spec ignores it, or maps it to a column."""
+        return self.is_mapped(key) or self.is_ignored(key)
+
+    def masking(self, turn: Mapping[str, object]) -> dict[str, object]:
+        """Return the marks that keep a turn, or a part of its content, from being learned whole."""
+        marks = {key: value for key, value in turn.items() if masks(key, value)}
+        parts = turn.get("content")
+        for part in parts if isinstance(parts, list) else ():
+            if isinstance(part, dict):
+                marks |= {key: value for key, value in part.items() if masks(key, value)}
+        return {key: value for key, value in marks.items() if not self.is_left_out(key)}
+
+
+def masks(key: str, value: object) -> bool:
+    """Whether a key of a turn, by its name and value, says that the turn is not to be learned whole."""
+    learned_at = LEARNED_AT.get(snake_case(key))
+    if learned_at is None or not filled([value]):
+        return False
+    if isinstance(value, str) and not value.strip():
+        return False
+    return as_number(value) != learned_at
+
+
+def as_number(value: object) -> object:
+    """Return what a text such as "0", "1.0" or "false" means as a number; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    if text in _WORDS:
+        return _WORDS[text]
+    try:
+        return float(text)
+    except ValueError:
+        return value
+
+
+def refuse_masked(
+    marked: Mapping[int, Mapping[str, object]],
+    answers: Sequence[int],
+    keys: TurnKeys,
+    noun: str = "turn",
+    *,
+    history_can_be_masked: bool,
+) -> None:
+    """Raise `MaskedAnswerError` if an answer that would be learned carries a mark.
+
+    `marked` has the masking marks by the number of their turn, `answers` the numbers of the turns that would
+    be learned. `history_can_be_masked` says whether the recipe's `mask_history` applies to what is written.
+    """
+    masked = [number for number in answers if number in marked]
+    if not masked:
+        return
+    first = masked[0]
+    shown = ", ".join(f"{key}: {show_value(value)}" for key, value in marked[first].items())
+    numbers = ", ".join(map(str, masked))
+    turns = f"{noun} {numbers}" if len(masked) == 1 else f"{noun}s {numbers}"
+    weights = [as_number(value) for number in masked for value in marked[number].values()]
+    in_part = any(weight not in (0, 1) for weight in weights)
+    meaning = "to be learned in part" if in_part else "as not to be learned"
+    message = f"{turns}: marked {meaning} ({shown}), and LLaMA-Factory would learn the whole answer"
+    names = dict.fromkeys(key for number in masked for key in marked[number])
+    ignore = f"`ignore: [{', '.join(names)}]` in a spec (`like: {keys.spec_name}`)"
+    fix = _fix(masked, answers, ignore, history_can_be_masked=history_can_be_masked)
+    if in_part:
+        fix = f"an answer is learned whole or not at all: write 1 or 0, or leave the mark out by {ignore}"
+    raise MaskedAnswerError(message, fix)
+
+
+def _fix(masked: Sequence[int], answers: Sequence[int], ignore: str, *, history_can_be_masked: bool) -> str:
+    """Return what LLaMA-Factory can express of the marks in one row."""
+    learned = [number for number in answers if number not in masked]
+    if not learned:
+        return f"leave the row out (`--on-error reject`), or the mark by {ignore}"
+    last_masked, last_learned = masked[-1], learned[-1]
+    if last_learned < masked[0]:
+        return f"cut the row off after turn {last_learned}, or leave the mark out by {ignore}"
+    if not history_can_be_masked:
+        return f"leave the row out (`--on-error reject`), or the mark by {ignore}"
+    if len(learned) == 1 and last_learned > last_masked:
+        return f"`mask_history: true` in the recipe learns the last answer alone; with it, {ignore}"
+    ends = f"turn {learned[0]}" if len(learned) == 1 else f"turns {', '.join(map(str, learned))}"
+    return (
+        f"split the row at each learned answer (new rows end at {ends}); with them, "
+        f"`mask_history: true` in the recipe and {ignore}"
+    )
+
+
+@dataclass(slots=True)
+class RowWeights:
+    """What the weights beside rows are over all files, in bounded memory: their range, the first places."""
+
+    rows: int = 0
+    low: float = 0.0
+    high: float = 0.0
+    first_zero: str = ""
+    first_other: str = ""
+    numbers_only: bool = True
+
+    def note(self, value: object, place: str) -> None:
+        """Take in the weight of one row, which has one."""
+        number = as_number(value)
+        if not isinstance(number, int | float) or (isinstance(number, float) and math.isnan(number)):
+            self.numbers_only = False
+            return
+        weight = float(min(max(number, -1), 2))  # beyond 0 to 1 the size is of no interest
+        if weight == 0 and not self.first_zero:
+            self.first_zero = place
+        if self.rows and (weight != self.low or weight != self.high) and not self.first_other:
+            self.first_other = place
+        self.low = min(self.low, weight) if self.rows else weight
+        self.high = max(self.high, weight) if self.rows else weight
+        self.rows += 1
+
+    def finding(self) -> tuple[str, str]:
+        """Return what the weights mean and the first place of it, ("", "") if they change nothing."""
+        if not self.numbers_only:
+            return "", ""
+        if self.first_zero:
+            return "a weight of 0 (the row is not to be learned)", self.first_zero
+        if self.first_other and self.low >= 0 and self.high <= 1:
+            return f"weights that differ, from {self.low:g} to {self.high:g},", self.first_other
+        return "", ""
+
+
+def says_incorrect(value: object) -> bool:
+    """Whether the value of a column such as `is_correct` says that the answer is wrong."""
+    return filled([value]) == [0] and as_number(value) == 0
