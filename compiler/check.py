@@ -73,7 +73,8 @@ class Checker:
         if not self._resolve(rows):
             self.problems.settle()
             return None
-        known = {source for name, source in self.sources.items() if name in self.used}
+        mapped = {*self.used, *self.lost_in}
+        known = {source for name, source in self.sources.items() if name in mapped}
         self.unused.look(self.spec, rows, known)
         self.unused.look_for_lost(self.spec, rows, self.sources, self.lost_in)
         columns = {column.name: self._values(column, rows) for column in self.spec.columns}

@@ -220,11 +220,11 @@ class Spec:
 
     @property
     def lost_in(self) -> dict[str, list[Output]]:
-        """The outputs that leave a system text or tools out which another output writes, by column."""
+        """The outputs that leave out a system text or tools which the spec maps, by column."""
         lost = {}
         for name in ("system", TOOLS):
             without = [output for output in self.outputs if name not in self.written_by(output)]
-            if name in self.used and without:
+            if name in self.kinds and without:
                 lost[name] = without
         return lost
 

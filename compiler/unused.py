@@ -100,7 +100,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A source column that some outputs leave out (`files`) and others write: its first place, its rows."""
+    """A mapped source column that some outputs leave out (`files`): its first place, the rows it fills."""
 
     column: str
     files: tuple[str, ...]
@@ -191,14 +191,15 @@ class Unused:
     def look_for_lost(
         self, spec: Spec, rows: Rows, sources: Mapping[str, str], lost_in: Mapping[str, Sequence[Output]]
     ) -> None:
-        """Count what outputs leave out of the columns that other outputs write (`Spec.lost_in`).
+        """Count what outputs leave out of mapped columns (`Spec.lost_in`).
 
         `sources` has the source column of each column of the spec that the rows have.
         """
-        for column, outputs in lost_in.items():
-            if column not in sources:
-                continue
-            source = sources[column]
+        found = {source: column for column, source in sources.items() if column in lost_in}
+        names = rows.names() if found else []
+        for source in sorted(found, key=lambda each: names.index(each) if each in names else len(names)):
+            column = found[source]
+            outputs = lost_in[column]
             values = rows.column(source)
             numbers = filled([None if value is MISSING else value for value in values])
             if not numbers:
@@ -253,14 +254,20 @@ class Unused:
 def _lost_problem(spec: Spec, read: int, source: str, lost: Lost) -> Problem:
     """Return the error of a column that some outputs leave out."""
     what = "a system text" if lost.column == "system" else "tools"
-    files = " and ".join(lost.files)
-    message = f"{what} in {lost.rows} of {read} rows, and the output {files} leaves it out"
+    outputs = (
+        f"the output {lost.files[0]} leaves"
+        if len(lost.files) == 1
+        else f"the outputs {', '.join(lost.files)} leave"
+    )
+    message = f"{what} in {lost.rows} of {read} rows, and {outputs} it out"
     formats = {output.file: output.format for output in spec.outputs}
-    takes_system = all(formats.get(file) == "alpaca" for file in lost.files)
-    by_template = 'add `system: "{system}"` to that output'
-    fix = by_template if lost.column == "system" and takes_system else "write sharegpt or messages there"
+    fix = "write sharegpt or messages there, or "
+    if spec.mix:
+        fix = "a mixture holds none: "
+    elif lost.column == "system" and all(formats.get(file) == "alpaca" for file in lost.files):
+        fix = 'add `system: "{system}"` to that output, or '
     ignore = f"`ignore: [{_shown(source)}]`"
-    return Problem("E108", lost.place, message, _shown(source), f"{fix}, or leave it out by {ignore}")
+    return Problem("E108", lost.place, message, _shown(source), f"{fix}leave it out by {ignore}")
 
 
 def _alias(spec: Spec, name: str, used: set[str]) -> tuple[str, str] | None:
