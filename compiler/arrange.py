@@ -164,7 +164,7 @@ class PartRun:
             self.classes.update(batch.columns[self.kto])
         self.lint.see(self.seen, batch, numbered)
         for renderer, file in zip(self.renderers, files, strict=False):  # a check writes no files
-            file.write(renderer.render(batch))
+            file.add(renderer.render(batch))
 
 
 class Arranged:
@@ -174,6 +174,7 @@ class Arranged:
         self.spec, self.context, self.inputs, self.staged = spec, context, inputs, staged
         self.problems, self.counts, self.written = context.problems, Counts(), Written(spec, staged)
         self.seen: dict[str, Fingerprints] = {}
+        self.rows_files: dict[str, list[RecordFile]] = {}
 
     def run(self) -> tuple[Counts, Written]:
         """Write all splits; returns the counts of rows, the files and the fingerprints of each split."""
@@ -213,6 +214,7 @@ class Arranged:
         mix, seen = self.spec.mix, self.seen.setdefault(source, Fingerprints())
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(RecordFile(path)) for path in self._rows_files(source)]
+            self.rows_files[source] = files
             for name in parts:
                 start = seen.rows
                 own = mix.parts[name] if mix else self.spec
@@ -282,7 +284,7 @@ class Arranged:
         if self.staged is None or self.problems.stopped:
             return
         source = self._source(split)
-        aside, rows = self._rows_files(source), self.seen[source].rows
+        aside, rows = self.rows_files[source], self.seen[source].rows
         with self.written.open(split) as files:
             for (number, _), file in zip(self.spec.outputs_of(split), files, strict=True):
                 if order:

@@ -1,6 +1,7 @@
 """What a compile wrote, read back before it is published: counted, checked, and fingerprinted for eval.
 
-The counts that a compile prints are those found here; the writer's own are held against them.
+The counts that a compile prints are those found here; the writer's own are compared with them, and so is a
+checksum of the records as they were encoded.
 """
 
 import contextlib
@@ -19,14 +20,14 @@ from compiler.kinds import PLACEHOLDERS
 from compiler.registry import entry_of
 from compiler.spec import Output, Spec
 from compiler.spool import Spool
-from compiler.write import RecordFile
+from compiler.write import Checksum, RecordFile, not_as_made
 from core.errors import ContentError
 from core.examples import SEPARATOR, examples_file, fingerprints, write_examples
 from core.files import named, sha256
 
 BLOCK = 1 << 18
 Record = dict[str, Any]
-Contents = tuple[int, Path | None]  # records, and the file of their fingerprints
+Contents = tuple[int, int, Path | None]  # records, their checksum, and the file of their fingerprints
 Accounts = tuple[dict[str, int], dict[str, dict[str, object]]]
 
 
@@ -72,13 +73,13 @@ class Written:
         totals: Counter[str] = Counter()
         datasets: dict[str, int] = {}
         files: dict[str, dict[str, object]] = {}
-        prints = []
+        looks: list[Contents] = []
         for split, output, file in self.files:
-            rows, found = file.looked()
+            rows, checksum, found = file.looked()
             if rows != file.rows:
-                raise _wrong(file.path, f"the count of records ({file.rows} written, {rows} found)")
+                raise not_as_made(file.path, f"the count of records ({file.rows} written, {rows} found)")
             totals[output.file] += rows
-            prints.append(found)
+            looks.append((rows, checksum, found))
             datasets[output.dataset.format(split=split) if output.dataset else file.path.name] = rows
             files[file.path.name] = {"rows": rows, "sha256": file.sha256}
         for output in self.spec.outputs:
@@ -87,7 +88,9 @@ class Written:
                     f"{self.spec.name}: internal error: {kept} rows were kept, and {totals[output.file]} "
                     f"records were written to {output.file}: nothing was published; please report this"
                 )
-        for (split, _, file), found in zip(self.files, prints, strict=True):
+        for (split, _, file), (rows, checksum, found) in zip(self.files, looks, strict=True):
+            if checksum != file.encoded.value:
+                raise not_as_made(file.path, f"one of the records 1 to {rows}")
             if found is not None:
                 beside, group = examples_file(file.path), self.spec.group
                 read_back_prints = Spool.of_file(found, "Q")
@@ -99,23 +102,24 @@ class Written:
 
 
 def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> Contents:
-    """Return how many records an open file holds and, of a dataset's file, the file with their fingerprints.
+    """Return how many records an open file holds, their checksum, and the file with a dataset's fingerprints.
 
     That holds 8 bytes a record, in this machine's byte order. It is a file because a process of its own may
     look at a large one, and memory should not hold what it found.
     """
     entry = entry_of(spec, output, path.name)
     columns = cast("dict[str, str]", entry["columns"])
+    fields = frozenset([*columns.values(), *output.keep])
     prints = path.with_name(f".{path.name}.fingerprints") if output.dataset else None
-    rows = 0
+    rows, checksum = 0, Checksum()
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(prints.open("wb")) if prints else None
-        for records in read_back(path, frozenset([*columns.values(), *output.keep]), file):
+        for records in read_back(path, fields, file, checksum):
             rows += len(records)
             if target:
                 with named(path):
                     target.write(fingerprints(_asked(records, entry)))
-    return rows, prints
+    return rows, checksum.value, prints
 
 
 def _asked(records: list[Record], entry: Mapping[str, Any]) -> list[str]:
@@ -147,18 +151,28 @@ def _turns_before(records: list[Record], entry: Mapping[str, Any]) -> list[str]:
     return asked
 
 
-def read_back(path: Path, fields: frozenset[str], file: BinaryIO) -> Iterator[list[Record]]:
-    """Yield records of an open file, hundreds at a time; `ContentError` unless it holds just such records."""
+def read_back(
+    path: Path, fields: frozenset[str], file: BinaryIO, checksum: Checksum
+) -> Iterator[list[Record]]:
+    """Yield records of an open file, hundreds at a time, and note their checksum.
+
+    `ContentError` unless the file holds just such records.
+    """
     rows = 0
     for block in _blocks(path, file):
         lines = block.count(b"\n{") + 1
-        text = block if path.suffix == ".json" else block.replace(b"\n", b",")
+        if path.suffix == ".json":
+            text = block
+            checksum.add(block.replace(b",\n", b"\n"))
+        else:
+            text = block.replace(b"\n", b",")
+            checksum.add(block)
         try:
             records = orjson.loads(b"[%b]" % text)
         except orjson.JSONDecodeError:
             records = []
         if len(records) != lines or not _have(records, fields):
-            raise _wrong(path, f"one of the records {rows + 1} to {rows + lines}")
+            raise not_as_made(path, f"one of the records {rows + 1} to {rows + lines}")
         rows += lines
         yield records
 
@@ -174,7 +188,7 @@ def _blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
             block += file.readline()
         last = not file.peek(1)  # type: ignore[attr-defined]  # a buffered file has it, whatever typing says
         if start != b"[\n" or not block.endswith(end if last else between):
-            raise _wrong(path, "what stands between the records")
+            raise not_as_made(path, "what stands between the records")
         yield block.removesuffix(end if last else between)
 
 
@@ -182,10 +196,3 @@ def _have(records: list[Record], fields: frozenset[str]) -> bool:
     if set(map(type, records)) != {dict}:
         return False
     return all(len(keys) == len(fields) and fields.issuperset(keys) for keys in set(map(tuple, records)))
-
-
-def _wrong(path: Path, what: str) -> ContentError:
-    return ContentError(
-        f"{path.name}: {what} came to the disk otherwise than it was made: nothing was published; "
-        "look at the disk, and if it is sound, please report this"
-    )

@@ -6,6 +6,7 @@ import io
 import mmap
 import os
 import signal
+import zlib
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,10 +25,22 @@ FOLLOWED = 1 << 25  # bytes from which a second process pays: a fork takes some 
 Look = Callable[[BinaryIO], Any]
 
 
+class Checksum:
+    """CRC-32 of records in their order, a line break after each: whatever separates them in a file."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add(self, lines: bytes) -> None:
+        """Take in records that are separated by line breaks, without a last one."""
+        self.value = zlib.crc32(b"\n", zlib.crc32(lines, self.value))
+
+
 class RecordFile:
     """A file of records being written; line n+1 of an array is record n, line n of JSON Lines.
 
-    Counts the records (`rows`) and hashes the bytes on the way (`sha256`, after closing). Hashing
+    Counts the records (`rows`) and hashes the bytes on the way (`sha256`, after closing). `encoded` is the
+    checksum of the records as they are handed over, before anything is done with them. Hashing
     and writing need no interpreter lock: a thread does both while the next batches are made, in large
     pieces, since it waits for the lock after each. `look` is called on the file, once it is whole or, in a
     process of its own, while it grows.
@@ -37,6 +50,7 @@ class RecordFile:
         self.path, self._look = path, look
         self._follower: Follower | None = None
         self.rows, self.sha256 = 0, ""
+        self.encoded = Checksum()
         array = path.suffix == ".json"
         self._head, self._between, self._tail = (b"[\n", b",\n", b"\n]\n") if array else (b"", b"\n", b"\n")
         self._digest = hashlib.sha256()
@@ -75,6 +89,12 @@ class RecordFile:
         """End a look at the file that nobody will ask for."""
         if self._follower:
             self._follower.end()
+
+    def add(self, records: Sequence[bytes]) -> None:
+        """Append records and note their checksum, which the file is compared with when it is read back."""
+        if records:
+            self.encoded.add(b"\n".join(records))
+            self.write(records)
 
     def write(self, records: Sequence[bytes]) -> None:
         """Append records, each a JSON text without line breaks; an error may come some calls later."""
@@ -177,20 +197,34 @@ def _follow(path: Path, look: Look, pipe: Any, parent_end: Any) -> None:
         os._exit(0)  # of anything else the parent says that this process ended
 
 
-def rearrange(path: Path, lines_there: int, order: Sequence[int], target: RecordFile) -> None:
-    """Copy lines by number, in this order (8 bytes a line); `ContentError` if not so many are there."""
-    starts = array("Q", [0])
-    with path.open("rb") as file:
+def not_as_made(path: Path, what: str) -> ContentError:
+    """Return the error of a file that was read back and is not what was written."""
+    return ContentError(
+        f"{path.name}: {what} came to the disk otherwise than it was made: nothing was published; "
+        "look at the disk, and if it is sound, please report this"
+    )
+
+
+def rearrange(staged: RecordFile, lines_there: int, order: Sequence[int], target: RecordFile) -> None:
+    """Copy lines of a staged file by number, in this order (8 bytes a line).
+
+    `ContentError` if not so many lines are there, or if they are not what was staged.
+    """
+    starts, checksum = array("Q", [0]), 0
+    with staged.path.open("rb") as file:
         for line in file:
             starts.append(starts[-1] + len(line))
+            checksum = zlib.crc32(line, checksum)
         if len(starts) - 1 != lines_there:
             raise ContentError(
                 f"{target.path.name}: internal error: {lines_there} rows were staged to be arranged, and "
                 f"{len(starts) - 1} came back: nothing was published; please report this"
             )
+        if checksum != staged.encoded.value:
+            raise not_as_made(target.path, f"one of the records 1 to {lines_there}")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as lines:
             for block in range(0, len(order), BLOCK):
                 rows = order[block : block + BLOCK]
-                target.write([lines[starts[row] : starts[row + 1] - 1] for row in rows])
+                target.add([lines[starts[row] : starts[row + 1] - 1] for row in rows])
                 if hasattr(mmap, "MADV_DONTNEED"):  # else the whole file would count as memory of ours
                     lines.madvise(mmap.MADV_DONTNEED)

@@ -13,7 +13,7 @@ from compiler.request import CompileRequest
 from compiler.spec import load_spec
 from compiler.specfile import known_specs
 from compiler.spool import Spool
-from compiler.write import RecordFile
+from compiler.write import Checksum, RecordFile
 from core.datasets import find_dataset, read_records
 from core.errors import ContentError
 from core.examples import fingerprint, read_examples
@@ -74,10 +74,33 @@ def write_no_object(file, data):
     save(file, b'[\n"a",\n"b",\n"c"\n]\n')
 
 
+def repeat_a_record(file, records):
+    """Write the first record of a batch over its second."""
+    write(file, [records[0], records[0], *records[2:]])
+
+
+def swap_records(file, records):
+    write(file, [records[1], records[0], *records[2:]])
+
+
+def overwrite_a_line(file, data):
+    """Write one whole record over another, so that the count stays."""
+    lines = data.split(b"\n")
+    save(file, b"\n".join([*lines[:2], lines[1], *lines[3:]]))
+
+
+def change_a_letter(file, data):
+    save(file, data.replace(b"Premise 7.", b"Premise 8.", 1))
+
+
 @pytest.mark.parametrize("arranged", [False, True])
 @pytest.mark.parametrize(
     ("name", "broken", "says"),
     [
+        ("write", repeat_a_record, "one of the records 1 to 300 came to the disk otherwise"),
+        ("write", swap_records, "one of the records 1 to 300 came to the disk otherwise"),
+        ("_save", overwrite_a_line, "one of the records 1 to 300 came to the disk otherwise"),
+        ("_save", change_a_letter, "one of the records 1 to 300 came to the disk otherwise"),
         ("write", lose_records, r"internal error: 300 rows were .*, and 299 "),
         ("_save", lose_bytes, "came to the disk otherwise"),
         ("_save", lose_a_line, r"(300 written, 299 found|300 rows .* and 299 came back)"),
@@ -99,9 +122,33 @@ def test_a_broken_writer_publishes_nothing(bench, monkeypatch, arranged, name, b
     assert {path: path.read_bytes() for path in bench.out.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("arranged", [False, True])
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_a_record_written_over_another_on_the_disk_publishes_nothing(bench, monkeypatch, suffix, arranged):
+    """The count stays, each record is sound, and one of them is there twice in place of another."""
+    looked = RecordFile.looked
+
+    def overwrite_on_the_disk(file):
+        lines = file.path.read_bytes().split(b"\n")
+        lines[9] = lines[8]
+        file.path.write_bytes(b"\n".join(lines))
+        return looked(file)
+
+    extra = "\ndrop_duplicates: true" if arranged else ""
+    text = f'about: a\nlike: rte{extra}\nwrite: [{{file: "rte-{{split}}{suffix}"}}]\n'
+    spec = bench.write("mine.yaml", text)
+    source = f"train={bench.rows('train.jsonl', MANY)}"
+    monkeypatch.setattr(RecordFile, "looked", overwrite_on_the_disk)
+    with pytest.raises(ContentError, match="one of the records 1 to 300 came to the disk otherwise"):
+        bench.compile(spec, source)
+    assert not (bench.out / "mine").exists() and not (bench.out / "dataset_info.json").exists()
+    monkeypatch.setattr(RecordFile, "looked", looked)
+    assert bench.compile(spec, source).kept == 300
+
+
 def back(path):
     with path.open("rb") as file:
-        yield from read_back(path, frozenset("ab"), file)
+        yield from read_back(path, frozenset("ab"), file, Checksum())
 
 
 @pytest.mark.parametrize(
@@ -275,11 +322,11 @@ def test_a_file_looked_at_while_it_grows_is_found_as_it_is_in_the_end(tmp_path, 
         with RecordFile(path, partial(look_back, spec, spec.outputs[0], path)) as file:
             for start in range(0, rows, 7):
                 file.write([text.encode() for text in texts[start : start + 7]])
-        records, prints = file.looked()
-        looks.append((records, list(Spool.of_file(prints, "Q"))))
+        records, checksum, prints = file.looked()
+        looks.append((records, checksum, list(Spool.of_file(prints, "Q"))))
         monkeypatch.setattr("compiler.write.FOLLOWED", 1 << 40)
     assert looks[0] == looks[1]
-    assert looks[0][0] == rows == len(set(looks[0][1]))
+    assert looks[0][0] == rows == len(set(looks[0][2]))
 
 
 def test_a_file_broken_while_it_grows_is_named(tmp_path, monkeypatch):
