@@ -111,7 +111,7 @@ def look_back(spec: Spec, output: Output, path: Path, file: BinaryIO) -> Content
     columns = cast("dict[str, str]", entry["columns"])
     fields = frozenset([*columns.values(), *output.keep])
     prints = path.with_name(f".{path.name}.fingerprints") if output.dataset else None
-    rows, checksum = 0, Checksum()
+    rows, checksum = 0, Checksum(_between(path))
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(prints.open("wb")) if prints else None
         for records in read_back(path, fields, file, checksum):
@@ -161,12 +161,8 @@ def read_back(
     rows = 0
     for block in _blocks(path, file):
         lines = block.count(b"\n{") + 1
-        if path.suffix == ".json":
-            text = block
-            checksum.add(block.replace(b",\n", b"\n"))
-        else:
-            text = block.replace(b"\n", b",")
-            checksum.add(block)
+        checksum.add(block)
+        text = block if path.suffix == ".json" else block.replace(b"\n", b",")
         try:
             records = orjson.loads(b"[%b]" % text)
         except orjson.JSONDecodeError:
@@ -177,10 +173,15 @@ def read_back(
         yield records
 
 
+def _between(path: Path) -> bytes:
+    """Return what separates the records of a file."""
+    return b",\n" if path.suffix == ".json" else b"\n"
+
+
 def _blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
     """Yield whole lines of records without what stands before, after and between such blocks of them."""
-    array = path.suffix == ".json"
-    between, end = (b",\n", b"\n]\n") if array else (b"\n", b"\n")
+    array, between = path.suffix == ".json", _between(path)
+    end = b"\n]\n" if array else b"\n"
     start = file.read(2) if array else b"[\n"
     while block := file.read(BLOCK):
         block += file.readline()

@@ -26,14 +26,15 @@ Look = Callable[[BinaryIO], Any]
 
 
 class Checksum:
-    """CRC-32 of records in their order, a line break after each: whatever separates them in a file."""
+    """CRC-32 of the records of a file in their order, with what separates them (`between`) after each."""
 
-    def __init__(self) -> None:
+    def __init__(self, between: bytes) -> None:
+        self._between = between
         self.value = 0
 
-    def add(self, lines: bytes) -> None:
-        """Take in records that are separated by line breaks, without a last one."""
-        self.value = zlib.crc32(b"\n", zlib.crc32(lines, self.value))
+    def add(self, records: bytes) -> None:
+        """Take in records as they stand in the file, from the first byte of one to the last of another."""
+        self.value = zlib.crc32(self._between, zlib.crc32(records, self.value))
 
 
 class RecordFile:
@@ -50,9 +51,9 @@ class RecordFile:
         self.path, self._look = path, look
         self._follower: Follower | None = None
         self.rows, self.sha256 = 0, ""
-        self.encoded = Checksum()
         array = path.suffix == ".json"
         self._head, self._between, self._tail = (b"[\n", b",\n", b"\n]\n") if array else (b"", b"\n", b"\n")
+        self.encoded = Checksum(self._between)
         self._digest = hashlib.sha256()
         self._flushed = 0
         self._ready = bytearray()
@@ -93,7 +94,7 @@ class RecordFile:
     def add(self, records: Sequence[bytes]) -> None:
         """Append records and note their checksum, which the file is compared with when it is read back."""
         if records:
-            self.encoded.add(b"\n".join(records))
+            self.encoded.add(self._between.join(records))
             self.write(records)
 
     def write(self, records: Sequence[bytes]) -> None:
