@@ -17,6 +17,8 @@ PAIRS = (
 )  # fmt: skip
 LABELS = ("gold_label", "label", "labels", "final_decision", "category", "class", "target", "label1",
           "sentiment", "标签", "标注", "类别", "分类")  # fmt: skip
+PARENTS = ("parent_id", "parent_message_id", "parent", "reply_to", "reply_to_id", "in_reply_to")
+OF_MESSAGES = ("role", "from", "speaker", "author_role", "message_id")
 CLASSES = ("type", "class", "category", "类型", "类别", "分类")  # how the name of a column of classes ends
 ASKED = ("instruction", "prompt", "question", "query", "problem", "task", "ask", "q",
          "指令", "提示", "问题", "提问", "题目")  # fmt: skip
@@ -256,8 +258,37 @@ def _plain(found: Found) -> Proposal | None:
     return Proposal("Plain text for pretraining", [_column("text", text)], write, prompts={"text": text})
 
 
+def _loose_messages(found: Found) -> Proposal | None:
+    """Refuse rows that are single messages of threads, as OASST's: none of them is an example by itself."""
+    leaves = found.leaves.values()
+    parents = [leaf.path for name in PARENTS for leaf in leaves if leaf.goes_by(name)]
+    own = [leaf.path for name in OF_MESSAGES for leaf in leaves if leaf.goes_by(name)]
+    text = _named(found, TEXT)
+    if not parents or not own or text is None:
+        return None
+    parent = parents[0]
+    raise ContentError(
+        f"{found.path}: each row is one message of a thread ({parent} names the message before it), so no row "
+        f"is an example; expected one row for each conversation. Follow {parent} from each last answer to the "
+        "first message, and write each path as one line: "
+        '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}. '
+        "Spec messages compiles that file. To pretrain on single messages all the same: --text " + text.path
+    )
+
+
 # The surest first.
-SHAPES = (_talk, _dialogues, _ranked, _pair, _preference, _choices, _exchange, _class, _plain)
+SHAPES = (
+    _talk,
+    _dialogues,
+    _ranked,
+    _pair,
+    _preference,
+    _choices,
+    _exchange,
+    _loose_messages,
+    _class,
+    _plain,
+)
 
 
 def _asked(found: Found) -> Leaf | None:

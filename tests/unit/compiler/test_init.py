@@ -393,3 +393,30 @@ def test_a_short_question_beside_a_label_is_the_text(bench, names, question, sai
 def test_a_question_that_does_not_decide_a_label_alone_is_not_the_text(bench, rows):
     source = bench.rows("set.jsonl", [row | {"label": "ab"[n % 2]} for n, row in enumerate(rows)])
     assert "guessed: the longest of its texts" in propose(source)[0]
+
+
+def messages_of_threads() -> list[dict]:
+    """Return rows in OASST's form: one message each, with the id of the message that it answers."""
+    told = [
+        ("a", None, "prompter", "Why is the sky blue at noon?"),
+        ("b", "a", "assistant", "Light scatters."),
+    ]
+    fields = ("message_id", "parent_id", "role", "text")
+    return [dict(zip(fields, row, strict=True)) | {"lang": "en", "rank": 0} for row in told]
+
+
+@pytest.mark.parametrize("name", layouts(messages_of_threads()))
+def test_single_messages_of_threads_are_no_texts_for_pretraining(bench, name):
+    source = bench.write(name, layouts(messages_of_threads())[name])
+    with pytest.raises(ContentError, match="one message of a thread.*parent_id") as refused:
+        propose(source)
+    assert "Spec messages compiles that file" in str(refused.value)
+    assert "--text text" in str(refused.value)
+    text, _ = propose(source, text="text")
+    assert "format: text" in text
+
+
+def test_a_parent_beside_a_question_and_its_answer_is_no_thread(bench):
+    rows = [row | {"parent_id": n, "role": "x"} for n, row in enumerate(QA)]
+    text, _ = propose(bench.rows("qa.jsonl", rows))
+    assert "Questions and answers" in text

@@ -79,6 +79,13 @@ def test_parquet_columns_hold_something_where_their_values_do(bench):
         ("io", IO | {"tool_calls": [{"function": {"name": "f"}}]}, "tools or calls"),
         ("io", IO | {"function_call": {"name": "f"}}, "tools or calls"),
         ("io", IO | {"think": "Because."}, "reasoning before the answer"),
+        ("qa", QA | {"is_correct": False}, "answers marked as incorrect in 1 of 2 rows"),
+        ("qa", QA | {"isCorrect": "false"}, "answers marked as incorrect"),
+        ("messages", {"messages": TALK, "is_correct": 0}, "answers marked as incorrect"),
+        ("qa", QA | {"weight": 0}, "a weight of 0"),
+        ("qa", QA | {"weight": "0.0"}, "a weight of 0"),
+        ("messages", {"messages": TALK, "loss_weight": False}, "a weight of 0"),
+        ("text", {"text": "A text.", "weight": 0}, "a weight of 0"),
         ("qa", QA | {"response_bad": "c"}, "preference data"),
         ("qa", QA | {"is_preferred": False}, "feedback"),
         ("pr", {"prompt": "a", "completion": "b", "label": True}, "a label beside the answer"),
@@ -91,7 +98,9 @@ def test_parquet_columns_hold_something_where_their_values_do(bench):
 )
 def test_a_column_that_changes_what_an_answer_means_is_refused(bench, spec, row, says):
     plain = {
-        key: value for key, value in row.items() if key in ("messages", "prompt", "input", *QA, *IO, *ROWS[0])
+        key: value
+        for key, value in row.items()
+        if key in ("messages", "text", "prompt", "input", *QA, *IO, *ROWS[0])
     }
     answer = {key: value for key, value in row.items() if key in ("response", "completion")}
     found = refused(bench, spec, [plain | answer, row])
@@ -113,6 +122,60 @@ def test_a_column_that_changes_what_an_answer_means_is_refused(bench, spec, row,
 )
 def test_what_is_empty_mapped_ignored_or_beside_no_answer_is_no_error(bench, spec, row):
     assert refused(bench, spec, [row]) == {}
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ([1, 1.0, "1", True], ""),
+        ([0.5, 0.5], ""),
+        ([3, 4.5, 2], ""),
+        ([1, 2], ""),
+        (["70 kg", "0"], ""),
+        ([None, 1, ""], ""),
+        ([float(10**300), 2], ""),
+        ([0.5, 1], "weights that differ, from 0.5 to 1, in 2 of 2 rows"),
+        (["0.2", "0.9", "0.2"], "weights that differ, from 0.2 to 0.9, in 3 of 3 rows"),
+        ([1, 1, 0], "a weight of 0 (the row is not to be learned) in 3 of 3 rows"),
+        ([5, 0], "a weight of 0 (the row is not to be learned) in 2 of 2 rows"),
+    ],
+)
+def test_weights_of_rows_are_an_error_where_they_say_less_than_all(bench, weights, says):
+    """Decided over all rows, of several files: 0 anywhere, or values from 0 to 1 that differ."""
+    expected = {"weight": f"{says}, and the spec uses no such column"} if says else {}
+    assert refused(bench, "qa", [QA | {"weight": weight} for weight in weights]) == expected
+    files = [bench.rows(f"{n}.jsonl", [QA | {"weight": weight}]) for n, weight in enumerate(weights)]
+    report = bench.compile("qa", *files, force=True)
+    assert {p.field: p.message for p in report.problems.errors} == expected
+
+
+def test_the_place_of_a_weight_is_that_of_the_first_row_that_matters(bench):
+    rows = [QA | {"weight": weight} for weight in (1, 1, 0.5, 0)]
+    (problem,) = bench.compile("qa", bench.rows("t.jsonl", rows)).problems.errors
+    assert problem.place.endswith("t.jsonl:4") and problem.hint.startswith("LLaMA-Factory learns every row")
+    rows = [QA | {"is_correct": truth} for truth in (True, False, True, False)]
+    (problem,) = bench.compile("qa", bench.rows("t.jsonl", rows)).problems.errors
+    assert problem.place.endswith("t.jsonl:2") and "in 2 of 4 rows" in problem.message
+
+
+def test_what_says_how_an_answer_came_about_is_counted(bench):
+    more = {"rationale": "r", "solution": "s", "score": 0, "is_correct": True, "weight": 1}
+    report = bench.compile("qa", bench.rows("t.jsonl", [QA | more, QA | {"rationale": "r"}, QA | more]))
+    assert report.unused.counts() == dict.fromkeys(more, 2) | {"rationale": 3}
+    assert "rationale (3 of 3)" in report.unused.lines(3)[0] and not report.failed
+
+
+@pytest.mark.parametrize("name", ["qa", "pr"])
+def test_an_ignored_column_that_holds_something_is_reported(bench, name):
+    asked = "question" if name == "qa" else "prompt"
+    rows = [{asked: f"{n}?", "response": "b", "rejected": "c" if n else ""} for n in range(3)]
+    source = bench.rows("t.jsonl", rows)
+    report = bench.compile(name, source)
+    assert not report.failed and report.unused.lines(3) == ["ignored: rejected (2 of 3)"]
+    manifest = json.loads((bench.out / name / "manifest.json").read_text())
+    assert manifest["ignored"] == report.as_json()["ignored"] == {"rejected": 2}
+    again = bench.compile(name, source)
+    assert again.up_to_date and again.unused.lines(3) == ["ignored: rejected (2 of 3)"]
 
 
 def test_a_spec_of_ones_own_ignores_or_maps(bench):
