@@ -268,9 +268,9 @@ def _loose_messages(found: Found) -> Proposal | None:
         return None
     parent = parents[0]
     raise ContentError(
-        f"{found.path}: each row is one message of a thread ({parent} names the message before it), so that "
-        f"no row is an example; expected one row for each conversation. Follow {parent} from each last answer "
-        "to the first message, and write each path as one line: "
+        f"{found.path}: each row is one message of a thread ({parent} names the message before it), so no "
+        "row is an example; expected one row for each conversation. "
+        f"Follow {parent} from each last answer to the first message, and write each path as one line: "
         '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}. '
         "Spec messages compiles that file. To pretrain on single messages all the same: --text " + text.path
     )
