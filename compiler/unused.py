@@ -87,7 +87,7 @@ def other_kind(value: object, spec: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ColumnFinding:
     """Why an unused column is an error: what it says, the first place, and how many rows say so.
 
     `rows` is None if all rows that fill the column do.
@@ -99,7 +99,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class LostColumn:
     """A mapped source column that some outputs leave out (`files`): its first place, the rows it fills."""
 
     column: str
@@ -118,8 +118,8 @@ class Unused:
     def __init__(self, rows: dict[str, int] | None = None, ignored: dict[str, int] | None = None) -> None:
         self.rows = rows or {}
         self.ignored = ignored or {}
-        self._first: dict[str, Finding] = {}
-        self._lost: dict[str, Lost] = {}
+        self._first: dict[str, ColumnFinding] = {}
+        self._lost: dict[str, LostColumn] = {}
         self._weights: dict[str, RowWeights] = {}
 
     def look(self, spec: Spec, rows: Rows, used: set[str]) -> None:
@@ -162,7 +162,7 @@ class Unused:
     ) -> None:
         """Note whether a column that nothing uses changes what answers mean; it fills the rows `numbers`."""
         if what:
-            self._first.setdefault(name, Finding(what, _place(rows, numbers[0])))
+            self._first.setdefault(name, ColumnFinding(what, _place(rows, numbers[0])))
             return
         role = snake_case(name)
         if role in ROW_WEIGHTS:
@@ -174,9 +174,9 @@ class Unused:
             values = rows.column(name)
             wrong = [number for number in numbers if says_incorrect(values[number])]
             if wrong:
-                before = self._first.get(name, Finding("", _place(rows, wrong[0]), 0))
+                before = self._first.get(name, ColumnFinding("", _place(rows, wrong[0]), 0))
                 count = (before.rows or 0) + len(wrong)
-                self._first[name] = Finding("answers marked as incorrect", before.place, count)
+                self._first[name] = ColumnFinding("answers marked as incorrect", before.place, count)
         else:
             alias = _alias(spec, name, used)
             if alias is None:
@@ -186,7 +186,7 @@ class Unused:
             alone = [number for number in numbers if number not in filled_there]
             if alone:
                 told = f"another name of {column}, where {_shown(taken)} is empty here; filled"
-                self._first.setdefault(name, Finding(told, _place(rows, alone[0])))
+                self._first.setdefault(name, ColumnFinding(told, _place(rows, alone[0])))
 
     def look_for_lost(
         self, spec: Spec, rows: Rows, sources: Mapping[str, str], lost_in: Mapping[str, Sequence[Output]]
@@ -206,7 +206,7 @@ class Unused:
                 continue
             if {source.lower(), column}.isdisjoint(spec.ignore):
                 files = tuple(output.file for output in outputs)
-                before = self._lost.get(source, Lost(column, files, _place(rows, numbers[0])))
+                before = self._lost.get(source, LostColumn(column, files, _place(rows, numbers[0])))
                 self._lost[source] = replace(before, rows=before.rows + len(numbers))
             else:
                 self._count(source, len(numbers), ignored=True)
@@ -236,11 +236,11 @@ class Unused:
         for name, weights in self._weights.items():
             what, place = weights.finding()
             if what:
-                findings[name] = Finding(what, place)
+                findings[name] = ColumnFinding(what, place)
         unused = [self._problem(spec, read, name, finding) for name, finding in findings.items()]
         return [*unused, *(_lost_problem(spec, read, source, lost) for source, lost in self._lost.items())]
 
-    def _problem(self, spec: Spec, read: int, name: str, finding: Finding) -> Problem:
+    def _problem(self, spec: Spec, read: int, name: str, finding: ColumnFinding) -> Problem:
         rows = self.rows[name] if finding.rows is None else finding.rows
         message = f"{finding.what} in {rows} of {read} rows, and the spec uses no such column"
         reader = "spec alpaca reads it; or " if spec.name == "io" and finding.what in _IN_ALPACA else ""
@@ -251,7 +251,7 @@ class Unused:
         return Problem("E108", finding.place, message, _shown(name), fix)
 
 
-def _lost_problem(spec: Spec, read: int, source: str, lost: Lost) -> Problem:
+def _lost_problem(spec: Spec, read: int, source: str, lost: LostColumn) -> Problem:
     """Return the error of a column that some outputs leave out."""
     what = "a system text" if lost.column == "system" else "tools"
     outputs = (
