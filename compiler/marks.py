@@ -185,5 +185,5 @@ class RowWeights:
 
 
 def says_incorrect(value: object) -> bool:
-    """Whether the value of a column such as `is_correct` says that the answer is wrong."""
+    """Whether the value of a column such as `is_correct` says that the answer is incorrect."""
     return filled([value]) == [0] and as_number(value) == 0
