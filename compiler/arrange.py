@@ -33,7 +33,7 @@ from compiler.turns import one_class
 from compiler.unused import Unused
 from compiler.write import RecordFile, rearrange
 from core.errors import ContentError, Problem
-from core.splits import draw_splits
+from core.splits import apportioned, draw_splits
 
 Order = Sequence[int]
 
@@ -212,13 +212,16 @@ class Arranged:
         """Read parts into the rows files of a source; returns the rows to write, in their order."""
         orders = array("Q")
         mix, seen = self.spec.mix, self.seen.setdefault(source, Fingerprints())
+        wanted_rows: dict[str, int] = {}
+        if mix:
+            wanted_rows = apportioned(mix.total, {name: part.share for name, part in mix.parts.items()})
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(RecordFile(path)) for path in self._rows_files(source)]
             self.rows_files[source] = files
             for name in parts:
                 start = seen.rows
                 own = mix.parts[name] if mix else self.spec
-                wanted = round(mix.total * own.share) if mix else None
+                wanted = wanted_rows.get(name)
                 enough = wanted if wanted is not None and own.source.hub.get("stream") else sys.maxsize
                 part = PartRun(own, name, self.context, seen)
                 self.counts += part.run(self._files_of(name), files, enough)

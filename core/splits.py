@@ -3,9 +3,11 @@
 A draw depends on nothing but the number of rows, their classes and groups, the shares and the seed.
 """
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 
+NEARLY = 1e-9  # 100 × 0.29 is 28.999…, which means 29
 REST = "train"  # the split of all that no other one holds out
 
 
@@ -36,6 +38,20 @@ def draw_splits(
             for unit in _filling(quotas[code], units, sizes):
                 homes[unit] = name
     return homes
+
+
+def apportioned(total: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """Split `total` rows by shares that add up to 1; the largest remainders get the rows left by rounding.
+
+    >>> apportioned(10, {"a": 0.5, "b": 0.25, "c": 0.25})
+    {'a': 5, 'b': 3, 'c': 2}
+    """
+    exact = {name: total * share for name, share in shares.items()}
+    rows = {name: math.floor(value + NEARLY) for name, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: rows[name] - exact[name])
+    for name in by_remainder[: total - sum(rows.values())]:
+        rows[name] += 1
+    return rows
 
 
 def _quotas(exact: Mapping[int, float], available: Mapping[int, int], total: int) -> dict[int, int]:

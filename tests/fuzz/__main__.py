@@ -6,9 +6,9 @@ from collections import Counter
 
 import click
 
-from tests.fuzz import differential, mutations
+from tests.fuzz import differential, mutations, structures
 
-KINDS = {"mutation": mutations.run, "differential": differential.run}
+KINDS = {"mutation": mutations.run, "differential": differential.run, "structure": structures.run}
 SHOWN = 20
 
 

@@ -1,21 +1,28 @@
 """A slice of the fuzzers with a fixed seed, and each file of the corpus as its name says: good or bad."""
 
+import random
 from pathlib import Path
 
 import orjson
 import pytest
 
-from compiler.render import Filled
-from tests.fuzz import differential, mutations
+from compiler.render import Filled, Renderer
+from compiler.rows import Batch
+from tests.fuzz import differential, mutations, structures
 from tests.fuzz.execute import Outcome, execute, scratch
 from tests.fuzz.invariants import leftovers, miscounts, records_of, rows_of
+from tests.fuzz.structures import KINDS
 
 FILES = sorted(
     path for path in mutations.CORPUS.glob("*-*/*") if path.parent.name.startswith(("good", "bad"))
 )
 
 
-@pytest.mark.parametrize("run", [mutations.run, differential.run], ids=["mutations", "differential"])
+@pytest.mark.parametrize(
+    "run",
+    [mutations.run, differential.run, structures.run],
+    ids=["mutations", "differential", "structures"],
+)
 def test_a_slice_finds_nothing(run):
     findings = {seed: wrong for seed in map(str, range(200)) if (wrong := run(seed))}
     assert findings == {}
@@ -50,6 +57,19 @@ def test_the_lines_around_a_broken_one_are_kept(path):
         kept = records_of(folder / "out" / "qa" / "qa.jsonl")
         assert [record["instruction"] for record in kept] == ["Good?", "Last?"]
         assert miscounts(folder / "out", 3) == []
+
+
+def test_a_compiler_that_loses_or_moves_rows_is_found_out(monkeypatch):
+    whole = Renderer.render
+
+    def swapped(self: Renderer, batch: Batch) -> list[bytes]:
+        records = whole(self, batch)
+        return [*records[1:], records[-1]] if len(records) > 1 else records
+
+    monkeypatch.setattr(Renderer, "render", swapped)
+    for name, run in KINDS.items():
+        findings = [wrong for seed in range(8) for wrong in run(random.Random(seed))]
+        assert findings, f"{name} finds nothing"
 
 
 def test_a_broken_compiler_is_found_out(monkeypatch):

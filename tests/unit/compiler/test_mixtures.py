@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.texts import HTML, without_html
+from core.splits import apportioned
 
 AI = "{share: 0.6, as: qa, filter: {keywords: [neural network, LLM]}}"
 IC = "{share: 0.4, as: qa, filter: {keywords: [FPGA, CMOS]}}"
@@ -154,3 +155,19 @@ def test_a_filter_of_a_part_s_own_spec_holds_beside_the_part_s(bench):
     report = bench.compile(str(mix), f"p={source}")
     assert [record["instruction"] for record in bench.records("m.jsonl")] == ["LLM"]
     assert report.dropped == {"no keyword": 1, "too long": 1}
+
+
+@pytest.mark.parametrize(
+    ("total", "shares", "rows"),
+    [
+        (1, [0.5, 0.5], [1, 0]),
+        (10, [1 / 3, 1 / 3, 1 / 3], [4, 3, 3]),
+        (100, [0.29, 0.57, 0.14], [29, 57, 14]),
+        (3, [0.1, 0.2, 0.7], [0, 1, 2]),
+        (2000, [0.4, 0.4, 0.2], [800, 800, 400]),
+    ],
+)
+def test_the_rows_of_the_parts_add_up_to_the_total(total, shares, rows):
+    named = {str(number): share for number, share in enumerate(shares)}
+    assert list(apportioned(total, named).values()) == rows
+    assert sum(rows) == total
