@@ -94,12 +94,13 @@ $(DEMO)/verdict/table.json: $(DEMO)/sweep.json
 $(DEMO)/report.html: $(DEMO)/sweep.json
 	$(PY) -m eval.report $(DEMO) --out $@
 
+# With the decoding values of the 7B QLoRA recipe's guide; what ARGS says goes before them.
 # A text may hold quotes: it reaches the shell as a variable of the environment.
 chat: $(BASE) .venv/.all ## talk to a model in the terminal: make chat [MODEL=…] [ADAPTER=demo-rte] [ARGS='--system …']
-	@$(PY) -m eval.chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) $(ARGS)
+	@$(PY) -m eval.chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) --preset document $(ARGS)
 
 ask: $(BASE) .venv/.all ## one answer: make ask [TEXT='…'] [MODEL=…] [ADAPTER=…] [ARGS=…]
-	@$(PY) -m eval.chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) --once "$${TEXT:-Explain in two sentences what LoRA fine-tuning is.}" $(ARGS)
+	@$(PY) -m eval.chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) --preset document --once "$${TEXT:-Explain in two sentences what LoRA fine-tuning is.}" $(ARGS)
 
 test: .venv/.all ## unit and command line tests and two tiny trainings (under 6 minutes on 2 cores)
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not peer"

@@ -66,6 +66,7 @@ def cli() -> None:
         )
     ],
     rescored=False,
+    repeated=False,
     longest=512,
 )
 def ask(request: ScoringRequest, seed: int) -> Asked:

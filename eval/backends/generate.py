@@ -50,6 +50,8 @@ class LocalGenerator:
     budget: int
     sampling: Sampling | None = None
     """None: the likeliest token is taken."""
+    repeat: int = 1
+    """Which of several draws this is: each has other seeds."""
 
     def plan(self, talks: Mapping[int, Messages], max_new_tokens: int) -> Plan:
         """Return batches of rows, longest first, and why the others do not fit the context."""
@@ -64,14 +66,22 @@ class LocalGenerator:
         prompts = [self.encode(talk) for talk in talks]
         if self.sampling is None:
             return generate(self.model, prompts, max_new_tokens)
-        return [draw(self.model, prompt, max_new_tokens, self.sampling) for prompt in prompts]
+        return [draw(self.model, prompt, max_new_tokens, self.sampling, self.repeat) for prompt in prompts]
 
 
-def draw(model: Model, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling) -> str:
-    """Return a sampled answer to a prompt (ids): the same in every run, whatever was drawn before."""
+def draw(
+    model: Model, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling, repeat: int = 1
+) -> str:
+    """Return a sampled answer to a prompt (ids): the same in every run, whatever was drawn before.
+
+    The seed comes from the prompt and from `repeat`, which of several draws this is.
+    """
     import torch
 
-    torch.manual_seed(zlib.crc32(" ".join(map(str, prompt)).encode()))
+    key = " ".join(map(str, prompt))
+    if repeat > 1:
+        key = f"{key} repeat {repeat}"
+    torch.manual_seed(zlib.crc32(key.encode()))
     return generate(model, [prompt], max_new_tokens, sampling)[0]
 
 

@@ -10,6 +10,7 @@ from core.errors import RequestError
 from core.language import tr
 from core.metrics import METRICS
 from eval.reports.numbers import Table
+from eval.reports.repeats import CAPTION, repeats_table
 from eval.reports.tables import choice_table, replicate_table, slice_table
 from eval.runs.alignment import check_rows
 from eval.runs.comparison import compare
@@ -71,6 +72,9 @@ def compare_results(
     found = compare_replicates(runs, base, recipes)
     if found:
         tables[tr("Replicates")] = replicate_table(found)
+    repeats = repeats_table(runs)
+    if repeats:
+        tables[tr(CAPTION)] = repeats
     slices = compare_slices(runs, base, by) if by else []
     if slices:
         tables[tr("By {field}", field=by)] = slice_table(slices, base)

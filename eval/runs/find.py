@@ -23,7 +23,7 @@ from eval.runs.judgement import (
 from eval.runs.logs import log_readers, logs_in, read_log
 from eval.runs.logs.defect import DETAILED
 from eval.runs.measured import measurable, measured_examples
-from eval.runs.results import PREDICTIONS, RESULTS
+from eval.runs.results import PREDICTIONS, REPEATS, RESULTS
 from eval.statistics.rates import group_of
 
 ANSWERS = ("expected_output", "predicted_output")
@@ -94,9 +94,8 @@ def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
         return [path.parent if path.name == DETAILED and (path.parent / RESULTS).is_file() else path], []
     logs = sorted(logs_in(path, LEVELS))
     names = (RESULTS, PREDICTIONS)
-    places = sorted(
-        {f.parent for level in LEVELS for name in names for f in path.glob(level + name)}, key=_order
-    )
+    folders = {file.parent for level in LEVELS for name in names for file in path.glob(level + name)}
+    places = sorted((folder for folder in folders if folder.parent.name != REPEATS), key=_order)
     whole = [place for place in places if (place / RESULTS).is_file()]
     if not whole and not logs:
         patterns = sorted(pattern for reader in log_readers().values() for pattern in reader.files)

@@ -22,6 +22,7 @@ RUN = "run.json"
 PREDICTIONS = "predictions.jsonl"
 RESULTS = "results.json"
 CALLER = "by"  # in run.json: the module that called the scoring command, if one did
+REPEATS = "repeats"  # in OUT/MODEL/SET: a folder with one for each further repeat of sampled answers
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
 PARTS = ("settings", "models", "sets")  # what every run.json of ours holds, and a training's does not
 UNMERGED, MERGED = "unmerged", "merged"
@@ -139,12 +140,13 @@ def scoring_run(
     try:
         yield
     except TuneyardError:
-        logs = list(out.glob(f"*/*/{PREDICTIONS}"))
+        logs = [log for level in ("*/*", f"*/*/{REPEATS}/*") for log in out.glob(f"{level}/{PREDICTIONS}")]
         if not any(log.stat().st_size for log in logs):
             for file in (*logs, out / RUN):
                 file.unlink(missing_ok=True)
+            folders = {folder for log in logs for folder in log.parents if folder.is_relative_to(out)}
             with contextlib.suppress(OSError):  # a folder that holds somebody else's files stays
-                for folder in (*(part for log in logs for part in log.parents[:2]), out):
+                for folder in sorted({*folders, out}, key=lambda folder: -len(folder.parts)):
                     folder.rmdir()
         raise
 

@@ -119,15 +119,18 @@ class Opened:
             )
         return self.model
 
-    def generator(self, candidate: Candidate, *, sampled: bool = False) -> Generator:
-        """Return who generates the candidate's answers: greedy ones, or drawn as its settings say."""
+    def generator(self, candidate: Candidate, *, sampled: bool = False, repeat: int = 1) -> Generator:
+        """Return who generates the candidate's answers: greedy ones, or drawn as its settings say.
+
+        `repeat` is which of several draws it is.
+        """
         if isinstance(self.model, Server):
             return self.model
         if isinstance(self.model, Engine):
             folder = candidate.parts[0].adapter.folder if candidate.parts else None
             return EngineGenerator(self.model, candidate.prompting.encode, folder)
         sampling = self.model.sampling if sampled else None
-        return LocalGenerator(self.model, candidate.prompting.encode, self.budget, sampling)
+        return LocalGenerator(self.model, candidate.prompting.encode, self.budget, sampling, repeat)
 
 
 def open_models(request: ScoringRequest) -> Opened:

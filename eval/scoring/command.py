@@ -17,6 +17,7 @@ from eval.scoring.options import (
     ScoringRequest,
     generate_options,
     model_options,
+    repeats_option,
     rescoring,
     resume_command,
     run_options,
@@ -60,12 +61,24 @@ class ScoringCommand(click.Command):
 
 
 def scoring_command(
-    *shown: str, own: Sequence[Option] = (), data: bool = True, rescored: bool = True, longest: int = 0
+    *shown: str,
+    own: Sequence[Option] = (),
+    data: bool = True,
+    rescored: bool = True,
+    repeated: bool = True,
+    longest: int = 0,
 ) -> Callable[[Callable[..., Asked]], ScoringCommand]:
-    """Return what declares a command: examples, `own` options, answers of `longest` tokens (0: of none)."""
+    """Return what declares a command: examples, `own` options, answers of `longest` tokens (0: of none).
+
+    `data`, `rescored` and `repeated` are false for a command without these options.
+    """
     options: list[Option] = [model_options]
     options += [rescoring] if rescored else []
     options += [set_options] if data else []
-    options += [*own, generate_options(longest)] if longest else own
+    options += own
+    if longest:
+        options.append(generate_options(longest))
+    if longest and repeated:
+        options.append(repeats_option)
     declare = click.command(cls=ScoringCommand, context_settings=CLI, epilog=examples(*shown))
     return lambda ask: declare(together(*options, run_options)(ask))

@@ -73,6 +73,7 @@ class ScoringRequest:
     max_new_tokens: int = 0
     think: bool = False
     preset: str | None = None
+    repeats: int = 1
     limit: int | None = None
     no_base: bool = False
     same_base: bool = False
@@ -90,6 +91,11 @@ def take(given: dict[str, Any]) -> ScoringRequest:
     request = ScoringRequest(**{f.name: given.pop(f.name) for f in fields(ScoringRequest) if f.name in given})
     if request.preset and request.backend != "hf":
         raise RequestError(f"--preset reads generation_config.json: leave out --backend {request.backend}")
+    if request.repeats > 1 and not request.preset:
+        raise RequestError(
+            "--repeats: nothing is sampled here: chosen labels and greedy answers are the same each time; "
+            "add --preset document (in nli with --mode generate), or leave --repeats out"
+        )
     return request
 
 
@@ -252,6 +258,13 @@ run_options = together(
     number("--limit", "The first N examples of each dataset."),
     click.option("--resume", is_flag=True, help="Resume the run in OUT; refused if anything changed."),
     click.option("--force", is_flag=True, help="Start this command's run in OUT anew."),
+)
+
+
+repeats_option = number(
+    "--repeats",
+    "--preset: answer N times, with other seeds each time; report mean, spread and interval.",
+    default=1,
 )
 
 

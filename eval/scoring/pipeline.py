@@ -6,6 +6,7 @@ processes; --rescore, which takes kept answers) are here, once. docs/eval-nli.md
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from eval.runs.results import (
 from eval.runs.training import training_rows_warning, training_warnings
 from eval.scoring.candidates import Candidate, Opened
 from eval.scoring.options import ScoringRequest
+from eval.scoring.repeats import repeated, repeats_lines
 from eval.scoring.task import Job, Task
 from eval.statistics.rates import groups_of
 
@@ -64,6 +66,11 @@ def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset
     identity = _identity(request, task, opened, sets)
     if shards.first():
         if request.preset and not opened.local.sampling.get("temperature"):
+            if request.repeats > 1:
+                raise RequestError(
+                    "--repeats: the model's generation_config does not sample, so that each repeat would be "
+                    "the same; leave it out, or set do_sample and temperature in generation_config.json"
+                )
             warn("--preset: the model's generation_config does not sample: answers are greedy")
         if any(one.prompting.source == WITHOUT_BOS for one in opened.candidates):
             warn(
@@ -89,9 +96,15 @@ def score_opened(request: ScoringRequest, task: Task, sets: Sequence[EvalDataset
         for candidate in opened.candidates:
             with opened.applied(candidate):
                 for dataset in sets:
-                    _score(Job(request, opened, candidate, dataset), task, identity)
+                    for repeat in _repeats(request):
+                        _score(Job(request, opened, candidate, dataset, repeat=repeat), task, identity)
     if shards.first():
         task.finish(request.out, [candidate.name for candidate in opened.candidates])
+
+
+def _repeats(request: ScoringRequest) -> range:
+    """Return the repeats in their order: the first comes last, whose results.json tells of all of them."""
+    return range(request.repeats, 0, -1)
 
 
 def _caller(request: ScoringRequest, task: Task) -> str:
@@ -106,7 +119,7 @@ def _score(job: Job, task: Task, identity: Identity) -> None:
     first = shards.first()
     if (job.folder / RESULTS).is_file():
         if first:
-            click.echo(f"{job.candidate.name}  {job.dataset.name}  done before")
+            click.echo(f"{job.label}  {job.dataset.name}  done before")
         return
     began = time.monotonic()
     scorer = task.scorer(job)
@@ -117,7 +130,7 @@ def _score(job: Job, task: Task, identity: Identity) -> None:
     bar = tqdm(
         total=total,
         initial=total - sum(map(len, mine)),
-        desc=f"{job.candidate.name} {job.dataset.name}",
+        desc=f"{job.label} {job.dataset.name}",
         delay=2,
         leave=False,
         disable=None if first else True,
@@ -145,7 +158,7 @@ def _identity(request: ScoringRequest, task: Task, opened: Opened, sets: Sequenc
         "model": opened.digest,
         **task.settings(request),
         **{name: getattr(request, name) for name in SETTINGS},
-        **({"sampling": dict(opened.local.sampling)} if request.preset else {}),
+        **({"sampling": dict(opened.local.sampling), "repeats": request.repeats} if request.preset else {}),
         "dtype": opened.model.dtype,
         "device": opened.model.device,
         "batch_tokens": opened.budget,
@@ -165,10 +178,12 @@ def results_of(job: Job, task: Task, predictions: list[Prediction], identity: Id
     """Return results.json: the figures, then what they are of."""
     clusters = groups_of(predictions)
     origin = job.kept or _origin(job, identity)
+    figures = task.results(job, predictions)
     return {
         "model": job.candidate.name,
         "set": job.dataset.name,
-        **task.results(job, predictions),
+        **figures,
+        **_repeated(job, task, figures),
         "metrics": measure(predictions),
         "refused": sum("refused" in p for p in predictions),
         "cluster": job.dataset.cluster,
@@ -178,6 +193,16 @@ def results_of(job: Job, task: Task, predictions: list[Prediction], identity: Id
         "tuneyard": version(),
         "command": command_line(job.request.by or task.command, ("--resume", "--force")),
     }
+
+
+def _repeated(job: Job, task: Task, results: Mapping[str, Any]) -> dict[str, object]:
+    """Return which repeat this is or, in the first, what all of them give together; {} if there is one."""
+    if job.request.repeats == 1:
+        return {}
+    if job.repeat > 1:
+        return {"repeat": job.repeat}
+    others = [read_object(job.folder_of(repeat) / RESULTS) for repeat in range(2, job.request.repeats + 1)]
+    return {"repeats": repeated([task.figures(one) for one in (results, *others)])}
 
 
 def _origin(job: Job, identity: Identity) -> dict[str, Any]:
@@ -211,8 +236,10 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
 
 def tell(job: Job, task: Task, results: Mapping[str, Any], took: str) -> None:
     """Show a line of figures and how long they `took`, and what the user must be told of them."""
-    name = job.candidate.name
+    name = job.label
     click.echo(f"{name}  {job.dataset.name}  {task.line(results)}  {took}")
+    for line in repeats_lines(results["repeats"]) if "repeats" in results else ():
+        click.echo(f"{name}  {job.dataset.name}  {line}")
     for warning in task.warnings(results):
         warn(f"{name} on {job.dataset.name}: {warning}")
     for warning in training_warnings(name, len(job.rows), results.get("trained_on")):
@@ -241,7 +268,7 @@ def rescore(source: Path, request: ScoringRequest, task: Task, sets: Sequence[Ev
     )
     with begun:
         for job in jobs:
-            kept = source / job.candidate.name / job.dataset.name / PREDICTIONS
+            kept = source / job.folder.relative_to(request.out) / PREDICTIONS
             lines = list(_again(kept, job, task))
             log = PredictionLog(job.folder, [], job.dataset.clusters)
             results = results_of(job, task, log.finish(lines), identity)
@@ -268,11 +295,12 @@ def _kept_jobs(
             raise ContentError(f"--rescore {source}: its outputs on {one.name} are of another {one.path}")
     prompting = Prompting(lambda _: [], lambda _: Turns([]), "kept outputs", "")
     jobs = []
-    for model, dataset in product(run["models"], sets):
-        path = source / model / dataset.name / RESULTS
+    for model, dataset, repeat in product(run["models"], sets, _repeats(request)):
+        job = Job(request, None, Candidate(model, (), prompting), dataset, repeat=repeat)
+        path = source / job.folder.relative_to(request.out) / RESULTS
         if not path.is_file():
             raise RequestError(f"{path.parent}: unfinished: finish it with --resume, then --rescore")
-        jobs.append(Job(request, None, Candidate(model, (), prompting), dataset, read_object(path)))
+        jobs.append(replace(job, kept=read_object(path)))
     return jobs
 
 

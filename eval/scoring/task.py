@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from eval.backends.load import Model
 from eval.backends.scorers import Fields, Generator, Messages, Scorer, generating
 from eval.datasets.dataset import EvalDataset, Shots
 from eval.metrics.labels import UNKNOWN
-from eval.runs.results import Prediction
+from eval.runs.results import REPEATS, Prediction
 from eval.scoring.candidates import Candidate, Opened
 from eval.scoring.options import ScoringRequest
 
@@ -30,11 +30,23 @@ class Job:
     candidate: Candidate
     dataset: EvalDataset
     kept: Mapping[str, Any] | None = None
+    repeat: int = 1
+    """Which of --repeats this is."""
 
     @property
     def folder(self) -> Path:
-        """OUT/model/dataset."""
-        return self.request.out / self.candidate.name / self.dataset.name
+        """OUT/model/dataset, of a further repeat a folder in it."""
+        return self.folder_of(self.repeat)
+
+    def folder_of(self, repeat: int) -> Path:
+        """Return the folder of one of the repeats."""
+        first = self.request.out / self.candidate.name / self.dataset.name
+        return first / REPEATS / str(repeat) if repeat > 1 else first
+
+    @property
+    def label(self) -> str:
+        """The candidate's name as it is shown, with the number of a further repeat."""
+        return f"{self.candidate.name} (repeat {self.repeat})" if self.repeat > 1 else self.candidate.name
 
     @cached_property
     def rows(self) -> Sequence[Conversation]:
@@ -56,7 +68,7 @@ class Job:
     @property
     def generator(self) -> Generator:
         """What generates answers."""
-        return self.opened.generator(self.candidate, sampled=bool(self.request.preset))
+        return self.opened.generator(self.candidate, sampled=bool(self.request.preset), repeat=self.repeat)
 
     @property
     def shots(self) -> Shots | None:
@@ -165,13 +177,24 @@ class Task(ABC):
 
     def table(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
         """Return the figures of all sets, given the results of each by its name."""
-        shown = {name: self.figures(results) for name, results in found.items()}
+        shown = {
+            name: with_means(self.figures(results), results.get("repeats")) for name, results in found.items()
+        }
         several = len(shown) > 1
         return {
             f"{name}: {figure}" if several else figure: one
             for name, own in shown.items()
             for figure, one in own.items()
         }
+
+
+def with_means(figures: Mapping[str, Figure], repeats: Mapping[str, Any] | None) -> dict[str, Figure]:
+    """Return the figures of a dataset, those with repeats as the repeats' mean and its interval."""
+    found = dict(figures)
+    for name, one in (repeats["figures"] if repeats else {}).items():
+        low, high = one["ci95"]
+        found[name] = replace(figures[name], value=one["mean"], ci95=(low, high))
+    return found
 
 
 def figures_of(rates: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Figure]:

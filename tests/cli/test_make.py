@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from eval.backends.generate import PRESETS
+from eval.chat import cli as chat
 from tests.conftest import ROOT
 
 
@@ -124,3 +126,17 @@ def test_the_demo_makes_what_is_missing_again_and_what_follows_from_it(demo, tmp
     assert sorted(set(calls) - set(judged)) == sorted(again)
     assert [call.split()[0] for call in sorted(judged)] == JUDGED
     assert demo() == []
+
+
+@pytest.mark.parametrize("target", ["chat", "ask"])
+def test_a_talk_uses_the_five_decoding_values_of_the_guide(target: str, tmp_path: Path) -> None:
+    command = _make(tmp_path, "exit 0", "--dry-run", target, "ARGS=--temperature 0").stdout
+    assert command.index("--preset document") < command.index("--temperature 0")
+    longest = next(one.default for one in chat.params if one.name == "max_new_tokens")
+    assert {"max_new_tokens": longest, **PRESETS["document"]} == {
+        "max_new_tokens": 512,
+        "repetition_penalty": 1.3,
+        "no_repeat_ngram_size": 3,
+        "temperature": 0.8,
+        "top_p": 0.9,
+    }

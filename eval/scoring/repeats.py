@@ -1,0 +1,68 @@
+"""The figures of sampled answers that were generated several times, each time with other seeds.
+
+One figure of sampled answers depends on the draw. Over several draws the mean depends on it less, and the
+spread shows how much. What is scored first lies in OUT/MODEL/SET, the others in its folder `repeats`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from eval.scoring.task import Figure
+from eval.statistics.rates import Z95, wilson
+
+Repeats = Mapping[str, Any]
+"""What results.json says of repeats: `n`, and under `figures` each one's values, mean, sd and ci95."""
+
+
+def repeated(runs: Sequence[Mapping[str, Figure]]) -> dict[str, object]:
+    """Return how many runs there are and, of each figure that all of them have, mean, spread and interval.
+
+    `runs` are the figures of each repeat by name. `sd` is the standard deviation between repeats.
+    """
+    names = [name for name in runs[0] if all(name in run for run in runs)]
+    figures = {}
+    for name in names:
+        own = [run[name] for run in runs]
+        values = [figure.value for figure in own]
+        figures[name] = {
+            "mean": fmean(values),
+            "sd": stdev(values),
+            "ci95": list(_interval(own)),
+            "values": values,
+        }
+    return {"n": len(runs), "figures": figures}
+
+
+def repeats_lines(repeats: Repeats) -> list[str]:
+    """Return a line of each figure: the mean of the repeats, its interval and their standard deviation."""
+    lines = []
+    for name, one in repeats["figures"].items():
+        low, high = one["ci95"]
+        lines.append(
+            f"{repeats['n']} repeats: {name} mean {one['mean']:.4g} [{low:.4g}, {high:.4g}], "
+            f"standard deviation {one['sd']:.3g}"
+        )
+    return lines
+
+
+def _interval(figures: Sequence[Figure]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean over repeats, for other rows and other draws.
+
+    A single run's variance s² is that of rows and of draws together, and sd² is that of draws alone. Over R
+    repeats the draws count 1/R: s² - sd² (1 - 1/R), and no less than sd²/R. For a share the interval is
+    Wilson's, with as many rows as give this variance.
+    """
+    count = len(figures)
+    values = [figure.value for figure in figures]
+    mean, between = fmean(values), stdev(values) ** 2
+    single = fmean([((figure.ci95[1] - figure.ci95[0]) / (2 * Z95)) ** 2 for figure in figures])
+    variance = max(single - between * (1 - 1 / count), between / count)
+    if not figures[0].share or not math.isfinite(variance):
+        half = Z95 * math.sqrt(variance)
+        return mean - half, mean + half
+    if not 0 < mean < 1 or variance == 0:
+        return figures[0].ci95
+    rows = mean * (1 - mean) / variance
+    return wilson(mean * rows, rows)
