@@ -386,7 +386,11 @@ def transcript(value: object) -> object:
 
 
 class Talks:
-    """Reads the turns of one file's rows; `shortened` counts those of which one exchange alone is kept."""
+    """Reads the turns of one file's rows.
+
+    `shortened` counts those of which one exchange alone is kept, `without_their_system` those whose system
+    turn an output leaves out because the spec says so.
+    """
 
     def __init__(self, spec: Spec, clean: Clean) -> None:
         self.spec = spec
@@ -399,6 +403,9 @@ class Talks:
         outputs = () if anything else spec.outputs
         self.without_system = _files(output for output in outputs if not keeps(output, SYSTEM))
         self.with_own_system = _files(output for output in outputs if spec.has_own_system(output))
+        leave_out = [o for o in spec.outputs if spec.has_own_system(o) or not keeps(o, SYSTEM)]
+        self.may_leave_out = _files(leave_out) if anything else ""
+        self.without_their_system = 0
         self.doubtful = bool(spec.turns) and "system" in spec.kinds and not anything
         self.first = any(output.format == "alpaca" and output.turns == "first" for output in spec.outputs)
         self.shortened = 0
@@ -412,6 +419,7 @@ class Talks:
             self._refuse_masked(marked, talk, keys)
         if talk[0].role == SYSTEM and talk[0].text.strip():
             self._refuse_system()
+            self.without_their_system += bool(self.may_leave_out)
         self.shortened += self.first and len(talk) - (talk[0].role == SYSTEM) > 2
         return cleaned(talk, self.clean) if self.clean else talk
 
@@ -451,6 +459,11 @@ class Talks:
             raise WrongValueError(f"found two system texts, {both}; a record holds one")
 
     def notes(self) -> list[str]:
-        """Return, for people, of how many conversations all but the first exchange is left out."""
+        """Return, for people, of how many conversations a part is left out."""
         said = "have more than the first exchange, which alone is written (`turns: history` keeps the others)"
-        return [f"{self.shortened} conversations {said}"] if self.shortened else []
+        lines = [f"{self.shortened} conversations {said}"] if self.shortened else []
+        if self.without_their_system:
+            why = "the mixture has its own" if self.spec.has_one_system else "`ignore: [system]`"
+            left_out = f"whose system turn {self.may_leave_out} leaves out ({why})"
+            lines.append(f"{self.without_their_system} conversations {left_out}")
+        return lines

@@ -7,6 +7,7 @@ import pytest
 
 from compiler.registry import entries_of
 from compiler.spec import load_spec
+from core.errors import ContentError
 from tests.unit.compiler.conftest import Bench
 
 TEMPLATES = {
@@ -156,9 +157,69 @@ def test_a_system_text_of_the_output_takes_the_place_of_none(bench):
 
 
 def test_a_column_of_tools_goes_by_that_name(bench):
-    from core.errors import ContentError
-
     text = "about: a\ncolumns: {q: [q], calls: {names: [tools], is: tools}}\n"
     spec = bench.write("s.yaml", text + 'write: [{file: d.jsonl, format: sharegpt, user: "{q}"}]\n')
     with pytest.raises(ContentError, match="column calls: `is: tools` is for the column `tools`"):
         load_spec(str(spec))
+
+
+BESIDE = {
+    "images": ("images: {names: [pics], is: images, default: []}", {"pics": ["MAPPED.png"]}),
+    "kto": ("good: {names: [good], is: kto}", {"good": True}),
+    "pair": (
+        "chosen: {names: [chosen], is: chosen}, rejected: {names: [rejected], is: rejected}",
+        {"chosen": "MAPPED A", "rejected": "MAPPED B"},
+    ),
+    "history": ("history: {names: [before], is: history}", {"before": [["MAPPED Q", "MAPPED A"]]}),
+    "kept": ("topic: {names: [topic], is: any}", {"topic": "MAPPED"}),
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+@pytest.mark.parametrize(
+    ("turns", "form"), [*((False, form) for form in TEMPLATES), *((True, form) for form in TURNS)]
+)
+def test_what_stands_beside_the_texts_is_written_refused_or_counted(bench, turns, form, kind):
+    column, values = BESIDE[kind]
+    columns = ["turns: {names: [talk], is: turns}"] if turns else ["question: [q]", "answer: [a]"]
+    columns += [f"system: {MAPPED['system'][0]}"] if "system" in form else []
+    output = (TURNS if turns else TEMPLATES)[form]
+    if kind == "pair":
+        output = output.replace(', output: "{answer}"', "").replace(', assistant: "{answer}"', "")
+        columns = [each for each in columns if each != "answer: [a]" or "{answer}" in output]
+    text = f"columns: {{{', '.join([*columns, column])}}}\nwrite: [{{dataset: d, file: d.jsonl, {output}}}]\n"
+    spec = bench.write("s.yaml", f"about: a\n{text}")
+    (bench.folder / "MAPPED.png").write_bytes(_png())
+    row = row_of(turns, ()) | values
+    if turns and kind == "pair":
+        row["talk"] = row["talk"][:1]
+    try:
+        load_spec(str(spec))
+    except ContentError as error:
+        assert "column" in str(error)
+        return
+    other = {"good": False} if kind == "kto" else {}
+    report = bench.compile(spec, bench.rows("t.jsonl", [row, row | other]))
+    assert not report.problems.errors
+    if kind == "kept":
+        assert report.unused.counts() == {"topic": 2}
+        return
+    record = json.dumps(bench.records("d.jsonl")[0])
+    assert all(value in record for value in _texts(list(values.values())))
+
+
+def _texts(value: object) -> list[str]:
+    """Return every text in nested lists; a truth value is the text that JSON has for it."""
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(item)]
+    return [value if isinstance(value, str) else json.dumps(value)]
+
+
+def _png() -> bytes:
+    import io
+
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "png")
+    return file.getvalue()
