@@ -8,7 +8,7 @@ misses few pairs above the threshold; none below it is reported.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import groupby
 from typing import Any
@@ -23,6 +23,7 @@ THRESHOLD = 0.8
 PERMUTATIONS = 64
 BANDS = 16
 BATCH = 5000
+FEWEST = 50  # rows: of fewer, the shares of labels say little
 WIDTH = 3
 SEED = 42
 _MIXER = 0x9E3779B97F4A7C15  # odd, near 2**64 over the golden ratio (Knuth: TAOCP 3, section 6.4)
@@ -63,6 +64,22 @@ def compare(
         if group and not train.counted_only:
             report[f"{group} shared by {first} and {other}"] = shared_keys(train.groups, test.groups)
     return report
+
+
+def imbalance(counts: Mapping[str, int], labels: Collection[str]) -> str:
+    """Return the shares of labels that are far out of balance, "" for others and for fewer than 50 rows.
+
+    That is one label over 90 %, or another under a tenth of an equal share (of three labels: under 3.3 %).
+    Always giving the most common answer is then hard to beat, and a model learns little else.
+    """
+    total = sum(counts.values())
+    if total < FEWEST or len(labels) < 2:
+        return ""
+    by_size = sorted(labels, key=lambda label: -counts.get(label, 0))
+    most, least = counts.get(by_size[0], 0), counts.get(by_size[-1], 0)
+    if least * len(labels) * 10 >= total and most <= 0.9 * total:
+        return ""
+    return ", ".join(f"{label} {counts.get(label, 0) / total:.1%}".replace("%", " %") for label in by_size)
 
 
 def leaks(train: Fingerprints, other: Fingerprints) -> Pairs:

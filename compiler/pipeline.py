@@ -3,18 +3,19 @@
 import contextlib
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from compiler.arrange import Context, write_splits
-from compiler.compare import compare
+from compiler.compare import compare, imbalance
 from compiler.problems import KEPT, Problems
 from compiler.progress import Progress
 from compiler.registry import Registry, manifest_of
 from compiler.request import CompileReport, CompileRequest, Counts
 from compiler.sources import Input, find_inputs, hashing, texts_by_line, unread
-from compiler.spec import REJECTED, Spec
+from compiler.spec import PART, REJECTED, UNLABELLED, Spec
 from compiler.unused import Unused
 from core.errors import Problem, RequestError
 from core.files import staging
@@ -63,6 +64,7 @@ def _run(spec: Spec, request: CompileRequest, inputs: list[Input], staged: Path 
         problems.lead(context.unused.problems(spec, counts.read))
         if not problems.stopped:
             fit = compare(written.splits, spec.group, problems, near=spec.near)
+            _warn_of_labels(spec, fit, problems)
     if problems.stopped:
         written.forget()
     counts.rejected = 0 if rejected else problems.bad_rows
@@ -80,6 +82,17 @@ def _run(spec: Spec, request: CompileRequest, inputs: list[Input], staged: Path 
             problems.lead([_nothing_left(counts, inputs)])
     problems.fatal |= request.strict and problems.count("W") > 0
     return report
+
+
+def _warn_of_labels(spec: Spec, fit: Mapping[str, Any], problems: Problems) -> None:
+    """Warn if the labels of the rows to train on are far out of balance; `fit` is that of the manifest."""
+    training = fit.get(PART, {})
+    labels = [label for label in spec.labels if label != UNLABELLED]
+    shares = imbalance(training.get("labels", {}), labels)
+    if shares:
+        message = f"far out of balance: {shares} of {training['rows']} training rows"
+        hint = "add rows of the rare ones, or leave rows of the common ones out"
+        problems.warn(Problem("W222", spec.name, message, "label", hint))
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ _HUB = re.compile(
     r"(?P<hub>hub|modelscope):(?P<path>[^@:]+)"
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
 )
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name, as hubs have it
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,10 @@ def data_files(path: Path) -> list[Path]:
         if not path.is_file():
             raise RequestError(f"{path}: not a file or a folder")
     except FileNotFoundError as error:
-        raise RequestError(f"{path}: source not found") from error
+        hint = ""
+        if _REPOSITORY.fullmatch(str(path)) and suffix(path) not in (*readers(), ".zip"):
+            hint = f"; a dataset of the Hugging Face Hub is named --source hub:{path}"
+        raise RequestError(f"{path}: source not found{hint}") from error
     except OSError as error:  # a loop of links, a name too long, no permission
         raise RequestError(f"{path}: {error.strerror}") from error
     return [path]

@@ -2,6 +2,11 @@
 
 import sys
 
+if sys.platform == "win32":  # no fcntl, no fork, no make
+    sys.stderr.write(
+        "error: Tuneyard does not run on native Windows, but in WSL: `wsl --install`, then make setup there\n"
+    )
+    sys.exit(2)
 if sys.version_info < (3, 11):  # noqa: UP036  # whoever calls it with another Python is told so
     found = ".".join(map(str, sys.version_info[:2]))
     sys.stderr.write("error: Tuneyard needs Python 3.11 or newer, found " + found + "; run make setup\n")

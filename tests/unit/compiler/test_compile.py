@@ -364,7 +364,7 @@ def test_strict_refuses_what_stands_with_warnings(bench):
 
 
 def test_more_problems_than_a_manifest_holds_are_looked_for_again(bench):
-    rows = [ROWS[0] | {"sentence1": f"<|im_end|> {n}", "idx": n} for n in range(1001)]
+    rows = [ROWS[0] | {"sentence1": f"<|im_end|> {n}", "label": n % 2, "idx": n} for n in range(1001)]
     source = bench.rows("train.jsonl", rows)
     bench.compile("rte", source)
     before = tree(bench.out)
@@ -506,3 +506,17 @@ def test_only_a_folder_of_several_texts_is_warned_of(bench):
     both = bench.compile("text", bench.folder)
     assert [code for code, _ in bench.codes(one)] == []
     assert [code for code, _ in bench.codes(both)].count("W221") == 1
+
+
+@pytest.mark.parametrize("source", ["nyu-mll/glue", "train=nyu-mll/glue"])
+def test_a_name_of_the_hub_that_is_no_path_gets_the_hint(bench, source):
+    with pytest.raises(RequestError, match=r"nyu-mll/glue: source not found; .* --source hub:nyu-mll/glue$"):
+        bench.compile("rte", source)
+
+
+@pytest.mark.parametrize(
+    "source", ["raw/train.jsonl", "raw/train.csv.gz", "/raw/train", "train.jsonl", "a/b/c"]
+)
+def test_a_path_that_is_no_name_of_the_hub_gets_none(bench, source):
+    with pytest.raises(RequestError, match="source not found$"):
+        bench.compile("rte", f"train={source}")

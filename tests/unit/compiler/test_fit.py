@@ -2,6 +2,7 @@
 
 import pytest
 
+from compiler.compare import imbalance
 from core.errors import RequestError
 from tests.unit.compiler.conftest import ROWS
 
@@ -100,3 +101,29 @@ def test_no_duplicates_counts_but_does_not_compare(bench):
 def test_no_duplicates_is_refused_where_rows_are_arranged(bench):
     with pytest.raises(RequestError, match="--no-duplicates: defect is sampled, split"):
         bench.compile("defect", bench.rows("d.jsonl", ROWS), duplicates=False)
+
+
+@pytest.mark.parametrize(
+    ("counts", "shares"),
+    [
+        ({"yes": 90, "no": 10}, ""),
+        ({"yes": 91, "no": 9}, "yes 91.0 %, no 9.0 %"),
+        ({"a": 88, "b": 8, "c": 4}, ""),
+        ({"a": 90, "b": 7, "c": 3}, "a 90.0 %, b 7.0 %, c 3.0 %"),
+        ({"a": 91, "b": 5, "c": 4}, "a 91.0 %, b 5.0 %, c 4.0 %"),
+        ({"yes": 100}, "yes 100.0 %, no 0.0 %"),
+        ({"yes": 49}, ""),
+    ],
+)
+def test_labels_are_out_of_balance_by_the_rarest_or_the_most_common(counts, shares):
+    """The documented rule: a tenth of an equal share, or nine of ten rows."""
+    labels = sorted({*counts, "no"} if "yes" in counts else counts)
+    assert imbalance(counts, labels) == shares
+
+
+def test_only_the_rows_to_train_on_are_looked_at_for_balance(bench):
+    even = bench.rows("train.jsonl", [row(n, label=n % 2) for n in range(60)])
+    uneven = bench.rows("dev.jsonl", [row(n, sentence1=f"Dev {n}.", label=0) for n in range(60)])
+    assert [code for code, _ in bench.codes(bench.compile("rte", even, uneven))] == []
+    turned = bench.compile("rte", f"train={uneven}", f"eval={even}", force=True)
+    assert [code for code, _ in bench.codes(turned)] == ["W222"]

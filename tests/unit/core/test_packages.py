@@ -153,3 +153,9 @@ def test_help_into_a_closed_pipe_says_nothing() -> None:
     )
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_native_windows_is_named_before_anything_is_imported() -> None:
+    code = "import sys; sys.platform = 'win32'; sys.modules['fcntl'] = None; import core"
+    done = subprocess.run((sys.executable, "-c", code), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "WSL" in done.stderr and "Traceback" not in done.stderr
