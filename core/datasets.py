@@ -1,7 +1,7 @@
 """The registry `dataset_info.json`: what LLaMA-Factory, recipes and eval know a dataset by."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +135,26 @@ def read_records(path: Path) -> list[dict[str, object]]:
         if not isinstance(row, dict):
             raise ContentError(f"{path}: record {number}: found {type(row).__name__}, expected an object")
     return rows
+
+
+def query_left_out(
+    record: Mapping[str, object], columns: Mapping[str, str], formatting: object = "alpaca"
+) -> str:
+    """Return the column with an input that LLaMA-Factory leaves out of a record's prompt, "" without one.
+
+    `columns` are those of the entry, which has some. A column counts if it is called `input` or `query`, the
+    entry maps nothing to it, and the prompt does not contain its text.
+    """
+    if formatting != "alpaca" or not columns or "query" in columns:
+        return ""
+    prompt = record.get(columns.get("prompt", ""))
+    for name in ("input", "query"):
+        text = record.get(name)
+        if name in columns.values() or not isinstance(text, str) or not text.strip():
+            continue
+        if not (isinstance(prompt, str) and text.strip() in prompt):
+            return name
+    return ""
 
 
 def filled(values: Sequence[object]) -> list[int]:

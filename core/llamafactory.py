@@ -57,10 +57,16 @@ class RecipeData:
         return replace(self, module=load_tokenizer(self.model_args))
 
     def with_template(self) -> Self:
-        """Return this with the template, which mends the tokenizer."""
-        from llamafactory.data import get_template_and_fix_tokenizer
+        """Return this with the template, which mends the tokenizer.
 
-        template = get_template_and_fix_tokenizer(self.module["tokenizer"], self.data_args)
+        LLaMA-Factory writes `default_system` and `tool_format` of a recipe into the template that all recipes
+        of the process share, so it gets copies.
+        """
+        from llamafactory.data import template as templates
+
+        copies = {name: copy(template) for name, template in templates.TEMPLATES.items()}
+        with replaced(templates, TEMPLATES=copies):
+            template = templates.get_template_and_fix_tokenizer(self.module["tokenizer"], self.data_args)
         return replace(self, template=template)
 
     def encoder(self, tokenizer: Any = None, generates: bool = False, **changes: object) -> Any:

@@ -16,6 +16,8 @@ CODE = (
     Path(__file__).with_name("inspect.py"),
     Path(__file__).with_name("rows.py"),
     ROOT / "core/llamafactory.py",
+    ROOT / "core/template_fit.py",
+    ROOT / "core/answers.py",
 )
 """Answers of an older version of these files are not used again."""
 MODEL_WEIGHTS = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx"}

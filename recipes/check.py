@@ -21,6 +21,7 @@ from core.errors import SHOWN, ContentError, Problem, ProblemsError, RequestErro
 from core.files import existing
 from core.runs import RUN, STARTED
 from recipes.ask import Answer, LlamaFactory, ask, ask_weights
+from recipes.asked_rules import asked_problems, packs
 from recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, shapes_of
 from recipes.data import NamedDataset, dataset_dir, locate, read_datasets
 from recipes.hardware import Machine, machine, world_size
@@ -227,6 +228,7 @@ def ask_check(llamafactory: LlamaFactory, known: Checked, model: str | None) -> 
     answer = ask(llamafactory, recipe, model, target.gpus)
     schedule = replace(known, answer=answer).schedule
     found = [*answer_problems(recipe, answer, before), *data_problems(recipe, answer, known.datasets)]
+    found += asked_problems(recipe, answer, known.datasets)
     if regroups(recipe) and schedule.rows and recipe.settings.get("do_train") is True:
         found += schedule_problems(recipe, schedule)
     if not {"E30", "E31"} & {*before}:  # it reads paths and numbers
@@ -280,24 +282,12 @@ def answer_problems(recipe: Recipe, answer: Answer, known: list[str]) -> Iterato
     rejected = answer.get("rejected")
     if rejected and "E30" not in known:
         yield Problem("E350", str(recipe.path), f"LLaMA-Factory refuses it: {rejected}")
-    model, tokens = answer.get("model", {}), answer.get("tokens", {})
+    model = answer.get("model", {})
     unfit = [(key, name) for key, names in model.get("unfit", {}).items() for name in names]
     for key, name in unfit:
         yield recipe.problem("E351", key, f"{name} fits no layer of the model")
     if model.get("refused") and not unfit and not {"E30", "E31"} & {*known}:
         yield Problem("E351", str(recipe.path), f"LLaMA-Factory cannot adapt it: {model['refused']}")
-    if tokens.get("template"):
-        hint = "leave `template` out to train the model's own" if "template" in recipe.settings else ""
-        if tokens["template"].startswith("with tools"):  # the model's own form of tools is never trained
-            hint = "give every row a system text, or score with --template, too"
-        yield recipe.problem("W352", "template", f"scoring sees another prompt: {tokens['template']}", hint)
-    if packs(recipe):
-        return
-    for name, counts in tokens.get("datasets", {}).items():
-        if cut := counts.get("cut"):
-            share = f"{cut} of {counts['rows']} rows of {name} ({cut / counts['rows']:.1%})"
-            message = f"cuts {share}; the longest has {counts['longest']} tokens"
-            yield recipe.problem("W353", "cutoff_len", message)
 
 
 def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
@@ -327,12 +317,6 @@ def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule) -> Iterato
         hint = "a smaller save_total_limit, or save_only_model: true"
         there = f"{message}, {free / 1e9:,.1f} GB are free in {existing(recipe.output_dir)}"
         yield recipe.problem("E342", "output_dir", there, hint)
-
-
-def packs(recipe: Recipe) -> bool:
-    """Return whether rows are packed into blocks of cutoff_len (the default of stage pt)."""
-    given = recipe.settings.get("packing")
-    return bool(recipe.settings.get("stage") == "pt" if given is None else given)
 
 
 def regroups(recipe: Recipe) -> bool:

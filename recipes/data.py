@@ -1,13 +1,24 @@
 """Datasets and model of a recipe: where each lies, how many rows it has, whether it changed."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.checkout import ROOT
-from core.datasets import PARTS, REGISTRY, filled, not_registered, other_folder, read_records, read_registry
+from core.datasets import (
+    PARTS,
+    REGISTRY,
+    filled,
+    not_registered,
+    other_folder,
+    query_left_out,
+    read_records,
+    read_registry,
+)
 from core.errors import ContentError, Problem, RequestError, TuneyardError
 from core.files import no_folder, read_object, sha256
+from core.prompt import strings
 from recipes.recipe import Recipe
 from recipes.rows import COUNTED
 
@@ -45,6 +56,7 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
         else:
             datasets.append(dataset)
             problems.extend(found)
+    problems.extend(evaluated_on_training_rows(recipe))
     return datasets, problems
 
 
@@ -102,6 +114,7 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
             what = f"{name}: {part!r} is filled in {count} of {len(records)} records"
             hint = f'LLaMA-Factory leaves it out; add "{part}": "{part}" to the entry\'s `columns`'
             found.append(recipe.problem("W324", key, f"{what}, and the entry does not name it", hint))
+    found.extend(_query_problems(recipe, key, name, entry, records))
     manifest = path.parent / "manifest.json"
     files = read_object(manifest).get("files") if manifest.is_file() else None
     about = files.get(path.name) if isinstance(files, dict) else None
@@ -109,6 +122,57 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
         hint = f"compile it again: {_compile_hint(name)}"
         found.append(recipe.problem("W322", key, f"{path}: changed since it was compiled", hint))
     return NamedDataset(key, name, sampled if isinstance(sampled, int) else len(records)), found
+
+
+def _query_problems(
+    recipe: Recipe, key: str, name: str, entry: dict[str, object], records: list[dict[str, object]]
+) -> Iterator[Problem]:
+    """Yield an error if rows have an input that LLaMA-Factory leaves out of the prompt."""
+    if recipe.settings.get("stage") == "pt":
+        return
+    columns, formatting = strings(entry.get("columns")), entry.get("formatting", "alpaca")
+    left_out = [query_left_out(record, columns, formatting) for record in records]
+    places = [number for number, column in enumerate(left_out, 1) if column]
+    if not places:
+        return
+    column = left_out[places[0] - 1]
+    message = (
+        f"{name}: {column!r} is filled in {len(places)} of {len(records)} records (first in row {places[0]}),"
+        " and the entry does not map `query`: LLaMA-Factory trains the prompt without it"
+    )
+    yield recipe.problem("E327", key, message, f'add "query": "{column}" to the entry\'s `columns`')
+
+
+def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:
+    """Report datasets that are both trained and evaluated on: the same name, or the same file or source."""
+    if recipe.settings.get("do_train") is not True:
+        return
+    trained = {_source(recipe, name): name for name in recipe.names("dataset")}
+    for name in recipe.names("eval_dataset"):
+        twin = trained.get(_source(recipe, name))
+        if twin is None:
+            continue
+        rows = "the dataset" if twin == name else f"the rows of {twin}, the dataset"
+        message = f"{name} is {rows} that is trained on: its loss only shows how well they are memorised"
+        hint = "name a held-out dataset, or leave it out and hold out a share: val_size: 0.1"
+        if recipe.settings.get("load_best_model_at_end") is True:
+            message = f"{message}, and load_best_model_at_end keeps the checkpoint that memorised most"
+            yield recipe.problem("E328", "eval_dataset", message, hint)
+        else:
+            yield recipe.problem("W328", "eval_dataset", message, hint)
+
+
+def _source(recipe: Recipe, name: str) -> object:
+    """Return where a dataset's rows come from, to compare it with others; its name if that is not known."""
+    folder = dataset_dir(recipe)
+    try:
+        entry, path = locate(name, folder)
+    except TuneyardError:
+        return name
+    if not entry:  # a dataset_dir on a hub
+        return name
+    part = [entry.get(key) for key in ("subset", "split", "folder")]
+    return (path.resolve() if isinstance(path, Path) else path, str(part))
 
 
 def require_model(recipe: Recipe) -> None:

@@ -6,25 +6,21 @@ weights are read and no network is used. Rows, layout and epoch are remembered (
 depend on: after an edit of another setting only the arguments are judged again.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from core.files import sha256
 from core.llamafactory import Launch, RecipeData, read_arguments
-from core.patterns import bounded
 from core.prompt import PLACEHOLDERS
+from core.template_fit import with_fitted_template
 from recipes.cache import folder_hashes, remembered
 from recipes.data import files_of
 from recipes.rows import epoch, look, refusals, words
 from recipes.token_weights import read_weights, token_spans
 
-CHAT = [{"role": "user", "content": "Is 12 even?"}, {"role": "assistant", "content": "yes"}]
-ASKED = {"add_generation_prompt": True, "enable_thinking": False, "return_dict": False}
-TOOL = {"type": "function", "function": {"name": "even", "parameters": {"type": "object", "properties": {}}}}
 # What only the machine that trains can be asked about; recipes/rules.py judges it.
 ELSEWHERE = ("fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")
 # Model arguments that LLaMA-Factory's load_tokenizer, patch_tokenizer and patch_processor read.
@@ -42,6 +38,7 @@ OF_EPOCH = (
 )  # fmt: skip
 # Model arguments that say how rows are read or calculated, not which parameters there are.
 OF_NO_LAYOUT = ("model_max_length", "device_map", "cache_dir", "hf_hub_token", "block_diag_attn")
+EXPERTS = ".experts."  # in the names of parameters; shared experts are Linear layers of their own
 Facts = dict[str, Any]
 
 
@@ -109,9 +106,10 @@ class Inspection:
 
         def compare() -> Facts:
             try:
-                return {"template": _compare_templates(self.arguments.with_tokenizer(), tools)}
+                _, findings = with_fitted_template(self.arguments, tools)
             except refusals() as error:
                 return {"error": words(error)}
+            return {"template": [asdict(finding) for finding in findings]}
 
         return remembered("template", [self._tokenizer_key, tools], compare)
 
@@ -217,21 +215,6 @@ def _arguments(settings: Mapping[str, object], launch: Launch | None = None, **c
     return read_arguments(here, launch, **changes)
 
 
-def _compare_templates(reader: RecipeData, tools: bool) -> str:
-    """Return where LLaMA-Factory's prompt differs from the tokenizer's own chat template, "" if nowhere."""
-    tokenizer = reader.module["tokenizer"]
-    questions = [None, TOOL] if tools else [None]
-    chats = [_chat_ids(tokenizer, tool) for tool in questions]  # before the template mends the tokenizer
-    template = reader.with_template().template
-    if reader.stage == "pt":
-        return ""
-    for chat, tool in zip(chats, questions, strict=True):
-        difference = _template_difference(template, tokenizer, chat, tool)
-        if difference:
-            return difference
-    return ""
-
-
 def _has_tools(reader: RecipeData) -> bool:
     try:
         tools = [reader.attributes(name).tools for name in reader.data_args.dataset or []]
@@ -256,28 +239,6 @@ def preview(settings: dict[str, object], weights: Path, count: int) -> list[list
     return shown
 
 
-def _chat_ids(tokenizer: Any, tool: object = None) -> list[int] | None:
-    """Return one exchange as the tokenizer's own chat template has it, thinking off (None: no template)."""
-    if not isinstance(tokenizer.chat_template, str):
-        return None
-    with bounded("the tokenizer's chat template"):
-        return list(tokenizer.apply_chat_template(CHAT[:1], tools=[tool] if tool else None, **ASKED))
-
-
-def _template_difference(template: Any, tokenizer: Any, chat: list[int] | None, tool: object = None) -> str:
-    """Return where LLaMA-Factory's prompt leaves the tokenizer's own chat template, "" where it does not."""
-    if chat is None:
-        return "the tokenizer has no chat template to compare with"
-    prompt = list(template.encode_oneturn(tokenizer, CHAT, None, json.dumps([tool]) if tool else None)[0])
-    if prompt == chat:
-        return ""
-    equal = [one == two for one, two in zip(prompt, chat, strict=False)]
-    place = [*equal, False].index(False)
-    ours, theirs = (tokenizer.decode(ids[max(0, place - 3) : place + 8]) for ids in (prompt, chat))
-    where = "with tools and no system text, " if tool else ""
-    return f"{where}at token {place + 1} it trains {ours!r}, the model's own chat template has {theirs!r}"
-
-
 def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, object]:
     """Return parameters and shapes from the config alone, modules that are `unfit`, why it is `refused`."""
     import torch
@@ -298,10 +259,20 @@ def _model(model_args: Any, finetuning_args: Any, tokenizer: Any) -> dict[str, o
         "hidden": text.hidden_size,
         "intermediate": getattr(text, "intermediate_size", 4 * text.hidden_size),
         "layers": text.num_hidden_layers,
+        "positions": getattr(text, "max_position_embeddings", None),
+        "scaled_positions": _scales_positions(text),
         "quantised": hasattr(config, "quantization_config"),  # GPTQ, AWQ: its weights are no 16 bits
         "vocabulary": len(model.get_input_embeddings().weight),
         **_adapted(config, model, model_args, finetuning_args),
     }
+
+
+def _scales_positions(config: Any) -> bool:
+    """Whether a model's config already scales its rotary positions (YaRN, linear, llama3, …)."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    of_layer_types = [value for value in rope.values() if isinstance(value, dict)]
+    settings = [rope, *of_layer_types]
+    return any(setting.get("rope_type", "default") != "default" for setting in settings)
 
 
 def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> dict[str, object]:
@@ -316,6 +287,7 @@ def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> 
     for key, paths in {"lora_target": layers, "additional_target": modules}.items():
         names = [name for name in getattr(finetuning_args, key, None) or [] if name != "all"]
         unfit[key] = [name for name in names if not any(path.endswith(f".{name}") for path in paths)]
+    experts = sum(parameter.numel() for name, parameter in model.named_parameters() if EXPERTS in name)
     model_args.adapter_name_or_path, finetuning_args.pissa_init = None, False  # which read weights
     model_args.use_unsloth = False  # which patches the same modules, and may not be installed here
     try:
@@ -323,6 +295,8 @@ def _adapted(config: Any, model: Any, model_args: Any, finetuning_args: Any) -> 
             model = init_adapter(config, model, model_args, finetuning_args, is_trainable=True)
     except refusals() as error:
         return {"trainable": None, "unfit": unfit, "refused": words(error)}
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    trainable = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    trained = sum(parameter.numel() for parameter in trainable.values())
+    moe = {"experts": experts, "trains_experts": any(EXPERTS in name for name in trainable)}
     known = finetuning_args.finetuning_type in ("full", "lora")  # what recipes/costs.py can plan
-    return {"trainable": int(trained) if known else None, "unfit": unfit, "refused": ""}
+    return {"trainable": int(trained) if known else None, "unfit": unfit, "refused": "", **moe}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core import llamafactory
+from core.answers import answer_codes
 from core.datasets import read_records
 from core.errors import TuneyardError, counted, show_value
 from core.llamafactory import WHOLE, RecipeData, replaced
@@ -65,12 +66,41 @@ def look(reader: RecipeData, name: str) -> dict[str, Any]:
             bad.append((number, found))
         else:
             lengths.append(found)
+    answers = _answer_findings(reader, rows, name)
     drawn = attributes.num_samples or len(rows)  # any row of the file may be among them
     if not reader.module:
-        return _answer(drawn, bad, {})
+        return {**_answer(drawn, bad, {}), "answers": answers}
     again = -(-drawn // max(1, len(lengths)))
     tokens = _summary(lengths, reader.data_args.cutoff_len, drawn / max(1, len(rows)))
-    return {**_answer(drawn, bad, tokens), "lengths": (lengths * again)[:drawn]}
+    return {**_answer(drawn, bad, tokens), "answers": answers, "lengths": (lengths * again)[:drawn]}
+
+
+def _answer_findings(reader: RecipeData, rows: Any, name: str) -> dict[str, dict[str, Any]]:
+    """Return the findings of core/answers.py by code: `count`, of how many `rows`, and the `first` of them.
+
+    Rows that only pose questions have no answers to judge: those of stages pt and ppo, and those that a
+    prediction answers.
+    """
+    if reader.stage in ("pt", "ppo") or _generates(reader, name):
+        return {}
+    judged = 0
+    places: dict[str, list[int]] = {}
+    for number, answers in enumerate(rows["_response"], 1):
+        if not answers or any(answer["content"] is None for answer in answers):
+            continue  # LLaMA-Factory drops the row, or stops at it
+        judged += 1
+        for code in answer_codes(reader.stage, answers):
+            places.setdefault(code, []).append(number)
+    return {
+        code: {"count": len(numbers), "rows": judged, "first": numbers[:SHOWN]}
+        for code, numbers in sorted(places.items())
+    }
+
+
+def _generates(reader: RecipeData, name: str) -> bool:
+    """Whether answers to a dataset's rows are generated, and not trained on."""
+    trained = reader.data_args.dataset or []
+    return bool(reader.training_args.predict_with_generate and name not in trained)
 
 
 def _answer(rows: int, bad: list[tuple[int, str]], tokens: dict[str, int]) -> dict[str, Any]:
@@ -143,8 +173,7 @@ def _encoded(reader: RecipeData, rows: Any, name: str) -> Iterator[list[int] | s
     """Yield for each row the tokens of its sequences before they are cut, or why it cannot be trained on."""
     from tqdm import tqdm
 
-    generates = reader.training_args.predict_with_generate and name not in (reader.data_args.dataset or [])
-    processor = reader.encoder(generates=generates, **WHOLE)
+    processor = reader.encoder(generates=_generates(reader, name), **WHOLE)
     if not reader.module:  # it still tells which rows it drops
         processor._encode_data_example = lambda **_: ([],) * SEQUENCES.get(reader.stage, 2)
     for row in tqdm(rows, desc="counting tokens", unit="row", delay=2, file=sys.stderr):

@@ -15,6 +15,7 @@ from recipes.hardware import Gpu, Machine, is_set
 from recipes.recipe import Recipe
 from recipes.schema import setting_problems
 from recipes.token_weights import read_weights, weights_file
+from recipes.training_rules import learning_rate, packing, ppo, value_head
 
 REQUIRED = {
     "model_name_or_path": "the model to train (a hub id or a folder)",
@@ -60,7 +61,7 @@ def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
     """Return everything wrong with a recipe's settings on a machine."""
     rules: list[Callable[[Recipe], Iterator[Problem]]] = [
         setting_problems, _missing, _model, _evaluation, _packages, _deepspeed, _paths, _output_dir, _weights,
-        _best,
+        _best, learning_rate, packing, ppo, value_head,
     ]  # fmt: skip
     return [*(one for rule in rules for one in rule(recipe)), *_hardware(recipe, machine.gpus)]
 

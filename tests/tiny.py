@@ -8,6 +8,12 @@ CHATML = (
     "{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+LLAMA3 = (
+    "{{ '<|begin_of_text|>' }}{% for m in messages %}"
+    "{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\\n\\n' + m['content'] + '<|eot_id|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+)
 SIZES = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -62,6 +68,39 @@ def make_tiny(folder: Path, *, seed: int = 0, tied: bool = True, **sizes: int) -
     )
     Qwen2ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_llama3(folder: Path) -> Path:
+    """Write config and tokenizer of a tiny model with Llama 3's tokens and chat template, and return it."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(make_tiny(folder))
+    (folder / "model.safetensors").unlink()
+    marks = ["<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    tokenizer.add_special_tokens({"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"})
+    tokenizer.chat_template = LLAMA3
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_base(folder: Path) -> Path:
+    """Write config and tokenizer of a tiny model without a chat template, and return it."""
+    make_tiny(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "chat_template.jinja").unlink()
+    return folder
+
+
+def make_experts(folder: Path) -> Path:
+    """Write config and tokenizer of a tiny Qwen3-MoE into `folder` and return it."""
+    from transformers import AutoConfig, Qwen3MoeConfig
+
+    vocabulary = AutoConfig.from_pretrained(make_tiny(folder)).vocab_size
+    (folder / "model.safetensors").unlink()
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    Qwen3MoeConfig(vocab_size=vocabulary, **SIZES, **experts).save_pretrained(folder)
     return folder
 
 

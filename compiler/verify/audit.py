@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from core import answers
 from core.errors import RequestError
 
 FIRST = 1000  # places kept of each finding
@@ -25,15 +26,13 @@ KINDS = {
     "E411": "nothing is learned from the row: all of it is masked or cut off",
     "E412": "the template ends no turn: the model never learns to stop",
     "E413": "LLaMA-Factory's plain tokenizer gives other labels than the batch",
-    "E418": "the template writes a token that this tokenizer does not have: it is another model's template",
     "W414": "the answer is truncated by cutoff_len",
     "W415": "the end of the turn is cut off: the model does not learn to stop there",
     "W416": "the prompt is truncated by cutoff_len",
-    "W417": "the answer is empty: only the end of the turn is learned",
     "E420": "the template cannot write the row's tools or calls (they lack what it asks for): training stops",
     "E423": "LLaMA-Factory's processor stops at the row's media (unreadable, or none that this model takes)",
     "W419": "the text is truncated by cutoff_len (stage pt without packing)",
-    "W422": "chosen and rejected are the same within cutoff_len: nothing tells them apart",
+    **answers.MESSAGES,
     "W421": "a thought in another form than the template's: it is learned whatever enable_thinking says",
 }
 Row = Mapping[str, Any]

@@ -16,9 +16,9 @@ from compiler.problems import Problems
 from compiler.read import read
 from compiler.rows import Rows
 from compiler.specfile import Source
-from core.datasets import PARTS, loaded_files
+from core.datasets import PARTS, loaded_files, query_left_out
 from core.documents import BOM
-from core.errors import ContentError, Problem, ProblemsError, nearest, show_value
+from core.errors import ContentError, Problem, ProblemsError, counted, nearest, show_value
 from core.prompt import ALPACA, SHAREGPT_TAGS, strings
 
 SHAREGPT = {"messages": "conversations"}
@@ -142,17 +142,12 @@ class Expected:
         """
         for path in loaded_files(self.path):
             yield from self._records_of(path, selected)
-        self.problems += [
-            Problem(
-                "E409",
-                place,
-                f"{name!r} is filled in {count} record{'s' * (count > 1)}, and the entry does not name it: "
-                "LLaMA-Factory leaves it out",
-                name,
-                f'add "{name}": "{name}" to the entry\'s `columns`, or take it out of the file',
-            )
-            for name, (place, count) in self._left_out.items()
-        ]
+        for name, (place, count) in self._left_out.items():
+            filled = f"{name!r} is filled in {counted(count, 'record')}"
+            message = f"{filled}, and the entry does not name it: LLaMA-Factory leaves it out"
+            part = name if name in PARTS else "query"
+            hint = f'add "{part}": "{name}" to the entry\'s `columns`, or take it out of the file'
+            self.problems.append(Problem("E409", place, message, name, hint))
 
     def _records_of(
         self, path: Path, selected: Container[int] | None
@@ -167,6 +162,7 @@ class Expected:
             for number, line in enumerate(rows.lines):
                 record, place = cast("Record", rows.row(number)), f"{rows.prefix}{line}"
                 self._note(record, place)
+                self._look_for_query(record, place)
                 if selected is None or self.count in selected:
                     yield place, expected_row(record, self.meaning)
                 self.count += 1
@@ -182,6 +178,15 @@ class Expected:
             if numbers := rows.filled(name):
                 place, count = self._left_out.get(name, (f"{rows.prefix}{rows.lines[numbers[0]]}", 0))
                 self._left_out[name] = (place, count + len(numbers))
+
+    def _look_for_query(self, record: Record, place: str) -> None:
+        """Count the records with an input that the entry does not map to `query`."""
+        if self.meaning.text_only:
+            return
+        column = query_left_out(record, self.meaning.columns, self.meaning.format)
+        if column:
+            first_place, count = self._left_out.get(column, (place, 0))
+            self._left_out[column] = (first_place, count + 1)
 
     def _note(self, record: Record, place: str) -> None:
         """Remember keys and types: one number among texts makes the loader refuse the whole file."""

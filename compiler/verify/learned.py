@@ -12,6 +12,7 @@ from typing import Any
 
 from compiler.kinds import PLACEHOLDERS
 from compiler.verify.audit import Audit, Row
+from core.answers import SAME, answer_codes
 from core.llamafactory import WHOLE, RecipeData, refusals
 from core.supervision import IGNORED
 
@@ -56,6 +57,7 @@ class AnswersAuditor:
         from llamafactory.data.template import ReasoningTemplate
 
         self.args, self.template, self.tokenizer = data.data_args, data.template, data.module["tokenizer"]
+        self.stage = data.stage
         supervised = data.stage == "sft"
         self.answers, self.sides = 1 if supervised else 2, PAIRED if data.stage == "rm" else ("",)
         self.texts = Batching(self.tokenizer) if supervised and data.module["processor"] is None else None
@@ -64,7 +66,7 @@ class AnswersAuditor:
         self.cut, self.plain = data.encoder(self.texts, **unpacked), data.encoder(**unpacked)
         self.sample = set(random.Random(42).sample(range(count), min(SAMPLE, count)))
         self.reasons = isinstance(self.template, ReasoningTemplate)
-        self.ending, self.foreign = _probe(self.template, self.tokenizer)
+        self.ending = _ending(self.template, self.tokenizer)
 
     def audit(self, rows: Row, start: int) -> Audit:
         """Audit a batch (columns of LLaMA-Factory's rows) whose first row has the number `start`."""
@@ -109,10 +111,8 @@ class AnswersAuditor:
 
     def _look(self, audit: Audit, place: int, rows: Row, made: Row, whole: Row) -> set[str]:
         """Count one row, and return the codes of what is wrong with it."""
-        found = ({"E418"} if self.foreign else set()) | (set() if self.ending else {"E412"})
-        empty = [not answer["content"].strip() for answer in rows["_response"][place]]
-        if (any if self.sides == PAIRED else all)(empty):
-            found.add("W417")
+        found: set[str] = set() if self.ending else {"E412"}
+        found |= answer_codes(self.stage, rows["_response"][place])
         lists = [(table, key) for table in (made, whole) for key in ("input_ids", "labels")]
         sides = [[table[f"{side}{key}"][place] for table, key in lists] for side in self.sides]
         audit.rows += 1
@@ -130,7 +130,7 @@ class AnswersAuditor:
             if len(ids) - learned < len(uncut) - due and (self.answers > 1 or learned == due):
                 found.add("W416")
         if self.sides == PAIRED and sides[0][0] == sides[1][0]:
-            found.add("W422")
+            found.add(SAME)
         if not audit.example:
             audit.example, *others = [self._marked(ids, labels) for ids, labels, *_ in sides]
             audit.rejected = [text for other in others for text, learned in other if learned]
@@ -208,15 +208,17 @@ class PretrainingAuditor:
         return audit
 
 
-def _probe(template: Any, tokenizer: Any) -> tuple[list[int], bool]:
-    """Return the ids that end a turn, from the first stop token on, and whether a token is unknown."""
-    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]
-    asked, told = template.encode_multiturn(tokenizer, talk)[0]
-    stops = set(template.get_stop_token_ids(tokenizer))
-    ending: list[int] = next((told[place:] for place, token in enumerate(told) if token in stops), [])
+def _ending(template: Any, tokenizer: Any) -> list[int]:
+    """Return the ids that end a turn, from the first stop token on."""
     if template.efficient_eos:
-        ending = [tokenizer.eos_token_id]
-    return ending, None in [*asked, *told, *stops]
+        return [tokenizer.eos_token_id]
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]
+    _, answer = template.encode_multiturn(tokenizer, talk)[0]
+    stops = set(template.get_stop_token_ids(tokenizer))
+    for place, token in enumerate(answer):
+        if token in stops:
+            return list(answer[place:])
+    return []
 
 
 def _some(rows: Row, numbers: Sequence[int]) -> Row:

@@ -15,11 +15,13 @@ from compiler.verify.expect import Expected, ExpectedRow, Meaning, column_proble
 from compiler.verify.learned import AnswersAuditor, PretrainingAuditor
 from compiler.verify.selection import Selection, selection_problems, split_rows
 from compiler.verify.trained import RecipeFile, Training, training_of
+from core.answers import MESSAGES, code_for
 from core.datasets import REGISTRY, Dataset, loaded_files, locate_dataset, read_registry
 from core.documents import read_mapping
 from core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
 from core.files import no_folder
 from core.llamafactory import RecipeData, import_offline, quiet, read_arguments, refusals
+from core.template_fit import with_fitted_template
 
 ANSWERS = {"sft": 1, "pt": 0, "rm": 2, "dpo": 2, "kto": 2}  # of a loaded row, by stage
 MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows
@@ -31,7 +33,8 @@ SETTINGS = (
     "stage", "template", "media_dir", "cutoff_len", "train_on_prompt", "mask_history", "tool_format",
     "default_system",
     "enable_thinking", "preserve_thinking", "use_fast_tokenizer", "split_special_tokens", "add_tokens",
-    "add_special_tokens", "packing", "preprocessing_batch_size", "image_max_pixels", "image_min_pixels",
+    "add_special_tokens", "resize_vocab", "packing", "preprocessing_batch_size",
+    "image_max_pixels", "image_min_pixels",
     "image_do_pan_and_scan", "crop_to_patches", "video_max_pixels", "video_min_pixels", "video_fps",
     "video_maxlen", "use_audio_in_video", "audio_sampling_rate",
 )  # fmt: skip
@@ -198,8 +201,12 @@ def _load_and_walk(
         records = expected.records(selection)
         auditor = None
         if not verdict.counts.get("E434"):
-            auditor = _auditor(data, rows, verdict, settings.get("model_name_or_path"))
+            has_tools = "tools" in expected.meaning.columns
+            auditor = _auditor(data, rows, verdict, settings.get("model_name_or_path"), has_tools)
         _walk(data, rows, records, verdict, auditor)
+        cut_problem = _cut_problem(verdict, expected.path)
+        if cut_problem:
+            verdict.add(cut_problem)
         verdict.records = expected.count
         if selection:
             order = selection.in_file_order()
@@ -320,14 +327,30 @@ def _walk(
             for one in found:
                 audit.add(one)
                 bar.update(one.rows)
-    for code in KINDS:
+    for code, message in KINDS.items():
+        count = audit.counts[code]
+        graded = code_for(code, count, audit.rows) if code in MESSAGES else code
         for row in audit.places.get(code, ()):
-            verdict.add(Problem(code, places[row], KINDS[code]), 0)
-        if audit.counts[code]:
-            verdict.counts[code] = audit.counts[code]
+            verdict.add(Problem(graded, places[row], message), 0)
+        if count:
+            verdict.counts[graded] = count
 
 
-def _auditor(data: RecipeData, rows: Any, verdict: Verdict, model: object) -> AuditBatch | None:
+def _cut_problem(verdict: Verdict, path: Path) -> Problem | None:
+    """E353 if cutoff_len cuts every row; packed pretraining text flows on in the next block."""
+    audit = verdict.audit
+    if not audit or not audit.lengths or (verdict.stage == "pt" and verdict.packing):
+        return None
+    if min(audit.lengths) <= verdict.cutoff:
+        return None
+    longest = max(audit.lengths)
+    message = f"cuts all {audit.rows} rows; the longest has {longest} tokens"
+    return Problem("E353", str(path), message, "cutoff_len", f"cutoff_len: {longest} keeps them whole")
+
+
+def _auditor(
+    data: RecipeData, rows: Any, verdict: Verdict, model: object, has_tools: bool
+) -> AuditBatch | None:
     """Return what audits batches, or None where no tokenizer is at hand or the stage is another."""
     if verdict.stage not in ANSWERS:
         verdict.not_checked.append(f"what stage {verdict.stage} learns (known: {', '.join(ANSWERS)})")
@@ -339,10 +362,12 @@ def _auditor(data: RecipeData, rows: Any, verdict: Verdict, model: object) -> Au
         return None
     try:
         with quiet():
-            data = data.with_tokenizer().with_template()
+            data, template = with_fitted_template(data, has_tools)
     except refusals() as error:
         message = f"{Path(str(model))}: LLaMA-Factory cannot use this tokenizer or template: {error}"
         raise RequestError(message) from error
+    for finding in template:
+        verdict.add(Problem(finding.code, str(model), finding.message, "template", finding.hint))
     verdict.cutoff, verdict.packing = data.data_args.cutoff_len, bool(data.data_args.packing)
     if verdict.stage == "pt":
         return PretrainingAuditor(data).audit

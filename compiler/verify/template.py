@@ -1,7 +1,4 @@
-"""One record as the text that a model sees: LLaMA-Factory's own template, without a tokenizer.
-
-A template asks its tokenizer for ids and joins them: those of this one are the texts themselves.
-"""
+"""One record as the text that a model sees: LLaMA-Factory's own template, without a tokenizer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,23 +6,7 @@ from typing import Any
 from compiler.verify.expect import ExpectedRow, expected_row, meaning_of
 from core.errors import ContentError, RequestError, nearest
 from core.llamafactory import import_offline, refusals
-
-BOS, EOS = "<bos>", "<eos>"
-
-
-class Writing:
-    """A tokenizer of which each text is its own id; the model's own first and last are <bos> and <eos>."""
-
-    bos_token = bos_token_id = BOS
-    eos_token = eos_token_id = EOS
-
-    def encode(self, text: str, **_: bool) -> list[str]:
-        """Return a text as the one id of it."""
-        return [text]
-
-    def convert_tokens_to_ids(self, token: str) -> str:
-        """Return a token as its id."""
-        return token
+from core.template_fit import EOS, Writing
 
 
 def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], name: str) -> str:

@@ -17,10 +17,12 @@ from recipes.check import ask_check, not_checked, not_local, quick_check
 from recipes.hardware import machine
 from recipes.plan import _lines, make_plan
 from recipes.recipe import Recipe, read_recipe
-from tests.tiny import make_seeing
+from tests.tiny import make_base, make_experts, make_llama3, make_seeing
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "tests/examples/recipes"
+MODELS = {"SEES": make_seeing, "LLAMA3": make_llama3, "BASE": make_base, "EXPERTS": make_experts}
+"""Folders of tiny models that stand for these names in examples."""
 
 
 def written(path: Path, folder: Path, model: str) -> tuple[Recipe, str]:
@@ -34,15 +36,13 @@ def written(path: Path, folder: Path, model: str) -> tuple[Recipe, str]:
         if isinstance(settings.get("deepspeed"), str):
             settings["deepspeed"] = "recipes/deepspeed/z3.json"
         if "vl_" not in path.name:
-            settings["model_name_or_path"] = "MODEL"
+            settings["model_name_or_path"] = "LLAMA3" if settings.get("template") == "llama3" else "MODEL"
     out = folder / path.parent.name / path.name
     out.parent.mkdir(exist_ok=True)
     whole = yaml.safe_dump({key: value for key, value in settings.items() if value is not None})
-    out.write_text(
-        whole.replace("MODEL", model)
-        .replace("SEES", str(folder / "sees"))
-        .replace("OUT", str(folder / "saves" / path.stem))
-    )
+    for name in MODELS:
+        whole = whole.replace(name, str(folder / name.lower()))
+    out.write_text(whole.replace("MODEL", model).replace("OUT", str(folder / "saves" / path.stem)))
     return read_recipe(out), text.partition("# for: ")[2].partition("\n")[0] or "gpu"
 
 
@@ -74,7 +74,8 @@ def outcome(llamafactory: LlamaFactory, path: Path, folder: Path, model: str) ->
 
 
 def main(folder: Path, model: str, paths: list[Path]) -> None:
-    make_seeing(folder / "sees")
+    for name, make in MODELS.items():
+        make(folder / name.lower())
     with LlamaFactory(several=True) as llamafactory:
         found = {str(path): outcome(llamafactory, path, folder, model) for path in paths}
     (folder / "outcome.json").write_text(json.dumps(found, indent=1))

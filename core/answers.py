@@ -1,0 +1,36 @@
+"""What is wrong with a row's answers: one rule for `recipe check` and `data verify`.
+
+A finding is a warning (W417, W422) with a count. If it is true of every row, it is the error of the same
+number (E417, E422).
+"""
+
+from collections.abc import Mapping, Sequence
+
+EMPTY, SAME = "W417", "W422"
+MESSAGES = {
+    EMPTY: "the answer is empty: only the end of the turn is learned",
+    SAME: "chosen and rejected are the same within cutoff_len: nothing tells them apart",
+}
+PAIRED = ("rm", "dpo")  # stages whose rows have a chosen and a rejected answer
+
+
+def answer_codes(stage: str, answers: Sequence[Mapping[str, str]]) -> set[str]:
+    """Return the findings on the answers of one row, as LLaMA-Factory's converter makes them.
+
+    Pairs need both answers. Of a KTO row one answer is empty, and of other rows there is one answer.
+    """
+    texts = [answer["content"].strip() for answer in answers]
+    codes = set()
+    if stage in PAIRED:
+        if not all(texts):
+            codes.add(EMPTY)
+        if len(texts) == 2 and texts[0] == texts[1]:
+            codes.add(SAME)
+    elif not any(texts):
+        codes.add(EMPTY)
+    return codes
+
+
+def code_for(warning: str, count: int, rows: int) -> str:
+    """Return the code of a finding in `count` of `rows` rows: an error if every row is affected."""
+    return f"E{warning[1:]}" if count >= rows > 0 else warning

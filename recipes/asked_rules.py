@@ -1,0 +1,113 @@
+"""What can be wrong with a recipe that shows once LLaMA-Factory was asked: template, answers, cuts, layers.
+
+Each rule reads the answer of recipes/inspect.py (codes: docs/recipes.md).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from core.answers import MESSAGES, code_for
+from core.errors import Problem
+from recipes.data import NamedDataset, dataset_dir, locate
+from recipes.recipe import Recipe
+
+Answer = dict[str, Any]
+FIRST_ROWS = 5
+CUTOFF_LEN = 2048
+"""LLaMA-Factory's default of cutoff_len."""
+
+
+def asked_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
+    """Yield what is wrong with template, answers, cutoff_len, frozen layers and experts."""
+    yield from template_problems(recipe, answer)
+    yield from answer_text_problems(recipe, answer, datasets)
+    yield from cut_problems(recipe, answer)
+    yield from position_problems(recipe, answer)
+    yield from freeze_problems(recipe, answer)
+    yield from expert_problems(recipe, answer)
+
+
+def template_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+    """Yield what core/template_fit.py found."""
+    for finding in answer.get("tokens", {}).get("template", ()):
+        yield recipe.problem(finding["code"], "template", finding["message"], finding["hint"])
+
+
+def answer_text_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
+    """Yield empty answers, and pairs of equal ones: an error if every row of a dataset is affected."""
+    for dataset in datasets:
+        about = answer.get("data", {}).get(dataset.name, {})
+        for warning, found in about.get("answers", {}).items():
+            code = code_for(warning, found["count"], found["rows"])
+            rows = ", ".join(str(number) for number in found["first"][:FIRST_ROWS])
+            more = ", …" if found["count"] > FIRST_ROWS else ""
+            label = "row" if found["count"] == 1 else "rows"
+            share = f"{found['count']} of {found['rows']} rows ({label} {rows}{more})"
+            _, path = locate(dataset.name, dataset_dir(recipe), dataset.key)
+            yield Problem(code, str(path), f"{share}: {MESSAGES[warning]}", dataset.name)
+
+
+def packs(recipe: Recipe) -> bool:
+    """Return whether rows are packed into blocks of cutoff_len (the default of stage pt)."""
+    packing = recipe.settings.get("packing")
+    return bool(recipe.settings.get("stage") == "pt" if packing is None else packing)
+
+
+def cut_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+    """Yield the datasets whose rows cutoff_len cuts: an error if it cuts every row."""
+    is_running_text = recipe.settings.get("stage") == "pt" and packs(recipe)
+    for name, counts in answer.get("tokens", {}).get("datasets", {}).items():
+        cut, rows, longest = counts.get("cut", 0), counts["rows"], counts["longest"]
+        if not cut or is_running_text:
+            continue
+        if cut >= rows:
+            message = f"cuts all {rows} rows of {name}; the longest has {longest} tokens"
+            yield recipe.problem("E353", "cutoff_len", message, f"cutoff_len: {longest} keeps them whole")
+        elif not packs(recipe):
+            message = (
+                f"cuts {cut} of {rows} rows of {name} ({cut / rows:.1%}); the longest has {longest} tokens"
+            )
+            yield recipe.problem("W353", "cutoff_len", message)
+
+
+def position_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+    """Yield a cutoff_len above the model's positions, unless recipe or model scale them (RoPE).
+
+    The default of cutoff_len counts only if rows are as long as that.
+    """
+    model, train = answer.get("model", {}), answer.get("tokens", {}).get("train", {})
+    positions = model.get("positions")
+    if not positions or model.get("scaled_positions") or recipe.settings.get("rope_scaling"):
+        return
+    cutoff = recipe.number("cutoff_len", CUTOFF_LEN)
+    reaches = "cutoff_len" in recipe.settings or train.get("longest", 0) > positions
+    if cutoff > positions and reaches:
+        message = f"{int(cutoff):,} is above the {positions:,} positions of the model"
+        hint = f"cutoff_len: {positions}, or rope_scaling: yarn"
+        yield recipe.problem("E333", "cutoff_len", message, hint)
+
+
+def freeze_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+    """Yield a number of layers to train that the model does not have; LLaMA-Factory trains all in silence."""
+    layers = answer.get("model", {}).get("layers")
+    count = recipe.number("freeze_trainable_layers", 0)
+    if not layers or recipe.settings.get("finetuning_type") != "freeze" or abs(count) <= layers:
+        return
+    message = f"found {int(count)}, the model has {layers} layers: LLaMA-Factory would train all of them"
+    hint = f"a number from {-layers} to {layers}, or finetuning_type: full"
+    yield recipe.problem("E332", "freeze_trainable_layers", message, hint)
+
+
+def expert_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+    """Yield that `lora_target: all` leaves out the experts, which are no Linear layers in transformers."""
+    model = answer.get("model", {})
+    experts = model.get("experts", 0)
+    if not experts or model.get("trains_experts") or "all" not in recipe.names("lora_target"):
+        return
+    share = experts / model["parameters"]
+    message = (
+        f"`all` takes Linear layers, which the experts ({share:.0%} of the parameters) are not: "
+        "they are not trained"
+    )
+    hint = "finetuning_type: full trains them, LoRA in LLaMA-Factory cannot"
+    yield recipe.problem("W358", "lora_target", message, hint)

@@ -1,0 +1,92 @@
+"""What is read of a tokenizer's chat template, and prompts with tools, without LLaMA-Factory."""
+
+import pytest
+from jinja2 import Template
+
+from core import patterns
+from core.errors import ContentError
+from core.template_fit import USER, ChatFormat, template_findings
+
+
+class Tokenizer:
+    """One whose ids are the letters of what its chat template renders; ~ ends a turn."""
+
+    eos_token = "~"
+    eos_token_id = ord("~")
+    all_special_ids = (ord("~"),)
+
+    def __init__(self, chat_template: str | None) -> None:
+        self.chat_template = chat_template
+
+    def get_vocab(self) -> dict[str, int]:
+        return {chr(number): number for number in range(1000)}
+
+    def apply_chat_template(self, messages: list[dict[str, str]], **options: object) -> str:
+        return Template(str(self.chat_template)).render(messages=messages, tools=options.get("tools"))
+
+    def encode(self, text: str, **_: object) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(map(chr, ids))
+
+    def convert_ids_to_tokens(self, number: int) -> str:
+        return chr(number)
+
+
+class Formatter:
+    slots = ("{{content}}",)
+
+
+class Trained:
+    """A template of LLaMA-Factory that writes TOOLS before a prompt with tools."""
+
+    default_system = ""
+    efficient_eos = True
+    format_prefix = format_system = format_user = format_assistant = Formatter
+
+    def encode_oneturn(self, tokenizer: Tokenizer, talk: list[dict], *others: str | None) -> object:
+        tools = others[1] if len(others) > 1 else None
+        return tokenizer.encode(f"{'TOOLS ' if tools else ''}{talk[0]['content']}"), []
+
+
+def test_a_chat_template_that_takes_too_long_is_stopped(monkeypatch):
+    monkeypatch.setattr(patterns, "SECONDS", 0.1)
+    slow = "{% for i in range(10**5) %}{% for j in range(500) %}{% endfor %}{% endfor %}"
+    with pytest.raises(ContentError, match=r"the tokenizer's chat template: stopped after 0\.1 s"):
+        ChatFormat.of(Tokenizer(slow))
+
+
+def test_a_tokenizer_without_a_chat_template_is_a_base_models():
+    chat = ChatFormat.of(Tokenizer(None))
+    assert not chat.is_instruct and not chat.prompts and not chat.end_tokens
+
+
+def test_the_end_of_an_answer_is_read_from_the_chat_template():
+    tokenizer = Tokenizer("{% for m in messages %}{{ m.content }}|{% endfor %}")
+    tokenizer.all_special_ids = (ord("|"), ord("~"))
+    chat = ChatFormat.of(tokenizer)
+    assert chat.end_tokens == {"|", "~"}
+    assert tokenizer.decode(chat.prompts[0]) == f"{USER['content']}|"
+
+
+def test_a_chat_template_that_refuses_a_system_text_is_compared_without_one():
+    refuses = "{% if messages[0].role == 'system' %}{{ 1 / 0 }}{% endif %}{{ messages[0].content }}"
+    chat = ChatFormat.of(Tokenizer(refuses))
+    assert chat.prompts and not chat.system_prompts
+
+
+@pytest.mark.parametrize(
+    ("chat_template", "has_tools", "codes"),
+    [
+        ("{% if tools %}TOOLS {% endif %}{{ messages[0].content }}", True, []),
+        ("{{ messages[0].content }}", False, []),
+        ("{{ messages[0].content }}", True, ["W352"]),
+    ],
+)
+def test_prompts_with_tools_are_compared_if_the_data_has_some(chat_template, has_tools, codes):
+    tokenizer = Tokenizer(chat_template)
+    chat = ChatFormat.of(tokenizer, has_tools)
+    findings = template_findings(Trained(), "mine", tokenizer, chat)
+    assert [finding.code for finding in findings] == codes
+    assert all("with tools and no system text" in finding.message for finding in findings)
