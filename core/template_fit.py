@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.errors import show_value
 from core.llamafactory import RecipeData, refusals
 from core.patterns import bounded
 
@@ -177,16 +176,14 @@ def _layout(template: Any, called: str, tokenizer: Any, chat: ChatFormat) -> Ite
         yield from _tools_layout(template, called, tokenizer, chat)
         return
     difference = _difference(prompt, chat.prompts[0], tokenizer)
+    if _template_prompt(template, tokenizer, SYSTEM_TEXT) in chat.system_prompts:
+        message = f"the default system text is not the model's (for rows without one): {difference}"
+        yield TemplateFinding("N352", message, "leave `template` out, or set default_system")
+        return
+    message = f"{called} writes another prompt than the model's chat template: {difference}"
     if _is_plain_text(template, tokenizer):
         message = f"{called} is plain text, the model was tuned on its own chat template: {difference}"
-        yield TemplateFinding("W352", message, _fitting_hint(tokenizer, chat))
-    elif _template_prompt(template, tokenizer, SYSTEM_TEXT) in chat.system_prompts:
-        default = show_value(template.default_system) if template.default_system else "no system text"
-        message = f"rows without a system text train with {default}, the model's chat template writes another"
-        yield TemplateFinding("N352", message, "`default_system` sets it")
-    else:
-        message = f"{called} writes another prompt than the model's chat template: {difference}"
-        yield TemplateFinding("W352", message, _fitting_hint(tokenizer, chat))
+    yield TemplateFinding("W352", message, _fitting_hint(tokenizer, chat))
 
 
 def _tools_layout(template: Any, called: str, tokenizer: Any, chat: ChatFormat) -> Iterator[TemplateFinding]:

@@ -89,9 +89,12 @@ def position_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
 
 def freeze_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
     """Yield a number of layers to train that the model does not have; LLaMA-Factory trains all in silence."""
-    layers = answer.get("model", {}).get("layers")
+    model = answer.get("model", {})
+    layers = model.get("layers")
     count = recipe.number("freeze_trainable_layers", 0)
-    if not layers or recipe.settings.get("finetuning_type") != "freeze" or abs(count) <= layers:
+    if not layers or model.get("refused") or recipe.settings.get("finetuning_type") != "freeze":
+        return
+    if abs(count) <= layers:
         return
     message = f"found {int(count)}, the model has {layers} layers: LLaMA-Factory would train all of them"
     hint = f"a number from {-layers} to {layers}, or finetuning_type: full"

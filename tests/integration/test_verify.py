@@ -53,14 +53,26 @@ class Sets:
         return self.verify(rows, entry=entry, **settings)
 
 
+@pytest.fixture(scope="module")
+def qwen_model(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """The tiny model with the default system text of LLaMA-Factory's template `qwen`, which then fits it."""
+    folder = tmp_path_factory.mktemp("qwen") / "model"
+    shutil.copytree(tiny_model, folder)
+    file = folder / "chat_template.jinja"
+    plain, qwen = "You are a helpful", "You are Qwen, created by Alibaba Cloud. You are a helpful"
+    file.write_text(file.read_text().replace(plain, qwen))
+    return folder
+
+
 @pytest.fixture
-def sets(tmp_path: Path, tiny_model: Path) -> Sets:
-    return Sets(tmp_path, tiny_model)
+def sets(tmp_path: Path, qwen_model: Path) -> Sets:
+    return Sets(tmp_path, qwen_model)
 
 
 def found(verdict: Verdict) -> list[tuple[str, str]]:
-    """Return (code, file:line) of every finding, in order."""
-    return [(problem.code, problem.place.rsplit("/", 1)[-1]) for problem in verdict.problems]
+    """Return (code, file:line) of every finding but those on the template, in order."""
+    problems = [problem for problem in verdict.problems if problem.field != "template"]
+    return [(problem.code, problem.place.rsplit("/", 1)[-1]) for problem in problems]
 
 
 def changed(number: int, **values: object) -> list[dict]:
@@ -166,7 +178,45 @@ def test_other_labels_would_be_seen(sets, monkeypatch):
 def test_a_template_of_another_model(sets):
     """chatglm3 begins with [gMASK], which the tiny tokenizer does not have: None among the ids."""
     verdict = sets.audit(ROWS, template="chatglm3")
-    assert verdict.failed and verdict.counts["E418"] == len(ROWS)
+    assert verdict.failed and verdict.counts["E325"] == 1
+    (problem,) = [problem for problem in verdict.problems if problem.code == "E325"]
+    assert problem.field == "template" and "[gMASK]" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("template", "code"),
+    [
+        ("qwen", ""),
+        (None, ""),
+        ("llama3", "E325"),
+        ("llama2", "W352"),
+        ("alpaca", "W352"),
+        ("default", "W352"),
+        ("chatml", "N352"),
+    ],
+)
+def test_a_template_is_judged_as_recipe_check_judges_it(sets, template, code):
+    verdict = sets.audit(ROWS, template=template)
+    codes = [problem.code for problem in verdict.problems if problem.field == "template"]
+    assert codes == ([code] if code else [])
+    assert verdict.failed == code.startswith("E")
+
+
+def test_answers_that_are_all_empty_are_an_error(sets):
+    verdict = sets.audit([{**row, "output": " "} for row in ROWS])
+    assert verdict.failed and verdict.counts == {"E417": len(ROWS)}
+
+
+def test_pairs_that_are_all_equal_are_an_error(sets):
+    verdict = sets.audit([pair("Yes.", "Yes."), pair("No.", "No.")], entry=PAIRS, stage="dpo")
+    assert verdict.failed and verdict.counts == {"E422": 2}
+
+
+def test_a_cutoff_len_that_cuts_every_row_is_an_error(sets):
+    longest = max(sets.audit(ROWS).audit.lengths)
+    verdict = sets.audit(ROWS, cutoff_len=longest - 2)
+    assert verdict.counts["E353"] == 1
+    assert "E353" not in sets.audit(ROWS, cutoff_len=longest).counts
 
 
 def test_a_text_that_was_not_noted_is_tokenised_by_itself(sets, monkeypatch):

@@ -18,6 +18,10 @@ NAMED = {"prompt": "instruction", "response": "output"}
         ({"images": ["a.png"]}, {}, [("E409", "a.jsonl:2", "images")]),
         ({"kto_tag": False}, {}, [("E409", "a.jsonl:1", "kto_tag")]),
         ({"system": "Be short."}, {"columns": {**NAMED, "system": "system"}}, []),
+        ({"input": "At noon."}, {"columns": NAMED}, [("E409", "a.jsonl:2", "input")]),
+        ({"input": "At noon."}, {"columns": {**NAMED, "query": "input"}}, []),
+        ({"input": "then"}, {"columns": NAMED}, []),  # the prompt contains it
+        ({"input": "At noon."}, {}, []),
         ({"system": "", "history": [], "tools": None, "images": [], "topic": "x"}, {}, []),
         ({"system": "Be short."}, {"columns": {"prompt": "instruction"}}, []),
     ],

@@ -35,6 +35,43 @@ def test_good(tmp_path):
     assert [(dataset.key, dataset.rows) for dataset in datasets] == [("dataset", 3), ("eval_dataset", 3)]
 
 
+def test_an_input_that_the_entry_does_not_map_is_an_error(tmp_path):
+    rows = [*GOOD, {"instruction": "Is it even?", "input": "12", "output": "yes"}]
+    columns = {"prompt": "instruction", "response": "output"}
+    register(tmp_path, rows, {"columns": columns})
+    _, codes, messages = look(tmp_path)
+    assert codes == ["E327"] and "filled in 1 of 2 records (first in row 2)" in messages[0]
+    assert look(tmp_path, stage="pt")[1] == []
+    register(tmp_path, rows, {"columns": {**columns, "query": "input"}})
+    assert look(tmp_path)[1] == []
+    register(tmp_path, rows)
+    assert look(tmp_path)[1] == []
+    whole = {"instruction": "Is it even? 12", "input": "12", "output": "yes"}  # the prompt contains it
+    register(tmp_path, [whole], {"columns": columns})
+    assert look(tmp_path)[1] == []
+
+
+def test_rows_that_are_trained_on_are_not_evaluated_on(tmp_path):
+    register(tmp_path, GOOD)
+    entries = {
+        "set": {"file_name": "set/set.json"},
+        "twin": {"file_name": "set/../set/set.json"},
+        "other": {"file_name": "other.json"},
+        "hub": {"hf_hub_url": "a/b", "split": "train"},
+        "hub_eval": {"hf_hub_url": "a/b", "split": "test"},
+    }
+    (tmp_path / "dataset_info.json").write_text(json.dumps(entries))
+    (tmp_path / "other.json").write_text(json.dumps(GOOD))
+    train = {"do_train": True, "eval_strategy": "epoch"}
+    best = {**train, "load_best_model_at_end": True}
+    for name in ("set", "twin", "other,set"):
+        assert look(tmp_path, eval_dataset=name, **train)[1] == ["W328"]
+        assert look(tmp_path, eval_dataset=name, **best)[1] == ["E328"]
+    assert look(tmp_path, eval_dataset="other", **best)[1] == []
+    assert look(tmp_path, dataset="hub", eval_dataset="hub_eval", **best)[1] == []
+    assert look(tmp_path, dataset="hub", eval_dataset="hub", **best)[1] == ["E328"]
+
+
 def test_not_registered_and_no_registry(tmp_path):
     assert look(tmp_path)[1] == ["E320"]
     register(tmp_path, GOOD)

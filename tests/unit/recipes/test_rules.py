@@ -83,6 +83,13 @@ def test_a_sound_recipe_has_no_problems():
         ),
         ({"pure_bf16": True}, ("E312", "pure_bf16")),
         ({"quantization_bit": 4}, ("W312", "quantization_bit")),
+        ({"packing": True}, ("N359", "packing")),
+        ({"learning_rate": 6e-3}, ("W357", "learning_rate")),
+        ({"learning_rate": 4e-7}, ("W357", "learning_rate")),
+        ({"learning_rate": 1e-3, "finetuning_type": "full"}, ("W357", "learning_rate")),
+        ({"learning_rate": 1e-3, "finetuning_type": "freeze"}, ("W357", "learning_rate")),
+        ({"learning_rate": 2e-3, "stage": "dpo"}, ("W357", "learning_rate")),
+        ({"learning_rate": 2e-4, "stage": "kto", "finetuning_type": "full"}, ("W357", "learning_rate")),
     ],
 )
 def test_each_rule_fires_alone(settings, expected):
@@ -126,6 +133,43 @@ def test_best_at_end_keeps_no_worst():
     each = {"metric_for_best_model": "eval_b_loss", "eval_on_each_dataset": True}
     for good in ({"metric_for_best_model": "accuracy"}, each, {}):
         assert codes(**settings, **good) == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate": 1e-3},  # the demo's
+        {"learning_rate": 5e-6},  # the RTE/MNLI tutorial's
+        {"learning_rate": 3e-6, "finetuning_type": "full"},
+        {"learning_rate": 5e-7, "finetuning_type": "full", "stage": "dpo"},
+        {"learning_rate": 1e-2, "finetuning_type": "full", "optim": "sgd"},
+        {"learning_rate": 1e-2, "finetuning_type": "full", "use_muon": True},
+        {"packing": True, "neat_packing": True},
+        {"packing": True, "stage": "pt"},
+    ],
+)
+def test_usual_rates_and_packing_kept_apart_pass(settings):
+    assert codes(**settings) == []
+
+
+@pytest.mark.parametrize(("trl", "found"), [("0.24.0", [("E334", "stage")]), ("0.9.6", []), ("0.8.6", [])])
+def test_ppo_is_refused_with_a_trl_that_its_trainer_refuses(monkeypatch, trl, found):
+    monkeypatch.setattr("recipes.training_rules.versions", lambda _: {"trl": trl})
+    server = {"reward_model": "http://reward.example", "reward_model_type": "api"}
+    assert codes(stage="ppo", learning_rate=1e-5, **server) == found
+
+
+def test_a_model_that_judges_answers_has_a_value_head(tmp_path, monkeypatch):
+    monkeypatch.setattr("recipes.training_rules.versions", lambda _: {})
+    (tmp_path / "config.json").write_text("{}")
+    model, judges = str(tmp_path), {"stage": "rm", "do_train": False, "do_predict": True}
+    assert codes(stage="rm", model_name_or_path=model) == []  # which makes one
+    assert codes(**judges) == []  # on the hub: not looked into
+    assert codes(**judges, model_name_or_path=model) == [("E335", "model_name_or_path")]
+    assert codes(**judges, adapter_name_or_path=f"a/b,{model}") == [("E335", "adapter_name_or_path")]
+    assert codes(stage="ppo", reward_model=model) == [("E335", "reward_model")]
+    (tmp_path / "value_head.bin").write_text("")
+    assert codes(**judges, model_name_or_path=model) == codes(stage="ppo", reward_model=model) == []
 
 
 def test_values_of_the_right_kind_pass():

@@ -1,0 +1,28 @@
+"""Empty answers and equal pairs: what counts in which stage, and from when on it is an error."""
+
+import pytest
+
+from core.answers import answer_codes, code_for
+
+
+@pytest.mark.parametrize(
+    ("stage", "texts", "codes"),
+    [
+        ("sft", ["yes"], set()),
+        ("sft", [" \n"], {"W417"}),
+        ("rm", ["yes", "no"], set()),
+        ("rm", ["", "no"], {"W417"}),
+        ("dpo", ["yes", ""], {"W417"}),
+        ("dpo", ["yes", "yes "], {"W422"}),
+        ("rm", ["", ""], {"W417", "W422"}),
+        ("kto", ["yes", ""], set()),
+        ("kto", ["", ""], {"W417"}),
+    ],
+)
+def test_codes_of_a_row(stage, texts, codes):
+    assert answer_codes(stage, [{"content": text} for text in texts]) == codes
+
+
+@pytest.mark.parametrize(("count", "rows", "code"), [(1, 3, "W417"), (3, 3, "E417"), (0, 0, "W417")])
+def test_every_row_makes_it_an_error(count, rows, code):
+    assert code_for("W417", count, rows) == code
