@@ -82,6 +82,16 @@ class Problem:
         return one_line(f"{self.place}: {self.code}{field}: {self.message}{hint}")
 
 
+def problems_of_file(error: ContentError, code: str, path: Path) -> list[Problem]:
+    """Return each line of an error about a file (`FILE:LINE: message`) as a problem at its place."""
+    problems = []
+    for line in str(error).splitlines():
+        place, separator, message = line.partition(": ")
+        is_place = separator and (place == str(path) or place.startswith(f"{path}:"))
+        problems.append(Problem(code, place, message) if is_place else Problem(code, str(path), line))
+    return problems
+
+
 class ProblemsError(ContentError):
     """Several problems found in one pass; `str()` gives the first 20, the total and the counts."""
 
@@ -190,6 +200,15 @@ def one_line(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """Return `1 error`, `2 errors`."""
     return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def size_words(size: float) -> str:
+    """Return bytes in the largest decimal unit that leaves a whole number before the point: `3.6 MB`."""
+    units = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "kB": 1e3}
+    for unit, scale in units.items():
+        if size >= scale:
+            return f"{size / scale:,.1f} {unit}"
+    return counted(round(size), "byte")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -116,8 +116,12 @@ def _in_words(error: "ValidationError") -> Iterator[Refusal]:
             yield Refusal(place, keyword, f"unknown key {shown}", hint)
         return
     if keyword == "required":
-        lacking = [repr(key) for key in bound if key not in value]
-        yield Refusal(place, keyword, f"{', '.join(lacking)} is missing")
+        lacking = [key for key in bound if key not in value]
+        if schema.get("additionalProperties") is False:  # a misspelt key is reported as unknown
+            unknown = [str(name) for name in value if name not in schema.get("properties", {})]
+            lacking = [key for key in lacking if not any(nearest(name, [key]) for name in unknown)]
+        if lacking:
+            yield Refusal(place, keyword, f"{', '.join(map(repr, lacking))} is missing")
         return
     kind = schema.get("type", [])
     kinds = {kind} if isinstance(kind, str) else set(kind)

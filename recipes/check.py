@@ -7,6 +7,7 @@ for all recipes of the command. With --watch that process stays, and each edit i
 import itertools
 import json
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -17,7 +18,16 @@ from typing import NoReturn
 import click
 
 from core.cli import cli_command
-from core.errors import SHOWN, ContentError, Problem, ProblemsError, RequestError, TuneyardError, counted
+from core.errors import (
+    SHOWN,
+    ContentError,
+    Problem,
+    ProblemsError,
+    RequestError,
+    TuneyardError,
+    counted,
+    size_words,
+)
 from core.files import existing
 from core.runs import RUN, STARTED
 from recipes.ask import Answer, LlamaFactory, ask, ask_weights
@@ -178,7 +188,7 @@ def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> 
             _show(known.problems, SHOWN - shown if not options.show_all else len(known.problems))
         problems = [*problems, *known.problems]
     asked = model or str(recipe.settings.get("model_name_or_path"))
-    unchecked = [*not_local(known.datasets), *not_checked(known.answer, asked)]
+    unchecked = [*not_local(known.datasets), *not_checked(recipe, known.answer, asked)]
     if as_json:
         report = {"recipe": str(recipe.path), "problems": [asdict(problem) for problem in problems]}
         click.echo(
@@ -281,13 +291,34 @@ def answer_problems(recipe: Recipe, answer: Answer, known: list[str]) -> Iterato
     """Yield what LLaMA-Factory's view of a recipe shows; its refusal only where none is `known` to us."""
     rejected = answer.get("rejected")
     if rejected and "E30" not in known:
-        yield Problem("E350", str(recipe.path), f"LLaMA-Factory refuses it: {rejected}")
+        message = f"LLaMA-Factory refuses it: {rejected}"
+        key = refused_key(recipe, rejected, answer.get("at_fault", []))
+        yield recipe.problem("E350", key, message) if key else Problem("E350", str(recipe.path), message)
     model = answer.get("model", {})
     unfit = [(key, name) for key, names in model.get("unfit", {}).items() for name in names]
     for key, name in unfit:
         yield recipe.problem("E351", key, f"{name} fits no layer of the model")
     if model.get("refused") and not unfit and not {"E30", "E31"} & {*known}:
         yield Problem("E351", str(recipe.path), f"LLaMA-Factory cannot adapt it: {model['refused']}")
+
+
+def refused_key(recipe: Recipe, message: str, at_fault: Collection[str]) -> str:
+    """Return the setting that a refusal of LLaMA-Factory is about, "" if none can be named.
+
+    `at_fault` are the settings without which it would not refuse. Of these, one that the message names is
+    best: PiSSA is `pissa_init`, Unsloth `use_unsloth`. A key that the recipe does not set has no line.
+    """
+    words = set(re.findall(r"[a-z0-9_]+", message.lower()))
+
+    def is_named(key: str) -> bool:
+        stem = key.removeprefix("use_").removesuffix("_init").removesuffix("_mode")
+        return key in words or stem in words
+
+    keys = [key for key in recipe.settings if key in at_fault]
+    named = [key for key in keys or recipe.settings if is_named(key)]
+    if named:
+        return max(named, key=len)
+    return keys[-1] if keys else ""
 
 
 def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
@@ -302,6 +333,8 @@ def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) 
             yield Problem("E323", f"{path} row {row}" if row else str(path), why, dataset.name, stages)
         if about["bad"] > len(about["problems"]):
             message = f"{about['bad']} of {about['rows']} rows cannot be trained on"
+            if about["bad"] >= about["rows"]:
+                message = f"all {about['bad']} rows fail to convert"
             yield Problem("E323", str(path), message, dataset.name)
 
 
@@ -313,9 +346,10 @@ def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule) -> Iterato
     setup = setup_of(recipe, 0, schedule.world_size)
     each, count, free = disk_of(recipe, shapes_of(model), setup, schedule)
     if each * count > free:
-        message = f"{count} checkpoints take {each * count / 1e9:,.1f} GB"
+        takes = "takes" if count == 1 else "take"
+        message = f"{counted(count, 'checkpoint')} {takes} {size_words(each * count)}"
         hint = "a smaller save_total_limit, or save_only_model: true"
-        there = f"{message}, {free / 1e9:,.1f} GB are free in {existing(recipe.output_dir)}"
+        there = f"{message}, {size_words(free)} are free in {existing(recipe.output_dir)}"
         yield recipe.problem("E342", "output_dir", there, hint)
 
 
@@ -324,10 +358,13 @@ def regroups(recipe: Recipe) -> bool:
     return packs(recipe) or str(recipe.settings.get("mix_strategy")).startswith("interleave")
 
 
-def not_checked(answer: Answer, model: str) -> Iterator[str]:
+def not_checked(recipe: Recipe, answer: Answer, model: str) -> Iterator[str]:
     """Yield what could not be looked at, and the way to have it looked at where the model is not at hand."""
     hint = "" if Path(model).is_dir() else "; give a model folder with --model DIR"
-    for name, what in {"tokens": "template and cutoff_len", "model": "lora_target"}.items():
+    adapted = (
+        "lora_target" if recipe.settings.get("finetuning_type", "lora") == "lora" else "parameters and disk"
+    )
+    for name, what in {"tokens": "template and cutoff_len", "model": adapted}.items():
         if "error" in answer.get(name, {}):
             yield f"{what} ({answer[name]['error']}){hint}"
     for name, about in answer.get("data", {}).items():

@@ -18,7 +18,7 @@ from core.prompt import PLACEHOLDERS
 from core.template_fit import with_fitted_template
 from recipes.cache import folder_hashes, remembered
 from recipes.data import files_of
-from recipes.rows import epoch, look, refusals, words
+from recipes.rows import RefusedEpochError, epoch, look, refusals, words
 from recipes.token_weights import read_weights, token_spans
 
 # What only the machine that trains can be asked about; recipes/rules.py judges it.
@@ -53,17 +53,18 @@ def inspect(settings: dict[str, object], launch: Launch) -> Facts:
 
 
 def at_fault(settings: Mapping[str, object], launch: Launch, message: str) -> list[str]:
-    """Return the settings without which LLaMA-Factory would not refuse a recipe with this message."""
-    keys = []
+    """Return the settings without which LLaMA-Factory takes a recipe, else those that change `message`."""
+    accepted, changed = [], []
     for key in settings:
         rest = {name: value for name, value in settings.items() if name != key}
         try:
             _arguments(rest, launch)
         except refusals() as error:
-            if words(error) == message:
-                continue
-        keys.append(key)
-    return keys
+            if words(error) != message:
+                changed.append(key)
+        else:
+            accepted.append(key)
+    return accepted or changed
 
 
 @dataclass(frozen=True)
@@ -80,18 +81,18 @@ class Inspection:
         model = self._layout()
         names = [*(data_args.dataset or []), *(data_args.eval_dataset or [])]
         data = {name: self._rows(name) for name in dict.fromkeys(names)}
-        rejected = None
+        rejected, keys = None, []
         counted = [data[name].get("tokens", {}).get("rows") for name in data_args.dataset or []]
         if counted and all(counted):
             train = self._epoch()
-            rejected = train.pop("rejected", None)
+            rejected, keys = train.get("rejected"), train.get("at_fault", [])
             if rejected is None:
                 tokens["train"] = train
         if "error" not in tokens:
             tokens["datasets"] = {
                 name: about["tokens"] for name, about in data.items() if about.get("tokens")
             }
-        return {"rejected": rejected, "data": data, "tokens": tokens, "model": model}
+        return {"rejected": rejected, "at_fault": keys, "data": data, "tokens": tokens, "model": model}
 
     @cached_property
     def reader(self) -> RecipeData:
@@ -167,8 +168,8 @@ class Inspection:
             others = [self._lengths(name) or [] for name in data_args.eval_dataset or []]
             try:
                 return epoch(self.arguments, sets, others, self.workers)
-            except refusals() as error:  # a share held out, or probabilities, that it cannot take
-                return {"rejected": words(error)}
+            except RefusedEpochError as error:
+                return {"rejected": str(error), "at_fault": error.keys}
 
         if None in keys.values():
             return group()

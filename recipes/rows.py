@@ -56,12 +56,12 @@ def look(reader: RecipeData, name: str) -> dict[str, Any]:
             return {}
         rows = _aligned(reader, attributes)
     except refusals() as error:
-        bad = list(_locate(reader, attributes)) if attributes else []
+        count, bad = _locate(reader, attributes) if attributes else (0, [])
         if not bad and isinstance(error, OSError | RuntimeError):  # no room, no threads: no fault of the data
             return {"error": words(error)}
-        return _answer(0, bad or [(0, f"LLaMA-Factory cannot read it: {words(error)}")], {})
+        return _answer(count, bad or [(0, f"LLaMA-Factory cannot read it: {words(error)}")], {})
     bad, lengths = [], []
-    for number, found in enumerate(_encoded(reader, rows, name), 1):
+    for number, found in enumerate(_encoded(reader, rows, attributes, name), 1):
         if isinstance(found, str):
             bad.append((number, found))
         else:
@@ -124,23 +124,33 @@ def _aligned(reader: RecipeData, attributes: Any) -> Any:
         return loader._get_merged_dataset(["it"], arguments[0], read_whole, *arguments[2:])
 
 
-def _locate(reader: RecipeData, attributes: Any) -> Iterator[tuple[int, str]]:
-    """Yield the rows for which a dataset cannot be read, and why; none where no single row is at fault."""
+def _as_in_file(reader: RecipeData, attributes: Any) -> Any:
+    """Return all rows of a dataset before LLaMA-Factory converts them to its own format."""
     from llamafactory.data import loader
+
+    with replaced(loader, align_dataset=lambda rows, *_: rows):
+        return _aligned(reader, attributes)
+
+
+def _locate(reader: RecipeData, attributes: Any) -> tuple[int, list[tuple[int, str]]]:
+    """Return how many rows a dataset has that cannot be read, and which of them are at fault and why.
+
+    Without a count 0; no rows if no single one is at fault.
+    """
     from llamafactory.data.converter import get_dataset_converter
 
     try:
-        with replaced(loader, align_dataset=lambda rows, *_: rows):
-            rows = _aligned(reader, attributes)
+        rows = _as_in_file(reader, attributes)
         convert = get_dataset_converter(attributes.formatting, attributes, reader.data_args)
     except refusals():
-        yield from _clashes(Path(reader.data_args.dataset_dir) / attributes.dataset_name)
-        return
+        return 0, list(_clashes(Path(reader.data_args.dataset_dir) / attributes.dataset_name))
+    bad = []
     for number, row in enumerate(rows, 1):
         try:
             convert(row)
         except refusals() as error:
-            yield number, f"LLaMA-Factory stops at it: {words(error)}; found {show_value(row)}"
+            bad.append((number, f"LLaMA-Factory stops at it: {words(error)}; found {show_value(row)}"))
+    return len(rows), bad
 
 
 def _clashes(path: Path) -> Iterator[tuple[int, str]]:
@@ -169,14 +179,15 @@ def _clashes(path: Path) -> Iterator[tuple[int, str]]:
             yield row + 1, f"LLaMA-Factory cannot read it: {found} than in the rows above"
 
 
-def _encoded(reader: RecipeData, rows: Any, name: str) -> Iterator[list[int] | str]:
+def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Iterator[list[int] | str]:
     """Yield for each row the tokens of its sequences before they are cut, or why it cannot be trained on."""
     from tqdm import tqdm
 
     processor = reader.encoder(generates=_generates(reader, name), **WHOLE)
     if not reader.module:  # it still tells which rows it drops
         processor._encode_data_example = lambda **_: ([],) * SEQUENCES.get(reader.stage, 2)
-    for row in tqdm(rows, desc="counting tokens", unit="row", delay=2, file=sys.stderr):
+    originals: Any = None
+    for number, row in enumerate(tqdm(rows, desc="counting tokens", unit="row", delay=2, file=sys.stderr)):
         if reader.stage == "pt" and not reader.module:
             yield []
             continue
@@ -188,9 +199,42 @@ def _encoded(reader: RecipeData, rows: Any, name: str) -> Iterator[list[int] | s
         if sequences := [ids[0] for key, ids in found.items() if key.endswith("input_ids")]:
             yield [len(ids) for ids in sequences]
             continue
+        if attributes.formatting != "alpaca" and not row["_prompt"] and not row["_response"]:
+            if originals is None:
+                originals = _as_in_file(reader, attributes)
+            yield f"LLaMA-Factory drops it: {turn_fault(originals[number], attributes)}"
+            continue
         turns, answers = counted(len(row["_prompt"]), "turn"), counted(len(row["_response"]), "answer")
         wanted = f"expected an odd number of turns and {ANSWERS.get(reader.stage, 'one answer')}"
         yield f"LLaMA-Factory drops it: found {turns} before {answers}, {wanted}"
+
+
+def turn_fault(row: dict[str, Any], attributes: Any) -> str:
+    """Return which turn of a conversation LLaMA-Factory does not accept where it is, or how many are there.
+
+    `attributes` are those of the dataset's entry. A system turn at the start does not count, and of tool
+    results in a row only the first one does (formatting openai).
+    """
+    questions = (attributes.user_tag, attributes.observation_tag)
+    answers = (attributes.assistant_tag, attributes.function_tag)
+    alternating: list[tuple[int, object]] = []  # position in the row from 1, role
+    for position, turn in enumerate(row[attributes.messages] or [], 1):
+        role = turn[attributes.role_tag]
+        if position == 1 and role == attributes.system_tag:
+            continue
+        follows_result = bool(alternating) and alternating[-1][1] == attributes.observation_tag
+        if attributes.formatting == "openai" and role == attributes.observation_tag and follows_result:
+            continue
+        alternating.append((position, role))
+    for number, (position, role) in enumerate(alternating):
+        expected = answers if number % 2 else questions
+        if role not in expected:
+            roles = " or ".join(map(show_value, expected))
+            return f"turn {position} is {show_value(role)}, expected {roles}: questions and answers alternate"
+    count = counted(len(alternating), "turn")
+    if attributes.ranking:
+        return f"found {count}, expected an odd number: the last one is the question to both answers"
+    return f"found {count}, expected an even number: an answer to each question"
 
 
 def _summary(lengths: list[list[int]], cutoff: int, share: float) -> dict[str, int]:
@@ -205,20 +249,35 @@ def _summary(lengths: list[list[int]], cutoff: int, share: float) -> dict[str, i
     }
 
 
+class RefusedEpochError(ValueError):
+    """LLaMA-Factory cannot make an epoch of the rows; `keys` are the settings that it is about."""
+
+    def __init__(self, message: str, *keys: str) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
 def epoch(
     reader: RecipeData, sets: Sequence[Lengths], others: list[Lengths], workers: object
 ) -> dict[str, int]:
     """Return the `rows` of an epoch (packed blocks count), the tokens `seen` in them, and the `longest`.
 
-    `others` are the sets that are evaluated on. `ValueError` where packed rows do not fill a single block.
+    `others` are the sets that are evaluated on. `RefusedEpochError` for a share held out or for
+    probabilities that LLaMA-Factory cannot take, and for packed rows that do not fill a single block.
     """
     from datasets import Dataset
     from llamafactory.data.data_utils import merge_dataset, split_dataset
 
     whole, seed = copy.copy(reader.data_args), reader.training_args.seed
     whole.streaming = False
-    merged = merge_dataset([Dataset.from_dict({"lengths": rows}) for rows in sets], whole, seed)
-    kept, held = split_dataset(merged, None, whole, seed)
+    try:
+        merged = merge_dataset([Dataset.from_dict({"lengths": rows}) for rows in sets], whole, seed)
+    except refusals() as error:
+        raise RefusedEpochError(words(error), "interleave_probs") from error
+    try:
+        kept, held = split_dataset(merged, None, whole, seed)
+    except refusals() as error:
+        raise RefusedEpochError(words(error), "val_size") from error
     train, cutoff = kept["train"], int(whole.cutoff_len)
     if not whole.packing:
         cut = [[min(length, cutoff) for length in row] for row in train["lengths"]]
@@ -233,7 +292,8 @@ def epoch(
         blocks.append(sum(_blocks(list(batch), cutoff, reader.stage) for batch in batches))
         if not blocks[-1]:
             total = sum(map(sum, rows["lengths"]))
-            raise ValueError(f"{total} tokens in all fill no block of {cutoff} (packing, cutoff_len)")
+            message = f"{total} tokens in all fill no block of {cutoff} (packing, cutoff_len)"
+            raise RefusedEpochError(message, "stage", "packing", "cutoff_len")
     return {"rows": blocks[0], "seen": blocks[0] * cutoff, "longest": cutoff}
 
 

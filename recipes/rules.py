@@ -8,12 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from core.checkout import ROOT
-from core.errors import ContentError, Problem, show_value
+from core.errors import ContentError, Problem, nearest, problems_of_file, show_value
 from core.files import existing
 from core.metrics import UNKNOWN, direction, metric_of
 from recipes.hardware import Gpu, Machine, is_set
 from recipes.recipe import Recipe
-from recipes.schema import setting_problems
+from recipes.schema import known_keys, setting_problems
 from recipes.token_weights import read_weights, weights_file
 from recipes.training_rules import learning_rate, packing, ppo, value_head
 
@@ -70,7 +70,8 @@ def _missing(recipe: Recipe) -> Iterator[Problem]:
     works = [key for key in ("do_train", "do_eval", "do_predict") if recipe.settings.get(key) is True]
     for key, meaning in REQUIRED.items():
         evaluates = key == "dataset" and works and "do_train" not in works
-        if not recipe.names(key) and not evaluates:
+        misspelt = any(nearest(other, [key]) for other in recipe.settings if other not in known_keys())
+        if not recipe.names(key) and not evaluates and not misspelt:
             yield recipe.problem("E304", key, f"is missing, expected {meaning}")
     if not works and not recipe.settings.get("tokenized_path"):  # which is written without a training
         yield recipe.problem("E304", "do_train", "is not true, so nothing would be trained", "do_train: true")
@@ -208,7 +209,7 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
     try:
         read_weights(path)
     except ContentError as error:
-        yield Problem("E360", str(path), str(error).removeprefix(f"{path}: "))
+        yield from problems_of_file(error, "E360", path)
     refused = [key for key in UNWEIGHTED if recipe.settings.get(key)]
     refused += ["stage"] * (recipe.settings.get("stage", "sft") != "sft") + ["USE_RAY"] * is_set("USE_RAY")
     with contextlib.suppress(ContentError, OSError):  # E310 says so

@@ -95,7 +95,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
 def ask_first(llamafactory: LlamaFactory, known: Checked) -> list[Problem]:
     """Return what LLaMA-Factory adds to a quick check; `ProblemsError` for its errors."""
     asked = ask_check(llamafactory, known, None)
-    for line in not_checked(asked.answer, known.recipe.text("model_name_or_path")):
+    for line in not_checked(known.recipe, asked.answer, known.recipe.text("model_name_or_path")):
         click.echo(f"not checked: {line}", err=True)
     return asked.refuse()
 

@@ -67,7 +67,7 @@ def outcome(llamafactory: LlamaFactory, path: Path, folder: Path, model: str) ->
         "lines": [problem.line() for problem in problems],
         "unchecked": [
             *not_local(known.datasets),
-            *not_checked(asked.answer, str(recipe.settings.get("model_name_or_path"))),
+            *not_checked(recipe, asked.answer, str(recipe.settings.get("model_name_or_path"))),
         ],
         "crashed": None,
     }
