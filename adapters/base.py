@@ -15,15 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from adapters.prefetch import workers
-from core.errors import ContentError, RequestError, show_value
+from core.base_models import INDEX, SINGLE, open_shards
+from core.errors import ContentError
 from core.files import flush_soon, read_object, require, sync, write_json
-from core.weights import SIZES, STORED, Array, Stored, Tensor, Weights, from_fp32, header_bytes, open_weights
+from core.weights import SIZES, STORED, Array, Stored, Tensor, Weights, header_bytes
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
 HEADS = ("lm_head.weight",)
-PIECE = 1 << 20  # bytes that are compared at once
 # Vision-language models whose checkpoints keep other names than their modules have: (module, stored) prefixes
 # by model type. Transformers renames so on loading (conversion_mapping.py; a test holds both equal).
 _LLAVA = (
@@ -102,59 +100,7 @@ def open_base(folder: Path) -> Base:
     """Open a model folder and check every shard's header; `ContentError` names what is damaged."""
     require(folder, "base model folder")
     config = read_object(require(folder / "config.json", "the base model's config"))
-    if (folder / INDEX).is_file():
-        return Base(folder, config, read_shards(folder / INDEX))
-    if (folder / SINGLE).is_file():
-        return Base(folder, config, {SINGLE: open_weights(folder / SINGLE)})
-    neither = f"{folder}: neither {SINGLE} nor {INDEX}"
-    raise RequestError(f"{neither}; a model in pickle files must be saved as safetensors first")
-
-
-def same_weights(one: Base, other: Base) -> bool:
-    """Return whether two models hold the same tensors; one in a narrower dtype may be the other rounded."""
-    mine, theirs = one.tensors, other.tensors
-    if {n: t.shape for n, t in mine.items()} != {n: t.shape for n, t in theirs.items()}:
-        return False
-    for name in mine:
-        kinds = {mine[name].dtype, theirs[name].dtype}
-        if len(kinds) == 1:
-            same = all(a == b for a, b in zip(_bytes_of(mine[name]), _bytes_of(theirs[name]), strict=True))
-        else:
-            narrow = min(kinds, key=SIZES.__getitem__)
-            same = kinds <= STORED.keys() and np.array_equal(
-                from_fp32(one.read(name), narrow), from_fp32(other.read(name), narrow)
-            )
-        if not same:
-            return False
-    return True
-
-
-def _bytes_of(tensor: Tensor) -> Iterator[bytes]:
-    with tensor.file.open("rb") as file:
-        file.seek(tensor.start)
-        for start in range(tensor.start, tensor.stop, PIECE):
-            yield file.read(min(PIECE, tensor.stop - start))
-
-
-def read_shards(index: Path) -> dict[str, Weights]:
-    """Open the files that an index of safetensors names, by name; `ContentError` where the two disagree."""
-    places = read_object(index).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        found = show_value(places)
-        raise ContentError(f"{index}: weight_map: found {found}, expected names with their files")
-    for place in places.values():
-        if not isinstance(place, str) or Path(place).name != place or not place.endswith(".safetensors"):
-            found = show_value(place)
-            raise ContentError(f"{index}: file {found}: expected a .safetensors name without folders")
-    shards = {}
-    for file in sorted(set(places.values())):
-        shard = shards[file] = open_weights(index.parent / file)
-        announced = {name for name, place in places.items() if place == file}
-        if announced != shard.tensors.keys():
-            name = min(announced ^ shard.tensors.keys())
-            where = "the index" if name in announced else "the file"
-            raise ContentError(f"{index}: {file}: tensor {name!r} is only in {where}")
-    return shards
+    return Base(folder, config, open_shards(folder))
 
 
 @dataclass(frozen=True, slots=True)

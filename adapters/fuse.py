@@ -11,7 +11,6 @@ from adapters import output
 from adapters.base import (
     EMBEDDINGS,
     HEADS,
-    INDEX,
     Base,
     Piece,
     Shard,
@@ -26,6 +25,7 @@ from adapters.experts import ExpertFactors, plan_experts
 from adapters.modules_to_save import FullTensor, plan_full_tensors
 from adapters.request import FuseRequest
 from adapters.weighted import WeightedAdapter, check_bases, factors_of, notes, open_weighted, union
+from core.base_models import INDEX
 from core.documents import markdown_table
 from core.errors import ContentError
 from core.files import read_object, write_json, write_text

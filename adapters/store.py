@@ -17,9 +17,9 @@ from pathlib import Path
 
 import click
 
-from adapters.base import read_shards
 from adapters.config import CONFIG, LoraConfig, read_config, require_text
 from adapters.lowrank import Factor
+from core.base_models import read_shards
 from core.errors import ContentError, RequestError, nearest
 from core.files import sha256
 from core.weights import Array, Weights, open_weights

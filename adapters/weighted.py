@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from adapters.base import Base, open_base, same_weights
+from adapters.base import Base
 from adapters.lowrank import WeightedFactors
 from adapters.store import SAVES, Adapter, Module, open_adapter
+from core.base_models import check_base
 from core.errors import ContentError, RequestError, show_value
-from core.runs import RUN, model_sha256, run_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,51 +150,13 @@ def check_bases(base: Base | None, weighted: Iterable[WeightedAdapter], *, same:
         if reason:
             raise ContentError(reason)
     for item in weighted:
-        if unchecked := check_base(item.adapter, base.folder, str(base.folder), same=same):
+        if unchecked := check_adapter_base(item.adapter, base.folder, str(base.folder), same=same):
             yield unchecked
 
 
-def check_base(adapter: Adapter, folder: Path, reference: str, *, same: bool) -> str:
-    """Refuse an adapter whose config names another base than `folder`, which the user named `reference`.
-
-    Where the named one is a folder here, the weights decide; else, unless the user says that both are the
-    `same`, the model's hash that the training recorded; else the last part of the name, and what is returned
-    says that no more could be checked. A 4-bit copy by Unsloth counts as the model that it was made from.
-    """
-    named = adapter.lora.base
-    if named is None or named == reference:
-        return ""
-    here, wrong = Path(named), f"adapter {adapter.folder}: trained on {named}"
-    if (here / "config.json").is_file():
-        if here.resolve() != folder.resolve() and not same_weights(open_base(here), open_base(folder)):
-            raise ContentError(f"{wrong}, whose weights are not those of {reference}")
-        return ""
-    if same:
-        return ""
-    if isinstance(trained := (run_of(adapter.folder).get("model") or {}).get("sha256"), str):
-        if trained != model_sha256(folder):
-            raise ContentError(
-                f"{wrong}, whose files had another hash ({trained[:16]}… in {RUN}) than those of "
-                f"{reference}; where only other files than the weights differ, say so with --same-base"
-            )
-        return ""
-    published = folder.resolve()
-    if published.parent.name == "snapshots":  # the hub's cache: models--OWNER--NAME/snapshots/COMMIT
-        published = Path(published.parent.parent.name.rpartition("--")[2])
-    if _plain(named) not in (_plain(reference), _plain(published.name)):
-        raise ContentError(
-            f"{wrong}, not on {reference}, and {named} is no folder here whose weights could be compared; "
-            "where both are the same model, say so with --same-base"
-        )
-    return (
-        f"adapter {adapter.folder}: trained on {named}, which is not here: whether {reference} holds "
-        f"the same weights could not be checked, only its name (no hash of the model in {RUN})"
-    )
-
-
-def _plain(name: str) -> str:
-    """Return the last part of a model's name, without what Unsloth adds for its copies in 4 bits."""
-    return re.sub("(-unsloth)?-bnb-4bit$", "", name.rstrip("/").rpartition("/")[2].casefold())
+def check_adapter_base(adapter: Adapter, folder: Path, reference: str, *, same: bool) -> str:
+    """Apply `core.base_models.check_base` to an opened adapter."""
+    return check_base(adapter.folder, adapter.lora.base, folder, reference, same=same)
 
 
 def _refusals(base: Base, adapter: Adapter) -> Iterator[str]:

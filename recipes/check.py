@@ -35,6 +35,7 @@ from recipes.asked_rules import asked_problems, packs
 from recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, shapes_of
 from recipes.data import NamedDataset, dataset_dir, locate, read_datasets
 from recipes.hardware import Machine, machine, world_size
+from recipes.loaded import loaded_problems
 from recipes.output import inputs_of, other_run, other_world
 from recipes.recipe import Recipe, find_recipe, read_recipe
 from recipes.rules import problems_of
@@ -219,7 +220,7 @@ def print_weights(llamafactory: LlamaFactory, recipe: Recipe, model: str | None,
 
 def quick_check(recipe: Recipe, target: Machine) -> Checked:
     """Return a recipe's datasets and everything that is wrong with it without asking LLaMA-Factory."""
-    problems = problems_of(recipe, target)
+    problems = [*problems_of(recipe, target), *loaded_problems(recipe)]
     datasets, found = read_datasets(recipe)
     problems += found
     schedule = Checked(recipe, target, datasets, problems).schedule

@@ -53,7 +53,6 @@ TRACKERS = ("wandb", "tensorboard", "swanlab", "mlflow", "trackio")  # report_to
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 AMPERE = 8  # the compute capability from which NVIDIA GPUs calculate in bfloat16
 CHOOSE = "choose another output_dir"
-LOADED = ("adapter_name_or_path", "ref_model", "ref_model_adapters", "reward_model", "media_dir")
 KEPT = ("model_name_or_path", "adapter_name_or_path", "dataset_dir")
 
 
@@ -178,10 +177,9 @@ def _paths(recipe: Recipe) -> Iterator[Problem]:
     value = recipe.settings.get("resume_from_checkpoint")
     if isinstance(value, str) and not Path(value).is_dir():
         yield recipe.problem("E311", "resume_from_checkpoint", f"{value}: folder not found")
-    for loaded in LOADED:
-        for name in recipe.names(loaded):
-            if name.startswith((".", "/", "~", "saves/", "models/")) and not Path(name).expanduser().exists():
-                yield recipe.problem("E344", loaded, f"{name}: no such file or folder")
+    for name in recipe.names("media_dir"):
+        if not Path(name).expanduser().exists():
+            yield recipe.problem("E344", "media_dir", f"{name}: no such file or folder")
 
 
 def _output_dir(recipe: Recipe) -> Iterator[Problem]:

@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from adapters import vllm
-from adapters.base import INDEX, open_base
+from adapters.base import open_base
 from adapters.config import CONFIG
 from adapters.export.source import ExportSource, front_matter, licence_of
 from adapters.output import CARD, MARK, TOKENIZER, made_from, read_card
 from adapters.store import WEIGHTS_INDEX, Adapter, name_of, note
+from core.base_models import INDEX
 from core.documents import dump_yaml, markdown_table
 from core.errors import ContentError, RequestError
 from core.files import read_json, read_object, require, sha256

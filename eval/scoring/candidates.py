@@ -13,7 +13,7 @@ from adapters.config import CONFIG
 from adapters.store import open_adapter
 from adapters.weighted import (
     WeightedAdapter,
-    check_base,
+    check_adapter_base,
     open_weighted,
     parse_optional_weight,
     parse_reference_weight,
@@ -156,7 +156,7 @@ def load_candidates(
     parts = [part for parts in wanted.values() for part in parts]
     adapters = {part.adapter.folder: part.adapter for part in parts}
     for adapter in adapters.values():
-        if unchecked := check_base(adapter, folder, reference, same=request.same_base):
+        if unchecked := check_adapter_base(adapter, folder, reference, same=request.same_base):
             click.echo(f"warning: {unchecked}", err=True)
     model: Model | Engine
     if request.backend == "vllm":

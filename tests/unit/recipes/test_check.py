@@ -28,9 +28,7 @@ def disk_lines(tmp_path: Path, trainable: int, **settings: object) -> list[str]:
 
 def test_checkpoints_that_do_not_fit_are_an_error(tmp_path):
     (line,) = disk_lines(tmp_path, 10**14, **LIMITED)
-    assert line.startswith(
-        "r.yaml:4: E342 output_dir: 3 checkpoints take 3,600,000.0 GB, "
-    )  # 4 + 8 bytes each
+    assert line.startswith("r.yaml:4: E342 output_dir: 3 checkpoints take 3,600.0 TB, ")  # 4 + 8 bytes each
     assert f"are free in {tmp_path}; a smaller save_total_limit" in line
 
 

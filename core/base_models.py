@@ -1,0 +1,134 @@
+"""Whether an adapter was trained on a model: the rule of `adapter fuse`, `eval` and `recipe check`."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from core.errors import ContentError, RequestError, show_value
+from core.files import read_object
+from core.runs import RUN, model_sha256, run_of
+from core.weights import SIZES, STORED, Array, Tensor, Weights, from_fp32, open_weights
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PIECE = 1 << 20  # bytes that are compared at once
+SAME_BASE = "where both are the same model, say so with --same-base"
+
+
+def check_base(
+    adapter: Path, named: str | None, folder: Path, reference: str, *, same: bool, fix: str = SAME_BASE
+) -> str:
+    """Refuse an adapter whose config names another base than `folder`, which the user named `reference`.
+
+    If the named one is a folder here, the weights decide. Otherwise, unless the user says that both are the
+    `same`, the model's hash that the training recorded decides. Without one the last part of the name does,
+    and the text that is returned says that no more could be checked. A 4-bit copy by Unsloth counts as the
+    model that it was made from. `folder` may be missing for a hub model, of which the name alone counts.
+    """
+    if named is None or named == reference:
+        return ""
+    here, wrong = Path(named), f"adapter {adapter}: trained on {named}"
+    is_local = folder.is_dir()
+    if is_local and (here / "config.json").is_file():
+        if here.resolve() != folder.resolve() and not same_weights(open_shards(here), open_shards(folder)):
+            raise ContentError(f"{wrong}, whose weights are not those of {reference}")
+        return ""
+    if same:
+        return ""
+    model = run_of(adapter).get("model")
+    trained = model.get("sha256") if isinstance(model, dict) else None
+    if is_local and isinstance(trained, str):
+        if trained != model_sha256(folder):
+            raise ContentError(
+                f"{wrong}, whose files had another hash ({trained[:16]}… in {RUN}) than those of "
+                f"{reference}; {fix}"
+            )
+        return ""
+    published = folder.resolve()
+    if published.parent.name == "snapshots":  # the hub's cache: models--OWNER--NAME/snapshots/COMMIT
+        published = Path(published.parent.parent.name.rpartition("--")[2])
+    if _plain(named) not in (_plain(reference), _plain(published.name)):
+        absent = named if is_local else reference
+        raise ContentError(
+            f"{wrong}, not on {reference}, and {absent} is no folder here whose weights could be compared; "
+            f"{fix}"
+        )
+    return (
+        f"adapter {adapter}: trained on {named}, which is not here: whether {reference} holds "
+        f"the same weights could not be checked, only its name (no hash of the model in {RUN})"
+    )
+
+
+def _plain(name: str) -> str:
+    """Return the last part of a model's name, without what Unsloth adds for its copies in 4 bits."""
+    return re.sub("(-unsloth)?-bnb-4bit$", "", name.rstrip("/").rpartition("/")[2].casefold())
+
+
+def same_weights(one: Mapping[str, Weights], other: Mapping[str, Weights]) -> bool:
+    """Return whether two models hold the same tensors; one in a narrower dtype may be the other rounded."""
+    import numpy as np
+
+    mine, theirs = _tensors(one), _tensors(other)
+    if {name: tensor.shape for name, tensor in mine.items()} != {
+        name: tensor.shape for name, tensor in theirs.items()
+    }:
+        return False
+    for name, tensor in mine.items():
+        kinds = {tensor.dtype, theirs[name].dtype}
+        if len(kinds) == 1:
+            pieces = zip(_bytes_of(tensor), _bytes_of(theirs[name]), strict=True)
+            same = all(a == b for a, b in pieces)
+        else:
+            narrow = min(kinds, key=SIZES.__getitem__)
+            same = kinds <= STORED.keys() and np.array_equal(
+                from_fp32(_read(one, name), narrow), from_fp32(_read(other, name), narrow)
+            )
+        if not same:
+            return False
+    return True
+
+
+def _tensors(shards: Mapping[str, Weights]) -> dict[str, Tensor]:
+    return {name: tensor for shard in shards.values() for name, tensor in shard.tensors.items()}
+
+
+def _read(shards: Mapping[str, Weights], name: str) -> Array:
+    return next(shard for shard in shards.values() if name in shard.tensors).read(name)
+
+
+def _bytes_of(tensor: Tensor) -> Iterator[bytes]:
+    with tensor.file.open("rb") as file:
+        file.seek(tensor.start)
+        for start in range(tensor.start, tensor.stop, PIECE):
+            yield file.read(min(PIECE, tensor.stop - start))
+
+
+def open_shards(folder: Path) -> dict[str, Weights]:
+    """Open the weight files of a model folder by name; `RequestError` if it has none in safetensors."""
+    if (folder / INDEX).is_file():
+        return read_shards(folder / INDEX)
+    if (folder / SINGLE).is_file():
+        return {SINGLE: open_weights(folder / SINGLE)}
+    neither = f"{folder}: neither {SINGLE} nor {INDEX}"
+    raise RequestError(f"{neither}; a model in pickle files must be saved as safetensors first")
+
+
+def read_shards(index: Path) -> dict[str, Weights]:
+    """Open the files that an index of safetensors names, by name; `ContentError` where the two disagree."""
+    places = read_object(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        found = show_value(places)
+        raise ContentError(f"{index}: weight_map: found {found}, expected names with their files")
+    for place in places.values():
+        if not isinstance(place, str) or Path(place).name != place or not place.endswith(".safetensors"):
+            found = show_value(place)
+            raise ContentError(f"{index}: file {found}: expected a .safetensors name without folders")
+    shards = {}
+    for file in sorted(set(places.values())):
+        shard = shards[file] = open_weights(index.parent / file)
+        announced = {name for name, place in places.items() if place == file}
+        if announced != shard.tensors.keys():
+            name = min(announced ^ shard.tensors.keys())
+            where = "the index" if name in announced else "the file"
+            raise ContentError(f"{index}: {file}: tensor {name!r} is only in {where}")
+    return shards
