@@ -23,8 +23,10 @@ from compiler.problems import Problems
 from compiler.progress import Progress
 from compiler.read import read, reading
 from compiler.readback import Written
+from compiler.registry import entry_of
 from compiler.render import Renderer
 from compiler.request import CompileRequest, Counts
+from compiler.retyped import LINES, RetypedWatch
 from compiler.rows import Batch
 from compiler.sources import Input, with_rivals
 from compiler.spec import PART, WHOLE, Spec, Split
@@ -101,8 +103,10 @@ class Context:
 class PartRun:
     """Reads the files of one part and writes what is kept into one file for each output."""
 
-    def __init__(self, spec: Spec, name: str, context: Context, seen: Fingerprints) -> None:
-        self.spec, self.name, self.context, self.seen = spec, name, context, seen
+    def __init__(
+        self, spec: Spec, name: str, context: Context, seen: Fingerprints, watch: RetypedWatch | None = None
+    ) -> None:
+        self.spec, self.name, self.context, self.seen, self.watch = spec, name, context, seen, watch
         self.problems = context.problems
         self.renderers = [Renderer(spec, output) for output in spec.outputs]
         self.lint = Lint(spec, context.problems)
@@ -165,6 +169,12 @@ class PartRun:
         self.lint.see(self.seen, batch, numbered)
         for renderer, file in zip(self.renderers, files, strict=False):  # a check writes no files
             file.add(renderer.render(batch))
+        if self.watch:
+            for renderer in self.renderers:
+                output = renderer.output
+                if output.dataset and output.file.endswith(LINES):
+                    columns = entry_of(self.spec, output, output.file)["columns"]
+                    self.watch.see(renderer, batch, columns)
 
 
 class Arranged:
@@ -215,6 +225,7 @@ class Arranged:
         wanted_rows: dict[str, int] = {}
         if mix:
             wanted_rows = apportioned(mix.total, {name: part.share for name, part in mix.parts.items()})
+        watch = None if self.staged else RetypedWatch()
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(RecordFile(path)) for path in self._rows_files(source)]
             self.rows_files[source] = files
@@ -223,9 +234,11 @@ class Arranged:
                 own = mix.parts[name] if mix else self.spec
                 wanted = wanted_rows.get(name)
                 enough = wanted if wanted is not None and own.source.hub.get("stream") else sys.maxsize
-                part = PartRun(own, name, self.context, seen)
+                part = PartRun(own, name, self.context, seen, watch)
                 self.counts += part.run(self._files_of(name), files, enough)
                 orders.extend(self._chosen(name, range(start, seen.rows), seen, wanted))
+        if watch and not self.problems.stopped:
+            self.problems.lead(watch.problems(source))
         if mix and mix.shuffle is not None:
             random.Random(mix.shuffle).shuffle(orders)
         return orders
@@ -308,6 +321,9 @@ def write_splits(
     for split in spec.splits:
         if part := [found for found in inputs if found.split == split]:
             written.splits[split] = seen = Fingerprints(counted_only=not context.request.duplicates)
+            watch = None if staged else RetypedWatch()
             with written.open(split) as files:
-                counts += PartRun(spec, split, context, seen).run(part, files)
+                counts += PartRun(spec, split, context, seen, watch).run(part, files)
+            if watch and not context.problems.stopped:
+                context.problems.lead(watch.problems(split))
     return counts, written

@@ -65,6 +65,8 @@ def _run(spec: Spec, request: CompileRequest, inputs: list[Input], staged: Path 
         if not problems.stopped:
             fit = compare(written.splits, spec.group, problems, near=spec.near)
             _warn_of_labels(spec, fit, problems)
+        if not problems.stopped:
+            problems.lead(written.retyped())
     if problems.stopped:
         written.forget()
     counts.rejected = 0 if rejected else problems.bad_rows

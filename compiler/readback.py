@@ -18,10 +18,11 @@ import orjson
 from compiler.fingerprints import Fingerprints
 from compiler.kinds import PLACEHOLDERS
 from compiler.registry import entry_of
+from compiler.retyped import LINES, problems_of_file
 from compiler.spec import Output, Spec
 from compiler.spool import Spool
 from compiler.write import Checksum, RecordFile, not_as_made
-from core.errors import ContentError
+from core.errors import ContentError, Problem
 from core.examples import SEPARATOR, examples_file, fingerprints, write_examples
 from core.files import named, sha256
 
@@ -63,6 +64,15 @@ class Written:
         """End all looks back at the files."""
         for _, _, file in self.files:
             file.forget()
+
+    def retyped(self) -> list[Problem]:
+        """E430 for each text column of a dataset's file that LLaMA-Factory would read as times."""
+        problems: list[Problem] = []
+        for _, output, file in self.files:
+            if output.dataset and file.path.suffix == LINES:
+                columns = entry_of(self.spec, output, file.path.name)["columns"]
+                problems += problems_of_file(file.path, file.path.name, columns)
+        return problems
 
     def account(self, kept: int) -> Accounts:
         """Write beside each dataset what eval needs; returns records by dataset, and rows and hash by file.

@@ -31,6 +31,7 @@ from core.checkout import bundled
 from core.documents import read_mapping
 from core.errors import ContentError, RequestError, counted
 from core.prompt import conversation
+from core.timestamps import looks_like_timestamp
 
 USUAL_SHARE = 0.1
 FEWEST = 20  # rows that are worth a split
@@ -206,10 +207,18 @@ def _written(found: Found, proposal: Proposal, share: float) -> str:
         *split,
         "write:",
         f"  - dataset: {quoted(name)}",
-        f"    file: {quoted(f'{name}.jsonl')}",
+        f"    file: {quoted(name + _ending(proposal))}",
         *(f"    {line}" for line in proposal.write),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _ending(proposal: Proposal) -> str:
+    """End of the file's name: an array if a text may be dates alone, which LLaMA-Factory reads as times."""
+    leaves = [*proposal.prompts.values(), *([proposal.answer] if proposal.answer else [])]
+    if any(leaf.values and all(map(looks_like_timestamp, leaf.values)) for leaf in leaves):
+        return ".json"
+    return ".jsonl"
 
 
 def _source(path: str, source: Source) -> list[str]:

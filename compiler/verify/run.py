@@ -10,6 +10,7 @@ from typing import Any
 
 from compiler.drift import Manifest, changed_entry, changed_file, compiled_entries, read_manifests
 from compiler.kinds import PLACEHOLDERS
+from compiler.retyped import problems_of_file
 from compiler.verify.audit import FIRST, KINDS, Audit, AuditBatch, audits, workers_for
 from compiler.verify.expect import Expected, ExpectedRow, Meaning, column_problems, entry_problems, meaning_of
 from compiler.verify.learned import AnswersAuditor, PretrainingAuditor
@@ -40,6 +41,7 @@ SETTINGS = (
 )  # fmt: skip
 Settings = Mapping[str, object]
 Records = Iterator[tuple[str, ExpectedRow | str]]
+JSON = (".json", ".jsonl")
 PAIR_STAGES = ("rm", "dpo")
 STAGES = {
     "rm": ("preference pairs (`ranking: true`)", "write `stage: dpo` or `stage: rm`"),
@@ -173,6 +175,10 @@ def verify(
         verdict.not_checked.append("the rows: LLaMA-Factory cannot load them")
         return verdict
     verdict.stage = stage
+    for path in loaded_files(dataset.path):
+        if path.suffix in JSON:
+            for problem in problems_of_file(path, str(path), meaning.columns):
+                verdict.add(problem)
     expected = Expected(dataset.path, meaning)
     _load_and_walk(dataset, out, expected, verdict, {**settings, "stage": stage})
     if recipe and verdict.loaded:
@@ -200,7 +206,9 @@ def _load_and_walk(
         verdict.loaded = len(rows)
         records = expected.records(selection)
         auditor = None
-        if not verdict.counts.get("E434"):
+        if "E430" in verdict.counts:
+            verdict.not_checked.append("what is learned: LLaMA-Factory reads times instead of texts")
+        elif "E434" not in verdict.counts:
             has_tools = "tools" in expected.meaning.columns
             auditor = _auditor(data, rows, verdict, settings.get("model_name_or_path"), has_tools)
         _walk(data, rows, records, verdict, auditor)
@@ -424,6 +432,9 @@ def _compare(
     prompt, answer = rows["_prompt"][number], rows["_response"][number]
     if isinstance(talk, str) or _is_dropped(rows, number, verdict.stage):
         why = talk if isinstance(talk, str) else "LLaMA-Factory finds no answer in it"
+        retyped = [problem.field for problem in verdict.problems if problem.code == "E430"]
+        if retyped and not isinstance(talk, str):
+            why = f"{why}: it reads {show_value(retyped[0])} as a time (E430)"
         verdict.add(Problem("E406", place, why))
         return
     turns = [(turn["role"], turn["content"]) for turn in prompt + answer]

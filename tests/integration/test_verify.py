@@ -106,6 +106,15 @@ def test_one_null_answer(sets):
     assert found(verdict) == [("E406", "a.jsonl:3")] and verdict.same == 5
 
 
+def test_answers_that_are_all_dates_are_one_finding_that_names_the_cause(sets):
+    rows = [changed(n, output=f"2023-05-{n + 1:02} 10:00")[n] for n in range(6)]
+    verdict = sets.audit(rows)
+    problems = verdict.problems
+    assert [problem.code for problem in problems] == ["E430", *["E406"] * 6] and problems[0].field == "output"
+    assert all("E430" in problem.message for problem in problems[1:])
+    assert found(sets.verify(rows, "a.json")) == []
+
+
 def test_one_number_among_texts(sets):
     verdict = sets.verify(changed(3, output=7))
     assert ("E404", "a.jsonl:4") in found(verdict) and "E405" in verdict.counts

@@ -52,7 +52,7 @@ def test_a_text_in_another_encoding_says_how_to_name_it(bench):
 @pytest.mark.parametrize("stream", [True, False])
 def test_arrow_files_and_streams(bench, stream):
     bench.compile("qa", bench.write("data.arrow", arrow(QA, stream)))
-    assert [record["output"] for record in bench.records("qa.jsonl")] == [row["answer"] for row in QA]
+    assert [record["output"] for record in bench.records("qa.json")] == [row["answer"] for row in QA]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -74,7 +74,7 @@ def test_every_data_file_of_an_archive_is_read_with_its_place(bench):
     data = {"b/two.jsonl": jsonl, "a.csv": as_csv(QA[:2]), "c.parquet": as_parquet(QA[2:]), "LICENSE": "x"}
     report = bench.compile("qa", bench.write("all.zip", zipped(data)), reject=True)
     assert bench.codes(report)[0] == ("E102", "all.zip/b/two.jsonl:2")
-    answers = [record["output"] for record in bench.records("qa.jsonl")]
+    answers = [record["output"] for record in bench.records("qa.json")]
     assert answers == ["A0.", "A1.", "A8.", "A2.", "A3."]
 
 

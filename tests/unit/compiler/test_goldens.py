@@ -10,6 +10,7 @@ import pytest
 from compiler.pipeline import compile_spec
 from compiler.request import CompileRequest
 from compiler.spec import load_spec
+from core.datasets import read_records
 from tests.unit.compiler.test_specs import GOLDEN, GOOD, sources
 
 ONE_WORD = "You only need to answer one word, no explanation"
@@ -108,9 +109,9 @@ def io():
         ("pubmedqa/pubmedqa.jsonl", pubmedqa),
         ("stackexchange/stackexchange.jsonl", stackexchange),
         ("text/text.jsonl", text),
-        ("qa/qa.jsonl", qa),
-        ("pr/pr.jsonl", pr),
-        ("io/io.jsonl", io),
+        ("qa/qa.json", qa),
+        ("pr/pr.json", pr),
+        ("io/io.json", io),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -192,4 +193,4 @@ def test_the_mixed_file_is_read_as_instructions(tmp_path):
     mixed = tmp_path / "mix-small/mixed_finetune_dataset.jsonl"
     report = compile_spec(load_spec("io"), CompileRequest(sources=(str(mixed),), out=tmp_path))
     assert not report.problems.errors and report.kept == report.read > 0
-    assert (tmp_path / "io/io.jsonl").read_bytes() == mixed.read_bytes()
+    assert read_records(tmp_path / "io/io.json") == read_records(mixed)

@@ -25,7 +25,7 @@ def test_rows_that_differ_in_history_alone_are_different_questions(bench):
 def test_history_is_cleaned_as_the_question_is(bench):
     spec = bench.write("own.yaml", "about: own\nlike: alpaca\nclean: [strip]\n")
     bench.compile(spec, bench.rows("a.jsonl", [ASKED | {"history": [[" Where?\n", "\tHere. "]]}]))
-    assert bench.records("alpaca.jsonl")[0]["history"] == [["Where?", "Here."]]
+    assert bench.records("alpaca.json")[0]["history"] == [["Where?", "Here."]]
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_a_row_that_names_a_key_twice_is_put_aside_and_not_written(bench):
     lines = ['{"question": "a", "answer": "b"}', '{"question": "a", "answer": "b", "answer": "c"}']
     report = bench.compile("qa", bench.write("t.jsonl", "\n".join(lines)), reject=True)
     assert (report.read, report.kept, report.rejected) == (2, 1, 1)
-    assert [row["output"] for row in bench.records("qa.jsonl")] == ["b"]
+    assert [row["output"] for row in bench.records("qa.json")] == ["b"]
 
 
 @pytest.mark.parametrize(

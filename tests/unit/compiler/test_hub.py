@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from core.datasets import read_records
 from tests.unit.compiler.conftest import ROWS, as_parquet
 
 SPLITS = ("train", "validation", "test")
@@ -303,7 +304,7 @@ def test_rows_of_a_stream_have_places(check):
 )
 def test_a_dataset_of_the_hub_for_any_spec(check, tmp_path, source, asked):
     check("compile", "qa", "--source", source, "--out", tmp_path / "o")
-    (record,) = lines_of(tmp_path / "o" / "qa" / "qa.jsonl")
+    (record,) = read_records(tmp_path / "o" / "qa" / "qa.json")
     assert record["instruction"] == asked
 
 
@@ -380,7 +381,7 @@ def test_modelscope_is_read_by_its_own_package(run, tmp_path):
     env = {"PYTHONPATH": str(tmp_path / "lib")}
     source = ("--source", "modelscope:our/own@v7:zh")
     run("-m", "compiler", "compile", "qa", *source, "--out", tmp_path / "o", env=env)
-    (record,) = lines_of(tmp_path / "o" / "qa" / "qa.jsonl")
+    (record,) = read_records(tmp_path / "o" / "qa" / "qa.json")
     assert record["instruction"] == "007"
 
 

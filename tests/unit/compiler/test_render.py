@@ -120,7 +120,7 @@ def test_no_rows_are_no_records(alpaca):
 def test_a_text_that_ends_like_a_boundary_compiles(bench):
     rows = [{"question": 'he called it "the end",', "answer": "x"}, {"question": "b", "answer": '","'}]
     bench.compile("qa", bench.rows("qa.jsonl", rows))
-    records = bench.records("qa.jsonl")
+    records = bench.records("qa.json")
     assert [(record["instruction"], record["output"]) for record in records] == [
         (row["question"], row["answer"]) for row in rows
     ]

@@ -190,7 +190,7 @@ def test_a_spec_of_ones_own_ignores_or_maps(bench):
     unwritten = bench.write("unwritten.yaml", mapped.replace("SYSTEM", ""))
     assert list(refused(bench, unwritten, rows)) == ["system"]
     assert refused(bench, bench.write("m.yaml", mapped.replace("SYSTEM", 'system: "{system}"')), rows) == {}
-    assert bench.records("io.jsonl")[0]["system"] == "Be brief."
+    assert bench.records("io.json")[0]["system"] == "Be brief."
 
 
 def test_a_mixture_ignores_for_its_parts(bench):

@@ -145,7 +145,7 @@ def test_an_input_may_ask_alone(bench):
     rows = [{"instruction": one, "input": two, "output": "b"} for one, two in asked]
     report = bench.compile("io", bench.rows("a.jsonl", rows), reject=True)
     assert bench.codes(report) == [("E106", "a.jsonl:3"), ("E106", "a.jsonl:4")]
-    assert [(r["instruction"], r["input"]) for r in bench.records("io.jsonl")] == [("", "a"), ("a", "")]
+    assert [(r["instruction"], r["input"]) for r in bench.records("io.json")] == [("", "a"), ("a", "")]
     other = bench.write(
         "own.yaml", "about: x\nlike: io\nwrite:\n  - {dataset: own, instruction: 'Do: {instruction}'}\n"
     )

@@ -1,0 +1,75 @@
+"""Text columns that LLaMA-Factory would read as times (E430), in files and in what a check renders."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import Problem
+from core.prompt import strings
+from core.timestamps import timestamps_in_file, timestamps_in_records
+
+if TYPE_CHECKING:
+    from compiler.render import Renderer
+    from compiler.rows import Batch
+
+TEXT_PARTS = ("prompt", "query", "response", "history", "messages", "system", "tools", "chosen", "rejected")
+"""Parts of a registry entry's `columns` whose columns hold texts."""
+LINES = ".jsonl"
+
+
+def text_columns(columns: object) -> list[str]:
+    """Columns with texts by the `columns` of a registry entry, each once."""
+    mapping = strings(columns)
+    return list(dict.fromkeys(mapping[part] for part in TEXT_PARTS if part in mapping))
+
+
+def retyped_problems(
+    place: str, columns: Iterable[str], lines: Mapping[str, int] | None = None
+) -> Iterator[Problem]:
+    """Yield E430 for each column; `lines` has the first line read so (None: the first of the file)."""
+    fixed = f"{Path(place).stem}.json"
+    hint = f"write {fixed} (`file: {fixed}` in the spec): in an array, texts stay texts"
+    for column in columns:
+        line = lines[column] if lines else 1
+        part = f" in the 10 MB from line {line} on" if line > 1 else ""
+        message = (
+            f"every text{part} is a date or time: LLaMA-Factory's loader makes it a time and drops the row"
+        )
+        yield Problem("E430", place, message, column, hint)
+
+
+def problems_of_file(path: Path, place: str, columns: object) -> Iterator[Problem]:
+    """Yield E430 for the text columns of a file; `columns` are those of its registry entry."""
+    lines = timestamps_in_file(path, text_columns(columns))
+    yield from retyped_problems(place, lines, lines)
+
+
+class RetypedWatch:
+    """Follows what a check renders of one output after another, since it writes no file to look at.
+
+    It finds columns that are timestamps in every record. That a part of a larger file is read so, only a
+    compile can tell.
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[str]] = {}
+
+    def see(self, renderer: "Renderer", batch: "Batch", columns: object) -> None:
+        """Look at a batch of an output; `columns` are those of its registry entry."""
+        file = renderer.output.file
+        suspects = self._columns.get(file)
+        if suspects is None:
+            suspects = text_columns(columns)
+        if suspects:
+            suspects = sorted(timestamps_in_records(renderer.render(batch.keep([0])), suspects))
+        if suspects:
+            suspects = sorted(timestamps_in_records(renderer.render(batch), suspects))
+        self._columns[file] = suspects
+
+    def problems(self, split: str) -> list[Problem]:
+        """E430 for the columns that were timestamps throughout; `split` fills in the files' names."""
+        return [
+            problem
+            for file, columns in self._columns.items()
+            for problem in retyped_problems(file.format(split=split), columns)
+        ]

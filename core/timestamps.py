@@ -1,0 +1,121 @@
+"""Columns of JSON Lines that LLaMA-Factory reads as times instead of texts.
+
+Its loader gives files of lines to pyarrow, which takes a column for timestamps if every text of it is one:
+`2023-05-02`, also with a time and a zone. Such an answer is no text any more, and the row is dropped. The
+`datasets` library (4.0.0, packaged_modules/json) reads `BATCH` bytes and the rest of the line at a time, and
+each of these batches gets types of its own. A JSON array goes through pandas, which leaves texts as they are.
+"""
+
+import io
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    import pyarrow
+
+BATCH = 10 << 20
+_HEAD = 1 << 16
+_LIKE_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d[\d:]*(?:Z|[+-]\d\d[\d:]*)?)?")
+_QUOTED_TIMESTAMP = re.compile(rb'"\d{4}-\d\d-\d\d')
+
+
+def looks_like_timestamp(value: object) -> bool:
+    """Whether pyarrow may read a value as a timestamp. It refuses some more, such as the 30th of February."""
+    return isinstance(value, str) and _LIKE_TIMESTAMP.fullmatch(value) is not None
+
+
+def timestamps_in_file(path: Path, columns: Collection[str]) -> dict[str, int]:
+    """Columns that LLaMA-Factory reads as timestamps, with the first line (from 1) for which it does.
+
+    Of most batches only the first line is read. Holds one batch in memory.
+    """
+    first_lines: dict[str, int] = {}
+    with path.open("rb") as file:
+        if file.read(_HEAD).lstrip().startswith(b"["):
+            return {}
+        start = 0
+        while True:
+            file.seek(start)
+            first_line = file.readline()
+            if not first_line:
+                return first_lines
+            file.seek(start + BATCH)
+            file.readline()
+            end = file.tell()
+            suspects = [column for column in columns if column not in first_lines]
+            suspects = _suspects(first_line, suspects)
+            if suspects:
+                file.seek(start)
+                found = _read_as_timestamps(file.read(end - start), suspects)
+                if found:
+                    line = _lines_before(path, start) + 1
+                    first_lines |= dict.fromkeys(found, line)
+            start = end
+
+
+def timestamps_in_records(records: list[bytes], columns: Collection[str]) -> set[str]:
+    """Columns of records (JSON texts) that LLaMA-Factory reads as timestamps if it reads no others."""
+    suspects = _suspects(records[0], columns) if records else []
+    return _read_as_timestamps(b"\n".join(records), suspects) if suspects else set()
+
+
+def _suspects(line: bytes, columns: Collection[str]) -> list[str]:
+    """Columns that a first record does not clear: it holds something like a timestamp, or nothing."""
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return list(columns)
+    if not isinstance(record, dict):
+        return []
+    suspects = []
+    for column in columns:
+        texts = list(_texts(record.get(column)))
+        if not texts or any(looks_like_timestamp(text) for text in texts):
+            suspects.append(column)
+    return suspects
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts inside a value, at any depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
+
+
+def _read_as_timestamps(lines: bytes, columns: Collection[str]) -> set[str]:
+    """Ask pyarrow, as the loader does; nothing if it cannot read the lines, which pandas then reads."""
+    if not _QUOTED_TIMESTAMP.search(lines):
+        return set()
+    import pyarrow
+    from pyarrow.json import ReadOptions, read_json
+
+    try:
+        table = read_json(io.BytesIO(lines), read_options=ReadOptions(block_size=len(lines) + 1))
+    except pyarrow.ArrowException:
+        return set()
+    types = {field.name: field.type for field in table.schema}
+    return {column for column in columns if column in types and _has_timestamp(types[column])}
+
+
+def _has_timestamp(type_: "pyarrow.DataType") -> bool:
+    import pyarrow
+
+    if pyarrow.types.is_timestamp(type_):
+        return True
+    children = [type_.field(number).type for number in range(type_.num_fields)]
+    return any(_has_timestamp(child) for child in children)
+
+
+def _lines_before(path: Path, offset: int) -> int:
+    count = 0
+    with path.open("rb") as file:
+        while offset > 0 and (piece := file.read(min(offset, 1 << 20))):
+            count += piece.count(b"\n")
+            offset -= len(piece)
+    return count
