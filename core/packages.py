@@ -14,8 +14,10 @@ CORE = (
 """Import names of what requirements-core.lock installs; a test holds them equal to pyproject.toml."""
 OWN = ".venv-vllm"
 EXTRAS = {
+    "jieba": 'install it with "make setup", or into another environment with pip install jieba '
+    f"(uv: uv pip install --python {sys.executable} jieba)",
     "vllm": f"it wants an environment of its own, with or without a GPU: python3 -m venv {OWN} && "
-    f'{OWN}/bin/pip install -e ".[vllm]" (docs/eval-nli.md)'
+    f'{OWN}/bin/pip install -e ".[vllm]" (docs/eval-nli.md)',
 }
 
 

@@ -19,7 +19,7 @@ from eval.backends.scorers import Fields, score_all
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.datasets.shots import with_shots
 from eval.metrics.answers import cut_thought
-from eval.metrics.qa import SIMILAR, Lexical, exact_match, qa_summary, token_f1
+from eval.metrics.qa import LEXICAL, SIMILAR, Lexical, exact_match, qa_summary, token_f1
 from eval.runs.results import Prediction
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.options import ScoringRequest, shots_options
@@ -139,13 +139,19 @@ class Qa(Task):
     def line(self, results: Mapping[str, Any]) -> str:
         """Return a line for each fixed prompt and each type, then the figures of all rows."""
         said = [f"{one['prompt']} → {' '.join(one['answer'].split())}" for one in results["generation"]]
-        types = [f"{name}  {_figures(part)}" for name, part in results["types"].items()]
-        whole = f"{_figures(results)}  majority {results['majority']:.1%}  empty {results['empty']}"
+        lexical = _lexical(results)
+        types = [f"{name}  {_figures(part, lexical)}" for name, part in results["types"].items()]
+        whole = f"{_figures(results, lexical)}  majority {results['majority']:.1%}  empty {results['empty']}"
         return "\n  ".join(["", *said, *types, whole])
 
     def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
         """Return all three figures, and each type's exact match."""
-        shares = {name: results[name] for name in ("exact_match", "partial_match", "token_f1")}
+        partial = f"partial_match{_lexical(results)}"
+        shares = {
+            "exact_match": results["exact_match"],
+            partial: results["partial_match"],
+            "token_f1": results["token_f1"],
+        }
         shares |= {f"{name}, exact_match": part["exact_match"] for name, part in results["types"].items()}
         found = figures_of(shares)
         return {**found, "exact_match": replace(found["exact_match"], majority=results["majority"])}
@@ -160,8 +166,13 @@ def _generation(job: Job) -> list[dict[str, object]]:
     ]
 
 
-def _figures(part: Mapping[str, Any]) -> str:
-    shares = f"exact {share_line(part['exact_match'])}  partial {share_line(part['partial_match'])}"
+def _lexical(results: Mapping[str, Any]) -> str:
+    """Return ` (lexical)` for partial matches by letters, without an --embedding-model for the meaning."""
+    return f" ({LEXICAL})" if results["similarity"]["by"].startswith(LEXICAL) else ""
+
+
+def _figures(part: Mapping[str, Any], lexical: str) -> str:
+    shares = f"exact {share_line(part['exact_match'])}  partial{lexical} {share_line(part['partial_match'])}"
     return f"{shares}  token F1 {part['token_f1']['value']:.3f}  n {part['exact_match']['n']}"
 
 

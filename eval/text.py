@@ -13,18 +13,27 @@ import click
 
 from core.errors import ContentError, RequestError, run
 from core.files import write_json
+from core.packages import need
 from core.supervision import SupervisedText, supervise, supervise_text
 from eval.backends.likelihood import reading_losses
 from eval.backends.scorers import Fields, Scorer
 from eval.datasets.dataset import EvalDataset, read_datasets
 from eval.metrics.answers import cut_thought
-from eval.metrics.text import generated_figures, lengths_of, percentiles, read_figures
+from eval.metrics.text import (
+    JIEBA,
+    TOKENIZERS,
+    generated_figures,
+    lengths_of,
+    percentiles,
+    read_figures,
+    tokenizer_name,
+)
 from eval.reports.panels import PLOT, draw_lengths
 from eval.runs.results import METRICS, Prediction
 from eval.scoring.candidates import Opened
 from eval.scoring.command import Asked, scoring_command
 from eval.scoring.images import with_images
-from eval.scoring.options import Finite, ScoringRequest, number, refuse_explicit
+from eval.scoring.options import Finite, ScoringRequest, choice, number, refuse_explicit
 from eval.scoring.task import Figure, Job, Task
 from eval.statistics.rates import Measured
 from eval.statistics.selection import held_out_rows
@@ -58,6 +67,11 @@ SHOWN = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")  # bes
         click.option(
             "--rouge", is_flag=True, help="Compare them with the expected ones: ROUGE-1/2/L and BLEU."
         ),
+        choice(
+            "--tokenizer",
+            TOKENIZERS,
+            "--rouge: what Chinese is cut into; jieba (an optional package) cuts it into words.",
+        ),
     ],
     longest=512,
 )
@@ -70,6 +84,10 @@ def cli(request: ScoringRequest, **given: Any) -> Asked:
         raise RequestError("eval.text reads the model's probabilities, which a server does not show")
     if given["rouge"] and not given["generate"]:
         raise RequestError("--rouge compares generated answers: leave out --no-generate")
+    if not given["rouge"]:
+        refuse_explicit(("tokenizer",), "it is for ROUGE and BLEU: add --rouge")
+    if given["rouge"] and given["tokenizer"] == JIEBA:
+        need(JIEBA)
     if not given["generate"]:
         fix = "nothing is generated: leave it out, or leave out --no-generate"
         refuse_explicit(("preset", "think"), fix)
@@ -105,6 +123,7 @@ class Text(Task):
     seed: int
     generate: bool
     rouge: bool
+    tokenizer: str
     texts: frozenset[str]
     command = "eval.text"
 
@@ -126,7 +145,8 @@ class Text(Task):
         kept = {name: getattr(self, name) for name in ("max_seq_length", "eval_ratio", "generate")}
         parted = {"seed": self.seed} if self.eval_ratio else {}
         generating = {**Task.settings(self, request), "rouge": self.rouge} if self.generate else {}
-        return {**kept, **parted, **generating}
+        cut = {"tokenizer": self.tokenizer} if self.rouge else {}
+        return {**kept, **parted, **generating, **cut}
 
     def scorer(self, job: Job) -> Scorer:
         """Return one that reads the losses and generates; `RequestError` where the context is too short."""
@@ -187,7 +207,7 @@ class Text(Task):
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Write a plot of lengths and, in the published script's layout, metrics.json; return all of it."""
         said = [p for p in predictions if "prediction" in p]
-        written, signature = generated_figures(said, self.rouge) if said else ({}, None)
+        written, signature = generated_figures(said, self.rouge, self.tokenizer) if said else ({}, None)
         figures = {**read_figures(predictions), **written}
         known = {name: one for name, one in figures.items() if isinstance(one, Measured)}
         metrics = {name: known[name].value if name in known else one for name, one in figures.items()}
@@ -202,6 +222,7 @@ class Text(Task):
             "lengths": {name: percentiles(values) for name, values in lengths.items()},
             "generated": len(said),
             "estimates": {name: asdict(one) for name, one in known.items()},
+            **({"tokenizer": tokenizer_name(self.tokenizer)} if signature else {}),
             **({"bleu_signature": signature} if signature else {}),
         }
 
@@ -217,6 +238,7 @@ class Text(Task):
             parts += [f"empty {results['empty_rate']:.1%}", f"distinct-2 {results['distinct-2']:.2f}"]
         if "bleu" in results:
             parts += [f"ROUGE-L {results['rougeL']:.3f}", f"BLEU {results['bleu']:.2f}"]
+            parts += [f"(by {results['tokenizer']})"]
         return "  ".join(parts)
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:

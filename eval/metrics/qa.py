@@ -21,13 +21,14 @@ from collections.abc import Mapping, Sequence
 from core.han import HAN
 from eval.statistics.rates import Rows, accuracy_of, groups_of, hits, rate
 
+LEXICAL = "lexical"  # begins the name of a similarity that sees no meaning
 SIMILAR = 0.7  # the 0.5B toolkit's: an answer matches partly above this
 
 
 class Lexical:
     """The similarity of two texts by their letters: token F1, which sees no meaning in other words."""
 
-    name = "lexical: token F1"
+    name = f"{LEXICAL}: token F1"
 
     def compare(self, expected: str, given: str) -> float:
         """Return the similarity of two texts, 0 to 1."""

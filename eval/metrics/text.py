@@ -1,12 +1,16 @@
 """What generated texts are like: empty or not, how long, how varied, how near to reference texts;
 and the figures of a set whose answers were read and generated: those of metrics.json, and their limits.
 
-Texts are compared by words in lower case; Chinese and Japanese, which put no spaces, by characters.
+Texts are compared by words in lower case; Chinese and Japanese, which put no spaces, by characters. ROUGE
+and BLEU can take the words of jieba instead, as the 0.5B toolkit does.
 """
 
+import logging
 import math
 import re
-from collections.abc import Hashable, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from importlib import metadata
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +18,9 @@ import numpy as np
 from core.han import HAN
 from eval.statistics.rates import Measured, Rows, by_cluster, groups_of, mean_of, rate_of, ratio, resample
 
+CHARACTERS, JIEBA = "characters", "jieba"
+TOKENIZERS = (CHARACTERS, JIEBA)
+"""What a Chinese text is cut into for ROUGE and BLEU."""
 UNSPACED = f"{HAN}\u3041-\u30ff"  # and kana
 PARTS = 1_000_000
 WORD = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
@@ -28,6 +35,26 @@ def words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
+def jieba_tokens(text: str) -> list[str]:
+    """Return the tokens of a text by jieba's dictionary, punctuation among them, white space left out."""
+    with warnings.catch_warnings():  # it asks for a part of setuptools, which deprecates it
+        warnings.simplefilter("ignore")
+        import jieba
+
+    jieba.setLogLevel(logging.WARNING)  # it reports its dictionary on stderr
+    return [token for token in jieba.lcut(text) if token.strip()]
+
+
+def jieba_words(text: str) -> list[str]:
+    """Return the words of a text in lower case by jieba's dictionary, without punctuation."""
+    return [token for token in jieba_tokens(text.lower()) if WORD.search(token)]
+
+
+def tokenizer_name(tokenizer: str) -> str:
+    """Return a tokenizer as results.json names it, with the version of what has one."""
+    return f"{JIEBA} {metadata.version(JIEBA)}" if tokenizer == JIEBA else tokenizer
+
+
 def distinct(texts: Sequence[str], n: int) -> float:
     """Return distinct-n (Li et al. 2016): different n-grams of all texts together, none from one text into
     the next, over all n-grams; 0 where there is none."""
@@ -40,37 +67,49 @@ def ngrams(units: Sequence[str], n: int) -> list[tuple[str, ...]]:
     return list(zip(*(units[i:] for i in range(n)), strict=False))
 
 
-def rouge(references: Sequence[str], predictions: Sequence[str]) -> dict[str, list[float]]:
+def rouge(
+    references: Sequence[str], predictions: Sequence[str], tokenizer: str = CHARACTERS
+) -> dict[str, list[float]]:
     """Return the F-measures (0-1) of ROUGE-1, ROUGE-2 and ROUGE-L, row by row (Lin 2004, no stemming)."""
     from rouge_score.rouge_scorer import RougeScorer
 
+    cut = jieba_words if tokenizer == JIEBA else words
     # rouge-score's own tokenizer drops all but a-z and 0-9
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=SimpleNamespace(tokenize=words))
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=SimpleNamespace(tokenize=cut))
     scores = [scorer.score(*pair) for pair in zip(references, predictions, strict=True)]
     return {name: [score[name].fmeasure for score in scores] for name in scorer.rouge_types}
 
 
 def bleu(
-    references: Sequence[str], predictions: Sequence[str], groups: Sequence[Hashable] | None = None
+    references: Sequence[str],
+    predictions: Sequence[str],
+    groups: Sequence[Hashable] | None = None,
+    tokenizer: str = CHARACTERS,
 ) -> tuple[Measured, str]:
-    """Return corpus BLEU (0-100) with its bootstrap limits by group, and sacrebleu's signature; its tokenizer
-    is `zh` where a Chinese character stands in a reference, else `13a`."""
+    """Return corpus BLEU (0-100) with its bootstrap limits by group, and sacrebleu's signature.
+
+    Its tokenizer is `zh` if a Chinese character is in a reference, otherwise `13a`; with jieba `none`, of
+    texts that jieba has cut.
+    """
     from sacrebleu.metrics import BLEU
 
-    whole = BLEU(tokenize=_tokenizer(references))
-    value = whole.corpus_score(list(predictions), [list(references)]).score
-    cells = by_cluster(np.array(_counts(references, predictions)), groups)
+    cut, name = _tokenized(tokenizer, references)
+    whole = BLEU(tokenize=name, force=True)  # no warning of texts that are cut already
+    value = whole.corpus_score([*map(cut, predictions)], [[*map(cut, references)]]).score
+    cells = by_cluster(np.array(_counts(references, predictions, tokenizer)), groups)
     drawn = [_score(row) for row in resample(cells).tolist()]
     low, high = np.quantile(drawn, (0.025, 0.975))
     limits = (float(low), float(high))
     return Measured(value, len(references), float(np.std(drawn)), limits), str(whole.get_signature())
 
 
-def bleu_parts(references: Sequence[str], predictions: Sequence[str]) -> list[float]:
+def bleu_parts(
+    references: Sequence[str], predictions: Sequence[str], tokenizer: str = CHARACTERS
+) -> list[float]:
     """Return each row's part in corpus BLEU (0-100): their mean is BLEU, their spread its standard error. A
     row's part is BLEU and n times what BLEU gains from its counts, by BLEU's slope at the whole corpus (the
     infinitesimal jackknife, Efron 1982): two models' parts differ row by row as their BLEU does."""
-    counts = np.array(_counts(references, predictions), dtype=float)
+    counts = np.array(_counts(references, predictions, tokenizer), dtype=float)
     whole = counts.sum(axis=0)
     value, slopes = _score(whole.tolist()), np.zeros(len(whole))
     for place, total in enumerate(whole):
@@ -84,18 +123,23 @@ def bleu_parts(references: Sequence[str], predictions: Sequence[str]) -> list[fl
     return found
 
 
-def _tokenizer(references: Sequence[str]) -> str:
-    return "zh" if re.search(f"[{HAN}]", "".join(references)) else "13a"
+def _tokenized(tokenizer: str, references: Sequence[str]) -> tuple[Callable[[str], str], str]:
+    """Return what is done to each text before sacrebleu's tokenizer, and the name of that tokenizer."""
+    if tokenizer == JIEBA:
+        return lambda text: " ".join(jieba_tokens(text)), "none"
+    return str, "zh" if re.search(f"[{HAN}]", "".join(references)) else "13a"
 
 
-def _counts(references: Sequence[str], predictions: Sequence[str]) -> list[list[int]]:
+def _counts(references: Sequence[str], predictions: Sequence[str], tokenizer: str) -> list[list[int]]:
     """Return for each row the counts that BLEU adds up: n-grams that match, n-grams, both lengths."""
     from sacrebleu.metrics import BLEU
 
     # effective_order: the same counts, without a warning for each row
-    scorer = BLEU(tokenize=_tokenizer(references), effective_order=True)
+    cut, name = _tokenized(tokenizer, references)
+    scorer = BLEU(tokenize=name, effective_order=True, force=True)
     scores = [
-        scorer.sentence_score(*pair) for pair in zip(predictions, [[r] for r in references], strict=True)
+        scorer.sentence_score(cut(prediction), [cut(reference)])
+        for reference, prediction in zip(references, predictions, strict=True)
     ]
     return [[*score.counts, *score.totals, score.sys_len, score.ref_len] for score in scores]
 
@@ -127,7 +171,7 @@ def read_figures(rows: Rows) -> Figures:
     return {"eval_loss": loss, "perplexity": perplexity, "truncation_rate": cut}
 
 
-def generated_figures(rows: Rows, overlap: bool) -> tuple[Figures, str | None]:
+def generated_figures(rows: Rows, overlap: bool, tokenizer: str = CHARACTERS) -> tuple[Figures, str | None]:
     """Return lengths, variety and (`overlap`) ROUGE and BLEU of rows with `prediction`, `reference`,
     `prediction_tokens` and `reference_tokens`; and sacrebleu's signature."""
     said, expected = ([str(row[name]) for row in rows] for name in ("prediction", "reference"))
@@ -144,8 +188,8 @@ def generated_figures(rows: Rows, overlap: bool) -> tuple[Figures, str | None]:
     }
     signature = None
     if overlap:
-        found |= {name: mean_of(each, groups) for name, each in rouge(expected, said).items()}
-        found["bleu"], signature = bleu(expected, said, groups)
+        found |= {name: mean_of(each, groups) for name, each in rouge(expected, said, tokenizer).items()}
+        found["bleu"], signature = bleu(expected, said, groups, tokenizer)
     return found, signature
 
 

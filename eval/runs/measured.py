@@ -7,11 +7,13 @@ from typing import Any
 
 from core.documents import json_lines
 from core.errors import ContentError, RequestError, show_value
+from core.files import read_object
 from core.metrics import Metric, direction, metric_of, read_metric
 from eval.metrics import metrics
 from eval.metrics.preference import ANSWER, AUC, auc_of
-from eval.metrics.text import bleu_parts, rouge
+from eval.metrics.text import CHARACTERS, bleu_parts, rouge
 from eval.runs.judgement import ScoredExample, ScoredRun, kinds_of, optional_text
+from eval.runs.results import RESULTS
 from eval.statistics.rates import group_of
 
 LOSS = "eval_loss"
@@ -54,7 +56,7 @@ def measured_examples(path: Path, metric: str) -> list[ScoredExample]:
     `RequestError` where no row has one; `ContentError` where a row has no number, or no id to be paired
     by."""
     rows = list(json_lines(path))
-    values = _values(metric, [record for _, record in rows])
+    values = _values(metric, [record for _, record in rows], _tokenizer_of(path))
     if all(value is None for value in values):
         known = ", ".join(measurable(path)) or "none"
         raise RequestError(f"{path}: no row has {metric}; its metrics: {known}")
@@ -75,10 +77,19 @@ def _example(where: str, record: Mapping[str, Any], value: float | None, loss: b
     return ScoredExample(str(row), gold, said, False, where, group_of(record), kinds, None, value, weight)
 
 
-def _values(metric: str, rows: Records) -> Values:
+def _tokenizer_of(path: Path) -> str:
+    """Return the tokenizer of a run's ROUGE and BLEU, so that its rows have the figures of its results."""
+    results = path.parent / RESULTS
+    settings = read_object(results).get("settings") if results.is_file() else None
+    return str(settings.get("tokenizer", CHARACTERS)) if isinstance(settings, dict) else CHARACTERS
+
+
+def _values(metric: str, rows: Records, tokenizer: str) -> Values:
     """Return the value of each row; None for one that was refused or lacks what the metric needs."""
     declared = {name: (each.needs, each.values) for name, each in metrics().items()}
     needs, function = (declared | WHOLE).get(metric, ((metric,), partial(_field, metric)))
+    if metric in OVERLAPS:
+        function = partial(_overlap, metric, tokenizer=tokenizer)
     held = [
         i for i, row in enumerate(rows) if "refused" not in row and all(row.get(n) is not None for n in needs)
     ]
@@ -95,17 +106,20 @@ def _loss(rows: Records) -> Values:
     return [loss / tokens if loss is not None and tokens else None for loss, tokens in numbers]
 
 
-def _overlap(metric: str, rows: Records) -> Values:
+def _overlap(metric: str, rows: Records, tokenizer: str = CHARACTERS) -> Values:
     expected, said = ([str(row[name]) for row in rows] for name in TEXTS)
-    return bleu_parts(expected, said) if metric == "bleu" else rouge(expected, said)[metric]
+    if metric == "bleu":
+        return bleu_parts(expected, said, tokenizer)
+    return rouge(expected, said, tokenizer)[metric]
 
 
 TEXTS = ("reference", "prediction")
+OVERLAPS = ("bleu", "rouge1", "rouge2", "rougeL")
 # Metrics of all examples together, or of fields by other names: what they need, and the values of rows.
 WHOLE: dict[str, tuple[Sequence[str], Function]] = {
     LOSS: (("loss", "tokens"), _loss),
     AUC: ((f"{ANSWER}_logp", f"{ANSWER}_tokens", "expected_output"), auc_of),
-    **{name: (TEXTS, partial(_overlap, name)) for name in ("bleu", "rouge1", "rouge2", "rougeL")},
+    **{name: (TEXTS, partial(_overlap, name)) for name in OVERLAPS},
 }
 
 

@@ -18,7 +18,7 @@ Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Gives a command an option, or several."""
 RESCORED = frozenset(
     {"rescore", "out", "force", "datasets", "data", "cluster", "parser", "choices", "count"}
-    | {"embedding_model", "rouge", "run_code"}
+    | {"embedding_model", "rouge", "tokenizer", "run_code"}
 )
 """The options that --rescore goes with: where outputs are, and what they are taken for."""
 

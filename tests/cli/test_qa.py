@@ -65,6 +65,7 @@ def test_answers_are_held_against_references(data, tmp_path, capsys) -> None:
     assert found["similarity"] == {"by": "lexical: token F1", "above": 0.7}
     assert [one["prompt"] for one in found["generation"]] == list(PROMPTS)
     said = capsys.readouterr().out
+    assert "partial (lexical) 50.0%" in said
     assert f"{PROMPTS[0]} → said of {PROMPTS[0]}" in said and "exact 25.0%" in said
 
 

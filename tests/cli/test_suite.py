@@ -78,6 +78,7 @@ def test_figures_of_known_answers_stand_in_one_table(folder: Path, capsys) -> No
     steps = told(out)
     found = {name: one["m"]["value"] for name, one in steps["asked"].items()}
     assert found["exact_match"] == pytest.approx(2 / 3)
+    assert "partial_match (lexical)" in found and "partial_match" not in found
     assert found["factual, exact_match"] == 0.5
     assert found["reasoning, exact_match"] == 1
     assert steps["asked"]["exact_match"]["m"]["n"] == 3

@@ -1,0 +1,80 @@
+"""--tokenizer jieba: ROUGE and BLEU by the words of an optional package, which is named where it is used."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from core import packages
+from core.errors import RequestError
+from eval.metrics.text import JIEBA, bleu, bleu_parts, jieba_words, rouge
+from eval.runs.measured import measured_examples
+from eval.text import cli
+
+REFERENCE, ANSWER = "我们在北京大学学习，很好。", "他们在北京大学工作。"
+ROWS = [{"instruction": f"任务 {n}", "output": REFERENCE} for n in range(3)]
+has_jieba = pytest.mark.skipif(find_spec(JIEBA) is None, reason="the optional package jieba is not installed")
+
+
+@pytest.fixture
+def text(tiny_model: Path, tmp_path: Path):
+    """`text("--rouge")` runs the command with the tiny model and returns the folder of its results."""
+    (tmp_path / "rows.json").write_text(json.dumps(ROWS))
+
+    def call(*arguments: object, out: str = "out") -> Path:
+        given = ["--model", tiny_model, "--data", tmp_path / "rows.json", "--max-new-tokens", 8]
+        cli.main(list(map(str, [*given, "--out", tmp_path / out, *arguments])), standalone_mode=False)
+        return tmp_path / out / "base" / "rows"
+
+    return call
+
+
+@has_jieba
+def test_words_are_jiebas_without_punctuation() -> None:
+    assert jieba_words(REFERENCE) == ["我们", "在", "北京大学", "学习", "很", "好"]
+    assert jieba_words("LoRA 很好") == ["lora", "很", "好"]
+
+
+@has_jieba
+def test_rouge_and_bleu_count_words_and_not_characters() -> None:
+    """2 of 6 and of 4 words are shared: 2 · (2/4)(2/6) / (2/4 + 2/6) = 0.4."""
+    assert jieba_words(ANSWER) == ["他们", "在", "北京大学", "工作"]
+    assert rouge([REFERENCE], [ANSWER], JIEBA)["rouge1"] == [pytest.approx(0.4)]
+    assert rouge([REFERENCE], [ANSWER])["rouge1"] != [pytest.approx(0.4)]
+    same, signature = bleu([REFERENCE] * 2, [REFERENCE] * 2, tokenizer=JIEBA)
+    assert same.value == pytest.approx(100) and "tok:none" in signature
+    other, _ = bleu([REFERENCE] * 2, [ANSWER, REFERENCE], tokenizer=JIEBA)
+    assert fmean(bleu_parts([REFERENCE] * 2, [ANSWER, REFERENCE], JIEBA)) == pytest.approx(other.value)
+
+
+@has_jieba
+def test_results_and_screen_name_the_tokenizer_and_a_comparison_uses_it(text, tmp_path, capsys) -> None:
+    folder = text("--rouge")
+    found = json.loads((folder / "results.json").read_text())
+    assert found["tokenizer"] == found["settings"]["tokenizer"] == "characters"
+    assert "(by characters)" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    rows = [{**row, "prediction": ANSWER} for row in rows]
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "again"
+    arguments = ["--rescore", tmp_path / "out", "--rouge", "--tokenizer", "jieba", "--out", out]
+    cli.main(list(map(str, [*arguments, "--data", tmp_path / "rows.json"])), standalone_mode=False)
+    again = json.loads((out / "base/rows/results.json").read_text())
+    assert again["tokenizer"].startswith("jieba 0") and again["rouge1"] == pytest.approx(0.4)
+    assert "(by jieba 0" in capsys.readouterr().out
+    values = [row.value for row in measured_examples(out / "base/rows/predictions.jsonl", "rouge1")]
+    assert values == [pytest.approx(0.4)] * 3
+
+
+def test_without_the_package_the_message_has_the_install_line(text, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(packages, "find_spec", lambda _: None)
+    with pytest.raises(RequestError, match=r"jieba is not installed.*pip install jieba"):
+        text("--rouge", "--tokenizer", "jieba")
+    assert not (tmp_path / "out").exists()
+
+
+def test_it_is_refused_where_nothing_is_compared(text) -> None:
+    with pytest.raises(RequestError, match="--tokenizer: it is for ROUGE and BLEU: add --rouge"):
+        text("--tokenizer", "jieba")
