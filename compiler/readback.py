@@ -51,7 +51,8 @@ class Written:
             files = []
             for output in outputs:
                 path = cast("Path", self.staged) / output.file.format(split=split)
-                file = RecordFile(path, partial(look_back, self.spec, output, path))
+                look = partial(look_back, self.spec, output, path)
+                file = RecordFile(path, look, in_pieces=output.pieces is not None)
                 files.append(stack.enter_context(file))
             yield files
         for output, file in zip(outputs, files, strict=True):
@@ -88,7 +89,7 @@ class Written:
             rows, checksum, found = file.looked()
             if rows != file.rows:
                 raise not_as_made(file.path, f"the count of records ({file.rows} written, {rows} found)")
-            totals[output.file] += rows
+            totals[output.file] += file.sources if output.pieces else rows
             looks.append((rows, checksum, found))
             datasets[output.dataset.format(split=split) if output.dataset else file.path.name] = rows
             files[file.path.name] = {"rows": rows, "sha256": file.sha256}

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, islice, repeat
 from typing import cast
 
 import orjson
 
 from compiler.kinds import HISTORY, PAIR, RECORDED
+from compiler.pieces import SEPARATOR
 from compiler.rows import Batch
 from compiler.spec import Output, Spec, placeholders
 from compiler.texts import as_texts, wrapped
@@ -56,14 +57,28 @@ class Renderer:
         self.from_turns = spec.writes_turns(output)
         self.columns = spec.kinds
         self.beside = {name: kind for name, kind in spec.kinds.items() if kind in RECORDED}
+        self.cut = output.pieces.cutter() if output.pieces else None
 
     def render(self, batch: Batch) -> list[bytes]:
-        """Return the records of a batch as JSON texts, keys in a fixed order, non-ASCII as it is."""
+        """Return for each row its record as JSON text, keys in a fixed order, non-ASCII as it is.
+
+        With `pieces` a row has several records, with `pieces.SEPARATOR` between them.
+        """
         if not len(batch):
             return []
+        if self.cut is None:
+            return self._encoded(batch, self._fields(batch))
+        cut = [self.cut(text) for text in self._plain_texts(batch)]
+        each_piece = batch.keep(row for row, pieces in enumerate(cut) for _ in pieces)
+        texts = list(chain.from_iterable(cut))
+        records = iter(self._encoded(each_piece, [*self._kept(each_piece), (self.output.field, texts)]))
+        return [SEPARATOR.join(islice(records, len(pieces))) for pieces in cut]
+
+    def _encoded(self, batch: Batch, fields: Iterable[Field]) -> list[bytes]:
+        """Return the JSON text of each row from its fields."""
         parts: list[bytes] = []
         values: list[Iterable[bytes]] = []
-        for key, value in self._fields(batch):
+        for key, value in fields:
             form, columns = value.json() if isinstance(value, Filled) else (b"%b", [_each(value)])
             parts.append(orjson.dumps(key).replace(b"%", b"%%") + b":" + form)
             values += columns
@@ -73,7 +88,7 @@ class Renderer:
     def _fields(self, batch: Batch) -> list[Field]:
         """Return the record's fields in order: a template filled in, or a value for each row."""
         out = self.output
-        kept = [*self._beside(batch), *((name, batch.columns[name]) for name in out.keep)]
+        kept = self._kept(batch)
         system = [("system", self._text(batch, "system"))] if "system" in out.templates else []
         if out.format == "alpaca" and self.from_turns:
             return [*self._alpaca(batch), *system, *kept]
@@ -88,7 +103,7 @@ class Renderer:
                 texts["input"] = Filled(["", ""], [cast("list[str]", given)])
             return [*texts.items(), *system, *history, *kept]
         if out.format == "text":
-            told = map(self._told, self._with_system(batch)) if self.from_turns else self._text(batch, "text")
+            told = self._from_roles(batch) if self.from_turns else self._text(batch, "text")
             return [*kept, (out.field, told)]
         if out.format == "messages":
             talks = (
@@ -98,6 +113,18 @@ class Renderer:
             return [*kept, (out.field, talks), *self._extras(batch, ("tools",))]
         talks = ([{"from": SHAREGPT[t.role], "value": t.text} for t in talk] for talk in self._talks(batch))
         return [(out.field, talks), *self._extras(batch, ("system", "tools")), *kept]
+
+    def _kept(self, batch: Batch) -> list[Field]:
+        """Return what a record has besides its texts: answers and marks of its kind, and kept columns."""
+        return [*self._beside(batch), *((name, batch.columns[name]) for name in self.output.keep)]
+
+    def _plain_texts(self, batch: Batch) -> Iterator[str]:
+        """Yield the plain text of each row."""
+        return self._from_roles(batch) if self.from_turns else self._text(batch, "text").texts(len(batch))
+
+    def _from_roles(self, batch: Batch) -> Iterator[str]:
+        """Yield the turns of each row as one text."""
+        return map(self._told, self._with_system(batch))
 
     def _beside(self, batch: Batch) -> Iterator[Field]:
         """Yield what stands beside the texts of a record; in conversations answers are turns."""

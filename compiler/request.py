@@ -47,6 +47,7 @@ class CompileRequest:
             **{key: getattr(self, key) for key in ("over", "limit", "seed", "duplicates")},
             "on_error": "reject" if self.reject else "fail",
             "sources": sources,
+            "tokenizers": [output.pieces.identity() for output in spec.outputs if output.pieces],
             "compiler": own_hash(),
             "versions": {"python": sys.version.split()[0], **versions(*PACKAGES)},
         }

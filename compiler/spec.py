@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from compiler.kinds import HISTORY, RECORDED, check_kinds, check_texts
+from compiler.pieces import Pieces
 from compiler.specfile import Raw, Source, filled_in, find_spec, read_spec, reads_piece_by_piece, source_of
 from core.errors import ContentError, nearest, show_value
 from core.examples import examples_file
@@ -57,6 +58,7 @@ class Output:
     keep: tuple[str, ...] = ()
     turns: str = "first"
     wrap_input: str = "{}"
+    pieces: Pieces | None = None
 
     def columns_of(self, *fields: str) -> list[str]:
         """Return the columns that the templates of these record fields name, each once."""
@@ -322,7 +324,16 @@ def _output(writes: list[Any], number: int) -> Output:
         raw = {key: like[key] for key in like if key not in ("dataset", "field")} | raw
     templates = {key: raw[key] for key in TEMPLATES if key in raw}
     key = raw.get("field", FIELDS[raw["format"]])
-    return filled_in(Output, raw, templates=templates, field=key, roles=raw.get("roles", {}))
+    pieces = filled_in(Pieces, raw["pieces"]) if "pieces" in raw else None
+    if pieces:
+        plain = raw["format"] == "text"
+        _refuse(not plain, f"write.{number}: `pieces` cuts plain texts: expected `format: text`")
+        repeats = pieces.overlap >= pieces.size
+        _refuse(
+            repeats, f"write.{number}: `overlap: {pieces.overlap}` must be less than {pieces.size}, a piece"
+        )
+    roles = raw.get("roles", {})
+    return filled_in(Output, raw, templates=templates, field=key, roles=roles, pieces=pieces)
 
 
 def _mixed(spec: Spec, whole: Any) -> Spec:
@@ -395,6 +406,8 @@ def _check_files(spec: Spec) -> None:
         strange = [part for part in named if part and part not in spec.parts]
         splits = f"splits: {', '.join(spec.parts)}; `source.splits` names others"
         _refuse(strange, f"source.{key}: no split {''.join(strange[:1])!r} ({splits})")
+    grouped = spec.group and any(output.pieces for output in spec.outputs)
+    _refuse(grouped, "`pieces` and `fit.group` do not go together: a piece has no row of its own")
     rest = spec.split and PART in spec.split.shares
     _refuse(rest, f"split: {PART!r} is what the others leave: name the others only")
     sampled = spec.sample is not None and (spec.mix or PART not in spec.parts)

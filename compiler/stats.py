@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from compiler.fingerprints import quantiles
 from compiler.stored import MOST_LABELS, few, stored_examples
 from compiler.texts import speaks
+from compiler.tokens import load_tokenizer
 from core.errors import ContentError, RequestError
-from core.files import read_object
-from core.packages import need
 
 BATCH = 256
 NAMED = 3  # duplicates for people, of the first that --json names
@@ -108,16 +106,7 @@ def _lines_of(places: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def _tokens(model: Path) -> Measure:
     """Return what counts tokens by the tokenizer of a model folder, without special tokens."""
-    path = model / "tokenizer.json"
-    if not path.is_file():
-        raise RequestError(f"--model {model}: no tokenizer.json in it; name a folder with a fast tokenizer")
-    need("tokenizers")
-    from tokenizers import Tokenizer
-
-    if not isinstance(read_object(path).get("model"), dict):
-        raise ContentError(f"{path}: no `model` in it, so it is no tokenizer; get the file again")
-    tokenizer: Any = Tokenizer.from_file(str(path))
-    tokenizer.no_truncation()
+    tokenizer = load_tokenizer(model, "--model")
     return lambda texts: [len(each.ids) for each in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
 

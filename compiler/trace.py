@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compiler.check import Checker
+from compiler.pieces import SEPARATOR
 from compiler.problems import Problems
 from compiler.read import read, reading
 from compiler.registry import entry_of
@@ -47,12 +48,13 @@ def trace(
         yield f"raw row, {found.batch.place(0)}", _pretty(found.raw)
         yield "columns", _pretty({name: values[0] for name, values in found.batch.columns.items()})
         for output in found.spec.outputs:
-            record = Renderer(found.spec, output).render(found.batch)[0].decode()
-            yield f"record in {output.file.format(split=found.split)}", record
-            if template and output.dataset:
-                title = f"what the model sees with template {template}, loss tokens between ⟦ and ⟧"
-                entry = entry_of(found.spec, output, output.file)
-                yield title, seen_by_model(json.loads(record), entry, template)
+            (rendered,) = Renderer(found.spec, output).render(found.batch)
+            for record in rendered.decode().split(SEPARATOR.decode()):
+                yield f"record in {output.file.format(split=found.split)}", record
+                if template and output.dataset:
+                    title = f"what the model sees with template {template}, loss tokens between ⟦ and ⟧"
+                    entry = entry_of(found.spec, output, output.file)
+                    yield title, seen_by_model(json.loads(record), entry, template)
     if number < row:
         if problems.errors:
             raise ProblemsError(problems.errors, spec.name)

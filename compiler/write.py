@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from compiler.pieces import SEPARATOR
 from core.errors import ContentError
 from core.files import flush_soon, named
 
@@ -44,11 +45,13 @@ class RecordFile:
     checksum of the records as they are handed over, before anything is done with them. Hashing
     and writing need no interpreter lock: a thread does both while the next batches are made, in large
     pieces, since it waits for the lock after each. `look` is called on the file, once it is whole or, in a
-    process of its own, while it grows.
+    process of its own, while it grows. With `in_pieces`, what is added for a row may be several records;
+    `sources` counts the rows.
     """
 
-    def __init__(self, path: Path, look: Look | None = None) -> None:
-        self.path, self._look = path, look
+    def __init__(self, path: Path, look: Look | None = None, *, in_pieces: bool = False) -> None:
+        self.path, self._look, self._in_pieces = path, look, in_pieces
+        self.sources = 0
         self._follower: Follower | None = None
         self.rows, self.sha256 = 0, ""
         array = path.suffix == ".json"
@@ -93,6 +96,9 @@ class RecordFile:
 
     def add(self, records: Sequence[bytes]) -> None:
         """Append records and note their checksum, which the file is compared with when it is read back."""
+        self.sources += len(records)
+        if self._in_pieces and records:
+            records = SEPARATOR.join(records).split(SEPARATOR)
         if records:
             self.encoded.add(self._between.join(records))
             self.write(records)
