@@ -13,7 +13,7 @@ Cut = Callable[[str], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Pieces:
+class PieceRule:
     """The longest piece of a text, in characters or in tokens of a tokenizer's folder, and how much of its
     end the next piece repeats, in the same unit. One of `characters` and `tokens` is 0."""
 

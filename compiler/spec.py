@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from compiler.kinds import HISTORY, RECORDED, check_kinds, check_texts
-from compiler.pieces import Pieces
+from compiler.pieces import PieceRule
 from compiler.specfile import Raw, Source, filled_in, find_spec, read_spec, reads_piece_by_piece, source_of
 from core.errors import ContentError, nearest, show_value
 from core.examples import examples_file
@@ -58,7 +58,7 @@ class Output:
     keep: tuple[str, ...] = ()
     turns: str = "first"
     wrap_input: str = "{}"
-    pieces: Pieces | None = None
+    pieces: PieceRule | None = None
 
     def columns_of(self, *fields: str) -> list[str]:
         """Return the columns that the templates of these record fields name, each once."""
@@ -324,7 +324,7 @@ def _output(writes: list[Any], number: int) -> Output:
         raw = {key: like[key] for key in like if key not in ("dataset", "field")} | raw
     templates = {key: raw[key] for key in TEMPLATES if key in raw}
     key = raw.get("field", FIELDS[raw["format"]])
-    pieces = filled_in(Pieces, raw["pieces"]) if "pieces" in raw else None
+    pieces = filled_in(PieceRule, raw["pieces"]) if "pieces" in raw else None
     if pieces:
         plain = raw["format"] == "text"
         _refuse(not plain, f"write.{number}: `pieces` cuts plain texts: expected `format: text`")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.pieces import Pieces
+from compiler.pieces import PieceRule
 from compiler.spec import load_spec
 from compiler.trace import trace
 from compiler.write import RecordFile
@@ -35,7 +35,7 @@ def joined(pieces, overlap):
 @given(st.text(max_size=60), st.integers(1, 9), st.integers(0, 8))
 def test_characters_are_all_there_and_no_piece_only_repeats(text, size, overlap):
     overlap = min(overlap, size - 1)
-    pieces = Pieces(characters=size, overlap=overlap).cutter()(text)
+    pieces = PieceRule(characters=size, overlap=overlap).cutter()(text)
     assert joined(pieces, overlap) == text
     assert all(0 < len(piece) <= size for piece in pieces) or pieces == [""]
     assert all(len(piece) > overlap for piece in pieces[1:])
@@ -50,13 +50,13 @@ def words(text):
     st.lists(st.sampled_from(["a", "bc", " ", "苹果", "def"]), max_size=40).map(" ".join), st.integers(1, 6)
 )
 def test_tokens_are_all_there(text, size):
-    pieces = Pieces(tokens=size, overlap=0)._by_tokens(text, words)
+    pieces = PieceRule(tokens=size, overlap=0)._by_tokens(text, words)
     assert "".join(pieces) == text
     assert all(len(words(piece)) <= size for piece in pieces)
 
 
 def test_tokens_overlap_by_whole_tokens():
-    pieces = Pieces(tokens=3, overlap=1)._by_tokens("a b c d e f", words)
+    pieces = PieceRule(tokens=3, overlap=1)._by_tokens("a b c d e f", words)
     assert pieces == ["a b c", " c d e", " e f"]
 
 
