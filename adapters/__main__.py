@@ -1,4 +1,4 @@
-"""`python -m adapters merge|fuse|show|export`: exact arithmetic on adapters; no torch, no base in memory."""
+"""`tuneyard adapter merge|fuse|show|export`: exact arithmetic on adapters; no torch, no base in memory."""
 
 import os
 import time

@@ -93,7 +93,7 @@ def cli(checkpoints: Path | None, grid: str, seed: int, metric: str, dry_run: bo
         text, ship = report(Sweep(request.out, axes.names, axes.points, splits, metric))
         click.echo(text)
         chosen = [f"{part.adapter.folder}={part.weight:g}" for part in axes.models[ship]]
-        if chosen:  # a recipe of `adapters merge`; none where the base is best
+        if chosen:  # a recipe of `tuneyard adapter merge`; none where the base is best
             write_text(request.out / RECIPE, f"adapters: {json.dumps(chosen)}\n")
         else:
             (request.out / RECIPE).unlink(missing_ok=True)

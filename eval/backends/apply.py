@@ -1,7 +1,8 @@
 """Adapters applied for a while: unmerged beside the base's weights, or merged into them.
 
 Unmerged is exact: each adapted linear gives y + s·B(Ax), two small products in a hook, and the base's
-weights stay as they are. Merged is what `adapters fuse` would ship: the sum rounded to the base's dtype.
+weights stay as they are. Merged is what `tuneyard adapter fuse` would ship: the sum rounded to the base's
+dtype.
 """
 
 import contextlib

@@ -58,7 +58,6 @@ def page(
 
     found = compared.comparison
     sentence = headline(found)
-    decided = sorted(found.sections, key=lambda section: bool(section.decided_by))
     notes = [LEFT_OUT]
     notes += [NOT_WRITTEN] if plot_language() != current() else []
     notes += [NUMBERED] if numbered else []
@@ -79,7 +78,7 @@ def page(
         policy=POLICY,
         style=(PAGE / "style.css").read_text(encoding="utf-8"),
         sentence=sentence,
-        decided=decided[:1] if sentence else decided,
+        decided=found.sections[:1] if sentence else found.sections,
         accuracies=scores(found),
         plots=[
             {"caption": told, "svg": inline(svg, f"{folder_name(name)}-", html.escape(told))}
@@ -151,7 +150,8 @@ def inline(svg: str, prefix: str, escaped: str) -> str:
 GLOSSARY = {
     "accuracy": "The share of examples that a model answers correctly.",
     "macro-F1": "The unweighted mean over labels of the harmonic mean of precision and recall.",
-    "95 % interval": "Where the value would lie for other examples of the same kind, 95 times of 100.",
+    "95 % interval": "Confidence interval. If the examples were drawn again many times, 95 of 100 intervals "
+    "computed this way would contain the true value.",
     "majority-class baseline": "The accuracy of always giving the commonest expected answer.",
     "mean": "The mean of the accuracies on all datasets, each dataset counting alike.",
     "difference, points": "The accuracy of the first model less that of the second, in percentage points.",

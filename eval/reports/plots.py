@@ -141,7 +141,7 @@ def folder_name(dataset: str) -> str:
 
 
 def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart:
-    """Return accuracy by section and model, with the majority class; the title is on the last compared."""
+    """Return accuracy by section and model, with the majority class; the title is on the first compared."""
     models = [model for model in comparison.models if any(model in section.figures for section in sections)]
     figures = {model: [section.figures.get(model) for section in sections] for model in models}
     series = {
@@ -149,8 +149,8 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
         for model, own in figures.items()
     }
     places = [f"{section_name(section.name)}\nn = {section.n:,}" for section in sections]
-    asked = sorted(sections, key=lambda section: bool(section.decided_by) - bool(section.against_base))
-    judged = asked[0] if asked[0].against_base else sections[-1]
+    compared = [section for section in sections if section.against_base]
+    judged = compared[0] if compared else sections[0]
     known = not any(math.isnan(section.majority) for section in sections)
     return Chart(_finding(comparison, judged), places, series, [s.majority for s in sections if known])
 

@@ -231,18 +231,36 @@ def slice_table(slices: Sequence[Slice], base: str) -> Table:
 
 
 def method(section: Section) -> str:
-    """Return how the comparisons of a section were made, in a line."""
-    against, between = section.against_base, section.between
-    families = {"{count} against the base": against, "{count} among the others": between}
-    how = tr("p and interval from the same sign flips, the largest statistic of each family: ")
-    how += tr(", ").join(tr(told, count=len(tests)) for told, tests in families.items() if tests)
+    """Return how p and intervals of a section were computed, in plain sentences."""
+    test = tr(" p and intervals come from one sign-flip test.")
     if section.name == MEAN:
-        return tr("Every dataset counts alike; {how}.", how=how)
-    if section.groups is not None:
-        told = "{n:,} examples in {clusters:,} clusters, flipped whole: {how}."
-        return tr(told, n=section.n, clusters=section.groups, how=how)
-    alone = len(against) == 1 and not between and not section.metric
-    return tr("{n:,} independent examples: {how}.", n=section.n, how=tr("mid-p McNemar") if alone else how)
+        rows = tr("Every dataset counts alike.")
+    elif section.groups is not None:
+        rows = tr("{n:,} examples in {clusters:,} clusters.", n=section.n, clusters=section.groups)
+        test = tr(" p and intervals come from one sign-flip test, which flips whole clusters.")
+    else:
+        rows = tr("{n:,} independent examples.", n=section.n)
+        one_pair = len(section.against_base) == 1 and not section.between
+        if one_pair and not section.metric:
+            test = tr(" p is that of the mid-p McNemar test.")
+    return rows + test + _corrected(len(section.against_base), len(section.between))
+
+
+def _corrected(against: int, between: int) -> str:
+    """Return the sentence on the correction for several comparisons, or "" if there is only one."""
+    if against > 1 and between > 1:
+        told = (
+            " They are corrected for {against} comparisons with the base and {between} among the others "
+            "(max statistic)."
+        )
+        return tr(told, against=against, between=between)
+    if against > 1:
+        return tr(" They are corrected for {count} comparisons with the base (max statistic).", count=against)
+    if between > 1:
+        return tr(
+            " They are corrected for {count} comparisons among the others (max statistic).", count=between
+        )
+    return ""
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -298,8 +316,7 @@ def markdown(comparison: Comparison, numbered: Mapping[str, str]) -> str:
     """Return the whole judgement: scores, then each section's comparisons under its verdict; `numbered`
     is the key of the labels that the plots could not write out."""
     parts = [grid(table) for table in (scores(comparison), *figures(comparison).values())]
-    sections = sorted(comparison.sections, key=lambda section: bool(section.decided_by))
-    parts += [_section(section, comparison) for section in sections]
+    parts += [_section(section, comparison) for section in comparison.sections]
     if numbered:
         key = "\n".join(f"- {number} {label}" for label, number in numbered.items())
         parts.append(f"{tr(NUMBERED)}\n\n{key}")

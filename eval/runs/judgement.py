@@ -205,8 +205,11 @@ class Comparison:
 
     @property
     def sections(self) -> list[Section]:
-        """The sets, then the mean where there is one."""
-        return [*self.sets, *([self.mean] if self.mean else [])]
+        """All sections in the order in which they are shown: those that decide first, then the others."""
+        sections = list(self.sets)
+        if self.mean:
+            sections.append(self.mean)
+        return sorted(sections, key=lambda section: bool(section.decided_by))
 
 
 KINDS = ("type", "subtype")

@@ -176,6 +176,36 @@ def test_a_phone_scrolls_tables_and_not_the_page(small: str, tmp_path: Path) -> 
     assert wide == ""
 
 
+def test_a_phone_shows_the_mean_beside_each_model(tmp_path: Path) -> None:
+    demo(tmp_path / "runs")
+    page = render(compare_results([str(tmp_path / "runs")]), "x")
+    (tmp_path / "inner.html").write_text(page, encoding="utf-8")
+    outer = "<body><iframe src=inner.html style='width:390px;height:900px;border:0'></iframe></body>"
+    script = """
+      const frame = document.querySelector("iframe");
+      frame.onload = () => {
+        const head = frame.contentDocument.querySelectorAll("#verdict thead th")[1];
+        const right = head.getBoundingClientRect().right;
+        document.body.append(JSON.stringify([head.textContent, right < 390]));
+      };
+    """
+    dom = open_page(
+        outer.replace("</body>", f"<script>{script}</script></body>"),
+        tmp_path,
+        "--allow-file-access-from-files",
+    )
+    assert '["mean, n = 600",true]' in dom
+
+
+def test_the_filters_have_different_names(small: str, tmp_path: Path) -> None:
+    script = """
+      const labels = [...document.querySelectorAll("#filters label")];
+      return labels.map((label) => label.firstChild.textContent.trim());
+    """
+    labels = answered(small, script, tmp_path)
+    assert len(set(labels)) == len(labels) and {"Model", "Agreement"} <= {*labels}
+
+
 def test_plots_follow_dark_mode(small: str, tmp_path: Path) -> None:
     script = """
       const colour = (one, what) => getComputedStyle(one)[what];

@@ -1,14 +1,16 @@
 """What people and programs read: a golden page, verdicts for each decision, numbers as shown."""
 
 import json
+import re
 from dataclasses import replace
 
 import jsonschema_rs
 import pytest
 
 from core.errors import RequestError
+from core.language import in_language
 from eval.reports.numbers import percent, points, show_p
-from eval.reports.tables import markdown, to_json
+from eval.reports.tables import markdown, method, scores, to_json
 from eval.reports.verdict import headline, verdict
 from eval.runs.comparison import compare
 from eval.runs.judgement import Comparison, ModelScore, PairedTest, ScoredRun, Section
@@ -170,7 +172,7 @@ def test_many_sets_are_rows() -> None:
     runs = [make(model, [True, False], f"set {n}") for n in range(9) for model in ("base", "a")]
     lines = markdown(compare(runs, "base"), {}).splitlines()
     assert [cell.strip() for cell in lines[0].split("|")[2:5]] == ["majority-class baseline", "base", "a"]
-    assert lines[2].startswith("| set 0, n = 2 ") and lines[11].startswith("| mean, n = 18 ")
+    assert lines[2].startswith("| mean, n = 18 ") and lines[3].startswith("| set 0, n = 2 ")
 
 
 def test_macro_f1_stands_beside_accuracy_where_there_are_labels() -> None:
@@ -186,10 +188,34 @@ def test_the_method_is_named() -> None:
     plain = markdown(compare([make("base", old), make("a", new)], "base"), {})
     grouped = markdown(compare([make("base", old, groups=groups), make("a", new, groups=groups)], "base"), {})
     assert (
-        "100 examples in 25 clusters, flipped whole: p and interval from the same sign flips, the largest "
-        "statistic of each family: 1 against the base." in grouped
+        "100 examples in 25 clusters. p and intervals come from one sign-flip test, which flips whole "
+        "clusters." in grouped
     )
-    assert "100 independent examples: mid-p McNemar." in plain
+    assert "100 independent examples. p is that of the mid-p McNemar test." in plain
+
+
+def test_the_method_is_plain_sentences_in_both_languages() -> None:
+    old, new = flags(40, 5, 30, 25)
+    models = {"base": old, "a": new, "b": new[::-1], "c": old[::-1]}
+    for groups in (None, [str(i // 4) for i in range(100)]):
+        for count in (2, 3, 4):
+            chosen = list(models.items())[:count]
+            runs = [make(name, right, set_, groups) for name, right in chosen for set_ in "st"]
+            comparison = compare(runs, "base")
+            for section in comparison.sections:
+                assert ":" not in method(section)
+                with in_language("zh"):
+                    text = method(section)
+                assert "：" not in text and not re.search("[a-z]{2,}", text.replace("mid-p McNemar", ""))
+    assert "3 comparisons with the base and 3 among the others" in method(comparison.sections[0])
+
+
+def test_the_section_that_decides_is_the_first_column() -> None:
+    old, new = flags(40, 5, 30, 25)
+    runs = [make(model, right, name) for name in "st" for model, right in (("base", old), ("a", new))]
+    for decide_on, names in (("", ["mean", "s", "t"]), ("t", ["t", "s", "mean"])):
+        header = scores(compare(runs, "base", decide_on)).header
+        assert [cell.partition(",")[0] for cell in header[1:]] == names
 
 
 def test_a_bar_in_a_name_does_not_break_the_table() -> None:

@@ -116,14 +116,14 @@ def test_several_datasets_count_alike_and_one_may_decide(tmp_path):
     for dataset, shift, n in (("a", -0.4, 40), ("b", -0.8, 80)):
         run(tmp_path, "base", losses(1, n=n), dataset)
         run(tmp_path, "mine", losses(2, shift, n), dataset)
-    first, second, mean = compared(tmp_path, "eval_loss").sections
+    mean, first, second = compared(tmp_path, "eval_loss").sections
     figures = [section.figures["mine"].value for section in (first, second)]
     assert mean.name == "mean" and not mean.decided_by and first.decided_by == "mean"
     assert mean.figures["mine"].value == pytest.approx(sum(figures) / 2)
     gains = [section.against_base[0].value for section in (first, second)]
     assert mean.against_base[0].value == pytest.approx(sum(gains) / 2)
     asked = compared(tmp_path, "eval_loss", decide_on="b").sections
-    assert [section.decided_by for section in asked] == ["b", "", "b"]
+    assert [(section.name, section.decided_by) for section in asked] == [("b", ""), ("a", "b"), ("mean", "b")]
 
 
 def test_where_lower_is_better_the_lowest_is_shipped_and_higher_ones_are_worse(tmp_path):
@@ -207,7 +207,7 @@ def test_a_run_without_an_accuracy_is_refused_with_the_metrics_that_it_has(tmp_p
     assert (
         table["sets"]["talks"]["models"]["mine"]["value"] < table["sets"]["talks"]["models"]["base"]["value"]
     )
-    assert "30 clusters, flipped whole" in done.output
+    assert "30 clusters. p and intervals come from one sign-flip test, which flips whole" in done.output
     assert {path.name for path in (tmp_path / "t").iterdir()} == {"table.md", "table.json"}
     done = CliRunner().invoke(
         cli, [str(tmp_path), "--metric", "x", "--margin", "1", "--out", str(tmp_path / "t")]
