@@ -1,5 +1,6 @@
 """Whether a compiled dataset is still what its manifest says: bytes of files, registry entries."""
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -12,7 +13,6 @@ Entry = dict[str, object]
 Manifest = dict[str, Any]
 COMPILED_KEYS = ("file_name", "formatting", "ranking", "columns", "tags")
 """The keys of an entry that a compile writes. Any other key was added by hand, and stays as it is."""
-COMPILE_AGAIN = "`tuneyard data compile {}` writes it again"
 _ABSENT = object()
 
 
@@ -34,6 +34,18 @@ def folder_of(entry: Entry) -> str:
     return parts[0] if len(parts) > 1 else ""
 
 
+def compile_again(folder: str, manifest: Manifest) -> str:
+    """Name the command that compiles a dataset as it was: its spec and its local sources."""
+    made_from = manifest.get("made_from")
+    sources = made_from.get("sources", ()) if isinstance(made_from, dict) else ()
+    several = len({source["split"] for source in sources}) > 1
+    words = ["tuneyard", "data", "compile", folder]
+    for source in sources:
+        if "://" not in source["path"]:
+            words += ["--source", f"{source['split']}={source['path']}" if several else source["path"]]
+    return f"`{shlex.join(words)}` writes it again"
+
+
 def changed_file(
     path: Path, manifest: Manifest, moved: Callable[[int], None] | None = None
 ) -> Problem | None:
@@ -46,7 +58,7 @@ def changed_file(
     compiled = files.get(path.name) if isinstance(files, dict) else None
     if not isinstance(compiled, dict):
         return None
-    hint = COMPILE_AGAIN.format(path.parent.name)
+    hint = compile_again(path.parent.name, manifest)
     if not path.is_file():
         return Problem("E431", str(path), "the compiled file is missing", hint=hint)
     if sha256(path, moved) == compiled.get("sha256"):
@@ -56,7 +68,7 @@ def changed_file(
     return Problem("E431", str(path), message, hint=hint)
 
 
-def changed_entry(place: str, name: str, entry: Entry, compiled: Entry) -> Iterator[Problem]:
+def changed_entry(place: str, name: str, entry: Entry, compiled: Entry, hint: str = "") -> Iterator[Problem]:
     """Yield E432 for each part of a registry entry that differs from what the compile registered.
 
     Keys that a user added (`num_samples`, `split`, …) are no difference. `place` is the registry's path.
@@ -66,7 +78,6 @@ def changed_entry(place: str, name: str, entry: Entry, compiled: Entry) -> Itera
         for field, value, expected_value in _parts(key, values, expected):
             if value != expected_value:
                 message = f"{_shown(value)}, but the compile registered {_shown(expected_value)}"
-                hint = COMPILE_AGAIN.format(folder_of(compiled))
                 yield Problem("E432", f"{place}: {name}", message, field, hint)
 
 

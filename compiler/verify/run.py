@@ -8,7 +8,14 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-from compiler.drift import Manifest, changed_entry, changed_file, compiled_entries, read_manifests
+from compiler.drift import (
+    Manifest,
+    changed_entry,
+    changed_file,
+    compile_again,
+    compiled_entries,
+    read_manifests,
+)
 from compiler.kinds import PLACEHOLDERS
 from compiler.retyped import problems_of_file
 from compiler.verify.audit import FIRST, KINDS, Audit, AuditBatch, audits, workers_for
@@ -267,7 +274,8 @@ def since_compiled(dataset: Dataset, out: Path, manifests: Mapping[str, Manifest
                 yield problem
         compiled = compiled_entries(folder, manifest).get(dataset.name)
         if compiled:
-            yield from changed_entry(str(out / REGISTRY), dataset.name, dataset.entry, compiled)
+            hint = compile_again(folder, manifest)
+            yield from changed_entry(str(out / REGISTRY), dataset.name, dataset.entry, compiled, hint)
 
 
 def _stage(dataset: Dataset, manifests: Mapping[str, Manifest], meaning: Meaning) -> str:

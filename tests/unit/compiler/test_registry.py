@@ -227,6 +227,9 @@ def test_a_file_that_is_not_what_was_compiled_is_seen(bench, change):
     assert differences(bench) == [] and "changed" not in listed(bench)[0]
     change(bench.out / "rte" / "alpaca_rte-train.json")
     assert differences(bench) == [("E431", "")]
+    dataset = find_dataset("alpaca_rte_train", bench.out)
+    (problem,) = since_compiled(dataset, bench.out, read_manifests(bench.out))
+    assert f"tuneyard data compile rte --source {source}" in problem.hint
     assert "changed: the file has changed since it was compiled (with 60 rows)" in listed(bench)[0]
     edit(bench, mine={"file_name": "rte/alpaca_rte-train.json"})
     assert differences(bench, "mine") == [("E431", "")]
