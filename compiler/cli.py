@@ -12,7 +12,7 @@ import click
 from compiler.request import CompileReport, CompileRequest
 from compiler.spec import Spec, load_spec
 from core.cli import examples
-from core.datasets import DEFAULT_FOLDER, registry_folder
+from core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
 from core.errors import CLI, ContentError, RequestError, one_line, resumed_by, summarise
 
 Texts = tuple[str, ...]
@@ -201,10 +201,8 @@ def list_command(out: Path) -> None:
     specs = [load_spec(name) for name in known_specs()]
     width = max(len(spec.name) for spec in specs)
     lines = ["specs", *(f"  {spec.name:{width}}  {spec.about}" for spec in specs)]
-    lines += [
-        f"datasets in {out}",
-        *(f"  {line}" for line in [*Registry(out, restore=False).lines()] or ["none"]),
-    ]
+    datasets = [*Registry(out, restore=False).lines()] or [wrong_folder(out) or "none"]
+    lines += [f"datasets in {out}", *(f"  {line}" for line in datasets)]
     click.echo("\n".join(lines))
 
 

@@ -32,7 +32,7 @@ from compiler.sources import Input
 from compiler.spec import MANIFEST, REJECTED, REJECTED_BEFORE, Output, Spec, load_spec
 from compiler.unused import Unused
 from core.checkout import version
-from core.datasets import REGISTRY, read_registry
+from core.datasets import REGISTRY, read_registry, wrong_folder
 from core.errors import ContentError, RequestError, nearest
 from core.examples import examples_file
 from core.files import OURS, publish, recovered, sha256, sync_folder, write_json
@@ -128,6 +128,9 @@ class Registry:
     def remove(self, name: str) -> list[str]:
         """Unregister a compiled dataset and delete its folder; returns the dataset names that are gone."""
         if name not in self.manifests:
+            nowhere = wrong_folder(self.folder)
+            if nowhere:
+                raise RequestError(f"no compiled dataset {name!r}: {nowhere}")
             known = f"(found: {', '.join(self.manifests) or 'none'}) {nearest(name, self.manifests)}"
             raise RequestError(f"no compiled dataset {name!r} in {self.folder} {known}".rstrip())
         target = self.folder / name

@@ -17,6 +17,7 @@ from compiler.unused import Unused
 from core.datasets import DEFAULT_FOLDER, REGISTRY
 from core.errors import ContentError, counted
 from core.files import versions
+from core.packages import after_setup
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow", "zstandard")
@@ -152,11 +153,12 @@ class CompileReport(Counts):
             lines.append(f"rejected rows: {out / spec.name / REJECTED}")
         if not datasets:
             return [*lines, "not registered: no output of the spec has a `dataset` name"]
-        elsewhere = "" if out == DEFAULT_FOLDER else f" --out {shlex.quote(str(out))}"
+        elsewhere = [] if out == DEFAULT_FOLDER else ["--out", str(out)]
+        verify = shlex.join(["tuneyard", "data", "verify", spec.name, *elsewhere])
         return [
             *lines,
             f"registered in {out / REGISTRY}: {', '.join(datasets)}",
-            f"next: tuneyard data verify {shlex.quote(spec.name)}{elsewhere}",
+            f"next: {after_setup(verify, 'llamafactory')}",
         ]
 
     def as_json(self) -> dict[str, object]:

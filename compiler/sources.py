@@ -26,6 +26,9 @@ _HUB = re.compile(
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
 )
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name, as hubs have it
+# The text of a Path, which keeps one slash of two.
+_ADDRESS = re.compile(r"(https?|ftp|s3|gs|hub|modelscope):/*(.*)")
+_HUB_PAGE = re.compile(r"/datasets/([\w.-]+/[\w.-]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +200,34 @@ def data_files(path: Path) -> list[Path]:
         if not path.is_file():
             raise RequestError(f"{path}: not a file or a folder")
     except FileNotFoundError as error:
-        hint = ""
-        if _REPOSITORY.fullmatch(str(path)) and suffix(path) not in (*readers(), ".zip"):
-            hint = f"; a dataset of the Hugging Face Hub is named --source hub:{path}"
-        raise RequestError(f"{path}: source not found{hint}") from error
+        raise RequestError(_not_found(path)) from error
     except OSError as error:  # a loop of links, a name too long, no permission
         raise RequestError(f"{path}: {error.strerror}") from error
     return [path]
+
+
+def _not_found(path: Path) -> str:
+    """Return why a source is not there; an address gets the ways to read what it names."""
+    address = _ADDRESS.fullmatch(str(path))
+    if address is None:
+        hint = ""
+        if _REPOSITORY.fullmatch(str(path)) and suffix(path) not in (*readers(), ".zip"):
+            hint = f"; a dataset of the Hugging Face Hub is named --source hub:{path}"
+        return f"{path}: source not found{hint}"
+    scheme, rest = address.groups()
+    is_hub = scheme in ("hub", "modelscope")
+    shown = f"{scheme}:{rest}" if is_hub else f"{scheme}://{rest}"
+    page = _HUB_PAGE.search(rest)
+    if is_hub:
+        source = shown
+    elif page:
+        source = f"hub:{page[1]}"
+    else:
+        source = "hub:OWNER/NAME"
+    return (
+        f"{shown}: an address, expected a file or folder: download it first, or compile a dataset of the "
+        f"Hugging Face Hub with `tuneyard data compile SPEC --source {source}`"
+    )
 
 
 def unread(given: Sequence[str]) -> Iterator[str]:

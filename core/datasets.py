@@ -74,11 +74,29 @@ def read_registry(folder: Path) -> dict[str, dict[str, object]]:
     return entries
 
 
+def wrong_folder(folder: Path) -> str:
+    """Return the sentence for a current folder without any folder of datasets, "" where there is one.
+
+    Only for the folders that are looked in without an option: one that an option names is somewhere else.
+    """
+    usual = (DEFAULT_FOLDER, LLAMAFACTORY_FOLDER)
+    if folder not in usual or any(each.is_dir() for each in usual):
+        return ""
+    return (
+        f"there is no {DEFAULT_FOLDER}/ or {LLAMAFACTORY_FOLDER}/ here: cd to your LLaMA-Factory folder, or "
+        "compile a dataset here (tuneyard data compile)"
+    )
+
+
 def not_registered(
     name: str, folder: Path, entries: Iterable[str], alike: Iterable[str] | None = None
 ) -> RequestError:
     """Return the error for a name that `folder` lacks, with the nearest, of `alike` the one meant."""
     import difflib
+
+    nowhere = wrong_folder(folder)
+    if nowhere:
+        return RequestError(f"dataset {name!r} not found: {nowhere}")
 
     known = sorted(entries)
     shown = known if len(known) <= NAMES else difflib.get_close_matches(name, known, NAMES, 0)

@@ -38,6 +38,14 @@ def in_checkout(command: str) -> str:
     return command if Path.cwd() == ROOT else f"cd {shlex.quote(str(ROOT))} && {command}"
 
 
+def after_setup(command: str, *modules: str) -> str:
+    """Return a command to type next, behind the set-up command if a package that it needs is missing."""
+    if all(find_spec(module) for module in modules):
+        return command
+    setup = "make setup" if Path.cwd() == ROOT else f"({in_checkout('make setup')})"
+    return f"{setup} && {command}"
+
+
 def need(*modules: str) -> None:
     """Raise `RequestError` naming the first of these modules that is not installed; imports none of them."""
     from core.errors import RequestError

@@ -39,6 +39,7 @@ from recipes.loaded import loaded_problems
 from recipes.output import inputs_of, other_run, other_world
 from recipes.recipe import Recipe, find_recipe, read_recipe
 from recipes.rules import problems_of
+from recipes.schema import known_keys
 from recipes.token_weights import weights_file
 from recipes.watch import FileStates, files_named, states_of
 
@@ -121,6 +122,8 @@ def command(
     paths = [Path(argument) for argument in arguments if "=" not in argument]
     if not paths:
         raise RequestError("no recipe named; expected RECIPE… KEY=VALUE…, as in recipes/rte.yaml lora_rank=4")
+    for path in paths:
+        _require_recipe(path)
     options = CheckOptions(overrides, model, machine(trains_on), **output)
     _refuse_unused(options, show_weights, watch)
     with LlamaFactory(several=watch or len(paths) > 1) as llamafactory:
@@ -139,6 +142,13 @@ def command(
                 failed += 1
     if failed:
         raise ContentError(f"{failed} of {len(paths)} recipes cannot be trained as they are")
+
+
+def _require_recipe(path: Path) -> None:
+    """Raise `RequestError` for a word that names no recipe, before the first recipe takes its time."""
+    if str(path) in known_keys() and not path.exists():
+        raise RequestError(f"'{path}': expected a recipe, or a setting as KEY=VALUE: {path}=…")
+    find_recipe(path)
 
 
 def _refuse_unused(options: CheckOptions, show_weights: int | None, watch: bool) -> None:

@@ -30,6 +30,7 @@ from compiler.trace import KeptRow, kept_rows
 from core.checkout import bundled
 from core.documents import read_mapping
 from core.errors import ContentError, RequestError, counted
+from core.packages import after_setup
 from core.prompt import conversation
 from core.timestamps import looks_like_timestamp
 
@@ -151,8 +152,8 @@ def _next(path: Path, spec: Spec, out: Path | None, options: dict[str, str], rej
         commands.append(shlex.join(["tuneyard", "data", "init", str(path), *given, "--out", str(file)]))
     on_error = ["--on-error", "reject"] if rejecting else []
     commands.append(shlex.join(["tuneyard", "data", "compile", str(file), *on_error]))
-    check = ["tuneyard", "recipe", "check", *_recipe_words(path, spec)]
-    return [f"next: {' && '.join(commands)}", f"then: {shlex.join(check)}"]
+    check = shlex.join(["tuneyard", "recipe", "check", *_recipe_words(path, spec)])
+    return [f"next: {' && '.join(commands)}", f"then: {after_setup(check, 'llamafactory')}"]
 
 
 def _recipe_words(path: Path, spec: Spec) -> list[str]:

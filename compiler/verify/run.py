@@ -24,7 +24,7 @@ from compiler.verify.learned import AnswersAuditor, PretrainingAuditor
 from compiler.verify.selection import Selection, selection_problems, split_rows
 from compiler.verify.trained import RecipeFile, Training, training_of
 from core.answers import MESSAGES, code_for
-from core.datasets import REGISTRY, Dataset, loaded_files, locate_dataset, read_registry
+from core.datasets import REGISTRY, Dataset, loaded_files, locate_dataset, read_registry, wrong_folder
 from core.documents import read_mapping
 from core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
 from core.files import no_folder
@@ -120,6 +120,9 @@ def datasets_of(name: str, out: Path) -> list[str]:
     registered = read_registry(out)
     if name in registered:
         return [name]
+    nowhere = wrong_folder(out)
+    if nowhere:
+        raise RequestError(f"dataset {name!r} not found: {nowhere}")
     known = sorted({*sets, *registered})
     there = f"(found: {', '.join(known) or 'none'}) {nearest(name, known)}"
     raise RequestError(f"nothing called {name!r} in {out} {there}".rstrip())

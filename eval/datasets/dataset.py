@@ -6,6 +6,7 @@ file that compile writes beside them (core/examples.py).
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 INDEPENDENT = "none"  # --cluster none
 DEFAULT = "group"  # the column of records that needs not be named
+RAW_FORMATS = (".csv", ".tsv", ".xlsx", ".parquet", ".arrow", ".zip", ".gz", ".zst")
+"""Endings of files that `tuneyard data` compiles and no command of eval reads."""
 Record = dict[str, object]
 Read = Callable[[Mapping[str, object], Mapping[str, object], str], Conversation]
 
@@ -102,7 +105,7 @@ def read_datasets(
 def find_sets(datasets: Sequence[str], files: Sequence[Path]) -> list[Dataset]:
     """Return registered datasets, and files by their stem; `RequestError` for none, missing or doubled."""
     sets = [find_dataset(name, registry_folder(name=name)) for name in datasets]
-    sets += [Dataset(path.stem, require(path, "data file"), {}) for path in files]
+    sets += [Dataset(path.stem, _data_file(path), {}) for path in files]
     names = [one.name for one in sets]
     if doubles := {name for name in names if names.count(name) > 1}:
         raise RequestError(f"two datasets are named {', '.join(sorted(doubles))}: rename a file")
@@ -111,6 +114,20 @@ def find_sets(datasets: Sequence[str], files: Sequence[Path]) -> list[Dataset]:
     if not sets:
         raise RequestError("no dataset: name one with --dataset NAME or --data FILE")
     return sets
+
+
+def _data_file(path: Path) -> Path:
+    """Return a file of --data; `RequestError` if it is missing, or of a format that has to be compiled."""
+    require(path, "data file")
+    if path.suffix.lower() not in RAW_FORMATS:
+        return path
+    spec = f"{path.stem}.yaml"
+    init = shlex.join(["tuneyard", "data", "init", str(path), "--out", spec])
+    compile_spec = shlex.join(["tuneyard", "data", "compile", spec])
+    raise RequestError(
+        f"{path}: --data reads records as JSON or JSON Lines, and prompts as .txt: compile it first "
+        f"({init} && {compile_spec}), then name the dataset with --dataset"
+    )
 
 
 def read_rows(path: Path) -> list[Record]:

@@ -181,6 +181,54 @@ def test_a_registry_of_ours_is_taken_first(foreign: Path) -> None:
     assert ended.returncode == 0 and "reading data/dataset_info.json" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "data verify identity",
+        "data stats identity",
+        "data diff identity identity",
+        "data remove identity",
+        "eval nli --model m --dataset identity --out out",
+    ],
+)
+def test_a_folder_without_datasets_says_where_to_go(tmp_path: Path, words: str) -> None:
+    ended = tuneyard(*words.split(), cwd=tmp_path)
+    assert ended.returncode == 2
+    said = "there is no dataset_info/ or data/ here: cd to your LLaMA-Factory folder"
+    assert said in ended.stderr and "identity" in ended.stderr
+    (tmp_path / "data").mkdir()
+    ended = tuneyard(*words.split(), cwd=tmp_path)
+    assert ended.returncode == 2 and said not in ended.stderr
+
+
+def test_list_and_check_say_so_too(tmp_path: Path) -> None:
+    listed = tuneyard("data", "list", cwd=tmp_path)
+    checked = tuneyard("recipe", "check", "rte", "--quick", cwd=tmp_path)
+    assert (listed.returncode, checked.returncode) == (0, 1)
+    for text in (listed.stdout, checked.stdout):
+        assert "there is no dataset_info/ or data/ here: cd to your LLaMA-Factory folder" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["data", "init", "https://x.org/a.csv"], "--source hub:OWNER/NAME"),
+        (["data", "init", "https://x.org/datasets/nyu-mll/glue/viewer"], "--source hub:nyu-mll/glue"),
+        (["data", "init", "hub:nyu-mll/glue"], "--source hub:nyu-mll/glue"),
+        (["data", "compile", "rte", "--source", "train=https://x.org/a?b=c"], "--source hub:OWNER/NAME"),
+        (["recipe", "check", "rte", "dataset"], "dataset=…"),
+        (["eval", "nli", "--model", "m", "--out", "out", "--data", "my x.csv"], "data init 'my x.csv' --out"),
+    ],
+)
+def test_what_a_command_does_not_read_gets_the_words_that_it_reads(
+    tmp_path: Path, words: list[str], command: str
+) -> None:
+    (tmp_path / "my x.csv").write_text("a,b\n")
+    ended = tuneyard(*words, cwd=tmp_path)
+    assert ended.returncode == 2 and command in ended.stderr
+    assert next((word for word in words[2:] if "://" in word), "").removeprefix("train=") in ended.stderr
+
+
 def test_bundled_specs_are_compiled_into_the_current_folder(foreign: Path) -> None:
     ended = tuneyard("data", "compile", "demo_rte", "--limit", "4", cwd=foreign)
     assert ended.returncode == 0, ended.stderr

@@ -1,6 +1,7 @@
 """The commands that `data init` prints run as they stand: they compile, and the recipe fits the dataset."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,13 @@ def test_a_percentage_is_shown_as_a_share(share: str, hint: str) -> None:
 def test_other_numbers_are_refused_without_that_hint(share: str) -> None:
     result = init(write(Path("rows.jsonl"), PAIRS), f"--split={share}")
     assert result.exit_code == 2 and " % is " not in result.stderr
+
+
+def test_after_setup_core_the_set_up_command_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The core has no LLaMA-Factory, which the commands after a compile need."""
+    monkeypatch.setattr("core.packages.find_spec", lambda name: None if name == "llamafactory" else name)
+    result = init(write(Path("rows.jsonl"), PAIRS), "--out", "mine.yaml")
+    assert re.search(r"^then: .*make setup\)? && tuneyard recipe check ", result.stderr, re.M)
+    assert "make setup" not in next(line for line in result.stderr.splitlines() if line.startswith("next: "))
+    compiled = CliRunner().invoke(cli, ["compile", "mine.yaml"])
+    assert re.search(r"^next: .*make setup\)? && tuneyard data verify ", compiled.stdout, re.M)

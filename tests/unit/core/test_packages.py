@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core import packages
-from core.packages import CORE, missing
+from core.packages import CORE, after_setup, missing
 
 ROOT = Path(__file__).parents[3]
 IMPORTED_AS = {"scikit-learn": "sklearn", "pillow": "PIL", "pyyaml": "yaml"}
@@ -159,3 +159,14 @@ def test_native_windows_is_named_before_anything_is_imported() -> None:
     code = "import sys; sys.platform = 'win32'; sys.modules['fcntl'] = None; import core"
     done = subprocess.run((sys.executable, "-c", code), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "WSL" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_next_command_is_behind_the_set_up_command_where_a_package_is_missing(
+    monkeypatch, tmp_path
+) -> None:
+    assert after_setup("tuneyard data verify x", "click") == "tuneyard data verify x"
+    monkeypatch.chdir(ROOT)
+    assert after_setup("tuneyard data verify x", "no_such_package") == "make setup && tuneyard data verify x"
+    monkeypatch.chdir(tmp_path)
+    elsewhere = after_setup("tuneyard data verify x", "no_such_package")
+    assert elsewhere == f"(cd {ROOT} && make setup) && tuneyard data verify x"
