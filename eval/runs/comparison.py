@@ -29,18 +29,10 @@ from eval.runs.judgement import (
     Section,
     by_dataset,
 )
+from eval.statistics.f1 import LabelCounts, count_labels, f1_differences, macro_f1
 from eval.statistics.family import Estimate, Units, estimates, shrunk, units_of
-from eval.statistics.rates import (
-    Cells,
-    Floats,
-    Measured,
-    average,
-    f1_parts,
-    label_cells,
-    macro_f1,
-    rate_of,
-    ratio,
-)
+from eval.statistics.rates import Measured, average, rate_of, ratio
+from eval.statistics.spread import Floats
 
 Families = tuple[list[PairedTest], list[PairedTest]]
 MANY = 3  # from so many candidates on, the figure of the best is noticeably too high
@@ -136,13 +128,13 @@ def paired_tests(
 def _section(name: str, runs: Mapping[str, ScoredRun], data: PairedRows, base: str) -> Section:
     run = min(runs.values(), key=lambda run: not run.rows)  # the first whose rows are known
     majority, label = _majority(run)
-    cells = {}
+    counts = {}
     if all(1 < len(set(own.gold)) <= MOST for own in runs.values()):  # no free text, and not all the same
-        cells = {model: label_cells(own.gold, own.predicted, own.groups) for model, own in runs.items()}
-    against, between = (_with_f1(family, cells) for family in families([data], [*runs], base, ACCURACY))
+        counts = {model: count_labels(own.gold, own.predicted, own.groups) for model, own in runs.items()}
+    against, between = (_with_f1(family, counts) for family in families([data], [*runs], base, ACCURACY))
     over = _over_majority([runs], [*runs])
     groups = None if run.groups is None else len(set(run.groups))
-    figures = {model: _figure(own, cells.get(model)) for model, own in runs.items()}
+    figures = {model: _figure(own, counts.get(model)) for model, own in runs.items()}
     return Section(name, len(run.gold), groups, majority, label, figures, against, between, over)
 
 
@@ -185,17 +177,17 @@ def _majority(run: ScoredRun) -> tuple[float, str]:
     return (float(share), str(said)) if isinstance(share, int | float) else (count / len(run.gold), label)
 
 
-def _with_f1(family: Sequence[PairedTest], cells: Mapping[str, Cells]) -> list[PairedTest]:
-    """The tests of one family with the differences of macro-F1, by the same procedure on each row's part."""
-    if not (family and cells):
+def _with_f1(family: Sequence[PairedTest], counts: Mapping[str, LabelCounts]) -> list[PairedTest]:
+    """The tests of one family with the differences of macro-F1, by the same procedure."""
+    if not (family and counts):
         return list(family)
-    parts = {model: f1_parts(own) for model, own in cells.items()}
-    steps = np.stack([parts[test.model] - parts[test.against] for test in family], axis=1)
-    found = estimates(units_of([steps], [None]))
+    places = {model: place for place, model in enumerate(counts)}
+    pairs = [(places[test.against], places[test.model]) for test in family]
+    found = estimates(f1_differences(list(counts.values()), pairs))
     return [replace(test, macro_f1=one) for test, one in zip(family, found, strict=True)]
 
 
-def _figure(run: ScoredRun, cells: Cells | None) -> ModelScore:
+def _figure(run: ScoredRun, counts: LabelCounts | None) -> ModelScore:
     found = rate_of(run.correct, run.groups)
     metrics = run.facts.get("metrics")
     said = set(run.predicted) if len(set(run.gold)) > 1 and run.rows else set()
@@ -205,7 +197,7 @@ def _figure(run: ScoredRun, cells: Cells | None) -> ModelScore:
         found.stderr,
         found.n,
         unparsed=sum(given == UNKNOWN for given in run.predicted),
-        macro_f1=None if cells is None else macro_f1(cells),
+        macro_f1=None if counts is None else macro_f1(counts),
         calibration=calibration(run.confidence, run.correct, run.groups) if run.confidence else None,
         trained_on=run.trained_on.get("examples", 0),
         trained_on_at_most=bool(run.trained_on.get("at_most")),

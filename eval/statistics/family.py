@@ -1,10 +1,17 @@
 """Several candidates against one model on the same rows: p, interval and verdict by one procedure.
 
-The statistic of a candidate is T(δ) = |Σ(x - δm)| / √Σ(x - δm)², over clusters (or rows) with x the sum of
-the differences and m the rows in it. Its null distribution flips the signs of whole clusters, for all
-candidates at once, and takes the largest T of the family (max-T: Westfall and Young 1993). p is read from
-it, and the interval holds every δ whose T(δ) is not above the same critical value: an interval leaves 0 out
-exactly where p is under 5 %, and covers all candidates together at 95 %, so also the one that is chosen.
+The statistic of a candidate is its mean difference in standard errors (`spread`), over clusters (or
+rows). A difference is significant only if it is so in two ways, each for all candidates at once:
+
+- by sign flips of whole clusters, taking the largest statistic of the family (max-T: Westfall and Young
+  1993): exact where a difference is as likely as its opposite;
+- by the largest of correlated normal deviates, with Student's t for the few or unequal clusters behind them:
+  that is what holds for the interval, away from a difference of 0.
+
+p is the larger one, and the interval reaches as many standard errors as the larger critical value. A skewed
+statistic is also judged on a scale on which it is nearly normal, and must be significant there, too; the
+interval is then the hull of both. So an interval leaves 0 out exactly where p is under 5 %, whatever the
+clusters, and it covers all candidates together at 95 %, so also the one that is chosen.
 
 Trainings of one recipe with different seeds are judged by their mean (`replicated`): seeds and examples are
 both samples of many.
@@ -12,13 +19,22 @@ both samples of many.
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.statistics.rates import AT_ONCE, SEED, Floats, by_cluster, t95
+from eval.statistics.rates import AT_ONCE, SEED, Z95, by_cluster
+from eval.statistics.spread import (
+    Floats,
+    Spread,
+    lever,
+    normal_deviate,
+    spread_of,
+    student_deviate,
+    unskewed,
+)
 
 ALPHA = 0.05
 Z_POWER = 0.8416212335729143  # the normal distribution's 80 % point
@@ -26,29 +42,30 @@ FLIPS = 20_000
 DRAWN = 100_000
 ENUMERATED = 12  # with as many clusters that differ, or fewer, every flip is counted
 NEAR = 1e-6  # statistics nearer than this are equal
-Bits = NDArray[np.uint8] | NDArray[np.int64]
+ROUNDING = 1e-12  # a variance that is a smaller part of the squares it is made of is none
 
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """What is flipped as a whole: `sums` [units, candidates] of differences and `sizes` [units] in rows. Both
-    are weighted, so that every dataset counts alike; `squares` is the sum of the rows' squared weights.
-    `bound` is the largest difference that there can be: 1 of shares, none of a loss."""
+    """What is flipped as a whole: `sums` [units, candidates] of differences, and `sizes`, of the same shape,
+    in rows. Both are weighted, so that every dataset counts alike; `squares` [candidates] is the sum of the
+    rows' squared weights. `bound` is the largest difference that there can be: 1 of shares, not one of a
+    loss."""
 
     sums: Floats
     sizes: Floats
-    squares: float
+    squares: Floats
     rows_are_units: bool
     bound: float = 1.0
 
     @property
     def values(self) -> Floats:
         """Each candidate's mean difference."""
-        return np.asarray(self.sums.sum(0) / self.sizes.sum())
+        return np.asarray(self.sums.sum(0) / self.sizes.sum(0))
 
     @property
     def power(self) -> Floats:
-        """The root of each candidate's summed squares: what its sum is measured by."""
+        """The root of each candidate's summed squares: its standard error if it does not differ."""
         return np.asarray(np.sqrt((self.sums**2).sum(0)))
 
 
@@ -80,28 +97,31 @@ def units_of(
         sizes.append(weight * by_cluster(weights, keys))
         squares += float((weights**2).sum()) * weight**2
     alone = all(keys is None for keys in groups)
-    return Units(np.concatenate(sums), np.concatenate(sizes), squares, alone, bound)
+    every = np.concatenate(sums)
+    shared = np.broadcast_to(np.concatenate(sizes)[:, None], every.shape)
+    return Units(every, shared, np.full(every.shape[1], squares), alone, bound)
 
 
 def estimates(units: Units) -> list[Estimate]:
-    """Return what is known of each candidate of a family. Of one on independent rows p is mid-p McNemar's, of
-    one on clusters exact; of several it is that of 20,000 flips with the seed fixed, or of all of them where
-    few clusters differ."""
-    whole = units.bound == 1 and bool(np.all(units.sums == np.round(units.sums)))
-    alone = units.sums.shape[1] == 1 and whole
-    return _estimated(units, *(_exact(units) if alone else _flipped(units)))
-
-
-def _estimated(units: Units, p: Floats, reach: float) -> list[Estimate]:
-    """Return the estimates by each candidate's p and the family's critical value."""
-    floor = math.sqrt(units.squares / len(units.sizes)) if units.bound == 1 else 0.0
-    size = units.sizes.sum()
-    limits = [_limits(units, column, reach) for column in range(units.sums.shape[1])]
-    least = np.minimum(units.bound, (reach + Z_POWER) * np.maximum(units.power, floor) / size)
-    return [
-        Estimate(float(value), *limit, float(chance), float(small))
-        for value, limit, chance, small in zip(units.values, limits, p, least, strict=True)
-    ]
+    """Return what is known of each candidate of a family. Of one on independent rows that are correct or not,
+    p is mid-p McNemar's; otherwise that of 20,000 flips with the seed fixed (of all flips if few clusters
+    differ), or of the normal family if that is larger."""
+    spread = spread_of(units.sums, units.sizes)
+    whole = bool(np.all(units.sums == np.round(units.sums)))
+    if whole and units.bound == 1 and units.rows_are_units and units.sums.shape[1] == 1:
+        spread = replace(spread, skew=np.zeros(1))  # which an exact test has no need to correct
+        p, reach = _exact(units)
+    else:
+        p, reach = _judged(units, spread)
+    floor = np.sqrt(units.squares / len(units.sums)) if units.bound == 1 else np.zeros(len(p))
+    error = np.maximum(units.power, floor) / units.sizes.sum(axis=0)
+    smallest = np.minimum(units.bound, (reach + Z_POWER) * error)
+    found = []
+    for column, value in enumerate(spread.value.tolist()):
+        chance = float(p[column])
+        low, high = _agreeing(_limits(units, spread, column, float(reach[column])), chance)
+        found.append(Estimate(value, low, high, chance, float(smallest[column])))
+    return found
 
 
 def sliced(
@@ -111,24 +131,20 @@ def sliced(
     `steps` are the differences [rows, candidates] of shares. A cluster in several slices is flipped whole."""
     names, candidates = list(dict.fromkeys(labels)), steps.shape[1]
     held = np.array([[label == name for name in names] for label in labels], dtype=float)
-    whole = units_of([(held[:, :, None] * steps[:, None, :]).reshape(len(steps), -1)], [groups])
-    sizes = units_of([held], [groups]).sums  # rows of each slice in each cluster
-    p, reach = _flipped(whole)
-    found = {}
-    for place, name in enumerate(names):
-        inside, columns = sizes[:, place] > 0, slice(place * candidates, (place + 1) * candidates)
-        counted = sizes[inside, place], float(held[:, place].sum()), groups is None
-        found[name] = _estimated(Units(whole.sums[inside, columns], *counted), p[columns], reach)
-    return found
+    sums = by_cluster((held[:, :, None] * steps[:, None, :]).reshape(len(steps), -1), groups)
+    sizes = np.repeat(by_cluster(held, groups), candidates, axis=1)
+    rows = np.repeat(held.sum(axis=0), candidates)
+    found = estimates(Units(sums, sizes, rows, groups is None))
+    return {name: found[place * candidates : (place + 1) * candidates] for place, name in enumerate(names)}
 
 
 def shrunk(units: Units) -> Floats:
     """Return each candidate's difference drawn towards their mean by what chance would spread them. The
     factor is 1 - (expected spread of equal candidates) / (spread seen), 0 at least: empirical Bayes (Efron
     and Morris 1973), which takes the luck out of the figure of whichever is chosen."""
-    values, size = units.values, units.sizes.sum()
+    values, size = units.values, units.sizes[:, 0].sum()
     mean = values.mean()
-    centred = units.sums - units.sums.mean(1, keepdims=True) - np.outer(units.sizes, values - mean)
+    centred = units.sums - units.sums.mean(1, keepdims=True) - units.sizes * (values - mean)
     expected, spread = (centred**2).sum() / size**2, ((values - mean) ** 2).sum()
     factor = max(0.0, 1 - expected / spread) if spread else 0.0
     return np.asarray(mean + factor * (values - mean))
@@ -146,90 +162,166 @@ def null_sums(nets: Sequence[int]) -> NDArray[np.float64]:
     return chances
 
 
-def _exact(units: Units) -> tuple[Floats, float]:
-    """Return p of a single candidate, and the critical value: t's, moved into the gap the test leaves."""
-    nets, power = units.sums[:, 0], float(units.power[0])
+def _exact(units: Units) -> tuple[Floats, Floats]:
+    """Return p of a single candidate on independent rows by all flips, and the critical value: Student's, or
+    more if the exact test does not reject there. (It rejects whatever lies above Student's value: mid-p is
+    the smaller p.)"""
+    nets, power, rows = units.sums[:, 0], float(units.power[0]), len(units.sums)
     chances = null_sums(nets.astype(int).tolist())
     centre = len(chances) // 2
     folded = chances[centre:] * np.where(np.arange(centre + 1) > 0, 2, 1)
     tails = np.minimum(1.0, folded[::-1].cumsum()[::-1])
-    p = tails - folded / 2 if units.rows_are_units else tails
+    p = tails - folded / 2
     place = abs(round(float(nets.sum())))
     possible = folded > 0
-    kept = np.flatnonzero(possible & (p >= ALPHA))[-1]
-    above = np.flatnonzero(possible & (p < ALPHA))
-    scale = power or 1.0
-    reach = _within(float(kept / scale), float(above[0] / scale) if len(above) else math.inf, units)
-    return np.array([p[place] if power else 1.0]), reach
+    kept = float(np.flatnonzero(possible & (p >= ALPHA))[-1])
+    usual = float(student_deviate(Z95, np.array(max(1.0, rows - 1.0))))
+    reach = max(usual, _student(kept + NEAR, power, rows))
+    return np.array([p[place] if power else 1.0]), np.array([reach])
 
 
-def _flipped(units: Units) -> tuple[Floats, float]:
-    """Return each candidate's p by the largest statistic of the family, and the critical value."""
-    sums, power = units.sums[np.any(units.sums, axis=1)], units.power
-    total = np.abs(units.sums.sum(0))
-    seen = np.round(np.divide(total, power, out=np.zeros_like(total), where=power > 0), 9)
-    if len(sums) <= ENUMERATED:
-        every = (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums))) & 1
-        largest = _largest(every, sums, power)
-    else:
-        generator = np.random.default_rng(SEED)
-        draws = (_random_bits(generator, len(sums)) for _ in range(0, FLIPS, AT_ONCE))
-        drawn = [_largest(bits, sums, power) for bits in draws]
-        largest = np.append(np.concatenate(drawn), seen.max())  # what was seen is one of the flips
-    largest = np.sort(largest)
-    p = (len(largest) - np.searchsorted(largest, seen - NEAR)) / len(largest)
-    rejected = math.ceil(ALPHA * len(largest)) - 1
-    kept = float(largest[len(largest) - 1 - rejected])
-    above = np.concatenate([largest, seen])
-    above = above[above > kept + 2 * NEAR]
-    return p, _within(kept + NEAR, float(above.min(initial=math.inf)), units)
+def _student(net: float, power: float, rows: int) -> float:
+    """Return the t statistic of `rows` differences, -1, 0 or 1, of this sum and root of summed squares."""
+    if not power:
+        return 0.0
+    rest = rows * power**2 - net**2
+    return math.inf if rest <= 0 else abs(net) * math.sqrt((rows - 1) / rest)
 
 
-def _random_bits(generator: np.random.Generator, count: int) -> Bits:
-    """Return random bits [500, count]."""
-    drawn = np.frombuffer(generator.bytes(AT_ONCE * (count // 8 + 1)), dtype=np.uint8)
-    return np.unpackbits(drawn.reshape(AT_ONCE, -1), axis=1, count=count)
+def _judged(units: Units, spread: Spread) -> tuple[Floats, Floats]:
+    """Return each candidate's p, and how many standard errors its limits are away: by flips and by normal
+    deviates, the larger of both."""
+    flips = _Flips(units, spread.freedom)
+    straight = flips.deviates(np.ones((1, flips.differing)))[0]
+    statistics = np.minimum(straight, _without_skew(spread, straight))
+    flipped_p, flipped_reach = _placed(_largest_flipped(flips, straight), statistics)
+    normal_p, normal_reach = _normal(spread, statistics)
+    reach = max(flipped_reach, normal_reach)
+    return np.maximum(flipped_p, normal_p), student_deviate(reach, spread.freedom)
 
 
-def _largest(bits: Bits, sums: Floats, power: Floats) -> Floats:
-    """Return the family's largest statistic under each row of bits, which are signs."""
-    signs = 2 * bits.astype(np.float32) - 1
-    flipped = np.abs(signs @ sums.astype(np.float32)).astype(np.float64)
-    return np.asarray(np.round(flipped / np.where(power > 0, power, 1.0), 9).max(axis=1))
+def _without_skew(spread: Spread, straight: Floats) -> Floats:
+    """Return the statistics on the scale on which skewed means are nearly normal, as normal deviates; 0 for
+    one that changes its sign there."""
+    usable = np.isfinite(straight) & (spread.error > 0)
+    ratio = np.divide(spread.value, spread.error, out=np.zeros_like(straight), where=usable)
+    moved = np.maximum(0.0, np.sign(ratio) * unskewed(ratio, spread.skew))
+    return np.where(usable, normal_deviate(moved, spread.freedom), straight)
 
 
-def _within(kept: float, above: float, units: Units) -> float:
-    """Return the 95 % point of t(G - 1) where it lies between the two attained values, else the nearest."""
-    size = float(units.sizes.sum() ** 2 / (units.sizes**2).sum())  # clusters, by their weights
-    freedom = max(1.0, size - 1)
-    t = t95(freedom)
-    wanted = t * math.sqrt(size / (freedom + t * t))
-    return max(kept + NEAR, wanted if wanted < above - NEAR else (kept + above) / 2)
+class _Flips:
+    """The statistics of a family if the signs of its units are flipped, in standard errors."""
+
+    def __init__(self, units: Units, freedom: Floats) -> None:
+        """Sum up what no flip changes."""
+        differing = np.any(units.sums, axis=1)
+        size = units.sizes.sum(axis=0)
+        levers = lever(units.sizes / size) ** 2
+        weighted = units.sums / levers
+        self.differing = int(differing.sum())
+        self.freedom = freedom
+        self.means = (units.sums / size)[differing]
+        self.products = (weighted * units.sizes)[differing]
+        self.squares = (weighted * units.sums).sum(axis=0)
+        self.size_squares = (units.sizes**2 / levers).sum(axis=0)
+        self.size = size
+        self.alike = bool(np.all(units.sizes == units.sizes[0, 0]))
+        self.product_by_mean = size * units.sizes[0] / levers[0]
+
+    def deviates(self, signs: Floats) -> Floats:
+        """Return the statistics [flips, candidates] of `signs` [flips, units that differ], as normal
+        deviates."""
+        value = signs @ self.means
+        product = value * self.product_by_mean if self.alike else signs @ self.products
+        squares = self.squares - 2 * value * product + value**2 * self.size_squares
+        squares = np.where(squares > ROUNDING * self.squares, squares, 0.0)
+        error = np.sqrt(squares) / self.size
+        endless = np.where(value == 0, 0.0, math.inf)
+        statistic = np.divide(np.abs(value), error, out=endless, where=error > 0)
+        return normal_deviate(statistic, self.freedom)
 
 
-def _limits(units: Units, column: int, reach: float) -> tuple[float, float]:
-    """Return the differences that T does not reject, within the bound: the roots of a quadratic. Of shares
-    the variance at δ is no smaller than |δ|(1 - |δ|), that of the fewest rows that can differ: so an interval
-    is no point where two models never differ, and Wilson's where they differ one way only."""
-    sums, sizes = units.sums[:, column], units.sizes
-    total, size, square = float(sums.sum()), float(sizes.sum()), reach * reach
-    a = size**2 - square * float((sizes**2).sum())
-    if a <= 0:  # so few clusters say nothing
+def _largest_flipped(flips: _Flips, seen: Floats) -> Floats:
+    """Return the family's largest statistic under each flip; `seen` are those without one."""
+    if flips.differing <= ENUMERATED:
+        every = (np.arange(2**flips.differing)[:, None] >> np.arange(flips.differing)) & 1
+        return np.asarray(flips.deviates(_signs(every)).max(axis=1))
+    drawn = [flips.deviates(signs).max(axis=1) for signs in _random_signs(flips.differing)]
+    return np.append(np.concatenate(drawn), seen.max())  # what was seen is one of the flips
+
+
+def _random_signs(count: int) -> Iterator[Floats]:
+    """Return random signs [500, count], as often as there are to be flips."""
+    generator = np.random.default_rng(SEED)
+    for _ in range(0, FLIPS, AT_ONCE):
+        drawn = np.frombuffer(generator.bytes(AT_ONCE * (count // 8 + 1)), dtype=np.uint8)
+        bits = np.unpackbits(drawn.reshape(AT_ONCE, -1), axis=1, count=count)
+        yield _signs(bits)
+
+
+def _signs(bits: NDArray[np.uint8] | NDArray[np.int64]) -> Floats:
+    """Return -1 for 0 and 1 for 1."""
+    return 2 * bits.astype(np.float64) - 1
+
+
+def _placed(largest: Floats, statistics: Floats) -> tuple[Floats, float]:
+    """Return each statistic's p among the family's largest if nothing differs, and their 95 % point."""
+    ordered = np.sort(largest)
+    p = (len(ordered) - np.searchsorted(ordered, statistics - NEAR)) / len(ordered)
+    rejected = math.ceil(ALPHA * len(ordered)) - 1
+    return p, float(ordered[len(ordered) - 1 - rejected]) + NEAR
+
+
+def _normal(spread: Spread, statistics: Floats) -> tuple[Floats, float]:
+    """Return each statistic's p, and the 95 % point, of the largest of normal deviates that are correlated as
+    the candidates' differences are."""
+    if len(statistics) == 1:
+        return np.array([math.erfc(float(statistics[0]) / math.sqrt(2))]), Z95
+    usable = (spread.error > 0) & np.isfinite(spread.error)
+    scaled = spread.influence / np.where(usable, spread.error, math.inf)
+    values, vectors = np.linalg.eigh(scaled.T @ scaled)
+    root = vectors * np.sqrt(np.maximum(values, 0))
+    drawn = np.random.default_rng(SEED).standard_normal((FLIPS, len(root))) @ root.T
+    return _placed(np.abs(drawn).max(axis=1), statistics)
+
+
+def _limits(units: Units, spread: Spread, column: int, reach: float) -> tuple[float, float]:
+    """Return the differences that are not rejected, within the bound. Of shares the variance at δ is no
+    smaller than |δ|(1 - |δ|), that of the fewest rows that can differ: so an interval is no point where two
+    models never differ, and Wilson's where they differ one way only."""
+    value, error = float(spread.value[column]), float(spread.error[column])
+    if math.isinf(error) or math.isinf(reach):  # so few clusters say nothing
         return -units.bound, units.bound
-    b, c = total * size - square * float((sums * sizes).sum()), total**2 - square * float((sums**2).sum())
-    root = math.sqrt(max(0.0, b * b - a * c))
-    low, high = (b - root) / a, (b + root) / a
-    if units.bound != 1:
+    low, high = spread.limits(column, reach)
+    if units.bound == 1:
+        rows = float(units.squares[column])
+        clusters = float((units.sizes[:, column] ** 2).sum())
+        size = float(units.sizes[:, column].sum())
+        alike = rows if error else clusters  # rows that never differ in a cluster do not show it to be one
+        inner, outer = _fewest(abs(value), reach**2 * alike / size**2)
+        if value >= 0:
+            low, high = min(low, inner), max(high, outer)
+        if value <= 0:
+            low, high = min(low, -outer), max(high, -inner)
+    return max(-units.bound, low), min(units.bound, high)
+
+
+def _fewest(value: float, square: float) -> tuple[float, float]:
+    """Return Wilson's limits of a share from the square of the critical value over the number of rows."""
+    half = value + square / 2
+    outer = (half + math.sqrt(max(0.0, half**2 - (1 + square) * value**2))) / (1 + square)
+    return value**2 / ((1 + square) * outer), outer
+
+
+def _agreeing(limits: tuple[float, float], p: float) -> tuple[float, float]:
+    """Return limits in which 0 lies if p is 5 % or more; an end that is 0 but for rounding is 0."""
+    low, high = limits
+    if p < ALPHA:
         return low, high
-    least = square * units.squares
-    half = abs(total) * size + least / 2
-    outer = (half + math.sqrt(max(0.0, half**2 - (size**2 + least) * total**2))) / (size**2 + least)
-    inner = total**2 / ((size**2 + least) * outer)
-    if total >= 0:
-        low, high = min(low, inner), max(high, outer)
-    if total <= 0:
-        low, high = min(low, -outer), max(high, -inner)
-    return max(-1.0, low), min(1.0, high)
+    near = 10 * NEAR * (high - low) if math.isfinite(high - low) else 0.0
+    low = 0.0 if low > -near else low
+    high = 0.0 if high < near else high
+    return low, high
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +347,7 @@ def replicated(units: Units, tests: int = 1) -> Replicated:
     draws, seed fixed. Few seeds that differ so give the wide interval that they should.
     """
     count, seeds = units.sums.shape
-    scaled = units.sums * count / units.sizes.sum()
+    scaled = units.sums * count / units.sizes[:, 0].sum()
     rows, columns, value = scaled.mean(axis=1), scaled.mean(axis=0), float(scaled.mean())
     between = float(columns.std(ddof=1))
     if count < 2:

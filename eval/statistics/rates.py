@@ -12,9 +12,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.statistics.spread import satterthwaite, spread_of, student_deviate
+
 DRAWS = 10_000
 Number = TypeVar("Number", bound=np.generic)
-Floats = NDArray[np.float64]
+
 Cells = NDArray[np.int64]
 AT_ONCE = 500  # draws whose counts of every kind of group are in memory at once
 SEED = 42
@@ -35,34 +37,25 @@ def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
     return low, high
 
 
-def t95(freedom: float) -> float:
-    """Return the 97.5 % point of Student's t, exact for 1 (and less) and 2 degrees of freedom, else within
-    1.5 % by Cornish and Fisher's expansion (Abramowitz and Stegun 1964, 26.7.5)."""
-    if freedom <= 2:
-        alpha = 0.95**2
-        return math.tan(math.pi * 0.475) if freedom < 2 else math.sqrt(2 * alpha / (1 - alpha))
-    z = Z95
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
-
-
 def critical(rows: int, groups: Sequence[Hashable] | None) -> float:
-    """Return how many standard errors a 95 % limit is away: t(G - 1) for G clusters of rows, z without."""
-    clusters = rows if groups is None else len(set(groups))
-    return Z95 if clusters == rows else t95(clusters - 1)
+    """Return how many standard errors a 95 % limit is away: Student's deviate by the number of clusters and
+    their sizes, the normal one without clusters."""
+    sizes = by_cluster(np.ones(rows), groups)
+    if len(sizes) == rows:
+        return Z95
+    return float(student_deviate(Z95, satterthwaite(sizes[:, None] / rows))[0])
 
 
 def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> float:
-    """Return the standard error of a mean whose rows come in groups (Miller 2024, arXiv:2411.00640, §2.2).
-    sqrt(G/(G-1) · Σ_g (Σ_{i∈g} (x_i - mean))²) / n: with a row in each group, or without groups, that of
-    independent rows, for a share sqrt(p(1-p)/(n-1)). 0 for one group; `ValueError` without rows."""
-    mean = sum(values) / max(1, len(values))
-    sums = by_cluster(np.asarray(values, dtype=float) - mean, groups)
-    return math.sqrt(len(sums) / max(1, len(sums) - 1) * float((sums**2).sum())) / len(values)
+    """Return the standard error of a mean whose rows come in groups (`spread`). Of equal groups it is
+    sqrt(G/(G-1) · Σ_g (Σ_{i∈g} (x_i - mean))²) / n (Miller 2024, arXiv:2411.00640, §2.2): with a row in each
+    group, or without groups, that of independent rows, for a share sqrt(p(1-p)/(n-1)). 0 for one group;
+    `ValueError` without rows."""
+    sums = by_cluster(np.asarray(values, dtype=float), groups)
+    sizes = by_cluster(np.ones(len(values)), groups)
+    if len(sums) == 1:
+        return 0.0
+    return float(spread_of(sums[:, None], sizes[:, None]).error[0])
 
 
 def by_cluster(values: NDArray[Number], groups: Sequence[Hashable] | None) -> NDArray[Number]:
@@ -100,45 +93,6 @@ def resample(cells: Cells) -> Cells:
     return np.concatenate([drawn @ kinds for drawn in draws])
 
 
-def label_cells(
-    gold: Sequence[str], predicted: Sequence[str], groups: Sequence[Hashable] | None = None
-) -> Cells:
-    """Return what macro-F1 is made of, by group [groups, 2·labels]: for each label of `gold`, sorted, how
-    often it was found, and how often it was expected or given."""
-    labels = {label: place for place, label in enumerate(sorted(set(gold)))}
-    cells = np.zeros((len(gold), 2 * len(labels)), dtype=np.int64)
-    for cell, right, said in zip(cells, gold, predicted, strict=True):
-        cell[2 * labels[right]] += right == said
-        cell[2 * labels[right] + 1] += 1
-        if said in labels:
-            cell[2 * labels[said] + 1] += 1
-    return by_cluster(cells, groups)
-
-
-def macro_f1(cells: Cells) -> tuple[float, float, float]:
-    """Return macro-F1 of `label_cells` and its 95 % percentile bootstrap limits, groups drawn whole; a label
-    that a draw lacks is left out of it."""
-    low, high = np.quantile(f1_means(resample(cells)), (0.025, 0.975))
-    return float(f1_means(cells.sum(0, keepdims=True))[0]), float(low), float(high)
-
-
-def f1_parts(cells: Cells) -> Floats:
-    """Return each group's part in the macro-F1 of `label_cells` [groups]; the mean of parts is macro-F1. A
-    part is macro-F1 and the group's influence on it: the spread of parts is macro-F1's standard error (the
-    infinitesimal jackknife, Efron 1982)."""
-    hits, said = cells[:, 0::2], np.maximum(cells[:, 1::2].sum(axis=0), 1)
-    f1 = 2 * hits.sum(axis=0) / said
-    influence = (2 * hits - f1 * cells[:, 1::2]) / said
-    return np.asarray(f1.mean() + len(cells) * influence.mean(axis=1))
-
-
-def f1_means(cells: Cells) -> Floats:
-    """Return the macro-F1 of each row of summed cells (shape [rows, 2·labels])."""
-    hits, said = cells[:, 0::2], cells[:, 1::2]
-    each = np.divide(2 * hits, said, out=np.full(hits.shape, np.nan), where=said > 0)
-    return np.asarray(np.nanmean(each, axis=1))
-
-
 Rows = Sequence[Mapping[str, object]]
 
 
@@ -172,7 +126,7 @@ class Measured:
 def rate_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> Measured:
     """Return the mean of values between 0 and 1 (flags: their share) with Wilson's interval.
 
-    Rows that share a group are not independent: error and interval are then by group, with t(G - 1) for z.
+    Rows that share a group are not independent: error and interval are then by group, with Student's t for z.
     For values other than flags the interval is on the safe side: no mean varies more than a share of its
     size. `ValueError` where there are none.
     """
@@ -198,15 +152,19 @@ def ratio(
     tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hashable] | None = None
 ) -> Measured:
     """Return Σtops / Σbottoms over rows that may come in groups; `ValueError` where the bottoms sum to
-    nothing. The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group."""
+    nothing. The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group; the limits
+    allow for skewed values and for groups of any size (`spread`)."""
     total = sum(bottoms)
     if total <= 0:
         raise ValueError(f"found a sum of {total}, expected more than 0")
-    value = sum(tops) / total
-    residuals = [top - value * bottom for top, bottom in zip(tops, bottoms, strict=True)]
-    error = clustered_stderr(residuals, groups) * len(tops) / total
-    reach = critical(len(tops), groups) * error
-    return Measured(value, len(tops), error, (value - reach, value + reach))
+    above = by_cluster(np.asarray(tops, dtype=float), groups)
+    below = by_cluster(np.asarray(bottoms, dtype=float), groups)
+    spread = spread_of(above[:, None], below[:, None])
+    if math.isinf(spread.error[0]):  # a single group, or one that has all the weight
+        value = float(spread.value[0])
+        return Measured(value, len(tops), 0.0, (value, value))
+    limits = spread.limits(0, float(student_deviate(Z95, spread.freedom)[0]))
+    return Measured(float(spread.value[0]), len(tops), float(spread.error[0]), limits)
 
 
 def mean_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> Measured:

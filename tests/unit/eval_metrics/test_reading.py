@@ -24,8 +24,8 @@ def test_the_loss_is_summed_over_tokens_and_never_averaged_over_rows() -> None:
     loss, perplexity = found["eval_loss"], found["perplexity"]
     assert isinstance(loss, Measured) and isinstance(perplexity, Measured)
     assert (loss.value, perplexity.value, found["truncation_rate"]) == (1.0, math.e, 2 / 3)
-    # residuals 4, -4 and 0: sqrt(3/2 · 32) / 8
-    assert loss.stderr == pytest.approx(math.sqrt(48) / 8)
+    # residuals 4 and -4, of 1/4 and 3/4 of the tokens, and 0: sqrt(16 / 0.75 + 16 / 0.25) / 8
+    assert loss.stderr == pytest.approx(math.sqrt(4 / 3))
     assert perplexity.ci95 == pytest.approx([math.exp(limit) for limit in loss.ci95])
 
 

@@ -107,7 +107,7 @@ def test_no_evidence() -> None:
     old, new = flags(60, 10, 14, 16)
     assert told(make("base", old), make("a", new)) == (
         "No evidence of a difference from base: a is at +4.0 points (−5.7 to +13.7), p = 0.42; "
-        "minimum detectable effect at n = 100: 13.7 points."
+        "minimum detectable effect at n = 100: 13.8 points."
     )
 
 

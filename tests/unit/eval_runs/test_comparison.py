@@ -14,7 +14,7 @@ from eval.reports.plots import kinds_chart
 from eval.runs.comparison import compare
 from eval.runs.judgement import Comparison, ScoredRun, Section
 from eval.statistics.family import estimates, units_of
-from eval.statistics.rates import t95, wilson
+from eval.statistics.rates import critical, wilson
 
 
 def make(model: str, right: list[bool], dataset: str = "s", groups: list[str] | None = None) -> ScoredRun:
@@ -207,7 +207,7 @@ def test_a_run_has_one_interval_wherever_it_is_told() -> None:
         [figure.low, figure.high]
         == told["ci95"]
         == qa_summary(rows, run.gold)["ci95"]
-        == list(wilson(104, 208, t95(3)))
+        == list(wilson(104, 208, critical(208, groups)))
     )
     assert figure.stderr == told["stderr"]
     assert chart == (figure.value, figure.low, figure.high)

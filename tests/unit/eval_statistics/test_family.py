@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar
 
-from eval.statistics.family import Estimate, Units, estimates, shrunk, units_of
+from eval.statistics.family import (
+    Estimate,
+    Units,
+    _Flips,
+    _largest_flipped,
+    estimates,
+    shrunk,
+    sliced,
+    units_of,
+)
+from eval.statistics.spread import normal_deviate
 
 
 def one(better: int, worse: int, n: int, groups: list[int] | None = None) -> Estimate:
@@ -49,14 +59,27 @@ def test_no_p_of_a_family_contradicts_its_interval(seed: int, groups: list[int] 
         assert all((e.p < 0.05) == (e.low > 0 or e.high < 0) for e in estimates(units))
 
 
+def statistic(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Means over clusters in CR2 standard errors, by the formula (Bell and McCaffrey 2002)."""
+    rows = sizes.sum()
+    means = sums.sum(0) / rows
+    residuals = (sums - np.outer(sizes, means)) / np.sqrt(1 - sizes / rows)[:, None]
+    return np.abs(means) * rows / np.sqrt((residuals**2).sum(0))
+
+
 def test_few_clusters_are_flipped_in_every_way() -> None:
     steps = np.array([[3, 1], [2, -1], [1, 2], [4, 2], [-1, 3], [2, 2], [3, 3]], dtype=float)
-    scale = np.sqrt((steps**2).sum(0))
-    flips = [np.abs(np.array(signs) @ steps) / scale for signs in itertools.product((1, -1), repeat=7)]
+    sizes = np.array([9.0, 4, 30, 12, 9, 5, 20])
+    flips = [
+        statistic(np.array(signs)[:, None] * steps, sizes) for signs in itertools.product((1, -1), repeat=7)
+    ]
     largest = np.max(flips, axis=1)
-    units = Units(steps, np.full(7, 9.0), 63.0, rows_are_units=False)
-    wanted = [(largest >= seen - 1e-9).mean() for seen in np.abs(steps.sum(0)) / scale]
-    assert [found.p for found in estimates(units)] == pytest.approx(wanted)
+    units = Units(steps, np.broadcast_to(sizes[:, None], (7, 2)), np.full(2, 89.0), rows_are_units=False)
+    freedom = np.full(2, 3.0)
+    found = _largest_flipped(_Flips(units, freedom), np.zeros(2))
+    assert sorted(found) == pytest.approx(sorted(normal_deviate(largest, freedom[:1])))
+    by_flips = [(largest >= seen - 1e-9).mean() for seen in statistic(steps, sizes)]
+    assert all(one.p >= p - 1e-9 for one, p in zip(estimates(units), by_flips, strict=True))
 
 
 def test_the_limits_of_independent_values_are_students() -> None:
@@ -123,6 +146,109 @@ def test_shrinking_takes_the_luck_out_of_the_best_of_equals_and_leaves_a_real_le
 def test_every_dataset_counts_alike() -> None:
     units = units_of([np.ones((10, 1)), np.zeros((990, 1))], [None, None])
     assert units.values.tolist() == pytest.approx([0.5])
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_p_interval_and_verdict_agree_whatever_the_design(data: st.DataObject) -> None:
+    """Few clusters of 1 to 60 rows, values of any kind and weight: p is under 5 % exactly where the interval
+    leaves 0 out, and an interval without a bound has no p under 5 %."""
+    generator = np.random.default_rng(data.draw(st.integers(0, 2**32), label="seed"))
+    clusters = data.draw(st.integers(1, 20), label="clusters")
+    sizes = generator.integers(1, data.draw(st.sampled_from([2, 6, 61]), label="largest"), clusters)
+    keys = np.repeat(np.arange(clusters), sizes)
+    candidates = data.draw(st.integers(1, 4), label="candidates")
+    shape = (len(keys), candidates)
+    lean = data.draw(st.sampled_from([0.0, 0.5, 3.0]), label="lean")
+    shared = data.draw(st.sampled_from([0.0, 1.0, 4.0]), label="alike") * generator.normal(
+        size=(clusters, candidates)
+    )
+    noise = generator.normal(size=shape) + shared[keys] + lean
+    kind = data.draw(st.sampled_from(["accuracy", "score", "loss", "lognormal", "same"]), label="kind")
+    values = {
+        "accuracy": np.sign(np.trunc(noise)),
+        "score": np.clip(noise / 3, -1, 1),
+        "loss": noise,
+        "lognormal": np.exp(2 * noise),
+        "same": np.full(shape, lean),
+    }[kind]
+    bound = 1.0 if kind in ("accuracy", "score") else math.inf
+    weights = None if bound == 1 else [np.ceil(np.exp(generator.normal(3, 1, len(keys))))]
+    groups = data.draw(st.sampled_from([keys.tolist(), None]), label="groups")
+    units = units_of([values], [groups], weights, bound)
+    check_agreement(units)
+    check_agreement(units_of([values[: len(values) // 2 + 1], values], [None, groups], None, bound))
+    for one in (
+        one for own in sliced(values / 99, keys.astype(str).tolist(), groups).values() for one in own
+    ):
+        assert agrees(one)
+
+
+def check_agreement(units: Units) -> None:
+    for one in estimates(units):
+        assert agrees(one), one
+        assert one.low <= one.value <= one.high
+
+
+def agrees(one: Estimate) -> bool:
+    endless = math.isinf(one.low) or math.isinf(one.high)
+    return (one.p < 0.05) == (one.low > 0 or one.high < 0) and not (endless and one.p < 0.05)
+
+
+@pytest.mark.parametrize("clusters", [3, 5, 8, 15])
+def test_few_clusters_of_unequal_size_keep_p_interval_and_truth(clusters: int) -> None:
+    """Clusters of 1 to 60 rows that are much alike, no difference: 5 % at most are significant, and the
+    intervals, which the flips' critical value alone leaves too narrow, hold a difference of 20 points."""
+    generator = np.random.default_rng(clusters)
+    wrong = covered = 0
+    for _ in range(300):
+        keys = np.repeat(np.arange(clusters), generator.integers(1, 61, clusters))
+        for chance in (0.5, 0.9):
+            share = generator.beta(2 * chance, 2 * (1 - chance), clusters)[keys]
+            drawn = generator.random(len(keys))
+            steps = (drawn < share / 4).astype(float) - (drawn > 1 - (1 - share) / 4)
+            (one,) = estimates(units_of([steps[:, None]], [keys.tolist()]))
+            assert agrees(one)
+            if chance == 0.5:
+                wrong += one.p < 0.05
+            else:
+                covered += one.low <= 0.2 <= one.high
+    assert wrong <= 0.08 * 300 and covered >= 0.92 * 300
+
+
+def test_every_table_of_two_models_has_a_p_that_its_interval_agrees_with() -> None:
+    """Student's critical value is taken unless mid-p McNemar's test does not reject there."""
+    for n in (*range(1, 25), 100, 300):
+        for differing in range(min(n, 24) + 1):
+            for better in range((differing + 1) // 2, differing + 1):
+                found = one(better, differing - better, n)
+                assert agrees(found), (n, better, differing)
+    usual, moved = one(20, 10, 100), one(4, 0, 5)
+    assert (usual.value - usual.low) / (usual.high - usual.value) == pytest.approx(1)
+    assert moved.p == 0.0625 and moved.low == 0.0 < moved.value
+
+
+def test_five_clusters_show_nothing_and_are_no_point() -> None:
+    """All rows of five clusters are better: two flips of 32 are as far, p 0.0625, and 0 is in the limits."""
+    steps = np.ones((50, 1))
+    (found,) = estimates(units_of([steps], [[i // 10 for i in range(50)]]))
+    assert (found.p, found.low, found.high) == (0.0625, -1.0, 1.0)
+    (six,) = estimates(units_of([np.ones((60, 1))], [[i // 10 for i in range(60)]]))
+    assert six.p == pytest.approx(2 / 64) and 0 < six.low < 0.6 and six.high == 1
+
+
+def test_skewed_differences_have_wide_limits_on_the_far_side() -> None:
+    """Of lognormal differences the mean of a few is mostly too low: the upper limit is further away."""
+    generator = np.random.default_rng(3)
+    held = plain = 0
+    for _ in range(300):
+        values = np.exp(generator.normal(size=(60, 1)))
+        (found,) = estimates(units_of([values], [None], None, math.inf))
+        held += found.low <= math.exp(0.5) <= found.high
+        limits = ttest_1samp(values[:, 0], 0).confidence_interval(0.95)
+        plain += limits.low <= math.exp(0.5) <= limits.high
+        assert found.high >= limits.high - 1e-9 and found.low <= limits.low + 1e-3
+    assert held >= 0.92 * 300 > plain
 
 
 def test_other_rows_are_refused() -> None:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
-from eval.statistics.family import Estimate, estimates, units_of
-from eval.statistics.rates import f1_parts, label_cells, macro_f1
+from eval.statistics.f1 import count_labels, f1_differences, macro_f1
+from eval.statistics.family import Estimate, estimates
 from eval.statistics.ratings import holm, sign_flip
+from eval.statistics.spread import spread_of
 
 COUNTS = st.integers(0, 400)
 
@@ -51,8 +52,8 @@ def test_holm_by_hand() -> None:
 
 def f1_of(gold: list[str], old: list[str], new: list[str], groups: list[str] | None = None) -> Estimate:
     """The difference of macro-F1 as compare finds it, for one model and for one of several."""
-    parts = [f1_parts(label_cells(gold, said, groups)) for said in (old, new)]
-    return estimates(units_of([(parts[1] - parts[0])[:, None]], [None]))[0]
+    counts = [count_labels(gold, said, groups) for said in (old, new)]
+    return estimates(f1_differences(counts, [(0, 1)]))[0]
 
 
 def test_f1_difference_is_that_of_a_plain_bootstrap_and_of_plain_swaps() -> None:
@@ -90,7 +91,9 @@ def test_f1_difference_knows_groups_and_sameness() -> None:
     gold, old = ["yes", "no"] * 60, ["yes", "no"] * 20 + ["no", "yes"] * 40
     new = ["yes", "no"] * 40 + ["no", "yes"] * 20
     alone, grouped = f1_of(gold, old, new), f1_of(gold, old, new, [str(i // 10) for i in range(120)])
-    assert grouped.value == alone.value and grouped.high - grouped.low > 2 * (alone.high - alone.low)
+    assert grouped.value == pytest.approx(alone.value) and grouped.high - grouped.low > 2 * (
+        alone.high - alone.low
+    )
     assert alone.p < 0.001 < grouped.p
     same = f1_of(gold, old, old)
     assert (same.value, same.p) == (0.0, 1.0) and same.low == -same.high < 0
@@ -111,18 +114,42 @@ def test_macro_f1s_interval_leaves_out_zero_exactly_if_p_is_under_five_percent(g
     assert 5 < shown < 55
 
 
-def test_parts_of_macro_f1_have_scikit_learns_value_and_the_bootstraps_spread() -> None:
+def test_the_difference_of_macro_f1_has_scikit_learns_value_and_the_jackknifes_error() -> None:
     draw = random.Random(1)
-    gold = [draw.choice(["yes", "no", "maybe"]) for _ in range(300)]
-    said = [g if draw.random() < 0.6 else draw.choice(["yes", "no"]) for g in gold]
-    cells = label_cells(gold, said)
-    parts = f1_parts(cells)
-    assert parts.mean() == pytest.approx(f1_score(gold, said, average="macro"))
-    _value, low, high = macro_f1(cells)
-    assert parts.std() / 300**0.5 == pytest.approx((high - low) / 3.92, rel=0.05)
+    gold = [draw.choice(["yes", "no", "maybe"]) for _ in range(60)]
+    old, new = ([g if draw.random() < p else draw.choice(["yes", "no"]) for g in gold] for p in (0.5, 0.7))
+
+    def difference(rows: list[int]) -> float:
+        expected = [gold[row] for row in rows]
+        one, other = (f1_score(expected, [said[row] for row in rows], average="macro") for said in (old, new))
+        return float(other - one)
+
+    every = list(range(60))
+    left = [difference([row for row in every if row != gone]) for gone in every]
+    units = f1_differences([count_labels(gold, old), count_labels(gold, new)], [(0, 1)])
+    assert units.values.tolist() == pytest.approx([difference(every)])
+    error = spread_of(units.sums, units.sizes).error
+    assert error.tolist() == pytest.approx([np.std(left) * 59 / 60**0.5], rel=0.01)
 
 
-def test_a_group_that_is_all_correct_has_a_higher_part_in_macro_f1() -> None:
-    gold, said = ["yes", "no", "yes", "no"], ["yes", "no", "no", "no"]
-    parts = f1_parts(label_cells(gold, said))
-    assert parts[2] < parts.mean() < parts[0]
+def test_macro_f1_of_clusters_leaves_out_whole_clusters() -> None:
+    """Copies of rows in a cluster of their own add nothing: value, error and degrees of freedom stay."""
+    draw = random.Random(2)
+    gold = [draw.choice(["yes", "no"]) for _ in range(40)]
+    old, new = ([g if draw.random() < p else "yes" for g in gold] for p in (0.4, 0.7))
+    single = f1_of(gold, old, new, [str(i) for i in range(40)])
+    thrice = ([one for one in each for _ in range(3)] for each in (gold, old, new))
+    copied = f1_of(*thrice, [str(i // 3) for i in range(120)])
+    assert (copied.value, copied.p) == (pytest.approx(single.value), pytest.approx(single.p, abs=1e-3))
+    assert (copied.low, copied.high) == pytest.approx((single.low, single.high), abs=1e-6)
+
+
+def test_a_rare_label_that_is_always_correct_leaves_the_interval_of_macro_f1_open() -> None:
+    """Two examples of `maybe`, both correct: leaving out any row changes nothing in that label's F1."""
+    gold = ["yes"] * 40 + ["no"] * 40 + ["maybe"] * 2
+    said = ["yes"] * 36 + ["no"] * 4 + ["no"] * 36 + ["yes"] * 4 + ["maybe"] * 2
+    value, low, high = macro_f1(count_labels(gold, said))
+    assert value == pytest.approx((0.9 + 0.9 + 1) / 3) and low < 0.77 < 0.95 < high <= 1
+    alone = macro_f1(count_labels(gold[:80], said[:80]))
+    assert alone[2] - alone[1] < high - low
+    assert macro_f1(count_labels(gold, said, ["a"] * 82))[1:] == (0.0, 1.0)

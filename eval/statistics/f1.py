@@ -1,0 +1,132 @@
+"""Macro-F1 with its interval, and the differences of several models' macro-F1 on the same rows.
+
+Macro-F1 is no mean over rows, so that its error is found by leaving out each row, or each cluster, in turn
+(jackknife). A rare label makes that too small: if the only two examples of a label are both correct, no row
+that is left out changes the label's F1.
+"""
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.statistics.family import Units
+from eval.statistics.rates import Z95, by_cluster, wilson
+from eval.statistics.spread import Floats, spread_of, student_deviate
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCounts:
+    """What macro-F1 is made of, by unit (a cluster, or a row). `hits` [units, labels] counts the rows of each
+    label that are correct, `named` [units, labels] how often it was expected or given (a hit is both, and so
+    counts twice), `sizes` [units] the rows."""
+
+    hits: Counts
+    named: Counts
+    sizes: Counts
+
+
+def count_labels(
+    gold: Sequence[str], predicted: Sequence[str], groups: Sequence[Hashable] | None = None
+) -> LabelCounts:
+    """Count by unit how often each label of `gold`, sorted, was found, expected and given."""
+    labels = {label: place for place, label in enumerate(sorted(set(gold)))}
+    hits = np.zeros((len(gold), len(labels)), dtype=np.int64)
+    named = np.zeros_like(hits)
+    for row, (expected, answer) in enumerate(zip(gold, predicted, strict=True)):
+        hits[row, labels[expected]] += expected == answer
+        named[row, labels[expected]] += 1
+        if answer in labels:
+            named[row, labels[answer]] += 1
+    sizes = by_cluster(np.ones(len(gold), dtype=np.int64), groups)
+    return LabelCounts(by_cluster(hits, groups), by_cluster(named, groups), sizes)
+
+
+def macro_f1(counts: LabelCounts) -> tuple[float, float, float]:
+    """Return macro-F1 and its 95 % limits: the wider of two intervals on each side.
+
+    One is Wilson's, of a share of as many rows as give the jackknife's error. The other combines the labels'
+    own intervals (Zou, Huang and Zhang 2009), each Wilson's of the rows in which the label was expected or
+    given: that one knows what a rare label leaves open.
+    """
+    each = _label_f1s(counts.hits.sum(axis=0), counts.named.sum(axis=0))
+    value = float(each.mean())
+    if len(counts.sizes) == 1:
+        return value, 0.0, 1.0
+    spread = spread_of(_linear_sums(counts)[:, None], counts.sizes.astype(float)[:, None])
+    reach = float(student_deviate(Z95, spread.freedom)[0])
+    error = float(spread.error[0])
+    rows = float(len(counts.sizes))
+    if error > 0 and 0 < value < 1:
+        rows = value * (1 - value) / error**2
+    low, high = wilson(value * rows, rows, reach)
+    labels_low, labels_high = _combined(counts, each, reach)
+    return value, max(0.0, min(low, labels_low)), min(1.0, max(high, labels_high))
+
+
+def f1_differences(models: Sequence[LabelCounts], pairs: Sequence[tuple[int, int]]) -> Units:
+    """Return the units of a family of differences in macro-F1, of models by their place: (old, new)."""
+    sums = [_linear_sums(counts) for counts in models]
+    steps = np.stack([sums[new] - sums[old] for old, new in pairs], axis=1)
+    sizes = np.broadcast_to(models[0].sizes.astype(float)[:, None], steps.shape)
+    return Units(steps, sizes, sizes.sum(axis=0), rows_are_units=False)
+
+
+def _label_f1s(hits: Counts, named: Counts) -> Floats:
+    """Return the F1 of each label, nan for one that is neither expected nor given."""
+    return np.asarray(np.divide(2 * hits, named, out=np.full(hits.shape, np.nan), where=named > 0))
+
+
+def _linear_sums(counts: LabelCounts) -> Floats:
+    """Return sums [units] whose mean over all rows is macro-F1, and whose residuals are what each unit that
+    is left out changes in it: macro-F1 as if it were a mean over rows."""
+    hits, named = counts.hits.sum(axis=0), counts.named.sum(axis=0)
+    value = float(_label_f1s(hits, named).mean())
+    left = _label_f1s(hits - counts.hits, named - counts.named)
+    known = ~np.isnan(left)
+    others = np.divide(
+        np.where(known, left, 0).sum(axis=1),
+        known.sum(axis=1),
+        out=np.full(len(left), value),
+        where=known.any(axis=1),
+    )
+    size = counts.sizes.sum()
+    residuals = (value - others) * (size - counts.sizes)
+    residuals = residuals - counts.sizes / size * residuals.sum()
+    return np.asarray(residuals + value * counts.sizes)
+
+
+def _combined(counts: LabelCounts, each: Floats, reach: float) -> tuple[float, float]:
+    """Return limits of the mean of the labels' F1 by the limits of each, which are correlated as the labels'
+    F1 are when units are left out."""
+    hits, named = counts.hits.sum(axis=0), counts.named.sum(axis=0)
+    left = _label_f1s(hits - counts.hits, named - counts.named)
+    moved = np.where(np.isnan(left), 0.0, each - left)
+    products = moved.T @ moved
+    errors = np.sqrt(np.diag(products))
+    scale = np.outer(errors, errors)
+    correlations = np.divide(products, scale, out=np.eye(len(each)), where=scale > 0)
+    limits = np.array([_label_limits(counts, label, reach) for label in range(len(each))])
+    distances = limits - each[:, None]
+    below, above = (math.sqrt(max(0.0, float(side @ correlations @ side))) for side in distances.T)
+    return float(each.mean()) - below / len(each), float(each.mean()) + above / len(each)
+
+
+def _label_limits(counts: LabelCounts, label: int, reach: float) -> tuple[float, float]:
+    """Return the limits of a label's F1. Of the rows in which it was expected or given, the share of hits is
+    the Jaccard index J, and F1 = 2J / (1 + J)."""
+    hits = counts.hits[:, label]
+    either = counts.named[:, label] - hits
+    rows, correct = int(either.sum()), int(hits.sum())
+    share = correct / rows
+    left = np.divide(correct - hits, rows - either, out=np.full(len(hits), share), where=rows > either)
+    squares = float(((share - left) ** 2).sum())
+    effective = float((either > 0).sum())
+    if squares > 0 and 0 < share < 1:
+        effective = min(float(rows), share * (1 - share) / squares)
+    low, high = wilson(share * effective, effective, reach)
+    return 2 * low / (1 + low), 2 * high / (1 + high)
