@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     "--replicates",
     multiple=True,
     metavar="NAME=MODEL,MODEL…",
-    help="Models that one recipe gave with different seeds: their mean against the base.",
+    help="Models that one recipe gave with different seeds (five are best): their mean against the base.",
 )
 @lang_option
 def cli(results: tuple[str, ...], out: Path, decide_on: str, metric: str, **asked: Any) -> None:

@@ -29,6 +29,8 @@ from eval.runs.results import PREDICTIONS
 from eval.runs.training import training_warnings
 
 BASE = "base"
+# Student's 97.5 % point with seeds - 1 degrees of freedom over √seeds, as a multiple of that of five
+WIDER = {2: 7.2, 3: 2.0, 4: 1.3}
 MASS = "label_mass"  # how much of the probability any label has: says nothing of which model to ship
 
 
@@ -78,6 +80,7 @@ def compare_results(
     slices = compare_slices(runs, base, by) if by else []
     if slices:
         tables[tr("By {field}", field=by)] = slice_table(slices, base)
+    warnings += _warned([*few_seeds(recipes), *cautions(comparison)])
     return ComparedRuns(comparison, runs, warnings, tables, found, slices)
 
 
@@ -85,7 +88,26 @@ def compare_in_metric(results: Sequence[str], metric: str, decide_on: str) -> Co
     """Read the values that runs have in a metric, and compare them; errors are those of `compare_results`."""
     runs, warnings = _read(results, metric)
     compared = compare(runs, _base(runs), decide_on, metric=metric, meaning=meaning(metric, runs))
+    warnings += _warned(cautions(compared))
     return ComparedRuns(compared, runs, warnings)
+
+
+def cautions(comparison: Comparison) -> list[str]:
+    """Return what makes some of a comparison's intervals too narrow, as warnings."""
+    return [caution for section in comparison.sections for caution in section.cautions]
+
+
+def few_seeds(recipes: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a warning for each recipe of fewer than five trainings: what so few are worth."""
+    told = (
+        "--replicates {name}: the interval over {count} seeds is about {times:g} times as wide as over five; "
+        "train five"
+    )
+    return [
+        tr(told, name=name, count=len(models), times=WIDER[len(models)])
+        for name, models in recipes.items()
+        if len(models) in WIDER
+    ]
 
 
 def compare_in_stated_metrics(results: Sequence[str], compared: ComparedRuns) -> list[Comparison]:
@@ -109,9 +131,14 @@ def _read(results: Sequence[str], metric: str = "", by: str = "") -> tuple[list[
     for dataset in dict.fromkeys(one.dataset for one in runs):
         warnings += check_rows([one for one in runs if one.dataset == dataset])
     warnings += _trained_on(runs, metric)
+    return runs, _warned(warnings)
+
+
+def _warned(warnings: list[str]) -> list[str]:
+    """Print warnings to stderr, and return them."""
     for warning in warnings:
         click.echo(tr("warning: {what}", what=warning), err=True)
-    return runs, warnings
+    return warnings
 
 
 def _base(runs: Sequence[ScoredRun]) -> str:

@@ -9,6 +9,8 @@ from core.documents import markdown_table
 from core.language import tr
 
 NONE = "–"
+SIGNIFICANT = 0.05  # a p is printed with as many digits as show its side of this
+MOST_DIGITS = 8
 
 
 def percent(share: float) -> str:
@@ -25,9 +27,13 @@ def interval(share: Sequence[float] | None) -> str:
 
 
 def points(share: float) -> str:
-    """Return a difference of shares in percentage points with its sign, `+43.3` or `−1.0`."""
-    text = f"{100 * share:+.1f}"
-    return "+0.0" if text == "-0.0" else text.replace("-", "−")
+    """Return a difference of shares in percentage points with its sign, `+43.3` or `−1.0`; one near 0 with as
+    many digits as show its sign, `−0.03`, and 0 without one."""
+    for digits in range(1, MOST_DIGITS):
+        text = f"{100 * share:+.{digits}f}"
+        if float(text):
+            return text.replace("-", "−")
+    return "0.0"
 
 
 def points_interval(value: float, low: float, high: float) -> str:
@@ -45,8 +51,10 @@ def number(value: float, sign: str = "") -> str:
     """Return three digits that count, those before the point all, with the true minus sign."""
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
+    if value == 0:
+        return "0"
     whole = 999.5 <= abs(value) < 1e6
-    text = f"{value:{sign},.0f}" if whole else f"{value + 0.0:{sign}.3g}"  # + 0.0: no minus before 0
+    text = f"{value:{sign},.0f}" if whole else f"{value:{sign}.3g}"
     return text.replace("-", "−")
 
 
@@ -70,8 +78,16 @@ def scale_of(metric: str) -> Scale:
 
 
 def show_p(p: float) -> str:
-    """Return `= 0.032`, or `< 0.001` where it is smaller."""
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
+    """Return `= 0.032`, or `< 0.001` where it is smaller. Near 0.05 there are as many digits as show which
+    side it is on: `= 0.0496`."""
+    if p < 0.001:
+        return "< 0.001"
+    text = f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    for digits in range(4, MOST_DIGITS):
+        if (float(text) < SIGNIFICANT) == (p < SIGNIFICANT):
+            break
+        text = f"{p:.{digits}f}"
+    return f"= {text}"
 
 
 def p_cell(p: float) -> str:

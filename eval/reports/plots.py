@@ -46,6 +46,7 @@ CAPTIONS = {
 }
 HATCHES = (None, "//", "..", "xx")
 AXIS = "accuracy, % (whiskers: 95 % interval)"
+BELOW_MAJORITY = "{model} is better than the base, but worse than the majority class ({where})"
 GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
 STUB = 1.5  # percent
 Share = tuple[float, float, float]  # value, low and high limit
@@ -159,6 +160,8 @@ def _finding(comparison: Comparison, section: Section) -> str:
     if not section.against_base:
         return tr("Accuracy; nothing was compared with {base}", base=comparison.base)
     best = section.best
+    if best is None and section.better:
+        return tr(BELOW_MAJORITY, model=section.better[0], where=section_name(section.name))
     if best is None:
         where = section_name(section.name)
         return tr("No model is shown to be better than {base} ({where})", base=comparison.base, where=where)
@@ -168,7 +171,7 @@ def _finding(comparison: Comparison, section: Section) -> str:
         where = tr("on average over {count} datasets", count=len(comparison.sets))
     rivals = "".join(tr(", statistically tied with {model}", model=test.against) for test in section.rivals)
     told = "{model} beats {base} by {gain} points {where} (p {p})"
-    gain, p = points(test.value)[1:], show_p(test.p)
+    gain, p = points(test.value).removeprefix("+"), show_p(test.p)
     return tr(told, model=best, base=comparison.base, gain=gain, where=where, p=p) + rivals
 
 

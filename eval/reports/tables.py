@@ -141,11 +141,12 @@ def _measured(figure: Mapping[str, object] | None) -> str:
 
 
 def differences(section: Section) -> dict[str, Table]:
-    """Return every comparison with the base, then the best model's with the others, by caption; so of
-    macro-F1 where the answers are labels."""
+    """Return every comparison with the base, then every pair of the others, those of the best model first, by
+    caption; so of macro-F1 where the answers are labels."""
     best, name = section.best, section_name(section.name)
-    others = [test.seen_from(best) for test in section.between if best and best in (test.model, test.against)]
-    shown = [*section.against_base, *others]
+    of_best = [t.seen_from(best) for t in section.between if best and best in (t.model, t.against)]
+    others = [test for test in section.between if best not in (test.model, test.against)]
+    shown = [*section.against_base, *of_best, *others]
     told = "Differences in accuracy on {name}, example by example."
     if section.name == MEAN:
         told = "Differences in mean accuracy, example by example."
@@ -232,12 +233,12 @@ def slice_table(slices: Sequence[Slice], base: str) -> Table:
 
 def method(section: Section) -> str:
     """Return how p and intervals of a section were computed, in plain sentences."""
-    test = tr(" p and intervals come from one sign-flip test.")
+    test = tr(" p and intervals come from one test.")
     if section.name == MEAN:
         rows = tr("Every dataset counts alike.")
     elif section.groups is not None:
         rows = tr("{n:,} examples in {clusters:,} clusters.", n=section.n, clusters=section.groups)
-        test = tr(" p and intervals come from one sign-flip test, which flips whole clusters.")
+        test = tr(" p and intervals come from one test, which takes clusters whole.")
     else:
         rows = tr("{n:,} independent examples.", n=section.n)
         one_pair = len(section.against_base) == 1 and not section.between

@@ -28,10 +28,21 @@ ALL_TIED = " and are statistically tied"
 BEST_TIED = "; {best} is statistically tied with {models}"
 NONE_BEATS = "No model is shown to beat {base} on {where}"
 BEST = "; best per dataset: {best}"
-DEFAULT = "; default: {model} (highest mean)."
-DEFAULT_LOWEST = "; default: {model} (lowest mean)."
-DEFAULT_ACCURACY = "; default: {model} (highest accuracy)."
+DEFAULT = "; default: {model} ({highest})."
+DEFAULT_NOT_TOP = (
+    "; default: {model} ({value}). {top} has the {highest} ({top_value}), but is not shown to beat {base}."
+)
 DEFAULT_BASE = "; default: {base}."
+DEFAULT_NONE = "; default: none. Something is wrong with the labels, the parser or the template."
+BELOW = "{models} beats {base} on {where}, but is worse than the majority-class baseline"
+SOME_BELOW = "{models} beat {base} on {where}, but are worse than the majority-class baseline"
+NOT_BELOW = (
+    "Ship none: {best} is better than {base} ({ours} against {theirs}, {gain}, p {p}), but worse than the "
+    "majority-class baseline ({share}, p {majority_p}). {wrong}"
+)
+WRONG = "Something is wrong with the labels, the parser or the template: read the incorrect examples."
+BASE_BELOW = " {base} is worse than the majority-class baseline ({share}, p {p}). {wrong}"
+HIGHER = " {top} has a better figure ({value}), but is not shown to be better than {base} ({gain}, p {p})."
 MOST_NAMED = 6
 
 
@@ -53,11 +64,36 @@ def headline(comparison: Comparison) -> str:
         return tr("Nothing to compare: {why}.", why=_only(section, base))
     best = [tr("{model} on {name}", model=_first(one), name=one.name) for one in comparison.sets]
     per_set = tr(BEST, best=tr(", ").join(best)) if section.name == MEAN else ""
+    if section.best is None and section.better:
+        told = BELOW if len(section.better) == 1 else SOME_BELOW
+        below = tr(told, models=_named(section.better), base=base, where=where)
+        return below + per_set + tr(DEFAULT_NONE)
     if section.best is None:
         return tr(NONE_BEATS, base=base, where=where) + per_set + tr(DEFAULT_BASE, base=base)
-    mean = DEFAULT if section.meaning.higher else DEFAULT_LOWEST
-    default = mean if section.name == MEAN else DEFAULT_ACCURACY
-    return _winners(section, base, where) + per_set + tr(default, model=section.best)
+    return _winners(section, base, where) + per_set + _default(section, section.best, base)
+
+
+def _default(section: Section, best: str, base: str) -> str:
+    """Return which model to take. It has the highest figure, or the model that has it is named, too."""
+    top = section.ranked[0]
+    shown = scale_of(section.metric).value
+    value, top_value = (shown(section.figures[model].value) for model in (best, top))
+    highest = _highest(section)
+    if section.figures[best].value == section.figures[top].value:
+        return tr(DEFAULT, model=best, highest=highest)
+    return tr(
+        DEFAULT_NOT_TOP, model=best, value=value, top=top, highest=highest, top_value=top_value, base=base
+    )
+
+
+def _highest(section: Section) -> str:
+    """Return what the best figure of a section is called."""
+    if section.name == MEAN:
+        return tr("highest mean") if section.meaning.higher else tr("lowest mean")
+    if not section.metric:
+        return tr("highest accuracy")
+    told = "highest {metric}" if section.meaning.higher else "lowest {metric}"
+    return tr(told, metric=section.metric)
 
 
 def _first(section: Section) -> str:
@@ -104,7 +140,7 @@ def _decision(section: Section, base: str) -> str:
     best = section.best
     if best is None:
         return _not_better(section, base)
-    test = next(t for t in section.against_base if t.model == best)
+    test = _against_base(section, best)
     shown = scale_of(section.metric).value
     ours, theirs = (shown(section.figures[model].value) for model in (best, base))
     ours = f"{section.metric} {ours}" if section.metric else ours
@@ -116,10 +152,29 @@ def _decision(section: Section, base: str) -> str:
     over = section.over_majority.get(best)
     if over and not (over.shown and over.value > 0):
         text += tr(NOT_OVER_MAJORITY, share=percent(section.majority))
-    return text + "".join(
-        tr(TIED, model=rival.against, gain=_gain(section, rival.value), p=show_p(rival.p))
-        for rival in section.rivals
+    return (
+        text
+        + _higher(section, best, base)
+        + "".join(
+            tr(TIED, model=rival.against, gain=_gain(section, rival.value), p=show_p(rival.p))
+            for rival in section.rivals
+        )
     )
+
+
+def _against_base(section: Section, model: str) -> PairedTest:
+    return next(test for test in section.against_base if test.model == model)
+
+
+def _higher(section: Section, best: str, base: str) -> str:
+    """Name the model of the best figure if that is not the one to ship: it is not shown to be better."""
+    top = section.ranked[0]
+    known = top in {test.model for test in section.against_base}
+    if not known or section.figures[top].value == section.figures[best].value:
+        return ""
+    test = _against_base(section, top)
+    value = scale_of(section.metric).value(section.figures[top].value)
+    return tr(HIGHER, top=top, value=value, base=base, gain=_interval(section, test), p=show_p(test.p))
 
 
 def _gain(section: Section, value: float) -> str:
@@ -133,12 +188,15 @@ def _interval(section: Section, test: PairedTest) -> str:
 
 
 def _not_better(section: Section, base: str) -> str:
+    if section.better:
+        return _all_below_majority(section, section.better[0], base)
+    below = _base_below_majority(section, base)
     worse = [test for test in section.against_base if test.shown]
     unknown = [test for test in section.against_base if not test.shown]
     if not unknown:
         each = (f"{test.model} {_gain(section, test.value)}" for test in worse)
         told = BEHIND if section.decided_by else KEEP
-        return tr(told, base=base, listed=tr(", ").join(each), p=show_p(max(t.p for t in worse)))
+        return tr(told, base=base, listed=tr(", ").join(each), p=show_p(max(t.p for t in worse))) + below
     best = min(unknown, key=lambda test: section.meaning.rank(test.value))
     scale = scale_of(section.metric)
     text = tr(
@@ -146,9 +204,32 @@ def _not_better(section: Section, base: str) -> str:
         base=base, model=best.model, gain=_interval(section, best), p=show_p(best.p), n=best.n,
         smallest=scale.size(best.smallest) + scale.unit,
     )  # fmt: skip
-    return text + "".join(
-        tr(WORSE, model=test.model, gain=_gain(section, test.value), p=show_p(test.p)) for test in worse
+    return (
+        text
+        + "".join(
+            tr(WORSE, model=test.model, gain=_gain(section, test.value), p=show_p(test.p)) for test in worse
+        )
+        + below
     )
+
+
+def _all_below_majority(section: Section, best: str, base: str) -> str:
+    """Say that the best model is better than the base, and still not to be shipped."""
+    test, over = _against_base(section, best), section.over_majority[best]
+    ours, theirs = (percent(section.figures[model].value) for model in (best, base))
+    return tr(
+        NOT_BELOW,
+        best=best, base=base, ours=ours, theirs=theirs, gain=_interval(section, test), p=show_p(test.p),
+        share=percent(section.majority), majority_p=show_p(over.p), wrong=tr(WRONG),
+    )  # fmt: skip
+
+
+def _base_below_majority(section: Section, base: str) -> str:
+    """Say that the base, which is kept, is shown to be worse than always giving the most common answer."""
+    if base not in section.below_majority:
+        return ""
+    p = show_p(section.over_majority[base].p)
+    return tr(BASE_BELOW, base=base, share=percent(section.majority), p=p, wrong=tr(WRONG))
 
 
 def _within(section: Section) -> str:

@@ -9,7 +9,7 @@ from eval.runs.judgement import ScoredRun
 from eval.runs.results import current_settings
 
 OWN = ("model", "batch_tokens")  # settings that differ for good reason, or change no answer
-FEW_GROUPS = 20  # simulated: a bootstrap of 10 clusters covers 88 % of macro-F1s, not 95 %
+FEW_GROUPS = 6  # of fewer, 2 of at most 32 flips are as far as the data themselves: p is 0.0625 at least
 
 
 def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
@@ -18,7 +18,7 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
     first, *others = sorted(runs, key=lambda run: not run.rows)
     warnings = []
     if first.groups is not None and (count := len(set(first.groups))) < FEW_GROUPS:
-        told = "{dataset}: {count} clusters are few; macro-F1 intervals by cluster are too narrow under {few}"
+        told = "{dataset}: {count} clusters cannot show any difference; score examples of {few} or more"
         warnings.append(tr(told, dataset=first.dataset, count=count, few=FEW_GROUPS))
     for run in others:
         if not run.rows:

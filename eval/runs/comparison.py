@@ -16,6 +16,7 @@ from itertools import combinations
 import numpy as np
 
 from core.errors import RequestError
+from core.language import tr
 from core.metrics import Metric
 from eval.metrics.calibration import calibration
 from eval.metrics.labels import MOST, UNKNOWN
@@ -30,11 +31,13 @@ from eval.runs.judgement import (
     by_dataset,
 )
 from eval.statistics.f1 import LabelCounts, count_labels, f1_differences, macro_f1
-from eval.statistics.family import Estimate, Units, estimates, shrunk, units_of
+from eval.statistics.family import Estimate, Units, estimates, shrunk, skewness, units_of
 from eval.statistics.rates import Measured, average, rate_of, ratio
 from eval.statistics.spread import Floats
 
 Families = tuple[list[PairedTest], list[PairedTest]]
+RARE = 5  # examples of a label; of fewer, F1 is hardly known
+SKEWED = 0.25  # from this skewness of a mean on, its interval may be too narrow
 MANY = 3  # from so many candidates on, the figure of the best is noticeably too high
 
 
@@ -106,11 +109,22 @@ def _family(
 ) -> tuple[list[PairedTest], Units | None]:
     if not pairs:
         return [], None
-    values = [{name: np.array(own, dtype=float) for name, own in one.values.items()} for one in data]
-    steps = [np.stack([own[new] - own[old] for old, new in pairs], axis=1) for own in values]
+    units = _units(pairs, data, meaning)
+    steps = np.concatenate([_steps(pairs, one) for one in data])
+    return paired_tests(pairs, steps, estimates(units), meaning), units
+
+
+def _units(pairs: Sequence[tuple[str, str]], data: Sequence[PairedRows], meaning: Metric) -> Units:
+    """Return the units of a family of differences between pairs of models."""
     bound = 1.0 if meaning.unit == "share" else math.inf
-    units = units_of(steps, [one.groups for one in data], [np.array(one.weights) for one in data], bound)
-    return paired_tests(pairs, np.concatenate(steps), estimates(units), meaning), units
+    weights = [np.array(one.weights) for one in data]
+    return units_of([_steps(pairs, one) for one in data], [one.groups for one in data], weights, bound)
+
+
+def _steps(pairs: Sequence[tuple[str, str]], data: PairedRows) -> Floats:
+    """Return the differences [rows, pairs] between the values of (old, new) models."""
+    values = {name: np.array(own, dtype=float) for name, own in data.values.items()}
+    return np.stack([values[new] - values[old] for old, new in pairs], axis=1)
 
 
 def paired_tests(
@@ -135,7 +149,20 @@ def _section(name: str, runs: Mapping[str, ScoredRun], data: PairedRows, base: s
     over = _over_majority([runs], [*runs])
     groups = None if run.groups is None else len(set(run.groups))
     figures = {model: _figure(own, counts.get(model)) for model, own in runs.items()}
-    return Section(name, len(run.gold), groups, majority, label, figures, against, between, over)
+    cautions = _rare_labels(name, run) if counts else []
+    return Section(
+        name, len(run.gold), groups, majority, label, figures, against, between, over, cautions=cautions
+    )
+
+
+def _rare_labels(name: str, run: ScoredRun) -> list[str]:
+    """Return a warning that names the labels of so few examples that macro-F1 is hardly known."""
+    examples = Counter(run.gold)
+    rare = sorted(label for label, count in examples.items() if count < RARE)
+    if not rare:
+        return []
+    told = "{dataset}: fewer than {count} examples of {labels}: the interval of macro-F1 may be too narrow"
+    return [tr(told, dataset=name, count=RARE, labels=tr(", ").join(rare))]
 
 
 def _graded_section(
@@ -144,7 +171,22 @@ def _graded_section(
     figures = {model: _graded_figure(runs[model], data, meaning) for model in data.values}
     tests = families([data], [*figures], base, meaning)
     groups = None if data.groups is None else len(set(data.groups))
-    return Section(name, len(data.weights), groups, math.nan, "", figures, *tests, left_out=data.left_out)
+    return Section(
+        name, len(data.weights), groups, math.nan, "", figures, *tests,
+        left_out=data.left_out, cautions=_skewed(name, data, base, meaning),
+    )  # fmt: skip
+
+
+def _skewed(name: str, data: PairedRows, base: str, meaning: Metric) -> list[str]:
+    """Return a warning if a few examples decide a difference: a mean of very skewed values is known less well
+    than its interval says (`python -m tests.bench.coverage`: lognormal with σ = 2, Pareto with α = 1.5)."""
+    against = [(base, model) for model in data.values if model != base and base in data.values]
+    between = combinations([model for model in data.values if model != base], 2)
+    pairs = [*against, *between]
+    if not pairs or float(np.abs(skewness(_units(pairs, [data], meaning))).max()) <= SKEWED:
+        return []
+    told = "{dataset}: a few examples decide the difference (very skewed): its interval may be too narrow"
+    return [tr(told, dataset=name)]
 
 
 def _mean_section(

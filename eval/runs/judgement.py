@@ -138,7 +138,7 @@ class Section:
     are known against always giving the commonest answer. `metric` names another one than accuracy, with
     neither of the two; `left_out` are then rows without a value of some model. `decided_by` names the section
     that decides where this one only describes; `margin` is the loss (a share) that may be shown not to be
-    exceeded.
+    exceeded. `cautions` name what makes some of the intervals too narrow.
     """
 
     name: str
@@ -155,6 +155,7 @@ class Section:
     left_out: int = 0
     metric: str = ""
     meaning: Metric = ACCURACY
+    cautions: Sequence[str] = ()
 
     @property
     def ranked(self) -> list[str]:
@@ -169,9 +170,21 @@ class Section:
         return [model for model in self.ranked if model in shown]
 
     @property
+    def below_majority(self) -> list[str]:
+        """The models shown to be worse than always giving the most common answer, the best figure first:
+        something is wrong with their labels, parser or template. If all expected answers are the same, there
+        is no such baseline: it would be 100 %."""
+        if self.majority >= 1:
+            return []
+        tests = self.over_majority
+        return [name for name in self.ranked if name in tests and tests[name].shown and tests[name].value < 0]
+
+    @property
     def best(self) -> str | None:
-        """The model of the best figure among those shown to be better than the base."""
-        return next(iter(self.better), None)
+        """The model of the best figure among those shown to be better than the base. None is shown to be
+        worse than the majority class."""
+        below = self.below_majority
+        return next((model for model in self.better if model not in below), None)
 
     @property
     def rivals(self) -> list[PairedTest]:

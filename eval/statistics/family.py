@@ -43,6 +43,7 @@ DRAWN = 100_000
 ENUMERATED = 12  # with as many clusters that differ, or fewer, every flip is counted
 NEAR = 1e-6  # statistics nearer than this are equal
 ROUNDING = 1e-12  # a variance that is a smaller part of the squares it is made of is none
+Bits = NDArray[np.uint8] | NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,11 @@ def estimates(units: Units) -> list[Estimate]:
     return found
 
 
+def skewness(units: Units) -> Floats:
+    """Return how skewed each candidate's mean difference is distributed (0: not at all)."""
+    return spread_of(units.sums, units.sizes).skew
+
+
 def sliced(
     steps: Floats, labels: Sequence[str], groups: Sequence[Hashable] | None
 ) -> dict[str, list[Estimate]]:
@@ -192,7 +198,7 @@ def _judged(units: Units, spread: Spread) -> tuple[Floats, Floats]:
     """Return each candidate's p, and how many standard errors its limits are away: by flips and by normal
     deviates, the larger of both."""
     flips = _Flips(units, spread.freedom)
-    straight = flips.deviates(np.ones((1, flips.differing)))[0]
+    straight = flips.deviates(np.ones((1, flips.differing), dtype=np.uint8))[0]
     statistics = np.minimum(straight, _without_skew(spread, straight))
     flipped_p, flipped_reach = _placed(_largest_flipped(flips, straight), statistics)
     normal_p, normal_reach = _normal(spread, statistics)
@@ -220,19 +226,24 @@ class _Flips:
         weighted = units.sums / levers
         self.differing = int(differing.sum())
         self.freedom = freedom
-        self.means = (units.sums / size)[differing]
-        self.products = (weighted * units.sizes)[differing]
+        self.candidates = units.sums.shape[1]
+        self.alike = bool(np.all(units.sizes == units.sizes[0, 0]))  # which is half the work
+        self.flipped = (units.sums / size)[differing]
+        if not self.alike:
+            products = (weighted * units.sizes)[differing]
+            self.flipped = np.concatenate([self.flipped, products], axis=1)
+        self.total = self.flipped.sum(axis=0)
         self.squares = (weighted * units.sums).sum(axis=0)
         self.size_squares = (units.sizes**2 / levers).sum(axis=0)
         self.size = size
-        self.alike = bool(np.all(units.sizes == units.sizes[0, 0]))
         self.product_by_mean = size * units.sizes[0] / levers[0]
 
-    def deviates(self, signs: Floats) -> Floats:
-        """Return the statistics [flips, candidates] of `signs` [flips, units that differ], as normal
-        deviates."""
-        value = signs @ self.means
-        product = value * self.product_by_mean if self.alike else signs @ self.products
+    def deviates(self, kept: Bits) -> Floats:
+        """Return the statistics [flips, candidates], as normal deviates; `kept` [flips, units that differ] is
+        1 of a unit whose sign stays, and 0 of one that is flipped."""
+        sums = 2 * (kept.astype(np.float64) @ self.flipped) - self.total
+        value = sums[:, : self.candidates]
+        product = value * self.product_by_mean if self.alike else sums[:, self.candidates :]
         squares = self.squares - 2 * value * product + value**2 * self.size_squares
         squares = np.where(squares > ROUNDING * self.squares, squares, 0.0)
         error = np.sqrt(squares) / self.size
@@ -245,23 +256,17 @@ def _largest_flipped(flips: _Flips, seen: Floats) -> Floats:
     """Return the family's largest statistic under each flip; `seen` are those without one."""
     if flips.differing <= ENUMERATED:
         every = (np.arange(2**flips.differing)[:, None] >> np.arange(flips.differing)) & 1
-        return np.asarray(flips.deviates(_signs(every)).max(axis=1))
-    drawn = [flips.deviates(signs).max(axis=1) for signs in _random_signs(flips.differing)]
+        return np.asarray(flips.deviates(every).max(axis=1))
+    drawn = [flips.deviates(kept).max(axis=1) for kept in _random_bits(flips.differing)]
     return np.append(np.concatenate(drawn), seen.max())  # what was seen is one of the flips
 
 
-def _random_signs(count: int) -> Iterator[Floats]:
-    """Return random signs [500, count], as often as there are to be flips."""
+def _random_bits(count: int) -> Iterator[Bits]:
+    """Return random bits [500, count], as often as there are to be flips."""
     generator = np.random.default_rng(SEED)
     for _ in range(0, FLIPS, AT_ONCE):
         drawn = np.frombuffer(generator.bytes(AT_ONCE * (count // 8 + 1)), dtype=np.uint8)
-        bits = np.unpackbits(drawn.reshape(AT_ONCE, -1), axis=1, count=count)
-        yield _signs(bits)
-
-
-def _signs(bits: NDArray[np.uint8] | NDArray[np.int64]) -> Floats:
-    """Return -1 for 0 and 1 for 1."""
-    return 2 * bits.astype(np.float64) - 1
+        yield np.unpackbits(drawn.reshape(AT_ONCE, -1), axis=1, count=count)
 
 
 def _placed(largest: Floats, statistics: Floats) -> tuple[Floats, float]:

@@ -5,6 +5,8 @@ examples. `before` is Holm over exact McNemar beside Bonett and Price's interval
 `estimates`, with 2,000 flips.
 Contradictions: pages on which a p under 5 % stands beside an interval that holds 0, or the reverse. Coverage:
 of the candidate with the highest figure, shipped or not. Bias: of its figure, in points; `ship` given "Ship".
+The lines behind these are `now` alone, on examples in 3 to 20 clusters of 1 to 60 examples each, of which
+half are fixed or regressed with their whole cluster.
 """
 
 import sys
@@ -16,8 +18,11 @@ from eval.statistics import family
 from eval.statistics.ratings import holm
 
 DISCORDANCE = 0.25
+LARGEST_CLUSTER = 60
+CLUSTERS = (3, 5, 8, 12, 15, 20)
 SHARED = 0.5  # of the examples, on which all candidates are fixed or regressed together
 TRUTHS = {"all at 0": (0.0, 0.0), "all at +3": (0.03, 0.03), "one at +6": (0.06, 0.0)}
+CLUSTERED = "truth, k, clusters: contradictions, coverage, ship, no bounds"
 HEADER = "truth, k, n: contradictions, coverage, ship before → now; bias raw (ship) → shrunk (ship), points"
 
 
@@ -27,6 +32,28 @@ def steps(generator: np.random.Generator, gains: np.ndarray, n: int) -> np.ndarr
     drawn = np.where(shared, generator.random((n, 1)), generator.random((n, len(gains))))
     better, worse = (DISCORDANCE + gains) / 2, (DISCORDANCE - gains) / 2
     return (drawn < better).astype(float) - (drawn > 1 - worse)
+
+
+def clustered(generator: np.random.Generator, gains: np.ndarray, count: int) -> tuple[np.ndarray, list[int]]:
+    """Return differences [rows, candidates] with these expected values, and the cluster of each row: of half
+    of the rows in each cluster the difference is the cluster's."""
+    keys = np.repeat(np.arange(count), generator.integers(1, LARGEST_CLUSTER + 1, count))
+    whole = steps(generator, gains, count)[keys]
+    own = steps(generator, gains, len(keys))
+    return np.where(generator.random((len(keys), 1)) < SHARED, whole, own), keys.tolist()
+
+
+def clustered_page(generator: np.random.Generator, gains: np.ndarray, count: int) -> list[float]:
+    """Return of one page in clusters whether it contradicts itself, covers, ships, and has no bounds."""
+    drawn, keys = clustered(generator, gains, count)
+    units = family.units_of([drawn], [keys])
+    found = family.estimates(units)
+    best = int(units.values.argmax())
+    one = found[best]
+    against = any(bool(each.p < 0.05) != (each.low > 0 or each.high < 0) for each in found)
+    covered = bool(one.low <= gains[best] <= one.high)
+    shipped = bool(one.p < 0.05 and one.value > 0)
+    return [float(each) for each in (against, covered, shipped, one.low == -1 and one.high == 1)]
 
 
 def before(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -49,7 +76,8 @@ def page(drawn: np.ndarray, gains: np.ndarray) -> list[float]:
     for p, low, high in (before(drawn), now):
         against = np.any((p < 0.05) != ((low > 0) | (high < 0)))
         covered = low[best] <= gains[best] <= high[best]
-        told += [against, covered, p[best] < 0.05 and units.values[best] > 0]
+        shipped = p[best] < 0.05 and units.values[best] > 0
+        told += [float(against), float(covered), float(shipped)]
     raw, corrected = 100 * (units.values[best] - gains[best]), 100 * (shrunk - gains[best])
     return [*told, raw, raw if told[5] else np.nan, corrected, corrected if told[5] else np.nan]
 
@@ -82,6 +110,14 @@ def main() -> None:
                     f"{f[2]:5.1%} → {f[5]:5.1%}; {f[6]:+.1f} ({f[7]:+.1f}) → {f[8]:+.1f} ({f[9]:+.1f})",
                     flush=True,
                 )
+    print(CLUSTERED)
+    for name, (first, others) in TRUTHS.items():
+        for k in (1, 3):
+            gains = np.array([first] + [others] * (k - 1))
+            for count in CLUSTERS:
+                generator = np.random.default_rng([count, k, round(1000 * gains.sum())])
+                f = np.mean([clustered_page(generator, gains, count) for _ in range(5 * pages)], axis=0)
+                print(f"{name}, {k}, {count:>2}: {f[0]:.1%}, {f[1]:.1%}, {f[2]:.1%}, {f[3]:.1%}", flush=True)
 
 
 if __name__ == "__main__":

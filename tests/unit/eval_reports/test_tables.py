@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import jsonschema_rs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.errors import RequestError
 from core.language import in_language
-from eval.reports.numbers import percent, points, show_p
-from eval.reports.tables import markdown, method, scores, to_json
+from eval.reports.numbers import number, percent, points, points_interval, show_p
+from eval.reports.plots import accuracy_chart
+from eval.reports.tables import differences, markdown, method, scores, to_json
 from eval.reports.verdict import headline, verdict
 from eval.runs.comparison import compare
 from eval.runs.judgement import Comparison, ModelScore, PairedTest, ScoredRun, Section
@@ -31,11 +34,31 @@ def test_numbers_as_shown() -> None:
         "93.3 %",
         "+43.3",
         "−1.0",
-        "+0.0",
+        "0.0",
     )
     assert [show_p(p) for p in (0.0004, 0.0321, 0.0999, 0.48, 1.0)] == [
         "< 0.001", "= 0.032", "= 0.100", "= 0.48", "= 1.00",
     ]  # fmt: skip
+
+
+@given(st.floats(0.001, 1), st.floats(-1, 1))
+def test_no_rounding_contradicts_what_it_rounds(p: float, share: float) -> None:
+    """p is printed on its side of 0.05, an end of an interval on its side of 0, and 0 has no sign."""
+    if abs(p - 0.05) > 1e-6:
+        assert (float(show_p(p).removeprefix("= ")) < 0.05) == (p < 0.05)
+    text = points(share)
+    if abs(share) > 1e-8:
+        assert text.startswith("+" if share > 0 else "−") and float(text.replace("−", "-")) != 0
+    assert float(text.replace("−", "-")) == pytest.approx(100 * share, abs=0.0501)
+
+
+def test_near_5_percent_and_near_0_there_is_a_digit_more() -> None:
+    assert [show_p(p) for p in (0.0496, 0.04996, 0.05, 0.0504, 0.063)] == [
+        "= 0.0496", "= 0.04996", "= 0.050", "= 0.050", "= 0.063",
+    ]  # fmt: skip
+    assert points_interval(-0.02, -0.04, -0.0003) == "−2.0 (−4.0 to −0.03)"
+    assert points_interval(0.058, 0.0, 0.118) == "+5.8 (0.0 to +11.8)"
+    assert (points(-1e-12), number(-0.0, "+"), number(0.0), number(1e-4, "+")) == ("0.0", "0", "0", "+0.0001")
 
 
 def test_ship() -> None:
@@ -46,7 +69,7 @@ def test_ship() -> None:
     )
 
 
-@pytest.mark.parametrize(("value", "p", "told"), [(0.1, 0.06, True), (-0.1, 0.01, True), (0.1, 0.04, False)])
+@pytest.mark.parametrize(("value", "p", "told"), [(0.1, 0.06, True), (-0.1, 0.06, True), (0.1, 0.04, False)])
 def test_a_model_beats_the_majority_class_only_if_their_paired_test_shows_it(
     value: float, p: float, told: bool
 ) -> None:
@@ -57,6 +80,86 @@ def test_a_model_beats_the_majority_class_only_if_their_paired_test_shows_it(
     caveat = " But it is not shown to beat the majority-class baseline (60.0 %)."
     assert verdict(section, "base").endswith(caveat) == told
     assert (caveat in markdown(Comparison("base", ["base", "a"], [section], None), {})) == told
+
+
+def below(base_p: float = 0.4) -> Section:
+    """A model that is better than the base, and both worse than the majority class."""
+    figures = {"base": ModelScore(0.1, 0.0, 0.2, 0.05, 100), "a": ModelScore(0.267, 0.2, 0.3, 0.05, 100)}
+    test = PairedTest("a", "base", 0.167, 0.1, 0.2, 100, 20, 3, 0.1, 0.001)
+    over = {
+        "a": PairedTest("a", "majority", -0.233, -0.3, -0.1, 100, 10, 33, 0.1, 6e-9),
+        "base": PairedTest("base", "majority", -0.4, -0.5, -0.3, 100, 0, 40, 0.1, base_p),
+    }
+    return Section("s", 100, None, 0.5, "yes", figures, [test], [], over)
+
+
+def test_a_model_that_is_worse_than_the_majority_class_is_never_shipped() -> None:
+    section = below()
+    assert (section.best, section.better, section.below_majority) == (None, ["a"], ["a"])
+    text = verdict(section, "base")
+    assert text.startswith("Ship none: a is better than base (26.7 % against 10.0 %")
+    assert "worse than the majority-class baseline (50.0 %, p < 0.001)" in text
+    assert "the labels, the parser or the template" in text
+    comparison = Comparison("base", ["base", "a"], [section], None)
+    assert headline(comparison) == (
+        "a beats base on s, but is worse than the majority-class baseline; default: none. Something is wrong "
+        "with the labels, the parser or the template."
+    )
+    assert to_json(comparison, [], [], [])["sets"]["s"]["ship"] is None
+    assert "worse than the majority class (s)" in accuracy_chart(comparison, [section]).title
+    with in_language("zh"):
+        assert verdict(section, "base").startswith("都不采用：a") and "默认：无" in headline(comparison)
+    one_answer = replace(section, majority=1.0, majority_label="yes")
+    assert one_answer.best == "a"  # where every expected answer is the same, nothing is a guess
+
+
+def test_a_model_above_the_majority_class_is_shipped_before_one_below() -> None:
+    section = below()
+    figures = {**section.figures, "b": ModelScore(0.26, 0.2, 0.3, 0.05, 100)}
+    tests = [*section.against_base, replace(section.against_base[0], model="b", value=0.16)]
+    assert replace(section, figures=figures, against_base=tests).best == "b"
+
+
+def test_a_base_that_is_worse_than_the_majority_class_is_not_kept_in_silence() -> None:
+    worse = [PairedTest("a", "base", -0.1, -0.2, -0.05, 100, 3, 20, 0.1, 0.001)]
+    text = verdict(replace(below(base_p=0.001), against_base=worse), "base")
+    assert text.startswith("Keep base") and "base is worse than the majority-class baseline" in text
+    assert "majority" not in verdict(replace(below(base_p=0.4), against_base=worse), "base")
+
+
+@pytest.mark.parametrize("name", ["mean", "s"])
+def test_no_model_is_called_the_highest_that_is_not(name: str) -> None:
+    """B is 1.3 points ahead of A, but only A is shown to beat the base: the sentence names both."""
+    means = {"base": 0.41, "A": 0.547, "B": 0.56}
+    figures = {model: ModelScore(value, 0.4, 0.6, 0.05, 100) for model, value in means.items()}
+    tests = [
+        PairedTest("A", "base", 0.137, 0.1, 0.2, 100, 20, 3, 0.1, 0.001),
+        PairedTest("B", "base", 0.15, -0.02, 0.3, 100, 40, 25, 0.1, 0.09),
+    ]
+    section = Section(name, 100, None, 0.3, "yes", figures, tests, [])
+    sets = [section] if name == "s" else [replace(section, name="s", decided_by="mean")]
+    comparison = Comparison("base", ["base", "A", "B"], sets, section if name == "mean" else None)
+    text = headline(comparison)
+    highest = "highest mean" if name == "mean" else "highest accuracy"
+    assert text.endswith(f"default: A (54.7 %). B has the {highest} (56.0 %), but is not shown to beat base.")
+    assert f"A ({highest})" not in text
+    assert "B has a better figure (56.0 %), but is not shown" in verdict(section, "base")
+    first = replace(section, figures={**figures, "B": ModelScore(0.54, 0.4, 0.6, 0.05, 100)})
+    assert (
+        f"default: A ({highest})." in headline(replace(comparison, sets=[first], mean=None)) or name == "mean"
+    )
+    assert "better figure" not in verdict(first, "base")
+
+
+def test_every_pair_of_a_family_is_in_the_table() -> None:
+    """Three candidates: three pairs among them are corrected for, and three are shown."""
+    old, new = flags(40, 5, 30, 25)
+    comparison = compare([make("base", old), make("a", new), make("b", old), make("c", old[::-1])], "base")
+    page = markdown(comparison, {})
+    assert "3 among the others (max statistic)" in page
+    (table, *_) = differences(comparison.sets[0]).values()
+    assert [row[0] for row in table.rows] == ["a − base", "b − base", "c − base", "a − b", "a − c", "c − b"]
+    assert all(f"| {row[0]}" in page for row in table.rows)
 
 
 def test_ship_with_a_rival() -> None:
@@ -113,7 +216,7 @@ def test_no_evidence() -> None:
 
 def test_no_difference_seen() -> None:
     same = flags(60, 10, 10, 20)
-    assert "+0.0 points (−8.9 to +8.9), p = 0.91; minimum detectable effect at n = 100" in told(
+    assert "0.0 points (−8.9 to +8.9), p = 0.91; minimum detectable effect at n = 100" in told(
         make("base", same[0]), make("a", same[1])
     )
 
@@ -128,7 +231,7 @@ def test_keep_the_base() -> None:
 def test_some_worse_none_better() -> None:
     base, worse = flags(40, 30, 5, 25)
     text = told(make("base", base), make("a", worse), make("b", base))
-    assert text.startswith("No evidence of a difference from base: b is at +0.0")
+    assert text.startswith("No evidence of a difference from base: b is at 0.0")
     assert text.endswith("a is worse (−25.0 points, p < 0.001).")
 
 
@@ -188,8 +291,8 @@ def test_the_method_is_named() -> None:
     plain = markdown(compare([make("base", old), make("a", new)], "base"), {})
     grouped = markdown(compare([make("base", old, groups=groups), make("a", new, groups=groups)], "base"), {})
     assert (
-        "100 examples in 25 clusters. p and intervals come from one sign-flip test, which flips whole "
-        "clusters." in grouped
+        "100 examples in 25 clusters. p and intervals come from one test, which takes clusters whole."
+        in grouped
     )
     assert "100 independent examples. p is that of the mid-p McNemar test." in plain
 

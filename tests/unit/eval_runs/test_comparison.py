@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from core.errors import RequestError
+from core.metrics import Metric
 from eval.metrics.labels import summary
 from eval.metrics.qa import qa_summary
 from eval.metrics.reports import report_summary
@@ -253,3 +254,29 @@ def test_macro_f1_is_compared_where_there_are_labels_and_not_free_texts(labels, 
         for model, said in (("base", gold[1:] + gold[:1]), ("tuned", gold))
     )
     assert (only(judge(base, tuned)).against_base[0].macro_f1 is not None) == compared
+
+
+def labelled(model: str, gold: list[str], said: list[str]) -> ScoredRun:
+    right = [one == other for one, other in zip(gold, said, strict=True)]
+    return ScoredRun(model, "s", model, [str(row) for row in range(len(gold))], gold, said, right)
+
+
+def test_labels_of_few_examples_are_named_in_a_caution() -> None:
+    gold = ["yes"] * 30 + ["no"] * 30 + ["maybe"] * 4
+    runs = [labelled("base", gold, gold[::-1]), labelled("a", gold, gold)]
+    (caution,) = only(judge(*runs)).cautions
+    assert "s: fewer than 5 examples of maybe" in caution
+    enough = [labelled(run.model, [*run.gold, "maybe"], [*run.predicted, "maybe"]) for run in runs]
+    assert only(judge(*enough)).cautions == []
+
+
+@pytest.mark.parametrize(("tail", "warned"), [(0.3, False), (2.0, True)])
+def test_very_skewed_differences_are_named_in_a_caution(tail: float, warned: bool) -> None:
+    generator = np.random.default_rng(8)
+    base = generator.normal(size=100)
+    runs = [
+        replace(make(model, [False] * 100), values=values.tolist(), weights=[1.0] * 100)
+        for model, values in (("base", base), ("a", base + np.exp(tail * generator.normal(size=100))))
+    ]
+    section = only(compare(runs, "base", metric="score", meaning=Metric("points", True)))
+    assert ["very skewed" in caution for caution in section.cautions] == [True] * warned

@@ -207,7 +207,7 @@ def test_a_run_without_an_accuracy_is_refused_with_the_metrics_that_it_has(tmp_p
     assert (
         table["sets"]["talks"]["models"]["mine"]["value"] < table["sets"]["talks"]["models"]["base"]["value"]
     )
-    assert "30 clusters. p and intervals come from one sign-flip test, which flips whole" in done.output
+    assert "30 clusters. p and intervals come from one test, which takes clusters whole" in done.output
     assert {path.name for path in (tmp_path / "t").iterdir()} == {"table.md", "table.json"}
     done = CliRunner().invoke(
         cli, [str(tmp_path), "--metric", "x", "--margin", "1", "--out", str(tmp_path / "t")]
@@ -256,7 +256,7 @@ def test_two_that_never_differ_have_no_minus_nought(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(-0.0, "+0"), (0.12345, "+0.123"), (999.6, "+1,000"), (-9999.6, "−10,000"), (2e7, "+2e+07")],
+    [(-0.0, "0"), (0.12345, "+0.123"), (999.6, "+1,000"), (-9999.6, "−10,000"), (2e7, "+2e+07")],
 )
 def test_a_number_has_three_digits_or_all_before_the_point(value, shown):
     assert number(value, "+") == shown

@@ -6,9 +6,11 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 from click.testing import CliRunner
+from scipy.stats import t as student
 
 from core.errors import RequestError
 from eval.compare import cli
+from eval.reports.compared import few_seeds
 from eval.runs.judgement import ScoredRun
 from eval.runs.questions import compare_replicates, parse_replicates
 from tests.conftest import ROOT
@@ -65,3 +67,14 @@ def test_replicates_need_the_base_on_their_dataset() -> None:
     own = [make("base", flags), make("a", flags, "t"), make("b", flags, "t")]
     with pytest.raises(RequestError, match="base was not scored on t"):
         compare_replicates(own, "base", {"r": ["a", "b"]})
+
+
+@pytest.mark.parametrize(("seeds", "times"), [(2, "7.2"), (3, "2"), (4, "1.3"), (5, ""), (8, "")])
+def test_few_seeds_are_told_what_they_are_worth(seeds: int, times: str) -> None:
+    """Student's 97.5 % point of seeds - 1 degrees of freedom over the root of their number, to that of 5."""
+    found = few_seeds({"rte": [f"s{n}" for n in range(seeds)]})
+    assert len(found) == bool(times)
+    if times:
+        assert f"over {seeds} seeds is about {times} times as wide" in found[0] and "train five" in found[0]
+        width, five = (student.ppf(0.975, n - 1) / n**0.5 for n in (seeds, 5))
+        assert float(times) == pytest.approx(width / five, rel=0.03)

@@ -5,11 +5,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar
 
+from eval.statistics import family
 from eval.statistics.family import (
     Estimate,
     Units,
@@ -107,6 +108,7 @@ def test_one_cluster_and_no_difference_say_nothing() -> None:
     assert same.p == 1.0 and same.low == -same.high < 0
 
 
+@pytest.mark.usefixtures("few_flips")
 def test_the_family_widens_its_intervals_and_covers_the_chosen_one() -> None:
     """Eight candidates, all at +3 points: the best one's interval holds +3, and does not when taken alone."""
     covered = alone = 0
@@ -114,9 +116,9 @@ def test_the_family_widens_its_intervals_and_covers_the_chosen_one() -> None:
         steps = drawn(seed, 300, 8, 0.03)
         units = units_of([steps], [None])
         best = int(units.values.argmax())
-        family, single = estimates(units)[best], estimates(units_of([steps[:, [best]]], [None]))[0]
-        assert family.p >= single.p and family.low <= single.low
-        covered += family.low <= 0.03 <= family.high
+        together, single = estimates(units)[best], estimates(units_of([steps[:, [best]]], [None]))[0]
+        assert together.p >= single.p and together.low <= single.low
+        covered += together.low <= 0.03 <= together.high
         alone += single.low <= 0.03 <= single.high
     assert covered >= 0.93 * 150 > alone
 
@@ -148,8 +150,15 @@ def test_every_dataset_counts_alike() -> None:
     assert units.values.tolist() == pytest.approx([0.5])
 
 
-@settings(deadline=None, max_examples=150)
-@given(st.data())
+@pytest.fixture
+def few_flips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of many pages, of which none needs the third digit of p."""
+    monkeypatch.setattr(family, "FLIPS", 1_000)
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+@pytest.mark.usefixtures("few_flips")
 def test_p_interval_and_verdict_agree_whatever_the_design(data: st.DataObject) -> None:
     """Few clusters of 1 to 60 rows, values of any kind and weight: p is under 5 % exactly where the interval
     leaves 0 out, and an interval without a bound has no p under 5 %."""
@@ -195,6 +204,7 @@ def agrees(one: Estimate) -> bool:
     return (one.p < 0.05) == (one.low > 0 or one.high < 0) and not (endless and one.p < 0.05)
 
 
+@pytest.mark.usefixtures("few_flips")
 @pytest.mark.parametrize("clusters", [3, 5, 8, 15])
 def test_few_clusters_of_unequal_size_keep_p_interval_and_truth(clusters: int) -> None:
     """Clusters of 1 to 60 rows that are much alike, no difference: 5 % at most are significant, and the
@@ -237,6 +247,7 @@ def test_five_clusters_show_nothing_and_are_no_point() -> None:
     assert six.p == pytest.approx(2 / 64) and 0 < six.low < 0.6 and six.high == 1
 
 
+@pytest.mark.usefixtures("few_flips")
 def test_skewed_differences_have_wide_limits_on_the_far_side() -> None:
     """Of lognormal differences the mean of a few is mostly too low: the upper limit is further away."""
     generator = np.random.default_rng(3)
