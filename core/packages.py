@@ -1,6 +1,7 @@
 """A package that is not installed is a sentence with the command that installs it, never a traceback."""
 
 import shlex
+import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,8 @@ CORE = (
 )  # fmt: skip
 """Import names of what requirements-core.lock installs; a test holds them equal to pyproject.toml."""
 OWN = ".venv-vllm"
+OF_EXTRAS = {"all": ("bitsandbytes", "deepspeed"), "wandb": ("wandb",)}
+"""Distributions that recipes may name and that an extra of ours installs."""
 EXTRAS = {
     "jieba": 'install it with "make setup", or into another environment with pip install jieba '
     f"(uv: uv pip install --python {sys.executable} jieba)",
@@ -44,6 +47,18 @@ def after_setup(command: str, *modules: str) -> str:
         return command
     setup = "make setup" if Path.cwd() == ROOT else f"({in_checkout('make setup')})"
     return f"{setup} && {command}"
+
+
+def install_command(distribution: str) -> str:
+    """Return the command that adds a distribution to this environment: of an extra of ours, or the installer.
+
+    A uv environment has no pip.
+    """
+    extra = next((name for name, packages in OF_EXTRAS.items() if distribution in packages), "")
+    if extra and (ROOT / "Makefile").is_file():
+        return in_checkout("make setup" if extra == "all" else f"make setup-{extra}")
+    wanted = f"'tuneyard[{extra}]'" if extra else distribution
+    return f"uv pip install {wanted}" if shutil.which("uv") else f"python -m pip install {wanted}"
 
 
 def need(*modules: str) -> None:

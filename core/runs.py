@@ -1,6 +1,7 @@
 """What a training recorded beside its weights, and the hash by which it told its base model."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from core.files import read_object, sha256
 
 RUN = "run.json"  # written last: its existence means that the training is finished
 STARTED = "started.json"  # the inputs of the training that writes here, finished or not
+# Of the model card that transformers writes.
+CARD_SENTENCE = re.compile(r"fine-tuned version of .* on (the .+?) datasets?\.")
 OF_A_MODEL = {".json", ".jinja", ".safetensors", ".model", ".txt"}
 
 
@@ -29,6 +32,12 @@ def run_of(folder: Path) -> dict[str, Any]:
     found = read_object(record) if record else {}
     inputs = found.get("inputs") if record and record.name == RUN else found
     return inputs if isinstance(inputs, dict) else {}
+
+
+def datasets_in_card(text: str) -> list[str]:
+    """Return the datasets that the model card (README.md) of a plain LLaMA-Factory training names."""
+    sentence = CARD_SENTENCE.search(text)
+    return re.findall(r"the (\S+?)(?=,|$| and )", sentence[1]) if sentence else []
 
 
 def names_in(value: object) -> list[str]:

@@ -11,6 +11,7 @@ from core.checkout import ROOT
 from core.errors import ContentError, Problem, nearest, problems_of_file, show_value
 from core.files import existing
 from core.metrics import UNKNOWN, direction, metric_of
+from core.packages import install_command
 from recipes.hardware import Gpu, Machine, is_set
 from recipes.recipe import Recipe
 from recipes.schema import known_keys, setting_problems
@@ -149,7 +150,7 @@ def _packages(recipe: Recipe) -> Iterator[Problem]:
     wanted += [("report_to", tool) for tool in TRACKERS if tool in recipe.names("report_to")]
     for key, package in wanted:
         if find_spec(package) is None:
-            hint = f"pip install {package.replace('_', '-')}"
+            hint = install_command(package.replace("_", "-"))
             yield recipe.problem("E309", key, f"needs the package {package}, which is not installed", hint)
 
 
@@ -208,6 +209,8 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
         read_weights(path)
     except ContentError as error:
         yield from problems_of_file(error, "E360", path)
+    message = "plain `llamafactory-cli train` ignores these key-token weights"
+    yield Problem("N362", str(path), message, hint="train with `tuneyard recipe train`")
     refused = [key for key in UNWEIGHTED if recipe.settings.get(key)]
     refused += ["stage"] * (recipe.settings.get("stage", "sft") != "sft") + ["USE_RAY"] * is_set("USE_RAY")
     with contextlib.suppress(ContentError, OSError):  # E310 says so

@@ -22,8 +22,9 @@ from recipes.launch import launch, torchrun_command
 from recipes.output import inputs_of, other_run, other_world, reserved, resume_point, run_record, set_aside
 from recipes.recipe import Recipe, read_recipe
 from recipes.token_weights import weights_file
+from recipes.trackers import added_tracker
 
-OF_NO_NEWS = {"W340", "W341"}  # what training itself says about its output_dir
+OF_NO_NEWS = {"W340", "W341", "N362"}  # what training itself prints, about output_dir and weights
 
 
 @cli_command(
@@ -73,6 +74,10 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         if weights:
             click.echo(f"key-token weights from {weights}")
         added = {} if target.gpus else _for_cpus(recipe)
+        tracker = added_tracker(recipe)
+        if tracker:
+            click.echo("wandb is configured: added report_to=wandb (report_to=none leaves it out)")
+            added |= tracker
         if newest:  # overwrite_output_dir would delete the log of the steps before the checkpoint
             added |= {"resume_from_checkpoint": str(newest), "overwrite_output_dir": False}
         write_json(output_dir / STARTED, {**inputs, **world})

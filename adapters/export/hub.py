@@ -17,7 +17,7 @@ from core.base_models import INDEX
 from core.documents import dump_yaml, markdown_table
 from core.errors import ContentError, RequestError
 from core.files import read_json, read_object, require, sha256
-from core.runs import run_of
+from core.runs import datasets_in_card, run_folders, run_of
 
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 TOKEN_FIX = "export HF_TOKEN=… of an account that may write there, or run `hf auth login`"
@@ -182,7 +182,20 @@ def _runs(folder: Path, name: str, notes: list[str]) -> dict[str, dict[str, Any]
             notes += [] if inside else [f"data and recipe of {found.name} in it not recorded"]
         else:
             notes.append(f"data and recipe of an adapter in it not known: {found}")
+    if not runs:
+        names = _datasets_of_plain_training(folder)
+        if names:
+            runs[name] = {"data": [{"dataset": dataset} for dataset in names]}
     return runs
+
+
+def _datasets_of_plain_training(folder: Path) -> list[str]:
+    """Return the datasets that the card of `llamafactory-cli train` names, for a checkpoint its run's."""
+    for place in run_folders(folder):
+        names = datasets_in_card(read_card(place / CARD))
+        if names:
+            return names
+    return []
 
 
 def _sizes(adapter: Adapter | None) -> list[list[str]]:
@@ -225,12 +238,17 @@ def _data(listed: list[dict[str, Any]], notes: list[str]) -> str:
         notes.append("data not recorded beside the weights (run.json of `tuneyard recipe train`)")
         return ""
     used = {entry["dataset"]: entry for entry in listed}.values()
-    rows = [[entry["dataset"], _about(entry), f"`{entry['sha256']}`"] for entry in used]
+    rows = []
+    for entry in used:
+        digest = f"`{entry['sha256']}`" if entry.get("sha256") else "not recorded"
+        rows.append([entry["dataset"], _about(entry), digest])
     return "## Data\n\n" + markdown_table(["dataset", "what it is", "SHA-256"], rows)
 
 
 def _about(entry: dict[str, Any]) -> str:
     """Return a set's description and rows from its manifest, if that is still the one of the training."""
+    if "file" not in entry:
+        return f"named in the {CARD} of LLaMA-Factory's training; its file is not recorded"
     manifest = Path(entry["file"]).parent / "manifest.json"
     if not manifest.is_file() or sha256(manifest) != entry.get("manifest_sha256"):
         return "its manifest is not there any more"

@@ -4,7 +4,6 @@ A training of ours left run.json (started.json while it ran), plain LLaMA-Factor
 README.md, and a merge or a fused model of ours names its adapters there, which are followed.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -22,14 +21,13 @@ from core.errors import ContentError, RequestError, TuneyardError
 from core.examples import fingerprint
 from core.files import sha256
 from core.prompt import Conversation
-from core.runs import RUN, STARTED, names_in, record_of, run_folders, run_of
+from core.runs import RUN, STARTED, datasets_in_card, names_in, record_of, run_folders, run_of
 from core.splits import REST
 from eval.datasets.dataset import EvalDataset, examples_of, trained_conversations
 from eval.statistics.selection import held_out_rows
 
 Prints = NDArray[np.uint64]
 UNKNOWN = f"no {RUN}, and no {CARD} that names its datasets"  # of an adapter
-SENTENCE = re.compile(r"fine-tuned version of .* on (the .+?) datasets?\.")  # of transformers' model card
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,8 +124,8 @@ def _records(folder: Path, missing: str) -> list[Record]:
                 merged.append(Record(_shown(card.parent), missing=str(found)))
         if merged:
             return merged
-        if said := SENTENCE.search(text):
-            names = re.findall(r"the (\S+?)(?=,|$| and )", said[1])
+        names = datasets_in_card(text)
+        if names:
             # LLaMA-Factory's card lacks max_samples, val_size and max_steps
             return [Record(_shown(card), [{"dataset": name} for name in names], whole_pass=False)]
     return [Record(_shown(folder), missing=missing)] if missing else []

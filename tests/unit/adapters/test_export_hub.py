@@ -89,6 +89,20 @@ def test_what_is_not_known_is_said_so():
     assert parts(call("export", "plain", *HUB, "--license", "mit")[0])[0]["license"] == "mit"
 
 
+def test_the_card_of_a_plain_training_names_its_datasets():
+    """llamafactory-cli leaves no run.json; transformers' card beside the weights names the data."""
+    folder = make("saves/plain", factors(), base_model_name_or_path="org/elsewhere")
+    text = "This model is a fine-tuned version of [base](org/base) on the faq_train and the rte_train datasets.\n"
+    Path("saves/plain/README.md").write_text(text)
+    said, notes = call("export", "plain", *HUB)
+    _, card = parts(said)
+    assert "trained on faq_train, rte_train" in card
+    assert "| faq_train | named in the README.md of LLaMA-Factory's training" in card
+    assert "data not recorded" not in notes and "recipe not recorded" in notes
+    shutil.copytree(folder, "saves/plain/checkpoint-7", ignore=shutil.ignore_patterns("README.md"))
+    assert "trained on faq_train" in parts(call("export", "saves/plain/checkpoint-7", *HUB)[0])[1]
+
+
 def test_the_licence_that_llamafactory_writes_is_not_the_bases():
     make("saves/plain", factors(), base_model_name_or_path="org/elsewhere")
     Path("saves/plain/README.md").write_text("---\nlibrary_name: peft\nlicense: other\n---\n")

@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 from click.testing import CliRunner
 
 from core.errors import ContentError, RequestError
@@ -157,3 +159,64 @@ def test_options_that_another_one_leaves_without_effect_are_refused(tmp_path):
     ):
         done = CliRunner().invoke(check.command, [str(tmp_path / "r.yaml"), *words])
         assert isinstance(done.exception, RequestError) and str(done.exception).startswith(flag)
+
+
+def test_rows_that_cannot_be_read_are_counted_against_the_file(tmp_path):
+    (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
+    (tmp_path / "a.json").write_text("[]")
+    recipe = Recipe(Path("r.yaml"), {"dataset_dir": str(tmp_path)}, {})
+    rows = [[number, "LLaMA-Factory stops at it"] for number in range(1, 21)]
+    messages = {
+        0: "all 40 rows fail to convert",
+        40: "all 40 rows fail to convert",
+        60: "40 of 60 rows cannot be trained on",
+    }
+    for count, message in messages.items():
+        about = {"rows": count, "bad": 40, "problems": rows}
+        problems = check.data_problems(recipe, {"data": {"a": about}}, [NamedDataset("dataset", "a", 40)])
+        assert [*problems][-1].message == message
+
+
+def test_what_is_not_checked_is_named_by_the_method():
+    answer = {"model": {"error": "none at hand"}}
+    for method, what in (("lora", "lora_target"), ("full", "parameters"), ("freeze", "parameters")):
+        recipe = Recipe(Path("r.yaml"), {"finetuning_type": method}, {})
+        (line,) = check.not_checked(recipe, answer, "a/b")
+        assert line.startswith(what)
+
+
+def test_small_checkpoints_have_a_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("recipes.costs.shutil.disk_usage", lambda _: SimpleNamespace(free=5))
+    (line,) = disk_lines(tmp_path, 1_000, save_steps=1000)
+    assert "1 checkpoint takes 12.0 kB, 5 bytes are free" in line
+
+
+@pytest.mark.parametrize(
+    ("message", "at_fault", "key"),
+    [
+        (
+            "Please use scripts/pissa_init.py to initialize PiSSA in DeepSpeed ZeRO-3.",
+            ["deepspeed", "pissa_init"],
+            "pissa_init",
+        ),
+        ("GaLore and APOLLO are incompatible with DeepSpeed yet.", ["use_galore", "deepspeed"], "use_galore"),
+        (
+            "`predict_with_generate` is incompatible with DeepSpeed ZeRO-3.",
+            ["deepspeed", "predict_with_generate"],
+            "predict_with_generate",
+        ),
+        ("Please specify `max_steps` in streaming mode.", ["streaming"], "streaming"),
+        ("Something else.", [], ""),
+    ],
+)
+def test_a_refusal_names_the_setting_that_it_is_about(message, at_fault, key):
+    keys = ("pissa_init", "use_galore", "predict_with_generate", "streaming", "deepspeed")
+    recipe = Recipe(Path("r.yaml"), dict.fromkeys(keys, True), {})
+    assert check.refused_key(recipe, message, at_fault) == key
+
+
+def test_a_refusal_has_a_line():
+    recipe = Recipe(Path("r.yaml"), {"streaming": True}, {"streaming": 7})
+    answer = {"rejected": "not in streaming mode", "at_fault": ["streaming"]}
+    (problem,) = check.answer_problems(recipe, answer, [])
+    assert problem.line().startswith("r.yaml:7: E350 streaming: LLaMA-Factory refuses it")

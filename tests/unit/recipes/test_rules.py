@@ -218,7 +218,7 @@ def test_world_size_counts_gpus_and_nodes(monkeypatch):
 def test_recipes_that_we_ship_are_sound_on_a_gpu(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     recipe = read_recipe(path)
-    missing = {"E309"}  # bitsandbytes may not be installed
+    missing = {"E309", "N362"}  # bitsandbytes may not be installed; a note on key-token weights
     found = [p.line() for p in problems_of(recipe, Machine((HOPPER,))) if p.code not in missing]
     assert [line for line in found if "models/demo-base" not in line] == []
 
@@ -278,3 +278,37 @@ def test_datasets_of_recipes_have_specs(path):
 def test_every_tracker_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr("recipes.rules.find_spec", lambda name: None if name in ("wandb", "mlflow") else name)
     assert codes(report_to=["tensorboard", "wandb", "mlflow"]) == [("E309", "report_to")] * 2
+
+
+def test_a_package_is_installed_by_our_extra_or_without_pip_in_a_uv_environment(monkeypatch):
+    def hints(**settings: object) -> list[str]:
+        problems = problems_of(Recipe(Path("r.yaml"), settings, {}), Machine((HOPPER,)))
+        return [problem.hint for problem in problems if problem.code == "E309"]
+
+    monkeypatch.setattr("recipes.rules.find_spec", lambda _: None)
+    monkeypatch.setattr("core.packages.shutil.which", lambda name: f"/bin/{name}")
+    (hint,) = hints(report_to="wandb")
+    assert "make setup-wandb" in hint and "pip" not in hint
+    (hint,) = hints(quantization_bit=4)
+    assert "make setup" in hint
+    assert hints(enable_liger_kernel=True) == ["uv pip install liger-kernel"]
+    monkeypatch.setattr("core.packages.shutil.which", lambda _: None)
+    assert hints(enable_liger_kernel=True) == ["python -m pip install liger-kernel"]
+
+
+def test_a_misspelt_key_is_not_also_missing():
+    settings = {"datset": "a", "outpt_dir": "o", "model_name_or_path": "a/b", "do_train": True}
+    found = problems_of(Recipe(Path("r.yaml"), settings, {}), Machine((HOPPER,)))
+    assert [problem.code for problem in found] == ["E301", "E301"]
+
+
+def test_weights_that_plain_llamafactory_ignores_are_noted(tmp_path):
+    (tmp_path / "weights").mkdir()
+    path = tmp_path / "weights/r.yaml"
+    path.write_text("rules: [{words: [a], weight: 2}]")
+    recipe = Recipe(tmp_path / "r.yaml", {}, {})
+    (note,) = [p for p in problems_of(recipe, Machine((HOPPER,))) if p.code == "N362"]
+    assert note.place == str(path) and "llamafactory-cli train" in note.message
+    path.write_text("rules: [1\n")
+    places = [p.place for p in problems_of(recipe, Machine((HOPPER,))) if p.code == "E360"]
+    assert places == [f"{path}:2"]  # once, with its line

@@ -1,0 +1,42 @@
+"""Why LLaMA-Factory drops a conversation, in words."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from recipes.rows import turn_fault
+
+SHAREGPT = {
+    "messages": "conversations", "role_tag": "from", "user_tag": "human", "assistant_tag": "gpt",
+    "observation_tag": "observation", "function_tag": "function_call", "system_tag": "system",
+    "formatting": "sharegpt", "ranking": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("roles", "fault"),
+    [
+        ("gpt human", 'turn 1 is "gpt", expected "human" or "observation"'),
+        ("system gpt", 'turn 2 is "gpt", expected "human" or "observation"'),
+        ("human gpt gpt", 'turn 3 is "gpt", expected "human" or "observation"'),
+        ("human human", 'turn 2 is "human", expected "gpt" or "function_call"'),
+        ("human gpt human", "found 3 turns, expected an even number"),
+        ("", "found 0 turns, expected an even number"),
+    ],
+)
+def test_the_turn_at_fault_is_named(roles, fault):
+    row = {"conversations": [{"from": role, "value": "x"} for role in roles.split()]}
+    assert turn_fault(row, SimpleNamespace(**SHAREGPT)).startswith(fault)
+
+
+def test_pairs_end_with_a_question():
+    row = {"conversations": [{"from": role} for role in ("human", "gpt")]}
+    fault = turn_fault(row, SimpleNamespace(**{**SHAREGPT, "ranking": True}))
+    assert fault.startswith("found 2 turns, expected an odd number")
+
+
+def test_results_of_tools_in_a_row_are_one_turn_in_openai_form():
+    roles = ("human", "function_call", "observation", "observation", "human")
+    row = {"conversations": [{"from": role} for role in roles]}
+    fault = turn_fault(row, SimpleNamespace(**{**SHAREGPT, "formatting": "openai"}))
+    assert fault.startswith('turn 5 is "human", expected "gpt" or "function_call"')
