@@ -92,7 +92,7 @@ def test_what_is_not_known_is_said_so():
 def test_the_card_of_a_plain_training_names_its_datasets():
     """llamafactory-cli leaves no run.json; transformers' card beside the weights names the data."""
     folder = make("saves/plain", factors(), base_model_name_or_path="org/elsewhere")
-    text = "This model is a fine-tuned version of [base](org/base) on the faq_train and the rte_train datasets.\n"
+    text = "It is a fine-tuned version of [base](org/base) on the faq_train and the rte_train datasets."
     Path("saves/plain/README.md").write_text(text)
     said, notes = call("export", "plain", *HUB)
     _, card = parts(said)
