@@ -86,8 +86,9 @@ class Unsplit:
         if self.homes is None or held_out not in self.homes:
             return ""
         name = self.datasets[held_out]
-        entry = _entries(read_object(self.path.parent / MANIFEST))[name]
-        file = self.path.parent / Path(str(entry["file_name"])).name
+        manifest = read_object(self.path.parent / MANIFEST)
+        entry = _entries(manifest)[name]
+        file = self.path.parent / _files(manifest)[name]
         if not file.is_file():
             return ""
         trained = conversation(read_records(file)[0], entry, f"{file}: record 1")
@@ -102,42 +103,51 @@ class Unsplit:
         return None if examples is None else examples.fingerprints
 
 
-def find_unsplit(path: Path, manifest: Mapping[str, Any], rows: int) -> Unsplit | None:
+def find_unsplit(path: Path, manifest: Mapping[str, object], rows: int) -> Unsplit | None:
     """Return the split of a file of all rows by the manifest beside it, None for any other file.
 
-    A file that changed since it was compiled is another file.
+    A file that changed since it was compiled is another file, and so is one whose manifest is not compile's.
     """
-    about = manifest.get("files", {}).get(path.name)
-    made_from = manifest.get("made_from", {})
-    definition = made_from.get("definition", {})
-    split = definition.get("split")
-    if about is None or not isinstance(split, dict) or path.name in _files(manifest).values():
+    about = _object(_object(manifest.get("files")).get(path.name))
+    made_from = _object(manifest.get("made_from"))
+    definition = _object(made_from.get("definition"))
+    split = _object(definition.get("split"))
+    if not split or path.name in _files(manifest).values():
         return None
     if about.get("rows") != rows or about.get("sha256") != sha256(path):
         return None
-    shares = {name: float(share) for name, share in split.items() if name not in (*DRAWN_OTHERWISE, "seed")}
-    seed = int(split.get("seed", made_from.get("seed", 0)))
+    given = {name: value for name, value in split.items() if name not in (*DRAWN_OTHERWISE, "seed")}
+    shares = {name: float(share) for name, share in given.items() if isinstance(share, int | float)}
+    seed = split.get("seed", made_from.get("seed"))
+    if not isinstance(seed, int) or not shares or len(shares) < len(given):
+        return None
     alike = not definition.get("drop_leaks") and not any(name in split for name in DRAWN_OTHERWISE)
     homes = draw_splits([1] * rows, None, shares, seed) if alike else None
     return Unsplit(path, shares, seed, _datasets(definition, manifest, (REST, *shares)), homes)
 
 
-def _entries(manifest: Mapping[str, Any]) -> dict[str, dict[str, object]]:
+def _object(value: object) -> dict[str, Any]:
+    """Return a JSON object, {} for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def _entries(manifest: Mapping[str, object]) -> dict[str, dict[str, Any]]:
     """Return the registry entries of a compiled dataset by name."""
-    entries: dict[str, dict[str, object]] = manifest.get("entries", {})
-    return entries
+    return {name: _object(entry) for name, entry in _object(manifest.get("entries")).items()}
 
 
-def _files(manifest: Mapping[str, Any]) -> dict[str, str]:
+def _files(manifest: Mapping[str, object]) -> dict[str, str]:
     """Return the file name of each registered dataset of a manifest."""
-    return {name: Path(str(entry["file_name"])).name for name, entry in _entries(manifest).items()}
+    return {name: Path(str(entry.get("file_name"))).name for name, entry in _entries(manifest).items()}
 
 
 def _datasets(
-    definition: Mapping[str, Any], manifest: Mapping[str, Any], splits: Sequence[str]
+    definition: Mapping[str, Any], manifest: Mapping[str, object], splits: Sequence[str]
 ) -> dict[str, str]:
     """Return the first registered dataset of each split."""
-    templates = [output["dataset"] for output in definition.get("write", []) if output.get("dataset")]
+    outputs = definition.get("write")
+    named = [_object(output).get("dataset") for output in (outputs if isinstance(outputs, list) else [])]
+    templates = [name for name in named if isinstance(name, str)]
     found: dict[str, str] = {}
     for split in splits:
         names = [template.replace("{split}", split) for template in templates]

@@ -89,7 +89,8 @@ def compare_in_metric(results: Sequence[str], metric: str, decide_on: str) -> Co
     runs, warnings = _read(results, metric)
     compared = compare(runs, _base(runs), decide_on, metric=metric, meaning=meaning(metric, runs))
     warnings += _warned(cautions(compared))
-    return ComparedRuns(compared, runs, warnings)
+    repeats = repeats_table(runs)
+    return ComparedRuns(compared, runs, warnings, {tr(CAPTION): repeats} if repeats else {})
 
 
 def cautions(comparison: Comparison) -> list[str]:

@@ -242,6 +242,8 @@ def tell(job: Job, task: Task, results: Mapping[str, Any], took: str) -> None:
         click.echo(f"{name}  {job.dataset.name}  {line}")
     for warning in task.warnings(results):
         warn(f"{name} on {job.dataset.name}: {warning}")
+    if job.repeat > 1:  # the same rows: said of the first repeat
+        return
     for warning in training_warnings(name, len(job.rows), results.get("trained_on")):
         warn(warning)
     for warning in training_rows_warning(name, len(job.rows), results.get("training_rows")):

@@ -67,6 +67,8 @@ def test_each_repeat_has_other_answers_and_the_first_is_that_of_a_single_run(giv
     assert one["ci95"][0] < one["mean"] < one["ci95"][1]
     assert found["repeats"]["figures"]["eval_loss"]["sd"] == pytest.approx(0, abs=1e-6)
     assert "3 repeats: rouge1 mean" in shown
+    call(compare.cli, tmp_path / "out", "--metric", "rouge1", "--out", tmp_path / "verdict")
+    assert "Repeated generation" in capsys.readouterr().out
 
 
 def predictions(folder: Path) -> list[str]:
