@@ -1,0 +1,31 @@
+"""The designs in which intervals once failed hold the truth: some of `tests.bench.coverage`, fewer pages."""
+
+import numpy as np
+import pytest
+
+from eval.statistics import family
+from tests.bench.coverage import designs
+
+FORMERLY = (
+    "accuracy | 5 clusters, ICC 0.3",
+    "macro-F1 | 3 labels, 60 : 30 : 10, n = 50",
+    "macro-F1 | 3 labels, nearly all correct, 5 clusters",
+    "metric | lognormal σ = 1, n = 100",
+)
+
+
+@pytest.mark.parametrize("name", FORMERLY)
+def test_an_interval_that_once_failed_holds_the_truth(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family, "FLIPS", 500)
+    generator = np.random.default_rng(1)
+    draw = designs()[name]
+    pages = [draw(generator) for _ in range(200)]
+    assert not any(page.contradicts for page in pages)
+    for kind in ("figure", "difference"):
+        assert np.mean([getattr(page, kind) for page in pages]) >= 0.92
+
+
+def test_every_design_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family, "FLIPS", 500)
+    for name, draw in designs().items():
+        assert not draw(np.random.default_rng(0)).contradicts, name
