@@ -5,6 +5,7 @@ What LLaMA-Factory says of their rows is asked of its own loader, converter and 
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,15 @@ SAID = {
     "E323-misspelt-column": "row 1: E323 misspelt_column: LLaMA-Factory stops at it: there is no 'ouput'",
     "E323-talks-null-text": "row 2: E323 talks_null_text: LLaMA-Factory stops at it: Expected a string, got",
     "E323-dpo-unranked": 'current training stage.; stages rm and dpo want `"ranking": true`, no other',
+    "E323-talks-odd": "row 2: E323 talks_odd: LLaMA-Factory drops it: found 3 turns, expected an even number",
+    "E323-talks-swapped": 'drops it: turn 1 is "gpt", expected "human" or "observation"',
+    "E350-zero-3-generates": "`predict_with_generate` is incompatible with DeepSpeed ZeRO-3",
+    "E350-zero-3-pure-bf16": "`pure_bf16` is incompatible with DeepSpeed ZeRO-3",
+    "E350-zero-3-pissa": "E350 pissa_init: LLaMA-Factory refuses it",
+    "E350-zero-3-unsloth": "Unsloth is incompatible with DeepSpeed ZeRO-3",
+    "E350-deepspeed-galore": "GaLore and APOLLO are incompatible with DeepSpeed",
+    "E350-deepspeed-apollo": "GaLore and APOLLO are incompatible with DeepSpeed",
+    "E350-two-gpus-badam": "E350 use_badam: LLaMA-Factory refuses it",
     "E350-fills-no-block": "refuses it: 17 tokens in all fill no block of 2048 (packing, cutoff_len)",
     "E323-streaming-no-worker": "streaming reads nothing without dataloader_num_workers: 1",
     "E351-one-of-two": "E351 lora_target: z_proj fits no layer of the model",
@@ -121,6 +131,12 @@ SILENT = {
 @pytest.mark.parametrize("name", SILENT)
 def test_recipes_without_the_defect_are_told_nothing_of_it(ours, name):
     assert SILENT[name] not in " ".join(line.split(": ")[1] for line in lines(ours, name).splitlines())
+
+
+def test_a_refusal_of_llamafactory_names_line_and_setting(ours):
+    for path, found in ours.items():
+        if Path(path).stem.startswith("E350"):
+            assert any(re.search(r"\.yaml:\d+: E350 \w+: ", line) for line in found["lines"]), found["lines"]
 
 
 def test_the_way_out_is_named_only_where_it_helps(ours):

@@ -11,6 +11,7 @@ from core.errors import ContentError
 from recipes import ask
 from recipes.ask import LlamaFactory
 from recipes.hardware import Gpu
+from recipes.launch import LOG
 from recipes.recipe import Recipe
 
 STAND_IN = """
@@ -21,8 +22,16 @@ def send(answer):
 if sys.argv[2] == "no import":
     sys.exit("ImportError: no torch")
 send({"ready": True})
-for line in channel.makefile():
+while True:
+    line, descriptors, _, _ = socket.recv_fds(channel, 1 << 16, 2)
+    if not line:
+        break
     request = json.loads(line)
+    if "train" in request:
+        log, lock = descriptors
+        os.write(log, f"{os.getpid()} trains {request['train']} with {request['weights']}".encode())
+        os.fstat(lock)
+        sys.exit(int(sys.argv[2]) if sys.argv[2].isdigit() else 0)
     stage = request["settings"].get("stage")
     if stage == "crash":
         send({"crashed": "ValueError: odd"})
@@ -124,6 +133,22 @@ def test_a_setting_that_json_does_not_know_is_asked_about_as_text(starter, tmp_p
     with LlamaFactory() as llamafactory:
         answer = ask.ask(llamafactory, recipe(tmp_path, run_name=b"!!binary of YAML"), "a/b", ())
     assert answer["settings"]["run_name"] == "b'!!binary of YAML'"
+
+
+@pytest.mark.parametrize("code", ["0", "3"])
+def test_the_process_that_answered_becomes_the_trainer(starter, tmp_path, code):
+    starter.mode = code
+    with LlamaFactory() as llamafactory, (tmp_path / "lock").open("w") as lock:
+        ask.ask(llamafactory, recipe(tmp_path), "a/b", ())
+        (tmp_path / LOG).write_text("before\n")
+        if code == "0":
+            llamafactory.train(tmp_path / "recipe.yaml", None, tmp_path, lock.fileno())
+        else:
+            with pytest.raises(ContentError, match="exit code 3"):
+                llamafactory.train(tmp_path / "recipe.yaml", None, tmp_path, lock.fileno())
+    (process,) = starter.processes  # no second import
+    log = (tmp_path / LOG).read_text()
+    assert log == f"before\n{process.pid} trains {tmp_path / 'recipe.yaml'} with None"
 
 
 def test_llamafactory_learns_how_the_training_is_launched(starter, tmp_path, monkeypatch):
