@@ -1,0 +1,97 @@
+"""`recipe check --watch`: what is checked again, and when it ends."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from core.errors import RequestError
+from recipes import check
+from recipes.recipe import read_recipe
+from recipes.watch import files_named, states_of
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """Return the path of a sound recipe; LLaMA-Factory has nothing to say about it."""
+    monkeypatch.setattr(check, "ask", lambda *_: {"tokens": {"error": "none"}, "model": {"error": "none"}})
+    (tmp_path / "a.json").write_text(json.dumps([{"instruction": "a", "output": "b"}] * 40))
+    (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
+    settings = {
+        "model_name_or_path": "a/b", "do_train": True, "dataset": "a", "template": "qwen",
+        "dataset_dir": str(tmp_path), "output_dir": str(tmp_path / "out"), "save_strategy": "epoch",
+    }  # fmt: skip
+    path = tmp_path / "r.yaml"
+    path.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in settings.items()))
+    return path
+
+
+def watched(monkeypatch, paths, edits) -> str:
+    """Return what is printed while these edits are made, one between two looks, and then Ctrl-C."""
+    waiting = iter(edits)
+
+    def edit(_seconds: float) -> None:
+        change = next(waiting, None)
+        if change is None:
+            raise KeyboardInterrupt
+        change()
+
+    monkeypatch.setattr(check.time, "sleep", edit)
+    done = CliRunner().invoke(check.command, ["--watch", *map(str, paths)])
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)  # 130 in a shell: core.errors.run
+    return done.output
+
+
+def test_a_recipe_is_checked_again_after_each_edit_and_not_otherwise(recipe, monkeypatch):
+    text = recipe.read_text()
+    edits = [
+        lambda: None,
+        lambda: recipe.write_text(f"{text}\nlearning_rat: 0.1\n"),
+        lambda: None,
+        lambda: recipe.write_text(text),
+    ]
+    output = watched(monkeypatch, [recipe], edits)
+    assert output.count("nothing wrong") == 2
+    assert output.count("E301 learning_rat") == 1
+
+
+def test_what_a_recipe_names_is_watched(recipe, monkeypatch):
+    data = recipe.parent / "a.json"
+    output = watched(monkeypatch, [recipe], [lambda: data.write_text("[]"), data.unlink])
+    assert "E321 dataset" in output and "E320 dataset" in output
+
+
+def test_half_an_edit_is_reported_and_watched_on(recipe, monkeypatch):
+    text = recipe.read_text()
+    edits = [lambda: recipe.write_text("a: [1\n"), lambda: recipe.write_text(text)]
+    output = watched(monkeypatch, [recipe], edits)
+    assert "not YAML" in output and output.count("nothing wrong") == 2
+
+
+def test_of_two_recipes_the_edited_one_is_checked(recipe, monkeypatch):
+    other = recipe.with_name("other.yaml")
+    other.write_text(recipe.read_text())
+    output = watched(
+        monkeypatch, [recipe, other], [lambda: other.write_text(recipe.read_text() + "\nseed: 1\n")]
+    )
+    assert output.count(f"{recipe}: ") == 1 and output.count(f"{other}: ") == 3  # result, "changed", result
+
+
+def test_a_missing_recipe_is_a_wrong_argument(tmp_path):
+    done = CliRunner().invoke(check.command, ["--watch", str(tmp_path / "none.yaml")])
+    assert isinstance(done.exception, RequestError)
+
+
+def test_the_files_of_an_adapter_and_a_model_belong_to_a_recipe(recipe):
+    folder = recipe.parent / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    files = files_named(read_recipe(recipe, [f"adapter_name_or_path={folder}"]))
+    assert folder / "adapter_config.json" in files
+    assert folder / "adapter_model.safetensors" not in files
+    before = states_of(files)
+    (folder / "adapter_config.json").write_text('{"r": 8}')
+    assert states_of(files) != before
+    assert states_of([Path("no/such/file")]) == {Path("no/such/file"): None}
